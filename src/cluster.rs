@@ -81,8 +81,8 @@ struct ClusterFileServer {
     http: Option<SocketAddr>,
 }
 
-/// The cluster file that the environment names. (Not by way of clap: its usage lines would claim that `--cluster` is needed
-/// whenever the variable is set.)
+/// The cluster file that the environment names. (Not by way of clap: its usage lines would claim that `--cluster` is
+/// needed whenever the variable is set.)
 pub fn in_environment() -> Option<PathBuf> {
     env::var_os("PAXOS_CLUSTER").filter(|name| !name.is_empty()).map(PathBuf::from)
 }

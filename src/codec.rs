@@ -1,7 +1,7 @@
 //! Bytes of a value and back: the only user of bincode, for the wire and for the disk.
 //!
-//! Whoever decodes does not trust the bytes: every length inside them is checked against a limit before memory is taken,
-//! and bytes left over are an error. (bincode 2 is finished and no longer maintained; a swap is this one file.)
+//! Whoever decodes does not trust the bytes: every length inside them is checked against a limit before memory is
+//! taken, and bytes left over are an error. (bincode 2 is finished and no longer maintained; a swap is this one file.)
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;

@@ -18,7 +18,8 @@ pub enum Protocol {
     TwoPhaseCommit,
 }
 
-/// Protocols with the same roles: what one of them remembers, the others of its family can go on with, and nothing else can.
+/// Protocols with the same roles: what one of them remembers, the others of its family can go on with, and nothing else
+/// can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// A log, of which each slot is agreed on by a majority.

@@ -18,7 +18,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use crate::museum;
+use crate::seeded_bugs;
 
 /// A server of the cluster, by its number in the cluster file: 1 to [`ServerId::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -227,8 +227,8 @@ pub trait Role: Sized + 'static {
     /// Takes one input.
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>);
 
-    /// All inputs of a group have been taken: says what is better said once for all of them. What it does counts as done
-    /// by the last input.
+    /// All inputs of a group have been taken: says what is better said once for all of them. What it does counts as
+    /// done by the last input.
     fn finish(&mut self, _out: &mut Output<Self>) {}
 }
 
@@ -364,8 +364,8 @@ pub struct Released<C, R: Role> {
 /// Steps the role through a group of inputs. Each input comes with a context of the shell's, which comes back with the
 /// actions that the input led to.
 ///
-/// A seeded bug stands around the role here, between it and every shell. In a build without the museum the first of the two
-/// calls is [`Role::step`], and the second does nothing.
+/// A seeded bug stands around the role here, between it and every shell. In a build without the museum the first of the
+/// two calls is [`Role::step`], and the second does nothing.
 pub fn step_all<C, R: Role>(
     role: &mut R,
     inputs: impl IntoIterator<Item = (C, Input<R>)>,
@@ -375,7 +375,7 @@ pub fn step_all<C, R: Role>(
     let inputs = inputs.into_iter();
     let mut actions: Actions<C, R> = Vec::with_capacity(inputs.size_hint().0);
     for (context, input) in inputs {
-        museum::step(role, input, &mut out);
+        seeded_bugs::step(role, input, &mut out);
         actions.push((context, std::mem::take(&mut out.actions)));
     }
     if let Some((_, last)) = actions.last_mut() {
@@ -383,7 +383,7 @@ pub fn step_all<C, R: Role>(
         role.finish(&mut out);
         *last = out.actions;
     }
-    museum::rewrite(role, &mut out.records, &mut actions);
+    seeded_bugs::rewrite(role, &mut out.records, &mut actions);
     Stepped { records: out.records, actions }
 }
 

@@ -315,7 +315,8 @@ fn refused_there(cluster: &Cluster, id: u8) -> String {
     refused(&mut Client::connect(options).unwrap())
 }
 
-/// Found by chaos: on a full ext4 the file of a checkpoint was left longer than it should be, and then taken for damaged.
+/// Found by chaos: on a full ext4 the file of a checkpoint was left longer than it should be, and then taken for
+/// damaged.
 #[test]
 fn a_file_that_finds_no_room_to_grow_stays_as_it_was_and_takes_none() {
     use paxos_kv::storage::disk::{Files, RealFiles, StableFile, is_full};
@@ -344,8 +345,8 @@ fn a_server_that_may_open_no_more_files_knows_its_peers_again_when_it_may() {
     // It allows itself as many as it may have.
     let most = getrlimit(Resource::Nofile).maximum;
     let before = Rlimit { current: most, maximum: most };
-    // Its connections with the other one free some files when that one ends. With just one of them it hears who calls, and
-    // can then not write that down.
+    // Its connections with the other one free some files when that one ends. With just one of them it hears who calls,
+    // and can then not write that down.
     for fewer in 0..=4 {
         let open = fs::read_dir(format!("/proc/{}/fd", cluster.pid(1))).unwrap().count() as u64;
         prlimit(pid, Resource::Nofile, Rlimit { current: Some(open - fewer), maximum: before.maximum }).unwrap();

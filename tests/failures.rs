@@ -1,5 +1,5 @@
-//! Roles that fail, at random times and by command: they really end, come back with what their disk knows, and nobody who
-//! waits is left alone or told a wrong thing.
+//! Roles that fail, at random times and by command: they really end, come back with what their disk knows, and nobody
+//! who waits is left alone or told a wrong thing.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! Floods of clients that make a server hold bytes: its memory stays within the limits of `docs/design.md`, other clients are
-//! served meanwhile, and the log says in a few lines whom it has closed.
+//! Floods of clients that make a server hold bytes: its memory stays within the limits of `docs/design.md`, other
+//! clients are served meanwhile, and the log says in a few lines whom it has closed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use paxos_kv::host::budget::GRACE;
 use paxos_kv::host::checkpoints::{CLIENT_PARTS_MAX, PARTS_MAX, WISHES};
+use paxos_kv::host::connected_peers::CONNECTIONS_OF_A_PEER;
 use paxos_kv::host::limits::{
     ALL_REQUESTS_MAX, ALL_REQUESTS_MAX_BYTES, ALL_UNFINISHED_MAX_BYTES, ALL_UNTAKEN_MAX_BYTES, ASKERS_MAX,
     BROWSER_STRANGERS_MAX, CLIENT_STRANGERS_MAX, CLIENTS_MAX, PEER_STRANGERS_MAX, RELAYS_MAX, REQUESTS_MAX,
     REQUESTS_MAX_BYTES, UNFINISHED_FREE_BYTES, UNTAKEN_FREE_BYTES, UNTAKEN_MAX_BYTES, VIEWERS_MAX,
 };
-use paxos_kv::host::linked::CONNECTIONS_OF_A_PEER;
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
     CLIENT_FRAME_MAX_BYTES, Caller, ClientRequest, FRAME_DEADLINE, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES,
@@ -39,7 +39,8 @@ const FLOODED: Duration = Duration::from_secs(6);
 /// A value that needs room in the budgets of clients.
 const LARGE: usize = 200 << 10;
 
-/// A client's connection that does what it likes. What it does not read stays with the server: its own system takes little.
+/// A client's connection that does what it likes. What it does not read stays with the server: its own system takes
+/// little.
 fn greeted(cluster: &Cluster, id: u8) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
@@ -64,7 +65,8 @@ fn half_request() -> Vec<u8> {
     bytes
 }
 
-/// Says as much of these bytes as is taken, to each connection that is open; says how many have taken all or are closed.
+/// Says as much of these bytes as is taken, to each connection that is open; says how many have taken all or are
+/// closed.
 fn push(flood: &mut [(Option<TcpStream>, usize)], bytes: &[u8]) -> usize {
     let mut done = 0;
     for (connection, sent) in flood {
@@ -96,7 +98,8 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Runs honest clients of a server beside a flood; gives how many requests were served, and the longest time that one took.
+/// Runs honest clients of a server beside a flood; gives how many requests were served, and the longest time that one
+/// took.
 fn beside<T>(cluster: &Cluster, id: u8, flood: impl FnOnce() -> T) -> (T, usize, Duration) {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -175,8 +178,8 @@ fn upheavals(cluster: &Cluster) -> Vec<String> {
     (1..=3).flat_map(of).collect()
 }
 
-/// On a machine that has no time for a server for 300 ms its leader changes without any flood. So one of three floods must pass
-/// undisturbed; where readers of peers shared the budget of clients none did.
+/// On a machine that has no time for a server for 300 ms its leader changes without any flood. So one of three floods
+/// must pass undisturbed; where readers of peers shared the budget of clients none did.
 #[test]
 fn half_requests_at_a_leader_take_it_no_link_and_no_follower() {
     allow_many_sockets();

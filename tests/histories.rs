@@ -1,7 +1,7 @@
 //! Histories with known verdicts: does the checker find them?
 //!
-//! Those of this project are in `tests/histories`. `PAXOS_HISTORIES=FOLDER` adds recorded ones, as `tests/histories/README.md`
-//! says.
+//! Those of this project are in `tests/histories`. `PAXOS_HISTORIES=FOLDER` adds recorded ones, as
+//! `tests/histories/README.md` says.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

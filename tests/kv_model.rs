@@ -1,4 +1,5 @@
-//! The replicated state machine against a naive one: random clients that send again what they sent, late and in any order.
+//! The replicated state machine against a naive one: random clients that send again what they sent, late and in any
+//! order.
 
 use std::collections::{BTreeMap, BTreeSet};
 

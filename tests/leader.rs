@@ -1,4 +1,5 @@
-//! Real servers under a leader: any of them takes any request, and the death of the leader costs a moment and nothing else.
+//! Real servers under a leader: any of them takes any request, and the death of the leader costs a moment and nothing
+//! else.
 
 #![allow(clippy::unwrap_used)]
 

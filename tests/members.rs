@@ -1,5 +1,5 @@
-//! Real servers that do not belong together, and what each says: cluster files that differ, folders that go and come back,
-//! strangers in a server's name. And what belongs to nobody else: no storage id leaves the servers.
+//! Real servers that do not belong together, and what each says: cluster files that differ, folders that go and come
+//! back, strangers in a server's name. And what belongs to nobody else: no storage id leaves the servers.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,9 +1,9 @@
 //! Scenarios: text files that say what happens to a cluster of roles, and what the roles then do.
 //!
-//! Each file under `tests/scenarios` has one idea, told by its first line. A block of commands is followed by everything
-//! that came of it: what became durable (`disk`), what was sent (`->`), armed (`timer`), decided and told. The commands
-//! are described at [`Scenario::command`]. After a change that is meant, `UPDATE_GOLDENFILES=1 cargo test --test scenarios`
-//! writes the files anew; read the difference before you believe it.
+//! Each file under `tests/scenarios` has one idea, told by its first line. A block of commands is followed by
+//! everything that came of it: what became durable (`disk`), what was sent (`->`), armed (`timer`), decided and told.
+//! The commands are described at [`Scenario::command`]. After a change that is meant, `UPDATE_GOLDENFILES=1 cargo test
+//! --test scenarios` writes the files anew; read the difference before you believe it.
 
 mod world;
 

@@ -1,5 +1,5 @@
-//! A cluster that is begun anew while its clients live on, and strangers that write in the sessions of others: nobody is told
-//! that a write was done which is nowhere, and nobody's session is used up.
+//! A cluster that is begun anew while its clients live on, and strangers that write in the sessions of others: nobody
+//! is told that a write was done which is nowhere, and nobody's session is used up.
 
 #![allow(clippy::unwrap_used)]
 
@@ -132,7 +132,8 @@ fn what_a_stranger_writes_in_anothers_session_changes_nothing() {
     let Reply::Opened { session: own, .. } = stranger.ask(Request::Open { nonce: 5 }) else { panic!("no session") };
     let mut owner = cluster.client("c1", 1);
     owner.put(b"k", b"1").unwrap();
-    // The owner's session was opened in the next slot; so the stranger guesses its number, and the number of its next write.
+    // The owner's session was opened in the next slot; so the stranger guesses its number, and the number of its next
+    // write.
     let session = own + 1;
     for (sequence, first_open) in [(1, 1), (2, 1), (2, 2), (40, 1), (SEQUENCE_MAX, SEQUENCE_MAX)] {
         let op = Op::Put { key: b"k".to_vec(), value: b"a stranger's".to_vec().into(), if_version: None };

@@ -193,8 +193,8 @@ fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
     assert!(is_healthy, "{text}");
     assert_eq!(image(&folder), before, "looking changes nothing");
 
-    // A bit of a group in the oldest file, which is full; one that accepts values. Each sector says of which slots its group
-    // does, first and last at bytes 24 and 32, and 1 and 0 if it only promises.
+    // A bit of a group in the oldest file, which is full; one that accepts values. Each sector says of which slots its
+    // group does, first and last at bytes 24 and 32, and 1 and 0 if it only promises.
     let mut names: Vec<_> = fs::read_dir(folder.join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.retain(|name| name.extension().is_some_and(|extension| extension == "journal"));
     names.sort();
@@ -215,7 +215,8 @@ fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
     let lines = cluster.lines_of(2);
     let (_, after) = lines.split_once(" DAMAGED ").unwrap();
     let slot = after.split("slot=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
-    // The learner tells what was chosen, unless a proposer comes first that has to finish the slot and proposes it again.
+    // The learner tells what was chosen, unless a proposer comes first that has to finish the slot and proposes it
+    // again.
     let holds_it = |line: &str| line.contains(" MEND ") || line.contains(" ACCEPTED ");
     assert!(after.lines().any(|line| holds_it(line) && line.contains(&format!(" slot={slot} "))), "{lines}");
 

@@ -1,5 +1,5 @@
-//! Callers who say nothing, or not who they are: they keep nobody out. And requests at the end of all numbers: whoever asks
-//! them is told no, and the server goes on.
+//! Callers who say nothing, or not who they are: they keep nobody out. And requests at the end of all numbers: whoever
+//! asks them is told no, and the server goes on.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! Two-phase commit between real processes: it serves, it blocks where it must, and its lines prove that nobody was ever
-//! inconsistent.
+//! Two-phase commit between real processes: it serves, it blocks where it must, and its lines prove that nobody was
+//! ever inconsistent.
 
 #![allow(clippy::unwrap_used)]
 
@@ -73,7 +73,8 @@ fn participants_are_blocked_until_their_coordinator_is_back() {
     writer.put(b"other", b"here").unwrap();
     operator.crash(ServerId(5), Some(RoleKind::Participant), None).unwrap();
     await_role(&cluster, 5, RoleKind::Participant, false);
-    // The coordinator waits 300 ms for the fifth vote: in that time it has to die. On a slow machine not at the first try.
+    // The coordinator waits 300 ms for the fifth vote: in that time it has to die. On a slow machine not at the first
+    // try.
     let blocked = (0..20).any(|_| {
         writer.set_timeout(Duration::from_millis(1_200));
         writer.talk_to(ServerId(1)).unwrap();

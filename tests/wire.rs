@@ -205,8 +205,8 @@ fn the_largest_parts_can_be_decoded() {
     assert_eq!(decode::<Message>(&encode(&message)).unwrap(), message);
 }
 
-/// The bytes of one value of each kind. (All containers hold things that take a byte at least, and nothing holds itself:
-/// a hostile length cannot make a decoder spin or recurse.)
+/// The bytes of one value of each kind. (All containers hold things that take a byte at least, and nothing holds
+/// itself: a hostile length cannot make a decoder spin or recurse.)
 #[test]
 fn golden_bytes() {
     let ballot = Ballot { round: 300, server: ServerId(2) };

@@ -6,18 +6,18 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use paxos_kv::chaos;
-use paxos_kv::linearizability::cli::CheckArgs;
+use paxos_kv::linearizability::check_command::CheckArgs;
 use paxos_kv::linearizability::second_opinion;
 use paxos_kv::paxos::Slot;
 use paxos_kv::sim;
 use paxos_kv::storage::disk::outlive_file_size_limit;
 use paxos_kv::trace::Line;
 use paxos_kv::trace::audit::Audit;
+use paxos_kv::trace::color::painted;
 use paxos_kv::trace::columns::table;
-use paxos_kv::trace::paint::painted;
+use paxos_kv::trace::filter::{LineFilter, story};
 use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::report::Report;
-use paxos_kv::trace::story::{LineFilter, story};
 use paxos_kv::trace::timeline;
 
 /// Studies the lines that a run has left behind, or still writes.
@@ -54,9 +54,9 @@ enum LabCommand {
         dir: PathBuf,
     },
     /// Run whole clusters in virtual time, where everything that can go wrong does
-    Simulate(sim::cli::SimulateArgs),
+    Simulate(sim::simulate_command::SimulateArgs),
     /// Strike clusters of real processes with everything, and prove that they kept their word
-    Chaos(chaos::cli::ChaosArgs),
+    Chaos(chaos::chaos_command::ChaosArgs),
     /// Run a cluster whose roles fail for an hour, and show that nothing grows
     Soak(chaos::soak::SoakArgs),
     /// Tick what the run shows, each point with the lines that show it
@@ -90,11 +90,11 @@ enum LabCommand {
         shell: clap_complete::Shell,
     },
     /// Draw the run: one page to look at in a browser, step by step, without any network
-    Timeline(timeline::cli::TimelineArgs),
+    Timeline(timeline::timeline_command::TimelineArgs),
     /// Play a short scene that teaches one idea of Paxos, and draw it
-    Lesson(sim::lessons::cli::LessonArgs),
+    Lesson(sim::lessons::lesson_command::LessonArgs),
     /// Play the same faults under two-phase commit and under Paxos, and compare
-    Compare(sim::compare::cli::CompareArgs),
+    Compare(sim::compare::compare_command::CompareArgs),
     /// Decide whether what clients have seen is linearizable
     Check(CheckArgs),
 }
@@ -142,8 +142,8 @@ fn run(command: LabCommand) -> Result<(String, u8), String> {
             let audit = Audit::new(&run);
             Ok(explain(&run, &audit))
         }
-        LabCommand::Simulate(options) => sim::cli::run(&options),
-        LabCommand::Chaos(options) => chaos::cli::run(&options),
+        LabCommand::Simulate(options) => sim::simulate_command::run(&options),
+        LabCommand::Chaos(options) => chaos::chaos_command::run(&options),
         LabCommand::Soak(options) => chaos::soak::run(&options),
         LabCommand::Report { dir, lines } => {
             let run = read(&dir)?;
@@ -170,9 +170,9 @@ fn run(command: LabCommand) -> Result<(String, u8), String> {
             };
             Ok((text, 0))
         }
-        LabCommand::Timeline(arguments) => timeline::cli::run(&arguments),
-        LabCommand::Lesson(arguments) => sim::lessons::cli::run(&arguments),
-        LabCommand::Compare(arguments) => sim::compare::cli::run(&arguments),
+        LabCommand::Timeline(arguments) => timeline::timeline_command::run(&arguments),
+        LabCommand::Lesson(arguments) => sim::lessons::lesson_command::run(&arguments),
+        LabCommand::Compare(arguments) => sim::compare::compare_command::run(&arguments),
         LabCommand::Check(args) => args.run(),
     }
 }

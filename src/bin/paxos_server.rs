@@ -6,7 +6,8 @@ use clap::{CommandFactory, Parser};
 use paxos_kv::server::{self, ServerOptions, tools::Tool};
 use paxos_kv::storage::disk::outlive_file_size_limit;
 
-/// One server of a Paxos replicated key-value store: a proposer, an acceptor and a learner, each in a thread of its own.
+/// One server of a Paxos replicated key-value store: a proposer, an acceptor and a learner, each in a thread of its
+/// own.
 #[derive(Parser)]
 #[command(
     name = "paxos-server",

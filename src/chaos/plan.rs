@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::fault::{ChaosFault, DamageTarget, LinkScope};
 use super::proxy::LinkEffect;
-use crate::museum::Bug;
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
+use crate::seeded_bugs::Bug;
 
 /// Every cluster has so many servers.
 pub const SERVERS: u8 = 5;

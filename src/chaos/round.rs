@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use super::judge::{RoundFailure, RoundVerdict, judge};
-use super::load::{ChaosLoad, LoadTally};
+use super::capabilities::Capabilities;
+use super::client_load::{ChaosLoad, LoadTally};
+use super::injector::{FaultCounts, FaultInjector};
 use super::plan::{RoundPlan, SERVERS};
-use super::stage::{ChaosCluster, PATIENCE, arguments, is_healed, is_whole};
-use super::striker::{FaultCounts, FaultInjector};
-use super::tools::Capabilities;
-use crate::client::identity::ClientName;
+use super::test_cluster::{ChaosCluster, PATIENCE, arguments, is_healed, is_whole};
+use super::verify::{RoundFailure, RoundVerdict, judge};
+use crate::client::name::ClientName;
 use crate::client::{Client, ClientError, ClientOptions};
 use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
@@ -207,8 +207,8 @@ pub fn finish(stage: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundFai
     Ok(())
 }
 
-/// Two are down, and nothing else is wrong: each of the others takes a write. After a strike servers come back soon, so one
-/// that needs more than a majority would only be slow there.
+/// Two are down, and nothing else is wrong: each of the others takes a write. After a strike servers come back soon, so
+/// one that needs more than a majority would only be slow there.
 fn do_without_a_minority(stage: &mut ChaosCluster, client: &mut Client, seed: u64) -> Result<(), RoundFailure> {
     let (all, mut random) = (stage.direct.servers(), Random::new(seed, 2));
     let mut away = ServerSet::NONE;

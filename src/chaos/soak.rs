@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::cli::{ChaosDirs, hear_signals};
-use super::judge::{RoundFailure, judge};
-use super::load::ChaosLoad;
+use super::capabilities::Capabilities;
+use super::chaos_command::{ChaosDirs, hear_signals};
+use super::client_load::ChaosLoad;
 use super::plan::{LoadPlan, RoundPlan};
 use super::round::{dismiss, employ, finish, heal};
-use super::stage::{ChaosCluster, is_whole};
-use super::tools::Capabilities;
+use super::test_cluster::{ChaosCluster, is_whole};
+use super::verify::{RoundFailure, judge};
 use crate::duration::parse_duration;
 use crate::protocol::Protocol;
 

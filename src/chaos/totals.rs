@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::injector::FaultCounts;
 use super::plan::RoundPlan;
 use super::round::RoundResult;
-use super::striker::FaultCounts;
 
 /// Sums over rounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

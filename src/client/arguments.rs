@@ -66,8 +66,8 @@ pub(super) struct ClientCli {
 
 #[derive(Debug, Args)]
 pub(super) struct GlobalArgs {
-    /// The cluster file [default: what the environment variable PAXOS_CLUSTER names, else res/cluster.toml, here or beside
-    /// the program's sources]
+    /// The cluster file [default: what the environment variable PAXOS_CLUSTER names, else res/cluster.toml, here or
+    /// beside the program's sources]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) cluster: Option<PathBuf>,
     /// The server to ask first [default: any]
@@ -167,7 +167,8 @@ pub(super) enum ClientCommand {
     /// Measure how many requests the cluster does, and how long each takes
     #[command(after_help = BENCH_HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Bench(BenchArgs),
-    /// Print the cluster's servers, one a line: number, address for peers, for clients, and for browsers if there is one
+    /// Print the cluster's servers, one a line: number, address for peers, for clients, and for browsers if there is
+    /// one
     Servers,
     /// Print what makes a shell complete this programme's words: source <(paxos-client completions bash)
     Completions {

@@ -1,7 +1,7 @@
 //! `paxos-client backup`: the state of a running cluster after one slot, in a file or on standard output.
 //!
-//! A file is written under a name of its own beside its place, and moved there once it is whole and on the disk: whoever
-//! is killed on the way leaves what was there before.
+//! A file is written under a name of its own beside its place, and moved there once it is whole and on the disk:
+//! whoever is killed on the way leaves what was there before.
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::client::Client;
 use super::outcome::ClientError;
-use super::stub::Client;
 use crate::kv::Kv;
 use crate::paxos::{ChunkRequest, SnapshotChunk, StateMachine};
 use crate::random::Random;

@@ -1,13 +1,13 @@
 //! Whether the state at the end of a programme is one that its writes can have led to.
 //!
-//! A version counts the writes applied to a key, so it says more than the value: the acknowledged write with the highest
-//! version must be there, unless something wrote later. What may have written later are the writes whose outcome is
-//! unknown, and clients of which this programme knows nothing.
+//! A version counts the writes applied to a key, so it says more than the value: the acknowledged write with the
+//! highest version must be there, unless something wrote later. What may have written later are the writes whose
+//! outcome is unknown, and clients of which this programme knows nothing.
 
 use std::collections::BTreeMap;
 
 use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::workload::{Operation, shown};
+use super::script::{Operation, shown};
 use crate::role::ServerId;
 
 /// What came of each write of a programme, by key.
@@ -105,8 +105,8 @@ impl ExpectedState {
     }
 }
 
-/// Compares what one read after the other has found in a key, on one server after the other: a later one must never find
-/// an older state, and never another value at the same version.
+/// Compares what one read after the other has found in a key, on one server after the other: a later one must never
+/// find an older state, and never another value at the same version.
 pub fn compare(key: &[u8], found: &[(ServerId, GetResponse)]) -> Result<(), String> {
     for pair in found.windows(2) {
         let [(one, earlier), (other, later)] = pair else { continue };

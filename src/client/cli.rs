@@ -19,18 +19,18 @@ use super::arguments::{
 use super::backup::{self, BackupFailed};
 use super::bench::{self, BenchError, BenchPlan, SweepPlan};
 use super::check_limits;
+use super::client::{Client, ClientOptions};
+use super::cluster_status::ClusterStatus;
 use super::demo::Demo;
-use super::detours::Detours;
-use super::identity::ClientName;
+use super::execute::{OperationResult, OutcomeCounts, outcome_words};
 use super::interrupt::Interrupt;
 use super::json;
+use super::name::ClientName;
 use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::perform::{OperationResult, OutcomeCounts, outcome_words};
-use super::print::Printer;
-use super::shell;
-use super::status::ClusterStatus;
-use super::stub::{Client, ClientOptions};
-use super::workload::{self, Operation, ScriptStep, shown};
+use super::printer::Printer;
+use super::repl;
+use super::retry_notes::Detours;
+use super::script::{self, Operation, ScriptStep, shown};
 use crate::cluster::{Cluster, Member, in_environment};
 use crate::kv::VALUE_MAX_BYTES;
 use crate::role::ServerId;
@@ -198,7 +198,7 @@ fn execute(mut cli: ClientCli, printer: &Arc<Printer>) -> Result<(), CliError> {
         ClientCommand::Shell => {
             let identity = identify(common, &cluster, LogTarget::Own(1), printer)?;
             let (mut client, detours) = connect(common, cluster.clone(), identity, "", printer)?;
-            shell::run(&mut client, &detours, &cluster, &common.interrupt, printer)
+            repl::run(&mut client, &detours, &cluster, &common.interrupt, printer)
                 .map_err(|why| CliError::new(exit::FAILURE, why))
         }
         ClientCommand::Servers => {
@@ -317,8 +317,8 @@ fn identify(
     ClientName::without_lines(name.unwrap_or(&format!("c{n}"))).map_err(usage)
 }
 
-/// A client that tells a person about its detours, and ends its requests when it is interrupted. What is said if a signal
-/// comes while it has none is `parting`.
+/// A client that tells a person about its detours, and ends its requests when it is interrupted. What is said if a
+/// signal comes while it has none is `parting`.
 fn connect(
     common: &GlobalArgs,
     cluster: Cluster,
@@ -489,10 +489,10 @@ fn back_up(
 fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<ScriptStep>, CliError> {
     let unreadable = |error| CliError::new(exit::FAILURE, format!("cannot read {}: {error}", file.display()));
     let bytes = match file.as_os_str() == "-" {
-        true => read_all(io::stdin().lock(), workload::FILE_MAX_BYTES),
-        false => std::fs::File::open(file).and_then(|file| read_all(file, workload::FILE_MAX_BYTES)),
+        true => read_all(io::stdin().lock(), script::FILE_MAX_BYTES),
+        false => std::fs::File::open(file).and_then(|file| read_all(file, script::FILE_MAX_BYTES)),
     };
-    let operations = workload::parse(&bytes.map_err(unreadable)?).map_err(|errors| {
+    let operations = script::parse(&bytes.map_err(unreadable)?).map_err(|errors| {
         let sentences: Vec<String> =
             errors.iter().map(|error| format!("{}:{}: {}", file.display(), error.line, error.what)).collect();
         CliError::new(exit::USAGE, format!("{}\nNothing was done.", sentences.join("\n")))
@@ -509,7 +509,7 @@ fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<ScriptStep>, Cl
 
 /// Operations that are built in. On a cluster of other servers than the usual five they visit those it has.
 fn built_in(text: &str, cluster: &Cluster) -> Result<Vec<ScriptStep>, CliError> {
-    let mut operations = workload::parse(text.as_bytes()).map_err(|errors| {
+    let mut operations = script::parse(text.as_bytes()).map_err(|errors| {
         let first = errors.first().map_or("", |error| error.what.as_str());
         CliError::new(exit::FAILURE, format!("the built-in operations are wrong: {first}"))
     })?;

@@ -103,8 +103,8 @@ impl Connection {
         }
     }
 
-    /// Whether the server has not closed it while nobody looked. (It may do so right after: this only spares most requests
-    /// a try whose outcome would be unknown.)
+    /// Whether the server has not closed it while nobody looked. (It may do so right after: this only spares most
+    /// requests a try whose outcome would be unknown.)
     pub fn is_open(&self) -> bool {
         let peeked = self.stream().peek(&mut [0]);
         !self.reader.has_more() && matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)

@@ -14,7 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::print::Printer;
+use super::printer::Printer;
 
 /// So long the main thread may take to say how its request has ended.
 const GRACE: Duration = Duration::from_secs(3);

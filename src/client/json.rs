@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::cluster_status::ClusterStatus;
+use super::execute::{CompletedOperation, OperationResult};
 use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::perform::{CompletedOperation, OperationResult};
-use super::status::ClusterStatus;
-use super::workload::Operation;
+use super::script::Operation;
 use crate::net::Writes;
 
 /// How an operation ended.

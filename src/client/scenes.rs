@@ -6,11 +6,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::between;
 use super::demo::{Demo, DemoClient};
+use super::execute::{OperationResult, outcome_words};
+use super::leader_crash;
 use super::outcome::{ClientError, WriteResponse};
-use super::perform::{OperationResult, outcome_words};
-use super::workload::Operation;
+use super::script::Operation;
 use crate::net::{Caller, Hello, ServerStatus, frame, greet, preamble};
 use crate::protocol::Protocol;
 use crate::random::Random;
@@ -43,7 +43,7 @@ pub fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Vec<
     }
     problems.extend(outage(demo, players, protocol).err());
     demo.announce(players, "between", "Whoever leads a write dies between the phases");
-    problems.extend(between::play(demo, players, protocol).err());
+    problems.extend(leader_crash::play(demo, players, protocol).err());
     problems
 }
 
@@ -233,7 +233,8 @@ fn outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Result
     Ok(())
 }
 
-/// Waits until these acceptors or participants are up at the same time, so that they can go away together; not for ever.
+/// Waits until these acceptors or participants are up at the same time, so that they can go away together; not for
+/// ever.
 fn await_voters(player: &mut DemoClient, servers: &[ServerId], voter: RoleKind) {
     let deadline = Instant::now() + UP_PATIENCE;
     while Instant::now() < deadline && !servers.iter().all(|server| is_up(player, *server, voter)) {

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::source::Choices;
+use super::choices::Choices;
 use crate::net::{
     CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameError, FrameReader, PEER_FRAME_MAX_BYTES, frame,
     unframe,

@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use super::choices::Choices;
 use super::frames::{HEADER_BYTES, connection, put_frame};
-use super::source::Choices;
 use crate::net::{
     Caller, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, HelloReply, Welcome, answer,
     frame, greet, greeting, unframe,

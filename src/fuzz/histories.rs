@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::source::Choices;
+use super::choices::Choices;
 use crate::linearizability::{Format, History, LinearizabilityVerdict, SourceLines};
 
 /// A search that takes longer than this is given up: then nothing is learnt.

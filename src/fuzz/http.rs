@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::source::Choices;
+use super::choices::Choices;
 use crate::duration::parse_duration;
 use crate::server::http::request::parse;
 

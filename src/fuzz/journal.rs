@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::source::Choices;
+use super::choices::Choices;
 use crate::paxos::{AcceptorRecord, Ballot, Entry, Slot, SlotRange, Value};
 use crate::role::{ServerId, StableStore};
 use crate::storage::Journal;
 use crate::storage::disk::{Files, InjectedFailure, MemoryFiles};
-use crate::storage::journal::{JournalOptions, OpenError, RecoveredJournal, forge};
+use crate::storage::journal::{JournalOptions, OpenError, RecoveredJournal, malformed};
 
 /// The storage id of the server.
-const OWNER: u64 = forge::OWNER;
+const OWNER: u64 = malformed::OWNER;
 /// At most so many steps of a life.
 const STEPS_MAX: usize = 60;
 
@@ -209,8 +209,8 @@ impl FuzzedJournal {
         self.files.fail(source.below(12).into(), failure);
     }
 
-    /// The process ends, with the power if a seed says so, and the next one begins. That one may be stopped at one of its
-    /// steps, too, and then another follows.
+    /// The process ends, with the power if a seed says so, and the next one begins. That one may be stopped at one of
+    /// its steps, too, and then another follows.
     fn end(&mut self, power: Option<u64>, stop_at: Option<u64>) {
         self.journal = None;
         match power {
@@ -234,7 +234,7 @@ impl FuzzedJournal {
 
 /// Files in which every checksum is right, and nothing else need be.
 fn forged(mut source: Choices<'_>) {
-    let image = forge::forge(&mut source);
+    let image = malformed::forge(&mut source);
     let files = MemoryFiles::from_image(&image);
     let Ok((mut journal, found)) = open(&files, 2_048) else { return };
     let mut known = KnownRecords::by(&found.records);

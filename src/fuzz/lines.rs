@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::source::Choices;
+use super::choices::Choices;
 use crate::paxos::{Ballot, Slot};
 use crate::role::{ServerId, ServerSet};
 use crate::trace::{

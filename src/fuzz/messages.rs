@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::source::Choices;
+use super::choices::Choices;
 use crate::codec::{decode, encode};
 use crate::kv::{KvCommand, StateEntry};
 use crate::net::{ClientReply, ClientRequest, Envelope, Hello, HelloReply, PeerMessage};

@@ -1,6 +1,6 @@
 //! A file of operations: all of it is understood, or nothing of it is done.
 
-use crate::client::workload::{Operation, parse};
+use crate::client::script::{Operation, parse};
 
 /// As many bytes as a text shows whole.
 const SHOWN_BYTES: usize = 64;

@@ -1,13 +1,13 @@
-//! Decoded requests of clients and messages of peers, in any order and with any numbers, to all that a real server decides
-//! with: its core, its roles and its checkpointer.
+//! Decoded requests of clients and messages of peers, in any order and with any numbers, to all that a real server
+//! decides with: its core, its roles and its checkpointer.
 //!
 //! Checksums and the codec keep nonsense out, and not what is well said and means nothing: a slot at the end of all
-//! numbers, a part that begins nowhere, a session that is another's. Beside a client that says such things an honest one
-//! writes and reads, and is told the truth.
+//! numbers, a part that begins nowhere, a session that is another's. Beside a client that says such things an honest
+//! one writes and reads, and is told the truth.
 //!
 //! One thing a peer is trusted with: at one ballot it proposes one value a slot. A server whose peer breaks that stops.
 
-use super::source::Choices;
+use super::choices::Choices;
 use crate::codec::{decode, encode};
 use crate::kv::{Kv, KvCommand, Op, StateEntry, VersionedValue, decode_part, encode_part};
 use crate::net::{ClientRequest, PeerMessage, Reply, Request, StatePart};
@@ -17,7 +17,7 @@ use crate::paxos::{
 };
 use crate::protocol::Protocol;
 use crate::role::{RoleKind, ServerId};
-use crate::server::stage::{BenchConnection, BenchServer, Which};
+use crate::server::bench_server::{BenchConnection, BenchServer, Which};
 use crate::trace::TraceContext;
 
 /// So much happens at most.

@@ -1,6 +1,6 @@
 //! The state of the store: as pieces, as a backup, and as what a log makes of it.
 
-use super::source::Choices;
+use super::choices::Choices;
 use crate::codec;
 use crate::kv::{Kv, KvCommand, Op, decode_part, encode_part};
 use crate::paxos::{CommandId, Slot, StateMachine, Value};

@@ -1,11 +1,11 @@
 //! Whether a server takes part in anything at all.
 //!
-//! What an acceptor has promised is on its disk and nowhere else. A server whose data folder was lost comes back with a new
-//! one, like a server that was never there, and must not vote with it: it has forgotten what it is bound to. Those who know
-//! the old folder refuse the new one; but those who never met the server while it had the old one cannot tell. So a server
-//! with a new folder says nothing and hears nothing until enough of the others have remembered that folder: so many that
-//! never again will as many take another one for its first. [`Quorums::witnesses`](crate::paxos::Quorums::witnesses) says
-//! how many, and why.
+//! What an acceptor has promised is on its disk and nowhere else. A server whose data folder was lost comes back with a
+//! new one, like a server that was never there, and must not vote with it: it has forgotten what it is bound to. Those
+//! who know the old folder refuse the new one; but those who never met the server while it had the old one cannot tell.
+//! So a server with a new folder says nothing and hears nothing until enough of the others have remembered that folder:
+//! so many that never again will as many take another one for its first.
+//! [`Quorums::witnesses`](crate::paxos::Quorums::witnesses) says how many, and why.
 //!
 //! A server whose state was found to be wrong does not take part either, and never again in this life.
 
@@ -21,7 +21,7 @@ use crate::net::{AdmissionStatus, Caller, Hello, HelloReply, Welcome, WhyNotAppl
 use crate::paxos::Quorums;
 use crate::role::{ServerId, ServerSet};
 use crate::storage::admission::Claim;
-use crate::storage::folder::DirStorage;
+use crate::storage::data_dir::DirStorage;
 use crate::storage::identity::Admitted;
 use crate::storage::{DataDir, DataDirError};
 
@@ -60,8 +60,8 @@ impl Admission {
         Admission { takes_part: AtomicBool::new(takes_part), state: Mutex::new(state), claims: Mutex::default() }
     }
 
-    /// Who has taken part with this folder goes on to; a server whose folder is new waits until enough of the others know
-    /// it.
+    /// Who has taken part with this folder goes on to; a server whose folder is new waits until enough of the others
+    /// know it.
     pub fn of<P: DirStorage>(folder: &DataDir<P>, quorums: Quorums) -> Result<Admission, DataDirError> {
         if quorums.witnesses() == 0 {
             folder.set_takes_part()?;
@@ -74,8 +74,8 @@ impl Admission {
         self.takes_part.load(Ordering::Acquire)
     }
 
-    /// Another server has said that it knows this one's folder. Once enough have, `remember` must write that down; if it
-    /// does, the server takes part from now on. True if that has just begun.
+    /// Another server has said that it knows this one's folder. Once enough have, `remember` must write that down; if
+    /// it does, the server takes part from now on. True if that has just begun.
     pub fn is_known_to<E>(&self, peer: ServerId, remember: impl FnOnce() -> Result<(), E>) -> Result<bool, E> {
         let mut state = self.state();
         let AdmissionState::New { known_to, needed } = &mut *state else { return Ok(false) };
@@ -140,9 +140,9 @@ pub struct HelloDecision {
 
 impl<C: ClientConnection> ServerCore<C> {
     /// What this server says to a peer that it calls. The peer's own storage id proves who calls: it was told to the
-    /// address of this server only. A folder that takes part is the peer's whoever claims what. Of a candidate and a folder
-    /// that somebody claims since, either may be the peer's, so every other attempt names the other one: a stranger that
-    /// claims a folder again and again does not keep this server from the peer that it knows.
+    /// address of this server only. A folder that takes part is the peer's whoever claims what. Of a candidate and a
+    /// folder that somebody claims since, either may be the peer's, so every other attempt names the other one: a
+    /// stranger that claims a folder again and again does not keep this server from the peer that it knows.
     pub fn hello<P: DirStorage>(&self, folder: &DataDir<P>, to: ServerId, attempt: u32) -> Hello {
         let known = folder.known_peer(to);
         let is_claim_worth = known.is_none_or(|known| !known.bound && attempt.is_multiple_of(2));
@@ -189,8 +189,8 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// What this server answers a caller at the door for servers. It lets a caller in that has proved who it is; who has not
-    /// is called, and then it can.
+    /// What this server answers a caller at the door for servers. It lets a caller in that has proved who it is; who
+    /// has not is called, and then it can.
     pub fn judge<P: DirStorage>(&self, folder: &DataDir<P>, hello: &Hello) -> Result<HelloDecision, Fatal> {
         let refused = |why| Ok(HelloDecision { answer: HelloReply::Refused { why }, call: None });
         if let Err(why) = self.check_hello(hello) {
@@ -233,9 +233,9 @@ impl<C: ClientConnection> ServerCore<C> {
         HelloReply::Welcome(Welcome { history: self.board.read().history, members: self.config.cluster })
     }
 
-    /// A peer has welcomed this server after this greeting, and remembers its folder durably by then. That it did proves that
-    /// its own folder is the one that this server took it for. True if this server takes part from now on because of it; the
-    /// inner error is why the peer is not believed.
+    /// A peer has welcomed this server after this greeting, and remembers its folder durably by then. That it did
+    /// proves that its own folder is the one that this server took it for. True if this server takes part from now on
+    /// because of it; the inner error is why the peer is not believed.
     pub fn welcomed<P: DirStorage>(
         &self,
         folder: &DataDir<P>,

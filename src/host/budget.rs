@@ -3,8 +3,8 @@
 //! A client that sends half a request, or does not take its replies, makes the server hold bytes. Each connection has a
 //! small allowance of its own. What is beyond that counts against the budget of all.
 //!
-//! A connection's *turn* begins when it first holds something of the budget, or has made progress in proportion to what it
-//! holds, and ends when it gives all back. The turn of an honest client lasts for moments.
+//! A connection's *turn* begins when it first holds something of the budget, or has made progress in proportion to what
+//! it holds, and ends when it gives all back. The turn of an honest client lasts for moments.
 //!
 //! So when a budget is nearly used up, the connections whose turns have lasted longest
 //! are let go, until there is room again. A flood therefore closes its own connections, and who comes later is served.
@@ -109,8 +109,8 @@ impl Budget {
         self.lock().closed.take()
     }
 
-    /// Above this level the oldest turns end. The rest stays free for those who ask meanwhile, since a connection that was
-    /// let go gives back only when its thread has noticed.
+    /// Above this level the oldest turns end. The rest stays free for those who ask meanwhile, since a connection that
+    /// was let go gives back only when its thread has noticed.
     fn high_water(&self) -> usize {
         self.max_bytes - self.max_bytes / 4
     }

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::core::{Fatal, ServerCore};
 use super::env::{Env, Observation};
 use super::limits::ClientConnection;
+use super::mail_queue::Delivery;
 use super::pending::RequestId;
-use super::queue::Delivery;
+use super::rate_limit::RateLimit;
 use super::recovery::RecoveryError;
 use super::roles::tell_learner;
-use super::throttle::RateLimit;
 use crate::kv::{Kv, StateDelta, without_sessions};
 use crate::net::{Reply, StatePart};
 use crate::paxos::{ChunkRequest, Learner, LearnerRequest, Message, Slot, SnapshotChunk};
@@ -172,8 +172,8 @@ pub struct Checkpointer<F: Files> {
 }
 
 impl<F: Files> Checkpointer<F> {
-    /// Opens the checkpoint of a data folder. One that cannot be believed is put aside, if there is another server to get
-    /// the state from; true if one was.
+    /// Opens the checkpoint of a data folder. One that cannot be believed is put aside, if there is another server to
+    /// get the state from; true if one was.
     pub fn open<C: ClientConnection>(
         core: &ServerCore<C>,
         files: F,

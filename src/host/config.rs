@@ -1,6 +1,6 @@
 //! How a server was started, as far as it decides anything.
 
-use super::queue::MAILBOX_MAX;
+use super::mail_queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
 use crate::paxos::{OPEN_BYTES_MAX, OPEN_SLOTS_MAX, PAGE_BYTES, Quorums, Retention};
 use crate::protocol::Protocol;
@@ -67,8 +67,8 @@ pub struct Sizes {
     pub mailbox: usize,
     /// A file of the journal has so many bytes.
     pub segment_bytes: u64,
-    /// So much of the disk is left free for others when the next file of the journal is made: the small files of the data
-    /// folder, and the lines.
+    /// So much of the disk is left free for others when the next file of the journal is made: the small files of the
+    /// data folder, and the lines.
     pub left_free_bytes: u64,
     /// A page of a promise, or a part of a list of entries, has about so many bytes.
     pub part_bytes: usize,

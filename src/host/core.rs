@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex};
 use super::admission::Admission;
 use super::checkpoints::CheckpointQueue;
 use super::config::Config;
+use super::connected_peers::ConnectedPeers;
 use super::delivery::DropCounters;
 use super::env::{Env, Observation};
 use super::limits::{ClientConnection, RequestLoad};
-use super::linked::ConnectedPeers;
+use super::mail_queue::{Capacity, Delivery, MailboxItem, MustWake, QueueLimits, SendError};
 use super::mailbox::Mailbox;
 use super::pending::PendingRequests;
-use super::queue::{Capacity, Delivery, MailboxItem, MustWake, QueueLimits, SendError};
+use super::rate_limit::RateLimit;
 use super::roles::Hosted;
 use super::status::SharedStatus;
-use super::throttle::RateLimit;
 use crate::kv::Kv;
 use crate::net::{AdmissionStatus, WhyNotApplied, WhyUnknown};
 use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, Slot};
@@ -30,8 +30,8 @@ const OPENS_PER_SECOND: u32 = 1_000;
 /// At most this many malformed requests a second get a log line each.
 const MALFORMED_LINES: u32 = 100;
 
-/// What a server decides with. Many threads may use it at a time: each part has a lock of its own, and no thread holds two
-/// of them.
+/// What a server decides with. Many threads may use it at a time: each part has a lock of its own, and no thread holds
+/// two of them.
 pub struct ServerCore<C: ClientConnection> {
     /// How it was started.
     pub config: Config,
@@ -91,8 +91,8 @@ pub struct WakeHints {
     pub proposer_flushes: AtomicBool,
 }
 
-/// Stable storage has failed, or its content contradicts itself: nobody knows any more what is on the disk. The process must
-/// end; what it acknowledged is safe.
+/// Stable storage has failed, or its content contradicts itself: nobody knows any more what is on the disk. The process
+/// must end; what it acknowledged is safe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fatal(pub String);
 
@@ -224,8 +224,8 @@ impl<C: ClientConnection> ServerCore<C> {
         TraceContext { re: id.or_else(|| context.re.clone()), req: context.req.clone() }
     }
 
-    /// The state of this server is not that of the others: it says nothing more to anybody, and whoever waits is told so. No
-    /// later life may begin with that state either.
+    /// The state of this server is not that of the others: it says nothing more to anybody, and whoever waits is told
+    /// so. No later life may begin with that state either.
     pub fn fence<E: Env<Connection = C>>(&self, env: &E, draft: PendingLine, slot: Slot, against: ServerSet) {
         self.admission.fence();
         self.checkpoints.fence(slot);

@@ -1,5 +1,5 @@
-//! How a message leaves this server, how one that came reaches the roles that hear it, and what is told of those that do
-//! not.
+//! How a message leaves this server, how one that came reaches the roles that hear it, and what is told of those that
+//! do not.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,11 +10,11 @@ use super::budget::{Budget, Closed};
 use super::core::ServerCore;
 use super::env::Env;
 use super::limits::ClientConnection;
-use super::lines;
-use super::queue::{Delivery, SendError};
+use super::mail_queue::{Delivery, SendError};
+use super::rate_limit::RateLimit;
 use super::roles::Hosted;
-use super::throttle::RateLimit;
 use super::time::Time;
+use super::trace_lines;
 use crate::kv::Kv;
 use crate::net::{AdmissionStatus, Envelope, EnvelopeRef, MessageKind, PeerMessage, frame_into};
 use crate::paxos::{self, Acceptor, Learner, Message, Proposer, ProposerRequest, Slot};
@@ -165,15 +165,16 @@ impl<C: ClientConnection> ServerCore<C> {
         self.leave::<R, E>(env, mail, |_| self.can_wait(haste))
     }
 
-    /// Whether a role must be woken for a message. Some are only of use with another that does wake it, or are among many
-    /// that say the same.
+    /// Whether a role must be woken for a message. Some are only of use with another that does wake it, or are among
+    /// many that say the same.
     fn haste(&self, role: RoleKind, from: ServerId, message: &PeerMessage) -> WakePolicy {
         let PeerMessage::Paxos(message) = message else { return WakePolicy::Yes };
         match (role, message) {
             (RoleKind::Learner, Message::Accept { .. }) => WakePolicy::IfBehind,
             (RoleKind::Learner, Message::Accepted { slots, .. }) => WakePolicy::IfOpen(slots.last),
             (RoleKind::Learner, Message::ReadAnswer { id, .. }) => WakePolicy::IfRound(*id as u64),
-            // How far others are is looked at only when something else happens. The own learner's first word starts work.
+            // How far others are is looked at only when something else happens. The own learner's first word starts
+            // work.
             (RoleKind::Proposer, Message::Beat { .. }) if from != self.config.me => WakePolicy::No,
             _ => WakePolicy::Yes,
         }
@@ -209,7 +210,7 @@ impl<C: ClientConnection> ServerCore<C> {
     ) {
         self.drops.total.fetch_add(1, Ordering::Relaxed);
         if self.trace.steps() && !message.is_routine && self.drops.lines.lets_through(now) {
-            self.line(role.into(), context, lines::dropped(message.name, Some(from), cause, None));
+            self.line(role.into(), context, trace_lines::dropped(message.name, Some(from), cause, None));
         } else {
             let mut untold = self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner);
             *untold.entry((role, cause)).or_default() += 1;
@@ -233,11 +234,11 @@ impl<C: ClientConnection> ServerCore<C> {
     pub fn report_counts(&self) {
         let untold = std::mem::take(&mut *self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner));
         for ((role, cause), count) in untold {
-            self.line(role.into(), &TraceContext::default(), lines::dropped("any", None, cause, Some(count)));
+            self.line(role.into(), &TraceContext::default(), trace_lines::dropped("any", None, cause, Some(count)));
         }
         let malformed = self.malformed.take_held_back();
         if malformed > 0 {
-            let event = lines::dropped("MALFORMED", None, DropReason::Full, Some(malformed));
+            let event = trace_lines::dropped("MALFORMED", None, DropReason::Full, Some(malformed));
             let why = format!("{malformed} more malformed requests were received, too many for a line each");
             self.line_because(Speaker::Server, &TraceContext::default(), event, Some(why));
         }

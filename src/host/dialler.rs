@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::core::{Fatal, ServerCore};
 use super::limits::ClientConnection;
-use super::lines;
+use super::trace_lines;
 use crate::net::{Backoff, Caller, Hello, LinkEnded, Welcome};
 use crate::role::{ServerId, ServerSet};
 use crate::storage::DataDir;
-use crate::storage::folder::DirStorage;
+use crate::storage::data_dir::DirStorage;
 use crate::trace::{LinkEvent, Speaker, TraceContext};
 
 /// Pauses between attempts grow from the first to the second. None is shorter than the first.
@@ -73,8 +73,8 @@ impl Dialler {
         Ok(begins.map(|_| ()))
     }
 
-    /// The link is up. Gives the peers that must be greeted again: a server that takes part from now on says so to all, and
-    /// from then on none of them takes another folder for its own.
+    /// The link is up. Gives the peers that must be greeted again: a server that takes part from now on says so to all,
+    /// and from then on none of them takes another folder for its own.
     pub fn up<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, folder: &DataDir<P>) -> ServerSet {
         (self.refused, self.unproved) = (None, 0);
         core.linked.up(self.peer);
@@ -91,8 +91,8 @@ impl Dialler {
         }
     }
 
-    /// The link is down: gives how long to wait before the next attempt. A refusal is told once, until the reason is another
-    /// or the link was up.
+    /// The link is down: gives how long to wait before the next attempt. A refusal is told once, until the reason is
+    /// another or the link was up.
     pub fn ended<C: ClientConnection>(&mut self, core: &ServerCore<C>, ended: LinkEnded<'_>) -> Backoff {
         let mut pause = self.pause;
         match ended {
@@ -129,7 +129,7 @@ impl Dialler {
     }
 
     fn tell<C: ClientConnection>(&self, core: &ServerCore<C>, state: LinkEvent, why: Option<&str>) {
-        let event = lines::link(self.peer, state, None);
+        let event = trace_lines::link(self.peer, state, None);
         core.line_because(Speaker::Server, &TraceContext::default(), event, why.map(str::to_string));
     }
 }

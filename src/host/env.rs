@@ -2,8 +2,8 @@
 
 use super::lifecycle::LabRequest;
 use super::limits::ClientConnection;
+use super::mail_queue::SendError;
 use super::pending::{ReplyHandle, RequestId};
-use super::queue::SendError;
 use super::time::Time;
 use crate::kv::{Kv, WriteResult};
 use crate::net::{ClientReply, PeerMessage};
@@ -13,8 +13,8 @@ use crate::storage::checkpoint::CheckpointMeta;
 use crate::trace::TraceContext;
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
-/// The surroundings of a server's core. No method waits, but for a moment the one that tells the operator; none calls back
-/// into the core; and while the core holds a lock of its own, it asks only for the time.
+/// The surroundings of a server's core. No method waits, but for a moment the one that tells the operator; none calls
+/// back into the core; and while the core holds a lock of its own, it asks only for the time.
 pub trait Env {
     /// A client's connection.
     type Connection: ClientConnection;
@@ -27,8 +27,8 @@ pub trait Env {
     /// A role has mail that it must be woken for.
     fn wake(&self, role: RoleKind);
 
-    /// Puts a frame on its way to other servers. Where there is no link, or no room, it is lost. It leaves with the next
-    /// [`Env::flush_peers`].
+    /// Puts a frame on its way to other servers. Where there is no link, or no room, it is lost. It leaves with the
+    /// next [`Env::flush_peers`].
     fn to_peers(&self, to: ServerSet, message: &PeerMessage, frame: Vec<u8>);
 
     /// Lets the frames leave.

@@ -1,12 +1,12 @@
 //! When roles are told to die, and when they come back.
 //!
-//! Nothing here draws when a role fails: that is given with each life. Who runs the roles asks what is due, does it, and says
-//! how each life has ended.
+//! Nothing here draws when a role fails: that is given with each life. Who runs the roles asks what is due, does it,
+//! and says how each life has ended.
 
 use std::time::Duration;
 
-use super::disks::ROOM_RETRY;
-use super::queue::CrashRequest;
+use super::mail_queue::CrashRequest;
+use super::role_disk::ROOM_RETRY;
 use super::time::Time;
 use crate::role::RoleKind;
 use crate::trace::{CrashCause, CrashPoint};
@@ -73,8 +73,8 @@ impl Lifecycle {
         }
     }
 
-    /// Tells a role to die: gives the order that it must get. One that is dying or down already may still get another time
-    /// to come back.
+    /// Tells a role to die: gives the order that it must get. One that is dying or down already may still get another
+    /// time to come back.
     pub fn crash(&mut self, now: Time, role: RoleKind, order: CrashRequest) -> Option<CrashRequest> {
         let state = self.state(role);
         match state {

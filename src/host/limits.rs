@@ -1,4 +1,5 @@
-//! How much clients may have under way: each connection, and all of them together. And how many connections there may be.
+//! How much clients may have under way: each connection, and all of them together. And how many connections there may
+//! be.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::budget::{Budget, Reservation, Share};
-use super::throttle::RateLimit;
+use super::rate_limit::RateLimit;
 use super::time::Time;
 use crate::net::{ClientReply, FIRST_BUFFER_BYTES, Reply, WhyNotApplied, frame_into};
 
@@ -37,7 +38,8 @@ pub const RELAYS_MAX: usize = 64;
 
 /// Unfinished requests of all clients together.
 pub const ALL_UNFINISHED_MAX_BYTES: usize = 32 << 20;
-/// The first part of a request, which each connection may hold beside that: a small request needs nothing of the budget.
+/// The first part of a request, which each connection may hold beside that: a small request needs nothing of the
+/// budget.
 pub const UNFINISHED_FREE_BYTES: usize = FIRST_BUFFER_BYTES;
 /// Replies that clients have not taken, of all connections together.
 pub const ALL_UNTAKEN_MAX_BYTES: usize = 32 << 20;
@@ -49,8 +51,9 @@ pub const UNTAKEN_MAX_BYTES: usize = 4 << 20;
 /// What a frame has beside the bytes of a value or of a part, at most: the longest is the name of the next part.
 const AROUND_BYTES: usize = 16 << 10;
 
-/// Appends a reply, as a frame, to what a client has not taken. If a value, or a part of the state, does not fit, the client
-/// is told to ask again. False if not even that fits: the client has not read its replies for long, and must be let go.
+/// Appends a reply, as a frame, to what a client has not taken. If a value, or a part of the state, does not fit, the
+/// client is told to ask again. False if not even that fits: the client has not read its replies for long, and must be
+/// let go.
 pub fn append(reply: &mut ClientReply, untaken: &mut Vec<u8>, share: &mut Share, now: Time) -> bool {
     // Asked for before it is encoded: to refuse a large reply must cost little.
     let mut granted = 0;
@@ -138,8 +141,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Counts one more, and says whether that is within the limits. It is counted first and given back if not: of two who
-    /// come at once not both can have the last of the room.
+    /// Counts one more, and says whether that is within the limits. It is counted first and given back if not: of two
+    /// who come at once not both can have the last of the room.
     fn take(&self, bytes: usize, max: usize, max_bytes: usize) -> bool {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::queue::{Capacity, MailQueue, MailboxItem, MustWake, QueueLimits, SendError};
+use super::mail_queue::{Capacity, MailQueue, MailboxItem, MustWake, QueueLimits, SendError};
 use crate::role::Role;
 
 /// The mailbox of a role.
@@ -44,8 +44,8 @@ impl<R: Role> Mailbox<R> {
         self.is_open.load(Ordering::Acquire)
     }
 
-    /// Puts an item behind the others; says whether the role must be woken. `can_wait` is asked under the lock under which
-    /// the role falls asleep: what the role has made known before that is heard here.
+    /// Puts an item behind the others; says whether the role must be woken. `can_wait` is asked under the lock under
+    /// which the role falls asleep: what the role has made known before that is heard here.
     pub fn put(
         &self,
         item: MailboxItem<R>,
@@ -55,8 +55,8 @@ impl<R: Role> Mailbox<R> {
         self.lock().put(item, room, can_wait)
     }
 
-    /// Takes what is there, in order: until it is so many items, or so many bytes and what reaches them, or an order, which
-    /// is the last that is taken. False if nothing is there and nothing will ever come.
+    /// Takes what is there, in order: until it is so many items, or so many bytes and what reaches them, or an order,
+    /// which is the last that is taken. False if nothing is there and nothing will ever come.
     pub fn take(&self, most: usize, most_bytes: usize, into: &mut Vec<MailboxItem<R>>) -> bool {
         let mut queue = self.lock();
         let is_alone = queue.is_over && queue.is_empty();

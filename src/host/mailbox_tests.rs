@@ -1,7 +1,7 @@
 use std::thread;
 
 use super::*;
-use crate::host::queue::{Delivery, MAILBOX_MAX, MAILBOX_MAX_BYTES, QueueLimits, RESERVED};
+use crate::host::mail_queue::{Delivery, MAILBOX_MAX, MAILBOX_MAX_BYTES, QueueLimits, RESERVED};
 use crate::kv::Kv;
 use crate::net::PEER_FRAME_MAX_BYTES;
 use crate::paxos::{Learner, Message, Slot};

@@ -1,12 +1,13 @@
 //! Who waits for what.
 //!
-//! A waiter is registered before its command is handed to the proposer, and found by the command's id when any learner of
-//! this server applies it, from whichever proposer. A waiter is told exactly once. What it is told is kept here until the end
-//! of the group that it belongs to, so that the replies of a group leave together.
+//! A waiter is registered before its command is handed to the proposer, and found by the command's id when any learner
+//! of this server applies it, from whichever proposer. A waiter is told exactly once. What it is told is kept here
+//! until the end of the group that it belongs to, so that the replies of a group leave together.
 //!
-//! That a session has expired, or no longer asks for a write, is certain news of a try if this server's learner has applied,
-//! itself, every slot since the try came: each copy that was made of the try stands in one of these or behind them, and the
-//! first of them was seen to change nothing. After a snapshot that is unknown: the state that came may have applied one.
+//! That a session has expired, or no longer asks for a write, is certain news of a try if this server's learner has
+//! applied, itself, every slot since the try came: each copy that was made of the try stands in one of these or behind
+//! them, and the first of them was seen to change nothing. After a snapshot that is unknown: the state that came may
+//! have applied one.
 //!
 //! "Not applied" may reach two tries of one command that wait side by side, though the proposer has not even taken the
 //! second one yet. That misleads no client: it sends a second try only after it has counted the first as unknown.
@@ -299,8 +300,8 @@ impl<C: ClientConnection> PendingTable<C> {
     }
 }
 
-/// What a client is told of the outcome of its command. `has_seen_all`: whether this server's learner has applied, itself,
-/// every slot since the client asked.
+/// What a client is told of the outcome of its command. `has_seen_all`: whether this server's learner has applied,
+/// itself, every slot since the client asked.
 fn reply_to(outcome: ApplyResult, has_seen_all: bool) -> Reply {
     let is_certain = rules::is_certain(has_seen_all);
     match outcome {

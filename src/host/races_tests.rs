@@ -1,23 +1,23 @@
-//! Steps of a server that span two locks, taken by real threads at once. Each of these sequences is safe in one order only,
-//! and the simulator, which runs one step after another, cannot come in between.
+//! Steps of a server that span two locks, taken by real threads at once. Each of these sequences is safe in one order
+//! only, and the simulator, which runs one step after another, cannot come in between.
 //!
 //! - Whoever waits is registered, and then looks whether the role is up and hands over.
 //! - A role that dies closes its mailbox, and then those who wait are told.
 //! - A server that is wrong takes no part any more, and then those who wait are told.
 //! - A request is counted, and then the limit is tested.
 //!
-//! (The fifth, that a role falls asleep only after it has made known what it must be woken for, is tested beside the thread
-//! of a role.)
+//! (The fifth, that a role falls asleep only after it has made known what it must be woken for, is tested beside the
+//! thread of a role.)
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::{hint, mem, thread};
 
-use crate::host::disks::RoleDisk;
 use crate::host::limits::{self, ALL_REQUESTS_MAX_BYTES, REQUESTS_MAX, REQUESTS_MAX_BYTES};
 use crate::host::mailbox::Mailbox;
-use crate::host::throttle::RateLimit;
+use crate::host::rate_limit::RateLimit;
+use crate::host::role_disk::RoleDisk;
 use crate::host::{
     Admission, ClientConnection, Config, CrashRequest, Env, Hosted, LabRequest, ReplyHandle, RequestLoad, RoleHost,
     RunEnd, ServerCore, Time, Usage,
@@ -76,8 +76,8 @@ fn meet(here: &AtomicUsize) {
     }
 }
 
-/// Takes up to some microseconds, each time another while: the gaps between two steps become wide enough for another thread
-/// to come in between.
+/// Takes up to some microseconds, each time another while: the gaps between two steps become wide enough for another
+/// thread to come in between.
 #[derive(Default)]
 struct Delay(AtomicU64);
 
@@ -233,7 +233,8 @@ impl<Record> StableStore<Record> for NoClient {
 
 impl<Record> RoleDisk<Record> for NoClient {}
 
-/// Clients ask these things while a role dies. Whoever came before the death is told of it, and whoever came after it too.
+/// Clients ask these things while a role dies. Whoever came before the death is told of it, and whoever came after it
+/// too.
 fn ask_of_a_dying<R: Hosted>(protocol: Protocol, role: impl Fn() -> R, asked: &[u64]) {
     let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
     let (mut before, mut after) = (0, 0);

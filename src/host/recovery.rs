@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::checkpoints::LoadedState;
 use super::core::{Fatal, ServerCore};
-use super::disks::{RoleJournal, left_free};
 use super::env::{Env, Observation};
 use super::limits::ClientConnection;
-use super::{lines, rules};
+use super::role_disk::{RoleJournal, left_free};
+use super::{rules, trace_lines};
 use crate::kv::Kv;
 use crate::paxos::{Acceptor, AcceptorRecord, Incarnation, Learner, Proposer, StateMachine};
 use crate::role::{Role, RoleKind};
-use crate::storage::folder::DirStorage;
+use crate::storage::data_dir::DirStorage;
 use crate::storage::{BallotStore, DataDir, DataDirError};
 use crate::trace::{Event, TraceContext};
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
@@ -65,7 +65,7 @@ pub fn proposer<C: ClientConnection, P: DirStorage>(
         .with_window(config.sizes.open_slots, config.sizes.open_bytes);
     proposer.replay(rounds.record());
     if let Some(down) = down {
-        tell_restart(core, RoleKind::Proposer, lines::restarted_proposer(down, proposer.next_round()), None);
+        tell_restart(core, RoleKind::Proposer, trace_lines::restarted_proposer(down, proposer.next_round()), None);
     }
     Ok((proposer, rounds))
 }
@@ -97,7 +97,7 @@ pub fn acceptor<E: Env, P: DirStorage>(
     }
     if let Some(down) = down {
         let lost = core.config.forgets;
-        let event = lines::restarted_acceptor(down, lost, acceptor.promised(), acceptor.accepted().len() as u64);
+        let event = trace_lines::restarted_acceptor(down, lost, acceptor.promised(), acceptor.accepted().len() as u64);
         let why = lost.then(|| {
             "UNSAFE: it has forgotten what it promised and accepted, so a chosen value can be un-chosen".to_string()
         });
@@ -140,7 +140,7 @@ pub fn learner<E: Env, P: DirStorage>(
     core.board.update(|shown| shown.set_learner(&learner));
     env.observe(Observation::LearnerRecovered { slot });
     if let Some(down) = down {
-        let event = lines::restarted_learner(down, learner.applied(), learner.machine().digest());
+        let event = trace_lines::restarted_learner(down, learner.applied(), learner.machine().digest());
         tell_restart(core, RoleKind::Learner, event, None);
     }
     Ok(learner)
@@ -158,7 +158,7 @@ pub fn coordinator<E: Env, P: DirStorage>(
     let mut coordinator = Coordinator::new(core.config.me, core.config.cluster);
     recovered.records.into_iter().for_each(|record| coordinator.replay(record));
     if let Some(down) = down {
-        let event = lines::restarted_coordinator(down, &coordinator);
+        let event = trace_lines::restarted_coordinator(down, &coordinator);
         tell_restart(core, RoleKind::Coordinator, event, None);
     }
     Ok((coordinator, RoleJournal::new(journal, &core.config.sizes, Arc::default())))
@@ -178,7 +178,7 @@ pub fn participant<E: Env, P: DirStorage>(
     let mut participant = Participant::new(core.config.me, core.config.cluster, store);
     records.into_iter().for_each(|record| participant.replay(record));
     if let Some(down) = down {
-        tell_restart(core, RoleKind::Participant, lines::restarted_participant(down, &participant), None);
+        tell_restart(core, RoleKind::Participant, trace_lines::restarted_participant(down, &participant), None);
     }
     core.board.update(|shown| shown.set_participant(&participant));
     Ok((participant, RoleJournal::new(journal, &core.config.sizes, Arc::default())))

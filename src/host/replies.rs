@@ -3,9 +3,9 @@
 use super::core::ServerCore;
 use super::env::{Env, Observation};
 use super::limits::ClientConnection;
-use super::lines;
 use super::pending::QueuedReply;
 use super::time::Time;
+use super::trace_lines;
 use crate::net::{ClientReply, Reply};
 use crate::trace::{PendingLine, Speaker, TraceContext};
 
@@ -45,7 +45,7 @@ impl<C: ClientConnection> ServerCore<C> {
             // What told us comes from a line, but perhaps of another request's: the label stays the request's own.
             let re = cause.re.clone().or_else(|| asker.context.re.clone());
             let context = TraceContext { re, req: asker.context.req.clone() };
-            let event = lines::response(reply, now.since(asker.since), asker.connection.address());
+            let event = trace_lines::response(reply, now.since(asker.since), asker.connection.address());
             let line = event.map(|event| {
                 drafts.push(PendingLine::about(Speaker::Server, event, &context));
                 drafts.len() - 1

@@ -6,8 +6,8 @@ use super::core::ServerCore;
 use super::env::{Env, Observation};
 use super::lifecycle::LabRequest;
 use super::limits::ClientConnection;
-use super::lines;
 use super::pending::ReplyHandle;
+use super::trace_lines;
 use crate::kv::{KEY_MAX_BYTES, KvCommand, LABEL_MAX_BYTES, ReadQuery};
 use crate::net::{ClientRequest, Reply, Request, WhyNotApplied};
 use crate::paxos::{ChunkRequest, Slot};
@@ -18,8 +18,8 @@ use crate::trace::{Speaker, TraceContext};
 const STATE_PATIENCE: Duration = Duration::from_millis(500);
 
 impl<C: ClientConnection> ServerCore<C> {
-    /// One request, whose frame has so many bytes. An error is a request that no honest client sends: its connection ends.
-    /// Whoever calls this calls [`ServerCore::flush_replies`] when nothing more has come.
+    /// One request, whose frame has so many bytes. An error is a request that no honest client sends: its connection
+    /// ends. Whoever calls this calls [`ServerCore::flush_replies`] when nothing more has come.
     pub fn request<E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -78,7 +78,7 @@ impl<C: ClientConnection> ServerCore<C> {
         if !self.trace.steps() {
             return TraceContext::default();
         }
-        match lines::request(request, from.address()) {
+        match trace_lines::request(request, from.address()) {
             Some(event) => self.line(Speaker::Server, &context, event),
             None => context,
         }
@@ -166,8 +166,8 @@ impl<C: ClientConnection> ServerCore<C> {
         roles.into_iter().try_for_each(|role| env.give(order(role)))
     }
 
-    /// A part of the state. If it is not written down yet, it soon will be, unless nobody can write it down: this server has
-    /// not applied so much.
+    /// A part of the state. If it is not written down yet, it soon will be, unless nobody can write it down: this
+    /// server has not applied so much.
     fn state<E: Env<Connection = C>>(
         &self,
         env: &E,

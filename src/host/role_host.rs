@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use super::core::{Fatal, ServerCore};
 use super::delivery::DropReason;
-use super::disks::{ROOM_RETRY, RoleDisk};
 use super::env::{Env, Observation, RoleObservation};
 use super::limits::ClientConnection;
-use super::lines;
+use super::mail_queue::{CrashRequest, Delivery, GROUP_MAX, MailboxItem};
 use super::mailbox::Mailbox;
-use super::queue::{CrashRequest, Delivery, GROUP_MAX, MailboxItem};
+use super::role_disk::{ROOM_RETRY, RoleDisk};
 use super::roles::Hosted;
 use super::time::Time;
 use super::timers::Timers;
+use super::trace_lines;
 use crate::net::PeerMessage;
 use crate::random::Random;
 use crate::role::{Action, Actions, Input, Released, Role, Stepped, TimerSpec, step_all};
@@ -86,8 +86,8 @@ where
     R: Hosted,
     D: RoleDisk<R::Record, Error: Display>,
 {
-    /// A life begins, whose mailbox is open. It says at once whether its disk has room: how it was at the end of the life
-    /// before says nothing.
+    /// A life begins, whose mailbox is open. It says at once whether its disk has room: how it was at the end of the
+    /// life before says nothing.
     pub fn new<E: Env>(core: &ServerCore<E::Connection>, env: &E, role: R, disk: D, random: Random) -> RoleHost<R, D> {
         let (now, had_room) = (env.now(), disk.has_room());
         let host = RoleHost {
@@ -131,8 +131,8 @@ where
 
     /// Takes what is there and steps through it.
     ///
-    /// A timer fires only once all mail that was there when it ran out has been stepped through and has not put it off: a
-    /// role that was held up for a while must not take its own delay for the silence of others.
+    /// A timer fires only once all mail that was there when it ran out has been stepped through and has not put it off:
+    /// a role that was held up for a while must not take its own delay for the silence of others.
     pub fn begin<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> TurnStart<R> {
         if self.has_stopped {
             return TurnStart::Ended(RunEnd::Stopped);
@@ -179,7 +179,8 @@ where
         self.group.extend(due.into_iter().map(|(context, timer)| (context, Input::Timeout(timer))));
     }
 
-    /// Takes the mail that is there, without what the disk has no room for. An order to crash is the last that is taken.
+    /// Takes the mail that is there, without what the disk has no room for. An order to crash is the last that is
+    /// taken.
     fn take_mail<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
         let most = GROUP_MAX.saturating_sub(self.group.len());
         // Nobody is left who could ever say anything.
@@ -205,8 +206,8 @@ where
         }
     }
 
-    /// A full disk is asked now and then whether there is room again. The others of this server are asked at once: for as
-    /// long as they do not know, nothing is done about it.
+    /// A full disk is asked now and then whether there is room again. The others of this server are asked at once: for
+    /// as long as they do not know, nothing is done about it.
     fn look_for_room<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
         let now = env.now();
         let is_due = self.next_ask.is_some_and(|at| at <= now);
@@ -256,7 +257,8 @@ where
         }
         // Behind the messages: disks and peers begin sooner, and all replies of the group leave together.
         core.flush_replies(env);
-        // The group may have taken the last room, or not made enough. The role may now sleep for long, so this is told at once.
+        // The group may have taken the last room, or not made enough. The role may now sleep for long, so this is told
+        // at once.
         if !self.disk.has_room() || !self.had_room {
             self.look_for_room(core, env);
         }
@@ -301,7 +303,7 @@ where
             RunEnd::Stopped | RunEnd::Fatal(_) => return self.mailbox.close(),
             RunEnd::Crashed(order) => {
                 core.board.update(|shown| shown.add_crash(R::NAME));
-                let event = lines::crash(*order, env.now().since(self.since));
+                let event = trace_lines::crash(*order, env.now().since(self.since));
                 let why = R::epitaph(core.config.forgets).to_string();
                 core.line_because(R::NAME.into(), &TraceContext::default(), event, Some(why));
             }
@@ -318,8 +320,8 @@ pub fn found_no_room<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &
     R::wants_room(core, env);
 }
 
-/// Closes the mailbox of a role that does not go on. All who wait for the role are told, also those whose mail came while
-/// its next life read its disk.
+/// Closes the mailbox of a role that does not go on. All who wait for the role are told, also those whose mail came
+/// while its next life read its disk.
 pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
     let (mailbox, now) = (R::mailbox(core), env.now());
     mailbox.close();

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use super::core::ServerCore;
 use super::env::{Env, Observation, RoleObservation};
 use super::limits::ClientConnection;
-use super::lines;
+use super::mail_queue::Delivery;
 use super::mailbox::Mailbox;
-use super::queue::Delivery;
+use super::trace_lines;
 use crate::kv::{ApplyResult, Kv, ReadQuery, VersionedValue};
 use crate::net::{PeerMessage, Reply, WhyNotApplied, WhyUnknown};
 use crate::paxos::{
@@ -160,7 +160,8 @@ impl Hosted for Acceptor {
         )
     }
 
-    /// Slots that are in a checkpoint need no room in the journal. While no value is accepted none becomes due by itself.
+    /// Slots that are in a checkpoint need no room in the journal. While no value is accepted none becomes due by
+    /// itself.
     fn wants_room<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
         tell_learner(core, env, LearnerRequest::WantCheckpoint);
     }
@@ -236,10 +237,10 @@ impl Hosted for Learner<Kv> {
             }
             LearnerNotification::Pinned { peers } => core.checkpoints.pin(peers),
             LearnerNotification::LeftBehind(left) => {
-                core.tell_fault("catch-up", "slow", &lines::left_behind(&left, core.config.sizes.snapshot_bytes));
+                core.tell_fault("catch-up", "slow", &trace_lines::left_behind(&left, core.config.sizes.snapshot_bytes));
             }
             LearnerNotification::CheckpointLate { bytes } => {
-                core.tell_fault("checkpoint", "slow", &lines::checkpoint_late(bytes, &core.config.retention));
+                core.tell_fault("checkpoint", "slow", &trace_lines::checkpoint_late(bytes, &core.config.retention));
             }
             LearnerNotification::Installed { slot, digest, from } => {
                 if !core.trace.steps() {
@@ -295,8 +296,8 @@ impl Hosted for Learner<Kv> {
     }
 }
 
-/// The learner has applied more: the proposer goes on at once if it has waited for that, and what it then writes to the peers
-/// takes along what the learner has said.
+/// The learner has applied more: the proposer goes on at once if it has waited for that, and what it then writes to the
+/// peers takes along what the learner has said.
 fn advanced<E: Env>(
     core: &ServerCore<E::Connection>,
     env: &E,
@@ -324,7 +325,7 @@ fn ask<R: Hosted, E: Env>(
     request: R::Request,
     context: TraceContext,
     size: usize,
-) -> Result<(), super::queue::SendError> {
+) -> Result<(), super::mail_queue::SendError> {
     core.post::<R, E>(env, Delivery::from_within(context, Input::Request(request), size))
 }
 

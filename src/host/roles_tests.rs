@@ -1,7 +1,8 @@
-//! What each notification of a role means for the other roles and for clients, as a table: `testdata/notifications.txt`.
+//! What each notification of a role means for the other roles and for clients, as a table:
+//! `testdata/notifications.txt`.
 //!
-//! Each is told while the roles that it concerns are up, while they are down, and while their mailboxes are full. Every role
-//! that is up sleeps, so that it shows what it is woken for.
+//! Each is told while the roles that it concerns are up, while they are down, and while their mailboxes are full. Every
+//! role that is up sleeps, so that it shows what it is woken for.
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Write};
@@ -12,8 +13,8 @@ use super::super::admission::Admission;
 use super::super::config::{Config, Sizes};
 use super::super::lifecycle::LabRequest;
 use super::super::limits::tests::TestConnection;
+use super::super::mail_queue::{Capacity, MailboxItem};
 use super::super::pending::ReplyHandle;
-use super::super::queue::{Capacity, MailboxItem};
 use super::super::time::Time;
 use super::*;
 use crate::kv::{Op, SavedResult, StateDelta, VersionedValue, WriteResult};
@@ -376,7 +377,7 @@ fn a_server_whose_checkpoint_is_far_behind_takes_no_writes() {
 #[test]
 fn of_a_late_checkpoint_the_operator_is_told_how_late_it_is_and_what_follows() {
     assert_eq!(
-        lines::checkpoint_late(70_000_000, &Retention::USUAL),
+        trace_lines::checkpoint_late(70_000_000, &Retention::USUAL),
         "70.0 MB of values are in no durable checkpoint, and one is due every 33.6 MB: the disk writes it more slowly than \
          clients write. From 134.2 MB on this server takes no writes until it is there"
     );
@@ -386,12 +387,12 @@ fn of_a_late_checkpoint_the_operator_is_told_how_late_it_is_and_what_follows() {
 fn of_a_peer_that_is_left_behind_the_operator_is_told_what_was_measured() {
     let left = LeftBehind { peer: ServerId(5), parts: 37, beats: 32, written: 44_800_000, kept: 64 << 20 };
     assert_eq!(
-        lines::left_behind(&left, 1 << 20),
+        trace_lines::left_behind(&left, 1 << 20),
         "server 5 takes about 12.1 MB/s (37 parts of the state in 3.2 s) and 14.0 MB/s are written: it will not catch up \
          under this load. The 67.1 MB of the log that were kept for it are full, so it needs another state. Write less for \
          a while, or give it a faster link"
     );
-    let at_once = lines::left_behind(&LeftBehind { beats: 0, ..left }, 1 << 20);
+    let at_once = trace_lines::left_behind(&LeftBehind { beats: 0, ..left }, 1 << 20);
     assert!(at_once.contains(" in 0.1 s)"), "{at_once}");
 }
 

@@ -1,11 +1,12 @@
-//! Which roles serve the clients of a server, and how they are asked: by the family of its protocol, chosen at the start.
+//! Which roles serve the clients of a server, and how they are asked: by the family of its protocol, chosen at the
+//! start.
 
 use std::sync::atomic::Ordering;
 
 use super::core::ServerCore;
 use super::env::Env;
 use super::limits::ClientConnection;
-use super::queue::{Delivery, SendError};
+use super::mail_queue::{Delivery, SendError};
 use crate::kv::{Kv, ReadQuery};
 use crate::net::WhyNotApplied;
 use crate::paxos::{Command, Learner, LearnerRequest, Proposer, ProposerRequest};

@@ -109,8 +109,8 @@ impl StatusSnapshot {
         self.sessions = learner.machine().sessions().len() as u64;
     }
 
-    /// Somebody leads, or nobody. One that is only heard of does not count: with the same words a candidate keeps others
-    /// from standing while nobody has promised it anything.
+    /// Somebody leads, or nobody. One that is only heard of does not count: with the same words a candidate keeps
+    /// others from standing while nobody has promised it anything.
     pub fn set_leader(&mut self, leader: Option<(Ballot, LeaderEvidence)>, now: impl FnOnce() -> Time) {
         let leader = leader.and_then(|(ballot, known)| match known {
             LeaderEvidence::Leads { quorum } => Some((ballot, Some(quorum))),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// Bytes that are shared and not copied: a thousand reads of a large value take no memory until their replies are encoded.
-/// They stand in one block with their count, so that to replace a value touches no more memory than it must.
+/// Bytes that are shared and not copied: a thousand reads of a large value take no memory until their replies are
+/// encoded. They stand in one block with their count, so that to replace a value touches no more memory than it must.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Bytes(Arc<[u8]>);
 

@@ -17,8 +17,8 @@ pub const KEY_MAX_BYTES: usize = 4 << 10;
 pub const VALUE_MAX_BYTES: usize = 1 << 20;
 /// The longest label, in bytes.
 pub const LABEL_MAX_BYTES: usize = 48;
-/// The last sequence number of a session. No client comes to it; it is there so that nobody can use up all others by naming
-/// one behind them.
+/// The last sequence number of a session. No client comes to it; it is there so that nobody can use up all others by
+/// naming one behind them.
 pub const SEQUENCE_MAX: u64 = 1 << 62;
 /// A client never has more than so many sequence numbers open.
 pub const SPAN: u64 = 64;

@@ -5,16 +5,16 @@
 
 mod bytes;
 mod command;
-mod image;
 mod rules;
-mod session;
+mod sessions;
+mod state_delta;
 mod store;
 mod transaction;
 
 pub use bytes::Bytes;
 pub use command::{KEY_MAX_BYTES, KvCommand, LABEL_MAX_BYTES, NoCommand, Op, SEQUENCE_MAX, SPAN, VALUE_MAX_BYTES};
-pub use image::{PartError, StateDelta, StateEntry, decode_part, encode_part, without_sessions};
-pub use session::{Named, SESSIONS_MAX, SavedResult, SessionEntry, SessionLookup, Sessions};
+pub use sessions::{Named, SESSIONS_MAX, SavedResult, SessionEntry, SessionLookup, Sessions};
+pub use state_delta::{PartError, StateDelta, StateEntry, decode_part, encode_part, without_sessions};
 pub use store::{Store, VersionedValue, WriteResult};
 pub use transaction::PredictedResult;
 
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::paxos::{CommandId, Slot, StateMachine, Value};
-use image::DirtyState;
+use state_delta::DirtyState;
 
 /// The store and its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -109,9 +109,9 @@ impl Kv {
 
     /// Which history this is a state of; 0 before the log has held anything by which to tell.
     ///
-    /// It is made of the first OPEN that was ever applied, its slot and its nonce: so all servers have the same one without
-    /// a word about it, and a cluster that was begun anew has another. It has half as many bits as the nonce, which it does
-    /// not give away.
+    /// It is made of the first OPEN that was ever applied, its slot and its nonce: so all servers have the same one
+    /// without a word about it, and a cluster that was begun anew has another. It has half as many bits as the nonce,
+    /// which it does not give away.
     pub fn history(&self) -> u64 {
         self.history
     }

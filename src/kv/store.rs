@@ -63,9 +63,9 @@ impl Hash for KeyEntry {
     }
 }
 
-/// Where a key is: by a hash of it first, since to compare two numbers costs less than to fetch a key from memory, and a
-/// search makes a dozen comparisons. The keys of equal hashes are still in order, so nobody can make a search long. A short
-/// key stands beside its hash.
+/// Where a key is: by a hash of it first, since to compare two numbers costs less than to fetch a key from memory, and
+/// a search makes a dozen comparisons. The keys of equal hashes are still in order, so nobody can make a search long. A
+/// short key stands beside its hash.
 type HashedKey = (u64, SmallVec<[u8; 16]>);
 
 /// The keys of the store.
@@ -115,8 +115,8 @@ impl Store {
         }
     }
 
-    /// Applies one change. The key comes back if it has changed and stands in no list of such keys yet: whoever keeps the
-    /// list must add it.
+    /// Applies one change. The key comes back if it has changed and stands in no list of such keys yet: whoever keeps
+    /// the list must add it.
     pub fn apply(&mut self, op: Op) -> (WriteResult, Option<Vec<u8>>) {
         let (key, value, wanted) = match op {
             Op::Put { key, value, if_version } => (key, Some(value), if_version),

@@ -1,8 +1,8 @@
 //! The store without a log: what a transaction would do, and then does.
 //!
-//! Under two-phase commit there is no order of all writes, only one for each key, held by locks. So nothing here may depend
-//! on the order of writes to different keys: a session's table is the same whichever of two came first, and a session that
-//! has to go for a new one is named by the transaction that opens it, not found by each server for itself.
+//! Under two-phase commit there is no order of all writes, only one for each key, held by locks. So nothing here may
+//! depend on the order of writes to different keys: a session's table is the same whichever of two came first, and a
+//! session that has to go for a new one is named by the transaction that opens it, not found by each server for itself.
 
 use super::{ApplyResult, Kv, KvCommand, Named, SavedResult, SessionLookup, WriteResult};
 use crate::paxos::Slot;

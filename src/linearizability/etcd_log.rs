@@ -12,11 +12,11 @@
 //! `:info` means that the outcome is unknown, and so does a write or swap that failed because it timed out. A failed
 //! compare-and-set that repeats its values did find another value; any other failed operation did not happen.
 
+use super::events::{EventKind, PairedOperation, ProcessEvent, pair};
 use super::history::FormatError;
 use super::model::HistoryOperation;
-use super::pairs::{EventKind, PairedOperation, ProcessEvent, pair};
-use super::register::{RegisterCall, RegisterModel, RegisterOutcome};
-use super::values::ValueIds;
+use super::register_model::{RegisterCall, RegisterModel, RegisterOutcome};
+use super::value_ids::ValueIds;
 use super::verdict::{KeyHistory, SourceLines};
 
 /// What every line of the test has in it, before its fields.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::verdict::{LinearizabilityVerdict, check};
-use super::{etcd_log, kv_text, lines};
+use super::{append_text, etcd_log, run_history};
 use crate::trace::Line;
 use crate::trace::parse::Run;
 
@@ -39,7 +39,7 @@ impl Format {
     pub fn of(text: &str) -> Result<Format, FormatError> {
         let first = text.lines().enumerate().find(|(_, line)| !line.trim().is_empty());
         let Some((number, line)) = first else { return Err(FormatError::new(0, "there is nothing in it")) };
-        if line.starts_with(kv_text::MARK) {
+        if line.starts_with(append_text::MARK) {
             Ok(Format::KvText)
         } else if text.lines().any(|line| line.contains(etcd_log::MARK)) {
             Ok(Format::EtcdLog)
@@ -67,8 +67,8 @@ impl History {
     pub fn check(&self, deadline: Instant) -> Result<LinearizabilityVerdict, FormatError> {
         match self {
             History::EtcdLog(text) => Ok(check(etcd_log::read(text)?, deadline)),
-            History::KvText(text) => Ok(check(kv_text::read(text)?, deadline)),
-            History::Lines(run) => Ok(lines::check_run(run, deadline)),
+            History::KvText(text) => Ok(check(append_text::read(text)?, deadline)),
+            History::Lines(run) => Ok(run_history::check_run(run, deadline)),
         }
     }
 

@@ -1,20 +1,20 @@
 //! Whether a history is linearizable: as if each operation had happened at one moment between its call and its return.
 //!
-//! A history says when each operation was called, when it returned, and with what. It is *linearizable* if the operations
-//! can be put in an order that one copy of the data, used by one client after the other, would have answered alike, and in
-//! which whatever returned before another was called also stands before it (Herlihy and Wing, "Linearizability: A
-//! Correctness Condition for Concurrent Objects", TOPLAS 1990). This is what a client may expect of the store, and the
-//! check knows nothing of Paxos: it asks only what clients have seen.
+//! A history says when each operation was called, when it returned, and with what. It is *linearizable* if the
+//! operations can be put in an order that one copy of the data, used by one client after the other, would have answered
+//! alike, and in which whatever returned before another was called also stands before it (Herlihy and Wing,
+//! "Linearizability: A Correctness Condition for Concurrent Objects", TOPLAS 1990). This is what a client may expect of
+//! the store, and the check knows nothing of Paxos: it asks only what clients have seen.
 //!
 //! # How it is decided
 //!
-//! [`search`] tries the orders, in the way of Wing and Gong ("Testing and Verifying Concurrent Objects", JPDC 1993): any
-//! operation may be next that was called before the first return which is still to be explained. Two orders of the same
-//! operations that leave the same state have the same future, so each pair (operations taken, state) is explored once
-//! (Lowe, "Testing for Linearizability", Concurrency and Computation 2017). A history is linearizable if its part about
-//! each key is, so the keys are searched one by one (Horn and Kroening, "Faster Linearizability Checking via
-//! P-Compositionality", FORTE 2015). The problem is NP-complete: a search ends at its deadline, or where its memory does,
-//! with [`LinearizabilityVerdict::Unknown`].
+//! [`search`] tries the orders, in the way of Wing and Gong ("Testing and Verifying Concurrent Objects", JPDC 1993):
+//! any operation may be next that was called before the first return which is still to be explained. Two orders of the
+//! same operations that leave the same state have the same future, so each pair (operations taken, state) is explored
+//! once (Lowe, "Testing for Linearizability", Concurrency and Computation 2017). A history is linearizable if its part
+//! about each key is, so the keys are searched one by one (Horn and Kroening, "Faster Linearizability Checking via
+//! P-Compositionality", FORTE 2015). The problem is NP-complete: a search ends at its deadline, or where its memory
+//! does, with [`LinearizabilityVerdict::Unknown`].
 //!
 //! Two things keep the search small where requests have timed out. Values that nobody has ever read are told apart by
 //! nobody, so they count as one value. And of two operations that ask and answer the same, the one that was
@@ -32,34 +32,34 @@
 //! clients; and it begins with an empty store (if the lines of servers are there, they tell when it did not, and which
 //! writes came from clients without lines). Sixteen bytes stand for a long value: its length and a 64-bit hash.
 
-mod appends;
-pub mod cli;
+mod append_model;
+mod append_text;
+pub mod check_command;
+mod cross_check;
 mod entries;
 mod etcd_log;
-mod first_break;
+mod events;
+mod first_violation;
 mod history;
-mod kv_text;
-mod lines;
 mod model;
-mod pairs;
-mod register;
+mod operation_set;
+mod register_model;
+mod run_history;
 pub mod search;
-mod second_opinion;
-mod taken;
-pub mod values;
+pub mod value_ids;
 mod verdict;
-pub mod versioned;
+pub mod versioned_model;
 
 #[cfg(test)]
 mod random_tests;
 #[cfg(test)]
 mod search_tests;
 
-pub use appends::AppendModel;
+pub use append_model::AppendModel;
+pub use cross_check::second_opinion;
 pub use history::{Format, FormatError, History};
-pub use lines::{check_lines, check_run};
 pub use model::{HistoryOperation, SequentialModel};
-pub use register::RegisterModel;
-pub use second_opinion::second_opinion;
+pub use register_model::RegisterModel;
+pub use run_history::{check_lines, check_run};
 pub use verdict::{LinearizabilityVerdict, SourceLines, WhyUndecided, Witness};
-pub use versioned::VersionedModel;
+pub use versioned_model::VersionedModel;

@@ -15,12 +15,12 @@ pub trait SequentialModel {
     /// What the data holds when the history begins.
     fn start(&self) -> Self::State;
 
-    /// The state after this operation; None if it cannot have ended so in this state. Without an outcome nobody knows how
-    /// it ended: every end is possible.
+    /// The state after this operation; None if it cannot have ended so in this state. Without an outcome nobody knows
+    /// how it ended: every end is possible.
     fn step(&self, state: &Self::State, call: &Self::Call, outcome: Option<&Self::Outcome>) -> Option<Self::State>;
 
-    /// A number of the state that no operation ever lowers, as a version; with [`SequentialModel::latest`] it shows early that an
-    /// order leads nowhere.
+    /// A number of the state that no operation ever lowers, as a version; with [`SequentialModel::latest`] it shows
+    /// early that an order leads nowhere.
     fn clock(&self, _state: &Self::State) -> u64 {
         0
     }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::first_break::first_break;
+use super::first_violation::first_break;
 use super::model::{HistoryOperation, OperationOf, SequentialModel};
-use super::register::{self, RegisterModel};
+use super::register_model::{self, RegisterModel};
 use super::search::{DeadEnd, SearchLimits, SearchResult, search};
-use super::values::{UNREAD, ValueId, ValueIds};
-use super::versioned::{self, InitialState, VersionedModel};
+use super::value_ids::{UNREAD, ValueId, ValueIds};
+use super::versioned_model::{self, InitialState, VersionedModel};
 use crate::random::Random;
 use crate::trace::QuotedText;
 
@@ -126,83 +126,91 @@ fn any_value(random: &mut Random, values: &[ValueId]) -> ValueId {
 }
 
 impl Asks for RegisterModel {
-    fn any_call(&self, random: &mut Random) -> register::RegisterCall {
+    fn any_call(&self, random: &mut Random) -> register_model::RegisterCall {
         let values = ["0", "1"].map(|value| self.values.number(&value.to_string()));
         match random.within(0..=2) {
-            0 => register::RegisterCall::Read,
-            1 => register::RegisterCall::Write(any_value(random, &values)),
-            _ => register::RegisterCall::CompareAndSet(any_value(random, &values), any_value(random, &values)),
+            0 => register_model::RegisterCall::Read,
+            1 => register_model::RegisterCall::Write(any_value(random, &values)),
+            _ => register_model::RegisterCall::CompareAndSet(any_value(random, &values), any_value(random, &values)),
         }
     }
 
-    fn any_outcome(&self, random: &mut Random, call: &register::RegisterCall) -> register::RegisterOutcome {
+    fn any_outcome(&self, random: &mut Random, call: &register_model::RegisterCall) -> register_model::RegisterOutcome {
         let values = ["0", "1"].map(|value| self.values.number(&value.to_string()));
         match (call, random.within(0..=2)) {
-            (register::RegisterCall::Read, 0) => register::RegisterOutcome::Holds(None),
-            (register::RegisterCall::Read, _) => register::RegisterOutcome::Holds(Some(any_value(random, &values))),
-            (register::RegisterCall::CompareAndSet(..), 0) => register::RegisterOutcome::Mismatch,
-            _ => register::RegisterOutcome::Done,
+            (register_model::RegisterCall::Read, 0) => register_model::RegisterOutcome::Holds(None),
+            (register_model::RegisterCall::Read, _) => {
+                register_model::RegisterOutcome::Holds(Some(any_value(random, &values)))
+            }
+            (register_model::RegisterCall::CompareAndSet(..), 0) => register_model::RegisterOutcome::Mismatch,
+            _ => register_model::RegisterOutcome::Done,
         }
     }
 
-    fn answer(&self, state: &Option<ValueId>, call: &register::RegisterCall) -> register::RegisterOutcome {
+    fn answer(&self, state: &Option<ValueId>, call: &register_model::RegisterCall) -> register_model::RegisterOutcome {
         match call {
-            register::RegisterCall::Read => register::RegisterOutcome::Holds(*state),
-            register::RegisterCall::CompareAndSet(from, _) if *state != Some(*from) => {
-                register::RegisterOutcome::Mismatch
+            register_model::RegisterCall::Read => register_model::RegisterOutcome::Holds(*state),
+            register_model::RegisterCall::CompareAndSet(from, _) if *state != Some(*from) => {
+                register_model::RegisterOutcome::Mismatch
             }
-            register::RegisterCall::Write(_) | register::RegisterCall::CompareAndSet(..) => {
-                register::RegisterOutcome::Done
+            register_model::RegisterCall::Write(_) | register_model::RegisterCall::CompareAndSet(..) => {
+                register_model::RegisterOutcome::Done
             }
         }
     }
 }
 
 impl Asks for VersionedModel {
-    fn any_call(&self, random: &mut Random) -> versioned::VersionedCall {
+    fn any_call(&self, random: &mut Random) -> versioned_model::VersionedCall {
         let values = [self.values.number(&"a".into()), self.values.number(&"b".into()), UNREAD];
         match random.within(0..=4) {
-            0 => versioned::VersionedCall::Get,
-            1 => versioned::VersionedCall::Delete,
-            2 => versioned::VersionedCall::Put {
+            0 => versioned_model::VersionedCall::Get,
+            1 => versioned_model::VersionedCall::Delete,
+            2 => versioned_model::VersionedCall::Put {
                 value: any_value(random, &values),
                 if_version: Some(random.within(0..=2)),
             },
-            _ => versioned::VersionedCall::Put { value: any_value(random, &values), if_version: None },
+            _ => versioned_model::VersionedCall::Put { value: any_value(random, &values), if_version: None },
         }
     }
 
-    fn any_outcome(&self, random: &mut Random, call: &versioned::VersionedCall) -> versioned::VersionedOutcome {
+    fn any_outcome(
+        &self,
+        random: &mut Random,
+        call: &versioned_model::VersionedCall,
+    ) -> versioned_model::VersionedOutcome {
         let values = ["a", "b"].map(|value| self.values.number(&value.into()));
         let version = random.within(0..=3);
         match (call, random.within(0..=3)) {
-            (versioned::VersionedCall::Get, 0) => versioned::VersionedOutcome::Holds(None, version),
-            (versioned::VersionedCall::Get, _) => {
-                versioned::VersionedOutcome::Holds(Some(any_value(random, &values)), version)
+            (versioned_model::VersionedCall::Get, 0) => versioned_model::VersionedOutcome::Holds(None, version),
+            (versioned_model::VersionedCall::Get, _) => {
+                versioned_model::VersionedOutcome::Holds(Some(any_value(random, &values)), version)
             }
-            (versioned::VersionedCall::Delete, 0) => versioned::VersionedOutcome::NotFound(version),
-            (versioned::VersionedCall::Put { if_version: Some(_), .. }, 0) => {
-                versioned::VersionedOutcome::Mismatch(version)
+            (versioned_model::VersionedCall::Delete, 0) => versioned_model::VersionedOutcome::NotFound(version),
+            (versioned_model::VersionedCall::Put { if_version: Some(_), .. }, 0) => {
+                versioned_model::VersionedOutcome::Mismatch(version)
             }
-            _ => versioned::VersionedOutcome::Done(version),
+            _ => versioned_model::VersionedOutcome::Done(version),
         }
     }
 
     fn answer(
         &self,
-        state: &versioned::VersionedState,
-        call: &versioned::VersionedCall,
-    ) -> versioned::VersionedOutcome {
+        state: &versioned_model::VersionedState,
+        call: &versioned_model::VersionedCall,
+    ) -> versioned_model::VersionedOutcome {
         let version = state.version.expect("the store of a test begins empty");
-        let versioned::KnownValue::Known(held) = state.held else { panic!("the store of a test begins empty") };
+        let versioned_model::KnownValue::Known(held) = state.held else { panic!("the store of a test begins empty") };
         match *call {
-            versioned::VersionedCall::Get => versioned::VersionedOutcome::Holds(held, version),
-            versioned::VersionedCall::Put { if_version: Some(wanted), .. } if wanted != version => {
-                versioned::VersionedOutcome::Mismatch(version)
+            versioned_model::VersionedCall::Get => versioned_model::VersionedOutcome::Holds(held, version),
+            versioned_model::VersionedCall::Put { if_version: Some(wanted), .. } if wanted != version => {
+                versioned_model::VersionedOutcome::Mismatch(version)
             }
-            versioned::VersionedCall::Delete if held.is_none() => versioned::VersionedOutcome::NotFound(version),
-            versioned::VersionedCall::Put { .. } | versioned::VersionedCall::Delete => {
-                versioned::VersionedOutcome::Done(version + 1)
+            versioned_model::VersionedCall::Delete if held.is_none() => {
+                versioned_model::VersionedOutcome::NotFound(version)
+            }
+            versioned_model::VersionedCall::Put { .. } | versioned_model::VersionedCall::Delete => {
+                versioned_model::VersionedOutcome::Done(version + 1)
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The search for an order of the operations on one key. See the [module](super) for where it comes from.
 //!
-//! It goes through the calls and returns in the order of time. A call may be taken: the operation takes effect now. At the
-//! first return whose operation is not taken it is too late for that one, so the last choice was wrong: it is undone, and
-//! the search goes on behind it. Nothing recurses; how deep the search is depends on the length of the history.
+//! It goes through the calls and returns in the order of time. A call may be taken: the operation takes effect now. At
+//! the first return whose operation is not taken it is too late for that one, so the last choice was wrong: it is
+//! undone, and the search goes on behind it. Nothing recurses; how deep the search is depends on the length of the
+//! history.
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
@@ -10,7 +11,7 @@ use std::time::Instant;
 
 use super::entries::{CallOrReturn, Entries, Position};
 use super::model::{OperationOf, SequentialModel};
-use super::taken::{OperationSet, StoredSet};
+use super::operation_set::{OperationSet, StoredSet};
 
 /// The clock is looked at once in so many steps.
 const STEPS_A_LOOK: u64 = 256;
@@ -52,8 +53,8 @@ pub enum SearchResult<S> {
     OutOfMemory,
 }
 
-/// How far an order can go: it explains everything that returned before `breaks` did. No order explains how the operations
-/// ended that had been called by then: those of `order`, of `open`, and `breaks`.
+/// How far an order can go: it explains everything that returned before `breaks` did. No order explains how the
+/// operations ended that had been called by then: those of `order`, of `open`, and `breaks`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadEnd<S> {
     /// An order that explains everything that returned before `breaks` did, and takes no more than it must for that.
@@ -192,7 +193,8 @@ impl<'a, M: SequentialModel> Search<'a, M> {
         Take::Yes
     }
 
-    /// The next return, if an operation that was called before it can no longer take effect: the state's clock is past it.
+    /// The next return, if an operation that was called before it can no longer take effect: the state's clock is past
+    /// it.
     fn too_late(&self) -> Option<Position> {
         let clock = self.model.clock(&self.state);
         let mut late = false;
@@ -254,10 +256,12 @@ impl<'a, M: SequentialModel> Search<'a, M> {
     }
 }
 
-/// For each operation another that asks and answers the same, was called no later and returned no later, if there is one.
+/// For each operation another that asks and answers the same, was called no later and returned no later, if there is
+/// one.
 ///
-/// If an order holds the later of the two and not the earlier before it, they can change places: what each of them needs
-/// of time then holds as well, and nobody sees a difference. So only orders need to be tried that hold the earlier first.
+/// If an order holds the later of the two and not the earlier before it, they can change places: what each of them
+/// needs of time then holds as well, and nobody sees a difference. So only orders need to be tried that hold the
+/// earlier first.
 fn twins<M: SequentialModel>(operations: &[OperationOf<M>]) -> Vec<Option<usize>> {
     let mut by_call: Vec<usize> = (0..operations.len()).collect();
     by_call.sort_by_key(|index| operations[*index].called);

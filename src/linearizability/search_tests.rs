@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::appends::{self, AppendModel};
-use super::first_break::first_break;
+use super::append_model::{self, AppendModel};
+use super::first_violation::first_break;
 use super::model::{HistoryOperation, OperationOf, SequentialModel};
-use super::register::{self, RegisterModel};
+use super::register_model::{self, RegisterModel};
 use super::search::{DeadEnd, SearchLimits, SearchResult, search, slow_clock};
-use super::values::{UNREAD, ValueIds};
-use super::versioned::{
+use super::value_ids::{UNREAD, ValueIds};
+use super::versioned_model::{
     self, InitialState, KnownValue, VersionedCall, VersionedModel, VersionedOutcome, VersionedState,
 };
 use crate::random::Random;
@@ -121,19 +121,24 @@ fn a_violation_names_what_was_open_as_well() {
     }
 }
 
-/// A register of so many values, and some pending writes, which come first. Then a swap of value 0 for 1, which ends late
-/// and in vain; but meanwhile 0 is written and 1 is read.
+/// A register of so many values, and some pending writes, which come first. Then a swap of value 0 for 1, which ends
+/// late and in vain; but meanwhile 0 is written and 1 is read.
 fn swap_in_vain(
     pending_writes: usize,
-) -> (RegisterModel, Vec<HistoryOperation<register::RegisterCall, register::RegisterOutcome>>) {
+) -> (RegisterModel, Vec<HistoryOperation<register_model::RegisterCall, register_model::RegisterOutcome>>) {
     let model = RegisterModel { values: ValueIds::read((0..2 + pending_writes).map(|value| value.to_string())) };
     let number = |value: usize| model.values.number(&value.to_string());
     let mut operations: Vec<_> =
-        (0..pending_writes).map(|n| pending(1, register::RegisterCall::Write(number(2 + n)))).collect();
+        (0..pending_writes).map(|n| pending(1, register_model::RegisterCall::Write(number(2 + n)))).collect();
     operations.extend([
-        op(2, register::RegisterCall::CompareAndSet(number(0), number(1)), 100, register::RegisterOutcome::Mismatch),
-        op(3, register::RegisterCall::Write(number(0)), 4, register::RegisterOutcome::Done),
-        op(5, register::RegisterCall::Read, 6, register::RegisterOutcome::Holds(Some(number(1)))),
+        op(
+            2,
+            register_model::RegisterCall::CompareAndSet(number(0), number(1)),
+            100,
+            register_model::RegisterOutcome::Mismatch,
+        ),
+        op(3, register_model::RegisterCall::Write(number(0)), 4, register_model::RegisterOutcome::Done),
+        op(5, register_model::RegisterCall::Read, 6, register_model::RegisterOutcome::Holds(Some(number(1)))),
     ]);
     (model, operations)
 }
@@ -164,11 +169,12 @@ fn nothing_is_linearizable() {
 }
 
 /// Appends at the same time, and a read that fits no order of them: there are as many states as orders.
-fn hard() -> Vec<HistoryOperation<appends::AppendCall, appends::AppendOutcome>> {
-    let append =
-        |n: u64| op(1 + n, appends::AppendCall::Append(format!("{n}").into()), 100 + n, appends::AppendOutcome::Done);
+fn hard() -> Vec<HistoryOperation<append_model::AppendCall, append_model::AppendOutcome>> {
+    let append = |n: u64| {
+        op(1 + n, append_model::AppendCall::Append(format!("{n}").into()), 100 + n, append_model::AppendOutcome::Done)
+    };
     let mut operations: Vec<_> = (0..20).map(append).collect();
-    operations.push(op(200, appends::AppendCall::Get, 201, appends::AppendOutcome::Holds("x".into())));
+    operations.push(op(200, append_model::AppendCall::Get, 201, append_model::AppendOutcome::Holds("x".into())));
     operations
 }
 
@@ -210,11 +216,17 @@ fn a_configuration_weighs_about_what_it_takes() {
         search(model, &operations, SearchLimits { memory_bytes: 1_000 * bytes, ..limits(Duration::from_secs(60)) })
     }
     let small = RegisterModel { values: ValueIds::read([]) };
-    let of_small =
-        |bytes| with_bytes_each(&small, register::RegisterCall::Write(UNREAD), register::RegisterOutcome::Done, bytes);
+    let of_small = |bytes| {
+        with_bytes_each(
+            &small,
+            register_model::RegisterCall::Write(UNREAD),
+            register_model::RegisterOutcome::Done,
+            bytes,
+        )
+    };
     assert_eq!((of_small(50), of_small(70)), (SearchResult::OutOfMemory, SearchResult::Order((0..1_000).collect())));
-    let put = appends::AppendCall::Put("x".repeat(10_000).into());
-    let of_large = |bytes| with_bytes_each(&AppendModel, put.clone(), appends::AppendOutcome::Done, bytes);
+    let put = append_model::AppendCall::Put("x".repeat(10_000).into());
+    let of_large = |bytes| with_bytes_each(&AppendModel, put.clone(), append_model::AppendOutcome::Done, bytes);
     assert_eq!(
         (of_large(10_000), of_large(10_100)),
         (SearchResult::OutOfMemory, SearchResult::Order((0..1_000).collect()))
@@ -290,15 +302,16 @@ fn many_pending_writes_of_values_that_nobody_has_read_are_no_burden() {
 fn a_failed_compare_and_set_is_evidence() {
     let model = RegisterModel { values: ValueIds::read(["1", "2"].map(str::to_string)) };
     let [one, two] = ["1", "2"].map(|value| model.values.number(&value.to_string()));
-    let write = op(1, register::RegisterCall::Write(one), 2, register::RegisterOutcome::Done);
-    let failed = op(3, register::RegisterCall::CompareAndSet(one, two), 4, register::RegisterOutcome::Mismatch);
+    let write = op(1, register_model::RegisterCall::Write(one), 2, register_model::RegisterOutcome::Done);
+    let failed =
+        op(3, register_model::RegisterCall::CompareAndSet(one, two), 4, register_model::RegisterOutcome::Mismatch);
     assert!(matches!(found(&model, &[write.clone(), failed.clone()]), SearchResult::Stuck(DeadEnd { breaks: 1, .. })));
-    let meanwhile = pending(1, register::RegisterCall::Write(two));
+    let meanwhile = pending(1, register_model::RegisterCall::Write(two));
     assert_eq!(found(&model, &[write, failed, meanwhile]), SearchResult::Order(vec![0, 2, 1]));
 }
 
 #[test]
 #[should_panic(expected = "returns before it is called")]
 fn an_operation_that_returns_before_its_call_is_a_mistake_of_the_caller() {
-    let _ = found(&key(), &[op(5, VersionedCall::Get, 4, versioned::VersionedOutcome::Holds(None, 0))]);
+    let _ = found(&key(), &[op(5, VersionedCall::Get, 4, versioned_model::VersionedOutcome::Holds(None, 0))]);
 }

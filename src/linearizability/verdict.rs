@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::first_break::first_break;
+use super::first_violation::first_break;
 use super::model::{OperationOf, SequentialModel};
 use super::search::{DeadEnd, SearchLimits, SearchResult, search};
 
@@ -64,14 +64,14 @@ pub enum WhyUndecided {
 
 /// Why a history is not linearizable: up to a return everything can be explained, and with it not.
 ///
-/// If the deadline comes while that return is being searched, the witness is a rougher one: then no order explains `breaks`
-/// *together with* what is in `order` and `open`.
+/// If the deadline comes while that return is being searched, the witness is a rougher one: then no order explains
+/// `breaks` *together with* what is in `order` and `open`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witness {
     /// The key that all this is about.
     pub key: String,
-    /// An order that explains everything that returned before `breaks` did. Operations in it may have returned later: then
-    /// it does not say with what.
+    /// An order that explains everything that returned before `breaks` did. Operations in it may have returned later:
+    /// then it does not say with what.
     pub order: Vec<SourceLines>,
     /// What the key holds after it, in words.
     pub state: String,
@@ -101,8 +101,8 @@ pub(super) struct KeyHistory<M: SequentialModel> {
     pub(super) places: Vec<SourceLines>,
 }
 
-/// Checks key after key. The short ones come first, and each may use an equal share of the time that is left: one key that
-/// is too hard does not keep the others from being decided.
+/// Checks key after key. The short ones come first, and each may use an equal share of the time that is left: one key
+/// that is too hard does not keep the others from being decided.
 pub(super) fn check<M: SequentialModel>(parts: Vec<KeyHistory<M>>, deadline: Instant) -> LinearizabilityVerdict {
     check_by(parts, deadline, Instant::now)
 }
@@ -153,7 +153,7 @@ fn witness<M: SequentialModel>(part: KeyHistory<M>, stuck: DeadEnd<M::State>) ->
 mod tests {
     use std::time::Duration;
 
-    use super::super::appends::{AppendCall, AppendModel, AppendOutcome};
+    use super::super::append_model::{AppendCall, AppendModel, AppendOutcome};
     use super::super::model::HistoryOperation;
     use super::super::search::slow_clock;
     use super::*;

@@ -2,28 +2,29 @@
 //!
 //! The roles are the ones that ship; [stateright](https://www.stateright.rs) walks through the states. A state is all
 //! roles, what their disks hold, and every message that may still arrive; a step is one message delivered (any that was
-//! ever sent, in any order, some of them twice), one armed timer that runs out, or one role that dies and comes back with
-//! what its disk holds. A message that is never delivered is lost; a crash between a sync and the messages behind it is a
-//! life that ends before any of them is delivered.
+//! ever sent, in any order, some of them twice), one armed timer that runs out, or one role that dies and comes back
+//! with what its disk holds. A message that is never delivered is lost; a crash between a sync and the messages behind
+//! it is a life that ends before any of them is delivered.
 //!
-//! What is bounded is told by [`Scope`]: how many proposers have a command, up to which round they go, how often messages
-//! are doubled and roles die. Within a scope nothing is left out, so it is small: what needs many steps is for [`crate::sim`].
+//! What is bounded is told by [`Scope`]: how many proposers have a command, up to which round they go, how often
+//! messages are doubled and roles die. Within a scope nothing is left out, so it is small: what needs many steps is for
+//! [`crate::sim`].
 
-mod seat;
+mod role_state;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use stateright::{Model, Property};
 
-use self::seat::{ListMachine, ModelRole};
+use self::role_state::{ListMachine, ModelRole};
 use crate::codec;
-use crate::museum::{self, Bug};
 use crate::paxos::{
     Acceptor, AcceptorRecord, Ballot, Command, CommandId, Entry, Incarnation, Learner, LearnerNotification,
     LearnerTimer, Message, Policy, Proposer, ProposerRequest, ProposerTimer, Quorums, Slot, Value,
 };
 use crate::role::{Action, Input, Role, RoleKind, ServerId, ServerSet};
+use crate::seeded_bugs::{self, Bug};
 
 /// What is searched, and how far.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,8 @@ struct Scope {
     proposers: u8,
     /// Learners count, tell and apply. Without them a value is chosen all the same, and nobody knows.
     learners: bool,
-    /// The commands go into so many slots: with one, no proposer hears that it is done, and each goes on with that slot.
+    /// The commands go into so many slots: with one, no proposer hears that it is done, and each goes on with that
+    /// slot.
     slots: u64,
     /// Promises come in pages of so many bytes, and of one slot at least.
     page_bytes: usize,
@@ -205,8 +207,8 @@ impl Scope {
 }
 
 impl Scope {
-    /// Forgets the messages and timers of proposers that change nothing, now or ever: of ballots that are over. Without this
-    /// states would differ in nothing but them.
+    /// Forgets the messages and timers of proposers that change nothing, now or ever: of ballots that are over. Without
+    /// this states would differ in nothing but them.
     fn forget_useless(&self, world: &mut ModelState) {
         for (place, seat) in world.proposers.iter_mut().enumerate() {
             let me = ServerId(place as u8 + 1);
@@ -241,8 +243,8 @@ fn at(server: ServerId) -> usize {
     usize::from(server.0) - 1
 }
 
-/// Leaves of an acceptor's records those that still say something, in the order in which they may have been written: many
-/// histories come to the same.
+/// Leaves of an acceptor's records those that still say something, in the order in which they may have been written:
+/// many histories come to the same.
 fn compact(records: &mut Vec<AcceptorRecord>) {
     let mut promised = Ballot::ZERO;
     let mut accepted = BTreeMap::new();
@@ -281,7 +283,7 @@ impl Model for Scope {
     type Action = ModelStep;
 
     fn init_states(&self) -> Vec<ModelState> {
-        museum::switch(self.bug);
+        seeded_bugs::switch(self.bug);
         vec![self.begin()]
     }
 
@@ -313,7 +315,7 @@ impl Model for Scope {
     }
 
     fn next_state(&self, before: &ModelState, step: ModelStep) -> Option<ModelState> {
-        museum::switch(self.bug);
+        seeded_bugs::switch(self.bug);
         let mut world = before.clone();
         match step {
             ModelStep::Deliver(packet) => {

@@ -5,8 +5,8 @@ use std::time::Instant;
 use stateright::{Checker, CheckerBuilder, Expectation, Model};
 
 use super::Scope;
-use crate::museum::Bug;
 use crate::paxos::PAGE_BYTES;
+use crate::seeded_bugs::Bug;
 
 /// Three acceptors; two proposers, each with a ballot and a command, for one slot.
 const DUEL: Scope = Scope {

@@ -13,9 +13,9 @@ pub fn dial(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Refuses a connection whose two ends are one socket. Where nobody listens, the system may give a caller that very port as
-/// its own, and a socket that calls itself is answered. It would keep the port from the server that is to come back, and so
-/// would the memory of its end: the connection is reset, which leaves none.
+/// Refuses a connection whose two ends are one socket. Where nobody listens, the system may give a caller that very
+/// port as its own, and a socket that calls itself is answered. It would keep the port from the server that is to come
+/// back, and so would the memory of its end: the connection is reset, which leaves none.
 pub fn refuse_oneself(stream: &TcpStream) -> io::Result<()> {
     if stream.local_addr()? != stream.peer_addr()? {
         return Ok(());

@@ -1,5 +1,5 @@
-//! A frame: `u32 length, u32 crc32c of the length, u32 crc32c of the payload, payload`, little endian. The payload is one
-//! encoded value.
+//! A frame: `u32 length, u32 crc32c of the length, u32 crc32c of the payload, payload`, little endian. The payload is
+//! one encoded value.
 //!
 //! Nothing of a frame is believed before it is checked: the length against a limit before memory is taken, the checksum
 //! before the payload is decoded, and the payload must be used up. The length has a checksum of its own, since whoever
@@ -145,8 +145,8 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     bytes[at..at + 4].iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
-/// Writes all bytes before the deadline, however slowly they are taken. (A socket's own time-out is per call, so it is set
-/// anew for each.)
+/// Writes all bytes before the deadline, however slowly they are taken. (A socket's own time-out is per call, so it is
+/// set anew for each.)
 pub fn write_before(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
     while !bytes.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -176,8 +176,8 @@ pub fn write_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Reads frames from a connection. Its buffer takes 4 KiB, and more only while more than that has come: 64 KiB at a time, up
-/// to a frame and the 64 KiB of one read.
+/// Reads frames from a connection. Its buffer takes 4 KiB, and more only while more than that has come: 64 KiB at a
+/// time, up to a frame and the 64 KiB of one read.
 #[derive(Debug)]
 pub struct FrameReader {
     stream: Arc<TcpStream>,
@@ -252,8 +252,8 @@ impl FrameReader {
         self.take().map(Some)
     }
 
-    /// Reads once from a socket that does not wait; None if nothing has come, 0 at the end of the connection. If more has
-    /// come than there was room for, the rest stays for the next time.
+    /// Reads once from a socket that does not wait; None if nothing has come, 0 at the end of the connection. If more
+    /// has come than there was room for, the rest stays for the next time.
     pub fn receive_now(&mut self) -> io::Result<Option<usize>> {
         self.make_room()?;
         loop {
@@ -321,9 +321,9 @@ impl FrameReader {
         }
     }
 
-    /// Gives back what the buffer has too much; says how many bytes. One that others could use is not kept: neither when it
-    /// is empty, nor for a next frame that does not say that it needs so much. It is halved at least, or else many small frames
-    /// in a large buffer would be moved again for each of them.
+    /// Gives back what the buffer has too much; says how many bytes. One that others could use is not kept: neither
+    /// when it is empty, nor for a next frame that does not say that it needs so much. It is halved at least, or else
+    /// many small frames in a large buffer would be moved again for each of them.
     fn give_back(&mut self) -> usize {
         let (size, unused) = (self.buffer.len(), self.unused());
         let kept = if self.allowance.is_some() { FIRST_BUFFER_BYTES } else { READ_BYTES };
@@ -406,9 +406,9 @@ impl FrameReader {
         Ok(())
     }
 
-    /// One read that ends at the deadline. (A socket's own time-out is per call, so it is set anew when it is not the one
-    /// wanted. It may be a little late, and then the loop ends at its head: whoever has minutes left need not tell the
-    /// kernel how many before each read.)
+    /// One read that ends at the deadline. (A socket's own time-out is per call, so it is set anew when it is not the
+    /// one wanted. It may be a little late, and then the loop ends at its head: whoever has minutes left need not tell
+    /// the kernel how many before each read.)
     fn read_until(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

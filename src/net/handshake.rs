@@ -1,9 +1,9 @@
 //! Who is there: the first words on every connection.
 //!
-//! The caller says six raw bytes, `PXKV` and the version of the protocol, and then a [`Hello`]; the called server answers
-//! with its own name or a refusal in a sentence. Servers of different clusters, a server under a false number, and a
-//! server whose data folder is not the one that its peers know never exchange a word of Paxos. Nor do two whose cluster
-//! files list other servers. What proves that a peer is the one that it says it is stands in
+//! The caller says six raw bytes, `PXKV` and the version of the protocol, and then a [`Hello`]; the called server
+//! answers with its own name or a refusal in a sentence. Servers of different clusters, a server under a false number,
+//! and a server whose data folder is not the one that its peers know never exchange a word of Paxos. Nor do two whose
+//! cluster files list other servers. What proves that a peer is the one that it says it is stands in
 //! [`admission`](crate::storage::admission).
 
 use std::io;
@@ -130,8 +130,8 @@ pub fn greet(stream: &TcpStream, hello: &Hello) -> Result<Welcome, HandshakeErro
     }
 }
 
-/// The called side: hears who is there, lets `judge` find the answer, and says it. None if the caller went away without a
-/// word.
+/// The called side: hears who is there, lets `judge` find the answer, and says it. None if the caller went away without
+/// a word.
 pub fn answer(
     reader: &mut FrameReader,
     judge: impl FnOnce(&Hello) -> HelloReply,

@@ -1,9 +1,9 @@
 //! A one-way link to a peer: whoever has something to say writes it to the connection, and nobody waits for the peer.
 //!
-//! Each server dials every other for what it sends. Frames are gathered with [`Link::push`] and go out with one write, by
-//! [`Link::flush`], as far as the socket takes them at once: to hand them to another thread would cost more than the write.
-//! What the socket does not take is left to the link's own thread, which also connects, and connects again. A link never
-//! keeps a message for a later connection: what finds it down or full is dropped, and Paxos sends again.
+//! Each server dials every other for what it sends. Frames are gathered with [`Link::push`] and go out with one write,
+//! by [`Link::flush`], as far as the socket takes them at once: to hand them to another thread would cost more than the
+//! write. What the socket does not take is left to the link's own thread, which also connects, and connects again. A
+//! link never keeps a message for a later connection: what finds it down or full is dropped, and Paxos sends again.
 //!
 //! Control messages have room of their own, and go before bulk that has not been begun. So that they need not wait for
 //! megabytes that are in the hands of the system already, little is given to it at a time.
@@ -272,15 +272,16 @@ impl<W: LinkObserver> LinkThread<W> {
         let welcome = greet(&stream, &hello)?;
         self.watcher.check(&hello, &welcome).map_err(HandshakeError::Refused)?;
         stream.set_write_timeout(Some(PEER_TIMEOUT))?;
-        // A network that swallows everything breaks no connection by itself, and keeps the socket's buffer from filling for
-        // hours: without this the link would stay "up", and after the network is back wait for minutes to send again.
+        // A network that swallows everything breaks no connection by itself, and keeps the socket's buffer from filling
+        // for hours: without this the link would stay "up", and after the network is back wait for minutes to send
+        // again.
         SockRef::from(&stream).set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
         SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
         Ok(stream)
     }
 
-    /// Sleeps until somebody finds the connection broken or slow; a slow one is written to from here until it is not. Ends
-    /// with an error, or when nobody holds the link.
+    /// Sleeps until somebody finds the connection broken or slow; a slow one is written to from here until it is not.
+    /// Ends with an error, or when nobody holds the link.
     fn look_after(&self) -> std::io::Result<()> {
         loop {
             let idle = |state: &mut LinkInner| !state.is_over && !state.is_late && state.broken.is_none();

@@ -22,7 +22,8 @@ enum LinkCall {
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Writes down what the link tells, and takes one peer only. Who calls back first is left alone until there is news of it.
+/// Writes down what the link tells, and takes one peer only. Who calls back first is left alone until there is news of
+/// it.
 struct RecordingObserver {
     told: Sender<LinkCall>,
     /// The history of that peer.

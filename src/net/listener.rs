@@ -1,8 +1,8 @@
 //! Listening: one thread that accepts, one thread a connection, and limits on how many there are.
 //!
-//! Whoever connects is a *stranger* until it has said who it is. Strangers have few places, and when those are taken the
-//! stranger that came first is closed: whoever says nothing, or says it byte by byte, keeps nobody out who does. Those who
-//! are known have places of their own, by groups that the port knows.
+//! Whoever connects is a *stranger* until it has said who it is. Strangers have few places, and when those are taken
+//! the stranger that came first is closed: whoever says nothing, or says it byte by byte, keeps nobody out who does.
+//! Those who are known have places of their own, by groups that the port knows.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,13 +19,13 @@ use thiserror::Error;
 const STACK_BYTES: usize = 256 << 10;
 /// After an error of `accept`, such as "too many open files", the listener waits this long before it tries again.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// So long a stranger may be silent before it has to make room for others: when a server comes back, a thousand clients may
-/// call it in one moment, and each is about to say who it is.
+/// So long a stranger may be silent before it has to make room for others: when a server comes back, a thousand clients
+/// may call it in one moment, and each is about to say who it is.
 const GRACE: Duration = Duration::from_millis(250);
 /// If too many connections have a place, the listener waits so long for one to end before it turns a caller away.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
-/// A connection whose other end is silent for so long is asked whether it is there, so often, and so many times before it
-/// counts as dead: a machine that vanished without a word holds its place for a minute.
+/// A connection whose other end is silent for so long is asked whether it is there, so often, and so many times before
+/// it counts as dead: a machine that vanished without a word holds its place for a minute.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 /// At most this many callers may wait to be accepted: when a server comes back, all its clients call at once.
 const BACKLOG: i32 = 1_024;
@@ -43,8 +43,8 @@ pub fn allow_many_sockets() {
     }
 }
 
-/// Whom a connection is counted with: those who have not said who they are, or a group that whoever serves them names by
-/// a number.
+/// Whom a connection is counted with: those who have not said who they are, or a group that whoever serves them names
+/// by a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ConnectionClass {
     Strangers,
@@ -91,8 +91,8 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionLimit {
-    /// At most `strangers` at once: one more closes the one that came first, unless that has only just come. Beside them
-    /// there may be `known` others, which say so by [`ConnectionPermit::join`] or [`ConnectionPermit::join_last`].
+    /// At most `strangers` at once: one more closes the one that came first, unless that has only just come. Beside
+    /// them there may be `known` others, which say so by [`ConnectionPermit::join`] or [`ConnectionPermit::join_last`].
     pub fn new(strangers: usize, known: usize) -> ConnectionLimit {
         // Strangers that were closed have a place for a moment.
         let all_max = known + 2 * strangers;
@@ -103,7 +103,8 @@ impl ConnectionLimit {
     fn take(&self, stream: &Arc<TcpStream>) -> Option<ConnectionPermit> {
         let mut held = self.port.lock();
         if held.places >= self.all_max {
-            // Those that were closed are about to end. Callers come faster than that: the next ones wait in their queue.
+            // Those that were closed are about to end. Callers come faster than that: the next ones wait in their
+            // queue.
             held.close_first(ConnectionClass::Strangers);
             let is_full = |held: &mut OpenConnections| held.places >= self.all_max;
             let waited = self.port.ended.wait_timeout_while(held, ROOM_PATIENCE, is_full);
@@ -134,7 +135,8 @@ impl ConnectionPermit {
         held.count(ConnectionClass::Known(group)) < most && held.change(&mut self.at, ConnectionClass::Known(group))
     }
 
-    /// The same, but if the group is full, the member that joined it first is closed. False if the caller was closed itself.
+    /// The same, but if the group is full, the member that joined it first is closed. False if the caller was closed
+    /// itself.
     pub fn join_last(&mut self, group: u8, most: usize) -> bool {
         let mut held = self.port.lock();
         let has_joined = held.change(&mut self.at, ConnectionClass::Known(group));
@@ -176,8 +178,8 @@ impl OpenConnections {
         caller.map(|caller| *at = self.insert(group, caller)).is_some()
     }
 
-    /// If there are so many strangers, those that came first make room for one more. One whose words have come, and are not
-    /// read yet, is spared: it is we who are late.
+    /// If there are so many strangers, those that came first make room for one more. One whose words have come, and are
+    /// not read yet, is spared: it is we who are late.
     fn make_room(&mut self, most: usize, grace: Duration) {
         let is_late = |caller: &AcceptedConnection| {
             let has_spoken = ioctl_fionread(&*caller.stream).is_ok_and(|unread| unread > 0);
@@ -274,9 +276,9 @@ pub fn check_free(address: SocketAddr, what: &'static str) -> Result<(), BindErr
     bound.map_err(BindError::of(address, what))
 }
 
-/// Accepts for ever, each connection in a thread of its own, as a stranger until its [`ConnectionPermit`] is told otherwise. If there
-/// are far too many, `busy` has the last word with it. When no connection can be taken on, `trouble` hears why, once until
-/// one can again.
+/// Accepts for ever, each connection in a thread of its own, as a stranger until its [`ConnectionPermit`] is told
+/// otherwise. If there are far too many, `busy` has the last word with it. When no connection can be taken on,
+/// `trouble` hears why, once until one can again.
 pub fn listen(
     name: &'static str,
     listener: TcpListener,
@@ -354,8 +356,8 @@ mod tests {
         ConnectionLimit { grace: Duration::ZERO, ..ConnectionLimit::new(strangers, known) }
     }
 
-    /// A port where a caller says a byte: its group, which closes its first member for one more, and beyond 99 is full with
-    /// two. It hears the byte back.
+    /// A port where a caller says a byte: its group, which closes its first member for one more, and beyond 99 is full
+    /// with two. It hears the byte back.
     fn port(connections: ConnectionLimit) -> (SocketAddr, crossbeam_channel::Receiver<Arc<TcpStream>>) {
         let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
         let address = listener.local_addr().unwrap();

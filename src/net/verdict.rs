@@ -1,9 +1,9 @@
 //! Whether the cluster takes writes, from what its servers say of themselves.
 //!
-//! A server that answers may still be of no use: it may take no part, its acceptor may be damaged, or the others may not reach
-//! it. So a server counts only as far as it is known to help: its vote can be had, and it and whoever proposes say of each
-//! other that they reach and hear each other. What a server that does not answer would say is unknown, and never assumed to
-//! be good.
+//! A server that answers may still be of no use: it may take no part, its acceptor may be damaged, or the others may
+//! not reach it. So a server counts only as far as it is known to help: its vote can be had, and it and whoever
+//! proposes say of each other that they reach and hear each other. What a server that does not answer would say is
+//! unknown, and never assumed to be good.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -202,8 +202,8 @@ impl<'a> ClusterView<'a> {
         }
     }
 
-    /// How many servers may fail, whichever they are: while more than so many could each do without so many voters, one of
-    /// them is left that can.
+    /// How many servers may fail, whichever they are: while more than so many could each do without so many voters, one
+    /// of them is left that can.
     fn spare(&self, voters: ServerSet, needed: usize) -> usize {
         let reach = |door: ServerId| self.linked_with(door, voters).len();
         let reaches: Vec<usize> = self.those(|status| self.is_door(status)).iter().map(reach).collect();

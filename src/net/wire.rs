@@ -227,8 +227,8 @@ pub enum Reply {
 pub struct StatePart {
     /// The part.
     pub part: SnapshotChunk,
-    /// The digest of the sessions that were left out of it: added up over all parts, and to the digest of the keys, they make
-    /// that of the state.
+    /// The digest of the sessions that were left out of it: added up over all parts, and to the digest of the keys,
+    /// they make that of the state.
     pub left_out: u64,
 }
 

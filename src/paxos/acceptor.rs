@@ -1,8 +1,8 @@
 //! The acceptor: the memory of the protocol.
 //!
 //! An acceptor keeps two promises. It takes part in nothing below the ballot that it has `promised`; and it tells every
-//! later proposer what it has `accepted`. Everything that Paxos guarantees follows from a majority keeping both, so both
-//! are records: they are durable before a word of them leaves, and a new life begins by replaying them (Paxos Made
+//! later proposer what it has `accepted`. Everything that Paxos guarantees follows from a majority keeping both, so
+//! both are records: they are durable before a word of them leaves, and a new life begins by replaying them (Paxos Made
 //! Simple, sections 2.2 and 2.3).
 
 use std::collections::BTreeMap;
@@ -158,8 +158,8 @@ impl Acceptor {
         Acceptor { page_bytes, ..self }
     }
 
-    /// The same, whose memory is complete, on a server whose durable checkpoint holds every slot up to this one. If it has
-    /// forgotten more, that checkpoint was lost: what is in neither is damaged, for it is not true that nothing was
+    /// The same, whose memory is complete, on a server whose durable checkpoint holds every slot up to this one. If it
+    /// has forgotten more, that checkpoint was lost: what is in neither is damaged, for it is not true that nothing was
     /// accepted there, and not true either that somebody who asks this server can have it.
     pub fn with_checkpoint(mut self, durable: Slot) -> Acceptor {
         let (first, end) = (durable.next(), self.truncated_below);
@@ -193,8 +193,8 @@ impl Acceptor {
         &self.damaged
     }
 
-    /// PREPARE: promise the ballot unless a higher one is promised, and report what was accepted from `from` on. An equal
-    /// ballot is answered again: the first answer may be lost, or its owner asks for the next page.
+    /// PREPARE: promise the ballot unless a higher one is promised, and report what was accepted from `from` on. An
+    /// equal ballot is answered again: the first answer may be lost, or its owner asks for the next page.
     fn handle_prepare(&mut self, sender: ServerId, ballot: Ballot, from: Slot, out: &mut Output<Self>) {
         if !rules::may_promise(ballot, self.promised) {
             return self.refuse(sender, ballot, NackedRequest::Prepare(from), out);
@@ -215,8 +215,8 @@ impl Acceptor {
         out.send(ServerSet::only(sender), Message::Promise { ballot, page });
     }
 
-    /// What there is to say of the slots from `from` on, as far as one message carries it. Beyond the page nothing is said:
-    /// its reader must not take that for "nothing accepted".
+    /// What there is to say of the slots from `from` on, as far as one message carries it. Beyond the page nothing is
+    /// said: its reader must not take that for "nothing accepted".
     fn page(&self, from: Slot) -> Page {
         let (mut accepted, mut room, mut to) = (Vec::new(), self.page_bytes, None);
         for (slot, (ballot, value)) in self.accepted.range(from..) {
@@ -289,9 +289,9 @@ impl Acceptor {
         }
     }
 
-    /// The own checkpoint holds every slot below: forget them, and say from now on where what is known begins (van Renesse
-    /// and Altinbuken, Paxos Made Moderately Complex, section 4.2). A slot that could not be read no longer matters then;
-    /// about the others the learner is asked.
+    /// The own checkpoint holds every slot below: forget them, and say from now on where what is known begins (van
+    /// Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2). A slot that could not be read no longer
+    /// matters then; about the others the learner is asked.
     fn truncate(&mut self, below: Slot, out: &mut Output<Self>) {
         if below > self.truncated_below {
             self.forget(below);
@@ -303,7 +303,8 @@ impl Acceptor {
 
     fn forget(&mut self, below: Slot) {
         self.truncated_below = self.truncated_below.max(below);
-        // A record may say less than one before it: between the two a checkpoint was lost, and what was accepted since stays.
+        // A record may say less than one before it: between the two a checkpoint was lost, and what was accepted since
+        // stays.
         self.accepted = self.accepted.split_off(&below);
         self.forget_damage();
     }

@@ -78,8 +78,8 @@ impl TryFrom<u64> for Slot {
 }
 
 impl Slot {
-    /// The last slot of a log. It is far from where the numbers end, so that the slots around one that a peer has named can
-    /// be reckoned with.
+    /// The last slot of a log. It is far from where the numbers end, so that the slots around one that a peer has named
+    /// can be reckoned with.
     pub const LAST: Slot = Slot((1 << 62) - 1);
 
     /// The slot after this one.

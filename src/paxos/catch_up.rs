@@ -1,10 +1,10 @@
 //! What a learner has missed, and whom it asks for it.
 //!
-//! Messages are lost, so a learner may miss anything. A CHOSEN, or a peer's BEAT, tells it that the log goes further than
-//! its own. What is missing then is mostly on its way, so it waits a moment; if the log has not grown in it, it asks a peer
-//! for the entries, and after a time without an answer the next one. (Lamport's learners ask the acceptors instead, *Paxos
-//! Made Simple*, section 2.3; that peers help each other is in *Paxos Made Live*, Chandra, Griesemer, Redstone, 2007,
-//! section 5.5.)
+//! Messages are lost, so a learner may miss anything. A CHOSEN, or a peer's BEAT, tells it that the log goes further
+//! than its own. What is missing then is mostly on its way, so it waits a moment; if the log has not grown in it, it
+//! asks a peer for the entries, and after a time without an answer the next one. (Lamport's learners ask the acceptors
+//! instead, *Paxos Made Simple*, section 2.3; that peers help each other is in *Paxos Made Live*, Chandra, Griesemer,
+//! Redstone, 2007, section 5.5.)
 //!
 //! [`CatchUp`] decides whom to ask and when; the learner sends the question, and applies what comes.
 
@@ -19,8 +19,8 @@ pub const FRESH_BEATS: u64 = 3;
 /// More unanswered questions than these change nothing.
 const UNANSWERED_MAX: u32 = 3;
 
-/// A peer that was of help is asked so often again before another one is: an answer can be lost, and whoever has fetched a
-/// state has its log kept by the peer that it came from, and by no other.
+/// A peer that was of help is asked so often again before another one is: an answer can be lost, and whoever has
+/// fetched a state has its log kept by the peer that it came from, and by no other.
 const AGAIN_MAX: u32 = 2;
 
 /// What a peer's last beat has said.
@@ -163,12 +163,12 @@ impl CatchUp {
         CatchUpStep::Ask(peer)
     }
 
-    /// A peer has sent entries, the last of them of this slot; None if there were none. It is asked again at once if they
-    /// were of use and it has more; whoever sends nothing that is missing is not.
+    /// A peer has sent entries, the last of them of this slot; None if there were none. It is asked again at once if
+    /// they were of use and it has more; whoever sends nothing that is missing is not.
     ///
     /// Entries that all come before what was asked for answer an earlier question: a part that was sent ahead, or sent
-    /// twice. If they ended the question that is open, it would be asked anew, its answer would come twice, and so on: half
-    /// of all that a peer sends would be sent twice.
+    /// twice. If they ended the question that is open, it would be asked anew, its answer would come twice, and so on:
+    /// half of all that a peer sends would be sent twice.
     pub(super) fn answered(
         &mut self,
         peer: ServerId,

@@ -1,18 +1,19 @@
-//! Equal logs make equal states (Schneider 1990). A learner says in each BEAT how far it is, and the digest of its state
-//! there; whoever has another digest at the same slot knows that one of the two is wrong (Chandra, Griesemer, Redstone,
-//! *Paxos Made Live*, 2007, section 6.2, does it with a checksum of the database).
+//! Equal logs make equal states (Schneider 1990). A learner says in each BEAT how far it is, and the digest of its
+//! state there; whoever has another digest at the same slot knows that one of the two is wrong (Chandra, Griesemer,
+//! Redstone, *Paxos Made Live*, 2007, section 6.2, does it with a checksum of the database).
 //!
-//! Who is wrong is judged by number: a learner that finds at least as many servers against it as with it believes itself
-//! no longer. It *fences* itself: it answers nothing, applies nothing and writes nothing down, and says which slot it was.
-//! It waits some beats before it judges, so that a single wrong peer that speaks first does not silence a right one.
+//! Who is wrong is judged by number: a learner that finds at least as many servers against it as with it believes
+//! itself no longer. It *fences* itself: it answers nothing, applies nothing and writes nothing down, and says which
+//! slot it was. It waits some beats before it judges, so that a single wrong peer that speaks first does not silence a
+//! right one.
 //!
-//! [`Divergence`] hears digests, its own and those of the peers, and gives a verdict. What a fenced learner does no more is
-//! that learner's business.
+//! [`Divergence`] hears digests, its own and those of the peers, and gives a verdict. What a fenced learner does no
+//! more is that learner's business.
 
 use std::collections::BTreeMap;
 
 use super::Slot;
-use super::row::SlotWindow;
+use super::slot_window::SlotWindow;
 use crate::role::{ServerId, ServerSet};
 
 /// The digests after so many slots are kept, for peers that are behind.

@@ -9,12 +9,12 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Ballot, Slot};
 use crate::role::{Lane, RoleKind};
 
-/// Names a command for ever, in every history of every cluster. Two commands are the same if their ids are, whatever their
-/// bytes say: the protocol has no other way to tell a retry from a second wish.
+/// Names a command for ever, in every history of every cluster. Two commands are the same if their ids are, whatever
+/// their bytes say: the protocol has no other way to tell a retry from a second wish.
 ///
-/// Session and sequence alone would not do: they are small numbers, and the cluster's next history counts them again. Only
-/// the client and the servers know the nonce; nothing that is shown to people or strangers has it, this type's `Debug`
-/// included.
+/// Session and sequence alone would not do: they are small numbers, and the cluster's next history counts them again.
+/// Only the client and the servers know the nonce; nothing that is shown to people or strangers has it, this type's
+/// `Debug` included.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CommandId {
     /// The client's session; 0 if the command opens one.
@@ -226,8 +226,8 @@ impl Debug for SnapshotChunk {
 }
 
 /// Where a part of a state begins. It is decoded with the message that names it, and is not a string of bytes that only
-/// its sender understands: whoever reads a state from its disk decodes there what the disk has written, and nothing else,
-/// so that an error is the disk's.
+/// its sender understands: whoever reads a state from its disk decodes there what the disk has written, and nothing
+/// else, so that an error is the disk's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PartToken {
     /// With this key, or with the next one if it is no more.
@@ -254,19 +254,20 @@ pub struct ChunkRequest {
     pub token: PartToken,
 }
 
-/// The messages of the protocol. See the table in the [module's essay](super); who hears each, and what else is known of it,
-/// stands below.
+/// The messages of the protocol. See the table in the [module's essay](super); who hears each, and what else is known
+/// of it, stands below.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
-    /// Phase 1a: promise to take nothing below `ballot`, and tell what you have accepted from slot `from` on. With a later
-    /// slot and the same ballot its owner asks for the next page of the answer.
+    /// Phase 1a: promise to take nothing below `ballot`, and tell what you have accepted from slot `from` on. With a
+    /// later slot and the same ballot its owner asks for the next page of the answer.
     Prepare {
         /// The ballot to promise.
         ballot: Ballot,
         /// The first slot of interest; the promise itself is for all slots.
         from: Slot,
     },
-    /// Phase 1b: promised, and here is what was accepted at or above the slot asked from, as far as one message carries it.
+    /// Phase 1b: promised, and here is what was accepted at or above the slot asked from, as far as one message carries
+    /// it.
     Promise {
         /// The ballot promised.
         ballot: Ballot,

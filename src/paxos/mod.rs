@@ -35,9 +35,9 @@
 //! # The log
 //!
 //! Each slot is a Paxos of its own, but all share the ballots: an acceptor has *one* promise for all slots, and
-//! `PREPARE` asks about every slot from `from` on. The answer reports all that was accepted there, chosen or not; one that
-//! is too long for a message comes in pages, which the owner asks for. The owner then proposes in each reported slot what
-//! it must, a *no-op* in the holes between, and its own command behind them.
+//! `PREPARE` asks about every slot from `from` on. The answer reports all that was accepted there, chosen or not; one
+//! that is too long for a message comes in pages, which the owner asks for. The owner then proposes in each reported
+//! slot what it must, a *no-op* in the holes between, and its own command behind them.
 //!
 //! One promise for all slots is what lets a leader skip phase 1 (see *Leadership*), and it has a price while there is
 //! none: a rival's `PREPARE` for slot 8 kills an `ACCEPT` in flight for slot 7. [`Policy::BasicPaxos`] pays it: every
@@ -51,8 +51,8 @@
 //! - The [`Proposer`] gets commands chosen. It remembers one number: rounds below it are spent.
 //! - The [`Acceptor`] promises and accepts. It is the memory of the protocol: both are durable before a word of them
 //!   leaves (see [`role`](crate::role), whose types hold that order).
-//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. It has its state written down
-//!   now and then; whatever came after stands with a majority of acceptors.
+//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. It has its state written
+//!   down now and then; whatever came after stands with a majority of acceptors.
 //!
 //! | message | from | heard on the receiving server by |
 //! |---|---|---|
@@ -91,34 +91,35 @@
 //!
 //! # Leadership
 //!
-//! [`Policy::MultiPaxos`] is the same proposer, and it does not give the ballot up when its command is chosen (*Paxos Made
-//! Simple*, section 3). A ballot that a majority has promised is good for every later slot: phase 1 is done once, and then
-//! each command costs one round of messages and one write to disk on each acceptor instead of two. While nobody else
-//! prepares, nobody is refused either, so the duel of the last section does not happen.
+//! [`Policy::MultiPaxos`] is the same proposer, and it does not give the ballot up when its command is chosen (*Paxos
+//! Made Simple*, section 3). A ballot that a majority has promised is good for every later slot: phase 1 is done once,
+//! and then each command costs one round of messages and one write to disk on each acceptor instead of two. While
+//! nobody else prepares, nobody is refused either, so the duel of the last section does not happen.
 //!
-//! For that, the servers must agree who it is that proposes; but not as they agree on commands. A wrong opinion costs time
-//! and never a value: two proposers that both take themselves for leaders have two ballots, and the acceptors know the
-//! higher one. So who leads is nowhere written down, and found by heartbeats, time-outs and chance (`election.rs` tells
-//! how, and how a cluster in which not everybody hears everybody still finds one).
+//! For that, the servers must agree who it is that proposes; but not as they agree on commands. A wrong opinion costs
+//! time and never a value: two proposers that both take themselves for leaders have two ballots, and the acceptors know
+//! the higher one. So who leads is nowhere written down, and found by heartbeats, time-outs and chance (`election.rs`
+//! tells how, and how a cluster in which not everybody hears everybody still finds one).
 //!
 //! *A new leader* prepares from its learner's applied slot + 1, and what it is told there are the remains of the reign
 //! before: slots that are chosen and not yet known to be, slots that one acceptor has accepted, and holes between. It
 //! proposes all of them again at its ballot, a no-op in each hole, and then goes on at the same ballot.
 //!
-//! *While it leads* it has a window of slots open at a time, and proposes in them without waiting for the ones before; the
-//! learners apply them in order. All commands that have come since the last group went out make the next one. A slot that
-//! stays open is proposed again at the same ballot, with the same value: that is always allowed.
+//! *While it leads* it has a window of slots open at a time, and proposes in them without waiting for the ones before;
+//! the learners apply them in order. All commands that have come since the last group went out make the next one. A
+//! slot that stays open is proposed again at the same ballot, with the same value: that is always allowed.
 //!
-//! *A client* may still talk to any server. The server's own proposer keeps the command and hands it to the leader, again
-//! and again until the outcome is applied (`forwarding.rs`). So the death of a leader loses nothing that anybody waits for.
+//! *A client* may still talk to any server. The server's own proposer keeps the command and hands it to the leader,
+//! again and again until the outcome is applied (`forwarding.rs`). So the death of a leader loses nothing that anybody
+//! waits for.
 //!
-//! *A deposed leader* may not know it. It finds out by the first acceptor that refuses it, by its heartbeats that are no
-//! longer answered, or by those of its successor, and then it is a follower; what it had open may be chosen or not, which
-//! its successor finds out. Nothing that it does meanwhile is wrong: at its ballot a majority accepts nothing more. And
-//! reads never ask whether somebody leads, so a deposed leader cannot give an old answer.
+//! *A deposed leader* may not know it. It finds out by the first acceptor that refuses it, by its heartbeats that are
+//! no longer answered, or by those of its successor, and then it is a follower; what it had open may be chosen or not,
+//! which its successor finds out. Nothing that it does meanwhile is wrong: at its ballot a majority accepts nothing
+//! more. And reads never ask whether somebody leads, so a deposed leader cannot give an old answer.
 //!
-//! The price: one server does most of the work, and when it dies nothing is chosen until its silence has been noticed and
-//! another one has prepared, some tenths of a second. Basic Paxos has no such gap, and is slower all the time.
+//! The price: one server does most of the work, and when it dies nothing is chosen until its silence has been noticed
+//! and another one has prepared, some tenths of a second. Basic Paxos has no such gap, and is slower all the time.
 //!
 //! # Reads
 //!
@@ -146,21 +147,22 @@
 //!   step.
 //! - *Proposer*: what it proposed may be chosen or not; whoever prepares next finishes it. It must never use a ballot
 //!   again: promises and votes to the old life's ballot may still arrive, and would be counted for other values.
-//! - *Learner*: it starts with the state last written down, asks its peers, and reads once for itself to know how far it
-//!   must get. Even if all
-//!   learners start at once, a `FILL` makes a proposer collect the log again from the acceptors.
+//! - *Learner*: it starts with the state last written down, asks its peers, and reads once for itself to know how far
+//!   it must get. Even if all learners start at once, a `FILL` makes a proposer collect the log again from the
+//!   acceptors.
 //! - *An acceptor that cannot read a slot* says "damaged", which is not "nothing accepted": a slot is free only with a
 //!   majority of definite answers.
 //!
 //! # Forgetting
 //!
-//! A log that only grows fills every disk. So a learner has its state written to a checkpoint, and when that is durable the
-//! acceptor of the *same* server forgets the slots in it (*Moderately Complex*, section 4.2). Nobody else need agree:
-//! whoever asks for a forgotten slot gets an answer that says so. A `PROMISE` names the first slot that its acceptor still
-//! knows, and its proposer proposes at or above the highest such slot: what is forgotten was chosen. An `ACCEPT` below it
-//! is answered with `TRUNCATED`, which is no refusal. A learner that needs a forgotten slot gets the state instead of the
-//! log, in parts (see `snapshots.rs`), and it must never go back. While a peer fetches a state, the log behind that state
-//! is kept for it (see `pins.rs`): so one state is enough, unless the peer is much slower than the writes.
+//! A log that only grows fills every disk. So a learner has its state written to a checkpoint, and when that is durable
+//! the acceptor of the *same* server forgets the slots in it (*Moderately Complex*, section 4.2). Nobody else need
+//! agree: whoever asks for a forgotten slot gets an answer that says so. A `PROMISE` names the first slot that its
+//! acceptor still knows, and its proposer proposes at or above the highest such slot: what is forgotten was chosen. An
+//! `ACCEPT` below it is answered with `TRUNCATED`, which is no refusal. A learner that needs a forgotten slot gets the
+//! state instead of the log, in parts (see `snapshots.rs`), and it must never go back. While a peer fetches a state,
+//! the log behind that state is kept for it (see `pins.rs`): so one state is enough, unless the peer is much slower
+//! than the writes.
 //!
 //! # What is left out
 //!
@@ -171,13 +173,13 @@
 //!
 //! # Where to go on
 //!
-//! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs` and its folder (`attempt.rs` is phase
-//! 1, `phase2.rs` phase 2, `election.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with `reads.rs`,
-//! `catch_up.rs`, `retention.rs`, `pins.rs`, `snapshots.rs` and `divergence.rs`;
-//! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
+//! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs` and its folder (`attempt.rs` is
+//! phase 1, `phase2.rs` phase 2, `election.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with
+//! `reads.rs`, `catch_up.rs`, `retention.rs`, `pins.rs`, `snapshots.rs` and `divergence.rs`; then `tests/scenarios`,
+//! from `cluster/write` on, which show each rule at work.
 //!
-//! `rules.rs` names the rules that safety stands on, each with its source; the roles ask there. It is also the one file of
-//! this room that knows of seeded bugs, which show that the simulator notices when a rule is broken.
+//! `rules.rs` names the rules that safety stands on, each with its source; the roles ask there. It is also the one file
+//! of this room that knows of seeded bugs, which show that the simulator notices when a rule is broken.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod acceptor;
@@ -193,11 +195,11 @@ mod policy;
 mod promises;
 mod proposer;
 mod quorum;
-mod reads;
+mod quorum_reads;
 mod retention;
-mod row;
 mod rules;
-mod snapshots;
+mod slot_window;
+mod snapshot_fetch;
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -222,8 +224,8 @@ pub use proposer::{
 pub use quorum::Quorums;
 pub use retention::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, Retention};
 
-/// Numbers the lives of a role on one data folder: no two lives of one role ever have the same. Whoever draws the numbers
-/// says when there are no more; every number there is will do here.
+/// Numbers the lives of a role on one data folder: no two lives of one role ever have the same. Whoever draws the
+/// numbers says when there are no more; every number there is will do here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u32);
 
@@ -257,8 +259,8 @@ pub trait StateMachine: Clone + Debug + Eq + Hash + 'static {
     /// About how many bytes the state has.
     fn size(&self) -> u64;
 
-    /// A machine of the same kind that has applied nothing, to [`load`](StateMachine::load) a state into. All that it gets
-    /// counts as changed.
+    /// A machine of the same kind that has applied nothing, to [`load`](StateMachine::load) a state into. All that it
+    /// gets counts as changed.
     fn empty(&self) -> Self;
 
     /// Takes a part of a state that another machine of this kind has written. An error if the bytes are no such part.

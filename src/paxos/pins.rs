@@ -1,17 +1,17 @@
 //! What a learner keeps for peers that fetch its state.
 //!
-//! A transfer takes time, and the log goes on meanwhile. If the log behind the state were trimmed as usual, the state would
-//! be too old when it has arrived, and the peer would need another one: under a steady load it would never catch up. So a
-//! peer that asks for a part of a state gets a *pin*: the log from the state's slot + 1 on is kept for it, and the
-//! checkpoint stays readable as of that slot (`storage/checkpoint.rs`) until the peer has the whole state.
+//! A transfer takes time, and the log goes on meanwhile. If the log behind the state were trimmed as usual, the state
+//! would be too old when it has arrived, and the peer would need another one: under a steady load it would never catch
+//! up. So a peer that asks for a part of a state gets a *pin*: the log from the state's slot + 1 on is kept for it, and
+//! the checkpoint stays readable as of that slot (`storage/checkpoint.rs`) until the peer has the whole state.
 //!
-//! A pin moves on as the peer does. It ends when the peer has caught up, when it has asked for nothing for [`SILENT_BEATS`],
-//! or when the log has outgrown [`most_bytes`]: the size of the state, and at least [`FACTOR`] times what is usual. In the
-//! last case the peer is slower than the writes, and the operator is told if it is alive. At most [`PINS_MAX`] peers have a
-//! pin, so the memory that they cost is bounded.
+//! A pin moves on as the peer does. It ends when the peer has caught up, when it has asked for nothing for
+//! [`SILENT_BEATS`], or when the log has outgrown [`most_bytes`]: the size of the state, and at least [`FACTOR`] times
+//! what is usual. In the last case the peer is slower than the writes, and the operator is told if it is alive. At most
+//! [`PINS_MAX`] peers have a pin, so the memory that they cost is bounded.
 //!
-//! [`Pins`] alone decides what is pinned. [`CheckpointSchedule`](super::retention::CheckpointSchedule) asks it before it trims the log, and the learner
-//! tells it what peers ask for.
+//! [`Pins`] alone decides what is pinned. [`CheckpointSchedule`](super::retention::CheckpointSchedule) asks it before
+//! it trims the log, and the learner tells it what peers ask for.
 
 use super::{Slot, rules};
 use crate::role::{ServerId, ServerSet};
@@ -21,15 +21,16 @@ pub const PINS_MAX: usize = 2;
 /// A pinned log may grow to this many times `keep_bytes`, however small the state is.
 pub const FACTOR: u64 = 4;
 
-/// To how many bytes a pinned log may grow. While a state is on its way, fewer bytes than it has are written to the log, if
-/// the peer takes it faster than clients write; else the peer would never catch up anyway.
+/// To how many bytes a pinned log may grow. While a state is on its way, fewer bytes than it has are written to the
+/// log, if the peer takes it faster than clients write; else the peer would never catch up anyway.
 pub fn most_bytes(keep_bytes: u64, state_bytes: u64) -> u64 {
     keep_bytes.saturating_mul(FACTOR).max(state_bytes)
 }
 
 /// A peer that has asked for nothing for this many beats (of 100 ms) loses its pin: one minute.
 pub const SILENT_BEATS: u64 = 600;
-/// A peer of which nothing was heard for so many beats may be dead: one second. Whether it is too slow is not known then.
+/// A peer of which nothing was heard for so many beats may be dead: one second. Whether it is too slow is not known
+/// then.
 const ALIVE_BEATS: u64 = 10;
 
 /// What is kept for one peer.
@@ -104,8 +105,8 @@ impl Pins {
         }
     }
 
-    /// A peer asks for entries from this slot on, and so it has the whole state. If those were sent ahead, it is to get the
-    /// ones from the returned slot on. The learner has applied so many bytes.
+    /// A peer asks for entries from this slot on, and so it has the whole state. If those were sent ahead, it is to get
+    /// the ones from the returned slot on. The learner has applied so many bytes.
     pub(super) fn entries_asked(&mut self, peer: ServerId, from: Slot, applied: u64) -> Option<Slot> {
         let now = self.now;
         let pin = self.pin(peer)?;

@@ -3,9 +3,9 @@
 /// How a proposer uses a ballot that a quorum has promised.
 ///
 /// The proposer is the same for both: it prepares a ballot, adopts what it must, and proposes. In *Basic Paxos* it then
-/// has nothing left to do with the ballot: each command goes through both phases, and any server may propose at any time.
-/// In *Multi-Paxos* it keeps the ballot and skips phase 1 for all later slots (Paxos Made Simple, section 3): it leads, and
-/// the others hand their commands to it.
+/// has nothing left to do with the ballot: each command goes through both phases, and any server may propose at any
+/// time. In *Multi-Paxos* it keeps the ballot and skips phase 1 for all later slots (Paxos Made Simple, section 3): it
+/// leads, and the others hand their commands to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// Both phases for every command.

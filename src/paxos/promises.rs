@@ -4,11 +4,12 @@
 //! accepted, the proposer must propose the value of the highest ballot among them. Only where a whole quorum says
 //! "nothing accepted here" is the slot free.
 //!
-//! One promise is for all slots, and its answer may be larger than any message. So it comes in pages, which the proposer
-//! asks for one after the other: what is under way never grows with what was accepted. A slot is *settled* as soon as a
-//! quorum has answered for that slot, whatever is still to come of others, and the proposer may propose in it. Slots beyond
-//! the pages that were heard are unknown, and not free. Pages of one ballot may be of different moments: after the promise
-//! nothing below the ballot is accepted there any more. Pages of two ballots are never put together.
+//! One promise is for all slots, and its answer may be larger than any message. So it comes in pages, which the
+//! proposer asks for one after the other: what is under way never grows with what was accepted. A slot is *settled* as
+//! soon as a quorum has answered for that slot, whatever is still to come of others, and the proposer may propose in
+//! it. Slots beyond the pages that were heard are unknown, and not free. Pages of one ballot may be of different
+//! moments: after the promise nothing below the ballot is accepted there any more. Pages of two ballots are never put
+//! together.
 
 use std::collections::BTreeMap;
 
@@ -66,8 +67,8 @@ impl Promises {
         }
     }
 
-    /// Takes a page, if it is the one that comes next of this acceptor; true if it is. What it says of slots below `next` is
-    /// of no use any more.
+    /// Takes a page, if it is the one that comes next of this acceptor; true if it is. What it says of slots below
+    /// `next` is of no use any more.
     pub(super) fn add(&mut self, acceptor: ServerId, page: Page, next: Slot, quorums: &Quorums) -> bool {
         let Page { from, to, truncated_below, accepted, damaged } = page;
         self.truncated_below = self.truncated_below.max(truncated_below);
@@ -77,7 +78,8 @@ impl Promises {
         }
         let is_covered = |slot: Slot| slot >= from && to.is_none_or(|to| slot < to);
         for Entry { slot, ballot, value } in accepted.into_iter().filter(|entry| is_covered(entry.slot)) {
-            // Where its disk has lost something it may have accepted another value later: the others say what is bound there.
+            // Where its disk has lost something it may have accepted another value later: the others say what is bound
+            // there.
             if slot >= next && !damaged.iter().any(|range| range.contains(slot)) {
                 self.adopt(slot, ballot, value);
             }
@@ -152,9 +154,9 @@ impl Promises {
         }
     }
 
-    /// The pages to be asked for at this tick, each of whom and from which slot on: of slots below `next` none is. One page of
-    /// an acceptor is under way at a time. Who is ahead of the others waits until there is room; who is needed to settle the
-    /// next slot does not.
+    /// The pages to be asked for at this tick, each of whom and from which slot on: of slots below `next` none is. One
+    /// page of an acceptor is under way at a time. Who is ahead of the others waits until there is room; who is needed
+    /// to settle the next slot does not.
     pub(super) fn ask(&mut self, now: u64, next: Slot, quorums: &Quorums) -> Vec<(ServerId, Slot)> {
         self.ask_more(now, next, quorums);
         let (asked, has_room) = (self.asked, self.bytes < self.ahead_bytes);
@@ -171,8 +173,8 @@ impl Promises {
         pages
     }
 
-    /// The first that make a quorum are asked for pages; all, if one of those is late; and others in the place of those that
-    /// cannot read what is to be settled.
+    /// The first that make a quorum are asked for pages; all, if one of those is late; and others in the place of those
+    /// that cannot read what is to be settled.
     fn ask_more(&mut self, now: u64, next: Slot, quorums: &Quorums) {
         let asked = self.asked;
         if self.by_acceptor.iter().any(|(acceptor, answer)| asked.contains(*acceptor) && answer.is_late(now)) {

@@ -1,28 +1,29 @@
 //! How much of the past a learner keeps, and when it has its state written down.
 //!
 //! The log grows with every write; what it has come to does not. So a learner has its state written to a checkpoint now
-//! and then, and when that is durable its own acceptor forgets the slots in it, and the learner all but the last of them.
-//! (Van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2, forget a slot that f+1 replicas know. Here each
-//! acceptor forgets what its own server can hand out instead: of the majority that chose a slot, each has the slot or a
-//! state with it.) What is kept is for peers that are a little late: they get entries. Those further behind get the state,
-//! and what they need behind it is kept longer: [`Pins`] says what, and for how long.
+//! and then, and when that is durable its own acceptor forgets the slots in it, and the learner all but the last of
+//! them. (Van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2, forget a slot that f+1 replicas know.
+//! Here each acceptor forgets what its own server can hand out instead: of the majority that chose a slot, each has the
+//! slot or a state with it.) What is kept is for peers that are a little late: they get entries. Those further behind
+//! get the state, and what they need behind it is kept longer: [`Pins`] says what, and for how long.
 //!
-//! [`CheckpointSchedule`] keeps the entries, and says when a checkpoint is due; the learner hands the state out, and says what became of
-//! it.
+//! [`CheckpointSchedule`] keeps the entries, and says when a checkpoint is due; the learner hands the state out, and
+//! says what became of it.
 
 use super::pins::{self, LeftBehind, Pins};
-use super::row::SlotWindow;
+use super::slot_window::SlotWindow;
 use super::{Ballot, Entry, Slot, SlotRange, Value};
 use crate::role::{ServerId, ServerSet};
 
 /// A checkpoint that failed is tried again after so many beats (of 100 ms).
 const RETRY_BEATS: u64 = 10;
-/// If checkpoints fail for long, the log in memory grows to so many times what it should have, and then loses its begin.
+/// If checkpoints fail for long, the log in memory grows to so many times what it should have, and then loses its
+/// begin.
 pub const HARD_FACTOR: u64 = 8;
 /// From so many times `checkpoint_bytes` without a durable checkpoint on, the operator is told.
 pub const LATE_FACTOR: u64 = 2;
-/// From so many times `checkpoint_bytes` on, the server takes no more writes of its clients: what lies behind the checkpoint
-/// is read again after a power cut.
+/// From so many times `checkpoint_bytes` on, the server takes no more writes of its clients: what lies behind the
+/// checkpoint is read again after a power cut.
 pub const FULL_FACTOR: u64 = 4;
 
 /// How much of the past is kept.
@@ -190,8 +191,8 @@ impl CheckpointSchedule {
         true
     }
 
-    /// How many checkpoints should have been begun by this slot. The servers take turns: what the disk of one is busy with
-    /// for a moment need not keep the others from being a majority.
+    /// How many checkpoints should have been begun by this slot. The servers take turns: what the disk of one is busy
+    /// with for a moment need not keep the others from being a majority.
     fn turns_by(&self, slot: Slot) -> u64 {
         let every = self.retention.checkpoint_slots;
         let before = self.servers.iter().take_while(|server| *server < self.me).count() as u64;
@@ -245,7 +246,8 @@ impl CheckpointSchedule {
         &self.pins
     }
 
-    /// As [`pins`](CheckpointSchedule::pins), to tell it what was asked and sent. It decides by itself what stays pinned.
+    /// As [`pins`](CheckpointSchedule::pins), to tell it what was asked and sent. It decides by itself what stays
+    /// pinned.
     pub(super) fn pins_mut(&mut self) -> &mut Pins {
         &mut self.pins
     }
@@ -278,8 +280,8 @@ impl CheckpointSchedule {
         }
     }
 
-    /// The own acceptor cannot read these slots: what is known of them, for it to accept again. Of the others it is to hear
-    /// when they are applied.
+    /// The own acceptor cannot read these slots: what is known of them, for it to accept again. Of the others it is to
+    /// hear when they are applied.
     pub(super) fn mend(&mut self, slots: Vec<SlotRange>) -> Vec<Entry> {
         let of = |range: &SlotRange| {
             let last = range.last;

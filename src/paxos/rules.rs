@@ -1,15 +1,15 @@
 //! The rules that the roles stand on, one line each, with the paper that states it where a paper does.
 //!
-//! The roles ask here where a paper says "if". `docs/rules.md` lists these rules, how each was broken, and the tests that
-//! fail then. A seeded bug that cannot be told from outside of a role stands in the rule that it breaks: where a line says
-//! `museum::is(...)`, read `false`. (PMS is *Paxos Made Simple*, Lamport 2001; PMMC is *Paxos Made Moderately Complex*, van
-//! Renesse and Altinbuken 2015.)
+//! The roles ask here where a paper says "if". `docs/rules.md` lists these rules, how each was broken, and the tests
+//! that fail then. A seeded bug that cannot be told from outside of a role stands in the rule that it breaks: where a
+//! line says `museum::is(...)`, read `false`. (PMS is *Paxos Made Simple*, Lamport 2001; PMMC is *Paxos Made Moderately
+//! Complex*, van Renesse and Altinbuken 2015.)
 
 use std::collections::BTreeMap;
 
 use super::{Ballot, CommandId, Quorums, Slot};
-use crate::museum::{self, Bug};
 use crate::role::{ServerId, ServerSet};
+use crate::seeded_bugs::{self, Bug};
 
 /// An acceptor promises a ballot unless it has promised a higher one. An equal one is a resend. (PMS 2.2:
 /// an acceptor can always respond to a prepare request; phase 1b has it respond to higher ones.)
@@ -19,33 +19,33 @@ pub fn may_promise(ballot: Ballot, promised: Ballot) -> bool {
 
 /// An acceptor accepts at a ballot unless it has promised a higher one. (PMS 2.2, phase 2b; P1a.)
 pub fn may_accept(ballot: Ballot, promised: Ballot) -> bool {
-    ballot >= promised || museum::is(Bug::AcceptBelowPromise)
+    ballot >= promised || seeded_bugs::is(Bug::AcceptBelowPromise)
 }
 
 /// Accepting at a ballot binds like promising it: the acceptor takes part in nothing below. (PMS 2.2 has an acceptor
 /// remember the highest proposal that it has accepted. Here it remembers the last one, so no lower one may follow.)
 pub fn promised_by_accepting(ballot: Ballot, promised: Ballot) -> Ballot {
-    if museum::is(Bug::AcceptDoesNotPromise) { promised } else { ballot }
+    if seeded_bugs::is(Bug::AcceptDoesNotPromise) { promised } else { ballot }
 }
 
 /// A ballot names its owner: two servers never have one ballot. (PMS 2.5: disjoint sets of numbers.)
 pub fn ballot_of(round: u64, owner: ServerId) -> Ballot {
-    Ballot { round, server: if museum::is(Bug::BallotWithoutServer) { ServerId(1) } else { owner } }
+    Ballot { round, server: if seeded_bugs::is(Bug::BallotWithoutServer) { ServerId(1) } else { owner } }
 }
 
 /// A proposer never uses a round twice. (PMS 2.5: each proposal has a higher number than the one before.)
 pub fn round_after(round: u64) -> u64 {
-    if museum::is(Bug::RetryReusesBallot) { round } else { round + 1 }
+    if seeded_bugs::is(Bug::RetryReusesBallot) { round } else { round + 1 }
 }
 
 /// Of two values that promises report for a slot, the one of the higher ballot binds the proposer. (PMS 2.2, P2c.)
 pub fn overrules(ballot: Ballot, held: Ballot) -> bool {
-    ballot > held && !museum::is(Bug::FirstValueAdopted)
+    ballot > held && !seeded_bugs::is(Bug::FirstValueAdopted)
 }
 
 /// The acceptors that have voted, with this one: a set, so a vote that comes twice counts once. (PMS 2.2.)
 pub fn with_vote(mut votes: ServerSet, acceptor: ServerId, all: ServerSet) -> ServerSet {
-    if !votes.insert(acceptor) && museum::is(Bug::RepeatedVotesCount) {
+    if !votes.insert(acceptor) && seeded_bugs::is(Bug::RepeatedVotesCount) {
         // Where votes are only a number, a repeated one is one more.
         return all.without(votes).iter().take(1).chain(votes.iter()).collect();
     }
@@ -54,36 +54,36 @@ pub fn with_vote(mut votes: ServerSet, acceptor: ServerId, all: ServerSet) -> Se
 
 /// A value is chosen when a quorum of acceptors has accepted it at one ballot. (PMS 2.2 and 2.3.)
 pub fn is_chosen(quorums: &Quorums, votes: ServerSet) -> bool {
-    let is_half = museum::is(Bug::HalfIsEnough) && 2 * votes.len() >= quorums.servers().len();
-    quorums.is_chosen(votes) || is_half || museum::is(Bug::LearnWithoutQuorum)
+    let is_half = seeded_bugs::is(Bug::HalfIsEnough) && 2 * votes.len() >= quorums.servers().len();
+    quorums.is_chosen(votes) || is_half || seeded_bugs::is(Bug::LearnWithoutQuorum)
 }
 
-/// A value heard at the ballot at which its slot was chosen, or above, is the chosen one; one heard below may be another.
-/// (PMS 2.2, P2b: no higher proposal carries another value.)
+/// A value heard at the ballot at which its slot was chosen, or above, is the chosen one; one heard below may be
+/// another. (PMS 2.2, P2b: no higher proposal carries another value.)
 pub fn holds_chosen(heard: Ballot, chosen: Ballot) -> bool {
-    heard >= chosen || museum::is(Bug::ChosenWithoutBallot)
+    heard >= chosen || seeded_bugs::is(Bug::ChosenWithoutBallot)
 }
 
-/// A learner takes a whole state only if it is newer than its own: nothing that was applied is undone. (PMMC 4.2 has replicas
-/// take the state from each other; it does not say when not to.)
+/// A learner takes a whole state only if it is newer than its own: nothing that was applied is undone. (PMMC 4.2 has
+/// replicas take the state from each other; it does not say when not to.)
 pub fn may_install(slot: Slot, applied: Slot) -> bool {
-    slot > applied || museum::is(Bug::OlderSnapshotInstalled)
+    slot > applied || seeded_bugs::is(Bug::OlderSnapshotInstalled)
 }
 
-/// The log that a peer needs next, behind the state that it fetches, is kept for it. (No paper asks for it: without it a
-/// peer that is slower than the trimming fetches one state after the other.)
+/// The log that a peer needs next, behind the state that it fetches, is kept for it. (No paper asks for it: without it
+/// a peer that is slower than the trimming fetches one state after the other.)
 pub fn is_kept_for_peers(is_needed: bool) -> bool {
-    is_needed && !museum::is(Bug::LogTrimmedDuringTransfer)
+    is_needed && !seeded_bugs::is(Bug::LogTrimmedDuringTransfer)
 }
 
-/// A leader has a command in one open slot at most; what is open already is not proposed again. (No paper asks for it: the
-/// state machine would find the second one to be a duplicate, but each takes a slot.)
+/// A leader has a command in one open slot at most; what is open already is not proposed again. (No paper asks for it:
+/// the state machine would find the second one to be a duplicate, but each takes a slot.)
 pub fn is_under_way(open: &BTreeMap<CommandId, Slot>, id: CommandId) -> bool {
-    open.contains_key(&id) && !museum::is(Bug::ForwardedTwice)
+    open.contains_key(&id) && !seeded_bugs::is(Bug::ForwardedTwice)
 }
 
 /// Only a command that was in no ACCEPT and no FORWARD is certain never to be applied. (PMS 2.2, P2c: the next
 /// ballot may be bound to it.)
 pub fn is_certainly_not_applied(was_sent: bool) -> bool {
-    !was_sent || museum::is(Bug::ProposedCalledNotApplied)
+    !was_sent || seeded_bugs::is(Bug::ProposedCalledNotApplied)
 }

@@ -32,7 +32,8 @@ pub struct ServerOptions {
     /// Where server-N.log goes [default: no file, lines on the terminal only]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
-    /// A log file that would grow beyond this is renamed to server-N.log.1, that one to .2 and so on [default: no bound]
+    /// A log file that would grow beyond this is renamed to server-N.log.1, that one to .2 and so on [default: no
+    /// bound]
     #[arg(long, value_name = "MIB", requires = "log_dir", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub log_max_mib: Option<u64>,
     /// How many renamed log files are kept
@@ -72,16 +73,18 @@ pub struct ServerOptions {
     /// After how many slots the state is written to the checkpoint (or after 32 MiB of values)
     #[arg(long, value_name = "SLOTS", default_value_t = Retention::USUAL.checkpoint_slots, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_slots: u64,
-    /// How many slots that the checkpoint holds stay in memory, for servers that are a little behind (up to 16 MiB of values)
+    /// How many slots that the checkpoint holds stay in memory, for servers that are a little behind (up to 16 MiB of
+    /// values)
     #[arg(long, value_name = "SLOTS", default_value_t = Retention::USUAL.keep_slots)]
     pub keep_slots: u64,
-    /// Where browsers can watch: http://ADDR/, with /status and /metrics [default: what the cluster file says, or nowhere]
+    /// Where browsers can watch: http://ADDR/, with /status and /metrics [default: what the cluster file says, or
+    /// nowhere]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
     /// A bug of the museum, in all threads of this server
     #[cfg(feature = "museum")]
     #[arg(long, value_name = "BUG")]
-    pub bug: Option<crate::museum::Bug>,
+    pub bug: Option<crate::seeded_bugs::Bug>,
     /// No copy of the lines on the terminal
     #[arg(long)]
     pub quiet: bool,

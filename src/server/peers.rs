@@ -5,11 +5,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use super::clock;
-use super::house::ServerContext;
+use super::context::ServerContext;
 use crate::cluster::Cluster;
 use crate::host::Dialler;
+use crate::host::connected_peers::{CONNECTIONS_OF_A_PEER, SAYS_EVERY};
 use crate::host::limits::PEER_STRANGERS_MAX;
-use crate::host::linked::{CONNECTIONS_OF_A_PEER, SAYS_EVERY};
 use crate::net::{
     Backoff, Caller, ConnectionLimit, ConnectionPermit, Envelope, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
     HandshakeError, Hello, HelloReply, Link, LinkEnded, LinkObserver, PEER_FRAME_MAX_BYTES, PeerMessage, Welcome,

@@ -6,10 +6,10 @@ use std::thread::yield_now;
 use std::time::Instant;
 
 use super::clock;
-use super::house::Threads;
-use super::outlet::ReplyWriter;
-use crate::host::disks::RoleDisk;
+use super::context::Threads;
+use super::reply_writer::ReplyWriter;
 use crate::host::mailbox::Mailbox;
+use crate::host::role_disk::RoleDisk;
 use crate::host::{Hosted, RoleHost, RunEnd, ServerCore, TurnStart};
 use crate::role::Role;
 
@@ -38,8 +38,8 @@ where
     ended
 }
 
-/// Waits until there is something that the role was called for, or until the deadline. Does not wait at all while there is
-/// anything.
+/// Waits until there is something that the role was called for, or until the deadline. Does not wait at all while there
+/// is anything.
 fn wait<R: Role>(mailbox: &Mailbox<R>, threads: &Threads, role: usize, deadline: Option<Instant>) {
     let arrived = &threads.arrived[role];
     let mut queue = mailbox.lock();

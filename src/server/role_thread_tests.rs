@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::super::house::ServerContext;
+use super::super::context::ServerContext;
 use super::super::options::ServerOptions;
 use super::*;
-use crate::host::queue::{MAILBOX_MAX, QueueLimits};
+use crate::host::mail_queue::{MAILBOX_MAX, QueueLimits};
 use crate::host::{
     Admission, ClientConnection, CrashRequest, Delivery, Env, MailboxItem, Observation, RoleObservation,
 };
@@ -312,8 +312,8 @@ impl ThreadFixture {
         self.told.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// Lets whatever is held go, and waits for the end: how it came, all commits, what was sent and not looked at before,
-    /// and the lines.
+    /// Lets whatever is held go, and waits for the end: how it came, all commits, what was sent and not looked at
+    /// before, and the lines.
     fn end(mut self) -> (RunEnd, Vec<Vec<u64>>, Vec<u64>, String) {
         self.gate = None;
         let ended = self.thread.take().unwrap().join().unwrap();
@@ -641,9 +641,9 @@ fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
     sleeper.join().unwrap();
 }
 
-/// Some mail may lie there while the role is up for another reason. Here that is a request to count, and what may lie asks
-/// for an answer. Either the role takes both in one turn, or it has made known that it has counted before it falls asleep:
-/// then it is woken. Otherwise it would sleep beside its mail.
+/// Some mail may lie there while the role is up for another reason. Here that is a request to count, and what may lie
+/// asks for an answer. Either the role takes both in one turn, or it has made known that it has counted before it falls
+/// asleep: then it is woken. Otherwise it would sleep beside its mail.
 #[test]
 fn a_role_does_not_fall_asleep_beside_mail_that_was_left_for_it() {
     let stage = ThreadFixture::free();

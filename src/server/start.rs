@@ -14,12 +14,12 @@ use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 
 use super::check::Site;
-use super::clients::{self, ClientListener};
-use super::house::ServerContext;
+use super::client_listener::{self, ClientListener};
+use super::context::ServerContext;
 use super::options::{FailureMode, RecoveryMode, ServerOptions};
 use super::peers::Peers;
 use super::supervisor::Supervisor;
-use super::{http, keeper};
+use super::{checkpoint_thread, http};
 use crate::cluster::Cluster;
 use crate::host::{Admission, Env, LabRequest, RecoveryError};
 use crate::net::{BindError, allow_many_sockets, bind};
@@ -44,7 +44,7 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     let (me, cluster) = (site.me, site.cluster.clone());
     #[cfg(feature = "museum")]
     if let Some(bug) = options.bug {
-        crate::museum::switch_everywhere(bug);
+        crate::seeded_bugs::switch_everywhere(bug);
     }
     allow_many_sockets();
     let (mut signals, is_stopping) = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
@@ -67,7 +67,7 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     let house = Arc::new(ServerContext::new(cluster.owner(me), options, folder.life(), trace, admission));
 
     let has_checkpoint = house.options.protocol.has(RoleKind::Learner);
-    if has_checkpoint && await_room(me, &mut signals, || keeper::start(&house, &folder))?.is_none() {
+    if has_checkpoint && await_room(me, &mut signals, || checkpoint_thread::start(&house, &folder))?.is_none() {
         return Ok(());
     }
     let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), seed);
@@ -81,7 +81,7 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     tell_boot(&house, &cluster, &folder, seed);
     let peers = Peers::new(house.clone(), cluster.clone(), folder.clone());
     peers.dial()?;
-    let spawned = peers.serve(peer_port).and_then(|()| clients::serve(desk(), client_port));
+    let spawned = peers.serve(peer_port).and_then(|()| client_listener::serve(desk(), client_port));
     spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
     let supervising = std::thread::Builder::new().name("supervisor".to_string()).spawn(move || supervisor.run());
     let supervising = supervising.map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -107,8 +107,8 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// Ctrl-C and SIGTERM, and SIGHUP. Once the flag is set, the next one of the first two ends the process at once: whoever
-/// asks twice does not want to wait for a disk that hangs.
+/// Ctrl-C and SIGTERM, and SIGHUP. Once the flag is set, the next one of the first two ends the process at once:
+/// whoever asks twice does not want to wait for a disk that hangs.
 fn signals() -> std::io::Result<(Signals, Arc<AtomicBool>)> {
     let is_stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -140,8 +140,8 @@ struct Ports {
 }
 
 impl Ports {
-    /// Binds them. One that is taken is tried again for a while: whatever holds it may be about to go, like the process that
-    /// was killed a moment ago. None if it was told to stop meanwhile.
+    /// Binds them. One that is taken is tried again for a while: whatever holds it may be about to go, like the process
+    /// that was killed a moment ago. None if it was told to stop meanwhile.
     fn bind(site: &Site, signals: &mut Signals) -> Result<Option<Ports>, String> {
         let deadline = Instant::now() + BIND_PATIENCE;
         let mut bound = Vec::new();

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::clock;
-use super::disks::Slowed;
-use super::house::ServerContext;
+use super::context::ServerContext;
+use super::delayed_disk::Slowed;
 use super::options::ServerOptions;
 use super::role_thread::run;
-use crate::host::disks::RoleDisk;
 use crate::host::lifecycle::{DueAction, Lifecycle};
+use crate::host::role_disk::RoleDisk;
 use crate::host::role_host::{found_no_room, is_down};
 use crate::host::{
     CrashRequest, Hosted, LabRequest, MailboxItem, RecoveryError, RoleHost, RunEnd, SendError, recovery,
@@ -35,8 +35,8 @@ use crate::two_phase_commit::{Coordinator, Participant};
 
 /// Orders wait here; one too many is refused.
 const ORDERS_MAX: usize = 64;
-/// So long the roles have to finish what they are at when the server stops. One that hangs, in a disk that does not answer
-/// say, ends with the process: a crash loses nothing either.
+/// So long the roles have to finish what they are at when the server stops. One that hangs, in a disk that does not
+/// answer say, ends with the process: a crash loses nothing either.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// What was counted is told so often.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -73,7 +73,8 @@ struct RoleEntry {
     lives: u64,
 }
 
-/// How the first life of a role in this process has begun, or that it waits for room: an error is a reason not to start.
+/// How the first life of a role in this process has begun, or that it waits for room: an error is a reason not to
+/// start.
 type StartResult = Sender<Result<(), String>>;
 
 impl Supervisor {

@@ -4,7 +4,7 @@ use super::*;
 use crate::host::Admission;
 use crate::paxos::Quorums;
 use crate::role::{ServerId, ServerSet};
-use crate::server::keeper;
+use crate::server::checkpoint_thread;
 use crate::storage::identity::Owner;
 use crate::trace::{ProcessId, Trace};
 
@@ -83,7 +83,7 @@ impl SupervisorFixture {
         let trace = Trace::to_memory(ProcessId::server(me, 1));
         let options = ServerOptions::of(&["--segment-kib", "64"]);
         let house = Arc::new(ServerContext::new(owner, options, 1, trace, Admission::member()));
-        keeper::start(&house, &data).unwrap();
+        checkpoint_thread::start(&house, &data).unwrap();
         let (mut supervisor, orders) = Supervisor::new(house.clone(), data, 1);
         supervisor.start().unwrap();
         SupervisorFixture { house, orders, thread: std::thread::spawn(move || supervisor.run()), _folder: folder }

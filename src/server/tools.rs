@@ -1,5 +1,5 @@
-//! What `paxos-server` does beside serving: to look into a data folder, to make new ones from a backup, and to make a server
-//! forget the folder of another.
+//! What `paxos-server` does beside serving: to look into a data folder, to make new ones from a backup, and to make a
+//! server forget the folder of another.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -45,9 +45,9 @@ pub enum Tool {
     },
     /// Make a stopped server forget a peer's data folder, so that the peer can come back with another one
     ///
-    /// A server refuses a peer that comes with another data folder than the one it knows, or with an old copy of it: the
-    /// peer's promises are not in there. Use this only if the folder that it knows is lost for ever or never took part, and
-    /// on every server that refuses the peer.
+    /// A server refuses a peer that comes with another data folder than the one it knows, or with an old copy of it:
+    /// the peer's promises are not in there. Use this only if the folder that it knows is lost for ever or never took
+    /// part, and on every server that refuses the peer.
     Forget {
         /// The data folder of the stopped server
         #[arg(value_name = "DIR")]

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::coverage::Coverage;
 use super::faults::{Fault, FaultSet};
-use super::invariants::Violation;
-use super::marks::Coverage;
+use super::oracle::Violation;
 use super::plan::RunPlan;
-use super::world::{RunReport, RunVerdict, Simulation};
-#[cfg(any(test, feature = "museum"))]
-use crate::museum;
-use crate::museum::Bug;
+use super::simulation::{RunReport, RunVerdict, Simulation};
 use crate::protocol::Protocol;
+#[cfg(any(test, feature = "museum"))]
+use crate::seeded_bugs;
+use crate::seeded_bugs::Bug;
 
 thread_local! {
     /// The seed that this thread runs.
@@ -28,12 +28,12 @@ thread_local! {
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs one seed. A role that breaks one of its own assertions ends the run, and not the program; where panics cannot be
-/// caught, the program ends with the sentence and the command that replays it.
+/// Runs one seed. A role that breaks one of its own assertions ends the run, and not the program; where panics cannot
+/// be caught, the program ends with the sentence and the command that replays it.
 pub fn run_one(seed: u64, setting: BatchConfig, lines: bool) -> RunReport {
     hear_panics();
     #[cfg(any(test, feature = "museum"))]
-    museum::switch(setting.bug);
+    seeded_bugs::switch(setting.bug);
     let mut world = Simulation::new(RunPlan::new(seed, setting.allowed, setting.protocol), lines);
     if setting.harm_only {
         world.nature.ghost.see_consequences_only();

@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::folder::CLUSTER;
-use super::history::RequestedOperation;
-use super::marks::Mark;
-use super::nature::{MS, Micros, SECOND, SimEnv, SimEvent};
+use super::client_history::RequestedOperation;
+use super::coverage::Mark;
+use super::data_dir::CLUSTER;
+use super::env::{MS, Micros, SECOND, SimEnv, SimEvent};
 use super::server::time_of;
 use super::wire::{ClientConnections, Greeting, ObservedStep, SimWire};
 use crate::client::core::{ClientCore, ClientIdentity, Finished, RequestHandle, Route, is_answer};
@@ -140,8 +140,8 @@ impl SimClient {
         nature.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
     }
 
-    /// Too many want the same just now: it thinks once more, and for so long that hundreds who do so are no storm of events
-    /// while nothing is answered.
+    /// Too many want the same just now: it thinks once more, and for so long that hundreds who do so are no storm of
+    /// events while nothing is answered.
     fn think_longer(&self, nature: &mut SimEnv) {
         let delay = nature.time(&ROOM_RETRY) + nature.time(&self.think);
         nature.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });

@@ -7,13 +7,13 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::folder::SimDirPart;
-use super::marks::Mark;
-use super::nature::{MS, Micros, SECOND, SimEvent};
+use super::coverage::Mark;
+use super::data_dir::SimDirPart;
+use super::env::{MS, Micros, SECOND, SimEvent};
 use super::network::Endpoint;
-use super::world::{CrashKind, Simulation};
+use super::simulation::{CrashKind, Simulation};
 use crate::client::NoReply;
-use crate::host::queue::CrashRequest;
+use crate::host::mail_queue::CrashRequest;
 use crate::role::{ServerId, ServerSet};
 use crate::storage::disk::InjectedFailure;
 use crate::trace::{CrashCause, CrashPoint};
@@ -497,8 +497,8 @@ impl Simulation {
         self.heals(ActiveFault::Full(server));
     }
 
-    /// From now on the disk holds a few more files of the journal, beside the room that the checkpoint may need: the journal
-    /// itself fills it, and must make room for itself.
+    /// From now on the disk holds a few more files of the journal, beside the room that the checkpoint may need: the
+    /// journal itself fills it, and must make room for itself.
     fn limit_disk(&mut self, server: ServerId) {
         let files = self.nature.random.within(1..=4);
         let one = self.server(server);

@@ -1,8 +1,9 @@
-//! Who is not who it says it is: strangers that greet in a server's name, and a server that is started on the wrong folder.
+//! Who is not who it says it is: strangers that greet in a server's name, and a server that is started on the wrong
+//! folder.
 
-use super::folder::CLUSTER;
-use super::marks::Mark;
-use super::world::{CrashKind, Simulation};
+use super::coverage::Mark;
+use super::data_dir::CLUSTER;
+use super::simulation::{CrashKind, Simulation};
 use crate::net::{Caller, Hello, HelloReply};
 use crate::role::{ServerId, ServerSet};
 use crate::storage::admission::Claim;
@@ -44,7 +45,8 @@ impl Simulation {
         let has_begun = self.has_begun();
         let others = self.misplaced.without(self.lost).without(ServerSet::only(server));
         let is_spare = !self.lost.contains(server) && self.lost.len() + others.len() < self.plan.spare_servers();
-        // Before it takes part both folders are new, and each may come to be known to too few. The others must be enough.
+        // Before it takes part both folders are new, and each may come to be known to too few. The others must be
+        // enough.
         let takes_part = self.server(server).takes_part();
         let gone = self.lost.len() + others.len();
         let enough = usize::from(self.plan.servers) >= self.plan.quorums().witnesses() + 2 + gone;
@@ -72,7 +74,8 @@ impl Simulation {
         let Some((folder, storage)) = me.own.take().filter(|_| !is_settled) else { return };
         self.kill(server, CrashKind::Process);
         let me = self.server(server);
-        // It may have begun to take part with the other folder, and lost that since: then this one is a stranger's, too.
+        // It may have begun to take part with the other folder, and lost that since: then this one is a stranger's,
+        // too.
         let is_stranger = me.takes_part_with.is_some_and(|with| with != storage);
         (me.folder, me.storage, me.is_stranger) = (folder, storage, is_stranger);
         if me.takes_part() {

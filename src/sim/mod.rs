@@ -1,68 +1,69 @@
 //! The simulator: whole clusters in virtual time, where everything that can go wrong does, and one seed decides it all.
 //!
-//! What a server decides, its roles, the codec and the stable storage are the real ones; only threads, sockets, clocks and
-//! disks are replaced. Nothing here waits, and nothing depends on anything but the seed: the same seed gives the same run, event by
-//! event, and a failure is replayed with one command.
+//! What a server decides, its roles, the codec and the stable storage are the real ones; only threads, sockets, clocks
+//! and disks are replaced. Nothing here waits, and nothing depends on anything but the seed: the same seed gives the
+//! same run, event by event, and a failure is replayed with one command.
 //!
 //! - [`plan`] is what a seed decides beforehand, [`faults`] what goes wrong, and when;
 //!   `damage` is what disks do.
-//! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
+//! - [`simulation`] lets it happen: events come from [`env`], frames cross the [`network`] and reach their
 //!   `arrivals`.
-//! - [`server`] is a server without threads: `surroundings` is what its core needs, `turns` run its roles, and [`folder`] is
-//!   its data folder. [`client`] is a client, and [`wire`] its connections.
-//! - [`invariants`] knows the rules and sees everything, [`commits`] those of two-phase commit, `remembered` what is on
-//!   disks, `bounds` how much a server may hold; [`history`] is what the clients saw.
+//! - [`server`] is a server without threads: `surroundings` is what its core needs, `turns` run its roles, and
+//!   [`data_dir`] is its data data_dir. [`client`] is a client, and [`wire`] its connections.
+//! - [`oracle`] knows the rules and sees everything, [`transactions`] those of two-phase commit, `remembered` what is on
+//!   disks, `bounds` how much a server may hold; [`client_history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
 //! - [`compare`] plays the same scenes under each protocol.
 //! - [`lessons`] are scenes for people, without any chance.
-//! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
+//! - [`coverage`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows
+//!   them.
 
-mod arrivals;
-#[cfg(test)]
-mod away;
 pub mod batch;
-mod bounds;
-mod calls;
-pub mod cli;
+pub mod bug_search;
 pub mod client;
-pub mod commits;
+pub mod client_history;
 pub mod compare;
-#[cfg(test)]
-mod cramped;
-mod damage;
+mod corruption;
+pub mod coverage;
+pub mod data_dir;
+mod delivery;
+mod durable_state;
+pub mod env;
 pub mod faults;
-pub mod folder;
-pub mod history;
 mod impostors;
-pub mod invariants;
-pub mod lessons;
-pub mod marks;
-pub mod museum;
-pub mod nature;
-pub mod network;
+mod invariant;
 #[cfg(test)]
-mod partitions;
+mod lagging_replica;
+pub mod leaders;
+pub mod lessons;
+mod memory_bounds;
+pub mod network;
+pub mod oracle;
+#[cfg(test)]
+mod partial_partitions;
+mod peer_links;
 pub mod plan;
-pub mod reigns;
-mod remembered;
+mod process_env;
+mod scheduler;
 pub mod server;
+pub mod simulate_command;
+pub mod simulation;
 #[cfg(test)]
 mod slow_disks;
-mod surroundings;
+#[cfg(test)]
+mod small_disks;
 #[cfg(test)]
 mod tests;
-mod turns;
+pub mod transactions;
 mod two_phase;
 #[cfg(test)]
 mod verdicts;
-mod violation;
 pub mod wire;
-pub mod world;
 
+pub use coverage::{Coverage, Mark};
 pub use faults::{Fault, FaultSet};
-pub use marks::{Coverage, Mark};
 pub use plan::RunPlan;
-pub use world::{RunReport, RunVerdict, Simulation};
+pub use simulation::{RunReport, RunVerdict, Simulation};
 
 /// Runs one seed with faults of these classes at most.
 pub fn simulate(seed: u64, allowed: FaultSet) -> RunReport {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use super::marks::Mark;
-use super::nature::{DeliveryMode, MS, Micros, Piece, SECOND, SimEnv, SimEvent, Weight};
+use super::coverage::Mark;
+use super::env::{DeliveryMode, MS, Micros, Piece, SECOND, SimEnv, SimEvent, Weight};
 use super::plan::RunPlan;
 use crate::net::{BEGUN_BYTES, BULK_MAX_BYTES, CONTROL_MAX_BYTES};
 use crate::role::{Lane, ServerId};
@@ -74,8 +74,8 @@ pub struct LinkFaults {
     pub replay: u64,
     /// Damaged on the way, of a thousand.
     pub corrupt: u64,
-    /// So many bytes go through a link in a millisecond; as many as there are if None. What is sent faster waits: control
-    /// messages in front of what is bulk.
+    /// So many bytes go through a link in a millisecond; as many as there are if None. What is sent faster waits:
+    /// control messages in front of what is bulk.
     pub rate: Option<usize>,
     /// At most so many bytes of each lane are under way on a link; what is more is lost, but one frame.
     pub lane_bytes: [usize; 2],
@@ -151,8 +151,8 @@ impl Network {
         }
     }
 
-    /// Nothing that a server has said arrives any more: it was said with another disk than it has now, on connections that
-    /// were begun with that disk.
+    /// Nothing that a server has said arrives any more: it was said with another disk than it has now, on connections
+    /// that were begun with that disk.
     pub fn forget(&mut self, server: ServerId) {
         let from = Endpoint::Server(server);
         self.old.retain(|(sender, ..)| *sender != from);
@@ -284,8 +284,8 @@ impl SimEnv {
         }
     }
 
-    /// Flips some bits of one byte: never the same one twice, so that something is wrong with the frame afterwards, however
-    /// long it is. (It is longer while somebody reads the lines, and that must change nothing else.)
+    /// Flips some bits of one byte: never the same one twice, so that something is wrong with the frame afterwards,
+    /// however long it is. (It is longer while somebody reads the lines, and that must change nothing else.)
     fn corrupted(&mut self, bytes: &[u8]) -> Arc<[u8]> {
         let mut bytes = bytes.to_vec();
         let flips = self.random.within(1..=255) as u8;

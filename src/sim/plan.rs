@@ -6,11 +6,11 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use super::env::{MS, Micros, SECOND};
 use super::faults::{Fault, FaultSet};
-use super::nature::{MS, Micros, SECOND};
 use super::network::{LANE_BYTES, LinkFaults};
 use crate::client::UNDER_WAY_MAX;
-use crate::host::queue::MAILBOX_MAX;
+use crate::host::mail_queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
 use crate::paxos::{PAGE_BYTES, Quorums, Retention};
 use crate::protocol::Protocol;

@@ -1,4 +1,5 @@
-//! One simulated server: its folder and its process. What a process decides is the real thing, in surroundings of events.
+//! One simulated server: its folder and its process. What a process decides is the real thing, in surroundings of
+//! events.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -9,16 +10,16 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::folder::{CLUSTER, SimDataDir, StartRefusal};
-use super::marks::Mark;
-use super::nature::{Micros, SimEnv, SimEvent};
+use super::coverage::Mark;
+use super::data_dir::{CLUSTER, SimDataDir, StartRefusal};
+use super::env::{Micros, SimEnv, SimEvent};
+use super::leaders::WINDOW;
 use super::plan::RunPlan;
-use super::reigns::WINDOW;
-use super::surroundings::{Agenda, ProcessEnv, SimClock, SimConnection};
-use super::turns::{Seated, SimRole};
+use super::process_env::{Agenda, ProcessEnv, SimClock, SimConnection};
+use super::scheduler::{Seated, SimRole};
 use crate::host::checkpoints::{Checkpointer, LoadedState};
+use crate::host::connected_peers::SAYS_EVERY;
 use crate::host::lifecycle::{DueAction, Lifecycle};
-use crate::host::linked::SAYS_EVERY;
 use crate::host::mailbox::Mailbox;
 use crate::host::pending::PATIENCE;
 use crate::host::role_host::found_no_room;
@@ -214,8 +215,8 @@ impl SimServer {
         Owner { cluster: CLUSTER, quorums: self.quorums, server: self.me }
     }
 
-    /// The last slot that its learner has applied, or what stands for it where there is none; None if that is wrong or not
-    /// there.
+    /// The last slot that its learner has applied, or what stands for it where there is none; None if that is wrong or
+    /// not there.
     pub fn applied(&self) -> Option<(Slot, u64)> {
         let Some(learner) = &self.process.as_ref()?.learner else { return self.settled() };
         let learner = learner.role();
@@ -390,7 +391,8 @@ impl SimServer {
         opened.map_or(Slot(0), |(checkpoint, _)| checkpoint.mark().slot)
     }
 
-    /// The acceptor that a new process would find, and whether something of its disk is lost; None if there never was one.
+    /// The acceptor that a new process would find, and whether something of its disk is lost; None if there never was
+    /// one.
     pub fn read_disk(&self) -> Result<Option<(Acceptor, bool)>, StartRefusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
         if !identity.has_journal() {
@@ -511,7 +513,8 @@ impl SimServer {
         }
         let copy = self.folder.fork();
         for files in copy.all() {
-            // Whether there is room for another life is another matter, and a failure that was planned strikes the real disk.
+            // Whether there is room for another life is another matter, and a failure that was planned strikes the real
+            // disk.
             files.set_capacity(None);
             files.fail_read(None);
             files.fail(u64::MAX / 2, InjectedFailure::Stop);
@@ -712,8 +715,8 @@ impl SimServer {
         self.claim().is_some_and(|claim| claim.takes_part)
     }
 
-    /// What it says of itself to a peer, or has said before it died: its words may still be on the way. What is on the disk
-    /// of a process that died in the middle of its start nobody has said, and a power cut may take it away again.
+    /// What it says of itself to a peer, or has said before it died: its words may still be on the way. What is on the
+    /// disk of a process that died in the middle of its start nobody has said, and a power cut may take it away again.
     pub fn claim(&self) -> Option<Claim> {
         let Some(process) = &self.process else {
             // It may have another folder by now, and has said nothing of that.

@@ -1,11 +1,11 @@
 //! Clusters whose disks are all slow: a leader that waits for them must not be taken for one that is gone.
 
 use super::client::SimClient;
+use super::coverage::Mark;
+use super::env::{MS, Micros, SECOND};
 use super::faults::FaultSet;
-use super::marks::Mark;
-use super::nature::{MS, Micros, SECOND};
 use super::plan::RunPlan;
-use super::world::Simulation;
+use super::simulation::Simulation;
 use crate::protocol::Protocol;
 use crate::role::ServerSet;
 

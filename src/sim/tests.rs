@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 
 use super::batch::{BatchConfig, SeedBatch, run_one, shrink};
+use super::coverage::Mark;
 use super::faults::{Fault, FaultSet};
-use super::invariants::Oracle;
-use super::marks::Mark;
+use super::oracle::Oracle;
 use super::plan::RunPlan;
-use super::surroundings::SimClock;
-use super::world::{RunReport, RunVerdict};
+use super::process_env::SimClock;
+use super::simulation::{RunReport, RunVerdict};
 use crate::host::Time;
 use crate::kv::Kv;
-use crate::museum::Bug;
 use crate::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
 use crate::protocol::Protocol;
 use crate::role::{ServerId, ServerSet};
+use crate::seeded_bugs::Bug;
 use crate::trace::audit::Audit;
 use crate::trace::parse::Run;
 
@@ -53,9 +53,9 @@ fn fifty_seeds_with_all_faults_are_clean() {
     assert!(summary.slots > 1_000, "only {} slots were applied", summary.slots);
 }
 
-/// What runs came to is part of the source, so that a change which should not touch them can show that it has not. One that
-/// should writes the file anew. Damaged disks are left out: the library under the checkpoint notices some damage only in
-/// builds with assertions.
+/// What runs came to is part of the source, so that a change which should not touch them can show that it has not. One
+/// that should writes the file anew. Damaged disks are left out: the library under the checkpoint notices some damage
+/// only in builds with assertions.
 #[test]
 fn runs_are_those_that_were_recorded() {
     let damage = [Fault::BitRot, Fault::Misdirected, Fault::OddFiles];
@@ -97,7 +97,8 @@ fn each_class_of_faults_alone_is_clean_and_strikes() {
     }
 }
 
-/// A line of `tests/seeds.txt`: seed, protocol, classes of faults, the commit that it was recorded with, and what it was.
+/// A line of `tests/seeds.txt`: seed, protocol, classes of faults, the commit that it was recorded with, and what it
+/// was.
 fn recorded(line: &str) -> (u64, BatchConfig) {
     let mut words = line.split_whitespace();
     let seed = words.next().and_then(|word| word.parse().ok()).unwrap();
@@ -179,8 +180,8 @@ fn the_lines_of_several_histories_accuse_nobody() {
 /// Each bug, and how many seeds must be enough.
 #[test]
 fn bugs_that_others_have_had_are_found() {
-    // Those that need hundreds of seeds are left to the tour of the museum. (Two ballots are seldom in one batch of an acceptor,
-    // since a PREPARE goes before the ACCEPTs that wait.)
+    // Those that need hundreds of seeds are left to the tour of the museum. (Two ballots are seldom in one batch of an
+    // acceptor, since a PREPARE goes before the ACCEPTs that wait.)
     let rare = [
         Bug::NewDiskVotes,
         Bug::RereadIsDurable,
@@ -243,7 +244,7 @@ fn a_failure_says_what_was_broken() {
 #[test]
 fn the_ghost_counts_durable_votes() {
     let mut ghost = Oracle::new(Protocol::BasicPaxos, Quorums::majority(ServerSet::first(3)), Kv::default());
-    let mut marks = super::marks::Coverage::default();
+    let mut marks = super::coverage::Coverage::default();
     let ballot = |round, server| Ballot { round, server: ServerId(server) };
     let accepted = |ballot, id| {
         let command = crate::paxos::Command { id: crate::paxos::CommandId::new(0, 0, id), payload: [].into() };

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::folder::StartRefusal;
+use super::data_dir::StartRefusal;
 use super::server::SimServer;
-use super::world::Simulation;
+use super::simulation::Simulation;
 use crate::kv::Kv;
 use crate::paxos::{Slot, StateMachine};
 use crate::role::Role;

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 use super::client::{ClientStep, SimClient};
+use super::env::{MS, Micros, SECOND};
 use super::faults::FaultSet;
-use super::nature::{MS, Micros, SECOND};
 use super::network::Endpoint;
 use super::plan::RunPlan;
-use super::world::{CrashKind, Simulation};
+use super::simulation::{CrashKind, Simulation};
 use crate::host::CrashRequest;
 use crate::kv::Op;
 use crate::net::{AvailabilityVerdict, ServerStatus, Writes};
@@ -18,8 +18,8 @@ use crate::trace::{CrashCause, CrashPoint};
 
 /// After so long every server has noticed what stands against it.
 const NOTICED: Micros = 10 * SECOND;
-/// "Writes OK": one that is given at once is done within the time of one try, at a server that can see it through, and at any
-/// server within the time that a client allows for a request. "No writes": none is done within that time.
+/// "Writes OK": one that is given at once is done within the time of one try, at a server that can see it through, and
+/// at any server within the time that a client allows for a request. "No writes": none is done within that time.
 const ONE_TRY: Micros = 2 * SECOND;
 const REQUEST: Micros = 10 * SECOND;
 
@@ -155,7 +155,8 @@ fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
                 return wrong(&told, "and no write is done after so many failures");
             }
         }
-        // "At the moment": a leader without a quorum may notice it only when it is asked for something, and it is asked now.
+        // "At the moment": a leader without a quorum may notice it only when it is asked for something, and it is asked
+        // now.
         Writes::NoLeader => {
             met.no_leader += 1;
             let is_written = is_written(&mut world);

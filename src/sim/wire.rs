@@ -1,17 +1,17 @@
 //! The connections of a simulated client: frames over the links of nature.
 //!
-//! A connection is to one life of one server's process. It is made by the first frame that arrives there: until then the
-//! server may refuse it, and then nothing that was sent on it arrives. What a client is told of a reply or an end is told
-//! of its connection, not of an earlier one to the same server.
+//! A connection is to one life of one server's process. It is made by the first frame that arrives there: until then
+//! the server may refuse it, and then nothing that was sent on it arrives. What a client is told of a reply or an end
+//! is told of its connection, not of an earlier one to the same server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::folder::CLUSTER;
-use super::marks::Mark;
-use super::nature::{Piece, SimEnv};
+use super::coverage::Mark;
+use super::data_dir::CLUSTER;
+use super::env::{Piece, SimEnv};
 use super::network::Endpoint;
 use crate::client::core::RequestHandle;
 use crate::client::core::wire::{ClientObservation, ConnectionState, Wire};
@@ -103,7 +103,8 @@ impl ClientConnections {
         Some(request)
     }
 
-    /// The connection to a server ends, if this was asked on it, or anything if None. False if there is no such connection.
+    /// The connection to a server ends, if this was asked on it, or anything if None. False if there is no such
+    /// connection.
     pub(super) fn lose(&mut self, server: ServerId, number: Option<u64>, why: NoReply) -> bool {
         let line = self.lines.get_mut(&server);
         let Some(line) = line.filter(|line| number.is_none_or(|number| line.asked.contains_key(&number))) else {

@@ -1,25 +1,26 @@
 //! Whether a server takes a caller for the peer that it says it is.
 //!
-//! A peer is its data folder: what it promised is in there, and nowhere else. So each server remembers the folder of each
-//! other by a random number, its storage id, and lets no other folder in under the same server number.
+//! A peer is its data folder: what it promised is in there, and nowhere else. So each server remembers the folder of
+//! each other by a random number, its storage id, and lets no other folder in under the same server number.
 //!
-//! *A claim becomes durable only after it is proved.* A server tells its storage id to nobody but the addresses in its own
-//! cluster file, which it dials itself. Who calls and knows that id was told it there, and so sits at the peer's address.
-//! Who does not know it may be anybody: nothing is written, and the peer's address is dialled, so that the peer hears the
-//! id and can call again.
+//! *A claim becomes durable only after it is proved.* A server tells its storage id to nobody but the addresses in its
+//! own cluster file, which it dials itself. Who calls and knows that id was told it there, and so sits at the peer's
+//! address. Who does not know it may be anybody: nothing is written, and the peer's address is dialled, so that the
+//! peer hears the id and can call again.
 //!
-//! A folder that is proved is first a *candidate*. It is *bound* once its server takes part: then so many others know it
-//! that no second folder of that server will ever take part (see [`Quorums::witnesses`](crate::paxos::Quorums::witnesses)).
-//! A bound folder is never replaced. A candidate gives way to a bound folder, and never to another candidate: two empty
-//! folders of one server, both alive, could otherwise each gather enough others.
+//! A folder that is proved is first a *candidate*. It is *bound* once its server takes part: then so many others know
+//! it that no second folder of that server will ever take part (see
+//! [`Quorums::witnesses`](crate::paxos::Quorums::witnesses)). A bound folder is never replaced. A candidate gives way
+//! to a bound folder, and never to another candidate: two empty folders of one server, both alive, could otherwise each
+//! gather enough others.
 
 use thiserror::Error;
 
 use super::rules;
 use crate::role::ServerId;
 
-/// A peer's count of starts never runs further ahead of the last one known: more is a lie or a mistake, and would shut the
-/// true peer out once it is remembered.
+/// A peer's count of starts never runs further ahead of the last one known: more is a lie or a mistake, and would shut
+/// the true peer out once it is remembered.
 pub const STARTS_AHEAD_MAX: u32 = 100_000;
 
 /// What a caller says of itself.

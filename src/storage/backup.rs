@@ -8,8 +8,8 @@
 //! last block    the digest of the keys: without it the file is cut short
 //! ```
 //!
-//! It holds the keys and no sessions: what proves that a session is one's own stays with the servers, and the cluster that
-//! begins from a backup is another one, in which no write of the old one can be sent again.
+//! It holds the keys and no sessions: what proves that a session is one's own stays with the servers, and the cluster
+//! that begins from a backup is another one, in which no write of the old one can be sent again.
 
 use std::io::{self, Read, Write};
 

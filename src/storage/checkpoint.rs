@@ -1,9 +1,9 @@
 //! The checkpoint: the state of the store on disk, so that the log need not be kept for ever.
 //!
-//! It is a [redb](https://www.redb.org) database in a file of its own, on our own [`disk`](super::disk). One transaction
-//! writes what has changed, the sessions that have changed with it, and the slot and digest that belong to both: the state
-//! on disk is always that of one slot, and an applied command can neither be counted twice nor be left out. (etcd's
-//! post-mortem of its version 3.5 tells what happens when the index is written apart from the data.)
+//! It is a [redb](https://www.redb.org) database in a file of its own, on our own [`disk`](super::disk). One
+//! transaction writes what has changed, the sessions that have changed with it, and the slot and digest that belong to
+//! both: the state on disk is always that of one slot, and an applied command can neither be counted twice nor be left
+//! out. (etcd's post-mortem of its version 3.5 tells what happens when the index is written apart from the data.)
 //!
 //! ```text
 //! keys      key -> what it holds, as the codec writes it
@@ -11,14 +11,15 @@
 //! meta      "format", "owner", "slot", "digest", "history" -> a number each
 //! ```
 //!
-//! Nothing that is read is believed before all of it is: the file's own checksums are checked when it is opened, and the
-//! digest of what was read must be the one that was written. What the machine remembers of the file is forgotten before:
-//! after a sync that failed, its memory is not what is on the disk. A file that is not as it was written is put aside, and
-//! the state comes from another server.
+//! Nothing that is read is believed before all of it is: the file's own checksums are checked when it is opened, and
+//! the digest of what was read must be the one that was written. What the machine remembers of the file is forgotten
+//! before: after a sync that failed, its memory is not what is on the disk. A file that is not as it was written is put
+//! aside, and the state comes from another server.
 //!
-//! Whoever is far behind gets the state in parts of about a megabyte. They are read from the database as of one slot while
-//! newer checkpoints are written; the last [`KEPT_MAX`] such views stay open for those who come back for more. A view that
-//! a pinned peer reads from stays open beside them until the learner says that the pin has ended ([`Checkpoint::pin`]).
+//! Whoever is far behind gets the state in parts of about a megabyte. They are read from the database as of one slot
+//! while newer checkpoints are written; the last [`KEPT_MAX`] such views stay open for those who come back for more. A
+//! view that a pinned peer reads from stays open beside them until the learner says that the pin has ended
+//! ([`Checkpoint::pin`]).
 
 use std::fmt::Debug;
 use std::io;
@@ -48,7 +49,8 @@ pub const FENCED_FILE: &str = "fenced";
 pub const PART_BYTES: usize = 1 << 20;
 /// So many views of past slots stay open at most, beside those of pinned peers: one a peer.
 pub const KEPT_MAX: usize = 2;
-/// A view that nobody has asked for while so many checkpoints were written is let go: its room in the file is used again.
+/// A view that nobody has asked for while so many checkpoints were written is let go: its room in the file is used
+/// again.
 const KEPT_WRITES: u64 = 8;
 /// No more room than this, in bytes, is asked for the file's growth.
 const GROWTH_MAX_BYTES: u64 = 128 << 20;
@@ -162,9 +164,9 @@ impl Debug for SnapshotView {
 }
 
 impl<F: Files> Checkpoint<F> {
-    /// Opens the checkpoint in this folder, or makes an empty one, and reads it into `state`, which has applied nothing.
-    /// `owner` is the storage id of the server. If the file cannot be believed, the error says why, and the folder is as
-    /// before; see [`put_aside`].
+    /// Opens the checkpoint in this folder, or makes an empty one, and reads it into `state`, which has applied
+    /// nothing. `owner` is the storage id of the server. If the file cannot be believed, the error says why, and the
+    /// folder is as before; see [`put_aside`].
     pub fn open(files: F, owner: u64, part_bytes: usize, state: Kv) -> Result<(Checkpoint<F>, Kv), CheckpointError> {
         if let Some(slot) = read_if_present(&files, FENCED_FILE).map_err(refused("read"))? {
             return Err(CheckpointError::Fenced { slot: String::from_utf8_lossy(&slot).trim().to_string() });
@@ -182,8 +184,8 @@ impl<F: Files> Checkpoint<F> {
         self.mark
     }
 
-    /// How much room on the disk the next checkpoint may need, in bytes. The library doubles the file when it has no pages
-    /// left. (A file that is larger than what is asked for here consists mostly of pages that are used again.)
+    /// How much room on the disk the next checkpoint may need, in bytes. The library doubles the file when it has no
+    /// pages left. (A file that is larger than what is asked for here consists mostly of pages that are used again.)
     pub fn growth_bytes(&self) -> u64 {
         let length = self.files.open(CHECKPOINT_FILE).and_then(|file| file.length());
         length.unwrap_or_default().min(GROWTH_MAX_BYTES)
@@ -298,8 +300,8 @@ impl<F: Files> Checkpoint<F> {
         Ok(part)
     }
 
-    /// A part of the state: the one named, or the first one of the last checkpoint if that state is no longer here or none
-    /// is named. None if there is no state yet.
+    /// A part of the state: the one named, or the first one of the last checkpoint if that state is no longer here or
+    /// none is named. None if there is no state yet.
     pub fn part(&mut self, name: Option<&ChunkRequest>) -> Result<Option<SnapshotChunk>, CheckpointError> {
         let known = name.and_then(|name| self.views.iter().position(|view| view.mark.slot == name.slot));
         let (at, index, begin) = match (known, name) {
@@ -334,7 +336,8 @@ impl<F: Files> Checkpoint<F> {
         Ok(Some(SnapshotChunk { slot, digest, index, bytes: encode_part(&pieces).into(), next }))
     }
 
-    /// Opens the last checkpoint for reading, in place of the view that was asked for longest ago if there are too many.
+    /// Opens the last checkpoint for reading, in place of the view that was asked for longest ago if there are too
+    /// many.
     fn open_view(&mut self) -> Result<usize, CheckpointError> {
         let pinned = self.pinned;
         let unpinned = || self.views.iter().enumerate().filter(|(_, view)| !view.is_of(pinned));

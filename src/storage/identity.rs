@@ -1,4 +1,5 @@
-//! The file that says whose a data folder is: which server of which cluster, and what it must never forget about itself.
+//! The file that says whose a data folder is: which server of which cluster, and what it must never forget about
+//! itself.
 //!
 //! It is TOML, for people to read; its first line is a checksum of the rest, and it is replaced as a whole in one step.
 
@@ -151,8 +152,8 @@ struct IdentityFile {
     created: String,
     /// How many lives were begun on this folder.
     life: u32,
-    /// The numbers of the roles' lives up to this one are taken. They are taken a few at a time: a role can begin a life
-    /// on a disk that is full.
+    /// The numbers of the roles' lives up to this one are taken. They are taken a few at a time: a role can begin a
+    /// life on a disk that is full.
     role_life: u32,
     /// Whether there was a journal.
     journal: bool,
@@ -260,8 +261,9 @@ impl IdentityState {
 }
 
 impl<F: Files> DirIdentity<F> {
-    /// Reads the identity of the folder, or None if it has none yet. A folder whose server does not take part yet becomes one
-    /// of the servers that the cluster file lists now: it may have been started with a wrong one, and nothing is in it.
+    /// Reads the identity of the folder, or None if it has none yet. A folder whose server does not take part yet
+    /// becomes one of the servers that the cluster file lists now: it may have been started with a wrong one, and
+    /// nothing is in it.
     pub fn read(files: F, owner: Owner<'_>) -> Result<Option<DirIdentity<F>>, IdentityError> {
         let Some(identity) = DirIdentity::look(files, owner)? else { return Ok(None) };
         let (members, quorums) = (owner.members(), owner.sizes());
@@ -384,7 +386,8 @@ impl<F: Files> DirIdentity<F> {
         let put = |bytes: &[u8]| replace_with(&self.files, IDENTITY_FILE, RESERVE_FILE, bytes);
         let contents = self.change_by(&mut state, next, put)?;
         state.role_lives = first..contents.role_life;
-        // Now that the file before is gone there should be room for it. Without it the next life may have to wait for some.
+        // Now that the file before is gone there should be room for it. Without it the next life may have to wait for
+        // some.
         let _ = reserve(&self.files, RESERVE_FILE, RESERVE_BYTES);
         Ok(contents.life)
     }

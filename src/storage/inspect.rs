@@ -1,5 +1,5 @@
-//! What a data folder or a backup holds and how healthy it is, for people. Nothing is changed: the files are copied into memory, and
-//! the very code that a server starts with is run on the copy.
+//! What a data folder or a backup holds and how healthy it is, for people. Nothing is changed: the files are copied
+//! into memory, and the very code that a server starts with is run on the copy.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -8,11 +8,11 @@ use std::io::BufReader;
 use std::path::Path;
 
 use super::backup;
+use super::ballot_store::{BallotStore, ROUNDS_FILE};
 use super::checkpoint::{Checkpoint, PART_BYTES};
 use super::disk::{Files, MemoryFiles, RealFiles};
 use super::identity::{IDENTITY_FILE, describe};
 use super::journal::{Journal, JournalOptions};
-use super::rounds::{BallotStore, ROUNDS_FILE};
 use crate::kv::Kv;
 use crate::paxos::{Acceptor, ProposerRecord};
 use crate::role::Role;

@@ -7,9 +7,9 @@
 //! DIR/.restore                 is gone: a server starts
 //! ```
 //!
-//! A server does not start on `DIR/server-1` while `DIR/.restore` is there: some of the folders may have their names by then,
-//! and the others would seem to be new and empty. Whoever copies a folder out of `.restore` finds it marked as unfinished.
-//! Run again, a restore goes on if `complete` was written, and begins anew if not.
+//! A server does not start on `DIR/server-1` while `DIR/.restore` is there: some of the folders may have their names by
+//! then, and the others would seem to be new and empty. Whoever copies a folder out of `.restore` finds it marked as
+//! unfinished. Run again, a restore goes on if `complete` was written, and begins anew if not.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 
 use super::backup::BackupHeader;
 use super::checkpoint::{Checkpoint, CheckpointMeta, PART_BYTES};
-use super::disk::{RealFiles, read_if_present, replace, step};
-use super::folder::{
+use super::data_dir::{
     COMPLETE_FILE, DataDir, DataDirError, RESTORE_FOLDER, folder_name, is_of_a_restore, lock, make_folder, sync_names,
 };
+use super::disk::{RealFiles, read_if_present, replace, step};
 use super::identity::IDENTITY_FILE;
 use crate::cluster::Cluster;
 use crate::kv::{Kv, StateDelta};

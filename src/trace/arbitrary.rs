@@ -12,8 +12,8 @@ use super::field::{
     AcceptedSlots, Digest, DiskName, HistoryName, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, SlotSpan, TriedServers,
 };
 use super::line::{Line, LineId, ProcessId, Speaker, clean_label, clean_why};
-use super::text::QuotedText;
-use super::word::{
+use super::quoted::QuotedText;
+use super::values::{
     CommandName, CrashCause, CrashPoint, DecisionReason, DropCause, LearnResult, LinkEvent, OpKind, RecoveredFrom,
     RequestStatus, RestartMode, TransactionState, VoteValue,
 };

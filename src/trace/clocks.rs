@@ -7,8 +7,8 @@ use super::line::{Line, ProcessId};
 /// Threads of one process may stamp their lines a little out of order; no further than this, in seconds.
 const SLACK_SECONDS: i64 = 1;
 
-/// The first line that a process wrote after another one of its own, by a clock that had been set back meanwhile. Then what
-/// came before what cannot be told from time stamps.
+/// The first line that a process wrote after another one of its own, by a clock that had been set back meanwhile. Then
+/// what came before what cannot be told from time stamps.
 pub fn first_set_back<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Option<&'a Line> {
     let mut latest: BTreeMap<&ProcessId, i64> = BTreeMap::new();
     lines.into_iter().find(|line| {

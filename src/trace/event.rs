@@ -11,8 +11,8 @@ use super::field::{
     AcceptedSlots, Digest, DiskName, Field, FieldError, Fields, HistoryName, MaybeBallot, Millis, Nacks, Seconds,
     SlotFrom, SlotSpan, TriedServers,
 };
-use super::text::QuotedText;
-use super::word::{
+use super::quoted::QuotedText;
+use super::values::{
     CommandName, CrashCause, CrashPoint, DecisionReason, DropCause, LearnResult, LinkEvent, OpKind, RecoveredFrom,
     RequestStatus, RestartMode, TransactionState, VoteValue,
 };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::text::{QuotedText, closing_quote};
+use super::quoted::{QuotedText, closing_quote};
 use crate::paxos::{Ballot, NackedRequest, Slot};
 use crate::role::{ServerId, ServerSet};
 use crate::two_phase_commit::TransactionId;

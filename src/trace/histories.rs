@@ -1,8 +1,8 @@
-//! Which lines belong together. Servers whose data folders were begun anew write on to the same files, and what they say
-//! then is of another log: slots and ballots begin again, with other values.
+//! Which lines belong together. Servers whose data folders were begun anew write on to the same files, and what they
+//! say then is of another log: slots and ballots begin again, with other values.
 //!
-//! A server is on a new folder when its lines begin again (a life that it has had, or a number that it has had in it), or
-//! when its BOOT line names another disk or another history. If all servers of which there are lines on both sides
+//! A server is on a new folder when its lines begin again (a life that it has had, or a number that it has had in it),
+//! or when its BOOT line names another disk or another history. If all servers of which there are lines on both sides
 //! changed at the same time, what was before is one history and what is behind another one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -67,8 +67,8 @@ impl HistoryBoundary {
         lines.filter(move |(_, line)| begins < line.time && line.time < ends && !is_of_server(&line.id))
     }
 
-    /// When the new history begins: at its first server, or at a client that was there before it. Before that only the old
-    /// servers' replies can still arrive.
+    /// When the new history begins: at its first server, or at a client that was there before it. Before that only the
+    /// old servers' replies can still arrive.
     fn moment(&self, run: &Run) -> Timestamp {
         let between = self.between(run).map(|(_, line)| line);
         let replies = between.clone().filter(|line| line.re.as_ref().is_some_and(is_of_server));
@@ -77,7 +77,8 @@ impl HistoryBoundary {
         clients.min().unwrap_or(self.ends())
     }
 
-    /// A reply between the two histories of a server whose first lines on the new folder are missing: it may be of either.
+    /// A reply between the two histories of a server whose first lines on the new folder are missing: it may be of
+    /// either.
     fn doubtful_reply(&self, run: &Run) -> Option<usize> {
         let is_whole = |change: &DirChange| {
             let id = &run.line(change.first).id;
@@ -235,9 +236,9 @@ fn changes(run: &Run, server: ServerId, lines: &[usize]) -> Vec<DirChange> {
     changes
 }
 
-/// The servers whose lines may be of more than one folder without showing it: some are missing, and before or behind the gap
-/// no BOOT line tells the disk. If servers were never seen at one time, and none of their lines follow from each other's,
-/// it is all of them: they may be of different histories.
+/// The servers whose lines may be of more than one folder without showing it: some are missing, and before or behind
+/// the gap no BOOT line tells the disk. If servers were never seen at one time, and none of their lines follow from
+/// each other's, it is all of them: they may be of different histories.
 pub(super) fn perhaps_of_several_folders(run: &Run) -> ServerSet {
     let servers = in_order(run);
     if !are_of_one_time(run, &servers) {
@@ -310,8 +311,8 @@ fn follows(
     same > other
 }
 
-/// A reply of a server that had not written its first line yet, by the clocks of the two, and that follows from none of its
-/// lines: it may be of a history whose lines are gone.
+/// A reply of a server that had not written its first line yet, by the clocks of the two, and that follows from none of
+/// its lines: it may be of a history whose lines are gone.
 fn reply_of_before(run: &Run, servers: &BTreeMap<ServerId, Vec<usize>>) -> Option<usize> {
     let here = run.by_id();
     (0..run.lines.len()).find(|at| {
@@ -327,8 +328,8 @@ fn reply_of_before(run: &Run, servers: &BTreeMap<ServerId, Vec<usize>>) -> Optio
     })
 }
 
-/// Two lines of a server, one after the other: they are of different histories if, and only if, the server has changed its
-/// folder between them.
+/// Two lines of a server, one after the other: they are of different histories if, and only if, the server has changed
+/// its folder between them.
 fn overlap(
     run: &Run,
     cuts: &[HistoryBoundary],

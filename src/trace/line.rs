@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::event::{Event, EventError};
 use super::field::{FieldValue, Fields};
-use super::text::{self, QuotedText, floor_char_boundary, is_invisible};
+use super::quoted::{self, QuotedText, floor_char_boundary, is_invisible};
 use crate::role::{RoleKind, ServerId};
 
 /// The longest name of a process that is no server, in bytes.
@@ -285,7 +285,7 @@ impl Display for Line {
         write!(f, " {role:<8} {:<8}", self.event.name())?;
         if let Some(req) = &self.req {
             f.write_str(" req=")?;
-            text::write_bytes(req.as_bytes(), f)?;
+            quoted::write_bytes(req.as_bytes(), f)?;
         }
         self.event.write_fields(f)?;
         if let Some(re) = &self.re {

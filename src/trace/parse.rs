@@ -66,7 +66,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads every `*.log` file of a folder, and before it the older ones that made way for it (`*.log.1`, `*.log.2`, ...).
+    /// Reads every `*.log` file of a folder, and before it the older ones that made way for it (`*.log.1`, `*.log.2`,
+    /// ...).
     pub fn read(folder: &Path) -> Result<Run, RunError> {
         let files = log_files(folder)?;
         if files.is_empty() {
@@ -135,10 +136,11 @@ impl Run {
         by_process
     }
 
-    /// Puts lines of one process, or of one server, in the order in which they were written. Files are read in that order. If
-    /// their parts are scattered over several files, the numbers tell it, as long as they go with the times, which only grow
-    /// while a process lives. If numbers come twice, or begin again within one file, there was more than one process of that
-    /// name: then it is the order, of the files or of the times, in which they begin again less often.
+    /// Puts lines of one process, or of one server, in the order in which they were written. Files are read in that
+    /// order. If their parts are scattered over several files, the numbers tell it, as long as they go with the times,
+    /// which only grow while a process lives. If numbers come twice, or begin again within one file, there was more
+    /// than one process of that name: then it is the order, of the files or of the times, in which they begin again
+    /// less often.
     pub(super) fn put_in_order<K: Ord>(&self, lines: &mut [usize], number: impl Fn(&Line) -> K) {
         let number = |at: &usize| number(self.line(*at));
         let beginnings = |lines: &[usize]| lines.windows(2).filter(|pair| number(&pair[0]) >= number(&pair[1])).count();

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use super::audit::{Rules, rules_of};
 use super::event::Event;
-use super::exchange::{Outage, RequestSpan, exchanges, outages};
 use super::line::Speaker;
 use super::parse::Run;
-use super::word::{OpKind, RecoveredFrom, RequestStatus};
+use super::request_spans::{Outage, RequestSpan, exchanges, outages};
+use super::values::{OpKind, RecoveredFrom, RequestStatus};
 use crate::role::ServerSet;
 
 /// Whether a point is shown.

@@ -1,5 +1,5 @@
-//! Where lines end up: whole groups of them, in memory or in a file. A file can be opened again by its name, and one with a
-//! bound makes way for a new one when it is reached.
+//! Where lines end up: whole groups of them, in memory or in a file. A file can be opened again by its name, and one
+//! with a bound makes way for a new one when it is reached.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -87,7 +87,8 @@ impl Medium for File {
 /// How much is kept of the lines of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLimits {
-    /// A file that would grow beyond this is renamed to `NAME.1`, that one to `NAME.2` and so on, and a new one is begun.
+    /// A file that would grow beyond this is renamed to `NAME.1`, that one to `NAME.2` and so on, and a new one is
+    /// begun.
     pub file_bytes: u64,
     /// How many renamed files are kept.
     pub keep: u32,
@@ -165,8 +166,8 @@ impl Medium for LogFile {
     }
 }
 
-/// A file of several processes. One at a time adds a group to it, behind the last whole line: half a line is what somebody
-/// left who was killed while he wrote.
+/// A file of several processes. One at a time adds a group to it, behind the last whole line: half a line is what
+/// somebody left who was killed while he wrote.
 pub(super) struct SharedFile(File);
 
 impl SharedFile {

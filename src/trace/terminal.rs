@@ -8,8 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 
-use super::paint::painted_text;
-use super::waiting::{LineBatch, QueuedBytes};
+use super::color::painted_text;
+use super::queued_bytes::{LineBatch, QueuedBytes};
 
 /// At most so many groups of lines wait for the terminal; more are not shown.
 const QUEUE_MAX: usize = 1_024;

@@ -1,8 +1,8 @@
 //! Writes the lines of one process.
 //!
-//! A group of lines gets consecutive numbers under one lock and goes to the file in one write, so neither another thread
-//! nor a kill can come between them. What cannot be written takes no number: once the file takes lines again, one `LOST`
-//! line says how many are missing.
+//! A group of lines gets consecutive numbers under one lock and goes to the file in one write, so neither another
+//! thread nor a kill can come between them. What cannot be written takes no number: once the file takes lines again,
+//! one `LOST` line says how many are missing.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -17,9 +17,9 @@ use log::{Level, Log, Metadata, Record};
 
 use super::event::Event;
 use super::line::{Line, LineId, ProcessId, Speaker, TraceContext, clean_label, clean_why};
+use super::queued_bytes::{LineBatch, QueuedBytes};
 use super::sink::{LogFile, LogLimits, Nowhere, SharedFile, Sink};
 use super::terminal::Terminal;
-use super::waiting::{LineBatch, QueuedBytes};
 
 /// A line that has no number and no time yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::words::{
+use super::types::{
     AbortReason, CoordinatorNotification, CoordinatorRecord, CoordinatorRequest, CoordinatorTimer,
     CoordinatorTraceEvent,
 };
@@ -21,8 +21,8 @@ const ENDED_MAX: usize = 1_024;
 const ASK_AGAIN: u32 = 2;
 /// After so many ticks without all votes a transaction is aborted: 300 ms.
 const VOTES_MAX: u32 = 6;
-/// A command that is so many ticks old is not tried again: with one more try it ends within 0.8 s, before its client asks
-/// another server.
+/// A command that is so many ticks old is not tried again: with one more try it ends within 0.8 s, before its client
+/// asks another server.
 const AGE_MAX: u32 = 10;
 /// The longest pause of a command that the same transaction is in the way of, in retries: some 0.2 s.
 const PAUSE_MAX: u32 = 8;

@@ -1,7 +1,7 @@
 //! A coordinator alone: its times, its limits, and whom it tells what.
 
 use super::CoordinatorTimer::{Retry, Tick};
-use super::alone::{RoleHarness, StepResult};
+use super::role_harness::{RoleHarness, StepResult};
 use super::tests::{all, open, put};
 use super::*;
 use crate::kv::{ApplyResult, WriteResult};

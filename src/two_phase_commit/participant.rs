@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::words::{
+use super::types::{
     InDoubtTransaction, LOOK_MS, ParticipantNotification, ParticipantRecord, ParticipantRequest, ParticipantTimer,
     ParticipantTraceEvent,
 };
@@ -145,7 +145,8 @@ impl Participant {
     /// What it thinks of a transaction; None if it has done it already, so that nobody waits for its vote.
     fn consider(&mut self, transaction: TransactionId, work: &TransactionBody, out: &mut Output<Self>) -> Option<Vote> {
         if let Some(prepared) = self.prepared.get(&transaction) {
-            // Its key is locked, so it would still do the same; what its session says by now is of no interest any more.
+            // Its key is locked, so it would still do the same; what its session says by now is of no interest any
+            // more.
             return Some(match &prepared.command {
                 KvCommand::Write { op, .. } => Vote::Yes(Some(self.kv.store().foresee(op))),
                 KvCommand::Open { .. } => Vote::Yes(None),
@@ -195,8 +196,8 @@ impl Participant {
         }
     }
 
-    /// The session that a command writes for, or that has to go for it, may just be in the making here: whoever knows its
-    /// name knows that it is committed. Gives the transaction that opens it.
+    /// The session that a command writes for, or that has to go for it, may just be in the making here: whoever knows
+    /// its name knows that it is committed. Gives the transaction that opens it.
     fn still_to_be_opened(&self, command: &KvCommand, evict: Option<u64>) -> Option<TransactionId> {
         let session = match command {
             KvCommand::Write { session, .. } => Some(*session),

@@ -1,7 +1,7 @@
 //! A participant alone: what it votes, how long it waits, and what it remembers.
 
 use super::ParticipantTimer::Look;
-use super::alone::{RoleHarness, StepResult};
+use super::role_harness::{RoleHarness, StepResult};
 use super::tests::{all, open, put};
 use super::*;
 use crate::kv::{ApplyResult, Kv, ReadQuery, VersionedValue, WriteResult};

@@ -1,31 +1,31 @@
 //! The rules of two-phase commit that its roles ask by name, one line each, with the source that states it.
 //!
-//! Where a line says `museum::is(...)`, read `false`: a seeded bug that cannot be told from outside of a role stands in the
-//! rule that it breaks (see [`museum`]). (BHG is *Concurrency Control and Recovery in Database Systems*,
-//! Bernstein, Hadzilacos and Goodman 1987.)
+//! Where a line says `museum::is(...)`, read `false`: a seeded bug that cannot be told from outside of a role stands in
+//! the rule that it breaks (see [`museum`]). (BHG is *Concurrency Control and Recovery in Database Systems*, Bernstein,
+//! Hadzilacos and Goodman 1987.)
 
 use std::collections::BTreeMap;
 
 use super::{Decision, TransactionId};
-use crate::museum::{self, Bug};
 use crate::role::ServerSet;
+use crate::seeded_bugs::{self, Bug};
 
 /// A transaction is committed only with the votes of all. (BHG 7.3, AC3.)
 pub fn may_commit(yes: ServerSet, servers: ServerSet) -> bool {
-    yes == servers || (museum::is(Bug::MajorityOfVotesCommits) && yes.len() > servers.len() / 2)
+    yes == servers || (seeded_bugs::is(Bug::MajorityOfVotesCommits) && yes.len() > servers.len() / 2)
 }
 
-/// What a transaction came to here, before a vote on it: what is decided is not voted on again. (BHG 7.3, AC2: a process
-/// cannot reverse its decision.)
+/// What a transaction came to here, before a vote on it: what is decided is not voted on again. (BHG 7.3, AC2: a
+/// process cannot reverse its decision.)
 pub fn decision_before_a_vote(
     decided: &BTreeMap<TransactionId, Decision>,
     transaction: TransactionId,
 ) -> Option<Decision> {
-    decided.get(&transaction).filter(|_| !museum::is(Bug::LateRequestVotedAgain)).copied()
+    decided.get(&transaction).filter(|_| !seeded_bugs::is(Bug::LateRequestVotedAgain)).copied()
 }
 
-/// Whoever has voted yes holds the lock until it knows the decision, in all its lives. (BHG 7.4, recovery of a process that
-/// is uncertain.)
+/// Whoever has voted yes holds the lock until it knows the decision, in all its lives. (BHG 7.4, recovery of a process
+/// that is uncertain.)
 pub fn locks_outlive_a_crash() -> bool {
-    !museum::is(Bug::LocksLostInCrash)
+    !seeded_bugs::is(Bug::LocksLostInCrash)
 }

@@ -216,7 +216,8 @@ fn a_write_is_done_everywhere_with_four_messages_a_server_and_eleven_syncs() {
     );
     assert_eq!(cluster.versions("k"), [1; 5]);
     assert_eq!(cluster.sent - sent, 4 * 5, "VOTEREQ, VOTE, DECIDE and ACK");
-    // A new coordinator reserves its numbers once; then it is prepared and committed on five servers, and one commit record.
+    // A new coordinator reserves its numbers once; then it is prepared and committed on five servers, and one commit
+    // record.
     assert_eq!(records(&cluster) - before, 1 + 2 * 5 + 1);
     assert!(cluster.coordinators.iter().all(Coordinator::is_idle) && cluster.in_doubt() == 0);
 }

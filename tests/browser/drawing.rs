@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use paxos_kv::paxos::Slot;
 use paxos_kv::sim::FaultSet;
-use paxos_kv::trace::story::{LineFilter, story};
-use paxos_kv::trace::timeline::facts::PageCounts;
+use paxos_kv::trace::filter::{LineFilter, story};
+use paxos_kv::trace::timeline::counts::PageCounts;
 use serde_json::json;
 
 use super::chromium::Browser;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use paxos_kv::sim::lessons::{LESSONS, cli};
+use paxos_kv::sim::lessons::{LESSONS, lesson_command};
 use serde_json::json;
 
 use super::chromium::Browser;
@@ -12,7 +12,7 @@ fn every_lesson_opens_where_it_begins_and_leads_from_place_to_place() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     for lesson in LESSONS {
         let file = browser.folder().join("lesson.html");
-        fs::write(&file, cli::page(lesson).unwrap()).unwrap();
+        fs::write(&file, lesson_command::page(lesson).unwrap()).unwrap();
         browser.open_file(&file, "");
         assert!(browser.text("document.querySelector('#lesson').innerText").contains(lesson.title));
         let mut seen = vec![browser.text("paxosTimeline.line().id")];

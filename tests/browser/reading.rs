@@ -8,7 +8,7 @@ use paxos_kv::sim::{FaultSet, batch};
 use paxos_kv::trace::Line;
 use paxos_kv::trace::audit::Audit;
 use paxos_kv::trace::parse::Run;
-use paxos_kv::trace::timeline::facts::PageCounts;
+use paxos_kv::trace::timeline::counts::PageCounts;
 use paxos_kv::trace::timeline::{LINES_MAX, last_history, page};
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use paxos_kv::trace::audit::{Audit, AuditVerdict};
 use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::report::Report;
-use paxos_kv::trace::timeline::facts::PageCounts;
+use paxos_kv::trace::timeline::counts::PageCounts;
 
 use super::chromium::Browser;
 use super::drawing::counted;

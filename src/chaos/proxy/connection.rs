@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::frames::{FrameSplitter, StreamPiece};
-use super::weather::{DirectionFaults, LinkEffect, SharedReplayBuffer};
+use super::link_faults::{DirectionFaults, LinkEffect, SharedReplayBuffer};
 use crate::random::Random;
 
 /// So many bytes are taken at a time, and held while they wait.

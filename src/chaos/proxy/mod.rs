@@ -1,15 +1,16 @@
 //! A network of our own between real servers: each way between two of them, and from clients to each, goes through a
 //! listener here, and what befalls its bytes is decided from outside, at any time.
 //!
-//! Every server is started with a cluster file of its own, in which the others stand at the addresses of listeners here. A
-//! cluster is known by its name and a server by its number and its folder, so nobody notices.
+//! Every server is started with a cluster file of its own, in which the others stand at the addresses of listeners
+//! here. A cluster is known by its name and a server by its number and its folder, so nobody notices.
 //!
-//! A link of servers is one-way: each dials for what it says. What it says is *its* way, and what is answered on the same
-//! connection (the end of the handshake) is the way back: whoever cannot hear the other cannot be welcomed by it either.
+//! A link of servers is one-way: each dials for what it says. What it says is *its* way, and what is answered on the
+//! same connection (the end of the handshake) is the way back: whoever cannot hear the other cannot be welcomed by it
+//! either.
 
 mod connection;
 mod frames;
-mod weather;
+mod link_faults;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,8 +21,8 @@ use std::time::Duration;
 
 use connection::DirectionPump;
 pub use connection::ProxyConnection;
-pub use weather::LinkEffect;
-use weather::{DirectionFaults, SharedReplayBuffer};
+pub use link_faults::LinkEffect;
+use link_faults::{DirectionFaults, SharedReplayBuffer};
 
 use crate::random::Random;
 use crate::role::ServerId;
@@ -67,8 +68,9 @@ struct ProxyShared {
 }
 
 impl ProxyNetwork {
-    /// Listens for every way between the servers, and from clients to each. `targets` says where a server really listens, for
-    /// servers and for clients; `address` gives free addresses. Where messages may be said again they are cut out.
+    /// Listens for every way between the servers, and from clients to each. `targets` says where a server really
+    /// listens, for servers and for clients; `address` gives free addresses. Where messages may be said again they are
+    /// cut out.
     pub fn open(
         targets: &BTreeMap<ServerId, (SocketAddr, SocketAddr)>,
         seed: u64,

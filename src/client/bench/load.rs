@@ -1,7 +1,7 @@
 //! The generator: one thread drives many clients, each with so many requests under way.
 //!
-//! The thread waits for all sockets at once (epoll). A client whose socket is ready takes every reply that has come, and
-//! what it asks next goes out with one write.
+//! The thread waits for all sockets at once (epoll). A client whose socket is ready takes every reply that has come,
+//! and what it asks next goes out with one write.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -12,11 +12,11 @@ use crossbeam_channel::Sender;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use super::tally::{BenchTally, WriteGap};
+use super::summary::{BenchTally, WriteGap};
 use super::{BenchError, BenchPlan, key, put};
+use crate::client::execute::OperationResult;
 use crate::client::outcome::Try;
-use crate::client::perform::OperationResult;
-use crate::client::workload::Operation;
+use crate::client::script::Operation;
 use crate::client::{Client, RequestHandle, UNDER_WAY_MAX};
 use crate::random::Random;
 use crate::role::ServerId;

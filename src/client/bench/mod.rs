@@ -1,19 +1,20 @@
 //! `paxos-client bench`: how much a cluster does, and how long it takes over each request.
 //!
-//! A *closed loop* keeps so many requests under way for each client, and begins the next when one has ended: it measures
-//! what the cluster can do at most. An *open loop* (`--rate`) begins requests when they are due, whatever becomes of those
-//! before: it measures what a user would wait who does not wait for others. There a request's time counts from the moment
-//! when it was due, so a cluster that stands still for a second is charged for every request of that second.
+//! A *closed loop* keeps so many requests under way for each client, and begins the next when one has ended: it
+//! measures what the cluster can do at most. An *open loop* (`--rate`) begins requests when they are due, whatever
+//! becomes of those before: it measures what a user would wait who does not wait for others. There a request's time
+//! counts from the moment when it was due, so a cluster that stands still for a second is charged for every request of
+//! that second.
 //!
-//! The generator shares the machine with the servers that it measures, so it is cheap: a thread drives many connections,
-//! and reads what a socket has with one call. What it costs is part of the result, and so is what the servers cost, if
-//! they are on this machine.
+//! The generator shares the machine with the servers that it measures, so it is cheap: a thread drives many
+//! connections, and reads what a socket has with one call. What it costs is part of the result, and so is what the
+//! servers cost, if they are on this machine.
 
 mod chart;
+mod cpu_usage;
 mod load;
-mod machine;
+mod summary;
 mod sweep;
-mod tally;
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -23,22 +24,22 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 
+use super::cluster_status::ClusterStatus;
 use super::outcome::ClientError;
-use super::print::Printer;
-use super::status::ClusterStatus;
-use super::workload::Operation;
+use super::printer::Printer;
+use super::script::Operation;
 use super::{Client, ClientOptions, UNDER_WAY_MAX};
 use crate::cluster::Cluster;
 use crate::random::Random;
 use crate::role::ServerId;
 
 pub use crate::net::allow_many_sockets;
+pub use summary::BenchReport;
 pub use sweep::{SweepPlan, run as sweep};
-pub use tally::BenchReport;
 
+use cpu_usage::ServerProcesses;
 use load::{BenchClient, FailedTries, LoadThread};
-use machine::ServerProcesses;
-use tally::{BenchTally, WriteGap};
+use summary::{BenchTally, WriteGap};
 
 /// A bench has at most so many clients: a server takes 1,200 connections.
 pub const CLIENTS_MAX: u32 = 1_100;

@@ -1,7 +1,8 @@
 //! `paxos-client bench sweep`: one measurement after the other, over clients, protocols, cluster sizes and value sizes.
 //!
-//! It starts the servers itself, on free loopback ports and with data in a folder of its own, and takes both away again.
-//! What it finds goes to a CSV file, row by row, so that a sweep that is broken off leaves what it had, and to a picture.
+//! It starts the servers itself, on free loopback ports and with data in a folder of its own, and takes both away
+//! again. What it finds goes to a CSV file, row by row, so that a sweep that is broken off leaves what it had, and to a
+//! picture.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::chart::{Panel, Series, draw};
 use super::{BenchError, BenchPlan, BenchReport, run as measure};
-use crate::client::status::ClusterStatus;
+use crate::client::cluster_status::ClusterStatus;
 use crate::cluster::Cluster;
 use crate::role::ServerId;
 

@@ -1,20 +1,20 @@
 //! What a client decides, written once: the client of a real cluster and the simulated one both run this.
 //!
 //! Nothing here waits, and nothing here knows a clock, a thread or a socket. The caller brings the time, and a [`Wire`]
-//! that carries whole requests and replies. [`ClientCore`] tries each request with one server after the other until there
-//! is a result, a certain failure or no time left.
+//! that carries whole requests and replies. [`ClientCore`] tries each request with one server after the other until
+//! there is a result, a certain failure or no time left.
 //!
-//! - `drive.rs` is what happens to requests: tries, replies, connections that end, sessions that end.
-//! - `flight.rs` is one request under way, and [`outcome`] what it can come to.
+//! - `poll.rs` is what happens to requests: tries, replies, connections that end, sessions that end.
+//! - `in_flight.rs` is one request under way, and [`outcome`] what it can come to.
 //! - [`session`] numbers the writes, so that each is applied exactly once.
-//! - `peer.rs` is a connection as the core sees it, and [`wire`] what carries it.
-//! - `lines.rs` is what the client tells of all that.
+//! - `server_connection.rs` is a connection as the core sees it, and [`wire`] what carries it.
+//! - `request_trace.rs` is what the client tells of all that.
 
-mod drive;
-mod flight;
-mod lines;
+mod in_flight;
 pub mod outcome;
-mod peer;
+mod poll;
+mod request_trace;
+mod server_connection;
 pub mod session;
 #[cfg(test)]
 mod tests;
@@ -23,11 +23,11 @@ pub mod wire;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use flight::InFlight;
-pub use flight::Route;
-pub(crate) use flight::is_answer;
+use in_flight::InFlight;
+pub use in_flight::Route;
+pub(crate) use in_flight::is_answer;
 use outcome::{ClientError, Tries};
-use peer::ServerConnection;
+use server_connection::ServerConnection;
 use session::{ClientSession, Nonces};
 pub use wire::Wire;
 
@@ -120,7 +120,8 @@ struct EarlierWrite {
 }
 
 impl ClientCore {
-    /// A client that asks this server first. It connects with its first request, and opens a session with its first write.
+    /// A client that asks this server first. It connects with its first request, and opens a session with its first
+    /// write.
     pub fn new(identity: ClientIdentity, first: ServerId, nonces: Nonces, random: Random) -> ClientCore {
         ClientCore {
             identity,
@@ -213,7 +214,8 @@ impl ClientCore {
         self.ended.remove(&ticket)
     }
 
-    /// Begins a write, which must end by `deadline`. What is queued is sent with the next [`transmit`](ClientCore::transmit).
+    /// Begins a write, which must end by `deadline`. What is queued is sent with the next
+    /// [`transmit`](ClientCore::transmit).
     pub fn write(&mut self, now: Time, deadline: Time, op: Op, wire: &mut impl Wire) -> RequestHandle {
         let ticket = self.draw_ticket();
         self.unnamed.push_back(QueuedWrite { ticket, op, begun: now, deadline, before: None });

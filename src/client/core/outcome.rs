@@ -340,8 +340,8 @@ impl Tries {
     }
 
     /// Whether another try makes sense in the time that is left. A write that is cut short most likely ends without an
-    /// answer, and would become unknown, though it is certainly not applied so far. As long as no server was reached, the
-    /// tries take no time, and the one that comes back may answer at once: a little is enough.
+    /// answer, and would become unknown, though it is certainly not applied so far. As long as no server was reached,
+    /// the tries take no time, and the one that comes back may answer at once: a little is enough.
     pub(crate) fn are_worth_another(&self, left: Duration, try_timeout: Duration) -> bool {
         let none_was_reached = || self.last.iter().all(|one| one.end.was_not_reached());
         match self.asked {

@@ -1,9 +1,9 @@
 //! What a client must remember so that each of its writes is applied exactly once.
 //!
-//! A session is opened through the log, and is the slot where that happened and the nonce that opened it. Every write says
-//! both and has a number in the session, and every resend of a write says the same: whoever meets the second copy in the
-//! log answers with what the first one came to. A write goes to a second session only if it is certain that the first
-//! session has not applied it and never will.
+//! A session is opened through the log, and is the slot where that happened and the nonce that opened it. Every write
+//! says both and has a number in the session, and every resend of a write says the same: whoever meets the second copy
+//! in the log answers with what the first one came to. A write goes to a second session only if it is certain that the
+//! first session has not applied it and never will.
 
 use std::collections::BTreeSet;
 
@@ -71,8 +71,8 @@ impl ClientSession {
         }
     }
 
-    /// Names another write beside those that are still asked for; None without a session, or while the oldest of them is
-    /// so far behind that the servers would not take this one.
+    /// Names another write beside those that are still asked for; None without a session, or while the oldest of them
+    /// is so far behind that the servers would not take this one.
     pub fn begin_write(&mut self) -> Option<AssignedWrite> {
         let (session, nonce) = (self.open?, self.nonce);
         let sequence = self.last + 1;
@@ -85,8 +85,8 @@ impl ClientSession {
         Some(AssignedWrite { session, nonce, sequence, first_open })
     }
 
-    /// The client no longer asks for a write of the session with this nonce, whatever came of it: if it turns up after a
-    /// later one, it is superseded.
+    /// The client no longer asks for a write of the session with this nonce, whatever came of it: if it turns up after
+    /// a later one, it is superseded.
     pub fn end_write(&mut self, nonce: u128, sequence: u64) {
         if self.nonce == nonce {
             self.asked.remove(&sequence);

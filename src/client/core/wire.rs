@@ -102,8 +102,8 @@ pub enum NoReply {
         /// The server's.
         found: u64,
     },
-    /// The server's data were empty, and this client has known others: they were begun anew, or the server has not caught up
-    /// yet. What it answered to a read is not believed.
+    /// The server's data were empty, and this client has known others: they were begun anew, or the server has not
+    /// caught up yet. What it answered to a read is not believed.
     NoData {
         /// The name of the cluster.
         cluster: String,

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use super::command_line::Text;
 use super::fake::{Act, FakeCluster, good_reply, serves};
 use crate::client::cli::run;
-use crate::client::print::Printer;
+use crate::client::printer::Printer;
 use crate::kv::{Kv, KvCommand, Op, encode_part, without_sessions};
 use crate::net::{Reply, Request, StatePart};
 use crate::paxos::{Slot, SnapshotChunk, StateMachine, Value};

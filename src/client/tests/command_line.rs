@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::fake::{Act, Fake, FakeCluster, good, opens_and, serves};
 use crate::client::cli::run;
-use crate::client::print::Printer;
+use crate::client::printer::Printer;
 use crate::kv::{Op, WriteResult};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::{NotApplied, Slot};

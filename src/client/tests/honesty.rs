@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, serves};
-use crate::client::workload::Operation;
+use crate::client::script::Operation;
 use crate::client::{Client, ClientError, NoReply, RequestKind, Tries, Try, TryEnd, UNDER_WAY_MAX, WriteResponse};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown, frame};
 use crate::paxos::{NotApplied, Slot};

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, welcome};
-use crate::client::workload::Operation;
+use crate::client::script::Operation;
 use crate::client::{Client, ClientError, ClientOptions, OperationResult, RequestHandle, UNDER_WAY_MAX};
 use crate::cluster::Cluster;
 use crate::kv::{Op, SPAN, WriteResult};

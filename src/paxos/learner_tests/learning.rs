@@ -151,7 +151,8 @@ fn what_is_remembered_of_commands_is_told_to_whoever_waited_for_them() {
     assert_eq!(recalled, [(3, 2, 2), (3, 3, 3)]);
 }
 
-/// Server 3, for which a read has found slot 7, asks to have the log filled. Server 1's last beat was so many beats before.
+/// Server 3, for which a read has found slot 7, asks to have the log filled. Server 1's last beat was so many beats
+/// before.
 fn fill_is_asked_of(mut learner: Alone, beats: usize) -> ServerSet {
     learner.beat(1);
     learner.step(super::read(1));

@@ -97,7 +97,8 @@ type Did = Vec<Action<Learner<Numbers>>>;
 #[derive(Clone)]
 struct Alone(Learner<Numbers>);
 
-/// The learner of a server of so many: it has begun, and the read with which it starts has found that nothing is chosen.
+/// The learner of a server of so many: it has begun, and the read with which it starts has found that nothing is
+/// chosen.
 fn alone(me: u8, servers: u8) -> Alone {
     begun(learner(me, servers))
 }

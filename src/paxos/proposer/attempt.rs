@@ -1,12 +1,12 @@
 //! Phase 1 of one ballot: who has promised it, and who has refused.
 //!
-//! An attempt prepares a new ballot for all slots from the first of which it is not known that it is chosen. With a quorum
-//! of promises it goes on to [`phase2`](super::phase2); a rival or silence may end it at any time (*Paxos Made Simple*,
-//! sections 2.2 and 2.4).
+//! An attempt prepares a new ballot for all slots from the first of which it is not known that it is chosen. With a
+//! quorum of promises it goes on to [`phase2`](super::phase2); a rival or silence may end it at any time (*Paxos Made
+//! Simple*, sections 2.2 and 2.4).
 
 use std::collections::BTreeMap;
 
-use super::words::{ProposerTraceEvent, RetryReason};
+use super::types::{ProposerTraceEvent, RetryReason};
 use crate::paxos::{Ballot, Command, Slot};
 use crate::role::{ServerId, ServerSet};
 

@@ -1,8 +1,8 @@
 //! The commands that wait for their outcome at one proposer: its own clients', and at a leader those of others.
 //!
-//! [`OwnCommands`] knows of each whether something is under way for it, and whether it was ever in an ACCEPT or a FORWARD: after
-//! that whoever prepares next may be bound to it (*Paxos Made Simple*, section 2.2, P2c), and nobody may call it "not
-//! applied". [`ForwardedQueue`] is a queue, and promises its owners nothing. Neither knows of ballots.
+//! [`OwnCommands`] knows of each whether something is under way for it, and whether it was ever in an ACCEPT or a
+//! FORWARD: after that whoever prepares next may be bound to it (*Paxos Made Simple*, section 2.2, P2c), and nobody may
+//! call it "not applied". [`ForwardedQueue`] is a queue, and promises its owners nothing. Neither knows of ballots.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -14,19 +14,19 @@ const COMMANDS_MAX: usize = 1_024;
 const COMMANDS_MAX_BYTES: usize = 64 << 20;
 /// Those of others take at most so many bytes.
 const GUESTS_MAX_BYTES: usize = 16 << 20;
-/// Of its own so many at most are handed to a leader and not applied: more would only wait there, on its links and in its
-/// mailbox.
+/// Of its own so many at most are handed to a leader and not applied: more would only wait there, on its links and in
+/// its mailbox.
 const HANDED_MAX: usize = 256;
 /// They take so many bytes at most, unless a single one is larger.
 const HANDED_MAX_BYTES: usize = 4 << 20;
-/// So often the time doubles after which a command is handed over again to the same leader: on a link that has much to carry
-/// the first copy is under way still, and each other waits behind it.
+/// So often the time doubles after which a command is handed over again to the same leader: on a link that has much to
+/// carry the first copy is under way still, and each other waits behind it.
 const DOUBLINGS_MAX: u32 = 5;
 // What four followers hand over there is room for.
 const _: () = assert!(4 * HANDED_MAX_BYTES <= GUESTS_MAX_BYTES && 4 * HANDED_MAX <= COMMANDS_MAX);
 
-/// Of so many commands a proposer remembers that it has put them into an ACCEPT, whoever they belong to. If there are more
-/// that nobody has applied, it says of none any more that it is certainly not applied.
+/// Of so many commands a proposer remembers that it has put them into an ACCEPT, whoever they belong to. If there are
+/// more that nobody has applied, it says of none any more that it is certainly not applied.
 const SPOKEN_MAX: usize = 16_384;
 /// So many of those whose outcome is known are remembered too: a request that comes again late is no new one.
 const SETTLED_MAX: usize = 4_096;
@@ -63,8 +63,8 @@ pub(super) struct OwnCommands {
     idle: BTreeSet<u64>,
     bytes: usize,
     arrivals: u64,
-    /// Commands that were in an ACCEPT of this life, perhaps for somebody else or adopted, and are not applied: if a client
-    /// asks here later for one of them, it may be chosen all the same.
+    /// Commands that were in an ACCEPT of this life, perhaps for somebody else or adopted, and are not applied: if a
+    /// client asks here later for one of them, it may be chosen all the same.
     spoken: BTreeSet<CommandId>,
     /// There was no room for all of them.
     has_lost_count: bool,
@@ -170,9 +170,9 @@ impl OwnCommands {
         self.by_arrival.values_mut().for_each(|pending| (pending.handed, pending.times) = (None, 0));
     }
 
-    /// What was handed over `patience` pulses ago, and each time twice as long as the time before, may be lost, or have come
-    /// to its outcome: others have applied everything up to `known`. If it is in none of those slots, which shows when they
-    /// are `applied` here, nothing is under way for it any more.
+    /// What was handed over `patience` pulses ago, and each time twice as long as the time before, may be lost, or have
+    /// come to its outcome: others have applied everything up to `known`. If it is in none of those slots, which shows
+    /// when they are `applied` here, nothing is under way for it any more.
     pub(super) fn release_forwarded(&mut self, now: u64, patience: u64, known: Slot, applied: Slot) {
         for (arrival, pending) in &mut self.by_arrival {
             let patience = patience << pending.times.saturating_sub(1).min(DOUBLINGS_MAX);

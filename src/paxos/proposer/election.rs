@@ -1,40 +1,41 @@
 //! Who leads: heartbeats, elections, and how a leader finds out that it is none.
 //!
-//! Leadership is no part of what makes Paxos safe: two proposers that both take themselves for leaders have two ballots,
-//! and the acceptors know the higher one. It only decides who should try. So nothing here is remembered, and nothing here
-//! may be wrong in a way that matters; it should be right soon.
+//! Leadership is no part of what makes Paxos safe: two proposers that both take themselves for leaders have two
+//! ballots, and the acceptors know the higher one. It only decides who should try. So nothing here is remembered, and
+//! nothing here may be wrong in a way that matters; it should be right soon.
 //!
 //! A leader says every 30 ms that it is there, and is answered. Who has heard nothing of a leader for a random 150 to
 //! 300 ms stands for election, unless others still hear one:
 //!
 //! - *Pre-vote.* Before a candidate prepares a ballot, which would end a reign, it asks whether a majority has lost the
-//!   leader too. One server with a broken cable, or back from a partition, disturbs nobody (Ongaro, *Consensus: Bridging
-//!   Theory and Practice*, 2014, section 9.6, for Raft).
-//! - *Relay.* Who hears the leader says so to the others. A server that can talk to some servers but not to the leader then
-//!   knows that there is one. It hands nothing to that leader: a command goes one hop. A candidate that waits for promises
-//!   says the same of itself, until its time is up.
-//! - *The leader's own doubt.* A leader that is not answered by a majority for 300 ms steps down, and lets one time-out pass
-//!   before it stands; so does one that has open slots and sees nothing move for 500 ms: no page of a promise, no vote,
-//!   nothing applied. Otherwise a leader that can send and not hear would be obeyed for ever by servers that it can do
-//!   nothing for. Where rounds take long, as on slow disks, it waits for longer (`pace.rs`).
+//!   leader too. One server with a broken cable, or back from a partition, disturbs nobody (Ongaro, *Consensus:
+//!   Bridging Theory and Practice*, 2014, section 9.6, for Raft).
+//! - *Relay.* Who hears the leader says so to the others. A server that can talk to some servers but not to the leader
+//!   then knows that there is one. It hands nothing to that leader: a command goes one hop. A candidate that waits for
+//!   promises says the same of itself, until its time is up.
+//! - *The leader's own doubt.* A leader that is not answered by a majority for 300 ms steps down, and lets one time-out
+//!   pass before it stands; so does one that has open slots and sees nothing move for 500 ms: no page of a promise, no
+//!   vote, nothing applied. Otherwise a leader that can send and not hear would be obeyed for ever by servers that it
+//!   can do nothing for. Where rounds take long, as on slow disks, it waits for longer (`pace.rs`).
 //!
-//! - *A server without a proposer.* Its acceptor votes all the same, so it must not look like one that is cut off: its server
-//!   answers heartbeats and pre-votes in the proposer's place ([`in_place_of_proposer`]). Else a majority of acceptors, all
-//!   of them linked, could be left without a leader for ever.
+//! - *A server without a proposer.* Its acceptor votes all the same, so it must not look like one that is cut off: its
+//!   server answers heartbeats and pre-votes in the proposer's place ([`in_place_of_proposer`]). Else a majority of
+//!   acceptors, all of them linked, could be left without a leader for ever.
 //!
 //! With these a cluster finds a leader as long as any one server is connected to a majority, also where not everybody
-//! hears everybody (the three cases of Ng, Haridi, Carbone, *Omni-Paxos*, EuroSys 2023; see `src/sim/partitions.rs`).
+//! hears everybody (the three cases of Ng, Haridi, Carbone, *Omni-Paxos*, EuroSys 2023; see
+//! `src/sim/partial_partitions.rs`).
 //!
-//! Time is counted in *pulses*, the 30 ms of one timer. A proposer that was held up counts fewer: its own delay is not the
-//! silence of others.
+//! Time is counted in *pulses*, the 30 ms of one timer. A proposer that was held up counts fewer: its own delay is not
+//! the silence of others.
 
 //!
-//! [`Election`] is a machine of its own: it hears the messages and time-outs of this file, and answers with messages and
-//! time-outs. It has no ballot and no log. What a proposer is to do, stand, follow or step down, it returns.
+//! [`Election`] is a machine of its own: it hears the messages and time-outs of this file, and answers with messages
+//! and time-outs. It has no ballot and no log. What a proposer is to do, stand, follow or step down, it returns.
 
 use std::collections::BTreeMap;
 
-use super::words::{ProposerTimer, ProposerVocabulary, StepDownReason};
+use super::types::{ProposerTimer, ProposerVocabulary, StepDownReason};
 use crate::paxos::{Ballot, Message, Quorums};
 use crate::role::{Output, ServerId, ServerSet};
 
@@ -45,8 +46,8 @@ const UNANSWERED_PULSES: u64 = 10;
 /// A follower relays at most every so many pulses: 60 ms.
 const RELAY_PULSES: u64 = 2;
 
-/// What a server answers to this message while its proposer is down: it is there, and hears no leader. None if the message
-/// asks for no such word.
+/// What a server answers to this message while its proposer is down: it is there, and hears no leader. None if the
+/// message asks for no such word.
 pub fn in_place_of_proposer(message: &Message) -> Option<Message> {
     match *message {
         Message::Heartbeat { ballot } => Some(Message::HeartbeatAnswer { ballot }),
@@ -191,7 +192,8 @@ impl Election {
         out.arm(ProposerTimer::Election { soon: false });
     }
 
-    /// 30 ms have passed. A leader says that it is there, or hears why it should step down; it has patience for so many pulses.
+    /// 30 ms have passed. A leader says that it is there, or hears why it should step down; it has patience for so many
+    /// pulses.
     pub(super) fn pulse<R: ProposerVocabulary>(
         &mut self,
         reign: Option<LeaderPosition>,
@@ -236,8 +238,9 @@ impl Election {
         self.wait(out);
     }
 
-    /// HEARTBEAT, or a RELAY of one: somebody leads. True if it is to be followed, since no later leader is known, which a
-    /// majority has promised, and the own ballot at work is not above: then this one can do nothing, and will hear of it.
+    /// HEARTBEAT, or a RELAY of one: somebody leads. True if it is to be followed, since no later leader is known,
+    /// which a majority has promised, and the own ballot at work is not above: then this one can do nothing, and will
+    /// hear of it.
     pub(super) fn hear(&mut self, ballot: Ballot, directly: bool, at_work: Option<Ballot>) -> bool {
         if at_work.is_some_and(|ours| ours > ballot) || !self.quorums.servers().contains(ballot.server) {
             return false;

@@ -3,17 +3,18 @@
 //! A client may talk to any server. The proposer of that server owns the client's command until its outcome is applied,
 //! whoever leads meanwhile: it hands the command to the leader that it hears, again after 200 ms, 400 ms and so on, and
 //! again to the next leader. A leader proposes what it is handed and forgets it with its reign. Nothing is lost when it
-//! dies, since the owner still has the command; and nothing takes effect twice, since the state machine knows a command by
-//! its id.
+//! dies, since the owner still has the command; and nothing takes effect twice, since the state machine knows a command
+//! by its id.
 //!
-//! An owner whose learner is behind waits for it before it hands a command over again: it may be in the very slots that are
-//! missing. Otherwise each command of a server that is far behind fills five slots a second, and the server falls further
-//! behind because of them.
+//! An owner whose learner is behind waits for it before it hands a command over again: it may be in the very slots that
+//! are missing. Otherwise each command of a server that is far behind fills five slots a second, and the server falls
+//! further behind because of them.
 //!
-//! [`Forwarding`] remembers to whom commands were handed last; which of them are under way the commands know themselves.
+//! [`Forwarding`] remembers to whom commands were handed last; which of them are under way the commands know
+//! themselves.
 
 use super::commands::OwnCommands;
-use super::words::{ProposerTraceEvent, ProposerVocabulary};
+use super::types::{ProposerTraceEvent, ProposerVocabulary};
 use crate::paxos::{Ballot, Message, Slot};
 use crate::role::{Output, ServerSet};
 
@@ -64,8 +65,8 @@ impl Forwarding {
         }
     }
 
-    /// 30 ms have passed: what was handed over long ago, and is in no slot up to `known` although all of them are `applied`
-    /// here, is to be handed over again.
+    /// 30 ms have passed: what was handed over long ago, and is in no slot up to `known` although all of them are
+    /// `applied` here, is to be handed over again.
     pub(super) fn release_late(&self, commands: &mut OwnCommands, pulse: u64, known: Slot, applied: Slot) {
         commands.release_forwarded(pulse, AGAIN_PULSES, known, applied);
     }

@@ -1,11 +1,13 @@
-//! How long a round takes here: from a proposal until something of it is applied, or from PREPARE to a quorum of promises.
+//! How long a round takes here: from a proposal until something of it is applied, or from PREPARE to a quorum of
+//! promises.
 //!
-//! A disk may need a second for a sync, and a round then needs two. A leader that took this for a standstill would step down
-//! in the middle of its work, and the next one as well. So patience is measured by the rounds that there were, and is
-//! never less than that of a quick cluster.
+//! A disk may need a second for a sync, and a round then needs two. A leader that took this for a standstill would step
+//! down in the middle of its work, and the next one as well. So patience is measured by the rounds that there were, and
+//! is never less than that of a quick cluster.
 //!
-//! An answer that comes when its attempt has ended shows that attempts end too early: a page of a megabyte, or the refusal of
-//! an ACCEPT as large, takes its time on a slow link. The next attempts last as long as it took, until something is applied.
+//! An answer that comes when its attempt has ended shows that attempts end too early: a page of a megabyte, or the
+//! refusal of an ACCEPT as large, takes its time on a slow link. The next attempts last as long as it took, until
+//! something is applied.
 //!
 //! Time is counted in pulses of 30 ms. See `election.rs`.
 

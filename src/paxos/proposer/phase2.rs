@@ -2,18 +2,18 @@
 //!
 //! First what the promises bind the proposer to, with no-ops in the holes between; then commands, as many as its policy
 //! allows. Promises may still come in, page by page: each slot is proposed in as soon as a quorum has settled it, and
-//! commands wait until all are. Slots are proposed in order and without a gap, and at most a window of them are open at a time. What goes out
-//! at once goes out in one message: a *group* is all that has come while the groups before it were under way, and it never
-//! waits for more to come. (*Paxos Made Simple*, sections 2.2 and 3.)
+//! commands wait until all are. Slots are proposed in order and without a gap, and at most a window of them are open at
+//! a time. What goes out at once goes out in one message: a *group* is all that has come while the groups before it
+//! were under way, and it never waits for more to come. (*Paxos Made Simple*, sections 2.2 and 3.)
 //!
-//! [`Phase2`] has the slots of the ballot. It takes commands where they wait, and says by itself what is to be said; when
-//! the ballot is lost, or has done all that it was for, is the proposer's business.
+//! [`Phase2`] has the slots of the ballot. It takes commands where they wait, and says by itself what is to be said;
+//! when the ballot is lost, or has done all that it was for, is the proposer's business.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::attempt::Attempt;
 use super::commands::{ForwardedQueue, OwnCommands};
-use super::words::{ProposerTimer, ProposerTraceEvent, ProposerVocabulary};
+use super::types::{ProposerTimer, ProposerTraceEvent, ProposerVocabulary};
 use crate::paxos::promises::Promises;
 use crate::paxos::{Ballot, CommandId, Message, Page, Policy, Quorums, Slot, Value, rules};
 use crate::role::{Output, ServerId, ServerSet};
@@ -21,12 +21,12 @@ use crate::role::{Output, ServerId, ServerSet};
 /// At most so many slots are open at one ballot: as many as a server's clients may have under way, halved, so that two
 /// groups of them are. A learner looks twice as far ahead.
 pub const WINDOW: u64 = 512;
-/// At most so many groups of commands are under way. One alone would let the disks rest while the votes travel. But each
-/// group costs every server some wake-ups, and many small ones cost more than they gain: so the second must be as large as
-/// the first.
+/// At most so many groups of commands are under way. One alone would let the disks rest while the votes travel. But
+/// each group costs every server some wake-ups, and many small ones cost more than they gain: so the second must be as
+/// large as the first.
 const GROUPS_MAX: usize = 2;
-/// The values of the open slots take about so many bytes at most: all of them fit into an acceptor's mailbox at once, and into
-/// a link beside what else is bulk. As many are read ahead from promises.
+/// The values of the open slots take about so many bytes at most: all of them fit into an acceptor's mailbox at once,
+/// and into a link beside what else is bulk. As many are read ahead from promises.
 pub const OPEN_BYTES: usize = 4 << 20;
 /// The values of one ACCEPT take about this many bytes at most, unless a single one is larger.
 const ACCEPT_BYTES: usize = 1 << 20;
@@ -152,8 +152,8 @@ impl Phase2 {
         if self.is_settled() { Vec::new() } else { self.promises.ask(now, self.next, &self.quorums) }
     }
 
-    /// The acceptors whose promises settle this slot; None if they are no quorum. They are all that have answered for it, also
-    /// those that settle too little elsewhere to be in `quorum`: what is adopted here may be from one of them.
+    /// The acceptors whose promises settle this slot; None if they are no quorum. They are all that have answered for
+    /// it, also those that settle too little elsewhere to be in `quorum`: what is adopted here may be from one of them.
     fn settled_by(&self, slot: Slot) -> Option<ServerSet> {
         Some(self.promises.settle(slot)).filter(|acceptors| self.quorums.is_prepared(*acceptors))
     }
@@ -218,9 +218,9 @@ impl Phase2 {
         self.next = slot.next();
     }
 
-    /// All slots below this one are chosen, and are closed. A command that was in one and still waits has lost it to another,
-    /// and needs a new one. What lies below was perhaps chosen by others: a leader that comes late never fights for it. Gives the
-    /// pulse when the first of them was proposed in that was open.
+    /// All slots below this one are chosen, and are closed. A command that was in one and still waits has lost it to
+    /// another, and needs a new one. What lies below was perhaps chosen by others: a leader that comes late never
+    /// fights for it. Gives the pulse when the first of them was proposed in that was open.
     pub(super) fn close_below(&mut self, below: Slot, commands: &mut OwnCommands) -> Option<u64> {
         let mut proposed_at = None;
         while let Some(first) = self.open.first_entry().filter(|first| *first.key() < below) {
@@ -245,14 +245,15 @@ impl Phase2 {
         proposed_at
     }
 
-    /// No-ops are due in every slot up to this one that is not proposed in yet; a long way is gone in pieces, since whoever
-    /// waits asks again.
+    /// No-ops are due in every slot up to this one that is not proposed in yet; a long way is gone in pieces, since
+    /// whoever waits asks again.
     pub(super) fn fill_to(&mut self, slot: Slot) {
         self.bound_to = self.bound_to.max(slot.min(self.next.plus(self.window.slots)));
         self.look_at_promises();
     }
 
-    /// Whether the slot is behind this ballot, and nothing is proposed in it: this ballot will never do anything about it.
+    /// Whether the slot is behind this ballot, and nothing is proposed in it: this ballot will never do anything about
+    /// it.
     pub(super) fn has_passed(&self, slot: Slot) -> bool {
         slot < self.next && !self.open.contains_key(&slot)
     }
@@ -371,9 +372,9 @@ impl Phase2 {
         }
     }
 
-    /// Slots that were open when the timer was started are proposed again, at the same ballot: messages are lost. Of large
-    /// values a few at a time, and later: what is still on its way is not sent twice.
-    /// The first time comes `least` doublings late, where rounds take long.
+    /// Slots that were open when the timer was started are proposed again, at the same ballot: messages are lost. Of
+    /// large values a few at a time, and later: what is still on its way is not sent twice. The first time comes
+    /// `least` doublings late, where rounds take long.
     pub(super) fn resend<R: ProposerVocabulary>(&mut self, tries: u32, least: u32, out: &mut Output<R>) {
         let mut room = ACCEPT_BYTES;
         let late = self.open.range(..self.resend_below).map_while(|(slot, value)| {

@@ -1,7 +1,7 @@
 //! How far the log is: what a proposer knows to be chosen, from its own learner, from the peers' and from acceptors.
 //!
-//! A proposer need not propose in a slot that is chosen. Its own learner says what it has applied, an acceptor what it has
-//! forgotten, which was chosen and stands in a checkpoint ([`retention`](crate::paxos::retention)). What a peer's
+//! A proposer need not propose in a slot that is chosen. Its own learner says what it has applied, an acceptor what it
+//! has forgotten, which was chosen and stands in a checkpoint ([`retention`](crate::paxos::retention)). What a peer's
 //! learner has applied is chosen too, but the own learner gets it from there sooner than by another round of Paxos.
 
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
-//! The ballots of one proposer. No ballot is ever used twice, in any life of it: promises and votes to an old one may still
-//! arrive, and would be counted for other values (*Paxos Made Simple*, section 2.5).
+//! The ballots of one proposer. No ballot is ever used twice, in any life of it: promises and votes to an old one may
+//! still arrive, and would be counted for other values (*Paxos Made Simple*, section 2.5).
 //!
 //! So a round is spent durably before it is spoken of; [`Rounds`] spends many at a time, to write seldom.
 
-use super::words::{ProposerRecord, ProposerVocabulary};
+use super::types::{ProposerRecord, ProposerVocabulary};
 use crate::paxos::{Ballot, rules};
 use crate::role::{Output, ServerId};
 

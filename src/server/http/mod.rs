@@ -2,7 +2,7 @@
 //!
 //! - [`feed`] holds the latest lines. Roles hand theirs over without waiting; viewers take them at their own pace.
 //! - [`relay`] brings the lines of the other servers, while somebody watches.
-//! - [`request`] reads what is asked and turns down what another site's page may have sent; [`answers`] says the rest.
+//! - [`request`] reads what is asked and turns down what another site's page may have sent; [`responses`] says the rest.
 //!
 //! | asked | answered |
 //! |---|---|
@@ -14,10 +14,10 @@
 //! | `HEAD` of these | the head of the answer |
 //! | `POST /crash?role=3.acceptor`, `/restart?role=3.acceptor` | in lab mode: a role dies, or lives again |
 
-mod answers;
 mod feed;
 mod relay;
 pub(crate) mod request;
+mod responses;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::clients::ClientListener;
-use super::house::ServerContext;
+use super::client_listener::ClientListener;
+use super::context::ServerContext;
 use super::peers::tell_trouble;
 use crate::host::LabRequest;
 use crate::host::limits::{ASKERS_MAX, BROWSER_STRANGERS_MAX, RELAYS_MAX, VIEWERS_MAX};
@@ -88,7 +88,7 @@ pub fn serve(desk: ClientListener, listener: TcpListener) -> io::Result<()> {
     let busy = |stream: Arc<TcpStream>| {
         let sentence = "too many connections already; try another server\n";
         // Whoever does not take the sentence hears nothing.
-        let _ = (&*stream).write_all(answers::answer(503, "text/plain", sentence).as_bytes());
+        let _ = (&*stream).write_all(responses::answer(503, "text/plain", sentence).as_bytes());
     };
     let trouble = tell_trouble(desk.house.clone(), "no connection from a browser can be taken on");
     let window = PageWindow { desk, feed, address };
@@ -131,7 +131,7 @@ impl PageWindow {
             "/feed" if place.join(RELAYS.0, RELAYS.1) => self.feed(caller),
             "/events" | "/feed" => caller.refuse(&(503, "too many watch already; try another server".to_string())),
             "/status" => caller.say("application/json", &format!("{}\n", self.status().to_json())),
-            "/metrics" => caller.say("text/plain", &answers::metrics(&self.status(), &self.feed)),
+            "/metrics" => caller.say("text/plain", &responses::metrics(&self.status(), &self.feed)),
             "/crash" | "/restart" => match self.order(request) {
                 Ok(done) => caller.say("application/json", &done),
                 Err(refusal) => caller.refuse(&refusal),
@@ -296,9 +296,10 @@ impl HttpCaller<'_> {
         self.answer(*status, "text/plain", &format!("{sentence}\n"))
     }
 
-    /// A caller must take its whole answer within this time: one that takes it byte by byte keeps its place from others.
+    /// A caller must take its whole answer within this time: one that takes it byte by byte keeps its place from
+    /// others.
     fn answer(&self, status: u16, kind: &str, body: &str) -> io::Result<()> {
-        let answer = answers::answer(status, kind, body);
+        let answer = responses::answer(status, kind, body);
         let length = if self.wants_body { answer.len() } else { answer.len() - body.len() };
         write_before(self.stream, &answer.as_bytes()[..length], Instant::now() + TAKE)
     }
@@ -306,7 +307,7 @@ impl HttpCaller<'_> {
     /// Begins an answer without an end; false if its head is all that is wanted.
     fn begin(&self, kind: &str) -> io::Result<bool> {
         let mut stream = self.stream;
-        stream.write_all(format!("{}\r\n", answers::head(200, kind)).as_bytes())?;
+        stream.write_all(format!("{}\r\n", responses::head(200, kind)).as_bytes())?;
         Ok(self.wants_body)
     }
 }

@@ -1,4 +1,5 @@
-//! Hears the lines of the other servers, while somebody watches here: a thread a peer, which asks that server's own page.
+//! Hears the lines of the other servers, while somebody watches here: a thread a peer, which asks that server's own
+//! page.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;

@@ -1,12 +1,12 @@
 //! The same work and the same faults, once under each protocol: what each gets done, and what it leaves undecided.
 //!
-//! A *cell* is one scenario under one protocol. Its world has five servers and five clients, one at each server, which write
-//! and read a few keys without a pause; the fault strikes after two virtual seconds, and the cell is measured for eight. The
-//! seed decides which keys and values, and how long everything takes; a cell is always the same for one seed. After that
-//! all that was taken away comes back, and the observer of the simulator, who has watched all along, says whether anybody was
-//! ever inconsistent.
+//! A *cell* is one scenario under one protocol. Its world has five servers and five clients, one at each server, which
+//! write and read a few keys without a pause; the fault strikes after two virtual seconds, and the cell is measured for
+//! eight. The seed decides which keys and values, and how long everything takes; a cell is always the same for one
+//! seed. After that all that was taken away comes back, and the observer of the simulator, who has watched all along,
+//! says whether anybody was ever inconsistent.
 
-pub mod cli;
+pub mod compare_command;
 mod page;
 #[cfg(test)]
 mod tests;
@@ -14,13 +14,13 @@ mod tests;
 use std::collections::BTreeSet;
 
 use super::client::{ClientStep, SimClient};
+use super::client_history::RequestedOperation;
+use super::env::{MS, Micros, SECOND, SimEvent, TrafficCounts};
 use super::faults::{ActiveFault, FaultSet};
-use super::history::RequestedOperation;
-use super::nature::{MS, Micros, SECOND, SimEvent, TrafficCounts};
 use super::network::{Endpoint, LANE_BYTES, LinkFaults};
 use super::plan::RunPlan;
-use super::world::{CrashKind, RunVerdict, Simulation};
-use crate::host::queue::CrashRequest;
+use super::simulation::{CrashKind, RunVerdict, Simulation};
+use crate::host::mail_queue::CrashRequest;
 use crate::kv::Op;
 use crate::paxos::LeaderEvidence;
 use crate::protocol::Protocol;
@@ -333,11 +333,13 @@ impl ScenarioRun {
             longest_gap = longest_gap.max(edge.saturating_sub(before));
             before = edge;
         }
-        let is_write = |one: &&super::history::ClientRecord| matches!(one.what, RequestedOperation::Write(_));
+        let is_write = |one: &&super::client_history::ClientRecord| matches!(one.what, RequestedOperation::Write(_));
         let done = || operations.iter().filter(|one| one.has_result());
         let (in_doubt, in_doubt_for) = self.doubts();
-        let refused = operations.iter().filter(|one| one.heard == super::history::ObservedResult::Refused).count();
-        let unknown = operations.iter().filter(|one| one.heard == super::history::ObservedResult::Unknown).count();
+        let refused =
+            operations.iter().filter(|one| one.heard == super::client_history::ObservedResult::Refused).count();
+        let unknown =
+            operations.iter().filter(|one| one.heard == super::client_history::ObservedResult::Unknown).count();
         let (writes, reads) = (done().filter(is_write).count(), done().count() - done().filter(is_write).count());
         let (settled_in, verdict) = self.settle();
         ComparisonCell {
@@ -386,8 +388,8 @@ impl ScenarioRun {
     }
 }
 
-/// Whether this server's coordinator or proposer has asked for something that others have answered, and has not heard yet
-/// what comes of it.
+/// Whether this server's coordinator or proposer has asked for something that others have answered, and has not heard
+/// yet what comes of it.
 fn is_between_the_phases(world: &Simulation, server: ServerId) -> bool {
     let me = &world.servers[usize::from(server.0) - 1];
     let Some(mine) = me.process.as_ref() else { return true };
@@ -442,7 +444,7 @@ fn plan(seed: u64, protocol: Protocol) -> RunPlan {
         processor: 20..=60,
         sync: 400..=800,
         segment_bytes: 256 << 10,
-        mailbox: crate::host::queue::MAILBOX_MAX,
+        mailbox: crate::host::mail_queue::MAILBOX_MAX,
         part_bytes: crate::paxos::PAGE_BYTES,
         retention: crate::paxos::Retention::USUAL,
         sessions: crate::kv::SESSIONS_MAX,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::cli::{consistent, replay, span};
+use super::compare_command::{consistent, replay, span};
 use super::{BACK, BAR, ComparisonCell, END, Scenario};
 use crate::protocol::Protocol;
 

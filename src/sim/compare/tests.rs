@@ -70,7 +70,7 @@ fn the_page_has_a_cell_for_each_and_needs_nothing_else() {
     let html = page::page(1, &cells);
     assert_eq!(html.matches("<svg").count(), cells.len());
     for cell in &cells {
-        assert!(html.contains(&cli::replay(1, cell)));
+        assert!(html.contains(&compare_command::replay(1, cell)));
     }
     assert!(!html.contains("http://") && !html.contains("https://") && !html.contains("<script"));
 }

@@ -19,7 +19,7 @@ pub(super) const LESSON: Lesson = Lesson {
     ],
     question: "Why does the pause stay short, however often a proposer has lost?",
     answer: "A pause that grows with each loss starves the loser: the winner begins its next write while the loser still \
-             waits. See src/paxos/proposer.rs, and rule 11 in docs/rules.md.",
+             waits. See src/paxos/proposer/mod.rs, and rule 11 in docs/rules.md.",
     servers: 5,
     protocol: Protocol::BasicPaxos,
     forgets: false,

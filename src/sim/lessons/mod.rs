@@ -1,13 +1,13 @@
-//! Lessons: scenes of a minute, each about one idea, played by the real roles in virtual time. The result is the page of
-//! [`timeline`](crate::trace::timeline), with the lesson beside it.
+//! Lessons: scenes of a minute, each about one idea, played by the real roles in virtual time. The result is the page
+//! of [`timeline`](crate::trace::timeline), with the lesson beside it.
 //!
 //! A scene is a script: at a moment, or once a line has been written, something happens. Everything else happens by
 //! itself, and always alike. To add one, write a file with a [`Lesson`] and put it into [`LESSONS`].
 
 mod adopt;
 mod blocked;
-pub mod cli;
 mod duel;
+pub mod lesson_command;
 mod lost_acceptor;
 mod lost_memory;
 mod one_value;
@@ -18,12 +18,12 @@ mod tests;
 use std::collections::VecDeque;
 
 use super::client::{ClientStep, SimClient};
+use super::env::{MS, Micros, SECOND, SimEvent};
 use super::faults::{ActiveFault, FaultSet};
-use super::nature::{MS, Micros, SECOND, SimEvent};
 use super::network::{Endpoint, LANE_BYTES, LinkFaults};
 use super::plan::RunPlan;
-use super::world::Simulation;
-use crate::host::queue::CrashRequest;
+use super::simulation::Simulation;
+use crate::host::mail_queue::CrashRequest;
 use crate::kv::Op;
 use crate::protocol::Protocol;
 use crate::role::{RoleKind, ServerId, ServerSet};

@@ -19,7 +19,7 @@ pub(super) const LESSON: Lesson = Lesson {
     ],
     question: "The value is chosen before anybody knows it. At which line exactly, and who could know?",
     answer: "At the third ACCEPTED of the slot, whichever acceptor wrote it. Only the three together know; the learner that \
-             counts them finds out later. See the head of src/paxos/mod.rs, \"chosen\", and src/paxos/learner.rs.",
+             counts them finds out later. See the head of src/paxos/mod.rs, \"chosen\", and src/paxos/learner/mod.rs.",
     servers: 5,
     protocol: Protocol::BasicPaxos,
     forgets: false,

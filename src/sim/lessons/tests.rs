@@ -1,6 +1,6 @@
 //! Every scene shows what it says.
 
-use super::cli::line_of;
+use super::lesson_command::line_of;
 use super::*;
 use crate::trace::audit::{Audit, AuditVerdict, Rule};
 
@@ -20,7 +20,7 @@ fn every_lesson_has_the_lines_that_it_points_at_in_that_order() {
             before = Some(time);
         }
         assert!(run.lines.len() < 400, "{} has {} lines: nobody reads that", lesson.name, run.lines.len());
-        assert!(super::cli::page(lesson).unwrap().contains(lesson.title));
+        assert!(super::lesson_command::page(lesson).unwrap().contains(lesson.title));
     }
 }
 

@@ -189,13 +189,14 @@ impl MemoryFiles {
         std::mem::take(&mut self.state().has_failed_to_read)
     }
 
-    /// Whether anything has failed since the program was started. That there was no room is no failure: who uses a disk must
-    /// be able to live with it.
+    /// Whether anything has failed since the program was started. That there was no room is no failure: who uses a disk
+    /// must be able to live with it.
     pub fn has_failed(&self) -> bool {
         self.state().has_failed
     }
 
-    /// Whether a planned [`InjectedFailure::Stop`] has struck: then whoever uses the folder is no more, though it may not know.
+    /// Whether a planned [`InjectedFailure::Stop`] has struck: then whoever uses the folder is no more, though it may
+    /// not know.
     pub fn has_stopped(&self) -> bool {
         self.state().stopped
     }

@@ -116,8 +116,8 @@ impl Files for RealFiles {
     }
 }
 
-/// The bytes of a file of which the disk cannot read some: those are filled with what no checksum takes for data, so that
-/// they are found to be damaged, and the rest is not lost with them.
+/// The bytes of a file of which the disk cannot read some: those are filled with what no checksum takes for data, so
+/// that they are found to be damaged, and the rest is not lost with them.
 fn read_what_can_be(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let mut bytes = vec![UNREADABLE; file.metadata()?.len() as usize];
@@ -153,8 +153,8 @@ impl StableFile for RealFile {
         step()?;
         let before = self.length()?;
         if bytes > before {
-            // A hole would be a promise of room that nobody keeps. First the room, then the length: where there is only a
-            // part of the room, ext4 takes that part, and would leave a file of a length that nobody asked for.
+            // A hole would be a promise of room that nobody keeps. First the room, then the length: where there is only
+            // a part of the room, ext4 takes that part, and would leave a file of a length that nobody asked for.
             match fallocate(&self.0, FallocateFlags::KEEP_SIZE, before, bytes - before) {
                 Ok(()) | Err(Errno::OPNOTSUPP) => {}
                 Err(error) => {

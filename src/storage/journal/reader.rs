@@ -1,8 +1,8 @@
 //! From the bytes of segments back to records, or to the damage in them. Pure: it touches no file.
 //!
 //! A sector is valid, all zero (never written) or damaged; nothing else is known about it. A crash can only leave one
-//! thing behind that is not whole: the last group of the last segment, of which some sectors were written and the others
-//! are still zero. It was never acknowledged, so it is cut. Everything else that is not whole is damage.
+//! thing behind that is not whole: the last group of the last segment, of which some sectors were written and the
+//! others are still zero. It was never acknowledged, so it is cut. Everything else that is not whole is damage.
 
 use std::collections::BTreeMap;
 
@@ -397,9 +397,9 @@ impl LostSlots {
     }
 }
 
-/// What the neighbours of damaged sectors tell about the groups from `next_group` to the one that is found behind them, or
-/// to the last one of the segment. Each sector knows the slots of its own group and of the one before; a seal knows those
-/// of the last.
+/// What the neighbours of damaged sectors tell about the groups from `next_group` to the one that is found behind them,
+/// or to the last one of the segment. Each sector knows the slots of its own group and of the one before; a seal knows
+/// those of the last.
 fn lost(
     lost_sectors: &[GroupSector],
     next_group: u64,

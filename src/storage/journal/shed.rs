@@ -1,13 +1,13 @@
 //! Removing segments on a disk that has no room for another one.
 //!
-//! Usually a segment goes when the next one is begun: the header of the new one says which is the oldest that is needed. On a
-//! full disk no new one can be begun, so the header of the last segment is written again in its place. That is one sector,
-//! which a disk writes whole or not at all, and it takes no room. What was promised and forgotten stands in it, so it stands
-//! for the removed files as the header of a new segment would.
+//! Usually a segment goes when the next one is begun: the header of the new one says which is the oldest that is
+//! needed. On a full disk no new one can be begun, so the header of the last segment is written again in its place.
+//! That is one sector, which a disk writes whole or not at all, and it takes no room. What was promised and forgotten
+//! stands in it, so it stands for the removed files as the header of a new segment would.
 
 use super::record::{PromiseFloor, Record};
-use super::row::{LastSegment, SegmentSet};
 use super::sector::{Header, SegmentBase, VERSION};
+use super::segment_set::{LastSegment, SegmentSet};
 use super::{ActiveSegment, Journal, JournalError, OpenError, SegmentInfo, failed, fatal, file_name, oldest_needed};
 use crate::paxos::Slot;
 use crate::storage::disk::{Files, StableFile, remove_if_present};
@@ -43,9 +43,9 @@ impl<F: Files, R: Record> Journal<F, R> {
 }
 
 impl<R: Record> SegmentSet<R> {
-    /// The same for a journal that is being opened, whose role is bound to this, and that has no room for its new segment. All
-    /// slots below `forgotten` are in a durable checkpoint. Says below which slot all are forgotten now: segments that are
-    /// gone must not be taken for such in which nothing was accepted.
+    /// The same for a journal that is being opened, whose role is bound to this, and that has no room for its new
+    /// segment. All slots below `forgotten` are in a durable checkpoint. Says below which slot all are forgotten now:
+    /// segments that are gone must not be taken for such in which nothing was accepted.
     pub(super) fn shed_unneeded<F: Files>(
         &mut self,
         files: &F,
@@ -59,7 +59,8 @@ impl<R: Record> SegmentSet<R> {
         row.push_back(SegmentInfo { number, first_group, slots, continues });
         let then = bound.and(PromiseFloor { below: forgotten, ..PromiseFloor::NONE });
         let oldest = oldest_needed(&row, forgotten);
-        // The last segment may be the copy that an interrupted opening has made, and was durable before it had its name.
+        // The last segment may be the copy that an interrupted opening has made, and was durable before it had its
+        // name.
         let (copied, last) = self.replaced.iter().partition(|replaced| **replaced != number);
         self.replaced = last;
         let copied: Vec<u32> = copied;

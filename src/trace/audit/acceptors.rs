@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::super::event::Event;
 use super::super::field::{AcceptedSlots, MaybeBallot, OmittedSlots, SlotSpan, fingerprint};
 use super::super::line::{Line, Speaker};
-use super::super::word::RecoveredFrom;
-use super::guess::{Inference, UnloggedAccept, guess};
+use super::super::values::RecoveredFrom;
+use super::inference::{Inference, UnloggedAccept, guess};
 use super::{Rule, RunIndex};
 use crate::paxos::{Ballot, Slot};
 use crate::role::{ServerId, ServerSet};
@@ -23,8 +23,8 @@ pub(super) struct PromiseContents {
     last: Option<Slot>,
     /// What is known to be reported.
     reported: BTreeMap<Slot, Ballot>,
-    /// The report is longer than the line, and the rest was not found: of the slots behind this one the acceptor's earlier
-    /// lines tell something, but perhaps not all.
+    /// The report is longer than the line, and the rest was not found: of the slots behind this one the acceptor's
+    /// earlier lines tell something, but perhaps not all.
     known_to: Option<Slot>,
 }
 
@@ -57,8 +57,8 @@ struct AcceptorHistory {
     promised: Option<(Ballot, usize)>,
     /// The highest ballot at which it was seen to accept in each slot, and where.
     accepted: BTreeMap<Slot, (Ballot, usize)>,
-    /// It may know more: it has died since, after making durable what has no line; or it did something that is not in these
-    /// lines.
+    /// It may know more: it has died since, after making durable what has no line; or it did something that is not in
+    /// these lines.
     may_know_more: bool,
     /// It has forgotten all slots below.
     truncated_below: Slot,
@@ -118,7 +118,8 @@ impl AcceptorHistory {
                 let mut report = self.report(case, *slot, accepted, at);
                 let before = case.promises.entry((*ballot, server)).or_default();
                 if report.reported.values().any(|reported| reported == ballot) {
-                    // A value of this ballot was proposed on an earlier answer. If that is here, it is the one that counts.
+                    // A value of this ballot was proposed on an earlier answer. If that is here, it is the one that
+                    // counts.
                     if !before.is_empty() {
                         return;
                     }
@@ -159,8 +160,8 @@ impl AcceptorHistory {
         }
     }
 
-    /// A death is told by the next life; where lines are missing, the acceptor may have accepted, and forgotten, anything
-    /// meanwhile. What it promised binds it all the same.
+    /// A death is told by the next life; where lines are missing, the acceptor may have accepted, and forgotten,
+    /// anything meanwhile. What it promised binds it all the same.
     fn look_for_gap(&mut self, case: &mut RunIndex<'_>, line: &Line) {
         let (life, n) = (line.id.process.life(), line.id.n);
         let before = self.last.replace((life, n));
@@ -303,8 +304,8 @@ impl AcceptorHistory {
         }
     }
 
-    /// Finds the slots that a PROMISE line has no room for: those that the acceptor's lines show, if their fingerprint is
-    /// the one told; and with them what it may have accepted without a line, before it died.
+    /// Finds the slots that a PROMISE line has no room for: those that the acceptor's lines show, if their fingerprint
+    /// is the one told; and with them what it may have accepted without a line, before it died.
     fn find_rest(
         &mut self,
         case: &RunIndex<'_>,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::super::clocks::first_set_back;
 use super::super::event::Event;
-use super::super::exchange::{RequestSpan, exchanges};
-use super::super::text::QuotedText;
-use super::super::word::{LearnResult, OpKind, RequestStatus};
+use super::super::quoted::QuotedText;
+use super::super::request_spans::{RequestSpan, exchanges};
+use super::super::values::{LearnResult, OpKind, RequestStatus};
 use super::{Rule, RunIndex};
 use crate::paxos::Slot;
 

@@ -1,15 +1,15 @@
 //! Two-phase commit: all or nobody, by the votes of all, and each write once.
 //!
-//! A coordinator sends a decision, and a participant its vote and its acknowledgement, only after the line is in the file;
-//! so a commit whose votes have no lines is a false one. A decision may be durable without its line, if the coordinator was
-//! killed in between: then it is told again in its next life.
+//! A coordinator sends a decision, and a participant its vote and its acknowledgement, only after the line is in the
+//! file; so a commit whose votes have no lines is a false one. A decision may be durable without its line, if the
+//! coordinator was killed in between: then it is told again in its next life.
 
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::exchange::{RequestSpan, exchanges};
-use super::super::text::QuotedText;
-use super::super::word::{
+use super::super::quoted::QuotedText;
+use super::super::request_spans::{RequestSpan, exchanges};
+use super::super::values::{
     CommandName, DecisionReason, LearnResult, OpKind, RequestStatus, TransactionState, VoteValue,
 };
 use super::{CommitCounts, Rule, RunIndex};

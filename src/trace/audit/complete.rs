@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::event::Event;
 use super::super::line::{Line, Speaker};
 use super::super::parse::Run;
-use super::super::word::{RecoveredFrom, RestartMode};
+use super::super::values::{RecoveredFrom, RestartMode};
 use super::{Rule, RunIndex};
 use crate::protocol::Protocol;
 use crate::role::{ServerId, ServerSet};
@@ -134,8 +134,8 @@ fn find_gaps(case: &mut RunIndex<'_>) -> ServerSet {
     gaps
 }
 
-/// A line is on its file before a word of it travels: one that another line names was there. Gives the servers whose lines
-/// are gone.
+/// A line is on its file before a word of it travels: one that another line names was there. Gives the servers whose
+/// lines are gone.
 fn find_named(case: &mut RunIndex<'_>) -> ServerSet {
     let here = case.run.by_id();
     let mut gone: BTreeMap<ServerId, Vec<usize>> = BTreeMap::new();

@@ -23,8 +23,8 @@ fn simulated(seed: u64, protocol: Protocol, allowed: FaultSet) -> GapFiles {
     run_one(seed, setting, true).lines.iter().map(|(name, text)| (name.clone(), lines(text))).collect()
 }
 
-/// So many runs of one history whose lines prove them. (A server that lost its disk has a new folder, and its lines prove
-/// nothing.)
+/// So many runs of one history whose lines prove them. (A server that lost its disk has a new folder, and its lines
+/// prove nothing.)
 fn proved(protocol: Protocol, count: usize) -> impl Iterator<Item = (u64, GapFiles)> {
     let allowed = FaultSet::all().without(Fault::BegunAnew);
     let runs = (1..).map(move |seed| (seed, simulated(seed, protocol, allowed)));

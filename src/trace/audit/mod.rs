@@ -1,24 +1,25 @@
 //! Proves a run again, from its lines and nothing else: no server's word is taken for anything that a line of another
 //! process, or an earlier line of its own, can show to be false.
 //!
-//! A rule looks at *claims* (a CHOSEN says that a majority has accepted) and at the *evidence* for them (the ACCEPTED lines
-//! of those acceptors). A message leaves a server only after its line is in the file, so evidence that is missing means
-//! that the claim is false; unless lines of that server may be missing too, and then nothing is proved either way ([`known`]).
-//! An acceptance may be durable without a line, if the acceptor was killed in between: it can turn up in a later PROMISE.
+//! A rule looks at *claims* (a CHOSEN says that a majority has accepted) and at the *evidence* for them (the ACCEPTED
+//! lines of those acceptors). A message leaves a server only after its line is in the file, so evidence that is missing
+//! means that the claim is false; unless lines of that server may be missing too, and then nothing is proved either way
+//! ([`known_lines`]). An acceptance may be durable without a line, if the acceptor was killed in between: it can turn up in a
+//! later PROMISE.
 //!
-//! So a rule is called broken on exact evidence only: lines that contradict each other whatever stood between them, or a line
-//! that is certainly not there. Take lines away from a run that kept the rules, any lines, and the audit may no longer prove
-//! it, but it never accuses it.
+//! So a rule is called broken on exact evidence only: lines that contradict each other whatever stood between them, or
+//! a line that is certainly not there. Take lines away from a run that kept the rules, any lines, and the audit may no
+//! longer prove it, but it never accuses it.
 
 mod acceptors;
-mod case;
 mod clients;
 mod commits;
 mod complete;
 #[cfg(test)]
 mod gap_tests;
-mod guess;
-mod known;
+mod index;
+mod inference;
+mod known_lines;
 mod learners;
 mod proposals;
 #[cfg(test)]
@@ -31,9 +32,9 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use super::histories::{Histories, RunHistory, perhaps_of_several_folders};
 use super::parse::Run;
-use case::RunIndex;
 pub(crate) use complete::shows_all_requests;
 pub(super) use complete::{Rules, rules_of};
+use index::RunIndex;
 
 /// What a run must keep. Each is a check of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

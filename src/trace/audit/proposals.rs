@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::event::Event;
 use super::super::field::SlotFrom;
 use super::acceptors::{PromiseContents, SlotReport};
-use super::case::LoggedValue;
+use super::index::LoggedValue;
 use super::{Rule, RunIndex};
 use crate::paxos::{Ballot, Slot};
 use crate::role::ServerSet;
@@ -58,8 +58,8 @@ fn check_one_value(case: &mut RunIndex<'_>) {
     }
 }
 
-/// A proposer proposes what a majority's promises bind it to: in each slot the value of the highest ballot reported, and
-/// a value of its own only where a whole quorum has accepted nothing.
+/// A proposer proposes what a majority's promises bind it to: in each slot the value of the highest ballot reported,
+/// and a value of its own only where a whole quorum has accepted nothing.
 fn check_bound(case: &mut RunIndex<'_>, at: usize) {
     let Event::Accept { slot, ballot, adopted, quorum, .. } = case.run.line(at).event else { return };
     check_from(case, slot, ballot, at);
@@ -96,8 +96,8 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
         SlotReport { .. } => PromiseFit::No,
     };
     let no_more = quorum.iter().map(|server| PromiseFit::of_one(reports(server), slot, no_more)).min();
-    // A report that is higher binds, whatever else was answered. But what was adopted an acceptor may have reported in an
-    // answer that is missing, once its disk was mended.
+    // A report that is higher binds, whatever else was answered. But what was adopted an acceptor may have reported in
+    // an answer that is missing, once its disk was mended.
     let that = quorum.iter().map(|server| match PromiseFit::of_one(reports(server), slot, that) {
         PromiseFit::No if open.contains(server) => PromiseFit::Perhaps,
         fit => fit,
@@ -144,8 +144,8 @@ enum PromiseFit {
 }
 
 impl PromiseFit {
-    /// An acceptor that was asked twice has answered twice: one of its answers must fit. (One that was asked about later
-    /// slots only says nothing against it: that the proposal is not below them is checked apart.)
+    /// An acceptor that was asked twice has answered twice: one of its answers must fit. (One that was asked about
+    /// later slots only says nothing against it: that the proposal is not below them is checked apart.)
     fn of_one(reports: &[PromiseContents], slot: Slot, fit: impl Fn(SlotReport) -> PromiseFit) -> PromiseFit {
         reports.iter().map(|report| report.says(slot).map_or(PromiseFit::Yes, &fit)).max().unwrap_or(PromiseFit::No)
     }
@@ -210,8 +210,8 @@ fn check_chosen(case: &mut RunIndex<'_>) {
     check_every_majority(case);
 }
 
-/// The vote that made the majority says what its line says. An acceptor that tells others another ballot than it has written
-/// down mostly accepts at that one too, a moment later, and then every line that is looked for is there.
+/// The vote that made the majority says what its line says. An acceptor that tells others another ballot than it has
+/// written down mostly accepts at that one too, a moment later, and then every line that is looked for is there.
 fn check_last_vote(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
     let vote = case.run.line(at).re.as_ref().and_then(|re| case.known.line(re));
     if let Some(vote) = vote

@@ -5,9 +5,9 @@ use super::*;
 use crate::paxos::Slot;
 use crate::trace::field::fingerprint;
 
-/// Two clients at two servers. c1's write of red is accepted by one acceptor only; c2's proposer finds it there, finishes
-/// it, and puts its own behind. An acceptor dies and comes back in between, a server is stopped and comes back.
-/// Who speaks stands first (`s1,s2` speak the same); ALL are all five servers.
+/// Two clients at two servers. c1's write of red is accepted by one acceptor only; c2's proposer finds it there,
+/// finishes it, and puts its own behind. An acceptor dies and comes back in between, a server is stopped and comes
+/// back. Who speaks stands first (`s1,s2` speak the same); ALL are all five servers.
 const HONEST: &str = "\
 ALL server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=1 applied=0 promised=none accepted=0 disk=00aa
 c1 client REQUEST req=c1-1 op=OPEN to=s1
@@ -235,8 +235,8 @@ fn rest(all: &str) -> String {
     format!("+{}#{sum:016x}", count - 1)
 }
 
-/// Twelve slots that s1 got accepted while nobody showed the steps; then all start again and show them. s5 finishes slot 9,
-/// which is behind those that a PROMISE line has room for.
+/// Twelve slots that s1 got accepted while nobody showed the steps; then all start again and show them. s5 finishes
+/// slot 9, which is behind those that a PROMISE line has room for.
 fn steps_off_then_on(adopted: &str) -> String {
     let slots: Vec<String> = (1..=12).map(|slot| format!("{slot}@1.1")).collect();
     let accepted = format!("{},{}", slots[..8].join(","), rest(&slots.join(" ")).replace("+11#", "+4#"));
@@ -287,7 +287,8 @@ fn lines_that_a_full_disk_took_accuse_nobody() {
 
 #[test]
 fn what_a_process_wrote_last_may_be_missing_unless_it_has_heard_of_later() {
-    // s4 is killed, or its log was cut: nobody knows whether it voted. STOP, or a line that follows from a later one, tells.
+    // s4 is killed, or its log was cut: nobody knows whether it voted. STOP, or a line that follows from a later one,
+    // tells.
     let no_vote = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
     breaks(&no_vote, Rule::Majority, "s4 did not accept it");
     let no_end = no_vote.replace("s1,s2,s3@2,s4,s5 server STOP", "s1,s2,s3@2,s5 server STOP");

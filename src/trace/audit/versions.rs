@@ -1,12 +1,12 @@
-//! Replies held against each other, where the log is not in the lines: what each says of a slot and a key's version must
-//! be of one log.
+//! Replies held against each other, where the log is not in the lines: what each says of a slot and a key's version
+//! must be of one log.
 
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::exchange::exchanges;
-use super::super::text::QuotedText;
-use super::super::word::{OpKind, RequestStatus};
+use super::super::quoted::QuotedText;
+use super::super::request_spans::exchanges;
+use super::super::values::{OpKind, RequestStatus};
 use super::{Rule, RunIndex};
 use crate::paxos::Slot;
 

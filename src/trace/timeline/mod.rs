@@ -1,22 +1,22 @@
 //! The picture of a run: one page, complete in itself, that draws the lines and lets people step through them.
 //!
 //! The page holds the lines as they were written and reads them itself, as it must when it watches a run live; what it
-//! needs besides is what the audit says of them. [`facts`] counts the same things in Rust that the page draws: the tests
-//! hold the two against each other.
+//! needs besides is what the audit says of them. [`facts`] counts the same things in Rust that the page draws: the
+//! tests hold the two against each other.
 //!
 //! Whatever a client put into a key travels as data: packed, then as text of the page, never as markup.
 
-pub mod cli;
-pub mod facts;
+pub mod counts;
 mod page;
 #[cfg(test)]
 mod tests;
+pub mod timeline_command;
 
 use std::collections::HashSet;
 
 use serde::Serialize;
 
-use facts::PageCounts;
+use counts::PageCounts;
 
 use super::audit::{Audit, AuditVerdict};
 use super::histories::Histories;

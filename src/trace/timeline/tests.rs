@@ -1,6 +1,6 @@
 //! The page as text, and what is chosen for it. What a browser makes of it is tested in one.
 
-use super::facts::{PageCounts, messages};
+use super::counts::{PageCounts, messages};
 use super::*;
 use crate::trace::audit::Audit;
 

@@ -243,7 +243,8 @@ fn a_crash_while_segments_go_loses_nothing_that_is_needed() {
     }
 }
 
-/// What a dead process wrote can be read before it is durable: the next one must not remove what only that calls unneeded.
+/// What a dead process wrote can be read before it is durable: the next one must not remove what only that calls
+/// unneeded.
 #[test]
 fn a_second_crash_while_segments_go_loses_nothing_that_is_needed_either() {
     for (first, second) in (0..12).flat_map(|first| (0..12).map(move |second| (first, second))) {

@@ -1,0 +1,165 @@
+//! What this machine and this user can do beyond killing processes, found out by doing it once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use super::fault::Capability;
+use super::volume::Volume;
+
+/// Shuts file systems down, for as long as it is told names of them: 0x8004587d is `_IOR('X', 125, u32)`, which ext4,
+/// XFS and others know as "shut down"; 2 is "without writing the journal": what was not synced is gone. A language that
+/// makes the call without `unsafe` does it for us.
+const CUTTER: &str = "\
+import fcntl, os, struct, sys
+for line in sys.stdin:
+    done = []
+    for path in line.rstrip('\\n').split('\\t'):
+        try:
+            folder = os.open(path, os.O_RDONLY)
+            fcntl.ioctl(folder, 0x8004587d, struct.pack('I', 2))
+            os.close(folder)
+        except OSError as error:
+            done.append(str(error))
+    print(' '.join(done), flush=True)
+";
+
+/// What can be done here, and what is missing for the rest.
+pub struct Capabilities {
+    missing: BTreeMap<Capability, String>,
+    cutter: Option<LinkCutter>,
+}
+
+struct LinkCutter {
+    child: Child,
+    asks: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Capabilities {
+    /// Tries each thing once, in this folder.
+    pub fn find(folder: &Path) -> Capabilities {
+        let mut tools = Capabilities { missing: BTreeMap::new(), cutter: None };
+        if let Err(why) = tools.try_mounts(folder) {
+            let needs = [Capability::Mounts, Capability::PowerCuts, Capability::Freezing];
+            for need in needs {
+                tools.missing.entry(need).or_insert(why.clone());
+            }
+        }
+        if let Err(why) = try_tracing() {
+            tools.missing.insert(Capability::Tracing, why);
+        }
+        tools
+    }
+
+    /// Nothing but processes.
+    pub fn none() -> Capabilities {
+        let needs = [Capability::Mounts, Capability::PowerCuts, Capability::Freezing, Capability::Tracing];
+        Capabilities { missing: needs.map(|need| (need, "not asked for".to_string())).into(), cutter: None }
+    }
+
+    /// Whether it can be done.
+    pub fn can(&self, need: Capability) -> bool {
+        !self.missing.contains_key(&need)
+    }
+
+    /// A sentence for each thing that cannot be done here.
+    pub fn missing(&self) -> impl Iterator<Item = String> + '_ {
+        self.missing.iter().map(|(need, why)| {
+            let what = match need {
+                Capability::Mounts => "disks of their own (full, read-only)",
+                Capability::PowerCuts => "power cuts and disks that fail",
+                Capability::Freezing => "disks that hang",
+                Capability::Tracing => "syncs that fail or are slow",
+            };
+            format!("skipped: {what}: {why}")
+        })
+    }
+
+    fn try_mounts(&mut self, folder: &Path) -> Result<(), String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("only root may mount a file system".to_string());
+        }
+        let place = folder.join("probe");
+        let mut ground = Volume::with_disk(&place, 1)?;
+        match LinkCutter::start() {
+            Ok(cutter) => self.cutter = Some(cutter),
+            Err(why) => drop(self.missing.insert(Capability::PowerCuts, why)),
+        }
+        if let Err(why) = ground.freeze().and_then(|()| ground.thaw()) {
+            self.missing.insert(Capability::Freezing, why);
+        }
+        let unsynced = ground.path().join("unsynced");
+        fs::write(&unsynced, "gone").map_err(|error| error.to_string())?;
+        if self.cutter.is_some() {
+            let cut = self.cut(&[&ground.path()]).and_then(|()| ground.mount_again());
+            let lost =
+                cut.and_then(|()| if unsynced.exists() { Err("unsynced data survives".to_string()) } else { Ok(()) });
+            if let Err(why) = lost {
+                self.missing.insert(Capability::PowerCuts, format!("the shutdown of ext4 does not do it here: {why}"));
+            }
+        }
+        drop(ground);
+        let _ = fs::remove_dir_all(&place);
+        Ok(())
+    }
+
+    /// Cuts the power of the file systems mounted here: nothing that was not synced is left, and nothing is written
+    /// more.
+    pub fn cut(&mut self, mounts: &[&Path]) -> Result<(), String> {
+        self.cutter.as_mut().ok_or("nothing here can cut the power")?.cut(mounts)
+    }
+}
+
+impl LinkCutter {
+    fn start() -> Result<LinkCutter, String> {
+        let mut command = Command::new("python3");
+        command.args(["-u", "-c", CUTTER]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|error| format!("python3 is missing: {error}"))?;
+        let (Some(asks), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("python3 has no input or output".to_string());
+        };
+        Ok(LinkCutter { child, asks, answers: BufReader::new(answers) })
+    }
+
+    fn cut(&mut self, mounts: &[&Path]) -> Result<(), String> {
+        let names: Vec<String> = mounts.iter().map(|path| path.display().to_string()).collect();
+        let mut answer = String::new();
+        let asked = writeln!(self.asks, "{}", names.join("\t")).and_then(|()| self.answers.read_line(&mut answer));
+        asked.map_err(|error| format!("python3 does not answer: {error}"))?;
+        match answer.trim_end() {
+            "" if answer.ends_with('\n') => Ok(()),
+            why => Err(format!("the file system does not shut down: {why}")),
+        }
+    }
+}
+
+impl Drop for LinkCutter {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn try_tracing() -> Result<(), String> {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1"]);
+    let done = command.arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    match done {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err("strace may not trace here".to_string()),
+        Err(error) => Err(format!("strace is missing: {error}")),
+    }
+}
+
+/// Runs a programme that needs no conversation; what it says against it is the error.
+pub fn command(words: &[&str]) -> Result<(), String> {
+    let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{} is missing: {error}", words[0]))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
+}

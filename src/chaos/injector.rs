@@ -1,0 +1,578 @@
+//! Who strikes: begins each fault, and ends it so that the cluster can be whole again.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::capabilities::Capabilities;
+use super::corruption::damage;
+use super::fault::ChaosFault;
+use super::plan::SERVERS;
+use super::test_cluster::ChaosCluster;
+use super::verify::RoundFailure;
+use super::volume;
+use crate::net::{Caller, Hello, frame, greeting, preamble};
+use crate::random::Random;
+use crate::role::{ServerId, ServerSet};
+
+/// A server that is given little time gets it in slices of so long.
+const SLICE: Duration = Duration::from_millis(60);
+/// So many strangers call at a time.
+const STRANGERS: u64 = 40;
+/// A server with damaged files is given so long to say whether it starts, and one that must end, to end.
+const SAYS_WITHIN: Duration = Duration::from_secs(3);
+
+/// What was done, as far as it was.
+#[derive(Clone, Debug, Default)]
+pub struct FaultCounts {
+    /// Strikes, by kind.
+    pub strikes: BTreeMap<&'static str, u64>,
+    /// Processes that were killed, those without power included.
+    pub kills: u64,
+    /// Disks whose power was cut.
+    pub power_cuts: u64,
+    /// What servers did about it, where they had a choice.
+    pub met: BTreeMap<&'static str, u64>,
+    /// What was not done, and why not.
+    pub skipped: BTreeMap<String, u64>,
+}
+
+/// Strikes a cluster.
+pub struct FaultInjector<'a> {
+    stage: &'a mut ChaosCluster,
+    tools: &'a mut Capabilities,
+    random: Random,
+    active: BTreeMap<usize, RunningFault>,
+    /// Servers whose files were damaged: another one is damaged only when all of these are well.
+    wounded: ServerSet,
+    begun: Instant,
+    /// What was done.
+    pub done: FaultCounts,
+    story: String,
+}
+
+/// A strike that has begun.
+struct RunningFault {
+    fault: ChaosFault,
+    servers: ServerSet,
+    rest: UndoStep,
+}
+
+/// What must be undone.
+enum UndoStep {
+    Nothing,
+    Starving(Arc<AtomicBool>, JoinHandle<()>),
+    /// Where the folder is as it was before its files were damaged, and how long the server's file of lines was: a
+    /// start that is refused may have written to both, and no other server has heard of it.
+    Whole(PathBuf, u64),
+    /// Where the server's own folder is meanwhile.
+    Folder(PathBuf),
+    /// Their connections end with this.
+    Strangers(Vec<TcpStream>),
+}
+
+impl<'a> FaultInjector<'a> {
+    /// Nothing is struck yet.
+    pub fn new(stage: &'a mut ChaosCluster, tools: &'a mut Capabilities, seed: u64) -> FaultInjector<'a> {
+        let (active, done) = (BTreeMap::new(), FaultCounts::default());
+        let (random, begun) = (Random::new(seed, 1), Instant::now());
+        FaultInjector { stage, tools, random, active, wounded: ServerSet::NONE, begun, done, story: String::new() }
+    }
+
+    /// The cluster.
+    pub fn stage(&mut self) -> &mut ChaosCluster {
+        self.stage
+    }
+
+    /// What was done when, for people.
+    pub fn story(&self) -> &str {
+        &self.story
+    }
+
+    fn tell(&mut self, what: &str) {
+        let now = jiff::Timestamp::now();
+        let at = self.begun.elapsed().as_secs_f64();
+        // Writing to a string does not fail.
+        let _ = writeln!(self.story, "{now:.6} {at:7.3} s  {what}");
+    }
+
+    fn meet(&mut self, what: &'static str) {
+        self.tell(what);
+        *self.done.met.entry(what).or_default() += 1;
+    }
+
+    fn skip(&mut self, fault: &ChaosFault, why: &str) {
+        self.tell(&format!("skipped: {fault}: {why}"));
+        *self.done.skipped.entry(format!("{}: {why}", fault.kind())).or_default() += 1;
+    }
+
+    /// Begins a strike.
+    pub fn begin(&mut self, strike: usize, fault: &ChaosFault) -> Result<(), RoundFailure> {
+        if let Some(need) = fault.needs()
+            && !self.tools.can(need)
+        {
+            self.skip(fault, "not possible here");
+            return Ok(());
+        }
+        let servers = match fault {
+            ChaosFault::KillLeader | ChaosFault::PauseLeader => [self.leader(strike)].into_iter().collect(),
+            other => other.servers(),
+        };
+        let is_of_all = servers.len() > 2;
+        for server in servers.iter() {
+            match self.stage.seat(server).engaged {
+                Some(other) if is_of_all => self.end(other)?,
+                Some(_) => {
+                    self.skip(fault, "the server is under another strike");
+                    return Ok(());
+                }
+                None => {}
+            }
+        }
+        if matches!(fault, ChaosFault::Damage(..)) && !self.are_well(self.wounded) {
+            self.skip(fault, "another server has not repaired its files yet");
+            return Ok(());
+        }
+        self.tell(&format!(
+            "{fault}{}",
+            if servers == fault.servers() { String::new() } else { format!(": {servers}") }
+        ));
+        servers.iter().for_each(|server| self.stage.seat(server).engaged = Some(strike));
+        self.active.insert(strike, RunningFault { fault: fault.clone(), servers, rest: UndoStep::Nothing });
+        match self.strike(strike, fault, servers)? {
+            Some(rest) => {
+                *self.done.strikes.entry(fault.kind()).or_default() += 1;
+                if let Some(active) = self.active.get_mut(&strike) {
+                    active.rest = rest;
+                }
+            }
+            None => self.skip(fault, "not possible at that moment"),
+        }
+        Ok(())
+    }
+
+    /// Strikes; None if that was not possible as things are.
+    fn strike(
+        &mut self,
+        strike: usize,
+        fault: &ChaosFault,
+        servers: ServerSet,
+    ) -> Result<Option<UndoStep>, RoundFailure> {
+        match fault {
+            ChaosFault::Kill(_) | ChaosFault::KillLeader => self.kill(servers),
+            ChaosFault::Stumble(server, after) => {
+                for after in after {
+                    self.kill(servers);
+                    self.start(*server)?;
+                    std::thread::sleep(*after);
+                }
+                self.kill(servers);
+            }
+            ChaosFault::Stop(server) => self.stage.seat(*server).stop().map_err(RoundFailure::Stuck)?,
+            ChaosFault::Pause(_) | ChaosFault::PauseLeader => {
+                servers.iter().for_each(|server| self.stage.seat(server).signal(Signal::STOP));
+            }
+            ChaosFault::Starve(server, percent) => {
+                let Some(pid) = self.stage.seat(*server).pid() else { return Ok(None) };
+                let (flag, thread) = starve(pid, *percent);
+                return Ok(Some(UndoStep::Starving(flag, thread)));
+            }
+            ChaosFault::FewFiles(server, more) => {
+                self.stage.seat(*server).limit_files(Some(*more)).map_err(RoundFailure::Unplayed)?;
+            }
+            ChaosFault::PowerCut(_) => self.cut(servers)?,
+            ChaosFault::DeadDisk(server) => {
+                self.stage.seat(*server).may_end = true;
+                let path = self.stage.seat(*server).ground.path();
+                self.tools.cut(&[&path]).map_err(RoundFailure::Unplayed)?;
+            }
+            ChaosFault::FailSync(server, nth) => {
+                self.stage.seat(*server).may_end = true;
+                self.stage.seat(*server).trace(&format!("error=EIO:when={nth}")).map_err(RoundFailure::Unplayed)?;
+            }
+            ChaosFault::SlowSync(server, by) => {
+                let how = format!("delay_enter={}", by.as_micros());
+                self.stage.seat(*server).trace(&how).map_err(RoundFailure::Unplayed)?;
+            }
+            ChaosFault::Freeze(server) => self.stage.seat(*server).ground.freeze().map_err(RoundFailure::Unplayed)?,
+            ChaosFault::FullDisk(server, is_killed) => {
+                self.stage.seat(*server).ground.fill().map_err(RoundFailure::Unplayed)?;
+                if *is_killed {
+                    self.kill(servers);
+                    self.start(*server)?;
+                }
+            }
+            ChaosFault::ReadOnly(server) => return self.start_read_only(*server),
+            ChaosFault::Damage(server, part) => {
+                self.kill(servers);
+                let data = self.stage.seat(*server).data();
+                let whole = data.with_extension("whole");
+                let unplayed = |error| RoundFailure::Unplayed(format!("cannot damage files: {error}"));
+                volume::copy(&data, &whole).map_err(unplayed)?;
+                let lines = whole_lines(&self.lines_of(*server)).map_err(unplayed)?;
+                let wounds = damage(&data, *part, &mut self.random).map_err(unplayed)?;
+                self.start(*server)?;
+                self.stage.seat(*server).may_end = true;
+                self.wounded.insert(*server);
+                self.await_answer(*server);
+                if wounds.is_empty() {
+                    let _ = fs::remove_dir_all(&whole);
+                    return Ok(None);
+                }
+                return Ok(Some(UndoStep::Whole(whole, lines)));
+            }
+            ChaosFault::Wipe(server) => {
+                self.kill(servers);
+                let kept = self.put_aside(*server)?;
+                self.start_impostor(*server, strike)?;
+                return Ok(Some(UndoStep::Folder(kept)));
+            }
+            ChaosFault::RollBack(server) => return self.roll_back(*server, strike),
+            ChaosFault::Strangers(server) => {
+                let streams = strangers(self.stage, *server, &mut self.random);
+                return Ok(Some(UndoStep::Strangers(streams)));
+            }
+            ChaosFault::Net(ways, effect) => {
+                if let Some(net) = &self.stage.net {
+                    net.begin(strike, &ways.all(), *effect);
+                }
+            }
+        }
+        Ok(Some(UndoStep::Nothing))
+    }
+
+    /// Ends a strike, and what it did.
+    pub fn end(&mut self, strike: usize) -> Result<(), RoundFailure> {
+        let Some(RunningFault { fault, servers, rest }) = self.active.remove(&strike) else { return Ok(()) };
+        self.tell(&format!("end of: {fault}"));
+        let undone = self.undo(strike, &fault, servers, rest);
+        servers.iter().for_each(|server| self.stage.seat(server).engaged = None);
+        undone
+    }
+
+    fn undo(
+        &mut self,
+        strike: usize,
+        fault: &ChaosFault,
+        servers: ServerSet,
+        rest: UndoStep,
+    ) -> Result<(), RoundFailure> {
+        match (fault, rest) {
+            (ChaosFault::Pause(_) | ChaosFault::PauseLeader, _) => {
+                servers.iter().for_each(|server| self.stage.seat(server).signal(Signal::CONT));
+            }
+            (_, UndoStep::Starving(flag, thread)) => {
+                flag.store(true, Ordering::Relaxed);
+                let _ = thread.join();
+            }
+            (ChaosFault::FewFiles(server, _), _) => {
+                self.stage.seat(*server).limit_files(None).map_err(RoundFailure::Unplayed)?
+            }
+            (ChaosFault::DeadDisk(server), _) => {
+                self.await_good_end(*server)?;
+                self.stage.seat(*server).ground.mount_again().map_err(RoundFailure::Unplayed)?;
+            }
+            (ChaosFault::FailSync(server, _), _) => self.await_good_end(*server)?,
+            (ChaosFault::SlowSync(server, _), _) => self.stage.seat(*server).untrace(),
+            (ChaosFault::Freeze(server), _) => {
+                self.stage.seat(*server).ground.thaw().map_err(RoundFailure::Unplayed)?
+            }
+            (ChaosFault::FullDisk(server, _), _) => {
+                self.stage.seat(*server).ground.empty().map_err(RoundFailure::Unplayed)?
+            }
+            (ChaosFault::ReadOnly(server), _) => {
+                self.kill(servers);
+                self.stage.seat(*server).ground.set_read_only(false).map_err(RoundFailure::Unplayed)?;
+            }
+            (ChaosFault::Damage(server, _), UndoStep::Whole(whole, lines)) => {
+                let seat = self.stage.seat(*server);
+                if let Some(status) = seat.ended() {
+                    // It must say why, and not fall over.
+                    if status.code() != Some(1) {
+                        let why = format!("server {} met damaged files and ended with {status}", server.0);
+                        return Err(RoundFailure::Broken(why));
+                    }
+                    let file = self.lines_of(*server);
+                    let text = fs::read(&file).unwrap_or_default();
+                    if text[text.len().min(lines as usize)..].windows(6).any(|word| word == b" BOOT ") {
+                        // It has spoken since: what it said must not be taken back.
+                        let why = format!("server {} started with damaged files and ended later", server.0);
+                        return Err(RoundFailure::Broken(why));
+                    }
+                    self.put_back(*server, &whole)?;
+                    // Its lives are counted in the folder: lines of the same one would look like those of another
+                    // history.
+                    let file = fs::OpenOptions::new().write(true).open(&file);
+                    let cut = file.and_then(|file| file.set_len(lines));
+                    cut.map_err(|error| RoundFailure::Unplayed(format!("cannot take lines back: {error}")))?;
+                    self.meet("refused to start with damaged files, and got the right bytes back");
+                } else {
+                    let _ = fs::remove_dir_all(&whole);
+                    self.meet("started with damaged files, and repaired them");
+                }
+                self.stage.seat(*server).may_end = false;
+            }
+            (ChaosFault::Wipe(server) | ChaosFault::RollBack(server), UndoStep::Folder(kept)) => {
+                self.judge_impostor(*server, fault)?;
+                self.kill(servers);
+                self.put_back(*server, &kept)?;
+            }
+            (_, UndoStep::Strangers(streams)) => drop(streams),
+            (ChaosFault::Net(ways, _), _) => {
+                if let Some(net) = &self.stage.net {
+                    net.end(strike, &ways.all());
+                }
+            }
+            _ => {}
+        }
+        for server in servers.iter() {
+            self.start(server)?;
+        }
+        Ok(())
+    }
+
+    /// Ends all strikes.
+    pub fn end_all(&mut self) -> Result<(), RoundFailure> {
+        while let Some(strike) = self.active.keys().next().copied() {
+            self.end(strike)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, server: ServerId) -> Result<(), RoundFailure> {
+        self.stage.seat(server).start().map_err(RoundFailure::Unplayed)
+    }
+
+    /// Kills servers, all before any of them is waited for.
+    fn kill(&mut self, servers: ServerSet) {
+        for server in servers.iter() {
+            self.done.kills += u64::from(self.stage.seat(server).kill());
+        }
+        servers.iter().for_each(|server| self.stage.seat(server).bury());
+    }
+
+    fn cut(&mut self, servers: ServerSet) -> Result<(), RoundFailure> {
+        let paths: Vec<PathBuf> = servers.iter().map(|server| self.stage.seat(server).ground.path()).collect();
+        let paths: Vec<_> = paths.iter().map(PathBuf::as_path).collect();
+        // A disk without power says EIO, and whoever hears of it may end before it is killed.
+        servers.iter().for_each(|server| self.stage.seat(server).may_end = true);
+        self.tools.cut(&paths).map_err(RoundFailure::Unplayed)?;
+        self.kill(servers);
+        self.done.power_cuts += servers.len() as u64;
+        for server in servers.iter() {
+            self.stage.seat(server).ground.mount_again().map_err(RoundFailure::Unplayed)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever leads, or somebody else if nobody knows.
+    fn leader(&self, strike: usize) -> ServerId {
+        self.stage.survey().leading().unwrap_or(ServerId((strike % usize::from(SERVERS)) as u8 + 1))
+    }
+
+    fn are_well(&self, servers: ServerSet) -> bool {
+        servers.iter().all(|server| self.stage.status(server).is_some_and(|status| status.damaged == 0))
+    }
+
+    /// Waits until a server answers or ends.
+    fn await_answer(&mut self, server: ServerId) {
+        let deadline = Instant::now() + SAYS_WITHIN;
+        while Instant::now() < deadline {
+            let seat = self.stage.seat(server);
+            if seat.await_end(Duration::from_millis(50)).is_some() || self.stage.status(server).is_some() {
+                return;
+            }
+        }
+    }
+
+    /// A server whose disk has failed must end by itself, and well. One that has had nothing to write does not know.
+    fn await_good_end(&mut self, server: ServerId) -> Result<(), RoundFailure> {
+        let seat = self.stage.seat(server);
+        match seat.await_end(SAYS_WITHIN) {
+            Some(status) if status.code() == Some(1) => self.meet("ended by itself when its disk failed"),
+            Some(status) => {
+                let why = format!("server {} met a disk that fails and ended with {status}", server.0);
+                return Err(RoundFailure::Broken(why));
+            }
+            None => {
+                self.meet("had nothing to write when its disk failed");
+                self.kill([server].into_iter().collect());
+            }
+        }
+        Ok(())
+    }
+
+    fn start_read_only(&mut self, server: ServerId) -> Result<Option<UndoStep>, RoundFailure> {
+        self.kill([server].into_iter().collect());
+        let seat = self.stage.seat(server);
+        seat.ground.set_read_only(true).map_err(RoundFailure::Unplayed)?;
+        seat.start().map_err(RoundFailure::Unplayed)?;
+        seat.may_end = true;
+        match seat.await_end(SAYS_WITHIN) {
+            Some(status) if status.code() == Some(1) => Ok(Some(UndoStep::Nothing)),
+            Some(status) => {
+                let why = format!("server {} was started on a read-only disk and ended with {status}", server.0);
+                Err(RoundFailure::Broken(why))
+            }
+            None => Err(RoundFailure::Broken(format!("server {} works on a disk that is read-only", server.0))),
+        }
+    }
+
+    /// Moves the folder of a server away.
+    fn put_aside(&mut self, server: ServerId) -> Result<PathBuf, RoundFailure> {
+        let data = self.stage.seat(server).data();
+        let kept = data.with_extension("kept");
+        volume::move_durably(&data, &kept)
+            .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data folder: {error}")))?;
+        Ok(kept)
+    }
+
+    fn put_back(&mut self, server: ServerId, kept: &Path) -> Result<(), RoundFailure> {
+        let data = self.stage.seat(server).data();
+        let moved = match fs::remove_dir_all(&data) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => volume::move_durably(kept, &data),
+        };
+        moved.map_err(|error| RoundFailure::Unplayed(format!("cannot bring a data folder back: {error}")))
+    }
+
+    fn lines_of(&self, server: ServerId) -> PathBuf {
+        self.stage.folder.join(format!("server-{}.log", server.0))
+    }
+
+    /// Starts what has the number of a server, and not its memory.
+    fn start_impostor(&mut self, server: ServerId, strike: usize) -> Result<(), RoundFailure> {
+        let lines = self.stage.folder.join(format!("impostor-{}-{strike}", server.0));
+        let seat = self.stage.seat(server);
+        seat.start_into(&lines).map_err(RoundFailure::Unplayed)?;
+        seat.may_end = true;
+        Ok(())
+    }
+
+    /// The folder is copied, lives on, and is then replaced by the copy. Only if the others have met it meanwhile can
+    /// they know better.
+    fn roll_back(&mut self, server: ServerId, strike: usize) -> Result<Option<UndoStep>, RoundFailure> {
+        let one: ServerSet = [server].into_iter().collect();
+        self.kill(one);
+        let data = self.stage.seat(server).data();
+        let old = data.with_extension("old");
+        volume::copy(&data, &old)
+            .map_err(|error| RoundFailure::Unplayed(format!("cannot copy a data folder: {error}")))?;
+        self.start(server)?;
+        let deadline = Instant::now() + SAYS_WITHIN;
+        let others = usize::from(SERVERS) - 1;
+        let has_met_all =
+            |stage: &ChaosCluster| stage.status(server).is_some_and(|status| status.linked.len() == others);
+        while !has_met_all(self.stage) {
+            if Instant::now() >= deadline {
+                let _ = fs::remove_dir_all(&old);
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.kill(one);
+        let kept = self.put_aside(server)?;
+        volume::move_durably(&old, &data)
+            .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data folder: {error}")))?;
+        self.start_impostor(server, strike)?;
+        Ok(Some(UndoStep::Folder(kept)))
+    }
+
+    fn judge_impostor(&mut self, server: ServerId, fault: &ChaosFault) -> Result<(), RoundFailure> {
+        let Some(status) = self.stage.status(server) else { return Ok(()) };
+        let is_believed = match fault {
+            ChaosFault::Wipe(_) => status.newcomer.is_none(),
+            _ => !status.linked.is_empty(),
+        };
+        if is_believed {
+            let what = format!("after \"{fault}\" the others believe it: it is connected to {}", status.linked);
+            return Err(RoundFailure::Broken(what));
+        }
+        Ok(())
+    }
+}
+
+/// What somebody says who claims to be another server: nobody may remember a word of it.
+fn lie(stage: &ChaosCluster, to: ServerId, random: &mut Random) -> Hello {
+    let others = stage.direct.servers().without(ServerSet::only(to));
+    let name = random.within(0..=others.len() as u64 - 1) as usize;
+    let who = Caller::Peer {
+        server: others.iter().nth(name).unwrap_or(to),
+        storage: random.next(),
+        life: u32::MAX - random.within(0..=1_000_000) as u32,
+        boot: random.next(),
+        takes_part: random.within(0..=1) == 0,
+        knows: (random.within(0..=1) == 0).then(|| random.next()),
+    };
+    Hello { cluster: stage.direct.name.clone(), to, members: stage.direct.servers(), who }
+}
+
+/// Calls both doors of a server, and says nothing, noise, half of what a friend would say, or a lie.
+fn strangers(stage: &ChaosCluster, server: ServerId, random: &mut Random) -> Vec<TcpStream> {
+    let Some(member) = stage.direct.member(server) else { return Vec::new() };
+    let mut streams = Vec::new();
+    for number in 0..STRANGERS {
+        let address = if number % 2 == 0 { member.peer } else { member.client };
+        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) else { continue };
+        let noise: Vec<u8> = (0..random.within(0..=600)).map(|_| random.next() as u8).collect();
+        let said = match random.within(0..=4) {
+            0 => Vec::new(),
+            1 => noise,
+            2 => greeting(&lie(stage, server, random)),
+            // The right first words, and then a length that lies, or half a frame.
+            3 => [&preamble()[..], &u32::MAX.to_le_bytes(), &noise].concat(),
+            _ => [&preamble()[..], &frame(&vec![0u8; 40])[..20]].concat(),
+        };
+        // Whoever is hung up on has said enough.
+        let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
+        let _ = stream.write_all(&said);
+        streams.push(stream);
+    }
+    streams
+}
+
+/// Stops and continues a process, so that it runs for so much of a hundred parts of the time.
+fn starve(pid: Pid, percent: u64) -> (Arc<AtomicBool>, JoinHandle<()>) {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let flag = is_over.clone();
+    let thread = std::thread::spawn(move || {
+        while !flag.load(Ordering::Relaxed) {
+            let _ = kill_process(pid, Signal::STOP);
+            std::thread::sleep(SLICE.mul_f64(1.0 - percent as f64 / 100.0));
+            let _ = kill_process(pid, Signal::CONT);
+            std::thread::sleep(SLICE.mul_f64(percent as f64 / 100.0));
+        }
+    });
+    (is_over, thread)
+}
+
+/// What cannot be done without something is not planned to be done with it.
+/// How long the whole lines of a file are: one that a kill has torn is not among them.
+fn whole_lines(file: &Path) -> std::io::Result<u64> {
+    let text = fs::read(file)?;
+    Ok(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end as u64 + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fault::Capability;
+    use super::*;
+
+    #[test]
+    fn only_disks_and_tracing_need_more_than_a_user_has() {
+        let server = ServerId(1);
+        assert_eq!(ChaosFault::Kill(ServerSet::first(5)).needs(), None);
+        assert_eq!(ChaosFault::PowerCut(ServerSet::first(5)).needs(), Some(Capability::PowerCuts));
+        assert_eq!(ChaosFault::SlowSync(server, SLICE).needs(), Some(Capability::Tracing));
+        assert_eq!(ChaosFault::Wipe(server).needs(), None);
+    }
+}

@@ -1,0 +1,259 @@
+//! What a bench counts, and how it is told.
+
+use std::fmt::{self, Display, Formatter};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::BenchPlan;
+use super::cpu_usage::ProcessUsage;
+use crate::client::outcome::ClientError;
+use crate::role::ServerId;
+
+/// A longer latency than two hours counts as that.
+const LATENCY_MAX_US: u64 = 2 * 60 * 60 * 1_000_000;
+
+/// What requests came to, and how long they took.
+#[derive(Clone, Debug)]
+pub struct BenchTally {
+    /// In microseconds, to three digits. Requests without a result are not in it.
+    latencies: Histogram<u64>,
+    /// Certainly not applied, or refused.
+    pub errors: u64,
+    /// Nobody knows.
+    pub unknown: u64,
+    /// Tries that a server was too busy for, whatever became of their request.
+    pub busy: u64,
+    /// Requests of an open loop that were due and could not be begun.
+    pub not_begun: u64,
+    /// How long it was counted.
+    pub took: Duration,
+}
+
+impl Default for BenchTally {
+    fn default() -> BenchTally {
+        let latencies = Histogram::new_with_max(LATENCY_MAX_US, 3);
+        // These bounds are always valid.
+        let latencies = latencies.unwrap_or_else(|error| unreachable!("{error}"));
+        BenchTally { latencies, errors: 0, unknown: 0, busy: 0, not_begun: 0, took: Duration::ZERO }
+    }
+}
+
+impl BenchTally {
+    /// A request has ended, so long after it began, or was due.
+    pub(super) fn count<T>(&mut self, end: &Result<T, ClientError>, took: Duration) {
+        match end {
+            Ok(_) => self.latencies.saturating_record((took.as_micros() as u64).max(1)),
+            Err(ClientError::Unknown(_)) => self.unknown += 1,
+            Err(_) => self.errors += 1,
+        }
+    }
+
+    /// Those of another thread, or of another second.
+    pub(super) fn add(&mut self, other: &BenchTally) {
+        // Both were made alike.
+        self.latencies.add(&other.latencies).unwrap_or_else(|error| unreachable!("{error}"));
+        self.errors += other.errors;
+        self.unknown += other.unknown;
+        self.busy += other.busy;
+        self.not_begun += other.not_begun;
+        self.took = self.took.max(other.took);
+    }
+
+    pub(super) fn finish(&mut self, began: Instant, ends: Instant) {
+        self.took = ends - began;
+    }
+
+    /// How many requests had a result.
+    pub fn done(&self) -> u64 {
+        self.latencies.len()
+    }
+
+    /// Requests with a result a second.
+    pub fn per_second(&self) -> f64 {
+        self.done() as f64 / self.took.as_secs_f64().max(1e-9)
+    }
+
+    /// This share of the requests took at most so long, in microseconds; 0 if none had a result.
+    pub fn quantile_us(&self, share: f64) -> u64 {
+        if self.latencies.is_empty() { 0 } else { self.latencies.value_at_quantile(share) }
+    }
+
+    /// The longest, in microseconds.
+    pub fn max_us(&self) -> u64 {
+        self.latencies.max()
+    }
+
+    /// The line of a second.
+    pub(super) fn line(&self, second: u32) -> String {
+        let (p50, p99) = (shown(self.quantile_us(0.5)), shown(self.quantile_us(0.99)));
+        let mut line = format!("{second:>4} s  {:>9} ops/s  p50 {p50:>9}  p99 {p99:>9}", grouped(self.per_second()));
+        for (count, what) in [(self.errors, "errors"), (self.unknown, "unknown"), (self.busy, "busy")] {
+            if count > 0 {
+                line += &format!("  {count} {what}");
+            }
+        }
+        line
+    }
+}
+
+/// The longest time without an acknowledged write.
+#[derive(Debug)]
+pub(super) struct WriteGap {
+    began: Instant,
+    /// When the last one came, in microseconds since then.
+    last: AtomicU64,
+    longest: AtomicU64,
+}
+
+impl WriteGap {
+    pub(super) fn new(began: Instant) -> WriteGap {
+        WriteGap { began, last: AtomicU64::new(0), longest: AtomicU64::new(0) }
+    }
+
+    /// A write was acknowledged.
+    pub(super) fn acknowledged(&self, now: Instant) {
+        let at = now.saturating_duration_since(self.began).as_micros() as u64;
+        let last = self.last.fetch_max(at, Ordering::Relaxed);
+        self.longest.fetch_max(at.saturating_sub(last), Ordering::Relaxed);
+    }
+
+    /// The longest, up to the end of the bench; None if there was no write.
+    pub(super) fn longest(&self, ends: Instant) -> Option<Duration> {
+        let last = self.last.load(Ordering::Relaxed);
+        let rest = (ends.saturating_duration_since(self.began).as_micros() as u64).saturating_sub(last);
+        (last > 0).then(|| Duration::from_micros(rest.max(self.longest.load(Ordering::Relaxed))))
+    }
+}
+
+/// What a bench has found.
+#[derive(Clone, Debug)]
+pub struct BenchReport {
+    pub(super) plan: BenchPlan,
+    /// All that was counted.
+    pub tally: BenchTally,
+    pub(super) used: ProcessUsage,
+    /// What an acknowledged write survives.
+    pub durability: String,
+    /// How the servers agree.
+    pub protocol: String,
+    /// How many servers the cluster has.
+    pub servers: usize,
+    pub(super) at: Vec<ServerId>,
+    pub(super) longest_gap: Option<Duration>,
+}
+
+impl BenchReport {
+    /// Microseconds of CPU of all servers together, a request; None if they are on other machines.
+    pub fn server_cpu_us_per_op(&self) -> Option<f64> {
+        self.used.servers.map(|(cpu, _)| self.per_op(cpu))
+    }
+
+    /// How much memory the largest server has, in MiB; None if they are on other machines.
+    pub fn server_rss_mb(&self) -> Option<f64> {
+        self.used.servers.map(|(_, bytes)| bytes as f64 / f64::from(1 << 20))
+    }
+
+    /// Microseconds of CPU of the generator, a request.
+    pub fn generator_cpu_us_per_op(&self) -> f64 {
+        self.per_op(self.used.own_cpu)
+    }
+
+    fn per_op(&self, seconds: f64) -> f64 {
+        seconds * 1e6 / self.tally.done().max(1) as f64
+    }
+
+    /// One JSON object.
+    pub fn json(&self) -> String {
+        let tally = &self.tally;
+        let mut json = format!(
+            "{{\"ops_per_s\":{:.1},\"p50_us\":{},\"p90_us\":{},\"p99_us\":{},\"p999_us\":{},\"max_us\":{},\
+             \"errors\":{},\"unknown\":{},\"busy\":{},\"durability\":\"{}\",\"protocol\":\"{}\",\"servers\":{}",
+            tally.per_second(),
+            tally.quantile_us(0.5),
+            tally.quantile_us(0.9),
+            tally.quantile_us(0.99),
+            tally.quantile_us(0.999),
+            tally.max_us(),
+            tally.errors,
+            tally.unknown,
+            tally.busy,
+            self.durability.escape_default(),
+            self.protocol.escape_default(),
+            self.servers,
+        );
+        if let Some((cpu, memory)) = self.server_cpu_us_per_op().zip(self.server_rss_mb()) {
+            json += &format!(",\"server_cpu_us_per_op\":{cpu:.1},\"server_rss_mb\":{memory:.1}");
+        }
+        json + "}"
+    }
+}
+
+impl Display for BenchReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (plan, tally) = (&self.plan, &self.tally);
+        let host = if self.used.servers.is_some() { "this machine" } else { "other machines" };
+        let at: Vec<String> = self.at.iter().map(ToString::to_string).collect();
+        let loop_of = match plan.rate {
+            None => "closed loop".to_string(),
+            Some(rate) => format!("open loop of {rate} a second, timed from when each was due"),
+        };
+        writeln!(f)?;
+        writeln!(f, "{}, {}, {} servers on {host}", self.protocol, self.durability, self.servers)?;
+        writeln!(
+            f,
+            "{} clients x {} under way at {}, {loop_of}; {} % reads, values of {} bytes, {} keys",
+            plan.clients,
+            plan.pipeline,
+            at.join(","),
+            plan.reads,
+            plan.value_size,
+            plan.keys,
+        )?;
+        let (done, per_second) = (tally.done(), grouped(tally.per_second()));
+        writeln!(f, "throughput  {per_second} ops/s ({done} in {:.1} s)", tally.took.as_secs_f64())?;
+        write!(f, "latency    ")?;
+        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
+            write!(f, " {name} {} ", shown(tally.quantile_us(share)))?;
+        }
+        writeln!(f, " max {}", shown(tally.max_us()))?;
+        writeln!(f, "failures    {} errors, {} unknown, {} busy", tally.errors, tally.unknown, tally.busy)?;
+        if tally.not_begun > 0 {
+            writeln!(f, "            {} requests were due and never begun: the rate is too high", tally.not_begun)?;
+        }
+        if let Some(gap) = self.longest_gap {
+            writeln!(f, "longest     {} without an acknowledged write", shown(gap.as_micros() as u64))?;
+        }
+        if let Some((cpu, memory)) = self.server_cpu_us_per_op().zip(self.server_rss_mb()) {
+            writeln!(f, "servers     {cpu:.1} us of CPU a request, all together; the largest has {memory:.1} MiB")?;
+        }
+        write!(f, "generator   {:.1} us of CPU a request", self.generator_cpu_us_per_op())
+    }
+}
+
+/// Microseconds for people.
+fn shown(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..1_000_000 => format!("{:.2} ms", us as f64 / 1e3),
+        _ => format!("{:.2} s", us as f64 / 1e6),
+    }
+}
+
+/// A whole number with commas between its thousands.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+#[path = "summary_tests.rs"]
+mod tests;

@@ -1,0 +1,395 @@
+//! The client: asks a server, and if that brings nothing the next, until there is a result, a certain failure or no
+//! time.
+//!
+//! Requests may be under way side by side: [`Client::submit`] begins one and [`Client::wait`] brings its result. The
+//! methods that wait at once, such as [`Client::put`], are these two in a row. A client has no thread of its own: its
+//! requests make progress while one of its methods runs. What it decides is in [`ClientCore`]; here are the clock, the
+//! sockets, and the waiting.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::connection::Connection;
+use super::core::outcome::{ClientError, GetResponse, Try, WriteResponse};
+use super::core::{ClientCore, ClientIdentity, Finished, RequestHandle, Route, UNDER_WAY_MAX, check_limits};
+use super::execute::{CompletedOperation, OperationResult};
+use super::script::Operation;
+use super::tcp::TcpWire;
+use crate::cluster::Cluster;
+use crate::host::Time;
+use crate::kv::Op;
+use crate::net::{Reply, Request, ServerStatus, StatePart};
+use crate::paxos::{ChunkRequest, Slot};
+use crate::random::Random;
+use crate::role::{RoleKind, ServerId, ServerSet};
+use crate::trace::Trace;
+
+/// How a client works.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// The servers.
+    pub cluster: Cluster,
+    /// Its name, as in `c1`: for people, in labels such as `c1-5`.
+    pub name: String,
+    /// The server to ask first; any if None.
+    pub first_server: Option<ServerId>,
+    /// How long a whole request may take, all tries together.
+    pub timeout: Duration,
+    /// How long one server is waited for before the next is asked.
+    pub try_timeout: Duration,
+    /// Where its lines go.
+    pub trace: Trace,
+}
+
+impl ClientOptions {
+    /// The usual ones: 10 s a request, 1 s a try, no lines.
+    pub fn new(cluster: Cluster, name: impl Into<String>) -> ClientOptions {
+        ClientOptions {
+            cluster,
+            name: name.into(),
+            first_server: None,
+            timeout: Duration::from_secs(10),
+            try_timeout: Duration::from_secs(1),
+            trace: Trace::disabled(),
+        }
+    }
+}
+
+/// A client of the store.
+///
+/// Writes that are under way side by side are applied in any order: whoever wants one after the other waits in between.
+pub struct Client {
+    core: ClientCore,
+    wire: TcpWire,
+    /// When its clock began.
+    epoch: Instant,
+    /// How long a whole request may take.
+    timeout: Duration,
+    /// Once it is set, requests end.
+    stop: Option<Arc<AtomicBool>>,
+}
+
+impl Client {
+    /// A client of this cluster. It connects with its first request, and opens a session with its first write.
+    pub fn connect(options: ClientOptions) -> Result<Client, ClientError> {
+        let ClientOptions { cluster, name, first_server, timeout, try_timeout, trace } = options;
+        let known = cluster.servers();
+        let mut random = Random::unseeded();
+        let servers: Vec<ServerId> = known.iter().collect();
+        let any = servers[random.within(0..=servers.len() as u64 - 1) as usize];
+        let first = first_server.unwrap_or(any);
+        if !known.contains(first) {
+            return Err(ClientError::NoSuchServer { server: first, known });
+        }
+        let identity = ClientIdentity { name, cluster: cluster.name.clone(), servers: known, try_timeout, trace };
+        Ok(Client {
+            core: ClientCore::new(identity, first, Box::new(system_nonce), random),
+            wire: TcpWire::new(cluster),
+            epoch: Instant::now(),
+            timeout,
+            stop: None,
+        })
+    }
+
+    /// Tells `hear` of every try that brought nothing, and which server is asked next.
+    pub fn on_failover(&mut self, hear: impl FnMut(&Try, ServerId) + Send + 'static) {
+        self.wire.on_failover = Some(Box::new(hear));
+    }
+
+    /// Once this is set, whatever is under way ends as if its time was up: with what is known of it then.
+    pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = Some(stop);
+    }
+
+    /// The servers of its cluster.
+    pub fn servers(&self) -> ServerSet {
+        self.core.identity().servers
+    }
+
+    /// Which history the cluster's data are of, once a server has said it: a cluster that is begun anew or restored has
+    /// another.
+    pub fn history(&self) -> Option<u64> {
+        self.core.history()
+    }
+
+    /// The client's name.
+    pub fn name(&self) -> &str {
+        &self.core.identity().name
+    }
+
+    /// The label of the last request about a key or a session, as in `c1-5`. A client without a name labels nothing.
+    pub fn last_label(&self) -> String {
+        self.core.last_label()
+    }
+
+    /// The server that the next request goes to: the one that answered last.
+    pub fn server(&self) -> ServerId {
+        self.core.server()
+    }
+
+    /// How many tries have ended because a server was too busy.
+    pub fn busy_tries(&self) -> u64 {
+        self.core.busy_tries()
+    }
+
+    /// How many connections were opened so far: if it has grown, [`Client::sockets`] are others.
+    pub fn opened(&self) -> u64 {
+        self.wire.opened()
+    }
+
+    /// Lets the next request go to this server first.
+    pub fn talk_to(&mut self, server: ServerId) -> Result<(), ClientError> {
+        self.core.talk_to(server)
+    }
+
+    /// Whether there is a connection that its server has not closed.
+    pub fn is_connected(&self) -> bool {
+        self.wire.connections().iter().any(Connection::is_open)
+    }
+
+    /// Sets how long a whole request may take from now on.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// Sets a key's value.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<WriteResponse, ClientError> {
+        self.write(Operation::Put { key: key.to_vec(), value: value.to_vec(), if_version: None })
+    }
+
+    /// Sets a key's value only if the key is at this version; a key that was never written is at version 0.
+    pub fn put_if_version(&mut self, key: &[u8], value: &[u8], version: u64) -> Result<WriteResponse, ClientError> {
+        self.write(Operation::Put { key: key.to_vec(), value: value.to_vec(), if_version: Some(version) })
+    }
+
+    /// Removes a key's value.
+    pub fn delete(&mut self, key: &[u8]) -> Result<WriteResponse, ClientError> {
+        self.write(Operation::Delete { key: key.to_vec() })
+    }
+
+    /// Reads a key: what this finds was true at some moment between the call and its return.
+    pub fn get(&mut self, key: &[u8]) -> Result<GetResponse, ClientError> {
+        self.read(key, Route::Any)
+    }
+
+    /// Reads a key as [`Client::get`] does, from the server that the next request goes to and from no other.
+    pub fn get_here(&mut self, key: &[u8]) -> Result<GetResponse, ClientError> {
+        self.read(key, Route::One)
+    }
+
+    /// Begins a request and sends it; [`Client::wait`] brings its result. While [`UNDER_WAY_MAX`] requests are under
+    /// way it waits until one has ended. An error is one before anything was sent.
+    pub fn submit(&mut self, action: Operation) -> Result<RequestHandle, ClientError> {
+        // A server that has closed the connection meanwhile must not cost a try.
+        self.progress();
+        let ticket = self.queue(action)?;
+        self.transmit();
+        Ok(ticket)
+    }
+
+    /// As [`Client::submit`], but what is queued is sent with the client's next progress: many at a time.
+    pub fn queue(&mut self, action: Operation) -> Result<RequestHandle, ClientError> {
+        let asked = self.now();
+        let value: &[u8] = if let Operation::Put { value, .. } = &action { value } else { &[] };
+        check_limits(action.key(), value)?;
+        let deadline = self.deadline(asked);
+        while self.under_way() >= UNDER_WAY_MAX {
+            self.drive();
+        }
+        // It may have been stopped in between.
+        let now = self.now();
+        let deadline = deadline.min(self.deadline(now));
+        let Client { core, wire, .. } = self;
+        Ok(match action {
+            Operation::Put { key, value, if_version } => {
+                core.write(now, deadline, Op::Put { key, value: value.into(), if_version }, wire)
+            }
+            Operation::Delete { key } => core.write(now, deadline, Op::Delete { key }, wire),
+            Operation::Get { key } => core.read(now, deadline, key, Route::Any, wire),
+        })
+    }
+
+    /// How many requests are under way.
+    pub fn under_way(&self) -> usize {
+        self.core.under_way()
+    }
+
+    /// Does what can be done now without waiting: sends, receives, and turns to the next server where time is up.
+    pub fn progress(&mut self) {
+        let now = self.now();
+        if self.is_stopped() {
+            self.core.end_time(now);
+        }
+        self.core.progress(now, &mut self.wire);
+    }
+
+    /// When [`Client::progress`] must be called again, even if none of the sockets is ready before.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.core.due().map(|due| self.epoch + Duration::from_micros(due.0))
+    }
+
+    /// The sockets to wait for, and whether each waits for room to write.
+    pub fn sockets(&self) -> impl Iterator<Item = (&TcpStream, bool)> {
+        self.wire.connections().iter().map(|connection| (connection.stream(), connection.wants_to_write()))
+    }
+
+    /// Waits for the result of a request, and gives it out, once.
+    ///
+    /// # Panics
+    ///
+    /// If no such request is under way, and none has a result that was not given out.
+    pub fn wait(&mut self, ticket: RequestHandle) -> CompletedOperation {
+        assert!(self.core.has(ticket), "the result of request {} was given out already", ticket.0);
+        self.progress();
+        ended(self.await_result(ticket))
+    }
+
+    /// Waits until any request has ended, and gives its result out; None if none is under way.
+    pub fn wait_any(&mut self) -> Option<(RequestHandle, CompletedOperation)> {
+        while !self.core.has_ended() && self.under_way() > 0 {
+            self.progress();
+            if !self.core.has_ended() {
+                self.drive();
+            }
+        }
+        self.take_ended()
+    }
+
+    /// Gives the result out of a request that has ended; None if there is none. Waits for nothing.
+    pub fn take_ended(&mut self) -> Option<(RequestHandle, CompletedOperation)> {
+        self.core.take_ended().map(|(ticket, finished)| (ticket, ended(finished)))
+    }
+
+    /// How a server is. Asks that server only.
+    pub fn status(&mut self, server: ServerId) -> Result<ServerStatus, ClientError> {
+        match self.order(server, Request::Status)? {
+            Reply::Status(status) => Ok(*status),
+            other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
+        }
+    }
+
+    /// A part of the state of the server that the next request goes to, with every slot up to `at_least`; None if it is
+    /// not written down yet.
+    pub fn state_part(&mut self, part: Option<ChunkRequest>, at_least: Slot) -> Result<Option<StatePart>, ClientError> {
+        match self.order(self.server(), Request::State { at_least, part })? {
+            Reply::State(part) => Ok(part),
+            other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
+        }
+    }
+
+    /// Ends the thread of a role, or of all three: for `down`, or until it is restarted. Servers in lab mode only.
+    pub fn crash(
+        &mut self,
+        server: ServerId,
+        role: Option<RoleKind>,
+        down: Option<Duration>,
+    ) -> Result<(), ClientError> {
+        let down_ms = down.map(|down| u64::try_from(down.as_millis()).unwrap_or(u64::MAX));
+        self.order(server, Request::Crash { role, down_ms }).map(drop)
+    }
+
+    /// Starts the thread of a role again, or of all three. Servers in lab mode only.
+    pub fn restart(&mut self, server: ServerId, role: Option<RoleKind>) -> Result<(), ClientError> {
+        self.order(server, Request::Restart { role }).map(drop)
+    }
+
+    fn order(&mut self, server: ServerId, request: Request) -> Result<Reply, ClientError> {
+        self.progress();
+        let now = self.now();
+        let ticket = self.core.ask_one(now, self.deadline(now), server, request, &mut self.wire)?;
+        self.transmit();
+        self.await_result(ticket).result
+    }
+
+    fn read(&mut self, key: &[u8], reach: Route) -> Result<GetResponse, ClientError> {
+        check_limits(key, &[])?;
+        // A server that has closed the connection meanwhile must not cost a try.
+        self.progress();
+        let now = self.now();
+        let ticket = self.core.read(now, self.deadline(now), key.to_vec(), reach, &mut self.wire);
+        self.transmit();
+        match done(self.await_result(ticket).result?) {
+            OperationResult::Read(found) => Ok(found),
+            OperationResult::Wrote(outcome) => unreachable!("a read is no write: {outcome:?}"),
+        }
+    }
+
+    fn write(&mut self, action: Operation) -> Result<WriteResponse, ClientError> {
+        let ticket = self.submit(action)?;
+        match self.wait(ticket).end? {
+            OperationResult::Wrote(outcome) => Ok(outcome),
+            OperationResult::Read(found) => unreachable!("a write is no read: {found:?}"),
+        }
+    }
+
+    fn await_result(&mut self, ticket: RequestHandle) -> Finished {
+        loop {
+            if let Some(finished) = self.core.take(ticket) {
+                return finished;
+            }
+            self.drive();
+        }
+    }
+
+    /// Sends what is queued, as far as the sockets take it.
+    pub(super) fn transmit(&mut self) {
+        let now = self.now();
+        self.core.transmit(now, &mut self.wire);
+    }
+
+    /// Waits until there is something to do, then does it.
+    fn drive(&mut self) {
+        let mut sockets: Vec<PollFd<'_>> = Vec::with_capacity(self.wire.connections().len());
+        for (stream, writes) in self.sockets() {
+            let wanted = if writes { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            sockets.push(PollFd::new(stream, wanted));
+        }
+        let left = self.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+        // If it comes back for another reason, such as a signal, there is simply nothing to do yet.
+        let _ = poll(&mut sockets, left.and_then(|left| Timespec::try_from(left).ok()).as_ref());
+        self.progress();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst))
+    }
+
+    /// When a request must end that begins now.
+    fn deadline(&self, now: Time) -> Time {
+        if self.is_stopped() { now } else { now + self.timeout }
+    }
+
+    /// The time by its own clock.
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+/// A nonce of the system's generator: nobody can guess it, and no two clients draw the same.
+fn system_nonce() -> u128 {
+    let half = || match getrandom::u64() {
+        Ok(half) => half,
+        Err(error) => panic!("the system gives no random number for a session: {error}"),
+    };
+    u128::from(half()) << 64 | u128::from(half())
+}
+
+/// How an operation has ended.
+fn ended(Finished { result, took }: Finished) -> CompletedOperation {
+    CompletedOperation { end: result.map(done), took }
+}
+
+/// What a reply to a read or a write says.
+fn done(reply: Reply) -> OperationResult {
+    match reply {
+        Reply::Applied { slot, written } => OperationResult::Wrote(WriteResponse::new(slot, written)),
+        Reply::Value { slot, value, version } => {
+            OperationResult::Read(GetResponse { slot, value: value.map(|value| value.to_vec()), version })
+        }
+        other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
+    }
+}

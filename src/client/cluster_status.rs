@@ -1,0 +1,394 @@
+//! How the cluster is: every server asked at once, a sentence, and a table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::thread;
+use std::time::Duration;
+
+use super::client::{Client, ClientOptions};
+use super::outcome::{ClientError, role_word};
+use super::printer::table;
+use crate::cluster::Cluster;
+use crate::net::{AdmissionStatus, AvailabilityVerdict, InDoubtStatus, LeaderStatus, ServerStatus, Writes};
+use crate::protocol::Protocol;
+use crate::role::{RoleKind, ServerId, ServerSet};
+use crate::trace::QuotedText;
+use crate::two_phase_commit::TransactionId;
+
+/// What each server of the cluster has said of itself, or why it has not.
+#[derive(Debug)]
+pub struct ClusterStatus {
+    /// By server, lowest number first.
+    pub answers: Vec<(ServerId, Result<ServerStatus, ClientError>)>,
+}
+
+impl ClusterStatus {
+    /// Asks all servers at once; each has so long to answer.
+    pub fn take(cluster: &Cluster, patience: Duration) -> ClusterStatus {
+        let ask = |server| {
+            let options = ClientOptions {
+                first_server: Some(server),
+                timeout: patience,
+                try_timeout: patience,
+                ..ClientOptions::new(cluster.clone(), "status")
+            };
+            (server, Client::connect(options).and_then(|mut client| client.status(server)))
+        };
+        let answers = thread::scope(|scope| {
+            let asked: Vec<_> = cluster.servers().iter().map(|server| scope.spawn(move || ask(server))).collect();
+            // A panic in one of them is one here.
+            asked
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        ClusterStatus { answers }
+    }
+
+    /// The servers that have answered.
+    pub fn statuses(&self) -> impl Iterator<Item = &ServerStatus> {
+        self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok())
+    }
+
+    /// Whether every server has answered.
+    pub fn is_complete(&self) -> bool {
+        self.answers.iter().all(|(_, answer)| answer.is_ok())
+    }
+
+    /// The slot and digest that all servers agree on, if they do.
+    pub fn agreement(&self) -> Option<(u64, u64)> {
+        let mut states = self.statuses().map(|status| (status.applied.0, status.digest));
+        let first = states.next()?;
+        (self.is_complete() && states.all(|state| state == first)).then_some(first)
+    }
+
+    /// How many servers have the digest that most have, at the slot where they have it.
+    pub fn largest_agreement(&self) -> usize {
+        let state = |status: &ServerStatus| (status.applied, status.digest);
+        self.statuses().map(|one| self.statuses().filter(|other| state(other) == state(one)).count()).max().unwrap_or(0)
+    }
+
+    /// How often roles have crashed, all servers together.
+    pub fn crashes(&self, role: RoleKind) -> u64 {
+        self.statuses().flat_map(|status| &status.roles).filter(|r| r.role == role).map(|r| u64::from(r.crashes)).sum()
+    }
+
+    /// Whether writes can be done now.
+    pub fn verdict(&self) -> AvailabilityVerdict {
+        AvailabilityVerdict::of(self.answers.iter().map(|(server, _)| *server).collect(), self.statuses())
+    }
+
+    /// How the servers agree, as the first that answers says it.
+    pub fn protocol(&self) -> Protocol {
+        self.statuses().find_map(ServerStatus::protocol).unwrap_or(Protocol::BasicPaxos)
+    }
+
+    /// Whether the servers say that they wait for all of them.
+    fn is_two_phase_commit(&self) -> bool {
+        !self.protocol().is_paxos()
+    }
+
+    /// The transactions in doubt, one each, with the servers that are in doubt about it.
+    fn doubts(&self) -> String {
+        let mut doubts: BTreeMap<TransactionId, (ServerSet, &InDoubtStatus)> = BTreeMap::new();
+        for (server, one) in self.statuses().flat_map(|s| s.doubts.iter().map(|one| (s.server, one))) {
+            let (servers, longest) = doubts.entry(one.transaction).or_insert((ServerSet::NONE, one));
+            servers.insert(server);
+            if one.waited_ms > longest.waited_ms {
+                *longest = one;
+            }
+        }
+        let mut text = String::new();
+        for (transaction, (servers, one)) in doubts {
+            let key =
+                one.key.as_ref().map_or("a new session".to_string(), |key| format!("key {}", QuotedText::new(key)));
+            let blocked = self.statuses().flat_map(|s| &s.doubts).any(|d| d.transaction == transaction && d.is_blocked);
+            let word = if blocked { "BLOCKED" } else { "in doubt" };
+            let waited = one.waited_ms as f64 / 1e3;
+            let _ = writeln!(
+                text,
+                "{word}: transaction {transaction} ({key} is locked) on {servers}, for {waited:.1} s; its coordinator is on {}",
+                transaction.coordinator
+            );
+        }
+        let shown: u64 = self.statuses().map(|s| s.doubts.len() as u64).sum();
+        let all: u64 = self.statuses().map(|s| s.in_doubt).sum();
+        if all > shown {
+            let _ = writeln!(text, "and {} more, all servers together", all - shown);
+        }
+        text
+    }
+
+    /// The servers whose roles forget their promises when they restart.
+    fn unsafe_servers(&self) -> Vec<String> {
+        self.statuses().filter(|s| s.restart != "disk").map(|s| s.server.0.to_string()).collect()
+    }
+
+    /// The server that leads; None if nobody says that one does.
+    pub fn leading(&self) -> Option<ServerId> {
+        self.latest_leader().map(|leader| leader.ballot.server)
+    }
+
+    fn latest_leader(&self) -> Option<&LeaderStatus> {
+        let known = self.statuses().filter_map(|status| Some((status.server, status.leader.as_ref()?)));
+        // The highest ballot is the latest; its owner knows best.
+        Some(known.max_by_key(|(server, leader)| (leader.ballot, leader.ballot.server == *server))?.1)
+    }
+
+    /// Who leads, since when, and how that is known; None if nobody says so.
+    pub fn leader(&self) -> Option<String> {
+        let leader = self.latest_leader()?;
+        let for_s = leader.for_ms as f64 / 1e3;
+        Some(format!(
+            "server {} leads at ballot {} for {for_s:.1} s: {}",
+            leader.ballot.server.0, leader.ballot, leader.why
+        ))
+    }
+
+    /// The verdict and the table.
+    pub fn text(&self) -> String {
+        let verdict = self.verdict();
+        let mut text = format!("{verdict}\n");
+        if let Some(trouble) = verdict.trouble().filter(|_| verdict.is_ok()) {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "not well: {trouble}");
+        }
+        if let Some(leader) = self.leader() {
+            let _ = writeln!(text, "{leader}");
+        } else if verdict.writes == Writes::No && self.protocol() == Protocol::MultiPaxos {
+            text.push_str("nobody leads at the moment\n");
+        }
+        let forgetful = self.unsafe_servers();
+        if !forgetful.is_empty() {
+            let servers = forgetful.join(", ");
+            let _ = writeln!(text, "UNSAFE: acceptors of server {servers} forget their promises (--restart lost)");
+        }
+        for status in self.statuses() {
+            if let Some(slot) = status.fenced {
+                let what = "its state is not that of the others, and it answers nothing";
+                let _ = writeln!(text, "VIOLATION: server {}, after slot {slot}: {what}", status.server.0);
+            }
+        }
+        for status in self.statuses() {
+            if let Some(AdmissionStatus { known_to, needed }) = status.newcomer {
+                let _ = writeln!(
+                    text,
+                    "server {}: its data folder is new. It takes part once {needed} others know it (so far: {known_to}); start \
+                     those that are down. If this server had another folder before, bring that back",
+                    status.server.0
+                );
+            }
+        }
+        if self.is_two_phase_commit() {
+            text.push_str(&self.doubts());
+            return text + &self.table_of_all();
+        }
+        let known = self.statuses().map(|status| status.known.max(status.applied)).max().unwrap_or_default();
+        let rows: Vec<Vec<String>> = self
+            .answers
+            .iter()
+            .map(|(server, answer)| match answer {
+                Ok(status) => row(status, status.known.max(known).ahead_of(status.applied)),
+                Err(error) => vec![server.to_string(), format!("no answer: {}", short(error))],
+            })
+            .collect();
+        let head = [
+            "server", "proposer", "acceptor", "learner", "promised", "chosen", "applied", "lag", "digest", "keys",
+            "crashes", "restart",
+        ];
+        // A server that has not answered has a sentence instead of cells: it must not widen a column.
+        let (full, silent): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.len() > 2);
+        text.push_str(&table(&head, &full));
+        for row in silent {
+            let _ = writeln!(text, "{}", row.join("      "));
+        }
+        text
+    }
+}
+
+impl ClusterStatus {
+    /// The table, where servers have a coordinator and a participant.
+    fn table_of_all(&self) -> String {
+        let head =
+            ["server", "coordinator", "participant", "committed", "in doubt", "digest", "keys", "crashes", "restart"];
+        let mut rows = Vec::new();
+        let mut silent = String::new();
+        for (server, answer) in &self.answers {
+            match answer {
+                Err(error) => {
+                    let _ = writeln!(silent, "{server}      no answer: {}", short(error));
+                }
+                Ok(status) => {
+                    let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
+                    let participant = if status.disk_full { "FULL" } else { state(RoleKind::Participant) };
+                    let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
+                    rows.push(vec![
+                        status.server.to_string(),
+                        state(RoleKind::Coordinator).to_string(),
+                        participant.to_string(),
+                        status.applied.to_string(),
+                        status.in_doubt.to_string(),
+                        format!("{:016x}", status.digest),
+                        status.keys.to_string(),
+                        crashes.to_string(),
+                        status.restart.clone(),
+                    ]);
+                }
+            }
+        }
+        table(&head, &rows) + &silent
+    }
+}
+
+fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
+    let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
+    let acceptor = match status.is_up(RoleKind::Acceptor) {
+        true if status.newcomer.is_some() => "NEW",
+        true if status.fenced.is_some() => "FENCED",
+        true if status.disk_full => "FULL",
+        true if status.damaged > 0 => "DAMAGED",
+        _ => state(RoleKind::Acceptor),
+    };
+    let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
+    let restart = if status.restart == "disk" { status.restart.clone() } else { format!("{} UNSAFE", status.restart) };
+    vec![
+        status.server.to_string(),
+        state(RoleKind::Proposer).to_string(),
+        acceptor.to_string(),
+        if status.fenced.is_some() { "FENCED" } else { state(RoleKind::Learner) }.to_string(),
+        status.promised.to_string(),
+        status.known.to_string(),
+        status.applied.to_string(),
+        lag.to_string(),
+        format!("{:016x}", status.digest),
+        status.keys.to_string(),
+        crashes.to_string(),
+        restart,
+    ]
+}
+
+/// Why a server has not answered, without what it means for a request.
+fn short(error: &ClientError) -> String {
+    match error {
+        ClientError::NotApplied(tries) | ClientError::Unknown(tries) => {
+            tries.last.last().map_or_else(|| "no time".to_string(), ToString::to_string)
+        }
+        ClientError::Refused { .. } | ClientError::TooLarge(_) | ClientError::NoSuchServer { .. } => error.to_string(),
+    }
+}
+
+/// The roles that are down, in words; None if all are up.
+pub fn roles_down(status: &ServerStatus) -> Option<String> {
+    let down: Vec<&str> = status.roles.iter().filter(|role| !role.up).map(|role| role_word(role.role)).collect();
+    (!down.is_empty()).then(|| down.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::RoleStatus;
+    use crate::paxos::{Ballot, Slot};
+    use crate::role::ServerSet;
+
+    fn status(server: u8, down: &[RoleKind], applied: u64) -> (ServerId, Result<ServerStatus, ClientError>) {
+        let roles = RoleKind::ALL.map(|role| RoleStatus { role, up: !down.contains(&role), crashes: 2 }).to_vec();
+        let others = ServerSet::first(5).without(ServerSet::only(ServerId(server)));
+        let status = ServerStatus {
+            roles,
+            promised: Ballot { round: 3, server: ServerId(1) },
+            known: Slot(7),
+            applied: Slot(applied),
+            digest: 0xab,
+            linked: others,
+            hears: others,
+            ..ServerStatus::healthy(ServerId(server), Protocol::BasicPaxos)
+        };
+        (ServerId(server), Ok(status))
+    }
+
+    fn full(server: u8) -> (ServerId, Result<ServerStatus, ClientError>) {
+        let (server, status) = status(server, &[], 7);
+        (server, status.map(|status| ServerStatus { disk_full: true, ..status }))
+    }
+
+    #[test]
+    fn a_server_without_room_is_shown() {
+        let survey = ClusterStatus { answers: vec![full(1), status(2, &[], 7), status(3, &[], 7)] };
+        assert!(survey.text().contains(" FULL "), "{}", survey.text());
+    }
+
+    #[test]
+    fn a_server_with_a_new_folder_is_shown() {
+        let new = |server| {
+            let (server, status) = status(server, &[], 0);
+            let newcomer = Some(AdmissionStatus { known_to: ServerSet::first(1), needed: 2 });
+            (server, status.map(|status| ServerStatus { newcomer, ..status }))
+        };
+        let survey = ClusterStatus { answers: vec![status(1, &[], 7), new(2), new(3)] };
+        let text = survey.text();
+        assert!(text.contains("server 2: its data folder is new. It takes part once 2 others know it (so far: s1)"));
+        assert_eq!(text.matches(" NEW ").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_fenced_server_is_shown() {
+        let (server, fenced) = status(3, &[], 7);
+        let fenced = (server, fenced.map(|status| ServerStatus { fenced: Some(Slot(5)), ..status }));
+        let survey = ClusterStatus { answers: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
+        let text = survey.text();
+        assert!(text.contains("VIOLATION: server 3, after slot 5"), "{text}");
+        assert_eq!(text.matches(" FENCED ").count(), 2, "{text}");
+    }
+
+    fn silent(server: u8) -> (ServerId, Result<ServerStatus, ClientError>) {
+        let tries = super::super::outcome::Tries::new(ServerSet::first(5), super::super::outcome::RequestKind::Read);
+        (ServerId(server), Err(ClientError::NotApplied(tries)))
+    }
+
+    #[test]
+    fn the_verdict_comes_first_and_then_what_is_not_well() {
+        let text = |answers: Vec<_>| ClusterStatus { answers }.text();
+        let three = || vec![status(1, &[], 7), status(2, &[], 7), status(3, &[], 7)];
+        assert!(text(three()).starts_with("writes OK; 1 more failure tolerated\nserver"), "{}", text(three()));
+        let mut one_down = three();
+        one_down[2] = status(3, &[RoleKind::Acceptor], 7);
+        let told = "writes OK; no more failure tolerated\nnot well: server 3: acceptor down\nserver";
+        assert!(text(one_down).starts_with(told));
+        let alone = vec![status(1, &[], 7), silent(2), silent(3)];
+        let told = "no writes: 1 of 3 acceptors can vote, and 2 are needed: no answer from s2,s3\nserver";
+        assert!(text(alone).starts_with(told));
+    }
+
+    #[test]
+    fn the_table_shows_lag_silence_and_unsafe_restarts() {
+        let mut forgetful = status(2, &[RoleKind::Acceptor], 5);
+        forgetful.1.as_mut().unwrap().restart = "lost".to_string();
+        let survey = ClusterStatus { answers: vec![status(1, &[], 7), forgetful, silent(3)] };
+        let text = survey.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("UNSAFE: acceptors of server 2 forget"), "{text}");
+        let cells = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+        assert_eq!(cells(lines[3])[..8], ["s1", "up", "up", "up", "3.1", "7", "7", "0"]);
+        assert_eq!(cells(lines[4])[..8], ["s2", "up", "DOWN", "up", "3.1", "7", "5", "2"]);
+        assert!(lines[4].ends_with("lost UNSAFE"), "{text}");
+        assert_eq!(lines[5], "s3      no answer: no time");
+        assert_eq!(survey.agreement(), None);
+        assert_eq!(survey.crashes(RoleKind::Acceptor), 4);
+    }
+
+    #[test]
+    fn agreement_needs_every_server_at_one_slot_with_one_digest() {
+        let agreed = || vec![status(1, &[], 7), status(2, &[], 7)];
+        assert_eq!(ClusterStatus { answers: agreed() }.agreement(), Some((7, 0xab)));
+        let mut behind = agreed();
+        behind.push(status(3, &[], 6));
+        let behind = ClusterStatus { answers: behind };
+        assert_eq!((behind.agreement(), behind.largest_agreement()), (None, 2));
+        let mut missing = agreed();
+        missing.push(silent(3));
+        assert_eq!(ClusterStatus { answers: missing }.agreement(), None);
+        let mut other = agreed();
+        other[1].1.as_mut().unwrap().digest = 1;
+        assert_eq!(ClusterStatus { answers: other }.agreement(), None);
+    }
+}

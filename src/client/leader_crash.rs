@@ -1,0 +1,129 @@
+//! A scene: whoever leads a write dies between the phases. What two-phase commit makes of it, and what Paxos does.
+//!
+//! One server's voter is taken away first, so that a coordinator that wants all votes waits for it; in that time it
+//! dies itself. Under Paxos nobody waits for the missing vote, and another server finishes the work.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::client::{Client, ClientOptions};
+use super::demo::{Demo, DemoClient};
+use super::execute::outcome_words;
+use super::script::Operation;
+use crate::net::ServerStatus;
+use crate::protocol::Protocol;
+use crate::role::{RoleKind, ServerId};
+
+/// How often and for how long something is looked for.
+const LOOK: Duration = Duration::from_millis(5);
+const LOOK_MAX: Duration = Duration::from_secs(10);
+/// How long a request waits while nobody may decide.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// The write that is under way waits for so long.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The key of the scene.
+const KEY: &[u8] = b"between";
+
+/// Plays the scene.
+pub(super) fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Result<(), String> {
+    let Some(player) = players.first_mut() else { return Ok(()) };
+    let (voter, leader) = (protocol.voter(), protocol.leader());
+    let (first, other, last) = (demo.server(0), demo.server(1), demo.server(demo.cluster.servers().len() - 1));
+    for (server, role) in [(last, voter), (first, leader), (first, voter), (other, voter)] {
+        await_up(player, server, role);
+    }
+    // It has its session before anybody dies, so that what follows is about the write alone.
+    let options = ClientOptions { first_server: Some(first), ..ClientOptions::new(demo.cluster.clone(), "between") };
+    let mut writer = Client::connect(options).map_err(|error| error.to_string())?;
+    writer.put(KEY, b"before").map_err(|error| format!("nothing can be written before the scene: {error}"))?;
+    writer.set_timeout(WRITE_TIMEOUT);
+    if let Err(error) = player.client.crash(last, Some(voter), None) {
+        player.printer.line(format!(
+            "skipped: {error}. To see this scene, let clients crash roles: ./run_server.sh stop, then ./run_server.sh --lab"
+        ));
+        return Ok(());
+    }
+    player.printer.line(format!("the {} of server {} is away", voter.word(), last.0));
+    let ended = write_while_the_leader_dies(writer, player, (first, leader), other, protocol);
+    player.client.set_timeout(TIMEOUT);
+    let get = Operation::Get { key: KEY.to_vec() };
+    let put = |value: &str| Operation::Put { key: KEY.to_vec(), value: value.into(), if_version: None };
+    if protocol.is_paxos() {
+        player.client.set_timeout(demo.timeout);
+        player.play(other, &get);
+        let done = player.play(other, &put("meanwhile, by {client}")).end;
+        player.printer.line("the others are a majority: one of them has finished what was open, and went on");
+        come_back(player, &[(first, leader), (last, voter)])?;
+        player.client.set_timeout(demo.timeout);
+        return ended.and(done.map(|_| ()).map_err(|error| format!("no write without server {}: {error}", first.0)));
+    }
+    let was_in_doubt = in_doubt(player, other) > 0;
+    player.play(other, &get);
+    player.play(other, &put("meanwhile, by {client}"));
+    player.printer.line(match was_in_doubt {
+        true => "four servers have voted yes, and nobody is left who may decide: the key is locked, whatever one asks",
+        false => "the coordinator had aborted just before it died: nobody is in doubt, but no write has all votes",
+    });
+    let begun = Instant::now();
+    come_back(player, &[(first, leader)])?;
+    player.client.set_timeout(demo.timeout);
+    let read = player.play(other, &get).end;
+    let took = begun.elapsed().as_secs_f64();
+    player.printer.line(format!(
+        "its coordinator is back, and has no record of a commit: after {took:.1} s the key was free again"
+    ));
+    come_back(player, &[(last, voter)])?;
+    let done = player.play(other, &put("after, by {client}")).end;
+    ended?;
+    match (read, done) {
+        (Err(error), _) | (_, Err(error)) => Err(format!("requests do not go on after the block: {error}")),
+        // A PUT writes and a GET reads.
+        (Ok(_), Ok(_)) => Ok(()),
+    }
+}
+
+/// A client writes at a server whose leading role dies meanwhile. What came of the write, nobody is sure of.
+fn write_while_the_leader_dies(
+    mut writer: Client,
+    player: &mut DemoClient,
+    (first, leader): (ServerId, RoleKind),
+    other: ServerId,
+    protocol: Protocol,
+) -> Result<(), String> {
+    let write = thread::spawn(move || writer.put(KEY, b"written while the leader dies"));
+    if !protocol.is_paxos() {
+        let deadline = Instant::now() + WRITE_TIMEOUT;
+        while in_doubt(player, other) == 0 && Instant::now() < deadline {
+            thread::sleep(LOOK);
+        }
+    }
+    player.client.crash(first, Some(leader), None).map_err(|error| error.to_string())?;
+    player.printer.line(format!("the {} of server {} dies while it has a write", leader.word(), first.0));
+    let ended = write.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    player.printer.line(match ended {
+        Ok(outcome) => format!("its client was told: {}", outcome_words(&outcome)),
+        Err(error) => format!("its client was told: {error}"),
+    });
+    Ok(())
+}
+
+fn in_doubt(player: &mut DemoClient, server: ServerId) -> u64 {
+    player.client.status(server).map_or(0, |status| status.in_doubt)
+}
+
+fn come_back(player: &mut DemoClient, roles: &[(ServerId, RoleKind)]) -> Result<(), String> {
+    for (server, role) in roles {
+        player.client.restart(*server, Some(*role)).map_err(|error| error.to_string())?;
+        await_up(player, *server, *role);
+    }
+    Ok(())
+}
+
+/// Waits until a role is up; not for ever.
+fn await_up(player: &mut DemoClient, server: ServerId, role: RoleKind) {
+    let is_up = |status: ServerStatus| status.roles.iter().any(|one| one.role == role && one.up);
+    let deadline = Instant::now() + LOOK_MAX;
+    while Instant::now() < deadline && !player.client.status(server).is_ok_and(is_up) {
+        thread::sleep(LOOK);
+    }
+}

@@ -1,0 +1,52 @@
+//! Records as a journal gives them back: a list of one kind of record is never taken for one of another.
+
+use std::fmt::Debug;
+
+use super::choices::Choices;
+use crate::codec;
+use crate::paxos::{AcceptorRecord, Ballot, Command, CommandId, Entry, Slot, Value};
+use crate::role::ServerId;
+use crate::storage::journal::Record;
+use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
+
+/// What a journal has given back, read as the list of a coordinator and of a participant.
+pub fn records(bytes: &[u8]) {
+    let mut source = Choices::new(bytes);
+    let mode = source.below(4);
+    let mut found: Vec<AcceptorRecord> =
+        if mode == 0 { codec::decode(source.rest()).unwrap_or_default() } else { Vec::new() };
+    while !source.is_empty() {
+        let next = found.len() as u64 + 1;
+        found.push(if mode == 1 { source.record() } else { entry(u64::from(mode) - 1, next, &mut source) });
+    }
+    let found: Vec<Vec<u8>> = found.iter().map(codec::encode).collect();
+    let coordinators = hold::<CoordinatorRecord>(&found);
+    let participants = hold::<ParticipantRecord>(&found);
+    assert!(found.is_empty() || !(coordinators && participants), "one list is two");
+}
+
+/// A record as the list of this kind has it, but for a field now and then. It looks like something that was accepted.
+fn entry(kind: u64, number: u64, source: &mut Choices<'_>) -> AcceptorRecord {
+    let id = CommandId::new(source.twist(kind), 0, source.twist(number));
+    let ballot = Ballot { round: source.twist(1), server: ServerId(0) };
+    let command = Command { id, payload: source.bytes().into() };
+    AcceptorRecord::Accepted(Entry {
+        slot: Slot(source.twist(number) & Slot::LAST.0),
+        ballot,
+        value: Value::Command(command),
+    })
+}
+
+/// Whether this is a list of these records. If it is, the same records written anew are read alike.
+fn hold<R: Record + Debug + PartialEq>(found: &[Vec<u8>]) -> bool {
+    let read =
+        |bytes: &[Vec<u8>]| (1..).zip(bytes).map(|(n, bytes)| R::decode(bytes, n)).collect::<Result<Vec<R>, _>>();
+    let Ok(records) = read(found) else { return false };
+    let anew = (1..).zip(&records).map(|(number, record)| {
+        let mut bytes = Vec::new();
+        record.encode(number, &mut bytes);
+        bytes
+    });
+    assert_eq!(read(&anew.collect::<Vec<_>>()).as_ref(), Ok(&records), "what was written is read otherwise");
+    true
+}

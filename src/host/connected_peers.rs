@@ -1,0 +1,145 @@
+//! Which servers this one is linked with, each way by itself.
+//!
+//! A link is one-way: each server dials every other for what it has to say. So "connected" is two facts: the own link
+//! to the peer is up, and the peer is heard. A connection alone does not say the second one, since a network that
+//! swallows everything closes none. Every server therefore says something to every other at least each [`SAYS_EVERY`].
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::time::Time;
+use crate::net::Refusal;
+use crate::role::{ServerId, ServerSet};
+
+/// A server says something to each other one so often.
+pub const SAYS_EVERY: Duration = Duration::from_millis(500);
+/// Each peer has one connection, and may open a next one before the last is noticed to be dead. For one more the oldest
+/// of the same server goes.
+pub const CONNECTIONS_OF_A_PEER: usize = 4;
+/// A peer of which nothing has come for so long is not heard.
+const HEARD_FOR: Duration = Duration::from_secs(2);
+
+/// The links with the other servers. Any thread may tell, and ask.
+#[derive(Debug, Default)]
+pub struct ConnectedPeers(Mutex<BTreeMap<ServerId, ConnectedPeer>>);
+
+/// What is known of the links with one server.
+#[derive(Debug, Default)]
+struct ConnectedPeer {
+    /// The own link to it is up.
+    is_up: bool,
+    /// Why not, where one of the two does not want to talk to the other.
+    refusal: Option<String>,
+    /// When something came from it.
+    heard_at: Option<Time>,
+    /// How many connections from it are open: a new one may be there before the old one is noticed to be dead.
+    connections: u32,
+}
+
+impl ConnectedPeers {
+    /// The link to a server is up.
+    pub fn up(&self, server: ServerId) {
+        self.change(server, |peer| (peer.is_up, peer.refusal) = (true, None));
+    }
+
+    /// The link to a server is down.
+    pub fn down(&self, server: ServerId) {
+        self.change(server, |peer| (peer.is_up, peer.refusal) = (false, None));
+    }
+
+    /// The link to a server is down, because one of the two refuses the other.
+    pub fn refused(&self, server: ServerId, why: &str) {
+        self.change(server, |peer| (peer.is_up, peer.refusal) = (false, Some(why.to_string())));
+    }
+
+    /// Something has come from a server.
+    pub fn hears(&self, server: ServerId, now: Time) {
+        self.change(server, |peer| peer.heard_at = Some(now));
+    }
+
+    /// A connection from a server is open.
+    pub fn came(&self, server: ServerId, now: Time) {
+        self.change(server, |peer| (peer.connections, peer.heard_at) = (peer.connections + 1, Some(now)));
+    }
+
+    /// A connection from a server has ended; true if it was the last.
+    pub fn gone(&self, server: ServerId) -> bool {
+        let mut is_last = false;
+        self.change(server, |peer| {
+            peer.connections = peer.connections.saturating_sub(1);
+            is_last = peer.connections == 0;
+            peer.heard_at = peer.heard_at.filter(|_| !is_last);
+        });
+        is_last
+    }
+
+    /// The servers to which the own link is up.
+    pub fn reached(&self) -> ServerSet {
+        self.servers(|peer| peer.is_up)
+    }
+
+    /// The servers that are heard.
+    pub fn heard(&self, now: Time) -> ServerSet {
+        self.servers(|peer| peer.heard_at.is_some_and(|at| now.since(at) < HEARD_FOR))
+    }
+
+    /// The links that are down because one of the two refuses the other.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        let refusal =
+            |(server, peer): (&ServerId, &ConnectedPeer)| Some(Refusal { server: *server, why: peer.refusal.clone()? });
+        self.peers().iter().filter_map(refusal).collect()
+    }
+
+    fn servers(&self, which: impl Fn(&ConnectedPeer) -> bool) -> ServerSet {
+        self.peers().iter().filter(|(_, peer)| which(peer)).map(|(server, _)| *server).collect()
+    }
+
+    fn change(&self, server: ServerId, change: impl FnOnce(&mut ConnectedPeer)) {
+        change(self.peers().entry(server).or_default());
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<ServerId, ConnectedPeer>> {
+        // Every change is a few assignments.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_of_a_link_is_known_by_itself() {
+        let (linked, now, peer) = (ConnectedPeers::default(), Time(5_000_000), ServerId(2));
+        let one = ServerSet::only(peer);
+        assert_eq!((linked.reached(), linked.heard(now)), (ServerSet::NONE, ServerSet::NONE));
+        linked.up(peer);
+        assert_eq!((linked.reached(), linked.heard(now)), (one, ServerSet::NONE));
+        linked.down(peer);
+        linked.hears(peer, now);
+        assert_eq!((linked.reached(), linked.heard(now)), (ServerSet::NONE, one));
+        linked.gone(peer);
+        assert_eq!(linked.heard(now), ServerSet::NONE);
+    }
+
+    #[test]
+    fn a_silent_peer_is_not_heard_though_nothing_has_closed() {
+        let (linked, now, peer) = (ConnectedPeers::default(), Time(5_000_000), ServerId(2));
+        linked.hears(peer, now);
+        assert_eq!(linked.heard(now + SAYS_EVERY * 3), ServerSet::only(peer), "two words may be late");
+        assert_eq!(linked.heard(now + HEARD_FOR), ServerSet::NONE);
+    }
+
+    #[test]
+    fn a_refusal_is_kept_until_the_link_is_up_or_breaks_otherwise() {
+        let (linked, peer) = (ConnectedPeers::default(), ServerId(2));
+        linked.refused(peer, "another folder");
+        assert_eq!(linked.refusals(), [Refusal { server: peer, why: "another folder".to_string() }]);
+        linked.up(peer);
+        assert_eq!(linked.refusals(), []);
+        linked.refused(peer, "another folder");
+        linked.down(peer);
+        assert_eq!((linked.refusals(), linked.reached()), (Vec::new(), ServerSet::NONE));
+    }
+}

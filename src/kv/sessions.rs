@@ -1,0 +1,601 @@
+//! The exactly-once table: what each client's writes came to, so that a resend is answered and not applied again.
+//!
+//! The table is part of the replicated state: every server keeps the same one, and forgets the same sessions at the
+//! same slot. (Ongaro, Consensus: Bridging Theory and Practice, section 6.3.)
+//!
+//! A session is the slot where it was opened *and* the nonce that opened it. The slot alone is a small number that
+//! everybody can guess, and that means another session in the cluster's next history. The nonce alone would let a late
+//! copy of an OPEN bring back a session that was forgotten, without what it remembered. A write with a wrong nonce
+//! changes nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug, Formatter};
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::command::{Op, SPAN};
+use super::rules;
+use super::store::WriteResult;
+use crate::paxos::Slot;
+
+/// The table holds at most so many sessions; the one that has been quiet for longest goes.
+pub const SESSIONS_MAX: usize = 4_096;
+
+/// What a write came to, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SavedResult {
+    /// The slot where it was applied first.
+    pub slot: Slot,
+    /// What it did there.
+    pub written: WriteResult,
+}
+
+/// How a write is named, and which one it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The slot where its session was opened.
+    pub session: u64,
+    /// The nonce that opened it.
+    pub nonce: u128,
+    /// The write's number in the session.
+    pub sequence: u64,
+    /// The client knows the outcome of every write below this number.
+    pub first_open: u64,
+    /// [`Op::fingerprint`] of what it does.
+    pub what: u64,
+}
+
+impl Named {
+    /// The name of a write that does this.
+    pub fn of((session, nonce): (u64, u128), (sequence, first_open): (u64, u64), op: &Op) -> Named {
+        Named { session, nonce, sequence, first_open, what: op.fingerprint() }
+    }
+}
+
+/// What the table says of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionLookup {
+    /// No such session with that nonce, or no longer; or another write was applied under this name, by a client that
+    /// has the same nonce (a machine that was copied).
+    Expired,
+    /// The client has said that it no longer asks for this one.
+    Superseded,
+    /// It was applied before.
+    Known(SavedResult),
+    /// It was new, and is applied.
+    New(SavedResult),
+}
+
+/// A write that was applied, as its session remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Remembered {
+    sequence: u64,
+    what: u64,
+    saved: SavedResult,
+}
+
+/// All that is known of a session.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SessionEntry {
+    nonce: u128,
+    /// The highest `first_open` seen; at least 1.
+    first_open: u64,
+    /// Writes not below `first_open`, by their numbers, in order: at most [`SPAN`].
+    saved: Vec<Remembered>,
+    /// Where the last write of the session, or its OPEN, was applied.
+    last: Slot,
+    /// Whether a write of it was ever applied.
+    has_written: bool,
+}
+
+impl Debug for SessionEntry {
+    /// Without the nonce, which nobody may see.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let SessionEntry { nonce: _, first_open, saved, last, has_written } = self;
+        write!(f, "session first_open={first_open} last={last} has_written={has_written} {saved:?}")
+    }
+}
+
+impl SessionEntry {
+    fn new(nonce: u128, at: Slot) -> SessionEntry {
+        SessionEntry { nonce, first_open: 1, saved: Vec::new(), last: at, has_written: false }
+    }
+
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        40 + 40 * self.saved.len()
+    }
+
+    /// Where a write stands among the saved ones, or where it would.
+    fn place(&self, sequence: u64) -> Result<usize, usize> {
+        self.saved.binary_search_by_key(&sequence, |one| one.sequence)
+    }
+
+    fn remembered(&self, sequence: u64) -> Option<&Remembered> {
+        self.place(sequence).ok().map(|at| &self.saved[at])
+    }
+
+    /// What is known of a write; None if it is new.
+    fn look_up(&self, write: &Named) -> Option<SessionLookup> {
+        let Named { session: _, nonce, sequence, first_open, what } = *write;
+        if !rules::is_the_session(self.nonce, nonce) {
+            return Some(SessionLookup::Expired);
+        }
+        // A span that no client may use: met in the log it must not grow the table.
+        if sequence < self.first_open || first_open > sequence || sequence - first_open >= SPAN {
+            return Some(SessionLookup::Superseded);
+        }
+        let known = rules::applied_before(self.remembered(sequence))?;
+        Some(if known.what == what { SessionLookup::Known(known.saved) } else { SessionLookup::Expired })
+    }
+
+    /// Forgets the outcomes that nobody asks for any more.
+    fn drop_superseded(&mut self) -> impl Iterator<Item = Remembered> {
+        let first = self.place(self.first_open).unwrap_or_else(|first| first);
+        self.saved.drain(..first)
+    }
+}
+
+/// All sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sessions {
+    /// The table holds at most so many.
+    most: usize,
+    sessions: BTreeMap<u64, SessionEntry>,
+    by_nonce: BTreeMap<u128, u64>,
+    /// The order-free sum of the fingerprints of all sessions.
+    digest: u64,
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions::at_most(SESSIONS_MAX)
+    }
+}
+
+impl Sessions {
+    /// An empty table for so many sessions: the same number on every server, or their logs mean different things.
+    pub fn at_most(most: usize) -> Sessions {
+        Sessions { most, sessions: BTreeMap::new(), by_nonce: BTreeMap::new(), digest: 0 }
+    }
+
+    /// The table holds at most so many.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// A session, if it is known.
+    pub fn get(&self, id: u64) -> Option<&SessionEntry> {
+        self.sessions.get(&id)
+    }
+
+    /// What a write came to, if its session still remembers it.
+    pub fn saved(&self, session: u64, nonce: u128, sequence: u64) -> Option<SavedResult> {
+        let known = self.sessions.get(&session).filter(|known| known.nonce == nonce)?;
+        known.remembered(sequence).map(|one| one.saved)
+    }
+
+    /// All sessions and their names, in order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, &SessionEntry)> {
+        self.sessions.iter().map(|(id, session)| (*id, session))
+    }
+
+    /// Sets all that is known of a session.
+    pub(super) fn insert(&mut self, id: u64, session: SessionEntry) {
+        self.remove(id);
+        self.digest = self.digest.wrapping_add(fingerprint(id, &session));
+        self.by_nonce.insert(session.nonce, id);
+        self.sessions.insert(id, session);
+    }
+
+    /// Forgets a session.
+    pub(super) fn remove(&mut self, id: u64) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.digest = self.digest.wrapping_sub(fingerprint(id, &session));
+            // The same client may have opened another one since.
+            if self.opened_by(session.nonce) == Some(id) {
+                self.by_nonce.remove(&session.nonce);
+            }
+        }
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Whether there is a session of this name.
+    pub fn knows(&self, session: u64) -> bool {
+        self.sessions.contains_key(&session)
+    }
+
+    /// The session that an OPEN with this nonce has opened.
+    pub fn opened_by(&self, nonce: u128) -> Option<u64> {
+        self.by_nonce.get(&nonce).copied()
+    }
+
+    /// A fingerprint of all sessions.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Opens a session at this slot; the second OPEN with a nonce finds the first one's session. Gives its name, and
+    /// the name of the session that had to go for it.
+    pub fn open(&mut self, slot: Slot, nonce: u128) -> (u64, Option<u64>) {
+        if let Some(id) = self.by_nonce.get(&nonce).copied() {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                self.digest = self.digest.wrapping_sub(of_head(id, session));
+                session.last = slot;
+                self.digest = self.digest.wrapping_add(of_head(id, session));
+            }
+            return (id, None);
+        }
+        let evicted = if self.sessions.len() >= self.most { self.evict() } else { None };
+        self.insert(slot.0, SessionEntry::new(nonce, slot));
+        (slot.0, evicted)
+    }
+
+    /// A write: what is known of it, or what it does now and what is remembered of that. A risen `first_open` drops
+    /// what the client no longer asks for.
+    pub fn write(&mut self, slot: Slot, write: &Named, apply: impl FnOnce() -> WriteResult) -> SessionLookup {
+        let id = write.session;
+        let Some(session) = self.sessions.get_mut(&id) else { return SessionLookup::Expired };
+        let known = session.look_up(write);
+        // Who may not write changes nothing of the session either.
+        if let Some(refused @ (SessionLookup::Expired | SessionLookup::Superseded)) = known {
+            return refused;
+        }
+        let mut digest = self.digest.wrapping_sub(of_head(id, session));
+        session.last = slot;
+        session.first_open = session.first_open.max(write.first_open);
+        session.has_written = true;
+        digest = digest.wrapping_add(of_head(id, session));
+        let dropped = session.drop_superseded().map(|one| of_saved(id, &one));
+        digest = digest.wrapping_sub(dropped.fold(0, u64::wrapping_add));
+        let lookup = known.unwrap_or_else(|| SessionLookup::New(SavedResult { slot, written: apply() }));
+        if let SessionLookup::New(saved) = lookup {
+            let new = Remembered { sequence: write.sequence, what: write.what, saved };
+            let place = session.place(write.sequence);
+            let before = place.map_or(0, |at| of_saved(id, &session.saved.remove(at)));
+            session.saved.insert(place.unwrap_or_else(|at| at), new);
+            digest = digest.wrapping_sub(before).wrapping_add(of_saved(id, &new));
+        }
+        self.digest = digest;
+        lookup
+    }
+
+    /// What is known of a write, for those who only ask: None if it is new.
+    pub fn peek(&self, write: &Named) -> Option<SessionLookup> {
+        self.sessions.get(&write.session).map_or(Some(SessionLookup::Expired), |session| session.look_up(write))
+    }
+
+    /// Remembers what a write came to that was committed under this name. Two writes of one session may come in either
+    /// order, and the table is the same afterwards.
+    pub fn settle(&mut self, at: Slot, write: &Named, written: WriteResult) {
+        let known = self.sessions.get(&write.session).filter(|session| session.nonce == write.nonce);
+        let Some(mut session) = known.cloned() else { return };
+        session.last = session.last.max(at);
+        session.first_open = session.first_open.max(write.first_open);
+        session.has_written = true;
+        let new = Remembered { sequence: write.sequence, what: write.what, saved: SavedResult { slot: at, written } };
+        match session.place(write.sequence) {
+            Ok(place) => session.saved[place] = new,
+            Err(place) => session.saved.insert(place, new),
+        }
+        drop(session.drop_superseded());
+        self.insert(write.session, session);
+    }
+
+    /// Opens a session in the place of another one, if it is told which.
+    pub fn open_for(&mut self, at: Slot, nonce: u128, evict: Option<u64>) -> u64 {
+        if let Some(evicted) = evict {
+            self.remove(evicted);
+        }
+        self.insert(at.0, SessionEntry::new(nonce, at));
+        at.0
+    }
+
+    /// The session to forget when there are too many: the one that has been quiet for longest, of those that have
+    /// written; but of those that never have if they are more than a quarter of the table. So sessions that are opened
+    /// without end push out each other and at most a quarter of those that write, and one that was just opened has time
+    /// for its first write also where all others have written.
+    pub fn stalest(&self) -> Option<u64> {
+        let idle = self.sessions.values().filter(|session| !session.has_written).count();
+        let have_written = idle <= self.most.div_ceil(4);
+        let key = |session: &SessionEntry| (session.has_written != have_written, session.last);
+        self.sessions.iter().min_by_key(|(_, session)| key(session)).map(|(id, _)| *id)
+    }
+
+    /// Forgets a session: the same one on every server. It is looked for among all of them, which only an OPEN to a
+    /// full table has to wait for.
+    fn evict(&mut self) -> Option<u64> {
+        let id = rules::session_to_forget(self.stalest(), self.sessions.keys().copied())?;
+        self.remove(id);
+        Some(id)
+    }
+}
+
+/// A session's share of the digest: a sum, so that a write changes it without a look at what else the session
+/// remembers.
+fn fingerprint(id: u64, session: &SessionEntry) -> u64 {
+    session.saved.iter().map(|one| of_saved(id, one)).fold(of_head(id, session), u64::wrapping_add)
+}
+
+fn of_head(id: u64, session: &SessionEntry) -> u64 {
+    let SessionEntry { nonce, first_open, last, has_written, saved: _ } = session;
+    let kind = HEAD - u64::from(*has_written);
+    hash(id, [*nonce as u64, (nonce >> 64) as u64, *first_open, last.0, kind])
+}
+
+fn of_saved(id: u64, Remembered { sequence, what, saved }: &Remembered) -> u64 {
+    let (kind, version) = match saved.written {
+        WriteResult::Done { version } => (0, version),
+        WriteResult::NotFound { version } => (1, version),
+        WriteResult::Mismatch { version } => (2, version),
+    };
+    hash(id, [*sequence, *what, saved.slot.0, version, kind])
+}
+
+/// Where a saved outcome has its kind.
+const HEAD: u64 = u64::MAX;
+
+fn hash(seed: u64, numbers: [u64; 5]) -> u64 {
+    let mut bytes = [0; 40];
+    for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+        place.copy_from_slice(&number.to_le_bytes());
+    }
+    xxh3_64_with_seed(&bytes, seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DONE: WriteResult = WriteResult::Done { version: 1 };
+
+    /// A write of a session that was opened with this nonce; each number has a command of its own.
+    fn named(nonce: u128, session: u64, sequence: u64, first_open: u64) -> Named {
+        Named { session, nonce, sequence, first_open, what: sequence.wrapping_add(1_000) }
+    }
+
+    /// A write of session 1, as opened with nonce 7.
+    fn write(sessions: &mut Sessions, slot: u64, session: u64, sequence: u64, first_open: u64) -> SessionLookup {
+        sessions.write(Slot(slot), &named(7, session, sequence, first_open), || DONE)
+    }
+
+    fn new(slot: u64) -> SessionLookup {
+        SessionLookup::New(SavedResult { slot: Slot(slot), written: DONE })
+    }
+
+    fn known(slot: u64) -> SessionLookup {
+        SessionLookup::Known(SavedResult { slot: Slot(slot), written: DONE })
+    }
+
+    #[test]
+    fn an_open_sent_again_finds_its_session() {
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.open(Slot(5), 77), (5, None));
+        assert_eq!(sessions.open(Slot(6), 78), (6, None));
+        assert_eq!(sessions.open(Slot(9), 77), (5, None));
+        assert_eq!((sessions.len(), sessions.opened_by(77), sessions.opened_by(79)), (2, Some(5), None));
+    }
+
+    #[test]
+    fn a_write_sent_again_is_answered_with_its_first_slot() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        assert_eq!(write(&mut sessions, 2, 1, 1, 1), new(2));
+        assert_eq!(write(&mut sessions, 3, 1, 1, 1), known(2));
+        assert_eq!(write(&mut sessions, 4, 1, 2, 1), new(4));
+        assert_eq!(write(&mut sessions, 5, 1, 1, 1), known(2));
+    }
+
+    #[test]
+    fn a_session_that_nobody_opened_is_expired() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        let before = sessions.clone();
+        assert_eq!(write(&mut sessions, 2, 9, 1, 1), SessionLookup::Expired);
+        assert_eq!(write(&mut sessions, 3, 0, 1, 1), SessionLookup::Expired);
+        assert_eq!(sessions, before);
+    }
+
+    #[test]
+    fn what_the_client_no_longer_asks_for_is_superseded_applied_or_not() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        write(&mut sessions, 2, 1, 1, 1);
+        assert_eq!(write(&mut sessions, 3, 1, 5, 3), new(3));
+        assert_eq!(write(&mut sessions, 4, 1, 1, 1), SessionLookup::Superseded);
+        assert_eq!(write(&mut sessions, 5, 1, 2, 1), SessionLookup::Superseded);
+        // 3 and 4 are still open, whatever the message says of first_open; a lower one does not lower the session's.
+        assert_eq!(write(&mut sessions, 6, 1, 4, 1), new(6));
+        assert_eq!(write(&mut sessions, 7, 1, 2, 2), SessionLookup::Superseded);
+        assert_eq!(write(&mut sessions, 8, 1, 5, 1), known(3));
+    }
+
+    #[test]
+    fn only_a_risen_first_open_drops_results() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        for sequence in 1..=SPAN {
+            assert_eq!(write(&mut sessions, 1 + sequence, 1, sequence, 1), new(1 + sequence));
+        }
+        for sequence in 1..=SPAN {
+            assert_eq!(write(&mut sessions, 100 + sequence, 1, sequence, 1), known(1 + sequence));
+        }
+        assert_eq!(write(&mut sessions, 200, 1, SPAN + 1, 3), new(200));
+        assert_eq!(write(&mut sessions, 201, 1, 2, 1), SessionLookup::Superseded);
+        assert_eq!(write(&mut sessions, 202, 1, 3, 3), known(4));
+    }
+
+    #[test]
+    fn a_sequence_beyond_the_span_or_below_its_own_first_open_never_grows_the_table() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        let before = sessions.clone();
+        assert_eq!(write(&mut sessions, 2, 1, SPAN + 1, 1), SessionLookup::Superseded);
+        assert_eq!(write(&mut sessions, 3, 1, 4, 5), SessionLookup::Superseded);
+        assert_eq!(write(&mut sessions, 4, 1, u64::MAX, 1), SessionLookup::Superseded);
+        assert_eq!(sessions, before);
+        assert_eq!(write(&mut sessions, 5, 1, SPAN, 1), new(5));
+    }
+
+    fn write_as(sessions: &mut Sessions, nonce: u128, slot: u64, session: u64, sequence: u64) -> SessionLookup {
+        sessions.write(Slot(slot), &named(nonce, session, sequence, 1), || DONE)
+    }
+
+    /// A table of so many sessions, each of which has written; session n was opened in slot n with nonce n.
+    fn of_writers(count: u64) -> Sessions {
+        let mut sessions = Sessions::at_most(count as usize);
+        for session in 1..=count {
+            sessions.open(Slot(session), session.into());
+            let slot = 1_000 + session;
+            assert_eq!(write_as(&mut sessions, session.into(), slot, session, 1), new(slot));
+        }
+        sessions
+    }
+
+    #[test]
+    fn the_session_that_was_quiet_for_longest_goes() {
+        let mut sessions = of_writers(8);
+        // Session 1 speaks again, and so does 2, by a resent OPEN.
+        write_as(&mut sessions, 1, 1_100, 1, 1);
+        sessions.open(Slot(1_101), 2);
+        assert_eq!(
+            (sessions.open(Slot(2_000), 5_000), sessions.open(Slot(2_001), 5_001)),
+            ((2_000, Some(3)), (2_001, Some(4)))
+        );
+        assert_eq!(write_as(&mut sessions, 3, 2_002, 3, 1), SessionLookup::Expired);
+        assert_eq!(write_as(&mut sessions, 1, 2_003, 1, 1), known(1_001));
+        // A forgotten client that opens again begins a new session.
+        assert_eq!(sessions.open(Slot(2_004), 3).0, 2_004);
+        assert_eq!(sessions.len(), 8);
+    }
+
+    #[test]
+    fn sessions_that_are_opened_without_end_push_out_no_more_than_a_quarter_of_those_that_write() {
+        let mut sessions = of_writers(16);
+        for slot in 2_000..5_000 {
+            sessions.open(Slot(slot), slot.into());
+        }
+        let left = (1..=16).filter(|session| sessions.knows(*session)).collect::<Vec<_>>();
+        assert_eq!(left, (6..=16).collect::<Vec<_>>(), "the quietest have made way for a quarter, and one more");
+    }
+
+    #[test]
+    fn clients_that_come_to_a_full_table_together_all_write() {
+        let mut sessions = of_writers(16);
+        for round in 0..10 {
+            let slots = 2_000 + round * 10..2_004 + round * 10;
+            slots.clone().for_each(|slot| assert_eq!(sessions.open(Slot(slot), slot.into()).0, slot));
+            for session in slots {
+                let slot = session + 5;
+                assert_eq!(write_as(&mut sessions, session.into(), slot, session, 1), new(slot), "session {session}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_with_a_foreign_nonce_changes_nothing() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        write(&mut sessions, 2, 1, 1, 1);
+        let before = sessions.clone();
+        for (sequence, first_open) in [(1, 1), (2, 1), (2, 2), (SPAN, 1), (1 << 62, 1 << 62), (u64::MAX, u64::MAX)] {
+            let foreign = named(8, 1, sequence, first_open);
+            assert_eq!(sessions.write(Slot(9), &foreign, || panic!("it is applied")), SessionLookup::Expired);
+            sessions.settle(Slot(9), &foreign, DONE);
+            assert_eq!((sessions.peek(&foreign), &sessions), (Some(SessionLookup::Expired), &before), "{sequence}");
+        }
+        assert_eq!(write(&mut sessions, 10, 1, 2, 1), new(10), "the owner goes on");
+    }
+
+    #[test]
+    fn another_write_under_a_known_name_is_not_told_what_that_came_to() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        write(&mut sessions, 2, 1, 1, 1);
+        let before = sessions.clone();
+        let other = Named { what: 5, ..named(7, 1, 1, 1) };
+        assert_eq!(sessions.write(Slot(3), &other, || panic!("it is applied")), SessionLookup::Expired);
+        assert_eq!((sessions.peek(&other), sessions), (Some(SessionLookup::Expired), before));
+    }
+
+    #[test]
+    fn who_only_asks_hears_what_a_write_would_have_heard() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        write(&mut sessions, 2, 1, 5, 3);
+        for (session, sequence, first_open) in
+            [(1, 5, 3), (1, 5, 5), (1, 2, 1), (1, 4, 5), (1, 3, 3), (1, SPAN + 2, 3), (1, SPAN + 3, 3), (2, 1, 1)]
+        {
+            let asked = sessions.peek(&named(7, session, sequence, first_open));
+            let wrote = write(&mut sessions.clone(), 9, session, sequence, first_open);
+            let is_new = matches!(wrote, SessionLookup::New(_));
+            assert_eq!(asked, (!is_new).then_some(wrote), "{session}-{sequence}, first open {first_open}");
+        }
+        let saved = sessions.saved(1, 7, 5).map(|saved| saved.slot);
+        assert_eq!((saved, sessions.saved(1, 7, 6), sessions.saved(2, 7, 5)), (Some(Slot(2)), None, None));
+        assert_eq!(sessions.saved(1, 8, 5), None, "that is another client's");
+        assert!(!sessions.is_empty() && Sessions::default().is_empty());
+    }
+
+    #[test]
+    fn the_digest_knows_what_each_write_came_to() {
+        let with = |written, slot| {
+            let mut sessions = Sessions::default();
+            sessions.open(Slot(1), 7);
+            // The last slot of the session is the same, so that only what was saved differs.
+            sessions.write(Slot(slot), &named(7, 1, 1, 1), || written);
+            sessions.write(Slot(9), &named(7, 1, 2, 1), || DONE);
+            sessions.digest()
+        };
+        let all = [
+            with(DONE, 2),
+            with(DONE, 3),
+            with(WriteResult::Done { version: 2 }, 2),
+            with(WriteResult::NotFound { version: 1 }, 2),
+            with(WriteResult::Mismatch { version: 1 }, 2),
+        ];
+        let different: std::collections::BTreeSet<u64> = all.into_iter().collect();
+        assert_eq!(different.len(), all.len());
+    }
+
+    #[test]
+    fn a_session_that_goes_takes_no_other_ones_nonce_with_it() {
+        let mut sessions = Sessions::at_most(1);
+        sessions.open(Slot(1), 7);
+        // A copy that is brought up to date takes what is new before it drops what is gone.
+        let mut copy = sessions.clone();
+        sessions.open(Slot(2), 8);
+        sessions.open(Slot(3), 7);
+        copy.insert(3, sessions.get(3).unwrap().clone());
+        copy.remove(1);
+        assert_eq!((copy.opened_by(7), &copy), (Some(3), &sessions));
+    }
+
+    #[test]
+    fn equal_tables_have_equal_digests_and_others_do_not() {
+        let mut sessions = Sessions::default();
+        let mut seen = std::collections::BTreeSet::from([sessions.digest()]);
+        sessions.open(Slot(1), 7);
+        assert!(seen.insert(sessions.digest()));
+        let opened = sessions.clone();
+        for (slot, sequence, first_open) in [(2, 1, 1), (3, 2, 1), (4, 2, 1), (5, 3, 2)] {
+            write(&mut sessions, slot, 1, sequence, first_open);
+            assert!(seen.insert(sessions.digest()), "slot {slot} changed the table and not its digest");
+        }
+        let mut again = opened;
+        for (slot, sequence, first_open) in [(2, 1, 1), (3, 2, 1), (4, 2, 1), (5, 3, 2)] {
+            write(&mut again, slot, 1, sequence, first_open);
+        }
+        assert_eq!((again.digest(), &again), (sessions.digest(), &sessions));
+    }
+}

@@ -1,0 +1,286 @@
+//! The state as data: what has changed since it was last written down, and the parts of a whole one.
+//!
+//! A checkpoint is written from what has *changed*, so that its price is that of the writes and not of the store. What
+//! was taken for a checkpoint that then fails is counted as changed again. A state that came from elsewhere has changed
+//! as a whole.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::Kv;
+use super::sessions::{SessionEntry, Sessions};
+use super::store::{Store, VersionedValue};
+use crate::codec::{self, CodecError};
+use crate::paxos::StateMachine;
+
+/// No key was ever written so often. A part of a state that says so is none: the next write would have no version.
+const VERSION_MAX: u64 = 1 << 62;
+
+/// Why bytes are no part of a state.
+#[derive(Debug, thiserror::Error)]
+pub enum PartError {
+    /// They say something else.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A number in it is beyond all limits.
+    #[error("a key is said to have been written {0} times")]
+    Version(u64),
+}
+
+/// One entry of a state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum StateEntry {
+    /// A key, a tombstone included.
+    Key {
+        /// The key.
+        #[serde(with = "serde_bytes")]
+        key: Vec<u8>,
+        /// What it holds.
+        entry: VersionedValue,
+    },
+    /// A session.
+    Session {
+        /// Its name.
+        id: u64,
+        /// All that is known of it.
+        session: SessionEntry,
+    },
+    /// Which history it is a state of.
+    History(u64),
+}
+
+impl StateEntry {
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        match self {
+            StateEntry::Key { key, entry } => 24 + key.len() + entry.value.as_ref().map_or(0, |value| value.len()),
+            StateEntry::Session { session, .. } => 48 + session.size(),
+            StateEntry::History(_) => 16,
+        }
+    }
+}
+
+/// A part of a state, as it is sent.
+pub fn encode_part(pieces: &Vec<StateEntry>) -> Vec<u8> {
+    codec::encode(pieces)
+}
+
+/// The pieces of a part, which may come from anybody.
+pub fn decode_part(part: &[u8]) -> Result<Vec<StateEntry>, PartError> {
+    let pieces: Vec<StateEntry> = codec::decode(part)?;
+    let version = |piece: &StateEntry| if let StateEntry::Key { entry, .. } = piece { entry.version } else { 0 };
+    match pieces.iter().map(version).find(|version| *version > VERSION_MAX) {
+        Some(version) => Err(PartError::Version(version)),
+        None => Ok(pieces),
+    }
+}
+
+/// A part for somebody who must not see the sessions: what proves that one is one's own stands in them. With it the
+/// digest of what was left out, so that the whole can be checked.
+pub fn without_sessions(part: &[u8]) -> Result<(Vec<u8>, u64), PartError> {
+    let is_key = |piece: &StateEntry| matches!(piece, StateEntry::Key { .. });
+    let (keys, others): (Vec<_>, Vec<_>) = decode_part(part)?.into_iter().partition(is_key);
+    let mut left_out = Kv::default();
+    left_out.put_pieces(others);
+    Ok((encode_part(&keys), StateMachine::digest(&left_out)))
+}
+
+/// What a checkpoint must write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StateDelta {
+    /// These pieces are all there is: what was written before is to go.
+    pub is_whole: bool,
+    /// What is new or different.
+    pub pieces: Vec<StateEntry>,
+    /// Sessions that are no more.
+    pub ended: Vec<u64>,
+}
+
+/// Names of what has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct DirtyKeys {
+    /// Each once: the store knows which of its keys stand here.
+    keys: Vec<Vec<u8>>,
+    sessions: BTreeSet<u64>,
+    history: bool,
+    is_whole: bool,
+}
+
+/// What has changed since the last checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct DirtyState {
+    since: DirtyKeys,
+    /// What a checkpoint has taken that is not known to be durable yet.
+    taken: DirtyKeys,
+}
+
+impl DirtyState {
+    /// Nothing of this state was ever written down.
+    pub(super) fn everything() -> DirtyState {
+        DirtyState { since: DirtyKeys { is_whole: true, ..DirtyKeys::default() }, taken: DirtyKeys::default() }
+    }
+
+    /// A key has changed that does not stand here yet. Kept also when everything is to be written: the store believes
+    /// that it stands here.
+    pub(super) fn key(&mut self, key: Vec<u8>) {
+        self.since.keys.push(key);
+    }
+
+    pub(super) fn session(&mut self, id: u64) {
+        if !self.since.is_whole {
+            self.since.sessions.insert(id);
+        }
+    }
+
+    pub(super) fn history(&mut self) {
+        self.since.history = true;
+    }
+
+    /// The changes, to be written down.
+    pub(super) fn take(&mut self, store: &mut Store, sessions: &Sessions, history: u64) -> StateDelta {
+        assert!(self.taken == DirtyKeys::default(), "one checkpoint at a time");
+        self.taken = std::mem::take(&mut self.since);
+        let DirtyKeys { keys, sessions: ids, history: is_new_history, is_whole } = &self.taken;
+        let key = |key: &[u8], entry: &VersionedValue| StateEntry::Key { key: key.to_vec(), entry: entry.clone() };
+        let session = |(id, session): (u64, &SessionEntry)| StateEntry::Session { id, session: session.clone() };
+        if *is_whole {
+            for name in keys {
+                store.list(name, false);
+            }
+            let all_keys = store.entries().map(|(name, entry)| key(name, entry));
+            let history = (history != 0).then_some(StateEntry::History(history));
+            let pieces = all_keys.chain(sessions.all().map(session)).chain(history).collect();
+            return StateDelta { is_whole: true, pieces, ended: Vec::new() };
+        }
+        let changed_keys = keys.iter().filter_map(|name| store.list(name, false).map(|(_, entry)| key(name, entry)));
+        let changed_sessions = ids.iter().filter_map(|id| Some(session((*id, sessions.get(*id)?))));
+        let history = is_new_history.then_some(StateEntry::History(history));
+        let pieces = changed_keys.chain(changed_sessions).chain(history).collect();
+        let ended = ids.iter().copied().filter(|id| sessions.get(*id).is_none()).collect();
+        StateDelta { is_whole: false, pieces, ended }
+    }
+
+    /// What was taken is durable.
+    pub(super) fn kept(&mut self) {
+        self.taken = DirtyKeys::default();
+    }
+
+    /// What was taken was not written: it is still to be.
+    pub(super) fn lost(&mut self, store: &mut Store) {
+        let DirtyKeys { keys, sessions, history, is_whole } = std::mem::take(&mut self.taken);
+        for key in keys {
+            if store.list(&key, true).is_some_and(|(was_listed, _)| !was_listed) {
+                self.since.keys.push(key);
+            }
+        }
+        self.since.sessions.extend(sessions);
+        self.since.history |= history;
+        self.since.is_whole |= is_whole;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kv, KvCommand, Op};
+    use super::*;
+    use crate::paxos::{Slot, StateMachine, Value};
+
+    fn apply(kv: &mut Kv, slot: u64, command: KvCommand) {
+        kv.apply(Slot(slot), &Value::Command(command.to_paxos()));
+    }
+
+    fn open(nonce: u128) -> KvCommand {
+        KvCommand::Open { nonce, label: String::new() }
+    }
+
+    fn put(session: u64, nonce: u128, sequence: u64, key: &str) -> KvCommand {
+        let op = Op::Put { key: key.into(), value: vec![1; sequence as usize].into(), if_version: None };
+        KvCommand::Write { session, nonce, sequence, first_open: 1, label: String::new(), op }
+    }
+
+    /// A state on disk: what checkpoints have written.
+    #[derive(Default)]
+    struct Written(Kv);
+
+    impl Written {
+        fn write(&mut self, changes: &StateDelta) {
+            if changes.is_whole {
+                self.0 = Kv::default();
+            }
+            self.0.put_pieces(changes.pieces.clone());
+            changes.ended.iter().for_each(|id| self.0.end_session(*id));
+        }
+    }
+
+    #[test]
+    fn changes_alone_make_the_whole_state() {
+        let (mut kv, mut written) = (Kv::with_sessions_at_most(2), Written(Kv::with_sessions_at_most(2)));
+        let mut slot = 0;
+        let mut next = |kv: &mut Kv, command| {
+            slot += 1;
+            apply(kv, slot, command);
+        };
+        for round in 0..20 {
+            next(&mut kv, open(round));
+            let session = kv.sessions().opened_by(round).unwrap();
+            for n in 1..=3 {
+                next(&mut kv, put(session, round, n, &format!("k{}", (round as u64 + n) % 7)));
+            }
+            let changes = kv.take_changes();
+            assert!(!changes.is_whole && changes.pieces.len() <= 10, "{changes:?}");
+            if round % 3 == 0 {
+                // The disk was full: the next one writes it too.
+                kv.changes_lost();
+                continue;
+            }
+            kv.changes_kept();
+            written.write(&changes);
+            let state = |kv: &Kv| (kv.digest(), kv.store().clone(), kv.history());
+            assert_eq!(state(&written.0), state(&kv), "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_came_in_parts_is_the_same_and_has_changed_as_a_whole() {
+        let mut kv = Kv::default();
+        apply(&mut kv, 1, open(7));
+        (1..=9).for_each(|n| apply(&mut kv, 1 + n, put(1, 7, n, &format!("k{n}"))));
+        let mut from_nothing = Kv::empty_like(&kv);
+        let whole = from_nothing.take_changes();
+        assert!(whole.is_whole && whole.pieces.is_empty());
+        from_nothing.changes_lost();
+        assert!(from_nothing.take_changes().is_whole, "nothing of it was ever written down");
+        let mut loaded = Kv::empty_like(&kv);
+        kv.changed_all();
+        let whole = kv.take_changes();
+        for pieces in whole.pieces.chunks(2) {
+            loaded.load(&encode_part(&pieces.to_vec())).unwrap();
+        }
+        assert_eq!((loaded.digest(), loaded.store(), loaded.sessions()), (kv.digest(), kv.store(), kv.sessions()));
+        // What changes before and after everything is written for the first time is written too.
+        apply(&mut loaded, 11, put(1, 7, 10, "k1"));
+        assert!(loaded.take_changes().is_whole);
+        loaded.changes_kept();
+        apply(&mut loaded, 12, put(1, 7, 11, "k1"));
+        let changed: Vec<StateEntry> = loaded.take_changes().pieces;
+        assert!(
+            changed.iter().any(|piece| matches!(piece, StateEntry::Key { key, .. } if key == b"k1")),
+            "{changed:?}"
+        );
+        assert!(loaded.load(b"\x07no part").is_err());
+    }
+
+    #[test]
+    fn a_part_whose_keys_have_come_to_the_end_of_all_versions_is_none() {
+        for (version, fits) in [(1, true), (VERSION_MAX, true), (VERSION_MAX + 1, false), (u64::MAX, false)] {
+            let entry = VersionedValue { value: Some(vec![1].into()), version };
+            let part = encode_part(&vec![StateEntry::Key { key: b"k".to_vec(), entry }]);
+            let mut kv = Kv::default();
+            assert_eq!(kv.load(&part).is_ok(), fits, "{version}");
+            // What was taken can be written to.
+            apply(&mut kv, 1, open(7));
+            apply(&mut kv, 2, put(1, 7, 1, "k"));
+        }
+    }
+}

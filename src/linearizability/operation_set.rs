@@ -1,0 +1,171 @@
+//! Which operations an order holds so far: a set of bits that is stored in as few words as its content needs.
+//!
+//! Of a long history, all early operations are taken and no late one is. Only the words between those two are stored,
+//! so a configuration costs what runs at the same time, not what the history is long. Pending operations may stay out
+//! for ever and have bits of their own, or they would keep everything behind the first of them in store.
+
+use super::model::HistoryOperation;
+
+const WORD_BITS: usize = 64;
+
+/// A set of operations that can be changed.
+#[derive(Debug)]
+pub(super) struct OperationSet {
+    /// The bit of each operation: in `returning` or, if the flag is set, in `pending`.
+    places: Vec<(bool, usize)>,
+    returning: Words,
+    pending: Words,
+}
+
+/// A set as it is stored: how many words are full, and those behind them.
+pub(super) type StoredSet = Box<[u64]>;
+
+#[derive(Debug)]
+struct Words {
+    words: Vec<u64>,
+    /// All words below this one are full.
+    low: usize,
+    /// All words from this one on are empty.
+    high: usize,
+}
+
+impl OperationSet {
+    /// None of these operations.
+    pub(super) fn none_of<C, O>(operations: &[HistoryOperation<C, O>]) -> OperationSet {
+        let mut by_call: Vec<usize> = (0..operations.len()).collect();
+        by_call.sort_by_key(|index| operations[*index].called);
+        let mut places = vec![(false, 0); operations.len()];
+        let (mut returning, mut pending) = (0, 0);
+        for index in by_call {
+            let is_pending = operations[index].returned.is_none();
+            let count = if is_pending { &mut pending } else { &mut returning };
+            places[index] = (is_pending, *count);
+            *count += 1;
+        }
+        OperationSet { places, returning: Words::empty(returning), pending: Words::empty(pending) }
+    }
+
+    /// Whether it holds this one.
+    pub(super) fn contains(&self, operation: usize) -> bool {
+        let (is_pending, bit) = self.places[operation];
+        let words = if is_pending { &self.pending } else { &self.returning };
+        words.words[bit / WORD_BITS] & 1 << (bit % WORD_BITS) != 0
+    }
+
+    /// Puts one in.
+    pub(super) fn insert(&mut self, operation: usize) {
+        let (words, bit) = self.place(operation);
+        words.insert(bit);
+    }
+
+    /// Takes one out.
+    pub(super) fn remove(&mut self, operation: usize) {
+        let (words, bit) = self.place(operation);
+        words.remove(bit);
+    }
+
+    /// The set as it is stored; two of the same operations are equal if and only if the sets are.
+    pub(super) fn store(&self) -> StoredSet {
+        let (returning, pending) = (self.returning.content(), &self.pending.words[..self.pending.high]);
+        let mut stored = Vec::with_capacity(2 + returning.len() + pending.len());
+        stored.extend([self.returning.low as u64, returning.len() as u64]);
+        stored.extend_from_slice(returning);
+        stored.extend_from_slice(pending);
+        stored.into()
+    }
+
+    fn place(&mut self, operation: usize) -> (&mut Words, usize) {
+        let (is_pending, bit) = self.places[operation];
+        (if is_pending { &mut self.pending } else { &mut self.returning }, bit)
+    }
+}
+
+impl Words {
+    fn empty(bits: usize) -> Words {
+        Words { words: vec![0; bits.div_ceil(WORD_BITS)], low: 0, high: 0 }
+    }
+
+    fn content(&self) -> &[u64] {
+        &self.words[self.low..self.high.max(self.low)]
+    }
+
+    fn insert(&mut self, bit: usize) {
+        let word = bit / WORD_BITS;
+        self.words[word] |= 1 << (bit % WORD_BITS);
+        self.high = self.high.max(word + 1);
+        while self.words.get(self.low) == Some(&u64::MAX) {
+            self.low += 1;
+        }
+    }
+
+    fn remove(&mut self, bit: usize) {
+        let word = bit / WORD_BITS;
+        self.words[word] &= !(1 << (bit % WORD_BITS));
+        self.low = self.low.min(word);
+        while self.high > 0 && self.words[self.high - 1] == 0 {
+            self.high -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use super::*;
+    use crate::random::Random;
+
+    #[test]
+    fn stored_sets_are_equal_exactly_if_the_sets_are() {
+        let operations: Vec<HistoryOperation<(), ()>> = (0..300)
+            .map(|n| HistoryOperation { call: (), called: 1_000 - n, returned: (n % 7 != 0).then_some((2_000, ())) })
+            .collect();
+        let mut taken = OperationSet::none_of(&operations);
+        let (mut set, mut random) = (BTreeSet::new(), Random::new(1, 0));
+        let (mut by_set, mut by_stored) = (HashMap::new(), HashMap::new());
+        for round in 0..20_000 {
+            // Swings between nearly full and nearly empty, so that both ends move.
+            let operation = random.within(0..=299) as usize;
+            let insert = random.within(0..=99) < if round / 3_000 % 2 == 0 { 97 } else { 3 };
+            if insert && set.insert(operation) {
+                taken.insert(operation);
+            } else if !insert && set.remove(&operation) {
+                taken.remove(operation);
+            }
+            assert_eq!(taken.contains(operation), set.contains(&operation));
+            let stored = taken.store();
+            assert_eq!(by_set.entry(set.clone()).or_insert_with(|| stored.clone()), &stored);
+            assert_eq!(by_stored.entry(stored).or_insert_with(|| set.clone()), &set);
+        }
+    }
+
+    #[test]
+    fn what_was_taken_and_given_back_leaves_no_trace() {
+        let operations: Vec<HistoryOperation<(), ()>> = (0..600)
+            .map(|n| HistoryOperation { call: (), called: n, returned: (n % 2 == 0).then_some((n, ())) })
+            .collect();
+        let mut taken = OperationSet::none_of(&operations);
+        for early in [0, 1, 2] {
+            taken.insert(early);
+            let before = taken.store();
+            for late in [598, 599] {
+                taken.insert(late);
+                assert_ne!(taken.store(), before);
+                taken.remove(late);
+                assert_eq!(taken.store(), before, "without {late}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_history_is_stored_in_few_words() {
+        let operations: Vec<HistoryOperation<(), ()>> =
+            (0..100_000).map(|n| HistoryOperation { call: (), called: n, returned: Some((n, ())) }).collect();
+        let mut taken = OperationSet::none_of(&operations);
+        for operation in 0..90_000 {
+            taken.insert(operation);
+        }
+        taken.remove(89_900);
+        assert!(taken.store().len() <= 6, "{:?}", taken.store());
+    }
+}

@@ -1,0 +1,322 @@
+//! The history in the lines of this program's own clients.
+//!
+//! A client writes REQUEST before it sends anything, and RESPONSE or TIMEOUT once it knows how the request has ended,
+//! or that it will not know. NOTAPPLIED did not happen; UNKNOWN, EXPIRED, SUPERSEDED and no end at all are pending. If
+//! lines of servers are there too, writes of clients that write no lines are in their REQUEST lines: they count as
+//! pending.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::model::HistoryOperation;
+use super::value_ids::ValueIds;
+use super::verdict::{KeyHistory, LinearizabilityVerdict, SourceLines, WhyUndecided, check};
+use super::versioned_model::{InitialState, VersionedCall, VersionedModel, VersionedOutcome};
+use crate::role::ServerId;
+use crate::trace::audit;
+use crate::trace::clocks::first_set_back;
+use crate::trace::histories::Histories;
+use crate::trace::parse::Run;
+use crate::trace::{Event, Line, OpKind, ProcessId, QuotedText, RequestStatus};
+
+/// Checks the history in these lines, each process's in the order in which it wrote them; the lines of all clients are
+/// among them. Places in the verdict are indices of the lines. The check gives up at the deadline.
+pub fn check_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, deadline: Instant) -> LinearizabilityVerdict {
+    decide(&lines.into_iter().map(|line| (line, false)).collect::<Vec<_>>(), deadline, || true)
+}
+
+/// Checks the history of a run, also while its processes still write. Places in the verdict are indices of its lines.
+/// Lines of several histories are checked history by history, until one is not linearizable.
+pub fn check_run(run: &Run, deadline: Instant) -> LinearizabilityVerdict {
+    let parts = match Histories::of(run) {
+        Histories::One => return check_history(run, deadline),
+        Histories::Several(parts) => parts,
+        Histories::Mixed(says, _) => return LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(says)),
+    };
+    let mut all = LinearizabilityVerdict::Linearizable { operations: 0, keys: 0 };
+    for part in &parts {
+        all = match (all, check_history(&part.run, deadline)) {
+            (_, LinearizabilityVerdict::Violation(witness)) => {
+                return LinearizabilityVerdict::Violation(Box::new(witness.moved(&part.at)));
+            }
+            (
+                LinearizabilityVerdict::Linearizable { operations, keys },
+                LinearizabilityVerdict::Linearizable { operations: more, keys: others },
+            ) => LinearizabilityVerdict::Linearizable { operations: operations + more, keys: keys + others },
+            (LinearizabilityVerdict::Linearizable { .. }, undecided) => undecided,
+            (undecided, _) => undecided,
+        };
+    }
+    all
+}
+
+fn check_history(run: &Run, deadline: Instant) -> LinearizabilityVerdict {
+    let lines: Vec<_> = run.lines.iter().map(|entry| (&entry.line, entry.late)).collect();
+    decide(&lines, deadline, || audit::shows_all_requests(run))
+}
+
+/// The verdict; `is_closed` tells whether everybody who may have written has lines here, or is named in them.
+fn decide(lines: &[(&Line, bool)], deadline: Instant, is_closed: impl FnOnce() -> bool) -> LinearizabilityVerdict {
+    let reader = match read(lines) {
+        Ok(reader) => reader,
+        Err(incomplete) => return LinearizabilityVerdict::Unknown(incomplete),
+    };
+    let verdict = check(reader.parts(reader.start(), false), deadline);
+    if !matches!(verdict, LinearizabilityVerdict::Violation(_)) {
+        return verdict;
+    }
+    if let Some(line) = first_set_back(lines.iter().map(|(line, _)| *line)) {
+        return LinearizabilityVerdict::Unknown(set_back(line));
+    }
+    // Without a word of the servers the store may have held anything when the clients came.
+    let starts_anyhow = reader.first_lives.is_empty();
+    let start = if starts_anyhow { InitialState::Anything } else { reader.start() };
+    if starts_anyhow
+        && matches!(check(reader.parts(start, false), deadline), LinearizabilityVerdict::Linearizable { .. })
+    {
+        let sentence = "no line says that the store was empty at first, and if it was not all is well: give the lines of the \
+                        servers, too";
+        return LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(sentence.to_string()));
+    }
+    if is_closed() {
+        return verdict;
+    }
+    match check(reader.parts(start, true), deadline) {
+        LinearizabilityVerdict::Violation(_) => verdict,
+        LinearizabilityVerdict::Linearizable { .. } => {
+            let sentence = "if somebody else wrote to the same keys all is well, and these lines do not show all requests: give \
+                            the lines of all clients, or all lines of the servers (started with --steps on)";
+            LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(sentence.to_string()))
+        }
+        undecided @ LinearizabilityVerdict::Unknown(_) => undecided,
+    }
+}
+
+/// No order can be told from times like these.
+fn set_back(line: &Line) -> WhyUndecided {
+    WhyUndecided::Incomplete(format!("the clock was set back before {}, so nobody knows what came first", line.id))
+}
+
+/// The operations; an error if some are missing. The line that explains a late one may have been written after its file
+/// was read, so what a late line says of a result is left aside.
+fn read<'a>(lines: &[(&'a Line, bool)]) -> Result<RunReader<'a>, WhyUndecided> {
+    let mut reader = RunReader::default();
+    for (index, (line, late)) in lines.iter().enumerate() {
+        match line.id.process.as_server() {
+            Some(server) => reader.server(server, index, line),
+            None => reader.client(index, line, *late)?,
+        }
+    }
+    Ok(reader)
+}
+
+/// Names a write, whichever server it was sent to: session, number, and label. Session and number alone may be those of
+/// another client's write: in the cluster's next history, or in the name of somebody who only guesses.
+type WriteKey<'a> = (u64, u64, &'a str);
+
+/// An operation as the lines have it.
+#[derive(Clone, Copy)]
+struct LoggedOperation<'a> {
+    key: &'a QuotedText,
+    asked: LoggedCall<'a>,
+    /// The line of the call, and its moment.
+    called: (usize, u64),
+    end: LoggedEnd<'a>,
+}
+
+/// What was asked about a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LoggedCall<'a> {
+    Get,
+    Put { value: &'a QuotedText, if_version: Option<u64> },
+    Delete,
+}
+
+/// What came of it, and in which line that stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LoggedEnd<'a> {
+    NotHappened,
+    Pending(Option<usize>),
+    Returned { line: usize, moment: u64, answer: LoggedReply<'a> },
+}
+
+/// What was answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LoggedReply<'a> {
+    Holds(Option<&'a QuotedText>, u64),
+    Done(u64),
+    NotFound(u64),
+    Mismatch(u64),
+}
+
+#[derive(Default)]
+struct RunReader<'a> {
+    told: Vec<LoggedOperation<'a>>,
+    /// The requests that have not ended, by client and label; None for those that are about no key.
+    open: BTreeMap<(&'a ProcessId, &'a str), Option<usize>>,
+    /// The number of the last line of each client.
+    last: BTreeMap<&'a ProcessId, u64>,
+    /// The writes that clients have told of.
+    ours: BTreeSet<WriteKey<'a>>,
+    /// The writes that servers were asked for, as the earliest of their lines has it.
+    served: BTreeMap<WriteKey<'a>, LoggedOperation<'a>>,
+    /// The first life of each server that the lines know, and whether its disk was empty.
+    first_lives: BTreeMap<ServerId, (u32, bool)>,
+}
+
+impl<'a> RunReader<'a> {
+    fn client(&mut self, index: usize, line: &'a Line, late: bool) -> Result<(), WhyUndecided> {
+        let last = self.last.entry(&line.id.process).or_insert(0);
+        if line.id.n != *last + 1 || matches!(line.event, Event::Lost { .. }) {
+            let sentence = format!("lines of {} are missing before {}", line.id.process, line.id);
+            return Err(WhyUndecided::Incomplete(sentence));
+        }
+        *last = line.id.n;
+        let name = (&line.id.process, line.req.as_deref().unwrap_or_default());
+        match &line.event {
+            Event::Request { session, sequence, .. } => {
+                self.ours.extend(session.zip(*sequence).map(|(session, sequence)| (session, sequence, name.1)));
+                // If the label was open, that request has no end.
+                self.open.insert(name, asked(&line.event).map(|_| self.told.len()));
+                self.told.extend(told(index, line));
+                Ok(())
+            }
+            Event::Response { status, .. } | Event::Timeout { status, .. } => {
+                let ended = self.open.remove(&name).ok_or_else(|| {
+                    WhyUndecided::Incomplete(format!("{} ends a request of which no line says what it was", line.id))
+                })?;
+                let Some(told) = ended.map(|index| &mut self.told[index]) else { return Ok(()) };
+                let end = end(index, line, *status, told.asked).ok_or_else(|| {
+                    WhyUndecided::Incomplete(format!("{} does not say all that such an answer says", line.id))
+                })?;
+                if matches!(end, LoggedEnd::Returned { moment, .. } if moment < told.called.1) {
+                    return Err(set_back(line));
+                }
+                told.end = if late { LoggedEnd::Pending(Some(index)) } else { end };
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn server(&mut self, server: ServerId, index: usize, line: &'a Line) {
+        match &line.event {
+            Event::Request { session: Some(session), sequence: Some(sequence), .. } => {
+                let Some(told) = told(index, line) else { return };
+                let name = (*session, *sequence, line.req.as_deref().unwrap_or_default());
+                if self.served.get(&name).is_none_or(|other| told.called.1 < other.called.1) {
+                    self.served.insert(name, told);
+                }
+            }
+            Event::Boot { life, accepted, .. } => {
+                let life = life.unwrap_or(line.id.process.life());
+                let empty = accepted.map_or(life == 1, |accepted| accepted == 0);
+                let first = self.first_lives.entry(server).or_insert((life, empty));
+                *first = (*first).min((life, empty));
+            }
+            _ => {}
+        }
+    }
+
+    /// What the store held when the lines begin, as far as they say.
+    fn start(&self) -> InitialState {
+        let empty = self.first_lives.values().all(|(_, empty)| *empty);
+        if empty { InitialState::Empty } else { InitialState::Anything }
+    }
+
+    /// The history, key by key.
+    fn parts(&self, start: InitialState, strangers: bool) -> Vec<KeyHistory<VersionedModel>> {
+        let foreign = self.served.iter().filter(|(id, _)| !self.ours.contains(id)).map(|(_, told)| told);
+        // Their client's clock is not known, and that of the server is another one: they may have begun at any time.
+        let foreign = foreign.map(|told| LoggedOperation { called: (told.called.0, 0), ..*told });
+        let mut by_key: BTreeMap<&QuotedText, Vec<LoggedOperation>> = BTreeMap::new();
+        for told in self.told.iter().copied().chain(foreign) {
+            let tells_nothing = told.asked == LoggedCall::Get && matches!(told.end, LoggedEnd::Pending(_));
+            if told.end != LoggedEnd::NotHappened && !tells_nothing {
+                by_key.entry(told.key).or_default().push(told);
+            }
+        }
+        by_key.into_iter().map(|(key, told)| part(key, start, strangers, &told)).collect()
+    }
+}
+
+/// The operation of a REQUEST; None if it is about no key, or promises nothing.
+fn told<'a>(index: usize, line: &'a Line) -> Option<LoggedOperation<'a>> {
+    let (key, asked) = asked(&line.event)?;
+    Some(LoggedOperation { key, asked, called: (index, moment(line)), end: LoggedEnd::Pending(None) })
+}
+
+fn asked(event: &Event) -> Option<(&QuotedText, LoggedCall<'_>)> {
+    let Event::Request { op, key: Some(key), value, if_version, .. } = event else { return None };
+    let asked = match (op, value) {
+        (OpKind::Get, _) => LoggedCall::Get,
+        (OpKind::Put, Some(value)) => LoggedCall::Put { value, if_version: *if_version },
+        (OpKind::Delete, _) => LoggedCall::Delete,
+        (OpKind::Put, None)
+        | (OpKind::StaleGet | OpKind::Open | OpKind::Status | OpKind::Noop | OpKind::Unreadable, _) => return None,
+    };
+    Some((key, asked))
+}
+
+/// What a RESPONSE or TIMEOUT means for what was asked; None if a field is not there.
+fn end<'a>(index: usize, line: &'a Line, status: RequestStatus, asked: LoggedCall) -> Option<LoggedEnd<'a>> {
+    let (version, value) = match &line.event {
+        Event::Response { version, value, .. } => (*version, value.as_ref()),
+        _ => (None, None),
+    };
+    let answer = match (status, asked) {
+        (RequestStatus::NotApplied, _) => return Some(LoggedEnd::NotHappened),
+        (RequestStatus::Unknown | RequestStatus::Expired | RequestStatus::Superseded, _) => {
+            return Some(LoggedEnd::Pending(Some(index)));
+        }
+        (RequestStatus::Ok, LoggedCall::Get) => LoggedReply::Holds(Some(value?), version?),
+        (RequestStatus::NotFound, LoggedCall::Get) => LoggedReply::Holds(None, version?),
+        (RequestStatus::Ok, LoggedCall::Put { .. } | LoggedCall::Delete) => LoggedReply::Done(version?),
+        (RequestStatus::NotFound, LoggedCall::Put { .. } | LoggedCall::Delete) => LoggedReply::NotFound(version?),
+        (RequestStatus::Mismatch, _) => LoggedReply::Mismatch(version?),
+    };
+    // Times are cut to microseconds, and a process never writes two lines in one: what is that close overlaps.
+    Some(LoggedEnd::Returned { line: index, moment: moment(line) + 1, answer })
+}
+
+/// Microseconds since 1970.
+fn moment(line: &Line) -> u64 {
+    u64::try_from(line.time.as_microsecond()).unwrap_or(0)
+}
+
+fn part(key: &QuotedText, start: InitialState, strangers: bool, all: &[LoggedOperation]) -> KeyHistory<VersionedModel> {
+    let read = all.iter().filter_map(|told| match told.end {
+        LoggedEnd::Returned { answer: LoggedReply::Holds(value, _), .. } => value,
+        _ => None,
+    });
+    let values = ValueIds::read(read.cloned());
+    let (mut operations, mut places) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
+    for told in all {
+        let call = match told.asked {
+            LoggedCall::Get => VersionedCall::Get,
+            LoggedCall::Put { value, if_version } => VersionedCall::Put { value: values.number(value), if_version },
+            LoggedCall::Delete => VersionedCall::Delete,
+        };
+        let (end, returned) = match told.end {
+            LoggedEnd::NotHappened => continue,
+            LoggedEnd::Pending(line) => (line, None),
+            LoggedEnd::Returned { line, moment, answer } => (Some(line), Some((moment, outcome(answer, &values)))),
+        };
+        operations.push(HistoryOperation { call, called: told.called.1, returned });
+        places.push(SourceLines { call: told.called.0, end });
+    }
+    KeyHistory { key: format!("key {key}"), model: VersionedModel { start, values, strangers }, operations, places }
+}
+
+fn outcome(answer: LoggedReply, values: &ValueIds<QuotedText>) -> VersionedOutcome {
+    match answer {
+        LoggedReply::Holds(value, version) => VersionedOutcome::Holds(value.map(|value| values.number(value)), version),
+        LoggedReply::Done(version) => VersionedOutcome::Done(version),
+        LoggedReply::NotFound(version) => VersionedOutcome::NotFound(version),
+        LoggedReply::Mismatch(version) => VersionedOutcome::Mismatch(version),
+    }
+}
+
+#[cfg(test)]
+#[path = "run_history_tests.rs"]
+mod tests;

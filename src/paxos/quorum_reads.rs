@@ -1,0 +1,236 @@
+//! Linearizable reads without writing the log: Paxos Quorum Reads (Charapko, Ailijiang, Demirbas, HotStorage 2019).
+//!
+//! Whatever was chosen before a read began was accepted by a majority, so a majority of acceptors asked *after* it
+//! began contains one that knows the slot. The reader takes the highest slot that they name, waits until its own
+//! learner has applied it, and answers. It does not matter which server is asked, or who leads.
+//!
+//! One round serves all reads that were waiting when it began, and never a later one: an answer that was given before a
+//! read arrived may have missed a write that was acknowledged in between. For the same reason a retry is a new round
+//! with a new id. The named slot may be one that some proposer left unfinished; if it is not applied in time, the
+//! learner asks a proposer to `FILL` the log up to it (a proposer alone can find out what became of it: *Paxos Made
+//! Simple*, section 2.3).
+//!
+//! [`QuorumReads`] knows which read waits for what, and nothing of the log: its learner says how far that is applied,
+//! sends the questions, and answers from its state.
+
+use super::{Incarnation, Quorums, Slot};
+use crate::role::{ServerId, ServerSet};
+
+/// A learner keeps at most so many reads; more are refused.
+pub const READS_MAX: usize = 4_096;
+/// A read that is so many beats (of 100 ms) old has failed.
+const READ_BEATS: u64 = 8;
+/// After so many FILLs without progress the own proposer is asked too.
+const FILLS_BEFORE_OWN: u32 = 5;
+
+/// One read that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct PendingRead<Q> {
+    /// None for the read with which a learner starts: nobody waits for its answer.
+    asked: Option<(u64, Q)>,
+    /// The learner's beat when it arrived.
+    since: u64,
+}
+
+/// A question under way to the acceptors.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ReadRound<Q> {
+    id: u128,
+    /// The reads that were waiting when it began.
+    reads: Vec<PendingRead<Q>>,
+    answered: ServerSet,
+    /// The highest slot named so far.
+    highest: Slot,
+}
+
+/// All reads of a learner. See the head of its file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct QuorumReads<Q> {
+    life: Incarnation,
+    /// Rounds of this life so far.
+    rounds: u64,
+    /// Reads that wait for a round to begin.
+    waiting: Vec<PendingRead<Q>>,
+    round: Option<ReadRound<Q>>,
+    /// Reads whose round found this slot, which is not applied yet.
+    bound: Vec<(Slot, PendingRead<Q>)>,
+    /// The fill timer runs, and was started when this slot was the last one applied.
+    filling: Option<Slot>,
+    /// Who answered the last round: for the sentence that says why a read failed.
+    answered: ServerSet,
+}
+
+/// Reads that are not answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failed {
+    pub tokens: Vec<u64>,
+    /// The acceptors that answered the last round.
+    pub answered: ServerSet,
+}
+
+/// Slots that a proposer is to be asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fill {
+    /// All of them up to this one.
+    pub slot: Slot,
+    /// Whoever was asked before was no help: the own proposer is asked too.
+    pub is_urgent: bool,
+}
+
+impl<Q> QuorumReads<Q> {
+    pub(super) fn new(life: Incarnation) -> QuorumReads<Q> {
+        QuorumReads {
+            life,
+            rounds: 0,
+            waiting: Vec::new(),
+            round: None,
+            bound: Vec::new(),
+            filling: None,
+            answered: ServerSet::NONE,
+        }
+    }
+
+    /// The number of the round under way.
+    pub(super) fn round(&self) -> Option<u128> {
+        self.round.as_ref().map(|round| round.id)
+    }
+
+    fn len(&self) -> usize {
+        self.waiting.len() + self.bound.len() + self.round.as_ref().map_or(0, |round| round.reads.len())
+    }
+
+    /// A read arrived: it waits for the next round to begin. An error if there is no room for it: who answered the last
+    /// round.
+    pub(super) fn ask(&mut self, token: u64, query: Q, now: u64) -> Result<(), ServerSet> {
+        if self.len() >= READS_MAX {
+            return Err(self.answered);
+        }
+        self.waiting.push(PendingRead { asked: Some((token, query)), since: now });
+        Ok(())
+    }
+
+    /// A learner that starts reads once, for itself: to know how far it must get.
+    pub(super) fn ask_for_itself(&mut self, now: u64) {
+        self.waiting.push(PendingRead { asked: None, since: now });
+    }
+
+    /// Begins a round for all reads that wait, unless one is under way; gives its number, to ask every acceptor.
+    pub(super) fn begin_round(&mut self) -> Option<u128> {
+        if self.round.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        self.rounds += 1;
+        let id = self.life.number(self.rounds);
+        let reads = std::mem::take(&mut self.waiting);
+        self.round = Some(ReadRound { id, reads, answered: ServerSet::NONE, highest: Slot(0) });
+        Some(id)
+    }
+
+    /// An acceptor's answer. True if with it the round is over: its reads are bound to the highest slot named.
+    pub(super) fn take_answer(&mut self, acceptor: ServerId, id: u128, slot: Slot, quorums: &Quorums) -> bool {
+        let Some(round) = self.round.as_mut().filter(|round| round.id == id) else { return false };
+        if !quorums.servers().contains(acceptor) {
+            return false;
+        }
+        round.answered.insert(acceptor);
+        round.highest = round.highest.max(slot);
+        if !quorums.is_read(round.answered) {
+            return false;
+        }
+        let Some(round) = self.round.take() else { return false };
+        self.answered = round.answered;
+        self.bound.extend(round.reads.into_iter().map(|read| (round.highest, read)));
+        true
+    }
+
+    /// A round found no majority in time: ask again, under a new id. The reads that came meanwhile join.
+    pub(super) fn retry(&mut self, id: u128) {
+        if let Some(round) = self.round.take_if(|round| round.id == id) {
+            self.answered = round.answered;
+            self.waiting.splice(0..0, round.reads);
+        }
+    }
+
+    /// The reads whose slot is applied, to be answered now.
+    pub(super) fn ready(&mut self, applied: Slot) -> impl Iterator<Item = (u64, Q)> {
+        self.bound.extract_if(.., move |(slot, _)| *slot <= applied).filter_map(|(_, read)| read.asked)
+    }
+
+    /// Whether the fill timer is to be started: reads wait for a slot that is not applied, and the log has just grown,
+    /// or they have just begun to wait.
+    pub(super) fn starts_to_fill(&mut self, applied: Slot) -> bool {
+        if self.bound.is_empty() {
+            self.filling = None;
+            return false;
+        }
+        self.filling.replace(applied) != Some(applied)
+    }
+
+    /// The fill timer that was started with this log ran out for the n-th time: what a proposer is to be asked for.
+    pub(super) fn fill(&mut self, applied: Slot, tries: u32) -> Option<Fill> {
+        let Some(slot) = self.bound.iter().map(|(slot, _)| *slot).max() else {
+            // Whoever waited has given up. The timer rests; the next read that is bound starts it again.
+            self.filling = None;
+            return None;
+        };
+        (self.filling == Some(applied)).then_some(Fill { slot, is_urgent: tries >= FILLS_BEFORE_OWN })
+    }
+
+    /// Nobody is answered any more.
+    pub(super) fn fail_all(&mut self) -> Failed {
+        let round = self.round.take().map_or(Vec::new(), |round| round.reads);
+        let waiting = std::mem::take(&mut self.waiting);
+        let bound = std::mem::take(&mut self.bound).into_iter().map(|(_, read)| read);
+        let all = round.into_iter().chain(waiting).chain(bound);
+        let tokens = all.filter_map(|read| read.asked).map(|(token, _)| token).collect();
+        Failed { tokens, answered: self.answered }
+    }
+
+    /// Reads do not wait for ever. The read with which a learner starts does: it is how a lonely learner finds its way.
+    pub(super) fn fail_old(&mut self, now: u64) -> Failed {
+        let old = |read: &mut PendingRead<Q>| read.asked.is_some() && now - read.since >= READ_BEATS;
+        let mut failed: Vec<_> = self.waiting.extract_if(.., old).collect();
+        failed.extend(self.bound.extract_if(.., |(_, read)| old(read)).map(|(_, read)| read));
+        let mut answered = self.answered;
+        if let Some(round) = &mut self.round {
+            answered = round.answered;
+            failed.extend(round.reads.extract_if(.., old));
+        }
+        let tokens = failed.into_iter().filter_map(|read| read.asked).map(|(token, _)| token).collect();
+        Failed { tokens, answered }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(reads: &mut QuorumReads<char>, applied: u64) -> Vec<(u64, char)> {
+        reads.ready(Slot(applied)).collect()
+    }
+
+    #[test]
+    fn a_read_waits_for_the_highest_slot_that_a_majority_names_and_a_later_one_for_its_own_round() {
+        let quorums = Quorums::majority(ServerSet::first(3));
+        let mut reads = QuorumReads::new(Incarnation(1));
+        assert_eq!(reads.begin_round(), None, "nobody asks anything");
+        reads.ask(1, 'a', 0).expect("there is room");
+        let first = reads.begin_round().expect("a read waits");
+        reads.ask(2, 'b', 0).expect("there is room");
+        assert_eq!(reads.begin_round(), None, "one round at a time");
+        assert!(!reads.take_answer(ServerId(1), first, Slot(7), &quorums));
+        assert!(!reads.take_answer(ServerId(1), first, Slot(7), &quorums), "that one has answered already");
+        assert!(!reads.take_answer(ServerId(2), first + 1, Slot(9), &quorums), "to another question");
+        assert!(reads.take_answer(ServerId(2), first, Slot(3), &quorums));
+        assert_eq!(ready(&mut reads, 6), []);
+        assert!(reads.starts_to_fill(Slot(6)) && !reads.starts_to_fill(Slot(6)));
+        assert_eq!(reads.fill(Slot(6), 0), Some(Fill { slot: Slot(7), is_urgent: false }));
+        assert_eq!(ready(&mut reads, 7), [(1, 'a')]);
+        assert!(!reads.starts_to_fill(Slot(7)), "nobody waits");
+        let second = reads.begin_round().expect("the other read waits");
+        assert_ne!(first, second);
+        reads.retry(second);
+        assert!(reads.begin_round().is_some_and(|third| third != second), "an old answer is never counted");
+        assert_eq!(reads.fail_all(), Failed { tokens: vec![2], answered: ServerSet::NONE });
+    }
+}

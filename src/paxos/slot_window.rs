@@ -1,0 +1,111 @@
+//! Values of slots that follow each other without a gap, oldest first: a queue that knows its slots.
+
+use std::collections::VecDeque;
+
+use super::Slot;
+
+/// See the head of its file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SlotWindow<T> {
+    /// The slot of the first value, or of the first to come.
+    first: Slot,
+    values: VecDeque<T>,
+}
+
+impl<T> SlotWindow<T> {
+    /// A row that holds nothing yet; the first value to come is for this slot.
+    pub(super) fn from(first: Slot) -> SlotWindow<T> {
+        SlotWindow { first, values: VecDeque::new() }
+    }
+
+    /// The slot of the first value, or of the first to come.
+    pub(super) fn first(&self) -> Slot {
+        self.first
+    }
+
+    /// The value of the first slot.
+    pub(super) fn front(&self) -> Option<&T> {
+        self.values.front()
+    }
+
+    /// How many slots it reaches over.
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Adds the value of the next slot.
+    pub(super) fn push(&mut self, value: T) {
+        self.values.push_back(value);
+    }
+
+    /// Ends with the first slot: gives its value, if it had one. The row begins with the next slot now.
+    pub(super) fn end_first(&mut self) -> Option<T> {
+        self.first = self.first.next();
+        self.values.pop_front()
+    }
+
+    /// Ends with all slots below this one.
+    pub(super) fn end_below(&mut self, below: Slot) {
+        let count = below.ahead_of(self.first).min(self.values.len() as u64) as usize;
+        self.values.drain(..count);
+        self.first = self.first.max(below);
+    }
+
+    /// The values of the slots from this one on.
+    pub(super) fn range(&self, from: Slot) -> impl Iterator<Item = (Slot, &T)> {
+        let skipped = from.ahead_of(self.first);
+        let begin = skipped.min(self.values.len() as u64) as usize;
+        self.first.plus(skipped).to(Slot::LAST).zip(self.values.range(begin..))
+    }
+
+    /// The value of this slot, which is not below the first; made, and those before it that are missing, if it is not
+    /// there.
+    pub(super) fn reach(&mut self, slot: Slot) -> Option<&mut T>
+    where
+        T: Default,
+    {
+        let at = usize::try_from(slot.0.checked_sub(self.first.0)?).ok()?;
+        if at >= self.values.len() {
+            self.values.resize_with(at + 1, T::default);
+        }
+        self.values.get_mut(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(row: &SlotWindow<u32>, from: u64) -> Vec<(u64, u32)> {
+        row.range(Slot(from)).map(|(slot, value)| (slot.0, *value)).collect()
+    }
+
+    #[test]
+    fn it_knows_the_slot_of_each_value() {
+        let mut row = SlotWindow::from(Slot(5));
+        [10, 20, 30].into_iter().for_each(|value| row.push(value));
+        assert_eq!(all(&row, 0), [(5, 10), (6, 20), (7, 30)]);
+        assert_eq!((all(&row, 6), all(&row, 8), all(&row, 99)), (vec![(6, 20), (7, 30)], vec![], vec![]));
+        assert_eq!((row.end_first(), row.first(), row.front()), (Some(10), Slot(6), Some(&20)));
+        row.end_below(Slot(7));
+        assert_eq!(all(&row, 0), [(7, 30)]);
+        row.end_below(Slot(7));
+        row.end_below(Slot(3));
+        assert_eq!((row.first(), row.front()), (Slot(7), Some(&30)));
+        row.end_below(Slot(20));
+        assert_eq!((row.first(), row.front()), (Slot(20), None));
+        assert_eq!((row.end_first(), row.first()), (None, Slot(21)));
+        row.push(40);
+        assert_eq!(all(&row, 0), [(21, 40)]);
+    }
+
+    #[test]
+    fn it_reaches_ahead_and_not_back() {
+        let mut row = SlotWindow::from(Slot(5));
+        assert_eq!(row.reach(Slot(4)), None);
+        *row.reach(Slot(7)).unwrap() = 3;
+        assert_eq!(all(&row, 0), [(5, 0), (6, 0), (7, 3)]);
+        *row.reach(Slot(5)).unwrap() = 1;
+        assert_eq!(all(&row, 0), [(5, 1), (6, 0), (7, 3)]);
+    }
+}

@@ -1,0 +1,389 @@
+//! A server that runs in one thread and without time, for the fuzzer: what it decides is the real thing, in
+//! surroundings of its own. Only disks and connections are in memory.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use super::options::Protocol;
+use super::reply_writer::{self, ReplyWriter};
+use crate::codec;
+use crate::host::checkpoints::{Checkpointer, LoadedState};
+use crate::host::role_disk::RoleDisk;
+use crate::host::{
+    Admission, Config, CrashRequest, Env, Hosted, LabRequest, MailboxItem, ReplyHandle, RoleHost, RunEnd, ServerCore,
+    Sizes, Time, TurnStart,
+};
+use crate::kv::Kv;
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameReader, PeerMessage};
+use crate::paxos::{
+    Acceptor, AcceptorRecord, Ballot, Incarnation, Learner, Proposer, ProposerRecord, Quorums, Retention,
+};
+use crate::random::Random;
+use crate::role::{NoStableStore, Role, RoleKind, ServerId, ServerSet, StableStore};
+use crate::storage::disk::MemoryFiles;
+use crate::trace::{CrashCause, CrashPoint, Trace, TraceContext};
+
+/// It is this server.
+pub const ME: ServerId = ServerId(1);
+/// A part of a state has so many bytes: a few keys.
+const PART_BYTES: usize = 200;
+/// Checkpoints are made often, and of the log not much is kept.
+const RETENTION: Retention = Retention { checkpoint_slots: 8, keep_slots: 4, ..Retention::EVERYTHING };
+
+/// A server.
+pub struct BenchServer {
+    core: ServerCore<Arc<ReplyWriter>>,
+    around: BenchEnv,
+    checkpointer: Checkpointer<MemoryFiles>,
+    proposer: BenchRole<Proposer, BenchDisk<ProposerRecord>>,
+    acceptor: BenchRole<Acceptor, BenchDisk<AcceptorRecord>>,
+    learner: BenchRole<Learner<Kv>, NoStableStore>,
+    lives: u32,
+}
+
+/// What is around it: a clock that stands still.
+#[derive(Default)]
+struct BenchEnv {
+    now: Cell<Time>,
+}
+
+impl Env for BenchEnv {
+    type Connection = Arc<ReplyWriter>;
+
+    fn now(&self) -> Time {
+        self.now.get()
+    }
+
+    fn wake(&self, _role: RoleKind) {}
+
+    fn to_peers(&self, _to: ServerSet, _message: &PeerMessage, _frame: Vec<u8>) {}
+
+    fn flush_peers(&self) {}
+
+    fn write_replies(&self, replies: Vec<(ReplyHandle<Arc<ReplyWriter>>, ClientReply)>) {
+        reply_writer::send(replies);
+    }
+
+    fn wake_checkpointer(&self) {}
+
+    fn give(&self, _order: LabRequest) -> Result<(), String> {
+        Err("nobody takes orders here".to_string())
+    }
+
+    fn tell_operator(&self, _sentence: &str) {}
+}
+
+/// A role's life, and its disk, which outlives it.
+struct BenchRole<R: Hosted, D> {
+    host: RoleHost<R, D>,
+    disk: D,
+    /// The time by which its timers run.
+    now: Time,
+}
+
+/// Records, as a disk gives them back. A handle: clones are the same disk.
+struct BenchDisk<Record>(Arc<Mutex<Vec<Record>>>);
+
+impl<Record> Clone for BenchDisk<Record> {
+    fn clone(&self) -> BenchDisk<Record> {
+        BenchDisk(self.0.clone())
+    }
+}
+
+impl<Record> Default for BenchDisk<Record> {
+    fn default() -> BenchDisk<Record> {
+        BenchDisk(Arc::default())
+    }
+}
+
+impl<Record: Clone> BenchDisk<Record> {
+    fn records(&self) -> Vec<Record> {
+        self.0.lock().expect("nobody has panicked").clone()
+    }
+}
+
+impl<Record: serde::Serialize + serde::de::DeserializeOwned> StableStore<Record> for BenchDisk<Record> {
+    type Error = Infallible;
+
+    fn commit(&mut self, records: &[Record]) -> Result<(), Infallible> {
+        let again = |record| codec::decode(&codec::encode(record)).expect("what is written can be read");
+        self.0.lock().expect("nobody has panicked").extend(records.iter().map(again));
+        Ok(())
+    }
+}
+
+impl<Record: serde::Serialize + serde::de::DeserializeOwned> RoleDisk<Record> for BenchDisk<Record> {}
+
+/// One client's connection.
+pub struct BenchConnection {
+    outlet: Arc<ReplyWriter>,
+    replies: FrameReader,
+}
+
+impl BenchConnection {
+    /// The replies that have come.
+    pub fn replies(&mut self) -> Vec<ClientReply> {
+        let mut replies = Vec::new();
+        loop {
+            while let Some(reply) = self.replies.next_received().expect("a server's frames are whole") {
+                replies.push(reply);
+            }
+            match self.replies.receive_now() {
+                Ok(Some(count)) if count > 0 => {}
+                _ => return replies,
+            }
+        }
+    }
+}
+
+/// Which role.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    /// The proposer.
+    Proposer,
+    /// The acceptor.
+    Acceptor,
+    /// The learner.
+    Learner,
+}
+
+impl BenchServer {
+    /// A server of a cluster of so many, under this protocol.
+    pub fn new(servers: u8, protocol: Protocol) -> BenchServer {
+        BenchServer::writing_to(Trace::disabled(), servers, protocol)
+    }
+
+    /// The same, whose lines go there.
+    pub fn writing_to(trace: Trace, servers: u8, protocol: Protocol) -> BenchServer {
+        let quorums = Quorums::majority(ServerSet::first(servers));
+        let config = Config {
+            name: "stage".to_string(),
+            boot: 1,
+            me: ME,
+            cluster: quorums.servers(),
+            quorums,
+            protocol,
+            life: 1,
+            pid: 1,
+            forgets: false,
+            lab: false,
+            wake_hints: true,
+            retention: RETENTION,
+            sizes: Sizes { snapshot_bytes: PART_BYTES, ..Sizes::usual(1 << 20) },
+        };
+        let (core, around) = (ServerCore::new(config, trace, Admission::member()), BenchEnv::default());
+        let opened = Checkpointer::open(&core, MemoryFiles::new(), 1);
+        let (mut checkpointer, _) = opened.expect("an empty disk in memory has no errors");
+        let acceptor = BenchRole::new(&core, &around, Acceptor::new(), BenchDisk::default());
+        let role = learner(&core, &around, &mut checkpointer, 2);
+        let learner = BenchRole::new(&core, &around, role, NoStableStore);
+        let role = Proposer::new(ME, quorums, protocol.policy());
+        let proposer = BenchRole::new(&core, &around, role, BenchDisk::default());
+        let mut stage = BenchServer { core, around, checkpointer, proposer, acceptor, learner, lives: 2 };
+        stage.settle();
+        stage
+    }
+
+    /// What its acceptor is bound to.
+    pub fn promised(&self) -> Ballot {
+        self.acceptor.host.role().promised()
+    }
+
+    /// The ballot that its proposer is at.
+    pub fn at_work(&self) -> Option<Ballot> {
+        self.proposer.host.role().at_work()
+    }
+
+    /// The digest of its state.
+    pub fn digest(&self) -> u64 {
+        self.core.board.read().digest
+    }
+
+    /// A client connects.
+    pub fn connect(&self) -> BenchConnection {
+        let (ours, theirs) = UnixStream::pair().expect("a pair of sockets can be made");
+        theirs.set_nonblocking(true).expect("a socket can be told not to wait");
+        let [ours, theirs] = [ours, theirs].map(|end| Arc::new(TcpStream::from(OwnedFd::from(end))));
+        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        let outlet = ReplyWriter::new(ours, address, self.core.load.clone(), None);
+        BenchConnection { outlet, replies: FrameReader::new(theirs, CLIENT_FRAME_MAX_BYTES) }
+    }
+
+    /// A client asks. An error is a request for which its connection is closed.
+    pub fn ask(&mut self, connection: &BenchConnection, request: ClientRequest) -> Result<(), String> {
+        let size = codec::encode(&request).len();
+        let taken = self.core.request(&self.around, &connection.outlet, request, size);
+        self.settle();
+        taken
+    }
+
+    /// A peer says something.
+    pub fn hear(&mut self, from: ServerId, message: PeerMessage) {
+        self.core.deliver(&self.around, from, Envelope { context: TraceContext::default(), message });
+        self.settle();
+    }
+
+    /// A timer of a role runs out: the next that is due.
+    pub fn time_out(&mut self, which: Which) {
+        match which {
+            Which::Proposer => self.proposer.time_out(),
+            Which::Acceptor => self.acceptor.time_out(),
+            Which::Learner => self.learner.time_out(),
+        }
+        self.settle();
+    }
+
+    /// A role dies and lives again, with what its disk holds.
+    pub fn restart(&mut self, which: Which) {
+        self.lives += 1;
+        let BenchServer { core, around, checkpointer, lives, .. } = self;
+        match which {
+            Which::Proposer => {
+                let mut role = Proposer::new(ME, core.config.quorums, core.config.protocol.policy());
+                self.proposer.disk.records().into_iter().for_each(|record| role.replay(record));
+                self.proposer.begin_anew(core, around, |_| role);
+            }
+            Which::Acceptor => {
+                let mut role = Acceptor::new();
+                self.acceptor.disk.records().into_iter().for_each(|record| role.replay(record));
+                let checkpoint = core.board.read().checkpoint;
+                self.acceptor.begin_anew(core, around, |_| role.with_checkpoint(checkpoint));
+            }
+            Which::Learner => {
+                let life = *lives;
+                self.learner.begin_anew(core, around, |core| learner(core, around, checkpointer, life));
+            }
+        }
+        self.settle();
+    }
+
+    /// Until nobody has anything to do.
+    fn settle(&mut self) {
+        let BenchServer { core, around, checkpointer, .. } = self;
+        loop {
+            let has_worked =
+                self.acceptor.work(core, around) | self.learner.work(core, around) | self.proposer.work(core, around);
+            let has_jobs = !core.checkpoints.is_empty();
+            if has_jobs {
+                let done = checkpointer.run_one(core, around);
+                assert!(done.expect("a disk in memory has no errors").is_none(), "nobody has asked for the state");
+            }
+            if !has_worked && !has_jobs {
+                return core.flush_replies(around);
+            }
+        }
+    }
+}
+
+fn learner(
+    core: &ServerCore<Arc<ReplyWriter>>,
+    around: &BenchEnv,
+    checkpointer: &mut Checkpointer<MemoryFiles>,
+    life: u32,
+) -> Learner<Kv> {
+    core.checkpoints.load();
+    let (slot, state): LoadedState = loop {
+        let loaded = checkpointer.run_one(core, around).expect("a disk in memory has no errors");
+        if let Some(loaded) = loaded {
+            break loaded;
+        }
+    };
+    let config = &core.config;
+    Learner::new(ME, config.quorums, Incarnation(life), slot, state)
+        .with_retention(config.retention)
+        .under(config.protocol.policy())
+}
+
+impl<R, D> BenchRole<R, D>
+where
+    R: Hosted,
+    D: RoleDisk<R::Record, Error = Infallible> + Clone,
+{
+    fn new(core: &ServerCore<Arc<ReplyWriter>>, around: &BenchEnv, role: R, disk: D) -> BenchRole<R, D> {
+        R::mailbox(core).open();
+        let host = RoleHost::new(core, around, role, disk.clone(), Random::new(1, R::NAME as u64));
+        BenchRole { host, disk, now: Time(0) }
+    }
+
+    fn begin_anew(
+        &mut self,
+        core: &ServerCore<Arc<ReplyWriter>>,
+        around: &BenchEnv,
+        revive: impl FnOnce(&ServerCore<Arc<ReplyWriter>>) -> R,
+    ) {
+        let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+        let _ = core.order::<R, _>(around, MailboxItem::Crash(order));
+        self.work(core, around);
+        around.now.set(self.now);
+        let next = BenchRole { now: self.now, ..BenchRole::new(core, around, revive(core), self.disk.clone()) };
+        *self = next;
+    }
+
+    fn time_out(&mut self) {
+        self.now = self.host.due().unwrap_or(self.now).max(self.now);
+    }
+
+    /// Runs turns until it has nothing to do; false if it had nothing to begin with.
+    fn work(&mut self, core: &ServerCore<Arc<ReplyWriter>>, around: &BenchEnv) -> bool {
+        let mut has_worked = false;
+        loop {
+            around.now.set(self.now);
+            match self.host.begin(core, around) {
+                TurnStart::Idle => return has_worked,
+                TurnStart::Ended(ended) => {
+                    self.host.die(core, around, &ended);
+                    assert!(matches!(ended, RunEnd::Crashed(_)), "it was told to crash, and nothing else: {ended:?}");
+                    return true;
+                }
+                TurnStart::Group(group) => match self.host.commit(group) {
+                    Ok(released) => self.host.release(core, around, released),
+                    Err(ended) => panic!("a disk in memory has no errors: {ended:?}"),
+                },
+            }
+            has_worked = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::LABEL_MAX_BYTES;
+    use crate::net::Request;
+    use crate::trace::ProcessId;
+
+    fn get(context: TraceContext) -> ClientRequest {
+        ClientRequest { number: 1, context, request: Request::Get { key: b"k".to_vec() } }
+    }
+
+    #[test]
+    fn a_label_that_is_no_short_plain_word_ends_the_connection() {
+        let mut stage = BenchServer::new(1, Protocol::BasicPaxos);
+        let connection = stage.connect();
+        let mut ask =
+            |label: &str| stage.ask(&connection, get(TraceContext { re: None, req: Some(label.to_string()) }));
+        assert_eq!(ask("c1-1"), Ok(()));
+        assert_eq!(ask(&"c".repeat(LABEL_MAX_BYTES)), Ok(()));
+        for label in ["c1 req=c2-1", "c1\n", "\u{e4}", &"c".repeat(LABEL_MAX_BYTES + 1)] {
+            assert!(ask(label).is_err(), "{label:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_name_a_line_of_a_server_as_its_own() {
+        let trace = Trace::to_memory(ProcessId::server(ME, 1));
+        let mut stage = BenchServer::writing_to(trace.clone(), 1, Protocol::BasicPaxos);
+        let connection = stage.connect();
+        for re in ["c1.4", "s1.7"] {
+            let context = TraceContext { re: Some(re.parse().unwrap()), req: Some(format!("of-{re}")) };
+            stage.ask(&connection, get(context)).unwrap();
+        }
+        let text = trace.text();
+        assert!(text.lines().any(|line| line.contains("REQUEST  req=of-c1.4") && line.ends_with("re=c1.4")), "{text}");
+        assert!(text.lines().any(|line| line.contains("REQUEST  req=of-s1.7") && !line.contains(" re=")), "{text}");
+    }
+}

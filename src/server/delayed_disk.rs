@@ -1,0 +1,47 @@
+//! A disk that is slower than it is, to see what that costs.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::host::role_disk::RoleDisk;
+use crate::role::StableStore;
+
+/// A role's disk, as if each commit took so much longer.
+pub struct Slowed<D> {
+    /// The disk.
+    pub disk: D,
+    /// How much longer.
+    pub by: Option<Duration>,
+}
+
+impl<Record, D: StableStore<Record>> StableStore<Record> for Slowed<D> {
+    type Error = D::Error;
+
+    fn commit(&mut self, records: &[Record]) -> Result<(), D::Error> {
+        self.disk.commit(records)?;
+        self.by.into_iter().for_each(thread::sleep);
+        Ok(())
+    }
+}
+
+impl<Record, D: RoleDisk<Record>> RoleDisk<Record> for Slowed<D> {
+    fn group_max_bytes(&self) -> usize {
+        self.disk.group_max_bytes()
+    }
+
+    fn has_room(&self) -> bool {
+        self.disk.has_room()
+    }
+
+    fn ask_for_room(&mut self) {
+        self.disk.ask_for_room();
+    }
+
+    fn could_shed_more(&mut self) -> bool {
+        self.disk.could_shed_more()
+    }
+
+    fn is_full(error: &D::Error) -> bool {
+        D::is_full(error)
+    }
+}

@@ -1,0 +1,254 @@
+//! What disks do to what they have long since promised to keep: bits flip, writes go astray, files are gone or cut
+//! short.
+//!
+//! Started again, the server must refuse, or know all that it knew but what it calls damaged; so at most a minority is
+//! damaged at a time. What is damaged comes back from the others. One thing is left out, since no journal can notice
+//! it: a disk that acknowledges its very last group and loses it whole, in sectors. That is what a crash in the middle
+//! of a write leaves, too (see `storage::journal`).
+
+use std::collections::BTreeMap;
+
+use super::coverage::Mark;
+use super::server::SimProcess;
+use super::simulation::{CrashKind, Simulation};
+use crate::role::{ServerId, ServerSet};
+use crate::storage::checkpoint::CHECKPOINT_FILE;
+use crate::storage::disk::{Files, MemoryFiles, SECTOR_BYTES};
+
+/// A sector of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SectorAddress<'a> {
+    file: &'a str,
+    sector: usize,
+}
+
+/// The files of a folder.
+type DirImage = BTreeMap<String, Vec<u8>>;
+
+impl Simulation {
+    /// A server that may be lost for good: with it no more than a minority is.
+    fn may_lose(&mut self, server: ServerId) -> bool {
+        self.find_recovered();
+        self.has_begun()
+            && !self.lost.contains(server)
+            && self.lost.len() + self.misplaced.without(self.lost).len() < self.plan.spare_servers()
+    }
+
+    /// Servers whose disk was damaged, and that know all again: they are as good as any other.
+    pub(super) fn find_recovered(&mut self) {
+        for server in self.lost.iter() {
+            let one = self.server(server);
+            let is_whole = |process: &SimProcess| {
+                let (Some(acceptor), Some(learner)) = (&process.acceptor, &process.learner) else { return false };
+                // What it is writing it does not have.
+                let is_written = acceptor.syncing.is_none();
+                let (acceptor, learner) = (acceptor.role(), learner.role());
+                is_written && acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
+            };
+            let is_later = |process: &SimProcess| one.harmed_in != Some(process.number);
+            if !one.is_stranger
+                && one.takes_part()
+                && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process))
+            {
+                one.is_checkpoint_harmed = false;
+                self.lost = self.lost.without(ServerSet::only(server));
+                self.nature.mark(Mark::DiskRecovered);
+            }
+        }
+    }
+
+    /// A bit of a checkpoint flips, or its file is lost.
+    fn harm_checkpoint(&mut self, server: ServerId) {
+        self.kill(server, CrashKind::Process);
+        let lost = self.nature.chance(200);
+        let one = self.server(server);
+        let files = one.folder.checkpoint.clone();
+        let Ok(bytes) = files.read(CHECKPOINT_FILE) else { return };
+        one.is_checkpoint_harmed = true;
+        if lost {
+            if files.remove(CHECKPOINT_FILE).and_then(|()| files.sync_folder()).is_ok() {
+                self.nature.ghost.checkpoint_lost(server);
+            }
+        } else if let Some(last) = (bytes.len() as u64 * 8).checked_sub(1) {
+            // Some part of the file is not in use.
+            let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+            let bit = match self.nature.one_of(&used).filter(|_| bytes[0] != 0) {
+                Some(at) if self.nature.chance(900) => at as u64 * 8 + self.nature.random.within(0..=7),
+                _ => self.nature.random.within(0..=last),
+            } as usize;
+            files.rot(CHECKPOINT_FILE, bit);
+        }
+        self.damaged(server, Mark::CheckpointHarmed);
+    }
+
+    /// Stops a server whose disk is about to be damaged; its journal.
+    fn stop_to_damage(&mut self, server: ServerId) -> Option<MemoryFiles> {
+        if !self.may_lose(server) {
+            return None;
+        }
+        self.kill(server, CrashKind::Process);
+        Some(self.server(server).folder.journal.clone())
+    }
+
+    fn damaged(&mut self, server: ServerId, mark: Mark) {
+        self.lost.insert(server);
+        let one = self.server(server);
+        one.harmed_in = one.process.as_ref().map(|process| process.number);
+        self.nature.mark(mark);
+    }
+
+    /// A bit of one of its files flips, while it is down or while it runs: then nobody notices before its next start.
+    pub(super) fn flip_a_bit(&mut self, server: ServerId) {
+        if !self.may_lose(server) {
+            return;
+        }
+        if self.nature.chance(300) {
+            return self.harm_checkpoint(server);
+        }
+        let is_up = self.nature.chance(500) && self.server(server).process.is_some();
+        if !is_up {
+            self.kill(server, CrashKind::Process);
+        }
+        let in_journal = self.nature.chance(800);
+        let folder = &self.server(server).folder;
+        let files = if in_journal { folder.journal.clone() } else { folder.top.clone() };
+        let image = files.image();
+        let names: Vec<&String> = image.keys().collect();
+        let Some(name) = self.nature.one_of(&names) else { return };
+        let bytes = &image[name];
+        // Mostly where something was written.
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
+        let end = if self.nature.chance(800) { used } else { bytes.len() };
+        let Some(last) = (end as u64 * 8).checked_sub(1) else { return };
+        let bit = self.nature.random.within(0..=last) as usize;
+        files.rot(name, bit);
+        self.damaged(server, if is_up { Mark::BitRotWhileUp } else { Mark::BitRot });
+    }
+
+    /// A sector was written to another place than was asked for: what stood there is gone, and where it should be
+    /// stands what stood there before, be it an older sector or nothing.
+    pub(super) fn misdirect(&mut self, server: ServerId) {
+        let Some(journal) = self.stop_to_damage(server) else { return };
+        let mut image = journal.image();
+        let places: Vec<(String, usize)> = written_sectors(&image);
+        let (Some(from), Some(to)) = (self.nature.random_of(&places), self.nature.random_of(&places)) else { return };
+        let (from, to) = (SectorAddress { file: &from.0, sector: from.1 }, SectorAddress { file: &to.0, sector: to.1 });
+        let stray = sector(&image, from).to_vec();
+        if sector(&image, to) == stray {
+            return;
+        }
+        let is_lost = self.nature.chance(500) && !is_of_last_group(&image, &places, from);
+        put_sector(&mut image, to, &stray);
+        if is_lost {
+            put_sector(&mut image, from, &[0; SECTOR_BYTES]);
+        }
+        for name in [from.file, to.file] {
+            journal.put(name, &image[name]);
+        }
+        self.damaged(server, Mark::Misdirected);
+    }
+
+    /// A file is missing, empty, cut short, there twice, or another server's.
+    pub(super) fn upset_files(&mut self, server: ServerId) {
+        let Some(journal) = self.stop_to_damage(server) else { return };
+        let image = journal.image();
+        let names: Vec<&String> = image.keys().collect();
+        let (Some(name), Some(other)) = (self.nature.one_of(&names), self.nature.one_of(&names)) else { return };
+        match self.nature.random.within(0..=5) {
+            0 if journal.remove(name).and_then(|()| journal.sync_folder()).is_ok() => {}
+            1 => {
+                let left = self.nature.random.within(0..=(image[name].len() as u64).saturating_sub(1)) as usize;
+                journal.put(name, &image[name][..left]);
+            }
+            2 => journal.put(other, &image[name]),
+            3 => journal.put(&format!("{:010}.journal", names.len() + 1), &image[name]),
+            4 => {
+                // Of one that has its own files: those of another may be an old copy of these, which is another matter.
+                let others = self.plan.cluster().without(self.lost).without(ServerSet::only(server));
+                let others: Vec<ServerId> = others.iter().collect();
+                let Some(stranger) = self.nature.one_of(&others) else { return };
+                let theirs = self.server(stranger).folder.journal.image();
+                self.server(server).folder.journal = MemoryFiles::from_image(&theirs);
+            }
+            _ => {
+                // The small files of the folder itself.
+                let top = self.server(server).folder.top.clone();
+                let small = top.image();
+                let names: Vec<&String> = small.keys().collect();
+                let Some(name) = self.nature.one_of(&names) else { return };
+                let left = self.nature.random.within(0..=(small[name].len() as u64).saturating_sub(1)) as usize;
+                top.put(name, &small[name][..left]);
+            }
+        }
+        self.damaged(server, Mark::FilesUpset);
+    }
+
+    /// One of the files that a server reads when it starts cannot be read, this time.
+    pub(super) fn plan_read_error(&mut self, server: ServerId) {
+        self.kill(server, CrashKind::Process);
+        let reads = self.nature.random.within(0..=3);
+        let folder = &self.server(server).folder;
+        let in_journal = reads > 0;
+        if in_journal { &folder.journal } else { &folder.top }.fail_read(Some(reads));
+    }
+
+    /// Files are lost, or all of them.
+    pub(super) fn lose_folder(&mut self, server: ServerId) {
+        if !self.may_lose(server) {
+            return;
+        }
+        self.kill(server, CrashKind::Process);
+        self.lost.insert(server);
+        let storage = self.nature.random.next();
+        let whole = self.nature.chance(400);
+        let me = self.server(server);
+        if whole {
+            // A new disk under the old name: those who knew the old one must refuse it, and it must not take part by
+            // the others alone.
+            me.folder = Default::default();
+            (me.storage, me.is_stranger) = (storage, true);
+            self.nature.ghost.replaced(server);
+            self.nature.network.forget(server);
+            return;
+        }
+        let has_journal =
+            me.folder.journal.list().is_ok_and(|names| names.iter().any(|name| name.ends_with("journal")));
+        if has_journal {
+            me.folder.journal = Default::default();
+        }
+    }
+}
+
+/// The sectors of journal files that hold anything.
+fn written_sectors(image: &DirImage) -> Vec<(String, usize)> {
+    let segments = image.iter().filter(|(name, _)| name.ends_with(".journal"));
+    let sectors = segments.flat_map(|(name, bytes)| {
+        let written = |(_, sector): &(usize, &[u8])| sector.iter().any(|byte| *byte != 0);
+        bytes.chunks_exact(SECTOR_BYTES).enumerate().filter(written).map(move |(at, _)| (name.clone(), at))
+    });
+    sectors.collect()
+}
+
+fn range(place: SectorAddress<'_>) -> std::ops::Range<usize> {
+    place.sector * SECTOR_BYTES..(place.sector + 1) * SECTOR_BYTES
+}
+
+fn sector<'a>(image: &'a DirImage, place: SectorAddress<'_>) -> &'a [u8] {
+    &image[place.file][range(place)]
+}
+
+fn put_sector(image: &mut DirImage, place: SectorAddress<'_>, bytes: &[u8]) {
+    if let Some(file) = image.get_mut(place.file) {
+        file[range(place)].copy_from_slice(bytes);
+    }
+}
+
+/// Whether a sector is one of the group that was written last. The number of its group stands in each sector at byte
+/// 16.
+fn is_of_last_group(image: &DirImage, places: &[(String, usize)], place: SectorAddress<'_>) -> bool {
+    let group = |place| sector(image, place)[16..24].to_vec();
+    places.last().is_some_and(|(file, sector)| {
+        let last = SectorAddress { file, sector: *sector };
+        group(last) == group(place)
+    })
+}

@@ -1,0 +1,105 @@
+//! What a server holds is bounded, whatever others do: looked at after every turn of a role.
+
+use super::env::{Micros, SimEnv};
+use super::process_env::SimConnection;
+use super::scheduler::{Seated, SimRole};
+use super::server::SimServer;
+use crate::host::ServerCore;
+use crate::host::checkpoints::PARTS_MAX;
+use crate::host::mail_queue::RESERVED;
+use crate::host::role_disk::RoleDisk;
+use crate::kv::{KEY_MAX_BYTES, Kv, VALUE_MAX_BYTES};
+use crate::paxos::{HARD_FACTOR, LEARNER_WINDOW, Learner, PAGE_BYTES, StateMachine, most_pinned_bytes};
+use crate::role::RoleKind;
+
+/// The checkpointer's own jobs: a checkpoint at a time, and what a life begins with.
+const OWN_JOBS: usize = 4;
+
+/// The largest command, with its key.
+const LARGEST_BYTES: usize = VALUE_MAX_BYTES + KEY_MAX_BYTES + 256;
+
+impl SimServer {
+    /// Whether all that it holds is within its limits.
+    pub fn check_bounds(&self, nature: &mut SimEnv) {
+        let (me, Some(process)) = (self.me, &self.process) else { return };
+        let mut within = |what: &str, has: u64, most: u64| {
+            nature.ghost.require(24, has <= most, || format!("{me} holds {has} {what}, and the limit is {most}"));
+        };
+        let (core, mailbox) = (&process.core, (2 * self.sizes.mailbox + RESERVED) as u64);
+        within("inputs of its proposer", core.proposer.lock().len() as u64, mailbox);
+        within("inputs of its acceptor", core.acceptor.lock().len() as u64, mailbox);
+        within("inputs of its learner", core.learner.lock().len() as u64, mailbox);
+        if let Some(learner) = process.learner.as_ref().map(|living| living.role()) {
+            let keep_bytes = self.retention.keep_bytes;
+            let pinned = learner.log_pinned_from().map(|_| most_pinned_bytes(keep_bytes, learner.machine().size()));
+            let hard = (HARD_FACTOR * keep_bytes).max(pinned.unwrap_or_default());
+            within("bytes in its log", learner.log_bytes(), hard);
+            if learner.log_begins() <= learner.durable() {
+                // Its begin is in the checkpoint too, and stays only for peers that are behind.
+                let most = pinned.unwrap_or(keep_bytes);
+                within("bytes in its log that it could trim", learner.log_bytes(), most);
+            }
+            within("slots that are not applied", learner.open_slots() as u64, LEARNER_WINDOW);
+            within("sessions", learner.machine().sessions().len() as u64, self.sizes.sessions as u64);
+        }
+        within("jobs of its checkpointer", core.checkpoints.len() as u64, (PARTS_MAX + OWN_JOBS) as u64);
+        if let Some(proposer) = process.proposer.as_ref().map(|living| living.role()) {
+            let ((open, ahead), most) = (proposer.held_bytes(), self.sizes.open_bytes + LARGEST_BYTES);
+            within("bytes of values in open slots", open as u64, most as u64);
+            // Besides, a page of each acceptor may be on its way when that is reached.
+            let pages = core.config.cluster.len() * (PAGE_BYTES + LARGEST_BYTES);
+            within("bytes of values read ahead", ahead as u64, (self.sizes.open_bytes + pages) as u64);
+        }
+        self.check_pins(nature);
+        self.check_journal(nature);
+        self.check_mail(nature);
+    }
+
+    /// What a peer needs when it has fetched the state is in the log.
+    fn check_pins(&self, nature: &mut SimEnv) {
+        let learner = self.process.as_ref().and_then(|process| process.learner.as_ref());
+        let learner: Option<&Learner<Kv>> = learner.map(|living| living.role());
+        let Some((learner, from)) = learner.and_then(|learner| Some((learner, learner.log_pinned_from()?))) else {
+            return;
+        };
+        let (me, begins) = (self.me, learner.log_begins());
+        nature
+            .ghost
+            .require(45, begins <= from, || format!("{me} keeps {from} for a peer, and its log begins at {begins}"));
+    }
+
+    /// A journal that waits for room has given up what it does not need.
+    fn check_journal(&self, nature: &mut SimEnv) {
+        let Some(acceptor) = self.process.as_ref().and_then(|process| process.acceptor.as_ref()) else { return };
+        let (me, disk) = (self.me, acceptor.host.disk());
+        let is_shed = disk.has_room() || disk.unneeded() == 0;
+        nature
+            .ghost
+            .require(46, is_shed, || format!("{me} waits for room, and has {} files too many", disk.unneeded()));
+    }
+
+    /// Mail for which no role is woken lies until the role's next timer, and no longer.
+    fn check_mail(&self, nature: &mut SimEnv) {
+        fn lies_for_ever<R: Seated>(
+            core: &ServerCore<SimConnection>,
+            living: Option<&SimRole<R>>,
+            now: Micros,
+        ) -> bool {
+            let Some(living) = living else { return false };
+            let queue = R::mailbox(core).lock();
+            queue.sleeps && !queue.is_empty() && !living.wakes_after(now)
+        }
+        let (me, Some(process)) = (self.me, &self.process) else { return };
+        let (core, now) = (&process.core, nature.now());
+        let roles = [
+            (RoleKind::Proposer, lies_for_ever(core, process.proposer.as_deref(), now)),
+            (RoleKind::Acceptor, lies_for_ever(core, process.acceptor.as_deref(), now)),
+            (RoleKind::Learner, lies_for_ever(core, process.learner.as_deref(), now)),
+            (RoleKind::Coordinator, lies_for_ever(core, process.coordinator.as_deref(), now)),
+            (RoleKind::Participant, lies_for_ever(core, process.participant.as_deref(), now)),
+        ];
+        for (role, lies) in roles {
+            nature.ghost.require(44, !lies, || format!("the {role:?} of {me} sleeps over its mail, and has no timer"));
+        }
+    }
+}

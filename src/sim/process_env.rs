@@ -1,0 +1,334 @@
+//! What is around a simulated server's core: events in place of threads, links in place of sockets, and the oracle,
+//! which watches.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::coverage::Mark;
+use super::env::{Micros, Piece, RoleInstance, SimEnv, SimEvent, Weight};
+use super::network::Endpoint;
+use super::peer_links::SimPeerLink;
+use crate::host::rate_limit::RateLimit;
+use crate::host::{
+    ClientConnection, Env, LabRequest, Observation, ReplyHandle, RequestLoad, RoleObservation, SendError, Time, Usage,
+    limits,
+};
+use crate::net::{ClientReply, PEER_FRAME_MAX_BYTES, PeerMessage, frame};
+use crate::paxos::{AcceptorNotification, LearnerNotification, Message};
+use crate::role::{Action, Actions, Role, RoleKind, ServerId, ServerSet};
+use crate::trace::TraceContext;
+use crate::two_phase_commit;
+
+/// The connection of a simulated client, as its server sees it.
+#[derive(Clone, Debug)]
+pub struct SimConnection {
+    /// Which client.
+    pub client: usize,
+    requests: Arc<Usage>,
+    load: Arc<RequestLoad>,
+    opens: Arc<RateLimit>,
+}
+
+impl SimConnection {
+    /// A client's new connection to a server whose clients have so much under way.
+    pub fn new(client: usize, load: Arc<RequestLoad>) -> SimConnection {
+        SimConnection { client, requests: Arc::default(), load, opens: Arc::new(limits::opens()) }
+    }
+}
+
+impl ClientConnection for SimConnection {
+    /// The address that it seems to come from.
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 50_001 + self.client as u16))
+    }
+
+    fn requests(&self) -> &Usage {
+        &self.requests
+    }
+
+    fn load(&self) -> &RequestLoad {
+        &self.load
+    }
+
+    fn opens(&self) -> &RateLimit {
+        &self.opens
+    }
+}
+
+/// A clock of a server, which may run fast or slow, and never backwards.
+#[derive(Clone, Copy, Debug)]
+pub struct SimClock {
+    /// How fast it runs, in percent.
+    speed: u64,
+    /// Since when.
+    since: Micros,
+    /// What it showed then.
+    shown: Time,
+}
+
+impl SimClock {
+    /// A clock that has always run at this speed.
+    pub fn new(speed: u64) -> SimClock {
+        SimClock { speed, since: 0, shown: Time(0) }
+    }
+
+    /// Lets it run at this speed from now on; says whether that is another one.
+    pub fn run_at(&mut self, speed: u64, now: Micros) -> bool {
+        let is_another = self.speed != speed;
+        if is_another {
+            *self = SimClock { speed, since: now, shown: self.at(now) };
+        }
+        is_another
+    }
+
+    /// What it shows.
+    pub fn at(self, now: Micros) -> Time {
+        Time(self.shown.0 + (now - self.since) * self.speed / 100)
+    }
+
+    /// When it shows this time, or a later one for the first time since it runs at this speed.
+    pub fn when(self, time: Time) -> Micros {
+        self.since + (time.0.saturating_sub(self.shown.0) * 100).div_ceil(self.speed)
+    }
+
+    /// How long it takes for so much to pass on it.
+    pub fn takes(self, time: Duration) -> Micros {
+        (time.as_micros() as u64 * 100).div_ceil(self.speed)
+    }
+}
+
+/// A frame on its way out: to whom, what it takes of a link, and whether it is an ACCEPT, which some networks lose more
+/// often.
+pub type Outgoing = (ServerSet, Arc<[u8]>, Weight, bool);
+
+/// What is to happen next in a process.
+#[derive(Debug, Default)]
+pub struct Agenda {
+    /// The life of each role, numbered through all servers.
+    pub lives: [Cell<u64>; RoleKind::EVERY.len()],
+    /// It is to have a turn.
+    pub awaits_turn: [Cell<bool>; RoleKind::EVERY.len()],
+    /// When the next role is to come back, if that is planned.
+    pub restart_at: Cell<Option<Micros>>,
+    /// The checkpointer is at work.
+    pub is_checkpointing: Cell<bool>,
+    /// Its links to the other servers.
+    pub links: RefCell<BTreeMap<ServerId, SimPeerLink>>,
+    /// Frames that have not left yet.
+    pub frames: RefCell<Vec<Outgoing>>,
+    /// What was ordered.
+    pub orders: RefCell<Vec<LabRequest>>,
+}
+
+/// The surroundings of one process, for as long as one event takes.
+pub struct ProcessEnv<'a> {
+    /// Everything that is neither server nor client.
+    pub nature: RefCell<&'a mut SimEnv>,
+    /// Which server.
+    pub me: ServerId,
+    /// Which process.
+    pub process: u64,
+    /// Its clock.
+    pub clock: SimClock,
+    /// It does nothing for a while.
+    pub is_paused: bool,
+    /// How long a role takes to get the processor.
+    pub processor: RangeInclusive<Micros>,
+    /// How long a sync takes.
+    pub sync: RangeInclusive<Micros>,
+    /// What is to happen next.
+    pub agenda: Rc<Agenda>,
+}
+
+impl ProcessEnv<'_> {
+    /// Lets a role have the processor soon.
+    pub fn give_turn(&self, role: RoleKind) {
+        if self.is_paused {
+            // Whoever goes on after a pause gives all of them a turn.
+            return;
+        }
+        let mut nature = self.nature.borrow_mut();
+        self.agenda.awaits_turn[role as usize].set(true);
+        let delay = nature.time(&self.processor);
+        nature.after(delay, SimEvent::Turn { role: self.place(role) });
+    }
+
+    /// A role, in the life that it is in.
+    pub fn place(&self, role: RoleKind) -> RoleInstance {
+        RoleInstance { server: self.me, role, life: self.agenda.lives[role as usize].get() }
+    }
+
+    /// A role says something: counted, if it is part of a write.
+    fn count<R: Role>(
+        &self,
+        nature: &mut SimEnv,
+        actions: &Actions<TraceContext, R>,
+        is_routine: impl Fn(&R::Message) -> bool,
+    ) {
+        for action in actions.iter().flat_map(|(_, all)| all) {
+            if let Action::Send { to, message } = action
+                && !is_routine(message)
+            {
+                nature.counts.messages += to.without(ServerSet::only(self.me)).len() as u64;
+                nature.counts.own_messages += u64::from(to.contains(self.me));
+            }
+        }
+    }
+}
+
+impl Env for ProcessEnv<'_> {
+    type Connection = SimConnection;
+    const IS_WATCHED: bool = true;
+
+    fn now(&self) -> Time {
+        self.clock.at(self.nature.borrow().now())
+    }
+
+    fn wake(&self, role: RoleKind) {
+        self.give_turn(role);
+    }
+
+    fn to_peers(&self, to: ServerSet, message: &PeerMessage, frame: Vec<u8>) {
+        let (me, bytes) = (self.me, frame.len());
+        let within = bytes <= PEER_FRAME_MAX_BYTES;
+        self.nature.borrow_mut().ghost.require(24, within, || format!("{me} sends a frame of {bytes} bytes"));
+        let is_accept = matches!(message, PeerMessage::Paxos(Message::Accept { .. }))
+            || matches!(message, PeerMessage::TwoPhaseCommit(two_phase_commit::CommitMessage::VoteRequest { .. }));
+        let links = self.agenda.links.borrow();
+        let is_up = |server: &ServerId| links.get(server).is_some_and(|link| link.call().is_some());
+        let to: ServerSet = to.iter().filter(is_up).collect();
+        if !to.is_empty() {
+            let weight = Weight { lane: message.lane(), bytes: Weight::SMALL.bytes + message.size() };
+            self.agenda.frames.borrow_mut().push((to, frame.into(), weight, is_accept));
+        }
+    }
+
+    fn flush_peers(&self) {
+        let (mut nature, links) = (self.nature.borrow_mut(), self.agenda.links.borrow());
+        for (to, bytes, weight, is_accept) in self.agenda.frames.take() {
+            for server in to.iter() {
+                let Some(call) = links.get(&server).and_then(SimPeerLink::call) else { continue };
+                let (from, to, bytes) = (Endpoint::Server(self.me), Endpoint::Server(server), bytes.clone());
+                if is_accept {
+                    nature.send_accept(from, to, bytes, Piece::Word(call, weight));
+                } else {
+                    nature.send(from, to, bytes, Piece::Word(call, weight));
+                }
+            }
+        }
+    }
+
+    fn write_replies(&self, replies: Vec<(ReplyHandle<SimConnection>, ClientReply)>) {
+        for (asker, reply) in replies {
+            let (from, to) = (Endpoint::Server(self.me), Endpoint::Client(asker.connection.client));
+            self.nature.borrow_mut().send(from, to, frame(&reply).into(), Piece::OfClient);
+        }
+    }
+
+    fn wake_checkpointer(&self) {
+        if !self.agenda.is_checkpointing.replace(true) {
+            let mut nature = self.nature.borrow_mut();
+            let delay = 3 * nature.time(&self.sync);
+            nature.after(delay, SimEvent::Checkpointer { server: self.me, process: self.process });
+        }
+    }
+
+    fn give(&self, order: LabRequest) -> Result<(), String> {
+        self.agenda.orders.borrow_mut().push(order);
+        Ok(())
+    }
+
+    fn tell_operator(&self, _sentence: &str) {}
+
+    fn observe(&self, seen: Observation<'_>) {
+        let (me, mut nature) = (self.me, self.nature.borrow_mut());
+        let nature = &mut **nature;
+        match seen {
+            Observation::Proposer(RoleObservation::Hears(group)) => {
+                nature.ghost.proposer_hears(me, group.iter().map(|(_, input)| input), &mut nature.marks);
+            }
+            Observation::Participant(RoleObservation::Hears(group)) => {
+                nature.ghost.participant_hears(me, group.iter().map(|(_, input)| input), &mut nature.marks);
+            }
+            Observation::Acceptor(RoleObservation::Hears(_))
+            | Observation::Learner(RoleObservation::Hears(_))
+            | Observation::Coordinator(RoleObservation::Hears(_)) => {}
+            Observation::Proposer(RoleObservation::Says(group)) => {
+                self.count(nature, group, Message::is_routine);
+                group.iter().for_each(|(_, said)| nature.ghost.proposer_says(me, said, &mut nature.marks));
+            }
+            Observation::Acceptor(RoleObservation::Says(group)) => {
+                self.count(nature, group, Message::is_routine);
+                for (_, said) in group {
+                    let is_damaged =
+                        |one: &Action<_>| matches!(one, Action::Outcome(AcceptorNotification::Damaged { .. }));
+                    if said.iter().any(is_damaged) {
+                        nature.mark(Mark::SlotDamaged);
+                    }
+                    nature.ghost.acceptor_says(me, said, &mut nature.marks);
+                }
+            }
+            Observation::Learner(RoleObservation::Says(group)) => {
+                self.count(nature, group, Message::is_routine);
+                let life = self.place(RoleKind::Learner).life;
+                for (_, said) in group {
+                    let is_recalled =
+                        |one: &Action<_>| matches!(one, Action::Outcome(LearnerNotification::Recalled { .. }));
+                    if said.iter().any(is_recalled) {
+                        nature.mark(Mark::Recalled);
+                    }
+                    nature.ghost.learner_says(me, life, said, &mut nature.marks);
+                }
+            }
+            Observation::Coordinator(RoleObservation::Says(group)) => {
+                self.count(nature, group, |_| false);
+                group.iter().for_each(|(_, said)| nature.ghost.coordinator_says(me, said, &mut nature.marks));
+            }
+            Observation::Participant(RoleObservation::Says(group)) => {
+                self.count(nature, group, |_| false);
+                group.iter().for_each(|(_, said)| nature.ghost.participant_says(me, said, &mut nature.marks));
+            }
+            Observation::Acknowledged { id, slot, written } => nature.ghost.acknowledged(id, slot, written),
+            Observation::ReadArrived(token) => {
+                nature.ghost.read_arrived(self.place(RoleKind::Learner).life, token);
+            }
+            Observation::Lost(SendError::Full) => nature.mark(Mark::MailboxFull),
+            Observation::Lost(SendError::Down) => {}
+            Observation::Shed => nature.mark(Mark::DiskFull),
+            Observation::Fenced { slot, against } => nature.ghost.fenced(me, slot, against),
+            Observation::AcceptorRecovered { acceptor, is_cut, is_damaged } => {
+                if is_cut {
+                    nature.mark(Mark::TornTail);
+                }
+                nature.ghost.recovered(me, acceptor, is_damaged, &mut nature.marks);
+            }
+            Observation::LearnerRecovered { slot } => nature.ghost.learner_started(me, slot, &mut nature.marks),
+            Observation::CoordinatorRecovered { records } => nature.ghost.coordinator_durable(me, records),
+            Observation::ParticipantRecovered { records, is_cut } => {
+                if is_cut {
+                    nature.mark(Mark::TornTail);
+                }
+                nature.ghost.participant_recovered(me, records, &mut nature.marks);
+            }
+            Observation::CheckpointDurable(mark) => {
+                nature.mark(Mark::CheckpointWritten);
+                nature.ghost.checkpoint_durable(me, mark.slot, mark.digest);
+            }
+            Observation::CheckpointInDoubt(mark) => nature.ghost.checkpoint_in_doubt(me, mark.slot),
+            Observation::CheckpointShed => nature.mark(Mark::CheckpointShed),
+            Observation::CheckpointLoaded(mark) => {
+                nature.ghost.checkpoint_loaded(me, mark.slot, mark.digest);
+                if mark.slot.0 > 0 {
+                    nature.mark(Mark::CheckpointLoaded);
+                }
+            }
+            Observation::PartSent { is_first: true } => nature.mark(Mark::SnapshotOffered),
+            Observation::PartSent { is_first: false } => nature.mark(Mark::SnapshotInParts),
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The lives of a simulated server's roles, and their turns: what its threads are to a real one.
+//!
+//! A turn takes no time but that of its disk, which another event brings. What is done in a turn is the real thing:
+//! [`RoleHost`].
+
+use std::fmt::Display;
+
+use super::coverage::Mark;
+use super::data_dir::SimDirPart;
+use super::env::{Micros, RoleInstance, SimEnv, SimEvent};
+use super::process_env::ProcessEnv;
+use super::server::{SimProcess, SimServer};
+use crate::host::role_disk::{RoleDisk, RoleJournal};
+use crate::host::{CrashRequest, Hosted, MailboxItem, RoleHost, RunEnd, TurnStart};
+use crate::kv::Kv;
+use crate::paxos::{Acceptor, AcceptorRecord, Learner, Proposer};
+use crate::role::{NoStableStore, Released, RoleKind, ServerId, Stepped};
+use crate::storage::BallotStore;
+use crate::storage::disk::{InjectedFailure, MemoryFiles};
+use crate::trace::{CrashPoint, TraceContext};
+use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
+
+/// One life of a role.
+pub struct SimRole<R: Seated> {
+    /// What runs it.
+    pub host: RoleHost<R, R::Disk>,
+    /// It waits for its disk; what it wants done is in the group.
+    pub syncing: Option<Stepped<TraceContext, R>>,
+    /// The last moment for which a wake-up was planned.
+    wakes_at: Option<Micros>,
+}
+
+impl<R: Seated> SimRole<R> {
+    /// A life begins.
+    pub fn new(host: RoleHost<R, R::Disk>) -> SimRole<R> {
+        SimRole { host, syncing: None, wakes_at: None }
+    }
+
+    /// Whether it is certain to wake by itself, if nothing wakes it before.
+    pub fn wakes_after(&self, now: Micros) -> bool {
+        self.wakes_at.is_some_and(|at| at >= now)
+    }
+
+    /// The role.
+    pub fn role(&self) -> &R {
+        self.host.role()
+    }
+}
+
+/// A role that has a place in a simulated server.
+pub trait Seated: Hosted {
+    /// Its disk.
+    type Disk: RoleDisk<Self::Record, Error: Display>;
+    /// The part of the folder that its disk is.
+    const PART: SimDirPart;
+
+    /// Where it lives.
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Self>>>;
+
+    /// The oracle sees that a group is durable.
+    fn durable(_nature: &mut SimEnv, _server: ServerId, _records: &[Self::Record]) {}
+
+    /// The oracle sees that a crash hit while a group was being written.
+    fn in_doubt(_nature: &mut SimEnv, _server: ServerId, _records: Vec<Self::Record>) {}
+}
+
+impl Seated for Proposer {
+    type Disk = BallotStore<MemoryFiles>;
+    const PART: SimDirPart = SimDirPart::Top;
+
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Proposer>>> {
+        &mut process.proposer
+    }
+}
+
+impl Seated for Acceptor {
+    type Disk = RoleJournal<MemoryFiles, AcceptorRecord>;
+    const PART: SimDirPart = SimDirPart::Journal;
+
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Acceptor>>> {
+        &mut process.acceptor
+    }
+
+    fn durable(nature: &mut SimEnv, server: ServerId, records: &[AcceptorRecord]) {
+        nature.ghost.durable(server, records, &mut nature.marks);
+    }
+
+    fn in_doubt(nature: &mut SimEnv, server: ServerId, records: Vec<AcceptorRecord>) {
+        nature.ghost.in_doubt(server, records);
+    }
+}
+
+impl Seated for Learner<Kv> {
+    type Disk = NoStableStore;
+    const PART: SimDirPart = SimDirPart::Checkpoint;
+
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Learner<Kv>>>> {
+        &mut process.learner
+    }
+}
+
+impl Seated for Coordinator {
+    type Disk = RoleJournal<MemoryFiles, CoordinatorRecord>;
+    const PART: SimDirPart = SimDirPart::Coordinator;
+
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Coordinator>>> {
+        &mut process.coordinator
+    }
+
+    fn durable(nature: &mut SimEnv, server: ServerId, records: &[CoordinatorRecord]) {
+        nature.ghost.coordinator_durable(server, records);
+    }
+}
+
+impl Seated for Participant {
+    type Disk = RoleJournal<MemoryFiles, ParticipantRecord>;
+    const PART: SimDirPart = SimDirPart::Journal;
+
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Participant>>> {
+        &mut process.participant
+    }
+
+    fn durable(nature: &mut SimEnv, server: ServerId, records: &[ParticipantRecord]) {
+        nature.ghost.participant_durable(server, records);
+    }
+
+    fn in_doubt(nature: &mut SimEnv, server: ServerId, records: Vec<ParticipantRecord>) {
+        nature.ghost.participant_in_doubt(server, records);
+    }
+}
+
+/// Calls a function of a role whose name is only known now.
+macro_rules! of_role {
+    ($role:expr, $server:ident . $function:ident ( $($argument:expr),* )) => {
+        match $role {
+            RoleKind::Proposer => $server.$function::<Proposer>($($argument),*),
+            RoleKind::Acceptor => $server.$function::<Acceptor>($($argument),*),
+            RoleKind::Learner => $server.$function::<Learner<Kv>>($($argument),*),
+            RoleKind::Coordinator => $server.$function::<Coordinator>($($argument),*),
+            RoleKind::Participant => $server.$function::<Participant>($($argument),*),
+        }
+    };
+}
+
+impl SimServer {
+    /// One of a role's timers may have run out.
+    pub fn wakes(&mut self, nature: &mut SimEnv, place: RoleInstance) {
+        of_role!(place.role, self.wake(nature, place));
+    }
+
+    /// The process goes on after a pause: a turn that came due meanwhile comes now.
+    pub fn resumes(&mut self, nature: &mut SimEnv, role: RoleKind) {
+        of_role!(role, self.resume_role(nature));
+    }
+
+    /// A role has the processor.
+    pub fn has_turn(&mut self, nature: &mut SimEnv, place: RoleInstance) {
+        of_role!(place.role, self.turn(nature, place));
+    }
+
+    /// The disk has answered.
+    pub fn has_synced(&mut self, nature: &mut SimEnv, place: RoleInstance) {
+        of_role!(place.role, self.synced(nature, place));
+    }
+
+    /// Tells a role to die, now or at a point of its next turn. One that is down already comes back at another time.
+    pub fn crash(&mut self, nature: &mut SimEnv, role: RoleKind, order: CrashRequest) {
+        let now = self.clock().at(nature.now());
+        let order = self.process.as_mut().and_then(|process| process.lifecycle.crash(now, role, order));
+        order.into_iter().for_each(|order| self.give(nature, role, order));
+        self.plan_restart(nature);
+    }
+
+    /// Gives a role its order to die.
+    pub(super) fn give(&mut self, nature: &mut SimEnv, role: RoleKind, order: CrashRequest) {
+        of_role!(role, self.order(nature, order));
+    }
+
+    fn order<R: Seated>(&mut self, nature: &mut SimEnv, order: CrashRequest) {
+        self.with_core(nature, |core, around| {
+            // One that cannot take it is about to end.
+            let _ = core.order::<R, _>(around, MailboxItem::Crash(order));
+        });
+    }
+
+    fn wake<R: Seated>(&mut self, nature: &mut SimEnv, place: RoleInstance) {
+        let Some((process, around)) = self.around(nature) else { return };
+        if around.place(R::NAME) != place || R::place(process).is_none() || around.is_paused {
+            return;
+        }
+        // If it has been called meanwhile it is to have a turn anyway.
+        if std::mem::replace(&mut R::mailbox(&process.core).lock().sleeps, false) {
+            around.give_turn(R::NAME);
+        }
+    }
+
+    fn resume_role<R: Seated>(&mut self, nature: &mut SimEnv) {
+        let Some((process, around)) = self.around(nature) else { return };
+        if R::place(process).as_ref().is_some_and(|living| living.syncing.is_none()) {
+            R::mailbox(&process.core).lock().sleeps = false;
+            around.give_turn(R::NAME);
+        }
+    }
+
+    fn turn<R: Seated>(&mut self, nature: &mut SimEnv, place: RoleInstance) {
+        let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
+        let awaits = &around.agenda.awaits_turn[R::NAME as usize];
+        if around.is_paused || around.place(R::NAME) != place || !awaits.get() {
+            return;
+        }
+        let Some(mut living) = R::place(process).take().filter(|living| living.syncing.is_none()) else { return };
+        awaits.set(false);
+        match living.host.begin(&process.core, &around) {
+            TurnStart::Idle => rest(process, &around, living),
+            TurnStart::Ended(ended) => {
+                *R::place(process) = Some(living);
+                self.die::<R>(nature, &ended);
+            }
+            TurnStart::Group(group) if group.records().is_empty() => self.finish(nature, living, group),
+            TurnStart::Group(group) => {
+                living.syncing = Some(group);
+                let mut nature = around.nature.borrow_mut();
+                nature.counts.syncs += 1;
+                let delay = nature.time(&around.sync);
+                nature.after(delay, SimEvent::Synced { role: place });
+                *R::place(process) = Some(living);
+            }
+        }
+    }
+
+    fn synced<R: Seated>(&mut self, nature: &mut SimEnv, place: RoleInstance) {
+        let Some((process, around)) = self.around(nature) else { return };
+        if around.place(R::NAME) != place {
+            return;
+        }
+        let Some(mut living) = R::place(process).take() else { return };
+        match living.syncing.take() {
+            Some(group) => self.finish(nature, living, group),
+            None => *R::place(process) = Some(living),
+        }
+    }
+
+    /// A group becomes durable, and its actions leave.
+    fn finish<R: Seated>(&mut self, nature: &mut SimEnv, mut living: Box<SimRole<R>>, group: Stepped<TraceContext, R>) {
+        let committed = commit(nature, self.me, &mut living, group);
+        let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
+        match committed {
+            Ok(released) => {
+                living.host.release(&process.core, &around, released);
+                rest(process, &around, living);
+                self.check_bounds(nature);
+            }
+            Err(ended) => {
+                *R::place(process) = Some(living);
+                self.die::<R>(nature, &ended);
+            }
+        }
+    }
+
+    /// The end of a role's life.
+    fn die<R: Seated>(&mut self, nature: &mut SimEnv, ended: &RunEnd) {
+        let me = self.me;
+        let Some((process, around)) = self.around(nature) else { return };
+        let Some(mut living) = R::place(process).take() else { return };
+        if let RunEnd::Fatal(fatal) = ended {
+            process.fatal = Some(fatal.0.clone());
+            *R::place(process) = Some(living);
+            return;
+        }
+        living.host.die(&process.core, &around, ended);
+        let (now, place) = (around.clock.at(around.nature.borrow().now()), around.place(R::NAME));
+        process.lifecycle.ended(now, R::NAME);
+        drop(around);
+        nature.ghost.died(me, R::NAME, place.life);
+        nature.mark(match ended {
+            RunEnd::NoRoom(_) => Mark::JournalFull,
+            RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSync => Mark::CrashBeforeSync,
+            RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSend => Mark::CrashBeforeSend,
+            _ => Mark::CrashBeforeStep,
+        });
+        nature.mark(match R::NAME {
+            RoleKind::Acceptor => Mark::AcceptorCrashed,
+            RoleKind::Proposer => Mark::ProposerCrashed,
+            RoleKind::Learner => Mark::LearnerCrashed,
+            RoleKind::Coordinator => Mark::CoordinatorCrashed,
+            RoleKind::Participant => Mark::ParticipantCrashed,
+        });
+        self.plan_restart(nature);
+    }
+
+    /// The process dies in the middle of whatever it does: a commit under way stops after some of its operations.
+    pub fn interrupt(&mut self, nature: &mut SimEnv) {
+        self.interrupt_role::<Proposer>(nature);
+        self.interrupt_role::<Acceptor>(nature);
+        self.interrupt_role::<Participant>(nature);
+        self.interrupt_role::<Coordinator>(nature);
+        self.interrupt_checkpointer(nature);
+    }
+
+    fn interrupt_role<R: Seated>(&mut self, nature: &mut SimEnv) {
+        let (me, folder) = (self.me, self.folder.clone());
+        let Some((process, around)) = self.around(nature) else { return };
+        let Some(mut living) = R::place(process).take() else { return };
+        let Some(group) = living.syncing.take() else { return };
+        let mut nature = around.nature.borrow_mut();
+        folder.fail(R::PART, nature.random.within(0..=2), InjectedFailure::Stop);
+        nature.mark(Mark::KilledInCommit);
+        let Ok(mut released) = commit(*nature, me, &mut living, group) else { return };
+        // Some of it may have left already.
+        let left = nature.random.within(0..=released.len() as u64) as usize;
+        drop(nature);
+        if left > 0 {
+            around.nature.borrow_mut().mark(Mark::PartOfASend);
+            released.keep_first(left);
+            living.host.release(&process.core, &around, released);
+        }
+    }
+}
+
+/// Makes a group durable, and lets the oracle see what became of it.
+fn commit<R: Seated>(
+    nature: &mut SimEnv,
+    me: ServerId,
+    living: &mut SimRole<R>,
+    group: Stepped<TraceContext, R>,
+) -> Result<Released<TraceContext, R>, RunEnd> {
+    let records = group.records().to_vec();
+    let committed = living.host.commit(group);
+    match &committed {
+        // One that crashes before it has said anything has made durable what it would have said.
+        Ok(_) | Err(RunEnd::Crashed(_)) => R::durable(nature, me, &records),
+        Err(_) => R::in_doubt(nature, me, records),
+    }
+    committed
+}
+
+/// A role that has done all that it had to do sleeps until something comes, or until its next timer.
+fn rest<R: Seated>(process: &mut SimProcess, around: &ProcessEnv<'_>, mut living: Box<SimRole<R>>) {
+    let now = around.nature.borrow().now();
+    let due = living.host.due().map(|due| around.clock.when(due));
+    let has_mail = {
+        let mut queue = R::mailbox(&process.core).lock();
+        let has_mail = !queue.is_empty() || due.is_some_and(|due| due <= now);
+        queue.sleeps = !has_mail;
+        has_mail
+    };
+    if has_mail {
+        around.give_turn(R::NAME);
+    } else if let Some(due) = due.filter(|due| living.wakes_at.is_none_or(|at| at <= now || *due < at)) {
+        living.wakes_at = Some(due);
+        around.nature.borrow_mut().after(due - now, SimEvent::Wake { role: around.place(R::NAME) });
+    }
+    *R::place(process) = Some(living);
+}

@@ -1,0 +1,658 @@
+//! A world: servers, clients and whatever goes wrong, from the beginning to the verdict.
+//!
+//! A run has two phases. In the first, faults strike, and nothing wrong may be said or remembered; nobody promises that
+//! anything moves. In the second the faults are over and a majority is healthy: now everything must move again, the
+//! servers must agree, and new writes must be done, all within a stated time.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use super::client::{ClientStep, STRANGER, SimClient};
+use super::client_history::ClientRecord;
+use super::coverage::{Coverage, Mark};
+use super::data_dir::{ROOM_RETRY, StartRefusal};
+use super::env::{MS, Micros, Piece, SECOND, SimEnv, SimEvent};
+use super::faults::ActiveFault;
+use super::network::Endpoint;
+use super::oracle::Violation;
+use super::plan::RunPlan;
+use super::server::SimServer;
+use crate::client::NoReply;
+use crate::kv::Op;
+use crate::net::{ClientRequest, frame};
+use crate::paxos::Slot;
+use crate::role::{ServerId, ServerSet};
+use crate::storage::disk::{Files, InjectedFailure};
+use crate::trace::TraceContext;
+
+/// In so much virtual time without faults everything must be done and equal.
+pub const LIVENESS: Micros = 30 * SECOND;
+/// And in the time in which a link carries this number of the largest values, twice.
+const VALUES_OF_PATIENCE: usize = 20;
+/// A run has at most so many events: a run that has more never ends.
+const EVENTS_MAX: u64 = 5_000_000;
+
+/// A run has at most so many histories after its first: each needs time to be worth something.
+const HISTORIES_MAX: u32 = 2;
+
+/// How a process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashKind {
+    /// The machine runs on: nothing that was written is lost.
+    Process,
+    /// The machine stops: of what was not synced any part is lost.
+    Power,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunVerdict {
+    /// Nothing was wrong.
+    Clean,
+    /// A rule was broken.
+    Unsafe(Violation),
+    /// Nothing was wrong, and not enough was done.
+    Stuck(String),
+}
+
+impl RunVerdict {
+    /// The exit code that says so.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunVerdict::Clean => 0,
+            RunVerdict::Unsafe(_) => 7,
+            RunVerdict::Stuck(_) => 8,
+        }
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct RunReport {
+    /// The seed.
+    pub seed: u64,
+    /// How it ended.
+    pub verdict: RunVerdict,
+    /// The hash of all that happened: the same seed and program give the same.
+    pub trace: u64,
+    /// What was reached.
+    pub marks: Coverage,
+    /// Events that happened.
+    pub events: u64,
+    /// Virtual time that has passed.
+    pub took: Micros,
+    /// Requests of clients that have ended with a result.
+    pub answered: usize,
+    /// All requests.
+    pub asked: usize,
+    /// The last slot applied by anybody.
+    pub applied: Slot,
+    /// Lines by file name, if they were wanted.
+    pub lines: Vec<(String, String)>,
+}
+
+impl fmt::Display for RunReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let took = self.took as f64 / SECOND as f64;
+        writeln!(
+            f,
+            "{} of {} requests have a result, {} slots applied, {} events in {took:.1} virtual seconds",
+            self.answered, self.asked, self.applied, self.events
+        )?;
+        fmt::Display::fmt(&self.verdict, f)
+    }
+}
+
+impl fmt::Display for RunVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunVerdict::Clean => f.write_str("clean"),
+            RunVerdict::Unsafe(violation) => write!(f, "VIOLATION of {violation}"),
+            RunVerdict::Stuck(why) => write!(f, "NO PROGRESS: {why}"),
+        }
+    }
+}
+
+/// Everything.
+pub struct Simulation {
+    /// What the seed has decided.
+    pub plan: RunPlan,
+    /// Time, chance, links and watchers.
+    pub nature: SimEnv,
+    /// The servers, by number.
+    pub servers: Vec<SimServer>,
+    /// The clients, by number.
+    pub clients: Vec<SimClient>,
+    /// Servers that faults have damaged for good.
+    pub lost: ServerSet,
+    /// Servers that were ever started on another folder than their own.
+    pub(super) misplaced: ServerSet,
+    /// All servers have taken part.
+    has_begun: bool,
+    faults_are_over: bool,
+    /// So many histories have begun, the first one not counted.
+    histories: u32,
+    events: u64,
+}
+
+impl Simulation {
+    /// A world of this plan, before its first event. With `lines`, its servers and clients write theirs.
+    pub fn new(plan: RunPlan, lines: bool) -> Simulation {
+        let mut nature = SimEnv::new(&plan);
+        let new_server = |me| SimServer::new(&plan, me, nature.random.next(), lines);
+        let servers = plan.cluster().iter().map(new_server).collect();
+        let mut world = Simulation {
+            nature,
+            servers,
+            clients: Vec::new(),
+            lost: ServerSet::NONE,
+            misplaced: ServerSet::NONE,
+            has_begun: false,
+            faults_are_over: false,
+            histories: 0,
+            events: 0,
+            plan,
+        };
+        for server in world.plan.cluster().iter() {
+            let delay = world.nature.time(&(0..=5 * MS));
+            world.nature.after(delay, SimEvent::Start { server });
+        }
+        for client in 0..world.plan.clients {
+            world.add_client(client, lines);
+        }
+        if let Some((one, other, lasts)) = world.plan.apart {
+            // They come to know each other late, and perhaps one of them only once it has another disk.
+            let (one, other) = (Endpoint::Server(one), Endpoint::Server(other));
+            let links = vec![(one, other), (other, one)];
+            links.iter().for_each(|(from, to)| world.nature.network.cut(*from, *to, true));
+            world.nature.after(lasts, SimEvent::Heal(ActiveFault::Cut(links)));
+        }
+        if world.plan.faults.count() > 0 {
+            world.nature.after(20 * MS, SimEvent::Chaos);
+        }
+        world
+    }
+
+    /// Runs to the end.
+    pub fn run(&mut self) -> RunReport {
+        let verdict = self.both_phases();
+        self.report(verdict)
+    }
+
+    /// What it has come to so far.
+    pub fn report(&mut self, verdict: RunVerdict) -> RunReport {
+        let last_choice = self.nature.random.next();
+        self.nature.note(&(last_choice, verdict.exit_code(), self.nature.ghost.applied()));
+        let answered = self.nature.history.operations().iter().filter(|one| one.has_result()).count();
+        let lines = self.take_lines();
+        RunReport {
+            seed: self.plan.seed,
+            verdict,
+            trace: self.nature.trace_hash(),
+            events: self.events,
+            took: self.nature.now(),
+            answered,
+            asked: self.nature.history.operations().len(),
+            applied: self.nature.ghost.applied(),
+            marks: self.nature.marks.clone(),
+            lines,
+        }
+    }
+
+    /// Lets things happen until a moment, or until something is so, whatever the ghost thinks of it: for scenes that
+    /// show what goes wrong.
+    pub fn play_until(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) {
+        while !enough(self)
+            && let Some(event) = self.nature.next(end)
+        {
+            self.happens(event);
+        }
+    }
+
+    fn both_phases(&mut self) -> RunVerdict {
+        let end = self.plan.safety;
+        if let Err(violation) = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done)) {
+            return RunVerdict::Unsafe(violation);
+        }
+        self.finish()
+    }
+
+    /// The second phase: nothing goes wrong any more, and in the end everybody agrees.
+    pub fn finish(&mut self) -> RunVerdict {
+        let stuck = match self.calm_phase() {
+            Ok(stuck) => stuck,
+            Err(violation) => return RunVerdict::Unsafe(violation),
+        };
+        let history = &self.nature.history;
+        // Without a log there is no order of all writes: then the search alone knows.
+        let by_slots = if self.plan.protocol.is_paxos() { history.check_slots() } else { Ok(()) };
+        if let Err(violation) = by_slots.and_then(|()| history.check_search()) {
+            return RunVerdict::Unsafe(violation);
+        }
+        self.cut_all_power();
+        if let Some(violation) = self.nature.ghost.violation() {
+            return RunVerdict::Unsafe(violation.clone());
+        }
+        stuck.map_or(RunVerdict::Clean, RunVerdict::Stuck)
+    }
+
+    /// Lets things happen until a moment, or until enough has.
+    pub fn go_on(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) -> Result<bool, Violation> {
+        while let Some(event) = self.nature.next(end) {
+            self.events += 1;
+            self.happens(event);
+            if let Some(violation) = self.nature.ghost.violation() {
+                return Err(violation.clone());
+            }
+            if self.events.is_multiple_of(32) && enough(self) {
+                return Ok(true);
+            }
+            if self.events > EVENTS_MAX {
+                return Ok(false);
+            }
+        }
+        Ok(enough(self))
+    }
+
+    /// No more faults, a healthy majority, and new writes at each of its servers. What is stuck then, if anything is.
+    fn calm_phase(&mut self) -> Result<Option<String>, Violation> {
+        self.end_faults();
+        self.find_recovered();
+        let healthy = self.plan.healthy.without(self.lost);
+        // New disks must first become known to more than a majority.
+        let enough = self.plan.quorums().is_prepared(healthy) && self.has_begun();
+        let healthy = if enough { healthy } else { self.plan.cluster().without(self.lost) };
+        self.plan.healthy = healthy;
+        for server in self.plan.cluster().iter() {
+            if !healthy.contains(server) {
+                self.kill(server, CrashKind::Process);
+            }
+        }
+        let first = self.clients.len();
+        // What lies on the links already arrives first, and what is of use goes on to others from there. Behind it
+        // everything takes its rounds, of the largest value each.
+        let largest = VALUES_OF_PATIENCE * self.plan.value_bytes as usize;
+        let patience = LIVENESS + 2 * self.nature.network.time_for(largest);
+        for server in healthy.iter() {
+            let put =
+                Op::Put { key: b"last".to_vec(), value: server.to_string().into_bytes().into(), if_version: None };
+            let wishes = VecDeque::from([ClientStep::Write(put), ClientStep::Read(b"last".to_vec())]);
+            let pace = (0..=100 * MS, patience);
+            let lines = self.servers[0].lines.is_some();
+            let number = self.clients.len();
+            let client = SimClient::new(&mut self.nature, number, self.plan.cluster(), wishes, server, pace, lines);
+            self.clients.push(client);
+        }
+        self.nature.after(200 * MS, SimEvent::Chaos);
+        let end = self.nature.now() + patience;
+        let done = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done) && world.agree(healthy))?;
+        if done {
+            // Clients that are too many for the table make each other's sessions expire.
+            let may_expire = self.plan.sessions < self.clients.len();
+            let operations = self.nature.history.operations().iter().filter(|one| one.client >= first);
+            let is_excused = |one: &&ClientRecord| may_expire && one.has_expired;
+            let failed = operations.filter(|one| !one.has_result()).filter(|one| !is_excused(one)).count();
+            return Ok((failed > 0).then(|| format!("{failed} requests have failed without any fault")));
+        }
+        Ok(Some(self.what_is_stuck(healthy, patience)))
+    }
+
+    fn agree(&self, healthy: ServerSet) -> bool {
+        let mut states = healthy.iter().map(|server| self.servers[usize::from(server.0) - 1].applied());
+        let Some(Some(first)) = states.next() else { return false };
+        first.0 >= self.nature.ghost.applied() && states.all(|state| state == Some(first))
+    }
+
+    fn what_is_stuck(&self, healthy: ServerSet, patience: Micros) -> String {
+        let waiting = self.clients.iter().filter(|client| !client.is_done()).map(|client| client.name.clone());
+        let waiting: Vec<String> = waiting.collect();
+        let applied = healthy.iter().map(|server| {
+            let state = self.servers[usize::from(server.0) - 1].applied();
+            format!("{server} {}", state.map_or("down".to_string(), |(slot, digest)| format!("{slot} ({digest:016x})")))
+        });
+        format!(
+            "{} s after the last fault, with {healthy} healthy: waiting {}; applied {}; highest chosen {}",
+            patience / SECOND,
+            if waiting.is_empty() { "nobody".to_string() } else { waiting.join(", ") },
+            applied.collect::<Vec<_>>().join(", "),
+            self.nature.ghost.highest_chosen()
+        )
+    }
+
+    fn end_faults(&mut self) {
+        self.faults_are_over = true;
+        self.nature.network.calm_down();
+        for at in 0..self.servers.len() {
+            let server = &mut self.servers[at];
+            // A slow processor is over, too: proposers that duel get on when a ballot takes no longer than their
+            // pauses.
+            let slowest = (*self.plan.processor.end()).min(MS);
+            (server.processor, server.sync) = (*self.plan.processor.start()..=slowest, self.plan.sync.clone());
+            let elsewhere = server.own.iter().flat_map(|(folder, _)| folder.all());
+            server.folder.leave_room(None);
+            server.own.iter().for_each(|(folder, _)| folder.leave_room(None));
+            for files in server.folder.all().chain(elsewhere) {
+                files.set_capacity(None);
+                // A failure that was planned and has not struck is put off for ever.
+                files.fail(u64::MAX / 2, InjectedFailure::Stop);
+                files.fail_read(None);
+            }
+            let me = server.me;
+            self.bring_folder_back(me);
+            self.settle_timers(me);
+            self.resume(me);
+        }
+        for client in &mut self.clients {
+            client.stop();
+        }
+    }
+
+    /// How much longer the process is paused in which this happens.
+    fn paused_for(&self, event: &SimEvent) -> Option<Micros> {
+        let server = match event {
+            SimEvent::Synced { role } => role.server,
+            SimEvent::Restart { server, .. }
+            | SimEvent::Patience { server, .. }
+            | SimEvent::Checkpointer { server, .. }
+            | SimEvent::Here { server, .. }
+            | SimEvent::Dial { server, .. } => *server,
+            // A turn that comes due in a pause is taken at its end: see SimServer::resumes. Frames wait by themselves.
+            SimEvent::Wake { .. } | SimEvent::Turn { .. } | SimEvent::Frame { .. } => return None,
+            SimEvent::Start { .. } | SimEvent::Client { .. } | SimEvent::Chaos | SimEvent::Heal(_) => return None,
+        };
+        let until = self.servers[usize::from(server.0) - 1].paused_until;
+        until.checked_sub(self.nature.now()).filter(|rest| *rest > 0)
+    }
+
+    /// One thing happens.
+    fn happens(&mut self, event: SimEvent) {
+        if let Some(rest) = self.paused_for(&event) {
+            return self.nature.after(rest, event);
+        }
+        match event {
+            SimEvent::Frame { from, to, bytes, way, piece } => self.frame(from, to, &bytes, way, piece),
+            SimEvent::Dial { server, process, peer, stamp } => {
+                self.at(server, |server, nature| server.dials(nature, process, peer, stamp));
+            }
+            SimEvent::Wake { role } => self.at(role.server, |server, nature| server.wakes(nature, role)),
+            SimEvent::Turn { role } => self.at(role.server, |server, nature| server.has_turn(nature, role)),
+            SimEvent::Synced { role } => self.at(role.server, |server, nature| server.has_synced(nature, role)),
+            SimEvent::Checkpointer { server, process } => {
+                self.may_begin(server, |server, nature| server.checkpointer_works(nature, process));
+            }
+            SimEvent::Here { server, process } => {
+                self.at(server, |server, nature| server.says_that_it_is_there(nature, process));
+            }
+            SimEvent::Restart { server, process } => {
+                self.may_begin(server, |server, nature| server.restart_due(nature, process));
+            }
+            SimEvent::Patience { server, process } => {
+                self.at(server, |server, nature| server.lose_patience(nature, process));
+            }
+            SimEvent::Start { server } => self.start(server),
+            SimEvent::Client { client, stamp } => self.clients[client].wakes(&mut self.nature, stamp),
+            SimEvent::Chaos if self.faults_are_over => self.keep_up(),
+            SimEvent::Chaos => self.chaos(),
+            SimEvent::Heal(trouble) => {
+                if !self.faults_are_over {
+                    self.heal(trouble);
+                }
+            }
+        }
+    }
+
+    /// Whether all servers have taken part: before that some may have to wait for others, and none is lost.
+    pub(super) fn has_begun(&mut self) -> bool {
+        let lost = self.lost;
+        self.has_begun |= self.servers.iter().all(|server| lost.contains(server.me) || server.takes_part());
+        self.has_begun
+    }
+
+    /// A server.
+    pub fn server(&mut self, server: ServerId) -> &mut SimServer {
+        &mut self.servers[usize::from(server.0) - 1]
+    }
+
+    /// Something happens at a server; if its process must stop, it does.
+    pub fn at(&mut self, server: ServerId, happens: impl FnOnce(&mut SimServer, &mut SimEnv)) {
+        let one = &mut self.servers[usize::from(server.0) - 1];
+        happens(one, &mut self.nature);
+        let Some(process) = &one.process else { return };
+        if let Some(why) = &process.fatal {
+            let is_explained = one.folder.has_failed();
+            self.nature.ghost.require(43, is_explained, || format!("{server} ended its process: {why}"));
+        }
+        // A machine that stops takes the process with it, also where the process would have gone on.
+        if process.fatal.is_some() || one.folder.has_stopped() {
+            self.nature.mark(Mark::DiskFailed);
+            let how = if self.nature.chance(500) { CrashKind::Power } else { CrashKind::Process };
+            self.kill(server, how);
+        }
+    }
+
+    /// Something happens at a server with which a life of a role may begin.
+    fn may_begin(
+        &mut self,
+        server: ServerId,
+        happens: impl FnOnce(&mut SimServer, &mut SimEnv) -> Result<(), StartRefusal>,
+    ) {
+        let mut done = Ok(());
+        self.at(server, |one, nature| done = happens(one, nature));
+        if let Err(refusal) = done {
+            self.refused(server, refusal);
+        }
+    }
+
+    fn start(&mut self, server: ServerId) {
+        let healthy = self.plan.healthy.contains(server) || !self.faults_are_over;
+        let storages: Vec<_> = self.servers.iter().map(|one| (one.me, one.storage)).collect();
+        let one = &mut self.servers[usize::from(server.0) - 1];
+        if one.process.is_some() || !healthy {
+            return;
+        }
+        if let Err(refusal) = one.start(&mut self.nature, &storages) {
+            self.refused(server, refusal);
+        }
+    }
+
+    /// A server does not start, or a role of it: the process ends. It may do so only if something is wrong.
+    fn refused(&mut self, server: ServerId, refusal: StartRefusal) {
+        match refusal {
+            StartRefusal::Damaged(why) => {
+                let lost = self.lost.contains(server);
+                self.nature
+                    .ghost
+                    .require(31, lost, || format!("{server} refuses a disk that nobody has damaged: {why}"));
+                let is_gone = self.server(server).folder.journal.list().is_ok_and(|names| names.is_empty());
+                self.nature.mark(if is_gone { Mark::FolderLost } else { Mark::RefusedDamaged });
+                self.end(server);
+            }
+            StartRefusal::NoRoom(_) => {
+                // It waits where it is, and has not begun anything.
+                self.nature.mark(Mark::WaitedForRoom);
+                self.server(server).folder.restart();
+                self.end(server);
+                self.nature.after(ROOM_RETRY, SimEvent::Start { server });
+            }
+            StartRefusal::Disk(_) => {
+                let could_not_read = self.server(server).folder.has_failed_to_read();
+                self.nature.mark(if could_not_read { Mark::FileUnreadable } else { Mark::KilledInRecovery });
+                let how = if self.nature.chance(500) { CrashKind::Power } else { CrashKind::Process };
+                self.kill(server, how);
+            }
+        }
+    }
+
+    /// Kills a process, and lets it start again after a while.
+    pub fn kill(&mut self, server: ServerId, how: CrashKind) {
+        self.stop(server, how);
+        let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_lasts };
+        let down = self.nature.time(&(MS..=longest));
+        self.nature.after(down, SimEvent::Start { server });
+    }
+
+    /// Kills a process; somebody has to start it again.
+    pub fn stop(&mut self, server: ServerId, how: CrashKind) {
+        let one = &mut self.servers[usize::from(server.0) - 1];
+        one.interrupt(&mut self.nature);
+        match how {
+            CrashKind::Process => one.folder.restart(),
+            CrashKind::Power => {
+                let seed = self.nature.random.next();
+                one.folder.power_cut(seed);
+            }
+        }
+        if one.process.is_some() {
+            self.nature.mark(if how == CrashKind::Power { Mark::PowerLost } else { Mark::Killed });
+        }
+        self.end(server);
+    }
+
+    /// Kills all processes at once.
+    pub fn kill_all(&mut self, how: CrashKind) {
+        self.nature.mark(if how == CrashKind::Power { Mark::AllPowerLost } else { Mark::AllKilled });
+        for server in self.plan.cluster().iter() {
+            self.kill(server, how);
+        }
+    }
+
+    fn end(&mut self, server: ServerId) {
+        self.calls_end(server);
+        let waiters = self.servers[usize::from(server.0) - 1].end_process();
+        for waiter in waiters {
+            // Some connections end at once, others only fall silent.
+            if self.nature.chance(700) {
+                let client = &mut self.clients[waiter.connection.client];
+                let why = NoReply::Broken { why: "connection reset".to_string() };
+                client.loses_connection(&mut self.nature, server, waiter.number, why);
+            }
+        }
+    }
+
+    /// The cluster is stopped and begun anew on empty folders; its clients live on, and know nothing of it.
+    pub fn begin_anew(&mut self) {
+        if self.histories >= HISTORIES_MAX || !self.has_begun() {
+            return;
+        }
+        self.histories += 1;
+        self.nature.mark(Mark::BegunAnew);
+        for server in self.plan.cluster().iter() {
+            self.stop(server, CrashKind::Process);
+        }
+        self.nature.begin_anew(&self.plan);
+        (self.lost, self.misplaced, self.has_begun) = (ServerSet::NONE, ServerSet::NONE, false);
+        for server in self.plan.cluster().iter() {
+            let storage = self.nature.random.next();
+            self.server(server).begin_anew(storage);
+            let delay = self.nature.time(&(0..=5 * MS));
+            self.nature.after(delay, SimEvent::Start { server });
+        }
+    }
+
+    /// Somebody opens sessions, and writes in one of another client, whose number is easy to guess.
+    pub fn a_stranger_speaks(&mut self, server: ServerId) {
+        let (victim, speaker) = (self.nature.random.within(0..=self.clients.len() as u64 - 1) as usize, 0);
+        for request in self.clients[victim].as_a_stranger_would(&mut self.nature) {
+            let request = ClientRequest { number: STRANGER, context: TraceContext::default(), request };
+            self.nature.send(
+                Endpoint::Client(speaker),
+                Endpoint::Server(server),
+                frame(&request).into(),
+                Piece::OfClient,
+            );
+        }
+    }
+
+    /// A paused process goes on.
+    pub fn resume(&mut self, server: ServerId) {
+        let one = &mut self.servers[usize::from(server.0) - 1];
+        one.paused_until = 0;
+        for role in self.plan.protocol.roles_as_named() {
+            one.resumes(&mut self.nature, *role);
+        }
+    }
+
+    /// At the very end all power fails once more, and what the disks hold is read again.
+    fn cut_all_power(&mut self) {
+        if !self.plan.protocol.is_paxos() {
+            return self.cut_all_power_and_count_votes();
+        }
+        let mut disks = std::collections::BTreeMap::new();
+        for server in self.plan.cluster().iter() {
+            self.server(server).end_process();
+            let seed = self.nature.random.next();
+            let folder = self.server(server).folder.clone();
+            folder.power_cut(seed);
+            if self.lost.contains(server) {
+                continue;
+            }
+            match self.server(server).read_disk() {
+                Ok(Some((acceptor, is_damaged))) => {
+                    self.nature.ghost.recovered(server, &acceptor, is_damaged, &mut self.nature.marks);
+                    disks.insert(server, acceptor);
+                }
+                // It was never started.
+                Ok(None) => {}
+                Err(refusal) => {
+                    self.nature.ghost.require(31, false, || format!("{server} cannot be read: {refusal:?}"))
+                }
+            }
+        }
+        self.nature.ghost.judge_disks(&disks);
+    }
+
+    /// Without faults, whoever is healthy and down is started.
+    fn keep_up(&mut self) {
+        for server in self.plan.cluster().iter() {
+            self.start(server);
+        }
+        self.nature.after(500 * MS, SimEvent::Chaos);
+    }
+
+    fn add_client(&mut self, number: usize, lines: bool) {
+        let plan = &self.plan;
+        let count = plan.requests / plan.clients + usize::from(number < plan.requests % plan.clients);
+        let wishes = (0..count).map(|n| wish(&mut self.nature, plan, number, n)).collect();
+        let servers: Vec<ServerId> = plan.cluster().iter().collect();
+        let server = self.nature.one_of(&servers).unwrap_or(ServerId(1));
+        let pace = (plan.think.clone(), plan.timeout);
+        let cluster = plan.cluster();
+        let client = SimClient::new(&mut self.nature, number, cluster, wishes, server, pace, lines);
+        client.asks_side_by_side(&mut self.nature, plan.under_way);
+        self.clients.push(client);
+    }
+
+    /// The lines of all servers and clients, by file.
+    pub fn take_lines(&mut self) -> Vec<(String, String)> {
+        if self.servers.iter().all(|server| server.lines.is_none()) {
+            return Vec::new();
+        }
+        let mut files = Vec::new();
+        for server in &mut self.servers {
+            server.end_process();
+            files.push((format!("server-{}.log", server.me.0), server.lines.take().unwrap_or_default()));
+        }
+        for client in &self.clients {
+            files.push((format!("client-{}.log", client.name.trim_start_matches('c')), client.lines()));
+        }
+        files
+    }
+}
+
+/// What a client asks for as its n-th.
+fn wish(nature: &mut SimEnv, plan: &RunPlan, client: usize, n: usize) -> ClientStep {
+    let key = format!("k{}", nature.random.within(1..=plan.keys)).into_bytes();
+    let of_hundred = |nature: &mut SimEnv| nature.random.within(0..=99);
+    if of_hundred(nature) < plan.reads {
+        return ClientStep::Read(key);
+    }
+    if of_hundred(nature) < plan.deletes {
+        return ClientStep::Write(Op::Delete { key });
+    }
+    // No two puts write the same.
+    let mut value = format!("v{}-{n}-", client + 1).into_bytes();
+    let length = nature.random.within(0..=plan.value_bytes) as usize;
+    value.resize(value.len().max(length), b'.');
+    let if_version = (of_hundred(nature) < plan.conditional).then(|| nature.random.within(0..=6));
+    ClientStep::Write(Op::Put { key, value: value.into(), if_version })
+}

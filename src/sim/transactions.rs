@@ -1,0 +1,348 @@
+//! What the ghost knows of two-phase commit: every vote, every decision and every disk.
+//!
+//! A vote counts when it is durable, a decision when somebody has durably taken it; what roles say is only compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::coverage::{Coverage, Mark};
+use super::oracle::Oracle;
+use crate::kv::{ApplyResult, WriteResult};
+use crate::paxos::{CommandId, Slot, Value};
+use crate::protocol::Protocol;
+use crate::role::{Action, Input, ServerId};
+use crate::two_phase_commit::{
+    CommitMessage, Coordinator, CoordinatorNotification, CoordinatorRecord, CoordinatorTraceEvent, Decision,
+    InquiryReply, Participant, ParticipantNotification, ParticipantRecord, ParticipantTraceEvent, TransactionId, Vote,
+    VoteNoReason,
+};
+
+/// What a participant's disk says of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DurableVote {
+    Prepared,
+    Done(Decision),
+}
+
+/// What there is to know.
+#[derive(Debug, Default)]
+pub struct TransactionOracle {
+    judged: bool,
+    /// By server and transaction: what its participant's disk says.
+    stands: BTreeMap<(ServerId, TransactionId), DurableVote>,
+    /// Commits on the disks of their coordinators, whether or not they are ended.
+    committed: BTreeSet<TransactionId>,
+    /// What each transaction came to, and who was the first to say so.
+    decisions: BTreeMap<TransactionId, (Decision, ServerId)>,
+    /// What each transaction is to do.
+    commands: BTreeMap<TransactionId, (CommandId, Option<u64>)>,
+    /// Sessions that have gone for others.
+    evicted: BTreeSet<u64>,
+    /// What each participant was told.
+    told: BTreeSet<(ServerId, TransactionId, Decision)>,
+    /// What each committed transaction did.
+    outcomes: BTreeMap<TransactionId, ApplyResult>,
+    /// What clients were told that it did.
+    acknowledged: BTreeMap<TransactionId, WriteResult>,
+    /// The transaction that has done each command.
+    effects: BTreeMap<CommandId, TransactionId>,
+    refused: BTreeSet<CommandId>,
+    /// Records under way when a crash hit.
+    in_doubt: BTreeMap<ServerId, Vec<ParticipantRecord>>,
+    blocked: BTreeSet<(ServerId, TransactionId)>,
+}
+
+impl TransactionOracle {
+    /// At the beginning of the world.
+    pub fn new(protocol: Protocol) -> TransactionOracle {
+        TransactionOracle { judged: !protocol.is_paxos(), ..TransactionOracle::default() }
+    }
+
+    /// Whether two-phase commit is what runs.
+    pub fn are_judged(&self) -> bool {
+        self.judged
+    }
+
+    /// How many transactions are committed.
+    pub fn count(&self) -> u64 {
+        self.committed.len() as u64
+    }
+
+    fn note(&mut self, server: ServerId, record: &ParticipantRecord) {
+        let (transaction, stand) = match record {
+            ParticipantRecord::Prepared { transaction, .. } => (*transaction, DurableVote::Prepared),
+            ParticipantRecord::Committed(transaction) => (*transaction, DurableVote::Done(Decision::Commit)),
+            ParticipantRecord::Aborted(transaction) => (*transaction, DurableVote::Done(Decision::Abort)),
+        };
+        self.stands.insert((server, transaction), stand);
+    }
+}
+
+impl Oracle {
+    // ---- disks
+
+    /// A participant's group is durable.
+    pub fn participant_durable(&mut self, server: ServerId, records: &[ParticipantRecord]) {
+        for record in records {
+            self.commits.note(server, record);
+        }
+    }
+
+    /// A crash hit while a participant's group was being written.
+    pub fn participant_in_doubt(&mut self, server: ServerId, records: Vec<ParticipantRecord>) {
+        self.commits.in_doubt.entry(server).or_default().extend(records);
+    }
+
+    /// A participant has read its journal.
+    pub fn participant_recovered(&mut self, server: ServerId, records: &[ParticipantRecord], marks: &mut Coverage) {
+        let mut found = TransactionOracle::default();
+        records.iter().for_each(|record| found.note(server, record));
+        let mine = |stands: &BTreeMap<(ServerId, TransactionId), DurableVote>| {
+            stands.iter().filter(|((one, _), _)| *one == server).map(|((_, at), stand)| (*at, *stand)).collect()
+        };
+        let known: BTreeMap<TransactionId, DurableVote> = mine(&self.commits.stands);
+        let found: BTreeMap<TransactionId, DurableVote> = mine(&found.stands);
+        for (transaction, stand) in &known {
+            let now = found.get(transaction);
+            // What was being written may be there, too.
+            let is_kept = now == Some(stand) || (now.is_some() && *stand == DurableVote::Prepared);
+            self.require(22, is_kept, || {
+                format!("{server} had {stand:?} of {transaction} on its disk, and finds {now:?}")
+            });
+        }
+        if self.commits.in_doubt.remove(&server).is_some_and(|records| !records.is_empty()) {
+            marks.reach(if found == known { Mark::GroupLost } else { Mark::GroupSurvived });
+        }
+        if found.values().any(|stand| *stand == DurableVote::Prepared) {
+            marks.reach(Mark::RecoveredInDoubt);
+        }
+        self.commits.stands.extend(found.into_iter().map(|(at, stand)| ((server, at), stand)));
+    }
+
+    /// A coordinator's group is durable, or was found when it was read.
+    pub fn coordinator_durable(&mut self, server: ServerId, records: &[CoordinatorRecord]) {
+        for record in records {
+            if let CoordinatorRecord::Committed(transaction) = record {
+                self.commits.committed.insert(*transaction);
+                self.decided(*transaction, Decision::Commit, server);
+            }
+        }
+    }
+
+    /// Somebody has decided. It is the same for all, and for ever.
+    fn decided(&mut self, transaction: TransactionId, decision: Decision, server: ServerId) {
+        if let Some((before, first)) = self.commits.decisions.get(&transaction).copied() {
+            return self.require(37, before == decision, || {
+                format!("{transaction} is {before:?} on {first} and {decision:?} on {server}")
+            });
+        }
+        self.commits.decisions.insert(transaction, (decision, server));
+        let command = self.commits.commands.get(&transaction).copied();
+        let Some((id, evicted)) = command.filter(|_| decision == Decision::Commit) else { return };
+        self.commits.evicted.extend(evicted);
+        let before = self.commits.effects.insert(id, transaction);
+        // A session that is forgotten can be opened again, as another one.
+        let is_open = |first: TransactionId| id.session > 0 || !self.commits.evicted.contains(&first.as_slot().0);
+        let twice = before.is_some_and(is_open);
+        self.require(15, !twice, || format!("{id:?} was committed twice, by {before:?} and {transaction}"));
+        let refused = self.commits.refused.contains(&id);
+        self.require(25, !refused, || format!("{id:?} was not applied for certain, and {transaction} commits it"));
+    }
+
+    // ---- coordinators
+
+    /// What a coordinator says.
+    pub fn coordinator_says(&mut self, server: ServerId, actions: &[Action<Coordinator>], marks: &mut Coverage) {
+        for action in actions {
+            match action {
+                Action::Fact(CoordinatorTraceEvent::Requested { transaction, work, .. }) => {
+                    let new = self.commits.commands.insert(*transaction, (work.command.id, work.evict)).is_none();
+                    self.require(11, new, || format!("{server} began {transaction} twice"));
+                    let known = self.is_asked_for(&Value::Command(work.command.clone()));
+                    self.require(2, known, || format!("{transaction} does what nobody asked for"));
+                    if work.evict.is_some() {
+                        marks.reach(Mark::SessionEvicted);
+                    }
+                }
+                Action::Fact(CoordinatorTraceEvent::Decided { transaction, decision: Decision::Abort, no, .. }) => {
+                    marks.reach(if no.is_some() { Mark::AbortedByNo } else { Mark::AbortedBySilence });
+                    self.decided(*transaction, Decision::Abort, server);
+                }
+                Action::Fact(CoordinatorTraceEvent::Decided { transaction, decision: Decision::Commit, .. }) => {
+                    marks.reach(Mark::Committed);
+                    self.decided(*transaction, Decision::Commit, server);
+                }
+                Action::Fact(CoordinatorTraceEvent::ToldAgain { presumed, .. }) => {
+                    marks.reach(if *presumed { Mark::PresumedAbort } else { Mark::ToldAgain });
+                }
+                Action::Send { message: CommitMessage::Decide { transaction, decision: Decision::Commit }, .. } => {
+                    let durable = self.commits.committed.contains(transaction);
+                    self.require(5, durable, || format!("{server} commits {transaction}: not on its disk"));
+                    for voter in self.quorums.servers().iter() {
+                        let stand = self.commits.stands.get(&(voter, *transaction)).copied();
+                        let agrees = matches!(stand, Some(DurableVote::Prepared | DurableVote::Done(Decision::Commit)));
+                        self.require(39, agrees, || format!("{transaction} is committed, and {voter} has {stand:?}"));
+                    }
+                }
+                Action::Outcome(CoordinatorNotification::NotApplied { .. }) => marks.reach(Mark::TransactionNotApplied),
+                Action::Outcome(CoordinatorNotification::Done { outcome, .. }) => match outcome {
+                    ApplyResult::Duplicate(_) => marks.reach(Mark::Duplicate),
+                    ApplyResult::Expired => marks.reach(Mark::Expired),
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    }
+
+    // ---- participants
+
+    /// A participant's turn begins with these inputs.
+    pub fn participant_hears<'a>(
+        &mut self,
+        server: ServerId,
+        inputs: impl Iterator<Item = &'a Input<Participant>>,
+        marks: &mut Coverage,
+    ) {
+        for input in inputs {
+            let Input::Message { from, message } = input else { continue };
+            let (transaction, decision, cooperates) = match message {
+                CommitMessage::Decide { transaction, decision } => (*transaction, *decision, None),
+                CommitMessage::Answer { transaction, known: InquiryReply::Decided(decision) } => {
+                    let mark =
+                        if *decision == Decision::Commit { Mark::CooperativeCommit } else { Mark::CooperativeAbort };
+                    (*transaction, *decision, Some(mark))
+                }
+                _ => continue,
+            };
+            self.commits.told.insert((server, transaction, decision));
+            if self.commits.stands.get(&(server, transaction)) == Some(&DurableVote::Prepared) {
+                cooperates.filter(|_| *from != server).into_iter().for_each(|mark| marks.reach(mark));
+                if self.commits.blocked.remove(&(server, transaction)) {
+                    marks.reach(Mark::Unblocked);
+                }
+            }
+        }
+    }
+
+    /// What a participant says. Its group is durable already.
+    pub fn participant_says(&mut self, server: ServerId, actions: &[Action<Participant>], marks: &mut Coverage) {
+        for action in actions {
+            match action {
+                Action::Fact(fact) => self.participant_states(server, fact, marks),
+                Action::Send { message, .. } => self.participant_sends(server, message, marks),
+                Action::Outcome(ParticipantNotification::ReadFailed { .. }) => marks.reach(Mark::ReadLocked),
+                _ => {}
+            }
+        }
+    }
+
+    fn participant_sends(&mut self, server: ServerId, message: &CommitMessage, marks: &mut Coverage) {
+        match message {
+            CommitMessage::Vote { transaction, vote: Vote::Yes(_), .. } => {
+                let stand = self.commits.stands.get(&(server, *transaction)).copied();
+                // Decided in the same group it may be more than prepared.
+                self.require(5, stand.is_some(), || format!("{server} votes yes on {transaction}: not on its disk"));
+            }
+            CommitMessage::Vote { vote: Vote::No(VoteNoReason::Locked(_)), .. } => marks.reach(Mark::LockRefused),
+            CommitMessage::Vote { vote: Vote::No(VoteNoReason::Late), .. } => marks.reach(Mark::LateVoteRequest),
+            CommitMessage::Ack { transaction } => {
+                let stand = self.commits.stands.get(&(server, *transaction)).copied();
+                let done = stand == Some(DurableVote::Done(Decision::Commit));
+                self.require(5, done, || format!("{server} acknowledges {transaction}: its disk has {stand:?}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn participant_states(&mut self, server: ServerId, fact: &ParticipantTraceEvent, marks: &mut Coverage) {
+        match fact {
+            ParticipantTraceEvent::Committed { transaction, outcome, .. } => {
+                self.must_have_been_told(server, *transaction, Decision::Commit);
+                self.decided(*transaction, Decision::Commit, server);
+                let known = *self.commits.outcomes.entry(*transaction).or_insert(*outcome);
+                self.require(13, known == *outcome, || {
+                    format!("{transaction} came to {known:?}, and on {server} to {outcome:?}")
+                });
+                self.agrees_with_acknowledged(*transaction);
+            }
+            ParticipantTraceEvent::Aborted { transaction, .. } => {
+                self.must_have_been_told(server, *transaction, Decision::Abort);
+                self.decided(*transaction, Decision::Abort, server);
+            }
+            ParticipantTraceEvent::GivenUp { transaction, .. } => {
+                marks.reach(Mark::GaveUp);
+                let stand = self.commits.stands.get(&(server, *transaction)).copied();
+                let kept = stand == Some(DurableVote::Done(Decision::Abort));
+                self.require(5, kept, || format!("{server} gives {transaction} up: its disk has {stand:?}"));
+                self.decided(*transaction, Decision::Abort, server);
+            }
+            ParticipantTraceEvent::Blocked { transaction, .. } => {
+                marks.reach(Mark::Blocked);
+                self.commits.blocked.insert((server, *transaction));
+            }
+            ParticipantTraceEvent::ReadWaits { .. } => marks.reach(Mark::ReadWaited),
+            ParticipantTraceEvent::Voted { .. }
+            | ParticipantTraceEvent::Inquired { .. }
+            | ParticipantTraceEvent::Answered { .. } => {}
+        }
+    }
+
+    fn must_have_been_told(&mut self, server: ServerId, transaction: TransactionId, decision: Decision) {
+        let told = self.commits.told.contains(&(server, transaction, decision));
+        self.require(38, told, || {
+            format!("{server} has voted yes on {transaction}, and decides {decision:?} by itself")
+        });
+    }
+
+    // ---- clients
+
+    pub(super) fn commit_acknowledged(&mut self, id: CommandId, slot: Slot, written: WriteResult) {
+        let transaction = TransactionId::of_slot(slot);
+        let kept = self.commits.committed.contains(&transaction) && self.commits.effects.get(&id) == Some(&transaction);
+        self.require(14, kept, || {
+            format!("{id:?} was acknowledged as {transaction}, which is not committed, or not its")
+        });
+        self.commits.acknowledged.insert(transaction, written);
+        self.agrees_with_acknowledged(transaction);
+    }
+
+    fn agrees_with_acknowledged(&mut self, transaction: TransactionId) {
+        let said = self.commits.acknowledged.get(&transaction).copied();
+        let Some((said, outcome)) = said.zip(self.commits.outcomes.get(&transaction).copied()) else { return };
+        let same = matches!(outcome, ApplyResult::Applied(saved) if saved.written == said);
+        self.require(14, same, || format!("{transaction} was acknowledged as {said:?} and came to {outcome:?}"));
+    }
+
+    pub(super) fn commit_refused(&mut self, id: CommandId) {
+        let by = self.commits.effects.get(&id).copied();
+        self.require(25, by.is_none(), || format!("{id:?} was not applied for certain, and {by:?} has committed it"));
+        self.commits.refused.insert(id);
+    }
+
+    // ---- the end
+
+    /// At the end: what is committed is on the disk of every server, or at least promised there while its coordinator
+    /// knows of it; and the stores are the same. These are the disks that a power cut of the whole cluster leaves.
+    pub fn judge_commits(&mut self, disks: &BTreeMap<ServerId, (Participant, Coordinator)>) {
+        let committed: Vec<TransactionId> = self.commits.committed.iter().copied().collect();
+        for transaction in committed {
+            for (server, (participant, _)) in disks {
+                let done = participant.may_have_done(transaction);
+                let promised = participant.in_doubt().any(|doubt| doubt.transaction == transaction);
+                let coordinator = disks.get(&transaction.coordinator).map(|(_, coordinator)| coordinator);
+                let known = coordinator.is_none_or(|coordinator| coordinator.knows(transaction));
+                self.require(14, done || (promised && known), || {
+                    format!("{transaction} is committed, and in the end {server} does not know of it")
+                });
+            }
+        }
+        let mut settled = disks.iter().filter(|(_, (participant, _))| participant.in_doubt_count() == 0);
+        let Some((first, (one, _))) = settled.next() else { return };
+        for (server, (other, _)) in settled {
+            if one.applied() == other.applied() {
+                let same = one.kv().store() == other.kv().store() && one.kv().sessions() == other.kv().sessions();
+                self.require(13, same, || format!("{first} and {server} have done the same, and differ"));
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The proposer's stable storage: one number. All rounds below it are spent, so no ballot is ever used twice.
+//!
+//! ```text
+//! at  0 crc32c of the rest, 4    4 magic "PaxosRnd"    12 version, 4    16 owner, 8    24 the number, 8    zeros up to 512
+//! ```
+//!
+//! The file is one sector, written in place: after a crash it is the old one or the new one. It needs no room that it
+//! does not have already, so a proposer can begin a life on a disk that is full.
+
+use std::io;
+
+use thiserror::Error;
+
+use super::disk::{Files, SECTOR_BYTES, StableFile, is_full, read_if_present, replace};
+use super::identity::short_disk;
+use crate::paxos::ProposerRecord;
+use crate::role::StableStore;
+
+/// The file's name.
+pub const ROUNDS_FILE: &str = "rounds";
+
+const MAGIC: &[u8; 8] = b"PaxosRnd";
+const VERSION: u32 = 2;
+const BYTES: usize = SECTOR_BYTES;
+
+/// Why the spent rounds cannot be read or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BallotStoreError {
+    /// The disk refused.
+    #[error("cannot {doing} the file {ROUNDS_FILE}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// There was a file, and now there is none.
+    #[error(
+        "the file {ROUNDS_FILE} is gone, though this server has had one: without it the server would use ballots a \
+         second time. Put it back as it was"
+    )]
+    Missing,
+    /// The file does not hold what was written.
+    #[error(
+        "the file {ROUNDS_FILE} is damaged: {why}. Without it the server would use ballots a second time, so it does \
+         not start"
+    )]
+    Damaged {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The file of another server.
+    #[error(
+        "the file {ROUNDS_FILE} belongs to disk {} and this is disk {}: it was copied",
+        short_disk(*.found), short_disk(*.expected)
+    )]
+    Foreign {
+        /// The storage id in it.
+        found: u64,
+        /// This storage's id.
+        expected: u64,
+    },
+    /// A file of another version.
+    #[error("the file {ROUNDS_FILE} is of format {found}, and this program knows {VERSION}: use the one that wrote it")]
+    Version {
+        /// The version of the file.
+        found: u32,
+    },
+    /// An earlier error ended this file's life.
+    #[error("writing the file {ROUNDS_FILE} has failed before: this process must stop")]
+    Failed,
+}
+
+impl BallotStoreError {
+    /// The disk has no room, and nothing else is wrong.
+    pub fn is_full(&self) -> bool {
+        matches!(self, BallotStoreError::Io { source, .. } if is_full(source))
+    }
+}
+
+/// The file of spent rounds.
+#[derive(Debug)]
+pub struct BallotStore<F: Files> {
+    file: F::File,
+    owner: u64,
+    spent: u64,
+    has_failed: bool,
+}
+
+impl<F: Files> BallotStore<F> {
+    /// Reads the file, or makes it if there is none and `must_exist` does not say that there was one. `owner` is the
+    /// storage id of the server.
+    pub fn open(files: F, owner: u64, must_exist: bool) -> Result<BallotStore<F>, BallotStoreError> {
+        let failed = |doing| move |source| BallotStoreError::Io { doing, source };
+        if read_if_present(&files, ROUNDS_FILE).map_err(failed("read"))?.is_none() {
+            if must_exist {
+                return Err(BallotStoreError::Missing);
+            }
+            replace(&files, ROUNDS_FILE, &bytes(0, owner)).map_err(failed("make"))?;
+        }
+        let file = files.open(ROUNDS_FILE).map_err(failed("open"))?;
+        // The process before may have died before its sync, or because of it: what is read now is durable, name and
+        // all.
+        file.sync_data().map_err(failed("sync"))?;
+        file.forget_cached().map_err(failed("read"))?;
+        files.sync_folder().map_err(failed("sync"))?;
+        let found = files.read(ROUNDS_FILE).map_err(failed("read"))?;
+        Ok(BallotStore { spent: read(&found, owner)?, file, owner, has_failed: false })
+    }
+
+    /// What the proposer has to remember.
+    pub fn record(&self) -> ProposerRecord {
+        ProposerRecord::Spent(self.spent)
+    }
+
+    fn write(&mut self, spent: u64) -> Result<(), BallotStoreError> {
+        if self.has_failed {
+            return Err(BallotStoreError::Failed);
+        }
+        let written = self.file.write_at(0, &bytes(spent, self.owner)).and_then(|()| self.file.sync_data());
+        self.has_failed = written.is_err();
+        written.map_err(|source| BallotStoreError::Io { doing: "write", source })?;
+        self.spent = spent;
+        Ok(())
+    }
+}
+
+impl<F: Files> StableStore<ProposerRecord> for BallotStore<F> {
+    type Error = BallotStoreError;
+
+    fn commit(&mut self, records: &[ProposerRecord]) -> Result<(), BallotStoreError> {
+        let spent = records.iter().map(|ProposerRecord::Spent(round)| *round).max().unwrap_or(0);
+        // A higher number says all that a lower one does.
+        self.write(spent.max(self.spent))
+    }
+}
+
+fn bytes(spent: u64, owner: u64) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    bytes[4..12].copy_from_slice(MAGIC);
+    bytes[12..16].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[16..24].copy_from_slice(&owner.to_le_bytes());
+    bytes[24..32].copy_from_slice(&spent.to_le_bytes());
+    let sum = crc32c::crc32c(&bytes[4..]);
+    bytes[..4].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+fn read(bytes: &[u8], owner: u64) -> Result<u64, BallotStoreError> {
+    let damaged = |why| BallotStoreError::Damaged { why };
+    let bytes: &[u8; BYTES] = bytes.try_into().map_err(|_| damaged("its length is wrong"))?;
+    let number = |at: usize| {
+        let mut number = [0; 8];
+        number.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_le_bytes(number)
+    };
+    if crc32c::crc32c(&bytes[4..]) != number(0) as u32 {
+        return Err(damaged("its checksum is wrong"));
+    }
+    if bytes[4..12] != *MAGIC {
+        return Err(damaged("it is of another kind"));
+    }
+    let version = number(8) >> 32;
+    if version != u64::from(VERSION) {
+        return Err(BallotStoreError::Version { found: version as u32 });
+    }
+    if number(16) != owner {
+        return Err(BallotStoreError::Foreign { found: number(16), expected: owner });
+    }
+    Ok(number(24))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::disk::{InjectedFailure, MemoryFiles};
+
+    const OWNER: u64 = 0x5eed;
+
+    fn spent(files: &MemoryFiles) -> u64 {
+        let ProposerRecord::Spent(spent) = BallotStore::open(files.clone(), OWNER, true).unwrap().record();
+        spent
+    }
+
+    #[test]
+    fn a_crash_at_any_step_leaves_what_was_acknowledged_or_the_next() {
+        for seed in 0..16 {
+            let mut operation = 0;
+            loop {
+                let files = MemoryFiles::new();
+                files.fail(operation, InjectedFailure::Stop);
+                let (mut acknowledged, mut tried) = (None, 0);
+                if let Ok(mut rounds) = BallotStore::open(files.clone(), OWNER, false) {
+                    acknowledged = Some(0);
+                    for round in [1_024, 2_048, 4_096] {
+                        tried = round;
+                        match rounds.commit(&[ProposerRecord::Spent(round - 1), ProposerRecord::Spent(round)]) {
+                            Ok(()) => acknowledged = Some(round),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                files.power_cut(seed);
+                match acknowledged {
+                    None => drop(BallotStore::open(files.clone(), OWNER, false).unwrap()),
+                    Some(low) => assert!([low, tried].contains(&spent(&files)), "operation {operation}, seed {seed}"),
+                }
+                let found = spent(&files);
+                files.power_cut(seed);
+                assert_eq!(spent(&files), found, "opening changes nothing");
+                if acknowledged == Some(4_096) {
+                    break;
+                }
+                operation += 1;
+            }
+            assert!(operation > 12, "only {operation} steps");
+        }
+    }
+
+    #[test]
+    fn what_a_new_process_has_read_is_durable() {
+        for seed in 0..16 {
+            let files = MemoryFiles::new();
+            drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
+            // Dies after writing the file, before syncing it; the machine itself runs on.
+            let mut rounds = BallotStore::open(files.clone(), OWNER, true).unwrap();
+            files.fail(1, InjectedFailure::Stop);
+            assert!(rounds.commit(&[ProposerRecord::Spent(9)]).is_err());
+            files.restart();
+            assert_eq!(spent(&files), 9);
+            files.power_cut(seed);
+            assert_eq!(spent(&files), 9, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_refused() {
+        let files = MemoryFiles::new();
+        BallotStore::open(files.clone(), OWNER, false).unwrap().commit(&[ProposerRecord::Spent(77)]).unwrap();
+        let whole = files.read(ROUNDS_FILE).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            files.put(ROUNDS_FILE, &bytes);
+            let error = BallotStore::open(files.clone(), OWNER, true).unwrap_err();
+            assert!(matches!(error, BallotStoreError::Damaged { .. }), "bit {bit}: {error}");
+        }
+        for length in 0..whole.len() {
+            files.put(ROUNDS_FILE, &whole[..length]);
+            assert!(matches!(BallotStore::open(files.clone(), OWNER, true), Err(BallotStoreError::Damaged { .. })));
+        }
+        files.put(ROUNDS_FILE, &whole);
+        assert_eq!(spent(&files), 77);
+    }
+
+    #[test]
+    fn a_lost_or_foreign_file_is_refused() {
+        let files = MemoryFiles::new();
+        assert!(matches!(BallotStore::open(files.clone(), OWNER, true), Err(BallotStoreError::Missing)));
+        drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
+        assert!(matches!(BallotStore::open(files, OWNER + 1, true), Err(BallotStoreError::Foreign { .. })));
+    }
+
+    #[test]
+    fn after_an_error_nothing_more_is_written() {
+        let files = MemoryFiles::new();
+        let mut rounds = BallotStore::open(files.clone(), OWNER, false).unwrap();
+        // The second operation is the sync: what it lost can still be read, and is not believed.
+        files.fail(1, InjectedFailure::Once(io::ErrorKind::Other));
+        assert!(matches!(rounds.commit(&[ProposerRecord::Spent(9)]), Err(BallotStoreError::Io { .. })));
+        assert!(matches!(rounds.commit(&[ProposerRecord::Spent(10)]), Err(BallotStoreError::Failed)));
+        assert_eq!(spent(&files), 0);
+    }
+
+    #[test]
+    fn a_full_disk_is_no_matter() {
+        let files = MemoryFiles::new();
+        drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
+        files.set_capacity(Some(0));
+        let mut rounds = BallotStore::open(files.clone(), OWNER, true).unwrap();
+        rounds.commit(&[ProposerRecord::Spent(9)]).unwrap();
+        assert_eq!(spent(&files), 9);
+    }
+
+    #[test]
+    fn a_lower_number_never_replaces_a_higher_one() {
+        let files = MemoryFiles::new();
+        let mut rounds = BallotStore::open(files.clone(), OWNER, false).unwrap();
+        rounds.commit(&[ProposerRecord::Spent(9)]).unwrap();
+        rounds.commit(&[ProposerRecord::Spent(3)]).unwrap();
+        assert_eq!(spent(&files), 9);
+    }
+}

@@ -1,0 +1,311 @@
+//! The data folder of one server.
+//!
+//! ```text
+//! lock            held by the process that uses the folder
+//! identity.toml   whose folder it is
+//! journal/        the acceptor's stable storage; under two-phase commit the participant's
+//! rounds          the proposer's
+//! coordinator/    under two-phase commit, in its place: the coordinator's
+//! checkpoint/     the learner's: the state after some slot
+//! ```
+
+mod dir_storage;
+mod error;
+#[cfg(test)]
+mod tests;
+mod unfinished;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+pub use dir_storage::{DirPart, DirStorage, RealDir};
+use dir_storage::{LOCK_FILE, failed, hold};
+pub(super) use dir_storage::{lock, make_folder, sync_names};
+pub use error::DataDirError;
+use unfinished::refuse_unfinished;
+pub(super) use unfinished::{COMPLETE_FILE, RESTORE_FOLDER, folder_name, is_of_a_restore};
+
+use super::admission::{Claim, RecordedPeer};
+use super::ballot_store::{BallotStore, ROUNDS_FILE};
+use super::disk::{Files, RealFiles, name_in_making};
+use super::identity::{Admitted, DirIdentity, IDENTITY_FILE, IdentityError, Owner};
+use super::journal::{Journal, JournalOptions, LeftFree, OpenError, Record, RecoveredJournal};
+use crate::paxos::Slot;
+use crate::protocol::Family;
+use crate::role::ServerId;
+
+/// The root of a file system may hold it, and may be a data folder.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// The data folder of one server, in use by one process. Any thread may use it.
+#[derive(Debug)]
+pub struct DataDir<P: DirStorage = RealDir> {
+    place: P,
+    identity: DirIdentity<P::Files>,
+    life: u32,
+}
+
+impl DataDir {
+    /// Opens the folder of a server, or makes it (readable for this user alone), and begins a life on it.
+    pub fn open(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
+        refuse_unfinished(path, owner.server)?;
+        make_folder(path).map_err(failed("make the folder", path))?;
+        let place = RealDir::hold(path)?;
+        let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
+        let identity = match DirIdentity::read(place.files.clone(), owner).map_err(denied)? {
+            Some(identity) => identity,
+            None => {
+                refuse_strangers(path, &place.files)?;
+                DirIdentity::create(place.files.clone(), owner, new_storage_id()?, now()).map_err(denied)?
+            }
+        };
+        DataDir::begin(place, identity)
+    }
+
+    /// Looks whether a start could begin on the folder: it is this server's and nobody uses it, or it can be made.
+    /// Changes nothing.
+    pub fn check(path: &Path, owner: Owner<'_>, family: Family) -> Result<(), DataDirError> {
+        let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+        if !there.is_dir() {
+            return Err(failed("make the folder", path)(io::ErrorKind::NotADirectory.into()));
+        }
+        access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed("write to", there)(error.into()))?;
+        refuse_unfinished(path, owner.server)?;
+        if there != path {
+            return Ok(());
+        }
+        let name = path.join(LOCK_FILE);
+        match File::open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => hold(&opened.map_err(failed("read", &name))?, path)?,
+        }
+        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        let identity = DirIdentity::look(files.clone(), owner);
+        let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
+        match identity.map_err(denied)? {
+            Some(_) => check_side(path, family),
+            None => refuse_strangers(path, &files),
+        }
+    }
+
+    /// Makes a folder on which no server starts before [`finish`](DataDir::finish).
+    pub fn make_unfinished(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
+        make_folder(path).map_err(failed("make the folder", path))?;
+        let place = RealDir::hold(path)?;
+        refuse_strangers(path, &place.files)?;
+        let made = DirIdentity::create_unfinished(place.files.clone(), owner, new_storage_id()?, now());
+        let identity = made.map_err(|source| DataDirError::Identity { path: path.to_path_buf(), source })?;
+        DataDir::begin(place, identity)
+    }
+
+    /// A folder that was made unfinished is whole.
+    pub fn finish(path: &Path) -> Result<(), DataDirError> {
+        let (identity, _lock) = DataDir::read_identity(path)?;
+        identity.finish().map_err(|source| DataDirError::Identity { path: path.to_path_buf(), source })
+    }
+
+    /// The identity of a folder on which no server runs, and the lock that keeps one from starting.
+    pub fn read_identity(path: &Path) -> Result<(DirIdentity<RealFiles>, File), DataDirError> {
+        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
+        // Before the lock: what is no data folder gets no file of that name.
+        if DirIdentity::read_any(files.clone()).map_err(denied)?.is_none() {
+            return Err(DataDirError::NoIdentity { path: path.to_path_buf() });
+        }
+        let lock = lock(path)?;
+        match DirIdentity::read_any(files).map_err(denied)? {
+            Some(identity) => Ok((identity, lock)),
+            None => Err(DataDirError::NoIdentity { path: path.to_path_buf() }),
+        }
+    }
+
+    /// What is in the folder belongs to one family of protocols: an error if it is the other one. A new folder takes
+    /// the side that it is asked for.
+    pub fn take_side(&self, family: Family) -> Result<(), DataDirError> {
+        check_side(&self.place.path, family)?;
+        match family {
+            Family::Paxos => Ok(()),
+            Family::TwoPhaseCommit => self.place.part(DirPart::Coordinator).map(drop),
+        }
+    }
+
+    /// The proposer's file.
+    pub fn rounds_path(&self) -> PathBuf {
+        self.place.path.join(ROUNDS_FILE)
+    }
+
+    /// The folder of the acceptor's journal.
+    pub fn journal_path(&self) -> PathBuf {
+        self.place.path.join(DirPart::Journal.name())
+    }
+}
+
+/// A journal that was opened, with what it remembers.
+pub type OpenedJournal<F, R> = (Journal<F, R>, RecoveredJournal<R>);
+
+impl<P: DirStorage> DataDir<P> {
+    /// A process begins on a folder that is this server's.
+    pub fn begin(place: P, identity: DirIdentity<P::Files>) -> Result<DataDir<P>, DataDirError> {
+        let begun = identity.begin_life();
+        let life = begun.map_err(|source| DataDirError::Identity { path: place.path().to_path_buf(), source })?;
+        Ok(DataDir { place, identity, life })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// Where its files are.
+    pub fn place(&self) -> &P {
+        &self.place
+    }
+
+    /// Whose it is.
+    pub fn identity(&self) -> &DirIdentity<P::Files> {
+        &self.identity
+    }
+
+    /// The number of this life: 1 for the first process on this folder, and no number twice.
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+
+    /// Durably takes a number for a role that begins a life of its own: 1 for the first, and no number twice.
+    pub fn begin_role_life(&self) -> Result<u32, DataDirError> {
+        self.identity.begin_role_life().map_err(self.denied())
+    }
+
+    /// The random number that tells this folder from any other that ever had its server's number.
+    pub fn storage_id(&self) -> u64 {
+        self.identity.storage_id()
+    }
+
+    /// Whether the server may take part: enough of the others know this folder.
+    pub fn takes_part(&self) -> bool {
+        self.identity.takes_part()
+    }
+
+    /// Remembers durably that the server takes part from now on.
+    pub fn set_takes_part(&self) -> Result<(), DataDirError> {
+        self.identity.set_takes_part().map_err(self.denied())
+    }
+
+    /// What is remembered of a peer's folder, if it was ever met.
+    pub fn known_peer(&self, server: ServerId) -> Option<RecordedPeer> {
+        self.identity.known_peer(server)
+    }
+
+    /// Judges the claim of a caller, and remembers durably what must be; an error if it is not the peer that is known.
+    pub fn admit(&self, claim: &Claim) -> Result<Admitted, DataDirError> {
+        self.identity.admit(claim).map_err(self.denied())
+    }
+
+    /// Remembers durably the folder of a peer whose server takes part. For whoever makes both folders.
+    pub fn bind_peer(&self, server: ServerId, storage: u64) -> Result<(), DataDirError> {
+        self.identity.bind_peer(server, storage).map_err(self.denied())
+    }
+
+    /// The files of the learner's checkpoint. It can be made again from other servers, so nobody misses it.
+    pub fn checkpoint_files(&self) -> Result<P::Files, DataDirError> {
+        self.place.part(DirPart::Checkpoint)
+    }
+
+    /// Opens the journal of an acceptor or a participant; a folder that has had one must have it still. Each life of
+    /// the role opens it anew, after the life before has dropped it.
+    pub fn open_journal<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, DataDirError> {
+        self.open_journal_beside(segment_bytes, None, LeftFree::default())
+    }
+
+    /// The same beside a durable checkpoint, if there is one, that has all slots below `forgotten`. This is left free
+    /// on the disk.
+    pub fn open_journal_beside<R: Record>(
+        &self,
+        segment_bytes: u64,
+        forgotten: Option<Slot>,
+        left_free: LeftFree,
+    ) -> Result<OpenedJournal<P::Files, R>, DataDirError> {
+        let must_exist = self.identity.has_journal();
+        if must_exist && !self.place.has(DirPart::Journal) {
+            return Err(self.refused()(OpenError::Missing));
+        }
+        let files = self.place.part(DirPart::Journal)?;
+        let options = JournalOptions { segment_bytes, owner: self.storage_id(), must_exist, forgotten, left_free };
+        let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
+        self.identity.set_has_journal(true).map_err(self.denied())?;
+        Ok((journal, recovered))
+    }
+
+    /// Opens the coordinator's journal; a folder that has had one must have it still.
+    pub fn open_coordinator<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, DataDirError> {
+        let files = self.place.part(DirPart::Coordinator)?;
+        // What a proposer remembers in its file, a coordinator remembers in its journal.
+        let options = JournalOptions::alone(segment_bytes, self.storage_id(), self.identity.has_rounds());
+        let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
+        self.identity.set_has_rounds().map_err(self.denied())?;
+        Ok((journal, recovered))
+    }
+
+    /// Opens the proposer's file of spent rounds; a folder that has had one must have it still.
+    pub fn open_rounds(&self) -> Result<BallotStore<P::Files>, DataDirError> {
+        let opened = BallotStore::open(self.place.top().clone(), self.storage_id(), self.identity.has_rounds());
+        let rounds = opened.map_err(|source| DataDirError::Rounds { path: self.path().to_path_buf(), source })?;
+        self.identity.set_has_rounds().map_err(self.denied())?;
+        Ok(rounds)
+    }
+
+    /// Makes the acceptor forget everything. **Unsafe by intent**: an acceptor that comes back without its memory
+    /// breaks Paxos, and this is how to show it. The journal must not be open.
+    pub fn discard_journal(&self) -> Result<(), DataDirError> {
+        self.identity.set_has_journal(false).map_err(self.denied())?;
+        self.place.discard(DirPart::Journal)
+    }
+
+    fn refused(&self) -> impl FnOnce(OpenError) -> DataDirError + use<P> {
+        let path = self.path().to_path_buf();
+        move |source| DataDirError::Journal { path, source: Box::new(source) }
+    }
+
+    fn denied(&self) -> impl FnOnce(IdentityError) -> DataDirError + use<P> {
+        let path = self.path().to_path_buf();
+        move |source| DataDirError::Identity { path, source }
+    }
+}
+
+fn new_storage_id() -> Result<u64, DataDirError> {
+    getrandom::u64().map_err(|error| DataDirError::Random(error.to_string()))
+}
+
+/// For people.
+fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}
+
+/// What is in a folder belongs to one family of protocols: an error if it is another one.
+fn check_side(path: &Path, family: Family) -> Result<(), DataDirError> {
+    let has = |name: &str| path.join(name).exists();
+    let found = if has(DirPart::Coordinator.name()) {
+        Family::TwoPhaseCommit
+    } else if has(DirPart::Journal.name()) || has(ROUNDS_FILE) {
+        Family::Paxos
+    } else {
+        // It is new, and takes either.
+        family
+    };
+    if found == family { Ok(()) } else { Err(DataDirError::OtherSide { path: path.to_path_buf(), other: found }) }
+}
+
+/// A folder without an identity must be empty, but for what a first start that was interrupted leaves, and for what
+/// each file system keeps at its root.
+fn refuse_strangers(path: &Path, files: &RealFiles) -> Result<(), DataDirError> {
+    let names = files.list().map_err(failed("list", path))?;
+    let making = name_in_making(IDENTITY_FILE);
+    let stranger = names.into_iter().find(|name| ![LOCK_FILE, LOST_AND_FOUND, &making].contains(&name.as_str()));
+    match stranger {
+        Some(holds) => Err(DataDirError::NotADataFolder { path: path.to_path_buf(), holds }),
+        None => Ok(()),
+    }
+}

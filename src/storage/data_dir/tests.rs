@@ -1,0 +1,203 @@
+//! Data folders on a real disk.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::dir_storage::DISCARDED_FOLDER;
+use super::*;
+use crate::paxos::{AcceptorRecord, Ballot, ProposerRecord, Quorums};
+use crate::role::{ServerSet, StableStore};
+use crate::storage::ballot_store::BallotStoreError;
+
+const SEGMENT_BYTES: u64 = 256 << 10;
+const SERVER: ServerId = ServerId(2);
+
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("data").join("server-2");
+    (root, path)
+}
+
+fn owner(cluster: &str, server: ServerId) -> Owner<'_> {
+    Owner { cluster, quorums: Quorums::majority(ServerSet::first(5)), server }
+}
+
+fn open(path: &Path) -> DataDir {
+    DataDir::open(path, owner("lab", SERVER)).unwrap()
+}
+
+fn promise(round: u64) -> AcceptorRecord {
+    AcceptorRecord::Promised(Ballot { round, server: ServerId(1) })
+}
+
+#[test]
+fn a_new_folder_is_private_and_its_lives_are_counted() {
+    let (_root, path) = place();
+    let folder = open(&path);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    let storage = folder.storage_id();
+    assert_eq!((folder.life(), folder.begin_role_life().unwrap()), (1, 1));
+    folder.bind_peer(ServerId(4), 9).unwrap();
+    drop(folder);
+    let folder = open(&path);
+    assert_eq!((folder.life(), folder.storage_id(), folder.known_peer(ServerId(4)).unwrap().storage), (2, storage, 9));
+}
+
+#[test]
+fn two_folders_never_have_one_storage_id() {
+    let (_root, one) = place();
+    let (_other_root, other) = place();
+    assert_ne!(open(&one).storage_id(), open(&other).storage_id());
+}
+
+#[test]
+fn a_second_server_on_the_folder_is_refused_until_the_first_is_gone() {
+    let (_root, path) = place();
+    let first = open(&path);
+    let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("data folder {} is in use by another server", path.display())), "{error}");
+    drop(first);
+    open(&path);
+}
+
+#[test]
+fn the_folder_of_another_cluster_or_server_is_refused_and_left_alone() {
+    let (_root, path) = place();
+    drop(open(&path));
+    let before = fs::read(path.join(IDENTITY_FILE)).unwrap();
+    for (cluster, server) in [("home", SERVER), ("lab", ServerId(3))] {
+        let error = DataDir::open(&path, owner(cluster, server)).unwrap_err();
+        assert!(matches!(error, DataDirError::Identity { .. }), "{error}");
+        assert!(error.to_string().contains("it belongs to"), "{error}");
+    }
+    assert_eq!(fs::read(path.join(IDENTITY_FILE)).unwrap(), before);
+}
+
+#[test]
+fn a_folder_of_other_things_is_refused() {
+    let (root, path) = place();
+    fs::write(root.path().join("photo.jpg"), "x").unwrap();
+    let error = DataDir::open(root.path(), owner("lab", SERVER)).unwrap_err();
+    assert!(matches!(&error, DataDirError::NotADataFolder { holds, .. } if holds == "photo.jpg"), "{error}");
+    drop(open(&path).open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap());
+    fs::remove_file(path.join(IDENTITY_FILE)).unwrap();
+    let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err();
+    assert!(matches!(error, DataDirError::NotADataFolder { .. }), "{error}");
+}
+
+#[test]
+fn the_root_of_a_file_system_can_be_a_data_folder() {
+    let (_root, path) = place();
+    fs::create_dir_all(path.join("lost+found")).unwrap();
+    check(&path).unwrap();
+    drop(open(&path));
+    open(&path);
+}
+
+fn check(path: &Path) -> Result<(), String> {
+    DataDir::check(path, owner("lab", SERVER), Family::Paxos).map_err(|error| error.to_string())
+}
+
+/// All that is below a folder, and when it was changed.
+fn image(path: &Path) -> Vec<(PathBuf, std::time::SystemTime)> {
+    let below = |entry: io::Result<fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        let below = if path.is_dir() { image(&path) } else { Vec::new() };
+        below.into_iter().chain([(path.clone(), fs::metadata(&path).unwrap().modified().unwrap())])
+    };
+    let mut all: Vec<_> = fs::read_dir(path).unwrap().flat_map(below).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_check_says_what_a_start_would_say_and_changes_nothing() {
+    let (root, path) = place();
+    check(&path).unwrap();
+    assert!(image(root.path()).is_empty(), "nothing was made");
+    let folder = open(&path);
+    drop(folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap());
+    let before = image(root.path());
+    assert!(check(&path).unwrap_err().contains("in use by another server"));
+    drop(folder);
+    check(&path).unwrap();
+    let says = |cluster, server, family| DataDir::check(&path, owner(cluster, server), family).unwrap_err().to_string();
+    assert!(says("home", SERVER, Family::Paxos).contains("belongs to cluster"));
+    assert!(says("lab", ServerId(3), Family::Paxos).contains("belongs to server"));
+    assert!(says("lab", SERVER, Family::TwoPhaseCommit).contains("Paxos"));
+    let file = path.join(IDENTITY_FILE);
+    for place in [&file, &file.join("data")] {
+        assert!(check(place).unwrap_err().starts_with("cannot make the folder"));
+    }
+    assert!(check(&path.join(DirPart::Journal.name())).unwrap_err().contains("no data folder"));
+    assert_eq!(image(root.path()), before);
+    open(&path);
+}
+
+#[test]
+fn a_place_that_cannot_be_a_folder_is_refused_in_one_sentence() {
+    let (root, _) = place();
+    let path = root.path().join("file");
+    fs::write(&path, "").unwrap();
+    for path in [path.clone(), path.join("data")] {
+        let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err();
+        assert!(matches!(error, DataDirError::Io { .. }), "{error}");
+        assert!(error.to_string().starts_with("cannot make the folder"), "{error}");
+    }
+}
+
+#[test]
+fn journal_and_rounds_come_back() {
+    let (_root, path) = place();
+    let folder = open(&path);
+    let (mut journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
+    assert!(recovered.records.is_empty());
+    journal.commit(&[promise(7)]).unwrap();
+    folder.open_rounds().unwrap().commit(&[ProposerRecord::Spent(1_024)]).unwrap();
+    drop((journal, folder));
+    let folder = open(&path);
+    let (_journal, recovered) = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
+    assert_eq!((recovered.records, recovered.segment), (vec![promise(7)], 2));
+    assert_eq!(folder.open_rounds().unwrap().record(), ProposerRecord::Spent(1_024));
+}
+
+#[test]
+fn a_server_that_lost_its_memory_is_refused_and_never_starts_afresh() {
+    let (_root, path) = place();
+    let folder = open(&path);
+    folder.open_journal(SEGMENT_BYTES).unwrap().0.commit(&[promise(7)]).unwrap();
+    drop(folder.open_rounds().unwrap());
+    for file in fs::read_dir(folder.journal_path()).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    let is_missing = |folder: &DataDir| {
+        let error = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap_err();
+        matches!(error, DataDirError::Journal { source, .. } if matches!(*source, OpenError::Missing))
+    };
+    assert!(is_missing(&folder), "an empty folder");
+    fs::remove_dir(folder.journal_path()).unwrap();
+    drop(folder);
+    let folder = open(&path);
+    assert!(is_missing(&folder), "no folder");
+    fs::remove_file(folder.rounds_path()).unwrap();
+    let error = folder.open_rounds().unwrap_err();
+    assert!(matches!(error, DataDirError::Rounds { source: BallotStoreError::Missing, .. }), "{error}");
+}
+
+#[test]
+fn a_journal_may_be_discarded_by_name_only() {
+    let (_root, path) = place();
+    let folder = open(&path);
+    folder.open_journal(SEGMENT_BYTES).unwrap().0.commit(&[promise(7)]).unwrap();
+    folder.discard_journal().unwrap();
+    let (mut journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
+    assert!(recovered.records.is_empty());
+    journal.commit(&[promise(8)]).unwrap();
+    drop(journal);
+    // A crash in the middle of discarding it, once the identity has let it go.
+    folder.identity.set_has_journal(false).unwrap();
+    fs::rename(folder.journal_path(), path.join(DISCARDED_FOLDER)).unwrap();
+    let (_journal, recovered) = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
+    assert!(recovered.records.is_empty());
+    assert!(!path.join(DISCARDED_FOLDER).exists());
+}

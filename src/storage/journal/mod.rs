@@ -1,0 +1,555 @@
+//! The journal: the stable storage of a role that remembers by records, above all of the acceptor.
+//!
+//! The records, all of one kind ([`Record`]), are appended to a row of *segments*, files of fixed length that are
+//! filled with zeros and synced before they are used, and never used again. So a commit changes nothing but the bytes
+//! that it writes: one write, one sync. What the bytes are is told in `sector`, and how they are judged in `reader`.
+//!
+//! Three rules make the row of files as trustworthy as the bytes in them:
+//!
+//! * A file is complete before it has its name: it is prepared as `spare`, and becomes a segment by a rename.
+//! * A segment names the one before it, and the oldest one that is needed, and one that is full is sealed before its
+//!   successor takes a record. So a file that is missing at the beginning, in the middle or at the end is missed.
+//! * A process that starts copies the last segment into a new one, and goes on there. What was written last may be
+//!   readable without being durable (its sync may never have happened, or have failed); once copied and synced, it is.
+//!
+//! A segment is needed as long as it tells of a slot that the role has not forgotten. When a new one is made, its
+//! header names the oldest that is needed, and what was promised and forgotten until then; those before are removed.
+//! What a header says stands for what the removed files said.
+//!
+//! The next segment is prepared as soon as the last one is taken, so a full disk is known a whole segment ahead:
+//! [`Journal::has_room`]. Before the journal asks a full disk for room it removes what it does not need: see `shed`.
+
+mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod malformed;
+mod reader;
+mod record;
+mod sector;
+mod segment_set;
+mod shed;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+
+pub use error::{CorruptRegion, Corruption, JournalError, OpenError};
+pub use record::{PromiseFloor, Record};
+use record::{encode, hull};
+use sector::{
+    AcceptedRange, FIRST_OF_COMMIT, FIRST_SECTOR, GroupHeader, Header, LAST_OF_COMMIT, PAYLOAD_BYTES, Seal, Seed,
+    SegmentBase, VERSION,
+};
+use segment_set::{LastSegment, SegmentSet};
+
+use super::disk::{Files, SECTOR_BYTES, StableFile, is_full, is_short_of_files, remove_if_present};
+use super::rules;
+use crate::paxos::Slot;
+use crate::role::StableStore;
+
+/// The length of a segment unless somebody asks for another, in bytes.
+pub const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// The very first segment is no longer than this, in bytes: five servers that start for the first time on one disk wait
+/// for what they fill with zeros.
+const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
+/// The shortest segment, in bytes.
+const LEAST_BYTES: u64 = 2_048;
+/// Where a life that begins finds no room for a whole segment, such a part of one is enough for its promises.
+const PROMISES_PART: u64 = 64;
+/// The next segment, before it is one.
+const SPARE: &str = "spare";
+/// The next segment, before it is whole.
+const SPARE_IN_MAKING: &str = "spare.new";
+/// So many segments, and the next one, a journal has also where a checkpoint could not grow beside it. Mostly a
+/// checkpoint does not grow, and then the journal goes on with these.
+pub const FEW_SEGMENTS: usize = 2;
+/// Buffers that a large commit has made larger than this, in bytes, are given back.
+const KEPT_BUFFER_BYTES: usize = 4 << 20;
+
+/// How a journal is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalOptions {
+    /// Length of a new segment: a multiple of 512, from 2,048 to 1 GiB. Never shrinks: a journal that has longer ones
+    /// goes on with those.
+    pub segment_bytes: u64,
+    /// The storage id of the server. Segments of any other are refused.
+    pub owner: u64,
+    /// There was a journal before: refuse to start with an empty one.
+    pub must_exist: bool,
+    /// All slots below are in a durable checkpoint, whether the journal says so of more or of fewer: a checkpoint may
+    /// have been lost, and then the journal holds what was accepted since. None if there is no checkpoint beside it.
+    pub forgotten: Option<Slot>,
+    /// What is left to others when the next segment is prepared; see [`leave_free`](Journal::leave_free).
+    pub left_free: LeftFree,
+}
+
+/// How much of the disk is not for the next segment, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeftFree {
+    /// For the small files of others, always.
+    pub always: u64,
+    /// For a checkpoint that grows, and for the copy that a start makes: beside it, once the journal has more than
+    /// [`FEW_SEGMENTS`]. Before there is a checkpoint no segment can go, so a journal that took this room would wait
+    /// for ever.
+    pub to_grow: u64,
+}
+
+impl JournalOptions {
+    /// A journal alone on its disk, without a checkpoint.
+    pub fn alone(segment_bytes: u64, owner: u64, must_exist: bool) -> JournalOptions {
+        JournalOptions { segment_bytes, owner, must_exist, forgotten: None, left_free: LeftFree::default() }
+    }
+}
+
+/// What a journal held when it was opened.
+#[derive(Debug)]
+pub struct RecoveredJournal<R> {
+    /// Every record whose commit had returned, in order, and perhaps those of the commit after them.
+    pub records: Vec<R>,
+    /// The number of the segment that this opening began: larger than that of any opening before.
+    pub segment: u32,
+    /// A crash had cut the last commit short; it was never acknowledged, and is gone.
+    pub torn_tail_cut: bool,
+    /// What can no longer be read. The slots concerned stand among the records, as damaged.
+    pub damage: Vec<Corruption>,
+}
+
+/// A journal. See the [module](self).
+///
+/// After an error the journal is done for: nobody knows what the disk holds until a new process has read it.
+#[derive(Debug)]
+pub struct Journal<F: Files, R> {
+    files: F,
+    owner: u64,
+    segment_bytes: u64,
+    active: ActiveSegment<F::File>,
+    /// The next segment, ready for use.
+    spare: Option<F::File>,
+    next_group: u64,
+    next_record: u64,
+    /// The slots of the last group.
+    slots_before: AcceptedRange,
+    /// The segments that are there, the active one last.
+    row: VecDeque<SegmentInfo>,
+    /// By the records so far.
+    bound: PromiseFloor,
+    /// All slots below are in a durable checkpoint: by what was said when it was opened, and by the records since, with
+    /// those that are being written. Less than `bound` says if that checkpoint was lost.
+    forgotten: Slot,
+    left_free: LeftFree,
+    has_failed: bool,
+    /// The records of a commit as bytes; kept between commits.
+    payload: Vec<u8>,
+    /// The sectors of a group; kept between groups.
+    sectors: Vec<u8>,
+    kind: PhantomData<R>,
+}
+
+/// A segment, and why it may be needed.
+#[derive(Clone, Copy, Debug)]
+struct SegmentInfo {
+    number: u32,
+    first_group: u64,
+    /// The slots of which it accepts values.
+    slots: AcceptedRange,
+    /// It begins in the middle of a commit.
+    continues: bool,
+}
+
+/// The oldest segment that is needed once all slots below this one are forgotten.
+fn oldest_needed(row: &VecDeque<SegmentInfo>, below: Slot) -> usize {
+    if below <= Slot(1) {
+        return 0;
+    }
+    let is_needed = |kept: &SegmentInfo| kept.slots.is_some_and(|slots| slots.last >= below);
+    let last = row.len().saturating_sub(1);
+    let mut oldest = row.iter().position(is_needed).unwrap_or(last).min(last);
+    // A commit is kept or removed as a whole.
+    while oldest > 0 && row[oldest].continues {
+        oldest -= 1;
+    }
+    oldest
+}
+
+/// The segment that takes the next group.
+#[derive(Debug)]
+struct ActiveSegment<File> {
+    number: u32,
+    file: File,
+    header: Header,
+    seed: Seed,
+    /// The first sector that was never written.
+    next: usize,
+    /// All of them.
+    sectors: usize,
+}
+
+impl<File> ActiveSegment<File> {
+    fn free(&self) -> usize {
+        self.sectors - self.next
+    }
+}
+
+fn sectors_of(bytes: u64) -> usize {
+    (bytes / SECTOR_BYTES as u64) as usize
+}
+
+/// The name of a segment's file.
+fn file_name(segment: u32) -> String {
+    format!("{segment:010}.journal")
+}
+
+/// The number of a segment, by the name of its file.
+fn segment_number(name: &str) -> Option<u32> {
+    let number = name.strip_suffix(".journal")?.parse().ok()?;
+    (number > 0 && number < u32::MAX && file_name(number) == name).then_some(number)
+}
+
+impl<F: Files, R: Record> Journal<F, R> {
+    /// Reads the journal in this folder and begins a new segment, with the records of the last one at its head: a short
+    /// one if there is no room for another. It may be interrupted at any moment, and only ever leaves a journal that
+    /// holds the same.
+    pub fn open(files: F, options: JournalOptions) -> Result<(Journal<F, R>, RecoveredJournal<R>), OpenError> {
+        let bytes = options.segment_bytes;
+        let is_fit = bytes.is_multiple_of(SECTOR_BYTES as u64) && (LEAST_BYTES..=1 << 30).contains(&bytes);
+        assert!(is_fit, "a segment of {bytes} bytes is too small, too large or no whole number of sectors");
+        let mut row = SegmentSet::read(&files, options)?;
+        row.seal_last_but_one(&files, options.owner)?;
+
+        let segment_bytes = row.last.segment_bytes.max(options.segment_bytes);
+        let mut length = if row.numbers.is_empty() { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes };
+        let mut bound = PromiseFloor::by(&row.records);
+        let forgotten = options.forgotten.unwrap_or(bound.below);
+        let spare = ready_spare(&files, length)?;
+        let had_room = spare.is_some();
+        let file = match spare {
+            Some(spare) => spare,
+            None => {
+                // The disk may be full of segments that are not needed any more.
+                bound.below = row.shed_unneeded(&files, options.owner, bound, forgotten)?;
+                match new_spare(&files, length) {
+                    Err(OpenError::Full { bytes }) => {
+                        length = short_length(&row.last, bytes).ok_or(OpenError::Full { bytes })?;
+                        new_spare(&files, length)?
+                    }
+                    made => made?,
+                }
+            }
+        };
+        let number = row.numbers.last().map_or(1, |last| last + 1);
+        let mut kept = row.kept;
+        let (first_group, slots, continues) = (row.last.first_group, row.last.slots, row.last.continues);
+        kept.push_back(SegmentInfo { number, first_group, slots, continues });
+        let oldest = oldest_needed(&kept, bound.below.min(forgotten));
+        let removed: Vec<u32> = kept.drain(..oldest).map(|kept| kept.number).chain(row.unneeded).collect();
+        let base = SegmentBase { oldest: kept[0].number, oldest_group: kept[0].first_group, bound };
+        let seed = Seed::new(options.owner, number);
+        let header = Header {
+            version: VERSION,
+            segment: number,
+            follows: row.last.follows,
+            bytes: length,
+            owner: options.owner,
+            first_group: row.last.first_group,
+            slots_before: row.last.slots_before,
+            base,
+        };
+        let next = begin(&files, &file, header, row.last.bytes, &row.last.damaged, seed)?;
+        // Only now that the copy is durable, name and all, may the original go.
+        let gone: Vec<u32> = row.replaced.into_iter().chain(removed).collect();
+        for number in &gone {
+            remove_if_present(&files, &file_name(*number)).map_err(failed("remove", file_name(*number)))?;
+        }
+        if !gone.is_empty() {
+            files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
+        }
+
+        let next_record = row.records.len() as u64 + 1;
+        let recovered =
+            RecoveredJournal { records: row.records, segment: number, torn_tail_cut: row.is_cut, damage: row.damage };
+        let sectors = sectors_of(length);
+        let mut journal = Journal {
+            files,
+            owner: options.owner,
+            segment_bytes,
+            active: ActiveSegment { number, file, header, seed, next, sectors },
+            spare: None,
+            next_group: row.next_group,
+            next_record,
+            slots_before: row.slots_before,
+            row: kept,
+            bound,
+            forgotten,
+            left_free: options.left_free,
+            has_failed: false,
+            payload: Vec::new(),
+            sectors: Vec::new(),
+            kind: PhantomData,
+        };
+        // Without a next segment the journal still works, it only has no room; see has_room.
+        if had_room {
+            // The file that was replaced has left the room for it. That is nobody else's.
+            journal.spare = make_spare(&journal.files, journal.segment_bytes).ok();
+        }
+        journal.try_make_room().unwrap_or_default();
+        Ok((journal, recovered))
+    }
+
+    /// Whether values may be accepted. While it is true, the next commit of up to half a segment (of the usual length:
+    /// some 7 MiB of records) succeeds however full the disk is, and leaves the other half for promises. False once the
+    /// next segment could not be made: then the server refuses new values, goes on to promise, and asks
+    /// [`try_make_room`](Journal::try_make_room) now and then.
+    ///
+    /// True of a journal that has failed, too: the next commit says so, and a role that waited for room would never
+    /// hear it.
+    pub fn has_room(&self) -> bool {
+        self.spare.is_some() || self.has_failed
+    }
+
+    /// Tries again to prepare the next segment, if there is none. If there is no room for it, the segments go that are
+    /// not needed any more. That the disk has no room is no reason to stop; after any other error the next commit
+    /// fails.
+    pub fn try_make_room(&mut self) -> Result<(), JournalError> {
+        if self.has_failed {
+            return Err(JournalError::Failed);
+        }
+        if self.spare.is_some() {
+            return Ok(());
+        }
+        let mut made = self.next_spare();
+        if made.is_err() && self.unneeded() > 0 {
+            self.shed_unneeded()?;
+            made = self.next_spare();
+        }
+        self.spare = Some(made.map_err(|source| JournalError::Full { bytes: self.segment_bytes, source })?);
+        Ok(())
+    }
+
+    /// From now on the next segment is prepared only where so much is left free beside it.
+    pub fn leave_free(&mut self, left_free: LeftFree) {
+        self.left_free = left_free;
+    }
+
+    /// Prepares the next segment, if it fits beside what is left to others. To find out by filling the disk would take
+    /// their last room.
+    fn next_spare(&self) -> io::Result<F::File> {
+        let LeftFree { always, to_grow } = self.left_free;
+        let left = if self.row.len() > FEW_SEGMENTS { always.saturating_add(to_grow) } else { always };
+        if left > 0 && self.files.free_bytes()? < self.segment_bytes.saturating_add(left) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        make_spare(&self.files, self.segment_bytes)
+    }
+
+    /// All slots below are forgotten, or about to be.
+    pub fn forgotten(&self) -> Slot {
+        self.forgotten
+    }
+
+    /// How many segments there are that are needed, with the one that takes the next record.
+    pub fn needed(&self) -> usize {
+        self.row.len() - self.unneeded()
+    }
+
+    /// The number of the segment that takes the next record.
+    pub fn segment(&self) -> u32 {
+        self.active.number
+    }
+
+    fn append(&mut self, records: &[R]) -> Result<(), JournalError> {
+        let mut payload = std::mem::take(&mut self.payload);
+        payload.clear();
+        let slots = encode(records, self.next_record, &mut payload);
+        self.next_record += records.len() as u64;
+        let begun_in = self.active.number;
+        let mut done = 0;
+        while done < payload.len() {
+            let left = payload.len() - done;
+            let is_fresh = self.active.next == FIRST_SECTOR;
+            if GroupHeader::sectors_of(left) > self.active.free() && !is_fresh {
+                self.move_on()?;
+            }
+            // Less than all of it only if the commit is larger than a whole segment.
+            let now = left.min(self.active.free() * PAYLOAD_BYTES);
+            let first = if done == 0 { FIRST_OF_COMMIT } else { 0 };
+            if let Some(kept) = self.row.back_mut() {
+                kept.continues |= done > 0 && self.active.next == FIRST_SECTOR;
+                kept.slots = hull(kept.slots, slots);
+            }
+            let last = if now == left { LAST_OF_COMMIT } else { 0 };
+            self.write_group(&payload[done..done + now], first | last, slots)?;
+            done += now;
+        }
+        payload.shrink_to(KEPT_BUFFER_BYTES);
+        self.payload = payload;
+        let has_forgotten = self.spare.is_none() && self.unneeded() > 0;
+        if self.active.number != begun_in || has_forgotten {
+            self.try_make_room().unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// The hot path: one write, one sync.
+    fn write_group(&mut self, payload: &[u8], flags: u32, slots: AcceptedRange) -> Result<(), JournalError> {
+        let length = payload.len() as u32;
+        let group = GroupHeader { number: self.next_group, length, flags, slots, slots_before: self.slots_before };
+        self.sectors.clear();
+        group.write(payload, self.active.seed, self.active.next, &mut self.sectors);
+        let offset = (self.active.next * SECTOR_BYTES) as u64;
+        let file = &self.active.file;
+        file.write_at(offset, &self.sectors).map_err(fatal("write", self.active.number))?;
+        rules::sync(file).map_err(fatal("sync", self.active.number))?;
+        self.active.next += group.sectors();
+        self.next_group += 1;
+        self.slots_before = slots;
+        self.sectors.shrink_to(KEPT_BUFFER_BYTES);
+        Ok(())
+    }
+
+    /// Makes the spare the active segment. It has its name durably before the old one is sealed, and the old one is
+    /// sealed before it takes a record. Segments that nobody needs any more are removed.
+    fn move_on(&mut self) -> Result<(), JournalError> {
+        self.try_make_room()?;
+        let Some(file) = self.spare.take() else { return Err(JournalError::Failed) };
+        let old = &self.active;
+        let number = old.number + 1;
+        let oldest = self.row[oldest_needed(&self.row, self.bound.below.min(self.forgotten))];
+        let base = SegmentBase { oldest: oldest.number, oldest_group: oldest.first_group, bound: self.bound };
+        let header = Header {
+            version: VERSION,
+            segment: number,
+            follows: old.number,
+            bytes: self.segment_bytes,
+            owner: self.owner,
+            first_group: self.next_group,
+            slots_before: self.slots_before,
+            base,
+        };
+        file.write_at(0, &header.write()).map_err(fatal("write", number))?;
+        file.sync_data().map_err(fatal("sync", number))?;
+        self.files.rename(SPARE, &file_name(number)).map_err(fatal("name", number))?;
+        rules::sync_name(&self.files).map_err(fatal("name", number))?;
+        let seal = Seal { last_group: self.next_group - 1, slots: self.slots_before };
+        old.file.write_at(SECTOR_BYTES as u64, &seal.write(old.seed)).map_err(fatal("seal", old.number))?;
+        old.file.sync_data().map_err(fatal("seal", old.number))?;
+        let seed = Seed::new(self.owner, number);
+        let sectors = sectors_of(self.segment_bytes);
+        self.active = ActiveSegment { number, file, header, seed, next: FIRST_SECTOR, sectors };
+        let first_group = self.next_group;
+        self.row.push_back(SegmentInfo { number, first_group, slots: None, continues: false });
+        while self.row.front().is_some_and(|kept| kept.number < oldest.number) {
+            let Some(kept) = self.row.pop_front() else { break };
+            rules::end_segment(&self.files, &file_name(kept.number), &mut self.spare, SPARE);
+        }
+        Ok(())
+    }
+}
+
+impl<F: Files, R: Record> StableStore<R> for Journal<F, R> {
+    type Error = JournalError;
+
+    fn commit(&mut self, records: &[R]) -> Result<(), JournalError> {
+        if self.has_failed {
+            return Err(JournalError::Failed);
+        }
+        let bound = PromiseFloor::by(records);
+        // That slots are forgotten is said when they are in a durable checkpoint. So segments may go before it is
+        // recorded: on a full disk there may be no room to record it.
+        self.forgotten = self.forgotten.max(bound.below);
+        let done = self.append(records);
+        self.has_failed |= done.is_err();
+        self.bound = self.bound.and(bound);
+        done
+    }
+}
+
+/// Writes the head of the first segment of this life into the spare and gives it its name; returns the first sector
+/// that is free in it. `sectors` are those of the last segment, which it replaces; empty if there is none. Those that
+/// are damaged must remain so: a checksum would make them true.
+fn begin<F: Files>(
+    files: &F,
+    spare: &F::File,
+    header: Header,
+    mut sectors: Vec<u8>,
+    damaged: &[usize],
+    seed: Seed,
+) -> Result<usize, OpenError> {
+    let name = file_name(header.segment);
+    let head = FIRST_SECTOR * SECTOR_BYTES;
+    sectors.resize(sectors.len().max(head), 0);
+    sectors[..SECTOR_BYTES].copy_from_slice(&header.write());
+    for (at, sector) in sectors.chunks_exact_mut(SECTOR_BYTES).enumerate().skip(FIRST_SECTOR) {
+        if sector::is_zero(sector) {
+            continue;
+        }
+        seed.at(at).close(sector);
+        if damaged.contains(&at) {
+            sector[0] ^= 0xff;
+        }
+    }
+    spare.write_at(0, &sectors).map_err(failed("write", name.clone()))?;
+    spare.sync_data().map_err(failed("sync", name.clone()))?;
+    files.rename(SPARE, &name).map_err(failed("name", name.clone()))?;
+    files.sync_folder().map_err(failed("name", name))?;
+    Ok(sectors.len() / SECTOR_BYTES)
+}
+
+/// The spare of an earlier life, if it is as good as new. Any other is removed.
+fn ready_spare<F: Files>(files: &F, bytes: u64) -> Result<Option<F::File>, OpenError> {
+    let failed_spare = |doing| failed(doing, SPARE.to_string());
+    let old = super::disk::read_if_present(files, SPARE).map_err(failed_spare("read"))?;
+    match old {
+        Some(old) if old.len() as u64 == bytes && sector::is_zero(&old) => {
+            files.open(SPARE).map(Some).map_err(failed_spare("open"))
+        }
+        _ => {
+            remove_if_present(files, SPARE).map_err(failed_spare("remove"))?;
+            Ok(None)
+        }
+    }
+}
+
+/// How long a segment may be that takes the place of the last one where there is no room for one of so many bytes. A
+/// server that finds no room for the next segment accepts no values: so the last one has few as a rule, and it has room
+/// for promises for a long time. None if that is no less.
+fn short_length(last: &LastSegment, bytes: u64) -> Option<u64> {
+    let room = (bytes / PROMISES_PART).next_multiple_of(SECTOR_BYTES as u64).max(LEAST_BYTES);
+    Some(last.bytes.len() as u64 + room).filter(|length| *length < bytes)
+}
+
+/// A new spare for a journal that is being opened. To find out by filling the disk whether there is room would take
+/// that of others.
+fn new_spare<F: Files>(files: &F, bytes: u64) -> Result<F::File, OpenError> {
+    remove_if_present(files, SPARE_IN_MAKING).map_err(failed("remove", SPARE_IN_MAKING.to_string()))?;
+    if files.free_bytes().is_ok_and(|free| free < bytes) {
+        return Err(OpenError::Full { bytes });
+    }
+    make_spare(files, bytes).map_err(|source| match is_full(&source) && !is_short_of_files(&source) {
+        true => OpenError::Full { bytes },
+        false => failed("make", SPARE.to_string())(source),
+    })
+}
+
+/// Prepares the next segment. It is called `spare` only when it is whole, zero and synced.
+fn make_spare<F: Files>(files: &F, bytes: u64) -> io::Result<F::File> {
+    remove_if_present(files, SPARE_IN_MAKING)?;
+    let made = files.create_zeroed(SPARE_IN_MAKING, bytes).and_then(|file| {
+        files.rename(SPARE_IN_MAKING, SPARE)?;
+        Ok(file)
+    });
+    if made.is_err() {
+        // Room on the disk matters more than why this fails too.
+        remove_if_present(files, SPARE_IN_MAKING).unwrap_or_default();
+    }
+    made
+}
+
+fn failed(doing: &'static str, file: String) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Io { doing, file, source }
+}
+
+fn fatal(doing: &'static str, segment: u32) -> impl FnOnce(io::Error) -> JournalError {
+    move |source| JournalError::Io { doing, file: file_name(segment), source }
+}

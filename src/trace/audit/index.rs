@@ -1,0 +1,161 @@
+//! The evidence, sorted so that a rule finds what it looks for; and what the rules have found so far.
+
+use std::collections::BTreeMap;
+
+use super::super::event::Event;
+use super::super::line::Line;
+use super::super::parse::Run;
+use super::super::quoted::QuotedText;
+use super::super::values::OpKind;
+use super::acceptors::PromiseContents;
+use super::known_lines::KnownLines;
+use super::{AuditCounts, AuditVerdict, Finding, Rule};
+use crate::paxos::{Ballot, Slot};
+use crate::role::{ServerId, ServerSet};
+
+/// A run under audit. Lines are named by their index in the run.
+pub(super) struct RunIndex<'a> {
+    pub run: &'a Run,
+    /// All servers, as their BOOT lines say.
+    pub cluster: ServerSet,
+    /// The servers whose lines begin with their first, without a gap up to their last. The end of them may be missing.
+    pub trusted: ServerSet,
+    /// The clock can be told from the lines: none of those is missing that could show that it was set back.
+    pub knows_clock: bool,
+    /// What is known of lines that are not there.
+    pub known: KnownLines<'a>,
+    /// Each server's lines, in order, life after life.
+    pub by_server: BTreeMap<ServerId, Vec<usize>>,
+    pub prepares: BTreeMap<Ballot, Vec<usize>>,
+    /// What each PROMISE says, by the acceptor's server.
+    pub promises: BTreeMap<(Ballot, ServerId), Vec<PromiseContents>>,
+    pub accepts: BTreeMap<(Slot, Ballot), Vec<usize>>,
+    pub accepted: BTreeMap<(Slot, Ballot), ServerSet>,
+    pub chosen: BTreeMap<Slot, Vec<usize>>,
+    pub learns: BTreeMap<Slot, Vec<usize>>,
+    pub findings: Vec<Finding>,
+    pub counts: AuditCounts,
+}
+
+/// The value of a slot, as lines tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LoggedValue<'a> {
+    pub op: OpKind,
+    pub key: Option<&'a QuotedText>,
+    pub value: Option<&'a QuotedText>,
+    pub if_version: Option<u64>,
+    /// The command's label; a line about a no-op may carry the label of the request that it was made for.
+    pub req: Option<&'a str>,
+}
+
+impl<'a> LoggedValue<'a> {
+    /// The value that an ACCEPT or LEARN line is about.
+    pub fn of(line: &'a Line) -> Option<LoggedValue<'a>> {
+        let (Event::Accept { op, key, value, if_version, .. } | Event::Learn { op, key, value, if_version, .. }) =
+            &line.event
+        else {
+            return None;
+        };
+        let labelled = !matches!(op, OpKind::Noop | OpKind::Unreadable);
+        let req = line.req.as_deref().filter(|_| labelled);
+        Some(LoggedValue { op: *op, key: key.as_ref(), value: value.as_ref(), if_version: *if_version, req })
+    }
+}
+
+impl<'a> RunIndex<'a> {
+    pub fn new(run: &'a Run) -> RunIndex<'a> {
+        let mut case = RunIndex {
+            run,
+            cluster: ServerSet::NONE,
+            trusted: ServerSet::NONE,
+            knows_clock: true,
+            known: KnownLines::new(run),
+            by_server: run.by_server(),
+            prepares: BTreeMap::new(),
+            promises: BTreeMap::new(),
+            accepts: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            chosen: BTreeMap::new(),
+            learns: BTreeMap::new(),
+            findings: Vec::new(),
+            counts: AuditCounts::default(),
+        };
+        for (at, entry) in run.lines.iter().enumerate() {
+            let Some(server) = entry.line.id.process.as_server() else { continue };
+            match &entry.line.event {
+                Event::Prepare { ballot, .. } => case.prepares.entry(*ballot).or_default().push(at),
+                Event::Accept { slot, ballot, .. } => case.accepts.entry((*slot, *ballot)).or_default().push(at),
+                Event::Accepted { slot, ballot, .. } => {
+                    case.accepted.entry((*slot, *ballot)).or_default().insert(server);
+                }
+                Event::Chosen { slot, .. } => case.chosen.entry(*slot).or_default().push(at),
+                Event::Learn { slot, .. } => case.learns.entry(*slot).or_default().push(at),
+                _ => {}
+            }
+        }
+        case
+    }
+
+    /// Whether so many servers are a majority.
+    pub fn is_majority(&self, servers: ServerSet) -> bool {
+        servers.and(self.cluster).len() * 2 > self.cluster.len()
+    }
+
+    /// A rule is broken.
+    pub fn violated(&mut self, rule: Rule, lines: &[usize], says: String) {
+        self.findings.push(Finding { rule, verdict: AuditVerdict::Violated, says, lines: lines.to_vec() });
+    }
+
+    /// A rule cannot be held against the lines.
+    pub fn unproven(&mut self, rule: Rule, lines: &[usize], says: String) {
+        self.findings.push(Finding { rule, verdict: AuditVerdict::Unproven, says, lines: lines.to_vec() });
+    }
+
+    /// A claim, the last of these lines, rests on a line of each of these servers, and it is not there. That is an
+    /// accusation if all is there that one of them had written by then.
+    pub fn missing(&mut self, rule: Rule, of: ServerSet, lines: &[usize], says: String) {
+        let open = self.not_all_there(of, lines);
+        if open == of {
+            self.unproven(rule, lines, format!("{says} ({})", self.gone(open)));
+        } else {
+            self.violated(rule, lines, says);
+        }
+    }
+
+    /// A claim rests on a line of some server or other, and there is none.
+    pub fn missing_anywhere(&mut self, rule: Rule, lines: &[usize], says: String) {
+        let open = self.not_all_there(self.cluster, lines);
+        if open.is_empty() && !self.cluster.is_empty() {
+            self.violated(rule, lines, says);
+        } else {
+            self.unproven(rule, lines, format!("{says} ({})", self.gone(open)));
+        }
+    }
+
+    /// Those of the servers of which lines may be missing that they wrote before the last of these.
+    pub fn not_all_there(&mut self, of: ServerSet, lines: &[usize]) -> ServerSet {
+        let Some(claim) = lines.last() else { return of };
+        of.iter().filter(|server| !self.known.has_all_before(*server, *claim)).collect()
+    }
+
+    /// What is missing, for people.
+    pub fn gone(&self, of: ServerSet) -> String {
+        let with_gaps = of.without(self.trusted);
+        if with_gaps.is_empty() {
+            format!("the last lines of {of} may be missing: no STOP ends them, and none of them is known to be later")
+        } else {
+            format!("lines of {with_gaps} are missing")
+        }
+    }
+
+    /// The value proposed in a slot at a ballot, if a line tells it.
+    pub fn proposed(&self, slot: Slot, ballot: Ballot) -> Option<(usize, LoggedValue<'a>)> {
+        let at = *self.accepts.get(&(slot, ballot))?.first()?;
+        Some((at, LoggedValue::of(self.run.line(at))?))
+    }
+
+    /// Whether the line asks for proof: not if what proves it may have been read too early.
+    pub fn is_claim(&self, at: usize) -> bool {
+        !self.run.lines[at].late
+    }
+}

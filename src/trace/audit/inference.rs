@@ -1,0 +1,126 @@
+//! Which acceptances without a line explain a fingerprint: an acceptor may be killed after it has made a group durable,
+//! and before it has written the lines of it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::paxos::{Ballot, Slot};
+
+/// Of so many guesses every combination is tried; of more only the likely ones.
+const ALL_MAX: usize = 14;
+
+/// A proposal that an acceptor may have accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UnloggedAccept {
+    pub slot: Slot,
+    pub ballot: Ballot,
+    /// What it adds to the sum of fingerprints.
+    pub gain: u64,
+    /// The slot was not known to be accepted at all.
+    pub is_new: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Inference {
+    /// These explain the sum.
+    These(Vec<UnloggedAccept>),
+    /// No combination does.
+    None,
+    /// No likely one does, and there are too many to try all.
+    TooMany,
+}
+
+/// Finds the guesses that add up to `lacks`, with so many new slots among them.
+pub(super) fn guess(guesses: &[UnloggedAccept], lacks: u64, new: u64) -> Inference {
+    let fits = |set: &[UnloggedAccept]| {
+        let gain = set.iter().fold(0, |sum: u64, guess| sum.wrapping_add(guess.gain));
+        gain == lacks && set.iter().filter(|guess| guess.is_new).count() as u64 == new
+    };
+    if guesses.len() <= ALL_MAX {
+        let subset =
+            |set: u32| (0..guesses.len()).filter(|n| set & 1 << n != 0).map(|n| guesses[n]).collect::<Vec<_>>();
+        let found = (1..1_u32 << guesses.len()).map(subset).find(|set| fits(set));
+        return found.map_or(Inference::None, Inference::These);
+    }
+    let likely = one_or_two(guesses, lacks).into_iter().chain(runs(guesses, lacks));
+    likely.into_iter().find(|set| fits(set)).map_or(Inference::TooMany, Inference::These)
+}
+
+/// A group of one, or of two.
+fn one_or_two(guesses: &[UnloggedAccept], lacks: u64) -> Vec<Vec<UnloggedAccept>> {
+    let by_gain: HashMap<u64, UnloggedAccept> = guesses.iter().map(|guess| (guess.gain, *guess)).collect();
+    let one = by_gain.get(&lacks).map(|guess| vec![*guess]);
+    let other = |guess: &UnloggedAccept| by_gain.get(&lacks.wrapping_sub(guess.gain)).filter(|other| *other != guess);
+    let two = guesses.iter().find_map(|guess| Some(vec![*guess, *other(guess)?]));
+    one.into_iter().chain(two).collect()
+}
+
+/// A group that one proposer sent at one ballot: slots in a row.
+fn runs(guesses: &[UnloggedAccept], lacks: u64) -> Vec<Vec<UnloggedAccept>> {
+    let mut by_ballot: BTreeMap<Ballot, Vec<UnloggedAccept>> = BTreeMap::new();
+    for guess in guesses {
+        by_ballot.entry(guess.ballot).or_default().push(*guess);
+    }
+    by_ballot.into_values().filter_map(|row| run(&row, lacks)).collect()
+}
+
+/// The part of a row that adds up: the difference of two sums from its beginning.
+fn run(row: &[UnloggedAccept], lacks: u64) -> Option<Vec<UnloggedAccept>> {
+    let mut begins = HashMap::from([(0, 0)]);
+    let mut sum: u64 = 0;
+    for (n, guess) in row.iter().enumerate() {
+        sum = sum.wrapping_add(guess.gain);
+        if let Some(begin) = begins.get(&sum.wrapping_sub(lacks)) {
+            return Some(row[*begin..=n].to_vec());
+        }
+        begins.insert(sum, n + 1);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::role::ServerId;
+    use crate::trace::field::fingerprint;
+
+    /// Slots of ballot 1.1, and every tenth of 2.2 too.
+    fn guesses(slots: u64) -> Vec<UnloggedAccept> {
+        let ballot = |n: u8| Ballot { round: u64::from(n), server: ServerId(n) };
+        let one = |slot, ballot| UnloggedAccept {
+            slot: Slot(slot),
+            ballot,
+            gain: fingerprint(Slot(slot), ballot),
+            is_new: slot != 3,
+        };
+        let mut all: Vec<UnloggedAccept> = (1..=slots).map(|slot| one(slot, ballot(1))).collect();
+        all.extend((1..=slots / 10).map(|slot| one(10 * slot, ballot(2))));
+        all
+    }
+
+    fn finds(guesses: &[UnloggedAccept], set: &[UnloggedAccept]) -> bool {
+        let lacks = set.iter().fold(0, |sum: u64, guess| sum.wrapping_add(guess.gain));
+        let new = set.iter().filter(|guess| guess.is_new).count() as u64;
+        assert_ne!(guess(guesses, lacks, new + 1), Inference::These(set.to_vec()), "the count matters");
+        guess(guesses, lacks, new) == Inference::These(set.to_vec())
+    }
+
+    #[test]
+    fn among_few_any_combination_is_found_or_excluded() {
+        let all = guesses(12);
+        assert!(finds(&all, &[all[1], all[2], all[6], all[12]]));
+        assert_eq!(guess(&all, 1, 1), Inference::None);
+        assert_eq!(guess(&[], 1, 1), Inference::None);
+    }
+
+    #[test]
+    fn among_many_a_group_of_one_or_two_or_a_row_is_found() {
+        let all = guesses(1_000);
+        assert!(finds(&all, &[all[700]]));
+        assert!(finds(&all, &[all[1], all[1_050]]));
+        assert!(finds(&all, &all[100..228]));
+        assert!(finds(&all, &all[1_000..1_005]));
+        let scattered = [all[1], all[5], all[9]].iter().fold(0, |sum: u64, guess| sum.wrapping_add(guess.gain));
+        assert_eq!(guess(&all, scattered, 3), Inference::TooMany);
+    }
+}

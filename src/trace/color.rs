@@ -1,0 +1,78 @@
+//! Colours of a line on a terminal: quiet where every line is alike, loud where something is wrong, and each server in
+//! a colour of its own. Taken away, the line is what it was.
+
+use anstyle::{AnsiColor, Color, Style};
+use log::Level;
+
+use super::line::Line;
+
+/// Of servers 1 to 6, and again; as in the picture.
+const SERVERS: [AnsiColor; 6] = [
+    AnsiColor::BrightBlue,
+    AnsiColor::Yellow,
+    AnsiColor::Green,
+    AnsiColor::Magenta,
+    AnsiColor::Cyan,
+    AnsiColor::BrightMagenta,
+];
+
+/// The line in colours.
+pub fn painted(line: &Line) -> String {
+    painted_text(&line.to_string(), line.level())
+}
+
+/// The same, of a line that is written already.
+pub(super) fn painted_text(line: &str, level: Level) -> String {
+    let Some((time, rest)) = line.split_once(' ') else { return line.to_string() };
+    let dim = Style::new().dimmed();
+    // The level and everything behind it, up to the reason.
+    let (told, why) = rest.split_once(" -- ").map_or((rest, None), |(told, why)| (told, Some(why)));
+    let (level_word, told) = told.split_at(told.len().min(6));
+    let id_end = told.find(' ').unwrap_or(told.len());
+    let (id, told) = told.split_at(id_end);
+    let (loud, owner) = (style(level), owner(id));
+    let why = why.map_or(String::new(), |why| format!(" -- {}{why}{:#}", dim.italic(), dim.italic()));
+    format!("{dim}{time}{dim:#} {loud}{level_word}{loud:#}{owner}{id}{owner:#}{loud}{told}{loud:#}{why}")
+}
+
+fn owner(id: &str) -> Style {
+    let number = id.strip_prefix('s').and_then(|rest| rest.split(['.', '@']).next()?.parse::<usize>().ok());
+    match number.filter(|number| *number > 0) {
+        Some(number) => Style::new().bold().fg_color(Some(Color::Ansi(SERVERS[(number - 1) % SERVERS.len()]))),
+        None => Style::new().bold(),
+    }
+}
+
+fn style(level: Level) -> Style {
+    match level {
+        Level::Error => Style::new().bold().fg_color(Some(AnsiColor::Red.into())),
+        Level::Warn => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
+        Level::Info => Style::new(),
+        Level::Debug | Level::Trace => Style::new().dimmed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_change_no_letter() {
+        for shape in include_str!("testdata/shapes.log").lines() {
+            let line: Line = shape.parse().unwrap();
+            let painted = painted(&line);
+            assert_ne!(painted, shape);
+            let mut plain = String::new();
+            let mut inside = false;
+            for c in painted.chars() {
+                match c {
+                    '\u{1b}' => inside = true,
+                    'm' if inside => inside = false,
+                    c if !inside => plain.push(c),
+                    _ => {}
+                }
+            }
+            assert_eq!(plain, shape);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The lines of one request or one slot, told in order: a line stands behind the one that it comes from, otherwise they
+//! follow in time; with the crashes that happened meanwhile.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use super::event::Event;
+use super::field::{SlotFrom, SlotSpan};
+use super::line::Line;
+use super::parse::Run;
+use super::request_spans::outages;
+use crate::paxos::{Ballot, NackedRequest, Slot};
+
+/// Which lines to tell; each filter narrows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LineFilter {
+    /// Those of this request, by its label.
+    pub req: Option<String>,
+    /// Those about this slot: its ballots, its value, and the requests for the commands that were proposed in it.
+    pub slot: Option<Slot>,
+}
+
+/// The lines to tell, by their index in the run and in the order in which to tell them.
+pub fn story(run: &Run, filter: &LineFilter) -> Vec<usize> {
+    let mut told: BTreeSet<usize> = (0..run.lines.len()).collect();
+    if let Some(req) = &filter.req {
+        told.retain(|at| run.line(*at).req.as_ref() == Some(req));
+    }
+    if let Some(slot) = filter.slot {
+        let about = FilterTarget::new(run, slot);
+        told.retain(|at| about.has(run.line(*at)));
+    }
+    if filter != &LineFilter::default() {
+        add_failures(run, &mut told);
+    }
+    in_order(run, &told)
+}
+
+/// What a slot's story is about.
+struct FilterTarget {
+    slot: Slot,
+    /// The ballots at which something was proposed in it.
+    ballots: BTreeSet<Ballot>,
+    /// The requests whose commands were proposed in it.
+    labels: BTreeSet<String>,
+}
+
+impl FilterTarget {
+    fn new(run: &Run, slot: Slot) -> FilterTarget {
+        let mut about = FilterTarget { slot, ballots: BTreeSet::new(), labels: BTreeSet::new() };
+        for entry in &run.lines {
+            if let Event::Accept { slot: at, ballot, key, .. } = &entry.line.event
+                && *at == slot
+            {
+                about.ballots.insert(*ballot);
+                // A no-op carries the label of the request that it was made for, which is not in the slot.
+                about.labels.extend(entry.line.req.clone().filter(|_| key.is_some()));
+            }
+        }
+        about
+    }
+
+    fn has(&self, line: &Line) -> bool {
+        match &line.event {
+            Event::Accept { slot, .. }
+            | Event::Accepted { slot, .. }
+            | Event::Chosen { slot, .. }
+            | Event::Learn { slot, .. }
+            | Event::Fill { slot, .. }
+            | Event::Nack { slot: NackedRequest::Accept(slot), .. }
+            | Event::Violation { slot: Some(slot), .. } => *slot == self.slot,
+            Event::Prepare { slot: SlotFrom(from), ballot, .. }
+            | Event::Promise { slot: SlotSpan { first: from, .. }, ballot, .. }
+            | Event::Nack { slot: NackedRequest::Prepare(from), ballot, .. }
+            | Event::Retry { slot: from, ballot, .. } => *from == self.slot || self.ballots.contains(ballot),
+            Event::Request { .. } | Event::Response { .. } | Event::Timeout { .. } | Event::Failover { .. } => {
+                line.req.as_ref().is_some_and(|req| self.labels.contains(req))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Adds the crashes and restarts of roles and processes that overlap with what is told.
+fn add_failures(run: &Run, told: &mut BTreeSet<usize>) {
+    let times = || told.iter().map(|at| run.line(*at).time);
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return };
+    let mut failures = Vec::new();
+    for outage in outages(run) {
+        let is_before_end = run.line(outage.crash).time <= last;
+        let is_after_begin = outage.restart.is_none_or(|restart| run.line(restart).time >= first);
+        if is_before_end && is_after_begin {
+            failures.extend([Some(outage.crash), outage.restart].into_iter().flatten());
+        }
+    }
+    // A process that was killed says nothing; its next one does.
+    let reborn = |line: &Line| matches!(line.event, Event::Boot { .. }) && line.id.process.life() > 1;
+    let reborn =
+        (0..run.lines.len()).filter(|at| reborn(run.line(*at)) && (first..=last).contains(&run.line(*at).time));
+    failures.extend(reborn);
+    told.extend(failures);
+}
+
+/// Orders lines by cause and time: each stands behind the line that it names in `re`, and behind the earlier ones of
+/// its process; what is then free is told by time.
+fn in_order(run: &Run, told: &BTreeSet<usize>) -> Vec<usize> {
+    let by_id = run.by_id();
+    let mut waits: BTreeMap<usize, usize> = told.iter().map(|at| (*at, 0)).collect();
+    let mut frees: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let mut wait = |at: usize, before: usize| {
+        frees.entry(before).or_default().push(at);
+        *waits.entry(at).or_default() += 1;
+    };
+    for lines in run.by_process().into_values() {
+        let lines: Vec<usize> = lines.into_iter().filter(|at| told.contains(at)).collect();
+        for pair in lines.windows(2) {
+            wait(pair[1], pair[0]);
+        }
+    }
+    for at in told {
+        let cause = run.line(*at).re.as_ref().and_then(|re| by_id.get(re));
+        if let Some(cause) = cause.filter(|cause| told.contains(cause)) {
+            wait(*at, *cause);
+        }
+    }
+    let key = |at: usize| Reverse((run.line(at).time, at));
+    let mut free: BinaryHeap<_> = waits.iter().filter(|(_, waits)| **waits == 0).map(|(at, _)| key(*at)).collect();
+    let mut ordered = Vec::with_capacity(told.len());
+    while let Some(Reverse((_, at))) = free.pop() {
+        ordered.push(at);
+        for next in frees.remove(&at).unwrap_or_default() {
+            if let Some(waits) = waits.get_mut(&next) {
+                *waits -= 1;
+                if *waits == 0 {
+                    free.push(key(next));
+                }
+            }
+        }
+    }
+    // Lines that name each other in a circle are forged; they are told all the same, by time.
+    let placed: BTreeSet<usize> = ordered.iter().copied().collect();
+    let mut rest: Vec<usize> = told.difference(&placed).copied().collect();
+    rest.sort_by_key(|at| run.line(*at).time);
+    ordered.extend(rest);
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// s2's clock is 10 ms behind: its lines are stamped before the lines that they come from.
+    const LINES: &str = "\
+2026-08-21T14:03:06.000000Z WARN  s3.1    acceptor CRASH    cause=timer up=4.402s down=2.150s
+2026-08-21T14:03:06.500000Z WARN  s3.2    learner  CRASH    cause=timer up=4.402s down=0.100s
+2026-08-21T14:03:06.600000Z INFO  s3.3    learner  RESTART  down=0.100s recovered=disk applied=0
+2026-08-21T14:03:07.104000Z INFO  c1.9    client   REQUEST  req=c1-5 op=PUT key=color value=blue to=s1
+2026-08-21T14:03:07.104455Z INFO  s1.1    proposer PREPARE  req=c1-5 slot=7+ ballot=3.1 to=s1,s2,s3 re=c1.9
+2026-08-21T14:03:07.095000Z INFO  s2.1    acceptor PROMISE  req=c1-5 slot=7+ ballot=3.1 accepted=none to=s1 re=s1.1
+2026-08-21T14:03:07.105388Z INFO  s1.2    proposer ACCEPT   req=c1-5 slot=7 ballot=3.1 op=PUT key=color value=blue adopted=none quorum=s1,s2 to=s1,s2,s3 re=s2.1
+2026-08-21T14:03:07.096000Z INFO  s2.2    acceptor ACCEPTED req=c1-5 slot=7 ballot=3.1 to=s1 re=s1.2
+2026-08-21T14:03:07.106000Z INFO  s1.3    proposer PREPARE  req=c2-1 slot=8+ ballot=4.1 to=s1,s2,s3
+2026-08-21T14:03:07.110000Z INFO  s1.4    learner  CHOSEN   req=c1-5 slot=7 ballot=3.1 quorum=s1,s2 to=s1,s2,s3 re=s2.2
+2026-08-21T14:03:08.061377Z INFO  s3.4    acceptor RESTART  down=2.150s recovered=disk promised=2.4 accepted=6
+2026-08-21T14:03:09.000000Z WARN  s3.5    acceptor CRASH    cause=timer up=4.402s down=2.150s
+";
+
+    fn told(filter: LineFilter) -> Vec<String> {
+        let mut run = Run::default();
+        run.add("all.log", LINES.as_bytes(), u64::MAX).unwrap();
+        story(&run, &filter).into_iter().map(|at| run.line(at).id.to_string()).collect()
+    }
+
+    #[test]
+    fn a_request_is_told_by_cause_with_the_crashes_around_it() {
+        let expected = ["s3.1", "c1.9", "s1.1", "s2.1", "s1.2", "s2.2", "s1.4", "s3.4"];
+        assert_eq!(told(LineFilter { req: Some("c1-5".into()), slot: None }), expected);
+    }
+
+    #[test]
+    fn a_slot_is_told_with_its_ballots_and_the_request_that_it_holds() {
+        let expected = ["s3.1", "c1.9", "s1.1", "s2.1", "s1.2", "s2.2", "s1.4", "s3.4"];
+        assert_eq!(told(LineFilter { req: None, slot: Some(Slot(7)) }), expected);
+        assert_eq!(told(LineFilter { req: None, slot: Some(Slot(8)) }), ["s3.1", "s1.3", "s3.4"]);
+        assert_eq!(told(LineFilter { req: Some("c2-1".into()), slot: Some(Slot(7)) }), [""; 0]);
+    }
+
+    #[test]
+    fn without_a_filter_everything_is_told() {
+        let all = told(LineFilter::default());
+        assert_eq!(all.len(), LINES.lines().count());
+        let place = |id: &str| all.iter().position(|other| other == id).unwrap();
+        assert!(place("s1.1") < place("s2.1") && place("s2.2") < place("s1.4"));
+    }
+
+    #[test]
+    fn lines_that_name_each_other_in_a_circle_are_told_once() {
+        let circle = LINES.replace("to=s1,s2,s3 re=c1.9", "to=s1,s2,s3 re=s1.4");
+        let mut run = Run::default();
+        run.add("all.log", circle.as_bytes(), u64::MAX).unwrap();
+        let mut all = story(&run, &LineFilter::default());
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..LINES.lines().count()));
+    }
+}

@@ -1,0 +1,161 @@
+//! The lines of two-phase commit: from what a coordinator or participant states to what a line says.
+
+use std::time::Duration;
+
+use super::event::Event;
+use super::line::{Speaker, TraceContext};
+use super::paxos_events::{DisplayedValue, applied};
+use super::quoted::QuotedText;
+use super::values::{DecisionReason, TransactionState, VoteValue};
+use super::writer::PendingLine;
+use crate::paxos::Value;
+use crate::role::{ServerId, ServerSet};
+use crate::two_phase_commit::{
+    CoordinatorTraceEvent, Decision, InquiryReply, ParticipantTraceEvent, TransactionBody, TransactionId, Vote,
+    VoteNoReason,
+};
+
+/// The line of a coordinator's fact.
+pub fn coordinator(fact: &CoordinatorTraceEvent, context: &TraceContext) -> PendingLine {
+    match fact {
+        CoordinatorTraceEvent::Requested { transaction, work, to } => {
+            let DisplayedValue { op, key, val: value, if_version, .. } = shown(work);
+            let evict = work.evict;
+            let event = Event::VoteReq { tx: *transaction, op, key, value, if_version, evict, to: *to };
+            let draft = about(Speaker::Coordinator, event, work, context);
+            match evict {
+                Some(_) => draft.why("the table of sessions is full: the one that was quiet for longest goes"),
+                None => draft,
+            }
+        }
+        CoordinatorTraceEvent::Decided { transaction, decision, work, yes, no, to } => {
+            let told = DecisionReason::First;
+            let (decision, no_of) = (decided(*decision), no.map(|(server, _)| server));
+            let event = Event::Decide { tx: *transaction, decision, told, yes: *yes, no: no_of, to: *to };
+            about(Speaker::Coordinator, event, work, context).why(why_decided(decision, *yes, *no, *to))
+        }
+        CoordinatorTraceEvent::ToldAgain { transaction, decision, presumed, to } => {
+            let told = if *presumed { DecisionReason::Presumed } else { DecisionReason::Again };
+            let (decision, yes) = (decided(*decision), ServerSet::NONE);
+            let event = Event::Decide { tx: *transaction, decision, told, yes, no: None, to: *to };
+            PendingLine::about(Speaker::Coordinator, event, context).why(match presumed {
+                true => "it has no record of a commit: then there was none, and nobody may do it",
+                false => "its record says so, and they have not acknowledged it",
+            })
+        }
+        CoordinatorTraceEvent::Ended { transaction } => {
+            let draft = PendingLine::about(Speaker::Coordinator, Event::End { tx: *transaction }, context);
+            draft.why("all have acknowledged: nobody can ask any more, so it may be forgotten")
+        }
+    }
+}
+
+/// The line of a participant's fact.
+pub fn participant(fact: &ParticipantTraceEvent, context: &TraceContext) -> PendingLine {
+    match fact {
+        ParticipantTraceEvent::Voted { transaction, work, vote, to } => {
+            let (vote, cause, by, why) = voted(vote);
+            let event = Event::Vote { tx: *transaction, vote, cause: cause.map(QuotedText::new), by, to: *to };
+            about(Speaker::Participant, event, work, context).why(why)
+        }
+        ParticipantTraceEvent::Committed { transaction, work, outcome, applied: count, to } => {
+            let DisplayedValue { op, key, val: value, if_version, .. } = shown(work);
+            let (result, version, session) = applied(outcome);
+            let id = Some(work.command.id.into());
+            let (tx, applied, to) = (*transaction, *count, *to);
+            let event = Event::Ack { tx, op, key, value, if_version, id, result, version, session, applied, to };
+            about(Speaker::Participant, event, work, context)
+        }
+        ParticipantTraceEvent::Aborted { transaction, work } => {
+            let event = Event::Aborted { tx: *transaction };
+            about(Speaker::Participant, event, work, context).why("nothing has changed, and its key is free again")
+        }
+        ParticipantTraceEvent::GivenUp { transaction, to } => {
+            let event = Event::GiveUp { tx: *transaction, to: *to };
+            PendingLine::about(Speaker::Participant, event, context)
+                .why("it has not voted for it, so it is free to say no; that it said so is on its disk")
+        }
+        ParticipantTraceEvent::Inquired { transaction, work, to } => {
+            let event = Event::Inquire { tx: *transaction, to: *to };
+            about(Speaker::Participant, event, work, context)
+                .why("it has voted yes and hears no decision: whoever knows it, or has not voted, can help")
+        }
+        ParticipantTraceEvent::Answered { transaction, known, to } => {
+            let known = match known {
+                InquiryReply::Decided(decision) => decided(*decision),
+                InquiryReply::Prepared => TransactionState::Prepared,
+                InquiryReply::Voting => TransactionState::Voting,
+            };
+            PendingLine::about(Speaker::Participant, Event::Answer { tx: *transaction, known, to: *to }, context)
+        }
+        ParticipantTraceEvent::ReadWaits { by, query } => {
+            let event = Event::Wait { tx: *by, key: QuotedText::new(&query.key) };
+            PendingLine::about(Speaker::Participant, event, context)
+                .why("the key is locked: whether its write is done is not known here yet")
+        }
+        ParticipantTraceEvent::Blocked { transaction, work, prepared, silent, waited_ms } => {
+            let coordinator = transaction.coordinator;
+            let waited = Duration::from_millis(*waited_ms).into();
+            let (prepared, silent, key) = (*prepared, *silent, shown(work).key);
+            let event = Event::Blocked { tx: *transaction, key, coordinator, prepared, silent, waited };
+            about(Speaker::Participant, event, work, context).why(format!(
+                "all who answer have voted yes, and the coordinator on {coordinator} is not heard: it may have committed \
+                 or not, so nobody here may decide; the key stays locked until {coordinator} is back"
+            ))
+        }
+    }
+}
+
+fn shown(work: &TransactionBody) -> DisplayedValue {
+    DisplayedValue::new(&Value::Command(work.command.clone()))
+}
+
+/// A line about a transaction has the label of its command, whatever message led to it.
+fn about(role: Speaker, event: Event, work: &TransactionBody, context: &TraceContext) -> PendingLine {
+    let draft = PendingLine::about(role, event, context);
+    PendingLine { req: shown(work).req.or(draft.req), ..draft }
+}
+
+fn decided(decision: Decision) -> TransactionState {
+    match decision {
+        Decision::Commit => TransactionState::Commit,
+        Decision::Abort => TransactionState::Abort,
+    }
+}
+
+fn voted(vote: &Vote) -> (VoteValue, Option<&'static str>, Option<TransactionId>, String) {
+    let no = |cause, by, why: String| (VoteValue::No, Some(cause), by, why);
+    match vote {
+        Vote::Yes(_) => {
+            (VoteValue::Yes, None, None, "prepared, on its disk: from here on it does what it is told".into())
+        }
+        Vote::No(VoteNoReason::Locked(by)) => {
+            no("locked", Some(*by), format!("{by} holds what it needs and is not decided here"))
+        }
+        Vote::No(VoteNoReason::Settled(_)) => {
+            no("settled", None, "there is nothing to do any more: what the command came to is known".into())
+        }
+        Vote::No(VoteNoReason::Full(oldest)) => {
+            no("full", None, format!("the table of sessions is full; session {oldest} has been quiet for longest"))
+        }
+        Vote::No(VoteNoReason::Late) => {
+            no("late", None, "it has given this transaction up, or forgotten its time".into())
+        }
+        Vote::No(VoteNoReason::Busy) => no("busy", None, "too many transactions are not decided here".into()),
+    }
+}
+
+fn why_decided(
+    decision: TransactionState,
+    yes: ServerSet,
+    no: Option<(ServerId, VoteNoReason)>,
+    asked: ServerSet,
+) -> String {
+    match (decision, no) {
+        (TransactionState::Commit, _) => {
+            "all have voted yes, and the decision is on its disk: now it is true".to_string()
+        }
+        (_, Some((server, _))) => format!("{server} has voted no, and all must say yes"),
+        (_, None) => format!("no vote from {} in 300 ms, and all must say yes", asked.without(yes)),
+    }
+}

@@ -1,0 +1,57 @@
+//! One role by itself, input by input: what it writes and says, and which of its timers run.
+
+use super::tests::CommitDisk;
+use crate::role::{Action, Input, Role, ServerId, ServerSet, step_all};
+
+/// A role without a cluster around it.
+pub(super) struct RoleHarness<R: Role> {
+    pub(super) role: R,
+    /// The timers that it has started and that have not run out, oldest first.
+    pub(super) running: Vec<R::Timer>,
+}
+
+/// What came of one input.
+pub(super) struct StepResult<R: Role> {
+    pub(super) records: Vec<R::Record>,
+    pub(super) sent: Vec<(ServerSet, R::Message)>,
+    pub(super) outcomes: Vec<R::Outcome>,
+    pub(super) facts: Vec<R::Fact>,
+}
+
+impl<R: Role> RoleHarness<R> {
+    pub(super) fn new(role: R) -> RoleHarness<R> {
+        RoleHarness { role, running: Vec::new() }
+    }
+
+    /// Takes one input. A timer that runs already must not be started: it would begin again, and under load never run
+    /// out.
+    pub(super) fn take(&mut self, input: Input<R>) -> StepResult<R> {
+        let stepped = step_all(&mut self.role, [((), input)], true);
+        let records = stepped.records().to_vec();
+        let mut said = StepResult { records, sent: Vec::new(), outcomes: Vec::new(), facts: Vec::new() };
+        let Ok(released) = stepped.commit(&mut CommitDisk);
+        for action in released.into_actions().into_iter().flat_map(|(_, actions)| actions) {
+            match action {
+                Action::Send { to, message } => said.sent.push((to, message)),
+                Action::Outcome(outcome) => said.outcomes.push(outcome),
+                Action::Fact(fact) => said.facts.push(fact),
+                Action::Arm(timer) => {
+                    assert!(!self.running.contains(&timer), "{timer:?} runs already");
+                    self.running.push(timer);
+                }
+            }
+        }
+        said
+    }
+
+    pub(super) fn hear(&mut self, from: u8, message: R::Message) -> StepResult<R> {
+        self.take(Input::Message { from: ServerId(from), message })
+    }
+
+    /// A timer that runs runs out.
+    pub(super) fn run_out(&mut self, timer: R::Timer) -> StepResult<R> {
+        let at = self.running.iter().position(|one| *one == timer);
+        self.running.remove(at.unwrap_or_else(|| panic!("{timer:?} does not run")));
+        self.take(Input::Timeout(timer))
+    }
+}
