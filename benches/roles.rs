@@ -105,8 +105,8 @@ impl World {
 
     fn learnt(&mut self, from: ServerId, actions: Vec<Action<Learner<Kv>>>) {
         for action in &actions {
-            self.applied += u64::from(matches!(action, Action::Outcome(LearnerNotification::Applied { .. })));
-            if let Action::Outcome(LearnerNotification::Advanced { applied, ids }) = action {
+            self.applied += u64::from(matches!(action, Action::Notify(LearnerNotification::Applied { .. })));
+            if let Action::Notify(LearnerNotification::Advanced { applied, ids }) = action {
                 let told = Input::Request(ProposerRequest::Applied { slot: *applied, ids: ids.clone() });
                 let actions = step(&mut self.proposers[usize::from(from.0) - 1], [told]);
                 self.send(from, actions);
@@ -119,7 +119,7 @@ impl World {
     fn settle(&mut self) {
         while let Some((from, to, said)) = self.mail.pop_front() {
             let at = usize::from(to.0) - 1;
-            for role in said.heard_by() {
+            for role in said.recipients() {
                 match role {
                     RoleKind::Proposer => {
                         let actions = step(&mut self.proposers[at], [message(from, said.clone())]);
@@ -199,7 +199,7 @@ fn single_steps(criterion: &mut Criterion) {
         sessions.clone().for_each(|slot| {
             machine.apply(Slot(slot), &open(slot.into()));
         });
-        Learner::new(ServerId(1), quorums, Incarnation(1), Slot(SESSIONS), machine).with_retention(Retention::USUAL)
+        Learner::new(ServerId(1), quorums, Incarnation(1), Slot(SESSIONS), machine).with_retention(Retention::DEFAULT)
     };
     let slots = |first| SlotRange { first: Slot(first), last: Slot(first + GROUP - 1) };
     let mut next = SESSIONS + 1;

@@ -11,8 +11,8 @@
 //! 6. [`client`]: the other side: retries under one number, and honest outcomes.
 //! 7. [`trace`]: the lines that all of them write, and how they prove a run again.
 //! 8. [`linearizability`]: whether what clients saw makes sense in some order.
-//! 9. [`sim`]: whole clusters in virtual time, under everything that can go wrong; [`seeded_bugs`]: the bugs that it must
-//!    find.
+//! 9. [`sim`]: whole clusters in virtual time, under everything that can go wrong; [`seeded_bugs`]: the bugs that it
+//!    must find.
 //! 10. [`chaos`]: real processes, disks and sockets, struck by everything that can strike them.
 //! 11. [`two_phase_commit`]: the road not taken, two more roles on the same core, and what becomes of them.
 //!

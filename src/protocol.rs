@@ -47,7 +47,7 @@ struct Cast {
 
 const PAXOS: Cast = Cast {
     roles: &[Acceptor, Learner, Proposer],
-    as_named: &RoleKind::ALL,
+    as_named: &RoleKind::PAXOS,
     of_writes: [Proposer, Learner],
     voter: Acceptor,
 };

@@ -184,13 +184,13 @@ pub enum RoleKind {
 
 impl RoleKind {
     /// The three of Paxos.
-    pub const ALL: [RoleKind; 3] = [RoleKind::Proposer, RoleKind::Acceptor, RoleKind::Learner];
+    pub const PAXOS: [RoleKind; 3] = [RoleKind::Proposer, RoleKind::Acceptor, RoleKind::Learner];
     /// Those of every protocol, by their number.
-    pub const EVERY: [RoleKind; 5] =
+    pub const ALL: [RoleKind; 5] =
         [RoleKind::Proposer, RoleKind::Acceptor, RoleKind::Learner, RoleKind::Coordinator, RoleKind::Participant];
 
     /// As it is written: `acceptor`.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             RoleKind::Proposer => "proposer",
             RoleKind::Acceptor => "acceptor",
@@ -202,7 +202,7 @@ impl RoleKind {
 
     /// The role that is written so.
     pub fn named(word: &str) -> Option<RoleKind> {
-        RoleKind::EVERY.into_iter().find(|role| role.word() == word)
+        RoleKind::ALL.into_iter().find(|role| role.as_str() == word)
     }
 }
 
@@ -217,9 +217,9 @@ pub trait Role: Sized + 'static {
     /// What the server that the role lives on asks of it.
     type Request: Clone + Debug;
     /// What the role tells the server that it lives on.
-    type Outcome: Clone + Debug;
+    type Notification: Clone + Debug;
     /// A step of the protocol, for people to read. It has no effect on anything.
-    type Fact: Clone + Debug;
+    type TraceEvent: Clone + Debug;
 
     /// Takes back one remembered record. Recovery is the fold of all records, in order, and nothing else.
     fn replay(&mut self, record: Self::Record);
@@ -229,7 +229,7 @@ pub trait Role: Sized + 'static {
 
     /// All inputs of a group have been taken: says what is better said once for all of them. What it does counts as
     /// done by the last input.
-    fn finish(&mut self, _out: &mut Output<Self>) {}
+    fn end_batch(&mut self, _out: &mut Output<Self>) {}
 }
 
 /// A named time-out. Arming one replaces the pending one of the same variant, whatever its fields say; its fields let
@@ -270,9 +270,9 @@ pub enum Action<R: Role> {
     /// Start a timer.
     Arm(R::Timer),
     /// Tell the own server.
-    Outcome(R::Outcome),
+    Notify(R::Notification),
     /// Show people a step of the protocol.
-    Fact(R::Fact),
+    Trace(R::TraceEvent),
 }
 
 /// Collects what the steps of one group want remembered and done.
@@ -280,7 +280,7 @@ pub enum Action<R: Role> {
 pub struct Output<R: Role> {
     records: Vec<R::Record>,
     actions: Vec<Action<R>>,
-    facts: bool,
+    trace_steps: bool,
 }
 
 impl<R: Role> Output<R> {
@@ -300,19 +300,19 @@ impl<R: Role> Output<R> {
     }
 
     /// Tells the own server.
-    pub fn outcome(&mut self, outcome: R::Outcome) {
-        self.actions.push(Action::Outcome(outcome));
+    pub fn notify(&mut self, outcome: R::Notification) {
+        self.actions.push(Action::Notify(outcome));
     }
 
     /// Shows what is rare enough to be shown always.
-    pub fn news(&mut self, fact: R::Fact) {
-        self.actions.push(Action::Fact(fact));
+    pub fn emit_always(&mut self, fact: R::TraceEvent) {
+        self.actions.push(Action::Trace(fact));
     }
 
     /// Shows a step of the protocol; the fact is not even made when nobody looks.
-    pub fn fact(&mut self, fact: impl FnOnce() -> R::Fact) {
-        if self.facts {
-            self.actions.push(Action::Fact(fact()));
+    pub fn emit_step(&mut self, fact: impl FnOnce() -> R::TraceEvent) {
+        if self.trace_steps {
+            self.actions.push(Action::Trace(fact()));
         }
     }
 }
@@ -366,12 +366,12 @@ pub struct Released<C, R: Role> {
 ///
 /// A seeded bug stands around the role here, between it and every shell. In a build without the museum the first of the
 /// two calls is [`Role::step`], and the second does nothing.
-pub fn step_all<C, R: Role>(
+pub fn step_batch<C, R: Role>(
     role: &mut R,
     inputs: impl IntoIterator<Item = (C, Input<R>)>,
     facts: bool,
 ) -> Stepped<C, R> {
-    let mut out = Output { records: Vec::new(), actions: Vec::new(), facts };
+    let mut out = Output { records: Vec::new(), actions: Vec::new(), trace_steps: facts };
     let inputs = inputs.into_iter();
     let mut actions: Actions<C, R> = Vec::with_capacity(inputs.size_hint().0);
     for (context, input) in inputs {
@@ -380,7 +380,7 @@ pub fn step_all<C, R: Role>(
     }
     if let Some((_, last)) = actions.last_mut() {
         std::mem::swap(&mut out.actions, last);
-        role.finish(&mut out);
+        role.end_batch(&mut out);
         *last = out.actions;
     }
     seeded_bugs::rewrite(role, &mut out.records, &mut actions);
@@ -435,7 +435,7 @@ pub fn turn<C, R: Role, D: StableStore<R::Record>>(
     disk: &mut D,
     facts: bool,
 ) -> Result<Actions<C, R>, D::Error> {
-    Ok(step_all(role, inputs, facts).commit(disk)?.into_actions())
+    Ok(step_batch(role, inputs, facts).commit(disk)?.into_actions())
 }
 
 #[cfg(test)]
@@ -457,8 +457,8 @@ mod tests {
 
     #[test]
     fn each_role_has_a_name_and_is_known_by_it() {
-        for role in RoleKind::EVERY {
-            assert_eq!(RoleKind::named(role.word()), Some(role));
+        for role in RoleKind::ALL {
+            assert_eq!(RoleKind::named(role.as_str()), Some(role));
         }
         assert_eq!(RoleKind::named("acceptor"), Some(RoleKind::Acceptor));
         assert_eq!(RoleKind::named(""), None);

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
-    CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, HandshakeError, Hello, Request, frame,
-    greet,
+    CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, HandshakeError, Hello, Request,
+    connect_handshake, frame,
 };
 use paxos_kv::random::Random;
 use paxos_kv::role::{ServerId, ServerSet};
@@ -26,7 +26,7 @@ fn hello(who: Caller) -> Hello {
 }
 
 fn client_request(request: Request) -> Vec<u8> {
-    let context = TraceContext { re: None, req: Some("c9-1".to_string()) };
+    let context = TraceContext { parent: None, req: Some("c9-1".to_string()) };
     frame(&ClientRequest { number: 1, context, request })
 }
 
@@ -126,12 +126,12 @@ fn malformed_bytes_on_either_port_harm_nobody() {
     ];
     for (address, hello) in strangers {
         let stream = TcpStream::connect(address).unwrap();
-        let refused = greet(&stream, &hello);
+        let refused = connect_handshake(&stream, &hello);
         assert!(matches!(refused, Err(HandshakeError::Refused(_))), "{hello:?}: {refused:?}");
     }
     // One that could be server 2 is not believed before server 2 was called.
     let stream = TcpStream::connect(member.peer).unwrap();
-    let unproved = greet(&stream, &hello(peer(2, storage)));
+    let unproved = connect_handshake(&stream, &hello(peer(2, storage)));
     assert!(matches!(unproved, Err(HandshakeError::CallYouFirst)), "{unproved:?}");
 
     assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"before");
@@ -197,10 +197,10 @@ fn the_reply_names_the_request_it_answers() {
     let cluster = Cluster::start(1, &["--seed", "4"]);
     let member = cluster.cluster.member(ServerId(1)).unwrap();
     let stream = TcpStream::connect(member.client).unwrap();
-    greet(&stream, &Hello { members: ServerSet::first(1), ..hello(Caller::Client) }).unwrap();
+    connect_handshake(&stream, &Hello { members: ServerSet::first(1), ..hello(Caller::Client) }).unwrap();
     let mut reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
     for number in [7, 3] {
-        let context = TraceContext { re: None, req: Some("c9-1".to_string()) };
+        let context = TraceContext { parent: None, req: Some("c9-1".to_string()) };
         (&stream).write_all(&frame(&ClientRequest { number, context, request: Request::Status })).unwrap();
         let reply: ClientReply = reader.read(None).unwrap().unwrap();
         assert_eq!(reply.number, number);

@@ -15,7 +15,7 @@ use paxos_kv::net::AdmissionStatus;
 use paxos_kv::paxos::StateMachine;
 use paxos_kv::role::{ServerId, ServerSet};
 use paxos_kv::storage::DataDir;
-use paxos_kv::storage::checkpoint::{Checkpoint, CheckpointMeta, PART_BYTES};
+use paxos_kv::storage::checkpoint::{CHUNK_BYTES, Checkpoint, CheckpointMeta};
 use support::{Cluster, await_some};
 
 fn servers(ids: &[u8]) -> ServerSet {
@@ -42,7 +42,7 @@ fn new_servers_begin_when_each_is_known_to_more_than_half_of_the_others() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     (1..=3).for_each(|id| cluster.run(id));
     let waits = |id: u8, known_to: &[u8]| {
-        let waited = Some(AdmissionStatus { known_to: servers(known_to), needed: 3 });
+        let waited = Some(AdmissionStatus { witnesses: servers(known_to), needed: 3 });
         await_some("two know it", || (cluster.status(id)?.newcomer == waited).then_some(()));
     };
     waits(1, &[2, 3]);
@@ -99,7 +99,7 @@ fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it(
     // Server 3 comes back without its memory. Server 4 knows better, and server 5 cannot. Together they would be three.
     fs::remove_dir_all(cluster.data(3)).unwrap();
     [3, 4, 5].into_iter().for_each(|id| cluster.run(id));
-    let waits = Some(AdmissionStatus { known_to: servers(&[5]), needed: 3 });
+    let waits = Some(AdmissionStatus { witnesses: servers(&[5]), needed: 3 });
     await_some("server 5 takes it for a new one", || (cluster.status(3)?.newcomer == waits).then_some(()));
     await_some("server 4 does not", || {
         cluster.lines_of(4).contains("server 3 comes with another data folder").then_some(())
@@ -122,7 +122,7 @@ fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it(
 fn falsify(cluster: &Cluster, id: u8, key: &[u8]) -> CheckpointMeta {
     let folder = DataDir::open(&cluster.data(id), cluster.cluster.owner(ServerId(id))).unwrap();
     let files = folder.checkpoint_files().unwrap();
-    let (mut checkpoint, mut state) = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
+    let (mut checkpoint, mut state) = Checkpoint::open(files, folder.storage_id(), CHUNK_BYTES, Kv::default()).unwrap();
     let VersionedValue { version, .. } = state.store().get(key).unwrap().clone();
     let wrong =
         StateEntry::Key { key: key.to_vec(), entry: VersionedValue { value: Some(b"wrong".to_vec().into()), version } };
@@ -312,7 +312,7 @@ fn refused_there(cluster: &Cluster, id: u8) -> String {
     let mut options = paxos_kv::client::ClientOptions::new(cluster, "alone");
     options.first_server = Some(ServerId(id));
     options.timeout = Duration::from_secs(3);
-    refused(&mut Client::connect(options).unwrap())
+    refused(&mut Client::new(options).unwrap())
 }
 
 /// Found by chaos: on a full ext4 the file of a checkpoint was left longer than it should be, and then taken for
@@ -353,7 +353,7 @@ fn a_server_that_may_open_no_more_files_knows_its_peers_again_when_it_may() {
         cluster.kill(&[2]);
         cluster.run(2);
         await_some("the other one is connected", || {
-            cluster.status(2).filter(|status| status.linked.contains(ServerId(3)))
+            cluster.status(2).filter(|status| status.connected.contains(ServerId(3)))
         });
         std::thread::sleep(Duration::from_millis(300));
         prlimit(pid, Resource::Nofile, before).unwrap();

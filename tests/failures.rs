@@ -55,7 +55,7 @@ fn write_through_all(cluster: &Cluster, enough: impl Fn() -> bool + Sync) -> BTr
         let mut client = cluster.client_with_lines(&format!("c{id}"), id);
         let mut n = 0;
         while !done.load(std::sync::atomic::Ordering::Relaxed) {
-            client.talk_to(ServerId(id)).unwrap();
+            client.set_server(ServerId(id)).unwrap();
             n += 1;
             let word = match client.put(format!("k{}", n % 5).as_bytes(), format!("c{id} value {n}").as_bytes()) {
                 Ok(_) => "applied",
@@ -269,7 +269,7 @@ fn roles_crash_and_come_back_by_command() {
         await_role(&cluster, 2, role, false);
         // Refused at once and for certain, so the next server is asked and does it.
         failures.lock().unwrap().clear();
-        client.talk_to(ServerId(2)).unwrap();
+        client.set_server(ServerId(2)).unwrap();
         client.put(b"k", b"v1").unwrap();
         let first = failures.lock().unwrap()[0].clone();
         assert_eq!((first.server, first.end), (ServerId(2), TryEnd::NotApplied(WhyNotApplied::RoleDown(role))));
@@ -286,7 +286,7 @@ fn roles_crash_and_come_back_by_command() {
     }
     for server in ALL.map(ServerId) {
         // Without a majority nothing happens, and nothing is promised to have happened.
-        client.talk_to(server).unwrap();
+        client.set_server(server).unwrap();
         client.set_timeout(Duration::from_millis(1_900));
         let error = client.put(b"k", b"never").unwrap_err();
         let ClientError::NotApplied(tries) = error else { panic!("{error}") };
@@ -330,7 +330,7 @@ fn who_waits_for_a_role_that_dies_is_told_at_once() {
             await_role(&cluster, id, RoleKind::Acceptor, false);
         }
         let failures = failures_of(&mut client);
-        client.talk_to(ServerId(1)).unwrap();
+        client.set_server(ServerId(1)).unwrap();
         let requests = count(&cluster, 1, Speaker::Server, |event| matches!(event, Event::Request { .. }));
         thread::scope(|scope| {
             let writer = scope.spawn(|| client.put(b"k", b"w"));

@@ -22,7 +22,7 @@ use paxos_kv::host::limits::{
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
     CLIENT_FRAME_MAX_BYTES, Caller, ClientRequest, FRAME_DEADLINE, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES,
-    Hello, PEER_FRAME_MAX_BYTES, Request, allow_many_sockets, frame, greet,
+    Hello, PEER_FRAME_MAX_BYTES, Request, allow_many_sockets, connect_handshake, frame,
 };
 use paxos_kv::paxos::Slot;
 use paxos_kv::role::ServerId;
@@ -48,7 +48,7 @@ fn greeted(cluster: &Cluster, id: u8) -> TcpStream {
     let stream = TcpStream::from(socket);
     let members = cluster.cluster.servers();
     let hello = Hello { cluster: "test".to_string(), to: ServerId(id), members, who: Caller::Client };
-    greet(&stream, &hello).unwrap();
+    connect_handshake(&stream, &hello).unwrap();
     stream.set_nonblocking(true).unwrap();
     stream
 }
@@ -207,7 +207,7 @@ fn flood_a_leader() -> Result<(), String> {
             }
             push(&mut flood, &bytes);
             let all = [1, 2, 3].map(|id| cluster.status(id).unwrap());
-            let is_linked = all.iter().all(|status| status.linked.len() == 2);
+            let is_linked = all.iter().all(|status| status.connected.len() == 2);
             if !is_linked || all[usize::from(leader) - 1].leads().is_none() {
                 return Err(format!("{all:?}"));
             }

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use paxos_kv::kv::{ApplyResult, Kv, KvCommand, Op, ReadQuery, SPAN, SavedResult, VersionedValue, WriteResult};
+use paxos_kv::kv::{
+    ApplyResult, Kv, KvCommand, Op, ReadQuery, SEQUENCE_WINDOW, SavedResult, VersionedValue, WriteResult,
+};
 use paxos_kv::paxos::{Slot, StateMachine, Value};
 use proptest::prelude::*;
 
@@ -36,7 +38,7 @@ fn ops() -> impl Strategy<Value = Op> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         1 => (0..3usize).prop_map(|client| Step::Open { client }),
-        4 => (0..3usize, 0..SPAN, ops()).prop_map(|(client, open, op)| Step::Write { client, open, op }),
+        4 => (0..3usize, 0..SEQUENCE_WINDOW, ops()).prop_map(|(client, open, op)| Step::Write { client, open, op }),
         1 => (0..3usize, prop_oneof![1..9u64, Just(1 << 62)], ops())
             .prop_map(|(client, sequence, op)| Step::Foreign { client, sequence, op }),
         4 => any::<prop::sample::Index>().prop_map(|nth| Step::Again { nth }),

@@ -17,7 +17,7 @@ use paxos_kv::cluster;
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
     CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, HandshakeError, Hello, Reply, Request,
-    frame, greet,
+    connect_handshake, frame,
 };
 use paxos_kv::paxos::Slot;
 use paxos_kv::role::{ServerId, ServerSet};
@@ -92,7 +92,7 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
     let small = cluster::Cluster::read(&three).unwrap();
     let mut options = ClientOptions::new(small, "c2");
     options.first_server = Some(ServerId(2));
-    let mut client = Client::connect(options).unwrap();
+    let mut client = Client::new(options).unwrap();
     let why = client.status(ServerId(2)).unwrap_err().to_string();
     assert!(
         why.contains("the client's file lists servers 1-3, server 2's 1-5: one of the two files is wrong"),
@@ -119,7 +119,7 @@ fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
     [3, 5].into_iter().for_each(|id| cluster.run(id));
     await_some("server 5 takes it for a new one", || {
         let known = ServerSet::only(ServerId(5));
-        (cluster.status(3)?.newcomer?.known_to == known).then_some(())
+        (cluster.status(3)?.newcomer?.witnesses == known).then_some(())
     });
     await_some("server 4 does not", || {
         cluster.lines_of(4).contains("server 3 comes with another data folder").then_some(())
@@ -142,7 +142,7 @@ fn what_a_stranger_says_in_a_servers_name_is_forgotten() {
         let who = Caller::Peer { server: ServerId(2), storage: 9, life: u32::MAX, boot: 1, takes_part: true, knows };
         let hello = Hello { cluster: "test".to_string(), to: ServerId(1), members: ServerSet::first(3), who };
         let stream = TcpStream::connect(member.peer).unwrap();
-        let greeted = greet(&stream, &hello);
+        let greeted = connect_handshake(&stream, &hello);
         assert!(matches!(greeted, Err(HandshakeError::CallYouFirst)), "{greeted:?}");
     }
     assert_eq!(fs::read(cluster.data(1).join("identity.toml")).unwrap(), before);
@@ -235,9 +235,9 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
     let stream = TcpStream::connect(cluster.cluster.member(ServerId(2)).unwrap().client).unwrap();
     let hello =
         Hello { cluster: "test".to_string(), to: ServerId(2), members: ServerSet::first(3), who: Caller::Client };
-    greet(&stream, &hello).unwrap();
+    connect_handshake(&stream, &hello).unwrap();
     let mut reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
-    let context = TraceContext { re: None, req: Some("c2-1".to_string()) };
+    let context = TraceContext { parent: None, req: Some("c2-1".to_string()) };
     let mut ask = |request| {
         (&stream).write_all(&frame(&ClientRequest { number: 1, context: context.clone(), request })).unwrap();
         reader.read::<ClientReply>(None).unwrap().unwrap().reply

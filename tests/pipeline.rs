@@ -13,7 +13,7 @@ use paxos_kv::client::{Client, ClientError, CompletedOperation, OperationResult,
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
     CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, WhyNotApplied,
-    allow_many_sockets, frame, frame_into, greet,
+    allow_many_sockets, connect_handshake, frame, frame_into,
 };
 use paxos_kv::role::ServerId;
 use paxos_kv::trace::TraceContext;
@@ -44,7 +44,7 @@ fn a_server_that_is_killed_with_many_requests_under_way_loses_and_doubles_none()
     let mut ends = Vec::new();
     for round in 0..6u8 {
         let victim = round % 3 + 1;
-        client.talk_to(ServerId(victim)).unwrap();
+        client.set_server(ServerId(victim)).unwrap();
         let keys: Vec<String> = (0..UNDER_WAY).map(|n| format!("r{round}-{n}")).collect();
         let tickets: Vec<RequestHandle> = keys.iter().map(|key| client.queue(put(key)).unwrap()).collect();
         // From round to round a little more has happened when the server dies.
@@ -57,7 +57,7 @@ fn a_server_that_is_killed_with_many_requests_under_way_loses_and_doubles_none()
         for (key, ticket) in keys.into_iter().zip(tickets) {
             ends.push((key, client.wait(ticket)));
         }
-        assert_eq!(client.under_way(), 0);
+        assert_eq!(client.in_flight(), 0);
         cluster.run(victim);
         cluster.await_all();
     }
@@ -98,7 +98,7 @@ fn greeted(cluster: &Cluster) -> TcpStream {
     let stream = TcpStream::connect(cluster.cluster.member(ServerId(1)).unwrap().client).unwrap();
     let members = cluster.cluster.servers();
     let hello = Hello { cluster: "test".to_string(), to: ServerId(1), members, who: Caller::Client };
-    greet(&stream, &hello).unwrap();
+    connect_handshake(&stream, &hello).unwrap();
     stream
 }
 

@@ -106,14 +106,14 @@ fn only_the_core_refuses_and_answers() {
     let shells = ["server", "sim/server.rs", "sim/process_env.rs", "sim/scheduler.rs", "sim/two_phase.rs"];
     let words = [
         "WhyNotApplied::",
-        "Unknown::",
+        "WhyUnknown::",
         "Reply::",
-        "Answer::",
-        "Unborn::NoRoom(format",
-        "Unborn::Failed(format",
-        "Unborn::Broken(format",
-        "delivery::Cause",
-        "museum::is",
+        "HelloReply::",
+        "RecoveryError::NoRoom(format",
+        "RecoveryError::Failed(format",
+        "RecoveryError::Broken(format",
+        "delivery::DropReason",
+        "seeded_bugs::is_enabled",
     ];
     let is_test = |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().ends_with("_tests.rs"));
     let files: Vec<PathBuf> = shells.iter().flat_map(|shell| files(&src.join(shell))).collect();
@@ -171,7 +171,7 @@ fn of_the_files_that_ship_only_the_rules_know_of_seeded_bugs() {
     for file in rooms.iter().flat_map(|room| files(&src.join(room))) {
         let text = fs::read_to_string(&file).expect("a source file can be read");
         let is_rules = file.file_name().is_some_and(|name| name == "rules.rs");
-        let named = paths(&text).into_iter().find(|path| path.contains("museum"));
+        let named = paths(&text).into_iter().find(|path| path.contains("seeded_bugs"));
         assert!(is_rules || named.is_none(), "{} uses {named:?}: that belongs into rules.rs", file.display());
     }
 }
@@ -194,7 +194,7 @@ fn no_two_files_of_paxos_import_each_other() {
     let imports = imports_within(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "paxos");
     assert!(imports.len() > 15, "the room has moved: only {:?} were found", imports.keys());
     let learner = &imports["paxos::learner"];
-    assert!(learner.contains("paxos::reads"), "the learner has moved: it imports {learner:?}");
+    assert!(learner.contains("paxos::quorum_reads"), "the learner has moved: it imports {learner:?}");
     let circles = circles(&imports);
     assert!(circles.is_empty(), "of these files each needs all the others to be understood: {circles:?}");
 }
@@ -219,7 +219,7 @@ fn a_circle_is_found_however_long_it_is_and_through_names_that_are_passed_on() {
         ("paxos", "mod learner;\nmod reads;\npub use learner::{Learner, WINDOW as WIDTH,};\npub struct Life;"),
         ("paxos::learner", "mod words;\npub use self::words::Word;\nuse super::reads::Reads;"),
         ("paxos::learner::words", "use super::super::Life;\nuse crate::role::Server;"),
-        ("paxos::reads", "use super::{Life,};\n#[cfg(test)]\nmod tests {\n    use super::*;\n}"),
+        ("paxos::quorum_reads", "use super::{Life,};\n#[cfg(test)]\nmod tests {\n    use super::*;\n}"),
     ];
     let found = |more: &[(&str, &str)]| {
         let more = |name| more.iter().filter(move |(to, _)| *to == name).map(|(_, text)| *text).collect::<String>();
@@ -229,13 +229,13 @@ fn a_circle_is_found_however_long_it_is_and_through_names_that_are_passed_on() {
     };
     assert_eq!(found(&[]), [""; 0]);
     for way in ["use super::learner::Learner;", "use super::{Life, WIDTH as W};", "fn f() { crate::paxos::Learner; }"] {
-        assert_eq!(found(&[("paxos::reads", way)]), ["paxos::learner paxos::reads"], "{way}");
+        assert_eq!(found(&[("paxos::quorum_reads", way)]), ["paxos::learner paxos::quorum_reads"], "{way}");
     }
     assert_eq!(found(&[("paxos::learner::words", "use super::Open;")]), ["paxos::learner paxos::learner::words"]);
-    let words = ("paxos::reads", "use crate::paxos::learner::Word;");
+    let words = ("paxos::quorum_reads", "use crate::paxos::learner::Word;");
     assert_eq!(found(&[words]), [""; 0], "the learner only passes it on");
     let long = found(&[words, ("paxos::learner::words", "use crate::{paxos::{Learner}, role};")]);
-    assert_eq!(long, ["paxos::learner paxos::learner::words paxos::reads"]);
+    assert_eq!(long, ["paxos::learner paxos::learner::words paxos::quorum_reads"]);
 }
 
 /// By module, the modules of a room that each file imports: where a name is defined, not where it is passed on.

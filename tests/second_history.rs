@@ -14,7 +14,7 @@ use paxos_kv::client::ClientError;
 use paxos_kv::kv::{Op, SEQUENCE_MAX};
 use paxos_kv::net::{
     CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, WhyNotApplied,
-    frame, greet,
+    connect_handshake, frame,
 };
 use paxos_kv::role::ServerId;
 use paxos_kv::trace::TraceContext;
@@ -111,8 +111,11 @@ impl Stranger {
         let stream = TcpStream::connect(cluster.cluster.member(ServerId(server)).unwrap().client).unwrap();
         stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
         let members = cluster.cluster.servers();
-        greet(&stream, &Hello { cluster: "test".to_string(), to: ServerId(server), members, who: Caller::Client })
-            .unwrap();
+        connect_handshake(
+            &stream,
+            &Hello { cluster: "test".to_string(), to: ServerId(server), members, who: Caller::Client },
+        )
+        .unwrap();
         let reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
         Stranger { stream, reader, number: 0 }
     }

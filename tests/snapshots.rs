@@ -210,7 +210,7 @@ fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
 
     cluster.run(2);
     cluster.await_agreement();
-    let status = await_some("the slots are mended", || cluster.status(2).filter(|status| status.damaged == 0));
+    let status = await_some("the slots are mended", || cluster.status(2).filter(|status| status.corrupt_slots == 0));
     assert!(status.accepted > 700);
     let lines = cluster.lines_of(2);
     let (_, after) = lines.split_once(" DAMAGED ").unwrap();

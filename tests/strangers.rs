@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use paxos_kv::net::{
-    CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, frame, greet,
-    preamble,
+    CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, connect_handshake,
+    frame, preamble,
 };
 use paxos_kv::paxos::{ChunkRequest, PartToken, Slot};
 use paxos_kv::role::ServerId;
@@ -82,7 +82,7 @@ fn silent_callers_keep_no_server_out() {
     await_some("the server answers", || cluster.status(3));
     let begun = Instant::now();
     for id in 1..=3 {
-        await_some("all are connected", || cluster.status(id).filter(|status| status.linked.len() == 2));
+        await_some("all are connected", || cluster.status(id).filter(|status| status.connected.len() == 2));
     }
     assert!(begun.elapsed() < LINKED_WITHIN, "linked after {:?}", begun.elapsed());
     cluster.client("c1", 3).put(b"k", b"v").unwrap();
@@ -133,7 +133,7 @@ fn greeted(cluster: &Cluster) -> FrameReader {
     let stream = TcpStream::connect(cluster.cluster.member(ServerId(1)).unwrap().client).unwrap();
     let members = cluster.cluster.servers();
     let hello = Hello { cluster: "test".to_string(), to: ServerId(1), members, who: Caller::Client };
-    greet(&stream, &hello).unwrap();
+    connect_handshake(&stream, &hello).unwrap();
     FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES)
 }
 
@@ -168,7 +168,7 @@ fn a_client_that_wants_ever_newer_states_causes_no_more_than_a_checkpoint_a_seco
         client.put(b"k", b"v").unwrap();
         let at_least = cluster.status(1).unwrap().applied;
         let reply = ask(&mut backup, Request::State { at_least, part: None }).unwrap();
-        wishes += usize::from(reply == Reply::State(None));
+        wishes += usize::from(reply == Reply::Chunk(None));
     }
     let checkpoints = cluster.lines_of(1).lines().filter(|line| line.contains(" SNAPSHOT ")).count();
     assert!(wishes > 20, "only {wishes} states were not there yet: nothing is shown by so few");
@@ -185,7 +185,7 @@ fn what_means_nothing_is_answered_or_ends_the_connection_and_never_the_server() 
     let tokens = [PartToken::Session(u64::MAX), PartToken::Key(vec![255; 3]), PartToken::first()];
     // A state that nobody has is no reason to write one down.
     for _ in 0..3 {
-        assert_eq!(ask(Request::State { at_least: Slot::LAST, part: None }), Some(Reply::State(None)));
+        assert_eq!(ask(Request::State { at_least: Slot::LAST, part: None }), Some(Reply::Chunk(None)));
     }
     assert_eq!(cluster.status(1).unwrap().checkpoint, Slot(0));
     // Before there is a checkpoint, and after.
@@ -194,10 +194,10 @@ fn what_means_nothing_is_answered_or_ends_the_connection_and_never_the_server() 
             [0, 1, 20, Slot::LAST.0].into_iter().flat_map(|slot| tokens.clone().map(|token| (slot, token)))
         {
             let reply = ask(Request::State { at_least: Slot(0), part: name(slot, token) });
-            assert!(matches!(reply, Some(Reply::State(_))), "round {round}, slot {slot}: {reply:?}");
+            assert!(matches!(reply, Some(Reply::Chunk(_))), "round {round}, slot {slot}: {reply:?}");
         }
         let reply = ask(Request::State { at_least: Slot::LAST, part: None });
-        assert_eq!(reply, Some(Reply::State(None)), "nobody has applied so much");
+        assert_eq!(reply, Some(Reply::Chunk(None)), "nobody has applied so much");
         assert_eq!(ask(Request::State { at_least: Slot(u64::MAX), part: None }), None, "there is no such slot");
         for _ in 0..30 {
             client.put(b"k", b"v").unwrap();

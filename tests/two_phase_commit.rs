@@ -53,7 +53,7 @@ fn work(mut client: Client, id: u8, end: Instant) -> (u32, u32) {
         if Instant::now() > end {
             break;
         }
-        client.talk_to(ServerId((n % 5 + 1) as u8)).unwrap();
+        client.set_server(ServerId((n % 5 + 1) as u8)).unwrap();
         let key = format!("k{}", n % 3);
         let ended = match n % 4 {
             0 => client.get(key.as_bytes()).map(|_| ()),
@@ -77,7 +77,7 @@ fn participants_are_blocked_until_their_coordinator_is_back() {
     // try.
     let blocked = (0..20).any(|_| {
         writer.set_timeout(Duration::from_millis(1_200));
-        writer.talk_to(ServerId(1)).unwrap();
+        writer.set_server(ServerId(1)).unwrap();
         std::thread::scope(|scope| {
             let write = scope.spawn(|| writer.put(b"k", b"in doubt"));
             let deadline = Instant::now() + Duration::from_secs(1);
@@ -88,7 +88,7 @@ fn participants_are_blocked_until_their_coordinator_is_back() {
         let deadline = Instant::now() + Duration::from_secs(3);
         while Instant::now() < deadline {
             let status = operator.status(ServerId(2)).unwrap();
-            match status.doubts.first() {
+            match status.in_doubt_transactions.first() {
                 Some(doubt) if doubt.is_blocked => return true,
                 Some(_) => std::thread::sleep(Duration::from_millis(20)),
                 None => break,
@@ -106,10 +106,10 @@ fn participants_are_blocked_until_their_coordinator_is_back() {
     // Its key cannot be read; another one can.
     let mut reader = cluster.client_with_lines("c2", 2);
     reader.set_timeout(Duration::from_millis(900));
-    let Err(ClientError::NotApplied(tries)) = reader.get_here(b"k") else { panic!("a read of a locked key") };
+    let Err(ClientError::NotApplied(tries)) = reader.get_from_current(b"k") else { panic!("a read of a locked key") };
     let locked = |one: &paxos_kv::client::Try| matches!(one.end, TryEnd::NotApplied(WhyNotApplied::KeyLocked(_)));
     assert!(tries.last.iter().any(locked), "{tries:?}");
-    assert_eq!(reader.get_here(b"other").unwrap().value.unwrap(), b"here");
+    assert_eq!(reader.get_from_current(b"other").unwrap().value.unwrap(), b"here");
 
     operator.restart(ServerId(1), Some(RoleKind::Coordinator)).unwrap();
     await_some("the doubt ends", || {

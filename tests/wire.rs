@@ -55,11 +55,11 @@ fn messages() -> impl Strategy<Value = Message> {
             .prop_map(|(ballot, first, values)| Message::Accept { ballot, first, values }),
         (ballots(), runs()).prop_map(|(ballot, slots)| Message::Accepted { ballot, slots }),
         (ballots(), runs()).prop_map(|(ballot, slots)| Message::Chosen { ballot, slots }),
-        (slots(), any::<u64>()).prop_map(|(applied, digest)| Message::Beat { applied, digest }),
+        (slots(), any::<u64>()).prop_map(|(applied, digest)| Message::Progress { applied, digest }),
         slots().prop_map(|from| Message::CatchUp { from }),
         (entries(), slots()).prop_map(|(entries, applied)| Message::Entries { entries, applied }),
         any::<u128>().prop_map(|id| Message::Read { id }),
-        (any::<u128>(), slots()).prop_map(|(id, slot)| Message::ReadAnswer { id, slot }),
+        (any::<u128>(), slots()).prop_map(|(id, slot)| Message::ReadReply { id, slot }),
         slots().prop_map(|slot| Message::Fill { slot }),
         prop::collection::vec(values(), 0..4).prop_map(|values| Message::Forward {
             commands: values
@@ -70,12 +70,12 @@ fn messages() -> impl Strategy<Value = Message> {
                 })
                 .collect()
         }),
-        prop::option::of(ballots()).prop_map(|leader| Message::Refused { leader }),
+        prop::option::of(ballots()).prop_map(|leader| Message::ForwardRefused { leader }),
         ballots().prop_map(|ballot| Message::Heartbeat { ballot }),
-        ballots().prop_map(|ballot| Message::HeartbeatAnswer { ballot }),
-        ballots().prop_map(|ballot| Message::Relay { ballot }),
+        ballots().prop_map(|ballot| Message::HeartbeatReply { ballot }),
+        ballots().prop_map(|ballot| Message::LeaderHint { ballot }),
         any::<u64>().prop_map(|id| Message::PreVote { id }),
-        (any::<u64>(), any::<bool>()).prop_map(|(id, hears)| Message::PreVoteAnswer { id, hears }),
+        (any::<u64>(), any::<bool>()).prop_map(|(id, hears)| Message::PreVoteReply { id, hears }),
     ]
 }
 
@@ -126,7 +126,7 @@ proptest! {
         for entry in entries {
             round_trip(&AcceptorRecord::Accepted(entry))?;
         }
-        round_trip(&ProposerRecord::Spent(round))?;
+        round_trip(&ProposerRecord::RoundsReserved(round))?;
     }
 
     #[test]
@@ -227,24 +227,24 @@ fn golden_bytes() {
         message(Message::Accept { ballot, first: slot, values: vec![value, noop] }),
         message(Message::Accepted { ballot, slots: SlotRange { first: slot, last: Slot(9) } }),
         message(Message::Chosen { ballot, slots: SlotRange::only(slot) }),
-        message(Message::Beat { applied: slot, digest: u64::MAX }),
+        message(Message::Progress { applied: slot, digest: u64::MAX }),
         message(Message::CatchUp { from: slot }),
         message(Message::Entries { entries: vec![entry.clone()], applied: slot }),
         message(Message::Read { id: 1 << 40 }),
-        message(Message::ReadAnswer { id: 1, slot }),
+        message(Message::ReadReply { id: 1, slot }),
         message(Message::Fill { slot }),
         message(Message::Forward {
             commands: vec![Command { id: CommandId::new(5, 0, 6), payload: b"xyz"[..].into() }],
         }),
-        message(Message::Refused { leader: Some(ballot) }),
+        message(Message::ForwardRefused { leader: Some(ballot) }),
         message(Message::Heartbeat { ballot }),
-        message(Message::HeartbeatAnswer { ballot }),
-        message(Message::Relay { ballot }),
+        message(Message::HeartbeatReply { ballot }),
+        message(Message::LeaderHint { ballot }),
         message(Message::PreVote { id: 1 }),
-        message(Message::PreVoteAnswer { id: 1, hears: true }),
+        message(Message::PreVoteReply { id: 1, hears: true }),
         hex(&encode(&AcceptorRecord::Promised(ballot))),
         hex(&encode(&AcceptorRecord::Accepted(entry))),
-        hex(&encode(&ProposerRecord::Spent(1_025))),
+        hex(&encode(&ProposerRecord::RoundsReserved(1_025))),
         command(kv::KvCommand::Open { nonce: 77, label: "c1-1".into() }),
         command(kv::KvCommand::Write {
             session: 1,

@@ -7,15 +7,15 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use paxos_kv::chaos;
 use paxos_kv::linearizability::check_command::CheckArgs;
-use paxos_kv::linearizability::second_opinion;
+use paxos_kv::linearizability::cross_check;
 use paxos_kv::paxos::Slot;
 use paxos_kv::sim;
 use paxos_kv::storage::disk::outlive_file_size_limit;
 use paxos_kv::trace::Line;
 use paxos_kv::trace::audit::Audit;
-use paxos_kv::trace::color::painted;
+use paxos_kv::trace::color::colored;
 use paxos_kv::trace::columns::table;
-use paxos_kv::trace::filter::{LineFilter, story};
+use paxos_kv::trace::filter::{LineFilter, select};
 use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::report::Report;
 use paxos_kv::trace::timeline;
@@ -158,14 +158,14 @@ fn run(command: LabCommand) -> Result<(String, u8), String> {
         LabCommand::Logs { dir, req, slot, columns, colour } => {
             let run = read(&dir)?;
             let filter = LineFilter { req, slot: slot.map(Slot) };
-            let told = story(&run, &filter);
+            let told = select(&run, &filter);
             if told.is_empty() {
                 return Err(format!("no line of {} is about that. Try: paxos-lab logs {0}", dir.display()));
             }
             let lines: Vec<&Line> = told.into_iter().map(|at| run.line(at)).collect();
             let text = match columns {
                 true => table(&lines),
-                false if colour.is_wanted() => lines.iter().map(|line| format!("{}\n", painted(line))).collect(),
+                false if colour.is_wanted() => lines.iter().map(|line| format!("{}\n", colored(line))).collect(),
                 false => lines.iter().map(|line| format!("{line}\n")).collect(),
             };
             Ok((text, 0))
@@ -179,7 +179,7 @@ fn run(command: LabCommand) -> Result<(String, u8), String> {
 
 /// The audit, and beside it what the search says of the clients. Where the two disagree, that is the last word.
 fn explain(run: &Run, audit: &Audit) -> (String, u8) {
-    let (clients, code) = second_opinion(run, audit);
+    let (clients, code) = cross_check(run, audit);
     let text = audit.explain(run).to_string();
     (if code == audit.verdict().exit_code() { clients + &text } else { text + &clients }, code)
 }

@@ -95,11 +95,11 @@ impl ChaosDirs {
     }
 
     /// The server's programme.
-    pub fn programme(&self) -> Result<PathBuf, String> {
+    pub fn program(&self) -> Result<PathBuf, String> {
         let beside = || Ok(std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("paxos-server"));
-        let programme = self.server.clone().map_or_else(beside, Ok::<_, String>)?;
-        programme.canonicalize().map_err(|error| {
-            let path = programme.display();
+        let program = self.server.clone().map_or_else(beside, Ok::<_, String>)?;
+        program.canonicalize().map_err(|error| {
+            let path = program.display();
             format!(
                 "there is no server at {path} ({error}). Build it (cargo build --release), or name it with --server"
             )
@@ -126,17 +126,17 @@ pub fn run(options: &ChaosArgs) -> Result<(String, u8), String> {
     if options.minutes.is_some_and(|minutes| !(0.0..=1e6).contains(&minutes)) {
         return Err("--minutes must be between 0 and a million".to_string());
     }
-    let programme = options.place.programme()?;
+    let program = options.place.program()?;
     alone();
     let is_over = hear_signals()?;
     std::fs::create_dir_all(&options.place.out)
         .map_err(|error| format!("cannot make {}: {error}", options.place.out.display()))?;
     sweep(&options.place.out);
-    options.rounds(&programme, &is_over)
+    options.rounds(&program, &is_over)
 }
 
 impl ChaosArgs {
-    fn rounds(&self, programme: &Path, is_over: &AtomicBool) -> Result<(String, u8), String> {
+    fn rounds(&self, program: &Path, is_over: &AtomicBool) -> Result<(String, u8), String> {
         let begun = Instant::now();
         let first = self.seed.unwrap_or_else(|| Random::unseeded().next() >> 32);
         let mut tools = Capabilities::find(&self.place.out);
@@ -156,7 +156,7 @@ impl ChaosArgs {
             let outcome = self.round(
                 &plan,
                 &folder,
-                programme,
+                program,
                 &mut tools,
                 is_over,
                 &mut [&mut totals].into_iter().chain(all.as_mut()).collect::<Vec<_>>(),
@@ -176,7 +176,7 @@ impl ChaosArgs {
         &self,
         plan: &RoundPlan,
         folder: &Path,
-        programme: &Path,
+        program: &Path,
         tools: &mut Capabilities,
         is_over: &AtomicBool,
         totals: &mut [&mut Totals],
@@ -188,7 +188,7 @@ impl ChaosArgs {
         std::fs::create_dir_all(folder).map_err(unplayed)?;
         std::fs::write(folder.join(PLAN), plan.to_string()).map_err(unplayed)?;
         let begun = Instant::now();
-        match play(plan, folder, programme, tools, is_over) {
+        match play(plan, folder, program, tools, is_over) {
             Ok(played) => {
                 say(&format_args!(
                     "  clean in {:.1} s: {}; longest wait {:.1} s; {} operations linearizable, {}; {} killed, {} without power\n",

@@ -89,11 +89,11 @@ impl<'a> ChaosLoad<'a> {
     fn client(&self) -> Result<(Client, u64), String> {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         let name = format!("c{number}");
-        let identity = ClientName::in_folder(self.folder, Some(&name), self.cluster.servers())?;
+        let identity = ClientName::in_log_dir(self.folder, Some(&name), self.cluster.servers())?;
         let mut options = ClientOptions::new(self.cluster.clone(), name);
         (options.try_timeout, options.timeout) = self.plan.patience;
         options.trace = identity.trace;
-        Ok((Client::connect(options).map_err(|error| error.to_string())?, number))
+        Ok((Client::new(options).map_err(|error| error.to_string())?, number))
     }
 }
 
@@ -121,14 +121,14 @@ impl<'a> ClientSeries<'a> {
         loop {
             is_enough |= self.load.stop.load(Ordering::Relaxed);
             let mut ended = None;
-            if !is_enough && client.under_way() == 0 {
+            if !is_enough && client.in_flight() == 0 {
                 self.rest();
                 for _ in 0..self.load.plan.pipeline {
                     asked += 1;
                     let (key, action) = self.draw(number, asked);
                     if self.random.within(0..=19) == 0 {
                         let server = ServerId(self.random.within(1..=self.load.cluster.servers().len() as u64) as u8);
-                        client.talk_to(server).map_err(|error| error.to_string())?;
+                        client.set_server(server).map_err(|error| error.to_string())?;
                     }
                     keys.insert(client.submit(action).map_err(|error| error.to_string())?, key);
                 }
@@ -138,7 +138,7 @@ impl<'a> ClientSeries<'a> {
                     return Ok(());
                 }
             }
-            while let Some((ticket, end)) = ended.take().or_else(|| client.take_ended()) {
+            while let Some((ticket, end)) = ended.take().or_else(|| client.take_completed()) {
                 self.take(keys.remove(&ticket), &end);
                 // One that has lost track asks nothing more, and waits for what it has asked already.
                 is_enough |= matches!(end.end, Err(ClientError::Unknown(_)));

@@ -48,7 +48,7 @@ pub struct FaultCounts {
 
 /// Strikes a cluster.
 pub struct FaultInjector<'a> {
-    stage: &'a mut ChaosCluster,
+    cluster: &'a mut ChaosCluster,
     tools: &'a mut Capabilities,
     random: Random,
     active: BTreeMap<usize, RunningFault>,
@@ -82,15 +82,15 @@ enum UndoStep {
 
 impl<'a> FaultInjector<'a> {
     /// Nothing is struck yet.
-    pub fn new(stage: &'a mut ChaosCluster, tools: &'a mut Capabilities, seed: u64) -> FaultInjector<'a> {
+    pub fn new(cluster: &'a mut ChaosCluster, tools: &'a mut Capabilities, seed: u64) -> FaultInjector<'a> {
         let (active, done) = (BTreeMap::new(), FaultCounts::default());
         let (random, begun) = (Random::new(seed, 1), Instant::now());
-        FaultInjector { stage, tools, random, active, wounded: ServerSet::NONE, begun, done, story: String::new() }
+        FaultInjector { cluster, tools, random, active, wounded: ServerSet::NONE, begun, done, story: String::new() }
     }
 
     /// The cluster.
-    pub fn stage(&mut self) -> &mut ChaosCluster {
-        self.stage
+    pub fn cluster(&mut self) -> &mut ChaosCluster {
+        self.cluster
     }
 
     /// What was done when, for people.
@@ -129,7 +129,7 @@ impl<'a> FaultInjector<'a> {
         };
         let is_of_all = servers.len() > 2;
         for server in servers.iter() {
-            match self.stage.seat(server).engaged {
+            match self.cluster.server_process(server).engaged {
                 Some(other) if is_of_all => self.end(other)?,
                 Some(_) => {
                     self.skip(fault, "the server is under another strike");
@@ -146,7 +146,7 @@ impl<'a> FaultInjector<'a> {
             "{fault}{}",
             if servers == fault.servers() { String::new() } else { format!(": {servers}") }
         ));
-        servers.iter().for_each(|server| self.stage.seat(server).engaged = Some(strike));
+        servers.iter().for_each(|server| self.cluster.server_process(server).engaged = Some(strike));
         self.active.insert(strike, RunningFault { fault: fault.clone(), servers, rest: UndoStep::Nothing });
         match self.strike(strike, fault, servers)? {
             Some(rest) => {
@@ -177,35 +177,40 @@ impl<'a> FaultInjector<'a> {
                 }
                 self.kill(servers);
             }
-            ChaosFault::Stop(server) => self.stage.seat(*server).stop().map_err(RoundFailure::Stuck)?,
+            ChaosFault::Stop(server) => self.cluster.server_process(*server).stop().map_err(RoundFailure::Stuck)?,
             ChaosFault::Pause(_) | ChaosFault::PauseLeader => {
-                servers.iter().for_each(|server| self.stage.seat(server).signal(Signal::STOP));
+                servers.iter().for_each(|server| self.cluster.server_process(server).signal(Signal::STOP));
             }
             ChaosFault::Starve(server, percent) => {
-                let Some(pid) = self.stage.seat(*server).pid() else { return Ok(None) };
+                let Some(pid) = self.cluster.server_process(*server).pid() else { return Ok(None) };
                 let (flag, thread) = starve(pid, *percent);
                 return Ok(Some(UndoStep::Starving(flag, thread)));
             }
             ChaosFault::FewFiles(server, more) => {
-                self.stage.seat(*server).limit_files(Some(*more)).map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).limit_files(Some(*more)).map_err(RoundFailure::Unplayed)?;
             }
             ChaosFault::PowerCut(_) => self.cut(servers)?,
             ChaosFault::DeadDisk(server) => {
-                self.stage.seat(*server).may_end = true;
-                let path = self.stage.seat(*server).ground.path();
+                self.cluster.server_process(*server).may_end = true;
+                let path = self.cluster.server_process(*server).ground.path();
                 self.tools.cut(&[&path]).map_err(RoundFailure::Unplayed)?;
             }
             ChaosFault::FailSync(server, nth) => {
-                self.stage.seat(*server).may_end = true;
-                self.stage.seat(*server).trace(&format!("error=EIO:when={nth}")).map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).may_end = true;
+                self.cluster
+                    .server_process(*server)
+                    .trace(&format!("error=EIO:when={nth}"))
+                    .map_err(RoundFailure::Unplayed)?;
             }
             ChaosFault::SlowSync(server, by) => {
                 let how = format!("delay_enter={}", by.as_micros());
-                self.stage.seat(*server).trace(&how).map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).trace(&how).map_err(RoundFailure::Unplayed)?;
             }
-            ChaosFault::Freeze(server) => self.stage.seat(*server).ground.freeze().map_err(RoundFailure::Unplayed)?,
+            ChaosFault::Freeze(server) => {
+                self.cluster.server_process(*server).ground.freeze().map_err(RoundFailure::Unplayed)?
+            }
             ChaosFault::FullDisk(server, is_killed) => {
-                self.stage.seat(*server).ground.fill().map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).ground.fill().map_err(RoundFailure::Unplayed)?;
                 if *is_killed {
                     self.kill(servers);
                     self.start(*server)?;
@@ -214,14 +219,14 @@ impl<'a> FaultInjector<'a> {
             ChaosFault::ReadOnly(server) => return self.start_read_only(*server),
             ChaosFault::Damage(server, part) => {
                 self.kill(servers);
-                let data = self.stage.seat(*server).data();
+                let data = self.cluster.server_process(*server).data();
                 let whole = data.with_extension("whole");
                 let unplayed = |error| RoundFailure::Unplayed(format!("cannot damage files: {error}"));
                 volume::copy(&data, &whole).map_err(unplayed)?;
                 let lines = whole_lines(&self.lines_of(*server)).map_err(unplayed)?;
                 let wounds = damage(&data, *part, &mut self.random).map_err(unplayed)?;
                 self.start(*server)?;
-                self.stage.seat(*server).may_end = true;
+                self.cluster.server_process(*server).may_end = true;
                 self.wounded.insert(*server);
                 self.await_answer(*server);
                 if wounds.is_empty() {
@@ -238,11 +243,11 @@ impl<'a> FaultInjector<'a> {
             }
             ChaosFault::RollBack(server) => return self.roll_back(*server, strike),
             ChaosFault::Strangers(server) => {
-                let streams = strangers(self.stage, *server, &mut self.random);
+                let streams = strangers(self.cluster, *server, &mut self.random);
                 return Ok(Some(UndoStep::Strangers(streams)));
             }
             ChaosFault::Net(ways, effect) => {
-                if let Some(net) = &self.stage.net {
+                if let Some(net) = &self.cluster.net {
                     net.begin(strike, &ways.all(), *effect);
                 }
             }
@@ -255,7 +260,7 @@ impl<'a> FaultInjector<'a> {
         let Some(RunningFault { fault, servers, rest }) = self.active.remove(&strike) else { return Ok(()) };
         self.tell(&format!("end of: {fault}"));
         let undone = self.undo(strike, &fault, servers, rest);
-        servers.iter().for_each(|server| self.stage.seat(server).engaged = None);
+        servers.iter().for_each(|server| self.cluster.server_process(server).engaged = None);
         undone
     }
 
@@ -268,34 +273,34 @@ impl<'a> FaultInjector<'a> {
     ) -> Result<(), RoundFailure> {
         match (fault, rest) {
             (ChaosFault::Pause(_) | ChaosFault::PauseLeader, _) => {
-                servers.iter().for_each(|server| self.stage.seat(server).signal(Signal::CONT));
+                servers.iter().for_each(|server| self.cluster.server_process(server).signal(Signal::CONT));
             }
             (_, UndoStep::Starving(flag, thread)) => {
                 flag.store(true, Ordering::Relaxed);
                 let _ = thread.join();
             }
             (ChaosFault::FewFiles(server, _), _) => {
-                self.stage.seat(*server).limit_files(None).map_err(RoundFailure::Unplayed)?
+                self.cluster.server_process(*server).limit_files(None).map_err(RoundFailure::Unplayed)?
             }
             (ChaosFault::DeadDisk(server), _) => {
                 self.await_good_end(*server)?;
-                self.stage.seat(*server).ground.mount_again().map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).ground.mount_again().map_err(RoundFailure::Unplayed)?;
             }
             (ChaosFault::FailSync(server, _), _) => self.await_good_end(*server)?,
-            (ChaosFault::SlowSync(server, _), _) => self.stage.seat(*server).untrace(),
+            (ChaosFault::SlowSync(server, _), _) => self.cluster.server_process(*server).untrace(),
             (ChaosFault::Freeze(server), _) => {
-                self.stage.seat(*server).ground.thaw().map_err(RoundFailure::Unplayed)?
+                self.cluster.server_process(*server).ground.thaw().map_err(RoundFailure::Unplayed)?
             }
             (ChaosFault::FullDisk(server, _), _) => {
-                self.stage.seat(*server).ground.empty().map_err(RoundFailure::Unplayed)?
+                self.cluster.server_process(*server).ground.empty().map_err(RoundFailure::Unplayed)?
             }
             (ChaosFault::ReadOnly(server), _) => {
                 self.kill(servers);
-                self.stage.seat(*server).ground.set_read_only(false).map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).ground.set_read_only(false).map_err(RoundFailure::Unplayed)?;
             }
             (ChaosFault::Damage(server, _), UndoStep::Whole(whole, lines)) => {
-                let seat = self.stage.seat(*server);
-                if let Some(status) = seat.ended() {
+                let server_process = self.cluster.server_process(*server);
+                if let Some(status) = server_process.ended() {
                     // It must say why, and not fall over.
                     if status.code() != Some(1) {
                         let why = format!("server {} met damaged files and ended with {status}", server.0);
@@ -319,7 +324,7 @@ impl<'a> FaultInjector<'a> {
                     let _ = fs::remove_dir_all(&whole);
                     self.meet("started with damaged files, and repaired them");
                 }
-                self.stage.seat(*server).may_end = false;
+                self.cluster.server_process(*server).may_end = false;
             }
             (ChaosFault::Wipe(server) | ChaosFault::RollBack(server), UndoStep::Folder(kept)) => {
                 self.judge_impostor(*server, fault)?;
@@ -328,7 +333,7 @@ impl<'a> FaultInjector<'a> {
             }
             (_, UndoStep::Strangers(streams)) => drop(streams),
             (ChaosFault::Net(ways, _), _) => {
-                if let Some(net) = &self.stage.net {
+                if let Some(net) = &self.cluster.net {
                     net.end(strike, &ways.all());
                 }
             }
@@ -349,46 +354,47 @@ impl<'a> FaultInjector<'a> {
     }
 
     fn start(&mut self, server: ServerId) -> Result<(), RoundFailure> {
-        self.stage.seat(server).start().map_err(RoundFailure::Unplayed)
+        self.cluster.server_process(server).start().map_err(RoundFailure::Unplayed)
     }
 
     /// Kills servers, all before any of them is waited for.
     fn kill(&mut self, servers: ServerSet) {
         for server in servers.iter() {
-            self.done.kills += u64::from(self.stage.seat(server).kill());
+            self.done.kills += u64::from(self.cluster.server_process(server).kill());
         }
-        servers.iter().for_each(|server| self.stage.seat(server).bury());
+        servers.iter().for_each(|server| self.cluster.server_process(server).bury());
     }
 
     fn cut(&mut self, servers: ServerSet) -> Result<(), RoundFailure> {
-        let paths: Vec<PathBuf> = servers.iter().map(|server| self.stage.seat(server).ground.path()).collect();
+        let paths: Vec<PathBuf> =
+            servers.iter().map(|server| self.cluster.server_process(server).ground.path()).collect();
         let paths: Vec<_> = paths.iter().map(PathBuf::as_path).collect();
         // A disk without power says EIO, and whoever hears of it may end before it is killed.
-        servers.iter().for_each(|server| self.stage.seat(server).may_end = true);
+        servers.iter().for_each(|server| self.cluster.server_process(server).may_end = true);
         self.tools.cut(&paths).map_err(RoundFailure::Unplayed)?;
         self.kill(servers);
         self.done.power_cuts += servers.len() as u64;
         for server in servers.iter() {
-            self.stage.seat(server).ground.mount_again().map_err(RoundFailure::Unplayed)?;
+            self.cluster.server_process(server).ground.mount_again().map_err(RoundFailure::Unplayed)?;
         }
         Ok(())
     }
 
     /// Whoever leads, or somebody else if nobody knows.
     fn leader(&self, strike: usize) -> ServerId {
-        self.stage.survey().leading().unwrap_or(ServerId((strike % usize::from(SERVERS)) as u8 + 1))
+        self.cluster.survey().leader_id().unwrap_or(ServerId((strike % usize::from(SERVERS)) as u8 + 1))
     }
 
     fn are_well(&self, servers: ServerSet) -> bool {
-        servers.iter().all(|server| self.stage.status(server).is_some_and(|status| status.damaged == 0))
+        servers.iter().all(|server| self.cluster.status(server).is_some_and(|status| status.corrupt_slots == 0))
     }
 
     /// Waits until a server answers or ends.
     fn await_answer(&mut self, server: ServerId) {
         let deadline = Instant::now() + SAYS_WITHIN;
         while Instant::now() < deadline {
-            let seat = self.stage.seat(server);
-            if seat.await_end(Duration::from_millis(50)).is_some() || self.stage.status(server).is_some() {
+            let server_process = self.cluster.server_process(server);
+            if server_process.await_end(Duration::from_millis(50)).is_some() || self.cluster.status(server).is_some() {
                 return;
             }
         }
@@ -396,8 +402,8 @@ impl<'a> FaultInjector<'a> {
 
     /// A server whose disk has failed must end by itself, and well. One that has had nothing to write does not know.
     fn await_good_end(&mut self, server: ServerId) -> Result<(), RoundFailure> {
-        let seat = self.stage.seat(server);
-        match seat.await_end(SAYS_WITHIN) {
+        let server_process = self.cluster.server_process(server);
+        match server_process.await_end(SAYS_WITHIN) {
             Some(status) if status.code() == Some(1) => self.meet("ended by itself when its disk failed"),
             Some(status) => {
                 let why = format!("server {} met a disk that fails and ended with {status}", server.0);
@@ -413,11 +419,11 @@ impl<'a> FaultInjector<'a> {
 
     fn start_read_only(&mut self, server: ServerId) -> Result<Option<UndoStep>, RoundFailure> {
         self.kill([server].into_iter().collect());
-        let seat = self.stage.seat(server);
-        seat.ground.set_read_only(true).map_err(RoundFailure::Unplayed)?;
-        seat.start().map_err(RoundFailure::Unplayed)?;
-        seat.may_end = true;
-        match seat.await_end(SAYS_WITHIN) {
+        let server_process = self.cluster.server_process(server);
+        server_process.ground.set_read_only(true).map_err(RoundFailure::Unplayed)?;
+        server_process.start().map_err(RoundFailure::Unplayed)?;
+        server_process.may_end = true;
+        match server_process.await_end(SAYS_WITHIN) {
             Some(status) if status.code() == Some(1) => Ok(Some(UndoStep::Nothing)),
             Some(status) => {
                 let why = format!("server {} was started on a read-only disk and ended with {status}", server.0);
@@ -429,7 +435,7 @@ impl<'a> FaultInjector<'a> {
 
     /// Moves the folder of a server away.
     fn put_aside(&mut self, server: ServerId) -> Result<PathBuf, RoundFailure> {
-        let data = self.stage.seat(server).data();
+        let data = self.cluster.server_process(server).data();
         let kept = data.with_extension("kept");
         volume::move_durably(&data, &kept)
             .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data folder: {error}")))?;
@@ -437,7 +443,7 @@ impl<'a> FaultInjector<'a> {
     }
 
     fn put_back(&mut self, server: ServerId, kept: &Path) -> Result<(), RoundFailure> {
-        let data = self.stage.seat(server).data();
+        let data = self.cluster.server_process(server).data();
         let moved = match fs::remove_dir_all(&data) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => volume::move_durably(kept, &data),
@@ -446,15 +452,15 @@ impl<'a> FaultInjector<'a> {
     }
 
     fn lines_of(&self, server: ServerId) -> PathBuf {
-        self.stage.folder.join(format!("server-{}.log", server.0))
+        self.cluster.folder.join(format!("server-{}.log", server.0))
     }
 
     /// Starts what has the number of a server, and not its memory.
     fn start_impostor(&mut self, server: ServerId, strike: usize) -> Result<(), RoundFailure> {
-        let lines = self.stage.folder.join(format!("impostor-{}-{strike}", server.0));
-        let seat = self.stage.seat(server);
-        seat.start_into(&lines).map_err(RoundFailure::Unplayed)?;
-        seat.may_end = true;
+        let lines = self.cluster.folder.join(format!("impostor-{}-{strike}", server.0));
+        let server_process = self.cluster.server_process(server);
+        server_process.start_into(&lines).map_err(RoundFailure::Unplayed)?;
+        server_process.may_end = true;
         Ok(())
     }
 
@@ -463,7 +469,7 @@ impl<'a> FaultInjector<'a> {
     fn roll_back(&mut self, server: ServerId, strike: usize) -> Result<Option<UndoStep>, RoundFailure> {
         let one: ServerSet = [server].into_iter().collect();
         self.kill(one);
-        let data = self.stage.seat(server).data();
+        let data = self.cluster.server_process(server).data();
         let old = data.with_extension("old");
         volume::copy(&data, &old)
             .map_err(|error| RoundFailure::Unplayed(format!("cannot copy a data folder: {error}")))?;
@@ -471,8 +477,8 @@ impl<'a> FaultInjector<'a> {
         let deadline = Instant::now() + SAYS_WITHIN;
         let others = usize::from(SERVERS) - 1;
         let has_met_all =
-            |stage: &ChaosCluster| stage.status(server).is_some_and(|status| status.linked.len() == others);
-        while !has_met_all(self.stage) {
+            |cluster: &ChaosCluster| cluster.status(server).is_some_and(|status| status.connected.len() == others);
+        while !has_met_all(self.cluster) {
             if Instant::now() >= deadline {
                 let _ = fs::remove_dir_all(&old);
                 return Ok(None);
@@ -488,13 +494,13 @@ impl<'a> FaultInjector<'a> {
     }
 
     fn judge_impostor(&mut self, server: ServerId, fault: &ChaosFault) -> Result<(), RoundFailure> {
-        let Some(status) = self.stage.status(server) else { return Ok(()) };
+        let Some(status) = self.cluster.status(server) else { return Ok(()) };
         let is_believed = match fault {
             ChaosFault::Wipe(_) => status.newcomer.is_none(),
-            _ => !status.linked.is_empty(),
+            _ => !status.connected.is_empty(),
         };
         if is_believed {
-            let what = format!("after \"{fault}\" the others believe it: it is connected to {}", status.linked);
+            let what = format!("after \"{fault}\" the others believe it: it is connected to {}", status.connected);
             return Err(RoundFailure::Broken(what));
         }
         Ok(())
@@ -502,8 +508,8 @@ impl<'a> FaultInjector<'a> {
 }
 
 /// What somebody says who claims to be another server: nobody may remember a word of it.
-fn lie(stage: &ChaosCluster, to: ServerId, random: &mut Random) -> Hello {
-    let others = stage.direct.servers().without(ServerSet::only(to));
+fn lie(cluster: &ChaosCluster, to: ServerId, random: &mut Random) -> Hello {
+    let others = cluster.direct.servers().without(ServerSet::only(to));
     let name = random.within(0..=others.len() as u64 - 1) as usize;
     let who = Caller::Peer {
         server: others.iter().nth(name).unwrap_or(to),
@@ -513,12 +519,12 @@ fn lie(stage: &ChaosCluster, to: ServerId, random: &mut Random) -> Hello {
         takes_part: random.within(0..=1) == 0,
         knows: (random.within(0..=1) == 0).then(|| random.next()),
     };
-    Hello { cluster: stage.direct.name.clone(), to, members: stage.direct.servers(), who }
+    Hello { cluster: cluster.direct.name.clone(), to, members: cluster.direct.servers(), who }
 }
 
 /// Calls both doors of a server, and says nothing, noise, half of what a friend would say, or a lie.
-fn strangers(stage: &ChaosCluster, server: ServerId, random: &mut Random) -> Vec<TcpStream> {
-    let Some(member) = stage.direct.member(server) else { return Vec::new() };
+fn strangers(cluster: &ChaosCluster, server: ServerId, random: &mut Random) -> Vec<TcpStream> {
+    let Some(member) = cluster.direct.member(server) else { return Vec::new() };
     let mut streams = Vec::new();
     for number in 0..STRANGERS {
         let address = if number % 2 == 0 { member.peer } else { member.client };
@@ -527,7 +533,7 @@ fn strangers(stage: &ChaosCluster, server: ServerId, random: &mut Random) -> Vec
         let said = match random.within(0..=4) {
             0 => Vec::new(),
             1 => noise,
-            2 => greeting(&lie(stage, server, random)),
+            2 => greeting(&lie(cluster, server, random)),
             // The right first words, and then a length that lies, or half a frame.
             3 => [&preamble()[..], &u32::MAX.to_le_bytes(), &noise].concat(),
             _ => [&preamble()[..], &frame(&vec![0u8; 40])[..20]].concat(),

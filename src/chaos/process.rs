@@ -25,7 +25,7 @@ pub struct ServerProcess {
     pub ground: Volume,
     /// Where its lines and its last words go.
     pub lines: PathBuf,
-    programme: PathBuf,
+    program: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
     /// When it was started, and how it has ended since.
@@ -44,14 +44,14 @@ impl ServerProcess {
         server: ServerId,
         ground: Volume,
         lines: PathBuf,
-        programme: PathBuf,
+        program: PathBuf,
         arguments: Vec<String>,
     ) -> ServerProcess {
         ServerProcess {
             server,
             ground,
             lines,
-            programme,
+            program,
             arguments,
             child: None,
             since: Instant::now(),
@@ -92,17 +92,17 @@ impl ServerProcess {
             return Ok(());
         }
         (self.may_end, self.end, self.since) = (false, None, Instant::now());
-        let failed = |error| format!("cannot start {}: {error}", self.programme.display());
+        let failed = |error| format!("cannot start {}: {error}", self.program.display());
         std::fs::create_dir_all(lines).map_err(failed)?;
         let errors: File =
             OpenOptions::new().append(true).create(true).open(self.errors_path(lines)).map_err(failed)?;
         // Should this process be ended by force, the server ends with it.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.programme);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program);
         self.instruct(&mut command, lines).stdout(Stdio::null()).stderr(errors.try_clone().map_err(failed)?);
         let child = match command.spawn() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut command = Command::new(&self.programme);
+                let mut command = Command::new(&self.program);
                 self.instruct(&mut command, lines).stdout(Stdio::null()).stderr(errors).spawn()
             }
             spawned => spawned,

@@ -9,7 +9,7 @@ use super::capabilities::Capabilities;
 use super::client_load::{ChaosLoad, LoadTally};
 use super::injector::{FaultCounts, FaultInjector};
 use super::plan::{RoundPlan, SERVERS};
-use super::test_cluster::{ChaosCluster, PATIENCE, arguments, is_healed, is_whole};
+use super::test_cluster::{ChaosCluster, START_TIMEOUT, arguments, is_healed, is_whole};
 use super::verify::{RoundFailure, RoundVerdict, judge};
 use crate::client::name::ClientName;
 use crate::client::{Client, ClientError, ClientOptions};
@@ -25,7 +25,7 @@ const MINORITY: usize = 2;
 /// A request may end so long after its time is up: on a machine that has too much to do.
 const SLACK: Duration = Duration::from_secs(15);
 /// What was done when, in the round's folder.
-pub const STORY: &str = "story.txt";
+pub const FAULT_LOG: &str = "story.txt";
 
 /// What a round came to.
 #[derive(Debug, Default)]
@@ -42,12 +42,12 @@ pub struct RoundResult {
 pub fn play(
     plan: &RoundPlan,
     folder: &Path,
-    programme: &Path,
+    program: &Path,
     tools: &mut Capabilities,
     is_over: &AtomicBool,
 ) -> Result<RoundResult, (RoundFailure, FaultCounts)> {
     let mut done = FaultCounts::default();
-    let played = act(plan, folder, programme, tools, is_over, &mut done);
+    let played = act(plan, folder, program, tools, is_over, &mut done);
     match played.and_then(|tally| Ok((tally, judge(folder)?))) {
         Ok((tally, judgement)) => Ok(RoundResult { done, tally, judgement }),
         // Where nothing moves, something may be wrong as well, and that is the worse news.
@@ -62,34 +62,34 @@ pub fn play(
 fn act(
     plan: &RoundPlan,
     folder: &Path,
-    programme: &Path,
+    program: &Path,
     tools: &mut Capabilities,
     is_over: &AtomicBool,
     done: &mut FaultCounts,
 ) -> Result<LoadTally, RoundFailure> {
-    let mut stage = ChaosCluster::prepare(plan, folder, programme, tools).map_err(RoundFailure::Unplayed)?;
-    for seat in stage.seats.values_mut() {
-        seat.start().map_err(RoundFailure::Unplayed)?;
+    let mut cluster = ChaosCluster::prepare(plan, folder, program, tools).map_err(RoundFailure::Unplayed)?;
+    for server_process in cluster.seats.values_mut() {
+        server_process.start().map_err(RoundFailure::Unplayed)?;
     }
-    stage.await_that("all five servers are connected", is_whole)?;
-    let load = ChaosLoad::new(&plan.load, plan.seed, stage.outside.clone(), folder);
+    cluster.await_that("all five servers are connected", is_whole)?;
+    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.outside.clone(), folder);
     let acted = std::thread::scope(|scope| {
         let clients = employ(scope, &load);
-        let mut striker = FaultInjector::new(&mut stage, tools, plan.seed);
+        let mut striker = FaultInjector::new(&mut cluster, tools, plan.seed);
         let struck = strike(&mut striker, plan, is_over)
             .and_then(|()| striker.end_all())
-            .and_then(|()| heal(striker.stage(), plan, &load));
+            .and_then(|()| heal(striker.cluster(), plan, &load));
         let story = striker.story().to_string();
         *done = std::mem::take(&mut striker.done);
         load.stop.store(true, Ordering::Relaxed);
         // Whatever else happens, what was done is told.
-        let told = std::fs::write(folder.join(STORY), story);
+        let told = std::fs::write(folder.join(FAULT_LOG), story);
         struck?;
-        told.map_err(|error| RoundFailure::Unplayed(format!("cannot write {STORY}: {error}")))?;
+        told.map_err(|error| RoundFailure::Unplayed(format!("cannot write {FAULT_LOG}: {error}")))?;
         dismiss(clients, plan)
     });
     acted?;
-    finish(&mut stage, plan)?;
+    finish(&mut cluster, plan)?;
     Ok(load.tally())
 }
 
@@ -138,7 +138,7 @@ fn strike(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBoo
             if is_over.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            striker.stage().look()?;
+            striker.cluster().look()?;
             std::thread::sleep(LOOK.min(at.saturating_sub(begun.elapsed())));
         }
         match plan.strikes.get(number) {
@@ -151,24 +151,24 @@ fn strike(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBoo
 }
 
 /// Everything is whole again, roles fail no more, and clients get on with it.
-pub fn heal(stage: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) -> Result<(), RoundFailure> {
-    stage.look()?;
-    for (server, seat) in &mut stage.seats {
+pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) -> Result<(), RoundFailure> {
+    cluster.look()?;
+    for (server, server_process) in &mut cluster.seats {
         if !plan.failing.is_empty() {
-            seat.stop().map_err(RoundFailure::Stuck)?;
-            seat.set_arguments(arguments(plan, &stage.folder, *server, false));
+            server_process.stop().map_err(RoundFailure::Stuck)?;
+            server_process.set_arguments(arguments(plan, &cluster.folder, *server, false));
         }
-        seat.start().map_err(RoundFailure::Unplayed)?;
+        server_process.start().map_err(RoundFailure::Unplayed)?;
     }
-    stage.await_that("all five servers are connected again", is_whole)?;
+    cluster.await_that("all five servers are connected again", is_whole)?;
     // A first request may have to wait for a leader, or for what was in doubt.
-    let (before, deadline) = (load.ended().ok, Instant::now() + PATIENCE);
+    let (before, deadline) = (load.ended().ok, Instant::now() + START_TIMEOUT);
     while load.ended().ok <= before {
         if Instant::now() >= deadline {
             let what = "no client gets anything done, though all servers are up and connected".to_string();
             return Err(RoundFailure::Stuck(what));
         }
-        stage.look()?;
+        cluster.look()?;
         std::thread::sleep(LOOK);
     }
     std::thread::sleep(PEACE);
@@ -176,23 +176,23 @@ pub fn heal(stage: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) ->
 }
 
 /// All have the same state, a majority alone gets on, each can be written to and read from, and each ends well.
-pub fn finish(stage: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundFailure> {
-    stage.await_that("all five servers have the same state", is_healed)?;
-    let cluster = stage.direct.clone();
+pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundFailure> {
+    cluster.await_that("all five servers have the same state", is_healed)?;
+    let servers = cluster.direct.clone();
     let identity =
-        ClientName::in_folder(&stage.folder, Some("final"), cluster.servers()).map_err(RoundFailure::Unplayed)?;
-    let mut options = ClientOptions::new(cluster.clone(), "final");
+        ClientName::in_log_dir(&cluster.folder, Some("final"), servers.servers()).map_err(RoundFailure::Unplayed)?;
+    let mut options = ClientOptions::new(servers.clone(), "final");
     options.trace = identity.trace;
-    let mut client = Client::connect(options).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
+    let mut client = Client::new(options).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
     if plan.protocol.is_paxos() {
-        do_without_a_minority(stage, &mut client, plan.seed)?;
+        do_without_a_minority(cluster, &mut client, plan.seed)?;
     }
-    for server in cluster.servers().iter() {
+    for server in servers.servers().iter() {
         write_at(server, "at the end", &mut client)?;
     }
-    for server in cluster.servers().iter() {
-        for other in cluster.servers().iter() {
-            let found = client.talk_to(server).and_then(|()| client.get_here(final_key(other).as_bytes()));
+    for server in servers.servers().iter() {
+        for other in servers.servers().iter() {
+            let found = client.set_server(server).and_then(|()| client.get_from_current(final_key(other).as_bytes()));
             let found = found.map_err(|error| stuck_at(server, "at the end", error))?;
             if found.value.as_deref() != Some(b"well") {
                 let what = format!("server {} has lost what was written at the end at server {}", server.0, other.0);
@@ -200,36 +200,36 @@ pub fn finish(stage: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundFai
             }
         }
     }
-    stage.await_that("all five servers have the same state", is_healed)?;
-    for server in cluster.servers().iter() {
-        stage.seat(server).stop().map_err(RoundFailure::Broken)?;
+    cluster.await_that("all five servers have the same state", is_healed)?;
+    for server in servers.servers().iter() {
+        cluster.server_process(server).stop().map_err(RoundFailure::Broken)?;
     }
     Ok(())
 }
 
 /// Two are down, and nothing else is wrong: each of the others takes a write. After a strike servers come back soon, so
 /// one that needs more than a majority would only be slow there.
-fn do_without_a_minority(stage: &mut ChaosCluster, client: &mut Client, seed: u64) -> Result<(), RoundFailure> {
-    let (all, mut random) = (stage.direct.servers(), Random::new(seed, 2));
+fn do_without_a_minority(cluster: &mut ChaosCluster, client: &mut Client, seed: u64) -> Result<(), RoundFailure> {
+    let (all, mut random) = (cluster.direct.servers(), Random::new(seed, 2));
     let mut away = ServerSet::NONE;
     while away.len() < MINORITY {
         away.insert(ServerId(random.within(1..=u64::from(SERVERS)) as u8));
     }
     for server in away.iter() {
-        stage.seat(server).kill();
-        stage.seat(server).bury();
+        cluster.server_process(server).kill();
+        cluster.server_process(server).bury();
     }
     for server in all.without(away).iter() {
         write_at(server, &format!("while {away} are down"), client)?;
     }
     for server in away.iter() {
-        stage.seat(server).start().map_err(RoundFailure::Unplayed)?;
+        cluster.server_process(server).start().map_err(RoundFailure::Unplayed)?;
     }
-    stage.await_that("all five servers have the same state again", is_healed).map(drop)
+    cluster.await_that("all five servers have the same state again", is_healed).map(drop)
 }
 
 fn write_at(server: ServerId, when: &str, client: &mut Client) -> Result<(), RoundFailure> {
-    let written = client.talk_to(server).and_then(|()| client.put(final_key(server).as_bytes(), b"well"));
+    let written = client.set_server(server).and_then(|()| client.put(final_key(server).as_bytes(), b"well"));
     written.map(drop).map_err(|error| stuck_at(server, when, error))
 }
 

@@ -64,7 +64,7 @@ pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
     if !(0.1..=1e5).contains(&options.minutes) {
         return Err("--minutes must be between 0.1 and a hundred thousand".to_string());
     }
-    let programme = options.place.programme()?;
+    let program = options.place.program()?;
     let is_over = hear_signals()?;
     let folder = options.place.out().join(format!("soak-{}", options.seed));
     if folder.exists() {
@@ -72,7 +72,7 @@ pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
     }
     let plan = options.plan();
     let mut samples = Vec::new();
-    let soaked = soak(options, &plan, &folder, &programme, &is_over, &mut samples);
+    let soaked = soak(options, &plan, &folder, &program, &is_over, &mut samples);
     let mut text = table(&samples);
     match soaked {
         Err(failure) => {
@@ -120,27 +120,27 @@ fn soak(
     options: &SoakArgs,
     plan: &RoundPlan,
     folder: &Path,
-    programme: &Path,
+    program: &Path,
     is_over: &AtomicBool,
     samples: &mut Vec<SoakSample>,
 ) -> Result<String, RoundFailure> {
     // Steps would fill the disk with lines within the hour; the replies of clients are judged.
-    let mut stage =
-        ChaosCluster::prepare(plan, folder, programme, &Capabilities::none()).map_err(RoundFailure::Unplayed)?;
-    for seat in stage.seats.values_mut() {
-        seat.start().map_err(RoundFailure::Unplayed)?;
+    let mut cluster =
+        ChaosCluster::prepare(plan, folder, program, &Capabilities::none()).map_err(RoundFailure::Unplayed)?;
+    for server_process in cluster.seats.values_mut() {
+        server_process.start().map_err(RoundFailure::Unplayed)?;
     }
-    stage.await_that("all five servers are connected", is_whole)?;
-    let load = ChaosLoad::new(&plan.load, plan.seed, stage.outside.clone(), folder);
+    cluster.await_that("all five servers are connected", is_whole)?;
+    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.outside.clone(), folder);
     std::thread::scope(|scope| {
         let clients = employ(scope, &load);
-        let measured = measure(options, plan, &mut stage, &load, is_over, samples);
-        let healed = measured.and_then(|()| heal(&mut stage, plan, &load));
+        let measured = measure(options, plan, &mut cluster, &load, is_over, samples);
+        let healed = measured.and_then(|()| heal(&mut cluster, plan, &load));
         load.stop.store(true, Ordering::Relaxed);
         healed?;
         dismiss(clients, plan)
     })?;
-    finish(&mut stage, plan)?;
+    finish(&mut cluster, plan)?;
     let tally = load.tally();
     let judged = judge(folder)?;
     Ok(format!(
@@ -155,7 +155,7 @@ fn soak(
 fn measure(
     options: &SoakArgs,
     plan: &RoundPlan,
-    stage: &mut ChaosCluster,
+    cluster: &mut ChaosCluster,
     load: &ChaosLoad<'_>,
     is_over: &AtomicBool,
     samples: &mut Vec<SoakSample>,
@@ -164,7 +164,7 @@ fn measure(
     let (mut next, mut before, mut done) = (options.every, Duration::ZERO, 0);
     while begun.elapsed() < plan.lasts && !is_over.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(50));
-        stage.look()?;
+        cluster.look()?;
         if begun.elapsed() < next {
             continue;
         }
@@ -180,11 +180,11 @@ fn measure(
             p99_ms: of(0.99),
             ..SoakSample::default()
         };
-        for seat in stage.seats.values() {
-            if let Some(pid) = seat.pid() {
+        for server_process in cluster.seats.values() {
+            if let Some(pid) = server_process.pid() {
                 sample.add_process(pid.as_raw_nonzero().get());
             }
-            sample.disk_kib = sample.disk_kib.max(kib_of(&seat.data()));
+            sample.disk_kib = sample.disk_kib.max(kib_of(&server_process.data()));
         }
         eprintln!("{}", sample.row());
         samples.push(sample);

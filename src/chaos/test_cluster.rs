@@ -21,7 +21,7 @@ use crate::net::ServerStatus;
 use crate::role::ServerId;
 
 /// How long anything may take that must happen once all faults are over.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The servers, their disks and the network.
 pub struct ChaosCluster {
@@ -42,7 +42,7 @@ impl ChaosCluster {
     pub fn prepare(
         plan: &RoundPlan,
         folder: &Path,
-        programme: &Path,
+        program: &Path,
         tools: &Capabilities,
     ) -> Result<ChaosCluster, String> {
         let failed = |error: std::io::Error| format!("cannot prepare {}: {error}", folder.display());
@@ -73,13 +73,13 @@ impl ChaosCluster {
                 false => Volume::plain(&folder, me.0)?,
             };
             let arguments = arguments(plan, &folder, me, true);
-            seats.insert(me, ServerProcess::new(me, ground, folder.clone(), programme.to_path_buf(), arguments));
+            seats.insert(me, ServerProcess::new(me, ground, folder.clone(), program.to_path_buf(), arguments));
         }
         Ok(ChaosCluster { folder, seats, net: Some(net), direct, outside })
     }
 
     /// The server of this number.
-    pub fn seat(&mut self, server: ServerId) -> &mut ServerProcess {
+    pub fn server_process(&mut self, server: ServerId) -> &mut ServerProcess {
         self.seats.get_mut(&server).unwrap_or_else(|| unreachable!("there is no server {server}"))
     }
 
@@ -91,17 +91,17 @@ impl ChaosCluster {
 
     /// How all are, of those that answer soon.
     pub fn survey(&self) -> ClusterStatus {
-        ClusterStatus::take(&self.direct, Duration::from_millis(500))
+        ClusterStatus::query(&self.direct, Duration::from_millis(500))
     }
 
     /// Nobody may have ended by itself who was not made to.
     pub fn look(&mut self) -> Result<(), RoundFailure> {
-        for seat in self.seats.values_mut() {
-            let Some(status) = seat.news_of_end() else { continue };
-            if !seat.may_end {
-                let words: Vec<String> = seat.errors().lines().rev().take(3).map(str::to_string).collect();
+        for server_process in self.seats.values_mut() {
+            let Some(status) = server_process.news_of_end() else { continue };
+            if !server_process.may_end {
+                let words: Vec<String> = server_process.errors().lines().rev().take(3).map(str::to_string).collect();
                 let words = words.into_iter().rev().collect::<Vec<_>>().join("\n  ");
-                let what = format!("server {} has ended by itself ({status}):\n  {words}", seat.server.0);
+                let what = format!("server {} has ended by itself ({status}):\n  {words}", server_process.server.0);
                 return Err(RoundFailure::Broken(what));
             }
         }
@@ -114,7 +114,7 @@ impl ChaosCluster {
         what: &str,
         is_so: impl Fn(&ClusterStatus) -> bool,
     ) -> Result<ClusterStatus, RoundFailure> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             self.look()?;
             let survey = self.survey();
@@ -122,7 +122,7 @@ impl ChaosCluster {
                 return Ok(survey);
             }
             if Instant::now() >= deadline {
-                let what = format!("not within {} s: {what}\n{}", PATIENCE.as_secs(), survey.text());
+                let what = format!("not within {} s: {what}\n{}", START_TIMEOUT.as_secs(), survey.render());
                 return Err(RoundFailure::Stuck(what));
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -133,8 +133,8 @@ impl ChaosCluster {
 impl Drop for ChaosCluster {
     fn drop(&mut self) {
         // First the network: nobody shall take its end for a strike.
-        for seat in self.seats.values_mut() {
-            seat.kill();
+        for server_process in self.seats.values_mut() {
+            server_process.kill();
         }
         self.net = None;
     }
@@ -159,7 +159,7 @@ pub fn arguments(plan: &RoundPlan, folder: &Path, server: ServerId, failing: boo
 pub fn is_whole(survey: &ClusterStatus) -> bool {
     let others = usize::from(SERVERS) - 1;
     let is_well = |status: &ServerStatus| {
-        status.linked.len() == others && status.newcomer.is_none() && status.roles.iter().all(|role| role.up)
+        status.connected.len() == others && status.newcomer.is_none() && status.roles.iter().all(|role| role.up)
     };
     survey.is_complete() && survey.statuses().all(is_well) && survey.verdict().is_ok()
 }
@@ -167,7 +167,7 @@ pub fn is_whole(survey: &ClusterStatus) -> bool {
 /// And nothing is left of what was done to them.
 pub fn is_healed(survey: &ClusterStatus) -> bool {
     let is_well = |status: &ServerStatus| {
-        status.damaged == 0 && !status.disk_full && status.fenced.is_none() && status.in_doubt == 0
+        status.corrupt_slots == 0 && !status.disk_full && status.fenced.is_none() && status.in_doubt == 0
     };
     is_whole(survey) && survey.statuses().all(is_well) && survey.agreement().is_some()
 }

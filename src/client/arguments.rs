@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::UNDER_WAY_MAX;
+use super::IN_FLIGHT_MAX;
 use super::bench;
 use super::interrupt::Interrupt;
 use crate::duration::parse_duration;
@@ -238,7 +238,7 @@ pub(super) struct BenchArgs {
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
     /// How many requests each client has under way
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(UNDER_WAY_MAX as i64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(IN_FLIGHT_MAX as i64))]
     pub(super) pipeline: u32,
     /// How long to measure
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
@@ -325,7 +325,7 @@ impl RoleTarget {
     pub(super) fn with_verb(&self, one: &str, more: &str) -> String {
         let server = self.server.0;
         match self.role {
-            Some(role) => format!("the {} of server {server} {one}", role.word()),
+            Some(role) => format!("the {} of server {server} {one}", role.as_str()),
             None => format!("all roles of server {server} {more}"),
         }
     }

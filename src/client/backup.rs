@@ -179,8 +179,8 @@ pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Ba
         if (slot, digest) != (title.slot, title.digest) {
             return Err(BackupFailed::Wrong("the server let this state go while it was read: try again".to_string()));
         }
-        state.load(&bytes).map_err(BackupFailed::Wrong)?;
-        writer.part(&bytes)?;
+        state.load_chunk(&bytes).map_err(BackupFailed::Wrong)?;
+        writer.chunk(&bytes)?;
         let Some(token) = next else { break };
         let index = index.saturating_add(1);
         let name = ChunkRequest { slot, index, token };

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::script::{Operation, shown};
+use super::script::{Operation, quote_key};
 use crate::role::ServerId;
 
 /// What came of each write of a programme, by key.
@@ -37,7 +37,7 @@ pub enum KeyCheck {
 
 impl ExpectedState {
     /// Notes how an operation ended; an error if two acknowledged writes claim one version of a key.
-    pub fn note(&mut self, action: &Operation, end: &Result<WriteResponse, ClientError>) -> Result<(), String> {
+    pub fn record(&mut self, action: &Operation, end: &Result<WriteResponse, ClientError>) -> Result<(), String> {
         let left = match action {
             Operation::Put { value, .. } => Some(value.clone()),
             Operation::Delete { .. } => None,
@@ -47,7 +47,7 @@ impl ExpectedState {
         match end {
             Ok(WriteResponse::Written { version, .. }) => {
                 if writes.acknowledged.insert(*version, left).is_some() {
-                    return Err(format!("two writes of {} were both told version {version}", shown(action.key())));
+                    return Err(format!("two writes of {} were both told version {version}", quote_key(action.key())));
                 }
             }
             Err(ClientError::Unknown(_)) => writes.unknown.push(left),
@@ -63,7 +63,7 @@ impl ExpectedState {
             ours.unknown.extend(theirs.unknown);
             for (version, left) in theirs.acknowledged {
                 if ours.acknowledged.insert(version, left).is_some() {
-                    return Err(format!("two writes of {} were both told version {version}", shown(&key)));
+                    return Err(format!("two writes of {} were both told version {version}", quote_key(&key)));
                 }
             }
         }
@@ -79,7 +79,7 @@ impl ExpectedState {
     pub fn judge(&self, key: &[u8], found: &GetResponse) -> KeyCheck {
         let Some(writes) = self.keys.get(key) else { return KeyCheck::Right };
         let Some((version, left)) = writes.acknowledged.last_key_value() else { return KeyCheck::Right };
-        let key = shown(key);
+        let key = quote_key(key);
         if found.version < *version {
             return KeyCheck::Wrong(format!(
                 "the acknowledged write of {key} at version {version} is lost: the key is at version {}",
@@ -107,10 +107,10 @@ impl ExpectedState {
 
 /// Compares what one read after the other has found in a key, on one server after the other: a later one must never
 /// find an older state, and never another value at the same version.
-pub fn compare(key: &[u8], found: &[(ServerId, GetResponse)]) -> Result<(), String> {
+pub fn check_monotonic(key: &[u8], found: &[(ServerId, GetResponse)]) -> Result<(), String> {
     for pair in found.windows(2) {
         let [(one, earlier), (other, later)] = pair else { continue };
-        let key = shown(key);
+        let key = quote_key(key);
         if later.version < earlier.version {
             return Err(format!(
                 "server {} has {key} at version {}, after server {} had shown version {}: a stale read",
@@ -158,7 +158,7 @@ mod tests {
     fn judge(notes: &[(Operation, Result<WriteResponse, ClientError>)], value: Option<&str>, version: u64) -> char {
         let mut ledger = ExpectedState::default();
         for (action, end) in notes {
-            ledger.note(action, end).unwrap();
+            ledger.record(action, end).unwrap();
         }
         match ledger.judge(b"k", &found(value, version)) {
             KeyCheck::Right => 'r',
@@ -205,19 +205,21 @@ mod tests {
     #[test]
     fn two_writes_never_make_one_version() {
         let mut ledger = ExpectedState::default();
-        ledger.note(&put("a"), &done(3)).unwrap();
-        assert!(ledger.note(&put("b"), &done(3)).unwrap_err().contains("version 3"));
+        ledger.record(&put("a"), &done(3)).unwrap();
+        assert!(ledger.record(&put("b"), &done(3)).unwrap_err().contains("version 3"));
         let mut other = ExpectedState::default();
-        other.note(&put("b"), &done(3)).unwrap();
+        other.record(&put("b"), &done(3)).unwrap();
         assert!(ledger.merge(other).unwrap_err().contains("version 3"));
     }
 
     #[test]
     fn later_reads_never_go_back() {
         let read = |server, value, version| (ServerId(server), found(value, version));
-        assert!(compare(b"k", &[read(1, Some("a"), 3), read(2, Some("a"), 3)]).is_ok());
-        assert!(compare(b"k", &[read(1, Some("a"), 3), read(2, Some("b"), 4)]).is_ok());
-        assert!(compare(b"k", &[read(1, Some("b"), 4), read(2, Some("a"), 3)]).unwrap_err().contains("stale"));
-        assert!(compare(b"k", &[read(1, Some("b"), 4), read(2, Some("a"), 4)]).unwrap_err().contains("different"));
+        assert!(check_monotonic(b"k", &[read(1, Some("a"), 3), read(2, Some("a"), 3)]).is_ok());
+        assert!(check_monotonic(b"k", &[read(1, Some("a"), 3), read(2, Some("b"), 4)]).is_ok());
+        assert!(check_monotonic(b"k", &[read(1, Some("b"), 4), read(2, Some("a"), 3)]).unwrap_err().contains("stale"));
+        assert!(
+            check_monotonic(b"k", &[read(1, Some("b"), 4), read(2, Some("a"), 4)]).unwrap_err().contains("different")
+        );
     }
 }

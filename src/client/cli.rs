@@ -30,7 +30,7 @@ use super::outcome::{ClientError, GetResponse, WriteResponse};
 use super::printer::Printer;
 use super::repl;
 use super::retry_notes::Detours;
-use super::script::{self, Operation, ScriptStep, shown};
+use super::script::{self, Operation, ScriptStep, quote_key};
 use crate::cluster::{Cluster, Member, in_environment};
 use crate::kv::VALUE_MAX_BYTES;
 use crate::role::ServerId;
@@ -82,7 +82,9 @@ impl CliError {
     /// A request without a result, and what to try next.
     fn request(error: &ClientError, key: Option<&[u8]>) -> CliError {
         let (code, advice) = match (error, key) {
-            (ClientError::Unknown(_), Some(key)) => (exit::UNKNOWN, format!(". Try: paxos-client get {}", shown(key))),
+            (ClientError::Unknown(_), Some(key)) => {
+                (exit::UNKNOWN, format!(". Try: paxos-client get {}", quote_key(key)))
+            }
             (ClientError::Unknown(_), None) => (exit::UNKNOWN, ". Try: paxos-client status".to_string()),
             (ClientError::NotApplied(_), _) => (exit::NOT_APPLIED, ". Try: paxos-client status".to_string()),
             (ClientError::TooLarge(_) | ClientError::NoSuchServer { .. }, _) => (exit::USAGE, String::new()),
@@ -113,7 +115,7 @@ fn run_until(arguments: Vec<OsString>, printer: &Arc<Printer>, interrupt: Interr
             return if printer.failure().is_some() { exit::FAILURE } else { exit::OK };
         }
         Err(error) => {
-            printer.note(misunderstood(&error).trim_end());
+            printer.warn(misunderstood(&error).trim_end());
             return exit::USAGE;
         }
     };
@@ -125,7 +127,7 @@ fn run_until(arguments: Vec<OsString>, printer: &Arc<Printer>, interrupt: Interr
             let code = ended(code, &interrupt);
             match form {
                 _ if sentence.is_empty() => {}
-                OutputFormat::Text => printer.note(format!("error: {sentence}")),
+                OutputFormat::Text => printer.warn(format!("error: {sentence}")),
                 OutputFormat::Json => printer.line(json::stop(code, &sentence).to_string()),
             }
             code
@@ -133,7 +135,7 @@ fn run_until(arguments: Vec<OsString>, printer: &Arc<Printer>, interrupt: Interr
     };
     match printer.failure() {
         Some(why) => {
-            printer.note(format!("error: {why}"));
+            printer.warn(format!("error: {why}"));
             exit::FAILURE
         }
         None => code,
@@ -256,7 +258,7 @@ fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, CliEr
         Some(value) if value != "-" => Ok(value.into_vec()),
         Some(_) => {
             if io::stdin().is_terminal() {
-                printer.note("reading the value from the terminal; it ends with Ctrl-D");
+                printer.warn("reading the value from the terminal; it ends with Ctrl-D");
             }
             read_all(io::stdin().lock(), VALUE_MAX_BYTES).map_err(|error| {
                 CliError::new(exit::FAILURE, format!("cannot read the value from standard input: {error}"))
@@ -297,7 +299,7 @@ fn identify(
     let usage = |why| CliError::new(exit::USAGE, why);
     let in_folder = |folder: &Path| match lines {
         LogTarget::Shared if name.is_none() => ClientName::sharing(folder, cluster.servers()),
-        LogTarget::Own(_) | LogTarget::Shared => ClientName::in_folder(folder, name, cluster.servers()),
+        LogTarget::Own(_) | LogTarget::Shared => ClientName::in_log_dir(folder, name, cluster.servers()),
     };
     if let Some(folder) = &common.log_dir {
         return in_folder(folder).map_err(usage);
@@ -310,11 +312,11 @@ fn identify(
         match in_folder(&latest) {
             Ok(identity) => return Ok(identity),
             Err(why) if name.is_some() => return Err(usage(why)),
-            Err(why) => printer.note(format!("note: no lines are written: {why}")),
+            Err(why) => printer.warn(format!("note: no lines are written: {why}")),
         }
     }
     let n = if let LogTarget::Own(n) = lines { n } else { 1 };
-    ClientName::without_lines(name.unwrap_or(&format!("c{n}"))).map_err(usage)
+    ClientName::without_log(name.unwrap_or(&format!("c{n}"))).map_err(usage)
 }
 
 /// A client that tells a person about its detours, and ends its requests when it is interrupted. What is said if a
@@ -332,7 +334,7 @@ fn connect(
         trace: identity.trace,
         ..ClientOptions::new(cluster, identity.name)
     };
-    let mut client = Client::connect(options).map_err(|error| CliError::request(&error, None))?;
+    let mut client = Client::new(options).map_err(|error| CliError::request(&error, None))?;
     let detours = Detours::of(&mut client, None, &common.cluster_name(), common.timeout, printer);
     listen(common, parting, printer)?;
     if let Some(stop) = common.interrupt.flag() {
@@ -361,7 +363,7 @@ fn one(
     let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
     // To the end of the process: a result that is known is told.
     common.interrupt.begin();
-    let key = shown(action.key());
+    let key = quote_key(action.key());
     let ended = detours.perform(&mut client, action);
     if common.output == OutputFormat::Json {
         printer.line(json::operation(action, &ended).to_string());
@@ -419,22 +421,22 @@ fn run_file(common: &GlobalArgs, cluster: Cluster, file: &Path, printer: &Arc<Pr
     for operation in &operations {
         if common.interrupt.signal().is_some() {
             let left = operations.len() as u64 - counts.total();
-            printer.note(format!("interrupted: {left} operations were not begun"));
+            printer.warn(format!("interrupted: {left} operations were not begun"));
             break;
         }
         if let Some(server) = operation.server {
-            client.talk_to(server).map_err(|error| CliError::request(&error, None))?;
+            client.set_server(server).map_err(|error| CliError::request(&error, None))?;
         }
         let ended = detours.perform(&mut client, &operation.action);
         counts.add(&ended.end);
         match common.output {
             OutputFormat::Json => printer.line(json::operation(&operation.action, &ended).to_string()),
             OutputFormat::Text => {
-                printer.line(format!("{} {}  {}", client.last_label(), operation.action, ended.words()))
+                printer.line(format!("{} {}  {}", client.last_label(), operation.action, ended.describe()))
             }
         }
     }
-    printer.note(counts.to_string());
+    printer.warn(counts.to_string());
     match counts {
         OutcomeCounts { unknown: 1.., .. } if common.output == OutputFormat::Json => {
             Err(CliError::quiet(exit::UNKNOWN))
@@ -479,7 +481,7 @@ fn back_up(
     })?;
     let says = format!("holds the store as of slot {}, digest {:016x}", title.slot, title.digest);
     match file.as_os_str() == "-" {
-        true => printer.note(format!("the backup {says}")),
+        true => printer.warn(format!("the backup {says}")),
         false => printer.line(format!("{} {says}", file.display())),
     }
     Ok(())
@@ -528,7 +530,7 @@ fn status(
 ) -> Result<(), CliError> {
     let deadline = Instant::now() + patience.unwrap_or_default();
     loop {
-        let survey = ClusterStatus::take(cluster, Duration::from_secs(1));
+        let survey = ClusterStatus::query(cluster, Duration::from_secs(1));
         let verdict = survey.verdict();
         let is_enough = survey.is_complete() && verdict.is_ok();
         if !is_enough && Instant::now() < deadline {
@@ -547,7 +549,7 @@ fn status(
 
 fn show(survey: &ClusterStatus, form: OutputFormat, printer: &Printer) {
     match form {
-        OutputFormat::Text => printer.data(survey.text().as_bytes()),
+        OutputFormat::Text => printer.data(survey.render().as_bytes()),
         OutputFormat::Json => printer.line(json::survey(survey).to_string()),
     }
 }
@@ -559,7 +561,7 @@ fn watch(cluster: &Cluster, every: Duration, looks: u64, form: OutputFormat, pri
         if look > 0 {
             std::thread::sleep(every);
         }
-        let survey = ClusterStatus::take(cluster, Duration::from_secs(1));
+        let survey = ClusterStatus::query(cluster, Duration::from_secs(1));
         if in_place {
             // Home, and away with what stood there.
             printer.data(b"\x1b[H\x1b[2J");
@@ -628,7 +630,7 @@ fn order(
     order: impl FnOnce(&mut Client) -> Result<(), ClientError>,
 ) -> Result<(), CliError> {
     let options = ClientOptions { timeout: common.timeout, ..ClientOptions::new(cluster, "lab") };
-    let mut client = Client::connect(options).map_err(|error| CliError::request(&error, None))?;
+    let mut client = Client::new(options).map_err(|error| CliError::request(&error, None))?;
     order(&mut client).map_err(|error| CliError::request(&error, None))?;
     tell_done(says, common.output, printer);
     Ok(())
@@ -659,17 +661,17 @@ fn run_demo(common: &GlobalArgs, cluster: Cluster, demo: DemoArgs, printer: &Arc
         .collect::<Result<Vec<_>, _>>()?;
     let rivals = clients.split_off(usize::from(demo.clients));
     let names: Vec<&str> = clients.iter().map(|client| client.name.as_str()).collect();
-    printer.note(format!("clients: {}", names.join(", ")));
+    printer.warn(format!("clients: {}", names.join(", ")));
     // For a program the demo comes to one object; what it tells people goes to stderr.
     let told = if common.output == OutputFormat::Json { Arc::new(printer.aside()) } else { printer.clone() };
     let run = Demo {
         clients,
-        rivals,
+        conflict_clients: rivals,
         prepopulate,
         operations,
         pace: demo.pace,
         timeout: common.timeout,
-        settle: demo.settle,
+        converge_timeout: demo.settle,
         printer: told,
         cluster,
     };

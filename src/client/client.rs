@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::connection::Connection;
 use super::core::outcome::{ClientError, GetResponse, Try, WriteResponse};
-use super::core::{ClientCore, ClientIdentity, Finished, RequestHandle, Route, UNDER_WAY_MAX, check_limits};
+use super::core::{ClientCore, ClientIdentity, Finished, IN_FLIGHT_MAX, RequestHandle, Route, check_limits};
 use super::execute::{CompletedOperation, OperationResult};
 use super::script::Operation;
 use super::tcp::TcpWire;
@@ -75,7 +75,7 @@ pub struct Client {
 
 impl Client {
     /// A client of this cluster. It connects with its first request, and opens a session with its first write.
-    pub fn connect(options: ClientOptions) -> Result<Client, ClientError> {
+    pub fn new(options: ClientOptions) -> Result<Client, ClientError> {
         let ClientOptions { cluster, name, first_server, timeout, try_timeout, trace } = options;
         let known = cluster.servers();
         let mut random = Random::unseeded();
@@ -132,8 +132,8 @@ impl Client {
     }
 
     /// How many tries have ended because a server was too busy.
-    pub fn busy_tries(&self) -> u64 {
-        self.core.busy_tries()
+    pub fn busy_replies(&self) -> u64 {
+        self.core.busy_replies()
     }
 
     /// How many connections were opened so far: if it has grown, [`Client::sockets`] are others.
@@ -142,8 +142,8 @@ impl Client {
     }
 
     /// Lets the next request go to this server first.
-    pub fn talk_to(&mut self, server: ServerId) -> Result<(), ClientError> {
-        self.core.talk_to(server)
+    pub fn set_server(&mut self, server: ServerId) -> Result<(), ClientError> {
+        self.core.set_server(server)
     }
 
     /// Whether there is a connection that its server has not closed.
@@ -177,7 +177,7 @@ impl Client {
     }
 
     /// Reads a key as [`Client::get`] does, from the server that the next request goes to and from no other.
-    pub fn get_here(&mut self, key: &[u8]) -> Result<GetResponse, ClientError> {
+    pub fn get_from_current(&mut self, key: &[u8]) -> Result<GetResponse, ClientError> {
         self.read(key, Route::One)
     }
 
@@ -186,9 +186,9 @@ impl Client {
     pub fn submit(&mut self, action: Operation) -> Result<RequestHandle, ClientError> {
         // A server that has closed the connection meanwhile must not cost a try.
         self.progress();
-        let ticket = self.queue(action)?;
+        let handle = self.queue(action)?;
         self.transmit();
-        Ok(ticket)
+        Ok(handle)
     }
 
     /// As [`Client::submit`], but what is queued is sent with the client's next progress: many at a time.
@@ -197,7 +197,7 @@ impl Client {
         let value: &[u8] = if let Operation::Put { value, .. } = &action { value } else { &[] };
         check_limits(action.key(), value)?;
         let deadline = self.deadline(asked);
-        while self.under_way() >= UNDER_WAY_MAX {
+        while self.in_flight() >= IN_FLIGHT_MAX {
             self.drive();
         }
         // It may have been stopped in between.
@@ -214,8 +214,8 @@ impl Client {
     }
 
     /// How many requests are under way.
-    pub fn under_way(&self) -> usize {
-        self.core.under_way()
+    pub fn in_flight(&self) -> usize {
+        self.core.in_flight()
     }
 
     /// Does what can be done now without waiting: sends, receives, and turns to the next server where time is up.
@@ -224,7 +224,7 @@ impl Client {
         if self.is_stopped() {
             self.core.end_time(now);
         }
-        self.core.progress(now, &mut self.wire);
+        self.core.poll(now, &mut self.wire);
     }
 
     /// When [`Client::progress`] must be called again, even if none of the sockets is ready before.
@@ -242,26 +242,26 @@ impl Client {
     /// # Panics
     ///
     /// If no such request is under way, and none has a result that was not given out.
-    pub fn wait(&mut self, ticket: RequestHandle) -> CompletedOperation {
-        assert!(self.core.has(ticket), "the result of request {} was given out already", ticket.0);
+    pub fn wait(&mut self, handle: RequestHandle) -> CompletedOperation {
+        assert!(self.core.has(handle), "the result of request {} was given out already", handle.0);
         self.progress();
-        ended(self.await_result(ticket))
+        ended(self.await_result(handle))
     }
 
     /// Waits until any request has ended, and gives its result out; None if none is under way.
     pub fn wait_any(&mut self) -> Option<(RequestHandle, CompletedOperation)> {
-        while !self.core.has_ended() && self.under_way() > 0 {
+        while !self.core.has_ended() && self.in_flight() > 0 {
             self.progress();
             if !self.core.has_ended() {
                 self.drive();
             }
         }
-        self.take_ended()
+        self.take_completed()
     }
 
     /// Gives the result out of a request that has ended; None if there is none. Waits for nothing.
-    pub fn take_ended(&mut self) -> Option<(RequestHandle, CompletedOperation)> {
-        self.core.take_ended().map(|(ticket, finished)| (ticket, ended(finished)))
+    pub fn take_completed(&mut self) -> Option<(RequestHandle, CompletedOperation)> {
+        self.core.take_completed().map(|(handle, finished)| (handle, ended(finished)))
     }
 
     /// How a server is. Asks that server only.
@@ -276,7 +276,7 @@ impl Client {
     /// not written down yet.
     pub fn state_part(&mut self, part: Option<ChunkRequest>, at_least: Slot) -> Result<Option<StatePart>, ClientError> {
         match self.order(self.server(), Request::State { at_least, part })? {
-            Reply::State(part) => Ok(part),
+            Reply::Chunk(part) => Ok(part),
             other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
         }
     }
@@ -300,9 +300,9 @@ impl Client {
     fn order(&mut self, server: ServerId, request: Request) -> Result<Reply, ClientError> {
         self.progress();
         let now = self.now();
-        let ticket = self.core.ask_one(now, self.deadline(now), server, request, &mut self.wire)?;
+        let handle = self.core.ask_one(now, self.deadline(now), server, request, &mut self.wire)?;
         self.transmit();
-        self.await_result(ticket).result
+        self.await_result(handle).result
     }
 
     fn read(&mut self, key: &[u8], reach: Route) -> Result<GetResponse, ClientError> {
@@ -310,25 +310,25 @@ impl Client {
         // A server that has closed the connection meanwhile must not cost a try.
         self.progress();
         let now = self.now();
-        let ticket = self.core.read(now, self.deadline(now), key.to_vec(), reach, &mut self.wire);
+        let handle = self.core.read(now, self.deadline(now), key.to_vec(), reach, &mut self.wire);
         self.transmit();
-        match done(self.await_result(ticket).result?) {
+        match done(self.await_result(handle).result?) {
             OperationResult::Read(found) => Ok(found),
             OperationResult::Wrote(outcome) => unreachable!("a read is no write: {outcome:?}"),
         }
     }
 
     fn write(&mut self, action: Operation) -> Result<WriteResponse, ClientError> {
-        let ticket = self.submit(action)?;
-        match self.wait(ticket).end? {
+        let handle = self.submit(action)?;
+        match self.wait(handle).end? {
             OperationResult::Wrote(outcome) => Ok(outcome),
             OperationResult::Read(found) => unreachable!("a write is no read: {found:?}"),
         }
     }
 
-    fn await_result(&mut self, ticket: RequestHandle) -> Finished {
+    fn await_result(&mut self, handle: RequestHandle) -> Finished {
         loop {
-            if let Some(finished) = self.core.take(ticket) {
+            if let Some(finished) = self.core.take(handle) {
                 return finished;
             }
             self.drive();

@@ -24,7 +24,7 @@ pub struct ClusterStatus {
 
 impl ClusterStatus {
     /// Asks all servers at once; each has so long to answer.
-    pub fn take(cluster: &Cluster, patience: Duration) -> ClusterStatus {
+    pub fn query(cluster: &Cluster, patience: Duration) -> ClusterStatus {
         let ask = |server| {
             let options = ClientOptions {
                 first_server: Some(server),
@@ -32,7 +32,7 @@ impl ClusterStatus {
                 try_timeout: patience,
                 ..ClientOptions::new(cluster.clone(), "status")
             };
-            (server, Client::connect(options).and_then(|mut client| client.status(server)))
+            (server, Client::new(options).and_then(|mut client| client.status(server)))
         };
         let answers = thread::scope(|scope| {
             let asked: Vec<_> = cluster.servers().iter().map(|server| scope.spawn(move || ask(server))).collect();
@@ -91,7 +91,7 @@ impl ClusterStatus {
     /// The transactions in doubt, one each, with the servers that are in doubt about it.
     fn doubts(&self) -> String {
         let mut doubts: BTreeMap<TransactionId, (ServerSet, &InDoubtStatus)> = BTreeMap::new();
-        for (server, one) in self.statuses().flat_map(|s| s.doubts.iter().map(|one| (s.server, one))) {
+        for (server, one) in self.statuses().flat_map(|s| s.in_doubt_transactions.iter().map(|one| (s.server, one))) {
             let (servers, longest) = doubts.entry(one.transaction).or_insert((ServerSet::NONE, one));
             servers.insert(server);
             if one.waited_ms > longest.waited_ms {
@@ -102,7 +102,10 @@ impl ClusterStatus {
         for (transaction, (servers, one)) in doubts {
             let key =
                 one.key.as_ref().map_or("a new session".to_string(), |key| format!("key {}", QuotedText::new(key)));
-            let blocked = self.statuses().flat_map(|s| &s.doubts).any(|d| d.transaction == transaction && d.is_blocked);
+            let blocked = self
+                .statuses()
+                .flat_map(|s| &s.in_doubt_transactions)
+                .any(|d| d.transaction == transaction && d.is_blocked);
             let word = if blocked { "BLOCKED" } else { "in doubt" };
             let waited = one.waited_ms as f64 / 1e3;
             let _ = writeln!(
@@ -111,7 +114,7 @@ impl ClusterStatus {
                 transaction.coordinator
             );
         }
-        let shown: u64 = self.statuses().map(|s| s.doubts.len() as u64).sum();
+        let shown: u64 = self.statuses().map(|s| s.in_doubt_transactions.len() as u64).sum();
         let all: u64 = self.statuses().map(|s| s.in_doubt).sum();
         if all > shown {
             let _ = writeln!(text, "and {} more, all servers together", all - shown);
@@ -125,7 +128,7 @@ impl ClusterStatus {
     }
 
     /// The server that leads; None if nobody says that one does.
-    pub fn leading(&self) -> Option<ServerId> {
+    pub fn leader_id(&self) -> Option<ServerId> {
         self.latest_leader().map(|leader| leader.ballot.server)
     }
 
@@ -146,7 +149,7 @@ impl ClusterStatus {
     }
 
     /// The verdict and the table.
-    pub fn text(&self) -> String {
+    pub fn render(&self) -> String {
         let verdict = self.verdict();
         let mut text = format!("{verdict}\n");
         if let Some(trouble) = verdict.trouble().filter(|_| verdict.is_ok()) {
@@ -170,7 +173,7 @@ impl ClusterStatus {
             }
         }
         for status in self.statuses() {
-            if let Some(AdmissionStatus { known_to, needed }) = status.newcomer {
+            if let Some(AdmissionStatus { witnesses: known_to, needed }) = status.newcomer {
                 let _ = writeln!(
                     text,
                     "server {}: its data folder is new. It takes part once {needed} others know it (so far: {known_to}); start \
@@ -181,14 +184,14 @@ impl ClusterStatus {
         }
         if self.is_two_phase_commit() {
             text.push_str(&self.doubts());
-            return text + &self.table_of_all();
+            return text + &self.two_phase_table();
         }
-        let known = self.statuses().map(|status| status.known.max(status.applied)).max().unwrap_or_default();
+        let known = self.statuses().map(|status| status.chosen.max(status.applied)).max().unwrap_or_default();
         let rows: Vec<Vec<String>> = self
             .answers
             .iter()
             .map(|(server, answer)| match answer {
-                Ok(status) => row(status, status.known.max(known).ahead_of(status.applied)),
+                Ok(status) => row(status, status.chosen.max(known).ahead_of(status.applied)),
                 Err(error) => vec![server.to_string(), format!("no answer: {}", short(error))],
             })
             .collect();
@@ -208,7 +211,7 @@ impl ClusterStatus {
 
 impl ClusterStatus {
     /// The table, where servers have a coordinator and a participant.
-    fn table_of_all(&self) -> String {
+    fn two_phase_table(&self) -> String {
         let head =
             ["server", "coordinator", "participant", "committed", "in doubt", "digest", "keys", "crashes", "restart"];
         let mut rows = Vec::new();
@@ -246,7 +249,7 @@ fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
         true if status.newcomer.is_some() => "NEW",
         true if status.fenced.is_some() => "FENCED",
         true if status.disk_full => "FULL",
-        true if status.damaged > 0 => "DAMAGED",
+        true if status.corrupt_slots > 0 => "DAMAGED",
         _ => state(RoleKind::Acceptor),
     };
     let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
@@ -257,7 +260,7 @@ fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
         acceptor.to_string(),
         if status.fenced.is_some() { "FENCED" } else { state(RoleKind::Learner) }.to_string(),
         status.promised.to_string(),
-        status.known.to_string(),
+        status.chosen.to_string(),
         status.applied.to_string(),
         lag.to_string(),
         format!("{:016x}", status.digest),
@@ -291,15 +294,15 @@ mod tests {
     use crate::role::ServerSet;
 
     fn status(server: u8, down: &[RoleKind], applied: u64) -> (ServerId, Result<ServerStatus, ClientError>) {
-        let roles = RoleKind::ALL.map(|role| RoleStatus { role, up: !down.contains(&role), crashes: 2 }).to_vec();
+        let roles = RoleKind::PAXOS.map(|role| RoleStatus { role, up: !down.contains(&role), crashes: 2 }).to_vec();
         let others = ServerSet::first(5).without(ServerSet::only(ServerId(server)));
         let status = ServerStatus {
             roles,
             promised: Ballot { round: 3, server: ServerId(1) },
-            known: Slot(7),
+            chosen: Slot(7),
             applied: Slot(applied),
             digest: 0xab,
-            linked: others,
+            connected: others,
             hears: others,
             ..ServerStatus::healthy(ServerId(server), Protocol::BasicPaxos)
         };
@@ -314,18 +317,18 @@ mod tests {
     #[test]
     fn a_server_without_room_is_shown() {
         let survey = ClusterStatus { answers: vec![full(1), status(2, &[], 7), status(3, &[], 7)] };
-        assert!(survey.text().contains(" FULL "), "{}", survey.text());
+        assert!(survey.render().contains(" FULL "), "{}", survey.render());
     }
 
     #[test]
     fn a_server_with_a_new_folder_is_shown() {
         let new = |server| {
             let (server, status) = status(server, &[], 0);
-            let newcomer = Some(AdmissionStatus { known_to: ServerSet::first(1), needed: 2 });
+            let newcomer = Some(AdmissionStatus { witnesses: ServerSet::first(1), needed: 2 });
             (server, status.map(|status| ServerStatus { newcomer, ..status }))
         };
         let survey = ClusterStatus { answers: vec![status(1, &[], 7), new(2), new(3)] };
-        let text = survey.text();
+        let text = survey.render();
         assert!(text.contains("server 2: its data folder is new. It takes part once 2 others know it (so far: s1)"));
         assert_eq!(text.matches(" NEW ").count(), 2, "{text}");
     }
@@ -335,7 +338,7 @@ mod tests {
         let (server, fenced) = status(3, &[], 7);
         let fenced = (server, fenced.map(|status| ServerStatus { fenced: Some(Slot(5)), ..status }));
         let survey = ClusterStatus { answers: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
-        let text = survey.text();
+        let text = survey.render();
         assert!(text.contains("VIOLATION: server 3, after slot 5"), "{text}");
         assert_eq!(text.matches(" FENCED ").count(), 2, "{text}");
     }
@@ -347,7 +350,7 @@ mod tests {
 
     #[test]
     fn the_verdict_comes_first_and_then_what_is_not_well() {
-        let text = |answers: Vec<_>| ClusterStatus { answers }.text();
+        let text = |answers: Vec<_>| ClusterStatus { answers }.render();
         let three = || vec![status(1, &[], 7), status(2, &[], 7), status(3, &[], 7)];
         assert!(text(three()).starts_with("writes OK; 1 more failure tolerated\nserver"), "{}", text(three()));
         let mut one_down = three();
@@ -364,7 +367,7 @@ mod tests {
         let mut forgetful = status(2, &[RoleKind::Acceptor], 5);
         forgetful.1.as_mut().unwrap().restart = "lost".to_string();
         let survey = ClusterStatus { answers: vec![status(1, &[], 7), forgetful, silent(3)] };
-        let text = survey.text();
+        let text = survey.render();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("UNSAFE: acceptors of server 2 forget"), "{text}");
         let cells = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();

@@ -221,7 +221,7 @@ impl Connection {
                 self.reader.set_limit(CLIENT_FRAME_MAX_BYTES);
                 Ok(())
             }
-            Ok(Some(HelloReply::Refused { why })) => Err(NoReply::TurnedAway { why }),
+            Ok(Some(HelloReply::Refused { why })) => Err(NoReply::Rejected { why }),
             Ok(Some(HelloReply::CallYouFirst)) => Err(self.handshake_failed(&"it takes this client for a server")),
             Err(error) => Err(self.handshake_failed(&error)),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::check::{ExpectedState, KeyCheck, compare};
+use super::check::{ExpectedState, KeyCheck, check_monotonic};
 use super::client::{Client, ClientOptions};
 use super::cluster_status::{ClusterStatus, roles_down};
 use super::execute::{CompletedOperation, OperationResult, OutcomeCounts};
@@ -13,7 +13,7 @@ use super::outcome::{ClientError, GetResponse};
 use super::printer::{Printer, table};
 use super::retry_notes::Detours;
 use super::scenes;
-use super::script::{Operation, ScriptStep, shown};
+use super::script::{Operation, ScriptStep, quote_key};
 use crate::cluster::Cluster;
 use crate::net::ServerStatus;
 use crate::paxos::Slot;
@@ -42,9 +42,9 @@ pub struct Demo {
     /// How long a request may take.
     pub timeout: Duration,
     /// How long the servers are given at the end to come to the same state.
-    pub settle: Duration,
+    pub converge_timeout: Duration,
     /// The two clients of the scene in which two write one key; nobody if no scene is played.
-    pub rivals: Vec<ClientName>,
+    pub conflict_clients: Vec<ClientName>,
     /// Where people see it.
     pub printer: Arc<Printer>,
 }
@@ -75,7 +75,7 @@ impl DemoClient {
             trace: identity.trace.clone(),
             ..ClientOptions::new(demo.cluster.clone(), &identity.name)
         };
-        let mut client = Client::connect(options)?;
+        let mut client = Client::new(options)?;
         let detours = Detours::of(&mut client, Some(&identity.name), "the cluster", demo.timeout, &demo.printer);
         let (trace, printer) = (identity.trace.clone(), demo.printer.clone());
         Ok(DemoClient {
@@ -95,21 +95,21 @@ impl DemoClient {
     }
 
     /// Does one operation, shows it and notes what came of it.
-    pub fn play(&mut self, server: ServerId, action: &Operation) -> CompletedOperation {
+    pub fn run_operation(&mut self, server: ServerId, action: &Operation) -> CompletedOperation {
         let action = for_client(action, self.client.name());
-        if let Err(error) = self.client.talk_to(server) {
+        if let Err(error) = self.client.set_server(server) {
             self.problems.push(error.to_string());
         }
         let ended = self.detours.perform(&mut self.client, &action);
         let by = self.client.server();
         let detour = if by == server || ended.end.is_err() { String::new() } else { format!(" (answered by {by})") };
         let label = self.client.last_label();
-        self.printer.line(format!("{label:<7} {server}  {:<40} {}{detour}", action.to_string(), ended.words()));
+        self.printer.line(format!("{label:<7} {server}  {:<40} {}{detour}", action.to_string(), ended.describe()));
         self.counts.add(&ended.end);
         let noted = match &ended.end {
-            Ok(OperationResult::Wrote(outcome)) => self.ledger.note(&action, &Ok(*outcome)),
+            Ok(OperationResult::Wrote(outcome)) => self.ledger.record(&action, &Ok(*outcome)),
             Ok(OperationResult::Read(_)) => Ok(()),
-            Err(error) => self.ledger.note(&action, &Err(error.clone())),
+            Err(error) => self.ledger.record(&action, &Err(error.clone())),
         };
         self.problems.extend(noted.err());
         ended
@@ -134,25 +134,25 @@ impl Demo {
     /// Runs it. An error is a sentence for each thing that must not be.
     pub fn run(&self) -> Result<(), Vec<String>> {
         let one = |error: ClientError| vec![error.to_string()];
-        let before = self.look_before()?;
+        let before = self.check_cluster()?;
         let mut players = Vec::new();
         for identity in &self.clients {
             players.push(DemoClient::new(self, identity).map_err(one)?);
         }
-        self.announce(&players, "prepopulate", "Pre-population, by the first client");
+        self.start_phase(&players, "prepopulate", "Pre-population, by the first client");
         if let Some(first) = players.first_mut() {
             self.play_all(first, &self.prepopulate, Duration::ZERO);
         }
         let what =
             format!("{} operations, by {} client(s), to all servers in turn", self.operations.len(), players.len());
-        self.announce(&players, "operations", &what);
+        self.start_phase(&players, "operations", &what);
         thread::scope(|scope| {
             for player in &mut players {
                 scope.spawn(move || self.play_all(player, &self.operations, self.pace));
             }
         });
         let mut problems = Vec::new();
-        if !self.rivals.is_empty() {
+        if !self.conflict_clients.is_empty() {
             problems.extend(scenes::play(self, &mut players, before.protocol()));
         }
         let (mut ledger, mut counts) = (ExpectedState::default(), OutcomeCounts::default());
@@ -161,18 +161,18 @@ impl Demo {
             problems.extend(ledger.merge(std::mem::take(&mut player.ledger)).err());
             counts.merge(player.counts);
         }
-        self.announce(&players, "readback", "Every key, read back from each server");
+        self.start_phase(&players, "readback", "Every key, read back from each server");
         if let Some(first) = players.first_mut() {
             problems.extend(self.read_back(first, &ledger));
         }
-        self.announce(&players, "digest", "The replicas' states");
+        self.start_phase(&players, "digest", "The replicas' states");
         problems.extend(self.compare_replicas(&players, &before).err());
         self.printer.line(counts.to_string());
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     /// Tells people and lines that a part of the run begins.
-    pub fn announce(&self, players: &[DemoClient], name: &str, title: &str) {
+    pub fn start_phase(&self, players: &[DemoClient], name: &str, title: &str) {
         self.printer.line(format!("\n== {title} =="));
         for player in players {
             player.phase(name);
@@ -186,14 +186,14 @@ impl Demo {
     }
 
     /// Whether there is a cluster at all.
-    fn look_before(&self) -> Result<ClusterStatus, Vec<String>> {
-        let survey = ClusterStatus::take(&self.cluster, STATUS_PATIENCE);
+    fn check_cluster(&self) -> Result<ClusterStatus, Vec<String>> {
+        let survey = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
         if survey.statuses().next().is_none() {
             let why =
                 "no server of the cluster answers. Start them with ./run_server.sh, or name another --cluster FILE";
             return Err(vec![why.to_string()]);
         }
-        self.printer.line(survey.text().trim_end());
+        self.printer.line(survey.render().trim_end());
         Ok(survey)
     }
 
@@ -203,25 +203,25 @@ impl Demo {
             if n > 0 {
                 thread::sleep(pace);
             }
-            player.play(operation.server.unwrap_or_else(|| self.server(n)), &operation.action);
+            player.run_operation(operation.server.unwrap_or_else(|| self.server(n)), &operation.action);
         }
     }
 
     /// Reads every key from each server, and judges what is found.
     fn read_back(&self, player: &mut DemoClient, ledger: &ExpectedState) -> Vec<String> {
-        player.client.set_timeout(self.settle);
+        player.client.set_timeout(self.converge_timeout);
         let (mut rows, mut problems) = (Vec::new(), Vec::new());
         for key in ledger.keys() {
             let mut found: Vec<(ServerId, GetResponse)> = Vec::new();
             for server in self.cluster.servers().iter() {
-                match player.client.talk_to(server).and_then(|()| player.client.get_here(key)) {
+                match player.client.set_server(server).and_then(|()| player.client.get_from_current(key)) {
                     Ok(read) => found.push((server, read)),
                     Err(error) => {
-                        problems.push(format!("{} was not read from server {}: {error}", shown(key), server.0))
+                        problems.push(format!("{} was not read from server {}: {error}", quote_key(key), server.0))
                     }
                 }
             }
-            problems.extend(compare(key, &found).err());
+            problems.extend(check_monotonic(key, &found).err());
             let Some((_, last)) = found.last() else { continue };
             let verdict = match ledger.judge(key, last) {
                 KeyCheck::Right => "as acknowledged".to_string(),
@@ -233,9 +233,9 @@ impl Demo {
             };
             let alike =
                 found.iter().filter(|(_, read)| read.value == last.value && read.version == last.version).count();
-            let value = last.value.as_deref().map_or("(none)".to_string(), |value| shown(value).to_string());
+            let value = last.value.as_deref().map_or("(none)".to_string(), |value| quote_key(value).to_string());
             let agree = format!("{alike} of {} agree", self.cluster.servers().len());
-            rows.push(vec![shown(key).to_string(), value, last.version.to_string(), agree, verdict]);
+            rows.push(vec![quote_key(key).to_string(), value, last.version.to_string(), agree, verdict]);
         }
         player.client.set_timeout(self.timeout);
         self.printer.line(table(&["key", "value", "version", "read from servers", "check"], &rows).trim_end());
@@ -245,18 +245,18 @@ impl Demo {
     /// Waits until all servers have the same state, and tells of it and of what has failed meanwhile.
     fn compare_replicas(&self, players: &[DemoClient], before: &ClusterStatus) -> Result<(), String> {
         let servers = self.cluster.servers().len();
-        let deadline = Instant::now() + self.settle;
+        let deadline = Instant::now() + self.converge_timeout;
         let survey = loop {
-            let survey = ClusterStatus::take(&self.cluster, STATUS_PATIENCE);
+            let survey = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
             if survey.agreement().is_some() || Instant::now() >= deadline {
                 break survey;
             }
             thread::sleep(LOOK_AGAIN);
         };
-        self.printer.line(survey.text().trim_end());
+        self.printer.line(survey.render().trim_end());
         self.printer.line("");
         let crashes = |role| survey.crashes(role).saturating_sub(before.crashes(role));
-        let of = |role: &RoleKind| format!("{} of {}s", crashes(*role), role.word());
+        let of = |role: &RoleKind| format!("{} of {}s", crashes(*role), role.as_str());
         let roles = match before.protocol().is_paxos() {
             true => [RoleKind::Acceptor, RoleKind::Proposer, RoleKind::Learner].as_slice(),
             false => [RoleKind::Participant, RoleKind::Coordinator].as_slice(),
@@ -268,7 +268,7 @@ impl Demo {
             self.printer.line(format!("replica digest: {equal} of {servers} equal"));
             return Err(format!(
                 "only {equal} of {servers} replicas have the same state after {:.0} s{}",
-                self.settle.as_secs_f64(),
+                self.converge_timeout.as_secs_f64(),
                 survey.statuses().filter_map(down_sentence).collect::<String>()
             ));
         };

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::script::{Operation, shown};
+use super::script::{Operation, quote_key};
 
 /// What an operation brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct CompletedOperation {
 }
 
 /// Carries out one operation.
-pub fn perform(client: &mut Client, action: &Operation) -> CompletedOperation {
+pub fn execute(client: &mut Client, action: &Operation) -> CompletedOperation {
     let begun = Instant::now();
     let end = match action {
         Operation::Put { key, value, if_version: None } => client.put(key, value).map(OperationResult::Wrote),
@@ -40,12 +40,12 @@ pub fn perform(client: &mut Client, action: &Operation) -> CompletedOperation {
 
 impl CompletedOperation {
     /// The outcome in words: `OK version=2 slot=7 (8.1 ms)`.
-    pub fn words(&self) -> String {
+    pub fn describe(&self) -> String {
         let took = self.took.as_secs_f64() * 1_000.0;
         match &self.end {
             Ok(OperationResult::Wrote(outcome)) => format!("{} ({took:.1} ms)", outcome_words(outcome)),
             Ok(OperationResult::Read(GetResponse { slot, value: Some(value), version })) => {
-                format!("{} version={version} slot={slot} ({took:.1} ms)", shown(value))
+                format!("{} version={version} slot={slot} ({took:.1} ms)", quote_key(value))
             }
             Ok(OperationResult::Read(GetResponse { slot, value: None, version })) => {
                 format!("NOTFOUND version={version} slot={slot} ({took:.1} ms)")

@@ -68,13 +68,13 @@ impl Interrupt {
             if !state.is_busy {
                 // With the lock held: nothing begins any more.
                 if !parting.is_empty() {
-                    printer.note(parting);
+                    printer.warn(parting);
                 }
                 process::exit(128 + signal);
             }
             drop(state);
             thread::sleep(GRACE);
-            printer.note(UNKNOWN);
+            printer.warn(UNKNOWN);
             process::exit(128 + signal);
         });
         Ok(())

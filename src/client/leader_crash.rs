@@ -34,7 +34,7 @@ pub(super) fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
     }
     // It has its session before anybody dies, so that what follows is about the write alone.
     let options = ClientOptions { first_server: Some(first), ..ClientOptions::new(demo.cluster.clone(), "between") };
-    let mut writer = Client::connect(options).map_err(|error| error.to_string())?;
+    let mut writer = Client::new(options).map_err(|error| error.to_string())?;
     writer.put(KEY, b"before").map_err(|error| format!("nothing can be written before the scene: {error}"))?;
     writer.set_timeout(WRITE_TIMEOUT);
     if let Err(error) = player.client.crash(last, Some(voter), None) {
@@ -43,37 +43,37 @@ pub(super) fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
         ));
         return Ok(());
     }
-    player.printer.line(format!("the {} of server {} is away", voter.word(), last.0));
+    player.printer.line(format!("the {} of server {} is away", voter.as_str(), last.0));
     let ended = write_while_the_leader_dies(writer, player, (first, leader), other, protocol);
     player.client.set_timeout(TIMEOUT);
     let get = Operation::Get { key: KEY.to_vec() };
     let put = |value: &str| Operation::Put { key: KEY.to_vec(), value: value.into(), if_version: None };
     if protocol.is_paxos() {
         player.client.set_timeout(demo.timeout);
-        player.play(other, &get);
-        let done = player.play(other, &put("meanwhile, by {client}")).end;
+        player.run_operation(other, &get);
+        let done = player.run_operation(other, &put("meanwhile, by {client}")).end;
         player.printer.line("the others are a majority: one of them has finished what was open, and went on");
-        come_back(player, &[(first, leader), (last, voter)])?;
+        restart_crashed(player, &[(first, leader), (last, voter)])?;
         player.client.set_timeout(demo.timeout);
         return ended.and(done.map(|_| ()).map_err(|error| format!("no write without server {}: {error}", first.0)));
     }
-    let was_in_doubt = in_doubt(player, other) > 0;
-    player.play(other, &get);
-    player.play(other, &put("meanwhile, by {client}"));
+    let was_in_doubt = in_doubt_scene(player, other) > 0;
+    player.run_operation(other, &get);
+    player.run_operation(other, &put("meanwhile, by {client}"));
     player.printer.line(match was_in_doubt {
         true => "four servers have voted yes, and nobody is left who may decide: the key is locked, whatever one asks",
         false => "the coordinator had aborted just before it died: nobody is in doubt, but no write has all votes",
     });
     let begun = Instant::now();
-    come_back(player, &[(first, leader)])?;
+    restart_crashed(player, &[(first, leader)])?;
     player.client.set_timeout(demo.timeout);
-    let read = player.play(other, &get).end;
+    let read = player.run_operation(other, &get).end;
     let took = begun.elapsed().as_secs_f64();
     player.printer.line(format!(
         "its coordinator is back, and has no record of a commit: after {took:.1} s the key was free again"
     ));
-    come_back(player, &[(last, voter)])?;
-    let done = player.play(other, &put("after, by {client}")).end;
+    restart_crashed(player, &[(last, voter)])?;
+    let done = player.run_operation(other, &put("after, by {client}")).end;
     ended?;
     match (read, done) {
         (Err(error), _) | (_, Err(error)) => Err(format!("requests do not go on after the block: {error}")),
@@ -93,12 +93,12 @@ fn write_while_the_leader_dies(
     let write = thread::spawn(move || writer.put(KEY, b"written while the leader dies"));
     if !protocol.is_paxos() {
         let deadline = Instant::now() + WRITE_TIMEOUT;
-        while in_doubt(player, other) == 0 && Instant::now() < deadline {
+        while in_doubt_scene(player, other) == 0 && Instant::now() < deadline {
             thread::sleep(LOOK);
         }
     }
     player.client.crash(first, Some(leader), None).map_err(|error| error.to_string())?;
-    player.printer.line(format!("the {} of server {} dies while it has a write", leader.word(), first.0));
+    player.printer.line(format!("the {} of server {} dies while it has a write", leader.as_str(), first.0));
     let ended = write.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     player.printer.line(match ended {
         Ok(outcome) => format!("its client was told: {}", outcome_words(&outcome)),
@@ -107,11 +107,11 @@ fn write_while_the_leader_dies(
     Ok(())
 }
 
-fn in_doubt(player: &mut DemoClient, server: ServerId) -> u64 {
+fn in_doubt_scene(player: &mut DemoClient, server: ServerId) -> u64 {
     player.client.status(server).map_or(0, |status| status.in_doubt)
 }
 
-fn come_back(player: &mut DemoClient, roles: &[(ServerId, RoleKind)]) -> Result<(), String> {
+fn restart_crashed(player: &mut DemoClient, roles: &[(ServerId, RoleKind)]) -> Result<(), String> {
     for (server, role) in roles {
         player.client.restart(*server, Some(*role)).map_err(|error| error.to_string())?;
         await_up(player, *server, *role);

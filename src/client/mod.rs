@@ -37,6 +37,6 @@ pub(crate) use self::core::outcome;
 pub use self::core::outcome::{ClientError, GetResponse, RequestKind, Tries, Try, TryEnd, WriteResponse};
 pub use self::core::session::{AssignedWrite, ClientSession, Nonces};
 pub use self::core::wire::NoReply;
-pub use self::core::{RequestHandle, UNDER_WAY_MAX, check_limits};
+pub use self::core::{IN_FLIGHT_MAX, RequestHandle, check_limits};
 pub use client::{Client, ClientOptions};
-pub use execute::{CompletedOperation, OperationResult, OutcomeCounts, perform};
+pub use execute::{CompletedOperation, OperationResult, OutcomeCounts, execute};

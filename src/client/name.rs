@@ -24,18 +24,18 @@ pub struct ClientName {
 
 impl ClientName {
     /// A client that writes no lines.
-    pub fn without_lines(name: &str) -> Result<ClientName, String> {
+    pub fn without_log(name: &str) -> Result<ClientName, String> {
         ProcessId::named(name)?;
         Ok(ClientName { name: name.to_string(), trace: Trace::disabled() })
     }
 
     /// A client whose lines go to a new file of this folder. Unnamed, it gets the first number that no client of the
     /// folder has had: two clients never share a name, even if they start at the same moment.
-    pub fn in_folder(folder: &Path, name: Option<&str>, cluster: ServerSet) -> Result<ClientName, String> {
+    pub fn in_log_dir(folder: &Path, name: Option<&str>, cluster: ServerSet) -> Result<ClientName, String> {
         let Some(name) = name else {
             let mut counter = Counter::lock(folder)?;
             let name = counter.draw()?;
-            return claim(folder, &name, cluster).map_err(|error| unwritable(folder, &file_of(&name), &error));
+            return reserve_name(folder, &name, cluster).map_err(|error| unwritable(folder, &file_of(&name), &error));
         };
         ProcessId::named(name)?;
         let used = || {
@@ -49,7 +49,7 @@ impl ClientName {
         if counter.is_some_and(|counter| counter.has_given(name)) {
             return Err(used());
         }
-        claim(folder, name, cluster).map_err(|error| match error.kind() {
+        reserve_name(folder, name, cluster).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => used(),
             _ => unwritable(folder, &file_of(name), &error),
         })
@@ -148,7 +148,7 @@ fn file_of(name: &str) -> String {
 }
 
 /// Makes the file, which must not be there, and begins it.
-fn claim(folder: &Path, name: &str, cluster: ServerSet) -> io::Result<ClientName> {
+fn reserve_name(folder: &Path, name: &str, cluster: ServerSet) -> io::Result<ClientName> {
     let path = folder.join(file_of(name));
     OpenOptions::new().write(true).create_new(true).open(&path)?;
     let process = ProcessId::named(name).map_err(io::Error::other)?;
@@ -165,7 +165,7 @@ mod tests {
     fn clients_that_start_together_get_different_names() {
         let folder = tempfile::tempdir().unwrap();
         let names: BTreeSet<String> = thread::scope(|scope| {
-            let claim = || ClientName::in_folder(folder.path(), None, ServerSet::first(5)).unwrap().name;
+            let claim = || ClientName::in_log_dir(folder.path(), None, ServerSet::first(5)).unwrap().name;
             let claims: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
             claims.into_iter().map(|claim| claim.join().unwrap()).collect()
         });
@@ -181,13 +181,13 @@ mod tests {
         let lines = || std::fs::read_to_string(&path).unwrap();
         let cluster = ServerSet::first(5);
         std::fs::write(&path, "half a line, whose writer was kil").unwrap();
-        ClientName::in_folder(folder.path(), Some("c3"), cluster).unwrap();
+        ClientName::in_log_dir(folder.path(), Some("c3"), cluster).unwrap();
         let names: BTreeSet<String> = thread::scope(|scope| {
             let claim = |n: u32| {
                 let shares = n.is_multiple_of(2);
                 let identity = match shares {
                     true => ClientName::sharing(folder.path(), cluster),
-                    false => ClientName::in_folder(folder.path(), None, cluster),
+                    false => ClientName::in_log_dir(folder.path(), None, cluster),
                 };
                 let ClientName { name, trace } = identity.unwrap();
                 for n in 0..100 {
@@ -211,7 +211,7 @@ mod tests {
         // A number stays taken, whether or not its lines stay.
         std::fs::remove_file(&path).unwrap();
         assert_eq!(ClientName::sharing(folder.path(), cluster).unwrap().name, "c10");
-        let again = ClientName::in_folder(folder.path(), Some("c5"), cluster).err().unwrap();
+        let again = ClientName::in_log_dir(folder.path(), Some("c5"), cluster).err().unwrap();
         assert!(again.contains("the name c5 has been used in this run"), "{again}");
     }
 
@@ -219,7 +219,7 @@ mod tests {
     fn a_name_is_not_used_twice_in_one_run() {
         let folder = tempfile::tempdir().unwrap();
         let claim =
-            |name| ClientName::in_folder(folder.path(), Some(name), ServerSet::first(5)).map(|identity| identity.name);
+            |name| ClientName::in_log_dir(folder.path(), Some(name), ServerSet::first(5)).map(|identity| identity.name);
         assert_eq!(claim("teacher"), Ok("teacher".to_string()));
         assert!(claim("teacher").unwrap_err().contains("the name teacher has been used"));
         assert_eq!(claim("c1"), Ok("c1".to_string()));
@@ -228,7 +228,10 @@ mod tests {
             assert!(claim(wrong).unwrap_err().contains("is no name"), "{wrong:?}");
         }
         assert!(
-            ClientName::in_folder(Path::new("/nowhere"), None, ServerSet::first(5)).err().unwrap().contains("/nowhere")
+            ClientName::in_log_dir(Path::new("/nowhere"), None, ServerSet::first(5))
+                .err()
+                .unwrap()
+                .contains("/nowhere")
         );
     }
 }

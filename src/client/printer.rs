@@ -47,7 +47,7 @@ impl Printer {
     }
 
     /// Writes a line that is not data. If nobody reads there, nobody can be told so.
-    pub fn note(&self, line: impl AsRef<str>) {
+    pub fn warn(&self, line: impl AsRef<str>) {
         let _ = self.streams().notes.write_all(format!("{}\n", line.as_ref()).as_bytes());
     }
 
@@ -141,7 +141,7 @@ mod tests {
             let printer = Printer::new(Closed(kind), Closed(kind));
             printer.line("a");
             printer.line("b");
-            printer.note("c");
+            printer.warn("c");
             assert_eq!(printer.failure().is_some(), failure, "{kind}");
         }
     }

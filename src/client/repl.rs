@@ -44,7 +44,7 @@ pub fn run(
     let keys: KnownKeys = Rc::default();
     let mut editor = Editor::new().map_err(|error| format!("cannot read from this terminal: {error}"))?;
     editor.set_helper(Some(LineCompleter { keys: keys.clone() }));
-    printer.note("put KEY VALUE, get KEY, delete KEY, status, help; Ctrl-D ends");
+    printer.warn("put KEY VALUE, get KEY, delete KEY, status, help; Ctrl-D ends");
     loop {
         match editor.readline("paxos> ") {
             Ok(line) if matches!(line.trim(), "quit" | "exit") => return Ok(()),
@@ -70,29 +70,29 @@ pub fn run(
 
 fn one(line: &str, client: &mut Client, detours: &Detours, cluster: &Cluster, printer: &Printer, keys: &KnownKeys) {
     match line {
-        "help" | "?" => return printer.note(HELP),
-        "status" => return printer.data(ClusterStatus::take(cluster, Duration::from_secs(1)).text().as_bytes()),
+        "help" | "?" => return printer.warn(HELP),
+        "status" => return printer.data(ClusterStatus::query(cluster, Duration::from_secs(1)).render().as_bytes()),
         _ => {}
     }
     let operations = match script::parse(line.as_bytes()) {
         Ok(operations) => operations,
         Err(errors) => {
             for error in errors {
-                printer.note(format!("error: {}. Try: help", error.what));
+                printer.warn(format!("error: {}. Try: help", error.what));
             }
             return;
         }
     };
     for ScriptStep { server, action, .. } in operations {
         if let Some(server) = server
-            && let Err(error) = client.talk_to(server)
+            && let Err(error) = client.set_server(server)
         {
-            return printer.note(format!("error: {error}"));
+            return printer.warn(format!("error: {error}"));
         }
         if keys.borrow().len() < KEYS_MAX {
             keys.borrow_mut().insert(word(action.key()));
         }
-        printer.line(detours.perform(client, &action).words());
+        printer.line(detours.perform(client, &action).describe());
     }
 }
 

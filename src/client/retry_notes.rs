@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::client::Client;
-use super::execute::{CompletedOperation, perform};
+use super::execute::{CompletedOperation, execute};
 use super::outcome::{Try, TryEnd};
 use super::printer::Printer;
 use super::script::Operation;
@@ -57,7 +57,7 @@ impl Detours {
 
     /// Carries an operation out, and has told of its detours when it is back.
     pub fn perform(&self, client: &mut Client, action: &Operation) -> CompletedOperation {
-        let ended = perform(client, action);
+        let ended = execute(client, action);
         self.end();
         ended
     }
@@ -79,19 +79,19 @@ impl Telling {
         let sentence = failed.and_next(next);
         if failed.end != TryEnd::NoReply(NoReply::ConnectionRefused) {
             self.tell_held();
-            return self.printer.note(format!("{}{sentence}", self.prefix));
+            return self.printer.warn(format!("{}{sentence}", self.prefix));
         }
         self.held.push(sentence);
         self.refused.insert(failed.server);
         if self.refused == self.cluster {
             self.held.clear();
-            self.printer.note(format!("{}{}", self.prefix, self.nobody));
+            self.printer.warn(format!("{}{}", self.prefix, self.nobody));
         }
     }
 
     fn tell_held(&mut self) {
         for sentence in mem::take(&mut self.held) {
-            self.printer.note(format!("{}{sentence}", self.prefix));
+            self.printer.warn(format!("{}{sentence}", self.prefix));
         }
     }
 }

@@ -11,7 +11,7 @@ use super::execute::{OperationResult, outcome_words};
 use super::leader_crash;
 use super::outcome::{ClientError, WriteResponse};
 use super::script::Operation;
-use crate::net::{Caller, Hello, ServerStatus, frame, greet, preamble};
+use crate::net::{Caller, Hello, ServerStatus, connect_handshake, frame, preamble};
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{RoleKind, ServerId};
@@ -32,23 +32,23 @@ const UP_PATIENCE: Duration = Duration::from_secs(10);
 /// Plays all scenes; what must not be, in sentences.
 pub fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Vec<String> {
     let mut problems = Vec::new();
-    demo.announce(players, "malformed", "Malformed bytes, at a client port and at a peer port");
-    problems.extend(rubbish(demo, players).err());
-    demo.announce(players, "two-clients", "Two clients at two servers increment one key");
-    problems.extend(rivals(demo, players).err());
+    demo.start_phase(players, "malformed", "Malformed bytes, at a client port and at a peer port");
+    problems.extend(malformed_input(demo, players).err());
+    demo.start_phase(players, "two-clients", "Two clients at two servers increment one key");
+    problems.extend(concurrent_increments(demo, players).err());
     if protocol.is_paxos() {
-        demo.announce(players, "outage", "A majority of the acceptors is away");
+        demo.start_phase(players, "outage", "A majority of the acceptors is away");
     } else {
-        demo.announce(players, "outage", "Three participants are away; one would be enough");
+        demo.start_phase(players, "outage", "Three participants are away; one would be enough");
     }
-    problems.extend(outage(demo, players, protocol).err());
-    demo.announce(players, "between", "Whoever leads a write dies between the phases");
+    problems.extend(majority_outage(demo, players, protocol).err());
+    demo.start_phase(players, "between", "Whoever leads a write dies between the phases");
     problems.extend(leader_crash::play(demo, players, protocol).err());
     problems
 }
 
 /// Sends a server what no honest program sends, and shows that it goes on.
-fn rubbish(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
+fn malformed_input(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
     let Some(player) = players.first_mut() else { return Ok(()) };
     let victim = demo.server(2);
     let Some(member) = demo.cluster.member(victim) else { return Ok(()) };
@@ -82,7 +82,7 @@ fn rubbish(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
         Operation::Put { key: b"after-rubbish".to_vec(), value: b"still here, {client}".to_vec(), if_version: None };
     let get = Operation::Get { key: b"after-rubbish".to_vec() };
     for action in [put, get] {
-        if let Err(error) = player.play(victim, &action).end {
+        if let Err(error) = player.run_operation(victim, &action).end {
             return Err(format!("server {} does not serve after malformed bytes: {error}", victim.0));
         }
     }
@@ -94,7 +94,7 @@ fn send(address: SocketAddr, hello: Option<&Hello>, bytes: &[u8]) -> Result<&'st
     let failed = |error: &dyn std::fmt::Display| format!("cannot send malformed bytes to {address}: {error}");
     let mut stream = TcpStream::connect_timeout(&address, END_PATIENCE).map_err(|error| failed(&error))?;
     if let Some(hello) = hello {
-        greet(&stream, hello).map_err(|error| failed(&error))?;
+        connect_handshake(&stream, hello).map_err(|error| failed(&error))?;
     }
     stream.set_read_timeout(Some(END_PATIENCE)).map_err(|error| failed(&error))?;
     // The server may end the connection while this is still sending: that is an answer too.
@@ -121,9 +121,9 @@ struct CounterIncrements {
 }
 
 /// Two clients increment one key by compare-and-set: no increment is lost, none is done twice.
-fn rivals(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
+fn concurrent_increments(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
     let new = |identity| DemoClient::new(demo, identity).map_err(|error: ClientError| error.to_string());
-    let rivals: Vec<DemoClient> = demo.rivals.iter().map(new).collect::<Result<_, _>>()?;
+    let rivals: Vec<DemoClient> = demo.conflict_clients.iter().map(new).collect::<Result<_, _>>()?;
     let Some(first) = players.first_mut() else { return Ok(()) };
     let start = counter(first)?;
     let ends: Vec<Result<CounterIncrements, String>> = thread::scope(|scope| {
@@ -173,21 +173,21 @@ fn increment(player: &mut DemoClient, server: ServerId) -> Result<CounterIncreme
             return Err(format!("only {} of {INCREMENTS} increments were done in time", increments.done));
         }
         let name = player.client.name().to_string();
-        player.client.talk_to(server).map_err(|error| error.to_string())?;
+        player.client.set_server(server).map_err(|error| error.to_string())?;
         let Ok((number, version)) = counter(player) else { continue };
         let next = (number + 1).to_string();
         match player.client.put_if_version(b"counter", next.as_bytes(), version) {
             Ok(WriteResponse::Written { .. }) => increments.done += 1,
             Ok(WriteResponse::Mismatch { .. } | WriteResponse::NotFound { .. }) => increments.refused += 1,
             Err(ClientError::Unknown(_)) => increments.unknown += 1,
-            Err(error) => player.printer.note(format!("{name}: {error}")),
+            Err(error) => player.printer.warn(format!("{name}: {error}")),
         }
     }
     Ok(increments)
 }
 
 /// Takes three of five acceptors away and shows what requests do without a majority, and after it.
-fn outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Result<(), String> {
+fn majority_outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Result<(), String> {
     let Some(player) = players.first_mut() else { return Ok(()) };
     let voter = protocol.voter();
     let servers = demo.cluster.servers();
@@ -198,7 +198,7 @@ fn outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Result
         match player.client.crash(*server, Some(voter), Some(OUTAGE)) {
             Ok(()) => {
                 let down = OUTAGE.as_secs_f64();
-                player.printer.line(format!("the {} of server {} is away for {down:.0} s", voter.word(), server.0));
+                player.printer.line(format!("the {} of server {} is away for {down:.0} s", voter.as_str(), server.0));
             }
             // Its own timer was a moment faster: it is away all the same.
             Err(error) if !is_up(player, *server, voter) => player.printer.line(error.to_string()),
@@ -218,13 +218,13 @@ fn outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Result
         if Instant::now() + OUTAGE_TIMEOUT > over {
             break;
         }
-        let ended = player.play(server, &put("during, by {client}"));
+        let ended = player.run_operation(server, &put("during, by {client}"));
         without += u64::from(ended.end.is_err());
     }
     player.printer.line(format!("{without} request(s) had too few votes, were noted, and the client went on"));
     player.client.set_timeout(demo.timeout);
     for action in [put("after, by {client}"), Operation::Get { key: b"outage".to_vec() }] {
-        match player.play(demo.server(0), &action).end {
+        match player.run_operation(demo.server(0), &action).end {
             Ok(OperationResult::Wrote(WriteResponse::Written { .. }) | OperationResult::Read(_)) => {}
             Ok(OperationResult::Wrote(other)) => return Err(format!("a plain PUT came to {}", outcome_words(&other))),
             Err(error) => return Err(format!("requests do not go on after the outage: {error}")),

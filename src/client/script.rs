@@ -81,13 +81,13 @@ impl fmt::Display for Operation {
 }
 
 /// Bytes for a person: in quotes and escaped if need be, and cut if long.
-pub fn shown(bytes: &[u8]) -> crate::trace::QuotedText {
+pub fn quote_key(bytes: &[u8]) -> crate::trace::QuotedText {
     crate::trace::QuotedText::new(bytes)
 }
 
 /// Bytes as a word of a file, if they are not too long to be shown.
 pub fn word(bytes: &[u8]) -> String {
-    let text = shown(bytes).to_string();
+    let text = quote_key(bytes).to_string();
     // Only in quotes it is no comment.
     if text.starts_with('#') { format!("\"{text}\"") } else { text }
 }
@@ -137,7 +137,7 @@ fn operation(line: usize, words: Vec<ScriptToken>) -> Result<Option<ScriptStep>,
         Some(number) => {
             let number = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
             let server = number.filter(|number| (1..=ServerId::MAX).contains(number)).map(ServerId);
-            Some(server.ok_or_else(|| format!("{} names no server (as @3 does)", shown(&first.bytes)))?)
+            Some(server.ok_or_else(|| format!("{} names no server (as @3 does)", quote_key(&first.bytes)))?)
         }
     };
     if server.is_some() {
@@ -152,10 +152,13 @@ fn operation(line: usize, words: Vec<ScriptToken>) -> Result<Option<ScriptStep>,
         }
         b"get" => Operation::Get { key: word("key")? },
         b"delete" => Operation::Delete { key: word("key")? },
-        _ => return Err(format!("{} is no operation (put, get, delete)", shown(&verb.bytes))),
+        _ => return Err(format!("{} is no operation (put, get, delete)", quote_key(&verb.bytes))),
     };
     if let Some(extra) = words.next() {
-        return Err(format!("{} is one word too many: a key or value with spaces needs quotes", shown(&extra.bytes)));
+        return Err(format!(
+            "{} is one word too many: a key or value with spaces needs quotes",
+            quote_key(&extra.bytes)
+        ));
     }
     let value: &[u8] = if let Operation::Put { value, .. } = &action { value } else { &[] };
     check_limits(action.key(), value).map_err(|error| error.to_string())?;
@@ -200,7 +203,7 @@ fn plain(text: &[u8]) -> Result<(ScriptToken, &[u8]), String> {
         return Err(format!(
             "{} does not belong into the word {}: put it in quotes",
             wrong.escape_ascii(),
-            shown(word)
+            quote_key(word)
         ));
     }
     Ok((ScriptToken { bytes: word.to_vec(), quoted: false }, after))

@@ -91,11 +91,11 @@ impl<'a> Choices<'a> {
         let mut entry = || Entry { slot: self.slot(), ballot: self.ballot(), value: self.value() };
         match kind {
             0..=2 => AcceptorRecord::Accepted(entry()),
-            3 => AcceptorRecord::Mended(entry()),
+            3 => AcceptorRecord::Repaired(entry()),
             4 => AcceptorRecord::Truncated(self.slot()),
             5 => {
                 let first = self.slot();
-                AcceptorRecord::Damaged(SlotRange { first, last: first.plus(self.number()).min(Slot::LAST) })
+                AcceptorRecord::Corrupt(SlotRange { first, last: first.plus(self.number()).min(Slot::LAST) })
             }
             _ => AcceptorRecord::Promised(self.ballot()),
         }

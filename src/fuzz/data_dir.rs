@@ -36,26 +36,29 @@ fn identity(body: &[u8]) {
     let Ok(identity) = read() else { return };
     let identity = identity.expect("the file is there");
     let known = |identity: &DirIdentity<MemoryFiles>| {
-        let peers: Vec<_> = (0..=ServerId::MAX).map(|server| identity.known_peer(ServerId(server))).collect();
-        (identity.storage_id(), identity.has_journal(), identity.has_rounds(), identity.takes_part(), peers)
+        let peers: Vec<_> = (0..=ServerId::MAX).map(|server| identity.recorded_peer(ServerId(server))).collect();
+        (identity.storage_id(), identity.has_journal(), identity.has_rounds(), identity.is_active(), peers)
     };
     let before = known(&identity);
-    let life = identity.life();
+    let life = identity.incarnation();
     assert_eq!(describe(&files.image()[IDENTITY_FILE]).expect("who can be read can be described").storage, before.0);
     assert_eq!(identity.begin_life().expect("there is room"), life + 1);
-    let role_life = identity.begin_role_life().expect("there is room");
+    let role_life = identity.next_role_incarnation().expect("there is room");
     let again = read().expect("what was written is read").expect("the file is there");
-    assert_eq!((known(&again), again.life()), (before, life + 1));
+    assert_eq!((known(&again), again.incarnation()), (before, life + 1));
     again.begin_life().expect("there is room");
-    assert!(again.begin_role_life().expect("there is room") > role_life, "a number of a role's life is used twice");
+    assert!(
+        again.next_role_incarnation().expect("there is room") > role_life,
+        "a number of a role's life is used twice"
+    );
     // Whoever was not met is remembered from now on.
-    let stranger = (1..=ServerId::MAX).map(ServerId).find(|server| again.known_peer(*server).is_none());
+    let stranger = (1..=ServerId::MAX).map(ServerId).find(|server| again.recorded_peer(*server).is_none());
     if let Some(server) = stranger {
         let knows = Some(again.storage_id());
         let claim = Claim { server, storage: 9, life: 1, boot: 2, takes_part: false, knows };
         assert_eq!(again.admit(&claim).expect("nobody is known there"), Admitted::Yes);
         let remembered = read().expect("what was written is read").expect("the file is there");
-        assert_eq!(remembered.known_peer(server), Some(RecordedPeer { storage: 9, bound: false, life: 1, boot: 2 }));
+        assert_eq!(remembered.recorded_peer(server), Some(RecordedPeer { storage: 9, bound: false, life: 1, boot: 2 }));
     }
 }
 
@@ -70,7 +73,7 @@ fn rounds(body: &[u8], is_closed: bool) {
     let files = MemoryFiles::new();
     files.put(ROUNDS_FILE, &file);
     let spent = |rounds: &BallotStore<MemoryFiles>| {
-        let ProposerRecord::Spent(spent) = rounds.record();
+        let ProposerRecord::RoundsReserved(spent) = rounds.record();
         spent
     };
     match BallotStore::open(files.clone(), OWNER, true) {
@@ -81,9 +84,9 @@ fn rounds(body: &[u8], is_closed: bool) {
                 (512, crc32c::crc32c(&file[4..]))
             );
             let before = spent(&rounds);
-            rounds.commit(&[ProposerRecord::Spent(before / 2)]).expect("there is room");
+            rounds.commit(&[ProposerRecord::RoundsReserved(before / 2)]).expect("there is room");
             let next = before.saturating_add(1);
-            rounds.commit(&[ProposerRecord::Spent(next)]).expect("there is room");
+            rounds.commit(&[ProposerRecord::RoundsReserved(next)]).expect("there is room");
             assert_eq!(spent(&BallotStore::open(files, OWNER, true).expect("what was written is read")), next);
         }
     }

@@ -6,8 +6,8 @@ use std::net::{Shutdown, TcpStream};
 use super::choices::Choices;
 use super::frames::{HEADER_BYTES, connection, put_frame};
 use crate::net::{
-    Caller, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, HelloReply, Welcome, answer,
-    frame, greet, greeting, unframe,
+    Caller, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, HelloReply, Welcome,
+    accept_handshake, connect_handshake, frame, greeting, unframe,
 };
 use crate::role::{ServerId, ServerSet};
 
@@ -53,7 +53,7 @@ fn called(words: &[u8]) {
         ("lab", _) => HelloReply::Welcome(WELCOME),
         _ => HelloReply::Refused { why: "another cluster".to_string() },
     };
-    let outcome = answer(&mut FrameReader::new(near, HANDSHAKE_FRAME_MAX_BYTES), judge);
+    let outcome = accept_handshake(&mut FrameReader::new(near, HANDSHAKE_FRAME_MAX_BYTES), judge);
     let mut said = Vec::new();
     far.read_to_end(&mut said).expect("the answer is there");
     let heard = heard(words);
@@ -96,7 +96,7 @@ fn calling(words: &[u8]) {
     let length = words.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
     let first = words.get(..length.saturating_add(HEADER_BYTES));
     let expected = first.and_then(|first| unframe::<HelloReply>(first, HANDSHAKE_FRAME_MAX_BYTES).ok());
-    match (greet(&near, &hello()), expected) {
+    match (connect_handshake(&near, &hello()), expected) {
         (Ok(welcome), Some(HelloReply::Welcome(said))) => assert_eq!(welcome, said),
         (Err(HandshakeError::CallYouFirst), Some(HelloReply::CallYouFirst)) => {}
         (Err(HandshakeError::Refused(why)), Some(HelloReply::Refused { why: said })) => assert_eq!(why, said),

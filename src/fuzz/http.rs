@@ -28,7 +28,7 @@ pub fn http(bytes: &[u8]) {
             assert!(head.starts_with(b"POST") || head.windows(4).any(|word| word == b"POST"));
             assert!(request.check_change(false).is_err(), "only in lab mode");
         }
-        if let Some(text) = request.asked("for") {
+        if let Some(text) = request.parameter("for") {
             assert!(request.query.contains(text));
             assert!(
                 parse_duration(text).is_ok_and(|time| time <= Duration::from_secs(86_400))

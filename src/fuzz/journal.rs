@@ -51,9 +51,9 @@ impl KnownRecords {
                 self.promised = self.promised.max(entry.ballot);
                 self.hold(entry);
             }
-            AcceptorRecord::Mended(entry) => self.hold(entry),
+            AcceptorRecord::Repaired(entry) => self.hold(entry),
             AcceptorRecord::Truncated(below) => self.below = self.below.max(*below),
-            AcceptorRecord::Damaged(range) => self.damage(*range),
+            AcceptorRecord::Corrupt(range) => self.damage(*range),
         }
         let below = self.below;
         self.accepted.retain(|slot, _| *slot >= below);
@@ -119,7 +119,7 @@ fn lived(mut source: Choices<'_>) {
     for _ in 0..flips {
         let name = &names[usize::from(source.byte()) % names.len()];
         let place = usize::from(source.byte()) << 8 | usize::from(source.byte());
-        files.rot(name, place % (segment_bytes as usize * 8));
+        files.flip_bit(name, place % (segment_bytes as usize * 8));
     }
     let Ok((opened, found)) = open(&files, segment_bytes) else {
         return assert!(flips > 0, "a disk that nobody has damaged is refused");

@@ -22,7 +22,10 @@ fn read(text: &str) {
     assert!(!text.contains(is_invisible), "{text:?} is taken for a line");
     assert!(text.split(' ').nth(1).is_some_and(|word| word == line.level().as_str()));
     // A writer that has the same to say says it in the same words.
-    assert_eq!((line.req.clone().and_then(clean_label), line.why.clone().and_then(clean_why)), (line.req, line.why));
+    assert_eq!(
+        (line.req.clone().and_then(clean_label), line.reason.clone().and_then(clean_why)),
+        (line.req, line.reason)
+    );
 }
 
 /// What a client has put into key, value, label and a sentence comes back as it was, or cut and hashed.
@@ -47,8 +50,8 @@ fn written(bytes: &[u8]) {
         role: Speaker::Proposer,
         req: clean_label(String::from_utf8_lossy(label).into_owned()),
         event: event.clone(),
-        re: None,
-        why: clean_why(String::from_utf8_lossy(source.rest()).into_owned()),
+        parent: None,
+        reason: clean_why(String::from_utf8_lossy(source.rest()).into_owned()),
     }
     .to_string();
     assert!(!text.contains(is_invisible), "{text:?}");

@@ -52,7 +52,7 @@ fn held<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) -> Op
 fn envelope(bytes: &[u8]) {
     if let Some(Envelope { message, .. }) = held(bytes) {
         assert!(!message.name().is_empty());
-        assert_eq!(message.heard_by().is_empty(), message == PeerMessage::Here, "nobody hears {}", message.name());
+        assert_eq!(message.recipients().is_empty(), message == PeerMessage::Here, "nobody hears {}", message.name());
         // More than its bytes only by what a value takes in memory.
         assert!(message.size() <= bytes.len() * 80, "{} bytes weigh {}", bytes.len(), message.size());
     }

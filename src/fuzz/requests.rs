@@ -9,7 +9,7 @@
 
 use super::choices::Choices;
 use crate::codec::{decode, encode};
-use crate::kv::{Kv, KvCommand, Op, StateEntry, VersionedValue, decode_part, encode_part};
+use crate::kv::{Kv, KvCommand, Op, StateEntry, VersionedValue, decode_part, encode_chunk};
 use crate::net::{ClientRequest, PeerMessage, Reply, Request, StatePart};
 use crate::paxos::{
     self, Ballot, ChunkRequest, CommandId, Entry, Message, NackedRequest, Page, PartToken, Slot, SlotRange,
@@ -130,7 +130,7 @@ impl Honest {
         let (mut state, mut part, mut sessions) = (Kv::default(), None, 0u64);
         loop {
             let reply = self.ask(stage, &Request::State { at_least: Slot(0), part: part.clone() });
-            let Reply::State(got) = reply else { panic!("{reply:?}") };
+            let Reply::Chunk(got) = reply else { panic!("{reply:?}") };
             // So soon there may be none yet.
             let Some(StatePart { part: got, left_out }) = got else { return };
             sessions = sessions.wrapping_add(left_out);
@@ -238,7 +238,7 @@ fn request(source: &mut Choices<'_>, honest: Option<&Honest>) -> ClientRequest {
             Request::State { at_least: Slot(number(source)), part }
         }
         _ => {
-            let role = RoleKind::EVERY.get(usize::from(source.below(6))).copied();
+            let role = RoleKind::ALL.get(usize::from(source.below(6))).copied();
             let down_ms = (source.below(2) > 0).then(|| number(source));
             if source.below(2) == 0 { Request::Crash { role, down_ms } } else { Request::Restart { role } }
         }
@@ -249,7 +249,7 @@ fn request(source: &mut Choices<'_>, honest: Option<&Honest>) -> ClientRequest {
         2 => Some("l".repeat(49)),
         _ => None,
     };
-    ClientRequest { number: number(source), context: TraceContext { re: None, req }, request }
+    ClientRequest { number: number(source), context: TraceContext { parent: None, req }, request }
 }
 
 /// What a proposal at this ballot has in this slot.
@@ -287,11 +287,11 @@ fn snapshot(source: &mut Choices<'_>) -> SnapshotChunk {
     state.put_pieces(vec![StateEntry::Key { key: vec![b'k', source.below(5)], entry: entry.clone() }]);
     let digest = if source.below(4) == 0 { number(source) } else { state.digest() };
     let mut all = Kv::empty_like(&state);
-    let mut pieces = state.take_changes().pieces;
+    let mut pieces = state.take_delta().pieces;
     pieces.push(StateEntry::Key { key: vec![b'k', 0], entry });
     all.put_pieces(pieces.clone());
     let digest = if source.below(2) == 0 { digest } else { all.digest() };
-    let bytes = if source.below(4) == 0 { source.bytes().to_vec() } else { encode_part(&pieces) };
+    let bytes = if source.below(4) == 0 { source.bytes().to_vec() } else { encode_chunk(&pieces) };
     let next = (source.below(3) == 0).then(|| PartToken::Session(number(source)));
     let index = if source.below(2) == 0 { 0 } else { number(source) as u32 };
     SnapshotChunk { slot: Slot(number(source)), digest, index, bytes: bytes.into(), next }
@@ -329,12 +329,12 @@ fn message(source: &mut Choices<'_>, from: ServerId, stage: &BenchServer) -> Mes
         7 => Message::Chosen { ballot, slots },
         8 => {
             let digest = if source.below(8) == 0 { number(source) } else { stage.digest() };
-            Message::Beat { applied: slot, digest }
+            Message::Progress { applied: slot, digest }
         }
         9 => Message::CatchUp { from: slot },
         10 | 11 => Message::Entries { entries: entries(source, own), applied: slot },
         12 => Message::Read { id: u128::from(number(source)) << 64 | u128::from(number(source)) },
-        13 => Message::ReadAnswer { id: 2 << 64 | u128::from(number(source)), slot },
+        13 => Message::ReadReply { id: 2 << 64 | u128::from(number(source)), slot },
         14 => Message::Fill { slot },
         15 => {
             let commands = entries(source, own).into_iter().filter_map(|entry| match entry.value {
@@ -343,14 +343,14 @@ fn message(source: &mut Choices<'_>, from: ServerId, stage: &BenchServer) -> Mes
             });
             Message::Forward { commands: commands.collect() }
         }
-        16 => Message::Refused { leader: (source.below(2) == 0).then_some(ballot) },
+        16 => Message::ForwardRefused { leader: (source.below(2) == 0).then_some(ballot) },
         17 => Message::Heartbeat { ballot: own },
-        18 => Message::HeartbeatAnswer { ballot },
-        19 => Message::Relay { ballot },
+        18 => Message::HeartbeatReply { ballot },
+        19 => Message::LeaderHint { ballot },
         20 => Message::PreVote { id: number(source) },
-        21 => Message::PreVoteAnswer { id: number(source), hears: source.below(4) == 0 },
+        21 => Message::PreVoteReply { id: number(source), hears: source.below(4) == 0 },
         22 => Message::Snapshot(snapshot(source)),
-        _ => Message::Fetch(part_name(source)),
+        _ => Message::FetchSnapshot(part_name(source)),
     }
 }
 

@@ -23,7 +23,7 @@ pub fn runs(bytes: &[u8]) {
         assert!(
             finding.lines.iter().all(|at| *at < run.lines.len()),
             "{} names a line that is not there",
-            finding.says
+            finding.message
         );
     }
     assert!(!audit.explain(&run).to_string().is_empty());

@@ -2,7 +2,7 @@
 
 use super::choices::Choices;
 use crate::codec;
-use crate::kv::{Kv, KvCommand, Op, decode_part, encode_part};
+use crate::kv::{Kv, KvCommand, Op, decode_part, encode_chunk};
 use crate::paxos::{CommandId, Slot, StateMachine, Value};
 use crate::storage::backup::{BackupHeader, BackupWriter, read};
 
@@ -25,13 +25,13 @@ fn pieces(part: &[u8]) {
     let count = pieces.len();
     let mut state = Kv::empty_like(&Kv::default());
     state.put_pieces(pieces);
-    let changes = state.take_changes();
+    let changes = state.take_delta();
     assert!(changes.is_whole && changes.pieces.len() <= count);
-    state.changes_kept();
+    state.delta_saved();
     for size in [1, 3, count.max(1)] {
         let mut again = Kv::empty_like(&state);
         for pieces in changes.pieces.chunks(size) {
-            again.load(&encode_part(&pieces.to_vec())).expect("what was written is read");
+            again.load_chunk(&encode_chunk(&pieces.to_vec())).expect("what was written is read");
         }
         assert_eq!((again.digest(), again.store()), (state.digest(), state.store()), "in parts of {size}");
     }
@@ -45,7 +45,7 @@ fn backup(mut source: Choices<'_>) {
         parts.push(source.bytes());
     }
     let mut whole = Kv::empty_like(&Kv::default());
-    let is_state = parts.iter().all(|part| part.is_empty() || whole.load(part).is_ok());
+    let is_state = parts.iter().all(|part| part.is_empty() || whole.load_chunk(part).is_ok());
     let is_right = wrong != 1;
     let title = BackupHeader { cluster: "lab".to_string(), history: 1, slot: Slot(7), digest: whole.digest() };
     let keys = whole.store().digest();
@@ -66,7 +66,7 @@ fn backup(mut source: Choices<'_>) {
     assert_eq!((&found, state.digest()), (&title, keys));
     let mut writer = BackupWriter::begin(Vec::new(), &title).expect("memory takes it");
     for part in parts.iter().take_while(|part| !part.is_empty()) {
-        writer.part(part).expect("memory takes it");
+        writer.chunk(part).expect("memory takes it");
     }
     assert_eq!(writer.end(keys).expect("memory takes it"), file);
 }
@@ -81,13 +81,13 @@ fn log(mut source: Choices<'_>) {
         let value = value(&mut source);
         assert_eq!(one.apply(Slot(slot), &value), other.apply(Slot(slot), &value), "slot {slot}");
         if source.below(4) == 1 {
-            let changes = one.take_changes();
+            let changes = one.take_delta();
             if source.below(3) == 0 {
                 // The disk was full.
-                one.changes_lost();
+                one.delta_failed();
                 continue;
             }
-            one.changes_kept();
+            one.delta_saved();
             written.put_pieces(changes.pieces);
             changes.ended.iter().for_each(|id| written.end_session(*id));
             assert_eq!((written.digest(), written.store()), (one.digest(), one.store()), "written after slot {slot}");

@@ -28,7 +28,7 @@ use crate::storage::{DataDir, DataDirError};
 /// How a server stands to the others. Any thread may ask.
 #[derive(Debug)]
 pub struct Admission {
-    takes_part: AtomicBool,
+    is_active: AtomicBool,
     state: Mutex<AdmissionState>,
     /// What callers have said of themselves and not proved yet: the last claim of each number.
     claims: Mutex<BTreeMap<ServerId, Claim>>,
@@ -46,18 +46,18 @@ enum AdmissionState {
 
 impl Admission {
     /// A server that takes part.
-    pub fn member() -> Admission {
+    pub fn active() -> Admission {
         Admission::new(true, AdmissionState::Member)
     }
 
     /// A server with a new folder, which so many others must know; it takes part at once if that is nobody.
-    pub fn newcomer(needed: usize) -> Admission {
+    pub fn pending(needed: usize) -> Admission {
         let state = AdmissionState::New { known_to: ServerSet::NONE, needed };
         Admission::new(rules::newcomer_takes_part(), state)
     }
 
     fn new(takes_part: bool, state: AdmissionState) -> Admission {
-        Admission { takes_part: AtomicBool::new(takes_part), state: Mutex::new(state), claims: Mutex::default() }
+        Admission { is_active: AtomicBool::new(takes_part), state: Mutex::new(state), claims: Mutex::default() }
     }
 
     /// Who has taken part with this folder goes on to; a server whose folder is new waits until enough of the others
@@ -66,17 +66,17 @@ impl Admission {
         if quorums.witnesses() == 0 {
             folder.set_takes_part()?;
         }
-        Ok(if folder.takes_part() { Admission::member() } else { Admission::newcomer(quorums.witnesses()) })
+        Ok(if folder.is_active() { Admission::active() } else { Admission::pending(quorums.witnesses()) })
     }
 
     /// Whether it may say and hear anything.
-    pub fn takes_part(&self) -> bool {
-        self.takes_part.load(Ordering::Acquire)
+    pub fn is_active(&self) -> bool {
+        self.is_active.load(Ordering::Acquire)
     }
 
     /// Another server has said that it knows this one's folder. Once enough have, `remember` must write that down; if
     /// it does, the server takes part from now on. True if that has just begun.
-    pub fn is_known_to<E>(&self, peer: ServerId, remember: impl FnOnce() -> Result<(), E>) -> Result<bool, E> {
+    pub fn record_witness<E>(&self, peer: ServerId, remember: impl FnOnce() -> Result<(), E>) -> Result<bool, E> {
         let mut state = self.state();
         let AdmissionState::New { known_to, needed } = &mut *state else { return Ok(false) };
         known_to.insert(peer);
@@ -85,32 +85,34 @@ impl Admission {
         }
         remember()?;
         *state = AdmissionState::Member;
-        self.takes_part.store(true, Ordering::Release);
+        self.is_active.store(true, Ordering::Release);
         Ok(true)
     }
 
     /// Its state is not that of the others.
     pub fn fence(&self) {
         *self.state() = AdmissionState::Fenced;
-        self.takes_part.store(false, Ordering::Release);
+        self.is_active.store(false, Ordering::Release);
     }
 
     /// Why it answers no client; None if it does.
     pub fn refusal(&self) -> Option<WhyNotApplied> {
-        if self.takes_part() {
+        if self.is_active() {
             return None;
         }
         match *self.state() {
-            AdmissionState::New { .. } => Some(WhyNotApplied::Newcomer),
+            AdmissionState::New { .. } => Some(WhyNotApplied::NotAdmitted),
             AdmissionState::Member => None,
             AdmissionState::Fenced => Some(WhyNotApplied::Fenced),
         }
     }
 
     /// What it waits for if its folder is new.
-    pub fn newness(&self) -> Option<AdmissionStatus> {
+    pub fn pending_status(&self) -> Option<AdmissionStatus> {
         match *self.state() {
-            AdmissionState::New { known_to, needed } => Some(AdmissionStatus { known_to, needed: needed as u8 }),
+            AdmissionState::New { known_to, needed } => {
+                Some(AdmissionStatus { witnesses: known_to, needed: needed as u8 })
+            }
             AdmissionState::Member | AdmissionState::Fenced => None,
         }
     }
@@ -144,16 +146,16 @@ impl<C: ClientConnection> ServerCore<C> {
     /// folder that somebody claims since, either may be the peer's, so every other attempt names the other one: a
     /// stranger that claims a folder again and again does not keep this server from the peer that it knows.
     pub fn hello<P: DirStorage>(&self, folder: &DataDir<P>, to: ServerId, attempt: u32) -> Hello {
-        let known = folder.known_peer(to);
+        let known = folder.recorded_peer(to);
         let is_claim_worth = known.is_none_or(|known| !known.bound && attempt.is_multiple_of(2));
         let claimed = self.admission.claims().get(&to).filter(|_| is_claim_worth).map(|claim| claim.storage);
         let knows = claimed.or(known.map(|known| known.storage));
         let who = Caller::Peer {
             server: self.config.me,
             storage: folder.storage_id(),
-            life: folder.life(),
+            life: folder.incarnation(),
             boot: self.config.boot,
-            takes_part: folder.takes_part(),
+            takes_part: folder.is_active(),
             knows,
         };
         Hello { cluster: self.config.name.clone(), to, members: self.config.cluster, who }
@@ -251,13 +253,13 @@ impl<C: ClientConnection> ServerCore<C> {
         let Caller::Peer { knows: Some(knows), .. } = hello.who else {
             return Ok(Err("it has let in a server that could not say whom it called".to_string()));
         };
-        if folder.known_peer(peer).is_some_and(|known| known.storage != knows) {
+        if folder.recorded_peer(peer).is_some_and(|known| known.storage != knows) {
             return Ok(Err(format!(
                 "server {} comes with another data folder than the one that is known here",
                 peer.0
             )));
         }
-        match self.admission.is_known_to(peer, || folder.set_takes_part()) {
+        match self.admission.record_witness(peer, || folder.set_takes_part()) {
             Ok(begins) => Ok(Ok(begins)),
             Err(error) => survived(&error).map(Err),
         }
@@ -278,29 +280,29 @@ mod tests {
     use super::*;
 
     fn known_to(admission: &Admission, server: u8, can_write: bool) -> Result<bool, &'static str> {
-        admission.is_known_to(ServerId(server), || if can_write { Ok(()) } else { Err("full") })
+        admission.record_witness(ServerId(server), || if can_write { Ok(()) } else { Err("full") })
     }
 
     #[test]
     fn who_is_new_takes_part_once_enough_know_it_and_that_is_written_down() {
-        let admission = Admission::newcomer(2);
-        assert_eq!((admission.takes_part(), admission.refusal()), (false, Some(WhyNotApplied::Newcomer)));
+        let admission = Admission::pending(2);
+        assert_eq!((admission.is_active(), admission.refusal()), (false, Some(WhyNotApplied::NotAdmitted)));
         assert_eq!(known_to(&admission, 4, true), Ok(false));
         assert_eq!(known_to(&admission, 4, true), Ok(false), "one server, though it says so twice");
         assert_eq!(known_to(&admission, 5, false), Err("full"));
-        assert!(!admission.takes_part(), "what is not written down is forgotten by the next life");
+        assert!(!admission.is_active(), "what is not written down is forgotten by the next life");
         let known = [4, 5].map(ServerId).into_iter().collect();
-        assert_eq!(admission.newness(), Some(AdmissionStatus { known_to: known, needed: 2 }));
+        assert_eq!(admission.pending_status(), Some(AdmissionStatus { witnesses: known, needed: 2 }));
         assert_eq!(known_to(&admission, 5, true), Ok(true));
-        assert_eq!((admission.takes_part(), admission.refusal(), admission.newness()), (true, None, None));
+        assert_eq!((admission.is_active(), admission.refusal(), admission.pending_status()), (true, None, None));
         assert_eq!(known_to(&admission, 3, true), Ok(false), "it is no news any more");
     }
 
     #[test]
     fn who_is_wrong_takes_no_part_whoever_knows_it() {
-        let admission = Admission::member();
+        let admission = Admission::active();
         admission.fence();
         assert_eq!(known_to(&admission, 1, true), Ok(false));
-        assert_eq!((admission.takes_part(), admission.refusal()), (false, Some(WhyNotApplied::Fenced)));
+        assert_eq!((admission.is_active(), admission.refusal()), (false, Some(WhyNotApplied::Fenced)));
     }
 }

@@ -19,7 +19,7 @@ use crate::kv::{Kv, StateDelta, without_sessions};
 use crate::net::{Reply, StatePart};
 use crate::paxos::{ChunkRequest, Learner, LearnerRequest, Message, Slot, SnapshotChunk};
 use crate::role::{Input, ServerId, ServerSet};
-use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, CheckpointMeta, put_aside};
+use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, CheckpointMeta, quarantine};
 use crate::storage::disk::Files;
 use crate::trace::{Digest, Event, Speaker, TraceContext};
 
@@ -64,7 +64,7 @@ enum CheckpointJob {
 /// A part that a client waits for.
 #[derive(Debug)]
 struct ChunkJob {
-    ticket: RequestId,
+    request_id: RequestId,
     name: Option<ChunkRequest>,
     at_least: Slot,
 }
@@ -114,7 +114,7 @@ impl CheckpointQueue {
     }
 
     /// Sends a part of the state to a peer; dropped if too many are wanted.
-    pub fn send_part(&self, to: ServerId, name: Option<ChunkRequest>) {
+    pub fn send_chunk(&self, to: ServerId, name: Option<ChunkRequest>) {
         let mut jobs = self.lock();
         if jobs.of_peers.len() < PARTS_MAX {
             jobs.of_peers.push_back((to, name));
@@ -122,11 +122,11 @@ impl CheckpointQueue {
     }
 
     /// Gives a client a part of a state that holds every slot up to `at_least`; false if too many are wanted.
-    pub fn give_part(&self, ticket: RequestId, name: Option<ChunkRequest>, at_least: Slot) -> bool {
+    pub fn give_part(&self, request_id: RequestId, name: Option<ChunkRequest>, at_least: Slot) -> bool {
         let mut jobs = self.lock();
         let has_room = jobs.of_clients.len() < CLIENT_PARTS_MAX;
         if has_room {
-            jobs.of_clients.push_back(ChunkJob { ticket, name, at_least });
+            jobs.of_clients.push_back(ChunkJob { request_id, name, at_least });
         }
         has_room
     }
@@ -186,10 +186,10 @@ impl<F: Files> Checkpointer<F> {
             Err(error @ CheckpointError::Damaged { .. }) if core.config.cluster.len() > 1 => {
                 let why = format!(
                     "{error}. It is put aside as {}, and the state comes from the other servers",
-                    checkpoint::ASIDE_FILE
+                    checkpoint::QUARANTINE_FILE
                 );
-                core.tell_fault("checkpoint", "damaged", &why);
-                put_aside(&files)?;
+                core.trace_fault("checkpoint", "damaged", &why);
+                quarantine(&files)?;
                 (open()?, true)
             }
             opened => (opened?, false),
@@ -217,7 +217,7 @@ impl<F: Files> Checkpointer<F> {
             Some(NextJob::Own(CheckpointJob::Load)) => return self.load(env).map(Some),
             Some(NextJob::Own(CheckpointJob::Write(mark, changes))) => self.write(core, env, mark, &changes)?,
             Some(NextJob::Own(CheckpointJob::Fence(slot))) => self.fence(core, slot),
-            Some(NextJob::OfPeer(to, name)) => self.send_part(core, env, to, name.as_ref())?,
+            Some(NextJob::OfPeer(to, name)) => self.send_chunk(core, env, to, name.as_ref())?,
             Some(NextJob::OfClient(wanted)) => self.give_part(core, env, wanted)?,
             None => {}
         }
@@ -250,7 +250,7 @@ impl<F: Files> Checkpointer<F> {
                     let why = format!(
                         "there is no room for the checkpoint ({cause}): tried again until there is. Free some space"
                     );
-                    core.tell_fault("disk", "full", &why);
+                    core.trace_fault("disk", "full", &why);
                 }
                 env.observe(Observation::CheckpointShed);
                 false
@@ -266,21 +266,21 @@ impl<F: Files> Checkpointer<F> {
             core.board.update(|shown| shown.checkpoint = mark.slot);
             env.observe(Observation::CheckpointDurable(mark));
             let event = Event::Snapshot { slot: mark.slot, digest: Digest(mark.digest), from: None };
-            core.line(Speaker::Server, &TraceContext::default(), event);
+            core.trace_line(Speaker::Server, &TraceContext::default(), event);
         }
         // If the learner has died meanwhile, its next life finds it on the disk.
-        tell_learner(core, env, LearnerRequest::CheckpointEnded { slot: mark.slot, is_durable });
+        tell_learner(core, env, LearnerRequest::CheckpointDone { slot: mark.slot, is_durable });
         Ok(())
     }
 
     fn fence<C: ClientConnection>(&self, core: &ServerCore<C>, slot: Slot) {
         if let Err(error) = self.checkpoint.fence(slot) {
             let why = format!("{error}. Move the folder checkpoint away before this server is started again");
-            core.tell_fault("checkpoint", "fenced", &why);
+            core.trace_fault("checkpoint", "fenced", &why);
         }
     }
 
-    fn send_part<E: Env>(
+    fn send_chunk<E: Env>(
         &mut self,
         core: &ServerCore<E::Connection>,
         env: &E,
@@ -308,18 +308,18 @@ impl<F: Files> Checkpointer<F> {
         &mut self,
         core: &ServerCore<E::Connection>,
         env: &E,
-        ChunkJob { ticket, name, at_least }: ChunkJob,
+        ChunkJob { request_id, name, at_least }: ChunkJob,
     ) -> Result<(), Fatal> {
         let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;
         let part = if is_there { self.checkpoint.part(name.as_ref()).map_err(fatal)? } else { None };
         let part = part.map(for_client).transpose()?;
-        if part.is_none() && core.checkpoints.wishes.lets_through(env.now()) {
-            let input = Input::Request(LearnerRequest::WantCheckpoint);
+        if part.is_none() && core.checkpoints.wishes.allow(env.now()) {
+            let input = Input::Request(LearnerRequest::RequestCheckpoint);
             let mail = Delivery::from_within(TraceContext::default(), input, 0);
             // If the learner is down or busy, the client asks again.
-            let _ = core.post::<Learner<Kv>, E>(env, mail);
+            let _ = core.enqueue::<Learner<Kv>, E>(env, mail);
         }
-        core.pending.tell_part(ticket, Reply::State(part));
+        core.pending.tell_part(request_id, Reply::Chunk(part));
         core.flush_replies(env);
         Ok(())
     }
@@ -360,19 +360,19 @@ mod tests {
     #[test]
     fn clients_take_no_places_of_peers_and_are_served_after_them() {
         let queue = CheckpointQueue::default();
-        let given = (0..1_000).filter(|ticket| queue.give_part(*ticket, None, Slot(0))).count();
+        let given = (0..1_000).filter(|request_id| queue.give_part(*request_id, None, Slot(0))).count();
         assert_eq!(given, CLIENT_PARTS_MAX, "a flood of clients has a bound");
-        (0..PARTS_MAX + 5).for_each(|_| queue.send_part(ServerId(2), None));
+        (0..PARTS_MAX + 5).for_each(|_| queue.send_chunk(ServerId(2), None));
         assert_eq!(queue.len(), CLIENT_PARTS_MAX + PARTS_MAX);
         queue.load();
         let next = || queue.next().unwrap();
         assert!(matches!(next(), NextJob::Own(CheckpointJob::Load)), "the own learner waits for nobody");
         assert!((0..PARTS_MAX).all(|_| matches!(next(), NextJob::OfPeer(ServerId(2), None))));
         // A peer that asks meanwhile does not wait for the clients that came before it.
-        assert!(matches!(next(), NextJob::OfClient(ChunkJob { ticket: 0, .. })));
-        queue.send_part(ServerId(3), None);
+        assert!(matches!(next(), NextJob::OfClient(ChunkJob { request_id: 0, .. })));
+        queue.send_chunk(ServerId(3), None);
         assert!(matches!(next(), NextJob::OfPeer(ServerId(3), None)));
-        assert!(matches!(next(), NextJob::OfClient(ChunkJob { ticket: 1, .. })));
+        assert!(matches!(next(), NextJob::OfClient(ChunkJob { request_id: 1, .. })));
         assert!(queue.give_part(5_000, None, Slot(0)), "there is room again");
     }
 }

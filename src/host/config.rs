@@ -5,7 +5,7 @@ use crate::kv::SESSIONS_MAX;
 use crate::paxos::{OPEN_BYTES_MAX, OPEN_SLOTS_MAX, PAGE_BYTES, Quorums, Retention};
 use crate::protocol::Protocol;
 use crate::role::{ServerId, ServerSet};
-use crate::storage::checkpoint::PART_BYTES;
+use crate::storage::checkpoint::CHUNK_BYTES;
 
 /// How a server was started.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl Config {
             forgets: false,
             lab: false,
             wake_hints: true,
-            retention: Retention::EVERYTHING,
+            retention: Retention::KEEP_ALL,
             sizes: Sizes::usual(1 << 20),
         }
     }
@@ -90,7 +90,7 @@ impl Sizes {
             segment_bytes,
             left_free_bytes: 1 << 20,
             part_bytes: PAGE_BYTES,
-            snapshot_bytes: PART_BYTES,
+            snapshot_bytes: CHUNK_BYTES,
             sessions: SESSIONS_MAX,
             open_slots: OPEN_SLOTS_MAX,
             open_bytes: OPEN_BYTES_MAX,

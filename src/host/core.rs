@@ -67,7 +67,7 @@ pub struct ServerCore<C: ClientConnection> {
     /// The roles whose disks have no room for another value: one bit a role.
     full_disks: AtomicU64,
     /// What was last told of what it waits for if its folder is new.
-    pub(super) newness: Mutex<Option<AdmissionStatus>>,
+    pub(super) last_admission: Mutex<Option<AdmissionStatus>>,
     pub(super) drops: DropCounters,
     pub(super) malformed: RateLimit,
 }
@@ -78,7 +78,7 @@ pub struct WakeHints {
     /// The proposer waits for slots to be applied.
     pub wants_applied: AtomicBool,
     /// The proposer can do nothing with more commands before so many have come.
-    pub worth: AtomicUsize,
+    pub batch_threshold: AtomicUsize,
     /// The learner knows of chosen slots that it cannot apply.
     pub is_learner_behind: AtomicBool,
     /// Too much was applied that no durable checkpoint of the learner's holds.
@@ -118,7 +118,7 @@ impl<C: ClientConnection> ServerCore<C> {
             admission,
             family,
             full_disks: AtomicU64::new(0),
-            newness: Mutex::new(None),
+            last_admission: Mutex::new(None),
             drops: DropCounters::default(),
             malformed: RateLimit::new(MALFORMED_LINES),
         }
@@ -148,7 +148,7 @@ impl<C: ClientConnection> ServerCore<C> {
     /// Whether a role that lives has no room on its disk for another value. Of the others nobody knows.
     pub fn is_disk_full(&self) -> bool {
         let full = self.full_disks.load(Ordering::Relaxed);
-        RoleKind::EVERY.into_iter().any(|role| full & 1 << role as u64 != 0 && self.is_up(role))
+        RoleKind::ALL.into_iter().any(|role| full & 1 << role as u64 != 0 && self.is_up(role))
     }
 
     /// Whether its learner lives, and has applied more since its last durable checkpoint than should lie behind one.
@@ -157,12 +157,12 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 
     /// Hands an input to a role of this server, and wakes it; never blocks.
-    pub fn post<R: Hosted, E: Env<Connection = C>>(&self, env: &E, mail: Delivery<R>) -> Result<(), SendError> {
+    pub fn enqueue<R: Hosted, E: Env<Connection = C>>(&self, env: &E, mail: Delivery<R>) -> Result<(), SendError> {
         self.put(env, MailboxItem::Mail(mail), Capacity::Usual, |_| false)
     }
 
     /// Hands an input to a role, and wakes it unless that `can_wait`, asked with the number of inputs that wait then.
-    pub fn leave<R: Hosted, E: Env<Connection = C>>(
+    pub fn enqueue_without_wake<R: Hosted, E: Env<Connection = C>>(
         &self,
         env: &E,
         mail: Delivery<R>,
@@ -172,13 +172,21 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 
     /// Hands over an input that must not be lost because others fill the mailbox.
-    pub fn post_reserved<R: Hosted, E: Env<Connection = C>>(&self, env: &E, input: Input<R>) -> Result<(), SendError> {
+    pub fn enqueue_reserved<R: Hosted, E: Env<Connection = C>>(
+        &self,
+        env: &E,
+        input: Input<R>,
+    ) -> Result<(), SendError> {
         let mail = Delivery::from_within(TraceContext::default(), input, 0);
         self.put(env, MailboxItem::Mail(mail), Capacity::Reserved, |_| false)
     }
 
     /// Hands an order to a role. An error if the role is down.
-    pub fn order<R: Hosted, E: Env<Connection = C>>(&self, env: &E, item: MailboxItem<R>) -> Result<(), SendError> {
+    pub fn enqueue_control<R: Hosted, E: Env<Connection = C>>(
+        &self,
+        env: &E,
+        item: MailboxItem<R>,
+    ) -> Result<(), SendError> {
         self.put(env, item, Capacity::Reserved, |_| false)
     }
 
@@ -201,27 +209,27 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 
     /// Something outside failed, and the server goes on.
-    pub fn tell_fault(&self, part: &str, cause: &str, why: &str) {
+    pub fn trace_fault(&self, part: &str, cause: &str, why: &str) {
         let event = Event::Fault { part: QuotedText::new(part), cause: QuotedText::new(cause) };
-        self.line_because(Speaker::Server, &TraceContext::default(), event, Some(why.to_string()));
+        self.trace_with_reason(Speaker::Server, &TraceContext::default(), event, Some(why.to_string()));
     }
 
     /// Writes one line; gives the context for what comes from it.
-    pub fn line(&self, role: Speaker, context: &TraceContext, event: Event) -> TraceContext {
-        self.line_because(role, context, event, None)
+    pub fn trace_line(&self, role: Speaker, context: &TraceContext, event: Event) -> TraceContext {
+        self.trace_with_reason(role, context, event, None)
     }
 
     /// Writes one line with a reason for people.
-    pub fn line_because(
+    pub fn trace_with_reason(
         &self,
         role: Speaker,
         context: &TraceContext,
         event: Event,
         why: Option<String>,
     ) -> TraceContext {
-        let draft = PendingLine { why, ..PendingLine::about(role, event, context) };
+        let draft = PendingLine { reason: why, ..PendingLine::about(role, event, context) };
         let id = self.trace.line(draft);
-        TraceContext { re: id.or_else(|| context.re.clone()), req: context.req.clone() }
+        TraceContext { parent: id.or_else(|| context.parent.clone()), req: context.req.clone() }
     }
 
     /// The state of this server is not that of the others: it says nothing more to anybody, and whoever waits is told
@@ -231,11 +239,11 @@ impl<C: ClientConnection> ServerCore<C> {
         self.checkpoints.fence(slot);
         env.wake_checkpointer();
         self.board.update(|shown| shown.fenced = Some(slot));
-        let sentence = draft.why.clone().unwrap_or_default();
+        let sentence = draft.reason.clone().unwrap_or_default();
         self.trace.line(draft);
         env.observe(Observation::Fenced { slot, against });
-        self.pending.role_died(WhyUnknown::RoleDied(RoleKind::Learner), Some(WhyNotApplied::Fenced));
-        let _ = self.post_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
+        self.pending.fail_all(WhyUnknown::RoleDied(RoleKind::Learner), Some(WhyNotApplied::Fenced));
+        let _ = self.enqueue_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
         // Last, as a terminal may take its time.
         env.tell_operator(&format!("error: server {}: {sentence}", self.config.me.0));
     }

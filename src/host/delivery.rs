@@ -52,7 +52,7 @@ pub enum DropReason {
     /// The disk has no room for another value.
     DiskFull,
     /// The server does not take part: its folder is new, or its state wrong.
-    Apart,
+    NotActive,
 }
 
 impl From<SendError> for DropReason {
@@ -84,14 +84,14 @@ struct Arrival<'a> {
     /// How much room it takes in the mailbox, in bytes.
     size: usize,
     lane: Lane,
-    haste: WakePolicy,
+    wake_policy: WakePolicy,
 }
 
 impl<C: ClientConnection> ServerCore<C> {
     /// Sends a message to servers, this one perhaps among them. It is encoded once, and leaves with the next
     /// [`Env::flush_peers`]. A server that does not take part says nothing, to itself neither.
     pub fn send<E: Env<Connection = C>>(&self, env: &E, to: ServerSet, message: PeerMessage, context: TraceContext) {
-        if !self.admission.takes_part() {
+        if !self.admission.is_active() {
             return;
         }
         let me = self.config.me;
@@ -109,13 +109,13 @@ impl<C: ClientConnection> ServerCore<C> {
     /// Hands a message to the roles that hear it.
     pub fn deliver<E: Env<Connection = C>>(&self, env: &E, from: ServerId, envelope: Envelope) {
         let Envelope { context, message } = envelope;
-        if !self.admission.takes_part() {
-            for role in message.heard_by() {
-                self.tell_drop(env.now(), *role, message.kind(), from, DropReason::Apart, &context);
+        if !self.admission.is_active() {
+            for role in message.recipients() {
+                self.trace_drop(env.now(), *role, message.kind(), from, DropReason::NotActive, &context);
             }
             return;
         }
-        let Some((last, before)) = message.heard_by().split_last() else { return };
+        let Some((last, before)) = message.recipients().split_last() else { return };
         for role in before {
             self.deliver_to(env, *role, from, message.clone(), &context);
         }
@@ -133,7 +133,7 @@ impl<C: ClientConnection> ServerCore<C> {
         // Within one server values are shared, and take no room of their own.
         let size = if from == self.config.me { 0 } else { message.size() };
         let (kind, lane) = (message.kind(), message.lane());
-        let came = Arrival { from, context, size, lane, haste: self.haste(role, from, &message) };
+        let came = Arrival { from, context, size, lane, wake_policy: self.wake_policy(role, from, &message) };
         let in_its_place = match (&message, role) {
             (PeerMessage::Paxos(said), RoleKind::Proposer) => paxos::in_place_of_proposer(said),
             _ => None,
@@ -151,7 +151,7 @@ impl<C: ClientConnection> ServerCore<C> {
             self.send(env, ServerSet::only(from), PeerMessage::Paxos(answer), context.clone());
             env.flush_peers();
         } else if let Err(lost) = lost {
-            self.tell_drop(env.now(), role, kind, from, lost.into(), context);
+            self.trace_drop(env.now(), role, kind, from, lost.into(), context);
         }
     }
 
@@ -159,23 +159,23 @@ impl<C: ClientConnection> ServerCore<C> {
         &self,
         env: &E,
         message: R::Message,
-        Arrival { from, context, size, lane, haste }: Arrival<'_>,
+        Arrival { from, context, size, lane, wake_policy: haste }: Arrival<'_>,
     ) -> Result<(), SendError> {
         let mail = Delivery { context: context.clone(), input: Input::Message { from, message }, size, lane };
-        self.leave::<R, E>(env, mail, |_| self.can_wait(haste))
+        self.enqueue_without_wake::<R, E>(env, mail, |_| self.can_wait(haste))
     }
 
     /// Whether a role must be woken for a message. Some are only of use with another that does wake it, or are among
     /// many that say the same.
-    fn haste(&self, role: RoleKind, from: ServerId, message: &PeerMessage) -> WakePolicy {
+    fn wake_policy(&self, role: RoleKind, from: ServerId, message: &PeerMessage) -> WakePolicy {
         let PeerMessage::Paxos(message) = message else { return WakePolicy::Yes };
         match (role, message) {
             (RoleKind::Learner, Message::Accept { .. }) => WakePolicy::IfBehind,
             (RoleKind::Learner, Message::Accepted { slots, .. }) => WakePolicy::IfOpen(slots.last),
-            (RoleKind::Learner, Message::ReadAnswer { id, .. }) => WakePolicy::IfRound(*id as u64),
+            (RoleKind::Learner, Message::ReadReply { id, .. }) => WakePolicy::IfRound(*id as u64),
             // How far others are is looked at only when something else happens. The own learner's first word starts
             // work.
-            (RoleKind::Proposer, Message::Beat { .. }) if from != self.config.me => WakePolicy::No,
+            (RoleKind::Proposer, Message::Progress { .. }) if from != self.config.me => WakePolicy::No,
             _ => WakePolicy::Yes,
         }
     }
@@ -193,13 +193,13 @@ impl<C: ClientConnection> ServerCore<C> {
 
     /// The last connection from a peer has ended: whoever waits for its silence need not.
     pub fn peer_gone<E: Env<Connection = C>>(&self, env: &E, peer: ServerId) {
-        let input = Input::Request(ProposerRequest::PeerGone(peer));
+        let input = Input::Request(ProposerRequest::PeerDisconnected(peer));
         // If the proposer is down there is nobody to tell.
-        let _ = self.post::<Proposer, E>(env, Delivery::from_within(TraceContext::default(), input, 0));
+        let _ = self.enqueue::<Proposer, E>(env, Delivery::from_within(TraceContext::default(), input, 0));
     }
 
     /// Tells that a message was dropped: in a line of its own where steps are shown, else in a count.
-    pub fn tell_drop(
+    pub fn trace_drop(
         &self,
         now: Time,
         role: RoleKind,
@@ -209,8 +209,8 @@ impl<C: ClientConnection> ServerCore<C> {
         context: &TraceContext,
     ) {
         self.drops.total.fetch_add(1, Ordering::Relaxed);
-        if self.trace.steps() && !message.is_routine && self.drops.lines.lets_through(now) {
-            self.line(role.into(), context, trace_lines::dropped(message.name, Some(from), cause, None));
+        if self.trace.steps() && !message.is_routine && self.drops.lines.allow(now) {
+            self.trace_line(role.into(), context, trace_lines::dropped(message.name, Some(from), cause, None));
         } else {
             let mut untold = self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner);
             *untold.entry((role, cause)).or_default() += 1;
@@ -224,9 +224,14 @@ impl<C: ClientConnection> ServerCore<C> {
 
     /// The line for bytes that nobody understands. They are counted, and never shown.
     pub fn tell_malformed(&self, now: Time, from: SocketAddr, length: u64, what: &str) {
-        if self.malformed.lets_through(now) {
+        if self.malformed.allow(now) {
             let why = format!("received malformed request of length {length} from {from}: {what}");
-            self.line_because(Speaker::Server, &TraceContext::default(), Event::Malformed { length, from }, Some(why));
+            self.trace_with_reason(
+                Speaker::Server,
+                &TraceContext::default(),
+                Event::Malformed { length, from },
+                Some(why),
+            );
         }
     }
 
@@ -234,17 +239,21 @@ impl<C: ClientConnection> ServerCore<C> {
     pub fn report_counts(&self) {
         let untold = std::mem::take(&mut *self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner));
         for ((role, cause), count) in untold {
-            self.line(role.into(), &TraceContext::default(), trace_lines::dropped("any", None, cause, Some(count)));
+            self.trace_line(
+                role.into(),
+                &TraceContext::default(),
+                trace_lines::dropped("any", None, cause, Some(count)),
+            );
         }
-        let malformed = self.malformed.take_held_back();
+        let malformed = self.malformed.take_suppressed();
         if malformed > 0 {
             let event = trace_lines::dropped("MALFORMED", None, DropReason::Full, Some(malformed));
             let why = format!("{malformed} more malformed requests were received, too many for a line each");
-            self.line_because(Speaker::Server, &TraceContext::default(), event, Some(why));
+            self.trace_with_reason(Speaker::Server, &TraceContext::default(), event, Some(why));
         }
         self.tell_closed(&self.load.unfinished, "unfinished requests", "had sent part of a request");
         self.tell_closed(&self.load.untaken, "untaken replies", "had not taken its replies");
-        self.tell_newness();
+        self.trace_admission();
     }
 
     /// A line for the clients that were let go since.
@@ -255,19 +264,19 @@ impl<C: ClientConnection> ServerCore<C> {
              and all clients together may hold {}. Other clients are served; find out who floods this server",
             budget.max_bytes()
         );
-        self.tell_fault("clients", cause, &why);
+        self.trace_fault("clients", cause, &why);
     }
 
     /// A line for what a server waits for whose folder is new, if that is another than before.
-    fn tell_newness(&self) {
-        let now = self.admission.newness();
-        let before = std::mem::replace(&mut *self.newness.lock().unwrap_or_else(PoisonError::into_inner), now);
-        if let Some(AdmissionStatus { known_to, needed }) = now.filter(|_| now != before) {
+    fn trace_admission(&self) {
+        let now = self.admission.pending_status();
+        let before = std::mem::replace(&mut *self.last_admission.lock().unwrap_or_else(PoisonError::into_inner), now);
+        if let Some(AdmissionStatus { witnesses: known_to, needed }) = now.filter(|_| now != before) {
             let why = format!(
                 "the data folder of this server is new: it takes part once {needed} others know it, and so far {known_to} do. \
                  Start the others. If this server had another data folder before, bring that one back"
             );
-            self.tell_fault("folder", "new", &why);
+            self.trace_fault("folder", "new", &why);
         }
     }
 }

@@ -83,7 +83,7 @@ impl Dialler {
         self.tell(core, LinkEvent::Up, begins.then_some(news));
         if begins {
             core.config.cluster.without(ServerSet::only(core.config.me))
-        } else if !self.has_said_that_it_takes_part && folder.takes_part() {
+        } else if !self.has_said_that_it_takes_part && folder.is_active() {
             // It began to while this greeting was on its way.
             ServerSet::only(self.peer)
         } else {
@@ -130,7 +130,7 @@ impl Dialler {
 
     fn tell<C: ClientConnection>(&self, core: &ServerCore<C>, state: LinkEvent, why: Option<&str>) {
         let event = trace_lines::link(self.peer, state, None);
-        core.line_because(Speaker::Server, &TraceContext::default(), event, why.map(str::to_string));
+        core.trace_with_reason(Speaker::Server, &TraceContext::default(), event, why.map(str::to_string));
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
     fn core() -> ServerCore<TestConnection> {
         let quorums = Quorums::majority(ServerSet::first(3));
         let config = Config::of_tests(Protocol::MultiPaxos, quorums.servers());
-        ServerCore::new(config, Trace::disabled(), Admission::member())
+        ServerCore::new(config, Trace::disabled(), Admission::active())
     }
 
     fn most(dialler: &mut Dialler, core: &ServerCore<TestConnection>, ended: LinkEnded<'_>) -> u128 {

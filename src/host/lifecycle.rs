@@ -33,7 +33,7 @@ pub enum LabRequest {
 /// The lives of a server's roles.
 #[derive(Debug)]
 pub struct Lifecycle {
-    states: [RoleState; RoleKind::EVERY.len()],
+    states: [RoleState; RoleKind::ALL.len()],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ pub enum DueAction {
 impl Lifecycle {
     /// No role lives.
     pub fn new(now: Time) -> Lifecycle {
-        Lifecycle { states: [RoleState::Down { since: now, until: None }; RoleKind::EVERY.len()] }
+        Lifecycle { states: [RoleState::Down { since: now, until: None }; RoleKind::ALL.len()] }
     }
 
     /// A life of a role begins; when and how it is to fail, if it is.

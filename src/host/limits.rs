@@ -86,7 +86,7 @@ pub fn append(reply: &mut ClientReply, untaken: &mut Vec<u8>, share: &mut Share,
 fn bulk(reply: &Reply) -> Option<(usize, Reply)> {
     match reply {
         Reply::Value { value: Some(value), .. } => Some((value.len(), Reply::NotApplied(WhyNotApplied::Busy))),
-        Reply::State(Some(part)) => Some((part.part.bytes.len(), Reply::State(None))),
+        Reply::Chunk(Some(part)) => Some((part.part.bytes.len(), Reply::Chunk(None))),
         _ => None,
     }
 }

@@ -26,7 +26,7 @@ pub const SHARE_MIN_BYTES: usize = PEER_FRAME_MAX_BYTES;
 /// Room beside that for what must not wait for others: orders, what ends a checkpoint, and that the learner is down.
 pub const RESERVED: usize = 8;
 /// One group of a role has at most this many inputs.
-pub const GROUP_MAX: usize = 1_024;
+pub const BATCH_MAX: usize = 1_024;
 
 /// An input on its way to a role, with the line and the request that it comes from.
 #[derive(Debug)]
@@ -118,16 +118,16 @@ pub struct MailQueue<R: Role> {
     bytes: BTreeMap<Option<ServerId>, usize>,
     limits: QueueLimits,
     /// The role waits, and has not been woken yet.
-    pub sleeps: bool,
+    pub is_waiting: bool,
     /// One of the two sides has gone.
-    pub is_over: bool,
+    pub is_closed: bool,
 }
 
 impl<R: Role> MailQueue<R> {
     /// An empty queue.
     pub fn new(limits: QueueLimits) -> MailQueue<R> {
         let (control, bulk) = (VecDeque::new(), VecDeque::new());
-        MailQueue { control, bulk, bytes: BTreeMap::new(), limits, sleeps: false, is_over: false }
+        MailQueue { control, bulk, bytes: BTreeMap::new(), limits, is_waiting: false, is_closed: false }
     }
 
     /// Puts an item behind the others of its lane. It wakes the role, unless `can_wait`, asked with the new number of
@@ -138,7 +138,7 @@ impl<R: Role> MailQueue<R> {
         room: Capacity,
         can_wait: impl FnOnce(usize) -> bool,
     ) -> Result<MustWake, SendError> {
-        if self.is_over {
+        if self.is_closed {
             return Err(SendError::Down);
         }
         let (lane, size, from) = (item.lane(), item.size(), item.sender());
@@ -160,8 +160,8 @@ impl<R: Role> MailQueue<R> {
         if size > 0 {
             self.bytes.insert(from, bytes);
         }
-        if self.sleeps && (is_much || !can_wait(self.len())) {
-            self.sleeps = false;
+        if self.is_waiting && (is_much || !can_wait(self.len())) {
+            self.is_waiting = false;
             return Ok(MustWake::Yes);
         }
         Ok(MustWake::No)

@@ -21,7 +21,7 @@ impl<R: Role> Mailbox<R> {
     /// The mailbox of a role that is down. While it lives it has room for so much.
     pub fn closed(limits: QueueLimits) -> Mailbox<R> {
         let mut queue = MailQueue::new(limits);
-        queue.is_over = true;
+        queue.is_closed = true;
         Mailbox { queue: Mutex::new(queue), is_open: AtomicBool::new(false), limits }
     }
 
@@ -35,7 +35,7 @@ impl<R: Role> Mailbox<R> {
     /// The life is over: from now on everything is lost. What is in it is left for whoever tells of it.
     pub fn close(&self) {
         let mut queue = self.lock();
-        queue.is_over = true;
+        queue.is_closed = true;
         self.is_open.store(false, Ordering::Release);
     }
 
@@ -59,7 +59,7 @@ impl<R: Role> Mailbox<R> {
     /// which is the last that is taken. False if nothing is there and nothing will ever come.
     pub fn take(&self, most: usize, most_bytes: usize, into: &mut Vec<MailboxItem<R>>) -> bool {
         let mut queue = self.lock();
-        let is_alone = queue.is_over && queue.is_empty();
+        let is_alone = queue.is_closed && queue.is_empty();
         queue.take(most, most_bytes, into);
         !is_alone
     }

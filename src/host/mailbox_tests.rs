@@ -51,19 +51,19 @@ fn take(mailbox: &TestBox) {
 #[test]
 fn what_is_left_wakes_nobody_until_it_is_much_and_what_is_posted_does() {
     let mailbox = open();
-    mailbox.lock().sleeps = true;
+    mailbox.lock().is_waiting = true;
     for _ in 1..QUIET_MAX {
         assert_eq!(leave(&mailbox, 0), MustWake::No);
     }
     assert_eq!(leave(&mailbox, 0), MustWake::Yes, "so many inputs are a reason to wake");
-    assert!(!mailbox.lock().sleeps, "whoever is woken is woken once");
+    assert!(!mailbox.lock().is_waiting, "whoever is woken is woken once");
     assert_eq!(leave(&mailbox, 0), MustWake::No);
     mailbox.take(MAILBOX_MAX, usize::MAX, &mut Vec::new());
-    mailbox.lock().sleeps = true;
+    mailbox.lock().is_waiting = true;
     assert_eq!(leave(&mailbox, QUIET_MAX_BYTES - 1), MustWake::No);
     assert_eq!(leave(&mailbox, 1), MustWake::Yes, "so are so many bytes");
     mailbox.take(MAILBOX_MAX, usize::MAX, &mut Vec::new());
-    mailbox.lock().sleeps = true;
+    mailbox.lock().is_waiting = true;
     assert_eq!(leave(&mailbox, 0), MustWake::No);
     assert_eq!(mailbox.put(mail(0), Capacity::Usual, |waiting| waiting < 2), Ok(MustWake::Yes));
 }

@@ -10,14 +10,14 @@
 //!   it is too much.
 //! - [`delivery`] is how messages leave, and how they reach the roles that hear them: by their [`mailbox`], a
 //!   [`mail_queue`].
-//! - [`role_host`] runs one life of a role; [`roles`] is what each role adds to it, [`role_disk`] what its disk does when
-//!   it runs full, [`recovery`] what a life begins with, and [`lifecycle`] when lives begin and end. [`timers`] is what
-//!   a role waits for, and [`time`] the time of a server's clock.
+//! - [`role_host`] runs one life of a role; [`roles`] is what each role adds to it, [`role_disk`] what its disk does
+//!   when it runs full, [`recovery`] what a life begins with, and [`lifecycle`] when lives begin and end. [`timers`] is
+//!   what a role waits for, and [`time`] the time of a server's clock.
 //! - [`checkpoints`] writes the state down, and hands on parts of it.
 //! - [`admission`] says whether the server takes part at all: not with a new disk that too few know, nor with a wrong
 //!   state. [`dialler`] is what it makes of its own link to a peer.
-//! - [`status`] is what others may see, [`connected_peers`] which of the other servers it reaches and hears, [`trace_lines`] what a
-//!   server tells people.
+//! - [`status`] is what others may see, [`connected_peers`] which of the other servers it reaches and hears,
+//!   [`trace_lines`] what a server tells people.
 
 pub mod admission;
 pub mod budget;

@@ -25,7 +25,7 @@ use crate::paxos::CommandId;
 use crate::trace::TraceContext;
 
 /// A request without an outcome is answered "unknown" after this time: its client has gone on to the next server.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const OUTCOME_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A request, and where its reply goes. It gives back what it takes of the limits when it is dropped.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct ReplyHandle<C: ClientConnection> {
 impl<C: ClientConnection> ReplyHandle<C> {
     /// A request that has just come.
     pub fn new(connection: C, number: u64, context: TraceContext, since: Time) -> ReplyHandle<C> {
-        ReplyHandle { connection, number, context, since, deadline: since + PATIENCE, admitted: None }
+        ReplyHandle { connection, number, context, since, deadline: since + OUTCOME_TIMEOUT, admitted: None }
     }
 
     /// The same, which waits for no longer than this.
@@ -57,7 +57,7 @@ impl<C: ClientConnection> ReplyHandle<C> {
     }
 
     /// Counts the request among those under way; false if there are too many, or they are too large.
-    pub fn is_admitted(&mut self, bytes: usize) -> bool {
+    pub fn reserve(&mut self, bytes: usize) -> bool {
         let fits = limits::admit(&self.connection, bytes);
         self.admitted = fits.then_some(bytes);
         fits
@@ -76,7 +76,7 @@ impl<C: ClientConnection> Drop for ReplyHandle<C> {
 #[derive(Debug)]
 pub struct QueuedReply<C: ClientConnection> {
     /// Who asked.
-    pub asker: ReplyHandle<C>,
+    pub reply_to: ReplyHandle<C>,
     /// The command that it waited for, if it was one.
     pub command: Option<CommandId>,
     /// What it is told.
@@ -104,8 +104,8 @@ struct PendingTable<C: ClientConnection> {
 
 #[derive(Debug)]
 struct PendingRequest<C: ClientConnection> {
-    ticket: RequestId,
-    asker: ReplyHandle<C>,
+    request_id: RequestId,
+    reply_to: ReplyHandle<C>,
     /// The command as it was sent.
     command: CommandId,
     /// The learner has applied every slot since, itself.
@@ -124,41 +124,41 @@ impl<C: ClientConnection> Default for PendingRequests<C> {
 
 impl<C: ClientConnection> PendingRequests<C> {
     /// Waits for the outcome of a command.
-    pub fn await_write(&self, id: CommandId, asker: ReplyHandle<C>) -> RequestId {
+    pub fn register_write(&self, id: CommandId, reply_to: ReplyHandle<C>) -> RequestId {
         let mut waiters = self.lock();
-        let ticket = waiters.draw();
-        let waiter = PendingRequest { ticket, asker, command: id, has_seen_all: true };
+        let request_id = waiters.next_id();
+        let waiter = PendingRequest { request_id, reply_to, command: id, has_seen_all: true };
         waiters.writes.entry(rules::waits_for(id)).or_default().push(waiter);
-        ticket
+        request_id
     }
 
     /// Waits for the answer of a read.
-    pub fn await_read(&self, asker: ReplyHandle<C>) -> RequestId {
+    pub fn register_read(&self, reply_to: ReplyHandle<C>) -> RequestId {
         let mut waiters = self.lock();
-        let ticket = waiters.draw();
-        waiters.reads.insert(ticket, asker);
-        ticket
+        let request_id = waiters.next_id();
+        waiters.reads.insert(request_id, reply_to);
+        request_id
     }
 
     /// Waits for a part of the state.
-    pub fn await_part(&self, asker: ReplyHandle<C>) -> RequestId {
+    pub fn await_part(&self, reply_to: ReplyHandle<C>) -> RequestId {
         let mut waiters = self.lock();
-        let ticket = waiters.draw();
-        waiters.parts.insert(ticket, asker);
-        ticket
+        let request_id = waiters.next_id();
+        waiters.parts.insert(request_id, reply_to);
+        request_id
     }
 
     /// A part of the state is there, or is not.
-    pub fn tell_part(&self, ticket: RequestId, reply: Reply) {
-        let asker = self.lock().parts.remove(&ticket);
-        self.queue(asker.map(|asker| (asker, None, reply)), &TraceContext::default());
+    pub fn tell_part(&self, request_id: RequestId, reply: Reply) {
+        let reply_to = self.lock().parts.remove(&request_id);
+        self.queue(reply_to.map(|reply_to| (reply_to, None, reply)), &TraceContext::default());
     }
 
     /// A write that was not handed over after all. Nothing happens if it has been told something already.
-    pub fn refuse_write(&self, id: CommandId, ticket: RequestId, why: WhyNotApplied) {
+    pub fn cancel_write(&self, id: CommandId, request_id: RequestId, why: WhyNotApplied) {
         let mut waiters = self.lock();
         let Some(waiting) = waiters.writes.get_mut(&rules::waits_for(id)) else { return };
-        let Some(at) = waiting.iter().position(|one| one.ticket == ticket) else { return };
+        let Some(at) = waiting.iter().position(|one| one.request_id == request_id) else { return };
         let waiter = waiting.remove(at);
         if waiting.is_empty() {
             waiters.writes.remove(&rules::waits_for(id));
@@ -178,9 +178,12 @@ impl<C: ClientConnection> PendingRequests<C> {
     }
 
     /// The role has died that would have answered the reads.
-    pub fn reads_died(&self, why: WhyNotApplied) {
+    pub fn fail_reads(&self, why: WhyNotApplied) {
         let reads = std::mem::take(&mut self.lock().reads);
-        self.queue(reads.into_values().map(|asker| (asker, None, Reply::NotApplied(why))), &TraceContext::default());
+        self.queue(
+            reads.into_values().map(|reply_to| (reply_to, None, Reply::NotApplied(why))),
+            &TraceContext::default(),
+        );
     }
 
     /// A command is certainly not applied by this try.
@@ -200,21 +203,21 @@ impl<C: ClientConnection> PendingRequests<C> {
     }
 
     /// A read is answered, or has failed.
-    pub fn tell_read(&self, ticket: RequestId, reply: Reply, context: &TraceContext) {
-        let asker = self.lock().reads.remove(&ticket);
-        self.queue(asker.map(|asker| (asker, None, reply)), context);
+    pub fn tell_read(&self, request_id: RequestId, reply: Reply, context: &TraceContext) {
+        let reply_to = self.lock().reads.remove(&request_id);
+        self.queue(reply_to.map(|reply_to| (reply_to, None, reply)), context);
     }
 
     /// A role has died that would have said the outcomes: who waits for a write is told that no outcome will come from
     /// here, and who waits for a read that it has failed.
-    pub fn role_died(&self, unknown: WhyUnknown, reads_too: Option<WhyNotApplied>) {
+    pub fn fail_all(&self, unknown: WhyUnknown, reads_too: Option<WhyNotApplied>) {
         let mut waiters = self.lock();
         let writes = std::mem::take(&mut waiters.writes);
         let reads = if reads_too.is_some() { std::mem::take(&mut waiters.reads) } else { BTreeMap::new() };
         drop(waiters);
         let writes = writes.into_values().flatten().map(|one| one.told(Reply::Unknown(unknown)));
         let failed = Reply::NotApplied(reads_too.unwrap_or(WhyNotApplied::Busy));
-        let reads = reads.into_values().map(|asker| (asker, None, failed.clone()));
+        let reads = reads.into_values().map(|reply_to| (reply_to, None, failed.clone()));
         self.queue(writes.chain(reads), &TraceContext::default());
     }
 
@@ -223,27 +226,27 @@ impl<C: ClientConnection> PendingRequests<C> {
         let mut waiters = self.lock();
         let mut late = Vec::new();
         for waiting in waiters.writes.values_mut() {
-            let expired = waiting.extract_if(.., |one| one.asker.deadline <= now);
+            let expired = waiting.extract_if(.., |one| one.reply_to.deadline <= now);
             late.extend(expired.map(|one| one.told(Reply::Unknown(WhyUnknown::TimedOut))));
         }
         waiters.writes.retain(|_, waiting| !waiting.is_empty());
         let reads = take_late(&mut waiters.reads, now);
-        late.extend(reads.into_iter().map(|asker| (asker, None, Reply::NotApplied(WhyNotApplied::Busy))));
+        late.extend(reads.into_iter().map(|reply_to| (reply_to, None, Reply::NotApplied(WhyNotApplied::Busy))));
         let parts = take_late(&mut waiters.parts, now);
-        late.extend(parts.into_iter().map(|asker| (asker, None, Reply::State(None))));
+        late.extend(parts.into_iter().map(|reply_to| (reply_to, None, Reply::Chunk(None))));
         drop(waiters);
         self.queue(late, &TraceContext::default());
     }
 
     /// A request is answered at once: nothing has to be waited for.
-    pub fn tell(&self, asker: ReplyHandle<C>, reply: Reply, cause: TraceContext) {
-        self.queue([(asker, None, reply)], &cause);
+    pub fn queue_reply(&self, reply_to: ReplyHandle<C>, reply: Reply, cause: TraceContext) {
+        self.queue([(reply_to, None, reply)], &cause);
     }
 
     fn queue(&self, replies: impl IntoIterator<Item = AddressedReply<C>>, cause: &TraceContext) {
         let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
-        queued.extend(replies.into_iter().map(|(asker, command, reply)| QueuedReply {
-            asker,
+        queued.extend(replies.into_iter().map(|(reply_to, command, reply)| QueuedReply {
+            reply_to,
             command,
             reply,
             cause: cause.clone(),
@@ -258,7 +261,7 @@ impl<C: ClientConnection> PendingRequests<C> {
     /// Everybody who waits, when the process is gone.
     pub fn take_all(&self) -> Vec<ReplyHandle<C>> {
         let mut waiters = self.lock();
-        let writes = std::mem::take(&mut waiters.writes).into_values().flatten().map(|waiter| waiter.asker);
+        let writes = std::mem::take(&mut waiters.writes).into_values().flatten().map(|waiter| waiter.reply_to);
         let reads = std::mem::take(&mut waiters.reads).into_values();
         let parts = std::mem::take(&mut waiters.parts).into_values();
         writes.chain(reads).chain(parts).collect()
@@ -272,8 +275,8 @@ impl<C: ClientConnection> PendingRequests<C> {
 /// Takes those who have waited until their deadline.
 fn take_late<C: ClientConnection>(waiting: &mut BTreeMap<RequestId, ReplyHandle<C>>, now: Time) -> Vec<ReplyHandle<C>> {
     let late: Vec<RequestId> =
-        waiting.iter().filter(|(_, one)| one.deadline <= now).map(|(ticket, _)| *ticket).collect();
-    late.iter().filter_map(|ticket| waiting.remove(ticket)).collect()
+        waiting.iter().filter(|(_, one)| one.deadline <= now).map(|(request_id, _)| *request_id).collect();
+    late.iter().filter_map(|request_id| waiting.remove(request_id)).collect()
 }
 
 /// Who is told what, and the command that it waited for.
@@ -281,12 +284,12 @@ type AddressedReply<C> = (ReplyHandle<C>, Option<CommandId>, Reply);
 
 impl<C: ClientConnection> PendingRequest<C> {
     fn told(self, reply: Reply) -> AddressedReply<C> {
-        (self.asker, Some(self.command), reply)
+        (self.reply_to, Some(self.command), reply)
     }
 }
 
 impl<C: ClientConnection> PendingTable<C> {
-    fn draw(&mut self) -> RequestId {
+    fn next_id(&mut self) -> RequestId {
         self.last += 1;
         self.last
     }

@@ -23,23 +23,23 @@ fn server() -> PendingServer {
 const BEGUN: Time = Time(5_000_000);
 
 impl PendingServer {
-    fn asker(&self, label: &str) -> ReplyHandle<TestConnection> {
-        let context = TraceContext { re: None, req: Some(label.to_string()) };
+    fn reply_to(&self, label: &str) -> ReplyHandle<TestConnection> {
+        let context = TraceContext { parent: None, req: Some(label.to_string()) };
         ReplyHandle::new(self.connection.clone(), 1, context, BEGUN)
     }
 
     fn write(&self, label: &str, id: CommandId) -> RequestId {
-        self.pending.await_write(id, self.asker(label))
+        self.pending.register_write(id, self.reply_to(label))
     }
 
     fn read(&self, label: &str) -> RequestId {
-        self.pending.await_read(self.asker(label))
+        self.pending.register_read(self.reply_to(label))
     }
 
     /// Who has been told what since the last look.
     fn told(&self) -> Vec<(String, Reply)> {
         let told = self.pending.take_queued();
-        told.into_iter().map(|told| (told.asker.context.req.clone().unwrap(), told.reply)).collect()
+        told.into_iter().map(|told| (told.reply_to.context.req.clone().unwrap(), told.reply)).collect()
     }
 
     fn is_empty(&self) -> bool {
@@ -57,7 +57,7 @@ fn said(label: &str, reply: Reply) -> (String, Reply) {
 }
 
 fn from(n: u32) -> TraceContext {
-    TraceContext { re: None, req: Some(format!("c1-{n}")) }
+    TraceContext { parent: None, req: Some(format!("c1-{n}")) }
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn each_waiter_of_a_command_is_told_once_and_no_other() {
     at.pending.applied(ID, applied(7), &from(1));
     at.pending.applied(ID, applied(8), &from(2));
     at.pending.not_applied(ID, WhyNotApplied::Busy, &from(3));
-    at.pending.role_died(DIED, Some(DOWN));
+    at.pending.fail_all(DIED, Some(DOWN));
     let written = Reply::Applied { slot: Slot(7), written: WriteResult::Done { version: 1 } };
     let expected = [said("first", written.clone()), said("retry", written), said("other", Reply::Unknown(DIED))];
     assert_eq!(at.told(), expected);
@@ -141,10 +141,10 @@ fn a_dead_proposer_ends_writes_and_a_dead_learner_reads_too() {
     at.write("write", ID);
     at.read("read");
     let proposer_died = WhyUnknown::RoleDied(RoleKind::Proposer);
-    at.pending.role_died(proposer_died, None);
+    at.pending.fail_all(proposer_died, None);
     assert_eq!(at.told(), [said("write", Reply::Unknown(proposer_died))], "a read needs no proposer");
     at.write("write", ID);
-    at.pending.role_died(DIED, Some(DOWN));
+    at.pending.fail_all(DIED, Some(DOWN));
     assert_eq!(at.told(), [said("write", Reply::Unknown(DIED)), said("read", Reply::NotApplied(DOWN))]);
     assert!(at.is_empty());
 }
@@ -154,13 +154,13 @@ fn a_write_that_was_not_handed_over_is_refused_alone_and_only_if_nobody_has_told
     let at = server();
     at.write("first", ID);
     let retry = at.write("retry", ID);
-    at.pending.refuse_write(ID, retry, WhyNotApplied::Busy);
-    at.pending.refuse_write(ID, retry, WhyNotApplied::Busy);
+    at.pending.cancel_write(ID, retry, WhyNotApplied::Busy);
+    at.pending.cancel_write(ID, retry, WhyNotApplied::Busy);
     assert_eq!(at.told(), [said("retry", Reply::NotApplied(WhyNotApplied::Busy))]);
     // The role has died between the registration and the refusal: what it said then stands.
     let late = at.write("late", CommandId::new(3, 0, 2));
-    at.pending.role_died(DIED, None);
-    at.pending.refuse_write(CommandId::new(3, 0, 2), late, DOWN);
+    at.pending.fail_all(DIED, None);
+    at.pending.cancel_write(CommandId::new(3, 0, 2), late, DOWN);
     assert_eq!(at.told(), [said("first", Reply::Unknown(DIED)), said("late", Reply::Unknown(DIED))]);
     assert!(at.is_empty(), "an entry of nobody is no entry");
 }
@@ -170,9 +170,9 @@ fn who_has_waited_too_long_is_told_and_who_has_not_waits_on() {
     let at = server();
     at.write("write", ID);
     at.read("read");
-    at.pending.expire(Time(BEGUN.0 + PATIENCE.as_micros() as u64 - 1));
+    at.pending.expire(Time(BEGUN.0 + OUTCOME_TIMEOUT.as_micros() as u64 - 1));
     assert!(at.told().is_empty());
-    at.pending.expire(BEGUN + PATIENCE);
+    at.pending.expire(BEGUN + OUTCOME_TIMEOUT);
     let expected =
         [said("write", Reply::Unknown(WhyUnknown::TimedOut)), said("read", Reply::NotApplied(WhyNotApplied::Busy))];
     assert_eq!(at.told(), expected);
@@ -182,14 +182,14 @@ fn who_has_waited_too_long_is_told_and_who_has_not_waits_on() {
 #[test]
 fn a_request_gives_back_what_it_takes_of_the_limits_when_it_is_answered() {
     let at = server();
-    let mut asker = at.asker("large");
-    assert!(asker.is_admitted(limits::REQUESTS_MAX_BYTES));
-    assert!(!at.asker("one more").is_admitted(1), "the connection has as much under way as it may");
+    let mut reply_to = at.reply_to("large");
+    assert!(reply_to.reserve(limits::REQUESTS_MAX_BYTES));
+    assert!(!at.reply_to("one more").reserve(1), "the connection has as much under way as it may");
     let other = PendingServer { connection: TestConnection::default(), ..server() };
-    assert!(other.asker("of another connection").is_admitted(1));
-    let ticket = at.pending.await_read(asker);
-    assert!(!at.asker("it still waits").is_admitted(1));
-    at.pending.tell_read(ticket, Reply::Done, &from(1));
+    assert!(other.reply_to("of another connection").reserve(1));
+    let request_id = at.pending.register_read(reply_to);
+    assert!(!at.reply_to("it still waits").reserve(1));
+    at.pending.tell_read(request_id, Reply::Done, &from(1));
     drop(at.pending.take_queued());
-    assert!(at.asker("it is answered").is_admitted(1));
+    assert!(at.reply_to("it is answered").reserve(1));
 }

@@ -169,13 +169,13 @@ impl Env for TestEnv {
 /// A server whose roles are up, and of which clients ask something.
 struct TestCall {
     core: ServerCore<TestConnection>,
-    around: TestEnv,
+    env: TestEnv,
 }
 
 /// A life of a role has begun, and has nothing to do.
 fn falls_asleep<R: Role>(mailbox: &Mailbox<R>) {
     mailbox.open();
-    mailbox.lock().sleeps = true;
+    mailbox.lock().is_waiting = true;
 }
 
 const WRITE: u64 = 1;
@@ -184,7 +184,7 @@ const READ: u64 = 2;
 impl TestCall {
     fn new(protocol: Protocol) -> TestCall {
         let config = Config::of_tests(protocol, cluster());
-        let core = ServerCore::new(config, Trace::disabled(), Admission::member());
+        let core = ServerCore::new(config, Trace::disabled(), Admission::active());
         if protocol.is_paxos() {
             falls_asleep(&core.proposer);
             falls_asleep(&core.learner);
@@ -192,7 +192,7 @@ impl TestCall {
             falls_asleep(&core.coordinator);
             falls_asleep(&core.participant);
         }
-        TestCall { core, around: TestEnv::default() }
+        TestCall { core, env: TestEnv::default() }
     }
 
     /// A client's thread.
@@ -204,14 +204,14 @@ impl TestCall {
             Request::Get { key: b"k".to_vec() }
         };
         let request = ClientRequest { number, context: TraceContext::default(), request };
-        self.core.request(&self.around, &TestConnection::to(&self.core.load), request, 10).unwrap();
-        self.core.flush_replies(&self.around);
+        self.core.request(&self.env, &TestConnection::to(&self.core.load), request, 10).unwrap();
+        self.core.flush_replies(&self.env);
     }
 
     /// What each request that was asked is told, at the end of all: exactly one thing.
     fn told(self, asked: &[u64]) -> Vec<Reply> {
-        self.core.flush_replies(&self.around);
-        let mut replies = mem::take(&mut *self.around.replies.lock().unwrap());
+        self.core.flush_replies(&self.env);
+        let mut replies = mem::take(&mut *self.env.replies.lock().unwrap());
         replies.sort_by_key(|(number, _)| *number);
         let numbers: Vec<u64> = replies.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, asked, "not everyone who asked was told once: {replies:?}");
@@ -241,11 +241,11 @@ fn ask_of_a_dying<R: Hosted>(protocol: Protocol, role: impl Fn() -> R, asked: &[
     race(
         || {
             let server = TestCall::new(protocol);
-            let host = RoleHost::new(&server.core, &server.around, role(), NoClient, Random::new(1, 1));
+            let host = RoleHost::new(&server.core, &server.env, role(), NoClient, Random::new(1, 1));
             (server, Mutex::new(host))
         },
         |(server, _)| asked.iter().for_each(|number| server.ask(*number)),
-        |(server, host)| host.lock().unwrap().die(&server.core, &server.around, &RunEnd::Crashed(order)),
+        |(server, host)| host.lock().unwrap().on_crash(&server.core, &server.env, &RunEnd::Crashed(order)),
         |(server, _)| {
             for reply in server.told(asked) {
                 match reply {
@@ -279,7 +279,7 @@ fn whoever_asks_of_a_server_that_finds_itself_wrong_is_told_once() {
         race(
             || TestCall::new(Protocol::MultiPaxos),
             |server| server.ask(asked),
-            |server| server.core.fence(&server.around, fenced(Slot(7), None, others), Slot(7), others),
+            |server| server.core.fence(&server.env, fenced(Slot(7), None, others), Slot(7), others),
             |server| match server.told(&[asked]).as_slice() {
                 [Reply::Unknown(WhyUnknown::RoleDied(RoleKind::Learner))] => before += 1,
                 [Reply::NotApplied(WhyNotApplied::Fenced)] => after += 1,

@@ -33,7 +33,7 @@ impl RateLimit {
     }
 
     /// Whether one more may pass now; if not, it is counted.
-    pub fn lets_through(&self, now: Time) -> bool {
+    pub fn allow(&self, now: Time) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if now.since(state.begun) >= self.period {
             (state.begun, state.through) = (now, 0);
@@ -48,7 +48,7 @@ impl RateLimit {
     }
 
     /// How many were held back since this was asked last.
-    pub fn take_held_back(&self) -> u64 {
+    pub fn take_suppressed(&self) -> u64 {
         std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).held_back)
     }
 }
@@ -61,10 +61,10 @@ mod tests {
     fn so_many_pass_in_a_second_and_the_others_are_counted() {
         let throttle = RateLimit::new(3);
         let begun = Time(7_000_000);
-        let pass = |ms| (0..5).filter(|_| throttle.lets_through(begun + Duration::from_millis(ms))).count();
-        assert_eq!((pass(0), throttle.take_held_back()), (3, 2));
-        assert_eq!((pass(900), throttle.take_held_back()), (0, 5));
-        assert_eq!((pass(1_500), throttle.take_held_back()), (3, 2));
-        assert_eq!(throttle.take_held_back(), 0);
+        let pass = |ms| (0..5).filter(|_| throttle.allow(begun + Duration::from_millis(ms))).count();
+        assert_eq!((pass(0), throttle.take_suppressed()), (3, 2));
+        assert_eq!((pass(900), throttle.take_suppressed()), (0, 5));
+        assert_eq!((pass(1_500), throttle.take_suppressed()), (3, 2));
+        assert_eq!(throttle.take_suppressed(), 0);
     }
 }

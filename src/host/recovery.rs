@@ -65,7 +65,7 @@ pub fn proposer<C: ClientConnection, P: DirStorage>(
         .with_window(config.sizes.open_slots, config.sizes.open_bytes);
     proposer.replay(rounds.record());
     if let Some(down) = down {
-        tell_restart(core, RoleKind::Proposer, trace_lines::restarted_proposer(down, proposer.next_round()), None);
+        trace_restart(core, RoleKind::Proposer, trace_lines::restarted_proposer(down, proposer.next_round()), None);
     }
     Ok((proposer, rounds))
 }
@@ -93,7 +93,7 @@ pub fn acceptor<E: Env, P: DirStorage>(
     env.observe(Observation::AcceptorRecovered { acceptor: &acceptor, is_cut, is_damaged });
     for damage in recovered.damage {
         let why = format!("{damage}; the others are asked for what was chosen there, and all else goes on");
-        core.tell_fault("journal", "damaged", &why);
+        core.trace_fault("journal", "damaged", &why);
     }
     if let Some(down) = down {
         let lost = core.config.forgets;
@@ -101,7 +101,7 @@ pub fn acceptor<E: Env, P: DirStorage>(
         let why = lost.then(|| {
             "UNSAFE: it has forgotten what it promised and accepted, so a chosen value can be un-chosen".to_string()
         });
-        tell_restart(core, RoleKind::Acceptor, event, why);
+        trace_restart(core, RoleKind::Acceptor, event, why);
     }
     core.board.update(|shown| {
         shown.promised = acceptor.promised();
@@ -132,16 +132,16 @@ pub fn learner<E: Env, P: DirStorage>(
     down: Option<Duration>,
 ) -> Result<Learner<Kv>, RecoveryError> {
     let config = &core.config;
-    let learner = Learner::new(config.me, config.quorums, next_life(folder)?, slot, state)
+    let learner = Learner::new(config.me, config.quorums, next_incarnation(folder)?, slot, state)
         .with_retention(config.retention)
         .with_part_bytes(config.sizes.part_bytes)
-        .under(config.protocol.policy());
+        .with_policy(config.protocol.policy());
     // The line that a process begins with says it, and may be written before the learner has done anything.
     core.board.update(|shown| shown.set_learner(&learner));
     env.observe(Observation::LearnerRecovered { slot });
     if let Some(down) = down {
         let event = trace_lines::restarted_learner(down, learner.applied(), learner.machine().digest());
-        tell_restart(core, RoleKind::Learner, event, None);
+        trace_restart(core, RoleKind::Learner, event, None);
     }
     Ok(learner)
 }
@@ -159,7 +159,7 @@ pub fn coordinator<E: Env, P: DirStorage>(
     recovered.records.into_iter().for_each(|record| coordinator.replay(record));
     if let Some(down) = down {
         let event = trace_lines::restarted_coordinator(down, &coordinator);
-        tell_restart(core, RoleKind::Coordinator, event, None);
+        trace_restart(core, RoleKind::Coordinator, event, None);
     }
     Ok((coordinator, RoleJournal::new(journal, &core.config.sizes, Arc::default())))
 }
@@ -178,16 +178,16 @@ pub fn participant<E: Env, P: DirStorage>(
     let mut participant = Participant::new(core.config.me, core.config.cluster, store);
     records.into_iter().for_each(|record| participant.replay(record));
     if let Some(down) = down {
-        tell_restart(core, RoleKind::Participant, trace_lines::restarted_participant(down, &participant), None);
+        trace_restart(core, RoleKind::Participant, trace_lines::restarted_participant(down, &participant), None);
     }
     core.board.update(|shown| shown.set_participant(&participant));
     Ok((participant, RoleJournal::new(journal, &core.config.sizes, Arc::default())))
 }
 
-fn next_life<P: DirStorage>(folder: &DataDir<P>) -> Result<Incarnation, DataDirError> {
-    folder.begin_role_life().map(Incarnation)
+fn next_incarnation<P: DirStorage>(folder: &DataDir<P>) -> Result<Incarnation, DataDirError> {
+    folder.next_role_incarnation().map(Incarnation)
 }
 
-fn tell_restart<C: ClientConnection>(core: &ServerCore<C>, role: RoleKind, event: Event, why: Option<String>) {
-    core.line_because(role.into(), &TraceContext::default(), event, why);
+fn trace_restart<C: ClientConnection>(core: &ServerCore<C>, role: RoleKind, event: Event, why: Option<String>) {
+    core.trace_with_reason(role.into(), &TraceContext::default(), event, why);
 }

@@ -22,9 +22,9 @@ impl<C: ClientConnection> ServerCore<C> {
             }
         }
         let contexts = self.tell_replies(|| env.now(), &replies);
-        let replies = replies.into_iter().zip(contexts).map(|(QueuedReply { asker, reply, .. }, context)| {
-            let number = asker.number;
-            (asker, ClientReply { number, context, reply })
+        let replies = replies.into_iter().zip(contexts).map(|(QueuedReply { reply_to, reply, .. }, context)| {
+            let number = reply_to.number;
+            (reply_to, ClientReply { number, context, reply })
         });
         env.write_replies(replies.collect());
     }
@@ -41,11 +41,11 @@ impl<C: ClientConnection> ServerCore<C> {
             return vec![TraceContext::default(); replies.len()];
         }
         let (mut drafts, now) = (Vec::new(), now());
-        let contexts = replies.iter().map(|QueuedReply { asker, reply, cause, .. }| {
+        let contexts = replies.iter().map(|QueuedReply { reply_to, reply, cause, .. }| {
             // What told us comes from a line, but perhaps of another request's: the label stays the request's own.
-            let re = cause.re.clone().or_else(|| asker.context.re.clone());
-            let context = TraceContext { re, req: asker.context.req.clone() };
-            let event = trace_lines::response(reply, now.since(asker.since), asker.connection.address());
+            let re = cause.parent.clone().or_else(|| reply_to.context.parent.clone());
+            let context = TraceContext { parent: re, req: reply_to.context.req.clone() };
+            let event = trace_lines::response(reply, now.since(reply_to.since), reply_to.connection.address());
             let line = event.map(|event| {
                 drafts.push(PendingLine::about(Speaker::Server, event, &context));
                 drafts.len() - 1
@@ -56,7 +56,7 @@ impl<C: ClientConnection> ServerCore<C> {
         let ids = self.trace.write_group(&drafts);
         let with_line = |(context, line): (TraceContext, Option<usize>)| {
             let id = line.and_then(|line| ids.get(line).cloned().flatten());
-            TraceContext { re: id.or(context.re), req: context.req }
+            TraceContext { parent: id.or(context.parent), req: context.req }
         };
         contexts.into_iter().map(with_line).collect()
     }

@@ -34,29 +34,29 @@ impl<C: ClientConnection> ServerCore<C> {
             return Err("its label is not a short plain word".to_string());
         }
         // A client names lines of its own: one that names a server's would make that server's log seem to lack them.
-        let re = context.re.filter(|line| line.process.as_server().is_none());
-        let context = self.tell_request(&request, TraceContext { re, ..context }, from);
-        let mut asker = ReplyHandle::new(from.clone(), number, context, env.now());
+        let re = context.parent.filter(|line| line.process.as_server().is_none());
+        let context = self.tell_request(&request, TraceContext { parent: re, ..context }, from);
+        let mut reply_to = ReplyHandle::new(from.clone(), number, context, env.now());
         let reply = match request {
-            Request::Open { .. } if !self.may_open(&asker) => Reply::NotApplied(WhyNotApplied::Busy),
-            Request::Open { nonce } => return self.write(env, KvCommand::Open { nonce, label }, asker, size),
+            Request::Open { .. } if !self.may_open(&reply_to) => Reply::NotApplied(WhyNotApplied::Busy),
+            Request::Open { nonce } => return self.write(env, KvCommand::Open { nonce, label }, reply_to, size),
             Request::Write { session, nonce, sequence, first_open, op } => {
                 return self.write(
                     env,
                     KvCommand::Write { session, nonce, sequence, first_open, label, op },
-                    asker,
+                    reply_to,
                     size,
                 );
             }
             Request::Get { key } if key.len() > KEY_MAX_BYTES => return Err("its key is too long".to_string()),
-            Request::Get { key } if asker.is_admitted(size) => {
-                self.read(env, key, asker);
+            Request::Get { key } if reply_to.reserve(size) => {
+                self.read(env, key, reply_to);
                 return Ok(());
             }
             Request::Get { .. } => Reply::NotApplied(WhyNotApplied::Busy),
             Request::Status => Reply::Status(Box::new(self.status(env))),
             Request::State { at_least, part } => {
-                self.state(env, at_least, part, asker);
+                self.state_chunk(env, at_least, part, reply_to);
                 return Ok(());
             }
             Request::Crash { role, down_ms } => {
@@ -65,12 +65,12 @@ impl<C: ClientConnection> ServerCore<C> {
             }
             Request::Restart { role } => done(self.order_roles(env, |role| LabRequest::Restart { role }, role)),
         };
-        self.pending.tell(asker, reply, TraceContext::default());
+        self.pending.queue_reply(reply_to, reply, TraceContext::default());
         Ok(())
     }
 
-    fn may_open(&self, asker: &ReplyHandle<C>) -> bool {
-        asker.connection.opens().lets_through(asker.since) && self.opens.lets_through(asker.since)
+    fn may_open(&self, reply_to: &ReplyHandle<C>) -> bool {
+        reply_to.connection.opens().allow(reply_to.since) && self.opens.allow(reply_to.since)
     }
 
     /// The line of a request; gives what goes on with it. When no steps are shown nobody reads the label either.
@@ -79,7 +79,7 @@ impl<C: ClientConnection> ServerCore<C> {
             return TraceContext::default();
         }
         match trace_lines::request(request, from.address()) {
-            Some(event) => self.line(Speaker::Server, &context, event),
+            Some(event) => self.trace_line(Speaker::Server, &context, event),
             None => context,
         }
     }
@@ -89,21 +89,21 @@ impl<C: ClientConnection> ServerCore<C> {
         &self,
         env: &E,
         command: KvCommand,
-        mut asker: ReplyHandle<C>,
+        mut reply_to: ReplyHandle<C>,
         size: usize,
     ) -> Result<(), String> {
         if !command.is_well_formed() {
             return Err("its write breaks a limit of key, value or sequence number".to_string());
         }
-        if !asker.is_admitted(size) {
-            self.pending.tell(asker, Reply::NotApplied(WhyNotApplied::Busy), TraceContext::default());
+        if !reply_to.reserve(size) {
+            self.pending.queue_reply(reply_to, Reply::NotApplied(WhyNotApplied::Busy), TraceContext::default());
             return Ok(());
         }
-        let (id, context) = (command.id(), asker.context.clone());
+        let (id, context) = (command.id(), reply_to.context.clone());
         // Registered first: if a role dies from here on, whoever waits is told.
-        let ticket = self.pending.await_write(id, asker);
+        let request_id = self.pending.register_write(id, reply_to);
         if let Err(why) = self.propose(env, command, context) {
-            self.pending.refuse_write(id, ticket, why);
+            self.pending.cancel_write(id, request_id, why);
         }
         Ok(())
     }
@@ -129,16 +129,16 @@ impl<C: ClientConnection> ServerCore<C> {
         if self.is_checkpoint_full() {
             return Err(WhyNotApplied::Busy);
         }
-        self.hand_over(env, command.to_paxos(), context)
+        self.submit(env, command.to_paxos(), context)
     }
 
     /// A read: asked of a role of this server.
-    fn read<E: Env<Connection = C>>(&self, env: &E, key: Vec<u8>, asker: ReplyHandle<C>) {
-        let context = asker.context.clone();
+    fn read<E: Env<Connection = C>>(&self, env: &E, key: Vec<u8>, reply_to: ReplyHandle<C>) {
+        let context = reply_to.context.clone();
         if let Some(why) = self.admission.refusal() {
-            return self.pending.tell(asker, Reply::NotApplied(why), TraceContext::default());
+            return self.pending.queue_reply(reply_to, Reply::NotApplied(why), TraceContext::default());
         }
-        let token = self.pending.await_read(asker);
+        let token = self.pending.register_read(reply_to);
         env.observe(Observation::ReadArrived(token));
         let asked = self.look_up(env, token, ReadQuery { key }, context);
         // As with a write: it is registered first and looked at then, so that a fence in between tells it.
@@ -160,7 +160,7 @@ impl<C: ClientConnection> ServerCore<C> {
         let all = self.config.protocol.roles();
         let roles = role.map_or(all.to_vec(), |role| vec![role]);
         if let Some(stranger) = roles.iter().find(|role| !all.contains(role)) {
-            let (role, protocol) = (stranger.word(), self.config.protocol);
+            let (role, protocol) = (stranger.as_str(), self.config.protocol);
             return Err(format!("under {protocol} a server has no {role}"));
         }
         roles.into_iter().try_for_each(|role| env.give(order(role)))
@@ -168,12 +168,12 @@ impl<C: ClientConnection> ServerCore<C> {
 
     /// A part of the state. If it is not written down yet, it soon will be, unless nobody can write it down: this
     /// server has not applied so much.
-    fn state<E: Env<Connection = C>>(
+    fn state_chunk<E: Env<Connection = C>>(
         &self,
         env: &E,
         at_least: Slot,
         part: Option<ChunkRequest>,
-        asker: ReplyHandle<C>,
+        reply_to: ReplyHandle<C>,
     ) {
         let protocol = self.config.protocol;
         let reply = if let Some(why) = self.admission.refusal() {
@@ -181,15 +181,15 @@ impl<C: ClientConnection> ServerCore<C> {
         } else if !protocol.has(RoleKind::Learner) {
             Reply::Refused(format!("under {protocol} there is no log and no checkpoint: no backup"))
         } else if at_least > self.board.read().applied {
-            Reply::State(None)
+            Reply::Chunk(None)
         } else {
-            let ticket = self.pending.await_part(asker.until(STATE_PATIENCE));
-            if !self.checkpoints.give_part(ticket, part, at_least) {
-                self.pending.tell_part(ticket, Reply::State(None));
+            let request_id = self.pending.await_part(reply_to.until(STATE_PATIENCE));
+            if !self.checkpoints.give_part(request_id, part, at_least) {
+                self.pending.tell_part(request_id, Reply::Chunk(None));
             }
             return env.wake_checkpointer();
         };
-        self.pending.tell(asker, reply, TraceContext::default());
+        self.pending.queue_reply(reply_to, reply, TraceContext::default());
     }
 }
 

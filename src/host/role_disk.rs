@@ -32,7 +32,7 @@ pub trait RoleDisk<Record>: StableStore<Record> {
     }
 
     /// Looks whether there is room again.
-    fn ask_for_room(&mut self) {}
+    fn retry_space(&mut self) {}
 
     /// Whether something was forgotten since this was asked last, and more still could be: slots that were open when
     /// others were asked for room may be in the next checkpoint.
@@ -94,13 +94,13 @@ impl<F: Files, R: Record> RoleDisk<R> for RoleJournal<F, R> {
     }
 
     fn has_room(&self) -> bool {
-        self.journal.has_room()
+        self.journal.has_space()
     }
 
-    fn ask_for_room(&mut self) {
+    fn retry_space(&mut self) {
         self.leave_free();
         // No reason to stop: the next time may be better. If the disk has failed, the next commit says so.
-        let _ = self.journal.try_make_room();
+        let _ = self.journal.retry_space();
     }
 
     fn could_shed_more(&mut self) -> bool {

@@ -12,7 +12,7 @@ use super::core::{Fatal, ServerCore};
 use super::delivery::DropReason;
 use super::env::{Env, Observation, RoleObservation};
 use super::limits::ClientConnection;
-use super::mail_queue::{CrashRequest, Delivery, GROUP_MAX, MailboxItem};
+use super::mail_queue::{BATCH_MAX, CrashRequest, Delivery, MailboxItem};
 use super::mailbox::Mailbox;
 use super::role_disk::{ROOM_RETRY, RoleDisk};
 use super::roles::Hosted;
@@ -21,11 +21,11 @@ use super::timers::Timers;
 use super::trace_lines;
 use crate::net::PeerMessage;
 use crate::random::Random;
-use crate::role::{Action, Actions, Input, Released, Role, Stepped, TimerSpec, step_all};
+use crate::role::{Action, Actions, Input, Released, Role, Stepped, TimerSpec, step_batch};
 use crate::trace::{CrashPoint, Parent, PendingLine, Speaker, TraceContext};
 
 /// A crash inside a turn waits this long for a turn to hit.
-pub const CRASH_PATIENCE: Duration = Duration::from_millis(200);
+pub const CRASH_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How a life ended.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ pub struct RoleHost<R: Hosted, D> {
     has_stopped: bool,
     had_room: bool,
     /// When a full disk is asked again whether there is room.
-    next_ask: Option<Time>,
+    next_space_check: Option<Time>,
     crash: Option<PendingCrash>,
     /// The group is empty between two turns, and kept for its room.
     group: Vec<(TraceContext, Input<R>)>,
@@ -101,7 +101,7 @@ where
             emptied: now,
             has_stopped: false,
             had_room,
-            next_ask: None,
+            next_space_check: None,
             crash: None,
             group: Vec::new(),
             taken: Vec::new(),
@@ -126,7 +126,7 @@ where
             return Some(self.since);
         }
         let patience = self.crash.map(|crash| crash.patience);
-        [self.timers.next_due(), patience, self.next_ask].into_iter().flatten().min()
+        [self.timers.next_due(), patience, self.next_space_check].into_iter().flatten().min()
     }
 
     /// Takes what is there and steps through it.
@@ -155,7 +155,7 @@ where
             && (order.point == CrashPoint::BeforeStep || (self.group.is_empty() && now >= patience))
         {
             for (context, input) in self.group.drain(..) {
-                tell_lost(core, now, &input, DropReason::Crashed, &context);
+                trace_lost(core, now, &input, DropReason::Crashed, &context);
             }
             return TurnStart::Ended(RunEnd::Crashed(CrashRequest { point: CrashPoint::BeforeStep, ..order }));
         }
@@ -163,7 +163,7 @@ where
             return if self.has_stopped { TurnStart::Ended(RunEnd::Stopped) } else { TurnStart::Idle };
         }
         env.observe(R::seen(RoleObservation::Hears(&self.group)));
-        let stepped = step_all(&mut self.role, self.group.drain(..), core.trace.steps() || E::IS_WATCHED);
+        let stepped = step_batch(&mut self.role, self.group.drain(..), core.trace.steps() || E::IS_WATCHED);
         match self.hit(CrashPoint::BeforeSync) {
             Some(order) => TurnStart::Ended(RunEnd::Crashed(order)),
             None => TurnStart::Group(stepped),
@@ -182,22 +182,22 @@ where
     /// Takes the mail that is there, without what the disk has no room for. An order to crash is the last that is
     /// taken.
     fn take_mail<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
-        let most = GROUP_MAX.saturating_sub(self.group.len());
+        let most = BATCH_MAX.saturating_sub(self.group.len());
         // Nobody is left who could ever say anything.
         self.has_stopped |= !self.mailbox.take(most, self.disk.group_max_bytes(), &mut self.taken);
         for item in self.taken.drain(..) {
             match item {
                 MailboxItem::Mail(Delivery { context, input, .. })
-                    if R::needs_room(&input) && !self.disk.has_room() =>
+                    if R::needs_space(&input) && !self.disk.has_room() =>
                 {
                     env.observe(Observation::Shed);
-                    tell_lost(core, self.emptied, &input, DropReason::DiskFull, &context);
+                    trace_lost(core, self.emptied, &input, DropReason::DiskFull, &context);
                 }
                 MailboxItem::Mail(Delivery { context, input, .. }) => self.group.push((context, input)),
                 MailboxItem::Crash(order) => {
                     // A second order changes only for how long the role is down.
                     let first =
-                        self.crash.get_or_insert(PendingCrash { order, patience: self.emptied + CRASH_PATIENCE });
+                        self.crash.get_or_insert(PendingCrash { order, patience: self.emptied + CRASH_TIMEOUT });
                     first.order.down = order.down;
                 }
                 // What came before is still done.
@@ -210,16 +210,16 @@ where
     /// as long as they do not know, nothing is done about it.
     fn look_for_room<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
         let now = env.now();
-        let is_due = self.next_ask.is_some_and(|at| at <= now);
+        let is_due = self.next_space_check.is_some_and(|at| at <= now);
         if is_due {
-            self.next_ask = None;
-            self.disk.ask_for_room();
+            self.next_space_check = None;
+            self.disk.retry_space();
         }
         let (has_room, could_shed_more) = (self.disk.has_room(), self.disk.could_shed_more());
         if !has_room && (is_due || self.had_room || could_shed_more) {
             R::wants_room(core, env);
         }
-        self.next_ask = if has_room { None } else { Some(self.next_ask.unwrap_or(now + ROOM_RETRY)) };
+        self.next_space_check = if has_room { None } else { Some(self.next_space_check.unwrap_or(now + ROOM_RETRY)) };
         if has_room != self.had_room {
             self.had_room = has_room;
             self.tell_room(core);
@@ -230,7 +230,7 @@ where
         let Some(why) = R::without_room() else { return };
         core.set_room(R::NAME, self.had_room);
         if !self.had_room {
-            core.tell_fault("disk", "full", why);
+            core.trace_fault("disk", "full", why);
         }
     }
 
@@ -252,7 +252,7 @@ where
         env.observe(R::seen(RoleObservation::Says(&actions)));
         self.role.publish(core, env);
         self.act_all(core, env, actions);
-        if !R::leaves_flush(core) {
+        if !R::defers_flush(core) {
             env.flush_peers();
         }
         // Behind the messages: disks and peers begin sooner, and all replies of the group leave together.
@@ -266,48 +266,48 @@ where
 
     /// Writes the lines of a group with one write, and then does what it wants done: no message leaves before its line.
     fn act_all<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, actions: Actions<TraceContext, R>) {
-        let is_fact = |action: &Action<R>| matches!(action, Action::Fact(_));
+        let is_fact = |action: &Action<R>| matches!(action, Action::Trace(_));
         if !actions.iter().flat_map(|(_, actions)| actions).any(is_fact) {
             // Nothing to write, nothing to sort.
             for (context, actions) in actions {
-                actions.into_iter().for_each(|action| self.act(core, env, action, context.clone()));
+                actions.into_iter().for_each(|action| self.perform(core, env, action, context.clone()));
             }
             return;
         }
-        let (drafts, todo) = sort(actions, |fact, context| R::draft(fact, core.config.cluster, context));
+        let (drafts, todo) = split_trace_events(actions, |fact, context| R::draft(fact, core.config.cluster, context));
         let ids = core.trace.write_group(&drafts);
         for (line, context, action) in todo {
             let context = match line.and_then(|line| Some((ids.get(line)?.clone()?, &drafts[line]))) {
-                Some((id, draft)) => TraceContext { re: Some(id), req: draft.req.clone() },
+                Some((id, draft)) => TraceContext { parent: Some(id), req: draft.req.clone() },
                 None => context,
             };
-            self.act(core, env, action, context);
+            self.perform(core, env, action, context);
         }
     }
 
-    fn act<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, action: Action<R>, context: TraceContext) {
+    fn perform<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, action: Action<R>, context: TraceContext) {
         match action {
             Action::Send { to, message } => core.send(env, to, message.into(), context),
             Action::Arm(timer) => {
                 let runs = Duration::from_millis(self.random.within(timer.delay_ms()));
                 self.timers.arm(timer, env.now() + runs, context);
             }
-            Action::Outcome(outcome) => self.role.notify(core, env, outcome, context),
-            Action::Fact(_) => {}
+            Action::Notify(outcome) => self.role.notify(core, env, outcome, context),
+            Action::Trace(_) => {}
         }
     }
 
     /// The life is over: its mailbox is closed, and those who wait for the role are told.
-    pub fn die<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, ended: &RunEnd) {
+    pub fn on_crash<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, ended: &RunEnd) {
         match ended {
             RunEnd::Stopped | RunEnd::Fatal(_) => return self.mailbox.close(),
             RunEnd::Crashed(order) => {
                 core.board.update(|shown| shown.add_crash(R::NAME));
                 let event = trace_lines::crash(*order, env.now().since(self.since));
                 let why = R::epitaph(core.config.forgets).to_string();
-                core.line_because(R::NAME.into(), &TraceContext::default(), event, Some(why));
+                core.trace_with_reason(R::NAME.into(), &TraceContext::default(), event, Some(why));
             }
-            RunEnd::NoRoom(why) => tell_no_room::<R, _>(core, why),
+            RunEnd::NoRoom(why) => trace_no_space::<R, _>(core, why),
         }
         is_down::<R, E>(core, env);
     }
@@ -315,7 +315,7 @@ where
 
 /// A life that could not begin, as there is no room on its disk. It is tried again each second.
 pub fn found_no_room<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E, why: &str) {
-    tell_no_room::<R, _>(core, why);
+    trace_no_space::<R, _>(core, why);
     is_down::<R, E>(core, env);
     R::wants_room(core, env);
 }
@@ -327,7 +327,7 @@ pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
     mailbox.close();
     while let Some(item) = mailbox.take_one() {
         if let MailboxItem::Mail(mail) = item {
-            tell_lost(core, now, &mail.input, DropReason::Crashed, &mail.context);
+            trace_lost(core, now, &mail.input, DropReason::Crashed, &mail.context);
         }
     }
     R::mourn(core, env);
@@ -335,19 +335,19 @@ pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
 }
 
 /// A life does not begin, or not go on, before there is room on its disk.
-fn tell_no_room<R: Hosted, C: ClientConnection>(core: &ServerCore<C>, why: &str) {
+fn trace_no_space<R: Hosted, C: ClientConnection>(core: &ServerCore<C>, why: &str) {
     let name = Speaker::from(R::NAME).as_str();
     let why = format!("the {name} says nothing until there is room on its disk, and looks each second. {why}");
-    core.tell_fault("disk", "full", &why);
+    core.trace_fault("disk", "full", &why);
 }
 
 /// An action that is not a line, with the line of its step that it belongs to, if there is one.
 pub type PendingAction<R> = (Option<usize>, TraceContext, Action<R>);
 
 /// Parts the lines of a group from what is to be done.
-pub fn sort<R: Role>(
+pub fn split_trace_events<R: Role>(
     actions: Actions<TraceContext, R>,
-    draft: impl Fn(&R::Fact, &TraceContext) -> PendingLine,
+    draft: impl Fn(&R::TraceEvent, &TraceContext) -> PendingLine,
 ) -> (Vec<PendingLine>, Vec<PendingAction<R>>) {
     let mut drafts: Vec<PendingLine> = Vec::new();
     let mut todo = Vec::new();
@@ -356,13 +356,13 @@ pub fn sort<R: Role>(
         let mut line: Option<usize> = None;
         for action in actions {
             match action {
-                Action::Fact(fact) => {
+                Action::Trace(fact) => {
                     let mut told = draft(&fact, &context);
-                    told.re = cause(&drafts, line, &told, &context);
+                    told.parent = cause(&drafts, line, &told, &context);
                     line = Some(drafts.len());
                     drafts.push(told);
                 }
-                Action::Send { .. } | Action::Arm(_) | Action::Outcome(_) => {
+                Action::Send { .. } | Action::Arm(_) | Action::Notify(_) => {
                     todo.push((line, context.clone(), action));
                 }
             }
@@ -374,14 +374,14 @@ pub fn sort<R: Role>(
 /// What a line comes from: an earlier line of another kind in the same step (LEARN from CHOSEN), else the input.
 fn cause(drafts: &[PendingLine], line: Option<usize>, draft: &PendingLine, context: &TraceContext) -> Parent {
     match line {
-        Some(before) if drafts[before].event.name() == draft.event.name() => drafts[before].re.clone(),
+        Some(before) if drafts[before].event.name() == draft.event.name() => drafts[before].parent.clone(),
         Some(before) => Parent::Earlier(before),
-        None => context.re.clone().map_or(Parent::None, Parent::Line),
+        None => context.parent.clone().map_or(Parent::None, Parent::Line),
     }
 }
 
 /// Tells of a message that the role will not see. Those who wait for what its own server asked are told by `mourn`.
-fn tell_lost<R: Hosted, C: ClientConnection>(
+fn trace_lost<R: Hosted, C: ClientConnection>(
     core: &ServerCore<C>,
     now: Time,
     input: &Input<R>,
@@ -390,6 +390,6 @@ fn tell_lost<R: Hosted, C: ClientConnection>(
 ) {
     if let Input::Message { from, message } = input {
         let said: PeerMessage = message.clone().into();
-        core.tell_drop(now, R::NAME, said.kind(), *from, cause, context);
+        core.trace_drop(now, R::NAME, said.kind(), *from, cause, context);
     }
 }

@@ -33,16 +33,22 @@ pub trait Hosted: Role<Message: Into<PeerMessage> + Send, Timer: Send, Request: 
     fn mailbox<C: ClientConnection>(core: &ServerCore<C>) -> &Arc<Mailbox<Self>>;
 
     /// The line of a fact.
-    fn draft(fact: &Self::Fact, cluster: ServerSet, context: &TraceContext) -> PendingLine;
+    fn draft(fact: &Self::TraceEvent, cluster: ServerSet, context: &TraceContext) -> PendingLine;
 
     /// The role tells its server something.
-    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E, outcome: Self::Outcome, context: TraceContext);
+    fn notify<E: Env>(
+        &self,
+        core: &ServerCore<E::Connection>,
+        env: &E,
+        outcome: Self::Notification,
+        context: TraceContext,
+    );
 
     /// A turn is over: what of the role's state others may see, and what it need not be woken for.
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E);
 
     /// Whether an input must be dropped when the disk has no room.
-    fn needs_room(_input: &Input<Self>) -> bool {
+    fn needs_space(_input: &Input<Self>) -> bool {
         false
     }
 
@@ -55,7 +61,7 @@ pub trait Hosted: Role<Message: Into<PeerMessage> + Send, Timer: Send, Request: 
     fn wants_room<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
     /// Whether another role is about to write to the peers, and takes along what this one has said.
-    fn leaves_flush<C: ClientConnection>(_core: &ServerCore<C>) -> bool {
+    fn defers_flush<C: ClientConnection>(_core: &ServerCore<C>) -> bool {
         false
     }
 
@@ -91,13 +97,13 @@ impl Hosted for Proposer {
             ProposerNotification::NotApplied { id, why } => {
                 core.pending.not_applied(id, WhyNotApplied::Proposer(why), &context);
             }
-            ProposerNotification::Recall(ids) => tell_learner(core, env, LearnerRequest::Recall(ids)),
+            ProposerNotification::Recall(ids) => tell_learner(core, env, LearnerRequest::FindResults(ids)),
         }
     }
 
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E) {
         core.hints.wants_applied.store(self.wants_applied(), Ordering::Relaxed);
-        core.hints.worth.store(self.worth(), Ordering::Relaxed);
+        core.hints.batch_threshold.store(self.batch_threshold(), Ordering::Relaxed);
         core.board.update(|shown| shown.set_leader(self.leader(), || env.now()));
     }
 
@@ -108,7 +114,7 @@ impl Hosted for Proposer {
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
         // It writes nothing to the peers any more, so the learner must not leave that to it.
         core.hints.wants_applied.store(false, Ordering::Relaxed);
-        core.pending.role_died(WhyUnknown::RoleDied(RoleKind::Proposer), None);
+        core.pending.fail_all(WhyUnknown::RoleDied(RoleKind::Proposer), None);
     }
 
     fn seen(seen: RoleObservation<'_, Proposer>) -> Observation<'_> {
@@ -149,7 +155,7 @@ impl Hosted for Acceptor {
     }
 
     /// A promise needs little, and a server that could not promise would be as good as dead. A value needs room.
-    fn needs_room(input: &Input<Acceptor>) -> bool {
+    fn needs_space(input: &Input<Acceptor>) -> bool {
         matches!(input, Input::Message { message: Message::Accept { .. }, .. })
     }
 
@@ -163,7 +169,7 @@ impl Hosted for Acceptor {
     /// Slots that are in a checkpoint need no room in the journal. While no value is accepted none becomes due by
     /// itself.
     fn wants_room<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
-        tell_learner(core, env, LearnerRequest::WantCheckpoint);
+        tell_learner(core, env, LearnerRequest::RequestCheckpoint);
     }
 
     fn epitaph(forgets: bool) -> &'static str {
@@ -209,7 +215,8 @@ impl Hosted for Learner<Kv> {
             LearnerNotification::Counted => {
                 // The proposer looks at it when its next pulse comes. If it is down, it leads nothing.
                 let input = Input::Request(ProposerRequest::Counted);
-                let _ = core.leave::<Proposer, E>(env, Delivery::from_within(context, input, 0), |_| true);
+                let _ =
+                    core.enqueue_without_wake::<Proposer, E>(env, Delivery::from_within(context, input, 0), |_| true);
             }
             LearnerNotification::Answer { token, slot, answer } => {
                 let VersionedValue { value, version } = answer;
@@ -223,43 +230,47 @@ impl Hosted for Learner<Kv> {
                 let is_taken = core.checkpoints.write(CheckpointMeta { slot, digest }, changes);
                 env.wake_checkpointer();
                 if !is_taken {
-                    tell_learner(core, env, LearnerRequest::CheckpointEnded { slot, is_durable: false });
+                    tell_learner(core, env, LearnerRequest::CheckpointDone { slot, is_durable: false });
                 }
             }
             LearnerNotification::Durable { slot } => {
                 let request = AcceptorRequest::Truncate { below: slot.next() };
                 // Lost if the acceptor is down: the next checkpoint comes, and one below it is none too many.
-                let _ = core.post_reserved(env, Input::<Acceptor>::Request(request));
+                let _ = core.enqueue_reserved(env, Input::<Acceptor>::Request(request));
             }
-            LearnerNotification::SnapshotAsked { to, part } => {
-                core.checkpoints.send_part(to, part);
+            LearnerNotification::SnapshotRequested { to, part } => {
+                core.checkpoints.send_chunk(to, part);
                 env.wake_checkpointer();
             }
             LearnerNotification::Pinned { peers } => core.checkpoints.pin(peers),
             LearnerNotification::LeftBehind(left) => {
-                core.tell_fault("catch-up", "slow", &trace_lines::left_behind(&left, core.config.sizes.snapshot_bytes));
+                core.trace_fault(
+                    "catch-up",
+                    "slow",
+                    &trace_lines::left_behind(&left, core.config.sizes.snapshot_bytes),
+                );
             }
             LearnerNotification::CheckpointLate { bytes } => {
-                core.tell_fault("checkpoint", "slow", &trace_lines::checkpoint_late(bytes, &core.config.retention));
+                core.trace_fault("checkpoint", "slow", &trace_lines::checkpoint_late(bytes, &core.config.retention));
             }
             LearnerNotification::Installed { slot, digest, from } => {
                 if !core.trace.steps() {
                     // With steps it is one of them, and stands among them.
                     let event = Event::Snapshot { slot, digest: Digest(digest), from: Some(from) };
-                    core.line(Speaker::Learner, &context, event);
+                    core.trace_line(Speaker::Learner, &context, event);
                 }
                 core.pending.snapshot_installed();
                 // What was applied in between was said by nobody here. If the proposer is down, nobody waits.
                 let request = ProposerRequest::Installed { slot };
-                let _ = core.post_reserved(env, Input::<Proposer>::Request(request));
+                let _ = core.enqueue_reserved(env, Input::<Proposer>::Request(request));
             }
-            LearnerNotification::Recalled { slot, id, outcome } => {
+            LearnerNotification::ResultsFound { slot, id, outcome } => {
                 core.pending.applied(id, outcome, &context);
                 let _ = ask::<Proposer, E>(core, env, ProposerRequest::Applied { slot, ids: vec![id] }, context, 0);
             }
             LearnerNotification::Mended { entries } => {
                 let size = entries.iter().map(|entry| entry.value.size()).sum();
-                let _ = ask::<Acceptor, E>(core, env, AcceptorRequest::Mend { entries }, context, size);
+                let _ = ask::<Acceptor, E>(core, env, AcceptorRequest::Repair { entries }, context, size);
             }
             LearnerNotification::Fenced { slot, equal, against } => {
                 core.fence(env, trace::fenced(slot, equal, against), slot, against);
@@ -271,12 +282,12 @@ impl Hosted for Learner<Kv> {
         let hints = &core.hints;
         hints.applied.store(self.applied().0, Ordering::Relaxed);
         hints.round.store(self.round().unwrap_or_default() as u64, Ordering::Relaxed);
-        hints.is_learner_behind.store(self.known() > self.applied(), Ordering::Relaxed);
+        hints.is_learner_behind.store(self.highest_chosen() > self.applied(), Ordering::Relaxed);
         hints.is_checkpoint_full.store(self.is_full(), Ordering::Relaxed);
         core.board.update(|shown| shown.set_learner(self));
     }
 
-    fn leaves_flush<C: ClientConnection>(core: &ServerCore<C>) -> bool {
+    fn defers_flush<C: ClientConnection>(core: &ServerCore<C>) -> bool {
         core.hints.proposer_flushes.swap(false, Ordering::Relaxed)
     }
 
@@ -286,9 +297,9 @@ impl Hosted for Learner<Kv> {
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
         let died = WhyUnknown::RoleDied(RoleKind::Learner);
-        core.pending.role_died(died, Some(WhyNotApplied::RoleDown(RoleKind::Learner)));
+        core.pending.fail_all(died, Some(WhyNotApplied::RoleDown(RoleKind::Learner)));
         // If the proposer is down too it begins its next life without a learner anyway.
-        let _ = core.post_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
+        let _ = core.enqueue_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
     }
 
     fn seen(seen: RoleObservation<'_, Learner<Kv>>) -> Observation<'_> {
@@ -308,14 +319,15 @@ fn advanced<E: Env>(
     let input = Input::Request(ProposerRequest::Applied { slot: applied, ids });
     let wants = || core.hints.wants_applied.load(Ordering::Relaxed);
     // Lost if the proposer is down or busy: the learner's next beat tells it the same slot.
-    let is_told = core.leave::<Proposer, E>(env, Delivery::from_within(context, input, 0), |_| !wants()).is_ok();
+    let is_told =
+        core.enqueue_without_wake::<Proposer, E>(env, Delivery::from_within(context, input, 0), |_| !wants()).is_ok();
     core.hints.proposer_flushes.store(is_told && wants(), Ordering::Relaxed);
 }
 
 /// Says something to the own learner that must not be lost because others fill its mailbox.
 pub(super) fn tell_learner<E: Env>(core: &ServerCore<E::Connection>, env: &E, request: LearnerRequest<ReadQuery>) {
     // If it is down, its next life finds on the disk what it would have heard.
-    let _ = core.post_reserved(env, Input::<Learner<Kv>>::Request(request));
+    let _ = core.enqueue_reserved(env, Input::<Learner<Kv>>::Request(request));
 }
 
 /// Asks another role of this server for something.
@@ -326,7 +338,7 @@ fn ask<R: Hosted, E: Env>(
     context: TraceContext,
     size: usize,
 ) -> Result<(), super::mail_queue::SendError> {
-    core.post::<R, E>(env, Delivery::from_within(context, Input::Request(request), size))
+    core.enqueue::<R, E>(env, Delivery::from_within(context, Input::Request(request), size))
 }
 
 impl Hosted for Coordinator {
@@ -368,7 +380,7 @@ impl Hosted for Coordinator {
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
-        core.pending.role_died(WhyUnknown::RoleDied(RoleKind::Coordinator), None);
+        core.pending.fail_all(WhyUnknown::RoleDied(RoleKind::Coordinator), None);
     }
 
     fn seen(seen: RoleObservation<'_, Coordinator>) -> Observation<'_> {
@@ -403,7 +415,7 @@ impl Hosted for Participant {
     }
 
     /// A decision needs little, and without it the key would stay locked. A vote needs room for its command.
-    fn needs_room(input: &Input<Participant>) -> bool {
+    fn needs_space(input: &Input<Participant>) -> bool {
         matches!(input, Input::Message { message: two_phase_commit::CommitMessage::VoteRequest { .. }, .. })
     }
 
@@ -417,7 +429,7 @@ impl Hosted for Participant {
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
         // The coordinator still knows what its commands come to.
-        core.pending.reads_died(WhyNotApplied::RoleDown(RoleKind::Participant));
+        core.pending.fail_reads(WhyNotApplied::RoleDown(RoleKind::Participant));
     }
 
     fn seen(seen: RoleObservation<'_, Participant>) -> Observation<'_> {

@@ -68,7 +68,7 @@ impl Env for Done {
     }
 
     fn wake(&self, role: RoleKind) {
-        self.note(format!("wakes the {}", role.word()));
+        self.note(format!("wakes the {}", role.as_str()));
     }
 
     fn to_peers(&self, _to: ServerSet, message: &PeerMessage, _frame: Vec<u8>) {
@@ -78,8 +78,8 @@ impl Env for Done {
     fn flush_peers(&self) {}
 
     fn write_replies(&self, replies: Vec<(ReplyHandle<TestConnection>, ClientReply)>) {
-        for (asker, reply) in replies {
-            let label = asker.context.req.clone().unwrap_or_default();
+        for (reply_to, reply) in replies {
+            let label = reply_to.context.req.clone().unwrap_or_default();
             self.note(format!("tells the {label}: {:?}", reply.reply));
         }
     }
@@ -104,18 +104,18 @@ impl At {
             sizes: Sizes { mailbox: MAILBOX, ..Sizes::usual(1 << 20) },
             ..Config::of_tests(Protocol::MultiPaxos, ServerSet::first(3))
         };
-        let at = At { core: ServerCore::new(config, Trace::disabled(), Admission::member()), done: Done::default() };
-        let asker = |label: &str| {
-            let context = TraceContext { re: None, req: Some(label.to_string()) };
+        let at = At { core: ServerCore::new(config, Trace::disabled(), Admission::active()), done: Done::default() };
+        let reply_to = |label: &str| {
+            let context = TraceContext { parent: None, req: Some(label.to_string()) };
             ReplyHandle::new(TestConnection::default(), 1, context, Time(1))
         };
-        at.core.pending.await_write(WRITE, asker("write"));
-        at.core.pending.await_write(OTHER, asker("other write"));
-        assert_eq!(at.core.pending.await_read(asker("read")), READ);
+        at.core.pending.register_write(WRITE, reply_to("write"));
+        at.core.pending.register_write(OTHER, reply_to("other write"));
+        assert_eq!(at.core.pending.register_read(reply_to("read")), READ);
         let core = &at.core;
         set::<Proposer>(&core.proposer, state, || ProposerRequest::LearnerDown);
         set::<Acceptor>(&core.acceptor, state, || AcceptorRequest::Truncate { below: Slot(1) });
-        set::<Learner<Kv>>(&core.learner, state, || LearnerRequest::WantCheckpoint);
+        set::<Learner<Kv>>(&core.learner, state, || LearnerRequest::RequestCheckpoint);
         at
     }
 
@@ -152,7 +152,7 @@ fn set<R: Hosted>(mailbox: &Mailbox<R>, state: ScriptedState, request: impl Fn()
             mailbox.put(MailboxItem::Mail(mail), Capacity::Usual, |_| false).unwrap();
         }
     }
-    mailbox.lock().sleeps = true;
+    mailbox.lock().is_waiting = true;
 }
 
 /// What has come into a mailbox beside what filled it.
@@ -163,9 +163,9 @@ fn heard<R: Hosted + Debug>(mailbox: &Mailbox<R>) -> Vec<String> {
         MailboxItem::Mail(Delivery { context, input: Input::Request(request), size, .. }) => {
             let context = context.req.map_or(String::new(), |label| format!(", because of {label}"));
             let size = if size == 0 { String::new() } else { format!(", {size} bytes") };
-            format!("the {} hears {request:?}{context}{size}", R::NAME.word())
+            format!("the {} hears {request:?}{context}{size}", R::NAME.as_str())
         }
-        other => format!("the {} gets {other:?}", R::NAME.word()),
+        other => format!("the {} gets {other:?}", R::NAME.as_str()),
     };
     items.into_iter().skip(filled).map(tell).collect()
 }
@@ -173,7 +173,7 @@ fn heard<R: Hosted + Debug>(mailbox: &Mailbox<R>) -> Vec<String> {
 type Case = (&'static str, fn(&At));
 
 fn cause() -> TraceContext {
-    TraceContext { re: None, req: Some("c1-1".to_string()) }
+    TraceContext { parent: None, req: Some("c1-1".to_string()) }
 }
 
 fn proposer(at: &At, outcome: ProposerNotification) {
@@ -208,7 +208,7 @@ fn transaction() -> TransactionId {
 
 const OF_PROPOSER: [Case; 3] = [
     ("proposer: NotApplied", |at| {
-        proposer(at, ProposerNotification::NotApplied { id: WRITE, why: NotApplied::Outrun });
+        proposer(at, ProposerNotification::NotApplied { id: WRITE, why: NotApplied::Preempted });
     }),
     ("proposer: Recall", |at| proposer(at, ProposerNotification::Recall(vec![WRITE]))),
     ("proposer dies", |at| Proposer::mourn(&at.core, &at.done)),
@@ -259,11 +259,11 @@ const OF_LEARNER: [Case; 21] = [
     }),
     ("learner: Durable", |at| learner(at, LearnerNotification::Durable { slot: Slot(9) })),
     ("learner: SnapshotAsked", |at| {
-        learner(at, LearnerNotification::SnapshotAsked { to: ServerId(2), part: None });
+        learner(at, LearnerNotification::SnapshotRequested { to: ServerId(2), part: None });
     }),
     ("learner: Pinned", |at| learner(at, LearnerNotification::Pinned { peers: ServerSet::only(ServerId(2)) })),
     ("learner: LeftBehind", |at| {
-        let left = LeftBehind { peer: ServerId(2), parts: 37, beats: 32, written: 44_800_000, kept: 64 << 20 };
+        let left = LeftBehind { peer: ServerId(2), parts: 37, ticks: 32, written: 44_800_000, kept: 64 << 20 };
         learner(at, LearnerNotification::LeftBehind(left));
     }),
     ("learner: CheckpointLate", |at| learner(at, LearnerNotification::CheckpointLate { bytes: 70_000_000 })),
@@ -275,7 +275,10 @@ const OF_LEARNER: [Case; 21] = [
         learner(at, LearnerNotification::Applied { slot: Slot(10), id: Some(WRITE), outcome: ApplyResult::Expired });
     }),
     ("learner: Recalled", |at| {
-        learner(at, LearnerNotification::Recalled { slot: Slot(9), id: WRITE, outcome: ApplyResult::Duplicate(SAVED) });
+        learner(
+            at,
+            LearnerNotification::ResultsFound { slot: Slot(9), id: WRITE, outcome: ApplyResult::Duplicate(SAVED) },
+        );
     }),
     ("learner: Mended", |at| {
         let entry = Entry { slot: Slot(3), ballot: Ballot::ZERO, value: Value::Noop };
@@ -334,7 +337,7 @@ fn a_server_answers_in_place_of_a_proposer_that_is_down() {
     let asked = [
         (Message::Heartbeat { ballot: leader }, Some("sends HEARTBEATANSWER")),
         (Message::PreVote { id: 4 }, Some("sends PREVOTEANSWER")),
-        (Message::Relay { ballot: leader }, None),
+        (Message::LeaderHint { ballot: leader }, None),
     ];
     for (message, answer) in asked {
         for state in [ScriptedState::Up, ScriptedState::Down] {
@@ -377,7 +380,7 @@ fn a_server_whose_checkpoint_is_far_behind_takes_no_writes() {
 #[test]
 fn of_a_late_checkpoint_the_operator_is_told_how_late_it_is_and_what_follows() {
     assert_eq!(
-        trace_lines::checkpoint_late(70_000_000, &Retention::USUAL),
+        trace_lines::checkpoint_late(70_000_000, &Retention::DEFAULT),
         "70.0 MB of values are in no durable checkpoint, and one is due every 33.6 MB: the disk writes it more slowly than \
          clients write. From 134.2 MB on this server takes no writes until it is there"
     );
@@ -385,14 +388,14 @@ fn of_a_late_checkpoint_the_operator_is_told_how_late_it_is_and_what_follows() {
 
 #[test]
 fn of_a_peer_that_is_left_behind_the_operator_is_told_what_was_measured() {
-    let left = LeftBehind { peer: ServerId(5), parts: 37, beats: 32, written: 44_800_000, kept: 64 << 20 };
+    let left = LeftBehind { peer: ServerId(5), parts: 37, ticks: 32, written: 44_800_000, kept: 64 << 20 };
     assert_eq!(
         trace_lines::left_behind(&left, 1 << 20),
         "server 5 takes about 12.1 MB/s (37 parts of the state in 3.2 s) and 14.0 MB/s are written: it will not catch up \
          under this load. The 67.1 MB of the log that were kept for it are full, so it needs another state. Write less for \
          a while, or give it a faster link"
     );
-    let at_once = trace_lines::left_behind(&LeftBehind { beats: 0, ..left }, 1 << 20);
+    let at_once = trace_lines::left_behind(&LeftBehind { ticks: 0, ..left }, 1 << 20);
     assert!(at_once.contains(" in 0.1 s)"), "{at_once}");
 }
 

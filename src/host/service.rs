@@ -17,7 +17,7 @@ use crate::two_phase_commit::{Coordinator, CoordinatorRequest, Participant, Part
 
 impl<C: ClientConnection> ServerCore<C> {
     /// Hands a command to the role that gets it through. An error is certain.
-    pub(super) fn hand_over<E: Env<Connection = C>>(
+    pub(super) fn submit<E: Env<Connection = C>>(
         &self,
         env: &E,
         command: Command,
@@ -28,14 +28,18 @@ impl<C: ClientConnection> ServerCore<C> {
             Family::Paxos => {
                 let input = Input::Request(ProposerRequest::Propose(command));
                 // A leader that has something under way does not begin anything small before that is done.
-                let is_little = |waiting| waiting < self.hints.worth.load(Ordering::Relaxed);
-                let posted = self.leave::<Proposer, E>(env, Delivery::from_within(context, input, size), is_little);
-                posted.map_err(|lost| not_taken(RoleKind::Proposer, lost))
+                let is_little = |waiting| waiting < self.hints.batch_threshold.load(Ordering::Relaxed);
+                let posted = self.enqueue_without_wake::<Proposer, E>(
+                    env,
+                    Delivery::from_within(context, input, size),
+                    is_little,
+                );
+                posted.map_err(|lost| busy_or_down(RoleKind::Proposer, lost))
             }
             Family::TwoPhaseCommit => {
                 let input = Input::Request(CoordinatorRequest::Propose(command));
-                let posted = self.post::<Coordinator, E>(env, Delivery::from_within(context, input, size));
-                posted.map_err(|lost| not_taken(RoleKind::Coordinator, lost))
+                let posted = self.enqueue::<Coordinator, E>(env, Delivery::from_within(context, input, size));
+                posted.map_err(|lost| busy_or_down(RoleKind::Coordinator, lost))
             }
         }
     }
@@ -53,20 +57,24 @@ impl<C: ClientConnection> ServerCore<C> {
                 let input = Input::Request(LearnerRequest::Read { token, query });
                 // It is for the next round of questions: the end of the one under way wakes the learner.
                 let is_early = |_| self.hints.round.load(Ordering::Relaxed) != 0;
-                let posted = self.leave::<Learner<Kv>, E>(env, Delivery::from_within(context, input, 0), is_early);
-                posted.map_err(|lost| not_taken(RoleKind::Learner, lost))
+                let posted = self.enqueue_without_wake::<Learner<Kv>, E>(
+                    env,
+                    Delivery::from_within(context, input, 0),
+                    is_early,
+                );
+                posted.map_err(|lost| busy_or_down(RoleKind::Learner, lost))
             }
             Family::TwoPhaseCommit => {
                 let input = Input::Request(ParticipantRequest::Read { token, query });
-                let posted = self.post::<Participant, E>(env, Delivery::from_within(context, input, 0));
-                posted.map_err(|lost| not_taken(RoleKind::Participant, lost))
+                let posted = self.enqueue::<Participant, E>(env, Delivery::from_within(context, input, 0));
+                posted.map_err(|lost| busy_or_down(RoleKind::Participant, lost))
             }
         }
     }
 }
 
 /// The role has not even seen the request.
-fn not_taken(role: RoleKind, lost: SendError) -> WhyNotApplied {
+fn busy_or_down(role: RoleKind, lost: SendError) -> WhyNotApplied {
     match lost {
         SendError::Down => WhyNotApplied::RoleDown(role),
         SendError::Full => WhyNotApplied::Busy,

@@ -50,7 +50,7 @@ pub struct StatusSnapshot {
     /// Who leads, by whose promises if that is this server (else by its heartbeats), and since when that is known.
     leader: Option<(Ballot, Option<ServerSet>, Time)>,
     /// Crashes by role.
-    crashes: [u32; RoleKind::EVERY.len()],
+    crashes: [u32; RoleKind::ALL.len()],
 }
 
 impl Default for StatusSnapshot {
@@ -69,7 +69,7 @@ impl Default for StatusSnapshot {
             keys: 0,
             sessions: 0,
             leader: None,
-            crashes: [0; RoleKind::EVERY.len()],
+            crashes: [0; RoleKind::ALL.len()],
             in_doubt: 0,
             doubts: Vec::new(),
         }
@@ -102,7 +102,7 @@ impl StatusSnapshot {
     /// What a learner shows.
     pub fn set_learner(&mut self, learner: &Learner<Kv>) {
         self.applied = learner.applied();
-        self.known = learner.known();
+        self.known = learner.highest_chosen();
         self.digest = learner.machine().digest();
         self.history = learner.machine().history();
         self.keys = learner.machine().store().len() as u64;
@@ -161,12 +161,12 @@ impl<C: ClientConnection> ServerCore<C> {
             version: env!("CARGO_PKG_VERSION").to_string(),
             protocol: config.protocol.to_string(),
             restart: if config.forgets { "lost" } else { "disk" }.to_string(),
-            life: config.life,
+            incarnation: config.life,
             pid: config.pid,
             roles: config.protocol.roles_as_named().iter().map(role).collect(),
             promised: shown.promised,
             accepted: shown.accepted,
-            known: shown.known,
+            chosen: shown.known,
             applied: shown.applied,
             digest: shown.digest,
             history: shown.history,
@@ -177,15 +177,15 @@ impl<C: ClientConnection> ServerCore<C> {
             checkpoint_full: self.is_checkpoint_full(),
             checkpoint: shown.checkpoint,
             truncated_below: shown.truncated_below,
-            damaged: shown.damaged,
+            corrupt_slots: shown.damaged,
             fenced: shown.fenced,
-            newcomer: self.admission.newness(),
-            linked: self.linked.reached(),
+            newcomer: self.admission.pending_status(),
+            connected: self.linked.reached(),
             hears: self.linked.heard(now),
             refusals: self.linked.refusals(),
             leader: shown.leader(now).filter(|_| self.proposer.is_open()),
             in_doubt: shown.in_doubt,
-            doubts: shown.doubts,
+            in_doubt_transactions: shown.doubts,
         }
     }
 }

@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn arming_again_replaces_the_one_of_the_same_variant_only() {
         let mut timers = Timers::default();
-        let context = |n: u64| TraceContext { re: None, req: Some(n.to_string()) };
+        let context = |n: u64| TraceContext { parent: None, req: Some(n.to_string()) };
         timers.arm(Bell::Small { n: 1 }, Time(1), context(1));
         timers.arm(Bell::Large { n: 2 }, Time(9), context(2));
         timers.arm(Bell::Small { n: 3 }, Time(5), context(3));

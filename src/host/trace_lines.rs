@@ -43,8 +43,8 @@ pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
 /// A peer is too slow for what is written, in a sentence. What it has taken is known by the parts that it has asked
 /// for, each of about so many bytes.
 pub fn left_behind(left: &LeftBehind, part_bytes: usize) -> String {
-    let LeftBehind { peer: ServerId(peer), parts, beats, written, kept } = *left;
-    let seconds = beats.max(1) as f64 / 10.0;
+    let LeftBehind { peer: ServerId(peer), parts, ticks, written, kept } = *left;
+    let seconds = ticks.max(1) as f64 / 10.0;
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let taken = megabytes(parts.saturating_mul(part_bytes as u64)) / seconds;
     let written = megabytes(written) / seconds;
@@ -102,7 +102,7 @@ pub fn response(reply: &Reply, took: Duration, to: SocketAddr) -> Option<Event> 
                 Some(QuotedText::new(if *why == WhyUnknown::TimedOut { "no outcome in time" } else { "a role died" }));
             RequestStatus::Unknown
         }
-        Reply::Status(_) | Reply::State(_) | Reply::Done | Reply::Refused(_) => return None,
+        Reply::Status(_) | Reply::Chunk(_) | Reply::Done | Reply::Refused(_) => return None,
     };
     let to = Some(to);
     Some(Event::Response { status, slot, version, value, session, cause, took: took.into(), server: None, to })
@@ -113,7 +113,7 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { answered }) => {
             format!("no quorum: {} answered PREPARE ({answered})", answered.len())
         }
-        WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => "rivals were faster".to_string(),
+        WhyNotApplied::Proposer(paxos::NotApplied::Preempted) => "rivals were faster".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no leader is heard".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::NoRound) => "there are no more ballots".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "the learner is behind".to_string(),
@@ -128,7 +128,7 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         WhyNotApplied::RoleDown(role) => format!("the {} is down", trace::Speaker::from(*role).as_str()),
         WhyNotApplied::DiskFull => "disk full".to_string(),
         WhyNotApplied::Fenced => "the state of this server is wrong".to_string(),
-        WhyNotApplied::Newcomer => "the data folder of this server is new".to_string(),
+        WhyNotApplied::NotAdmitted => "the data folder of this server is new".to_string(),
         WhyNotApplied::Superseded => "its client no longer asks for it".to_string(),
         WhyNotApplied::Expired => "its session is not known, or no longer".to_string(),
         WhyNotApplied::NoReadQuorum(answered) => format!("no quorum: {} answered READ ({answered})", answered.len()),
@@ -141,7 +141,7 @@ pub fn dropped(message: &str, from: Option<ServerId>, reason: DropReason, n: Opt
         DropReason::Crashed => DropCause::Crashed,
         DropReason::Full => DropCause::Full,
         DropReason::DiskFull => DropCause::DiskFull,
-        DropReason::Apart => DropCause::Stopped,
+        DropReason::NotActive => DropCause::Stopped,
     };
     Event::Drop { msg: QuotedText::new(message), from, to: None, cause, n }
 }

@@ -21,7 +21,7 @@ pub const LABEL_MAX_BYTES: usize = 48;
 /// naming one behind them.
 pub const SEQUENCE_MAX: u64 = 1 << 62;
 /// A client never has more than so many sequence numbers open.
-pub const SPAN: u64 = 64;
+pub const SEQUENCE_WINDOW: u64 = 64;
 
 /// What a command's bytes have beside label, key and value, at most.
 const HEAD_MAX_BYTES: usize = 64;
@@ -168,7 +168,7 @@ impl KvCommand {
                     && *first_open > 0
                     && first_open <= sequence
                     && *sequence <= SEQUENCE_MAX
-                    && sequence - first_open < SPAN
+                    && sequence - first_open < SEQUENCE_WINDOW
                     && op.is_within_limits()
             }
         }
@@ -245,10 +245,10 @@ mod tests {
             (1, 1, 0, false),
             (1, 0, 0, false),
             (1, 4, 5, false),
-            (7, SPAN, 1, true),
-            (7, SPAN + 1, 1, false),
-            (7, 100 + SPAN - 1, 100, true),
-            (7, 100 + SPAN, 100, false),
+            (7, SEQUENCE_WINDOW, 1, true),
+            (7, SEQUENCE_WINDOW + 1, 1, false),
+            (7, 100 + SEQUENCE_WINDOW - 1, 100, true),
+            (7, 100 + SEQUENCE_WINDOW, 100, false),
             (7, SEQUENCE_MAX, SEQUENCE_MAX, true),
             (7, SEQUENCE_MAX + 1, SEQUENCE_MAX, false),
             (7, u64::MAX, u64::MAX, false),

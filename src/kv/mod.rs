@@ -12,9 +12,11 @@ mod store;
 mod transaction;
 
 pub use bytes::Bytes;
-pub use command::{KEY_MAX_BYTES, KvCommand, LABEL_MAX_BYTES, NoCommand, Op, SEQUENCE_MAX, SPAN, VALUE_MAX_BYTES};
+pub use command::{
+    KEY_MAX_BYTES, KvCommand, LABEL_MAX_BYTES, NoCommand, Op, SEQUENCE_MAX, SEQUENCE_WINDOW, VALUE_MAX_BYTES,
+};
 pub use sessions::{Named, SESSIONS_MAX, SavedResult, SessionEntry, SessionLookup, Sessions};
-pub use state_delta::{PartError, StateDelta, StateEntry, decode_part, encode_part, without_sessions};
+pub use state_delta::{PartError, StateDelta, StateEntry, decode_part, encode_chunk, without_sessions};
 pub use store::{Store, VersionedValue, WriteResult};
 pub use transaction::PredictedResult;
 
@@ -187,24 +189,24 @@ impl StateMachine for Kv {
         Kv::empty_like(self)
     }
 
-    fn take_changes(&mut self) -> StateDelta {
+    fn take_delta(&mut self) -> StateDelta {
         self.changed.take(&mut self.store, &self.sessions, self.history)
     }
 
-    fn changes_kept(&mut self) {
-        self.changed.kept();
+    fn delta_saved(&mut self) {
+        self.changed.saved();
     }
 
-    fn changes_lost(&mut self) {
-        self.changed.lost(&mut self.store);
+    fn delta_failed(&mut self) {
+        self.changed.failed(&mut self.store);
     }
 
-    fn load(&mut self, part: &[u8]) -> Result<(), String> {
+    fn load_chunk(&mut self, part: &[u8]) -> Result<(), String> {
         self.put_pieces(decode_part(part).map_err(|error| error.to_string())?);
         Ok(())
     }
 
-    fn recall(&self, id: CommandId) -> Option<ApplyResult> {
+    fn result_of(&self, id: CommandId) -> Option<ApplyResult> {
         match id {
             // An OPEN: no session is 0.
             CommandId { session: 0, nonce, .. } => {
@@ -242,16 +244,19 @@ mod tests {
     #[test]
     fn a_command_of_which_only_the_id_is_known_is_recalled() {
         let mut kv = Kv::default();
-        assert_eq!(kv.recall(CommandId::opening(7)), None);
+        assert_eq!(kv.result_of(CommandId::opening(7)), None);
         kv.apply(Slot(1), &command(KvCommand::Open { nonce: 7, label: String::new() }));
         let ApplyResult::Applied(saved) = kv.apply(Slot(2), &command(put(1, "a"))) else {
             panic!("a first write is applied")
         };
-        assert_eq!(kv.recall(CommandId::opening(7)), Some(ApplyResult::Opened { session: 1, history: kv.history() }));
-        assert_eq!(kv.recall(CommandId::new(1, 7, 1)), Some(ApplyResult::Duplicate(saved)));
+        assert_eq!(
+            kv.result_of(CommandId::opening(7)),
+            Some(ApplyResult::Opened { session: 1, history: kv.history() })
+        );
+        assert_eq!(kv.result_of(CommandId::new(1, 7, 1)), Some(ApplyResult::Duplicate(saved)));
         let unknown = [(0, 8, 0), (1, 7, 2), (2, 7, 1), (1, 8, 1)];
         for (session, nonce, sequence) in unknown {
-            assert_eq!(kv.recall(CommandId::new(session, nonce, sequence)), None);
+            assert_eq!(kv.result_of(CommandId::new(session, nonce, sequence)), None);
         }
     }
 
@@ -298,6 +303,6 @@ mod tests {
     fn an_empty_state_has_the_limits_of_the_one_that_it_is_made_of() {
         let kv = Kv::with_sessions_at_most(2);
         assert_eq!(kv.empty().sessions().most(), 2);
-        assert!(kv.empty().take_changes().is_whole, "nothing of it was ever written down");
+        assert!(kv.empty().take_delta().is_whole, "nothing of it was ever written down");
     }
 }

@@ -5,15 +5,15 @@ use crate::seeded_bugs::{self, Bug};
 
 /// A session is its slot and its nonce, both: the number alone is counted again in the cluster's next history.
 pub fn is_the_session(nonce: u128, asked: u128) -> bool {
-    nonce == asked || seeded_bugs::is(Bug::SessionWithoutNonce)
+    nonce == asked || seeded_bugs::is_enabled(Bug::SessionWithoutNonce)
 }
 
 /// A write that was applied takes no effect a second time: what it came to is told again.
 pub fn applied_before<T>(remembered: Option<T>) -> Option<T> {
-    remembered.filter(|_| !seeded_bugs::is(Bug::RetryAppliedTwice))
+    remembered.filter(|_| !seeded_bugs::is_enabled(Bug::RetryAppliedTwice))
 }
 
 /// Every server forgets the same session: which one follows from the table, and from nothing else.
 pub fn session_to_forget(stalest: Option<u64>, all: impl Iterator<Item = u64>) -> Option<u64> {
-    if seeded_bugs::is(Bug::RandomSessionForgotten) { seeded_bugs::first_of_a_hash_map(all) } else { stalest }
+    if seeded_bugs::is_enabled(Bug::RandomSessionForgotten) { seeded_bugs::first_of_a_hash_map(all) } else { stalest }
 }

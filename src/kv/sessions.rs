@@ -14,7 +14,7 @@ use std::fmt::{self, Debug, Formatter};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::command::{Op, SPAN};
+use super::command::{Op, SEQUENCE_WINDOW};
 use super::rules;
 use super::store::WriteResult;
 use crate::paxos::Slot;
@@ -123,7 +123,7 @@ impl SessionEntry {
             return Some(SessionLookup::Expired);
         }
         // A span that no client may use: met in the log it must not grow the table.
-        if sequence < self.first_open || first_open > sequence || sequence - first_open >= SPAN {
+        if sequence < self.first_open || first_open > sequence || sequence - first_open >= SEQUENCE_WINDOW {
             return Some(SessionLookup::Superseded);
         }
         let known = rules::applied_before(self.remembered(sequence))?;
@@ -211,7 +211,7 @@ impl Sessions {
     }
 
     /// Whether there is a session of this name.
-    pub fn knows(&self, session: u64) -> bool {
+    pub fn contains(&self, session: u64) -> bool {
         self.sessions.contains_key(&session)
     }
 
@@ -236,7 +236,7 @@ impl Sessions {
             }
             return (id, None);
         }
-        let evicted = if self.sessions.len() >= self.most { self.evict() } else { None };
+        let evicted = if self.sessions.len() >= self.most { self.drop_oldest() } else { None };
         self.insert(slot.0, SessionEntry::new(nonce, slot));
         (slot.0, evicted)
     }
@@ -271,13 +271,13 @@ impl Sessions {
     }
 
     /// What is known of a write, for those who only ask: None if it is new.
-    pub fn peek(&self, write: &Named) -> Option<SessionLookup> {
+    pub fn lookup(&self, write: &Named) -> Option<SessionLookup> {
         self.sessions.get(&write.session).map_or(Some(SessionLookup::Expired), |session| session.look_up(write))
     }
 
     /// Remembers what a write came to that was committed under this name. Two writes of one session may come in either
     /// order, and the table is the same afterwards.
-    pub fn settle(&mut self, at: Slot, write: &Named, written: WriteResult) {
+    pub fn record_result(&mut self, at: Slot, write: &Named, written: WriteResult) {
         let known = self.sessions.get(&write.session).filter(|session| session.nonce == write.nonce);
         let Some(mut session) = known.cloned() else { return };
         session.last = session.last.max(at);
@@ -314,7 +314,7 @@ impl Sessions {
 
     /// Forgets a session: the same one on every server. It is looked for among all of them, which only an OPEN to a
     /// full table has to wait for.
-    fn evict(&mut self) -> Option<u64> {
+    fn drop_oldest(&mut self) -> Option<u64> {
         let id = rules::session_to_forget(self.stalest(), self.sessions.keys().copied())?;
         self.remove(id);
         Some(id)
@@ -424,13 +424,13 @@ mod tests {
     fn only_a_risen_first_open_drops_results() {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
-        for sequence in 1..=SPAN {
+        for sequence in 1..=SEQUENCE_WINDOW {
             assert_eq!(write(&mut sessions, 1 + sequence, 1, sequence, 1), new(1 + sequence));
         }
-        for sequence in 1..=SPAN {
+        for sequence in 1..=SEQUENCE_WINDOW {
             assert_eq!(write(&mut sessions, 100 + sequence, 1, sequence, 1), known(1 + sequence));
         }
-        assert_eq!(write(&mut sessions, 200, 1, SPAN + 1, 3), new(200));
+        assert_eq!(write(&mut sessions, 200, 1, SEQUENCE_WINDOW + 1, 3), new(200));
         assert_eq!(write(&mut sessions, 201, 1, 2, 1), SessionLookup::Superseded);
         assert_eq!(write(&mut sessions, 202, 1, 3, 3), known(4));
     }
@@ -440,11 +440,11 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         let before = sessions.clone();
-        assert_eq!(write(&mut sessions, 2, 1, SPAN + 1, 1), SessionLookup::Superseded);
+        assert_eq!(write(&mut sessions, 2, 1, SEQUENCE_WINDOW + 1, 1), SessionLookup::Superseded);
         assert_eq!(write(&mut sessions, 3, 1, 4, 5), SessionLookup::Superseded);
         assert_eq!(write(&mut sessions, 4, 1, u64::MAX, 1), SessionLookup::Superseded);
         assert_eq!(sessions, before);
-        assert_eq!(write(&mut sessions, 5, 1, SPAN, 1), new(5));
+        assert_eq!(write(&mut sessions, 5, 1, SEQUENCE_WINDOW, 1), new(5));
     }
 
     fn write_as(sessions: &mut Sessions, nonce: u128, slot: u64, session: u64, sequence: u64) -> SessionLookup {
@@ -485,7 +485,7 @@ mod tests {
         for slot in 2_000..5_000 {
             sessions.open(Slot(slot), slot.into());
         }
-        let left = (1..=16).filter(|session| sessions.knows(*session)).collect::<Vec<_>>();
+        let left = (1..=16).filter(|session| sessions.contains(*session)).collect::<Vec<_>>();
         assert_eq!(left, (6..=16).collect::<Vec<_>>(), "the quietest have made way for a quarter, and one more");
     }
 
@@ -508,11 +508,13 @@ mod tests {
         sessions.open(Slot(1), 7);
         write(&mut sessions, 2, 1, 1, 1);
         let before = sessions.clone();
-        for (sequence, first_open) in [(1, 1), (2, 1), (2, 2), (SPAN, 1), (1 << 62, 1 << 62), (u64::MAX, u64::MAX)] {
+        for (sequence, first_open) in
+            [(1, 1), (2, 1), (2, 2), (SEQUENCE_WINDOW, 1), (1 << 62, 1 << 62), (u64::MAX, u64::MAX)]
+        {
             let foreign = named(8, 1, sequence, first_open);
             assert_eq!(sessions.write(Slot(9), &foreign, || panic!("it is applied")), SessionLookup::Expired);
-            sessions.settle(Slot(9), &foreign, DONE);
-            assert_eq!((sessions.peek(&foreign), &sessions), (Some(SessionLookup::Expired), &before), "{sequence}");
+            sessions.record_result(Slot(9), &foreign, DONE);
+            assert_eq!((sessions.lookup(&foreign), &sessions), (Some(SessionLookup::Expired), &before), "{sequence}");
         }
         assert_eq!(write(&mut sessions, 10, 1, 2, 1), new(10), "the owner goes on");
     }
@@ -525,7 +527,7 @@ mod tests {
         let before = sessions.clone();
         let other = Named { what: 5, ..named(7, 1, 1, 1) };
         assert_eq!(sessions.write(Slot(3), &other, || panic!("it is applied")), SessionLookup::Expired);
-        assert_eq!((sessions.peek(&other), sessions), (Some(SessionLookup::Expired), before));
+        assert_eq!((sessions.lookup(&other), sessions), (Some(SessionLookup::Expired), before));
     }
 
     #[test]
@@ -533,10 +535,17 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         write(&mut sessions, 2, 1, 5, 3);
-        for (session, sequence, first_open) in
-            [(1, 5, 3), (1, 5, 5), (1, 2, 1), (1, 4, 5), (1, 3, 3), (1, SPAN + 2, 3), (1, SPAN + 3, 3), (2, 1, 1)]
-        {
-            let asked = sessions.peek(&named(7, session, sequence, first_open));
+        for (session, sequence, first_open) in [
+            (1, 5, 3),
+            (1, 5, 5),
+            (1, 2, 1),
+            (1, 4, 5),
+            (1, 3, 3),
+            (1, SEQUENCE_WINDOW + 2, 3),
+            (1, SEQUENCE_WINDOW + 3, 3),
+            (2, 1, 1),
+        ] {
+            let asked = sessions.lookup(&named(7, session, sequence, first_open));
             let wrote = write(&mut sessions.clone(), 9, session, sequence, first_open);
             let is_new = matches!(wrote, SessionLookup::New(_));
             assert_eq!(asked, (!is_new).then_some(wrote), "{session}-{sequence}, first open {first_open}");

@@ -62,7 +62,7 @@ impl StateEntry {
 }
 
 /// A part of a state, as it is sent.
-pub fn encode_part(pieces: &Vec<StateEntry>) -> Vec<u8> {
+pub fn encode_chunk(pieces: &Vec<StateEntry>) -> Vec<u8> {
     codec::encode(pieces)
 }
 
@@ -83,7 +83,7 @@ pub fn without_sessions(part: &[u8]) -> Result<(Vec<u8>, u64), PartError> {
     let (keys, others): (Vec<_>, Vec<_>) = decode_part(part)?.into_iter().partition(is_key);
     let mut left_out = Kv::default();
     left_out.put_pieces(others);
-    Ok((encode_part(&keys), StateMachine::digest(&left_out)))
+    Ok((encode_chunk(&keys), StateMachine::digest(&left_out)))
 }
 
 /// What a checkpoint must write.
@@ -162,12 +162,12 @@ impl DirtyState {
     }
 
     /// What was taken is durable.
-    pub(super) fn kept(&mut self) {
+    pub(super) fn saved(&mut self) {
         self.taken = DirtyKeys::default();
     }
 
     /// What was taken was not written: it is still to be.
-    pub(super) fn lost(&mut self, store: &mut Store) {
+    pub(super) fn failed(&mut self, store: &mut Store) {
         let DirtyKeys { keys, sessions, history, is_whole } = std::mem::take(&mut self.taken);
         for key in keys {
             if store.list(&key, true).is_some_and(|(was_listed, _)| !was_listed) {
@@ -227,14 +227,14 @@ mod tests {
             for n in 1..=3 {
                 next(&mut kv, put(session, round, n, &format!("k{}", (round as u64 + n) % 7)));
             }
-            let changes = kv.take_changes();
+            let changes = kv.take_delta();
             assert!(!changes.is_whole && changes.pieces.len() <= 10, "{changes:?}");
             if round % 3 == 0 {
                 // The disk was full: the next one writes it too.
-                kv.changes_lost();
+                kv.delta_failed();
                 continue;
             }
-            kv.changes_kept();
+            kv.delta_saved();
             written.write(&changes);
             let state = |kv: &Kv| (kv.digest(), kv.store().clone(), kv.history());
             assert_eq!(state(&written.0), state(&kv), "round {round}");
@@ -247,37 +247,37 @@ mod tests {
         apply(&mut kv, 1, open(7));
         (1..=9).for_each(|n| apply(&mut kv, 1 + n, put(1, 7, n, &format!("k{n}"))));
         let mut from_nothing = Kv::empty_like(&kv);
-        let whole = from_nothing.take_changes();
+        let whole = from_nothing.take_delta();
         assert!(whole.is_whole && whole.pieces.is_empty());
-        from_nothing.changes_lost();
-        assert!(from_nothing.take_changes().is_whole, "nothing of it was ever written down");
+        from_nothing.delta_failed();
+        assert!(from_nothing.take_delta().is_whole, "nothing of it was ever written down");
         let mut loaded = Kv::empty_like(&kv);
         kv.changed_all();
-        let whole = kv.take_changes();
+        let whole = kv.take_delta();
         for pieces in whole.pieces.chunks(2) {
-            loaded.load(&encode_part(&pieces.to_vec())).unwrap();
+            loaded.load_chunk(&encode_chunk(&pieces.to_vec())).unwrap();
         }
         assert_eq!((loaded.digest(), loaded.store(), loaded.sessions()), (kv.digest(), kv.store(), kv.sessions()));
         // What changes before and after everything is written for the first time is written too.
         apply(&mut loaded, 11, put(1, 7, 10, "k1"));
-        assert!(loaded.take_changes().is_whole);
-        loaded.changes_kept();
+        assert!(loaded.take_delta().is_whole);
+        loaded.delta_saved();
         apply(&mut loaded, 12, put(1, 7, 11, "k1"));
-        let changed: Vec<StateEntry> = loaded.take_changes().pieces;
+        let changed: Vec<StateEntry> = loaded.take_delta().pieces;
         assert!(
             changed.iter().any(|piece| matches!(piece, StateEntry::Key { key, .. } if key == b"k1")),
             "{changed:?}"
         );
-        assert!(loaded.load(b"\x07no part").is_err());
+        assert!(loaded.load_chunk(b"\x07no part").is_err());
     }
 
     #[test]
     fn a_part_whose_keys_have_come_to_the_end_of_all_versions_is_none() {
         for (version, fits) in [(1, true), (VERSION_MAX, true), (VERSION_MAX + 1, false), (u64::MAX, false)] {
             let entry = VersionedValue { value: Some(vec![1].into()), version };
-            let part = encode_part(&vec![StateEntry::Key { key: b"k".to_vec(), entry }]);
+            let part = encode_chunk(&vec![StateEntry::Key { key: b"k".to_vec(), entry }]);
             let mut kv = Kv::default();
-            assert_eq!(kv.load(&part).is_ok(), fits, "{version}");
+            assert_eq!(kv.load_chunk(&part).is_ok(), fits, "{version}");
             // What was taken can be written to.
             apply(&mut kv, 1, open(7));
             apply(&mut kv, 2, put(1, 7, 1, "k"));

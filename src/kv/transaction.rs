@@ -20,14 +20,14 @@ pub enum PredictedResult {
 
 impl Kv {
     /// What a command would come to now; nothing changes.
-    pub fn foresee(&self, command: &KvCommand) -> PredictedResult {
+    pub fn predict(&self, command: &KvCommand) -> PredictedResult {
         match command {
             KvCommand::Open { nonce, .. } => match self.sessions.opened_by(*nonce) {
                 Some(session) => PredictedResult::Settled(ApplyResult::Opened { session, history: self.history }),
                 None => PredictedResult::Opens,
             },
             KvCommand::Write { session, nonce, sequence, first_open, op, .. } => {
-                match self.sessions.peek(&Named::of((*session, *nonce), (*sequence, *first_open), op)) {
+                match self.sessions.lookup(&Named::of((*session, *nonce), (*sequence, *first_open), op)) {
                     Some(SessionLookup::Expired) => PredictedResult::Settled(ApplyResult::Expired),
                     Some(SessionLookup::Superseded) => PredictedResult::Settled(ApplyResult::Superseded),
                     Some(SessionLookup::Known(saved)) => PredictedResult::Settled(ApplyResult::Duplicate(saved)),
@@ -50,7 +50,7 @@ impl Kv {
                 let named = Named::of((*session, *nonce), (*sequence, *first_open), op);
                 let (written, newly_changed) = self.store.apply(op.clone());
                 newly_changed.into_iter().for_each(|key| self.changed.key(key));
-                self.sessions.settle(at, &named, written);
+                self.sessions.record_result(at, &named, written);
                 self.changed.session(*session);
                 ApplyResult::Applied(SavedResult { slot: at, written })
             }
@@ -89,20 +89,20 @@ mod tests {
     #[test]
     fn what_is_foreseen_is_what_happens() {
         let mut kv = Kv::default();
-        assert_eq!(kv.foresee(&open(7)), PredictedResult::Opens);
-        assert_eq!(kv.foresee(&put(64, 1, 1, "a")), PredictedResult::Settled(ApplyResult::Expired));
+        assert_eq!(kv.predict(&open(7)), PredictedResult::Opens);
+        assert_eq!(kv.predict(&put(64, 1, 1, "a")), PredictedResult::Settled(ApplyResult::Expired));
         kv.commit(Slot(64), &open(7), None);
-        assert_eq!(kv.foresee(&open(7)), PredictedResult::Settled(ApplyResult::Opened { session: 64, history: 0 }));
+        assert_eq!(kv.predict(&open(7)), PredictedResult::Settled(ApplyResult::Opened { session: 64, history: 0 }));
         let write = put(64, 1, 1, "a");
-        let PredictedResult::Writes(foreseen) = kv.foresee(&write) else { panic!("a new write") };
+        let PredictedResult::Writes(foreseen) = kv.predict(&write) else { panic!("a new write") };
         let done = kv.commit(Slot(65), &write, None);
         assert_eq!(done, ApplyResult::Applied(SavedResult { slot: Slot(65), written: foreseen }));
         assert_eq!(
-            kv.foresee(&write),
+            kv.predict(&write),
             PredictedResult::Settled(ApplyResult::Duplicate(SavedResult { slot: Slot(65), written: foreseen }))
         );
         kv.commit(Slot(66), &put(64, 2, 2, "a"), None);
-        assert_eq!(kv.foresee(&write), PredictedResult::Settled(ApplyResult::Superseded));
+        assert_eq!(kv.predict(&write), PredictedResult::Settled(ApplyResult::Superseded));
     }
 
     #[test]

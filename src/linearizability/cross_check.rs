@@ -14,7 +14,7 @@ use crate::trace::parse::Run;
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// What the search says of a run that was audited: sentences for people, and the exit code of both together.
-pub fn second_opinion(run: &Run, audit: &Audit) -> (String, u8) {
+pub fn cross_check(run: &Run, audit: &Audit) -> (String, u8) {
     judge(&check_run(run, Instant::now() + WITHIN), audit)
 }
 
@@ -52,7 +52,7 @@ mod tests {
     use crate::trace::audit::{AuditCounts, Finding};
 
     fn audit(findings: &[(Rule, audit::AuditVerdict)]) -> Audit {
-        let finding = |&(rule, verdict)| Finding { rule, verdict, says: String::new(), lines: Vec::new() };
+        let finding = |&(rule, verdict)| Finding { rule, verdict, message: String::new(), lines: Vec::new() };
         let findings = findings.iter().map(finding).collect();
         Audit { findings, counts: AuditCounts::default(), unsafe_lines: Vec::new() }
     }
@@ -95,7 +95,7 @@ mod tests {
         }
         let mut run = Run::default();
         run.add("client-1.log", text.as_bytes(), text.len() as u64).unwrap();
-        let (text, code) = second_opinion(&run, &audit(&[]));
+        let (text, code) = cross_check(&run, &audit(&[]));
         assert_eq!((&*text, code), ("clients: 1000 operations on 1 keys are linearizable\n", 0));
     }
 }

@@ -56,7 +56,7 @@ mod random_tests;
 mod search_tests;
 
 pub use append_model::AppendModel;
-pub use cross_check::second_opinion;
+pub use cross_check::cross_check;
 pub use history::{Format, FormatError, History};
 pub use model::{HistoryOperation, SequentialModel};
 pub use register_model::RegisterModel;

@@ -174,7 +174,7 @@ impl Scope {
         }
         for action in actions {
             match action {
-                Action::Outcome(LearnerNotification::Advanced { applied, ids }) if self.slots > 1 => {
+                Action::Notify(LearnerNotification::Advanced { applied, ids }) if self.slots > 1 => {
                     let request = ProposerRequest::Applied { slot: applied, ids };
                     self.propose(world, me, Input::Request(request));
                 }
@@ -186,7 +186,7 @@ impl Scope {
     /// Puts a message on its way to every role that hears it.
     fn send<R: Role<Message = Message>>(&self, world: &mut ModelState, from: ServerId, action: Action<R>) {
         let Action::Send { to, message } = action else { return };
-        for (to, role) in to.iter().flat_map(|to| message.heard_by().iter().map(move |role| (to, *role))) {
+        for (to, role) in to.iter().flat_map(|to| message.recipients().iter().map(move |role| (to, *role))) {
             if role == RoleKind::Learner && !self.learners {
                 continue;
             }
@@ -298,8 +298,7 @@ impl Model for Scope {
             steps.extend(timers.map(|timer| ModelStep::ProposerTimer(me, *timer)));
             if self.learner_restarts > 0 {
                 let timers = world.learners[at(me)].timers.iter();
-                let timers =
-                    timers.filter(|timer| matches!(timer, LearnerTimer::Missing | LearnerTimer::CatchUp { .. }));
+                let timers = timers.filter(|timer| matches!(timer, LearnerTimer::Gap | LearnerTimer::CatchUp { .. }));
                 steps.extend(timers.map(|timer| ModelStep::LearnerTimer(me, *timer)));
             }
             if world.acceptor_crashes < self.acceptor_crashes {

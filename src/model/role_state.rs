@@ -96,17 +96,17 @@ impl StateMachine for ListMachine {
         ListMachine::default()
     }
 
-    fn load(&mut self, _part: &[u8]) -> Result<(), String> {
+    fn load_chunk(&mut self, _part: &[u8]) -> Result<(), String> {
         Err("no state is sent in a model".to_string())
     }
 
-    fn take_changes(&mut self) {}
+    fn take_delta(&mut self) {}
 
-    fn changes_kept(&mut self) {}
+    fn delta_saved(&mut self) {}
 
-    fn changes_lost(&mut self) {}
+    fn delta_failed(&mut self) {}
 
-    fn recall(&self, _id: CommandId) -> Option<()> {
+    fn result_of(&self, _id: CommandId) -> Option<()> {
         None
     }
 }

@@ -118,7 +118,7 @@ pub fn greeting(hello: &Hello) -> Vec<u8> {
 }
 
 /// The caller's side: introduces itself, and gives what the server says of itself.
-pub fn greet(stream: &TcpStream, hello: &Hello) -> Result<Welcome, HandshakeError> {
+pub fn connect_handshake(stream: &TcpStream, hello: &Hello) -> Result<Welcome, HandshakeError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     write_before(stream, &greeting(hello), deadline)?;
     let mut reader = FrameReader::new(stream.try_clone()?, HANDSHAKE_FRAME_MAX_BYTES);
@@ -132,7 +132,7 @@ pub fn greet(stream: &TcpStream, hello: &Hello) -> Result<Welcome, HandshakeErro
 
 /// The called side: hears who is there, lets `judge` find the answer, and says it. None if the caller went away without
 /// a word.
-pub fn answer(
+pub fn accept_handshake(
     reader: &mut FrameReader,
     judge: impl FnOnce(&Hello) -> HelloReply,
 ) -> Result<Option<Caller>, HandshakeError> {
@@ -166,7 +166,7 @@ fn hear(reader: &mut FrameReader, deadline: Instant) -> Result<Option<Hello>, Fr
 }
 
 /// The last words to a caller that was not even heard.
-pub fn turn_away(stream: &TcpStream, why: &str) {
+pub fn reject(stream: &TcpStream, why: &str) {
     // Nobody waits for more than an attempt: a caller that does not read it learns it from the closed connection.
     let deadline = Instant::now() + Duration::from_millis(100);
     let _ = write_before(stream, &frame(&HelloReply::Refused { why: why.to_string() }), deadline);

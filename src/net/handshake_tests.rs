@@ -26,7 +26,7 @@ fn meet<T>(
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let called = listener.accept().unwrap().0;
-    let called = thread::spawn(move || answer(&mut FrameReader::new(called, 1 << 10), judge));
+    let called = thread::spawn(move || accept_handshake(&mut FrameReader::new(called, 1 << 10), judge));
     let said = call(calling);
     (said, called.join().unwrap())
 }
@@ -34,7 +34,7 @@ fn meet<T>(
 #[test]
 fn both_sides_learn_who_the_other_is() {
     let (reached, heard) = meet(
-        |stream| greet(&stream, &hello()),
+        |stream| connect_handshake(&stream, &hello()),
         |heard| {
             assert_eq!(*heard, hello());
             HelloReply::Welcome(WELCOME)
@@ -47,7 +47,7 @@ fn both_sides_learn_who_the_other_is() {
 #[test]
 fn a_refusal_is_a_sentence_for_both() {
     let refusal = |_: &Hello| HelloReply::Refused { why: "this is server 3, not 2".to_string() };
-    let (reached, heard) = meet(|stream| greet(&stream, &hello()), refusal);
+    let (reached, heard) = meet(|stream| connect_handshake(&stream, &hello()), refusal);
     for outcome in [reached.map(|_| ()), heard.map(|_| ())] {
         let Err(HandshakeError::Refused(why)) = outcome else { panic!("{outcome:?}") };
         assert_eq!(why, "this is server 3, not 2");
@@ -56,7 +56,7 @@ fn a_refusal_is_a_sentence_for_both() {
 
 #[test]
 fn a_server_that_calls_back_first_says_so_and_hears_no_more() {
-    let (reached, heard) = meet(|stream| greet(&stream, &hello()), |_| HelloReply::CallYouFirst);
+    let (reached, heard) = meet(|stream| connect_handshake(&stream, &hello()), |_| HelloReply::CallYouFirst);
     assert!(matches!(reached, Err(HandshakeError::CallYouFirst)), "{reached:?}");
     assert!(matches!(heard, Err(HandshakeError::CallYouFirst)), "{heard:?}");
 }
@@ -117,8 +117,8 @@ fn who_is_not_even_heard_gets_a_reason_too() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let called = listener.accept().unwrap().0;
-    turn_away(&called, "too many clients");
-    let greeted = greet(&calling, &hello());
+    reject(&called, "too many clients");
+    let greeted = connect_handshake(&calling, &hello());
     assert!(matches!(&greeted, Err(HandshakeError::Refused(why)) if why == "too many clients"), "{greeted:?}");
 }
 
@@ -127,6 +127,6 @@ fn a_called_side_that_closes_is_a_broken_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     drop(listener.accept().unwrap());
-    let greeted = greet(&calling, &hello());
+    let greeted = connect_handshake(&calling, &hello());
     assert!(matches!(greeted, Err(HandshakeError::Broken(FrameError::Broken(_)))), "{greeted:?}");
 }

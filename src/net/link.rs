@@ -18,7 +18,7 @@ use socket2::SockRef;
 
 use super::dial::dial;
 use super::frame::write_now;
-use super::handshake::{HandshakeError, Hello, Welcome, greet};
+use super::handshake::{HandshakeError, Hello, Welcome, connect_handshake};
 use crate::role::Lane;
 
 /// So many bytes of bulk wait for the peer at most; what is more is dropped.
@@ -269,7 +269,7 @@ impl<W: LinkObserver> LinkThread<W> {
         let stream = dial(self.address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         let hello = self.watcher.hello();
-        let welcome = greet(&stream, &hello)?;
+        let welcome = connect_handshake(&stream, &hello)?;
         self.watcher.check(&hello, &welcome).map_err(HandshakeError::Refused)?;
         stream.set_write_timeout(Some(PEER_TIMEOUT))?;
         // A network that swallows everything breaks no connection by itself, and keeps the socket's buffer from filling

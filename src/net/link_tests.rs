@@ -4,7 +4,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::*;
-use crate::net::{Caller, FrameReader, HelloReply, Welcome, answer, frame};
+use crate::net::{Caller, FrameReader, HelloReply, Welcome, accept_handshake, frame};
 use crate::role::{ServerId, ServerSet};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,7 +65,7 @@ fn start(address: SocketAddr) -> (Link, Receiver<LinkCall>) {
 /// The peer's side: takes the next connection and answers so.
 fn take(listener: &TcpListener, words: &HelloReply) -> FrameReader {
     let mut reader = FrameReader::new(listener.accept().unwrap().0, 1 << 20);
-    let _ = answer(&mut reader, |_| words.clone());
+    let _ = accept_handshake(&mut reader, |_| words.clone());
     reader
 }
 

@@ -15,8 +15,8 @@ pub use frame::{
     PEER_FRAME_MAX_BYTES, frame, frame_into, unframe, write_before, write_now,
 };
 pub use handshake::{
-    Caller, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, HelloReply, Welcome, answer, greet,
-    greeting, preamble, turn_away,
+    Caller, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, HelloReply, Welcome,
+    accept_handshake, connect_handshake, greeting, preamble, reject,
 };
 pub use link::{BEGUN_BYTES, BULK_MAX_BYTES, Backoff, CONTROL_MAX_BYTES, Link, LinkEnded, LinkObserver};
 pub use listener::{BindError, ConnectionLimit, ConnectionPermit, allow_many_sockets, bind, check_free, listen};

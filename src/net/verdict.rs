@@ -104,7 +104,7 @@ impl<'a> ClusterView<'a> {
         let voters = self.those(|status| self.can_vote(status));
         let needed = self.protocol.votes_needed(self.members.len());
         let reaches = |server: &ServerId| self.linked_with(*server, voters).len() >= needed;
-        let voter = self.protocol.voter().word();
+        let voter = self.protocol.voter().as_str();
         let (writes, reason) = if voters.len() < needed {
             let (some, all) = (voters.len(), self.members.len());
             (Writes::No, format!("{some} of {all} {voter}s can vote, and {needed} are needed"))
@@ -135,7 +135,7 @@ impl<'a> ClusterView<'a> {
             && status.takes_part()
             && status.is_up(self.protocol.voter())
             && !status.disk_full
-            && status.damaged == 0
+            && status.corrupt_slots == 0
     }
 
     /// Whether it has what it needs to see a write through.
@@ -159,7 +159,7 @@ impl<'a> ClusterView<'a> {
     fn are_linked(&self, one: ServerId, other: ServerId) -> bool {
         let says = |one, other| {
             let status: Option<&&ServerStatus> = self.answers.get(&one);
-            status.is_some_and(|status| status.linked.contains(other) && status.hears.contains(other))
+            status.is_some_and(|status| status.connected.contains(other) && status.hears.contains(other))
         };
         one == other || (says(one, other) && says(other, one))
     }
@@ -177,7 +177,7 @@ impl<'a> ClusterView<'a> {
         if doors.iter().any(|door| self.linked_with(door, voters).len() >= needed) {
             return Ok(());
         }
-        let voter = self.protocol.voter().word();
+        let voter = self.protocol.voter().as_str();
         Err(format!("no server that is linked with {needed} {voter}s takes writes"))
     }
 
@@ -229,15 +229,15 @@ impl<'a> ClusterView<'a> {
         } else if status.fenced.is_some() {
             parts.push("FENCED, its state is wrong".to_string());
         }
-        parts.extend(status.roles.iter().filter(|role| !role.up).map(|role| format!("{} down", role.role.word())));
+        parts.extend(status.roles.iter().filter(|role| !role.up).map(|role| format!("{} down", role.role.as_str())));
         if status.disk_full {
             parts.push("disk full".to_string());
         }
         if status.checkpoint_full {
             parts.push("its checkpoint is far behind, and until it is written the server takes no writes".to_string());
         }
-        if status.damaged > 0 {
-            parts.push(format!("acceptor DAMAGED, it cannot read {} slots", status.damaged));
+        if status.corrupt_slots > 0 {
+            parts.push(format!("acceptor DAMAGED, it cannot read {} slots", status.corrupt_slots));
         }
         (!parts.is_empty()).then(|| format!("server {}: {}", status.server.0, parts.join(", ")))
     }
@@ -284,7 +284,7 @@ impl<'a> ClusterView<'a> {
             // Who takes no part says nothing: that is no trouble of the link.
             return None;
         }
-        let unreached = sides.iter().find(|(_, there, status)| status.is_some_and(|s| !s.linked.contains(*there)));
+        let unreached = sides.iter().find(|(_, there, status)| status.is_some_and(|s| !s.connected.contains(*there)));
         let unheard = sides.iter().find(|(_, there, status)| status.is_some_and(|s| !s.hears.contains(*there)));
         let reach = unreached.map(|(here, there, _)| format!("server {} does not reach server {}", here.0, there.0));
         reach.or_else(|| {

@@ -9,7 +9,7 @@ fn healthy(count: u8, protocol: Protocol) -> Vec<ServerStatus> {
     let status = |server: ServerId| {
         let others = all.without(ServerSet::only(server));
         let mut status = ServerStatus::healthy(server, protocol);
-        (status.linked, status.hears) = (others, others);
+        (status.connected, status.hears) = (others, others);
         status
     };
     let mut all: Vec<ServerStatus> = all.iter().map(status).collect();
@@ -47,7 +47,7 @@ fn end_role(all: &mut [ServerStatus], server: u8, role: RoleKind) {
 /// What `from` says to `to` is lost: both know it.
 fn cut(all: &mut [ServerStatus], from: u8, to: u8) {
     let without = |servers: ServerSet, server| servers.without(ServerSet::only(ServerId(server)));
-    one(all, from).linked = without(one(all, from).linked, to);
+    one(all, from).connected = without(one(all, from).connected, to);
     one(all, to).hears = without(one(all, to).hears, from);
 }
 
@@ -94,11 +94,11 @@ fn a_vote_that_cannot_be_had_does_not_count() {
     type Spoil = fn(&mut ServerStatus);
     let spoils: [(&str, Spoil); 6] = [
         ("acceptor down", |status| status.roles[1].up = false),
-        ("acceptor DAMAGED, it cannot read 12 slots", |status| status.damaged = 12),
+        ("acceptor DAMAGED, it cannot read 12 slots", |status| status.corrupt_slots = 12),
         ("disk full", |status| status.disk_full = true),
         ("FENCED, its state is wrong", |status| status.fenced = Some(Slot(5))),
         ("its data folder is new, and it takes no part yet", |status| {
-            status.newcomer = Some(AdmissionStatus { known_to: ServerSet::NONE, needed: 2 });
+            status.newcomer = Some(AdmissionStatus { witnesses: ServerSet::NONE, needed: 2 });
         }),
         ("it runs two-phase-commit", |status| status.protocol = Protocol::TwoPhaseCommit.name().to_string()),
     ];
@@ -135,7 +135,7 @@ fn two_servers_count_for_each_other_only_if_both_ways_of_their_link_work() {
 #[test]
 fn a_link_that_has_just_broken_counts_no_more_though_the_peer_was_heard_a_moment_ago() {
     let mut all = healthy(2, Protocol::BasicPaxos);
-    one(&mut all, 2).linked = ServerSet::NONE;
+    one(&mut all, 2).connected = ServerSet::NONE;
     assert_eq!(of(2, &all).writes, Writes::No);
     assert_eq!(of(2, &all).troubles, ["server 1 and server 2 are not linked: server 2 does not reach server 1"]);
 }
@@ -168,7 +168,7 @@ fn a_server_that_all_refuse_is_named_once_with_what_it_was_told() {
 fn servers_that_answer_clients_and_do_not_reach_each_other_take_no_writes() {
     for protocol in Protocol::ALL {
         let mut all = healthy(5, protocol);
-        all.iter_mut().for_each(|status| (status.linked, status.hears) = (ServerSet::NONE, ServerSet::NONE));
+        all.iter_mut().for_each(|status| (status.connected, status.hears) = (ServerSet::NONE, ServerSet::NONE));
         let verdict = of(5, &all);
         assert_eq!(verdict.writes, Writes::No);
         assert_eq!(verdict.troubles, ["no two servers are linked: server 1 does not reach server 2"], "{protocol}");
@@ -218,7 +218,7 @@ fn somebody_must_be_there_to_propose() {
         (1..=3).for_each(|server| end_role(&mut all, server, role));
         assert_eq!(of(3, &all).writes, Writes::NoLeader);
         let why = "no server that is linked with 2 acceptors takes writes";
-        let word = role.word();
+        let word = role.as_str();
         assert_eq!(
             says(3, &all),
             format!(

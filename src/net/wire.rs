@@ -80,10 +80,10 @@ impl PeerMessage {
     }
 
     /// The roles of the receiving server that hear it.
-    pub fn heard_by(&self) -> &'static [RoleKind] {
+    pub fn recipients(&self) -> &'static [RoleKind] {
         match self {
-            PeerMessage::Paxos(message) => message.heard_by(),
-            PeerMessage::TwoPhaseCommit(message) => message.heard_by(),
+            PeerMessage::Paxos(message) => message.recipients(),
+            PeerMessage::TwoPhaseCommit(message) => message.recipients(),
             PeerMessage::Here => &[],
         }
     }
@@ -215,7 +215,7 @@ pub enum Reply {
     /// How the server is.
     Status(Box<ServerStatus>),
     /// A part of the server's state; None if such a state is not written down yet, and soon will be.
-    State(Option<StatePart>),
+    Chunk(Option<StatePart>),
     /// Done as asked (crash, restart).
     Done,
     /// The server does not do that; a sentence says why.
@@ -252,7 +252,7 @@ pub enum WhyNotApplied {
     /// The state of this server was found to differ from the others': it answers nothing.
     Fenced,
     /// The data folder of this server is new, and too few of the others know it: it takes no part yet.
-    Newcomer,
+    NotAdmitted,
     /// The session that it was sent in is not known, or no longer.
     Expired,
     /// The session has said that it no longer asks for this write.
@@ -295,7 +295,7 @@ pub struct ServerStatus {
     /// How roles come back: `disk`, or the unsafe `lost`.
     pub restart: String,
     /// The server's life on its data folder.
-    pub life: u32,
+    pub incarnation: u32,
     /// The process id.
     pub pid: u32,
     /// Its roles.
@@ -305,7 +305,7 @@ pub struct ServerStatus {
     /// In how many slots the acceptor has accepted.
     pub accepted: u64,
     /// The highest slot that the learner knows to be chosen anywhere.
-    pub known: Slot,
+    pub chosen: Slot,
     /// The last slot that it has applied.
     pub applied: Slot,
     /// The digest of the state after that slot.
@@ -327,13 +327,13 @@ pub struct ServerStatus {
     /// Its acceptor has forgotten every slot below this one.
     pub truncated_below: Slot,
     /// How many slots its acceptor cannot read.
-    pub damaged: u64,
+    pub corrupt_slots: u64,
     /// Its state was found to differ from the others' after this slot: it answers nothing.
     pub fenced: Option<Slot>,
     /// Its data folder is new: what it waits for before it takes part.
     pub newcomer: Option<AdmissionStatus>,
     /// The servers that its own links reach: it can speak to them.
-    pub linked: ServerSet,
+    pub connected: ServerSet,
     /// The servers of which something came lately: they can speak to it.
     pub hears: ServerSet,
     /// The servers that refuse it, or that it refuses.
@@ -343,7 +343,7 @@ pub struct ServerStatus {
     /// Two-phase commit: how many transactions its participant is prepared for and knows no decision of.
     pub in_doubt: u64,
     /// The first of them, at most [`IN_DOUBT_SHOWN`].
-    pub doubts: Vec<InDoubtStatus>,
+    pub in_doubt_transactions: Vec<InDoubtStatus>,
 }
 
 impl ServerStatus {
@@ -378,12 +378,12 @@ impl ServerStatus {
             version: "1".to_string(),
             protocol: protocol.name().to_string(),
             restart: "disk".to_string(),
-            life: 1,
+            incarnation: 1,
             pid: 1,
             roles: protocol.roles_as_named().iter().map(role).collect(),
             promised: Ballot::ZERO,
             accepted: 0,
-            known: Slot(0),
+            chosen: Slot(0),
             applied: Slot(0),
             digest: 0,
             history: 0,
@@ -394,15 +394,15 @@ impl ServerStatus {
             checkpoint_full: false,
             checkpoint: Slot(0),
             truncated_below: Slot(1),
-            damaged: 0,
+            corrupt_slots: 0,
             fenced: None,
             newcomer: None,
-            linked: ServerSet::NONE,
+            connected: ServerSet::NONE,
             hears: ServerSet::NONE,
             refusals: Vec::new(),
             leader: None,
             in_doubt: 0,
-            doubts: Vec::new(),
+            in_doubt_transactions: Vec::new(),
         }
     }
 }
@@ -436,7 +436,7 @@ pub struct InDoubtStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdmissionStatus {
     /// The servers that know the folder.
-    pub known_to: ServerSet,
+    pub witnesses: ServerSet,
     /// How many must.
     pub needed: u8,
 }

@@ -28,9 +28,9 @@ pub enum AcceptorRecord {
     /// It has forgotten all slots below this one: they are chosen, and in the durable checkpoint of its own server.
     Truncated(Slot),
     /// A slot that it could not read any more holds this value, which was chosen at this ballot.
-    Mended(Entry),
+    Repaired(Entry),
     /// What it accepted in these slots cannot be read any more. Never written: the disk says so when it is read.
-    Damaged(SlotRange),
+    Corrupt(SlotRange),
 }
 
 /// A step of an acceptor.
@@ -109,7 +109,7 @@ pub enum AcceptorRequest {
         below: Slot,
     },
     /// What was chosen in slots that cannot be read any more.
-    Mend {
+    Repair {
         /// The slots, each with a ballot at which it was chosen.
         entries: Vec<Entry>,
     },
@@ -205,7 +205,7 @@ impl Acceptor {
             out.persist(AcceptorRecord::Promised(ballot));
         }
         let page = self.page(from);
-        out.fact(|| AcceptorTraceEvent::Promised {
+        out.emit_step(|| AcceptorTraceEvent::Promised {
             to: sender,
             ballot,
             from,
@@ -272,7 +272,7 @@ impl Acceptor {
 
     /// Accepts one value; what was accepted already is only said again.
     fn accept(&mut self, ballot: Ballot, slot: Slot, value: Value, out: &mut Output<Self>) {
-        out.fact(|| AcceptorTraceEvent::Accepted { to: ballot.server, ballot, slot, value: value.clone() });
+        out.emit_step(|| AcceptorTraceEvent::Accepted { to: ballot.server, ballot, slot, value: value.clone() });
         match self.accepted.get(&slot) {
             Some((held, before)) if *held == ballot => {
                 assert!(*before == value, "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}");
@@ -294,14 +294,14 @@ impl Acceptor {
     /// matters then; about the others the learner is asked.
     fn truncate(&mut self, below: Slot, out: &mut Output<Self>) {
         if below > self.truncated_below {
-            self.forget(below);
+            self.drop_below(below);
             out.persist(AcceptorRecord::Truncated(below));
-            out.fact(|| AcceptorTraceEvent::Truncated { below });
+            out.emit_step(|| AcceptorTraceEvent::Truncated { below });
         }
-        self.ask_for_help(out);
+        self.request_repair(out);
     }
 
-    fn forget(&mut self, below: Slot) {
+    fn drop_below(&mut self, below: Slot) {
         self.truncated_below = self.truncated_below.max(below);
         // A record may say less than one before it: between the two a checkpoint was lost, and what was accepted since
         // stays.
@@ -318,27 +318,27 @@ impl Acceptor {
 
     /// What was chosen in slots that cannot be read. To hold a chosen value at a ballot at which it was chosen is right
     /// whatever was accepted here: a lower ballot is overruled, and a higher one carries the same value (P2b).
-    fn mend(&mut self, entries: Vec<Entry>, out: &mut Output<Self>) {
+    fn repair(&mut self, entries: Vec<Entry>, out: &mut Output<Self>) {
         for Entry { slot, ballot, value } in entries {
             if self.damaged.iter().any(|range| range.contains(slot)) {
-                out.persist(AcceptorRecord::Mended(Entry { slot, ballot, value: value.clone() }));
-                self.hold(slot, ballot, value);
-                out.fact(|| AcceptorTraceEvent::Mended { slot, ballot });
+                out.persist(AcceptorRecord::Repaired(Entry { slot, ballot, value: value.clone() }));
+                self.store(slot, ballot, value);
+                out.emit_step(|| AcceptorTraceEvent::Mended { slot, ballot });
             }
         }
     }
 
     /// Holds a chosen value in place of what cannot be read. The promise stays what it is.
-    fn hold(&mut self, slot: Slot, ballot: Ballot, value: Value) {
+    fn store(&mut self, slot: Slot, ballot: Ballot, value: Value) {
         remove_slot(&mut self.damaged, slot);
         if self.accepted.get(&slot).is_none_or(|(before, _)| *before < ballot) {
             self.accepted.insert(slot, (ballot, value));
         }
     }
 
-    fn ask_for_help(&self, out: &mut Output<Self>) {
+    fn request_repair(&self, out: &mut Output<Self>) {
         if !self.damaged.is_empty() {
-            out.outcome(AcceptorNotification::Damaged { slots: self.damaged.clone() });
+            out.notify(AcceptorNotification::Damaged { slots: self.damaged.clone() });
         }
     }
 
@@ -347,13 +347,13 @@ impl Acceptor {
         let accepted = self.accepted.keys().next_back().copied().unwrap_or_default();
         let damaged = self.damaged.iter().map(|range| range.last).max().unwrap_or_default();
         let slot = accepted.max(damaged).max(self.truncated_below.previous());
-        out.send(ServerSet::only(sender), Message::ReadAnswer { id, slot });
+        out.send(ServerSet::only(sender), Message::ReadReply { id, slot });
     }
 
     /// A refusal is always said: silence would cost the proposer a time-out to learn the same.
     fn refuse(&self, to: ServerId, ballot: Ballot, refused: NackedRequest, out: &mut Output<Self>) {
         let promised = self.promised;
-        out.fact(|| AcceptorTraceEvent::Nacked { to, ballot, refused, promised });
+        out.emit_step(|| AcceptorTraceEvent::Nacked { to, ballot, refused, promised });
         out.send(ServerSet::only(to), Message::Nack { ballot, refused, promised });
     }
 }
@@ -377,8 +377,8 @@ impl Role for Acceptor {
     type Record = AcceptorRecord;
     type Timer = AcceptorTimer;
     type Request = AcceptorRequest;
-    type Outcome = AcceptorNotification;
-    type Fact = AcceptorTraceEvent;
+    type Notification = AcceptorNotification;
+    type TraceEvent = AcceptorTraceEvent;
 
     fn replay(&mut self, record: AcceptorRecord) {
         let ballot = match record {
@@ -389,9 +389,9 @@ impl Role for Acceptor {
                 remove_slot(&mut self.damaged, slot);
                 ballot
             }
-            AcceptorRecord::Truncated(below) => return self.forget(below),
-            AcceptorRecord::Mended(Entry { slot, ballot, value }) => return self.hold(slot, ballot, value),
-            AcceptorRecord::Damaged(range) => {
+            AcceptorRecord::Truncated(below) => return self.drop_below(below),
+            AcceptorRecord::Repaired(Entry { slot, ballot, value }) => return self.store(slot, ballot, value),
+            AcceptorRecord::Corrupt(range) => {
                 self.damaged.push(range);
                 return self.forget_damage();
             }
@@ -404,12 +404,12 @@ impl Role for Acceptor {
         match input {
             Input::Start => {
                 if self.truncated_below > Slot(1) {
-                    out.fact(|| AcceptorTraceEvent::Truncated { below: self.truncated_below });
+                    out.emit_step(|| AcceptorTraceEvent::Truncated { below: self.truncated_below });
                 }
                 for slots in &self.damaged {
-                    out.fact(|| AcceptorTraceEvent::Damaged { slots: *slots });
+                    out.emit_step(|| AcceptorTraceEvent::Damaged { slots: *slots });
                 }
-                self.ask_for_help(out);
+                self.request_repair(out);
             }
             Input::Message { from: sender, message } => match message {
                 Message::Prepare { ballot, from } => self.handle_prepare(sender, ballot, from, out),
@@ -419,7 +419,7 @@ impl Role for Acceptor {
             },
             Input::Timeout(timer) => match timer {},
             Input::Request(AcceptorRequest::Truncate { below }) => self.truncate(below, out),
-            Input::Request(AcceptorRequest::Mend { entries }) => self.mend(entries, out),
+            Input::Request(AcceptorRequest::Repair { entries }) => self.repair(entries, out),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::paxos::{Command, CommandId};
-use crate::role::{Action, step_all};
+use crate::role::{Action, step_batch};
 
 fn ballot(round: u64) -> Ballot {
     Ballot { round, server: ServerId(1) }
@@ -26,19 +26,19 @@ fn damaged() -> Acceptor {
     for slot in [1, 2, 6] {
         acceptor.replay(AcceptorRecord::Accepted(entry(slot, 4)));
     }
-    acceptor.replay(AcceptorRecord::Damaged(range(3, 5)));
+    acceptor.replay(AcceptorRecord::Corrupt(range(3, 5)));
     acceptor
 }
 
 /// What one input makes it remember, and the slots for which it then asks for help.
 fn step(acceptor: &mut Acceptor, input: Input<Acceptor>) -> (Vec<AcceptorRecord>, Option<Vec<SlotRange>>) {
-    let stepped = step_all(acceptor, [((), input)], true);
+    let stepped = step_batch(acceptor, [((), input)], true);
     let records = stepped.records().to_vec();
     let mut disk = Remembering;
     let Ok(released) = stepped.commit(&mut disk);
     let actions = released.into_actions().into_iter().flat_map(|(_, actions)| actions);
     let asked = actions.filter_map(|action| match action {
-        Action::Outcome(AcceptorNotification::Damaged { slots }) => Some(slots),
+        Action::Notify(AcceptorNotification::Damaged { slots }) => Some(slots),
         _ => None,
     });
     (records, asked.last())
@@ -81,9 +81,9 @@ fn it_forgets_forward_only_and_remembers_that_it_did() {
 #[test]
 fn what_it_cannot_read_is_mended_and_what_it_can_read_is_left_alone() {
     let mut acceptor = damaged();
-    let mended = |slot, round| AcceptorRecord::Mended(entry(slot, round));
+    let mended = |slot, round| AcceptorRecord::Repaired(entry(slot, round));
     let entries = vec![entry(2, 9), entry(4, 2), entry(6, 9)];
-    let (records, _) = step(&mut acceptor, Input::Request(AcceptorRequest::Mend { entries }));
+    let (records, _) = step(&mut acceptor, Input::Request(AcceptorRequest::Repair { entries }));
     assert_eq!(records, [mended(4, 2)]);
     assert_eq!(acceptor.damaged(), [range(3, 3), range(5, 5)]);
     assert_eq!(acceptor.accepted()[&Slot(4)], (ballot(2), value(4)));
@@ -96,8 +96,8 @@ fn a_mended_slot_holds_the_value_of_the_higher_ballot() {
     for (round, held) in [(3, value(2)), (4, value(2)), (5, value(77))] {
         let mut acceptor = damaged();
         // Of the slot an older record can be read and a newer one cannot.
-        acceptor.replay(AcceptorRecord::Damaged(range(2, 2)));
-        acceptor.replay(AcceptorRecord::Mended(other(round)));
+        acceptor.replay(AcceptorRecord::Corrupt(range(2, 2)));
+        acceptor.replay(AcceptorRecord::Repaired(other(round)));
         assert_eq!(acceptor.accepted()[&Slot(2)].1, held, "mended at {round}, read at 4");
         assert_eq!(acceptor.damaged(), [range(3, 5)]);
     }
@@ -116,10 +116,10 @@ fn accepting_at_the_edge_of_damage_mends_that_slot_and_no_other() {
 #[test]
 fn a_life_begins_with_what_it_must_tell() {
     let told = |acceptor: &mut Acceptor| {
-        let stepped = step_all(acceptor, [((), Input::Start)], true);
+        let stepped = step_batch(acceptor, [((), Input::Start)], true);
         let Ok(released) = stepped.commit(&mut Remembering);
         let actions = released.into_actions().into_iter().flat_map(|(_, actions)| actions);
-        let facts = actions.filter_map(|action| if let Action::Fact(fact) = action { Some(fact) } else { None });
+        let facts = actions.filter_map(|action| if let Action::Trace(fact) = action { Some(fact) } else { None });
         facts.collect::<Vec<_>>()
     };
     assert_eq!(told(&mut Acceptor::new()), []);
@@ -176,7 +176,7 @@ fn pages_are_as_large_as_may_be_and_tell_all() {
 fn a_page_tells_of_damage_in_its_slots_and_of_so_much_at_most() {
     let mut acceptor = Acceptor::new();
     let runs = PAGE_DAMAGED_MAX as u64 + 5;
-    (1..=runs).for_each(|run| acceptor.replay(AcceptorRecord::Damaged(SlotRange::only(Slot(2 * run)))));
+    (1..=runs).for_each(|run| acceptor.replay(AcceptorRecord::Corrupt(SlotRange::only(Slot(2 * run)))));
     let first = acceptor.page(Slot(1));
     assert_eq!((first.damaged.len(), first.to), (PAGE_DAMAGED_MAX, Some(Slot(2 * PAGE_DAMAGED_MAX as u64 + 2))));
     let second = acceptor.page(first.to.unwrap());
@@ -185,7 +185,7 @@ fn a_page_tells_of_damage_in_its_slots_and_of_so_much_at_most() {
     let mut acceptor = Acceptor::new().with_page_bytes(1);
     let accepted = |slot| AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: ballot(1), value: value(1) });
     [1, 9].map(accepted).into_iter().for_each(|record| acceptor.replay(record));
-    acceptor.replay(AcceptorRecord::Damaged(SlotRange { first: Slot(5), last: Slot(20) }));
+    acceptor.replay(AcceptorRecord::Corrupt(SlotRange { first: Slot(5), last: Slot(20) }));
     let page = acceptor.page(Slot(1));
     assert_eq!((page.to, page.damaged), (Some(Slot(9)), vec![SlotRange { first: Slot(5), last: Slot(8) }]));
 }

@@ -14,7 +14,7 @@ use super::Slot;
 use crate::role::{ServerId, ServerSet};
 
 /// A beat older than so many of one's own beats (each 100 ms) says nothing about who is alive.
-pub const FRESH_BEATS: u64 = 3;
+pub const FRESH_TICKS: u64 = 3;
 
 /// More unanswered questions than these change nothing.
 const UNANSWERED_MAX: u32 = 3;
@@ -38,15 +38,15 @@ pub(super) struct CatchUp {
     others: ServerSet,
     peers: BTreeMap<ServerId, PeerProgress>,
     /// The highest slot that anybody is known to have applied, or that is known to be chosen.
-    known: Slot,
+    highest_chosen: Slot,
     /// The moment runs in which what is missing may still come, and began when this slot was the last one applied.
-    waiting: Option<Slot>,
+    gap_timer_applied: Option<Slot>,
     /// The peer asked for entries, or for a part of its state, and not heard of yet.
-    asked: Option<ServerId>,
+    catch_up_peer: Option<ServerId>,
     /// The slot from which on it was asked for entries.
-    asked_from: Slot,
+    requested_from: Slot,
     /// The peer asked last, whatever came of it: if it was no help, the next one is asked.
-    asked_last: Option<ServerId>,
+    last_catch_up_peer: Option<ServerId>,
     /// How often it is asked again, though its last answers were no help.
     again: u32,
     /// How many questions lately had no answer in time; one less with each answer.
@@ -72,24 +72,24 @@ impl CatchUp {
             me,
             others,
             peers: BTreeMap::new(),
-            known: applied,
-            waiting: None,
-            asked: None,
-            asked_from: applied.next(),
-            asked_last: None,
+            highest_chosen: applied,
+            gap_timer_applied: None,
+            catch_up_peer: None,
+            requested_from: applied.next(),
+            last_catch_up_peer: None,
             again: 0,
             unanswered: 0,
         }
     }
 
     /// The highest slot known to be chosen anywhere.
-    pub(super) fn known(&self) -> Slot {
-        self.known
+    pub(super) fn highest_chosen(&self) -> Slot {
+        self.highest_chosen
     }
 
     /// This slot is known to be chosen.
     pub(super) fn hear_of(&mut self, slot: Slot) {
-        self.known = self.known.max(slot);
+        self.highest_chosen = self.highest_chosen.max(slot);
     }
 
     /// A peer says how far it is.
@@ -99,14 +99,14 @@ impl CatchUp {
     }
 
     /// The servers whose learners were heard of in the last 300 ms, and this one.
-    pub(super) fn alive(&self, now: u64) -> ServerSet {
-        let fresh = self.peers.iter().filter(|(_, peer)| now - peer.heard_at < FRESH_BEATS);
+    pub(super) fn live_peers(&self, now: u64) -> ServerSet {
+        let fresh = self.peers.iter().filter(|(_, peer)| now - peer.heard_at < FRESH_TICKS);
         fresh.map(|(server, _)| *server).chain([self.me]).collect()
     }
 
     /// The peer that is asked and has not answered.
-    pub(super) fn asked(&self) -> Option<ServerId> {
-        self.asked
+    pub(super) fn catch_up_peer(&self) -> Option<ServerId> {
+        self.catch_up_peer
     }
 
     /// How many questions lately had no answer in time.
@@ -121,36 +121,36 @@ impl CatchUp {
 
     /// If something chosen is missing, waits a moment for it to arrive by itself.
     pub(super) fn look(&mut self, applied: Slot) -> CatchUpStep {
-        if self.known <= applied || self.waiting.is_some() || self.asked.is_some() {
+        if self.highest_chosen <= applied || self.gap_timer_applied.is_some() || self.catch_up_peer.is_some() {
             return CatchUpStep::Nothing;
         }
-        self.waiting = Some(applied);
+        self.gap_timer_applied = Some(applied);
         CatchUpStep::Wait
     }
 
     /// The moment is over. If the log has grown meanwhile, what is missing now is another slot: it gets its moment too.
     pub(super) fn waited(&mut self, applied: Slot, now: u64) -> CatchUpStep {
-        let is_stuck = self.waiting.take() == Some(applied);
-        if is_stuck && self.asked.is_none() { self.ask_somebody(applied, now) } else { self.look(applied) }
+        let is_stuck = self.gap_timer_applied.take() == Some(applied);
+        if is_stuck && self.catch_up_peer.is_none() { self.ask_somebody(applied, now) } else { self.look(applied) }
     }
 
     /// Asks a peer that has more: the one asked last if it was of help lately, else the next one.
     pub(super) fn ask_somebody(&mut self, applied: Slot, now: u64) -> CatchUpStep {
-        self.asked = None;
-        if self.known <= applied {
+        self.catch_up_peer = None;
+        if self.highest_chosen <= applied {
             return CatchUpStep::Nothing;
         }
         let ahead = self.peers.iter().filter(|(_, peer)| peer.applied > applied);
         let ahead: ServerSet = ahead.map(|(server, _)| *server).collect();
         // Best a living peer that is ahead; if nobody's beat is, whoever chose the slot may still be alone with it.
-        let choices = [ahead.and(self.alive(now)), ahead, self.others];
+        let choices = [ahead.and(self.live_peers(now)), ahead, self.others];
         let candidates = choices.into_iter().find(|servers| !servers.is_empty()).unwrap_or(self.others);
-        if let Some(last) = self.asked_last.filter(|last| self.again > 0 && candidates.contains(*last)) {
+        if let Some(last) = self.last_catch_up_peer.filter(|last| self.again > 0 && candidates.contains(*last)) {
             self.again -= 1;
             return self.ask(last, applied);
         }
         self.again = 0;
-        let next = candidates.iter().find(|peer| self.asked_last.is_some_and(|last| *peer > last));
+        let next = candidates.iter().find(|peer| self.last_catch_up_peer.is_some_and(|last| *peer > last));
         match next.or_else(|| candidates.iter().next()) {
             Some(peer) => self.ask(peer, applied),
             None => CatchUpStep::Nothing,
@@ -159,7 +159,7 @@ impl CatchUp {
 
     /// Asks this peer for all that comes after this slot.
     pub(super) fn ask(&mut self, peer: ServerId, applied: Slot) -> CatchUpStep {
-        (self.asked, self.asked_from, self.asked_last) = (Some(peer), applied.next(), Some(peer));
+        (self.catch_up_peer, self.requested_from, self.last_catch_up_peer) = (Some(peer), applied.next(), Some(peer));
         CatchUpStep::Ask(peer)
     }
 
@@ -176,11 +176,11 @@ impl CatchUp {
         has_more: bool,
         applied: Slot,
     ) -> CatchUpStep {
-        let is_earlier = last.is_some_and(|last| last < self.asked_from);
-        if self.asked.is_some_and(|asked| asked != peer || is_earlier) {
+        let is_earlier = last.is_some_and(|last| last < self.requested_from);
+        if self.catch_up_peer.is_some_and(|asked| asked != peer || is_earlier) {
             return CatchUpStep::Nothing;
         }
-        self.asked = None;
+        self.catch_up_peer = None;
         self.unanswered = self.unanswered.saturating_sub(1);
         if !has_more {
             return self.look(applied);
@@ -191,18 +191,18 @@ impl CatchUp {
 
     /// This peer sends its state, and is asked for one part after the other.
     pub(super) fn wait_for(&mut self, peer: ServerId) {
-        (self.asked, self.asked_last, self.again) = (Some(peer), Some(peer), AGAIN_MAX);
+        (self.catch_up_peer, self.last_catch_up_peer, self.again) = (Some(peer), Some(peer), AGAIN_MAX);
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
     /// Nothing is asked of anybody any more.
     pub(super) fn wait_for_nobody(&mut self) {
-        self.asked = None;
+        self.catch_up_peer = None;
     }
 
     /// What the peer asked last has sent is of no use, or nothing comes of it: the next one is asked.
     pub(super) fn give_up(&mut self) {
-        (self.asked, self.again) = (None, 0);
+        (self.catch_up_peer, self.again) = (None, 0);
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
         );
         assert_eq!(catch_up.waited(Slot(2), 1), CatchUpStep::Wait, "the log has grown: another slot is missing");
         assert_eq!(catch_up.waited(Slot(2), 1), CatchUpStep::Ask(S3));
-        assert_eq!((catch_up.asked(), catch_up.known()), (Some(S3), Slot(5)));
+        assert_eq!((catch_up.catch_up_peer(), catch_up.highest_chosen()), (Some(S3), Slot(5)));
         assert_eq!(
             catch_up.answered(S2, Some(Slot(3)), true, Slot(2)),
             CatchUpStep::Nothing,
@@ -266,8 +266,8 @@ mod tests {
         catch_up.give_up();
         assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S3));
         let mut catch_up = helped();
-        catch_up.hear(S3, Slot(9), 1 + FRESH_BEATS);
-        assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_BEATS), CatchUpStep::Ask(S3), "the other lives");
+        catch_up.hear(S3, Slot(9), 1 + FRESH_TICKS);
+        assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_TICKS), CatchUpStep::Ask(S3), "the other lives");
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
         // With the first part, what was heard in other ways could be applied too.
         assert_eq!(catch_up.answered(S3, Some(Slot(10)), true, Slot(30)), CatchUpStep::Ask(S3));
         assert_eq!(catch_up.answered(S3, Some(Slot(20)), false, Slot(30)), CatchUpStep::Nothing);
-        assert_eq!(catch_up.asked(), Some(S3), "the question is still open");
+        assert_eq!(catch_up.catch_up_peer(), Some(S3), "the question is still open");
         assert_eq!(catch_up.answered(S3, Some(Slot(40)), true, Slot(40)), CatchUpStep::Ask(S3));
         assert_eq!(catch_up.answered(S3, None, false, Slot(40)), CatchUpStep::Wait, "it has nothing");
     }
@@ -311,9 +311,9 @@ mod tests {
         let all = [0; 3].map(|now| catch_up.ask_somebody(Slot(0), now));
         assert_eq!(all, [CatchUpStep::Ask(S2), CatchUpStep::Ask(S3), CatchUpStep::Ask(S2)]);
         catch_up.hear(S2, Slot(9), 1);
-        catch_up.hear(S3, Slot(9), 1 + FRESH_BEATS);
-        assert_eq!(catch_up.alive(1 + FRESH_BEATS), [S1, S3].into_iter().collect());
-        let all = [1 + FRESH_BEATS; 2].map(|now| catch_up.ask_somebody(Slot(0), now));
+        catch_up.hear(S3, Slot(9), 1 + FRESH_TICKS);
+        assert_eq!(catch_up.live_peers(1 + FRESH_TICKS), [S1, S3].into_iter().collect());
+        let all = [1 + FRESH_TICKS; 2].map(|now| catch_up.ask_somebody(Slot(0), now));
         assert_eq!(all, [CatchUpStep::Ask(S3), CatchUpStep::Ask(S3)]);
     }
 }

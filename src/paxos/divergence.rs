@@ -19,7 +19,7 @@ use crate::role::{ServerId, ServerSet};
 /// The digests after so many slots are kept, for peers that are behind.
 const DIGESTS_KEPT: usize = 1_024;
 /// So many beats (of 100 ms) pass between a first doubt and the judgement.
-const BEATS_TO_JUDGE: u64 = 5;
+const TICKS_TO_EVALUATE: u64 = 5;
 
 /// What a peer has said last of its state, and what comparing has shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ struct PeerDigest {
 
 impl PeerDigest {
     /// Compares with the own digest after the same slot. True if there is a doubt.
-    fn compare(&mut self, own: u64) -> bool {
+    fn compare_digest(&mut self, own: u64) -> bool {
         if own == self.digest {
             // It may have been started again, and got a right state.
             (self.equal, self.differs) = (Some(self.applied), None);
@@ -53,7 +53,7 @@ pub(super) struct Divergence {
     digests: SlotWindow<u64>,
     peers: BTreeMap<ServerId, PeerDigest>,
     /// When to judge.
-    judge_at: Option<u64>,
+    evaluate_at: Option<u64>,
     /// It has found itself to be wrong after this slot.
     fenced: Option<Slot>,
 }
@@ -72,7 +72,12 @@ pub(super) struct DivergenceVerdict {
 impl Divergence {
     /// Of a learner that has applied everything up to this slot.
     pub(super) fn new(applied: Slot) -> Divergence {
-        Divergence { digests: SlotWindow::from(applied.next()), peers: BTreeMap::new(), judge_at: None, fenced: None }
+        Divergence {
+            digests: SlotWindow::from(applied.next()),
+            peers: BTreeMap::new(),
+            evaluate_at: None,
+            fenced: None,
+        }
     }
 
     /// The slot after which the own state was found to be wrong, if it was.
@@ -91,11 +96,11 @@ impl Divergence {
     pub(super) fn applied(&mut self, slot: Slot, digest: u64, now: u64) {
         self.digests.push(digest);
         if self.digests.len() > DIGESTS_KEPT {
-            self.digests.end_first();
+            self.digests.pop_first();
         }
         for peer in self.peers.values_mut().filter(|peer| peer.applied == slot) {
-            if peer.compare(digest) {
-                self.judge_at.get_or_insert(now + BEATS_TO_JUDGE);
+            if peer.compare_digest(digest) {
+                self.evaluate_at.get_or_insert(now + TICKS_TO_EVALUATE);
             }
         }
     }
@@ -105,14 +110,14 @@ impl Divergence {
         let peer = self.peers.entry(server).or_default();
         (peer.applied, peer.digest) = (applied, digest);
         let own = self.digests.range(applied).next().filter(|(slot, _)| *slot == applied);
-        if own.is_some_and(|(_, own)| peer.compare(*own)) {
-            self.judge_at.get_or_insert(now + BEATS_TO_JUDGE);
+        if own.is_some_and(|(_, own)| peer.compare_digest(*own)) {
+            self.evaluate_at.get_or_insert(now + TICKS_TO_EVALUATE);
         }
     }
 
     /// Time for judgement, if there is a doubt. A verdict fences: it is given once.
-    pub(super) fn judge(&mut self, now: u64) -> Option<DivergenceVerdict> {
-        self.judge_at.take_if(|at| now >= *at)?;
+    pub(super) fn evaluate(&mut self, now: u64) -> Option<DivergenceVerdict> {
+        self.evaluate_at.take_if(|at| now >= *at)?;
         let against = self.peers.iter().filter(|(_, peer)| peer.differs.is_some());
         let against: ServerSet = against.map(|(server, _)| *server).collect();
         let slot = self.peers.values().filter_map(|peer| peer.differs).min()?;
@@ -137,10 +142,14 @@ mod tests {
         divergence.begin_anew(Slot(0), 10);
         divergence.applied(Slot(1), 11, 0);
         divergence.hear(ServerId(2), Slot(1), 99, 3);
-        assert_eq!(divergence.judge(2 + BEATS_TO_JUDGE), None, "it is not time");
+        assert_eq!(divergence.evaluate(2 + TICKS_TO_EVALUATE), None, "it is not time");
         let verdict = DivergenceVerdict { slot: Slot(1), equal: None, against: ServerSet::only(ServerId(2)) };
-        assert_eq!(divergence.judge(3 + BEATS_TO_JUDGE), Some(verdict), "one against one: it does not believe itself");
-        assert_eq!((divergence.fenced(), divergence.judge(99)), (Some(Slot(1)), None));
+        assert_eq!(
+            divergence.evaluate(3 + TICKS_TO_EVALUATE),
+            Some(verdict),
+            "one against one: it does not believe itself"
+        );
+        assert_eq!((divergence.fenced(), divergence.evaluate(99)), (Some(Slot(1)), None));
     }
 
     #[test]
@@ -155,7 +164,7 @@ mod tests {
             if !is_peer_first {
                 divergence.hear(ServerId(2), Slot(1), 99, 0);
             }
-            assert_eq!(divergence.judge(BEATS_TO_JUDGE).map(|verdict| verdict.slot), Some(Slot(1)));
+            assert_eq!(divergence.evaluate(TICKS_TO_EVALUATE).map(|verdict| verdict.slot), Some(Slot(1)));
         }
     }
 }

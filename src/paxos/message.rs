@@ -316,7 +316,7 @@ pub enum Message {
         slots: SlotRange,
     },
     /// How far a learner is; every 100 ms.
-    Beat {
+    Progress {
         /// The last slot applied.
         applied: Slot,
         /// The digest of its state machine after that slot.
@@ -340,7 +340,7 @@ pub enum Message {
         id: u128,
     },
     /// The answer: no slot above this one has been accepted here.
-    ReadAnswer {
+    ReadReply {
         /// The round of reads.
         id: u128,
         /// The highest slot accepted, damaged or truncated.
@@ -357,7 +357,7 @@ pub enum Message {
         commands: Vec<Command>,
     },
     /// The answer to a FORWARD that was of no use. A hint, and no more: the commands may have been taken before.
-    Refused {
+    ForwardRefused {
         /// The ballot of the leader that the sender knows; its own if it leads and has no room.
         leader: Option<Ballot>,
     },
@@ -367,12 +367,12 @@ pub enum Message {
         ballot: Ballot,
     },
     /// "I hear you": without these from a majority a leader cannot know that it is one.
-    HeartbeatAnswer {
+    HeartbeatReply {
         /// The leader's ballot.
         ballot: Ballot,
     },
     /// "I hear a leader", or "I have asked for promises": for those who hear none, so that they leave it alone.
-    Relay {
+    LeaderHint {
         /// The leader's ballot.
         ballot: Ballot,
     },
@@ -382,7 +382,7 @@ pub enum Message {
         id: u64,
     },
     /// The answer.
-    PreVoteAnswer {
+    PreVoteReply {
         /// Which question it answers.
         id: u64,
         /// Whether the sender leads, or has lately heard a leader or heard of one.
@@ -391,7 +391,7 @@ pub enum Message {
     /// A part of a state, in answer to a CATCHUP for slots that nobody's log reaches back to, or to a FETCH.
     Snapshot(SnapshotChunk),
     /// "Send me this part of your state too."
-    Fetch(ChunkRequest),
+    FetchSnapshot(ChunkRequest),
 }
 
 /// Writes down, for each message, its fields that take room, its name in the papers, in capitals, the roles of the
@@ -405,7 +405,7 @@ macro_rules! messages {
             }
 
             /// The roles of the receiving server that hear the message.
-            pub fn heard_by(&self) -> &'static [RoleKind] {
+            pub fn recipients(&self) -> &'static [RoleKind] {
                 match self { $(Message::$variant { .. } => &[$(RoleKind::$role),+]),* }
             }
 
@@ -442,21 +442,21 @@ messages! {
     Accepted { .. } = "ACCEPTED", [Learner], step, control, 0;
     // In front of the ACCEPTs that they speak of, these two would make every learner ask for what is on its way.
     Chosen { .. } = "CHOSEN", [Learner], step, bulk, 0;
-    Beat { .. } = "BEAT", [Learner, Proposer], routine, bulk, 0;
+    Progress { .. } = "BEAT", [Learner, Proposer], routine, bulk, 0;
     CatchUp { .. } = "CATCHUP", [Learner], routine, control, 0;
     Entries { entries, .. } = "ENTRIES", [Learner], routine, bulk, size_of_entries(entries);
     Read { .. } = "READ", [Acceptor], routine, control, 0;
-    ReadAnswer { .. } = "READANSWER", [Learner], routine, control, 0;
+    ReadReply { .. } = "READANSWER", [Learner], routine, control, 0;
     Fill { .. } = "FILL", [Proposer], step, control, 0;
     Forward { commands } = "FORWARD", [Proposer], step, bulk, commands.iter().map(|one| 40 + one.payload.len()).sum();
-    Refused { .. } = "REFUSED", [Proposer], step, control, 0;
+    ForwardRefused { .. } = "REFUSED", [Proposer], step, control, 0;
     Heartbeat { .. } = "HEARTBEAT", [Proposer], routine, control, 0;
-    HeartbeatAnswer { .. } = "HEARTBEATANSWER", [Proposer], routine, control, 0;
-    Relay { .. } = "RELAY", [Proposer], routine, control, 0;
+    HeartbeatReply { .. } = "HEARTBEATANSWER", [Proposer], routine, control, 0;
+    LeaderHint { .. } = "RELAY", [Proposer], routine, control, 0;
     PreVote { .. } = "PREVOTE", [Proposer], routine, control, 0;
-    PreVoteAnswer { .. } = "PREVOTEANSWER", [Proposer], routine, control, 0;
+    PreVoteReply { .. } = "PREVOTEANSWER", [Proposer], routine, control, 0;
     Snapshot { 0: part } = "SNAPSHOT", [Learner], routine, bulk, part.bytes.len();
-    Fetch { .. } = "FETCH", [Learner], routine, control, 0;
+    FetchSnapshot { .. } = "FETCH", [Learner], routine, control, 0;
 }
 
 fn size_of_entries(entries: &[Entry]) -> usize {
@@ -466,7 +466,7 @@ fn size_of_entries(entries: &[Entry]) -> usize {
 impl Message {
     /// Whether the message is for this role of the receiving server.
     pub fn is_for(&self, role: RoleKind) -> bool {
-        self.heard_by().contains(&role)
+        self.recipients().contains(&role)
     }
 }
 
@@ -489,7 +489,7 @@ mod tests {
         let (ballot, command) = (Ballot::ZERO, Command { id: CommandId::opening(1), payload: vec![0; 60].into() });
         let accept = Message::Accept { ballot, first: Slot(1), values: vec![Value::Noop, Value::Command(command)] };
         assert_eq!((accept.name(), accept.size(), accept.is_routine()), ("ACCEPT", 116, false));
-        assert_eq!(accept.heard_by(), [RoleKind::Acceptor, RoleKind::Learner]);
+        assert_eq!(accept.recipients(), [RoleKind::Acceptor, RoleKind::Learner]);
         assert!(accept.is_for(RoleKind::Learner) && !accept.is_for(RoleKind::Proposer));
         let entry = Entry { slot: Slot(1), ballot, value: Value::Noop };
         let entries = Message::Entries { entries: vec![entry], applied: Slot(1) };

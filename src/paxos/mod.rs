@@ -217,9 +217,9 @@ pub use message::{
 pub use pins::{LeftBehind, most_bytes as most_pinned_bytes};
 pub use policy::Policy;
 pub use proposer::{
-    LeaderEvidence, NotApplied, OPEN_BYTES as OPEN_BYTES_MAX, Proposer, ProposerNotification, ProposerRecord,
-    ProposerRequest, ProposerTimer, ProposerTraceEvent, RetryReason, StepDownReason, WINDOW as OPEN_SLOTS_MAX,
-    in_place_of_proposer,
+    IN_FLIGHT_MAX as OPEN_SLOTS_MAX, LeaderEvidence, NotApplied, OPEN_BYTES as OPEN_BYTES_MAX, Proposer,
+    ProposerNotification, ProposerRecord, ProposerRequest, ProposerTimer, ProposerTraceEvent, RetryReason,
+    StepDownReason, in_place_of_proposer,
 };
 pub use quorum::Quorums;
 pub use retention::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, Retention};
@@ -231,7 +231,7 @@ pub struct Incarnation(pub u32);
 
 impl Incarnation {
     /// The n-th number of this life: no other life of the role has it.
-    pub fn number(self, n: u64) -> u128 {
+    pub fn unique_id(self, n: u64) -> u128 {
         u128::from(self.0) << 64 | u128::from(n)
     }
 }
@@ -264,20 +264,20 @@ pub trait StateMachine: Clone + Debug + Eq + Hash + 'static {
     fn empty(&self) -> Self;
 
     /// Takes a part of a state that another machine of this kind has written. An error if the bytes are no such part.
-    fn load(&mut self, part: &[u8]) -> Result<(), String>;
+    fn load_chunk(&mut self, part: &[u8]) -> Result<(), String>;
 
     /// What has changed since this was asked last, to be written to a checkpoint. To be followed by one of the next two
     /// before it is asked again.
-    fn take_changes(&mut self) -> Self::Changes;
+    fn take_delta(&mut self) -> Self::Changes;
 
     /// What was taken is durable.
-    fn changes_kept(&mut self);
+    fn delta_saved(&mut self);
 
     /// What was taken could not be written: it counts as changed again.
-    fn changes_lost(&mut self);
+    fn delta_failed(&mut self);
 
     /// What a command came to that was applied some time ago, if the state still says so.
-    fn recall(&self, id: CommandId) -> Option<Self::Outcome>;
+    fn result_of(&self, id: CommandId) -> Option<Self::Outcome>;
 }
 
 #[cfg(test)]
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn the_numbers_of_two_lives_are_never_the_same() {
         let numbers =
-            [0, 1, 1 << 24, u32::MAX].map(|life| [0, 1, 1 << 40, u64::MAX].map(|n| Incarnation(life).number(n)));
+            [0, 1, 1 << 24, u32::MAX].map(|life| [0, 1, 1 << 40, u64::MAX].map(|n| Incarnation(life).unique_id(n)));
         let numbers = numbers.as_flattened();
         assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
     }

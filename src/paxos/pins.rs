@@ -63,7 +63,7 @@ pub struct LeftBehind {
     /// Parts of the state that it has asked for.
     pub parts: u64,
     /// How long that took, in beats of 100 ms.
-    pub beats: u64,
+    pub ticks: u64,
     /// Bytes of values that were applied meanwhile.
     pub written: u64,
     /// So many bytes of the log were kept for it at most.
@@ -160,8 +160,8 @@ impl Pins {
             let is_left = pin.from <= slot;
             if is_left && now - pin.heard < ALIVE_BEATS && told.insert(pin.peer) {
                 let (until, applied) = pin.fetched.unwrap_or((now, applied));
-                let (beats, written) = (until - pin.since, applied - pin.applied_before);
-                left_behind.push(LeftBehind { peer: pin.peer, parts: pin.parts, beats, written, kept });
+                let (ticks, written) = (until - pin.since, applied - pin.applied_before);
+                left_behind.push(LeftBehind { peer: pin.peer, parts: pin.parts, ticks, written, kept });
             }
             !is_left
         });
@@ -265,7 +265,7 @@ mod tests {
         pins.beat(40, Slot(100));
         [S2, S3].into_iter().for_each(|peer| pins.hear(peer, Slot(1), Slot(5)));
         pins.leave_behind(Slot(6), 9_000, 64);
-        let left = LeftBehind { peer: S2, parts: 2, beats: 30, written: 8_000, kept: 64 };
+        let left = LeftBehind { peer: S2, parts: 2, ticks: 30, written: 8_000, kept: 64 };
         assert_eq!((pins.take_left_behind(), pins.fetching()), (vec![left], ServerSet::only(S3)));
         // It begins again, and is still too slow.
         pins.part_asked(S2, Slot(9), 9_000);
@@ -278,7 +278,7 @@ mod tests {
         pins.entries_asked(S2, Slot(41), 700);
         pins.beat(50, Slot(100));
         pins.leave_behind(Slot(41), 10_000, 64);
-        assert_eq!(pins.take_left_behind(), [LeftBehind { peer: S2, parts: 1, beats: 2, written: 700, kept: 64 }]);
+        assert_eq!(pins.take_left_behind(), [LeftBehind { peer: S2, parts: 1, ticks: 2, written: 700, kept: 64 }]);
     }
 
     #[test]

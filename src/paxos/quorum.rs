@@ -66,8 +66,8 @@ impl Quorums {
     ///
     /// A server whose disk is lost has forgotten what it promised, and comes back like one that is new. Let n be the
     /// servers and f of them those that the cluster can do without. If no more than f disks are ever lost, then of the
-    /// w others that know the old disk at most f - 1 have lost theirs: w - f + 1 refuse the new one, and (n - 1) - (w - f + 1)
-    /// are left to know it. These are fewer than w if 2w > n + f - 2. So who has taken part with one disk never
+    /// w others that know the old disk at most f - 1 have lost theirs: w - f + 1 refuse the new one, and (n - 1) - (w -
+    /// f + 1) are left to know it. These are fewer than w if 2w > n + f - 2. So who has taken part with one disk never
     /// does with another.
     pub fn witnesses(&self) -> usize {
         let failures = self.servers.len() - self.prepare.max(self.accept);

@@ -19,9 +19,9 @@ use crate::role::{ServerId, ServerSet};
 /// A learner keeps at most so many reads; more are refused.
 pub const READS_MAX: usize = 4_096;
 /// A read that is so many beats (of 100 ms) old has failed.
-const READ_BEATS: u64 = 8;
+const READ_TIMEOUT_TICKS: u64 = 8;
 /// After so many FILLs without progress the own proposer is asked too.
-const FILLS_BEFORE_OWN: u32 = 5;
+const FILL_TRIES_BEFORE_SELF: u32 = 5;
 
 /// One read that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +53,7 @@ pub(super) struct QuorumReads<Q> {
     waiting: Vec<PendingRead<Q>>,
     round: Option<ReadRound<Q>>,
     /// Reads whose round found this slot, which is not applied yet.
-    bound: Vec<(Slot, PendingRead<Q>)>,
+    waiting_for_slot: Vec<(Slot, PendingRead<Q>)>,
     /// The fill timer runs, and was started when this slot was the last one applied.
     filling: Option<Slot>,
     /// Who answered the last round: for the sentence that says why a read failed.
@@ -84,7 +84,7 @@ impl<Q> QuorumReads<Q> {
             rounds: 0,
             waiting: Vec::new(),
             round: None,
-            bound: Vec::new(),
+            waiting_for_slot: Vec::new(),
             filling: None,
             answered: ServerSet::NONE,
         }
@@ -96,7 +96,7 @@ impl<Q> QuorumReads<Q> {
     }
 
     fn len(&self) -> usize {
-        self.waiting.len() + self.bound.len() + self.round.as_ref().map_or(0, |round| round.reads.len())
+        self.waiting.len() + self.waiting_for_slot.len() + self.round.as_ref().map_or(0, |round| round.reads.len())
     }
 
     /// A read arrived: it waits for the next round to begin. An error if there is no room for it: who answered the last
@@ -120,7 +120,7 @@ impl<Q> QuorumReads<Q> {
             return None;
         }
         self.rounds += 1;
-        let id = self.life.number(self.rounds);
+        let id = self.life.unique_id(self.rounds);
         let reads = std::mem::take(&mut self.waiting);
         self.round = Some(ReadRound { id, reads, answered: ServerSet::NONE, highest: Slot(0) });
         Some(id)
@@ -139,7 +139,7 @@ impl<Q> QuorumReads<Q> {
         }
         let Some(round) = self.round.take() else { return false };
         self.answered = round.answered;
-        self.bound.extend(round.reads.into_iter().map(|read| (round.highest, read)));
+        self.waiting_for_slot.extend(round.reads.into_iter().map(|read| (round.highest, read)));
         true
     }
 
@@ -153,13 +153,13 @@ impl<Q> QuorumReads<Q> {
 
     /// The reads whose slot is applied, to be answered now.
     pub(super) fn ready(&mut self, applied: Slot) -> impl Iterator<Item = (u64, Q)> {
-        self.bound.extract_if(.., move |(slot, _)| *slot <= applied).filter_map(|(_, read)| read.asked)
+        self.waiting_for_slot.extract_if(.., move |(slot, _)| *slot <= applied).filter_map(|(_, read)| read.asked)
     }
 
     /// Whether the fill timer is to be started: reads wait for a slot that is not applied, and the log has just grown,
     /// or they have just begun to wait.
     pub(super) fn starts_to_fill(&mut self, applied: Slot) -> bool {
-        if self.bound.is_empty() {
+        if self.waiting_for_slot.is_empty() {
             self.filling = None;
             return false;
         }
@@ -168,19 +168,19 @@ impl<Q> QuorumReads<Q> {
 
     /// The fill timer that was started with this log ran out for the n-th time: what a proposer is to be asked for.
     pub(super) fn fill(&mut self, applied: Slot, tries: u32) -> Option<Fill> {
-        let Some(slot) = self.bound.iter().map(|(slot, _)| *slot).max() else {
+        let Some(slot) = self.waiting_for_slot.iter().map(|(slot, _)| *slot).max() else {
             // Whoever waited has given up. The timer rests; the next read that is bound starts it again.
             self.filling = None;
             return None;
         };
-        (self.filling == Some(applied)).then_some(Fill { slot, is_urgent: tries >= FILLS_BEFORE_OWN })
+        (self.filling == Some(applied)).then_some(Fill { slot, is_urgent: tries >= FILL_TRIES_BEFORE_SELF })
     }
 
     /// Nobody is answered any more.
     pub(super) fn fail_all(&mut self) -> Failed {
         let round = self.round.take().map_or(Vec::new(), |round| round.reads);
         let waiting = std::mem::take(&mut self.waiting);
-        let bound = std::mem::take(&mut self.bound).into_iter().map(|(_, read)| read);
+        let bound = std::mem::take(&mut self.waiting_for_slot).into_iter().map(|(_, read)| read);
         let all = round.into_iter().chain(waiting).chain(bound);
         let tokens = all.filter_map(|read| read.asked).map(|(token, _)| token).collect();
         Failed { tokens, answered: self.answered }
@@ -188,9 +188,9 @@ impl<Q> QuorumReads<Q> {
 
     /// Reads do not wait for ever. The read with which a learner starts does: it is how a lonely learner finds its way.
     pub(super) fn fail_old(&mut self, now: u64) -> Failed {
-        let old = |read: &mut PendingRead<Q>| read.asked.is_some() && now - read.since >= READ_BEATS;
+        let old = |read: &mut PendingRead<Q>| read.asked.is_some() && now - read.since >= READ_TIMEOUT_TICKS;
         let mut failed: Vec<_> = self.waiting.extract_if(.., old).collect();
-        failed.extend(self.bound.extract_if(.., |(_, read)| old(read)).map(|(_, read)| read));
+        failed.extend(self.waiting_for_slot.extract_if(.., |(_, read)| old(read)).map(|(_, read)| read));
         let mut answered = self.answered;
         if let Some(round) = &mut self.round {
             answered = round.answered;

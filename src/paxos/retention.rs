@@ -16,7 +16,7 @@ use super::{Ballot, Entry, Slot, SlotRange, Value};
 use crate::role::{ServerId, ServerSet};
 
 /// A checkpoint that failed is tried again after so many beats (of 100 ms).
-const RETRY_BEATS: u64 = 10;
+const RETRY_TICKS: u64 = 10;
 /// If checkpoints fail for long, the log in memory grows to so many times what it should have, and then loses its
 /// begin.
 pub const HARD_FACTOR: u64 = 8;
@@ -41,7 +41,7 @@ pub struct Retention {
 
 impl Retention {
     /// Everything is kept, and nothing written down.
-    pub const EVERYTHING: Retention = Retention {
+    pub const KEEP_ALL: Retention = Retention {
         checkpoint_slots: u64::MAX,
         checkpoint_bytes: u64::MAX,
         keep_slots: u64::MAX,
@@ -49,7 +49,7 @@ impl Retention {
     };
 
     /// What a server does unless it is told otherwise.
-    pub const USUAL: Retention =
+    pub const DEFAULT: Retention =
         Retention { checkpoint_slots: 25_000, checkpoint_bytes: 32 << 20, keep_slots: 5_000, keep_bytes: 16 << 20 };
 }
 
@@ -66,9 +66,9 @@ pub(super) struct CheckpointSchedule {
     /// A durable checkpoint holds every slot up to this one.
     durable: Slot,
     /// The checkpoint that is being written.
-    writing: Option<Slot>,
+    in_progress: Option<Slot>,
     /// The slot of the last one begun.
-    begun: Slot,
+    last_started: Slot,
     /// Bytes of values applied since.
     bytes: u64,
     /// Bytes of values applied before, and not in a durable checkpoint yet.
@@ -76,11 +76,11 @@ pub(super) struct CheckpointSchedule {
     /// The operator was told that the checkpoint is late.
     is_late: bool,
     /// One is due whatever was applied since: the state came from elsewhere, or somebody wants it.
-    is_wanted: bool,
+    is_requested: bool,
     /// None is begun before this beat.
     not_before: u64,
     /// Slots that the own acceptor cannot read.
-    broken: Vec<SlotRange>,
+    unreadable: Vec<SlotRange>,
     /// Bytes of all values applied in this life.
     applied_bytes: u64,
     /// About how many bytes the state has.
@@ -95,18 +95,18 @@ impl CheckpointSchedule {
         CheckpointSchedule {
             me,
             servers,
-            retention: Retention::EVERYTHING,
+            retention: Retention::KEEP_ALL,
             log: SlotWindow::from(durable.next()),
             log_bytes: 0,
             durable,
-            writing: None,
-            begun: durable,
+            in_progress: None,
+            last_started: durable,
             bytes: 0,
             begun_bytes: 0,
             is_late: false,
-            is_wanted: false,
+            is_requested: false,
             not_before: 0,
-            broken: Vec::new(),
+            unreadable: Vec::new(),
             applied_bytes: 0,
             state_bytes: 0,
             pins: Pins::default(),
@@ -146,7 +146,7 @@ impl CheckpointSchedule {
     }
 
     /// Puts the next slot, just applied, into the log. The state has about so many bytes then.
-    pub(super) fn keep(&mut self, ballot: Ballot, value: Value, state_bytes: u64) {
+    pub(super) fn append_to_log(&mut self, ballot: Ballot, value: Value, state_bytes: u64) {
         self.state_bytes = state_bytes;
         let size = value.size() as u64;
         self.bytes += size;
@@ -175,25 +175,25 @@ impl CheckpointSchedule {
 
     /// Somebody wants a durable state.
     pub(super) fn want_checkpoint(&mut self) {
-        self.is_wanted = true;
+        self.is_requested = true;
     }
 
     /// Whether the state is to be written down now, as of the last slot applied. If it is, it counts as being written.
     pub(super) fn begin_checkpoint(&mut self, applied: Slot, now: u64) -> bool {
-        let is_due = self.turns_by(applied) > self.turns_by(self.begun)
+        let is_due = self.own_turns_up_to(applied) > self.own_turns_up_to(self.last_started)
             || self.bytes >= self.retention.checkpoint_bytes
-            || (self.is_wanted && applied > self.durable);
-        if !is_due || self.writing.is_some() || now < self.not_before {
+            || (self.is_requested && applied > self.durable);
+        if !is_due || self.in_progress.is_some() || now < self.not_before {
             return false;
         }
         self.begun_bytes += self.bytes;
-        (self.writing, self.begun, self.bytes, self.is_wanted) = (Some(applied), applied, 0, false);
+        (self.in_progress, self.last_started, self.bytes, self.is_requested) = (Some(applied), applied, 0, false);
         true
     }
 
     /// How many checkpoints should have been begun by this slot. The servers take turns: what the disk of one is busy
     /// with for a moment need not keep the others from being a majority.
-    fn turns_by(&self, slot: Slot) -> u64 {
+    fn own_turns_up_to(&self, slot: Slot) -> u64 {
         let every = self.retention.checkpoint_slots;
         let before = self.servers.iter().take_while(|server| *server < self.me).count() as u64;
         let ahead = every / self.servers.len() as u64 * before;
@@ -202,7 +202,7 @@ impl CheckpointSchedule {
 
     /// The checkpoint as of `slot` is durable, or could not be written. False if that one is not being written.
     pub(super) fn end_checkpoint(&mut self, slot: Slot, is_durable: bool, now: u64) -> bool {
-        if self.writing.take_if(|writing| *writing == slot).is_none() {
+        if self.in_progress.take_if(|writing| *writing == slot).is_none() {
             return false;
         }
         if is_durable {
@@ -210,8 +210,8 @@ impl CheckpointSchedule {
             self.trim_log();
         } else {
             // A disk that is full may have room again soon. Until then every slot stays in the log and in the acceptor.
-            self.is_wanted = true;
-            self.not_before = now + RETRY_BEATS;
+            self.is_requested = true;
+            self.not_before = now + RETRY_TICKS;
         }
         true
     }
@@ -276,7 +276,7 @@ impl CheckpointSchedule {
                 self.pins.leave_behind(first, self.applied_bytes, pinned_bytes);
             }
             self.log_bytes -= value.size() as u64;
-            self.log.end_first();
+            self.log.pop_first();
         }
     }
 
@@ -290,12 +290,12 @@ impl CheckpointSchedule {
         let known = slots.iter().flat_map(of);
         let entries =
             known.map(|(slot, (ballot, value))| Entry { slot, ballot: *ballot, value: value.clone() }).collect();
-        self.broken = slots;
+        self.unreadable = slots;
         entries
     }
 
     /// Whether the own acceptor cannot read this slot.
     pub(super) fn is_broken(&self, slot: Slot) -> bool {
-        self.broken.iter().any(|range| range.contains(slot))
+        self.unreadable.iter().any(|range| range.contains(slot))
     }
 }

@@ -19,33 +19,33 @@ pub fn may_promise(ballot: Ballot, promised: Ballot) -> bool {
 
 /// An acceptor accepts at a ballot unless it has promised a higher one. (PMS 2.2, phase 2b; P1a.)
 pub fn may_accept(ballot: Ballot, promised: Ballot) -> bool {
-    ballot >= promised || seeded_bugs::is(Bug::AcceptBelowPromise)
+    ballot >= promised || seeded_bugs::is_enabled(Bug::AcceptBelowPromise)
 }
 
 /// Accepting at a ballot binds like promising it: the acceptor takes part in nothing below. (PMS 2.2 has an acceptor
 /// remember the highest proposal that it has accepted. Here it remembers the last one, so no lower one may follow.)
 pub fn promised_by_accepting(ballot: Ballot, promised: Ballot) -> Ballot {
-    if seeded_bugs::is(Bug::AcceptDoesNotPromise) { promised } else { ballot }
+    if seeded_bugs::is_enabled(Bug::AcceptDoesNotPromise) { promised } else { ballot }
 }
 
 /// A ballot names its owner: two servers never have one ballot. (PMS 2.5: disjoint sets of numbers.)
 pub fn ballot_of(round: u64, owner: ServerId) -> Ballot {
-    Ballot { round, server: if seeded_bugs::is(Bug::BallotWithoutServer) { ServerId(1) } else { owner } }
+    Ballot { round, server: if seeded_bugs::is_enabled(Bug::BallotWithoutServer) { ServerId(1) } else { owner } }
 }
 
 /// A proposer never uses a round twice. (PMS 2.5: each proposal has a higher number than the one before.)
 pub fn round_after(round: u64) -> u64 {
-    if seeded_bugs::is(Bug::RetryReusesBallot) { round } else { round + 1 }
+    if seeded_bugs::is_enabled(Bug::RetryReusesBallot) { round } else { round + 1 }
 }
 
 /// Of two values that promises report for a slot, the one of the higher ballot binds the proposer. (PMS 2.2, P2c.)
 pub fn overrules(ballot: Ballot, held: Ballot) -> bool {
-    ballot > held && !seeded_bugs::is(Bug::FirstValueAdopted)
+    ballot > held && !seeded_bugs::is_enabled(Bug::FirstValueAdopted)
 }
 
 /// The acceptors that have voted, with this one: a set, so a vote that comes twice counts once. (PMS 2.2.)
 pub fn with_vote(mut votes: ServerSet, acceptor: ServerId, all: ServerSet) -> ServerSet {
-    if !votes.insert(acceptor) && seeded_bugs::is(Bug::RepeatedVotesCount) {
+    if !votes.insert(acceptor) && seeded_bugs::is_enabled(Bug::RepeatedVotesCount) {
         // Where votes are only a number, a repeated one is one more.
         return all.without(votes).iter().take(1).chain(votes.iter()).collect();
     }
@@ -54,36 +54,36 @@ pub fn with_vote(mut votes: ServerSet, acceptor: ServerId, all: ServerSet) -> Se
 
 /// A value is chosen when a quorum of acceptors has accepted it at one ballot. (PMS 2.2 and 2.3.)
 pub fn is_chosen(quorums: &Quorums, votes: ServerSet) -> bool {
-    let is_half = seeded_bugs::is(Bug::HalfIsEnough) && 2 * votes.len() >= quorums.servers().len();
-    quorums.is_chosen(votes) || is_half || seeded_bugs::is(Bug::LearnWithoutQuorum)
+    let is_half = seeded_bugs::is_enabled(Bug::HalfIsEnough) && 2 * votes.len() >= quorums.servers().len();
+    quorums.is_chosen(votes) || is_half || seeded_bugs::is_enabled(Bug::LearnWithoutQuorum)
 }
 
 /// A value heard at the ballot at which its slot was chosen, or above, is the chosen one; one heard below may be
 /// another. (PMS 2.2, P2b: no higher proposal carries another value.)
 pub fn holds_chosen(heard: Ballot, chosen: Ballot) -> bool {
-    heard >= chosen || seeded_bugs::is(Bug::ChosenWithoutBallot)
+    heard >= chosen || seeded_bugs::is_enabled(Bug::ChosenWithoutBallot)
 }
 
 /// A learner takes a whole state only if it is newer than its own: nothing that was applied is undone. (PMMC 4.2 has
 /// replicas take the state from each other; it does not say when not to.)
 pub fn may_install(slot: Slot, applied: Slot) -> bool {
-    slot > applied || seeded_bugs::is(Bug::OlderSnapshotInstalled)
+    slot > applied || seeded_bugs::is_enabled(Bug::OlderSnapshotInstalled)
 }
 
 /// The log that a peer needs next, behind the state that it fetches, is kept for it. (No paper asks for it: without it
 /// a peer that is slower than the trimming fetches one state after the other.)
 pub fn is_kept_for_peers(is_needed: bool) -> bool {
-    is_needed && !seeded_bugs::is(Bug::LogTrimmedDuringTransfer)
+    is_needed && !seeded_bugs::is_enabled(Bug::LogTrimmedDuringTransfer)
 }
 
 /// A leader has a command in one open slot at most; what is open already is not proposed again. (No paper asks for it:
 /// the state machine would find the second one to be a duplicate, but each takes a slot.)
 pub fn is_under_way(open: &BTreeMap<CommandId, Slot>, id: CommandId) -> bool {
-    open.contains_key(&id) && !seeded_bugs::is(Bug::ForwardedTwice)
+    open.contains_key(&id) && !seeded_bugs::is_enabled(Bug::ForwardedTwice)
 }
 
 /// Only a command that was in no ACCEPT and no FORWARD is certain never to be applied. (PMS 2.2, P2c: the next
 /// ballot may be bound to it.)
 pub fn is_certainly_not_applied(was_sent: bool) -> bool {
-    !was_sent || seeded_bugs::is(Bug::ProposedCalledNotApplied)
+    !was_sent || seeded_bugs::is_enabled(Bug::ProposedCalledNotApplied)
 }

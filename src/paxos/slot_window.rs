@@ -39,13 +39,13 @@ impl<T> SlotWindow<T> {
     }
 
     /// Ends with the first slot: gives its value, if it had one. The row begins with the next slot now.
-    pub(super) fn end_first(&mut self) -> Option<T> {
+    pub(super) fn pop_first(&mut self) -> Option<T> {
         self.first = self.first.next();
         self.values.pop_front()
     }
 
     /// Ends with all slots below this one.
-    pub(super) fn end_below(&mut self, below: Slot) {
+    pub(super) fn drop_below(&mut self, below: Slot) {
         let count = below.ahead_of(self.first).min(self.values.len() as u64) as usize;
         self.values.drain(..count);
         self.first = self.first.max(below);
@@ -60,7 +60,7 @@ impl<T> SlotWindow<T> {
 
     /// The value of this slot, which is not below the first; made, and those before it that are missing, if it is not
     /// there.
-    pub(super) fn reach(&mut self, slot: Slot) -> Option<&mut T>
+    pub(super) fn get_or_extend(&mut self, slot: Slot) -> Option<&mut T>
     where
         T: Default,
     {
@@ -86,15 +86,15 @@ mod tests {
         [10, 20, 30].into_iter().for_each(|value| row.push(value));
         assert_eq!(all(&row, 0), [(5, 10), (6, 20), (7, 30)]);
         assert_eq!((all(&row, 6), all(&row, 8), all(&row, 99)), (vec![(6, 20), (7, 30)], vec![], vec![]));
-        assert_eq!((row.end_first(), row.first(), row.front()), (Some(10), Slot(6), Some(&20)));
-        row.end_below(Slot(7));
+        assert_eq!((row.pop_first(), row.first(), row.front()), (Some(10), Slot(6), Some(&20)));
+        row.drop_below(Slot(7));
         assert_eq!(all(&row, 0), [(7, 30)]);
-        row.end_below(Slot(7));
-        row.end_below(Slot(3));
+        row.drop_below(Slot(7));
+        row.drop_below(Slot(3));
         assert_eq!((row.first(), row.front()), (Slot(7), Some(&30)));
-        row.end_below(Slot(20));
+        row.drop_below(Slot(20));
         assert_eq!((row.first(), row.front()), (Slot(20), None));
-        assert_eq!((row.end_first(), row.first()), (None, Slot(21)));
+        assert_eq!((row.pop_first(), row.first()), (None, Slot(21)));
         row.push(40);
         assert_eq!(all(&row, 0), [(21, 40)]);
     }
@@ -102,10 +102,10 @@ mod tests {
     #[test]
     fn it_reaches_ahead_and_not_back() {
         let mut row = SlotWindow::from(Slot(5));
-        assert_eq!(row.reach(Slot(4)), None);
-        *row.reach(Slot(7)).unwrap() = 3;
+        assert_eq!(row.get_or_extend(Slot(4)), None);
+        *row.get_or_extend(Slot(7)).unwrap() = 3;
         assert_eq!(all(&row, 0), [(5, 0), (6, 0), (7, 3)]);
-        *row.reach(Slot(5)).unwrap() = 1;
+        *row.get_or_extend(Slot(5)).unwrap() = 1;
         assert_eq!(all(&row, 0), [(5, 1), (6, 0), (7, 3)]);
     }
 }

@@ -16,7 +16,7 @@ use super::{ChunkRequest, PartToken, Slot, SnapshotChunk, StateMachine, rules};
 use crate::role::ServerId;
 
 /// A part is asked for so many times before another peer is.
-const PART_TRIES: u32 = 5;
+const CHUNK_TRIES: u32 = 5;
 
 /// A state that is coming in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +97,7 @@ impl<M: StateMachine> SnapshotFetch<M> {
                 return ChunkResult::Nothing;
             }
         };
-        if incoming.state.load(&part.bytes).is_err() {
+        if incoming.state.load_chunk(&part.bytes).is_err() {
             return ChunkResult::Useless;
         }
         match part.next {
@@ -116,7 +116,7 @@ impl<M: StateMachine> SnapshotFetch<M> {
     /// The part to come has not come in time: it is asked for again, from whom it was. None if there is no state under
     /// way, or no hope for it any more.
     pub(super) fn fetch_again(&mut self) -> Option<(ServerId, ChunkRequest)> {
-        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.tries < PART_TRIES) else {
+        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.tries < CHUNK_TRIES) else {
             self.incoming = None;
             return None;
         };

@@ -12,7 +12,7 @@ impl Wrapped for Acceptor {
             && ballot == self.promised()
         {
             let (refused, promised) = (NackedRequest::Accept(first), ballot);
-            out.fact(|| AcceptorTraceEvent::Nacked { to, ballot, refused, promised });
+            out.emit_step(|| AcceptorTraceEvent::Nacked { to, ballot, refused, promised });
             out.send(ServerSet::only(to), Message::Nack { ballot, refused, promised });
             return Vec::new();
         }

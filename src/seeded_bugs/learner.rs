@@ -34,12 +34,12 @@ impl Wrapped for Learner<Kv> {
             Input::Request(LearnerRequest::Read { .. }) if bug == Bug::OldReadAnswersCount => {
                 more.extend(self.round().map(|id| Input::Timeout(LearnerTimer::Read { id })));
             }
-            Input::Message { message: Message::ReadAnswer { id, .. }, .. } if bug == Bug::OldReadAnswersCount => {
+            Input::Message { message: Message::ReadReply { id, .. }, .. } if bug == Bug::OldReadAnswersCount => {
                 *id = self.round().unwrap_or(*id);
             }
             Input::Request(LearnerRequest::Read { token, query }) if bug == Bug::ReadsAnsweredLocally => {
                 let (slot, answer) = (self.applied(), self.machine().query(query));
-                out.outcome(LearnerNotification::Answer { token: *token, slot, answer });
+                out.notify(LearnerNotification::Answer { token: *token, slot, answer });
                 return more;
             }
             _ => {}
@@ -64,9 +64,9 @@ impl Wrapped for Learner<Kv> {
 /// A checkpoint that is to be written is called durable at once.
 fn called_durable(action: Action<Learner<Kv>>) -> impl Iterator<Item = Action<Learner<Kv>>> {
     let begun: Option<Slot> = match &action {
-        Action::Outcome(LearnerNotification::Checkpoint { slot, .. }) => Some(*slot),
+        Action::Notify(LearnerNotification::Checkpoint { slot, .. }) => Some(*slot),
         _ => None,
     };
-    let durable = begun.map(|slot| Action::Outcome(LearnerNotification::Durable { slot }));
+    let durable = begun.map(|slot| Action::Notify(LearnerNotification::Durable { slot }));
     std::iter::once(action).chain(durable)
 }

@@ -31,7 +31,7 @@ use crate::protocol::Protocol;
 #[cfg(all(feature = "museum", not(debug_assertions)))]
 compile_error!("the museum's bugs must never be in a release build: use --profile museum");
 
-macro_rules! exhibits {
+macro_rules! seeded_bugs {
     ($($name:ident: $why:literal, seen $seen:literal;)+) => {
         /// A bug.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +60,7 @@ macro_rules! exhibits {
     };
 }
 
-exhibits! {
+seeded_bugs! {
     SaidBeforeSynced: "a group is said before it is synced: the journal writes and does not sync", seen "etcd #14370";
     PromiseNotWritten: "a promise is not written down", seen "PySyncObj #201, nodedb #161, robustmq #2039";
     AcceptedNotWritten: "an accepted value is not written down", seen "student Paxos labs";
@@ -144,7 +144,7 @@ mod selector {
     static EVERYWHERE: OnceLock<Bug> = OnceLock::new();
 
     /// Whether this bug is switched on in this thread.
-    pub fn is(bug: Bug) -> bool {
+    pub fn is_enabled(bug: Bug) -> bool {
         on() == Some(bug)
     }
 
@@ -170,7 +170,7 @@ mod selector {
 
     /// No bug can be switched on in this build.
     #[inline(always)]
-    pub const fn is(_bug: Bug) -> bool {
+    pub const fn is_enabled(_bug: Bug) -> bool {
         false
     }
 
@@ -196,7 +196,7 @@ mod wrapper {
     pub fn rewrite<C, R: Role>(_role: &R, _records: &mut Vec<R::Record>, _actions: &mut Actions<C, R>) {}
 }
 
-pub use selector::{is, on};
+pub use selector::{is_enabled, on};
 #[cfg(any(test, feature = "museum"))]
 pub use selector::{switch, switch_everywhere};
 pub(crate) use wrapper::{rewrite, step};
@@ -209,7 +209,7 @@ pub fn first_of_a_hash_map(numbers: impl Iterator<Item = u64>) -> Option<u64> {
 }
 
 /// Whether this build has the museum.
-pub const OPEN: bool = cfg!(any(test, feature = "museum"));
+pub const AVAILABLE: bool = cfg!(any(test, feature = "museum"));
 
 impl Bug {
     /// The protocol that has the bug; None if it is Paxos, of either kind.

@@ -23,14 +23,14 @@ impl Wrapped for Participant {
                 if bug == Bug::GivenUpNotWritten && has_never_heard_of(self, transaction) =>
             {
                 let known = InquiryReply::Decided(Decision::Abort);
-                out.fact(|| ParticipantTraceEvent::GivenUp { transaction, to: from });
-                out.fact(|| ParticipantTraceEvent::Answered { transaction, known, to: from });
+                out.emit_step(|| ParticipantTraceEvent::GivenUp { transaction, to: from });
+                out.emit_step(|| ParticipantTraceEvent::Answered { transaction, known, to: from });
                 out.send(ServerSet::only(from), CommitMessage::Answer { transaction, known });
                 Vec::new()
             }
             Input::Request(ParticipantRequest::Read { token, query }) if bug == Bug::ReadIgnoresLocks => {
                 let (applied, answer) = (self.applied(), self.kv().query(&query));
-                out.outcome(ParticipantNotification::Answer { token, applied, answer });
+                out.notify(ParticipantNotification::Answer { token, applied, answer });
                 Vec::new()
             }
             _ => vec![input],

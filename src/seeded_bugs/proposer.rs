@@ -10,7 +10,7 @@ impl Wrapped for Proposer {
         match &mut input {
             Input::Message { message: Message::Promise { ballot, page }, .. } => {
                 match bug {
-                    Bug::StalePromisesCount => *ballot = self.at_work().unwrap_or(*ballot),
+                    Bug::StalePromisesCount => *ballot = self.active_ballot().unwrap_or(*ballot),
                     Bug::FirstPageIsWhole => page.to = None,
                     Bug::ForgottenIsFree => page.truncated_below = Slot(0),
                     Bug::OwnValueAlways => page.accepted.clear(),
@@ -23,9 +23,9 @@ impl Wrapped for Proposer {
             {
                 Vec::new()
             }
-            Input::Timeout(ProposerTimer::Pulse) if bug == Bug::UnansweredLeaderGoesOn => {
+            Input::Timeout(ProposerTimer::HeartbeatTick) if bug == Bug::UnansweredLeaderGoesOn => {
                 let answers = self.leads().into_iter().flat_map(|ballot| {
-                    let message = Message::HeartbeatAnswer { ballot };
+                    let message = Message::HeartbeatReply { ballot };
                     (1..=ServerId::MAX)
                         .map(move |from| Input::Message { from: ServerId(from), message: message.clone() })
                 });
@@ -38,7 +38,7 @@ impl Wrapped for Proposer {
     fn remembers(bug: Bug, records: &mut Vec<ProposerRecord>) {
         if bug == Bug::RestartReusesBallots {
             // No round is spent.
-            records.fill(ProposerRecord::Spent(1));
+            records.fill(ProposerRecord::RoundsReserved(1));
         }
     }
 
@@ -64,7 +64,7 @@ impl Wrapped for Proposer {
 /// The same without proposals of no-ops: what is left of one ACCEPT goes out slot by slot.
 fn without_noops(action: Action<Proposer>) -> Vec<Action<Proposer>> {
     match action {
-        Action::Fact(ProposerTraceEvent::Proposed { value: Value::Noop, .. }) => Vec::new(),
+        Action::Trace(ProposerTraceEvent::Proposed { value: Value::Noop, .. }) => Vec::new(),
         Action::Send { to, message: Message::Accept { ballot, first, values } } => {
             let values = first.to(Slot::LAST).zip(values).filter(|(_, value)| *value != Value::Noop);
             let accept = |(first, value)| Message::Accept { ballot, first, values: vec![value] };

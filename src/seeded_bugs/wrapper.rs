@@ -89,7 +89,7 @@ fn rewrite_actions<W: Wrapped>(bug: Bug, role: &dyn Any, actions: &mut dyn Any) 
 mod tests {
     use super::*;
     use crate::paxos::{AcceptorRecord, Ballot, Message, Slot};
-    use crate::role::{ServerId, step_all};
+    use crate::role::{ServerId, step_batch};
     use crate::seeded_bugs::switch;
 
     /// What an acceptor has written down when it is asked for its first promise.
@@ -97,7 +97,7 @@ mod tests {
         switch(bug);
         let mut acceptor = Acceptor::new();
         let prepare = Message::Prepare { ballot: Ballot { round: 1, server: ServerId(2) }, from: Slot(1) };
-        let stepped = step_all(&mut acceptor, [((), Input::Message { from: ServerId(2), message: prepare })], false);
+        let stepped = step_batch(&mut acceptor, [((), Input::Message { from: ServerId(2), message: prepare })], false);
         switch(None);
         stepped.records().to_vec()
     }

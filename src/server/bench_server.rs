@@ -32,12 +32,12 @@ pub const ME: ServerId = ServerId(1);
 /// A part of a state has so many bytes: a few keys.
 const PART_BYTES: usize = 200;
 /// Checkpoints are made often, and of the log not much is kept.
-const RETENTION: Retention = Retention { checkpoint_slots: 8, keep_slots: 4, ..Retention::EVERYTHING };
+const RETENTION: Retention = Retention { checkpoint_slots: 8, keep_slots: 4, ..Retention::KEEP_ALL };
 
 /// A server.
 pub struct BenchServer {
     core: ServerCore<Arc<ReplyWriter>>,
-    around: BenchEnv,
+    env: BenchEnv,
     checkpointer: Checkpointer<MemoryFiles>,
     proposer: BenchRole<Proposer, BenchDisk<ProposerRecord>>,
     acceptor: BenchRole<Acceptor, BenchDisk<AcceptorRecord>>,
@@ -120,7 +120,7 @@ impl<Record: serde::Serialize + serde::de::DeserializeOwned> RoleDisk<Record> fo
 
 /// One client's connection.
 pub struct BenchConnection {
-    outlet: Arc<ReplyWriter>,
+    writer: Arc<ReplyWriter>,
     replies: FrameReader,
 }
 
@@ -175,15 +175,15 @@ impl BenchServer {
             retention: RETENTION,
             sizes: Sizes { snapshot_bytes: PART_BYTES, ..Sizes::usual(1 << 20) },
         };
-        let (core, around) = (ServerCore::new(config, trace, Admission::member()), BenchEnv::default());
+        let (core, env) = (ServerCore::new(config, trace, Admission::active()), BenchEnv::default());
         let opened = Checkpointer::open(&core, MemoryFiles::new(), 1);
         let (mut checkpointer, _) = opened.expect("an empty disk in memory has no errors");
-        let acceptor = BenchRole::new(&core, &around, Acceptor::new(), BenchDisk::default());
-        let role = learner(&core, &around, &mut checkpointer, 2);
-        let learner = BenchRole::new(&core, &around, role, NoStableStore);
+        let acceptor = BenchRole::new(&core, &env, Acceptor::new(), BenchDisk::default());
+        let role = learner(&core, &env, &mut checkpointer, 2);
+        let learner = BenchRole::new(&core, &env, role, NoStableStore);
         let role = Proposer::new(ME, quorums, protocol.policy());
-        let proposer = BenchRole::new(&core, &around, role, BenchDisk::default());
-        let mut stage = BenchServer { core, around, checkpointer, proposer, acceptor, learner, lives: 2 };
+        let proposer = BenchRole::new(&core, &env, role, BenchDisk::default());
+        let mut stage = BenchServer { core, env, checkpointer, proposer, acceptor, learner, lives: 2 };
         stage.settle();
         stage
     }
@@ -195,7 +195,7 @@ impl BenchServer {
 
     /// The ballot that its proposer is at.
     pub fn at_work(&self) -> Option<Ballot> {
-        self.proposer.host.role().at_work()
+        self.proposer.host.role().active_ballot()
     }
 
     /// The digest of its state.
@@ -209,21 +209,21 @@ impl BenchServer {
         theirs.set_nonblocking(true).expect("a socket can be told not to wait");
         let [ours, theirs] = [ours, theirs].map(|end| Arc::new(TcpStream::from(OwnedFd::from(end))));
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let outlet = ReplyWriter::new(ours, address, self.core.load.clone(), None);
-        BenchConnection { outlet, replies: FrameReader::new(theirs, CLIENT_FRAME_MAX_BYTES) }
+        let writer = ReplyWriter::new(ours, address, self.core.load.clone(), None);
+        BenchConnection { writer, replies: FrameReader::new(theirs, CLIENT_FRAME_MAX_BYTES) }
     }
 
     /// A client asks. An error is a request for which its connection is closed.
     pub fn ask(&mut self, connection: &BenchConnection, request: ClientRequest) -> Result<(), String> {
         let size = codec::encode(&request).len();
-        let taken = self.core.request(&self.around, &connection.outlet, request, size);
+        let taken = self.core.request(&self.env, &connection.writer, request, size);
         self.settle();
         taken
     }
 
     /// A peer says something.
     pub fn hear(&mut self, from: ServerId, message: PeerMessage) {
-        self.core.deliver(&self.around, from, Envelope { context: TraceContext::default(), message });
+        self.core.deliver(&self.env, from, Envelope { context: TraceContext::default(), message });
         self.settle();
     }
 
@@ -240,22 +240,22 @@ impl BenchServer {
     /// A role dies and lives again, with what its disk holds.
     pub fn restart(&mut self, which: Which) {
         self.lives += 1;
-        let BenchServer { core, around, checkpointer, lives, .. } = self;
+        let BenchServer { core, env, checkpointer, lives, .. } = self;
         match which {
             Which::Proposer => {
                 let mut role = Proposer::new(ME, core.config.quorums, core.config.protocol.policy());
                 self.proposer.disk.records().into_iter().for_each(|record| role.replay(record));
-                self.proposer.begin_anew(core, around, |_| role);
+                self.proposer.begin_anew(core, env, |_| role);
             }
             Which::Acceptor => {
                 let mut role = Acceptor::new();
                 self.acceptor.disk.records().into_iter().for_each(|record| role.replay(record));
                 let checkpoint = core.board.read().checkpoint;
-                self.acceptor.begin_anew(core, around, |_| role.with_checkpoint(checkpoint));
+                self.acceptor.begin_anew(core, env, |_| role.with_checkpoint(checkpoint));
             }
             Which::Learner => {
                 let life = *lives;
-                self.learner.begin_anew(core, around, |core| learner(core, around, checkpointer, life));
+                self.learner.begin_anew(core, env, |core| learner(core, env, checkpointer, life));
             }
         }
         self.settle();
@@ -263,17 +263,17 @@ impl BenchServer {
 
     /// Until nobody has anything to do.
     fn settle(&mut self) {
-        let BenchServer { core, around, checkpointer, .. } = self;
+        let BenchServer { core, env, checkpointer, .. } = self;
         loop {
             let has_worked =
-                self.acceptor.work(core, around) | self.learner.work(core, around) | self.proposer.work(core, around);
+                self.acceptor.work(core, env) | self.learner.work(core, env) | self.proposer.work(core, env);
             let has_jobs = !core.checkpoints.is_empty();
             if has_jobs {
-                let done = checkpointer.run_one(core, around);
+                let done = checkpointer.run_one(core, env);
                 assert!(done.expect("a disk in memory has no errors").is_none(), "nobody has asked for the state");
             }
             if !has_worked && !has_jobs {
-                return core.flush_replies(around);
+                return core.flush_replies(env);
             }
         }
     }
@@ -281,13 +281,13 @@ impl BenchServer {
 
 fn learner(
     core: &ServerCore<Arc<ReplyWriter>>,
-    around: &BenchEnv,
+    env: &BenchEnv,
     checkpointer: &mut Checkpointer<MemoryFiles>,
     life: u32,
 ) -> Learner<Kv> {
     core.checkpoints.load();
     let (slot, state): LoadedState = loop {
-        let loaded = checkpointer.run_one(core, around).expect("a disk in memory has no errors");
+        let loaded = checkpointer.run_one(core, env).expect("a disk in memory has no errors");
         if let Some(loaded) = loaded {
             break loaded;
         }
@@ -295,7 +295,7 @@ fn learner(
     let config = &core.config;
     Learner::new(ME, config.quorums, Incarnation(life), slot, state)
         .with_retention(config.retention)
-        .under(config.protocol.policy())
+        .with_policy(config.protocol.policy())
 }
 
 impl<R, D> BenchRole<R, D>
@@ -303,23 +303,23 @@ where
     R: Hosted,
     D: RoleDisk<R::Record, Error = Infallible> + Clone,
 {
-    fn new(core: &ServerCore<Arc<ReplyWriter>>, around: &BenchEnv, role: R, disk: D) -> BenchRole<R, D> {
+    fn new(core: &ServerCore<Arc<ReplyWriter>>, env: &BenchEnv, role: R, disk: D) -> BenchRole<R, D> {
         R::mailbox(core).open();
-        let host = RoleHost::new(core, around, role, disk.clone(), Random::new(1, R::NAME as u64));
+        let host = RoleHost::new(core, env, role, disk.clone(), Random::new(1, R::NAME as u64));
         BenchRole { host, disk, now: Time(0) }
     }
 
     fn begin_anew(
         &mut self,
         core: &ServerCore<Arc<ReplyWriter>>,
-        around: &BenchEnv,
+        env: &BenchEnv,
         revive: impl FnOnce(&ServerCore<Arc<ReplyWriter>>) -> R,
     ) {
         let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-        let _ = core.order::<R, _>(around, MailboxItem::Crash(order));
-        self.work(core, around);
-        around.now.set(self.now);
-        let next = BenchRole { now: self.now, ..BenchRole::new(core, around, revive(core), self.disk.clone()) };
+        let _ = core.enqueue_control::<R, _>(env, MailboxItem::Crash(order));
+        self.work(core, env);
+        env.now.set(self.now);
+        let next = BenchRole { now: self.now, ..BenchRole::new(core, env, revive(core), self.disk.clone()) };
         *self = next;
     }
 
@@ -328,19 +328,19 @@ where
     }
 
     /// Runs turns until it has nothing to do; false if it had nothing to begin with.
-    fn work(&mut self, core: &ServerCore<Arc<ReplyWriter>>, around: &BenchEnv) -> bool {
+    fn work(&mut self, core: &ServerCore<Arc<ReplyWriter>>, env: &BenchEnv) -> bool {
         let mut has_worked = false;
         loop {
-            around.now.set(self.now);
-            match self.host.begin(core, around) {
+            env.now.set(self.now);
+            match self.host.begin(core, env) {
                 TurnStart::Idle => return has_worked,
                 TurnStart::Ended(ended) => {
-                    self.host.die(core, around, &ended);
+                    self.host.on_crash(core, env, &ended);
                     assert!(matches!(ended, RunEnd::Crashed(_)), "it was told to crash, and nothing else: {ended:?}");
                     return true;
                 }
                 TurnStart::Group(group) => match self.host.commit(group) {
-                    Ok(released) => self.host.release(core, around, released),
+                    Ok(released) => self.host.release(core, env, released),
                     Err(ended) => panic!("a disk in memory has no errors: {ended:?}"),
                 },
             }
@@ -365,7 +365,7 @@ mod tests {
         let mut stage = BenchServer::new(1, Protocol::BasicPaxos);
         let connection = stage.connect();
         let mut ask =
-            |label: &str| stage.ask(&connection, get(TraceContext { re: None, req: Some(label.to_string()) }));
+            |label: &str| stage.ask(&connection, get(TraceContext { parent: None, req: Some(label.to_string()) }));
         assert_eq!(ask("c1-1"), Ok(()));
         assert_eq!(ask(&"c".repeat(LABEL_MAX_BYTES)), Ok(()));
         for label in ["c1 req=c2-1", "c1\n", "\u{e4}", &"c".repeat(LABEL_MAX_BYTES + 1)] {
@@ -379,7 +379,7 @@ mod tests {
         let mut stage = BenchServer::writing_to(trace.clone(), 1, Protocol::BasicPaxos);
         let connection = stage.connect();
         for re in ["c1.4", "s1.7"] {
-            let context = TraceContext { re: Some(re.parse().unwrap()), req: Some(format!("of-{re}")) };
+            let context = TraceContext { parent: Some(re.parse().unwrap()), req: Some(format!("of-{re}")) };
             stage.ask(&connection, get(context)).unwrap();
         }
         let text = trace.text();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::ServerContext;
-use super::peers::{tell_malformed, tell_trouble};
+use super::peers::{tell_malformed, trace_accept_error};
 use super::reply_writer::ReplyWriter;
 use super::request_reader::{ClientSocket, RequestReader};
 use crate::cluster::Cluster;
@@ -17,7 +17,7 @@ use crate::host::admission::TOO_MANY;
 use crate::host::limits::{CLIENT_STRANGERS_MAX, CLIENTS_MAX, REQUESTS_MAX};
 use crate::net::{
     CLIENT_FRAME_MAX_BYTES, ClientRequest, ConnectionLimit, ConnectionPermit, FrameError, FrameReader,
-    HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, answer, listen, turn_away,
+    HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, accept_handshake, listen, reject,
 };
 
 /// The only group of connections at this port.
@@ -25,32 +25,32 @@ const CLIENTS: u8 = 0;
 /// A client that asks nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(600);
 /// How often the desk looks for those who have waited too long.
-const LOOK: Duration = Duration::from_millis(100);
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the front desk needs.
 pub struct ClientListener {
     /// The server.
-    pub house: Arc<ServerContext>,
+    pub ctx: Arc<ServerContext>,
     /// The cluster.
     pub cluster: Cluster,
 }
 
 /// Listens to clients.
-pub fn serve(desk: ClientListener, listener: TcpListener) -> std::io::Result<()> {
-    let busy = |stream: Arc<TcpStream>| turn_away(&stream, TOO_MANY);
-    let trouble = tell_trouble(desk.house.clone(), "no connection from a client can be taken on");
-    let house = desk.house.clone();
-    std::thread::Builder::new().name("desk-clock".to_string()).spawn(move || watch_the_clock(&house))?;
-    let intake = RequestReader::new(&desk.house.core.load.unfinished);
-    let serve = move |stream, address, place: ConnectionPermit| desk.serve(stream, address, place, &intake);
+pub fn serve(clients: ClientListener, listener: TcpListener) -> std::io::Result<()> {
+    let busy = |stream: Arc<TcpStream>| reject(&stream, TOO_MANY);
+    let trouble = trace_accept_error(clients.ctx.clone(), "no connection from a client can be taken on");
+    let ctx = clients.ctx.clone();
+    std::thread::Builder::new().name("request-expiry".to_string()).spawn(move || run_expiry(&ctx))?;
+    let intake = RequestReader::new(&clients.ctx.core.load.unfinished);
+    let serve = move |stream, address, place: ConnectionPermit| clients.serve(stream, address, place, &intake);
     listen("client", listener, ConnectionLimit::new(CLIENT_STRANGERS_MAX, CLIENTS_MAX), serve, busy, trouble)
 }
 
 /// Nobody waits for ever.
-fn watch_the_clock(house: &ServerContext) {
+fn run_expiry(ctx: &ServerContext) {
     loop {
-        std::thread::sleep(LOOK);
-        house.core.expire(&house.threads);
+        std::thread::sleep(EXPIRY_INTERVAL);
+        ctx.core.expire(&ctx.threads);
     }
 }
 
@@ -64,40 +64,40 @@ impl ClientListener {
         intake: &Arc<RequestReader>,
     ) {
         let mut reader = FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES);
-        let judge = |hello: &Hello| self.house.core.judge_client(hello, || place.join(CLIENTS, CLIENTS_MAX));
-        match answer(&mut reader, judge) {
+        let judge = |hello: &Hello| self.ctx.core.judge_client(hello, || place.join(CLIENTS, CLIENTS_MAX));
+        match accept_handshake(&mut reader, judge) {
             Ok(Some(_)) => {}
             Ok(None) => return,
             // It has said nothing wrong.
             Err(HandshakeError::Refused(why)) if why == TOO_MANY => return,
-            Err(error) => return tell_malformed(&self.house, address, &error),
+            Err(error) => return tell_malformed(&self.ctx, address, &error),
         }
         let stream = reader.shared_stream();
         reader.set_limit(CLIENT_FRAME_MAX_BYTES);
         reader.set_allowance(intake.allowance(ClientSocket { stream: stream.clone(), address }));
-        let outlet = ReplyWriter::new(stream, address, self.house.core.load.clone(), Some(place));
+        let writer = ReplyWriter::new(stream, address, self.ctx.core.load.clone(), Some(place));
         // A client that says no more may still wait for replies: its connection ends with the last of them.
-        if let Err(error) = self.take_all(&mut reader, &outlet) {
-            outlet.close();
-            tell_malformed(&self.house, address, &HandshakeError::Broken(error));
+        if let Err(error) = self.take_all(&mut reader, &writer) {
+            writer.close();
+            tell_malformed(&self.ctx, address, &HandshakeError::Broken(error));
         }
     }
 
     /// Takes requests until the client has no more; an error ends the connection at once.
-    fn take_all(&self, reader: &mut FrameReader, outlet: &Arc<ReplyWriter>) -> Result<(), FrameError> {
+    fn take_all(&self, reader: &mut FrameReader, writer: &Arc<ReplyWriter>) -> Result<(), FrameError> {
         let mut taken_since = 0;
-        while outlet.await_room() {
+        while writer.await_room() {
             match reader.read::<ClientRequest>(Some(Instant::now() + IDLE)) {
                 Ok(Some(request)) => {
                     let size = reader.last_frame_bytes();
                     let malformed = |what| FrameError::Malformed { length: size, what };
-                    let taken = self.house.core.request(&self.house.threads, outlet, request, size as usize);
+                    let taken = self.ctx.core.request(&self.ctx.threads, writer, request, size as usize);
                     let taken = taken.map_err(malformed);
                     // What was answered at once goes out when all that has come is taken, or much of it: until then its
                     // size is not known.
                     taken_since += 1;
                     if taken.is_err() || !reader.has_frame() || taken_since == REQUESTS_MAX {
-                        self.house.send_replies();
+                        self.ctx.send_replies();
                         taken_since = 0;
                     }
                     taken?;
@@ -107,7 +107,7 @@ impl ClientListener {
                 Err(error) => return Err(error),
             }
         }
-        outlet.close();
+        writer.close();
         Ok(())
     }
 }

@@ -39,7 +39,7 @@ pub struct Threads {
     /// To the supervisor; set once, before any client is let in.
     pub orders: OnceLock<LabHandle>,
     /// Told when a role that sleeps beside its mailbox has mail.
-    pub arrived: [Condvar; RoleKind::EVERY.len()],
+    pub arrived: [Condvar; RoleKind::ALL.len()],
     /// Wakes the checkpointer's thread: one word is enough, however much there is to do.
     jobs: (Sender<()>, Receiver<()>),
     /// What the checkpointer has read for the learner that begins a life.
@@ -84,7 +84,7 @@ impl Env for Threads {
     }
 
     fn tell_operator(&self, sentence: &str) {
-        say_last(sentence.to_string());
+        print_last(sentence.to_string());
     }
 }
 
@@ -106,7 +106,7 @@ impl Threads {
     }
 
     /// The checkpointer has read what the learner waits for.
-    pub fn hand_over(&self, loaded: LoadedState) {
+    pub fn submit(&self, loaded: LoadedState) {
         // Nobody else has asked: there is one learner, and it asks once a life.
         let _ = self.loaded.0.try_send(loaded);
     }
@@ -161,13 +161,13 @@ impl ServerContext {
     }
 
     /// Something outside failed, and the server goes on.
-    pub fn tell_fault(&self, part: &str, cause: &str, why: &str) {
-        self.core.tell_fault(part, cause, why);
+    pub fn trace_fault(&self, part: &str, cause: &str, why: &str) {
+        self.core.trace_fault(part, cause, why);
     }
 
     /// Writes one line.
-    pub fn line(&self, event: Event, why: Option<String>) {
-        self.core.line_because(Speaker::Server, &TraceContext::default(), event, why);
+    pub fn trace_line(&self, event: Event, why: Option<String>) {
+        self.core.trace_with_reason(Speaker::Server, &TraceContext::default(), event, why);
     }
 
     /// The state as it was last written; waits until it is read.
@@ -182,16 +182,16 @@ impl ServerContext {
 
     /// Ends the process: nobody knows any more what is on the disk, or what the program does.
     pub fn fatal(&self, sentence: &str) -> ! {
-        self.tell_fault("server", "stopped", sentence);
+        self.trace_fault("server", "stopped", sentence);
         let me = self.core.config.me.0;
-        say_last(format!("error: server {me} stops: {sentence}. What it acknowledged is safe"));
+        print_last(format!("error: server {me} stops: {sentence}. What it acknowledged is safe"));
         self.core.trace.flush(FLUSH);
         process::exit(1)
     }
 }
 
 /// Shows a sentence on the terminal, but does not wait long for one that takes nothing.
-fn say_last(sentence: String) {
+fn print_last(sentence: String) {
     let (said, heard) = bounded(1);
     let say = move || {
         eprintln!("{sentence}");

@@ -33,8 +33,8 @@ impl<Record, D: RoleDisk<Record>> RoleDisk<Record> for Slowed<D> {
         self.disk.has_room()
     }
 
-    fn ask_for_room(&mut self) {
-        self.disk.ask_for_room();
+    fn retry_space(&mut self) {
+        self.disk.retry_space();
     }
 
     fn could_shed_more(&mut self) -> bool {

@@ -6,8 +6,8 @@
 //! - [`supervisor`] starts roles, lets them fail, and starts them again; [`role_thread`] is the thread of one life.
 //! - [`checkpoint_thread`] is the thread that writes the state down beside all that, and reads it back.
 //! - [`http`] lets browsers watch.
-//! - [`peers`] and [`client_listener`] are the connections; [`request_reader`] is the way in for a client's requests, [`reply_writer`] the
-//!   way back.
+//! - [`peers`] and [`client_listener`] are the connections; [`request_reader`] is the way in for a client's requests,
+//!   [`reply_writer`] the way back.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod bench_server;

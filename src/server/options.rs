@@ -71,11 +71,11 @@ pub struct ServerOptions {
     #[arg(long, value_name = "KIB", default_value_t = 16 << 10, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
     pub segment_kib: u64,
     /// After how many slots the state is written to the checkpoint (or after 32 MiB of values)
-    #[arg(long, value_name = "SLOTS", default_value_t = Retention::USUAL.checkpoint_slots, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SLOTS", default_value_t = Retention::DEFAULT.checkpoint_slots, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_slots: u64,
     /// How many slots that the checkpoint holds stay in memory, for servers that are a little behind (up to 16 MiB of
     /// values)
-    #[arg(long, value_name = "SLOTS", default_value_t = Retention::USUAL.keep_slots)]
+    #[arg(long, value_name = "SLOTS", default_value_t = Retention::DEFAULT.keep_slots)]
     pub keep_slots: u64,
     /// Where browsers can watch: http://ADDR/, with /status and /metrics [default: what the cluster file says, or
     /// nowhere]
@@ -171,7 +171,7 @@ impl ServerOptions {
 
     /// How much of the past is kept.
     pub fn retention(&self) -> Retention {
-        Retention { checkpoint_slots: self.checkpoint_slots, keep_slots: self.keep_slots, ..Retention::USUAL }
+        Retention { checkpoint_slots: self.checkpoint_slots, keep_slots: self.keep_slots, ..Retention::DEFAULT }
     }
 
     /// Refuses what would send words in the clear to another machine.

@@ -13,7 +13,7 @@ use crate::host::limits::PEER_STRANGERS_MAX;
 use crate::net::{
     Backoff, Caller, ConnectionLimit, ConnectionPermit, Envelope, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
     HandshakeError, Hello, HelloReply, Link, LinkEnded, LinkObserver, PEER_FRAME_MAX_BYTES, PeerMessage, Welcome,
-    answer, listen,
+    accept_handshake, listen,
 };
 use crate::role::{ServerId, ServerSet};
 use crate::storage::DataDir;
@@ -21,28 +21,28 @@ use crate::trace::TraceContext;
 
 /// All that concerns the other servers.
 pub struct Peers {
-    house: Arc<ServerContext>,
+    ctx: Arc<ServerContext>,
     cluster: Cluster,
     folder: Arc<DataDir>,
 }
 
 impl Peers {
     /// The peers of a server, to which nobody talks yet.
-    pub fn new(house: Arc<ServerContext>, cluster: Cluster, folder: Arc<DataDir>) -> Arc<Peers> {
-        Arc::new(Peers { house, cluster, folder })
+    pub fn new(ctx: Arc<ServerContext>, cluster: Cluster, folder: Arc<DataDir>) -> Arc<Peers> {
+        Arc::new(Peers { ctx, cluster, folder })
     }
 
     /// Starts a link to every other server.
     pub fn dial(self: &Arc<Peers>) -> Result<(), String> {
         let mut links = BTreeMap::new();
-        for (server, member) in self.cluster.members().filter(|(server, _)| *server != self.house.core.config.me) {
+        for (server, member) in self.cluster.members().filter(|(server, _)| *server != self.ctx.core.config.me) {
             let watch = PeerWatcher { peers: self.clone(), dialler: Dialler::new(server) };
             let link = Link::start(format!("link-{server}"), member.peer, watch)
                 .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
             links.insert(server, link);
         }
-        let _ = self.house.threads.links.set(links);
-        say_so(self.house.clone())
+        let _ = self.ctx.threads.links.set(links);
+        say_so(self.ctx.clone())
             .map_err(|error| format!("cannot start the thread that greets the other servers: {error}"))
     }
 
@@ -50,7 +50,7 @@ impl Peers {
     pub fn serve(self: &Arc<Peers>, listener: TcpListener) -> std::io::Result<()> {
         let connections =
             ConnectionLimit::new(PEER_STRANGERS_MAX, CONNECTIONS_OF_A_PEER * self.cluster.servers().len());
-        let trouble = tell_trouble(self.house.clone(), "no connection from a server can be taken on");
+        let trouble = trace_accept_error(self.ctx.clone(), "no connection from a server can be taken on");
         let peers = self.clone();
         let serve = move |stream: Arc<TcpStream>, address, place: ConnectionPermit| peers.hear(stream, address, place);
         listen("peer", listener, connections, serve, drop, trouble)
@@ -58,52 +58,52 @@ impl Peers {
 
     /// What this server answers a caller at the door for servers.
     fn judge(&self, hello: &Hello) -> HelloReply {
-        let judged = self.house.core.judge(&self.folder, hello).unwrap_or_else(|fatal| self.house.fatal(&fatal.0));
-        let link = |server: ServerId| self.house.threads.links.get()?.get(&server);
+        let judged = self.ctx.core.judge(&self.folder, hello).unwrap_or_else(|fatal| self.ctx.fatal(&fatal.0));
+        let link = |server: ServerId| self.ctx.threads.links.get()?.get(&server);
         judged.call.and_then(link).into_iter().for_each(Link::dial_now);
         judged.answer
     }
 
     /// One connection from a peer: hands on what it says until it ends.
     fn hear(&self, stream: Arc<TcpStream>, address: SocketAddr, mut place: ConnectionPermit) {
-        let house = &self.house;
+        let ctx = &self.ctx;
         let mut reader = FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES);
-        let peer = match answer(&mut reader, |hello| self.judge(hello)) {
+        let peer = match accept_handshake(&mut reader, |hello| self.judge(hello)) {
             Ok(Some(Caller::Peer { server, .. })) => server,
             Ok(_) => return,
-            Err(error) => return tell_malformed(house, address, &error),
+            Err(error) => return tell_malformed(ctx, address, &error),
         };
         if !place.join_last(peer.0, CONNECTIONS_OF_A_PEER) {
             return;
         }
         reader.set_limit(PEER_FRAME_MAX_BYTES);
-        house.core.linked.came(peer, clock::now());
+        ctx.core.linked.came(peer, clock::now());
         loop {
             match reader.read::<Envelope>(None) {
                 Ok(Some(envelope)) => {
-                    house.core.linked.hears(peer, clock::now());
-                    house.deliver(peer, envelope);
+                    ctx.core.linked.hears(peer, clock::now());
+                    ctx.deliver(peer, envelope);
                 }
                 Ok(None) | Err(FrameError::Broken(_)) => break,
                 Err(error) => {
-                    tell_malformed(house, address, &HandshakeError::Broken(error));
+                    tell_malformed(ctx, address, &HandshakeError::Broken(error));
                     break;
                 }
             }
         }
-        if house.core.linked.gone(peer) {
-            house.core.peer_gone(&house.threads, peer);
+        if ctx.core.linked.gone(peer) {
+            ctx.core.peer_gone(&ctx.threads, peer);
         }
     }
 }
 
 /// Says to every other server that this one is there, again and again.
-fn say_so(house: Arc<ServerContext>) -> std::io::Result<()> {
-    let others = house.core.config.cluster.without(ServerSet::only(house.core.config.me));
+fn say_so(ctx: Arc<ServerContext>) -> std::io::Result<()> {
+    let others = ctx.core.config.cluster.without(ServerSet::only(ctx.core.config.me));
     let say = move || {
         loop {
-            house.send(others, PeerMessage::Here, TraceContext::default());
-            house.flush();
+            ctx.send(others, PeerMessage::Here, TraceContext::default());
+            ctx.flush();
             std::thread::sleep(SAYS_EVERY);
         }
     };
@@ -119,34 +119,34 @@ struct PeerWatcher {
 
 impl LinkObserver for PeerWatcher {
     fn hello(&mut self) -> Hello {
-        self.dialler.hello(&self.peers.house.core, &self.peers.folder)
+        self.dialler.hello(&self.peers.ctx.core, &self.peers.folder)
     }
 
     fn check(&mut self, hello: &Hello, welcome: &Welcome) -> Result<(), String> {
-        let Peers { house, folder, .. } = &*self.peers;
-        self.dialler.welcomed(&house.core, folder, hello, welcome).unwrap_or_else(|fatal| house.fatal(&fatal.0))
+        let Peers { ctx, folder, .. } = &*self.peers;
+        self.dialler.welcomed(&ctx.core, folder, hello, welcome).unwrap_or_else(|fatal| ctx.fatal(&fatal.0))
     }
 
     fn up(&mut self) {
-        let Peers { house, folder, .. } = &*self.peers;
-        let news_for = self.dialler.up(&house.core, folder);
-        let links = house.threads.links.get().into_iter().flatten();
+        let Peers { ctx, folder, .. } = &*self.peers;
+        let news_for = self.dialler.up(&ctx.core, folder);
+        let links = ctx.threads.links.get().into_iter().flatten();
         links.filter(|(peer, _)| news_for.contains(**peer)).for_each(|(_, link)| link.greet_again());
     }
 
     fn ended(&mut self, ended: LinkEnded<'_>) -> Backoff {
-        self.dialler.ended(&self.peers.house.core, ended)
+        self.dialler.ended(&self.peers.ctx.core, ended)
     }
 }
 
 /// The line for what is no request.
-pub fn tell_malformed(house: &ServerContext, address: SocketAddr, error: &HandshakeError) {
+pub fn tell_malformed(ctx: &ServerContext, address: SocketAddr, error: &HandshakeError) {
     match error {
         HandshakeError::Broken(FrameError::Malformed { length, what }) => {
-            house.core.tell_malformed(clock::now(), address, *length, what)
+            ctx.core.tell_malformed(clock::now(), address, *length, what)
         }
         HandshakeError::Broken(error @ FrameError::TimedOut { received, .. }) => {
-            house.core.tell_malformed(clock::now(), address, *received as u64, &error.to_string());
+            ctx.core.tell_malformed(clock::now(), address, *received as u64, &error.to_string());
         }
         HandshakeError::Broken(FrameError::Broken(_)) => {}
         // It is told once a second, with all others that had to go.
@@ -155,12 +155,12 @@ pub fn tell_malformed(house: &ServerContext, address: SocketAddr, error: &Handsh
         HandshakeError::CallYouFirst => {}
         // An honest caller at the wrong door: it was told, and the bytes it sent were understood.
         HandshakeError::Refused(why) => {
-            house.core.tell_malformed(clock::now(), address, 0, &format!("greeting refused: {why}"))
+            ctx.core.tell_malformed(clock::now(), address, 0, &format!("greeting refused: {why}"))
         }
     }
 }
 
 /// Tells why a listener cannot go on for now.
-pub fn tell_trouble(house: Arc<ServerContext>, what: &'static str) -> impl Fn(&std::io::Error) {
-    move |error| house.tell_fault("listener", &error.to_string(), &format!("{what}; trying again until one can"))
+pub fn trace_accept_error(ctx: Arc<ServerContext>, what: &'static str) -> impl Fn(&std::io::Error) {
+    move |error| ctx.trace_fault("listener", &error.to_string(), &format!("{what}; trying again until one can"))
 }

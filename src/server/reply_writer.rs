@@ -133,15 +133,15 @@ impl ReplyWriter {
             return;
         }
         pending.bytes.drain(..count);
-        let outlet = self.clone();
+        let writer = self.clone();
         let thread = std::thread::Builder::new().name("slow-client".to_string()).stack_size(STACK_BYTES);
-        if thread.spawn(move || outlet.write_patiently()).is_err() {
+        if thread.spawn(move || writer.write_blocking()).is_err() {
             self.close_locked(&mut pending);
         }
     }
 
     /// The thread of a slow client: writes until nothing is left, or for too long.
-    fn write_patiently(&self) {
+    fn write_blocking(&self) {
         loop {
             let mut pending = self.lock();
             let bytes = std::mem::take(&mut pending.bytes);
@@ -204,8 +204,8 @@ pub fn send(replies: impl IntoIterator<Item = (ReplyHandle<Arc<ReplyWriter>>, Cl
             Appended::ForOthers => {}
         }
     }
-    for outlet in in_hand {
-        outlet.write();
+    for writer in in_hand {
+        writer.write();
     }
 }
 

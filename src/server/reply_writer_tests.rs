@@ -16,8 +16,8 @@ fn connection(load: &Arc<RequestLoad>) -> (Arc<ReplyWriter>, FrameReader) {
 }
 
 /// A reply to a request of this connection.
-fn to(outlet: &Arc<ReplyWriter>, number: u64, reply: Reply) -> (ReplyHandle<Arc<ReplyWriter>>, ClientReply) {
-    let asker = ReplyHandle::new(outlet.clone(), number, TraceContext::default(), clock::now());
+fn to(writer: &Arc<ReplyWriter>, number: u64, reply: Reply) -> (ReplyHandle<Arc<ReplyWriter>>, ClientReply) {
+    let asker = ReplyHandle::new(writer.clone(), number, TraceContext::default(), clock::now());
     (asker, ClientReply { number, context: TraceContext::default(), reply })
 }
 
@@ -28,7 +28,7 @@ fn value(bytes: usize) -> Reply {
 /// A part of the state.
 fn part(bytes: usize) -> Reply {
     let part = SnapshotChunk { slot: Slot(1), digest: 0, index: 0, bytes: vec![7; bytes].into(), next: None };
-    Reply::State(Some(StatePart { part, left_out: 0 }))
+    Reply::Chunk(Some(StatePart { part, left_out: 0 }))
 }
 
 fn reply(client: &mut FrameReader) -> Option<ClientReply> {
@@ -41,7 +41,7 @@ fn a_group_of_replies_goes_to_the_connections_that_asked() {
     let (one, mut first) = connection(&load);
     let (other, mut second) = connection(&load);
     let replies = [(&one, 3), (&other, 9), (&one, 1)];
-    send(replies.map(|(outlet, number)| to(outlet, number, Reply::Done)));
+    send(replies.map(|(writer, number)| to(writer, number, Reply::Done)));
     assert_eq!([reply(&mut first), reply(&mut first)].map(|reply| reply.unwrap().number), [3, 1]);
     assert_eq!(reply(&mut second).unwrap().number, 9);
 }
@@ -74,7 +74,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
         }
     }
     assert!(busy > 0 && busy < count, "{busy} of {count} values had no room");
-    assert_eq!(reply(&mut late).unwrap().reply, Reply::State(None), "nor has a part of the state");
+    assert_eq!(reply(&mut late).unwrap().reply, Reply::Chunk(None), "nor has a part of the state");
     assert_eq!(reply(&mut late).unwrap().reply, Reply::Done);
     // And then it is a client like any other.
     assert!(slow.await_room());
@@ -91,17 +91,17 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
 #[test]
 fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
     let load = Arc::default();
-    let (outlet, client) = connection(&load);
-    assert!(outlet.await_room());
+    let (writer, client) = connection(&load);
+    assert!(writer.await_room());
     let mut number = 0;
-    while outlet.lock().share.bytes() <= UNTAKEN_MAX_BYTES {
+    while writer.lock().share.bytes() <= UNTAKEN_MAX_BYTES {
         // Small replies are always taken: they answer requests, and those have a limit.
         let reply = Reply::Refused("no".repeat(50_000));
-        send([to(&outlet, number, reply)]);
+        send([to(&writer, number, reply)]);
         number += 1;
     }
     let (done, waits) = crossbeam_channel::bounded(1);
-    let waiting = outlet.clone();
+    let waiting = writer.clone();
     let reader = std::thread::spawn(move || done.send(waiting.await_room()).unwrap());
     assert!(waits.recv_timeout(Duration::from_millis(50)).is_err(), "it waits");
     drop(client);
@@ -109,8 +109,8 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
     reader.join().unwrap();
     assert_eq!(load.untaken.used(), 0);
     // Whoever still has a reply for it drops it.
-    send([to(&outlet, 1, Reply::Done)]);
-    assert_eq!(outlet.lock().share.bytes(), 0);
+    send([to(&writer, 1, Reply::Done)]);
+    assert_eq!(writer.lock().share.bytes(), 0);
 }
 
 #[test]
@@ -118,9 +118,9 @@ fn when_all_have_too_much_untaken_the_oldest_is_closed_and_who_reads_is_served()
     const MIB: usize = 1 << 20;
     let load: Arc<RequestLoad> = Arc::default();
     // Each takes some megabytes more than its socket does.
-    let fill = |(outlet, client): (Arc<ReplyWriter>, FrameReader)| {
-        (0..12).for_each(|number| send([to(&outlet, number, part(MIB))]));
-        (outlet, client)
+    let fill = |(writer, client): (Arc<ReplyWriter>, FrameReader)| {
+        (0..12).for_each(|number| send([to(&writer, number, part(MIB))]));
+        (writer, client)
     };
     let max = load.untaken.max_bytes();
     let mut deaf = Vec::new();
@@ -149,17 +149,17 @@ fn when_all_have_too_much_untaken_the_oldest_is_closed_and_who_reads_is_served()
 #[test]
 fn small_replies_without_end_are_not_kept_for_a_client_that_reads_none() {
     let load: Arc<RequestLoad> = Arc::default();
-    let fill = |outlet: &Arc<ReplyWriter>| {
+    let fill = |writer: &Arc<ReplyWriter>| {
         let mut number = 0;
-        while outlet.lock().share.bytes() <= UNTAKEN_MAX_BYTES && outlet.await_room() {
-            send([to(outlet, number, Reply::Refused("no".repeat(5_000)))]);
+        while writer.lock().share.bytes() <= UNTAKEN_MAX_BYTES && writer.await_room() {
+            send([to(writer, number, Reply::Refused("no".repeat(5_000)))]);
             number += 1;
         }
     };
     let count = load.untaken.max_bytes() / UNTAKEN_MAX_BYTES + 2;
     let connections: Vec<_> = (0..count).map(|_| connection(&load)).collect();
-    for (outlet, _client) in &connections {
-        fill(outlet);
+    for (writer, _client) in &connections {
+        fill(writer);
         assert!(load.untaken.used() <= load.untaken.max_bytes());
     }
 }
@@ -177,9 +177,9 @@ fn a_client_that_says_no_more_keeps_its_place_until_it_has_its_replies() {
     let address = listener.local_addr().unwrap();
     listen("test", listener, ConnectionLimit::new(9, 1), serve, drop, |error| panic!("{error}")).unwrap();
     let call = || (TcpStream::connect(address).unwrap(), heard.recv().unwrap());
-    let (_client, (has_joined, outlet)) = call();
+    let (_client, (has_joined, writer)) = call();
     assert!(has_joined);
     assert!(!call().1.0, "the only place is taken");
-    drop(outlet);
+    drop(writer);
     assert!(call().1.0);
 }

@@ -34,7 +34,7 @@ where
             },
         }
     };
-    host.die(core, threads, &ended);
+    host.on_crash(core, threads, &ended);
     ended
 }
 
@@ -43,11 +43,11 @@ where
 fn wait<R: Role>(mailbox: &Mailbox<R>, threads: &Threads, role: usize, deadline: Option<Instant>) {
     let arrived = &threads.arrived[role];
     let mut queue = mailbox.lock();
-    if !queue.is_empty() || queue.is_over {
+    if !queue.is_empty() || queue.is_closed {
         return;
     }
-    queue.sleeps = true;
-    while queue.sleeps && !queue.is_over {
+    queue.is_waiting = true;
+    while queue.is_waiting && !queue.is_closed {
         let Some(deadline) = deadline else {
             queue = arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
@@ -58,7 +58,7 @@ fn wait<R: Role>(mailbox: &Mailbox<R>, threads: &Threads, role: usize, deadline:
         }
         queue = arrived.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
     }
-    queue.sleeps = false;
+    queue.is_waiting = false;
 }
 
 #[cfg(test)]

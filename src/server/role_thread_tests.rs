@@ -61,24 +61,24 @@ impl Role for Echo {
     type Record = u64;
     type Timer = Silence;
     type Request = u64;
-    type Outcome = &'static str;
-    type Fact = u64;
+    type Notification = &'static str;
+    type TraceEvent = u64;
 
     fn replay(&mut self, _record: u64) {}
 
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
         match input {
             Input::Start => {}
-            Input::Timeout(Silence) => out.outcome("silence"),
+            Input::Timeout(Silence) => out.notify("silence"),
             Input::Request(ARM) => {
                 out.arm(Silence);
-                out.outcome("armed");
+                out.notify("armed");
             }
             Input::Request(COUNT) => self.counted += 1,
-            Input::Request(ANSWER) => out.outcome("heard"),
+            Input::Request(ANSWER) => out.notify("heard"),
             Input::Request(n) | Input::Message { message: Message::Fill { slot: Slot(n) }, .. } => {
                 out.persist(n);
-                out.fact(|| n);
+                out.emit_step(|| n);
                 out.send(ServerSet::only(ME), Message::CatchUp { from: Slot(n) });
             }
             Input::Message { message, .. } => unreachable!("nobody sends {message:?}"),
@@ -122,7 +122,7 @@ impl RoleDisk<u64> for Slate {
         self.room.last().is_none_or(|room| *room)
     }
 
-    fn ask_for_room(&mut self) {
+    fn retry_space(&mut self) {
         self.room.pop();
     }
 
@@ -176,7 +176,7 @@ impl Hosted for Echo {
         place(core).counted.store(self.counted, Ordering::Relaxed);
     }
 
-    fn needs_room(input: &Input<Echo>) -> bool {
+    fn needs_space(input: &Input<Echo>) -> bool {
         matches!(input, Input::Message { .. })
     }
 
@@ -202,7 +202,7 @@ impl Hosted for Echo {
 
 /// A life of an [`Echo`] in a thread, and all that can be seen of it.
 struct ThreadFixture {
-    house: Arc<ServerContext>,
+    ctx: Arc<ServerContext>,
     told: Receiver<(&'static str, Instant)>,
     commits: Arc<Mutex<Vec<Vec<u64>>>>,
     entered: Receiver<()>,
@@ -210,10 +210,10 @@ struct ThreadFixture {
     thread: Option<thread::JoinHandle<RunEnd>>,
 }
 
-fn house(trace: Trace) -> Arc<ServerContext> {
+fn ctx(trace: Trace) -> Arc<ServerContext> {
     let (life, quorums) = (NEXT.fetch_add(1, Ordering::Relaxed), Quorums::majority(ServerSet::first(1)));
     let owner = Owner { cluster: "test", quorums, server: ME };
-    Arc::new(ServerContext::new(owner, ServerOptions::of(&[]), life, trace, Admission::member()))
+    Arc::new(ServerContext::new(owner, ServerOptions::of(&[]), life, trace, Admission::active()))
 }
 
 fn to_memory() -> Trace {
@@ -231,18 +231,18 @@ impl ThreadFixture {
     }
 
     fn new(trace: Trace, held: bool, room: Vec<bool>) -> ThreadFixture {
-        ThreadFixture::in_house(house(trace), held, room)
+        ThreadFixture::in_house(ctx(trace), held, room)
     }
 
     /// The next life in a house.
-    fn in_house(house: Arc<ServerContext>, held: bool, room: Vec<bool>) -> ThreadFixture {
+    fn in_house(ctx: Arc<ServerContext>, held: bool, room: Vec<bool>) -> ThreadFixture {
         let (tell, told) = unbounded();
         let mailbox = Arc::new(Mailbox::closed(QueueLimits::of(MAILBOX_MAX, 1)));
         let place =
             Box::leak(Box::new(FixtureRole { mailbox: mailbox.clone(), told: tell, counted: AtomicU64::new(0) }));
-        PLACES.lock().unwrap().insert(house.core.config.life, place);
-        house.core.learner.open();
-        house.core.acceptor.open();
+        PLACES.lock().unwrap().insert(ctx.core.config.life, place);
+        ctx.core.learner.open();
+        ctx.core.acceptor.open();
         mailbox.open();
         let (enter, entered) = unbounded();
         let (gate, opening) = unbounded();
@@ -255,17 +255,17 @@ impl ThreadFixture {
             could_shed_more: false,
         };
         let has_room = disk.has_room();
-        let host = RoleHost::new(&house.core, &house.threads, Echo::default(), disk, Random::new(1, 1));
-        assert_eq!(house.core.is_disk_full(), !has_room, "each life says at its beginning whether its disk has room");
-        let inside = house.clone();
+        let host = RoleHost::new(&ctx.core, &ctx.threads, Echo::default(), disk, Random::new(1, 1));
+        assert_eq!(ctx.core.is_disk_full(), !has_room, "each life says at its beginning whether its disk has room");
+        let inside = ctx.clone();
         let thread = thread::spawn(move || run(host, &inside.core, &inside.threads));
         let (gate, thread) = (held.then_some(gate), Some(thread));
-        ThreadFixture { house, told, commits, entered, gate, thread }
+        ThreadFixture { ctx, told, commits, entered, gate, thread }
     }
 
     fn post(&self, input: Input<Echo>, size: usize) {
         let mail = Delivery::from_within(TraceContext::default(), input, size);
-        self.house.core.post::<Echo, _>(&self.house.threads, mail).unwrap();
+        self.ctx.core.enqueue::<Echo, _>(&self.ctx.threads, mail).unwrap();
     }
 
     fn ask(&self, n: u64) {
@@ -280,11 +280,11 @@ impl ThreadFixture {
 
     fn crash(&self, point: CrashPoint) {
         let order = CrashRequest { point, cause: CrashCause::Admin, down: None };
-        self.house.core.order::<Echo, _>(&self.house.threads, MailboxItem::Crash(order)).unwrap();
+        self.ctx.core.enqueue_control::<Echo, _>(&self.ctx.threads, MailboxItem::Crash(order)).unwrap();
     }
 
     fn stop(&self) {
-        self.house.core.order::<Echo, _>(&self.house.threads, MailboxItem::Stop).unwrap();
+        self.ctx.core.enqueue_control::<Echo, _>(&self.ctx.threads, MailboxItem::Stop).unwrap();
     }
 
     /// Waits until a commit is held.
@@ -305,7 +305,7 @@ impl ThreadFixture {
             }) => from.0,
             _ => panic!("nobody else posts here"),
         };
-        std::iter::from_fn(|| self.house.core.learner.take_one()).map(number).collect()
+        std::iter::from_fn(|| self.ctx.core.learner.take_one()).map(number).collect()
     }
 
     fn told(&self) -> (&'static str, Instant) {
@@ -318,7 +318,7 @@ impl ThreadFixture {
         self.gate = None;
         let ended = self.thread.take().unwrap().join().unwrap();
         let commits = self.commits.lock().unwrap().clone();
-        (ended, commits, self.sent(), self.house.core.trace.text())
+        (ended, commits, self.sent(), self.ctx.core.trace.text())
     }
 }
 
@@ -342,13 +342,13 @@ fn nothing_is_said_before_it_is_durable() {
     let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
-    assert_eq!((stage.sent(), stage.house.core.trace.text()), (vec![], String::new()));
+    assert_eq!((stage.sent(), stage.ctx.core.trace.text()), (vec![], String::new()));
     stage.let_go();
     let until = Instant::now() + PATIENCE;
-    wait(&stage.house.core.learner, &stage.house.threads, RoleKind::Learner as usize, Some(until));
-    let sent = stage.house.core.learner.take_one();
+    wait(&stage.ctx.core.learner, &stage.ctx.threads, RoleKind::Learner as usize, Some(until));
+    let sent = stage.ctx.core.learner.take_one();
     assert!(
-        matches!(sent, Some(MailboxItem::Mail(Delivery { context: TraceContext { re: Some(_), .. }, .. }))),
+        matches!(sent, Some(MailboxItem::Mail(Delivery { context: TraceContext { parent: Some(_), .. }, .. }))),
         "it names its line"
     );
     stage.stop();
@@ -446,7 +446,7 @@ fn the_lines_of_a_group_are_one_write_and_come_before_its_messages() {
         jiff::Timestamp::now()
     };
     let stage = ThreadFixture::new(Trace::to_memory_at(ProcessId::server(ME, 1), clock), true, Vec::new());
-    *sent.lock().unwrap() = Some(stage.house.core.learner.clone());
+    *sent.lock().unwrap() = Some(stage.ctx.core.learner.clone());
     stage.ask(1);
     stage.await_commit();
     (2..=10).for_each(|n| stage.ask(n));
@@ -473,8 +473,8 @@ fn who_stops_finishes_what_came_before() {
 #[test]
 fn nobody_waits_for_a_mailbox_that_is_gone() {
     let stage = ThreadFixture::free();
-    place(&stage.house.core).mailbox.close();
-    stage.house.threads.wake(RoleKind::Acceptor);
+    place(&stage.ctx.core).mailbox.close();
+    stage.ctx.threads.wake(RoleKind::Acceptor);
     assert!(matches!(stage.end().0, RunEnd::Stopped));
 }
 
@@ -510,8 +510,8 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
         n += 1;
         let mail = Delivery::from_within(TraceContext::default(), Input::Request(n % ARM), 0);
         // A full mailbox is as busy as can be.
-        let _ = stage.house.core.post::<Echo, _>(&stage.house.threads, mail);
-        while stage.house.core.learner.take_one().is_some() {}
+        let _ = stage.ctx.core.enqueue::<Echo, _>(&stage.ctx.threads, mail);
+        while stage.ctx.core.learner.take_one().is_some() {}
     }
     assert_eq!(stage.told().0, "silence");
     stage.stop();
@@ -522,7 +522,7 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
 fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
     // Asked once, the disk has room; nobody but the role's own thread asks.
     let mut asked = ThreadFixture::new(to_memory(), false, vec![true, false]);
-    await_that(|| !asked.house.core.is_disk_full());
+    await_that(|| !asked.ctx.core.is_disk_full());
     asked.say(1);
     asked.stop();
     assert_eq!(asked.end().1, [[1]]);
@@ -539,11 +539,11 @@ fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
 #[test]
 fn a_disk_that_has_just_run_full_is_told_at_once_and_asked_again_without_any_mail() {
     let stage = ThreadFixture::free();
-    let faults = || stage.house.core.trace.text().matches("the slate is full").count();
+    let faults = || stage.ctx.core.trace.text().matches("the slate is full").count();
     stage.say(FILLS);
     await_that(|| faults() == 1);
-    assert!(stage.house.core.is_disk_full());
-    await_that(|| !stage.house.core.is_disk_full());
+    assert!(stage.ctx.core.is_disk_full());
+    await_that(|| !stage.ctx.core.is_disk_full());
     stage.stop();
     assert_eq!(stage.end().1, [[FILLS]]);
 }
@@ -554,7 +554,7 @@ fn a_full_disk_asks_the_others_for_room_at_once_and_again_when_what_they_gave_wa
     let asks = |stage: &ThreadFixture, why: &str| {
         assert_eq!(stage.told().0, "wants room", "{why}");
         // A second later there would be room.
-        assert!(stage.house.core.is_disk_full(), "{why}");
+        assert!(stage.ctx.core.is_disk_full(), "{why}");
     };
     stage.say(FILLS);
     asks(&stage, "when it runs full");
@@ -571,19 +571,19 @@ fn a_full_disk_asks_the_others_for_room_at_once_and_again_when_what_they_gave_wa
 #[test]
 fn a_disk_that_was_full_when_a_life_ended_is_not_full_for_the_next_life_that_finds_room() {
     let first = ThreadFixture::new(to_memory(), false, vec![false; 1 << 20]);
-    let house = first.house.clone();
-    assert!(house.core.is_disk_full());
+    let ctx = first.ctx.clone();
+    assert!(ctx.core.is_disk_full());
     first.crash(CrashPoint::BeforeStep);
     first.end();
-    let second = ThreadFixture::in_house(house.clone(), false, Vec::new());
-    assert!(!house.core.is_disk_full(), "the next life has room");
+    let second = ThreadFixture::in_house(ctx.clone(), false, Vec::new());
+    assert!(!ctx.core.is_disk_full(), "the next life has room");
     second.stop();
     second.end();
 }
 
 #[test]
 fn the_disk_of_one_role_says_nothing_of_another_and_that_of_a_dead_role_nothing_at_all() {
-    let core = &house(Trace::disabled()).core;
+    let core = &ctx(Trace::disabled()).core;
     core.participant.open();
     core.coordinator.open();
     core.set_room(RoleKind::Participant, false);
@@ -609,27 +609,27 @@ fn a_life_ends_that_finds_no_room_for_what_it_must_remember() {
 
 #[test]
 fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
-    let house = house(Trace::disabled());
-    let (core, threads) = (&house.core, &house.threads);
+    let ctx = ctx(Trace::disabled());
+    let (core, threads) = (&ctx.core, &ctx.threads);
     core.learner.open();
     let mail = || {
         let input = Input::Message { from: ME, message: Message::CatchUp { from: Slot(1) } };
         Delivery::from_within(TraceContext::default(), input, 0)
     };
     let asleep = || {
-        let house = house.clone();
+        let ctx = ctx.clone();
         let until = Instant::now() + PATIENCE;
-        let sleep = move || wait(&house.core.learner, &house.threads, RoleKind::Learner as usize, Some(until));
+        let sleep = move || wait(&ctx.core.learner, &ctx.threads, RoleKind::Learner as usize, Some(until));
         let sleeper = thread::spawn(sleep);
-        while !core.learner.lock().sleeps {
+        while !core.learner.lock().is_waiting {
             thread::yield_now();
         }
         sleeper
     };
     let sleeper = asleep();
-    core.leave::<Learner<Kv>, _>(threads, mail(), |_| true).unwrap();
-    assert!(core.learner.lock().sleeps && !sleeper.is_finished());
-    core.post::<Learner<Kv>, _>(threads, mail()).unwrap();
+    core.enqueue_without_wake::<Learner<Kv>, _>(threads, mail(), |_| true).unwrap();
+    assert!(core.learner.lock().is_waiting && !sleeper.is_finished());
+    core.enqueue::<Learner<Kv>, _>(threads, mail()).unwrap();
     sleeper.join().unwrap();
     wait(&core.learner, threads, RoleKind::Learner as usize, None);
     assert_eq!(core.learner.lock().len(), 2, "both are there, and nobody sleeps while something is there");
@@ -647,14 +647,14 @@ fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
 #[test]
 fn a_role_does_not_fall_asleep_beside_mail_that_was_left_for_it() {
     let stage = ThreadFixture::free();
-    let (core, threads, place) = (&stage.house.core, &stage.house.threads, place(&stage.house.core));
+    let (core, threads, place) = (&stage.ctx.core, &stage.ctx.threads, place(&stage.ctx.core));
     for round in 1..=10_000_u64 {
         stage.ask(COUNT);
         // The other thread gets each part of its turn done in one of the rounds.
         (0..(round * 37) % 1_024).for_each(|_| std::hint::spin_loop());
         let mail = Delivery::from_within(TraceContext::default(), Input::Request(ANSWER), 0);
         let is_early = |_| place.counted.load(Ordering::Relaxed) < round;
-        core.leave::<Echo, _>(threads, mail, is_early).unwrap();
+        core.enqueue_without_wake::<Echo, _>(threads, mail, is_early).unwrap();
         assert_eq!(stage.told().0, "heard");
     }
     stage.stop();

@@ -58,43 +58,43 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     options.data = Some(data.clone());
     let open = || DataDir::open(&data, cluster.owner(me)).map_err(RecoveryError::from);
     let Some(folder) = await_room(me, &mut signals, open)? else { return Ok(()) };
-    folder.take_side(options.protocol.family()).map_err(|error| error.to_string())?;
+    folder.claim_protocol(options.protocol.family()).map_err(|error| error.to_string())?;
     let folder = Arc::new(folder);
-    let trace = open_trace(&options, me, folder.life())?;
+    let trace = open_trace(&options, me, folder.incarnation())?;
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
     let decide = || Admission::of(&folder, cluster.quorums()).map_err(RecoveryError::from);
     let Some(admission) = await_room(me, &mut signals, decide)? else { return Ok(()) };
-    let house = Arc::new(ServerContext::new(cluster.owner(me), options, folder.life(), trace, admission));
+    let ctx = Arc::new(ServerContext::new(cluster.owner(me), options, folder.incarnation(), trace, admission));
 
-    let has_checkpoint = house.options.protocol.has(RoleKind::Learner);
-    if has_checkpoint && await_room(me, &mut signals, || checkpoint_thread::start(&house, &folder))?.is_none() {
+    let has_checkpoint = ctx.options.protocol.has(RoleKind::Learner);
+    if has_checkpoint && await_room(me, &mut signals, || checkpoint_thread::start(&ctx, &folder))?.is_none() {
         return Ok(());
     }
-    let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), seed);
-    let _ = house.threads.orders.set(orders);
-    let desk = || ClientListener { house: house.clone(), cluster: cluster.clone() };
+    let (mut supervisor, orders) = Supervisor::new(ctx.clone(), folder.clone(), seed);
+    let _ = ctx.threads.orders.set(orders);
+    let listener = || ClientListener { ctx: ctx.clone(), cluster: cluster.clone() };
     // Before the first line: viewers shall have that too.
     if let Some(port) = http_port {
-        http::serve(desk(), port).map_err(|error| format!("cannot start a thread: {error}"))?;
+        http::serve(listener(), port).map_err(|error| format!("cannot start a thread: {error}"))?;
     }
     supervisor.start()?;
-    tell_boot(&house, &cluster, &folder, seed);
-    let peers = Peers::new(house.clone(), cluster.clone(), folder.clone());
+    tell_boot(&ctx, &cluster, &folder, seed);
+    let peers = Peers::new(ctx.clone(), cluster.clone(), folder.clone());
     peers.dial()?;
-    let spawned = peers.serve(peer_port).and_then(|()| client_listener::serve(desk(), client_port));
+    let spawned = peers.serve(peer_port).and_then(|()| client_listener::serve(listener(), client_port));
     spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
     let supervising = std::thread::Builder::new().name("supervisor".to_string()).spawn(move || supervisor.run());
     let supervising = supervising.map_err(|error| format!("cannot start a thread: {error}"))?;
 
     let signal = loop {
         match signals.forever().next() {
-            Some(SIGHUP) if !ends_on_hangup => reopen_log(&house),
+            Some(SIGHUP) if !ends_on_hangup => reopen_log(&ctx),
             signal => break signal.unwrap_or(SIGTERM),
         }
     };
     is_stopping.store(true, Ordering::Relaxed);
     // If the supervisor has too much to do, the process ends all the same: a crash loses nothing either.
-    if house.threads.give(LabRequest::Stop).is_ok() {
+    if ctx.threads.give(LabRequest::Stop).is_ok() {
         let _ = supervising.join();
     }
     let cause = match signal {
@@ -102,8 +102,8 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
         SIGHUP => "SIGHUP",
         _ => "SIGTERM",
     };
-    tell_stop(&house, cause);
-    house.core.trace.flush(LAST_WORDS);
+    tell_stop(&ctx, cause);
+    ctx.core.trace.flush(LAST_WORDS);
     Ok(())
 }
 
@@ -208,25 +208,25 @@ pub fn no_log(path: &Path, why: &dyn std::fmt::Display) -> String {
 }
 
 /// After SIGHUP: whoever keeps the log files has moved this one away, and wants the lines to go on under its name.
-fn reopen_log(house: &ServerContext) {
-    let Some((_, path)) = house.options.log_file() else { return };
-    match house.core.trace.reopen() {
+fn reopen_log(ctx: &ServerContext) {
+    let Some((_, path)) = ctx.options.log_file() else { return };
+    match ctx.core.trace.reopen() {
         Ok(()) => {
-            house.line(Event::Reopen { cause: QuotedText::new("SIGHUP") }, None);
+            ctx.trace_line(Event::Reopen { cause: QuotedText::new("SIGHUP") }, None);
         }
         Err(error) => {
             let why = format!("{} cannot be opened: {error}. Lines go on in the file before", path.display());
-            house.tell_fault("log", "reopen", &why);
+            ctx.trace_fault("log", "reopen", &why);
         }
     }
 }
 
 /// The first line: what this process is, and what it found on its disk.
-fn tell_boot(house: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64) {
-    let options = &house.options;
-    let shown = house.core.board.read();
+fn tell_boot(ctx: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64) {
+    let options = &ctx.options;
+    let shown = ctx.core.board.read();
     let fails = options.fail != FailureMode::None;
-    let knows = house.core.acceptor.is_open();
+    let knows = ctx.core.acceptor.is_open();
     let restart = if options.restart == RecoveryMode::Lost { RestartMode::Lost } else { RestartMode::Disk };
     let event = Event::Boot {
         version: QuotedText::new(env!("CARGO_PKG_VERSION")),
@@ -239,28 +239,28 @@ fn tell_boot(house: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u
         restart: Some(restart),
         data: options.data.as_ref().map(|path| QuotedText::new(path.to_string_lossy().as_bytes())),
         // A filter may hide what the option asks for; who audits the run must know.
-        steps: Some(QuotedText::from(if house.core.trace.is_complete() { "on" } else { "off" })),
-        life: Some(folder.life()),
-        applied: house.core.learner.is_open().then_some(shown.applied),
-        digest: house.core.learner.is_open().then_some(Digest(shown.digest)),
+        steps: Some(QuotedText::from(if ctx.core.trace.is_complete() { "on" } else { "off" })),
+        life: Some(folder.incarnation()),
+        applied: ctx.core.learner.is_open().then_some(shown.applied),
+        digest: ctx.core.learner.is_open().then_some(Digest(shown.digest)),
         // One that waits for room on its disk has not read it yet.
         promised: knows.then(|| MaybeBallot((shown.promised.round > 0).then_some(shown.promised))),
         accepted: knows.then_some(shown.accepted),
-        history: house.core.learner.is_open().then(|| HistoryName::of(shown.history)),
+        history: ctx.core.learner.is_open().then(|| HistoryName::of(shown.history)),
         disk: DiskName::new(&short_disk(folder.storage_id())),
     };
     let why = (restart == RestartMode::Lost).then(|| {
         "UNSAFE: a restarted acceptor forgets what it promised and accepted; for demonstration only".to_string()
     });
     if let Some(why) = &why {
-        eprintln!("warning: server {}: {why}", house.core.config.me.0);
+        eprintln!("warning: server {}: {why}", ctx.core.config.me.0);
     }
-    house.line(event, why);
+    ctx.trace_line(event, why);
 }
 
-fn tell_stop(house: &ServerContext, cause: &str) {
-    let shown = house.core.board.read();
+fn tell_stop(ctx: &ServerContext, cause: &str) {
+    let shown = ctx.core.board.read();
     let (applied, digest) = (Some(shown.applied), Some(Digest(shown.digest)));
     let event = Event::Stop { applied, digest, cause: QuotedText::new(cause) };
-    house.line(event, None);
+    ctx.trace_line(event, None);
 }

@@ -37,7 +37,7 @@ use crate::two_phase_commit::{Coordinator, Participant};
 const ORDERS_MAX: usize = 64;
 /// So long the roles have to finish what they are at when the server stops. One that hangs, in a disk that does not
 /// answer say, ends with the process: a crash loses nothing either.
-const STOP_PATIENCE: Duration = Duration::from_secs(3);
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// What was counted is told so often.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
@@ -54,7 +54,7 @@ impl LabHandle {
 
 /// Starts and restarts the roles of one server.
 pub struct Supervisor {
-    house: Arc<ServerContext>,
+    ctx: Arc<ServerContext>,
     folder: Arc<DataDir>,
     seed: u64,
     orders: Receiver<LabRequest>,
@@ -62,7 +62,7 @@ pub struct Supervisor {
     ended: Receiver<RoleKind>,
     farewell: Sender<RoleKind>,
     lifecycle: Lifecycle,
-    slots: [RoleEntry; RoleKind::EVERY.len()],
+    slots: [RoleEntry; RoleKind::ALL.len()],
 }
 
 /// What belongs to one role.
@@ -70,7 +70,7 @@ struct RoleEntry {
     /// Draws the failures of this role.
     random: Random,
     thread: Option<JoinHandle<()>>,
-    lives: u64,
+    incarnations: u64,
 }
 
 /// How the first life of a role in this process has begun, or that it waits for room: an error is a reason not to
@@ -79,15 +79,15 @@ type StartResult = Sender<Result<(), String>>;
 
 impl Supervisor {
     /// A supervisor whose roles have not started yet.
-    pub fn new(house: Arc<ServerContext>, folder: Arc<DataDir>, seed: u64) -> (Supervisor, LabHandle) {
+    pub fn new(ctx: Arc<ServerContext>, folder: Arc<DataDir>, seed: u64) -> (Supervisor, LabHandle) {
         let (sender, orders) = bounded(ORDERS_MAX);
         // Each role has one thread at a time, so there is always room for its farewell.
-        let (farewell, ended) = bounded(RoleKind::EVERY.len());
-        let me = house.core.config.me.0;
+        let (farewell, ended) = bounded(RoleKind::ALL.len());
+        let me = ctx.core.config.me.0;
         let slots =
-            RoleKind::EVERY.map(|role| RoleEntry { random: failures_of(me, role, seed), thread: None, lives: 0 });
+            RoleKind::ALL.map(|role| RoleEntry { random: failures_of(me, role, seed), thread: None, incarnations: 0 });
         let lifecycle = Lifecycle::new(clock::now());
-        (Supervisor { house, folder, seed, orders, ended, farewell, lifecycle, slots }, LabHandle(sender))
+        (Supervisor { ctx, folder, seed, orders, ended, farewell, lifecycle, slots }, LabHandle(sender))
     }
 
     /// Starts the roles, one after the other. Those that remember come first: nobody may be told less than they know.
@@ -110,37 +110,37 @@ impl Supervisor {
                 recv(orders) -> order => match order {
                     Ok(LabRequest::Crash { role, down }) => {
                         let order = self.lifecycle.crash_by_hand(clock::now(), role, down);
-                        order.into_iter().for_each(|order| give(&self.house, role, ControlMessage::Crash(order)));
+                        order.into_iter().for_each(|order| give(&self.ctx, role, ControlMessage::Crash(order)));
                     }
                     Ok(LabRequest::Restart { role }) => self.lifecycle.restart_soon(clock::now(), role),
                     Ok(LabRequest::Stop) | Err(_) => return self.stop(),
                 },
-                recv(ended) -> role => role.iter().for_each(|role| self.bury(*role)),
+                recv(ended) -> role => role.iter().for_each(|role| self.reap(*role)),
                 default(clock::instant(due).saturating_duration_since(Instant::now())) => {}
             }
             let now = clock::now();
             for role in self.roles().iter().copied() {
                 match self.lifecycle.take_due(now, role) {
-                    Some(DueAction::Crash(order)) => give(&self.house, role, ControlMessage::Crash(order)),
+                    Some(DueAction::Crash(order)) => give(&self.ctx, role, ControlMessage::Crash(order)),
                     Some(DueAction::Restart(down)) => self.restart(role, down),
                     None => {}
                 }
             }
             if now >= next_count {
-                self.house.core.report_counts();
+                self.ctx.core.report_counts();
                 next_count = now + COUNT_EVERY;
             }
         }
     }
 
     fn roles(&self) -> &'static [RoleKind] {
-        self.house.core.config.protocol.roles()
+        self.ctx.core.config.protocol.roles()
     }
 
     /// A role's thread has ended.
-    fn bury(&mut self, role: RoleKind) {
+    fn reap(&mut self, role: RoleKind) {
         if self.slots[role as usize].thread.take().is_some_and(|thread| thread.join().is_err()) {
-            self.house.fatal(&format!("the {} has panicked", name_of(role)));
+            self.ctx.fatal(&format!("the {} has panicked", name_of(role)));
         }
         self.lifecycle.ended(clock::now(), role);
     }
@@ -149,7 +149,7 @@ impl Supervisor {
         // Nobody waits: a life that cannot begin stops the process by itself.
         let (begun, _) = bounded(1);
         if let Err(error) = self.start_role(role, Some(down), begun) {
-            self.house.tell_fault(name_of(role), "no thread", &no_thread(role, &error));
+            self.ctx.trace_fault(name_of(role), "no thread", &no_thread(role, &error));
             self.lifecycle.did_not_begin(clock::now(), role);
         }
     }
@@ -157,39 +157,39 @@ impl Supervisor {
     /// Lets every role finish what it has, and waits until all have ended, or for too long.
     fn stop(&mut self) {
         for role in self.roles().iter().rev().copied() {
-            give(&self.house, role, ControlMessage::Stop);
+            give(&self.ctx, role, ControlMessage::Stop);
         }
-        let deadline = Instant::now() + STOP_PATIENCE;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         while self.slots.iter().any(|slot| slot.thread.is_some()) {
             let Ok(role) = self.ended.recv_deadline(deadline) else { return };
-            self.bury(role);
+            self.reap(role);
         }
     }
 
     /// Gives a role a thread of its own. `down` is None at the start of the process.
     fn start_role(&mut self, role: RoleKind, down: Option<Duration>, begun: StartResult) -> std::io::Result<()> {
-        let (house, folder) = (self.house.clone(), self.folder.clone());
+        let (ctx, folder) = (self.ctx.clone(), self.folder.clone());
         let thread = match role {
-            RoleKind::Proposer => self.spawn(begun, down, move || recovery::proposer(&house.core, &folder, down))?,
+            RoleKind::Proposer => self.spawn(begun, down, move || recovery::proposer(&ctx.core, &folder, down))?,
             RoleKind::Acceptor => self.spawn(begun, down, move || {
-                let (acceptor, journal) = recovery::acceptor(&house.core, &house.threads, &folder, down)?;
-                Ok((acceptor, Slowed { disk: journal, by: house.options.slow_disk }))
+                let (acceptor, journal) = recovery::acceptor(&ctx.core, &ctx.threads, &folder, down)?;
+                Ok((acceptor, Slowed { disk: journal, by: ctx.options.slow_disk }))
             })?,
             RoleKind::Learner => self.spawn::<Learner<Kv>, _>(begun, down, move || {
-                let learner = recovery::learner(&house.core, &house.threads, &folder, house.load(), down)?;
+                let learner = recovery::learner(&ctx.core, &ctx.threads, &folder, ctx.load(), down)?;
                 Ok((learner, NoStableStore))
             })?,
             RoleKind::Coordinator => {
-                self.spawn(begun, down, move || recovery::coordinator(&house.core, &house.threads, &folder, down))?
+                self.spawn(begun, down, move || recovery::coordinator(&ctx.core, &ctx.threads, &folder, down))?
             }
             RoleKind::Participant => {
-                self.spawn(begun, down, move || recovery::participant(&house.core, &house.threads, &folder, down))?
+                self.spawn(begun, down, move || recovery::participant(&ctx.core, &ctx.threads, &folder, down))?
             }
         };
-        let options = &self.house.options;
+        let options = &self.ctx.options;
         let slot = &mut self.slots[role as usize];
         let fails = draw_failure(&mut slot.random, options, role).map(|(up, order)| (clock::now() + up, order));
-        slot.lives += 1;
+        slot.incarnations += 1;
         slot.thread = Some(thread);
         self.lifecycle.begins(role, fails);
         Ok(())
@@ -206,19 +206,19 @@ impl Supervisor {
         R: Hosted,
         D: RoleDisk<R::Record, Error: Display> + Send + 'static,
     {
-        let lives = self.slots[R::NAME as usize].lives;
-        let me = self.house.core.config.me.0;
+        let lives = self.slots[R::NAME as usize].incarnations;
+        let me = self.ctx.core.config.me.0;
         let random = Random::new(self.seed, u64::from(me) << 40 | (R::NAME as u64) << 32 | lives);
-        let (house, ended) = (self.house.clone(), self.farewell.clone());
+        let (ctx, ended) = (self.ctx.clone(), self.farewell.clone());
         // What comes while the role reads its disk waits for it.
-        R::mailbox(&house.core).open();
+        R::mailbox(&ctx.core).open();
         let life = move || {
             let _farewell = ExitGuard { name: R::NAME, ended };
-            let core = &house.core;
+            let core = &ctx.core;
             let (role, disk) = match revive() {
                 Ok(revived) => revived,
                 Err(RecoveryError::NoRoom(why)) => {
-                    found_no_room::<R, _>(core, &house.threads, &why);
+                    found_no_room::<R, _>(core, &ctx.threads, &why);
                     // The others need not wait for it.
                     return drop(begun.send(Ok(())));
                 }
@@ -227,17 +227,17 @@ impl Supervisor {
                     R::mailbox(core).close();
                     return drop(begun.send(Err(why)));
                 }
-                Err(RecoveryError::Failed(why) | RecoveryError::Broken(why)) => house.fatal(&why),
+                Err(RecoveryError::Failed(why) | RecoveryError::Broken(why)) => ctx.fatal(&why),
             };
-            let host = RoleHost::new(core, &house.threads, role, disk, random);
+            let host = RoleHost::new(core, &ctx.threads, role, disk, random);
             let _ = begun.send(Ok(()));
-            if let RunEnd::Fatal(fatal) = run(host, core, &house.threads) {
-                house.fatal(&fatal.0);
+            if let RunEnd::Fatal(fatal) = run(host, core, &ctx.threads) {
+                ctx.fatal(&fatal.0);
             }
         };
         let spawned = thread::Builder::new().name(name_of(R::NAME).to_string()).spawn(life);
         if spawned.is_err() {
-            is_down::<R, _>(&self.house.core, &self.house.threads);
+            is_down::<R, _>(&self.ctx.core, &self.ctx.threads);
         }
         spawned
     }
@@ -278,19 +278,19 @@ enum ControlMessage {
 }
 
 /// Gives a role its order. One that is down need not be told; one that cannot take it is about to end.
-fn give(house: &ServerContext, role: RoleKind, word: ControlMessage) {
+fn give(ctx: &ServerContext, role: RoleKind, word: ControlMessage) {
     let told = match role {
-        RoleKind::Proposer => order::<Proposer>(house, word),
-        RoleKind::Acceptor => order::<Acceptor>(house, word),
-        RoleKind::Learner => order::<Learner<Kv>>(house, word),
-        RoleKind::Coordinator => order::<Coordinator>(house, word),
-        RoleKind::Participant => order::<Participant>(house, word),
+        RoleKind::Proposer => order::<Proposer>(ctx, word),
+        RoleKind::Acceptor => order::<Acceptor>(ctx, word),
+        RoleKind::Learner => order::<Learner<Kv>>(ctx, word),
+        RoleKind::Coordinator => order::<Coordinator>(ctx, word),
+        RoleKind::Participant => order::<Participant>(ctx, word),
     };
     let _: Result<(), SendError> = told;
 }
 
-fn order<R: Hosted>(house: &ServerContext, word: ControlMessage) -> Result<(), SendError> {
-    house.core.order::<R, _>(&house.threads, word.into())
+fn order<R: Hosted>(ctx: &ServerContext, word: ControlMessage) -> Result<(), SendError> {
+    ctx.core.enqueue_control::<R, _>(&ctx.threads, word.into())
 }
 
 impl<R: Role> From<ControlMessage> for MailboxItem<R> {

@@ -59,7 +59,7 @@ fn failures_are_drawn_evenly_from_half_to_one_and_a_half_of_the_mean() {
 #[test]
 fn only_those_fail_that_are_asked_to() {
     let count = |role, fail| draws(1, role, 7, &["--fail", fail], 5).len();
-    for role in RoleKind::ALL {
+    for role in RoleKind::PAXOS {
         assert_eq!((count(role, "none"), count(role, "all")), (0, 5));
         assert_eq!(count(role, "acceptors"), if role == RoleKind::Acceptor { 5 } else { 0 });
     }
@@ -67,7 +67,7 @@ fn only_those_fail_that_are_asked_to() {
 
 /// The supervisor of a single server, at work.
 struct SupervisorFixture {
-    house: Arc<ServerContext>,
+    ctx: Arc<ServerContext>,
     orders: LabHandle,
     thread: JoinHandle<()>,
     _folder: tempfile::TempDir,
@@ -82,15 +82,15 @@ impl SupervisorFixture {
         let data = Arc::new(DataDir::open(&folder.path().join("data"), owner).unwrap());
         let trace = Trace::to_memory(ProcessId::server(me, 1));
         let options = ServerOptions::of(&["--segment-kib", "64"]);
-        let house = Arc::new(ServerContext::new(owner, options, 1, trace, Admission::member()));
-        checkpoint_thread::start(&house, &data).unwrap();
-        let (mut supervisor, orders) = Supervisor::new(house.clone(), data, 1);
+        let ctx = Arc::new(ServerContext::new(owner, options, 1, trace, Admission::active()));
+        checkpoint_thread::start(&ctx, &data).unwrap();
+        let (mut supervisor, orders) = Supervisor::new(ctx.clone(), data, 1);
         supervisor.start().unwrap();
-        SupervisorFixture { house, orders, thread: std::thread::spawn(move || supervisor.run()), _folder: folder }
+        SupervisorFixture { ctx, orders, thread: std::thread::spawn(move || supervisor.run()), _folder: folder }
     }
 
     fn is_up(&self, role: RoleKind) -> bool {
-        self.house.core.is_up(role)
+        self.ctx.core.is_up(role)
     }
 
     fn await_up(&self, role: RoleKind, up: bool) {
@@ -105,8 +105,8 @@ impl SupervisorFixture {
     fn await_lines(&self, role: RoleKind, event: &str, count: usize) {
         let begun = Instant::now();
         let starts = format!("{:<8} {event} ", name_of(role));
-        while self.house.core.trace.text().matches(&starts).count() < count {
-            assert!(begun.elapsed() < PATIENCE, "not {count} {starts:?} in {}", self.house.core.trace.text());
+        while self.ctx.core.trace.text().matches(&starts).count() < count {
+            assert!(begun.elapsed() < PATIENCE, "not {count} {starts:?} in {}", self.ctx.core.trace.text());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -115,25 +115,25 @@ impl SupervisorFixture {
         let begun = Instant::now();
         self.orders.give(LabRequest::Stop).unwrap();
         self.thread.join().unwrap();
-        assert!(begun.elapsed() < STOP_PATIENCE, "nobody was waited for in vain");
+        assert!(begun.elapsed() < STOP_TIMEOUT, "nobody was waited for in vain");
     }
 }
 
 #[test]
 fn each_role_dies_and_comes_back_and_the_others_live_on() {
     let stage = SupervisorFixture::start();
-    for role in RoleKind::ALL {
+    for role in RoleKind::PAXOS {
         assert!(stage.is_up(role));
     }
-    for role in RoleKind::ALL {
+    for role in RoleKind::PAXOS {
         stage.orders.give(LabRequest::Crash { role, down: None }).unwrap();
         stage.await_up(role, false);
-        let others = RoleKind::ALL.into_iter().filter(|other| *other != role);
+        let others = RoleKind::PAXOS.into_iter().filter(|other| *other != role);
         assert!(others.into_iter().all(|other| stage.is_up(other)));
         stage.orders.give(LabRequest::Restart { role }).unwrap();
         stage.await_up(role, true);
         stage.await_lines(role, "RESTART", 1);
-        assert_eq!(stage.house.core.board.read().crashes(role), 1);
+        assert_eq!(stage.ctx.core.board.read().crashes(role), 1);
     }
     stage.stop();
 }
@@ -169,10 +169,10 @@ fn a_crash_with_a_time_ends_by_itself_and_may_be_made_longer() {
 #[test]
 fn a_server_without_living_roles_stops_too() {
     let stage = SupervisorFixture::start();
-    for role in RoleKind::ALL {
+    for role in RoleKind::PAXOS {
         stage.orders.give(LabRequest::Crash { role, down: None }).unwrap();
     }
-    for role in RoleKind::ALL {
+    for role in RoleKind::PAXOS {
         stage.await_up(role, false);
     }
     stage.stop();

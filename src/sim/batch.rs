@@ -36,7 +36,7 @@ pub fn run_one(seed: u64, setting: BatchConfig, lines: bool) -> RunReport {
     seeded_bugs::switch(setting.bug);
     let mut world = Simulation::new(RunPlan::new(seed, setting.allowed, setting.protocol), lines);
     if setting.harm_only {
-        world.nature.ghost.see_consequences_only();
+        world.sim_env.oracle.see_consequences_only();
     }
     SETTING.set(setting);
     RUNNING.set(Some(seed));
@@ -150,7 +150,7 @@ pub struct BatchSummary {
     /// Virtual time of all of them, in microseconds.
     pub virtual_time: u64,
     /// What was reached.
-    pub marks: Coverage,
+    pub coverage: Coverage,
     /// The hash of all that happened in all of them, in whatever order they ended.
     pub trace: u64,
     /// The failure with the lowest seed.
@@ -164,7 +164,7 @@ impl BatchSummary {
         self.slots += report.applied.0;
         self.operations += report.asked as u64;
         self.virtual_time += report.took;
-        self.marks.merge(&report.marks);
+        self.coverage.merge(&report.coverage);
         let [seed, trace] = [report.seed, report.trace].map(u64::to_le_bytes);
         self.trace = self.trace.wrapping_add(xxh3_64(&[seed, trace].concat()));
         let lowest = self.failure.as_ref().is_none_or(|(seed, _)| report.seed < *seed);

@@ -6,15 +6,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::client_history::RequestedOperation;
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::data_dir::CLUSTER;
 use super::env::{MS, Micros, SECOND, SimEnv, SimEvent};
 use super::server::time_of;
 use super::wire::{ClientConnections, Greeting, ObservedStep, SimWire};
 use crate::client::core::{ClientCore, ClientIdentity, Finished, RequestHandle, Route, is_answer};
-use crate::client::{ClientError, NoReply, TryEnd, UNDER_WAY_MAX};
+use crate::client::{ClientError, IN_FLIGHT_MAX, NoReply, TryEnd};
 use crate::host::Time;
-use crate::kv::{Op, SEQUENCE_MAX, SPAN, WriteResult};
+use crate::kv::{Op, SEQUENCE_MAX, SEQUENCE_WINDOW, WriteResult};
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, Reply, Request, WhyNotApplied, WhyUnknown, unframe};
 use crate::paxos::CommandId;
 use crate::random::Random;
@@ -29,11 +29,11 @@ pub const STRANGER: u64 = u64::MAX;
 const THOUGHT: u64 = 0;
 
 /// A stranger has got a reply.
-fn told_a_stranger(nature: &mut SimEnv, reply: &Reply) {
+fn told_a_stranger(sim_env: &mut SimEnv, reply: &Reply) {
     match reply {
-        Reply::NotApplied(WhyNotApplied::Expired) => nature.mark(Mark::StrangerRefused),
+        Reply::NotApplied(WhyNotApplied::Expired) => sim_env.reached(CoveragePoint::StrangerRefused),
         Reply::Applied { slot, .. } => {
-            nature.ghost.require(42, false, || format!("a stranger was told what slot {slot} came to"));
+            sim_env.oracle.require(42, false, || format!("a stranger was told what slot {slot} came to"));
         }
         _ => {}
     }
@@ -72,7 +72,7 @@ const ROOM_RETRY: RangeInclusive<Micros> = 20 * MS..=60 * MS;
 impl SimClient {
     /// A client with these wishes, which asks this server first.
     pub fn new(
-        nature: &mut SimEnv,
+        sim_env: &mut SimEnv,
         number: usize,
         cluster: ServerSet,
         wishes: VecDeque<ClientStep>,
@@ -81,9 +81,9 @@ impl SimClient {
         lines: bool,
     ) -> SimClient {
         let name = format!("c{}", number + 1);
-        let seed = nature.random.next();
+        let seed = sim_env.random.next();
         let random = |stream: u64| Random::new(seed, stream + number as u64);
-        let clock = nature.clock();
+        let clock = sim_env.clock();
         let trace = match ProcessId::named(&name) {
             Ok(process) if lines => Trace::to_memory_at(process, move || time_of(clock.load(Ordering::Relaxed))),
             _ => Trace::disabled(),
@@ -110,18 +110,18 @@ impl SimClient {
             alarm: None,
             stamp: THOUGHT,
         };
-        client.think(nature);
+        client.think(sim_env);
         client
     }
 
     /// From now on it has so many requests under way at once.
-    pub fn asks_side_by_side(&self, nature: &mut SimEnv, requests: usize) {
-        (1..requests.min(self.wishes.len())).for_each(|_| self.think(nature));
+    pub fn asks_side_by_side(&self, sim_env: &mut SimEnv, requests: usize) {
+        (1..requests.min(self.wishes.len())).for_each(|_| self.think(sim_env));
     }
 
     /// Whether it has asked for everything, and waits for nothing.
     pub fn is_done(&self) -> bool {
-        self.wishes.is_empty() && self.core.under_way() == 0
+        self.wishes.is_empty() && self.core.in_flight() == 0
     }
 
     /// Its lines.
@@ -135,138 +135,138 @@ impl SimClient {
     }
 
     /// It thinks for a while, and then has another wish.
-    fn think(&self, nature: &mut SimEnv) {
-        let delay = nature.time(&self.think);
-        nature.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
+    fn think(&self, sim_env: &mut SimEnv) {
+        let delay = sim_env.time(&self.think);
+        sim_env.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
     }
 
     /// Too many want the same just now: it thinks once more, and for so long that hundreds who do so are no storm of
     /// events while nothing is answered.
-    fn think_longer(&self, nature: &mut SimEnv) {
-        let delay = nature.time(&ROOM_RETRY) + nature.time(&self.think);
-        nature.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
+    fn think_longer(&self, sim_env: &mut SimEnv) {
+        let delay = sim_env.time(&ROOM_RETRY) + sim_env.time(&self.think);
+        sim_env.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
     }
 
     /// Time has passed.
-    pub fn wakes(&mut self, nature: &mut SimEnv, stamp: u64) {
+    pub fn wakes(&mut self, sim_env: &mut SimEnv, stamp: u64) {
         if stamp == THOUGHT {
-            self.begin(nature);
+            self.begin(sim_env);
         } else if stamp == self.stamp {
             self.alarm = None;
-            self.progress(nature);
+            self.progress(sim_env);
         }
     }
 
     /// The next wish.
-    fn begin(&mut self, nature: &mut SimEnv) {
+    fn begin(&mut self, sim_env: &mut SimEnv) {
         let Some(wish) = self.wishes.front() else { return };
         let what = match wish {
             ClientStep::Read(key) => RequestedOperation::Get { key: key.clone() },
             ClientStep::Write(op) => RequestedOperation::Write(op.clone()),
         };
-        if !nature.history.has_room_for(what.key()) {
-            return self.think_longer(nature);
+        if !sim_env.history.has_room_for(what.key()) {
+            return self.think_longer(sim_env);
         }
         let Some(wish) = self.wishes.pop_front() else { return };
-        let now = Time(nature.now());
+        let now = Time(sim_env.now());
         let deadline = Time(now.0 + self.timeout);
-        let operation = nature.history_begins(self.number, what);
-        let mut wire = SimWire { client: self.number, connections: &mut self.connections, nature };
+        let operation = sim_env.history_begins(self.number, what);
+        let mut wire = SimWire { client: self.number, connections: &mut self.connections, sim_env };
         let ticket = match wish {
             ClientStep::Read(key) => self.core.read(now, deadline, key, Route::Any, &mut wire),
             ClientStep::Write(op) => self.core.write(now, deadline, op, &mut wire),
         };
         self.operations.insert(ticket, operation);
-        if self.core.under_way() == UNDER_WAY_MAX {
-            nature.mark(Mark::AllUnderWay);
+        if self.core.in_flight() == IN_FLIGHT_MAX {
+            sim_env.reached(CoveragePoint::AllUnderWay);
         }
-        self.progress(nature);
+        self.progress(sim_env);
     }
 
     /// Does what can be done now, takes note of what came of it, and sets the next alarm.
-    fn progress(&mut self, nature: &mut SimEnv) {
-        let mut wire = SimWire { client: self.number, connections: &mut self.connections, nature };
-        self.core.progress(Time(wire.nature.now()), &mut wire);
+    fn progress(&mut self, sim_env: &mut SimEnv) {
+        let mut wire = SimWire { client: self.number, connections: &mut self.connections, sim_env };
+        self.core.poll(Time(wire.sim_env.now()), &mut wire);
         for step in self.connections.take_steps() {
             match step {
-                ObservedStep::Named(ticket, id) => nature.history.name(self.operations[&ticket], id),
-                ObservedStep::Unnamed(ticket) => nature.history_renames(self.operations[&ticket]),
+                ObservedStep::Named(ticket, id) => sim_env.history.name(self.operations[&ticket], id),
+                ObservedStep::Unnamed(ticket) => sim_env.history_renames(self.operations[&ticket]),
             }
         }
-        while let Some((ticket, Finished { result, .. })) = self.core.take_ended() {
+        while let Some((ticket, Finished { result, .. })) = self.core.take_completed() {
             if let Some(operation) = self.operations.remove(&ticket) {
-                nature.history.left(operation);
-                ended(nature, operation, result);
+                sim_env.history.left(operation);
+                ended(sim_env, operation, result);
             }
-            self.think(nature);
+            self.think(sim_env);
         }
         if let Some(due) = self.core.due()
             && self.alarm.is_none_or(|alarm| due < alarm)
         {
             self.alarm = Some(due);
             self.stamp += 1;
-            let delay = due.0.saturating_sub(nature.now());
-            nature.after(delay, SimEvent::Client { client: self.number, stamp: self.stamp });
+            let delay = due.0.saturating_sub(sim_env.now());
+            sim_env.after(delay, SimEvent::Client { client: self.number, stamp: self.stamp });
         }
     }
 
     /// A request of its own comes to a server; who answers there, if anybody does. False if it does not arrive.
-    pub fn arrives(&mut self, nature: &mut SimEnv, server: ServerId, number: u64, greeting: Option<Greeting>) -> bool {
+    pub fn arrives(&mut self, sim_env: &mut SimEnv, server: ServerId, number: u64, greeting: Option<Greeting>) -> bool {
         let arrives = self.connections.arrives(server, number, greeting);
         if !arrives {
-            self.progress(nature);
+            self.progress(sim_env);
         }
         arrives
     }
 
     /// The connection that this was asked on has ended.
-    pub fn loses_connection(&mut self, nature: &mut SimEnv, server: ServerId, number: u64, no_reply: NoReply) {
+    pub fn loses_connection(&mut self, sim_env: &mut SimEnv, server: ServerId, number: u64, no_reply: NoReply) {
         if self.connections.lose(server, Some(number), no_reply) {
-            self.progress(nature);
+            self.progress(sim_env);
         }
     }
 
     /// As [`loses_connection`](SimClient::loses_connection), whatever it has asked on it.
-    pub fn loses_any_connection(&mut self, nature: &mut SimEnv, server: ServerId, no_reply: NoReply) {
+    pub fn loses_any_connection(&mut self, sim_env: &mut SimEnv, server: ServerId, no_reply: NoReply) {
         if self.connections.lose(server, None, no_reply) {
-            self.progress(nature);
+            self.progress(sim_env);
         }
     }
 
     /// Bytes from a server.
-    pub fn hears(&mut self, nature: &mut SimEnv, server: ServerId, bytes: &[u8]) {
+    pub fn hears(&mut self, sim_env: &mut SimEnv, server: ServerId, bytes: &[u8]) {
         match unframe::<ClientReply>(bytes, CLIENT_FRAME_MAX_BYTES) {
-            Ok(ClientReply { number: STRANGER, reply, .. }) => return told_a_stranger(nature, &reply),
+            Ok(ClientReply { number: STRANGER, reply, .. }) => return told_a_stranger(sim_env, &reply),
             Ok(reply) => {
                 let said = reply.reply.clone();
                 let Some(asked) = self.connections.hears(server, reply) else { return };
                 // The core only distrusts such a server; here it is a fault of the program.
                 let answers = is_answer(&asked, &said) && !matches!(said, Reply::Refused(_));
-                nature.ghost.require(16, answers, || format!("{asked:?} was answered by {said:?}"));
+                sim_env.oracle.require(16, answers, || format!("{asked:?} was answered by {said:?}"));
             }
             Err(error) => {
                 let no_reply = NoReply::Malformed { length: bytes.len() as u64, what: error.to_string() };
                 self.connections.lose(server, None, no_reply);
             }
         }
-        self.progress(nature);
+        self.progress(sim_env);
     }
 
     /// What somebody says who knows the number of this client's session, and not its nonce.
-    pub fn as_a_stranger_would(&self, nature: &mut SimEnv) -> Vec<Request> {
+    pub fn as_a_stranger_would(&self, sim_env: &mut SimEnv) -> Vec<Request> {
         let mut said = Vec::new();
-        for _ in 0..nature.random.within(0..=3) {
-            let nonce = u128::from(nature.random.next());
-            nature.ghost.asked(CommandId::opening(nonce), None);
+        for _ in 0..sim_env.random.within(0..=3) {
+            let nonce = u128::from(sim_env.random.next());
+            sim_env.oracle.asked(CommandId::opening(nonce), None);
             said.push(Request::Open { nonce });
         }
         let Some((session, last)) = self.core.session().public() else { return said };
-        let nonce = u128::from(nature.random.next());
-        let sequence = nature.one_of(&[last, last + 1, last + SPAN, SEQUENCE_MAX]).unwrap_or(1).max(1);
-        let first_open = nature.one_of(&[1, last, sequence]).unwrap_or(1).max(1);
+        let nonce = u128::from(sim_env.random.next());
+        let sequence = sim_env.one_of(&[last, last + 1, last + SEQUENCE_WINDOW, SEQUENCE_MAX]).unwrap_or(1).max(1);
+        let first_open = sim_env.one_of(&[1, last, sequence]).unwrap_or(1).max(1);
         let op = Op::Put { key: b"k1".to_vec(), value: b"a stranger's"[..].into(), if_version: None };
-        if first_open <= sequence && sequence - first_open < SPAN {
-            nature.ghost.asked(CommandId::new(session, nonce, sequence), Some(op.clone()));
+        if first_open <= sequence && sequence - first_open < SEQUENCE_WINDOW {
+            sim_env.oracle.asked(CommandId::new(session, nonce, sequence), Some(op.clone()));
             said.push(Request::Write { session, nonce, sequence, first_open, op });
         }
         said
@@ -274,31 +274,31 @@ impl SimClient {
 }
 
 /// What a request came to, for the history.
-fn ended(nature: &mut SimEnv, operation: usize, result: Result<Reply, ClientError>) {
+fn ended(sim_env: &mut SimEnv, operation: usize, result: Result<Reply, ClientError>) {
     if let Err(ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = &result {
         let is_of_other_history = |end: &TryEnd| matches!(end, TryEnd::NoReply(NoReply::OtherHistory { .. }));
         let has_expired = |end: &TryEnd| {
             matches!(end, TryEnd::NotApplied(WhyNotApplied::Expired) | TryEnd::Unknown(WhyUnknown::Expired))
         };
         if tries.last.iter().any(|one| is_of_other_history(&one.end)) {
-            nature.mark(Mark::OtherHistory);
+            sim_env.reached(CoveragePoint::OtherHistory);
         }
         if tries.last.iter().any(|one| has_expired(&one.end)) {
-            nature.history.expired(operation);
+            sim_env.history.expired(operation);
         }
     }
     match result {
         Ok(Reply::Applied { slot, written }) => {
             if matches!(written, WriteResult::Mismatch { .. }) {
-                nature.mark(Mark::Mismatch);
+                sim_env.reached(CoveragePoint::Mismatch);
             }
-            nature.history_wrote(operation, slot, written);
+            sim_env.history_wrote(operation, slot, written);
         }
         Ok(Reply::Value { slot, value, version }) => {
-            nature.history_read(operation, slot, value.map(|value| value.to_vec()), version);
+            sim_env.history_read(operation, slot, value.map(|value| value.to_vec()), version);
         }
-        Ok(other) => nature.ghost.require(16, false, || format!("a request came to {other:?}")),
-        Err(ClientError::Unknown(_)) => nature.mark(Mark::ToldUnknown),
-        Err(_) => nature.history_refused(operation),
+        Ok(other) => sim_env.oracle.require(16, false, || format!("a request came to {other:?}")),
+        Err(ClientError::Unknown(_)) => sim_env.reached(CoveragePoint::ToldUnknown),
+        Err(_) => sim_env.history_refused(operation),
     }
 }

@@ -374,7 +374,7 @@ impl SimEnv {
         let moment = (self.moment(), self.now());
         self.history.end(operation, moment, ObservedResult::Wrote(slot, written));
         if let Some(id) = self.history.operations[operation].id {
-            self.ghost.acknowledged(id, slot, written);
+            self.oracle.acknowledged(id, slot, written);
         }
     }
 
@@ -387,7 +387,7 @@ impl SimEnv {
     /// A write certainly has not been done under the name that it had, and gets another one.
     pub fn history_renames(&mut self, operation: usize) {
         if let Some(id) = self.history.operations[operation].id.take() {
-            self.ghost.refused(id);
+            self.oracle.refused(id);
         }
     }
 
@@ -396,7 +396,7 @@ impl SimEnv {
         let moment = (self.moment(), self.now());
         self.history.end(operation, moment, ObservedResult::Refused);
         if let Some(id) = self.history.operations[operation].id {
-            self.ghost.refused(id);
+            self.oracle.refused(id);
         }
     }
 }

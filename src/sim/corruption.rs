@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::server::SimProcess;
 use super::simulation::{CrashKind, Simulation};
 use crate::role::{ServerId, ServerSet};
@@ -52,7 +52,7 @@ impl Simulation {
             {
                 one.is_checkpoint_harmed = false;
                 self.lost = self.lost.without(ServerSet::only(server));
-                self.nature.mark(Mark::DiskRecovered);
+                self.sim_env.reached(CoveragePoint::DiskRecovered);
             }
         }
     }
@@ -60,25 +60,25 @@ impl Simulation {
     /// A bit of a checkpoint flips, or its file is lost.
     fn harm_checkpoint(&mut self, server: ServerId) {
         self.kill(server, CrashKind::Process);
-        let lost = self.nature.chance(200);
+        let lost = self.sim_env.chance(200);
         let one = self.server(server);
         let files = one.folder.checkpoint.clone();
         let Ok(bytes) = files.read(CHECKPOINT_FILE) else { return };
         one.is_checkpoint_harmed = true;
         if lost {
             if files.remove(CHECKPOINT_FILE).and_then(|()| files.sync_folder()).is_ok() {
-                self.nature.ghost.checkpoint_lost(server);
+                self.sim_env.oracle.checkpoint_lost(server);
             }
         } else if let Some(last) = (bytes.len() as u64 * 8).checked_sub(1) {
             // Some part of the file is not in use.
             let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-            let bit = match self.nature.one_of(&used).filter(|_| bytes[0] != 0) {
-                Some(at) if self.nature.chance(900) => at as u64 * 8 + self.nature.random.within(0..=7),
-                _ => self.nature.random.within(0..=last),
+            let bit = match self.sim_env.one_of(&used).filter(|_| bytes[0] != 0) {
+                Some(at) if self.sim_env.chance(900) => at as u64 * 8 + self.sim_env.random.within(0..=7),
+                _ => self.sim_env.random.within(0..=last),
             } as usize;
-            files.rot(CHECKPOINT_FILE, bit);
+            files.flip_bit(CHECKPOINT_FILE, bit);
         }
-        self.damaged(server, Mark::CheckpointHarmed);
+        self.damaged(server, CoveragePoint::CheckpointHarmed);
     }
 
     /// Stops a server whose disk is about to be damaged; its journal.
@@ -90,11 +90,11 @@ impl Simulation {
         Some(self.server(server).folder.journal.clone())
     }
 
-    fn damaged(&mut self, server: ServerId, mark: Mark) {
+    fn damaged(&mut self, server: ServerId, mark: CoveragePoint) {
         self.lost.insert(server);
         let one = self.server(server);
         one.harmed_in = one.process.as_ref().map(|process| process.number);
-        self.nature.mark(mark);
+        self.sim_env.reached(mark);
     }
 
     /// A bit of one of its files flips, while it is down or while it runs: then nobody notices before its next start.
@@ -102,27 +102,27 @@ impl Simulation {
         if !self.may_lose(server) {
             return;
         }
-        if self.nature.chance(300) {
+        if self.sim_env.chance(300) {
             return self.harm_checkpoint(server);
         }
-        let is_up = self.nature.chance(500) && self.server(server).process.is_some();
+        let is_up = self.sim_env.chance(500) && self.server(server).process.is_some();
         if !is_up {
             self.kill(server, CrashKind::Process);
         }
-        let in_journal = self.nature.chance(800);
+        let in_journal = self.sim_env.chance(800);
         let folder = &self.server(server).folder;
         let files = if in_journal { folder.journal.clone() } else { folder.top.clone() };
         let image = files.image();
         let names: Vec<&String> = image.keys().collect();
-        let Some(name) = self.nature.one_of(&names) else { return };
+        let Some(name) = self.sim_env.one_of(&names) else { return };
         let bytes = &image[name];
         // Mostly where something was written.
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
-        let end = if self.nature.chance(800) { used } else { bytes.len() };
+        let end = if self.sim_env.chance(800) { used } else { bytes.len() };
         let Some(last) = (end as u64 * 8).checked_sub(1) else { return };
-        let bit = self.nature.random.within(0..=last) as usize;
-        files.rot(name, bit);
-        self.damaged(server, if is_up { Mark::BitRotWhileUp } else { Mark::BitRot });
+        let bit = self.sim_env.random.within(0..=last) as usize;
+        files.flip_bit(name, bit);
+        self.damaged(server, if is_up { CoveragePoint::BitRotWhileUp } else { CoveragePoint::BitRot });
     }
 
     /// A sector was written to another place than was asked for: what stood there is gone, and where it should be
@@ -131,13 +131,13 @@ impl Simulation {
         let Some(journal) = self.stop_to_damage(server) else { return };
         let mut image = journal.image();
         let places: Vec<(String, usize)> = written_sectors(&image);
-        let (Some(from), Some(to)) = (self.nature.random_of(&places), self.nature.random_of(&places)) else { return };
+        let (Some(from), Some(to)) = (self.sim_env.random_of(&places), self.sim_env.random_of(&places)) else { return };
         let (from, to) = (SectorAddress { file: &from.0, sector: from.1 }, SectorAddress { file: &to.0, sector: to.1 });
         let stray = sector(&image, from).to_vec();
         if sector(&image, to) == stray {
             return;
         }
-        let is_lost = self.nature.chance(500) && !is_of_last_group(&image, &places, from);
+        let is_lost = self.sim_env.chance(500) && !is_of_last_group(&image, &places, from);
         put_sector(&mut image, to, &stray);
         if is_lost {
             put_sector(&mut image, from, &[0; SECTOR_BYTES]);
@@ -145,7 +145,7 @@ impl Simulation {
         for name in [from.file, to.file] {
             journal.put(name, &image[name]);
         }
-        self.damaged(server, Mark::Misdirected);
+        self.damaged(server, CoveragePoint::Misdirected);
     }
 
     /// A file is missing, empty, cut short, there twice, or another server's.
@@ -153,11 +153,11 @@ impl Simulation {
         let Some(journal) = self.stop_to_damage(server) else { return };
         let image = journal.image();
         let names: Vec<&String> = image.keys().collect();
-        let (Some(name), Some(other)) = (self.nature.one_of(&names), self.nature.one_of(&names)) else { return };
-        match self.nature.random.within(0..=5) {
+        let (Some(name), Some(other)) = (self.sim_env.one_of(&names), self.sim_env.one_of(&names)) else { return };
+        match self.sim_env.random.within(0..=5) {
             0 if journal.remove(name).and_then(|()| journal.sync_folder()).is_ok() => {}
             1 => {
-                let left = self.nature.random.within(0..=(image[name].len() as u64).saturating_sub(1)) as usize;
+                let left = self.sim_env.random.within(0..=(image[name].len() as u64).saturating_sub(1)) as usize;
                 journal.put(name, &image[name][..left]);
             }
             2 => journal.put(other, &image[name]),
@@ -166,7 +166,7 @@ impl Simulation {
                 // Of one that has its own files: those of another may be an old copy of these, which is another matter.
                 let others = self.plan.cluster().without(self.lost).without(ServerSet::only(server));
                 let others: Vec<ServerId> = others.iter().collect();
-                let Some(stranger) = self.nature.one_of(&others) else { return };
+                let Some(stranger) = self.sim_env.one_of(&others) else { return };
                 let theirs = self.server(stranger).folder.journal.image();
                 self.server(server).folder.journal = MemoryFiles::from_image(&theirs);
             }
@@ -175,18 +175,18 @@ impl Simulation {
                 let top = self.server(server).folder.top.clone();
                 let small = top.image();
                 let names: Vec<&String> = small.keys().collect();
-                let Some(name) = self.nature.one_of(&names) else { return };
-                let left = self.nature.random.within(0..=(small[name].len() as u64).saturating_sub(1)) as usize;
+                let Some(name) = self.sim_env.one_of(&names) else { return };
+                let left = self.sim_env.random.within(0..=(small[name].len() as u64).saturating_sub(1)) as usize;
                 top.put(name, &small[name][..left]);
             }
         }
-        self.damaged(server, Mark::FilesUpset);
+        self.damaged(server, CoveragePoint::FilesUpset);
     }
 
     /// One of the files that a server reads when it starts cannot be read, this time.
     pub(super) fn plan_read_error(&mut self, server: ServerId) {
         self.kill(server, CrashKind::Process);
-        let reads = self.nature.random.within(0..=3);
+        let reads = self.sim_env.random.within(0..=3);
         let folder = &self.server(server).folder;
         let in_journal = reads > 0;
         if in_journal { &folder.journal } else { &folder.top }.fail_read(Some(reads));
@@ -199,16 +199,16 @@ impl Simulation {
         }
         self.kill(server, CrashKind::Process);
         self.lost.insert(server);
-        let storage = self.nature.random.next();
-        let whole = self.nature.chance(400);
+        let storage = self.sim_env.random.next();
+        let whole = self.sim_env.chance(400);
         let me = self.server(server);
         if whole {
             // A new disk under the old name: those who knew the old one must refuse it, and it must not take part by
             // the others alone.
             me.folder = Default::default();
             (me.storage, me.is_stranger) = (storage, true);
-            self.nature.ghost.replaced(server);
-            self.nature.network.forget(server);
+            self.sim_env.oracle.replaced(server);
+            self.sim_env.network.forget(server);
             return;
         }
         let has_journal =

@@ -5,26 +5,26 @@
 
 use crate::protocol::Protocol;
 
-macro_rules! marks {
+macro_rules! coverage {
     ($($name:ident = $says:literal),+ $(,)?) => {
         /// Something of interest that a run has reached.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[allow(missing_docs, reason = "each is told in its sentence")]
-        pub enum Mark { $($name),+ }
+        pub enum CoveragePoint { $($name),+ }
 
-        impl Mark {
+        impl CoveragePoint {
             /// All of them.
-            pub const ALL: &[Mark] = &[$(Mark::$name),+];
+            pub const ALL: &[CoveragePoint] = &[$(CoveragePoint::$name),+];
 
             /// What was reached, for people.
             pub fn says(self) -> &'static str {
-                match self { $(Mark::$name => $says),+ }
+                match self { $(CoveragePoint::$name => $says),+ }
             }
         }
     };
 }
 
-marks! {
+coverage! {
     // The protocol.
     HoleFilled = "a hole was filled with a no-op",
     Adopted = "a value was adopted from a promise",
@@ -172,23 +172,23 @@ marks! {
     HungSync = "a sync hung",
 }
 
-impl Mark {
+impl CoveragePoint {
     /// Whether a run under this protocol can reach it.
     pub fn is_of(self, protocol: Protocol) -> bool {
-        let is_of_leaders = (Mark::LeaderChanged..=Mark::PreVoteRefused).contains(&self);
-        let is_of_commit = (Mark::Committed..=Mark::SessionEvicted).contains(&self);
+        let is_of_leaders = (CoveragePoint::LeaderChanged..=CoveragePoint::PreVoteRefused).contains(&self);
+        let is_of_commit = (CoveragePoint::Committed..=CoveragePoint::SessionEvicted).contains(&self);
         match protocol {
             Protocol::BasicPaxos => !is_of_leaders && !is_of_commit,
-            Protocol::MultiPaxos => self != Mark::Outrun && !is_of_commit,
+            Protocol::MultiPaxos => self != CoveragePoint::Outrun && !is_of_commit,
             Protocol::TwoPhaseCommit => is_of_commit || self.is_of_any(),
         }
     }
 }
 
-impl Mark {
+impl CoveragePoint {
     /// Whether it is about networks, processes, disks and clients, and not about what a protocol does with them.
     fn is_of_any(self) -> bool {
-        use Mark::{
+        use CoveragePoint::{
             BegunAnew, ClientReset, Duplicate, Expired, FailedOver, FileUnreadable, FrameLost, MailboxFull, Mismatch,
             PartOfASend, StrangerRefused, ToldUnknown, WentOnInNewSession,
         };
@@ -207,33 +207,33 @@ impl Mark {
             WentOnInNewSession,
         ];
         // A disk that forgets for good is beyond this protocol: nobody else knows what one server has promised.
-        let is_of_crashes = (Mark::Killed..=Mark::WallClockJumped).contains(&self);
-        let is_of_turns = (Mark::CrashBeforeStep..=Mark::CrashBeforeSend).contains(&self);
-        let is_of_network = (FrameLost..=Mark::Slow).contains(&self);
-        let is_of_disks = (Mark::DiskFailed..=Mark::HungSync).contains(&self)
-            && ![Mark::JournalFull, Mark::DiskLimited].contains(&self);
+        let is_of_crashes = (CoveragePoint::Killed..=CoveragePoint::WallClockJumped).contains(&self);
+        let is_of_turns = (CoveragePoint::CrashBeforeStep..=CoveragePoint::CrashBeforeSend).contains(&self);
+        let is_of_network = (FrameLost..=CoveragePoint::Slow).contains(&self);
+        let is_of_disks = (CoveragePoint::DiskFailed..=CoveragePoint::HungSync).contains(&self)
+            && ![CoveragePoint::JournalFull, CoveragePoint::DiskLimited].contains(&self);
         others.contains(&self) || is_of_crashes || is_of_turns || is_of_network || is_of_disks
     }
 }
 
 /// How often each was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Coverage([u32; Mark::ALL.len()]);
+pub struct Coverage([u32; CoveragePoint::ALL.len()]);
 
 impl Default for Coverage {
     fn default() -> Coverage {
-        Coverage([0; Mark::ALL.len()])
+        Coverage([0; CoveragePoint::ALL.len()])
     }
 }
 
 impl Coverage {
     /// Once more.
-    pub fn reach(&mut self, mark: Mark) {
+    pub fn reach(&mut self, mark: CoveragePoint) {
         self.0[mark as usize] = self.0[mark as usize].saturating_add(1);
     }
 
     /// How often.
-    pub fn count(&self, mark: Mark) -> u32 {
+    pub fn count(&self, mark: CoveragePoint) -> u32 {
         self.0[mark as usize]
     }
 
@@ -245,12 +245,12 @@ impl Coverage {
     }
 
     /// Those that were never reached, of those that a run under this protocol can reach; both kinds of Paxos if None.
-    pub fn missing(&self, protocol: Option<Protocol>) -> Vec<Mark> {
+    pub fn missing(&self, protocol: Option<Protocol>) -> Vec<CoveragePoint> {
         let both = [Protocol::BasicPaxos, Protocol::MultiPaxos];
-        let can = |mark: &Mark| match protocol {
+        let can = |mark: &CoveragePoint| match protocol {
             Some(protocol) => mark.is_of(protocol),
             None => both.into_iter().any(|protocol| mark.is_of(protocol)),
         };
-        Mark::ALL.iter().copied().filter(|mark| can(mark) && self.count(*mark) == 0).collect()
+        CoveragePoint::ALL.iter().copied().filter(|mark| can(mark) && self.count(*mark) == 0).collect()
     }
 }

@@ -168,7 +168,7 @@ impl From<IdentityError> for StartRefusal {
     fn from(error: IdentityError) -> StartRefusal {
         match error {
             _ if error.is_full() => StartRefusal::NoRoom(error.to_string()),
-            IdentityError::Io { .. } | IdentityError::Failed => StartRefusal::Disk(error.to_string()),
+            IdentityError::Io { .. } | IdentityError::AlreadyFailed => StartRefusal::Disk(error.to_string()),
             _ => StartRefusal::Damaged(error.to_string()),
         }
     }

@@ -1,6 +1,6 @@
 //! What happens when a frame arrives, and who hears it.
 
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::env::{DeliveryMode, Piece, SimEvent};
 use super::network::Endpoint;
 use super::simulation::Simulation;
@@ -12,8 +12,8 @@ use crate::role::ServerId;
 impl Simulation {
     /// A frame has come to the end of its way.
     pub fn frame(&mut self, from: Endpoint, to: Endpoint, bytes: &[u8], way: DeliveryMode, piece: Piece) {
-        if !self.nature.network.arrives(from, to, way, piece) {
-            self.nature.mark(Mark::FrameLost);
+        if !self.sim_env.network.arrives(from, to, way, piece) {
+            self.sim_env.reached(CoveragePoint::FrameLost);
             if let (Endpoint::Server(from), Endpoint::Server(to), true) = (from, to, way != DeliveryMode::Again) {
                 self.peers_frame_is_lost(from, to, piece);
             }
@@ -31,7 +31,7 @@ impl Simulation {
                 }
             }
             (Endpoint::Server(from), Endpoint::Client(client)) => {
-                self.clients[client].hears(&mut self.nature, from, bytes)
+                self.clients[client].hears(&mut self.sim_env, from, bytes)
             }
             (Endpoint::Client(_), Endpoint::Client(_)) => {}
         }
@@ -40,11 +40,11 @@ impl Simulation {
     /// A paused process hears nothing yet: the frame waits in the machine.
     fn waits(&mut self, from: Endpoint, to: ServerId, bytes: &[u8], way: DeliveryMode, piece: Piece) -> bool {
         let until = self.server(to).paused_until;
-        let rest = until.saturating_sub(self.nature.now());
+        let rest = until.saturating_sub(self.sim_env.now());
         if rest > 0 {
             let (to, bytes) = (Endpoint::Server(to), bytes.into());
             let way = if way == DeliveryMode::Again { DeliveryMode::Again } else { DeliveryMode::Arrived };
-            self.nature.after(rest, SimEvent::Frame { from, to, bytes, way, piece });
+            self.sim_env.after(rest, SimEvent::Frame { from, to, bytes, way, piece });
         }
         rest > 0
     }
@@ -52,7 +52,7 @@ impl Simulation {
     fn frame_of_client(&mut self, client: usize, to: ServerId, bytes: &[u8]) {
         let greeting = self.greeting(to);
         let arrives = match unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) {
-            Ok(request) => self.clients[client].arrives(&mut self.nature, to, request.number, greeting),
+            Ok(request) => self.clients[client].arrives(&mut self.sim_env, to, request.number, greeting),
             // A frame that was damaged on the way says not even which request it was: its client hears nothing.
             Err(_) => greeting.is_some(),
         };
@@ -60,9 +60,9 @@ impl Simulation {
             return;
         }
         let mut understood = true;
-        self.at(to, |server, nature| understood = server.hear_client(nature, client, bytes));
+        self.at(to, |server, sim_env| understood = server.hear_client(sim_env, client, bytes));
         if !understood {
-            self.nature.mark(Mark::FrameCorrupt);
+            self.sim_env.reached(CoveragePoint::FrameCorrupt);
             let why = NoReply::Broken { why: "closed by the server".to_string() };
             self.break_connection(to, client, bytes, why);
         }
@@ -78,7 +78,7 @@ impl Simulation {
     /// The connection of the request in this frame ends.
     fn break_connection(&mut self, server: ServerId, client: usize, bytes: &[u8], why: NoReply) {
         if let Ok(ClientRequest { number, .. }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) {
-            self.clients[client].loses_connection(&mut self.nature, server, number, why);
+            self.clients[client].loses_connection(&mut self.sim_env, server, number, why);
         }
     }
 }

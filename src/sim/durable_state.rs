@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::coverage::{Coverage, Mark};
+use super::coverage::{Coverage, CoveragePoint};
 use super::oracle::Oracle;
 use crate::paxos::{Acceptor, AcceptorRecord, Ballot, Entry, Slot, SlotRange, Value};
 use crate::role::{ServerId, ServerSet};
@@ -52,13 +52,13 @@ impl DurableAcceptor {
                 self.accepted = self.accepted.split_off(below);
                 self.mended = self.mended.split_off(below);
             }
-            AcceptorRecord::Mended(Entry { slot, ballot, value }) => {
+            AcceptorRecord::Repaired(Entry { slot, ballot, value }) => {
                 self.mended.insert(*slot, *ballot);
                 if self.accepted.get(slot).is_none_or(|(before, _)| before < ballot) {
                     self.accepted.insert(*slot, (*ballot, value.clone()));
                 }
             }
-            AcceptorRecord::Damaged(_) => {}
+            AcceptorRecord::Corrupt(_) => {}
         }
     }
 
@@ -91,12 +91,12 @@ impl DurableAcceptor {
 
 impl Oracle {
     /// An acceptor's group is durable.
-    pub fn durable(&mut self, server: ServerId, records: &[AcceptorRecord], marks: &mut Coverage) {
+    pub fn durable(&mut self, server: ServerId, records: &[AcceptorRecord], coverage: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
         }
         for record in records {
-            self.record(server, record, marks);
+            self.record(server, record, coverage);
         }
     }
 
@@ -110,7 +110,7 @@ impl Oracle {
         self.acceptors.entry(server).or_insert_with(DurableAcceptor::new)
     }
 
-    fn record(&mut self, server: ServerId, record: &AcceptorRecord, marks: &mut Coverage) {
+    fn record(&mut self, server: ServerId, record: &AcceptorRecord, coverage: &mut Coverage) {
         let disk = self.disk(server);
         let (before, checkpoint) = (disk.promised, disk.checkpoint.max(disk.checkpoint_then));
         disk.take(record);
@@ -125,18 +125,18 @@ impl Oracle {
                 self.vote(server, entry);
             }
             AcceptorRecord::Truncated(below) => {
-                marks.reach(Mark::Truncated);
+                coverage.reach(CoveragePoint::Truncated);
                 self.require(21, below.previous() <= checkpoint, || {
                     format!("{server} forgets the slots below {below}, and its checkpoint holds {checkpoint}")
                 });
             }
-            AcceptorRecord::Mended(entry) => {
-                marks.reach(Mark::SlotMended);
+            AcceptorRecord::Repaired(entry) => {
+                coverage.reach(CoveragePoint::SlotMended);
                 let is_chosen = self.chosen.get(&entry.slot).is_some_and(|(_, chosen)| *chosen == entry.value);
                 self.require(23, is_chosen, || format!("{server} mends slot {} with what was not chosen", entry.slot));
                 self.vote(server, entry);
             }
-            AcceptorRecord::Damaged(_) => self.require(23, false, || format!("{server} writes damage down")),
+            AcceptorRecord::Corrupt(_) => self.require(23, false, || format!("{server} writes damage down")),
         }
     }
 
@@ -154,7 +154,7 @@ impl Oracle {
     }
 
     /// What an acceptor has found on its disk.
-    pub fn recovered(&mut self, server: ServerId, acceptor: &Acceptor, is_damaged: bool, marks: &mut Coverage) {
+    pub fn recovered(&mut self, server: ServerId, acceptor: &Acceptor, is_damaged: bool, coverage: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
         }
@@ -162,7 +162,7 @@ impl Oracle {
         let disk = self.disk(server).clone();
         if disk.is_known_to(acceptor, is_damaged) {
             if !in_doubt.is_empty() {
-                marks.reach(Mark::GroupLost);
+                coverage.reach(CoveragePoint::GroupLost);
             }
         } else {
             let mut grown = disk.clone();
@@ -179,8 +179,8 @@ impl Oracle {
                     acceptor.truncated_below(),
                 )
             });
-            marks.reach(Mark::GroupSurvived);
-            self.durable(server, &in_doubt, marks);
+            coverage.reach(CoveragePoint::GroupSurvived);
+            self.durable(server, &in_doubt, coverage);
         }
         self.disk(server).checkpoint_then = Slot(0);
         // What the disk has lost is no longer known for certain.
@@ -256,8 +256,12 @@ impl Oracle {
     }
 
     /// A learner takes a whole state in place of its own.
-    pub(super) fn installed(&mut self, server: ServerId, slot: Slot, digest: u64, marks: &mut Coverage) {
-        marks.reach(if self.installs.insert(server) { Mark::SnapshotInstalled } else { Mark::SnapshotTwice });
+    pub(super) fn installed(&mut self, server: ServerId, slot: Slot, digest: u64, coverage: &mut Coverage) {
+        coverage.reach(if self.installs.insert(server) {
+            CoveragePoint::SnapshotInstalled
+        } else {
+            CoveragePoint::SnapshotTwice
+        });
         self.check_state(server, slot, digest);
         let before = self.learners.insert(server, slot).unwrap_or_default();
         self.require(20, slot > before, || format!("{server} had applied slot {before}, and goes back to {slot}"));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::client_history::ClientHistory;
-use super::coverage::{Coverage, Mark};
+use super::coverage::{Coverage, CoveragePoint};
 use super::faults::ActiveFault;
 use super::network::{Endpoint, Network};
 use super::oracle::Oracle;
@@ -228,11 +228,11 @@ pub struct SimEnv {
     /// The links between servers and clients.
     pub network: Network,
     /// Sees everything and knows the rules.
-    pub ghost: Oracle,
+    pub oracle: Oracle,
     /// What clients have asked and heard.
     pub history: ClientHistory,
     /// What was reached.
-    pub marks: Coverage,
+    pub coverage: Coverage,
     /// What it took.
     pub counts: TrafficCounts,
     lives: u64,
@@ -249,9 +249,9 @@ impl SimEnv {
             scheduled: 0,
             random: Random::new(plan.seed, 1),
             network: Network::new(plan),
-            ghost: Oracle::new(plan.protocol, plan.quorums(), Kv::with_sessions_at_most(plan.sessions)),
+            oracle: Oracle::new(plan.protocol, plan.quorums(), Kv::with_sessions_at_most(plan.sessions)),
             history: ClientHistory::default(),
-            marks: Coverage::default(),
+            coverage: Coverage::default(),
             counts: TrafficCounts::default(),
             lives: 0,
             hash: Xxh3::new(),
@@ -275,7 +275,7 @@ impl SimEnv {
     }
 
     /// Another life of anything begins.
-    pub fn new_life(&mut self) -> u64 {
+    pub fn next_incarnation(&mut self) -> u64 {
         self.lives += 1;
         self.lives
     }
@@ -334,12 +334,12 @@ impl SimEnv {
     pub fn begin_anew(&mut self, plan: &RunPlan) {
         self.queue.retain(|due| !matches!(due.event, SimEvent::Frame { .. }));
         self.network.forget_all();
-        self.ghost.begin_anew(plan.protocol);
+        self.oracle.begin_anew(plan.protocol);
         self.history.begin_anew();
     }
 
     /// Something worth a mark was reached.
-    pub fn mark(&mut self, mark: Mark) {
-        self.marks.reach(mark);
+    pub fn reached(&mut self, mark: CoveragePoint) {
+        self.coverage.reach(mark);
     }
 }

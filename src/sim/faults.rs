@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::data_dir::SimDirPart;
 use super::env::{MS, Micros, SECOND, SimEvent};
 use super::network::Endpoint;
@@ -218,13 +218,13 @@ impl Simulation {
     /// Another fault of a class that is on, and the next time for one.
     pub fn chaos(&mut self) {
         let every = self.plan.fault_every;
-        let next = self.nature.time(&(every / 4..=every * 2));
-        self.nature.after(next, SimEvent::Chaos);
+        let next = self.sim_env.time(&(every / 4..=every * 2));
+        self.sim_env.after(next, SimEvent::Chaos);
         let strikes = |fault: &Fault| self.plan.faults.has(*fault) && !fault.is_weather();
         let on: Vec<Fault> = Fault::ALL.iter().copied().filter(strikes).collect();
         let servers: Vec<ServerId> = self.plan.cluster().iter().collect();
-        if let (Some(fault), Some(server)) = (self.nature.one_of(&on), self.nature.one_of(&servers)) {
-            self.nature.note(&(fault as u32, server));
+        if let (Some(fault), Some(server)) = (self.sim_env.one_of(&on), self.sim_env.one_of(&servers)) {
+            self.sim_env.note(&(fault as u32, server));
             self.strike(fault, server);
         }
     }
@@ -232,7 +232,7 @@ impl Simulation {
     /// How long a fault lasts.
     fn while_it_lasts(&mut self) -> Micros {
         let longest = self.plan.fault_lasts;
-        self.nature.time(&(longest / 10..=longest))
+        self.sim_env.time(&(longest / 10..=longest))
     }
 
     fn strike(&mut self, fault: Fault, server: ServerId) {
@@ -272,7 +272,7 @@ impl Simulation {
 
     fn heals(&mut self, trouble: ActiveFault) {
         let lasts = self.while_it_lasts();
-        self.nature.after(lasts, SimEvent::Heal(trouble));
+        self.sim_env.after(lasts, SimEvent::Heal(trouble));
     }
 
     /// A fault ends.
@@ -282,13 +282,13 @@ impl Simulation {
             ActiveFault::Flap(cut, on, left) => {
                 self.cut(&cut, on);
                 if on || left > 0 {
-                    let next = self.nature.time(&(10 * MS..=400 * MS));
-                    self.nature.after(next, SimEvent::Heal(ActiveFault::Flap(cut, !on, left.saturating_sub(1))));
+                    let next = self.sim_env.time(&(10 * MS..=400 * MS));
+                    self.sim_env.after(next, SimEvent::Heal(ActiveFault::Flap(cut, !on, left.saturating_sub(1))));
                 }
             }
             ActiveFault::Slow(links) => {
                 for (from, to) in links {
-                    self.nature.network.slow_down(from, to, None);
+                    self.sim_env.network.slow_down(from, to, None);
                 }
             }
             // Unless another pause has begun meanwhile.
@@ -312,7 +312,7 @@ impl Simulation {
 
     fn cut(&mut self, links: &[(Endpoint, Endpoint)], on: bool) {
         for (from, to) in links {
-            self.nature.network.cut(*from, *to, on);
+            self.sim_env.network.cut(*from, *to, on);
         }
     }
 
@@ -323,15 +323,15 @@ impl Simulation {
             if inside.contains(server) { &mut ins } else { &mut outs }.push(Endpoint::Server(server));
         }
         for client in 0..self.plan.clients {
-            if self.nature.chance(300) { &mut ins } else { &mut outs }.push(Endpoint::Client(client));
+            if self.sim_env.chance(300) { &mut ins } else { &mut outs }.push(Endpoint::Client(client));
         }
         (ins, outs)
     }
 
     fn cut_off(&mut self, fault: Fault, server: ServerId) {
         let mut inside = ServerSet::only(server);
-        if fault == Fault::Partition && self.nature.chance(500) {
-            let picked: Vec<ServerId> = self.plan.cluster().iter().filter(|_| self.nature.chance(400)).collect();
+        if fault == Fault::Partition && self.sim_env.chance(500) {
+            let picked: Vec<ServerId> = self.plan.cluster().iter().filter(|_| self.sim_env.chance(400)).collect();
             inside = picked.into_iter().chain([server]).collect();
         }
         let (ins, outs) = self.others(inside);
@@ -339,23 +339,23 @@ impl Simulation {
             from.iter().flat_map(|from| to.iter().map(|to| (*from, *to))).collect()
         };
         let mut links = match fault {
-            Fault::OneWay if self.nature.chance(500) => pairs(&ins, &outs),
+            Fault::OneWay if self.sim_env.chance(500) => pairs(&ins, &outs),
             Fault::OneWay => pairs(&outs, &ins),
             Fault::NonTransitive => {
-                let other = self.nature.one_of(&outs).unwrap_or(Endpoint::Server(server));
+                let other = self.sim_env.one_of(&outs).unwrap_or(Endpoint::Server(server));
                 vec![(Endpoint::Server(server), other), (other, Endpoint::Server(server))]
             }
             _ => pairs(&ins, &outs).into_iter().chain(pairs(&outs, &ins)).collect(),
         };
         links.retain(|(from, to)| from != to);
-        self.nature.mark(match fault {
-            Fault::OneWay => Mark::CutOneWay,
-            Fault::NonTransitive => Mark::CutSome,
-            Fault::Flapping => Mark::Flapped,
-            _ => Mark::Cut,
+        self.sim_env.reached(match fault {
+            Fault::OneWay => CoveragePoint::CutOneWay,
+            Fault::NonTransitive => CoveragePoint::CutSome,
+            Fault::Flapping => CoveragePoint::Flapped,
+            _ => CoveragePoint::Cut,
         });
         if fault == Fault::Flapping {
-            let times = self.nature.random.within(2..=20) as u32;
+            let times = self.sim_env.random.within(2..=20) as u32;
             return self.heal(ActiveFault::Flap(links, true, times));
         }
         self.cut(&links, true);
@@ -367,29 +367,29 @@ impl Simulation {
         let servers = self.plan.cluster().without(ServerSet::only(server));
         let clients = (0..self.clients.len()).map(Endpoint::Client);
         let others: Vec<Endpoint> = servers.iter().map(Endpoint::Server).chain(clients).collect();
-        let (ours, Some(other)) = (Endpoint::Server(server), self.nature.one_of(&others)) else { return };
-        let is_lost = self.nature.chance(500) || matches!(other, Endpoint::Client(_));
-        self.nature.mark(if is_lost { Mark::Reset } else { Mark::ResetAndLate });
+        let (ours, Some(other)) = (Endpoint::Server(server), self.sim_env.one_of(&others)) else { return };
+        let is_lost = self.sim_env.chance(500) || matches!(other, Endpoint::Client(_));
+        self.sim_env.reached(if is_lost { CoveragePoint::Reset } else { CoveragePoint::ResetAndLate });
         match other {
             Endpoint::Server(other) => self.calls_break(server, other, is_lost),
             Endpoint::Client(client) => {
-                self.nature.network.reset(ours, other, is_lost);
-                self.nature.network.reset(other, ours, is_lost);
-                self.nature.mark(Mark::ClientReset);
+                self.sim_env.network.reset(ours, other, is_lost);
+                self.sim_env.network.reset(other, ours, is_lost);
+                self.sim_env.reached(CoveragePoint::ClientReset);
                 let why = NoReply::Broken { why: "connection reset".to_string() };
-                self.clients[client].loses_any_connection(&mut self.nature, server, why);
+                self.clients[client].loses_any_connection(&mut self.sim_env, server, why);
             }
         }
     }
 
     fn slow_links(&mut self, server: ServerId) {
-        self.nature.mark(Mark::Slow);
-        let room = self.nature.random.within(2..=20) as usize;
-        let each = self.nature.time(&(MS..=50 * MS));
+        self.sim_env.reached(CoveragePoint::Slow);
+        let room = self.sim_env.random.within(2..=20) as usize;
+        let each = self.sim_env.time(&(MS..=50 * MS));
         let others: Vec<ServerId> = self.plan.cluster().without(ServerSet::only(server)).iter().collect();
         let links: Vec<_> = others.iter().map(|other| (Endpoint::Server(server), Endpoint::Server(*other))).collect();
         for (from, to) in &links {
-            self.nature.network.slow_down(*from, *to, Some((room, each)));
+            self.sim_env.network.slow_down(*from, *to, Some((room, each)));
         }
         self.heals(ActiveFault::Slow(links));
     }
@@ -397,49 +397,49 @@ impl Simulation {
     fn crash_role(&mut self, server: ServerId) {
         let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
         let (Some(role), Some(point)) =
-            (self.nature.one_of(self.plan.protocol.roles_as_named()), self.nature.one_of(&points))
+            (self.sim_env.one_of(self.plan.protocol.roles_as_named()), self.sim_env.one_of(&points))
         else {
             return;
         };
         let down = Some(Duration::from_micros(self.while_it_lasts()));
         let at = usize::from(server.0) - 1;
-        self.servers[at].crash(&mut self.nature, role, CrashRequest { point, cause: CrashCause::Timer, down });
+        self.servers[at].crash(&mut self.sim_env, role, CrashRequest { point, cause: CrashCause::Timer, down });
     }
 
     fn plan_disk_failure(&mut self, server: ServerId, failure: InjectedFailure) {
         // Mostly the journal: the rest is written a few times in a life.
-        let part = match self.nature.random.within(0..=9) {
+        let part = match self.sim_env.random.within(0..=9) {
             0..=5 => SimDirPart::Journal,
             6..=7 if self.plan.protocol.is_paxos() => SimDirPart::Checkpoint,
             6..=8 if !self.plan.protocol.is_paxos() => SimDirPart::Coordinator,
             _ => SimDirPart::Top,
         };
-        let operation = self.nature.random.within(0..=12);
+        let operation = self.sim_env.random.within(0..=12);
         self.server(server).folder.fail(part, operation, failure);
     }
 
     fn wall_clock_jumps(&mut self, server: ServerId) {
-        self.nature.mark(Mark::WallClockJumped);
-        let back = self.nature.chance(500);
-        let by = self.nature.time(&(0..=HOUR)) as i64;
+        self.sim_env.reached(CoveragePoint::WallClockJumped);
+        let back = self.sim_env.chance(500);
+        let by = self.sim_env.time(&(0..=HOUR)) as i64;
         self.server(server).wall_clock.store(if back { -by } else { by }, Ordering::Relaxed);
     }
 
     fn pause(&mut self, server: ServerId) {
-        let now = self.nature.now();
+        let now = self.sim_env.now();
         if !self.server(server).is_awake(now) {
             return;
         }
-        self.nature.mark(Mark::Paused);
-        let longer = if self.nature.chance(100) { 10 } else { 1 };
+        self.sim_env.reached(CoveragePoint::Paused);
+        let longer = if self.sim_env.chance(100) { 10 } else { 1 };
         let until = now + longer * self.while_it_lasts();
         self.server(server).paused_until = until;
-        self.nature.after(until - now, SimEvent::Heal(ActiveFault::Paused(server, until)));
+        self.sim_env.after(until - now, SimEvent::Heal(ActiveFault::Paused(server, until)));
     }
 
     fn slow_server(&mut self, server: ServerId) {
-        self.nature.mark(Mark::SlowServer);
-        let factor = self.nature.random.within(2..=50);
+        self.sim_env.reached(CoveragePoint::SlowServer);
+        let factor = self.sim_env.random.within(2..=50);
         let usual = self.plan.processor.clone();
         self.server(server).processor = usual.start() * factor..=usual.end() * factor;
         self.heals(ActiveFault::SlowServer(server));
@@ -447,14 +447,14 @@ impl Simulation {
 
     /// Timers run up to thirty times too fast, or fifty times too slow: no rule may rest on how long anything takes.
     fn upset_timers(&mut self, server: ServerId) {
-        self.nature.mark(Mark::TimersUpset);
+        self.sim_env.reached(CoveragePoint::TimersUpset);
         let roles = self.plan.protocol.roles_as_named();
-        let only = if self.nature.chance(300) { None } else { self.nature.one_of(roles) };
-        let is_late = self.nature.chance(500);
-        let speed = self.nature.random.within(if is_late { 2..=20 } else { 300..=3_000 });
+        let only = if self.sim_env.chance(300) { None } else { self.sim_env.one_of(roles) };
+        let is_late = self.sim_env.chance(500);
+        let speed = self.sim_env.random.within(if is_late { 2..=20 } else { 300..=3_000 });
         let at = usize::from(server.0) - 1;
         for role in roles.iter().filter(|role| only.is_none_or(|only| only == **role)) {
-            self.servers[at].run_timers(&mut self.nature, *role, Some(speed));
+            self.servers[at].run_timers(&mut self.sim_env, *role, Some(speed));
         }
         self.heals(ActiveFault::Timers(server));
     }
@@ -463,13 +463,13 @@ impl Simulation {
     pub(super) fn settle_timers(&mut self, server: ServerId) {
         let at = usize::from(server.0) - 1;
         for role in self.plan.protocol.roles_as_named() {
-            self.servers[at].run_timers(&mut self.nature, *role, None);
+            self.servers[at].run_timers(&mut self.sim_env, *role, None);
         }
     }
 
     fn slow_sync(&mut self, server: ServerId) {
-        if self.nature.chance(250) {
-            self.nature.mark(Mark::AllSyncsSlow);
+        if self.sim_env.chance(250) {
+            self.sim_env.reached(CoveragePoint::AllSyncsSlow);
             let servers: Vec<ServerId> = self.plan.cluster().iter().collect();
             for server in servers {
                 self.server(server).sync = 400 * MS..=900 * MS;
@@ -477,19 +477,19 @@ impl Simulation {
             }
             return;
         }
-        let hangs = self.nature.chance(200);
-        self.nature.mark(if hangs { Mark::HungSync } else { Mark::SlowSync });
+        let hangs = self.sim_env.chance(200);
+        self.sim_env.reached(if hangs { CoveragePoint::HungSync } else { CoveragePoint::SlowSync });
         let slowest = if hangs { 5 * SECOND } else { 500 * MS };
         self.server(server).sync = slowest / 10..=slowest;
         self.heals(ActiveFault::SlowSync(server));
     }
 
     fn fill_disk(&mut self, server: ServerId) {
-        if self.plan.protocol.is_paxos() && self.nature.chance(400) {
+        if self.plan.protocol.is_paxos() && self.sim_env.chance(400) {
             return self.limit_disk(server);
         }
         // Often nothing at all is left.
-        let room = self.nature.random.within(0..=16 << 10).saturating_sub(8 << 10);
+        let room = self.sim_env.random.within(0..=16 << 10).saturating_sub(8 << 10);
         for files in self.server(server).folder.all() {
             let used: usize = files.image().values().map(Vec::len).sum();
             files.set_capacity(Some(used as u64 + room));
@@ -500,11 +500,11 @@ impl Simulation {
     /// From now on the disk holds a few more files of the journal, beside the room that the checkpoint may need: the
     /// journal itself fills it, and must make room for itself.
     fn limit_disk(&mut self, server: ServerId) {
-        let files = self.nature.random.within(1..=4);
+        let files = self.sim_env.random.within(1..=4);
         let one = self.server(server);
         let growth =
             one.process.as_ref().map_or(0, |process| process.core.checkpoints.growth().load(Ordering::Relaxed));
         one.folder.leave_room(Some(growth + files * one.segment_bytes()));
-        self.nature.mark(Mark::DiskLimited);
+        self.sim_env.reached(CoveragePoint::DiskLimited);
     }
 }

@@ -1,7 +1,7 @@
 //! Who is not who it says it is: strangers that greet in a server's name, and a server that is started on the wrong
 //! folder.
 
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::data_dir::CLUSTER;
 use super::simulation::{CrashKind, Simulation};
 use crate::net::{Caller, Hello, HelloReply};
@@ -12,30 +12,30 @@ impl Simulation {
     /// A stranger greets a server in the name of another one. It was told nothing at that one's address.
     pub(super) fn lie(&mut self, server: ServerId) {
         let others: Vec<ServerId> = self.plan.cluster().without(ServerSet::only(server)).iter().collect();
-        let Some(name) = self.nature.one_of(&others) else { return };
+        let Some(name) = self.sim_env.one_of(&others) else { return };
         // Some know more than they should: the storage id that they claim, or how often the other one was started.
         let true_claim = self.server(name).claim();
         let lie = Claim {
             server: name,
-            storage: self.nature.random.next(),
-            life: self.nature.random.within(0..=u64::from(u32::MAX)) as u32,
-            boot: self.nature.random.next(),
-            takes_part: self.nature.chance(500),
-            knows: self.nature.chance(500).then(|| self.nature.random.next()),
+            storage: self.sim_env.random.next(),
+            life: self.sim_env.random.within(0..=u64::from(u32::MAX)) as u32,
+            boot: self.sim_env.random.next(),
+            takes_part: self.sim_env.chance(500),
+            knows: self.sim_env.chance(500).then(|| self.sim_env.random.next()),
         };
-        let knows_storage = self.nature.chance(300);
+        let knows_storage = self.sim_env.chance(300);
         let storage = true_claim.filter(|_| knows_storage).map_or(lie.storage, |claim| claim.storage);
         let Some(process) = &mut self.server(server).process else { return };
-        let before = process.identity().known_peer(name);
+        let before = process.identity().recorded_peer(name);
         let Claim { server: name, life, boot, takes_part, knows, .. } = lie;
         let who = Caller::Peer { server: name, storage, life, boot, takes_part, knows };
         let hello = Hello { cluster: CLUSTER.to_string(), to: server, members: self.plan.cluster(), who };
         let mut answer = None;
-        self.at(server, |one, nature| answer = one.is_greeted(nature, &hello));
+        self.at(server, |one, sim_env| answer = one.is_greeted(sim_env, &hello));
         let process = self.server(server).process.as_ref();
-        let is_as_before = process.is_none_or(|process| process.identity().known_peer(name) == before);
-        self.nature.mark(Mark::LiarCalledBack);
-        self.nature.ghost.require(40, is_as_before && answer == Some(HelloReply::CallYouFirst), || {
+        let is_as_before = process.is_none_or(|process| process.identity().recorded_peer(name) == before);
+        self.sim_env.reached(CoveragePoint::LiarCalledBack);
+        self.sim_env.oracle.require(40, is_as_before && answer == Some(HelloReply::CallYouFirst), || {
             format!("{server} believes a stranger that it is {name}")
         });
     }
@@ -53,18 +53,18 @@ impl Simulation {
         if !is_spare || has_begun != takes_part || !(has_begun || enough) {
             return;
         }
-        self.nature.mark(Mark::FolderMisplaced);
+        self.sim_env.reached(CoveragePoint::FolderMisplaced);
         self.kill(server, CrashKind::Process);
         self.lost.insert(server);
         self.misplaced.insert(server);
-        let storage = self.nature.random.next();
+        let storage = self.sim_env.random.next();
         let me = self.server(server);
         me.own = Some((std::mem::take(&mut me.folder), me.storage));
         (me.storage, me.is_stranger) = (storage, takes_part);
         if takes_part {
-            self.nature.ghost.replaced(server);
+            self.sim_env.oracle.replaced(server);
         }
-        self.nature.network.forget(server);
+        self.sim_env.network.forget(server);
     }
 
     /// The server gets its own folder back, if it has another that does not take part.
@@ -82,8 +82,8 @@ impl Simulation {
             self.lost = self.lost.without(ServerSet::only(server));
         }
         if !is_stranger {
-            self.nature.ghost.has_its_disk_back(server);
+            self.sim_env.oracle.has_its_disk_back(server);
         }
-        self.nature.network.forget(server);
+        self.sim_env.network.forget(server);
     }
 }

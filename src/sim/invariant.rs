@@ -71,6 +71,6 @@ pub fn name_of(invariant: u8) -> &'static str {
 
 /// Whether breaking it harms somebody: a replica differs, an acknowledged write is gone, a client is misled, or nothing
 /// moves. The other rules are those that prevent it, and are noticed earlier.
-pub fn is_consequence(invariant: u8) -> bool {
+pub fn is_user_visible(invariant: u8) -> bool {
     matches!(invariant, 1 | 13 | 14 | 15 | 16 | 19 | 27 | 37 | 40 | UNDECIDED)
 }

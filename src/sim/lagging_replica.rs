@@ -1,7 +1,7 @@
 //! A server that was away for long, and what can happen while it fetches the state that it missed.
 
 use super::client::SimClient;
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::env::{MS, Micros, SECOND};
 use super::faults::FaultSet;
 use super::network::Endpoint;
@@ -44,7 +44,7 @@ impl LaggingCase {
         (plan.value_bytes, plan.snapshot_bytes, plan.mailbox) = (600, 1_000, 1_024);
         (plan.part_bytes, plan.segment_bytes, plan.sessions) = (64 << 10, 256 << 10, 64);
         (plan.sync, plan.processor) = (100..=1_000, 2..=50);
-        (plan.weather.latency, plan.weather.jitter) = (100, 100);
+        (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
         (plan.think, plan.timeout, plan.fault_lasts) = (0..=think, 10 * SECOND, 100 * MS);
         plan.retention =
             Retention { checkpoint_slots: 200, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
@@ -70,23 +70,23 @@ impl LaggingCase {
     fn is_away(&mut self, on: bool) {
         for other in self.world.plan.cluster().without(ServerSet::only(AWAY)).iter() {
             for (from, to) in [(AWAY, other), (other, AWAY)] {
-                self.world.nature.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
+                self.world.sim_env.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
             }
         }
     }
 
     fn parts(&self) -> u32 {
-        self.world.nature.marks.count(Mark::SnapshotInParts)
+        self.world.sim_env.coverage.count(CoveragePoint::SnapshotInParts)
     }
 
     fn installs(&self) -> u32 {
-        let marks = &self.world.nature.marks;
-        marks.count(Mark::SnapshotInstalled) + marks.count(Mark::SnapshotTwice)
+        let coverage = &self.world.sim_env.coverage;
+        coverage.count(CoveragePoint::SnapshotInstalled) + coverage.count(CoveragePoint::SnapshotTwice)
     }
 
     /// All clients have what they asked for, and all servers are where they are.
     fn is_agreed(world: &Simulation) -> bool {
-        let highest = world.nature.ghost.highest_chosen();
+        let highest = world.sim_env.oracle.highest_chosen();
         let state = |server: ServerId| world.servers[usize::from(server.0) - 1].applied();
         let first = state(ServerId(1));
         let same = world.plan.cluster().iter().all(|server| state(server).is_some() && state(server) == first);
@@ -110,7 +110,7 @@ fn away_for(commands: usize) {
     let before = applied(&case.world, AWAY);
     assert!(case.until(3_600 * SECOND, is_done), "the others do not get on");
     assert!(applied(&case.world, AWAY).ahead_of(before) < 1_000, "it is not even away");
-    let missed = case.world.nature.ghost.highest_chosen().ahead_of(applied(&case.world, AWAY));
+    let missed = case.world.sim_env.oracle.highest_chosen().ahead_of(applied(&case.world, AWAY));
     assert!(missed as usize > commands * 9 / 10, "only {missed} of {commands} were missed");
     case.is_away(false);
     let joined = case.now;
@@ -121,7 +121,7 @@ fn away_for(commands: usize) {
     );
     println!("missed {missed} slots, and had them after {} virtual ms", (case.now - joined) / MS);
     assert_eq!(case.installs(), 1, "the log is longer than anybody keeps");
-    let checked = case.world.nature.history.check_slots();
+    let checked = case.world.sim_env.history.check_slots();
     assert!(checked.is_ok(), "{checked:?}");
 }
 
@@ -150,7 +150,7 @@ fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
         let how = if seed % 2 == 0 { CrashKind::Power } else { CrashKind::Process };
         for (victim, parts) in [(5, 5), (1, 4), (2, 4), (3, 4), (4, 4), (5, 9)] {
             let from = case.parts();
-            if !case.until(SOON, |world| world.nature.marks.count(Mark::SnapshotInParts) >= from + parts) {
+            if !case.until(SOON, |world| world.sim_env.coverage.count(CoveragePoint::SnapshotInParts) >= from + parts) {
                 break;
             }
             assert_eq!(case.installs(), 0, "seed {seed}: it came too soon for this test");
@@ -170,19 +170,19 @@ fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
         for installs in 1..=3 {
             assert!(case.until(SOON, |world| applied(world, AWAY) > Slot(50)), "seed {seed}");
             case.is_away(true);
-            let end = Slot(case.world.nature.ghost.highest_chosen().0 + 1_000);
-            assert!(case.until(600 * SECOND, |world| world.nature.ghost.highest_chosen() > end), "seed {seed}");
+            let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 1_000);
+            assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
             case.is_away(false);
             assert!(case.until(SOON, |world| applied(world, AWAY) > end), "seed {seed}: it does not come back");
             let has_caught_up =
-                |world: &Simulation| world.nature.ghost.highest_chosen().ahead_of(applied(world, AWAY)) < 50;
+                |world: &Simulation| world.sim_env.oracle.highest_chosen().ahead_of(applied(world, AWAY)) < 50;
             assert!(case.until(SOON, has_caught_up), "seed {seed}: it does not catch up");
             // Its next beats say so, and then nobody keeps a log for it any more.
             case.until(SECOND, |_| false);
             assert!(case.installs() >= installs, "seed {seed}: {} snapshots", case.installs());
         }
         assert!(!is_done(&case.world), "seed {seed}: the others have not gone on meanwhile");
-        assert!(case.world.nature.marks.count(Mark::SnapshotTwice) >= 2);
+        assert!(case.world.sim_env.coverage.count(CoveragePoint::SnapshotTwice) >= 2);
         assert!(case.until(600 * SECOND, |world| is_done(world) && LaggingCase::is_agreed(world)), "seed {seed}");
     }
 }
@@ -193,22 +193,22 @@ fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
     seeded_bugs::switch(bug);
     let mut case = LaggingCase::begin_large(seed, 60_000, 20 * MS);
     if bug.is_some() {
-        case.world.nature.ghost.see_consequences_only();
+        case.world.sim_env.oracle.see_consequences_only();
     }
     assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "seed {seed}");
     case.is_away(true);
-    let end = Slot(case.world.nature.ghost.highest_chosen().0 + 2_000);
-    assert!(case.until(600 * SECOND, |world| world.nature.ghost.highest_chosen() > end), "seed {seed}");
+    let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 2_000);
+    assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
     case.is_away(false);
-    let (begun, before) = (case.now, case.world.nature.ghost.highest_chosen());
+    let (begun, before) = (case.now, case.world.sim_env.oracle.highest_chosen());
     let has_caught_up = |world: &Simulation| {
-        let highest = world.nature.ghost.highest_chosen();
+        let highest = world.sim_env.oracle.highest_chosen();
         applied(world, AWAY) > before && highest.ahead_of(applied(world, AWAY)) < 50
     };
     let has_caught_up = case.until(5 * SECOND, has_caught_up);
     seeded_bugs::switch(None);
     assert!(!is_done(&case.world), "seed {seed}: the load is over");
-    let written = case.world.nature.ghost.highest_chosen().ahead_of(before);
+    let written = case.world.sim_env.oracle.highest_chosen().ahead_of(before);
     println!("seed {seed}, {bug:?}: {} states, {written} slots in {} ms", case.installs(), (case.now - begun) / MS);
     (case.installs(), has_caught_up)
 }

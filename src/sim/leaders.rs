@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::coverage::{Coverage, Mark};
+use super::coverage::{Coverage, CoveragePoint};
 use super::invariant::Violation;
 use crate::paxos::{Ballot, CommandId, Message, Proposer, ProposerTraceEvent, Slot, StepDownReason, Value};
 use crate::role::{Action, Input, ServerId, ServerSet};
@@ -50,19 +50,19 @@ impl LeaderOracle {
         &mut self,
         server: ServerId,
         inputs: impl Iterator<Item = &'a Input<Proposer>>,
-        marks: &mut Coverage,
+        coverage: &mut Coverage,
     ) {
-        if let Some(reign) = self.reigns.get_mut(&server) {
-            reign.refused |= std::mem::take(&mut reign.being_refused);
+        if let Some(tenure) = self.reigns.get_mut(&server) {
+            tenure.refused |= std::mem::take(&mut tenure.being_refused);
         }
         for input in inputs {
             let Input::Message { from, message } = input else { continue };
             match (message, self.reigns.get_mut(&server)) {
-                (Message::Relay { .. }, _) => marks.reach(Mark::Relayed),
-                (Message::PreVoteAnswer { hears: true, .. }, _) => marks.reach(Mark::PreVoteRefused),
-                (Message::Nack { ballot, .. }, Some(reign)) if *ballot == reign.ballot => reign.being_refused = true,
-                (Message::HeartbeatAnswer { ballot }, Some(reign)) if *ballot == reign.ballot => {
-                    reign.answers.insert(*from, reign.beats);
+                (Message::LeaderHint { .. }, _) => coverage.reach(CoveragePoint::Relayed),
+                (Message::PreVoteReply { hears: true, .. }, _) => coverage.reach(CoveragePoint::PreVoteRefused),
+                (Message::Nack { ballot, .. }, Some(tenure)) if *ballot == tenure.ballot => tenure.being_refused = true,
+                (Message::HeartbeatReply { ballot }, Some(tenure)) if *ballot == tenure.ballot => {
+                    tenure.answers.insert(*from, tenure.beats);
                 }
                 _ => {}
             }
@@ -76,14 +76,14 @@ impl LeaderOracle {
         actions: &[Action<Proposer>],
         is_chosen: impl Fn(ServerSet) -> bool,
         is_open: impl Fn(Slot) -> bool,
-        marks: &mut Coverage,
+        coverage: &mut Coverage,
     ) -> Option<Violation> {
         let mut broken = None;
         for action in actions {
             broken = broken.or(match action {
-                Action::Fact(fact) => self.fact(server, fact, &is_open, marks),
-                Action::Send { message, .. } => self.message(server, message, &is_chosen, marks),
-                Action::Arm(_) | Action::Outcome(_) => None,
+                Action::Trace(fact) => self.fact(server, fact, &is_open, coverage),
+                Action::Send { message, .. } => self.message(server, message, &is_chosen, coverage),
+                Action::Arm(_) | Action::Notify(_) => None,
             });
         }
         broken
@@ -94,37 +94,37 @@ impl LeaderOracle {
         server: ServerId,
         fact: &ProposerTraceEvent,
         is_open: impl Fn(Slot) -> bool,
-        marks: &mut Coverage,
+        coverage: &mut Coverage,
     ) -> Option<Violation> {
         match fact {
             ProposerTraceEvent::Led { ballot, .. } => {
                 if self.last.replace(server).is_some_and(|last| last != server) {
-                    marks.reach(Mark::LeaderChanged);
+                    coverage.reach(CoveragePoint::LeaderChanged);
                 }
-                let reign = Tenure {
+                let tenure = Tenure {
                     ballot: *ballot,
                     beats: 0,
                     answers: BTreeMap::new(),
                     refused: false,
                     being_refused: false,
                 };
-                self.reigns.insert(server, reign);
+                self.reigns.insert(server, tenure);
                 None
             }
             ProposerTraceEvent::SteppedDown { open, why, .. } => {
                 self.reigns.remove(&server);
                 if *open > 0 {
-                    marks.reach(Mark::DeposedWithOpenSlots);
+                    coverage.reach(CoveragePoint::DeposedWithOpenSlots);
                 }
                 if *open as u64 >= WINDOW {
-                    marks.reach(Mark::DeposedWithFullWindow);
+                    coverage.reach(CoveragePoint::DeposedWithFullWindow);
                 }
-                marks.reach(match why {
-                    StepDownReason::Nacked(_) => Mark::LeaderRefused,
-                    StepDownReason::Rival(_) => Mark::LeaderHeardRival,
-                    StepDownReason::Unheard => Mark::LeaderUnheard,
-                    StepDownReason::Stalled => Mark::LeaderStalled,
-                    StepDownReason::LearnerDown | StepDownReason::Below(_) => Mark::LearnerCrashed,
+                coverage.reach(match why {
+                    StepDownReason::Nacked(_) => CoveragePoint::LeaderRefused,
+                    StepDownReason::HigherBallot(_) => CoveragePoint::LeaderHeardRival,
+                    StepDownReason::NoHeartbeatReplies => CoveragePoint::LeaderUnheard,
+                    StepDownReason::Stalled => CoveragePoint::LeaderStalled,
+                    StepDownReason::LearnerDown | StepDownReason::Truncated(_) => CoveragePoint::LearnerCrashed,
                 });
                 None
             }
@@ -137,7 +137,7 @@ impl LeaderOracle {
             }
             ProposerTraceEvent::Forwarded { command, .. } => {
                 let first = self.forwarded.insert((server, command.id));
-                marks.reach(if first { Mark::Forwarded } else { Mark::ForwardedAgain });
+                coverage.reach(if first { CoveragePoint::Forwarded } else { CoveragePoint::ForwardedAgain });
                 None
             }
             _ => None,
@@ -149,37 +149,37 @@ impl LeaderOracle {
         server: ServerId,
         message: &Message,
         is_chosen: impl Fn(ServerSet) -> bool,
-        marks: &mut Coverage,
+        coverage: &mut Coverage,
     ) -> Option<Violation> {
         let ballot = match message {
-            Message::Refused { .. } => {
-                marks.reach(Mark::ForwardRefused);
+            Message::ForwardRefused { .. } => {
+                coverage.reach(CoveragePoint::ForwardRefused);
                 return None;
             }
             Message::Accept { ballot, first, values } => {
                 if !self.proposed.insert((*ballot, *first)) {
-                    marks.reach(Mark::Resent);
+                    coverage.reach(CoveragePoint::Resent);
                 }
                 if values.len() > 1 {
-                    marks.reach(Mark::GroupOfMany);
+                    coverage.reach(CoveragePoint::GroupOfMany);
                 }
                 ballot
             }
             Message::Heartbeat { ballot } => ballot,
             _ => return None,
         };
-        let reign = self.reigns.get_mut(&server).filter(|reign| reign.ballot == *ballot)?;
-        if reign.refused {
+        let tenure = self.reigns.get_mut(&server).filter(|tenure| tenure.ballot == *ballot)?;
+        if tenure.refused {
             let what = format!("{server} leads on at {ballot}, though it was refused");
             return Some(Violation { invariant: 34, what });
         }
-        let beats = reign.beats + 1;
+        let beats = tenure.beats + 1;
         if !matches!(message, Message::Heartbeat { .. }) {
             return None;
         }
-        reign.beats = beats;
+        tenure.beats = beats;
         let fresh = |at: u64| beats - at <= UNANSWERED_MAX;
-        let answered = reign.answers.iter().filter(|(_, at)| fresh(**at)).map(|(from, _)| *from).chain([server]);
+        let answered = tenure.answers.iter().filter(|(_, at)| fresh(**at)).map(|(from, _)| *from).chain([server]);
         if fresh(0) || is_chosen(answered.collect()) {
             return None;
         }

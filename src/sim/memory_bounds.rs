@@ -20,10 +20,10 @@ const LARGEST_BYTES: usize = VALUE_MAX_BYTES + KEY_MAX_BYTES + 256;
 
 impl SimServer {
     /// Whether all that it holds is within its limits.
-    pub fn check_bounds(&self, nature: &mut SimEnv) {
+    pub fn check_bounds(&self, sim_env: &mut SimEnv) {
         let (me, Some(process)) = (self.me, &self.process) else { return };
         let mut within = |what: &str, has: u64, most: u64| {
-            nature.ghost.require(24, has <= most, || format!("{me} holds {has} {what}, and the limit is {most}"));
+            sim_env.oracle.require(24, has <= most, || format!("{me} holds {has} {what}, and the limit is {most}"));
         };
         let (core, mailbox) = (&process.core, (2 * self.sizes.mailbox + RESERVED) as u64);
         within("inputs of its proposer", core.proposer.lock().len() as u64, mailbox);
@@ -39,7 +39,7 @@ impl SimServer {
                 let most = pinned.unwrap_or(keep_bytes);
                 within("bytes in its log that it could trim", learner.log_bytes(), most);
             }
-            within("slots that are not applied", learner.open_slots() as u64, LEARNER_WINDOW);
+            within("slots that are not applied", learner.unapplied_slots() as u64, LEARNER_WINDOW);
             within("sessions", learner.machine().sessions().len() as u64, self.sizes.sessions as u64);
         }
         within("jobs of its checkpointer", core.checkpoints.len() as u64, (PARTS_MAX + OWN_JOBS) as u64);
@@ -50,36 +50,36 @@ impl SimServer {
             let pages = core.config.cluster.len() * (PAGE_BYTES + LARGEST_BYTES);
             within("bytes of values read ahead", ahead as u64, (self.sizes.open_bytes + pages) as u64);
         }
-        self.check_pins(nature);
-        self.check_journal(nature);
-        self.check_mail(nature);
+        self.check_pins(sim_env);
+        self.check_journal(sim_env);
+        self.check_mail(sim_env);
     }
 
     /// What a peer needs when it has fetched the state is in the log.
-    fn check_pins(&self, nature: &mut SimEnv) {
+    fn check_pins(&self, sim_env: &mut SimEnv) {
         let learner = self.process.as_ref().and_then(|process| process.learner.as_ref());
         let learner: Option<&Learner<Kv>> = learner.map(|living| living.role());
         let Some((learner, from)) = learner.and_then(|learner| Some((learner, learner.log_pinned_from()?))) else {
             return;
         };
         let (me, begins) = (self.me, learner.log_begins());
-        nature
-            .ghost
+        sim_env
+            .oracle
             .require(45, begins <= from, || format!("{me} keeps {from} for a peer, and its log begins at {begins}"));
     }
 
     /// A journal that waits for room has given up what it does not need.
-    fn check_journal(&self, nature: &mut SimEnv) {
+    fn check_journal(&self, sim_env: &mut SimEnv) {
         let Some(acceptor) = self.process.as_ref().and_then(|process| process.acceptor.as_ref()) else { return };
         let (me, disk) = (self.me, acceptor.host.disk());
         let is_shed = disk.has_room() || disk.unneeded() == 0;
-        nature
-            .ghost
+        sim_env
+            .oracle
             .require(46, is_shed, || format!("{me} waits for room, and has {} files too many", disk.unneeded()));
     }
 
     /// Mail for which no role is woken lies until the role's next timer, and no longer.
-    fn check_mail(&self, nature: &mut SimEnv) {
+    fn check_mail(&self, sim_env: &mut SimEnv) {
         fn lies_for_ever<R: Seated>(
             core: &ServerCore<SimConnection>,
             living: Option<&SimRole<R>>,
@@ -87,10 +87,10 @@ impl SimServer {
         ) -> bool {
             let Some(living) = living else { return false };
             let queue = R::mailbox(core).lock();
-            queue.sleeps && !queue.is_empty() && !living.wakes_after(now)
+            queue.is_waiting && !queue.is_empty() && !living.wakes_after(now)
         }
         let (me, Some(process)) = (self.me, &self.process) else { return };
-        let (core, now) = (&process.core, nature.now());
+        let (core, now) = (&process.core, sim_env.now());
         let roles = [
             (RoleKind::Proposer, lies_for_ever(core, process.proposer.as_deref(), now)),
             (RoleKind::Acceptor, lies_for_ever(core, process.acceptor.as_deref(), now)),
@@ -99,7 +99,9 @@ impl SimServer {
             (RoleKind::Participant, lies_for_ever(core, process.participant.as_deref(), now)),
         ];
         for (role, lies) in roles {
-            nature.ghost.require(44, !lies, || format!("the {role:?} of {me} sleeps over its mail, and has no timer"));
+            sim_env
+                .oracle
+                .require(44, !lies, || format!("the {role:?} of {me} sleeps over its mail, and has no timer"));
         }
     }
 }

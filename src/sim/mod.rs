@@ -10,8 +10,8 @@
 //!   `arrivals`.
 //! - [`server`] is a server without threads: `surroundings` is what its core needs, `turns` run its roles, and
 //!   [`data_dir`] is its data data_dir. [`client`] is a client, and [`wire`] its connections.
-//! - [`oracle`] knows the rules and sees everything, [`transactions`] those of two-phase commit, `remembered` what is on
-//!   disks, `bounds` how much a server may hold; [`client_history`] is what the clients saw.
+//! - [`oracle`] knows the rules and sees everything, [`transactions`] those of two-phase commit, `remembered` what is
+//!   on disks, `bounds` how much a server may hold; [`client_history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
 //! - [`compare`] plays the same scenes under each protocol.
 //! - [`lessons`] are scenes for people, without any chance.
@@ -60,7 +60,7 @@ mod two_phase;
 mod verdicts;
 pub mod wire;
 
-pub use coverage::{Coverage, Mark};
+pub use coverage::{Coverage, CoveragePoint};
 pub use faults::{Fault, FaultSet};
 pub use plan::RunPlan;
 pub use simulation::{RunReport, RunVerdict, Simulation};

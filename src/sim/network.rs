@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::env::{DeliveryMode, MS, Micros, Piece, SECOND, SimEnv, SimEvent, Weight};
 use super::plan::RunPlan;
 use crate::net::{BEGUN_BYTES, BULK_MAX_BYTES, CONTROL_MAX_BYTES};
@@ -87,7 +87,7 @@ pub const LANE_BYTES: [usize; 2] = [CONTROL_MAX_BYTES, BULK_MAX_BYTES];
 /// All links.
 #[derive(Clone, Debug)]
 pub struct Network {
-    weather: LinkFaults,
+    link_faults: LinkFaults,
     links: BTreeMap<(Endpoint, Endpoint), SimLink>,
     old: VecDeque<(Endpoint, Endpoint, Arc<[u8]>, Piece)>,
     /// Frames between servers so far.
@@ -97,18 +97,18 @@ pub struct Network {
 impl Network {
     /// Links of this kind.
     pub fn new(plan: &RunPlan) -> Network {
-        Network { weather: plan.weather.clone(), links: BTreeMap::new(), old: VecDeque::new(), frames: 0 }
+        Network { link_faults: plan.link_faults.clone(), links: BTreeMap::new(), old: VecDeque::new(), frames: 0 }
     }
 
     /// Nothing happens to frames any more but that they take their time.
     pub fn calm_down(&mut self) {
-        let LinkFaults { latency, jitter, .. } = self.weather;
-        let weather = &mut self.weather;
-        (weather.latency, weather.jitter) = (latency.min(5 * MS), jitter.min(5 * MS));
-        (weather.late, weather.loss, weather.accept_loss) = (0, 0, 0);
-        (weather.duplicate, weather.replay, weather.corrupt) = (0, 0, 0);
+        let LinkFaults { latency, jitter, .. } = self.link_faults;
+        let link_faults = &mut self.link_faults;
+        (link_faults.latency, link_faults.jitter) = (latency.min(5 * MS), jitter.min(5 * MS));
+        (link_faults.late, link_faults.loss, link_faults.accept_loss) = (0, 0, 0);
+        (link_faults.duplicate, link_faults.replay, link_faults.corrupt) = (0, 0, 0);
         // What servers have open fits into a real link.
-        weather.lane_bytes = LANE_BYTES;
+        link_faults.lane_bytes = LANE_BYTES;
         self.old.clear();
         for link in self.links.values_mut() {
             (link.cuts, link.slow) = (0, None);
@@ -117,7 +117,7 @@ impl Network {
 
     /// How long the fullest link takes for what it carries, and for this number of bytes behind it.
     pub fn time_for(&self, bytes: usize) -> Micros {
-        let Some(rate) = self.weather.rate else { return 0 };
+        let Some(rate) = self.link_faults.rate else { return 0 };
         let fullest = self.links.values().map(|link| link.lanes.iter().sum::<usize>()).max();
         ((fullest.unwrap_or_default() + bytes) / rate) as Micros * MS
     }
@@ -188,8 +188,8 @@ impl Network {
 impl SimEnv {
     /// Sends an ACCEPT on its way, if it is not lost before all others.
     pub fn send_accept(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) {
-        if self.chance(self.network.weather.accept_loss) {
-            return self.mark(Mark::FrameLost);
+        if self.chance(self.network.link_faults.accept_loss) {
+            return self.reached(CoveragePoint::FrameLost);
         }
         // What is lost later is lost as well.
         let _ = self.send(from, to, bytes, piece);
@@ -198,15 +198,15 @@ impl SimEnv {
     /// Sends a frame on its way; false if it is lost already.
     pub fn send(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) -> bool {
         self.network.frames += 1;
-        let LinkFaults { loss, duplicate, replay, .. } = self.network.weather;
+        let LinkFaults { loss, duplicate, replay, .. } = self.network.link_faults;
         if self.chance(loss) {
-            self.mark(Mark::FrameLost);
+            self.reached(CoveragePoint::FrameLost);
             return false;
         }
         let is_sent = self.send_copy(from, to, bytes.clone(), piece);
         // A client's try is one connection: it cannot be refused and arrive all the same.
         if piece != Piece::OfClient && self.chance(duplicate) {
-            self.mark(Mark::FrameDoubled);
+            self.reached(CoveragePoint::FrameDoubled);
             self.send_copy(from, to, bytes.clone(), piece);
         }
         if matches!(piece, Piece::Hello(_) | Piece::Answer(_) | Piece::Word(..)) && replay > 0 {
@@ -216,11 +216,11 @@ impl SimEnv {
     }
 
     fn send_copy(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) -> bool {
-        let LinkFaults { latency, jitter, late, reorders, corrupt, rate, lane_bytes, .. } = self.network.weather;
+        let LinkFaults { latency, jitter, late, reorders, corrupt, rate, lane_bytes, .. } = self.network.link_faults;
         let Weight { lane, bytes: size } = piece.weight();
         let (now, mut delay) = (self.now(), latency + self.exponential(jitter));
         if self.chance(late) {
-            self.mark(Mark::FrameLate);
+            self.reached(CoveragePoint::FrameLate);
             delay += self.time(&(SECOND..=10 * SECOND));
         }
         let link = self.network.link(from, to);
@@ -229,7 +229,7 @@ impl SimEnv {
         let is_word = matches!(piece, Piece::Word(..));
         let is_full = is_word && of_lane > 0 && of_lane + size > lane_bytes[lane as usize];
         if link.cuts > 0 || link.in_flight >= room || is_full {
-            self.mark(if is_full { Mark::LaneFull } else { Mark::FrameLost });
+            self.reached(if is_full { CoveragePoint::LaneFull } else { CoveragePoint::FrameLost });
             return false;
         }
         delay += each * (1 + link.in_flight as Micros);
@@ -247,7 +247,7 @@ impl SimEnv {
             }
             *due = now + delay;
             if has_passed {
-                self.mark(Mark::LanePassed);
+                self.reached(CoveragePoint::LanePassed);
             }
         } else if !reorders {
             delay = delay.max(link.last_due.saturating_sub(now));
@@ -270,7 +270,7 @@ impl SimEnv {
         {
             let at = self.random.within(0..=at) as usize;
             if let Some((from, to, bytes, piece)) = self.network.old.get(at).cloned() {
-                self.mark(Mark::FrameReplayed);
+                self.reached(CoveragePoint::FrameReplayed);
                 self.after(1, SimEvent::Frame { from, to, bytes, way: DeliveryMode::Again, piece });
             }
         }

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::coverage::{Coverage, Mark};
+use super::coverage::{Coverage, CoveragePoint};
 use super::durable_state::DurableAcceptor;
-pub use super::invariant::{UNDECIDED, Violation, is_consequence, name_of};
+pub use super::invariant::{UNDECIDED, Violation, is_user_visible, name_of};
 use super::leaders::LeaderOracle;
 use super::transactions::TransactionOracle;
 use crate::kv::{ApplyResult, Kv, Op, WriteResult};
@@ -137,7 +137,7 @@ impl Oracle {
 
     /// A rule was broken, unless `kept`.
     pub fn require(&mut self, invariant: u8, kept: bool, what: impl FnOnce() -> String) {
-        let counts = !self.consequences_only || is_consequence(invariant);
+        let counts = !self.consequences_only || is_user_visible(invariant);
         if !kept && counts && self.violation.is_none() {
             self.violation = Some(Violation { invariant, what: what() });
         }
@@ -192,15 +192,15 @@ impl Oracle {
     // ---- acceptors
 
     /// What an acceptor says. Its group is durable already.
-    pub fn acceptor_says(&mut self, server: ServerId, actions: &[Action<Acceptor>], marks: &mut Coverage) {
+    pub fn acceptor_says(&mut self, server: ServerId, actions: &[Action<Acceptor>], coverage: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
         }
         for action in actions {
             let Action::Send { message, .. } = action else { continue };
             match message {
-                Message::Promise { ballot, page } => self.promised(server, *ballot, page, marks),
-                Message::Truncated { .. } => marks.reach(Mark::ToldTruncated),
+                Message::Promise { ballot, page } => self.promised(server, *ballot, page, coverage),
+                Message::Truncated { .. } => coverage.reach(CoveragePoint::ToldTruncated),
                 Message::Accepted { ballot, slots } => {
                     for slot in slots.first.to(slots.last) {
                         let votes = self.votes.get(&(slot, *ballot));
@@ -211,7 +211,7 @@ impl Oracle {
                     }
                 }
                 Message::Nack { ballot, promised, .. } => {
-                    marks.reach(Mark::Nacked);
+                    coverage.reach(CoveragePoint::Nacked);
                     let durable = self.disk(server).promised;
                     self.require(5, *promised <= durable, || {
                         format!("{server} refused {ballot} by a promise not on its disk")
@@ -222,7 +222,7 @@ impl Oracle {
         }
     }
 
-    fn promised(&mut self, server: ServerId, ballot: Ballot, page: &Page, marks: &mut Coverage) {
+    fn promised(&mut self, server: ServerId, ballot: Ballot, page: &Page, coverage: &mut Coverage) {
         let Page { from, to, truncated_below: forgotten, accepted, damaged } = page;
         let durable = self.disk(server).promised;
         self.require(5, ballot <= durable, || format!("{server} promised {ballot}: not on its disk"));
@@ -235,7 +235,7 @@ impl Oracle {
             return self.require(11, false, || format!("{server} promised {ballot}, which nobody has prepared"));
         };
         if *forgotten > first {
-            marks.reach(Mark::PromiseTruncated);
+            coverage.reach(CoveragePoint::PromiseTruncated);
         }
         let durable = self.disk(server).truncated_below;
         self.require(5, *forgotten <= durable, || {
@@ -265,24 +265,24 @@ impl Oracle {
         &mut self,
         server: ServerId,
         inputs: impl Iterator<Item = &'a Input<Proposer>> + Clone,
-        marks: &mut Coverage,
+        coverage: &mut Coverage,
     ) {
         for input in inputs.clone() {
             if let Input::Request(ProposerRequest::Propose(command)) = input {
                 self.handed.insert((server, command.id));
             }
         }
-        self.reigns.hears(server, inputs, marks);
+        self.reigns.hears(server, inputs, coverage);
     }
 
     /// What a proposer says.
-    pub fn proposer_says(&mut self, server: ServerId, actions: &[Action<Proposer>], marks: &mut Coverage) {
+    pub fn proposer_says(&mut self, server: ServerId, actions: &[Action<Proposer>], coverage: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
         }
         let (quorums, applied) = (self.quorums, self.learners.get(&server).copied().unwrap_or_default());
         let is_open = |slot: Slot| slot > applied && !self.chosen.contains_key(&slot);
-        let broken = self.reigns.says(server, actions, |servers| quorums.is_chosen(servers), is_open, marks);
+        let broken = self.reigns.says(server, actions, |servers| quorums.is_chosen(servers), is_open, coverage);
         if let Some(Violation { invariant, what }) = broken {
             self.require(invariant, false, || what);
         }
@@ -304,21 +304,25 @@ impl Oracle {
                     }
                 }
                 // Asks again, and has neither proposed nor given up: its first round was only stale.
-                Action::Fact(ProposerTraceEvent::Prepared { .. }) if !self.preparing.insert(server) => {
-                    marks.reach(Mark::PreparedAgain);
+                Action::Trace(ProposerTraceEvent::Prepared { .. }) if !self.preparing.insert(server) => {
+                    coverage.reach(CoveragePoint::PreparedAgain);
                 }
-                Action::Fact(ProposerTraceEvent::Retried { .. } | ProposerTraceEvent::SteppedDown { .. }) => {
+                Action::Trace(ProposerTraceEvent::Retried { .. } | ProposerTraceEvent::SteppedDown { .. }) => {
                     self.preparing = self.preparing.without(ServerSet::only(server));
                     // What it had proposed for others is none of its own.
                     let handed = &self.handed;
                     self.proposed_by.retain(|key, _| key.0 != server || handed.contains(key));
                 }
-                Action::Fact(ProposerTraceEvent::Proposed { slot, ballot, value, adopted, quorum, .. }) => {
+                Action::Trace(ProposerTraceEvent::Proposed { slot, ballot, value, adopted, quorum, .. }) => {
                     self.preparing = self.preparing.without(ServerSet::only(server));
-                    self.proposal(*slot, *ballot, value, *adopted, *quorum, marks);
+                    self.proposal(*slot, *ballot, value, *adopted, *quorum, coverage);
                 }
-                Action::Outcome(ProposerNotification::NotApplied { id, why }) => {
-                    marks.reach(if *why == NotApplied::Outrun { Mark::Outrun } else { Mark::ToldNotApplied });
+                Action::Notify(ProposerNotification::NotApplied { id, why }) => {
+                    coverage.reach(if *why == NotApplied::Preempted {
+                        CoveragePoint::Outrun
+                    } else {
+                        CoveragePoint::ToldNotApplied
+                    });
                     let sent = self.proposed_by.contains_key(&(server, *id)) || self.reigns.has_forwarded(server, *id);
                     self.require(25, !sent, || format!("{server} gave up {id:?}, and had it in an ACCEPT or FORWARD"));
                     self.handed.remove(&(server, *id));
@@ -361,7 +365,7 @@ impl Oracle {
         value: &Value,
         adopted: Option<Ballot>,
         quorum: ServerSet,
-        marks: &mut Coverage,
+        coverage: &mut Coverage,
     ) {
         let promises =
             quorum.iter().map(|server| self.promises.get(&(ballot, server)).and_then(|told| told.says(slot)));
@@ -376,16 +380,16 @@ impl Oracle {
         if let (Some(id), None) = (value.id(), adopted) {
             let before = self.proposed_by.insert((ballot.server, id), slot);
             if before.is_some_and(|before| before != slot) {
-                marks.reach(Mark::LostSlot);
+                coverage.reach(CoveragePoint::LostSlot);
             }
         }
         if highest.is_some() {
-            marks.reach(Mark::Adopted);
+            coverage.reach(CoveragePoint::Adopted);
         } else if *value == Value::Noop {
-            marks.reach(Mark::HoleFilled);
+            coverage.reach(CoveragePoint::HoleFilled);
         }
         if told.iter().any(|(at, other)| Some(*at) != adopted && other != value) {
-            marks.reach(Mark::AdoptedOfMany);
+            coverage.reach(CoveragePoint::AdoptedOfMany);
         }
         let known = self.is_asked_for(value);
         self.require(7, whole, || {
@@ -400,14 +404,14 @@ impl Oracle {
     // ---- learners
 
     /// A learner begins with the state after a slot.
-    pub fn learner_started(&mut self, server: ServerId, slot: Slot, marks: &mut Coverage) {
+    pub fn learner_started(&mut self, server: ServerId, slot: Slot, coverage: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
         }
         self.learners.insert(server, slot);
         self.installs = self.installs.without(ServerSet::only(server));
         if slot == Slot(0) && !self.applied.is_empty() {
-            marks.reach(Mark::LearnerFromNothing);
+            coverage.reach(CoveragePoint::LearnerFromNothing);
         }
     }
 
@@ -417,27 +421,27 @@ impl Oracle {
         server: ServerId,
         life: u64,
         actions: &[Action<crate::paxos::Learner<Kv>>],
-        marks: &mut Coverage,
+        coverage: &mut Coverage,
     ) {
         if self.strangers.contains(server) {
             return;
         }
         for action in actions {
             match action {
-                Action::Fact(LearnerTraceEvent::Chosen { slot, ballot, quorum, .. }) => {
+                Action::Trace(LearnerTraceEvent::Chosen { slot, ballot, quorum, .. }) => {
                     let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
                     let counted = quorum.without(voted).is_empty() && self.quorums.is_chosen(*quorum);
                     self.require(9, counted, || {
                         format!("{server} counted {quorum} for slot {slot} at {ballot}, and {voted} have voted")
                     });
                 }
-                Action::Fact(LearnerTraceEvent::Learned { slot, value, outcome, .. }) => {
-                    self.learned(server, *slot, value, outcome, marks);
+                Action::Trace(LearnerTraceEvent::Learned { slot, value, outcome, .. }) => {
+                    self.learned(server, *slot, value, outcome, coverage);
                 }
-                Action::Fact(LearnerTraceEvent::Installed { slot, digest, .. }) => {
-                    self.installed(server, *slot, *digest, marks)
+                Action::Trace(LearnerTraceEvent::Installed { slot, digest, .. }) => {
+                    self.installed(server, *slot, *digest, coverage)
                 }
-                Action::Fact(LearnerTraceEvent::Filled { .. }) => marks.reach(Mark::ReadFilled),
+                Action::Trace(LearnerTraceEvent::Filled { .. }) => coverage.reach(CoveragePoint::ReadFilled),
                 Action::Send { message: Message::Chosen { ballot, slots }, .. } => {
                     for slot in slots.first.to(slots.last) {
                         let voted = self.votes.get(&(slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
@@ -455,14 +459,14 @@ impl Oracle {
                         format!("{server} tells others that {wrong:?} holds what was not chosen")
                     });
                 }
-                Action::Send { message: Message::Beat { applied, digest }, .. } if *applied > Slot(0) => {
+                Action::Send { message: Message::Progress { applied, digest }, .. } if *applied > Slot(0) => {
                     let same = self.digest(*applied) == Some(*digest);
                     self.require(13, same, || format!("{server} differs from the log after slot {applied}"));
                 }
-                Action::Outcome(LearnerNotification::Recalled { id, .. }) => {
+                Action::Notify(LearnerNotification::ResultsFound { id, .. }) => {
                     self.proposed_by.remove(&(server, *id));
                 }
-                Action::Outcome(LearnerNotification::Answer { token, slot, .. }) => {
+                Action::Notify(LearnerNotification::Answer { token, slot, .. }) => {
                     let bound = self.reads.remove(&(life, *token));
                     self.require(17, bound.is_some(), || format!("{server} answers a read that nobody has asked"));
                     let bound = bound.unwrap_or_default();
@@ -474,8 +478,8 @@ impl Oracle {
                         format!("{server} answers a read from slot {slot}, and has applied no more than {applied}")
                     });
                 }
-                Action::Outcome(LearnerNotification::ReadFailed { token, .. }) => {
-                    marks.reach(Mark::ReadFailed);
+                Action::Notify(LearnerNotification::ReadFailed { token, .. }) => {
+                    coverage.reach(CoveragePoint::ReadFailed);
                     self.reads.remove(&(life, *token));
                 }
                 _ => {}
@@ -489,7 +493,7 @@ impl Oracle {
         self.reads.insert((life, token), chosen);
     }
 
-    fn learned(&mut self, server: ServerId, slot: Slot, value: &Value, outcome: &ApplyResult, marks: &mut Coverage) {
+    fn learned(&mut self, server: ServerId, slot: Slot, value: &Value, outcome: &ApplyResult, coverage: &mut Coverage) {
         if let Some(id) = value.id() {
             self.proposed_by.remove(&(server, id));
             self.handed.remove(&(server, id));
@@ -511,11 +515,11 @@ impl Oracle {
         self.require(2, known, || format!("slot {slot} holds {value:?}, and nobody asked for it"));
         self.applied.push((*outcome, self.machine.digest()));
         if let Some(id) = value.id() {
-            self.took_effect(id, slot, outcome, marks);
+            self.took_effect(id, slot, outcome, coverage);
         }
     }
 
-    fn took_effect(&mut self, id: CommandId, slot: Slot, outcome: &ApplyResult, marks: &mut Coverage) {
+    fn took_effect(&mut self, id: CommandId, slot: Slot, outcome: &ApplyResult, coverage: &mut Coverage) {
         match outcome {
             ApplyResult::Applied(_) => {
                 let first = self.effects.insert(id, slot).is_none();
@@ -524,7 +528,7 @@ impl Oracle {
                 self.require(25, !refused, || format!("{id:?} was not applied for certain, and is in slot {slot}"));
             }
             ApplyResult::Duplicate(saved) => {
-                marks.reach(Mark::Duplicate);
+                coverage.reach(CoveragePoint::Duplicate);
                 let same = self.effects.get(&id) == Some(&saved.slot);
                 self.require(15, same, || format!("{id:?} is called a duplicate of slot {}", saved.slot));
             }
@@ -532,11 +536,11 @@ impl Oracle {
                 let before = self.effects.insert(id, Slot(*session));
                 // A session that is forgotten can be opened again, as another one.
                 let twice =
-                    before.is_some_and(|before| before.0 != *session && self.machine.sessions().knows(before.0));
+                    before.is_some_and(|before| before.0 != *session && self.machine.sessions().contains(before.0));
                 self.require(15, !twice, || format!("{id:?} opened two sessions"));
             }
-            ApplyResult::Superseded => marks.reach(Mark::Superseded),
-            ApplyResult::Expired => marks.reach(Mark::Expired),
+            ApplyResult::Superseded => coverage.reach(CoveragePoint::Superseded),
+            ApplyResult::Expired => coverage.reach(CoveragePoint::Expired),
             ApplyResult::Noop => {}
             ApplyResult::Unreadable => self.require(2, false, || format!("{id:?} in slot {slot} cannot be read")),
         }

@@ -39,7 +39,7 @@ impl PartitionCase {
         plan.value_bytes = 24;
         (plan.think, plan.timeout, plan.safety) = (5 * MS..=20 * MS, 10 * SECOND, 100 * SECOND);
         (plan.sync, plan.processor) = (100..=1_000, 2..=50);
-        (plan.weather.latency, plan.weather.jitter) = (100, 100);
+        (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
         let mut case = PartitionCase { world: Simulation::new(plan, false), seed, now: 0 };
         case.run(SECOND);
         assert!(case.leader().is_some() && case.chosen() > Slot(10), "seed {seed}: the cluster does not even begin");
@@ -59,7 +59,7 @@ impl PartitionCase {
     }
 
     fn chosen(&self) -> Slot {
-        self.world.nature.ghost.highest_chosen()
+        self.world.sim_env.oracle.highest_chosen()
     }
 
     fn servers(&self) -> ServerSet {
@@ -69,7 +69,7 @@ impl PartitionCase {
     /// From now on these two do not hear each other, or do again.
     fn cut(&mut self, one: ServerId, other: ServerId, on: bool) {
         for (from, to) in [(one, other), (other, one)] {
-            self.world.nature.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
+            self.world.sim_env.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
         }
     }
 
@@ -162,7 +162,7 @@ fn a_leader_that_can_send_and_not_hear_makes_way() {
         let mut case = PartitionCase::begin(seed, 5);
         let leader = case.leader().expect("it has begun").server;
         for other in others(case.servers(), leader) {
-            case.world.nature.network.cut(Endpoint::Server(other), Endpoint::Server(leader), true);
+            case.world.sim_env.network.cut(Endpoint::Server(other), Endpoint::Server(leader), true);
         }
         assert_ne!(case.recovers("deaf leader").server, leader, "seed {seed}");
     }

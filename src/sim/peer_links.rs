@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::env::{DeliveryMode, Micros, Piece, SimEnv, SimEvent};
 use super::network::Endpoint;
 use super::server::SimServer;
@@ -69,25 +69,25 @@ impl SimPeerLink {
 
 impl SimServer {
     /// The process is there: it calls all others.
-    pub(super) fn call_others(&mut self, nature: &mut SimEnv) {
+    pub(super) fn call_others(&mut self, sim_env: &mut SimEnv) {
         let others = self.cluster.without(ServerSet::only(self.me));
-        let Some((process, _)) = self.around(nature) else { return };
+        let Some((process, _)) = self.env(sim_env) else { return };
         *process.agenda.links.borrow_mut() = others.iter().map(|peer| (peer, SimPeerLink::new(peer))).collect();
-        others.iter().for_each(|peer| self.rest(nature, peer, Duration::ZERO));
+        others.iter().for_each(|peer| self.rest(sim_env, peer, Duration::ZERO));
     }
 
     /// The link to a peer waits for so long.
-    fn rest(&mut self, nature: &mut SimEnv, peer: ServerId, time: Duration) {
-        let (me, delay, stamp) = (self.me, self.clock().takes(time), nature.moment());
+    fn rest(&mut self, sim_env: &mut SimEnv, peer: ServerId, time: Duration) {
+        let (me, delay, stamp) = (self.me, self.clock().takes(time), sim_env.moment());
         let Some(process) = &self.process else { return };
         if let Some(link) = process.agenda.links.borrow_mut().get_mut(&peer) {
             link.stamp = stamp;
-            nature.after(delay, SimEvent::Dial { server: me, process: process.number, peer, stamp });
+            sim_env.after(delay, SimEvent::Dial { server: me, process: process.number, peer, stamp });
         }
     }
 
     /// What a link has waited for has not come, or it has rested.
-    pub fn dials(&mut self, nature: &mut SimEnv, number: u64, peer: ServerId, stamp: u64) {
+    pub fn dials(&mut self, sim_env: &mut SimEnv, number: u64, peer: ServerId, stamp: u64) {
         let Some(process) = self.process.as_ref().filter(|process| process.number == number) else { return };
         let waits_in = |link: &SimPeerLink| match link.state {
             SimLinkState::Up { .. } => None,
@@ -99,34 +99,34 @@ impl SimServer {
         drop(links);
         match waited {
             None => {}
-            Some(None) => self.dial(nature, peer),
+            Some(None) => self.dial(sim_env, peer),
             Some(Some(call)) => {
-                self.hang_up(nature, peer, call);
-                self.link_ended(nature, peer, LinkEnded::Unanswered);
+                self.hang_up(sim_env, peer, call);
+                self.link_ended(sim_env, peer, LinkEnded::Unanswered);
             }
         }
     }
 
-    fn dial(&mut self, nature: &mut SimEnv, peer: ServerId) {
-        let (me, call) = (self.me, nature.moment());
-        let Some((process, _)) = self.around(nature) else { return };
+    fn dial(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
+        let (me, call) = (self.me, sim_env.moment());
+        let Some((process, _)) = self.env(sim_env) else { return };
         let mut links = process.agenda.links.borrow_mut();
         let Some(link) = links.get_mut(&peer) else { return };
         let hello = link.dialler.hello(&process.core, &process.folder);
         let bytes: Arc<[u8]> = frame(&hello).into();
         link.state = SimLinkState::Asking { call, hello };
         drop(links);
-        if nature.send(Endpoint::Server(me), Endpoint::Server(peer), bytes, Piece::Hello(call)) {
-            self.rest(nature, peer, HANDSHAKE_DEADLINE);
+        if sim_env.send(Endpoint::Server(me), Endpoint::Server(peer), bytes, Piece::Hello(call)) {
+            self.rest(sim_env, peer, HANDSHAKE_DEADLINE);
         } else {
-            nature.mark(Mark::HelloLost);
-            self.link_ended(nature, peer, LinkEnded::Unanswered);
+            sim_env.reached(CoveragePoint::HelloLost);
+            self.link_ended(sim_env, peer, LinkEnded::Unanswered);
         }
     }
 
     /// An attempt, or a connection, has come to its end.
-    fn link_ended(&mut self, nature: &mut SimEnv, peer: ServerId, ended: LinkEnded<'_>) {
-        let (now, clock) = (nature.now(), self.clock());
+    fn link_ended(&mut self, sim_env: &mut SimEnv, peer: ServerId, ended: LinkEnded<'_>) {
+        let (now, clock) = (sim_env.now(), self.clock());
         let Some(process) = &self.process else { return };
         let mut links = process.agenda.links.borrow_mut();
         let Some(link) = links.get_mut(&peer) else { return };
@@ -139,18 +139,18 @@ impl SimServer {
             *to = to.without(ServerSet::only(peer));
             !to.is_empty()
         });
-        self.rest(nature, peer, pause);
+        self.rest(sim_env, peer, pause);
     }
 
     /// This server has closed a call, or knows nothing of it: the other end is told.
-    pub(super) fn hang_up(&self, nature: &mut SimEnv, peer: ServerId, call: u64) {
+    pub(super) fn hang_up(&self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
         // If that is lost, the other end learns it from the next that it says.
-        let _ = nature.send(Endpoint::Server(self.me), Endpoint::Server(peer), Arc::new([]), Piece::End(call));
+        let _ = sim_env.send(Endpoint::Server(self.me), Endpoint::Server(peer), Arc::new([]), Piece::End(call));
     }
 
     /// A call to a peer breaks, if that is the one that there is; true if it is.
-    pub(super) fn call_breaks(&mut self, nature: &mut SimEnv, peer: ServerId, call: u64, why: &str) -> bool {
-        let now = nature.now();
+    pub(super) fn call_breaks(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, why: &str) -> bool {
+        let now = sim_env.now();
         let Some(process) = &self.process else { return false };
         let ended = match process.agenda.links.borrow().get(&peer).map(|link| &link.state) {
             Some(SimLinkState::Up { call: this, since }) if *this == call => {
@@ -159,7 +159,7 @@ impl SimServer {
             Some(SimLinkState::Asking { call: this, .. }) if *this == call => LinkEnded::Unanswered,
             _ => return false,
         };
-        self.link_ended(nature, peer, ended);
+        self.link_ended(sim_env, peer, ended);
         true
     }
 
@@ -169,8 +169,8 @@ impl SimServer {
     }
 
     /// Something is known of a peer that was not known before: it is dialled soon, if the link is down.
-    fn dial_now(&mut self, nature: &mut SimEnv, peer: ServerId) {
-        let now = nature.now();
+    fn dial_now(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
+        let now = sim_env.now();
         let Some(process) = &self.process else { return };
         let mut links = process.agenda.links.borrow_mut();
         let Some(link) = links.get_mut(&peer) else { return };
@@ -178,32 +178,32 @@ impl SimServer {
             SimLinkState::Up { .. } => {}
             SimLinkState::Asking { .. } => link.is_called = true,
             SimLinkState::Resting { least } => {
-                link.stamp = nature.moment();
+                link.stamp = sim_env.moment();
                 let (server, process, stamp) = (self.me, process.number, link.stamp);
-                nature.after(least.saturating_sub(now), SimEvent::Dial { server, process, peer, stamp });
+                sim_env.after(least.saturating_sub(now), SimEvent::Dial { server, process, peer, stamp });
             }
         }
     }
 
     /// A link that is up ends, so that the next call begins with other words.
-    fn greet_again(&mut self, nature: &mut SimEnv, peer: ServerId) {
+    fn greet_again(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
         let Some(process) = &self.process else { return };
         let call = process.agenda.links.borrow_mut().get_mut(&peer).and_then(|link| {
             link.is_called |= link.call().is_some();
             link.call()
         });
         if let Some(call) = call {
-            nature.mark(Mark::GreetedAgain);
-            self.hang_up(nature, peer, call);
-            self.call_breaks(nature, peer, call, "this server has news of itself, and greets again");
+            sim_env.reached(CoveragePoint::GreetedAgain);
+            self.hang_up(sim_env, peer, call);
+            self.call_breaks(sim_env, peer, call, "this server has news of itself, and greets again");
         }
     }
 
     /// Somebody says who it is; what this server says to that. None if it fails over it.
-    pub(super) fn is_greeted(&mut self, nature: &mut SimEnv, hello: &Hello) -> Option<HelloReply> {
+    pub(super) fn is_greeted(&mut self, sim_env: &mut SimEnv, hello: &Hello) -> Option<HelloReply> {
         let (me, process) = (self.me, self.process.as_mut()?);
         let Caller::Peer { server: peer, storage, takes_part, .. } = hello.who else { return None };
-        let before = process.identity().known_peer(peer);
+        let before = process.identity().recorded_peer(peer);
         let judged = match process.core.judge(&process.folder, hello) {
             Ok(judged) => judged,
             Err(fatal) => {
@@ -215,77 +215,84 @@ impl SimServer {
             HelloReply::Welcome(_) => {
                 let stays = |known: RecordedPeer| known.storage == storage || (!known.bound && takes_part);
                 let kept = before.is_none_or(stays);
-                nature.ghost.require(41, kept, || format!("{me} takes another folder of {peer} for a new one"));
+                sim_env.oracle.require(41, kept, || format!("{me} takes another folder of {peer} for a new one"));
             }
-            HelloReply::CallYouFirst => nature.mark(Mark::CalledBack),
+            HelloReply::CallYouFirst => sim_env.reached(CoveragePoint::CalledBack),
             // If there was no room to remember it, the call is tried again.
             HelloReply::Refused { .. } if before.is_some_and(|known| known.storage != storage) => {
-                nature.mark(Mark::Stranger);
+                sim_env.reached(CoveragePoint::Stranger);
             }
             HelloReply::Refused { .. } => {}
         }
         if let Some(peer) = judged.call {
-            self.dial_now(nature, peer);
+            self.dial_now(sim_env, peer);
         }
         Some(judged.answer)
     }
 
     /// A call from a peer begins. False if the answer is lost.
-    fn hears_hello(&mut self, nature: &mut SimEnv, from: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) -> bool {
+    fn hears_hello(
+        &mut self,
+        sim_env: &mut SimEnv,
+        from: ServerId,
+        call: u64,
+        bytes: &[u8],
+        way: DeliveryMode,
+    ) -> bool {
         if self.process.as_ref().is_some_and(|process| process.hears_on(from, call)) {
             // Its greeting has come twice.
             return true;
         }
         let Ok(hello) = unframe::<Hello>(bytes, HANDSHAKE_FRAME_MAX_BYTES) else {
-            nature.mark(Mark::FrameCorrupt);
-            self.hang_up(nature, from, call);
+            sim_env.reached(CoveragePoint::FrameCorrupt);
+            self.hang_up(sim_env, from, call);
             return true;
         };
-        let Some(answer) = self.is_greeted(nature, &hello) else { return true };
+        let Some(answer) = self.is_greeted(sim_env, &hello) else { return true };
         let is_welcome = matches!(answer, HelloReply::Welcome(_));
         let (me, other) = (Endpoint::Server(self.me), Endpoint::Server(from));
-        let is_sent = nature.send(me, other, frame(&answer).into(), Piece::Answer(call));
+        let is_sent = sim_env.send(me, other, frame(&answer).into(), Piece::Answer(call));
         if is_welcome && is_sent {
-            self.open(nature, from, call);
+            self.open(sim_env, from, call);
         }
         if way == DeliveryMode::Again {
             // Nobody is at the other end.
-            nature.mark(Mark::HelloReplayed);
-            self.close(nature, from, call);
+            sim_env.reached(CoveragePoint::HelloReplayed);
+            self.close(sim_env, from, call);
             return true;
         }
         if !is_sent {
-            nature.mark(Mark::AnswerLost);
+            sim_env.reached(CoveragePoint::AnswerLost);
         }
         is_sent
     }
 
     /// A call from a peer is let in. For one too many the oldest goes.
-    fn open(&mut self, nature: &mut SimEnv, peer: ServerId, call: u64) {
-        let Some((process, around)) = self.around(nature) else { return };
-        process.core.linked.came(peer, around.now());
-        drop(around);
+    fn open(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
+        let Some((process, env)) = self.env(sim_env) else { return };
+        process.core.linked.came(peer, env.now());
+        drop(env);
         let calls = process.heard.entry(peer).or_default();
         calls.push(call);
         if calls.len() > CONNECTIONS_OF_A_PEER {
             let oldest = calls[0];
-            self.close(nature, peer, oldest);
-            self.hang_up(nature, peer, oldest);
+            self.close(sim_env, peer, oldest);
+            self.hang_up(sim_env, peer, oldest);
         }
     }
 
     /// A call from a peer has ended, if there is such a call.
-    pub(super) fn close(&mut self, nature: &mut SimEnv, peer: ServerId, call: u64) {
-        let Some((process, around)) = self.around(nature) else { return };
+    pub(super) fn close(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
+        let Some((process, env)) = self.env(sim_env) else { return };
         let Some(calls) = process.heard.get_mut(&peer).filter(|calls| calls.contains(&call)) else { return };
         calls.retain(|one| *one != call);
         if process.core.linked.gone(peer) {
-            process.core.peer_gone(&around, peer);
+            process.core.peer_gone(&env, peer);
         }
     }
 
     /// A peer answers a call.
-    fn hears_answer(&mut self, nature: &mut SimEnv, peer: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
+    fn hears_answer(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
         let Some(process) = &self.process else { return };
         let asked = match process.agenda.links.borrow().get(&peer).map(|link| &link.state) {
             Some(SimLinkState::Asking { call: this, hello }) if *this == call => Some(hello.clone()),
@@ -295,43 +302,43 @@ impl SimServer {
         };
         let Some(hello) = asked else {
             if way != DeliveryMode::Again {
-                nature.mark(Mark::AnswerTooLate);
-                self.hang_up(nature, peer, call);
+                sim_env.reached(CoveragePoint::AnswerTooLate);
+                self.hang_up(sim_env, peer, call);
             }
             return;
         };
         match unframe(bytes, HANDSHAKE_FRAME_MAX_BYTES) {
-            Ok(HelloReply::Welcome(welcome)) => self.is_welcomed(nature, peer, call, &hello, &welcome),
-            Ok(HelloReply::CallYouFirst) => self.link_ended(nature, peer, LinkEnded::CallYouFirst),
-            Ok(HelloReply::Refused { why }) => self.link_ended(nature, peer, LinkEnded::Refused(&why)),
+            Ok(HelloReply::Welcome(welcome)) => self.is_welcomed(sim_env, peer, call, &hello, &welcome),
+            Ok(HelloReply::CallYouFirst) => self.link_ended(sim_env, peer, LinkEnded::CallYouFirst),
+            Ok(HelloReply::Refused { why }) => self.link_ended(sim_env, peer, LinkEnded::Refused(&why)),
             Err(_) => {
-                nature.mark(Mark::FrameCorrupt);
-                self.hang_up(nature, peer, call);
-                self.link_ended(nature, peer, LinkEnded::Unanswered);
+                sim_env.reached(CoveragePoint::FrameCorrupt);
+                self.hang_up(sim_env, peer, call);
+                self.link_ended(sim_env, peer, LinkEnded::Unanswered);
             }
         }
     }
 
     /// A peer lets this server in, and so knows its folder. Once enough do, this server takes part.
-    fn is_welcomed(&mut self, nature: &mut SimEnv, peer: ServerId, call: u64, hello: &Hello, welcome: &Welcome) {
-        let (me, now, needed) = (self.me, nature.now(), self.quorums.witnesses());
+    fn is_welcomed(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, hello: &Hello, welcome: &Welcome) {
+        let (me, now, needed) = (self.me, sim_env.now(), self.quorums.witnesses());
         let Some(process) = &mut self.process else { return };
-        let took_part = process.identity().takes_part();
-        let known_to = process.core.admission.newness().map_or(ServerSet::NONE, |newness| newness.known_to);
+        let took_part = process.identity().is_active();
+        let known_to = process.core.admission.pending_status().map_or(ServerSet::NONE, |newness| newness.witnesses);
         let mut links = process.agenda.links.borrow_mut();
         let Some(link) = links.get_mut(&peer) else { return };
         let welcomed = link.dialler.welcomed(&process.core, &process.folder, hello, welcome);
         if !took_part && !matches!(welcomed, Ok(Err(_))) {
             if self.is_stranger {
-                nature.mark(Mark::StrangerWelcomed);
+                sim_env.reached(CoveragePoint::StrangerWelcomed);
             }
             let storage = process.folder.storage_id();
             let is_first = self.takes_part_with.is_none_or(|first| first == storage);
             let is_enough = known_to.without(ServerSet::only(peer)).len() + 1 >= needed;
-            nature.ghost.require(36, !is_enough || (!self.is_stranger && is_first), || {
+            sim_env.oracle.require(36, !is_enough || (!self.is_stranger && is_first), || {
                 format!("{me} has lost its disk, and takes part with another")
             });
-            if process.folder.takes_part() {
+            if process.folder.is_active() {
                 self.takes_part_with = Some(storage);
             }
         }
@@ -340,12 +347,12 @@ impl SimServer {
                 (link.state, link.is_called) = (SimLinkState::Up { call, since: now }, false);
                 let news_for = link.dialler.up(&process.core, &process.folder);
                 drop(links);
-                news_for.iter().for_each(|peer| self.greet_again(nature, peer));
+                news_for.iter().for_each(|peer| self.greet_again(sim_env, peer));
             }
             Ok(Err(why)) => {
                 drop(links);
-                self.hang_up(nature, peer, call);
-                self.link_ended(nature, peer, LinkEnded::Refused(&why));
+                self.hang_up(sim_env, peer, call);
+                self.link_ended(sim_env, peer, LinkEnded::Refused(&why));
             }
             Err(fatal) => {
                 drop(links);
@@ -355,19 +362,19 @@ impl SimServer {
     }
 
     /// More comes on a call.
-    fn hears_word(&mut self, nature: &mut SimEnv, from: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
+    fn hears_word(&mut self, sim_env: &mut SimEnv, from: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
         let Some(process) = &self.process else { return };
-        let is_heard = if way == DeliveryMode::Again { process.hears(from) } else { process.hears_on(from, call) };
+        let is_heard = if way == DeliveryMode::Again { process.accepts(from) } else { process.hears_on(from, call) };
         if !is_heard {
             if way != DeliveryMode::Again {
-                self.hang_up(nature, from, call);
+                self.hang_up(sim_env, from, call);
             }
             return;
         }
-        if !self.hear_peer(nature, from, bytes) {
-            nature.mark(Mark::FrameCorrupt);
-            self.hang_up(nature, from, call);
-            self.close(nature, from, call);
+        if !self.hear_peer(sim_env, from, bytes) {
+            sim_env.reached(CoveragePoint::FrameCorrupt);
+            self.hang_up(sim_env, from, call);
+            self.close(sim_env, from, call);
         }
     }
 }
@@ -383,20 +390,20 @@ impl Simulation {
         way: DeliveryMode,
     ) {
         let mut is_answered = true;
-        self.at(to, |server, nature| match piece {
+        self.at(to, |server, sim_env| match piece {
             Piece::OfClient => {}
             Piece::End(_) if server.process.is_none() => {}
             Piece::Hello(call) | Piece::Answer(call) | Piece::Word(call, _) if server.process.is_none() => {
                 if way != DeliveryMode::Again {
-                    server.hang_up(nature, from, call);
+                    server.hang_up(sim_env, from, call);
                 }
             }
-            Piece::Hello(call) => is_answered = server.hears_hello(nature, from, call, bytes, way),
-            Piece::Answer(call) => server.hears_answer(nature, from, call, bytes, way),
-            Piece::Word(call, _) => server.hears_word(nature, from, call, bytes, way),
+            Piece::Hello(call) => is_answered = server.hears_hello(sim_env, from, call, bytes, way),
+            Piece::Answer(call) => server.hears_answer(sim_env, from, call, bytes, way),
+            Piece::Word(call, _) => server.hears_word(sim_env, from, call, bytes, way),
             Piece::End(call) => {
-                if !server.call_breaks(nature, from, call, "connection reset") {
-                    server.close(nature, from, call);
+                if !server.call_breaks(sim_env, from, call, "connection reset") {
+                    server.close(sim_env, from, call);
                 }
             }
         });
@@ -409,11 +416,11 @@ impl Simulation {
     pub(super) fn peers_frame_is_lost(&mut self, from: ServerId, to: ServerId, piece: Piece) {
         match piece {
             Piece::Hello(call) => {
-                self.nature.mark(Mark::HelloLost);
+                self.sim_env.reached(CoveragePoint::HelloLost);
                 self.attempt_fails(from, to, call);
             }
             Piece::Answer(call) => {
-                self.nature.mark(Mark::AnswerLost);
+                self.sim_env.reached(CoveragePoint::AnswerLost);
                 self.attempt_fails(to, from, call);
             }
             Piece::OfClient | Piece::Word(..) | Piece::End(_) => {}
@@ -422,10 +429,10 @@ impl Simulation {
 
     fn attempt_fails(&mut self, caller: ServerId, called: ServerId, call: u64) {
         if self.server(caller).call_to(called) == Some(call) {
-            self.at(caller, |server, nature| {
-                server.call_breaks(nature, called, call, "connection reset");
+            self.at(caller, |server, sim_env| {
+                server.call_breaks(sim_env, called, call, "connection reset");
             });
-            self.at(called, |server, nature| server.close(nature, caller, call));
+            self.at(called, |server, sim_env| server.close(sim_env, caller, call));
         }
     }
 
@@ -434,9 +441,9 @@ impl Simulation {
         for other in self.plan.cluster().without(ServerSet::only(server)).iter() {
             let one = &self.servers[usize::from(server.0) - 1];
             if let Some(call) = one.call_to(other)
-                && self.nature.chance(700)
+                && self.sim_env.chance(700)
             {
-                one.hang_up(&mut self.nature, other, call);
+                one.hang_up(&mut self.sim_env, other, call);
             }
         }
     }
@@ -447,17 +454,17 @@ impl Simulation {
         for (caller, called) in [(one, other), (other, one)] {
             let (from, to) = (Endpoint::Server(caller), Endpoint::Server(called));
             let call = self.server(caller).call_to(called);
-            let is_noticed = call.is_some() && self.nature.chance(700);
+            let is_noticed = call.is_some() && self.sim_env.chance(700);
             if let (Some(call), true, false) = (call, is_noticed, is_lost) {
-                self.servers[usize::from(caller.0) - 1].hang_up(&mut self.nature, called, call);
+                self.servers[usize::from(caller.0) - 1].hang_up(&mut self.sim_env, called, call);
             }
-            self.nature.network.reset(from, to, is_lost);
+            self.sim_env.network.reset(from, to, is_lost);
             let Some(call) = call else { continue };
-            self.at(caller, |server, nature| {
-                server.call_breaks(nature, called, call, "connection reset");
+            self.at(caller, |server, sim_env| {
+                server.call_breaks(sim_env, called, call, "connection reset");
             });
             if is_noticed && is_lost {
-                self.at(called, |server, nature| server.close(nature, caller, call));
+                self.at(called, |server, sim_env| server.close(sim_env, caller, call));
             }
         }
     }

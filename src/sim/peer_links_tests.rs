@@ -24,7 +24,7 @@ fn call(world: &Simulation) -> Option<u64> {
 
 /// Whether server 2 hears server 1.
 fn hears(world: &Simulation) -> bool {
-    world.servers[1].process.as_ref().is_some_and(|process| process.hears(ONE))
+    world.servers[1].process.as_ref().is_some_and(|process| process.accepts(ONE))
 }
 
 fn is_linked(world: &Simulation) -> bool {
@@ -40,11 +40,11 @@ fn word() -> Vec<u8> {
 fn a_server_that_is_not_answered_says_no_more_and_tries_again() {
     let mut world = world();
     let answers = (Endpoint::Server(TWO), Endpoint::Server(ONE));
-    world.nature.network.cut(answers.0, answers.1, true);
+    world.sim_env.network.cut(answers.0, answers.1, true);
     world.play_until(2 * SECOND, is_linked);
     assert!(call(&world).is_none() && !hears(&world));
-    assert!(world.nature.marks.count(Mark::AnswerLost) > 3);
-    world.nature.network.cut(answers.0, answers.1, false);
+    assert!(world.sim_env.coverage.count(CoveragePoint::AnswerLost) > 3);
+    world.sim_env.network.cut(answers.0, answers.1, false);
     world.play_until(4 * SECOND, is_linked);
     assert!(is_linked(&world));
 }
@@ -54,9 +54,9 @@ fn what_comes_on_a_call_that_has_ended_is_not_heard_and_its_caller_calls_again()
     let mut world = world();
     world.play_until(SECOND, is_linked);
     let before = call(&world).unwrap();
-    world.at(TWO, |two, nature| two.close(nature, ONE, before));
+    world.at(TWO, |two, sim_env| two.close(sim_env, ONE, before));
     world.frame_of_peer(ONE, TWO, &word(), Piece::Word(before, Weight::SMALL), DeliveryMode::Arrived);
-    let now = world.servers[1].clock().at(world.nature.now());
+    let now = world.servers[1].clock().at(world.sim_env.now());
     let heard = world.servers[1].process.as_ref().unwrap().core.linked.heard(now);
     assert!(!heard.contains(ONE), "it was heard");
     world.play_until(2 * SECOND, |world| is_linked(world) && call(world) != Some(before));
@@ -69,10 +69,10 @@ fn an_answer_that_comes_too_late_opens_nothing() {
     world.play_until(SECOND, is_linked);
     let before = call(&world).unwrap();
     let welcome = world.servers[1].process.as_ref().unwrap().core.welcome();
-    world.at(ONE, |one, nature| assert!(one.call_breaks(nature, TWO, before, "test")));
+    world.at(ONE, |one, sim_env| assert!(one.call_breaks(sim_env, TWO, before, "test")));
     world.frame_of_peer(TWO, ONE, &frame(&welcome), Piece::Answer(before), DeliveryMode::Arrived);
     assert_eq!(call(&world), None);
-    assert_eq!(world.nature.marks.count(Mark::AnswerTooLate), 1);
+    assert_eq!(world.sim_env.coverage.count(CoveragePoint::AnswerTooLate), 1);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_greeting_that_comes_once_more_leaves_no_call_behind() {
     let before = calls(&world);
     world.frame_of_peer(ONE, TWO, &hello, Piece::Hello(u64::MAX), DeliveryMode::Again);
     assert_eq!(calls(&world), before);
-    assert_eq!(world.nature.marks.count(Mark::HelloReplayed), 1);
+    assert_eq!(world.sim_env.coverage.count(CoveragePoint::HelloReplayed), 1);
 }
 
 #[test]
@@ -96,11 +96,11 @@ fn a_server_holds_few_calls_of_a_peer() {
     world.play_until(SECOND, is_linked);
     let first = call(&world).unwrap();
     for number in 0..CONNECTIONS_OF_A_PEER as u64 {
-        world.at(TWO, |two, nature| two.open(nature, ONE, u64::MAX - number));
+        world.at(TWO, |two, sim_env| two.open(sim_env, ONE, u64::MAX - number));
     }
     let process = world.servers[1].process.as_ref().unwrap();
     assert_eq!(process.heard[&ONE].len(), CONNECTIONS_OF_A_PEER);
     assert!(!process.hears_on(ONE, first), "the oldest goes");
-    world.play_until(world.nature.now() + 10 * MS, |_| false);
+    world.play_until(world.sim_env.now() + 10 * MS, |_| false);
     assert_ne!(call(&world), Some(first), "and its caller is told");
 }

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use super::env::{MS, Micros, SECOND};
 use super::faults::{Fault, FaultSet};
 use super::network::{LANE_BYTES, LinkFaults};
-use crate::client::UNDER_WAY_MAX;
+use crate::client::IN_FLIGHT_MAX;
 use crate::host::mail_queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
 use crate::paxos::{PAGE_BYTES, Quorums, Retention};
@@ -65,7 +65,7 @@ pub struct RunPlan {
     /// How fast each server's clock runs, in percent: its timers take longer or shorter.
     pub clocks: Vec<u64>,
     /// What happens to frames.
-    pub weather: LinkFaults,
+    pub link_faults: LinkFaults,
     /// The classes of faults that are on.
     pub faults: FaultSet,
     /// The time between two faults, on average.
@@ -95,7 +95,7 @@ impl RunPlan {
         let under_way = [1, 1, 1, 2, 8, 64][Random::new(seed, 4).within(0..=5) as usize];
         let under_way = if is_crowded { 1 } else { under_way };
         // With few requests and keys a client would never have so many under way.
-        let is_busy = under_way == UNDER_WAY_MAX;
+        let is_busy = under_way == IN_FLIGHT_MAX;
         let mut random = Random::new(seed, 0);
         let mut pick = |range: RangeInclusive<u64>| random.within(range);
         let servers = match pick(0..=9) {
@@ -118,7 +118,7 @@ impl RunPlan {
         let link_rate = sizes.within(if is_large { 1_000..=50_000 } else { 200..=2_000 }) as usize;
         let slowest_sync = if pick(0..=4) == 0 { 8 * MS } else { 2 * MS };
         let far = faults.has(Fault::Delay);
-        let weather = LinkFaults {
+        let link_faults = LinkFaults {
             latency: pick(20..=if far { 30 * MS } else { MS }),
             jitter: pick(0..=if far { 40 * MS } else { MS }),
             late: rate(far, pick(0..=5)),
@@ -175,7 +175,7 @@ impl RunPlan {
             snapshot_bytes: pick(50..=2_000).max(if is_crowded { 1_000 } else { 0 }) as usize,
             sessions: if pick(0..=4) == 0 { pick(2..=8) as usize } else { SESSIONS_MAX },
             clocks,
-            weather,
+            link_faults,
             faults,
             fault_every: pick(30..=600) * MS,
             fault_lasts: pick(10..=3_000) * MS,
@@ -278,7 +278,7 @@ impl fmt::Display for RunPlan {
         if let Some((one, other, lasts)) = self.apart {
             writeln!(f, "  {one} and {other} do not hear each other for the first {}ms", lasts / MS)?;
         }
-        let w = &self.weather;
+        let w = &self.link_faults;
         writeln!(
             f,
             "  links {}ms + {}ms{}, of 1000 late {}, lost {} (of ACCEPTs {} more), twice {}, again {}, damaged {}",

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::env::{Micros, Piece, RoleInstance, SimEnv, SimEvent, Weight};
 use super::network::Endpoint;
 use super::peer_links::SimPeerLink;
@@ -110,9 +110,9 @@ pub type Outgoing = (ServerSet, Arc<[u8]>, Weight, bool);
 #[derive(Debug, Default)]
 pub struct Agenda {
     /// The life of each role, numbered through all servers.
-    pub lives: [Cell<u64>; RoleKind::EVERY.len()],
+    pub lives: [Cell<u64>; RoleKind::ALL.len()],
     /// It is to have a turn.
-    pub awaits_turn: [Cell<bool>; RoleKind::EVERY.len()],
+    pub awaits_turn: [Cell<bool>; RoleKind::ALL.len()],
     /// When the next role is to come back, if that is planned.
     pub restart_at: Cell<Option<Micros>>,
     /// The checkpointer is at work.
@@ -128,7 +128,7 @@ pub struct Agenda {
 /// The surroundings of one process, for as long as one event takes.
 pub struct ProcessEnv<'a> {
     /// Everything that is neither server nor client.
-    pub nature: RefCell<&'a mut SimEnv>,
+    pub sim_env: RefCell<&'a mut SimEnv>,
     /// Which server.
     pub me: ServerId,
     /// Which process.
@@ -152,10 +152,10 @@ impl ProcessEnv<'_> {
             // Whoever goes on after a pause gives all of them a turn.
             return;
         }
-        let mut nature = self.nature.borrow_mut();
+        let mut sim_env = self.sim_env.borrow_mut();
         self.agenda.awaits_turn[role as usize].set(true);
-        let delay = nature.time(&self.processor);
-        nature.after(delay, SimEvent::Turn { role: self.place(role) });
+        let delay = sim_env.time(&self.processor);
+        sim_env.after(delay, SimEvent::Turn { role: self.place(role) });
     }
 
     /// A role, in the life that it is in.
@@ -166,7 +166,7 @@ impl ProcessEnv<'_> {
     /// A role says something: counted, if it is part of a write.
     fn count<R: Role>(
         &self,
-        nature: &mut SimEnv,
+        sim_env: &mut SimEnv,
         actions: &Actions<TraceContext, R>,
         is_routine: impl Fn(&R::Message) -> bool,
     ) {
@@ -174,8 +174,8 @@ impl ProcessEnv<'_> {
             if let Action::Send { to, message } = action
                 && !is_routine(message)
             {
-                nature.counts.messages += to.without(ServerSet::only(self.me)).len() as u64;
-                nature.counts.own_messages += u64::from(to.contains(self.me));
+                sim_env.counts.messages += to.without(ServerSet::only(self.me)).len() as u64;
+                sim_env.counts.own_messages += u64::from(to.contains(self.me));
             }
         }
     }
@@ -186,7 +186,7 @@ impl Env for ProcessEnv<'_> {
     const IS_WATCHED: bool = true;
 
     fn now(&self) -> Time {
-        self.clock.at(self.nature.borrow().now())
+        self.clock.at(self.sim_env.borrow().now())
     }
 
     fn wake(&self, role: RoleKind) {
@@ -196,7 +196,7 @@ impl Env for ProcessEnv<'_> {
     fn to_peers(&self, to: ServerSet, message: &PeerMessage, frame: Vec<u8>) {
         let (me, bytes) = (self.me, frame.len());
         let within = bytes <= PEER_FRAME_MAX_BYTES;
-        self.nature.borrow_mut().ghost.require(24, within, || format!("{me} sends a frame of {bytes} bytes"));
+        self.sim_env.borrow_mut().oracle.require(24, within, || format!("{me} sends a frame of {bytes} bytes"));
         let is_accept = matches!(message, PeerMessage::Paxos(Message::Accept { .. }))
             || matches!(message, PeerMessage::TwoPhaseCommit(two_phase_commit::CommitMessage::VoteRequest { .. }));
         let links = self.agenda.links.borrow();
@@ -209,15 +209,15 @@ impl Env for ProcessEnv<'_> {
     }
 
     fn flush_peers(&self) {
-        let (mut nature, links) = (self.nature.borrow_mut(), self.agenda.links.borrow());
+        let (mut sim_env, links) = (self.sim_env.borrow_mut(), self.agenda.links.borrow());
         for (to, bytes, weight, is_accept) in self.agenda.frames.take() {
             for server in to.iter() {
                 let Some(call) = links.get(&server).and_then(SimPeerLink::call) else { continue };
                 let (from, to, bytes) = (Endpoint::Server(self.me), Endpoint::Server(server), bytes.clone());
                 if is_accept {
-                    nature.send_accept(from, to, bytes, Piece::Word(call, weight));
+                    sim_env.send_accept(from, to, bytes, Piece::Word(call, weight));
                 } else {
-                    nature.send(from, to, bytes, Piece::Word(call, weight));
+                    sim_env.send(from, to, bytes, Piece::Word(call, weight));
                 }
             }
         }
@@ -226,15 +226,15 @@ impl Env for ProcessEnv<'_> {
     fn write_replies(&self, replies: Vec<(ReplyHandle<SimConnection>, ClientReply)>) {
         for (asker, reply) in replies {
             let (from, to) = (Endpoint::Server(self.me), Endpoint::Client(asker.connection.client));
-            self.nature.borrow_mut().send(from, to, frame(&reply).into(), Piece::OfClient);
+            self.sim_env.borrow_mut().send(from, to, frame(&reply).into(), Piece::OfClient);
         }
     }
 
     fn wake_checkpointer(&self) {
         if !self.agenda.is_checkpointing.replace(true) {
-            let mut nature = self.nature.borrow_mut();
-            let delay = 3 * nature.time(&self.sync);
-            nature.after(delay, SimEvent::Checkpointer { server: self.me, process: self.process });
+            let mut sim_env = self.sim_env.borrow_mut();
+            let delay = 3 * sim_env.time(&self.sync);
+            sim_env.after(delay, SimEvent::Checkpointer { server: self.me, process: self.process });
         }
     }
 
@@ -246,89 +246,89 @@ impl Env for ProcessEnv<'_> {
     fn tell_operator(&self, _sentence: &str) {}
 
     fn observe(&self, seen: Observation<'_>) {
-        let (me, mut nature) = (self.me, self.nature.borrow_mut());
-        let nature = &mut **nature;
+        let (me, mut sim_env) = (self.me, self.sim_env.borrow_mut());
+        let sim_env = &mut **sim_env;
         match seen {
             Observation::Proposer(RoleObservation::Hears(group)) => {
-                nature.ghost.proposer_hears(me, group.iter().map(|(_, input)| input), &mut nature.marks);
+                sim_env.oracle.proposer_hears(me, group.iter().map(|(_, input)| input), &mut sim_env.coverage);
             }
             Observation::Participant(RoleObservation::Hears(group)) => {
-                nature.ghost.participant_hears(me, group.iter().map(|(_, input)| input), &mut nature.marks);
+                sim_env.oracle.participant_hears(me, group.iter().map(|(_, input)| input), &mut sim_env.coverage);
             }
             Observation::Acceptor(RoleObservation::Hears(_))
             | Observation::Learner(RoleObservation::Hears(_))
             | Observation::Coordinator(RoleObservation::Hears(_)) => {}
             Observation::Proposer(RoleObservation::Says(group)) => {
-                self.count(nature, group, Message::is_routine);
-                group.iter().for_each(|(_, said)| nature.ghost.proposer_says(me, said, &mut nature.marks));
+                self.count(sim_env, group, Message::is_routine);
+                group.iter().for_each(|(_, said)| sim_env.oracle.proposer_says(me, said, &mut sim_env.coverage));
             }
             Observation::Acceptor(RoleObservation::Says(group)) => {
-                self.count(nature, group, Message::is_routine);
+                self.count(sim_env, group, Message::is_routine);
                 for (_, said) in group {
                     let is_damaged =
-                        |one: &Action<_>| matches!(one, Action::Outcome(AcceptorNotification::Damaged { .. }));
+                        |one: &Action<_>| matches!(one, Action::Notify(AcceptorNotification::Damaged { .. }));
                     if said.iter().any(is_damaged) {
-                        nature.mark(Mark::SlotDamaged);
+                        sim_env.reached(CoveragePoint::SlotDamaged);
                     }
-                    nature.ghost.acceptor_says(me, said, &mut nature.marks);
+                    sim_env.oracle.acceptor_says(me, said, &mut sim_env.coverage);
                 }
             }
             Observation::Learner(RoleObservation::Says(group)) => {
-                self.count(nature, group, Message::is_routine);
+                self.count(sim_env, group, Message::is_routine);
                 let life = self.place(RoleKind::Learner).life;
                 for (_, said) in group {
                     let is_recalled =
-                        |one: &Action<_>| matches!(one, Action::Outcome(LearnerNotification::Recalled { .. }));
+                        |one: &Action<_>| matches!(one, Action::Notify(LearnerNotification::ResultsFound { .. }));
                     if said.iter().any(is_recalled) {
-                        nature.mark(Mark::Recalled);
+                        sim_env.reached(CoveragePoint::Recalled);
                     }
-                    nature.ghost.learner_says(me, life, said, &mut nature.marks);
+                    sim_env.oracle.learner_says(me, life, said, &mut sim_env.coverage);
                 }
             }
             Observation::Coordinator(RoleObservation::Says(group)) => {
-                self.count(nature, group, |_| false);
-                group.iter().for_each(|(_, said)| nature.ghost.coordinator_says(me, said, &mut nature.marks));
+                self.count(sim_env, group, |_| false);
+                group.iter().for_each(|(_, said)| sim_env.oracle.coordinator_says(me, said, &mut sim_env.coverage));
             }
             Observation::Participant(RoleObservation::Says(group)) => {
-                self.count(nature, group, |_| false);
-                group.iter().for_each(|(_, said)| nature.ghost.participant_says(me, said, &mut nature.marks));
+                self.count(sim_env, group, |_| false);
+                group.iter().for_each(|(_, said)| sim_env.oracle.participant_says(me, said, &mut sim_env.coverage));
             }
-            Observation::Acknowledged { id, slot, written } => nature.ghost.acknowledged(id, slot, written),
+            Observation::Acknowledged { id, slot, written } => sim_env.oracle.acknowledged(id, slot, written),
             Observation::ReadArrived(token) => {
-                nature.ghost.read_arrived(self.place(RoleKind::Learner).life, token);
+                sim_env.oracle.read_arrived(self.place(RoleKind::Learner).life, token);
             }
-            Observation::Lost(SendError::Full) => nature.mark(Mark::MailboxFull),
+            Observation::Lost(SendError::Full) => sim_env.reached(CoveragePoint::MailboxFull),
             Observation::Lost(SendError::Down) => {}
-            Observation::Shed => nature.mark(Mark::DiskFull),
-            Observation::Fenced { slot, against } => nature.ghost.fenced(me, slot, against),
+            Observation::Shed => sim_env.reached(CoveragePoint::DiskFull),
+            Observation::Fenced { slot, against } => sim_env.oracle.fenced(me, slot, against),
             Observation::AcceptorRecovered { acceptor, is_cut, is_damaged } => {
                 if is_cut {
-                    nature.mark(Mark::TornTail);
+                    sim_env.reached(CoveragePoint::TornTail);
                 }
-                nature.ghost.recovered(me, acceptor, is_damaged, &mut nature.marks);
+                sim_env.oracle.recovered(me, acceptor, is_damaged, &mut sim_env.coverage);
             }
-            Observation::LearnerRecovered { slot } => nature.ghost.learner_started(me, slot, &mut nature.marks),
-            Observation::CoordinatorRecovered { records } => nature.ghost.coordinator_durable(me, records),
+            Observation::LearnerRecovered { slot } => sim_env.oracle.learner_started(me, slot, &mut sim_env.coverage),
+            Observation::CoordinatorRecovered { records } => sim_env.oracle.coordinator_durable(me, records),
             Observation::ParticipantRecovered { records, is_cut } => {
                 if is_cut {
-                    nature.mark(Mark::TornTail);
+                    sim_env.reached(CoveragePoint::TornTail);
                 }
-                nature.ghost.participant_recovered(me, records, &mut nature.marks);
+                sim_env.oracle.participant_recovered(me, records, &mut sim_env.coverage);
             }
             Observation::CheckpointDurable(mark) => {
-                nature.mark(Mark::CheckpointWritten);
-                nature.ghost.checkpoint_durable(me, mark.slot, mark.digest);
+                sim_env.reached(CoveragePoint::CheckpointWritten);
+                sim_env.oracle.checkpoint_durable(me, mark.slot, mark.digest);
             }
-            Observation::CheckpointInDoubt(mark) => nature.ghost.checkpoint_in_doubt(me, mark.slot),
-            Observation::CheckpointShed => nature.mark(Mark::CheckpointShed),
+            Observation::CheckpointInDoubt(mark) => sim_env.oracle.checkpoint_in_doubt(me, mark.slot),
+            Observation::CheckpointShed => sim_env.reached(CoveragePoint::CheckpointShed),
             Observation::CheckpointLoaded(mark) => {
-                nature.ghost.checkpoint_loaded(me, mark.slot, mark.digest);
+                sim_env.oracle.checkpoint_loaded(me, mark.slot, mark.digest);
                 if mark.slot.0 > 0 {
-                    nature.mark(Mark::CheckpointLoaded);
+                    sim_env.reached(CoveragePoint::CheckpointLoaded);
                 }
             }
-            Observation::PartSent { is_first: true } => nature.mark(Mark::SnapshotOffered),
-            Observation::PartSent { is_first: false } => nature.mark(Mark::SnapshotInParts),
+            Observation::PartSent { is_first: true } => sim_env.reached(CoveragePoint::SnapshotOffered),
+            Observation::PartSent { is_first: false } => sim_env.reached(CoveragePoint::SnapshotInParts),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::data_dir::SimDirPart;
 use super::env::{Micros, RoleInstance, SimEnv, SimEvent};
 use super::process_env::ProcessEnv;
@@ -81,12 +81,12 @@ impl Seated for Acceptor {
         &mut process.acceptor
     }
 
-    fn durable(nature: &mut SimEnv, server: ServerId, records: &[AcceptorRecord]) {
-        nature.ghost.durable(server, records, &mut nature.marks);
+    fn durable(sim_env: &mut SimEnv, server: ServerId, records: &[AcceptorRecord]) {
+        sim_env.oracle.durable(server, records, &mut sim_env.coverage);
     }
 
-    fn in_doubt(nature: &mut SimEnv, server: ServerId, records: Vec<AcceptorRecord>) {
-        nature.ghost.in_doubt(server, records);
+    fn in_doubt(sim_env: &mut SimEnv, server: ServerId, records: Vec<AcceptorRecord>) {
+        sim_env.oracle.in_doubt(server, records);
     }
 }
 
@@ -107,8 +107,8 @@ impl Seated for Coordinator {
         &mut process.coordinator
     }
 
-    fn durable(nature: &mut SimEnv, server: ServerId, records: &[CoordinatorRecord]) {
-        nature.ghost.coordinator_durable(server, records);
+    fn durable(sim_env: &mut SimEnv, server: ServerId, records: &[CoordinatorRecord]) {
+        sim_env.oracle.coordinator_durable(server, records);
     }
 }
 
@@ -120,12 +120,12 @@ impl Seated for Participant {
         &mut process.participant
     }
 
-    fn durable(nature: &mut SimEnv, server: ServerId, records: &[ParticipantRecord]) {
-        nature.ghost.participant_durable(server, records);
+    fn durable(sim_env: &mut SimEnv, server: ServerId, records: &[ParticipantRecord]) {
+        sim_env.oracle.participant_durable(server, records);
     }
 
-    fn in_doubt(nature: &mut SimEnv, server: ServerId, records: Vec<ParticipantRecord>) {
-        nature.ghost.participant_in_doubt(server, records);
+    fn in_doubt(sim_env: &mut SimEnv, server: ServerId, records: Vec<ParticipantRecord>) {
+        sim_env.oracle.participant_in_doubt(server, records);
     }
 }
 
@@ -144,182 +144,187 @@ macro_rules! of_role {
 
 impl SimServer {
     /// One of a role's timers may have run out.
-    pub fn wakes(&mut self, nature: &mut SimEnv, place: RoleInstance) {
-        of_role!(place.role, self.wake(nature, place));
+    pub fn wake(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        of_role!(place.role, self.wake_role(sim_env, place));
     }
 
     /// The process goes on after a pause: a turn that came due meanwhile comes now.
-    pub fn resumes(&mut self, nature: &mut SimEnv, role: RoleKind) {
-        of_role!(role, self.resume_role(nature));
+    pub fn resumes(&mut self, sim_env: &mut SimEnv, role: RoleKind) {
+        of_role!(role, self.resume_role(sim_env));
     }
 
     /// A role has the processor.
-    pub fn has_turn(&mut self, nature: &mut SimEnv, place: RoleInstance) {
-        of_role!(place.role, self.turn(nature, place));
+    pub fn has_turn(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        of_role!(place.role, self.turn(sim_env, place));
     }
 
     /// The disk has answered.
-    pub fn has_synced(&mut self, nature: &mut SimEnv, place: RoleInstance) {
-        of_role!(place.role, self.synced(nature, place));
+    pub fn has_synced(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        of_role!(place.role, self.synced(sim_env, place));
     }
 
     /// Tells a role to die, now or at a point of its next turn. One that is down already comes back at another time.
-    pub fn crash(&mut self, nature: &mut SimEnv, role: RoleKind, order: CrashRequest) {
-        let now = self.clock().at(nature.now());
+    pub fn crash(&mut self, sim_env: &mut SimEnv, role: RoleKind, order: CrashRequest) {
+        let now = self.clock().at(sim_env.now());
         let order = self.process.as_mut().and_then(|process| process.lifecycle.crash(now, role, order));
-        order.into_iter().for_each(|order| self.give(nature, role, order));
-        self.plan_restart(nature);
+        order.into_iter().for_each(|order| self.give(sim_env, role, order));
+        self.plan_restart(sim_env);
     }
 
     /// Gives a role its order to die.
-    pub(super) fn give(&mut self, nature: &mut SimEnv, role: RoleKind, order: CrashRequest) {
-        of_role!(role, self.order(nature, order));
+    pub(super) fn give(&mut self, sim_env: &mut SimEnv, role: RoleKind, order: CrashRequest) {
+        of_role!(role, self.order(sim_env, order));
     }
 
-    fn order<R: Seated>(&mut self, nature: &mut SimEnv, order: CrashRequest) {
-        self.with_core(nature, |core, around| {
+    fn order<R: Seated>(&mut self, sim_env: &mut SimEnv, order: CrashRequest) {
+        self.with_core(sim_env, |core, env| {
             // One that cannot take it is about to end.
-            let _ = core.order::<R, _>(around, MailboxItem::Crash(order));
+            let _ = core.enqueue_control::<R, _>(env, MailboxItem::Crash(order));
         });
     }
 
-    fn wake<R: Seated>(&mut self, nature: &mut SimEnv, place: RoleInstance) {
-        let Some((process, around)) = self.around(nature) else { return };
-        if around.place(R::NAME) != place || R::place(process).is_none() || around.is_paused {
+    fn wake_role<R: Seated>(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        let Some((process, env)) = self.env(sim_env) else { return };
+        if env.place(R::NAME) != place || R::place(process).is_none() || env.is_paused {
             return;
         }
         // If it has been called meanwhile it is to have a turn anyway.
-        if std::mem::replace(&mut R::mailbox(&process.core).lock().sleeps, false) {
-            around.give_turn(R::NAME);
+        if std::mem::replace(&mut R::mailbox(&process.core).lock().is_waiting, false) {
+            env.give_turn(R::NAME);
         }
     }
 
-    fn resume_role<R: Seated>(&mut self, nature: &mut SimEnv) {
-        let Some((process, around)) = self.around(nature) else { return };
+    fn resume_role<R: Seated>(&mut self, sim_env: &mut SimEnv) {
+        let Some((process, env)) = self.env(sim_env) else { return };
         if R::place(process).as_ref().is_some_and(|living| living.syncing.is_none()) {
-            R::mailbox(&process.core).lock().sleeps = false;
-            around.give_turn(R::NAME);
+            R::mailbox(&process.core).lock().is_waiting = false;
+            env.give_turn(R::NAME);
         }
     }
 
-    fn turn<R: Seated>(&mut self, nature: &mut SimEnv, place: RoleInstance) {
-        let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
-        let awaits = &around.agenda.awaits_turn[R::NAME as usize];
-        if around.is_paused || around.place(R::NAME) != place || !awaits.get() {
+    fn turn<R: Seated>(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        let Some((process, env)) = self.around_role(sim_env, R::NAME) else { return };
+        let awaits = &env.agenda.awaits_turn[R::NAME as usize];
+        if env.is_paused || env.place(R::NAME) != place || !awaits.get() {
             return;
         }
         let Some(mut living) = R::place(process).take().filter(|living| living.syncing.is_none()) else { return };
         awaits.set(false);
-        match living.host.begin(&process.core, &around) {
-            TurnStart::Idle => rest(process, &around, living),
+        match living.host.begin(&process.core, &env) {
+            TurnStart::Idle => rest(process, &env, living),
             TurnStart::Ended(ended) => {
                 *R::place(process) = Some(living);
-                self.die::<R>(nature, &ended);
+                self.end_incarnation::<R>(sim_env, &ended);
             }
-            TurnStart::Group(group) if group.records().is_empty() => self.finish(nature, living, group),
+            TurnStart::Group(group) if group.records().is_empty() => self.finish(sim_env, living, group),
             TurnStart::Group(group) => {
                 living.syncing = Some(group);
-                let mut nature = around.nature.borrow_mut();
-                nature.counts.syncs += 1;
-                let delay = nature.time(&around.sync);
-                nature.after(delay, SimEvent::Synced { role: place });
+                let mut sim_env = env.sim_env.borrow_mut();
+                sim_env.counts.syncs += 1;
+                let delay = sim_env.time(&env.sync);
+                sim_env.after(delay, SimEvent::Synced { role: place });
                 *R::place(process) = Some(living);
             }
         }
     }
 
-    fn synced<R: Seated>(&mut self, nature: &mut SimEnv, place: RoleInstance) {
-        let Some((process, around)) = self.around(nature) else { return };
-        if around.place(R::NAME) != place {
+    fn synced<R: Seated>(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        let Some((process, env)) = self.env(sim_env) else { return };
+        if env.place(R::NAME) != place {
             return;
         }
         let Some(mut living) = R::place(process).take() else { return };
         match living.syncing.take() {
-            Some(group) => self.finish(nature, living, group),
+            Some(group) => self.finish(sim_env, living, group),
             None => *R::place(process) = Some(living),
         }
     }
 
     /// A group becomes durable, and its actions leave.
-    fn finish<R: Seated>(&mut self, nature: &mut SimEnv, mut living: Box<SimRole<R>>, group: Stepped<TraceContext, R>) {
-        let committed = commit(nature, self.me, &mut living, group);
-        let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
+    fn finish<R: Seated>(
+        &mut self,
+        sim_env: &mut SimEnv,
+        mut living: Box<SimRole<R>>,
+        group: Stepped<TraceContext, R>,
+    ) {
+        let committed = commit(sim_env, self.me, &mut living, group);
+        let Some((process, env)) = self.around_role(sim_env, R::NAME) else { return };
         match committed {
             Ok(released) => {
-                living.host.release(&process.core, &around, released);
-                rest(process, &around, living);
-                self.check_bounds(nature);
+                living.host.release(&process.core, &env, released);
+                rest(process, &env, living);
+                self.check_bounds(sim_env);
             }
             Err(ended) => {
                 *R::place(process) = Some(living);
-                self.die::<R>(nature, &ended);
+                self.end_incarnation::<R>(sim_env, &ended);
             }
         }
     }
 
     /// The end of a role's life.
-    fn die<R: Seated>(&mut self, nature: &mut SimEnv, ended: &RunEnd) {
+    fn end_incarnation<R: Seated>(&mut self, sim_env: &mut SimEnv, ended: &RunEnd) {
         let me = self.me;
-        let Some((process, around)) = self.around(nature) else { return };
+        let Some((process, env)) = self.env(sim_env) else { return };
         let Some(mut living) = R::place(process).take() else { return };
         if let RunEnd::Fatal(fatal) = ended {
             process.fatal = Some(fatal.0.clone());
             *R::place(process) = Some(living);
             return;
         }
-        living.host.die(&process.core, &around, ended);
-        let (now, place) = (around.clock.at(around.nature.borrow().now()), around.place(R::NAME));
+        living.host.on_crash(&process.core, &env, ended);
+        let (now, place) = (env.clock.at(env.sim_env.borrow().now()), env.place(R::NAME));
         process.lifecycle.ended(now, R::NAME);
-        drop(around);
-        nature.ghost.died(me, R::NAME, place.life);
-        nature.mark(match ended {
-            RunEnd::NoRoom(_) => Mark::JournalFull,
-            RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSync => Mark::CrashBeforeSync,
-            RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSend => Mark::CrashBeforeSend,
-            _ => Mark::CrashBeforeStep,
+        drop(env);
+        sim_env.oracle.died(me, R::NAME, place.life);
+        sim_env.reached(match ended {
+            RunEnd::NoRoom(_) => CoveragePoint::JournalFull,
+            RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSync => CoveragePoint::CrashBeforeSync,
+            RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSend => CoveragePoint::CrashBeforeSend,
+            _ => CoveragePoint::CrashBeforeStep,
         });
-        nature.mark(match R::NAME {
-            RoleKind::Acceptor => Mark::AcceptorCrashed,
-            RoleKind::Proposer => Mark::ProposerCrashed,
-            RoleKind::Learner => Mark::LearnerCrashed,
-            RoleKind::Coordinator => Mark::CoordinatorCrashed,
-            RoleKind::Participant => Mark::ParticipantCrashed,
+        sim_env.reached(match R::NAME {
+            RoleKind::Acceptor => CoveragePoint::AcceptorCrashed,
+            RoleKind::Proposer => CoveragePoint::ProposerCrashed,
+            RoleKind::Learner => CoveragePoint::LearnerCrashed,
+            RoleKind::Coordinator => CoveragePoint::CoordinatorCrashed,
+            RoleKind::Participant => CoveragePoint::ParticipantCrashed,
         });
-        self.plan_restart(nature);
+        self.plan_restart(sim_env);
     }
 
     /// The process dies in the middle of whatever it does: a commit under way stops after some of its operations.
-    pub fn interrupt(&mut self, nature: &mut SimEnv) {
-        self.interrupt_role::<Proposer>(nature);
-        self.interrupt_role::<Acceptor>(nature);
-        self.interrupt_role::<Participant>(nature);
-        self.interrupt_role::<Coordinator>(nature);
-        self.interrupt_checkpointer(nature);
+    pub fn interrupt(&mut self, sim_env: &mut SimEnv) {
+        self.interrupt_role::<Proposer>(sim_env);
+        self.interrupt_role::<Acceptor>(sim_env);
+        self.interrupt_role::<Participant>(sim_env);
+        self.interrupt_role::<Coordinator>(sim_env);
+        self.interrupt_checkpointer(sim_env);
     }
 
-    fn interrupt_role<R: Seated>(&mut self, nature: &mut SimEnv) {
+    fn interrupt_role<R: Seated>(&mut self, sim_env: &mut SimEnv) {
         let (me, folder) = (self.me, self.folder.clone());
-        let Some((process, around)) = self.around(nature) else { return };
+        let Some((process, env)) = self.env(sim_env) else { return };
         let Some(mut living) = R::place(process).take() else { return };
         let Some(group) = living.syncing.take() else { return };
-        let mut nature = around.nature.borrow_mut();
-        folder.fail(R::PART, nature.random.within(0..=2), InjectedFailure::Stop);
-        nature.mark(Mark::KilledInCommit);
-        let Ok(mut released) = commit(*nature, me, &mut living, group) else { return };
+        let mut sim_env = env.sim_env.borrow_mut();
+        folder.fail(R::PART, sim_env.random.within(0..=2), InjectedFailure::Stop);
+        sim_env.reached(CoveragePoint::KilledInCommit);
+        let Ok(mut released) = commit(*sim_env, me, &mut living, group) else { return };
         // Some of it may have left already.
-        let left = nature.random.within(0..=released.len() as u64) as usize;
-        drop(nature);
+        let left = sim_env.random.within(0..=released.len() as u64) as usize;
+        drop(sim_env);
         if left > 0 {
-            around.nature.borrow_mut().mark(Mark::PartOfASend);
+            env.sim_env.borrow_mut().reached(CoveragePoint::PartOfASend);
             released.keep_first(left);
-            living.host.release(&process.core, &around, released);
+            living.host.release(&process.core, &env, released);
         }
     }
 }
 
 /// Makes a group durable, and lets the oracle see what became of it.
 fn commit<R: Seated>(
-    nature: &mut SimEnv,
+    sim_env: &mut SimEnv,
     me: ServerId,
     living: &mut SimRole<R>,
     group: Stepped<TraceContext, R>,
@@ -328,27 +333,27 @@ fn commit<R: Seated>(
     let committed = living.host.commit(group);
     match &committed {
         // One that crashes before it has said anything has made durable what it would have said.
-        Ok(_) | Err(RunEnd::Crashed(_)) => R::durable(nature, me, &records),
-        Err(_) => R::in_doubt(nature, me, records),
+        Ok(_) | Err(RunEnd::Crashed(_)) => R::durable(sim_env, me, &records),
+        Err(_) => R::in_doubt(sim_env, me, records),
     }
     committed
 }
 
 /// A role that has done all that it had to do sleeps until something comes, or until its next timer.
-fn rest<R: Seated>(process: &mut SimProcess, around: &ProcessEnv<'_>, mut living: Box<SimRole<R>>) {
-    let now = around.nature.borrow().now();
-    let due = living.host.due().map(|due| around.clock.when(due));
+fn rest<R: Seated>(process: &mut SimProcess, env: &ProcessEnv<'_>, mut living: Box<SimRole<R>>) {
+    let now = env.sim_env.borrow().now();
+    let due = living.host.due().map(|due| env.clock.when(due));
     let has_mail = {
         let mut queue = R::mailbox(&process.core).lock();
         let has_mail = !queue.is_empty() || due.is_some_and(|due| due <= now);
-        queue.sleeps = !has_mail;
+        queue.is_waiting = !has_mail;
         has_mail
     };
     if has_mail {
-        around.give_turn(R::NAME);
+        env.give_turn(R::NAME);
     } else if let Some(due) = due.filter(|due| living.wakes_at.is_none_or(|at| at <= now || *due < at)) {
         living.wakes_at = Some(due);
-        around.nature.borrow_mut().after(due - now, SimEvent::Wake { role: around.place(R::NAME) });
+        env.sim_env.borrow_mut().after(due - now, SimEvent::Wake { role: env.place(R::NAME) });
     }
     *R::place(process) = Some(living);
 }

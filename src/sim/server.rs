@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::data_dir::{CLUSTER, SimDataDir, StartRefusal};
 use super::env::{Micros, SimEnv, SimEvent};
 use super::leaders::WINDOW;
@@ -21,7 +21,7 @@ use crate::host::checkpoints::{Checkpointer, LoadedState};
 use crate::host::connected_peers::SAYS_EVERY;
 use crate::host::lifecycle::{DueAction, Lifecycle};
 use crate::host::mailbox::Mailbox;
-use crate::host::pending::PATIENCE;
+use crate::host::pending::OUTCOME_TIMEOUT;
 use crate::host::role_host::found_no_room;
 use crate::host::{
     Admission, Config, Env, LabRequest, RecoveryError, ReplyHandle, RoleHost, ServerCore, Sizes, recovery,
@@ -67,7 +67,7 @@ pub struct SimServer {
     /// How fast its clock runs, in percent.
     pub clock: u64,
     /// What the timers of each role run by.
-    role_clocks: [SimClock; RoleKind::EVERY.len()],
+    role_clocks: [SimClock; RoleKind::ALL.len()],
     /// How far its wall clock is wrong, in microseconds. Nothing but the time stamps of its lines depends on it.
     pub wall_clock: Arc<AtomicI64>,
     /// The lines of all its processes, if somebody wants them.
@@ -137,7 +137,7 @@ impl SimProcess {
     }
 
     /// Whether it has let a peer in.
-    pub fn hears(&self, peer: ServerId) -> bool {
+    pub fn accepts(&self, peer: ServerId) -> bool {
         self.heard.get(&peer).is_some_and(|calls| !calls.is_empty())
     }
 
@@ -175,7 +175,7 @@ impl SimServer {
             processor: plan.processor.clone(),
             sync: plan.sync.clone(),
             clock,
-            role_clocks: [SimClock::new(clock); RoleKind::EVERY.len()],
+            role_clocks: [SimClock::new(clock); RoleKind::ALL.len()],
             wall_clock: Arc::default(),
             lines: lines.then(String::new),
             is_checkpoint_harmed: false,
@@ -237,10 +237,10 @@ impl SimServer {
     }
 
     /// The timers of a role run at this speed from now on, in percent; at the usual one if None.
-    pub fn run_timers(&mut self, nature: &mut SimEnv, role: RoleKind, speed: Option<u64>) {
-        if self.role_clocks[role as usize].run_at(speed.unwrap_or(self.clock), nature.now()) {
+    pub fn run_timers(&mut self, sim_env: &mut SimEnv, role: RoleKind, speed: Option<u64>) {
+        if self.role_clocks[role as usize].run_at(speed.unwrap_or(self.clock), sim_env.now()) {
             // When it was to wake is no longer right.
-            self.resumes(nature, role);
+            self.resumes(sim_env, role);
         }
     }
 
@@ -250,11 +250,11 @@ impl SimServer {
     }
 
     /// Its process, and what is around it for as long as one event takes.
-    pub(super) fn around<'a>(&'a mut self, nature: &'a mut SimEnv) -> Option<(&'a mut SimProcess, ProcessEnv<'a>)> {
-        let (me, clock, is_paused) = (self.me, self.clock(), self.paused_until > nature.now());
+    pub(super) fn env<'a>(&'a mut self, sim_env: &'a mut SimEnv) -> Option<(&'a mut SimProcess, ProcessEnv<'a>)> {
+        let (me, clock, is_paused) = (self.me, self.clock(), self.paused_until > sim_env.now());
         let process = self.process.as_mut()?;
-        let around = ProcessEnv {
-            nature: nature.into(),
+        let env = ProcessEnv {
+            sim_env: sim_env.into(),
             me,
             process: process.number,
             clock,
@@ -263,45 +263,45 @@ impl SimServer {
             sync: self.sync.clone(),
             agenda: process.agenda.clone(),
         };
-        Some((process, around))
+        Some((process, env))
     }
 
     /// The same for a turn of a role, whose timers may run by a clock of their own.
     pub(super) fn around_role<'a>(
         &'a mut self,
-        nature: &'a mut SimEnv,
+        sim_env: &'a mut SimEnv,
         role: RoleKind,
     ) -> Option<(&'a mut SimProcess, ProcessEnv<'a>)> {
         let clock = self.role_clocks[role as usize];
-        let (process, around) = self.around(nature)?;
-        Some((process, ProcessEnv { clock, ..around }))
+        let (process, env) = self.env(sim_env)?;
+        Some((process, ProcessEnv { clock, ..env }))
     }
 
     /// Something that the core alone has to do with.
     pub(super) fn with_core(
         &mut self,
-        nature: &mut SimEnv,
+        sim_env: &mut SimEnv,
         what: impl FnOnce(&ServerCore<SimConnection>, &ProcessEnv<'_>),
     ) {
-        if let Some((process, around)) = self.around(nature) {
-            what(&process.core, &around);
+        if let Some((process, env)) = self.env(sim_env) {
+            what(&process.core, &env);
         }
     }
 
     /// Starts the process: the identity first, then the acceptor, the learner and the proposer. `storages` are the
     /// folders of all servers, for one whose cluster is an old one.
-    pub fn start(&mut self, nature: &mut SimEnv, storages: &[(ServerId, u64)]) -> Result<(), StartRefusal> {
+    pub fn start(&mut self, sim_env: &mut SimEnv, storages: &[(ServerId, u64)]) -> Result<(), StartRefusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
         let folder = DataDir::begin(self.folder.clone(), identity)?;
-        if self.is_acquainted && !folder.takes_part() {
+        if self.is_acquainted && !folder.is_active() {
             for (peer, storage) in storages.iter().filter(|(peer, _)| *peer != self.me) {
                 folder.identity().bind_peer(*peer, *storage)?;
             }
             folder.set_takes_part()?;
         }
-        let trace = self.open_trace(nature, folder.life());
+        let trace = self.open_trace(sim_env, folder.incarnation());
         let admission = Admission::of(&folder, self.quorums)?;
-        self.boot = nature.new_life();
+        self.boot = sim_env.next_incarnation();
         let config = Config {
             name: CLUSTER.to_string(),
             boot: self.boot,
@@ -309,7 +309,7 @@ impl SimServer {
             cluster: self.cluster,
             quorums: self.quorums,
             protocol: self.protocol,
-            life: folder.life(),
+            life: folder.incarnation(),
             pid: u32::from(self.me.0),
             forgets: self.forgets,
             lab: false,
@@ -322,7 +322,7 @@ impl SimServer {
             folder,
             core: ServerCore::new(config, trace, admission),
             agenda: Rc::default(),
-            lifecycle: Lifecycle::new(self.clock().at(nature.now())),
+            lifecycle: Lifecycle::new(self.clock().at(sim_env.now())),
             proposer: None,
             acceptor: None,
             learner: None,
@@ -334,22 +334,22 @@ impl SimServer {
             fatal: None,
         });
         if self.protocol.has(RoleKind::Learner) {
-            self.open_checkpoint(nature)?;
+            self.open_checkpoint(sim_env)?;
         }
         for role in self.protocol.roles() {
-            self.start_role(nature, *role, None)?;
+            self.start_role(sim_env, *role, None)?;
         }
         self.tell_boot();
-        self.call_others(nature);
-        nature.after(0, SimEvent::Here { server: self.me, process: self.boot });
+        self.call_others(sim_env);
+        sim_env.after(0, SimEvent::Here { server: self.me, process: self.boot });
         Ok(())
     }
 
-    fn open_trace(&self, nature: &SimEnv, life: u32) -> Trace {
+    fn open_trace(&self, sim_env: &SimEnv, life: u32) -> Trace {
         match self.lines {
             // One that nobody believes tells nothing either: its lines would contradict those of its old disk.
             Some(_) if !self.is_stranger => {
-                let (clock, wrong_by) = (nature.clock(), self.wall_clock.clone());
+                let (clock, wrong_by) = (sim_env.clock(), self.wall_clock.clone());
                 Trace::to_memory_at(trace::ProcessId::server(self.me, life), move || {
                     let wrong_by = SignedDuration::from_micros(wrong_by.load(Ordering::Relaxed));
                     time_of(clock.load(Ordering::Relaxed)).saturating_add(wrong_by).unwrap_or(Timestamp::MAX)
@@ -360,25 +360,25 @@ impl SimServer {
     }
 
     /// Opens the checkpoint. One that cannot be believed is put aside.
-    fn open_checkpoint(&mut self, nature: &mut SimEnv) -> Result<(), StartRefusal> {
+    fn open_checkpoint(&mut self, sim_env: &mut SimEnv) -> Result<(), StartRefusal> {
         let (me, harmed) = (self.me, self.is_checkpoint_harmed);
         let Some(process) = &mut self.process else { return Ok(()) };
         let (files, storage) = (self.folder.checkpoint.clone(), process.folder.storage_id());
         let opened = Checkpointer::open(&process.core, files, storage);
         if opened.is_err() && harmed && !self.folder.checkpoint.image().contains_key(CHECKPOINT_FILE) {
             // It was put aside before the new one could be made.
-            nature.ghost.checkpoint_in_doubt(me, Slot(0));
+            sim_env.oracle.checkpoint_in_doubt(me, Slot(0));
         }
         let (checkpointer, is_rebuilt) = opened.map_err(RecoveryError::from)?;
         if harmed && !is_rebuilt {
             // One bit of the file says which of its last two states holds.
-            nature.ghost.checkpoint_fell_back(me, checkpointer.mark().slot);
+            sim_env.oracle.checkpoint_fell_back(me, checkpointer.mark().slot);
         }
         process.checkpointer = Some(checkpointer);
         if is_rebuilt {
-            nature.ghost.require(20, harmed, || format!("{me} puts a checkpoint aside that nobody has harmed"));
-            nature.mark(Mark::CheckpointRebuilt);
-            nature.ghost.checkpoint_lost(me);
+            sim_env.oracle.require(20, harmed, || format!("{me} puts a checkpoint aside that nobody has harmed"));
+            sim_env.reached(CoveragePoint::CheckpointRebuilt);
+            sim_env.oracle.checkpoint_lost(me);
         }
         Ok(())
     }
@@ -409,104 +409,104 @@ impl SimServer {
     }
 
     /// A life of a role begins, or waits for room. `down` is None at the start of the process.
-    fn start_role(&mut self, nature: &mut SimEnv, role: RoleKind, down: Option<Duration>) -> Result<(), StartRefusal> {
+    fn start_role(&mut self, sim_env: &mut SimEnv, role: RoleKind, down: Option<Duration>) -> Result<(), StartRefusal> {
         if let Some(process) = &mut self.process {
             process.lifecycle.begins(role, None);
-            process.agenda.lives[role as usize].set(nature.new_life());
+            process.agenda.lives[role as usize].set(sim_env.next_incarnation());
             // What comes while it reads its disk waits for it.
             process.set_open(role, true);
         }
         let begun = match role {
-            RoleKind::Proposer => self.start_proposer(nature, down),
-            RoleKind::Acceptor => self.start_acceptor(nature, down),
-            RoleKind::Learner => self.start_learner(nature, down),
-            RoleKind::Coordinator => self.start_coordinator(nature, down),
-            RoleKind::Participant => self.start_participant(nature, down),
+            RoleKind::Proposer => self.start_proposer(sim_env, down),
+            RoleKind::Acceptor => self.start_acceptor(sim_env, down),
+            RoleKind::Learner => self.start_learner(sim_env, down),
+            RoleKind::Coordinator => self.start_coordinator(sim_env, down),
+            RoleKind::Participant => self.start_participant(sim_env, down),
         };
         match begun {
-            Err(RecoveryError::NoRoom(why)) => self.await_room(nature, role, &why),
+            Err(RecoveryError::NoRoom(why)) => self.await_room(sim_env, role, &why),
             begun => begun?,
         }
         Ok(())
     }
 
     /// There is no room for what a life of a role begins with: it is tried again.
-    fn await_room(&mut self, nature: &mut SimEnv, role: RoleKind, why: &str) {
-        nature.mark(Mark::WaitedForRoom);
-        let now = self.clock().at(nature.now());
-        let Some((process, around)) = self.around(nature) else { return };
+    fn await_room(&mut self, sim_env: &mut SimEnv, role: RoleKind, why: &str) {
+        sim_env.reached(CoveragePoint::WaitedForRoom);
+        let now = self.clock().at(sim_env.now());
+        let Some((process, env)) = self.env(sim_env) else { return };
         let core = &process.core;
         match role {
-            RoleKind::Proposer => found_no_room::<Proposer, _>(core, &around, why),
-            RoleKind::Acceptor => found_no_room::<Acceptor, _>(core, &around, why),
-            RoleKind::Learner => found_no_room::<Learner<Kv>, _>(core, &around, why),
-            RoleKind::Coordinator => found_no_room::<Coordinator, _>(core, &around, why),
-            RoleKind::Participant => found_no_room::<Participant, _>(core, &around, why),
+            RoleKind::Proposer => found_no_room::<Proposer, _>(core, &env, why),
+            RoleKind::Acceptor => found_no_room::<Acceptor, _>(core, &env, why),
+            RoleKind::Learner => found_no_room::<Learner<Kv>, _>(core, &env, why),
+            RoleKind::Coordinator => found_no_room::<Coordinator, _>(core, &env, why),
+            RoleKind::Participant => found_no_room::<Participant, _>(core, &env, why),
         }
         process.lifecycle.ended(now, role);
-        self.plan_restart(nature);
+        self.plan_restart(sim_env);
     }
 
-    fn start_proposer(&mut self, nature: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
-        nature.ghost.died(self.me, RoleKind::Proposer, 0);
+    fn start_proposer(&mut self, sim_env: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
+        sim_env.oracle.died(self.me, RoleKind::Proposer, 0);
         let Some(process) = &mut self.process else { return Ok(()) };
         let (proposer, rounds) = recovery::proposer(&process.core, &process.folder, down)?;
-        self.begin(nature, proposer, rounds);
+        self.begin(sim_env, proposer, rounds);
         Ok(())
     }
 
-    fn start_acceptor(&mut self, nature: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
-        if nature.chance(300) {
-            self.recover_twice(nature);
+    fn start_acceptor(&mut self, sim_env: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
+        if sim_env.chance(300) {
+            self.recover_twice(sim_env);
         }
-        let Some((process, around)) = self.around(nature) else { return Ok(()) };
-        let (acceptor, journal) = recovery::acceptor(&process.core, &around, &process.folder, down)?;
-        self.begin(nature, acceptor, journal);
+        let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
+        let (acceptor, journal) = recovery::acceptor(&process.core, &env, &process.folder, down)?;
+        self.begin(sim_env, acceptor, journal);
         Ok(())
     }
 
     /// The checkpointer reads the state that it begins with. At the start of the process nobody does anything before.
-    fn start_learner(&mut self, nature: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
-        let Some((process, around)) = self.around(nature) else { return Ok(()) };
+    fn start_learner(&mut self, sim_env: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
+        let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
         process.core.checkpoints.load();
         process.awaits_state = Some(down);
         if down.is_some() {
-            around.wake_checkpointer();
+            env.wake_checkpointer();
             return Ok(());
         }
         let Some(checkpointer) = &mut process.checkpointer else { return Ok(()) };
-        let loaded = checkpointer.run_one(&process.core, &around);
+        let loaded = checkpointer.run_one(&process.core, &env);
         match loaded? {
-            Some(loaded) => self.begin_learner(nature, loaded),
+            Some(loaded) => self.begin_learner(sim_env, loaded),
             None => Ok(()),
         }
     }
 
     /// The state is there that a learner has waited for.
-    fn begin_learner(&mut self, nature: &mut SimEnv, loaded: LoadedState) -> Result<(), RecoveryError> {
-        let Some((process, around)) = self.around(nature) else { return Ok(()) };
+    fn begin_learner(&mut self, sim_env: &mut SimEnv, loaded: LoadedState) -> Result<(), RecoveryError> {
+        let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
         let Some(down) = process.awaits_state.take() else { return Ok(()) };
-        let learner = recovery::learner(&process.core, &around, &process.folder, loaded, down)?;
-        self.begin(nature, learner, NoStableStore);
+        let learner = recovery::learner(&process.core, &env, &process.folder, loaded, down)?;
+        self.begin(sim_env, learner, NoStableStore);
         Ok(())
     }
 
-    fn start_coordinator(&mut self, nature: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
-        let Some((process, around)) = self.around(nature) else { return Ok(()) };
-        let (coordinator, log) = recovery::coordinator(&process.core, &around, &process.folder, down)?;
-        self.begin(nature, coordinator, log);
+    fn start_coordinator(&mut self, sim_env: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
+        let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
+        let (coordinator, log) = recovery::coordinator(&process.core, &env, &process.folder, down)?;
+        self.begin(sim_env, coordinator, log);
         Ok(())
     }
 
-    fn start_participant(&mut self, nature: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
-        let Some((process, around)) = self.around(nature) else { return Ok(()) };
-        let (participant, log) = recovery::participant(&process.core, &around, &process.folder, down)?;
-        self.begin(nature, participant, log);
+    fn start_participant(&mut self, sim_env: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
+        let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
+        let (participant, log) = recovery::participant(&process.core, &env, &process.folder, down)?;
+        self.begin(sim_env, participant, log);
         Ok(())
     }
 
     /// Recovery changes nothing that it finds: another one finds the same.
-    fn recover_twice(&self, nature: &mut SimEnv) {
+    fn recover_twice(&self, sim_env: &mut SimEnv) {
         let Some(process) = &self.process else { return };
         if !process.identity().has_journal() {
             return;
@@ -538,69 +538,69 @@ impl SimServer {
         let Some(first) = recover() else { return };
         let same = recover().is_some_and(|second| known(second) == known(first));
         let me = self.me;
-        nature.ghost.require(22, same, || format!("{me} recovers its journal twice, and differently"));
+        sim_env.oracle.require(22, same, || format!("{me} recovers its journal twice, and differently"));
     }
 
-    fn begin<R: Seated>(&mut self, nature: &mut SimEnv, role: R, disk: R::Disk) {
-        let seed = nature.random.next();
-        let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
-        let host = RoleHost::new(&process.core, &around, role, disk, Random::new(seed, R::NAME as u64));
+    fn begin<R: Seated>(&mut self, sim_env: &mut SimEnv, role: R, disk: R::Disk) {
+        let seed = sim_env.random.next();
+        let Some((process, env)) = self.around_role(sim_env, R::NAME) else { return };
+        let host = RoleHost::new(&process.core, &env, role, disk, Random::new(seed, R::NAME as u64));
         *R::place(process) = Some(Box::new(SimRole::new(host)));
-        around.give_turn(R::NAME);
+        env.give_turn(R::NAME);
     }
 
     /// Brings a role back that is down, or as soon as it is.
-    pub fn bring_back(&mut self, nature: &mut SimEnv, role: RoleKind) {
-        let now = self.clock().at(nature.now());
+    pub fn bring_back(&mut self, sim_env: &mut SimEnv, role: RoleKind) {
+        let now = self.clock().at(sim_env.now());
         if let Some(process) = &mut self.process {
             process.lifecycle.restart_soon(now, role);
         }
-        self.plan_restart(nature);
+        self.plan_restart(sim_env);
     }
 
     /// Somebody looks when the next role comes back.
-    pub(super) fn plan_restart(&mut self, nature: &mut SimEnv) {
-        let (now, clock, me) = (nature.now(), self.clock(), self.me);
+    pub(super) fn plan_restart(&mut self, sim_env: &mut SimEnv) {
+        let (now, clock, me) = (sim_env.now(), self.clock(), self.me);
         let Some(process) = &self.process else { return };
         let Some(due) = process.lifecycle.next_due() else { return };
         let at = clock.when(due).max(now);
         if process.agenda.restart_at.get().is_none_or(|planned| at < planned) {
             process.agenda.restart_at.set(Some(at));
-            nature.after(at - now, SimEvent::Restart { server: me, process: process.number });
+            sim_env.after(at - now, SimEvent::Restart { server: me, process: process.number });
         }
     }
 
     /// Starts the roles that are to come back now.
-    pub fn restart_due(&mut self, nature: &mut SimEnv, number: u64) -> Result<(), StartRefusal> {
-        let now = self.clock().at(nature.now());
+    pub fn restart_due(&mut self, sim_env: &mut SimEnv, number: u64) -> Result<(), StartRefusal> {
+        let now = self.clock().at(sim_env.now());
         if let Some(process) = &self.process {
             process.agenda.restart_at.set(None);
         }
         for role in self.protocol.roles() {
             let Some(process) = self.process.as_mut().filter(|process| process.number == number) else { return Ok(()) };
             if let Some(DueAction::Restart(down)) = process.lifecycle.take_due(now, *role) {
-                self.start_role(nature, *role, Some(down))?;
+                self.start_role(sim_env, *role, Some(down))?;
             }
         }
-        self.plan_restart(nature);
+        self.plan_restart(sim_env);
         Ok(())
     }
 
     /// The checkpointer has had the time that its next job takes.
-    pub fn checkpointer_works(&mut self, nature: &mut SimEnv, number: u64) -> Result<(), StartRefusal> {
-        let Some((process, around)) = self.around(nature).filter(|(process, _)| process.number == number) else {
+    pub fn checkpointer_works(&mut self, sim_env: &mut SimEnv, number: u64) -> Result<(), StartRefusal> {
+        let Some((process, env)) = self.env(sim_env).filter(|(process, _)| process.number == number) else {
             return Ok(());
         };
         let Some(checkpointer) = &mut process.checkpointer else { return Ok(()) };
-        let done = checkpointer.run_one(&process.core, &around);
-        around.agenda.is_checkpointing.set(false);
+        let done = checkpointer.run_one(&process.core, &env);
+        env.agenda.is_checkpointing.set(false);
         if !process.core.checkpoints.is_empty() {
-            around.wake_checkpointer();
+            env.wake_checkpointer();
         }
         match done {
             Ok(None) => {}
-            Ok(Some(loaded)) => match self.begin_learner(nature, loaded) {
-                Err(RecoveryError::NoRoom(why)) => self.await_room(nature, RoleKind::Learner, &why),
+            Ok(Some(loaded)) => match self.begin_learner(sim_env, loaded) {
+                Err(RecoveryError::NoRoom(why)) => self.await_room(sim_env, RoleKind::Learner, &why),
                 begun => begun?,
             },
             Err(fatal) => process.fatal = Some(fatal.0),
@@ -609,60 +609,60 @@ impl SimServer {
     }
 
     /// The process dies: a checkpoint under way stops after some of its operations.
-    pub(super) fn interrupt_checkpointer(&mut self, nature: &mut SimEnv) {
+    pub(super) fn interrupt_checkpointer(&mut self, sim_env: &mut SimEnv) {
         let files = self.folder.checkpoint.clone();
-        let Some((process, around)) = self.around(nature) else { return };
+        let Some((process, env)) = self.env(sim_env) else { return };
         let Some(checkpointer) = process.checkpointer.as_mut().filter(|_| process.core.checkpoints.awaits_write())
         else {
             return;
         };
-        let operation = around.nature.borrow_mut().random.within(0..=12);
+        let operation = env.sim_env.borrow_mut().random.within(0..=12);
         files.fail(operation, InjectedFailure::Stop);
-        around.nature.borrow_mut().mark(Mark::KilledInCheckpoint);
+        env.sim_env.borrow_mut().reached(CoveragePoint::KilledInCheckpoint);
         // Whatever comes of it, nobody is there to hear.
-        drop(checkpointer.run_one(&process.core, &around));
+        drop(checkpointer.run_one(&process.core, &env));
     }
 
     /// It says to every other server that it is there, again and again.
-    pub fn says_that_it_is_there(&mut self, nature: &mut SimEnv, number: u64) {
+    pub fn says_that_it_is_there(&mut self, sim_env: &mut SimEnv, number: u64) {
         let others = self.cluster.without(ServerSet::only(self.me));
-        let Some((process, around)) = self.around(nature).filter(|(process, _)| process.number == number) else {
+        let Some((process, env)) = self.env(sim_env).filter(|(process, _)| process.number == number) else {
             return;
         };
-        process.core.send(&around, others, PeerMessage::Here, TraceContext::default());
-        around.flush_peers();
-        let (again, server) = (around.clock.takes(SAYS_EVERY), around.me);
-        around.nature.borrow_mut().after(again, SimEvent::Here { server, process: number });
+        process.core.send(&env, others, PeerMessage::Here, TraceContext::default());
+        env.flush_peers();
+        let (again, server) = (env.clock.takes(SAYS_EVERY), env.me);
+        env.sim_env.borrow_mut().after(again, SimEvent::Here { server, process: number });
     }
 
     /// Bytes from a client. False if they are no request that an honest client sends: then the connection is closed.
-    pub fn hear_client(&mut self, nature: &mut SimEnv, client: usize, bytes: &[u8]) -> bool {
+    pub fn hear_client(&mut self, sim_env: &mut SimEnv, client: usize, bytes: &[u8]) -> bool {
         let Ok(request) = unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) else { return false };
-        let Some((process, around)) = self.around(nature) else { return true };
+        let Some((process, env)) = self.env(sim_env) else { return true };
         let connection = SimConnection::new(client, process.core.load.clone());
-        let is_taken = process.core.request(&around, &connection, request, bytes.len()).is_ok();
-        process.core.flush_replies(&around);
+        let is_taken = process.core.request(&env, &connection, request, bytes.len()).is_ok();
+        process.core.flush_replies(&env);
         if is_taken {
-            let patience = around.clock.takes(PATIENCE);
-            let event = SimEvent::Patience { server: around.me, process: process.number };
-            around.nature.borrow_mut().after(patience, event);
+            let patience = env.clock.takes(OUTCOME_TIMEOUT);
+            let event = SimEvent::Patience { server: env.me, process: process.number };
+            env.sim_env.borrow_mut().after(patience, event);
         }
-        self.take_orders(nature);
+        self.take_orders(sim_env);
         is_taken
     }
 
-    fn take_orders(&mut self, nature: &mut SimEnv) {
-        let now = self.clock().at(nature.now());
+    fn take_orders(&mut self, sim_env: &mut SimEnv) {
+        let now = self.clock().at(sim_env.now());
         let orders = self.process.as_ref().map_or(Vec::new(), |process| process.agenda.orders.take());
         for order in orders {
             let Some(process) = &mut self.process else { return };
             match order {
                 LabRequest::Crash { role, down } => {
                     let order = process.lifecycle.crash_by_hand(now, role, down);
-                    order.into_iter().for_each(|order| self.give(nature, role, order));
-                    self.plan_restart(nature);
+                    order.into_iter().for_each(|order| self.give(sim_env, role, order));
+                    self.plan_restart(sim_env);
                 }
-                LabRequest::Restart { role } => self.bring_back(nature, role),
+                LabRequest::Restart { role } => self.bring_back(sim_env, role),
                 // Only the operator of a real process gives this one.
                 LabRequest::Stop => {}
             }
@@ -670,41 +670,41 @@ impl SimServer {
     }
 
     /// Some have waited long enough.
-    pub fn lose_patience(&mut self, nature: &mut SimEnv, number: u64) {
+    pub fn expire(&mut self, sim_env: &mut SimEnv, number: u64) {
         if self.process.as_ref().is_some_and(|process| process.number == number) {
-            self.with_core(nature, |core, around| core.expire(around));
+            self.with_core(sim_env, |core, env| core.expire(env));
         }
     }
 
     /// Bytes from a peer. False if they are no message: then the connection is closed.
-    pub fn hear_peer(&mut self, nature: &mut SimEnv, from: ServerId, bytes: &[u8]) -> bool {
+    pub fn hear_peer(&mut self, sim_env: &mut SimEnv, from: ServerId, bytes: &[u8]) -> bool {
         let Ok(envelope) = unframe::<Envelope>(bytes, PEER_FRAME_MAX_BYTES) else { return false };
-        nature.note(&(from, self.me, &envelope.message));
+        sim_env.note(&(from, self.me, &envelope.message));
         if let PeerMessage::Paxos(message) = &envelope.message {
-            self.note_message(nature, message);
+            self.note_message(sim_env, message);
         }
-        self.with_core(nature, |core, around| {
-            core.linked.hears(from, crate::host::Env::now(around));
-            core.deliver(around, from, envelope);
+        self.with_core(sim_env, |core, env| {
+            core.linked.hears(from, crate::host::Env::now(env));
+            core.deliver(env, from, envelope);
         });
         true
     }
 
     /// Leaves the marks of a message that arrives.
-    fn note_message(&self, nature: &mut SimEnv, message: &Message) {
+    fn note_message(&self, sim_env: &mut SimEnv, message: &Message) {
         match message {
             Message::Entries { entries, applied } => {
                 let Some((mine, _)) = self.applied() else { return };
                 if entries.iter().any(|entry| entry.slot == mine.next()) {
-                    nature.mark(Mark::LearnedByEntries);
+                    sim_env.reached(CoveragePoint::LearnedByEntries);
                     if entries.last().is_some_and(|last| last.slot < *applied) {
-                        nature.mark(Mark::EntriesInParts);
+                        sim_env.reached(CoveragePoint::EntriesInParts);
                     }
                 }
             }
-            Message::Promise { page, .. } if page.to.is_some() => nature.mark(Mark::PromiseInPages),
+            Message::Promise { page, .. } if page.to.is_some() => sim_env.reached(CoveragePoint::PromiseInPages),
             Message::Snapshot(part) if self.applied().is_some_and(|(applied, _)| part.slot <= applied) => {
-                nature.mark(Mark::SnapshotOvertaken);
+                sim_env.reached(CoveragePoint::SnapshotOvertaken);
             }
             _ => {}
         }
@@ -723,8 +723,8 @@ impl SimServer {
             return self.last_claim.filter(|claim| claim.storage == self.storage);
         };
         let identity = process.folder.identity();
-        let (storage, life) = (identity.storage_id(), identity.life());
-        Some(Claim { server: self.me, storage, life, boot: self.boot, takes_part: identity.takes_part(), knows: None })
+        let (storage, life) = (identity.storage_id(), identity.incarnation());
+        Some(Claim { server: self.me, storage, life, boot: self.boot, takes_part: identity.is_active(), knows: None })
     }
 
     /// The first line: what this process is, and what it found on its disk.
@@ -732,7 +732,7 @@ impl SimServer {
         let Some(process) = self.process.as_ref().filter(|process| process.core.trace.steps()) else { return };
         let acceptor = process.acceptor.as_ref().map(|living| living.role());
         let promised = acceptor.map(|role| role.promised()).filter(|ballot| ballot.round > 0);
-        process.core.line(
+        process.core.trace_line(
             Speaker::Server,
             &TraceContext::default(),
             LineEvent::Boot {
@@ -746,7 +746,7 @@ impl SimServer {
                 restart: Some(if self.forgets { RestartMode::Lost } else { RestartMode::Disk }),
                 data: None,
                 steps: Some(QuotedText::new("on")),
-                life: Some(process.folder.life()),
+                life: Some(process.folder.incarnation()),
                 applied: self.applied().map(|(slot, _)| slot),
                 digest: self.applied().map(|(_, digest)| Digest(digest)),
                 promised: Some(MaybeBallot(promised)),

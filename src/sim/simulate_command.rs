@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::batch::{BatchConfig, BatchSummary, SeedBatch, replay, run_one, shrink};
-use super::coverage::{Coverage, Mark};
+use super::coverage::{Coverage, CoveragePoint};
 use super::faults::FaultSet;
 use super::plan::RunPlan;
 use super::simulation::RunVerdict;
@@ -101,7 +101,7 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 
 /// Runs what the command line says; what to print, and the exit code.
 pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
-    if (options.bug.is_some() || options.museum) && !seeded_bugs::OPEN {
+    if (options.bug.is_some() || options.museum) && !seeded_bugs::AVAILABLE {
         return Err("this build has no museum. Try: cargo run --profile museum --features museum --bin paxos-lab -- \
                     simulate --bug FirstValueAdopted --seeds 1..1000"
             .to_string());
@@ -139,7 +139,7 @@ fn one(seed: u64, options: &SimulateArgs) -> Result<(String, u8), String> {
     }
     let mut text = format!("{report}\ntrace {:016x}\n", report.trace);
     let reached: Vec<&str> =
-        Mark::ALL.iter().filter(|mark| report.marks.count(**mark) > 0).map(|mark| mark.says()).collect();
+        CoveragePoint::ALL.iter().filter(|mark| report.coverage.count(**mark) > 0).map(|mark| mark.says()).collect();
     let _ = writeln!(text, "reached: {}", reached.join("; "));
     if let Some(folder) = &options.out {
         let _ = writeln!(text, "lines in {0}; prove them: paxos-lab audit {0}", folder.display());
@@ -213,14 +213,15 @@ fn told(summary: &BatchSummary, first: u64, took: f64) -> String {
 
 /// What has gone wrong, and what else was reached, and how often.
 fn tell_counts(summary: &BatchSummary, text: &mut String) {
-    for mark in Mark::ALL {
-        let _ = writeln!(text, "{:>12} x {}", summary.marks.count(*mark), mark.says());
+    for mark in CoveragePoint::ALL {
+        let _ = writeln!(text, "{:>12} x {}", summary.coverage.count(*mark), mark.says());
     }
 }
 
 /// A batch that never reached what it was made for has failed, however clean it was.
 fn marks_code(summary: &BatchSummary, setting: BatchConfig, text: &mut String) -> u8 {
-    let (missing, all) = (summary.marks.missing(setting.protocol), Coverage::default().missing(setting.protocol).len());
+    let (missing, all) =
+        (summary.coverage.missing(setting.protocol), Coverage::default().missing(setting.protocol).len());
     let _ = writeln!(text, "{} of {all} marks reached", all - missing.len());
     for mark in &missing {
         let _ = writeln!(text, "never: {}", mark.says());

@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::client::{ClientStep, STRANGER, SimClient};
 use super::client_history::ClientRecord;
-use super::coverage::{Coverage, Mark};
+use super::coverage::{Coverage, CoveragePoint};
 use super::data_dir::{ROOM_RETRY, StartRefusal};
 use super::env::{MS, Micros, Piece, SECOND, SimEnv, SimEvent};
 use super::faults::ActiveFault;
@@ -76,7 +76,7 @@ pub struct RunReport {
     /// The hash of all that happened: the same seed and program give the same.
     pub trace: u64,
     /// What was reached.
-    pub marks: Coverage,
+    pub coverage: Coverage,
     /// Events that happened.
     pub events: u64,
     /// Virtual time that has passed.
@@ -118,7 +118,7 @@ pub struct Simulation {
     /// What the seed has decided.
     pub plan: RunPlan,
     /// Time, chance, links and watchers.
-    pub nature: SimEnv,
+    pub sim_env: SimEnv,
     /// The servers, by number.
     pub servers: Vec<SimServer>,
     /// The clients, by number.
@@ -138,11 +138,11 @@ pub struct Simulation {
 impl Simulation {
     /// A world of this plan, before its first event. With `lines`, its servers and clients write theirs.
     pub fn new(plan: RunPlan, lines: bool) -> Simulation {
-        let mut nature = SimEnv::new(&plan);
-        let new_server = |me| SimServer::new(&plan, me, nature.random.next(), lines);
+        let mut sim_env = SimEnv::new(&plan);
+        let new_server = |me| SimServer::new(&plan, me, sim_env.random.next(), lines);
         let servers = plan.cluster().iter().map(new_server).collect();
         let mut world = Simulation {
-            nature,
+            sim_env,
             servers,
             clients: Vec::new(),
             lost: ServerSet::NONE,
@@ -154,8 +154,8 @@ impl Simulation {
             plan,
         };
         for server in world.plan.cluster().iter() {
-            let delay = world.nature.time(&(0..=5 * MS));
-            world.nature.after(delay, SimEvent::Start { server });
+            let delay = world.sim_env.time(&(0..=5 * MS));
+            world.sim_env.after(delay, SimEvent::Start { server });
         }
         for client in 0..world.plan.clients {
             world.add_client(client, lines);
@@ -164,11 +164,11 @@ impl Simulation {
             // They come to know each other late, and perhaps one of them only once it has another disk.
             let (one, other) = (Endpoint::Server(one), Endpoint::Server(other));
             let links = vec![(one, other), (other, one)];
-            links.iter().for_each(|(from, to)| world.nature.network.cut(*from, *to, true));
-            world.nature.after(lasts, SimEvent::Heal(ActiveFault::Cut(links)));
+            links.iter().for_each(|(from, to)| world.sim_env.network.cut(*from, *to, true));
+            world.sim_env.after(lasts, SimEvent::Heal(ActiveFault::Cut(links)));
         }
         if world.plan.faults.count() > 0 {
-            world.nature.after(20 * MS, SimEvent::Chaos);
+            world.sim_env.after(20 * MS, SimEvent::Chaos);
         }
         world
     }
@@ -181,20 +181,20 @@ impl Simulation {
 
     /// What it has come to so far.
     pub fn report(&mut self, verdict: RunVerdict) -> RunReport {
-        let last_choice = self.nature.random.next();
-        self.nature.note(&(last_choice, verdict.exit_code(), self.nature.ghost.applied()));
-        let answered = self.nature.history.operations().iter().filter(|one| one.has_result()).count();
+        let last_choice = self.sim_env.random.next();
+        self.sim_env.note(&(last_choice, verdict.exit_code(), self.sim_env.oracle.applied()));
+        let answered = self.sim_env.history.operations().iter().filter(|one| one.has_result()).count();
         let lines = self.take_lines();
         RunReport {
             seed: self.plan.seed,
             verdict,
-            trace: self.nature.trace_hash(),
+            trace: self.sim_env.trace_hash(),
             events: self.events,
-            took: self.nature.now(),
+            took: self.sim_env.now(),
             answered,
-            asked: self.nature.history.operations().len(),
-            applied: self.nature.ghost.applied(),
-            marks: self.nature.marks.clone(),
+            asked: self.sim_env.history.operations().len(),
+            applied: self.sim_env.oracle.applied(),
+            coverage: self.sim_env.coverage.clone(),
             lines,
         }
     }
@@ -203,7 +203,7 @@ impl Simulation {
     /// show what goes wrong.
     pub fn play_until(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) {
         while !enough(self)
-            && let Some(event) = self.nature.next(end)
+            && let Some(event) = self.sim_env.next(end)
         {
             self.happens(event);
         }
@@ -223,14 +223,14 @@ impl Simulation {
             Ok(stuck) => stuck,
             Err(violation) => return RunVerdict::Unsafe(violation),
         };
-        let history = &self.nature.history;
+        let history = &self.sim_env.history;
         // Without a log there is no order of all writes: then the search alone knows.
         let by_slots = if self.plan.protocol.is_paxos() { history.check_slots() } else { Ok(()) };
         if let Err(violation) = by_slots.and_then(|()| history.check_search()) {
             return RunVerdict::Unsafe(violation);
         }
         self.cut_all_power();
-        if let Some(violation) = self.nature.ghost.violation() {
+        if let Some(violation) = self.sim_env.oracle.violation() {
             return RunVerdict::Unsafe(violation.clone());
         }
         stuck.map_or(RunVerdict::Clean, RunVerdict::Stuck)
@@ -238,10 +238,10 @@ impl Simulation {
 
     /// Lets things happen until a moment, or until enough has.
     pub fn go_on(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) -> Result<bool, Violation> {
-        while let Some(event) = self.nature.next(end) {
+        while let Some(event) = self.sim_env.next(end) {
             self.events += 1;
             self.happens(event);
-            if let Some(violation) = self.nature.ghost.violation() {
+            if let Some(violation) = self.sim_env.oracle.violation() {
                 return Err(violation.clone());
             }
             if self.events.is_multiple_of(32) && enough(self) {
@@ -272,7 +272,7 @@ impl Simulation {
         // What lies on the links already arrives first, and what is of use goes on to others from there. Behind it
         // everything takes its rounds, of the largest value each.
         let largest = VALUES_OF_PATIENCE * self.plan.value_bytes as usize;
-        let patience = LIVENESS + 2 * self.nature.network.time_for(largest);
+        let patience = LIVENESS + 2 * self.sim_env.network.time_for(largest);
         for server in healthy.iter() {
             let put =
                 Op::Put { key: b"last".to_vec(), value: server.to_string().into_bytes().into(), if_version: None };
@@ -280,16 +280,16 @@ impl Simulation {
             let pace = (0..=100 * MS, patience);
             let lines = self.servers[0].lines.is_some();
             let number = self.clients.len();
-            let client = SimClient::new(&mut self.nature, number, self.plan.cluster(), wishes, server, pace, lines);
+            let client = SimClient::new(&mut self.sim_env, number, self.plan.cluster(), wishes, server, pace, lines);
             self.clients.push(client);
         }
-        self.nature.after(200 * MS, SimEvent::Chaos);
-        let end = self.nature.now() + patience;
+        self.sim_env.after(200 * MS, SimEvent::Chaos);
+        let end = self.sim_env.now() + patience;
         let done = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done) && world.agree(healthy))?;
         if done {
             // Clients that are too many for the table make each other's sessions expire.
             let may_expire = self.plan.sessions < self.clients.len();
-            let operations = self.nature.history.operations().iter().filter(|one| one.client >= first);
+            let operations = self.sim_env.history.operations().iter().filter(|one| one.client >= first);
             let is_excused = |one: &&ClientRecord| may_expire && one.has_expired;
             let failed = operations.filter(|one| !one.has_result()).filter(|one| !is_excused(one)).count();
             return Ok((failed > 0).then(|| format!("{failed} requests have failed without any fault")));
@@ -300,7 +300,7 @@ impl Simulation {
     fn agree(&self, healthy: ServerSet) -> bool {
         let mut states = healthy.iter().map(|server| self.servers[usize::from(server.0) - 1].applied());
         let Some(Some(first)) = states.next() else { return false };
-        first.0 >= self.nature.ghost.applied() && states.all(|state| state == Some(first))
+        first.0 >= self.sim_env.oracle.applied() && states.all(|state| state == Some(first))
     }
 
     fn what_is_stuck(&self, healthy: ServerSet, patience: Micros) -> String {
@@ -315,13 +315,13 @@ impl Simulation {
             patience / SECOND,
             if waiting.is_empty() { "nobody".to_string() } else { waiting.join(", ") },
             applied.collect::<Vec<_>>().join(", "),
-            self.nature.ghost.highest_chosen()
+            self.sim_env.oracle.highest_chosen()
         )
     }
 
     fn end_faults(&mut self) {
         self.faults_are_over = true;
-        self.nature.network.calm_down();
+        self.sim_env.network.calm_down();
         for at in 0..self.servers.len() {
             let server = &mut self.servers[at];
             // A slow processor is over, too: proposers that duel get on when a ballot takes no longer than their
@@ -361,36 +361,36 @@ impl Simulation {
             SimEvent::Start { .. } | SimEvent::Client { .. } | SimEvent::Chaos | SimEvent::Heal(_) => return None,
         };
         let until = self.servers[usize::from(server.0) - 1].paused_until;
-        until.checked_sub(self.nature.now()).filter(|rest| *rest > 0)
+        until.checked_sub(self.sim_env.now()).filter(|rest| *rest > 0)
     }
 
     /// One thing happens.
     fn happens(&mut self, event: SimEvent) {
         if let Some(rest) = self.paused_for(&event) {
-            return self.nature.after(rest, event);
+            return self.sim_env.after(rest, event);
         }
         match event {
             SimEvent::Frame { from, to, bytes, way, piece } => self.frame(from, to, &bytes, way, piece),
             SimEvent::Dial { server, process, peer, stamp } => {
-                self.at(server, |server, nature| server.dials(nature, process, peer, stamp));
+                self.at(server, |server, sim_env| server.dials(sim_env, process, peer, stamp));
             }
-            SimEvent::Wake { role } => self.at(role.server, |server, nature| server.wakes(nature, role)),
-            SimEvent::Turn { role } => self.at(role.server, |server, nature| server.has_turn(nature, role)),
-            SimEvent::Synced { role } => self.at(role.server, |server, nature| server.has_synced(nature, role)),
+            SimEvent::Wake { role } => self.at(role.server, |server, sim_env| server.wake(sim_env, role)),
+            SimEvent::Turn { role } => self.at(role.server, |server, sim_env| server.has_turn(sim_env, role)),
+            SimEvent::Synced { role } => self.at(role.server, |server, sim_env| server.has_synced(sim_env, role)),
             SimEvent::Checkpointer { server, process } => {
-                self.may_begin(server, |server, nature| server.checkpointer_works(nature, process));
+                self.may_begin(server, |server, sim_env| server.checkpointer_works(sim_env, process));
             }
             SimEvent::Here { server, process } => {
-                self.at(server, |server, nature| server.says_that_it_is_there(nature, process));
+                self.at(server, |server, sim_env| server.says_that_it_is_there(sim_env, process));
             }
             SimEvent::Restart { server, process } => {
-                self.may_begin(server, |server, nature| server.restart_due(nature, process));
+                self.may_begin(server, |server, sim_env| server.restart_due(sim_env, process));
             }
             SimEvent::Patience { server, process } => {
-                self.at(server, |server, nature| server.lose_patience(nature, process));
+                self.at(server, |server, sim_env| server.expire(sim_env, process));
             }
             SimEvent::Start { server } => self.start(server),
-            SimEvent::Client { client, stamp } => self.clients[client].wakes(&mut self.nature, stamp),
+            SimEvent::Client { client, stamp } => self.clients[client].wakes(&mut self.sim_env, stamp),
             SimEvent::Chaos if self.faults_are_over => self.keep_up(),
             SimEvent::Chaos => self.chaos(),
             SimEvent::Heal(trouble) => {
@@ -416,16 +416,16 @@ impl Simulation {
     /// Something happens at a server; if its process must stop, it does.
     pub fn at(&mut self, server: ServerId, happens: impl FnOnce(&mut SimServer, &mut SimEnv)) {
         let one = &mut self.servers[usize::from(server.0) - 1];
-        happens(one, &mut self.nature);
+        happens(one, &mut self.sim_env);
         let Some(process) = &one.process else { return };
         if let Some(why) = &process.fatal {
             let is_explained = one.folder.has_failed();
-            self.nature.ghost.require(43, is_explained, || format!("{server} ended its process: {why}"));
+            self.sim_env.oracle.require(43, is_explained, || format!("{server} ended its process: {why}"));
         }
         // A machine that stops takes the process with it, also where the process would have gone on.
         if process.fatal.is_some() || one.folder.has_stopped() {
-            self.nature.mark(Mark::DiskFailed);
-            let how = if self.nature.chance(500) { CrashKind::Power } else { CrashKind::Process };
+            self.sim_env.reached(CoveragePoint::DiskFailed);
+            let how = if self.sim_env.chance(500) { CrashKind::Power } else { CrashKind::Process };
             self.kill(server, how);
         }
     }
@@ -437,7 +437,7 @@ impl Simulation {
         happens: impl FnOnce(&mut SimServer, &mut SimEnv) -> Result<(), StartRefusal>,
     ) {
         let mut done = Ok(());
-        self.at(server, |one, nature| done = happens(one, nature));
+        self.at(server, |one, sim_env| done = happens(one, sim_env));
         if let Err(refusal) = done {
             self.refused(server, refusal);
         }
@@ -450,7 +450,7 @@ impl Simulation {
         if one.process.is_some() || !healthy {
             return;
         }
-        if let Err(refusal) = one.start(&mut self.nature, &storages) {
+        if let Err(refusal) = one.start(&mut self.sim_env, &storages) {
             self.refused(server, refusal);
         }
     }
@@ -460,24 +460,28 @@ impl Simulation {
         match refusal {
             StartRefusal::Damaged(why) => {
                 let lost = self.lost.contains(server);
-                self.nature
-                    .ghost
+                self.sim_env
+                    .oracle
                     .require(31, lost, || format!("{server} refuses a disk that nobody has damaged: {why}"));
                 let is_gone = self.server(server).folder.journal.list().is_ok_and(|names| names.is_empty());
-                self.nature.mark(if is_gone { Mark::FolderLost } else { Mark::RefusedDamaged });
+                self.sim_env.reached(if is_gone { CoveragePoint::FolderLost } else { CoveragePoint::RefusedDamaged });
                 self.end(server);
             }
             StartRefusal::NoRoom(_) => {
                 // It waits where it is, and has not begun anything.
-                self.nature.mark(Mark::WaitedForRoom);
+                self.sim_env.reached(CoveragePoint::WaitedForRoom);
                 self.server(server).folder.restart();
                 self.end(server);
-                self.nature.after(ROOM_RETRY, SimEvent::Start { server });
+                self.sim_env.after(ROOM_RETRY, SimEvent::Start { server });
             }
             StartRefusal::Disk(_) => {
                 let could_not_read = self.server(server).folder.has_failed_to_read();
-                self.nature.mark(if could_not_read { Mark::FileUnreadable } else { Mark::KilledInRecovery });
-                let how = if self.nature.chance(500) { CrashKind::Power } else { CrashKind::Process };
+                self.sim_env.reached(if could_not_read {
+                    CoveragePoint::FileUnreadable
+                } else {
+                    CoveragePoint::KilledInRecovery
+                });
+                let how = if self.sim_env.chance(500) { CrashKind::Power } else { CrashKind::Process };
                 self.kill(server, how);
             }
         }
@@ -487,30 +491,38 @@ impl Simulation {
     pub fn kill(&mut self, server: ServerId, how: CrashKind) {
         self.stop(server, how);
         let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_lasts };
-        let down = self.nature.time(&(MS..=longest));
-        self.nature.after(down, SimEvent::Start { server });
+        let down = self.sim_env.time(&(MS..=longest));
+        self.sim_env.after(down, SimEvent::Start { server });
     }
 
     /// Kills a process; somebody has to start it again.
     pub fn stop(&mut self, server: ServerId, how: CrashKind) {
         let one = &mut self.servers[usize::from(server.0) - 1];
-        one.interrupt(&mut self.nature);
+        one.interrupt(&mut self.sim_env);
         match how {
             CrashKind::Process => one.folder.restart(),
             CrashKind::Power => {
-                let seed = self.nature.random.next();
+                let seed = self.sim_env.random.next();
                 one.folder.power_cut(seed);
             }
         }
         if one.process.is_some() {
-            self.nature.mark(if how == CrashKind::Power { Mark::PowerLost } else { Mark::Killed });
+            self.sim_env.reached(if how == CrashKind::Power {
+                CoveragePoint::PowerLost
+            } else {
+                CoveragePoint::Killed
+            });
         }
         self.end(server);
     }
 
     /// Kills all processes at once.
     pub fn kill_all(&mut self, how: CrashKind) {
-        self.nature.mark(if how == CrashKind::Power { Mark::AllPowerLost } else { Mark::AllKilled });
+        self.sim_env.reached(if how == CrashKind::Power {
+            CoveragePoint::AllPowerLost
+        } else {
+            CoveragePoint::AllKilled
+        });
         for server in self.plan.cluster().iter() {
             self.kill(server, how);
         }
@@ -521,10 +533,10 @@ impl Simulation {
         let waiters = self.servers[usize::from(server.0) - 1].end_process();
         for waiter in waiters {
             // Some connections end at once, others only fall silent.
-            if self.nature.chance(700) {
+            if self.sim_env.chance(700) {
                 let client = &mut self.clients[waiter.connection.client];
                 let why = NoReply::Broken { why: "connection reset".to_string() };
-                client.loses_connection(&mut self.nature, server, waiter.number, why);
+                client.loses_connection(&mut self.sim_env, server, waiter.number, why);
             }
         }
     }
@@ -535,26 +547,26 @@ impl Simulation {
             return;
         }
         self.histories += 1;
-        self.nature.mark(Mark::BegunAnew);
+        self.sim_env.reached(CoveragePoint::BegunAnew);
         for server in self.plan.cluster().iter() {
             self.stop(server, CrashKind::Process);
         }
-        self.nature.begin_anew(&self.plan);
+        self.sim_env.begin_anew(&self.plan);
         (self.lost, self.misplaced, self.has_begun) = (ServerSet::NONE, ServerSet::NONE, false);
         for server in self.plan.cluster().iter() {
-            let storage = self.nature.random.next();
+            let storage = self.sim_env.random.next();
             self.server(server).begin_anew(storage);
-            let delay = self.nature.time(&(0..=5 * MS));
-            self.nature.after(delay, SimEvent::Start { server });
+            let delay = self.sim_env.time(&(0..=5 * MS));
+            self.sim_env.after(delay, SimEvent::Start { server });
         }
     }
 
     /// Somebody opens sessions, and writes in one of another client, whose number is easy to guess.
     pub fn a_stranger_speaks(&mut self, server: ServerId) {
-        let (victim, speaker) = (self.nature.random.within(0..=self.clients.len() as u64 - 1) as usize, 0);
-        for request in self.clients[victim].as_a_stranger_would(&mut self.nature) {
+        let (victim, speaker) = (self.sim_env.random.within(0..=self.clients.len() as u64 - 1) as usize, 0);
+        for request in self.clients[victim].as_a_stranger_would(&mut self.sim_env) {
             let request = ClientRequest { number: STRANGER, context: TraceContext::default(), request };
-            self.nature.send(
+            self.sim_env.send(
                 Endpoint::Client(speaker),
                 Endpoint::Server(server),
                 frame(&request).into(),
@@ -568,7 +580,7 @@ impl Simulation {
         let one = &mut self.servers[usize::from(server.0) - 1];
         one.paused_until = 0;
         for role in self.plan.protocol.roles_as_named() {
-            one.resumes(&mut self.nature, *role);
+            one.resumes(&mut self.sim_env, *role);
         }
     }
 
@@ -580,7 +592,7 @@ impl Simulation {
         let mut disks = std::collections::BTreeMap::new();
         for server in self.plan.cluster().iter() {
             self.server(server).end_process();
-            let seed = self.nature.random.next();
+            let seed = self.sim_env.random.next();
             let folder = self.server(server).folder.clone();
             folder.power_cut(seed);
             if self.lost.contains(server) {
@@ -588,17 +600,17 @@ impl Simulation {
             }
             match self.server(server).read_disk() {
                 Ok(Some((acceptor, is_damaged))) => {
-                    self.nature.ghost.recovered(server, &acceptor, is_damaged, &mut self.nature.marks);
+                    self.sim_env.oracle.recovered(server, &acceptor, is_damaged, &mut self.sim_env.coverage);
                     disks.insert(server, acceptor);
                 }
                 // It was never started.
                 Ok(None) => {}
                 Err(refusal) => {
-                    self.nature.ghost.require(31, false, || format!("{server} cannot be read: {refusal:?}"))
+                    self.sim_env.oracle.require(31, false, || format!("{server} cannot be read: {refusal:?}"))
                 }
             }
         }
-        self.nature.ghost.judge_disks(&disks);
+        self.sim_env.oracle.judge_disks(&disks);
     }
 
     /// Without faults, whoever is healthy and down is started.
@@ -606,19 +618,19 @@ impl Simulation {
         for server in self.plan.cluster().iter() {
             self.start(server);
         }
-        self.nature.after(500 * MS, SimEvent::Chaos);
+        self.sim_env.after(500 * MS, SimEvent::Chaos);
     }
 
     fn add_client(&mut self, number: usize, lines: bool) {
         let plan = &self.plan;
         let count = plan.requests / plan.clients + usize::from(number < plan.requests % plan.clients);
-        let wishes = (0..count).map(|n| wish(&mut self.nature, plan, number, n)).collect();
+        let wishes = (0..count).map(|n| wish(&mut self.sim_env, plan, number, n)).collect();
         let servers: Vec<ServerId> = plan.cluster().iter().collect();
-        let server = self.nature.one_of(&servers).unwrap_or(ServerId(1));
+        let server = self.sim_env.one_of(&servers).unwrap_or(ServerId(1));
         let pace = (plan.think.clone(), plan.timeout);
         let cluster = plan.cluster();
-        let client = SimClient::new(&mut self.nature, number, cluster, wishes, server, pace, lines);
-        client.asks_side_by_side(&mut self.nature, plan.under_way);
+        let client = SimClient::new(&mut self.sim_env, number, cluster, wishes, server, pace, lines);
+        client.asks_side_by_side(&mut self.sim_env, plan.under_way);
         self.clients.push(client);
     }
 
@@ -640,19 +652,19 @@ impl Simulation {
 }
 
 /// What a client asks for as its n-th.
-fn wish(nature: &mut SimEnv, plan: &RunPlan, client: usize, n: usize) -> ClientStep {
-    let key = format!("k{}", nature.random.within(1..=plan.keys)).into_bytes();
-    let of_hundred = |nature: &mut SimEnv| nature.random.within(0..=99);
-    if of_hundred(nature) < plan.reads {
+fn wish(sim_env: &mut SimEnv, plan: &RunPlan, client: usize, n: usize) -> ClientStep {
+    let key = format!("k{}", sim_env.random.within(1..=plan.keys)).into_bytes();
+    let of_hundred = |sim_env: &mut SimEnv| sim_env.random.within(0..=99);
+    if of_hundred(sim_env) < plan.reads {
         return ClientStep::Read(key);
     }
-    if of_hundred(nature) < plan.deletes {
+    if of_hundred(sim_env) < plan.deletes {
         return ClientStep::Write(Op::Delete { key });
     }
     // No two puts write the same.
     let mut value = format!("v{}-{n}-", client + 1).into_bytes();
-    let length = nature.random.within(0..=plan.value_bytes) as usize;
+    let length = sim_env.random.within(0..=plan.value_bytes) as usize;
     value.resize(value.len().max(length), b'.');
-    let if_version = (of_hundred(nature) < plan.conditional).then(|| nature.random.within(0..=6));
+    let if_version = (of_hundred(sim_env) < plan.conditional).then(|| sim_env.random.within(0..=6));
     ClientStep::Write(Op::Put { key, value: value.into(), if_version })
 }

@@ -1,7 +1,7 @@
 //! Clusters whose disks are all slow: a leader that waits for them must not be taken for one that is gone.
 
 use super::client::SimClient;
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::env::{MS, Micros, SECOND};
 use super::faults::FaultSet;
 use super::plan::RunPlan;
@@ -16,7 +16,7 @@ fn world(seed: u64, sync: Micros) -> Simulation {
     (plan.clients, plan.requests, plan.keys, plan.reads, plan.under_way) = (16, 60_000, 50, 0, 1);
     (plan.value_bytes, plan.mailbox, plan.part_bytes, plan.sessions) = (600, 1_024, 64 << 10, 64);
     (plan.sync, plan.processor, plan.segment_bytes) = (sync..=sync, 2..=50, 256 << 10);
-    (plan.weather.latency, plan.weather.jitter, plan.weather.rate) = (100, 100, None);
+    (plan.link_faults.latency, plan.link_faults.jitter, plan.link_faults.rate) = (100, 100, None);
     (plan.think, plan.timeout, plan.safety) = (0..=0, 30 * SECOND, 200 * SECOND);
     plan.retention.checkpoint_slots = 10_000;
     plan.retention.checkpoint_bytes = 32 << 20;
@@ -38,14 +38,19 @@ fn in_a_minute(seed: u64, sync: Micros) -> (u32, usize) {
 fn done_by(world: &mut Simulation, end: Micros) -> usize {
     let passed = world.go_on(end, |_| false);
     assert!(passed.is_ok(), "{passed:?}");
-    world.nature.history.operations().iter().filter(|one| one.has_result()).count()
+    world.sim_env.history.operations().iter().filter(|one| one.has_result()).count()
 }
 
 /// How many leaders have stepped down.
 fn reigns_ended(world: &Simulation) -> u32 {
-    let why =
-        [Mark::LeaderRefused, Mark::LeaderHeardRival, Mark::LeaderUnheard, Mark::LeaderStalled, Mark::LearnerCrashed];
-    why.into_iter().map(|mark| world.nature.marks.count(mark)).sum()
+    let why = [
+        CoveragePoint::LeaderRefused,
+        CoveragePoint::LeaderHeardRival,
+        CoveragePoint::LeaderUnheard,
+        CoveragePoint::LeaderStalled,
+        CoveragePoint::LearnerCrashed,
+    ];
+    why.into_iter().map(|mark| world.sim_env.coverage.count(mark)).sum()
 }
 
 #[test]

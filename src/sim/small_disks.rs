@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::client::SimClient;
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::env::{MS, SECOND};
 use super::faults::FaultSet;
 use super::plan::RunPlan;
@@ -22,7 +22,7 @@ fn world(seed: u64, requests: usize) -> Simulation {
     (plan.value_bytes, plan.snapshot_bytes, plan.mailbox) = (1_200, 8_000, 1_024);
     (plan.part_bytes, plan.segment_bytes, plan.sessions) = (64 << 10, 64 << 10, 64);
     (plan.sync, plan.processor) = (100..=1_000, 2..=50);
-    (plan.weather.latency, plan.weather.jitter) = (100, 100);
+    (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
     (plan.think, plan.timeout, plan.fault_lasts) = (0..=MS, 10 * SECOND, 100 * MS);
     plan.retention =
         Retention { checkpoint_slots: 300, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
@@ -32,7 +32,7 @@ fn world(seed: u64, requests: usize) -> Simulation {
 
 /// Lets things happen for so many virtual seconds at most, until something is so; whether it is.
 fn until(world: &mut Simulation, seconds: u64, is_so: impl Fn(&Simulation) -> bool) -> bool {
-    let end = world.nature.now() + seconds * SECOND;
+    let end = world.sim_env.now() + seconds * SECOND;
     let done = world.go_on(end, is_so);
     assert!(done.is_ok(), "{done:?}");
     done == Ok(true)
@@ -53,7 +53,10 @@ fn is_done(world: &Simulation) -> bool {
 /// The state has its full size by now, so that the room for one more growth of the checkpoint is enough.
 fn begun(seed: u64, files: u64) -> Simulation {
     let mut world = world(seed, 6_000);
-    assert!(until(&mut world, 10, |world| world.nature.ghost.highest_chosen() > Slot(1_500)), "it does not even begin");
+    assert!(
+        until(&mut world, 10, |world| world.sim_env.oracle.highest_chosen() > Slot(1_500)),
+        "it does not even begin"
+    );
     limit_disks(&mut world, files);
     world
 }
@@ -63,11 +66,12 @@ fn servers_whose_disks_are_full_of_their_own_journals_come_back_by_themselves() 
     for (seed, files) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
         let mut world = begun(seed, files);
         let done = until(&mut world, 120, is_done);
-        let (shed, chosen) = (world.nature.marks.count(Mark::DiskFull), world.nature.ghost.highest_chosen());
-        let failed = world.nature.marks.count(Mark::CheckpointShed);
+        let (shed, chosen) =
+            (world.sim_env.coverage.count(CoveragePoint::DiskFull), world.sim_env.oracle.highest_chosen());
+        let failed = world.sim_env.coverage.count(CoveragePoint::CheckpointShed);
         println!(
             "seed {seed}, {files} files: {shed} shed, {failed} checkpoints failed, {chosen} slots, {} virtual ms",
-            world.nature.now() / MS
+            world.sim_env.now() / MS
         );
         assert!(done && chosen > Slot(5_500), "seed {seed}, {files} files: {chosen} slots, {shed} values shed");
         assert!(files > 1 || shed > 0, "seed {seed}: the disk was never full");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::batch::{BatchConfig, SeedBatch, run_one, shrink};
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::faults::{Fault, FaultSet};
 use super::oracle::Oracle;
 use super::plan::RunPlan;
@@ -148,8 +148,14 @@ fn two_phase_commit_keeps_its_rules_under_all_faults() {
     let summary = batch(1, 120, setting).run(|_| {});
     assert_eq!(summary.failure, None);
     // What makes it worth something.
-    for mark in [Mark::Blocked, Mark::Unblocked, Mark::CooperativeCommit, Mark::CooperativeAbort, Mark::PresumedAbort] {
-        assert!(summary.marks.count(mark) > 0, "{mark:?}");
+    for mark in [
+        CoveragePoint::Blocked,
+        CoveragePoint::Unblocked,
+        CoveragePoint::CooperativeCommit,
+        CoveragePoint::CooperativeAbort,
+        CoveragePoint::PresumedAbort,
+    ] {
+        assert!(summary.coverage.count(mark) > 0, "{mark:?}");
     }
     for seed in [1, 4, 9] {
         let report = run_one(seed, BatchConfig { protocol: setting.protocol, ..of_one_history() }, true);
@@ -243,23 +249,23 @@ fn a_failure_says_what_was_broken() {
 
 #[test]
 fn the_ghost_counts_durable_votes() {
-    let mut ghost = Oracle::new(Protocol::BasicPaxos, Quorums::majority(ServerSet::first(3)), Kv::default());
-    let mut marks = super::coverage::Coverage::default();
+    let mut oracle = Oracle::new(Protocol::BasicPaxos, Quorums::majority(ServerSet::first(3)), Kv::default());
+    let mut coverage = super::coverage::Coverage::default();
     let ballot = |round, server| Ballot { round, server: ServerId(server) };
     let accepted = |ballot, id| {
         let command = crate::paxos::Command { id: crate::paxos::CommandId::new(0, 0, id), payload: [].into() };
         AcceptorRecord::Accepted(Entry { slot: Slot(1), ballot, value: Value::Command(command) })
     };
-    ghost.durable(ServerId(1), &[accepted(ballot(1, 1), 7)], &mut marks);
-    ghost.durable(ServerId(2), &[accepted(ballot(2, 2), 8)], &mut marks);
-    assert_eq!(ghost.highest_chosen(), Slot(0), "two votes, at two ballots");
-    ghost.durable(ServerId(2), &[accepted(ballot(3, 2), 7)], &mut marks);
-    ghost.durable(ServerId(3), &[accepted(ballot(3, 2), 7)], &mut marks);
-    assert_eq!(ghost.highest_chosen(), Slot(1));
-    assert_eq!(ghost.violation(), None);
-    ghost.durable(ServerId(1), &[accepted(ballot(4, 1), 9)], &mut marks);
-    ghost.durable(ServerId(3), &[accepted(ballot(4, 1), 9)], &mut marks);
-    assert_eq!(ghost.violation().map(|violation| violation.invariant), Some(1));
+    oracle.durable(ServerId(1), &[accepted(ballot(1, 1), 7)], &mut coverage);
+    oracle.durable(ServerId(2), &[accepted(ballot(2, 2), 8)], &mut coverage);
+    assert_eq!(oracle.highest_chosen(), Slot(0), "two votes, at two ballots");
+    oracle.durable(ServerId(2), &[accepted(ballot(3, 2), 7)], &mut coverage);
+    oracle.durable(ServerId(3), &[accepted(ballot(3, 2), 7)], &mut coverage);
+    assert_eq!(oracle.highest_chosen(), Slot(1));
+    assert_eq!(oracle.violation(), None);
+    oracle.durable(ServerId(1), &[accepted(ballot(4, 1), 9)], &mut coverage);
+    oracle.durable(ServerId(3), &[accepted(ballot(4, 1), 9)], &mut coverage);
+    assert_eq!(oracle.violation().map(|violation| violation.invariant), Some(1));
 }
 
 /// Seeds chosen by hand, as in `PAXOS_SEEDS=1..500 PAXOS_BUG=LogCutBeforeCheckpoint cargo test --lib seeds_by_hand --
@@ -279,7 +285,7 @@ fn seeds_by_hand() {
     let begun = std::time::Instant::now();
     let summary = batch(first, last, setting).run(|_| {});
     println!("{} runs, {} slots, {:.1} s", summary.runs, summary.slots, begun.elapsed().as_secs_f64());
-    for mark in summary.marks.missing(setting.protocol) {
+    for mark in summary.coverage.missing(setting.protocol) {
         println!("not reached: {mark:?}");
     }
     match summary.failure {

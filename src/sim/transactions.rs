@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::coverage::{Coverage, Mark};
+use super::coverage::{Coverage, CoveragePoint};
 use super::oracle::Oracle;
 use crate::kv::{ApplyResult, WriteResult};
 use crate::paxos::{CommandId, Slot, Value};
@@ -93,7 +93,7 @@ impl Oracle {
     }
 
     /// A participant has read its journal.
-    pub fn participant_recovered(&mut self, server: ServerId, records: &[ParticipantRecord], marks: &mut Coverage) {
+    pub fn participant_recovered(&mut self, server: ServerId, records: &[ParticipantRecord], coverage: &mut Coverage) {
         let mut found = TransactionOracle::default();
         records.iter().for_each(|record| found.note(server, record));
         let mine = |stands: &BTreeMap<(ServerId, TransactionId), DurableVote>| {
@@ -110,10 +110,10 @@ impl Oracle {
             });
         }
         if self.commits.in_doubt.remove(&server).is_some_and(|records| !records.is_empty()) {
-            marks.reach(if found == known { Mark::GroupLost } else { Mark::GroupSurvived });
+            coverage.reach(if found == known { CoveragePoint::GroupLost } else { CoveragePoint::GroupSurvived });
         }
         if found.values().any(|stand| *stand == DurableVote::Prepared) {
-            marks.reach(Mark::RecoveredInDoubt);
+            coverage.reach(CoveragePoint::RecoveredInDoubt);
         }
         self.commits.stands.extend(found.into_iter().map(|(at, stand)| ((server, at), stand)));
     }
@@ -151,28 +151,34 @@ impl Oracle {
     // ---- coordinators
 
     /// What a coordinator says.
-    pub fn coordinator_says(&mut self, server: ServerId, actions: &[Action<Coordinator>], marks: &mut Coverage) {
+    pub fn coordinator_says(&mut self, server: ServerId, actions: &[Action<Coordinator>], coverage: &mut Coverage) {
         for action in actions {
             match action {
-                Action::Fact(CoordinatorTraceEvent::Requested { transaction, work, .. }) => {
+                Action::Trace(CoordinatorTraceEvent::Requested { transaction, work, .. }) => {
                     let new = self.commits.commands.insert(*transaction, (work.command.id, work.evict)).is_none();
                     self.require(11, new, || format!("{server} began {transaction} twice"));
                     let known = self.is_asked_for(&Value::Command(work.command.clone()));
                     self.require(2, known, || format!("{transaction} does what nobody asked for"));
                     if work.evict.is_some() {
-                        marks.reach(Mark::SessionEvicted);
+                        coverage.reach(CoveragePoint::SessionEvicted);
                     }
                 }
-                Action::Fact(CoordinatorTraceEvent::Decided { transaction, decision: Decision::Abort, no, .. }) => {
-                    marks.reach(if no.is_some() { Mark::AbortedByNo } else { Mark::AbortedBySilence });
+                Action::Trace(CoordinatorTraceEvent::Decided {
+                    transaction, decision: Decision::Abort, no, ..
+                }) => {
+                    coverage.reach(if no.is_some() {
+                        CoveragePoint::AbortedByNo
+                    } else {
+                        CoveragePoint::AbortedBySilence
+                    });
                     self.decided(*transaction, Decision::Abort, server);
                 }
-                Action::Fact(CoordinatorTraceEvent::Decided { transaction, decision: Decision::Commit, .. }) => {
-                    marks.reach(Mark::Committed);
+                Action::Trace(CoordinatorTraceEvent::Decided { transaction, decision: Decision::Commit, .. }) => {
+                    coverage.reach(CoveragePoint::Committed);
                     self.decided(*transaction, Decision::Commit, server);
                 }
-                Action::Fact(CoordinatorTraceEvent::ToldAgain { presumed, .. }) => {
-                    marks.reach(if *presumed { Mark::PresumedAbort } else { Mark::ToldAgain });
+                Action::Trace(CoordinatorTraceEvent::ToldAgain { presumed, .. }) => {
+                    coverage.reach(if *presumed { CoveragePoint::PresumedAbort } else { CoveragePoint::ToldAgain });
                 }
                 Action::Send { message: CommitMessage::Decide { transaction, decision: Decision::Commit }, .. } => {
                     let durable = self.commits.committed.contains(transaction);
@@ -183,10 +189,12 @@ impl Oracle {
                         self.require(39, agrees, || format!("{transaction} is committed, and {voter} has {stand:?}"));
                     }
                 }
-                Action::Outcome(CoordinatorNotification::NotApplied { .. }) => marks.reach(Mark::TransactionNotApplied),
-                Action::Outcome(CoordinatorNotification::Done { outcome, .. }) => match outcome {
-                    ApplyResult::Duplicate(_) => marks.reach(Mark::Duplicate),
-                    ApplyResult::Expired => marks.reach(Mark::Expired),
+                Action::Notify(CoordinatorNotification::NotApplied { .. }) => {
+                    coverage.reach(CoveragePoint::TransactionNotApplied)
+                }
+                Action::Notify(CoordinatorNotification::Done { outcome, .. }) => match outcome {
+                    ApplyResult::Duplicate(_) => coverage.reach(CoveragePoint::Duplicate),
+                    ApplyResult::Expired => coverage.reach(CoveragePoint::Expired),
                     _ => {}
                 },
                 _ => {}
@@ -201,50 +209,57 @@ impl Oracle {
         &mut self,
         server: ServerId,
         inputs: impl Iterator<Item = &'a Input<Participant>>,
-        marks: &mut Coverage,
+        coverage: &mut Coverage,
     ) {
         for input in inputs {
             let Input::Message { from, message } = input else { continue };
             let (transaction, decision, cooperates) = match message {
                 CommitMessage::Decide { transaction, decision } => (*transaction, *decision, None),
                 CommitMessage::Answer { transaction, known: InquiryReply::Decided(decision) } => {
-                    let mark =
-                        if *decision == Decision::Commit { Mark::CooperativeCommit } else { Mark::CooperativeAbort };
+                    let mark = if *decision == Decision::Commit {
+                        CoveragePoint::CooperativeCommit
+                    } else {
+                        CoveragePoint::CooperativeAbort
+                    };
                     (*transaction, *decision, Some(mark))
                 }
                 _ => continue,
             };
             self.commits.told.insert((server, transaction, decision));
             if self.commits.stands.get(&(server, transaction)) == Some(&DurableVote::Prepared) {
-                cooperates.filter(|_| *from != server).into_iter().for_each(|mark| marks.reach(mark));
+                cooperates.filter(|_| *from != server).into_iter().for_each(|mark| coverage.reach(mark));
                 if self.commits.blocked.remove(&(server, transaction)) {
-                    marks.reach(Mark::Unblocked);
+                    coverage.reach(CoveragePoint::Unblocked);
                 }
             }
         }
     }
 
     /// What a participant says. Its group is durable already.
-    pub fn participant_says(&mut self, server: ServerId, actions: &[Action<Participant>], marks: &mut Coverage) {
+    pub fn participant_says(&mut self, server: ServerId, actions: &[Action<Participant>], coverage: &mut Coverage) {
         for action in actions {
             match action {
-                Action::Fact(fact) => self.participant_states(server, fact, marks),
-                Action::Send { message, .. } => self.participant_sends(server, message, marks),
-                Action::Outcome(ParticipantNotification::ReadFailed { .. }) => marks.reach(Mark::ReadLocked),
+                Action::Trace(fact) => self.participant_states(server, fact, coverage),
+                Action::Send { message, .. } => self.participant_sends(server, message, coverage),
+                Action::Notify(ParticipantNotification::ReadFailed { .. }) => coverage.reach(CoveragePoint::ReadLocked),
                 _ => {}
             }
         }
     }
 
-    fn participant_sends(&mut self, server: ServerId, message: &CommitMessage, marks: &mut Coverage) {
+    fn participant_sends(&mut self, server: ServerId, message: &CommitMessage, coverage: &mut Coverage) {
         match message {
             CommitMessage::Vote { transaction, vote: Vote::Yes(_), .. } => {
                 let stand = self.commits.stands.get(&(server, *transaction)).copied();
                 // Decided in the same group it may be more than prepared.
                 self.require(5, stand.is_some(), || format!("{server} votes yes on {transaction}: not on its disk"));
             }
-            CommitMessage::Vote { vote: Vote::No(VoteNoReason::Locked(_)), .. } => marks.reach(Mark::LockRefused),
-            CommitMessage::Vote { vote: Vote::No(VoteNoReason::Late), .. } => marks.reach(Mark::LateVoteRequest),
+            CommitMessage::Vote { vote: Vote::No(VoteNoReason::Locked(_)), .. } => {
+                coverage.reach(CoveragePoint::LockRefused)
+            }
+            CommitMessage::Vote { vote: Vote::No(VoteNoReason::Late), .. } => {
+                coverage.reach(CoveragePoint::LateVoteRequest)
+            }
             CommitMessage::Ack { transaction } => {
                 let stand = self.commits.stands.get(&(server, *transaction)).copied();
                 let done = stand == Some(DurableVote::Done(Decision::Commit));
@@ -254,7 +269,7 @@ impl Oracle {
         }
     }
 
-    fn participant_states(&mut self, server: ServerId, fact: &ParticipantTraceEvent, marks: &mut Coverage) {
+    fn participant_states(&mut self, server: ServerId, fact: &ParticipantTraceEvent, coverage: &mut Coverage) {
         match fact {
             ParticipantTraceEvent::Committed { transaction, outcome, .. } => {
                 self.must_have_been_told(server, *transaction, Decision::Commit);
@@ -270,17 +285,17 @@ impl Oracle {
                 self.decided(*transaction, Decision::Abort, server);
             }
             ParticipantTraceEvent::GivenUp { transaction, .. } => {
-                marks.reach(Mark::GaveUp);
+                coverage.reach(CoveragePoint::GaveUp);
                 let stand = self.commits.stands.get(&(server, *transaction)).copied();
                 let kept = stand == Some(DurableVote::Done(Decision::Abort));
                 self.require(5, kept, || format!("{server} gives {transaction} up: its disk has {stand:?}"));
                 self.decided(*transaction, Decision::Abort, server);
             }
             ParticipantTraceEvent::Blocked { transaction, .. } => {
-                marks.reach(Mark::Blocked);
+                coverage.reach(CoveragePoint::Blocked);
                 self.commits.blocked.insert((server, *transaction));
             }
-            ParticipantTraceEvent::ReadWaits { .. } => marks.reach(Mark::ReadWaited),
+            ParticipantTraceEvent::ReadWaits { .. } => coverage.reach(CoveragePoint::ReadWaited),
             ParticipantTraceEvent::Voted { .. }
             | ParticipantTraceEvent::Inquired { .. }
             | ParticipantTraceEvent::Answered { .. } => {}

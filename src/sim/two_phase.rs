@@ -43,20 +43,20 @@ impl Simulation {
         let mut disks = BTreeMap::new();
         for server in self.plan.cluster().iter() {
             self.server(server).end_process();
-            let seed = self.nature.random.next();
+            let seed = self.sim_env.random.next();
             self.server(server).folder.power_cut(seed);
             match self.server(server).read_commit_disks() {
                 Ok(Some((participant, coordinator, records))) => {
-                    self.nature.ghost.participant_recovered(server, &records, &mut self.nature.marks);
+                    self.sim_env.oracle.participant_recovered(server, &records, &mut self.sim_env.coverage);
                     disks.insert(server, (participant, coordinator));
                 }
                 // It was never started.
                 Ok(None) => {}
                 Err(refusal) => {
-                    self.nature.ghost.require(31, false, || format!("{server} cannot be read: {refusal:?}"));
+                    self.sim_env.oracle.require(31, false, || format!("{server} cannot be read: {refusal:?}"));
                 }
             }
         }
-        self.nature.ghost.judge_commits(&disks);
+        self.sim_env.oracle.judge_commits(&disks);
     }
 }

@@ -40,7 +40,7 @@ fn begin(seed: u64, protocol: Protocol) -> Simulation {
     (plan.clients, plan.requests, plan.keys, plan.under_way) = (2, 10, 5, 1);
     (plan.mailbox, plan.part_bytes, plan.sessions) = (1_024, 64 << 10, 64);
     (plan.sync, plan.processor, plan.segment_bytes) = (100..=1_000, 2..=50, 64 << 10);
-    (plan.weather.latency, plan.weather.jitter) = (100, 100);
+    (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
     (plan.think, plan.timeout) = (0..=MS, 10 * SECOND);
     plan.is_acquainted = true;
     let mut world = Simulation::new(plan, false);
@@ -51,7 +51,7 @@ fn begin(seed: u64, protocol: Protocol) -> Simulation {
 }
 
 fn pass(world: &mut Simulation, time: Micros) {
-    let end = world.nature.now() + time;
+    let end = world.sim_env.now() + time;
     let passed = world.go_on(end, |_| false);
     assert!(passed.is_ok(), "{passed:?}");
 }
@@ -71,8 +71,8 @@ fn stand(world: &mut Simulation, random: &mut Random) -> String {
             let roles = world.plan.protocol.roles_as_named();
             let role = roles[random.within(0..=roles.len() as u64 - 1) as usize];
             let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-            world.servers[at].crash(&mut world.nature, role, order);
-            format!("{server}'s {} ends", role.word())
+            world.servers[at].crash(&mut world.sim_env, role, order);
+            format!("{server}'s {} ends", role.as_str())
         }
         6 => {
             for files in world.server(server).folder.all() {
@@ -85,7 +85,7 @@ fn stand(world: &mut Simulation, random: &mut Random) -> String {
             let both = [(server, other), (other, server)];
             let ways = if way == 7 { &both[..1] } else { &both[..] };
             for (from, to) in ways {
-                world.nature.network.cut(Endpoint::Server(*from), Endpoint::Server(*to), true);
+                world.sim_env.network.cut(Endpoint::Server(*from), Endpoint::Server(*to), true);
             }
             format!("{server} and {other} are cut ({} of 2 ways)", ways.len())
         }
@@ -96,22 +96,22 @@ fn stand(world: &mut Simulation, random: &mut Random) -> String {
 fn verdict(world: &mut Simulation) -> AvailabilityVerdict {
     let mut answers: Vec<ServerStatus> = Vec::new();
     for server in &mut world.servers {
-        server.with_core(&mut world.nature, |core, around| answers.push(core.status(around)));
+        server.with_core(&mut world.sim_env, |core, env| answers.push(core.status(env)));
     }
     AvailabilityVerdict::of(world.plan.cluster(), &answers)
 }
 
 /// New clients ask for one write each, one at each server first. After how long each was done, if it was done at all.
 fn probe(world: &mut Simulation) -> Vec<Option<Micros>> {
-    let (begun, first) = (world.nature.now(), world.clients.len());
+    let (begun, first) = (world.sim_env.now(), world.clients.len());
     for server in world.plan.cluster().iter() {
         let put = Op::Put { key: b"probe".to_vec(), value: b"v"[..].into(), if_version: None };
         let (wishes, pace, number) = (VecDeque::from([ClientStep::Write(put)]), (0..=0, REQUEST), world.clients.len());
-        let client = SimClient::new(&mut world.nature, number, world.plan.cluster(), wishes, server, pace, false);
+        let client = SimClient::new(&mut world.sim_env, number, world.plan.cluster(), wishes, server, pace, false);
         world.clients.push(client);
     }
     pass(world, REQUEST);
-    let operations = world.nature.history.operations();
+    let operations = world.sim_env.history.operations();
     let took = |client| {
         let done = operations.iter().find(|one| one.client == client && one.has_result())?;
         Some(done.at? - begun)

@@ -9,7 +9,7 @@ use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::coverage::Mark;
+use super::coverage::CoveragePoint;
 use super::data_dir::CLUSTER;
 use super::env::{Piece, SimEnv};
 use super::network::Endpoint;
@@ -124,7 +124,7 @@ impl ClientConnections {
 pub(super) struct SimWire<'a> {
     pub(super) client: usize,
     pub(super) connections: &'a mut ClientConnections,
-    pub(super) nature: &'a mut SimEnv,
+    pub(super) sim_env: &'a mut SimEnv,
 }
 
 impl SimWire<'_> {
@@ -154,9 +154,9 @@ impl Wire for SimWire<'_> {
 
     fn queue(&mut self, server: ServerId, request: &ClientRequest) -> u64 {
         match &request.request {
-            Request::Open { nonce } => self.nature.ghost.asked(CommandId::opening(*nonce), None),
+            Request::Open { nonce } => self.sim_env.oracle.asked(CommandId::opening(*nonce), None),
             Request::Write { session, nonce, sequence, op, .. } => {
-                self.nature.ghost.asked(CommandId::new(*session, *nonce, *sequence), Some(op.clone()));
+                self.sim_env.oracle.asked(CommandId::new(*session, *nonce, *sequence), Some(op.clone()));
             }
             _ => {}
         }
@@ -174,7 +174,7 @@ impl Wire for SimWire<'_> {
 
     fn transmit(&mut self, server: ServerId) -> Result<(), NoReply> {
         for bytes in mem::take(&mut self.line(server).queued) {
-            self.nature.send(Endpoint::Client(self.client), Endpoint::Server(server), bytes, Piece::OfClient);
+            self.sim_env.send(Endpoint::Client(self.client), Endpoint::Server(server), bytes, Piece::OfClient);
         }
         Ok(())
     }
@@ -187,17 +187,17 @@ impl Wire for SimWire<'_> {
 
     fn observe(&mut self, seen: ClientObservation<'_>) {
         match seen {
-            ClientObservation::Named { ticket, id: AssignedWrite { session, nonce, sequence, .. } } => {
+            ClientObservation::Named { handle: ticket, id: AssignedWrite { session, nonce, sequence, .. } } => {
                 self.connections.steps.push(ObservedStep::Named(ticket, CommandId::new(session, nonce, sequence)));
             }
-            ClientObservation::Unnamed { ticket } => {
-                self.nature.mark(Mark::WentOnInNewSession);
+            ClientObservation::Unnamed { handle: ticket } => {
+                self.sim_env.reached(CoveragePoint::WentOnInNewSession);
                 self.connections.steps.push(ObservedStep::Unnamed(ticket));
             }
             ClientObservation::FailedOver { failed, .. } => {
-                self.nature.mark(Mark::FailedOver);
+                self.sim_env.reached(CoveragePoint::FailedOver);
                 if matches!(failed.end, TryEnd::NoReply(NoReply::NoData { .. })) {
-                    self.nature.mark(Mark::NotBelieved);
+                    self.sim_env.reached(CoveragePoint::NotBelieved);
                 }
             }
         }

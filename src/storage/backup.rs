@@ -70,7 +70,7 @@ impl<W: Write> BackupWriter<W> {
     }
 
     /// Adds a part of the state.
-    pub fn part(&mut self, part: &[u8]) -> Result<(), BackupError> {
+    pub fn chunk(&mut self, part: &[u8]) -> Result<(), BackupError> {
         self.block(part)
     }
 
@@ -108,7 +108,7 @@ pub fn read(mut from: impl Read) -> Result<(BackupHeader, Kv), BackupError> {
         if part.is_empty() {
             break;
         }
-        state.load(&part).map_err(BackupError::Damaged)?;
+        state.load_chunk(&part).map_err(BackupError::Damaged)?;
     }
     let end = block(&mut from)?;
     let Ok(digest) = end.try_into().map(u64::from_le_bytes) else {
@@ -153,7 +153,7 @@ fn cut(error: io::Error) -> BackupError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{KvCommand, Op, encode_part, without_sessions};
+    use crate::kv::{KvCommand, Op, encode_chunk, without_sessions};
     use crate::paxos::Value;
 
     /// A state in parts, as servers send them to each other.
@@ -166,7 +166,7 @@ mod tests {
             kv.apply(Slot(1 + n), &Value::Command(write.to_paxos()));
         }
         let title = BackupHeader { cluster: "lab".to_string(), history: 7, slot: Slot(10), digest: kv.digest() };
-        let parts = kv.take_changes().pieces.chunks(3).map(|pieces| encode_part(&pieces.to_vec())).collect();
+        let parts = kv.take_delta().pieces.chunks(3).map(|pieces| encode_chunk(&pieces.to_vec())).collect();
         (title, parts, kv)
     }
 
@@ -178,7 +178,7 @@ mod tests {
 
     fn written(title: &BackupHeader, parts: Vec<Vec<u8>>, kv: &Kv) -> Vec<u8> {
         let mut writer = BackupWriter::begin(Vec::new(), title).unwrap();
-        parts.iter().for_each(|part| writer.part(part).unwrap());
+        parts.iter().for_each(|part| writer.chunk(part).unwrap());
         writer.end(kv.store().digest()).unwrap()
     }
 

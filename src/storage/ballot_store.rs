@@ -111,7 +111,7 @@ impl<F: Files> BallotStore<F> {
 
     /// What the proposer has to remember.
     pub fn record(&self) -> ProposerRecord {
-        ProposerRecord::Spent(self.spent)
+        ProposerRecord::RoundsReserved(self.spent)
     }
 
     fn write(&mut self, spent: u64) -> Result<(), BallotStoreError> {
@@ -130,7 +130,7 @@ impl<F: Files> StableStore<ProposerRecord> for BallotStore<F> {
     type Error = BallotStoreError;
 
     fn commit(&mut self, records: &[ProposerRecord]) -> Result<(), BallotStoreError> {
-        let spent = records.iter().map(|ProposerRecord::Spent(round)| *round).max().unwrap_or(0);
+        let spent = records.iter().map(|ProposerRecord::RoundsReserved(round)| *round).max().unwrap_or(0);
         // A higher number says all that a lower one does.
         self.write(spent.max(self.spent))
     }
@@ -179,7 +179,7 @@ mod tests {
     const OWNER: u64 = 0x5eed;
 
     fn spent(files: &MemoryFiles) -> u64 {
-        let ProposerRecord::Spent(spent) = BallotStore::open(files.clone(), OWNER, true).unwrap().record();
+        let ProposerRecord::RoundsReserved(spent) = BallotStore::open(files.clone(), OWNER, true).unwrap().record();
         spent
     }
 
@@ -195,7 +195,9 @@ mod tests {
                     acknowledged = Some(0);
                     for round in [1_024, 2_048, 4_096] {
                         tried = round;
-                        match rounds.commit(&[ProposerRecord::Spent(round - 1), ProposerRecord::Spent(round)]) {
+                        match rounds
+                            .commit(&[ProposerRecord::RoundsReserved(round - 1), ProposerRecord::RoundsReserved(round)])
+                        {
                             Ok(()) => acknowledged = Some(round),
                             Err(_) => break,
                         }
@@ -226,7 +228,7 @@ mod tests {
             // Dies after writing the file, before syncing it; the machine itself runs on.
             let mut rounds = BallotStore::open(files.clone(), OWNER, true).unwrap();
             files.fail(1, InjectedFailure::Stop);
-            assert!(rounds.commit(&[ProposerRecord::Spent(9)]).is_err());
+            assert!(rounds.commit(&[ProposerRecord::RoundsReserved(9)]).is_err());
             files.restart();
             assert_eq!(spent(&files), 9);
             files.power_cut(seed);
@@ -237,7 +239,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_cut_is_refused() {
         let files = MemoryFiles::new();
-        BallotStore::open(files.clone(), OWNER, false).unwrap().commit(&[ProposerRecord::Spent(77)]).unwrap();
+        BallotStore::open(files.clone(), OWNER, false).unwrap().commit(&[ProposerRecord::RoundsReserved(77)]).unwrap();
         let whole = files.read(ROUNDS_FILE).unwrap();
         for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();
@@ -268,8 +270,8 @@ mod tests {
         let mut rounds = BallotStore::open(files.clone(), OWNER, false).unwrap();
         // The second operation is the sync: what it lost can still be read, and is not believed.
         files.fail(1, InjectedFailure::Once(io::ErrorKind::Other));
-        assert!(matches!(rounds.commit(&[ProposerRecord::Spent(9)]), Err(BallotStoreError::Io { .. })));
-        assert!(matches!(rounds.commit(&[ProposerRecord::Spent(10)]), Err(BallotStoreError::Failed)));
+        assert!(matches!(rounds.commit(&[ProposerRecord::RoundsReserved(9)]), Err(BallotStoreError::Io { .. })));
+        assert!(matches!(rounds.commit(&[ProposerRecord::RoundsReserved(10)]), Err(BallotStoreError::Failed)));
         assert_eq!(spent(&files), 0);
     }
 
@@ -279,7 +281,7 @@ mod tests {
         drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
         files.set_capacity(Some(0));
         let mut rounds = BallotStore::open(files.clone(), OWNER, true).unwrap();
-        rounds.commit(&[ProposerRecord::Spent(9)]).unwrap();
+        rounds.commit(&[ProposerRecord::RoundsReserved(9)]).unwrap();
         assert_eq!(spent(&files), 9);
     }
 
@@ -287,8 +289,8 @@ mod tests {
     fn a_lower_number_never_replaces_a_higher_one() {
         let files = MemoryFiles::new();
         let mut rounds = BallotStore::open(files.clone(), OWNER, false).unwrap();
-        rounds.commit(&[ProposerRecord::Spent(9)]).unwrap();
-        rounds.commit(&[ProposerRecord::Spent(3)]).unwrap();
+        rounds.commit(&[ProposerRecord::RoundsReserved(9)]).unwrap();
+        rounds.commit(&[ProposerRecord::RoundsReserved(3)]).unwrap();
         assert_eq!(spent(&files), 9);
     }
 }

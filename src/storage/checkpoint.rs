@@ -33,7 +33,7 @@ use super::disk::{Files, StableFile, is_full, read_if_present, remove_if_present
 use super::identity::short_disk;
 use super::rules;
 use crate::codec;
-use crate::kv::{Kv, StateDelta, StateEntry, encode_part};
+use crate::kv::{Kv, StateDelta, StateEntry, encode_chunk};
 use crate::paxos::{ChunkRequest, PartToken, Slot, SnapshotChunk, StateMachine};
 use crate::role::{ServerId, ServerSet};
 
@@ -42,13 +42,13 @@ pub const CHECKPOINT_FILE: &str = "checkpoint.redb";
 /// A file in the making. Before it is whole it has no other name: a crash leaves nothing that looks damaged.
 const NEW_FILE: &str = "checkpoint.new";
 /// A file that could not be believed.
-pub const ASIDE_FILE: &str = "checkpoint.damaged";
+pub const QUARANTINE_FILE: &str = "checkpoint.damaged";
 /// Says that the state in the folder was found to be wrong, and after which slot.
 pub const FENCED_FILE: &str = "fenced";
 /// A part of a state has about so many bytes at most, unless a single entry has more.
-pub const PART_BYTES: usize = 1 << 20;
+pub const CHUNK_BYTES: usize = 1 << 20;
 /// So many views of past slots stay open at most, beside those of pinned peers: one a peer.
-pub const KEPT_MAX: usize = 2;
+pub const SNAPSHOT_VIEWS_MAX: usize = 2;
 /// A view that nobody has asked for while so many checkpoints were written is let go: its room in the file is used
 /// again.
 const KEPT_WRITES: u64 = 8;
@@ -333,7 +333,7 @@ impl<F: Files> Checkpoint<F> {
             true
         })?;
         let CheckpointMeta { slot, digest } = view.mark;
-        Ok(Some(SnapshotChunk { slot, digest, index, bytes: encode_part(&pieces).into(), next }))
+        Ok(Some(SnapshotChunk { slot, digest, index, bytes: encode_chunk(&pieces).into(), next }))
     }
 
     /// Opens the last checkpoint for reading, in place of the view that was asked for longest ago if there are too
@@ -341,7 +341,7 @@ impl<F: Files> Checkpoint<F> {
     fn open_view(&mut self) -> Result<usize, CheckpointError> {
         let pinned = self.pinned;
         let unpinned = || self.views.iter().enumerate().filter(|(_, view)| !view.is_of(pinned));
-        if unpinned().count() >= KEPT_MAX
+        if unpinned().count() >= SNAPSHOT_VIEWS_MAX
             && let Some((oldest, _)) = unpinned().min_by_key(|(_, view)| view.used)
         {
             self.views.remove(oldest);
@@ -399,9 +399,9 @@ fn open_file<File: StableFile>(file: File) -> Result<Database, CheckpointError> 
 }
 
 /// Puts a checkpoint that cannot be believed aside, for whoever wants to know; the next one begins empty.
-pub fn put_aside<F: Files>(files: &F) -> Result<(), CheckpointError> {
-    remove_if_present(files, ASIDE_FILE).map_err(refused("remove"))?;
-    match files.rename(CHECKPOINT_FILE, ASIDE_FILE) {
+pub fn quarantine<F: Files>(files: &F) -> Result<(), CheckpointError> {
+    remove_if_present(files, QUARANTINE_FILE).map_err(refused("remove"))?;
+    match files.rename(CHECKPOINT_FILE, QUARANTINE_FILE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         renamed => renamed.map_err(refused("rename"))?,
     }

@@ -54,14 +54,14 @@ impl Work {
     }
 
     fn write(&mut self, checkpoint: &mut Checkpoint<MemoryFiles>) -> Result<CheckpointMeta, CheckpointError> {
-        let (mark, changes) = (self.mark(), self.kv.take_changes());
+        let (mark, changes) = (self.mark(), self.kv.take_delta());
         match checkpoint.write(mark, &changes) {
             Ok(()) => {
-                self.kv.changes_kept();
+                self.kv.delta_saved();
                 Ok(mark)
             }
             Err(error) => {
-                self.kv.changes_lost();
+                self.kv.delta_failed();
                 Err(error)
             }
         }
@@ -101,7 +101,7 @@ fn fetch(
     let mark = CheckpointMeta { slot: part.slot, digest: part.digest };
     loop {
         assert!(part.bytes.len() < 2 * SMALL_PARTS);
-        kv.load(&part.bytes).unwrap();
+        kv.load_chunk(&part.bytes).unwrap();
         let index = part.index + 1;
         let Some(token) = part.next else { return (mark, kv, index) };
         between(checkpoint, index);
@@ -150,7 +150,7 @@ fn a_state_is_fetched_as_of_one_slot_while_newer_ones_are_written() {
     });
     assert_eq!((fetched, state(&kv)), (mark, state(&before)));
     assert!(parts > 5, "{parts} parts");
-    assert!(checkpoint.views.len() <= KEPT_MAX);
+    assert!(checkpoint.views.len() <= SNAPSHOT_VIEWS_MAX);
 }
 
 /// The state after this slot, from its second part on.
@@ -175,7 +175,7 @@ fn the_view_of_a_pinned_peer_stays_open_until_its_pin_ends() {
         checkpoint.part(None).unwrap();
         checkpoint.part_for(other, None).unwrap();
     }
-    assert!(is_open(&checkpoint) && checkpoint.views.len() <= KEPT_MAX + 1, "{:?}", checkpoint.views);
+    assert!(is_open(&checkpoint) && checkpoint.views.len() <= SNAPSHOT_VIEWS_MAX + 1, "{:?}", checkpoint.views);
     assert_eq!(checkpoint.part_for(peer, Some(&second_part(first))).unwrap().unwrap().slot, first);
     checkpoint.pin(ServerSet::NONE);
     for _ in 0..=KEPT_WRITES {
@@ -195,7 +195,7 @@ fn a_pinned_peer_keeps_one_view_open_and_not_those_that_it_has_left() {
         work.apply(150);
         let last = work.write(&mut checkpoint).unwrap().slot;
         assert_eq!(checkpoint.part_for(peer, None).unwrap().unwrap().slot, last);
-        assert!(checkpoint.views.len() <= KEPT_MAX + 1, "{:?}", checkpoint.views);
+        assert!(checkpoint.views.len() <= SNAPSHOT_VIEWS_MAX + 1, "{:?}", checkpoint.views);
     }
 }
 
@@ -352,7 +352,7 @@ fn a_damaged_file_is_never_believed() {
     }
     work.files.put(CHECKPOINT_FILE, &[b'x'; 5_000]);
     assert!(matches!(work.open(), Err(CheckpointError::Damaged { .. })));
-    put_aside(&work.files).unwrap();
+    quarantine(&work.files).unwrap();
     assert_eq!(work.open().unwrap().0.mark().slot, Slot(0));
 }
 
@@ -383,12 +383,12 @@ fn a_state_that_came_whole_takes_the_place_of_all_that_was_there() {
     drop(state_of);
     let mut part = theirs.part(None).unwrap();
     while let Some(one) = part {
-        kv.load(&one.bytes).unwrap();
+        kv.load_chunk(&one.bytes).unwrap();
         part = one.next.and_then(|token| {
             theirs.part(Some(&ChunkRequest { slot: mark.slot, index: one.index + 1, token })).unwrap()
         });
     }
-    checkpoint.write(mark, &kv.take_changes()).unwrap();
+    checkpoint.write(mark, &kv.take_delta()).unwrap();
     drop(checkpoint);
     let (checkpoint, back) = work.open().unwrap();
     assert_eq!((checkpoint.mark(), state(&back)), (mark, state(&other.kv)));
@@ -414,13 +414,13 @@ fn a_million_keys_are_written_and_read_back() {
     };
     let mut last = Slot(0);
     (0..1_000_000).for_each(|n| last = put(&mut kv, n));
-    let (mut checkpoint, _) = Checkpoint::open(files.clone(), OWNER, PART_BYTES, Kv::default()).unwrap();
+    let (mut checkpoint, _) = Checkpoint::open(files.clone(), OWNER, CHUNK_BYTES, Kv::default()).unwrap();
     let mut timed = |kv: &mut Kv, slot: Slot, what: &str| {
         let begun = Instant::now();
-        let changes = kv.take_changes();
+        let changes = kv.take_delta();
         let taken = begun.elapsed();
         checkpoint.write(CheckpointMeta { slot, digest: kv.digest() }, &changes).unwrap();
-        kv.changes_kept();
+        kv.delta_saved();
         println!("{what}: taken in {taken:?}, written after {:?}", begun.elapsed());
     };
     timed(&mut kv, last, "a million new keys");
@@ -429,7 +429,7 @@ fn a_million_keys_are_written_and_read_back() {
     drop(checkpoint);
     let bytes = files.read(CHECKPOINT_FILE).unwrap().len();
     let begun = Instant::now();
-    let (_, back) = Checkpoint::open(files, OWNER, PART_BYTES, Kv::default()).unwrap();
+    let (_, back) = Checkpoint::open(files, OWNER, CHUNK_BYTES, Kv::default()).unwrap();
     println!("{} MiB opened, checked and read in {:?}", bytes >> 20, begun.elapsed());
     assert_eq!(back.digest(), kv.digest());
 }

@@ -130,7 +130,7 @@ pub enum IdentityError {
     NotAdmitted(#[from] NotAdmitted),
     /// An earlier error ended the use of this file.
     #[error("writing {IDENTITY_FILE} has failed before: this process must stop")]
-    Failed,
+    AlreadyFailed,
 }
 
 impl IdentityError {
@@ -370,7 +370,7 @@ impl<F: Files> DirIdentity<F> {
     }
 
     /// The number of the last life begun.
-    pub fn life(&self) -> u32 {
+    pub fn incarnation(&self) -> u32 {
         self.state().contents.life
     }
 
@@ -393,7 +393,7 @@ impl<F: Files> DirIdentity<F> {
     }
 
     /// Begins a life of a role: takes a number which no other life of a role on this folder has.
-    pub fn begin_role_life(&self) -> Result<u32, IdentityError> {
+    pub fn next_role_incarnation(&self) -> Result<u32, IdentityError> {
         let mut state = self.state();
         if state.role_lives.is_empty() {
             let first = state.contents.role_life;
@@ -432,20 +432,20 @@ impl<F: Files> DirIdentity<F> {
     }
 
     /// Whether its server may take part: enough peers know the folder.
-    pub fn takes_part(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.state().contents.takes_part
     }
 
     /// Remembers that its server takes part from now on.
     pub fn set_takes_part(&self) -> Result<(), IdentityError> {
-        if !self.takes_part() {
+        if !self.is_active() {
             self.change(|contents| contents.takes_part = true)?;
         }
         Ok(())
     }
 
     /// What is remembered of a peer's folder, if it was ever met.
-    pub fn known_peer(&self, server: ServerId) -> Option<RecordedPeer> {
+    pub fn recorded_peer(&self, server: ServerId) -> Option<RecordedPeer> {
         known(&self.state().contents, server)
     }
 
@@ -482,7 +482,7 @@ impl<F: Files> DirIdentity<F> {
 
     /// Forgets the folder of a peer and how often it was started; false if it was not known.
     pub fn forget_peer(&self, server: ServerId) -> Result<bool, IdentityError> {
-        let was_known = self.known_peer(server).is_some();
+        let was_known = self.recorded_peer(server).is_some();
         if was_known {
             self.change(|contents| {
                 contents.peers.remove(&server.to_string());
@@ -522,7 +522,7 @@ impl<F: Files> DirIdentity<F> {
         put: impl FnOnce(&[u8]) -> io::Result<()>,
     ) -> Result<IdentityFile, IdentityError> {
         if state.has_failed {
-            return Err(IdentityError::Failed);
+            return Err(IdentityError::AlreadyFailed);
         }
         let mut contents = state.contents.clone();
         change(&mut contents);

@@ -24,7 +24,7 @@ fn claim(server: u8, storage: u64) -> Claim {
 
 /// The storage id under which a peer is known.
 fn known(identity: &DirIdentity<MemoryFiles>, server: u8) -> Option<u64> {
-    identity.known_peer(ServerId(server)).map(|known| known.storage)
+    identity.recorded_peer(ServerId(server)).map(|known| known.storage)
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn what_was_remembered_is_read_back() {
     identity.set_has_journal(true).unwrap();
     identity.admit(&claim(1, u64::MAX)).unwrap();
     let identity = read(&files).unwrap();
-    assert_eq!((identity.storage_id(), identity.life()), (STORAGE, 1));
+    assert_eq!((identity.storage_id(), identity.incarnation()), (STORAGE, 1));
     assert_eq!((identity.has_journal(), identity.has_rounds()), (true, false));
     assert_eq!((known(&identity, 1), known(&identity, 2)), (Some(u64::MAX), None));
 }
@@ -50,14 +50,14 @@ fn what_is_admitted_is_durable_and_what_is_not_proved_is_nowhere() {
         let claim = Claim { knows, life: u32::MAX, ..claim(5, 2) };
         assert_eq!(identity.admit(&claim).unwrap(), Admitted::CallBack);
     }
-    assert_eq!((files.image(), identity.known_peer(ServerId(5))), (before, None));
+    assert_eq!((files.image(), identity.recorded_peer(ServerId(5))), (before, None));
     assert_eq!(identity.admit(&claim(5, 1)).unwrap(), Admitted::Yes);
     files.power_cut(1);
     let expected = RecordedPeer { storage: 1, bound: true, life: 1, boot: 10 };
-    assert_eq!(read(&files).unwrap().known_peer(ServerId(5)), Some(expected));
+    assert_eq!(read(&files).unwrap().recorded_peer(ServerId(5)), Some(expected));
     let error = read(&files).unwrap().admit(&claim(5, 2)).unwrap_err();
     assert!(matches!(error, IdentityError::NotAdmitted(NotAdmitted::OtherFolder(5))), "{error}");
-    assert_eq!(read(&files).unwrap().known_peer(ServerId(5)), Some(expected));
+    assert_eq!(read(&files).unwrap().recorded_peer(ServerId(5)), Some(expected));
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_first_start_that_dies_anywhere_leaves_nothing_or_all() {
                 });
             assert_eq!(stranger, None, "a start would take it for the file of somebody else");
             match read(&files) {
-                Some(identity) => assert_eq!((identity.storage_id(), identity.life()), (STORAGE, 0)),
+                Some(identity) => assert_eq!((identity.storage_id(), identity.incarnation()), (STORAGE, 0)),
                 None => drop(create(&files).unwrap()),
             }
         }
@@ -244,10 +244,10 @@ fn a_life_begins_on_a_disk_that_is_full() {
 #[test]
 fn who_takes_part_has_written_it_down() {
     let files = MemoryFiles::new();
-    assert!(!create(&files).unwrap().takes_part());
+    assert!(!create(&files).unwrap().is_active());
     read(&files).unwrap().set_takes_part().unwrap();
     files.power_cut(1);
-    assert!(read(&files).unwrap().takes_part());
+    assert!(read(&files).unwrap().is_active());
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn the_last_life_of_a_folder_begins_and_no_other_after_it() {
     assert_eq!(identity.begin_life().unwrap(), LIVES_MAX);
     let error = identity.begin_life().unwrap_err();
     assert!(matches!(error, IdentityError::UsedUp { lives: LIVES_MAX, .. }), "{error}");
-    assert_eq!(identity.life(), LIVES_MAX, "nothing was begun");
+    assert_eq!(identity.incarnation(), LIVES_MAX, "nothing was begun");
     let again = read(&identity.files).unwrap();
     assert!(again.begin_life().is_err(), "nor later, and the file is not called damaged");
 }
@@ -319,12 +319,12 @@ fn the_last_lives_of_the_roles_of_a_folder_begin_and_no_other_after_them() {
     let identity = aged(9, LIVES_MAX - ROLE_LIVES);
     identity.begin_life().unwrap();
     for life in 1..=ROLE_LIVES {
-        assert_eq!(identity.begin_role_life().unwrap(), LIVES_MAX - ROLE_LIVES + life);
+        assert_eq!(identity.next_role_incarnation().unwrap(), LIVES_MAX - ROLE_LIVES + life);
     }
-    assert!(matches!(identity.begin_role_life(), Err(IdentityError::UsedUp { role_lives: LIVES_MAX, .. })));
+    assert!(matches!(identity.next_role_incarnation(), Err(IdentityError::UsedUp { role_lives: LIVES_MAX, .. })));
     assert!(matches!(identity.begin_life(), Err(IdentityError::UsedUp { .. })));
     // One that had begun so many lives that a role's would once have been numbered beyond 24 bits goes on.
     let old = aged(1 << 18, 1 << 24);
     old.begin_life().unwrap();
-    assert_eq!(old.begin_role_life().unwrap(), (1 << 24) + 1);
+    assert_eq!(old.next_role_incarnation().unwrap(), (1 << 24) + 1);
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::backup;
 use super::ballot_store::{BallotStore, ROUNDS_FILE};
-use super::checkpoint::{Checkpoint, PART_BYTES};
+use super::checkpoint::{CHUNK_BYTES, Checkpoint};
 use super::disk::{Files, MemoryFiles, RealFiles};
 use super::identity::{IDENTITY_FILE, describe};
 use super::journal::{Journal, JournalOptions};
@@ -140,7 +140,7 @@ impl InspectReport {
 
     fn rounds(&mut self, top: &MemoryFiles, owner: u64) {
         match BallotStore::open(top.clone(), owner, true).map(|rounds| rounds.record()) {
-            Ok(ProposerRecord::Spent(below)) => self.say(ROUNDS_FILE, &format!("all below {below} are spent")),
+            Ok(ProposerRecord::RoundsReserved(below)) => self.say(ROUNDS_FILE, &format!("all below {below} are spent")),
             Err(error) => self.trouble(ROUNDS_FILE, &error.to_string()),
         }
     }
@@ -150,7 +150,7 @@ impl InspectReport {
             Ok(files) => files,
             Err(error) => return self.trouble("checkpoint", &error),
         };
-        match Checkpoint::open(files, owner, PART_BYTES, Kv::default()) {
+        match Checkpoint::open(files, owner, CHUNK_BYTES, Kv::default()) {
             Err(error) => self.trouble("checkpoint", &format!("{error}; the other servers have the state")),
             Ok((checkpoint, state)) => {
                 let slot = checkpoint.mark().slot;

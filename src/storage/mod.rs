@@ -7,8 +7,8 @@
 //! | proposer | which ballot_store are spent | [`ballot_store`]: one number, replaced as a whole |
 //! | server | who it is, its lives, its peers' disks | [`identity`]: a small text, replaced as a whole |
 //!
-//! All four live in a [`data_dir`]. They reach the disk through [`disk`] alone, so that each of them can be run on a disk
-//! in memory whose power fails at any step.
+//! All four live in a [`data_dir`]. They reach the disk through [`disk`] alone, so that each of them can be run on a
+//! disk in memory whose power fails at any step.
 //!
 //! Whom a server takes for its peer is judged in [`admission`]. [`backup`] is a state in a file of its own, [`restore`]
 //! makes folders from it, and [`inspect`] tells people what a folder holds.

@@ -20,15 +20,15 @@ impl Record for AcceptorRecord {
 
     fn decode(bytes: &[u8], _number: u64) -> Result<AcceptorRecord, String> {
         match codec::decode(bytes).map_err(|error| error.to_string())? {
-            AcceptorRecord::Damaged(_) => Err("a record says that others are damaged: none is written".to_string()),
+            AcceptorRecord::Corrupt(_) => Err("a record says that others are damaged: none is written".to_string()),
             record => Ok(record),
         }
     }
 
     fn slot(&self, _number: u64) -> Option<Slot> {
         match self {
-            AcceptorRecord::Accepted(entry) | AcceptorRecord::Mended(entry) => Some(entry.slot),
-            AcceptorRecord::Promised(_) | AcceptorRecord::Truncated(_) | AcceptorRecord::Damaged(_) => None,
+            AcceptorRecord::Accepted(entry) | AcceptorRecord::Repaired(entry) => Some(entry.slot),
+            AcceptorRecord::Promised(_) | AcceptorRecord::Truncated(_) | AcceptorRecord::Corrupt(_) => None,
         }
     }
 
@@ -37,12 +37,12 @@ impl Record for AcceptorRecord {
             AcceptorRecord::Promised(ballot) => PromiseFloor { promised: *ballot, ..PromiseFloor::NONE },
             AcceptorRecord::Accepted(entry) => PromiseFloor { promised: entry.ballot, ..PromiseFloor::NONE },
             AcceptorRecord::Truncated(slot) => PromiseFloor { below: *slot, ..PromiseFloor::NONE },
-            AcceptorRecord::Mended(_) | AcceptorRecord::Damaged(_) => PromiseFloor::NONE,
+            AcceptorRecord::Repaired(_) | AcceptorRecord::Corrupt(_) => PromiseFloor::NONE,
         }
     }
 
     fn damaged(slots: SlotRange) -> Option<AcceptorRecord> {
-        Some(AcceptorRecord::Damaged(slots))
+        Some(AcceptorRecord::Corrupt(slots))
     }
 
     fn restate(removed: PromiseFloor, others: PromiseFloor) -> Vec<AcceptorRecord> {
@@ -226,7 +226,7 @@ mod tests {
         let (mut log, _) = open(&files).unwrap();
         (0..40).for_each(|n| log.commit(&[ParticipantRecord::Aborted(id(n))]).unwrap());
         drop(log);
-        files.rot("0000000001.journal", 1_024 * 8 + 5_000);
+        files.flip_bit("0000000001.journal", 1_024 * 8 + 5_000);
         let before = files.image();
         let error = open::<ParticipantRecord>(&files).unwrap_err();
         assert!(matches!(error, OpenError::Lost(_)), "{error}");

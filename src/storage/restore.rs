@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::backup::BackupHeader;
-use super::checkpoint::{Checkpoint, CheckpointMeta, PART_BYTES};
+use super::checkpoint::{CHUNK_BYTES, Checkpoint, CheckpointMeta};
 use super::data_dir::{
     COMPLETE_FILE, DataDir, DataDirError, RESTORE_FOLDER, folder_name, is_of_a_restore, lock, make_folder, sync_names,
 };
@@ -126,7 +126,7 @@ impl Restore<'_> {
         // What is acknowledged from here on is of a new history, and no client may take it for the old one.
         let history = getrandom::u64().map_err(|error| format!("the system gives no random number: {error}"))?;
         state.begin_history(history.max(1));
-        let changes = state.take_changes();
+        let changes = state.take_delta();
         let mark = CheckpointMeta { slot: self.title.slot, digest: state.digest() };
         let mut folders = Vec::new();
         for server in self.cluster.servers().iter() {
@@ -154,7 +154,7 @@ impl Restore<'_> {
         let folder = DataDir::make_unfinished(path, self.cluster.owner(server)).map_err(|error| error.to_string())?;
         let failed = |error: &dyn std::fmt::Display| format!("data folder {}: {error}", path.display());
         let files = folder.checkpoint_files().map_err(|error| failed(&error))?;
-        let opened = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default());
+        let opened = Checkpoint::open(files, folder.storage_id(), CHUNK_BYTES, Kv::default());
         let (mut checkpoint, _) = opened.map_err(|error| failed(&error))?;
         checkpoint.write(mark, changes).map_err(|error| failed(&error))?;
         // Only now that the state is durable: the log begins behind it.

@@ -42,11 +42,11 @@ fn restore(data: &Path, as_cluster: &str) -> Result<(), String> {
 /// How many keys a server would start with, or why it does not start.
 fn start(data: &Path, server: ServerId) -> Result<usize, DataDirError> {
     let folder = DataDir::open(&data.join(folder_name(server)), cluster("new").owner(server))?;
-    assert!(folder.takes_part(), "it is no newcomer");
+    assert!(folder.is_active(), "it is no newcomer");
     let others = (1..=SERVERS).map(ServerId).filter(|other| *other != server);
-    assert!(others.into_iter().all(|other| folder.known_peer(other).is_some_and(|known| known.bound)));
+    assert!(others.into_iter().all(|other| folder.recorded_peer(other).is_some_and(|known| known.bound)));
     let files = folder.checkpoint_files().unwrap();
-    let (_, state) = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
+    let (_, state) = Checkpoint::open(files, folder.storage_id(), CHUNK_BYTES, Kv::default()).unwrap();
     let (_, recovered) = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
     assert!(!recovered.records.is_empty(), "what was forgotten is not taken for nothing accepted");
     Ok(state.store().len())

@@ -240,8 +240,8 @@ impl Arbitrary for Line {
             role: source.pick(&Speaker::ALL),
             req: Option::<String>::any(source).and_then(clean_label),
             event: Event::Lost { n: 1 },
-            re: Option::any(source),
-            why: Option::<String>::any(source).and_then(clean_why),
+            parent: Option::any(source),
+            reason: Option::<String>::any(source).and_then(clean_why),
         }
     }
 }

@@ -17,7 +17,7 @@ const SERVERS: [AnsiColor; 6] = [
 ];
 
 /// The line in colours.
-pub fn painted(line: &Line) -> String {
+pub fn colored(line: &Line) -> String {
     painted_text(&line.to_string(), line.level())
 }
 
@@ -60,7 +60,7 @@ mod tests {
     fn colours_change_no_letter() {
         for shape in include_str!("testdata/shapes.log").lines() {
             let line: Line = shape.parse().unwrap();
-            let painted = painted(&line);
+            let painted = colored(&line);
             assert_ne!(painted, shape);
             let mut plain = String::new();
             let mut inside = false;

@@ -47,7 +47,7 @@ proptest! {
             adopted: MaybeBallot(None), quorum: ServerSet::first(3), to: ServerSet::first(5),
         };
         // As a writer has it: cut if it is long, and left out if it is empty.
-        let line = Line { event, req: clean_label(label), why: None, re: None, ..Line::any(&mut EventGenerator::new(1)) };
+        let line = Line { event, req: clean_label(label), reason: None, parent: None, ..Line::any(&mut EventGenerator::new(1)) };
         let text = line.to_string();
         prop_assert_eq!(text.lines().count(), 1);
         prop_assert_eq!(text.parse::<Line>(), Ok(line));

@@ -21,7 +21,7 @@ pub struct LineFilter {
 }
 
 /// The lines to tell, by their index in the run and in the order in which to tell them.
-pub fn story(run: &Run, filter: &LineFilter) -> Vec<usize> {
+pub fn select(run: &Run, filter: &LineFilter) -> Vec<usize> {
     let mut told: BTreeSet<usize> = (0..run.lines.len()).collect();
     if let Some(req) = &filter.req {
         told.retain(|at| run.line(*at).req.as_ref() == Some(req));
@@ -118,7 +118,7 @@ fn in_order(run: &Run, told: &BTreeSet<usize>) -> Vec<usize> {
         }
     }
     for at in told {
-        let cause = run.line(*at).re.as_ref().and_then(|re| by_id.get(re));
+        let cause = run.line(*at).parent.as_ref().and_then(|re| by_id.get(re));
         if let Some(cause) = cause.filter(|cause| told.contains(cause)) {
             wait(*at, *cause);
         }
@@ -168,7 +168,7 @@ mod tests {
     fn told(filter: LineFilter) -> Vec<String> {
         let mut run = Run::default();
         run.add("all.log", LINES.as_bytes(), u64::MAX).unwrap();
-        story(&run, &filter).into_iter().map(|at| run.line(at).id.to_string()).collect()
+        select(&run, &filter).into_iter().map(|at| run.line(at).id.to_string()).collect()
     }
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
         let circle = LINES.replace("to=s1,s2,s3 re=c1.9", "to=s1,s2,s3 re=s1.4");
         let mut run = Run::default();
         run.add("all.log", circle.as_bytes(), u64::MAX).unwrap();
-        let mut all = story(&run, &LineFilter::default());
+        let mut all = select(&run, &LineFilter::default());
         all.sort_unstable();
         assert!(all.into_iter().eq(0..LINES.lines().count()));
     }

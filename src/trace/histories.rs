@@ -71,7 +71,7 @@ impl HistoryBoundary {
     /// old servers' replies can still arrive.
     fn moment(&self, run: &Run) -> Timestamp {
         let between = self.between(run).map(|(_, line)| line);
-        let replies = between.clone().filter(|line| line.re.as_ref().is_some_and(is_of_server));
+        let replies = between.clone().filter(|line| line.parent.as_ref().is_some_and(is_of_server));
         let last_reply = replies.map(|line| line.time).max().unwrap_or(self.begins());
         let clients = between.filter(|line| line.id.n == 1 && last_reply < line.time).map(|line| line.time);
         clients.min().unwrap_or(self.ends())
@@ -86,7 +86,7 @@ impl HistoryBoundary {
         };
         let whole: ServerSet =
             self.changes.iter().filter(|change| is_whole(change)).map(|change| change.server).collect();
-        let server = |line: &Line| line.re.as_ref().and_then(|re| re.process.as_server());
+        let server = |line: &Line| line.parent.as_ref().and_then(|re| re.process.as_server());
         self.between(run).find(|(_, line)| server(line).is_some_and(|server| !whole.contains(server))).map(|(at, _)| at)
     }
 
@@ -159,7 +159,7 @@ fn refers_across(run: &Run, parts: &[Vec<usize>]) -> Option<usize> {
         }
     }
     let is_across = |part: usize, at: usize| {
-        let found = run.line(at).re.as_ref().and_then(|re| part_of.get(re));
+        let found = run.line(at).parent.as_ref().and_then(|re| part_of.get(re));
         found.is_some_and(|found| !found.contains(&part))
     };
     parts.iter().enumerate().find_map(|(part, lines)| lines.iter().copied().find(|at| is_across(part, *at)))
@@ -298,7 +298,8 @@ fn follows(
     for (server, lines) in servers {
         let towards = if these.contains(*server) { those } else { these };
         for line in lines.iter().map(|at| run.line(*at)) {
-            let Some(re) = line.re.as_ref().filter(|re| re.process.as_server().is_some_and(|to| towards.contains(to)))
+            let Some(re) =
+                line.parent.as_ref().filter(|re| re.process.as_server().is_some_and(|to| towards.contains(to)))
             else {
                 continue;
             };
@@ -322,7 +323,7 @@ fn reply_of_before(run: &Run, servers: &BTreeMap<ServerId, Vec<usize>>) -> Optio
             return false;
         };
         let is_born_here = (first.id.process.life(), first.id.n) == (1, 1);
-        let cause = line.re.as_ref().filter(|re| is_of_server(re)).and_then(|re| here.get(re));
+        let cause = line.parent.as_ref().filter(|re| is_of_server(re)).and_then(|re| here.get(re));
         let is_known = cause.is_some_and(|cause| run.line(*cause).req == line.req);
         is_born_here && line.time < first.time && !is_known
     })

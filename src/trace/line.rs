@@ -168,7 +168,7 @@ impl FieldValue for LineId {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceContext {
     /// The line that told of the sending.
-    pub re: Option<LineId>,
+    pub parent: Option<LineId>,
     /// Which client's which request it is about, as in `c1-5`: a label, nothing relies on it.
     pub req: Option<String>,
 }
@@ -252,9 +252,9 @@ pub struct Line {
     /// What happened.
     pub event: Event,
     /// The line whose message is being handled.
-    pub re: Option<LineId>,
+    pub parent: Option<LineId>,
     /// Why, in plain English.
-    pub why: Option<String>,
+    pub reason: Option<String>,
 }
 
 impl Line {
@@ -288,10 +288,10 @@ impl Display for Line {
             quoted::write_bytes(req.as_bytes(), f)?;
         }
         self.event.write_fields(f)?;
-        if let Some(re) = &self.re {
+        if let Some(re) = &self.parent {
             write!(f, " re={re}")?;
         }
-        match &self.why {
+        match &self.reason {
             Some(why) => write!(f, " -- {why}"),
             None => Ok(()),
         }
@@ -342,7 +342,7 @@ impl FromStr for Line {
             "" => None,
             rest => clean_why(rest.strip_prefix("-- ").ok_or_else(|| LineError::Rest(rest.into()))?.to_owned()),
         };
-        let read = Line { time, id, role, req, event, re, why };
+        let read = Line { time, id, role, req, event, parent: re, reason: why };
         // One strict rule instead of many: it is a line if writing it again gives the same text.
         let written = read.to_string();
         if written == line { Ok(read) } else { Err(LineError::Form(written)) }

@@ -22,8 +22,8 @@ pub fn proposer(fact: &ProposerTraceEvent, context: &TraceContext) -> PendingLin
             match command {
                 Some(command) => about_command(draft, command),
                 None if *to_lead => PendingLine { req: None, ..draft }
-                    .why("no leader is heard: to lead, with one ballot for all later slots"),
-                None => draft.why("to finish slots that others left open; with no command of its own"),
+                    .reason("no leader is heard: to lead, with one ballot for all later slots"),
+                None => draft.reason("to finish slots that others left open; with no command of its own"),
             }
         }
         ProposerTraceEvent::Proposed { slot, ballot, value, adopted, quorum, to } => {
@@ -40,27 +40,27 @@ pub fn proposer(fact: &ProposerTraceEvent, context: &TraceContext) -> PendingLin
                 to: *to,
             };
             let draft = PendingLine::about(Speaker::Proposer, event, context);
-            PendingLine { req: req.or(draft.req), ..draft }.why(why_propose(value, *adopted))
+            PendingLine { req: req.or(draft.req), ..draft }.reason(why_propose(value, *adopted))
         }
         ProposerTraceEvent::Retried { ballot, from, nacks, answered, next, reason, command } => {
             let event = Event::Retry { slot: *from, ballot: *ballot, nack: Nacks(nacks.clone()), next: *next };
             let draft = PendingLine::about(Speaker::Proposer, event, context);
             let draft = command.iter().fold(draft, about_command);
-            draft.why(why_retry(*reason, nacks, *answered, *next))
+            draft.reason(why_retry(*reason, nacks, *answered, *next))
         }
         ProposerTraceEvent::Led { from, ballot, quorum } => {
             let event = Event::Lead { slot: SlotFrom(*from), ballot: *ballot, quorum: *quorum };
             let draft = PendingLine { req: None, ..PendingLine::about(Speaker::Proposer, event, context) };
-            draft.why(format!("a majority has promised {ballot}: phase 1 is done for all slots from {from} on"))
+            draft.reason(format!("a majority has promised {ballot}: phase 1 is done for all slots from {from} on"))
         }
         ProposerTraceEvent::SteppedDown { ballot, open, why } => {
             let promised = match why {
-                StepDownReason::Nacked(rival) | StepDownReason::Rival(rival) => Some(*rival),
+                StepDownReason::Nacked(rival) | StepDownReason::HigherBallot(rival) => Some(*rival),
                 _ => None,
             };
             let event = Event::Stepdown { ballot: *ballot, promised };
             let draft = PendingLine { req: None, ..PendingLine::about(Speaker::Proposer, event, context) };
-            draft.why(why_step_down(*why, *open))
+            draft.reason(why_step_down(*why, *open))
         }
         ProposerTraceEvent::Forwarded { command, leader } => {
             let event = Event::Forward { ballot: *leader, to: leader.server };
@@ -80,7 +80,7 @@ pub fn acceptor(fact: &AcceptorTraceEvent, context: &TraceContext) -> PendingLin
         AcceptorTraceEvent::Nacked { to, ballot, refused, promised } => {
             let event = Event::Nack { slot: *refused, ballot: *ballot, promised: *promised, to: *to };
             let draft = PendingLine::about(Speaker::Acceptor, event, context);
-            draft.why(format!("already promised {promised} > {ballot}"))
+            draft.reason(format!("already promised {promised} > {ballot}"))
         }
         AcceptorTraceEvent::Accepted { to, ballot, slot, value } => {
             let event = Event::Accepted { slot: *slot, ballot: *ballot, to: *to };
@@ -88,19 +88,19 @@ pub fn acceptor(fact: &AcceptorTraceEvent, context: &TraceContext) -> PendingLin
         }
         AcceptorTraceEvent::Truncated { below } => {
             let draft = PendingLine::about(Speaker::Acceptor, Event::Truncate { below: *below }, context);
-            draft.why("every slot below is chosen, and in the durable checkpoint of this server")
+            draft.reason("every slot below is chosen, and in the durable checkpoint of this server")
         }
         AcceptorTraceEvent::Damaged { slots } => {
             let draft =
                 PendingLine::about(Speaker::Acceptor, Event::Damaged { slot: slots.first, to: slots.last }, context);
-            draft.why(
+            draft.reason(
                 "its disk has lost what it accepted there: it says so to whoever asks, and never that it was nothing",
             )
         }
         AcceptorTraceEvent::Mended { slot, ballot } => {
             let event = Event::Mend { slot: *slot, ballot: *ballot };
             let draft = PendingLine::about(Speaker::Acceptor, event, context);
-            draft.why("its disk had lost this slot; what was chosen in it came from another server")
+            draft.reason("its disk had lost this slot; what was chosen in it came from another server")
         }
     }
 }
@@ -132,24 +132,24 @@ pub fn learner(fact: &LearnerTraceEvent<kv::ApplyResult>, cluster: ServerSet, co
             // The context may be another request's: what is applied may have waited for a slot before it.
             let draft = PendingLine { req, ..draft };
             match why_applied(outcome) {
-                Some(why) => draft.why(why),
+                Some(why) => draft.reason(why),
                 None => draft,
             }
         }
         LearnerTraceEvent::CaughtUp { from, to, known } => {
             let event = Event::Catchup { from: *from, known: *known, to: *to };
             let draft = PendingLine::about(Speaker::Learner, event, context);
-            draft.why(format!("slot {known} is known to be chosen, and {from} is the first that is missing here"))
+            draft.reason(format!("slot {known} is known to be chosen, and {from} is the first that is missing here"))
         }
         LearnerTraceEvent::Filled { slot, to } => {
             let event = Event::Fill { slot: *slot, to: *to };
             let draft = PendingLine::about(Speaker::Learner, event, context);
-            draft.why("a read waits for this slot, and nobody seems to finish it")
+            draft.reason("a read waits for this slot, and nobody seems to finish it")
         }
         LearnerTraceEvent::Installed { slot, digest, from } => {
             let event = Event::Snapshot { slot: *slot, digest: Digest(*digest), from: Some(*from) };
             let draft = PendingLine::about(Speaker::Learner, event, context);
-            draft.why("it was further behind than any log reaches, and has taken the whole state instead")
+            draft.reason("it was further behind than any log reaches, and has taken the whole state instead")
         }
     }
 }
@@ -196,11 +196,11 @@ fn about_value(draft: PendingLine, value: &Value) -> PendingLine {
 fn why_step_down(why: StepDownReason, open: usize) -> String {
     let reason = match why {
         StepDownReason::Nacked(rival) => format!("refused: an acceptor is bound to {rival}"),
-        StepDownReason::Rival(rival) => format!("{rival} leads"),
-        StepDownReason::Unheard => "no majority has answered its heartbeats for 300 ms".to_string(),
+        StepDownReason::HigherBallot(rival) => format!("{rival} leads"),
+        StepDownReason::NoHeartbeatReplies => "no majority has answered its heartbeats for 300 ms".to_string(),
         StepDownReason::Stalled => "slots are open, and nothing has moved for longer than rounds take here".to_string(),
         StepDownReason::LearnerDown => "its learner is down".to_string(),
-        StepDownReason::Below(slot) => {
+        StepDownReason::Truncated(slot) => {
             format!("slot {slot} is needed, which lies below its ballot: another one begins")
         }
     };
@@ -230,7 +230,7 @@ fn why_retry(reason: RetryReason, nacks: &[(ServerId, Ballot)], answered: Server
     let lost = match reason {
         RetryReason::Refused => "a majority has refused",
         RetryReason::Nacked => "not chosen 20 ms after the first NACK",
-        RetryReason::Silence => "too few have answered in time",
+        RetryReason::TimedOut => "too few have answered in time",
     };
     match nacks.iter().map(|(_, promised)| *promised).max() {
         Some(rival) => format!("{lost}; a rival holds {rival}, so the next round is {next}"),
@@ -242,7 +242,7 @@ fn why_retry(reason: RetryReason, nacks: &[(ServerId, Ballot)], answered: Server
 pub fn fenced(slot: Slot, equal: Option<Slot>, against: ServerSet) -> PendingLine {
     let event = Event::Violation { rule: QuotedText::new("digest"), slot: Some(slot), ballot: None };
     let before = equal.map_or(String::new(), |equal| format!(", and was still equal after slot {equal}"));
-    PendingLine::new(Speaker::Learner, event).why(format!(
+    PendingLine::new(Speaker::Learner, event).reason(format!(
         "after slot {slot} the state of this server is not that of {against}{before}: it takes part in nothing any \
          more. Stop it, move its folder checkpoint away, and start it again: it then gets the state from the others"
     ))
@@ -304,7 +304,7 @@ mod tests {
     /// The message handled is about another request, as it happens when one ballot carries the commands of two.
     fn context() -> TraceContext {
         let re = LineId { process: ProcessId::server(ServerId(5), 1), n: 90 };
-        TraceContext { re: Some(re), req: Some("c2-9".into()) }
+        TraceContext { parent: Some(re), req: Some("c2-9".into()) }
     }
 
     /// The line from the role on.
@@ -368,7 +368,7 @@ mod tests {
             "proposer RETRY    req=c1-5 slot=7 ballot=3.1 nack=s4(4.2) next=5 re=s5.90 \
              -- not chosen 20 ms after the first NACK; a rival holds 4.2, so the next round is 5"
         );
-        let silence = line(proposer(&retried(Vec::new(), RetryReason::Silence), &context()));
+        let silence = line(proposer(&retried(Vec::new(), RetryReason::TimedOut), &context()));
         assert!(
             silence.ends_with("nack=none next=5 re=s5.90 -- too few have answered in time; heard from: s1,s2"),
             "{silence}"

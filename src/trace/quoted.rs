@@ -8,7 +8,7 @@ use std::fmt::{self, Debug, Display, Write};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Longer texts are cut.
-pub const WHOLE_MAX_BYTES: usize = 64;
+pub const UNTRUNCATED_MAX_BYTES: usize = 64;
 /// A cut text shows at most so many bytes.
 const HEAD_BYTES: usize = 32;
 
@@ -32,7 +32,7 @@ impl QuotedText {
     /// What a line shows of these bytes.
     pub fn new(bytes: impl AsRef<[u8]>) -> QuotedText {
         let bytes = bytes.as_ref();
-        if bytes.len() <= WHOLE_MAX_BYTES {
+        if bytes.len() <= UNTRUNCATED_MAX_BYTES {
             return QuotedText::Whole(bytes.to_vec());
         }
         let head = bytes[..floor_char_boundary(bytes, HEAD_BYTES)].to_vec();
@@ -224,8 +224,8 @@ mod tests {
 
     #[test]
     fn the_longest_whole_text_is_not_cut_and_the_next_one_is() {
-        assert_eq!(shown(&[b'a'; WHOLE_MAX_BYTES]), "a".repeat(WHOLE_MAX_BYTES));
-        assert!(shown(&[b'a'; WHOLE_MAX_BYTES + 1]).contains("+65B#"));
+        assert_eq!(shown(&[b'a'; UNTRUNCATED_MAX_BYTES]), "a".repeat(UNTRUNCATED_MAX_BYTES));
+        assert!(shown(&[b'a'; UNTRUNCATED_MAX_BYTES + 1]).contains("+65B#"));
     }
 
     proptest! {

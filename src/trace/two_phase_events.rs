@@ -24,7 +24,7 @@ pub fn coordinator(fact: &CoordinatorTraceEvent, context: &TraceContext) -> Pend
             let event = Event::VoteReq { tx: *transaction, op, key, value, if_version, evict, to: *to };
             let draft = about(Speaker::Coordinator, event, work, context);
             match evict {
-                Some(_) => draft.why("the table of sessions is full: the one that was quiet for longest goes"),
+                Some(_) => draft.reason("the table of sessions is full: the one that was quiet for longest goes"),
                 None => draft,
             }
         }
@@ -32,20 +32,20 @@ pub fn coordinator(fact: &CoordinatorTraceEvent, context: &TraceContext) -> Pend
             let told = DecisionReason::First;
             let (decision, no_of) = (decided(*decision), no.map(|(server, _)| server));
             let event = Event::Decide { tx: *transaction, decision, told, yes: *yes, no: no_of, to: *to };
-            about(Speaker::Coordinator, event, work, context).why(why_decided(decision, *yes, *no, *to))
+            about(Speaker::Coordinator, event, work, context).reason(why_decided(decision, *yes, *no, *to))
         }
         CoordinatorTraceEvent::ToldAgain { transaction, decision, presumed, to } => {
             let told = if *presumed { DecisionReason::Presumed } else { DecisionReason::Again };
             let (decision, yes) = (decided(*decision), ServerSet::NONE);
             let event = Event::Decide { tx: *transaction, decision, told, yes, no: None, to: *to };
-            PendingLine::about(Speaker::Coordinator, event, context).why(match presumed {
+            PendingLine::about(Speaker::Coordinator, event, context).reason(match presumed {
                 true => "it has no record of a commit: then there was none, and nobody may do it",
                 false => "its record says so, and they have not acknowledged it",
             })
         }
         CoordinatorTraceEvent::Ended { transaction } => {
             let draft = PendingLine::about(Speaker::Coordinator, Event::End { tx: *transaction }, context);
-            draft.why("all have acknowledged: nobody can ask any more, so it may be forgotten")
+            draft.reason("all have acknowledged: nobody can ask any more, so it may be forgotten")
         }
     }
 }
@@ -56,7 +56,7 @@ pub fn participant(fact: &ParticipantTraceEvent, context: &TraceContext) -> Pend
         ParticipantTraceEvent::Voted { transaction, work, vote, to } => {
             let (vote, cause, by, why) = voted(vote);
             let event = Event::Vote { tx: *transaction, vote, cause: cause.map(QuotedText::new), by, to: *to };
-            about(Speaker::Participant, event, work, context).why(why)
+            about(Speaker::Participant, event, work, context).reason(why)
         }
         ParticipantTraceEvent::Committed { transaction, work, outcome, applied: count, to } => {
             let DisplayedValue { op, key, val: value, if_version, .. } = shown(work);
@@ -68,17 +68,17 @@ pub fn participant(fact: &ParticipantTraceEvent, context: &TraceContext) -> Pend
         }
         ParticipantTraceEvent::Aborted { transaction, work } => {
             let event = Event::Aborted { tx: *transaction };
-            about(Speaker::Participant, event, work, context).why("nothing has changed, and its key is free again")
+            about(Speaker::Participant, event, work, context).reason("nothing has changed, and its key is free again")
         }
         ParticipantTraceEvent::GivenUp { transaction, to } => {
             let event = Event::GiveUp { tx: *transaction, to: *to };
             PendingLine::about(Speaker::Participant, event, context)
-                .why("it has not voted for it, so it is free to say no; that it said so is on its disk")
+                .reason("it has not voted for it, so it is free to say no; that it said so is on its disk")
         }
         ParticipantTraceEvent::Inquired { transaction, work, to } => {
             let event = Event::Inquire { tx: *transaction, to: *to };
             about(Speaker::Participant, event, work, context)
-                .why("it has voted yes and hears no decision: whoever knows it, or has not voted, can help")
+                .reason("it has voted yes and hears no decision: whoever knows it, or has not voted, can help")
         }
         ParticipantTraceEvent::Answered { transaction, known, to } => {
             let known = match known {
@@ -91,14 +91,14 @@ pub fn participant(fact: &ParticipantTraceEvent, context: &TraceContext) -> Pend
         ParticipantTraceEvent::ReadWaits { by, query } => {
             let event = Event::Wait { tx: *by, key: QuotedText::new(&query.key) };
             PendingLine::about(Speaker::Participant, event, context)
-                .why("the key is locked: whether its write is done is not known here yet")
+                .reason("the key is locked: whether its write is done is not known here yet")
         }
         ParticipantTraceEvent::Blocked { transaction, work, prepared, silent, waited_ms } => {
             let coordinator = transaction.coordinator;
             let waited = Duration::from_millis(*waited_ms).into();
             let (prepared, silent, key) = (*prepared, *silent, shown(work).key);
             let event = Event::Blocked { tx: *transaction, key, coordinator, prepared, silent, waited };
-            about(Speaker::Participant, event, work, context).why(format!(
+            about(Speaker::Participant, event, work, context).reason(format!(
                 "all who answer have voted yes, and the coordinator on {coordinator} is not heard: it may have committed \
                  or not, so nobody here may decide; the key stays locked until {coordinator} is back"
             ))

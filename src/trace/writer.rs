@@ -31,9 +31,9 @@ pub struct PendingLine {
     /// What happened.
     pub event: Event,
     /// What it follows from.
-    pub re: Parent,
+    pub parent: Parent,
     /// Why, in plain English.
-    pub why: Option<String>,
+    pub reason: Option<String>,
 }
 
 /// What a line follows from.
@@ -57,17 +57,17 @@ impl From<Option<LineId>> for Parent {
 impl PendingLine {
     /// A line that stands alone.
     pub fn new(role: Speaker, event: Event) -> PendingLine {
-        PendingLine { role, req: None, event, re: Parent::None, why: None }
+        PendingLine { role, req: None, event, parent: Parent::None, reason: None }
     }
 
     /// A line about a message or request that came with this context.
     pub fn about(role: Speaker, event: Event, context: &TraceContext) -> PendingLine {
-        PendingLine { role, req: context.req.clone(), event, re: context.re.clone().into(), why: None }
+        PendingLine { role, req: context.req.clone(), event, parent: context.parent.clone().into(), reason: None }
     }
 
     /// The same, with a reason.
-    pub fn why(self, why: impl Into<String>) -> PendingLine {
-        PendingLine { why: Some(why.into()), ..self }
+    pub fn reason(self, why: impl Into<String>) -> PendingLine {
+        PendingLine { reason: Some(why.into()), ..self }
     }
 }
 
@@ -294,12 +294,12 @@ impl WriterShared {
         if numbering.lost > 0 {
             let (time, id) = stamp(&mut last, &mut next);
             let event = Event::Lost { n: numbering.lost };
-            push(&mut text, &Line { time, id, role: Speaker::Server, req: None, event, re: None, why: None });
+            push(&mut text, &Line { time, id, role: Speaker::Server, req: None, event, parent: None, reason: None });
             loudest.push(Level::Error);
         }
         let mut ids: Vec<Option<LineId>> = vec![None; drafts.len()];
         for &at in shown {
-            let PendingLine { role, req, event, re, why } = drafts[at].clone();
+            let PendingLine { role, req, event, parent: re, reason: why } = drafts[at].clone();
             let re = match re {
                 Parent::None => None,
                 Parent::Line(line) => Some(line),
@@ -308,7 +308,15 @@ impl WriterShared {
             let (time, id) = stamp(&mut last, &mut next);
             ids[at] = Some(id.clone());
             loudest.push(event.level());
-            let line = Line { time, id, role, req: req.and_then(clean_label), event, re, why: why.and_then(clean_why) };
+            let line = Line {
+                time,
+                id,
+                role,
+                req: req.and_then(clean_label),
+                event,
+                parent: re,
+                reason: why.and_then(clean_why),
+            };
             push(&mut text, &line);
         }
         if self.hand_over(&drafts[shown[0]], &text) {

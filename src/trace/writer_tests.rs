@@ -48,8 +48,8 @@ fn open(medium: impl Medium + 'static, filter: &str, terminal: Option<Terminal>)
 #[test]
 fn a_group_is_numbered_in_order_and_points_at_its_own_lines() {
     let trace = Trace::to_memory_at(s1(), || "2026-08-21T14:03:07.105388Z".parse().unwrap());
-    let second =
-        PendingLine { re: Parent::Earlier(0), req: Some("c1-5".into()), ..accepted(7) }.why("a reason\nin two lines");
+    let second = PendingLine { parent: Parent::Earlier(0), req: Some("c1-5".into()), ..accepted(7) }
+        .reason("a reason\nin two lines");
     let ids = trace.write_group(&[dropped(), second]);
     assert_eq!(ids.iter().flatten().map(LineId::to_string).collect::<Vec<_>>(), ["s1.1", "s1.2"]);
     assert_eq!(
@@ -186,12 +186,12 @@ fn a_new_life_appends_behind_whole_lines() {
 #[test]
 fn a_line_that_is_filtered_out_takes_no_number() {
     let trace = open(Vec::new(), "paxos_kv::acceptor=warn", None);
-    let follows = PendingLine { re: Parent::Earlier(0), ..dropped() };
+    let follows = PendingLine { parent: Parent::Earlier(0), ..dropped() };
     let ids = trace.write_group(&[accepted(1), follows]);
     assert_eq!(ids[0], None);
     assert_eq!(ids[1].as_ref().unwrap().n, 1);
     assert!(!trace.is_complete() && Trace::to_memory(s1()).is_complete());
-    assert_eq!(lines(&trace)[0].re, None, "what was left out cannot be pointed at");
+    assert_eq!(lines(&trace)[0].parent, None, "what was left out cannot be pointed at");
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn names_that_come_in_messages_are_checked() {
         assert!(crate::codec::decode::<ProcessId>(&bytes).is_err(), "{name}");
     }
     let id = LineId { process: ProcessId::named("c1").unwrap(), n: 9 };
-    let context = TraceContext { re: Some(id), req: Some("c1-5".into()) };
+    let context = TraceContext { parent: Some(id), req: Some("c1-5".into()) };
     assert_eq!(crate::codec::decode::<TraceContext>(&crate::codec::encode(&context)).unwrap(), context);
 }
 

@@ -132,10 +132,10 @@ impl Coordinator {
             return;
         }
         let Ok(decoded) = KvCommand::from_paxos(&command) else {
-            return out.outcome(CoordinatorNotification::Done { id, outcome: ApplyResult::Unreadable });
+            return out.notify(CoordinatorNotification::Done { id, outcome: ApplyResult::Unreadable });
         };
         if self.open.len() + self.waiting.len() >= COMMANDS_MAX {
-            return out.outcome(CoordinatorNotification::NotApplied { id, why: AbortReason::Busy });
+            return out.notify(CoordinatorNotification::NotApplied { id, why: AbortReason::Busy });
         }
         let work = TransactionBody { command, evict: None };
         let lock = Lock::of(&decoded);
@@ -162,7 +162,7 @@ impl Coordinator {
     fn begin(&mut self, wish: QueuedCommand, out: &mut Output<Self>) {
         let transaction = TransactionId { number: self.draw(out), coordinator: self.me };
         let (work, to) = (wish.work.clone(), self.servers);
-        out.fact(|| CoordinatorTraceEvent::Requested { transaction, work: work.clone(), to });
+        out.emit_step(|| CoordinatorTraceEvent::Requested { transaction, work: work.clone(), to });
         out.send(to, CommitMessage::VoteRequest { transaction, work });
         self.open.insert(transaction, OpenTransaction { wish, yes: ServerSet::NONE, would: None, ticks: 0 });
     }
@@ -232,7 +232,7 @@ impl Coordinator {
         self.committed.insert(transaction, UnacknowledgedCommit { missing: to, ticks: 0 });
         let id = wish.work.command.id;
         let (decision, work, no) = (Decision::Commit, wish.work, None);
-        out.fact(|| CoordinatorTraceEvent::Decided { transaction, decision, work, yes, no, to });
+        out.emit_step(|| CoordinatorTraceEvent::Decided { transaction, decision, work, yes, no, to });
         out.send(to, CommitMessage::Decide { transaction, decision });
         let slot = transaction.as_slot();
         let outcome = match would {
@@ -240,7 +240,7 @@ impl Coordinator {
             // Without an order of all writes no session is the first.
             None => ApplyResult::Opened { session: slot.0, history: 0 },
         };
-        out.outcome(CoordinatorNotification::Done { id, outcome });
+        out.notify(CoordinatorNotification::Done { id, outcome });
     }
 
     /// Ends a transaction that is done nowhere; gives back what it was for.
@@ -254,7 +254,7 @@ impl Coordinator {
         // One that has voted no has forgotten it already.
         let to = self.servers.without(no.map_or(ServerSet::NONE, |(server, _)| ServerSet::only(server)));
         let (decision, work) = (Decision::Abort, &wish.work);
-        out.fact(|| CoordinatorTraceEvent::Decided { transaction, decision, work: work.clone(), yes, no, to });
+        out.emit_step(|| CoordinatorTraceEvent::Decided { transaction, decision, work: work.clone(), yes, no, to });
         if !to.is_empty() {
             out.send(to, CommitMessage::Decide { transaction, decision });
         }
@@ -265,7 +265,7 @@ impl Coordinator {
     fn refused(&mut self, mut wish: QueuedCommand, refusal: VoteNoReason, out: &mut Output<Self>) {
         match refusal {
             VoteNoReason::Settled(outcome) => {
-                out.outcome(CoordinatorNotification::Done { id: wish.work.command.id, outcome });
+                out.notify(CoordinatorNotification::Done { id: wish.work.command.id, outcome });
             }
             // In the place of that one; unless it has gone meanwhile.
             VoteNoReason::Full(oldest) => {
@@ -285,7 +285,7 @@ impl Coordinator {
     fn try_later(&mut self, mut wish: QueuedCommand, out: &mut Output<Self>) {
         if wish.age >= AGE_MAX {
             let (id, why) = (wish.work.command.id, wish.why);
-            return out.outcome(CoordinatorNotification::NotApplied { id, why });
+            return out.notify(CoordinatorNotification::NotApplied { id, why });
         }
         wish.pause = wish.last_pause;
         // It is older than those that wait.
@@ -318,7 +318,7 @@ impl Coordinator {
             return;
         }
         self.committed.remove(&transaction);
-        out.fact(|| CoordinatorTraceEvent::Ended { transaction });
+        out.emit_step(|| CoordinatorTraceEvent::Ended { transaction });
         if self.ended.len() >= ENDED_MAX {
             self.persist(CoordinatorRecord::Ended(transaction), out);
         } else {
@@ -340,7 +340,7 @@ impl Coordinator {
     fn tell_again(&mut self, transaction: TransactionId, to: ServerSet, out: &mut Output<Self>) {
         let presumed = !self.committed.contains_key(&transaction);
         let decision = if presumed { Decision::Abort } else { Decision::Commit };
-        out.fact(|| CoordinatorTraceEvent::ToldAgain { transaction, decision, presumed, to });
+        out.emit_step(|| CoordinatorTraceEvent::ToldAgain { transaction, decision, presumed, to });
         out.send(to, CommitMessage::Decide { transaction, decision });
     }
 
@@ -387,7 +387,7 @@ impl Coordinator {
         let (old, waiting) = self.waiting.drain(..).partition(|wish| wish.age >= AGE_MAX);
         self.waiting = waiting;
         for QueuedCommand { work, why, .. } in old {
-            out.outcome(CoordinatorNotification::NotApplied { id: work.command.id, why });
+            out.notify(CoordinatorNotification::NotApplied { id: work.command.id, why });
         }
     }
 
@@ -403,8 +403,8 @@ impl Role for Coordinator {
     type Record = CoordinatorRecord;
     type Timer = CoordinatorTimer;
     type Request = CoordinatorRequest;
-    type Outcome = CoordinatorNotification;
-    type Fact = CoordinatorTraceEvent;
+    type Notification = CoordinatorNotification;
+    type TraceEvent = CoordinatorTraceEvent;
 
     fn replay(&mut self, record: CoordinatorRecord) {
         match record {

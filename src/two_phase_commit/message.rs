@@ -169,7 +169,7 @@ pub enum CommitMessage {
 
 impl CommitMessage {
     /// The roles of the receiving server that hear the message.
-    pub fn heard_by(&self) -> &'static [RoleKind] {
+    pub fn recipients(&self) -> &'static [RoleKind] {
         use RoleKind::{Coordinator, Participant};
         match self {
             CommitMessage::VoteRequest { .. } | CommitMessage::Decide { .. } | CommitMessage::Answer { .. } => {

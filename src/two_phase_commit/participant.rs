@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::types::{
-    InDoubtTransaction, LOOK_MS, ParticipantNotification, ParticipantRecord, ParticipantRequest, ParticipantTimer,
-    ParticipantTraceEvent,
+    IN_DOUBT_CHECK_MS, InDoubtTransaction, ParticipantNotification, ParticipantRecord, ParticipantRequest,
+    ParticipantTimer, ParticipantTraceEvent,
 };
 use super::{CommitMessage, Decision, InquiryReply, Lock, TransactionBody, TransactionId, Vote, VoteNoReason, rules};
 use crate::kv::{ApplyResult, Kv, KvCommand, PredictedResult, ReadQuery};
@@ -105,7 +105,7 @@ impl Participant {
                 KvCommand::Open { .. } => None,
                 KvCommand::Write { op, .. } => Some(op.key().to_vec()),
             },
-            waited_ms: u64::from(prepared.looks) * LOOK_MS,
+            waited_ms: u64::from(prepared.looks) * IN_DOUBT_CHECK_MS,
             is_blocked: prepared.is_blocked,
         })
     }
@@ -137,7 +137,7 @@ impl Participant {
         self.clock = self.clock.max(transaction.number);
         let Some(vote) = self.consider(transaction, &work, out) else { return };
         let clock = self.clock;
-        out.fact(|| ParticipantTraceEvent::Voted { transaction, work, vote, to: from });
+        out.emit_step(|| ParticipantTraceEvent::Voted { transaction, work, vote, to: from });
         out.send(ServerSet::only(from), CommitMessage::Vote { transaction, vote, clock });
         self.keep_looking(out);
     }
@@ -176,7 +176,7 @@ impl Participant {
 
     /// Whether a command can be done here, and what it would do.
     fn judge(&self, command: &KvCommand, evict: Option<u64>) -> Result<Option<crate::kv::WriteResult>, VoteNoReason> {
-        let foreseen = self.kv.foresee(command);
+        let foreseen = self.kv.predict(command);
         if let PredictedResult::Settled(outcome) = foreseen {
             let by = self.still_to_be_opened(command, evict).filter(|_| outcome == ApplyResult::Expired);
             return Err(by.map_or(VoteNoReason::Settled(outcome), VoteNoReason::Locked));
@@ -220,7 +220,7 @@ impl Participant {
 
     fn has_room_for_a_session(&self, evict: Option<u64>) -> Result<(), VoteNoReason> {
         let sessions = self.kv.sessions();
-        if evict.is_some_and(|evicted| sessions.knows(evicted)) {
+        if evict.is_some_and(|evicted| sessions.contains(evicted)) {
             return Ok(());
         }
         let is_one_more = |other: &&PreparedTransaction| {
@@ -269,14 +269,14 @@ impl Participant {
                 self.persist(ParticipantRecord::Committed(transaction), out);
                 let Some(outcome) = self.settle(transaction, decision) else { return };
                 let (applied, to) = (self.applied, transaction.coordinator);
-                out.fact(|| ParticipantTraceEvent::Committed { transaction, work, outcome, applied, to });
+                out.emit_step(|| ParticipantTraceEvent::Committed { transaction, work, outcome, applied, to });
                 out.send(ServerSet::only(to), CommitMessage::Ack { transaction });
             }
             Decision::Abort => {
                 // Forgotten in a crash, it is asked for again, and the answer is the same.
                 self.aborted.push(transaction);
                 self.settle(transaction, decision);
-                out.fact(|| ParticipantTraceEvent::Aborted { transaction, work });
+                out.emit_step(|| ParticipantTraceEvent::Aborted { transaction, work });
             }
         }
         self.answer_reads(out);
@@ -331,11 +331,11 @@ impl Participant {
             None => {
                 self.persist(ParticipantRecord::Aborted(transaction), out);
                 self.remember(transaction, Decision::Abort);
-                out.fact(|| ParticipantTraceEvent::GivenUp { transaction, to: from });
+                out.emit_step(|| ParticipantTraceEvent::GivenUp { transaction, to: from });
                 InquiryReply::Decided(Decision::Abort)
             }
         };
-        out.fact(|| ParticipantTraceEvent::Answered { transaction, known, to: from });
+        out.emit_step(|| ParticipantTraceEvent::Answered { transaction, known, to: from });
         out.send(ServerSet::only(from), CommitMessage::Answer { transaction, known });
     }
 
@@ -361,7 +361,7 @@ impl Participant {
         let Some(prepared) = self.prepared.get_mut(&transaction) else { return };
         prepared.others = ServerSet::NONE;
         let work = prepared.work.clone();
-        out.fact(|| ParticipantTraceEvent::Inquired { transaction, work, to });
+        out.emit_step(|| ParticipantTraceEvent::Inquired { transaction, work, to });
         out.send(to, CommitMessage::Inquire { transaction });
     }
 
@@ -376,8 +376,15 @@ impl Participant {
                 prepared.is_blocked = true;
                 let both = prepared.others.iter().chain([self.me]).collect::<ServerSet>();
                 let silent = everybody.without(both);
-                let (transaction, work, waited_ms) = (*transaction, prepared.work.clone(), u64::from(looks) * LOOK_MS);
-                out.news(ParticipantTraceEvent::Blocked { transaction, work, prepared: both, silent, waited_ms });
+                let (transaction, work, waited_ms) =
+                    (*transaction, prepared.work.clone(), u64::from(looks) * IN_DOUBT_CHECK_MS);
+                out.emit_always(ParticipantTraceEvent::Blocked {
+                    transaction,
+                    work,
+                    prepared: both,
+                    silent,
+                    waited_ms,
+                });
             }
             let before = looks - 1;
             if looks >= ASK_AFTER && (before.is_power_of_two() || before.is_multiple_of(ASK_AGAIN_MAX)) {
@@ -402,7 +409,7 @@ impl Participant {
 
     fn handle_read(&mut self, token: u64, query: ReadQuery, out: &mut Output<Self>) {
         if let Some(by) = self.holder(&query) {
-            out.fact(|| ParticipantTraceEvent::ReadWaits { by, query: query.clone() });
+            out.emit_step(|| ParticipantTraceEvent::ReadWaits { by, query: query.clone() });
             self.reads.push(BlockedRead { token, query, looks: 0 });
             return self.keep_looking(out);
         }
@@ -415,7 +422,7 @@ impl Participant {
     }
 
     fn answer(&self, token: u64, query: &ReadQuery, out: &mut Output<Self>) {
-        out.outcome(ParticipantNotification::Answer { token, applied: self.applied, answer: self.kv.query(query) });
+        out.notify(ParticipantNotification::Answer { token, applied: self.applied, answer: self.kv.query(query) });
     }
 
     /// Answers the reads whose key is free.
@@ -434,7 +441,7 @@ impl Participant {
         }
         for read in self.reads.extract_if(.., |read| read.looks >= READ_MAX).collect::<Vec<_>>() {
             match self.holder(&read.query) {
-                Some(by) => out.outcome(ParticipantNotification::ReadFailed { token: read.token, by }),
+                Some(by) => out.notify(ParticipantNotification::ReadFailed { token: read.token, by }),
                 None => self.answer(read.token, &read.query, out),
             }
         }
@@ -446,8 +453,8 @@ impl Role for Participant {
     type Record = ParticipantRecord;
     type Timer = ParticipantTimer;
     type Request = ParticipantRequest;
-    type Outcome = ParticipantNotification;
-    type Fact = ParticipantTraceEvent;
+    type Notification = ParticipantNotification;
+    type TraceEvent = ParticipantTraceEvent;
 
     fn replay(&mut self, record: ParticipantRecord) {
         match record {

@@ -1,7 +1,7 @@
 //! One role by itself, input by input: what it writes and says, and which of its timers run.
 
 use super::tests::CommitDisk;
-use crate::role::{Action, Input, Role, ServerId, ServerSet, step_all};
+use crate::role::{Action, Input, Role, ServerId, ServerSet, step_batch};
 
 /// A role without a cluster around it.
 pub(super) struct RoleHarness<R: Role> {
@@ -14,8 +14,8 @@ pub(super) struct RoleHarness<R: Role> {
 pub(super) struct StepResult<R: Role> {
     pub(super) records: Vec<R::Record>,
     pub(super) sent: Vec<(ServerSet, R::Message)>,
-    pub(super) outcomes: Vec<R::Outcome>,
-    pub(super) facts: Vec<R::Fact>,
+    pub(super) outcomes: Vec<R::Notification>,
+    pub(super) facts: Vec<R::TraceEvent>,
 }
 
 impl<R: Role> RoleHarness<R> {
@@ -26,15 +26,15 @@ impl<R: Role> RoleHarness<R> {
     /// Takes one input. A timer that runs already must not be started: it would begin again, and under load never run
     /// out.
     pub(super) fn take(&mut self, input: Input<R>) -> StepResult<R> {
-        let stepped = step_all(&mut self.role, [((), input)], true);
+        let stepped = step_batch(&mut self.role, [((), input)], true);
         let records = stepped.records().to_vec();
         let mut said = StepResult { records, sent: Vec::new(), outcomes: Vec::new(), facts: Vec::new() };
         let Ok(released) = stepped.commit(&mut CommitDisk);
         for action in released.into_actions().into_iter().flat_map(|(_, actions)| actions) {
             match action {
                 Action::Send { to, message } => said.sent.push((to, message)),
-                Action::Outcome(outcome) => said.outcomes.push(outcome),
-                Action::Fact(fact) => said.facts.push(fact),
+                Action::Notify(outcome) => said.outcomes.push(outcome),
+                Action::Trace(fact) => said.facts.push(fact),
                 Action::Arm(timer) => {
                     assert!(!self.running.contains(&timer), "{timer:?} runs already");
                     self.running.push(timer);

@@ -12,7 +12,7 @@ use crate::seeded_bugs::{self, Bug};
 
 /// A transaction is committed only with the votes of all. (BHG 7.3, AC3.)
 pub fn may_commit(yes: ServerSet, servers: ServerSet) -> bool {
-    yes == servers || (seeded_bugs::is(Bug::MajorityOfVotesCommits) && yes.len() > servers.len() / 2)
+    yes == servers || (seeded_bugs::is_enabled(Bug::MajorityOfVotesCommits) && yes.len() > servers.len() / 2)
 }
 
 /// What a transaction came to here, before a vote on it: what is decided is not voted on again. (BHG 7.3, AC2: a
@@ -21,11 +21,11 @@ pub fn decision_before_a_vote(
     decided: &BTreeMap<TransactionId, Decision>,
     transaction: TransactionId,
 ) -> Option<Decision> {
-    decided.get(&transaction).filter(|_| !seeded_bugs::is(Bug::LateRequestVotedAgain)).copied()
+    decided.get(&transaction).filter(|_| !seeded_bugs::is_enabled(Bug::LateRequestVotedAgain)).copied()
 }
 
 /// Whoever has voted yes holds the lock until it knows the decision, in all its lives. (BHG 7.4, recovery of a process
 /// that is uncertain.)
 pub fn locks_outlive_a_crash() -> bool {
-    !seeded_bugs::is(Bug::LocksLostInCrash)
+    !seeded_bugs::is_enabled(Bug::LocksLostInCrash)
 }

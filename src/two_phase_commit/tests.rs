@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::*;
 use crate::kv::{self, ApplyResult, Kv, Op, ReadQuery, WriteResult};
 use crate::paxos::{Command, CommandId, Slot};
-use crate::role::{Action, Input, Role, ServerId, ServerSet, step_all};
+use crate::role::{Action, Input, Role, ServerId, ServerSet, step_batch};
 
 /// Five servers without clocks: messages are delivered in order, time-outs when a test says so.
 struct CommitCluster {
@@ -64,13 +64,13 @@ impl CommitCluster {
         if self.down.contains(&(server, COORDINATOR)) {
             return;
         }
-        let stepped = step_all(&mut self.coordinators[at(server)], [((), input)], true);
+        let stepped = step_batch(&mut self.coordinators[at(server)], [((), input)], true);
         self.coordinator_disks[at(server)].extend(stepped.records().iter().cloned());
         for action in stepped.commit(&mut CommitDisk).unwrap().into_actions().remove(0).1 {
             match action {
                 Action::Send { to, message } => self.send(server, to, &message),
-                Action::Outcome(outcome) => self.outcomes.push((server, outcome)),
-                Action::Fact(fact) => self.facts.push(format!("{server} {fact:?}")),
+                Action::Notify(outcome) => self.outcomes.push((server, outcome)),
+                Action::Trace(fact) => self.facts.push(format!("{server} {fact:?}")),
                 Action::Arm(_) => {}
             }
         }
@@ -80,13 +80,13 @@ impl CommitCluster {
         if self.down.contains(&(server, PARTICIPANT)) {
             return;
         }
-        let stepped = step_all(&mut self.participants[at(server)], [((), input)], true);
+        let stepped = step_batch(&mut self.participants[at(server)], [((), input)], true);
         self.participant_disks[at(server)].extend(stepped.records().iter().cloned());
         for action in stepped.commit(&mut CommitDisk).unwrap().into_actions().remove(0).1 {
             match action {
                 Action::Send { to, message } => self.send(server, to, &message),
-                Action::Outcome(outcome) => self.answers.push((server, outcome)),
-                Action::Fact(fact) => self.facts.push(format!("{server} {fact:?}")),
+                Action::Notify(outcome) => self.answers.push((server, outcome)),
+                Action::Trace(fact) => self.facts.push(format!("{server} {fact:?}")),
                 Action::Arm(_) => {}
             }
         }
@@ -106,7 +106,7 @@ impl CommitCluster {
     fn deliver_while(&mut self, fits: impl Fn(&(ServerId, ServerId, CommitMessage)) -> bool) {
         while let Some(next) = self.mail.iter().position(&fits) {
             let Some((from, to, message)) = self.mail.remove(next) else { return };
-            for role in message.heard_by() {
+            for role in message.recipients() {
                 let message = message.clone();
                 match role {
                     crate::role::RoleKind::Coordinator => self.coordinator(to, Input::Message { from, message }),
@@ -233,7 +233,7 @@ fn a_session_is_the_transaction_that_opened_it_and_a_full_table_gives_up_the_qui
     cluster.coordinator(ServerId(3), Input::Timeout(CoordinatorTimer::Retry));
     cluster.deliver();
     let known = |cluster: &CommitCluster, session| {
-        cluster.participants.iter().filter(|one| one.kv().sessions().knows(session)).count()
+        cluster.participants.iter().filter(|one| one.kv().sessions().contains(session)).count()
     };
     assert_eq!((known(&cluster, first), known(&cluster, second)), (0, 5));
     cluster.ask(4, put(first, 1, "k"));
@@ -430,7 +430,7 @@ fn a_coordinator_uses_no_number_twice() {
         coordinator = fresh;
         for n in 0..3 {
             let input = Input::Request(CoordinatorRequest::Propose(open(life * 10 + n)));
-            let stepped = step_all(&mut coordinator, [((), input)], true);
+            let stepped = step_batch(&mut coordinator, [((), input)], true);
             records.extend(stepped.records().iter().cloned());
             for (_, actions) in stepped.commit(&mut CommitDisk).unwrap().into_actions() {
                 for action in actions {

@@ -12,7 +12,7 @@ use crate::role::{ServerId, ServerSet, TimerSpec};
 /// The length of a coordinator's tick, in milliseconds.
 pub(super) const TICK_MS: u64 = 50;
 /// The length of a participant's look, in milliseconds.
-pub(super) const LOOK_MS: u64 = 100;
+pub(super) const IN_DOUBT_CHECK_MS: u64 = 100;
 
 /// What a coordinator must never forget.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -271,7 +271,7 @@ pub enum ParticipantTimer {
 
 impl TimerSpec for ParticipantTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
-        LOOK_MS..=LOOK_MS
+        IN_DOUBT_CHECK_MS..=IN_DOUBT_CHECK_MS
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use paxos_kv::paxos::Slot;
 use paxos_kv::sim::FaultSet;
-use paxos_kv::trace::filter::{LineFilter, story};
+use paxos_kv::trace::filter::{LineFilter, select};
 use paxos_kv::trace::timeline::counts::PageCounts;
 use serde_json::json;
 
@@ -61,7 +61,7 @@ fn a_filter_shows_the_lines_that_the_command_logs_prints() {
     browser.open_file(&file, "");
     for filter in asked {
         let expected: BTreeSet<String> =
-            story(&run, &filter).into_iter().map(|at| run.line(at).id.to_string()).collect();
+            select(&run, &filter).into_iter().map(|at| run.line(at).id.to_string()).collect();
         let wanted = json!({ "req": filter.req, "slot": filter.slot.map(|slot| slot.0) });
         let found =
             browser.eval(&format!("paxosTimeline.setFilter({wanted}), paxosTimeline.shown.map((line) => line.id)"));

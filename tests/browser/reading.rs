@@ -51,7 +51,7 @@ fn told(line: &Line) -> Value {
         "id": line.id.to_string(), "micros": line.time.as_microsecond(), "level": line.level().as_str(),
         "server": line.id.process.as_server().map_or(0, |server| server.0), "life": line.id.process.life(),
         "role": line.role.as_str(), "event": line.event.to_string(), "req": line.req,
-        "re": line.re.as_ref().map(ToString::to_string), "why": line.why,
+        "re": line.parent.as_ref().map(ToString::to_string), "why": line.reason,
     })
 }
 

@@ -143,7 +143,7 @@ impl Cluster {
     pub fn client(&self, name: &str, server: u8) -> Client {
         let mut options = ClientOptions::new(self.cluster.clone(), name);
         options.first_server = Some(ServerId(server));
-        Client::connect(options).unwrap()
+        Client::new(options).unwrap()
     }
 
     /// A client whose lines go beside the servers'.
@@ -152,7 +152,7 @@ impl Cluster {
         options.first_server = Some(ServerId(server));
         let path = self.folder.path().join(format!("client-{name}.log"));
         options.trace = Trace::to_file(ProcessId::named(name).unwrap(), &path, false).unwrap();
-        Client::connect(options).unwrap()
+        Client::new(options).unwrap()
     }
 
     /// How a server is, if it answers.
@@ -179,7 +179,7 @@ impl Cluster {
                     let why = std::fs::read_to_string(self.folder.path().join(format!("server-{id}.err")));
                     panic!("server {id} has ended ({status}): {}", why.unwrap_or_default());
                 }
-                self.status(id).filter(|status| status.linked.len() == others)
+                self.status(id).filter(|status| status.connected.len() == others)
             });
         }
     }

@@ -10,7 +10,7 @@ use paxos_kv::paxos::{
     Acceptor, Incarnation, Learner, LearnerNotification, LearnerRequest, Message, Policy, Proposer, ProposerRequest,
     Quorums, StateMachine,
 };
-use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet, StableStore, step_all};
+use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet, StableStore, step_batch};
 
 /// Where in a turn the role's thread ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl<R: Role> Host<R> {
     /// One turn over a group of inputs, through the same steps as in every shell. None if the role is down.
     fn turn(&mut self, inputs: Vec<Input<R>>, crash: Crash) -> Option<Ran<R>> {
         let role = self.role.as_mut()?;
-        let stepped = step_all(role, inputs.into_iter().map(|input| ((), input)), true);
+        let stepped = step_batch(role, inputs.into_iter().map(|input| ((), input)), true);
         let records = stepped.records().to_vec();
         let keep = if let Crash::InSync(keep) = crash { Some(keep.min(records.len())) } else { None };
         let released = stepped.commit(&mut RamDisk { records: &mut self.disk, keep });
@@ -202,7 +202,8 @@ impl<M: StateMachine> Cluster<M> {
             RoleKind::Learner => {
                 node.learner.lives += 1;
                 let life = Incarnation(node.learner.lives);
-                node.learner.begin(Learner::new(server, quorums, life, Default::default(), machine).under(policy));
+                node.learner
+                    .begin(Learner::new(server, quorums, life, Default::default(), machine).with_policy(policy));
                 self.at_learner(server, vec![Input::Start], Crash::No)
             }
             RoleKind::Coordinator | RoleKind::Participant => Turn::Down,
@@ -251,7 +252,7 @@ impl<M: StateMachine> Cluster<M> {
             match action {
                 Action::Send { to, message } => self.send(server, *to, message),
                 Action::Arm(timer) => self.node_mut(server).proposer.arm(*timer),
-                Action::Outcome(_) | Action::Fact(_) => {}
+                Action::Notify(_) | Action::Trace(_) => {}
             }
         }
         Turn::Proposer(ran)
@@ -263,7 +264,7 @@ impl<M: StateMachine> Cluster<M> {
             match action {
                 Action::Send { to, message } => self.send(server, *to, message),
                 Action::Arm(timer) => match *timer {},
-                Action::Outcome(_) | Action::Fact(_) => {}
+                Action::Notify(_) | Action::Trace(_) => {}
             }
         }
         Turn::Acceptor(ran)
@@ -278,12 +279,12 @@ impl<M: StateMachine> Cluster<M> {
             match action {
                 Action::Send { to, message } => self.send(server, *to, message),
                 Action::Arm(timer) => self.node_mut(server).learner.arm(*timer),
-                Action::Outcome(LearnerNotification::Advanced { applied, ids }) => {
+                Action::Notify(LearnerNotification::Advanced { applied, ids }) => {
                     let what = What::Applied(ProposerRequest::Applied { slot: *applied, ids: ids.clone() });
                     let packet = Packet { from: server, to: server, role: RoleKind::Proposer, what };
                     self.packets.push(packet);
                 }
-                Action::Outcome(_) | Action::Fact(_) => {}
+                Action::Notify(_) | Action::Trace(_) => {}
             }
         }
         Turn::Learner(ran)
@@ -307,7 +308,7 @@ impl<M: StateMachine> Cluster<M> {
 
     fn send(&mut self, from: ServerId, to: ServerSet, message: &Message) {
         for to in to.iter() {
-            for role in message.heard_by() {
+            for role in message.recipients() {
                 self.packets.push(Packet { from, to, role: *role, what: What::Message(message.clone()) });
             }
         }

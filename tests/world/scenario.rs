@@ -67,18 +67,18 @@ impl StateMachine for Names {
     }
 
     /// A part is one name.
-    fn load(&mut self, part: &[u8]) -> std::result::Result<(), String> {
+    fn load_chunk(&mut self, part: &[u8]) -> std::result::Result<(), String> {
         self.names.push(String::from_utf8_lossy(part).into_owned());
         Ok(())
     }
 
-    fn take_changes(&mut self) {}
+    fn take_delta(&mut self) {}
 
-    fn changes_kept(&mut self) {}
+    fn delta_saved(&mut self) {}
 
-    fn changes_lost(&mut self) {}
+    fn delta_failed(&mut self) {}
 
-    fn recall(&self, id: CommandId) -> Option<Outcome> {
+    fn result_of(&self, id: CommandId) -> Option<Outcome> {
         self.taken.get(&id).map(|first| Outcome::Duplicate(*first))
     }
 }
@@ -200,7 +200,7 @@ impl Scenario {
             "gone" => {
                 let (server, peer) = (server(&pos(args)?)?, server(&pos(args)?)?);
                 writeln!(self.out, "{server}'s connection from {peer} closes")?;
-                let input = Input::Request(ProposerRequest::PeerGone(peer));
+                let input = Input::Request(ProposerRequest::PeerDisconnected(peer));
                 let turn = self.cluster()?.at_proposer(server, vec![input], Crash::No);
                 self.tell(server, turn)?;
             }
@@ -225,7 +225,7 @@ impl Scenario {
             "say" => {
                 let message = message(args)?;
                 let (from, to) = (server(&key(args, "from")?)?, server(&key(args, "to")?)?);
-                for role in message.heard_by() {
+                for role in message.recipients() {
                     let what = What::Message(message.clone());
                     let packet = Packet { from, to, role: *role, what };
                     self.deliver(vec![packet], false, Crash::No)?;
@@ -245,7 +245,7 @@ impl Scenario {
     fn begin(&mut self, count: u8, policy: Policy) -> Result<()> {
         self.cluster = Some(Cluster::new(count, Names::default()).under(policy));
         for server in self.cluster()?.servers() {
-            for role in RoleKind::ALL {
+            for role in RoleKind::PAXOS {
                 self.cluster()?.start(server, role);
             }
         }
@@ -289,7 +289,7 @@ impl Scenario {
                 // What the learner does with an ACCEPT, and anybody with a BEAT, is mostly to remember it.
                 let learner = packet.role == RoleKind::Learner;
                 quiet &=
-                    matches!(message, Message::Beat { .. }) || learner && matches!(message, Message::Accept { .. });
+                    matches!(message, Message::Progress { .. }) || learner && matches!(message, Message::Accept { .. });
             }
             let heard = self.out.len();
             let turn = self.cluster()?.deliver(group, crash);
@@ -353,8 +353,8 @@ impl Scenario {
         &mut self,
         ran: &Ran<R>,
         record: impl Fn(&R::Record) -> String,
-        fact: impl Fn(&R::Fact) -> Option<String>,
-        outcome: impl Fn(&R::Outcome) -> Option<String>,
+        fact: impl Fn(&R::TraceEvent) -> Option<String>,
+        outcome: impl Fn(&R::Notification) -> Option<String>,
     ) {
         let mut lines = Vec::new();
         lines.extend(ran.durable.iter().map(|durable| format!("disk: {}", record(durable))));
@@ -366,8 +366,8 @@ impl Scenario {
             lines.extend(match action {
                 Action::Send { to, message } => Some(format!("{} -> {to}", words(message))),
                 Action::Arm(timer) => timer_words(timer),
-                Action::Outcome(told) => outcome(told),
-                Action::Fact(done) => fact(done),
+                Action::Notify(told) => outcome(told),
+                Action::Trace(done) => fact(done),
             });
         }
         for line in lines {
@@ -433,20 +433,20 @@ fn place(message: &Message) -> (Option<Slot>, Option<Ballot>) {
         | Message::Accept { ballot, first: slot, .. }
         | Message::Accepted { ballot, slots: SlotRange { first: slot, .. } }
         | Message::Chosen { ballot, slots: SlotRange { first: slot, .. } } => (Some(*slot), Some(*ballot)),
-        Message::Heartbeat { ballot } | Message::HeartbeatAnswer { ballot } | Message::Relay { ballot } => {
+        Message::Heartbeat { ballot } | Message::HeartbeatReply { ballot } | Message::LeaderHint { ballot } => {
             (None, Some(*ballot))
         }
-        Message::Fill { slot } | Message::ReadAnswer { slot, .. } => (Some(*slot), None),
+        Message::Fill { slot } | Message::ReadReply { slot, .. } => (Some(*slot), None),
         Message::Snapshot(part) => (Some(part.slot), None),
-        Message::Fetch(part) => (Some(part.slot), None),
-        Message::Beat { .. }
+        Message::FetchSnapshot(part) => (Some(part.slot), None),
+        Message::Progress { .. }
         | Message::CatchUp { .. }
         | Message::Entries { .. }
         | Message::Read { .. }
         | Message::Forward { .. }
-        | Message::Refused { .. }
+        | Message::ForwardRefused { .. }
         | Message::PreVote { .. }
-        | Message::PreVoteAnswer { .. } => (None, None),
+        | Message::PreVoteReply { .. } => (None, None),
     }
 }
 
@@ -482,24 +482,24 @@ fn words(message: &Message) -> String {
         Message::Accepted { ballot, slots } | Message::Chosen { ballot, slots } => {
             format!("{name} {ballot} {}", self::slots(*slots))
         }
-        Message::Beat { applied, .. } => format!("{name} applied {applied}"),
+        Message::Progress { applied, .. } => format!("{name} applied {applied}"),
         Message::CatchUp { from } => format!("{name} from slot {from}"),
         Message::Entries { entries, applied } => format!("{name} {}, applied {applied}", self::entries(entries)),
         Message::Read { id } => format!("{name} {}", number(*id)),
-        Message::ReadAnswer { id, slot } => format!("{name} {}, highest slot {slot}", number(*id)),
+        Message::ReadReply { id, slot } => format!("{name} {}, highest slot {slot}", number(*id)),
         Message::Fill { slot } => format!("{name} slot {slot}"),
         Message::Snapshot(part) => format!("{name} {part:?}"),
-        Message::Fetch(part) => format!("{name} part {} of slot {}", part.index, part.slot),
+        Message::FetchSnapshot(part) => format!("{name} part {} of slot {}", part.index, part.slot),
         Message::Forward { commands } => {
             format!("{name} {}", commands.iter().map(|command| id_name(command.id)).collect::<Vec<_>>().join(" "))
         }
-        Message::Refused { leader: Some(leader) } => format!("{name}, {leader} leads"),
-        Message::Refused { leader: None } => format!("{name}, nobody leads"),
-        Message::Heartbeat { ballot } | Message::HeartbeatAnswer { ballot } | Message::Relay { ballot } => {
+        Message::ForwardRefused { leader: Some(leader) } => format!("{name}, {leader} leads"),
+        Message::ForwardRefused { leader: None } => format!("{name}, nobody leads"),
+        Message::Heartbeat { ballot } | Message::HeartbeatReply { ballot } | Message::LeaderHint { ballot } => {
             format!("{name} {ballot}")
         }
         Message::PreVote { id } => format!("{name} {id}"),
-        Message::PreVoteAnswer { id, hears } => {
+        Message::PreVoteReply { id, hears } => {
             format!("{name} {id}, hears {}", if *hears { "a leader" } else { "no leader" })
         }
     }
@@ -544,12 +544,12 @@ fn acceptor_record(record: &AcceptorRecord) -> String {
         AcceptorRecord::Promised(ballot) => format!("promised {ballot}"),
         AcceptorRecord::Accepted(Entry { slot, ballot, value }) => format!("accepted {slot}={}@{ballot}", name(value)),
         AcceptorRecord::Truncated(below) => format!("forgot slots below {below}"),
-        AcceptorRecord::Mended(Entry { slot, ballot, value }) => format!("mended {slot}={}@{ballot}", name(value)),
-        AcceptorRecord::Damaged(SlotRange { first, last }) => format!("lost slots {first} to {last}"),
+        AcceptorRecord::Repaired(Entry { slot, ballot, value }) => format!("mended {slot}={}@{ballot}", name(value)),
+        AcceptorRecord::Corrupt(SlotRange { first, last }) => format!("lost slots {first} to {last}"),
     }
 }
 
-fn proposer_record(ProposerRecord::Spent(below): &ProposerRecord) -> String {
+fn proposer_record(ProposerRecord::RoundsReserved(below): &ProposerRecord) -> String {
     format!("rounds below {below} are spent")
 }
 
@@ -615,12 +615,12 @@ fn learner_outcome(outcome: &LearnerNotification<Names>) -> Option<String> {
         | LearnerNotification::Counted
         | LearnerNotification::Durable { .. }
         | LearnerNotification::Checkpoint { .. }
-        | LearnerNotification::SnapshotAsked { .. }
+        | LearnerNotification::SnapshotRequested { .. }
         | LearnerNotification::Pinned { .. }
         | LearnerNotification::LeftBehind(_)
         | LearnerNotification::CheckpointLate { .. }
         | LearnerNotification::Installed { .. }
-        | LearnerNotification::Recalled { .. }
+        | LearnerNotification::ResultsFound { .. }
         | LearnerNotification::Mended { .. } => None,
         LearnerNotification::Fenced { slot, against, .. } => {
             Some(format!("finds its state wrong after slot {slot}, by {against}"))
@@ -689,7 +689,7 @@ fn servers(text: Option<&str>) -> Result<ServerSet> {
 }
 
 fn role_name(text: &str) -> Result<RoleKind> {
-    RoleKind::ALL.into_iter().find(|role| lower(*role) == text).ok_or_else(|| format!("no role {text}").into())
+    RoleKind::PAXOS.into_iter().find(|role| lower(*role) == text).ok_or_else(|| format!("no role {text}").into())
 }
 
 fn server_role(text: &str) -> Result<(ServerId, RoleKind)> {
@@ -743,12 +743,12 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
         "ACCEPTED" => Message::Accepted { ballot: ballot(args, "ballot")?, slots: run(args)? },
         "CHOSEN" => Message::Chosen { ballot: ballot(args, "ballot")?, slots: run(args)? },
         "HEARTBEAT" => Message::Heartbeat { ballot: ballot(args, "ballot")? },
-        "RELAY" => Message::Relay { ballot: ballot(args, "ballot")? },
+        "RELAY" => Message::LeaderHint { ballot: ballot(args, "ballot")? },
         "FORWARD" => Message::Forward { commands: key(args, "commands")?.split('/').map(command).collect() },
         "PREVOTE" => Message::PreVote { id: key(args, "id")?.parse()? },
         "BEAT" => {
             let digest = args.take_key("digest").map_or(Ok(0), |digest| digest.parse())?;
-            Message::Beat { applied: slot(args, "applied")?, digest }
+            Message::Progress { applied: slot(args, "applied")?, digest }
         }
         "CATCHUP" => Message::CatchUp { from: slot(args, "slot")? },
         "ENTRIES" => {

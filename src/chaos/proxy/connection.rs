@@ -73,7 +73,7 @@ pub struct DirectionPump {
     /// From the caller to the called side; else the answers.
     pub forward: bool,
     /// What befalls them.
-    pub weather: Arc<DirectionFaults>,
+    pub faults: Arc<DirectionFaults>,
     /// Where messages are remembered, if they may be said again.
     pub memory: Option<Arc<SharedReplayBuffer>>,
     /// Which bits go wrong.
@@ -97,7 +97,7 @@ impl DirectionPump {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => {
                     // A reset is news like any other: it does not get through a black hole either.
-                    self.weather.await_calm(|| connection.is_broken());
+                    self.faults.await_calm(|| connection.is_broken());
                     return connection.reset();
                 }
             };
@@ -118,14 +118,14 @@ impl DirectionPump {
                 }
             }
         }
-        if self.weather.await_calm(|| connection.is_broken()) && !connection.has_lost() {
+        if self.faults.await_calm(|| connection.is_broken()) && !connection.has_lost() {
             let _ = target.shutdown(Shutdown::Write);
         }
     }
 
     /// A message goes through, perhaps twice, perhaps with an old one.
     fn pass_frame(&mut self, target: &TcpStream, frame: Vec<u8>) -> bool {
-        let per_mille = self.weather.effects().into_iter().find_map(|(_, effect)| match effect {
+        let per_mille = self.faults.effects().into_iter().find_map(|(_, effect)| match effect {
             LinkEffect::Repeat { per_mille } => Some(per_mille),
             _ => None,
         });
@@ -141,10 +141,10 @@ impl DirectionPump {
     /// Some bytes go through, or what is left of them; false if the connection is over.
     fn pass(&mut self, target: &TcpStream, mut bytes: Vec<u8>) -> bool {
         let connection = self.connection.clone();
-        if !self.weather.await_passage(|| connection.is_broken()) {
+        if !self.faults.await_passage(|| connection.is_broken()) {
             return false;
         }
-        for (strike, effect) in self.weather.effects() {
+        for (strike, effect) in self.faults.effects() {
             match effect {
                 // It has come meanwhile: the next part waits.
                 LinkEffect::Hold | LinkEffect::Repeat { .. } => {}

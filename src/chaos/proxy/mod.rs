@@ -46,7 +46,7 @@ pub type Direction = (ProxyEnd, ProxyEnd);
 
 /// All listeners. It closes everything when it goes.
 pub struct ProxyNetwork {
-    weather: BTreeMap<Direction, Arc<DirectionFaults>>,
+    faults: BTreeMap<Direction, Arc<DirectionFaults>>,
     doors: Vec<ProxyListener>,
     is_over: Arc<AtomicBool>,
 }
@@ -81,16 +81,16 @@ impl ProxyNetwork {
         let mut places = vec![ProxyEnd::Clients];
         places.extend(servers.iter().copied().map(ProxyEnd::Server));
         let pairs = || places.iter().flat_map(|from| places.iter().map(|to| (*from, *to))).filter(|(a, b)| a != b);
-        let weather: BTreeMap<Direction, Arc<DirectionFaults>> = pairs().map(|way| (way, Arc::default())).collect();
-        let mut net = ProxyNetwork { weather, doors: Vec::new(), is_over: Arc::default() };
+        let faults: BTreeMap<Direction, Arc<DirectionFaults>> = pairs().map(|way| (way, Arc::default())).collect();
+        let mut net = ProxyNetwork { faults, doors: Vec::new(), is_over: Arc::default() };
         for (number, way) in pairs().enumerate() {
             let (from, ProxyEnd::Server(to)) = way else { continue };
             let (peer, client) = targets[&to];
             let is_peer = from != ProxyEnd::Clients;
             let keeper = ProxyShared {
                 target: if is_peer { peer } else { client },
-                there: net.weather[&way].clone(),
-                back: net.weather[&(way.1, way.0)].clone(),
+                there: net.faults[&way].clone(),
+                back: net.faults[&(way.1, way.0)].clone(),
                 // Whatever a client's connection carries comes once: that is TCP's promise, and the store relies on it.
                 memory: (repeats && is_peer).then(Arc::default),
                 open: Arc::default(),
@@ -115,19 +115,19 @@ impl ProxyNetwork {
 
     /// A strike begins on these ways.
     pub fn begin(&self, strike: usize, ways: &[Direction], effect: LinkEffect) {
-        ways.iter().filter_map(|way| self.weather.get(way)).for_each(|weather| weather.begin(strike, effect));
+        ways.iter().filter_map(|way| self.faults.get(way)).for_each(|faults| faults.begin(strike, effect));
     }
 
     /// It is over.
     pub fn end(&self, strike: usize, ways: &[Direction]) {
-        ways.iter().filter_map(|way| self.weather.get(way)).for_each(|weather| weather.end(strike));
+        ways.iter().filter_map(|way| self.faults.get(way)).for_each(|faults| faults.end(strike));
     }
 }
 
 impl Drop for ProxyNetwork {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
-        self.weather.values().for_each(|weather| weather.close());
+        self.faults.values().for_each(|faults| faults.close());
         for door in &mut self.doors {
             // Wakes the listener.
             let _ = TcpStream::connect_timeout(&door.address, CONNECT_TIMEOUT);
@@ -178,7 +178,7 @@ impl ProxyShared {
         let pump = |forward: bool| DirectionPump {
             connection: connection.clone(),
             forward,
-            weather: if forward { self.there.clone() } else { self.back.clone() },
+            faults: if forward { self.there.clone() } else { self.back.clone() },
             memory: self.memory.clone().filter(|_| forward),
             random: Random::new(self.seed, number << 1 | u64::from(forward)),
             counted: (0, 0),

@@ -17,7 +17,7 @@ use super::{BenchError, BenchPlan, key, put};
 use crate::client::execute::OperationResult;
 use crate::client::outcome::Try;
 use crate::client::script::Operation;
-use crate::client::{Client, RequestHandle, UNDER_WAY_MAX};
+use crate::client::{Client, IN_FLIGHT_MAX, RequestHandle};
 use crate::random::Random;
 use crate::role::ServerId;
 
@@ -151,7 +151,7 @@ impl<'a> LoadThread<'a> {
                 let _ = seconds.send(tally);
             }
         }
-        self.tally.not_begun += self.lanes.iter().map(|lane| lane.late.len() as u64).sum::<u64>();
+        self.tally.not_started += self.lanes.iter().map(|lane| lane.late.len() as u64).sum::<u64>();
         let _ = seconds.send(self.tally);
         Ok(())
     }
@@ -176,8 +176,8 @@ impl<'a> LoadThread<'a> {
         lane.client.progress();
         let now = Instant::now();
         let is_measured = now >= self.began && now < self.ends;
-        while let Some((ticket, ended)) = lane.client.take_ended() {
-            let took = lane.due.remove(&ticket).map_or(ended.took, |due| now - due);
+        while let Some((handle, ended)) = lane.client.take_completed() {
+            let took = lane.due.remove(&handle).map_or(ended.took, |due| now - due);
             if is_measured {
                 self.tally.count(&ended.end, took);
                 if let Ok(OperationResult::Wrote(_)) = ended.end {
@@ -185,7 +185,7 @@ impl<'a> LoadThread<'a> {
                 }
             }
         }
-        let busy = lane.client.busy_tries();
+        let busy = lane.client.busy_replies();
         self.tally.busy += if is_measured { busy - lane.busy_before } else { 0 };
         lane.busy_before = busy;
         let begun = match self.interval {
@@ -203,7 +203,7 @@ impl<'a> LoadThread<'a> {
         let LoadThread { lanes, plan, .. } = self;
         let lane = &mut lanes[at];
         let mut begun = false;
-        while lane.client.under_way() < plan.pipeline as usize {
+        while lane.client.in_flight() < plan.pipeline as usize {
             begun |= lane.begin(plan).is_some();
         }
         begun
@@ -219,14 +219,14 @@ impl<'a> LoadThread<'a> {
         }
         while lane.late.len() > LATE_MAX {
             lane.late.pop_front();
-            tally.not_begun += 1;
+            tally.not_started += 1;
         }
         let mut begun = false;
-        while lane.client.under_way() < UNDER_WAY_MAX
+        while lane.client.in_flight() < IN_FLIGHT_MAX
             && let Some(due) = lane.late.pop_front()
-            && let Some(ticket) = lane.begin(plan)
+            && let Some(handle) = lane.begin(plan)
         {
-            lane.due.insert(ticket, due);
+            lane.due.insert(handle, due);
             begun = true;
         }
         begun

@@ -28,7 +28,7 @@ use super::cluster_status::ClusterStatus;
 use super::outcome::ClientError;
 use super::printer::Printer;
 use super::script::Operation;
-use super::{Client, ClientOptions, UNDER_WAY_MAX};
+use super::{Client, ClientOptions, IN_FLIGHT_MAX};
 use crate::cluster::Cluster;
 use crate::random::Random;
 use crate::role::ServerId;
@@ -48,7 +48,7 @@ pub const THREADS_MAX: u32 = 16;
 /// Servers of which none leads are given so long to choose one before they are measured all the same.
 const ELECTION: Duration = Duration::from_secs(2);
 /// Values that are read are written first, so many at a time.
-const FILL_UNDER_WAY: usize = UNDER_WAY_MAX;
+const FILL_UNDER_WAY: usize = IN_FLIGHT_MAX;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -144,7 +144,7 @@ impl BenchError {
 pub fn run(cluster: &Cluster, plan: &BenchPlan, tell: &(dyn Fn(String) + Sync)) -> Result<BenchReport, BenchError> {
     let survey = survey_with_leader(cluster);
     let Some(first) = survey.statuses().next() else { return Err(BenchError::NobodyAnswers) };
-    let at = plan.at.clone().unwrap_or_else(|| vec![survey.leading().unwrap_or(first.server)]);
+    let at = plan.at.clone().unwrap_or_else(|| vec![survey.leader_id().unwrap_or(first.server)]);
     let (protocol, forgets) = (first.protocol.clone(), first.restart != "disk");
     let processes = ServerProcesses::of(cluster, &survey);
     if plan.reads > 0 && survey.statuses().all(|status| status.keys < plan.keys) {
@@ -208,9 +208,9 @@ pub fn run(cluster: &Cluster, plan: &BenchPlan, tell: &(dyn Fn(String) + Sync)) 
 fn survey_with_leader(cluster: &Cluster) -> ClusterStatus {
     let deadline = Instant::now() + ELECTION;
     loop {
-        let survey = ClusterStatus::take(cluster, Duration::from_secs(2));
+        let survey = ClusterStatus::query(cluster, Duration::from_secs(2));
         let may_lead = survey.statuses().any(|status| status.protocol == "multi-paxos");
-        if !may_lead || survey.leading().is_some() || Instant::now() >= deadline {
+        if !may_lead || survey.leader_id().is_some() || Instant::now() >= deadline {
             return survey;
         }
         thread::sleep(Duration::from_millis(20));
@@ -231,7 +231,7 @@ fn lanes(
             // Labels are for people who follow single requests; here nobody does.
             ..ClientOptions::new(cluster.clone(), "")
         };
-        let mut client = Client::connect(options)?;
+        let mut client = Client::new(options)?;
         let faults = faults.clone();
         client.on_failover(move |failed, next| faults.note(failed, next));
         Ok(BenchClient::new(client, Random::new(u64::from(n), 7)))
@@ -242,10 +242,10 @@ fn lanes(
 /// Writes every key once, so that reads find something.
 fn fill(cluster: &Cluster, plan: &BenchPlan, at: ServerId) -> Result<(), BenchError> {
     let options = ClientOptions { first_server: Some(at), ..ClientOptions::new(cluster.clone(), "") };
-    let mut client = Client::connect(options)?;
+    let mut client = Client::new(options)?;
     let mut keys = 0..plan.keys;
     loop {
-        while client.under_way() < FILL_UNDER_WAY
+        while client.in_flight() < FILL_UNDER_WAY
             && let Some(key) = keys.next()
         {
             client.queue(put(key, plan.value_size)).map_err(BenchError::NotFilled)?;
@@ -269,7 +269,7 @@ fn put(n: u64, value_size: usize) -> Operation {
 /// Runs a bench and prints what it brings: lines and a summary, or one JSON object.
 pub fn report(cluster: &Cluster, plan: &BenchPlan, json: bool, printer: &Arc<Printer>) -> Result<(), BenchError> {
     allow_many_sockets();
-    let tell = |line: String| if json { printer.note(line) } else { printer.line(line) };
+    let tell = |line: String| if json { printer.warn(line) } else { printer.line(line) };
     let summary = run(cluster, plan, &tell)?;
     printer.line(if json { summary.json() } else { summary.to_string() });
     Ok(())

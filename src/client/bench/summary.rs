@@ -26,7 +26,7 @@ pub struct BenchTally {
     /// Tries that a server was too busy for, whatever became of their request.
     pub busy: u64,
     /// Requests of an open loop that were due and could not be begun.
-    pub not_begun: u64,
+    pub not_started: u64,
     /// How long it was counted.
     pub took: Duration,
 }
@@ -36,7 +36,7 @@ impl Default for BenchTally {
         let latencies = Histogram::new_with_max(LATENCY_MAX_US, 3);
         // These bounds are always valid.
         let latencies = latencies.unwrap_or_else(|error| unreachable!("{error}"));
-        BenchTally { latencies, errors: 0, unknown: 0, busy: 0, not_begun: 0, took: Duration::ZERO }
+        BenchTally { latencies, errors: 0, unknown: 0, busy: 0, not_started: 0, took: Duration::ZERO }
     }
 }
 
@@ -57,7 +57,7 @@ impl BenchTally {
         self.errors += other.errors;
         self.unknown += other.unknown;
         self.busy += other.busy;
-        self.not_begun += other.not_begun;
+        self.not_started += other.not_started;
         self.took = self.took.max(other.took);
     }
 
@@ -219,8 +219,8 @@ impl Display for BenchReport {
         }
         writeln!(f, " max {}", shown(tally.max_us()))?;
         writeln!(f, "failures    {} errors, {} unknown, {} busy", tally.errors, tally.unknown, tally.busy)?;
-        if tally.not_begun > 0 {
-            writeln!(f, "            {} requests were due and never begun: the rate is too high", tally.not_begun)?;
+        if tally.not_started > 0 {
+            writeln!(f, "            {} requests were due and never begun: the rate is too high", tally.not_started)?;
         }
         if let Some(gap) = self.longest_gap {
             writeln!(f, "longest     {} without an acknowledged write", shown(gap.as_micros() as u64))?;

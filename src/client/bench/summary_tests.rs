@@ -5,7 +5,7 @@ use crate::role::ServerSet;
 
 fn lost(may_be_applied: bool) -> Result<(), ClientError> {
     let mut tries = Tries::new(ServerSet::first(5), RequestKind::Write);
-    let end = if may_be_applied { NoReply::Silent { waited: Duration::ZERO } } else { NoReply::ConnectionRefused };
+    let end = if may_be_applied { NoReply::TimedOut { waited: Duration::ZERO } } else { NoReply::ConnectionRefused };
     tries.push(Try { server: ServerId(1), end: TryEnd::NoReply(end), took: Duration::ZERO });
     Err(tries.into_error(Duration::ZERO))
 }

@@ -224,9 +224,9 @@ impl SweepCluster {
                     return Err(BenchError::ServerEnded { server: *server, status, said });
                 }
             }
-            let survey = ClusterStatus::take(&self.cluster, Duration::from_secs(1));
+            let survey = ClusterStatus::query(&self.cluster, Duration::from_secs(1));
             let others = self.processes.len() - 1;
-            if survey.is_complete() && survey.statuses().all(|status| status.linked.len() == others) {
+            if survey.is_complete() && survey.statuses().all(|status| status.connected.len() == others) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -113,7 +113,7 @@ pub(crate) fn is_answer(request: &Request, reply: &Reply) -> bool {
         Reply::Applied { .. } => matches!(request, Request::Write { .. }),
         Reply::Value { .. } => matches!(request, Request::Get { .. }),
         Reply::Status(_) => matches!(request, Request::Status),
-        Reply::State(_) => matches!(request, Request::State { .. }),
+        Reply::Chunk(_) => matches!(request, Request::State { .. }),
         Reply::Done => matches!(request, Request::Crash { .. } | Request::Restart { .. }),
     }
 }

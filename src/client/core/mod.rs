@@ -32,14 +32,14 @@ use session::{ClientSession, Nonces};
 pub use wire::Wire;
 
 use crate::host::Time;
-use crate::kv::{KEY_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
+use crate::kv::{KEY_MAX_BYTES, Op, SEQUENCE_WINDOW, VALUE_MAX_BYTES};
 use crate::net::{ClientReply, Reply, Request};
 use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
 use crate::trace::Trace;
 
 /// A client has at most so many requests under way: as many as a session may have open.
-pub const UNDER_WAY_MAX: usize = SPAN as usize;
+pub const IN_FLIGHT_MAX: usize = SEQUENCE_WINDOW as usize;
 
 /// Names a request under way; its result is given out once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +103,7 @@ pub struct ClientCore {
 
 /// A write that has no number yet.
 struct QueuedWrite {
-    ticket: RequestHandle,
+    handle: RequestHandle,
     op: Op,
     begun: Time,
     deadline: Time,
@@ -154,7 +154,7 @@ impl ClientCore {
     }
 
     /// Lets the next request go to this server first.
-    pub fn talk_to(&mut self, server: ServerId) -> Result<(), ClientError> {
+    pub fn set_server(&mut self, server: ServerId) -> Result<(), ClientError> {
         self.knows(server)?;
         self.server = server;
         Ok(())
@@ -183,20 +183,20 @@ impl ClientCore {
     }
 
     /// How many tries have ended because a server was too busy.
-    pub fn busy_tries(&self) -> u64 {
+    pub fn busy_replies(&self) -> u64 {
         self.busy
     }
 
     /// How many requests are under way.
-    pub fn under_way(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.flights.len() + self.unnamed.len() - usize::from(self.opening.is_some())
     }
 
     /// Whether this request is under way, or has a result that was not given out.
-    pub fn has(&self, ticket: RequestHandle) -> bool {
-        self.flights.contains_key(&ticket)
-            || self.ended.contains_key(&ticket)
-            || self.unnamed.iter().any(|write| write.ticket == ticket)
+    pub fn has(&self, handle: RequestHandle) -> bool {
+        self.flights.contains_key(&handle)
+            || self.ended.contains_key(&handle)
+            || self.unnamed.iter().any(|write| write.handle == handle)
     }
 
     /// Whether a request has ended whose result was not given out.
@@ -205,22 +205,22 @@ impl ClientCore {
     }
 
     /// Gives the result out of a request that has ended; None if there is none.
-    pub fn take_ended(&mut self) -> Option<(RequestHandle, Finished)> {
+    pub fn take_completed(&mut self) -> Option<(RequestHandle, Finished)> {
         self.ended.pop_first()
     }
 
     /// Gives the result out of this request, if it has ended.
-    pub fn take(&mut self, ticket: RequestHandle) -> Option<Finished> {
-        self.ended.remove(&ticket)
+    pub fn take(&mut self, handle: RequestHandle) -> Option<Finished> {
+        self.ended.remove(&handle)
     }
 
     /// Begins a write, which must end by `deadline`. What is queued is sent with the next
     /// [`transmit`](ClientCore::transmit).
     pub fn write(&mut self, now: Time, deadline: Time, op: Op, wire: &mut impl Wire) -> RequestHandle {
-        let ticket = self.draw_ticket();
-        self.unnamed.push_back(QueuedWrite { ticket, op, begun: now, deadline, before: None });
-        self.name_writes(now, wire);
-        ticket
+        let handle = self.next_handle();
+        self.unnamed.push_back(QueuedWrite { handle, op, begun: now, deadline, before: None });
+        self.assign_sequences(now, wire);
+        handle
     }
 
     /// Begins a read, of any server or of the one that the next request goes to.
@@ -232,10 +232,10 @@ impl ClientCore {
         reach: Route,
         wire: &mut impl Wire,
     ) -> RequestHandle {
-        let (ticket, server) = (self.draw_ticket(), self.server);
-        self.begin(now, ticket, Request::Get { key }, reach, server, deadline);
-        self.ask(now, ticket, server, wire);
-        ticket
+        let (handle, server) = (self.next_handle(), self.server);
+        self.begin(now, handle, Request::Get { key }, reach, server, deadline);
+        self.send_try(now, handle, server, wire);
+        handle
     }
 
     /// Begins a request to this server and no other.
@@ -248,13 +248,13 @@ impl ClientCore {
         wire: &mut impl Wire,
     ) -> Result<RequestHandle, ClientError> {
         self.knows(server)?;
-        let ticket = self.draw_ticket();
-        self.begin(now, ticket, request, Route::One, server, deadline);
-        self.ask(now, ticket, server, wire);
-        Ok(ticket)
+        let handle = self.next_handle();
+        self.begin(now, handle, request, Route::One, server, deadline);
+        self.send_try(now, handle, server, wire);
+        Ok(handle)
     }
 
-    fn draw_ticket(&mut self) -> RequestHandle {
+    fn next_handle(&mut self) -> RequestHandle {
         self.tickets += 1;
         RequestHandle(self.tickets)
     }

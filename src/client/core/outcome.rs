@@ -175,11 +175,11 @@ impl TryEnd {
         match self {
             TryEnd::NoReply(NoReply::ConnectionRefused) => "connection-refused",
             TryEnd::NoReply(NoReply::Unreachable { .. }) => "unreachable",
-            TryEnd::NoReply(NoReply::TurnedAway { .. }) => "turned-away",
+            TryEnd::NoReply(NoReply::Rejected { .. }) => "turned-away",
             TryEnd::NoReply(NoReply::OtherHistory { .. }) => "other-history",
             TryEnd::NoReply(NoReply::NoData { .. }) => "no-data",
             TryEnd::NoReply(NoReply::NotSent { .. }) => "not-sent",
-            TryEnd::NoReply(NoReply::Silent { .. }) => "no-answer",
+            TryEnd::NoReply(NoReply::TimedOut { .. }) => "no-answer",
             TryEnd::NoReply(NoReply::Broken { .. }) => "connection-lost",
             TryEnd::NoReply(NoReply::Malformed { .. }) => "malformed-reply",
             TryEnd::NotApplied(why) => word(why),
@@ -195,7 +195,7 @@ impl TryEnd {
 fn word(why: &WhyNotApplied) -> &'static str {
     match why {
         WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. }) => "no-quorum",
-        WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => "outrun",
+        WhyNotApplied::Proposer(paxos::NotApplied::Preempted) => "outrun",
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "learner-behind",
         WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no-leader",
         WhyNotApplied::Proposer(paxos::NotApplied::NoRound) => "no-round",
@@ -206,7 +206,7 @@ fn word(why: &WhyNotApplied) -> &'static str {
         WhyNotApplied::RoleDown(_) => "role-down",
         WhyNotApplied::DiskFull => "disk-full",
         WhyNotApplied::Fenced => "fenced",
-        WhyNotApplied::Newcomer => "newcomer",
+        WhyNotApplied::NotAdmitted => "newcomer",
         WhyNotApplied::NoReadQuorum(_) => "no-read-quorum",
         WhyNotApplied::Superseded => "superseded",
         WhyNotApplied::Expired => "session-expired",
@@ -220,7 +220,7 @@ impl Display for Try {
         match &self.end {
             TryEnd::NoReply(NoReply::ConnectionRefused) => f.write_str("refused the connection"),
             TryEnd::NoReply(NoReply::Unreachable { why }) => write!(f, "was not reached ({why})"),
-            TryEnd::NoReply(NoReply::TurnedAway { why }) => write!(f, "turned this client away: {why}"),
+            TryEnd::NoReply(NoReply::Rejected { why }) => write!(f, "turned this client away: {why}"),
             TryEnd::NoReply(NoReply::NoData { cluster }) => write!(
                 f,
                 "answers for a cluster \"{cluster}\" without data, and this client has known others: they were begun anew, or it \
@@ -232,12 +232,12 @@ impl Display for Try {
                  anew or restored. Nothing that was written before is promised any more"
             ),
             TryEnd::NoReply(NoReply::NotSent { why }) => write!(f, "did not take the request ({why})"),
-            TryEnd::NoReply(NoReply::Silent { waited }) => write!(f, "did not answer within {}", seconds(*waited)),
+            TryEnd::NoReply(NoReply::TimedOut { waited }) => write!(f, "did not answer within {}", seconds(*waited)),
             TryEnd::NoReply(NoReply::Broken { why }) => write!(f, "was lost before it answered ({why})"),
             TryEnd::NoReply(NoReply::Malformed { what, .. }) => write!(f, "sent a malformed reply ({what})"),
             TryEnd::NotApplied(why) => match why {
                 WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. }) => f.write_str("found no quorum"),
-                WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => {
+                WhyNotApplied::Proposer(paxos::NotApplied::Preempted) => {
                     f.write_str("was outrun by rival proposers and sent no ACCEPT")
                 }
                 WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => {
@@ -264,7 +264,7 @@ impl Display for Try {
                 WhyNotApplied::RoleDown(role) => write!(f, "has no {} at the moment", role_word(*role)),
                 WhyNotApplied::DiskFull => f.write_str("has no room on its disk for another value"),
                 WhyNotApplied::Fenced => f.write_str("has a state that differs from the others', and answers nothing"),
-                WhyNotApplied::Newcomer => {
+                WhyNotApplied::NotAdmitted => {
                     f.write_str("has a new data folder, and waits until enough of the others are started and know it")
                 }
                 WhyNotApplied::NoReadQuorum(_) => f.write_str("found no majority to read from"),
@@ -290,7 +290,7 @@ impl Try {
 
 /// A role as a word of a sentence.
 pub(crate) fn role_word(role: RoleKind) -> &'static str {
-    role.word()
+    role.as_str()
 }
 
 /// What kind of request it was: what a missing result means depends on it.
@@ -383,7 +383,7 @@ impl Tries {
     }
 
     fn why_not_applied(&self) -> String {
-        let Some(telling) = self.last.iter().max_by_key(|one| tells(&one.end)) else {
+        let Some(telling) = self.last.iter().max_by_key(|one| informativeness(&one.end)) else {
             return format!("there was no time for a single try. {}", self.consequence());
         };
         let consequence = self.consequence();
@@ -391,17 +391,17 @@ impl Tries {
         match &telling.end {
             TryEnd::NotApplied(WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { answered })) => format!(
                 "no quorum: {} acceptors answered PREPARE in {took}{}. No ACCEPT was sent: the write was NOT applied",
-                self.share(*answered),
+                self.count_of(*answered),
                 self.silent(*answered),
             ),
             TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(answered)) => format!(
                 "no quorum: {} acceptors answered the read in {took}{}. {consequence}",
-                self.share(*answered),
+                self.count_of(*answered),
                 self.silent(*answered),
             ),
             TryEnd::NoReply(NoReply::ConnectionRefused) => {
                 let refused: ServerSet = self.last.iter().map(|one| one.server).collect();
-                format!("no server listens: {} refused the connection. {consequence}", self.share(refused))
+                format!("no server listens: {} refused the connection. {consequence}", self.count_of(refused))
             }
             _ => format!("{telling}. {consequence}"),
         }
@@ -423,7 +423,7 @@ impl Tries {
         format!("{what}; {accept}, and it may still be applied")
     }
 
-    fn share(&self, of: ServerSet) -> String {
+    fn count_of(&self, of: ServerSet) -> String {
         format!("{} of {}", of.and(self.cluster).len(), self.cluster.len())
     }
 
@@ -434,7 +434,7 @@ impl Tries {
 }
 
 /// Which end says most about the cluster: of many tries, the sentence is about that one, and of equals the last.
-fn tells(end: &TryEnd) -> u8 {
+fn informativeness(end: &TryEnd) -> u8 {
     match end {
         TryEnd::NoReply(NoReply::OtherHistory { .. } | NoReply::NoData { .. }) => 8,
         TryEnd::NoReply(NoReply::ConnectionRefused) => 0,
@@ -446,7 +446,7 @@ fn tells(end: &TryEnd) -> u8 {
         TryEnd::NotApplied(WhyNotApplied::Coordinator(_) | WhyNotApplied::KeyLocked(_)) => 4,
         TryEnd::NotApplied(WhyNotApplied::Proposer(_) | WhyNotApplied::DiskFull | WhyNotApplied::Fenced) => 4,
         TryEnd::NotApplied(WhyNotApplied::Superseded | WhyNotApplied::Expired) => 5,
-        TryEnd::NotApplied(WhyNotApplied::Newcomer) => 7,
+        TryEnd::NotApplied(WhyNotApplied::NotAdmitted) => 7,
         TryEnd::Unknown(_) => 5,
     }
 }

@@ -24,10 +24,10 @@ const SESSIONS_MAX: u32 = 3;
 
 impl ClientCore {
     /// Does what can be done now: receives, turns to the next server where time is up, and sends.
-    pub fn progress(&mut self, now: Time, wire: &mut impl Wire) {
+    pub fn poll(&mut self, now: Time, wire: &mut impl Wire) {
         self.receive(now, wire);
-        self.look_at_the_clock(now, wire);
-        self.name_writes(now, wire);
+        self.expire_tries(now, wire);
+        self.assign_sequences(now, wire);
         self.transmit(now, wire);
         self.close_idle(wire);
     }
@@ -67,7 +67,7 @@ impl ClientCore {
     pub(super) fn begin(
         &mut self,
         now: Time,
-        ticket: RequestHandle,
+        handle: RequestHandle,
         request: Request,
         reach: Route,
         server: ServerId,
@@ -81,14 +81,14 @@ impl ClientCore {
         self.requests += u64::from(is_counted);
         let tries = Tries::new(self.identity.servers, asked(&request));
         let before = EarlierWrite { label: self.last_label(), tries, sessions: 0 };
-        self.begin_as(now, ticket, before, request, (reach, server), deadline);
+        self.begin_as(now, handle, before, request, (reach, server), deadline);
     }
 
     /// As [`ClientCore::begin`], for a request that people know by a label and that has been tried before.
     fn begin_as(
         &mut self,
         now: Time,
-        ticket: RequestHandle,
+        handle: RequestHandle,
         before: EarlierWrite,
         request: Request,
         (reach, server): (Route, ServerId),
@@ -100,7 +100,7 @@ impl ClientCore {
         let request = ClientRequest { number: 0, context: lines.context(), request };
         let step = InFlightState::Due { at: now, server };
         let flight = InFlight { request, reach, lines, tries, pauses, begun: now, deadline, step, sessions };
-        self.flights.insert(ticket, flight);
+        self.flights.insert(handle, flight);
     }
 
     /// Takes what the servers have said. What came before a connection ended still counts.
@@ -120,14 +120,14 @@ impl ClientCore {
             let mut is_believed = true;
             for reply in replies.drain(..) {
                 // A server that says one wrong thing is not listened to any longer.
-                if is_believed && let Err(no_reply) = self.hear(now, server, reply, wire) {
+                if is_believed && let Err(no_reply) = self.handle_reply(now, server, reply, wire) {
                     (is_believed, end) = (false, Err(no_reply));
                 }
             }
             self.learn_history(history);
             match end {
                 Ok(()) => at += 1,
-                Err(no_reply) => self.lose(now, server, &no_reply, wire),
+                Err(no_reply) => self.connection_lost(now, server, &no_reply, wire),
             }
         }
         self.replies = replies;
@@ -145,12 +145,18 @@ impl ClientCore {
     }
 
     /// One reply. An error is one that this server should not have sent.
-    fn hear(&mut self, now: Time, server: ServerId, reply: ClientReply, wire: &mut impl Wire) -> Result<(), NoReply> {
-        let Some(ticket) = self.numbers.get(&reply.number).copied() else {
-            return self.hear_unrequested(server, &reply, wire);
+    fn handle_reply(
+        &mut self,
+        now: Time,
+        server: ServerId,
+        reply: ClientReply,
+        wire: &mut impl Wire,
+    ) -> Result<(), NoReply> {
+        let Some(handle) = self.numbers.get(&reply.number).copied() else {
+            return self.handle_unrequested(server, &reply, wire);
         };
-        let Some(flight) = self.flights.get(&ticket).filter(|flight| flight.asked_of() == Some(server)) else {
-            return self.hear_unrequested(server, &reply, wire);
+        let Some(flight) = self.flights.get(&handle).filter(|flight| flight.asked_of() == Some(server)) else {
+            return self.handle_unrequested(server, &reply, wire);
         };
         if !is_answer(&flight.request.request, &reply.reply) {
             return Err(NoReply::Malformed { length: 0, what: "a reply of another kind than was asked".to_string() });
@@ -172,26 +178,26 @@ impl ClientCore {
             Reply::NotApplied(why) => {
                 let busy = matches!(why, WhyNotApplied::Busy | WhyNotApplied::Proposer(NotApplied::Busy));
                 self.busy += u64::from(busy);
-                self.end_try(now, ticket, TryEnd::NotApplied(why), wire);
+                self.try_failed(now, handle, TryEnd::NotApplied(why), wire);
             }
-            Reply::Unknown(why) => self.end_try(now, ticket, TryEnd::Unknown(why), wire),
+            Reply::Unknown(why) => self.try_failed(now, handle, TryEnd::Unknown(why), wire),
             // It would be refused everywhere, but an earlier try may have been applied: only a server's word that it is
             // not applied may be taken for that.
-            Reply::Refused(_) if flight.tries.may_be_applied => self.give_up(now, ticket),
+            Reply::Refused(_) if flight.tries.may_be_applied => self.give_up(now, handle),
             _ => {
                 flight.lines.replied(&reply, server, now.since(flight.begun));
                 let result = match reply.reply {
                     Reply::Refused(why) => Err(ClientError::Refused { server, why }),
                     reply => Ok(reply),
                 };
-                self.finish(now, ticket, result);
+                self.finish(now, handle, result);
             }
         }
         Ok(())
     }
 
     /// A reply that nobody waits for: to a try that was given up, or to nothing at all.
-    fn hear_unrequested(&mut self, server: ServerId, reply: &ClientReply, wire: &impl Wire) -> Result<(), NoReply> {
+    fn handle_unrequested(&mut self, server: ServerId, reply: &ClientReply, wire: &impl Wire) -> Result<(), NoReply> {
         let Some(peer) = self.peers.iter_mut().find(|one| one.server == server) else { return Ok(()) };
         if peer.takes_late(reply.number) {
             return Ok(());
@@ -204,15 +210,15 @@ impl ClientCore {
     }
 
     /// A connection is of no more use: the tries that wait on it have ended.
-    fn lose(&mut self, now: Time, server: ServerId, no_reply: &NoReply, wire: &mut impl Wire) {
+    fn connection_lost(&mut self, now: Time, server: ServerId, no_reply: &NoReply, wire: &mut impl Wire) {
         let Some(at) = self.peers.iter().position(|one| one.server == server) else { return };
         self.peers.swap_remove(at);
         let (sent, address) = (wire.sent(server), wire.address(server));
         wire.close(server);
         let of_server = |(_, flight): &(&RequestHandle, &InFlight)| flight.asked_of() == Some(server);
-        let waiting: Vec<RequestHandle> = self.flights.iter().filter(of_server).map(|(ticket, _)| *ticket).collect();
-        for ticket in waiting {
-            let Some(flight) = self.flights.get(&ticket) else { continue };
+        let waiting: Vec<RequestHandle> = self.flights.iter().filter(of_server).map(|(handle, _)| *handle).collect();
+        for handle in waiting {
+            let Some(flight) = self.flights.get(&handle) else { continue };
             flight.lines.malformed(no_reply, address);
             let InFlightState::Asked { queued, .. } = flight.step else { continue };
             // What was not sent as a whole no server can have understood.
@@ -221,21 +227,21 @@ impl ClientCore {
                 NoReply::Broken { why } | NoReply::Malformed { what: why, .. } => NoReply::NotSent { why: why.clone() },
                 _ => NoReply::NotSent { why: "its data were of no use to another request".to_string() },
             };
-            self.end_try(now, ticket, TryEnd::NoReply(end), wire);
+            self.try_failed(now, handle, TryEnd::NoReply(end), wire);
         }
     }
 
     /// Ends tries whose time is up, and begins those that are due.
-    fn look_at_the_clock(&mut self, now: Time, wire: &mut impl Wire) {
+    fn expire_tries(&mut self, now: Time, wire: &mut impl Wire) {
         let is_due = |(_, flight): &(&RequestHandle, &InFlight)| flight.due() <= now;
-        let due: Vec<RequestHandle> = self.flights.iter().filter(is_due).map(|(ticket, _)| *ticket).collect();
-        for ticket in due {
+        let due: Vec<RequestHandle> = self.flights.iter().filter(is_due).map(|(handle, _)| *handle).collect();
+        for handle in due {
             // Another one of these may have taken it along.
-            match self.flights.get(&ticket).map(|flight| flight.step) {
+            match self.flights.get(&handle).map(|flight| flight.step) {
                 Some(InFlightState::Asked { server, queued, since, until }) if until <= now => {
-                    self.time_is_up(now, ticket, (server, queued, since), wire);
+                    self.time_is_up(now, handle, (server, queued, since), wire);
                 }
-                Some(InFlightState::Due { at, server }) if at <= now => self.ask(now, ticket, server, wire),
+                Some(InFlightState::Due { at, server }) if at <= now => self.send_try(now, handle, server, wire),
                 _ => {}
             }
         }
@@ -247,46 +253,51 @@ impl ClientCore {
     fn time_is_up(
         &mut self,
         now: Time,
-        ticket: RequestHandle,
+        handle: RequestHandle,
         (server, queued, since): (ServerId, u64, Time),
         wire: &mut impl Wire,
     ) {
         let (waited, try_timeout) = (now.since(since), self.identity.try_timeout);
         let (stage, is_sent) = (wire.stage(server), wire.sent(server) >= queued);
-        let number = self.flights.get(&ticket).map_or(0, |flight| flight.request.number);
+        let number = self.flights.get(&handle).map_or(0, |flight| flight.request.number);
         let Some(peer) = self.peer(server) else { return };
         if !matches!(stage, ConnectionState::Ready { .. }) {
             let late = peer.late(stage, now);
-            return self.lose(now, server, &late, wire);
+            return self.connection_lost(now, server, &late, wire);
         }
-        let silent = TryEnd::NoReply(NoReply::Silent { waited });
+        let silent = TryEnd::NoReply(NoReply::TimedOut { waited });
         let is_alone = waited < try_timeout || peer.has_answered_since(since);
         // What was not sent yet cannot be taken back on a connection that goes on.
         if is_sent && is_alone && peer.give_up(number) {
-            return self.end_try(now, ticket, silent, wire);
+            return self.try_failed(now, handle, silent, wire);
         }
         if is_sent {
-            self.end_try(now, ticket, silent, wire);
+            self.try_failed(now, handle, silent, wire);
         }
-        self.lose(now, server, &NoReply::Broken { why: format!("nothing came from it for {waited:.1?}") }, wire);
+        self.connection_lost(
+            now,
+            server,
+            &NoReply::Broken { why: format!("nothing came from it for {waited:.1?}") },
+            wire,
+        );
     }
 
     /// Sends a request to a server, over the connection there is or a new one.
-    pub(super) fn ask(&mut self, now: Time, ticket: RequestHandle, server: ServerId, wire: &mut impl Wire) {
+    pub(super) fn send_try(&mut self, now: Time, handle: RequestHandle, server: ServerId, wire: &mut impl Wire) {
         let try_timeout = self.identity.try_timeout;
-        let Some(flight) = self.flights.get_mut(&ticket) else { return };
+        let Some(flight) = self.flights.get_mut(&handle) else { return };
         if !flight.has_time(now, try_timeout) {
-            return self.give_up(now, ticket);
+            return self.give_up(now, handle);
         }
         self.frames += 1;
         flight.request.number = self.frames;
         flight.request.context = flight.lines.context();
-        self.numbers.insert(self.frames, ticket);
+        self.numbers.insert(self.frames, handle);
         let until = flight.deadline.min(now + try_timeout);
         flight.step = InFlightState::Asked { server, queued: 0, since: now, until };
         if !self.peers.iter().any(|one| one.server == server) {
             if let Err(no_reply) = wire.open(server, self.history.unwrap_or_default()) {
-                return self.end_try(now, ticket, TryEnd::NoReply(no_reply), wire);
+                return self.try_failed(now, handle, TryEnd::NoReply(no_reply), wire);
             }
             self.peers.push(ServerConnection::new(server, now));
         }
@@ -295,7 +306,7 @@ impl ClientCore {
     }
 
     /// Names the writes that wait for it, in a session that is opened first if there is none.
-    pub(super) fn name_writes(&mut self, now: Time, wire: &mut impl Wire) {
+    pub(super) fn assign_sequences(&mut self, now: Time, wire: &mut impl Wire) {
         if self.unnamed.iter().any(|write| write.deadline <= now) {
             let (late, others) = mem::take(&mut self.unnamed).into_iter().partition(|write| write.deadline <= now);
             self.unnamed = others;
@@ -303,27 +314,27 @@ impl ClientCore {
         }
         while !self.unnamed.is_empty() {
             let Some(id) = self.session.begin_write() else { break };
-            let Some(QueuedWrite { ticket, op, begun, deadline, before }) = self.unnamed.pop_front() else { return };
-            wire.observe(ClientObservation::Named { ticket, id });
+            let Some(QueuedWrite { handle, op, begun, deadline, before }) = self.unnamed.pop_front() else { return };
+            wire.observe(ClientObservation::Named { handle, id });
             let AssignedWrite { session, nonce, sequence, first_open } = id;
             let request = Request::Write { session, nonce, sequence, first_open, op };
             let server = self.server;
             match before {
-                None => self.begin(now, ticket, request, Route::Any, server, deadline),
-                Some(before) => self.begin_as(now, ticket, before, request, (Route::Any, server), deadline),
+                None => self.begin(now, handle, request, Route::Any, server, deadline),
+                Some(before) => self.begin_as(now, handle, before, request, (Route::Any, server), deadline),
             }
-            if let Some(flight) = self.flights.get_mut(&ticket) {
+            if let Some(flight) = self.flights.get_mut(&handle) {
                 // Its caller has waited since then.
                 flight.begun = begun;
             }
-            self.ask(now, ticket, server, wire);
+            self.send_try(now, handle, server, wire);
         }
         let patience = self.unnamed.iter().map(|write| write.deadline).max();
-        if let (Some(nonce), Some(deadline), None) = (self.session.wanted(), patience, self.opening) {
-            let (ticket, server) = (self.draw_ticket(), self.server);
-            self.begin(now, ticket, Request::Open { nonce }, Route::Any, server, deadline);
-            self.opening = Some(ticket);
-            self.ask(now, ticket, server, wire);
+        if let (Some(nonce), Some(deadline), None) = (self.session.is_opening(), patience, self.opening) {
+            let (handle, server) = (self.next_handle(), self.server);
+            self.begin(now, handle, Request::Open { nonce }, Route::Any, server, deadline);
+            self.opening = Some(handle);
+            self.send_try(now, handle, server, wire);
         }
     }
 
@@ -333,7 +344,7 @@ impl ClientCore {
             let new = || Tries::new(self.identity.servers, RequestKind::Session);
             let tries = write.before.map_or_else(new, |before| before.tries);
             let took = now.since(write.begun);
-            self.ended.insert(write.ticket, Finished { result: Err(tries.into_error(took)), took });
+            self.ended.insert(write.handle, Finished { result: Err(tries.into_error(took)), took });
         }
     }
 
@@ -343,14 +354,14 @@ impl ClientCore {
         while let Some(server) = self.peers.get(at).map(|one| one.server) {
             match wire.transmit(server) {
                 Ok(()) => at += 1,
-                Err(no_reply) => self.lose(now, server, &no_reply, wire),
+                Err(no_reply) => self.connection_lost(now, server, &no_reply, wire),
             }
         }
     }
 
     /// A try has brought nothing: the next server is asked, if there is time for that and sense in it.
-    fn end_try(&mut self, now: Time, ticket: RequestHandle, end: TryEnd, wire: &mut impl Wire) {
-        let Some(flight) = self.flights.get_mut(&ticket) else { return };
+    fn try_failed(&mut self, now: Time, handle: RequestHandle, end: TryEnd, wire: &mut impl Wire) {
+        let Some(flight) = self.flights.get_mut(&handle) else { return };
         let InFlightState::Asked { server, since, .. } = flight.step else { return };
         self.numbers.remove(&flight.request.number);
         let failed = Try { server, end, took: now.since(since) };
@@ -361,12 +372,12 @@ impl ClientCore {
             self.history = Some(found);
             self.session.drop_any();
             flight.tries.push(failed);
-            return self.give_up(now, ticket);
+            return self.give_up(now, handle);
         }
         let pause = flight.pauses.after(failed.took, &mut self.random);
         flight.tries.push(failed.clone());
         if failed.end.ends_session() {
-            return self.end_session(now, ticket, wire);
+            return self.end_session(now, handle, wire);
         }
         let next = match flight.reach {
             Route::One => server,
@@ -379,7 +390,7 @@ impl ClientCore {
             }
         };
         if !flight.has_time(now + pause, self.identity.try_timeout) {
-            return self.give_up(now, ticket);
+            return self.give_up(now, handle);
         }
         flight.step = InFlightState::Due { at: now + pause, server: next };
         if !flight.has_failed_alike() {
@@ -390,8 +401,8 @@ impl ClientCore {
 
     /// The servers take no more writes of the session that a write was sent in. If no try of it can have been applied,
     /// it goes on in a new session; else nobody will ever know, and it is never sent again.
-    fn end_session(&mut self, now: Time, ticket: RequestHandle, wire: &mut impl Wire) {
-        let Some(flight) = self.flights.get_mut(&ticket) else { return };
+    fn end_session(&mut self, now: Time, handle: RequestHandle, wire: &mut impl Wire) {
+        let Some(flight) = self.flights.get_mut(&handle) else { return };
         flight.tries.took = now.since(flight.begun);
         flight.lines.session_ended(&flight.tries);
         if let Request::Write { nonce, .. } = flight.request.request {
@@ -399,19 +410,19 @@ impl ClientCore {
         }
         if flight.tries.may_be_applied || flight.sessions >= SESSIONS_MAX {
             let error = flight.tries.clone().into_error(flight.tries.took);
-            return self.finish(now, ticket, Err(error));
+            return self.finish(now, handle, Err(error));
         }
-        let Some(flight) = self.flights.remove(&ticket) else { return };
+        let Some(flight) = self.flights.remove(&handle) else { return };
         let Request::Write { op, .. } = flight.request.request else { return };
-        wire.observe(ClientObservation::Unnamed { ticket });
+        wire.observe(ClientObservation::Unnamed { handle });
         let before = EarlierWrite { label: flight.lines.label(), tries: flight.tries, sessions: flight.sessions + 1 };
         let InFlight { begun, deadline, .. } = flight;
-        self.unnamed.push_back(QueuedWrite { ticket, op, begun, deadline, before: Some(before) });
+        self.unnamed.push_back(QueuedWrite { handle, op, begun, deadline, before: Some(before) });
     }
 
     /// Ends a request without a server's word on it.
-    fn give_up(&mut self, now: Time, ticket: RequestHandle) {
-        let Some(flight) = self.flights.get(&ticket) else { return };
+    fn give_up(&mut self, now: Time, handle: RequestHandle) {
+        let Some(flight) = self.flights.get(&handle) else { return };
         let error = flight.tries.clone().into_error(now.since(flight.begun));
         flight.lines.gave_up(&error);
         let has_no_data = |one: &Try| matches!(one.end, TryEnd::NoReply(NoReply::NoData { .. }));
@@ -419,25 +430,25 @@ impl ClientCore {
             // It is told once, and the client goes on with what there is.
             self.history = None;
         }
-        self.finish(now, ticket, Err(error));
+        self.finish(now, handle, Err(error));
     }
 
     /// A request has ended.
-    fn finish(&mut self, now: Time, ticket: RequestHandle, result: Result<Reply, ClientError>) {
-        let Some(flight) = self.flights.remove(&ticket) else { return };
+    fn finish(&mut self, now: Time, handle: RequestHandle, result: Result<Reply, ClientError>) {
+        let Some(flight) = self.flights.remove(&handle) else { return };
         self.numbers.remove(&flight.request.number);
         if let Request::Write { nonce, sequence, .. } = flight.request.request {
             self.session.end_write(nonce, sequence);
         }
-        if self.opening == Some(ticket) {
+        if self.opening == Some(handle) {
             self.opening = None;
             return match result {
                 Ok(Reply::Opened { session, history }) => self.begin_session(now, flight, session, history),
                 Ok(other) => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
-                Err(error) => self.fail_unnamed(now, &error),
+                Err(error) => self.fail_queued(now, &error),
             };
         }
-        self.ended.insert(ticket, Finished { result, took: now.since(flight.begun) });
+        self.ended.insert(handle, Finished { result, took: now.since(flight.begun) });
     }
 
     /// The session is open. If its history is not the one that is known, the writes that wait for it hear that first.
@@ -453,15 +464,15 @@ impl ClientCore {
             let end = TryEnd::NoReply(NoReply::OtherHistory { cluster, known, found: history });
             let (mut tries, took) = (flight.tries, now.since(flight.begun));
             tries.push(Try { server, end, took });
-            self.fail_unnamed(now, &tries.into_error(took));
+            self.fail_queued(now, &tries.into_error(took));
         }
     }
 
     /// There is no session to be had: the writes that wait for one have failed.
-    fn fail_unnamed(&mut self, now: Time, error: &ClientError) {
+    fn fail_queued(&mut self, now: Time, error: &ClientError) {
         for write in mem::take(&mut self.unnamed) {
             let took = now.since(write.begun);
-            self.ended.insert(write.ticket, Finished { result: Err(error.clone()), took });
+            self.ended.insert(write.handle, Finished { result: Err(error.clone()), took });
         }
     }
 }

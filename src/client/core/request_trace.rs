@@ -38,7 +38,7 @@ impl RequestTrace {
 
     /// What goes with the request to the server.
     pub(super) fn context(&self) -> TraceContext {
-        TraceContext { re: self.sent.clone(), req: (!self.label.is_empty()).then(|| self.label.clone()) }
+        TraceContext { parent: self.sent.clone(), req: (!self.label.is_empty()).then(|| self.label.clone()) }
     }
 
     /// A try has failed, and the next server is asked.
@@ -71,9 +71,9 @@ impl RequestTrace {
     /// A server has said how the request ended.
     pub(super) fn replied(&self, reply: &ClientReply, from: ServerId, took: Duration) {
         if self.trace.process().is_some()
-            && let Some(event) = heard(&reply.reply, from, took)
+            && let Some(event) = received(&reply.reply, from, took)
         {
-            self.tell(event, reply.context.re.clone().into(), None);
+            self.tell(event, reply.context.parent.clone().into(), None);
         }
     }
 
@@ -119,7 +119,13 @@ impl RequestTrace {
     }
 
     fn tell(&self, event: Event, re: Parent, why: Option<String>) -> Option<LineId> {
-        self.trace.line(PendingLine { role: Speaker::Client, req: Some(self.label.clone()), event, re, why })
+        self.trace.line(PendingLine {
+            role: Speaker::Client,
+            req: Some(self.label.clone()),
+            event,
+            parent: re,
+            reason: why,
+        })
     }
 }
 
@@ -156,7 +162,7 @@ fn asked(request: &Request, to: ServerId) -> Option<Event> {
 }
 
 /// The line of a reply that is a result.
-fn heard(reply: &Reply, from: ServerId, took: Duration) -> Option<Event> {
+fn received(reply: &Reply, from: ServerId, took: Duration) -> Option<Event> {
     let mut line = response(RequestStatus::Ok, from, took);
     let Event::Response { status, slot, version, value, session, cause, .. } = &mut line else { return None };
     match reply {
@@ -176,7 +182,7 @@ fn heard(reply: &Reply, from: ServerId, took: Duration) -> Option<Event> {
             }
         }
         Reply::Refused(why) => (*status, *cause) = (RequestStatus::NotApplied, Some(QuotedText::new(why))),
-        Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Status(_) | Reply::State(_) | Reply::Done => return None,
+        Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Status(_) | Reply::Chunk(_) | Reply::Done => return None,
     }
     Some(line)
 }

@@ -21,7 +21,7 @@ pub(super) struct ServerConnection {
     /// The history that its data are of, as far as it has said or shown; 0 if it has not.
     history: u64,
     /// When the last reply came.
-    heard: Option<Time>,
+    received: Option<Time>,
     /// Requests that nobody waits for any longer: a reply to one of them is late, and no surprise.
     given_up: BTreeSet<u64>,
     /// Replies to questions that nobody asked.
@@ -30,17 +30,17 @@ pub(super) struct ServerConnection {
 
 impl ServerConnection {
     pub(super) fn new(server: ServerId, now: Time) -> ServerConnection {
-        ServerConnection { server, begun: now, history: 0, heard: None, given_up: BTreeSet::new(), unrequested: 0 }
+        ServerConnection { server, begun: now, history: 0, received: None, given_up: BTreeSet::new(), unrequested: 0 }
     }
 
     /// Replies have come.
     pub(super) fn hears(&mut self, now: Time) {
-        self.heard = Some(now);
+        self.received = Some(now);
     }
 
     /// Whether a reply has come after that moment.
     pub(super) fn has_answered_since(&self, moment: Time) -> bool {
-        self.heard.is_some_and(|heard| heard > moment)
+        self.received.is_some_and(|heard| heard > moment)
     }
 
     /// The history that its data are of; 0 if it has neither said nor shown one.

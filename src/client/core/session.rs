@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::kv::SPAN;
+use crate::kv::SEQUENCE_WINDOW;
 
 /// Draws a nonce: 128 bits that nobody can guess, and no two clients draw the same. Only a simulated client's can be
 /// repeated.
@@ -53,7 +53,7 @@ impl ClientSession {
     }
 
     /// What an OPEN has to say; None if the session is open.
-    pub fn wanted(&self) -> Option<u128> {
+    pub fn is_opening(&self) -> Option<u128> {
         self.open.is_none().then_some(self.nonce)
     }
 
@@ -77,7 +77,7 @@ impl ClientSession {
         let (session, nonce) = (self.open?, self.nonce);
         let sequence = self.last + 1;
         let first_open = self.asked.first().copied().unwrap_or(sequence);
-        if sequence - first_open >= SPAN {
+        if sequence - first_open >= SEQUENCE_WINDOW {
             return None;
         }
         self.last = sequence;
@@ -140,19 +140,19 @@ mod tests {
     fn one_nonce_until_the_session_has_ended_and_then_another() {
         let mut session = session();
         assert_eq!(session.begin_write(), None);
-        let nonce = session.wanted().unwrap();
-        assert_eq!(session.wanted(), Some(nonce));
+        let nonce = session.is_opening().unwrap();
+        assert_eq!(session.is_opening(), Some(nonce));
         open(&mut session, 7);
-        assert_eq!(session.wanted(), None);
+        assert_eq!(session.is_opening(), None);
         assert_eq!(session.begin_write().map(|id| id.nonce), Some(nonce));
         // Neither the beginning nor the end of another session means anything here, whatever its number was.
         session.opened(nonce + 1, 8);
         assert_eq!(session.begin_write().map(|id| id.session), Some(7));
         session.ended(nonce + 1);
-        assert_eq!(session.wanted(), None);
+        assert_eq!(session.is_opening(), None);
         session.ended(nonce);
-        assert_ne!(session.wanted(), Some(nonce));
-        assert_ne!(session.wanted(), None);
+        assert_ne!(session.is_opening(), Some(nonce));
+        assert_ne!(session.is_opening(), None);
         assert_eq!(session.begin_write(), None);
     }
 
@@ -173,15 +173,15 @@ mod tests {
         open(&mut session, 7);
         let nonce = session.nonce;
         let named = |session: &mut ClientSession| session.begin_write().map(|id| (id.sequence, id.first_open));
-        for sequence in 1..=SPAN {
+        for sequence in 1..=SEQUENCE_WINDOW {
             assert_eq!(named(&mut session), Some((sequence, 1)));
         }
         assert_eq!(named(&mut session), None, "the first is still open");
         session.end_write(nonce, 2);
         assert_eq!(named(&mut session), None);
         session.end_write(nonce, 1);
-        assert_eq!(named(&mut session), Some((SPAN + 1, 3)));
-        assert_eq!(named(&mut session), Some((SPAN + 2, 3)));
+        assert_eq!(named(&mut session), Some((SEQUENCE_WINDOW + 1, 3)));
+        assert_eq!(named(&mut session), Some((SEQUENCE_WINDOW + 2, 3)));
         assert_eq!(named(&mut session), None);
         // The end of a write of another session means nothing here.
         session.end_write(nonce + 1, 3);

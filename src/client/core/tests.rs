@@ -104,8 +104,8 @@ impl Wire for Script {
 
     fn observe(&mut self, seen: ClientObservation<'_>) {
         match seen {
-            ClientObservation::Named { ticket, id } => self.named.push((ticket, id)),
-            ClientObservation::Unnamed { ticket } => self.unnamed.push(ticket),
+            ClientObservation::Named { handle, id } => self.named.push((handle, id)),
+            ClientObservation::Unnamed { handle } => self.unnamed.push(handle),
             ClientObservation::FailedOver { failed, next } => self.failovers.push((failed.end.clone(), next.0)),
         }
     }
@@ -149,17 +149,17 @@ impl ClientCase {
     /// A client that has a session.
     fn with_session() -> ClientCase {
         let mut case = ClientCase::new();
-        let ticket = case.put("first");
+        let handle = case.put("first");
         case.progress();
         case.replies(1, Reply::Opened { session: 7, history: HISTORY });
         case.replies(1, applied());
-        assert!(case.result(ticket).is_ok());
+        assert!(case.result(handle).is_ok());
         case.wire.asked.clear();
         case
     }
 
     fn progress(&mut self) {
-        self.core.progress(self.now, &mut self.wire);
+        self.core.poll(self.now, &mut self.wire);
     }
 
     fn passes(&mut self, time: Duration) {
@@ -169,15 +169,15 @@ impl ClientCase {
 
     fn put(&mut self, key: &str) -> RequestHandle {
         let op = Op::Put { key: key.as_bytes().to_vec(), value: b"v".to_vec().into(), if_version: None };
-        let ticket = self.core.write(self.now, self.now + ALL, op, &mut self.wire);
+        let handle = self.core.write(self.now, self.now + ALL, op, &mut self.wire);
         self.core.transmit(self.now, &mut self.wire);
-        ticket
+        handle
     }
 
     fn get(&mut self) -> RequestHandle {
-        let ticket = self.core.read(self.now, self.now + ALL, b"k".to_vec(), Route::Any, &mut self.wire);
+        let handle = self.core.read(self.now, self.now + ALL, b"k".to_vec(), Route::Any, &mut self.wire);
         self.core.transmit(self.now, &mut self.wire);
-        ticket
+        handle
     }
 
     /// The server answers what was last asked of it.
@@ -214,18 +214,18 @@ impl ClientCase {
         self.wire.asked.iter().map(|one| one.0).collect()
     }
 
-    fn result(&mut self, ticket: RequestHandle) -> Result<Reply, ClientError> {
-        self.ended(ticket).expect("it has ended")
+    fn result(&mut self, handle: RequestHandle) -> Result<Reply, ClientError> {
+        self.ended(handle).expect("it has ended")
     }
 
-    fn ended(&mut self, ticket: RequestHandle) -> Option<Result<Reply, ClientError>> {
-        self.core.take(ticket).map(|Finished { result, .. }| result)
+    fn ended(&mut self, handle: RequestHandle) -> Option<Result<Reply, ClientError>> {
+        self.core.take(handle).map(|Finished { result, .. }| result)
     }
 
     /// Lets time pass until a request has ended.
-    fn waits(&mut self, ticket: RequestHandle) -> Result<Reply, ClientError> {
+    fn waits(&mut self, handle: RequestHandle) -> Result<Reply, ClientError> {
         loop {
-            if let Some(result) = self.ended(ticket) {
+            if let Some(result) = self.ended(handle) {
                 return result;
             }
             self.now = self.now.max(self.core.due().expect("something is due"));
@@ -262,7 +262,7 @@ fn writes(case: &ClientCase) -> Vec<(u64, u128, u64)> {
 #[test]
 fn each_try_has_a_number_of_its_own_and_all_tries_of_a_write_one_name() {
     let mut case = ClientCase::with_session();
-    let ticket = case.put("k");
+    let handle = case.put("k");
     case.replies(1, busy());
     case.replies(2, busy());
     let numbers: Vec<u64> = case.wire.asked.iter().map(|one| one.1).collect();
@@ -270,7 +270,7 @@ fn each_try_has_a_number_of_its_own_and_all_tries_of_a_write_one_name() {
     assert_eq!(writes(&case), [(7, 1, 2); 3]);
     assert_eq!(case.asked(), [1, 2, 3]);
     case.replies(3, applied());
-    assert_eq!(case.result(ticket), Ok(applied()));
+    assert_eq!(case.result(handle), Ok(applied()));
     assert_eq!(case.core.server(), ServerId(3), "the next request goes to the one that answered");
 }
 
@@ -288,11 +288,11 @@ fn many_that_fail_on_one_server_all_go_to_the_next_one() {
 fn a_connection_that_ends_takes_along_what_waits_on_it_and_nothing_else() {
     let mut case = ClientCase::with_session();
     let (one, other) = (case.put("a"), case.put("b"));
-    case.core.talk_to(ServerId(3)).unwrap();
+    case.core.set_server(ServerId(3)).unwrap();
     let elsewhere = case.put("c");
     case.breaks(1);
     assert_eq!(case.asked(), [1, 1, 3, 3, 3]);
-    assert!([one, other, elsewhere].into_iter().all(|ticket| case.core.has(ticket)));
+    assert!([one, other, elsewhere].into_iter().all(|handle| case.core.has(handle)));
     assert_eq!(case.core.server(), ServerId(3), "the one that failed is not the current one");
 }
 
@@ -302,13 +302,13 @@ fn what_was_not_sent_as_a_whole_is_certainly_not_applied() {
         for why in [NoReply::Broken { why: String::new() }, NoReply::Malformed { length: 1, what: String::new() }] {
             let mut case = ClientCase::with_session();
             case.wire.lines.get_mut(&ServerId(1)).unwrap().is_clogged = is_clogged;
-            let ticket = case.put("k");
+            let handle = case.put("k");
             for server in [2, 3] {
                 case.opens(server, Err(NoReply::ConnectionRefused));
             }
             case.opens(1, Err(NoReply::ConnectionRefused));
             case.loses(1, why.clone());
-            let error = case.waits(ticket).unwrap_err();
+            let error = case.waits(handle).unwrap_err();
             assert_eq!(error.is_unknown(), is_unknown, "{why:?}: {error}");
         }
     }
@@ -345,7 +345,7 @@ fn silence_moves_one_request_if_the_server_answers_others_and_else_gives_its_con
         (vec![1, 1, 2, 2], vec![1]),
         "with the one that had time left"
     );
-    assert!(tickets.into_iter().all(|ticket| case.core.has(ticket)));
+    assert!(tickets.into_iter().all(|handle| case.core.has(handle)));
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn a_request_that_has_no_more_time_takes_no_other_along() {
     case.says(1, number, applied());
     assert!(case.result(patient).is_ok());
     // What is not sent yet would go out after its client was told that it is not applied.
-    case.core.talk_to(ServerId(1)).unwrap();
+    case.core.set_server(ServerId(1)).unwrap();
     case.wire.lines.get_mut(&ServerId(1)).unwrap().is_clogged = true;
     let op = Op::Delete { key: b"k".to_vec() };
     let write = case.core.write(case.now, case.now + TRY, op, &mut case.wire);
@@ -389,7 +389,7 @@ fn that_a_session_has_ended_is_an_answer_to_a_write_alone() {
         case.progress();
         case.replies(1, reply.clone());
         case.progress();
-        assert_eq!(case.core.under_way(), 1);
+        assert_eq!(case.core.in_flight(), 1);
         case.replies(2, Reply::Opened { session: 7, history: HISTORY });
         case.replies(2, applied());
         assert!(case.result(write).is_ok(), "{reply:?}");
@@ -426,8 +426,8 @@ fn a_connection_that_is_not_ready_in_time_has_carried_nothing() {
         for server in 1..=3 {
             case.opens(server, Ok(stage));
         }
-        let ticket = case.put("k");
-        let error = case.waits(ticket).unwrap_err();
+        let handle = case.put("k");
+        let error = case.waits(handle).unwrap_err();
         let ClientError::NotApplied(tries) = &error else { panic!("{error}") };
         assert!(
             tries.last.iter().all(|one| matches!(one.end, TryEnd::NoReply(NoReply::Unreachable { .. }))),
@@ -440,24 +440,24 @@ fn a_connection_that_is_not_ready_in_time_has_carried_nothing() {
 fn no_write_is_tried_with_too_little_time_for_an_answer() {
     // It would most likely end without an answer, and be unknown, though it is certainly not applied so far.
     let mut case = ClientCase::with_session();
-    let ticket = case.put("k");
+    let handle = case.put("k");
     case.now = case.now + (ALL - TRY / 2);
     case.replies(1, busy());
-    assert!(matches!(case.result(ticket), Err(ClientError::NotApplied(_))));
+    assert!(matches!(case.result(handle), Err(ClientError::NotApplied(_))));
     assert_eq!(case.asked(), [1]);
 }
 
 #[test]
 fn only_the_server_that_was_asked_can_answer() {
     let mut case = ClientCase::with_session();
-    let ticket = case.get();
+    let handle = case.get();
     let number = case.wire.asked[0].1;
-    case.core.talk_to(ServerId(2)).unwrap();
+    case.core.set_server(ServerId(2)).unwrap();
     case.get();
     case.says(2, number, found());
-    assert!(case.ended(ticket).is_none());
+    assert!(case.ended(handle).is_none());
     case.says(1, number, found());
-    assert!(case.result(ticket).is_ok());
+    assert!(case.result(handle).is_ok());
 }
 
 #[test]
@@ -490,13 +490,13 @@ fn who_answers_what_nobody_asked_is_not_listened_to_for_long() {
 fn a_refusal_is_the_last_word_unless_an_earlier_try_may_have_been_applied() {
     let refused = || Reply::Refused("no".to_string());
     let mut case = ClientCase::with_session();
-    let ticket = case.put("k");
+    let handle = case.put("k");
     case.replies(1, refused());
-    assert!(matches!(case.result(ticket), Err(ClientError::Refused { server: ServerId(1), .. })));
-    let ticket = case.put("k");
+    assert!(matches!(case.result(handle), Err(ClientError::Refused { server: ServerId(1), .. })));
+    let handle = case.put("k");
     case.breaks(1);
     case.replies(2, refused());
-    assert!(case.result(ticket).unwrap_err().is_unknown());
+    assert!(case.result(handle).unwrap_err().is_unknown());
 }
 
 #[test]
@@ -545,11 +545,11 @@ fn writes_wait_for_one_session_and_go_out_in_it_side_by_side() {
     let mut case = ClientCase::new();
     let tickets = ["a", "b", "c"].map(|key| case.put(key));
     assert_eq!(case.wire.asked.len(), 1, "one OPEN for all");
-    assert_eq!(case.core.under_way(), 3, "the OPEN is not the caller's");
+    assert_eq!(case.core.in_flight(), 3, "the OPEN is not the caller's");
     case.replies(1, busy());
     case.replies(2, Reply::Opened { session: 7, history: HISTORY });
     assert_eq!(writes(&case), [(7, 1, 1), (7, 1, 2), (7, 1, 3)]);
-    let named: Vec<_> = case.wire.named.iter().map(|(ticket, id)| (*ticket, id.sequence)).collect();
+    let named: Vec<_> = case.wire.named.iter().map(|(handle, id)| (*handle, id.sequence)).collect();
     assert_eq!(named, [(tickets[0], 1), (tickets[1], 2), (tickets[2], 3)]);
 }
 
@@ -603,8 +603,8 @@ fn a_write_without_a_number_ends_when_its_time_is_up() {
 fn without_a_session_all_writes_hear_why_and_the_next_one_asks_with_the_same_nonce() {
     let mut case = ClientCase::new();
     let tickets = ["a", "b"].map(|key| case.put(key));
-    for ticket in tickets {
-        let error = case.waits(ticket).unwrap_err();
+    for handle in tickets {
+        let error = case.waits(handle).unwrap_err();
         assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
     }
     case.put("c");
@@ -621,18 +621,18 @@ fn another_history_is_told_once_and_its_session_is_another() {
     let mut case = ClientCase::with_session();
     case.breaks(1);
     case.opens(1, Ok(ConnectionState::ShakingHands));
-    let ticket = case.put("k");
+    let handle = case.put("k");
     assert_eq!(case.wire.opened.last(), Some(&(1, HISTORY)), "the server is told what this client knows");
     case.loses(1, other());
-    assert!(matches!(case.result(ticket), Err(ClientError::NotApplied(_))));
+    assert!(matches!(case.result(handle), Err(ClientError::NotApplied(_))));
     assert_eq!(case.core.history(), Some(2));
     case.opens(1, Ok(ConnectionState::Ready { history: 2 }));
     case.put("k");
     assert!(matches!(case.wire.asked.last(), Some((1, _, Request::Open { nonce: 2 }))), "{:?}", case.wire.asked);
     // A session that is opened in a third history says so, too.
-    let ticket = case.put("k");
+    let handle = case.put("k");
     case.replies(1, Reply::Opened { session: 3, history: 3 });
-    assert!(matches!(case.result(ticket), Err(ClientError::NotApplied(_))));
+    assert!(matches!(case.result(handle), Err(ClientError::NotApplied(_))));
     assert_eq!(case.core.history(), Some(3));
 }
 
@@ -640,7 +640,7 @@ fn another_history_is_told_once_and_its_session_is_another() {
 fn what_a_server_reads_from_empty_data_is_not_believed_by_who_knows_better() {
     let mut case = ClientCase::with_session();
     case.opens(2, Ok(ConnectionState::Ready { history: 0 }));
-    case.core.talk_to(ServerId(2)).unwrap();
+    case.core.set_server(ServerId(2)).unwrap();
     let read = case.get();
     case.replies(2, found());
     assert!(case.ended(read).is_none() && case.wire.closed.contains(&2));
@@ -649,7 +649,7 @@ fn what_a_server_reads_from_empty_data_is_not_believed_by_who_knows_better() {
     case.replies(3, found());
     assert!(case.result(read).is_ok());
     // Who has applied a write of this session has the data.
-    case.core.talk_to(ServerId(2)).unwrap();
+    case.core.set_server(ServerId(2)).unwrap();
     let write = case.put("k");
     case.replies(2, applied());
     assert!(case.result(write).is_ok());
@@ -663,7 +663,7 @@ fn a_write_that_was_not_sent_to_a_server_without_data_is_not_applied() {
     let mut case = ClientCase::with_session();
     case.breaks(1);
     case.opens(2, Ok(ConnectionState::Ready { history: 0 }));
-    case.core.talk_to(ServerId(2)).unwrap();
+    case.core.set_server(ServerId(2)).unwrap();
     let read = case.get();
     case.wire.lines.get_mut(&ServerId(2)).unwrap().is_clogged = true;
     let write = case.put("k");
@@ -694,7 +694,7 @@ fn who_does_not_want_to_wait_is_told_what_is_known() {
 fn connections_that_nobody_waits_on_are_closed_but_for_the_next_requests_one() {
     let mut case = ClientCase::with_session();
     let read = case.get();
-    case.core.talk_to(ServerId(2)).unwrap();
+    case.core.set_server(ServerId(2)).unwrap();
     case.get();
     case.progress();
     assert!(case.wire.closed.is_empty());
@@ -714,7 +714,7 @@ fn a_failure_is_told_once_while_it_stays_the_same() {
     assert_eq!(case.wire.failovers.len(), 1, "{:?}", case.wire.failovers);
     case.replies(1, Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::NoLeader)));
     assert_eq!(case.wire.failovers.len(), 2);
-    assert_eq!(case.core.busy_tries(), 3);
+    assert_eq!(case.core.busy_replies(), 3);
     assert!(case.core.has(read));
 }
 
@@ -722,7 +722,7 @@ fn a_failure_is_told_once_while_it_stays_the_same() {
 fn the_connection_of_the_next_request_stays_though_nobody_waits_on_it() {
     let mut case = ClientCase::with_session();
     case.get();
-    case.core.talk_to(ServerId(2)).unwrap();
+    case.core.set_server(ServerId(2)).unwrap();
     let read = case.get();
     case.replies(2, found());
     assert!(case.result(read).is_ok());
@@ -868,7 +868,7 @@ fn a_write_that_has_ended_is_no_longer_asked_for() {
 fn a_failure_elsewhere_does_not_move_the_current_server() {
     let mut case = ClientCase::with_session();
     let read = case.get();
-    case.core.talk_to(ServerId(3)).unwrap();
+    case.core.set_server(ServerId(3)).unwrap();
     case.replies(1, busy());
     assert_eq!((case.asked(), case.core.server()), (vec![1, 3], ServerId(3)));
     assert!(case.core.has(read));
@@ -880,7 +880,7 @@ fn busy_tries_are_counted_whoever_is_busy() {
     case.get();
     case.replies(1, Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::Busy)));
     case.replies(2, Reply::NotApplied(WhyNotApplied::DiskFull));
-    assert_eq!(case.core.busy_tries(), 1);
+    assert_eq!(case.core.busy_replies(), 1);
 }
 
 #[test]
@@ -907,26 +907,26 @@ fn a_write_is_tried_as_long_as_there_may_be_an_answer_that_says_more() {
     case.breaks(1);
     (1..=3).for_each(|server| case.opens(server, Err(NoReply::ConnectionRefused)));
     let begun = case.now;
-    let ticket = case.put("k");
-    while case.core.has(ticket) && !case.core.has_ended() {
+    let handle = case.put("k");
+    while case.core.has(handle) && !case.core.has_ended() {
         case.now = case.now.max(case.core.due().unwrap());
         case.progress();
     }
     let waited = case.now.since(begun);
     assert!(waited > ALL - TRY / 2, "{waited:?}");
-    let Err(ClientError::NotApplied(tries)) = case.result(ticket) else { panic!("it was not sent") };
+    let Err(ClientError::NotApplied(tries)) = case.result(handle) else { panic!("it was not sent") };
     // Of many tries the last ones are remembered.
     assert!(tries.count > 64 && tries.last.len() == 64, "{} tries", tries.count);
 
     // It may be applied already: another try can only make that certain.
     let mut case = ClientCase::with_session();
-    let ticket = case.put("k");
+    let handle = case.put("k");
     case.now = case.now + (ALL - TRY / 2);
     case.replies(1, Reply::Unknown(WhyUnknown::TimedOut));
     case.progress();
     assert_eq!(case.asked(), [1, 2]);
     case.replies(2, applied());
-    assert!(case.result(ticket).is_ok());
+    assert!(case.result(handle).is_ok());
 }
 
 #[test]
@@ -947,10 +947,10 @@ fn a_request_that_a_full_connection_did_not_take_in_time_is_certainly_not_applie
 #[test]
 fn who_does_not_want_to_wait_ends_what_waits_for_room_in_its_session_too() {
     let mut case = ClientCase::with_session();
-    let writes: Vec<RequestHandle> = (0..=crate::kv::SPAN).map(|_| case.put("k")).collect();
+    let writes: Vec<RequestHandle> = (0..=crate::kv::SEQUENCE_WINDOW).map(|_| case.put("k")).collect();
     case.core.end_time(case.now);
     case.progress();
-    assert_eq!(case.core.under_way(), 0);
+    assert_eq!(case.core.in_flight(), 0);
     let unnamed = *writes.last().unwrap();
     assert!(matches!(case.result(unnamed), Err(ClientError::NotApplied(_))), "it had no number");
 }

@@ -59,14 +59,14 @@ pub enum ClientObservation<'a> {
     /// A write has got its name.
     Named {
         /// Which write.
-        ticket: RequestHandle,
+        handle: RequestHandle,
         /// The name.
         id: AssignedWrite,
     },
     /// A write was certainly not applied under the name that it had, and waits for another one.
     Unnamed {
         /// Which write.
-        ticket: RequestHandle,
+        handle: RequestHandle,
     },
     /// A try has brought nothing, and another one follows.
     FailedOver {
@@ -88,7 +88,7 @@ pub enum NoReply {
         why: String,
     },
     /// The server does not want to talk to this client. The request was not sent.
-    TurnedAway {
+    Rejected {
         /// Its sentence.
         why: String,
     },
@@ -114,7 +114,7 @@ pub enum NoReply {
         why: String,
     },
     /// The request was sent, and no reply came in time.
-    Silent {
+    TimedOut {
         /// How long it was waited for.
         waited: Duration,
     },
@@ -138,10 +138,10 @@ impl NoReply {
         match self {
             NoReply::ConnectionRefused
             | NoReply::Unreachable { .. }
-            | NoReply::TurnedAway { .. }
+            | NoReply::Rejected { .. }
             | NoReply::OtherHistory { .. }
             | NoReply::NotSent { .. } => false,
-            NoReply::Silent { .. } | NoReply::Broken { .. } | NoReply::Malformed { .. } | NoReply::NoData { .. } => {
+            NoReply::TimedOut { .. } | NoReply::Broken { .. } | NoReply::Malformed { .. } | NoReply::NoData { .. } => {
                 true
             }
         }

@@ -12,7 +12,7 @@ use super::command_line::Text;
 use super::fake::{Act, FakeCluster, good_reply, serves};
 use crate::client::cli::run;
 use crate::client::printer::Printer;
-use crate::kv::{Kv, KvCommand, Op, encode_part, without_sessions};
+use crate::kv::{Kv, KvCommand, Op, encode_chunk, without_sessions};
 use crate::net::{Reply, Request, StatePart};
 use crate::paxos::{Slot, SnapshotChunk, StateMachine, Value};
 use crate::storage::backup;
@@ -25,11 +25,11 @@ fn store(value: &str, wrong: u64) -> FakeCluster {
     let write = KvCommand::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, label: String::new(), op };
     kv.apply(Slot(2), &Value::Command(write.to_paxos()));
     let digest = kv.digest() ^ wrong;
-    let (bytes, left_out) = without_sessions(&encode_part(&kv.take_changes().pieces)).unwrap();
+    let (bytes, left_out) = without_sessions(&encode_chunk(&kv.take_delta().pieces)).unwrap();
     let part = SnapshotChunk { slot: Slot(2), digest, index: 0, bytes: bytes.into(), next: None };
     FakeCluster::start(vec![serves(move |n, request| {
         Act::Reply(match request {
-            Request::State { .. } => Reply::State(Some(StatePart { part: part.clone(), left_out })),
+            Request::State { .. } => Reply::Chunk(Some(StatePart { part: part.clone(), left_out })),
             other => good_reply(n as u64, other),
         })
     })])

@@ -350,7 +350,7 @@ fn no_word_of_the_program_itself_is_shown() {
     let cluster = FakeCluster::start(vec![good()]);
     let (_, _, notes) = paxos_client(&cluster, &["get", "k", "--server", "one"]);
     assert!(notes.contains("it is not a server number (1 to 63)"), "{notes}");
-    let error = crate::client::Client::connect(FakeCluster::start(vec![Fake::Absent]).options()).unwrap().get(b"k");
+    let error = crate::client::Client::new(FakeCluster::start(vec![Fake::Absent]).options()).unwrap().get(b"k");
     let error = error.unwrap_err();
     assert_eq!(format!("{error:?}"), error.to_string(), "what a `main` that returns it prints");
 }

@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::kv::WriteResult;
 use crate::net::{
     CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, HelloReply, Reply, Request, Welcome,
-    answer, frame, turn_away,
+    accept_handshake, frame, reject,
 };
 use crate::paxos::Slot;
 use crate::role::ServerId;
@@ -169,7 +169,7 @@ fn serve(
     match fake.lock().unwrap().1 {
         Fake::Serves(_) => {}
         Fake::TurnsAway => {
-            turn_away(reader.stream(), "not today");
+            reject(reader.stream(), "not today");
             return None;
         }
         // The other end closes it.
@@ -178,7 +178,7 @@ fn serve(
             return None;
         }
     }
-    answer(&mut reader, welcome).ok()??;
+    accept_handshake(&mut reader, welcome).ok()??;
     loop {
         let ClientRequest { number, request, .. } = reader.read(None).ok()??;
         received.lock().unwrap().push((server, request.clone()));

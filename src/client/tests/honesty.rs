@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, serves};
 use crate::client::script::Operation;
-use crate::client::{Client, ClientError, NoReply, RequestKind, Tries, Try, TryEnd, UNDER_WAY_MAX, WriteResponse};
+use crate::client::{Client, ClientError, IN_FLIGHT_MAX, NoReply, RequestKind, Tries, Try, TryEnd, WriteResponse};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown, frame};
 use crate::paxos::{NotApplied, Slot};
 use crate::role::{RoleKind, ServerId, ServerSet};
@@ -16,7 +16,7 @@ fn no_quorum() -> Reply {
 }
 
 fn put(cluster: &FakeCluster) -> Result<WriteResponse, ClientError> {
-    Client::connect(cluster.options()).unwrap().put(b"k", b"v")
+    Client::new(cluster.options()).unwrap().put(b"k", b"v")
 }
 
 /// Every way in which a try can end, and whether the request may be applied.
@@ -25,14 +25,14 @@ fn ends() -> Vec<(TryEnd, bool)> {
     vec![
         (TryEnd::NoReply(NoReply::ConnectionRefused), false),
         (TryEnd::NoReply(NoReply::Unreachable { why: why() }), false),
-        (TryEnd::NoReply(NoReply::TurnedAway { why: why() }), false),
+        (TryEnd::NoReply(NoReply::Rejected { why: why() }), false),
         (TryEnd::NoReply(NoReply::NotSent { why: why() }), false),
-        (TryEnd::NoReply(NoReply::Silent { waited: TRY }), true),
+        (TryEnd::NoReply(NoReply::TimedOut { waited: TRY }), true),
         (TryEnd::NoReply(NoReply::Broken { why: why() }), true),
         (TryEnd::NoReply(NoReply::Malformed { length: 1, what: why() }), true),
         (TryEnd::NotApplied(WhyNotApplied::Busy), false),
         (TryEnd::NotApplied(WhyNotApplied::RoleDown(RoleKind::Learner)), false),
-        (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::Outrun)), false),
+        (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::Preempted)), false),
         (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::Busy)), false),
         (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::LearnerBehind)), false),
         (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered: ServerSet::NONE })), false),
@@ -142,7 +142,7 @@ fn a_try_that_would_be_cut_short_is_not_begun() {
     let slow_no = opens_and(|n, _| if n == 1 { Act::Late(TRY / 2, no_quorum()) } else { Act::Nothing });
     let cluster = FakeCluster::start(vec![slow_no]);
     let options = crate::client::ClientOptions { timeout: TRY * 5 / 4, ..cluster.options() };
-    let error = Client::connect(options).unwrap().put(b"k", b"v").unwrap_err();
+    let error = Client::new(options).unwrap().put(b"k", b"v").unwrap_err();
     assert!(!error.is_unknown(), "{error}");
     let sentence = error.to_string();
     assert!(sentence.starts_with("no quorum: 1 of 1 acceptors answered PREPARE in 0."), "{sentence}");
@@ -155,7 +155,7 @@ fn as_long_as_nobody_is_reached_the_time_is_used_and_who_comes_back_in_it_is_ask
     let patience = Duration::from_secs(60);
     let mut cluster = FakeCluster::start(vec![Fake::Absent]);
     let options = crate::client::ClientOptions { timeout: patience, try_timeout: patience, ..cluster.options() };
-    let mut client = Client::connect(options).unwrap();
+    let mut client = Client::new(options).unwrap();
     let (told, heard) = std::sync::mpsc::channel();
     client.on_failover(move |failed, _| told.send(failed.clone()).unwrap());
     let put = std::thread::spawn(move || client.put(b"k", b"v"));
@@ -196,7 +196,7 @@ fn who_stops_a_client_is_told_what_is_known() {
         // Without the stop this would go on for as long as the test may take.
         let patience = Duration::from_secs(600);
         let options = crate::client::ClientOptions { timeout: patience, ..cluster.options() };
-        let mut client = Client::connect(options).unwrap();
+        let mut client = Client::new(options).unwrap();
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         client.stop_when(stop.clone());
         let put = std::thread::spawn(move || client.put(b"k", b"v"));
@@ -213,7 +213,7 @@ fn who_stops_a_client_is_told_what_is_known() {
 #[test]
 fn what_is_asked_of_a_client_that_was_stopped_is_not_sent() {
     let cluster = FakeCluster::start(vec![good()]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     client.put(b"k", b"v").unwrap();
     client.stop_when(std::sync::Arc::new(true.into()));
     let before = cluster.requests().len();
@@ -228,21 +228,21 @@ fn what_waits_for_room_while_the_client_is_stopped_is_not_sent() {
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stops = stop.clone();
     let silent = serves(move |n, _| {
-        if n + 1 == UNDER_WAY_MAX {
+        if n + 1 == IN_FLIGHT_MAX {
             stops.store(true, std::sync::atomic::Ordering::Relaxed);
         }
         Act::Nothing
     });
     let cluster = FakeCluster::start(vec![silent]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     client.stop_when(stop);
     let get = || Operation::Get { key: b"k".to_vec() };
-    for _ in 0..UNDER_WAY_MAX {
+    for _ in 0..IN_FLIGHT_MAX {
         client.queue(get()).unwrap();
     }
     let last = client.queue(get()).unwrap();
     assert!(matches!(client.wait(last).end, Err(ClientError::NotApplied(_))));
-    assert_eq!(cluster.requests().len(), UNDER_WAY_MAX);
+    assert_eq!(cluster.requests().len(), IN_FLIGHT_MAX);
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn replies_to_other_requests_are_told_and_not_believed() {
     let confused = opens_and(move |_, _| Act::Unrequested(vec![1_000, 2_000], right()));
     let cluster = FakeCluster::start(vec![confused]);
     let options = crate::client::ClientOptions { trace: trace.clone(), ..cluster.options() };
-    let mut client = Client::connect(options).unwrap();
+    let mut client = Client::new(options).unwrap();
     assert_eq!(client.put(b"k", b"v"), Ok(WriteResponse::Written { slot: Slot(9), version: 3 }));
     assert_eq!(trace.text().matches("received an unrequested reply").count(), 2, "{}", trace.text());
 
@@ -267,7 +267,7 @@ fn replies_to_other_requests_are_told_and_not_believed() {
 fn reads_that_fail_are_not_applied_whatever_the_reason() {
     for act in [Act::Nothing, Act::Close, Act::Reply(Reply::Done), Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
         let cluster = FakeCluster::start(vec![serves(move |_, _| act.clone())]);
-        let error = Client::connect(cluster.options()).unwrap().get(b"k").unwrap_err();
+        let error = Client::new(cluster.options()).unwrap().get(b"k").unwrap_err();
         assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
         assert!(error.to_string().ends_with("The read was NOT done"), "{error}");
     }
@@ -296,7 +296,7 @@ fn a_cluster_that_is_down_is_asked_again_and_again_but_not_all_the_time() {
 #[test]
 fn what_is_too_large_is_never_sent() {
     let cluster = FakeCluster::start(vec![good()]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     let (key, value) = (vec![b'k'; 4 << 10], vec![b'v'; 1 << 20]);
     assert!(matches!(client.put(&[&key[..], b"k"].concat(), b"v"), Err(ClientError::TooLarge(_))));
     assert!(matches!(client.put(b"k", &[&value[..], b"v"].concat()), Err(ClientError::TooLarge(_))));
@@ -308,16 +308,16 @@ fn what_is_too_large_is_never_sent() {
 #[test]
 fn a_server_that_does_not_exist_is_an_error_of_the_caller() {
     let cluster = FakeCluster::start(vec![good()]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     let wrong = Err(ClientError::NoSuchServer { server: ServerId(9), known: ServerSet::first(1) });
-    assert_eq!(client.talk_to(ServerId(9)), wrong);
+    assert_eq!(client.set_server(ServerId(9)), wrong);
     assert_eq!(client.crash(ServerId(9), None, None), wrong);
 }
 
 #[test]
 fn a_crash_is_ordered_once_and_from_one_server() {
     let cluster = FakeCluster::start(vec![serves(|_, _| Act::Close), good()]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     assert!(client.crash(ServerId(1), None, Some(TRY)).unwrap_err().is_unknown());
     assert_eq!(cluster.requests().len(), 1);
     client.crash(ServerId(2), Some(RoleKind::Acceptor), None).unwrap();
@@ -330,7 +330,7 @@ fn every_request_is_told_with_its_detours_and_its_end() {
     let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
     let cluster = FakeCluster::start(vec![opens_and(|_, _| Act::Close), good()]);
     let options = crate::client::ClientOptions { trace: trace.clone(), ..cluster.options() };
-    let mut client = Client::connect(options).unwrap();
+    let mut client = Client::new(options).unwrap();
     client.put(b"k", b"v").unwrap();
     assert_eq!(client.last_label(), "c1-2");
     let lines: Vec<Line> = trace.text().lines().map(|line| line.parse().unwrap()).collect();
@@ -342,7 +342,7 @@ fn every_request_is_told_with_its_detours_and_its_end() {
     let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
     let cluster = FakeCluster::start(vec![opens_and(|_, _| Act::Nothing)]);
     let options = crate::client::ClientOptions { trace: trace.clone(), timeout: TRY, ..cluster.options() };
-    Client::connect(options).unwrap().put(b"k", b"v").unwrap_err();
+    Client::new(options).unwrap().put(b"k", b"v").unwrap_err();
     let last: Line = trace.text().lines().last().unwrap().parse().unwrap();
     assert!(matches!(last.event, Event::Timeout { status: crate::trace::RequestStatus::Unknown, .. }), "{last}");
 }
@@ -351,7 +351,7 @@ fn every_request_is_told_with_its_detours_and_its_end() {
 fn a_failover_is_told_in_a_sentence() {
     let cluster =
         FakeCluster::start(vec![opens_and(|_, _| Act::Nothing), serves(|n, r| Act::Reply(good_reply(n as u64, r)))]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     let (told, heard) = std::sync::mpsc::channel();
     client.on_failover(move |failed, next| told.send(failed.and_next(next)).unwrap());
     client.put(b"k", b"v").unwrap();

@@ -6,12 +6,12 @@ use std::thread;
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, welcome};
 use crate::client::script::Operation;
-use crate::client::{Client, ClientError, ClientOptions, OperationResult, RequestHandle, UNDER_WAY_MAX};
+use crate::client::{Client, ClientError, ClientOptions, IN_FLIGHT_MAX, OperationResult, RequestHandle};
 use crate::cluster::Cluster;
-use crate::kv::{Op, SPAN, WriteResult};
+use crate::kv::{Op, SEQUENCE_WINDOW, WriteResult};
 use crate::net::{
     CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, HelloReply, Reply, Request, Welcome,
-    WhyNotApplied, WhyUnknown, answer, frame,
+    WhyNotApplied, WhyUnknown, accept_handshake, frame,
 };
 use crate::paxos::Slot;
 use crate::role::ServerSet;
@@ -52,7 +52,7 @@ fn scripted(script: impl FnOnce(&mut FrameReader) + Send + 'static) -> Scripted 
     let file = cluster_file(&listener);
     let thread = thread::spawn(move || {
         let mut reader = FrameReader::new(listener.accept().unwrap().0, CLIENT_FRAME_MAX_BYTES);
-        answer(&mut reader, welcome).unwrap().unwrap();
+        accept_handshake(&mut reader, welcome).unwrap().unwrap();
         script(&mut reader);
         // The client ends the connection.
         assert!(reader.read::<ClientRequest>(None).unwrap().is_none());
@@ -69,14 +69,14 @@ fn nothing_is_sent_to_a_server_that_says_that_its_cluster_has_other_servers() {
         for stream in listener.incoming() {
             let mut reader = FrameReader::new(stream.unwrap(), CLIENT_FRAME_MAX_BYTES);
             let five = HelloReply::Welcome(Welcome { history: 1, members: ServerSet::first(5) });
-            answer(&mut reader, |_| five).unwrap().unwrap();
+            accept_handshake(&mut reader, |_| five).unwrap().unwrap();
             if let Ok(Some(request)) = reader.read::<ClientRequest>(None) {
                 tell.send(request).unwrap();
             }
         }
     });
     let options = ClientOptions { try_timeout: TRY, ..ClientOptions::new(Cluster::read(file.path()).unwrap(), "c1") };
-    let mut client = Client::connect(options).unwrap();
+    let mut client = Client::new(options).unwrap();
     client.set_timeout(TRY);
     let why = client.get(b"k").unwrap_err().to_string();
     let expected = "its cluster has servers 1-5, and this client's cluster file lists 1. Nothing was sent";
@@ -113,14 +113,14 @@ fn each_request_gets_its_own_reply_in_whatever_order_they_come() {
         let heard: Vec<ClientRequest> = (0..COUNT).map(|_| hear(reader)).collect();
         heard.iter().rev().for_each(|request| answer_read(reader, request, 1));
     });
-    let mut client = Client::connect(ClientOptions::new(server.cluster.clone(), "c1")).unwrap();
+    let mut client = Client::new(ClientOptions::new(server.cluster.clone(), "c1")).unwrap();
     let tickets: Vec<RequestHandle> = (0..COUNT).map(|n| client.submit(get(n)).unwrap()).collect();
-    assert_eq!(client.under_way(), COUNT);
-    for (n, ticket) in tickets.into_iter().enumerate() {
-        let Ok(OperationResult::Read(found)) = client.wait(ticket).end else { panic!("a read failed") };
+    assert_eq!(client.in_flight(), COUNT);
+    for (n, handle) in tickets.into_iter().enumerate() {
+        let Ok(OperationResult::Read(found)) = client.wait(handle).end else { panic!("a read failed") };
         assert_eq!(found.value.unwrap(), format!("k{n}").into_bytes());
     }
-    assert_eq!(client.under_way(), 0);
+    assert_eq!(client.in_flight(), 0);
     assert!(client.wait_any().is_none());
     drop(client);
     server.thread.join().unwrap();
@@ -139,7 +139,7 @@ fn a_late_answer_to_a_try_that_was_given_up_is_no_surprise_and_no_answer() {
     });
     let options =
         ClientOptions { trace: trace.clone(), try_timeout: TRY, ..ClientOptions::new(server.cluster.clone(), "c1") };
-    let mut client = Client::connect(options).unwrap();
+    let mut client = Client::new(options).unwrap();
     let [slow, quick] = [0, 1].map(|n| client.queue(get(n)).unwrap());
     client.wait(quick).end.unwrap();
     let Ok(OperationResult::Read(found)) = client.wait(slow).end else { panic!("a read failed") };
@@ -153,10 +153,10 @@ fn a_late_answer_to_a_try_that_was_given_up_is_no_surprise_and_no_answer() {
 fn a_connection_that_breaks_moves_all_that_wait_on_it_under_their_own_names() {
     let breaks = opens_and(|_, request| if is_key(request, "k15") { Act::Close } else { Act::Nothing });
     let cluster = FakeCluster::start(vec![breaks, good()]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     let tickets: Vec<RequestHandle> = (0..16).map(|n| client.submit(put(n)).unwrap()).collect();
-    for ticket in tickets {
-        client.wait(ticket).end.unwrap();
+    for handle in tickets {
+        client.wait(handle).end.unwrap();
     }
     let writes = writes(&cluster);
     assert_eq!(writes.len(), 16);
@@ -177,11 +177,11 @@ fn a_request_that_is_not_answered_moves_alone_if_others_are() {
             other => Act::Reply(good_reply(n as u64, other)),
         });
         let cluster = FakeCluster::start(vec![skips, good()]);
-        let mut client = Client::connect(cluster.options()).unwrap();
+        let mut client = Client::new(cluster.options()).unwrap();
         client.put(b"first", b"opens the session").unwrap();
         let tickets: Vec<RequestHandle> = (0..8).map(|n| client.queue(put(n)).unwrap()).collect();
-        for ticket in tickets {
-            client.wait(ticket).end.unwrap();
+        for handle in tickets {
+            client.wait(handle).end.unwrap();
         }
         let tried: BTreeMap<String, Vec<u8>> =
             writes(&cluster).into_iter().map(|(key, tries)| (key, tries.iter().map(|one| one.0).collect())).collect();
@@ -198,10 +198,10 @@ fn no_write_is_sent_that_is_a_span_ahead_of_the_oldest_one_open() {
         other => Act::Reply(good_reply(n as u64, other)),
     });
     let cluster = FakeCluster::start(vec![skips, good()]);
-    let mut client = Client::connect(cluster.options()).unwrap();
-    let count = 3 * UNDER_WAY_MAX;
+    let mut client = Client::new(cluster.options()).unwrap();
+    let count = 3 * IN_FLIGHT_MAX;
     for n in 0..count {
-        assert!(client.under_way() <= UNDER_WAY_MAX);
+        assert!(client.in_flight() <= IN_FLIGHT_MAX);
         client.submit(put(n)).unwrap();
     }
     let mut ended = 0;
@@ -212,7 +212,7 @@ fn no_write_is_sent_that_is_a_span_ahead_of_the_oldest_one_open() {
     assert_eq!(ended, count);
     let writes = writes(&cluster);
     for (key, tries) in &writes {
-        assert!(tries.iter().all(|(_, sequence, first)| sequence - first < SPAN), "{key}: {tries:?}");
+        assert!(tries.iter().all(|(_, sequence, first)| sequence - first < SEQUENCE_WINDOW), "{key}: {tries:?}");
     }
     let sequences: std::collections::BTreeSet<u64> = writes.values().map(|tries| tries[0].1).collect();
     assert_eq!(sequences.len(), count, "each write has a number of its own");
@@ -227,13 +227,13 @@ fn a_write_that_ends_unknown_is_left_behind_and_the_others_go_on() {
     };
     let cluster = FakeCluster::start(vec![opens_and(unknown), opens_and(unknown)]);
     let options = ClientOptions { timeout: TRY, ..cluster.options() };
-    let mut client = Client::connect(options).unwrap();
+    let mut client = Client::new(options).unwrap();
     let tickets: Vec<RequestHandle> = (0..5).map(|n| client.submit(put(n)).unwrap()).collect();
-    let ends: Vec<_> = tickets.into_iter().map(|ticket| client.wait(ticket).end).collect();
+    let ends: Vec<_> = tickets.into_iter().map(|handle| client.wait(handle).end).collect();
     assert!(ends.iter().enumerate().all(|(n, end)| end.is_ok() == (n != 2)), "{ends:?}");
     assert!(ends[2].as_ref().is_err_and(ClientError::is_unknown));
     // The next write says that it is no longer asked for.
-    client.submit(put(9)).map(|ticket| client.wait(ticket).end.unwrap()).unwrap();
+    client.submit(put(9)).map(|handle| client.wait(handle).end.unwrap()).unwrap();
     let [(_, sequence, first)] = writes(&cluster)["k9"][..] else { panic!("one try") };
     assert_eq!((sequence, first), (6, 6));
 }
@@ -241,10 +241,10 @@ fn a_write_that_ends_unknown_is_left_behind_and_the_others_go_on() {
 #[test]
 fn without_a_session_no_write_is_sent_and_all_that_wait_hear_why() {
     let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     let tickets: Vec<RequestHandle> = (0..4).map(|n| client.submit(put(n)).unwrap()).collect();
-    for ticket in tickets {
-        let error = client.wait(ticket).end.unwrap_err();
+    for handle in tickets {
+        let error = client.wait(handle).end.unwrap_err();
         assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
         assert!(error.to_string().contains("the write was NOT sent"), "{error}");
     }
@@ -255,13 +255,13 @@ fn without_a_session_no_write_is_sent_and_all_that_wait_hear_why() {
 fn a_write_without_a_number_ends_when_its_own_time_is_up() {
     // No session comes. The second write has less time than the first, and does not wait for it.
     let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
-    let mut client = Client::connect(ClientOptions { timeout: 20 * TRY, ..cluster.options() }).unwrap();
+    let mut client = Client::new(ClientOptions { timeout: 20 * TRY, ..cluster.options() }).unwrap();
     let patient = client.submit(put(0)).unwrap();
     client.set_timeout(TRY / 4);
     let hasty = client.submit(put(1)).unwrap();
     let ended = client.wait(hasty);
     assert!(matches!(ended.end, Err(ClientError::NotApplied(_))), "{ended:?}");
-    assert_eq!(client.under_way(), 1, "the other one waits on");
+    assert_eq!(client.in_flight(), 1, "the other one waits on");
     drop(client);
     let _ = patient;
 }
@@ -274,10 +274,10 @@ fn an_expired_session_ends_its_writes_and_no_other_session() {
         Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(WhyUnknown::Expired)),
         _ => Act::Reply(Reply::Applied { slot: Slot(9), written: WriteResult::Done { version: 1 } }),
     })]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     let tickets: Vec<RequestHandle> = (0..3).map(|n| client.submit(put(n)).unwrap()).collect();
-    for ticket in tickets {
-        assert!(client.wait(ticket).end.unwrap_err().is_unknown());
+    for handle in tickets {
+        assert!(client.wait(handle).end.unwrap_err().is_unknown());
     }
     client.put(b"k9", b"v").unwrap();
     let sessions = |(_, request)| match request {
@@ -291,11 +291,11 @@ fn an_expired_session_ends_its_writes_and_no_other_session() {
 #[test]
 fn a_server_that_swallows_everything_holds_up_nobody_for_longer_than_a_try() {
     let cluster = FakeCluster::start(vec![Fake::Mute, good()]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     let begun = std::time::Instant::now();
     let tickets: Vec<RequestHandle> = (0..8).map(|n| client.submit(get(n)).unwrap()).collect();
-    for ticket in tickets {
-        client.wait(ticket).end.unwrap();
+    for handle in tickets {
+        client.wait(handle).end.unwrap();
     }
     assert!(begun.elapsed() >= TRY, "the first server was asked first");
     assert!(cluster.requests().iter().all(|(server, _)| *server == 2));
@@ -305,8 +305,8 @@ fn a_server_that_swallows_everything_holds_up_nobody_for_longer_than_a_try() {
 #[should_panic(expected = "was given out already")]
 fn a_result_is_given_out_once() {
     let cluster = FakeCluster::start(vec![good()]);
-    let mut client = Client::connect(cluster.options()).unwrap();
-    let ticket = client.submit(get(1)).unwrap();
-    client.wait(ticket).end.unwrap();
-    client.wait(ticket);
+    let mut client = Client::new(cluster.options()).unwrap();
+    let handle = client.submit(get(1)).unwrap();
+    client.wait(handle).end.unwrap();
+    client.wait(handle);
 }

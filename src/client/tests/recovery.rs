@@ -28,7 +28,7 @@ fn opens(cluster: &FakeCluster) -> Vec<(u8, u128)> {
 fn a_write_goes_to_the_next_server_under_the_same_name() {
     for first in [Act::Close, Act::Nothing, Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
         let cluster = FakeCluster::start(vec![opens_and(move |_, _| first.clone()), good()]);
-        let mut client = Client::connect(cluster.options()).unwrap();
+        let mut client = Client::new(cluster.options()).unwrap();
         client.put(b"a", b"1").unwrap();
         assert_eq!(writes(&cluster), [(1, 7, 1, 1), (2, 7, 1, 1)]);
         // The client stays with the server that answered.
@@ -42,8 +42,8 @@ fn a_write_goes_to_the_next_server_under_the_same_name() {
 #[test]
 fn after_the_last_server_comes_the_first() {
     let cluster = FakeCluster::start(vec![good(), Fake::Absent, Fake::TurnsAway]);
-    let mut client = Client::connect(cluster.options()).unwrap();
-    client.talk_to(ServerId(2)).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
+    client.set_server(ServerId(2)).unwrap();
     client.put(b"a", b"1").unwrap();
     assert_eq!(client.server(), ServerId(1));
 }
@@ -61,7 +61,7 @@ fn a_session_is_opened_under_one_nonce_however_often_it_is_asked_for() {
             }),
         }),
     ]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     client.put(b"a", b"1").unwrap();
     let opens = opens(&cluster);
     assert_eq!(opens.iter().map(|(server, _)| *server).collect::<Vec<_>>(), [1, 2, 1, 2]);
@@ -72,7 +72,7 @@ fn a_session_is_opened_under_one_nonce_however_often_it_is_asked_for() {
 #[test]
 fn a_write_without_a_session_is_certainly_not_applied() {
     let cluster = FakeCluster::start(vec![serves(|_, _| Act::Nothing)]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     for _ in 0..2 {
         let error = client.put(b"a", b"1").unwrap_err();
         assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
@@ -92,7 +92,7 @@ fn an_expired_session_ends_the_write_and_the_next_one_opens_another() {
         _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
     };
     let cluster = FakeCluster::start(vec![serves(expires), good()]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     assert!(client.put(b"a", b"1").unwrap_err().is_unknown());
     assert_eq!(writes(&cluster), [(1, 10, 1, 1)], "it is not sent again, anywhere");
     assert_eq!(client.put(b"a", b"2"), Ok(WriteResponse::Written { slot: Slot(9), version: 1 }));
@@ -113,7 +113,7 @@ fn a_superseded_write_ends_its_session_and_the_next_one_opens_another() {
         }),
         good(),
     ]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     assert!(client.put(b"a", b"1").unwrap_err().is_unknown());
     client.put(b"a", b"2").unwrap();
     assert_eq!(writes(&cluster), [(1, 10, 1, 1), (1, 12, 1, 1)]);
@@ -137,7 +137,7 @@ fn takes_writes_from(good: u64, why: WhyNotApplied) -> Fake {
 fn a_write_that_is_certainly_not_applied_goes_on_in_a_new_session_by_itself() {
     for why in [WhyNotApplied::Expired, WhyNotApplied::Superseded] {
         let cluster = FakeCluster::start(vec![takes_writes_from(20, why)]);
-        let mut client = Client::connect(cluster.options()).unwrap();
+        let mut client = Client::new(cluster.options()).unwrap();
         assert_eq!(client.put(b"a", b"1"), Ok(WriteResponse::Written { slot: Slot(9), version: 1 }));
         assert_eq!(writes(&cluster), [(1, 10, 1, 1), (1, 20, 1, 1)]);
         client.put(b"a", b"2").unwrap();
@@ -148,7 +148,7 @@ fn a_write_that_is_certainly_not_applied_goes_on_in_a_new_session_by_itself() {
 #[test]
 fn no_write_goes_through_more_than_three_new_sessions() {
     let cluster = FakeCluster::start(vec![takes_writes_from(1_000, WhyNotApplied::Expired)]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     let error = client.put(b"a", b"1").unwrap_err();
     assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
     let sessions: Vec<u64> = writes(&cluster).into_iter().map(|(_, session, ..)| session).collect();
@@ -159,7 +159,7 @@ fn no_write_goes_through_more_than_three_new_sessions() {
 fn a_write_that_an_earlier_try_may_have_applied_never_goes_on_in_a_new_session() {
     let perhaps = opens_and(|_, _| Act::Close);
     let cluster = FakeCluster::start(vec![perhaps, takes_writes_from(1_000, WhyNotApplied::Expired)]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     let error = client.put(b"a", b"1").unwrap_err();
     assert!(error.is_unknown(), "{error}");
     assert_eq!(writes(&cluster), [(1, 7, 1, 1), (2, 7, 1, 1)]);
@@ -170,7 +170,7 @@ fn what_was_not_learnt_is_never_asked_for_again() {
     // The unknown write's number is below the next one's first_open: if it turns up later, it is superseded.
     let unknown = opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::TimedOut)));
     let cluster = FakeCluster::start(vec![unknown]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     assert!(client.put(b"a", b"1").unwrap_err().is_unknown());
     assert!(client.put(b"a", b"2").unwrap_err().is_unknown());
     let numbers: Vec<(u64, u64)> =
@@ -184,7 +184,7 @@ fn a_connection_that_was_closed_meanwhile_costs_no_try() {
     let cluster = FakeCluster::start(vec![opens_and(|n, request| {
         Act::ReplyAndClose(super::fake::good_reply(n as u64 + 1, request))
     })]);
-    let mut client = Client::connect(cluster.options()).unwrap();
+    let mut client = Client::new(cluster.options()).unwrap();
     client.on_failover(|failed, _| panic!("{failed}"));
     client.put(b"a", b"1").unwrap();
     // The end of the connection travels behind the reply; wait until it is here.
@@ -202,7 +202,7 @@ fn a_read_from_one_server_never_comes_from_another() {
         n => Act::Reply(super::fake::good_reply(n as u64, request)),
     });
     let cluster = FakeCluster::start(vec![not_now, good()]);
-    let mut client = Client::connect(cluster.options()).unwrap();
-    assert_eq!(client.get_here(b"k").unwrap().value.as_deref(), Some(b"value".as_slice()));
+    let mut client = Client::new(cluster.options()).unwrap();
+    assert_eq!(client.get_from_current(b"k").unwrap().value.as_deref(), Some(b"value".as_slice()));
     assert!(cluster.requests().iter().all(|(server, _)| *server == 1));
 }

@@ -41,7 +41,7 @@ const BALLOTS_COUNTED: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct UnappliedSlot {
     /// The value of the highest ballot heard in an ACCEPT.
-    heard: Option<(Ballot, Value)>,
+    proposed_value: Option<(Ballot, Value)>,
     /// A ballot at which the slot is known to be chosen.
     chosen: Option<Ballot>,
     /// Who accepted it at which ballot of this server's; the lowest ballot first.
@@ -60,13 +60,13 @@ pub struct Learner<M: StateMachine> {
     applied: Slot,
     machine: M,
     /// Slots above `applied`, at most [`WINDOW`] ahead.
-    open: SlotWindow<UnappliedSlot>,
+    unapplied: SlotWindow<UnappliedSlot>,
     /// The commands applied in this turn; None between two turns, and if nothing was applied.
     advanced: Option<Vec<CommandId>>,
     /// A vote was counted in this turn, for a slot that is not chosen yet.
     has_counted: bool,
     /// Beats of one's own so far: the learner's clock.
-    beats: u64,
+    ticks: u64,
     catch_up: CatchUp,
     snapshots: SnapshotFetch<M>,
     past: CheckpointSchedule,
@@ -88,10 +88,10 @@ impl<M: StateMachine> Learner<M> {
             policy: Policy::BasicPaxos,
             applied,
             machine,
-            open: SlotWindow::from(applied.next()),
+            unapplied: SlotWindow::from(applied.next()),
             advanced: None,
             has_counted: false,
-            beats: 0,
+            ticks: 0,
             catch_up: CatchUp::new(me, quorums.others(me), applied),
             snapshots: SnapshotFetch::new(),
             past: CheckpointSchedule::new(me, quorums.servers(), applied),
@@ -103,7 +103,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// The same under this policy: it says whose proposer fills slots that nobody finishes.
-    pub fn under(self, policy: Policy) -> Learner<M> {
+    pub fn with_policy(self, policy: Policy) -> Learner<M> {
         Learner { policy, ..self }
     }
 
@@ -124,8 +124,8 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// The highest slot known to be chosen anywhere.
-    pub fn known(&self) -> Slot {
-        self.catch_up.known()
+    pub fn highest_chosen(&self) -> Slot {
+        self.catch_up.highest_chosen()
     }
 
     /// The state machine, as of [`Learner::applied`].
@@ -164,8 +164,8 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// How many slots it knows something of that are not applied yet.
-    pub fn open_slots(&self) -> usize {
-        self.open.len()
+    pub fn unapplied_slots(&self) -> usize {
+        self.unapplied.len()
     }
 
     /// The number of the round of reads under way; while there is one, no read has an effect before it is over.
@@ -182,25 +182,25 @@ impl<M: StateMachine> Learner<M> {
     /// tells a learner that starts last that the final CHOSEN was said before it lived.
     fn start(&mut self, out: &mut Output<Self>) {
         self.divergence.begin_anew(self.applied, self.machine.digest());
-        out.outcome(LearnerNotification::Durable { slot: self.past.durable() });
+        out.notify(LearnerNotification::Durable { slot: self.past.durable() });
         // The pins of the life before are gone with it.
-        out.outcome(LearnerNotification::Pinned { peers: self.fetching });
-        self.beat(out);
+        out.notify(LearnerNotification::Pinned { peers: self.fetching });
+        self.send_progress(out);
         out.send(self.quorums.others(self.me), Message::CatchUp { from: self.applied.next() });
-        self.reads.ask_for_itself(self.beats);
+        self.reads.ask_for_itself(self.ticks);
     }
 
     /// ACCEPT, heard beside the acceptor: keep the value of the highest ballot.
     fn handle_accept(&mut self, ballot: Ballot, first: Slot, values: Vec<Value>, out: &mut Output<Self>) {
         for (slot, value) in first.to(Slot::LAST).zip(values) {
-            let Some(open) = self.open(slot) else { continue };
-            match &open.heard {
+            let Some(open) = self.unapplied_slot(slot) else { continue };
+            match &open.proposed_value {
                 // A ballot carries one value for a slot; a lower one's is of no interest.
                 Some((held, before)) if *held >= ballot => assert!(
                     *held > ballot || *before == value,
                     "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}"
                 ),
-                _ => open.heard = Some((ballot, value)),
+                _ => open.proposed_value = Some((ballot, value)),
             }
         }
         self.advance(out);
@@ -211,8 +211,7 @@ impl<M: StateMachine> Learner<M> {
         if ballot.server != self.me || !self.quorums.servers().contains(acceptor) {
             return;
         }
-        let chosen: Vec<Slot> =
-            self.of_interest(slots).filter(|slot| self.count(acceptor, ballot, *slot, out)).collect();
+        let chosen: Vec<Slot> = self.in_window(slots).filter(|slot| self.count(acceptor, ballot, *slot, out)).collect();
         for slots in SlotRange::runs(chosen) {
             out.send(self.quorums.others(self.me), Message::Chosen { ballot, slots });
             self.handle_chosen(ballot, slots, out);
@@ -222,7 +221,7 @@ impl<M: StateMachine> Learner<M> {
     /// Counts one vote; true if with it the slot is chosen.
     fn count(&mut self, acceptor: ServerId, ballot: Ballot, slot: Slot, out: &mut Output<Self>) -> bool {
         let quorums = self.quorums;
-        let Some(open) = self.open(slot) else { return false };
+        let Some(open) = self.unapplied_slot(slot) else { return false };
         if open.reported {
             return false;
         }
@@ -242,40 +241,40 @@ impl<M: StateMachine> Learner<M> {
         }
         assert!(quorum.without(quorums.servers()).is_empty(), "only servers of the cluster vote, and {quorum} did");
         open.reported = true;
-        let value = open.heard.as_ref().filter(|(heard, _)| *heard == ballot).map(|(_, value)| value);
-        out.fact(|| LearnerTraceEvent::Chosen { slot, ballot, quorum, value: value.cloned() });
+        let value = open.proposed_value.as_ref().filter(|(heard, _)| *heard == ballot).map(|(_, value)| value);
+        out.emit_step(|| LearnerTraceEvent::Chosen { slot, ballot, quorum, value: value.cloned() });
         true
     }
 
     /// CHOSEN: each slot holds what any proposal at this ballot, or above, carries.
     fn handle_chosen(&mut self, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
         self.catch_up.hear_of(slots.last);
-        for slot in self.of_interest(slots) {
-            if let Some(open) = self.open(slot) {
+        for slot in self.in_window(slots) {
+            if let Some(open) = self.unapplied_slot(slot) {
                 // The lowest such ballot makes the value heard count soonest.
                 open.chosen = Some(open.chosen.map_or(ballot, |before| before.min(ballot)));
             }
         }
         self.advance(out);
-        self.look_for_missing(out);
+        self.check_for_gap(out);
     }
 
     /// BEAT: somebody says how far it is.
-    fn handle_beat(&mut self, peer: ServerId, applied: Slot, digest: u64, out: &mut Output<Self>) {
+    fn handle_progress(&mut self, peer: ServerId, applied: Slot, digest: u64, out: &mut Output<Self>) {
         if !self.quorums.others(self.me).contains(peer) {
             return;
         }
-        self.divergence.hear(peer, applied, digest, self.beats);
-        self.catch_up.hear(peer, applied, self.beats);
+        self.divergence.hear(peer, applied, digest, self.ticks);
+        self.catch_up.hear(peer, applied, self.ticks);
         self.past.hear(peer, applied);
-        self.look_for_missing(out);
+        self.check_for_gap(out);
     }
 
     /// CATCHUP: send what was applied here from that slot on, as much as a frame takes. A peer that has fetched a state
     /// is far behind: it has two such parts under way, so that none of the two servers waits for the other.
     fn handle_catch_up(&mut self, peer: ServerId, from: Slot, out: &mut Output<Self>) {
         if from < self.past.log_begins() {
-            return self.offer_snapshot(peer, from, out);
+            return self.send_first_chunk(peer, from, out);
         }
         let sent = self.past.entries_asked(peer, from);
         let first = sent.unwrap_or(from);
@@ -308,15 +307,15 @@ impl<M: StateMachine> Learner<M> {
     /// FETCH: a peer is to get a part of a state.
     fn handle_fetch(&mut self, peer: ServerId, part: ChunkRequest, out: &mut Output<Self>) {
         self.past.part_asked(peer, part.slot);
-        out.outcome(LearnerNotification::SnapshotAsked { to: peer, part: Some(part) });
+        out.notify(LearnerNotification::SnapshotRequested { to: peer, part: Some(part) });
     }
 
     /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use. If it is too old,
     /// since the log has outgrown its limit meanwhile, a new one is made for whoever asks again.
-    fn offer_snapshot(&mut self, peer: ServerId, from: Slot, out: &mut Output<Self>) {
+    fn send_first_chunk(&mut self, peer: ServerId, from: Slot, out: &mut Output<Self>) {
         if self.past.durable() >= from {
             self.past.part_asked(peer, self.past.durable());
-            out.outcome(LearnerNotification::SnapshotAsked { to: peer, part: None });
+            out.notify(LearnerNotification::SnapshotRequested { to: peer, part: None });
         } else {
             self.want_checkpoint(out);
             out.send(ServerSet::only(peer), Message::Entries { entries: Vec::new(), applied: self.applied });
@@ -342,7 +341,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// SNAPSHOT: a part of a state.
     fn handle_snapshot(&mut self, peer: ServerId, part: SnapshotChunk, out: &mut Output<Self>) {
-        if self.catch_up.asked().is_some_and(|asked| asked != peer) {
+        if self.catch_up.catch_up_peer().is_some_and(|asked| asked != peer) {
             // Of somebody who was given up: it comes too late.
             return;
         }
@@ -351,19 +350,19 @@ impl<M: StateMachine> Learner<M> {
             ChunkResult::Nothing => {}
             ChunkResult::Fetch(part) => {
                 self.catch_up.wait_for(peer);
-                self.fetch(peer, part, out);
+                self.request_chunk(peer, part, out);
             }
             ChunkResult::Whole(state) => self.install(peer, slot, state, out),
             ChunkResult::Useless => {
                 self.catch_up.give_up();
-                self.look_for_missing(out);
+                self.check_for_gap(out);
             }
         }
     }
 
     /// Asks for a part of a state.
-    fn fetch(&self, peer: ServerId, part: ChunkRequest, out: &mut Output<Self>) {
-        out.send(ServerSet::only(peer), Message::Fetch(part));
+    fn request_chunk(&self, peer: ServerId, part: ChunkRequest, out: &mut Output<Self>) {
+        out.send(ServerSet::only(peer), Message::FetchSnapshot(part));
         out.arm(LearnerTimer::CatchUp { unanswered: self.catch_up.unanswered() });
     }
 
@@ -372,18 +371,18 @@ impl<M: StateMachine> Learner<M> {
         assert!(rules::may_install(slot, self.applied), "the state of {slot:?} would undo {:?}", self.applied);
         (self.machine, self.applied) = (state, slot);
         let digest = self.machine.digest();
-        self.open.end_below(slot.next());
+        self.unapplied.drop_below(slot.next());
         self.past.begin_anew(slot);
         self.divergence.begin_anew(slot, digest);
         self.catch_up.hear_of(slot);
         self.catch_up.wait_for_nobody();
-        out.fact(|| LearnerTraceEvent::Installed { slot, digest, from });
-        out.outcome(LearnerNotification::Installed { slot, digest, from });
+        out.emit_step(|| LearnerTraceEvent::Installed { slot, digest, from });
+        out.notify(LearnerNotification::Installed { slot, digest, from });
         // It is not durable here before it is in the own checkpoint.
         self.want_checkpoint(out);
         self.advance(out);
         self.answer_reads(out);
-        if self.applied < self.catch_up.known() {
+        if self.applied < self.catch_up.highest_chosen() {
             let next = self.catch_up.ask(from, self.applied);
             self.go_after(next, out);
         }
@@ -391,12 +390,14 @@ impl<M: StateMachine> Learner<M> {
 
     /// Applies every slot that is next and whose chosen value is held.
     fn advance(&mut self, out: &mut Output<Self>) {
-        while let Some(UnappliedSlot { chosen: Some(chosen), heard: Some((heard, _)), .. }) = self.open.front() {
+        while let Some(UnappliedSlot { chosen: Some(chosen), proposed_value: Some((heard, _)), .. }) =
+            self.unapplied.front()
+        {
             if !rules::holds_chosen(*heard, *chosen) {
                 break;
             }
             let chosen = *chosen;
-            let open = self.open.end_first().and_then(|open| open.heard);
+            let open = self.unapplied.pop_first().and_then(|open| open.proposed_value);
             let Some((_, value)) = open else { unreachable!("the value was there a line ago") };
             self.apply(self.applied.next(), chosen, value, out);
         }
@@ -408,32 +409,32 @@ impl<M: StateMachine> Learner<M> {
         let outcome = self.machine.apply(slot, &value);
         self.applied = slot;
         self.catch_up.hear_of(slot);
-        self.open.end_below(slot.next());
-        self.divergence.applied(slot, self.machine.digest(), self.beats);
-        out.fact(|| LearnerTraceEvent::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
-        out.outcome(LearnerNotification::Applied { slot, id: value.id(), outcome });
+        self.unapplied.drop_below(slot.next());
+        self.divergence.applied(slot, self.machine.digest(), self.ticks);
+        out.emit_step(|| LearnerTraceEvent::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
+        out.notify(LearnerNotification::Applied { slot, id: value.id(), outcome });
         self.advanced.get_or_insert_default().extend(value.id());
         if self.past.is_broken(slot) {
-            out.outcome(LearnerNotification::Mended { entries: vec![Entry { slot, ballot, value: value.clone() }] });
+            out.notify(LearnerNotification::Mended { entries: vec![Entry { slot, ballot, value: value.clone() }] });
         }
-        self.past.keep(ballot, value, self.machine.size());
+        self.past.append_to_log(ballot, value, self.machine.size());
         self.begin_checkpoint(out);
         self.answer_reads(out);
     }
 
     /// Those of these slots that may have a record.
-    fn of_interest(&self, SlotRange { first, last }: SlotRange) -> impl Iterator<Item = Slot> + use<M> {
+    fn in_window(&self, SlotRange { first, last }: SlotRange) -> impl Iterator<Item = Slot> + use<M> {
         first.max(self.applied.next()).to(last.min(self.applied.plus(WINDOW)))
     }
 
     /// The record of a slot that is still of interest: not applied yet, and not too far ahead.
-    fn open(&mut self, slot: Slot) -> Option<&mut UnappliedSlot> {
+    fn unapplied_slot(&mut self, slot: Slot) -> Option<&mut UnappliedSlot> {
         let ahead = slot.ahead_of(self.applied);
-        if ahead <= WINDOW { self.open.reach(slot) } else { None }
+        if ahead <= WINDOW { self.unapplied.get_or_extend(slot) } else { None }
     }
 
     /// If something chosen is missing, waits a moment for it to arrive by itself.
-    fn look_for_missing(&mut self, out: &mut Output<Self>) {
+    fn check_for_gap(&mut self, out: &mut Output<Self>) {
         let next = self.catch_up.look(self.applied);
         self.go_after(next, out);
     }
@@ -442,10 +443,10 @@ impl<M: StateMachine> Learner<M> {
     fn go_after(&self, next: CatchUpStep, out: &mut Output<Self>) {
         match next {
             CatchUpStep::Nothing => {}
-            CatchUpStep::Wait => out.arm(LearnerTimer::Missing),
+            CatchUpStep::Wait => out.arm(LearnerTimer::Gap),
             CatchUpStep::Ask(peer) => {
-                let (from, known) = (self.applied.next(), self.catch_up.known());
-                out.fact(|| LearnerTraceEvent::CaughtUp { from, to: peer, known });
+                let (from, known) = (self.applied.next(), self.catch_up.highest_chosen());
+                out.emit_step(|| LearnerTraceEvent::CaughtUp { from, to: peer, known });
                 out.send(ServerSet::only(peer), Message::CatchUp { from });
                 out.arm(LearnerTimer::CatchUp { unanswered: self.catch_up.unanswered() });
             }
@@ -454,64 +455,64 @@ impl<M: StateMachine> Learner<M> {
 
     /// Whoever was asked, for entries or for a part of a state, has not answered in time.
     fn not_answered(&mut self, out: &mut Output<Self>) {
-        if self.catch_up.asked().is_none() {
+        if self.catch_up.catch_up_peer().is_none() {
             // Late: the answer has come, and nothing is asked of anybody.
             return;
         }
         self.catch_up.not_answered();
         let was_coming = self.snapshots.is_coming();
         match self.snapshots.fetch_again() {
-            Some((peer, part)) => self.fetch(peer, part, out),
+            Some((peer, part)) => self.request_chunk(peer, part, out),
             None => {
                 if was_coming {
                     self.catch_up.give_up();
                 }
-                let next = self.catch_up.ask_somebody(self.applied, self.beats);
+                let next = self.catch_up.ask_somebody(self.applied, self.ticks);
                 self.go_after(next, out);
             }
         }
     }
 
     /// Says how far it is, to its own proposer too.
-    fn beat(&mut self, out: &mut Output<Self>) {
-        self.beats += 1;
-        out.arm(LearnerTimer::Beat);
+    fn send_progress(&mut self, out: &mut Output<Self>) {
+        self.ticks += 1;
+        out.arm(LearnerTimer::Progress);
         let (applied, digest) = (self.applied, self.machine.digest());
-        out.send(self.quorums.servers(), Message::Beat { applied, digest });
-        let old = self.reads.fail_old(self.beats);
+        out.send(self.quorums.servers(), Message::Progress { applied, digest });
+        let old = self.reads.fail_old(self.ticks);
         Self::fail_reads(old, out);
-        if let Some(DivergenceVerdict { slot, equal, against }) = self.divergence.judge(self.beats) {
-            out.outcome(LearnerNotification::Fenced { slot, equal, against });
+        if let Some(DivergenceVerdict { slot, equal, against }) = self.divergence.evaluate(self.ticks) {
+            out.notify(LearnerNotification::Fenced { slot, equal, against });
             Self::fail_reads(self.reads.fail_all(), out);
         }
-        self.past.beat(self.beats);
+        self.past.beat(self.ticks);
         for left in self.past.take_left_behind() {
-            out.outcome(LearnerNotification::LeftBehind(left));
+            out.notify(LearnerNotification::LeftBehind(left));
         }
         self.begin_checkpoint(out);
         if self.past.becomes_late() {
-            out.outcome(LearnerNotification::CheckpointLate { bytes: self.past.unwritten_bytes() });
+            out.notify(LearnerNotification::CheckpointLate { bytes: self.past.unwritten_bytes() });
         }
     }
 
     /// Has the state written down if it is time to: what has changed, as of this slot.
     fn begin_checkpoint(&mut self, out: &mut Output<Self>) {
-        if self.past.begin_checkpoint(self.applied, self.beats) {
+        if self.past.begin_checkpoint(self.applied, self.ticks) {
             let (slot, digest) = (self.applied, self.machine.digest());
-            out.outcome(LearnerNotification::Checkpoint { slot, digest, changes: self.machine.take_changes() });
+            out.notify(LearnerNotification::Checkpoint { slot, digest, changes: self.machine.take_delta() });
         }
     }
 
     /// The checkpoint as of `slot` is durable, or could not be written.
     fn end_checkpoint(&mut self, slot: Slot, is_durable: bool, out: &mut Output<Self>) {
-        if !self.past.end_checkpoint(slot, is_durable, self.beats) {
+        if !self.past.end_checkpoint(slot, is_durable, self.ticks) {
             return;
         }
         if is_durable {
-            self.machine.changes_kept();
-            out.outcome(LearnerNotification::Durable { slot });
+            self.machine.delta_saved();
+            out.notify(LearnerNotification::Durable { slot });
         } else {
-            self.machine.changes_lost();
+            self.machine.delta_failed();
         }
         self.begin_checkpoint(out);
     }
@@ -526,14 +527,14 @@ impl<M: StateMachine> Learner<M> {
     fn mend(&mut self, slots: Vec<SlotRange>, out: &mut Output<Self>) {
         let entries = self.past.mend(slots);
         if !entries.is_empty() {
-            out.outcome(LearnerNotification::Mended { entries });
+            out.notify(LearnerNotification::Mended { entries });
         }
     }
 
     /// A read arrived: it waits for the next round of questions.
     fn read(&mut self, token: u64, query: M::Query, out: &mut Output<Self>) {
-        if let Err(answered) = self.reads.ask(token, query, self.beats) {
-            out.outcome(LearnerNotification::ReadFailed { token, answered });
+        if let Err(answered) = self.reads.ask(token, query, self.ticks) {
+            out.notify(LearnerNotification::ReadFailed { token, answered });
         }
     }
 
@@ -548,7 +549,7 @@ impl<M: StateMachine> Learner<M> {
     fn answer_reads(&mut self, out: &mut Output<Self>) {
         let slot = self.applied;
         for (token, query) in self.reads.ready(slot) {
-            out.outcome(LearnerNotification::Answer { token, slot, answer: self.machine.query(&query) });
+            out.notify(LearnerNotification::Answer { token, slot, answer: self.machine.query(&query) });
         }
         if self.reads.starts_to_fill(slot) {
             out.arm(LearnerTimer::Fill { tries: 0 });
@@ -562,25 +563,25 @@ impl<M: StateMachine> Learner<M> {
         let mut to: ServerSet = if self.policy.keeps_ballot() {
             ServerSet::only(self.me)
         } else {
-            self.catch_up.alive(self.beats).iter().take(1).collect()
+            self.catch_up.live_peers(self.ticks).iter().take(1).collect()
         };
         if is_urgent {
             to.insert(self.me);
         }
-        out.fact(|| LearnerTraceEvent::Filled { slot, to });
+        out.emit_step(|| LearnerTraceEvent::Filled { slot, to });
         out.send(to, Message::Fill { slot });
         out.arm(LearnerTimer::Fill { tries: tries + 1 });
     }
 
     fn fail_reads(Failed { tokens, answered }: Failed, out: &mut Output<Self>) {
-        tokens.into_iter().for_each(|token| out.outcome(LearnerNotification::ReadFailed { token, answered }));
+        tokens.into_iter().for_each(|token| out.notify(LearnerNotification::ReadFailed { token, answered }));
     }
 
     /// What commands came to that were applied some time ago, as far as the state remembers.
-    fn recall(&self, ids: Vec<CommandId>, out: &mut Output<Self>) {
+    fn find_results(&self, ids: Vec<CommandId>, out: &mut Output<Self>) {
         for id in ids {
-            if let Some(outcome) = self.machine.recall(id) {
-                out.outcome(LearnerNotification::Recalled { slot: self.applied, id, outcome });
+            if let Some(outcome) = self.machine.result_of(id) {
+                out.notify(LearnerNotification::ResultsFound { slot: self.applied, id, outcome });
             }
         }
     }
@@ -591,8 +592,8 @@ impl<M: StateMachine> Role for Learner<M> {
     type Record = NoRecord;
     type Timer = LearnerTimer;
     type Request = LearnerRequest<M::Query>;
-    type Outcome = LearnerNotification<M>;
-    type Fact = LearnerTraceEvent<M::Outcome>;
+    type Notification = LearnerNotification<M>;
+    type TraceEvent = LearnerTraceEvent<M::Outcome>;
 
     fn replay(&mut self, record: NoRecord) {
         match record {}
@@ -602,7 +603,7 @@ impl<M: StateMachine> Role for Learner<M> {
         if self.fenced().is_some() {
             // What it holds is wrong: nobody hears of it any more.
             if let Input::Request(LearnerRequest::Read { token, .. }) = input {
-                out.outcome(LearnerNotification::ReadFailed { token, answered: ServerSet::NONE });
+                out.notify(LearnerNotification::ReadFailed { token, answered: ServerSet::NONE });
             }
             return;
         }
@@ -612,18 +613,18 @@ impl<M: StateMachine> Role for Learner<M> {
                 Message::Accept { ballot, first, values } => self.handle_accept(ballot, first, values, out),
                 Message::Accepted { ballot, slots } => self.handle_accepted(from, ballot, slots, out),
                 Message::Chosen { ballot, slots } => self.handle_chosen(ballot, slots, out),
-                Message::Beat { applied, digest } => self.handle_beat(from, applied, digest, out),
+                Message::Progress { applied, digest } => self.handle_progress(from, applied, digest, out),
                 Message::CatchUp { from: slot } => self.handle_catch_up(from, slot, out),
                 Message::Entries { entries, applied } => self.handle_entries(from, entries, applied, out),
                 Message::Snapshot(part) => self.handle_snapshot(from, part, out),
-                Message::Fetch(part) => self.handle_fetch(from, part, out),
-                Message::ReadAnswer { id, slot } => self.handle_read_answer(from, id, slot, out),
+                Message::FetchSnapshot(part) => self.handle_fetch(from, part, out),
+                Message::ReadReply { id, slot } => self.handle_read_answer(from, id, slot, out),
                 other => debug_assert!(!other.is_for(RoleKind::Learner), "nobody takes {other:?}"),
             },
             Input::Timeout(timer) => match timer {
-                LearnerTimer::Beat => self.beat(out),
-                LearnerTimer::Missing => {
-                    let next = self.catch_up.waited(self.applied, self.beats);
+                LearnerTimer::Progress => self.send_progress(out),
+                LearnerTimer::Gap => {
+                    let next = self.catch_up.waited(self.applied, self.ticks);
                     self.go_after(next, out);
                 }
                 LearnerTimer::CatchUp { .. } => self.not_answered(out),
@@ -632,9 +633,9 @@ impl<M: StateMachine> Role for Learner<M> {
             },
             Input::Request(request) => match request {
                 LearnerRequest::Read { token, query } => self.read(token, query, out),
-                LearnerRequest::CheckpointEnded { slot, is_durable } => self.end_checkpoint(slot, is_durable, out),
-                LearnerRequest::WantCheckpoint => self.want_checkpoint(out),
-                LearnerRequest::Recall(ids) => self.recall(ids, out),
+                LearnerRequest::CheckpointDone { slot, is_durable } => self.end_checkpoint(slot, is_durable, out),
+                LearnerRequest::RequestCheckpoint => self.want_checkpoint(out),
+                LearnerRequest::FindResults(ids) => self.find_results(ids, out),
                 LearnerRequest::Mend(slots) => self.mend(slots, out),
             },
         }
@@ -643,10 +644,10 @@ impl<M: StateMachine> Role for Learner<M> {
     /// One round of questions serves the reads that came in a turn, and the proposer hears once what the whole turn has
     /// applied. That comes last: a proposer that waited for it writes to the peers at once, and takes the questions
     /// along.
-    fn finish(&mut self, out: &mut Output<Self>) {
+    fn end_batch(&mut self, out: &mut Output<Self>) {
         if self.fetching != self.past.pins().fetching() {
             self.fetching = self.past.pins().fetching();
-            out.outcome(LearnerNotification::Pinned { peers: self.fetching });
+            out.notify(LearnerNotification::Pinned { peers: self.fetching });
         }
         if let Some(id) = self.reads.begin_round() {
             out.send(self.quorums.servers(), Message::Read { id });
@@ -654,9 +655,9 @@ impl<M: StateMachine> Role for Learner<M> {
         }
         let has_counted = std::mem::take(&mut self.has_counted);
         if let Some(ids) = self.advanced.take() {
-            out.outcome(LearnerNotification::Advanced { applied: self.applied, ids });
+            out.notify(LearnerNotification::Advanced { applied: self.applied, ids });
         } else if has_counted {
-            out.outcome(LearnerNotification::Counted);
+            out.notify(LearnerNotification::Counted);
         }
     }
 }

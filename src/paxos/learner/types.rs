@@ -9,9 +9,9 @@ use crate::role::{ServerId, ServerSet, TimerSpec};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LearnerTimer {
     /// Time to say how far one is.
-    Beat,
+    Progress,
     /// Something is missing and may still be on its way.
-    Missing,
+    Gap,
     /// The peer asked for entries, or for a part of its state, has not answered.
     CatchUp {
         /// How many questions lately had no answer in time.
@@ -32,8 +32,8 @@ pub enum LearnerTimer {
 impl TimerSpec for LearnerTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         match *self {
-            LearnerTimer::Beat => 100..=100,
-            LearnerTimer::Missing => 50..=50,
+            LearnerTimer::Progress => 100..=100,
+            LearnerTimer::Gap => 50..=50,
             // Grows: an answer is up to a megabyte, and whoever turns to the next peer before it has come begins anew
             // for ever.
             LearnerTimer::CatchUp { unanswered } => {
@@ -58,16 +58,16 @@ pub enum LearnerRequest<Q> {
         query: Q,
     },
     /// The checkpoint that was to be written is durable, or could not be written.
-    CheckpointEnded {
+    CheckpointDone {
         /// Its slot.
         slot: Slot,
         /// Whether it is durable.
         is_durable: bool,
     },
     /// Write the state down soon, however little has changed.
-    WantCheckpoint,
+    RequestCheckpoint,
     /// What did these commands come to? For whoever waited while a whole state came in.
-    Recall(Vec<CommandId>),
+    FindResults(Vec<CommandId>),
     /// The own acceptor cannot read these slots.
     Mend(Vec<SlotRange>),
 }
@@ -125,7 +125,7 @@ pub enum LearnerNotification<M: StateMachine> {
         slot: Slot,
     },
     /// A peer needs the durable checkpoint, or the next part of one.
-    SnapshotAsked {
+    SnapshotRequested {
         /// The peer.
         to: ServerId,
         /// The part; the first one of the last checkpoint if None.
@@ -154,7 +154,7 @@ pub enum LearnerNotification<M: StateMachine> {
         from: ServerId,
     },
     /// A command was applied in a slot that this learner has not seen.
-    Recalled {
+    ResultsFound {
         /// The last slot applied.
         slot: Slot,
         /// The command.

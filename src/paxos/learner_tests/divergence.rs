@@ -20,11 +20,11 @@ fn fenced(did: &Did) -> Option<(u64, Option<u64>, ServerSet)> {
 }
 
 /// Server 1 of so many has applied so much, and hears these beats: from whom, of which slot, whether it is right.
-fn hearing<const N: usize>(count: u8, applied: u64, beats: [(u8, u64, bool); N]) -> Alone {
+fn hearing<const N: usize>(count: u8, applied: u64, ticks: [(u8, u64, bool); N]) -> Alone {
     let mut learner = alone(1, count);
     learner.learn(applied);
-    for (from, slot, is_right) in beats {
-        learner.hear_beat(from, slot, if is_right { right(slot) } else { wrong(slot) });
+    for (from, slot, is_right) in ticks {
+        learner.hear_progress(from, slot, if is_right { right(slot) } else { wrong(slot) });
     }
     learner
 }
@@ -33,9 +33,9 @@ fn hearing<const N: usize>(count: u8, applied: u64, beats: [(u8, u64, bool); N])
 fn verdict<const N: usize>(
     count: u8,
     applied: u64,
-    beats: [(u8, u64, bool); N],
+    ticks: [(u8, u64, bool); N],
 ) -> Option<(u64, Option<u64>, ServerSet)> {
-    fenced(&hearing(count, applied, beats).beat(LONG))
+    fenced(&hearing(count, applied, ticks).beat(LONG))
 }
 
 #[test]
@@ -43,9 +43,9 @@ fn it_judges_five_beats_after_the_first_doubt() {
     let mut learner = alone(1, 3);
     learner.learn(3);
     learner.beat(1);
-    learner.hear_beat(2, 3, wrong(3));
+    learner.hear_progress(2, 3, wrong(3));
     assert_eq!(fenced(&learner.beat(2)), None);
-    learner.hear_beat(3, 3, wrong(3));
+    learner.hear_progress(3, 3, wrong(3));
     assert_eq!((fenced(&learner.beat(2)), learner.0.fenced()), (None, None), "the second doubt does not put it off");
     assert_eq!(fenced(&learner.beat(1)), Some((3, None, servers([2, 3]))));
     assert_eq!(learner.0.fenced(), Some(Slot(3)));
@@ -80,7 +80,7 @@ fn the_last_slot_that_is_known_to_be_right_is_told_with_the_first_wrong_one() {
     let mut learner = hearing(5, 3, [(2, 1, true), (2, 2, true)]);
     learner.learn(7);
     for (from, slot, is_right) in [(2, 6, false), (3, 5, false), (2, 7, false), (4, 5, true)] {
-        learner.hear_beat(from, slot, if is_right { right(slot) } else { wrong(slot) });
+        learner.hear_progress(from, slot, if is_right { right(slot) } else { wrong(slot) });
     }
     assert_eq!(fenced(&learner.beat(LONG)), Some((5, Some(2), servers([2, 3]))));
 }
@@ -115,7 +115,7 @@ fn a_peer_that_is_ahead_is_compared_when_its_slot_is_reached() {
 fn a_life_begins_with_the_state_of_its_checkpoint() {
     let quorums = Quorums::majority(ServerSet::first(3));
     let mut learner = begun(Learner::new(ServerId(1), quorums, Incarnation(2), Slot(10), Numbers::up_to(10)));
-    learner.hear_beat(2, 10, wrong(10));
+    learner.hear_progress(2, 10, wrong(10));
     assert_eq!(fenced(&learner.beat(LONG)), Some((10, None, servers([2]))));
 }
 
@@ -132,23 +132,23 @@ fn a_state_that_came_in_is_judged_anew() {
     assert_eq!(learner.applied(), 6);
     let mut learner_at_six = learner.clone();
     assert_eq!(fenced(&learner.beat(LONG)), None, "what was wrong was the state before");
-    learner.hear_beat(2, 6, right(6));
+    learner.hear_progress(2, 6, right(6));
     assert_eq!(fenced(&learner.beat(LONG)), None);
-    learner_at_six.hear_beat(2, 6, wrong(6));
+    learner_at_six.hear_progress(2, 6, wrong(6));
     assert_eq!(fenced(&learner_at_six.beat(LONG)), Some((6, None, servers([2]))));
 }
 
 #[test]
 fn who_is_fenced_lets_every_reader_go_and_falls_silent() {
     let mut learner = alone(1, 3);
-    learner.0 = learner.0.with_retention(Retention { checkpoint_slots: 3, ..Retention::EVERYTHING });
+    learner.0 = learner.0.with_retention(Retention { checkpoint_slots: 3, ..Retention::KEEP_ALL });
     learner.learn(3);
     // One read waits for slot 9, one for the answers to its round, and one for the next round.
     learner.step(read(1));
     learner.answer_round(9);
     learner.step(read(2));
     learner.step(read(3));
-    learner.hear_beat(2, 3, wrong(3));
+    learner.hear_progress(2, 3, wrong(3));
     let mut failed_then = failed(&learner.beat(6));
     failed_then.sort_unstable();
     assert_eq!((failed_then, learner.0.fenced()), (vec![1, 2, 3], Some(Slot(3))));
@@ -161,7 +161,7 @@ fn who_is_fenced_lets_every_reader_go_and_falls_silent() {
         learner.hear(2, Message::CatchUp { from: Slot(1) }),
         learner.hear(2, Message::Entries { entries: vec![entry(4)], applied: Slot(4) }),
         learner.ask(LearnerRequest::Mend(slots)),
-        learner.ask(LearnerRequest::WantCheckpoint),
+        learner.ask(LearnerRequest::RequestCheckpoint),
         learner.ask(checkpoint_ended(3, true)),
     ];
     assert!(silent.iter().all(Vec::is_empty), "{silent:?}");

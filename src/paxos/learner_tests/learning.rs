@@ -23,7 +23,7 @@ fn chosen(round: u64) -> Message {
 /// The value that is said to be chosen, if one is.
 fn fact_of_choice(did: &Did) -> Option<Option<Value>> {
     did.iter().find_map(|action| match action {
-        Action::Fact(LearnerTraceEvent::Chosen { value, .. }) => Some(value.clone()),
+        Action::Trace(LearnerTraceEvent::Chosen { value, .. }) => Some(value.clone()),
         _ => None,
     })
 }
@@ -73,9 +73,9 @@ fn the_value_that_is_shown_as_chosen_was_heard_at_the_ballot_that_was() {
 #[test]
 fn a_beat_from_outside_of_the_cluster_is_not_believed() {
     let mut learner = alone(1, 3);
-    assert_eq!((armed(&learner.hear_beat(4, 9, 0)), learner.0.known()), (vec![], Slot(0)));
-    assert_eq!(armed(&learner.hear_beat(3, 5, 0)), [LearnerTimer::Missing]);
-    assert_eq!(learner.0.known(), Slot(5));
+    assert_eq!((armed(&learner.hear_progress(4, 9, 0)), learner.0.highest_chosen()), (vec![], Slot(0)));
+    assert_eq!(armed(&learner.hear_progress(3, 5, 0)), [LearnerTimer::Gap]);
+    assert_eq!(learner.0.highest_chosen(), Slot(5));
 }
 
 #[test]
@@ -93,8 +93,8 @@ fn entries_are_sent_in_parts_of_so_many_bytes() {
 /// Server 1 of 3, which has heard that server 2 has applied so much, and asks it for that.
 fn asking(applied: u64) -> Alone {
     let mut learner = alone(1, 3);
-    learner.hear_beat(2, applied, 0);
-    assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(2, 1)]);
+    learner.hear_progress(2, applied, 0);
+    assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(2, 1)]);
     learner
 }
 
@@ -102,11 +102,11 @@ fn asking(applied: u64) -> Alone {
 fn a_peer_that_has_answered_with_nothing_is_not_asked_again_at_once() {
     let mut learner = asking(5);
     let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(5) });
-    assert_eq!((sent(&did), armed(&did)), (vec![], vec![LearnerTimer::Missing]));
+    assert_eq!((sent(&did), armed(&did)), (vec![], vec![LearnerTimer::Gap]));
     // The timer that was for the answer comes too late.
     let did = learner.fire(LearnerTimer::CatchUp { unanswered: 0 });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
-    assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(2, 1)]);
+    assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(2, 1)]);
 }
 
 #[test]
@@ -132,20 +132,20 @@ fn who_has_got_what_it_missed_in_another_way_asks_nobody_more() {
     assert_eq!(learner.applied(), 1);
     let did = learner.fire(LearnerTimer::CatchUp { unanswered: 0 });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
-    assert_eq!(armed(&learner.hear_beat(3, 2, 0)), [LearnerTimer::Missing], "and it looks for what is missing next");
+    assert_eq!(armed(&learner.hear_progress(3, 2, 0)), [LearnerTimer::Gap], "and it looks for what is missing next");
 }
 
 #[test]
 fn what_is_remembered_of_commands_is_told_to_whoever_waited_for_them() {
     let mut learner = alone(1, 3);
     learner.learn(3);
-    let did = learner.ask(LearnerRequest::Recall(vec![
+    let did = learner.ask(LearnerRequest::FindResults(vec![
         CommandId::new(1, 0, 2),
         CommandId::new(1, 0, 9),
         CommandId::new(1, 0, 3),
     ]));
     let recalled = told(&did, |outcome| match outcome {
-        LearnerNotification::Recalled { slot, id, outcome } => Some((slot.0, id.sequence, *outcome)),
+        LearnerNotification::ResultsFound { slot, id, outcome } => Some((slot.0, id.sequence, *outcome)),
         _ => None,
     });
     assert_eq!(recalled, [(3, 2, 2), (3, 3, 3)]);
@@ -153,12 +153,12 @@ fn what_is_remembered_of_commands_is_told_to_whoever_waited_for_them() {
 
 /// Server 3, for which a read has found slot 7, asks to have the log filled. Server 1's last beat was so many beats
 /// before.
-fn fill_is_asked_of(mut learner: Alone, beats: usize) -> ServerSet {
+fn fill_is_asked_of(mut learner: Alone, ticks: usize) -> ServerSet {
     learner.beat(1);
     learner.step(super::read(1));
     learner.answer_round(7);
-    learner.hear_beat(1, 0, super::right(0));
-    learner.beat(beats);
+    learner.hear_progress(1, 0, super::right(0));
+    learner.beat(ticks);
     let asked: Vec<ServerSet> =
         sent(&learner.fire(LearnerTimer::Fill { tries: 0 })).into_iter().map(|(to, _)| to).collect();
     assert_eq!(asked.len(), 1);
@@ -167,14 +167,14 @@ fn fill_is_asked_of(mut learner: Alone, beats: usize) -> ServerSet {
 
 #[test]
 fn the_lowest_server_that_beat_within_300_ms_is_asked_to_fill_the_log() {
-    for (beats, asked) in [(0, 1), (1, 1), (2, 1), (3, 3), (4, 3)] {
-        assert_eq!(fill_is_asked_of(alone(3, 3), beats), ServerSet::only(ServerId(asked)), "{beats} beats later");
+    for (ticks, asked) in [(0, 1), (1, 1), (2, 1), (3, 3), (4, 3)] {
+        assert_eq!(fill_is_asked_of(alone(3, 3), ticks), ServerSet::only(ServerId(asked)), "{ticks} beats later");
     }
 }
 
 #[test]
 fn where_there_are_leaders_the_own_proposer_is_asked_to_fill_the_log() {
-    let learner = begun(learner(3, 3).under(crate::paxos::Policy::MultiPaxos));
+    let learner = begun(learner(3, 3).with_policy(crate::paxos::Policy::MultiPaxos));
     assert_eq!(fill_is_asked_of(learner, 0), servers([3]));
 }
 
@@ -203,15 +203,15 @@ fn claims_at_the_end_of_all_slots_change_nothing_that_was_applied() {
             entries: vec![Entry { slot: Slot::LAST, ballot: highest, value: value(1) }],
             applied: Slot::LAST,
         },
-        Message::Beat { applied: Slot::LAST, digest: 0 },
-        Message::ReadAnswer { id: u128::MAX, slot: Slot::LAST },
+        Message::Progress { applied: Slot::LAST, digest: 0 },
+        Message::ReadReply { id: u128::MAX, slot: Slot::LAST },
     ];
     for claim in claims {
         learner.hear(2, claim.clone());
-        for timer in [LearnerTimer::Missing, LearnerTimer::CatchUp { unanswered: 0 }, LearnerTimer::Beat] {
+        for timer in [LearnerTimer::Gap, LearnerTimer::CatchUp { unanswered: 0 }, LearnerTimer::Progress] {
             learner.fire(timer);
         }
         assert_eq!(learner.applied(), 5, "{claim:?}");
     }
-    assert!(learner.0.open_slots() <= crate::paxos::LEARNER_WINDOW as usize);
+    assert!(learner.0.unapplied_slots() <= crate::paxos::LEARNER_WINDOW as usize);
 }

@@ -61,7 +61,7 @@ impl StateMachine for Numbers {
     }
 
     /// A part is some numbers, written with spaces between them.
-    fn load(&mut self, part: &[u8]) -> Result<(), String> {
+    fn load_chunk(&mut self, part: &[u8]) -> Result<(), String> {
         for word in String::from_utf8_lossy(part).split(' ') {
             let number = word.parse().map_err(|_| format!("'{word}' is no number"))?;
             self.all.push(number);
@@ -70,20 +70,20 @@ impl StateMachine for Numbers {
         Ok(())
     }
 
-    fn take_changes(&mut self) -> Vec<u64> {
+    fn take_delta(&mut self) -> Vec<u64> {
         self.taken = std::mem::take(&mut self.changed);
         self.taken.clone()
     }
 
-    fn changes_kept(&mut self) {
+    fn delta_saved(&mut self) {
         self.taken.clear();
     }
 
-    fn changes_lost(&mut self) {
+    fn delta_failed(&mut self) {
         self.changed.splice(0..0, self.taken.drain(..));
     }
 
-    fn recall(&self, id: CommandId) -> Option<u64> {
+    fn result_of(&self, id: CommandId) -> Option<u64> {
         self.all.contains(&id.sequence).then_some(id.sequence)
     }
 }
@@ -151,12 +151,12 @@ impl Alone {
 
     /// So many beats of its own pass.
     fn beat(&mut self, times: usize) -> Did {
-        (0..times).flat_map(|_| self.fire(LearnerTimer::Beat)).collect()
+        (0..times).flat_map(|_| self.fire(LearnerTimer::Progress)).collect()
     }
 
     /// A peer's beat.
-    fn hear_beat(&mut self, from: u8, applied: u64, digest: u64) -> Did {
-        self.hear(from, Message::Beat { applied: Slot(applied), digest })
+    fn hear_progress(&mut self, from: u8, applied: u64, digest: u64) -> Did {
+        self.hear(from, Message::Progress { applied: Slot(applied), digest })
     }
 
     /// It hears what was chosen in the slots up to this one.
@@ -171,7 +171,7 @@ impl Alone {
         let mut did = Did::new();
         for acceptor in 1..=ServerId::MAX {
             let Some(id) = self.0.round().filter(|id| Some(*id) == round) else { break };
-            did.extend(self.hear(acceptor, Message::ReadAnswer { id, slot: Slot(slot) }));
+            did.extend(self.hear(acceptor, Message::ReadReply { id, slot: Slot(slot) }));
         }
         did
     }
@@ -210,7 +210,7 @@ fn wrong(slot: u64) -> u64 {
 /// What its server is told of this kind.
 fn told<T>(did: &Did, pick: impl Fn(&LearnerNotification<Numbers>) -> Option<T>) -> Vec<T> {
     let outcomes =
-        did.iter().filter_map(|action| if let Action::Outcome(outcome) = action { Some(outcome) } else { None });
+        did.iter().filter_map(|action| if let Action::Notify(outcome) = action { Some(outcome) } else { None });
     outcomes.filter_map(pick).collect()
 }
 
@@ -230,7 +230,7 @@ fn checkpoints(did: &Did) -> Vec<(u64, Vec<u64>)> {
 /// What it sends, but for its beats.
 fn sent(did: &Did) -> Vec<(ServerSet, Message)> {
     let sent = did.iter().filter_map(|action| match action {
-        Action::Send { message: Message::Beat { .. }, .. } => None,
+        Action::Send { message: Message::Progress { .. }, .. } => None,
         Action::Send { to, message } => Some((*to, message.clone())),
         _ => None,
     });
@@ -240,7 +240,7 @@ fn sent(did: &Did) -> Vec<(ServerSet, Message)> {
 /// The timers started, but for that of the beat.
 fn armed(did: &Did) -> Vec<LearnerTimer> {
     let armed = did.iter().filter_map(|action| if let Action::Arm(timer) = action { Some(*timer) } else { None });
-    armed.filter(|timer| *timer != LearnerTimer::Beat).collect()
+    armed.filter(|timer| *timer != LearnerTimer::Progress).collect()
 }
 
 /// "Send me what was chosen from this slot on", to this server.
@@ -249,7 +249,7 @@ fn catch_up(to: u8, from: u64) -> (ServerSet, Message) {
 }
 
 fn checkpoint_ended(slot: u64, is_durable: bool) -> LearnerRequest<()> {
-    LearnerRequest::CheckpointEnded { slot: Slot(slot), is_durable }
+    LearnerRequest::CheckpointDone { slot: Slot(slot), is_durable }
 }
 
 fn read(token: u64) -> Input<Learner<Numbers>> {

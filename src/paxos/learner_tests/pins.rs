@@ -12,8 +12,7 @@ use crate::paxos::{ChunkRequest, LeftBehind, PartToken};
 /// What one value of these tests takes in a log.
 const SIZE: u64 = 40;
 /// A checkpoint every eight slots; one slot below it is kept.
-const SHORT: Retention =
-    Retention { checkpoint_slots: 8, keep_slots: 1, keep_bytes: 6 * SIZE, ..Retention::EVERYTHING };
+const SHORT: Retention = Retention { checkpoint_slots: 8, keep_slots: 1, keep_bytes: 6 * SIZE, ..Retention::KEEP_ALL };
 
 /// Server 1 of five has applied ten slots, and its checkpoint has eight.
 fn at_ten() -> Alone {
@@ -33,7 +32,7 @@ fn catch_up(learner: &mut Alone, from: u8, slot: u64) -> Did {
 }
 
 fn fetch(learner: &mut Alone, from: u8, slot: u64) -> Did {
-    learner.hear(from, Message::Fetch(ChunkRequest { slot: Slot(slot), index: 1, token: PartToken::first() }))
+    learner.hear(from, Message::FetchSnapshot(ChunkRequest { slot: Slot(slot), index: 1, token: PartToken::first() }))
 }
 
 /// All slots up to this one are applied, and in the checkpoint.
@@ -74,7 +73,7 @@ fn the_log_behind_a_state_is_kept_while_a_peer_fetches_that_state() {
     assert_eq!(pinned(&fetch(&mut learner, 2, 8)), []);
     // It has the state, and goes on with the log; what it has is needed no longer.
     assert_eq!(entries(&catch_up(&mut learner, 2, 9)), [(9..=24).collect::<Vec<_>>()]);
-    learner.hear_beat(2, 20, super::right(20));
+    learner.hear_progress(2, 20, super::right(20));
     assert_eq!(log_begins(&learner), 21);
 }
 
@@ -113,7 +112,7 @@ fn a_peer_for_which_four_times_the_usual_log_is_too_little_is_left_behind_and_na
     assert_eq!(log_begins(&learner), most, "as usual: that is the slot of its last checkpoint");
     let did = learner.beat(1);
     let (written, kept) = ((most + 1 - 10) * SIZE, FACTOR * 6 * SIZE);
-    assert_eq!(left_behind(&did), [LeftBehind { peer: ServerId(5), parts: 2, beats: 3, written, kept }]);
+    assert_eq!(left_behind(&did), [LeftBehind { peer: ServerId(5), parts: 2, ticks: 3, written, kept }]);
     assert_eq!(pinned(&did), [], "that was said when it was let go");
     assert_eq!(learner.0.log_pinned_from(), None);
 }
@@ -165,18 +164,18 @@ fn after_a_question_that_was_asked_twice_each_entry_is_sent_once() {
     let mut late = begun(learner_of(3, 5, 0));
     late.learn(8);
     write(&mut source, 28);
-    late.hear_beat(1, 28, super::right(28));
-    let mut questions: VecDeque<_> = sent_of_the_log(&late.fire(LearnerTimer::Missing)).collect();
+    late.hear_progress(1, 28, super::right(28));
+    let mut questions: VecDeque<_> = sent_of_the_log(&late.fire(LearnerTimer::Gap)).collect();
     questions.extend(sent_of_the_log(&late.fire(LearnerTimer::CatchUp { unanswered: 0 })));
     assert_eq!(questions.len(), 2);
     // One part takes as long as a question and the moment in which what is missing may still come.
     let (mut parts, mut waits, mut times) = (VecDeque::new(), false, BTreeMap::<u64, u32>::new());
     while late.applied() < LAST && parts.len() < 20 {
         write(&mut source, (late.applied() + 20).min(LAST));
-        late.hear_beat(1, source.applied(), super::right(source.applied()));
+        late.hear_progress(1, source.applied(), super::right(source.applied()));
         if std::mem::take(&mut waits) {
-            let did = late.fire(LearnerTimer::Missing);
-            waits = armed(&did).contains(&LearnerTimer::Missing);
+            let did = late.fire(LearnerTimer::Gap);
+            waits = armed(&did).contains(&LearnerTimer::Gap);
             questions.extend(sent_of_the_log(&did));
         }
         for question in questions.drain(..).collect::<Vec<_>>() {
@@ -186,7 +185,7 @@ fn after_a_question_that_was_asked_twice_each_entry_is_sent_once() {
         }
         if let Some(part) = parts.pop_front() {
             let did = late.hear(1, part);
-            waits |= armed(&did).contains(&LearnerTimer::Missing);
+            waits |= armed(&did).contains(&LearnerTimer::Gap);
             questions.extend(sent_of_the_log(&did));
         }
     }

@@ -9,7 +9,7 @@ use crate::paxos::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, SlotRange};
 /// What one value of these tests takes in a log.
 const SIZE: u64 = 40;
 
-const EVERY_FOUR: Retention = Retention { checkpoint_slots: 4, ..Retention::EVERYTHING };
+const EVERY_FOUR: Retention = Retention { checkpoint_slots: 4, ..Retention::KEEP_ALL };
 
 fn durable(did: &Did) -> Vec<u64> {
     told(did, |outcome| if let LearnerNotification::Durable { slot } = outcome { Some(slot.0) } else { None })
@@ -39,7 +39,7 @@ fn a_checkpoint_is_begun_after_so_many_slots_and_one_at_a_time() {
 #[test]
 fn the_servers_take_turns() {
     let begun_by = |me| {
-        let mut learner = keeping(me, 3, Retention { checkpoint_slots: 9, ..Retention::EVERYTHING });
+        let mut learner = keeping(me, 3, Retention { checkpoint_slots: 9, ..Retention::KEEP_ALL });
         let mut begun = Vec::new();
         for slot in 1..=30 {
             for (slot, _) in checkpoints(&learner.learn(slot)) {
@@ -54,7 +54,7 @@ fn the_servers_take_turns() {
 
 #[test]
 fn a_checkpoint_is_begun_after_values_of_so_many_bytes() {
-    let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::EVERYTHING });
+    let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::KEEP_ALL });
     for slot in [1, 3, 5] {
         assert_eq!(checkpoints(&learner.learn(slot)), []);
         assert_eq!(checkpoints(&learner.learn(slot + 1)), [(slot + 1, vec![slot, slot + 1])]);
@@ -64,7 +64,7 @@ fn a_checkpoint_is_begun_after_values_of_so_many_bytes() {
 
 #[test]
 fn one_that_is_late_is_told_once_and_much_later_writes_should_wait() {
-    let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::EVERYTHING });
+    let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::KEEP_ALL });
     let late =
         |did: &Did| {
             told(did, |outcome| {
@@ -95,15 +95,15 @@ fn one_that_is_late_is_told_once_and_much_later_writes_should_wait() {
 #[test]
 fn one_that_is_wanted_is_begun_however_little_has_changed_and_not_if_nothing_has() {
     let mut learner = alone(2, 3);
-    assert_eq!(checkpoints(&learner.ask(LearnerRequest::WantCheckpoint)), []);
+    assert_eq!(checkpoints(&learner.ask(LearnerRequest::RequestCheckpoint)), []);
     assert_eq!(checkpoints(&learner.learn(1)), [(1, vec![1])], "it is wanted still");
-    assert_eq!(checkpoints(&learner.ask(LearnerRequest::WantCheckpoint)), []);
+    assert_eq!(checkpoints(&learner.ask(LearnerRequest::RequestCheckpoint)), []);
     let did = learner.ask(checkpoint_ended(1, true));
     assert_eq!((durable(&did), checkpoints(&did)), (vec![1], vec![]));
     assert_eq!(checkpoints(&learner.learn(2)), [(2, vec![2])]);
     learner.ask(checkpoint_ended(2, true));
     assert_eq!(checkpoints(&learner.learn(3)), [], "nobody wants another one");
-    assert_eq!(checkpoints(&learner.ask(LearnerRequest::WantCheckpoint)), [(3, vec![3])]);
+    assert_eq!(checkpoints(&learner.ask(LearnerRequest::RequestCheckpoint)), [(3, vec![3])]);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn one_that_failed_is_tried_again_a_second_later_with_all_that_has_changed() {
     assert_eq!((durable(&did), learner.0.durable()), (vec![], Slot(0)));
     let mut early = did;
     early.extend(learner.learn(5));
-    early.extend(learner.ask(LearnerRequest::WantCheckpoint));
+    early.extend(learner.ask(LearnerRequest::RequestCheckpoint));
     early.extend(learner.beat(9));
     early.extend(learner.learn(8));
     assert_eq!(checkpoints(&early), []);
@@ -137,7 +137,7 @@ fn what_was_not_begun_cannot_end() {
 
 #[test]
 fn of_the_slots_in_a_checkpoint_so_many_stay_in_the_log() {
-    let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_slots: 3, ..Retention::EVERYTHING });
+    let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_slots: 3, ..Retention::KEEP_ALL });
     learner.learn(10);
     assert_eq!(log(&learner), (1, 10), "it is not durable yet");
     learner.ask(checkpoint_ended(8, true));
@@ -152,7 +152,7 @@ fn of_the_slots_in_a_checkpoint_so_many_stay_in_the_log() {
 
 #[test]
 fn of_the_slots_in_a_checkpoint_no_more_than_so_many_bytes_stay_in_the_log() {
-    let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_bytes: 3 * SIZE, ..Retention::EVERYTHING });
+    let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_bytes: 3 * SIZE, ..Retention::KEEP_ALL });
     learner.learn(8);
     assert_eq!(log(&learner), (1, 8));
     learner.ask(checkpoint_ended(8, true));
@@ -165,7 +165,7 @@ fn of_the_slots_in_a_checkpoint_no_more_than_so_many_bytes_stay_in_the_log() {
 
 #[test]
 fn if_no_checkpoint_succeeds_the_log_grows_to_eight_times_its_size_and_loses_its_begin() {
-    let mut learner = keeping(1, 3, Retention { keep_bytes: SIZE, ..Retention::EVERYTHING });
+    let mut learner = keeping(1, 3, Retention { keep_bytes: SIZE, ..Retention::KEEP_ALL });
     assert_eq!(HARD_FACTOR, 8);
     learner.learn(8);
     assert_eq!(log(&learner), (1, 8));
@@ -198,9 +198,9 @@ fn the_own_acceptor_hears_what_it_cannot_read_now_or_when_it_is_known() {
 #[test]
 fn it_says_how_many_slots_are_open() {
     let mut learner = alone(2, 3);
-    assert_eq!(learner.0.open_slots(), 0);
+    assert_eq!(learner.0.unapplied_slots(), 0);
     learner.hear(1, Message::Accept { ballot: ballot(1), first: Slot(1), values: (1..=3).map(value).collect() });
-    assert_eq!(learner.0.open_slots(), 3);
+    assert_eq!(learner.0.unapplied_slots(), 3);
     learner.hear(1, Message::Chosen { ballot: ballot(1), slots: SlotRange::only(Slot(1)) });
-    assert_eq!(learner.0.open_slots(), 2);
+    assert_eq!(learner.0.unapplied_slots(), 2);
 }

@@ -9,7 +9,7 @@ use crate::paxos::{ChunkRequest, PartToken, SnapshotChunk};
 /// Who is sent which part; the first one of the last checkpoint if None.
 fn asked_for(did: &Did) -> Vec<(ServerId, Option<ChunkRequest>)> {
     told(did, |outcome| match outcome {
-        LearnerNotification::SnapshotAsked { to, part } => Some((*to, part.clone())),
+        LearnerNotification::SnapshotRequested { to, part } => Some((*to, part.clone())),
         _ => None,
     })
 }
@@ -32,7 +32,7 @@ fn part(slot: u64, index: u32) -> SnapshotChunk {
 }
 
 fn fetch(to: u8, slot: u64, index: u32) -> (ServerSet, Message) {
-    (servers([to]), Message::Fetch(name(slot, index)))
+    (servers([to]), Message::FetchSnapshot(name(slot, index)))
 }
 
 fn installed(did: &Did) -> Vec<(u64, ServerId)> {
@@ -45,9 +45,9 @@ fn installed(did: &Did) -> Vec<(u64, ServerId)> {
 /// Server 1 of 3, which knows nothing, has heard that both others have applied six slots, and has asked server 2.
 fn far_behind() -> Alone {
     let mut learner = alone(1, 3);
-    learner.hear_beat(2, 6, right(6));
-    learner.hear_beat(3, 6, right(6));
-    assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(2, 1)]);
+    learner.hear_progress(2, 6, right(6));
+    learner.hear_progress(3, 6, right(6));
+    assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(2, 1)]);
     learner
 }
 
@@ -59,7 +59,7 @@ impl Alone {
 
 #[test]
 fn who_asks_for_slots_that_are_forgotten_gets_the_checkpoint_that_holds_them() {
-    let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_slots: 0, ..Retention::EVERYTHING });
+    let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_slots: 0, ..Retention::KEEP_ALL });
     learner.learn(10);
     learner.ask(checkpoint_ended(8, true));
     for from in [1, 7, 8] {
@@ -73,7 +73,7 @@ fn who_asks_for_slots_that_are_forgotten_gets_the_checkpoint_that_holds_them() {
 
 #[test]
 fn instead_of_a_checkpoint_that_is_too_old_a_new_one_is_made() {
-    let mut learner = keeping(1, 3, Retention { keep_bytes: 40, ..Retention::EVERYTHING });
+    let mut learner = keeping(1, 3, Retention { keep_bytes: 40, ..Retention::KEEP_ALL });
     learner.learn(12);
     assert_eq!((learner.0.log_begins(), learner.0.durable()), (Slot(5), Slot(0)));
     let did = learner.hear(2, Message::CatchUp { from: Slot(3) });
@@ -87,7 +87,7 @@ fn instead_of_a_checkpoint_that_is_too_old_a_new_one_is_made() {
 #[test]
 fn who_asks_for_the_next_part_gets_it() {
     let mut learner = alone(1, 3);
-    let did = learner.hear(3, Message::Fetch(name(8, 4)));
+    let did = learner.hear(3, Message::FetchSnapshot(name(8, 4)));
     assert_eq!(asked_for(&did), [(ServerId(3), Some(name(8, 4)))]);
 }
 
@@ -121,7 +121,7 @@ fn a_state_comes_part_by_part_and_takes_the_place_of_the_old_one_when_it_is_whol
 #[test]
 fn what_came_after_the_state_is_asked_for_at_once() {
     let mut learner = far_behind();
-    learner.hear_beat(3, 7, right(7));
+    learner.hear_progress(3, 7, right(7));
     (0..2).for_each(|index| drop(learner.hear_part(2, part(6, index))));
     assert_eq!(sent(&learner.hear_part(2, part(6, 2))), [catch_up(2, 7)]);
 }
@@ -159,8 +159,8 @@ fn a_part_of_a_state_whose_begin_was_not_heard_is_of_no_use() {
 fn a_late_part_that_an_earlier_life_has_asked_for_is_not_waited_for() {
     let mut learner = alone(1, 3);
     assert!(learner.hear_part(2, part(6, 1)).is_empty());
-    assert_eq!(armed(&learner.hear_beat(3, 6, right(6))), [LearnerTimer::Missing]);
-    assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(3, 1)]);
+    assert_eq!(armed(&learner.hear_progress(3, 6, right(6))), [LearnerTimer::Gap]);
+    assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(3, 1)]);
 }
 
 #[test]
@@ -189,13 +189,13 @@ fn a_state_that_is_not_what_it_should_be_is_not_taken() {
         let did = learner.hear_part(2, way[2](part(6, 2)));
         assert_eq!((installed(&did), learner.applied(), learner.0.machine()), (vec![], 0, &Numbers::default()));
         // After a moment it asks somebody else.
-        assert_eq!(armed(&did), [LearnerTimer::Missing]);
+        assert_eq!(armed(&did), [LearnerTimer::Gap]);
         assert_eq!(
             sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })),
             [],
             "nothing is asked of the sender any more"
         );
-        assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(3, 1)]);
+        assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(3, 1)]);
     }
 }
 

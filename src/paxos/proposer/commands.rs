@@ -27,9 +27,9 @@ const _: () = assert!(4 * HANDED_MAX_BYTES <= GUESTS_MAX_BYTES && 4 * HANDED_MAX
 
 /// Of so many commands a proposer remembers that it has put them into an ACCEPT, whoever they belong to. If there are
 /// more that nobody has applied, it says of none any more that it is certainly not applied.
-const SPOKEN_MAX: usize = 16_384;
+const MAYBE_PROPOSED_MAX: usize = 16_384;
 /// So many of those whose outcome is known are remembered too: a request that comes again late is no new one.
-const SETTLED_MAX: usize = 4_096;
+const COMPLETED_MAX: usize = 4_096;
 
 /// A command that waits for its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +40,7 @@ struct PendingCommand {
     /// It was in an ACCEPT or a FORWARD of this life: it may be chosen at any time, by anybody.
     sent: bool,
     /// It was handed to a leader, and may be lost.
-    handed: Option<ForwardedAt>,
+    forwarded: Option<ForwardedAt>,
     /// How often it was handed to this leader.
     times: u32,
 }
@@ -60,14 +60,14 @@ pub(super) struct OwnCommands {
     by_arrival: BTreeMap<u64, PendingCommand>,
     by_id: BTreeMap<CommandId, u64>,
     /// Nothing is under way for these: neither a proposal nor a FORWARD.
-    idle: BTreeSet<u64>,
+    unassigned: BTreeSet<u64>,
     bytes: usize,
     arrivals: u64,
     /// Commands that were in an ACCEPT of this life, perhaps for somebody else or adopted, and are not applied: if a
     /// client asks here later for one of them, it may be chosen all the same.
-    spoken: BTreeSet<CommandId>,
+    maybe_proposed: BTreeSet<CommandId>,
     /// There was no room for all of them.
-    has_lost_count: bool,
+    has_forgotten_ids: bool,
     /// Commands that were sent in this life, and whose outcome is known.
     settled: CompletedIds,
 }
@@ -92,7 +92,7 @@ impl OwnCommands {
     }
 
     /// Somebody asks again for a command that is here: true if it is.
-    pub(super) fn ask_again(&mut self, id: CommandId, tick: u64) -> bool {
+    pub(super) fn refresh(&mut self, id: CommandId, tick: u64) -> bool {
         let pending = self.by_id.get(&id).and_then(|arrival| self.by_arrival.get_mut(arrival));
         pending.map(|pending| pending.since = tick).is_some()
     }
@@ -107,24 +107,24 @@ impl OwnCommands {
         self.bytes += size;
         self.by_id.insert(command.id, self.arrivals);
         if !proposed {
-            self.idle.insert(self.arrivals);
+            self.unassigned.insert(self.arrivals);
         }
-        let sent = proposed || self.has_lost_count || self.was_sent(command.id);
-        let pending = PendingCommand { command, since: tick, sent, handed: None, times: 0 };
+        let sent = proposed || self.has_forgotten_ids || self.was_sent(command.id);
+        let pending = PendingCommand { command, since: tick, sent, forwarded: None, times: 0 };
         self.by_arrival.insert(self.arrivals, pending);
         true
     }
 
     /// In this life it was in an ACCEPT, or its outcome has come since it was sent.
     fn was_sent(&self, id: CommandId) -> bool {
-        self.spoken.contains(&id) || self.settled.ids.contains(&id)
+        self.maybe_proposed.contains(&id) || self.settled.ids.contains(&id)
     }
 
     /// Its outcome is known.
     pub(super) fn remove(&mut self, id: CommandId) {
-        let was_spoken = self.spoken.remove(&id);
+        let was_spoken = self.maybe_proposed.remove(&id);
         let pending = self.by_id.remove(&id).and_then(|arrival| {
-            self.idle.remove(&arrival);
+            self.unassigned.remove(&arrival);
             self.by_arrival.remove(&arrival)
         });
         if let Some(pending) = &pending {
@@ -136,38 +136,38 @@ impl OwnCommands {
     }
 
     /// For how many commands nothing is under way.
-    pub(super) fn idle(&self) -> usize {
-        self.idle.len()
+    pub(super) fn unassigned(&self) -> usize {
+        self.unassigned.len()
     }
 
     /// The oldest command that nothing is under way for.
     pub(super) fn next_idle(&self) -> Option<&Command> {
-        self.idle.first().and_then(|arrival| self.by_arrival.get(arrival)).map(|pending| &pending.command)
+        self.unassigned.first().and_then(|arrival| self.by_arrival.get(arrival)).map(|pending| &pending.command)
     }
 
     /// A command is in an ACCEPT, for whatever reason.
     pub(super) fn proposed(&mut self, id: CommandId) {
-        self.has_lost_count |= self.spoken.len() >= SPOKEN_MAX && !self.spoken.contains(&id);
-        if !self.has_lost_count {
-            self.spoken.insert(id);
+        self.has_forgotten_ids |= self.maybe_proposed.len() >= MAYBE_PROPOSED_MAX && !self.maybe_proposed.contains(&id);
+        if !self.has_forgotten_ids {
+            self.maybe_proposed.insert(id);
         }
         if let Some(arrival) = self.by_id.get(&id)
             && let Some(pending) = self.by_arrival.get_mut(arrival)
         {
-            self.idle.remove(arrival);
-            (pending.sent, pending.handed) = (true, None);
+            self.unassigned.remove(arrival);
+            (pending.sent, pending.forwarded) = (true, None);
         }
     }
 
     /// Nothing is under way for this command any more: its slot went to another.
-    pub(super) fn release(&mut self, id: CommandId) {
-        self.idle.extend(self.by_id.get(&id));
+    pub(super) fn unassign(&mut self, id: CommandId) {
+        self.unassigned.extend(self.by_id.get(&id));
     }
 
     /// Nothing is under way for any of them any more.
     pub(super) fn release_all(&mut self) {
-        self.idle.extend(self.by_arrival.keys());
-        self.by_arrival.values_mut().for_each(|pending| (pending.handed, pending.times) = (None, 0));
+        self.unassigned.extend(self.by_arrival.keys());
+        self.by_arrival.values_mut().for_each(|pending| (pending.forwarded, pending.times) = (None, 0));
     }
 
     /// What was handed over `patience` pulses ago, and each time twice as long as the time before, may be lost, or have
@@ -176,42 +176,42 @@ impl OwnCommands {
     pub(super) fn release_forwarded(&mut self, now: u64, patience: u64, known: Slot, applied: Slot) {
         for (arrival, pending) in &mut self.by_arrival {
             let patience = patience << pending.times.saturating_sub(1).min(DOUBLINGS_MAX);
-            if let Some(handed) = pending.handed.as_mut().filter(|handed| handed.at + patience < now)
+            if let Some(handed) = pending.forwarded.as_mut().filter(|handed| handed.at + patience < now)
                 && *handed.due.get_or_insert(known) <= applied
             {
-                pending.handed = None;
-                self.idle.insert(*arrival);
+                pending.forwarded = None;
+                self.unassigned.insert(*arrival);
             }
         }
     }
 
     /// Takes for a FORWARD what nothing is under way for, as far as there is room beside what was handed over before.
-    pub(super) fn take_idle(&mut self, pulse: u64) -> Vec<Command> {
+    pub(super) fn take_idle(&mut self, tick: u64) -> Vec<Command> {
         let mut commands = Vec::new();
-        if self.idle.is_empty() {
+        if self.unassigned.is_empty() {
             return commands;
         }
-        let handed = self.by_arrival.values().filter(|pending| pending.handed.is_some());
+        let handed = self.by_arrival.values().filter(|pending| pending.forwarded.is_some());
         let sizes = handed.map(|pending| pending.command.payload.len());
         let (mut count, mut bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
-        while let Some(arrival) = self.idle.first().copied() {
+        while let Some(arrival) = self.unassigned.first().copied() {
             if let Some(pending) = self.by_arrival.get_mut(&arrival) {
                 let size = pending.command.payload.len();
                 if count >= HANDED_MAX || (count > 0 && bytes + size > HANDED_MAX_BYTES) {
                     break;
                 }
                 (count, bytes) = (count + 1, bytes + size);
-                (pending.sent, pending.handed) = (true, Some(ForwardedAt { at: pulse, due: None }));
+                (pending.sent, pending.forwarded) = (true, Some(ForwardedAt { at: tick, due: None }));
                 pending.times += 1;
                 commands.push(pending.command.clone());
             }
-            self.idle.remove(&arrival);
+            self.unassigned.remove(&arrival);
         }
         commands
     }
 
     /// Forgets those that were last asked for before this tick and were never sent.
-    pub(super) fn give_up(&mut self, before: u64) -> Vec<CommandId> {
+    pub(super) fn expire(&mut self, before: u64) -> Vec<CommandId> {
         let old = |pending: &&PendingCommand| pending.since <= before && rules::is_certainly_not_applied(pending.sent);
         let old: Vec<CommandId> = self.by_arrival.values().filter(old).map(|pending| pending.command.id).collect();
         old.iter().for_each(|id| self.remove(*id));
@@ -231,7 +231,7 @@ impl CompletedIds {
         if self.ids.insert(id) {
             self.by_age.push_back(id);
         }
-        if self.by_age.len() > SETTLED_MAX
+        if self.by_age.len() > COMPLETED_MAX
             && let Some(oldest) = self.by_age.pop_front()
         {
             self.ids.remove(&oldest);
@@ -308,10 +308,10 @@ mod tests {
         let mut commands = OwnCommands::default();
         commands.proposed(ID);
         assert!(commands.push(command(), 1, false));
-        assert_eq!(commands.give_up(100), [], "it may be chosen");
+        assert_eq!(commands.expire(100), [], "it may be chosen");
         commands.remove(ID);
         assert!(commands.push(command(), 101, false), "a late copy of the request");
-        assert_eq!(commands.give_up(200), [], "it is applied");
+        assert_eq!(commands.expire(200), [], "it is applied");
     }
 
     #[test]
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(commands.take_idle(1), [command()]);
         commands.remove(ID);
         assert!(commands.push(command(), 101, false));
-        assert_eq!(commands.give_up(200), [], "it is applied");
+        assert_eq!(commands.expire(200), [], "it is applied");
     }
 
     #[test]
@@ -345,12 +345,12 @@ mod tests {
     fn the_same_leader_is_handed_a_command_again_after_twice_the_time_and_another_one_at_once() {
         let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
-        let handed = |commands: &mut OwnCommands, pulses: std::ops::Range<u64>| -> Vec<u64> {
-            let look = |pulse: &u64| {
-                commands.release_forwarded(*pulse, 6, Slot(7), Slot(7));
-                !commands.take_idle(*pulse).is_empty()
+        let handed = |commands: &mut OwnCommands, ticks: std::ops::Range<u64>| -> Vec<u64> {
+            let look = |tick: &u64| {
+                commands.release_forwarded(*tick, 6, Slot(7), Slot(7));
+                !commands.take_idle(*tick).is_empty()
             };
-            pulses.filter(look).collect()
+            ticks.filter(look).collect()
         };
         assert_eq!(handed(&mut commands, 0..100), [0, 7, 20, 45, 94], "a pulse more than 6, 12, 24 and 48 later");
         let most = handed(&mut commands, 100..1_000);
@@ -364,15 +364,15 @@ mod tests {
         let mut commands = OwnCommands::default();
         for tick in [1, 101] {
             assert!(commands.push(command(), tick, false));
-            assert_eq!(commands.give_up(tick), [ID]);
+            assert_eq!(commands.expire(tick), [ID]);
         }
     }
 
     #[test]
     fn of_settled_commands_the_latest_are_remembered() {
         let mut settled = CompletedIds::default();
-        (0..SETTLED_MAX as u64 + 2).for_each(|sequence| settled.add(CommandId::new(3, 0, sequence)));
-        assert_eq!((settled.ids.len(), settled.by_age.len()), (SETTLED_MAX, SETTLED_MAX));
+        (0..COMPLETED_MAX as u64 + 2).for_each(|sequence| settled.add(CommandId::new(3, 0, sequence)));
+        assert_eq!((settled.ids.len(), settled.by_age.len()), (COMPLETED_MAX, COMPLETED_MAX));
         assert!(!settled.ids.contains(&CommandId::new(3, 0, 1)) && settled.ids.contains(&CommandId::new(3, 0, 2)));
     }
 
@@ -398,21 +398,21 @@ mod tests {
 
     #[test]
     fn a_leader_keeps_as_many_of_others() {
-        let mut guests = ForwardedQueue::default();
-        assert!((1..=COMMANDS_MAX as u64).all(|sequence| guests.push(sized(sequence, 1))));
-        assert!(!guests.push(sized(0, 0)), "one more");
-        guests.remove(CommandId::new(4, 0, 7));
-        assert!(guests.push(sized(0, 0)) && !guests.push(sized(7, 0)));
+        let mut forwarded_queue = ForwardedQueue::default();
+        assert!((1..=COMMANDS_MAX as u64).all(|sequence| forwarded_queue.push(sized(sequence, 1))));
+        assert!(!forwarded_queue.push(sized(0, 0)), "one more");
+        forwarded_queue.remove(CommandId::new(4, 0, 7));
+        assert!(forwarded_queue.push(sized(0, 0)) && !forwarded_queue.push(sized(7, 0)));
 
-        let (mut guests, half) = (ForwardedQueue::default(), GUESTS_MAX_BYTES / 2);
+        let (mut forwarded_queue, half) = (ForwardedQueue::default(), GUESTS_MAX_BYTES / 2);
         for _ in 0..3 {
-            assert!(guests.push(sized(1, half)) && guests.push(sized(2, half)));
-            assert!(!guests.push(sized(3, 1)), "one byte more");
-            assert_eq!(guests.pop().map(|first| first.id), Some(CommandId::new(4, 0, 1)));
-            assert!(!guests.push(sized(3, half + 1)) && guests.push(sized(3, half)));
-            guests.remove(CommandId::new(4, 0, 2));
-            assert!(!guests.push(sized(4, half + 1)));
-            guests.remove(CommandId::new(4, 0, 3));
+            assert!(forwarded_queue.push(sized(1, half)) && forwarded_queue.push(sized(2, half)));
+            assert!(!forwarded_queue.push(sized(3, 1)), "one byte more");
+            assert_eq!(forwarded_queue.pop().map(|first| first.id), Some(CommandId::new(4, 0, 1)));
+            assert!(!forwarded_queue.push(sized(3, half + 1)) && forwarded_queue.push(sized(3, half)));
+            forwarded_queue.remove(CommandId::new(4, 0, 2));
+            assert!(!forwarded_queue.push(sized(4, half + 1)));
+            forwarded_queue.remove(CommandId::new(4, 0, 3));
         }
     }
 
@@ -420,9 +420,16 @@ mod tests {
     fn a_leader_is_handed_so_many_commands_and_bytes_at_a_time() {
         let mut commands = OwnCommands::default();
         (1..=HANDED_MAX as u64 + 5).for_each(|sequence| assert!(commands.push(sized(sequence, 1), 1, false)));
-        assert_eq!((commands.take_idle(1).len(), commands.take_idle(1).len(), commands.idle()), (HANDED_MAX, 0, 5));
+        assert_eq!(
+            (commands.take_idle(1).len(), commands.take_idle(1).len(), commands.unassigned()),
+            (HANDED_MAX, 0, 5)
+        );
         (1..=2).for_each(|sequence| commands.remove(CommandId::new(4, 0, sequence)));
-        assert_eq!((commands.take_idle(1).len(), commands.idle()), (2, 3), "as many as have come to their outcome");
+        assert_eq!(
+            (commands.take_idle(1).len(), commands.unassigned()),
+            (2, 3),
+            "as many as have come to their outcome"
+        );
         commands.release_all();
         assert_eq!(commands.take_idle(1).len(), HANDED_MAX, "the next leader is handed the oldest first");
 
@@ -439,15 +446,15 @@ mod tests {
     #[test]
     fn who_has_lost_count_of_what_it_has_spoken_of_calls_nothing_not_applied() {
         let mut commands = OwnCommands::default();
-        (0..SPOKEN_MAX as u64).for_each(|sequence| commands.proposed(CommandId::new(9, 0, sequence)));
+        (0..MAYBE_PROPOSED_MAX as u64).for_each(|sequence| commands.proposed(CommandId::new(9, 0, sequence)));
         commands.proposed(CommandId::new(9, 0, 5));
         assert!(commands.push(sized(1, 0), 1, false));
-        assert_eq!(commands.give_up(1), [CommandId::new(4, 0, 1)], "it has room for all, and this is none of them");
+        assert_eq!(commands.expire(1), [CommandId::new(4, 0, 1)], "it has room for all, and this is none of them");
         commands.proposed(CommandId::new(9, 0, u64::MAX));
         assert!(commands.push(sized(2, 0), 1, false));
-        assert_eq!(commands.give_up(1), [], "it may be any");
+        assert_eq!(commands.expire(1), [], "it may be any");
         commands.proposed(CommandId::new(9, 0, 5));
         assert!(commands.push(sized(3, 0), 1, false));
-        assert_eq!(commands.give_up(1), [], "nor later");
+        assert_eq!(commands.expire(1), [], "nor later");
     }
 }

@@ -40,18 +40,18 @@ use crate::paxos::{Ballot, Message, Quorums};
 use crate::role::{Output, ServerId, ServerSet};
 
 /// Who has heard or heard of a leader within so many pulses has one: 150 ms.
-const HEARD_PULSES: u64 = 5;
+const LEADER_TIMEOUT_TICKS: u64 = 5;
 /// A leader that a majority has not answered for so many pulses steps down: 300 ms.
-const UNANSWERED_PULSES: u64 = 10;
+const REPLY_TIMEOUT_TICKS: u64 = 10;
 /// A follower relays at most every so many pulses: 60 ms.
-const RELAY_PULSES: u64 = 2;
+const HINT_TICKS: u64 = 2;
 
 /// What a server answers to this message while its proposer is down: it is there, and hears no leader. None if the
 /// message asks for no such word.
 pub fn in_place_of_proposer(message: &Message) -> Option<Message> {
     match *message {
-        Message::Heartbeat { ballot } => Some(Message::HeartbeatAnswer { ballot }),
-        Message::PreVote { id } => Some(Message::PreVoteAnswer { id, hears: false }),
+        Message::Heartbeat { ballot } => Some(Message::HeartbeatReply { ballot }),
+        Message::PreVote { id } => Some(Message::PreVoteReply { id, hears: false }),
         _ => None,
     }
 }
@@ -62,23 +62,23 @@ pub(super) struct Election {
     me: ServerId,
     quorums: Quorums,
     /// Pulses of this life so far.
-    pulses: u64,
+    ticks: u64,
     /// The leader of the highest ballot heard of, unless it is this proposer.
     leader: Option<KnownLeader>,
     /// Pre-votes of this life so far.
-    questions: u64,
+    pre_vote_rounds: u64,
     /// The pre-vote under way.
     pre_vote: Option<PreVote>,
     /// One time-out must pass before it stands again.
-    rests: bool,
+    is_cooling_down: bool,
     /// The pulse of the last relay.
-    relayed_at: Option<u64>,
+    hinted_at: Option<u64>,
     /// The last leader whose closed connection has brought an election forward: each can do so once.
-    hastened: Option<Ballot>,
+    early_election_for: Option<Ballot>,
     /// As a leader: the pulse when each server last answered.
     answers: BTreeMap<ServerId, u64>,
     /// As a leader: the pulse when a slot was applied last, or a vote counted, or the first was opened.
-    moved_at: u64,
+    progress_at: u64,
 }
 
 /// Whether others hear a leader.
@@ -127,27 +127,27 @@ impl Election {
         Election {
             me,
             quorums,
-            pulses: 0,
+            ticks: 0,
             leader: None,
-            questions: 0,
+            pre_vote_rounds: 0,
             pre_vote: None,
-            rests: false,
-            relayed_at: None,
-            hastened: None,
+            is_cooling_down: false,
+            hinted_at: None,
+            early_election_for: None,
             answers: BTreeMap::new(),
-            moved_at: 0,
+            progress_at: 0,
         }
     }
 
     /// Pulses of this life so far.
-    pub(super) fn pulses(&self) -> u64 {
-        self.pulses
+    pub(super) fn ticks(&self) -> u64 {
+        self.ticks
     }
 
     /// Pre-votes of this life so far.
     #[cfg(test)]
-    pub(super) fn questions(&self) -> u64 {
-        self.questions
+    pub(super) fn pre_vote_rounds(&self) -> u64 {
+        self.pre_vote_rounds
     }
 
     fn others(&self) -> ServerSet {
@@ -155,11 +155,11 @@ impl Election {
     }
 
     fn is_fresh(&self, at: Option<u64>) -> bool {
-        at.is_some_and(|at| self.pulses - at < HEARD_PULSES)
+        at.is_some_and(|at| self.ticks - at < LEADER_TIMEOUT_TICKS)
     }
 
     /// The leader that was heard lately, from itself.
-    pub(super) fn heard(&self) -> Option<Ballot> {
+    pub(super) fn heard_directly(&self) -> Option<Ballot> {
         self.leader.filter(|leader| self.is_fresh(leader.heard_at)).map(|leader| leader.ballot)
     }
 
@@ -170,12 +170,12 @@ impl Election {
 
     /// The leader to follow, and how it is known.
     pub(super) fn leader(&self) -> Option<(Ballot, LeaderEvidence)> {
-        let heard = self.heard().map(|ballot| (ballot, LeaderEvidence::Heard));
+        let heard = self.heard_directly().map(|ballot| (ballot, LeaderEvidence::Heard));
         heard.or_else(|| self.heard_of().map(|ballot| (ballot, LeaderEvidence::HeardOf)))
     }
 
     /// That leader's word was of no use: it must be heard again before anything else is handed to it.
-    pub(super) fn doubt(&mut self, server: ServerId) {
+    pub(super) fn suspect(&mut self, server: ServerId) {
         if let Some(leader) = self.leader.as_mut().filter(|leader| leader.ballot.server == server) {
             leader.heard_at = None;
         }
@@ -183,7 +183,7 @@ impl Election {
 
     /// A life begins.
     pub(super) fn start<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) {
-        out.arm(ProposerTimer::Pulse);
+        out.arm(ProposerTimer::HeartbeatTick);
         self.wait(out);
     }
 
@@ -194,19 +194,19 @@ impl Election {
 
     /// 30 ms have passed. A leader says that it is there, or hears why it should step down; it has patience for so many
     /// pulses.
-    pub(super) fn pulse<R: ProposerVocabulary>(
+    pub(super) fn heartbeat_tick<R: ProposerVocabulary>(
         &mut self,
         reign: Option<LeaderPosition>,
         patience: u64,
         out: &mut Output<R>,
     ) -> Option<StepDownReason> {
-        self.pulses += 1;
-        out.arm(ProposerTimer::Pulse);
+        self.ticks += 1;
+        out.arm(ProposerTimer::HeartbeatTick);
         let LeaderPosition { ballot, has_open } = reign?;
         if !self.is_answered() {
-            return Some(StepDownReason::Unheard);
+            return Some(StepDownReason::NoHeartbeatReplies);
         }
-        if has_open && self.pulses - self.moved_at >= patience {
+        if has_open && self.ticks - self.progress_at >= patience {
             return Some(StepDownReason::Stalled);
         }
         out.send(self.others(), Message::Heartbeat { ballot });
@@ -214,27 +214,27 @@ impl Election {
     }
 
     fn is_answered(&self) -> bool {
-        let late = |at: u64| self.pulses - at >= UNANSWERED_PULSES;
+        let late = |at: u64| self.ticks - at >= REPLY_TIMEOUT_TICKS;
         let answered = self.answers.iter().filter(|(_, at)| !late(**at)).map(|(server, _)| *server);
         self.quorums.is_chosen(answered.chain([self.me]).collect())
     }
 
     /// It leads: it says so at once.
     pub(super) fn begin_reign<R: ProposerVocabulary>(&mut self, ballot: Ballot, out: &mut Output<R>) {
-        let now = self.pulses;
+        let now = self.ticks;
         self.answers = self.others().iter().map(|server| (server, now)).collect();
-        self.moves();
+        self.note_progress();
         out.send(self.others(), Message::Heartbeat { ballot });
     }
 
     /// As a leader: there is something to apply again, or something was heard of it.
-    pub(super) fn moves(&mut self) {
-        self.moved_at = self.pulses;
+    pub(super) fn note_progress(&mut self) {
+        self.progress_at = self.ticks;
     }
 
     /// It leads no longer. A leader that could do nothing lets others stand first.
     pub(super) fn end_reign<R: ProposerVocabulary>(&mut self, why: StepDownReason, out: &mut Output<R>) {
-        self.rests = matches!(why, StepDownReason::Unheard | StepDownReason::Stalled);
+        self.is_cooling_down = matches!(why, StepDownReason::NoHeartbeatReplies | StepDownReason::Stalled);
         self.wait(out);
     }
 
@@ -249,40 +249,40 @@ impl Election {
         if before.is_some_and(|leader| leader.ballot > ballot) {
             return false;
         }
-        let now = Some(self.pulses);
+        let now = Some(self.ticks);
         let heard_at = if directly { now } else { before.and_then(|leader| leader.heard_at) };
         self.leader = Some(KnownLeader { ballot, heard_at, known_at: now });
-        (self.pre_vote, self.rests) = (None, false);
+        (self.pre_vote, self.is_cooling_down) = (None, false);
         true
     }
 
     /// Answers the heartbeat of a leader that is followed, and now and then says to the others that it was heard.
     pub(super) fn answer_heartbeat<R: ProposerVocabulary>(&mut self, leader: Ballot, out: &mut Output<R>) {
         let sender = ServerSet::only(leader.server);
-        out.send(sender, Message::HeartbeatAnswer { ballot: leader });
-        if self.relayed_at.is_none_or(|at| self.pulses - at >= RELAY_PULSES) {
-            self.relayed_at = Some(self.pulses);
-            out.send(self.others().without(sender), Message::Relay { ballot: leader });
+        out.send(sender, Message::HeartbeatReply { ballot: leader });
+        if self.hinted_at.is_none_or(|at| self.ticks - at >= HINT_TICKS) {
+            self.hinted_at = Some(self.ticks);
+            out.send(self.others().without(sender), Message::LeaderHint { ballot: leader });
         }
     }
 
     /// HEARTBEATANSWER: a server hears this leader, if it `leads` at that ballot still.
     pub(super) fn handle_heartbeat_answer(&mut self, sender: ServerId, ballot: Ballot, leads: Option<Ballot>) {
         if leads == Some(ballot) && self.others().contains(sender) {
-            self.answers.insert(sender, self.pulses);
+            self.answers.insert(sender, self.ticks);
         }
     }
 
     /// No word of a leader for a whole time-out. True if it may stand now.
     pub(super) fn time_out<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> bool {
         self.wait(out);
-        !std::mem::take(&mut self.rests)
+        !std::mem::take(&mut self.is_cooling_down)
     }
 
     /// Asks whether a majority has lost the leader too. True if there is nobody to wait for.
     pub(super) fn ask<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> bool {
-        self.questions += 1;
-        let id = self.questions;
+        self.pre_vote_rounds += 1;
+        let id = self.pre_vote_rounds;
         self.pre_vote = Some(PreVote { id, without: ServerSet::NONE });
         out.send(self.others(), Message::PreVote { id });
         self.handle_pre_vote_answer(self.me, id, false)
@@ -302,7 +302,7 @@ impl Election {
         out: &mut Output<R>,
     ) {
         let hears = leads || self.leader().is_some();
-        out.send(ServerSet::only(sender), Message::PreVoteAnswer { id, hears });
+        out.send(ServerSet::only(sender), Message::PreVoteReply { id, hears });
     }
 
     /// PREVOTEANSWER. True if with it a majority hears of no leader: time to prepare a ballot.
@@ -323,8 +323,8 @@ impl Election {
             return;
         };
         (leader.heard_at, leader.known_at) = (None, None);
-        if self.hastened != Some(leader.ballot) {
-            self.hastened = Some(leader.ballot);
+        if self.early_election_for != Some(leader.ballot) {
+            self.early_election_for = Some(leader.ballot);
             out.arm(ProposerTimer::Election { soon: true });
         }
     }
@@ -351,10 +351,10 @@ mod tests {
         assert!(election.hear(low, true, None));
         assert_eq!(election.leader(), Some((low, LeaderEvidence::Heard)));
         assert!(election.hear(high, false, Some(low)));
-        assert_eq!((election.leader(), election.heard()), (Some((high, LeaderEvidence::HeardOf)), None));
+        assert_eq!((election.leader(), election.heard_directly()), (Some((high, LeaderEvidence::HeardOf)), None));
         assert!(!election.hear(low, true, None), "a later one is known");
         assert!(election.hear(high, true, None));
-        election.doubt(S3);
+        election.suspect(S3);
         assert_eq!(election.leader(), Some((high, LeaderEvidence::HeardOf)));
         assert!(!election.hear(Ballot { round: 9, server: ServerId(4) }, true, None), "a stranger");
     }

@@ -41,18 +41,18 @@ impl Forwarding {
         &mut self,
         leader: Ballot,
         commands: &mut OwnCommands,
-        pulse: u64,
+        tick: u64,
         out: &mut Output<R>,
     ) {
         if self.to != Some(leader) {
             self.to = Some(leader);
             commands.release_all();
         }
-        let commands = commands.take_idle(pulse);
+        let commands = commands.take_idle(tick);
         let (mut part, mut size) = (Vec::new(), 0);
         let to = ServerSet::only(leader.server);
         for command in commands {
-            out.fact(|| ProposerTraceEvent::Forwarded { command: command.clone(), leader });
+            out.emit_step(|| ProposerTraceEvent::Forwarded { command: command.clone(), leader });
             if size + command.payload.len() > FORWARD_BYTES && !part.is_empty() {
                 out.send(to, Message::Forward { commands: std::mem::take(&mut part) });
                 size = 0;
@@ -67,7 +67,7 @@ impl Forwarding {
 
     /// 30 ms have passed: what was handed over long ago, and is in no slot up to `known` although all of them are
     /// `applied` here, is to be handed over again.
-    pub(super) fn release_late(&self, commands: &mut OwnCommands, pulse: u64, known: Slot, applied: Slot) {
-        commands.release_forwarded(pulse, AGAIN_PULSES, known, applied);
+    pub(super) fn release_late(&self, commands: &mut OwnCommands, tick: u64, known: Slot, applied: Slot) {
+        commands.release_forwarded(tick, AGAIN_PULSES, known, applied);
     }
 }

@@ -27,7 +27,7 @@ mod tests;
 mod types;
 
 pub use self::election::{LeaderEvidence, in_place_of_proposer};
-pub use self::phase2::{OPEN_BYTES, WINDOW};
+pub use self::phase2::{IN_FLIGHT_MAX, OPEN_BYTES};
 pub use self::types::{
     NotApplied, ProposerNotification, ProposerRecord, ProposerRequest, ProposerTimer, ProposerTraceEvent, RetryReason,
     StepDownReason,
@@ -48,14 +48,14 @@ use crate::role::{Input, Output, Role, RoleKind, ServerId, ServerSet};
 
 /// A command that was in no ACCEPT and no FORWARD after so many ticks (of 100 ms) is given up: before its client's try
 /// ends.
-const GIVE_UP_TICKS: u64 = 8;
+const COMMAND_TIMEOUT_TICKS: u64 = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// Nothing to do, no learner to do it with, a follower, or one that asks whether others hear a leader.
     Idle,
     /// Between two attempts.
-    Pausing,
+    BackingOff,
     /// The learner catches up first.
     CatchingUp,
     /// Phase 1.
@@ -75,7 +75,7 @@ pub struct Proposer {
     /// Commands of the own server's clients whose outcome is not applied.
     commands: OwnCommands,
     /// As a leader: commands of others that are not proposed yet.
-    guests: ForwardedQueue,
+    forwarded: ForwardedQueue,
     /// A slot that a learner waits for.
     fill: Option<Slot>,
     phase: Phase,
@@ -84,7 +84,7 @@ pub struct Proposer {
     /// Attempts lost since anything was applied here, whoever got it chosen.
     stalls: u32,
     /// Who answered the last attempt.
-    answered: ServerSet,
+    responders: ServerSet,
     /// Tenths of a second of this life so far.
     ticks: u64,
     election: Election,
@@ -105,17 +105,17 @@ impl Proposer {
             rounds: Rounds::new(me),
             progress: PeerProgressTable::default(),
             commands: OwnCommands::default(),
-            guests: ForwardedQueue::default(),
+            forwarded: ForwardedQueue::default(),
             fill: None,
             phase: Phase::Idle,
             failures: 0,
             stalls: 0,
-            answered: ServerSet::NONE,
+            responders: ServerSet::NONE,
             ticks: 0,
             election: Election::new(me, quorums),
             forwarding: Forwarding::default(),
             pace: Pace::default(),
-            window: InFlightLimits { slots: phase2::WINDOW, bytes: phase2::OPEN_BYTES },
+            window: InFlightLimits { slots: phase2::IN_FLIGHT_MAX, bytes: phase2::OPEN_BYTES },
         }
     }
 
@@ -144,7 +144,7 @@ impl Proposer {
     }
 
     /// The ballot at work.
-    pub(crate) fn at_work(&self) -> Option<Ballot> {
+    pub(crate) fn active_ballot(&self) -> Option<Ballot> {
         self.attempt().map(Attempt::ballot)
     }
 
@@ -152,7 +152,7 @@ impl Proposer {
         match &self.phase {
             Phase::Preparing(attempt, _) => Some(attempt),
             Phase::Proposing(work) => Some(work.attempt()),
-            Phase::Idle | Phase::Pausing | Phase::CatchingUp => None,
+            Phase::Idle | Phase::BackingOff | Phase::CatchingUp => None,
         }
     }
 
@@ -167,11 +167,11 @@ impl Proposer {
     /// Whether it has something to do when its learner has applied more. If not, it may hear of it later.
     pub fn wants_applied(&self) -> bool {
         match &self.phase {
-            Phase::Proposing(work) => work.open() > 0 || !work.is_settled(),
+            Phase::Proposing(work) => work.in_flight() > 0 || !work.is_settled(),
             Phase::CatchingUp => true,
             // A follower hands over what waits as soon as there is room for it.
-            Phase::Idle => self.progress.applied().is_none() || self.commands.idle() > 0,
-            Phase::Pausing | Phase::Preparing(..) => self.progress.applied().is_none(),
+            Phase::Idle => self.progress.applied().is_none() || self.commands.unassigned() > 0,
+            Phase::BackingOff | Phase::Preparing(..) => self.progress.applied().is_none(),
         }
     }
 
@@ -180,14 +180,14 @@ impl Proposer {
         match &self.phase {
             Phase::Preparing(_, promises) => (0, promises.bytes()),
             Phase::Proposing(work) => work.bytes(),
-            Phase::Idle | Phase::Pausing | Phase::CatchingUp => (0, 0),
+            Phase::Idle | Phase::BackingOff | Phase::CatchingUp => (0, 0),
         }
     }
 
     /// So many more commands must come before it has anything to do with them, unless something else happens.
-    pub fn worth(&self) -> usize {
+    pub fn batch_threshold(&self) -> usize {
         match &self.phase {
-            Phase::Proposing(work) => work.worth().saturating_sub(self.commands.idle() + self.guests.len()),
+            Phase::Proposing(work) => work.worth().saturating_sub(self.commands.unassigned() + self.forwarded.len()),
             _ => 1,
         }
     }
@@ -195,11 +195,11 @@ impl Proposer {
     /// A command of a client's: a resend of one that is here already joins it.
     fn handle_propose(&mut self, command: Command, out: &mut Output<Self>) {
         let id = command.id;
-        if !self.commands.ask_again(id, self.ticks) {
+        if !self.commands.refresh(id, self.ticks) {
             // It may be under way already: adopted, or handed over by another server.
             let is_open = matches!(&self.phase, Phase::Proposing(work) if work.has_open(id));
             if !self.commands.push(command, self.ticks, is_open) {
-                return out.outcome(ProposerNotification::NotApplied { id, why: NotApplied::Busy });
+                return out.notify(ProposerNotification::NotApplied { id, why: NotApplied::Busy });
             }
         }
         self.begin(out);
@@ -207,11 +207,11 @@ impl Proposer {
 
     /// Basic Paxos: starts an attempt if there is work, a learner to see it through, and nothing else under way.
     fn begin(&mut self, out: &mut Output<Self>) {
-        self.begin_after(false, out);
+        self.start_attempt(false, out);
     }
 
     /// As [`Proposer::begin`]; `waited` if the learner had its time to catch up.
-    fn begin_after(&mut self, waited: bool, out: &mut Output<Self>) {
+    fn start_attempt(&mut self, waited: bool, out: &mut Output<Self>) {
         if self.policy.keeps_ballot() || self.phase != Phase::Idle || self.progress.applied().is_none() {
             return;
         }
@@ -236,9 +236,9 @@ impl Proposer {
     fn caught_up(&mut self, waited: bool, out: &mut Output<Self>) {
         self.phase = Phase::Idle;
         if self.policy.keeps_ballot() {
-            self.ask_for_votes(out);
+            self.send_pre_vote(out);
         } else {
-            self.begin_after(waited, out);
+            self.start_attempt(waited, out);
         }
     }
 
@@ -252,9 +252,9 @@ impl Proposer {
         let (from, to_lead) = (self.progress.first_open(), self.policy.keeps_ballot());
         let (to, fill) = (self.quorums.servers(), self.fill.filter(|_| !to_lead));
         let command = self.commands.oldest().filter(|_| fill.is_none() && !to_lead).cloned();
-        out.fact(|| ProposerTraceEvent::Prepared { ballot, from, to, to_lead, command });
+        out.emit_step(|| ProposerTraceEvent::Prepared { ballot, from, to, to_lead, command });
         out.send(to, Message::Prepare { ballot, from });
-        self.pace.prepare(ballot, self.pulses());
+        self.pace.prepare(ballot, self.heartbeat_ticks());
         out.arm(self.attempt_timer(ballot));
         self.phase =
             Phase::Preparing(Attempt::new(ballot, from, fill, is_again), Promises::new(from, self.window.bytes));
@@ -270,8 +270,8 @@ impl Proposer {
     /// follow.
     fn handle_promise(&mut self, acceptor: ServerId, ballot: Ballot, page: Page, out: &mut Output<Self>) {
         self.progress.note_truncated(page.truncated_below, self.ticks);
-        if self.at_work() != Some(ballot) || !self.quorums.servers().contains(acceptor) {
-            return self.pace.answered_late(ballot, self.pulses());
+        if self.active_ballot() != Some(ballot) || !self.quorums.servers().contains(acceptor) {
+            return self.pace.answered_late(ballot, self.heartbeat_ticks());
         }
         let (timer, first_open, truncated_below) =
             (self.attempt_timer(ballot), self.progress.first_open(), page.truncated_below);
@@ -288,14 +288,14 @@ impl Proposer {
             Phase::Proposing(work) => {
                 if work.hear(acceptor, page) {
                     work.close_below(truncated_below, &mut self.commands);
-                    self.election.moves();
+                    self.election.note_progress();
                     if !self.policy.keeps_ballot() {
                         out.arm(timer);
                     }
-                    self.go_on(out);
+                    self.propose_next(out);
                 }
             }
-            Phase::Idle | Phase::Pausing | Phase::CatchingUp => {}
+            Phase::Idle | Phase::BackingOff | Phase::CatchingUp => {}
         }
         self.ask_for_pages(out);
     }
@@ -308,7 +308,7 @@ impl Proposer {
             return self.prepare(true, out);
         }
         let (attempt, promises) = (attempt.clone(), promises.clone());
-        self.pace.promised(self.pulses());
+        self.pace.promised(self.heartbeat_ticks());
         let (from, ballot) = (attempt.from(), attempt.ballot());
         let resend_tries = self.pace.doublings(RESEND_MS);
         let work = Phase2::new(attempt, promises, first, self.quorums, self.policy, (self.window, resend_tries));
@@ -317,7 +317,7 @@ impl Proposer {
         if self.policy.keeps_ballot() {
             self.lead(from, ballot, quorum, out);
         }
-        self.go_on(out);
+        self.propose_next(out);
     }
 
     /// Asks acceptors for the next pages of their promises, as far as there is room for them.
@@ -331,7 +331,7 @@ impl Proposer {
                 (attempt.ballot(), promises.ask(now, next, &self.quorums))
             }
             Phase::Proposing(work) => (work.attempt().ballot(), work.ask(now)),
-            Phase::Idle | Phase::Pausing | Phase::CatchingUp => return,
+            Phase::Idle | Phase::BackingOff | Phase::CatchingUp => return,
         };
         for (acceptor, from) in pages {
             out.send(ServerSet::only(acceptor), Message::Prepare { ballot, from });
@@ -344,21 +344,21 @@ impl Proposer {
         // What was handed to another is now for this one to propose, unless it has found it in a promise.
         self.commands.release_all();
         self.forwarding.end();
-        out.news(ProposerTraceEvent::Led { from, ballot, quorum });
+        out.emit_always(ProposerTraceEvent::Led { from, ballot, quorum });
         self.election.begin_reign(ballot, out);
     }
 
-    /// The time, in pulses of 30 ms. Without leaders nobody counts them, and ticks of 100 ms must do.
-    fn pulses(&self) -> u64 {
-        if self.policy.keeps_ballot() { self.election.pulses() } else { self.ticks * 100 / 30 }
+    /// The time, in heartbeat ticks of 30 ms. Without leaders nobody counts them, and ticks of 100 ms must do.
+    fn heartbeat_ticks(&self) -> u64 {
+        if self.policy.keeps_ballot() { self.election.ticks() } else { self.ticks * 100 / 30 }
     }
 
     /// Proposes what can be proposed now; gives the ballot up if it has done all that it was for.
-    fn go_on(&mut self, out: &mut Output<Self>) {
-        let now = self.pulses();
+    fn propose_next(&mut self, out: &mut Output<Self>) {
+        let now = self.heartbeat_ticks();
         let Phase::Proposing(work) = &mut self.phase else { return };
-        if work.go_on(now, &mut self.commands, &mut self.guests, out) {
-            self.election.moves();
+        if work.propose_next(now, &mut self.commands, &mut self.forwarded, out) {
+            self.election.note_progress();
         }
         self.finish_if_done(out);
     }
@@ -369,7 +369,7 @@ impl Proposer {
             && !self.policy.keeps_ballot()
             && work.is_done()
         {
-            self.answered = work.attempt().answered();
+            self.responders = work.attempt().answered();
             self.failures = 0;
             self.phase = Phase::Idle;
             self.commands.release_all();
@@ -378,7 +378,7 @@ impl Proposer {
     }
 
     /// BEAT: how far a learner is. The own learner's says that it lives.
-    fn handle_beat(&mut self, server: ServerId, applied: Slot, out: &mut Output<Self>) {
+    fn handle_progress(&mut self, server: ServerId, applied: Slot, out: &mut Output<Self>) {
         if server == self.me {
             self.handle_applied(applied, &[], out);
         } else if self.quorums.servers().contains(server) {
@@ -392,11 +392,11 @@ impl Proposer {
         let is_more = self.progress.learner_applied(slot);
         for id in ids {
             self.commands.remove(*id);
-            self.guests.remove(*id);
+            self.forwarded.remove(*id);
         }
         if is_more {
             self.stalls = 0;
-            self.close_applied(slot, out);
+            self.retire_applied(slot, out);
             self.ask_for_pages(out);
         }
         if self.phase == Phase::CatchingUp && !self.progress.is_behind(self.ticks) {
@@ -409,26 +409,26 @@ impl Proposer {
     /// ask would propose each of them again, and spend a slot and a value on the link to learn that it is a duplicate.
     fn handle_installed(&mut self, slot: Slot, out: &mut Output<Self>) {
         if !self.commands.is_empty() {
-            out.outcome(ProposerNotification::Recall(self.commands.ids()));
+            out.notify(ProposerNotification::Recall(self.commands.ids()));
         }
         self.handle_applied(slot, &[], out);
     }
 
     /// The own learner has applied all slots up to this one.
-    fn close_applied(&mut self, slot: Slot, out: &mut Output<Self>) {
-        let now = self.pulses();
+    fn retire_applied(&mut self, slot: Slot, out: &mut Output<Self>) {
+        let now = self.heartbeat_ticks();
         let Phase::Proposing(work) = &mut self.phase else { return };
         let proposed_at = work.close_below(slot.next(), &mut self.commands);
         if let Some(at) = proposed_at {
             self.pace.applied(now - at);
         }
-        self.election.moves();
+        self.election.note_progress();
         if !self.policy.keeps_ballot() {
-            if work.open() > 0 {
+            if work.in_flight() > 0 {
                 let ballot = work.attempt().ballot();
                 out.arm(self.attempt_timer(ballot));
             }
-            self.go_on(out);
+            self.propose_next(out);
         }
     }
 
@@ -448,11 +448,11 @@ impl Proposer {
     fn handle_nack(&mut self, acceptor: ServerId, message: Message, out: &mut Output<Self>) {
         let Message::Nack { ballot, promised, .. } = message else { return };
         self.rounds.go_above(promised);
-        let is_ours = self.at_work() == Some(ballot) && self.quorums.servers().contains(acceptor);
+        let is_ours = self.active_ballot() == Some(ballot) && self.quorums.servers().contains(acceptor);
         let (attempt, preparing) = match &mut self.phase {
             Phase::Preparing(attempt, _) if is_ours => (attempt, true),
             Phase::Proposing(work) if is_ours => (work.attempt_mut(), false),
-            _ => return self.pace.answered_late(ballot, self.pulses()),
+            _ => return self.pace.answered_late(ballot, self.heartbeat_ticks()),
         };
         let is_first = attempt.note_refusal(acceptor, promised);
         let (refusals, is_again, quorums) = (attempt.refusals(), attempt.is_again(), self.quorums);
@@ -464,7 +464,7 @@ impl Proposer {
             // The round was only stale: nobody need be waited for.
             self.prepare(true, out);
         } else if lost {
-            self.fail(RetryReason::Refused, out);
+            self.end_attempt(RetryReason::Refused, out);
         } else if is_first {
             out.arm(ProposerTimer::Nacked { ballot });
         }
@@ -472,14 +472,14 @@ impl Proposer {
 
     /// The time of an attempt is over. A leader goes by its own clock.
     fn time_out(&mut self, ballot: Ballot, reason: RetryReason, out: &mut Output<Self>) {
-        if self.at_work() == Some(ballot) && self.leads().is_none() {
-            self.fail(reason, out);
+        if self.active_ballot() == Some(ballot) && self.leads().is_none() {
+            self.end_attempt(reason, out);
         }
     }
 
     /// The attempt is lost: wait a random moment, then try again at a higher ballot.
-    fn fail(&mut self, reason: RetryReason, out: &mut Output<Self>) {
-        let attempt = match std::mem::replace(&mut self.phase, Phase::Pausing) {
+    fn end_attempt(&mut self, reason: RetryReason, out: &mut Output<Self>) {
+        let attempt = match std::mem::replace(&mut self.phase, Phase::BackingOff) {
             Phase::Preparing(attempt, _) => attempt,
             Phase::Proposing(work) => work.into_attempt(),
             _ => unreachable!("only an attempt can fail"),
@@ -491,38 +491,38 @@ impl Proposer {
         }
         self.failures += 1;
         self.stalls += 1;
-        self.answered = attempt.answered();
+        self.responders = attempt.answered();
         self.commands.release_all();
         let command = self.commands.oldest().filter(|_| fill.is_none() && !self.policy.keeps_ballot()).cloned();
         let next = self.rounds.next();
-        out.fact(|| attempt.lost(next, reason, command));
+        out.emit_step(|| attempt.lost(next, reason, command));
         if self.policy.keeps_ballot() {
             self.phase = Phase::Idle;
             self.election.wait(out);
         } else {
             let most = STALLS_MAX + self.pace.doublings(SLOW_ROUND_MS).min(2);
-            out.arm(ProposerTimer::Pause { stalls: self.stalls.min(most) });
+            out.arm(ProposerTimer::Backoff { stalls: self.stalls.min(most) });
         }
     }
 
     /// It leads no longer. What is open may be chosen or not; the next leader finds it.
     fn step_down(&mut self, why: StepDownReason, out: &mut Output<Self>) {
         let Phase::Proposing(work) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
-        let (ballot, open) = (work.attempt().ballot(), work.open());
-        self.answered = work.attempt().answered();
+        let (ballot, open) = (work.attempt().ballot(), work.in_flight());
+        self.responders = work.attempt().answered();
         self.commands.release_all();
-        self.guests = ForwardedQueue::default();
-        out.news(ProposerTraceEvent::SteppedDown { ballot, open, why });
+        self.forwarded = ForwardedQueue::default();
+        out.emit_always(ProposerTraceEvent::SteppedDown { ballot, open, why });
         self.election.end_reign(why, out);
     }
 
     /// 30 ms have passed.
-    fn pulse(&mut self, out: &mut Output<Self>) {
+    fn heartbeat_tick(&mut self, out: &mut Output<Self>) {
         let reign = self.reign().map(|work| LeaderPosition {
             ballot: work.attempt().ballot(),
-            has_open: work.open() > 0 || !work.is_settled(),
+            has_open: work.in_flight() > 0 || !work.is_settled(),
         });
-        if let Some(why) = self.election.pulse(reign, self.pace.patience(), out) {
+        if let Some(why) = self.election.heartbeat_tick(reign, self.pace.patience(), out) {
             if why == StepDownReason::Stalled {
                 self.pace.note_stall();
             }
@@ -531,24 +531,24 @@ impl Proposer {
         if let (Phase::Preparing(attempt, _), true) = (&self.phase, self.policy.keeps_ballot()) {
             // Where promises take long, others must not stand meanwhile: each new ballot would cost all disks another
             // sync.
-            out.send(self.quorums.others(self.me), Message::Relay { ballot: attempt.ballot() });
+            out.send(self.quorums.others(self.me), Message::LeaderHint { ballot: attempt.ballot() });
         }
         if let (None, Some(applied)) = (reign, self.progress.applied()) {
-            let known = self.progress.highest_beat(self.ticks);
-            self.forwarding.release_late(&mut self.commands, self.election.pulses(), known, applied);
+            let known = self.progress.highest_peer_applied(self.ticks);
+            self.forwarding.release_late(&mut self.commands, self.election.ticks(), known, applied);
         }
     }
 
     /// Somebody leads. If it is the leader to follow, it is followed: whoever leads below it steps down, and nobody
     /// stands.
     fn follow(&mut self, ballot: Ballot, directly: bool, out: &mut Output<Self>) -> bool {
-        let at_work = self.at_work();
+        let at_work = self.active_ballot();
         if !self.election.hear(ballot, directly, at_work) {
             return false;
         }
         self.rounds.go_above(ballot);
         if self.leads().is_some() {
-            self.step_down(StepDownReason::Rival(ballot), out);
+            self.step_down(StepDownReason::HigherBallot(ballot), out);
         }
         self.phase = Phase::Idle;
         self.election.wait(out);
@@ -564,12 +564,12 @@ impl Proposer {
             self.election.withdraw();
             self.let_learner_catch_up(out);
         } else {
-            self.ask_for_votes(out);
+            self.send_pre_vote(out);
         }
     }
 
     /// Asks whether a majority has lost the leader too.
-    fn ask_for_votes(&mut self, out: &mut Output<Self>) {
+    fn send_pre_vote(&mut self, out: &mut Output<Self>) {
         if self.election.ask(out) {
             self.prepare(false, out);
         }
@@ -598,11 +598,11 @@ impl Proposer {
 
     /// Hands to the leader what waits here.
     fn forward(&mut self, out: &mut Output<Self>) {
-        if self.commands.is_empty() || self.at_work().is_some() {
+        if self.commands.is_empty() || self.active_ballot().is_some() {
             return;
         }
-        if let Some(leader) = self.election.heard() {
-            self.forwarding.forward(leader, &mut self.commands, self.election.pulses(), out);
+        if let Some(leader) = self.election.heard_directly() {
+            self.forwarding.forward(leader, &mut self.commands, self.election.ticks(), out);
         }
     }
 
@@ -619,13 +619,16 @@ impl Proposer {
             is_taken = true;
             for command in commands {
                 let id = command.id;
-                if !work.has_open(id) && !self.commands.contains(id) && !self.guests.contains(id) {
-                    is_taken &= self.guests.push(command);
+                if !work.has_open(id) && !self.commands.contains(id) && !self.forwarded.contains(id) {
+                    is_taken &= self.forwarded.push(command);
                 }
             }
         }
         if !is_taken {
-            out.send(ServerSet::only(sender), Message::Refused { leader: self.leader().map(|(ballot, _)| ballot) });
+            out.send(
+                ServerSet::only(sender),
+                Message::ForwardRefused { leader: self.leader().map(|(ballot, _)| ballot) },
+            );
         }
     }
 
@@ -633,7 +636,7 @@ impl Proposer {
     /// leader that is heard; or to the same, later.
     fn handle_refused(&mut self, sender: ServerId, leader: Option<Ballot>) {
         if leader.is_none_or(|leader| leader.server != sender) {
-            self.election.doubt(sender);
+            self.election.suspect(sender);
         }
     }
 
@@ -651,15 +654,15 @@ impl Proposer {
     /// learner asks for.
     fn handle_fill_under_leader(&mut self, sender: ServerId, slot: Slot, out: &mut Output<Self>) {
         let Phase::Proposing(work) = &mut self.phase else {
-            if let Some(leader) = self.election.heard().filter(|_| sender == self.me) {
+            if let Some(leader) = self.election.heard_directly().filter(|_| sender == self.me) {
                 out.send(ServerSet::only(leader.server), Message::Fill { slot });
             }
             return;
         };
         let applied = self.progress.applied().unwrap_or_default();
-        if work.has_passed(slot) && slot > applied && slot > self.progress.highest_beat(self.ticks) {
+        if work.has_passed(slot) && slot > applied && slot > self.progress.highest_peer_applied(self.ticks) {
             // Nobody alive has it, and this ballot does not propose there any more: another one can.
-            self.step_down(StepDownReason::Below(slot), out);
+            self.step_down(StepDownReason::Truncated(slot), out);
             self.prepare(false, out);
         } else {
             work.fill_to(slot);
@@ -672,22 +675,22 @@ impl Proposer {
         out.arm(ProposerTimer::Tick);
         self.progress.tick(self.ticks);
         self.ask_for_pages(out);
-        let Some(before) = self.ticks.checked_sub(GIVE_UP_TICKS) else { return };
-        let why = self.why_not();
-        for id in self.commands.give_up(before) {
-            out.outcome(ProposerNotification::NotApplied { id, why });
+        let Some(before) = self.ticks.checked_sub(COMMAND_TIMEOUT_TICKS) else { return };
+        let why = self.not_applied_reason();
+        for id in self.commands.expire(before) {
+            out.notify(ProposerNotification::NotApplied { id, why });
         }
     }
 
     /// Why nothing moves.
-    fn why_not(&self) -> NotApplied {
+    fn not_applied_reason(&self) -> NotApplied {
         if self.phase == Phase::CatchingUp || self.progress.applied().is_none() {
             return NotApplied::LearnerBehind;
         }
         // Of this attempt and the one before, the one that more have answered. Those of both together may never have
         // been there at the same time.
         let now = self.attempt().map_or(ServerSet::NONE, Attempt::answered);
-        let answered = if now.len() > self.answered.len() { now } else { self.answered };
+        let answered = if now.len() > self.responders.len() { now } else { self.responders };
         if self.rounds.are_spent() {
             NotApplied::NoRound
         } else if self.leads().is_some() {
@@ -695,7 +698,7 @@ impl Proposer {
         } else if self.policy.keeps_ballot() {
             NotApplied::NoLeader
         } else if self.quorums.is_prepared(answered) {
-            NotApplied::Outrun
+            NotApplied::Preempted
         } else {
             NotApplied::NoQuorum { answered }
         }
@@ -717,10 +720,10 @@ impl Proposer {
         match timer {
             ProposerTimer::Tick => self.tick(out),
             // Of the attempt at work, or of one that is over.
-            ProposerTimer::Attempt { ballot, .. } => self.time_out(ballot, RetryReason::Silence, out),
+            ProposerTimer::Attempt { ballot, .. } => self.time_out(ballot, RetryReason::TimedOut, out),
             ProposerTimer::Nacked { ballot } => self.time_out(ballot, RetryReason::Nacked, out),
-            ProposerTimer::Pause { .. } => {
-                if self.phase == Phase::Pausing {
+            ProposerTimer::Backoff { .. } => {
+                if self.phase == Phase::BackingOff {
                     self.phase = Phase::Idle;
                     self.begin(out);
                 }
@@ -730,7 +733,7 @@ impl Proposer {
                     self.caught_up(true, out);
                 }
             }
-            ProposerTimer::Pulse => self.pulse(out),
+            ProposerTimer::HeartbeatTick => self.heartbeat_tick(out),
             ProposerTimer::Election { .. } => self.stand(out),
             ProposerTimer::Resend { tries } => {
                 if let Phase::Proposing(work) = &mut self.phase {
@@ -745,25 +748,25 @@ impl Proposer {
             Message::Promise { ballot, page } => self.handle_promise(sender, ballot, page, out),
             Message::Nack { .. } => self.handle_nack(sender, message, out),
             Message::Truncated { ballot, below, .. } => self.handle_truncated(ballot, below, out),
-            Message::Beat { applied, .. } => self.handle_beat(sender, applied, out),
+            Message::Progress { applied, .. } => self.handle_progress(sender, applied, out),
             Message::Fill { slot } => self.handle_fill(sender, slot, out),
             Message::Forward { commands } => self.handle_forward(sender, commands, out),
-            Message::Refused { leader } => self.handle_refused(sender, leader),
+            Message::ForwardRefused { leader } => self.handle_refused(sender, leader),
             // Basic Paxos has no leaders.
             Message::Heartbeat { .. }
-            | Message::HeartbeatAnswer { .. }
-            | Message::Relay { .. }
+            | Message::HeartbeatReply { .. }
+            | Message::LeaderHint { .. }
             | Message::PreVote { .. }
-            | Message::PreVoteAnswer { .. }
+            | Message::PreVoteReply { .. }
                 if !self.policy.keeps_ballot() => {}
             Message::Heartbeat { ballot } => self.handle_heartbeat(sender, ballot, out),
-            Message::HeartbeatAnswer { ballot } => {
+            Message::HeartbeatReply { ballot } => {
                 let leads = self.leads();
                 self.election.handle_heartbeat_answer(sender, ballot, leads);
             }
-            Message::Relay { ballot } => self.handle_relay(ballot, out),
+            Message::LeaderHint { ballot } => self.handle_relay(ballot, out),
             Message::PreVote { id } => self.election.handle_pre_vote(sender, id, self.leads().is_some(), out),
-            Message::PreVoteAnswer { id, hears } => self.handle_pre_vote_answer(sender, id, hears, out),
+            Message::PreVoteReply { id, hears } => self.handle_pre_vote_answer(sender, id, hears, out),
             other => debug_assert!(!other.is_for(RoleKind::Proposer), "nobody takes {other:?}"),
         }
     }
@@ -774,11 +777,11 @@ impl Role for Proposer {
     type Record = ProposerRecord;
     type Timer = ProposerTimer;
     type Request = ProposerRequest;
-    type Outcome = ProposerNotification;
-    type Fact = ProposerTraceEvent;
+    type Notification = ProposerNotification;
+    type TraceEvent = ProposerTraceEvent;
 
     fn replay(&mut self, record: ProposerRecord) {
-        let ProposerRecord::Spent(below) = record;
+        let ProposerRecord::RoundsReserved(below) = record;
         self.rounds.replay(below);
     }
 
@@ -797,17 +800,17 @@ impl Role for Proposer {
                 ProposerRequest::Propose(command) => self.handle_propose(command, out),
                 ProposerRequest::Applied { slot, ids } => self.handle_applied(slot, &ids, out),
                 ProposerRequest::Installed { slot } => self.handle_installed(slot, out),
-                ProposerRequest::Counted => self.election.moves(),
+                ProposerRequest::Counted => self.election.note_progress(),
                 ProposerRequest::LearnerDown => self.handle_learner_down(out),
-                ProposerRequest::PeerGone(server) => self.election.peer_gone(server, out),
+                ProposerRequest::PeerDisconnected(server) => self.election.peer_gone(server, out),
             },
         }
     }
 
     /// Under a leader the commands of a whole turn go out in one message: as ACCEPT by the leader, as FORWARD to it.
-    fn finish(&mut self, out: &mut Output<Self>) {
+    fn end_batch(&mut self, out: &mut Output<Self>) {
         if self.policy.keeps_ballot() {
-            self.go_on(out);
+            self.propose_next(out);
             self.forward(out);
         }
     }

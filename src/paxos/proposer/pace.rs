@@ -39,11 +39,11 @@ pub(super) struct Pace {
 
 impl Pace {
     /// A round has taken so many pulses.
-    pub(super) fn note(&mut self, pulses: u64) {
+    pub(super) fn note(&mut self, ticks: u64) {
         if self.rounds.len() == ROUNDS {
             self.rounds.pop_front();
         }
-        self.rounds.push_back(pulses);
+        self.rounds.push_back(ticks);
     }
 
     /// An attempt begins.
@@ -62,8 +62,8 @@ impl Pace {
     }
 
     /// What was proposed that many pulses ago is applied.
-    pub(super) fn applied(&mut self, pulses: u64) {
-        self.note(pulses);
+    pub(super) fn applied(&mut self, ticks: u64) {
+        self.note(ticks);
         self.late = 0;
     }
 
@@ -99,8 +99,8 @@ impl Pace {
     }
 }
 
-fn doublings(ms: u64, pulses: u64) -> u32 {
-    (0..10).find(|doublings| ms << doublings >= PULSE_MS * pulses).unwrap_or(10)
+fn doublings(ms: u64, ticks: u64) -> u32 {
+    (0..10).find(|doublings| ms << doublings >= PULSE_MS * ticks).unwrap_or(10)
 }
 
 #[cfg(test)]
@@ -111,7 +111,7 @@ mod tests {
     fn patience_lasts_for_some_rounds_like_the_longest_of_the_last() {
         let mut pace = Pace::default();
         assert_eq!((pace.patience(), pace.doublings(50)), (PATIENCE_LEAST, 0));
-        [1, 40, 2].into_iter().for_each(|pulses| pace.note(pulses));
+        [1, 40, 2].into_iter().for_each(|ticks| pace.note(ticks));
         assert_eq!(pace.patience(), 160, "a round of 1.2 s is nothing strange here");
         assert_eq!((pace.doublings(100), pace.doublings(1_200)), (4, 0));
         (0..ROUNDS - 2).for_each(|_| pace.note(1));

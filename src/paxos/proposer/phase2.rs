@@ -20,11 +20,11 @@ use crate::role::{Output, ServerId, ServerSet};
 
 /// At most so many slots are open at one ballot: as many as a server's clients may have under way, halved, so that two
 /// groups of them are. A learner looks twice as far ahead.
-pub const WINDOW: u64 = 512;
+pub const IN_FLIGHT_MAX: u64 = 512;
 /// At most so many groups of commands are under way. One alone would let the disks rest while the votes travel. But
 /// each group costs every server some wake-ups, and many small ones cost more than they gain: so the second must be as
 /// large as the first.
-const GROUPS_MAX: usize = 2;
+const BATCHES_IN_FLIGHT_MAX: usize = 2;
 /// The values of the open slots take about so many bytes at most: all of them fit into an acceptor's mailbox at once,
 /// and into a link beside what else is bulk. As many are read ahead from promises.
 pub const OPEN_BYTES: usize = 4 << 20;
@@ -62,7 +62,7 @@ pub(super) struct Phase2 {
     /// The acceptors whose promises settle all slots that are left, once they are a quorum.
     quorum: ServerSet,
     /// The last slot that must be proposed in, with a no-op if with nothing else.
-    bound_to: Slot,
+    safe_up_to: Slot,
     /// The first slot that is not proposed in yet.
     next: Slot,
     /// Commands that may still be proposed at this ballot.
@@ -70,7 +70,7 @@ pub(super) struct Phase2 {
     /// At most so many slots are open, with values of about so many bytes.
     window: InFlightLimits,
     /// The slots that were proposed in and that the own learner has not applied yet.
-    open: BTreeMap<Slot, Value>,
+    in_flight: BTreeMap<Slot, Value>,
     /// The pulse when the first of each run of slots was proposed in that were proposed together.
     proposed_at: BTreeMap<Slot, u64>,
     /// Of the values in them.
@@ -78,7 +78,7 @@ pub(super) struct Phase2 {
     /// The open slot of each command.
     slots: BTreeMap<CommandId, Slot>,
     /// The last slot of each group of commands that is still open.
-    groups: VecDeque<Slot>,
+    batches: VecDeque<Slot>,
     /// Open slots below this one were proposed before the resend timer was started.
     resend_below: Slot,
     is_resending: bool,
@@ -107,15 +107,15 @@ impl Phase2 {
             is_kept: policy.keeps_ballot(),
             promises,
             quorum: ServerSet::NONE,
-            bound_to,
+            safe_up_to: bound_to,
             next: first,
             commands_left,
             window,
-            open: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             proposed_at: BTreeMap::new(),
             open_bytes: 0,
             slots: BTreeMap::new(),
-            groups: VecDeque::new(),
+            batches: VecDeque::new(),
             resend_below: first,
             is_resending: false,
             resend_tries,
@@ -140,8 +140,8 @@ impl Phase2 {
 
     fn look_at_promises(&mut self) {
         self.promises.drop_below(self.next);
-        self.bound_to = self.bound_to.max(self.promises.last().unwrap_or_default());
-        let last = self.bound_to.max(self.next.previous()).plus(self.commands_left);
+        self.safe_up_to = self.safe_up_to.max(self.promises.last().unwrap_or_default());
+        let last = self.safe_up_to.max(self.next.previous()).plus(self.commands_left);
         // Slots that are left now may be others than before: who settled those need not settle these.
         let settle = self.promises.settle_all(self.next, last);
         self.quorum = if self.quorums.is_prepared(settle) { settle } else { ServerSet::NONE };
@@ -181,8 +181,8 @@ impl Phase2 {
     }
 
     /// How many slots are open.
-    pub(super) fn open(&self) -> usize {
-        self.open.len()
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
     /// Bytes of the values in open slots, and of those that were read ahead from promises.
@@ -192,21 +192,21 @@ impl Phase2 {
 
     /// Whether nothing is open, and nothing bound is left to propose.
     pub(super) fn is_done(&self) -> bool {
-        self.open.is_empty() && self.next > self.bound_to && self.is_settled()
+        self.in_flight.is_empty() && self.next > self.safe_up_to && self.is_settled()
     }
 
     /// So many commands make a group that is worth to be proposed now.
     pub(super) fn worth(&self) -> usize {
-        let is_full = self.groups.len() >= GROUPS_MAX || self.commands_left == 0 || !self.has_room();
-        match self.groups.len() {
+        let is_full = self.batches.len() >= BATCHES_IN_FLIGHT_MAX || self.commands_left == 0 || !self.has_room();
+        match self.batches.len() {
             0 => 1,
             _ if is_full => usize::MAX,
-            _ => self.open.len(),
+            _ => self.in_flight.len(),
         }
     }
 
     fn has_room(&self) -> bool {
-        (self.open.len() as u64) < self.window.slots && self.open_bytes < self.window.bytes
+        (self.in_flight.len() as u64) < self.window.slots && self.open_bytes < self.window.bytes
     }
 
     fn insert(&mut self, slot: Slot, value: Value) {
@@ -214,7 +214,7 @@ impl Phase2 {
             self.slots.insert(id, slot);
         }
         self.open_bytes += value.size();
-        self.open.insert(slot, value);
+        self.in_flight.insert(slot, value);
         self.next = slot.next();
     }
 
@@ -223,16 +223,16 @@ impl Phase2 {
     /// fights for it. Gives the pulse when the first of them was proposed in that was open.
     pub(super) fn close_below(&mut self, below: Slot, commands: &mut OwnCommands) -> Option<u64> {
         let mut proposed_at = None;
-        while let Some(first) = self.open.first_entry().filter(|first| *first.key() < below) {
+        while let Some(first) = self.in_flight.first_entry().filter(|first| *first.key() < below) {
             let (slot, value) = first.remove_entry();
             self.open_bytes -= value.size();
             if let Some(id) = value.id().filter(|id| self.slots.get(id) == Some(&slot)) {
                 self.slots.remove(&id);
-                commands.release(id);
+                commands.unassign(id);
             }
         }
-        while self.groups.front().is_some_and(|last| *last < below) {
-            self.groups.pop_front();
+        while self.batches.front().is_some_and(|last| *last < below) {
+            self.batches.pop_front();
         }
         if self.next < below {
             self.next = below;
@@ -248,19 +248,19 @@ impl Phase2 {
     /// No-ops are due in every slot up to this one that is not proposed in yet; a long way is gone in pieces, since
     /// whoever waits asks again.
     pub(super) fn fill_to(&mut self, slot: Slot) {
-        self.bound_to = self.bound_to.max(slot.min(self.next.plus(self.window.slots)));
+        self.safe_up_to = self.safe_up_to.max(slot.min(self.next.plus(self.window.slots)));
         self.look_at_promises();
     }
 
     /// Whether the slot is behind this ballot, and nothing is proposed in it: this ballot will never do anything about
     /// it.
     pub(super) fn has_passed(&self, slot: Slot) -> bool {
-        slot < self.next && !self.open.contains_key(&slot)
+        slot < self.next && !self.in_flight.contains_key(&slot)
     }
 
     /// The next value that the promises bind to, and the quorum that settles its slot, if there is room for it.
-    fn next_bound(&mut self) -> Option<(Slot, SafeProposal)> {
-        let slot = Some(self.next).filter(|next| *next <= self.bound_to && self.has_room())?;
+    fn next_safe_value(&mut self) -> Option<(Slot, SafeProposal)> {
+        let slot = Some(self.next).filter(|next| *next <= self.safe_up_to && self.has_room())?;
         let quorum = self.settled_by(slot)?;
         Some(match self.promises.take(slot) {
             Some((ballot, value)) => (slot, SafeProposal { value, adopted: Some(ballot), quorum }),
@@ -269,22 +269,22 @@ impl Phase2 {
     }
 
     /// Proposes what can be proposed now. True if these are the first slots that are open.
-    pub(super) fn go_on<R: ProposerVocabulary>(
+    pub(super) fn propose_next<R: ProposerVocabulary>(
         &mut self,
-        pulse: u64,
+        tick: u64,
         own: &mut OwnCommands,
-        guests: &mut ForwardedQueue,
+        forwarded_queue: &mut ForwardedQueue,
         out: &mut Output<R>,
     ) -> bool {
-        let was_empty = self.open.is_empty();
+        let was_empty = self.in_flight.is_empty();
         let mut batch = BTreeMap::new();
-        while let Some((slot, bound)) = self.next_bound() {
+        while let Some((slot, bound)) = self.next_safe_value() {
             self.insert(slot, bound.value.clone());
             batch.insert(slot, bound);
         }
-        self.add_commands(own, guests, &mut batch);
+        self.add_commands(own, forwarded_queue, &mut batch);
         let Some(first) = batch.keys().next() else { return false };
-        self.proposed_at.insert(*first, pulse);
+        self.proposed_at.insert(*first, tick);
         self.send_batch(batch, own, out);
         was_empty
     }
@@ -294,24 +294,25 @@ impl Phase2 {
     fn add_commands(
         &mut self,
         own: &mut OwnCommands,
-        guests: &mut ForwardedQueue,
+        forwarded_queue: &mut ForwardedQueue,
         batch: &mut BTreeMap<Slot, SafeProposal>,
     ) {
-        if self.next <= self.bound_to || !self.is_settled() || own.idle() + guests.len() < self.worth() {
+        if self.next <= self.safe_up_to || !self.is_settled() || own.unassigned() + forwarded_queue.len() < self.worth()
+        {
             return;
         }
         let (first, mut room) = (self.next, ACCEPT_BYTES);
         let mut turn = false;
         while self.commands_left > 0 && self.has_room() && self.next <= Slot::LAST {
             turn = !turn;
-            let is_ours = own.next_idle().is_some() && (turn || guests.first().is_none());
-            let next = if is_ours { own.next_idle() } else { guests.first() };
+            let is_ours = own.next_idle().is_some() && (turn || forwarded_queue.first().is_none());
+            let next = if is_ours { own.next_idle() } else { forwarded_queue.first() };
             let Some(command) = next.filter(|next| self.next == first || next.payload.len() <= room).cloned() else {
                 break;
             };
             own.proposed(command.id);
             if !is_ours {
-                guests.pop();
+                forwarded_queue.pop();
             }
             // One that is open already, adopted perhaps, is not proposed twice.
             if self.has_open(command.id) {
@@ -324,7 +325,7 @@ impl Phase2 {
             batch.insert(slot, SafeProposal { value, adopted: None, quorum: self.quorum });
         }
         if self.next > first {
-            self.groups.push_back(self.next.previous());
+            self.batches.push_back(self.next.previous());
         }
     }
 
@@ -341,7 +342,7 @@ impl Phase2 {
             if let Some(id) = value.id() {
                 own.proposed(id);
             }
-            out.fact(|| ProposerTraceEvent::Proposed { slot, ballot, value: value.clone(), adopted, quorum, to });
+            out.emit_step(|| ProposerTraceEvent::Proposed { slot, ballot, value: value.clone(), adopted, quorum, to });
             values.push((slot, value));
         }
         if self.is_kept && !self.is_resending {
@@ -377,7 +378,7 @@ impl Phase2 {
     /// `least` doublings late, where rounds take long.
     pub(super) fn resend<R: ProposerVocabulary>(&mut self, tries: u32, least: u32, out: &mut Output<R>) {
         let mut room = ACCEPT_BYTES;
-        let late = self.open.range(..self.resend_below).map_while(|(slot, value)| {
+        let late = self.in_flight.range(..self.resend_below).map_while(|(slot, value)| {
             let fits = room == ACCEPT_BYTES || value.size() <= room;
             room = room.saturating_sub(value.size());
             fits.then(|| (*slot, value.clone()))
@@ -387,7 +388,7 @@ impl Phase2 {
         self.resend_tries = least;
         let tries = if late.is_empty() { least } else { tries.max(least) + 1 };
         self.resend_below = self.next;
-        self.is_resending = !self.open.is_empty();
+        self.is_resending = !self.in_flight.is_empty();
         if self.is_resending {
             out.arm(ProposerTimer::Resend { tries });
         }

@@ -15,7 +15,7 @@ const TRUNCATED_TICKS: u64 = 10;
 /// A beat older than so many ticks says nothing.
 const FRESH_TICKS: u64 = 3;
 /// A proposer whose learner is further behind a living peer than this lets it catch up first.
-const BEHIND: u64 = 64;
+const CATCH_UP_THRESHOLD: u64 = 64;
 
 /// How far everybody is. See the head of its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -72,11 +72,11 @@ impl PeerProgressTable {
 
     /// Whether a living peer has applied far more than the own learner: its slots must not be fought over again.
     pub(super) fn is_behind(&self, now: u64) -> bool {
-        self.highest_beat(now).ahead_of(self.applied.unwrap_or_default()) > BEHIND
+        self.highest_peer_applied(now).ahead_of(self.applied.unwrap_or_default()) > CATCH_UP_THRESHOLD
     }
 
     /// The highest slot that a living peer says it has applied.
-    pub(super) fn highest_beat(&self, now: u64) -> Slot {
+    pub(super) fn highest_peer_applied(&self, now: u64) -> Slot {
         let fresh = self.peers.values().filter(|(_, heard_at)| now - heard_at < FRESH_TICKS);
         fresh.map(|(theirs, _)| *theirs).max().unwrap_or_default()
     }
@@ -103,9 +103,9 @@ mod tests {
     fn only_a_living_peer_can_be_far_ahead() {
         let mut progress = PeerProgressTable::default();
         progress.learner_applied(Slot(10));
-        progress.peer_applied(ServerId(2), Slot(10 + BEHIND), 1);
+        progress.peer_applied(ServerId(2), Slot(10 + CATCH_UP_THRESHOLD), 1);
         assert!(!progress.is_behind(1));
-        progress.peer_applied(ServerId(2), Slot(11 + BEHIND), 1);
+        progress.peer_applied(ServerId(2), Slot(11 + CATCH_UP_THRESHOLD), 1);
         assert!(progress.is_behind(FRESH_TICKS) && !progress.is_behind(1 + FRESH_TICKS));
     }
 }

@@ -49,7 +49,7 @@ impl Rounds {
     /// A life begins, or has used up what it had: it spends rounds before it speaks of any.
     pub(super) fn reserve<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) {
         self.reserved = self.next + ROUNDS_RESERVED;
-        out.persist(ProposerRecord::Spent(self.reserved));
+        out.persist(ProposerRecord::RoundsReserved(self.reserved));
     }
 
     /// A ballot that nobody has used. None if there is none left.

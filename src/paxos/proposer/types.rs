@@ -14,8 +14,8 @@ pub(super) trait ProposerVocabulary:
         Message = Message,
         Record = ProposerRecord,
         Timer = ProposerTimer,
-        Outcome = ProposerNotification,
-        Fact = ProposerTraceEvent,
+        Notification = ProposerNotification,
+        TraceEvent = ProposerTraceEvent,
     >
 {
 }
@@ -25,8 +25,8 @@ impl<R> ProposerVocabulary for R where
             Message = Message,
             Record = ProposerRecord,
             Timer = ProposerTimer,
-            Outcome = ProposerNotification,
-            Fact = ProposerTraceEvent,
+            Notification = ProposerNotification,
+            TraceEvent = ProposerTraceEvent,
         >
 {
 }
@@ -35,7 +35,7 @@ impl<R> ProposerVocabulary for R where
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ProposerRecord {
     /// All rounds below this one are spent.
-    Spent(u64),
+    RoundsReserved(u64),
 }
 
 /// A time-out of a proposer.
@@ -56,14 +56,14 @@ pub enum ProposerTimer {
         ballot: Ballot,
     },
     /// The random wait between two attempts is over.
-    Pause {
+    Backoff {
         /// How many attempts were lost since anything was applied here; no more are counted than make a difference.
         stalls: u32,
     },
     /// The learner had its time to catch up.
     CatchUp,
     /// The clock of leadership: time for a heartbeat.
-    Pulse,
+    HeartbeatTick,
     /// No leader was heard, or heard of, for too long.
     Election {
         /// The connection from the leader has closed: there is nothing to wait for.
@@ -101,9 +101,9 @@ impl TimerSpec for ProposerTimer {
             // It grows as long as nobody gets anything chosen: where a ballot takes longer than the wait, rivals would
             // refuse each other for ever. A wait that grew with each loss of this proposer's would starve the loser
             // instead.
-            ProposerTimer::Pause { stalls } => 0..=PAUSE_MS << stalls.saturating_sub(2),
+            ProposerTimer::Backoff { stalls } => 0..=PAUSE_MS << stalls.saturating_sub(2),
             ProposerTimer::CatchUp => 1_000..=1_000,
-            ProposerTimer::Pulse => 30..=30,
+            ProposerTimer::HeartbeatTick => 30..=30,
             // Random, so that two seldom stand at once.
             ProposerTimer::Election { soon: false } => 150..=300,
             ProposerTimer::Election { soon: true } => 1..=30,
@@ -138,7 +138,7 @@ pub enum ProposerRequest {
     /// The own learner has died.
     LearnerDown,
     /// The last connection from this server has closed: it is gone, or will have to call again.
-    PeerGone(ServerId),
+    PeerDisconnected(ServerId),
 }
 
 /// Why a command is certainly not applied through this proposer.
@@ -150,7 +150,7 @@ pub enum NotApplied {
         answered: ServerSet,
     },
     /// Rival proposers were faster each time, or the commands before it took too long.
-    Outrun,
+    Preempted,
     /// The own learner is down or too far behind.
     LearnerBehind,
     /// Too many commands wait already.
@@ -183,7 +183,7 @@ pub enum RetryReason {
     /// Not chosen a while after the first refusal.
     Nacked,
     /// Too few have answered.
-    Silence,
+    TimedOut,
 }
 
 /// Why a leader leads no longer.
@@ -192,15 +192,15 @@ pub enum StepDownReason {
     /// An acceptor is bound to this ballot.
     Nacked(Ballot),
     /// Somebody leads at this ballot.
-    Rival(Ballot),
+    HigherBallot(Ballot),
     /// Too few have answered its heartbeats.
-    Unheard,
+    NoHeartbeatReplies,
     /// Slots are open, and nothing was applied for too long.
     Stalled,
     /// Its learner has died.
     LearnerDown,
     /// Somebody needs slots that lie below its ballot's first.
-    Below(Slot),
+    Truncated(Slot),
 }
 
 /// A step of a proposer.

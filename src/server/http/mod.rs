@@ -2,7 +2,8 @@
 //!
 //! - [`feed`] holds the latest lines. Roles hand theirs over without waiting; viewers take them at their own pace.
 //! - [`relay`] brings the lines of the other servers, while somebody watches.
-//! - [`request`] reads what is asked and turns down what another site's page may have sent; [`responses`] says the rest.
+//! - [`request`] reads what is asked and turns down what another site's page may have sent; [`responses`] says the
+//!   rest.
 //!
 //! | asked | answered |
 //! |---|---|
@@ -29,7 +30,7 @@ use serde_json::json;
 
 use super::client_listener::ClientListener;
 use super::context::ServerContext;
-use super::peers::tell_trouble;
+use super::peers::trace_accept_error;
 use crate::host::LabRequest;
 use crate::host::limits::{ASKERS_MAX, BROWSER_STRANGERS_MAX, RELAYS_MAX, VIEWERS_MAX};
 use crate::net::{ConnectionLimit, ConnectionPermit, ServerStatus, dial, listen, write_before};
@@ -58,24 +59,24 @@ const PASS_ON: Duration = Duration::from_secs(2);
 
 /// What the window shows, and where it is.
 struct PageWindow {
-    desk: ClientListener,
+    clients: ClientListener,
     feed: Arc<Feed>,
     address: SocketAddr,
 }
 
 /// Opens the window.
-pub fn serve(desk: ClientListener, listener: TcpListener) -> io::Result<()> {
+pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
     let feed = Arc::new(Feed::default());
     let address = listener.local_addr()?;
-    let me = desk.house.core.config.me;
+    let me = clients.ctx.core.config.me;
     feed.tell(me, PeerFeedState::Here);
-    for (server, member) in desk.cluster.members().filter(|(server, _)| *server != me) {
+    for (server, member) in clients.cluster.members().filter(|(server, _)| *server != me) {
         match member.http {
             Some(address) => relay::start(server, address, feed.clone())?,
             None => feed.tell(server, PeerFeedState::Nowhere),
         }
     }
-    let groups = desk.house.core.trace.tap();
+    let groups = clients.ctx.core.trace.tap();
     let own = feed.clone();
     thread::Builder::new().name("feed".to_string()).spawn(move || {
         for (lost, group) in groups {
@@ -90,8 +91,8 @@ pub fn serve(desk: ClientListener, listener: TcpListener) -> io::Result<()> {
         // Whoever does not take the sentence hears nothing.
         let _ = (&*stream).write_all(responses::answer(503, "text/plain", sentence).as_bytes());
     };
-    let trouble = tell_trouble(desk.house.clone(), "no connection from a browser can be taken on");
-    let window = PageWindow { desk, feed, address };
+    let trouble = trace_accept_error(clients.ctx.clone(), "no connection from a browser can be taken on");
+    let window = PageWindow { clients, feed, address };
     let serve = move |stream: Arc<TcpStream>, _, mut place: ConnectionPermit| window.answer(&stream, &mut place);
     listen("http", listener, ConnectionLimit::new(BROWSER_STRANGERS_MAX, KNOWN_MAX), serve, busy, trouble)
 }
@@ -126,14 +127,14 @@ impl PageWindow {
             return caller.refuse(&(405, "only GET and HEAD are answered here".to_string()));
         }
         match path {
-            "/" => caller.say("text/html", &self.page()),
+            "/" => caller.respond("text/html", &self.page()),
             "/events" if place.join(VIEWERS.0, VIEWERS.1) => self.watch(caller),
             "/feed" if place.join(RELAYS.0, RELAYS.1) => self.feed(caller),
             "/events" | "/feed" => caller.refuse(&(503, "too many watch already; try another server".to_string())),
-            "/status" => caller.say("application/json", &format!("{}\n", self.status().to_json())),
-            "/metrics" => caller.say("text/plain", &responses::metrics(&self.status(), &self.feed)),
+            "/status" => caller.respond("application/json", &format!("{}\n", self.status().to_json())),
+            "/metrics" => caller.respond("text/plain", &responses::metrics(&self.status(), &self.feed)),
             "/crash" | "/restart" => match self.order(request) {
-                Ok(done) => caller.say("application/json", &done),
+                Ok(done) => caller.respond("application/json", &done),
                 Err(refusal) => caller.refuse(&refusal),
             },
             _ => caller.refuse(&(404, "there is /, /events, /status and /metrics".to_string())),
@@ -141,18 +142,18 @@ impl PageWindow {
     }
 
     fn status(&self) -> ServerStatus {
-        self.desk.house.core.status(&self.desk.house.threads)
+        self.clients.ctx.core.status(&self.clients.ctx.threads)
     }
 
     /// The page, and what it must know to begin.
     fn page(&self) -> String {
-        let ClientListener { house, cluster, .. } = &self.desk;
-        let others = cluster.members().filter(|(server, _)| *server != house.core.config.me);
+        let ClientListener { ctx, cluster, .. } = &self.clients;
+        let others = cluster.members().filter(|(server, _)| *server != ctx.core.config.me);
         let others = others.filter_map(|(_, member)| Some(format!("http://{}/", member.http?))).collect();
         timeline::live(
-            &format!("{}, by server {}", cluster.name, house.core.config.me.0),
-            house.core.config.lab,
-            house.core.trace.steps(),
+            &format!("{}, by server {}", cluster.name, ctx.core.config.me.0),
+            ctx.core.config.lab,
+            ctx.core.trace.steps(),
             others,
         )
     }
@@ -201,25 +202,25 @@ impl PageWindow {
 
     /// Crashes or restarts a role, of this server or, by way of its own window, of another.
     fn order(&self, request: &HttpRequest) -> Result<String, HttpRefusal> {
-        request.check_change(self.desk.house.core.config.lab)?;
-        let target = request.asked("role").and_then(read_target);
+        request.check_change(self.clients.ctx.core.config.lab)?;
+        let target = request.parameter("role").and_then(read_target);
         let (server, role) = target.ok_or((400, "which role? As in ?role=3.acceptor".to_string()))?;
-        let down = match request.asked("for") {
+        let down = match request.parameter("for") {
             Some(text) => Some(crate::duration::parse_duration(text).map_err(|error| (400, error))?),
             None => None,
         };
-        if server != self.desk.house.core.config.me {
+        if server != self.clients.ctx.core.config.me {
             return self.pass_on(server, request);
         }
         let is_crash = request.path == "/crash";
         let order = |role| if is_crash { LabRequest::Crash { role, down } } else { LabRequest::Restart { role } };
-        let ServerContext { core, threads, .. } = &*self.desk.house;
+        let ServerContext { core, threads, .. } = &*self.clients.ctx;
         core.order_roles(threads, order, Some(role)).map_err(|why| (400, why))?;
         Ok(json!({ "done": request.path.trim_start_matches('/'), "server": server.0 }).to_string())
     }
 
     fn pass_on(&self, server: ServerId, request: &HttpRequest) -> Result<String, HttpRefusal> {
-        let address = self.desk.cluster.member(server).and_then(|member| member.http);
+        let address = self.clients.cluster.member(server).and_then(|member| member.http);
         let address = address.ok_or((404, format!("the cluster file names no http address of server {}", server.0)))?;
         let HttpRequest { path, query, .. } = request;
         let call = || -> io::Result<String> {
@@ -288,7 +289,7 @@ struct HttpCaller<'a> {
 }
 
 impl HttpCaller<'_> {
-    fn say(&self, kind: &str, body: &str) -> io::Result<()> {
+    fn respond(&self, kind: &str, body: &str) -> io::Result<()> {
         self.answer(200, kind, body)
     }
 
@@ -345,7 +346,7 @@ mod tests {
             near.read_to_string(&mut text).unwrap();
             text
         };
-        let say = |caller: &HttpCaller<'_>| caller.say("text/plain", "a body").unwrap();
+        let say = |caller: &HttpCaller<'_>| caller.respond("text/plain", "a body").unwrap();
         assert_eq!(format!("{}a body", told(false, &say)), told(true, &say));
         assert!(told(false, &say).contains("Content-Length: 6\r\n"));
         let refuse = |caller: &HttpCaller<'_>| caller.refuse(&(404, "nothing".to_string())).unwrap();
@@ -357,7 +358,7 @@ mod tests {
     #[test]
     fn roles_are_named_as_on_the_command_line() {
         assert_eq!(read_target("3.acceptor"), Some((ServerId(3), RoleKind::Acceptor)));
-        for wrong in ["", "3", "acceptor", "3.desk", "x.acceptor"] {
+        for wrong in ["", "3", "acceptor", "3.listener", "x.acceptor"] {
             assert_eq!(read_target(wrong), None, "{wrong}");
         }
     }

@@ -126,7 +126,7 @@ impl HttpRequest {
     }
 
     /// A part of the query: `3.acceptor` of `role=3.acceptor&for=2s`.
-    pub fn asked(&self, name: &str) -> Option<&str> {
+    pub fn parameter(&self, name: &str) -> Option<&str> {
         self.query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
     }
 }
@@ -163,8 +163,8 @@ mod tests {
     fn a_head_is_read_when_it_is_whole() {
         assert_eq!(parse(b"GET / HTTP/1.1\r\nHost: a"), None);
         let request = of("GET /crash?role=3.acceptor&for=2s HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        assert_eq!((request.path.as_str(), request.asked("role")), ("/crash", Some("3.acceptor")));
-        assert_eq!((request.asked("for"), request.asked("or")), (Some("2s"), None));
+        assert_eq!((request.path.as_str(), request.parameter("role")), ("/crash", Some("3.acceptor")));
+        assert_eq!((request.parameter("for"), request.parameter("or")), (Some("2s"), None));
         assert_eq!(of("what is this\r\n\r\n").unwrap_err().0, 400);
         assert_eq!(of("GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n").unwrap_err().0, 400);
         let many = "X: y\r\n".repeat(FIELDS_MAX + 1);

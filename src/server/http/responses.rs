@@ -54,13 +54,13 @@ pub fn metrics(status: &ServerStatus, feed: &Feed) -> String {
     );
     metric("info", "gauge", "What runs.", &[(info, 1)]);
     metric("applied_slot", "gauge", "The last slot that the learner has applied.", &one(status.applied.0));
-    metric("chosen_slot", "gauge", "The highest slot that is known to be chosen.", &one(status.known.0));
+    metric("chosen_slot", "gauge", "The highest slot that is known to be chosen.", &one(status.chosen.0));
     metric("promised_round", "gauge", "The round of the acceptor's promise.", &one(status.promised.round));
     metric("accepted_slots", "gauge", "In how many slots the acceptor has accepted.", &one(status.accepted));
     metric("role_up", "gauge", "Whether a role lives.", &by_role(|role| u64::from(role.up)));
     metric("role_crashes_total", "counter", "How often a role has died.", &by_role(|role| u64::from(role.crashes)));
     metric("dropped_messages_total", "counter", "Messages for roles that were down or full.", &one(status.dropped));
-    metric("linked_peers", "gauge", "Servers that this one's own links reach.", &one(status.linked.len() as u64));
+    metric("linked_peers", "gauge", "Servers that this one's own links reach.", &one(status.connected.len() as u64));
     metric("heard_peers", "gauge", "Servers of which something came lately.", &one(status.hears.len() as u64));
     metric(
         "refused_peers",
@@ -70,11 +70,16 @@ pub fn metrics(status: &ServerStatus, feed: &Feed) -> String {
     );
     metric("is_active", "gauge", "Whether it takes part.", &one(u64::from(status.takes_part())));
     metric("is_leader", "gauge", "Whether it leads (multi-paxos).", &one(u64::from(status.leads().is_some())));
-    metric("damaged_slots", "gauge", "Slots that the acceptor cannot read.", &one(status.damaged));
+    metric("damaged_slots", "gauge", "Slots that the acceptor cannot read.", &one(status.corrupt_slots));
     metric("keys", "gauge", "Keys of the store, tombstones included.", &one(status.keys));
     metric("sessions", "gauge", "Sessions of clients.", &one(status.sessions));
     metric("disk_full", "gauge", "Whether the disk has no room for new values.", &one(u64::from(status.disk_full)));
-    metric("process_lives_total", "counter", "How often the server has started on its data.", &one(status.life.into()));
+    metric(
+        "process_lives_total",
+        "counter",
+        "How often the server has started on its data.",
+        &one(status.incarnation.into()),
+    );
     metric("viewers", "gauge", "Who watches over HTTP.", &one(feed.viewers() as u64));
     metric("viewer_lost_lines_total", "counter", "Lines that viewers have missed.", &one(feed.lost()));
     text

@@ -212,7 +212,7 @@ impl ScenarioRun {
             let cluster = world.plan.cluster();
             let server = ServerId(number as u8 + 1);
             let pace = (2 * MS..=10 * MS, PATIENCE);
-            let client = SimClient::new(&mut world.nature, number, cluster, wishes, server, pace, lines);
+            let client = SimClient::new(&mut world.sim_env, number, cluster, wishes, server, pace, lines);
             world.clients.push(client);
         }
         ScenarioRun {
@@ -228,9 +228,9 @@ impl ScenarioRun {
 
     /// Lets time pass up to this moment.
     fn until(&mut self, moment: Micros) {
-        let wait = moment.saturating_sub(self.world.nature.now());
+        let wait = moment.saturating_sub(self.world.sim_env.now());
         // Time goes on from event to event: one that does nothing brings it there.
-        self.world.nature.after(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
+        self.world.sim_env.after(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
         self.world.play_until(moment, |_| false);
     }
 
@@ -249,12 +249,12 @@ impl ScenarioRun {
             }
             Scenario::Partition => self.cut(true),
         }
-        self.struck = Some(self.world.nature.now());
+        self.struck = Some(self.world.sim_env.now());
     }
 
     fn end_fault(&mut self) {
         if let Some((server, role)) = self.died.take() {
-            self.world.at(server, |one, nature| one.bring_back(nature, role));
+            self.world.at(server, |one, sim_env| one.bring_back(sim_env, role));
         }
         if self.scenario == Scenario::Partition {
             self.cut(false);
@@ -292,7 +292,7 @@ impl ScenarioRun {
         self.world.play_until(BACK, |world| is_between_the_phases(world, server));
         let role = self.protocol.leader();
         let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-        self.world.at(server, |one, nature| one.crash(nature, role, order));
+        self.world.at(server, |one, sim_env| one.crash(sim_env, role, order));
         self.died = Some((server, role));
     }
 
@@ -300,22 +300,22 @@ impl ScenarioRun {
         let nodes = |servers: &[u8]| servers.iter().map(|one| Endpoint::Server(ServerId(*one))).collect::<Vec<_>>();
         for few in nodes(&[1, 2]) {
             for many in nodes(&[3, 4, 5]) {
-                self.world.nature.network.cut(few, many, on);
-                self.world.nature.network.cut(many, few, on);
+                self.world.sim_env.network.cut(few, many, on);
+                self.world.sim_env.network.cut(many, few, on);
             }
         }
     }
 
     fn cost_so_far(&self) -> WriteCost {
-        let operations = self.world.nature.history.operations().iter();
+        let operations = self.world.sim_env.history.operations().iter();
         let done =
             operations.filter(|one| one.has_result() && matches!(one.what, RequestedOperation::Write(_))).count();
-        WriteCost { writes: done, counts: self.world.nature.counts }
+        WriteCost { writes: done, counts: self.world.sim_env.counts }
     }
 
     fn measure(&mut self) -> ComparisonCell {
         let struck = self.struck;
-        let operations = self.world.nature.history.operations().to_vec();
+        let operations = self.world.sim_env.history.operations().to_vec();
         let mut times: Vec<Micros> =
             operations.iter().filter(|one| one.has_result()).filter_map(|one| one.at).collect();
         times.sort_unstable();
@@ -378,13 +378,13 @@ impl ScenarioRun {
 
     /// All come back, and in the end everybody must agree.
     fn settle(&mut self) -> (Micros, RunVerdict) {
-        let begun = self.world.nature.now();
+        let begun = self.world.sim_env.now();
         for server in self.victims.clone() {
-            self.world.nature.after(MS, SimEvent::Start { server });
+            self.world.sim_env.after(MS, SimEvent::Start { server });
         }
         self.end_fault();
         let verdict = self.world.finish();
-        (self.world.nature.now() - begun, verdict)
+        (self.world.sim_env.now() - begun, verdict)
     }
 }
 
@@ -424,7 +424,7 @@ fn wish(random: &mut Random, client: usize, n: usize) -> ClientStep {
 
 /// A calm place: what goes wrong is the scenario's.
 fn plan(seed: u64, protocol: Protocol) -> RunPlan {
-    let weather = LinkFaults {
+    let link_faults = LinkFaults {
         latency: 300,
         jitter: 200,
         reorders: false,
@@ -440,13 +440,13 @@ fn plan(seed: u64, protocol: Protocol) -> RunPlan {
     RunPlan {
         servers: SERVERS,
         clients: 0,
-        weather,
+        link_faults,
         processor: 20..=60,
         sync: 400..=800,
         segment_bytes: 256 << 10,
         mailbox: crate::host::mail_queue::MAILBOX_MAX,
         part_bytes: crate::paxos::PAGE_BYTES,
-        retention: crate::paxos::Retention::USUAL,
+        retention: crate::paxos::Retention::DEFAULT,
         sessions: crate::kv::SESSIONS_MAX,
         clocks: vec![100; usize::from(SERVERS)],
         safety: 60 * SECOND,

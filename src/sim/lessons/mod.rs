@@ -111,8 +111,8 @@ impl Lesson {
             match *when {
                 LessonTime::At(moment) => {
                     // Time goes on from event to event: one that does nothing brings it there.
-                    let wait = moment.saturating_sub(world.nature.now());
-                    world.nature.after(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
+                    let wait = moment.saturating_sub(world.sim_env.now());
+                    world.sim_env.after(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
                     world.play_until(moment, |_| false);
                 }
                 LessonTime::Seen(server, words) => world.play_until(self.end, |world| has_said(world, server, words)),
@@ -134,7 +134,7 @@ impl Lesson {
 
     /// A calm place: what goes wrong is in the script.
     fn plan(&self) -> RunPlan {
-        let weather = LinkFaults {
+        let link_faults = LinkFaults {
             latency: 700,
             jitter: 500,
             reorders: false,
@@ -150,7 +150,7 @@ impl Lesson {
         RunPlan {
             servers: self.servers,
             clients: 0,
-            weather,
+            link_faults,
             processor: 20..=40,
             sync: 250..=450,
             clocks: vec![100; usize::from(self.servers)],
@@ -176,10 +176,10 @@ impl Lesson {
             }
             LessonAction::Crash(server, role) => {
                 let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-                world.at(ServerId(server), |one, nature| one.crash(nature, role, order));
+                world.at(ServerId(server), |one, sim_env| one.crash(sim_env, role, order));
             }
             LessonAction::Restart(server, role) => {
-                world.at(ServerId(server), |one, nature| one.bring_back(nature, role));
+                world.at(ServerId(server), |one, sim_env| one.bring_back(sim_env, role));
             }
             LessonAction::Nothing => {}
             LessonAction::Cut(a, b) => cut(world, a, b, true),
@@ -191,7 +191,7 @@ impl Lesson {
 fn cut(world: &mut Simulation, a: u8, b: u8, on: bool) {
     let [a, b] = [a, b].map(|server| Endpoint::Server(ServerId(server)));
     for (from, to) in [(a, b), (b, a)] {
-        world.nature.network.cut(from, to, on);
+        world.sim_env.network.cut(from, to, on);
     }
 }
 
@@ -199,7 +199,7 @@ fn add_client(world: &mut Simulation, server: u8, wishes: VecDeque<ClientStep>) 
     let number = world.clients.len();
     let pace = (MS..=2 * MS, 10 * SECOND);
     let cluster = world.plan.cluster();
-    let client = SimClient::new(&mut world.nature, number, cluster, wishes, ServerId(server), pace, true);
+    let client = SimClient::new(&mut world.sim_env, number, cluster, wishes, ServerId(server), pace, true);
     world.clients.push(client);
 }
 

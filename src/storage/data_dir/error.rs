@@ -83,7 +83,7 @@ pub enum DataDirError {
         "data folder {path} holds what servers under {other} remember, and no other protocol can read that: its data would \
          seem to be lost. Start this server with the protocol that it had, or name another folder (--data)"
     )]
-    OtherSide {
+    OtherProtocol {
         /// The folder.
         path: PathBuf,
         /// Whose it is.
@@ -121,7 +121,7 @@ impl DataDirError {
             DataDirError::Io { .. } => true,
             DataDirError::Journal { source, .. } => matches!(**source, OpenError::Io { .. }),
             DataDirError::Identity { source, .. } => {
-                matches!(source, IdentityError::Io { .. } | IdentityError::Failed)
+                matches!(source, IdentityError::Io { .. } | IdentityError::AlreadyFailed)
             }
             DataDirError::Rounds { source, .. } => {
                 matches!(source, BallotStoreError::Io { .. } | BallotStoreError::Failed)
@@ -141,6 +141,6 @@ impl DataDirError {
     /// Writing the identity has failed in a way after which nobody knows what is on the disk: the process must stop.
     pub fn is_fatal(&self) -> bool {
         let DataDirError::Identity { source, .. } = self else { return false };
-        matches!(source, IdentityError::Failed | IdentityError::Io { .. }) && !source.is_full()
+        matches!(source, IdentityError::AlreadyFailed | IdentityError::Io { .. }) && !source.is_full()
     }
 }

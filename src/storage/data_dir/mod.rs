@@ -45,7 +45,7 @@ const LOST_AND_FOUND: &str = "lost+found";
 pub struct DataDir<P: DirStorage = RealDir> {
     place: P,
     identity: DirIdentity<P::Files>,
-    life: u32,
+    incarnation: u32,
 }
 
 impl DataDir {
@@ -124,7 +124,7 @@ impl DataDir {
 
     /// What is in the folder belongs to one family of protocols: an error if it is the other one. A new folder takes
     /// the side that it is asked for.
-    pub fn take_side(&self, family: Family) -> Result<(), DataDirError> {
+    pub fn claim_protocol(&self, family: Family) -> Result<(), DataDirError> {
         check_side(&self.place.path, family)?;
         match family {
             Family::Paxos => Ok(()),
@@ -151,7 +151,7 @@ impl<P: DirStorage> DataDir<P> {
     pub fn begin(place: P, identity: DirIdentity<P::Files>) -> Result<DataDir<P>, DataDirError> {
         let begun = identity.begin_life();
         let life = begun.map_err(|source| DataDirError::Identity { path: place.path().to_path_buf(), source })?;
-        Ok(DataDir { place, identity, life })
+        Ok(DataDir { place, identity, incarnation: life })
     }
 
     /// Where it is.
@@ -170,13 +170,13 @@ impl<P: DirStorage> DataDir<P> {
     }
 
     /// The number of this life: 1 for the first process on this folder, and no number twice.
-    pub fn life(&self) -> u32 {
-        self.life
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
     }
 
     /// Durably takes a number for a role that begins a life of its own: 1 for the first, and no number twice.
-    pub fn begin_role_life(&self) -> Result<u32, DataDirError> {
-        self.identity.begin_role_life().map_err(self.denied())
+    pub fn next_role_incarnation(&self) -> Result<u32, DataDirError> {
+        self.identity.next_role_incarnation().map_err(self.denied())
     }
 
     /// The random number that tells this folder from any other that ever had its server's number.
@@ -185,8 +185,8 @@ impl<P: DirStorage> DataDir<P> {
     }
 
     /// Whether the server may take part: enough of the others know this folder.
-    pub fn takes_part(&self) -> bool {
-        self.identity.takes_part()
+    pub fn is_active(&self) -> bool {
+        self.identity.is_active()
     }
 
     /// Remembers durably that the server takes part from now on.
@@ -195,8 +195,8 @@ impl<P: DirStorage> DataDir<P> {
     }
 
     /// What is remembered of a peer's folder, if it was ever met.
-    pub fn known_peer(&self, server: ServerId) -> Option<RecordedPeer> {
-        self.identity.known_peer(server)
+    pub fn recorded_peer(&self, server: ServerId) -> Option<RecordedPeer> {
+        self.identity.recorded_peer(server)
     }
 
     /// Judges the claim of a caller, and remembers durably what must be; an error if it is not the peer that is known.
@@ -295,7 +295,7 @@ fn check_side(path: &Path, family: Family) -> Result<(), DataDirError> {
         // It is new, and takes either.
         family
     };
-    if found == family { Ok(()) } else { Err(DataDirError::OtherSide { path: path.to_path_buf(), other: found }) }
+    if found == family { Ok(()) } else { Err(DataDirError::OtherProtocol { path: path.to_path_buf(), other: found }) }
 }
 
 /// A folder without an identity must be empty, but for what a first start that was interrupted leaves, and for what

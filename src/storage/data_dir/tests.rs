@@ -36,11 +36,14 @@ fn a_new_folder_is_private_and_its_lives_are_counted() {
     let folder = open(&path);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     let storage = folder.storage_id();
-    assert_eq!((folder.life(), folder.begin_role_life().unwrap()), (1, 1));
+    assert_eq!((folder.incarnation(), folder.next_role_incarnation().unwrap()), (1, 1));
     folder.bind_peer(ServerId(4), 9).unwrap();
     drop(folder);
     let folder = open(&path);
-    assert_eq!((folder.life(), folder.storage_id(), folder.known_peer(ServerId(4)).unwrap().storage), (2, storage, 9));
+    assert_eq!(
+        (folder.incarnation(), folder.storage_id(), folder.recorded_peer(ServerId(4)).unwrap().storage),
+        (2, storage, 9)
+    );
 }
 
 #[test]
@@ -153,12 +156,12 @@ fn journal_and_rounds_come_back() {
     let (mut journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
     assert!(recovered.records.is_empty());
     journal.commit(&[promise(7)]).unwrap();
-    folder.open_rounds().unwrap().commit(&[ProposerRecord::Spent(1_024)]).unwrap();
+    folder.open_rounds().unwrap().commit(&[ProposerRecord::RoundsReserved(1_024)]).unwrap();
     drop((journal, folder));
     let folder = open(&path);
     let (_journal, recovered) = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
     assert_eq!((recovered.records, recovered.segment), (vec![promise(7)], 2));
-    assert_eq!(folder.open_rounds().unwrap().record(), ProposerRecord::Spent(1_024));
+    assert_eq!(folder.open_rounds().unwrap().record(), ProposerRecord::RoundsReserved(1_024));
 }
 
 #[test]

@@ -148,7 +148,7 @@ impl MemoryFiles {
     }
 
     /// A bit of a file flips, in what programs see and in what would survive.
-    pub fn rot(&self, name: &str, bit: usize) {
+    pub fn flip_bit(&self, name: &str, bit: usize) {
         let mut state = self.state();
         let Some(inode) = state.names.get(name).copied() else { return };
         let Some(Inode { bytes, durable, .. }) = state.inodes.get_mut(&inode) else { return };

@@ -113,7 +113,7 @@ pub enum OpenError {
         "journal file {file} belongs to disk {} and this is disk {}: it was copied from another server's folder",
         short_disk(*.found), short_disk(*.expected)
     )]
-    Foreign {
+    WrongStorage {
         /// The file.
         file: String,
         /// The storage id in it.
@@ -141,13 +141,13 @@ pub enum OpenError {
     },
     /// A file that is none of the journal's.
     #[error("the journal's folder holds {file}, which is none of its files. Move it away, then start again")]
-    Stranger {
+    UnknownFile {
         /// The file.
         file: String,
     },
     /// A segment that was replaced long ago is back.
     #[error("journal file {file} does not belong here: {next} has replaced it. Was an old copy put back?")]
-    Surplus {
+    UnexpectedSegment {
         /// The file.
         file: String,
         /// The next one.
@@ -170,7 +170,7 @@ pub enum OpenError {
         "{0}. What was accepted or promised there must not be taken for nothing, so the server does not start. Keep the \
          folder as it is; the other servers go on as long as they are a majority"
     )]
-    Damaged(Corruption),
+    Corrupt(Corruption),
     /// Sectors can no longer be read, and with them what the acceptor promised last.
     #[error(
         "{0}, and nothing that was written later tells what was promised there, so the server does not start. Keep the \
@@ -219,5 +219,5 @@ pub enum JournalError {
     },
     /// An earlier error ended this journal's life.
     #[error("the journal has failed before and takes nothing more: this process must stop")]
-    Failed,
+    AlreadyFailed,
 }

@@ -36,7 +36,7 @@ use std::marker::PhantomData;
 
 pub use error::{CorruptRegion, Corruption, JournalError, OpenError};
 pub use record::{PromiseFloor, Record};
-use record::{encode, hull};
+use record::{encode, union};
 use sector::{
     AcceptedRange, FIRST_OF_COMMIT, FIRST_SECTOR, GroupHeader, Header, LAST_OF_COMMIT, PAYLOAD_BYTES, Seal, Seed,
     SegmentBase, VERSION,
@@ -293,7 +293,7 @@ impl<F: Files, R: Record> Journal<F, R> {
             // The file that was replaced has left the room for it. That is nobody else's.
             journal.spare = make_spare(&journal.files, journal.segment_bytes).ok();
         }
-        journal.try_make_room().unwrap_or_default();
+        journal.retry_space().unwrap_or_default();
         Ok((journal, recovered))
     }
 
@@ -304,16 +304,16 @@ impl<F: Files, R: Record> Journal<F, R> {
     ///
     /// True of a journal that has failed, too: the next commit says so, and a role that waited for room would never
     /// hear it.
-    pub fn has_room(&self) -> bool {
+    pub fn has_space(&self) -> bool {
         self.spare.is_some() || self.has_failed
     }
 
     /// Tries again to prepare the next segment, if there is none. If there is no room for it, the segments go that are
     /// not needed any more. That the disk has no room is no reason to stop; after any other error the next commit
     /// fails.
-    pub fn try_make_room(&mut self) -> Result<(), JournalError> {
+    pub fn retry_space(&mut self) -> Result<(), JournalError> {
         if self.has_failed {
-            return Err(JournalError::Failed);
+            return Err(JournalError::AlreadyFailed);
         }
         if self.spare.is_some() {
             return Ok(());
@@ -376,7 +376,7 @@ impl<F: Files, R: Record> Journal<F, R> {
             let first = if done == 0 { FIRST_OF_COMMIT } else { 0 };
             if let Some(kept) = self.row.back_mut() {
                 kept.continues |= done > 0 && self.active.next == FIRST_SECTOR;
-                kept.slots = hull(kept.slots, slots);
+                kept.slots = union(kept.slots, slots);
             }
             let last = if now == left { LAST_OF_COMMIT } else { 0 };
             self.write_group(&payload[done..done + now], first | last, slots)?;
@@ -386,7 +386,7 @@ impl<F: Files, R: Record> Journal<F, R> {
         self.payload = payload;
         let has_forgotten = self.spare.is_none() && self.unneeded() > 0;
         if self.active.number != begun_in || has_forgotten {
-            self.try_make_room().unwrap_or_default();
+            self.retry_space().unwrap_or_default();
         }
         Ok(())
     }
@@ -411,8 +411,8 @@ impl<F: Files, R: Record> Journal<F, R> {
     /// Makes the spare the active segment. It has its name durably before the old one is sealed, and the old one is
     /// sealed before it takes a record. Segments that nobody needs any more are removed.
     fn move_on(&mut self) -> Result<(), JournalError> {
-        self.try_make_room()?;
-        let Some(file) = self.spare.take() else { return Err(JournalError::Failed) };
+        self.retry_space()?;
+        let Some(file) = self.spare.take() else { return Err(JournalError::AlreadyFailed) };
         let old = &self.active;
         let number = old.number + 1;
         let oldest = self.row[oldest_needed(&self.row, self.bound.below.min(self.forgotten))];
@@ -452,7 +452,7 @@ impl<F: Files, R: Record> StableStore<R> for Journal<F, R> {
 
     fn commit(&mut self, records: &[R]) -> Result<(), JournalError> {
         if self.has_failed {
-            return Err(JournalError::Failed);
+            return Err(JournalError::AlreadyFailed);
         }
         let bound = PromiseFloor::by(records);
         // That slots are forgotten is said when they are in a durable checkpoint. So segments may go before it is

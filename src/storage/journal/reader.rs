@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{CorruptRegion, Corruption, OpenError};
-use super::record::{PromiseFloor, Record, decode, hull};
+use super::record::{PromiseFloor, Record, decode, union};
 use super::sector::{
     AcceptedRange, CorruptSector, FIRST_OF_COMMIT, FIRST_SECTOR, GroupHeader, GroupSector, Header, LAST_OF_COMMIT,
     Seal, Seed, SegmentBase, VERSION,
@@ -103,7 +103,7 @@ impl<R: Record> JournalReader<R> {
         let is_oldest = segment.number == self.base.oldest && self.base.oldest > 1;
         let header = match header(self.owner, segment) {
             // All that it says stands elsewhere too.
-            Err(OpenError::Damaged(damage)) if !segment.is_last => {
+            Err(OpenError::Corrupt(damage)) if !segment.is_last => {
                 self.damage.push(Corruption { slots: None, slots_complete: true, ..damage });
                 None
             }
@@ -115,7 +115,7 @@ impl<R: Record> JournalReader<R> {
                 return Err(OpenError::MissingSegment { file: super::file_name(header.follows), before: file });
             }
             if header.follows < self.segment_before {
-                return Err(OpenError::Surplus { file: super::file_name(self.segment_before), next: file });
+                return Err(OpenError::UnexpectedSegment { file: super::file_name(self.segment_before), next: file });
             }
             if header.first_group != self.next_group {
                 let (found, expected) = (header.first_group, self.next_group);
@@ -132,7 +132,7 @@ impl<R: Record> JournalReader<R> {
                 let what = LostSlots { slots: None, complete: told.is_some() };
                 let damage = damage(segment.file, 1, CorruptRegion::Seal, what);
                 if told.is_none() {
-                    return Err(OpenError::Damaged(damage));
+                    return Err(OpenError::Corrupt(damage));
                 }
                 self.damage.push(damage);
                 (told, true)
@@ -143,7 +143,7 @@ impl<R: Record> JournalReader<R> {
             // It was sealed before this one took its first group.
             let what = LostSlots { slots: None, complete: false };
             let file = super::file_name(self.segment_before);
-            return Err(OpenError::Damaged(damage(&file, 1, CorruptRegion::Seal, what)));
+            return Err(OpenError::Corrupt(damage(&file, 1, CorruptRegion::Seal, what)));
         }
         self.is_open_before = !is_sealed;
         self.segment_before = segment.number;
@@ -190,7 +190,7 @@ impl<R: Record> JournalReader<R> {
                 if let Err(cause) = self.group(group, bytes, segment.is_last) {
                     return Err(OpenError::Unreadable { file: segment.file.to_string(), offset: start as u64, cause });
                 }
-                walked.slots = hull(walked.slots, group.slots);
+                walked.slots = union(walked.slots, group.slots);
                 walked.used += group.sectors();
                 continue;
             }
@@ -239,14 +239,14 @@ impl<R: Record> JournalReader<R> {
         let damage = damage(segment.file, place, CorruptRegion::Groups, lost);
         // In the last segment nobody knows where the groups end.
         if !lost.complete || (behind.is_none() && seal.is_none()) {
-            return Err(OpenError::Damaged(damage));
+            return Err(OpenError::Corrupt(damage));
         }
         if !self.lose(lost.slots, segment.is_last) {
             return Err(OpenError::Lost(damage));
         }
         self.damage.push(damage);
         self.skips = true;
-        walked.slots = hull(walked.slots, lost.slots);
+        walked.slots = union(walked.slots, lost.slots);
         let skipped = behind.map_or(tail.len(), |(at, _)| at);
         let is_bad = |at: &usize| tail[*at] == GroupSector::Damaged;
         walked.damaged.extend((0..skipped).filter(is_bad).map(|at| walked.used + at));
@@ -333,13 +333,13 @@ pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenErr
     }
     let Ok(header) = Header::read(&bytes[..SECTOR_BYTES]) else {
         let sectors = GroupHeader::read_all(bytes, Seed::new(owner, number));
-        return Err(OpenError::Damaged(damage(&file, 0, CorruptRegion::Header, held(&sectors))));
+        return Err(OpenError::Corrupt(damage(&file, 0, CorruptRegion::Header, held(&sectors))));
     };
     if header.version != VERSION {
         return Err(OpenError::Version { file, found: header.version, known: VERSION });
     }
     if header.owner != owner {
-        return Err(OpenError::Foreign { file, found: header.owner, expected: owner });
+        return Err(OpenError::WrongStorage { file, found: header.owner, expected: owner });
     }
     if header.segment != number {
         return Err(OpenError::Misnamed { file, segment: header.segment });
@@ -393,7 +393,7 @@ struct LostSlots {
 
 impl LostSlots {
     fn add(&mut self, slots: AcceptedRange) {
-        self.slots = hull(self.slots, slots);
+        self.slots = union(self.slots, slots);
     }
 }
 

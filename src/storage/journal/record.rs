@@ -48,7 +48,7 @@ impl PromiseFloor {
 }
 
 /// The lowest to the highest slot of both.
-pub(super) fn hull(one: AcceptedRange, other: AcceptedRange) -> AcceptedRange {
+pub(super) fn union(one: AcceptedRange, other: AcceptedRange) -> AcceptedRange {
     match (one, other) {
         (Some(a), Some(b)) => Some(SlotRange { first: a.first.min(b.first), last: a.last.max(b.last) }),
         (a, b) => a.or(b),
@@ -64,7 +64,7 @@ pub(super) fn encode<R: Record>(records: &[R], first: u64, payload: &mut Vec<u8>
         record.encode(number, payload);
         let length = (payload.len() - start - 4) as u32;
         payload[start..start + 4].copy_from_slice(&length.to_le_bytes());
-        slots = hull(slots, record.slot(number).map(|slot| SlotRange { first: slot, last: slot }));
+        slots = union(slots, record.slot(number).map(|slot| SlotRange { first: slot, last: slot }));
     }
     slots
 }

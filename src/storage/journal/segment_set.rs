@@ -157,7 +157,7 @@ pub(super) fn segments<F: Files>(files: &F) -> Result<Vec<u32>, OpenError> {
         match segment_number(&name) {
             Some(number) => numbers.push(number),
             None if name == SPARE || name == SPARE_IN_MAKING => {}
-            None => return Err(OpenError::Stranger { file: name }),
+            None => return Err(OpenError::UnknownFile { file: name }),
         }
     }
     numbers.sort_unstable();

@@ -140,7 +140,7 @@ fn find_named(case: &mut RunIndex<'_>) -> ServerSet {
     let here = case.run.by_id();
     let mut gone: BTreeMap<ServerId, Vec<usize>> = BTreeMap::new();
     for at in (0..case.run.lines.len()).filter(|at| case.is_claim(*at)) {
-        let Some(re) = &case.run.line(at).re else { continue };
+        let Some(re) = &case.run.line(at).parent else { continue };
         if let Some(server) = re.process.as_server().filter(|server| case.by_server.contains_key(server))
             && !here.contains_key(re)
         {
@@ -149,7 +149,7 @@ fn find_named(case: &mut RunIndex<'_>) -> ServerSet {
     }
     for (server, lines) in &gone {
         let names = case.run.line(lines[0]);
-        let re = names.re.as_ref().map(ToString::to_string).unwrap_or_default();
+        let re = names.parent.as_ref().map(ToString::to_string).unwrap_or_default();
         let more =
             if lines.len() > 1 { format!(", nor are others of {server} that lines name") } else { String::new() };
         let says = format!("{} follows from {re}, which is not here{more}", names.id);

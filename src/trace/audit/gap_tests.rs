@@ -116,8 +116,8 @@ fn hide_steps(files: &mut GapFiles, file: usize, lives: &BTreeSet<u32>) {
         })
         .collect();
     for line in files.iter_mut().flat_map(|(_, lines)| lines) {
-        if let Some(now) = line.re.as_ref().and_then(|re| numbers.get(re)) {
-            line.re = now.clone();
+        if let Some(now) = line.parent.as_ref().and_then(|re| numbers.get(re)) {
+            line.parent = now.clone();
         }
     }
 }
@@ -183,7 +183,7 @@ fn a_run_without_one_of_its_lines_is_not_proved() {
                 if !files
                     .iter()
                     .flat_map(|(_, lines)| lines)
-                    .any(|line| line.re.as_ref().is_some_and(|re| gone.contains(re)))
+                    .any(|line| line.parent.as_ref().is_some_and(|re| gone.contains(re)))
                 {
                     continue;
                 }
@@ -257,7 +257,7 @@ fn a_violation_is_found_in_the_history_that_it_is_in() {
     let audit = Audit::new(&run_of(&files));
     assert_eq!(audit.verdict(), AuditVerdict::Violated);
     let says = "in history 2 of 2: two learners apply different commands";
-    assert!(audit.findings.iter().any(|finding| finding.says.starts_with(says)), "{:?}", audit.findings);
+    assert!(audit.findings.iter().any(|finding| finding.message.starts_with(says)), "{:?}", audit.findings);
 }
 
 #[test]

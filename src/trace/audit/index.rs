@@ -103,12 +103,12 @@ impl<'a> RunIndex<'a> {
 
     /// A rule is broken.
     pub fn violated(&mut self, rule: Rule, lines: &[usize], says: String) {
-        self.findings.push(Finding { rule, verdict: AuditVerdict::Violated, says, lines: lines.to_vec() });
+        self.findings.push(Finding { rule, verdict: AuditVerdict::Violated, message: says, lines: lines.to_vec() });
     }
 
     /// A rule cannot be held against the lines.
     pub fn unproven(&mut self, rule: Rule, lines: &[usize], says: String) {
-        self.findings.push(Finding { rule, verdict: AuditVerdict::Unproven, says, lines: lines.to_vec() });
+        self.findings.push(Finding { rule, verdict: AuditVerdict::Unproven, message: says, lines: lines.to_vec() });
     }
 
     /// A claim, the last of these lines, rests on a line of each of these servers, and it is not there. That is an

@@ -74,7 +74,7 @@ impl<'a> KnownLines<'a> {
         for life in self.lives(server).unwrap_or_default() {
             let Some(ProcessLines { is_whole: true, is_over, .. }) = self.processes.get(life) else { return false };
             let is_over = *is_over;
-            if self.heard_by(life).get(&moment.process).is_some_and(|heard| moment.n <= *heard) {
+            if self.recipients(life).get(&moment.process).is_some_and(|heard| moment.n <= *heard) {
                 return true;
             }
             if !is_over {
@@ -93,7 +93,7 @@ impl<'a> KnownLines<'a> {
     }
 
     /// Of each process the last line of which this one has heard before its own last line.
-    fn heard_by(&mut self, process: &'a ProcessId) -> &BTreeMap<&'a ProcessId, u64> {
+    fn recipients(&mut self, process: &'a ProcessId) -> &BTreeMap<&'a ProcessId, u64> {
         let (run, processes) = (self.run, &self.processes);
         self.heard.entry(process).or_insert_with(|| {
             let mut heard: BTreeMap<&ProcessId, u64> = BTreeMap::new();
@@ -108,7 +108,7 @@ impl<'a> KnownLines<'a> {
                 let Some(lines) = processes.get(process) else { continue };
                 let from = lines.at.partition_point(|at| run.line(*at).id.n <= before);
                 let new = lines.at[from..].iter().map(|at| run.line(*at)).take_while(|line| line.id.n <= n);
-                open.extend(new.filter_map(|line| line.re.as_ref()).map(|re| (&re.process, re.n)));
+                open.extend(new.filter_map(|line| line.parent.as_ref()).map(|re| (&re.process, re.n)));
             }
             heard
         })

@@ -4,8 +4,8 @@
 //! A rule looks at *claims* (a CHOSEN says that a majority has accepted) and at the *evidence* for them (the ACCEPTED
 //! lines of those acceptors). A message leaves a server only after its line is in the file, so evidence that is missing
 //! means that the claim is false; unless lines of that server may be missing too, and then nothing is proved either way
-//! ([`known_lines`]). An acceptance may be durable without a line, if the acceptor was killed in between: it can turn up in a
-//! later PROMISE.
+//! ([`known_lines`]). An acceptance may be durable without a line, if the acceptor was killed in between: it can turn
+//! up in a later PROMISE.
 //!
 //! So a rule is called broken on exact evidence only: lines that contradict each other whatever stood between them, or
 //! a line that is certainly not there. Take lines away from a run that kept the rules, any lines, and the audit may no
@@ -115,7 +115,7 @@ pub struct Finding {
     /// Never [`AuditVerdict::Proved`].
     pub verdict: AuditVerdict,
     /// What is wrong, in a sentence.
-    pub says: String,
+    pub message: String,
     /// The lines that show it, by their index in the run.
     pub lines: Vec<usize>,
 }
@@ -254,7 +254,7 @@ impl Audit {
             all.counts.add(audit.counts);
             all.unsafe_lines.extend(audit.unsafe_lines.iter().map(|line| at[*line]));
             all.findings.extend(audit.findings.into_iter().map(|finding| Finding {
-                says: format!("in history {} of {}: {}", n + 1, parts.len(), finding.says),
+                message: format!("in history {} of {}: {}", n + 1, parts.len(), finding.message),
                 lines: finding.lines.iter().map(|line| at[*line]).collect(),
                 ..finding
             }));
@@ -266,7 +266,12 @@ impl Audit {
     /// The same of lines of which nobody knows which belong together: they accuse nobody.
     fn into_mixed(mut self, says: String, at: usize) -> Audit {
         self.soften(", or so it seems in lines of more than one history");
-        self.findings.push(Finding { rule: Rule::Complete, verdict: AuditVerdict::Unproven, says, lines: vec![at] });
+        self.findings.push(Finding {
+            rule: Rule::Complete,
+            verdict: AuditVerdict::Unproven,
+            message: says,
+            lines: vec![at],
+        });
         self.sort();
         self
     }
@@ -274,7 +279,7 @@ impl Audit {
     fn soften(&mut self, why: &str) {
         for finding in self.findings.iter_mut().filter(|finding| finding.verdict == AuditVerdict::Violated) {
             finding.verdict = AuditVerdict::Unproven;
-            finding.says.push_str(why);
+            finding.message.push_str(why);
         }
     }
 
@@ -322,7 +327,7 @@ impl Display for AuditText<'_> {
             let Finding { rule, verdict, .. } = alike[0];
             let word = if verdict == AuditVerdict::Violated { "VIOLATION" } else { "not provable" };
             for finding in alike.iter().take(SHOWN_MAX) {
-                writeln!(f, "{word} ({}): {}", rule.name(), finding.says)?;
+                writeln!(f, "{word} ({}): {}", rule.name(), finding.message)?;
                 self.lines(&finding.lines, f)?;
             }
             if alike.len() > SHOWN_MAX {

@@ -213,7 +213,7 @@ fn check_chosen(case: &mut RunIndex<'_>) {
 /// The vote that made the majority says what its line says. An acceptor that tells others another ballot than it has
 /// written down mostly accepts at that one too, a moment later, and then every line that is looked for is there.
 fn check_last_vote(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
-    let vote = case.run.line(at).re.as_ref().and_then(|re| case.known.line(re));
+    let vote = case.run.line(at).parent.as_ref().and_then(|re| case.known.line(re));
     if let Some(vote) = vote
         && let Event::Accepted { ballot: given, .. } = case.run.line(vote).event
         && given != ballot

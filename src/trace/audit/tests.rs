@@ -104,7 +104,7 @@ fn finds(script: &str, verdict: AuditVerdict, rule: Rule, part_of_sentence: &str
     let text = audit.explain(&run).to_string();
     assert_eq!(audit.verdict(), verdict, "{text}");
     assert!(audit.findings.iter().all(|finding| finding.rule == rule), "{text}");
-    assert!(audit.findings.iter().any(|finding| finding.says.contains(part_of_sentence)), "{text}");
+    assert!(audit.findings.iter().any(|finding| finding.message.contains(part_of_sentence)), "{text}");
     assert!(audit.findings.iter().all(|finding| finding.lines.iter().all(|at| *at < run.lines.len())));
 }
 
@@ -166,7 +166,7 @@ fn a_gap_in_the_numbers_is_not_proved() {
     run.lines.remove(at);
     let audit = Audit::new(&run);
     assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{}", audit.explain(&run));
-    assert!(audit.findings.iter().any(|finding| finding.says == "s4.5 should stand where s4.6 does"));
+    assert!(audit.findings.iter().any(|finding| finding.message == "s4.5 should stand where s4.6 does"));
 }
 
 #[test]
@@ -268,7 +268,11 @@ fn steps_that_are_shown_only_later_accuse_nobody() {
     let run = super::script::run(&other);
     let audit = Audit::new(&run);
     assert_eq!(audit.verdict(), AuditVerdict::Violated, "{}", audit.explain(&run));
-    assert!(audit.findings[0].says.contains("slot 8 as if nothing had been accepted there"), "{:?}", audit.findings[0]);
+    assert!(
+        audit.findings[0].message.contains("slot 8 as if nothing had been accepted there"),
+        "{:?}",
+        audit.findings[0]
+    );
 }
 
 #[test]
@@ -491,7 +495,7 @@ fn what_a_dead_acceptor_accepted_without_a_line_is_found_by_its_fingerprint() {
         audit
             .findings
             .iter()
-            .any(|finding| finding.says == "of what s2 reports behind slot 3, some was proposed in no line here")
+            .any(|finding| finding.message == "of what s2 reports behind slot 3, some was proposed in no line here")
     );
 }
 
@@ -553,7 +557,7 @@ fn majorities_for_two_values_are_found_although_nobody_noticed() {
     let audit = Audit::new(&run);
     let says = "majorities have accepted two values in slot 5";
     assert!(
-        audit.findings.iter().any(|finding| finding.rule == Rule::Agreement && finding.says == says),
+        audit.findings.iter().any(|finding| finding.rule == Rule::Agreement && finding.message == says),
         "{}",
         audit.explain(&run)
     );

@@ -89,7 +89,7 @@ pub fn messages(run: &Run) -> BTreeSet<(usize, usize)> {
     };
     for (at, entry) in run.lines.iter().enumerate() {
         let line = &entry.line;
-        if let Some(cause) = line.re.as_ref().and_then(|re| by_id.get(re)) {
+        if let Some(cause) = line.parent.as_ref().and_then(|re| by_id.get(re)) {
             add(*cause, at);
         }
         let rests_on: Vec<AcceptorReply> = match &line.event {

@@ -151,7 +151,7 @@ fn data_of(run: &Run, audit: &Audit, title: &str, kept: &[usize]) -> PageData {
     let findings = audit.findings.iter().take(FINDINGS_MAX).map(|finding| PageFinding {
         rule: finding.rule.name(),
         verdict: word(finding.verdict),
-        says: finding.says.clone(),
+        says: finding.message.clone(),
         lines: finding.lines.iter().take(FINDING_LINES_MAX).map(|at| run.line(*at).id.to_string()).collect(),
     });
     PageData {

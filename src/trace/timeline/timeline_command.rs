@@ -81,7 +81,7 @@ pub fn run(arguments: &TimelineArgs) -> Result<(String, u8), String> {
 
 /// The verdict of the audit, and if it is none, why.
 fn said(audit: &Audit) -> String {
-    let why = audit.findings.first().map_or("", |finding| &finding.says);
+    let why = audit.findings.first().map_or("", |finding| &finding.message);
     match audit.verdict() {
         AuditVerdict::Proved => "the audit proves that every rule was kept".to_string(),
         AuditVerdict::Unproven => format!("the audit: not provable, for {why}"),

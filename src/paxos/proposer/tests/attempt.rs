@@ -64,7 +64,7 @@ fn an_attempt_names_the_command_that_it_is_for() {
     assert_eq!(command_of(&filling.turn([fill, propose(1)])), Some(None));
     assert_eq!(fails(&mut filling, ballot(1, S1)), Some(None));
     filling.hear(S2, Message::Fill { slot: Slot(2) });
-    assert_eq!(command_of(&filling.fire(ProposerTimer::Pause { stalls: 1 })), Some(None), "though a command waits");
+    assert_eq!(command_of(&filling.fire(ProposerTimer::Backoff { stalls: 1 })), Some(None), "though a command waits");
     let mut leading = Lone::new(Policy::MultiPaxos);
     leading.step(propose(1));
     let ballot = leading.stand();
@@ -102,7 +102,7 @@ fn who_gives_a_command_up_says_why() {
     for server in [S2, S3] {
         outrun.hear(server, nack(ballot(4, S1), ballot(6, server)));
     }
-    assert_eq!(not_applied(&outrun.ticks(8)), [(1, NotApplied::Outrun)]);
+    assert_eq!(not_applied(&outrun.ticks(8)), [(1, NotApplied::Preempted)]);
     assert_eq!(not_applied(&silent(Policy::MultiPaxos).ticks(8)), [(1, NotApplied::NoLeader)]);
     // A leader has its hands full: two groups are under way.
     let (mut leader, _) = Lone::leader();
@@ -218,7 +218,7 @@ fn the_wait_between_attempts_grows_until_something_is_applied_whoever_got_it_cho
         }
         let (ballot, _) = said.prepared().expect("it prepares");
         let lost = proposer.fire(ProposerTimer::Attempt { ballot, doublings: failures });
-        let pause = *lost.armed.iter().find(|timer| matches!(timer, ProposerTimer::Pause { .. })).expect("it waits");
+        let pause = *lost.armed.iter().find(|timer| matches!(timer, ProposerTimer::Backoff { .. })).expect("it waits");
         pauses.push(*pause.delay_ms().end());
         said = proposer.fire(pause);
     }
@@ -238,7 +238,7 @@ fn where_ballots_take_long_rivals_leave_each_other_room_for_some_of_them() {
             [S1, S2].into_iter().for_each(|server| drop(proposer.hear(server, promise(ballot, Vec::new()))));
             let lost = proposer.fire(ProposerTimer::Attempt { ballot, doublings: failures });
             let pause =
-                *lost.armed.iter().find(|timer| matches!(timer, ProposerTimer::Pause { .. })).expect("it waits");
+                *lost.armed.iter().find(|timer| matches!(timer, ProposerTimer::Backoff { .. })).expect("it waits");
             longest = longest.max(*pause.delay_ms().end());
             said = proposer.fire(pause);
         }
@@ -282,22 +282,26 @@ fn what_is_reported_of_a_slot_that_is_damaged_there_binds_nobody() {
 fn whoever_has_come_to_the_last_ballot_says_so_and_uses_none_twice() {
     let last = ballot(Ballot::LAST_ROUND, S2);
     for policy in [Policy::BasicPaxos, Policy::MultiPaxos] {
-        for claim in [nack(ballot(1, S1), last), Message::Heartbeat { ballot: last }, Message::Relay { ballot: last }] {
+        for claim in
+            [nack(ballot(1, S1), last), Message::Heartbeat { ballot: last }, Message::LeaderHint { ballot: last }]
+        {
             let mut proposer = Lone::new(policy);
             proposer.step(propose(1));
             proposer.hear(S2, claim.clone());
             proposer.hear(S3, nack(ballot(1, S1), last));
             // The silence of the leader that was claimed, and more.
             for _ in 0..20 {
-                for timer in
-                    [ProposerTimer::Pulse, ProposerTimer::Pause { stalls: 1 }, ProposerTimer::Election { soon: false }]
-                {
+                for timer in [
+                    ProposerTimer::HeartbeatTick,
+                    ProposerTimer::Backoff { stalls: 1 },
+                    ProposerTimer::Election { soon: false },
+                ] {
                     let said = proposer.fire(timer);
                     let prepared = said.prepared().map(|(ballot, _)| ballot);
                     assert_eq!(prepared.filter(|ballot| ballot.round <= 1 || *ballot > last), None, "{claim:?}");
                 }
-                let id = proposer.0.election.questions();
-                let said = proposer.hear(S3, Message::PreVoteAnswer { id, hears: false });
+                let id = proposer.0.election.pre_vote_rounds();
+                let said = proposer.hear(S3, Message::PreVoteReply { id, hears: false });
                 assert_eq!(said.prepared(), None, "{policy:?} {claim:?}");
             }
             let why = not_applied(&proposer.ticks(8));
@@ -312,9 +316,9 @@ fn a_slot_at_the_end_of_all_slots_is_not_filled_at_once() {
     let (first, _) = proposer.hear(S2, Message::Fill { slot: Slot::LAST }).prepared().expect("it fills");
     proposer.hear(S1, promise(first, Vec::new()));
     let proposed = proposer.hear(S2, promise(first, Vec::new())).proposed();
-    assert_eq!((proposed.first(), proposed.len()), (Some(&(1, 0)), phase2::WINDOW as usize));
-    proposer.applied(phase2::WINDOW + 1, &[]);
-    assert_eq!(proposer.0.at_work(), None, "it has done its share");
+    assert_eq!((proposed.first(), proposed.len()), (Some(&(1, 0)), phase2::IN_FLIGHT_MAX as usize));
+    proposer.applied(phase2::IN_FLIGHT_MAX + 1, &[]);
+    assert_eq!(proposer.0.active_ballot(), None, "it has done its share");
 }
 
 #[test]

@@ -57,14 +57,14 @@ fn what_is_handed_over_goes_in_messages_of_a_mebibyte() {
 fn who_is_refused_by_one_that_does_not_lead_waits_until_it_is_heard_again() {
     let refused = |leader| {
         let mut follower = follower();
-        follower.hear(S2, Message::Refused { leader });
+        follower.hear(S2, Message::ForwardRefused { leader });
         follower.step(propose(1)).forwarded().len()
     };
     assert_eq!(refused(Some(ballot(1, S2))), 1, "it leads, and had no room");
     assert_eq!(refused(None), 0);
     assert_eq!(refused(Some(ballot(2, S3))), 0);
     let mut follower = follower();
-    follower.hear(S3, Message::Refused { leader: None });
+    follower.hear(S3, Message::ForwardRefused { leader: None });
     assert_eq!(follower.step(propose(1)).forwarded().len(), 1, "nothing was handed to that one");
 }
 
@@ -73,13 +73,13 @@ fn a_leader_takes_a_command_that_it_has_already_only_once() {
     let (mut leader, _) = full_leader();
     leader.step(propose(3));
     leader.hear(S2, forward([4]));
-    let waiting = leader.0.worth();
+    let waiting = leader.0.batch_threshold();
     leader.hear(S2, forward([1, 2]));
     leader.hear(S2, forward([3]));
     leader.hear(S3, forward([4]));
-    assert_eq!(leader.0.worth(), waiting, "under way, its own, and another's");
+    assert_eq!(leader.0.batch_threshold(), waiting, "under way, its own, and another's");
     leader.hear(S3, forward([5]));
-    assert_eq!(leader.0.worth(), waiting - 1);
+    assert_eq!(leader.0.batch_threshold(), waiting - 1);
     assert_eq!(leader.applied(1, &[1]).proposed(), [(3, 3), (4, 4), (5, 5)]);
 }
 
@@ -103,7 +103,7 @@ fn a_leader_that_has_no_room_says_that_it_leads() {
     let (mut leader, ballot) = full_leader();
     assert!(leader.hear(S2, forward(100..1_124)).is_nothing(), "so many have room");
     let said = leader.hear(S2, forward([2_000, 100]));
-    assert_eq!(said.sent, [(ServerSet::only(S2), Message::Refused { leader: Some(ballot) })]);
+    assert_eq!(said.sent, [(ServerSet::only(S2), Message::ForwardRefused { leader: Some(ballot) })]);
 }
 
 #[test]
@@ -118,16 +118,16 @@ fn a_leader_steps_down_for_a_slot_that_it_has_passed_only_if_nobody_alive_has_it
         (said.stepped_down(), said.proposed().len())
     };
     let beat =
-        |applied| vec![Input::Message { from: S2, message: Message::Beat { applied: Slot(applied), digest: 0 } }];
+        |applied| vec![Input::Message { from: S2, message: Message::Progress { applied: Slot(applied), digest: 0 } }];
     let applied = |slot| vec![Input::Request(ProposerRequest::Applied { slot: Slot(slot), ids: Vec::new() })];
-    assert_eq!(fill(Vec::new(), 5), (Some(StepDownReason::Below(Slot(5))), 0));
-    assert_eq!(fill(Vec::new(), 9), (Some(StepDownReason::Below(Slot(9))), 0));
+    assert_eq!(fill(Vec::new(), 5), (Some(StepDownReason::Truncated(Slot(5))), 0));
+    assert_eq!(fill(Vec::new(), 9), (Some(StepDownReason::Truncated(Slot(9))), 0));
     assert_eq!(fill(Vec::new(), 10), (None, 1), "its ballot can propose there");
     assert_eq!(fill(Vec::new(), 12), (None, 3));
     assert_eq!((fill(beat(5), 5), fill(beat(7), 5)), ((None, 0), (None, 0)), "a living peer has it");
-    assert_eq!(fill(beat(5), 6), (Some(StepDownReason::Below(Slot(6))), 0));
+    assert_eq!(fill(beat(5), 6), (Some(StepDownReason::Truncated(Slot(6))), 0));
     assert_eq!((fill(applied(5), 5), fill(applied(7), 5)), ((None, 0), (None, 0)), "it has it itself");
-    assert_eq!(fill(applied(5), 6), (Some(StepDownReason::Below(Slot(6))), 0));
+    assert_eq!(fill(applied(5), 6), (Some(StepDownReason::Truncated(Slot(6))), 0));
     // What an acceptor forgot and said so with its promise is not proposed in either.
     let mut leader = Lone::new(Policy::MultiPaxos);
     let ballot = leader.stand();
@@ -136,7 +136,7 @@ fn a_leader_steps_down_for_a_slot_that_it_has_passed_only_if_nobody_alive_has_it
     leader.hear(S1, Message::Promise { ballot, page: page(1, None, Vec::new()) });
     assert_eq!(leader.0.leads(), Some(ballot));
     let said = leader.hear(S3, Message::Fill { slot: Slot(9) });
-    assert_eq!(said.stepped_down(), Some(StepDownReason::Below(Slot(9))));
+    assert_eq!(said.stepped_down(), Some(StepDownReason::Truncated(Slot(9))));
 }
 
 #[test]

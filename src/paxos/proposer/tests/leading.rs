@@ -34,7 +34,7 @@ fn where_rounds_take_long_a_leader_waits_for_longer() {
 fn a_leader_learns_from_the_promises_how_long_rounds_take() {
     let mut leader = Lone::new(Policy::MultiPaxos);
     let ballot = leader.stand();
-    (0..40).for_each(|_| drop(leader.pulse()));
+    (0..40).for_each(|_| drop(leader.tick()));
     for server in [S1, S2] {
         leader.hear(server, promise(ballot, Vec::new()));
     }
@@ -66,11 +66,11 @@ fn a_leader_that_waits_for_pages_steps_down_if_none_comes() {
 fn its_own_beats_do_not_make_a_stalled_leader_move() {
     let (mut leader, _) = Lone::leader();
     leader.step(propose(1));
-    let beats = (0..17).map(|_| {
+    let ticks = (0..17).map(|_| {
         leader.beat(S1, 0);
         leader.answered_pulses(1)
     });
-    assert_eq!(beats.collect::<Vec<_>>().last(), Some(&Some(StepDownReason::Stalled)));
+    assert_eq!(ticks.collect::<Vec<_>>().last(), Some(&Some(StepDownReason::Stalled)));
 }
 
 #[test]
@@ -78,12 +78,12 @@ fn only_answers_of_others_to_its_own_ballot_let_a_leader_stay() {
     let (mut leader, ballot) = Lone::leader();
     let older = Ballot { round: ballot.round - 1, ..ballot };
     for _ in 0..9 {
-        assert_eq!(leader.pulse().stepped_down(), None);
+        assert_eq!(leader.tick().stepped_down(), None);
         for (from, ballot) in [(S2, older), (S1, ballot), (ServerId(9), ballot), (ServerId(8), older)] {
-            leader.hear(from, Message::HeartbeatAnswer { ballot });
+            leader.hear(from, Message::HeartbeatReply { ballot });
         }
     }
-    assert_eq!(leader.pulse().stepped_down(), Some(StepDownReason::Unheard));
+    assert_eq!(leader.tick().stepped_down(), Some(StepDownReason::NoHeartbeatReplies));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn who_leads_or_prepares_above_obeys_nobody_below() {
     assert_eq!(leader.0.leads(), Some(ours));
     assert_eq!(
         leader.hear(S3, heartbeat(ours.round, S3)).stepped_down(),
-        Some(StepDownReason::Rival(Ballot { round: ours.round, server: S3 }))
+        Some(StepDownReason::HigherBallot(Ballot { round: ours.round, server: S3 }))
     );
     // Where nobody leads nobody is obeyed.
     let said = Lone::new(Policy::BasicPaxos).hear(S3, heartbeat(9, S3));
@@ -141,28 +141,28 @@ fn who_leads_or_prepares_above_obeys_nobody_below() {
 fn a_leader_is_heard_for_five_pulses_and_relayed_every_second_one() {
     let mut follower = Lone::new(Policy::MultiPaxos);
     for _ in 0..10 {
-        follower.pulse();
+        follower.tick();
     }
     assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATANSWER", "RELAY"]);
-    follower.pulse();
+    follower.tick();
     assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATANSWER"]);
-    follower.pulse();
+    follower.tick();
     assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATANSWER", "RELAY"]);
     for _ in 0..4 {
-        follower.pulse();
+        follower.tick();
     }
     assert_eq!(follower.0.leader(), Some((ballot(1, S2), LeaderEvidence::Heard)));
-    follower.pulse();
+    follower.tick();
     assert_eq!(follower.0.leader(), None);
 }
 
 #[test]
 fn who_has_only_heard_of_a_leader_says_so_to_a_candidate_and_hands_it_nothing() {
     let mut follower = Lone::new(Policy::MultiPaxos);
-    follower.hear(S3, Message::Relay { ballot: ballot(1, S2) });
+    follower.hear(S3, Message::LeaderHint { ballot: ballot(1, S2) });
     assert_eq!(follower.0.leader(), Some((ballot(1, S2), LeaderEvidence::HeardOf)));
     let answer = follower.hear(S3, Message::PreVote { id: 4 });
-    assert_eq!(answer.sent, [(ServerSet::only(S3), Message::PreVoteAnswer { id: 4, hears: true })]);
+    assert_eq!(answer.sent, [(ServerSet::only(S3), Message::PreVoteReply { id: 4, hears: true })]);
     assert_eq!(follower.step(propose(1)).forwarded(), []);
 }
 
@@ -193,12 +193,12 @@ fn who_was_refused_on_its_way_to_lead_prepares_once_more_above() {
 fn a_candidate_that_waits_for_promises_is_left_alone_until_its_time_is_up() {
     let mut candidate = Lone::new(Policy::MultiPaxos);
     let ballot = candidate.stand();
-    let said = candidate.pulse();
-    let relay = (ServerSet::first(3).without(ServerSet::only(S1)), Message::Relay { ballot });
+    let said = candidate.tick();
+    let relay = (ServerSet::first(3).without(ServerSet::only(S1)), Message::LeaderHint { ballot });
     assert_eq!(said.sent, [relay]);
     let mut other = Lone::new(Policy::MultiPaxos);
-    other.hear(S2, Message::Relay { ballot: super::ballot(9, S2) });
+    other.hear(S2, Message::LeaderHint { ballot: super::ballot(9, S2) });
     assert_eq!(other.0.leader(), Some((super::ballot(9, S2), LeaderEvidence::HeardOf)));
     candidate.fire(ProposerTimer::Attempt { ballot, doublings: 0 });
-    assert_eq!(candidate.pulse().sent, [], "nobody has promised: others may stand");
+    assert_eq!(candidate.tick().sent, [], "nobody has promised: others may stand");
 }

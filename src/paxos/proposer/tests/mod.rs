@@ -7,7 +7,7 @@ mod work;
 
 use super::*;
 use crate::paxos::{Entry, NackedRequest, Page, SlotRange, Value};
-use crate::role::{Action, step_all};
+use crate::role::{Action, step_batch};
 
 /// Proposer 1 of three servers, whose learner has applied nothing.
 struct Lone(Proposer);
@@ -145,20 +145,20 @@ impl Lone {
             _ => None,
         });
         let id = id.expect("it asks whether others hear a leader");
-        let (ballot, _) = self.hear(S2, Message::PreVoteAnswer { id, hears: false }).prepared().expect("it prepares");
+        let (ballot, _) = self.hear(S2, Message::PreVoteReply { id, hears: false }).prepared().expect("it prepares");
         ballot
     }
 
     fn turn(&mut self, inputs: impl IntoIterator<Item = Input<Proposer>>) -> Said {
-        let stepped = step_all(&mut self.0, inputs.into_iter().map(|input| ((), input)), true);
+        let stepped = step_batch(&mut self.0, inputs.into_iter().map(|input| ((), input)), true);
         let Ok(released) = stepped.commit(&mut Spending);
         let mut said = Said::default();
         for action in released.into_actions().into_iter().flat_map(|(_, actions)| actions) {
             match action {
                 Action::Send { to, message } => said.sent.push((to, message)),
                 Action::Arm(timer) => said.armed.push(timer),
-                Action::Outcome(outcome) => said.outcomes.push(outcome),
-                Action::Fact(fact) => said.facts.push(fact),
+                Action::Notify(outcome) => said.outcomes.push(outcome),
+                Action::Trace(fact) => said.facts.push(fact),
             }
         }
         said
@@ -181,18 +181,18 @@ impl Lone {
         self.turn((0..count).map(|_| Input::Timeout(ProposerTimer::Tick)))
     }
 
-    fn pulse(&mut self) -> Said {
-        self.fire(ProposerTimer::Pulse)
+    fn tick(&mut self) -> Said {
+        self.fire(ProposerTimer::HeartbeatTick)
     }
 
     /// Pulses of a leader that is answered each time; ends early with the first at which it steps down.
     fn answered_pulses(&mut self, count: u64) -> Option<StepDownReason> {
         for _ in 0..count {
             let ballot = self.0.leads().expect("it leads");
-            if let Some(why) = self.pulse().stepped_down() {
+            if let Some(why) = self.tick().stepped_down() {
                 return Some(why);
             }
-            self.hear(S2, Message::HeartbeatAnswer { ballot });
+            self.hear(S2, Message::HeartbeatReply { ballot });
         }
         None
     }
@@ -204,7 +204,7 @@ impl Lone {
 
     /// The learner of a server says how far it is.
     fn beat(&mut self, from: ServerId, applied: u64) -> Said {
-        self.hear(from, Message::Beat { applied: Slot(applied), digest: 0 })
+        self.hear(from, Message::Progress { applied: Slot(applied), digest: 0 })
     }
 }
 

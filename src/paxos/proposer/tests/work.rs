@@ -7,29 +7,29 @@ fn a_shell_knows_when_there_is_something_to_do() {
     let new = Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos);
     assert!(new.wants_applied(), "it does not know that its learner lives");
     let (mut leader, _) = Lone::leader();
-    assert_eq!((leader.0.wants_applied(), leader.0.worth()), (false, 1));
+    assert_eq!((leader.0.wants_applied(), leader.0.batch_threshold()), (false, 1));
     leader.turn([propose(1), propose(2), propose(3), propose(4)]);
-    assert_eq!((leader.0.wants_applied(), leader.0.worth()), (true, 4), "four more make a second group");
+    assert_eq!((leader.0.wants_applied(), leader.0.batch_threshold()), (true, 4), "four more make a second group");
     leader.step(propose(5));
-    assert_eq!(leader.0.worth(), 3);
+    assert_eq!(leader.0.batch_threshold(), 3);
     leader.hear(S2, Message::Forward { commands: vec![command(6)] });
-    assert_eq!(leader.0.worth(), 2);
+    assert_eq!(leader.0.batch_threshold(), 2);
     leader.turn([propose(7), propose(8)]);
-    assert_eq!(leader.0.worth(), usize::MAX, "two groups are under way");
+    assert_eq!(leader.0.batch_threshold(), usize::MAX, "two groups are under way");
     leader.applied(3, &[1, 2, 3]);
-    assert_eq!(leader.0.worth(), usize::MAX, "still two: one slot of the first is open");
+    assert_eq!(leader.0.batch_threshold(), usize::MAX, "still two: one slot of the first is open");
     leader.applied(4, &[4]);
-    assert_eq!((leader.0.wants_applied(), leader.0.worth()), (true, 4));
+    assert_eq!((leader.0.wants_applied(), leader.0.batch_threshold()), (true, 4));
 }
 
 #[test]
 fn a_ballot_for_one_command_waits_for_no_other() {
     let mut basic = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = basic.step(propose(1)).prepared().expect("it prepares");
-    assert_eq!((basic.0.wants_applied(), basic.0.worth()), (false, 1));
+    assert_eq!((basic.0.wants_applied(), basic.0.batch_threshold()), (false, 1));
     basic.hear(S1, promise(ballot, Vec::new()));
     basic.hear(S2, promise(ballot, Vec::new()));
-    assert_eq!((basic.0.wants_applied(), basic.0.worth()), (true, usize::MAX));
+    assert_eq!((basic.0.wants_applied(), basic.0.batch_threshold()), (true, usize::MAX));
     basic.beat(S2, 100);
     let mut behind = Lone::new(Policy::BasicPaxos);
     behind.beat(S2, 100);
@@ -43,7 +43,7 @@ fn at_most_a_window_of_slots_is_open() {
         Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos).with_window(2, OPEN_BYTES);
     let (mut leader, _) = Lone::of(small.clone()).led();
     assert_eq!(leader.turn([propose(1), propose(2), propose(3)]).proposed(), [(1, 1), (2, 2)]);
-    assert_eq!(leader.0.worth(), usize::MAX - 1);
+    assert_eq!(leader.0.batch_threshold(), usize::MAX - 1);
     assert_eq!(leader.applied(1, &[1]).proposed(), [(3, 3)]);
     // A window that what was found has filled is no group that commands wait for.
     let mut candidate = Lone::of(small.with_window(1, OPEN_BYTES));
@@ -51,7 +51,7 @@ fn at_most_a_window_of_slots_is_open() {
     candidate.hear(S1, promise(ballot, vec![accepted(1, Ballot { round: 0, server: S2 }, 21)]));
     assert_eq!(candidate.hear(S2, promise(ballot, Vec::new())).proposed(), [(1, 21)]);
     candidate.step(propose(1));
-    assert_eq!(candidate.0.worth(), 0);
+    assert_eq!(candidate.0.batch_threshold(), 0);
     assert_eq!(candidate.applied(1, &[21]).proposed(), [(2, 1)]);
 }
 

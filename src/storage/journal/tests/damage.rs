@@ -75,7 +75,7 @@ fn known(records: &[AcceptorRecord]) -> KnownGroups {
                 known.promised = known.promised.max(Some(entry.ballot));
                 known.accepted.insert(entry.slot, entry.clone());
             }
-            AcceptorRecord::Damaged(range) => known.damaged.push(*range),
+            AcceptorRecord::Corrupt(range) => known.damaged.push(*range),
             other => panic!("{other:?}"),
         }
     }
@@ -115,7 +115,7 @@ fn every_flipped_bit_is_reported_with_its_place_and_its_slots() {
             let sector = bit / 8 / SECTOR_BYTES * SECTOR_BYTES;
             let hit = sample.commits.iter().find(|commit| commit.holds(name, sector)).and_then(|commit| commit.slot);
             match result {
-                Err(OpenError::Damaged(damage) | OpenError::PromiseLost(damage)) => {
+                Err(OpenError::Corrupt(damage) | OpenError::PromiseLost(damage)) => {
                     assert_eq!((&damage.file, damage.offset), (name, sector as u64), "{what}");
                     let names = |slot: &Slot| damage.slots.is_some_and(|range| range.contains(*slot));
                     assert!(hit.is_none_or(|slot| names(&slot) || !damage.slots_complete), "{what}: {damage}");
@@ -251,7 +251,7 @@ fn groups_that_vanish_from_the_end_of_a_full_segment_are_damage() {
                     assert_all_or_damaged(&back.records, &sample.records, &format!("{number}, {gone}"));
                     back.damage[0].clone()
                 }
-                Err(OpenError::Damaged(damage)) => damage,
+                Err(OpenError::Corrupt(damage)) => damage,
                 Err(other) => panic!("{number}: {other}"),
             };
             assert_eq!((&damage.file, damage.offset), (&commit.file, gone as u64));
@@ -285,7 +285,7 @@ fn a_sector_of_another_segment_or_server_is_damage_even_in_its_place() {
         match open(&files, SMALL) {
             Ok((_, back)) => assert!(is_own && back.records == [promise(7)]),
             Err(error) => {
-                assert!(!is_own && matches!(error, OpenError::Damaged(_) | OpenError::PromiseLost(_)), "{error}")
+                assert!(!is_own && matches!(error, OpenError::Corrupt(_) | OpenError::PromiseLost(_)), "{error}")
             }
         }
     }
@@ -319,7 +319,7 @@ fn the_slots_are_named_as_far_as_anything_still_knows_them() {
         });
         match result {
             Ok(back) => back.damage[0].to_string(),
-            Err(OpenError::Damaged(damage)) => damage.to_string(),
+            Err(OpenError::Corrupt(damage)) => damage.to_string(),
             Err(other) => panic!("{other}"),
         }
     };
@@ -407,7 +407,7 @@ fn files_that_do_not_belong_are_named() {
     let first = &sample.image[&file_name(1)];
     for name in ["notes.txt", "1.journal", "0000000000.journal", "4294967295.journal", "00000000010.journal"] {
         let error = with(name, first);
-        assert!(matches!(&error, OpenError::Stranger { file } if file == name), "{error}");
+        assert!(matches!(&error, OpenError::UnknownFile { file } if file == name), "{error}");
     }
     let error = with(&file_name(9), first);
     assert!(matches!(error, OpenError::Misnamed { segment: 1, .. }), "{error}");
@@ -418,11 +418,11 @@ fn files_that_do_not_belong_are_named() {
 
     let options = JournalOptions { owner: 1, ..options(SMALL) };
     let error = TestJournal::open(MemoryFiles::from_image(&sample.image), options).unwrap_err();
-    assert!(matches!(error, OpenError::Foreign { found: OWNER, expected: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::WrongStorage { found: OWNER, expected: 1, .. }), "{error}");
     let others = MemoryFiles::new();
     drop(TestJournal::open(others.clone(), options).unwrap());
     let error = with(&file_name(2), &others.read(&file_name(1)).unwrap());
-    assert!(matches!(error, OpenError::Foreign { found: 1, expected: OWNER, .. }), "{error}");
+    assert!(matches!(error, OpenError::WrongStorage { found: 1, expected: OWNER, .. }), "{error}");
 }
 
 #[test]
@@ -441,12 +441,12 @@ fn an_old_copy_of_a_file_is_refused() {
     let (mut journal, _) = open(&files, SMALL).unwrap();
     journal.commit(&[accept(3, 2_000)]).unwrap();
     let error = open(&aged, SMALL).unwrap_err();
-    assert!(matches!(error, OpenError::Damaged(Corruption { part: CorruptRegion::Seal, .. })), "{error}");
+    assert!(matches!(error, OpenError::Corrupt(Corruption { part: CorruptRegion::Seal, .. })), "{error}");
 
     // One that was replaced: another stands in its place.
     files.put(&file_name(2), &replaced);
     let error = open(&files, SMALL).unwrap_err();
-    assert!(matches!(&error, OpenError::Surplus { file, .. } if *file == file_name(2)), "{error}");
+    assert!(matches!(&error, OpenError::UnexpectedSegment { file, .. } if *file == file_name(2)), "{error}");
 }
 
 #[test]
@@ -500,6 +500,6 @@ fn a_record_that_others_are_damaged_is_never_read() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     let range = SlotRange { first: Slot(3), last: Slot(4) };
-    journal.commit(&[AcceptorRecord::Damaged(range)]).unwrap();
+    journal.commit(&[AcceptorRecord::Corrupt(range)]).unwrap();
     assert!(matches!(open(&files, SMALL), Err(OpenError::Unreadable { .. })));
 }

@@ -169,19 +169,19 @@ fn a_full_disk_is_known_a_segment_ahead_and_promises_go_on() {
     let (mut journal, _) = open(&files, SMALL).unwrap();
     let mut all = vec![accept(1, 2_000), accept(2, 2_000)];
     journal.commit(&all[..1]).unwrap();
-    assert!(journal.has_room());
+    assert!(journal.has_space());
     // Room for the two segments that are there, and no more.
     files.set_capacity(Some(2 * SMALL));
     journal.commit(&all[1..]).unwrap();
-    assert!(!journal.has_room(), "the spare is in use and no other can be made");
-    assert!(matches!(journal.try_make_room(), Err(JournalError::Full { bytes: SMALL, .. })));
+    assert!(!journal.has_space(), "the spare is in use and no other can be made");
+    assert!(matches!(journal.retry_space(), Err(JournalError::Full { bytes: SMALL, .. })));
     all.push(promise(9));
     journal.commit(&all[2..]).unwrap();
     assert_eq!(files.list().unwrap(), [file_name(1), file_name(2)], "what was half made is gone");
 
     files.set_capacity(None);
-    journal.try_make_room().unwrap();
-    assert!(journal.has_room());
+    journal.retry_space().unwrap();
+    assert!(journal.has_space());
     all.push(accept(3, 2_000));
     journal.commit(&all[3..]).unwrap();
     assert_eq!(recovered(&files, SMALL), all);
@@ -196,7 +196,7 @@ fn a_journal_opens_on_a_full_disk() {
     for _ in 0..3 {
         let (mut journal, back) = open(&files, SMALL).unwrap();
         assert_eq!(back.records[0], accept(1, 600));
-        assert!(journal.has_room(), "the spare became the new segment, and the old one made room for the next spare");
+        assert!(journal.has_space(), "the spare became the new segment, and the old one made room for the next spare");
         journal.commit(&[promise(5)]).unwrap();
     }
     // Not even the old segment's room comes back: somebody else fills it.
@@ -220,7 +220,7 @@ fn without_a_next_segment_a_full_journal_stops() {
         }
     };
     assert!(matches!(error, JournalError::Full { .. }), "{error}");
-    assert!(matches!(journal.commit(&[promise(99)]), Err(JournalError::Failed)));
+    assert!(matches!(journal.commit(&[promise(99)]), Err(JournalError::AlreadyFailed)));
     assert_eq!(acknowledged.len(), 12, "the rest of the first segment, and the spare");
     files.set_capacity(None);
     assert_eq!(recovered(&files, SMALL), acknowledged);
@@ -236,9 +236,9 @@ fn an_error_of_the_disk_ends_the_journal_and_is_never_retried() {
         assert!(matches!(journal.commit(&[promise(2)]), Err(JournalError::Io { .. })));
         let before = files.counts();
         // The disk works again, but nobody knows what became of the bytes.
-        assert!(matches!(journal.commit(&[promise(3)]), Err(JournalError::Failed)));
-        assert!(matches!(journal.try_make_room(), Err(JournalError::Failed)));
-        assert!(journal.has_room(), "a role that waits for room would not hear of it");
+        assert!(matches!(journal.commit(&[promise(3)]), Err(JournalError::AlreadyFailed)));
+        assert!(matches!(journal.retry_space(), Err(JournalError::AlreadyFailed)));
+        assert!(journal.has_space(), "a role that waits for room would not hear of it");
         assert_eq!(files.counts(), before, "not even tried");
     }
 }
@@ -271,7 +271,7 @@ fn a_real_folder_works_the_same() {
         for batch in batches.chunks(9) {
             journal.commit(batch).unwrap();
         }
-        assert!(journal.has_room());
+        assert!(journal.has_space());
     }
     let image: BTreeMap<_, _> =
         files.list().unwrap().into_iter().map(|name| (name.clone(), files.read(&name).unwrap())).collect();

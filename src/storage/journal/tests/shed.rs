@@ -17,7 +17,7 @@ fn filled(files: &MemoryFiles) -> TestJournal<MemoryFiles> {
     for slot in 1..=5 {
         journal.commit(&[promise(slot), accept(slot, 2_000)]).unwrap();
     }
-    assert!(!journal.has_room());
+    assert!(!journal.has_space());
     assert_eq!(segments_of(files).len(), 5);
     journal
 }
@@ -39,17 +39,17 @@ fn known(files: &MemoryFiles) -> (u64, Vec<u64>, Slot) {
 fn what_is_not_needed_goes_when_slots_are_forgotten_and_makes_room() {
     let files = MemoryFiles::new();
     let mut journal = filled(&files);
-    assert!(journal.try_make_room().is_err(), "all is needed");
+    assert!(journal.retry_space().is_err(), "all is needed");
     assert_eq!(segments_of(&files).len(), 5);
     journal.commit(&[truncated(4)]).unwrap();
-    assert!(journal.has_room(), "{:?}", files.list());
+    assert!(journal.has_space(), "{:?}", files.list());
     assert_eq!(files.list().unwrap(), [&file_name(4), &file_name(5), SPARE]);
     assert_eq!(known(&files), (5, vec![4, 5], Slot(4)));
     // It goes on in the room that there is now.
     for slot in 6..=9 {
         journal.commit(&[accept(slot, 2_000), truncated(slot)]).unwrap();
     }
-    assert!(journal.has_room());
+    assert!(journal.has_space());
     assert_eq!(known(&files), (5, vec![8, 9], Slot(9)), "a segment is removed when the one after the next is begun");
 }
 
@@ -64,7 +64,7 @@ fn what_is_not_needed_goes_also_where_there_is_no_room_to_record_that_it_is_forg
         round += 1;
     }
     journal.commit(&[truncated(5)]).unwrap();
-    assert!(journal.has_room());
+    assert!(journal.has_space());
     assert_eq!(known(&files), (round - 1, vec![5], Slot(5)));
 }
 
@@ -75,7 +75,7 @@ fn a_journal_that_is_opened_on_a_disk_full_of_it_removes_what_the_checkpoint_has
         drop(filled(&files));
         let (mut journal, back) = open_beside(&files, forgotten).unwrap();
         assert_eq!(PromiseFloor::by(&back.records).promised.round, 5);
-        assert!(journal.has_room(), "slots below {forgotten}: {:?}", files.list());
+        assert!(journal.has_space(), "slots below {forgotten}: {:?}", files.list());
         journal.commit(&[promise(9)]).unwrap();
         drop(journal);
         let left = (forgotten.min(5)..=5).collect::<Vec<_>>();
@@ -119,14 +119,14 @@ fn the_next_segment_is_not_made_of_the_room_that_a_checkpoint_may_need() {
     for slot in 1..=2 {
         journal.commit(&[accept(slot, 2_000)]).unwrap();
     }
-    assert!(journal.has_room() && segments_of(&files).len() == FEW_SEGMENTS);
+    assert!(journal.has_space() && segments_of(&files).len() == FEW_SEGMENTS);
     journal.commit(&[accept(3, 2_000)]).unwrap();
-    assert_eq!((journal.has_room(), files.free_bytes().unwrap()), (true, 3 * SMALL));
+    assert_eq!((journal.has_space(), files.free_bytes().unwrap()), (true, 3 * SMALL));
     journal.commit(&[accept(4, 2_000)]).unwrap();
-    assert_eq!((journal.has_room(), files.free_bytes().unwrap()), (false, 3 * SMALL));
+    assert_eq!((journal.has_space(), files.free_bytes().unwrap()), (false, 3 * SMALL));
     // The checkpoint is written without it.
     journal.commit(&[truncated(4)]).unwrap();
-    assert!(journal.has_room());
+    assert!(journal.has_space());
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_life_that_begins_with_the_next_segment_has_a_next_one_too_however_full_the_
     for _ in 0..2 {
         let options = JournalOptions { left_free, ..options(SMALL) };
         let (journal, _) = TestJournal::<MemoryFiles>::open(files.clone(), options).unwrap();
-        assert!(journal.has_room(), "the file that was replaced has left room for it");
+        assert!(journal.has_space(), "the file that was replaced has left room for it");
     }
 }
 
@@ -153,10 +153,10 @@ fn a_few_segments_and_the_next_one_there_are_also_where_a_checkpoint_cannot_grow
     let (mut journal, _) = TestJournal::<MemoryFiles>::open(files.clone(), options).unwrap();
     for slot in 1..=20 {
         journal.commit(&[accept(slot, 2_000)]).unwrap();
-        assert!(journal.has_room() || segments_of(&files).len() > FEW_SEGMENTS);
-        if !journal.has_room() {
+        assert!(journal.has_space() || segments_of(&files).len() > FEW_SEGMENTS);
+        if !journal.has_space() {
             journal.commit(&[truncated(slot)]).unwrap();
-            assert!(journal.has_room(), "slot {slot}: {:?}", files.list());
+            assert!(journal.has_space(), "slot {slot}: {:?}", files.list());
         }
         assert!(files.free_bytes().unwrap() >= SMALL, "that is for others");
     }
@@ -175,8 +175,8 @@ fn an_error_while_segments_go_ends_the_journal() {
         let goes_on = journal.commit(&[promise(99)]);
         assert!(committed.is_ok() || goes_on.is_err(), "operation {operation}");
         if let Err(error) = goes_on {
-            assert!(matches!(error, JournalError::Failed), "operation {operation}: {error}");
-            assert!(journal.has_room(), "a role that waits for room would not hear of it");
+            assert!(matches!(error, JournalError::AlreadyFailed), "operation {operation}: {error}");
+            assert!(journal.has_space(), "a role that waits for room would not hear of it");
             ended += 1;
         }
         assert_eq!(known(&files).1.last(), Some(&5), "operation {operation}");
@@ -277,7 +277,7 @@ fn nearly_empty(files: &MemoryFiles) {
     for (slot, bytes) in [(1, 55_000), (2, 6_000)] {
         journal.commit(&[promise(slot), accept(slot, bytes)]).unwrap();
     }
-    assert!(!journal.has_room() && segments_of(files).len() == 2);
+    assert!(!journal.has_space() && segments_of(files).len() == 2);
 }
 
 #[test]
@@ -288,12 +288,12 @@ fn a_life_begins_in_a_short_segment_where_there_is_no_room_for_a_whole_one() {
     let left_free = LeftFree { always: 2 * LONG, to_grow: 0 };
     let opened = TestJournal::<MemoryFiles>::open(files.clone(), JournalOptions { left_free, ..options(LONG) });
     let (mut journal, back) = opened.unwrap();
-    assert_eq!((back.records.len(), journal.has_room()), (4, false));
+    assert_eq!((back.records.len(), journal.has_space()), (4, false));
     assert!(files.used_bytes() < LONG + LONG / 4, "it takes no more than it needs");
     journal.commit(&[promise(10)]).unwrap();
     // What is left of the file that it has replaced is enough for the next one.
     journal.leave_free(LeftFree::default());
-    journal.try_make_room().unwrap();
+    journal.retry_space().unwrap();
     journal.commit(&[accept(3, 50_000)]).unwrap();
     files.set_capacity(None);
     assert_eq!(open_long(&files.fork()).unwrap().1.records.len(), 6);
