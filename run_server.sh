@@ -367,7 +367,7 @@ some_have_ended() {
 await_servers() {
   local deadline=$((SECONDS + ready_seconds)) answer
   while ((SECONDS < deadline)); do
-    if answer=$("$bin/paxos-client" status --cluster "$run/cluster.toml" --await 500ms 2>&1); then
+    if answer=$("$bin/paxos-client" status --cluster "$run/cluster.toml" --wait 500ms 2>&1); then
       # Whoever answers may be a stranger at the same address: ours must live.
       if some_have_ended; then return 1; fi
       return 0

@@ -243,7 +243,7 @@ def strangers(options, folder):
 
 def is_linked(rows, server):
     """Whether a server has its links to all others, and they theirs to it."""
-    linked = {row["server"]: row["linked"] for row in rows}
+    linked = {row["server"]: row["connected"] for row in rows}
     others = set(linked) - {server}
     return len(others) == 4 and others <= set(linked.get(server, [])) and all(server in linked[other] for other in others)
 

@@ -193,7 +193,7 @@ mod tests {
             (format!("cluster = \"c\"\n{}", server(0, 1, 2)), "server id 0"),
             (format!("cluster = \"c\"\n{}", server(64, 1, 2)), "server id 64"),
             (format!("cluster = \"c\"\n{}", server(1, 0, 2)), "port 0"),
-            (format!("cluster = \"c\"\ncolour = 1\n{}", server(1, 1, 2)), "colour"),
+            (format!("cluster = \"c\"\ncolor = 1\n{}", server(1, 1, 2)), "color"),
             ("cluster = ".to_string(), "not understood"),
         ];
         for (text, reason) in cases {

@@ -1,4 +1,4 @@
-//! What makes a shell complete the words of a programme.
+//! What makes a shell complete the words of a program.
 
 use clap::Command;
 use clap_complete::{Shell, generate};

@@ -364,7 +364,7 @@ pub struct Released<C, R: Role> {
 /// Steps the role through a group of inputs. Each input comes with a context of the shell's, which comes back with the
 /// actions that the input led to.
 ///
-/// A seeded bug stands around the role here, between it and every shell. In a build without the museum the first of the
+/// A seeded bug stands around the role here, between it and every shell. In a build without seeded bugs the first of the
 /// two calls is [`Role::step`], and the second does nothing.
 pub fn step_batch<C, R: Role>(
     role: &mut R,

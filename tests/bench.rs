@@ -36,7 +36,7 @@ fn a_closed_and_an_open_loop_count_what_a_cluster_does() {
         &["--clients", "3", "--reads", "0"],
         &["--clients", "2", "--pipeline", "8", "--reads", "100", "--threads", "2"],
         &["--clients", "2", "--rate", "100", "--reads", "50"],
-        &["--clients", "3", "--at", "1,2,3", "--reads", "30"],
+        &["--clients", "3", "--servers", "1,2,3", "--reads", "30"],
     ];
     for load in loops {
         let fields = fields(&cluster.client_tool(&[&["bench", "-o", "json"], load, &SHORT].concat()));
@@ -61,7 +61,7 @@ fn a_closed_and_an_open_loop_count_what_a_cluster_does() {
 fn a_server_that_dies_is_told_and_the_load_goes_on() {
     let mut cluster = Cluster::start(3, &QUIET);
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
-    command.arg("--cluster").arg(cluster.file()).args(["bench", "--clients", "4", "--reads", "0", "--at", "1"]);
+    command.arg("--cluster").arg(cluster.file()).args(["bench", "--clients", "4", "--reads", "0", "--servers", "1"]);
     command.args(["--duration", "8s", "--warm-up", "0ms"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let bench = command.spawn().unwrap();
     await_some("the load has begun", || cluster.status(2).filter(|status| status.applied.0 > 5));
@@ -99,7 +99,7 @@ fn what_cannot_be_measured_is_said() {
     let cluster = Cluster::prepare(1, &QUIET);
     for (arguments, code, why) in [
         (&["bench"][..], 1, "no server answers"),
-        (&["bench", "--at", "9"], 2, "there is no server 9"),
+        (&["bench", "--servers", "9"], 2, "there is no server 9"),
         (&["bench", "--clients", "0"], 2, "--clients"),
         (&["bench", "--pipeline", "65"], 2, "--pipeline"),
         (&["bench", "--value-size", "1048577"], 2, "no length of a value"),

@@ -20,7 +20,7 @@ fn short_rounds_of_every_protocol_are_clean_and_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let totals = folder.path().join("totals.json");
     for protocol in ["multi-paxos", "basic-paxos", "two-phase-commit"] {
-        let more = ["--seed", "2", "--rounds", "1", "--lasts", "5s", "--protocol", protocol, "--totals"];
+        let more = ["--seed", "2", "--rounds", "1", "--fault-duration", "5s", "--protocol", protocol, "--totals"];
         let (code, text) = chaos(folder.path(), &[&more[..], &[&totals.to_string_lossy()]].concat());
         assert_eq!(code, 0, "{text}");
     }
@@ -39,7 +39,7 @@ fn short_rounds_of_every_protocol_are_clean_and_leave_nothing_behind() {
 #[test]
 fn a_round_that_is_kept_is_judged_again_and_one_forged_answer_is_found() {
     let folder = tempfile::tempdir().unwrap();
-    let more = ["--seed", "3", "--rounds", "1", "--lasts", "3s", "--keep", "--protocol", "multi-paxos"];
+    let more = ["--seed", "3", "--rounds", "1", "--fault-duration", "3s", "--keep", "--protocol", "multi-paxos"];
     let (code, text) = chaos(folder.path(), &more);
     assert_eq!(code, 0, "{text}");
     let round = folder.path().join("round-3");
@@ -71,7 +71,8 @@ fn acceptors_that_forget_are_found() {
     .unwrap();
     fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
     let server = server.to_string_lossy().into_owned();
-    let more = ["--seed", "1", "--rounds", "5", "--lasts", "5s", "--protocol", "basic-paxos", "--server", &server];
+    let more =
+        ["--seed", "1", "--rounds", "5", "--fault-duration", "5s", "--protocol", "basic-paxos", "--server", &server];
     let (code, text) = chaos(folder.path(), &more);
     assert!(code == 7 && text.contains("paxos-lab chaos --replay"), "{text}");
 }
@@ -80,7 +81,7 @@ fn acceptors_that_forget_are_found() {
 fn a_short_soak_measures_itself_and_answers_everybody() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_string_lossy().into_owned();
-    let (code, text) = lab(&["soak", "--minutes", "0.15", "--every", "1s", "--out", &out]);
+    let (code, text) = lab(&["soak", "--minutes", "0.15", "--interval", "1s", "--out", &out]);
     // In so short a time files are still being made: that may count as growth, and nothing else may be wrong.
     assert!(matches!(code, 0 | 8) && text.contains("are linearizable") && text.contains("flat"), "{text}");
 }

@@ -70,7 +70,7 @@ fn results_for_programs_can_be_read_by_one() {
 }
 
 #[test]
-fn the_lines_of_a_run_can_stand_side_by_side_and_in_colour() {
+fn the_lines_of_a_run_can_stand_side_by_side_and_in_color() {
     let cluster = Cluster::start(3, &[]);
     cluster.client_with_lines("c1", 1).put(b"color", b"blue").unwrap();
     cluster.await_agreement();
@@ -80,12 +80,12 @@ fn the_lines_of_a_run_can_stand_side_by_side_and_in_colour() {
     assert_eq!((code, head), (0, vec!["time", "clients", "s1", "s2", "s3"]), "{text}");
     assert!(text.contains("P PREPARE 2+") && text.contains("L CHOSEN 2"), "{text}");
     let (_, plain) = lab(&["logs", &run, "--req", "c1-2"]);
-    let (_, coloured) = lab(&["logs", &run, "--req", "c1-2", "--colour", "always"]);
-    assert!(!plain.contains('\u{1b}') && coloured.contains('\u{1b}'), "colours are for terminals");
+    let (_, colored) = lab(&["logs", &run, "--req", "c1-2", "--color", "always"]);
+    assert!(!plain.contains('\u{1b}') && colored.contains('\u{1b}'), "colors are for terminals");
 }
 
 #[test]
-fn every_programme_teaches_shells_its_words() {
+fn every_program_teaches_shells_its_words() {
     for (program, word) in [
         (env!("CARGO_BIN_EXE_paxos-server"), "--mean-up"),
         (env!("CARGO_BIN_EXE_paxos-client"), "--if-version"),

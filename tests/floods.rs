@@ -1,4 +1,4 @@
-//! Floods of clients that make a server hold bytes: its memory stays within the limits of `docs/design.md`, other
+//! Floods of clients that make a server hold bytes: its memory stays within the limits of `docs/architecture.md`, other
 //! clients are served meanwhile, and the log says in a few lines whom it has closed.
 
 #![allow(clippy::unwrap_used)]
@@ -332,7 +332,7 @@ fn limits() -> Vec<(&'static str, String, String)> {
 
 #[test]
 fn the_table_of_limits_says_what_the_code_does() {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/design.md")).unwrap();
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/architecture.md")).unwrap();
     let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect::<Vec<_>>();
     let rows: Vec<Vec<String>> = text.lines().filter(|line| line.starts_with('|')).map(cells).collect();
     for (class, one, all) in limits() {

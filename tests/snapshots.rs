@@ -17,7 +17,7 @@ use support::{Cluster, await_some, cluster_file, resident_kib};
 
 /// Short files and frequent checkpoints.
 const FORGETFUL: [&str; 10] =
-    ["--seed", "1", "--segment-kib", "256", "--checkpoint-slots", "300", "--keep-slots", "50", "--steps", "off"];
+    ["--seed", "1", "--segment-kib", "256", "--checkpoint-slots", "300", "--retain-slots", "50", "--steps", "off"];
 
 /// Overwrites a few keys, from some clients at once.
 fn write(cluster: &Cluster, clients: usize, each: usize, bytes: usize) {
@@ -213,11 +213,11 @@ fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
     let status = await_some("the slots are mended", || cluster.status(2).filter(|status| status.corrupt_slots == 0));
     assert!(status.accepted > 700);
     let lines = cluster.lines_of(2);
-    let (_, after) = lines.split_once(" DAMAGED ").unwrap();
+    let (_, after) = lines.split_once(" CORRUPT ").unwrap();
     let slot = after.split("slot=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
     // The learner tells what was chosen, unless a proposer comes first that has to finish the slot and proposes it
     // again.
-    let holds_it = |line: &str| line.contains(" MEND ") || line.contains(" ACCEPTED ");
+    let holds_it = |line: &str| line.contains(" REPAIR ") || line.contains(" ACCEPTED ");
     assert!(after.lines().any(|line| holds_it(line) && line.contains(&format!(" slot={slot} "))), "{lines}");
 
     // A checkpoint that is damaged as a whole is made anew.
@@ -225,7 +225,7 @@ fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
     fs::write(folder.join("checkpoint").join("checkpoint.redb"), [7; 9_000]).unwrap();
     cluster.run(2);
     cluster.await_agreement();
-    assert!(folder.join("checkpoint").join("checkpoint.damaged").exists());
+    assert!(folder.join("checkpoint").join("checkpoint.quarantined").exists());
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -23,7 +23,7 @@ fn status(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
 
 /// Waits until all servers answer and `status` is content.
 fn await_writes(cluster: &Cluster) {
-    let (code, text) = status(cluster, &["--await", "30s"]);
+    let (code, text) = status(cluster, &["--wait", "30s"]);
     assert_eq!(code, 0, "{text}");
     assert!(text.starts_with("writes OK"), "{text}");
 }
@@ -114,7 +114,7 @@ fn servers_whose_peer_ports_are_closed_take_no_writes_though_all_answer() {
         }
         let why = "no two servers are linked: server 1 does not reach server 2";
         says(&cluster, &["no writes: no server is linked with the ", why]);
-        let (code, _) = status(&cluster, &["--await", "200ms"]);
+        let (code, _) = status(&cluster, &["--wait", "200ms"]);
         assert_eq!(code, 1, "all answer, and that is not enough");
     }
 }
@@ -149,7 +149,7 @@ fn linked_servers_without_anybody_to_propose_say_so() {
         };
         all("crash");
         says(&cluster, &[word, &format!("server 1: {role} down")]);
-        assert_eq!(status(&cluster, &["--await", "200ms"]).0, 1, "all answer, and that is not enough");
+        assert_eq!(status(&cluster, &["--wait", "200ms"]).0, 1, "all answer, and that is not enough");
         all("restart");
         await_writes(&cluster);
         assert!(can_write(&cluster));
@@ -193,7 +193,7 @@ fn an_acceptor_that_has_lost_a_checkpoint_does_not_count_until_it_is_mended() {
     cluster.run_with(1, &often);
     cluster.run_with(2, &never);
     // What server 1 has forgotten may have been chosen there with another vote than that of server 2.
-    says(&cluster, &["no writes: 1 of 3 acceptors can vote", "server 1: acceptor DAMAGED, it cannot read "]);
+    says(&cluster, &["no writes: 1 of 3 acceptors can vote", "server 1: acceptor CORRUPT, it cannot read "]);
     cluster.run_with(3, &never);
     says(&cluster, &["writes OK; 1 more failure tolerated"]);
 }
@@ -207,11 +207,11 @@ fn programs_hear_the_verdict_its_reason_and_who_reaches_whom() {
     assert_eq!((whole["writes"].as_bool(), whole["verdict"].as_str()), (Some(true), Some("writes OK")));
     assert_eq!((whole["tolerates"].as_u64(), whole["reason"].as_str()), (Some(1), Some("")));
     let one = &whole["servers"][0];
-    assert_eq!((one["linked"].to_string(), one["hears"].to_string()), ("[2,3]".to_string(), "[2,3]".to_string()));
+    assert_eq!((one["connected"].to_string(), one["hears"].to_string()), ("[2,3]".to_string(), "[2,3]".to_string()));
     assert!(one["leader"]["server"].is_u64(), "{one}");
     cluster.kill(&[2, 3]);
     let broken = serde_json::from_str::<serde_json::Value>(&status(&cluster, &["-o", "json"]).1).unwrap();
     assert_eq!((broken["writes"].as_bool(), broken["verdict"].as_str()), (Some(false), Some("no writes")));
     assert_eq!(broken["troubles"][0], "no answer from s2,s3");
-    assert!(broken["says"].as_str().unwrap().ends_with(broken["reason"].as_str().unwrap()), "{broken}");
+    assert!(broken["message"].as_str().unwrap().ends_with(broken["reason"].as_str().unwrap()), "{broken}");
 }

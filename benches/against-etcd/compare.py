@@ -317,7 +317,7 @@ def lab(options):
 
     def slow_disk(system):
         before = rate(system, 64, 0, None)
-        system.start_again((system.leader() + 1) % len(system.processes), "--lab", "--slow-disk", "20ms")
+        system.start_again((system.leader() + 1) % len(system.processes), "--lab", "--sync-delay", "20ms")
         time.sleep(1)
         return rate(system, 64, 0, None) / before
 
@@ -326,7 +326,7 @@ def lab(options):
 
     def duel(system):
         """One server's clients, and then two servers' clients against each other."""
-        found = system.load(16, 0, None), system.load(16, 0, None, "--at", "1,2")
+        found = system.load(16, 0, None), system.load(16, 0, None, "--servers", "1,2")
         return [[one[name] for name in ("ops_per_s", "p50_us", "p99_us", "server_cpu_us_per_op")] for one in found]
 
     of = {work.__name__: [run_one(protocol, work) for _ in range(options.rounds)]

@@ -80,11 +80,11 @@ enum LabCommand {
         /// A column a server, and one for the clients
         #[arg(long)]
         columns: bool,
-        /// Colours: always, never, or on a terminal without NO_COLOR
+        /// Colors: always, never, or on a terminal without NO_COLOR
         #[arg(long, value_enum, default_value_t = ColorChoice::Auto)]
-        colour: ColorChoice,
+        color: ColorChoice,
     },
-    /// Print what makes a shell complete this programme's words: source <(paxos-lab completions bash)
+    /// Print what makes a shell complete this program's words: source <(paxos-lab completions bash)
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -155,7 +155,7 @@ fn run(command: LabCommand) -> Result<(String, u8), String> {
             let script = paxos_kv::completions::script(LabCli::command(), shell);
             Ok((String::from_utf8_lossy(&script).into_owned(), 0))
         }
-        LabCommand::Logs { dir, req, slot, columns, colour } => {
+        LabCommand::Logs { dir, req, slot, columns, color } => {
             let run = read(&dir)?;
             let filter = LineFilter { req, slot: slot.map(Slot) };
             let told = select(&run, &filter);
@@ -165,7 +165,7 @@ fn run(command: LabCommand) -> Result<(String, u8), String> {
             let lines: Vec<&Line> = told.into_iter().map(|at| run.line(at)).collect();
             let text = match columns {
                 true => table(&lines),
-                false if colour.is_wanted() => lines.iter().map(|line| format!("{}\n", colored(line))).collect(),
+                false if color.is_wanted() => lines.iter().map(|line| format!("{}\n", colored(line))).collect(),
                 false => lines.iter().map(|line| format!("{line}\n")).collect(),
             };
             Ok((text, 0))

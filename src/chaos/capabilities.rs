@@ -154,7 +154,7 @@ fn try_tracing() -> Result<(), String> {
     }
 }
 
-/// Runs a programme that needs no conversation; what it says against it is the error.
+/// Runs a program that needs no conversation; what it says against it is the error.
 pub fn command(words: &[&str]) -> Result<(), String> {
     let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{} is missing: {error}", words[0]))?;

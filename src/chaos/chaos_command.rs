@@ -56,19 +56,19 @@ pub struct ChaosArgs {
     protocol: Option<Protocol>,
     /// How long a round's faults last [default: each seed decides, 15s to 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    lasts: Option<Duration>,
+    fault_duration: Option<Duration>,
     /// Requests a second, at most [default: as suits the protocol]
     #[arg(long, value_name = "N")]
     rate: Option<u64>,
     /// Add up what was done in this file
     #[arg(long, value_name = "FILE")]
     totals: Option<PathBuf>,
-    /// Switch a bug of the museum on in every server (name one with --server that was built with the feature `museum`):
+    /// Switch a seeded bug on in every server (name one with --server that was built with the feature `seeded-bugs`):
     /// chaos should find it
     #[arg(long, value_name = "BUG")]
     bug: Option<Bug>,
     /// Judge the lines of a round that was kept, and run nothing
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["minutes", "seed", "rounds", "protocol", "lasts", "rate", "totals"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["minutes", "seed", "rounds", "protocol", "fault_duration", "rate", "totals"])]
     replay: Option<PathBuf>,
     #[command(flatten)]
     place: ChaosDirs,
@@ -83,7 +83,7 @@ pub struct ChaosDirs {
     /// Keep the folder whatever comes of it
     #[arg(long)]
     pub keep: bool,
-    /// The server's programme [default: beside this one]
+    /// The server's program [default: beside this one]
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
 }
@@ -94,7 +94,7 @@ impl ChaosDirs {
         &self.out
     }
 
-    /// The server's programme.
+    /// The server's program.
     pub fn program(&self) -> Result<PathBuf, String> {
         let beside = || Ok(std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("paxos-server"));
         let program = self.server.clone().map_or_else(beside, Ok::<_, String>)?;
@@ -149,7 +149,7 @@ impl ChaosArgs {
             if is_over.load(Ordering::Relaxed) || time.is_some_and(|time| begun.elapsed() >= time) {
                 break;
             }
-            let ChaosArgs { protocol, lasts, rate, bug, .. } = *self;
+            let ChaosArgs { protocol, fault_duration: lasts, rate, bug, .. } = *self;
             let plan = RoundPlan::new(seed, PlanOptions { protocol, lasts, rate, bug });
             say(&plan);
             let folder = self.place.out.join(format!("round-{seed}"));

@@ -1,4 +1,4 @@
-//! Chaos: the shipped programmes, as real processes, with everything done to them that can be done to a machine.
+//! Chaos: the shipped programs, as real processes, with everything done to them that can be done to a machine.
 //!
 //! The simulator ([`crate::sim`]) proves the roles and the turn, in virtual time. What is left is the rim: sockets,
 //! threads, files, signals, the command line. Here five servers run as processes, each on a disk of its own whose power

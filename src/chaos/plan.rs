@@ -73,7 +73,7 @@ pub struct PlanOptions {
     pub lasts: Option<Duration>,
     /// Requests a second; each seed decides if None.
     pub rate: Option<u64>,
-    /// A bug of the museum in every server.
+    /// A seeded bug in every server.
     pub bug: Option<Bug>,
 }
 
@@ -96,7 +96,7 @@ impl RoundPlan {
             of(&[256, 512, 1024]).to_string(),
             "--checkpoint-slots".to_string(),
             of(&[200, 1_000, 5_000]).to_string(),
-            "--keep-slots".to_string(),
+            "--retain-slots".to_string(),
             of(&[50, 500, 2_000]).to_string(),
         ];
         if let Some(bug) = wishes.bug {

@@ -25,7 +25,7 @@ const MINORITY: usize = 2;
 /// A request may end so long after its time is up: on a machine that has too much to do.
 const SLACK: Duration = Duration::from_secs(15);
 /// What was done when, in the round's folder.
-pub const FAULT_LOG: &str = "story.txt";
+pub const FAULT_LOG: &str = "faults.txt";
 
 /// What a round came to.
 #[derive(Debug, Default)]

@@ -23,7 +23,7 @@ use crate::protocol::Protocol;
 #[command(after_help = "\
 Examples:
   paxos-lab soak --minutes 60
-  paxos-lab soak --minutes 2 --every 2s --rate 1000
+  paxos-lab soak --minutes 2 --interval 2s --rate 1000
 
 Exit codes: 0 flat, 1 failure, 2 usage, 6 not decided, 7 a rule was broken, 8 something grew, or no progress.")]
 pub struct SoakArgs {
@@ -35,7 +35,7 @@ pub struct SoakArgs {
     rate: u64,
     /// How often it is measured
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
-    every: Duration,
+    interval: Duration,
     /// How the servers agree
     #[arg(long, value_enum, default_value_t = Protocol::MultiPaxos)]
     protocol: Protocol,
@@ -99,7 +99,7 @@ impl SoakArgs {
             seed: self.seed,
             protocol: self.protocol,
             steps: false,
-            options: words("--segment-kib 1024 --checkpoint-slots 2000 --keep-slots 2000"),
+            options: words("--segment-kib 1024 --checkpoint-slots 2000 --retain-slots 2000"),
             failing: words("--fail all --mean-up 4s --mean-down 600ms"),
             repeats: false,
             lasts: Duration::from_secs_f64(self.minutes * 60.0),
@@ -161,7 +161,7 @@ fn measure(
     samples: &mut Vec<SoakSample>,
 ) -> Result<(), RoundFailure> {
     let begun = Instant::now();
-    let (mut next, mut before, mut done) = (options.every, Duration::ZERO, 0);
+    let (mut next, mut before, mut done) = (options.interval, Duration::ZERO, 0);
     while begun.elapsed() < plan.lasts && !is_over.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(50));
         cluster.look()?;
@@ -189,7 +189,7 @@ fn measure(
         eprintln!("{}", sample.row());
         samples.push(sample);
         (before, done) = (now, ended);
-        next += options.every;
+        next += options.interval;
     }
     Ok(())
 }

@@ -48,7 +48,7 @@ Examples:
   paxos-client bench --clients 64 --reads 0           (writes, each client with one request under way)
   paxos-client bench --clients 4 --pipeline 16 -o json
   paxos-client bench --rate 2000 --duration 30s       (an open loop: times count from when a request was due)
-  paxos-client bench --at 1,2 --reads 0               (basic-paxos: two servers' proposers duel)
+  paxos-client bench --servers 1,2 --reads 0               (basic-paxos: two servers' proposers duel)
   paxos-client bench sweep --out charts               (starts its own servers; sweep.csv and sweep.svg)
 
 A closed loop measures what the cluster can do; an open loop what somebody waits who does not wait for others. The
@@ -143,16 +143,16 @@ pub(super) enum ClientCommand {
     Status {
         /// Wait so long until every server answers and writes are possible, and fail if that does not come
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-        r#await: Option<Duration>,
+        wait: Option<Duration>,
         /// Show it again and again, until Ctrl-C
-        #[arg(long, conflicts_with = "await")]
+        #[arg(long, conflicts_with = "wait")]
         watch: bool,
         /// With --watch: how often
         #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s", requires = "watch")]
-        every: Duration,
+        interval: Duration,
         /// With --watch: how many looks before it ends
         #[arg(long, value_name = "N", requires = "watch")]
-        looks: Option<u64>,
+        count: Option<u64>,
     },
     /// Write the whole store to a file, as of one slot, while the cluster goes on (see `paxos-server restore`)
     Backup {
@@ -170,7 +170,7 @@ pub(super) enum ClientCommand {
     /// Print the cluster's servers, one a line: number, address for peers, for clients, and for browsers if there is
     /// one
     Servers,
-    /// Print what makes a shell complete this programme's words: source <(paxos-client completions bash)
+    /// Print what makes a shell complete this program's words: source <(paxos-client completions bash)
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -229,7 +229,7 @@ pub(super) struct BenchArgs {
     pub(super) rate: Option<u32>,
     /// The servers that the clients ask first, in turn, as in 1,2 [default: --server, or the one that leads]
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = parse_server)]
-    pub(super) at: Vec<ServerId>,
+    pub(super) servers: Vec<ServerId>,
     #[command(subcommand)]
     pub(super) sweep: Option<BenchCommand>,
 }

@@ -1,8 +1,8 @@
-//! Whether the state at the end of a programme is one that its writes can have led to.
+//! Whether the state at the end of a program is one that its writes can have led to.
 //!
 //! A version counts the writes applied to a key, so it says more than the value: the acknowledged write with the
 //! highest version must be there, unless something wrote later. What may have written later are the writes whose
-//! outcome is unknown, and clients of which this programme knows nothing.
+//! outcome is unknown, and clients of which this program knows nothing.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::outcome::{ClientError, GetResponse, WriteResponse};
 use super::script::{Operation, quote_key};
 use crate::role::ServerId;
 
-/// What came of each write of a programme, by key.
+/// What came of each write of a program, by key.
 #[derive(Clone, Debug, Default)]
 pub struct ExpectedState {
     keys: BTreeMap<Vec<u8>, KeyWrites>,
@@ -29,7 +29,7 @@ struct KeyWrites {
 pub enum KeyCheck {
     /// The state follows from the writes.
     Right,
-    /// It does, if clients of which this programme knows nothing have written meanwhile. The sentence says so.
+    /// It does, if clients of which this program knows nothing have written meanwhile. The sentence says so.
     Overtaken(String),
     /// It does not. The sentence says why.
     Wrong(String),
@@ -56,7 +56,7 @@ impl ExpectedState {
         Ok(())
     }
 
-    /// Takes over what another client of the programme has noted.
+    /// Takes over what another client of the program has noted.
     pub fn merge(&mut self, other: ExpectedState) -> Result<(), String> {
         for (key, theirs) in other.keys {
             let ours = self.keys.entry(key.clone()).or_default();

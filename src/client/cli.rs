@@ -59,10 +59,10 @@ const OPERATIONS: &str = include_str!("../../res/operations.txt");
 const CLUSTER_FILE: &str = "res/cluster.toml";
 /// What Ctrl-C says of many requests at once.
 const MANY_UNKNOWN: &str = "interrupted: a write that was under way may still be applied";
-/// Between two looks of `status --await`.
+/// Between two looks of `status --wait`.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What ends the programme: an exit code and perhaps a sentence.
+/// What ends the program: an exit code and perhaps a sentence.
 #[derive(Debug)]
 struct CliError {
     code: u8,
@@ -94,18 +94,18 @@ impl CliError {
     }
 }
 
-/// Runs the programme on a command line.
+/// Runs the program on a command line.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let printer = Arc::new(Printer::standard());
     ExitCode::from(run_until(arguments.into_iter().collect(), &printer, Interrupt::of_this_process()))
 }
 
-/// Runs the programme, and gives its exit code.
+/// Runs the program, and gives its exit code.
 pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
     run_until(arguments, printer, Interrupt::default())
 }
 
-/// Runs the programme until it ends or is interrupted.
+/// Runs the program until it ends or is interrupted.
 fn run_until(arguments: Vec<OsString>, printer: &Arc<Printer>, interrupt: Interrupt) -> u8 {
     let mut cli = match ClientCli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -192,11 +192,11 @@ fn execute(mut cli: ClientCli, printer: &Arc<Printer>) -> Result<(), CliError> {
         ClientCommand::Run { file } => run_file(common, cluster, &file, printer),
         ClientCommand::Backup { file, force } => back_up(common, cluster, &file, force, printer),
         ClientCommand::Bench(bench) => run_bench(common, &cluster, bench, printer),
-        ClientCommand::Status { watch: true, every, looks, .. } => {
+        ClientCommand::Status { watch: true, interval: every, count: looks, .. } => {
             watch(&cluster, every, looks.unwrap_or(u64::MAX), common.output, printer);
             Ok(())
         }
-        ClientCommand::Status { r#await, .. } => status(&cluster, r#await, common.output, printer),
+        ClientCommand::Status { wait, .. } => status(&cluster, wait, common.output, printer),
         ClientCommand::Shell => {
             let identity = identify(common, &cluster, LogTarget::Own(1), printer)?;
             let (mut client, detours) = connect(common, cluster.clone(), identity, "", printer)?;
@@ -238,7 +238,7 @@ fn list_servers(cluster: &Cluster, form: OutputFormat, printer: &Printer) {
     }
 }
 
-/// The cluster file that was named, or else the one of the project that the programme stands in.
+/// The cluster file that was named, or else the one of the project that the program stands in.
 fn cluster_file(named: Option<PathBuf>) -> PathBuf {
     let beside = || {
         let program = env::current_exe().ok()?;
@@ -282,13 +282,13 @@ fn read_all(from: impl Read, limit: usize) -> io::Result<Vec<u8>> {
 /// Where a client's lines go.
 #[derive(Clone, Copy)]
 enum LogTarget {
-    /// To a file of its own: the n-th client of this programme, counted from 1.
+    /// To a file of its own: the n-th client of this program, counted from 1.
     Own(usize),
     /// To the one of all commands: they are many, and short.
     Shared,
 }
 
-/// Who a client of this programme is: in the log folder if there is one.
+/// Who a client of this program is: in the log folder if there is one.
 fn identify(
     common: &GlobalArgs,
     cluster: &Cluster,
@@ -590,7 +590,8 @@ fn plan_of(common: &GlobalArgs, load: &LoadArgs) -> BenchPlan {
 
 /// One measurement.
 fn run_bench(common: &GlobalArgs, cluster: &Cluster, bench: BenchArgs, printer: &Arc<Printer>) -> Result<(), CliError> {
-    let at: Vec<ServerId> = bench.at.iter().copied().chain(common.server.filter(|_| bench.at.is_empty())).collect();
+    let at: Vec<ServerId> =
+        bench.servers.iter().copied().chain(common.server.filter(|_| bench.servers.is_empty())).collect();
     let known = cluster.servers();
     if let Some(server) = at.iter().find(|server| !known.contains(**server)) {
         return Err(CliError::request(&ClientError::NoSuchServer { server: *server, known }, None));
@@ -640,7 +641,7 @@ fn order(
 fn tell_done(says: &str, form: OutputFormat, printer: &Printer) {
     match form {
         OutputFormat::Text => printer.line(says),
-        OutputFormat::Json => printer.line(serde_json::json!({ "status": "OK", "says": says }).to_string()),
+        OutputFormat::Json => printer.line(serde_json::json!({ "status": "OK", "message": says }).to_string()),
     }
 }
 

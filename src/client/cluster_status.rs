@@ -223,7 +223,7 @@ impl ClusterStatus {
                 }
                 Ok(status) => {
                     let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
-                    let participant = if status.disk_full { "FULL" } else { state(RoleKind::Participant) };
+                    let participant = if status.disk_full { "DISK FULL" } else { state(RoleKind::Participant) };
                     let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
                     rows.push(vec![
                         status.server.to_string(),
@@ -246,10 +246,10 @@ impl ClusterStatus {
 fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
     let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
     let acceptor = match status.is_up(RoleKind::Acceptor) {
-        true if status.newcomer.is_some() => "NEW",
+        true if status.newcomer.is_some() => "PENDING",
         true if status.fenced.is_some() => "FENCED",
-        true if status.disk_full => "FULL",
-        true if status.corrupt_slots > 0 => "DAMAGED",
+        true if status.disk_full => "DISK FULL",
+        true if status.corrupt_slots > 0 => "CORRUPT",
         _ => state(RoleKind::Acceptor),
     };
     let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();

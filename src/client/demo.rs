@@ -91,7 +91,7 @@ impl DemoClient {
 
     /// Tells that a part of the run begins.
     pub fn phase(&self, name: &str) {
-        self.trace.line(PendingLine::new(Speaker::Client, Event::Phase { name: QuotedText::from(name) }));
+        self.trace.line(PendingLine::new(Speaker::Client, Event::Stage { name: QuotedText::from(name) }));
     }
 
     /// Does one operation, shows it and notes what came of it.

@@ -20,7 +20,7 @@ use super::printer::Printer;
 const GRACE: Duration = Duration::from_secs(3);
 const UNKNOWN: &str = "interrupted: outcome unknown: what was under way may still be applied";
 
-/// Hears signals for a programme; one that nobody has told to listen hears nothing.
+/// Hears signals for a program; one that nobody has told to listen hears nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Option<Arc<SignalState>>);
 

@@ -76,12 +76,12 @@ pub fn survey(survey: &ClusterStatus) -> Value {
     };
     json!({
         "writes": verdict.is_ok(), "verdict": verdict.word(), "reason": verdict.reason, "tolerates": spare,
-        "troubles": verdict.troubles, "says": verdict.to_string(), "agree": survey.agreement().is_some(),
+        "troubles": verdict.troubles, "message": verdict.to_string(), "agree": survey.agreement().is_some(),
         "servers": servers,
     })
 }
 
-/// What ended the programme.
+/// What ended the program.
 pub fn stop(code: u8, sentence: &str) -> Value {
     json!({ "error": sentence, "exit_code": code })
 }

@@ -1,4 +1,4 @@
-//! The client's side: a library that writes exactly once and says honestly what it knows, and the programme around it.
+//! The client's side: a library that writes exactly once and says honestly what it knows, and the program around it.
 //!
 //! [`Client`] asks one server, and fails over to the next. What it decides is in [`core`], which the simulator runs
 //! too; `client.rs` adds the clock and the waiting, `connection.rs` one TCP connection, and `tcp.rs` those of one

@@ -68,6 +68,7 @@ impl ClientName {
     fn begin(name: &str, trace: Trace, cluster: ServerSet) -> ClientName {
         let boot = Event::Boot {
             version: env!("CARGO_PKG_VERSION").into(),
+            lines: Some(crate::trace::FORMAT),
             cluster,
             protocol: None,
             seed: None,
@@ -77,7 +78,7 @@ impl ClientName {
             restart: None,
             data: None,
             steps: None,
-            life: None,
+            incarnation: None,
             applied: None,
             digest: None,
             promised: None,
@@ -192,7 +193,7 @@ mod tests {
                 let ClientName { name, trace } = identity.unwrap();
                 for n in 0..100 {
                     let name = "x".repeat(n).as_str().into();
-                    trace.line(PendingLine::new(Speaker::Client, Event::Phase { name }));
+                    trace.line(PendingLine::new(Speaker::Client, Event::Stage { name }));
                 }
                 name
             };

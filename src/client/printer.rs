@@ -1,4 +1,4 @@
-//! What a person at a terminal sees: data on stdout, everything else on stderr, and neither can end the programme.
+//! What a person at a terminal sees: data on stdout, everything else on stderr, and neither can end the program.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -276,7 +276,7 @@ impl<C: ClientConnection> ServerCore<C> {
                 "the data folder of this server is new: it takes part once {needed} others know it, and so far {known_to} do. \
                  Start the others. If this server had another data folder before, bring that one back"
             );
-            self.trace_fault("folder", "new", &why);
+            self.trace_fault("data-dir", "not-admitted", &why);
         }
     }
 }

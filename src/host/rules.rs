@@ -1,5 +1,5 @@
-//! The rules of the server's core that a seeded bug breaks, one line each. Where a line says `museum::is(...)`, read
-//! `false` (see [`museum`]).
+//! The rules of the server's core that a seeded bug breaks, one line each. Where a line says `seeded_bugs::is_enabled(...)`, read
+//! `false` (see [`seeded_bugs`]).
 
 use crate::paxos::CommandId;
 use crate::seeded_bugs::{self, Bug};

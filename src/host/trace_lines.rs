@@ -141,7 +141,7 @@ pub fn dropped(message: &str, from: Option<ServerId>, reason: DropReason, n: Opt
         DropReason::Crashed => DropCause::Crashed,
         DropReason::Full => DropCause::Full,
         DropReason::DiskFull => DropCause::DiskFull,
-        DropReason::NotActive => DropCause::Stopped,
+        DropReason::NotActive => DropCause::Inactive,
     };
     Event::Drop { msg: QuotedText::new(message), from, to: None, cause, n }
 }

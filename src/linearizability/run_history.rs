@@ -208,8 +208,8 @@ impl<'a> RunReader<'a> {
                     self.served.insert(name, told);
                 }
             }
-            Event::Boot { life, accepted, .. } => {
-                let life = life.unwrap_or(line.id.process.life());
+            Event::Boot { incarnation, accepted, .. } => {
+                let life = incarnation.unwrap_or(line.id.process.life());
                 let empty = accepted.map_or(life == 1, |accepted| accepted == 0);
                 let first = self.first_lives.entry(server).or_insert((life, empty));
                 *first = (*first).min((life, empty));

@@ -110,7 +110,7 @@ fn an_unknown_outcome_may_be_seen_late_and_a_certain_one_may_not() {
         "TIMEOUT req=c1-1 waited=2.000s tries=s1 status=UNKNOWN",
         "RESPONSE req=c1-1 status=EXPIRED took=0.010ms server=s1",
         "RESPONSE req=c1-1 status=SUPERSEDED took=0.010ms server=s1",
-        "PHASE name=killed",
+        "STAGE name=killed",
     ] {
         assert!(put_and_late_read(end).is_linearizable(), "{end}");
         assert!(!put_and_read(end).is_linearizable(), "{end}: once seen, it stays");
@@ -295,6 +295,7 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
     line.event = match line.event {
         Event::Boot {
             version,
+            lines: None,
             cluster,
             protocol,
             seed,
@@ -313,6 +314,7 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
             let (life, applied, accepted) = (Some(2), None, Some(6));
             Event::Boot {
                 version,
+                lines: None,
                 cluster,
                 protocol,
                 seed,
@@ -322,7 +324,7 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
                 restart,
                 data,
                 steps,
-                life,
+                incarnation: life,
                 applied,
                 digest,
                 promised,

@@ -50,7 +50,7 @@ struct Scope {
     proposer_crashes: u8,
     /// How many learners die and come back with nothing.
     learner_restarts: u8,
-    /// The bug of the museum that is on.
+    /// the seeded bug that is on.
     bug: Option<Bug>,
 }
 

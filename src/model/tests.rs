@@ -99,7 +99,7 @@ fn acceptors_and_proposers_that_die_come_back_with_their_disk() {
 }
 
 #[test]
-fn bugs_of_the_museum_are_found_here_too() {
+fn seeded_bugs_are_found_here_too() {
     let with_crash = Scope { acceptor_crashes: 1, ..DUEL };
     let deep = Scope { rounds: 2, ..DUEL };
     let bugs = [

@@ -26,17 +26,17 @@ impl ServerStatus {
             json!({ "transaction": transaction, "key": key, "waited_ms": one.waited_ms, "blocked": one.is_blocked })
         };
         let doubts: Vec<Value> = self.in_doubt_transactions.iter().map(doubt).collect();
-        let newcomer = self.newcomer.map(|new| json!({ "known_to": numbers(new.witnesses), "needed": new.needed }));
+        let admission = self.newcomer.map(|new| json!({ "witnesses": numbers(new.witnesses), "needed": new.needed }));
         json!({
             "server": self.server.0, "version": self.version, "protocol": self.protocol, "restart": self.restart,
-            "life": self.incarnation, "pid": self.pid, "roles": roles, "promised": self.promised.to_string(),
+            "incarnation": self.incarnation, "pid": self.pid, "roles": roles, "promised": self.promised.to_string(),
             "accepted": self.accepted, "chosen": self.chosen.0, "applied": self.applied.0,
             "digest": format!("{:016x}", self.digest), "history": format!("{:016x}", self.history), "keys": self.keys, "sessions": self.sessions,
-            "dropped": self.dropped, "disk_full": self.disk_full, "checkpoint_full": self.checkpoint_full,
-            "linked": numbers(self.connected), "hears": numbers(self.hears), "refusals": refusals, "leader": leader,
-            "in_doubt": self.in_doubt, "doubts": doubts,
-            "checkpoint": self.checkpoint.0, "truncated_below": self.truncated_below.0, "damaged": self.corrupt_slots,
-            "fenced": self.fenced.map(|slot| slot.0), "newcomer": newcomer,
+            "dropped_messages": self.dropped, "disk_full": self.disk_full, "checkpoint_full": self.checkpoint_full,
+            "connected": numbers(self.connected), "hears": numbers(self.hears), "refusals": refusals, "leader": leader,
+            "in_doubt": self.in_doubt, "in_doubt_transactions": doubts,
+            "checkpoint": self.checkpoint.0, "truncated_below": self.truncated_below.0, "corrupt_slots": self.corrupt_slots,
+            "fenced": self.fenced.map(|slot| slot.0), "admission": admission,
         })
     }
 }

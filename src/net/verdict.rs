@@ -237,7 +237,7 @@ impl<'a> ClusterView<'a> {
             parts.push("its checkpoint is far behind, and until it is written the server takes no writes".to_string());
         }
         if status.corrupt_slots > 0 {
-            parts.push(format!("acceptor DAMAGED, it cannot read {} slots", status.corrupt_slots));
+            parts.push(format!("acceptor CORRUPT, it cannot read {} slots", status.corrupt_slots));
         }
         (!parts.is_empty()).then(|| format!("server {}: {}", status.server.0, parts.join(", ")))
     }

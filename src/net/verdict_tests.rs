@@ -94,7 +94,7 @@ fn a_vote_that_cannot_be_had_does_not_count() {
     type Spoil = fn(&mut ServerStatus);
     let spoils: [(&str, Spoil); 6] = [
         ("acceptor down", |status| status.roles[1].up = false),
-        ("acceptor DAMAGED, it cannot read 12 slots", |status| status.corrupt_slots = 12),
+        ("acceptor CORRUPT, it cannot read 12 slots", |status| status.corrupt_slots = 12),
         ("disk full", |status| status.disk_full = true),
         ("FENCED, its state is wrong", |status| status.fenced = Some(Slot(5))),
         ("its data folder is new, and it takes no part yet", |status| {

@@ -77,7 +77,7 @@ pub enum AcceptorTraceEvent {
         below: Slot,
     },
     /// It cannot read what it accepted in these slots.
-    Damaged {
+    Corrupt {
         /// The slots.
         slots: SlotRange,
     },
@@ -407,7 +407,7 @@ impl Role for Acceptor {
                     out.emit_step(|| AcceptorTraceEvent::Truncated { below: self.truncated_below });
                 }
                 for slots in &self.damaged {
-                    out.emit_step(|| AcceptorTraceEvent::Damaged { slots: *slots });
+                    out.emit_step(|| AcceptorTraceEvent::Corrupt { slots: *slots });
                 }
                 self.request_repair(out);
             }

@@ -124,10 +124,10 @@ fn a_life_begins_with_what_it_must_tell() {
     };
     assert_eq!(told(&mut Acceptor::new()), []);
     let mut acceptor = damaged();
-    assert_eq!(told(&mut acceptor), [AcceptorTraceEvent::Damaged { slots: range(3, 5) }]);
+    assert_eq!(told(&mut acceptor), [AcceptorTraceEvent::Corrupt { slots: range(3, 5) }]);
     acceptor.replay(AcceptorRecord::Truncated(Slot(2)));
     let truncated = AcceptorTraceEvent::Truncated { below: Slot(2) };
-    assert_eq!(told(&mut acceptor), [truncated, AcceptorTraceEvent::Damaged { slots: range(3, 5) }]);
+    assert_eq!(told(&mut acceptor), [truncated, AcceptorTraceEvent::Corrupt { slots: range(3, 5) }]);
 }
 
 #[test]

@@ -442,21 +442,21 @@ messages! {
     Accepted { .. } = "ACCEPTED", [Learner], step, control, 0;
     // In front of the ACCEPTs that they speak of, these two would make every learner ask for what is on its way.
     Chosen { .. } = "CHOSEN", [Learner], step, bulk, 0;
-    Progress { .. } = "BEAT", [Learner, Proposer], routine, bulk, 0;
+    Progress { .. } = "PROGRESS", [Learner, Proposer], routine, bulk, 0;
     CatchUp { .. } = "CATCHUP", [Learner], routine, control, 0;
     Entries { entries, .. } = "ENTRIES", [Learner], routine, bulk, size_of_entries(entries);
     Read { .. } = "READ", [Acceptor], routine, control, 0;
-    ReadReply { .. } = "READANSWER", [Learner], routine, control, 0;
+    ReadReply { .. } = "READREPLY", [Learner], routine, control, 0;
     Fill { .. } = "FILL", [Proposer], step, control, 0;
     Forward { commands } = "FORWARD", [Proposer], step, bulk, commands.iter().map(|one| 40 + one.payload.len()).sum();
-    ForwardRefused { .. } = "REFUSED", [Proposer], step, control, 0;
+    ForwardRefused { .. } = "FORWARDREFUSED", [Proposer], step, control, 0;
     Heartbeat { .. } = "HEARTBEAT", [Proposer], routine, control, 0;
-    HeartbeatReply { .. } = "HEARTBEATANSWER", [Proposer], routine, control, 0;
-    LeaderHint { .. } = "RELAY", [Proposer], routine, control, 0;
+    HeartbeatReply { .. } = "HEARTBEATREPLY", [Proposer], routine, control, 0;
+    LeaderHint { .. } = "LEADERHINT", [Proposer], routine, control, 0;
     PreVote { .. } = "PREVOTE", [Proposer], routine, control, 0;
-    PreVoteReply { .. } = "PREVOTEANSWER", [Proposer], routine, control, 0;
+    PreVoteReply { .. } = "PREVOTEREPLY", [Proposer], routine, control, 0;
     Snapshot { 0: part } = "SNAPSHOT", [Learner], routine, bulk, part.bytes.len();
-    FetchSnapshot { .. } = "FETCH", [Learner], routine, control, 0;
+    FetchSnapshot { .. } = "FETCHSNAPSHOT", [Learner], routine, control, 0;
 }
 
 fn size_of_entries(entries: &[Entry]) -> usize {

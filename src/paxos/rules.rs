@@ -2,7 +2,7 @@
 //!
 //! The roles ask here where a paper says "if". `docs/rules.md` lists these rules, how each was broken, and the tests
 //! that fail then. A seeded bug that cannot be told from outside of a role stands in the rule that it breaks: where a
-//! line says `museum::is(...)`, read `false`. (PMS is *Paxos Made Simple*, Lamport 2001; PMMC is *Paxos Made Moderately
+//! line says `seeded_bugs::is_enabled(...)`, read `false`. (PMS is *Paxos Made Simple*, Lamport 2001; PMMC is *Paxos Made Moderately
 //! Complex*, van Renesse and Altinbuken 2015.)
 
 use std::collections::BTreeMap;

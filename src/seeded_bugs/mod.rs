@@ -1,4 +1,4 @@
-//! The museum: bugs that consensus systems have really had, each a small mutation of our own code.
+//! Seeded bugs: bugs that consensus systems have really had, each a small mutation of our own code.
 //!
 //! A check that has never failed proves nothing. Each bug is switched on by name, and the simulator must find it
 //! (`paxos-lab simulate --bug FirstValueAdopted`). A bug has one of three places:
@@ -10,26 +10,26 @@
 //! - In what a server decides, one switch where the rule is kept (`host/`): real servers and the simulator have it
 //!   alike.
 //!
-//! Without the feature `museum`, [`is`] is the constant `false`, [`step`] is the role's own step, and no build that
+//! Without the feature `seeded-bugs`, [`is_enabled`] is the constant `false`, [`step`] is the role's own step, and no build that
 //! could serve anybody has a bug.
 
-#[cfg(any(test, feature = "museum"))]
+#[cfg(any(test, feature = "seeded-bugs"))]
 mod acceptor;
-#[cfg(any(test, feature = "museum"))]
+#[cfg(any(test, feature = "seeded-bugs"))]
 mod coordinator;
-#[cfg(any(test, feature = "museum"))]
+#[cfg(any(test, feature = "seeded-bugs"))]
 mod learner;
-#[cfg(any(test, feature = "museum"))]
+#[cfg(any(test, feature = "seeded-bugs"))]
 mod participant;
-#[cfg(any(test, feature = "museum"))]
+#[cfg(any(test, feature = "seeded-bugs"))]
 mod proposer;
-#[cfg(any(test, feature = "museum"))]
+#[cfg(any(test, feature = "seeded-bugs"))]
 mod wrapper;
 
 use crate::protocol::Protocol;
 
-#[cfg(all(feature = "museum", not(debug_assertions)))]
-compile_error!("the museum's bugs must never be in a release build: use --profile museum");
+#[cfg(all(feature = "seeded-bugs", not(debug_assertions)))]
+compile_error!("seeded bugs must never be in a release build: use --profile seeded-bugs");
 
 macro_rules! seeded_bugs {
     ($($name:ident: $why:literal, seen $seen:literal;)+) => {
@@ -130,7 +130,7 @@ seeded_bugs! {
     CommitForgottenEarly: "two-phase commit: the coordinator forgets a commit when the first has acknowledged it", seen "presumed abort, half understood";
 }
 
-#[cfg(any(test, feature = "museum"))]
+#[cfg(any(test, feature = "seeded-bugs"))]
 mod selector {
     use std::cell::Cell;
     use std::sync::OnceLock;
@@ -164,7 +164,7 @@ mod selector {
     }
 }
 
-#[cfg(not(any(test, feature = "museum")))]
+#[cfg(not(any(test, feature = "seeded-bugs")))]
 mod selector {
     use super::Bug;
 
@@ -181,7 +181,7 @@ mod selector {
 }
 
 /// No bug stands around a role in this build.
-#[cfg(not(any(test, feature = "museum")))]
+#[cfg(not(any(test, feature = "seeded-bugs")))]
 mod wrapper {
     use crate::role::{Actions, Input, Output, Role};
 
@@ -197,7 +197,7 @@ mod wrapper {
 }
 
 pub use selector::{is_enabled, on};
-#[cfg(any(test, feature = "museum"))]
+#[cfg(any(test, feature = "seeded-bugs"))]
 pub use selector::{switch, switch_everywhere};
 pub(crate) use wrapper::{rewrite, step};
 
@@ -208,8 +208,8 @@ pub fn first_of_a_hash_map(numbers: impl Iterator<Item = u64>) -> Option<u64> {
     numbers.min_by_key(|number| order.hash_one(number))
 }
 
-/// Whether this build has the museum.
-pub const AVAILABLE: bool = cfg!(any(test, feature = "museum"));
+/// Whether this build has seeded bugs.
+pub const AVAILABLE: bool = cfg!(any(test, feature = "seeded-bugs"));
 
 impl Bug {
     /// The protocol that has the bug; None if it is Paxos, of either kind.
@@ -224,6 +224,6 @@ impl std::str::FromStr for Bug {
     fn from_str(name: &str) -> Result<Bug, String> {
         let known = || Bug::ALL.iter().map(|bug| bug.name()).collect::<Vec<_>>().join(", ");
         let found = Bug::ALL.iter().copied().find(|bug| bug.name().eq_ignore_ascii_case(name));
-        found.ok_or_else(|| format!("'{name}' is no bug of the museum; there are {}", known()))
+        found.ok_or_else(|| format!("'{name}' is no seeded bug; there are {}", known()))
     }
 }

@@ -62,7 +62,7 @@ pub struct ServerOptions {
     pub lab: bool,
     /// Each sync of the acceptor's disk takes so much longer, to see what a slow disk costs; with --lab only
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "lab")]
-    pub slow_disk: Option<Duration>,
+    pub sync_delay: Option<Duration>,
     /// Allows addresses that are not loopback: everything is sent in the clear, and nobody is asked who they are
     #[arg(long)]
     pub insecure: bool,
@@ -76,13 +76,13 @@ pub struct ServerOptions {
     /// How many slots that the checkpoint holds stay in memory, for servers that are a little behind (up to 16 MiB of
     /// values)
     #[arg(long, value_name = "SLOTS", default_value_t = Retention::DEFAULT.keep_slots)]
-    pub keep_slots: u64,
+    pub retain_slots: u64,
     /// Where browsers can watch: http://ADDR/, with /status and /metrics [default: what the cluster file says, or
     /// nowhere]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
-    /// A bug of the museum, in all threads of this server
-    #[cfg(feature = "museum")]
+    /// A seeded bug, in all threads of this server
+    #[cfg(feature = "seeded-bugs")]
     #[arg(long, value_name = "BUG")]
     pub bug: Option<crate::seeded_bugs::Bug>,
     /// No copy of the lines on the terminal
@@ -171,7 +171,7 @@ impl ServerOptions {
 
     /// How much of the past is kept.
     pub fn retention(&self) -> Retention {
-        Retention { checkpoint_slots: self.checkpoint_slots, keep_slots: self.keep_slots, ..Retention::DEFAULT }
+        Retention { checkpoint_slots: self.checkpoint_slots, keep_slots: self.retain_slots, ..Retention::DEFAULT }
     }
 
     /// Refuses what would send words in the clear to another machine.

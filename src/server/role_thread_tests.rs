@@ -159,7 +159,7 @@ impl Hosted for Echo {
     }
 
     fn draft(fact: &u64, _cluster: ServerSet, _context: &TraceContext) -> PendingLine {
-        PendingLine::new(Speaker::Acceptor, Event::Phase { name: QuotedText::new(format!("number-{fact}")) })
+        PendingLine::new(Speaker::Acceptor, Event::Stage { name: QuotedText::new(format!("number-{fact}")) })
     }
 
     fn notify<E: Env>(

@@ -42,7 +42,7 @@ const SIGNAL_LOOK: Duration = Duration::from_millis(50);
 pub fn run(mut options: ServerOptions) -> Result<(), String> {
     let site = Site::of(&options)?;
     let (me, cluster) = (site.me, site.cluster.clone());
-    #[cfg(feature = "museum")]
+    #[cfg(feature = "seeded-bugs")]
     if let Some(bug) = options.bug {
         crate::seeded_bugs::switch_everywhere(bug);
     }
@@ -230,6 +230,7 @@ fn tell_boot(ctx: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64
     let restart = if options.restart == RecoveryMode::Lost { RestartMode::Lost } else { RestartMode::Disk };
     let event = Event::Boot {
         version: QuotedText::new(env!("CARGO_PKG_VERSION")),
+        lines: Some(crate::trace::FORMAT),
         cluster: cluster.servers(),
         protocol: Some(QuotedText::new(options.protocol.to_string())),
         seed: Some(seed),
@@ -240,7 +241,7 @@ fn tell_boot(ctx: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64
         data: options.data.as_ref().map(|path| QuotedText::new(path.to_string_lossy().as_bytes())),
         // A filter may hide what the option asks for; who audits the run must know.
         steps: Some(QuotedText::from(if ctx.core.trace.is_complete() { "on" } else { "off" })),
-        life: Some(folder.incarnation()),
+        incarnation: Some(folder.incarnation()),
         applied: ctx.core.learner.is_open().then_some(shown.applied),
         digest: ctx.core.learner.is_open().then_some(Digest(shown.digest)),
         // One that waits for room on its disk has not read it yet.

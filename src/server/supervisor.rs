@@ -173,7 +173,7 @@ impl Supervisor {
             RoleKind::Proposer => self.spawn(begun, down, move || recovery::proposer(&ctx.core, &folder, down))?,
             RoleKind::Acceptor => self.spawn(begun, down, move || {
                 let (acceptor, journal) = recovery::acceptor(&ctx.core, &ctx.threads, &folder, down)?;
-                Ok((acceptor, Slowed { disk: journal, by: ctx.options.slow_disk }))
+                Ok((acceptor, Slowed { disk: journal, by: ctx.options.sync_delay }))
             })?,
             RoleKind::Learner => self.spawn::<Learner<Kv>, _>(begun, down, move || {
                 let learner = recovery::learner(&ctx.core, &ctx.threads, &folder, ctx.load(), down)?;

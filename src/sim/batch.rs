@@ -14,7 +14,7 @@ use super::oracle::Violation;
 use super::plan::RunPlan;
 use super::simulation::{RunReport, RunVerdict, Simulation};
 use crate::protocol::Protocol;
-#[cfg(any(test, feature = "museum"))]
+#[cfg(any(test, feature = "seeded-bugs"))]
 use crate::seeded_bugs;
 use crate::seeded_bugs::Bug;
 
@@ -32,7 +32,7 @@ thread_local! {
 /// be caught, the program ends with the sentence and the command that replays it.
 pub fn run_one(seed: u64, setting: BatchConfig, lines: bool) -> RunReport {
     hear_panics();
-    #[cfg(any(test, feature = "museum"))]
+    #[cfg(any(test, feature = "seeded-bugs"))]
     seeded_bugs::switch(setting.bug);
     let mut world = Simulation::new(RunPlan::new(seed, setting.allowed, setting.protocol), lines);
     if setting.harm_only {
@@ -53,7 +53,7 @@ pub fn replay(seed: u64, BatchConfig { allowed, bug, protocol, harm_only }: Batc
     let faults = if allowed == FaultSet::all() { String::new() } else { format!(" --faults {allowed}") };
     let bug = bug.map_or(String::new(), |bug| format!(" --bug {}", bug.name()));
     let protocol = protocol.map_or(String::new(), |protocol| format!(" --protocol {}", protocol.name()));
-    let harm = if harm_only { " --harm" } else { "" };
+    let harm = if harm_only { " --until-visible" } else { "" };
     format!("paxos-lab simulate --seed {seed}{protocol}{faults}{bug}{harm}")
 }
 
@@ -91,7 +91,7 @@ pub fn shrink(seed: u64, setting: BatchConfig, verdict: &RunVerdict) -> BatchCon
 pub struct BatchConfig {
     /// Which faults are allowed.
     pub allowed: FaultSet,
-    /// The bug of the museum that is on.
+    /// the seeded bug that is on.
     pub bug: Option<Bug>,
     /// How the servers agree; each seed decides for itself if None.
     pub protocol: Option<Protocol>,

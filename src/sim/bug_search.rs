@@ -1,4 +1,4 @@
-//! A tour of the museum: each bug is searched among some seeds, and the result is a table.
+//! The search for every seeded bug among some seeds; the result is a table.
 
 use std::fmt::Write as _;
 
@@ -66,7 +66,7 @@ fn harm_of(bug: Bug, seeds: (u64, u64), threads: usize) -> String {
 
 /// The page around the table.
 const HEAD: &str = "\
-# The museum
+# Seeded bugs
 
 Bugs that consensus systems have really had, put into this project, and what it takes the simulator to find each. Most of
 them stand around the role that ships, and rewrite what it hears, remembers and says; the others are one switch in the rule
@@ -74,13 +74,13 @@ that they break ([`rules.md`](rules.md) says where). `seeds` is how many runs, f
 milliseconds. The rules that the observer holds notice most bugs long before they harm anybody; `harm` is what happens if it
 keeps quiet about them (1 two values chosen, 13 replicas differ, 14 an acknowledged write is gone, 15 a write done twice, 16
 and 19 clients see no one store, 27 nothing moves, 36 a transaction is both committed and aborted, 29 a role's own assertion
-stops it), and in brackets after how many seeds. The bugs are in builds with the feature `museum` alone:
+stops it), and in brackets after how many seeds. The bugs are in builds with the feature `seeded-bugs` alone:
 
 ```
-cargo run --profile museum --features museum --bin paxos-lab -- simulate --bug FirstValueAdopted --seeds 1..1000
+cargo run --profile seeded-bugs --features seeded-bugs --bin paxos-lab -- simulate --bug FirstValueAdopted --seeds 1..1000
 ```
 
-This page is printed by `paxos-lab simulate --museum --seeds 1..12000`; with `--harm`, which takes long, it
+This page is printed by `paxos-lab simulate --all-bugs --seeds 1..12000`; with `--until-visible`, which takes long, it
 fills the last column, too.
 
 | bug | what it does | seen in | seeds | caught by invariant | replay | harm |

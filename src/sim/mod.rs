@@ -12,7 +12,7 @@
 //!   [`data_dir`] is its data data_dir. [`client`] is a client, and [`wire`] its connections.
 //! - [`oracle`] knows the rules and sees everything, [`transactions`] those of two-phase commit, `remembered` what is
 //!   on disks, `bounds` how much a server may hold; [`client_history`] is what the clients saw.
-//! - [`museum`] shows that the simulator finds the bugs that others have had.
+//! - [`seeded_bugs`] shows that the simulator finds the bugs that others have had.
 //! - [`compare`] plays the same scenes under each protocol.
 //! - [`lessons`] are scenes for people, without any chance.
 //! - [`coverage`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows

@@ -737,6 +737,7 @@ impl SimServer {
             &TraceContext::default(),
             LineEvent::Boot {
                 version: QuotedText::new(env!("CARGO_PKG_VERSION")),
+                lines: Some(crate::trace::FORMAT),
                 cluster: self.cluster,
                 protocol: Some(QuotedText::new(self.protocol.name())),
                 seed: None,
@@ -746,7 +747,7 @@ impl SimServer {
                 restart: Some(if self.forgets { RestartMode::Lost } else { RestartMode::Disk }),
                 data: None,
                 steps: Some(QuotedText::new("on")),
-                life: Some(process.folder.incarnation()),
+                incarnation: Some(process.folder.incarnation()),
                 applied: self.applied().map(|(slot, _)| slot),
                 digest: self.applied().map(|(_, digest)| Digest(digest)),
                 promised: Some(MaybeBallot(promised)),

@@ -48,16 +48,16 @@ pub struct SimulateArgs {
     /// How the servers agree
     #[arg(long, value_enum, default_value_t = ProtocolChoice::All)]
     protocol: ProtocolChoice,
-    /// Switch a bug of the museum on: the run should find it (builds with the feature `museum` only)
+    /// Switch a seeded bug on: the run should find it (builds with the feature `seeded-bugs` only)
     #[arg(long, value_name = "BUG")]
     bug: Option<Bug>,
     /// Go on when a rule is broken that only prevents harm: end at what a client or a replica has to suffer. With
-    /// --museum: say for each bug what it takes to come to that, too
+    /// --all-bugs: say for each bug what it takes to come to that, too
     #[arg(long)]
-    harm: bool,
-    /// Search every bug of the museum, each among the seeds, and print the table of docs/museum.md
+    until_visible: bool,
+    /// Search every seeded bug, each among the seeds, and print the table of docs/seeded-bugs.md
     #[arg(long, requires = "seeds", conflicts_with_all = ["bug", "seed", "minutes"])]
-    museum: bool,
+    all_bugs: bool,
     /// With --seed: write the lines of all servers and clients into this folder
     #[arg(long, value_name = "DIR", requires = "seed")]
     out: Option<PathBuf>,
@@ -101,13 +101,13 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 
 /// Runs what the command line says; what to print, and the exit code.
 pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
-    if (options.bug.is_some() || options.museum) && !seeded_bugs::AVAILABLE {
-        return Err("this build has no museum. Try: cargo run --profile museum --features museum --bin paxos-lab -- \
+    if (options.bug.is_some() || options.all_bugs) && !seeded_bugs::AVAILABLE {
+        return Err("this build has no seeded bugs. Try: cargo run --profile seeded-bugs --features seeded-bugs --bin paxos-lab -- \
                     simulate --bug FirstValueAdopted --seeds 1..1000"
             .to_string());
     }
-    if let (true, Some((first, last))) = (options.museum, options.seeds) {
-        return Ok(super::bug_search::tour(first, last, options.threads(), options.harm));
+    if let (true, Some((first, last))) = (options.all_bugs, options.seeds) {
+        return Ok(super::bug_search::tour(first, last, options.threads(), options.until_visible));
     }
     match (options.seed, options.seeds, options.minutes) {
         (Some(seed), _, _) => one(seed, options),
@@ -123,7 +123,12 @@ pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
 
 impl SimulateArgs {
     fn setting(&self) -> BatchConfig {
-        BatchConfig { allowed: self.faults, bug: self.bug, protocol: self.protocol.protocol(), harm_only: self.harm }
+        BatchConfig {
+            allowed: self.faults,
+            bug: self.bug,
+            protocol: self.protocol.protocol(),
+            harm_only: self.until_visible,
+        }
     }
 
     fn threads(&self) -> usize {

@@ -186,7 +186,7 @@ fn the_lines_of_several_histories_accuse_nobody() {
 /// Each bug, and how many seeds must be enough.
 #[test]
 fn bugs_that_others_have_had_are_found() {
-    // Those that need hundreds of seeds are left to the tour of the museum. (Two ballots are seldom in one batch of an
+    // Those that need hundreds of seeds are left to the search for all bugs. (Two ballots are seldom in one batch of an
     // acceptor, since a PREPARE goes before the ACCEPTs that wait.)
     let rare = [
         Bug::NewDiskVotes,
@@ -210,13 +210,13 @@ fn bugs_that_others_have_had_are_found() {
 }
 
 #[test]
-fn the_page_of_the_museum_tells_of_every_bug() {
-    let page = include_str!("../../docs/museum.md");
+fn the_page_of_seeded_bugs_names_every_bug() {
+    let page = include_str!("../../docs/seeded-bugs.md");
     let told: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()).collect();
     for bug in Bug::ALL {
         assert!(told.contains(&bug.name()), "{} is missing: see the head of the page", bug.name());
     }
-    assert!(!page.contains("not in"), "a bug of the museum was not found");
+    assert!(!page.contains("not in"), "a seeded bug was not found");
 }
 
 #[test]

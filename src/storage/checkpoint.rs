@@ -42,7 +42,7 @@ pub const CHECKPOINT_FILE: &str = "checkpoint.redb";
 /// A file in the making. Before it is whole it has no other name: a crash leaves nothing that looks damaged.
 const NEW_FILE: &str = "checkpoint.new";
 /// A file that could not be believed.
-pub const QUARANTINE_FILE: &str = "checkpoint.damaged";
+pub const QUARANTINE_FILE: &str = "checkpoint.quarantined";
 /// Says that the state in the folder was found to be wrong, and after which slot.
 pub const FENCED_FILE: &str = "fenced";
 /// A part of a state has about so many bytes at most, unless a single entry has more.

@@ -96,7 +96,7 @@ impl InspectReport {
 
     fn trouble(&mut self, part: &str, text: &str) {
         self.is_healthy = false;
-        self.say(part, &format!("DAMAGED: {text}"));
+        self.say(part, &format!("CORRUPT: {text}"));
     }
 
     fn journal(&mut self, path: &Path, owner: u64) {

@@ -1,5 +1,5 @@
-//! Colours of a line on a terminal: quiet where every line is alike, loud where something is wrong, and each server in
-//! a colour of its own. Taken away, the line is what it was.
+//! Colors of a line on a terminal: quiet where every line is alike, loud where something is wrong, and each server in
+//! a color of its own. Taken away, the line is what it was.
 
 use anstyle::{AnsiColor, Color, Style};
 use log::Level;
@@ -16,7 +16,7 @@ const SERVERS: [AnsiColor; 6] = [
     AnsiColor::BrightMagenta,
 ];
 
-/// The line in colours.
+/// The line in colors.
 pub fn colored(line: &Line) -> String {
     painted_text(&line.to_string(), line.level())
 }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_change_no_letter() {
+    fn colors_change_no_letter() {
         for shape in include_str!("testdata/shapes.log").lines() {
             let line: Line = shape.parse().unwrap();
             let painted = colored(&line);

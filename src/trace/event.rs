@@ -204,7 +204,7 @@ events! {
         /// Who refused.
         nack: Nacks,
         /// The next round.
-        next: u64,
+        next_round: u64,
     }
     /// A role dies.
     Crash = "CRASH", Warn, rare {
@@ -320,6 +320,8 @@ events! {
     Boot = "BOOT", Info, rare {
         /// Of the program.
         version: QuotedText,
+        /// The format of the lines: [`FORMAT`](super::FORMAT).
+        lines: Option<u32>,
         /// All servers: a majority is counted among them.
         cluster: ServerSet,
         /// The protocol.
@@ -338,8 +340,8 @@ events! {
         data: Option<QuotedText>,
         /// Whether protocol steps are shown: `on` or `off`.
         steps: Option<QuotedText>,
-        /// How often a process has started on the data folder.
-        life: Option<u32>,
+        /// How often a process has started on the data directory.
+        incarnation: Option<u32>,
         /// The last slot that was applied when the learner started.
         applied: Option<Slot>,
         /// The fingerprint of its state.
@@ -421,14 +423,14 @@ events! {
         below: Slot,
     }
     /// An acceptor's disk has lost what was accepted in some slots.
-    Damaged = "DAMAGED", Warn, rare {
+    Corrupt = "CORRUPT", Warn, rare {
         /// The first of them.
         slot: Slot,
         /// The last.
         to: Slot,
     }
     /// An acceptor holds again what its disk had lost.
-    Mend = "MEND", Info, rare {
+    Repair = "REPAIR", Info, rare {
         /// The slot.
         slot: Slot,
         /// A ballot at which it was chosen.
@@ -471,7 +473,7 @@ events! {
         /// Commit or abort.
         decision: TransactionState,
         /// Whether it is said for the first time.
-        told: DecisionReason,
+        reason: DecisionReason,
         /// Who has voted yes.
         yes: ServerSet,
         /// Who has voted no.
@@ -584,8 +586,8 @@ events! {
         /// Why, in a word or two.
         cause: Option<QuotedText>,
     }
-    /// A part of a client's programme begins.
-    Phase = "PHASE", Info, rare {
+    /// A part of a client's program begins.
+    Stage = "STAGE", Info, rare {
         /// What it is called.
         name: QuotedText,
     }

@@ -8,6 +8,10 @@
 //! 2026-08-21T14:03:07.105388Z INFO  s1.206  proposer ACCEPT   req=c1-5 slot=7 ballot=3.1 ... re=s5.90 -- why
 //! ```
 
+/// The format of lines, as `BOOT lines=` says it. Readers refuse others: a word that has changed its meaning would prove
+/// what is not so.
+pub const FORMAT: u32 = 2;
+
 #[cfg(test)]
 mod arbitrary;
 pub mod audit;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::FORMAT;
 use super::line::{Line, LineError, LineId, ProcessId};
 use crate::role::ServerId;
 
@@ -26,6 +27,19 @@ pub enum RunError {
     /// There are no log files.
     #[error("{0} holds no *.log file: give the folder of a run, as in runs/latest")]
     Empty(PathBuf),
+    /// A process has written other lines than those that this program reads.
+    #[error(
+        "{file}:{number}: these lines have format {format}, and this program reads format {FORMAT}. Read them with the \
+         version of the program that wrote them"
+    )]
+    OtherFormat {
+        /// The file.
+        file: String,
+        /// The number of its BOOT line, from 1.
+        number: usize,
+        /// What that line says.
+        format: String,
+    },
     /// A line, and not the last one, is none.
     #[error("{file}:{number}: {cause}\n  {text}")]
     Malformed {
@@ -102,6 +116,9 @@ impl Run {
                 continue;
             }
             let text = String::from_utf8_lossy(text);
+            if let Some(format) = other_format(&text) {
+                return Err(RunError::OtherFormat { file: name.to_owned(), number: at + 1, format });
+            }
             let line = text.parse().map_err(|cause| RunError::Malformed {
                 file: name.to_owned(),
                 number: at + 1,
@@ -185,6 +202,17 @@ impl Run {
     }
 }
 
+/// The format that a BOOT line names, if it is another one. The first one had no number. The words of another format may
+/// mean something else, or nothing: so this is known before they are read.
+fn other_format(line: &str) -> Option<String> {
+    let mut words = line.split_ascii_whitespace();
+    if words.nth(4) != Some("BOOT") {
+        return None;
+    }
+    let format = words.find_map(|word| word.strip_prefix("lines=")).unwrap_or("1");
+    (format != FORMAT.to_string()).then(|| format.to_owned())
+}
+
 /// The log files of a folder by name, each behind the older ones that made way for it: of `server-1.log.2`,
 /// `server-1.log.1` and `server-1.log` the first holds the oldest lines.
 pub fn log_files(folder: &Path) -> Result<Vec<PathBuf>, RunError> {
@@ -236,6 +264,20 @@ mod tests {
         fs::write(&path, format!("{ONE}what is this\n{TWO}")).unwrap();
         let error = Run::read(folder.path()).unwrap_err().to_string();
         assert!(error.starts_with("server-3.log:2: ") && error.ends_with("what is this"), "{error}");
+    }
+
+    #[test]
+    fn lines_of_another_format_are_refused_with_both_numbers() {
+        let boot = "2026-08-21T14:03:07.105612Z INFO  s3.1    server   BOOT     version=0.1.0";
+        for (rest, format) in [(" cluster=s1,s2,s3 life=1", "1"), (" lines=3 words=new", "3")] {
+            let error = Run::default().add("server-3.log", format!("{boot}{rest}\n").as_bytes(), 0).unwrap_err();
+            assert!(matches!(&error, RunError::OtherFormat { format: found, .. } if found == format), "{error}");
+            assert!(error.to_string().contains("reads format 2"), "{error}");
+        }
+        let this = format!("{boot} lines={FORMAT} cluster=s1,s2,s3\n{ONE}");
+        assert!(Run::default().add("server-3.log", this.as_bytes(), 0).is_ok());
+        let value = ONE.replace("cause=crashed", "cause=crashed -- a BOOT lines=1");
+        assert!(Run::default().add("server-3.log", value.as_bytes(), 0).is_ok(), "it is no BOOT line");
     }
 
     /// The n-th line of server 3.

@@ -43,7 +43,7 @@ pub fn proposer(fact: &ProposerTraceEvent, context: &TraceContext) -> PendingLin
             PendingLine { req: req.or(draft.req), ..draft }.reason(why_propose(value, *adopted))
         }
         ProposerTraceEvent::Retried { ballot, from, nacks, answered, next, reason, command } => {
-            let event = Event::Retry { slot: *from, ballot: *ballot, nack: Nacks(nacks.clone()), next: *next };
+            let event = Event::Retry { slot: *from, ballot: *ballot, nack: Nacks(nacks.clone()), next_round: *next };
             let draft = PendingLine::about(Speaker::Proposer, event, context);
             let draft = command.iter().fold(draft, about_command);
             draft.reason(why_retry(*reason, nacks, *answered, *next))
@@ -90,15 +90,15 @@ pub fn acceptor(fact: &AcceptorTraceEvent, context: &TraceContext) -> PendingLin
             let draft = PendingLine::about(Speaker::Acceptor, Event::Truncate { below: *below }, context);
             draft.reason("every slot below is chosen, and in the durable checkpoint of this server")
         }
-        AcceptorTraceEvent::Damaged { slots } => {
+        AcceptorTraceEvent::Corrupt { slots } => {
             let draft =
-                PendingLine::about(Speaker::Acceptor, Event::Damaged { slot: slots.first, to: slots.last }, context);
+                PendingLine::about(Speaker::Acceptor, Event::Corrupt { slot: slots.first, to: slots.last }, context);
             draft.reason(
                 "its disk has lost what it accepted there: it says so to whoever asks, and never that it was nothing",
             )
         }
         AcceptorTraceEvent::Mended { slot, ballot } => {
-            let event = Event::Mend { slot: *slot, ballot: *ballot };
+            let event = Event::Repair { slot: *slot, ballot: *ballot };
             let draft = PendingLine::about(Speaker::Acceptor, event, context);
             draft.reason("its disk had lost this slot; what was chosen in it came from another server")
         }

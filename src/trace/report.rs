@@ -131,7 +131,7 @@ impl Display for ReportText<'_> {
     }
 }
 
-/// A time in the programme of a client.
+/// A time in the program of a client.
 #[derive(Clone, Copy)]
 struct ClientPhase {
     line: usize,
@@ -213,7 +213,7 @@ impl<'a> RunView<'a> {
     }
 
     fn workload(&self) -> PointResult {
-        let phase = |name: &str| self.phases.get(name).copied().ok_or(format!("there is no PHASE name={name}"));
+        let phase = |name: &str| self.phases.get(name).copied().ok_or(format!("there is no STAGE name={name}"));
         let (before, at_work, after) = (phase("prepopulate")?, phase("operations")?, phase("readback")?);
         let is_answered = |exchange: &&RequestSpan<'_>| self.status(exchange) == Some(RequestStatus::Ok);
         let populated = self.in_phase(before).filter(|exchange| exchange.op == OpKind::Put).filter(is_answered).count();
@@ -386,7 +386,7 @@ impl<'a> RunView<'a> {
     fn digests(&self) -> PointResult {
         let told = |event: &Event| matches!(event, Event::Digest { equal: Some(_), of: Some(_), .. });
         let line = (0..self.run.lines.len()).rev().find(|at| told(&self.run.line(*at).event));
-        let line = line.ok_or("no line compares the replicas; did the client's programme end?")?;
+        let line = line.ok_or("no line compares the replicas; did the client's program end?")?;
         match self.run.line(line).event {
             Event::Digest { slot, equal: Some(equal), of: Some(of), .. } if equal == of => {
                 Ok((format!("replica digest: {equal} of {of} equal, at slot {slot}"), vec![line]))
@@ -403,7 +403,7 @@ fn phases(run: &Run) -> BTreeMap<String, ClientPhase> {
         let mut open: Option<String> = None;
         for at in lines {
             let line = run.line(at);
-            let Event::Phase { name } = &line.event else { continue };
+            let Event::Stage { name } = &line.event else { continue };
             if let Some(before) = open.take().and_then(|before| phases.get_mut(&before)) {
                 before.to = line.time;
             }

@@ -5,7 +5,7 @@ use super::*;
 /// Who speaks stands first; then role, event and fields. A line is a second.
 const DEMO: &str = "\
 s1,s2,s3,s4,s5 server BOOT version=0.1.0 cluster=s1,s2,s3,s4,s5 steps=on life=1
-c1 client PHASE name=prepopulate
+c1 client STAGE name=prepopulate
 c1 client REQUEST req=c1-1 op=PUT key=a value=1 to=s1
 s1 proposer PREPARE req=c1-1 slot=1+ ballot=1.1 to=s1,s2,s3,s4,s5
 s2 acceptor PROMISE req=c1-1 slot=1+ ballot=1.1 accepted=none to=s1
@@ -14,7 +14,7 @@ s2 acceptor ACCEPTED req=c1-1 slot=1 ballot=1.1 to=s1
 s1 learner CHOSEN req=c1-1 slot=1 ballot=1.1 quorum=s1,s2,s4 to=s1,s2,s3,s4,s5
 s1 learner LEARN req=c1-1 slot=1 ballot=1.1 op=PUT key=a value=1 result=OK version=1 applied=1
 c1 client RESPONSE req=c1-1 status=OK slot=1 version=1 took=1.000ms server=s1
-c1 client PHASE name=operations
+c1 client STAGE name=operations
 OPERATIONS
 s3 acceptor CRASH cause=timer up=3.000s down=1.000s
 c1 client REQUEST req=c1-20 op=PUT key=k value=2 to=s1
@@ -22,10 +22,10 @@ c2 client REQUEST req=c2-1 op=PUT key=k value=3 to=s2
 s3 acceptor RESTART down=1.000s recovered=disk promised=1.1 accepted=1
 c1 client RESPONSE req=c1-20 status=OK slot=20 version=1 took=1.000ms server=s1
 c2 client RESPONSE req=c2-1 status=OK slot=21 version=2 took=1.000ms server=s2
-c1 client PHASE name=readback
+c1 client STAGE name=readback
 c1 client REQUEST req=c1-30 op=GET key=a to=s2
 c1 client RESPONSE req=c1-30 status=OK slot=21 version=1 value=1 took=1.000ms server=s2
-c1 client PHASE name=scene:outage
+c1 client STAGE name=scene:outage
 s1,s2,s3 acceptor CRASH cause=timer up=3.000s
 s1,s2,s3 acceptor RESTART down=0.100s recovered=disk promised=1.1 accepted=1
 s1,s2,s3 acceptor CRASH cause=admin up=3.000s

@@ -28,17 +28,17 @@ enum TerminalItem {
 }
 
 impl Terminal {
-    /// Shows lines on stderr: coloured if a person looks and has not asked for less (`NO_COLOR`).
+    /// Shows lines on stderr: colored if a person looks and has not asked for less (`NO_COLOR`).
     pub(super) fn stderr() -> io::Result<Terminal> {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
         Terminal::new(io::stderr(), io::stderr().is_terminal() && !plain)
     }
 
     /// Shows lines there.
-    pub(super) fn new(to: impl Write + Send + 'static, colour: bool) -> io::Result<Terminal> {
+    pub(super) fn new(to: impl Write + Send + 'static, color: bool) -> io::Result<Terminal> {
         let (lines, items) = bounded(QUEUE_MAX);
         // It ends when the last sender does, and nobody joins it: it may hang in a terminal that takes nothing.
-        thread::Builder::new().name("terminal".into()).spawn(move || show_all(&items, to, colour))?;
+        thread::Builder::new().name("terminal".into()).spawn(move || show_all(&items, to, color))?;
         Ok(Terminal { lines, waiting: QueuedBytes::default(), unseen: AtomicU64::new(0) })
     }
 
@@ -65,10 +65,10 @@ impl Terminal {
 }
 
 /// The thread: shows what is queued until nobody can queue more.
-fn show_all(items: &Receiver<TerminalItem>, mut to: impl Write, colour: bool) {
+fn show_all(items: &Receiver<TerminalItem>, mut to: impl Write, color: bool) {
     for item in items {
         let shown = match item {
-            TerminalItem::Lines { text, levels, unseen } => show_group(&mut to, colour, &text, &levels, unseen),
+            TerminalItem::Lines { text, levels, unseen } => show_group(&mut to, color, &text, &levels, unseen),
             // Who asked may have stopped waiting.
             TerminalItem::Flush(done) => done.send(()).map_err(io::Error::other),
         };
@@ -77,13 +77,13 @@ fn show_all(items: &Receiver<TerminalItem>, mut to: impl Write, colour: bool) {
     }
 }
 
-fn show_group(to: &mut impl Write, colour: bool, text: &str, levels: &[Level], unseen: u64) -> io::Result<()> {
+fn show_group(to: &mut impl Write, color: bool, text: &str, levels: &[Level], unseen: u64) -> io::Result<()> {
     let mut shown = String::with_capacity(text.len() + 16 * levels.len());
     if unseen > 0 {
         shown.push_str(&format!("({unseen} lines were too many for this terminal; the log file has them)\n"));
     }
     for (line, level) in text.lines().zip(levels) {
-        shown.push_str(&if colour { painted_text(line, *level) } else { line.to_string() });
+        shown.push_str(&if color { painted_text(line, *level) } else { line.to_string() });
         shown.push('\n');
     }
     to.write_all(shown.as_bytes())?;

@@ -29,15 +29,15 @@ pub fn coordinator(fact: &CoordinatorTraceEvent, context: &TraceContext) -> Pend
             }
         }
         CoordinatorTraceEvent::Decided { transaction, decision, work, yes, no, to } => {
-            let told = DecisionReason::First;
+            let reason = DecisionReason::First;
             let (decision, no_of) = (decided(*decision), no.map(|(server, _)| server));
-            let event = Event::Decide { tx: *transaction, decision, told, yes: *yes, no: no_of, to: *to };
+            let event = Event::Decide { tx: *transaction, decision, reason, yes: *yes, no: no_of, to: *to };
             about(Speaker::Coordinator, event, work, context).reason(why_decided(decision, *yes, *no, *to))
         }
         CoordinatorTraceEvent::ToldAgain { transaction, decision, presumed, to } => {
-            let told = if *presumed { DecisionReason::Presumed } else { DecisionReason::Again };
+            let reason = if *presumed { DecisionReason::Presumed } else { DecisionReason::Again };
             let (decision, yes) = (decided(*decision), ServerSet::NONE);
-            let event = Event::Decide { tx: *transaction, decision, told, yes, no: None, to: *to };
+            let event = Event::Decide { tx: *transaction, decision, reason, yes, no: None, to: *to };
             PendingLine::about(Speaker::Coordinator, event, context).reason(match presumed {
                 true => "it has no record of a commit: then there was none, and nobody may do it",
                 false => "its record says so, and they have not acknowledged it",

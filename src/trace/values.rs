@@ -149,8 +149,8 @@ words! {
         DiskFull = "disk-full",
         /// There is no connection to the server that it is for.
         Unconnected = "unconnected",
-        /// The server that it is for starts or stops, or takes no part.
-        Stopped = "stopped",
+        /// The server that it is for is not active: it starts, stops, is not admitted yet, or is fenced.
+        Inactive = "inactive",
     }
 
     /// What became of a connection to a peer.

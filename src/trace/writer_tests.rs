@@ -296,13 +296,13 @@ fn nobody_waits_for_a_tap_and_what_it_missed_is_counted() {
 }
 
 #[test]
-fn colours_follow_the_level() {
+fn colors_follow_the_level() {
     let ((go, stopped), (shown, seen)) = (mpsc::channel(), mpsc::channel());
     drop(go);
     let trace = open(Vec::new(), "", Some(Terminal::new(Stopped { go: stopped, shown }, true).unwrap()));
     trace.write_group(&[accepted(1), dropped()]);
     trace.flush(Duration::from_secs(10));
     let seen = String::from_utf8(seen.try_iter().flatten().collect()).unwrap();
-    let coloured: Vec<bool> = seen.lines().map(|line| line.contains("\u{1b}[33m")).collect();
-    assert_eq!(coloured, [false, true], "{seen:?}");
+    let colored: Vec<bool> = seen.lines().map(|line| line.contains("\u{1b}[33m")).collect();
+    assert_eq!(colored, [false, true], "{seen:?}");
 }

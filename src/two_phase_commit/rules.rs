@@ -1,7 +1,7 @@
 //! The rules of two-phase commit that its roles ask by name, one line each, with the source that states it.
 //!
-//! Where a line says `museum::is(...)`, read `false`: a seeded bug that cannot be told from outside of a role stands in
-//! the rule that it breaks (see [`museum`]). (BHG is *Concurrency Control and Recovery in Database Systems*, Bernstein,
+//! Where a line says `seeded_bugs::is_enabled(...)`, read `false`: a seeded bug that cannot be told from outside of a role stands in
+//! the rule that it breaks (see [`seeded_bugs`]). (BHG is *Concurrency Control and Recovery in Database Systems*, Bernstein,
 //! Hadzilacos and Goodman 1987.)
 
 use std::collections::BTreeMap;

@@ -6,9 +6,9 @@ const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 300.0;
 /// Around the area where lines are drawn: left, right, top, bottom.
 const MARGIN: (f64, f64, f64, f64) = (62.0, 118.0, 34.0, 44.0);
-/// Colours that people with any kind of colour vision can tell apart (Okabe and Ito).
-const COLOURS: [&str; 8] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999"];
-/// And the strokes of the lines, for print without colour.
+/// Colors that people with any kind of color vision can tell apart (Okabe and Ito).
+const COLORS: [&str; 8] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999"];
+/// And the strokes of the lines, for print without color.
 const STROKES: [&str; 3] = ["none", "7 3", "2 3"];
 
 /// One line: a name and its points.
@@ -85,24 +85,24 @@ impl Panel {
         to_x: f64,
         svg: &mut String,
     ) {
-        let (colour, stroke) = (COLOURS[n % COLOURS.len()], STROKES[n % STROKES.len()]);
+        let (color, stroke) = (COLORS[n % COLORS.len()], STROKES[n % STROKES.len()]);
         let points: Vec<(f64, f64)> =
             series.points.iter().copied().filter(|(x, y)| *x > 0.0 && *y > 0.0).map(&place).collect();
         let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         // Writing to a string does not fail, here and below.
         let _ = writeln!(
             svg,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\" stroke-dasharray=\"{stroke}\"/>",
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.8\" stroke-dasharray=\"{stroke}\"/>",
             path.join(" ")
         );
         for (x, y) in &points {
-            let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\" fill=\"{colour}\"/>");
+            let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\" fill=\"{color}\"/>");
         }
         // The names stand in a column beside the lines: at their ends they would cover each other.
         let at = MARGIN.2 + 6.0 + 15.0 * n as f64;
         let _ = writeln!(
             svg,
-            "<line x1=\"{:.1}\" y1=\"{at}\" x2=\"{:.1}\" y2=\"{at}\" stroke=\"{colour}\" stroke-width=\"1.8\" \
+            "<line x1=\"{:.1}\" y1=\"{at}\" x2=\"{:.1}\" y2=\"{at}\" stroke=\"{color}\" stroke-width=\"1.8\" \
              stroke-dasharray=\"{stroke}\"/>",
             to_x + 8.0,
             to_x + 28.0
@@ -143,19 +143,19 @@ impl Axis {
     }
 }
 
-fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
+fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), color: &str) {
     let _ = writeln!(
         svg,
-        "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{colour}\"/>",
+        "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{color}\"/>",
         from.0, from.1, to.0, to.1
     );
 }
 
-fn text(svg: &mut String, at: (f64, f64), anchor: &str, colour: &str, words: &str) {
+fn text(svg: &mut String, at: (f64, f64), anchor: &str, color: &str, words: &str) {
     let words = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let _ = writeln!(
         svg,
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{words}</text>",
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" fill=\"{color}\">{words}</text>",
         at.0, at.1
     );
 }

@@ -175,7 +175,7 @@ impl TryEnd {
         match self {
             TryEnd::NoReply(NoReply::ConnectionRefused) => "connection-refused",
             TryEnd::NoReply(NoReply::Unreachable { .. }) => "unreachable",
-            TryEnd::NoReply(NoReply::Rejected { .. }) => "turned-away",
+            TryEnd::NoReply(NoReply::Rejected { .. }) => "rejected",
             TryEnd::NoReply(NoReply::OtherHistory { .. }) => "other-history",
             TryEnd::NoReply(NoReply::NoData { .. }) => "no-data",
             TryEnd::NoReply(NoReply::NotSent { .. }) => "not-sent",
@@ -183,8 +183,8 @@ impl TryEnd {
             TryEnd::NoReply(NoReply::Broken { .. }) => "connection-lost",
             TryEnd::NoReply(NoReply::Malformed { .. }) => "malformed-reply",
             TryEnd::NotApplied(why) => word(why),
-            TryEnd::Unknown(WhyUnknown::TimedOut) => "no-outcome-in-time",
-            TryEnd::Unknown(WhyUnknown::RoleDied(_)) => "role-died",
+            TryEnd::Unknown(WhyUnknown::TimedOut) => "timed-out",
+            TryEnd::Unknown(WhyUnknown::RoleDied(_)) => "role-crashed",
             TryEnd::Unknown(WhyUnknown::Superseded) => "superseded",
             TryEnd::Unknown(WhyUnknown::Expired) => "session-expired",
         }
@@ -195,7 +195,7 @@ impl TryEnd {
 fn word(why: &WhyNotApplied) -> &'static str {
     match why {
         WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. }) => "no-quorum",
-        WhyNotApplied::Proposer(paxos::NotApplied::Preempted) => "outrun",
+        WhyNotApplied::Proposer(paxos::NotApplied::Preempted) => "preempted",
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "learner-behind",
         WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no-leader",
         WhyNotApplied::Proposer(paxos::NotApplied::NoRound) => "no-round",
@@ -206,7 +206,7 @@ fn word(why: &WhyNotApplied) -> &'static str {
         WhyNotApplied::RoleDown(_) => "role-down",
         WhyNotApplied::DiskFull => "disk-full",
         WhyNotApplied::Fenced => "fenced",
-        WhyNotApplied::NotAdmitted => "newcomer",
+        WhyNotApplied::NotAdmitted => "not-admitted",
         WhyNotApplied::NoReadQuorum(_) => "no-read-quorum",
         WhyNotApplied::Superseded => "superseded",
         WhyNotApplied::Expired => "session-expired",

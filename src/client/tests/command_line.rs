@@ -244,7 +244,7 @@ fn status_fails_when_no_write_is_possible() {
         "{data}"
     );
     assert!(notes.contains("no writes"), "{notes}");
-    let (code, ..) = paxos_client(&FakeCluster::start(vec![Fake::Absent]), &["status", "--await", "100ms"]);
+    let (code, ..) = paxos_client(&FakeCluster::start(vec![Fake::Absent]), &["status", "--wait", "100ms"]);
     assert_eq!(code, 1);
 }
 
@@ -384,11 +384,11 @@ fn a_program_gets_one_object_a_result_and_errors_too() {
 fn status_can_be_watched_and_every_look_is_an_object() {
     let cluster = answers(Reply::Done);
     let (code, text, _) =
-        paxos_client(&cluster, &["status", "--watch", "--every", "1ms", "--looks", "2", "-o", "json"]);
+        paxos_client(&cluster, &["status", "--watch", "--interval", "1ms", "--count", "2", "-o", "json"]);
     let looks: Vec<serde_json::Value> = text.lines().map(json).collect();
     assert_eq!((code, looks.len()), (0, 2), "{text}");
     assert!(looks.iter().all(|look| look["writes"] == false && look["servers"].is_array()), "{text}");
-    assert_eq!(paxos_client(&cluster, &["status", "--looks", "2"]).0, 2, "without --watch it means nothing");
+    assert_eq!(paxos_client(&cluster, &["status", "--count", "2"]).0, 2, "without --watch it means nothing");
 }
 
 #[test]

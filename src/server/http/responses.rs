@@ -60,7 +60,12 @@ pub fn metrics(status: &ServerStatus, feed: &Feed) -> String {
     metric("role_up", "gauge", "Whether a role lives.", &by_role(|role| u64::from(role.up)));
     metric("role_crashes_total", "counter", "How often a role has died.", &by_role(|role| u64::from(role.crashes)));
     metric("dropped_messages_total", "counter", "Messages for roles that were down or full.", &one(status.dropped));
-    metric("linked_peers", "gauge", "Servers that this one's own links reach.", &one(status.connected.len() as u64));
+    metric(
+        "connected_peers",
+        "gauge",
+        "Peers that this server's own links reach.",
+        &one(status.connected.len() as u64),
+    );
     metric("heard_peers", "gauge", "Servers of which something came lately.", &one(status.hears.len() as u64));
     metric(
         "refused_peers",
@@ -75,12 +80,17 @@ pub fn metrics(status: &ServerStatus, feed: &Feed) -> String {
     metric("sessions", "gauge", "Sessions of clients.", &one(status.sessions));
     metric("disk_full", "gauge", "Whether the disk has no room for new values.", &one(u64::from(status.disk_full)));
     metric(
-        "process_lives_total",
+        "server_starts_total",
         "counter",
         "How often the server has started on its data.",
         &one(status.incarnation.into()),
     );
     metric("viewers", "gauge", "Who watches over HTTP.", &one(feed.viewers() as u64));
-    metric("viewer_lost_lines_total", "counter", "Lines that viewers have missed.", &one(feed.lost()));
+    metric(
+        "viewer_dropped_lines_total",
+        "counter",
+        "Log lines that were not sent to slow viewers of the page.",
+        &one(feed.lost()),
+    );
     text
 }

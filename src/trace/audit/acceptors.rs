@@ -96,17 +96,17 @@ impl AcceptorHistory {
         // What it has forgotten, and what its disk has lost, it says first.
         let is_wake = matches!(
             line.event,
-            Event::Restart { .. } | Event::Boot { .. } | Event::Truncate { .. } | Event::Damaged { .. }
+            Event::Restart { .. } | Event::Boot { .. } | Event::Truncate { .. } | Event::Corrupt { .. }
         );
         if line.role == Speaker::Acceptor && !is_wake {
             self.check_waking(case);
         }
         match &line.event {
-            Event::Damaged { slot, to } => {
+            Event::Corrupt { slot, to } => {
                 self.accepted.retain(|accepted, _| accepted < slot || to < accepted);
                 self.may_know_more = true;
             }
-            Event::Mend { slot, ballot } => {
+            Event::Repair { slot, ballot } => {
                 let before = self.accepted.get(slot).map(|(before, _)| *before);
                 if before < Some(*ballot) {
                     self.accepted.insert(*slot, (*ballot, at));

@@ -69,10 +69,10 @@ fn collect(case: &mut RunIndex<'_>) -> BTreeMap<TransactionId, Transaction> {
                     case.counts.answers += 1;
                 }
                 Event::Vote { .. } => case.counts.answers += 1,
-                Event::Decide { tx, decision, told, .. } => {
+                Event::Decide { tx, decision, reason, .. } => {
                     let one = all.entry(*tx).or_default();
                     one.words.push((at, *decision));
-                    match (decision, told) {
+                    match (decision, reason) {
                         (TransactionState::Commit, _) => one.commits.push(at),
                         (_, DecisionReason::First) => one.aborts.push(at),
                         _ => {}

@@ -358,7 +358,7 @@ fn lie(files: &mut GapFiles) -> (LineId, Slot, crate::paxos::Ballot, crate::role
         };
         // In its place stands something else.
         for line in lines.iter_mut().filter(|line| is_vote(line)) {
-            line.event = Event::Phase { name: "instead".into() };
+            line.event = Event::Stage { name: "instead".into() };
         }
     }
     (id, slot, ballot, liar)

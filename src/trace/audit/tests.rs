@@ -304,13 +304,13 @@ fn what_a_process_wrote_last_may_be_missing_unless_it_has_heard_of_later() {
     });
     let later = format!("re={}", chosen.unwrap().id);
     let told =
-        no_end.replace("s1,s2 server DIGEST", &format!("s4 server PHASE name=later {later}\ns1,s2 server DIGEST"));
+        no_end.replace("s1,s2 server DIGEST", &format!("s4 server STAGE name=later {later}\ns1,s2 server DIGEST"));
     breaks(&told, Rule::Majority, "s4 did not accept it");
 }
 
 #[test]
 fn a_line_that_others_follow_from_is_missed() {
-    let named = HONEST.replace("s1,s2 server DIGEST", "s1 server PHASE name=later re=s4.99\ns1,s2 server DIGEST");
+    let named = HONEST.replace("s1,s2 server DIGEST", "s1 server STAGE name=later re=s4.99\ns1,s2 server DIGEST");
     hides(&named, Rule::Complete, "follows from s4.99, which is not here");
 }
 

@@ -102,7 +102,7 @@ pub fn messages(run: &Run) -> BTreeSet<(usize, usize)> {
             Event::Chosen { slot, ballot, quorum, .. } => {
                 quorum.iter().map(|server| (ReplyKind::Accepted, Some(*slot), *ballot, server)).collect()
             }
-            Event::Decide { tx, told: DecisionReason::First, yes, no, .. } => {
+            Event::Decide { tx, reason: DecisionReason::First, yes, no, .. } => {
                 yes.iter().chain(*no).map(|server| (ReplyKind::Vote, None, key_of(*tx), server)).collect()
             }
             Event::Retry { ballot, nack, .. } => {

@@ -361,7 +361,7 @@ class Diagram {
   }
 }
 
-/** How an arrow looks: the second phase is heavier, what is refused or lost is broken, clients have no colour. */
+/** How an arrow looks: the second phase is heavier, what is refused or lost is broken, clients have no color. */
 function edgeStyle({ from, to }) {
   const hue = lineHue(to.name === "DROP" ? from : from.fields.ballot ? from : to.fields.ballot && from.role !== "client" ? to : from);
   const heavy = from.name === "ACCEPT" || from.name === "ACCEPTED";

@@ -72,7 +72,7 @@ function markOf(line) {
   return MARKS[line.name] || ["dot", "full"];
 }
 
-/** The colour of a line: that of its ballot's owner, or of its transaction's coordinator; none for clients. */
+/** The color of a line: that of its ballot's owner, or of its transaction's coordinator; none for clients. */
 function lineHue(line) {
   if (line.fields.ballot) return hueOf(ownerOf(line.fields.ballot));
   if (line.fields.tx) return hueOf(ownerOf(line.fields.tx));

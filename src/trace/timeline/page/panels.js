@@ -231,8 +231,8 @@ function drawLegend() {
   arrow('stroke-dasharray="1 2.5"', 1.2, tip, "the news that a slot is chosen");
   arrow('stroke-dasharray="4 3"', 1.1, "M22 4H24V14H22Z", "a refusal");
   arrow('stroke-dasharray="4 3"', 1.1, "", "a message that is lost");
-  const hues = element("p", "", "Colour is the owner of the ballot: ");
+  const hues = element("p", "", "Color is the owner of the ballot: ");
   hues.append(dressed([1, 2, 3, 4, 5].flatMap((number) => [{ ballot: `3.${number}` }, ` s${number}${number < 5 ? ", " : "."}`])));
-  box.replaceChildren(element("h3", "", "marks"), list, element("h3", "", "arrows"), arrows, element("h3", "", "colour"), hues,
+  box.replaceChildren(element("h3", "", "marks"), list, element("h3", "", "arrows"), arrows, element("h3", "", "color"), hues,
     element("p", "dim", "A hatched column: the role was down. Paler: the process was killed, nobody knows exactly when. In the strip above, a bar is a request; the higher, the longer it took (each line is ten times the one below). A hollow bar was not done."));
 }

@@ -88,7 +88,7 @@ const SENTENCES = {
   VOTE: (line, f, who) => [who, f.vote === "YES" ? " votes yes on " : " votes no on ", ballot(f.tx),
     ...(f.by !== undefined ? [": ", ballot(f.by), " is in the way"] : [])],
   DECIDE: (line, f, who, all) => [who, f.decision === "COMMIT" ? " commits " : " aborts ", ballot(f.tx),
-    { first: " and tells ", again: ", as it tells again ", presumed: ", of which it has no record, and tells " }[f.told] || " ",
+    { first: " and tells ", again: ", as it tells again ", presumed: ", of which it has no record, and tells " }[f.reason] || " ",
     ...serverList(readServers(f.to), all)],
   ACK: (line, f, who) => {
     const results = { OK: "", NOTFOUND: ": there was nothing", MISMATCH: ": another version, nothing changes", OPENED: `: session ${f.session}` };
@@ -105,7 +105,7 @@ const SENTENCES = {
     ...(f.key !== undefined ? ["; locked: ", { value: readText(f.key) }] : [])],
   WAIT: (line, f, who) => [who, " lets a read wait: ", ballot(f.tx), " holds ", { value: readText(f.key) }],
   END: (line, f, who) => [who, " may forget ", ballot(f.tx)],
-  RETRY: (line, f, who) => [who, " gives ", ballot(f.ballot), ` up for slot ${f.slot}, and will try round ${f.next}`],
+  RETRY: (line, f, who) => [who, " gives ", ballot(f.ballot), ` up for slot ${f.slot}, and will try round ${f.next_round}`],
   CRASH: (line, f, who) => [who, `'s ${line.role} dies after ${shortTime(f.up)}`,
     f.cause === "admin" ? ", as somebody asked" : "", f.down ? `; it will be down for ${shortTime(f.down)}` : ""],
   RESTART: (line, f, who) => {
@@ -126,7 +126,7 @@ const SENTENCES = {
   TIMEOUT: (line, f, who) => [who, ` gives up after ${shortTime(f.waited)}: ${RESULTS[f.status] || f.status}`],
   MALFORMED: (line, f, who) => [who, ` received malformed request of length ${f.length} from ${f.from}`],
   BOOT: (line, f, who) => !line.server ? [who, " starts"] : f.protocol === "two-phase-commit"
-    ? [who, ` starts${f.life > 1 ? `, in life ${f.life}` : ""}: ${many(Number(f.applied || 0), "transaction")} done`] : [who, ` starts${f.life > 1 ? `, in life ${f.life}` : ""}: applied up to slot ${f.applied || 0}, promised `,
+    ? [who, ` starts${f.incarnation > 1 ? `, incarnation ${f.incarnation}` : ""}: ${many(Number(f.applied || 0), "transaction")} done`] : [who, ` starts${f.incarnation > 1 ? `, incarnation ${f.incarnation}` : ""}: applied up to slot ${f.applied || 0}, promised `,
     f.promised && f.promised !== "none" ? ballot(f.promised) : "nothing",
     f.restart && f.restart !== "disk" ? "; its acceptors will forget: UNSAFE" : ""],
   STOP: (line, f, who) => [who, ` stops (${readText(f.cause)})`],
@@ -142,7 +142,7 @@ const SENTENCES = {
   LINK: (line, f, who) => [who, ` and `, server(readServer(f.peer)),
     { up: " are connected", lost: " have lost their connection", refused: ": the connection was refused" }[f.state] || ` ${f.state}`,
     f.cause !== undefined ? ` (${readText(f.cause)})` : ""],
-  PHASE: (line, f, who) => [who, ": ", readText(f.name)],
+  STAGE: (line, f, who) => [who, ": ", readText(f.name)],
   FAULT: (line, f, who) => [who, `: ${readText(f.part)} failed (${readText(f.cause)})`],
   VIOLATION: (line, f, who) => [who, ` breaks a rule: ${readText(f.rule)}`],
 };
@@ -195,7 +195,7 @@ function dressed(parts) {
   return box;
 }
 
-/** Which of the six colours is a server's. */
+/** Which of the six colors is a server's. */
 function hueOf(number) {
   return number > 0 ? (number - 1) % 6 + 1 : 0;
 }

@@ -20,8 +20,8 @@ class Strip {
     this.canvas.addEventListener("pointermove", (event) => { if (event.buttons & 1) seek(event); });
   }
 
-  /** The colours of the page, as they are now. */
-  colours() {
+  /** The colors of the page, as they are now. */
+  colors() {
     const style = getComputedStyle(document.documentElement);
     const found = (name) => style.getPropertyValue(name).trim();
     return { ink: found("--ink"), dim: found("--dim"), rule: found("--rule"), hatch: found("--hatch"), bad: found("--bad"),
@@ -57,7 +57,7 @@ class Strip {
   /** Everything but the place where we are, drawn once. */
   paint(width, height, ratio) {
     const { run, wrong } = this.app;
-    this.palette = this.colours();
+    this.palette = this.colors();
     this.paper = document.createElement("canvas");
     this.paper.width = width * ratio;
     this.paper.height = height * ratio;
