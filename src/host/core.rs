@@ -242,7 +242,7 @@ impl<C: ClientConnection> ServerCore<C> {
         let sentence = draft.reason.clone().unwrap_or_default();
         self.trace.line(draft);
         env.observe(Observation::Fenced { slot, against });
-        self.pending.fail_all(WhyUnknown::RoleDied(RoleKind::Learner), Some(WhyNotApplied::Fenced));
+        self.pending.fail_all(WhyUnknown::RoleCrashed(RoleKind::Learner), Some(WhyNotApplied::Fenced));
         let _ = self.enqueue_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
         // Last, as a terminal may take its time.
         env.tell_operator(&format!("error: server {}: {sentence}", self.config.me.0));

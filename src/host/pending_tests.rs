@@ -6,7 +6,7 @@ use crate::role::RoleKind;
 
 const ID: CommandId = CommandId::new(3, 0, 1);
 const SAVED: SavedResult = SavedResult { slot: Slot(4), written: WriteResult::Done { version: 2 } };
-const DIED: WhyUnknown = WhyUnknown::RoleDied(RoleKind::Learner);
+const DIED: WhyUnknown = WhyUnknown::RoleCrashed(RoleKind::Learner);
 const DOWN: WhyNotApplied = WhyNotApplied::RoleDown(RoleKind::Learner);
 
 /// Those who wait at one server, told apart by their labels.
@@ -140,7 +140,7 @@ fn a_dead_proposer_ends_writes_and_a_dead_learner_reads_too() {
     let at = server();
     at.write("write", ID);
     at.read("read");
-    let proposer_died = WhyUnknown::RoleDied(RoleKind::Proposer);
+    let proposer_died = WhyUnknown::RoleCrashed(RoleKind::Proposer);
     at.pending.fail_all(proposer_died, None);
     assert_eq!(at.told(), [said("write", Reply::Unknown(proposer_died))], "a read needs no proposer");
     at.write("write", ID);

@@ -249,7 +249,7 @@ fn ask_of_a_dying<R: Hosted>(protocol: Protocol, role: impl Fn() -> R, asked: &[
         |(server, _)| {
             for reply in server.told(asked) {
                 match reply {
-                    Reply::Unknown(WhyUnknown::RoleDied(dead)) if dead == R::NAME => before += 1,
+                    Reply::Unknown(WhyUnknown::RoleCrashed(dead)) if dead == R::NAME => before += 1,
                     // Of a read it does not matter whether it came before.
                     Reply::NotApplied(WhyNotApplied::RoleDown(dead)) if dead == R::NAME => after += 1,
                     other => panic!("what has that to do with the death? {other:?}"),
@@ -281,7 +281,7 @@ fn whoever_asks_of_a_server_that_finds_itself_wrong_is_told_once() {
             |server| server.ask(asked),
             |server| server.core.fence(&server.env, fenced(Slot(7), None, others), Slot(7), others),
             |server| match server.told(&[asked]).as_slice() {
-                [Reply::Unknown(WhyUnknown::RoleDied(RoleKind::Learner))] => before += 1,
+                [Reply::Unknown(WhyUnknown::RoleCrashed(RoleKind::Learner))] => before += 1,
                 [Reply::NotApplied(WhyNotApplied::Fenced)] => after += 1,
                 other => panic!("what has that to do with the state? {other:?}"),
             },

@@ -114,7 +114,7 @@ impl Hosted for Proposer {
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
         // It writes nothing to the peers any more, so the learner must not leave that to it.
         core.hints.wants_applied.store(false, Ordering::Relaxed);
-        core.pending.fail_all(WhyUnknown::RoleDied(RoleKind::Proposer), None);
+        core.pending.fail_all(WhyUnknown::RoleCrashed(RoleKind::Proposer), None);
     }
 
     fn seen(seen: RoleObservation<'_, Proposer>) -> Observation<'_> {
@@ -140,9 +140,9 @@ impl Hosted for Acceptor {
         outcome: AcceptorNotification,
         context: TraceContext,
     ) {
-        let AcceptorNotification::Damaged { slots } = outcome;
+        let AcceptorNotification::Corrupt { slots } = outcome;
         // Lost if the learner is down or busy: it hears again with the next checkpoint.
-        let _ = ask::<Learner<Kv>, E>(core, env, LearnerRequest::Mend(slots), context, 0);
+        let _ = ask::<Learner<Kv>, E>(core, env, LearnerRequest::Repair(slots), context, 0);
     }
 
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
@@ -268,7 +268,7 @@ impl Hosted for Learner<Kv> {
                 core.pending.applied(id, outcome, &context);
                 let _ = ask::<Proposer, E>(core, env, ProposerRequest::Applied { slot, ids: vec![id] }, context, 0);
             }
-            LearnerNotification::Mended { entries } => {
+            LearnerNotification::Repaired { entries } => {
                 let size = entries.iter().map(|entry| entry.value.size()).sum();
                 let _ = ask::<Acceptor, E>(core, env, AcceptorRequest::Repair { entries }, context, size);
             }
@@ -296,7 +296,7 @@ impl Hosted for Learner<Kv> {
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
-        let died = WhyUnknown::RoleDied(RoleKind::Learner);
+        let died = WhyUnknown::RoleCrashed(RoleKind::Learner);
         core.pending.fail_all(died, Some(WhyNotApplied::RoleDown(RoleKind::Learner)));
         // If the proposer is down too it begins its next life without a learner anyway.
         let _ = core.enqueue_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
@@ -380,7 +380,7 @@ impl Hosted for Coordinator {
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
-        core.pending.fail_all(WhyUnknown::RoleDied(RoleKind::Coordinator), None);
+        core.pending.fail_all(WhyUnknown::RoleCrashed(RoleKind::Coordinator), None);
     }
 
     fn seen(seen: RoleObservation<'_, Coordinator>) -> Observation<'_> {

@@ -216,7 +216,7 @@ const OF_PROPOSER: [Case; 3] = [
 
 const OF_ACCEPTOR: [Case; 3] = [
     ("acceptor: Damaged", |at| {
-        let outcome = AcceptorNotification::Damaged { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
+        let outcome = AcceptorNotification::Corrupt { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
         Acceptor::new().notify(&at.core, &at.done, outcome, cause());
     }),
     ("acceptor waits for room", |at| Acceptor::wants_room(&at.core, &at.done)),
@@ -282,7 +282,7 @@ const OF_LEARNER: [Case; 21] = [
     }),
     ("learner: Mended", |at| {
         let entry = Entry { slot: Slot(3), ballot: Ballot::ZERO, value: Value::Noop };
-        learner(at, LearnerNotification::Mended { entries: vec![entry] });
+        learner(at, LearnerNotification::Repaired { entries: vec![entry] });
     }),
     ("learner: Fenced", |at| {
         let against = ServerSet::first(3).without(ServerSet::only(ME));
@@ -335,8 +335,8 @@ fn row((name, tell): &Case) -> String {
 fn a_server_answers_in_place_of_a_proposer_that_is_down() {
     let leader = Ballot { round: 7, server: ServerId(2) };
     let asked = [
-        (Message::Heartbeat { ballot: leader }, Some("sends HEARTBEATANSWER")),
-        (Message::PreVote { id: 4 }, Some("sends PREVOTEANSWER")),
+        (Message::Heartbeat { ballot: leader }, Some("sends HEARTBEATREPLY")),
+        (Message::PreVote { id: 4 }, Some("sends PREVOTEREPLY")),
         (Message::LeaderHint { ballot: leader }, None),
     ];
     for (message, answer) in asked {

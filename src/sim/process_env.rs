@@ -266,7 +266,7 @@ impl Env for ProcessEnv<'_> {
                 self.count(sim_env, group, Message::is_routine);
                 for (_, said) in group {
                     let is_damaged =
-                        |one: &Action<_>| matches!(one, Action::Notify(AcceptorNotification::Damaged { .. }));
+                        |one: &Action<_>| matches!(one, Action::Notify(AcceptorNotification::Corrupt { .. }));
                     if said.iter().any(is_damaged) {
                         sim_env.reached(CoveragePoint::SlotDamaged);
                     }
