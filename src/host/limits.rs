@@ -228,7 +228,7 @@ pub(super) mod tests {
         assert_eq!(reply.reply, Reply::NotApplied(WhyNotApplied::Busy));
         assert_eq!(untaken.len(), share.bytes());
         assert!(untaken.capacity() < 1 << 10, "{} bytes", untaken.capacity());
-        // A small one that does not fit is none.
+        // A small reply that does not fit is not appended.
         reply.reply = Reply::Refused("x".repeat(1 << 10));
         let before = untaken.len();
         assert!(!append(&mut reply, &mut untaken, &mut share, Time(0)));
@@ -252,7 +252,7 @@ pub(super) mod tests {
         let all = others.iter().flat_map(|one| [one; REQUESTS_MAX]).skip(1);
         all.for_each(|one| release(one, 1));
 
-        // The same by size.
+        // The same by bytes.
         assert!(!admit(last, REQUESTS_MAX_BYTES + 1));
         let large = &others[..ALL_REQUESTS_MAX_BYTES / REQUESTS_MAX_BYTES];
         assert!(large.iter().all(|one| admit(one, REQUESTS_MAX_BYTES)));
