@@ -10,7 +10,7 @@
 //!    and failures around the roles; with [`net`] and [`codec`].
 //! 6. [`client`]: the other end: retries under one sequence number, and three honest results.
 //! 7. [`trace`]: the log lines of all modules, and how they prove a run again.
-//! 8. [`linearizability`]: whether the clients' results are consistent with some sequential order.
+//! 8. [`linearizability`]: whether the clients' results fit one order that respects real time.
 //! 9. [`sim`]: whole clusters in virtual time, under every fault that can occur; [`seeded_bugs`]: the bugs that it must
 //!    find.
 //! 10. [`chaos`]: real processes, disks and sockets, under injected faults.

@@ -23,7 +23,8 @@ use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, CheckpointMe
 use crate::storage::disk::Files;
 use crate::trace::{Digest, Event, Speaker, TraceContext};
 
-/// Maximum number of queued writes. Checkpoints are far apart: more than one or two queued writes mean a slow disk.
+/// A write is refused while this many jobs of the own learner are queued. Checkpoints are far apart: more than one or
+/// two queued writes mean a slow disk.
 const WRITES_MAX: usize = 16;
 /// Maximum number of queued chunks for peers; further requests are dropped, and peers ask again.
 pub const PARTS_MAX: usize = 64;

@@ -57,7 +57,8 @@ pub trait Hosted: Role<Message: Into<PeerMessage> + Send, Timer: Send, Request: 
         None
     }
 
-    /// Asks the server's other roles to free space, since this role's disk is full. Called each second.
+    /// Asks the server's other roles to free space. Called when this role's disk becomes full, and each second until it
+    /// has room.
     fn wants_room<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
     /// Whether another role is about to flush messages to the peers, and this role's messages with them.
