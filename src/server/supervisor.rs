@@ -90,8 +90,8 @@ impl Supervisor {
         (Supervisor { ctx, folder, seed, orders, ended, farewell, lifecycle, slots }, LabHandle(sender))
     }
 
-    /// Starts the roles, one after the other. Roles with stable storage come first: no role may act before they have
-    /// recovered.
+    /// Starts the roles, one after the other. Roles with stable storage come first: no answer may show less than their
+    /// disks hold.
     pub fn start(&mut self) -> Result<(), String> {
         for role in self.roles().iter().copied() {
             let (begun, begins) = bounded(1);
