@@ -207,7 +207,7 @@ impl Ord for ScheduledEvent {
 /// What was sent and synced in a run, whether or not it arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficCounts {
-    /// Messages to roles of other servers that are part of a write: no beats, and nothing that reads ask.
+    /// Messages to roles of other servers that are part of a write: no periodic messages, and none for reads.
     pub messages: u64,
     /// The same between roles of one server.
     pub own_messages: u64,

@@ -215,8 +215,8 @@ impl SimServer {
         Owner { cluster: CLUSTER, quorums: self.quorums, server: self.me }
     }
 
-    /// The last slot that its learner applied, and the state's digest. Without a learner: what [`Self::settled`]
-    /// returns. None if the learner is fenced or the server is down.
+    /// The last slot that its learner applied, and the state's digest. Without a learner: what `settled` returns.
+    /// None if the learner is fenced or the server is down.
     pub fn applied(&self) -> Option<(Slot, u64)> {
         let Some(learner) = &self.process.as_ref()?.learner else { return self.settled() };
         let learner = learner.role();
