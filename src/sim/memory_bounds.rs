@@ -36,7 +36,7 @@ impl SimServer {
             let hard = (HARD_FACTOR * keep_bytes).max(pinned.unwrap_or_default());
             within("bytes in its log", learner.log_bytes(), hard);
             if learner.log_begins() <= learner.durable() {
-                // Its begin is in the checkpoint too, and stays only for peers that are behind.
+                // The start of the log is in the checkpoint too, and is kept only for peers that are behind.
                 let most = pinned.unwrap_or(keep_bytes);
                 within("bytes in its log that it could trim", learner.log_bytes(), most);
             }
