@@ -3,8 +3,8 @@
 //!
 //! After a restart the server must refuse to start, or have all its data except what it reports as corrupt. So at most
 //! a minority is corrupt at a time, and the other servers repair it. One fault is left out, because no journal can
-//! notice it: a disk that acknowledges its very last group and loses all sectors of that group. A crash in the middle
-//! of a write leaves the same state (see `storage::journal`).
+//! notice it: a disk that acknowledges its last group and loses all its sectors. A crash in the middle of a write
+//! leaves the same state (see `storage::journal`).
 
 use std::collections::BTreeMap;
 
@@ -205,7 +205,7 @@ impl Simulation {
         let whole = self.sim_env.chance(400);
         let me = self.server(server);
         if whole {
-            // A new disk under the old server number: peers that recorded the old one must refuse it, and the other
+            // A new disk under the old server number. Peers that recorded the old one must refuse it, and the other
             // peers alone must not admit it.
             me.folder = Default::default();
             (me.storage, me.is_stranger) = (storage, true);

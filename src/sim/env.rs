@@ -221,7 +221,7 @@ pub struct SimEnv {
     /// The same time, shared with the clocks of log lines.
     clock: Arc<AtomicU64>,
     queue: BinaryHeap<ScheduledEvent>,
-    /// Number of events scheduled so far; it never decreases.
+    /// The last moment that was given out; it only grows.
     scheduled: u64,
     /// The only source of random choices.
     pub random: Random,

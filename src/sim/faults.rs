@@ -498,7 +498,7 @@ impl Simulation {
         self.heals(ActiveFault::Full(server));
     }
 
-    /// Limits the disk for the rest of the run: room for 1 to 4 more journal files, and for what the checkpoint may
+    /// Limits the disk until the faults end: room for 1 to 4 more journal files, and for what the checkpoint may
     /// need. The journal itself fills the disk, and must free files.
     fn limit_disk(&mut self, server: ServerId) {
         let files = self.sim_env.random.within(1..=4);

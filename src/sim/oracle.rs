@@ -56,7 +56,7 @@ pub struct Oracle {
     promises: BTreeMap<(Ballot, ServerId), PromiseReport>,
     /// The values that were proposed.
     proposed: BTreeMap<(Slot, Ballot), Value>,
-    /// Commands of its own clients that a proposer has put into an ACCEPT, until its learner has applied them.
+    /// Commands that a proposer put into an ACCEPT without adopting them, until its learner has applied them.
     proposed_by: BTreeMap<(ServerId, CommandId), Slot>,
     /// Commands that the server's own clients have requested of its running proposer.
     handed: BTreeSet<(ServerId, CommandId)>,

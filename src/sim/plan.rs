@@ -56,7 +56,7 @@ pub struct RunPlan {
     pub mailbox: usize,
     /// Size of the values in one page of a PROMISE or one ENTRIES, in bytes.
     pub part_bytes: usize,
-    /// How many applied entries a learner keeps: few, so that short runs make checkpoints and snapshots.
+    /// When a learner makes checkpoints, and how much log it keeps: little, so that short runs make snapshots.
     pub retention: Retention,
     /// Size of a snapshot chunk, in bytes.
     pub snapshot_bytes: usize,

@@ -148,7 +148,7 @@ impl SimServer {
         of_role!(place.role, self.wake_role(sim_env, place));
     }
 
-    /// The process continues after a pause, so every role that does not wait for its disk gets a turn.
+    /// Gives a turn to a role that does not wait for its disk, after a pause or a change of its clock.
     pub fn resumes(&mut self, sim_env: &mut SimEnv, role: RoleKind) {
         of_role!(role, self.resume_role(sim_env));
     }

@@ -76,7 +76,7 @@ pub struct SimServer {
     pub is_checkpoint_harmed: bool,
     /// The boot number of the process during which its disk was corrupted.
     pub harmed_in: Option<u64>,
-    /// How many applied entries its learner keeps.
+    /// When its learner makes checkpoints, and how much log it keeps.
     pub retention: Retention,
     /// Its data directory is a new one, although peers have recorded an older one.
     pub is_stranger: bool,

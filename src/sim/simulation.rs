@@ -47,7 +47,7 @@ pub enum CrashKind {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunVerdict {
-    /// No invariant was broken, and all requests completed.
+    /// No invariant was broken, and the cluster made progress.
     Clean,
     /// An invariant was broken.
     Unsafe(Violation),
@@ -123,7 +123,7 @@ pub struct Simulation {
     pub servers: Vec<SimServer>,
     /// The clients, by their number from 0.
     pub clients: Vec<SimClient>,
-    /// Servers whose data faults have destroyed for good.
+    /// Servers whose data a fault has lost or corrupted, until it is repaired.
     pub lost: ServerSet,
     /// Servers that were started at least once on another data directory than their own.
     pub(super) misplaced: ServerSet,
@@ -637,7 +637,7 @@ impl Simulation {
         self.clients.push(client);
     }
 
-    /// The log text of all servers and clients, by file name. It ends all processes.
+    /// The log text of all servers and clients, by file name. Ends all processes.
     pub fn take_lines(&mut self) -> Vec<(String, String)> {
         if self.servers.iter().all(|server| server.lines.is_none()) {
             return Vec::new();

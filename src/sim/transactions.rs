@@ -337,9 +337,9 @@ impl Oracle {
 
     // ---- the end
 
-    /// Checks the disks at the end of a run. Every committed transaction must be done on each server, or prepared there
-    /// while its coordinator still knows it; and stores with as many commits must be equal. These are the disks that a
-    /// power cut of the whole cluster leaves.
+    /// Checks the disks that a power cut of the whole cluster leaves at the end of a run. Every committed transaction
+    /// must be done on each server, or prepared there while its coordinator still knows it. Stores with the same number
+    /// of commits must be equal.
     pub fn judge_commits(&mut self, disks: &BTreeMap<ServerId, (Participant, Coordinator)>) {
         let committed: Vec<TransactionId> = self.commits.committed.iter().copied().collect();
         for transaction in committed {
