@@ -1,4 +1,4 @@
-//! Why anybody would want Paxos.
+//! The lesson on two-phase commit: it blocks where Paxos makes progress.
 
 use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;
