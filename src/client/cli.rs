@@ -251,8 +251,8 @@ fn cluster_file(named: Option<PathBuf>) -> PathBuf {
     }
 }
 
-/// The value of a PUT, from the command line or from standard input. Standard input must be requested with `-`: a
-/// forgotten value must not store whatever is there, such as nothing under cron.
+/// The value of a PUT, from the command line or from standard input. Standard input must be requested with `-`. If
+/// a value was forgotten, standard input may be anything: empty under cron, or the rest of a list in a shell loop.
 fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, CliError> {
     match value {
         Some(value) if value != "-" => Ok(value.into_vec()),

@@ -51,7 +51,7 @@ pub struct Demo {
 
 /// One client of the demo, and what it has observed.
 pub struct DemoClient {
-    /// The client.
+    /// The client of the cluster.
     pub client: Client,
     /// Reports the failed tries of its requests.
     detours: Detours,

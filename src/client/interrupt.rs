@@ -1,8 +1,8 @@
 //! Ctrl-C and SIGTERM: requests in flight end at once, and the program reports what is known of their outcome.
 //!
 //! A separate thread receives the signal. If the main thread waits for a reply, its client ends the request as if its
-//! time were up, and the usual message says whether the request may be applied. If no request is in flight, the process
-//! exits at once.
+//! time were up. The usual message then says whether the request may be applied. If no request is in flight, the
+//! process exits at once.
 
 use std::io;
 use std::process;

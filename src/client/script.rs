@@ -38,21 +38,21 @@ pub struct ScriptStep {
 pub enum Operation {
     /// Sets a value.
     Put {
-        /// The key.
+        /// The key, as bytes.
         key: Vec<u8>,
-        /// The value.
+        /// The new value, as bytes.
         value: Vec<u8>,
         /// The version that the key must have for the write; any if None.
         if_version: Option<u64>,
     },
     /// Reads a value.
     Get {
-        /// The key.
+        /// The key, as bytes.
         key: Vec<u8>,
     },
     /// Removes a value.
     Delete {
-        /// The key.
+        /// The key, as bytes.
         key: Vec<u8>,
     },
 }

@@ -129,9 +129,9 @@ impl ClientError {
 pub struct Try {
     /// The server that was asked.
     pub server: ServerId,
-    /// How it ended.
+    /// The reason for the missing result.
     pub end: TryEnd,
-    /// How long it took.
+    /// Time from the send to the end of the try.
     pub took: Duration,
 }
 

@@ -59,14 +59,14 @@ pub enum ConnectionState {
 pub enum ClientObservation<'a> {
     /// A write has received its session and sequence.
     Named {
-        /// Which write.
+        /// The request that writes.
         handle: RequestHandle,
         /// Its session, nonce and sequence.
         id: AssignedWrite,
     },
     /// A write was certainly not applied in the session that ended, and waits for a sequence in another one.
     Unnamed {
-        /// Which write.
+        /// The request that writes.
         handle: RequestHandle,
     },
     /// A try has failed, and another one follows.
