@@ -20,7 +20,7 @@ use crate::net::{ClientReply, ClientRequest, Reply, Request, WhyNotApplied};
 use crate::paxos::NotApplied;
 use crate::role::{ServerId, ServerSet};
 
-/// Maximum number of sessions that may end during one write. Beyond that the write fails: this is no accident any more.
+/// Maximum number of new sessions for one write whose session has ended; then the write fails, for this is no accident.
 const SESSIONS_MAX: u32 = 3;
 
 impl ClientCore {
@@ -134,7 +134,7 @@ impl ClientCore {
         self.replies = replies;
     }
 
-    /// Stores the history when it is first reported. Only a failed handshake or a new session changes it later.
+    /// Stores the history that is reported first.
     fn learn_history(&mut self, history: u64) {
         if self.history.is_none() && history != 0 {
             self.history = Some(history);
