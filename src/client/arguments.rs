@@ -1,4 +1,4 @@
-//! The words of `paxos-client`'s command line.
+//! The command line arguments of `paxos-client`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::duration::parse_duration;
 use crate::kv::VALUE_MAX_BYTES;
 use crate::role::{RoleKind, ServerId};
 
-/// A demo has at most so many clients.
+/// Maximum number of clients in a demo.
 const CLIENTS_MAX: u8 = 64;
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -86,13 +86,13 @@ pub(super) struct GlobalArgs {
     /// [default: runs/latest if it is a run of this cluster, else no file]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) log_dir: Option<PathBuf>,
-    /// Who hears Ctrl-C: the program says so, and no word.
+    /// Handles Ctrl-C; set by the program, not by an argument.
     #[arg(skip)]
     pub(super) interrupt: Interrupt,
 }
 
 impl GlobalArgs {
-    /// The cluster as a person named it, for sentences.
+    /// The cluster as the user named it, for messages.
     pub(super) fn cluster_name(&self) -> String {
         self.cluster.as_ref().map_or("the cluster".to_string(), |file| file.display().to_string())
     }
@@ -287,7 +287,7 @@ pub(super) struct SweepArgs {
     pub(super) program: Option<PathBuf>,
 }
 
-/// A number from 1 to a limit.
+/// Parses a number from 1 to `limit`.
 fn up_to(limit: impl Into<i64>) -> impl TypedValueParser<Value = u32> {
     clap::value_parser!(u32).range(1..=limit.into())
 }
@@ -321,7 +321,7 @@ pub(super) struct RoleTarget {
 }
 
 impl RoleTarget {
-    /// Itself as the subject of a sentence, with the verb for one or for more.
+    /// The target as the subject of a sentence, with the verb in singular or plural.
     pub(super) fn with_verb(&self, one: &str, more: &str) -> String {
         let server = self.server.0;
         match self.role {
@@ -331,7 +331,7 @@ impl RoleTarget {
     }
 }
 
-/// Reads `3` or `3.acceptor`.
+/// Parses `3` or `3.acceptor`.
 fn parse_target(text: &str) -> Result<RoleTarget, String> {
     let wrong = || format!("'{text}' is no server or role (write 3 or 3.acceptor)");
     let (number, role) = text.split_once('.').map_or((text, None), |(number, role)| (number, Some(role)));
@@ -342,7 +342,7 @@ fn parse_target(text: &str) -> Result<RoleTarget, String> {
     Ok(RoleTarget { server: parse_server(number).map_err(|_| wrong())?, role })
 }
 
-/// Reads `3`, or `s3` as lines have it.
+/// Parses `3`, or `s3` as in log lines.
 fn parse_server(text: &str) -> Result<ServerId, String> {
     let number = text.trim_start_matches('s').parse().ok().filter(|number| (1..=ServerId::MAX).contains(number));
     number.map(ServerId).ok_or_else(|| format!("it is not a server number (1 to {})", ServerId::MAX))

@@ -1,7 +1,7 @@
-//! `paxos-client backup`: the state of a running cluster after one slot, in a file or on standard output.
+//! `paxos-client backup`: writes the state of a running cluster as of one slot to a file or to standard output.
 //!
-//! A file is written under a name of its own beside its place, and moved there once it is whole and on the disk:
-//! whoever is killed on the way leaves what was there before.
+//! The file is written under a temporary name beside its target, and renamed once it is complete and synced. If the
+//! process is killed before, the previous file is still there.
 
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -17,21 +17,21 @@ use crate::paxos::{ChunkRequest, SnapshotChunk, StateMachine};
 use crate::random::Random;
 use crate::storage::backup::{BackupError, BackupHeader, BackupWriter};
 
-/// So long a server may take to write its state down.
+/// Maximum time for a server to write a snapshot of its state.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks whether it has.
+/// Pause between two requests for the snapshot.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupFailed {
-    /// A request has brought nothing.
+    /// A request failed.
     #[error("{0}")]
     Request(#[from] ClientError),
     /// The file cannot be written.
     #[error("cannot write the backup: {0}. Name a file that this user may write to, on a disk with room")]
     File(#[from] BackupError),
-    /// What came is not what was sent.
+    /// The received data are inconsistent, or the target changed meanwhile.
     #[error("{0}")]
     Wrong(String),
 }
@@ -42,14 +42,14 @@ impl From<io::Error> for BackupFailed {
     }
 }
 
-/// The place for a backup: nothing is there, or a file that may be replaced.
+/// The target of a backup: no file, or a file that may be replaced.
 pub struct Target {
     path: PathBuf,
     replace: bool,
 }
 
 impl Target {
-    /// Looks at the place; an error says why no backup may go there.
+    /// Checks the target; an error says why no backup can be written there.
     pub fn new(path: &Path, replace: bool) -> Result<Target, String> {
         let target = Target { path: path.to_path_buf(), replace };
         target.look().map(|()| target)
@@ -81,13 +81,13 @@ fn kind(of: FileType) -> &'static str {
     }
 }
 
-/// A file that becomes the backup, and is removed if it does not.
+/// A temporary file that becomes the backup; it is removed if the backup fails.
 struct InMaking {
     path: PathBuf,
 }
 
 impl InMaking {
-    /// Begins one beside its place, and removes those of backups that were killed there.
+    /// Creates a temporary file beside the target, and removes those of killed backups.
     fn begin(target: &Path) -> io::Result<(InMaking, File)> {
         let mut stem = target.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
         stem.push(".part-");
@@ -96,7 +96,7 @@ impl InMaking {
             let (name, stem) = (entry.file_name(), stem.as_encoded_bytes());
             let is_regular = entry.file_type().is_ok_and(|kind| kind.is_file());
             if is_regular && is_in_making(name.as_encoded_bytes(), stem) && is_abandoned(&entry.path()) {
-                // If it cannot be removed, it is in nobody's way.
+                // A file that cannot be removed does no harm.
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -104,15 +104,15 @@ impl InMaking {
         let path = folder.join(stem);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let in_making = InMaking { path };
-        // As long as it is locked, nobody takes it for abandoned.
+        // While the file is locked, another backup does not treat it as abandoned.
         file.lock()?;
         Ok((in_making, file))
     }
 
-    /// Puts it in its place, so that it is there after a power failure too.
+    /// Renames the file to its target, and makes it durable against a power failure.
     fn end(self, file: &File, target: &Target) -> Result<(), BackupFailed> {
         file.sync_all()?;
-        // Somebody may have put something there meanwhile.
+        // Another program may have created a file there meanwhile.
         target.look().map_err(BackupFailed::Wrong)?;
         fs::rename(&self.path, &target.path)?;
         File::open(folder_of(&target.path))?.sync_all()?;
@@ -122,7 +122,7 @@ impl InMaking {
 
 impl Drop for InMaking {
     fn drop(&mut self) {
-        // It is not there any more if all went well.
+        // After a successful rename this file no longer exists.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -131,7 +131,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether a name is one that `InMaking` gives.
+/// Whether a file name is one that `InMaking` creates.
 fn is_in_making(name: &[u8], stem: &[u8]) -> bool {
     name.strip_prefix(stem).is_some_and(|rest| rest.len() == 16 && rest.iter().all(u8::is_ascii_hexdigit))
 }
@@ -140,7 +140,7 @@ fn is_abandoned(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
-/// Writes a backup to a file, which is there when it is whole.
+/// Writes a backup to a file, which appears only when it is complete.
 pub fn write(client: &mut Client, cluster: &str, target: Target) -> Result<BackupHeader, BackupFailed> {
     let (in_making, file) = InMaking::begin(&target.path)?;
     let (title, written) = stream(client, cluster, BufWriter::new(file))?;
@@ -149,10 +149,10 @@ pub fn write(client: &mut Client, cluster: &str, target: Target) -> Result<Backu
     Ok(title)
 }
 
-/// Writes a backup that holds everything that was acknowledged before it began. Without its end it is none, so nothing
-/// that went wrong on the way is taken for one.
+/// Writes a backup that contains everything acknowledged before it began. A backup without its end record is invalid,
+/// so an interrupted one cannot be mistaken for a complete one.
 pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(BackupHeader, W), BackupFailed> {
-    // Whatever was acknowledged by now stands at or below this slot.
+    // Every write acknowledged so far is at or below this slot.
     let at_least = client.get(b"")?.slot;
     let until = Instant::now() + PATIENCE;
     let mut part = loop {
@@ -188,7 +188,7 @@ pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Ba
             BackupFailed::Wrong("the server let this state go while it was read: try again".to_string())
         })?;
     }
-    // What a client does not get counts all the same.
+    // The digest covers the entries that are not sent to clients too.
     let whole = state.digest().wrapping_add(left_out);
     if whole != title.digest {
         return Err(BackupFailed::Wrong(format!("the entries make {whole:016x} and not {:016x}", title.digest)));

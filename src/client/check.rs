@@ -1,8 +1,8 @@
-//! Whether the state at the end of a program is one that its writes can have led to.
+//! The check of the final state: whether the program's writes can have led to it.
 //!
-//! A version counts the writes applied to a key, so it says more than the value: the acknowledged write with the
-//! highest version must be there, unless something wrote later. What may have written later are the writes whose
-//! outcome is unknown, and clients of which this program knows nothing.
+//! A version counts the writes applied to a key, so it proves more than the value. The acknowledged write with the
+//! highest version must be there, unless a later write replaced it. Such a later write may be one with unknown outcome,
+//! or one of a client that this program does not know.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::outcome::{ClientError, GetResponse, WriteResponse};
 use super::script::{Operation, quote_key};
 use crate::role::ServerId;
 
-/// What came of each write of a program, by key.
+/// The results of the program's writes, by key.
 #[derive(Clone, Debug, Default)]
 pub struct ExpectedState {
     keys: BTreeMap<Vec<u8>, KeyWrites>,
@@ -18,25 +18,25 @@ pub struct ExpectedState {
 
 #[derive(Clone, Debug, Default)]
 struct KeyWrites {
-    /// By the version that it made: what each acknowledged write left, None if it removed the value.
+    /// By resulting version: the value after each acknowledged write, None if it removed the value.
     acknowledged: BTreeMap<u64, Option<Vec<u8>>>,
-    /// What each write whose outcome is unknown would leave.
+    /// The value after each write with unknown outcome, if it was applied.
     unknown: Vec<Option<Vec<u8>>>,
 }
 
-/// What the check of a key came to.
+/// The result of checking a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyCheck {
     /// The state follows from the writes.
     Right,
-    /// It does, if clients of which this program knows nothing have written meanwhile. The sentence says so.
+    /// The state is possible only if clients unknown to this program wrote meanwhile, as the message says.
     Overtaken(String),
-    /// It does not. The sentence says why.
+    /// The state does not follow from the writes; the message says why.
     Wrong(String),
 }
 
 impl ExpectedState {
-    /// Notes how an operation ended; an error if two acknowledged writes claim one version of a key.
+    /// Records the result of an operation; an error if two acknowledged writes have the same version of a key.
     pub fn record(&mut self, action: &Operation, end: &Result<WriteResponse, ClientError>) -> Result<(), String> {
         let left = match action {
             Operation::Put { value, .. } => Some(value.clone()),
@@ -56,7 +56,7 @@ impl ExpectedState {
         Ok(())
     }
 
-    /// Takes over what another client of the program has noted.
+    /// Adds the records of another client of the program.
     pub fn merge(&mut self, other: ExpectedState) -> Result<(), String> {
         for (key, theirs) in other.keys {
             let ours = self.keys.entry(key.clone()).or_default();
@@ -70,12 +70,12 @@ impl ExpectedState {
         Ok(())
     }
 
-    /// The keys that were to be written.
+    /// The keys that the program wrote, or tried to write.
     pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
         self.keys.keys().map(Vec::as_slice)
     }
 
-    /// Judges what was found in a key after all writes had ended.
+    /// Checks the value that was found in a key after all writes had ended.
     pub fn judge(&self, key: &[u8], found: &GetResponse) -> KeyCheck {
         let Some(writes) = self.keys.get(key) else { return KeyCheck::Right };
         let Some((version, left)) = writes.acknowledged.last_key_value() else { return KeyCheck::Right };
@@ -105,8 +105,8 @@ impl ExpectedState {
     }
 }
 
-/// Compares what one read after the other has found in a key, on one server after the other: a later one must never
-/// find an older state, and never another value at the same version.
+/// Checks successive reads of one key from different servers. A later read must not find an older version, nor another
+/// value at the same version.
 pub fn check_monotonic(key: &[u8], found: &[(ServerId, GetResponse)]) -> Result<(), String> {
     for pair in found.windows(2) {
         let [(one, earlier), (other, later)] = pair else { continue };

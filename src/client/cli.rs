@@ -1,4 +1,4 @@
-//! What `paxos-client` does with its command line.
+//! The commands of `paxos-client`.
 
 use std::env;
 use std::ffi::OsString;
@@ -35,34 +35,34 @@ use crate::cluster::{Cluster, Member, in_environment};
 use crate::kv::VALUE_MAX_BYTES;
 use crate::role::ServerId;
 
-/// Exit codes: what a script needs to know of an outcome.
+/// Exit codes: what a script needs to know about a result.
 pub mod exit {
     /// Done.
     pub const OK: u8 = 0;
     /// Something else failed.
     pub const FAILURE: u8 = 1;
-    /// The command line, or an input, cannot be what was meant.
+    /// The command line or an input file is invalid.
     pub const USAGE: u8 = 2;
-    /// There is no such key.
+    /// The key has no value.
     pub const NOT_FOUND: u8 = 3;
     /// Certainly not applied; failed reads and version mismatches too.
     pub const NOT_APPLIED: u8 = 4;
-    /// Applied or not: nobody knows.
+    /// Outcome unknown: applied or not.
     pub const UNKNOWN: u8 = 5;
-    /// Ended by a signal: this and its number, as shells have it.
+    /// Ended by a signal: 128 plus the signal's number, as in shells.
     pub const SIGNAL: u8 = 128;
 }
 
 const PREPOPULATE: &str = include_str!("../../res/prepopulate.txt");
 const OPERATIONS: &str = include_str!("../../res/operations.txt");
-/// Where the cluster file is, below the folder of the project.
+/// The default cluster file, relative to the project's root directory.
 const CLUSTER_FILE: &str = "res/cluster.toml";
-/// What Ctrl-C says of many requests at once.
+/// The message for Ctrl-C when several requests are in flight.
 const MANY_UNKNOWN: &str = "interrupted: a write that was under way may still be applied";
-/// Between two looks of `status --wait`.
+/// Pause between two queries of `status --wait`.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What ends the program: an exit code and perhaps a sentence.
+/// Exit code and optional message of a failed command.
 #[derive(Debug)]
 struct CliError {
     code: u8,
@@ -74,12 +74,12 @@ impl CliError {
         CliError { code, sentence: sentence.into() }
     }
 
-    /// Everything has been said already.
+    /// A failure whose message was already printed.
     fn quiet(code: u8) -> CliError {
         CliError { code, sentence: String::new() }
     }
 
-    /// A request without a result, and what to try next.
+    /// The failure of a request, with advice on what to do next.
     fn request(error: &ClientError, key: Option<&[u8]>) -> CliError {
         let (code, advice) = match (error, key) {
             (ClientError::Unknown(_), Some(key)) => {
@@ -100,7 +100,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(run_until(arguments.into_iter().collect(), &printer, Interrupt::of_this_process()))
 }
 
-/// Runs the program, and gives its exit code.
+/// Runs the program and returns its exit code.
 pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
     run_until(arguments, printer, Interrupt::default())
 }
@@ -109,7 +109,7 @@ pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
 fn run_until(arguments: Vec<OsString>, printer: &Arc<Printer>, interrupt: Interrupt) -> u8 {
     let mut cli = match ClientCli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        // Help is data, and an error is none.
+        // A help text goes to stdout, an error to stderr.
         Err(error) if !error.use_stderr() => {
             printer.data(error.render().to_string().as_bytes());
             return if printer.failure().is_some() { exit::FAILURE } else { exit::OK };
@@ -142,7 +142,7 @@ fn run_until(arguments: Vec<OsString>, printer: &Arc<Printer>, interrupt: Interr
     }
 }
 
-/// What is said of a command line that means nothing.
+/// The message for an invalid command line.
 fn misunderstood(error: &clap::Error) -> String {
     let command = ClientCli::command();
     let is_of_demo = |word: &str| {
@@ -158,7 +158,7 @@ fn misunderstood(error: &clap::Error) -> String {
     }
 }
 
-/// The exit code: a signal that came meanwhile counts more than what it left of the request.
+/// The exit code. A signal takes precedence over the result of the request that it interrupted.
 fn ended(code: u8, interrupt: &Interrupt) -> u8 {
     interrupt.signal().map_or(code, |signal| exit::SIGNAL + signal)
 }
@@ -169,7 +169,7 @@ fn execute(mut cli: ClientCli, printer: &Arc<Printer>) -> Result<(), CliError> {
         return Ok(());
     }
     if let ClientCommand::Bench(BenchArgs { sweep: Some(BenchCommand::Sweep(sweep)), .. }) = cli.command {
-        // It makes its own clusters.
+        // A sweep starts its own clusters.
         return run_sweep(&cli.common, sweep, printer);
     }
     let file = cluster_file(cli.common.cluster.take());
@@ -207,7 +207,7 @@ fn execute(mut cli: ClientCli, printer: &Arc<Printer>) -> Result<(), CliError> {
             list_servers(&cluster, common.output, printer);
             Ok(())
         }
-        // Done above: it needs no cluster.
+        // Handled above, because it needs no cluster.
         ClientCommand::Completions { .. } => Ok(()),
         ClientCommand::Crash { target, r#for } => {
             let until = match r#for {
@@ -238,7 +238,7 @@ fn list_servers(cluster: &Cluster, form: OutputFormat, printer: &Printer) {
     }
 }
 
-/// The cluster file that was named, or else the one of the project that the program stands in.
+/// The given cluster file, or the default one: in the current directory, or in a directory above the program.
 fn cluster_file(named: Option<PathBuf>) -> PathBuf {
     let beside = || {
         let program = env::current_exe().ok()?;
@@ -251,8 +251,8 @@ fn cluster_file(named: Option<PathBuf>) -> PathBuf {
     }
 }
 
-/// The value of a PUT, from the command line or from standard input. Whoever forgets it must not write what happens to
-/// come in: nothing, under cron; the rest of a list, in a shell's loop.
+/// The value of a PUT, from the command line or from standard input. Standard input must be requested with `-`. If
+/// a value was forgotten, standard input may be anything: empty under cron, or the rest of a list in a shell loop.
 fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, CliError> {
     match value {
         Some(value) if value != "-" => Ok(value.into_vec()),
@@ -272,23 +272,23 @@ fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, CliEr
     }
 }
 
-/// Everything that comes, or one byte more than the limit: enough to see that it is too much.
+/// Reads everything, but at most `limit` + 1 bytes: enough to detect an input that is too long.
 fn read_all(from: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Where a client's lines go.
+/// Where a client's log lines go.
 #[derive(Clone, Copy)]
 enum LogTarget {
-    /// To a file of its own: the n-th client of this program, counted from 1.
+    /// To a file of its own; the number is that of the client in this program, counted from 1.
     Own(usize),
-    /// To the one of all commands: they are many, and short.
+    /// To the file that all short commands share.
     Shared,
 }
 
-/// Who a client of this program is: in the log folder if there is one.
+/// The name and the log of a client, in the log directory if there is one.
 fn identify(
     common: &GlobalArgs,
     cluster: &Cluster,
@@ -306,7 +306,7 @@ fn identify(
     }
     let runs = env::var_os("PAXOS_RUNS").map_or_else(|| PathBuf::from("runs"), PathBuf::from);
     let latest = runs.join("latest");
-    // Another cluster's run is not the place for this client's lines: nobody could make sense of them there.
+    // In the log of another cluster's run, this client's lines would make no sense.
     let same = Cluster::read(&latest.join("cluster.toml")).is_ok_and(|run| run == *cluster);
     if same {
         match in_folder(&latest) {
@@ -319,8 +319,8 @@ fn identify(
     ClientName::without_log(name.unwrap_or(&format!("c{n}"))).map_err(usage)
 }
 
-/// A client that tells a person about its detours, and ends its requests when it is interrupted. What is said if a
-/// signal comes while it has none is `parting`.
+/// Creates a client that reports its failed tries to the user, and that ends its requests on a signal. `parting` is the
+/// message for a signal that arrives while no request is in flight.
 fn connect(
     common: &GlobalArgs,
     cluster: Cluster,
@@ -343,13 +343,13 @@ fn connect(
     Ok((client, detours))
 }
 
-/// Takes signals from now on.
+/// Starts to handle signals.
 fn listen(common: &GlobalArgs, parting: &'static str, printer: &Arc<Printer>) -> Result<(), CliError> {
     let failed = |error| CliError::new(exit::FAILURE, format!("cannot listen for signals: {error}"));
     common.interrupt.listen(parting, printer).map_err(failed)
 }
 
-/// One operation, of which stdout gets the result.
+/// Executes one operation and prints the result to stdout.
 fn one(
     common: &GlobalArgs,
     cluster: Cluster,
@@ -361,7 +361,7 @@ fn one(
     check_limits(action.key(), value).map_err(|error| CliError::request(&error, None))?;
     let identity = identify(common, &cluster, LogTarget::Shared, printer)?;
     let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
-    // To the end of the process: a result that is known is told.
+    // Never ended: even after a signal, a known result is printed before the process exits.
     common.interrupt.begin();
     let key = quote_key(action.key());
     let ended = detours.perform(&mut client, action);
@@ -395,7 +395,7 @@ fn one(
     }
 }
 
-/// The exit code that an operation's end comes to.
+/// The exit code of an operation's result.
 fn code_of(end: &Result<OperationResult, ClientError>) -> u8 {
     match end {
         Ok(
@@ -411,7 +411,8 @@ fn code_of(end: &Result<OperationResult, ClientError>) -> u8 {
     }
 }
 
-/// The operations of a file, all of it read before the first is done.
+/// Executes the operations of a file. The whole file is read before the first operation, so an error in it has no
+/// effect on the store.
 fn run_file(common: &GlobalArgs, cluster: Cluster, file: &Path, printer: &Arc<Printer>) -> Result<(), CliError> {
     let operations = read_operations(file, &cluster)?;
     let identity = identify(common, &cluster, LogTarget::Shared, printer)?;
@@ -454,7 +455,7 @@ fn run_file(common: &GlobalArgs, cluster: Cluster, file: &Path, printer: &Arc<Pr
     }
 }
 
-/// The whole store, in a file or on standard output.
+/// Writes a backup of the whole store to a file or to standard output.
 fn back_up(
     common: &GlobalArgs,
     cluster: Cluster,
@@ -487,7 +488,7 @@ fn back_up(
     Ok(())
 }
 
-/// The operations of a file or of standard input, for servers that exist.
+/// Reads operations from a file or from standard input, and checks that their servers exist.
 fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<ScriptStep>, CliError> {
     let unreadable = |error| CliError::new(exit::FAILURE, format!("cannot read {}: {error}", file.display()));
     let bytes = match file.as_os_str() == "-" {
@@ -509,7 +510,7 @@ fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<ScriptStep>, Cl
     }
 }
 
-/// Operations that are built in. On a cluster of other servers than the usual five they visit those it has.
+/// Parses built-in operations. On a cluster without one of the five usual servers, steps for it go to any server.
 fn built_in(text: &str, cluster: &Cluster) -> Result<Vec<ScriptStep>, CliError> {
     let mut operations = script::parse(text.as_bytes()).map_err(|errors| {
         let first = errors.first().map_or("", |error| error.what.as_str());
@@ -521,7 +522,7 @@ fn built_in(text: &str, cluster: &Cluster) -> Result<Vec<ScriptStep>, CliError> 
     Ok(operations)
 }
 
-/// How every server is.
+/// Prints the status of every server.
 fn status(
     cluster: &Cluster,
     patience: Option<Duration>,
@@ -554,7 +555,7 @@ fn show(survey: &ClusterStatus, form: OutputFormat, printer: &Printer) {
     }
 }
 
-/// The same, so many times: on a terminal in one place, elsewhere one after the other.
+/// Prints the status `looks` times: on a terminal in place, elsewhere one after the other.
 fn watch(cluster: &Cluster, every: Duration, looks: u64, form: OutputFormat, printer: &Printer) {
     let in_place = form == OutputFormat::Text && io::stdout().is_terminal();
     for look in 0..looks {
@@ -563,7 +564,7 @@ fn watch(cluster: &Cluster, every: Duration, looks: u64, form: OutputFormat, pri
         }
         let survey = ClusterStatus::query(cluster, Duration::from_secs(1));
         if in_place {
-            // Home, and away with what stood there.
+            // Move the cursor to the top left and clear the screen.
             printer.data(b"\x1b[H\x1b[2J");
         }
         show(&survey, form, printer);
@@ -573,7 +574,7 @@ fn watch(cluster: &Cluster, every: Duration, looks: u64, form: OutputFormat, pri
     }
 }
 
-/// What a measurement is about, as far as a bench and a sweep have it in common.
+/// The part of the plan that a bench and a sweep have in common.
 fn plan_of(common: &GlobalArgs, load: &LoadArgs) -> BenchPlan {
     let LoadArgs { pipeline, duration, warm_up, reads, keys, threads } = *load;
     BenchPlan {
@@ -588,7 +589,7 @@ fn plan_of(common: &GlobalArgs, load: &LoadArgs) -> BenchPlan {
     }
 }
 
-/// One measurement.
+/// Runs one measurement.
 fn run_bench(common: &GlobalArgs, cluster: &Cluster, bench: BenchArgs, printer: &Arc<Printer>) -> Result<(), CliError> {
     let at: Vec<ServerId> =
         bench.servers.iter().copied().chain(common.server.filter(|_| bench.servers.is_empty())).collect();
@@ -603,7 +604,7 @@ fn run_bench(common: &GlobalArgs, cluster: &Cluster, bench: BenchArgs, printer: 
     bench::report(cluster, &plan, common.output == OutputFormat::Json, printer).map_err(|error| stop_bench(&error))
 }
 
-/// One measurement after the other.
+/// Runs one measurement after the other, each on a cluster of its own.
 fn run_sweep(common: &GlobalArgs, sweep: SweepArgs, printer: &Arc<Printer>) -> Result<(), CliError> {
     let SweepArgs { load, protocols, servers, clients, value_sizes, out, program } = sweep;
     let beside = || env::current_exe().unwrap_or_default().with_file_name("paxos-server");
@@ -622,7 +623,7 @@ fn stop_bench(error: &BenchError) -> CliError {
     }
 }
 
-/// A command to a server in lab mode, and what it has come to.
+/// Sends an order to a server in lab mode and prints the result.
 fn order(
     common: &GlobalArgs,
     cluster: Cluster,
@@ -637,7 +638,7 @@ fn order(
     Ok(())
 }
 
-/// Says that all is well, and what was done.
+/// Prints that an order was done.
 fn tell_done(says: &str, form: OutputFormat, printer: &Printer) {
     match form {
         OutputFormat::Text => printer.line(says),
@@ -645,7 +646,7 @@ fn tell_done(says: &str, form: OutputFormat, printer: &Printer) {
     }
 }
 
-/// The demo.
+/// Runs the demo.
 fn run_demo(common: &GlobalArgs, cluster: Cluster, demo: DemoArgs, printer: &Arc<Printer>) -> Result<(), CliError> {
     let script = |file: Option<&Path>, text| match file {
         Some(file) => read_operations(file, &cluster),
@@ -663,7 +664,7 @@ fn run_demo(common: &GlobalArgs, cluster: Cluster, demo: DemoArgs, printer: &Arc
     let rivals = clients.split_off(usize::from(demo.clients));
     let names: Vec<&str> = clients.iter().map(|client| client.name.as_str()).collect();
     printer.warn(format!("clients: {}", names.join(", ")));
-    // For a program the demo comes to one object; what it tells people goes to stderr.
+    // With JSON, stdout gets only the final object, and the messages for people go to stderr.
     let told = if common.output == OutputFormat::Json { Arc::new(printer.aside()) } else { printer.clone() };
     let run = Demo {
         clients,

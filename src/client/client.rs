@@ -1,9 +1,8 @@
-//! The client: asks a server, and if that brings nothing the next, until there is a result, a certain failure or no
-//! time.
+//! The client: asks one server after the other until there is a result, a certain failure, or no time left.
 //!
-//! Requests may be under way side by side: [`Client::submit`] begins one and [`Client::wait`] brings its result. The
-//! methods that wait at once, such as [`Client::put`], are these two in a row. A client has no thread of its own: its
-//! requests make progress while one of its methods runs. What it decides is in [`ClientCore`]; here are the clock, the
+//! Several requests may be in flight: [`Client::submit`] begins a request and [`Client::wait`] returns its result. The
+//! methods that wait at once, such as [`Client::put`], do both. A client has no thread of its own: its requests
+//! progress only while one of its methods runs. The decisions are in [`ClientCore`]; this module adds the clock, the
 //! sockets, and the waiting.
 
 use std::net::TcpStream;
@@ -28,25 +27,25 @@ use crate::random::Random;
 use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::Trace;
 
-/// How a client works.
+/// The configuration of a client.
 #[derive(Clone)]
 pub struct ClientOptions {
-    /// The servers.
+    /// The cluster, with the addresses of its servers.
     pub cluster: Cluster,
-    /// Its name, as in `c1`: for people, in labels such as `c1-5`.
+    /// The client's name, as in `c1`; it appears in labels such as `c1-5`, for people.
     pub name: String,
-    /// The server to ask first; any if None.
+    /// The server to ask first; a random one if None.
     pub first_server: Option<ServerId>,
-    /// How long a whole request may take, all tries together.
+    /// Maximum time for a whole request, all tries together.
     pub timeout: Duration,
-    /// How long one server is waited for before the next is asked.
+    /// Maximum time for one try; then the next server is asked.
     pub try_timeout: Duration,
-    /// Where its lines go.
+    /// Where the client's log lines go.
     pub trace: Trace,
 }
 
 impl ClientOptions {
-    /// The usual ones: 10 s a request, 1 s a try, no lines.
+    /// The defaults: 10 s a request, 1 s a try, a random first server, no log lines.
     pub fn new(cluster: Cluster, name: impl Into<String>) -> ClientOptions {
         ClientOptions {
             cluster,
@@ -61,20 +60,21 @@ impl ClientOptions {
 
 /// A client of the store.
 ///
-/// Writes that are under way side by side are applied in any order: whoever wants one after the other waits in between.
+/// Writes that are in flight together are applied in any order. To order two writes, wait for the first before
+/// submitting the second.
 pub struct Client {
     core: ClientCore,
     wire: TcpWire,
-    /// When its clock began.
+    /// The zero of the client's clock.
     epoch: Instant,
-    /// How long a whole request may take.
+    /// Maximum time for a whole request.
     timeout: Duration,
-    /// Once it is set, requests end.
+    /// Once this is true, all requests end.
     stop: Option<Arc<AtomicBool>>,
 }
 
 impl Client {
-    /// A client of this cluster. It connects with its first request, and opens a session with its first write.
+    /// Creates a client of this cluster. It connects with its first request, and opens a session with its first write.
     pub fn new(options: ClientOptions) -> Result<Client, ClientError> {
         let ClientOptions { cluster, name, first_server, timeout, try_timeout, trace } = options;
         let known = cluster.servers();
@@ -95,23 +95,24 @@ impl Client {
         })
     }
 
-    /// Tells `hear` of every try that brought nothing, and which server is asked next.
+    /// Calls `hear` for every failed try, with the server that is asked next.
     pub fn on_failover(&mut self, hear: impl FnMut(&Try, ServerId) + Send + 'static) {
         self.wire.on_failover = Some(Box::new(hear));
     }
 
-    /// Once this is set, whatever is under way ends as if its time was up: with what is known of it then.
+    /// Once `stop` is true, every request in flight ends as if its time were up, with what is known of its outcome
+    /// then.
     pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
         self.stop = Some(stop);
     }
 
-    /// The servers of its cluster.
+    /// The servers of the client's cluster.
     pub fn servers(&self) -> ServerSet {
         self.core.identity().servers
     }
 
-    /// Which history the cluster's data are of, once a server has said it: a cluster that is begun anew or restored has
-    /// another.
+    /// The id of the history that the cluster's data belong to, once a server has reported it. A cluster that is
+    /// recreated or restored from a backup has another history.
     pub fn history(&self) -> Option<u64> {
         self.core.history()
     }
@@ -121,7 +122,7 @@ impl Client {
         &self.core.identity().name
     }
 
-    /// The label of the last request about a key or a session, as in `c1-5`. A client without a name labels nothing.
+    /// The label of the last request about a key or a session, as in `c1-5`; empty if the client has no name.
     pub fn last_label(&self) -> String {
         self.core.last_label()
     }
@@ -131,27 +132,27 @@ impl Client {
         self.core.server()
     }
 
-    /// How many tries have ended because a server was too busy.
+    /// Number of tries that ended because a server was too busy.
     pub fn busy_replies(&self) -> u64 {
         self.core.busy_replies()
     }
 
-    /// How many connections were opened so far: if it has grown, [`Client::sockets`] are others.
+    /// Number of connections opened so far. If it has grown, the set of [`Client::sockets`] has changed.
     pub fn opened(&self) -> u64 {
         self.wire.opened()
     }
 
-    /// Lets the next request go to this server first.
+    /// Makes the next request go to this server first.
     pub fn set_server(&mut self, server: ServerId) -> Result<(), ClientError> {
         self.core.set_server(server)
     }
 
-    /// Whether there is a connection that its server has not closed.
+    /// Whether the client has a connection that its server has not closed.
     pub fn is_connected(&self) -> bool {
         self.wire.connections().iter().any(Connection::is_open)
     }
 
-    /// Sets how long a whole request may take from now on.
+    /// Sets the maximum time for a whole request, for requests that begin from now on.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
@@ -171,27 +172,28 @@ impl Client {
         self.write(Operation::Delete { key: key.to_vec() })
     }
 
-    /// Reads a key: what this finds was true at some moment between the call and its return.
+    /// Reads a key. The result was current at some moment between the call and its return.
     pub fn get(&mut self, key: &[u8]) -> Result<GetResponse, ClientError> {
         self.read(key, Route::Any)
     }
 
-    /// Reads a key as [`Client::get`] does, from the server that the next request goes to and from no other.
+    /// Reads a key as [`Client::get`] does, but only from the server that the next request goes to, without failover.
     pub fn get_from_current(&mut self, key: &[u8]) -> Result<GetResponse, ClientError> {
         self.read(key, Route::One)
     }
 
-    /// Begins a request and sends it; [`Client::wait`] brings its result. While [`UNDER_WAY_MAX`] requests are under
-    /// way it waits until one has ended. An error is one before anything was sent.
+    /// Begins a request and sends it; [`Client::wait`] returns its result. If [`IN_FLIGHT_MAX`] requests are in flight,
+    /// this waits until one has ended. An error means that nothing was sent.
     pub fn submit(&mut self, action: Operation) -> Result<RequestHandle, ClientError> {
-        // A server that has closed the connection meanwhile must not cost a try.
+        // Detect a connection that the server has closed meanwhile, so that it does not cost a try.
         self.progress();
         let handle = self.queue(action)?;
         self.transmit();
         Ok(handle)
     }
 
-    /// As [`Client::submit`], but what is queued is sent with the client's next progress: many at a time.
+    /// Begins a request as [`Client::submit`] does, but sends it only with the client's next progress, so that many
+    /// requests share one write.
     pub fn queue(&mut self, action: Operation) -> Result<RequestHandle, ClientError> {
         let asked = self.now();
         let value: &[u8] = if let Operation::Put { value, .. } = &action { value } else { &[] };
@@ -200,7 +202,7 @@ impl Client {
         while self.in_flight() >= IN_FLIGHT_MAX {
             self.drive();
         }
-        // It may have been stopped in between.
+        // The client may have been stopped while it waited: then the deadline is now.
         let now = self.now();
         let deadline = deadline.min(self.deadline(now));
         let Client { core, wire, .. } = self;
@@ -213,12 +215,12 @@ impl Client {
         })
     }
 
-    /// How many requests are under way.
+    /// Number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.core.in_flight()
     }
 
-    /// Does what can be done now without waiting: sends, receives, and turns to the next server where time is up.
+    /// Does everything that needs no waiting: sends, receives, and fails over where a try's time is up.
     pub fn progress(&mut self) {
         let now = self.now();
         if self.is_stopped() {
@@ -227,28 +229,28 @@ impl Client {
         self.core.poll(now, &mut self.wire);
     }
 
-    /// When [`Client::progress`] must be called again, even if none of the sockets is ready before.
+    /// When [`Client::progress`] must be called again, even if no socket becomes ready before.
     pub fn next_due(&self) -> Option<Instant> {
         self.core.due().map(|due| self.epoch + Duration::from_micros(due.0))
     }
 
-    /// The sockets to wait for, and whether each waits for room to write.
+    /// The sockets to poll; `true` means that the socket must be polled for writing too.
     pub fn sockets(&self) -> impl Iterator<Item = (&TcpStream, bool)> {
         self.wire.connections().iter().map(|connection| (connection.stream(), connection.wants_to_write()))
     }
 
-    /// Waits for the result of a request, and gives it out, once.
+    /// Waits for the result of a request and returns it. Each result is returned once.
     ///
     /// # Panics
     ///
-    /// If no such request is under way, and none has a result that was not given out.
+    /// If this request is not in flight and its result was already returned.
     pub fn wait(&mut self, handle: RequestHandle) -> CompletedOperation {
         assert!(self.core.has(handle), "the result of request {} was given out already", handle.0);
         self.progress();
         ended(self.await_result(handle))
     }
 
-    /// Waits until any request has ended, and gives its result out; None if none is under way.
+    /// Waits until any request has ended and returns its result; None if no request is in flight.
     pub fn wait_any(&mut self) -> Option<(RequestHandle, CompletedOperation)> {
         while !self.core.has_ended() && self.in_flight() > 0 {
             self.progress();
@@ -259,12 +261,12 @@ impl Client {
         self.take_completed()
     }
 
-    /// Gives the result out of a request that has ended; None if there is none. Waits for nothing.
+    /// Returns the result of a request that has ended, without waiting; None if there is none.
     pub fn take_completed(&mut self) -> Option<(RequestHandle, CompletedOperation)> {
         self.core.take_completed().map(|(handle, finished)| (handle, ended(finished)))
     }
 
-    /// How a server is. Asks that server only.
+    /// Returns the status of this server. No other server is asked.
     pub fn status(&mut self, server: ServerId) -> Result<ServerStatus, ClientError> {
         match self.order(server, Request::Status)? {
             Reply::Status(status) => Ok(*status),
@@ -272,8 +274,8 @@ impl Client {
         }
     }
 
-    /// A part of the state of the server that the next request goes to, with every slot up to `at_least`; None if it is
-    /// not written down yet.
+    /// Returns one chunk of a state snapshot of the server that the next request goes to. The snapshot contains every
+    /// slot up to `at_least`; None if the server has not written such a snapshot yet.
     pub fn state_part(&mut self, part: Option<ChunkRequest>, at_least: Slot) -> Result<Option<StatePart>, ClientError> {
         match self.order(self.server(), Request::State { at_least, part })? {
             Reply::Chunk(part) => Ok(part),
@@ -281,7 +283,7 @@ impl Client {
         }
     }
 
-    /// Ends the thread of a role, or of all three: for `down`, or until it is restarted. Servers in lab mode only.
+    /// Crashes a role, or all three if None, for `down`, or until it is restarted. The server must run in lab mode.
     pub fn crash(
         &mut self,
         server: ServerId,
@@ -292,7 +294,7 @@ impl Client {
         self.order(server, Request::Crash { role, down_ms }).map(drop)
     }
 
-    /// Starts the thread of a role again, or of all three. Servers in lab mode only.
+    /// Restarts a role, or all three if None. The server must run in lab mode.
     pub fn restart(&mut self, server: ServerId, role: Option<RoleKind>) -> Result<(), ClientError> {
         self.order(server, Request::Restart { role }).map(drop)
     }
@@ -307,7 +309,7 @@ impl Client {
 
     fn read(&mut self, key: &[u8], reach: Route) -> Result<GetResponse, ClientError> {
         check_limits(key, &[])?;
-        // A server that has closed the connection meanwhile must not cost a try.
+        // As in `submit`: a connection that the server has closed must not cost a try.
         self.progress();
         let now = self.now();
         let handle = self.core.read(now, self.deadline(now), key.to_vec(), reach, &mut self.wire);
@@ -335,13 +337,13 @@ impl Client {
         }
     }
 
-    /// Sends what is queued, as far as the sockets take it.
+    /// Sends queued requests as far as the sockets accept them.
     pub(super) fn transmit(&mut self) {
         let now = self.now();
         self.core.transmit(now, &mut self.wire);
     }
 
-    /// Waits until there is something to do, then does it.
+    /// Waits until a socket is ready or the next deadline, then makes progress.
     fn drive(&mut self) {
         let mut sockets: Vec<PollFd<'_>> = Vec::with_capacity(self.wire.connections().len());
         for (stream, writes) in self.sockets() {
@@ -349,7 +351,7 @@ impl Client {
             sockets.push(PollFd::new(stream, wanted));
         }
         let left = self.next_due().map(|due| due.saturating_duration_since(Instant::now()));
-        // If it comes back for another reason, such as a signal, there is simply nothing to do yet.
+        // If `poll` fails or a signal interrupts it, progress finds nothing to do and the caller loops.
         let _ = poll(&mut sockets, left.and_then(|left| Timespec::try_from(left).ok()).as_ref());
         self.progress();
     }
@@ -358,18 +360,18 @@ impl Client {
         self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst))
     }
 
-    /// When a request must end that begins now.
+    /// The deadline of a request that begins now.
     fn deadline(&self, now: Time) -> Time {
         if self.is_stopped() { now } else { now + self.timeout }
     }
 
-    /// The time by its own clock.
+    /// The time since `epoch`, in microseconds.
     fn now(&self) -> Time {
         Time(u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 }
 
-/// A nonce of the system's generator: nobody can guess it, and no two clients draw the same.
+/// A random nonce of 128 bits from the operating system: not guessable, and practically unique to this client.
 fn system_nonce() -> u128 {
     let half = || match getrandom::u64() {
         Ok(half) => half,
@@ -378,12 +380,12 @@ fn system_nonce() -> u128 {
     u128::from(half()) << 64 | u128::from(half())
 }
 
-/// How an operation has ended.
+/// Converts the core's result into that of an operation.
 fn ended(Finished { result, took }: Finished) -> CompletedOperation {
     CompletedOperation { end: result.map(done), took }
 }
 
-/// What a reply to a read or a write says.
+/// Converts a reply to a read or a write.
 fn done(reply: Reply) -> OperationResult {
     match reply {
         Reply::Applied { slot, written } => OperationResult::Wrote(WriteResponse::new(slot, written)),

@@ -1,4 +1,4 @@
-//! How the cluster is: every server asked at once, a sentence, and a table.
+//! The status of the cluster: the answers of all servers, a verdict, and a table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,7 +15,7 @@ use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::QuotedText;
 use crate::two_phase_commit::TransactionId;
 
-/// What each server of the cluster has said of itself, or why it has not.
+/// The status of each server, or why there is none.
 #[derive(Debug)]
 pub struct ClusterStatus {
     /// By server, lowest number first.
@@ -23,7 +23,7 @@ pub struct ClusterStatus {
 }
 
 impl ClusterStatus {
-    /// Asks all servers at once; each has so long to answer.
+    /// Asks all servers at the same time; each has `patience` to answer.
     pub fn query(cluster: &Cluster, patience: Duration) -> ClusterStatus {
         let ask = |server| {
             let options = ClientOptions {
@@ -36,7 +36,7 @@ impl ClusterStatus {
         };
         let answers = thread::scope(|scope| {
             let asked: Vec<_> = cluster.servers().iter().map(|server| scope.spawn(move || ask(server))).collect();
-            // A panic in one of them is one here.
+            // A panic in a query's thread is passed on.
             asked
                 .into_iter()
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -45,7 +45,7 @@ impl ClusterStatus {
         ClusterStatus { answers }
     }
 
-    /// The servers that have answered.
+    /// The status of each server that has answered.
     pub fn statuses(&self) -> impl Iterator<Item = &ServerStatus> {
         self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok())
     }
@@ -55,40 +55,40 @@ impl ClusterStatus {
         self.answers.iter().all(|(_, answer)| answer.is_ok())
     }
 
-    /// The slot and digest that all servers agree on, if they do.
+    /// The applied slot and digest that all servers have in common; None if they differ or a server did not answer.
     pub fn agreement(&self) -> Option<(u64, u64)> {
         let mut states = self.statuses().map(|status| (status.applied.0, status.digest));
         let first = states.next()?;
         (self.is_complete() && states.all(|state| state == first)).then_some(first)
     }
 
-    /// How many servers have the digest that most have, at the slot where they have it.
+    /// Size of the largest group of servers with the same slot and digest.
     pub fn largest_agreement(&self) -> usize {
         let state = |status: &ServerStatus| (status.applied, status.digest);
         self.statuses().map(|one| self.statuses().filter(|other| state(other) == state(one)).count()).max().unwrap_or(0)
     }
 
-    /// How often roles have crashed, all servers together.
+    /// Number of crashes of this role, all servers together.
     pub fn crashes(&self, role: RoleKind) -> u64 {
         self.statuses().flat_map(|status| &status.roles).filter(|r| r.role == role).map(|r| u64::from(r.crashes)).sum()
     }
 
-    /// Whether writes can be done now.
+    /// Whether writes are possible now.
     pub fn verdict(&self) -> AvailabilityVerdict {
         AvailabilityVerdict::of(self.answers.iter().map(|(server, _)| *server).collect(), self.statuses())
     }
 
-    /// How the servers agree, as the first that answers says it.
+    /// The protocol that the first answering server reports; Basic Paxos if none answers.
     pub fn protocol(&self) -> Protocol {
         self.statuses().find_map(ServerStatus::protocol).unwrap_or(Protocol::BasicPaxos)
     }
 
-    /// Whether the servers say that they wait for all of them.
+    /// Whether the servers run two-phase commit, which needs all of them.
     fn is_two_phase_commit(&self) -> bool {
         !self.protocol().is_paxos()
     }
 
-    /// The transactions in doubt, one each, with the servers that are in doubt about it.
+    /// The transactions in doubt, one line each, with the servers that are in doubt about it.
     fn doubts(&self) -> String {
         let mut doubts: BTreeMap<TransactionId, (ServerSet, &InDoubtStatus)> = BTreeMap::new();
         for (server, one) in self.statuses().flat_map(|s| s.in_doubt_transactions.iter().map(|one| (s.server, one))) {
@@ -122,23 +122,23 @@ impl ClusterStatus {
         text
     }
 
-    /// The servers whose roles forget their promises when they restart.
+    /// The servers whose roles lose their promises when they restart.
     fn unsafe_servers(&self) -> Vec<String> {
         self.statuses().filter(|s| s.restart != "disk").map(|s| s.server.0.to_string()).collect()
     }
 
-    /// The server that leads; None if nobody says that one does.
+    /// The leader; None if no server reports one.
     pub fn leader_id(&self) -> Option<ServerId> {
         self.latest_leader().map(|leader| leader.ballot.server)
     }
 
     fn latest_leader(&self) -> Option<&LeaderStatus> {
         let known = self.statuses().filter_map(|status| Some((status.server, status.leader.as_ref()?)));
-        // The highest ballot is the latest; its owner knows best.
+        // The highest ballot is the latest; of equals, prefer the report of the ballot's own server.
         Some(known.max_by_key(|(server, leader)| (leader.ballot, leader.ballot.server == *server))?.1)
     }
 
-    /// Who leads, since when, and how that is known; None if nobody says so.
+    /// A sentence about the leader, the length of its tenure and the reason; None if no server reports one.
     pub fn leader(&self) -> Option<String> {
         let leader = self.latest_leader()?;
         let for_s = leader.for_ms as f64 / 1e3;
@@ -148,12 +148,12 @@ impl ClusterStatus {
         ))
     }
 
-    /// The verdict and the table.
+    /// The verdict and the table as text.
     pub fn render(&self) -> String {
         let verdict = self.verdict();
         let mut text = format!("{verdict}\n");
         if let Some(trouble) = verdict.trouble().filter(|_| verdict.is_ok()) {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "not well: {trouble}");
         }
         if let Some(leader) = self.leader() {
@@ -199,7 +199,7 @@ impl ClusterStatus {
             "server", "proposer", "acceptor", "learner", "promised", "chosen", "applied", "lag", "digest", "keys",
             "crashes", "restart",
         ];
-        // A server that has not answered has a sentence instead of cells: it must not widen a column.
+        // A server that has not answered has a message instead of cells: it must not widen a column.
         let (full, silent): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.len() > 2);
         text.push_str(&table(&head, &full));
         for row in silent {
@@ -210,7 +210,7 @@ impl ClusterStatus {
 }
 
 impl ClusterStatus {
-    /// The table, where servers have a coordinator and a participant.
+    /// The table for two-phase commit, where servers have a coordinator and a participant.
     fn two_phase_table(&self) -> String {
         let head =
             ["server", "coordinator", "participant", "committed", "in doubt", "digest", "keys", "crashes", "restart"];
@@ -270,7 +270,7 @@ fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
     ]
 }
 
-/// Why a server has not answered, without what it means for a request.
+/// Why a server has not answered, without the consequence for a request.
 fn short(error: &ClientError) -> String {
     match error {
         ClientError::NotApplied(tries) | ClientError::Unknown(tries) => {
@@ -280,7 +280,7 @@ fn short(error: &ClientError) -> String {
     }
 }
 
-/// The roles that are down, in words; None if all are up.
+/// The names of the roles that are down; None if all are up.
 pub fn roles_down(status: &ServerStatus) -> Option<String> {
     let down: Vec<&str> = status.roles.iter().filter(|role| !role.up).map(|role| role_word(role.role)).collect();
     (!down.is_empty()).then(|| down.join(", "))

@@ -1,7 +1,7 @@
-//! One connection to one server: requests go out, and their replies come back or do not.
+//! One connection to one server, which carries requests and their replies.
 //!
-//! Nothing here waits: a connection is opened, shakes hands, sends and receives as far as it can at once, and says what
-//! it waits for. So one thread can hold many, and a server that is silent holds up no other.
+//! Nothing here waits: a connection connects, shakes hands, sends and receives as far as possible at once, and reports
+//! what it waits for. So one thread can hold many connections, and a silent server delays no other.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ use crate::net::{
 };
 use crate::role::{ServerId, ServerSet};
 
-/// An empty buffer that is larger is given back.
+/// Capacity in bytes that an empty request buffer keeps; a larger one is shrunk to it.
 const KEEP_BYTES: usize = 64 << 10;
 
 /// A connection, from the first attempt on.
@@ -27,25 +27,25 @@ pub struct Connection {
     address: SocketAddr,
     reader: FrameReader,
     stage: ConnectionState,
-    /// By this client's cluster file.
+    /// The cluster's name in this client's cluster file.
     cluster: String,
-    /// All servers, by this client's cluster file.
+    /// All servers in this client's cluster file.
     members: ServerSet,
-    /// The history that the client knows; 0 if there is none.
+    /// The history that the client knows; 0 if none.
     known: u64,
-    /// The client's words of introduction that are not sent yet.
+    /// The part of the client's hello that is not sent yet.
     greeting: Vec<u8>,
-    /// Requests that are not sent yet: they wait until the server has said that it talks to this client.
+    /// Requests that are not sent yet. They wait until the server has accepted this client.
     requests: Vec<u8>,
-    /// So many bytes of `requests` are sent.
+    /// Number of bytes of `requests` that are sent.
     taken: usize,
-    /// How many bytes of requests were ever queued, and sent.
+    /// Total bytes of requests that were queued, and below the total that was sent.
     queued: u64,
     sent: u64,
 }
 
 impl Connection {
-    /// Begins to connect to a server of the cluster, for a client that knows this history, or none if 0.
+    /// Begins to connect to a server of the cluster, for a client that knows this history (0: none).
     pub fn open(cluster: &Cluster, server: ServerId, history: u64) -> Result<Connection, NoReply> {
         let address = match cluster.member(server) {
             Some(member) => member.client,
@@ -75,17 +75,17 @@ impl Connection {
         self.server
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The socket, for whoever waits for it.
+    /// The socket, for polling.
     pub fn stream(&self) -> &TcpStream {
         self.reader.stream()
     }
 
-    /// How far it is.
+    /// The state of the connection.
     pub fn stage(&self) -> ConnectionState {
         self.stage
     }
@@ -94,7 +94,7 @@ impl Connection {
         matches!(self.stage, ConnectionState::Ready { .. })
     }
 
-    /// Whether something is to be sent as soon as the socket takes it.
+    /// Whether there is data to send as soon as the socket accepts it.
     pub fn wants_to_write(&self) -> bool {
         match self.stage {
             ConnectionState::Connecting => true,
@@ -103,14 +103,14 @@ impl Connection {
         }
     }
 
-    /// Whether the server has not closed it while nobody looked. (It may do so right after: this only spares most
-    /// requests a try whose outcome would be unknown.)
+    /// Whether the server has not closed the connection so far. The server may close it right after this check, so the
+    /// check only spares most requests a try with unknown outcome.
     pub fn is_open(&self) -> bool {
         let peeked = self.stream().peek(&mut [0]);
         !self.reader.has_more() && matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Queues a request: it is sent as a whole once [`Connection::sent`] has come as far as this says.
+    /// Queues a request. The request is sent completely once [`Connection::sent`] has reached the returned number.
     pub fn queue(&mut self, request: &ClientRequest) -> u64 {
         let before = self.requests.len();
         frame_into(request, &mut self.requests);
@@ -118,12 +118,12 @@ impl Connection {
         self.queued
     }
 
-    /// How many bytes of requests are sent.
+    /// Total bytes of requests that were sent.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Sends what the socket takes at once. After an error the connection is of no more use.
+    /// Sends as much as the socket accepts at once. After an error the connection is unusable.
     pub fn transmit(&mut self) -> Result<(), NoReply> {
         self.advance()?;
         if self.stage == ConnectionState::ShakingHands && !self.greeting.is_empty() {
@@ -144,7 +144,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Receives what has come. After an error the connection is of no more use, but the replies before it count.
+    /// Receives what has arrived. After an error the connection is unusable, but the replies before it count.
     pub fn receive(&mut self, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
         self.advance()?;
         if self.stage == ConnectionState::Connecting {
@@ -184,13 +184,13 @@ impl Connection {
         }
     }
 
-    /// Takes note when the connection is made, or has failed.
+    /// Notices whether the connection attempt has succeeded or failed.
     fn advance(&mut self) -> Result<(), NoReply> {
         if self.stage == ConnectionState::Connecting {
             if let Some(error) = self.stream().take_error().unwrap_or_else(Some) {
                 return Err(not_connected(error));
             }
-            // As long as nobody is at the other end, it has no name.
+            // Until the connection is established, the socket has no peer address.
             if self.stream().peer_addr().is_ok() {
                 crate::net::refuse_oneself(self.stream()).map_err(not_connected)?;
                 self.stage = ConnectionState::ShakingHands;
@@ -210,7 +210,7 @@ impl Connection {
                 );
                 Err(self.handshake_failed(&why))
             }
-            // A server whose state is still empty says 0: it may be about to catch up.
+            // A server without data reports history 0 and is accepted: it may still catch up.
             Ok(Some(HelloReply::Welcome(Welcome { history: found, .. })))
                 if ![0, found].contains(&self.known) && found != 0 =>
             {
@@ -232,11 +232,11 @@ impl Connection {
     }
 }
 
-/// Begins to connect, and does not wait for it.
+/// Begins to connect without waiting for the connection.
 fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    // Requests are small and somebody waits for each: none may linger for a fuller packet.
+    // Requests are small and a caller waits for each, so TCP must not delay them to fill a packet.
     socket.set_tcp_nodelay(true)?;
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}

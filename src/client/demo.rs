@@ -1,4 +1,4 @@
-//! The scripted run: fills the store, works on it through all servers while they fail, and checks what is left.
+//! The scripted demo: fills the store, runs operations on all servers while they fail, and checks the final state.
 
 use std::sync::Arc;
 use std::thread;
@@ -20,55 +20,55 @@ use crate::paxos::Slot;
 use crate::role::{RoleKind, ServerId};
 use crate::trace::{Digest, Event, PendingLine, QuotedText, Speaker, Trace};
 
-/// How long a server is given to answer a question about its state.
+/// Maximum time for a server to answer a status request.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
-/// Between two looks at all servers.
+/// Pause between two status queries of all servers.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// What stands for the client's name in a value.
+/// The placeholder for the client's name in a value.
 const PLACEHOLDER: &str = "{client}";
 
-/// What the run does.
+/// The configuration of a demo.
 pub struct Demo {
-    /// The servers.
+    /// The cluster, with the addresses of its servers.
     pub cluster: Cluster,
-    /// The clients: each does the same operations, all at once.
+    /// The clients. Each executes the same operations, all at the same time.
     pub clients: Vec<ClientName>,
-    /// What the first client does before the others begin.
+    /// The operations of the first client before the others begin.
     pub prepopulate: Vec<ScriptStep>,
-    /// What every client does.
+    /// The operations of every client.
     pub operations: Vec<ScriptStep>,
-    /// Between two operations of a client.
+    /// Pause between two operations of a client.
     pub pace: Duration,
-    /// How long a request may take.
+    /// Maximum time for a request.
     pub timeout: Duration,
-    /// How long the servers are given at the end to come to the same state.
+    /// Maximum time for the servers to reach the same state at the end.
     pub converge_timeout: Duration,
-    /// The two clients of the scene in which two write one key; nobody if no scene is played.
+    /// The two clients of the scene in which two clients write one key; empty if no scene is played.
     pub conflict_clients: Vec<ClientName>,
-    /// Where people see it.
+    /// Where the demo prints its messages.
     pub printer: Arc<Printer>,
 }
 
-/// One client of the run, and what it has seen.
+/// One client of the demo, and what it has observed.
 pub struct DemoClient {
-    /// The client.
+    /// The client of the cluster.
     pub client: Client,
-    /// What its requests meet on their way.
+    /// Reports the failed tries of its requests.
     detours: Detours,
-    /// Its lines.
+    /// The client's log.
     pub trace: Trace,
-    /// What came of its writes.
+    /// The results of its writes.
     pub ledger: ExpectedState,
-    /// How its requests ended.
+    /// The results of its requests.
     pub counts: OutcomeCounts,
-    /// What must not be.
+    /// Violations that it has found, one message each.
     pub problems: Vec<String>,
-    /// Where people see it.
+    /// Where its messages are printed.
     pub printer: Arc<Printer>,
 }
 
 impl DemoClient {
-    /// A client of the run.
+    /// Creates a client of the demo.
     pub fn new(demo: &Demo, identity: &ClientName) -> Result<DemoClient, ClientError> {
         let options = ClientOptions {
             timeout: demo.timeout,
@@ -89,12 +89,12 @@ impl DemoClient {
         })
     }
 
-    /// Tells that a part of the run begins.
+    /// Logs that a phase of the demo begins.
     pub fn phase(&self, name: &str) {
         self.trace.line(PendingLine::new(Speaker::Client, Event::Stage { name: QuotedText::from(name) }));
     }
 
-    /// Does one operation, shows it and notes what came of it.
+    /// Executes one operation, prints its result and records it.
     pub fn run_operation(&mut self, server: ServerId, action: &Operation) -> CompletedOperation {
         let action = for_client(action, self.client.name());
         if let Err(error) = self.client.set_server(server) {
@@ -116,7 +116,7 @@ impl DemoClient {
     }
 }
 
-/// The action with the client's name in the place of `{client}`.
+/// The operation with `{client}` replaced by the client's name.
 fn for_client(action: &Operation, name: &str) -> Operation {
     match action {
         Operation::Put { key, value, if_version } => match std::str::from_utf8(value) {
@@ -131,7 +131,7 @@ fn for_client(action: &Operation, name: &str) -> Operation {
 }
 
 impl Demo {
-    /// Runs it. An error is a sentence for each thing that must not be.
+    /// Runs the demo. An error has one message per violation.
     pub fn run(&self) -> Result<(), Vec<String>> {
         let one = |error: ClientError| vec![error.to_string()];
         let before = self.check_cluster()?;
@@ -171,7 +171,7 @@ impl Demo {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// Tells people and lines that a part of the run begins.
+    /// Prints and logs that a phase of the demo begins.
     pub fn start_phase(&self, players: &[DemoClient], name: &str, title: &str) {
         self.printer.line(format!("\n== {title} =="));
         for player in players {
@@ -179,13 +179,13 @@ impl Demo {
         }
     }
 
-    /// The n-th server of the cluster, counted from 0 and round and round.
+    /// The n-th server of the cluster, counted from 0 and modulo the number of servers.
     pub fn server(&self, n: usize) -> ServerId {
         let servers: Vec<ServerId> = self.cluster.servers().iter().collect();
         servers[n % servers.len()]
     }
 
-    /// Whether there is a cluster at all.
+    /// Checks that at least one server answers.
     fn check_cluster(&self) -> Result<ClusterStatus, Vec<String>> {
         let survey = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
         if survey.statuses().next().is_none() {
@@ -197,7 +197,7 @@ impl Demo {
         Ok(survey)
     }
 
-    /// One client does operations, one after the other.
+    /// Lets one client execute operations one after the other.
     fn play_all(&self, player: &mut DemoClient, operations: &[ScriptStep], pace: Duration) {
         for (n, operation) in operations.iter().enumerate() {
             if n > 0 {
@@ -207,7 +207,7 @@ impl Demo {
         }
     }
 
-    /// Reads every key from each server, and judges what is found.
+    /// Reads every key from each server and checks the values found.
     fn read_back(&self, player: &mut DemoClient, ledger: &ExpectedState) -> Vec<String> {
         player.client.set_timeout(self.converge_timeout);
         let (mut rows, mut problems) = (Vec::new(), Vec::new());
@@ -242,7 +242,7 @@ impl Demo {
         problems
     }
 
-    /// Waits until all servers have the same state, and tells of it and of what has failed meanwhile.
+    /// Waits until all servers have the same state; reports the state and the role crashes meanwhile.
     fn compare_replicas(&self, players: &[DemoClient], before: &ClusterStatus) -> Result<(), String> {
         let servers = self.cluster.servers().len();
         let deadline = Instant::now() + self.converge_timeout;
@@ -282,7 +282,7 @@ impl Demo {
     }
 }
 
-/// Names the roles of a server that are down, as a further clause.
+/// A clause that names the roles of a server that are down; None if all are up.
 fn down_sentence(status: &ServerStatus) -> Option<String> {
     roles_down(status).map(|down| format!("; server {} has no {down}", status.server.0))
 }

@@ -1,4 +1,4 @@
-//! Carries an operation out, and says in words what came of it.
+//! Execution of one operation, and the wording of its result.
 
 use std::time::{Duration, Instant};
 
@@ -6,25 +6,25 @@ use super::client::Client;
 use super::outcome::{ClientError, GetResponse, WriteResponse};
 use super::script::{Operation, quote_key};
 
-/// What an operation brought.
+/// The result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationResult {
-    /// A write's outcome.
+    /// The result of a write.
     Wrote(WriteResponse),
-    /// What a read found.
+    /// The result of a read.
     Read(GetResponse),
 }
 
-/// How an operation ended.
+/// An operation that has ended.
 #[derive(Debug)]
 pub struct CompletedOperation {
-    /// With what.
+    /// The result, or why there is none.
     pub end: Result<OperationResult, ClientError>,
-    /// How long it took.
+    /// Time from beginning to end.
     pub took: Duration,
 }
 
-/// Carries out one operation.
+/// Executes one operation and waits for its result.
 pub fn execute(client: &mut Client, action: &Operation) -> CompletedOperation {
     let begun = Instant::now();
     let end = match action {
@@ -39,7 +39,7 @@ pub fn execute(client: &mut Client, action: &Operation) -> CompletedOperation {
 }
 
 impl CompletedOperation {
-    /// The outcome in words: `OK version=2 slot=7 (8.1 ms)`.
+    /// The result as text: `OK version=2 slot=7 (8.1 ms)`.
     pub fn describe(&self) -> String {
         let took = self.took.as_secs_f64() * 1_000.0;
         match &self.end {
@@ -56,7 +56,7 @@ impl CompletedOperation {
     }
 }
 
-/// A write's outcome in words.
+/// The result of a write as text.
 pub fn outcome_words(outcome: &WriteResponse) -> String {
     let word = match outcome {
         WriteResponse::Written { .. } => "OK",
@@ -66,23 +66,23 @@ pub fn outcome_words(outcome: &WriteResponse) -> String {
     format!("{word} version={} slot={}", outcome.version(), outcome.slot())
 }
 
-/// How many operations ended how.
+/// Number of operations by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutcomeCounts {
-    /// Written, or read.
+    /// Written, or read with a value.
     pub ok: u64,
     /// There was nothing to read or to delete.
     pub not_found: u64,
-    /// The key was at another version.
+    /// The key was not at the required version.
     pub mismatch: u64,
-    /// Certainly not applied; failed reads too.
+    /// Certainly not applied, and failed reads.
     pub not_applied: u64,
-    /// Nobody knows.
+    /// Outcome unknown.
     pub unknown: u64,
 }
 
 impl OutcomeCounts {
-    /// One more has ended.
+    /// Counts one more operation.
     pub fn add(&mut self, end: &Result<OperationResult, ClientError>) {
         *match end {
             Ok(
@@ -99,7 +99,7 @@ impl OutcomeCounts {
         } += 1;
     }
 
-    /// Those of another client.
+    /// Adds the counts of another client.
     pub fn merge(&mut self, other: OutcomeCounts) {
         self.ok += other.ok;
         self.not_found += other.not_found;
@@ -108,7 +108,7 @@ impl OutcomeCounts {
         self.unknown += other.unknown;
     }
 
-    /// All of them.
+    /// Number of operations.
     pub fn total(&self) -> u64 {
         self.ok + self.not_found + self.mismatch + self.not_applied + self.unknown
     }

@@ -1,7 +1,8 @@
-//! Ctrl-C and SIGTERM: what is under way ends at once with what is known of it, so that nobody has to guess.
+//! Ctrl-C and SIGTERM: requests in flight end at once, and the program reports what is known of their outcome.
 //!
-//! A thread hears the signal. If the main thread waits for a reply, its client ends the request as if its time was up,
-//! and the usual sentence says whether it may be applied. If nothing is under way, the process ends there and then.
+//! A separate thread receives the signal. If the main thread waits for a reply, its client ends the request as if its
+//! time were up. The usual message then says whether the request may be applied. If no request is in flight, the
+//! process exits at once.
 
 use std::io;
 use std::process;
@@ -16,19 +17,19 @@ use signal_hook::iterator::Signals;
 
 use super::printer::Printer;
 
-/// So long the main thread may take to say how its request has ended.
+/// Maximum time for the main thread to report how its request ended; then the process exits.
 const GRACE: Duration = Duration::from_secs(3);
 const UNKNOWN: &str = "interrupted: outcome unknown: what was under way may still be applied";
 
-/// Hears signals for a program; one that nobody has told to listen hears nothing.
+/// Handles the signals of a program. Until `listen` is called, it ignores them.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Option<Arc<SignalState>>);
 
 #[derive(Debug, Default)]
 struct SignalState {
-    /// What the client looks at.
+    /// The flag that ends the client's requests.
     stop: Arc<AtomicBool>,
-    /// The signal that came, and 0 before.
+    /// The number of the received signal; 0 before.
     signal: Arc<AtomicUsize>,
     state: Mutex<InterruptState>,
 }
@@ -36,26 +37,26 @@ struct SignalState {
 #[derive(Debug, Default)]
 struct InterruptState {
     listens: bool,
-    /// Something is under way that ends by itself once `stop` is set.
+    /// A request is in flight that ends by itself once `stop` is set.
     is_busy: bool,
 }
 
 impl Interrupt {
-    /// One that will hear, once it listens. A process needs one at most.
+    /// A handler that is not listening yet. A process needs at most one.
     pub fn of_this_process() -> Interrupt {
         Interrupt(Some(Arc::default()))
     }
 
-    /// Takes signals from now on. If one comes while nothing is under way that ends by itself, `parting` is said, if it
-    /// is anything, and the process ends.
+    /// Starts to handle signals. If a signal arrives while no request is in flight, the process prints `parting`,
+    /// unless empty, and exits.
     pub fn listen(&self, parting: &'static str, printer: &Arc<Printer>) -> io::Result<()> {
         let Some(heard) = &self.0 else { return Ok(()) };
         if std::mem::replace(&mut heard.state().listens, true) {
             return Ok(());
         }
         for signal in [SIGINT, SIGTERM] {
-            // Who sends a second one does not want to wait for the end of the request either. In this order: the first
-            // must not find the flag set.
+            // A second signal exits at once, without waiting for the request. This action is registered first, because
+            // the first signal must not find the flag set.
             flag::register_conditional_shutdown(signal, 128 + signal, heard.stop.clone())?;
             flag::register_usize(signal, heard.signal.clone(), signal as usize)?;
             flag::register(signal, heard.stop.clone())?;
@@ -66,7 +67,7 @@ impl Interrupt {
             let Some(signal) = signals.forever().next() else { return };
             let state = heard.state();
             if !state.is_busy {
-                // With the lock held: nothing begins any more.
+                // The lock is held until the process exits, so no new request begins.
                 if !parting.is_empty() {
                     printer.warn(parting);
                 }
@@ -80,17 +81,17 @@ impl Interrupt {
         Ok(())
     }
 
-    /// What the clients look at whose requests end once it is set.
+    /// The flag that ends the requests of clients once it is set.
     pub fn flag(&self) -> Option<Arc<AtomicBool>> {
         self.0.as_ref().map(|heard| heard.stop.clone())
     }
 
-    /// Something begins that ends by itself when a signal comes, and then says how.
+    /// Marks that a request begins which ends by itself on a signal and then reports its result.
     pub fn begin(&self) {
         self.set_busy(true);
     }
 
-    /// It has ended, and that was said.
+    /// Marks that the request has ended and its result was reported.
     pub fn end(&self) {
         self.set_busy(false);
     }
@@ -101,7 +102,7 @@ impl Interrupt {
         }
     }
 
-    /// The signal that has come, if one has.
+    /// The received signal, if there was one.
     pub fn signal(&self) -> Option<u8> {
         let signal = self.0.as_ref()?.signal.load(Ordering::SeqCst);
         u8::try_from(signal).ok().filter(|signal| *signal > 0)

@@ -1,4 +1,4 @@
-//! Results for programs: one JSON object a result, on a line of its own.
+//! Results for other programs: one JSON object per result, each on its own line.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use super::outcome::{ClientError, GetResponse, WriteResponse};
 use super::script::Operation;
 use crate::net::Writes;
 
-/// How an operation ended.
+/// The result of an operation.
 pub fn operation(action: &Operation, ended: &CompletedOperation) -> Value {
     let mut object = Map::new();
     let mut put = |name: &str, value: Value| _ = object.insert(name.to_string(), value);
@@ -49,7 +49,7 @@ pub fn operation(action: &Operation, ended: &CompletedOperation) -> Value {
     Value::Object(object)
 }
 
-/// Bytes as a string; under another name, in hexadecimal, if they are none.
+/// Adds bytes as a string; bytes that are not UTF-8 in hexadecimal, under the name with `_hex`.
 fn put_bytes(put: &mut impl FnMut(&str, Value), name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => put(name, json!(text)),
@@ -59,7 +59,7 @@ fn put_bytes(put: &mut impl FnMut(&str, Value), name: &str, bytes: &[u8]) {
     }
 }
 
-/// How the cluster is.
+/// The status of the cluster.
 pub fn survey(survey: &ClusterStatus) -> Value {
     let verdict = survey.verdict();
     let servers: Vec<Value> = survey
@@ -81,7 +81,7 @@ pub fn survey(survey: &ClusterStatus) -> Value {
     })
 }
 
-/// What ended the program.
+/// The error that ended the program.
 pub fn stop(code: u8, sentence: &str) -> Value {
     json!({ "error": sentence, "exit_code": code })
 }

@@ -1,7 +1,7 @@
-//! A scene: whoever leads a write dies between the phases. What two-phase commit makes of it, and what Paxos does.
+//! A scene: the leader of a write crashes between the phases. It compares two-phase commit with Paxos.
 //!
-//! One server's voter is taken away first, so that a coordinator that wants all votes waits for it; in that time it
-//! dies itself. Under Paxos nobody waits for the missing vote, and another server finishes the work.
+//! The voter of one server is crashed first, so a coordinator that needs all votes waits for it. In that time the
+//! coordinator crashes too. Under Paxos no role waits for the missing vote, and another server finishes the work.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use crate::net::ServerStatus;
 use crate::protocol::Protocol;
 use crate::role::{RoleKind, ServerId};
 
-/// How often and for how long something is looked for.
+/// Pause between two status queries, and maximum total time.
 const LOOK: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_secs(10);
-/// How long a request waits while nobody may decide.
+/// Maximum time for a request while no server can decide it.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// The write that is under way waits for so long.
+/// Maximum time for the write that is in flight during the crash.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The key of the scene.
+/// The scene's key.
 const KEY: &[u8] = b"between";
 
 /// Plays the scene.
@@ -32,7 +32,7 @@ pub(super) fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
     for (server, role) in [(last, voter), (first, leader), (first, voter), (other, voter)] {
         await_up(player, server, role);
     }
-    // It has its session before anybody dies, so that what follows is about the write alone.
+    // Open the session before the first crash, so that the rest of the scene is about the write only.
     let options = ClientOptions { first_server: Some(first), ..ClientOptions::new(demo.cluster.clone(), "between") };
     let mut writer = Client::new(options).map_err(|error| error.to_string())?;
     writer.put(KEY, b"before").map_err(|error| format!("nothing can be written before the scene: {error}"))?;
@@ -77,12 +77,12 @@ pub(super) fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
     ended?;
     match (read, done) {
         (Err(error), _) | (_, Err(error)) => Err(format!("requests do not go on after the block: {error}")),
-        // A PUT writes and a GET reads.
+        // PUT returns a write result and GET a read result: no other case is left.
         (Ok(_), Ok(_)) => Ok(()),
     }
 }
 
-/// A client writes at a server whose leading role dies meanwhile. What came of the write, nobody is sure of.
+/// Starts a write at a server and crashes its leading role meanwhile. The outcome of the write may be unknown.
 fn write_while_the_leader_dies(
     mut writer: Client,
     player: &mut DemoClient,
@@ -119,7 +119,7 @@ fn restart_crashed(player: &mut DemoClient, roles: &[(ServerId, RoleKind)]) -> R
     Ok(())
 }
 
-/// Waits until a role is up; not for ever.
+/// Waits until a role is up, at most `LOOK_MAX`.
 fn await_up(player: &mut DemoClient, server: ServerId, role: RoleKind) {
     let is_up = |status: ServerStatus| status.roles.iter().any(|one| one.role == role && one.up);
     let deadline = Instant::now() + LOOK_MAX;

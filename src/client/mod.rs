@@ -1,18 +1,19 @@
-//! The client's side: a library that writes exactly once and says honestly what it knows, and the program around it.
+//! The client: a library that applies each write exactly once and reports exactly what it knows of the result, and the
+//! program built on it.
 //!
-//! [`Client`] asks one server, and fails over to the next. What it decides is in [`core`], which the simulator runs
-//! too; `client.rs` adds the clock and the waiting, `connection.rs` one TCP connection, and `tcp.rs` those of one
+//! [`Client`] asks one server, and fails over to the next. Its decisions are in [`core`], which the simulator runs too.
+//! `client.rs` adds the clock and the waiting, `connection.rs` one TCP connection, and `tcp.rs` all connections of one
 //! client.
 //!
-//! The rest is the command line (`cli.rs`), the bench ([`mod@bench`]), and the demo: a script of operations
-//! ([`script`]) and scenes, whose end is judged by a [`check`] of what the writes were told.
+//! The rest is the command line (`cli.rs`), the bench ([`mod@bench`]), and the demo. The demo runs scripts of
+//! operations ([`script`]) and scenes, and ends with a [`check`] of the final state against the write responses.
 
 mod arguments;
 mod backup;
 pub mod bench;
 pub mod check;
 pub mod cli;
-// A file is called after what it holds, and this one holds the client.
+// A file is named after its content, and this file contains the client.
 #[expect(clippy::module_inception)]
 mod client;
 pub mod cluster_status;

@@ -1,4 +1,4 @@
-//! Who a client is: its name, and the file that its lines go to.
+//! The name of a client and its log file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -8,29 +8,29 @@ use std::path::Path;
 use crate::role::ServerSet;
 use crate::trace::{Event, PendingLine, ProcessId, Speaker, Trace};
 
-/// The lines of all clients that have no file of their own.
+/// The log file of all clients without a file of their own.
 const SHARED_FILE: &str = "client.log";
-/// Holds the number of the last client that was named by number. Who draws one locks it.
+/// The file with the number of the last client that was named by number. A client locks it to draw its number.
 const COUNTER_FILE: &str = "client.last";
 
-/// A client's name and its lines.
+/// A client's name and its log.
 #[derive(Clone)]
 pub struct ClientName {
-    /// As in `c1`.
+    /// The name, as in `c1`.
     pub name: String,
-    /// Where its lines go.
+    /// Where its log lines go.
     pub trace: Trace,
 }
 
 impl ClientName {
-    /// A client that writes no lines.
+    /// A client without a log.
     pub fn without_log(name: &str) -> Result<ClientName, String> {
         ProcessId::named(name)?;
         Ok(ClientName { name: name.to_string(), trace: Trace::disabled() })
     }
 
-    /// A client whose lines go to a new file of this folder. Unnamed, it gets the first number that no client of the
-    /// folder has had: two clients never share a name, even if they start at the same moment.
+    /// A client with a new log file in this directory. Without a given name, it gets the first number that no client in
+    /// the directory has had. Two clients never share a name, even if they start at the same moment.
     pub fn in_log_dir(folder: &Path, name: Option<&str>, cluster: ServerSet) -> Result<ClientName, String> {
         let Some(name) = name else {
             let mut counter = Counter::lock(folder)?;
@@ -44,7 +44,7 @@ impl ClientName {
                 "the name {name} has been used in this run, whose lines are in {folder}. Choose another --name, or none"
             )
         };
-        // It stays locked until the file is there.
+        // The counter stays locked until the log file exists.
         let counter = number_of(name).map(|_| Counter::lock(folder)).transpose()?;
         if counter.is_some_and(|counter| counter.has_given(name)) {
             return Err(used());
@@ -55,7 +55,7 @@ impl ClientName {
         })
     }
 
-    /// A client whose lines go to the file of this folder that many share, one after the other or at once: each under a
+    /// A client that writes to the log file that clients of this directory share, possibly at the same time. Each has a
     /// number of its own.
     pub fn sharing(folder: &Path, cluster: ServerSet) -> Result<ClientName, String> {
         let name = Counter::lock(folder)?.draw()?;
@@ -64,7 +64,7 @@ impl ClientName {
         Ok(ClientName::begin(&name, trace, cluster))
     }
 
-    /// Begins its lines.
+    /// Begins the client's log.
     fn begin(name: &str, trace: Trace, cluster: ServerSet) -> ClientName {
         let boot = Event::Boot {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -91,7 +91,7 @@ impl ClientName {
     }
 }
 
-/// Numbers the clients of a folder. It is locked, by this process, as long as it is there.
+/// The counter of the clients of a directory. This process holds its lock as long as the value exists.
 struct Counter<'a> {
     folder: &'a Path,
     file: File,
@@ -106,26 +106,26 @@ impl Counter<'_> {
         let mut file = options.map_err(failed)?;
         file.lock().map_err(failed)?;
         let mut text = String::new();
-        // A number is short: what is longer is none.
+        // Reading 32 bytes is enough to reject a text that is too long for a number.
         io::Read::by_ref(&mut file).take(32).read_to_string(&mut text).map_err(failed)?;
         let last = if text.is_empty() { Some(0) } else { text.trim_end().parse::<u32>().ok() };
         let wrong = || format!("{} does not hold a client's number", folder.join(COUNTER_FILE).display());
         Ok(Counter { folder, file, last: last.ok_or_else(wrong)?.into() })
     }
 
-    /// Whether this name was given to a client that had none.
+    /// Whether the counter has given out this name.
     fn has_given(&self, name: &str) -> bool {
         number_of(name).is_some_and(|number| number <= self.last)
     }
 
-    /// The next name. One that a client has given itself is left out.
+    /// The next name. Names that clients have chosen themselves are skipped.
     fn draw(&mut self) -> Result<String, String> {
         let mut number = self.last + 1;
         while self.folder.join(file_of(&format!("c{number}"))).exists() {
             number += 1;
         }
         self.last = number;
-        // In one write, and never shorter than what is there.
+        // One write, which is never shorter than the previous content, so no old digits remain.
         let written = self.file.write_all_at(format!("{number}\n").as_bytes(), 0);
         written.map_err(|error| unwritable(self.folder, COUNTER_FILE, &error))?;
         Ok(format!("c{number}"))
@@ -141,14 +141,14 @@ fn number_of(name: &str) -> Option<u64> {
     name.strip_prefix('c').filter(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
 }
 
-/// The file of a client: `c3` writes `client-3.log`.
+/// The log file of a client: `c3` writes `client-3.log`.
 fn file_of(name: &str) -> String {
     let number =
         name.strip_prefix('c').filter(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()));
     format!("client-{}.log", number.unwrap_or(name))
 }
 
-/// Makes the file, which must not be there, and begins it.
+/// Creates the log file, which must not exist, and begins the log.
 fn reserve_name(folder: &Path, name: &str, cluster: ServerSet) -> io::Result<ClientName> {
     let path = folder.join(file_of(name));
     OpenOptions::new().write(true).create_new(true).open(&path)?;
@@ -209,7 +209,7 @@ mod tests {
             *last = line.id.n;
         }
         assert_eq!(last.into_values().collect::<Vec<_>>(), [101; 4]);
-        // A number stays taken, whether or not its lines stay.
+        // A number stays in use, even if its log file is removed.
         std::fs::remove_file(&path).unwrap();
         assert_eq!(ClientName::sharing(folder.path(), cluster).unwrap().name, "c10");
         let again = ClientName::in_log_dir(folder.path(), Some("c5"), cluster).err().unwrap();

@@ -1,10 +1,10 @@
-//! What a person at a terminal sees: data on stdout, everything else on stderr, and neither can end the program.
+//! The program's output: data on stdout, everything else on stderr. A failed write to either does not end the program.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Standard output and standard error, shared by threads. A reader that goes away early, as `head` does, is no error;
-/// that data could not be written is, and is remembered for the end.
+/// Standard output and standard error, shared by threads. A closed reader, such as `head`, is no error. Any other
+/// failure to write data is kept for the exit code.
 pub struct Printer(Mutex<Streams>);
 
 struct Streams {
@@ -19,7 +19,7 @@ impl Printer {
         Printer::new(io::stdout(), io::stderr())
     }
 
-    /// Prints data there, and everything else elsewhere.
+    /// Prints data to `data`, and everything else to `notes`.
     pub fn new(data: impl Write + Send + 'static, notes: impl Write + Send + 'static) -> Printer {
         Printer(Mutex::new(Streams { data: Box::new(data), notes: Box::new(notes), failed: None }))
     }
@@ -36,7 +36,7 @@ impl Printer {
         }
     }
 
-    /// Takes data as a file does, and says when they cannot be written.
+    /// A writer for data that reports when they cannot be written.
     pub fn sink(self: &Arc<Printer>) -> impl Write + use<> {
         Data(self.clone())
     }
@@ -46,22 +46,22 @@ impl Printer {
         self.data(format!("{}\n", line.as_ref()).as_bytes());
     }
 
-    /// Writes a line that is not data. If nobody reads there, nobody can be told so.
+    /// Writes a line that is not data. A failure is ignored: there is no other place to report it.
     pub fn warn(&self, line: impl AsRef<str>) {
         let _ = self.streams().notes.write_all(format!("{}\n", line.as_ref()).as_bytes());
     }
 
-    /// Another one, whose data are notes of this one.
+    /// Another printer, whose data and notes are both notes of this one.
     pub fn aside(self: &Arc<Printer>) -> Printer {
         Printer::new(StderrPrinter(self.clone()), StderrPrinter(self.clone()))
     }
 
-    /// Whether nobody reads the data any more.
+    /// Whether data can no longer be written.
     pub fn has_ended(&self) -> bool {
         self.streams().failed.is_some()
     }
 
-    /// Why data could not be written, if it could not; that the reader has gone does not count.
+    /// Why data could not be written; None if they could, or if only the reader closed the pipe.
     pub fn failure(&self) -> Option<String> {
         let streams = self.streams();
         let failed = streams.failed.as_ref().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
@@ -86,7 +86,7 @@ impl Write for Data {
     }
 }
 
-/// Writes to where another printer's notes go.
+/// Writes to the notes of another printer.
 struct StderrPrinter(Arc<Printer>);
 
 impl Write for StderrPrinter {
@@ -99,7 +99,7 @@ impl Write for StderrPrinter {
     }
 }
 
-/// Columns under their names, each as wide as its widest cell.
+/// A table with a header; each column is as wide as its widest cell.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());

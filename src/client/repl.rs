@@ -1,5 +1,4 @@
-//! `paxos-client shell`: one operation after the other, with a history and completion, in the words of the other
-//! commands.
+//! `paxos-client shell`: an interactive prompt with history and completion, with the syntax of the other commands.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,9 +20,9 @@ use super::script::{self, ScriptStep, word};
 use crate::cluster::Cluster;
 use std::time::Duration;
 
-/// What can be typed.
+/// The commands of the shell.
 const COMMANDS: [&str; 7] = ["put", "get", "delete", "status", "help", "quit", "exit"];
-/// So many keys are remembered for completion.
+/// Maximum number of keys kept for completion.
 const KEYS_MAX: usize = 1_000;
 const HELP: &str = "\
   put KEY VALUE [--if-version N]    set a value; words with spaces in double quotes
@@ -33,7 +32,7 @@ const HELP: &str = "\
   status                            how every server is
   quit                              leave; Ctrl-D too";
 
-/// Reads and does until the input ends. A line that fails is told, and the next one comes.
+/// Reads and executes lines until the input ends. A line that fails is reported, and the shell continues.
 pub fn run(
     client: &mut Client,
     detours: &Detours,
@@ -50,7 +49,7 @@ pub fn run(
             Ok(line) if matches!(line.trim(), "quit" | "exit") => return Ok(()),
             Ok(line) => {
                 if !line.trim().is_empty() {
-                    // A history that cannot take a line is no reason to stop.
+                    // A failure to store the line in the history is no reason to stop.
                     let _ = editor.add_history_entry(&line);
                 }
                 interrupt.begin();
@@ -60,7 +59,7 @@ pub fn run(
                 }
                 interrupt.end();
             }
-            // Ctrl-C takes the line back, as in other shells.
+            // Ctrl-C discards the typed line, as in other shells.
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => return Ok(()),
             Err(error) => return Err(format!("cannot read from this terminal: {error}")),
@@ -103,7 +102,7 @@ struct LineCompleter {
     keys: KnownKeys,
 }
 
-/// What could stand at the end of this text: where it begins, and each choice.
+/// The completions at the end of this text: the position where the completed word begins, and each choice.
 fn choices(text: &str, keys: &BTreeSet<String>) -> (usize, Vec<String>) {
     let begin = text.rfind(' ').map_or(0, |space| space + 1);
     let word = &text[begin..];

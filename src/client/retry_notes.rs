@@ -1,4 +1,5 @@
-//! What a person hears of a request's detours: each failure of a server once, and one sentence if nobody listens.
+//! Messages to the user about failed tries: each failure of a server once per request, and one message if no server
+//! listens.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -13,27 +14,28 @@ use super::script::Operation;
 use super::{NoReply, outcome::seconds};
 use crate::role::{ServerId, ServerSet};
 
-/// The detours of one client's requests, one request after the other.
+/// Reports the failed tries of one client's requests, one request after the other.
 pub struct Detours(Arc<Mutex<Telling>>);
 
 struct Telling {
     printer: Arc<Printer>,
-    /// Stands before each sentence: who speaks, where several clients share a screen.
+    /// The prefix of each message: the client's name, where several clients share a terminal.
     prefix: String,
-    /// What is said when no server listens.
+    /// The message for the case that no server listens.
     nobody: String,
     cluster: ServerSet,
-    /// The failures that this request has met, by server and word. A client goes round and round: each is told once.
+    /// The failures of this request, by server and word. A client may ask a server many times: each failure is reported
+    /// once.
     met: BTreeSet<(ServerId, &'static str)>,
-    /// The servers that have refused the connection.
+    /// The servers that refused the connection during this request.
     refused: ServerSet,
-    /// Refusals that are not told yet: if all servers refuse, one sentence says more.
+    /// Refusals that are not reported yet. If all servers refuse, one message replaces them.
     held: Vec<String>,
 }
 
 impl Detours {
-    /// Tells `printer` of a client's detours from now on. `file` names the cluster, and `who` the client if there are
-    /// more.
+    /// Reports the failed tries of `client` to `printer` from now on. `file` names the cluster, and `who` the client if
+    /// there are several.
     pub fn of(
         client: &mut Client,
         who: Option<&str>,
@@ -55,14 +57,14 @@ impl Detours {
         Detours(telling)
     }
 
-    /// Carries an operation out, and has told of its detours when it is back.
+    /// Executes an operation. All messages about its failed tries are printed before this returns.
     pub fn perform(&self, client: &mut Client, action: &Operation) -> CompletedOperation {
         let ended = execute(client, action);
         self.end();
         ended
     }
 
-    /// What was asked has ended: what follows is another request.
+    /// Ends the current request; later failures belong to the next one.
     pub fn end(&self) {
         let mut telling = lock(&self.0);
         telling.tell_held();

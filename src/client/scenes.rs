@@ -1,5 +1,5 @@
-//! Scenes of what people do to a cluster: they send it rubbish, they write the same key at once, they take a majority
-//! away, and they let a leader die in the middle of its work.
+//! The demo's scenes: malformed bytes, two clients that write one key, a majority outage, and a leader that crashes
+//! between the phases.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -16,20 +16,20 @@ use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{RoleKind, ServerId};
 
-/// How long a server may take to end a connection that sends rubbish.
+/// Maximum time for a server to close a connection that sent malformed bytes.
 const END_PATIENCE: Duration = Duration::from_secs(2);
-/// Each of the two rivals increments the counter so often.
+/// Number of increments by each of the two rivals.
 const INCREMENTS: u64 = 20;
-/// A rival that has not finished by then has met something that no fail-over cures.
+/// Maximum time for a rival; beyond that it has met a failure that failing over does not cure.
 const RIVALRY_PATIENCE: Duration = Duration::from_secs(90);
-/// How long the majority is away.
+/// Duration of the majority outage.
 const OUTAGE: Duration = Duration::from_secs(3);
-/// How long a request waits during the outage.
+/// Maximum time for a request during the outage.
 const OUTAGE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a failing acceptor is awaited, so that it can be crashed.
+/// Maximum time to wait until a failing acceptor is up, so that it can be crashed.
 const UP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Plays all scenes; what must not be, in sentences.
+/// Plays all scenes and returns the violations, one message each.
 pub fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Vec<String> {
     let mut problems = Vec::new();
     demo.start_phase(players, "malformed", "Malformed bytes, at a client port and at a peer port");
@@ -47,7 +47,7 @@ pub fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Vec<
     problems
 }
 
-/// Sends a server what no honest program sends, and shows that it goes on.
+/// Sends a server invalid bytes, and shows that it still works.
 fn malformed_input(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
     let Some(player) = players.first_mut() else { return Ok(()) };
     let victim = demo.server(2);
@@ -69,7 +69,7 @@ fn malformed_input(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String
             player.printer.line(format!("sent {what} ({} bytes) to the {port} port {address}: {end}", bytes.len()));
         }
     }
-    // The same behind a proper handshake, where requests are read.
+    // The same after a valid handshake, when the server reads requests.
     let members = demo.cluster.servers();
     let hello = Hello { cluster: demo.cluster.name.clone(), to: victim, members, who: Caller::Client };
     let mut damaged = frame(&0_u64);
@@ -89,7 +89,7 @@ fn malformed_input(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String
     Ok(())
 }
 
-/// Sends bytes and nothing more, and waits for what the server does about it.
+/// Sends these bytes only, and waits for the server's reaction.
 fn send(address: SocketAddr, hello: Option<&Hello>, bytes: &[u8]) -> Result<&'static str, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot send malformed bytes to {address}: {error}");
     let mut stream = TcpStream::connect_timeout(&address, END_PATIENCE).map_err(|error| failed(&error))?;
@@ -97,7 +97,7 @@ fn send(address: SocketAddr, hello: Option<&Hello>, bytes: &[u8]) -> Result<&'st
         connect_handshake(&stream, hello).map_err(|error| failed(&error))?;
     }
     stream.set_read_timeout(Some(END_PATIENCE)).map_err(|error| failed(&error))?;
-    // The server may end the connection while this is still sending: that is an answer too.
+    // The server may close the connection during the write: that counts as a reaction too.
     let _ = stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write));
     let deadline = Instant::now() + END_PATIENCE;
     let mut answer = [0; 1_024];
@@ -112,7 +112,7 @@ fn send(address: SocketAddr, hello: Option<&Hello>, bytes: &[u8]) -> Result<&'st
     Ok("it still holds the connection")
 }
 
-/// What a rival has done to the counter.
+/// Number of increments of one rival, by result.
 #[derive(Clone, Copy, Debug, Default)]
 struct CounterIncrements {
     done: u64,
@@ -120,7 +120,7 @@ struct CounterIncrements {
     refused: u64,
 }
 
-/// Two clients increment one key by compare-and-set: no increment is lost, none is done twice.
+/// Two clients increment one key by compare-and-set: no increment is lost or done twice.
 fn concurrent_increments(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
     let new = |identity| DemoClient::new(demo, identity).map_err(|error: ClientError| error.to_string());
     let rivals: Vec<DemoClient> = demo.conflict_clients.iter().map(new).collect::<Result<_, _>>()?;
@@ -132,7 +132,7 @@ fn concurrent_increments(demo: &Demo, players: &mut [DemoClient]) -> Result<(), 
             .enumerate()
             .map(|(n, mut player)| scope.spawn(move || increment(&mut player, demo.server(n))))
             .collect();
-        // A panic in one of them is one here.
+        // A panic in a rival's thread is passed on.
         threads.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
     let mut sum = CounterIncrements::default();
@@ -157,14 +157,14 @@ fn concurrent_increments(demo: &Demo, players: &mut [DemoClient]) -> Result<(), 
     Ok(())
 }
 
-/// The counter's number and version; 0 if there is none.
+/// The counter's number and version; both 0 if there is no counter.
 fn counter(player: &mut DemoClient) -> Result<(u64, u64), String> {
     let found = player.client.get(b"counter").map_err(|error| format!("the counter cannot be read: {error}"))?;
     let number = found.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
     Ok((number.unwrap_or(0), found.version))
 }
 
-/// Adds one as often as it should be, reading anew whenever the rival was faster.
+/// Adds one `INCREMENTS` times, and reads the counter again whenever the rival was faster.
 fn increment(player: &mut DemoClient, server: ServerId) -> Result<CounterIncrements, String> {
     let deadline = Instant::now() + RIVALRY_PATIENCE;
     let mut increments = CounterIncrements::default();
@@ -186,7 +186,7 @@ fn increment(player: &mut DemoClient, server: ServerId) -> Result<CounterIncreme
     Ok(increments)
 }
 
-/// Takes three of five acceptors away and shows what requests do without a majority, and after it.
+/// Crashes a majority of the acceptors, and shows what requests do during and after the outage.
 fn majority_outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Result<(), String> {
     let Some(player) = players.first_mut() else { return Ok(()) };
     let voter = protocol.voter();
@@ -200,7 +200,7 @@ fn majority_outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
                 let down = OUTAGE.as_secs_f64();
                 player.printer.line(format!("the {} of server {} is away for {down:.0} s", voter.as_str(), server.0));
             }
-            // Its own timer was a moment faster: it is away all the same.
+            // Its own fault injector crashed it a moment earlier: it is down, as the scene needs.
             Err(error) if !is_up(player, *server, voter) => player.printer.line(error.to_string()),
             Err(error) => {
                 player.printer.line(format!(
@@ -233,8 +233,8 @@ fn majority_outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
     Ok(())
 }
 
-/// Waits until these acceptors or participants are up at the same time, so that they can go away together; not for
-/// ever.
+/// Waits until these acceptors or participants are up at the same time, so that they can be crashed together. Waits at
+/// most `UP_PATIENCE`.
 fn await_voters(player: &mut DemoClient, servers: &[ServerId], voter: RoleKind) {
     let deadline = Instant::now() + UP_PATIENCE;
     while Instant::now() < deadline && !servers.iter().all(|server| is_up(player, *server, voter)) {

@@ -1,4 +1,4 @@
-//! Files of operations, one a line: what `paxos-client run` and the demo do.
+//! Scripts: files with one operation per line, for `paxos-client run` and the demo.
 //!
 //! ```text
 //! # a comment
@@ -8,57 +8,57 @@
 //! delete color
 //! ```
 //!
-//! `@3` names the server to talk to. Words are separated by spaces or tabs; in double quotes `\"`, `\\`, `\n`, `\r`,
-//! `\t`, `\xNN` and `\uNNNN` stand for what cannot be written otherwise, as in the lines of a log: a byte, or the
-//! character of that number. Bytes that are not UTF-8 stand for themselves.
+//! `@3` names the server to ask. Words are separated by spaces or tabs. In double quotes, the escapes `\"`, `\\`, `\n`,
+//! `\r`, `\t`, `\xNN` (a byte) and `\uNNNN` (the character with that number) are the same as in log lines. Bytes that
+//! are not UTF-8 stand for themselves.
 
 use std::fmt;
 
 use super::check_limits;
 use crate::role::ServerId;
 
-/// The largest file that is read, in bytes.
+/// Maximum size of a script, in bytes.
 pub const FILE_MAX_BYTES: usize = 64 << 20;
-/// So many errors are told; more would not help anybody.
+/// Maximum number of errors reported for one file.
 const ERRORS_MAX: usize = 8;
 
-/// A line of a file.
+/// One operation of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScriptStep {
-    /// Its line number, from 1.
+    /// The line number, from 1.
     pub line: usize,
-    /// The server to talk to; whichever is convenient if None.
+    /// The server to ask; any server if None.
     pub server: Option<ServerId>,
-    /// What to do.
+    /// The operation.
     pub action: Operation,
 }
 
-/// What an operation does.
+/// An operation on one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Sets a value.
     Put {
-        /// The key.
+        /// The key, as bytes.
         key: Vec<u8>,
-        /// The value.
+        /// The new value, as bytes.
         value: Vec<u8>,
-        /// Only if the key is at this version.
+        /// The version that the key must have for the write; any if None.
         if_version: Option<u64>,
     },
     /// Reads a value.
     Get {
-        /// The key.
+        /// The key, as bytes.
         key: Vec<u8>,
     },
     /// Removes a value.
     Delete {
-        /// The key.
+        /// The key, as bytes.
         key: Vec<u8>,
     },
 }
 
 impl Operation {
-    /// The key that it is about.
+    /// The operation's key.
     pub fn key(&self) -> &[u8] {
         match self {
             Operation::Put { key, .. } | Operation::Get { key } | Operation::Delete { key } => key,
@@ -66,7 +66,7 @@ impl Operation {
     }
 }
 
-/// As it would stand in a file, unless a word is so long that it is cut.
+/// The operation as in a script, except that long words are cut.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -80,28 +80,29 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Bytes for a person: in quotes and escaped if need be, and cut if long.
+/// Bytes for messages: quoted and escaped if necessary, and cut if long.
 pub fn quote_key(bytes: &[u8]) -> crate::trace::QuotedText {
     crate::trace::QuotedText::new(bytes)
 }
 
-/// Bytes as a word of a file, if they are not too long to be shown.
+/// Bytes as a word of a script; long ones are cut as in messages.
 pub fn word(bytes: &[u8]) -> String {
     let text = quote_key(bytes).to_string();
-    // Only in quotes it is no comment.
+    // Without quotes, `#` would begin a comment.
     if text.starts_with('#') { format!("\"{text}\"") } else { text }
 }
 
-/// What is wrong with a line.
+/// An error in a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScriptError {
-    /// Its number, from 1; 0 for the file as a whole.
+    /// The line number, from 1; 0 for the file as a whole.
     pub line: usize,
-    /// The sentence.
+    /// The message.
     pub what: String,
 }
 
-/// Reads a whole file, or says what is wrong with it: nothing of a file with an error is ever done.
+/// Parses a whole script. If a line is wrong, all errors are returned and no operation, so a script with an error has
+/// no effect.
 pub fn parse(bytes: &[u8]) -> Result<Vec<ScriptStep>, Vec<ScriptError>> {
     if bytes.len() > FILE_MAX_BYTES {
         let what = format!("it has {} bytes, and at most {FILE_MAX_BYTES} are read", bytes.len());
@@ -121,14 +122,14 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<ScriptStep>, Vec<ScriptError>> {
     if errors.is_empty() { Ok(operations) } else { Err(errors) }
 }
 
-/// A word of a line, and whether it stood in quotes: a quoted word is never an option, a server or a comment.
+/// A word of a line, and whether it was in quotes. A quoted word is never an option, a server or a comment.
 #[derive(Debug, PartialEq, Eq)]
 struct ScriptToken {
     bytes: Vec<u8>,
     quoted: bool,
 }
 
-/// The operation in the words of a line; None in an empty line.
+/// The operation in the words of a line; None if the line is empty.
 fn operation(line: usize, words: Vec<ScriptToken>) -> Result<Option<ScriptStep>, String> {
     let mut words = words.into_iter().peekable();
     let Some(first) = words.peek() else { return Ok(None) };
@@ -165,7 +166,7 @@ fn operation(line: usize, words: Vec<ScriptToken>) -> Result<Option<ScriptStep>,
     Ok(Some(ScriptStep { line, server, action }))
 }
 
-/// `--if-version N` or `--if-version=N`, if it is there.
+/// Parses `--if-version N` or `--if-version=N`, if present.
 fn if_version(words: &mut std::iter::Peekable<std::vec::IntoIter<ScriptToken>>) -> Result<Option<u64>, String> {
     let Some(option) = words.next_if(|word| !word.quoted && word.bytes.starts_with(b"--if-version")) else {
         return Ok(None);
@@ -195,7 +196,7 @@ fn words(line: &[u8]) -> Result<Vec<ScriptToken>, String> {
     Ok(words)
 }
 
-/// A word without quotes, and what stands behind it.
+/// A word without quotes, and the rest of the line.
 fn plain(text: &[u8]) -> Result<(ScriptToken, &[u8]), String> {
     let end = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
     let (word, after) = text.split_at(end);
@@ -209,7 +210,7 @@ fn plain(text: &[u8]) -> Result<(ScriptToken, &[u8]), String> {
     Ok((ScriptToken { bytes: word.to_vec(), quoted: false }, after))
 }
 
-/// A quoted word, of which the first quote is gone, and what stands behind it.
+/// A quoted word whose opening quote was removed, and the rest of the line.
 fn quoted(text: &[u8]) -> Result<(ScriptToken, &[u8]), String> {
     let mut bytes = Vec::new();
     let mut at = 0;
@@ -233,7 +234,7 @@ fn quoted(text: &[u8]) -> Result<(ScriptToken, &[u8]), String> {
     Ok((ScriptToken { bytes, quoted: true }, after))
 }
 
-/// Appends what an escape stands for; gives how many bytes behind the backslash it takes.
+/// Appends the bytes of an escape; returns the number of bytes that it uses after the backslash.
 fn escape(text: &[u8], bytes: &mut Vec<u8>) -> Result<usize, String> {
     let wrong = || "an escape is not understood (\\\" \\\\ \\n \\r \\t \\xNN \\uNNNN)".to_string();
     let number = |count: usize| {
@@ -285,7 +286,7 @@ mod tests {
         assert_eq!(one("put k v --if-version=0").unwrap().action, put(b"k", b"v", Some(0)));
         assert_eq!(one("get a#b").unwrap().action, Operation::Get { key: b"a#b".to_vec() });
         assert_eq!(one("delete \"\"").unwrap().action, Operation::Delete { key: Vec::new() });
-        // In quotes nothing is an option, a comment or a server.
+        // In quotes, nothing is an option, a comment or a server.
         assert_eq!(one("put \"#k\" \"--if-version\"").unwrap().action, put(b"#k", b"--if-version", None));
         assert_eq!(one(b"put k \xff\xfe").unwrap().action, put(b"k", b"\xff\xfe", None));
     }
@@ -359,7 +360,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            // Whatever comes back: it must come back.
+            // The result does not matter: parsing must return without a panic.
             let _ = parse(&bytes);
         }
 

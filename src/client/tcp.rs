@@ -1,4 +1,4 @@
-//! The connections of a client over TCP, and who hears of its detours.
+//! The TCP connections of a client, and the callback for failed tries.
 
 use std::net::SocketAddr;
 
@@ -9,14 +9,14 @@ use crate::cluster::Cluster;
 use crate::net::{ClientReply, ClientRequest};
 use crate::role::ServerId;
 
-/// Who hears of every try that brought nothing, and which server is asked next.
+/// Called for every failed try, with the server that is asked next.
 type FailoverHook = Box<dyn FnMut(&Try, ServerId) + Send>;
 
-/// The connections of one client: at most one a server.
+/// The connections of one client: at most one per server.
 pub(super) struct TcpWire {
     cluster: Cluster,
     connections: Vec<Connection>,
-    /// How many were ever opened.
+    /// Number of connections opened so far.
     opened: u64,
     pub(super) on_failover: Option<FailoverHook>,
 }

@@ -1,12 +1,12 @@
-//! Bytes as a row of choices. Behind their end every choice is the plainest one.
+//! Bytes read as a series of choices. After the end of the bytes, every choice is the simplest one.
 
 use crate::paxos::{AcceptorRecord, Ballot, Command, CommandId, Entry, Slot, SlotRange, Value};
 use crate::role::ServerId;
 
-/// The choices that are left.
+/// The choices left.
 pub(crate) struct Choices<'a> {
     left: &'a [u8],
-    /// Whether a number was not what it should be.
+    /// Whether [`Choices::twist`] has changed a number.
     has_twisted: bool,
 }
 
@@ -37,7 +37,7 @@ impl<'a> Choices<'a> {
         }
     }
 
-    /// A number that should be this one, and mostly is.
+    /// Usually the right number, sometimes another.
     pub(crate) fn twist(&mut self, right: u64) -> u64 {
         let number = match self.byte() {
             near @ 224..=239 => right.wrapping_add(near.into()).wrapping_sub(232),
@@ -48,12 +48,12 @@ impl<'a> Choices<'a> {
         number
     }
 
-    /// Whether a number was not what it should be.
+    /// Whether [`Choices::twist`] has changed a number.
     pub(crate) fn has_twisted(&self) -> bool {
         self.has_twisted
     }
 
-    /// The next few bytes, as many as a byte says.
+    /// The next bytes; the first byte is their number.
     pub(crate) fn bytes(&mut self) -> &'a [u8] {
         let length = usize::from(self.byte()).min(self.left.len());
         let (bytes, rest) = self.left.split_at(length);
@@ -69,7 +69,7 @@ impl<'a> Choices<'a> {
         Ballot { round: self.number() & Ballot::LAST_ROUND, server: ServerId(self.below(5)) }
     }
 
-    /// Any slot that there is.
+    /// Any valid slot.
     pub(crate) fn slot(&mut self) -> Slot {
         Slot(self.number() & Slot::LAST.0)
     }
@@ -78,14 +78,14 @@ impl<'a> Choices<'a> {
         match self.byte() {
             0 => Value::Noop,
             length => {
-                // Some sectors long, at most.
+                // At most a few sectors long.
                 let payload = vec![length; usize::from(length) * 8].into();
                 Value::Command(Command { id: CommandId::new(self.number(), 0, self.number()), payload })
             }
         }
     }
 
-    /// A record of an acceptor, in any order and with any content.
+    /// An acceptor record of any kind and with any content.
     pub(crate) fn record(&mut self) -> AcceptorRecord {
         let kind = self.below(8);
         let mut entry = || Entry { slot: self.slot(), ballot: self.ballot(), value: self.value() };

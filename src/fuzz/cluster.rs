@@ -1,4 +1,4 @@
-//! The cluster file: what is taken for a cluster can be one.
+//! Cluster files: every accepted file must describe a valid cluster.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::cluster::{Cluster, Member};
 use crate::role::ServerId;
 
-/// A text as a cluster file.
+/// Reads bytes as a cluster file.
 pub fn cluster(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let path = Path::new("cluster.toml");
@@ -28,7 +28,7 @@ pub fn cluster(bytes: &[u8]) {
     }
 }
 
-/// The cluster as the shipped file would say it.
+/// The cluster in the format of the shipped file.
 fn print(cluster: &Cluster) -> String {
     let mut text = format!("cluster = {:?}\n", cluster.name);
     for (server, Member { peer, client, http }) in cluster.members() {

@@ -1,10 +1,10 @@
-//! All that the fuzzers found worth keeping, once more.
+//! Runs the fuzz targets on all inputs kept from earlier fuzzing.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A folder of the project.
+/// A directory below `fuzz/`.
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)
 }
@@ -14,7 +14,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Says which bytes they were.
+/// Prints the name of the input that caused a panic.
 struct Running(PathBuf);
 
 impl Drop for Running {

@@ -1,4 +1,4 @@
-//! The small files of a data folder: who its server is, and which rounds are spent.
+//! The small files of a data directory: the server's identity and the reserved rounds.
 
 use super::choices::Choices;
 use crate::paxos::{ProposerRecord, Quorums};
@@ -12,7 +12,7 @@ use crate::storage::identity::{Admitted, DirIdentity, IDENTITY_FILE, Owner, chec
 const SERVER: ServerId = ServerId(2);
 const OWNER: u64 = 0x5eed;
 
-/// A file that another hand may have written.
+/// Reads a file that another program may have written.
 pub fn folder(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     match source.below(4) {
@@ -27,7 +27,7 @@ fn owner() -> Owner<'static> {
     Owner { cluster: "lab", quorums: Quorums::majority(ServerSet::first(3)), server: SERVER }
 }
 
-/// An identity with the right checksum: if it is one, it is whole, and it goes on being the same one.
+/// An identity with the right checksum. If it is accepted, it is complete, and stays the same when read again.
 fn identity(body: &[u8]) {
     let Ok(body) = std::str::from_utf8(body) else { return };
     let files = MemoryFiles::new();
@@ -51,7 +51,7 @@ fn identity(body: &[u8]) {
         again.next_role_incarnation().expect("there is room") > role_life,
         "a number of a role's life is used twice"
     );
-    // Whoever was not met is remembered from now on.
+    // A server that was not recorded yet is recorded now.
     let stranger = (1..=ServerId::MAX).map(ServerId).find(|server| again.recorded_peer(*server).is_none());
     if let Some(server) = stranger {
         let knows = Some(again.storage_id());
@@ -62,7 +62,7 @@ fn identity(body: &[u8]) {
     }
 }
 
-/// The file of spent rounds: with a right checksum it is read or refused; without one it is refused.
+/// The file of reserved rounds. With a right checksum it is accepted or rejected; with a wrong one it must be rejected.
 fn rounds(body: &[u8], is_closed: bool) {
     let mut file = body.to_vec();
     if is_closed {

@@ -1,4 +1,4 @@
-//! Frames: what a connection brings is the same values, however the network has cut it.
+//! Frames: a connection must give the same values, however the network splits the bytes.
 
 use std::fmt::Debug;
 use std::io::Write;
@@ -15,18 +15,18 @@ use crate::net::{
     unframe,
 };
 
-/// Before the payload of a frame: its length and the checksum of that, and behind them the payload's.
+/// The header of a frame: length and checksum of the length (8 bytes), then the checksum of the payload (4 bytes).
 const LENGTH_BYTES: usize = 8;
 pub(super) const HEADER_BYTES: usize = 12;
 
-/// How a stream of frames ends.
+/// The end of a stream of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamEnd {
     /// Between two frames.
     Clean,
-    /// In the middle of one.
+    /// In the middle of a frame.
     Cut,
-    /// In something that is none.
+    /// At bytes that are no valid frame.
     Malformed,
 }
 
@@ -42,7 +42,7 @@ pub fn frames(bytes: &[u8]) {
     }
 }
 
-/// Payloads as frames whose lengths and checksums are right.
+/// Payloads as frames with right lengths and checksums.
 fn closed(mut source: Choices<'_>) -> Vec<u8> {
     let mut stream = Vec::new();
     while !source.is_empty() {
@@ -51,7 +51,7 @@ fn closed(mut source: Choices<'_>) -> Vec<u8> {
     stream
 }
 
-/// Appends a payload as a frame whose length and checksum are right.
+/// Appends a payload as a frame with right length and checksums.
 pub(super) fn put_frame(payload: &[u8], stream: &mut Vec<u8>) {
     let length = (payload.len() as u32).to_le_bytes();
     for part in [&length, &crc32c::crc32c(&length).to_le_bytes(), &crc32c::crc32c(payload).to_le_bytes(), payload] {
@@ -71,7 +71,7 @@ fn hold<T: Debug + PartialEq + Serialize + DeserializeOwned>(stream: &[u8], limi
     assert_eq!(in_pieces, (values, end), "read in pieces of {piece}");
 }
 
-/// By the definition of a frame.
+/// Decodes frames by the definition of the format.
 fn one_by_one<T: DeserializeOwned>(mut stream: &[u8], limit: usize) -> (Vec<T>, StreamEnd) {
     let mut values = Vec::new();
     while let Some(length) = stream.first_chunk::<4>() {
@@ -92,7 +92,7 @@ fn one_by_one<T: DeserializeOwned>(mut stream: &[u8], limit: usize) -> (Vec<T>, 
     (values, if stream.is_empty() { StreamEnd::Clean } else { StreamEnd::Cut })
 }
 
-/// Both ends of a connection. It is no TCP, but to whoever uses it there is no difference.
+/// Both ends of a connection. It is a Unix socket, but its users see no difference to TCP.
 pub(super) fn connection() -> (TcpStream, TcpStream) {
     let (one, other) = UnixStream::pair().expect("a pair of sockets can be made");
     (TcpStream::from(OwnedFd::from(one)), TcpStream::from(OwnedFd::from(other)))

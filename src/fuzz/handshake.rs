@@ -1,4 +1,4 @@
-//! The first words on a connection, from both sides: each is answered as it deserves, in a sentence.
+//! The handshake, from both sides: every input must get the right answer, with a message.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,12 +11,12 @@ use crate::net::{
 };
 use crate::role::{ServerId, ServerSet};
 
-/// What the called server says of itself.
+/// The answer of the called server.
 const WELCOME: Welcome = Welcome { history: 0x5eed, members: ServerSet::NONE };
 /// `PXKV` and the version.
 const PREAMBLE_BYTES: usize = 6;
 
-/// A stranger calls, or is called.
+/// An unknown program connects, or answers a connection.
 pub fn handshake(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     let kind = source.byte();
@@ -37,7 +37,7 @@ fn hello() -> Hello {
     Hello { cluster: "lab".to_string(), to: ServerId(2), members: ServerSet::first(3), who: Caller::Client }
 }
 
-/// The other side, having said these words and no more.
+/// A connection whose other side has sent these bytes and nothing more.
 fn other_side(words: &[u8]) -> (TcpStream, TcpStream) {
     let (mut far, near) = connection();
     far.write_all(words).expect("a few words fit into a socket");
@@ -45,7 +45,7 @@ fn other_side(words: &[u8]) -> (TcpStream, TcpStream) {
     (far, near)
 }
 
-/// The words of a caller.
+/// Checks the answer to a caller that sends these bytes.
 fn called(words: &[u8]) {
     let (mut far, near) = other_side(words);
     let judge = |hello: &Hello| match (hello.cluster.as_str(), &hello.who) {
@@ -83,14 +83,14 @@ fn called(words: &[u8]) {
     }
 }
 
-/// What the words say, by the definition of a greeting.
+/// The hello in these bytes, by the definition of a greeting.
 fn heard(words: &[u8]) -> Option<Hello> {
     let rest = words.strip_prefix(&greeting(&hello())[..PREAMBLE_BYTES])?;
     let length = u32::from_le_bytes(*rest.first_chunk::<4>()?) as usize;
     unframe(rest.get(..HEADER_BYTES.checked_add(length)?)?, HANDSHAKE_FRAME_MAX_BYTES).ok()
 }
 
-/// The words of whoever was called.
+/// Checks the caller's result when the called side sends these bytes.
 fn calling(words: &[u8]) {
     let (_far, near) = other_side(words);
     let length = words.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);

@@ -1,14 +1,15 @@
-//! Histories of others: whatever can be read is judged, and a part of what is right is right.
+//! Histories in foreign formats: every readable history gets a verdict, and each prefix of a linearizable history is
+//! linearizable.
 
 use std::time::{Duration, Instant};
 
 use super::choices::Choices;
 use crate::linearizability::{Format, History, LinearizabilityVerdict, SourceLines};
 
-/// A search that takes longer than this is given up: then nothing is learnt.
+/// Maximum time for a search; beyond it the input proves nothing.
 const WITHIN: Duration = Duration::from_millis(20);
 
-/// A text as a history in one of the foreign formats.
+/// Reads a text as a history in one of the foreign formats.
 pub fn histories(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     let cut = usize::from(source.byte());
@@ -24,7 +25,8 @@ pub fn histories(bytes: &[u8]) {
             assert!(witness.breaks.end.is_some(), "only an answer can be wrong");
         }
         LinearizabilityVerdict::Linearizable { .. } => {
-            // Herlihy and Wing: every prefix of a linearizable history is one. What is under way at its end is open.
+            // Herlihy and Wing: every prefix of a linearizable history is linearizable, with the operations in flight
+            // at its end pending.
             let cut = cut % (lines + 1);
             let prefix: String = text.lines().take(cut).map(|line| format!("{line}\n")).collect();
             match judge(&prefix) {
@@ -45,7 +47,7 @@ fn judge(text: &str) -> Result<(Format, LinearizabilityVerdict), String> {
     let history = match format {
         Format::EtcdLog => History::EtcdLog(text.to_string()),
         Format::KvText => History::KvText(text.to_string()),
-        // Those are judged with the runs.
+        // Log lines are checked by the target `runs`.
         Format::Lines => return Err("lines".to_string()),
     };
     let verdict = history.check(Instant::now() + WITHIN).map_err(|error| error.to_string())?;

@@ -1,4 +1,5 @@
-//! A browser's request: the same however it comes, and taken only from a page of this server's own.
+//! HTTP requests of browsers: the result must not depend on how the bytes arrive, and only pages of this server are
+//! served.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,17 +8,17 @@ use super::choices::Choices;
 use crate::duration::parse_duration;
 use crate::server::http::request::parse;
 
-/// Where the server listens.
+/// The address on which the server listens.
 const BOUND: &str = "127.0.0.1:7301";
 
-/// Bytes as the head of a request.
+/// Reads bytes as the head of a request.
 pub fn http(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     let cut = usize::from(source.byte());
     let head = source.rest();
     let at_once = parse(head);
     if let Some(Ok(request)) = &at_once {
-        // Whatever comes behind a head changes nothing about it.
+        // Bytes after a head must not change its meaning.
         assert_eq!(parse(&[head, b"GET / HTTP/1.1\r\n\r\n"].concat()), at_once);
         let bound: SocketAddr = BOUND.parse().expect("an address");
         if request.check_caller(bound).is_ok() {
@@ -36,7 +37,7 @@ pub fn http(bytes: &[u8]) {
             );
         }
     }
-    // A head that is understood before its end has come is the same at its end.
+    // A head that is accepted before its end has arrived must be the same at its end.
     if let Some((part, _)) = head.split_at_checked(cut)
         && let early @ Some(Ok(_)) = parse(part)
     {

@@ -1,4 +1,4 @@
-//! The acceptor's journal: what is read is what was committed, or is known to be damaged; and it is so each time.
+//! The acceptor's journal: recovery must return what was committed or report it as corrupt, and the same each time.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::storage::journal::{JournalOptions, OpenError, RecoveredJournal, malfo
 
 /// The storage id of the server.
 const OWNER: u64 = malformed::OWNER;
-/// At most so many steps of a life.
+/// Maximum number of steps of one run.
 const STEPS_MAX: usize = 60;
 
-/// A journal that lived and was damaged, or one that was forged.
+/// A journal that was written and then corrupted, or a forged one.
 pub fn journal(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     if source.below(2) == 0 { lived(source) } else { forged(source) }
@@ -26,13 +26,13 @@ fn open(files: &MemoryFiles, segment_bytes: u64) -> Result<Opened, OpenError> {
     Journal::open(files.clone(), JournalOptions::alone(segment_bytes, OWNER, false))
 }
 
-/// What is known by some records.
+/// The state that follows from some records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KnownRecords {
     promised: Ballot,
     below: Slot,
     accepted: BTreeMap<Slot, (Ballot, Value)>,
-    /// Sorted, and none touches another.
+    /// Sorted, and no two ranges touch.
     damaged: Vec<SlotRange>,
 }
 
@@ -84,7 +84,7 @@ impl KnownRecords {
             }
         }
         self.damaged = joined;
-        // What was known of a damaged slot may be out of date.
+        // The last known value of a corrupt slot may be out of date.
         let damaged = &self.damaged;
         self.accepted.retain(|slot, _| !damaged.iter().any(|range| range.contains(*slot)));
     }
@@ -94,7 +94,7 @@ impl KnownRecords {
     }
 }
 
-/// Lives of a server on one disk, with crashes and power cuts, and at the end a few flipped bits.
+/// Several incarnations of a server on one disk, with crashes and power cuts, and at the end a few flipped bits.
 fn lived(mut source: Choices<'_>) {
     let segment_bytes = [2_048, 4_096, 6_144, 16_384][usize::from(source.below(4))];
     let mut life = FuzzedJournal::new(segment_bytes);
@@ -141,16 +141,16 @@ fn lived(mut source: Choices<'_>) {
     assert_eq!(KnownRecords::by(&again.records), after, "recovered twice, and differently");
 }
 
-/// A journal, and what it must know.
+/// A journal, and the records that it must contain.
 struct FuzzedJournal {
     files: MemoryFiles,
     segment_bytes: u64,
-    /// None after an error, until the next life.
+    /// None after an error, until the next incarnation.
     journal: Option<Journal<MemoryFiles, AcceptorRecord>>,
     known: KnownRecords,
-    /// Every value that was ever handed to it.
+    /// Every entry ever passed to the journal.
     ever: Vec<Entry>,
-    /// What a commit would have added of which nobody knows whether it is durable.
+    /// The state after a failed commit, which may or may not be durable.
     maybe: Option<KnownRecords>,
     round: u64,
 }
@@ -168,7 +168,7 @@ impl FuzzedJournal {
         self.put(&records);
     }
 
-    /// As an acceptor makes them: its ballots never fall.
+    /// A record as an acceptor makes it: its ballots never decrease.
     fn record(&mut self, source: &mut Choices<'_>) -> AcceptorRecord {
         let kind = source.below(4);
         self.round += u64::from(kind & 1);
@@ -182,7 +182,7 @@ impl FuzzedJournal {
         AcceptorRecord::Accepted(entry)
     }
 
-    /// The learner's checkpoint is durable up to some slot.
+    /// Truncates the journal, as if the learner's checkpoint were durable up to some slot.
     fn forget(&mut self, source: &mut Choices<'_>) {
         let below = Slot(self.known.below.0 + u64::from(source.below(16)));
         self.put(&[AcceptorRecord::Truncated(below)]);
@@ -209,8 +209,8 @@ impl FuzzedJournal {
         self.files.fail(source.below(12).into(), failure);
     }
 
-    /// The process ends, with the power if a seed says so, and the next one begins. That one may be stopped at one of
-    /// its steps, too, and then another follows.
+    /// Ends the process, with a power cut if `power` is a seed, and starts the next one. If `stop_at` is set, that
+    /// process is stopped at this step too, and another one follows.
     fn end(&mut self, power: Option<u64>, stop_at: Option<u64>) {
         self.journal = None;
         match power {
@@ -232,17 +232,17 @@ impl FuzzedJournal {
     }
 }
 
-/// Files in which every checksum is right, and nothing else need be.
+/// Files in which all checksums are right, and all other content may be wrong.
 fn forged(mut source: Choices<'_>) {
     let image = malformed::forge(&mut source);
     let files = MemoryFiles::from_image(&image);
     let Ok((mut journal, found)) = open(&files, 2_048) else { return };
     let mut known = KnownRecords::by(&found.records);
     let again = KnownRecords::by(&open(&files.fork(), 2_048).expect("what was opened can be opened again").1.records);
-    // Numbers that contradict each other may be read one way and then the other; damage may not.
+    // Contradictory numbers may be read differently the second time; corruption may not.
     let is_odd = source.has_twisted();
     assert!(is_odd || again == known, "recovered twice, and differently: {known:?}, {again:?}");
-    // Whatever it was: it is a journal now, and keeps what it is given.
+    // After a successful open, the files are a journal that must keep what is committed.
     let record = AcceptorRecord::Promised(Ballot { round: Ballot::LAST_ROUND, server: ServerId(9) });
     journal.commit(std::slice::from_ref(&record)).expect("there is room");
     known.take(&record);

@@ -1,4 +1,4 @@
-//! A line: what is read is what was written, and nobody's bytes can make it look like another.
+//! Log lines: reading returns what was written, and no bytes can make one line look like another.
 
 use jiff::Timestamp;
 
@@ -9,26 +9,26 @@ use crate::trace::{
     Event, Line, LineId, MaybeBallot, OpKind, ProcessId, QuotedText, Speaker, clean_label, clean_why, is_invisible,
 };
 
-/// Bytes as a line, and as what a client would like to see in one.
+/// Reads bytes as a line, and writes them as fields that a client controls.
 pub fn lines(bytes: &[u8]) {
     read(&String::from_utf8_lossy(bytes));
     written(bytes);
 }
 
-/// Whatever is a line is one for everybody: on one row, with nothing in it that cannot be seen.
+/// A text accepted as a line must be one row without invisible characters.
 fn read(text: &str) {
     let Ok(line) = text.parse::<Line>() else { return };
     assert_eq!(line.to_string(), text);
     assert!(!text.contains(is_invisible), "{text:?} is taken for a line");
     assert!(text.split(' ').nth(1).is_some_and(|word| word == line.level().as_str()));
-    // A writer that has the same to say says it in the same words.
+    // Writing the same content again must give the same text.
     assert_eq!(
         (line.req.clone().and_then(clean_label), line.reason.clone().and_then(clean_why)),
         (line.req, line.reason)
     );
 }
 
-/// What a client has put into key, value, label and a sentence comes back as it was, or cut and hashed.
+/// Key, value, label and reason from a client must be read back unchanged, or cut and hashed.
 fn written(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     let (key, value, label) = (source.bytes(), source.bytes(), source.bytes());

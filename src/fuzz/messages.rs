@@ -1,4 +1,4 @@
-//! Every kind of value on the wire and on the disk, through the codec.
+//! The codec, with every kind of value on the network and on disk.
 
 use std::fmt::Debug;
 
@@ -13,7 +13,7 @@ use crate::paxos::{self, AcceptorRecord, ProposerRecord};
 use crate::storage::backup::BackupHeader;
 use crate::two_phase_commit::{self, CoordinatorRecord, ParticipantRecord};
 
-/// What is decoded means the same when it is sent on, and does not grow by that.
+/// A decoded value must be the same after encoding and decoding, and not grow.
 pub fn messages(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     let (kind, bytes) = (source.below(14), source.rest());
@@ -39,7 +39,7 @@ fn hold<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) {
     let _ = held::<T>(bytes);
 }
 
-/// The value, if it is one.
+/// Decodes a value; None if the bytes are not valid.
 fn held<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let value: T = decode(bytes).ok()?;
     let again = encode(&value);
@@ -48,17 +48,17 @@ fn held<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) -> Op
     Some(value)
 }
 
-/// A message between servers: what is asked of it before anybody looks inside.
+/// A message between servers: what the server checks before it uses the content.
 fn envelope(bytes: &[u8]) {
     if let Some(Envelope { message, .. }) = held(bytes) {
         assert!(!message.name().is_empty());
         assert_eq!(message.recipients().is_empty(), message == PeerMessage::Here, "nobody hears {}", message.name());
-        // More than its bytes only by what a value takes in memory.
+        // A value in memory may need more bytes than in its encoding.
         assert!(message.size() <= bytes.len() * 80, "{} bytes weigh {}", bytes.len(), message.size());
     }
 }
 
-/// A command of the log: whoever reads it back has the same one, under the same name.
+/// A command of the log: decoding must give the same command with the same id.
 fn command(bytes: &[u8]) {
     if let Some(sent) = held::<crate::paxos::Command>(bytes)
         && let Ok(command) = KvCommand::from_paxos(&sent)

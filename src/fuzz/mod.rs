@@ -1,13 +1,12 @@
-//! What must hold for any bytes at all: the bodies of the fuzz targets.
+//! The fuzz targets: what must hold for any input bytes.
 //!
-//! Whatever comes from outside the program is read here as an enemy would write it: frames, words of the handshake,
-//! lines, journals, data folders, files of clusters and operations, histories. Each target says more than "does not
-//! panic": what is read must be whole, the same in pieces as at once, the same the second time, and never more than a
-//! checksum covers. Where random bytes would never get past a checksum, a target makes the checksums right and leaves
-//! the rest wrong.
+//! All input from outside the program is treated here as hostile: frames, handshakes, log lines, journals, data
+//! directories, cluster files, scripts, histories. Each target checks more than the absence of a panic. What is read
+//! must be complete, the same in pieces as at once, the same when read again, and never more than a checksum covers.
+//! Where random bytes would never pass a checksum, the target makes the checksums right and leaves the rest wrong.
 //!
-//! `cargo fuzz run TARGET` searches for bytes that break one (`fuzz/`); `cargo test --lib fuzz::` runs the same
-//! functions over all that was found worth keeping (`fuzz/corpus/`). This module is in no other build.
+//! `cargo fuzz run TARGET` searches for failing inputs (`fuzz/`). `cargo test --lib fuzz::` runs the same functions on
+//! all inputs kept from earlier fuzzing (`fuzz/corpus/`). This module is part of no other build.
 
 pub(crate) mod choices;
 mod cluster;

@@ -1,11 +1,11 @@
-//! A file of operations: all of it is understood, or nothing of it is done.
+//! Scripts of operations: a file is accepted completely, or none of its operations is returned.
 
 use crate::client::script::{Operation, parse};
 
-/// As many bytes as a text shows whole.
+/// The maximum length of a text that is shown uncut.
 const SHOWN_BYTES: usize = 64;
 
-/// Bytes as a file of operations.
+/// Reads bytes as a script.
 pub fn operations(bytes: &[u8]) {
     match parse(bytes) {
         Err(errors) => {
@@ -24,7 +24,7 @@ pub fn operations(bytes: &[u8]) {
     }
 }
 
-/// An operation is shown as it would stand in a file, unless it is too long for that.
+/// An operation is shown as in a script, unless it is too long.
 fn shown(action: &Operation) {
     let value: &[u8] = if let Operation::Put { value, .. } = action { value } else { &[] };
     if action.key().len().max(value.len()) > SHOWN_BYTES {

@@ -1,4 +1,4 @@
-//! Records as a journal gives them back: a list of one kind of record is never taken for one of another.
+//! Records read back from a journal: a list of one kind of record must never be accepted as another kind.
 
 use std::fmt::Debug;
 
@@ -9,7 +9,7 @@ use crate::role::ServerId;
 use crate::storage::journal::Record;
 use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
 
-/// What a journal has given back, read as the list of a coordinator and of a participant.
+/// Decodes recovered records as those of a coordinator and of a participant.
 pub fn records(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     let mode = source.below(4);
@@ -25,7 +25,7 @@ pub fn records(bytes: &[u8]) {
     assert!(found.is_empty() || !(coordinators && participants), "one list is two");
 }
 
-/// A record as the list of this kind has it, but for a field now and then. It looks like something that was accepted.
+/// A record as in a list of this kind, sometimes with a wrong field. It has the form of an accepted entry.
 fn entry(kind: u64, number: u64, source: &mut Choices<'_>) -> AcceptorRecord {
     let id = CommandId::new(source.twist(kind), 0, source.twist(number));
     let ballot = Ballot { round: source.twist(1), server: ServerId(0) };
@@ -37,7 +37,8 @@ fn entry(kind: u64, number: u64, source: &mut Choices<'_>) -> AcceptorRecord {
     })
 }
 
-/// Whether this is a list of these records. If it is, the same records written anew are read alike.
+/// Whether this is a valid list of these records. If it is, writing and reading the records again must give the same
+/// list.
 fn hold<R: Record + Debug + PartialEq>(found: &[Vec<u8>]) -> bool {
     let read =
         |bytes: &[Vec<u8>]| (1..).zip(bytes).map(|(n, bytes)| R::decode(bytes, n)).collect::<Result<Vec<R>, _>>();

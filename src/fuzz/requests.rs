@@ -1,11 +1,12 @@
-//! Decoded requests of clients and messages of peers, in any order and with any numbers, to all that a real server
-//! decides with: its core, its roles and its checkpointer.
+//! Decoded requests of clients and messages of peers, in any order and with any numbers. Their target is everything a
+//! real server decides with: its core, its roles and its checkpointer.
 //!
-//! Checksums and the codec keep nonsense out, and not what is well said and means nothing: a slot at the end of all
-//! numbers, a part that begins nowhere, a session that is another's. Beside a client that says such things an honest
-//! one writes and reads, and is told the truth.
+//! Checksums and the codec reject malformed bytes, but not well-formed nonsense: a slot at the end of all numbers, a
+//! chunk with an invalid start, another client's session. In addition to a client that sends nonsense, an honest client
+//! writes and reads, and must get right answers.
 //!
-//! One thing a peer is trusted with: at one ballot it proposes one value a slot. A server whose peer breaks that stops.
+//! One assumption about peers remains: at one ballot, a peer proposes only one value per slot. A server whose peer
+//! violates this stops.
 
 use super::choices::Choices;
 use crate::codec::{decode, encode};
@@ -20,15 +21,16 @@ use crate::role::{RoleKind, ServerId};
 use crate::server::bench_server::{BenchConnection, BenchServer, Which};
 use crate::trace::TraceContext;
 
-/// So much happens at most.
+/// Maximum number of steps.
 const STEPS_MAX: usize = 200;
-/// The honest client is patient: it asks so often, and lets so many timers run out for each try.
+/// The honest client tries this often, and lets at most this number of timers run out for each try.
 const TRIES: usize = 20;
 const TIMERS: usize = 60;
-/// The key that is nobody else's.
+/// A key that only the honest client uses.
 const HONEST_KEY: &[u8] = b"honest";
 
-/// A server alone, whose honest client finds everything as it left it; or one of three, whose peers say anything.
+/// Either a single server, whose honest client must find everything as it left it; or one of three servers, whose peers
+/// send anything.
 pub fn requests(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     let (is_alone, protocol) =
@@ -47,7 +49,7 @@ pub fn requests(bytes: &[u8]) {
             2 => stage.restart(which(&mut source)),
             3 | 4 if !is_alone => {
                 let from = ServerId(2 + source.below(2));
-                // What cannot be decoded does not come in.
+                // A message that cannot be decoded never reaches the server.
                 if let Ok(message) =
                     decode::<PeerMessage>(&encode(&PeerMessage::from(message(&mut source, from, &stage))))
                 {
@@ -71,7 +73,7 @@ pub fn requests(bytes: &[u8]) {
     }
 }
 
-/// The stranger asks; what it must not say costs it its connection, and nothing else.
+/// The stranger sends a request. An invalid request must close its connection, and have no other effect.
 fn ask(stage: &mut BenchServer, stranger: &mut BenchConnection, request: ClientRequest) {
     let Ok(request) = decode::<ClientRequest>(&encode(&request)) else { return };
     let number = request.number;
@@ -83,10 +85,10 @@ fn ask(stage: &mut BenchServer, stranger: &mut BenchConnection, request: ClientR
     }
 }
 
-/// What nobody else knows.
+/// A nonce that no other client knows.
 const HONEST_NONCE: u128 = 1 << 100;
 
-/// A client that does nothing wrong.
+/// A client that follows the protocol.
 struct Honest {
     connection: BenchConnection,
     number: u64,
@@ -105,7 +107,7 @@ impl Honest {
         honest
     }
 
-    /// What its last write was.
+    /// The value of its last write.
     fn value(&self) -> Vec<u8> {
         self.sequence.to_string().into_bytes()
     }
@@ -125,13 +127,13 @@ impl Honest {
         assert_eq!((value.as_ref().map(|value| value.to_vec()), *version), (Some(self.value()), self.sequence));
     }
 
-    /// The state, part by part, holds what was written.
+    /// A backup, chunk by chunk, must contain what was written.
     fn back_up(&mut self, stage: &mut BenchServer) {
         let (mut state, mut part, mut sessions) = (Kv::default(), None, 0u64);
         loop {
             let reply = self.ask(stage, &Request::State { at_least: Slot(0), part: part.clone() });
             let Reply::Chunk(got) = reply else { panic!("{reply:?}") };
-            // So soon there may be none yet.
+            // There may be no checkpoint yet.
             let Some(StatePart { part: got, left_out }) = got else { return };
             sessions = sessions.wrapping_add(left_out);
             let is_begun_anew = part.as_ref().is_some_and(|part: &ChunkRequest| part.index != got.index);
@@ -144,7 +146,7 @@ impl Honest {
         }
     }
 
-    /// Asks until it knows, and lets time pass meanwhile.
+    /// Asks until it has a result, and lets timers run out meanwhile.
     fn ask(&mut self, stage: &mut BenchServer, request: &Request) -> Reply {
         for _ in 0..TRIES {
             self.number += 1;
@@ -173,7 +175,7 @@ fn which(source: &mut Choices<'_>) -> Which {
     [Which::Proposer, Which::Acceptor, Which::Learner][usize::from(source.below(3))]
 }
 
-/// A number: small, or where some limit is.
+/// A number: small, or near some limit.
 fn number(source: &mut Choices<'_>) -> u64 {
     const ENDS: [u64; 12] = [
         u64::MAX,
@@ -225,7 +227,7 @@ fn request(source: &mut Choices<'_>, honest: Option<&Honest>) -> ClientRequest {
     let request = match source.below(10) {
         0 => Request::Open { nonce: number(source).into() },
         1..=3 => {
-            // Anybody can guess the number of another's session, and nobody its nonce.
+            // The slot of another client's session can be guessed, but not its nonce.
             let own = number(source);
             let session = honest.filter(|_| source.below(2) == 0).map_or(own, |honest| honest.session);
             let (nonce, sequence, first_open) = (number(source).into(), number(source), number(source));
@@ -252,7 +254,7 @@ fn request(source: &mut Choices<'_>, honest: Option<&Honest>) -> ClientRequest {
     ClientRequest { number: number(source), context: TraceContext { parent: None, req }, request }
 }
 
-/// What a proposal at this ballot has in this slot.
+/// The value proposed at this ballot in this slot.
 fn proposed(ballot: Ballot, slot: Slot) -> Value {
     let mark = ballot.round.wrapping_mul(31) ^ slot.0 ^ u64::from(ballot.server.0) << 7;
     let id = CommandId::new(mark % 3, (mark % 2).into(), mark % 5);
@@ -277,7 +279,7 @@ fn entries(source: &mut Choices<'_>, ballot: Ballot) -> Vec<Entry> {
     slots.map(|slot| Entry { slot, ballot, value: proposed(ballot, slot) }).collect()
 }
 
-/// A part of a state that may even be one.
+/// A snapshot chunk, which may even be valid.
 fn snapshot(source: &mut Choices<'_>) -> SnapshotChunk {
     let mut state = Kv::default();
     for slot in 1..=u64::from(source.below(4)) {
@@ -297,7 +299,7 @@ fn snapshot(source: &mut Choices<'_>) -> SnapshotChunk {
     SnapshotChunk { slot: Slot(number(source)), digest, index, bytes: bytes.into(), next }
 }
 
-/// Anything that a peer can say.
+/// Any message that a peer can send.
 fn message(source: &mut Choices<'_>, from: ServerId, stage: &BenchServer) -> Message {
     let own = Ballot { round: number(source), server: from };
     let ballot = Ballot { server: ServerId(1 + source.below(3)), ..own };
@@ -359,7 +361,8 @@ mod tests {
     use super::requests;
     use crate::random::Random;
 
-    /// A search without a fuzzer, from a new beginning each time if `RUNS` is set to how many there shall be.
+    /// Runs the target without a fuzzer, with fixed seeds. If `RUNS` is set, it runs that number of times with a random
+    /// seed.
     #[test]
     fn random_choices_harm_nobody() {
         let asked = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok());

@@ -1,4 +1,4 @@
-//! The lines of a whole run: those who judge it trust none of them, and always come to a verdict.
+//! The log lines of a whole run: the checks trust no line, and always reach a verdict.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use crate::trace::audit::Audit;
 use crate::trace::parse::Run;
 use crate::trace::report::Report;
 
-/// A search that takes longer than this is given up.
+/// Maximum time for a search.
 const WITHIN: Duration = Duration::from_millis(20);
 
-/// A file of lines is judged, and judged alike when its last line is still being written.
+/// A log file gets a verdict, and the same one while its last line is still being written.
 pub fn runs(bytes: &[u8]) {
     let mut run = Run::default();
     if run.add("server-1.log", bytes, bytes.len() as u64).is_err() {

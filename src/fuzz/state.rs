@@ -1,4 +1,4 @@
-//! The state of the store: as pieces, as a backup, and as what a log makes of it.
+//! The state of the store: as pieces, as a backup, and as the result of a log.
 
 use super::choices::Choices;
 use crate::codec;
@@ -6,10 +6,10 @@ use crate::kv::{Kv, KvCommand, Op, decode_part, encode_chunk};
 use crate::paxos::{CommandId, Slot, StateMachine, Value};
 use crate::storage::backup::{BackupHeader, BackupWriter, read};
 
-/// So many sessions: a table that is full is met soon.
+/// Maximum number of sessions; it is small, so that the table is soon full.
 const SESSIONS: usize = 2;
 
-/// Bytes as a part of a state, as a backup, or as a log.
+/// Reads bytes as a chunk of a state, as a backup, or as a log.
 pub fn state(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     match source.below(3) {
@@ -19,7 +19,7 @@ pub fn state(bytes: &[u8]) {
     }
 }
 
-/// A part of a state is the same when it was written down and read again, in parts of any size.
+/// A chunk of a state must be the same after it was written and read again in chunks of any size.
 fn pieces(part: &[u8]) {
     let Ok(pieces) = decode_part(part) else { return };
     let count = pieces.len();
@@ -37,7 +37,7 @@ fn pieces(part: &[u8]) {
     }
 }
 
-/// A backup with the right checksums, and the right digest unless it is told otherwise.
+/// A backup with right checksums, and with the right digest unless `wrong` is 1.
 fn backup(mut source: Choices<'_>) {
     let (wrong, version) = (source.below(4), source.twist(3));
     let mut parts = Vec::new();
@@ -71,7 +71,7 @@ fn backup(mut source: Choices<'_>) {
     assert_eq!(writer.end(keys).expect("memory takes it"), file);
 }
 
-/// Two servers that apply one log are equal, and so is what a third one reads of what was written down now and then.
+/// Two servers that apply one log must be equal, and so must a third one that reads the checkpoints written meanwhile.
 fn log(mut source: Choices<'_>) {
     let (mut one, mut other) = (Kv::with_sessions_at_most(SESSIONS), Kv::with_sessions_at_most(SESSIONS));
     let mut written = Kv::with_sessions_at_most(SESSIONS);
@@ -83,7 +83,7 @@ fn log(mut source: Choices<'_>) {
         if source.below(4) == 1 {
             let changes = one.take_delta();
             if source.below(3) == 0 {
-                // The disk was full.
+                // As if the disk were full.
                 one.delta_failed();
                 continue;
             }
@@ -98,7 +98,7 @@ fn log(mut source: Choices<'_>) {
     assert!(one.sessions().len() <= SESSIONS);
 }
 
-/// What a slot of the log may hold.
+/// A value that a slot of the log may hold.
 fn value(source: &mut Choices<'_>) -> Value {
     let command = match source.below(8) {
         0 => return Value::Noop,
@@ -121,7 +121,7 @@ fn value(source: &mut Choices<'_>) -> Value {
     Value::Command(command.to_paxos())
 }
 
-/// Appends a block as the file of a backup has it: its length, its checksum, and itself.
+/// Appends a block as in a backup file: length, checksum and content.
 fn put_block(block: &[u8], file: &mut Vec<u8>) {
     file.extend_from_slice(&(block.len() as u32).to_le_bytes());
     file.extend_from_slice(&crc32c::crc32c(block).to_le_bytes());

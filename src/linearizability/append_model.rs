@@ -1,30 +1,31 @@
-//! One key of a store whose values grow: get, put, append. A key that was never written reads as the empty string.
+//! The model of one key whose value grows, with get, put and append. A key that was never written reads as the empty
+//! string.
 
 use std::rc::Rc;
 
 use super::model::SequentialModel;
 
-/// What is asked.
+/// An operation on the key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AppendCall {
-    /// The value.
+    /// Reads the value.
     Get,
-    /// To hold this value.
+    /// Sets this value.
     Put(Rc<str>),
-    /// To hold this behind what it holds.
+    /// Appends this to the value.
     Append(Rc<str>),
 }
 
-/// What is answered.
+/// The result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AppendOutcome {
-    /// It holds this.
+    /// The value read.
     Holds(Rc<str>),
-    /// Done.
+    /// The write was done.
     Done,
 }
 
-/// The key.
+/// The sequential model of the key.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AppendModel;
 
@@ -43,7 +44,7 @@ impl SequentialModel for AppendModel {
             (AppendCall::Get, None) => Some(state.clone()),
             (AppendCall::Put(value), Some(AppendOutcome::Done) | None) => Some(value.clone()),
             (AppendCall::Append(value), Some(AppendOutcome::Done) | None) => Some([&**state, &**value].concat().into()),
-            // An answer to another question.
+            // The result belongs to another kind of operation.
             (AppendCall::Get, Some(AppendOutcome::Done))
             | (AppendCall::Put(_) | AppendCall::Append(_), Some(AppendOutcome::Holds(_))) => None,
         }

@@ -1,4 +1,4 @@
-//! A history of a store whose values grow, as the test data of the Porcupine project have them: one map a line.
+//! The history format of the Porcupine project's test data for a store with append: one map per line.
 //!
 //! ```text
 //! {:process 9, :type :invoke, :f :append, :key "0", :value "x 9 0 y"}
@@ -7,8 +7,8 @@
 //! {:process 1, :type :ok, :f :get, :key "0", :value "x 9 0 y"}
 //! ```
 //!
-//! Functions are `:get`, `:put` and `:append`. `:info` means that the outcome is unknown, `:fail` that it did not
-//! happen.
+//! Functions are `:get`, `:put` and `:append`. `:info` means that the outcome is unknown, `:fail` that the operation
+//! did not happen.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +18,10 @@ use super::history::FormatError;
 use super::model::HistoryOperation;
 use super::verdict::{KeyHistory, SourceLines};
 
-/// How every line begins.
+/// The beginning of every line.
 pub(super) const MARK: &str = "{:process ";
 
-/// What a line tells of an operation.
+/// The content of a line about an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct AppendEvent {
     function: Function,
@@ -36,7 +36,7 @@ enum Function {
     Append,
 }
 
-/// Reads a history, key by key. Empty lines are skipped.
+/// Reads a history and splits it by key. Empty lines are skipped.
 pub(super) fn read(text: &str) -> Result<Vec<KeyHistory<AppendModel>>, FormatError> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let told = lines.map(|(number, line)| {
@@ -81,7 +81,7 @@ fn told(line: usize, text: &str) -> Option<ProcessEvent<'_, AppendEvent>> {
     (rest == "}").then_some(ProcessEvent { line, process, kind, what: AppendEvent { function, key, value } })
 }
 
-/// Takes a name and the word behind it.
+/// Takes a field name and its word.
 fn word<'a>(rest: &mut &'a str, name: &str) -> Option<&'a str> {
     let (word, behind) = rest.strip_prefix(name)?.split_once(", ")?;
     *rest = behind;
@@ -112,7 +112,7 @@ fn string(rest: &mut &str) -> Option<String> {
     None
 }
 
-/// The operation; None if it did not happen, or changed nothing and told nothing.
+/// The operation; None if it did not happen, or if it is a read without a result.
 fn operation(
     pair: &PairedOperation<AppendEvent>,
 ) -> Result<Option<HistoryOperation<AppendCall, AppendOutcome>>, FormatError> {

@@ -1,4 +1,4 @@
-//! `paxos-lab check`: the verdict of history files.
+//! `paxos-lab check`: the verdicts on history files.
 
 use std::fmt::Write;
 use std::fs;
@@ -12,17 +12,17 @@ use super::verdict::{LinearizabilityVerdict, SourceLines, WhyUndecided, Witness}
 use crate::duration::parse_duration;
 use crate::trace::parse::{Run, RunError, log_files};
 
-/// Exit codes, beside 1 for a failure and 2 for wrong usage.
+/// Exit codes, in addition to 1 for a failure and 2 for wrong usage.
 pub mod exit {
     /// Every history is linearizable.
     pub const OK: u8 = 0;
-    /// Some history is not decided, and of none it is known that it is not linearizable.
+    /// Some history is undecided, and no history is known to be not linearizable.
     pub const NOT_PROVABLE: u8 = 6;
     /// Some history is not linearizable.
     pub const VIOLATION: u8 = 7;
 }
 
-/// Of a long order, so many operations at its end are shown.
+/// Maximum number of operations shown of a long order; they are the last ones.
 const SHOWN_MAX: usize = 12;
 
 /// Asks of histories whether they are linearizable: as if each operation had happened at one moment between its call
@@ -51,14 +51,14 @@ pub struct CheckArgs {
     within: Duration,
 }
 
-/// A history, and what it is called.
+/// A history and its name.
 struct HistorySource {
     name: String,
     history: History,
 }
 
 impl CheckArgs {
-    /// What to print, and the exit code; or a sentence that says what failed.
+    /// Returns the output and the exit code, or a message that says what failed.
     pub fn run(&self) -> Result<(String, u8), String> {
         let mut text = String::new();
         let mut code = exit::OK;
@@ -81,7 +81,7 @@ fn exit_code(verdict: &LinearizabilityVerdict) -> u8 {
     }
 }
 
-/// Reads the files: the lines of this program as one history, every other file as one of its own.
+/// Reads the files: all logs of this program together as one history, every other file as a history of its own.
 fn read(paths: &[PathBuf]) -> Result<Vec<HistorySource>, String> {
     let mut sources: Vec<HistorySource> = Vec::new();
     let mut own: Vec<(PathBuf, u64)> = Vec::new();
@@ -103,8 +103,8 @@ fn read(paths: &[PathBuf]) -> Result<Vec<HistorySource>, String> {
     Ok(sources)
 }
 
-/// Reads the lines of a run; of each file so many bytes were there at a first look at all of them. What those rest on
-/// is there by now, also if the run goes on.
+/// Reads the logs of a run. Each path comes with the size of its file at a first look at all files. Everything that
+/// those bytes depend on has been written by now, even if the run continues.
 fn read_run(own: &[(PathBuf, u64)]) -> Result<Option<HistorySource>, String> {
     let name = match own {
         [] => return Ok(None),
@@ -123,7 +123,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-/// The files themselves; of a folder every log file.
+/// The files given, and all log files of the directories given.
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     let mut files = Vec::new();
     for path in paths {
@@ -142,7 +142,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
 
 fn explain(text: &mut String, source: &HistorySource, verdict: &LinearizabilityVerdict, took: Duration) {
     let (name, took) = (&source.name, took.as_secs_f64());
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = match verdict {
         LinearizabilityVerdict::Linearizable { operations, keys } => {
             let (operations, keys) = (count(*operations, "operation"), count(*keys, "key"));
@@ -189,7 +189,7 @@ fn show_witness(text: &mut String, source: &HistorySource, witness: &Witness) ->
     Ok(())
 }
 
-/// An operation: the line of its call, and below it the line of its end.
+/// Shows an operation: the line of its call, and below it the line of its end.
 fn show(text: &mut String, source: &HistorySource, place: &SourceLines) -> std::fmt::Result {
     let line = |at: usize| {
         let (file, number, line) = source.history.line(at);
@@ -214,7 +214,7 @@ mod tests {
     fn a_history_has_the_time_that_it_is_given() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("register.log");
-        // The clock is looked at after hundreds of steps.
+        // The search reads the clock only once in hundreds of steps.
         let writes = "INFO  jepsen.util - 0 :invoke :write 4\nINFO  jepsen.util - 0 :ok :write 4\n".repeat(1_000);
         fs::write(&file, writes).unwrap();
         let within = |within| CheckArgs { files: vec![file.clone()], within }.run().unwrap();
@@ -224,7 +224,7 @@ mod tests {
         assert!(code == exit::NOT_PROVABLE && text.contains("register.log: unknown: not decided in time"), "{text}");
     }
 
-    /// What is said of a violation after so many operations in order, with so many open.
+    /// The output for a violation after `in_order` operations in the order, with `open` others.
     fn shown(in_order: usize, open: usize) -> String {
         let text: String = (0..100).map(|n| format!("call {n}\nend {n}\n")).collect();
         let source = HistorySource { name: "h".to_string(), history: History::KvText(text) };
@@ -241,7 +241,7 @@ mod tests {
         text
     }
 
-    /// Operations as they are shown.
+    /// The lines that show these operations.
     fn lines(of: impl IntoIterator<Item = usize>) -> String {
         of.into_iter().map(|n| format!("    h:{}: call {n}\n      h:{}: end {n}\n", 2 * n + 1, 2 * n + 2)).collect()
     }

@@ -1,7 +1,7 @@
-//! Beside the audit: a search that knows nothing of slots, on the same lines.
+//! A second check in addition to the audit: a search on the same log lines that does not use slots.
 //!
-//! The audit proves the order of replies by the slots that they name (the *slot witness*); the search asks only whether
-//! some order explains what clients saw. They rest on different evidence, so a bug in one of them shows as
+//! The audit proves the order of replies by the slots in them (the *slot witness*). The search asks only whether some
+//! order explains what the clients saw. The two rest on different evidence, so a bug in one of them shows as
 //! disagreement, and disagreement is a failure.
 
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use super::{LinearizabilityVerdict, check_run};
 use crate::trace::audit::{self, Audit, Rule};
 use crate::trace::parse::Run;
 
-/// The search may take so long.
+/// Maximum time for the search.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// What the search says of a run that was audited: sentences for people, and the exit code of both together.
+/// The result of the search on an audited run: a message, and the exit code of both checks together.
 pub fn cross_check(run: &Run, audit: &Audit) -> (String, u8) {
     judge(&check_run(run, Instant::now() + WITHIN), audit)
 }

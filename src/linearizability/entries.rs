@@ -1,23 +1,23 @@
-//! The calls and returns of a history in the order of time, as a linked list that operations are lifted out of, and put
-//! back into, in constant time.
+//! The calls and returns of a history in time order, as a linked list. Lifting an operation out of the list and putting
+//! it back take constant time.
 
 use super::model::HistoryOperation;
 
-/// Stands before the first entry and behind the last.
+/// The sentinel before the first entry and after the last.
 const ENDS: usize = 0;
-/// The return of an operation that has none.
+/// The return of a pending operation, which has none.
 const NO_RETURN: usize = usize::MAX;
 
-/// A place in the list; of two places, the greater is the later.
+/// A position in the list; a later entry has a greater position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position(usize);
 
-/// What stands at a place.
+/// The content of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallOrReturn {
-    /// The operation is called.
+    /// The call of this operation.
     Call(usize),
-    /// The operation returns.
+    /// The return of this operation.
     Return(usize),
 }
 
@@ -27,25 +27,25 @@ struct Links {
     after: usize,
 }
 
-/// The list.
+/// The list of calls and returns.
 #[derive(Debug)]
 pub(super) struct Entries {
-    /// What stands where; the first is the [`ENDS`], whose content is never looked at.
+    /// The content by position; the first is [`ENDS`], whose content is never used.
     content: Vec<CallOrReturn>,
     links: Vec<Links>,
-    /// Where each operation is called and where it returns.
+    /// The positions of each operation's call and return.
     of_operation: Vec<(usize, usize)>,
 }
 
 impl Entries {
-    /// All operations.
+    /// Builds the list of all operations.
     pub(super) fn new<C, O>(operations: &[HistoryOperation<C, O>]) -> Entries {
         let mut sorted: Vec<(u64, bool, usize)> = Vec::with_capacity(2 * operations.len());
         for (index, operation) in operations.iter().enumerate() {
             sorted.push((operation.called, false, index));
             sorted.extend(operation.returned.iter().map(|(moment, _)| (*moment, true, index)));
         }
-        // At one moment the calls come first: what touches may overlap.
+        // At the same moment calls come before returns, so operations that touch count as overlapping.
         sorted.sort_unstable();
         let last = sorted.len();
         let mut content = vec![CallOrReturn::Call(usize::MAX)];
@@ -70,27 +70,27 @@ impl Entries {
         Entries { content, links, of_operation }
     }
 
-    /// The first entry that is left; None if none is.
+    /// The first entry left; None if the list is empty.
     pub(super) fn first(&self) -> Option<Position> {
         self.after(Position(ENDS))
     }
 
-    /// The entry behind this one.
+    /// The entry after this one.
     pub(super) fn after(&self, at: Position) -> Option<Position> {
         Some(self.links[at.0].after).filter(|after| *after != ENDS).map(Position)
     }
 
-    /// What stands at a place.
+    /// The content at a position.
     pub(super) fn get(&self, at: Position) -> CallOrReturn {
         self.content[at.0]
     }
 
-    /// Where an operation is called.
+    /// The position of an operation's call.
     pub(super) fn call_of(&self, operation: usize) -> Position {
         Position(self.of_operation[operation].0)
     }
 
-    /// Takes the entries of an operation out.
+    /// Removes the entries of an operation.
     pub(super) fn lift(&mut self, operation: usize) {
         let (call, end) = self.of_operation[operation];
         self.unlink(call);
@@ -99,7 +99,7 @@ impl Entries {
         }
     }
 
-    /// Puts the entries of the operation back that was lifted last of those that are out.
+    /// Puts back the entries of an operation. It must be the last one lifted that is still out.
     pub(super) fn unlift(&mut self, operation: usize) {
         let (call, end) = self.of_operation[operation];
         if end != NO_RETURN {
@@ -114,7 +114,7 @@ impl Entries {
         self.links[after].before = before;
     }
 
-    /// The neighbours are the same as when it was taken out: everything that was lifted since is back.
+    /// The neighbors are the same as at the removal, because everything removed later is back.
     fn relink(&mut self, at: usize) {
         let Links { before, after } = self.links[at];
         self.links[before].after = at;

@@ -1,4 +1,4 @@
-//! The log of a Jepsen test of one register, as the test data of the Porcupine project have them.
+//! The format of a Jepsen log of one register, as in the Porcupine project's test data.
 //!
 //! ```text
 //! INFO  jepsen.util - 2  :invoke  :write  4
@@ -9,8 +9,9 @@
 //! INFO  jepsen.util - 3  :fail    :read   :timed-out
 //! ```
 //!
-//! `:info` means that the outcome is unknown, and so does a write or swap that failed because it timed out. A failed
-//! compare-and-set that repeats its values did find another value; any other failed operation did not happen.
+//! `:info` means that the outcome is unknown; the same holds for a write or compare-and-set that failed with a
+//! time-out. A failed compare-and-set that repeats its values found another value. Any other failed operation did not
+//! happen.
 
 use super::events::{EventKind, PairedOperation, ProcessEvent, pair};
 use super::history::FormatError;
@@ -19,10 +20,10 @@ use super::register_model::{RegisterCall, RegisterModel, RegisterOutcome};
 use super::value_ids::ValueIds;
 use super::verdict::{KeyHistory, SourceLines};
 
-/// What every line of the test has in it, before its fields.
+/// The text in every line of the test, before its fields.
 pub(super) const MARK: &str = "jepsen.util - ";
 
-/// What a line tells of an operation.
+/// The content of a line about an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EtcdEvent<'a> {
     Read(Option<&'a str>),
@@ -31,7 +32,7 @@ enum EtcdEvent<'a> {
     TimedOut,
 }
 
-/// Reads a log. A line without the mark is somebody else's.
+/// Reads a log. Lines without the mark are ignored.
 pub(super) fn read(text: &str) -> Result<Vec<KeyHistory<RegisterModel>>, FormatError> {
     let fields = |line| text_after_mark(line).map(|fields| fields.split_whitespace().collect::<Vec<_>>());
     let lines = text.lines().enumerate().filter_map(|(number, line)| Some((number, fields(line)?)));
@@ -53,7 +54,7 @@ fn told<'a>(line: usize, fields: &[&'a str]) -> Option<ProcessEvent<'a, EtcdEven
         (":read", ["nil"]) => EtcdEvent::Read(None),
         (":read", [value]) => EtcdEvent::Read(Some(value)),
         (":write", [value]) => EtcdEvent::Write(value),
-        // No register of these tests is compared with nothing: what that would mean is not guessed.
+        // No test compares with nil, so its meaning is undefined here: reject it.
         (":cas", ["[nil", _]) => return None,
         (":cas", [from, to]) => EtcdEvent::CompareAndSet(from.strip_prefix('[')?, to.strip_suffix(']')?),
         _ => return None,
@@ -62,7 +63,7 @@ fn told<'a>(line: usize, fields: &[&'a str]) -> Option<ProcessEvent<'a, EtcdEven
 }
 
 fn part(pairs: &[PairedOperation<EtcdEvent>]) -> Result<KeyHistory<RegisterModel>, FormatError> {
-    // Compared with is as good as read: the answer depends on the value.
+    // A comparison counts as a read of the value, because the result depends on it.
     let read = pairs.iter().flat_map(|pair| [Some(pair.call.1), pair.end.as_ref().map(|end| end.2)]);
     let read = read.flatten().filter_map(|what| match what {
         EtcdEvent::Read(value) => value,
@@ -80,7 +81,7 @@ fn part(pairs: &[PairedOperation<EtcdEvent>]) -> Result<KeyHistory<RegisterModel
     Ok(KeyHistory { key: "the register".to_string(), model: RegisterModel { values }, operations, places })
 }
 
-/// The operation; None if it did not happen, or changed nothing and told nothing.
+/// The operation; None if it did not happen, or if it is a read without a result.
 fn operation(
     pair: &PairedOperation<EtcdEvent>,
     values: &ValueIds<String>,

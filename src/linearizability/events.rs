@@ -1,24 +1,24 @@
-//! Calls and ends of operations, joined by the process that they belong to: what the text formats have in common.
+//! The events of a history, joined into operations by process. Both text formats use this.
 
 use std::collections::BTreeMap;
 
 use super::history::FormatError;
 
-/// What a line tells of an operation.
+/// The kind of event in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EventKind {
-    /// It is called.
+    /// The operation is called.
     Invoke,
-    /// It has ended, and this came of it.
+    /// The operation ended with a result.
     Ok,
-    /// It has failed.
+    /// The operation failed.
     Fail,
-    /// Nobody knows what came of it.
+    /// The outcome is unknown.
     Info,
 }
 
 impl EventKind {
-    /// Reads `:invoke`, `:ok`, `:fail` or `:info`.
+    /// Parses `:invoke`, `:ok`, `:fail` or `:info`.
     pub(super) fn parse(text: &str) -> Option<EventKind> {
         match text {
             ":invoke" => Some(EventKind::Invoke),
@@ -30,26 +30,26 @@ impl EventKind {
     }
 }
 
-/// A line: of which process, and what it tells.
+/// One line: the process, the kind of event, and its content.
 #[derive(Clone, Debug)]
 pub(super) struct ProcessEvent<'a, T> {
-    /// The number of the line, from 0.
+    /// The line number, from 0.
     pub(super) line: usize,
     pub(super) process: &'a str,
     pub(super) kind: EventKind,
     pub(super) what: T,
 }
 
-/// An operation.
+/// An operation: its call and its end.
 #[derive(Clone, Debug)]
 pub(super) struct PairedOperation<T> {
-    /// The line of the call, and what it tells.
+    /// The call: its line number, from 0, and its content.
     pub(super) call: (usize, T),
-    /// The line of the end and what it tells; None if there is none.
+    /// The end: line number, kind and content; None if there is none.
     pub(super) end: Option<(usize, EventKind, T)>,
 }
 
-/// Joins them. A process does one thing after the other.
+/// Joins calls and ends. A process executes one operation after the other.
 pub(super) fn pair<T>(lines: Vec<ProcessEvent<'_, T>>) -> Result<Vec<PairedOperation<T>>, FormatError> {
     let mut pairs: Vec<PairedOperation<T>> = Vec::new();
     let mut open: BTreeMap<&str, usize> = BTreeMap::new();

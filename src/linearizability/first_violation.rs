@@ -1,18 +1,18 @@
-//! The return that breaks a history: up to it everything could still be explained.
+//! The first violation: the first return up to which the history is no longer linearizable.
 //!
-//! What is linearizable stays so if its end is cut off, with what had not returned by then pending. So there is one
-//! first return that breaks a history, and it can be searched by halving. The search for an order tells roughly where
-//! it is: it gives an order up as soon as it sees that an operation which has not returned yet can no longer be
-//! explained.
+//! A prefix of a linearizable history is linearizable, with everything that had not returned by then pending. So there
+//! is exactly one first return that breaks a history, and a binary search finds it. The search for an order tells
+//! roughly where it is: that search gives an order up as soon as an operation that has not returned yet can no longer
+//! be explained.
 
 use super::model::{HistoryOperation, OperationOf, SequentialModel};
 use super::search::{DeadEnd, SearchLimits, SearchResult, search};
 
-/// Not more steps than this are spent on leaving out what an order takes without need.
+/// Maximum number of steps for removing unnecessary operations from an order.
 const STEPS_MAX: usize = 1 << 22;
 
-/// Finds the first return that breaks the history, which a search was stuck in. If the limits come first, what the
-/// search has said.
+/// Finds the first return that breaks the history; `stuck` is the result of a search. If the limits are reached first,
+/// the result is `stuck` itself.
 pub fn first_break<M: SequentialModel>(
     model: &M,
     operations: &[OperationOf<M>],
@@ -25,7 +25,7 @@ pub fn first_break<M: SequentialModel>(
     returns.sort_unstable();
     let is_returning = |index: usize| operations[index].returned.is_some();
     let rank = |index: usize| returns.partition_point(|other| *other < (operations[index].until(), index));
-    // So many returns can be explained; and with so many the history is broken.
+    // The first `explained` returns can be explained, the first `broken` cannot.
     let mut explained = rank(stuck.breaks);
     let until = operations[stuck.breaks].until();
     let last = (0..operations.len())
@@ -56,15 +56,15 @@ pub fn first_break<M: SequentialModel>(
     DeadEnd { order, state, breaks, open }
 }
 
-/// The beginning of a history.
+/// A prefix of a history.
 struct HistoryPrefix<C, O> {
     operations: Vec<HistoryOperation<C, O>>,
-    /// The index of each of them in the whole history.
+    /// The index of each operation in the whole history.
     indices: Vec<usize>,
 }
 
 impl<C: Clone, O: Clone> HistoryPrefix<C, O> {
-    /// The history up to the last of these returns. What returns later is pending.
+    /// The history up to the last of these returns. Operations that return later are pending.
     fn new(whole: &[HistoryOperation<C, O>], returns: &[(u64, usize)]) -> HistoryPrefix<C, O> {
         let (end, last) = *returns.last().expect("a history is not broken before its first return");
         let mut cut = HistoryPrefix { operations: Vec::new(), indices: Vec::new() };
@@ -82,7 +82,7 @@ impl<C: Clone, O: Clone> HistoryPrefix<C, O> {
         cut
     }
 
-    /// The order without those pending operations that it does not need, in the whole history; and the state behind it.
+    /// The order without unnecessary pending operations, as indices of the whole history, and the state after it.
     fn lean<M: SequentialModel<Call = C, Outcome = O>>(
         &self,
         model: &M,

@@ -1,4 +1,4 @@
-//! Histories in files, whatever they are written in.
+//! Histories in files, in any of the supported formats.
 
 use std::time::Instant;
 
@@ -7,24 +7,24 @@ use super::{append_text, etcd_log, run_history};
 use crate::trace::Line;
 use crate::trace::parse::Run;
 
-/// What a history is written in.
+/// The format of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// A Jepsen log of one register.
     EtcdLog,
     /// Maps with get, put and append.
     KvText,
-    /// The lines of this program.
+    /// The log lines of this program.
     Lines,
 }
 
-/// Why a file is no history.
+/// Why a text is not a valid history.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {}: {what}", .line + 1)]
 pub struct FormatError {
-    /// The number of the line, from 0.
+    /// The line number, from 0.
     pub line: usize,
-    /// What is wrong with it.
+    /// The message.
     pub what: String,
 }
 
@@ -35,7 +35,7 @@ impl FormatError {
 }
 
 impl Format {
-    /// What this text is written in, by its first line that is not empty.
+    /// Detects the format of a text, mostly by its first line that is not empty.
     pub fn of(text: &str) -> Result<Format, FormatError> {
         let first = text.lines().enumerate().find(|(_, line)| !line.trim().is_empty());
         let Some((number, line)) = first else { return Err(FormatError::new(0, "there is nothing in it")) };
@@ -50,20 +50,20 @@ impl Format {
     }
 }
 
-/// A history that was read.
+/// A history that was read from files.
 #[derive(Clone, Debug)]
 pub enum History {
     /// A Jepsen log of one register.
     EtcdLog(String),
     /// Maps with get, put and append.
     KvText(String),
-    /// The lines of the clients of a run, and perhaps of its servers.
+    /// The log lines of a run's clients, and perhaps of its servers.
     Lines(Run),
 }
 
 impl History {
-    /// Checks it; the check gives up at the deadline. Places in the verdict are line numbers from 0, or indices of the
-    /// lines of the run.
+    /// Checks the history; the check gives up at the deadline. Places in the verdict are line numbers from 0, or
+    /// indices of the run's lines.
     pub fn check(&self, deadline: Instant) -> Result<LinearizabilityVerdict, FormatError> {
         match self {
             History::EtcdLog(text) => Ok(check(etcd_log::read(text)?, deadline)),
@@ -72,7 +72,7 @@ impl History {
         }
     }
 
-    /// The line at a place: its file if it is known, its number there from 1, and what it says.
+    /// The line at a place: its file if known, its line number from 1, and its text.
     pub fn line(&self, place: usize) -> (Option<&str>, usize, String) {
         match self {
             History::EtcdLog(text) | History::KvText(text) => {
@@ -117,7 +117,7 @@ mod tests {
             let bytes = format!("{line}\n").into_bytes();
             run.add(name, &bytes, bytes.len() as u64).unwrap();
         }
-        // The second line of the run is the second of its file, whose first one stands in the other file too.
+        // The second line of the run is the second of its file, although the other file has the first line too.
         assert_eq!(History::Lines(run).line(1), (Some("second.log"), 2, lines[1].to_string()));
     }
 }

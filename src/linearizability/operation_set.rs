@@ -1,36 +1,37 @@
-//! Which operations an order holds so far: a set of bits that is stored in as few words as its content needs.
+//! The set of operations in an order, as bits stored in as few words as possible.
 //!
-//! Of a long history, all early operations are taken and no late one is. Only the words between those two are stored,
-//! so a configuration costs what runs at the same time, not what the history is long. Pending operations may stay out
-//! for ever and have bits of their own, or they would keep everything behind the first of them in store.
+//! In a long history, all early operations are in the set and no late ones. Only the words between are stored, so the
+//! size depends on how many operations run at the same time, not on the length of the history. Pending operations have
+//! separate bits, because they may stay out of the set forever. Otherwise, all words after the first of them would have
+//! to be stored.
 
 use super::model::HistoryOperation;
 
 const WORD_BITS: usize = 64;
 
-/// A set of operations that can be changed.
+/// A modifiable set of operations.
 #[derive(Debug)]
 pub(super) struct OperationSet {
-    /// The bit of each operation: in `returning` or, if the flag is set, in `pending`.
+    /// The bit of each operation: in `pending` if the flag is set, otherwise in `returning`.
     places: Vec<(bool, usize)>,
     returning: Words,
     pending: Words,
 }
 
-/// A set as it is stored: how many words are full, and those behind them.
+/// A set in stored form: the number of full words, the number of words after them, and their content.
 pub(super) type StoredSet = Box<[u64]>;
 
 #[derive(Debug)]
 struct Words {
     words: Vec<u64>,
-    /// All words below this one are full.
+    /// All words below this index are full.
     low: usize,
-    /// All words from this one on are empty.
+    /// All words from this index on are empty.
     high: usize,
 }
 
 impl OperationSet {
-    /// None of these operations.
+    /// The empty set; `operations` are the possible members.
     pub(super) fn none_of<C, O>(operations: &[HistoryOperation<C, O>]) -> OperationSet {
         let mut by_call: Vec<usize> = (0..operations.len()).collect();
         by_call.sort_by_key(|index| operations[*index].called);
@@ -45,26 +46,26 @@ impl OperationSet {
         OperationSet { places, returning: Words::empty(returning), pending: Words::empty(pending) }
     }
 
-    /// Whether it holds this one.
+    /// Whether the set contains this operation.
     pub(super) fn contains(&self, operation: usize) -> bool {
         let (is_pending, bit) = self.places[operation];
         let words = if is_pending { &self.pending } else { &self.returning };
         words.words[bit / WORD_BITS] & 1 << (bit % WORD_BITS) != 0
     }
 
-    /// Puts one in.
+    /// Adds an operation.
     pub(super) fn insert(&mut self, operation: usize) {
         let (words, bit) = self.place(operation);
         words.insert(bit);
     }
 
-    /// Takes one out.
+    /// Removes an operation.
     pub(super) fn remove(&mut self, operation: usize) {
         let (words, bit) = self.place(operation);
         words.remove(bit);
     }
 
-    /// The set as it is stored; two of the same operations are equal if and only if the sets are.
+    /// The stored form. Two stored forms over the same operations are equal if and only if the sets are.
     pub(super) fn store(&self) -> StoredSet {
         let (returning, pending) = (self.returning.content(), &self.pending.words[..self.pending.high]);
         let mut stored = Vec::with_capacity(2 + returning.len() + pending.len());
@@ -124,7 +125,7 @@ mod tests {
         let (mut set, mut random) = (BTreeSet::new(), Random::new(1, 0));
         let (mut by_set, mut by_stored) = (HashMap::new(), HashMap::new());
         for round in 0..20_000 {
-            // Swings between nearly full and nearly empty, so that both ends move.
+            // Alternates between nearly full and nearly empty, so that both ends move.
             let operation = random.within(0..=299) as usize;
             let insert = random.within(0..=99) < if round / 3_000 % 2 == 0 { 97 } else { 3 };
             if insert && set.insert(operation) {

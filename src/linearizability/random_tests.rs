@@ -1,4 +1,4 @@
-//! The search against trying everything, on many small random histories.
+//! Tests of the search against brute force, on many small random histories.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ fn limits() -> SearchLimits {
     }
 }
 
-/// Tries every order of every choice of pending operations, with nothing of the search's cleverness.
+/// Tries every order of every choice of pending operations, without the reductions of the search.
 fn by_brute_force<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) -> bool {
     fn from<M: SequentialModel>(
         model: &M,
@@ -34,7 +34,7 @@ fn by_brute_force<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) 
         (0..left.len()).any(|at| {
             let index = left.swap_remove(at);
             let operation = &operations[index];
-            // Nothing that is left may have returned before this one was called.
+            // No remaining operation may have returned before this one was called.
             let in_time = left.iter().all(|other| operations[*other].until() >= operation.called);
             let explained = in_time
                 && model
@@ -49,7 +49,7 @@ fn by_brute_force<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) 
     from(model, operations, &mut (0..operations.len()).collect(), &model.start())
 }
 
-/// The state behind an order, if it explains everything that returned before `until`.
+/// The state after an order, if the order explains everything that returned before `until`.
 fn explained<M: SequentialModel>(
     model: &M,
     operations: &[OperationOf<M>],
@@ -67,7 +67,7 @@ fn explained<M: SequentialModel>(
     all_there.then_some(state)
 }
 
-/// Checks a history both ways. True if it is linearizable.
+/// Checks a history both ways and compares; true if it is linearizable.
 fn agree<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) -> bool {
     let expected = by_brute_force(model, operations);
     match search(model, operations, limits()) {
@@ -88,7 +88,7 @@ fn agree<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) -> bool {
     expected
 }
 
-/// The history as it was known just after a return: what had not returned by then is pending.
+/// The history as known just after a return: operations that had not returned by then are pending.
 fn up_to<M: SequentialModel>(operations: &[OperationOf<M>], last: (u64, usize)) -> Vec<OperationOf<M>> {
     let early = operations.iter().enumerate().filter(|(_, operation)| operation.called <= last.0);
     early
@@ -113,11 +113,11 @@ fn is_first_break<M: SequentialModel>(model: &M, operations: &[OperationOf<M>], 
     }
 }
 
-/// What is random about a history.
+/// The random parts of a history.
 trait Asks: SequentialModel {
     fn any_call(&self, random: &mut Random) -> Self::Call;
     fn any_outcome(&self, random: &mut Random, call: &Self::Call) -> Self::Outcome;
-    /// The right answer in this state.
+    /// The right result in this state.
     fn answer(&self, state: &Self::State, call: &Self::Call) -> Self::Outcome;
 }
 
@@ -216,11 +216,11 @@ impl Asks for VersionedModel {
     }
 }
 
-/// At most so many operations: brute force tries the factorial of it.
+/// Maximum number of operations: brute force tries the factorial of it.
 const OPERATIONS_MAX: u64 = 6;
 
-/// A history that is linearizable by construction: the operations take effect at moments drawn in order, each within a
-/// span around its moment. What is pending may have taken effect or not.
+/// A history that is linearizable by construction. The operations take effect at moments drawn in order, each within a
+/// random span around its moment. A pending operation may or may not have taken effect.
 fn valid<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
     let mut state = model.start();
     let mut operations = Vec::new();
@@ -240,7 +240,7 @@ fn valid<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
     operations
 }
 
-/// A valid history with one thing changed.
+/// A valid history with one random change.
 fn mutated<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
     let mut operations = valid(model, random);
     let victim = random.within(0..=operations.len() as u64 - 1) as usize;
@@ -267,10 +267,10 @@ fn random_history<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>
     operations
 }
 
-/// How many histories of each kind are tried for each model.
+/// Number of histories of each kind for each model.
 const HISTORIES: u64 = 60_000;
 
-/// Checks many histories of each kind, and that none of the kinds is all right or all wrong without saying much.
+/// Checks many histories of each kind. Also checks that each kind with mixed results has enough of both verdicts.
 fn agree_on_many<M: Asks>(model: &M) {
     let mut random = Random::new(17, 0);
     let mut right = [0; 3];

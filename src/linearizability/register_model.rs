@@ -1,34 +1,34 @@
-//! One register that is read, written, and changed by compare-and-set; it begins empty.
+//! The model of one register with read, write and compare-and-set; it begins empty.
 
 use super::model::SequentialModel;
 use super::value_ids::{ValueId, ValueIds};
 
-/// What is asked of a register.
+/// An operation on a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RegisterCall {
-    /// Its value.
+    /// Reads the value.
     Read,
-    /// To hold this value.
+    /// Sets this value.
     Write(ValueId),
-    /// To hold the second value if it holds the first.
+    /// Sets the second value if the register holds the first.
     CompareAndSet(ValueId, ValueId),
 }
 
-/// What it answers.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RegisterOutcome {
-    /// It holds this; None if it is empty.
+    /// The value read; None if the register is empty.
     Holds(Option<ValueId>),
-    /// It holds the new value.
+    /// The new value was set.
     Done,
-    /// It did not hold the value that it was compared with; nothing changed.
+    /// The register did not hold the expected value; nothing changed.
     Mismatch,
 }
 
-/// A register whose values have these numbers. Whatever is compared with must be among them.
+/// A register whose values have these ids. Every expected value of a compare-and-set must be among them.
 #[derive(Clone, Debug)]
 pub struct RegisterModel {
-    /// The values.
+    /// The ids of the values.
     pub values: ValueIds<String>,
 }
 

@@ -1,9 +1,9 @@
-//! The history in the lines of this program's own clients.
+//! The history in the log lines of this program's own clients.
 //!
-//! A client writes REQUEST before it sends anything, and RESPONSE or TIMEOUT once it knows how the request has ended,
-//! or that it will not know. NOTAPPLIED did not happen; UNKNOWN, EXPIRED, SUPERSEDED and no end at all are pending. If
-//! lines of servers are there too, writes of clients that write no lines are in their REQUEST lines: they count as
-//! pending.
+//! A client writes REQUEST before it sends anything, and RESPONSE or TIMEOUT once it knows the result, or that it never
+//! will. NOTAPPLIED means that the operation did not happen. UNKNOWN, EXPIRED, SUPERSEDED or no end at all mean that it
+//! is pending. If log lines of servers are given too, their REQUEST lines show the writes of clients without lines;
+//! these writes count as pending.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -19,14 +19,15 @@ use crate::trace::histories::Histories;
 use crate::trace::parse::Run;
 use crate::trace::{Event, Line, OpKind, ProcessId, QuotedText, RequestStatus};
 
-/// Checks the history in these lines, each process's in the order in which it wrote them; the lines of all clients are
-/// among them. Places in the verdict are indices of the lines. The check gives up at the deadline.
+/// Checks the history in these lines. The lines of each process must be in the order in which it wrote them, and the
+/// lines of all clients must be there. Places in the verdict are indices of the lines. The check gives up at the
+/// deadline.
 pub fn check_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, deadline: Instant) -> LinearizabilityVerdict {
     decide(&lines.into_iter().map(|line| (line, false)).collect::<Vec<_>>(), deadline, || true)
 }
 
-/// Checks the history of a run, also while its processes still write. Places in the verdict are indices of its lines.
-/// Lines of several histories are checked history by history, until one is not linearizable.
+/// Checks the history of a run, even while its processes still write. Places in the verdict are indices of its lines.
+/// Several histories are checked one after the other, until one is not linearizable.
 pub fn check_run(run: &Run, deadline: Instant) -> LinearizabilityVerdict {
     let parts = match Histories::of(run) {
         Histories::One => return check_history(run, deadline),
@@ -55,7 +56,8 @@ fn check_history(run: &Run, deadline: Instant) -> LinearizabilityVerdict {
     decide(&lines, deadline, || audit::shows_all_requests(run))
 }
 
-/// The verdict; `is_closed` tells whether everybody who may have written has lines here, or is named in them.
+/// Returns the verdict. `is_closed` tells whether all clients that may have written have lines here or are named in
+/// lines.
 fn decide(lines: &[(&Line, bool)], deadline: Instant, is_closed: impl FnOnce() -> bool) -> LinearizabilityVerdict {
     let reader = match read(lines) {
         Ok(reader) => reader,
@@ -68,7 +70,7 @@ fn decide(lines: &[(&Line, bool)], deadline: Instant, is_closed: impl FnOnce() -
     if let Some(line) = first_set_back(lines.iter().map(|(line, _)| *line)) {
         return LinearizabilityVerdict::Unknown(set_back(line));
     }
-    // Without a word of the servers the store may have held anything when the clients came.
+    // Without lines of servers, the store may have held anything when the clients began.
     let starts_anyhow = reader.first_lives.is_empty();
     let start = if starts_anyhow { InitialState::Anything } else { reader.start() };
     if starts_anyhow
@@ -92,13 +94,13 @@ fn decide(lines: &[(&Line, bool)], deadline: Instant, is_closed: impl FnOnce() -
     }
 }
 
-/// No order can be told from times like these.
+/// The clock was set back, so the lines prove no order.
 fn set_back(line: &Line) -> WhyUndecided {
     WhyUndecided::Incomplete(format!("the clock was set back before {}, so nobody knows what came first", line.id))
 }
 
-/// The operations; an error if some are missing. The line that explains a late one may have been written after its file
-/// was read, so what a late line says of a result is left aside.
+/// Reads the operations; an error if some are missing. A line that was written after the first look at the files may
+/// depend on lines that were not read. So the result in such a late line is ignored.
 fn read<'a>(lines: &[(&'a Line, bool)]) -> Result<RunReader<'a>, WhyUndecided> {
     let mut reader = RunReader::default();
     for (index, (line, late)) in lines.iter().enumerate() {
@@ -110,21 +112,21 @@ fn read<'a>(lines: &[(&'a Line, bool)]) -> Result<RunReader<'a>, WhyUndecided> {
     Ok(reader)
 }
 
-/// Names a write, whichever server it was sent to: session, number, and label. Session and number alone may be those of
-/// another client's write: in the cluster's next history, or in the name of somebody who only guesses.
+/// Identifies a write, whichever server it was sent to: session, sequence and label. Session and sequence alone are not
+/// enough. Another client's write may have the same ones, in the cluster's next history or by guessing.
 type WriteKey<'a> = (u64, u64, &'a str);
 
-/// An operation as the lines have it.
+/// An operation as found in the lines.
 #[derive(Clone, Copy)]
 struct LoggedOperation<'a> {
     key: &'a QuotedText,
     asked: LoggedCall<'a>,
-    /// The line of the call, and its moment.
+    /// The index of the call's line, and the moment of the call.
     called: (usize, u64),
     end: LoggedEnd<'a>,
 }
 
-/// What was asked about a key.
+/// The operation on a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LoggedCall<'a> {
     Get,
@@ -132,7 +134,7 @@ enum LoggedCall<'a> {
     Delete,
 }
 
-/// What came of it, and in which line that stands.
+/// The end of an operation, and the index of its line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LoggedEnd<'a> {
     NotHappened,
@@ -140,7 +142,7 @@ enum LoggedEnd<'a> {
     Returned { line: usize, moment: u64, answer: LoggedReply<'a> },
 }
 
-/// What was answered.
+/// The result of an operation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LoggedReply<'a> {
     Holds(Option<&'a QuotedText>, u64),
@@ -152,15 +154,15 @@ enum LoggedReply<'a> {
 #[derive(Default)]
 struct RunReader<'a> {
     told: Vec<LoggedOperation<'a>>,
-    /// The requests that have not ended, by client and label; None for those that are about no key.
+    /// The requests without an end, by client and label; None for requests that are not about a key.
     open: BTreeMap<(&'a ProcessId, &'a str), Option<usize>>,
     /// The number of the last line of each client.
     last: BTreeMap<&'a ProcessId, u64>,
-    /// The writes that clients have told of.
+    /// The writes in lines of clients.
     ours: BTreeSet<WriteKey<'a>>,
-    /// The writes that servers were asked for, as the earliest of their lines has it.
+    /// The writes that servers received, as in the earliest of their lines.
     served: BTreeMap<WriteKey<'a>, LoggedOperation<'a>>,
-    /// The first life of each server that the lines know, and whether its disk was empty.
+    /// The first incarnation of each server in the lines, and whether its disk was empty.
     first_lives: BTreeMap<ServerId, (u32, bool)>,
 }
 
@@ -176,7 +178,7 @@ impl<'a> RunReader<'a> {
         match &line.event {
             Event::Request { session, sequence, .. } => {
                 self.ours.extend(session.zip(*sequence).map(|(session, sequence)| (session, sequence, name.1)));
-                // If the label was open, that request has no end.
+                // If the label is in use, the earlier request has no end.
                 self.open.insert(name, asked(&line.event).map(|_| self.told.len()));
                 self.told.extend(told(index, line));
                 Ok(())
@@ -218,16 +220,16 @@ impl<'a> RunReader<'a> {
         }
     }
 
-    /// What the store held when the lines begin, as far as they say.
+    /// What the lines show about the store at their beginning.
     fn start(&self) -> InitialState {
         let empty = self.first_lives.values().all(|(_, empty)| *empty);
         if empty { InitialState::Empty } else { InitialState::Anything }
     }
 
-    /// The history, key by key.
+    /// The history, split by key.
     fn parts(&self, start: InitialState, strangers: bool) -> Vec<KeyHistory<VersionedModel>> {
         let foreign = self.served.iter().filter(|(id, _)| !self.ours.contains(id)).map(|(_, told)| told);
-        // Their client's clock is not known, and that of the server is another one: they may have begun at any time.
+        // The clock of their client is not known, and the server has another clock: they may have begun at any time.
         let foreign = foreign.map(|told| LoggedOperation { called: (told.called.0, 0), ..*told });
         let mut by_key: BTreeMap<&QuotedText, Vec<LoggedOperation>> = BTreeMap::new();
         for told in self.told.iter().copied().chain(foreign) {
@@ -240,7 +242,7 @@ impl<'a> RunReader<'a> {
     }
 }
 
-/// The operation of a REQUEST; None if it is about no key, or promises nothing.
+/// The operation of a REQUEST, without its end; None if the request is not about a key.
 fn told<'a>(index: usize, line: &'a Line) -> Option<LoggedOperation<'a>> {
     let (key, asked) = asked(&line.event)?;
     Some(LoggedOperation { key, asked, called: (index, moment(line)), end: LoggedEnd::Pending(None) })
@@ -258,7 +260,7 @@ fn asked(event: &Event) -> Option<(&QuotedText, LoggedCall<'_>)> {
     Some((key, asked))
 }
 
-/// What a RESPONSE or TIMEOUT means for what was asked; None if a field is not there.
+/// The end of an operation by its RESPONSE or TIMEOUT; None if a field is missing.
 fn end<'a>(index: usize, line: &'a Line, status: RequestStatus, asked: LoggedCall) -> Option<LoggedEnd<'a>> {
     let (version, value) = match &line.event {
         Event::Response { version, value, .. } => (*version, value.as_ref()),
@@ -275,7 +277,8 @@ fn end<'a>(index: usize, line: &'a Line, status: RequestStatus, asked: LoggedCal
         (RequestStatus::NotFound, LoggedCall::Put { .. } | LoggedCall::Delete) => LoggedReply::NotFound(version?),
         (RequestStatus::Mismatch, _) => LoggedReply::Mismatch(version?),
     };
-    // Times are cut to microseconds, and a process never writes two lines in one: what is that close overlaps.
+    // Times are truncated to microseconds, so events in the same microsecond must count as overlapping. A process never
+    // writes two lines in one microsecond.
     Some(LoggedEnd::Returned { line: index, moment: moment(line) + 1, answer })
 }
 

@@ -4,7 +4,7 @@ use super::super::verdict::Witness;
 use super::*;
 use crate::trace::LineId;
 
-/// The lines of a run, written by hand.
+/// The log lines of a run, written by hand.
 #[derive(Default)]
 struct Log {
     lines: Vec<Line>,
@@ -12,7 +12,7 @@ struct Log {
 }
 
 impl Log {
-    /// A line of a process at a microsecond: what stands behind its id, role and padding.
+    /// Adds a line of a process at a microsecond; `said` is the part after id, role and padding.
     fn say(&mut self, micros: u64, process: &str, said: &str) -> &mut Log {
         let n = self.numbers.entry(process.to_string()).or_insert(0);
         *n += 1;
@@ -33,13 +33,13 @@ impl Log {
         self
     }
 
-    /// A server that begins with an empty disk.
+    /// A server that starts with an empty disk.
     fn boot_empty(&mut self, process: &str) -> &mut Log {
         let boot = "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation=1 applied=0 digest=0000000000000000 promised=none accepted=0";
         self.say(0, process, boot)
     }
 
-    /// A client that begins its file, as all do.
+    /// A client that begins its log, as all do.
     fn boot(&mut self, process: &str) -> &mut Log {
         self.say(0, process, "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3")
     }
@@ -64,7 +64,7 @@ impl Log {
     }
 }
 
-/// A put that ends with this, and two reads by another client, of which the second finds nothing.
+/// A put with this end, and two reads by another client, of which the second finds nothing.
 fn put_and_read(end: &str) -> Log {
     let mut log = Log::default();
     log.boot("c1").boot("c2");
@@ -90,7 +90,7 @@ fn a_lost_write_is_a_violation_with_the_lines_that_show_it() {
     assert_eq!(log.verdict(), LinearizabilityVerdict::Violation(Box::new(witness)));
 }
 
-/// As above, but the first read comes last: the write has taken effect late.
+/// As above, but with the reads exchanged: the write takes effect late.
 fn put_and_late_read(end: &str) -> Log {
     let mut log = put_and_read(end);
     let reads: Vec<Line> = log.lines.drain(4..).collect();
@@ -142,7 +142,7 @@ fn all_kinds_of_operations_are_read() {
     log.say(50, "c1", "REQUEST req=c1-7 op=STALEGET key=k to=s1");
     log.say(55, "c1", "RESPONSE req=c1-7 status=OK slot=2 version=1 value=v took=0.010ms server=s1");
     assert_eq!(log.verdict(), LinearizabilityVerdict::Linearizable { operations: 5, keys: 2 });
-    // Each of the answers matters.
+    // Each of these results matters.
     for at in [5, 7, 9, 11, 13] {
         let mut other = Log { lines: log.lines.clone(), ..Log::default() };
         let Event::Response { version: Some(version), .. } = &mut other.lines[at].event else { panic!("a response") };
@@ -197,11 +197,11 @@ fn missing_lines_are_no_proof_of_anything() {
     assert_eq!(without(0).missing(), "lines of c1 are missing before c1.2");
     let mut lost = Log { lines: log.lines.clone(), numbers: log.numbers.clone() };
     assert!(lost.say(70, "c2", "LOST n=3").missing().contains("before c2.6"));
-    // A filter takes lines away without a gap in the numbers.
+    // A filter may remove lines without a gap in the numbers.
     let mut filtered = Log::default();
     filtered.boot("c1").say(20, "c1", "TIMEOUT req=c1-1 waited=2.000s tries=s1 status=UNKNOWN");
     assert!(filtered.missing().contains("c1.2 ends a request"));
-    // The last lines of a client that was killed are no gap.
+    // The missing last lines of a killed client are no gap.
     assert!(Log { lines: log.lines[..3].to_vec(), ..Log::default() }.is_linearizable());
 }
 
@@ -225,7 +225,7 @@ fn lines_of_servers_tell_of_clients_without_lines() {
     let request = "REQUEST req=x-1 op=PUT key=k value=v from=127.0.0.1:5000 session=9 sequence=1";
     log.say(15, "s1", request);
     assert!(log.is_linearizable());
-    // Asked of two servers it is one write still, and one that a client tells of is counted once.
+    // A write sent to two servers is still one write, and a write that a client has logged too is counted once.
     log.say(12, "s2", request);
     log.say(40, "c1", "REQUEST req=c1-2 op=PUT key=k value=w to=s1 session=3 sequence=1");
     log.say(45, "s1", "REQUEST req=c1-2 op=PUT key=k value=w from=127.0.0.1:5001 session=3 sequence=1");
@@ -287,7 +287,7 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
     log.say(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
     log.say(40, "c1", "RESPONSE req=c1-2 status=OK slot=4 version=6 value=u took=0.010ms server=s1");
     assert!(!log.is_linearizable(), "from then on it must be right");
-    // A restart within the run is no past.
+    // A restart within the run is no sign of earlier data.
     let mut log = with_past(&boot(0, 1));
     let restart: LineId = "s1@2.1".parse().unwrap();
     let mut line = log.lines[0].clone();
@@ -343,7 +343,7 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
 fn a_run_that_goes_on_is_judged_by_what_was_there_at_the_first_look() {
     let log = put_and_read("RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
     let text = |from: usize| log.lines[from..].iter().map(|line| format!("{line}\n")).collect::<String>();
-    // The file of c1 was read before the put: its lines are not there. The read of c2 that found it came late.
+    // The log of c1 was read before the put, so its lines are missing. The read by c2 that found the value came later.
     let mut run = Run::default();
     let early: usize = log.lines[4..5].iter().map(|line| line.to_string().len() + 1).sum();
     let boot = format!("{}\n", log.lines[1]);
@@ -355,7 +355,7 @@ fn a_run_that_goes_on_is_judged_by_what_was_there_at_the_first_look() {
     assert!(matches!(check_run(&run, Instant::now()), LinearizabilityVerdict::Violation(_)));
 }
 
-/// The verdict on a run whose lines are these.
+/// The verdict on a run with these lines.
 fn judged(log: &Log) -> LinearizabilityVerdict {
     let mut run = Run::default();
     let text: String = log.lines.iter().map(|line| format!("{line}\n")).collect();

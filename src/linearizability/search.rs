@@ -1,9 +1,9 @@
-//! The search for an order of the operations on one key. See the [module](super) for where it comes from.
+//! The search for an order of the operations on one key. For its origin see the [module](super).
 //!
-//! It goes through the calls and returns in the order of time. A call may be taken: the operation takes effect now. At
-//! the first return whose operation is not taken it is too late for that one, so the last choice was wrong: it is
-//! undone, and the search goes on behind it. Nothing recurses; how deep the search is depends on the length of the
-//! history.
+//! The search goes through the calls and returns in time order. A call may be taken: then the operation takes effect at
+//! this point. The first return whose operation is not taken is a dead end: the last choice was wrong, so it is undone,
+//! and the search continues with the next entry. The search does not recurse, because its depth grows with the length
+//! of the history.
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
@@ -13,25 +13,25 @@ use super::entries::{CallOrReturn, Entries, Position};
 use super::model::{OperationOf, SequentialModel};
 use super::operation_set::{OperationSet, StoredSet};
 
-/// The clock is looked at once in so many steps.
+/// Number of steps between two reads of the clock.
 const STEPS_A_LOOK: u64 = 256;
-/// What the table of configurations needs for one of them, beside its content.
+/// Bytes that the table of configurations needs for each entry, in addition to the entry's content.
 const TABLE_BYTES: usize = 2 * mem::size_of::<u64>();
 
-/// Where a search gives up.
+/// The limits of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct SearchLimits {
-    /// Not later than this, up to a few milliseconds.
+    /// The search ends by this time, up to a few milliseconds late.
     pub deadline: Instant,
-    /// The clock that is looked at.
+    /// The clock to read.
     pub now: fn() -> Instant,
-    /// Not with more bytes of configurations than this; the process needs up to twice as many while a table grows.
+    /// Maximum bytes of configurations. The process may need twice as much while a table grows.
     pub memory_bytes: usize,
-    /// Not after more steps than this: a limit that does not depend on how fast the machine is.
+    /// Maximum number of steps; this limit does not depend on the speed of the machine.
     pub steps: u64,
 }
 
-/// A clock for tests: each look at it takes ten milliseconds, however fast the machine is.
+/// A clock for tests: it advances 10 ms with each read, independent of the machine's speed.
 #[cfg(test)]
 pub(super) fn slow_clock() -> Instant {
     thread_local! {
@@ -40,34 +40,34 @@ pub(super) fn slow_clock() -> Instant {
     TIME.with(|time| time.replace(time.get() + std::time::Duration::from_millis(10)))
 }
 
-/// What a search came to. Operations are named by their index.
+/// The result of a search. Operations are identified by their index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SearchResult<S> {
-    /// An order; pending operations that are not in it never took effect.
+    /// An order of the operations; pending ones that are not in it never took effect.
     Order(Vec<usize>),
     /// There is no order.
     Stuck(DeadEnd<S>),
-    /// The deadline came first, or the last step.
+    /// The deadline or the maximum number of steps was reached first.
     OutOfTime,
-    /// The memory was used up first.
+    /// The memory limit was reached first.
     OutOfMemory,
 }
 
-/// How far an order can go: it explains everything that returned before `breaks` did. No order explains how the
-/// operations ended that had been called by then: those of `order`, of `open`, and `breaks`.
+/// How far an order can go: up to the return of `breaks`. No order explains the results of all operations that had been
+/// called by then, which are those of `order`, of `open`, and `breaks`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadEnd<S> {
-    /// An order that explains everything that returned before `breaks` did, and takes no more than it must for that.
+    /// An order that explains everything that returned before `breaks` did, without unnecessary operations.
     pub order: Vec<usize>,
-    /// The state behind it.
+    /// The state after the order.
     pub state: S,
-    /// The operation at whose return it ends.
+    /// The operation whose return no order explains.
     pub breaks: usize,
-    /// Those that were also called before that return, and are not in the order.
+    /// Other operations that were called before that return and are not in the order.
     pub open: Vec<usize>,
 }
 
-/// Searches an order that explains all results.
+/// Searches for an order that explains all results.
 pub fn search<M: SequentialModel>(
     model: &M,
     operations: &[OperationOf<M>],
@@ -80,16 +80,16 @@ struct Search<'a, M: SequentialModel> {
     model: &'a M,
     operations: &'a [OperationOf<M>],
     limits: SearchLimits,
-    /// What is not taken yet.
+    /// The entries of the operations that are not taken.
     entries: Entries,
-    /// Of each operation the one that may as well go first, see [`twins`].
+    /// For each operation, one that may go first without loss; see [`twins`].
     twins: Vec<Option<usize>>,
     taken: OperationSet,
     /// The operations taken, in order, each with the state before it.
     order: Vec<(usize, M::State)>,
-    /// The state behind them.
+    /// The state after them.
     state: M::State,
-    /// How many operations that returned are not taken.
+    /// Number of operations that returned and are not taken.
     missing: usize,
     /// Every configuration that was reached.
     seen: HashSet<(StoredSet, M::State)>,
@@ -102,7 +102,7 @@ struct Furthest<S> {
     at: Position,
     order: Vec<usize>,
     state: S,
-    /// How many operations at the head of `order` are those of the search's current order.
+    /// Length of the common prefix of `order` and the search's current order.
     shared: usize,
 }
 
@@ -159,7 +159,7 @@ impl<'a, M: SequentialModel> Search<'a, M> {
         SearchResult::Order(self.order.into_iter().map(|(operation, _)| operation).collect())
     }
 
-    /// Lets an operation take effect, if it can have done so here, and if that leads to anything new.
+    /// Takes an operation, if its result fits the state and the resulting configuration is new.
     fn take(&mut self, index: usize) -> Take {
         if self.twins[index].is_some_and(|twin| !self.taken.contains(twin)) {
             return Take::No;
@@ -167,7 +167,7 @@ impl<'a, M: SequentialModel> Search<'a, M> {
         let operation = &self.operations[index];
         let Some(next) = self.model.step(&self.state, &operation.call, operation.outcome()) else { return Take::No };
         let is_pending = operation.returned.is_none();
-        // A pending operation that would change nothing may as well not happen.
+        // A pending operation that changes nothing can be left out.
         if is_pending && next == self.state {
             return Take::No;
         }
@@ -193,8 +193,8 @@ impl<'a, M: SequentialModel> Search<'a, M> {
         Take::Yes
     }
 
-    /// The next return, if an operation that was called before it can no longer take effect: the state's clock is past
-    /// it.
+    /// The next return, if an operation that was called before it can no longer take effect because the state's clock
+    /// is past [`SequentialModel::latest`].
     fn too_late(&self) -> Option<Position> {
         let clock = self.model.clock(&self.state);
         let mut late = false;
@@ -211,7 +211,7 @@ impl<'a, M: SequentialModel> Search<'a, M> {
         None
     }
 
-    /// Undoes the last choice, and says which it was.
+    /// Undoes the last choice and returns it.
     fn undo(&mut self) -> Option<usize> {
         let (index, before) = self.order.pop()?;
         self.state = before;
@@ -224,8 +224,8 @@ impl<'a, M: SequentialModel> Search<'a, M> {
         Some(index)
     }
 
-    /// Remembers the order if none was stopped later, and of those stopped here none is shorter: what need not be taken
-    /// would only distract. Only what differs from the order remembered before is copied.
+    /// Keeps the order if it went further than the one kept before, or as far with fewer operations, because
+    /// unnecessary operations would distract the reader. Only the part that differs is copied.
     fn note_stuck(&mut self, at: Position) {
         let (mut order, shared) = match self.furthest.take() {
             Some(furthest) if (furthest.at, self.order.len()) >= (at, furthest.order.len()) => {
@@ -240,7 +240,7 @@ impl<'a, M: SequentialModel> Search<'a, M> {
         self.furthest = Some(Furthest { at, shared: order.len(), order, state: self.state.clone() });
     }
 
-    /// The operations that nothing explains. All choices are undone.
+    /// The dead end of the order that went furthest. All choices must be undone.
     fn stuck(self) -> DeadEnd<M::State> {
         let furthest = self.furthest.expect("a search without choices has met a return");
         let CallOrReturn::Return(breaks) = self.entries.get(furthest.at) else {
@@ -256,12 +256,11 @@ impl<'a, M: SequentialModel> Search<'a, M> {
     }
 }
 
-/// For each operation another that asks and answers the same, was called no later and returned no later, if there is
-/// one.
+/// For each operation, another one with the same call and result that was called no later and returned no later, if
+/// there is one.
 ///
-/// If an order holds the later of the two and not the earlier before it, they can change places: what each of them
-/// needs of time then holds as well, and nobody sees a difference. So only orders need to be tried that hold the
-/// earlier first.
+/// If an order takes the later of the two before the earlier, or without it, they can be exchanged: the order still
+/// respects the times and gives the same results. So only orders that take the earlier one first need to be tried.
 fn twins<M: SequentialModel>(operations: &[OperationOf<M>]) -> Vec<Option<usize>> {
     let mut by_call: Vec<usize> = (0..operations.len()).collect();
     by_call.sort_by_key(|index| operations[*index].called);

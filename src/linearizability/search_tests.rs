@@ -1,4 +1,4 @@
-//! Histories made by hand, and long ones.
+//! Tests of the search with hand-made histories and with long ones.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ fn pending<C, O>(called: u64, call: C) -> HistoryOperation<C, O> {
     HistoryOperation { call, called, returned: None }
 }
 
-/// A key whose values `a` and `b` were read.
+/// A key of which the values `a` and `b` were read.
 fn key() -> VersionedModel {
     VersionedModel {
         start: InitialState::Empty,
@@ -76,7 +76,7 @@ fn overlapping_operations_may_take_effect_in_any_order() {
         op(4, VersionedCall::Get, 6, VersionedOutcome::Holds(None, 0)),
     ];
     assert_eq!(found(&key(), &operations), SearchResult::Order(vec![3, 1, 2, 0]));
-    // One after the other they may not.
+    // One after the other they are not linearizable.
     let operations = [op(1, put("a"), 2, VersionedOutcome::Done(2)), op(3, put("b"), 4, VersionedOutcome::Done(1))];
     let SearchResult::Stuck(stuck) = found(&key(), &operations) else { panic!("version 2 came before version 1") };
     assert_eq!((stuck.order, stuck.breaks, stuck.open), (vec![], 0, vec![]));
@@ -113,7 +113,7 @@ fn a_violation_names_what_was_open_as_well() {
         op(5, VersionedCall::Get, 6, holds("a", 7)),
         op(7, put("a"), 8, VersionedOutcome::Done(3)),
     ];
-    // So it is said by the search, and then by the one for the first break.
+    // Both the search and the search for the first violation return this.
     let rough = search(&key(), &operations, limits(Duration::from_secs(60)));
     for found in [rough, found(&key(), &operations)] {
         let SearchResult::Stuck(stuck) = found else { panic!("nobody has made version 7") };
@@ -121,8 +121,8 @@ fn a_violation_names_what_was_open_as_well() {
     }
 }
 
-/// A register of so many values, and some pending writes, which come first. Then a swap of value 0 for 1, which ends
-/// late and in vain; but meanwhile 0 is written and 1 is read.
+/// A register with pending writes, which come first in the history. Then comes a compare-and-set from value 0 to 1,
+/// which ends late with a mismatch, although 0 is written and 1 is read meanwhile.
 fn swap_in_vain(
     pending_writes: usize,
 ) -> (RegisterModel, Vec<HistoryOperation<register_model::RegisterCall, register_model::RegisterOutcome>>) {
@@ -147,7 +147,7 @@ fn swap_in_vain(
 fn a_violation_shows_no_pending_write_that_explains_nothing() {
     let (model, operations) = swap_in_vain(1);
     let state = Some(model.values.number(&"1".to_string()));
-    // The read tells that the swap was done: that it was in vain is what breaks.
+    // The read shows that the compare-and-set was done, so its mismatch is what breaks the history.
     let stuck = DeadEnd { order: vec![2, 1, 3], state, breaks: 1, open: vec![0] };
     assert_eq!(found(&model, &operations), SearchResult::Stuck(stuck));
 }
@@ -158,7 +158,7 @@ fn of_very_many_pending_writes_not_all_are_tried_to_be_left_out() {
     let rough = DeadEnd { order: vec![], state: None, breaks: 4_002, open: vec![] };
     let stuck = first_break(&model, &operations, rough, limits(Duration::from_secs(60)));
     assert_eq!(stuck.breaks, 4_000);
-    // Each of them costs a walk along the order.
+    // Removing each of them needs a walk along the order.
     assert!((1_000..4_000).contains(&stuck.order.len()), "{}", stuck.order.len());
 }
 
@@ -168,7 +168,7 @@ fn nothing_is_linearizable() {
     assert_eq!(found(&key(), &[pending(1, put("a"))]), SearchResult::Order(vec![]));
 }
 
-/// Appends at the same time, and a read that fits no order of them: there are as many states as orders.
+/// Concurrent appends, and a read that fits no order of them: there are as many states as orders.
 fn hard() -> Vec<HistoryOperation<append_model::AppendCall, append_model::AppendOutcome>> {
     let append = |n: u64| {
         op(1 + n, append_model::AppendCall::Append(format!("{n}").into()), 100 + n, append_model::AppendOutcome::Done)
@@ -205,7 +205,7 @@ fn a_search_may_take_as_many_steps_as_it_is_told_and_not_one_more() {
 
 #[test]
 fn a_configuration_weighs_about_what_it_takes() {
-    // One after the other: as many configurations as operations.
+    // One operation after the other: as many configurations as operations.
     fn with_bytes_each<M: SequentialModel>(
         model: &M,
         call: M::Call,
@@ -233,16 +233,16 @@ fn a_configuration_weighs_about_what_it_takes() {
     );
 }
 
-/// Clients that put and get one key, one request at a time each; some puts never end, and half of those are applied.
+/// Clients that put and get one key, one request at a time each. Some puts never end, and half of those are applied.
 fn long(operations: usize, clients: usize, seed: u64) -> Vec<HistoryOperation<VersionedCall, VersionedOutcome>> {
     let mut random = Random::new(seed, 0);
-    // Each client is free again at this moment; so the call of the next operation comes after it.
+    // When each client is free again: its next call must come later.
     let mut free = vec![0; clients];
     let (mut now, mut version, mut value) = (0, 0, None);
     let mut history = Vec::new();
     while history.len() < operations {
         let client = random.within(0..=clients as u64 - 1) as usize;
-        // It takes effect now: called up to 40 moments before, returned up to 40 moments later.
+        // The operation takes effect now; it was called up to 40 moments before and returns up to 40 moments later.
         now = (now + random.within(1..=10)).max(free[client] + 1);
         let called = now.saturating_sub(random.within(0..=40)).max(free[client] + 1);
         let returned = now + random.within(0..=40);
@@ -278,7 +278,7 @@ fn long_histories_cost_at_most_a_thousand_steps_an_operation() {
     for seed in 0..4 {
         let mut history = long(5_000, 20, seed);
         assert!(matches!(within(&history), SearchResult::Order(_)));
-        // The same, but for one read near the end that shows an older version.
+        // The same history, but one read near the end shows an older version.
         let stale = history.iter().rposition(|operation| operation.call == VersionedCall::Get).unwrap();
         if let Some((_, VersionedOutcome::Holds(_, version))) = &mut history[stale].returned {
             *version -= 300;

@@ -1,28 +1,28 @@
-//! Numbers for the values of one key.
+//! Numeric ids for the values of one key.
 //!
-//! Only an operation that reads can tell two values apart. All values that no operation has read get the same number:
-//! that changes no verdict, and makes many pending writes equal, of which then one order is tried instead of all.
+//! Only the result of a read can tell two values apart. All values that no operation has read get the same id. This
+//! changes no verdict, and makes many pending writes equal, so that one order of them is tried instead of all.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// The number of a value.
+/// The id of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ValueId(u32);
 
-/// Stands for all values that nobody has read.
+/// The id of all values that no operation has read.
 pub const UNREAD: ValueId = ValueId(0);
 
-/// Which value has which number.
+/// The ids of the values of one key.
 #[derive(Clone, Debug, Default)]
 pub struct ValueIds<T> {
     numbers: HashMap<T, ValueId>,
-    /// The values by their number, from 1.
+    /// The values by their id, from 1.
     values: Vec<T>,
 }
 
 impl<T: Clone + Eq + Hash> ValueIds<T> {
-    /// Numbers these values, which some operation has read.
+    /// Assigns ids to these values, which some operation has read.
     pub fn read(values: impl IntoIterator<Item = T>) -> ValueIds<T> {
         let mut all = ValueIds { numbers: HashMap::new(), values: Vec::new() };
         for value in values {
@@ -34,12 +34,12 @@ impl<T: Clone + Eq + Hash> ValueIds<T> {
         all
     }
 
-    /// The number of a value.
+    /// The id of a value.
     pub fn number(&self, value: &T) -> ValueId {
         self.numbers.get(value).copied().unwrap_or(UNREAD)
     }
 
-    /// The value of a number; None for those that nobody has read.
+    /// The value with an id; None for [`UNREAD`].
     pub fn value(&self, number: ValueId) -> Option<&T> {
         self.values.get((number.0 as usize).checked_sub(1)?)
     }

@@ -1,4 +1,4 @@
-//! What a check comes to, for all keys of a history.
+//! The verdict on a history, over all its keys.
 
 use std::time::Instant;
 
@@ -6,83 +6,83 @@ use super::first_violation::first_break;
 use super::model::{OperationOf, SequentialModel};
 use super::search::{DeadEnd, SearchLimits, SearchResult, search};
 
-/// A search of one key stops when its configurations need more than this.
+/// Maximum bytes of configurations in the search of one key.
 pub const MEMORY_BYTES: usize = 1 << 30;
 
-/// Where an operation stands in what the history was read from: the numbers of its lines, from 0.
+/// The place of an operation in the source of the history, as line numbers from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceLines {
-    /// Where it was called.
+    /// The line of its call.
     pub call: usize,
-    /// Where its end was told.
+    /// The line of its end; None if there is none.
     pub end: Option<usize>,
 }
 
 /// Whether a history is linearizable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinearizabilityVerdict {
-    /// It is.
+    /// The history is linearizable.
     Linearizable {
-        /// How many operations there are.
+        /// Number of operations.
         operations: usize,
-        /// How many keys they are about.
+        /// Number of keys.
         keys: usize,
     },
-    /// It is not.
+    /// The history is not linearizable.
     Violation(Box<Witness>),
-    /// Nobody knows.
+    /// The history is undecided.
     Unknown(WhyUndecided),
 }
 
-/// Why nobody knows.
+/// Why a history is undecided.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WhyUndecided {
-    /// The deadline came before the search ended.
+    /// The deadline was reached before the search ended.
     #[error("not decided in time: {undecided} of {keys} keys, among them {key}")]
     OutOfTime {
-        /// How many keys are undecided.
+        /// Number of undecided keys.
         undecided: usize,
-        /// Out of how many.
+        /// Number of keys.
         keys: usize,
-        /// One of them.
+        /// One of the undecided keys.
         key: String,
     },
-    /// A search would have needed more memory than it may use.
+    /// A search reached its memory limit.
     #[error("not decided: a search was stopped at {} MiB; {undecided} of {keys} keys, among them {key}", MEMORY_BYTES >> 20)]
     OutOfMemory {
-        /// How many keys are undecided.
+        /// Number of undecided keys.
         undecided: usize,
-        /// Out of how many.
+        /// Number of keys.
         keys: usize,
-        /// One of them.
+        /// One of the undecided keys.
         key: String,
     },
-    /// Operations are missing from the history. The sentence says how that shows.
+    /// Operations are missing from the history, as the message explains.
     #[error("the history is not complete: {0}")]
     Incomplete(String),
 }
 
-/// Why a history is not linearizable: up to a return everything can be explained, and with it not.
+/// Why a history is not linearizable: everything before one return can be explained, but not that return.
 ///
-/// If the deadline comes while that return is being searched, the witness is a rougher one: then no order explains
-/// `breaks` *together with* what is in `order` and `open`.
+/// If the deadline comes while that return is being searched, the witness is less precise: then no order explains
+/// `breaks` *together with* the operations in `order` and `open`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witness {
-    /// The key that all this is about.
+    /// The key of all these operations.
     pub key: String,
-    /// An order that explains everything that returned before `breaks` did. Operations in it may have returned later:
-    /// then it does not say with what.
+    /// An order that explains everything that returned before `breaks` did. For operations in it that returned later,
+    /// it does not explain the result.
     pub order: Vec<SourceLines>,
-    /// What the key holds after it, in words.
+    /// The state of the key after this order, as text.
     pub state: String,
-    /// The operation whose result nothing explains any more.
+    /// The operation whose result no order explains.
     pub breaks: SourceLines,
-    /// The operations that were called before that return as well, but are not in the order.
+    /// Other operations that were called before that return and are not in the order.
     pub open: Vec<SourceLines>,
 }
 
 impl Witness {
-    /// The same, of a history that was taken from a longer one: where its lines stand there.
+    /// The same witness for a longer history that this one was taken from; `to` maps the line numbers.
     pub(super) fn moved(self, to: &[usize]) -> Witness {
         let place = |place: SourceLines| SourceLines { call: to[place.call], end: place.end.map(|end| to[end]) };
         let places = |places: Vec<SourceLines>| places.into_iter().map(place).collect();
@@ -93,16 +93,16 @@ impl Witness {
 /// The operations on one key.
 #[derive(Clone, Debug)]
 pub(super) struct KeyHistory<M: SequentialModel> {
-    /// The key, as people read it.
+    /// The key as text.
     pub(super) key: String,
     pub(super) model: M,
     pub(super) operations: Vec<OperationOf<M>>,
-    /// Where each of them stands.
+    /// The source lines of each operation.
     pub(super) places: Vec<SourceLines>,
 }
 
-/// Checks key after key. The short ones come first, and each may use an equal share of the time that is left: one key
-/// that is too hard does not keep the others from being decided.
+/// Checks one key after the other, short histories first. Each may use an equal share of the time left, so that one
+/// hard key does not prevent the others from being decided.
 pub(super) fn check<M: SequentialModel>(parts: Vec<KeyHistory<M>>, deadline: Instant) -> LinearizabilityVerdict {
     check_by(parts, deadline, Instant::now)
 }
@@ -163,7 +163,7 @@ mod tests {
         KeyHistory { key: key.to_string(), model: AppendModel, operations, places }
     }
 
-    /// One after the other: no work, though the clock is looked at if there are hundreds.
+    /// One operation after the other: no work for the search, except that it reads the clock once in hundreds of steps.
     fn easy(operations: u64) -> KeyHistory<AppendModel> {
         let put = |n| HistoryOperation {
             call: AppendCall::Put("x".into()),
@@ -173,7 +173,7 @@ mod tests {
         part("easy", (0..operations).map(put).collect())
     }
 
-    /// All at the same time, and a read that fits no order of them: there are as many states as orders.
+    /// Concurrent appends, and a read that fits no order of them: there are as many states as orders.
     fn hard() -> KeyHistory<AppendModel> {
         let append = |n: u64| HistoryOperation {
             call: AppendCall::Append(format!("{n}").into()),

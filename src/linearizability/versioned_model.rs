@@ -1,73 +1,74 @@
-//! One key of this store: put, put at a version, get, delete; every applied write raises the version by one.
+//! The model of one key of this store, with put, put at a version, get and delete. Every applied write raises the
+//! version by one.
 
 use super::model::SequentialModel;
 use super::value_ids::{ValueId, ValueIds};
 use crate::trace::QuotedText;
 
-/// What is asked.
+/// An operation on the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VersionedCall {
-    /// The value and its version.
+    /// Reads the value and its version.
     Get,
-    /// To hold a value.
+    /// Sets a value.
     Put {
-        /// The value.
+        /// The id of the new value.
         value: ValueId,
-        /// Only if the key is at this version.
+        /// The version that the key must have for the write; any if None.
         if_version: Option<u64>,
     },
-    /// To hold none.
+    /// Removes the value.
     Delete,
 }
 
-/// What is answered.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VersionedOutcome {
-    /// A read: the key holds this, at this version.
+    /// Of a get: the key holds this value, at this version.
     Holds(Option<ValueId>, u64),
-    /// A write: done, the key is now at this version.
+    /// Of a write: done, and this is the new version.
     Done(u64),
-    /// A delete: there was nothing to delete, at this version.
+    /// Of a delete: the key has no value, at this version.
     NotFound(u64),
-    /// A put: the key is at this version, and not at the one that was asked for.
+    /// Of a put: the key is at this version, not at the required one.
     Mismatch(u64),
 }
 
-/// What is known of the value.
+/// What is known about the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KnownValue {
-    /// It is this one, or there is none.
+    /// The value; None if there is none.
     Known(Option<ValueId>),
-    /// Nothing is known: the history begins in the middle.
+    /// Any value or none: the history begins in the middle.
     Anything,
 }
 
-/// What a key holds.
+/// The state of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VersionedState {
-    /// The value.
+    /// What is known about the value.
     pub held: KnownValue,
-    /// Its version, if it is known.
+    /// The version, if known.
     pub version: Option<u64>,
 }
 
-/// How a key was when the history began.
+/// The state of the key at the beginning of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitialState {
-    /// Never written.
+    /// The key was never written.
     Empty,
-    /// Nobody knows: whatever the first operations say is right. This can hide a violation among them.
+    /// Unknown: the results of the first operations are accepted as they are. This can hide a violation among them.
     Anything,
 }
 
-/// A key.
+/// The sequential model of the key.
 #[derive(Clone, Debug)]
 pub struct VersionedModel {
-    /// How it was.
+    /// The state at the beginning.
     pub start: InitialState,
-    /// The values that were read.
+    /// The ids of the values that were read.
     pub values: ValueIds<QuotedText>,
-    /// Others may write too, at any time, of whom nothing is known. Their writes raise the version like any.
+    /// Clients without lines may write at any time. Their writes raise the version like any other.
     pub strangers: bool,
 }
 
@@ -125,7 +126,7 @@ impl SequentialModel for VersionedModel {
     }
 }
 
-/// The version that the operation met; None if there is no such version.
+/// The version before the operation; None if there is no such version.
 fn version_before(outcome: &VersionedOutcome) -> Option<u64> {
     match *outcome {
         VersionedOutcome::Done(after) => after.checked_sub(1),
@@ -136,11 +137,11 @@ fn version_before(outcome: &VersionedOutcome) -> Option<u64> {
 }
 
 impl VersionedState {
-    /// The same, now that the version is known; None if it is another.
+    /// The state with this version; None if the state has another version.
     fn at(self, version: u64) -> Option<VersionedState> {
         let fits = self.version.is_none_or(|known| known == version);
         let held = match self.held {
-            // A key that was never written holds nothing.
+            // A key that was never written holds no value.
             KnownValue::Anything if version == 0 => KnownValue::Known(None),
             held => held,
         };
@@ -148,7 +149,7 @@ impl VersionedState {
         (fits && !never_written).then_some(VersionedState { held, version: Some(version) })
     }
 
-    /// The state after an operation that ended so; None if it cannot have. The version before it fits.
+    /// The state after an operation with this result; None if impossible. `self` has the version before it.
     fn answered(self, call: &VersionedCall, outcome: &VersionedOutcome) -> Option<VersionedState> {
         let version = self.version?;
         let may_hold =
@@ -164,7 +165,7 @@ impl VersionedState {
             }
             (VersionedCall::Delete, VersionedOutcome::Done(_)) => (may_hold_some, KnownValue::Known(None)),
             (VersionedCall::Delete, VersionedOutcome::NotFound(_)) => (may_hold(None), KnownValue::Known(None)),
-            // An answer to another question.
+            // The result belongs to another kind of operation.
             (
                 VersionedCall::Get,
                 VersionedOutcome::Done(_) | VersionedOutcome::NotFound(_) | VersionedOutcome::Mismatch(_),
@@ -178,14 +179,14 @@ impl VersionedState {
         fits.then_some(VersionedState { held, version: Some(after) })
     }
 
-    /// The state after an operation whose outcome nobody knows.
+    /// The state after an operation with unknown outcome.
     fn unanswered(self, call: &VersionedCall) -> VersionedState {
         let next = self.version.map(|version| version + 1);
         match *call {
             VersionedCall::Get => self,
             VersionedCall::Put { if_version: Some(wanted), value } => match self.version {
                 Some(version) if version != wanted => self,
-                // At a version that is not known, it may be the one that was asked for.
+                // An unknown version may be the required one.
                 Some(_) | None => VersionedState { held: KnownValue::Known(Some(value)), version: Some(wanted + 1) },
             },
             VersionedCall::Put { if_version: None, value } => {
@@ -209,7 +210,7 @@ mod tests {
         VersionedModel { start, values: ValueIds::read(VALUES.map(QuotedText::from)), strangers: false }
     }
 
-    /// Asks the real store, and says it in the words of the model.
+    /// Executes a random operation on the real store, and converts its result to the model.
     fn ask(store: &mut Store, model: &VersionedModel, random: &mut Random) -> (VersionedCall, VersionedOutcome) {
         let name = VALUES[random.within(0..=2) as usize];
         let value = model.values.number(&QuotedText::from(name));
@@ -237,7 +238,7 @@ mod tests {
         (call, outcome)
     }
 
-    /// Every answer that anybody could give to anything.
+    /// Every possible result of any operation.
     fn all_outcomes(model: &VersionedModel, up_to: u64) -> Vec<VersionedOutcome> {
         let mut held = vec![None];
         held.extend(VALUES.map(|value| Some(model.values.number(&QuotedText::from(value)))));
@@ -285,7 +286,8 @@ mod tests {
             let mut state = model.start();
             for _ in 0..8 {
                 let (call, outcome) = ask(&mut store, &model, &mut random);
-                // What may have found nothing to do is not hidden: the search tries both ways, a walk cannot.
+                // If a write may have found nothing to do, its result is not hidden: the search would try both ways,
+                // this walk cannot.
                 let certain = matches!(call, VersionedCall::Get | VersionedCall::Put { if_version: None, .. });
                 let hide = certain && random.within(0..=2) == 0;
                 state = model.step(&state, &call, Some(&outcome).filter(|_| !hide)).unwrap();

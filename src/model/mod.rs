@@ -1,14 +1,14 @@
-//! The third shell: the roles under a model checker, which tries *every* order of events and not a random one.
+//! The model checker, the third role host: it tries *every* order of events instead of a random one.
 //!
-//! The roles are the ones that ship; [stateright](https://www.stateright.rs) walks through the states. A state is all
-//! roles, what their disks hold, and every message that may still arrive; a step is one message delivered (any that was
-//! ever sent, in any order, some of them twice), one armed timer that runs out, or one role that dies and comes back
-//! with what its disk holds. A message that is never delivered is lost; a crash between a sync and the messages behind
-//! it is a life that ends before any of them is delivered.
+//! The roles are the ones of the server; [stateright](https://www.stateright.rs) searches the states. A state contains
+//! all roles, the content of their disks, and every message that may still arrive. A step is one of three events. A
+//! message is delivered: any message ever sent, in any order, some of them twice. An armed timer runs out. Or a role
+//! crashes and restarts with the content of its disk. A lost message is one that is never delivered. A crash between a
+//! sync and the messages after it is an incarnation that ends before any of them is delivered.
 //!
-//! What is bounded is told by [`Scope`]: how many proposers have a command, up to which round they go, how often
-//! messages are doubled and roles die. Within a scope nothing is left out, so it is small: what needs many steps is for
-//! [`crate::sim`].
+//! [`Scope`] bounds the search: the number of proposers with a command, the highest round, the number of duplicated
+//! messages and of crashes. Within a scope the search is complete, so scopes are small. Cases that need many steps are
+//! left to [`crate::sim`].
 
 mod role_state;
 mod tests;
@@ -26,53 +26,55 @@ use crate::paxos::{
 use crate::role::{Action, Input, Role, RoleKind, ServerId, ServerSet};
 use crate::seeded_bugs::{self, Bug};
 
-/// What is searched, and how far.
+/// The bounds of a search.
 #[derive(Clone, Copy, Debug)]
 struct Scope {
-    /// Servers, each with an acceptor and a learner.
+    /// Number of servers, each with an acceptor and a learner.
     servers: u8,
-    /// How many of them have a client's command.
+    /// Number of servers that have a client's command.
     proposers: u8,
-    /// Learners count, tell and apply. Without them a value is chosen all the same, and nobody knows.
+    /// Whether learners count votes, send LEARN and apply. Without them values are chosen all the same, but no role
+    /// notices.
     learners: bool,
-    /// The commands go into so many slots: with one, no proposer hears that it is done, and each goes on with that
-    /// slot.
+    /// Number of slots for the commands. With one slot, no proposer hears that its command is done, and each stays at
+    /// that slot.
     slots: u64,
-    /// Promises come in pages of so many bytes, and of one slot at least.
+    /// Maximum bytes in a page of a PROMISE; a page has at least one slot.
     page_bytes: usize,
-    /// No proposer prepares a ballot above this round.
+    /// Maximum round of a ballot that a proposer prepares.
     rounds: u64,
-    /// How many deliveries leave their message behind, to come once more.
+    /// Maximum number of messages that are delivered twice.
     doubled: u8,
-    /// How many acceptors die and come back.
+    /// Maximum number of acceptor crashes, each followed by a restart.
     acceptor_crashes: u8,
-    /// How many proposers die and come back, without their command.
+    /// Maximum number of proposer crashes, each followed by a restart without the command.
     proposer_crashes: u8,
-    /// How many learners die and come back with nothing.
+    /// Maximum number of learner crashes, each followed by a restart without any data.
     learner_restarts: u8,
-    /// the seeded bug that is on.
+    /// The seeded bug that is on.
     bug: Option<Bug>,
 }
 
-/// Everything there is.
+/// A state of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ModelState {
     proposers: Vec<ModelRole<Proposer>>,
     acceptors: Vec<ModelRole<Acceptor>>,
     learners: Vec<ModelRole<Learner<ListMachine>>>,
-    /// Messages that may arrive, with how often each was sent and not delivered.
+    /// Messages that may arrive, with the number of undelivered copies.
     network: BTreeMap<Packet, u8>,
     doubled: u8,
     acceptor_crashes: u8,
     proposer_crashes: u8,
     learner_restarts: u8,
-    /// What each learner has applied in any of its lives, by slot: a life that has ended has told clients of it.
+    /// The values that a learner has applied in any incarnation, by slot. Earlier incarnations count, because they may
+    /// have answered clients.
     told: BTreeSet<(Slot, Vec<u8>)>,
-    /// What acceptors have accepted in any of their lives, by slot, ballot and value.
+    /// The acceptors that have accepted a value in any incarnation, by slot, ballot and value.
     votes: BTreeMap<(Slot, Ballot, Vec<u8>), ServerSet>,
 }
 
-/// A message on its way to a role. As bytes, which have an order and go through the real codec.
+/// A message on its way to a role. It is stored as bytes, which have an order and test the real codec.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Packet {
     from: ServerId,
@@ -81,7 +83,7 @@ struct Packet {
     bytes: Vec<u8>,
 }
 
-/// One step.
+/// One step of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ModelStep {
     Deliver(Packet),
@@ -183,7 +185,7 @@ impl Scope {
         }
     }
 
-    /// Puts a message on its way to every role that hears it.
+    /// Adds a message to the network for every role that receives it.
     fn send<R: Role<Message = Message>>(&self, world: &mut ModelState, from: ServerId, action: Action<R>) {
         let Action::Send { to, message } = action else { return };
         for (to, role) in to.iter().flat_map(|to| message.recipients().iter().map(move |role| (to, *role))) {
@@ -207,8 +209,8 @@ impl Scope {
 }
 
 impl Scope {
-    /// Forgets the messages and timers of proposers that change nothing, now or ever: of ballots that are over. Without
-    /// this states would differ in nothing but them.
+    /// Removes messages and timers of proposers that change nothing, now or later, because their ballots are over.
+    /// Otherwise many states would differ only in them.
     fn forget_useless(&self, world: &mut ModelState) {
         for (place, seat) in world.proposers.iter_mut().enumerate() {
             let me = ServerId(place as u8 + 1);
@@ -243,8 +245,8 @@ fn at(server: ServerId) -> usize {
     usize::from(server.0) - 1
 }
 
-/// Leaves of an acceptor's records those that still say something, in the order in which they may have been written:
-/// many histories come to the same.
+/// Keeps only the records of an acceptor that still matter, in a possible order of writing. Then different histories
+/// lead to the same state.
 fn compact(records: &mut Vec<AcceptorRecord>) {
     let mut promised = Ballot::ZERO;
     let mut accepted = BTreeMap::new();
@@ -293,7 +295,7 @@ impl Model for Scope {
             steps.extend(world.network.keys().cloned().map(ModelStep::DeliverAndKeep));
         }
         for me in self.cluster().iter() {
-            // What gives commands up, and what nobody waits for here, is left out.
+            // Left out: the proposers' ticks, which give up commands, and timers whose effect nothing here waits for.
             let timers = world.proposers[at(me)].timers.iter().filter(|timer| !matches!(timer, ProposerTimer::Tick));
             steps.extend(timers.map(|timer| ModelStep::ProposerTimer(me, *timer)));
             if self.learner_restarts > 0 {
@@ -360,7 +362,7 @@ impl Model for Scope {
         Some(world)
     }
 
-    /// A proposer that would go on above the last round waits for ever instead.
+    /// Cuts off states in which a proposer would go beyond the last round.
     fn within_boundary(&self, world: &ModelState) -> bool {
         let prepared = |seat: &ModelRole<Proposer>| seat.role.next_round() <= self.rounds + 1;
         world.proposers.iter().all(prepared)

@@ -1,24 +1,24 @@
-//! A role's place in a model: the role, its disk and its timers, as one value that can be compared and hashed.
+//! A role with its disk and timers, as one value that can be compared and hashed.
 
 use std::mem::discriminant;
 
 use crate::paxos::{CommandId, Slot, StateMachine, Value};
 use crate::role::{Action, Input, Role, StableStore, turn};
 
-/// A role, and what outlives it.
+/// A role, its disk and its timers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ModelRole<R: Role>
 where
     R::Record: PartialEq + Eq + std::hash::Hash,
 {
     pub(super) role: R,
-    /// All records that it has ever written.
+    /// All records ever written.
     pub(super) disk: Vec<R::Record>,
-    /// Those that may run out, in any order.
+    /// The armed timers; they may run out in any order.
     pub(super) timers: Vec<R::Timer>,
 }
 
-/// Memory that plays the disk.
+/// A disk in memory.
 struct ModelDisk<'a, T>(&'a mut Vec<T>);
 
 impl<T: Clone> StableStore<T> for ModelDisk<'_, T> {
@@ -38,7 +38,7 @@ where
         ModelRole { role, disk: Vec::new(), timers: Vec::new() }
     }
 
-    /// One turn; its timers are armed, the rest of what it wants done is handed back.
+    /// Executes one turn. Arms the timers, and returns the other actions.
     pub(super) fn turn(&mut self, input: Input<R>) -> Vec<Action<R>> {
         let Ok(actions) = turn(&mut self.role, [((), input)], &mut ModelDisk(&mut self.disk), false);
         let mut others = Vec::new();
@@ -55,14 +55,14 @@ where
         others
     }
 
-    /// It has died; the new life knows what the disk knows.
+    /// Restarts the role after a crash: `role` replays the records of the disk.
     pub(super) fn begin_again(&mut self, mut role: R) {
         self.disk.iter().for_each(|record| role.replay(record.clone()));
         (self.role, self.timers) = (role, Vec::new());
     }
 }
 
-/// The simplest of all state machines: it remembers what was applied.
+/// A minimal state machine: a list of the applied values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct ListMachine(Vec<Value>);
 

@@ -1,4 +1,4 @@
-//! The scopes that are searched: small ones each time, large ones by `cargo test --release --lib model -- --ignored`.
+//! The searched scopes: small ones in every test run, large ones with `cargo test --release --lib model -- --ignored`.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::Scope;
 use crate::paxos::PAGE_BYTES;
 use crate::seeded_bugs::Bug;
 
-/// Three acceptors; two proposers, each with a ballot and a command, for one slot.
+/// Three acceptors and two proposers, each with a ballot and a command, for one slot.
 const DUEL: Scope = Scope {
     servers: 3,
     proposers: 2,
@@ -23,10 +23,10 @@ const DUEL: Scope = Scope {
     bug: None,
 };
 
-/// One command from its proposer to every learner.
+/// One command, from its proposer to every learner.
 const LEARN: Scope = Scope { proposers: 1, learners: true, ..DUEL };
 
-/// A proposer that finds two slots accepted is told of each in a page of its own.
+/// A proposer that finds two accepted slots receives each in its own page.
 const PAGES: Scope = Scope { learners: true, slots: 2, rounds: 2, page_bytes: 1, ..DUEL };
 
 fn told<C: Checker<Scope>>(name: &str, begun: Instant, bound: Option<usize>, checker: &C) {
@@ -35,12 +35,12 @@ fn told<C: Checker<Scope>>(name: &str, begun: Instant, bound: Option<usize>, che
     println!("{name}: {states} states ({end}), up to {depth} steps, {took:.1} s");
 }
 
-/// Two threads, as many as the machines of the tests have at least.
+/// Uses two threads, the minimum number of cores of the test machines.
 fn checker(scope: Scope) -> CheckerBuilder<Scope> {
     scope.checker().threads(2)
 }
 
-/// Searches a scope to its end: every state that can be reached.
+/// Searches a scope completely: every reachable state.
 fn exhaust(name: &str, scope: Scope) {
     let begun = Instant::now();
     let checker = checker(scope).spawn_bfs().join();
@@ -48,7 +48,7 @@ fn exhaust(name: &str, scope: Scope) {
     checker.assert_properties();
 }
 
-/// Searches all that a few steps reach, up to so many steps in all: nothing in it may be wrong.
+/// Searches breadth-first up to about this number of states, and expects no violation.
 fn search(name: &str, scope: Scope, steps: usize) {
     let begun = Instant::now();
     let checker = checker(scope).target_state_count(steps).spawn_bfs().join();
@@ -56,7 +56,7 @@ fn search(name: &str, scope: Scope, steps: usize) {
     assert_eq!(wrong(&checker), None);
 }
 
-/// A rule that does not hold in some state.
+/// The name of a violated rule, if there is one.
 fn wrong<C: Checker<Scope>>(checker: &C) -> Option<&'static str> {
     let rules = checker.model().properties().into_iter().filter(|one| one.expectation == Expectation::Always);
     rules.map(|rule| rule.name).find(|name| checker.discovery(name).is_some())

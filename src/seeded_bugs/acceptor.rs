@@ -34,7 +34,7 @@ impl Wrapped for Acceptor {
                 Message::Promise { ballot, page: Page { accepted, .. } } => match bug {
                     Bug::PromiseWithoutValue => accepted.clear(),
                     Bug::AcceptedIsCleared => drop(accepted.drain(..accepted.len().saturating_sub(1))),
-                    // Nothing was accepted at the ballot before it was promised.
+                    // Before the promise, nothing was accepted at this ballot, so this clears everything.
                     Bug::PromiseClears => accepted.retain(|entry| entry.ballot == *ballot),
                     Bug::OneBallotVariable => accepted.iter_mut().for_each(|entry| entry.ballot = *ballot),
                     _ => {}

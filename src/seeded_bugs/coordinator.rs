@@ -1,4 +1,4 @@
-//! Coordinators that forget a decision, or a number, that others rest on.
+//! Coordinators that lose a decision, or a transaction number, on which others depend.
 
 use super::Bug;
 use super::wrapper::Wrapped;
@@ -8,7 +8,7 @@ use crate::two_phase_commit::{CommitMessage, Coordinator, CoordinatorRecord};
 impl Wrapped for Coordinator {
     fn hears(&self, bug: Bug, input: Input<Self>, _out: &mut Output<Self>) -> Vec<Input<Self>> {
         match input {
-            // The first one stands for all.
+            // The first ACK counts as one from every server.
             Input::Message { message: CommitMessage::Ack { transaction }, .. } if bug == Bug::CommitForgottenEarly => {
                 let ack = |from| Input::Message { from: ServerId(from), message: CommitMessage::Ack { transaction } };
                 (1..=ServerId::MAX).map(ack).collect()

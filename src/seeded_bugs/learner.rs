@@ -1,4 +1,4 @@
-//! Learners that take for chosen, or for durable, what is not; that never ask; and that answer reads too soon.
+//! Learners that treat values as chosen or durable too early, never catch up, or answer reads too early.
 
 use super::Bug;
 use super::wrapper::Wrapped;
@@ -8,7 +8,7 @@ use crate::paxos::{
 };
 use crate::role::{Action, Input, Output};
 
-/// A vote counts for so many later ballots, too, where votes of different ballots are added up.
+/// With the bug that adds up votes of different ballots, number of later rounds for which a vote counts too.
 const LATER_ROUNDS: u64 = 8;
 
 impl Wrapped for Learner<Kv> {
@@ -29,8 +29,8 @@ impl Wrapped for Learner<Kv> {
                     Input::Message { from: *from, message: Message::Accepted { ballot, slots: *slots } }
                 }));
             }
-            // The read joins the round under way: that one is begun anew with it, and answers to the old question
-            // count.
+            // The read joins the round in flight. That round is restarted with the new read, and replies to the old
+            // round count.
             Input::Request(LearnerRequest::Read { .. }) if bug == Bug::OldReadAnswersCount => {
                 more.extend(self.round().map(|id| Input::Timeout(LearnerTimer::Read { id })));
             }
@@ -61,7 +61,7 @@ impl Wrapped for Learner<Kv> {
     }
 }
 
-/// A checkpoint that is to be written is called durable at once.
+/// Reports a checkpoint as durable as soon as its writing begins.
 fn called_durable(action: Action<Learner<Kv>>) -> impl Iterator<Item = Action<Learner<Kv>>> {
     let begun: Option<Slot> = match &action {
         Action::Notify(LearnerNotification::Checkpoint { slot, .. }) => Some(*slot),

@@ -1,17 +1,17 @@
-//! Seeded bugs: bugs that consensus systems have really had, each a small mutation of our own code.
+//! Seeded bugs: bugs that real consensus systems have had, each as a small change of this code.
 //!
 //! A check that has never failed proves nothing. Each bug is switched on by name, and the simulator must find it
-//! (`paxos-lab simulate --bug FirstValueAdopted`). A bug has one of three places:
+//! (`paxos-lab simulate --bug FirstValueAdopted`). A bug is in one of three places:
 //!
-//! - Around the role that ships, where it rewrites what the role hears, remembers and says: see `wrapper.rs`, and a
-//!   file for each role beside it. Real servers and the simulator have it alike.
-//! - In the rule that it breaks, where it cannot be told from outside: one switch in `rules.rs` of `paxos`,
+//! - Around the unchanged role, whose inputs, records and actions it rewrites: see `wrapper.rs`, and one file for each
+//!   role. Real servers and the simulator both have it.
+//! - In the rule that it breaks, if a wrapper cannot change that rule: one switch in `rules.rs` of `paxos`,
 //!   `two_phase_commit`, `kv` or `storage`.
-//! - In what a server decides, one switch where the rule is kept (`host/`): real servers and the simulator have it
-//!   alike.
+//! - In a decision of the server: one switch at the place of that decision (`host/`). Real servers and the simulator
+//!   both have it.
 //!
-//! Without the feature `seeded-bugs`, [`is_enabled`] is the constant `false`, [`step`] is the role's own step, and no build that
-//! could serve anybody has a bug.
+//! Without the feature `seeded-bugs`, [`is_enabled`] is the constant `false` and [`step`] is the role's own step. So no
+//! build for production has a bug.
 
 #[cfg(any(test, feature = "seeded-bugs"))]
 mod acceptor;
@@ -33,26 +33,26 @@ compile_error!("seeded bugs must never be in a release build: use --profile seed
 
 macro_rules! seeded_bugs {
     ($($name:ident: $why:literal, seen $seen:literal;)+) => {
-        /// A bug.
+        /// A seeded bug.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[allow(missing_docs, reason = "each tells what it is")]
         pub enum Bug { $($name),+ }
 
         impl Bug {
-            /// All of them.
+            /// All bugs.
             pub const ALL: &[Bug] = &[$(Bug::$name),+];
 
-            /// Its name on the command line.
+            /// The name on the command line.
             pub fn name(self) -> &'static str {
                 match self { $(Bug::$name => stringify!($name)),+ }
             }
 
-            /// What it does.
+            /// What the bug changes.
             pub fn says(self) -> &'static str {
                 match self { $(Bug::$name => $why),+ }
             }
 
-            /// Where it was seen.
+            /// Where the bug was seen.
             pub fn seen(self) -> &'static str {
                 match self { $(Bug::$name => $seen),+ }
             }
@@ -140,20 +140,20 @@ mod selector {
     thread_local! {
         static ON: Cell<Option<Bug>> = const { Cell::new(None) };
     }
-    /// The bug of a whole process.
+    /// The bug of the whole process.
     static EVERYWHERE: OnceLock<Bug> = OnceLock::new();
 
-    /// Whether this bug is switched on in this thread.
+    /// Whether this bug is on in this thread.
     pub fn is_enabled(bug: Bug) -> bool {
         on() == Some(bug)
     }
 
-    /// Switches a bug on in all threads of this process, for as long as it lives.
+    /// Switches a bug on in all threads, until the process ends.
     pub fn switch_everywhere(bug: Bug) {
         let _ = EVERYWHERE.set(bug);
     }
 
-    /// Switches a bug on in this thread, or all off.
+    /// Switches a bug on in this thread; None switches all off.
     pub fn switch(bug: Option<Bug>) {
         ON.set(bug);
     }
@@ -180,7 +180,7 @@ mod selector {
     }
 }
 
-/// No bug stands around a role in this build.
+/// In this build no bug wraps a role.
 #[cfg(not(any(test, feature = "seeded-bugs")))]
 mod wrapper {
     use crate::role::{Actions, Input, Output, Role};
@@ -191,7 +191,7 @@ mod wrapper {
         role.step(input, out);
     }
 
-    /// Leaves everything as it is.
+    /// Changes nothing.
     #[inline(always)]
     pub fn rewrite<C, R: Role>(_role: &R, _records: &mut Vec<R::Record>, _actions: &mut Actions<C, R>) {}
 }
@@ -201,7 +201,7 @@ pub use selector::{is_enabled, on};
 pub use selector::{switch, switch_everywhere};
 pub(crate) use wrapper::{rewrite, step};
 
-/// The first of these by the order of a hash map, which is another one each time: for RandomSessionForgotten.
+/// The first of these in the order of a hash map, which differs each time: for RandomSessionForgotten.
 pub fn first_of_a_hash_map(numbers: impl Iterator<Item = u64>) -> Option<u64> {
     use std::hash::{BuildHasher, RandomState};
     let order = RandomState::new();
@@ -212,7 +212,7 @@ pub fn first_of_a_hash_map(numbers: impl Iterator<Item = u64>) -> Option<u64> {
 pub const AVAILABLE: bool = cfg!(any(test, feature = "seeded-bugs"));
 
 impl Bug {
-    /// The protocol that has the bug; None if it is Paxos, of either kind.
+    /// The protocol with this bug; None means Paxos, both kinds.
     pub fn protocol(self) -> Option<Protocol> {
         (Bug::DecisionBeforeDurable..=Bug::CommitForgottenEarly).contains(&self).then_some(Protocol::TwoPhaseCommit)
     }

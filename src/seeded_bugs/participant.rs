@@ -1,4 +1,4 @@
-//! Participants that forget what they have promised, or do not wait for the decision.
+//! Participants that lose what they have promised, or do not wait for the decision.
 
 use super::Bug;
 use super::wrapper::Wrapped;
@@ -9,7 +9,7 @@ use crate::two_phase_commit::{
     ParticipantTimer, ParticipantTraceEvent, TransactionId,
 };
 
-/// A participant that does not wait for the decision has waited for so long, and for one more look.
+/// Milliseconds that a participant with bug PreparedAbortsAlone waits for the decision; it aborts at the next look.
 const PATIENCE_MS: u64 = 200;
 
 impl Wrapped for Participant {
@@ -44,13 +44,14 @@ impl Wrapped for Participant {
     }
 }
 
-/// As if the coordinator had said so.
+/// An abort, as if the coordinator had sent it.
 fn aborted(transaction: TransactionId) -> Input<Participant> {
     let message = CommitMessage::Decide { transaction, decision: Decision::Abort };
     Input::Message { from: transaction.coordinator, message }
 }
 
-/// Neither prepared for it, nor told of its decision, nor has it forgotten its time.
+/// Whether the participant has never heard of this transaction: not prepared, no known decision, and too new to be
+/// forgotten.
 fn has_never_heard_of(participant: &Participant, transaction: TransactionId) -> bool {
     let is_prepared = participant.in_doubt().any(|one| one.transaction == transaction);
     !is_prepared && participant.decision(transaction).is_none() && !participant.may_have_done(transaction)

@@ -1,4 +1,4 @@
-//! Proposers that mistake what they are told, or keep from others what they should tell.
+//! Proposers that misinterpret what they receive, or do not send what they should.
 
 use super::Bug;
 use super::wrapper::Wrapped;
@@ -37,7 +37,7 @@ impl Wrapped for Proposer {
 
     fn remembers(bug: Bug, records: &mut Vec<ProposerRecord>) {
         if bug == Bug::RestartReusesBallots {
-            // No round is spent.
+            // No round is reserved.
             records.fill(ProposerRecord::RoundsReserved(1));
         }
     }
@@ -61,7 +61,7 @@ impl Wrapped for Proposer {
     }
 }
 
-/// The same without proposals of no-ops: what is left of one ACCEPT goes out slot by slot.
+/// The same action without proposals of no-ops: the rest of an ACCEPT is sent slot by slot.
 fn without_noops(action: Action<Proposer>) -> Vec<Action<Proposer>> {
     match action {
         Action::Trace(ProposerTraceEvent::Proposed { value: Value::Noop, .. }) => Vec::new(),

@@ -1,8 +1,8 @@
-//! Seeded bugs that stand around a role: the role is the one that ships, and what goes in and out is rewritten.
+//! Seeded bugs that wrap a role: the role is unchanged, and its inputs and outputs are rewritten.
 //!
 //! All roles are stepped through [`step_all`](crate::role::step_all), which calls [`step`] and [`rewrite`] here. So the
-//! simulator, the tests and real servers all have the same bug, and no file of a protocol knows of it. The model
-//! checker has the bugs of proposers and acceptors; its learners run another state machine than [`Kv`], and have none.
+//! simulator, the tests and real servers all have the same bug, and no protocol file contains it. The model checker has
+//! the bugs of proposers and acceptors. Its learners run another state machine than [`Kv`], and have no bugs.
 
 use std::any::Any;
 
@@ -12,22 +12,22 @@ use crate::paxos::{Acceptor, Learner, Proposer};
 use crate::role::{Action, Actions, Input, Output, Role};
 use crate::two_phase_commit::{Coordinator, Participant};
 
-/// What the bugs of one role rewrite. Without a bug of its own a role is left as it is.
+/// The rewriting of one role's inputs and outputs. A role without bugs keeps the defaults, which change nothing.
 pub(super) trait Wrapped: Role {
-    /// What the role hears in place of this input: the same, another, several, or nothing. What a bug says in place of
-    /// the role goes to `out`.
+    /// The inputs that the role receives instead of this one: the same, another, several, or none. Outputs of the bug
+    /// itself go to `out`.
     fn hears(&self, _bug: Bug, input: Input<Self>, _out: &mut Output<Self>) -> Vec<Input<Self>> {
         vec![input]
     }
 
-    /// What becomes durable of what a group of inputs wants remembered.
+    /// Changes the records of a batch before they become durable.
     fn remembers(_bug: Bug, _records: &mut Vec<Self::Record>) {}
 
-    /// What is done of what the role wants done, after the whole group.
+    /// Changes the actions of a batch before they are released.
     fn says(&self, _bug: Bug, _actions: &mut Vec<Action<Self>>) {}
 }
 
-/// Calls a function for each role that has bugs: at most one of them is the role at hand.
+/// Calls a function for each role type that has bugs; at most one of them is the role at hand.
 macro_rules! for_each_role {
     ($function:ident ( $($argument:expr),* )) => {
         $function::<Acceptor>($($argument),*);
@@ -38,7 +38,7 @@ macro_rules! for_each_role {
     };
 }
 
-/// Steps a role as the bug that is on would have it.
+/// Steps a role, changed by the bug that is on.
 pub fn step<R: Role>(role: &mut R, input: Input<R>, out: &mut Output<R>) {
     let Some(bug) = on() else { return role.step(input, out) };
     let mut input = Some(input);
@@ -48,7 +48,7 @@ pub fn step<R: Role>(role: &mut R, input: Input<R>, out: &mut Output<R>) {
     }
 }
 
-/// Rewrites what a group of inputs led to as the bug that is on would have it.
+/// Rewrites the records and actions of a batch, by the bug that is on.
 #[expect(clippy::ptr_arg, reason = "a bug may leave records out")]
 pub fn rewrite<C, R: Role>(role: &R, records: &mut Vec<R::Record>, actions: &mut Actions<C, R>) {
     let Some(bug) = on() else { return };
@@ -92,7 +92,7 @@ mod tests {
     use crate::role::{ServerId, step_batch};
     use crate::seeded_bugs::switch;
 
-    /// What an acceptor has written down when it is asked for its first promise.
+    /// The records that an acceptor writes for its first promise.
     fn written(bug: Option<Bug>) -> Vec<AcceptorRecord> {
         switch(bug);
         let mut acceptor = Acceptor::new();

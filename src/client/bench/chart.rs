@@ -1,24 +1,24 @@
-//! A chart as an SVG picture: panels of lines, drawn by hand, so that it needs nothing to be seen.
+//! A chart as an SVG picture: panels of lines, written without a drawing library and shown by any browser.
 
 use std::fmt::Write;
 
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 300.0;
-/// Around the area where lines are drawn: left, right, top, bottom.
+/// Margins around the area with the lines: left, right, top, bottom.
 const MARGIN: (f64, f64, f64, f64) = (62.0, 118.0, 34.0, 44.0);
 /// Colors that people with any kind of color vision can tell apart (Okabe and Ito).
 const COLORS: [&str; 8] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999"];
-/// And the strokes of the lines, for print without color.
+/// The dash patterns of the lines, for print without color.
 const STROKES: [&str; 3] = ["none", "7 3", "2 3"];
 
-/// One line: a name and its points.
+/// A line of a panel: a name and its points.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Series {
     pub(super) name: String,
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// One part of a chart. Both axes are logarithmic: loads and sizes come in powers.
+/// A panel of a chart. Both axes are logarithmic, because loads and sizes grow in powers.
 #[derive(Clone, Debug)]
 pub(super) struct Panel {
     pub(super) title: String,
@@ -27,7 +27,7 @@ pub(super) struct Panel {
     pub(super) series: Vec<Series>,
 }
 
-/// Draws panels side by side; `caption` says under them how it was measured.
+/// Draws panels side by side; `caption` below them describes the measurement.
 pub(super) fn draw(panels: &[Panel], caption: &str) -> String {
     let panels: Vec<&Panel> = panels.iter().filter(|panel| panel.points().next().is_some()).collect();
     let (width, height) = (WIDTH * panels.len() as f64, HEIGHT + 24.0);
@@ -89,7 +89,7 @@ impl Panel {
         let points: Vec<(f64, f64)> =
             series.points.iter().copied().filter(|(x, y)| *x > 0.0 && *y > 0.0).map(&place).collect();
         let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        // Writing to a string does not fail, here and below.
+        // Writing to a string cannot fail, here and below.
         let _ = writeln!(
             svg,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.8\" stroke-dasharray=\"{stroke}\"/>",
@@ -98,7 +98,7 @@ impl Panel {
         for (x, y) in &points {
             let _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\" fill=\"{color}\"/>");
         }
-        // The names stand in a column beside the lines: at their ends they would cover each other.
+        // The names are in a column beside the lines, because names at the ends of the lines would overlap.
         let at = MARGIN.2 + 6.0 + 15.0 * n as f64;
         let _ = writeln!(
             svg,
@@ -119,18 +119,18 @@ struct Axis {
 }
 
 impl Axis {
-    /// From half a step below the smallest to half a step above the largest, at least a factor of two.
+    /// An axis from the smallest value divided by 1.2 to the largest value times 1.2.
     fn of(values: impl Iterator<Item = f64>) -> Axis {
         let (low, high) = values.fold((f64::MAX, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
         if high <= 0.0 { Axis { low: 1.0, high: 2.0 } } else { Axis { low: low / 1.2, high: high * 1.2 } }
     }
 
-    /// Where a value stands, from 0 to 1.
+    /// The position of a value on the axis: 0 at `low`, 1 at `high`.
     fn share(&self, value: f64) -> f64 {
         (value / self.low).ln() / (self.high / self.low).ln()
     }
 
-    /// 1, 2 and 5 of each power of ten.
+    /// The tick marks: 1, 2 and 5 times each power of ten.
     fn ticks(&self) -> Vec<f64> {
         let mut ticks = Vec::new();
         let mut power = 10f64.powf(self.low.log10().floor());

@@ -1,4 +1,4 @@
-//! What processes of this machine have used, as the kernel counts it.
+//! The CPU time and memory of processes on this machine, as reported by the kernel.
 
 use std::fs;
 
@@ -11,17 +11,18 @@ pub(super) struct ServerProcesses {
     servers: Option<Vec<u32>>,
 }
 
-/// What processes have used so far, or during a bench.
+/// The resources that processes have used, in total or during a bench.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct ProcessUsage {
-    /// Seconds of CPU of this process.
+    /// CPU time of this process, in seconds.
     pub(super) own_cpu: f64,
-    /// Of all servers together, and how much memory the largest of them has in bytes; None if they are elsewhere.
+    /// CPU time of all servers together, in seconds, and the memory of the largest server, in bytes. None if they are
+    /// not all on this machine.
     pub(super) servers: Option<(f64, u64)>,
 }
 
 impl ServerProcesses {
-    /// The processes of the servers that have answered.
+    /// Finds the processes of the servers that have answered.
     pub(super) fn of(cluster: &Cluster, survey: &ClusterStatus) -> ServerProcesses {
         let is_here = |pid: u32| {
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -35,7 +36,7 @@ impl ServerProcesses {
         ServerProcesses { servers: servers.filter(|pids| !pids.is_empty()) }
     }
 
-    /// What they have used so far. A server that has ended meanwhile counts no more.
+    /// The resources used so far. A server that has ended no longer counts.
     pub(super) fn usage(&self) -> ProcessUsage {
         let servers = self.servers.as_ref().map(|pids| {
             let cpu = pids.iter().filter_map(|pid| cpu_seconds(&pid.to_string())).sum();
@@ -46,25 +47,25 @@ impl ServerProcesses {
 }
 
 impl ProcessUsage {
-    /// What was used between an earlier moment and this one.
+    /// The resources used between `before` and this moment.
     pub(super) fn since(&self, before: &ProcessUsage) -> ProcessUsage {
         let servers = self.servers.zip(before.servers).map(|(now, then)| ((now.0 - then.0).max(0.0), now.1));
         ProcessUsage { own_cpu: self.own_cpu - before.own_cpu, servers }
     }
 }
 
-/// Seconds of CPU of a process, in user and kernel mode.
+/// CPU time of a process in user and kernel mode, in seconds.
 fn cpu_seconds(process: &str) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name is in brackets and may hold anything; behind it stand state, parent ... and, as 12th and 13th, the
-    // ticks.
+    // The process name is in parentheses and may contain any character. After it come the state, the parent and so on;
+    // the 12th and 13th of these fields are the clock ticks.
     let (_, behind) = stat.rsplit_once(')')?;
     let mut ticks = behind.split_whitespace().skip(11).map(str::parse::<u64>);
     let (user, kernel) = (ticks.next()?.ok()?, ticks.next()?.ok()?);
     Some((user + kernel) as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// How much memory a process has now, in bytes.
+/// Resident memory of a process, in bytes.
 fn memory_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

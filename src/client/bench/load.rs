@@ -1,7 +1,7 @@
-//! The generator: one thread drives many clients, each with so many requests under way.
+//! The load generator: one thread drives many clients, each with several requests in flight.
 //!
-//! The thread waits for all sockets at once (epoll). A client whose socket is ready takes every reply that has come,
-//! and what it asks next goes out with one write.
+//! The thread waits for all sockets at once (epoll). When a client's socket is ready, the client takes every received
+//! reply, and sends its next requests with one write.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -21,24 +21,25 @@ use crate::client::{Client, IN_FLIGHT_MAX, RequestHandle};
 use crate::random::Random;
 use crate::role::ServerId;
 
-/// How often clients are looked after whose sockets say nothing: their tries may have run out of time.
+/// Interval for checking clients whose sockets are idle: their tries may have timed out.
 const LOOK: Duration = Duration::from_millis(20);
-/// So many sockets are taken at a time.
+/// Maximum number of events taken with one call.
 const EVENTS_MAX: usize = 256;
-/// A client of an open loop has at most so many requests that are due and not begun.
+/// Maximum number of due requests that wait in one client of an open loop; older ones are dropped and counted as not
+/// started.
 const LATE_MAX: usize = 10_000;
 
 /// One client of the load.
 pub(super) struct BenchClient {
     client: Client,
     random: Random,
-    /// How many connections it had opened when its sockets were last registered, and whether each waited for room.
+    /// The number of connections at the last registration, and whether each socket was registered for writing.
     registered: (u64, Vec<bool>),
-    /// Requests of an open loop that are due and not begun: when each was.
+    /// Open loop: the due times of the requests that are due but not begun.
     late: VecDeque<Instant>,
-    /// When those under way were due.
+    /// Open loop: the due times of the requests in flight.
     due: BTreeMap<RequestHandle, Instant>,
-    /// When the next one is due.
+    /// Open loop: when the next request is due.
     next: Instant,
     busy_before: u64,
 }
@@ -57,7 +58,7 @@ impl BenchClient {
     }
 }
 
-/// Tries that brought nothing, of all clients together.
+/// Failed tries of all clients: their number and the first of them.
 #[derive(Debug, Default)]
 pub(super) struct FailedTries(Mutex<(u64, String)>);
 
@@ -70,7 +71,7 @@ impl FailedTries {
         faults.0 += 1;
     }
 
-    /// What happened since the last time, in a sentence.
+    /// The failed tries since the last call, as a message; None if there were none.
     pub(super) fn take(&self) -> Option<String> {
         let (count, first) = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         (count > 0).then(|| format!("        {count} tries brought nothing; the first: {first}"))
@@ -81,7 +82,7 @@ impl FailedTries {
 pub(super) struct LoadThread<'a> {
     lanes: Vec<BenchClient>,
     plan: &'a BenchPlan,
-    /// How long a client waits from one request to the next, in an open loop.
+    /// Open loop: the time from one request of a client to the next.
     interval: Option<Duration>,
     began: Instant,
     ends: Instant,
@@ -91,7 +92,7 @@ pub(super) struct LoadThread<'a> {
 }
 
 impl<'a> LoadThread<'a> {
-    /// `rate` is that of one client.
+    /// `rate` is the number of requests per second of one client.
     pub(super) fn new(
         mut lanes: Vec<BenchClient>,
         plan: &'a BenchPlan,
@@ -104,7 +105,7 @@ impl<'a> LoadThread<'a> {
         let epoll = epoll.map_err(BenchError::machine("cannot wait for sockets"))?;
         let interval = rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
         if let Some(interval) = interval {
-            // The clients' requests are spread over time, not all due at once.
+            // Spread the clients' first requests over one interval, so that they are not all due at once.
             let mut random = Random::new(number, 8);
             for lane in &mut lanes {
                 lane.next += interval.mul_f64(random.within(0..=999) as f64 / 1_000.0);
@@ -113,7 +114,7 @@ impl<'a> LoadThread<'a> {
         Ok(LoadThread { lanes, plan, interval, began, ends, gap, epoll, tally: BenchTally::default() })
     }
 
-    /// Runs to the end; says after each second what it brought.
+    /// Runs until the end, and sends a tally after each second and at the end.
     pub(super) fn run(mut self, seconds: &Sender<BenchTally>) -> Result<(), BenchError> {
         let (mut now, mut looked, mut told) = (Instant::now(), Instant::now(), self.began);
         for at in 0..self.lanes.len() {
@@ -147,7 +148,7 @@ impl<'a> LoadThread<'a> {
                 told += Duration::from_secs(1);
                 let mut tally = std::mem::take(&mut self.tally);
                 tally.took = Duration::from_secs(1);
-                // Whoever listens stays until the end.
+                // Cannot fail: the receiver exists until all threads have ended.
                 let _ = seconds.send(tally);
             }
         }
@@ -156,7 +157,7 @@ impl<'a> LoadThread<'a> {
         Ok(())
     }
 
-    /// When the next request of an open loop is due.
+    /// Open loop: when the next request is due.
     fn next_due(&self) -> Option<Instant> {
         self.interval?;
         self.lanes.iter().map(|lane| lane.next).min()
@@ -170,7 +171,7 @@ impl<'a> LoadThread<'a> {
         }
     }
 
-    /// Lets a client do what it can, counts what has ended, and begins what is due.
+    /// Lets a client progress, counts its completed requests, and begins the next ones.
     fn serve(&mut self, at: usize) -> Result<(), BenchError> {
         let lane = &mut self.lanes[at];
         lane.client.progress();
@@ -198,7 +199,7 @@ impl<'a> LoadThread<'a> {
         self.register(at)
     }
 
-    /// A closed loop: as many as may be under way.
+    /// Closed loop: begins requests until `pipeline` of them are in flight.
     fn begin_all(&mut self, at: usize) -> bool {
         let LoadThread { lanes, plan, .. } = self;
         let lane = &mut lanes[at];
@@ -209,7 +210,7 @@ impl<'a> LoadThread<'a> {
         begun
     }
 
-    /// An open loop: those that are due, as far as the client has room for them.
+    /// Open loop: begins the due requests, as far as the client has room for them.
     fn begin_due(&mut self, at: usize, interval: Duration, now: Instant) -> bool {
         let LoadThread { lanes, plan, tally, .. } = self;
         let lane = &mut lanes[at];
@@ -232,7 +233,7 @@ impl<'a> LoadThread<'a> {
         begun
     }
 
-    /// Makes sure that the thread is woken by the client's sockets.
+    /// Registers the client's sockets, so that they wake the thread.
     fn register(&mut self, at: usize) -> Result<(), BenchError> {
         let lane = &mut self.lanes[at];
         let (opened, known) = (&lane.client.opened(), &mut lane.registered);
@@ -245,7 +246,7 @@ impl<'a> LoadThread<'a> {
             known.1.push(writes);
             let flags = if writes { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
             let data = epoll::EventData::new_u64(at as u64);
-            // A socket that was closed has left by itself.
+            // A closed socket needs no removal: the kernel has done it.
             let registered = match epoll::add(&self.epoll, socket, data, flags) {
                 Err(Errno::EXIST) => epoll::modify(&self.epoll, socket, data, flags),
                 other => other,
@@ -257,12 +258,12 @@ impl<'a> LoadThread<'a> {
 }
 
 impl BenchClient {
-    /// Begins one request, to a key drawn at random.
+    /// Begins one request, on a random key.
     fn begin(&mut self, plan: &BenchPlan) -> Option<RequestHandle> {
         let n = self.random.within(0..=plan.keys - 1);
         let reads = self.random.within(1..=100) <= u64::from(plan.reads);
         let action = if reads { Operation::Get { key: key(n) } } else { put(n, plan.value_size) };
-        // Keys and values are within the limits, which the command line has checked.
+        // The command line has checked that keys and values are within the limits.
         self.client.queue(action).ok()
     }
 }

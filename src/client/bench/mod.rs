@@ -1,14 +1,14 @@
-//! `paxos-client bench`: how much a cluster does, and how long it takes over each request.
+//! `paxos-client bench`: measures the throughput of a cluster and the latency of its requests.
 //!
-//! A *closed loop* keeps so many requests under way for each client, and begins the next when one has ended: it
-//! measures what the cluster can do at most. An *open loop* (`--rate`) begins requests when they are due, whatever
-//! becomes of those before: it measures what a user would wait who does not wait for others. There a request's time
-//! counts from the moment when it was due, so a cluster that stands still for a second is charged for every request of
-//! that second.
+//! A *closed loop* keeps a fixed number of requests in flight for each client, and begins the next one when one has
+//! ended: it measures the maximum throughput. An *open loop* (`--rate`) begins each request when it is due, even if
+//! earlier ones have not ended: it measures the latency for users who do not wait for each other. There, latency counts
+//! from the moment when the request was due. So if a cluster stops for a second, every request of that second is
+//! counted with its delay.
 //!
-//! The generator shares the machine with the servers that it measures, so it is cheap: a thread drives many
-//! connections, and reads what a socket has with one call. What it costs is part of the result, and so is what the
-//! servers cost, if they are on this machine.
+//! The generator shares the machine with the servers that it measures, so it must be cheap. One thread drives many
+//! connections, and reads all received data of a socket with one call. The report includes the CPU time of the
+//! generator, and that of the servers if they are on this machine.
 
 mod chart;
 mod cpu_usage;
@@ -41,39 +41,39 @@ use cpu_usage::ServerProcesses;
 use load::{BenchClient, FailedTries, LoadThread};
 use summary::{BenchTally, WriteGap};
 
-/// A bench has at most so many clients: a server takes 1,200 connections.
+/// Maximum number of clients in a bench: a server accepts 1,200 connections.
 pub const CLIENTS_MAX: u32 = 1_100;
-/// And at most so many threads.
+/// Maximum number of threads in a bench.
 pub const THREADS_MAX: u32 = 16;
-/// Servers of which none leads are given so long to choose one before they are measured all the same.
+/// Maximum wait for servers without a leader to elect one; then they are measured anyway.
 const ELECTION: Duration = Duration::from_secs(2);
-/// Values that are read are written first, so many at a time.
+/// Maximum number of writes in flight while the keys are filled before the measurement.
 const FILL_UNDER_WAY: usize = IN_FLIGHT_MAX;
 
-/// What to measure.
+/// The configuration of a measurement.
 #[derive(Clone, Debug)]
 pub struct BenchPlan {
-    /// How many clients there are, each with a connection and a session of its own.
+    /// Number of clients, each with its own connection and session.
     pub clients: u32,
-    /// How many requests each has under way.
+    /// Number of requests that each client keeps in flight.
     pub pipeline: u32,
-    /// For how long.
+    /// Time of the measurement.
     pub duration: Duration,
-    /// How long the load runs before that.
+    /// Time that the load runs before the measurement.
     pub warm_up: Duration,
-    /// How many of a hundred requests are reads.
+    /// Percentage of requests that are reads.
     pub reads: u8,
     /// The length of a value, in bytes.
     pub value_size: usize,
-    /// How many keys there are.
+    /// Number of keys.
     pub keys: u64,
-    /// Requests a second, all clients together; as many as the servers take if None.
+    /// Open loop: requests per second, all clients together. None: closed loop.
     pub rate: Option<u32>,
-    /// The servers that the clients ask first, in turn; the one that leads if None, or the first that answers.
+    /// The servers that the clients ask first, in turn. None: the leader, or the first server that answers.
     pub at: Option<Vec<ServerId>>,
-    /// The generator's threads.
+    /// Number of threads of the generator.
     pub threads: u32,
-    /// How long a whole request may take.
+    /// Maximum time for a whole request.
     pub timeout: Duration,
 }
 
@@ -98,37 +98,37 @@ impl Default for BenchPlan {
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// Nobody is there to be measured.
+    /// No server answered.
     #[error("no server answers: there is nothing to measure. Try: paxos-client status")]
     NobodyAnswers,
-    /// A request before the measurement has failed.
+    /// A write before the measurement failed.
     #[error("the keys that are to be read could not be written first: {0}")]
     NotFilled(ClientError),
-    /// The clients cannot be made.
+    /// The clients could not be created.
     #[error("{0}")]
     Client(#[from] ClientError),
-    /// Something of the machine is missing.
+    /// An operation of this machine failed.
     #[error("{what}: {error}")]
     Machine {
         /// What was tried.
         what: String,
-        /// What went wrong.
+        /// Why it failed.
         error: std::io::Error,
     },
     /// A server of a sweep has ended.
     #[error("server {} of the sweep has ended ({status}): {said}", .server.0)]
     ServerEnded {
-        /// Which.
+        /// The server that ended.
         server: ServerId,
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
-        /// What it said last.
+        /// Its last message.
         said: String,
     },
-    /// The servers of a sweep do not come up.
+    /// The servers of a sweep did not start in time.
     #[error("the servers of the sweep do not answer within {} s", .0.as_secs())]
     NotUp(Duration),
-    /// The program that serves is missing.
+    /// The server program is missing.
     #[error("there is no program {}: build it with cargo build --release", .0.display())]
     NoServer(PathBuf),
 }
@@ -140,7 +140,7 @@ impl BenchError {
     }
 }
 
-/// Measures a cluster. Each second `tell` gets a line, and one more for what went wrong in it.
+/// Measures a cluster. `tell` gets one line per second, and another line if tries have failed.
 pub fn run(cluster: &Cluster, plan: &BenchPlan, tell: &(dyn Fn(String) + Sync)) -> Result<BenchReport, BenchError> {
     let survey = survey_with_leader(cluster);
     let Some(first) = survey.statuses().next() else { return Err(BenchError::NobodyAnswers) };
@@ -174,7 +174,7 @@ pub fn run(cluster: &Cluster, plan: &BenchPlan, tell: &(dyn Fn(String) + Sync)) 
         let mut all = BenchTally::default();
         for second in 1.. {
             let mut one = BenchTally::default();
-            // Every thread says what its second brought, and when it is over what was left.
+            // Every thread sends one tally per second, and at the end a last one with the rest.
             (0..threads.len()).filter_map(|_| told.recv().ok()).for_each(|tally| one.add(&tally));
             all.add(&one);
             if one.took.is_zero() {
@@ -204,7 +204,7 @@ pub fn run(cluster: &Cluster, plan: &BenchPlan, tell: &(dyn Fn(String) + Sync)) 
     })
 }
 
-/// How the servers are, once one of them leads: right after their start they may be about to choose.
+/// The status of the servers once one of them leads. Just after their start they may still be electing a leader.
 fn survey_with_leader(cluster: &Cluster) -> ClusterStatus {
     let deadline = Instant::now() + ELECTION;
     loop {
@@ -217,7 +217,7 @@ fn survey_with_leader(cluster: &Cluster) -> ClusterStatus {
     }
 }
 
-/// The clients, each with its place in the loop.
+/// Creates the clients of the load.
 fn lanes(
     cluster: &Cluster,
     plan: &BenchPlan,
@@ -228,7 +228,7 @@ fn lanes(
         let options = ClientOptions {
             first_server: Some(at[n as usize % at.len()]),
             timeout: plan.timeout,
-            // Labels are for people who follow single requests; here nobody does.
+            // Labels help people to follow single requests; a bench has too many of them.
             ..ClientOptions::new(cluster.clone(), "")
         };
         let mut client = Client::new(options)?;
@@ -239,7 +239,7 @@ fn lanes(
     (0..plan.clients).map(lane).collect()
 }
 
-/// Writes every key once, so that reads find something.
+/// Writes every key once, so that reads find a value.
 fn fill(cluster: &Cluster, plan: &BenchPlan, at: ServerId) -> Result<(), BenchError> {
     let options = ClientOptions { first_server: Some(at), ..ClientOptions::new(cluster.clone(), "") };
     let mut client = Client::new(options)?;
@@ -257,7 +257,7 @@ fn fill(cluster: &Cluster, plan: &BenchPlan, at: ServerId) -> Result<(), BenchEr
     }
 }
 
-/// The n-th key: 16 bytes.
+/// The n-th key, 16 bytes long.
 fn key(n: u64) -> Vec<u8> {
     format!("key-{n:012}").into_bytes()
 }
@@ -266,7 +266,7 @@ fn put(n: u64, value_size: usize) -> Operation {
     Operation::Put { key: key(n), value: vec![b'v'; value_size], if_version: None }
 }
 
-/// Runs a bench and prints what it brings: lines and a summary, or one JSON object.
+/// Runs a bench and prints the result: lines and a summary, or one JSON object.
 pub fn report(cluster: &Cluster, plan: &BenchPlan, json: bool, printer: &Arc<Printer>) -> Result<(), BenchError> {
     allow_many_sockets();
     let tell = |line: String| if json { printer.warn(line) } else { printer.line(line) };

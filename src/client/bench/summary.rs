@@ -1,4 +1,4 @@
-//! What a bench counts, and how it is told.
+//! The counts of a bench, and their output.
 
 use std::fmt::{self, Display, Formatter};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,23 +11,23 @@ use super::cpu_usage::ProcessUsage;
 use crate::client::outcome::ClientError;
 use crate::role::ServerId;
 
-/// A longer latency than two hours counts as that.
+/// Longer latencies than two hours are counted as two hours.
 const LATENCY_MAX_US: u64 = 2 * 60 * 60 * 1_000_000;
 
-/// What requests came to, and how long they took.
+/// The number of requests by result, and their latencies.
 #[derive(Clone, Debug)]
 pub struct BenchTally {
-    /// In microseconds, to three digits. Requests without a result are not in it.
+    /// Latencies in microseconds, with three significant digits. Requests without a result are not included.
     latencies: Histogram<u64>,
-    /// Certainly not applied, or refused.
+    /// Requests that were certainly not applied, or refused.
     pub errors: u64,
-    /// Nobody knows.
+    /// Requests with unknown outcome.
     pub unknown: u64,
-    /// Tries that a server was too busy for, whatever became of their request.
+    /// Tries that failed because a server was too busy, whatever the result of the request.
     pub busy: u64,
-    /// Requests of an open loop that were due and could not be begun.
+    /// Open loop: requests that were due and could not be begun.
     pub not_started: u64,
-    /// How long it was counted.
+    /// The time over which this tally was counted.
     pub took: Duration,
 }
 
@@ -41,7 +41,7 @@ impl Default for BenchTally {
 }
 
 impl BenchTally {
-    /// A request has ended, so long after it began, or was due.
+    /// Counts a request that ended `took` after it began, or after it was due.
     pub(super) fn count<T>(&mut self, end: &Result<T, ClientError>, took: Duration) {
         match end {
             Ok(_) => self.latencies.saturating_record((took.as_micros() as u64).max(1)),
@@ -50,9 +50,9 @@ impl BenchTally {
         }
     }
 
-    /// Those of another thread, or of another second.
+    /// Adds the tally of another thread, or of another second.
     pub(super) fn add(&mut self, other: &BenchTally) {
-        // Both were made alike.
+        // Cannot fail: both histograms have the same bounds.
         self.latencies.add(&other.latencies).unwrap_or_else(|error| unreachable!("{error}"));
         self.errors += other.errors;
         self.unknown += other.unknown;
@@ -65,27 +65,27 @@ impl BenchTally {
         self.took = ends - began;
     }
 
-    /// How many requests had a result.
+    /// Number of requests with a result.
     pub fn done(&self) -> u64 {
         self.latencies.len()
     }
 
-    /// Requests with a result a second.
+    /// Requests with a result per second.
     pub fn per_second(&self) -> f64 {
         self.done() as f64 / self.took.as_secs_f64().max(1e-9)
     }
 
-    /// This share of the requests took at most so long, in microseconds; 0 if none had a result.
+    /// The latency in microseconds that this share of the requests did not exceed; 0 if none had a result.
     pub fn quantile_us(&self, share: f64) -> u64 {
         if self.latencies.is_empty() { 0 } else { self.latencies.value_at_quantile(share) }
     }
 
-    /// The longest, in microseconds.
+    /// The longest latency, in microseconds.
     pub fn max_us(&self) -> u64 {
         self.latencies.max()
     }
 
-    /// The line of a second.
+    /// The output line for one second.
     pub(super) fn line(&self, second: u32) -> String {
         let (p50, p99) = (shown(self.quantile_us(0.5)), shown(self.quantile_us(0.99)));
         let mut line = format!("{second:>4} s  {:>9} ops/s  p50 {p50:>9}  p99 {p99:>9}", grouped(self.per_second()));
@@ -98,11 +98,11 @@ impl BenchTally {
     }
 }
 
-/// The longest time without an acknowledged write.
+/// Measures the longest time without an acknowledged write.
 #[derive(Debug)]
 pub(super) struct WriteGap {
     began: Instant,
-    /// When the last one came, in microseconds since then.
+    /// When the last acknowledged write ended, in microseconds since `began`.
     last: AtomicU64,
     longest: AtomicU64,
 }
@@ -112,14 +112,14 @@ impl WriteGap {
         WriteGap { began, last: AtomicU64::new(0), longest: AtomicU64::new(0) }
     }
 
-    /// A write was acknowledged.
+    /// Notes an acknowledged write.
     pub(super) fn acknowledged(&self, now: Instant) {
         let at = now.saturating_duration_since(self.began).as_micros() as u64;
         let last = self.last.fetch_max(at, Ordering::Relaxed);
         self.longest.fetch_max(at.saturating_sub(last), Ordering::Relaxed);
     }
 
-    /// The longest, up to the end of the bench; None if there was no write.
+    /// The longest gap up to the end of the bench; None if there was no write.
     pub(super) fn longest(&self, ends: Instant) -> Option<Duration> {
         let last = self.last.load(Ordering::Relaxed);
         let rest = (ends.saturating_duration_since(self.began).as_micros() as u64).saturating_sub(last);
@@ -127,35 +127,35 @@ impl WriteGap {
     }
 }
 
-/// What a bench has found.
+/// The result of a bench.
 #[derive(Clone, Debug)]
 pub struct BenchReport {
     pub(super) plan: BenchPlan,
-    /// All that was counted.
+    /// The total of all seconds.
     pub tally: BenchTally,
     pub(super) used: ProcessUsage,
-    /// What an acknowledged write survives.
+    /// The durability that the servers report for an acknowledged write.
     pub durability: String,
-    /// How the servers agree.
+    /// The protocol of the servers.
     pub protocol: String,
-    /// How many servers the cluster has.
+    /// Number of servers in the cluster.
     pub servers: usize,
     pub(super) at: Vec<ServerId>,
     pub(super) longest_gap: Option<Duration>,
 }
 
 impl BenchReport {
-    /// Microseconds of CPU of all servers together, a request; None if they are on other machines.
+    /// CPU time of all servers together per request, in microseconds; None if they are on other machines.
     pub fn server_cpu_us_per_op(&self) -> Option<f64> {
         self.used.servers.map(|(cpu, _)| self.per_op(cpu))
     }
 
-    /// How much memory the largest server has, in MiB; None if they are on other machines.
+    /// Memory of the largest server in MiB; None if the servers are on other machines.
     pub fn server_rss_mb(&self) -> Option<f64> {
         self.used.servers.map(|(_, bytes)| bytes as f64 / f64::from(1 << 20))
     }
 
-    /// Microseconds of CPU of the generator, a request.
+    /// CPU time of the generator per request, in microseconds.
     pub fn generator_cpu_us_per_op(&self) -> f64 {
         self.per_op(self.used.own_cpu)
     }
@@ -164,7 +164,7 @@ impl BenchReport {
         seconds * 1e6 / self.tally.done().max(1) as f64
     }
 
-    /// One JSON object.
+    /// The result as one JSON object.
     pub fn json(&self) -> String {
         let tally = &self.tally;
         let mut json = format!(
@@ -232,7 +232,7 @@ impl Display for BenchReport {
     }
 }
 
-/// Microseconds for people.
+/// Microseconds in a readable unit.
 fn shown(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} us"),
@@ -241,7 +241,7 @@ fn shown(us: u64) -> String {
     }
 }
 
-/// A whole number with commas between its thousands.
+/// A number rounded to a whole one, with commas between the thousands.
 fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();

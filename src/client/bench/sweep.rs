@@ -1,8 +1,9 @@
-//! `paxos-client bench sweep`: one measurement after the other, over clients, protocols, cluster sizes and value sizes.
+//! `paxos-client bench sweep`: measurements over protocols, cluster sizes, numbers of clients and value sizes, one
+//! after the other.
 //!
-//! It starts the servers itself, on free loopback ports and with data in a folder of its own, and takes both away
-//! again. What it finds goes to a CSV file, row by row, so that a sweep that is broken off leaves what it had, and to a
-//! picture.
+//! The sweep starts the servers on free loopback ports, with data in a temporary directory, and removes both
+//! afterwards. Each result is written to a CSV file at once, so an aborted sweep keeps the results so far. At the end,
+//! a picture is drawn.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,30 +18,30 @@ use crate::client::cluster_status::ClusterStatus;
 use crate::cluster::Cluster;
 use crate::role::ServerId;
 
-/// How long servers may take to come up.
+/// Maximum time for the servers to start.
 const READY: Duration = Duration::from_secs(20);
-/// How long they may take to end.
+/// Maximum time for the servers to stop; then they are killed.
 const STOP: Duration = Duration::from_secs(5);
 const HEAD: &str = "protocol,servers,clients,pipeline,reads,value_size,ops_per_s,p50_us,p90_us,p99_us,p999_us,max_us,\
                     errors,unknown,busy,server_cpu_us_per_op,server_rss_mb";
 
-/// What to measure.
+/// The configuration of a sweep.
 #[derive(Clone, Debug)]
 pub struct SweepPlan {
-    /// How the servers agree, as `paxos-server --protocol` takes it.
+    /// The protocols, as values of `paxos-server --protocol`.
     pub protocols: Vec<String>,
-    /// Cluster sizes.
+    /// The cluster sizes.
     pub servers: Vec<u8>,
-    /// Numbers of clients.
+    /// The numbers of clients.
     pub clients: Vec<u32>,
-    /// Value sizes beside that of `plan`, in bytes: measured with the largest cluster of at most five, at the plan's
-    /// number of clients.
+    /// Value sizes in bytes, in addition to that of `plan`. They are measured on the largest cluster of at most five
+    /// servers, with the plan's number of clients.
     pub value_sizes: Vec<usize>,
-    /// All else.
+    /// All other settings.
     pub plan: BenchPlan,
-    /// Where `sweep.csv` and `sweep.svg` go.
+    /// The directory for `sweep.csv` and `sweep.svg`.
     pub out: PathBuf,
-    /// The program that serves.
+    /// The server program.
     pub program: PathBuf,
 }
 
@@ -51,7 +52,7 @@ struct Measurement {
     summary: BenchReport,
 }
 
-/// Measures it all; `tell` gets a line for each measurement.
+/// Runs all measurements; `tell` gets one line for each.
 pub fn run(sweep: &SweepPlan, tell: &(dyn Fn(String) + Sync)) -> Result<(), BenchError> {
     if !sweep.program.is_file() {
         return Err(BenchError::NoServer(sweep.program.clone()));
@@ -81,7 +82,7 @@ pub fn run(sweep: &SweepPlan, tell: &(dyn Fn(String) + Sync)) -> Result<(), Benc
 }
 
 impl SweepPlan {
-    /// What is measured on a cluster of this size.
+    /// The measurements on a cluster of this size.
     fn plans(&self, servers: u8) -> Vec<BenchPlan> {
         let clients = self.clients.iter().map(|clients| BenchPlan { clients: *clients, ..self.plan.clone() });
         let mut plans: Vec<BenchPlan> = clients.collect();
@@ -184,7 +185,7 @@ impl Measurement {
     }
 }
 
-/// The servers of a sweep; they end, and their folder goes, when this is dropped.
+/// The servers of a sweep. Dropping this stops them and removes their directory.
 struct SweepCluster {
     folder: PathBuf,
     cluster: Cluster,
@@ -239,7 +240,7 @@ impl Drop for SweepCluster {
     fn drop(&mut self) {
         for (_, process) in &self.processes {
             let pid = rustix::process::Pid::from_child(process);
-            // One that has ended already need not be told.
+            // This fails only if the server has ended already.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let deadline = Instant::now() + STOP;
@@ -250,14 +251,14 @@ impl Drop for SweepCluster {
             let _ = process.kill();
             let _ = process.wait();
         }
-        // What is left in the temporary folder is litter, and no failure of a measurement.
+        // Files left in the temporary directory do not invalidate a measurement.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// A cluster file with ports that nobody uses at the moment.
+/// A cluster file with ports that are free at the moment.
 fn cluster_file(count: u8) -> std::io::Result<String> {
-    // All are held until all are found: none is found twice.
+    // All ports are held until all are found, so that no port is found twice.
     let held: Vec<TcpListener> =
         (0..2 * count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
     let addresses: Vec<SocketAddr> = held.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;

@@ -1,4 +1,4 @@
-//! One request under way: where it is, what its tries came to, and when the next one is due.
+//! One request in flight: its state, its failed tries, and the time of the next try.
 
 use std::mem;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use crate::net::{ClientRequest, Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::random::Random;
 use crate::role::ServerId;
 
-/// When every server has failed at once, the client waits: at first about the first, then twice as long up to the
-/// second.
+/// Pause after every server has failed once without taking time: about the first duration at the start, then doubling
+/// up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
-/// Which servers a request may be asked of.
+/// The servers that a request may be sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// The first, and if that fails the others in turn.
+    /// The first server, and after a failure the others in turn.
     Any,
-    /// Always the same.
+    /// One server only, without failover.
     One,
 }
 
-/// A request under way.
+/// A request in flight.
 pub(super) struct InFlight {
-    /// What is asked; its number changes with each try.
+    /// The request; its number changes with each try.
     pub(super) request: ClientRequest,
     pub(super) reach: Route,
     pub(super) lines: RequestTrace,
@@ -34,35 +34,35 @@ pub(super) struct InFlight {
     pub(super) begun: Time,
     pub(super) deadline: Time,
     pub(super) step: InFlightState,
-    /// How many sessions have ended under it.
+    /// Number of sessions that ended while this request used them.
     pub(super) sessions: u32,
 }
 
-/// Where a request is.
+/// The state of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum InFlightState {
-    /// It will be sent to this server, then.
+    /// The request waits to be sent.
     Due {
-        /// When.
+        /// When to send.
         at: Time,
-        /// To whom.
+        /// The server to send to.
         server: ServerId,
     },
-    /// It waits for its reply.
+    /// The request waits for its reply.
     Asked {
-        /// From this server.
+        /// The server that was asked.
         server: ServerId,
-        /// How far the connection must have sent to have sent it: see `Wire::sent`.
+        /// The value of `Wire::sent` from which on the request is completely sent.
         queued: u64,
-        /// Since when.
+        /// When the try began.
         since: Time,
-        /// Until when.
+        /// When the try ends without a reply.
         until: Time,
     },
 }
 
 impl InFlight {
-    /// When something is to be done about it though nothing has come.
+    /// When this request needs action even if nothing arrives.
     pub(super) fn due(&self) -> Time {
         match self.step {
             InFlightState::Due { at, .. } => at,
@@ -70,7 +70,7 @@ impl InFlight {
         }
     }
 
-    /// The server that it waits for.
+    /// The server whose reply this request waits for; None between tries.
     pub(super) fn asked_of(&self) -> Option<ServerId> {
         match self.step {
             InFlightState::Due { .. } => None,
@@ -78,12 +78,13 @@ impl InFlight {
         }
     }
 
-    /// Whether another try makes sense that begins then.
+    /// Whether another try that begins at `at` makes sense.
     pub(super) fn has_time(&self, at: Time, try_timeout: Duration) -> bool {
         self.tries.are_worth_another(self.deadline.since(at), try_timeout)
     }
 
-    /// Whether the last try failed as the one before it did, on the same server: such a thing is told once.
+    /// Whether the last try failed on the same server and for the same reason as the one before: such a failure is
+    /// logged once.
     pub(super) fn has_failed_alike(&self) -> bool {
         match self.tries.last.as_slice() {
             [.., before, last] => before.server == last.server && before.end.word() == last.end.word(),
@@ -92,7 +93,7 @@ impl InFlight {
     }
 }
 
-/// What kind of request it is.
+/// The kind of a request.
 pub(super) fn asked(request: &Request) -> RequestKind {
     match request {
         Request::Get { .. } | Request::Status | Request::State { .. } => RequestKind::Read,
@@ -105,7 +106,7 @@ pub(super) fn asked(request: &Request) -> RequestKind {
 /// Whether a reply is of a kind that can answer the request.
 pub(crate) fn is_answer(request: &Request, reply: &Reply) -> bool {
     match reply {
-        // That a session has ended is a word on a write that was sent in it.
+        // Only a write that was sent in a session can be answered with the end of that session.
         Reply::NotApplied(WhyNotApplied::Expired | WhyNotApplied::Superseded)
         | Reply::Unknown(WhyUnknown::Expired | WhyUnknown::Superseded) => matches!(request, Request::Write { .. }),
         Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Refused(_) => true,
@@ -118,12 +119,12 @@ pub(crate) fn is_answer(request: &Request, reply: &Reply) -> bool {
     }
 }
 
-/// When to wait between tries: after each round of servers of which none took its time, so that a client of a cluster
-/// that is down neither spins nor sleeps while there is a server left to ask.
+/// The pauses between tries. A pause follows each round in which every server failed quickly. So a client of a cluster
+/// that is down neither spins, nor sleeps while there is a server left to ask.
 pub(super) struct RetryBackoff {
-    /// So many servers make a round.
+    /// Number of servers in a round.
     servers: usize,
-    /// So many have failed in a row without taking time.
+    /// Number of quick failures in a row.
     quick: usize,
     next: Duration,
 }
@@ -133,7 +134,7 @@ impl RetryBackoff {
         RetryBackoff { servers, quick: 0, next: PAUSE.0 }
     }
 
-    /// How long to wait after a try that took so long.
+    /// The pause after a failed try of this duration.
     pub(super) fn after(&mut self, took: Duration, random: &mut Random) -> Duration {
         if took >= PAUSE.1 {
             *self = RetryBackoff::new(self.servers);

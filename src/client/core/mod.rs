@@ -1,14 +1,15 @@
-//! What a client decides, written once: the client of a real cluster and the simulated one both run this.
+//! The client's decisions, written once: the client of a real cluster and the simulated client both run this code.
 //!
-//! Nothing here waits, and nothing here knows a clock, a thread or a socket. The caller brings the time, and a [`Wire`]
-//! that carries whole requests and replies. [`ClientCore`] tries each request with one server after the other until
-//! there is a result, a certain failure or no time left.
+//! Nothing here waits, and nothing here reads a clock, starts a thread or opens a socket. The caller passes the time
+//! and a [`Wire`], which carries whole requests and replies. [`ClientCore`] tries each request with one server after
+//! the other until there is a result, a certain failure or no time left.
 //!
-//! - `poll.rs` is what happens to requests: tries, replies, connections that end, sessions that end.
-//! - `in_flight.rs` is one request under way, and [`outcome`] what it can come to.
+//! - `poll.rs` drives the requests: tries, replies, connections that end, sessions that end.
+//! - `in_flight.rs` is one request in flight, and [`outcome`] its possible results.
 //! - [`session`] numbers the writes, so that each is applied exactly once.
-//! - `server_connection.rs` is a connection as the core sees it, and [`wire`] what carries it.
-//! - `request_trace.rs` is what the client tells of all that.
+//! - `server_connection.rs` is a connection as the core sees it, and [`wire`] the trait that carries requests and
+//!   replies.
+//! - `request_trace.rs` writes the client's log lines.
 
 mod in_flight;
 pub mod outcome;
@@ -38,89 +39,90 @@ use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
 use crate::trace::Trace;
 
-/// A client has at most so many requests under way: as many as a session may have open.
+/// Maximum number of requests in flight for one client: the session's window of sequences.
 pub const IN_FLIGHT_MAX: usize = SEQUENCE_WINDOW as usize;
 
-/// Names a request under way; its result is given out once.
+/// Identifies a request of one client; its result is returned once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestHandle(pub(in crate::client) u64);
 
-/// What a client is told once and for all.
+/// The fixed configuration of a client.
 #[derive(Clone)]
 pub struct ClientIdentity {
-    /// Its name, as in `c1`: for people, in labels such as `c1-5`. A client without a name labels nothing.
+    /// The client's name, as in `c1`; it appears in labels such as `c1-5`, for people. A client without a name has no
+    /// labels.
     pub name: String,
-    /// The name of the cluster, for sentences.
+    /// The name of the cluster, for messages.
     pub cluster: String,
-    /// The servers.
+    /// The servers of the cluster.
     pub servers: ServerSet,
-    /// How long one server is waited for before the next is asked.
+    /// Maximum time for one try; then the next server is asked.
     pub try_timeout: Duration,
-    /// Where its lines go.
+    /// Where the client's log lines go.
     pub trace: Trace,
 }
 
 /// A request that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// With what.
+    /// A server's reply, or the reason why there is no result.
     pub result: Result<Reply, ClientError>,
-    /// How long it took.
+    /// Time from the beginning of the request to its end.
     pub took: Duration,
 }
 
-/// Everything that a client knows and decides.
+/// The state of a client, without clock and sockets.
 pub struct ClientCore {
     identity: ClientIdentity,
     /// The server that the next request goes to.
     server: ServerId,
-    /// The servers that it has a connection to, in no order.
+    /// The servers that the client has a connection to, in no order.
     peers: Vec<ServerConnection>,
     session: ClientSession,
-    /// Which history the cluster's data are of, since that is known.
+    /// The history that the cluster's data belong to, once known.
     history: Option<u64>,
-    /// The number of the last request, as people count.
+    /// Number of requests so far, as in labels: requests that have no log lines do not count.
     requests: u64,
-    /// The number of the last frame: no reply to an earlier one is taken for a later one's.
+    /// The number of the last frame. Every try gets a new number, so a late reply is never taken for another try's.
     frames: u64,
     tickets: u64,
-    /// Requests under way; at most [`UNDER_WAY_MAX`] of the caller's, those in `unnamed` included.
+    /// Requests in flight. Together with `unnamed`, at most [`IN_FLIGHT_MAX`] of them are the caller's.
     flights: BTreeMap<RequestHandle, InFlight>,
-    /// The request that a number belongs to.
+    /// The request that each frame number belongs to.
     numbers: BTreeMap<u64, RequestHandle>,
-    /// Writes that wait for a session, or for an older write of it.
+    /// Writes that wait for a session, or for room in its window of sequences.
     unnamed: VecDeque<QueuedWrite>,
     /// The request that opens the session.
     opening: Option<RequestHandle>,
-    /// Results that nobody has taken yet.
+    /// Results that the caller has not taken yet.
     ended: BTreeMap<RequestHandle, Finished>,
-    /// Room for what a connection brings.
+    /// A reused buffer for received replies.
     replies: Vec<ClientReply>,
-    /// Tries that a server was too busy for.
+    /// Number of tries that failed because a server was too busy.
     busy: u64,
     random: Random,
 }
 
-/// A write that has no number yet.
+/// A write that has no sequence yet.
 struct QueuedWrite {
     handle: RequestHandle,
     op: Op,
     begun: Time,
     deadline: Time,
-    /// What became of it in sessions that have ended, if it certainly was not applied there.
+    /// Its history in earlier sessions, all of which certainly did not apply it.
     before: Option<EarlierWrite>,
 }
 
-/// A write that has to be named anew.
+/// A write that needs a sequence in another session.
 struct EarlierWrite {
     label: String,
     tries: Tries,
-    /// How many sessions have ended under it.
+    /// Number of sessions that ended while this write used them.
     sessions: u32,
 }
 
 impl ClientCore {
-    /// A client that asks this server first. It connects with its first request, and opens a session with its first
+    /// Creates a client that asks `first` first. It connects with its first request, and opens a session with its first
     /// write.
     pub fn new(identity: ClientIdentity, first: ServerId, nonces: Nonces, random: Random) -> ClientCore {
         ClientCore {
@@ -143,7 +145,7 @@ impl ClientCore {
         }
     }
 
-    /// Who it is.
+    /// The client's fixed configuration.
     pub fn identity(&self) -> &ClientIdentity {
         &self.identity
     }
@@ -153,7 +155,7 @@ impl ClientCore {
         self.server
     }
 
-    /// Lets the next request go to this server first.
+    /// Makes the next request go to this server first.
     pub fn set_server(&mut self, server: ServerId) -> Result<(), ClientError> {
         self.knows(server)?;
         self.server = server;
@@ -165,56 +167,56 @@ impl ClientCore {
         if known.contains(server) { Ok(()) } else { Err(ClientError::NoSuchServer { server, known }) }
     }
 
-    /// Which history the cluster's data are of, once a server has said it: a cluster that is begun anew or restored has
-    /// another.
+    /// The history that the cluster's data belong to, once a server has reported it. A cluster that is recreated or
+    /// restored from a backup has another history.
     pub fn history(&self) -> Option<u64> {
         self.history
     }
 
-    /// Its session.
+    /// The client's session.
     pub fn session(&self) -> &ClientSession {
         &self.session
     }
 
-    /// The label of the last request about a key or a session, as in `c1-5`.
+    /// The label of the last request about a key or a session, as in `c1-5`; empty if the client has no name.
     pub fn last_label(&self) -> String {
         let name = &self.identity.name;
         if name.is_empty() { String::new() } else { format!("{name}-{}", self.requests) }
     }
 
-    /// How many tries have ended because a server was too busy.
+    /// Number of tries that ended because a server was too busy.
     pub fn busy_replies(&self) -> u64 {
         self.busy
     }
 
-    /// How many requests are under way.
+    /// Number of the caller's requests in flight; the request that opens the session does not count.
     pub fn in_flight(&self) -> usize {
         self.flights.len() + self.unnamed.len() - usize::from(self.opening.is_some())
     }
 
-    /// Whether this request is under way, or has a result that was not given out.
+    /// Whether this request is in flight, or has a result that was not taken.
     pub fn has(&self, handle: RequestHandle) -> bool {
         self.flights.contains_key(&handle)
             || self.ended.contains_key(&handle)
             || self.unnamed.iter().any(|write| write.handle == handle)
     }
 
-    /// Whether a request has ended whose result was not given out.
+    /// Whether there is a result that was not taken.
     pub fn has_ended(&self) -> bool {
         !self.ended.is_empty()
     }
 
-    /// Gives the result out of a request that has ended; None if there is none.
+    /// Takes the result of the oldest request that has ended; None if there is none.
     pub fn take_completed(&mut self) -> Option<(RequestHandle, Finished)> {
         self.ended.pop_first()
     }
 
-    /// Gives the result out of this request, if it has ended.
+    /// Takes the result of this request, if it has ended.
     pub fn take(&mut self, handle: RequestHandle) -> Option<Finished> {
         self.ended.remove(&handle)
     }
 
-    /// Begins a write, which must end by `deadline`. What is queued is sent with the next
+    /// Begins a write, which must end by `deadline`. The request is sent with the next
     /// [`transmit`](ClientCore::transmit).
     pub fn write(&mut self, now: Time, deadline: Time, op: Op, wire: &mut impl Wire) -> RequestHandle {
         let handle = self.next_handle();
@@ -223,7 +225,7 @@ impl ClientCore {
         handle
     }
 
-    /// Begins a read, of any server or of the one that the next request goes to.
+    /// Begins a read from any server, or only from the server that the next request goes to.
     pub fn read(
         &mut self,
         now: Time,
@@ -238,7 +240,7 @@ impl ClientCore {
         handle
     }
 
-    /// Begins a request to this server and no other.
+    /// Begins a request to this server, without failover.
     pub fn ask_one(
         &mut self,
         now: Time,
@@ -260,7 +262,7 @@ impl ClientCore {
     }
 }
 
-/// Refuses what no server would take, before anything is sent.
+/// Rejects a key or value that is longer than the store accepts, before anything is sent.
 pub fn check_limits(key: &[u8], value: &[u8]) -> Result<(), ClientError> {
     let too_large = |what: &str, length: usize, limit: usize| {
         Err(ClientError::TooLarge(format!(

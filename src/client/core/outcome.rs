@@ -1,4 +1,4 @@
-//! How a request can end: done, certainly not applied, or unknown. Nothing else, and never a guess.
+//! The three results of a request: applied, certainly not applied, or outcome unknown. The client never guesses.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -12,37 +12,37 @@ use crate::paxos::{self, Slot};
 use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::two_phase_commit::AbortReason as Aborted;
 
-/// A client remembers so many tries of a request; of earlier ones it knows how many there were, and what they mean.
+/// Maximum number of tries kept for one request. Of earlier tries only their count and `may_be_applied` are kept.
 const TRIES_MAX: usize = 64;
 
 /// What a write did, in which slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteResponse {
-    /// Done.
+    /// The write was done.
     Written {
-        /// Where in the log.
+        /// The write's slot in the log.
         slot: Slot,
         /// The key's new version.
         version: u64,
     },
-    /// There was nothing to delete: nothing changed.
+    /// There was no value to delete: nothing changed.
     NotFound {
-        /// Where in the log.
+        /// The write's slot in the log.
         slot: Slot,
         /// The key's version, unchanged.
         version: u64,
     },
-    /// The key was at another version than the write wanted: nothing changed.
+    /// The key was not at the version that the write required: nothing changed.
     Mismatch {
-        /// Where in the log.
+        /// The write's slot in the log.
         slot: Slot,
-        /// The version found.
+        /// The key's actual version.
         version: u64,
     },
 }
 
 impl WriteResponse {
-    /// What a server says that the write in this slot did.
+    /// Converts a server's result of the write in this slot.
     pub(crate) fn new(slot: Slot, written: WriteResult) -> WriteResponse {
         match written {
             WriteResult::Done { version } => WriteResponse::Written { slot, version },
@@ -51,7 +51,7 @@ impl WriteResponse {
         }
     }
 
-    /// Where in the log the write stands.
+    /// The write's slot in the log.
     pub fn slot(&self) -> Slot {
         match self {
             WriteResponse::Written { slot, .. }
@@ -73,40 +73,40 @@ impl WriteResponse {
 /// What a read found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GetResponse {
-    /// The state was read after every slot up to this one was applied.
+    /// The read saw the state after every slot up to this one was applied.
     pub slot: Slot,
     /// The value, if there is one.
     pub value: Option<Vec<u8>>,
-    /// How many writes were applied to the key.
+    /// The key's version: number of writes applied to it.
     pub version: u64,
 }
 
-/// Why a request has no result. Its `Debug` is its sentence too: a `main` that returns one prints it so.
+/// Why a request has no result. Its `Debug` is the message too, because `main` prints a returned error with `Debug`.
 #[derive(Clone, PartialEq, Eq, Error)]
 pub enum ClientError {
-    /// Certainly not applied: every try ended so. A failed read is one, too.
+    /// Certainly not applied: every try ended that way. A failed read is also reported as this.
     #[error("{}", .0.why_not_applied())]
     NotApplied(Tries),
-    /// It may be applied, now or later, or not.
+    /// The request may have been applied, may be applied later, or never.
     #[error("outcome unknown: {}", .0.why_unknown())]
     Unknown(Tries),
-    /// The server does not do that.
+    /// The server refuses this kind of request.
     #[error("server {} refuses: {why}", .server.0)]
     Refused {
-        /// The server.
+        /// The server that refused.
         server: ServerId,
-        /// Its sentence.
+        /// The server's message.
         why: String,
     },
-    /// Nothing was sent: the store does not take this.
+    /// Nothing was sent: the key or value is too long.
     #[error("{0}")]
     TooLarge(String),
-    /// Nothing was sent: there is no such server.
+    /// Nothing was sent: the cluster file has no such server.
     #[error("there is no server {} in the cluster file (it has {known})", .server.0)]
     NoSuchServer {
-        /// The server.
+        /// The server that was asked for.
         server: ServerId,
-        /// All servers.
+        /// All servers of the cluster.
         known: ServerSet,
     },
 }
@@ -118,7 +118,7 @@ impl fmt::Debug for ClientError {
 }
 
 impl ClientError {
-    /// Whether the request may be applied all the same.
+    /// Whether the request may have been applied nevertheless.
     pub fn is_unknown(&self) -> bool {
         matches!(self, ClientError::Unknown(_))
     }
@@ -127,27 +127,27 @@ impl ClientError {
 /// One try and its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Try {
-    /// The server asked.
+    /// The server that was asked.
     pub server: ServerId,
-    /// How it ended.
+    /// The reason for the missing result.
     pub end: TryEnd,
-    /// How long it took.
+    /// Time from the send to the end of the try.
     pub took: Duration,
 }
 
-/// How a try ended that brought no result.
+/// Why a try brought no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TryEnd {
     /// There was no reply.
     NoReply(NoReply),
-    /// The server says: certainly not applied through this try.
+    /// The server reports that this try is certainly not applied.
     NotApplied(WhyNotApplied),
-    /// The server says that it does not know.
+    /// The server reports that it does not know the outcome.
     Unknown(WhyUnknown),
 }
 
 impl TryEnd {
-    /// Whether what was asked may be applied through this try.
+    /// Whether the request may be applied through this try.
     pub fn may_be_applied(&self) -> bool {
         match self {
             TryEnd::NoReply(no_reply) => no_reply.may_have_arrived(),
@@ -156,12 +156,12 @@ impl TryEnd {
         }
     }
 
-    /// Whether there was nobody to send anything to.
+    /// Whether no connection was made, so nothing was sent.
     fn was_not_reached(&self) -> bool {
         matches!(self, TryEnd::NoReply(NoReply::ConnectionRefused | NoReply::Unreachable { .. }))
     }
 
-    /// Whether the servers take no more writes of the session that was used.
+    /// Whether the servers take no more writes of the session that this try used.
     pub fn ends_session(&self) -> bool {
         matches!(
             self,
@@ -170,7 +170,7 @@ impl TryEnd {
         )
     }
 
-    /// In a word, for lines.
+    /// The reason as one word, for log lines.
     pub fn word(&self) -> &'static str {
         match self {
             TryEnd::NoReply(NoReply::ConnectionRefused) => "connection-refused",
@@ -191,7 +191,7 @@ impl TryEnd {
     }
 }
 
-/// A server's reason, in a word.
+/// A server's reason as one word.
 fn word(why: &WhyNotApplied) -> &'static str {
     match why {
         WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. }) => "no-quorum",
@@ -213,7 +213,7 @@ fn word(why: &WhyNotApplied) -> &'static str {
     }
 }
 
-/// A try for people: "server 2 did not answer within 1.0 s".
+/// The message about a failed try: "server 2 did not answer within 1.0 s".
 impl Display for Try {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "server {} ", self.server.0)?;
@@ -282,27 +282,27 @@ impl Display for Try {
 }
 
 impl Try {
-    /// The try and what the client does about it: "server 2 did not answer within 1.0 s; trying server 3".
+    /// The message about a failed try and the next one: "server 2 did not answer within 1.0 s; trying server 3".
     pub fn and_next(&self, next: ServerId) -> String {
         if next == self.server { format!("{self}; trying again") } else { format!("{self}; trying server {}", next.0) }
     }
 }
 
-/// A role as a word of a sentence.
+/// A role's name in a message.
 pub(crate) fn role_word(role: RoleKind) -> &'static str {
     role.as_str()
 }
 
-/// What kind of request it was: what a missing result means depends on it.
+/// The kind of a request; what a missing result means depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
-    /// A read, or a server's status: nothing is changed by it.
+    /// A read, a status or a state chunk: it changes nothing.
     Read,
-    /// A session, for a write that has not been sent yet.
+    /// Opening a session, for a write that has not been sent yet.
     Session,
     /// A write.
     Write,
-    /// That a role crashes or restarts.
+    /// Crashing or restarting a role.
     Order,
 }
 
@@ -311,25 +311,25 @@ pub enum RequestKind {
 pub struct Tries {
     /// The last tries, at most 64, in order.
     pub last: Vec<Try>,
-    /// How many there were.
+    /// Number of tries.
     pub count: u64,
-    /// Whether one of them may have been applied.
+    /// Whether one of the tries may have been applied.
     pub may_be_applied: bool,
     /// All servers of the cluster.
     pub cluster: ServerSet,
-    /// What was asked.
+    /// The kind of the request.
     pub asked: RequestKind,
-    /// From the beginning of the first to the end of the last.
+    /// Time from the beginning of the first try to the end of the last.
     pub took: Duration,
 }
 
 impl Tries {
-    /// No try yet.
+    /// Tries of a request that was not sent yet.
     pub(crate) fn new(cluster: ServerSet, asked: RequestKind) -> Tries {
         Tries { last: Vec::new(), count: 0, may_be_applied: false, cluster, asked, took: Duration::ZERO }
     }
 
-    /// One more has failed.
+    /// Adds a failed try.
     pub(crate) fn push(&mut self, one: Try) {
         self.count += 1;
         self.may_be_applied |= one.end.may_be_applied();
@@ -339,14 +339,14 @@ impl Tries {
         self.last.push(one);
     }
 
-    /// Whether another try makes sense in the time that is left. A write that is cut short most likely ends without an
-    /// answer, and would become unknown, though it is certainly not applied so far. As long as no server was reached,
-    /// the tries take no time, and the one that comes back may answer at once: a little is enough.
+    /// Whether another try makes sense in the time that is left. A write cut short usually gets no answer: its outcome
+    /// would become unknown, although it is certainly not applied so far. While no server was reached, tries take
+    /// almost no time and the first server that is back may answer at once. Then a tenth of the try time-out is enough.
     pub(crate) fn are_worth_another(&self, left: Duration, try_timeout: Duration) -> bool {
         let none_was_reached = || self.last.iter().all(|one| one.end.was_not_reached());
         match self.asked {
             _ if self.count == 0 => !left.is_zero(),
-            // A second crash would be one too many.
+            // A repeated order could crash the role a second time.
             RequestKind::Order => false,
             RequestKind::Read => !left.is_zero(),
             RequestKind::Session | RequestKind::Write if none_was_reached() => left >= try_timeout / 10,
@@ -356,8 +356,8 @@ impl Tries {
         }
     }
 
-    /// The error that these tries come to. A read changes nothing, and a session without its write neither: what the
-    /// caller asked for is then certainly not applied.
+    /// The error that follows from these tries. A read changes nothing, and neither does a session without its write,
+    /// so what the caller asked for is certainly not applied.
     pub(crate) fn into_error(self, took: Duration) -> ClientError {
         let tries = Tries { took, ..self };
         match tries.asked {
@@ -368,7 +368,7 @@ impl Tries {
         }
     }
 
-    /// In a word, for lines: why the last one failed.
+    /// Why the last try failed, as one word for log lines.
     pub fn word(&self) -> &'static str {
         self.last.last().map_or("no-time", |one| one.end.word())
     }
@@ -433,7 +433,8 @@ impl Tries {
     }
 }
 
-/// Which end says most about the cluster: of many tries, the sentence is about that one, and of equals the last.
+/// How much an end says about the cluster. The message is about the try with the highest number, and of equals about
+/// the last.
 fn informativeness(end: &TryEnd) -> u8 {
     match end {
         TryEnd::NoReply(NoReply::OtherHistory { .. } | NoReply::NoData { .. }) => 8,
@@ -451,7 +452,7 @@ fn informativeness(end: &TryEnd) -> u8 {
     }
 }
 
-/// A duration for people, in seconds.
+/// A duration for messages, in seconds.
 pub(crate) fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }

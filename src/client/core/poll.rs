@@ -1,8 +1,9 @@
-//! What drives the requests of a client: connections that answer or break, tries whose time is up, the next server.
+//! The steps that drive a client's requests: replies, broken connections, tries whose time is up, failover.
 //!
-//! Nothing here waits. [`ClientCore::progress`] does what can be done at this moment; whoever has nothing else to do
-//! waits for the connections until [`ClientCore::due`] and calls it again. Requests fail over one by one: a reply that
-//! brings nothing moves its own request to the next server, a connection that breaks moves all that wait on it.
+//! Nothing here waits. [`ClientCore::poll`] does everything that can be done at this moment. The caller then waits for
+//! the connections, at most until [`ClientCore::due`], and calls it again. Requests fail over one by one: a reply
+//! without a result moves only its own request to the next server, a broken connection moves all requests that wait on
+//! it.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -19,11 +20,11 @@ use crate::net::{ClientReply, ClientRequest, Reply, Request, WhyNotApplied};
 use crate::paxos::NotApplied;
 use crate::role::{ServerId, ServerSet};
 
-/// At most this many new sessions are opened for one write whose session has ended: more than that is no accident.
+/// Maximum number of new sessions for one write whose session has ended; then the write fails, for this is no accident.
 const SESSIONS_MAX: u32 = 3;
 
 impl ClientCore {
-    /// Does what can be done now: receives, turns to the next server where time is up, and sends.
+    /// Does everything that needs no waiting: receives, fails over where a try's time is up, and sends.
     pub fn poll(&mut self, now: Time, wire: &mut impl Wire) {
         self.receive(now, wire);
         self.expire_tries(now, wire);
@@ -32,13 +33,13 @@ impl ClientCore {
         self.close_idle(wire);
     }
 
-    /// When [`ClientCore::progress`] must be called again, even if nothing comes before.
+    /// When [`ClientCore::poll`] must be called again, even if nothing arrives before.
     pub fn due(&self) -> Option<Time> {
         let flights = self.flights.values().map(InFlight::due);
         flights.chain(self.unnamed.iter().map(|write| write.deadline)).min()
     }
 
-    /// Nobody wants to wait any longer: the time of every request is up.
+    /// Ends the time of every request now: the client was stopped.
     pub fn end_time(&mut self, now: Time) {
         self.unnamed.iter_mut().for_each(|write| write.deadline = now);
         for flight in self.flights.values_mut() {
@@ -48,7 +49,7 @@ impl ClientCore {
         }
     }
 
-    /// Keeps no connection but those that a request waits on, and the one that the next request goes out on.
+    /// Closes connections that no request waits on, except that to the server that the next request goes to.
     fn close_idle(&mut self, wire: &mut impl Wire) {
         if self.peers.len() > 1 {
             let (flights, server) = (&self.flights, self.server);
@@ -63,7 +64,7 @@ impl ClientCore {
         }
     }
 
-    /// Begins a request that is sent to this server first.
+    /// Begins a request that is sent to `server` first.
     pub(super) fn begin(
         &mut self,
         now: Time,
@@ -73,7 +74,7 @@ impl ClientCore {
         server: ServerId,
         deadline: Time,
     ) {
-        // People count the requests that lines tell of.
+        // Labels count only requests that have log lines.
         let is_counted = !matches!(
             request,
             Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. }
@@ -84,7 +85,7 @@ impl ClientCore {
         self.begin_as(now, handle, before, request, (reach, server), deadline);
     }
 
-    /// As [`ClientCore::begin`], for a request that people know by a label and that has been tried before.
+    /// As [`ClientCore::begin`], for a request that already has a label and perhaps failed tries.
     fn begin_as(
         &mut self,
         now: Time,
@@ -103,7 +104,7 @@ impl ClientCore {
         self.flights.insert(handle, flight);
     }
 
-    /// Takes what the servers have said. What came before a connection ended still counts.
+    /// Handles the received replies. Replies that arrived before a connection ended still count.
     fn receive(&mut self, now: Time, wire: &mut impl Wire) {
         let mut replies = mem::take(&mut self.replies);
         let mut at = 0;
@@ -119,7 +120,7 @@ impl ClientCore {
             let history = peer.history();
             let mut is_believed = true;
             for reply in replies.drain(..) {
-                // A server that says one wrong thing is not listened to any longer.
+                // After one invalid reply, the server's further replies are ignored and its connection is closed.
                 if is_believed && let Err(no_reply) = self.handle_reply(now, server, reply, wire) {
                     (is_believed, end) = (false, Err(no_reply));
                 }
@@ -133,7 +134,7 @@ impl ClientCore {
         self.replies = replies;
     }
 
-    /// Which history the data are of is news once.
+    /// Stores the history that is reported first.
     fn learn_history(&mut self, history: u64) {
         if self.history.is_none() && history != 0 {
             self.history = Some(history);
@@ -144,7 +145,7 @@ impl ClientCore {
         self.peers.iter_mut().find(|one| one.server == server)
     }
 
-    /// One reply. An error is one that this server should not have sent.
+    /// Handles one reply. An error means that the server should not have sent it.
     fn handle_reply(
         &mut self,
         now: Time,
@@ -162,14 +163,15 @@ impl ClientCore {
             return Err(NoReply::Malformed { length: 0, what: "a reply of another kind than was asked".to_string() });
         }
         if let Some(peer) = self.peers.iter_mut().find(|one| one.server == server) {
-            // Who has applied a write of this session, or opened it, has the history in which it was opened.
+            // A server that applied a write of this session, or its OPEN, has the history in which the session was
+            // opened.
             match reply.reply {
                 Reply::Opened { history, .. } => peer.set_history(history),
                 Reply::Applied { .. } => peer.set_history(self.history.unwrap_or_default()),
                 _ => {}
             }
-            // The data of this server were empty when it was greeted, and this client has known others. It may be about
-            // to catch up: so the next one is asked, and this one greeted again.
+            // The server reported no data when it was greeted, but this client knows a history. The server may still
+            // have to catch up: ask the next one, and connect to this one again.
             if matches!(reply.reply, Reply::Value { .. }) && self.history.is_some() && peer.history() == 0 {
                 return Err(NoReply::NoData { cluster: self.identity.cluster.clone() });
             }
@@ -181,8 +183,8 @@ impl ClientCore {
                 self.try_failed(now, handle, TryEnd::NotApplied(why), wire);
             }
             Reply::Unknown(why) => self.try_failed(now, handle, TryEnd::Unknown(why), wire),
-            // It would be refused everywhere, but an earlier try may have been applied: only a server's word that it is
-            // not applied may be taken for that.
+            // Every server would refuse the request, but an earlier try may have applied it. Only a server's NotApplied
+            // is proof that it was not applied.
             Reply::Refused(_) if flight.tries.may_be_applied => self.give_up(now, handle),
             _ => {
                 flight.lines.replied(&reply, server, now.since(flight.begun));
@@ -196,7 +198,7 @@ impl ClientCore {
         Ok(())
     }
 
-    /// A reply that nobody waits for: to a try that was given up, or to nothing at all.
+    /// Handles a reply without a waiting request: the reply to a try that was given up, or to nothing that was asked.
     fn handle_unrequested(&mut self, server: ServerId, reply: &ClientReply, wire: &impl Wire) -> Result<(), NoReply> {
         let Some(peer) = self.peers.iter_mut().find(|one| one.server == server) else { return Ok(()) };
         if peer.takes_late(reply.number) {
@@ -209,7 +211,7 @@ impl ClientCore {
         peer.count_unrequested()
     }
 
-    /// A connection is of no more use: the tries that wait on it have ended.
+    /// Closes a connection that failed: the tries that wait on it have failed too.
     fn connection_lost(&mut self, now: Time, server: ServerId, no_reply: &NoReply, wire: &mut impl Wire) {
         let Some(at) = self.peers.iter().position(|one| one.server == server) else { return };
         self.peers.swap_remove(at);
@@ -221,7 +223,7 @@ impl ClientCore {
             let Some(flight) = self.flights.get(&handle) else { continue };
             flight.lines.malformed(no_reply, address);
             let InFlightState::Asked { queued, .. } = flight.step else { continue };
-            // What was not sent as a whole no server can have understood.
+            // A request that was not sent completely cannot have been understood.
             let end = match no_reply {
                 end if sent >= queued || !end.may_have_arrived() => end.clone(),
                 NoReply::Broken { why } | NoReply::Malformed { what: why, .. } => NoReply::NotSent { why: why.clone() },
@@ -231,12 +233,12 @@ impl ClientCore {
         }
     }
 
-    /// Ends tries whose time is up, and begins those that are due.
+    /// Ends tries whose time is up, and sends those that are due.
     fn expire_tries(&mut self, now: Time, wire: &mut impl Wire) {
         let is_due = |(_, flight): &(&RequestHandle, &InFlight)| flight.due() <= now;
         let due: Vec<RequestHandle> = self.flights.iter().filter(is_due).map(|(handle, _)| *handle).collect();
         for handle in due {
-            // Another one of these may have taken it along.
+            // An earlier one in this loop may have ended this request too, with its connection.
             match self.flights.get(&handle).map(|flight| flight.step) {
                 Some(InFlightState::Asked { server, queued, since, until }) if until <= now => {
                     self.time_is_up(now, handle, (server, queued, since), wire);
@@ -247,9 +249,9 @@ impl ClientCore {
         }
     }
 
-    /// A server has not answered a try in time. If it has answered others since, this request alone goes on to the next
-    /// server; else its connection is given up. A try that had to be short, as its request has no more time, says
-    /// nothing of the connection: the others stay on it.
+    /// A server has not answered a try in time. If the server has answered other requests since, only this request
+    /// moves to the next server; otherwise the connection is closed. A try cut short because its request has no more
+    /// time proves nothing about the connection: other requests stay on it.
     fn time_is_up(
         &mut self,
         now: Time,
@@ -267,7 +269,7 @@ impl ClientCore {
         }
         let silent = TryEnd::NoReply(NoReply::TimedOut { waited });
         let is_alone = waited < try_timeout || peer.has_answered_since(since);
-        // What was not sent yet cannot be taken back on a connection that goes on.
+        // An incompletely sent request cannot be withdrawn while the connection stays open.
         if is_sent && is_alone && peer.give_up(number) {
             return self.try_failed(now, handle, silent, wire);
         }
@@ -282,7 +284,7 @@ impl ClientCore {
         );
     }
 
-    /// Sends a request to a server, over the connection there is or a new one.
+    /// Sends a request to a server, on the existing connection or a new one.
     pub(super) fn send_try(&mut self, now: Time, handle: RequestHandle, server: ServerId, wire: &mut impl Wire) {
         let try_timeout = self.identity.try_timeout;
         let Some(flight) = self.flights.get_mut(&handle) else { return };
@@ -305,7 +307,7 @@ impl ClientCore {
         flight.step = InFlightState::Asked { server, queued, since: now, until };
     }
 
-    /// Names the writes that wait for it, in a session that is opened first if there is none.
+    /// Gives sequences to the waiting writes, and first opens a session if there is none.
     pub(super) fn assign_sequences(&mut self, now: Time, wire: &mut impl Wire) {
         if self.unnamed.iter().any(|write| write.deadline <= now) {
             let (late, others) = mem::take(&mut self.unnamed).into_iter().partition(|write| write.deadline <= now);
@@ -324,7 +326,7 @@ impl ClientCore {
                 Some(before) => self.begin_as(now, handle, before, request, (Route::Any, server), deadline),
             }
             if let Some(flight) = self.flights.get_mut(&handle) {
-                // Its caller has waited since then.
+                // The caller's wait began when the write was queued, not now.
                 flight.begun = begun;
             }
             self.send_try(now, handle, server, wire);
@@ -338,7 +340,7 @@ impl ClientCore {
         }
     }
 
-    /// Writes whose time is up before they had a number.
+    /// Fails writes whose time was up before they had a sequence.
     fn fail_late(&mut self, late: VecDeque<QueuedWrite>, now: Time) {
         for write in late {
             let new = || Tries::new(self.identity.servers, RequestKind::Session);
@@ -348,7 +350,7 @@ impl ClientCore {
         }
     }
 
-    /// Sends what is queued, as far as the connections take it.
+    /// Sends queued requests as far as the connections accept them.
     pub fn transmit(&mut self, now: Time, wire: &mut impl Wire) {
         let mut at = 0;
         while let Some(server) = self.peers.get(at).map(|one| one.server) {
@@ -359,7 +361,7 @@ impl ClientCore {
         }
     }
 
-    /// A try has brought nothing: the next server is asked, if there is time for that and sense in it.
+    /// Handles a failed try: asks the next server, if there is time and another try makes sense.
     fn try_failed(&mut self, now: Time, handle: RequestHandle, end: TryEnd, wire: &mut impl Wire) {
         let Some(flight) = self.flights.get_mut(&handle) else { return };
         let InFlightState::Asked { server, since, .. } = flight.step else { return };
@@ -368,7 +370,7 @@ impl ClientCore {
         if let TryEnd::NoReply(NoReply::OtherHistory { found, .. }) = failed.end
             && self.history != Some(found)
         {
-            // It is told once, and the client goes on with what there is now.
+            // The caller gets this error once; the client then continues with the new history.
             self.history = Some(found);
             self.session.drop_any();
             flight.tries.push(failed);
@@ -382,7 +384,7 @@ impl ClientCore {
         let next = match flight.reach {
             Route::One => server,
             Route::Any => {
-                // Another request that has failed there may have moved on already: no server is skipped.
+                // Another request that failed there may have moved on already: skip no server.
                 if self.server == server {
                     self.server = server_after(self.identity.servers, server);
                 }
@@ -399,8 +401,9 @@ impl ClientCore {
         }
     }
 
-    /// The servers take no more writes of the session that a write was sent in. If no try of it can have been applied,
-    /// it goes on in a new session; else nobody will ever know, and it is never sent again.
+    /// Handles the end of the session that a write was sent in: the servers take no more writes of it. If no try can
+    /// have been applied, the write continues in a new session. Otherwise its outcome stays unknown, and it is never
+    /// sent again.
     fn end_session(&mut self, now: Time, handle: RequestHandle, wire: &mut impl Wire) {
         let Some(flight) = self.flights.get_mut(&handle) else { return };
         flight.tries.took = now.since(flight.begun);
@@ -420,20 +423,20 @@ impl ClientCore {
         self.unnamed.push_back(QueuedWrite { handle, op, begun, deadline, before: Some(before) });
     }
 
-    /// Ends a request without a server's word on it.
+    /// Ends a request without a result from a server.
     fn give_up(&mut self, now: Time, handle: RequestHandle) {
         let Some(flight) = self.flights.get(&handle) else { return };
         let error = flight.tries.clone().into_error(now.since(flight.begun));
         flight.lines.gave_up(&error);
         let has_no_data = |one: &Try| matches!(one.end, TryEnd::NoReply(NoReply::NoData { .. }));
         if matches!(flight.request.request, Request::Get { .. }) && flight.tries.last.iter().any(has_no_data) {
-            // It is told once, and the client goes on with what there is.
+            // The caller gets this error once; the client then continues with the data there are.
             self.history = None;
         }
         self.finish(now, handle, Err(error));
     }
 
-    /// A request has ended.
+    /// Stores the result of a request that has ended.
     fn finish(&mut self, now: Time, handle: RequestHandle, result: Result<Reply, ClientError>) {
         let Some(flight) = self.flights.remove(&handle) else { return };
         self.numbers.remove(&flight.request.number);
@@ -451,7 +454,7 @@ impl ClientCore {
         self.ended.insert(handle, Finished { result, took: now.since(flight.begun) });
     }
 
-    /// The session is open. If its history is not the one that is known, the writes that wait for it hear that first.
+    /// Handles an opened session. If its history is not the known one, the waiting writes fail with that error first.
     fn begin_session(&mut self, now: Time, flight: InFlight, session: u64, history: u64) {
         if let Request::Open { nonce } = flight.request.request {
             self.session.opened(nonce, session);
@@ -468,7 +471,7 @@ impl ClientCore {
         }
     }
 
-    /// There is no session to be had: the writes that wait for one have failed.
+    /// Fails the writes that wait for a session: it could not be opened.
     fn fail_queued(&mut self, now: Time, error: &ClientError) {
         for write in mem::take(&mut self.unnamed) {
             let took = now.since(write.begun);
@@ -477,7 +480,7 @@ impl ClientCore {
     }
 }
 
-/// The next server in order of their numbers; after the last comes the first.
+/// The next server by number; after the last follows the first.
 fn server_after(servers: ServerSet, server: ServerId) -> ServerId {
     servers.iter().find(|next| *next > server).or_else(|| servers.iter().next()).unwrap_or(server)
 }

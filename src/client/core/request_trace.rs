@@ -1,4 +1,4 @@
-//! What a client tells in lines: each request, how it was passed on from server to server, and how it ended.
+//! The log lines of a client: each request, each failover, and the result.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,20 +13,21 @@ use crate::trace::{
     Event, LineId, Millis, OpKind, Parent, PendingLine, QuotedText, RequestStatus, Speaker, Trace, TraceContext,
 };
 
-/// The lines of one request.
+/// The log lines of one request.
 pub(super) struct RequestTrace {
     trace: Trace,
     /// The request's label, as in `c1-5`.
     label: String,
-    /// The last line that told of a sending.
+    /// The last line about a send: the parent of the reply's line.
     sent: Option<LineId>,
 }
 
 impl RequestTrace {
-    /// Tells of a new request to a server. What is not about a key is not told: nobody's state depends on it.
+    /// Logs a new request to a server. Requests that are not about a key or a session have no lines: they change no
+    /// state.
     pub(super) fn begin(trace: &Trace, label: String, request: &Request, to: ServerId) -> RequestTrace {
         let mut lines = RequestTrace { trace: Trace::disabled(), label, sent: None };
-        // Nobody reads: the words need not even be made.
+        // Without a log there is no need to format the texts.
         if trace.process().is_some()
             && let Some(event) = asked(request, to)
         {
@@ -36,12 +37,12 @@ impl RequestTrace {
         lines
     }
 
-    /// What goes with the request to the server.
+    /// The trace context that is sent with the request.
     pub(super) fn context(&self) -> TraceContext {
         TraceContext { parent: self.sent.clone(), req: (!self.label.is_empty()).then(|| self.label.clone()) }
     }
 
-    /// A try has failed, and the next server is asked.
+    /// Logs a failed try and the next server.
     pub(super) fn failover(&mut self, failed: &Try, to: ServerId) {
         let cause = QuotedText::from(failed.end.word());
         let event = Event::Failover { waited: failed.took.into(), cause, from: failed.server, to };
@@ -50,7 +51,7 @@ impl RequestTrace {
         self.sent = line.or(self.sent.take());
     }
 
-    /// The request has ended without a server's word on it.
+    /// Logs that the request ended without a result from a server.
     pub(super) fn gave_up(&self, error: &ClientError) {
         if self.trace.process().is_none() {
             return;
@@ -68,7 +69,7 @@ impl RequestTrace {
         self.tell(event, self.sent.clone().into(), Some(format!("{why}; continuing with the next request")));
     }
 
-    /// A server has said how the request ended.
+    /// Logs a server's reply.
     pub(super) fn replied(&self, reply: &ClientReply, from: ServerId, took: Duration) {
         if self.trace.process().is_some()
             && let Some(event) = received(&reply.reply, from, took)
@@ -82,7 +83,7 @@ impl RequestTrace {
         self.label.clone()
     }
 
-    /// The servers take no more writes of the session that a write was sent in.
+    /// Logs that the servers take no more writes of the session that a write was sent in.
     pub(super) fn session_ended(&self, tries: &Tries) {
         let Some(last) = tries.last.last() else { return };
         let (status, why) = match (tries.may_be_applied, &last.end) {
@@ -99,7 +100,7 @@ impl RequestTrace {
         self.tell(line, self.sent.clone().into(), Some(why.to_string()));
     }
 
-    /// A server has sent a reply to something that was not asked.
+    /// Logs a reply to a request that was not made.
     pub(super) fn unrequested(&self, reply: &ClientReply, connection: (ServerId, SocketAddr), asked: u64) {
         let (server, from) = connection;
         let length = codec::encode(reply).len() as u64;
@@ -110,7 +111,7 @@ impl RequestTrace {
         self.tell(Event::Malformed { length, from }, self.sent.clone().into(), Some(why));
     }
 
-    /// A server has sent bytes that are no reply.
+    /// Logs bytes that are no valid reply.
     pub(super) fn malformed(&self, no_reply: &NoReply, from: SocketAddr) {
         if let NoReply::Malformed { length, what } = no_reply {
             let why = format!("received malformed reply of length {length} from {from}: {what}");
@@ -129,7 +130,7 @@ impl RequestTrace {
     }
 }
 
-/// The line of a request.
+/// The event of a request.
 fn asked(request: &Request, to: ServerId) -> Option<Event> {
     let event = |op, key: Option<&[u8]>| Event::Request {
         op,
@@ -161,7 +162,7 @@ fn asked(request: &Request, to: ServerId) -> Option<Event> {
     Some(line)
 }
 
-/// The line of a reply that is a result.
+/// The event of a reply that is a result.
 fn received(reply: &Reply, from: ServerId, took: Duration) -> Option<Event> {
     let mut line = response(RequestStatus::Ok, from, took);
     let Event::Response { status, slot, version, value, session, cause, .. } = &mut line else { return None };

@@ -1,4 +1,4 @@
-//! A connection as the core sees it: what has come over it, and what is still owed.
+//! A connection as the core sees it: which replies have arrived, and which are still expected.
 
 use std::collections::BTreeSet;
 
@@ -7,24 +7,25 @@ use super::wire::{ConnectionState, NoReply};
 use crate::host::Time;
 use crate::role::ServerId;
 
-/// A server that sends more replies than this to questions that nobody asked is not listened to any longer.
+/// Maximum number of unrequested replies on a connection; beyond that it is closed.
 const UNREQUESTED_MAX: usize = 16;
-/// A server that owes more replies than this, though it answers others, has lost them.
+/// Maximum number of replies to requests that were given up. A server that owes more of them, though it answers others,
+/// has lost them.
 const GIVEN_UP_MAX: usize = 256;
 
 /// The server at the other end of a connection.
 #[derive(Debug)]
 pub(super) struct ServerConnection {
     pub(super) server: ServerId,
-    /// Since when there is the connection.
+    /// When the connection was begun.
     begun: Time,
-    /// The history that its data are of, as far as it has said or shown; 0 if it has not.
+    /// The history of the server's data, as far as the server has reported or shown it; 0 if unknown.
     history: u64,
-    /// When the last reply came.
+    /// When the last reply arrived.
     received: Option<Time>,
-    /// Requests that nobody waits for any longer: a reply to one of them is late, and no surprise.
+    /// Numbers of tries that were given up: a late reply to one of them is expected.
     given_up: BTreeSet<u64>,
-    /// Replies to questions that nobody asked.
+    /// Number of unrequested replies.
     unrequested: usize,
 }
 
@@ -33,39 +34,39 @@ impl ServerConnection {
         ServerConnection { server, begun: now, history: 0, received: None, given_up: BTreeSet::new(), unrequested: 0 }
     }
 
-    /// Replies have come.
+    /// Notes that replies have arrived.
     pub(super) fn hears(&mut self, now: Time) {
         self.received = Some(now);
     }
 
-    /// Whether a reply has come after that moment.
+    /// Whether a reply has arrived after `moment`.
     pub(super) fn has_answered_since(&self, moment: Time) -> bool {
         self.received.is_some_and(|heard| heard > moment)
     }
 
-    /// The history that its data are of; 0 if it has neither said nor shown one.
+    /// The history of the server's data; 0 if the server has neither reported nor shown one.
     pub(super) fn history(&self) -> u64 {
         self.history
     }
 
-    /// It has said or shown that its data are of this history. Data that were empty may be of one later.
+    /// Notes the history that the server has reported or shown. A server without data may get a history later.
     pub(super) fn set_history(&mut self, history: u64) {
         if self.history == 0 {
             self.history = history;
         }
     }
 
-    /// Nobody waits any longer for the reply to this request; false if that has happened too often.
+    /// Stops waiting for the reply to this request; false if too many were given up on this connection.
     pub(super) fn give_up(&mut self, number: u64) -> bool {
         self.given_up.len() < GIVEN_UP_MAX && self.given_up.insert(number)
     }
 
-    /// Whether a reply is to a request that nobody waits for any longer. There is one reply to each.
+    /// Whether this is the late reply to a request that was given up. Each request has at most one reply.
     pub(super) fn takes_late(&mut self, number: u64) -> bool {
         self.given_up.remove(&number)
     }
 
-    /// Counts a reply to a question that was not asked; an error if there were too many.
+    /// Counts an unrequested reply; an error if there were too many.
     pub(super) fn count_unrequested(&mut self) -> Result<(), NoReply> {
         self.unrequested += 1;
         if self.unrequested > UNREQUESTED_MAX {
@@ -75,7 +76,7 @@ impl ServerConnection {
         Ok(())
     }
 
-    /// Why a try brought nothing whose time is up on a connection that is only at this stage.
+    /// Why a try timed out on a connection in this state.
     pub(super) fn late(&self, stage: ConnectionState, now: Time) -> NoReply {
         let waited = seconds(now.since(self.begun));
         NoReply::Unreachable {

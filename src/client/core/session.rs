@@ -1,68 +1,68 @@
-//! What a client must remember so that each of its writes is applied exactly once.
+//! The session of a client: what it stores so that each of its writes is applied exactly once.
 //!
-//! A session is opened through the log, and is the slot where that happened and the nonce that opened it. Every write
-//! says both and has a number in the session, and every resend of a write says the same: whoever meets the second copy
-//! in the log answers with what the first one came to. A write goes to a second session only if it is certain that the
-//! first session has not applied it and never will.
+//! A session is opened through the log. The slot of its OPEN and the nonce in it identify the session. Every write
+//! carries both and a sequence in the session, and every resend repeats all three. A server that applies the log and
+//! finds a second copy answers with the result of the first. A write moves to a second session only if the first
+//! session certainly has not applied it and never will.
 
 use std::collections::BTreeSet;
 
 use crate::kv::SEQUENCE_WINDOW;
 
-/// Draws a nonce: 128 bits that nobody can guess, and no two clients draw the same. Only a simulated client's can be
-/// repeated.
+/// Draws a nonce of 128 bits that is not guessable and differs between clients. Only the nonces of simulated clients
+/// are repeatable.
 pub type Nonces = Box<dyn FnMut() -> u128 + Send>;
 
-/// A client's session, or the wish for one.
+/// A client's session, open or still to be opened.
 pub struct ClientSession {
-    /// The slot of its OPEN, once a server has said that this was applied.
+    /// The slot of its OPEN, once a server has reported that the OPEN was applied.
     open: Option<u64>,
-    /// What the OPEN says, in every resend, and then every write: two copies of an OPEN open one session.
+    /// The nonce of the OPEN and all its resends, and of every write. Two copies of an OPEN open one session.
     nonce: u128,
-    /// The number of the last write; 0 before the first.
+    /// The last sequence; 0 before the first.
     last: u64,
-    /// The numbers of the writes that it still asks for.
+    /// The sequences of the writes that have not ended.
     asked: BTreeSet<u64>,
     nonces: Nonces,
 }
 
-/// How a write is named in the log.
+/// The identity of a write in the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AssignedWrite {
-    /// The session.
+    /// The session: the slot of its OPEN.
     pub session: u64,
-    /// What opened it.
+    /// The nonce that opened the session.
     pub nonce: u128,
-    /// The write's number in it, from 1.
+    /// The write's number in the session, from 1.
     pub sequence: u64,
-    /// The client no longer asks for any write below this number.
+    /// The lowest sequence that the client may still ask for.
     pub first_open: u64,
 }
 
 impl std::fmt::Debug for AssignedWrite {
-    /// Without the nonce, which nobody may see.
+    /// Omits the nonce, which is a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{} first_open={}", self.session, self.sequence, self.first_open)
     }
 }
 
 impl ClientSession {
-    /// No session yet.
+    /// A client without a session.
     pub fn new(mut nonces: Nonces) -> ClientSession {
         ClientSession { open: None, nonce: nonces(), last: 0, asked: BTreeSet::new(), nonces }
     }
 
-    /// What an OPEN has to say; None if the session is open.
+    /// The nonce for the OPEN; None if the session is open.
     pub fn is_opening(&self) -> Option<u128> {
         self.open.is_none().then_some(self.nonce)
     }
 
-    /// What anybody can guess: the session's slot and the number of its last write.
+    /// The parts that are no secret: the session's slot and its last sequence.
     pub(crate) fn public(&self) -> Option<(u64, u64)> {
         Some((self.open?, self.last))
     }
 
-    /// A server has said that the OPEN with this nonce was applied.
+    /// Notes that the OPEN with this nonce was applied.
     pub fn opened(&mut self, nonce: u128, session: u64) {
         if self.nonce == nonce {
             self.open = Some(session);
@@ -71,8 +71,8 @@ impl ClientSession {
         }
     }
 
-    /// Names another write beside those that are still asked for; None without a session, or while the oldest of them
-    /// is so far behind that the servers would not take this one.
+    /// Assigns the next sequence to a write. None without a session, or while the oldest unfinished write is
+    /// [`SEQUENCE_WINDOW`] sequences behind, because the servers would not accept the new one.
     pub fn begin_write(&mut self) -> Option<AssignedWrite> {
         let (session, nonce) = (self.open?, self.nonce);
         let sequence = self.last + 1;
@@ -85,15 +85,15 @@ impl ClientSession {
         Some(AssignedWrite { session, nonce, sequence, first_open })
     }
 
-    /// The client no longer asks for a write of the session with this nonce, whatever came of it: if it turns up after
-    /// a later one, it is superseded.
+    /// Notes that the client no longer asks for this write, whatever its result. A copy that reaches the log after a
+    /// later write is superseded.
     pub fn end_write(&mut self, nonce: u128, sequence: u64) {
         if self.nonce == nonce {
             self.asked.remove(&sequence);
         }
     }
 
-    /// The servers take no more writes of the session with this nonce: the next write needs a new one.
+    /// Notes that the servers take no more writes of the session with this nonce: the next write needs a new session.
     pub fn ended(&mut self, nonce: u128) {
         if self.nonce == nonce {
             self.open = None;
@@ -102,7 +102,7 @@ impl ClientSession {
         }
     }
 
-    /// Whatever the session is, it is of no more use.
+    /// Drops the current session, open or not.
     pub(super) fn drop_any(&mut self) {
         self.ended(self.nonce);
     }
@@ -124,7 +124,7 @@ mod tests {
         session.opened(session.nonce, slot);
     }
 
-    /// The servers say that the session has ended.
+    /// Ends the session, as the servers would.
     fn end(session: &mut ClientSession) {
         session.ended(session.nonce);
     }
@@ -145,7 +145,7 @@ mod tests {
         open(&mut session, 7);
         assert_eq!(session.is_opening(), None);
         assert_eq!(session.begin_write().map(|id| id.nonce), Some(nonce));
-        // Neither the beginning nor the end of another session means anything here, whatever its number was.
+        // Messages about another session must have no effect, even if its slot is the same.
         session.opened(nonce + 1, 8);
         assert_eq!(session.begin_write().map(|id| id.session), Some(7));
         session.ended(nonce + 1);
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(named(&mut session), Some((SEQUENCE_WINDOW + 1, 3)));
         assert_eq!(named(&mut session), Some((SEQUENCE_WINDOW + 2, 3)));
         assert_eq!(named(&mut session), None);
-        // The end of a write of another session means nothing here.
+        // The end of another session's write has no effect.
         session.end_write(nonce + 1, 3);
         assert_eq!(named(&mut session), None);
         end(&mut session);

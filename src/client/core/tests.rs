@@ -1,4 +1,4 @@
-//! Each rule of the core, against connections that do as they are told.
+//! Tests of each rule of the core, on a scripted wire.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,37 +16,37 @@ use crate::random::Random;
 use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::{Trace, TraceContext};
 
-/// How long a try takes.
+/// Maximum time for a try.
 const TRY: Duration = Duration::from_secs(1);
-/// How long a request may take.
+/// Maximum time for a request.
 const ALL: Duration = Duration::from_secs(10);
 /// The history of the servers' data.
 const HISTORY: u64 = 1;
 
-/// A connection that does as it is told.
+/// A connection controlled by the test.
 struct ScriptedConnection {
     stage: ConnectionState,
-    /// What was queued on it.
+    /// The requests that were queued on it.
     queued: Vec<ClientRequest>,
-    /// So many of these are sent.
+    /// Number of these requests that are sent.
     sent: usize,
-    /// It takes nothing more.
+    /// The connection accepts no more data.
     is_clogged: bool,
     inbox: Vec<ClientReply>,
     lost: Option<NoReply>,
 }
 
-/// The connections, and what was done with them.
+/// The scripted connections, and a record of their use.
 struct Script {
     lines: BTreeMap<ServerId, ScriptedConnection>,
-    /// What each server does with a new connection; it is ready at once if there is nothing else.
+    /// The state of a new connection to each server; without an entry it is ready at once.
     opens: BTreeMap<ServerId, Result<ConnectionState, NoReply>>,
-    /// The next connections take nothing.
+    /// New connections accept no data.
     is_clogged: bool,
-    /// Each connection that was begun, and the history that the client knew.
+    /// Each connection that was begun, with the history that the client knew.
     opened: Vec<(u8, u64)>,
     closed: Vec<u8>,
-    /// Each try: the server, the request's number, and the request.
+    /// Each try: the server, the number of the request, and the request.
     asked: Vec<(u8, u64, Request)>,
     named: Vec<(RequestHandle, AssignedWrite)>,
     unnamed: Vec<RequestHandle>,
@@ -111,7 +111,7 @@ impl Wire for Script {
     }
 }
 
-/// A client of three servers, and its time.
+/// A client of three servers, and its clock.
 struct ClientCase {
     core: ClientCore,
     wire: Script,
@@ -146,7 +146,7 @@ impl ClientCase {
         ClientCase { core: ClientCore::new(identity, ServerId(1), nonces, Random::new(1, 1)), wire, now: Time(1_000) }
     }
 
-    /// A client that has a session.
+    /// A client with an open session.
     fn with_session() -> ClientCase {
         let mut case = ClientCase::new();
         let handle = case.put("first");
@@ -180,13 +180,13 @@ impl ClientCase {
         handle
     }
 
-    /// The server answers what was last asked of it.
+    /// The server answers its last request.
     fn replies(&mut self, server: u8, reply: Reply) {
         let number = self.wire.asked.iter().rev().find(|one| one.0 == server).unwrap().1;
         self.says(server, number, reply);
     }
 
-    /// The server answers this request.
+    /// The server answers the request with this number.
     fn says(&mut self, server: u8, number: u64, reply: Reply) {
         let reply = ClientReply { number, context: TraceContext::default(), reply };
         self.now = self.now + Duration::from_millis(1);
@@ -222,7 +222,7 @@ impl ClientCase {
         self.core.take(handle).map(|Finished { result, .. }| result)
     }
 
-    /// Lets time pass until a request has ended.
+    /// Advances the clock until this request has ended.
     fn waits(&mut self, handle: RequestHandle) -> Result<Reply, ClientError> {
         loop {
             if let Some(result) = self.ended(handle) {
@@ -250,7 +250,7 @@ fn expired() -> Reply {
     Reply::NotApplied(WhyNotApplied::Expired)
 }
 
-/// (session, nonce, sequence) of each try of a write.
+/// The session, nonce and sequence of each try of a write.
 fn writes(case: &ClientCase) -> Vec<(u64, u128, u64)> {
     let name = |(_, _, request): &(u8, u64, Request)| match request {
         Request::Write { session, nonce, sequence, .. } => Some((*session, *nonce, *sequence)),
@@ -326,7 +326,7 @@ fn silence_moves_one_request_if_the_server_answers_others_and_else_gives_its_con
     case.passes(TRY / 2);
     case.passes(Duration::ZERO);
     assert_eq!((case.asked(), case.wire.closed.len()), (vec![1, 1, 1, 2], 0));
-    // The late answer is no surprise, and no answer.
+    // The late reply is expected, and ignored.
     for _ in 0..2 {
         case.says(1, number, found());
     }
@@ -361,7 +361,7 @@ fn a_request_that_has_no_more_time_takes_no_other_along() {
     let number = case.wire.asked[0].1;
     case.says(1, number, applied());
     assert!(case.result(patient).is_ok());
-    // What is not sent yet would go out after its client was told that it is not applied.
+    // If the connection stayed open, an unsent write would be sent after its client was told that it is not applied.
     case.core.set_server(ServerId(1)).unwrap();
     case.wire.lines.get_mut(&ServerId(1)).unwrap().is_clogged = true;
     let op = Op::Delete { key: b"k".to_vec() };
@@ -438,7 +438,8 @@ fn a_connection_that_is_not_ready_in_time_has_carried_nothing() {
 
 #[test]
 fn no_write_is_tried_with_too_little_time_for_an_answer() {
-    // It would most likely end without an answer, and be unknown, though it is certainly not applied so far.
+    // Such a write usually gets no answer, and its outcome would be unknown, although it is certainly not applied so
+    // far.
     let mut case = ClientCase::with_session();
     let handle = case.put("k");
     case.now = case.now + (ALL - TRY / 2);
@@ -565,7 +566,7 @@ fn a_write_goes_on_in_a_new_session_only_if_no_try_of_it_may_have_been_applied()
     assert_eq!(case.wire.unnamed, [certain]);
     case.replies(2, Reply::Opened { session: 20, history: HISTORY });
     assert_eq!(writes(&case).last(), Some(&(20, 2, 1)), "another nonce, numbered from 1");
-    // A second session has ended while the write was under way: the next nonce is a third one.
+    // A second session has ended while the write was in flight: the next nonce is the third one.
     case.replies(2, Reply::NotApplied(WhyNotApplied::Superseded));
     for session in [30, 40] {
         case.replies(2, Reply::Opened { session, history: HISTORY });
@@ -629,7 +630,7 @@ fn another_history_is_told_once_and_its_session_is_another() {
     case.opens(1, Ok(ConnectionState::Ready { history: 2 }));
     case.put("k");
     assert!(matches!(case.wire.asked.last(), Some((1, _, Request::Open { nonce: 2 }))), "{:?}", case.wire.asked);
-    // A session that is opened in a third history says so, too.
+    // A session that is opened in a third history is reported too.
     let handle = case.put("k");
     case.replies(1, Reply::Opened { session: 3, history: 3 });
     assert!(matches!(case.result(handle), Err(ClientError::NotApplied(_))));
@@ -648,7 +649,7 @@ fn what_a_server_reads_from_empty_data_is_not_believed_by_who_knows_better() {
     assert_eq!(case.asked(), [2, 3]);
     case.replies(3, found());
     assert!(case.result(read).is_ok());
-    // Who has applied a write of this session has the data.
+    // A server that has applied a write of this session has the data.
     case.core.set_server(ServerId(2)).unwrap();
     let write = case.put("k");
     case.replies(2, applied());
@@ -769,7 +770,7 @@ fn who_knows_no_history_believes_a_server_without_data() {
     case.replies(1, found());
     assert!(case.result(read).is_ok());
     assert_eq!(case.core.history(), None, "no data is no history");
-    // The session that it opens there is the first that anybody knows of that server's data.
+    // The session opened there is the first evidence of that server's history.
     case.put("k");
     case.replies(1, Reply::Opened { session: 7, history: HISTORY });
     assert_eq!(case.core.history(), Some(HISTORY));
@@ -806,7 +807,7 @@ fn who_did_not_answer_in_time_is_said_to_be_silent() {
     case.passes(TRY);
     let failed: Vec<&str> = case.wire.failovers.iter().map(|(end, _)| end.word()).collect();
     assert_eq!(failed, ["no-answer"]);
-    // So it is one failure with busy servers behind it: each on another server, each is told.
+    // So this is one failure, followed by busy servers. Each is another server, so each is reported.
     case.progress();
     case.replies(2, busy());
     case.replies(3, busy());
@@ -902,7 +903,7 @@ fn pauses_become_twice_as_long_up_to_a_fifth_of_a_second() {
 
 #[test]
 fn a_write_is_tried_as_long_as_there_may_be_an_answer_that_says_more() {
-    // Nobody was reached: tries take no time, and a tenth of one is enough.
+    // No server was reached: tries take no time, and a tenth of a try's time is enough.
     let mut case = ClientCase::with_session();
     case.breaks(1);
     (1..=3).for_each(|server| case.opens(server, Err(NoReply::ConnectionRefused)));
@@ -915,10 +916,10 @@ fn a_write_is_tried_as_long_as_there_may_be_an_answer_that_says_more() {
     let waited = case.now.since(begun);
     assert!(waited > ALL - TRY / 2, "{waited:?}");
     let Err(ClientError::NotApplied(tries)) = case.result(handle) else { panic!("it was not sent") };
-    // Of many tries the last ones are remembered.
+    // Only the last of many tries are kept.
     assert!(tries.count > 64 && tries.last.len() == 64, "{} tries", tries.count);
 
-    // It may be applied already: another try can only make that certain.
+    // The write may be applied already: another try can only make that certain.
     let mut case = ClientCase::with_session();
     let handle = case.put("k");
     case.now = case.now + (ALL - TRY / 2);

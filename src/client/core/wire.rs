@@ -1,4 +1,5 @@
-//! What a client needs of the world: at most one connection a server, which carries whole requests and replies.
+//! The interface between a client and the network: at most one connection per server, which carries whole requests and
+//! replies.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,70 +10,70 @@ use super::session::AssignedWrite;
 use crate::net::{ClientReply, ClientRequest};
 use crate::role::ServerId;
 
-/// The connections of one client. No call waits, and none calls back.
+/// The connections of one client. No call waits, and none calls back into the client.
 pub trait Wire {
-    /// Begins to connect to a server, for a client that knows this history, or none if 0.
+    /// Begins to connect to a server, for a client that knows this history (0: none).
     fn open(&mut self, server: ServerId, history: u64) -> Result<(), NoReply>;
 
-    /// Ends the connection. What it holds is not sent any more.
+    /// Closes the connection and drops its unsent requests.
     fn close(&mut self, server: ServerId);
 
-    /// How far the connection is.
+    /// The state of the connection.
     fn stage(&self, server: ServerId) -> ConnectionState;
 
-    /// Where the server listens.
+    /// The address on which the server listens.
     fn address(&self, server: ServerId) -> SocketAddr;
 
-    /// Queues a request: it is sent as a whole once [`sent`](Wire::sent) has come as far as this says.
+    /// Queues a request. The request is sent completely once [`sent`](Wire::sent) has reached the returned number.
     fn queue(&mut self, server: ServerId, request: &ClientRequest) -> u64;
 
-    /// How much of what was queued is sent.
+    /// How much of the queued requests was sent, in the unit of [`queue`](Wire::queue).
     fn sent(&self, server: ServerId) -> u64;
 
-    /// Sends what the connection takes at once. After an error it is of no more use.
+    /// Sends as much as the connection accepts at once. After an error the connection is unusable.
     fn transmit(&mut self, server: ServerId) -> Result<(), NoReply>;
 
-    /// Takes what has come. After an error the connection is of no more use, but the replies before it count.
+    /// Takes the received replies. After an error the connection is unusable, but the replies before it count.
     fn receive(&mut self, server: ServerId, replies: &mut Vec<ClientReply>) -> Result<(), NoReply>;
 
-    /// Sees what the client does. Nothing depends on it.
+    /// Notifies an observer of what the client does. Nothing depends on it.
     fn observe(&mut self, _seen: ClientObservation<'_>) {}
 }
 
-/// How far a connection is.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// Nobody has answered yet.
+    /// The connection is not established yet.
     Connecting,
-    /// The server has not said yet that it talks to this client.
+    /// The server has not accepted this client yet.
     ShakingHands,
-    /// Requests are sent.
+    /// The server has accepted this client: requests are sent.
     Ready {
-        /// Which history the server answered for when it greeted; 0 if it had no data.
+        /// The history that the server reported in the handshake; 0 if it had no data.
         history: u64,
     },
 }
 
-/// What a client does.
+/// A step of a client that an observer sees.
 #[derive(Clone, Copy, Debug)]
 pub enum ClientObservation<'a> {
-    /// A write has got its name.
+    /// A write has received its session and sequence.
     Named {
-        /// Which write.
+        /// The request that writes.
         handle: RequestHandle,
-        /// The name.
+        /// Its session, nonce and sequence.
         id: AssignedWrite,
     },
-    /// A write was certainly not applied under the name that it had, and waits for another one.
+    /// A write was certainly not applied in the session that ended, and waits for a sequence in another one.
     Unnamed {
-        /// Which write.
+        /// The request that writes.
         handle: RequestHandle,
     },
-    /// A try has brought nothing, and another one follows.
+    /// A try has failed, and another one follows.
     FailedOver {
-        /// The try.
+        /// The failed try.
         failed: &'a Try,
-        /// Who is asked next.
+        /// The server that is asked next.
         next: ServerId,
     },
 }
@@ -80,52 +81,52 @@ pub enum ClientObservation<'a> {
 /// Why a try brought no reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoReply {
-    /// Nobody listens there.
+    /// No process listens at the server's address.
     ConnectionRefused,
     /// No connection in time, or no answer to the handshake. The request was not sent.
     Unreachable {
-        /// What went wrong.
+        /// What failed.
         why: String,
     },
-    /// The server does not want to talk to this client. The request was not sent.
+    /// The server refused this client in the handshake. The request was not sent.
     Rejected {
-        /// Its sentence.
+        /// The server's message.
         why: String,
     },
-    /// The server answers for another history than the one that this client has known: its data were begun anew, or
-    /// restored. The request was not sent.
+    /// The server reports another history than the one that this client knows: the data were recreated or restored. The
+    /// request was not sent.
     OtherHistory {
         /// The name of the cluster.
         cluster: String,
-        /// The history that was known.
+        /// The history that the client knew.
         known: u64,
-        /// The server's.
+        /// The server's history.
         found: u64,
     },
-    /// The server's data were empty, and this client has known others: they were begun anew, or the server has not
-    /// caught up yet. What it answered to a read is not believed.
+    /// The server had no data, but this client knows a history. Either the data were recreated, or the server has not
+    /// caught up yet. Its answer to a read is ignored.
     NoData {
         /// The name of the cluster.
         cluster: String,
     },
-    /// The request could not be sent as a whole: the server cannot have understood it.
+    /// The request was not sent completely, so the server cannot have understood it.
     NotSent {
-        /// What went wrong.
+        /// What failed.
         why: String,
     },
-    /// The request was sent, and no reply came in time.
+    /// The request was sent, and no reply arrived in time.
     TimedOut {
-        /// How long it was waited for.
+        /// How long the client waited.
         waited: Duration,
     },
     /// The request was sent, and the connection ended before the reply.
     Broken {
-        /// What went wrong.
+        /// What failed.
         why: String,
     },
-    /// The request was sent, and what came back is no reply to it.
+    /// The request was sent, and the received bytes are no valid reply to it.
     Malformed {
-        /// Bytes received, or announced.
+        /// Length in bytes, received or announced.
         length: u64,
         /// What is wrong with it.
         what: String,

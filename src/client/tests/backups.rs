@@ -1,4 +1,4 @@
-//! Where a backup may go, and what is left there if it fails.
+//! Tests of where a backup may be written, and what remains if it fails.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use crate::net::{Reply, Request, StatePart};
 use crate::paxos::{Slot, SnapshotChunk, StateMachine, Value};
 use crate::storage::backup;
 
-/// A store with one key, whose server names this digest of it.
+/// A store with one key. Its server reports a digest that differs from the right one by `wrong`.
 fn store(value: &str, wrong: u64) -> FakeCluster {
     let mut kv = Kv::empty_like(&Kv::default());
     kv.apply(Slot(1), &Value::Command(KvCommand::Open { nonce: 1, label: String::new() }.to_paxos()));
@@ -35,7 +35,7 @@ fn store(value: &str, wrong: u64) -> FakeCluster {
     })])
 }
 
-/// Exit code, stdout and stderr.
+/// Runs a backup; returns exit code, stdout and stderr.
 fn back_up(cluster: &FakeCluster, to: &Path, words: &[&str]) -> (u8, Vec<u8>, String) {
     let (data, notes) = (Text::default(), Text::default());
     let mut all: Vec<OsString> = vec!["paxos-client".into(), "--cluster".into(), cluster.file.path().into()];
@@ -50,7 +50,7 @@ fn value_in(file: &[u8]) -> Option<Vec<u8>> {
     state.store().get(b"k").map(|entry| entry.value.as_deref().unwrap_or_default().to_vec())
 }
 
-/// The names in a folder.
+/// The file names in a directory.
 fn names(folder: &Path) -> Vec<String> {
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
     let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(name).collect();
@@ -111,7 +111,7 @@ fn a_backup_that_fails_leaves_what_was_there() {
     assert_eq!(back_up(&store("one", 1), &file, &["--force"]).0, 1);
     assert_eq!(fs::read_to_string(&file).unwrap(), "an older one");
     assert_eq!(names(folder.path()), ["b"]);
-    // What came before the error is no backup.
+    // The output before the error is no valid backup.
     let (code, data, _) = back_up(&store("one", 1), Path::new("-"), &[]);
     assert_eq!((code, backup::read(&data[..]).is_err()), (1, true));
 }
@@ -124,7 +124,7 @@ fn what_a_killed_backup_left_is_removed_by_the_next_one() {
     for name in others.iter().chain(&["b.part-0123456789abcdef", "b.part-fedcba9876543210"]) {
         fs::write(at(name), "half of one").unwrap();
     }
-    // One of them is still being written.
+    // Another process is still writing one of these files.
     let written = File::open(at("b.part-fedcba9876543210")).unwrap();
     written.lock().unwrap();
     assert_eq!(back_up(&store("one", 0), &at("b"), &[]).0, 0);

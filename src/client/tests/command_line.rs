@@ -1,4 +1,4 @@
-//! Exit codes and words of the command line.
+//! Tests of exit codes and messages of the command line.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -35,7 +35,7 @@ impl Text {
     }
 }
 
-/// Exit code, stdout and stderr of a command line, on this cluster.
+/// Runs a command on this cluster; returns exit code, stdout and stderr.
 fn paxos_client(cluster: &FakeCluster, words: &[&str]) -> (u8, String, String) {
     let words = words.iter().map(OsString::from).collect();
     with_bytes(cluster, words)
@@ -296,7 +296,7 @@ fn each_failure_of_a_server_is_told_once_a_request() {
         (code, data.as_str(), notes.as_str()),
         (0, "value\n", "server 1 refused the connection; trying server 2\n")
     );
-    // Round and round until one of them is no longer too busy.
+    // The client asks the servers in turn until one of them is no longer too busy.
     let busy = |n: usize, request: &Request| match n {
         0..2 => Act::Reply(Reply::NotApplied(WhyNotApplied::Busy)),
         _ => Act::Reply(super::fake::good_reply(n as u64, request)),
@@ -407,7 +407,7 @@ fn every_example_of_the_help_can_be_typed() {
     let examples = help.lines().filter_map(|line| Some(&line[line.find("paxos-client ")?..]));
     let mut seen = 0;
     for example in examples.filter(|example| !example.contains('<') && !example.starts_with("paxos-client [")) {
-        // Behind two spaces stands what it means.
+        // Two spaces separate an example from its explanation.
         let typed = example.split("  ").next().unwrap_or(example);
         let words =
             std::process::Command::new("bash").args(["-c", &format!("printf '%s\\0' {typed}")]).output().unwrap();

@@ -1,4 +1,4 @@
-//! Servers that speak the protocol of clients and otherwise do what a test says.
+//! Fake servers that speak the client protocol and act as a test says.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -18,54 +18,54 @@ use crate::paxos::Slot;
 use crate::role::ServerId;
 use crate::trace::TraceContext;
 
-/// A try in these tests; long enough for a machine that has other things to do.
+/// Maximum time for a try in these tests; long enough for a busy machine.
 pub const TRY: Duration = Duration::from_millis(400);
 
-/// What a fake server does with a request.
+/// The action of a fake server on a request.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Answers it.
+    /// Replies.
     Reply(Reply),
-    /// Answers it after a while.
+    /// Replies after this time.
     Late(Duration, Reply),
-    /// Sends replies to requests with these numbers added to the right one, and then the right one.
+    /// Sends unrequested replies first, whose numbers are the right one plus each of these, and then the right reply.
     Unrequested(Vec<u64>, Reply),
-    /// Sends bytes.
+    /// Sends these bytes.
     Bytes(Vec<u8>),
     /// Closes the connection.
     Close,
-    /// Answers it and closes the connection.
+    /// Replies and closes the connection.
     ReplyAndClose(Reply),
-    /// Does nothing, and keeps the connection.
+    /// Does nothing, and keeps the connection open.
     Nothing,
 }
 
-/// Decides what to do with a request: the function gets its number, from 0.
+/// Decides the action on a request; the first argument counts the requests from 0.
 type Decide = Box<dyn FnMut(usize, &Request) -> Act + Send>;
 
-/// What a fake server does with a connection.
+/// The behavior of a fake server.
 pub enum Fake {
-    /// Takes requests.
+    /// Accepts clients and decides on each request.
     Serves(Decide),
-    /// Nobody listens there.
+    /// Does not listen.
     Absent,
-    /// Accepts connections and says nothing.
+    /// Accepts connections and sends nothing.
     Mute,
-    /// Refuses every greeting.
+    /// Refuses every client in the handshake.
     TurnsAway,
 }
 
-/// A server that takes requests.
+/// A server that accepts clients and acts so on each request.
 pub fn serves(act: impl FnMut(usize, &Request) -> Act + Send + 'static) -> Fake {
     Fake::Serves(Box::new(act))
 }
 
-/// A server that does everything right, writing to slot after slot.
+/// A correct server, whose writes get one slot after the other.
 pub fn good() -> Fake {
     serves(|n, request| Act::Reply(good_reply(n as u64 + 1, request)))
 }
 
-/// What a good server replies.
+/// The reply of a correct server.
 pub fn good_reply(slot: u64, request: &Request) -> Reply {
     match request {
         Request::Open { .. } => Reply::Opened { session: 7, history: 1 },
@@ -75,7 +75,7 @@ pub fn good_reply(slot: u64, request: &Request) -> Reply {
     }
 }
 
-/// A server that opens sessions and does this with everything else.
+/// A server that opens sessions and acts so on all other requests.
 pub fn opens_and(mut act: impl FnMut(usize, &Request) -> Act + Send + 'static) -> Fake {
     serves(move |n, request| match request {
         Request::Open { .. } => Act::Reply(Reply::Opened { session: 7, history: 1 }),
@@ -85,18 +85,18 @@ pub fn opens_and(mut act: impl FnMut(usize, &Request) -> Act + Send + 'static) -
 
 /// A cluster of fake servers.
 pub struct FakeCluster {
-    /// As the client sees it.
+    /// The cluster, as the client configures it.
     pub cluster: Cluster,
-    /// As a file.
+    /// The cluster file.
     pub file: tempfile::NamedTempFile,
-    /// Every request that any of them has received, in order.
+    /// Every request that a server has received, in order.
     pub received: Arc<Mutex<Vec<(ServerId, Request)>>>,
-    /// Keeps the addresses of absent servers from being given to others.
+    /// Keeps the addresses of absent servers reserved.
     reserved: Vec<Socket>,
 }
 
 impl FakeCluster {
-    /// Starts servers 1, 2, 3 ... that behave so.
+    /// Starts servers 1, 2, 3 ... with these behaviors.
     pub fn start(fakes: Vec<Fake>) -> FakeCluster {
         let received = Arc::new(Mutex::new(Vec::new()));
         let (mut text, mut reserved) = ("cluster = \"fake\"\n".to_string(), Vec::new());
@@ -125,7 +125,7 @@ impl FakeCluster {
         FakeCluster { cluster: Cluster::read(file.path()).unwrap(), file, received, reserved }
     }
 
-    /// A client's options: server 1 first, short tries.
+    /// Client options: server 1 first, short tries.
     pub fn options(&self) -> ClientOptions {
         ClientOptions {
             first_server: Some(ServerId(1)),
@@ -135,14 +135,14 @@ impl FakeCluster {
         }
     }
 
-    /// The first absent server, which is the only one, comes up and behaves so.
+    /// Starts the only absent server, with this behavior.
     pub fn wake(&mut self, fake: Fake) {
         let socket = self.reserved.remove(0);
         socket.listen(16).unwrap();
         accept(ServerId(1), socket.into(), fake, self.received.clone());
     }
 
-    /// The requests received so far, as `server: request`.
+    /// The requests received so far, with their servers.
     pub fn requests(&self) -> Vec<(u8, Request)> {
         self.received.lock().unwrap().iter().map(|(server, request)| (server.0, request.clone())).collect()
     }
@@ -158,7 +158,7 @@ fn accept(server: ServerId, listener: TcpListener, fake: Fake, received: Arc<Mut
     });
 }
 
-/// One connection, until the client or the test ends it.
+/// Serves one connection, until the client or the test ends it.
 fn serve(
     server: ServerId,
     stream: TcpStream,
@@ -172,7 +172,7 @@ fn serve(
             reject(reader.stream(), "not today");
             return None;
         }
-        // The other end closes it.
+        // The client closes the connection.
         Fake::Mute | Fake::Absent => {
             let _ = reader.read_raw(1 << 20, std::time::Instant::now() + Duration::from_secs(60));
             return None;
@@ -215,7 +215,7 @@ fn serve(
     }
 }
 
-/// The words of a server that lets in whoever comes.
+/// A handshake answer that accepts every client.
 pub fn welcome(hello: &Hello) -> HelloReply {
     HelloReply::Welcome(Welcome { history: 1, members: hello.members })
 }

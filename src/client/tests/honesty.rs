@@ -1,4 +1,4 @@
-//! A client says "not applied" only when that is certain, and believes only what answers its question.
+//! Tests that a client reports "not applied" only if that is certain, and accepts only replies that fit the request.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ fn put(cluster: &FakeCluster) -> Result<WriteResponse, ClientError> {
     Client::new(cluster.options()).unwrap().put(b"k", b"v")
 }
 
-/// Every way in which a try can end, and whether the request may be applied.
+/// Every end of a try, and whether the request may then be applied.
 fn ends() -> Vec<(TryEnd, bool)> {
     let why = String::new;
     vec![
@@ -115,13 +115,13 @@ fn a_later_no_does_not_undo_an_earlier_perhaps() {
     let no = opens_and(|_, _| Act::Reply(no_quorum()));
     let error = put(&FakeCluster::start(vec![perhaps, no])).unwrap_err();
     assert!(error.is_unknown(), "{error}");
-    // A result does: it is the result of this very write.
+    // A result decides: it is the result of this very write.
     let perhaps = opens_and(|_, _| Act::Close);
     assert_eq!(
         put(&FakeCluster::start(vec![perhaps, good()])),
         Ok(WriteResponse::Written { slot: Slot(1), version: 1 })
     );
-    // And a refusal is no word on what an earlier try has done.
+    // A refusal proves nothing about an earlier try.
     let perhaps = opens_and(|_, _| Act::Close);
     let refuses = opens_and(|_, _| Act::Reply(Reply::Refused("no".to_string())));
     assert!(put(&FakeCluster::start(vec![perhaps, refuses])).unwrap_err().is_unknown());
@@ -137,8 +137,8 @@ fn a_refusal_is_final_and_comes_with_its_sentence() {
 
 #[test]
 fn a_try_that_would_be_cut_short_is_not_begun() {
-    // Had it been begun, it would have ended without an answer, and a write that is certainly not applied would be told
-    // as unknown.
+    // Such a try would have ended without an answer, and a write that is certainly not applied would be reported as
+    // unknown.
     let slow_no = opens_and(|n, _| if n == 1 { Act::Late(TRY / 2, no_quorum()) } else { Act::Nothing });
     let cluster = FakeCluster::start(vec![slow_no]);
     let options = crate::client::ClientOptions { timeout: TRY * 5 / 4, ..cluster.options() };
@@ -151,7 +151,7 @@ fn a_try_that_would_be_cut_short_is_not_begun() {
 
 #[test]
 fn as_long_as_nobody_is_reached_the_time_is_used_and_who_comes_back_in_it_is_asked() {
-    // No try is longer than the whole request: nothing may be kept back for one.
+    // A try may be as long as the whole request: no time is reserved for it.
     let patience = Duration::from_secs(60);
     let mut cluster = FakeCluster::start(vec![Fake::Absent]);
     let options = crate::client::ClientOptions { timeout: patience, try_timeout: patience, ..cluster.options() };
@@ -175,7 +175,7 @@ fn a_write_is_not_sent_with_little_time_unless_nobody_was_reached_before() {
             let not_reached = matches!(end, TryEnd::NoReply(NoReply::ConnectionRefused | NoReply::Unreachable { .. }));
             assert_eq!(tries.are_worth_another(half, TRY), not_reached || may_be_applied, "{end:?}");
             assert!(tries.are_worth_another(TRY, TRY) && !tries.are_worth_another(Duration::ZERO, TRY), "{end:?}");
-            // One that answered is enough to know how long an answer takes.
+            // A server that answered shows how long an answer takes.
             let busy = TryEnd::NotApplied(WhyNotApplied::Busy);
             tries.push(Try { server: ServerId(2), end: busy, took: TRY });
             assert_eq!(tries.are_worth_another(half, TRY), may_be_applied, "{end:?}");
@@ -193,7 +193,7 @@ fn who_stops_a_client_is_told_what_is_known() {
     ] {
         let is_heard = !matches!(fake, Fake::Absent | Fake::Mute);
         let cluster = FakeCluster::start(vec![fake]);
-        // Without the stop this would go on for as long as the test may take.
+        // Without the stop, the request would take ten minutes.
         let patience = Duration::from_secs(600);
         let options = crate::client::ClientOptions { timeout: patience, ..cluster.options() };
         let mut client = Client::new(options).unwrap();
@@ -258,7 +258,7 @@ fn replies_to_other_requests_are_told_and_not_believed() {
 
     let flood = opens_and(move |_, _| Act::Unrequested((1..100).collect(), right()));
     let error = put(&FakeCluster::start(vec![flood])).unwrap_err();
-    // The last try may end for want of time.
+    // The last try may end because the time is up.
     let ClientError::Unknown(tries) = &error else { panic!("{error}") };
     assert!(tries.last[0].to_string().contains("questions that were not asked"), "{error}");
 }
@@ -279,7 +279,7 @@ fn the_deadline_holds_against_silence_of_every_kind() {
         let cluster = FakeCluster::start(vec![fake]);
         let begun = Instant::now();
         put(&cluster).unwrap_err();
-        // Some room for a machine that is busy; without the deadline it would be for ever.
+        // Allows two seconds for a busy machine; without the deadline the request would never end.
         assert!(begun.elapsed() < 4 * TRY + Duration::from_secs(2), "{:?}", begun.elapsed());
     }
 }
@@ -338,7 +338,7 @@ fn every_request_is_told_with_its_detours_and_its_end() {
     assert_eq!(names, ["REQUEST", "RESPONSE", "REQUEST", "FAILOVER", "RESPONSE"]);
     assert!(lines[2..].iter().all(|line| line.req.as_deref() == Some("c1-2")));
 
-    // A request without an end is told as well.
+    // A request without a result is logged too.
     let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
     let cluster = FakeCluster::start(vec![opens_and(|_, _| Act::Nothing)]);
     let options = crate::client::ClientOptions { trace: trace.clone(), timeout: TRY, ..cluster.options() };

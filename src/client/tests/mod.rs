@@ -1,4 +1,4 @@
-//! The client against servers that do as they are told.
+//! Tests of the client against scripted servers.
 
 mod backups;
 mod command_line;

@@ -1,4 +1,4 @@
-//! Many requests of one client at once: each has its own end, and a failure moves those that it concerns and no others.
+//! Tests of many requests in flight: each gets its own result, and a failure affects only the requests concerned.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -25,7 +25,7 @@ fn get(n: usize) -> Operation {
     Operation::Get { key: format!("k{n}").into_bytes() }
 }
 
-/// (server, sequence, first_open) of each write, by key.
+/// The server, sequence and first_open of each write, by key.
 fn writes(cluster: &FakeCluster) -> BTreeMap<String, Vec<(u8, u64, u64)>> {
     let mut writes: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for (server, request) in cluster.requests() {
@@ -40,7 +40,7 @@ fn is_key(request: &Request, name: &str) -> bool {
     matches!(request, Request::Write { op: Op::Put { key, .. }, .. } if key == name.as_bytes())
 }
 
-/// A server of its own that does what the script says with the one connection that it takes.
+/// A server whose script handles the only connection that it accepts.
 struct Scripted {
     cluster: Cluster,
     _file: tempfile::NamedTempFile,
@@ -54,7 +54,7 @@ fn scripted(script: impl FnOnce(&mut FrameReader) + Send + 'static) -> Scripted 
         let mut reader = FrameReader::new(listener.accept().unwrap().0, CLIENT_FRAME_MAX_BYTES);
         accept_handshake(&mut reader, welcome).unwrap().unwrap();
         script(&mut reader);
-        // The client ends the connection.
+        // The client closes the connection.
         assert!(reader.read::<ClientRequest>(None).unwrap().is_none());
     });
     Scripted { cluster: Cluster::read(file.path()).unwrap(), _file: file, thread }
@@ -84,7 +84,7 @@ fn nothing_is_sent_to_a_server_that_says_that_its_cluster_has_other_servers() {
     assert!(told.try_recv().is_err(), "a request came");
 }
 
-/// The file of a cluster of this server alone.
+/// The cluster file of a cluster with this server only.
 fn cluster_file(listener: &TcpListener) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     let address = listener.local_addr().unwrap();
@@ -97,7 +97,7 @@ fn hear(reader: &mut FrameReader) -> ClientRequest {
     reader.read(None).unwrap().unwrap()
 }
 
-/// Answers a read with its own key, at this version.
+/// Answers a read with the key itself as value, at this version.
 fn answer_read(reader: &FrameReader, request: &ClientRequest, version: u64) {
     let Request::Get { key } = &request.request else { panic!("{request:?}") };
     let reply = Reply::Value { slot: Slot(1), value: Some(key.clone().into()), version };
@@ -108,7 +108,7 @@ fn answer_read(reader: &FrameReader, request: &ClientRequest, version: u64) {
 #[test]
 fn each_request_gets_its_own_reply_in_whatever_order_they_come() {
     const COUNT: usize = 40;
-    // It answers nothing before it has heard everything, and then the last one first.
+    // The server first receives all requests, then answers the last one first.
     let server = scripted(|reader| {
         let heard: Vec<ClientRequest> = (0..COUNT).map(|_| hear(reader)).collect();
         heard.iter().rev().for_each(|request| answer_read(reader, request, 1));
@@ -192,7 +192,7 @@ fn a_request_that_is_not_answered_moves_alone_if_others_are() {
 
 #[test]
 fn no_write_is_sent_that_is_a_span_ahead_of_the_oldest_one_open() {
-    // Server 1 never answers the first write and every other at once; only server 2 answers the first.
+    // Server 1 never answers the first write, and answers every other at once. Only server 2 answers the first.
     let skips = opens_and(|n, request| match request {
         one if is_key(one, "k0") => Act::Nothing,
         other => Act::Reply(good_reply(n as u64, other)),
@@ -232,7 +232,7 @@ fn a_write_that_ends_unknown_is_left_behind_and_the_others_go_on() {
     let ends: Vec<_> = tickets.into_iter().map(|handle| client.wait(handle).end).collect();
     assert!(ends.iter().enumerate().all(|(n, end)| end.is_ok() == (n != 2)), "{ends:?}");
     assert!(ends[2].as_ref().is_err_and(ClientError::is_unknown));
-    // The next write says that it is no longer asked for.
+    // The next write reports that the unknown one is no longer asked for.
     client.submit(put(9)).map(|handle| client.wait(handle).end.unwrap()).unwrap();
     let [(_, sequence, first)] = writes(&cluster)["k9"][..] else { panic!("one try") };
     assert_eq!((sequence, first), (6, 6));
@@ -253,7 +253,7 @@ fn without_a_session_no_write_is_sent_and_all_that_wait_hear_why() {
 
 #[test]
 fn a_write_without_a_number_ends_when_its_own_time_is_up() {
-    // No session comes. The second write has less time than the first, and does not wait for it.
+    // No session is opened. The second write has less time than the first, and does not wait for it.
     let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
     let mut client = Client::new(ClientOptions { timeout: 20 * TRY, ..cluster.options() }).unwrap();
     let patient = client.submit(put(0)).unwrap();
@@ -268,7 +268,7 @@ fn a_write_without_a_number_ends_when_its_own_time_is_up() {
 
 #[test]
 fn an_expired_session_ends_its_writes_and_no_other_session() {
-    // The session expires while three writes are under way; what is written then is written in a new one.
+    // The session expires while three writes are in flight; later writes use a new session.
     let cluster = FakeCluster::start(vec![super::fake::serves(|n, request| match request {
         Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
         Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(WhyUnknown::Expired)),

@@ -1,4 +1,4 @@
-//! A write is sent under a second name only if it certainly was not applied under the first.
+//! Tests that a write gets a second identity only if it certainly was not applied under the first.
 
 use super::fake::{Act, Fake, FakeCluster, good, opens_and, serves};
 use crate::client::{Client, ClientError, WriteResponse};
@@ -6,7 +6,7 @@ use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::Slot;
 use crate::role::ServerId;
 
-/// (server, session, sequence, first_open) of each write.
+/// The server, session, sequence and first_open of each write.
 fn writes(cluster: &FakeCluster) -> Vec<(u8, u64, u64, u64)> {
     let name = |(server, request)| match request {
         Request::Write { session, sequence, first_open, .. } => Some((server, session, sequence, first_open)),
@@ -15,7 +15,7 @@ fn writes(cluster: &FakeCluster) -> Vec<(u8, u64, u64, u64)> {
     cluster.requests().into_iter().filter_map(name).collect()
 }
 
-/// (server, nonce) of each OPEN.
+/// The server and nonce of each OPEN.
 fn opens(cluster: &FakeCluster) -> Vec<(u8, u128)> {
     let nonce = |(server, request)| match request {
         Request::Open { nonce } => Some((server, nonce)),
@@ -78,7 +78,7 @@ fn a_write_without_a_session_is_certainly_not_applied() {
         assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
         assert!(error.to_string().contains("the write was NOT sent"), "{error}");
     }
-    // The OPEN may have been applied: the second write asks for the same session.
+    // The OPEN may have been applied, so the second write asks for the same session.
     let opens = opens(&cluster);
     assert!(opens.len() >= 2 && opens.iter().all(|(_, nonce)| *nonce == opens[0].1), "{opens:?}");
     assert!(writes(&cluster).is_empty());
@@ -104,7 +104,7 @@ fn an_expired_session_ends_the_write_and_the_next_one_opens_another() {
 
 #[test]
 fn a_superseded_write_ends_its_session_and_the_next_one_opens_another() {
-    // Somebody else has the nonce, or the write was given up: either way the session is of no more use.
+    // Another client used the nonce, or the write was given up: either way the session is unusable.
     let cluster = FakeCluster::start(vec![
         serves(|n, request| match request {
             Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
@@ -120,7 +120,7 @@ fn a_superseded_write_ends_its_session_and_the_next_one_opens_another() {
     assert_ne!(opens(&cluster)[0].1, opens(&cluster)[1].1);
 }
 
-/// Opens sessions 10, 20, 30 ..., and takes writes of those from `good` on only.
+/// A server that opens sessions 10, 20, 30 ..., and accepts only writes of sessions from `good` on.
 fn takes_writes_from(good: u64, why: WhyNotApplied) -> Fake {
     let mut last = 0;
     serves(move |_, request| match request {
@@ -167,7 +167,8 @@ fn a_write_that_an_earlier_try_may_have_applied_never_goes_on_in_a_new_session()
 
 #[test]
 fn what_was_not_learnt_is_never_asked_for_again() {
-    // The unknown write's number is below the next one's first_open: if it turns up later, it is superseded.
+    // The unknown write's sequence is below the next write's first_open. If the unknown write is applied later, it is
+    // superseded.
     let unknown = opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::TimedOut)));
     let cluster = FakeCluster::start(vec![unknown]);
     let mut client = Client::new(cluster.options()).unwrap();
@@ -180,14 +181,15 @@ fn what_was_not_learnt_is_never_asked_for_again() {
 
 #[test]
 fn a_connection_that_was_closed_meanwhile_costs_no_try() {
-    // The session is opened on a connection that stays: its write would follow before the end of another is noticed.
+    // The session is opened on a connection that stays open, because its write follows before a closed connection would
+    // be noticed.
     let cluster = FakeCluster::start(vec![opens_and(|n, request| {
         Act::ReplyAndClose(super::fake::good_reply(n as u64 + 1, request))
     })]);
     let mut client = Client::new(cluster.options()).unwrap();
     client.on_failover(|failed, _| panic!("{failed}"));
     client.put(b"a", b"1").unwrap();
-    // The end of the connection travels behind the reply; wait until it is here.
+    // The close arrives after the reply; wait until it is here.
     while client.is_connected() {
         std::thread::yield_now();
     }
