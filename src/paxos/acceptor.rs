@@ -82,7 +82,7 @@ pub enum AcceptorTraceEvent {
         slots: SlotRange,
     },
     /// It holds again what it could not read.
-    Mended {
+    Repaired {
         /// The slot.
         slot: Slot,
         /// A ballot at which it was chosen.
@@ -119,7 +119,7 @@ pub enum AcceptorRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorNotification {
     /// It cannot read these slots any more, and would like to know what was chosen in them.
-    Damaged {
+    Corrupt {
         /// The slots.
         slots: Vec<SlotRange>,
     },
@@ -323,7 +323,7 @@ impl Acceptor {
             if self.damaged.iter().any(|range| range.contains(slot)) {
                 out.persist(AcceptorRecord::Repaired(Entry { slot, ballot, value: value.clone() }));
                 self.store(slot, ballot, value);
-                out.emit_step(|| AcceptorTraceEvent::Mended { slot, ballot });
+                out.emit_step(|| AcceptorTraceEvent::Repaired { slot, ballot });
             }
         }
     }
@@ -338,7 +338,7 @@ impl Acceptor {
 
     fn request_repair(&self, out: &mut Output<Self>) {
         if !self.damaged.is_empty() {
-            out.notify(AcceptorNotification::Damaged { slots: self.damaged.clone() });
+            out.notify(AcceptorNotification::Corrupt { slots: self.damaged.clone() });
         }
     }
 

@@ -69,7 +69,7 @@ pub enum LearnerRequest<Q> {
     /// What did these commands come to? For whoever waited while a whole state came in.
     FindResults(Vec<CommandId>),
     /// The own acceptor cannot read these slots.
-    Mend(Vec<SlotRange>),
+    Repair(Vec<SlotRange>),
 }
 
 /// What a learner tells its server.
@@ -163,7 +163,7 @@ pub enum LearnerNotification<M: StateMachine> {
         outcome: M::Outcome,
     },
     /// What was chosen in slots that the own acceptor cannot read.
-    Mended {
+    Repaired {
         /// The slots, each with a ballot at which it was chosen.
         entries: Vec<Entry>,
     },

@@ -266,7 +266,7 @@ impl Election {
         }
     }
 
-    /// HEARTBEATANSWER: a server hears this leader, if it `leads` at that ballot still.
+    /// HEARTBEATREPLY: a server hears this leader, if it `leads` at that ballot still.
     pub(super) fn handle_heartbeat_answer(&mut self, sender: ServerId, ballot: Ballot, leads: Option<Ballot>) {
         if leads == Some(ballot) && self.others().contains(sender) {
             self.answers.insert(sender, self.ticks);
@@ -305,7 +305,7 @@ impl Election {
         out.send(ServerSet::only(sender), Message::PreVoteReply { id, hears });
     }
 
-    /// PREVOTEANSWER. True if with it a majority hears of no leader: time to prepare a ballot.
+    /// PREVOTEREPLY. True if with it a majority hears of no leader: time to prepare a ballot.
     pub(super) fn handle_pre_vote_answer(&mut self, sender: ServerId, id: u64, hears: bool) -> bool {
         let Some(pre_vote) = self.pre_vote.as_mut().filter(|pre_vote| pre_vote.id == id) else { return false };
         if hears || !self.quorums.servers().contains(sender) {
