@@ -76,7 +76,7 @@ impl ServerProcess {
         folder.join(format!("server-{}.err", self.server.0))
     }
 
-    /// Sets further arguments for the next starts.
+    /// Replaces the further arguments, from the next start on.
     pub fn set_arguments(&mut self, arguments: Vec<String>) {
         self.arguments = arguments;
     }

@@ -46,7 +46,7 @@ pub struct SoakArgs {
     place: ChaosDirs,
 }
 
-/// One sample: the largest value over all servers, and the requests completed since the sample before.
+/// One sample: the largest values over all servers, and the rate and times of requests since the sample before.
 #[derive(Clone, Copy, Debug, Default)]
 struct SoakSample {
     seconds: f64,

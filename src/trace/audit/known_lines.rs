@@ -3,8 +3,8 @@
 //!
 //! Lines of a process are numbered from 1, so a gap at the front or in the middle is visible. A missing end is not: a
 //! truncated log looks like that of a killed process. A process is complete if it wrote STOP. It is complete up to a
-//! moment if a later line of it follows from that moment, directly or through other processes, by `re=` (Lamport, Time,
-//! Clocks, and the Ordering of Events in a Distributed System).
+//! moment if a later line of it follows from that moment, directly or through other processes. The parents (`re=`) show
+//! this (Lamport, Time, Clocks, and the Ordering of Events in a Distributed System).
 
 use std::collections::BTreeMap;
 

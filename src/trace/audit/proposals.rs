@@ -83,7 +83,8 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
         SlotReport { exactly, .. } if exactly || !could_be_more => PromiseFit::Yes,
         SlotReport { .. } => PromiseFit::Perhaps,
     };
-    // The adopted ballot need not be in any report if no report is higher: it was proposed, so its value was safe.
+    // An inexact report may contain the adopted ballot. If that ballot was proposed, this is enough: its value was safe.
+    // What matters more is that no report is higher.
     let that = |say: SlotReport| match say {
         SlotReport { at_least, .. } if at_least == adopted => PromiseFit::Yes,
         SlotReport { at_least, exactly: false } if at_least < adopted => {
