@@ -83,8 +83,8 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
         SlotReport { exactly, .. } if exactly || !could_be_more => PromiseFit::Yes,
         SlotReport { .. } => PromiseFit::Perhaps,
     };
-    // An inexact report may contain the adopted ballot. If that ballot was proposed, this is enough: its value was safe.
-    // What matters more is that no report is higher.
+    // An inexact report may contain the adopted ballot. If that ballot was proposed, this is enough: its value was
+    // safe. What matters more is that no report is higher.
     let that = |say: SlotReport| match say {
         SlotReport { at_least, .. } if at_least == adopted => PromiseFit::Yes,
         SlotReport { at_least, exactly: false } if at_least < adopted => {

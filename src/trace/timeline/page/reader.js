@@ -53,7 +53,7 @@ function endOfValue(text, from) {
   return space < 0 ? text.length : space;
 }
 
-/** A text without its quotes and escapes; a byte that is part of no character stays as \xNN, a cut text keeps its "...". */
+/** A text without quotes and escapes; a byte outside any character stays as \xNN, a cut text keeps its "...". */
 function readText(value) {
   if (value === undefined || value[0] !== '"') return value;
   const close = endOfQuote(value);
