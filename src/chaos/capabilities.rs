@@ -1,4 +1,4 @@
-//! What this machine and this user can do beyond killing processes, found out by doing it once.
+//! Capabilities of this machine and this user beyond killing processes, found by trying each once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,9 +9,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use super::fault::Capability;
 use super::volume::Volume;
 
-/// Shuts file systems down, for as long as it is told names of them: 0x8004587d is `_IOR('X', 125, u32)`, which ext4,
-/// XFS and others know as "shut down"; 2 is "without writing the journal": what was not synced is gone. A language that
-/// makes the call without `unsafe` does it for us.
+/// A Python program that shuts down file systems named on its input. 0x8004587d is `_IOR('X', 125, u32)`, the shutdown
+/// call of ext4, XFS and others. The flag 2 means "without writing the journal": data that was not synced is lost.
+/// Python is used because this project makes no `unsafe` call.
 const CUTTER: &str = "\
 import fcntl, os, struct, sys
 for line in sys.stdin:
@@ -26,7 +26,7 @@ for line in sys.stdin:
     print(' '.join(done), flush=True)
 ";
 
-/// What can be done here, and what is missing for the rest.
+/// What this machine can do, and the reason for each missing capability.
 pub struct Capabilities {
     missing: BTreeMap<Capability, String>,
     cutter: Option<LinkCutter>,
@@ -39,7 +39,7 @@ struct LinkCutter {
 }
 
 impl Capabilities {
-    /// Tries each thing once, in this folder.
+    /// Tries each capability once, in this directory.
     pub fn find(folder: &Path) -> Capabilities {
         let mut tools = Capabilities { missing: BTreeMap::new(), cutter: None };
         if let Err(why) = tools.try_mounts(folder) {
@@ -54,18 +54,18 @@ impl Capabilities {
         tools
     }
 
-    /// Nothing but processes.
+    /// No capability beyond processes.
     pub fn none() -> Capabilities {
         let needs = [Capability::Mounts, Capability::PowerCuts, Capability::Freezing, Capability::Tracing];
         Capabilities { missing: needs.map(|need| (need, "not asked for".to_string())).into(), cutter: None }
     }
 
-    /// Whether it can be done.
+    /// Whether this machine has the capability.
     pub fn can(&self, need: Capability) -> bool {
         !self.missing.contains_key(&need)
     }
 
-    /// A sentence for each thing that cannot be done here.
+    /// A sentence for each missing capability.
     pub fn missing(&self) -> impl Iterator<Item = String> + '_ {
         self.missing.iter().map(|(need, why)| {
             let what = match need {
@@ -106,8 +106,7 @@ impl Capabilities {
         Ok(())
     }
 
-    /// Cuts the power of the file systems mounted here: nothing that was not synced is left, and nothing is written
-    /// more.
+    /// Cuts the power of the file systems mounted at these paths: unsynced data is lost, and nothing more is written.
     pub fn cut(&mut self, mounts: &[&Path]) -> Result<(), String> {
         self.cutter.as_mut().ok_or("nothing here can cut the power")?.cut(mounts)
     }
@@ -154,7 +153,7 @@ fn try_tracing() -> Result<(), String> {
     }
 }
 
-/// Runs a program that needs no conversation; what it says against it is the error.
+/// Runs a program without input; its stderr is the error.
 pub fn command(words: &[&str]) -> Result<(), String> {
     let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{} is missing: {error}", words[0]))?;

@@ -1,4 +1,4 @@
-//! `paxos-lab chaos`: rounds until the time is up, or the judgement of one that was kept.
+//! The command `paxos-lab chaos`: runs rounds until the time is up, or judges a kept round again.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt;
@@ -22,11 +22,11 @@ use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::seeded_bugs::Bug;
 
-/// Says to ourselves that mounts are ours alone already.
+/// Environment variable: this process already runs in its own mount namespace.
 const ALONE: &str = "PAXOS_CHAOS_ALONE";
-/// What a round has decided, in its folder.
+/// Name of the plan file in a round's directory.
 const PLAN: &str = "plan.txt";
-/// Why a round was kept, in its folder.
+/// Name of the file with the failure of a kept round.
 const VERDICT: &str = "verdict.txt";
 
 /// Strike clusters of real processes, and prove from the lines that they kept their word.
@@ -89,12 +89,12 @@ pub struct ChaosDirs {
 }
 
 impl ChaosDirs {
-    /// The folder of all runs.
+    /// Directory of all runs.
     pub fn out(&self) -> &Path {
         &self.out
     }
 
-    /// The server's program.
+    /// Path of the server program.
     pub fn program(&self) -> Result<PathBuf, String> {
         let beside = || Ok(std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("paxos-server"));
         let program = self.server.clone().map_or_else(beside, Ok::<_, String>)?;
@@ -107,7 +107,7 @@ impl ChaosDirs {
     }
 }
 
-/// A flag that Ctrl-C and SIGTERM set; the second one ends this process at once.
+/// A flag that SIGINT and SIGTERM set; the second signal ends this process at once.
 pub fn hear_signals() -> Result<Arc<AtomicBool>, String> {
     let is_over = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -118,7 +118,7 @@ pub fn hear_signals() -> Result<Arc<AtomicBool>, String> {
     Ok(is_over)
 }
 
-/// Runs what the command line says; what to print, and the exit code.
+/// Runs the command line. Returns the text to print and the exit code.
 pub fn run(options: &ChaosArgs) -> Result<(String, u8), String> {
     if let Some(folder) = &options.replay {
         return Ok(replay(folder));
@@ -215,13 +215,13 @@ impl ChaosArgs {
     }
 }
 
-/// Whoever reads may have seen enough: that is no reason to stop.
+/// Prints. A closed stdout is no reason to stop.
 fn say(what: &impl std::fmt::Display) {
     let mut out = std::io::stdout();
     let _ = write!(out, "{what}").and_then(|()| out.flush());
 }
 
-/// What was found when the round was played, and what its lines say now.
+/// The failure that was found when the round ran, and the verdict on its lines now.
 fn replay(folder: &Path) -> (String, u8) {
     let mut text = std::fs::read_to_string(folder.join(PLAN)).unwrap_or_default();
     let found = std::fs::read_to_string(folder.join(VERDICT)).unwrap_or_default();
@@ -233,14 +233,14 @@ fn replay(folder: &Path) -> (String, u8) {
             let proved =
                 if judged.is_proved { "and every rule was kept, as the lines prove" } else { "steps were not shown" };
             text += &format!("the lines now: {} operations are linearizable, {proved}\n", judged.operations);
-            // What does not show in the lines was found all the same.
+            // A failure that the lines do not show was found all the same, so its exit code stays.
             (text, if found.is_empty() { 0 } else { RoundFailure::read(&found).exit_code() })
         }
         Err(failure) => (format!("{text}the lines now: {failure}\n"), failure.exit_code()),
     }
 }
 
-/// Begins anew in a place where mounts are ours alone: whatever ends this process, they end with it.
+/// Restarts this program in its own mount namespace, so that its mounts end with it however it ends.
 fn alone() {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root || std::env::var_os(ALONE).is_some() {
@@ -252,7 +252,7 @@ fn alone() {
         return;
     }
     let Ok(me) = std::env::current_exe() else { return };
-    // If it comes back it has failed, and all goes on here.
+    // `exec` returns only on failure; then the program continues here.
     let _ = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "--"])
         .arg(me)

@@ -1,4 +1,4 @@
-//! The clients of a round: the real client library, asking for as long as it lasts.
+//! Client load of a round: threads that use the real client library until the round ends.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,41 +14,41 @@ use crate::cluster::Cluster;
 use crate::random::Random;
 use crate::role::ServerId;
 
-/// After a request that certainly failed a client waits for so long: nobody gains from asking at once again.
+/// Range of the pause after a failed request, in milliseconds: an immediate retry helps no client.
 const AFTER_FAILURE: (u64, u64) = (5, 60);
 
-/// What all clients of a round share.
+/// State that all clients of a round share.
 pub struct ChaosLoad<'a> {
-    /// How much is asked.
+    /// The client load of the plan.
     pub plan: &'a LoadPlan,
-    /// Which of it.
+    /// Seed of the clients' random choices.
     pub seed: u64,
-    /// Where clients find the servers.
+    /// Addresses of the servers for clients.
     pub cluster: Cluster,
-    /// Where their lines go.
+    /// Directory of the clients' log files.
     pub folder: &'a Path,
-    /// Told when it is enough.
+    /// Set when the clients should end.
     pub stop: AtomicBool,
-    /// Names that were given away.
+    /// Number of the next client name.
     names: AtomicU64,
     tally: Mutex<LoadTally>,
 }
 
-/// What came of it.
+/// Results of the load.
 #[derive(Clone, Debug, Default)]
 pub struct LoadTally {
-    /// How requests ended.
+    /// Number of requests by result.
     pub counts: OutcomeCounts,
-    /// How many clients there were, each with a session of its own.
+    /// Number of clients, each with its own session.
     pub clients: u64,
-    /// The longest that anybody was kept waiting.
+    /// The longest time that a request took.
     pub longest: Duration,
-    /// How long each request took that brought a result, in microseconds: a sample.
+    /// A sample of the times of successful requests, in microseconds.
     pub took: Vec<u32>,
 }
 
 impl<'a> ChaosLoad<'a> {
-    /// Nobody asks yet.
+    /// A load without clients.
     pub fn new(plan: &'a LoadPlan, seed: u64, cluster: Cluster, folder: &'a Path) -> ChaosLoad<'a> {
         ChaosLoad {
             plan,
@@ -61,23 +61,23 @@ impl<'a> ChaosLoad<'a> {
         }
     }
 
-    /// What has come of it so far.
+    /// The results so far.
     pub fn tally(&self) -> LoadTally {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many requests have ended so far.
+    /// Number of requests that have ended, by result.
     pub fn ended(&self) -> OutcomeCounts {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).counts
     }
 
-    /// What took how long since the last time.
+    /// The times of successful requests since the last call, in microseconds.
     pub fn take_times(&self) -> Vec<u32> {
         std::mem::take(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner).took)
     }
 
-    /// One client after the other, until it is enough. A client whose write has an unknown outcome asks for nothing
-    /// more: whoever comes after it has another session.
+    /// Runs one client after another until the load stops. A client whose write has an unknown outcome sends no further
+    /// requests; the next client opens another session.
     pub fn run(&self, lane: u64) -> Result<(), String> {
         let mut lane = ClientSeries::new(self, lane);
         while !self.stop.load(Ordering::Relaxed) {
@@ -97,11 +97,11 @@ impl<'a> ChaosLoad<'a> {
     }
 }
 
-/// A client's place, which one client after the other takes.
+/// One thread of the load, which runs one client after another.
 struct ClientSeries<'a> {
     load: &'a ChaosLoad<'a>,
     random: Random,
-    /// The last version that was seen of each key.
+    /// The last version seen of each key.
     versions: Vec<u64>,
     next: Instant,
 }
@@ -112,7 +112,7 @@ impl<'a> ClientSeries<'a> {
         ClientSeries { load, random: Random::new(load.seed, 100 + lane), versions: vec![0; keys], next: Instant::now() }
     }
 
-    /// The life of a client.
+    /// Runs one client until it ends.
     fn live(&mut self) -> Result<(), String> {
         let (mut client, number) = self.load.client()?;
         self.note(|tally| tally.clients += 1);
@@ -140,7 +140,7 @@ impl<'a> ClientSeries<'a> {
             }
             while let Some((ticket, end)) = ended.take().or_else(|| client.take_completed()) {
                 self.take(keys.remove(&ticket), &end);
-                // One that has lost track asks nothing more, and waits for what it has asked already.
+                // After an unknown outcome the client sends nothing more, and waits for its requests in flight.
                 is_enough |= matches!(end.end, Err(ClientError::Unknown(_)));
                 if end.end.is_err() && !self.load.stop.load(Ordering::Relaxed) {
                     let pause = self.random.within(AFTER_FAILURE.0..=AFTER_FAILURE.1);
@@ -150,8 +150,8 @@ impl<'a> ClientSeries<'a> {
         }
     }
 
-    /// No more requests than wanted. Nothing is under way meanwhile: a client notices an answer only while it is asked
-    /// to, and an answer that is noticed late proves less.
+    /// Waits to keep the request rate. No request is in flight meanwhile: the client notices a reply only inside its
+    /// calls, and a reply noticed late proves less.
     fn rest(&mut self) {
         let LoadPlan { clients, pipeline, rate, .. } = self.load.plan;
         let interval = Duration::from_secs_f64((*clients * *pipeline as u64) as f64 / (*rate).max(1) as f64);
@@ -159,7 +159,7 @@ impl<'a> ClientSeries<'a> {
         if self.next > now {
             std::thread::sleep(self.next - now);
         }
-        // What was missed is not made up for.
+        // Time that was missed is not made up for.
         self.next = self.next.max(now) + interval;
     }
 
@@ -174,7 +174,7 @@ impl<'a> ClientSeries<'a> {
         if self.random.within(0..=9) == 0 {
             return (number as usize, Operation::Delete { key });
         }
-        // No value is written twice: what is read says who wrote it.
+        // No value is written twice, so a read value identifies its write.
         let mut value = format!("value {asked} of c{client}");
         if self.random.within(0..=39) == 0 {
             value.extend(std::iter::repeat_n('.', self.random.within(100..=6_000) as usize));

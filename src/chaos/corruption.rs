@@ -1,4 +1,4 @@
-//! Damage at rest: bytes of a server's files that are not what was written, and how they become right again.
+//! Corruption at rest: changes bytes of a server's files, and restores them.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -18,7 +18,7 @@ pub struct FlippedByte {
     mask: u8,
 }
 
-/// Changes one to eight bytes in a sector that holds something, of some file of that part. None if there is none.
+/// Changes one to eight bytes in one non-empty sector of some file of this part. The result is empty if there is none.
 pub fn damage(data: &Path, part: DamageTarget, random: &mut Random) -> io::Result<Vec<FlippedByte>> {
     let folders: &[&str] = match part {
         DamageTarget::Journal => &["journal", "coordinator"],
@@ -49,7 +49,7 @@ pub fn damage(data: &Path, part: DamageTarget, random: &mut Random) -> io::Resul
     Ok(flips)
 }
 
-/// Puts the right bytes back, where the file is still there.
+/// Restores the right bytes in files that still exist.
 #[cfg(test)]
 pub fn undo(flips: &[FlippedByte]) -> io::Result<()> {
     flips.iter().filter(|flip| flip.file.exists()).try_for_each(FlippedByte::turn)

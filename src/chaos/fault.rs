@@ -1,4 +1,4 @@
-//! What can be done to a cluster of processes, each for a while.
+//! Faults of a cluster of processes, each with a duration.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -6,78 +6,81 @@ use std::time::Duration;
 use super::proxy::{Direction, LinkEffect, ProxyEnd};
 use crate::role::{ServerId, ServerSet};
 
-/// Something that is done to the cluster.
+/// A fault of servers, disks or the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChaosFault {
-    /// `kill -9`; started again at the end.
+    /// `kill -9`; the servers are restarted at the end.
     Kill(ServerSet),
-    /// The same, to whoever leads.
+    /// `kill -9` of the current leader; it is restarted at the end.
     KillLeader,
-    /// Killed so soon after each start, again and again.
+    /// Killed and started repeatedly; each duration is the time from a start to the next kill.
     Stumble(ServerId, Vec<Duration>),
-    /// SIGTERM; started again at the end.
+    /// SIGTERM; the server is restarted at the end.
     Stop(ServerId),
     /// SIGSTOP, and SIGCONT at the end.
     Pause(ServerId),
-    /// The same, to whoever leads.
+    /// SIGSTOP of the current leader, and SIGCONT at the end.
     PauseLeader,
-    /// SIGSTOP and SIGCONT many times a second: so much of a hundred is left.
+    /// SIGSTOP and SIGCONT many times a second; the number is the percentage of time that the process still runs.
     Starve(ServerId, u64),
-    /// So many more files and connections than it has now, and none beyond.
+    /// A limit on open files and connections: this many more than the server has open now.
     FewFiles(ServerId, u64),
-    /// The power fails: what was not synced is lost. Started again at the end.
+    /// A power cut: data that was not synced is lost. The servers are restarted at the end.
     PowerCut(ServerSet),
-    /// Its disk fails under it, and it must end by itself; mounted again and started at the end.
+    /// The disk fails, and the server must exit by itself. The disk is mounted again and the server restarted at the
+    /// end.
     DeadDisk(ServerId),
-    /// A sync after so many others says EIO, and it must end by itself.
+    /// The N-th sync fails with EIO, and the server must exit by itself.
     FailSync(ServerId, u64),
-    /// Each sync takes so much longer.
+    /// Each sync takes this much longer.
     SlowSync(ServerId, Duration),
-    /// The disk takes no write, and says nothing.
+    /// Writes to the disk block, without an error.
     Freeze(ServerId),
-    /// No byte of room is left; perhaps it is killed then, and has to start like that.
+    /// The disk has no free byte. If the flag is set, the server is also killed and must start on the full disk.
     FullDisk(ServerId, bool),
-    /// Started on a disk that is read-only: it must say so and end.
+    /// The server is started on a read-only disk: it must report this and exit.
     ReadOnly(ServerId),
-    /// Bytes of its files are wrong when it starts.
+    /// Some bytes of the server's files are wrong when it starts.
     Damage(ServerId, DamageTarget),
-    /// Started on an empty folder: it must not take part. It gets its own folder back at the end.
+    /// The server is started on an empty directory: it must not become active. Its own directory is restored at the
+    /// end.
     Wipe(ServerId),
-    /// Started on an old copy of its folder: nobody may believe it. It gets its own folder back at the end.
+    /// The server is started on an old copy of its data directory: peers must refuse it. Its own directory is restored
+    /// at the end.
     RollBack(ServerId),
-    /// Strangers call: some say nothing, some the wrong thing, some half of the right one.
+    /// Unknown callers connect: some send nothing, some noise, some half of a valid message, some a false identity.
     Strangers(ServerId),
-    /// Something befalls what is said on these ways.
+    /// A link fault in these directions.
     Net(LinkScope, LinkEffect),
 }
 
-/// A part of a data folder.
+/// A part of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DamageTarget {
-    /// What the acceptor remembers; or participant and coordinator.
+    /// The journal of the acceptor, or of participant and coordinator.
     Journal,
-    /// The learner's state.
+    /// The learner's checkpoint.
     Checkpoint,
 }
 
-/// Between whom the network is not what it should be.
+/// The links that a link fault applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkScope {
-    /// What the first say to the second, and perhaps the other way round.
+    /// Links from the first servers to the second, and optionally back.
     Servers {
-        /// Who says it.
+        /// The sending servers.
         from: ServerSet,
-        /// To whom.
+        /// The receiving servers.
         to: ServerSet,
-        /// And the other way round.
+        /// Whether the opposite direction is affected too.
         both: bool,
     },
-    /// Between clients and these servers, both ways.
+    /// Between clients and these servers, in both directions.
     Clients(ServerSet),
 }
 
 impl LinkScope {
-    /// Each way.
+    /// Every single direction.
     pub fn all(self) -> Vec<Direction> {
         let mut ways = Vec::new();
         match self {
@@ -103,7 +106,7 @@ impl LinkScope {
 }
 
 impl ChaosFault {
-    /// Its kind, for counts.
+    /// Name of the fault's kind, for counts.
     pub fn kind(&self) -> &'static str {
         match self {
             ChaosFault::Kill(servers) if servers.len() > 2 => "kill of all",
@@ -143,7 +146,7 @@ impl ChaosFault {
         }
     }
 
-    /// The servers whose process or disk it is about; none if that is decided later, or by nobody.
+    /// The servers whose process or disk the fault affects; none if they are chosen later, or if it affects links only.
     pub fn servers(&self) -> ServerSet {
         match self {
             ChaosFault::Kill(servers) | ChaosFault::PowerCut(servers) => *servers,
@@ -167,7 +170,7 @@ impl ChaosFault {
         }
     }
 
-    /// What this machine must be able to do for it.
+    /// The capability that this fault requires of the machine.
     pub fn needs(&self) -> Option<Capability> {
         match self {
             ChaosFault::PowerCut(_) | ChaosFault::DeadDisk(_) => Some(Capability::PowerCuts),
@@ -179,16 +182,16 @@ impl ChaosFault {
     }
 }
 
-/// What not every machine, and not every user, can do.
+/// A capability that not every machine, and not every user, has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Capability {
-    /// A disk of its own for each server: an ext4 file system in a file, mounted.
+    /// Each server has its own disk: a mounted ext4 file system in a file.
     Mounts,
-    /// To shut such a file system down without writing anything more.
+    /// Shut down such a file system without writing anything more.
     PowerCuts,
-    /// To freeze it.
+    /// Freeze such a file system.
     Freezing,
-    /// To come between a process and its system calls.
+    /// Intercept the system calls of a process.
     Tracing,
 }
 

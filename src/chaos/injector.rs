@@ -1,4 +1,4 @@
-//! Who strikes: begins each fault, and ends it so that the cluster can be whole again.
+//! Fault injector: begins each fault, and ends it so that the cluster can recover.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,76 +24,77 @@ use crate::net::{Caller, Hello, frame, greeting, preamble};
 use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
 
-/// A server that is given little time gets it in slices of so long.
+/// Length of one stop-and-continue period of a starved server.
 const SLICE: Duration = Duration::from_millis(60);
-/// So many strangers call at a time.
+/// Number of connections that one fault of unknown callers opens.
 const STRANGERS: u64 = 40;
-/// A server with damaged files is given so long to say whether it starts, and one that must end, to end.
+/// Time limit for a server with corrupt files to answer or exit, and for a server that must exit to do so.
 const SAYS_WITHIN: Duration = Duration::from_secs(3);
 
-/// What was done, as far as it was.
+/// Counts of injected faults and their effects.
 #[derive(Clone, Debug, Default)]
 pub struct FaultCounts {
-    /// Strikes, by kind.
+    /// Injected faults, by kind.
     pub strikes: BTreeMap<&'static str, u64>,
-    /// Processes that were killed, those without power included.
+    /// Processes that were killed, including those whose power was cut.
     pub kills: u64,
     /// Disks whose power was cut.
     pub power_cuts: u64,
-    /// What servers did about it, where they had a choice.
+    /// Reactions of servers, where more than one is allowed.
     pub met: BTreeMap<&'static str, u64>,
-    /// What was not done, and why not.
+    /// Faults that were skipped, by kind and reason.
     pub skipped: BTreeMap<String, u64>,
 }
 
-/// Strikes a cluster.
+/// Injects faults into a cluster.
 pub struct FaultInjector<'a> {
     cluster: &'a mut ChaosCluster,
     tools: &'a mut Capabilities,
     random: Random,
     active: BTreeMap<usize, RunningFault>,
-    /// Servers whose files were damaged: another one is damaged only when all of these are well.
+    /// Servers whose files were corrupted. Another server's files are corrupted only after all of these have repaired
+    /// theirs.
     wounded: ServerSet,
     begun: Instant,
-    /// What was done.
+    /// Counts of injected faults.
     pub done: FaultCounts,
     story: String,
 }
 
-/// A strike that has begun.
+/// A fault that has begun and not ended.
 struct RunningFault {
     fault: ChaosFault,
     servers: ServerSet,
     rest: UndoStep,
 }
 
-/// What must be undone.
+/// What must be undone when a fault ends.
 enum UndoStep {
     Nothing,
     Starving(Arc<AtomicBool>, JoinHandle<()>),
-    /// Where the folder is as it was before its files were damaged, and how long the server's file of lines was: a
-    /// start that is refused may have written to both, and no other server has heard of it.
+    /// The copy of the data directory from before the corruption, and the length of the server's log file then. A start
+    /// that is refused may have written to both, and no other server has received a message from it.
     Whole(PathBuf, u64),
-    /// Where the server's own folder is meanwhile.
+    /// Where the server's own directory is kept meanwhile.
     Folder(PathBuf),
-    /// Their connections end with this.
+    /// The open connections; dropping them closes them.
     Strangers(Vec<TcpStream>),
 }
 
 impl<'a> FaultInjector<'a> {
-    /// Nothing is struck yet.
+    /// An injector without a running fault.
     pub fn new(cluster: &'a mut ChaosCluster, tools: &'a mut Capabilities, seed: u64) -> FaultInjector<'a> {
         let (active, done) = (BTreeMap::new(), FaultCounts::default());
         let (random, begun) = (Random::new(seed, 1), Instant::now());
         FaultInjector { cluster, tools, random, active, wounded: ServerSet::NONE, begun, done, story: String::new() }
     }
 
-    /// The cluster.
+    /// The cluster under test.
     pub fn cluster(&mut self) -> &mut ChaosCluster {
         self.cluster
     }
 
-    /// What was done when, for people.
+    /// A readable log of the faults, with times.
     pub fn story(&self) -> &str {
         &self.story
     }
@@ -115,7 +116,7 @@ impl<'a> FaultInjector<'a> {
         *self.done.skipped.entry(format!("{}: {why}", fault.kind())).or_default() += 1;
     }
 
-    /// Begins a strike.
+    /// Begins a fault.
     pub fn begin(&mut self, strike: usize, fault: &ChaosFault) -> Result<(), RoundFailure> {
         if let Some(need) = fault.needs()
             && !self.tools.can(need)
@@ -160,7 +161,7 @@ impl<'a> FaultInjector<'a> {
         Ok(())
     }
 
-    /// Strikes; None if that was not possible as things are.
+    /// Injects the fault; None if the present state of the cluster does not allow it.
     fn strike(
         &mut self,
         strike: usize,
@@ -255,7 +256,7 @@ impl<'a> FaultInjector<'a> {
         Ok(Some(UndoStep::Nothing))
     }
 
-    /// Ends a strike, and what it did.
+    /// Ends a fault and undoes its effects.
     pub fn end(&mut self, strike: usize) -> Result<(), RoundFailure> {
         let Some(RunningFault { fault, servers, rest }) = self.active.remove(&strike) else { return Ok(()) };
         self.tell(&format!("end of: {fault}"));
@@ -301,7 +302,7 @@ impl<'a> FaultInjector<'a> {
             (ChaosFault::Damage(server, _), UndoStep::Whole(whole, lines)) => {
                 let server_process = self.cluster.server_process(*server);
                 if let Some(status) = server_process.ended() {
-                    // It must say why, and not fall over.
+                    // The server must report why it cannot start, and must not crash.
                     if status.code() != Some(1) {
                         let why = format!("server {} met damaged files and ended with {status}", server.0);
                         return Err(RoundFailure::Broken(why));
@@ -309,13 +310,14 @@ impl<'a> FaultInjector<'a> {
                     let file = self.lines_of(*server);
                     let text = fs::read(&file).unwrap_or_default();
                     if text[text.len().min(lines as usize)..].windows(6).any(|word| word == b" BOOT ") {
-                        // It has spoken since: what it said must not be taken back.
+                        // The server has run since and may have sent messages, so its directory must not be rolled
+                        // back.
                         let why = format!("server {} started with damaged files and ended later", server.0);
                         return Err(RoundFailure::Broken(why));
                     }
                     self.put_back(*server, &whole)?;
-                    // Its lives are counted in the folder: lines of the same one would look like those of another
-                    // history.
+                    // The directory counts the server's incarnations. Two incarnations with the same number would look
+                    // like lines of two histories, so the lines of the failed start are removed.
                     let file = fs::OpenOptions::new().write(true).open(&file);
                     let cut = file.and_then(|file| file.set_len(lines));
                     cut.map_err(|error| RoundFailure::Unplayed(format!("cannot take lines back: {error}")))?;
@@ -345,7 +347,7 @@ impl<'a> FaultInjector<'a> {
         Ok(())
     }
 
-    /// Ends all strikes.
+    /// Ends all running faults.
     pub fn end_all(&mut self) -> Result<(), RoundFailure> {
         while let Some(strike) = self.active.keys().next().copied() {
             self.end(strike)?;
@@ -357,7 +359,7 @@ impl<'a> FaultInjector<'a> {
         self.cluster.server_process(server).start().map_err(RoundFailure::Unplayed)
     }
 
-    /// Kills servers, all before any of them is waited for.
+    /// Kills servers; all are signaled before the first is waited for.
     fn kill(&mut self, servers: ServerSet) {
         for server in servers.iter() {
             self.done.kills += u64::from(self.cluster.server_process(server).kill());
@@ -369,7 +371,7 @@ impl<'a> FaultInjector<'a> {
         let paths: Vec<PathBuf> =
             servers.iter().map(|server| self.cluster.server_process(server).ground.path()).collect();
         let paths: Vec<_> = paths.iter().map(PathBuf::as_path).collect();
-        // A disk without power says EIO, and whoever hears of it may end before it is killed.
+        // A disk without power returns EIO, so a server may exit before it is killed.
         servers.iter().for_each(|server| self.cluster.server_process(server).may_end = true);
         self.tools.cut(&paths).map_err(RoundFailure::Unplayed)?;
         self.kill(servers);
@@ -380,7 +382,7 @@ impl<'a> FaultInjector<'a> {
         Ok(())
     }
 
-    /// Whoever leads, or somebody else if nobody knows.
+    /// The current leader; a server chosen by the fault's number if no leader is known.
     fn leader(&self, strike: usize) -> ServerId {
         self.cluster.survey().leader_id().unwrap_or(ServerId((strike % usize::from(SERVERS)) as u8 + 1))
     }
@@ -389,7 +391,7 @@ impl<'a> FaultInjector<'a> {
         servers.iter().all(|server| self.cluster.status(server).is_some_and(|status| status.corrupt_slots == 0))
     }
 
-    /// Waits until a server answers or ends.
+    /// Waits until a server answers or exits.
     fn await_answer(&mut self, server: ServerId) {
         let deadline = Instant::now() + SAYS_WITHIN;
         while Instant::now() < deadline {
@@ -400,7 +402,8 @@ impl<'a> FaultInjector<'a> {
         }
     }
 
-    /// A server whose disk has failed must end by itself, and well. One that has had nothing to write does not know.
+    /// A server whose disk has failed must exit by itself with code 1. A server that had nothing to write does not
+    /// notice the failure.
     fn await_good_end(&mut self, server: ServerId) -> Result<(), RoundFailure> {
         let server_process = self.cluster.server_process(server);
         match server_process.await_end(SAYS_WITHIN) {
@@ -433,7 +436,7 @@ impl<'a> FaultInjector<'a> {
         }
     }
 
-    /// Moves the folder of a server away.
+    /// Moves the data directory of a server away.
     fn put_aside(&mut self, server: ServerId) -> Result<PathBuf, RoundFailure> {
         let data = self.cluster.server_process(server).data();
         let kept = data.with_extension("kept");
@@ -455,7 +458,7 @@ impl<'a> FaultInjector<'a> {
         self.cluster.folder.join(format!("server-{}.log", server.0))
     }
 
-    /// Starts what has the number of a server, and not its memory.
+    /// Starts a process with the server's number, but without its stable storage.
     fn start_impostor(&mut self, server: ServerId, strike: usize) -> Result<(), RoundFailure> {
         let lines = self.cluster.folder.join(format!("impostor-{}-{strike}", server.0));
         let server_process = self.cluster.server_process(server);
@@ -464,8 +467,8 @@ impl<'a> FaultInjector<'a> {
         Ok(())
     }
 
-    /// The folder is copied, lives on, and is then replaced by the copy. Only if the others have met it meanwhile can
-    /// they know better.
+    /// Copies the data directory, lets the server run on, and then replaces the directory by the copy. Peers can detect
+    /// this only if the server connected to them in between.
     fn roll_back(&mut self, server: ServerId, strike: usize) -> Result<Option<UndoStep>, RoundFailure> {
         let one: ServerSet = [server].into_iter().collect();
         self.kill(one);
@@ -507,7 +510,7 @@ impl<'a> FaultInjector<'a> {
     }
 }
 
-/// What somebody says who claims to be another server: nobody may remember a word of it.
+/// A false introduction in the name of another server; the called server must record nothing of it.
 fn lie(cluster: &ChaosCluster, to: ServerId, random: &mut Random) -> Hello {
     let others = cluster.direct.servers().without(ServerSet::only(to));
     let name = random.within(0..=others.len() as u64 - 1) as usize;
@@ -522,7 +525,7 @@ fn lie(cluster: &ChaosCluster, to: ServerId, random: &mut Random) -> Hello {
     Hello { cluster: cluster.direct.name.clone(), to, members: cluster.direct.servers(), who }
 }
 
-/// Calls both doors of a server, and says nothing, noise, half of what a friend would say, or a lie.
+/// Connects to both ports of a server, and sends nothing, noise, half of a valid greeting, or a false identity.
 fn strangers(cluster: &ChaosCluster, server: ServerId, random: &mut Random) -> Vec<TcpStream> {
     let Some(member) = cluster.direct.member(server) else { return Vec::new() };
     let mut streams = Vec::new();
@@ -534,11 +537,11 @@ fn strangers(cluster: &ChaosCluster, server: ServerId, random: &mut Random) -> V
             0 => Vec::new(),
             1 => noise,
             2 => greeting(&lie(cluster, server, random)),
-            // The right first words, and then a length that lies, or half a frame.
+            // A valid preamble, then a false length or half a frame.
             3 => [&preamble()[..], &u32::MAX.to_le_bytes(), &noise].concat(),
             _ => [&preamble()[..], &frame(&vec![0u8; 40])[..20]].concat(),
         };
-        // Whoever is hung up on has said enough.
+        // Errors are ignored: the server may already have closed the connection.
         let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
         let _ = stream.write_all(&said);
         streams.push(stream);
@@ -546,7 +549,7 @@ fn strangers(cluster: &ChaosCluster, server: ServerId, random: &mut Random) -> V
     streams
 }
 
-/// Stops and continues a process, so that it runs for so much of a hundred parts of the time.
+/// Stops and continues a process, so that it runs only this percentage of the time.
 fn starve(pid: Pid, percent: u64) -> (Arc<AtomicBool>, JoinHandle<()>) {
     let is_over = Arc::new(AtomicBool::new(false));
     let flag = is_over.clone();
@@ -561,8 +564,7 @@ fn starve(pid: Pid, percent: u64) -> (Arc<AtomicBool>, JoinHandle<()>) {
     (is_over, thread)
 }
 
-/// What cannot be done without something is not planned to be done with it.
-/// How long the whole lines of a file are: one that a kill has torn is not among them.
+/// Length in bytes of the whole lines of a file, without a last line that a kill has torn.
 fn whole_lines(file: &Path) -> std::io::Result<u64> {
     let text = fs::read(file)?;
     Ok(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end as u64 + 1))

@@ -1,15 +1,14 @@
-//! Chaos: the shipped programs, as real processes, with everything done to them that can be done to a machine.
+//! Chaos runs: the shipped programs as real processes, under the faults that a machine or a network can have.
 //!
-//! The simulator ([`crate::sim`]) proves the roles and the turn, in virtual time. What is left is the rim: sockets,
-//! threads, files, signals, the command line. Here five servers run as processes, each on a disk of its own whose power
-//! can fail, with a network of our own between them ([`proxy`]), and real clients ask them for things.
+//! The simulator ([`crate::sim`]) checks the roles and the turn in virtual time. It does not cover sockets, threads,
+//! files, signals and the command line. Here five servers run as processes, each on its own disk whose power can fail.
+//! A proxy network ([`proxy`]) connects them, and real clients send requests.
 //!
-//! A seed decides a *round* beforehand: how the cluster is started, who asks what, and a row of *strikes*, each a fault
-//! for a while ([`plan`], [`fault`]). While they last nothing wrong may be said; then everything is made whole, and
-//! within half a minute all servers must agree and do new work ([`round`]). At the end the lines that servers and
-//! clients have written are judged by those who know nothing of the strikes: the audit and the search for an order
-//! ([`verify`]). A round cannot be played again exactly, as a simulated one can; so all that it left behind is kept if
-//! anything is wrong.
+//! A seed decides a *round* in advance: the servers' options, the client load, and a list of faults, each with a start
+//! and a duration ([`plan`], [`fault`]). During the faults no reply may be wrong. Then all faults end, and within 30 s
+//! all servers must agree and serve new requests ([`round`]). At the end two checkers that know nothing of the faults
+//! judge the lines of servers and clients: the audit and the linearizability check ([`verify`]). Unlike a simulated
+//! round, a round cannot be replayed exactly, so a failed round keeps all its files.
 
 mod capabilities;
 pub mod chaos_command;

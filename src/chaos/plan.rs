@@ -1,4 +1,4 @@
-//! What one seed decides: how the cluster is started, who asks it what, and what is done to it, when.
+//! Round plan: what one seed decides about servers, client load and faults.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -10,75 +10,75 @@ use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
 use crate::seeded_bugs::Bug;
 
-/// Every cluster has so many servers.
+/// Number of servers in every cluster.
 pub const SERVERS: u8 = 5;
 
-/// A round: a new cluster, and all that happens to it. A pure function of its seed and of what may be chosen.
+/// The plan of a round: one new cluster and all its faults. A pure function of the seed and of the options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoundPlan {
-    /// The seed.
+    /// The seed that generated the plan.
     pub seed: u64,
-    /// How the servers agree.
+    /// The protocol that the servers run.
     pub protocol: Protocol,
-    /// Whether they show each step, so that the lines prove the run.
+    /// Whether the servers record protocol steps, so that the lines prove the run.
     pub steps: bool,
     /// Further options of the servers.
     pub options: Vec<String>,
-    /// What makes roles fail inside the servers; left away at the end.
+    /// Options that make roles crash inside the servers; removed at the end of the round.
     pub failing: Vec<String>,
-    /// Messages of servers may come again: they are cut out of the stream.
+    /// Whether messages between servers may be repeated; the proxy then splits the streams into messages.
     pub repeats: bool,
-    /// How long faults are struck.
+    /// Duration of the fault phase.
     pub lasts: Duration,
-    /// In order of time.
+    /// The faults, in order of time.
     pub strikes: Vec<PlannedFault>,
-    /// Who asks what.
+    /// The load that clients generate.
     pub load: LoadPlan,
 }
 
-/// A fault, for a while.
+/// A fault with a start and a duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedFault {
-    /// From the moment when the cluster was ready.
+    /// Start, counted from the moment when the cluster was ready.
     pub at: Duration,
-    /// Until then.
+    /// Duration of the fault.
     pub lasts: Duration,
-    /// What.
+    /// The fault.
     pub fault: ChaosFault,
 }
 
-/// The clients of a round.
+/// The client load of a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadPlan {
-    /// So many at a time, each with a session of its own.
+    /// Number of concurrent clients, each with its own session.
     pub clients: u64,
-    /// So many requests each has under way.
+    /// Maximum number of requests in flight of each client.
     pub pipeline: usize,
-    /// Requests a second, all clients together, at most.
+    /// Maximum number of requests a second, over all clients.
     pub rate: u64,
-    /// Over so many keys; every second request is about one of the first two.
+    /// Number of keys; at least half of the requests use one of the first two.
     pub keys: u64,
-    /// So many of a hundred are reads.
+    /// Percentage of reads.
     pub reads: u64,
-    /// A try at one server, and a whole request.
+    /// Time-outs of one try and of a whole request.
     pub patience: (Duration, Duration),
 }
 
-/// What is asked of a plan, beside its seed.
+/// Options of a plan, in addition to its seed.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanOptions {
-    /// One protocol; each seed decides if None.
+    /// The protocol; each seed decides if None.
     pub protocol: Option<Protocol>,
-    /// How long faults are struck; each seed decides if None.
+    /// Duration of the fault phase; each seed decides if None.
     pub lasts: Option<Duration>,
-    /// Requests a second; each seed decides if None.
+    /// Requests a second; if None, 2,500 under Multi-Paxos and 1,000 otherwise.
     pub rate: Option<u64>,
-    /// A seeded bug in every server.
+    /// A seeded bug to enable in every server.
     pub bug: Option<Bug>,
 }
 
 impl RoundPlan {
-    /// What this seed decides.
+    /// The plan of this seed.
     pub fn new(seed: u64, wishes: PlanOptions) -> RoundPlan {
         let mut random = Random::new(seed, 0);
         let drawn = match random.within(0..=9) {
@@ -133,7 +133,7 @@ impl RoundPlan {
     }
 }
 
-/// Faults that a seed allows or not, as a class: runs that lack some are other runs.
+/// Classes of faults that a seed enables or not, so that different seeds test different combinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChaosFaultClass {
     Pause,
@@ -181,7 +181,7 @@ impl ChaosFaultClass {
     ];
 }
 
-/// Draws the strikes of a round.
+/// Generator of the faults of a round.
 struct PlanGenerator {
     random: Random,
     protocol: Protocol,
@@ -198,11 +198,12 @@ impl PlanGenerator {
         self.allowed.contains(&class)
     }
 
-    /// Two of the five servers may be in trouble by themselves at a time, and now and then all of them; the network's
-    /// troubles come on top.
+    /// At most two server faults overlap, one under two-phase commit; a fault may hit all servers. Link faults come in
+    /// addition.
     fn strikes(&mut self, lasts: Duration) -> Vec<PlannedFault> {
         let mut strikes = Vec::new();
-        // Who waits for all is stopped by any of these: it needs time in between to do anything at all.
+        // Any server fault stops two-phase commit, which waits for all votes. It needs gaps between faults to make
+        // progress.
         let (tracks, gap) = if self.protocol.is_paxos() { (2, 900) } else { (1, 1_500) };
         for _ in 0..tracks {
             let mut at = self.millis(200, 2_000);
@@ -281,7 +282,7 @@ impl PlanGenerator {
         }
     }
 
-    /// How long a fault of a server lasts.
+    /// Duration of a server fault.
     fn length(&mut self, fault: &ChaosFault) -> Duration {
         let whole = fault.servers().len() > 2;
         let (low, high) = match fault {
@@ -290,11 +291,11 @@ impl PlanGenerator {
             ChaosFault::Freeze(_) => (200, 3_000),
             ChaosFault::FailSync(..) | ChaosFault::DeadDisk(_) => (500, 2_000),
             ChaosFault::Wipe(_) | ChaosFault::RollBack(_) => (1_000, 2_500),
-            // Now and then one is away for long enough to need a snapshot.
+            // A tenth of the kills last long enough that the server needs a snapshot afterwards.
             ChaosFault::Kill(_) if self.random.within(0..=9) == 0 => (5_000, 10_000),
             _ => (0, 2_500),
         };
-        // Nobody waits for a server that is down for long, if all must vote.
+        // Under two-phase commit no write completes while a server is down, so its faults are short.
         let high = if self.protocol.is_paxos() { high } else { high.min(1_500).max(low) };
         self.millis(low, high)
     }
@@ -333,7 +334,7 @@ impl PlanGenerator {
                 let one: ServerSet = [self.server()].into_iter().collect();
                 LinkScope::Servers { from: one, to: all.without(one), both }
             }
-            // These two do not hear each other, and both hear the rest.
+            // The two servers cannot reach each other, but both reach the rest.
             2 => LinkScope::Servers { from: self.some(1), to: self.some(1), both },
             3 => {
                 let two = self.some(2);

@@ -1,4 +1,4 @@
-//! One server: its process, which comes and goes, and its disk, which stays.
+//! One server under test: its process, which is restarted, and its disk, which stays.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
@@ -11,35 +11,35 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use super::volume::Volume;
 use crate::role::ServerId;
 
-/// How long a process that was told to end may take.
+/// Time limit for a process to exit after SIGTERM.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
-/// A process that was started so shortly ago may not have come to its first line.
+/// A process younger than this may not have installed its signal handlers yet.
 const YOUNG: Duration = Duration::from_secs(10);
 
-/// A server of the cluster under fire.
+/// A server of the cluster under test.
 pub struct ServerProcess {
-    /// Its number.
+    /// The server's number.
     pub server: ServerId,
-    /// What its folder lies on.
+    /// The volume that holds its data directory.
     pub ground: Volume,
-    /// Where its lines and its last words go.
+    /// Directory of its log file and its stderr file.
     pub lines: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
-    /// When it was started, and how it has ended since.
+    /// Time of the last start, and the exit status since then.
     since: Instant,
     end: Option<ExitStatus>,
     tracer: Option<Child>,
-    /// The strike that it is under.
+    /// Number of the fault that affects it.
     pub engaged: Option<usize>,
-    /// It may end by itself now.
+    /// Whether it may exit by itself now.
     pub may_end: bool,
 }
 
 impl ServerProcess {
-    /// A server that does not run yet.
+    /// A server that has not been started.
     pub fn new(
         server: ServerId,
         ground: Volume,
@@ -62,12 +62,12 @@ impl ServerProcess {
         }
     }
 
-    /// Its data folder.
+    /// Path of its data directory.
     pub fn data(&self) -> PathBuf {
         self.ground.path().join(format!("server-{}", self.server.0))
     }
 
-    /// Its last words so far.
+    /// The content of its stderr file.
     pub fn errors(&self) -> String {
         std::fs::read_to_string(self.errors_path(&self.lines)).unwrap_or_default()
     }
@@ -76,17 +76,17 @@ impl ServerProcess {
         folder.join(format!("server-{}.err", self.server.0))
     }
 
-    /// Further arguments of the lives to come.
+    /// Replaces the further arguments, from the next start on.
     pub fn set_arguments(&mut self, arguments: Vec<String>) {
         self.arguments = arguments;
     }
 
-    /// Starts it.
+    /// Starts the process.
     pub fn start(&mut self) -> Result<(), String> {
         self.start_into(&self.lines.clone())
     }
 
-    /// Starts it, with its lines in another folder: those of an impostor are not lines of this run.
+    /// Starts the process with its log in another directory: lines of an impostor do not belong to this run.
     pub fn start_into(&mut self, lines: &Path) -> Result<(), String> {
         if self.is_running() {
             return Ok(());
@@ -96,7 +96,7 @@ impl ServerProcess {
         std::fs::create_dir_all(lines).map_err(failed)?;
         let errors: File =
             OpenOptions::new().append(true).create(true).open(self.errors_path(lines)).map_err(failed)?;
-        // Should this process be ended by force, the server ends with it.
+        // If this process is killed, the kernel kills the server too.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program);
         self.instruct(&mut command, lines).stdout(Stdio::null()).stderr(errors.try_clone().map_err(failed)?);
@@ -116,12 +116,12 @@ impl ServerProcess {
         command.arg("--log-dir").arg(lines).arg("--quiet").args(&self.arguments).stdin(Stdio::null())
     }
 
-    /// Whether it runs, as far as is known: see [`ServerProcess::ended`].
+    /// Whether the process runs, as of the last check: see [`ServerProcess::ended`].
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
 
-    /// How it has ended by itself since it was started, if that is news.
+    /// The exit status if the process has exited by itself since the last check.
     pub fn news_of_end(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok().flatten()?;
         (self.child, self.end) = (None, Some(status));
@@ -129,12 +129,12 @@ impl ServerProcess {
         Some(status)
     }
 
-    /// How it has ended by itself since it was started.
+    /// The exit status if the process has exited by itself since its start.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.news_of_end().or(self.end)
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the process exits by itself.
     pub fn await_end(&mut self, within: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + within;
         loop {
@@ -153,21 +153,21 @@ impl ServerProcess {
         Pid::from_raw(self.child.as_ref()?.id() as i32)
     }
 
-    /// Sends a signal, if it runs.
+    /// Sends a signal if the process runs.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid() {
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// `kill -9`; whoever is killed with others is waited for by [`ServerProcess::bury`]. False if it did not run.
+    /// Sends `kill -9`. Call [`ServerProcess::bury`] to wait for the exit. Returns false if the process did not run.
     pub fn kill(&mut self) -> bool {
         self.may_end = true;
         self.signal(Signal::KILL);
         self.child.is_some()
     }
 
-    /// Waits for one that was killed.
+    /// Waits for a process that was killed.
     pub fn bury(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
@@ -175,7 +175,7 @@ impl ServerProcess {
         self.untrace();
     }
 
-    /// SIGTERM, and waits for the end; an error if it does not come or is not a good one.
+    /// Sends SIGTERM and waits for the exit; an error if it does not exit in time or exits with a failure.
     pub fn stop(&mut self) -> Result<(), String> {
         if !self.is_running() {
             return Ok(());
@@ -183,14 +183,14 @@ impl ServerProcess {
         self.signal(Signal::TERM);
         match self.await_end(ENDS_WITHIN) {
             Some(status) if status.success() => Ok(()),
-            // It had not come so far as to hear signals.
+            // The process had not installed its signal handlers yet.
             Some(status) if status.signal() == Some(Signal::TERM.as_raw()) && self.since.elapsed() < YOUNG => Ok(()),
             Some(status) => Err(format!("server {} was told to stop and ended with {status}", self.server.0)),
             None => Err(format!("server {} was told to stop and runs on after {ENDS_WITHIN:?}", self.server.0)),
         }
     }
 
-    /// Comes between it and its syncs; `how` is what strace shall inject.
+    /// Attaches strace to inject errors or delays into its syncs; `how` is the injection in strace's syntax.
     pub fn trace(&mut self, how: &str) -> Result<(), String> {
         let Some(pid) = self.pid() else { return Ok(()) };
         let inject = format!("inject=fdatasync:{how}");
@@ -202,10 +202,10 @@ impl ServerProcess {
         Ok(())
     }
 
-    /// Lets it sync as it likes.
+    /// Detaches strace.
     pub fn untrace(&mut self) {
         let Some(mut tracer) = self.tracer.take() else { return };
-        // It lets go of the process before it ends.
+        // On SIGTERM strace detaches from the process before it exits.
         if let Some(pid) = Pid::from_raw(tracer.id() as i32) {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -217,7 +217,7 @@ impl ServerProcess {
         let _ = tracer.wait();
     }
 
-    /// Lets it open so many more files than it has open, or as many as ever.
+    /// Limits its open files to the number now open plus `more`; None lifts the limit.
     pub fn limit_files(&self, more: Option<u64>) -> Result<(), String> {
         let Some(pid) = self.pid() else { return Ok(()) };
         let open = || {

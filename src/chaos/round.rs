@@ -1,4 +1,5 @@
-//! One round: a new cluster, clients, a row of strikes, then peace, in which all must be well again, and a judgement.
+//! One round: a new cluster, client load, faults, a recovery phase in which the cluster must become healthy, and a
+//! verdict.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,29 +17,29 @@ use crate::client::{Client, ClientError, ClientOptions};
 use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
 
-/// So long clients go on when all faults are over.
+/// Time for which clients continue after all faults have ended.
 const PEACE: Duration = Duration::from_millis(1_500);
-/// Servers are looked after so often.
+/// Interval between checks of the servers' processes.
 const LOOK: Duration = Duration::from_millis(25);
-/// So many of five are a minority: the others must get on without them.
+/// Size of a minority of five servers; the others must work without it.
 const MINORITY: usize = 2;
-/// A request may end so long after its time is up: on a machine that has too much to do.
+/// Extra time for a request to end after its time-out, on an overloaded machine.
 const SLACK: Duration = Duration::from_secs(15);
-/// What was done when, in the round's folder.
+/// Name of the fault log in the round's directory.
 pub const FAULT_LOG: &str = "faults.txt";
 
-/// What a round came to.
+/// The result of a round.
 #[derive(Debug, Default)]
 pub struct RoundResult {
-    /// What was done to the cluster.
+    /// Counts of the injected faults.
     pub done: FaultCounts,
-    /// What clients were told.
+    /// Results that clients received.
     pub tally: LoadTally,
-    /// What the lines prove.
+    /// The verdict on the lines.
     pub judgement: RoundVerdict,
 }
 
-/// Plays a round in this folder. `is_over` ends it early, but in order.
+/// Runs a round in this directory. `is_over` ends it early, but in order.
 pub fn play(
     plan: &RoundPlan,
     folder: &Path,
@@ -50,7 +51,7 @@ pub fn play(
     let played = act(plan, folder, program, tools, is_over, &mut done);
     match played.and_then(|tally| Ok((tally, judge(folder)?))) {
         Ok((tally, judgement)) => Ok(RoundResult { done, tally, judgement }),
-        // Where nothing moves, something may be wrong as well, and that is the worse news.
+        // A stuck cluster may also have broken a rule, and that is the worse failure.
         Err(failure @ RoundFailure::Stuck(_)) => match judge(folder) {
             Err(broken @ RoundFailure::Broken(_)) => Err((broken, done)),
             _ => Err((failure, done)),
@@ -82,7 +83,7 @@ fn act(
         let story = striker.story().to_string();
         *done = std::mem::take(&mut striker.done);
         load.stop.store(true, Ordering::Relaxed);
-        // Whatever else happens, what was done is told.
+        // Write the fault log even if the round has failed.
         let told = std::fs::write(folder.join(FAULT_LOG), story);
         struck?;
         told.map_err(|error| RoundFailure::Unplayed(format!("cannot write {FAULT_LOG}: {error}")))?;
@@ -93,21 +94,21 @@ fn act(
     Ok(load.tally())
 }
 
-/// The threads of a load.
+/// The threads of the clients.
 pub type ClientThreads<'scope> = Vec<ScopedJoinHandle<'scope, Result<(), String>>>;
 
-/// Clients begin to ask.
+/// Starts the clients.
 pub fn employ<'scope>(scope: &'scope Scope<'scope, '_>, load: &'scope ChaosLoad<'scope>) -> ClientThreads<'scope> {
     (0..load.plan.clients).map(|lane| scope.spawn(move || load.run(lane))).collect()
 }
 
-/// Every client comes home: each request has ended, in time.
+/// Waits until every client has ended, which means that each request has ended in time.
 pub fn dismiss(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), RoundFailure> {
     let deadline = Instant::now() + plan.load.patience.1 + SLACK;
     while clients.iter().any(|client| !client.is_finished()) {
         if Instant::now() >= deadline {
             let waited = plan.load.patience.1 + SLACK;
-            // The client would be waited for at the end of the scope, for ever.
+            // The end of the scope would wait for this client without limit.
             eprintln!("NO PROGRESS: a client waits for longer than {waited:?} for a request to end");
             std::process::abort();
         }
@@ -122,7 +123,7 @@ pub fn dismiss(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), Round
     Ok(())
 }
 
-/// All strikes, each begun and ended in its time.
+/// Begins and ends all faults at their times.
 fn strike(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBool) -> Result<(), RoundFailure> {
     let mut moments = Vec::new();
     for (number, strike) in plan.strikes.iter().enumerate() {
@@ -150,7 +151,7 @@ fn strike(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBoo
     Ok(())
 }
 
-/// Everything is whole again, roles fail no more, and clients get on with it.
+/// Restarts every server without random role crashes, and waits until clients complete requests again.
 pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) -> Result<(), RoundFailure> {
     cluster.look()?;
     for (server, server_process) in &mut cluster.seats {
@@ -161,7 +162,7 @@ pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) 
         server_process.start().map_err(RoundFailure::Unplayed)?;
     }
     cluster.await_that("all five servers are connected again", is_whole)?;
-    // A first request may have to wait for a leader, or for what was in doubt.
+    // The first request may wait for a leader, or for a transaction in doubt.
     let (before, deadline) = (load.ended().ok, Instant::now() + START_TIMEOUT);
     while load.ended().ok <= before {
         if Instant::now() >= deadline {
@@ -175,7 +176,8 @@ pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) 
     Ok(())
 }
 
-/// All have the same state, a majority alone gets on, each can be written to and read from, and each ends well.
+/// Checks that all replicas are equal, that a majority alone makes progress, that every server serves writes and reads,
+/// and that each stops with success.
 pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundFailure> {
     cluster.await_that("all five servers have the same state", is_healed)?;
     let servers = cluster.direct.clone();
@@ -207,8 +209,8 @@ pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundF
     Ok(())
 }
 
-/// Two are down, and nothing else is wrong: each of the others takes a write. After a strike servers come back soon, so
-/// one that needs more than a majority would only be slow there.
+/// With two servers down and no other fault, each of the others must complete a write. After a fault servers return
+/// soon, so a protocol that needs more than a majority would only appear slow there.
 fn do_without_a_minority(cluster: &mut ChaosCluster, client: &mut Client, seed: u64) -> Result<(), RoundFailure> {
     let (all, mut random) = (cluster.direct.servers(), Random::new(seed, 2));
     let mut away = ServerSet::NONE;

@@ -46,7 +46,7 @@ pub struct SoakArgs {
     place: ChaosDirs,
 }
 
-/// What was measured at a moment: of the servers the largest, and what was done since the moment before.
+/// One sample: the largest values over all servers, and the rate and times of requests since the sample before.
 #[derive(Clone, Copy, Debug, Default)]
 struct SoakSample {
     seconds: f64,
@@ -59,7 +59,7 @@ struct SoakSample {
     p99_ms: f64,
 }
 
-/// Runs what the command line says; what to print, and the exit code.
+/// Runs the command line. Returns the text to print and the exit code.
 pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
     if !(0.1..=1e5).contains(&options.minutes) {
         return Err("--minutes must be between 0.1 and a hundred thousand".to_string());
@@ -124,7 +124,7 @@ fn soak(
     is_over: &AtomicBool,
     samples: &mut Vec<SoakSample>,
 ) -> Result<String, RoundFailure> {
-    // Steps would fill the disk with lines within the hour; the replies of clients are judged.
+    // Recorded steps would fill the disk within an hour, so only the clients' replies are judged.
     let mut cluster =
         ChaosCluster::prepare(plan, folder, program, &Capabilities::none()).map_err(RoundFailure::Unplayed)?;
     for server_process in cluster.seats.values_mut() {
@@ -222,20 +222,20 @@ impl SoakSample {
     }
 }
 
-/// What the files of a folder take.
+/// Disk space of a directory's files, in KiB.
 fn kib_of(folder: &Path) -> f64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = fs::read_dir(folder) else { return 0.0 };
     let of = |entry: fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => kib_of(&entry.path()),
-        // Blocks are of 512 bytes, whatever the file system says.
+        // A block is 512 bytes, whatever block size the file system uses.
         Ok(metadata) => metadata.blocks() as f64 / 2.0,
         Err(_) => 0.0,
     };
     entries.filter_map(Result::ok).map(of).sum()
 }
 
-/// A row a quarter: the medians of its samples.
+/// One row for each quarter of the run: the medians of its samples.
 fn quarters(samples: &[SoakSample]) -> Vec<SoakSample> {
     let length = samples.len() / 4;
     let quarter = |n: usize| &samples[n * length..(n + 1) * length];
@@ -268,8 +268,8 @@ fn table(samples: &[SoakSample]) -> String {
     text
 }
 
-/// What is not flat: the median of the last quarter against that of the first. A fifth more is no growth, nor what a
-/// checkpoint or a reconnection takes for a while.
+/// Values that grew: the median of the last quarter against that of the first. An increase of a fifth is tolerated,
+/// plus a slack for checkpoints and reconnections.
 fn grown(samples: &[SoakSample]) -> Vec<String> {
     let quarters = quarters(samples);
     let (Some(first), Some(last)) = (quarters.first(), quarters.last()) else {

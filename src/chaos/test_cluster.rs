@@ -1,4 +1,4 @@
-//! A cluster of real processes with everything between them and under them in our hands.
+//! A test cluster of real processes, with control over their disks and links.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,25 +20,25 @@ use crate::cluster::Cluster;
 use crate::net::ServerStatus;
 use crate::role::ServerId;
 
-/// How long anything may take that must happen once all faults are over.
+/// Time limit for anything that must happen once all faults have ended.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The servers, their disks and the network.
 pub struct ChaosCluster {
-    /// Everything of the round is in here.
+    /// Directory of all files of the round.
     pub folder: PathBuf,
-    /// By number, from 1.
+    /// The servers, by number.
     pub seats: BTreeMap<ServerId, ServerProcess>,
-    /// Between them. It goes before they do.
+    /// The proxies between them. It is closed after the servers are killed.
     pub net: Option<ProxyNetwork>,
-    /// Where the servers really listen.
+    /// The addresses at which the servers listen.
     pub direct: Cluster,
-    /// Where clients find them.
+    /// The proxy addresses that clients use.
     pub outside: Cluster,
 }
 
 impl ChaosCluster {
-    /// Prepares everything; nothing runs yet.
+    /// Prepares all files and proxies; no server runs yet.
     pub fn prepare(
         plan: &RoundPlan,
         folder: &Path,
@@ -78,23 +78,23 @@ impl ChaosCluster {
         Ok(ChaosCluster { folder, seats, net: Some(net), direct, outside })
     }
 
-    /// The server of this number.
+    /// The server with this number.
     pub fn server_process(&mut self, server: ServerId) -> &mut ServerProcess {
         self.seats.get_mut(&server).unwrap_or_else(|| unreachable!("there is no server {server}"))
     }
 
-    /// How a server is, if it answers soon; nothing of the network's weather is between.
+    /// The status of a server, queried directly and not through the proxies; None if it does not answer within 500 ms.
     pub fn status(&self, server: ServerId) -> Option<ServerStatus> {
         let survey = self.survey();
         survey.answers.into_iter().find(|(one, _)| *one == server)?.1.ok()
     }
 
-    /// How all are, of those that answer soon.
+    /// The status of all servers that answer within 500 ms.
     pub fn survey(&self) -> ClusterStatus {
         ClusterStatus::query(&self.direct, Duration::from_millis(500))
     }
 
-    /// Nobody may have ended by itself who was not made to.
+    /// Fails if a server has exited by itself that may not.
     pub fn look(&mut self) -> Result<(), RoundFailure> {
         for server_process in self.seats.values_mut() {
             let Some(status) = server_process.news_of_end() else { continue };
@@ -108,7 +108,7 @@ impl ChaosCluster {
         Ok(())
     }
 
-    /// Waits until something is so, and looks after the servers meanwhile.
+    /// Waits until a condition holds, and checks the servers' processes meanwhile.
     pub fn await_that(
         &mut self,
         what: &str,
@@ -132,7 +132,7 @@ impl ChaosCluster {
 
 impl Drop for ChaosCluster {
     fn drop(&mut self) {
-        // First the network: nobody shall take its end for a strike.
+        // Kill the servers first: otherwise they would treat the end of the network as a fault.
         for server_process in self.seats.values_mut() {
             server_process.kill();
         }
@@ -154,8 +154,8 @@ pub fn arguments(plan: &RoundPlan, folder: &Path, server: ServerId, failing: boo
     arguments
 }
 
-/// All servers answer, are connected to each other and take part, and say together that a write would succeed. Whoever
-/// waits for this writes at once, so that a verdict that is too good is found.
+/// Whether all servers answer, are connected to each other and active, and the cluster reports that a write would
+/// succeed. Callers write at once, so a verdict that is too optimistic is found.
 pub fn is_whole(survey: &ClusterStatus) -> bool {
     let others = usize::from(SERVERS) - 1;
     let is_well = |status: &ServerStatus| {
@@ -164,7 +164,7 @@ pub fn is_whole(survey: &ClusterStatus) -> bool {
     survey.is_complete() && survey.statuses().all(is_well) && survey.verdict().is_ok()
 }
 
-/// And nothing is left of what was done to them.
+/// Whether the cluster is whole and no effect of a fault is left.
 pub fn is_healed(survey: &ClusterStatus) -> bool {
     let is_well = |status: &ServerStatus| {
         status.corrupt_slots == 0 && !status.disk_full && status.fenced.is_none() && status.in_doubt == 0
@@ -188,7 +188,7 @@ fn cluster_file(
     Cluster::read(&path).map_err(|error| error.to_string())
 }
 
-/// A free port of a loopback address that belongs to this process: runs side by side cannot meet.
+/// A free port at a loopback address derived from the process id, so that concurrent runs cannot meet.
 fn free_address() -> std::io::Result<TcpListener> {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let process = std::process::id();

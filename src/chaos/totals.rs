@@ -1,4 +1,4 @@
-//! What all rounds came to, kept in a file, so that figures are sums of what has really run.
+//! Totals over all rounds, kept in a file, so that published figures are sums of real runs.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -16,36 +16,36 @@ use super::round::RoundResult;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Totals {
-    /// Rounds that were played to their end, by protocol.
+    /// Completed rounds, by protocol.
     pub rounds: BTreeMap<String, u64>,
     /// Rounds that failed.
     pub failed: u64,
-    /// Time in which clusters ran, in seconds.
+    /// Running time of the clusters, in seconds.
     pub seconds: f64,
-    /// Operations of clients that were found to be linearizable.
+    /// Client operations that were found to be linearizable.
     pub operations: u64,
-    /// How they ended, as clients were told.
+    /// Client operations by the result that the client received.
     pub outcomes: BTreeMap<String, u64>,
-    /// Clients, each with a session of its own.
+    /// Clients, each with its own session.
     pub clients: u64,
     /// Lines that were read.
     pub lines: u64,
-    /// Rounds whose lines prove that every rule was kept; in the others the servers did not show their steps.
+    /// Rounds whose lines prove that every rule was kept; in the others the servers did not record their steps.
     pub proved: u64,
     /// Processes killed.
     pub kills: u64,
-    /// Disks without power.
+    /// Disks whose power was cut.
     pub power_cuts: u64,
-    /// Strikes, by kind.
+    /// Injected faults, by kind.
     pub strikes: BTreeMap<String, u64>,
-    /// What servers did about them, where they had a choice.
+    /// Reactions of servers, where more than one is allowed.
     pub met: BTreeMap<String, u64>,
-    /// Strikes that were planned and not struck, and why.
+    /// Faults that were planned and skipped, by kind and reason.
     pub skipped: BTreeMap<String, u64>,
 }
 
 impl Totals {
-    /// What was summed up in this file so far; nothing if it is not there.
+    /// Reads the sums of a file; zero if the file does not exist.
     pub fn read(path: &Path) -> Result<Totals, String> {
         match fs::read(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Totals::default()),
@@ -64,7 +64,7 @@ impl Totals {
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
 
-    /// Another round has been played.
+    /// Adds a completed round.
     pub fn add(&mut self, plan: &RoundPlan, played: &RoundResult, took: Duration) {
         *self.rounds.entry(plan.protocol.name().to_string()).or_default() += 1;
         self.seconds += took.as_secs_f64();
@@ -86,7 +86,7 @@ impl Totals {
         self.add_done(&played.done);
     }
 
-    /// A round has failed.
+    /// Adds a failed round.
     pub fn add_failed(&mut self, done: &FaultCounts) {
         self.failed += 1;
         self.add_done(done);

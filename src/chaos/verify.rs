@@ -1,4 +1,4 @@
-//! Whether what a round has left behind is right: by the lines of all clients and servers, and nothing else.
+//! Verdict on a round, from the lines of all clients and servers only.
 
 use std::fs;
 use std::path::Path;
@@ -9,24 +9,24 @@ use crate::trace::Event;
 use crate::trace::audit::{self, Audit};
 use crate::trace::parse::Run;
 
-/// The search of one round may take so long.
+/// Time limit of the linearizability check of one round.
 const WITHIN: Duration = Duration::from_secs(120);
 
-/// Why a round is not as it should be.
+/// Why a round failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoundFailure {
     /// A rule was broken.
     Broken(String),
-    /// Something that should have happened did not, with every server up and every network whole.
+    /// Something did not happen in time, although every server was up and every link whole.
     Stuck(String),
-    /// Nobody knows whether a rule was broken.
+    /// The checks could not decide whether a rule was broken.
     Undecided(String),
-    /// The round could not be played.
+    /// The round could not be run.
     Unplayed(String),
 }
 
 impl RoundFailure {
-    /// As the other tools of the laboratory say it.
+    /// The exit code, the same as in the other `paxos-lab` commands.
     pub fn exit_code(&self) -> u8 {
         match self {
             RoundFailure::Broken(_) => 7,
@@ -36,7 +36,7 @@ impl RoundFailure {
         }
     }
 
-    /// One that was written down.
+    /// Reads a failure that was written to a file.
     pub fn read(text: &str) -> RoundFailure {
         let text = text.trim_end();
         match text.split_once(": ") {
@@ -65,19 +65,19 @@ impl std::fmt::Display for RoundFailure {
     }
 }
 
-/// A round that is right.
+/// The verdict on a correct round.
 #[derive(Clone, Debug, Default)]
 pub struct RoundVerdict {
-    /// So many operations of clients are linearizable.
+    /// Number of client operations, all linearizable.
     pub operations: u64,
-    /// The lines prove that every rule was kept; else the servers did not show their steps, and what they showed breaks
-    /// none.
+    /// The lines prove that every rule was kept. If false, the servers did not record their steps, and the recorded
+    /// lines break no rule.
     pub is_proved: bool,
-    /// Each line was read.
+    /// Number of lines read.
     pub lines: u64,
 }
 
-/// Judges the lines of a folder.
+/// Judges the lines of a directory.
 pub fn judge(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
     let run = Run::read(folder).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
     for entry in &run.lines {
@@ -116,7 +116,7 @@ fn shows_all_steps(run: &Run) -> bool {
     !run.lines.iter().any(|entry| hides(&entry.line.event))
 }
 
-/// What servers have said outside their lines: none may have met a bug of its own.
+/// Checks the servers' stderr: none may have panicked.
 fn last_words(folder: &Path) -> Result<(), RoundFailure> {
     let entries = fs::read_dir(folder).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {

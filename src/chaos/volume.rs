@@ -1,4 +1,4 @@
-//! What a server's data folder lies on: a plain folder, or an ext4 file system of its own, in a file.
+//! Volume for a server's data directory: a plain directory, or an ext4 file system in a file.
 
 use std::fs;
 use std::io::Write;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::capabilities::command;
 
-/// A disk of a server is so large.
+/// Size of a server's disk, in MiB.
 const DISK_MIB: u64 = 64;
-/// A file that fills it.
+/// Name of the file that fills the disk.
 const BALLAST: &str = "ballast";
 
-/// Where a server's data folder lies. Its mount goes with it.
+/// The volume under a server's data directory. Dropping it unmounts it.
 pub struct Volume {
-    /// Where it is mounted, or the plain folder.
+    /// The mount point, or the plain directory.
     path: PathBuf,
     image: Option<PathBuf>,
     is_mounted: bool,
@@ -21,14 +21,14 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// A plain folder.
+    /// A volume in a plain directory.
     pub fn plain(folder: &Path, number: u8) -> Result<Volume, String> {
         let path = folder.join(format!("disk-{number}"));
         fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
         Ok(Volume { path, image: None, is_mounted: false, is_frozen: false })
     }
 
-    /// A file system of its own.
+    /// A volume with its own file system.
     pub fn with_disk(folder: &Path, number: u8) -> Result<Volume, String> {
         let mut ground = Volume::plain(folder, number)?;
         let image = folder.join(format!("disk-{number}.img"));
@@ -40,7 +40,7 @@ impl Volume {
         Ok(ground)
     }
 
-    /// Where it is.
+    /// The mount point, or the plain directory.
     pub fn path(&self) -> PathBuf {
         self.path.clone()
     }
@@ -52,7 +52,7 @@ impl Volume {
         Ok(())
     }
 
-    /// After a power cut: nobody may use it meanwhile.
+    /// Mounts the volume again after a power cut. No process may use it at that moment.
     pub fn mount_again(&mut self) -> Result<(), String> {
         self.unmount()?;
         self.mount()
@@ -65,14 +65,14 @@ impl Volume {
         Ok(())
     }
 
-    /// Everything that is written to it waits.
+    /// Blocks all writes to the volume.
     pub fn freeze(&mut self) -> Result<(), String> {
         command(&["fsfreeze", "-f", &self.path.to_string_lossy()])?;
         self.is_frozen = true;
         Ok(())
     }
 
-    /// It goes on.
+    /// Ends a freeze.
     pub fn thaw(&mut self) -> Result<(), String> {
         if std::mem::take(&mut self.is_frozen) {
             command(&["fsfreeze", "-u", &self.path.to_string_lossy()])?;
@@ -80,7 +80,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Fills it to the last byte.
+    /// Fills the volume to the last byte.
     pub fn fill(&self) -> Result<(), String> {
         let name = self.path.join(BALLAST);
         let mut file = fs::File::create(&name).map_err(|error| format!("cannot make {}: {error}", name.display()))?;
@@ -92,17 +92,17 @@ impl Volume {
         Ok(())
     }
 
-    /// There is room again.
+    /// Removes the file that fills the volume.
     pub fn empty(&self) -> Result<(), String> {
         let removed = match fs::remove_file(self.path.join(BALLAST)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            // Else a power cut would bring it back.
+            // Without this sync, a power cut would restore the file.
             removed => removed.and_then(|()| fs::File::open(&self.path)?.sync_all()),
         };
         removed.map_err(|error| format!("cannot make room: {error}"))
     }
 
-    /// Nobody may write to it; nobody may be about to.
+    /// Makes the volume read-only or writable. No process may have a file open for writing.
     pub fn set_read_only(&self, is_read_only: bool) -> Result<(), String> {
         let how = if is_read_only { "remount,ro" } else { "remount,rw" };
         command(&["mount", "-o", how, &self.path.to_string_lossy()])
@@ -113,13 +113,13 @@ impl Drop for Volume {
     fn drop(&mut self) {
         let _ = self.thaw();
         if self.unmount().is_err() {
-            // Somebody is in there still: it goes when they do.
+            // A process still uses the volume: unmount it when that process ends.
             let _ = command(&["umount", "-l", &self.path.to_string_lossy()]);
         }
     }
 }
 
-/// Unmounts what a run that was ended by force has left below this folder.
+/// Unmounts volumes below this directory that a killed run has left.
 pub fn sweep(folder: &Path) {
     let Ok(folder) = folder.canonicalize() else { return };
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -131,8 +131,8 @@ pub fn sweep(folder: &Path) {
     }
 }
 
-/// A copy of a folder and all in it, durable when this returns: a server takes its older files for durable, since those
-/// before it have synced them, and the next power cut must not prove that wrong.
+/// Copies a directory recursively and durably. A server assumes that its existing files are durable, since an earlier
+/// incarnation synced them. The next power cut must not contradict that.
 pub fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     fs::set_permissions(to, fs::metadata(from)?.permissions())?;
@@ -149,7 +149,7 @@ pub fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::File::open(to)?.sync_all()
 }
 
-/// Moves a folder, durably.
+/// Moves a directory durably.
 pub fn move_durably(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::rename(from, to)?;
     to.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())

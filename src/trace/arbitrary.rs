@@ -1,4 +1,4 @@
-//! Events of every kind, drawn at random: for the tests that read back what was written.
+//! Random events of every kind, for the tests that read back what was written.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::paxos::{Ballot, NackedRequest, Slot};
 use crate::role::{ServerId, ServerSet};
 use crate::two_phase_commit::TransactionId;
 
-/// Where the randomness comes from.
+/// The source of randomness.
 pub(super) struct EventGenerator(Pcg64Mcg);
 
 impl EventGenerator {
@@ -42,13 +42,13 @@ impl EventGenerator {
     }
 }
 
-/// What can be drawn.
+/// A type with random values.
 pub(super) trait Arbitrary: Sized {
     fn any(source: &mut EventGenerator) -> Self;
 }
 
 impl Arbitrary for u64 {
-    /// Small ones and huge ones.
+    /// Small numbers and huge ones.
     fn any(source: &mut EventGenerator) -> u64 {
         let shift = source.below(64);
         source.0.next_u64() >> shift
@@ -91,7 +91,7 @@ impl Arbitrary for ServerSet {
     }
 }
 
-/// Types made of one other.
+/// Types made from one other type.
 macro_rules! made_of {
     ($($type:ty: $part:ty => $make:expr;)*) => {$(
         impl Arbitrary for $type {
@@ -150,7 +150,7 @@ impl Arbitrary for TriedServers {
     }
 }
 
-/// Bytes of all kinds: plain, with what means something in a line, raw, and long.
+/// Bytes of all kinds: plain, special in a line, invalid UTF-8, and long.
 fn bytes(source: &mut EventGenerator) -> Vec<u8> {
     let alphabet: &[u8] = source.pick(&[
         b"abcxyz019-_.".as_slice(),
@@ -174,7 +174,7 @@ impl Arbitrary for String {
     }
 }
 
-/// Vocabularies: any word of them.
+/// Word types: any of their words.
 macro_rules! any_word {
     ($($type:ty),*) => {$(
         impl Arbitrary for $type {

@@ -1,14 +1,14 @@
-//! What lines tell of the clocks that stamped them.
+//! Clock checks: whether the clock that stamped a process's lines was set back.
 
 use std::collections::BTreeMap;
 
 use super::line::{Line, ProcessId};
 
-/// Threads of one process may stamp their lines a little out of order; no further than this, in seconds.
+/// Tolerance in seconds: threads of one process may stamp their lines slightly out of order.
 const SLACK_SECONDS: i64 = 1;
 
-/// The first line that a process wrote after another one of its own, by a clock that had been set back meanwhile. Then
-/// what came before what cannot be told from time stamps.
+/// The first line of a process whose time is before an earlier line of the same process by more than the tolerance. The
+/// clock was set back in between, so time stamps no longer tell the order of events.
 pub fn first_set_back<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Option<&'a Line> {
     let mut latest: BTreeMap<&ProcessId, i64> = BTreeMap::new();
     lines.into_iter().find(|line| {

@@ -1,12 +1,12 @@
-//! Colors of a line on a terminal: quiet where every line is alike, loud where something is wrong, and each server in
-//! a color of its own. Taken away, the line is what it was.
+//! Terminal colors of a line: dim for what is the same in every line, bright for problems, and one color for each
+//! server. Without the color codes, the line is unchanged.
 
 use anstyle::{AnsiColor, Color, Style};
 use log::Level;
 
 use super::line::Line;
 
-/// Of servers 1 to 6, and again; as in the picture.
+/// Colors of servers 1 to 6, then repeated; the timeline page uses the same.
 const SERVERS: [AnsiColor; 6] = [
     AnsiColor::BrightBlue,
     AnsiColor::Yellow,
@@ -21,11 +21,11 @@ pub fn colored(line: &Line) -> String {
     painted_text(&line.to_string(), line.level())
 }
 
-/// The same, of a line that is written already.
+/// Colors a line that is already text.
 pub(super) fn painted_text(line: &str, level: Level) -> String {
     let Some((time, rest)) = line.split_once(' ') else { return line.to_string() };
     let dim = Style::new().dimmed();
-    // The level and everything behind it, up to the reason.
+    // The level and everything after it, up to the reason.
     let (told, why) = rest.split_once(" -- ").map_or((rest, None), |(told, why)| (told, Some(why)));
     let (level_word, told) = told.split_at(told.len().min(6));
     let id_end = told.find(' ').unwrap_or(told.len());

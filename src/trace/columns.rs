@@ -1,4 +1,4 @@
-//! Lines side by side: a column a server, and one for everybody else. Time runs down, as in the picture.
+//! Lines side by side: one column for each server, and one for all clients. Time runs down, as in the timeline page.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::event::Event;
 use super::line::{Line, Speaker};
 use crate::role::ServerId;
 
-/// A column is so wide at most.
+/// Maximum width of a column, in characters.
 const WIDTH_MAX: usize = 30;
 
 /// The table of these lines, in this order.
@@ -44,7 +44,7 @@ fn row(time: &str, cells: impl Iterator<Item = (String, usize)>) -> String {
     text
 }
 
-/// What a line says in a few words: the role's letter, the event, and what tells it from its like.
+/// A line in a few words: the role's letter, the event, and the fields that distinguish it.
 fn cell(line: &Line) -> String {
     let letter = match line.role {
         Speaker::Proposer => "P ",

@@ -1,6 +1,6 @@
-//! Every kind of line, in one table: its name, its fields in the order in which they are printed, and how loud it is.
+//! The events of log lines, in one table: name, fields in print order, and severity.
 //!
-//! The table makes the type, the writer and the reader, so a line that can be written can be read back, exactly.
+//! The table generates the type, the writer and the parser, so every line that can be written is read back exactly.
 
 use std::fmt::{self, Formatter};
 use std::net::SocketAddr;
@@ -20,18 +20,18 @@ use crate::paxos::{Ballot, NackedRequest, Slot};
 use crate::role::{ServerId, ServerSet};
 use crate::two_phase_commit::TransactionId;
 
-/// Why the name and fields of a line are no event.
+/// Why the name and fields of a line do not form an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
-    /// No event is called so.
+    /// No event has this name.
     #[error("no event is called {0}")]
     Unknown(String),
-    /// A field is missing or wrong.
+    /// A field is missing or invalid.
     #[error(transparent)]
     Field(#[from] FieldError),
 }
 
-/// Declares the events: `NAME` is printed, a *step* is part of the normal course of the protocol.
+/// Declares the events. `NAME` is the printed word; a *step* is part of the normal course of the protocol.
 macro_rules! events {
     ($(
         $(#[$doc:meta])*
@@ -39,7 +39,7 @@ macro_rules! events {
             $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)?
         }
     )*) => {
-        /// What a line says. See the [module](self).
+        /// What a line reports. See the [module](self).
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Event {
             $($(#[$doc])* $variant { $($(#[$field_doc])* $field: $type),* }),*
@@ -49,17 +49,17 @@ macro_rules! events {
             /// The names of all events.
             pub const NAMES: &[&str] = &[$($name),*];
 
-            /// The name, in capitals.
+            /// The printed name, in capitals.
             pub fn name(&self) -> &'static str {
                 match self { $(Event::$variant { .. } => $name),* }
             }
 
-            /// How loud the event is by its kind alone.
+            /// The severity by kind alone, before the fields are considered.
             fn usual_level(&self) -> Level {
                 match self { $(Event::$variant { .. } => Level::$level),* }
             }
 
-            /// Whether it is part of the normal course of things, of which there are many: `--steps off` leaves it out.
+            /// Whether the event is a frequent one of the normal course. `--steps off` omits these.
             pub fn is_step(&self) -> bool {
                 match self { $(Event::$variant { .. } => events!(@$kind)),* }
             }
@@ -74,7 +74,7 @@ macro_rules! events {
                 Ok(())
             }
 
-            /// An event of the n-th kind, its fields drawn at random.
+            /// An event of the n-th kind with random fields.
             #[cfg(test)]
             pub(super) fn any(kind: usize, source: &mut super::arbitrary::EventGenerator) -> Event {
                 use super::arbitrary::Arbitrary;
@@ -83,7 +83,7 @@ macro_rules! events {
                 makers[kind](source)
             }
 
-            /// Reads the fields of the event of this name, and leaves what stands behind them.
+            /// Reads the fields of the named event; the text after them stays in `from`.
             pub(super) fn read(name: &str, from: &mut Fields<'_>) -> Result<Event, EventError> {
                 match name {
                     $($name => Ok(Event::$variant { $($field: Field::read(stringify!($field), from)?),* }),)*
@@ -97,520 +97,522 @@ macro_rules! events {
 }
 
 events! {
-    /// A proposer asks for promises: one ballot for all slots from `slot`.
+    /// A proposer requests promises: one ballot for all slots from `slot`.
     Prepare = "PREPARE", Info, step {
-        /// The first slot of interest.
+        /// First slot that the ballot covers.
         slot: SlotFrom,
-        /// The ballot.
+        /// The proposer's new ballot.
         ballot: Ballot,
-        /// Whom it asks.
+        /// The acceptors addressed.
         to: ServerSet,
     }
-    /// An acceptor promises.
+    /// An acceptor promises a ballot.
     Promise = "PROMISE", Info, step {
-        /// The slots that the answer speaks of.
+        /// The slots that this reply covers.
         slot: SlotSpan,
-        /// The ballot.
+        /// The promised ballot.
         ballot: Ballot,
-        /// What it has accepted in them.
+        /// What the acceptor has accepted in these slots.
         accepted: AcceptedSlots,
-        /// The ballot's owner.
+        /// The ballot's owner, which receives the reply.
         to: ServerId,
     }
-    /// An acceptor refuses.
+    /// An acceptor refuses a PREPARE or an ACCEPT.
     Nack = "NACK", Warn, step {
-        /// What is refused: `7+` a PREPARE, `7` an ACCEPT.
+        /// The refused request: `7+` for a PREPARE, `7` for an ACCEPT.
         slot: NackedRequest,
-        /// The ballot refused.
+        /// The refused ballot.
         ballot: Ballot,
-        /// What binds the acceptor.
+        /// The higher ballot that the acceptor has promised.
         promised: Ballot,
-        /// The proposer refused.
+        /// The refused proposer's server.
         to: ServerId,
     }
-    /// A proposer proposes.
+    /// A proposer proposes a value in a slot.
     Accept = "ACCEPT", Info, step {
-        /// The slot.
+        /// The slot of the proposal.
         slot: Slot,
-        /// The ballot.
+        /// The ballot of the proposal.
         ballot: Ballot,
-        /// What the command does.
+        /// The operation of the command.
         op: OpKind,
-        /// The key that it changes.
+        /// The key that the command writes.
         key: Option<QuotedText>,
-        /// The new value.
+        /// The value to write.
         value: Option<QuotedText>,
-        /// Only if the key is at this version.
+        /// The write applies only if the key is at this version.
         if_version: Option<u64>,
-        /// Where the value was accepted before, if the promises bind the proposer to it.
+        /// The ballot at which the value was accepted before, if the promises require the proposer to adopt it.
         adopted: MaybeBallot,
-        /// Who promised.
+        /// The acceptors that promised the ballot.
         quorum: ServerSet,
-        /// Whom it asks.
+        /// The acceptors addressed.
         to: ServerSet,
     }
-    /// An acceptor accepts.
+    /// An acceptor accepts a value in a slot.
     Accepted = "ACCEPTED", Info, step {
-        /// The slot.
+        /// The slot of the accepted value.
         slot: Slot,
-        /// The ballot.
+        /// The ballot of the accepted value.
         ballot: Ballot,
-        /// The ballot's owner, whose learner counts.
+        /// The ballot's owner, whose learner counts the acceptances.
         to: ServerId,
     }
-    /// A learner has counted a majority.
+    /// A learner has counted a majority of acceptances for a slot.
     Chosen = "CHOSEN", Info, step {
-        /// The slot.
+        /// The chosen slot.
         slot: Slot,
-        /// The ballot.
+        /// The ballot at which its value was chosen.
         ballot: Ballot,
-        /// Who accepted.
+        /// The acceptors that accepted.
         quorum: ServerSet,
-        /// Whom it tells.
+        /// The servers that it notifies.
         to: ServerSet,
     }
     /// A learner has applied a slot.
     Learn = "LEARN", Info, step {
-        /// The slot.
+        /// The applied slot.
         slot: Slot,
-        /// A ballot at which it was chosen.
+        /// A ballot at which its value was chosen.
         ballot: Ballot,
-        /// What the command does.
+        /// The operation of the command.
         op: OpKind,
-        /// The key that it changes.
+        /// The key that the command writes.
         key: Option<QuotedText>,
-        /// The new value.
+        /// The value to write.
         value: Option<QuotedText>,
-        /// Only if the key is at this version.
+        /// The write applies only if the key is at this version.
         if_version: Option<u64>,
-        /// Which command it is: `session-sequence`, or for an OPEN `0-~` and a part of a hash of its nonce.
-        /// Labels may repeat, this does not.
+        /// The command's name: `session-sequence`, or for an OPEN `0-~` and a part of a hash of its nonce. Labels may
+        /// repeat, names of writes do not.
         id: Option<CommandName>,
-        /// What it came to.
+        /// The result of applying it.
         result: LearnResult,
-        /// The version of the key, after it or when it was applied first.
+        /// The key's version after the command, or after its first application.
         version: Option<u64>,
         /// The session that was opened.
         session: Option<u64>,
-        /// The last slot applied.
+        /// Last slot applied.
         applied: Slot,
     }
-    /// A proposer's attempt is lost; it will try again.
+    /// A proposer's attempt has failed; it retries with a higher round.
     Retry = "RETRY", Warn, step {
-        /// The attempt's first slot.
+        /// First slot of the failed attempt.
         slot: Slot,
-        /// The attempt's ballot.
+        /// Ballot of the failed attempt.
         ballot: Ballot,
-        /// Who refused.
+        /// The acceptors that refused, and the ballot that each has promised.
         nack: Nacks,
-        /// The next round.
+        /// The round of the next attempt.
         next_round: u64,
     }
-    /// A role dies.
+    /// A role crashes.
     Crash = "CRASH", Warn, rare {
-        /// Why.
+        /// What caused the crash.
         cause: CrashCause,
-        /// Where in a turn.
+        /// The point of the turn at which it crashed.
         point: Option<CrashPoint>,
-        /// How long it has lived.
+        /// Time since the role's start.
         up: Seconds,
-        /// How long it will be down; not known if somebody has to ask for the restart.
+        /// Planned down time; absent if the restart must be requested.
         down: Option<Seconds>,
     }
-    /// A role lives again.
+    /// A role restarts.
     Restart = "RESTART", Info, rare {
-        /// How long it was down.
+        /// Time from the crash to the restart.
         down: Seconds,
-        /// What it knows of its past.
+        /// What the role has recovered.
         recovered: RecoveredFrom,
-        /// An acceptor: what binds it.
+        /// Acceptor: its highest promised ballot.
         promised: Option<MaybeBallot>,
-        /// An acceptor: in how many slots it has accepted a value.
+        /// Acceptor: number of slots in which it has accepted a value.
         accepted: Option<u64>,
-        /// A proposer: its next round.
+        /// Proposer: its next round.
         next: Option<u64>,
-        /// A learner: the last slot applied; a participant: how many transactions.
+        /// Learner: the last slot applied. Participant: the number of committed transactions.
         applied: Option<Slot>,
-        /// A learner or participant: the fingerprint of its state.
+        /// Learner or participant: the digest of its state.
         digest: Option<Digest>,
-        /// A participant: transactions that it is prepared for; a coordinator: commits that not all have acknowledged.
+        /// Participant: number of prepared transactions. Coordinator: number of commits that not all servers have
+        /// acknowledged.
         in_doubt: Option<u64>,
     }
-    /// A message is not delivered.
+    /// A message is dropped.
     Drop = "DROP", Warn, rare {
         /// The message's name.
         msg: QuotedText,
-        /// The server that it came from.
+        /// The sending server.
         from: Option<ServerId>,
-        /// The server that it was for, if not this one.
+        /// The destination server, if it is not this one.
         to: Option<ServerId>,
-        /// Why.
+        /// Why the message was dropped.
         cause: DropCause,
-        /// How many there were, if it was more than one.
+        /// Number of dropped messages, if more than one.
         n: Option<u64>,
     }
-    /// A client asks (`to=`), a server is asked (`from=`).
+    /// A client sends a request (`to=`), or a server receives it (`from=`).
     Request = "REQUEST", Info, step {
-        /// What.
+        /// The operation.
         op: OpKind,
-        /// The key.
+        /// The key of the operation.
         key: Option<QuotedText>,
-        /// The new value.
+        /// The value to write.
         value: Option<QuotedText>,
-        /// Only if the key is at this version.
+        /// The write applies only if the key is at this version.
         if_version: Option<u64>,
         /// The client's address.
         from: Option<SocketAddr>,
-        /// The server asked.
+        /// The server that the client contacts.
         to: Option<ServerId>,
         /// The client's session.
         session: Option<u64>,
-        /// The number of the write in its session.
+        /// The write's sequence number in its session.
         sequence: Option<u64>,
     }
-    /// A server answers (`to=`), a client hears (`server=`).
+    /// A server replies (`to=`), or a client receives the reply (`server=`).
     Response = "RESPONSE", Info, step {
-        /// How the request ended.
+        /// The result of the request.
         status: RequestStatus,
-        /// Where the write was applied; for a read, the last slot of the state that it was answered from.
+        /// The slot at which the write was applied; for a read, the last slot applied to the state that it was answered
+        /// from.
         slot: Option<Slot>,
-        /// The version of the key.
+        /// The key's version.
         version: Option<u64>,
         /// The value read.
         value: Option<QuotedText>,
-        /// The session opened.
+        /// The session that was opened.
         session: Option<u64>,
-        /// Why it was not applied, in a word.
+        /// Why it was not applied, in one word.
         cause: Option<QuotedText>,
-        /// How long it took.
+        /// Time from request to reply.
         took: Millis,
-        /// The server that answered.
+        /// The server that replied.
         server: Option<ServerId>,
         /// The client's address.
         to: Option<SocketAddr>,
     }
-    /// A client's try has failed, and it asks the next server for the same.
+    /// A client's try has failed; the client sends the same request to the next server.
     Failover = "FAILOVER", Warn, rare {
-        /// How long it waited.
+        /// Time that the failed try took.
         waited: Seconds,
-        /// Why, in a word.
+        /// Why the try failed, in one word.
         cause: QuotedText,
-        /// The server that let it down.
+        /// The server of the failed try.
         from: ServerId,
-        /// The server that it asks now.
+        /// The server of the next try.
         to: ServerId,
     }
-    /// A client gives a request up.
+    /// A client ends a request without a reply.
     Timeout = "TIMEOUT", Warn, rare {
-        /// How long it waited in all.
+        /// Total time over all tries.
         waited: Seconds,
-        /// The servers asked, in order.
+        /// The servers tried, in order.
         tries: TriedServers,
-        /// What it knows of the outcome.
+        /// What the client knows of the outcome.
         status: RequestStatus,
     }
-    /// Somebody sent bytes that are no request.
+    /// A connection delivered bytes that are not a valid request.
     Malformed = "MALFORMED", Warn, rare {
-        /// The bytes read, or the length that an oversized frame announced.
+        /// Number of bytes read, or the length that an oversized frame announced.
         length: u64,
-        /// The sender.
+        /// The sender's address.
         from: SocketAddr,
     }
     /// A process starts.
     Boot = "BOOT", Info, rare {
-        /// Of the program.
+        /// Version of the program.
         version: QuotedText,
-        /// The format of the lines: [`FORMAT`](super::FORMAT).
+        /// Format version of the lines: [`FORMAT`](super::FORMAT).
         lines: Option<u32>,
-        /// All servers: a majority is counted among them.
+        /// All servers of the cluster; majorities are counted over them.
         cluster: ServerSet,
-        /// The protocol.
+        /// The protocol that the cluster runs.
         protocol: Option<QuotedText>,
-        /// Of all random delays.
+        /// Seed of all random delays.
         seed: Option<u64>,
-        /// Which roles fail at random.
+        /// The roles that crash at random.
         fail: Option<QuotedText>,
-        /// How long a failing role lives on average.
+        /// Mean time that a role is up before a random crash.
         mean_up: Option<Seconds>,
-        /// How long a failed role is down on average.
+        /// Mean time that a crashed role is down.
         mean_down: Option<Seconds>,
-        /// How failed roles come back.
+        /// What a crashed role recovers at its restart.
         restart: Option<RestartMode>,
-        /// The data folder.
+        /// The data directory.
         data: Option<QuotedText>,
-        /// Whether protocol steps are shown: `on` or `off`.
+        /// Whether protocol steps are recorded: `on` or `off`.
         steps: Option<QuotedText>,
-        /// How often a process has started on the data directory.
+        /// Number of processes that have started on this data directory, this one included.
         incarnation: Option<u32>,
-        /// The last slot that was applied when the learner started.
+        /// Last slot applied when the learner started.
         applied: Option<Slot>,
-        /// The fingerprint of its state.
+        /// Digest of the learner's state.
         digest: Option<Digest>,
-        /// What binds the acceptor.
+        /// The acceptor's highest promised ballot.
         promised: Option<MaybeBallot>,
-        /// In how many slots the acceptor has accepted a value.
+        /// Number of slots in which the acceptor has accepted a value.
         accepted: Option<u64>,
-        /// Which log its state is of, in short; `none` if nothing was ever applied.
+        /// Short name of the history that the state belongs to; `none` if nothing was ever applied.
         history: Option<HistoryName>,
-        /// The name of its data folder: another one stands for another folder.
+        /// Name of the data directory. Different names mean different directories.
         disk: Option<DiskName>,
     }
-    /// A process ends.
+    /// A process stops.
     Stop = "STOP", Info, rare {
-        /// The last slot applied.
+        /// Last slot applied.
         applied: Option<Slot>,
-        /// The fingerprint of that state.
+        /// Digest of the state after that slot.
         digest: Option<Digest>,
-        /// Why, in a word.
+        /// Why it stops, in one word.
         cause: QuotedText,
     }
-    /// A process goes on in a new log file: the one before has been moved away.
+    /// A process continues in a new log file: the previous one has been renamed or moved.
     Reopen = "REOPEN", Info, rare {
-        /// What it was told by.
+        /// What requested it.
         cause: QuotedText,
     }
-    /// A proposer hands a command to the leader that it hears.
+    /// A proposer forwards a command to the leader.
     Forward = "FORWARD", Info, step {
         /// The leader's ballot.
         ballot: Ballot,
-        /// The leader.
+        /// The leader's server.
         to: ServerId,
     }
-    /// A proposer leads from a slot on.
+    /// A proposer becomes leader for all slots from one on.
     Lead = "LEAD", Info, rare {
-        /// The first slot that it may propose in.
+        /// First slot of the leader's ballot.
         slot: SlotFrom,
-        /// Its ballot.
+        /// The leader's ballot.
         ballot: Ballot,
-        /// Who promised.
+        /// The acceptors that promised the ballot.
         quorum: ServerSet,
     }
-    /// A leader gives up.
+    /// A leader steps down.
     Stepdown = "STEPDOWN", Warn, rare {
-        /// Its ballot.
+        /// The leader's ballot.
         ballot: Ballot,
-        /// The rival's.
+        /// The higher ballot of a rival, if one caused it.
         promised: Option<Ballot>,
     }
-    /// A learner asks a peer for what it has missed.
+    /// A learner requests missing entries from a peer.
     Catchup = "CATCHUP", Info, step {
-        /// The first slot missing.
+        /// First missing slot.
         from: Slot,
-        /// The last slot known to be chosen.
+        /// Last slot known to be chosen.
         known: Slot,
         /// The peer.
         to: ServerId,
     }
     /// A learner asks proposers to get every slot up to this one chosen.
     Fill = "FILL", Info, step {
-        /// The slot.
+        /// Last slot to fill.
         slot: Slot,
         /// The servers whose proposers are asked.
         to: ServerSet,
     }
-    /// A learner takes a whole state in place of its own, or a server has saved its state.
+    /// A learner replaces its state by a peer's snapshot, or a server has saved its own state.
     Snapshot = "SNAPSHOT", Info, rare {
-        /// The last slot applied to it.
+        /// Last slot applied to the snapshot.
         slot: Slot,
-        /// Its fingerprint.
+        /// Digest of the snapshot.
         digest: Digest,
-        /// Who sent it, if it came from elsewhere.
+        /// The peer that sent it, if one did.
         from: Option<ServerId>,
     }
-    /// An acceptor has forgotten what is in its server's durable checkpoint.
+    /// An acceptor has dropped slots that its server's durable checkpoint contains.
     Truncate = "TRUNCATE", Info, rare {
-        /// The first slot that it still knows.
+        /// First slot that the acceptor still holds.
         below: Slot,
     }
-    /// An acceptor's disk has lost what was accepted in some slots.
+    /// Accepted values of some slots are unreadable on an acceptor's disk.
     Corrupt = "CORRUPT", Warn, rare {
-        /// The first of them.
+        /// First corrupt slot.
         slot: Slot,
-        /// The last.
+        /// Last corrupt slot.
         to: Slot,
     }
-    /// An acceptor holds again what its disk had lost.
+    /// An acceptor has restored a corrupt slot.
     Repair = "REPAIR", Info, rare {
-        /// The slot.
+        /// The repaired slot.
         slot: Slot,
-        /// A ballot at which it was chosen.
+        /// A ballot at which its value was chosen.
         ballot: Ballot,
     }
-    /// Two-phase commit: a coordinator asks for votes.
+    /// Two-phase commit: a coordinator requests votes.
     VoteReq = "VOTEREQ", Info, step {
-        /// The transaction.
+        /// The transaction to vote on.
         tx: TransactionId,
-        /// What the command does.
+        /// The operation of the command.
         op: OpKind,
-        /// The key that it changes.
+        /// The key that the command writes.
         key: Option<QuotedText>,
-        /// The new value.
+        /// The value to write.
         value: Option<QuotedText>,
-        /// Only if the key is at this version.
+        /// The write applies only if the key is at this version.
         if_version: Option<u64>,
-        /// The session that goes for the one that is opened.
+        /// The session that is evicted to make room for the opened one.
         evict: Option<u64>,
-        /// Whom it asks.
+        /// The participants addressed.
         to: ServerSet,
     }
     /// A participant votes.
     Vote = "VOTE", Info, step {
-        /// The transaction.
+        /// The transaction voted on.
         tx: TransactionId,
         /// Yes or no.
         vote: VoteValue,
-        /// Why not, in a word.
+        /// Why no, in one word.
         cause: Option<QuotedText>,
-        /// The transaction in the way.
+        /// The transaction that holds the lock.
         by: Option<TransactionId>,
-        /// The coordinator.
+        /// The coordinator's server.
         to: ServerId,
     }
-    /// A coordinator has decided, or tells again what is decided.
+    /// A coordinator decides, or repeats a decision.
     Decide = "DECIDE", Info, step {
-        /// The transaction.
+        /// The decided transaction.
         tx: TransactionId,
         /// Commit or abort.
         decision: TransactionState,
-        /// Whether it is said for the first time.
+        /// Whether this is the first message of the decision, a repetition or a presumed abort.
         reason: DecisionReason,
-        /// Who has voted yes.
+        /// The participants that voted yes.
         yes: ServerSet,
-        /// Who has voted no.
+        /// The participant that voted no.
         no: Option<ServerId>,
-        /// Whom it tells.
+        /// The participants that it notifies.
         to: ServerSet,
     }
-    /// A participant has done what was committed, and says so.
+    /// A participant has committed a transaction and acknowledges it.
     Ack = "ACK", Info, step {
-        /// The transaction.
+        /// The committed transaction.
         tx: TransactionId,
-        /// What the command does.
+        /// The operation of the command.
         op: OpKind,
-        /// The key that it changes.
+        /// The key that the command writes.
         key: Option<QuotedText>,
-        /// The new value.
+        /// The value to write.
         value: Option<QuotedText>,
-        /// Only if the key is at this version.
+        /// The write applies only if the key is at this version.
         if_version: Option<u64>,
-        /// Which command it is.
+        /// The command's name.
         id: Option<CommandName>,
-        /// What it came to.
+        /// The result of applying it.
         result: LearnResult,
-        /// The version of the key after it.
+        /// The key's version after the commit.
         version: Option<u64>,
         /// The session that was opened.
         session: Option<u64>,
-        /// How many transactions have been committed here.
+        /// Number of transactions committed on this server.
         applied: u64,
-        /// The coordinator.
+        /// The coordinator's server.
         to: ServerId,
     }
-    /// A participant has dropped what it was prepared for.
+    /// A participant has aborted a prepared transaction.
     Aborted = "ABORTED", Info, step {
-        /// The transaction.
+        /// The aborted transaction.
         tx: TransactionId,
     }
-    /// A participant has not voted, and says that it never will.
+    /// A participant that has not voted promises never to vote yes.
     GiveUp = "GIVEUP", Warn, step {
-        /// The transaction.
+        /// The refused transaction.
         tx: TransactionId,
-        /// Who asked.
+        /// The server that inquired.
         to: ServerId,
     }
-    /// A participant is in doubt, and asks.
+    /// A participant in doubt inquires about the decision.
     Inquire = "INQUIRE", Warn, step {
-        /// The transaction.
+        /// The transaction in doubt.
         tx: TransactionId,
-        /// Whom it asks.
+        /// The servers that it asks.
         to: ServerSet,
     }
-    /// A participant tells another what it knows.
+    /// A participant answers another's inquiry.
     Answer = "ANSWER", Info, step {
-        /// The transaction.
+        /// The transaction inquired about.
         tx: TransactionId,
-        /// What it knows.
+        /// The state of the transaction at this participant.
         known: TransactionState,
-        /// Whom.
+        /// The server that inquired.
         to: ServerId,
     }
-    /// A participant may neither do nor drop what it is prepared for.
+    /// A participant may neither commit nor abort a prepared transaction.
     Blocked = "BLOCKED", Warn, rare {
-        /// The transaction.
+        /// The blocked transaction.
         tx: TransactionId,
         /// The key that stays locked.
         key: Option<QuotedText>,
-        /// The coordinator that is waited for.
+        /// The coordinator whose decision is missing.
         coordinator: ServerId,
-        /// Who is prepared, and cannot help.
+        /// The participants that are prepared too, and so cannot decide.
         prepared: ServerSet,
-        /// Who does not answer.
+        /// The participants that do not answer.
         silent: ServerSet,
-        /// How long it has waited: at least.
+        /// Minimum time that it has been blocked.
         waited: Seconds,
     }
-    /// A read waits for a key that is locked.
+    /// A read waits for a locked key.
     Wait = "WAIT", Info, step {
-        /// The transaction that holds it.
+        /// The transaction that holds the lock.
         tx: TransactionId,
-        /// The key.
+        /// The locked key.
         key: QuotedText,
     }
-    /// Everybody has acknowledged a commit: the coordinator forgets it.
+    /// All participants have acknowledged a commit; the coordinator drops its record.
     End = "END", Info, step {
-        /// The transaction.
+        /// The completed transaction.
         tx: TransactionId,
     }
-    /// The state after a slot; at the end of a run also how many replicas agree on it.
+    /// The digest after a slot; at the end of a run also the number of replicas that agree on it.
     Digest = "DIGEST", Info, rare {
-        /// The slot.
+        /// Last slot applied to the state.
         slot: Slot,
-        /// The fingerprint.
+        /// The digest of the state.
         digest: Digest,
-        /// How many replicas have this one.
+        /// Number of replicas with this digest.
         equal: Option<u8>,
-        /// Out of how many.
+        /// Number of replicas compared.
         of: Option<u8>,
     }
     /// Stands for lines that could not be written.
     Lost = "LOST", Error, rare {
-        /// How many.
+        /// Number of missing lines.
         n: u64,
     }
-    /// A connection to a peer.
+    /// A link to a peer changes its state.
     Link = "LINK", Info, rare {
-        /// The peer.
+        /// The peer of the link.
         peer: ServerId,
-        /// What became of it.
+        /// The new state of the link.
         state: LinkEvent,
-        /// Why, in a word or two.
+        /// Why, in one or two words.
         cause: Option<QuotedText>,
     }
-    /// A part of a client's program begins.
+    /// A stage of a client's script begins.
     Stage = "STAGE", Info, rare {
-        /// What it is called.
+        /// Name of the stage.
         name: QuotedText,
     }
-    /// Something outside failed: a disk, a socket, a file.
+    /// Something outside the protocol failed: a disk, a socket, a file.
     Fault = "FAULT", Error, rare {
-        /// What failed.
+        /// The part that failed.
         part: QuotedText,
-        /// How.
+        /// The error.
         cause: QuotedText,
     }
-    /// A rule that must always hold is broken.
+    /// An invariant is broken.
     Violation = "VIOLATION", Error, rare {
-        /// Which rule.
+        /// Name of the rule.
         rule: QuotedText,
-        /// The slot that it is about.
+        /// The slot concerned.
         slot: Option<Slot>,
-        /// The ballot that it is about.
+        /// The ballot concerned.
         ballot: Option<Ballot>,
     }
 }
 
 impl Event {
-    /// How loud the event is: Info a step, Warn a fault, refusal or retry, Error a broken rule or a failed disk.
+    /// The severity: Info for a step, Warn for a fault, refusal or retry, Error for a broken rule or a failed disk.
     pub fn level(&self) -> Level {
         match self {
             Event::Restart { recovered: RecoveredFrom::Nothing, .. }
@@ -629,7 +631,7 @@ impl Event {
     }
 }
 
-/// The event without its line: `CHOSEN slot=7 ballot=5.1 quorum=s1,s2,s4 to=s1,s2,s3,s4,s5`.
+/// The event without the rest of its line: `CHOSEN slot=7 ballot=5.1 quorum=s1,s2,s4 to=s1,s2,s3,s4,s5`.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;

@@ -1,4 +1,4 @@
-//! Every line reads back as it was written, whatever clients put into it.
+//! Every line reads back as it was written, whatever bytes clients put into it.
 
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ proptest! {
         }
     }
 
-    /// A change of one character is another line, or none: never the same one in another dress.
+    /// A changed character yields another line or no line, never the same line in another spelling.
     #[test]
     fn no_line_has_two_forms(kind in 0..Event::NAMES.len(), seed: u64, at: prop::sample::Index, with in "[ =\",+0-9a-zA-Z.-]") {
         let line = line(kind, seed);
@@ -38,7 +38,7 @@ proptest! {
         }
     }
 
-    /// Whatever a client calls its keys, values and requests: the line says what happened, and nothing else.
+    /// Whatever bytes a client uses as key, value or label, the line reports its own event only.
     #[test]
     fn no_client_can_forge_a_field_or_a_line(key: Vec<u8>, value in forgery(), label in forgery()) {
         let (key, value) = (Some(QuotedText::new(key)), Some(QuotedText::new(value)));
@@ -46,7 +46,7 @@ proptest! {
             slot: Slot(7), ballot: Ballot { round: 3, server: ServerId(1) }, op: OpKind::Put, key, value, if_version: None,
             adopted: MaybeBallot(None), quorum: ServerSet::first(3), to: ServerSet::first(5),
         };
-        // As a writer has it: cut if it is long, and left out if it is empty.
+        // As a writer prepares it: a long label is cut, an empty one left out.
         let line = Line { event, req: clean_label(label), reason: None, parent: None, ..Line::any(&mut EventGenerator::new(1)) };
         let text = line.to_string();
         prop_assert_eq!(text.lines().count(), 1);
@@ -54,7 +54,7 @@ proptest! {
     }
 }
 
-/// Texts that try to look like the rest of a line, or like another one.
+/// Texts that imitate the rest of a line, or another line.
 fn forgery() -> impl Strategy<Value = String> {
     let bits = prop::sample::select(vec![
         "\n",

@@ -1,4 +1,4 @@
-//! The `key=value` part of a line: how the parts of an event are written, and read back.
+//! Fields: the `key=value` part of a line, written and read back.
 
 use std::fmt::{self, Formatter};
 use std::net::SocketAddr;
@@ -12,36 +12,36 @@ use crate::paxos::{Ballot, NackedRequest, Slot};
 use crate::role::{ServerId, ServerSet};
 use crate::two_phase_commit::TransactionId;
 
-/// A part of an event.
+/// A field of an event.
 pub trait Field: Sized {
-    /// Writes ` key=value`, or nothing if there is no value.
+    /// Writes ` key=value`, or nothing if the field has no value.
     fn write(&self, key: &str, to: &mut Formatter<'_>) -> fmt::Result;
 
     /// Reads what [`Field::write`] wrote.
     fn read(key: &'static str, from: &mut Fields<'_>) -> Result<Self, FieldError>;
 }
 
-/// A value that stands behind `key=`.
+/// A value after `key=`.
 pub trait FieldValue: Sized {
     /// Writes the value.
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result;
 
-    /// Reads it back.
+    /// Reads the value back.
     fn parse(text: &str) -> Option<Self>;
 }
 
 /// Why the fields of a line cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
-    /// A field that the event always has is not there.
+    /// A field that the event always has is absent.
     #[error("there is no {0}= where one belongs")]
     Missing(&'static str),
-    /// A field holds something that its type cannot.
+    /// A field holds a text that its type does not allow.
     #[error("{key}={value} is not understood")]
     Invalid {
-        /// The field.
+        /// The key of the field.
         key: &'static str,
-        /// What it holds.
+        /// The text after the `=`.
         value: String,
     },
 }
@@ -53,12 +53,12 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// All of these fields, in the order in which they stand.
+    /// Fields from this text, in print order.
     pub fn new(text: &'a str) -> Fields<'a> {
         Fields { rest: text.trim_start_matches(' ') }
     }
 
-    /// Takes the next field's value if the field is called so.
+    /// Takes the next field's value if the field has this key.
     pub fn take(&mut self, key: &str) -> Option<&'a str> {
         let value = self.rest.strip_prefix(key)?.strip_prefix('=')?;
         let quoted = value.strip_prefix('"').and_then(|quoted| Some(closing_quote(quoted)? + 2)).unwrap_or(0);
@@ -67,7 +67,7 @@ impl<'a> Fields<'a> {
         Some(&value[..end])
     }
 
-    /// What stands behind the last field taken.
+    /// The text after the last field taken.
     pub fn rest(&self) -> &'a str {
         self.rest
     }
@@ -85,7 +85,7 @@ impl<T: FieldValue> Field for T {
     }
 }
 
-/// A field that is left out when there is nothing to say.
+/// An optional field, omitted when it has no value.
 impl<T: FieldValue> Field for Option<T> {
     fn write(&self, key: &str, to: &mut Formatter<'_>) -> fmt::Result {
         self.as_ref().map_or(Ok(()), |value| value.write(key, to))
@@ -97,8 +97,8 @@ impl<T: FieldValue> Field for Option<T> {
     }
 }
 
-/// Types that are read back by `FromStr` what `Display` wrote. A second way to write the same (`07`) is caught when the
-/// whole line is written again and compared.
+/// Types whose `FromStr` reads back what `Display` wrote. A second spelling of the same value (`07`) is rejected when
+/// the whole line is written again and compared.
 macro_rules! displayed {
     ($($type:ty),*) => {$(
         impl FieldValue for $type {
@@ -173,7 +173,7 @@ impl FieldValue for NackedRequest {
     }
 }
 
-/// All slots from this one, printed `7+`.
+/// All slots from this one on, printed `7+`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlotFrom(pub Slot);
 
@@ -187,12 +187,12 @@ impl FieldValue for SlotFrom {
     }
 }
 
-/// All slots from one on, printed `7+`, or the slots from one to another, printed `7-12`.
+/// All slots from one on, printed `7+`, or the slots of a range, printed `7-12`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlotSpan {
-    /// The first.
+    /// First slot of the range.
     pub first: Slot,
-    /// The last; None if there is none.
+    /// Last slot of the range; None if it is unbounded.
     pub last: Option<Slot>,
 }
 
@@ -219,7 +219,7 @@ impl FieldValue for SlotSpan {
 pub struct MaybeBallot(pub Option<Ballot>);
 
 impl From<Ballot> for MaybeBallot {
-    /// [`Ballot::ZERO`] stands for "nothing promised yet".
+    /// [`Ballot::ZERO`] means that no ballot is promised yet.
     fn from(ballot: Ballot) -> MaybeBallot {
         MaybeBallot(Some(ballot).filter(|ballot| *ballot != Ballot::ZERO))
     }
@@ -242,7 +242,7 @@ impl FieldValue for MaybeBallot {
     }
 }
 
-/// The name of a data folder, as lines and people have it: `81c2`.
+/// Short name of a data directory in lines: `81c2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskName(pub u16);
 
@@ -257,18 +257,18 @@ impl FieldValue for DiskName {
 }
 
 impl DiskName {
-    /// The one that is written so.
+    /// Parses a printed name.
     pub fn new(text: &str) -> Option<DiskName> {
         FieldValue::parse(text)
     }
 }
 
-/// Which log a state is of, in short: `3f9a12c4`; `none` if nothing was ever applied.
+/// Short name of a history: `3f9a12c4`; `none` if nothing was ever applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryName(pub Option<u32>);
 
 impl HistoryName {
-    /// The short name of a history; 0 is none.
+    /// The short name of a history; 0 means no history.
     pub fn of(history: u64) -> HistoryName {
         HistoryName((history != 0).then_some((history >> 32) as u32))
     }
@@ -288,27 +288,27 @@ impl FieldValue for HistoryName {
     }
 }
 
-/// What an acceptor reports as accepted: `7@3.1,8@2.4`; after so many only how many more, with a fingerprint of all of
-/// them: `+12#9f3a12c45e07d211`; or `none`.
+/// What an acceptor reports as accepted: `7@3.1,8@2.4`, or `none`. Beyond [`AcceptedSlots::SHOWN`] slots, only the
+/// number of further slots and a fingerprint of all of them follow: `+12#9f3a12c45e07d211`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptedSlots {
-    /// The first of them, at most [`AcceptedSlots::SHOWN`], in slot order.
+    /// The first slots, at most [`AcceptedSlots::SHOWN`], in slot order.
     pub first: Vec<(Slot, Ballot)>,
-    /// The others, if there are any.
+    /// The omitted slots, if there are any.
     pub more: Option<OmittedSlots>,
 }
 
 /// Slots that a line has no room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OmittedSlots {
-    /// How many they are.
+    /// Number of omitted slots.
     pub count: u64,
-    /// The sum of the [`fingerprint`]s of all slots of the report: whoever knows what was accepted can tell that it is
-    /// what was reported.
+    /// Sum of the [`fingerprint`]s of all slots of the report. A reader that knows what was accepted can verify the
+    /// report with it.
     pub sum: u64,
 }
 
-/// A number for "this slot, accepted at this ballot".
+/// A hash of "this slot, accepted at this ballot".
 pub fn fingerprint(slot: Slot, ballot: Ballot) -> u64 {
     let mut bytes = [0; 17];
     bytes[..8].copy_from_slice(&slot.0.to_le_bytes());
@@ -318,7 +318,7 @@ pub fn fingerprint(slot: Slot, ballot: Ballot) -> u64 {
 }
 
 impl AcceptedSlots {
-    /// A line shows at most so many slots.
+    /// Maximum number of slots that a line shows.
     pub const SHOWN: usize = 8;
 
     /// What a line shows of these slots.
@@ -360,7 +360,7 @@ impl FieldValue for AcceptedSlots {
     }
 }
 
-/// Who refused, and what binds each: `s4(4.2),s5(4.2)`, or `none`.
+/// The acceptors that refused, and the ballot that each has promised: `s4(4.2),s5(4.2)`, or `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nacks(pub Vec<(ServerId, Ballot)>);
 
@@ -384,7 +384,7 @@ impl FieldValue for Nacks {
     }
 }
 
-/// Servers in the order in which they were tried, perhaps one of them twice: `s2,s4,s2`.
+/// Servers in the order in which they were tried, with repetitions: `s2,s4,s2`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TriedServers(pub Vec<ServerId>);
 
@@ -408,7 +408,7 @@ fn parse_list<T>(text: &str, separator: char, item: impl Fn(&str) -> Option<T>) 
     if text == "none" { Some(Vec::new()) } else { text.split(separator).map(item).collect() }
 }
 
-/// How long something took, to the microsecond: `26.171ms`.
+/// A time with microsecond precision, printed in milliseconds: `26.171ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis {
     micros: u64,
@@ -436,7 +436,7 @@ impl FieldValue for Millis {
     }
 }
 
-/// How long something takes, to the millisecond: `4.402s`.
+/// A time with millisecond precision, printed in seconds: `4.402s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds {
     millis: u64,
@@ -471,7 +471,7 @@ fn thousandths(text: &str) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(1_000)?.checked_add(fraction)
 }
 
-/// A fingerprint of a replica's state, in hexadecimal.
+/// The digest of a replica's state, in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub u64);
 

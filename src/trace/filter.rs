@@ -1,5 +1,5 @@
-//! The lines of one request or one slot, told in order: a line stands behind the one that it comes from, otherwise they
-//! follow in time; with the crashes that happened meanwhile.
+//! Line filter: the lines of one request or one slot, with the crashes that overlap them. A line follows its parent;
+//! otherwise lines are in order of time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -11,16 +11,16 @@ use super::parse::Run;
 use super::request_spans::outages;
 use crate::paxos::{Ballot, NackedRequest, Slot};
 
-/// Which lines to tell; each filter narrows.
+/// Which lines to print; each filter narrows the selection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LineFilter {
-    /// Those of this request, by its label.
+    /// Lines of the request with this label.
     pub req: Option<String>,
-    /// Those about this slot: its ballots, its value, and the requests for the commands that were proposed in it.
+    /// Lines about this slot: its ballots, its value, and the requests whose commands were proposed in it.
     pub slot: Option<Slot>,
 }
 
-/// The lines to tell, by their index in the run and in the order in which to tell them.
+/// The lines to print: their indices in the run, in print order.
 pub fn select(run: &Run, filter: &LineFilter) -> Vec<usize> {
     let mut told: BTreeSet<usize> = (0..run.lines.len()).collect();
     if let Some(req) = &filter.req {
@@ -36,12 +36,12 @@ pub fn select(run: &Run, filter: &LineFilter) -> Vec<usize> {
     in_order(run, &told)
 }
 
-/// What a slot's story is about.
+/// What the lines about a slot may refer to.
 struct FilterTarget {
     slot: Slot,
-    /// The ballots at which something was proposed in it.
+    /// The ballots at which something was proposed in the slot.
     ballots: BTreeSet<Ballot>,
-    /// The requests whose commands were proposed in it.
+    /// The requests whose commands were proposed in the slot.
     labels: BTreeSet<String>,
 }
 
@@ -53,7 +53,8 @@ impl FilterTarget {
                 && *at == slot
             {
                 about.ballots.insert(*ballot);
-                // A no-op carries the label of the request that it was made for, which is not in the slot.
+                // A no-op carries the label of the request that caused it, but that request's command is not in the
+                // slot.
                 about.labels.extend(entry.line.req.clone().filter(|_| key.is_some()));
             }
         }
@@ -81,7 +82,7 @@ impl FilterTarget {
     }
 }
 
-/// Adds the crashes and restarts of roles and processes that overlap with what is told.
+/// Adds the crashes and restarts of roles and processes that overlap the selected lines.
 fn add_failures(run: &Run, told: &mut BTreeSet<usize>) {
     let times = || told.iter().map(|at| run.line(*at).time);
     let (Some(first), Some(last)) = (times().min(), times().max()) else { return };
@@ -93,7 +94,7 @@ fn add_failures(run: &Run, told: &mut BTreeSet<usize>) {
             failures.extend([Some(outage.crash), outage.restart].into_iter().flatten());
         }
     }
-    // A process that was killed says nothing; its next one does.
+    // A killed process writes no last line; its next incarnation writes BOOT.
     let reborn = |line: &Line| matches!(line.event, Event::Boot { .. }) && line.id.process.life() > 1;
     let reborn =
         (0..run.lines.len()).filter(|at| reborn(run.line(*at)) && (first..=last).contains(&run.line(*at).time));
@@ -101,8 +102,8 @@ fn add_failures(run: &Run, told: &mut BTreeSet<usize>) {
     told.extend(failures);
 }
 
-/// Orders lines by cause and time: each stands behind the line that it names in `re`, and behind the earlier ones of
-/// its process; what is then free is told by time.
+/// Orders lines by cause and time: each follows its parent (`re=`) and the earlier lines of its process. Among lines
+/// that are ready, the earliest comes first.
 fn in_order(run: &Run, told: &BTreeSet<usize>) -> Vec<usize> {
     let by_id = run.by_id();
     let mut waits: BTreeMap<usize, usize> = told.iter().map(|at| (*at, 0)).collect();
@@ -137,7 +138,7 @@ fn in_order(run: &Run, told: &BTreeSet<usize>) -> Vec<usize> {
             }
         }
     }
-    // Lines that name each other in a circle are forged; they are told all the same, by time.
+    // Lines that name each other in a circle are forged. They are printed all the same, by time.
     let placed: BTreeSet<usize> = ordered.iter().copied().collect();
     let mut rest: Vec<usize> = told.difference(&placed).copied().collect();
     rest.sort_by_key(|at| run.line(*at).time);
@@ -149,7 +150,7 @@ fn in_order(run: &Run, told: &BTreeSet<usize>) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    /// s2's clock is 10 ms behind: its lines are stamped before the lines that they come from.
+    /// The clock of s2 is 10 ms behind: its lines have earlier times than their parents.
     const LINES: &str = "\
 2026-08-21T14:03:06.000000Z WARN  s3.1    acceptor CRASH    cause=timer up=4.402s down=2.150s
 2026-08-21T14:03:06.500000Z WARN  s3.2    learner  CRASH    cause=timer up=4.402s down=0.100s

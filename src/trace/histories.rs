@@ -1,9 +1,9 @@
-//! Which lines belong together. Servers whose data folders were begun anew write on to the same files, and what they
-//! say then is of another log: slots and ballots begin again, with other values.
+//! Histories: separates the lines of a run by history. A server with a new data directory continues to write to the
+//! same file. Its later lines belong to another log: slots and ballots start again, with other values.
 //!
-//! A server is on a new folder when its lines begin again (a life that it has had, or a number that it has had in it),
-//! or when its BOOT line names another disk or another history. If all servers of which there are lines on both sides
-//! changed at the same time, what was before is one history and what is behind another one.
+//! A server has a new data directory when its lines start again (an incarnation, or a line number in it, repeats). The
+//! same holds when its BOOT line names another disk or another history. If all servers with lines on both sides changed
+//! at the same time, the lines before are one history and the lines after another.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,11 +18,11 @@ use crate::role::{ServerId, ServerSet};
 /// The histories of a run.
 #[derive(Clone, Debug)]
 pub enum Histories {
-    /// All lines are of one.
+    /// All lines belong to one history.
     One,
-    /// One after the other.
+    /// Several histories, one after the other.
     Several(Vec<RunHistory>),
-    /// They are of more than one, and cannot be told apart: why, in a sentence, and a line that shows it.
+    /// Several histories that cannot be separated: the reason in a sentence, and a line that shows it.
     Mixed(String, usize),
 }
 
@@ -31,22 +31,22 @@ pub enum Histories {
 pub struct RunHistory {
     /// The lines.
     pub run: Run,
-    /// Where each of them stands in the run that they were taken from.
+    /// The index of each line in the original run.
     pub at: Vec<usize>,
 }
 
-/// A server's change from one folder to another.
+/// A server's change from one data directory to another.
 #[derive(Clone, Copy)]
 struct DirChange {
     server: ServerId,
-    /// Its last line before.
+    /// Time of its last line before the change.
     before: Timestamp,
-    /// Its first line on the new folder, and when.
+    /// Its first line on the new directory, and the time of that line.
     first: usize,
     since: Timestamp,
 }
 
-/// A time in which servers changed their folders.
+/// A time during which servers changed their data directories.
 struct HistoryBoundary {
     changes: Vec<DirChange>,
 }
@@ -60,15 +60,15 @@ impl HistoryBoundary {
         self.changes.iter().map(|change| change.since).min().unwrap_or(Timestamp::MAX)
     }
 
-    /// What was written between the last line of the old servers and the first of the new ones: clients' lines.
+    /// Clients' lines between the last line of the old servers and the first of the new ones.
     fn between<'a>(&self, run: &'a Run) -> impl Iterator<Item = (usize, &'a Line)> + Clone {
         let (begins, ends) = (self.begins(), self.ends());
         let lines = run.lines.iter().map(|entry| &entry.line).enumerate();
         lines.filter(move |(_, line)| begins < line.time && line.time < ends && !is_of_server(&line.id))
     }
 
-    /// When the new history begins: at its first server, or at a client that was there before it. Before that only the
-    /// old servers' replies can still arrive.
+    /// When the new history begins: at its first server's line, or at an earlier first line of a new client. Before
+    /// that, only replies of the old servers can still arrive.
     fn moment(&self, run: &Run) -> Timestamp {
         let between = self.between(run).map(|(_, line)| line);
         let replies = between.clone().filter(|line| line.parent.as_ref().is_some_and(is_of_server));
@@ -77,8 +77,8 @@ impl HistoryBoundary {
         clients.min().unwrap_or(self.ends())
     }
 
-    /// A reply between the two histories of a server whose first lines on the new folder are missing: it may be of
-    /// either.
+    /// A reply between the two histories from a server whose first lines on the new directory are missing. It may
+    /// belong to either history.
     fn doubtful_reply(&self, run: &Run) -> Option<usize> {
         let is_whole = |change: &DirChange| {
             let id = &run.line(change.first).id;
@@ -90,14 +90,14 @@ impl HistoryBoundary {
         self.between(run).find(|(_, line)| server(line).is_some_and(|server| !whole.contains(server))).map(|(at, _)| at)
     }
 
-    /// Whether all lines of both sides can be told apart with this change.
+    /// Whether this change can belong to the boundary: all old lines are before all new lines.
     fn fits(&self, change: DirChange) -> bool {
         self.begins().max(change.before) < self.ends().min(change.since)
     }
 }
 
 impl Histories {
-    /// Tells them apart.
+    /// Separates the histories of a run.
     pub fn of(run: &Run) -> Histories {
         let servers = in_order(run);
         let mut changes: Vec<DirChange> =
@@ -147,7 +147,7 @@ fn is_of_server(id: &LineId) -> bool {
     id.process.as_server().is_some()
 }
 
-/// A line that follows from a server's line of another history alone: by the clocks of the two they were apart.
+/// A line that follows only from a server's line of another history. By their clocks the two lines were apart.
 fn refers_across(run: &Run, parts: &[Vec<usize>]) -> Option<usize> {
     if parts.len() == 1 {
         return None;
@@ -165,7 +165,7 @@ fn refers_across(run: &Run, parts: &[Vec<usize>]) -> Option<usize> {
     parts.iter().enumerate().find_map(|(part, lines)| lines.iter().copied().find(|at| is_across(part, *at)))
 }
 
-/// Each server's lines in the order in which they were written, whatever its lives are called.
+/// Each server's lines in the order in which they were written, even if incarnations repeat.
 fn in_order(run: &Run) -> BTreeMap<ServerId, Vec<usize>> {
     let mut servers: BTreeMap<ServerId, Vec<usize>> = BTreeMap::new();
     for (at, entry) in run.lines.iter().enumerate() {
@@ -179,7 +179,7 @@ fn in_order(run: &Run) -> BTreeMap<ServerId, Vec<usize>> {
     servers
 }
 
-/// What a BOOT line says of the folder.
+/// What a BOOT line states about the data directory.
 #[derive(Clone, Copy, Default)]
 struct DirOfLine {
     disk: Option<DiskName>,
@@ -189,7 +189,7 @@ struct DirOfLine {
 impl DirOfLine {
     fn of(event: &Event) -> DirOfLine {
         let Event::Boot { history, disk, .. } = event else { return DirOfLine::default() };
-        // A folder without a history may still come to be of any.
+        // A directory without a history can still join any.
         DirOfLine { disk: *disk, history: history.and_then(|history| history.0) }
     }
 
@@ -201,11 +201,11 @@ impl DirOfLine {
     }
 }
 
-/// Where a server's lines go on from another folder.
+/// The changes of a server from one data directory to another.
 fn changes(run: &Run, server: ServerId, lines: &[usize]) -> Vec<DirChange> {
     let mut changes = Vec::new();
     let mut folder = DirOfLine::default();
-    // Where the process of the line began.
+    // Where the process of the present line began.
     let mut begun = 0;
     for place in 0..lines.len() {
         let line = run.line(lines[place]);
@@ -217,7 +217,7 @@ fn changes(run: &Run, server: ServerId, lines: &[usize]) -> Vec<DirChange> {
             if line.id.process != before.process {
                 begun = place;
             }
-            // Both are ordered by life and number.
+            // Line ids are ordered by incarnation and number.
             if line.id <= *before {
                 changes.push(change(place));
                 (folder, begun) = (DirOfLine::default(), place);
@@ -236,9 +236,9 @@ fn changes(run: &Run, server: ServerId, lines: &[usize]) -> Vec<DirChange> {
     changes
 }
 
-/// The servers whose lines may be of more than one folder without showing it: some are missing, and before or behind
-/// the gap no BOOT line tells the disk. If servers were never seen at one time, and none of their lines follow from
-/// each other's, it is all of them: they may be of different histories.
+/// The servers whose lines may belong to several data directories without showing it. Some of their lines are missing,
+/// and before or after the gap no BOOT line names the disk. If the servers' times never overlap and none of their lines
+/// follow from each other's, it is all servers: they may belong to different histories.
 pub(super) fn perhaps_of_several_folders(run: &Run) -> ServerSet {
     let servers = in_order(run);
     if !are_of_one_time(run, &servers) {
@@ -251,7 +251,7 @@ pub(super) fn perhaps_of_several_folders(run: &Run) -> ServerSet {
     let disk = |at: &usize| DirOfLine::of(&run.line(*at).event).disk;
     let may_be = |lines: &[usize]| {
         let disks: Vec<_> = lines.chunk_by(is_next).map(|part| part.iter().find_map(disk)).collect();
-        // A life that was killed before its BOOT line is on the disk of those before and behind it.
+        // An incarnation that was killed before its BOOT line used the same disk as those before and after it.
         let known = disks.first().copied().flatten();
         disks.len() > 1
             && (known.is_none()
@@ -286,7 +286,7 @@ fn are_of_one_time(run: &Run, servers: &BTreeMap<ServerId, Vec<usize>>) -> bool 
     }
 }
 
-/// Whether lines of these servers name lines of those, or the other way round, and most of them for the same request.
+/// Whether lines of these servers name lines of those, or vice versa, and most of them for the same request.
 fn follows(
     run: &Run,
     servers: &BTreeMap<ServerId, Vec<usize>>,
@@ -312,8 +312,8 @@ fn follows(
     same > other
 }
 
-/// A reply of a server that had not written its first line yet, by the clocks of the two, and that follows from none of
-/// its lines: it may be of a history whose lines are gone.
+/// A reply of a server that, by the clocks, had not written its first line yet, and that follows from none of its
+/// lines. It may belong to a history whose lines are missing.
 fn reply_of_before(run: &Run, servers: &BTreeMap<ServerId, Vec<usize>>) -> Option<usize> {
     let here = run.by_id();
     (0..run.lines.len()).find(|at| {
@@ -329,8 +329,8 @@ fn reply_of_before(run: &Run, servers: &BTreeMap<ServerId, Vec<usize>>) -> Optio
     })
 }
 
-/// Two lines of a server, one after the other: they are of different histories if, and only if, the server has changed
-/// its folder between them.
+/// Two consecutive lines of a server belong to different histories if, and only if, the server changed its data
+/// directory between them.
 fn overlap(
     run: &Run,
     cuts: &[HistoryBoundary],
@@ -356,7 +356,7 @@ fn overlap(
     Some(Histories::Mixed(says, pair[1]))
 }
 
-/// Two servers of one history call it alike.
+/// Whether two servers of one history name it differently.
 fn two_names(run: &Run, part: &[usize]) -> Option<(String, usize)> {
     let mut named = part.iter().filter_map(|at| Some((*at, DirOfLine::of(&run.line(*at).event).history?)));
     let (first, name) = named.next()?;

@@ -1,4 +1,4 @@
-//! A line: who says when what, why, and because of which other line.
+//! A log line: time, process, role, event, reason, and the line that caused it.
 
 use std::fmt::{self, Debug, Display, Formatter};
 use std::str::FromStr;
@@ -12,12 +12,13 @@ use super::field::{FieldValue, Fields};
 use super::quoted::{self, QuotedText, floor_char_boundary, is_invisible};
 use crate::role::{RoleKind, ServerId};
 
-/// The longest name of a process that is no server, in bytes.
+/// Maximum length in bytes of the name of a process that is not a server.
 pub const NAME_MAX_BYTES: usize = 32;
-/// A longer label is cut, a line must not grow with what a client calls its request.
+/// Maximum length in bytes of a label. A longer one is cut, so that a client cannot make lines grow.
 pub const LABEL_MAX_BYTES: usize = 64;
 
-/// A process that writes lines: `s2`, in its third life on one data folder `s2@3`; or a client, `c1`.
+/// A process that writes lines: a server `s2`, in its third incarnation on one data directory `s2@3`; or a client,
+/// `c1`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     who: ProcessName,
@@ -25,20 +26,20 @@ pub struct ProcessId {
     life: u32,
 }
 
-/// Lives count from 1: a line that named another could not be read.
+/// Incarnations count from 1: a line with incarnation 0 could not be read back.
 fn decode_life<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     let life = u32::deserialize(from)?;
     if life > 0 { Ok(life) } else { Err(serde::de::Error::custom("no process has a life 0")) }
 }
 
-/// Who it is, in all its lives.
+/// The name of a process, the same in all its incarnations.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 enum ProcessName {
     Server(ServerId),
     Other(Name),
 }
 
-/// A name that is safe in a line. Names come in messages, so whoever decodes one checks it.
+/// A name that is safe in a line. Names arrive in messages, so decoding validates them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 struct Name(String);
@@ -69,17 +70,17 @@ impl From<Name> for String {
 }
 
 impl ProcessId {
-    /// A server in one of its lives, counted from 1.
+    /// A server in one of its incarnations, counted from 1.
     pub fn server(server: ServerId, life: u32) -> ProcessId {
         ProcessId { who: ProcessName::Server(server), life: life.max(1) }
     }
 
-    /// A process that is no server; an error says what a name may be.
+    /// A process that is not a server; the error says what a name may be.
     pub fn named(name: &str) -> Result<ProcessId, String> {
         Ok(ProcessId { who: ProcessName::Other(name.to_owned().try_into()?), life: 1 })
     }
 
-    /// Which server it is, if it is one.
+    /// The server's number, if the process is a server.
     pub fn as_server(&self) -> Option<ServerId> {
         match self.who {
             ProcessName::Server(server) => Some(server),
@@ -87,7 +88,7 @@ impl ProcessId {
         }
     }
 
-    /// Which of its lives it is in.
+    /// The incarnation, counted from 1.
     pub fn life(&self) -> u32 {
         self.life
     }
@@ -123,12 +124,12 @@ impl FromStr for ProcessId {
     }
 }
 
-/// Names a line for ever: `s2@3.1` is the first line of the third life of server 2.
+/// A permanent name of a line: `s2@3.1` is the first line of the third incarnation of server 2.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LineId {
-    /// Who wrote it.
+    /// The process that wrote the line.
     pub process: ProcessId,
-    /// Its number among that process's lines, from 1 and without a gap.
+    /// The line's number among that process's lines, from 1 and without gaps.
     pub n: u64,
 }
 
@@ -164,40 +165,40 @@ impl FieldValue for LineId {
     }
 }
 
-/// What the envelope of a message carries for people, beside the message.
+/// Trace information that the envelope of a message carries in addition to the message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TraceContext {
-    /// The line that told of the sending.
+    /// The line that reported the sending.
     pub parent: Option<LineId>,
-    /// Which client's which request it is about, as in `c1-5`: a label, nothing relies on it.
+    /// Label of the client request that the message belongs to, as in `c1-5`. Nothing relies on it.
     pub req: Option<String>,
 }
 
-/// The part of a process that speaks.
+/// The part of a process that writes a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Speaker {
     /// A client.
     Client,
-    /// A server as such: its front desk, its links, its process.
+    /// A server as a whole: its client listener, its links, its process.
     Server,
-    /// Its proposer.
+    /// A server's proposer.
     Proposer,
-    /// Its acceptor.
+    /// A server's acceptor.
     Acceptor,
-    /// Its learner.
+    /// A server's learner.
     Learner,
     /// The coordinator of a two-phase commit.
     Coordinator,
     /// A participant of a two-phase commit.
     Participant,
-    /// Who makes roles fail.
+    /// The fault injector, which crashes roles.
     Chaos,
-    /// Who checks the lines of the others.
+    /// The audit, which checks the lines of the other parts.
     Audit,
 }
 
 impl Speaker {
-    /// All of them.
+    /// All values.
     pub const ALL: [Speaker; 9] = [
         Speaker::Client,
         Speaker::Server,
@@ -210,7 +211,7 @@ impl Speaker {
         Speaker::Audit,
     ];
 
-    /// As it is printed.
+    /// The printed word.
     pub fn as_str(self) -> &'static str {
         match self {
             Speaker::Client => "client",
@@ -238,39 +239,39 @@ impl From<RoleKind> for Speaker {
     }
 }
 
-/// One line. `Display` is the line without its line break, `FromStr` reads exactly that back.
+/// One line. `Display` writes the line without its line break, and `FromStr` reads exactly that back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// When, in UTC, to the microsecond.
+    /// Time in UTC, to the microsecond.
     pub time: Timestamp,
-    /// Which line it is.
+    /// Process and number of the line.
     pub id: LineId,
-    /// Who speaks.
+    /// The part of the process that reports.
     pub role: Speaker,
-    /// Which request it is about.
+    /// Label of the client request concerned.
     pub req: Option<String>,
     /// What happened.
     pub event: Event,
-    /// The line whose message is being handled.
+    /// The line whose message is being handled (`re=`).
     pub parent: Option<LineId>,
-    /// Why, in plain English.
+    /// Why this happened, in plain English.
     pub reason: Option<String>,
 }
 
 impl Line {
-    /// How loud the line is.
+    /// The severity of the line's event.
     pub fn level(&self) -> Level {
         self.event.level()
     }
 }
 
-/// A label as a line holds it: not empty, not too long.
+/// A label as a line holds it: not empty, and cut at [`LABEL_MAX_BYTES`].
 pub(crate) fn clean_label(mut label: String) -> Option<String> {
     label.truncate(floor_char_boundary(label.as_bytes(), LABEL_MAX_BYTES));
     Some(label).filter(|label| !label.is_empty())
 }
 
-/// A sentence as a line holds it: not empty, and without anything that would break the line.
+/// A reason as a line holds it: not empty, and without characters that would break the line.
 pub(crate) fn clean_why(why: String) -> Option<String> {
     let why = if why.contains(is_invisible) { why.replace(is_invisible, " ") } else { why };
     Some(why).filter(|why| !why.is_empty())
@@ -279,7 +280,7 @@ pub(crate) fn clean_why(why: String) -> Option<String> {
 impl Display for Line {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let role = self.role.as_str();
-        // Padded fields are written as strings: `pad` works on those alone.
+        // Padded fields are written as strings: `pad` works on strings only.
         write!(f, "{:.6} {:<5} ", self.time, self.level().as_str())?;
         write_padded(f, &self.id, 7)?;
         write!(f, " {role:<8} {:<8}", self.event.name())?;
@@ -302,19 +303,19 @@ fn write_padded(f: &mut Formatter<'_>, id: &LineId, width: usize) -> fmt::Result
     write!(f, "{:<width$}", id.to_string())
 }
 
-/// Why a text is no line.
+/// Why a text is not a line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// Time, level, id, role and event do not all stand at its head.
+    /// Time, level, id, role and event are not all at the start.
     #[error("a line begins with time, level, id, role and event; {0} is missing or wrong")]
     Head(&'static str),
-    /// The event is not known, or a field of it is missing or wrong.
+    /// The event is unknown, or one of its fields is missing or invalid.
     #[error(transparent)]
     Event(#[from] EventError),
-    /// Something stands behind the last field of the event.
+    /// Text follows the last field of the event.
     #[error("'{0}' stands where the line should end")]
     Rest(String),
-    /// It can be read, but a writer of lines would have written something else.
+    /// The text can be read, but the writer would have written the same line differently.
     #[error("it is not written as a line of this program is: that would be '{0}'")]
     Form(String),
 }
@@ -343,7 +344,7 @@ impl FromStr for Line {
             rest => clean_why(rest.strip_prefix("-- ").ok_or_else(|| LineError::Rest(rest.into()))?.to_owned()),
         };
         let read = Line { time, id, role, req, event, parent: re, reason: why };
-        // One strict rule instead of many: it is a line if writing it again gives the same text.
+        // One strict rule instead of many: a text is a line if writing the parsed line again yields the same text.
         let written = read.to_string();
         if written == line { Ok(read) } else { Err(LineError::Form(written)) }
     }
@@ -358,7 +359,7 @@ fn parse_label(text: &str) -> Result<String, LineError> {
 mod tests {
     use super::*;
 
-    /// Lines of every shape that the documentation shows.
+    /// Lines of every form that the documentation shows.
     const SHAPES: &str = include_str!("testdata/shapes.log");
 
     #[test]

@@ -1,15 +1,14 @@
-//! Lines: what every process tells people while it runs.
+//! Log lines: the record that every process writes while it runs.
 //!
-//! A line is a typed [`Event`] with a time, a number and a reason. It is written through [`Trace`] and reads back
-//! exactly what was said, so the same lines that a person follows with `grep` prove afterwards that a run kept the
-//! rules.
+//! A line is a typed [`Event`] with a time, a number and a reason. [`Trace`] writes it, and parsing it yields exactly
+//! the same event. So the lines that a person follows with `grep` also prove afterwards that a run kept the rules.
 //!
 //! ```text
 //! 2026-08-21T14:03:07.105388Z INFO  s1.206  proposer ACCEPT   req=c1-5 slot=7 ballot=3.1 ... re=s5.90 -- why
 //! ```
 
-/// The format of lines, as `BOOT lines=` says it. Readers refuse others: a word that has changed its meaning would prove
-/// what is not so.
+/// The format version of log lines, as `BOOT lines=` states it. Readers reject other versions: a word whose meaning has
+/// changed could prove something false.
 pub const FORMAT: u32 = 2;
 
 #[cfg(test)]

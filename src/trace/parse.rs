@@ -1,4 +1,4 @@
-//! Reads the lines of a run back, also while its processes still write.
+//! Reader for the log files of a run. It also works while the run's processes still write.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
@@ -13,82 +13,81 @@ use super::FORMAT;
 use super::line::{Line, LineError, LineId, ProcessId};
 use crate::role::ServerId;
 
-/// Why a folder is no run that can be read.
+/// Why a directory is not a readable run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The folder or a file in it cannot be read.
+    /// The directory or a file in it cannot be read.
     #[error("cannot read {path}: {cause}")]
     Unreadable {
-        /// The folder or file.
+        /// The directory or file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         cause: io::Error,
     },
-    /// There are no log files.
+    /// The directory has no log files.
     #[error("{0} holds no *.log file: give the folder of a run, as in runs/latest")]
     Empty(PathBuf),
-    /// A process has written other lines than those that this program reads.
+    /// A process has written lines of another format version.
     #[error(
         "{file}:{number}: these lines have format {format}, and this program reads format {FORMAT}. Read them with the \
          version of the program that wrote them"
     )]
     OtherFormat {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The number of its BOOT line, from 1.
+        /// Number of its BOOT line, from 1.
         number: usize,
-        /// What that line says.
+        /// The format version that this line states.
         format: String,
     },
-    /// A line, and not the last one, is none.
+    /// A text that is not the last of its file is not a line.
     #[error("{file}:{number}: {cause}\n  {text}")]
     Malformed {
-        /// The file.
+        /// Name of the file.
         file: String,
-        /// The line's number in it, from 1.
+        /// The line's number in the file, from 1.
         number: usize,
-        /// What is wrong.
+        /// Why it is not a line.
         cause: LineError,
-        /// What stands there.
+        /// The text itself.
         text: String,
     },
 }
 
-/// A line of a run.
+/// One line of a run, with its place in the files.
 #[derive(Clone, Debug)]
 pub struct RunLine {
-    /// What it says.
+    /// The parsed line.
     pub line: Line,
-    /// The file that it stands in.
+    /// Name of the file that holds it.
     pub file: Arc<str>,
     /// Its number in that file, from 1.
     pub number: usize,
-    /// It was written while the run was being read. What it rests on may stand in a file that had been read already, so
-    /// it can prove something, but asks for no proof.
+    /// The line was written while the run was being read. The lines that it rests on may be in a file that had been
+    /// read already. So it may serve as evidence, but needs none itself.
     pub late: bool,
 }
 
-/// The lines of a run, by file and in the order in which they were written there.
+/// The lines of a run, by file and in the order in which they were written to it.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// All lines.
     pub lines: Vec<RunLine>,
-    /// Files whose last line was torn: it is ignored.
+    /// Files whose last line was torn and is ignored.
     pub torn: Vec<String>,
-    /// Hashes of the lines: a file and its copy hold the same ones, and each counts once.
+    /// Hashes of the lines. Lines that a file and its copy share count once.
     seen: HashSet<u128>,
 }
 
 impl Run {
-    /// Reads every `*.log` file of a folder, and before it the older ones that made way for it (`*.log.1`, `*.log.2`,
-    /// ...).
+    /// Reads every `*.log` file of a directory, each after its rotated older files (`*.log.1`, `*.log.2`, ...).
     pub fn read(folder: &Path) -> Result<Run, RunError> {
         let files = log_files(folder)?;
         if files.is_empty() {
             return Err(RunError::Empty(folder.to_owned()));
         }
-        // Two passes, because the processes may still write: a line is on its file before a word of it travels. So
-        // whatever the lines of the first pass rest on is there when the second begins.
+        // Two passes, because the processes may still write. A process writes a line to its file before it sends the
+        // message. So everything that the lines of the first pass rest on is in the files when the second pass begins.
         let mut lengths = Vec::with_capacity(files.len());
         for path in &files {
             lengths.push(fs::metadata(path).map_err(unreadable(path))?.len());
@@ -102,7 +101,7 @@ impl Run {
         Ok(run)
     }
 
-    /// Adds the content of a file, of which the first `early` bytes were there when the reading began.
+    /// Adds the content of a file. Its first `early` bytes were there when the reading began.
     pub fn add(&mut self, name: &str, bytes: &[u8], early: u64) -> Result<(), RunError> {
         let file: Arc<str> = name.into();
         let mut end = 0;
@@ -135,7 +134,7 @@ impl Run {
         &self.lines[at].line
     }
 
-    /// Only these lines, in this order.
+    /// A run of only these lines, in this order.
     pub fn only(&self, lines: &[usize]) -> Run {
         let lines = lines.iter().map(|at| self.lines[*at].clone()).collect();
         Run { lines, torn: self.torn.clone(), seen: HashSet::new() }
@@ -153,11 +152,11 @@ impl Run {
         by_process
     }
 
-    /// Puts lines of one process, or of one server, in the order in which they were written. Files are read in that
-    /// order. If their parts are scattered over several files, the numbers tell it, as long as they go with the times,
-    /// which only grow while a process lives. If numbers come twice, or begin again within one file, there was more
-    /// than one process of that name: then it is the order, of the files or of the times, in which they begin again
-    /// less often.
+    /// Puts lines of one process, or of one server, in the order in which they were written. Within a file, lines
+    /// already have that order. If the lines are scattered over several files, their numbers give the order. This holds
+    /// while the numbers agree with the times, which only grow within one incarnation. If numbers repeat, or restart
+    /// within one file, more than one process had that name. Then the order of the files or of the times is used: the
+    /// one in which the numbers restart less often.
     pub(super) fn put_in_order<K: Ord>(&self, lines: &mut [usize], number: impl Fn(&Line) -> K) {
         let number = |at: &usize| number(self.line(*at));
         let beginnings = |lines: &[usize]| lines.windows(2).filter(|pair| number(&pair[0]) >= number(&pair[1])).count();
@@ -167,7 +166,7 @@ impl Run {
         }
         let grows = |pair: &[usize]| self.line(pair[0]).time <= self.line(pair[1]).time;
         let is_of_one = |pair: &[usize]| self.line(pair[0]).id.process == self.line(pair[1]).id.process;
-        // Each line of a file was written behind those before it.
+        // Each line of a file was written after those above it.
         let is_in_one_file = |pair: &[usize]| self.lines[pair[0]].file == self.lines[pair[1]].file;
         let begins_within_a_file =
             lines.windows(2).any(|pair| number(&pair[0]) >= number(&pair[1]) && is_in_one_file(pair));
@@ -184,10 +183,10 @@ impl Run {
         lines.copy_from_slice(&sorted);
     }
 
-    /// The indices of each server's lines, life after life.
+    /// The indices of each server's lines, incarnation after incarnation.
     pub fn by_server(&self) -> BTreeMap<ServerId, Vec<usize>> {
         let mut by_server: BTreeMap<ServerId, Vec<usize>> = BTreeMap::new();
-        // Processes are ordered by server and life.
+        // Processes are ordered by server and incarnation.
         for (process, lines) in self.by_process() {
             if let Some(server) = process.as_server() {
                 by_server.entry(server).or_default().extend(lines);
@@ -196,14 +195,14 @@ impl Run {
         by_server
     }
 
-    /// Where the line of each id stands.
+    /// The index of the line with each id.
     pub fn by_id(&self) -> BTreeMap<&LineId, usize> {
         self.lines.iter().enumerate().map(|(at, entry)| (&entry.line.id, at)).collect()
     }
 }
 
-/// The format that a BOOT line names, if it is another one. The first one had no number. The words of another format may
-/// mean something else, or nothing: so this is known before they are read.
+/// The format version that a BOOT line names, if it differs from [`FORMAT`]. The first format had no number. The line
+/// is not parsed for this: words of another format may have other meanings.
 fn other_format(line: &str) -> Option<String> {
     let mut words = line.split_ascii_whitespace();
     if words.nth(4) != Some("BOOT") {
@@ -213,8 +212,8 @@ fn other_format(line: &str) -> Option<String> {
     (format != FORMAT.to_string()).then(|| format.to_owned())
 }
 
-/// The log files of a folder by name, each behind the older ones that made way for it: of `server-1.log.2`,
-/// `server-1.log.1` and `server-1.log` the first holds the oldest lines.
+/// The log files of a directory by name, each after its rotated older files: of `server-1.log.2`, `server-1.log.1` and
+/// `server-1.log`, the first holds the oldest lines.
 pub fn log_files(folder: &Path) -> Result<Vec<PathBuf>, RunError> {
     let mut files = Vec::new();
     for file in fs::read_dir(folder).map_err(unreadable(folder))? {
@@ -227,7 +226,7 @@ pub fn log_files(folder: &Path) -> Result<Vec<PathBuf>, RunError> {
     Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Where a log file stands among those of its folder; None if it is none.
+/// Sort key of a log file among those of its directory; None if the file is not a log file.
 fn place_of(path: &Path) -> Option<(PathBuf, Reverse<u64>)> {
     let extension = path.extension()?.to_str()?;
     if extension == "log" {
@@ -255,7 +254,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("server-3.log");
         fs::write(folder.path().join("notes.txt"), "no log").unwrap();
-        // Torn where what is there could be a line of its own: it is not one.
+        // The torn text would be a complete line with its line break; without one it must be ignored.
         fs::write(&path, format!("{ONE}{}", TWO.trim_end())).unwrap();
         let run = Run::read(folder.path()).unwrap();
         assert_eq!((run.lines.len(), run.torn.len()), (1, 1));

@@ -1,5 +1,5 @@
-//! From what a role states to what a line says: names a fact's fields, decodes its command, and gives the reason in a
-//! sentence. Roles know nothing of lines.
+//! Paxos events: converts a role's trace events into log lines. It names the fields, decodes the command, and gives the
+//! reason in a sentence. Roles know nothing of lines.
 
 use super::event::Event;
 use super::field::{AcceptedSlots, Digest, MaybeBallot, Nacks, SlotFrom, SlotSpan};
@@ -13,7 +13,7 @@ use crate::paxos::{
 };
 use crate::role::{ServerId, ServerSet};
 
-/// The line of a proposer's fact.
+/// The line of a proposer's trace event.
 pub fn proposer(fact: &ProposerTraceEvent, context: &TraceContext) -> PendingLine {
     match fact {
         ProposerTraceEvent::Prepared { ballot, from, to, to_lead, command } => {
@@ -69,7 +69,7 @@ pub fn proposer(fact: &ProposerTraceEvent, context: &TraceContext) -> PendingLin
     }
 }
 
-/// The line of an acceptor's fact.
+/// The line of an acceptor's trace event.
 pub fn acceptor(fact: &AcceptorTraceEvent, context: &TraceContext) -> PendingLine {
     match fact {
         AcceptorTraceEvent::Promised { to, ballot, from, last, accepted } => {
@@ -105,7 +105,7 @@ pub fn acceptor(fact: &AcceptorTraceEvent, context: &TraceContext) -> PendingLin
     }
 }
 
-/// The line of a learner's fact; `cluster` are all servers, whom it tells what is chosen.
+/// The line of a learner's trace event; `cluster` is the set of all servers, which a learner notifies of chosen slots.
 pub fn learner(fact: &LearnerTraceEvent<kv::ApplyResult>, cluster: ServerSet, context: &TraceContext) -> PendingLine {
     match fact {
         LearnerTraceEvent::Chosen { slot, ballot, quorum, value } => {
@@ -129,7 +129,7 @@ pub fn learner(fact: &LearnerTraceEvent<kv::ApplyResult>, cluster: ServerSet, co
                 applied: *slot,
             };
             let draft = PendingLine::about(Speaker::Learner, event, context);
-            // The context may be another request's: what is applied may have waited for a slot before it.
+            // The context may belong to another request: the applied slot may have waited for an earlier one.
             let draft = PendingLine { req, ..draft };
             match why_applied(outcome) {
                 Some(why) => draft.reason(why),
@@ -185,7 +185,7 @@ impl DisplayedValue {
     }
 }
 
-/// A line about a slot has the label of the command in it: a message may carry many.
+/// A line about a slot has the label of its command, since a message may carry many commands.
 fn about_value(draft: PendingLine, value: &Value) -> PendingLine {
     match value {
         Value::Command(command) => about_command(draft, command),
@@ -210,7 +210,7 @@ fn why_step_down(why: StepDownReason, open: usize) -> String {
     }
 }
 
-/// A line about a command has the command's label, whoever's message led to it.
+/// A line about a command has the command's label, whichever message led to it.
 fn about_command(draft: PendingLine, command: &paxos::Command) -> PendingLine {
     match KvCommand::from_paxos(command) {
         Ok(command) => PendingLine { req: Some(command.label().to_owned()), ..draft },
@@ -301,7 +301,7 @@ mod tests {
         KvCommand::Write { session: 3, nonce: 7, sequence: 5, first_open: 1, label: label.into(), op }.to_paxos()
     }
 
-    /// The message handled is about another request, as it happens when one ballot carries the commands of two.
+    /// The handled message is about another request, as happens when one ballot carries the commands of two.
     fn context() -> TraceContext {
         let re = LineId { process: ProcessId::server(ServerId(5), 1), n: 90 };
         TraceContext { parent: Some(re), req: Some("c2-9".into()) }

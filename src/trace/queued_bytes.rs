@@ -1,17 +1,18 @@
-//! Groups of lines that wait for a slow reader. Their channel limits how many there are, and this how many bytes.
+//! Byte limit for batches of lines that wait for a slow reader. Their channel limits the number of batches, and this
+//! module limits their bytes.
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The groups of one channel hold this many bytes at most.
+/// Maximum number of bytes in the waiting batches of one channel.
 pub const WAITING_MAX_BYTES: usize = 8 << 20;
 
-/// What the groups of one channel hold.
+/// Number of bytes in the waiting batches of one channel.
 #[derive(Clone, Debug, Default)]
 pub(super) struct QueuedBytes(Arc<AtomicUsize>);
 
-/// A group of lines. Dropped, it makes room for the next.
+/// A batch of lines. Dropping it frees its bytes for the next one.
 #[derive(Debug)]
 pub struct LineBatch {
     text: String,
@@ -19,9 +20,9 @@ pub struct LineBatch {
 }
 
 impl QueuedBytes {
-    /// A group that may wait; None if there is no room for it.
+    /// A batch that may wait; None if it would exceed the limit.
     pub(super) fn group(&self, text: String) -> Option<LineBatch> {
-        // Counted first: of two groups that come at once not both get the last of the room.
+        // Count first: otherwise two concurrent batches could both get the last of the room.
         let held = self.0.fetch_add(text.len(), Ordering::Relaxed) + text.len();
         let group = LineBatch { text, waiting: self.clone() };
         (held <= WAITING_MAX_BYTES).then_some(group)

@@ -1,29 +1,29 @@
-//! Bytes of a client's in a line: exact, bounded, and unable to pretend to be anything else.
+//! Quoted text: a client's bytes in a line. They are exact, bounded, and cannot imitate anything else.
 //!
-//! A key may hold any bytes, a newline and a whole forged line among them. So bytes that mean something in a line, or
-//! cannot be seen, are escaped inside quotes; what is long is cut, and stands for itself with its length and a hash.
+//! A key may hold any bytes, even a newline and a whole forged line. So bytes with a meaning in a line, and invisible
+//! characters, are escaped inside quotes. A long text is cut; its length and a hash identify it.
 
 use std::fmt::{self, Debug, Display, Write};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Longer texts are cut.
+/// Maximum length in bytes of a text that is shown whole.
 pub const UNTRUNCATED_MAX_BYTES: usize = 64;
-/// A cut text shows at most so many bytes.
+/// Maximum number of bytes that a cut text shows.
 const HEAD_BYTES: usize = 32;
 
 /// Bytes as a line shows them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum QuotedText {
-    /// All of them.
+    /// All bytes.
     Whole(Vec<u8>),
-    /// The first few of many.
+    /// The first bytes of a long text.
     Cut {
-        /// How the bytes begin.
+        /// The first bytes.
         head: Vec<u8>,
-        /// How many there are.
+        /// The full length in bytes.
         length: u64,
-        /// The 64-bit xxh3 of all of them: texts with the same length and hash are taken to be the same.
+        /// The 64-bit xxh3 of all bytes. Texts with the same length and hash are treated as equal.
         hash: u64,
     },
 }
@@ -39,7 +39,7 @@ impl QuotedText {
         QuotedText::Cut { head, length: bytes.len() as u64, hash: xxh3_64(bytes) }
     }
 
-    /// Reads what [`Display`] wrote; None if it is nothing of the kind.
+    /// Reads what [`Display`] wrote; None for any other text.
     pub fn parse(text: &str) -> Option<QuotedText> {
         let Some(quoted) = text.strip_prefix('"') else {
             return (!text.is_empty() && !needs_quotes(text.as_bytes())).then(|| QuotedText::Whole(text.into()));
@@ -57,7 +57,7 @@ impl QuotedText {
         Some(QuotedText::Cut { head, length: length.parse().ok()?, hash: u64::from_str_radix(hash, 16).ok()? })
     }
 
-    /// The text itself, if it is whole and a string.
+    /// The text itself, if it is whole and valid UTF-8.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             QuotedText::Whole(bytes) => std::str::from_utf8(bytes).ok(),
@@ -103,7 +103,7 @@ pub(super) fn write_bytes(bytes: &[u8], to: &mut impl Write) -> fmt::Result {
     }
 }
 
-/// Where the quote that ends a quoted text stands, in the text behind the opening quote.
+/// Index of the closing quote, in the text after the opening quote.
 pub(super) fn closing_quote(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.bytes().position(|byte| {
@@ -113,7 +113,7 @@ pub(super) fn closing_quote(text: &str) -> Option<usize> {
     })
 }
 
-/// A character that cannot be seen, or changes how others are seen: line breaks of all kinds, controls, and the marks
+/// Whether a character is invisible or changes how others appear: line breaks of all kinds, controls, and the marks
 /// that turn the direction of writing.
 pub(crate) fn is_invisible(c: char) -> bool {
     c.is_control()
@@ -128,7 +128,7 @@ fn needs_quotes(bytes: &[u8]) -> bool {
     }
 }
 
-/// JSON's escapes, and `\xNN` for a byte that is part of no character.
+/// JSON's escapes, and `\xNN` for a byte that is not part of a character.
 fn escape(bytes: &[u8], to: &mut impl Write) -> fmt::Result {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -138,7 +138,7 @@ fn escape(bytes: &[u8], to: &mut impl Write) -> fmt::Result {
                 '\n' => to.write_str("\\n")?,
                 '\r' => to.write_str("\\r")?,
                 '\t' => to.write_str("\\t")?,
-                // All of them lie in the first plane: four digits are enough.
+                // All invisible characters are in the first plane, so four digits are enough.
                 c if is_invisible(c) => write!(to, "\\u{:04x}", u32::from(c))?,
                 c => to.write_char(c)?,
             }
@@ -179,7 +179,7 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The longest prefix of at most `max` bytes that cuts no character in two.
+/// The longest prefix of at most `max` bytes that splits no character.
 pub(super) fn floor_char_boundary(bytes: &[u8], max: usize) -> usize {
     let is_boundary = |at: &usize| bytes.get(*at).is_none_or(|byte| byte & 0xc0 != 0x80);
     let end = bytes.len().min(max);

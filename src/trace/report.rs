@@ -1,4 +1,5 @@
-//! What a run shows, point by point, each with the lines that show it. What lines cannot show is pointed to.
+//! Requirements report: for each requirement, whether a run shows it and which lines show it. For a requirement that
+//! lines cannot show, it names the place to look.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -13,10 +14,10 @@ use super::request_spans::{Outage, RequestSpan, exchanges, outages};
 use super::values::{OpKind, RecoveredFrom, RequestStatus};
 use crate::role::ServerSet;
 
-/// Whether a point is shown.
+/// Whether a run shows a requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PointStatus {
-    /// These lines show it.
+    /// The named lines show it.
     Shown,
     /// This run does not show it.
     NotShown,
@@ -24,14 +25,14 @@ pub enum PointStatus {
     Elsewhere,
 }
 
-/// One point.
+/// One requirement and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
-    /// Its name, as `G4`.
+    /// Short name, such as `G4`.
     pub name: &'static str,
-    /// What is asked for.
+    /// The requirement in words.
     pub asks: &'static str,
-    /// Whether it is shown.
+    /// Whether the run shows it.
     pub mark: PointStatus,
     /// What the lines show, what is missing, or where to look.
     pub says: String,
@@ -39,18 +40,18 @@ pub struct Requirement {
     pub lines: Vec<usize>,
 }
 
-/// What was found out about a point: shown, with lines; or a sentence that says what is missing.
+/// Ok: a sentence and the lines that show it. Err: a sentence that says what is missing.
 type PointResult = Result<(String, Vec<usize>), String>;
 
-/// All points of a run.
+/// The results of all requirements for one run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// In the order of their names.
+    /// The requirements, in the order of their names.
     pub points: Vec<Requirement>,
 }
 
 impl Report {
-    /// Looks for every point.
+    /// Checks every requirement.
     pub fn new(run: &Run) -> Report {
         let look = RunView::new(run);
         let point = |name, asks, found: PointResult| match found {
@@ -98,7 +99,7 @@ impl Report {
         Report { points }
     }
 
-    /// The report for people, with at most `lines` lines a point.
+    /// The report as readable text, with at most `lines` lines for each requirement.
     pub fn explain<'a>(&'a self, run: &'a Run, lines: usize) -> impl Display + 'a {
         ReportText { report: self, run, lines }
     }
@@ -131,7 +132,7 @@ impl Display for ReportText<'_> {
     }
 }
 
-/// A time in the program of a client.
+/// A stage of a client's script: its STAGE line and its time.
 #[derive(Clone, Copy)]
 struct ClientPhase {
     line: usize,
@@ -139,7 +140,7 @@ struct ClientPhase {
     to: Timestamp,
 }
 
-/// The run, with what several points look at.
+/// The run, with indexes that several checks use.
 struct RunView<'a> {
     run: &'a Run,
     cluster: ServerSet,
@@ -175,7 +176,7 @@ impl<'a> RunView<'a> {
         self.run.line(at).time
     }
 
-    /// The exchanges that began in a phase.
+    /// The requests that began in a stage.
     fn in_phase(&self, phase: ClientPhase) -> impl Iterator<Item = &RequestSpan<'a>> {
         self.exchanges.iter().filter(move |exchange| (phase.from..phase.to).contains(&self.time(exchange.request)))
     }
@@ -226,7 +227,7 @@ impl<'a> RunView<'a> {
                 return Err(format!("only {ended} {} have an outcome", op.as_str()));
             }
         }
-        // Asked first: a server whose roles are down may have sent the client on to the next.
+        // The server tried first: if its roles are down, the client may have failed over to the next server.
         let asked = |exchange: &RequestSpan<'_>| match self.run.line(exchange.request).event {
             Event::Request { to, .. } => to,
             _ => None,
@@ -245,7 +246,7 @@ impl<'a> RunView<'a> {
         Ok((says, vec![before.line, at_work.line, after.line]))
     }
 
-    /// The time between the first and the last request, in the operations if there is such a phase.
+    /// The time between the first and the last request; of the stage `operations`, if there is one.
     fn busy(&self) -> Option<(Timestamp, Timestamp)> {
         let all = ClientPhase { line: 0, from: Timestamp::MIN, to: Timestamp::MAX };
         let phase = self.phases.get("operations").copied().unwrap_or(all);
@@ -298,12 +299,12 @@ impl<'a> RunView<'a> {
         Ok((says.into(), lines))
     }
 
-    /// The role whose answers are counted.
+    /// The role whose replies are counted.
     fn voter(&self) -> Speaker {
         if self.commits { Speaker::Participant } else { Speaker::Acceptor }
     }
 
-    /// Whether a request met a time without a majority: it waited until the end of it, or got no result.
+    /// Whether a request overlapped a time without a majority and waited until its end, or got no result.
     fn suffers(&self, exchange: &RequestSpan<'_>, from: Timestamp, to: Timestamp) -> bool {
         let Some(reply) = exchange.reply.map(|reply| self.time(reply)) else { return false };
         let asked = self.time(exchange.request);
@@ -315,7 +316,7 @@ impl<'a> RunView<'a> {
             && (waited || failed)
     }
 
-    /// The times for which fewer acceptors than a majority were up: when, until when, and the crash that began each.
+    /// The times during which fewer acceptors than a majority were up: start, end, and the crash that began each.
     fn times_without_majority(&self) -> Vec<(Timestamp, Timestamp, usize)> {
         let acceptors = self.outages.iter().filter(|outage| outage.role == self.voter());
         let mut changes: Vec<(Timestamp, i32, usize)> = Vec::new();
@@ -327,7 +328,7 @@ impl<'a> RunView<'a> {
         let (mut down, mut begun, mut times) = (0, None, Vec::new());
         for (time, change, line) in changes {
             down += change;
-            // Two-phase commit wants all.
+            // Two-phase commit needs all participants.
             let too_few = (self.cluster.len() as i32 - down) * 2 <= self.cluster.len() as i32;
             let is_without = if self.commits { down > 0 } else { too_few };
             match begun {
@@ -356,7 +357,7 @@ impl<'a> RunView<'a> {
     }
 
     fn malformed(&self) -> PointResult {
-        // A greeting that was refused has a line, too, and its bytes were understood: it has no length.
+        // A refused greeting also has a MALFORMED line, but its bytes were valid, so its length is 0.
         let line = self
             .find(|event| matches!(event, Event::Malformed { length: 1.., .. }))
             .ok_or("no server got malformed input")?;
@@ -396,7 +397,7 @@ impl<'a> RunView<'a> {
     }
 }
 
-/// Each phase lasts until the next one of the same client.
+/// Each stage lasts until the next one of the same client.
 fn phases(run: &Run) -> BTreeMap<String, ClientPhase> {
     let mut phases: BTreeMap<String, ClientPhase> = BTreeMap::new();
     for lines in run.by_process().into_values() {

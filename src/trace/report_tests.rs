@@ -1,8 +1,8 @@
-//! A run that shows everything, and for each point one that does not.
+//! A run that shows every requirement, and for each requirement a run that does not.
 
 use super::*;
 
-/// Who speaks stands first; then role, event and fields. A line is a second.
+/// A line starts with its processes; then role, event and fields follow. Each line is one second later.
 const DEMO: &str = "\
 s1,s2,s3,s4,s5 server BOOT version=0.1.0 lines=2 cluster=s1,s2,s3,s4,s5 steps=on incarnation=1
 c1 client STAGE name=prepopulate
@@ -52,7 +52,7 @@ fn demo() -> String {
     DEMO.replace("OPERATIONS\n", &operations)
 }
 
-/// The names of the points that a run shows.
+/// The names of the requirements that a run shows.
 fn shown(script: &str) -> Vec<&'static str> {
     let run = crate::trace::audit::script::run(script);
     let report = Report::new(&run);
@@ -62,7 +62,7 @@ fn shown(script: &str) -> Vec<&'static str> {
     report.points.iter().filter(|point| point.mark == PointStatus::Shown).map(|point| point.name).collect()
 }
 
-/// With something else in a line, or without the line, exactly this point is missing.
+/// With other text in a line, or without the line, exactly this requirement is not shown.
 #[track_caller]
 fn misses(point: &str, what: &str, with: Option<&str>) {
     let script = demo();

@@ -1,4 +1,4 @@
-//! What lines say together: a request and its end, a crash and its restart.
+//! Facts that several lines state together: a request and its end, a crash and its restart.
 
 use std::collections::BTreeMap;
 
@@ -9,25 +9,25 @@ use super::quoted::QuotedText;
 use super::values::{CommandName, OpKind};
 use crate::role::ServerId;
 
-/// A request and what became of it, by the lines of its client. Lines are named by their index in the run.
+/// A request and its result, from the lines of its client. Lines are named by their index in the run.
 #[derive(Clone, Debug)]
 pub struct RequestSpan<'a> {
     /// The client's REQUEST.
     pub request: usize,
-    /// What it asks.
+    /// The operation of the request.
     pub op: OpKind,
-    /// Of which key.
+    /// The key of the operation.
     pub key: Option<&'a QuotedText>,
-    /// The new value.
+    /// The value to write.
     pub value: Option<&'a QuotedText>,
-    /// Which command it is, if its client says so.
+    /// The command's name, if the client states it.
     pub id: Option<CommandName>,
     /// The client's RESPONSE or TIMEOUT.
     pub reply: Option<usize>,
 }
 
-/// Pairs each request of a client with the line that ends it. A client may use a label twice, one after the other; so
-/// where lines are missing, what was open has no end.
+/// Pairs each request of a client with the line that ends it. A client may reuse a label after the request has ended.
+/// So where lines are missing, requests in flight get no end.
 pub fn exchanges(run: &Run) -> Vec<RequestSpan<'_>> {
     let mut exchanges: Vec<RequestSpan<'_>> = Vec::new();
     for lines in run.by_process().into_values() {
@@ -59,20 +59,20 @@ pub fn exchanges(run: &Run) -> Vec<RequestSpan<'_>> {
     exchanges
 }
 
-/// A time for which a role was down.
+/// A time during which a role was down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// The role's server.
     pub server: ServerId,
     /// The role.
     pub role: Speaker,
-    /// Its CRASH.
+    /// Index of its CRASH.
     pub crash: usize,
-    /// Its RESTART, or the BOOT of its server's next process; None if it stayed down.
+    /// Index of its RESTART, or of the BOOT of its server's next process; None if the role stayed down.
     pub restart: Option<usize>,
 }
 
-/// Every crash of a role with the restart that ended it.
+/// Every crash of a role, with the restart that ended it.
 pub fn outages(run: &Run) -> Vec<Outage> {
     let mut outages: Vec<Outage> = Vec::new();
     for (server, lines) in run.by_server() {

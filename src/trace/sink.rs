@@ -1,20 +1,21 @@
-//! Where lines end up: whole groups of them, in memory or in a file. A file can be opened again by its name, and one
-//! with a bound makes way for a new one when it is reached.
+//! Sinks: where whole batches of lines are stored, in memory or in a file. A file can be reopened by its name. A file
+//! with a size limit is rotated when it reaches the limit.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Bytes that grow at their end, and can be cut back.
+/// Bytes that are appended at the end, and can be cut back.
 pub(super) trait Medium: Send {
-    /// Adds bytes at the end, in one write if the medium takes them whole.
+    /// Appends bytes, in one write if the medium accepts them whole.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// How long it is now. Others may have cut it: whoever copies a log file away can empty it behind our back.
+    /// The current length in bytes. Another process may have cut the file: a log rotation that copies it empties it
+    /// afterwards.
     fn length(&self) -> u64;
 
-    /// Keeps no more than so many bytes.
+    /// Cuts the medium back to at most this many bytes.
     fn cut(&mut self, length: u64) -> io::Result<()>;
 
     /// The bytes, if they are in memory.
@@ -22,10 +23,10 @@ pub(super) trait Medium: Send {
         &[]
     }
 
-    /// Called before so many bytes are added, while the medium holds whole groups only.
+    /// Called before this many bytes are appended, while the medium holds whole batches only.
     fn make_room(&mut self, _bytes: u64) {}
 
-    /// Begins to write to what has the medium's name now.
+    /// Switches to the file that now has the medium's name.
     fn reopen(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -51,7 +52,7 @@ impl Medium for Vec<u8> {
     }
 }
 
-/// Keeps nothing: only the terminal shows the lines.
+/// Stores nothing: only the terminal shows the lines.
 pub(super) struct Nowhere;
 
 impl Medium for Nowhere {
@@ -74,27 +75,27 @@ impl Medium for File {
     }
 
     fn length(&self) -> u64 {
-        // A length that is not known cuts nothing off.
+        // An unknown length must not make a later cut remove anything.
         self.metadata().map_or(u64::MAX, |data| data.len())
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
-        // To lengthen a file would fill it with zeros.
+        // Lengthening a file would fill it with zeros.
         if self.length() > length { self.set_len(length) } else { Ok(()) }
     }
 }
 
-/// How much is kept of the lines of a process.
+/// Limits on the log files of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLimits {
-    /// A file that would grow beyond this is renamed to `NAME.1`, that one to `NAME.2` and so on, and a new one is
-    /// begun.
+    /// Maximum size in bytes. A file that would exceed it is renamed to `NAME.1`, that one to `NAME.2` and so on, and a
+    /// new file is started.
     pub file_bytes: u64,
-    /// How many renamed files are kept.
+    /// Number of renamed files to keep.
     pub keep: u32,
 }
 
-/// A file with a name.
+/// A named log file.
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
@@ -102,7 +103,7 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens a file for more lines, readable for this user alone if it is new: lines show keys and values.
+    /// Opens a file for appending. A new file is readable by this user only, because lines show keys and values.
     pub(super) fn open(path: &Path, bound: Option<LogLimits>) -> io::Result<LogFile> {
         Ok(LogFile { path: path.to_path_buf(), file: append_to(path)?, bound })
     }
@@ -117,9 +118,9 @@ impl LogFile {
         self.with_suffix(&format!(".{n}"))
     }
 
-    /// Begins a new file, and drops those that are too many. If that fails, the old file takes the lines.
+    /// Starts a new file, and removes those beyond `keep`. If that fails, the old file continues to receive the lines.
     fn rotate(&mut self, keep: u32) -> io::Result<()> {
-        // The new one comes first: without it nothing is renamed.
+        // Create the new file first: if that fails, nothing is renamed.
         let new = self.with_suffix(".new");
         remove(&new)?;
         let file = options().create_new(true).open(&new)?;
@@ -129,7 +130,7 @@ impl LogFile {
         rename(&self.path, &self.kept(1))?;
         fs::rename(&new, &self.path)?;
         self.file = file;
-        // More of them were kept before if the bound was another then.
+        // More files may exist if an earlier limit was higher.
         let mut n = keep + 1;
         while fs::remove_file(self.kept(n)).is_ok() {
             n += 1;
@@ -155,7 +156,7 @@ impl Medium for LogFile {
         let Some(LogLimits { file_bytes, keep }) = self.bound else { return };
         let length = self.length();
         if length > 0 && length.saturating_add(bytes) > file_bytes {
-            // A file that grows too long is better than lines that are lost; the next group tries again.
+            // A file that is too long is better than lost lines; the next batch tries again.
             let _ = self.rotate(keep);
         }
     }
@@ -166,12 +167,12 @@ impl Medium for LogFile {
     }
 }
 
-/// A file of several processes. One at a time adds a group to it, behind the last whole line: half a line is what
-/// somebody left who was killed while he wrote.
+/// A file that several processes share. One process at a time appends a batch after the last whole line. A partial line
+/// at the end was left by a process that was killed during its write.
 pub(super) struct SharedFile(File);
 
 impl SharedFile {
-    /// Opens the file for more lines.
+    /// Opens the file for appending.
     pub(super) fn open(path: &Path) -> io::Result<SharedFile> {
         Ok(SharedFile(options().create(true).open(path)?))
     }
@@ -198,7 +199,7 @@ impl Medium for SharedFile {
     }
 
     fn cut(&mut self, _length: u64) -> io::Result<()> {
-        // It holds whole groups only, and those behind may be of others.
+        // The file holds whole batches only, and later ones may belong to other processes.
         Ok(())
     }
 }
@@ -209,7 +210,8 @@ fn options() -> OpenOptions {
     options
 }
 
-/// Half a line at the end, which a kill or a full disk can leave, is cut off: the next line must begin on its own.
+/// Cuts off a partial line at the end, which a kill or a full disk can leave: the next line must start on a line of its
+/// own.
 fn append_to(path: &Path) -> io::Result<File> {
     let mut file = options().create(true).open(path)?;
     let length = file.metadata()?.len();
@@ -220,7 +222,7 @@ fn append_to(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Renames a file; fine if there is none, for somebody may have moved it away.
+/// Renames a file. A missing file is fine, because another program may have moved it away.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     absent_is_fine(fs::rename(from, to))
 }
@@ -236,7 +238,7 @@ fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// How many bytes of the file are whole lines.
+/// Number of bytes of the file that are whole lines.
 fn end_of_last_line(file: &mut File, length: u64) -> io::Result<u64> {
     let mut end = length;
     let mut block = [0; 4_096];
@@ -253,12 +255,12 @@ fn end_of_last_line(file: &mut File, length: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// A medium that holds whole groups of lines only.
+/// A medium that holds whole batches of lines only.
 pub(super) struct Sink {
     medium: Box<dyn Medium>,
-    /// How many bytes of it were whole groups before the last one was added.
+    /// Number of bytes in whole batches before the last one was appended.
     whole: u64,
-    /// The last group was not taken; a part of it may stand behind the whole ones.
+    /// The last batch was not stored; a part of it may follow the whole ones.
     torn: bool,
 }
 
@@ -267,7 +269,7 @@ impl Sink {
         Sink { medium: Box::new(medium), whole: 0, torn: false }
     }
 
-    /// Takes a group, or nothing of it.
+    /// Stores a batch whole, or nothing of it.
     pub(super) fn take(&mut self, group: &[u8]) {
         if self.torn && self.medium.cut(self.whole).is_err() {
             return;
@@ -276,17 +278,17 @@ impl Sink {
         self.whole = self.medium.length();
         self.torn = self.medium.append(group).is_err();
         if self.torn {
-            // Should this fail, the next group tries again before it is written.
+            // If this fails, the next batch cuts again before it is written.
             let _ = self.medium.cut(self.whole);
         }
     }
 
-    /// Whether the last group was not taken.
+    /// Whether the last batch was not stored.
     pub(super) fn has_refused(&self) -> bool {
         self.torn
     }
 
-    /// Goes on in what has the medium's name now, without half a group at its end.
+    /// Continues in the file that now has the medium's name, without a partial batch at its end.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         self.medium.reopen()?;
         self.torn = false;

@@ -20,7 +20,7 @@ impl SinkTarget {
         Sink::new(LogFile::open(&self.path, bound).unwrap())
     }
 
-    /// The text of `server-1.log` with this suffix, if there is one.
+    /// The text of `server-1.log` with this suffix, if the file exists.
     fn text(&self, suffix: &str) -> Option<String> {
         fs::read_to_string(format!("{}{suffix}", self.path.display())).ok()
     }
@@ -74,7 +74,7 @@ fn lines_go_on_in_the_old_file_if_no_new_one_can_be_had() {
     let place = SinkTarget::new();
     let mut sink = place.open(Some(TWO_LINES));
     sink.take(b"the first\n");
-    // Where the new file would be made there is a folder.
+    // A directory stands where the new file would be created.
     let in_the_way = place.path.with_extension("log.new");
     fs::create_dir(&in_the_way).unwrap();
     sink.take(b"the second\n");
@@ -118,7 +118,7 @@ fn a_file_that_others_have_emptied_is_not_filled_with_zeros() {
     sink.take(b"a line that was copied away\n");
     fs::write(&place.path, "").unwrap();
     sink.take(b"short\n");
-    // What a write does that fails when nothing of it is on the disk.
+    // A write that fails with nothing on disk is followed by this cut.
     let mut file = LogFile::open(&place.path, None).unwrap();
     file.cut(1_000).unwrap();
     assert_eq!(place.text("").unwrap(), "short\n");

@@ -1,4 +1,4 @@
-//! The copy of the lines that a terminal shows. A terminal may be slow, or stopped: nobody waits for it.
+//! The terminal's copy of the lines. A terminal may be slow or stopped, so no thread waits for it.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use log::Level;
 use super::color::painted_text;
 use super::queued_bytes::{LineBatch, QueuedBytes};
 
-/// At most so many groups of lines wait for the terminal; more are not shown.
+/// Maximum number of batches that wait for the terminal; further ones are not shown.
 const QUEUE_MAX: usize = 1_024;
 
-/// Shows lines from a thread of its own.
+/// Shows lines from its own thread.
 pub(super) struct Terminal {
     lines: Sender<TerminalItem>,
     waiting: QueuedBytes,
-    /// Lines not shown since the last that were.
+    /// Number of lines not shown since the last batch that was.
     unseen: AtomicU64,
 }
 
@@ -28,21 +28,22 @@ enum TerminalItem {
 }
 
 impl Terminal {
-    /// Shows lines on stderr: colored if a person looks and has not asked for less (`NO_COLOR`).
+    /// Shows lines on stderr: in color if stderr is a terminal and `NO_COLOR` is not set.
     pub(super) fn stderr() -> io::Result<Terminal> {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
         Terminal::new(io::stderr(), io::stderr().is_terminal() && !plain)
     }
 
-    /// Shows lines there.
+    /// Shows lines on this writer.
     pub(super) fn new(to: impl Write + Send + 'static, color: bool) -> io::Result<Terminal> {
         let (lines, items) = bounded(QUEUE_MAX);
-        // It ends when the last sender does, and nobody joins it: it may hang in a terminal that takes nothing.
+        // The thread ends when the last sender is dropped. It is not joined: it may hang in a terminal that accepts
+        // nothing.
         thread::Builder::new().name("terminal".into()).spawn(move || show_all(&items, to, color))?;
         Ok(Terminal { lines, waiting: QueuedBytes::default(), unseen: AtomicU64::new(0) })
     }
 
-    /// Queues a group of lines, or drops it. Never waits.
+    /// Queues a batch of lines, or drops it. Never waits.
     pub(super) fn show(&self, text: String, levels: Vec<Level>) {
         let count = levels.len() as u64;
         let unseen = self.unseen.swap(0, Ordering::Relaxed);
@@ -54,22 +55,22 @@ impl Terminal {
         }
     }
 
-    /// Waits until all that was queued is shown, but not longer than this.
+    /// Waits until everything queued is shown; each of its two waits takes at most this time.
     pub(super) fn flush(&self, at_most: Duration) {
         let (done, shown) = bounded(1);
         if self.lines.send_timeout(TerminalItem::Flush(done), at_most).is_ok() {
-            // Time is up, or the thread is gone: nothing more can be done for the terminal.
+            // On a time-out, or if the thread is gone, nothing more can be done for the terminal.
             let _ = shown.recv_timeout(at_most);
         }
     }
 }
 
-/// The thread: shows what is queued until nobody can queue more.
+/// The thread: shows what is queued until all senders are dropped.
 fn show_all(items: &Receiver<TerminalItem>, mut to: impl Write, color: bool) {
     for item in items {
         let shown = match item {
             TerminalItem::Lines { text, levels, unseen } => show_group(&mut to, color, &text, &levels, unseen),
-            // Who asked may have stopped waiting.
+            // The caller of `flush` may have stopped waiting.
             TerminalItem::Flush(done) => done.send(()).map_err(io::Error::other),
         };
         // A closed terminal is no reason to stop: the file has the lines.

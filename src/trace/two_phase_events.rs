@@ -1,4 +1,4 @@
-//! The lines of two-phase commit: from what a coordinator or participant states to what a line says.
+//! Events of two-phase commit: converts trace events of coordinators and participants into log lines.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::two_phase_commit::{
     VoteNoReason,
 };
 
-/// The line of a coordinator's fact.
+/// The line of a coordinator's trace event.
 pub fn coordinator(fact: &CoordinatorTraceEvent, context: &TraceContext) -> PendingLine {
     match fact {
         CoordinatorTraceEvent::Requested { transaction, work, to } => {
@@ -50,7 +50,7 @@ pub fn coordinator(fact: &CoordinatorTraceEvent, context: &TraceContext) -> Pend
     }
 }
 
-/// The line of a participant's fact.
+/// The line of a participant's trace event.
 pub fn participant(fact: &ParticipantTraceEvent, context: &TraceContext) -> PendingLine {
     match fact {
         ParticipantTraceEvent::Voted { transaction, work, vote, to } => {
@@ -110,7 +110,7 @@ fn shown(work: &TransactionBody) -> DisplayedValue {
     DisplayedValue::new(&Value::Command(work.command.clone()))
 }
 
-/// A line about a transaction has the label of its command, whatever message led to it.
+/// A line about a transaction has the label of its command, whichever message led to it.
 fn about(role: Speaker, event: Event, work: &TransactionBody, context: &TraceContext) -> PendingLine {
     let draft = PendingLine::about(role, event, context);
     PendingLine { req: shown(work).req.or(draft.req), ..draft }

@@ -1,11 +1,11 @@
-//! The small vocabularies of lines.
+//! Field values that are one of a few words.
 
 use std::fmt::{self, Formatter};
 
 use super::field::FieldValue;
 use crate::paxos::{CommandId, Slot};
 
-/// Declares a field that is one of a few words.
+/// Declares field types that are one of a few words.
 macro_rules! words {
     ($($(#[$doc:meta])* enum $name:ident { $($(#[$word_doc:meta])* $word:ident = $text:literal),* $(,)? })*) => {$(
         $(#[$doc])*
@@ -15,10 +15,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// All of them.
+            /// All values.
             pub const ALL: &[$name] = &[$($name::$word),*];
 
-            /// As it is printed.
+            /// The printed word.
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$word => $text),* }
             }
@@ -37,103 +37,103 @@ macro_rules! words {
 }
 
 words! {
-    /// What is asked or proposed.
+    /// The operation of a request or a command.
     enum OpKind {
         /// Sets a value.
         Put = "PUT",
         /// Reads a value, linearizably.
         Get = "GET",
-        /// Reads a value as the asked server happens to have it; nothing is promised of it.
+        /// Reads the value that the contacted server currently has, without any guarantee of freshness.
         StaleGet = "STALEGET",
         /// Removes a value.
         Delete = "DELETE",
         /// Opens a session.
         Open = "OPEN",
-        /// Asks a server how it is.
+        /// Asks a server for its status.
         Status = "STATUS",
         /// Fills a hole in the log.
         Noop = "NOOP",
-        /// Bytes in the log that are no command of this version.
+        /// A log entry that this version cannot decode as a command.
         Unreadable = "UNREADABLE",
     }
 
-    /// How a request ended.
+    /// The result of a request.
     enum RequestStatus {
         /// Done; a write was applied.
         Ok = "OK",
-        /// There was nothing to read or to delete.
+        /// There was no key to read or to delete.
         NotFound = "NOTFOUND",
         /// The key was at another version.
         Mismatch = "MISMATCH",
         /// Certainly not applied.
         NotApplied = "NOTAPPLIED",
-        /// May or may not be applied, now or later.
+        /// The request may or may not be applied, now or later.
         Unknown = "UNKNOWN",
-        /// The session is no longer known: not applied here, perhaps before.
+        /// The session is no longer known: the write was not applied here, but perhaps before.
         Expired = "EXPIRED",
-        /// The session no longer asks for this write: not applied here, perhaps before.
+        /// The client has declared that it no longer requests this write: not applied here, but perhaps before.
         Superseded = "SUPERSEDED",
     }
 
     /// A participant's vote.
     enum VoteValue {
-        /// It can, and is bound by that.
+        /// The participant can commit, and is bound by this vote.
         Yes = "YES",
-        /// It can not.
+        /// The participant cannot commit.
         No = "NO",
     }
 
-    /// What is known of a transaction.
+    /// The known state of a transaction.
     enum TransactionState {
-        /// It is done everywhere.
+        /// All participants commit it.
         Commit = "COMMIT",
-        /// It is done nowhere.
+        /// No participant commits it.
         Abort = "ABORT",
-        /// In doubt: prepared, and nobody has said how it ends.
+        /// In doubt: prepared, and the decision is not known.
         Prepared = "PREPARED",
-        /// Its votes are still counted.
+        /// The coordinator still counts its votes.
         Voting = "VOTING",
     }
 
-    /// Why a coordinator tells a decision.
+    /// Why a coordinator sends a decision.
     enum DecisionReason {
-        /// It has just decided.
+        /// The coordinator has just decided.
         First = "first",
-        /// Somebody has not acknowledged it, or asks.
+        /// A participant has not acknowledged the decision, or inquires about it.
         Again = "again",
-        /// It has no record of a commit: then it was an abort.
+        /// The coordinator has no record of a commit, so the transaction is aborted.
         Presumed = "presumed",
     }
 
-    /// Why a role died.
+    /// Why a role crashed.
     enum CrashCause {
-        /// Its random time was up.
+        /// Its random up time has ended.
         Timer = "timer",
-        /// Somebody asked for it.
+        /// A user requested the crash.
         Admin = "admin",
     }
 
-    /// Where in a turn a crash hits.
+    /// The point of a turn at which a crash happens.
     enum CrashPoint {
-        /// Before the role takes the input.
+        /// Before the role steps the input.
         BeforeStep = "before-step",
-        /// The input is taken, its records are not durable.
+        /// After the step, before its records are durable.
         BeforeSync = "before-sync",
-        /// The records are durable, nothing was said yet.
+        /// After the records are durable, before any message is sent.
         BeforeSend = "before-send",
     }
 
-    /// What a restarted role knows.
+    /// What a restarted role recovers.
     enum RecoveredFrom {
-        /// What its disk knows.
+        /// What it has on stable storage.
         Disk = "disk",
-        /// Nothing: its promises are forgotten, and a chosen value may be lost.
+        /// Nothing: its promises are lost, so a chosen value may be lost.
         Nothing = "\"NONE UNSAFE\"",
     }
 
-    /// How failed roles come back.
+    /// How crashed roles restart.
     enum RestartMode {
-        /// With what their disk knows.
+        /// With what they have on stable storage.
         Disk = "disk",
         /// With nothing: a lab mode that breaks Paxos.
         Lost = "\"lost UNSAFE\"",
@@ -141,39 +141,39 @@ words! {
 
     /// Why a message was dropped.
     enum DropCause {
-        /// The role that it is for is down.
+        /// The destination role is down.
         Crashed = "crashed",
-        /// The queue for it is full.
+        /// The destination's queue is full.
         Full = "full",
         /// The disk has no room for another value.
         DiskFull = "disk-full",
-        /// There is no connection to the server that it is for.
+        /// There is no connection to the destination server.
         Unconnected = "unconnected",
-        /// The server that it is for is not active: it starts, stops, is not admitted yet, or is fenced.
+        /// The destination server is not active: it starts, stops, is not admitted yet, or is fenced.
         Inactive = "inactive",
     }
 
-    /// What became of a connection to a peer.
+    /// A change of a link to a peer.
     enum LinkEvent {
-        /// It stands.
+        /// The connection is established.
         Up = "up",
-        /// It is lost.
+        /// The connection is lost.
         Lost = "lost",
-        /// The peer was not let in, or did not let us in.
+        /// One of the two servers refused the other.
         Refused = "refused",
     }
 }
 
-/// Which command it is, without its nonce, which nobody may see. The name of a write is unique within a history.
+/// The public name of a command, without its nonce, which is secret. The name of a write is unique within a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CommandName {
-    /// One that opens a session: a part of a hash of its nonce. Two may have the same.
+    /// A command that opens a session: a part of a hash of its nonce. Two commands may have the same.
     Open(u16),
     /// A write.
     Write {
-        /// The slot where its session was opened.
+        /// The slot at which its session was opened.
         session: u64,
-        /// Its number in the session.
+        /// Its sequence number in the session.
         sequence: u64,
     },
 }
@@ -206,29 +206,29 @@ impl FieldValue for CommandName {
     }
 }
 
-/// What a slot's value came to when it was applied.
+/// The result of applying a slot's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LearnResult {
-    /// The write was done.
+    /// The write was applied.
     Ok,
-    /// There was nothing to delete.
+    /// There was no key to delete.
     NotFound,
-    /// The key was at another version than the write wanted.
+    /// The key was at another version than the write requires.
     Mismatch,
     /// The write was applied before.
     Duplicate {
-        /// In this slot.
+        /// The slot of the first application.
         first: Slot,
     },
-    /// The client no longer asks for this write.
+    /// The client has declared that it no longer requests this write.
     Superseded,
     /// The session is not known.
     Expired,
-    /// A hole was filled.
+    /// A no-op filled a hole.
     Noop,
-    /// A session was opened, or found again.
+    /// A session was opened, or an OPEN was repeated.
     Opened,
-    /// The bytes are no command.
+    /// The bytes do not decode as a command.
     Unreadable,
 }
 

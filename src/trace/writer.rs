@@ -1,8 +1,8 @@
-//! Writes the lines of one process.
+//! Writer for the lines of one process.
 //!
-//! A group of lines gets consecutive numbers under one lock and goes to the file in one write, so neither another
-//! thread nor a kill can come between them. What cannot be written takes no number: once the file takes lines again,
-//! one `LOST` line says how many are missing.
+//! A batch of lines gets consecutive numbers under one lock and goes to the file in one write. So neither another
+//! thread nor a kill can separate its lines. A line that cannot be written takes no number: once the file accepts lines
+//! again, one `LOST` line gives the number of missing lines.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -21,30 +21,30 @@ use super::queued_bytes::{LineBatch, QueuedBytes};
 use super::sink::{LogFile, LogLimits, Nowhere, SharedFile, Sink};
 use super::terminal::Terminal;
 
-/// A line that has no number and no time yet.
+/// A line without number and time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingLine {
-    /// Who speaks.
+    /// The part of the process that reports.
     pub role: Speaker,
-    /// Which request it is about.
+    /// Label of the client request concerned.
     pub req: Option<String>,
     /// What happened.
     pub event: Event,
-    /// What it follows from.
+    /// The line that caused this one.
     pub parent: Parent,
-    /// Why, in plain English.
+    /// Why this happened, in plain English.
     pub reason: Option<String>,
 }
 
-/// What a line follows from.
+/// The line that caused a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Parent {
-    /// Nothing that has a line.
+    /// No line.
     #[default]
     None,
     /// This line.
     Line(LineId),
-    /// An earlier draft of the same group, by its index.
+    /// An earlier line of the same batch, by its index.
     Earlier(usize),
 }
 
@@ -55,26 +55,26 @@ impl From<Option<LineId>> for Parent {
 }
 
 impl PendingLine {
-    /// A line that stands alone.
+    /// A line without parent, label and reason.
     pub fn new(role: Speaker, event: Event) -> PendingLine {
         PendingLine { role, req: None, event, parent: Parent::None, reason: None }
     }
 
-    /// A line about a message or request that came with this context.
+    /// A line about a message or request that arrived with this context.
     pub fn about(role: Speaker, event: Event, context: &TraceContext) -> PendingLine {
         PendingLine { role, req: context.req.clone(), event, parent: context.parent.clone().into(), reason: None }
     }
 
-    /// The same, with a reason.
+    /// The same line, with a reason.
     pub fn reason(self, why: impl Into<String>) -> PendingLine {
         PendingLine { reason: Some(why.into()), ..self }
     }
 }
 
-/// Where the time of a line comes from.
+/// The source of the lines' times.
 type LineClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// The lines of one process, shared by its threads: a clone writes to the same place.
+/// The lines of one process, shared by its threads: a clone writes to the same sink.
 #[derive(Clone, Default)]
 pub struct Trace {
     shared: Option<Arc<WriterShared>>,
@@ -85,37 +85,37 @@ struct WriterShared {
     steps: AtomicBool,
     clock: LineClock,
     logger: env_logger::Logger,
-    /// The file; the logger writes to it too, under the lock of `numbering`.
+    /// The file. The logger also writes to it, under the lock of `numbering`.
     sink: Arc<Mutex<Sink>>,
     terminal: Option<Terminal>,
-    /// Who else takes the groups, if anybody does.
+    /// A second receiver of the batches, if there is one.
     tap: OnceLock<LineTap>,
     numbering: Mutex<Numbering>,
 }
 
-/// What must change together.
+/// State that changes together.
 struct Numbering {
     /// The number of the next line.
     next: u64,
-    /// The time of the last line: times of one process only grow, so that sorting lines as text keeps their order.
+    /// The time of the last line. Times of one process only grow, so sorting lines as text keeps their order.
     last: Timestamp,
-    /// How many lines could not be written since the last that could.
+    /// Number of lines that could not be written since the last successful write.
     lost: u64,
 }
 
 impl Trace {
-    /// Nobody reads: nothing is written.
+    /// A trace without a reader: nothing is written.
     pub fn disabled() -> Trace {
         Trace { shared: None }
     }
 
-    /// Appends to a file, and with `terminal` shows the same lines on stderr. `RUST_LOG` filters both; a line that it
-    /// takes away has no number.
+    /// Appends to a file, and with `terminal` also shows the lines on stderr. `RUST_LOG` filters both; a line that it
+    /// removes takes no number.
     pub fn to_file(process: ProcessId, path: &Path, terminal: bool) -> io::Result<Trace> {
         Trace::to_bounded_file(process, path, None, terminal)
     }
 
-    /// As [`Trace::to_file`]; with a bound, files that have become long make way for new ones.
+    /// Like [`Trace::to_file`]; with a bound, a file that reaches its size limit is rotated.
     pub fn to_bounded_file(
         process: ProcessId,
         path: &Path,
@@ -127,13 +127,13 @@ impl Trace {
         Ok(Trace::open(process, Sink::new(LogFile::open(path, bound)?), &filter, Arc::new(Timestamp::now), terminal))
     }
 
-    /// Appends to a file that other processes append to at the same time, each under a name of its own.
+    /// Appends to a file that other processes append to at the same time, each under its own name.
     pub fn to_shared_file(process: ProcessId, path: &Path) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
         Ok(Trace::open(process, Sink::new(SharedFile::open(path)?), &filter, Arc::new(Timestamp::now), None))
     }
 
-    /// Shows the lines on stderr and keeps them nowhere; `RUST_LOG` filters.
+    /// Shows the lines on stderr and stores them nowhere; `RUST_LOG` filters them.
     pub fn to_terminal(process: ProcessId) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
         Ok(Trace::open(process, Sink::new(Nowhere), &filter, Arc::new(Timestamp::now), Some(Terminal::stderr()?)))
@@ -144,7 +144,7 @@ impl Trace {
         Trace::to_memory_at(process, Timestamp::now)
     }
 
-    /// As [`Trace::to_memory`], by this clock.
+    /// Like [`Trace::to_memory`], with this clock.
     pub fn to_memory_at(process: ProcessId, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Trace {
         Trace::open(process, Sink::new(Vec::new()), "", Arc::new(clock), None)
     }
@@ -171,20 +171,20 @@ impl Trace {
         }
     }
 
-    /// Shows the steps of the protocol, or leaves them out. They are shown unless somebody says otherwise.
+    /// Switches the recording of protocol steps; it is on by default.
     pub fn show_steps(&self, on: bool) {
         if let Some(shared) = &self.shared {
             shared.steps.store(on, Ordering::Relaxed);
         }
     }
 
-    /// Whether the steps of the protocol are shown: if not, their facts need not even be made.
+    /// Whether protocol steps are recorded. If not, their trace events need not be made.
     pub fn steps(&self) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.steps.load(Ordering::Relaxed))
     }
 
-    /// Whether every line of a role is shown, so that a run can be proved from its lines: steps are on, and `RUST_LOG`
-    /// takes none of them away. A process says so in its BOOT line.
+    /// Whether every line of a role is recorded, so that a run can be proved from its lines: steps are on, and
+    /// `RUST_LOG` removes none of them. A process states this in its BOOT line.
     pub fn is_complete(&self) -> bool {
         let lets_through = |shared: &Arc<WriterShared>| {
             let info = |role: &Speaker| Metadata::builder().level(Level::Info).target(target(*role)).build();
@@ -198,13 +198,13 @@ impl Trace {
         self.shared.as_ref().map(|shared| &shared.process)
     }
 
-    /// Writes one line. None if it was left out, or could not be written.
+    /// Writes one line. None if the line was filtered out, or could not be written.
     pub fn line(&self, draft: PendingLine) -> Option<LineId> {
         self.write_group(std::slice::from_ref(&draft)).pop().flatten()
     }
 
-    /// Writes lines that belong together, in one write. For each draft the id of its line; None if it was left out, or
-    /// could not be written.
+    /// Writes lines that belong together, in one write. Returns the id of each line; None if a line was filtered out,
+    /// or could not be written.
     pub fn write_group(&self, drafts: &[PendingLine]) -> Vec<Option<LineId>> {
         let Some(shared) = self.shared.as_ref().filter(|_| !drafts.is_empty()) else { return vec![None; drafts.len()] };
         let steps = self.steps();
@@ -214,32 +214,33 @@ impl Trace {
         if shown.is_empty() { vec![None; drafts.len()] } else { shared.write(drafts, &shown) }
     }
 
-    /// What a trace in memory holds; empty for others.
+    /// The lines of a trace in memory; empty for other traces.
     pub fn text(&self) -> String {
         let Some(shared) = &self.shared else { return String::new() };
         String::from_utf8_lossy(lock(&shared.sink).bytes()).into_owned()
     }
 
-    /// Goes on in the file that has the name now: whoever keeps log files has moved the old one away.
+    /// Continues in the file that has the name now: a log rotation has moved the old one away.
     pub fn reopen(&self) -> io::Result<()> {
         let Some(shared) = &self.shared else { return Ok(()) };
-        // Not between a group and the question whether it was taken.
+        // The lock keeps this from running between a batch and the check that it was stored.
         let _numbering = lock(&shared.numbering);
         lock(&shared.sink).reopen()
     }
 
-    /// Every group of lines from now on, each behind the number of lines that were lost before it because nobody took
-    /// them. One taker: a second one gets nothing.
+    /// Every batch of lines from now on, each with the number of lines that the tap lost before it. Only one tap: a
+    /// second caller gets a closed channel.
     pub fn tap(&self) -> Receiver<(u64, LineBatch)> {
         let (to, groups) = bounded(TAP_MAX);
         if let Some(shared) = &self.shared {
-            // The first one stays; the second's channel closes here.
+            // The first tap stays; a second one's channel closes here.
             let _ = shared.tap.set(LineTap { to, waiting: QueuedBytes::default(), lost: AtomicU64::new(0) });
         }
         groups
     }
 
-    /// Waits until the terminal has shown all lines so far, but not longer than this: for the end of a process.
+    /// Waits until the terminal has shown all lines so far. For the end of a process. Two waits, each at most
+    /// `at_most` long.
     pub fn flush(&self, at_most: Duration) {
         if let Some(terminal) = self.shared.as_ref().and_then(|shared| shared.terminal.as_ref()) {
             terminal.flush(at_most);
@@ -247,14 +248,14 @@ impl Trace {
     }
 }
 
-/// At most so many groups of lines wait for who has tapped them.
+/// Maximum number of batches that wait for the tap.
 const TAP_MAX: usize = 1_024;
 
-/// A second way for lines, beside the file. Nobody waits for it.
+/// A second receiver of the lines, next to the file. The writer never waits for it.
 struct LineTap {
     to: Sender<(u64, LineBatch)>,
     waiting: QueuedBytes,
-    /// Lines that were not taken since the last that were.
+    /// Number of lines lost since the last batch that the tap accepted.
     lost: AtomicU64,
 }
 
@@ -278,7 +279,7 @@ impl WriterShared {
         let mut numbering = lock(&self.numbering);
         let count = shown.len() as u64 + u64::from(numbering.lost > 0);
         let (mut next, mut time) = (numbering.next, (self.clock)().max(Timestamp::UNIX_EPOCH));
-        // The last line of a group says now; those before it happened before.
+        // The last line of a batch gets the current time; those before it happened earlier.
         time = time.saturating_sub(SignedDuration::from_micros(count as i64 - 1)).unwrap_or(time);
         let mut stamp = |last: &mut Timestamp, next: &mut u64| {
             let soonest = last.saturating_add(SignedDuration::from_micros(1)).unwrap_or(*last);
@@ -334,7 +335,7 @@ impl WriterShared {
         ids
     }
 
-    /// One record, one write: `log` and `env_logger` carry the whole group. False if the file did not take it.
+    /// One record, one write: `log` and `env_logger` carry the whole batch. False if the file did not store it.
     fn hand_over(&self, first: &PendingLine, text: &str) -> bool {
         let (level, target) = (first.event.level(), target(first.role));
         self.logger.log(&Record::builder().args(format_args!("{text}")).level(level).target(target).build());
@@ -348,12 +349,12 @@ fn push(text: &mut String, line: &Line) {
     }
 }
 
-/// Lines show microseconds; what they are made of holds no more.
+/// Lines show microseconds, so the value in memory has no finer part either.
 fn whole_micros(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 
-/// What `RUST_LOG` calls the lines of a role: `paxos_kv::acceptor`.
+/// The `RUST_LOG` target of a role's lines: `paxos_kv::acceptor`.
 fn target(role: Speaker) -> &'static str {
     match role {
         Speaker::Client => "paxos_kv::client",
@@ -368,12 +369,12 @@ fn target(role: Speaker) -> &'static str {
     }
 }
 
-/// What a thread that panicked left behind is whole: every change under these locks is one assignment.
+/// Ignores poisoning: every change under these locks is one assignment, so a panic leaves the data whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The logger's way to the sink. It never fails: who wrote asks the sink how it went.
+/// The logger's path to the sink. It never fails: the writer asks the sink for the result.
 struct Pipe(Arc<Mutex<Sink>>);
 
 impl Write for Pipe {

@@ -1,4 +1,4 @@
-//! Numbers, groups, faults of the file, filters and the terminal.
+//! Numbers, batches, file errors, filters and the terminal.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -29,13 +29,13 @@ fn numbers(lines: &[Line]) -> Vec<u64> {
     lines.iter().map(|line| line.id.n).collect()
 }
 
-/// A step of an acceptor, INFO.
+/// An acceptor's step, with level INFO.
 fn accepted(slot: u64) -> PendingLine {
     let ballot = Ballot { round: 3, server: ServerId(1) };
     PendingLine::new(Speaker::Acceptor, Event::Accepted { slot: Slot(slot), ballot, to: ServerId(1) })
 }
 
-/// No step, WARN.
+/// An event that is not a step, with level WARN.
 fn dropped() -> PendingLine {
     let event = Event::Drop { msg: "PREPARE".into(), from: None, to: None, cause: DropCause::Crashed, n: None };
     PendingLine::new(Speaker::Acceptor, event)
@@ -96,7 +96,7 @@ fn many_threads_leave_no_gap_and_tear_no_group() {
 
 #[test]
 fn a_group_is_one_write() {
-    // Of a datagram socket each write is one datagram.
+    // On a datagram socket each write is one datagram.
     let (near, far) = UnixDatagram::pair().unwrap();
     let trace = open(File::from(OwnedFd::from(near)), "", None);
     trace.write_group(&[accepted(1), dropped(), accepted(2)]);
@@ -109,10 +109,10 @@ fn a_group_is_one_write() {
     assert_eq!(sizes, [3, 1]);
 }
 
-/// A disk that is full from time to time, and takes half of what it refuses.
+/// A disk that is full from time to time, and stores half of a refused write.
 struct FullDisk {
     bytes: Vec<u8>,
-    /// Whether the n-th write fails, and cutting after it.
+    /// For each write, whether it fails, and whether the cut after it fails.
     plan: VecDeque<(bool, bool)>,
     cut_fails: bool,
 }
@@ -174,7 +174,7 @@ fn a_new_life_appends_behind_whole_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("server-1.log");
     Trace::to_file(s1(), &path, false).unwrap().write_group(&[dropped(), dropped()]);
-    // A kill in the middle of a write, longer than the block that the search for its beginning reads.
+    // A partial line from a kill, longer than the block that the search for its beginning reads.
     File::options().append(true).open(&path).unwrap().write_all(&[b'x'; 5_000]).unwrap();
     let trace = Trace::to_file(ProcessId::server(ServerId(1), 2), &path, false).unwrap();
     assert_eq!(trace.line(dropped()).unwrap().to_string(), "s1@2.1");
@@ -237,7 +237,7 @@ fn names_that_come_in_messages_are_checked() {
     assert_eq!(crate::codec::decode::<TraceContext>(&crate::codec::encode(&context)).unwrap(), context);
 }
 
-/// A terminal that shows nothing until it is let go.
+/// A terminal that shows nothing until it is released.
 struct Stopped {
     go: mpsc::Receiver<()>,
     shown: mpsc::Sender<Vec<u8>>,

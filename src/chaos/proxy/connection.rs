@@ -1,4 +1,4 @@
-//! One connection through the proxy: two sockets, and a pump for each way.
+//! One connection through the proxy: two sockets, and a pump for each direction.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,23 +12,23 @@ use super::frames::{FrameSplitter, StreamPiece};
 use super::link_faults::{DirectionFaults, LinkEffect, SharedReplayBuffer};
 use crate::random::Random;
 
-/// So many bytes are taken at a time, and held while they wait.
+/// Maximum number of bytes that are read at a time, and held while they wait.
 const PART_BYTES: usize = 32 << 10;
-/// So often a pump whose far side takes nothing looks whether it is still needed.
+/// Interval at which a pump whose receiver accepts nothing checks whether its connection still exists.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Two sockets that belong together.
+/// The two sockets of a proxied connection.
 #[derive(Debug)]
 pub struct ProxyConnection {
     caller: TcpStream,
     called: TcpStream,
-    /// Bytes of it were swallowed: it can never make sense again.
+    /// Some of its bytes were swallowed, so the stream can never be valid again.
     has_lost: AtomicBool,
     is_broken: AtomicBool,
 }
 
 impl ProxyConnection {
-    /// Of the one who has called the proxy, and the one whom the proxy has called for it.
+    /// A connection from the caller's socket and the proxy's own socket to the called side.
     pub fn new(caller: TcpStream, called: TcpStream) -> std::io::Result<ProxyConnection> {
         for stream in [&caller, &called] {
             stream.set_nodelay(true)?;
@@ -37,7 +37,7 @@ impl ProxyConnection {
         Ok(ProxyConnection { caller, called, has_lost: AtomicBool::new(false), is_broken: AtomicBool::new(false) })
     }
 
-    /// Whether bytes of it were swallowed.
+    /// Whether some of its bytes were swallowed.
     pub fn has_lost(&self) -> bool {
         self.has_lost.load(Ordering::Relaxed)
     }
@@ -47,12 +47,12 @@ impl ProxyConnection {
         self.is_broken.load(Ordering::Relaxed)
     }
 
-    /// Ends it with a reset on both sides: as soon as its pumps have let go of it.
+    /// Ends it with a reset on both sides, as soon as its pumps have released it.
     pub fn reset(&self) {
         self.is_broken.store(true, Ordering::Relaxed);
         for stream in [&self.caller, &self.called] {
             let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-            // Says nothing to the other side, and wakes the pump.
+            // This sends nothing to the other side, and wakes the pump.
             let _ = stream.shutdown(Shutdown::Read);
         }
     }
@@ -66,24 +66,24 @@ impl ProxyConnection {
     }
 }
 
-/// Carries the bytes of one way.
+/// Forwards the bytes of one direction.
 pub struct DirectionPump {
-    /// The connection.
+    /// The connection that it serves.
     pub connection: Arc<ProxyConnection>,
-    /// From the caller to the called side; else the answers.
+    /// Whether it forwards from the caller to the called side; otherwise it forwards the replies.
     pub forward: bool,
-    /// What befalls them.
+    /// The link faults of this direction.
     pub faults: Arc<DirectionFaults>,
-    /// Where messages are remembered, if they may be said again.
+    /// Buffer of earlier messages, if messages may be repeated.
     pub memory: Option<Arc<SharedReplayBuffer>>,
-    /// Which bits go wrong.
+    /// Source of the random choices.
     pub random: Random,
-    /// So many bytes have gone through since this strike began to count them.
+    /// Number of the fault plus 1, and the bytes forwarded since that fault began to count them.
     pub counted: (usize, u64),
 }
 
 impl DirectionPump {
-    /// Carries bytes until one of the two sides, or the weather, ends it.
+    /// Forwards bytes until one side, or a link fault, ends the connection.
     pub fn run(mut self) {
         let connection = self.connection.clone();
         let mut source = if self.forward { &connection.caller } else { &connection.called };
@@ -96,7 +96,7 @@ impl DirectionPump {
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => {
-                    // A reset is news like any other: it does not get through a black hole either.
+                    // A black hole must hide a reset too.
                     self.faults.await_calm(|| connection.is_broken());
                     return connection.reset();
                 }
@@ -123,7 +123,7 @@ impl DirectionPump {
         }
     }
 
-    /// A message goes through, perhaps twice, perhaps with an old one.
+    /// Forwards a message, perhaps twice, perhaps followed by an old one.
     fn pass_frame(&mut self, target: &TcpStream, frame: Vec<u8>) -> bool {
         let per_mille = self.faults.effects().into_iter().find_map(|(_, effect)| match effect {
             LinkEffect::Repeat { per_mille } => Some(per_mille),
@@ -138,7 +138,7 @@ impl DirectionPump {
         self.pass(target, frame) && copies.into_iter().flatten().all(|copy| self.pass(target, copy))
     }
 
-    /// Some bytes go through, or what is left of them; false if the connection is over.
+    /// Forwards some bytes, after the link faults are applied; false if the connection has ended.
     fn pass(&mut self, target: &TcpStream, mut bytes: Vec<u8>) -> bool {
         let connection = self.connection.clone();
         if !self.faults.await_passage(|| connection.is_broken()) {
@@ -146,7 +146,7 @@ impl DirectionPump {
         }
         for (strike, effect) in self.faults.effects() {
             match effect {
-                // It has come meanwhile: the next part waits.
+                // This fault began after the wait above; it applies to the next part.
                 LinkEffect::Hold | LinkEffect::Repeat { .. } => {}
                 LinkEffect::Swallow => {
                     connection.has_lost.store(true, Ordering::Relaxed);
@@ -184,7 +184,7 @@ impl DirectionPump {
                 }
             }
         }
-        // After a black hole it makes no sense any more.
+        // Bytes are missing after a black hole, so the stream is useless.
         if connection.has_lost() {
             connection.reset();
             return false;

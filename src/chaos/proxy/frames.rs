@@ -1,16 +1,17 @@
-//! Cuts what a server says to another into frames, so that one can be said twice.
+//! Frame splitter: cuts the stream between two servers into frames, so that a frame can be repeated.
 
 use std::collections::VecDeque;
 
-/// Before the first frame of a connection: the caller's raw words.
+/// Length of the preamble before the first frame of a connection.
 const PREAMBLE_BYTES: usize = 6;
-/// Before the payload of a frame: its length, and two checksums.
+/// Length of the header before a frame's payload: its length and two checksums.
 const HEADER_BYTES: usize = 12;
-/// What claims to be longer is no frame: it is passed on as it is, and so is all that follows.
+/// Maximum payload length. Bytes that announce more are not a frame: they and the rest of the stream are passed on
+/// unchanged.
 const FRAME_MAX_BYTES: usize = 8 << 20;
-/// So many frames of a link are remembered, to be said again.
+/// Number of frames kept for a repetition.
 const OLD_MAX: usize = 64;
-/// Longer ones are not.
+/// Maximum length of a kept frame.
 const OLD_MAX_BYTES: usize = 16 << 10;
 
 /// A stream of bytes, cut into its frames.
@@ -22,25 +23,25 @@ pub struct FrameSplitter {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum SplitState {
-    /// The preamble and the introduction are never said twice: nobody would listen to the rest.
+    /// The preamble and the introduction. They are never repeated: the receiver would close the connection.
     #[default]
     Greeting,
     Frames,
-    /// It was no frame.
+    /// The bytes are not frames.
     Raw,
 }
 
-/// A part of a stream.
+/// A piece of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamPiece {
-    /// A whole message.
+    /// One whole frame, header included.
     Frame(Vec<u8>),
-    /// Something else.
+    /// Other bytes.
     Bytes(Vec<u8>),
 }
 
 impl FrameSplitter {
-    /// More has come.
+    /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -70,12 +71,12 @@ impl FrameSplitter {
     }
 }
 
-/// Frames that were said before, also on connections and in lives that are over.
+/// Frames sent earlier, including those of closed connections and earlier incarnations.
 #[derive(Debug, Default)]
 pub struct ReplayBuffer(VecDeque<Vec<u8>>);
 
 impl ReplayBuffer {
-    /// Remembers one; the oldest is forgotten.
+    /// Stores a frame, and drops the oldest if the buffer is full.
     pub fn keep(&mut self, frame: &[u8]) {
         if frame.len() > OLD_MAX_BYTES {
             return;
@@ -86,12 +87,12 @@ impl ReplayBuffer {
         self.0.push_back(frame.to_vec());
     }
 
-    /// How many there are.
+    /// Number of stored frames.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// One of them.
+    /// The frame at this index.
     pub fn get(&self, at: usize) -> Option<&[u8]> {
         self.0.get(at).map(Vec::as_slice)
     }

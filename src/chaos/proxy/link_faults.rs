@@ -1,4 +1,4 @@
-//! What befalls the bytes that go one way between two places.
+//! Link faults: effects on the bytes of one direction between two endpoints.
 
 use std::fmt::{self, Display, Formatter};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -7,41 +7,40 @@ use std::time::Duration;
 use super::connection::ProxyConnection;
 use super::frames::ReplayBuffer;
 
-/// Something that befalls bytes.
+/// An effect on the bytes of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEffect {
-    /// Nothing gets through, and all of it comes later, in order: a partition that TCP survives.
+    /// Delivers nothing now, and everything later, in order: a partition that TCP connections survive.
     Hold,
-    /// Nothing gets through, and nobody is told: a black hole. What it has swallowed is gone, so the connections that
-    /// lost something end when it does.
+    /// Discards everything, without an error: a black hole. Connections that have lost bytes are reset when it ends.
     Swallow,
-    /// Each part of a stream is late.
+    /// Delays each part of a stream.
     Slow {
-        /// By at least so much.
+        /// Minimum delay.
         delay: Duration,
-        /// And by up to so much more.
+        /// Maximum additional delay.
         jitter: Duration,
     },
-    /// No more than so many bytes a second.
+    /// Limits the bandwidth.
     Narrow {
-        /// How many.
+        /// The limit in bytes a second.
         bytes_per_second: u64,
     },
-    /// Each connection breaks after so many bytes, in the middle of whatever is being said.
+    /// Breaks each connection after a number of bytes, in the middle of any message.
     Break {
-        /// How many.
+        /// Number of bytes before the break.
         after: u64,
-        /// With a reset; else as if the other side had closed it.
+        /// Whether the connection is reset; otherwise it is closed in order.
         abruptly: bool,
     },
-    /// Some parts of a stream have a wrong bit.
+    /// Flips a bit in some parts of a stream.
     Corrupt {
-        /// So many of a thousand.
+        /// Affected parts of 1,000.
         per_mille: u64,
     },
-    /// Some messages come twice, and with others an old one comes again.
+    /// Repeats some messages, and with others replays an old one.
     Repeat {
-        /// So many of a thousand.
+        /// Affected messages of 1,000, for each of the two.
         per_mille: u64,
     },
 }
@@ -63,7 +62,7 @@ impl Display for LinkEffect {
     }
 }
 
-/// The effects of one way, and the connections that use it. All threads share it.
+/// The effects in one direction, and the connections that use it. All threads share it.
 #[derive(Debug, Default)]
 pub struct DirectionFaults {
     state: Mutex<DirectionState>,
@@ -72,20 +71,20 @@ pub struct DirectionFaults {
 
 #[derive(Debug, Default)]
 struct DirectionState {
-    /// By the number of the strike that brought them.
+    /// The effects, each with the number of its fault.
     effects: Vec<(usize, LinkEffect)>,
     connections: Vec<Weak<ProxyConnection>>,
     is_over: bool,
 }
 
 impl DirectionFaults {
-    /// A strike begins.
+    /// Begins a fault.
     pub fn begin(&self, strike: usize, effect: LinkEffect) {
         self.lock().effects.push((strike, effect));
         self.changed.notify_all();
     }
 
-    /// A strike is over; connections that have lost bytes end.
+    /// Ends a fault, and resets connections that have lost bytes.
     pub fn end(&self, strike: usize) {
         let mut state = self.lock();
         state.effects.retain(|(number, _)| *number != strike);
@@ -97,12 +96,12 @@ impl DirectionFaults {
         self.changed.notify_all();
     }
 
-    /// What befalls bytes now.
+    /// The present effects.
     pub fn effects(&self) -> Vec<(usize, LinkEffect)> {
         self.lock().effects.clone()
     }
 
-    /// Waits until bytes are held back no longer; false if the connection, or everything, is over.
+    /// Waits until bytes are no longer held back; false if the connection or the whole network has ended.
     pub fn await_passage(&self, is_broken: impl Fn() -> bool) -> bool {
         let mut state = self.lock();
         loop {
@@ -112,13 +111,13 @@ impl DirectionFaults {
             if !state.effects.iter().any(|(_, effect)| *effect == LinkEffect::Hold) {
                 return true;
             }
-            // Now and then it looks whether the connection is still of use to anybody.
+            // The periodic wake-up checks whether the connection still exists.
             let waited = self.changed.wait_timeout(state, Duration::from_millis(500));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// The same, and for an end of a black hole as well.
+    /// Like [`DirectionFaults::await_passage`], but also waits for the end of a black hole.
     pub fn await_calm(&self, is_broken: impl Fn() -> bool) -> bool {
         let blocks = |effect: &LinkEffect| matches!(effect, LinkEffect::Hold | LinkEffect::Swallow);
         let mut state = self.lock();
@@ -134,7 +133,7 @@ impl DirectionFaults {
         }
     }
 
-    /// A connection uses this way.
+    /// Registers a connection that uses this direction.
     pub fn admit(&self, connection: &Arc<ProxyConnection>) {
         let mut state = self.lock();
         if state.is_over {
@@ -144,7 +143,7 @@ impl DirectionFaults {
         state.connections.push(Arc::downgrade(connection));
     }
 
-    /// Everything is over.
+    /// Ends all effects and resets all connections.
     pub fn close(&self) {
         let mut state = self.lock();
         state.is_over = true;
@@ -158,12 +157,12 @@ impl DirectionFaults {
     }
 }
 
-/// What was said on a way before, by all its connections.
+/// Messages sent earlier in a direction, on all its connections.
 #[derive(Debug, Default)]
 pub struct SharedReplayBuffer(Mutex<ReplayBuffer>);
 
 impl SharedReplayBuffer {
-    /// Remembers a message, and gives an old one out if asked.
+    /// Stores a message, and returns an old one if `draw` selects one.
     pub fn exchange(&self, frame: &[u8], draw: impl FnOnce(usize) -> Option<usize>) -> Option<Vec<u8>> {
         let mut old = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let again = draw(old.len()).and_then(|at| old.get(at)).map(<[u8]>::to_vec);

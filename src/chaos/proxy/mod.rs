@@ -1,12 +1,13 @@
-//! A network of our own between real servers: each way between two of them, and from clients to each, goes through a
-//! listener here, and what befalls its bytes is decided from outside, at any time.
+//! Proxy network between real servers. Each direction between two servers, and from clients to each server, passes
+//! through a listener here. Link faults can be switched at any time.
 //!
-//! Every server is started with a cluster file of its own, in which the others stand at the addresses of listeners
-//! here. A cluster is known by its name and a server by its number and its folder, so nobody notices.
+//! Every server is started with its own cluster file, which names the proxies' listeners as the addresses of the other
+//! servers. A server verifies the cluster's name, the server's number and its storage id, but not the address, so it
+//! does not notice the proxies.
 //!
-//! A link of servers is one-way: each dials for what it says. What it says is *its* way, and what is answered on the
-//! same connection (the end of the handshake) is the way back: whoever cannot hear the other cannot be welcomed by it
-//! either.
+//! A link between servers is one-way: each server dials for the messages that it sends. These messages use *its*
+//! direction. The replies on the same connection (the end of the handshake) use the opposite one. So a server that
+//! cannot receive from a peer cannot complete a handshake with it either.
 
 mod connection;
 mod frames;
@@ -27,24 +28,24 @@ use link_faults::{DirectionFaults, SharedReplayBuffer};
 use crate::random::Random;
 use crate::role::ServerId;
 
-/// So many connections of one listener live at a time; more are closed at once.
+/// Maximum number of concurrent connections of one listener; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 256;
 const STACK_BYTES: usize = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A place that bytes come from or go to.
+/// An endpoint of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProxyEnd {
     /// All clients.
     Clients,
-    /// A server.
+    /// One server.
     Server(ServerId),
 }
 
-/// Bytes from here to there.
+/// A direction: source and destination.
 pub type Direction = (ProxyEnd, ProxyEnd);
 
-/// All listeners. It closes everything when it goes.
+/// All listeners. Dropping it closes all connections.
 pub struct ProxyNetwork {
     faults: BTreeMap<Direction, Arc<DirectionFaults>>,
     doors: Vec<ProxyListener>,
@@ -57,7 +58,7 @@ struct ProxyListener {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// What a listener's threads know.
+/// State that the threads of a listener share.
 struct ProxyShared {
     target: SocketAddr,
     there: Arc<DirectionFaults>,
@@ -68,9 +69,9 @@ struct ProxyShared {
 }
 
 impl ProxyNetwork {
-    /// Listens for every way between the servers, and from clients to each. `targets` says where a server really
-    /// listens, for servers and for clients; `address` gives free addresses. Where messages may be said again they are
-    /// cut out.
+    /// Listens for every direction between the servers, and from clients to each. `targets` gives the servers' real
+    /// addresses, for servers and for clients; `address` gives free addresses. If `repeats` is set, the streams between
+    /// servers are split into messages.
     pub fn open(
         targets: &BTreeMap<ServerId, (SocketAddr, SocketAddr)>,
         seed: u64,
@@ -91,7 +92,7 @@ impl ProxyNetwork {
                 target: if is_peer { peer } else { client },
                 there: net.faults[&way].clone(),
                 back: net.faults[&(way.1, way.0)].clone(),
-                // Whatever a client's connection carries comes once: that is TCP's promise, and the store relies on it.
+                // A client's connection must deliver each byte once: TCP guarantees that, and the store relies on it.
                 memory: (repeats && is_peer).then(Arc::default),
                 open: Arc::default(),
                 seed: seed ^ (number as u64) << 32,
@@ -108,17 +109,17 @@ impl ProxyNetwork {
         Ok(net)
     }
 
-    /// Where one place finds another.
+    /// The address at which one endpoint reaches another.
     pub fn address(&self, way: Direction) -> Option<SocketAddr> {
         self.doors.iter().find(|door| door.way == way).map(|door| door.address)
     }
 
-    /// A strike begins on these ways.
+    /// Begins a link fault in these directions.
     pub fn begin(&self, strike: usize, ways: &[Direction], effect: LinkEffect) {
         ways.iter().filter_map(|way| self.faults.get(way)).for_each(|faults| faults.begin(strike, effect));
     }
 
-    /// It is over.
+    /// Ends a link fault in these directions.
     pub fn end(&self, strike: usize, ways: &[Direction]) {
         ways.iter().filter_map(|way| self.faults.get(way)).for_each(|faults| faults.end(strike));
     }
@@ -129,7 +130,7 @@ impl Drop for ProxyNetwork {
         self.is_over.store(true, Ordering::Relaxed);
         self.faults.values().for_each(|faults| faults.close());
         for door in &mut self.doors {
-            // Wakes the listener.
+            // Wakes the listener's thread.
             let _ = TcpStream::connect_timeout(&door.address, CONNECT_TIMEOUT);
             if let Some(thread) = door.thread.take() {
                 let _ = thread.join();
@@ -156,7 +157,7 @@ impl ProxyShared {
             }
             let one = keeper.clone();
             let carry = move || {
-                // One that breaks is no more than that.
+                // An error ends only this connection.
                 let _ = one.carry(caller, number);
                 one.open.fetch_sub(1, Ordering::Relaxed);
             };

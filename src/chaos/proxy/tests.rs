@@ -1,4 +1,4 @@
-//! A listener that answers what it hears, and what becomes of it on the way.
+//! A listener that echoes its input, and the effect of link faults on the way.
 
 use std::io::{Read, Write};
 use std::time::Instant;
@@ -8,7 +8,7 @@ use super::*;
 const HERE: Direction = (ProxyEnd::Server(ServerId(1)), ProxyEnd::Server(ServerId(2)));
 const BACK: Direction = (ProxyEnd::Server(ServerId(2)), ProxyEnd::Server(ServerId(1)));
 
-/// A network of two, in which server 2 says everything back.
+/// A network of two servers, in which server 2 echoes everything.
 fn net(repeats: bool) -> ProxyNetwork {
     let free = || TcpListener::bind("127.0.0.1:0");
     let mut targets = BTreeMap::new();
@@ -38,7 +38,7 @@ fn call(net: &ProxyNetwork) -> TcpStream {
     stream
 }
 
-/// What comes back for this.
+/// The bytes that come back for these.
 fn echo(stream: &mut TcpStream, said: &[u8]) -> Option<Vec<u8>> {
     stream.write_all(said).ok()?;
     let mut heard = vec![0; said.len()];

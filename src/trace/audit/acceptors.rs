@@ -1,4 +1,5 @@
-//! Each acceptor, rebuilt from its own lines: it took part in nothing below what it had promised, and forgot nothing.
+//! Acceptor check: reconstructs each acceptor from its own lines. It took no part in a ballot below its promise, and
+//! forgot nothing that it accepted.
 
 use std::collections::BTreeMap;
 
@@ -11,37 +12,38 @@ use super::{Rule, RunIndex};
 use crate::paxos::{Ballot, Slot};
 use crate::role::{ServerId, ServerSet};
 
-/// What one PROMISE line says of the slots from its first on.
+/// The report of one PROMISE line about the slots from its first on.
 #[derive(Clone, Debug)]
 pub(super) struct PromiseContents {
-    /// The line.
+    /// Index of the line.
     pub at: usize,
-    /// It holds values of the ballot that it promises: it repeats an earlier answer, whose line may be missing.
+    /// The promised ballot, if the report contains values of that ballot: it repeats an earlier reply whose line may be
+    /// missing.
     repeats: Option<Ballot>,
-    /// It says something of the slots from this one on, up to the last if there is one.
+    /// The report covers the slots from this one on, up to `last` if there is one.
     from: Slot,
     last: Option<Slot>,
-    /// What is known to be reported.
+    /// The acceptances known to be reported.
     reported: BTreeMap<Slot, Ballot>,
-    /// The report is longer than the line, and the rest was not found: of the slots behind this one the acceptor's
-    /// earlier lines tell something, but perhaps not all.
+    /// Set if the report is longer than the line and the rest was not found. Beyond this slot, the acceptor's earlier
+    /// lines show some of the report, but perhaps not all.
     known_to: Option<Slot>,
 }
 
-/// What an acceptor reported of a slot, as far as lines tell it.
+/// What an acceptor reported about one slot, as far as lines show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SlotReport {
-    /// The ballot at which it had accepted a value there, or a lower one; None if it had accepted none.
+    /// The ballot of its accepted value, or a lower bound of that ballot; None if it had accepted none.
     pub at_least: Option<Ballot>,
-    /// It is exactly that.
+    /// Whether `at_least` is exact.
     pub exactly: bool,
 }
 
 impl PromiseContents {
-    /// What the acceptor reported of a slot; None if it was not asked about it.
+    /// What the acceptor reported about a slot; None if the promise does not cover it.
     pub fn says(&self, slot: Slot) -> Option<SlotReport> {
         let reported = self.reported.get(&slot).copied();
-        // What the slot held when the earlier answer was given, this one does not tell.
+        // This reply does not show what the slot held at the time of the earlier reply.
         let is_of_promised = reported.is_some() && reported == self.repeats;
         let at_least = reported.filter(|_| !is_of_promised);
         let exactly = !is_of_promised && self.known_to.is_none_or(|last| slot <= last);
@@ -53,18 +55,18 @@ impl PromiseContents {
 /// What an acceptor must know, by its lines so far.
 #[derive(Default)]
 struct AcceptorHistory {
-    /// The highest ballot that it was seen bound to, and where.
+    /// The highest ballot that binds it, and the line that shows this.
     promised: Option<(Ballot, usize)>,
-    /// The highest ballot at which it was seen to accept in each slot, and where.
+    /// The highest ballot at which it accepted in each slot, and the line that shows this.
     accepted: BTreeMap<Slot, (Ballot, usize)>,
-    /// It may know more: it has died since, after making durable what has no line; or it did something that is not in
-    /// these lines.
+    /// It may know more than its lines show: it crashed after making something durable without a line, or lines are
+    /// missing.
     may_know_more: bool,
-    /// It has forgotten all slots below.
+    /// It has truncated all slots below.
     truncated_below: Slot,
-    /// It woke up and knew so many slots, as this line says; what it has forgotten it says next.
+    /// At its restart it reported this number of accepted slots, in this line. A TRUNCATE or CORRUPT line may follow.
     woke: Option<(u64, usize)>,
-    /// The life of the last line and its number, and whether the acceptor has spoken in it.
+    /// Incarnation and number of the last line, and whether the acceptor has written a line in that incarnation.
     last: Option<(u32, u64)>,
     has_spoken: bool,
 }
@@ -84,7 +86,7 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
 }
 
 impl AcceptorHistory {
-    /// Holds a line against the past, then makes it part of it.
+    /// Compares a line with the history, then adds it.
     fn take(&mut self, case: &mut RunIndex<'_>, server: ServerId, at: usize) {
         let line = case.run.line(at);
         self.look_for_gap(case, line);
@@ -93,7 +95,7 @@ impl AcceptorHistory {
             self.truncated_below = self.truncated_below.max(below);
             self.accepted = self.accepted.split_off(&self.truncated_below);
         }
-        // What it has forgotten, and what its disk has lost, it says first.
+        // After a restart, the acceptor reports truncated and corrupt slots first.
         let is_wake = matches!(
             line.event,
             Event::Restart { .. } | Event::Boot { .. } | Event::Truncate { .. } | Event::Corrupt { .. }
@@ -118,8 +120,8 @@ impl AcceptorHistory {
                 let mut report = self.report(case, *slot, accepted, at);
                 let before = case.promises.entry((*ballot, server)).or_default();
                 if report.reported.values().any(|reported| reported == ballot) {
-                    // A value of this ballot was proposed on an earlier answer. If that is here, it is the one that
-                    // counts.
+                    // A value of this ballot was proposed after an earlier reply. If that reply's line is present, it
+                    // is the one that counts.
                     if !before.is_empty() {
                         return;
                     }
@@ -152,7 +154,7 @@ impl AcceptorHistory {
             Event::Restart { promised: Some(promised), accepted: Some(count), .. } => {
                 self.wakes(case, *promised, *count, at);
             }
-            // What a process found on its disk; old news if its acceptor has been faster than this line.
+            // What a process found on its disk. If the acceptor has already written a line, this state is outdated.
             Event::Boot { promised: Some(promised), accepted: Some(count), .. } if !self.has_spoken => {
                 self.wakes(case, *promised, *count, at);
             }
@@ -160,8 +162,8 @@ impl AcceptorHistory {
         }
     }
 
-    /// A death is told by the next life; where lines are missing, the acceptor may have accepted, and forgotten,
-    /// anything meanwhile. What it promised binds it all the same.
+    /// A process's end is visible by the next incarnation. Where lines are missing, the acceptor may have accepted, or
+    /// lost, anything meanwhile; its earlier promises still bind it.
     fn look_for_gap(&mut self, case: &mut RunIndex<'_>, line: &Line) {
         let (life, n) = (line.id.process.life(), line.id.n);
         let before = self.last.replace((life, n));
@@ -194,7 +196,7 @@ impl AcceptorHistory {
         }
     }
 
-    /// The acceptor says what it is bound to: no less than its lines, and no more unless it may know more.
+    /// The acceptor states its promise. It must be no lower than its lines show, and no higher unless it may know more.
     fn is_bound_to(&mut self, case: &mut RunIndex<'_>, says_bound: Ballot, at: usize) {
         let who = &case.run.line(at).id.process;
         let lines: Vec<usize> = self.promised.map(|(_, before)| before).into_iter().chain([at]).collect();
@@ -211,8 +213,8 @@ impl AcceptorHistory {
         }
     }
 
-    /// The acceptor lives again and says what it knows. A lost memory is no broken promise yet: it becomes one when the
-    /// acceptor acts on it.
+    /// The acceptor restarts and reports what it has recovered. Lost stable storage breaks no promise yet, but acting
+    /// without it does.
     fn wakes(&mut self, case: &mut RunIndex<'_>, promised: MaybeBallot, count: u64, at: usize) {
         if matches!(case.run.line(at).event, Event::Restart { recovered: RecoveredFrom::Nothing, .. }) {
             return;
@@ -235,7 +237,7 @@ impl AcceptorHistory {
         self.woke = Some((count, at));
     }
 
-    /// It has said what it has forgotten on purpose: the rest it must know.
+    /// Called once truncated slots have been reported: the acceptor must still hold all others.
     fn check_waking(&mut self, case: &mut RunIndex<'_>) {
         let Some((count, at)) = self.woke.take() else { return };
         if count < self.accepted.len() as u64 {
@@ -245,15 +247,16 @@ impl AcceptorHistory {
         }
     }
 
-    /// Holds what a PROMISE reports against what was accepted; gives the report, as complete as lines make it.
+    /// Compares the report of a PROMISE with the known acceptances. Returns the report, as complete as the lines make
+    /// it.
     fn report(&mut self, case: &mut RunIndex<'_>, span: SlotSpan, told: &AcceptedSlots, at: usize) -> PromiseContents {
-        // It says nothing of slots that it has forgotten, nor of those behind its page.
+        // The report does not cover truncated slots, nor slots after its page.
         let (from, end) = (span.first.max(self.truncated_below), span.last.unwrap_or(Slot(u64::MAX)));
         let last_shown = told.more.and(told.first.last()).map_or(end, |(slot, _)| *slot);
         self.check_shown(case, from, last_shown, told, at);
         for (slot, ballot) in &told.first {
             check_was_proposed(case, *slot, *ballot, at);
-            // What it has reported once it must report for ever.
+            // Once reported, an acceptance must appear in all later reports.
             if self.accepted.get(slot).is_none_or(|(before, _)| before < ballot) {
                 self.accepted.insert(*slot, (*ballot, at));
             }
@@ -304,8 +307,8 @@ impl AcceptorHistory {
         }
     }
 
-    /// Finds the slots that a PROMISE line has no room for: those that the acceptor's lines show, if their fingerprint
-    /// is the one told; and with them what it may have accepted without a line, before it died.
+    /// Finds the slots that a PROMISE line omits: those that the acceptor's lines show, if their fingerprint matches
+    /// the reported one. Otherwise also those that it may have accepted without a line before it crashed.
     fn find_rest(
         &mut self,
         case: &RunIndex<'_>,
@@ -330,7 +333,7 @@ impl AcceptorHistory {
         if !self.may_know_more {
             return OmittedReport::Other;
         }
-        // What was proposed behind the slots shown, and is not known to be accepted or overruled.
+        // Candidates: proposals beyond the slots shown that are not known to be accepted or superseded.
         let perhaps = case.accepts.range((last_shown.next(), Ballot::ZERO)..).map(|(key, _)| *key);
         let perhaps = perhaps.filter(|(slot, _)| *slot <= end);
         let perhaps = perhaps.filter(|(slot, ballot)| *ballot <= promised && known.get(slot) < Some(ballot));
@@ -353,19 +356,19 @@ impl AcceptorHistory {
     }
 }
 
-/// Whether it is known what a PROMISE line has no room for.
+/// Whether the omitted part of a PROMISE report is known.
 enum OmittedReport {
     /// It is what the acceptor is now known to have accepted.
     Found,
     /// There are too many possibilities.
     Unknown,
-    /// It is not what the acceptor has accepted, all of which the lines show.
+    /// It differs from what the acceptor has accepted, all of which the lines show.
     Other,
-    /// No proposals that lines show explain it.
+    /// No proposals in the lines explain it.
     NotProposed,
 }
 
-/// Nobody accepts what nobody has proposed.
+/// An acceptor accepts only values that were proposed.
 fn check_was_proposed(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
     if case.is_claim(at) && !case.accepts.contains_key(&(slot, ballot)) {
         let says = format!("slot {slot} was accepted at {ballot}, and no line of {} proposes it", ballot.server);

@@ -1,4 +1,4 @@
-//! What clients were told, held against the log: the right result, and in an order that agrees with real time.
+//! Client replies, checked against the log: the right result, in an order that agrees with real time.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::super::values::{LearnResult, OpKind, RequestStatus};
 use super::{Rule, RunIndex};
 use crate::paxos::Slot;
 
-/// A result that a client was told.
+/// A result that a client received.
 struct ReportedResult<'a> {
     status: RequestStatus,
     slot: Option<Slot>,
@@ -51,14 +51,14 @@ fn told(event: &Event) -> Option<ReportedResult<'_>> {
     }
 }
 
-/// An acknowledged write stands in its slot, with this result.
+/// An acknowledged write is in its slot, with this result.
 fn check_write(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize, told: &ReportedResult<'_>) {
     let lines = [exchange.request, reply];
     let Some(slot) = told.slot else {
         return case.violated(Rule::Reply, &lines, "a write is acknowledged without a slot".into());
     };
     let Some(learn) = case.learns.get(&slot).map(|lines| lines[0]) else {
-        // Some learner has applied it before it was answered.
+        // A learner must apply the slot before the server replies.
         let says = format!("a write is acknowledged in slot {slot}, which nobody has applied");
         return case.missing_anywhere(Rule::Once, &lines, says);
     };
@@ -86,12 +86,13 @@ fn status(result: LearnResult) -> Option<RequestStatus> {
     }
 }
 
-/// "Certainly not applied" is certain.
+/// A write with the reply "not applied" has no effect.
 fn check_not_applied(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize) {
     let (Some(wanted), req) = (exchange.id, &case.run.line(exchange.request).req) else { return };
     let effect = case.learns.values().map(|lines| lines[0]).find(|at| {
         let line = case.run.line(*at);
-        // A client that lives on from an earlier history may have asked under the numbers of another one's write.
+        // A client that continues from an earlier history may have used the same session and sequence as another one's
+        // write.
         let is_it = |id, result| id == Some(wanted) && status(result).is_some() && line.req == *req;
         matches!(line.event, Event::Learn { id, result, .. } if is_it(id, result))
     });
@@ -101,7 +102,7 @@ fn check_not_applied(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply:
     }
 }
 
-/// A read answers with the last write applied at or before its slot.
+/// A read returns the last write applied at or before its slot.
 fn check_read(
     case: &mut RunIndex<'_>,
     store: &ExpectedValues<'_>,
@@ -128,18 +129,18 @@ fn check_read(
     }
 }
 
-/// What each key held after each slot.
+/// The value of each key after each slot.
 struct ExpectedValues<'a> {
     keys: BTreeMap<&'a QuotedText, BTreeMap<Slot, AppliedWrite<'a>>>,
     /// All slots up to this one are known.
     known: Slot,
 }
 
-/// A write that was applied.
+/// An applied write.
 struct AppliedWrite<'a> {
     learn: usize,
     version: u64,
-    /// None if it removed the value.
+    /// None for a delete.
     value: Option<&'a QuotedText>,
 }
 
@@ -171,19 +172,19 @@ impl<'a> ExpectedValues<'a> {
     }
 }
 
-/// A place in the order of everything: reads stand behind the slot that they saw.
+/// A position in the order of all operations: a read follows the slot that it was answered from.
 type OrderPosition = (Slot, bool);
 
-/// A request or its reply, and the place that the reply names.
+/// A request or a reply, and the position that the reply names.
 struct Moment {
     at: usize,
     is_reply: bool,
     place: OrderPosition,
-    /// The lines of both.
+    /// The lines of the request and of the reply.
     lines: [usize; 2],
 }
 
-/// Whatever was answered before something was asked stands before it in the log. Two reads may share a place.
+/// An operation whose reply precedes another request also precedes it in the log. Two reads may share a position.
 fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
     let run = case.run;
     let place = |exchange: &RequestSpan<'_>| -> Option<OrderPosition> {
@@ -204,7 +205,7 @@ fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
             moments.push(Moment { at: reply, is_reply: true, place, lines });
         }
     }
-    // A client's own lines are in order, whatever its clock says.
+    // A client's own lines are in order, whatever its clock shows.
     let mut broken = BTreeMap::new();
     moments.sort_by_key(|moment| &run.line(moment.at).id);
     let is_same = |a: &Moment, b: &Moment| run.line(a.at).id.process == run.line(b.at).id.process;
@@ -214,7 +215,7 @@ fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
     for (lines, says) in &broken {
         case.violated(Rule::RealTime, lines, says.clone());
     }
-    // Requests before replies of the same microsecond: those two are not in order.
+    // Requests before replies at the same microsecond: such a pair has no order.
     moments.sort_by_key(|moment| (run.line(moment.at).time, moment.is_reply));
     let set_back = first_set_back(run.lines.iter().map(|entry| &entry.line)).map(|line| line.id.clone());
     for (lines, says) in out_of_place(&moments) {
@@ -234,7 +235,7 @@ fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
     }
 }
 
-/// Of moments in the order of time: what was asked for after a later place was answered.
+/// Scans moments in time order for requests whose position is before one that was already replied.
 fn out_of_place(moments: &[Moment]) -> BTreeMap<[usize; 4], String> {
     let mut latest: Option<(OrderPosition, [usize; 2])> = None;
     let mut broken = BTreeMap::new();

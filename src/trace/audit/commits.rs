@@ -1,8 +1,8 @@
-//! Two-phase commit: all or nobody, by the votes of all, and each write once.
+//! Two-phase commit check: all servers commit or none, with the votes of all, and each write takes effect once.
 //!
 //! A coordinator sends a decision, and a participant its vote and its acknowledgement, only after the line is in the
-//! file; so a commit whose votes have no lines is a false one. A decision may be durable without its line, if the
-//! coordinator was killed in between: then it is told again in its next life.
+//! file. So a commit whose votes have no lines is false. A decision may be durable without its line, if the coordinator
+//! was killed in between. It is then repeated in the next incarnation.
 
 use std::collections::BTreeMap;
 
@@ -16,19 +16,20 @@ use super::{CommitCounts, Rule, RunIndex};
 use crate::role::{ServerId, ServerSet};
 use crate::two_phase_commit::TransactionId;
 
-/// What the lines say of one transaction. Lines are named by their index in the run.
+/// The lines about one transaction. Lines are named by their index in the run.
 #[derive(Default)]
 struct Transaction {
     yes: BTreeMap<ServerId, usize>,
-    /// Who has said that it is committed: DECIDE, ACK, ANSWER.
+    /// Lines that state a commit: DECIDE, ACK, ANSWER.
     commits: Vec<usize>,
-    /// Who has said that it is aborted. A coordinator that has no record says so of anything, and is left out.
+    /// Lines that state an abort. A presumed abort is left out: a coordinator without a record sends it for any
+    /// transaction.
     aborts: Vec<usize>,
-    /// A decision that a participant may have heard of.
+    /// Lines that state a decision which a participant may have received.
     words: Vec<(usize, TransactionState)>,
     acks: BTreeMap<ServerId, usize>,
     dropped: BTreeMap<ServerId, usize>,
-    /// Its coordinator has heard that all have done it.
+    /// The coordinator has received all acknowledgements.
     is_ended: bool,
 }
 
@@ -123,7 +124,7 @@ fn check_votes(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     }
 }
 
-/// Whoever has voted yes does what it is told, and nothing else.
+/// A participant that has voted yes follows a decision that it received, and decides nothing itself.
 fn check_nobody_alone(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     let done = one.acks.iter().map(|(server, at)| (*server, *at, TransactionState::Commit));
     let dropped = one.dropped.iter().map(|(server, at)| (*server, *at, TransactionState::Abort));
@@ -139,7 +140,7 @@ fn check_nobody_alone(case: &mut RunIndex<'_>, id: TransactionId, one: &Transact
     }
 }
 
-/// All servers do the same, and it comes to the same.
+/// All servers commit the same command with the same result.
 fn check_same(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     let effect = |at: usize| match &case.run.line(at).event {
         Event::Ack { op, key, value, if_version, id, result, version, session, .. } => {
@@ -155,13 +156,13 @@ fn check_same(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     }
 }
 
-/// The command of an ACK line and what it came to.
+/// The first ACK line of a transaction.
 fn effect<'a>(case: &RunIndex<'a>, one: &Transaction) -> Option<(usize, &'a Event)> {
     let at = *one.acks.values().next()?;
     Some((at, &case.run.line(at).event))
 }
 
-/// Each write has its effect in one transaction.
+/// Each write takes effect in one transaction.
 fn check_once(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
     let mut effects: BTreeMap<CommandName, (TransactionId, usize)> = BTreeMap::new();
     for (transaction, one) in transactions {
@@ -177,8 +178,9 @@ fn check_once(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Tr
     }
 }
 
-/// The versions of a key count its writes: no two have the same, on each server they only grow, and a condition on one
-/// holds. A participant that was killed between its disk and its line has done a write that it tells nobody of.
+/// The versions of a key count its writes: no two writes have the same version, versions only grow on each server, and
+/// a condition on a version holds. A participant killed between its sync and its line has applied a write without a
+/// line.
 fn check_versions(case: &mut RunIndex<'_>) {
     let mut written: BTreeMap<(QuotedText, u64), (TransactionId, usize)> = BTreeMap::new();
     for (server, lines) in case.by_server.clone() {
@@ -215,7 +217,8 @@ fn check_versions(case: &mut RunIndex<'_>) {
     }
 }
 
-/// What clients were told of their writes is so. Whether their reads make sense, the search decides: there is no log.
+/// Clients received the right results of their writes. Reads are left to the linearizability check, since there is no
+/// log.
 fn check_clients(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
     let run = case.run;
     for exchange in &exchanges(run) {
@@ -263,7 +266,7 @@ fn status_of(result: LearnResult) -> Option<RequestStatus> {
     }
 }
 
-/// "Certainly not applied" is certain.
+/// A write with the reply "not applied" has no effect.
 fn check_not_applied(
     case: &mut RunIndex<'_>,
     exchange: &RequestSpan<'_>,
@@ -272,7 +275,8 @@ fn check_not_applied(
 ) {
     let (Some(wanted), req) = (exchange.id, &case.run.line(exchange.request).req) else { return };
     let mut done = transactions.values().filter_map(|one| effect(case, one));
-    // A client that lives on from an earlier history may have asked under the numbers of another one's write.
+    // A client that continues from an earlier history may have used the same session and sequence as another one's
+    // write.
     let is_it = |at: usize, id| id == Some(wanted) && case.run.line(at).req == *req;
     let done = done.find(|(at, event)| matches!(event, Event::Ack { id, .. } if is_it(*at, *id)));
     if let Some(at) = done.map(|(at, _)| at) {

@@ -1,4 +1,4 @@
-//! What is there and what is missing: the servers of the cluster, their first lines, and the numbers of all lines.
+//! Completeness: the servers of the cluster, their first lines, and the numbers of all lines.
 
 use std::collections::BTreeMap;
 
@@ -31,18 +31,18 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
     }
 }
 
-/// The rules that the lines of a run can be held against.
+/// The rules that apply to the lines of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::trace) enum Rules {
     /// One log, agreed upon by Paxos.
     Paxos,
-    /// A store on each server, with transactions committed in two phases.
+    /// One store on each server, with transactions committed in two phases.
     TwoPhaseCommit,
-    /// None: no line of a server tells how the servers agree, or this one tells something else than those before it.
+    /// None: no server's line shows the protocol, or this line shows another one than the lines before it.
     Unknown(Option<usize>),
 }
 
-/// How the servers agree, by what their BOOT lines say and by the roles that they have.
+/// The protocol of the servers, by their BOOT lines and the roles that they have.
 pub(in crate::trace) fn rules_of(run: &Run) -> Rules {
     let mut rules = Rules::Unknown(None);
     for (at, entry) in run.lines.iter().enumerate() {
@@ -69,7 +69,7 @@ fn shown_by(line: &Line) -> Option<Rules> {
     }
 }
 
-/// Whether all BOOT lines name the same cluster.
+/// Reads the cluster from the BOOT lines. Returns whether all of them name the same one.
 fn find_cluster(case: &mut RunIndex<'_>) -> bool {
     let mut is_agreed = true;
     let mut first: Option<usize> = None;
@@ -95,7 +95,7 @@ fn find_cluster(case: &mut RunIndex<'_>) -> bool {
     is_agreed
 }
 
-/// Which rules the rest of the audit holds the lines against; if there are none, that is not proved.
+/// The rules for the rest of the audit; a run without rules is unproven.
 pub(super) fn find_rules(case: &mut RunIndex<'_>) -> Rules {
     let rules = rules_of(case.run);
     if let Rules::Unknown(other) = rules {
@@ -108,7 +108,7 @@ pub(super) fn find_rules(case: &mut RunIndex<'_>) -> Rules {
     rules
 }
 
-/// Each process numbers its lines from 1 without a gap. Gives the servers where one is.
+/// Each process numbers its lines from 1 without a gap. Returns the servers with a gap.
 fn find_gaps(case: &mut RunIndex<'_>) -> ServerSet {
     let mut gaps = ServerSet::NONE;
     for (process, lines) in case.run.by_process() {
@@ -134,8 +134,8 @@ fn find_gaps(case: &mut RunIndex<'_>) -> ServerSet {
     gaps
 }
 
-/// A line is on its file before a word of it travels: one that another line names was there. Gives the servers whose
-/// lines are gone.
+/// A line is in its file before its message is sent, so a line that another line names was written. Returns the servers
+/// whose named lines are absent.
 fn find_named(case: &mut RunIndex<'_>) -> ServerSet {
     let here = case.run.by_id();
     let mut gone: BTreeMap<ServerId, Vec<usize>> = BTreeMap::new();
@@ -159,13 +159,13 @@ fn find_named(case: &mut RunIndex<'_>) -> ServerSet {
     gone.into_keys().collect()
 }
 
-/// Whether all lines of a server are there, as far as that shows; if so, whether they begin with its first one.
+/// Whether all lines of a server are present, as far as that is visible. If so, whether they begin with its first one.
 fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<bool, (String, Vec<usize>)> {
     let Some(lines) = case.by_server.get(&server) else {
         return Err((format!("there is no line of server {}", server.0), Vec::new()));
     };
     if gaps.contains(server) {
-        // Said already.
+        // Already reported.
         return Ok(false);
     }
     let mut first_boot = None;
@@ -177,7 +177,7 @@ fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<boo
         let knew_nothing = accepted.unwrap_or(0) == 0 && promised.is_none_or(|promised| promised.0.is_none());
         first_boot.get_or_insert((*at, knew_nothing));
     }
-    // A process may be killed before it writes its BOOT line; one of them at least must have written one.
+    // A process may be killed before it writes its BOOT line, but at least one must have written it.
     let Some((boot, knew_nothing)) = first_boot else {
         return Err((format!("server {} has no BOOT line", server.0), lines[..1].to_vec()));
     };
@@ -185,20 +185,20 @@ fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<boo
     if life(lines[0]) == 1 {
         return Ok(lines.iter().all(|at| case.known.is_whole(&case.run.line(*at).id.process)));
     }
-    // It may have been killed before it wrote anything: its acceptor had done nothing by then.
+    // The process may have been killed before it wrote anything; its acceptor had done nothing by then.
     if life(lines[0]) == life(boot) && knew_nothing {
         return Ok(false);
     }
     Err((format!("server {} has lived before: what it did then is in no line here", server.0), vec![boot]))
 }
 
-/// Whether all that any server was asked for is in these lines.
+/// Whether the lines contain every request that any server received.
 pub(crate) fn shows_all_requests(run: &Run) -> bool {
     let mut case = RunIndex::new(run);
     find_cluster(&mut case) && !case.cluster.is_empty() && case.cluster.iter().all(|server| case.known.has_all(server))
 }
 
-/// Lines which say that acceptors come back without their memory.
+/// Lines which state that acceptors restart without their stable storage.
 pub(super) fn unsafe_lines(run: &Run) -> Vec<usize> {
     let says_so = |event: &Event| {
         matches!(

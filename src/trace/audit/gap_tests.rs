@@ -1,5 +1,5 @@
-//! Lines are lost: disks are full, files are rotated away, folders are begun anew. The audit is never wrong then, only
-//! undecided; and what is left to contradict itself is found all the same.
+//! Audits of runs with missing lines: full disks, rotated files, new data directories. The audit may be undecided then,
+//! but never wrong, and it still finds contradictions in the lines that are left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::sim::batch::{BatchConfig, run_one};
 use crate::sim::faults::{Fault, FaultSet};
 use crate::trace::{Event, Line, LineId, OpKind};
 
-/// The files of a run, line by line.
+/// The files of a run, as parsed lines.
 type GapFiles = Vec<(String, Vec<Line>)>;
 
 /// The lines of a correct run.
@@ -23,8 +23,8 @@ fn simulated(seed: u64, protocol: Protocol, allowed: FaultSet) -> GapFiles {
     run_one(seed, setting, true).lines.iter().map(|(name, text)| (name.clone(), lines(text))).collect()
 }
 
-/// So many runs of one history whose lines prove them. (A server that lost its disk has a new folder, and its lines
-/// prove nothing.)
+/// At most `count` runs of one history whose lines prove them. (A server that lost its disk has a new data directory,
+/// and its lines prove nothing.)
 fn proved(protocol: Protocol, count: usize) -> impl Iterator<Item = (u64, GapFiles)> {
     let allowed = FaultSet::all().without(Fault::BegunAnew);
     let runs = (1..).map(move |seed| (seed, simulated(seed, protocol, allowed)));
@@ -44,7 +44,7 @@ fn below(random: &mut Random, count: u64) -> u64 {
     random.within(0..=count - 1)
 }
 
-/// Takes lines away, one way or another; says how.
+/// Removes lines in one of several ways; returns a description.
 fn lose(files: &mut GapFiles, random: &mut Random) -> String {
     let file = below(random, files.len() as u64) as usize;
     let (name, lines) = &mut files[file];
@@ -92,7 +92,7 @@ fn lose(files: &mut GapFiles, random: &mut Random) -> String {
     }
 }
 
-/// As if a server had been started with `--steps off` in some of its lives.
+/// Removes the lines that `--steps off` would omit, in some incarnations of a server.
 fn hide_steps(files: &mut GapFiles, file: usize, lives: &BTreeSet<u32>) {
     let mut numbers: BTreeMap<LineId, Option<LineId>> = BTreeMap::new();
     let mut next: BTreeMap<u32, u64> = BTreeMap::new();
@@ -131,7 +131,7 @@ fn accuses_nobody(files: &GapFiles, what: &str) {
     assert!(!matches!(search, linearizability::LinearizabilityVerdict::Violation(_)), "{what}\n{search:?}");
 }
 
-/// Loses lines of so many runs of each protocol, each so often.
+/// Removes lines of several runs of each protocol, several times each.
 fn lose_lines(runs: usize, times: u64) {
     for protocol in Protocol::ALL {
         for (seed, whole) in proved(protocol, runs) {
@@ -166,7 +166,7 @@ fn a_run_without_one_of_its_lines_is_not_proved() {
             let file = below(&mut random, files.len() as u64) as usize;
             let (name, lines) = &mut files[file];
             let says = if time % 2 == 0 {
-                // Not the last one of its process: that one could not be missed.
+                // Not the last line of its process: its absence would be invisible.
                 let gone = lines.remove(below(&mut random, lines.len() as u64) as usize).id;
                 if !lines.iter().any(|line| line.id.process == gone.process && line.id.n > gone.n) {
                     continue;
@@ -196,7 +196,7 @@ fn a_run_without_one_of_its_lines_is_not_proved() {
     }
 }
 
-/// Two runs in the same files, one a day after the other; the first of them is the proved run number `others`, from 0.
+/// Two runs in the same files, one a day after the other. The first is the proved run number `others`, from 0.
 fn one_after_the_other(protocol: Protocol, others: usize) -> GapFiles {
     let servers = |files: &GapFiles| files.iter().filter(|(name, _)| name.starts_with("server-")).count();
     let mut runs = proved(protocol, usize::MAX).map(|(_, files)| files).skip(others);
@@ -244,7 +244,7 @@ fn two_histories_in_the_same_files_accuse_nobody_at_length() {
             proved += usize::from(Audit::new(&run_of(&whole)).verdict() == AuditVerdict::Proved);
             lose_lines_of_both(&whole, 20, &what);
         }
-        // Where clocks are far apart, two histories cannot always be told apart.
+        // Where clocks are far apart, two histories cannot always be separated.
         println!("{protocol}: {proved} of 40 pairs are proved");
         assert!(proved >= 30, "{protocol}: only {proved} of 40 pairs are proved");
     }
@@ -264,7 +264,7 @@ fn a_violation_is_found_in_the_history_that_it_is_in() {
 fn one_server_on_a_new_folder_proves_nothing_and_accuses_nobody() {
     let mut files = simulated(1, Protocol::BasicPaxos, FaultSet::NONE);
     let (_, lines) = files.iter_mut().find(|(name, _)| name == "server-2.log").unwrap();
-    // In the middle of the run it begins once more, while the others go on.
+    // In the middle of the run this server starts again from the beginning, while the others go on.
     let begun = lines[0].time;
     let again = lines.clone();
     lines.truncate(lines.len() / 2);
@@ -277,7 +277,7 @@ fn one_server_on_a_new_folder_proves_nothing_and_accuses_nobody() {
     assert!(text.contains("s2 is on a new data folder from") && text.contains("of more than one history"), "{text}");
 }
 
-/// The last command that two servers have applied is another one in the later line. Gives their files.
+/// Changes the last command that two servers have applied in the later line. Returns their files.
 fn contradict(files: &mut GapFiles) -> [String; 2] {
     let mut places = Vec::new();
     for (file, (_, lines)) in files.iter().enumerate() {
@@ -306,7 +306,7 @@ fn two_commands_in_one_slot_are_found_whatever_else_is_missing() {
         let both = contradict(&mut whole);
         for time in 0..15 {
             let mut random = Random::new(2, time);
-            // Of the two servers the lines are there, of everybody else whatever is left.
+            // All lines of the two servers are present; of the others, whatever is left.
             let (kept, mut others): (GapFiles, GapFiles) =
                 whole.iter().cloned().partition(|(name, _)| both.contains(name));
             let says = lose(&mut others, &mut random);
@@ -321,7 +321,8 @@ fn two_commands_in_one_slot_are_found_whatever_else_is_missing() {
 
 #[test]
 fn a_vote_that_was_never_given_is_found_unless_its_line_may_be_missing() {
-    // A CHOSEN that counts a server which did not accept: known to be false, as that server has heard of it since.
+    // A CHOSEN counts a server that did not accept. It is known to be false, since that server wrote a line that
+    // follows from it.
     let mut whole = simulated(5, Protocol::BasicPaxos, FaultSet::NONE);
     let (chosen, slot, ballot, liar) = lie(&mut whole);
     let run = run_of(&whole);
@@ -330,7 +331,7 @@ fn a_vote_that_was_never_given_is_found_unless_its_line_may_be_missing() {
         audit.findings.iter().any(|finding| finding.rule == Rule::Majority && finding.verdict == verdict)
     };
     assert!(found(&audit, AuditVerdict::Violated), "{chosen} {slot} {ballot}\n{}", audit.explain(&run));
-    // Without what that server wrote later nobody knows.
+    // Without the later lines of that server the truth is unknown.
     let name = format!("server-{}.log", liar.0);
     let (_, lines) = whole.iter_mut().find(|(file, _)| *file == name).unwrap();
     let end = lines.iter().position(|line| matches!(line.event, Event::Learn { .. })).unwrap();
@@ -340,7 +341,7 @@ fn a_vote_that_was_never_given_is_found_unless_its_line_may_be_missing() {
     assert!(!found(&audit, AuditVerdict::Violated) && found(&audit, AuditVerdict::Unproven), "{}", audit.explain(&run));
 }
 
-/// Takes the line away in which the first voter of a slot accepted: its process never wrote it.
+/// Replaces the line in which the first acceptor of a slot accepted: its process never wrote it.
 fn lie(files: &mut GapFiles) -> (LineId, Slot, crate::paxos::Ballot, crate::role::ServerId) {
     let lines = files.iter().flat_map(|(_, lines)| lines);
     let (id, slot, ballot, quorum) = lines
@@ -356,7 +357,7 @@ fn lie(files: &mut GapFiles) -> (LineId, Slot, crate::paxos::Ballot, crate::role
             line.id.process.as_server() == Some(liar)
                 && matches!(line.event, Event::Accepted { slot: of, ballot: at, .. } if (of, at) == (slot, ballot))
         };
-        // In its place stands something else.
+        // Another line takes its place, so that no number is missing.
         for line in lines.iter_mut().filter(|line| is_vote(line)) {
             line.event = Event::Stage { name: "instead".into() };
         }

@@ -1,4 +1,4 @@
-//! The evidence, sorted so that a rule finds what it looks for; and what the rules have found so far.
+//! Run index: the evidence, sorted for lookup by the rules, and their findings so far.
 
 use std::collections::BTreeMap;
 
@@ -16,18 +16,18 @@ use crate::role::{ServerId, ServerSet};
 /// A run under audit. Lines are named by their index in the run.
 pub(super) struct RunIndex<'a> {
     pub run: &'a Run,
-    /// All servers, as their BOOT lines say.
+    /// All servers, as the BOOT lines state them.
     pub cluster: ServerSet,
-    /// The servers whose lines begin with their first, without a gap up to their last. The end of them may be missing.
+    /// The servers whose lines begin with their first and have no gap up to their last. Their end may be missing.
     pub trusted: ServerSet,
-    /// The clock can be told from the lines: none of those is missing that could show that it was set back.
+    /// Whether no line is missing that could show that a clock was set back.
     pub knows_clock: bool,
-    /// What is known of lines that are not there.
+    /// What is known about missing lines.
     pub known: KnownLines<'a>,
-    /// Each server's lines, in order, life after life.
+    /// Each server's lines in order, incarnation after incarnation.
     pub by_server: BTreeMap<ServerId, Vec<usize>>,
     pub prepares: BTreeMap<Ballot, Vec<usize>>,
-    /// What each PROMISE says, by the acceptor's server.
+    /// The contents of each PROMISE, by ballot and acceptor.
     pub promises: BTreeMap<(Ballot, ServerId), Vec<PromiseContents>>,
     pub accepts: BTreeMap<(Slot, Ballot), Vec<usize>>,
     pub accepted: BTreeMap<(Slot, Ballot), ServerSet>,
@@ -37,19 +37,19 @@ pub(super) struct RunIndex<'a> {
     pub counts: AuditCounts,
 }
 
-/// The value of a slot, as lines tell it.
+/// The value of a slot, as a line shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LoggedValue<'a> {
     pub op: OpKind,
     pub key: Option<&'a QuotedText>,
     pub value: Option<&'a QuotedText>,
     pub if_version: Option<u64>,
-    /// The command's label; a line about a no-op may carry the label of the request that it was made for.
+    /// The command's label; None for a no-op, which may carry the label of the request that caused it.
     pub req: Option<&'a str>,
 }
 
 impl<'a> LoggedValue<'a> {
-    /// The value that an ACCEPT or LEARN line is about.
+    /// The value in an ACCEPT or LEARN line.
     pub fn of(line: &'a Line) -> Option<LoggedValue<'a>> {
         let (Event::Accept { op, key, value, if_version, .. } | Event::Learn { op, key, value, if_version, .. }) =
             &line.event
@@ -96,23 +96,23 @@ impl<'a> RunIndex<'a> {
         case
     }
 
-    /// Whether so many servers are a majority.
+    /// Whether these servers are a majority.
     pub fn is_majority(&self, servers: ServerSet) -> bool {
         servers.and(self.cluster).len() * 2 > self.cluster.len()
     }
 
-    /// A rule is broken.
+    /// Records a broken rule.
     pub fn violated(&mut self, rule: Rule, lines: &[usize], says: String) {
         self.findings.push(Finding { rule, verdict: AuditVerdict::Violated, message: says, lines: lines.to_vec() });
     }
 
-    /// A rule cannot be held against the lines.
+    /// Records that a rule cannot be checked.
     pub fn unproven(&mut self, rule: Rule, lines: &[usize], says: String) {
         self.findings.push(Finding { rule, verdict: AuditVerdict::Unproven, message: says, lines: lines.to_vec() });
     }
 
-    /// A claim, the last of these lines, rests on a line of each of these servers, and it is not there. That is an
-    /// accusation if all is there that one of them had written by then.
+    /// A claim (the last of these lines) rests on a line of each of these servers, and those lines are absent. This is
+    /// a violation if, of at least one server, all lines before the claim are present.
     pub fn missing(&mut self, rule: Rule, of: ServerSet, lines: &[usize], says: String) {
         let open = self.not_all_there(of, lines);
         if open == of {
@@ -122,7 +122,7 @@ impl<'a> RunIndex<'a> {
         }
     }
 
-    /// A claim rests on a line of some server or other, and there is none.
+    /// A claim rests on a line of at least one server, and no server has it.
     pub fn missing_anywhere(&mut self, rule: Rule, lines: &[usize], says: String) {
         let open = self.not_all_there(self.cluster, lines);
         if open.is_empty() && !self.cluster.is_empty() {
@@ -132,13 +132,13 @@ impl<'a> RunIndex<'a> {
         }
     }
 
-    /// Those of the servers of which lines may be missing that they wrote before the last of these.
+    /// The servers whose lines before the last of these lines may be incomplete.
     pub fn not_all_there(&mut self, of: ServerSet, lines: &[usize]) -> ServerSet {
         let Some(claim) = lines.last() else { return of };
         of.iter().filter(|server| !self.known.has_all_before(*server, *claim)).collect()
     }
 
-    /// What is missing, for people.
+    /// Names the missing lines, for messages.
     pub fn gone(&self, of: ServerSet) -> String {
         let with_gaps = of.without(self.trusted);
         if with_gaps.is_empty() {
@@ -148,13 +148,13 @@ impl<'a> RunIndex<'a> {
         }
     }
 
-    /// The value proposed in a slot at a ballot, if a line tells it.
+    /// The value proposed in a slot at a ballot, if a line shows it.
     pub fn proposed(&self, slot: Slot, ballot: Ballot) -> Option<(usize, LoggedValue<'a>)> {
         let at = *self.accepts.get(&(slot, ballot))?.first()?;
         Some((at, LoggedValue::of(self.run.line(at))?))
     }
 
-    /// Whether the line asks for proof: not if what proves it may have been read too early.
+    /// Whether the line needs evidence: not if its evidence may have been read too early.
     pub fn is_claim(&self, at: usize) -> bool {
         !self.run.lines[at].late
     }

@@ -1,36 +1,36 @@
-//! Which acceptances without a line explain a fingerprint: an acceptor may be killed after it has made a group durable,
-//! and before it has written the lines of it.
+//! Inference: finds acceptances without a line that explain a fingerprint. An acceptor may be killed after it made a
+//! batch durable and before it wrote the lines of that batch.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::paxos::{Ballot, Slot};
 
-/// Of so many guesses every combination is tried; of more only the likely ones.
+/// Up to this many candidates, every combination is tried; beyond it, only likely ones.
 const ALL_MAX: usize = 14;
 
-/// A proposal that an acceptor may have accepted.
+/// A proposal that an acceptor may have accepted without a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UnloggedAccept {
     pub slot: Slot,
     pub ballot: Ballot,
-    /// What it adds to the sum of fingerprints.
+    /// The amount that it adds to the sum of fingerprints.
     pub gain: u64,
-    /// The slot was not known to be accepted at all.
+    /// Whether no acceptance in this slot was known before.
     pub is_new: bool,
 }
 
-/// What was found.
+/// The result of the search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Inference {
-    /// These explain the sum.
+    /// These acceptances explain the sum.
     These(Vec<UnloggedAccept>),
-    /// No combination does.
+    /// No combination explains it.
     None,
-    /// No likely one does, and there are too many to try all.
+    /// No likely combination explains it, and there are too many to try all.
     TooMany,
 }
 
-/// Finds the guesses that add up to `lacks`, with so many new slots among them.
+/// Finds candidates whose gains add up to `lacks`, exactly `new` of them in new slots.
 pub(super) fn guess(guesses: &[UnloggedAccept], lacks: u64, new: u64) -> Inference {
     let fits = |set: &[UnloggedAccept]| {
         let gain = set.iter().fold(0, |sum: u64, guess| sum.wrapping_add(guess.gain));
@@ -46,7 +46,7 @@ pub(super) fn guess(guesses: &[UnloggedAccept], lacks: u64, new: u64) -> Inferen
     likely.into_iter().find(|set| fits(set)).map_or(Inference::TooMany, Inference::These)
 }
 
-/// A group of one, or of two.
+/// Combinations of one candidate, or of two.
 fn one_or_two(guesses: &[UnloggedAccept], lacks: u64) -> Vec<Vec<UnloggedAccept>> {
     let by_gain: HashMap<u64, UnloggedAccept> = guesses.iter().map(|guess| (guess.gain, *guess)).collect();
     let one = by_gain.get(&lacks).map(|guess| vec![*guess]);
@@ -55,7 +55,7 @@ fn one_or_two(guesses: &[UnloggedAccept], lacks: u64) -> Vec<Vec<UnloggedAccept>
     one.into_iter().chain(two).collect()
 }
 
-/// A group that one proposer sent at one ballot: slots in a row.
+/// Combinations that one proposer sent at one ballot: consecutive candidates of that ballot.
 fn runs(guesses: &[UnloggedAccept], lacks: u64) -> Vec<Vec<UnloggedAccept>> {
     let mut by_ballot: BTreeMap<Ballot, Vec<UnloggedAccept>> = BTreeMap::new();
     for guess in guesses {
@@ -64,7 +64,7 @@ fn runs(guesses: &[UnloggedAccept], lacks: u64) -> Vec<Vec<UnloggedAccept>> {
     by_ballot.into_values().filter_map(|row| run(&row, lacks)).collect()
 }
 
-/// The part of a row that adds up: the difference of two sums from its beginning.
+/// The consecutive part that adds up: the difference of two prefix sums.
 fn run(row: &[UnloggedAccept], lacks: u64) -> Option<Vec<UnloggedAccept>> {
     let mut begins = HashMap::from([(0, 0)]);
     let mut sum: u64 = 0;
@@ -84,7 +84,7 @@ mod tests {
     use crate::role::ServerId;
     use crate::trace::field::fingerprint;
 
-    /// Slots of ballot 1.1, and every tenth of 2.2 too.
+    /// Slots of ballot 1.1, and every tenth also of ballot 2.2.
     fn guesses(slots: u64) -> Vec<UnloggedAccept> {
         let ballot = |n: u8| Ballot { round: u64::from(n), server: ServerId(n) };
         let one = |slot, ballot| UnloggedAccept {

@@ -1,10 +1,10 @@
-//! What is known of the lines that are not there: of a process whose lines are all here, up to a moment, a line that is
-//! not among them was never written. Only that makes an accusation of something that is missing.
+//! Known lines: decides up to which moment all lines of a process are present. Up to that moment, a line that is absent
+//! was never written. Only then can its absence be a violation.
 //!
-//! Lines of a process are numbered from 1, so what is missing at the front or in the middle shows. Its end does not: a
-//! log that was cut looks like a process that was killed. A process is heard to its end if it wrote STOP; and to a
-//! moment if it has heard of that moment since, directly or through others, which `re=` tells (Lamport, Time, Clocks,
-//! and the Ordering of Events in a Distributed System).
+//! Lines of a process are numbered from 1, so a gap at the front or in the middle is visible. A missing end is not: a
+//! truncated log looks like that of a killed process. A process is complete if it wrote STOP. It is complete up to a
+//! moment if a later line of it follows from that moment, directly or through other processes. The parents (`re=`) show
+//! this (Lamport, Time, Clocks, and the Ordering of Events in a Distributed System).
 
 use std::collections::BTreeMap;
 
@@ -13,19 +13,19 @@ use super::super::line::{LineId, ProcessId};
 use super::super::parse::Run;
 use crate::role::ServerId;
 
-/// The lines of each process, and what is known of those that are missing.
+/// The lines of each process, and what is known about missing ones.
 pub(super) struct KnownLines<'a> {
     run: &'a Run,
     processes: BTreeMap<&'a ProcessId, ProcessLines>,
-    /// How far each process was heard of by another one, as far as that was asked for.
+    /// For each process, the last line of every other process that its lines follow from. Filled on demand.
     heard: BTreeMap<&'a ProcessId, BTreeMap<&'a ProcessId, u64>>,
 }
 
 /// The lines of a process.
 struct ProcessLines {
-    /// In the order in which they were written.
+    /// Their indices, in the order in which they were written.
     at: Vec<usize>,
-    /// They begin with its first, none is missing between them, and they show the steps of the protocol.
+    /// They begin with line 1, have no gap, and include the steps of the protocol.
     is_whole: bool,
     /// The last one is STOP.
     is_over: bool,
@@ -53,21 +53,22 @@ impl<'a> KnownLines<'a> {
         self.processes.get(process).is_some_and(|lines| lines.is_whole)
     }
 
-    /// The line of this name, if it is here.
+    /// The index of the line with this id, if it is present.
     pub fn line(&self, id: &LineId) -> Option<usize> {
         let lines = &self.processes.get(&id.process)?.at;
         lines.binary_search_by_key(&id.n, |at| self.run.line(*at).id.n).ok().map(|found| lines[found])
     }
 
-    /// Whether all lines of a server are there, from its first to the STOP of its last life.
+    /// Whether all lines of a server are present, from its first to the STOP of its last incarnation.
     pub fn has_all(&self, server: ServerId) -> bool {
         self.lives(server).is_some_and(|lives| {
             lives.iter().all(|life| self.processes.get(life).is_some_and(|lines| lines.is_whole && lines.is_over))
         })
     }
 
-    /// Whether all is there that a server wrote before this line: what it has no line of it had not done by then. A
-    /// life that has heard of the line was later, and so are all lives behind it.
+    /// Whether all lines that a server wrote before this line are present; an action without a line had then not
+    /// happened. An incarnation that has received the line, directly or indirectly, is later, and so are all following
+    /// incarnations.
     pub fn has_all_before(&mut self, server: ServerId, at: usize) -> bool {
         let run = self.run;
         let moment = &run.line(at).id;
@@ -84,7 +85,7 @@ impl<'a> KnownLines<'a> {
         self.lives(server).is_some()
     }
 
-    /// The lives of a server, if there is one and none is missing before the last.
+    /// The incarnations of a server, if there is one and none is missing before the last.
     fn lives(&self, server: ServerId) -> Option<Vec<&'a ProcessId>> {
         let lives: Vec<&'a ProcessId> =
             self.processes.keys().copied().filter(|process| process.as_server() == Some(server)).collect();
@@ -92,7 +93,7 @@ impl<'a> KnownLines<'a> {
         (in_a_row && !lives.is_empty()).then_some(lives)
     }
 
-    /// Of each process the last line of which this one has heard before its own last line.
+    /// For each process, the last of its lines that precedes the last line of this process, by `re=`.
     fn recipients(&mut self, process: &'a ProcessId) -> &BTreeMap<&'a ProcessId, u64> {
         let (run, processes) = (self.run, &self.processes);
         self.heard.entry(process).or_insert_with(|| {

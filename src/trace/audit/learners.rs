@@ -1,4 +1,4 @@
-//! Learners: each applies the log in order, and all of them apply the same log to the same effect.
+//! Learner check: each learner applies the log in order, and all of them apply the same log with the same results.
 
 use std::collections::BTreeMap;
 
@@ -23,14 +23,15 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
     check_versions(case);
 }
 
-/// In each life a learner applies one slot after the other, from where it began.
+/// In each incarnation a learner applies one slot after the other, from its start position.
 fn check_order(case: &mut RunIndex<'_>) {
     for lines in case.by_server.clone().into_values() {
         let mut last = LearnerPosition::Unknown;
         let mut before: Option<&LineId> = None;
         for at in lines {
             let line = case.run.line(at);
-            // A process begins with what is in its BOOT line; and where lines are missing it may have applied anything.
+            // A process starts with the state in its BOOT line. Where lines are missing, the learner may have applied
+            // any slots.
             let follows = before
                 .is_some_and(|before| before.process == line.id.process && before.n.checked_add(1) == Some(line.id.n));
             if !follows || matches!(line.event, Event::Lost { .. }) {
@@ -41,7 +42,8 @@ fn check_order(case: &mut RunIndex<'_>) {
                 Event::Learn { slot, applied, .. } => {
                     let follows = match last {
                         LearnerPosition::Slot(before) => slot == before.next(),
-                        // A fast learner may have applied something before its process wrote what it began with.
+                        // A fast learner may have applied slots before its process wrote the BOOT line with its start
+                        // position.
                         LearnerPosition::AtMost(before) => slot <= before.next(),
                         LearnerPosition::Unknown => true,
                     };
@@ -54,7 +56,7 @@ fn check_order(case: &mut RunIndex<'_>) {
                 Event::Restart { applied: Some(applied), .. } => last = LearnerPosition::Slot(applied),
                 Event::Snapshot { slot, .. } if line.role == Speaker::Learner => last = LearnerPosition::Slot(slot),
                 Event::Boot { applied: Some(applied), ref steps, .. } if last == LearnerPosition::Unknown => {
-                    // One that shows no steps does not tell what it applies.
+                    // A process that records no steps does not show what it applies.
                     let shows = steps.as_ref().is_none_or(|steps| steps.as_str() == Some("on"));
                     last = if shows { LearnerPosition::AtMost(applied) } else { LearnerPosition::Unknown };
                 }
@@ -64,7 +66,7 @@ fn check_order(case: &mut RunIndex<'_>) {
     }
 }
 
-/// Where a learner stands.
+/// A learner's position in the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LearnerPosition {
     Slot(Slot),
@@ -72,7 +74,7 @@ enum LearnerPosition {
     Unknown,
 }
 
-/// Everybody who applies a slot applies the same command, to the same effect.
+/// All learners apply the same command in a slot, with the same result.
 fn check_same(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
     let effect = |at: usize| match case.run.line(at).event {
         Event::Learn { id, result, version, session, .. } => Some((id, result, version, session)),
@@ -89,7 +91,7 @@ fn check_same(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
     }
 }
 
-/// What is applied was chosen, and is the value that was chosen.
+/// The applied value was chosen.
 fn check_was_chosen(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
     for at in lines.iter().copied().filter(|at| case.is_claim(*at)) {
         let Event::Learn { ballot, .. } = case.run.line(at).event else { continue };
@@ -111,7 +113,7 @@ fn check_was_chosen(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
     }
 }
 
-/// Equal slots, equal states.
+/// Replicas that have applied the same slots have the same state.
 fn check_digests(case: &mut RunIndex<'_>) {
     let mut digests: BTreeMap<Slot, (Digest, usize)> = BTreeMap::new();
     for at in 0..case.run.lines.len() {
@@ -136,14 +138,14 @@ fn check_digests(case: &mut RunIndex<'_>) {
     }
 }
 
-/// Each command has its effect in one slot; wherever else it stands it is known to be a repetition.
+/// Each command takes effect in one slot; in any other slot it is a duplicate.
 fn check_once(case: &mut RunIndex<'_>) {
     let mut effects: BTreeMap<CommandName, (Slot, usize)> = BTreeMap::new();
     for (slot, lines) in case.learns.clone() {
         let at = lines[0];
         let Event::Learn { id: Some(id), result, op, .. } = case.run.line(at).event else { continue };
         match result {
-            // An OPEN that is repeated finds its session again.
+            // A repeated OPEN finds its session again.
             _ if op == OpKind::Open => {}
             LearnResult::Ok | LearnResult::NotFound | LearnResult::Mismatch => {
                 if let Some((first, before)) = effects.insert(id, (slot, at)) {
@@ -166,13 +168,13 @@ fn check_once(case: &mut RunIndex<'_>) {
     }
 }
 
-/// The versions of a key count its writes, and a condition on one holds.
+/// The versions of a key count its writes, and a condition on a version holds.
 fn check_versions(case: &mut RunIndex<'_>) {
     let mut versions = BTreeMap::new();
     let mut expected = Slot(1);
     for (slot, lines) in case.learns.clone() {
         if slot != expected {
-            // What the missing slots did is unknown.
+            // The effects of the missing slots are unknown.
             return;
         }
         expected = slot.next();

@@ -1,15 +1,15 @@
-//! Proves a run again, from its lines and nothing else: no server's word is taken for anything that a line of another
-//! process, or an earlier line of its own, can show to be false.
+//! Audit: proves from a run's lines alone that every rule was kept. It does not trust a server's claim if a line of
+//! another process, or an earlier line of the same server, can refute it.
 //!
-//! A rule looks at *claims* (a CHOSEN says that a majority has accepted) and at the *evidence* for them (the ACCEPTED
-//! lines of those acceptors). A message leaves a server only after its line is in the file, so evidence that is missing
-//! means that the claim is false; unless lines of that server may be missing too, and then nothing is proved either way
-//! ([`known_lines`]). An acceptance may be durable without a line, if the acceptor was killed in between: it can turn
-//! up in a later PROMISE.
+//! A rule compares *claims* (a CHOSEN claims that a majority has accepted) with their *evidence* (the ACCEPTED lines of
+//! those acceptors). A server writes the line to its file before it sends the message. So missing evidence means that
+//! the claim is false, unless lines of that server may be missing too; then nothing is proved either way
+//! ([`known_lines`]). An acceptance may be durable without a line, if the acceptor was killed in between. A later
+//! PROMISE can report it.
 //!
-//! So a rule is called broken on exact evidence only: lines that contradict each other whatever stood between them, or
-//! a line that is certainly not there. Take lines away from a run that kept the rules, any lines, and the audit may no
-//! longer prove it, but it never accuses it.
+//! So a rule counts as broken on exact evidence only: lines that contradict each other whatever stood between them, or
+//! a line that certainly was not written. If lines are removed from a run that kept the rules, the audit may no longer
+//! prove it, but never reports a violation.
 
 mod acceptors;
 mod clients;
@@ -36,37 +36,38 @@ pub(crate) use complete::shows_all_requests;
 pub(super) use complete::{Rules, rules_of};
 use index::RunIndex;
 
-/// What a run must keep. Each is a check of its own.
+/// A rule that a run must keep. Each has its own check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// All lines that the other rules rest on are there.
+    /// All lines that the other rules rest on are present.
     Complete,
-    /// An acceptor takes no part in anything below what it has promised, and forgets nothing that it accepted.
+    /// An acceptor takes no part in a ballot below its promise, and forgets nothing that it accepted.
     Promise,
-    /// A ballot has one owner, one beginning, and at most one value a slot.
+    /// A ballot has one owner, one PREPARE with one first slot, and at most one value for each slot.
     Ballot,
-    /// A proposer has a majority's promises, and proposes what they bind it to.
+    /// A proposer has the promises of a majority, and proposes the safe value that they require.
     Adopt,
-    /// What is said to be chosen was accepted by a majority at one ballot.
+    /// Every value that is called chosen was accepted by a majority at one ballot.
     Majority,
     /// Two-phase commit: no server commits what another aborts.
     Atomic,
-    /// Two-phase commit: a commit has the votes of all, and nobody who has voted decides alone.
+    /// Two-phase commit: a commit has the votes of all servers, and no server that has voted decides alone.
     Votes,
-    /// No slot has two values, in any eyes; no transaction two effects.
+    /// No slot has two values, and no transaction has two effects, on any server.
     Agreement,
-    /// Learners apply slots one after the other, and come to the same results.
+    /// Learners apply slots one after the other, with the same results.
     Apply,
-    /// Each write has its effect at most once, and an acknowledged one exactly once.
+    /// Each write takes effect at most once, and an acknowledged write exactly once.
     Once,
-    /// Replies say what was applied.
+    /// Replies report what was applied.
     Reply,
-    /// What was answered before something else was asked stands before it in the log.
+    /// Real-time order: if a reply was sent before another request began, the first operation precedes the second in
+    /// the log.
     RealTime,
 }
 
 impl Rule {
-    /// The rule in a word.
+    /// The rule's name, as it is printed.
     pub fn name(self) -> &'static str {
         match self {
             Rule::Complete => "complete",
@@ -85,19 +86,19 @@ impl Rule {
     }
 }
 
-/// How much a finding says.
+/// What the evidence establishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AuditVerdict {
     /// Every rule was kept.
     Proved,
-    /// No rule was seen broken, but lines are missing: nothing is proved.
+    /// No rule was seen broken, but lines are missing, so nothing is proved.
     Unproven,
     /// A rule was broken.
     Violated,
 }
 
 impl AuditVerdict {
-    /// The exit code of a program that came to this verdict.
+    /// The exit code of a command with this verdict.
     pub fn exit_code(self) -> u8 {
         match self {
             AuditVerdict::Proved => 0,
@@ -107,10 +108,10 @@ impl AuditVerdict {
     }
 }
 
-/// Something that the lines show, or fail to show.
+/// A violation, or a missing proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// The rule concerned.
     pub rule: Rule,
     /// Never [`AuditVerdict::Proved`].
     pub verdict: AuditVerdict,
@@ -120,31 +121,31 @@ pub struct Finding {
     pub lines: Vec<usize>,
 }
 
-/// How much was checked.
+/// Numbers of checked items.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuditCounts {
     /// Lines read.
     pub lines: usize,
-    /// Promises, refusals and acceptances that were held against the acceptor's past.
+    /// Promises, refusals and acceptances that were compared with the acceptor's history.
     pub answers: usize,
-    /// Proposals that were held against their promises.
+    /// Proposals that were compared with their promises.
     pub proposals: usize,
-    /// Slots that are said to be chosen.
+    /// Slots that are called chosen.
     pub chosen: usize,
-    /// Slots applied, counted once a learner life.
+    /// Applied slots, counted once for each learner incarnation.
     pub applied: usize,
-    /// Replies to clients that were held against the log.
+    /// Replies to clients that were compared with the log.
     pub replies: usize,
-    /// Crashes of roles, and deaths of processes.
+    /// Crashes of roles, and ends of processes before a restart.
     pub deaths: usize,
-    /// What there was of two-phase commit, if that is what ran.
+    /// Numbers of two-phase commit, if the run used that protocol.
     pub commits: Option<CommitCounts>,
-    /// How many histories were checked, each by itself.
+    /// Number of histories, each checked by itself.
     pub histories: usize,
 }
 
 impl AuditCounts {
-    /// Both together.
+    /// Adds the counts of another history.
     fn add(&mut self, other: AuditCounts) {
         self.lines += other.lines;
         self.answers += other.answers;
@@ -164,32 +165,32 @@ impl AuditCounts {
     }
 }
 
-/// How much of two-phase commit was checked.
+/// Numbers of checked items of two-phase commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommitCounts {
     /// Transactions.
     pub transactions: usize,
-    /// Those that were committed.
+    /// Committed transactions.
     pub committed: usize,
-    /// Votes that said yes.
+    /// Yes votes.
     pub votes: usize,
-    /// Transactions that some participant is prepared for, and of which it has no end.
+    /// Transactions that some participant has prepared and not ended.
     pub open: usize,
 }
 
-/// What an audit has found.
+/// The result of an audit.
 #[derive(Clone, Debug)]
 pub struct Audit {
-    /// Everything that is wrong or missing, by rule.
+    /// Violations and missing proofs, sorted by verdict and rule.
     pub findings: Vec<Finding>,
-    /// How much was checked.
+    /// Numbers of checked items.
     pub counts: AuditCounts,
-    /// Lines that say that acceptors come back without their memory.
+    /// Lines that state that acceptors restart without their stable storage.
     pub unsafe_lines: Vec<usize>,
 }
 
 impl Audit {
-    /// Audits a run; if its lines are of several histories, each of them by itself.
+    /// Audits a run. If its lines belong to several histories, each is audited by itself.
     pub fn new(run: &Run) -> Audit {
         match Histories::of(run) {
             Histories::One => Audit::of_one(run),
@@ -198,7 +199,8 @@ impl Audit {
         }
     }
 
-    /// Where lines of a server may be of several folders, it takes the lines of the others alone to accuse anybody.
+    /// Audits lines of one history. If lines of a server may belong to several data directories, only violations that
+    /// the other servers' lines prove are reported.
     fn of_one(run: &Run) -> Audit {
         let doubtful = perhaps_of_several_folders(run);
         let mut audit = Audit::of_lines(run);
@@ -263,7 +265,7 @@ impl Audit {
         all
     }
 
-    /// The same of lines of which nobody knows which belong together: they accuse nobody.
+    /// The same findings for lines whose histories cannot be separated: violations become unproven.
     fn into_mixed(mut self, says: String, at: usize) -> Audit {
         self.soften(", or so it seems in lines of more than one history");
         self.findings.push(Finding {
@@ -287,18 +289,18 @@ impl Audit {
         self.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.verdict), finding.rule));
     }
 
-    /// The worst of the findings.
+    /// The worst verdict of all findings.
     pub fn verdict(&self) -> AuditVerdict {
         self.findings.iter().map(|finding| finding.verdict).max().unwrap_or(AuditVerdict::Proved)
     }
 
-    /// The audit for people, with the lines that show what it says.
+    /// The audit as readable text, with the lines that show each finding.
     pub fn explain<'a>(&'a self, run: &'a Run) -> impl Display + 'a {
         AuditText { audit: self, run }
     }
 }
 
-/// At most so many findings of a rule are shown, and so many lines of each.
+/// Maximum number of findings shown for a rule, and of lines shown for a finding.
 const SHOWN_MAX: usize = 5;
 
 struct AuditText<'a> {

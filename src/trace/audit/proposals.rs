@@ -1,4 +1,4 @@
-//! Each proposal and each choice: who may propose what, and what a majority has accepted.
+//! Proposal check: what a proposer may propose, and what a majority has accepted.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
     check_chosen(case);
 }
 
-/// A ballot has one owner, whose server is part of it, and one first slot: a second life never uses it again.
+/// A ballot has one owner, whose server is part of it, and one first slot. A later incarnation never uses it again.
 fn check_owners(case: &mut RunIndex<'_>) {
     for at in 0..case.run.lines.len() {
         let line = case.run.line(at);
@@ -47,7 +47,7 @@ fn check_owners(case: &mut RunIndex<'_>) {
     }
 }
 
-/// One value a slot and ballot.
+/// One value for each slot and ballot.
 fn check_one_value(case: &mut RunIndex<'_>) {
     for ((slot, ballot), lines) in case.accepts.clone() {
         let first = LoggedValue::of(case.run.line(lines[0]));
@@ -58,8 +58,8 @@ fn check_one_value(case: &mut RunIndex<'_>) {
     }
 }
 
-/// A proposer proposes what a majority's promises bind it to: in each slot the value of the highest ballot reported,
-/// and a value of its own only where a whole quorum has accepted nothing.
+/// A proposer proposes what a majority's promises require: in each slot the value of the highest ballot reported. Only
+/// if a whole quorum has accepted nothing, it proposes its own value.
 fn check_bound(case: &mut RunIndex<'_>, at: usize) {
     let Event::Accept { slot, ballot, adopted, quorum, .. } = case.run.line(at).event else { return };
     check_from(case, slot, ballot, at);
@@ -75,7 +75,7 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
         return case.missing(Rule::Adopt, silent, &[at], says);
     }
     let adopted = adopted.0;
-    // What an acceptor may have accepted without a line must at least have been proposed.
+    // An acceptance without a line still needs a proposal.
     let was_proposed = adopted.is_some_and(|ballot| case.accepts.contains_key(&(slot, ballot)));
     let could_be_more = has_rival(case, slot, adopted, at);
     let no_more = |say: SlotReport| match say {
@@ -83,7 +83,8 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
         SlotReport { exactly, .. } if exactly || !could_be_more => PromiseFit::Yes,
         SlotReport { .. } => PromiseFit::Perhaps,
     };
-    // That somebody reported it matters less than that nobody reported more: it was proposed, so it was safe.
+    // An inexact report may contain the adopted ballot. If that ballot was proposed, this is enough: its value was
+    // safe. What matters more is that no report is higher.
     let that = |say: SlotReport| match say {
         SlotReport { at_least, .. } if at_least == adopted => PromiseFit::Yes,
         SlotReport { at_least, exactly: false } if at_least < adopted => {
@@ -96,8 +97,8 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
         SlotReport { .. } => PromiseFit::No,
     };
     let no_more = quorum.iter().map(|server| PromiseFit::of_one(reports(server), slot, no_more)).min();
-    // A report that is higher binds, whatever else was answered. But what was adopted an acceptor may have reported in
-    // an answer that is missing, once its disk was mended.
+    // A higher report binds, whatever other replies contain. But an acceptor may have reported the adopted ballot in a
+    // reply whose line is missing, after its disk was repaired.
     let that = quorum.iter().map(|server| match PromiseFit::of_one(reports(server), slot, that) {
         PromiseFit::No if open.contains(server) => PromiseFit::Perhaps,
         fit => fit,
@@ -125,8 +126,8 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
     }
 }
 
-/// Whether another value was proposed in the slot, below this proposal and above what it adopts: an acceptor could have
-/// accepted that one, and then this proposal would be wrong.
+/// Whether another value was proposed in the slot, below this proposal and above the ballot that it adopts. An acceptor
+/// could have accepted that value, and then this proposal would be wrong.
 fn has_rival(case: &RunIndex<'_>, slot: Slot, adopted: Option<Ballot>, at: usize) -> bool {
     let Event::Accept { ballot, .. } = case.run.line(at).event else { return false };
     let value = LoggedValue::of(case.run.line(at));
@@ -138,14 +139,14 @@ fn has_rival(case: &RunIndex<'_>, slot: Slot, adopted: Option<Ballot>, at: usize
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum PromiseFit {
     No,
-    /// The lines do not tell all that the promise said.
+    /// The lines do not show all that the promise reported.
     Perhaps,
     Yes,
 }
 
 impl PromiseFit {
-    /// An acceptor that was asked twice has answered twice: one of its answers must fit. (One that was asked about
-    /// later slots only says nothing against it: that the proposal is not below them is checked apart.)
+    /// An acceptor with several promises of a ballot: one of them must fit. (A promise that covers only later slots
+    /// fits; [`check_from`] verifies that the proposal is not below its ballot's first slot.)
     fn of_one(reports: &[PromiseContents], slot: Slot, fit: impl Fn(SlotReport) -> PromiseFit) -> PromiseFit {
         reports.iter().map(|report| report.says(slot).map_or(PromiseFit::Yes, &fit)).max().unwrap_or(PromiseFit::No)
     }
@@ -156,7 +157,7 @@ fn told(adopted: Option<Ballot>) -> String {
         .map_or("nothing had been accepted there".into(), |ballot| format!("{ballot} was the highest accepted there"))
 }
 
-/// The value of a proposal that is bound is that of the ballot that it names.
+/// A proposal that adopts a ballot has the value proposed at that ballot.
 fn check_adopted(case: &mut RunIndex<'_>, slot: Slot, before: Ballot, at: usize) {
     match case.proposed(slot, before) {
         Some((earlier, value)) => {
@@ -172,7 +173,7 @@ fn check_adopted(case: &mut RunIndex<'_>, slot: Slot, before: Ballot, at: usize)
     }
 }
 
-/// The ballot was prepared, for this slot too.
+/// The ballot was prepared, and covers this slot.
 fn check_from(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
     let Some(prepare) = case.prepares.get(&ballot).map(|lines| lines[0]) else {
         let says = format!("{ballot} proposes in slot {slot}, and was never prepared");
@@ -186,7 +187,7 @@ fn check_from(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
     }
 }
 
-/// A slot is chosen when a majority has accepted it at one ballot; and then it is chosen for good.
+/// A slot is chosen when a majority has accepted it at one ballot, and then its value never changes.
 fn check_chosen(case: &mut RunIndex<'_>) {
     for (slot, lines) in case.chosen.clone() {
         case.counts.chosen += 1;
@@ -210,8 +211,9 @@ fn check_chosen(case: &mut RunIndex<'_>) {
     check_every_majority(case);
 }
 
-/// The vote that made the majority says what its line says. An acceptor that tells others another ballot than it has
-/// written down mostly accepts at that one too, a moment later, and then every line that is looked for is there.
+/// The acceptance that completed the majority has the ballot of the CHOSEN line. An acceptor that reports another
+/// ballot than it has recorded usually accepts at the reported one too, a moment later. Then all other lines look
+/// right.
 fn check_last_vote(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
     let vote = case.run.line(at).parent.as_ref().and_then(|re| case.known.line(re));
     if let Some(vote) = vote
@@ -236,7 +238,7 @@ fn check_majority(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, quorum: S
     }
 }
 
-/// Whether anybody noticed or not: what majorities have accepted in a slot is one value.
+/// The values that majorities have accepted in a slot are equal, even if no learner counted them.
 fn check_every_majority(case: &mut RunIndex<'_>) {
     let mut values: BTreeMap<Slot, (usize, LoggedValue<'_>)> = BTreeMap::new();
     for ((slot, ballot), servers) in case.accepted.clone() {

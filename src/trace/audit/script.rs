@@ -1,12 +1,12 @@
-//! Runs for tests, written as a person would tell them.
+//! Scripts: runs for tests, in a short notation.
 
 use std::collections::BTreeMap;
 
 use crate::trace::Line;
 use crate::trace::parse::Run;
 
-/// A run by a script: who speaks stands first (`s1,s2` speak the same, ALL are all five servers), then role, event and
-/// fields. Each line of the script is a second; numbers and levels come by themselves.
+/// A run from a script. A line starts with its processes (`s1,s2` write the same line, ALL are all five servers), then
+/// role, event and fields. Each line of the script is one second later; numbers and levels are added.
 pub(in crate::trace) fn run(script: &str) -> Run {
     let mut numbers: BTreeMap<String, u64> = BTreeMap::new();
     let mut run = Run::default();
@@ -18,7 +18,7 @@ pub(in crate::trace) fn run(script: &str) -> Run {
             let n = numbers.entry(who.into()).or_default();
             *n += 1;
             let (seconds, id) = (format!("{:02}:{:02}", at / 60, at % 60), format!("{who}.{n}"));
-            // What level the line has is not of interest here.
+            // The level does not matter here, so try all of them.
             let line =
                 |level| format!("2026-08-21T14:{seconds}.000000Z {level:<5} {id:<7} {role:<8} {event:<8} {rest}");
             let lines = ["INFO", "WARN", "ERROR"].map(|level| line(level).parse::<Line>());

@@ -1,13 +1,13 @@
-//! An honest run is proved; and for each rule a run that breaks only that one is caught.
+//! A correct run is proved, and for each rule a run that breaks only that one is found.
 
 use super::script::run;
 use super::*;
 use crate::paxos::Slot;
 use crate::trace::field::fingerprint;
 
-/// Two clients at two servers. c1's write of red is accepted by one acceptor only; c2's proposer finds it there,
-/// finishes it, and puts its own behind. An acceptor dies and comes back in between, a server is stopped and comes
-/// back. Who speaks stands first (`s1,s2` speak the same); ALL are all five servers.
+/// Two clients at two servers. One acceptor accepts c1's write of red; c2's proposer finds it there, finishes it, and
+/// proposes c2's own write after it. In between an acceptor crashes and restarts, and a server is stopped and started.
+/// A line starts with its processes (`s1,s2` write the same line); ALL are all five servers.
 const HONEST: &str = "\
 ALL server BOOT version=0.1.0 lines=2 cluster=ALL protocol=basic-paxos restart=disk steps=on incarnation=1 applied=0 promised=none accepted=0 disk=00aa
 c1 client REQUEST req=c1-1 op=OPEN to=s1
@@ -73,7 +73,7 @@ s1,s2 server DIGEST slot=5 digest=00000000000000aa
 s1,s2,s3@2,s4,s5 server STOP cause=SIGTERM
 ";
 
-/// The run with something else in place of a part of it.
+/// The correct run with these replacements.
 fn tampered(changes: &[(&str, &str)]) -> String {
     let mut script = HONEST.to_string();
     for (what, with) in changes {
@@ -83,14 +83,14 @@ fn tampered(changes: &[(&str, &str)]) -> String {
     script
 }
 
-/// Without each line that holds this.
+/// The correct run without the lines that contain this text.
 fn without(what: &str) -> String {
     let kept: Vec<&str> = HONEST.lines().filter(|line| !line.contains(what)).collect();
     assert!(kept.len() < HONEST.lines().count(), "there is no {what} in the run");
     kept.join("\n") + "\n"
 }
 
-/// With a line more, behind the one that holds `after`.
+/// The correct run with one more line, after the one that contains `after`.
 fn with(after: &str, line: &str) -> String {
     let at = HONEST.find(after).unwrap_or_else(|| panic!("there is no {after} in the run"));
     let end = at + HONEST[at..].find('\n').unwrap() + 1;
@@ -145,14 +145,14 @@ fn what_is_missing_is_not_proved() {
     hides(&tampered(&[("steps=on", "steps=off")]), Rule::Complete, "did not show protocol steps");
     hides(&with("req=c2-3 status", "s2 server LOST n=3"), Rule::Complete, "could not write 3 lines");
     hides(&tampered(&[("protocol=basic-paxos", "protocol=two-phase-commit")]), Rule::Complete, "no rules fit both");
-    // Clients' lines alone: what they call a slot may be a transaction.
+    // Clients' lines only: a slot in a reply may be a transaction's number.
     let replies: String = HONEST.lines().filter(|line| line.starts_with('c')).map(|line| format!("{line}\n")).collect();
     hides(&replies, Rule::Complete, "tells how the servers agree");
     let swapped = replies.replace("slot=5 version=4", "slot=1 version=4");
     hides(&swapped, Rule::Complete, "tells how the servers agree");
     let other = "s4 server BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on";
     hides(&with("req=c2-3 status", other), Rule::Complete, "disagree on who belongs");
-    // An older life of a server, whose lines are elsewhere, may have promised anything.
+    // An earlier incarnation of a server, whose lines are elsewhere, may have promised anything.
     let lived =
         without("s3@2").replace(" incarnation=1 applied=0 promised=none", " incarnation=2 applied=0 promised=1.3");
     let lived = lived.replace("ALL server BOOT", "s1@2,s2@2,s3@2,s4@2,s5@2 server BOOT");
@@ -186,7 +186,7 @@ fn claims_that_rest_on_a_server_without_lines_are_not_proved() {
 
 #[test]
 fn late_lines_are_evidence_but_ask_for_none() {
-    // What proves this CHOSEN is on a file that was read before it was written.
+    // The evidence for this CHOSEN is in a file that was read before the evidence was written.
     let mut run = run(&tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2 acceptor ACCEPTED")]));
     assert_eq!(Audit::new(&run).verdict(), AuditVerdict::Violated);
     let at = run.lines.iter().position(|entry| entry.line.to_string().contains("CHOSEN   req=c2-2")).unwrap();
@@ -220,15 +220,15 @@ fn a_forgetful_acceptor_is_found() {
     breaks(&tampered(&[(",3@3.1,5@5.2", ",3@3.1")]), Rule::Promise, "does not report slot 5");
     let older = "s4 acceptor PROMISE slot=3+ ballot=6.2 accepted=3@3.1,4@4.5,5@5.2 to=s2";
     breaks(&with("s2 acceptor PROMISE slot=1+", older), Rule::Promise, "accepted it at 4.5");
-    // An acceptor that never died reports what no line shows.
+    // An acceptor that never crashed reports an acceptance that no line shows.
     let once_more = "s4 acceptor PROMISE slot=2+ ballot=6.2 accepted=2@2.1,3@4.5,4@4.5,5@5.2 to=s2";
     breaks(&with("s2 acceptor PROMISE slot=1+", once_more), Rule::Promise, "no line shows that it was");
-    // The same where the line has no room for the slot, but its fingerprint tells.
+    // The same where the line omits the slot, but its fingerprint shows it.
     let short = format!("s4 acceptor PROMISE slot=2+ ballot=6.2 accepted=3@4.5,{} to=s2", rest("3@4.5 4@4.5 5@4.5"));
     breaks(&with("s2 acceptor PROMISE slot=1+", &short), Rule::Promise, "other slots behind 3");
 }
 
-/// The end of a report that shows its first slot alone.
+/// The end of a report that shows its first slot only.
 fn rest(all: &str) -> String {
     let slots = all.split(' ').map(|one| one.split_once('@').unwrap());
     let sums = slots.map(|(slot, ballot)| fingerprint(Slot(slot.parse().unwrap()), ballot.parse().unwrap()));
@@ -236,8 +236,8 @@ fn rest(all: &str) -> String {
     format!("+{}#{sum:016x}", count - 1)
 }
 
-/// Twelve slots that s1 got accepted while nobody showed the steps; then all start again and show them. s5 finishes
-/// slot 9, which is behind those that a PROMISE line has room for.
+/// Twelve slots that s1 got accepted without recorded steps; then all servers restart and record them. s5 finishes slot
+/// 9, which is after the slots that a PROMISE line shows.
 fn steps_off_then_on(adopted: &str) -> String {
     let slots: Vec<String> = (1..=12).map(|slot| format!("{slot}@1.1")).collect();
     let accepted = format!("{},{}", slots[..8].join(","), rest(&slots.join(" ")).replace("+11#", "+4#"));
@@ -263,7 +263,7 @@ fn steps_that_are_shown_only_later_accuse_nobody() {
     assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{text}");
     let says = "proposes in slot 9 as if 1.1 was the highest accepted there, and the lines do not tell all";
     assert!(text.contains(says) && text.contains("did not show protocol steps"), "{text}");
-    // Where the lines do tell, they accuse.
+    // Where the lines are sufficient, the audit reports the violation.
     let other =
         steps_off_then_on("1.1").replace("ACCEPT slot=9", "ACCEPT slot=8").replace("adopted=1.1", "adopted=none");
     let run = super::script::run(&other);
@@ -278,7 +278,7 @@ fn steps_that_are_shown_only_later_accuse_nobody() {
 
 #[test]
 fn lines_that_a_full_disk_took_accuse_nobody() {
-    // s4 could not write its vote, and says so later.
+    // s4 could not write the line of its acceptance, and reports that later.
     let lost = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
     let lost = lost.replace("s1,s2 server DIGEST", "s4 server LOST n=1\ns1,s2 server DIGEST");
     let run = run(&lost);
@@ -292,8 +292,8 @@ fn lines_that_a_full_disk_took_accuse_nobody() {
 
 #[test]
 fn what_a_process_wrote_last_may_be_missing_unless_it_has_heard_of_later() {
-    // s4 is killed, or its log was cut: nobody knows whether it voted. STOP, or a line that follows from a later one,
-    // tells.
+    // s4 was killed, or its log was cut: whether it accepted is unknown. STOP, or a line that follows from a later one,
+    // shows it.
     let no_vote = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
     breaks(&no_vote, Rule::Majority, "s4 did not accept it");
     let no_end = no_vote.replace("s1,s2,s3@2,s4,s5 server STOP", "s1,s2,s3@2,s5 server STOP");
@@ -323,10 +323,10 @@ fn servers_that_disagree_on_the_cluster_count_no_majorities() {
 
 #[test]
 fn an_acceptance_may_be_durable_without_its_line_if_the_acceptor_died() {
-    // s2 accepted slot 3 at 3.1 and died before it said so: the honest run shows that at its end.
+    // s2 accepted slot 3 at 3.1 and crashed before it wrote the line: the correct run shows that at its end.
     let once_more = "s1 acceptor PROMISE slot=5+ ballot=6.2 accepted=none to=s2";
     assert_eq!(Audit::new(&run(&with("s2 acceptor PROMISE slot=1+", once_more))).verdict(), AuditVerdict::Proved);
-    // What nobody ever proposed it cannot have accepted, dead or not.
+    // It cannot have accepted a value that was never proposed, whether it crashed or not.
     breaks(&tampered(&[("3@3.1,5@5.2", "3@3.2,5@5.2")]), Rule::Ballot, "no line of s2 proposes it");
 }
 
@@ -364,7 +364,7 @@ fn a_ballot_with_two_owners_or_two_values_is_found() {
 
 #[test]
 fn a_promise_that_is_repeated_later_does_not_contradict_its_own_ballot() {
-    // The line of the first promise is lost. The PREPARE comes once more when the acceptor has accepted at its ballot.
+    // The line of the first promise is lost. The PREPARE arrives again after the acceptor has accepted at its ballot.
     let first = "s4,s5 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=none to=s5";
     let lost = first.replace("s4,s5", "s4 server LOST n=1\ns5");
     let accepted = "s1,s4,s5 acceptor ACCEPTED req=c2-1 slot=4 ballot=4.5 to=s5";
@@ -374,14 +374,14 @@ fn a_promise_that_is_repeated_later_does_not_contradict_its_own_ballot() {
 
 #[test]
 fn a_promise_that_is_repeated_does_not_excuse_the_first_one() {
-    // s1 reports red at 3.1, and the proposer proposes red as its own. Then s1 is asked once more.
+    // s1 reports red at 3.1, and the proposer proposes red as its own value. Then s1 receives the PREPARE again.
     let own =
         "s5 proposer ACCEPT req=c1-3 slot=3 ballot=4.5 op=PUT key=color value=red adopted=none quorum=s1,s4,s5 to=ALL";
     let ignored = own.replace("adopted=none", "adopted=3.1");
     let accepted = "s1,s4,s5 acceptor ACCEPTED req=c2-1 slot=4 ballot=4.5 to=s5";
     let again = format!("{accepted}\ns1 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@4.5,4@4.5 to=s5");
     breaks(&tampered(&[(&ignored, own), (accepted, &again)]), Rule::Adopt, "as if nothing had been accepted");
-    // All lines of s4 are here, and its only answer came when it had accepted.
+    // All lines of s4 are present, and its only reply came after it had accepted.
     let first = "s4,s5 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=none to=s5";
     let late = format!("{accepted}\ns4 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@4.5,4@4.5 to=s5");
     let script = tampered(&[
@@ -394,7 +394,7 @@ fn a_promise_that_is_repeated_does_not_excuse_the_first_one() {
 
 #[test]
 fn lines_of_clients_of_a_history_whose_servers_lines_are_gone_accuse_nobody() {
-    // The same clients' lines beside the servers of the next day, who have had other requests.
+    // The same client lines with the servers' lines of the next day, which contain other requests.
     let later: String = HONEST.lines().filter(|line| !line.starts_with('c')).map(|line| format!("{line}\n")).collect();
     let later = later.replace("value=green", "value=grey").replace("value=blue", "value=black");
     let mut both = run(&later);
@@ -431,10 +431,10 @@ fn servers_that_were_never_seen_together_are_not_held_against_each_other() {
 
 #[test]
 fn a_proposal_that_its_promises_do_not_allow_is_found() {
-    // Another value than the one adopted, to the end.
+    // Another value than the adopted one, throughout.
     let pink = [("slot=3 ballot=4.5 op=PUT key=color value=red", "slot=3 ballot=4.5 op=PUT key=color value=pink")];
     breaks(&tampered(&pink), Rule::Adopt, "another value than the one");
-    // The same, but as if nothing had been reported.
+    // The same value, but as if nothing had been reported.
     breaks(&tampered(&[("adopted=3.1", "adopted=none")]), Rule::Adopt, "as if nothing had been accepted");
     breaks(
         &tampered(&[(
@@ -461,7 +461,7 @@ fn a_proposal_that_its_promises_do_not_allow_is_found() {
     breaks(&tampered(&[("adopted=none quorum=s2,s4,s5", "adopted=none quorum=s2,s5")]), Rule::Adopt, "no majority");
 }
 
-/// s2 proposes green in slot 4 once more; of the promises that it rests on, one has no room for that slot.
+/// s2 proposes green in slot 4 again; one of the promises that it rests on omits that slot.
 fn proposes_again(long_promise: &str, adopted: &str) -> String {
     let lines = format!(
         "s2 proposer PREPARE slot=3+ ballot=7.2 to=ALL\n{long_promise}\n\
@@ -483,11 +483,12 @@ fn what_a_promise_has_no_room_for_is_known_from_the_acceptances() {
 
 #[test]
 fn what_a_dead_acceptor_accepted_without_a_line_is_found_by_its_fingerprint() {
-    // s2 was proposed slot 4 at 4.5, has no line of accepting it, and died: it may have, and here it has.
+    // Slot 4 was proposed to s2 at 4.5. It has no line of accepting it and crashed: it may have accepted, and here it
+    // has.
     let long = format!("s2 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@3.1,{} to=s2", rest("3@3.1 4@4.5 5@5.2"));
     let honest = run(&proposes_again(&long, "4.5"));
     assert_eq!(Audit::new(&honest).verdict(), AuditVerdict::Proved, "{}", Audit::new(&honest).explain(&honest));
-    // What was never proposed it cannot have accepted.
+    // It cannot have accepted a value that was never proposed.
     let long = format!("s2 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@3.1,{} to=s2", rest("3@3.1 4@4.2 5@5.2"));
     let run = run(&proposes_again(&long, "4.5"));
     let audit = Audit::new(&run);
@@ -551,7 +552,7 @@ fn two_values_in_one_slot_are_found() {
 
 #[test]
 fn majorities_for_two_values_are_found_although_nobody_noticed() {
-    // A proposer that ignores what was chosen: that it may not is another rule.
+    // A proposer that ignores a chosen value; that this breaks another rule too does not matter here.
     let rival = "s2 proposer ACCEPT req=c2-9 slot=5 ballot=6.2 op=DELETE key=shape adopted=5.2 quorum=s2,s4,s5 to=ALL\n\
                  s2,s4,s5 acceptor ACCEPTED slot=5 ballot=6.2 to=s2";
     let run = run(&with("s2 acceptor PROMISE slot=1+", rival));
@@ -670,7 +671,7 @@ fn an_order_that_contradicts_real_time_is_found() {
         Rule::RealTime,
         "slot 5 was answered before slot 4",
     );
-    // c2 asks when c1 has its answer from the slot of c2's own write.
+    // c2's request follows a reply to c1 that was answered from the slot of c2's write.
     let moved = without("REQUEST req=c2-1").replace("c1 client REQUEST req=c1-4 op=GET key=color to=s3\n", "");
     let late = "c1 client REQUEST req=c1-4 op=GET key=color to=s3\nc1 client RESPONSE req=c1-4 status=OK slot=4 version=3 value=green took=1.000ms server=s3\nc2 client REQUEST req=c2-1 op=PUT key=color value=green to=s5 session=1 sequence=9\n";
     let moved = moved
@@ -698,7 +699,7 @@ fn many_findings_of_a_kind_are_counted() {
 
 #[test]
 fn replies_that_cannot_be_of_one_log_are_caught_without_the_log() {
-    // The servers showed none of their steps: what is left are the clients' lines.
+    // The servers recorded no steps, so only the clients' lines are left.
     let hidden: String = HONEST
         .lines()
         .filter(|line| line.starts_with('c') || line.contains(" BOOT "))

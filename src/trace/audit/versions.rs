@@ -1,5 +1,5 @@
-//! Replies held against each other, where the log is not in the lines: what each says of a slot and a key's version
-//! must be of one log.
+//! Key versions: compares replies with each other where the log is not in the lines. The slots and versions that they
+//! report must fit one log.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,20 @@ use super::super::values::{OpKind, RequestStatus};
 use super::{Rule, RunIndex};
 use crate::paxos::Slot;
 
-/// What a reply says of a key.
+/// What a reply states about a key.
 struct KeyClaim<'a> {
-    /// Reads stand behind the slot that they saw.
+    /// Slot, and whether it is a read: a read follows the slot that it was answered from.
     place: (Slot, bool),
     version: u64,
-    /// It made this version.
+    /// Whether the operation created this version.
     is_new: bool,
-    /// What the key holds then: None if nothing. Unknown where a write was refused.
+    /// The key's value at this version: Some(None) if it has none. None if the reply does not show it, as for a refused
+    /// write.
     value: Option<Option<&'a QuotedText>>,
     lines: [usize; 2],
 }
 
-/// In the order of the slots a key's version never falls, rises with each write, and stands for one value.
+/// In slot order, a key's version never decreases, increases with each write, and has one value.
 pub(super) fn check(case: &mut RunIndex<'_>) {
     let mut keys: BTreeMap<&QuotedText, Vec<KeyClaim<'_>>> = BTreeMap::new();
     for exchange in exchanges(case.run) {

@@ -1,5 +1,5 @@
-//! What the picture of a run must show, counted from typed lines: the page reads the same lines as text, and both must
-//! come to the same.
+//! Counts of what the page of a run must draw, from typed lines. The page counts the same from text, and both results
+//! must be equal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,25 +12,25 @@ use crate::trace::request_spans::{exchanges, outages};
 use crate::trace::values::DecisionReason;
 use crate::two_phase_commit::TransactionId;
 
-/// How much there is to draw.
+/// Number of items to draw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PageCounts {
     /// Lines.
     pub lines: usize,
     /// Servers.
     pub servers: usize,
-    /// Clients, and whoever else is no server.
+    /// Clients and other processes that are not servers.
     pub others: usize,
     /// Messages: arrows between two lines of different roles.
     pub messages: usize,
-    /// Times for which a role or a process was down.
+    /// Times during which a role or a process was down.
     pub outages: usize,
     /// Requests of clients.
     pub requests: usize,
 }
 
 impl PageCounts {
-    /// Counts.
+    /// Counts the items of a run.
     pub fn new(run: &Run) -> PageCounts {
         let mut servers = ServerSet::NONE;
         let mut others: BTreeSet<&ProcessId> = BTreeSet::new();
@@ -58,10 +58,10 @@ impl PageCounts {
     }
 }
 
-/// An answer of an acceptor, by what it answers and who gives it.
+/// A reply by its kind, slot, ballot and sender.
 type AcceptorReply = (ReplyKind, Option<Slot>, Ballot, ServerId);
 
-/// A transaction as a key beside those of ballots: it has a number and a server as well.
+/// A transaction as a key of the same type as ballots: both have a number and a server.
 fn key_of(transaction: TransactionId) -> Ballot {
     Ballot { round: transaction.number, server: transaction.coordinator }
 }
@@ -74,8 +74,8 @@ enum ReplyKind {
     Vote,
 }
 
-/// Every message that two lines of different roles tell of, as (line that sent it, line that it led to): by `re`, and
-/// by (slot, ballot, server) where a line was made from a quorum.
+/// Every message that two lines of different roles show, as (line of the sender, line of the receiver). They are found
+/// by `re`, and by (slot, ballot, server) where a line reports a quorum.
 pub fn messages(run: &Run) -> BTreeSet<(usize, usize)> {
     let by_id = run.by_id();
     let answers = answers(run);
@@ -119,7 +119,7 @@ pub fn messages(run: &Run) -> BTreeSet<(usize, usize)> {
     messages
 }
 
-/// The lines that answer, in the order of time.
+/// The lines of replies, in order of time.
 fn answers(run: &Run) -> BTreeMap<AcceptorReply, Vec<usize>> {
     let mut answers: BTreeMap<AcceptorReply, Vec<usize>> = BTreeMap::new();
     for (at, entry) in run.lines.iter().enumerate() {
@@ -141,7 +141,8 @@ fn answers(run: &Run) -> BTreeMap<AcceptorReply, Vec<usize>> {
     answers
 }
 
-/// One PROMISE serves every slot of its ballot: it arrives at the first proposal alone.
+/// The first ACCEPT of each ballot. A PROMISE serves every slot of its ballot, but its arrow ends at the first proposal
+/// only.
 fn first_accepts(run: &Run) -> BTreeMap<Ballot, usize> {
     let mut first: BTreeMap<Ballot, usize> = BTreeMap::new();
     for (at, entry) in run.lines.iter().enumerate() {
@@ -155,7 +156,7 @@ fn first_accepts(run: &Run) -> BTreeMap<Ballot, usize> {
     first
 }
 
-/// How often a server's process was not there: between two of its lives, and after the last one if that was stopped.
+/// Number of times that a server's process was down: between two incarnations, and after the last one if it wrote STOP.
 fn gaps(run: &Run) -> usize {
     let mut gaps = 0;
     for lines in run.by_server().into_values() {

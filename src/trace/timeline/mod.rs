@@ -1,10 +1,10 @@
-//! The picture of a run: one page, complete in itself, that draws the lines and lets people step through them.
+//! Timeline: one self-contained page that draws the lines of a run and lets a reader step through them.
 //!
-//! The page holds the lines as they were written and reads them itself, as it must when it watches a run live; what it
-//! needs besides is what the audit says of them. [`facts`] counts the same things in Rust that the page draws: the
-//! tests hold the two against each other.
+//! The page holds the lines as they were written and parses them itself, as it must when it watches a live run. In
+//! addition it holds the audit's findings. [`counts`] counts in Rust what the page draws, and the tests compare the
+//! two.
 //!
-//! Whatever a client put into a key travels as data: packed, then as text of the page, never as markup.
+//! A client's bytes travel as data: first packed, then as text nodes of the page, never as markup.
 
 pub mod counts;
 mod page;
@@ -22,14 +22,14 @@ use super::audit::{Audit, AuditVerdict};
 use super::histories::Histories;
 use super::parse::Run;
 
-/// A page carries at most so many lines.
+/// Maximum number of lines in a page.
 pub const LINES_MAX: usize = 200_000;
-/// A page tells at most so many findings of the audit, and so many lines of each.
+/// Maximum number of audit findings in a page, and of lines for each finding.
 const FINDINGS_MAX: usize = 50;
 const FINDING_LINES_MAX: usize = 20;
 
-/// The lines of the last history of a run, and the number of lines of earlier ones. A picture is of one history: line
-/// numbers begin again with the next.
+/// The lines of a run's last history, and the number of lines of earlier ones. A page shows one history, because line
+/// numbers start again with the next one.
 pub fn last_history(run: Run) -> (Run, usize) {
     let all = run.lines.len();
     let last = match Histories::of(&run) {
@@ -45,17 +45,17 @@ pub fn last_history(run: Run) -> (Run, usize) {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct PageData {
     pub title: String,
-    /// `proved`, `unproven` or `violated`; none while a run is watched.
+    /// `proved`, `unproven` or `violated`; None while a run is watched.
     pub verdict: Option<&'static str>,
-    /// Acceptors come back without their memory.
+    /// Acceptors restart without their stable storage.
     #[serde(rename = "unsafe")]
     pub is_unsafe: bool,
     pub findings: Vec<PageFinding>,
-    /// How many findings are not told.
+    /// Number of findings that are left out.
     pub more: usize,
-    /// The line at which the page opens: the first that is wrong.
+    /// The line at which the page opens: the first that breaks a rule.
     pub first: Option<String>,
-    /// How many lines are not in the page.
+    /// Number of lines that are not in the page.
     pub left_out: usize,
     /// Files whose torn last line is not in the page.
     pub torn: Vec<String>,
@@ -65,15 +65,15 @@ pub(crate) struct PageData {
     pub live: bool,
     /// Whether its buttons may crash roles.
     pub lab: bool,
-    /// Whether the server that is watched shows the steps of the protocol.
+    /// Whether the watched server records the steps of the protocol.
     pub steps: bool,
-    /// What the page teaches, if it does.
+    /// The lesson that the page shows, if there is one.
     pub lesson: Option<LessonText<'static>>,
-    /// Where else the cluster can be watched.
+    /// Other addresses at which the cluster can be watched.
     pub others: Vec<String>,
 }
 
-/// What the audit says.
+/// A finding of the audit.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct PageFinding {
     rule: &'static str,
@@ -85,34 +85,35 @@ pub(crate) struct PageFinding {
 /// A lesson, as the page shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct LessonText<'a> {
-    /// What it is called.
+    /// The lesson's title.
     pub title: &'a str,
-    /// What happens.
+    /// What happens in the run.
     pub says: &'a str,
-    /// Where to look: a sentence, and the line that it is about.
+    /// Places to look at: a sentence, and the line concerned.
     pub look: Vec<(&'a str, String)>,
-    /// What to think about.
+    /// The question to the reader.
     pub question: &'a str,
-    /// Where the answer stands.
+    /// The answer, which the page shows on request.
     pub answer: &'a str,
 }
 
-/// A page and what is to be said about it.
+/// A page, and facts about it.
 #[derive(Clone, Debug)]
 pub struct TimelinePage {
     /// The whole page.
     pub html: String,
     /// What it draws.
     pub facts: PageCounts,
-    /// How many lines of the run it does not hold.
+    /// Number of lines of the run that it does not hold.
     pub left_out: usize,
-    /// How many of these have the number of another line: histories that cannot be told apart.
+    /// Number of these that repeat the id of another line: their histories cannot be separated.
     pub repeated: usize,
     /// The line at which it opens, if that is not the first.
     pub opens_at: Option<String>,
 }
 
-/// The page of a lesson. It opens at the first line to look at, also where a rule is broken: that comes in its time.
+/// The page of a lesson. It opens at the first line to look at, even if a rule is broken elsewhere: the lesson leads to
+/// that line.
 pub fn lesson(run: &Run, audit: &Audit, shown: LessonText<'static>) -> String {
     let kept = drawn(run, audit, LINES_MAX);
     let mut data = data_of(run, audit, shown.title, &kept);
@@ -134,18 +135,18 @@ pub fn page(run: &Run, audit: &Audit, title: &str, most: usize) -> TimelinePage 
     }
 }
 
-/// The lines that a page holds, in the order of the files.
+/// The lines that a page holds, in file order.
 fn drawn(run: &Run, audit: &Audit, most: usize) -> Vec<usize> {
     window(run, distinct(run), first_wrong(run, audit), most)
 }
 
-/// One line of each number: the page finds a line by its number.
+/// One line for each id, since the page finds a line by its id.
 fn distinct(run: &Run) -> Vec<usize> {
     let mut seen = HashSet::new();
     (0..run.lines.len()).filter(|at| seen.insert(&run.line(*at).id)).collect()
 }
 
-/// What the page knows; it holds these lines.
+/// The page's data, for these lines.
 fn data_of(run: &Run, audit: &Audit, title: &str, kept: &[usize]) -> PageData {
     let text: String = kept.iter().map(|at| format!("{}\n", run.line(*at))).collect();
     let findings = audit.findings.iter().take(FINDINGS_MAX).map(|finding| PageFinding {
@@ -168,7 +169,7 @@ fn data_of(run: &Run, audit: &Audit, title: &str, kept: &[usize]) -> PageData {
     }
 }
 
-/// The page that a server serves: it begins empty, and asks that server for lines.
+/// The page that a server serves: it starts empty, and requests lines from that server.
 pub fn live(title: &str, lab: bool, steps: bool, others: Vec<String>) -> String {
     let packed = page::pack("");
     let data = PageData { title: title.to_string(), live: true, lab, steps, others, packed, ..PageData::default() };
@@ -183,15 +184,15 @@ fn word(verdict: AuditVerdict) -> &'static str {
     }
 }
 
-/// The first line that breaks a rule: of each violation the last of its lines, since the others were right until then.
+/// The first line that breaks a rule: of each violation the last of its lines, since until then no rule was broken.
 fn first_wrong(run: &Run, audit: &Audit) -> Option<usize> {
     let violations = audit.findings.iter().filter(|finding| finding.verdict == AuditVerdict::Violated);
     let ends = violations.filter_map(|finding| finding.lines.iter().copied().max_by_key(|at| run.line(*at).time));
     ends.min_by_key(|at| run.line(*at).time)
 }
 
-/// All of these lines, or the first `most` by time; around the first wrong one if that comes later. In the order of the
-/// files.
+/// All of these lines, or the first `most` by time; if the first wrong line comes later, the lines around it. In file
+/// order.
 fn window(run: &Run, mut lines: Vec<usize>, wrong: Option<usize>, most: usize) -> Vec<usize> {
     if lines.len() > most {
         lines.sort_by_key(|at| run.line(*at).time);

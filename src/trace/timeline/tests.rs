@@ -1,10 +1,10 @@
-//! The page as text, and what is chosen for it. What a browser makes of it is tested in one.
+//! Tests of the page's text and of its choice of lines. The page's behavior is tested in a browser.
 
 use super::counts::{PageCounts, messages};
 use super::*;
 use crate::trace::audit::Audit;
 
-/// One write: s3's acceptor is down, s1 is refused nothing.
+/// One write, while s3's acceptor is down.
 const STORY: &str = "\
 2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on incarnation=1
 2026-08-21T14:03:06.000000Z WARN  s3.1    acceptor CRASH    cause=timer up=4.402s down=2.150s
@@ -50,7 +50,7 @@ fn messages_are_found_by_the_line_that_they_name_and_by_quorum() {
         ]
     );
     let facts = PageCounts::new(&run);
-    // The acceptor's crash, the second life of s2, the end of s1.
+    // The acceptor's crash, the restart of s2, the end of s1.
     assert_eq!(facts, PageCounts { lines: 15, servers: 3, others: 1, messages: 10, outages: 3, requests: 1 });
 }
 
@@ -69,7 +69,7 @@ fn a_long_run_is_cut_to_what_is_around_the_first_wrong_line() {
 
 #[test]
 fn of_lines_with_the_same_number_a_page_holds_one_and_counts_the_others() {
-    // The same process once more, as on a new folder; its clock shows what it showed before.
+    // The same process again, as on a new data directory; its clock repeats the same times.
     let again: String = STORY.lines().filter(|line| line.contains(" s2.")).map(|line| format!("{line}\n")).collect();
     let mut run = run_of(STORY);
     let before = run.lines.len();
@@ -88,7 +88,7 @@ fn of_a_violation_the_last_line_is_the_wrong_one_and_of_many_the_first_counts() 
     let at = "2026-08-21T14:03:07.105388Z";
     let broken = STORY.replace(at, &format!("{promised}{at}")).replace("re=s2.2\n", "re=s2.3\n");
     let broken = broken.replace("2026-08-21T14:03:07.106000Z INFO  s2.2    acceptor ACCEPTED", late);
-    // Without the life of s2 that may be on another folder, as the BOOT line of the one before is not there.
+    // Without the second incarnation of s2, which may use another directory: the BOOT line of the one before is absent.
     let one_life: String =
         broken.lines().filter(|line| !line.contains("s2@2")).map(|line| format!("{line}\n")).collect();
     let run = run_of(&one_life);
@@ -116,7 +116,7 @@ fn nothing_that_people_wrote_is_markup() {
     assert!(!html.contains("<img") && !html.contains("</script><"), "it is escaped");
     let count = |part: &str| html.matches(part).count();
     assert_eq!((count("<script"), count("</script>"), count("id=\"data\"")), (2, 2, 1));
-    // And nothing of the page itself is left to be filled: what looks like it stands in the title's data.
+    // No placeholder of the page itself is left: those that remain are in the title's data.
     let places = ["%POLICY%", "%STYLE%", "%TITLE%", "%SCRIPT%", "%DATA%"];
     assert_eq!(places.map(count), [0, 0, 0, 1, 1]);
 }
@@ -126,7 +126,7 @@ fn a_page_asks_nobody_for_anything() {
     let run = run_of(STORY);
     let html = page(&run, &Audit::new(&run), "alone", LINES_MAX).html;
     for part in ["http://", "https://", "src=", "href=", "@import", "url(", "fetch(", "XMLHttpRequest", "import("] {
-        // A pattern of the drawing itself is named by url(#...).
+        // The page refers to one of its own patterns as url(#...).
         assert!(!html.replace("url(#hatch)", "").contains(part), "{part}");
     }
     assert!(html.contains("default-src 'none'") && html.contains("connect-src 'none'"));

@@ -1,4 +1,4 @@
-//! `paxos-lab timeline`.
+//! The command `paxos-lab timeline`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -41,7 +41,7 @@ fn parse_lines(text: &str) -> Result<usize, String> {
     lines.ok_or_else(|| format!("'{text}' is no number of lines from 1 to 1000000"))
 }
 
-/// Writes the page; what to print, and the exit code.
+/// Writes the page. Returns the text to print and the exit code.
 pub fn run(arguments: &TimelineArgs) -> Result<(String, u8), String> {
     let TimelineArgs { dir, out, title, lines } = arguments;
     let (run, earlier) = last_history(Run::read(dir).map_err(|error| error.to_string())?);
@@ -79,7 +79,7 @@ pub fn run(arguments: &TimelineArgs) -> Result<(String, u8), String> {
     Ok((text, 0))
 }
 
-/// The verdict of the audit, and if it is none, why.
+/// The audit's verdict in a sentence, with the first finding if there is one.
 fn said(audit: &Audit) -> String {
     let why = audit.findings.first().map_or("", |finding| &finding.message);
     match audit.verdict() {
@@ -89,7 +89,7 @@ fn said(audit: &Audit) -> String {
     }
 }
 
-/// A folder's own name, and not `latest`.
+/// The name of the directory behind a path or symbolic link such as `latest`.
 fn name(dir: &Path) -> String {
     let real = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     real.file_name().unwrap_or(real.as_os_str()).to_string_lossy().into_owned()

@@ -1,26 +1,26 @@
-// The space-time diagram: columns are roles, time runs down. Only what is near the window is drawn.
+// The space-time diagram: columns are roles, time runs down. Only the part near the window is drawn.
 
 const ROW = 26, GAP = 20, GAP_FROM = 20000, HEAD = 44, LEFT = 84, PITCH = 17, SPACE = 9;
-/** Height of a millisecond on the clock, before anybody zooms. */
+/** Height of a millisecond in the view by time, in pixels, before any zoom. */
 const MILLI = 60;
-/** A browser cannot scroll much further, in pixels. */
+/** Maximum height in pixels: browsers cannot scroll much further. */
 const TALL_MAX = 8000000;
-/** A window draws so many arrows at most, and says how many it leaves out. */
+/** Maximum number of arrows drawn in a window; the page shows how many are left out. */
 const ARROWS_MAX = 1500;
-/** So many clients have a column of their own; the others share the last one. */
+/** Maximum number of clients with their own column; the others share the last one. */
 const CLIENT_LANES = 4;
 
 const ROLE_LETTERS = { server: "D", proposer: "P", acceptor: "A", learner: "L", coordinator: "C", participant: "T" };
 const ROLE_NAMES = { server: "front desk", proposer: "proposer", acceptor: "acceptor", learner: "learner",
   coordinator: "coordinator", participant: "participant" };
 
-/** Where each process and role stands: a list of lanes from left to right, and a way to find one. */
+/** The lanes of processes and roles: a list from left to right, and a way to find one. */
 function layLanes(run) {
   const others = new Map(), roles = new Set();
   for (const line of run.lines) {
     if (line.server) roles.add(line.role);
     else others.set(line.process, (others.get(line.process) || 0) + 1);
-    // A client that is watched from afar has no lines here, but servers name it.
+    // A remote client has no lines here, but servers name it.
     const asker = !line.server || line.name !== "REQUEST" || !line.re ? null : line.re.slice(0, line.re.lastIndexOf("."));
     if (asker && !others.has(asker)) others.set(asker, 0);
   }
@@ -69,7 +69,7 @@ class Diagram {
     if (!this.drawn || top < this.drawn.safeTop || top + height > this.drawn.safeEnd) this.draw();
   }
 
-  /** Gives every shown line its height. */
+  /** Gives every shown line its vertical position. */
   layout() {
     const { run, shown, byTime } = this.app;
     this.places = layLanes(run);
@@ -93,7 +93,7 @@ class Diagram {
     this.draw();
   }
 
-  /** Pixels a millisecond. */
+  /** Pixels for each millisecond. */
   scale() {
     const { shown, zoom } = this.app;
     if (!shown.length) return 1;
@@ -105,7 +105,7 @@ class Diagram {
     return this.places.find.get(line.server ? `${line.server} ${line.role}` : line.process) ?? LEFT;
   }
 
-  /** The first shown line at or below a height. */
+  /** The first shown line at or below a vertical position. */
   rowAt(y) {
     let low = 0, high = this.ys.length;
     while (low < high) {
@@ -116,7 +116,7 @@ class Diagram {
     return low;
   }
 
-  /** The shown line nearest to a height, or -1. */
+  /** The shown line nearest to a vertical position, or -1. */
   nearest(y) {
     const row = this.rowAt(y);
     if (!this.ys.length) return -1;
@@ -124,7 +124,7 @@ class Diagram {
     return row > 0 && y - this.ys[row - 1] < this.ys[row] - y ? row - 1 : row;
   }
 
-  /** The height of a moment of the run, also of one whose line is not shown. */
+  /** The vertical position of a line's time, even if the line is not shown. */
   yOf(line) {
     if (line.shown >= 0) return this.ys[line.shown];
     const { shown } = this.app;
@@ -171,7 +171,7 @@ class Diagram {
   draw() {
     if (!this.ys) return;
     const { clientHeight } = this.box;
-    // When fewer lines are shown than before, the box still stands where there was more.
+    // When fewer lines are shown than before, the scroll position may still be beyond the new end.
     const scrollTop = Math.min(this.box.scrollTop, Math.max(0, this.height + HEAD - clientHeight));
     const reach = Math.max(clientHeight, 400);
     const top = Math.max(0, scrollTop - reach), end = scrollTop + clientHeight + reach;
@@ -183,7 +183,7 @@ class Diagram {
       + `patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect class="hatch-back" width="6" height="6"/>`
       + `<path class="hatch-line" d="M0 0V6"/></pattern></defs>${this.columns(height)}${this.bands(top, end)}`
       + `${this.arrows(from, to, top)}${this.marks(from, to, top)}</svg>`;
-    // Everything in this text is numbers and words of this script: what people wrote goes in as text below.
+    // This text contains only numbers and words of this script; text from clients is inserted as text nodes below.
     const holder = document.createElement("div");
     holder.innerHTML = svg;
     this.window.replaceChildren(...this.rows(from, to, top, end), holder.firstChild);
@@ -201,7 +201,7 @@ class Diagram {
     const drawn = [];
     for (const outage of this.app.run.derive().outages) {
       const y1 = this.yOf(outage.from), y2 = outage.to ? this.yOf(outage.to) : this.height;
-      // Between two lines that are shown there may be no room for an outage among lines that are not.
+      // Between two shown lines there may be no room for an outage between hidden ones.
       if (y2 < top || y1 > end || y2 - y1 < 3) continue;
       const lanes = this.places.lanes.filter((lane) => lane.server === outage.server && (!outage.role || lane.role === outage.role));
       const y = Math.max(y1, top - 20), height = Math.min(y2, end + 20) - y;
@@ -212,7 +212,7 @@ class Diagram {
     return drawn.join("");
   }
 
-  /** Arrows with an end among these rows. */
+  /** Arrows that start or end in these rows. */
   arrows(from, to, top) {
     const { cursor, shown } = this.app;
     const chosen = shown[cursor];
@@ -243,7 +243,7 @@ class Diagram {
     return paint(usual, "arrows") + paint(hot, "arrows hot");
   }
 
-  /** Of a client that is watched from afar there are no lines: what a server says of it is all there is. */
+  /** A remote client has no lines here; it is drawn from the server's lines about it. */
   ghost(line, top, into) {
     if (!/^RE(QUEST|SPONSE)$/.test(line.name) || !line.server || !line.req) return;
     const x = this.places.find.get(line.req.slice(0, line.req.lastIndexOf("-"))), at = this.x(line);
@@ -283,7 +283,7 @@ class Diagram {
     return `<g class="marks">${drawn.join("")}</g>`;
   }
 
-  /** The sentences, as elements. Where the clock brings lines too close together, the later ones are counted. */
+  /** The sentences, as elements. Where lines are too close together in the view by time, the later ones are counted. */
   rows(from, to, top, end) {
     const { shown, cursor, run, byTime, wrong } = this.app;
     const chosen = shown[cursor];
@@ -328,7 +328,7 @@ class Diagram {
     return drawn;
   }
 
-  /** Where the clock runs and nothing happens, words say so, in sight wherever one looks. */
+  /** A label for a time without lines, placed inside the visible part. */
   silence(row, top, end) {
     const { shown } = this.app, y1 = this.ys[row - 1] + 40, y2 = this.ys[row] - 40;
     const middle = this.box.scrollTop + this.box.clientHeight * 0.4;
@@ -350,7 +350,7 @@ class Diagram {
     return element;
   }
 
-  /** Brings a shown line into view. */
+  /** Scrolls a shown line into view. */
   reveal(row, centre) {
     if (row < 0 || row >= this.ys.length) return;
     const { scrollTop, clientHeight } = this.box;
@@ -361,7 +361,7 @@ class Diagram {
   }
 }
 
-/** How an arrow looks: the second phase is heavier, what is refused or lost is broken, clients have no color. */
+/** The style of an arrow: the second phase is heavier, refused or lost messages are broken, clients have no color. */
 function edgeStyle({ from, to }) {
   const hue = lineHue(to.name === "DROP" ? from : from.fields.ballot ? from : to.fields.ballot && from.role !== "client" ? to : from);
   const heavy = from.name === "ACCEPT" || from.name === "ACCEPTED";

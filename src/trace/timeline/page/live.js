@@ -1,6 +1,6 @@
-// Watches a running cluster: the server that served this page tells every line that it writes or hears of.
+// Live view of a running cluster: the server that served this page sends every line that it writes or receives.
 
-/** Lines are drawn so often at most, in milliseconds; with many of them on the page less often. */
+/** Minimum interval between drawings, in milliseconds; beyond MANY_LINES lines on the page, DRAW_SELDOM. */
 const DRAW_EVERY = 150, DRAW_SELDOM = 600, MANY_LINES = 15000;
 
 function watch(app) {
@@ -58,7 +58,7 @@ function watch(app) {
     app.tellUndrawn(app.diagram.hidden);
   });
   source.onerror = () => {
-    // The browser calls again by itself, and what it has seen already is not told twice.
+    // The browser reconnects by itself, and the server does not repeat lines that this page already has.
     tell("gone", "this server is gone");
     $("gone").replaceChildren("This server does not answer. The page calls it again by itself; what is here stays.",
       ...(app.data.others.length ? [" Or watch from another:"] : []),
@@ -69,7 +69,7 @@ function watch(app) {
   if (app.data.lab) lab(app);
 }
 
-/** Buttons that end roles and start them again. */
+/** Buttons that crash roles and restart them. */
 function lab(app) {
   const box = element("div", "lab"), title = element("h3", "", "lab: end a role, or start it again");
   $("state").after(title, box);
@@ -85,7 +85,7 @@ function lab(app) {
     }
   };
   app.drawLab = () => {
-    // The buttons show what is now, wherever in the run one looks.
+    // The buttons show the newest state, whichever line is chosen.
     const state = app.run.stateAt(app.run.lines.length - 1);
     const rows = [...app.run.cluster].sort((a, b) => a - b).map((server) => {
       const known = state.get(server) || blank();

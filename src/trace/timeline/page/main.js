@@ -1,4 +1,4 @@
-// The page as a whole: what is shown, where we are in it, and what keys and clicks do.
+// The page as a whole: the shown lines, the cursor, and the actions of keys and clicks.
 
 const $ = (id) => document.getElementById(id);
 
@@ -18,7 +18,7 @@ class App {
     this.panelTimer = 0;
   }
 
-  /** Takes the lines of a run that is over. */
+  /** Opens the lines of a finished run. */
   open(texts) {
     this.run.add(texts);
     for (const finding of this.data.findings || []) {
@@ -38,7 +38,7 @@ class App {
     document.body.classList.remove("loading");
   }
 
-  /** What the filter's lists offer. */
+  /** Fills the lists of the filter. */
   offer() {
     const labels = [...new Set(this.run.lines.map((line) => line.req).filter(Boolean))];
     labels.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
@@ -59,7 +59,7 @@ class App {
     return this.run.stateAt(line ? line.row : -1);
   }
 
-  /** Applies the filter, and stays as near as it can to where we were. */
+  /** Applies the filter, and keeps the cursor as near as possible to its line. */
   refresh(wanted) {
     const before = wanted || this.line();
     this.shown = filterRows(this.run, this.filter);
@@ -78,7 +78,7 @@ class App {
     this.settle(false);
   }
 
-  /** More lines have come. Who looks at the newest stays with it; who looks at another line keeps that. */
+  /** Adds new lines. A cursor at the newest line follows; any other cursor stays. */
   grow(follows) {
     const line = this.line(), top = this.diagram.box.scrollTop, before = line ? this.diagram.yOf(line) : 0;
     this.shown = filterRows(this.run, this.filter);
@@ -93,7 +93,7 @@ class App {
     this.settle(false);
   }
 
-  /** Goes to a row, and tells everybody who shows something of it. */
+  /** Moves the cursor to a row, and updates every view of it. */
   goRow(row, centre) {
     if (!this.shown.length) return;
     const before = this.cursor;
@@ -105,7 +105,7 @@ class App {
   settle(forward) {
     this.diagram.draw();
     this.strip.draw();
-    // While a key is held down the panels follow at leisure, and the diagram does not wait for them.
+    // While a key is held down, the panels are drawn later and do not delay the diagram.
     cancelAnimationFrame(this.panelTimer);
     this.panelTimer = requestAnimationFrame(() => this.drawPanels(forward));
     this.writeAddress();
@@ -126,7 +126,7 @@ class App {
     strip.setAttribute("aria-valuetext", line ? `line ${this.cursor + 1} of ${this.shown.length}, after ${relative(line.at - this.run.start)} seconds` : "nothing");
   }
 
-  /** Goes to a line; if the filter hides it, the filter goes. */
+  /** Moves the cursor to a line; a filter that hides the line is removed. */
   go(line) {
     if (line.shown < 0) {
       this.filter = {};
@@ -134,7 +134,7 @@ class App {
     } else this.goRow(line.shown, false);
   }
 
-  /** Goes to the last line before a moment. */
+  /** Moves the cursor to the last line before a time. */
   goTime(at) {
     let low = 0, high = this.shown.length;
     while (low < high) {
@@ -145,7 +145,7 @@ class App {
     this.goRow(low - 1, true);
   }
 
-  /** To the next or previous line that is trouble: what the audit names, a warning that is no drop, an error. */
+  /** Moves to the next or previous problem: a line that a finding names, a warning other than DROP, or an error. */
   goTrouble(direction) {
     for (let row = this.cursor + direction; row >= 0 && row < this.shown.length; row += direction) {
       const line = this.shown[row];
@@ -206,7 +206,7 @@ class App {
     this.strip.draw();
   }
 
-  /** The address names the filter and the line, so that it can be sent to somebody. */
+  /** Writes the filter and the line into the address, so that it can be shared. */
   writeAddress() {
     if (this.reading) return;
     const parts = [], { req, slot, server } = this.filter, line = this.line();
@@ -216,7 +216,7 @@ class App {
     if (line) parts.push(`at=${encodeURIComponent(line.id)}`);
     if (this.byTime) parts.push("view=time");
     clearTimeout(this.addressTimer);
-    // Browsers allow so many changes a second; holding a key down makes more.
+    // Browsers limit the number of changes a second, and a held key exceeds the limit.
     this.addressTimer = setTimeout(() => history.replaceState(null, "", `#${parts.join("&")}`), 120);
   }
 
@@ -270,7 +270,7 @@ class App {
     $("count").textContent = some === all ? `${all.toLocaleString("en")} lines` : `${some.toLocaleString("en")} of ${all.toLocaleString("en")} lines`;
   }
 
-  /** Whatever is not drawn is said. */
+  /** Shows what is not drawn. */
   tellUndrawn(arrows) {
     const said = [];
     if (this.data.left_out) said.push(`${this.data.left_out.toLocaleString("en")} lines of the run are not in this page`);
@@ -288,7 +288,7 @@ function describeFilter({ req, slot, server }) {
   return [req && `request ${req}`, slot && `slot ${slot}`, server && `server ${server}`].filter(Boolean).join(" and ");
 }
 
-/** Keys, clicks and moves. */
+/** Connects keys, clicks and pointer moves. */
 function listen(app) {
   $("first").onclick = () => app.goRow(0, true);
   $("back").onclick = () => app.goRow(app.cursor - 1, false);
@@ -386,10 +386,10 @@ function onKey(app, event) {
   acts[key]();
 }
 
-/** For the tests, and for whoever plays with the console. */
+/** For tests, and for use in the browser's console. */
 const TOOLS = { readLine, readText, filterRows };
 
-/** The lines that the page carries: text, packed with deflate and written in base64. */
+/** The lines in the page: text, packed with deflate and encoded in base64. */
 async function unpack(packed) {
   const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));

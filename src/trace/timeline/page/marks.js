@@ -1,4 +1,5 @@
-// The shapes. A diamond asks, a circle answers; hollow is phase 1, full is phase 2. What went wrong has a shape of its own.
+// Marks: the shapes of the diagram. A diamond requests, a circle replies; hollow is phase 1, filled is phase 2.
+// Problems have shapes of their own.
 
 const R = 5.2;
 
@@ -28,7 +29,7 @@ const SHAPES = {
   flag: (r) => `M${-r * 0.7} ${r * 1.1}V${-r * 1.1}L${r} ${-r * 0.5}L${-r * 0.7} ${r * 0.1}`,
 };
 
-/** name -> [shape, how it is painted, what the legend says]. */
+/** name -> [shape, fill style, text of the legend]. */
 const MARKS = {
   REQUEST: ["right", "hollow", "a client asks"],
   PREPARE: ["diamond", "hollow", "a proposer asks for promises (phase 1)"],
@@ -72,14 +73,14 @@ function markOf(line) {
   return MARKS[line.name] || ["dot", "full"];
 }
 
-/** The color of a line: that of its ballot's owner, or of its transaction's coordinator; none for clients. */
+/** The color of a line: that of its ballot's owner or its transaction's coordinator; none for clients. */
 function lineHue(line) {
   if (line.fields.ballot) return hueOf(ownerOf(line.fields.ballot));
   if (line.fields.tx) return hueOf(ownerOf(line.fields.tx));
   return 0;
 }
 
-/** A mark at a place, as SVG. */
+/** A mark at a position, as SVG. */
 function drawMark(line, x, y) {
   const [shape, paint] = markOf(line);
   const hue = line.level === "ERROR" ? "bad" : `s${lineHue(line)}`;

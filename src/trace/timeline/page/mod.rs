@@ -1,4 +1,4 @@
-//! Puts the page together from its parts.
+//! Page assembly: joins the parts of the page to one HTML file.
 
 use std::io::Write;
 
@@ -21,15 +21,15 @@ const SCRIPT: &str = concat!(
     include_str!("panels.js"),
     include_str!("main.js"),
 );
-/// What only a page needs that watches a cluster.
+/// Script that only a page of a live cluster needs.
 const LIVE: &str = include_str!("live.js");
 
-/// The page; `reach` is what it may talk to, in the words of a content security policy.
+/// The page; `reach` names what it may connect to, as a directive of a content security policy.
 pub(crate) fn assemble(data: &PageData, reach: &str) -> String {
     let policy =
         format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; {reach}");
-    // Each part is put in once, the data last: what stands in it is never searched for places to fill.
-    // The script is one scope: nothing of it can be reached from outside by accident.
+    // Each part is inserted once, and the data last: its text is never searched for placeholders. The script is one
+    // function scope, so other scripts cannot reach its names.
     let live = if data.live { LIVE } else { "" };
     let script = format!("(() => {{\n\"use strict\";\n{live}{SCRIPT}}})();\n");
     let page = HTML
@@ -41,7 +41,7 @@ pub(crate) fn assemble(data: &PageData, reach: &str) -> String {
     [head, &json(data), tail].concat()
 }
 
-/// JSON that no reader of HTML takes for the end of its script.
+/// JSON that no HTML parser takes for the end of its script.
 fn json(data: &PageData) -> String {
     serde_json::to_string(data).unwrap_or_default().replace('<', "\\u003c").replace('>', "\\u003e")
 }
@@ -50,7 +50,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('%', "&#37;")
 }
 
-/// Lines, packed: a tenth of their length.
+/// Packs lines, to about a tenth of their size.
 pub(crate) fn pack(lines: &str) -> String {
     let mut packer = DeflateEncoder::new(Vec::new(), Compression::best());
     // Writing to memory does not fail.

@@ -1,11 +1,13 @@
-// What lines say together: which message led to which line, who was down when, what each role knew at any moment.
+// Facts that several lines state together: which message caused which line, which roles were down when, and the state
+// of each role.
 
-/** Every message that is drawn, by the line that tells of its arrival; `basis` is drawn only when it is asked for. */
+/** Kinds of edges between lines. A message is drawn always, a basis only at the chosen line, an edge within a role
+ * never. */
 const MESSAGE = "message", WITHIN = "within", BASIS = "basis";
 
-/** So many lines are kept while a run is watched live; the oldest go first. */
+/** Maximum number of lines kept while a run is watched live; the oldest are dropped first. */
 const LIVE_MAX = 60000;
-/** The state of all roles is kept once in so many lines; those between are stepped from there. */
+/** Interval, in lines, at which the state of all roles is stored; states in between are computed from there. */
 const STATE_EVERY = 256;
 
 class Run {
@@ -22,15 +24,15 @@ class Run {
 
   tables() {
     this.last = new Map();        // process -> its last line
-    this.answers = new Map();     // PROMISE, ACCEPTED, NACK by what they answer and who says it
+    this.answers = new Map();     // PROMISE, ACCEPTED, NACK by request and sender
     this.firstAccept = new Map(); // ballot -> its first ACCEPT
-    this.waiting = new Map();     // id -> lines that name it and came before it
-    this.wanted = new Map();      // answer -> lines that count it and came before it
+    this.waiting = new Map();     // id -> earlier lines that name it
+    this.wanted = new Map();      // reply -> earlier lines that count it
     this.states = [];
     this.derived = null;
   }
 
-  /** Takes lines in any order. */
+  /** Adds lines in any order. */
   add(texts) {
     const fresh = [];
     for (const text of texts) {
@@ -66,7 +68,7 @@ class Run {
     this.derived = null;
   }
 
-  /** Forgets the oldest lines of a long live run. */
+  /** Drops the oldest lines of a long live run. */
   trim() {
     if (this.lines.length <= LIVE_MAX) return;
     const old = this.lines.splice(0, this.lines.length - LIVE_MAX);
@@ -118,7 +120,7 @@ class Run {
     this.waiting.delete(line.id);
     const { name, fields } = line;
     if (name === "ACCEPT" || name === "LEAD") {
-      // One PROMISE serves every slot of its ballot: only the first proposal shows it arriving.
+      // A PROMISE serves every slot of its ballot, so its arrow ends at the first proposal only.
       const kind = name === "ACCEPT" && this.firstAccept.get(fields.ballot) !== line ? BASIS : MESSAGE;
       for (const server of readServers(fields.quorum)) this.joinAnswer(`P ${fields.ballot} ${server}`, line, kind);
     } else if (name === "CHOSEN") {
@@ -140,7 +142,7 @@ class Run {
     else this.waiting.set(id, [line]);
   }
 
-  /** The last answer that was given before this line, or else the first. */
+  /** Joins the last reply given before this line, or else the first. */
   joinAnswer(key, line, kind) {
     const answers = this.answers.get(key);
     if (!answers) {
@@ -160,7 +162,7 @@ class Run {
     from.effects.push(edge);
   }
 
-  /** Gives a line its place: by time, but behind what it comes from, whatever the clocks of two machines say. */
+  /** Places a line by time, but after its parent, even if the clocks of two machines disagree. */
   place(line) {
     const stack = [line];
     while (stack.length) {
@@ -182,13 +184,13 @@ class Run {
     }
   }
 
-  /** Who was down when, and what clients waited for. */
+  /** Outages of roles, and requests with their ends. */
   derive() {
     if (!this.derived) this.derived = { outages: outages(this.lines), exchanges: exchanges(this.lines) };
     return this.derived;
   }
 
-  /** What each role knows once the line of this row is written; row -1 is before everything. */
+  /** The state of each role after the line of this row; row -1 is before all lines. */
   stateAt(row) {
     const whole = Math.floor((row + 1) / STATE_EVERY);
     for (let n = this.states.length; n <= whole; n++) {
@@ -199,8 +201,8 @@ class Run {
   }
 }
 
-/** The times for which a role was down: from its CRASH to its RESTART, or for all roles from a process's end to the
- * BOOT of the next. What was killed says nothing: from its last line on, nobody knows when it died. */
+/** The times during which a role was down: from its CRASH to its RESTART, or for all roles from a process's end to
+ * the BOOT of the next. A killed process writes no last line, so its outage starts at the last line that it wrote. */
 function outages(lines) {
   const found = [], open = new Map(), lastOf = new Map();
   for (const line of lines) {
@@ -231,7 +233,7 @@ function outages(lines) {
   return found;
 }
 
-/** Each request of a client with the line that ends it, if there is one. */
+/** Each request of a client, with the line that ends it, if there is one. */
 function exchanges(lines) {
   const found = [], open = new Map();
   for (const line of lines) {
@@ -250,7 +252,7 @@ function exchanges(lines) {
   return found;
 }
 
-/** The rows of the lines that a filter lets through: the same that `paxos-lab logs --req --slot` prints. */
+/** The rows of the lines that a filter selects, the same that `paxos-lab logs --req --slot` prints. */
 function filterRows(run, { req, slot, server }) {
   let told = run.lines;
   if (req) told = told.filter((line) => line.req === req);
@@ -289,7 +291,7 @@ function aboutSlot(run, slot) {
   };
 }
 
-/** The same lines, with the crashes and restarts that overlap with them. */
+/** The same lines, with the crashes and restarts that overlap them. */
 function withFailures(run, told) {
   if (!told.length) return told;
   let first = Infinity, last = -Infinity;
@@ -310,13 +312,13 @@ function withFailures(run, told) {
   return run.lines.filter((line) => rows.has(line));
 }
 
-/** A server about which nothing is known yet. */
+/** The state of a server before its first line. */
 function blank() {
   return { up: false, down: new Set(), promised: "none", accepted: "", count: 0, applied: 0, proposing: "", forgot: false,
     doubts: new Set(), commits: false };
 }
 
-/** The state of every server after some more lines; what was given is not changed. */
+/** The state of every server after some more lines; the given state is not changed. */
 function stateAfter(state, lines) {
   const after = new Map(state);
   const fresh = new Set();
@@ -380,7 +382,7 @@ function step(server, { name, role, fields }) {
   }
 }
 
-/** What a slot has come to on each server by this row: the ballot last accepted there, and whether it is applied. */
+/** The state of each slot on each server at this row: the ballot last accepted there, and whether it is applied. */
 function slotsAt(run, row) {
   const slots = new Map();
   for (let at = 0; at <= row && at < run.lines.length; at++) {

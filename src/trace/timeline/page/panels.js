@@ -1,4 +1,4 @@
-// What stands beside the diagram: the state of every role at the chosen line, the line itself, the slots, the legend.
+// The panels next to the diagram: the state of every role at the chosen line, the line itself, the slots, the legend.
 
 function element(tag, className, ...children) {
   const made = document.createElement(tag);
@@ -43,12 +43,12 @@ function drawState(app) {
   document.getElementById("state").replaceChildren(element("table", "", head, ...rows));
 }
 
-/** `slot 7 at 3.1` with its ballot dressed. */
+/** `slot 7 at 3.1`, with its ballot formatted. */
 function withBallots(text) {
   return dressed(text.split(/(\d+\.\d+)/).map((part) => (/^\d+\.\d+$/.test(part) ? { ballot: part } : part)));
 }
 
-/** The ring of servers, and the message that the chosen line has received on its way. */
+/** The ring of servers, and the message that caused the chosen line. */
 function drawStage(app, forward) {
   const state = app.state(), line = app.line();
   const members = [...app.run.cluster].sort((a, b) => a - b);
@@ -87,7 +87,7 @@ function flightsOf(app, line) {
   return line.causes.filter((edge) => edge.kind === MESSAGE).map((edge) => ({ from: edge.from.server, to: line.server, edge }));
 }
 
-/** A line that can be jumped to. */
+/** A link to a line. */
 function jump(app, line) {
   const button = element("button", "jump", dressed(sentence(line, app.run.cluster.size).filter((part) => !part.why)));
   button.type = "button";
@@ -96,7 +96,7 @@ function jump(app, line) {
   return element("li", "", button);
 }
 
-/** The chosen line: what it says, what it rests on, what it led to, and the line itself. */
+/** The chosen line: its sentence, the lines that it rests on, the lines that it caused, and its text. */
 function drawDetail(app) {
   const box = document.getElementById("detail"), line = app.line();
   if (!line) {
@@ -138,14 +138,14 @@ function drawDetail(app) {
   box.replaceChildren(...parts);
 }
 
-/** The servers that a message went to, and that no line tells about. */
+/** The servers to which a message was sent, and of which no line shows that it arrived. */
 function unheard(line) {
   if (!/^(PREPARE|ACCEPT|CHOSEN)$/.test(line.name)) return [];
   const heard = new Set(line.effects.map((edge) => edge.to.server));
   return readServers(line.fields.to).filter((number) => !heard.has(number));
 }
 
-/** What the page teaches: a text, places to look at, and a question whose answer one has to ask for. */
+/** The lesson: a text, places to look at, and a question with a hidden answer. */
 function drawLesson(app) {
   const { lesson } = app.data;
   if (!lesson) return;
@@ -163,7 +163,7 @@ function drawLesson(app) {
   box.firstChild.open = true;
 }
 
-/** Slots against servers, as they are at the chosen line. At most so many slots around the one of interest. */
+/** The table of slots by servers at the chosen line. Maximum number of slots, around the one of interest. */
 const MATRIX_MAX = 200;
 
 function drawSlots(app) {

@@ -1,7 +1,7 @@
-// Reads lines as src/trace/line.rs writes them: TIME LEVEL ID ROLE EVENT key=value ... re=ID -- why.
-// Whatever stands in a line came from others: it is data here, and reaches the page as text only.
+// Parser for lines as src/trace/line.rs writes them: TIME LEVEL ID ROLE EVENT key=value ... re=ID -- why. Text in a
+// line comes from outside: it is data here, and reaches the page as text nodes only.
 
-/** A line, or null if the text is none. */
+/** A line, or null if the text is not one. */
 function readLine(text) {
   const head = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) ([A-Z]+) +(\S+)\.(\d+) +([a-z]+) +([A-Z]+)(?: +|$)/.exec(text);
   if (!head) return null;
@@ -40,7 +40,7 @@ function readTime(stamp) {
   return Date.parse(stamp.slice(0, 19) + "Z") * 1000 + Number(stamp.slice(20, 26));
 }
 
-/** Where the value that begins here ends: behind the closing quote of a quoted one, at the next space. */
+/** The end of the value that begins here: after the closing quote of a quoted value, at the next space. */
 function endOfValue(text, from) {
   let at = from;
   if (text[at] === '"') {
@@ -53,7 +53,7 @@ function endOfValue(text, from) {
   return space < 0 ? text.length : space;
 }
 
-/** A text without its quotes and escapes; a byte that is part of no character stays as \xNN, a cut text keeps its "...". */
+/** A text without quotes and escapes; a byte outside any character stays as \xNN, a cut text keeps its "...". */
 function readText(value) {
   if (value === undefined || value[0] !== '"') return value;
   const close = endOfQuote(value);
@@ -95,7 +95,7 @@ function readNacks(value) {
   return value && value !== "none" ? value.split(",").map((nack) => Number(nack.slice(1, nack.indexOf("(")))) : [];
 }
 
-/** Which of two ballots is the higher. */
+/** Compares two ballots: positive if the first is higher. */
 function compareBallots(a, b) {
   const [roundA, serverA] = a.split("."), [roundB, serverB] = b.split(".");
   return Number(roundA) - Number(roundB) || Number(serverA) - Number(serverB);

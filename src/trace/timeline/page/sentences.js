@@ -1,5 +1,5 @@
-// Says in plain English what a line says. A sentence is a list of parts: strings, and objects that the page dresses up:
-// {ballot}, {server}, {value}. Nothing here makes HTML.
+// Sentences: what a line reports, in plain English. A sentence is a list of parts: strings, and objects that the page
+// formats: {ballot}, {server}, {value}. Nothing here makes HTML.
 
 const many = (count, one, more) => (count === 1 ? `1 ${one}` : `${count} ${more || one + "s"}`);
 const server = (number) => ({ server: number });
@@ -37,7 +37,7 @@ const DROPPED = {
   unconnected: "there is no connection", stopped: "the server starts or stops",
 };
 
-/** What the line says, in parts. */
+/** The sentence of a line, in parts. */
 function sentence(line, clusterSize) {
   const told = SENTENCES[line.name];
   const parts = told ? told(line, line.fields, line.server ? server(line.server) : { process: line.process }, clusterSize)
@@ -155,7 +155,7 @@ function shortTime(text) {
   return `${number >= 100 ? Math.round(number) : Number(number.toPrecision(3))} ${found[2]}`;
 }
 
-/** The sentence as plain text, for readers of screens and for links. */
+/** The sentence as plain text, for screen readers and links. */
 function plain(parts) {
   return parts.map((part) => {
     if (typeof part === "string") return part;
@@ -166,7 +166,7 @@ function plain(parts) {
   }).join("");
 }
 
-/** The sentence as elements. Text goes in as text: a hostile key stays a key. */
+/** The sentence as elements. Text is inserted as text nodes: a hostile key stays a key. */
 function dressed(parts) {
   const box = document.createDocumentFragment();
   for (const part of parts) {
@@ -195,7 +195,7 @@ function dressed(parts) {
   return box;
 }
 
-/** Which of the six colors is a server's. */
+/** The color of a server, one of six. */
 function hueOf(number) {
   return number > 0 ? (number - 1) % 6 + 1 : 0;
 }

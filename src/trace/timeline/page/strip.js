@@ -1,6 +1,7 @@
-// The strip: the whole run on the clock, from left to right. Requests as bars, higher is slower; below, who was down.
+// The strip: the whole run in real time, from left to right. Requests are bars, higher is slower; below are the
+// outages.
 
-/** Room for what the lines mean. */
+/** Space for the labels at the left, in pixels. */
 const MARGIN = 44;
 
 class Strip {
@@ -20,7 +21,7 @@ class Strip {
     this.canvas.addEventListener("pointermove", (event) => { if (event.buttons & 1) seek(event); });
   }
 
-  /** The colors of the page, as they are now. */
+  /** The page's present colors. */
   colors() {
     const style = getComputedStyle(document.documentElement);
     const found = (name) => style.getPropertyValue(name).trim();
@@ -54,7 +55,7 @@ class Strip {
     return MARGIN + (at - this.from) / Math.max(this.to - this.from, 1) * (width - MARGIN - 2);
   }
 
-  /** Everything but the place where we are, drawn once. */
+  /** Draws everything except the cursor, once. */
   paint(width, height, ratio) {
     const { run, wrong } = this.app;
     this.palette = this.colors();
@@ -103,7 +104,7 @@ class Strip {
       const top = foot + n * lane;
       if (outage.role) context.fillRect(x1, top + row[outage.role] * thin, Math.max(x2 - x1, 1.5), Math.max(thin - 0.3, 1));
       else context.fillRect(x1, top, Math.max(x2 - x1, 1.5), lane - 0.6);
-      // The same band, faintly, behind the requests: what was slow while somebody was down?
+      // The same band, faintly, behind the requests: it shows which requests were slow during an outage.
       context.fillStyle = this.palette.hatch;
       context.globalAlpha = 0.09;
       context.fillRect(x1, 4, x2 - x1, foot - 8);
@@ -111,7 +112,7 @@ class Strip {
     }
   }
 
-  /** Bars of requests, on a scale of tens: 0.1 ms at the bottom, 10 s at the top. */
+  /** Bars of requests, on a logarithmic scale: 0.1 ms at the bottom, 10 s at the top. */
   requests(context, width, height) {
     const decades = 5, unit = (height - 6) / decades;
     context.font = "9px system-ui, sans-serif";
@@ -123,7 +124,7 @@ class Strip {
       context.fillStyle = this.palette.dim;
       if (n % 2 === 1 && (unit > 6 || n === 1)) context.fillText(["", "1 ms", "", "100 ms", "", ""][n], MARGIN - 6, y + 3);
     }
-    // Only the highest bar of a pixel can be seen.
+    // Only the highest bar of a pixel is visible.
     const highest = new Map();
     for (const { request, reply } of this.app.run.derive().exchanges) {
       const took = (reply ? reply.at : this.to) - request.at;
