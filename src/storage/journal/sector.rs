@@ -6,7 +6,7 @@
 //! sector from another server, another segment or another place is never valid here.
 //!
 //! ```text
-//! sector 0  header  at  4 magic "PaxosJnl"  12 version, 4  16 segment, 4  20 segment before, 4  24 bytes of the file, 8
+//! sector 0  header  at  4 magic "PaxosJnl"  12 version, 4  16 segment, 4  20 segment before, 4  24 file length, 8
 //!                      32 owner, 8   40 first group, 8   48 slots of the group before it, 16
 //!                      64 oldest segment needed, 4   68 server and 72 round promised, 4 and 8   80 truncated below, 8
 //!                      88 first group of the oldest segment, 8
