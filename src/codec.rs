@@ -1,8 +1,7 @@
 //! Encoding of values as bytes, for the wire and for the disk: the only user of bincode.
 //!
-//! The decoder does not trust the bytes: every length in them is checked against a limit before memory is allocated,
-//! and trailing bytes are an error. (bincode 2 is finished and no longer maintained; replacing it changes this one
-//! file.)
+//! The decoder does not trust the bytes: every length in them is checked against a limit before memory is allocated.
+//! Trailing bytes are an error. (bincode 2 is finished and no longer maintained; replacing it changes this one file.)
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;

@@ -63,9 +63,9 @@ impl Hash for KeyEntry {
     }
 }
 
-/// The map key of a store key: its hash comes first, since comparing two numbers costs less than fetching a key from
-/// memory, and a search makes a dozen comparisons. Keys with equal hashes are still in order, so chosen keys cannot
-/// make a search long. A short key is stored next to its hash.
+/// The map key of a store key. Its hash comes first: a search makes a dozen comparisons, and comparing two numbers
+/// costs less than fetching a key from memory. Keys with equal hashes are still in order, so chosen keys cannot make a
+/// search long. A short key is stored next to its hash.
 type HashedKey = (u64, SmallVec<[u8; 16]>);
 
 /// The keys of the store.

@@ -2,9 +2,9 @@
 //! one encoded value.
 //!
 //! Every part of a frame is checked before it is used. The length is checked against a limit before memory is
-//! allocated, the checksum before the payload is decoded, and the payload must have no trailing bytes. The length has
+//! allocated, and the checksum before the payload is decoded. The payload must have no trailing bytes. The length has
 //! its own checksum: with a wrong length, a reader would take later frames for payload and stall. A frame has one
-//! deadline as a whole, from its first byte: a peer that sends a byte now and then cannot hold a thread forever.
+//! deadline as a whole, from its first byte. So a peer that sends a byte now and then cannot hold a thread forever.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -175,8 +175,8 @@ pub fn write_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Reads frames from a connection. Its buffer has 4 KiB and grows only when it is full: by 64 KiB at a time, up to a
-/// frame and the 64 KiB of one read.
+/// Reads frames from a connection. Its buffer has 4 KiB and grows only when it is full, by 64 KiB at a time. It grows
+/// up to a frame and the 64 KiB of one read.
 #[derive(Debug)]
 pub struct FrameReader {
     stream: Arc<TcpStream>,

@@ -2,9 +2,9 @@
 //!
 //! The caller sends six raw bytes, `PXKV` and the version of the protocol, and then a [`Hello`]. The called server
 //! replies with its own identity or the reason of a refusal. Servers never exchange Paxos messages if their clusters
-//! differ, if a server has a false number, or if its data directory is not the one that its peers know. The same holds
-//! for two servers whose cluster files list different servers. [`admission`](crate::storage::admission) describes how a
-//! peer proves its identity.
+//! differ, or if their cluster files list different servers. The same holds for a server with a false number, or with
+//! another data directory than its peers know. [`admission`](crate::storage::admission) describes how a peer proves its
+//! identity.
 
 use std::io;
 use std::net::TcpStream;

@@ -1,6 +1,6 @@
 //! The availability verdict: whether the cluster accepts writes, judged from the status of its servers.
 //!
-//! A server that answers may still be of no use: it may not be active, its acceptor may be corrupt, or the others may
+//! A server that answers may still be of no use. It may not be active, its acceptor may be corrupt, or the others may
 //! not reach it. So a server counts only if it is known to help. Its vote must be available, and it and the proposing
 //! server must report that they reach and receive each other. The state of a server that does not answer is unknown,
 //! and never assumed to be good.

@@ -9,10 +9,10 @@
 //! A caller that does not know the id is unproved: nothing is written. The server dials the peer's address instead, so
 //! that the peer receives the id and can call again.
 //!
-//! A proved directory is first a *candidate*. It is *bound* once its server is active: then enough peers have recorded
-//! it that no second directory of that server can ever become active (see
+//! A proved directory is first a *candidate*. It is *bound* once its server is active: enough peers have then recorded
+//! it. No second directory of that server can ever become active (see
 //! [`Quorums::witnesses`](crate::paxos::Quorums::witnesses)). A bound directory is never replaced. A candidate gives
-//! way to a bound directory, and never to another candidate: otherwise two empty directories of one server, both
+//! way to a bound directory, and never to another candidate. Otherwise two empty directories of one server, both
 //! running, could each gather enough witnesses.
 
 use thiserror::Error;

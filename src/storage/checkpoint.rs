@@ -299,8 +299,8 @@ impl<F: Files> Checkpoint<F> {
         Ok(part)
     }
 
-    /// A chunk of the state: the requested one, or the first chunk of the last checkpoint if no chunk is requested or
-    /// that state is no longer here. None if there is no state yet.
+    /// The requested chunk of the state. If no chunk is requested, or that state is no longer here, the first chunk of
+    /// the last checkpoint. None if there is no state yet.
     pub fn part(&mut self, name: Option<&ChunkRequest>) -> Result<Option<SnapshotChunk>, CheckpointError> {
         let known = name.and_then(|name| self.views.iter().position(|view| view.mark.slot == name.slot));
         let (at, index, begin) = match (known, name) {

@@ -262,9 +262,9 @@ impl IdentityState {
 }
 
 impl<F: Files> DirIdentity<F> {
-    /// Reads the identity of the directory, or None if it has none yet. While its server is not yet active, the
-    /// directory takes over the servers and quorum sizes of the cluster file: an earlier start may have used a wrong
-    /// file, and the directory holds nothing yet.
+    /// Reads the identity of the directory, or None if it has none yet. Until its server is active, the directory takes
+    /// over the servers and quorum sizes of the cluster file. An earlier start may have used a wrong file, and the
+    /// directory holds nothing yet.
     pub fn read(files: F, owner: Owner<'_>) -> Result<Option<DirIdentity<F>>, IdentityError> {
         let Some(identity) = DirIdentity::look(files, owner)? else { return Ok(None) };
         let (members, quorums) = (owner.members(), owner.sizes());

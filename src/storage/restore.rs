@@ -7,7 +7,7 @@
 //! DIR/.restore                 removed: now a server starts
 //! ```
 //!
-//! A server does not start on `DIR/server-1` while `DIR/.restore` exists: some directories may have their names by
+//! A server does not start on `DIR/server-1` while `DIR/.restore` exists. Some directories may have their names by
 //! then, and the others would look new and empty. A directory copied out of `.restore` by hand is still marked as
 //! unfinished. When run again, a restore continues if `complete` was written, and starts from the beginning if not.
 

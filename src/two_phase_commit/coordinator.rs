@@ -26,7 +26,7 @@ const VOTES_MAX: u32 = 6;
 const AGE_MAX: u32 = 10;
 /// The longest pause of a command that the same transaction keeps refusing, in retries: about 0.2 s.
 const PAUSE_MAX: u32 = 8;
-/// Ticks after which participants that have not acknowledged a commit are told again: 200 ms.
+/// Ticks after which participants that have not acknowledged a commit receive it again: 200 ms.
 const TELL_AGAIN: u32 = 4;
 
 /// A command and its progress.

@@ -3,9 +3,9 @@
 //! # The question
 //!
 //! Paxos asks: *do we agree on one value, although some of us are down?* Two-phase commit asks something else: *will
-//! all of us do this, or none?* It was made for databases that each hold another part of the data, where one of them
-//! may have a reason to say no (Gray, "Notes on Data Base Operating Systems", 1978, section 5.8.3.3). Here every server
-//! holds the same data, so the question fits badly; the comparison shows how.
+//! all of us do this, or none?* It was made for databases that each hold another part of the data: one of them may have
+//! a reason to say no (Gray, "Notes on Data Base Operating Systems", 1978, section 5.8.3.3). Here every server holds
+//! the same data, so the question fits badly; the comparison shows how.
 //!
 //! # The protocol
 //!
@@ -42,9 +42,9 @@
 //!
 //! # The store
 //!
-//! There is no log. Writes to one key are ordered by its lock, which is held on every server from the vote to the
-//! decision; writes to different keys are not ordered. That is enough for a store whose operations have one key each.
-//! It is also enough for sessions, if nothing in their table depends on the order of keys (`kv`,
+//! There is no log. Writes to one key are ordered by its lock, which every server holds from the vote to the decision.
+//! Writes to different keys are not ordered. That is enough for a store whose operations have one key each. It is also
+//! enough for sessions, if nothing in their table depends on the order of keys (`kv`,
 //! [`Kv::commit`](crate::kv::Kv::commit)). Two coordinators that want one key refuse each other: each participant votes
 //! no while another transaction has the lock. No transaction waits for a lock while it holds one, so there is no
 //! deadlock. A refused command is tried again after a random pause.

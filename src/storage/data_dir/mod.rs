@@ -300,7 +300,7 @@ fn check_side(path: &Path, family: Family) -> Result<(), DataDirError> {
     if found == family { Ok(()) } else { Err(DataDirError::OtherProtocol { path: path.to_path_buf(), other: found }) }
 }
 
-/// A directory without an identity must be empty, except for the remains of an interrupted first start and for what a
+/// A directory without an identity must be empty. It may hold the remains of an interrupted first start, and what a
 /// file system keeps at its root.
 fn refuse_strangers(path: &Path, files: &RealFiles) -> Result<(), DataDirError> {
     let names = files.list().map_err(failed("list", path))?;

@@ -230,8 +230,8 @@ impl MemoryFiles {
         state.life += 1;
     }
 
-    /// Cuts the power and restores it: of what was not synced, the seed decides for each sector and each change of a
-    /// name whether it is kept or lost. Files that are open stop working.
+    /// Cuts the power and restores it. For each unsynced sector and each unsynced change of a name, the seed decides
+    /// whether it is kept. Files that are open stop working.
     pub fn power_cut(&self, seed: u64) {
         let mut random = Pcg32::seed_from_u64(seed);
         let mut coin = || random.next_u32() & 1 == 0;

@@ -52,8 +52,8 @@ use crate::role::StableStore;
 /// The default length of a segment, in bytes.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// Maximum length of the very first segment, in bytes: five servers that start for the first time on one disk wait
-/// while their segments are filled with zeros.
+/// Maximum length of the very first segment, in bytes. At a first start, five servers on one disk wait while their
+/// segments are filled with zeros.
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 /// The shortest segment, in bytes.
 const LEAST_BYTES: u64 = 2_048;
@@ -79,7 +79,7 @@ pub struct JournalOptions {
     pub owner: u64,
     /// There was a journal before: refuse to start with an empty one.
     pub must_exist: bool,
-    /// All slots below are in a durable checkpoint, whatever the journal records: a checkpoint may have been lost, and
+    /// All slots below are in a durable checkpoint, whatever the journal records. A checkpoint may have been lost, and
     /// then the journal holds the values accepted since. None if the journal has no checkpoint.
     pub forgotten: Option<Slot>,
     /// Disk space that preparing the next segment leaves to others; see [`leave_free`](Journal::leave_free).
@@ -298,10 +298,10 @@ impl<F: Files, R: Record> Journal<F, R> {
         Ok((journal, recovered))
     }
 
-    /// Whether values may be accepted. While this is true, the next commit of up to half a segment (at the default
-    /// length, about 7 MiB of records) succeeds however full the disk is. The other half remains for promises. False
-    /// once the next segment could not be made: then the server refuses new values, continues to promise, and calls
-    /// [`retry_space`](Journal::retry_space) now and then.
+    /// Whether values may be accepted. While this is true, the next commit of up to half a segment succeeds however
+    /// full the disk is. (At the default length that is about 7 MiB of records.) The other half remains for promises.
+    /// False once the next segment could not be made: then the server refuses new values, continues to promise, and
+    /// calls [`retry_space`](Journal::retry_space) now and then.
     ///
     /// Also true for a failed journal: the next commit returns the error, which a role that waited for space would
     /// never receive.
@@ -408,8 +408,8 @@ impl<F: Files, R: Record> Journal<F, R> {
         Ok(())
     }
 
-    /// Makes the spare the active segment, in this order: its name is durable before the old segment is sealed, and the
-    /// old segment is sealed before the new one takes a record. Segments that are no longer needed are removed.
+    /// Makes the spare the active segment. Its name is durable before the old segment is sealed, and the old segment is
+    /// sealed before the new one takes a record. Segments that are no longer needed are removed.
     fn move_on(&mut self) -> Result<(), JournalError> {
         self.retry_space()?;
         let Some(file) = self.spare.take() else { return Err(JournalError::AlreadyFailed) };

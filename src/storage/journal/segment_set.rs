@@ -130,7 +130,7 @@ impl<R: Record> SegmentSet<R> {
     }
 
     /// Seals a segment that a crash left open, between naming its successor and sealing it. An existing seal is written
-    /// once more: the previous process may have stopped because its sync failed, and then the seal is readable but not
+    /// once more. The previous process may have stopped because its sync failed, and then the seal is readable but not
     /// durable.
     pub(super) fn seal_last_but_one<F: Files>(&self, files: &F, owner: u64) -> Result<(), OpenError> {
         let Some((number, seal)) = self.last_but_one else { return Ok(()) };

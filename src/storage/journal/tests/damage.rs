@@ -3,8 +3,8 @@
 use super::super::sector::VERSION;
 use super::*;
 
-/// A journal of three segments and a spare, with each record in a commit of its own or with a neighbor, and the sectors
-/// that each commit takes.
+/// A journal of three segments and a spare, and the sectors of each commit. Each record has a commit of its own or
+/// shares one with a neighbor.
 struct Sample {
     image: BTreeMap<String, Vec<u8>>,
     records: Vec<AcceptorRecord>,
