@@ -136,7 +136,8 @@ impl ConnectionPermit {
         held.count(ConnectionClass::Known(group)) < most && held.change(&mut self.at, ConnectionClass::Known(group))
     }
 
-    /// The same, but a full group closes its oldest member. False if the caller was closed.
+    /// Like [`join`](ConnectionPermit::join), but a full group closes its oldest member. False if the caller was
+    /// closed.
     pub fn join_last(&mut self, group: u8, most: usize) -> bool {
         let mut held = self.port.lock();
         let has_joined = held.change(&mut self.at, ConnectionClass::Known(group));

@@ -244,7 +244,7 @@ pub enum WhyNotApplied {
     KeyLocked(TransactionId),
     /// A role that the request needs is down on this server.
     RoleDown(RoleKind),
-    /// A read found no majority in time. The servers that answered.
+    /// A read found no majority, or not in time. Names the servers that answered.
     NoReadQuorum(ServerSet),
     /// The server has too many requests.
     Busy,

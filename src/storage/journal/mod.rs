@@ -92,7 +92,7 @@ pub struct LeftFree {
     /// For other small files, always.
     pub always: u64,
     /// For a growing checkpoint and for the copy made at a start; counted once the journal has more than
-    /// [`FEW_SEGMENTS`]. Before there is a checkpoint no segment can be removed, so a journal that needed this space
+    /// [`FEW_SEGMENTS`]. Before there is a checkpoint no segment can be removed, so a journal that used up this space
     /// would wait forever.
     pub to_grow: u64,
 }
