@@ -1,4 +1,4 @@
-//! The cluster file: who the servers are and where they listen.
+//! The cluster file: the servers of a cluster and their addresses.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -20,34 +20,34 @@ const NAME_MAX_BYTES: usize = 64;
 /// A cluster: its name and its servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
-    /// Servers of differently named clusters never speak to each other.
+    /// The name; servers of differently named clusters never exchange messages.
     pub name: String,
     members: BTreeMap<ServerId, Member>,
 }
 
-/// Where a server listens.
+/// The addresses of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// For the other servers.
     pub peer: SocketAddr,
     /// For clients.
     pub client: SocketAddr,
-    /// For browsers, if it lets them watch.
+    /// For browsers, if the server offers HTTP.
     pub http: Option<SocketAddr>,
 }
 
 /// Why a cluster file cannot be used.
 #[derive(Debug, Error)]
 pub enum ClusterError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the cluster file {path}: {cause}. Name one with --cluster FILE (see res/cluster.toml)")]
     Unreadable {
         /// Its path.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's reason.
         cause: std::io::Error,
     },
-    /// It is not TOML of the expected shape.
+    /// The file is not TOML of the expected form.
     #[error("the cluster file {path} is not understood: {cause}")]
     Syntax {
         /// Its path.
@@ -55,7 +55,7 @@ pub enum ClusterError {
         /// The parser's reason.
         cause: Box<toml::de::Error>,
     },
-    /// It says something that cannot be.
+    /// A value in the file is not allowed.
     #[error("the cluster file {path} cannot be used: {reason}")]
     Senseless {
         /// Its path.
@@ -81,19 +81,19 @@ struct ClusterFileServer {
     http: Option<SocketAddr>,
 }
 
-/// The cluster file that the environment names. (Not by way of clap: its usage lines would claim that `--cluster` is
-/// needed whenever the variable is set.)
+/// The cluster file that the environment names. (Not read by clap: its usage lines would show `--cluster` as required
+/// whenever the variable is set.)
 pub fn in_environment() -> Option<PathBuf> {
     env::var_os("PAXOS_CLUSTER").filter(|name| !name.is_empty()).map(PathBuf::from)
 }
 
 impl Cluster {
-    /// Its quorums: majorities.
+    /// The quorums of the cluster: majorities.
     pub fn quorums(&self) -> Quorums {
         Quorums::majority(self.servers())
     }
 
-    /// Whose the data folder of one of its servers is.
+    /// The owner of the data directory of one of its servers.
     pub fn owner(&self, server: ServerId) -> Owner<'_> {
         Owner { cluster: &self.name, quorums: self.quorums(), server }
     }
@@ -151,12 +151,12 @@ impl Cluster {
         self.members.keys().copied().collect()
     }
 
-    /// Where a server listens, if it is in the cluster.
+    /// The addresses of a server, if it is in the cluster.
     pub fn member(&self, server: ServerId) -> Option<Member> {
         self.members.get(&server).copied()
     }
 
-    /// All servers and where they listen, lowest number first.
+    /// All servers and their addresses, lowest number first.
     pub fn members(&self) -> impl Iterator<Item = (ServerId, Member)> + '_ {
         self.members.iter().map(|(server, member)| (*server, *member))
     }

@@ -1,37 +1,38 @@
-//! Bytes of a value and back: the only user of bincode, for the wire and for the disk.
+//! Encoding of values as bytes, for the wire and for the disk: the only user of bincode.
 //!
-//! Whoever decodes does not trust the bytes: every length inside them is checked against a limit before memory is
-//! taken, and bytes left over are an error. (bincode 2 is finished and no longer maintained; a swap is this one file.)
+//! The decoder does not trust the bytes: every length in them is checked against a limit before memory is allocated.
+//! Trailing bytes are an error. (bincode 2 is finished and no longer maintained; replacing it changes this one file.)
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// The largest value that is decoded, in bytes as it claims to take in memory: the peer frame's limit and some room.
+/// Limit on the memory of a decoded value, in bytes, as the encoding claims it: the limit of a peer's frame and some
+/// room.
 const DECODE_MAX_BYTES: usize = 8 << 20;
 
 /// Why bytes are not the encoding of a value.
 #[derive(Debug, Error)]
 pub enum CodecError {
-    /// They say something that the type cannot hold, or claim to be too long.
+    /// The bytes do not fit the type, or claim to be too long.
     #[error("these {length} bytes are not a {expected}: {cause}")]
     Invalid {
-        /// How many bytes there were.
+        /// Number of bytes.
         length: usize,
-        /// The type that was expected.
+        /// The expected type.
         expected: &'static str,
-        /// bincode's sentence.
+        /// bincode's reason.
         cause: bincode::error::DecodeError,
     },
-    /// A value, and then something else.
+    /// A value, followed by other bytes.
     #[error("a {expected} of {used} bytes is followed by {left} bytes that mean nothing")]
     Trailing {
-        /// The type that was expected.
+        /// The expected type.
         expected: &'static str,
-        /// The bytes of the value.
+        /// Number of bytes of the value.
         used: usize,
-        /// The bytes behind it.
+        /// Number of bytes after it.
         left: usize,
     },
 }
@@ -42,7 +43,7 @@ fn config() -> Configuration<LittleEndian, Varint, Limit<DECODE_MAX_BYTES>> {
 
 /// Appends the encoding of a value.
 pub fn encode_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
-    // Writing to memory fails only for types that cannot be encoded at all, which the tests would have met.
+    // Writing to memory fails only for types that cannot be encoded at all, and the tests encode all types.
     if let Err(error) = bincode::serde::encode_into_std_write(value, bytes, config()) {
         panic!("a {} cannot be encoded: {error}", std::any::type_name::<T>());
     }
@@ -55,10 +56,10 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// The value that these bytes, all of them, encode.
+/// Decodes the value that all of these bytes encode.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let expected = std::any::type_name::<T>().rsplit("::").next().unwrap_or("value");
-    // Byte strings are lent to whoever decodes them, so that they are copied once and not twice.
+    // Byte strings are borrowed from the input, so that they are copied once and not twice.
     match bincode::serde::borrow_decode_from_slice(bytes, config()) {
         Ok((value, used)) if used == bytes.len() => Ok(value),
         Ok((_, used)) => Err(CodecError::Trailing { expected, used, left: bytes.len() - used }),

@@ -1,8 +1,8 @@
-//! Durations as people write them: `750ms`, `1.5s`, `2m`.
+//! Durations in the form `750ms`, `1.5s`, `2m`.
 
 use std::time::Duration;
 
-/// Nothing is waited for longer: whoever types more has mistaken the unit.
+/// The longest duration that is accepted: a longer one is probably a wrong unit.
 const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads a duration: a number, perhaps with a fraction, and a unit out of ms, s, m, h.

@@ -1,4 +1,4 @@
-//! How the servers of a cluster agree: the one choice that all of them must have made alike.
+//! The protocol by which the servers of a cluster agree. All of them must run the same one.
 
 use std::fmt::{self, Display};
 
@@ -7,24 +7,24 @@ use clap::ValueEnum;
 use crate::paxos::Policy;
 use crate::role::RoleKind::{self, Acceptor, Coordinator, Learner, Participant, Proposer};
 
-/// How the servers agree.
+/// The protocol by which the servers agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Protocol {
     /// Both phases for every command; any server proposes.
     BasicPaxos,
-    /// Phase 1 once, by a leader; the other servers hand their commands to it.
+    /// Phase 1 once, by a leader; the other servers forward their commands to it.
     MultiPaxos,
-    /// The road not taken: every write waits for every server, and blocks where one is missing. To learn from.
+    /// For comparison: every write waits for every server, and blocks while one is missing.
     TwoPhaseCommit,
 }
 
-/// Protocols with the same roles: what one of them remembers, the others of its family can go on with, and nothing else
-/// can.
+/// Protocols with the same roles: a data directory written under one can be used under the others of its family, and
+/// under no other protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
-    /// A log, of which each slot is agreed on by a majority.
+    /// A log in which a majority agrees on each slot.
     Paxos,
-    /// Transactions, of which each is agreed on by all.
+    /// Transactions, each agreed on by all servers.
     TwoPhaseCommit,
 }
 
@@ -55,13 +55,13 @@ const PAXOS: Cast = Cast {
 const TWO_PHASE_COMMIT: Cast = Cast {
     roles: &[Participant, Coordinator],
     as_named: &[Participant, Coordinator],
-    // Without its own vote there is no commit; that is known before anybody is asked.
+    // Without the server's own vote there is no commit, and this is known before any server is asked.
     of_writes: [Coordinator, Participant],
     voter: Participant,
 };
 
 impl Protocol {
-    /// All of them.
+    /// All protocols.
     pub const ALL: [Protocol; 3] = [Protocol::BasicPaxos, Protocol::MultiPaxos, Protocol::TwoPhaseCommit];
 
     /// Its name on command lines.
@@ -73,7 +73,7 @@ impl Protocol {
         }
     }
 
-    /// What it means for a proposer, if there are proposers.
+    /// The policy of proposers, if there are proposers.
     pub fn policy(self) -> Policy {
         match self {
             Protocol::BasicPaxos => Policy::BasicPaxos,
@@ -81,7 +81,7 @@ impl Protocol {
         }
     }
 
-    /// What it is a kind of.
+    /// The family of the protocol.
     pub fn family(self) -> Family {
         match self {
             Protocol::BasicPaxos | Protocol::MultiPaxos => Family::Paxos,
@@ -89,7 +89,7 @@ impl Protocol {
         }
     }
 
-    /// Whether it is a kind of Paxos.
+    /// Whether it belongs to the Paxos family.
     pub fn is_paxos(self) -> bool {
         self.family() == Family::Paxos
     }
@@ -101,12 +101,12 @@ impl Protocol {
         }
     }
 
-    /// The roles of each server, in the order in which they are started: first those that remember.
+    /// The roles of each server, in the order in which they start: voters first.
     pub fn roles(self) -> &'static [RoleKind] {
         self.cast().roles
     }
 
-    /// The same roles in the order in which people name them. What a seed means depends on it.
+    /// The same roles in the order in which people name them. The meaning of a seed depends on this order.
     pub fn roles_as_named(self) -> &'static [RoleKind] {
         self.cast().as_named
     }
@@ -116,12 +116,12 @@ impl Protocol {
         self.roles().contains(&role)
     }
 
-    /// The roles that a server needs to see a write of its own clients through.
+    /// The roles that a server needs to complete a write of its own clients.
     pub fn roles_of_writes(self) -> [RoleKind; 2] {
         self.cast().of_writes
     }
 
-    /// The role that gets commands through.
+    /// The role that proposes commands: proposer or coordinator.
     pub fn leader(self) -> RoleKind {
         self.cast().of_writes[0]
     }
@@ -131,7 +131,7 @@ impl Protocol {
         self.cast().voter
     }
 
-    /// How many votes a write needs, and of how many servers.
+    /// Number of votes that a write needs among `servers` servers.
     pub fn votes_needed(self, servers: usize) -> usize {
         if self.is_paxos() { servers / 2 + 1 } else { servers }
     }

@@ -1,4 +1,4 @@
-//! Seeded choices: the same seed gives the same stream, on every machine and in every version of this program.
+//! Seeded random choices: the same seed gives the same stream, on every machine and in every version of this program.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand_core::Rng;
 use rand_pcg::Pcg64;
 
-/// A stream of choices.
+/// A stream of random choices.
 #[derive(Clone, Debug)]
 pub struct Random(Pcg64);
 
@@ -14,17 +14,17 @@ impl Random {
     /// The stream of this seed with this number; streams of one seed are independent.
     pub fn new(seed: u64, stream: u64) -> Random {
         let mut random = Random(Pcg64::new(u128::from(seed), u128::from(stream)));
-        // Neighbouring seeds begin alike; a few steps drive them apart.
+        // Streams of neighboring seeds start with similar numbers; a few steps separate them.
         for _ in 0..8 {
             random.next();
         }
         random
     }
 
-    /// A stream that nobody can repeat, for nonces and for seeds that were not given.
+    /// A stream that cannot be repeated, for nonces and for seeds that were not given.
     pub fn unseeded() -> Random {
         use std::hash::{BuildHasher, RandomState};
-        // The keys of a RandomState come from the system's generator.
+        // The keys of a RandomState come from the operating system's generator.
         Random::new(RandomState::new().hash_one(0), RandomState::new().hash_one(1))
     }
 

@@ -1,4 +1,4 @@
-//! A value of the store, shared with the answers that carry it.
+//! A value of the store, shared with the replies that carry it.
 
 use std::fmt;
 use std::ops::Deref;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// Bytes that are shared and not copied: a thousand reads of a large value take no memory until their replies are
-/// encoded. They stand in one block with their count, so that to replace a value touches no more memory than it must.
+/// Shared bytes that are not copied: a thousand reads of a large value take no memory until their replies are encoded.
+/// The bytes and their reference count are one block, so replacing a value touches as little memory as possible.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Bytes(Arc<[u8]>);
 
@@ -56,7 +56,7 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// Decodes bytes from input that lends them, so that they are copied once and not twice.
+/// Decodes bytes from input that can be borrowed, so that they are copied once and not twice.
 pub(super) fn copied<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
     <&'de [u8]>::deserialize(deserializer).map(<[u8]>::to_vec)
 }

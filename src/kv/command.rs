@@ -1,4 +1,4 @@
-//! What a client can ask of the store, as it stands in the log.
+//! The commands of the store, as the log holds them.
 
 use std::fmt::{self, Debug, Formatter};
 
@@ -17,13 +17,13 @@ pub const KEY_MAX_BYTES: usize = 4 << 10;
 pub const VALUE_MAX_BYTES: usize = 1 << 20;
 /// The longest label, in bytes.
 pub const LABEL_MAX_BYTES: usize = 48;
-/// The last sequence number of a session. No client comes to it; it is there so that nobody can use up all others by
-/// naming one behind them.
+/// The last sequence number of a session. No client reaches it; the limit keeps a client from using up all numbers by
+/// naming a very high one.
 pub const SEQUENCE_MAX: u64 = 1 << 62;
-/// A client never has more than so many sequence numbers open.
+/// Maximum number of sequence numbers that a client has open at a time.
 pub const SEQUENCE_WINDOW: u64 = 64;
 
-/// What a command's bytes have beside label, key and value, at most.
+/// Maximum size of a command without label, key and value, in bytes.
 const HEAD_MAX_BYTES: usize = 64;
 
 /// A change of one key.
@@ -48,14 +48,14 @@ pub enum Op {
 }
 
 impl Op {
-    /// The key that it changes.
+    /// The key that the operation changes.
     pub fn key(&self) -> &[u8] {
         match self {
             Op::Put { key, .. } | Op::Delete { key } => key,
         }
     }
 
-    /// Bytes of key and value.
+    /// Size of key and value, in bytes.
     fn size(&self) -> usize {
         match self {
             Op::Put { key, value, .. } => key.len() + value.len(),
@@ -63,7 +63,7 @@ impl Op {
         }
     }
 
-    /// Whether key and value keep their limits.
+    /// Whether key and value are within their limits.
     pub fn is_within_limits(&self) -> bool {
         let value = match self {
             Op::Put { value, .. } => value.len(),
@@ -72,7 +72,7 @@ impl Op {
         self.key().len() <= KEY_MAX_BYTES && value <= VALUE_MAX_BYTES
     }
 
-    /// Tells one write from another that comes under the same name.
+    /// A hash that distinguishes two writes with the same name.
     pub fn fingerprint(&self) -> u64 {
         let (kind, version, value) = match self {
             Op::Put { value, if_version: None, .. } => (0, 0, &value[..]),
@@ -91,50 +91,50 @@ impl Op {
 /// A command of the log. Two commands are the same if [`KvCommand::id`] is.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum KvCommand {
-    /// Opens a session, which is named by the slot where this is applied and by the nonce, both.
+    /// Opens a session, which is named by the slot where the command is applied and by the nonce.
     Open {
-        /// Drawn by the client; a resend has the same.
+        /// Random number of the client; a retry has the same one.
         nonce: u128,
-        /// For people: which client's which request it is, as in `c1-5`.
+        /// For people: the client and its request, as in `c1-5`.
         label: String,
     },
     /// A write within a session.
     Write {
         /// The slot where the session was opened.
         session: u64,
-        /// The nonce that opened it: the proof that the write is its owner's, and of this history.
+        /// The nonce that opened the session. It proves that the write is its owner's, and of this history.
         nonce: u128,
-        /// Numbers the session's writes from 1.
+        /// The write's number in the session, counted from 1.
         sequence: u64,
         /// The client knows the outcome of every write below this one; at most `sequence`.
         first_open: u64,
-        /// For people: which client's which request it is.
+        /// For people: the client and its request.
         label: String,
-        /// What to write.
+        /// The change.
         op: Op,
     },
 }
 
-/// What a command says beside its name.
+/// The fields of a command that are not in its id.
 #[derive(Serialize, Deserialize)]
 enum Body<Label, Op> {
     Open { label: Label },
     Write { first_open: u64, label: Label, op: Op },
 }
 
-/// Why what stands in the log is no command.
+/// Why a value of the log is no command.
 #[derive(Debug, Error)]
 pub enum NoCommand {
-    /// Its bytes say nothing that a command can say.
+    /// The bytes cannot be decoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// Its bytes are not those of a command with this name.
+    /// The bytes do not belong to a command with this id.
     #[error("the name {0:?} is not that of such a command")]
     Name(paxos::CommandId),
 }
 
 impl KvCommand {
-    /// Which command it is. No session is 0: so an OPEN is named, by its nonce.
+    /// The command's id. No session is 0, so session 0 marks an OPEN, which its nonce names.
     pub fn id(&self) -> paxos::CommandId {
         match self {
             KvCommand::Open { nonce, .. } => paxos::CommandId::opening(*nonce),
@@ -142,7 +142,7 @@ impl KvCommand {
         }
     }
 
-    /// Bytes of its key and value.
+    /// Size of its key and value, in bytes.
     fn size(&self) -> usize {
         match self {
             KvCommand::Open { .. } => 0,
@@ -150,14 +150,14 @@ impl KvCommand {
         }
     }
 
-    /// For people: which client's which request it is.
+    /// For people: the client and its request.
     pub fn label(&self) -> &str {
         match self {
             KvCommand::Open { label, .. } | KvCommand::Write { label, .. } => label,
         }
     }
 
-    /// Whether the log may hold it: sizes, and a sequence number that its session may use.
+    /// Whether the log may hold it: its sizes are within the limits, and its session may use the sequence number.
     pub fn is_well_formed(&self) -> bool {
         let labelled = self.label().len() <= LABEL_MAX_BYTES;
         match self {
@@ -174,7 +174,7 @@ impl KvCommand {
         }
     }
 
-    /// As Paxos sees it: an id and bytes.
+    /// The command as Paxos sees it: an id and bytes.
     pub fn to_paxos(&self) -> paxos::Command {
         let mut bytes = Vec::with_capacity(self.label().len() + self.size() + HEAD_MAX_BYTES);
         let body = match self {
@@ -199,7 +199,7 @@ impl KvCommand {
 }
 
 impl Debug for KvCommand {
-    /// Without the nonce, which nobody may see.
+    /// Leaves out the nonce, which must stay secret.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             KvCommand::Open { label, .. } => write!(f, "{:?} open ({label})", self.id()),

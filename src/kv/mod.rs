@@ -1,6 +1,6 @@
 //! The replicated state machine: a key-value store whose writes are applied exactly once.
 //!
-//! Pure like the protocol: what [`Kv`] holds after a slot is a function of the log up to that slot.
+//! Pure like the protocol: the state of [`Kv`] after a slot is a function of the log up to that slot.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod bytes;
@@ -35,31 +35,31 @@ pub struct Kv {
     changed: DirtyState,
 }
 
-/// What a slot's value came to.
+/// The result of applying a slot's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ApplyResult {
-    /// A hole was filled.
+    /// A no-op: the slot was a filled hole.
     Noop,
-    /// A session was opened, or found again.
+    /// A session was opened, or existed already.
     Opened {
-        /// The slot that names it.
+        /// The slot that names the session.
         session: u64,
-        /// Which history it is in.
+        /// The history that the session belongs to.
         history: u64,
     },
     /// A write was applied here, for the first time.
     Applied(SavedResult),
-    /// The write was applied before; this is what it came to then, and where.
+    /// The write was applied before, with this result.
     Duplicate(SavedResult),
-    /// The client no longer asks for this write: not applied, now or ever.
+    /// The client no longer asks for this write: not applied, now or later.
     Superseded,
-    /// The session is not known, or no longer: not applied here.
+    /// The session is unknown, or was evicted: not applied here.
     Expired,
     /// The bytes are no command: not applied, on any server.
     Unreadable,
 }
 
-/// A question to the store.
+/// A read of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadQuery {
     /// The key.
@@ -67,18 +67,18 @@ pub struct ReadQuery {
 }
 
 impl Kv {
-    /// An empty store whose table holds so many sessions: a simulation of a few clients meets a full one as well. All
+    /// An empty store with at most `most` sessions, so that a simulation with few clients also fills the table. All
     /// servers of a cluster must have the same limit.
     pub fn with_sessions_at_most(most: usize) -> Kv {
         Kv { sessions: Sessions::at_most(most), ..Kv::default() }
     }
 
-    /// A state with the same limits, of which nothing was ever written down.
+    /// An empty state with the same limits, of which no checkpoint was ever written.
     pub fn empty_like(other: &Kv) -> Kv {
         Kv { changed: DirtyState::everything(), ..Kv::with_sessions_at_most(other.sessions.most()) }
     }
 
-    /// Takes pieces of a state that was written down.
+    /// Loads pieces of a saved state.
     pub fn put_pieces(&mut self, pieces: Vec<StateEntry>) {
         for piece in pieces {
             match piece {
@@ -109,16 +109,16 @@ impl Kv {
         &self.sessions
     }
 
-    /// Which history this is a state of; 0 before the log has held anything by which to tell.
+    /// The history of this state; 0 before the first session.
     ///
-    /// It is made of the first OPEN that was ever applied, its slot and its nonce: so all servers have the same one
-    /// without a word about it, and a cluster that was begun anew has another. It has half as many bits as the nonce,
-    /// which it does not give away.
+    /// It is a hash of the slot and the nonce of the first OPEN that was applied. So all servers have the same one
+    /// without exchanging it, and a cluster that starts over has another. It has half as many bits as the nonce, so it
+    /// does not reveal the nonce.
     pub fn history(&self) -> u64 {
         self.history
     }
 
-    /// Makes this the state of a new history: one that was restored from a backup.
+    /// Starts a new history with this state, as a restore from a backup does.
     pub fn begin_history(&mut self, history: u64) {
         self.history = history;
         self.changed.history();
@@ -219,12 +219,12 @@ impl StateMachine for Kv {
     }
 }
 
-/// The history that begins with the opening of this session.
+/// The history that starts with the opening of this session.
 fn first_of(slot: Slot, nonce: u128) -> u64 {
     let mut bytes = [0; 24];
     bytes[..8].copy_from_slice(&slot.0.to_le_bytes());
     bytes[8..].copy_from_slice(&nonce.to_le_bytes());
-    // 0 says that there is none yet.
+    // 0 means that there is none yet.
     xxh3_64(&bytes).max(1)
 }
 
@@ -289,7 +289,7 @@ mod tests {
             kv.apply(Slot(slot), &command(next));
             assert!(seen.insert(kv.digest()), "slot {slot} changed nothing of the digest");
         }
-        // The same number with another value.
+        // The same sequence number with another value.
         let mut other = Kv::default();
         for (slot, next) in (1..).zip([KvCommand::Open { nonce: 7, label: String::new() }, put(1, "a"), put(2, "c")]) {
             other.apply(Slot(slot), &command(next));

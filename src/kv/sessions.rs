@@ -1,12 +1,11 @@
-//! The exactly-once table: what each client's writes came to, so that a resend is answered and not applied again.
+//! The exactly-once table: the results of each client's writes, so that a retry is answered and not applied again.
 //!
-//! The table is part of the replicated state: every server keeps the same one, and forgets the same sessions at the
-//! same slot. (Ongaro, Consensus: Bridging Theory and Practice, section 6.3.)
+//! The table is part of the replicated state: every server has the same one, and evicts the same sessions at the same
+//! slot. (Ongaro, Consensus: Bridging Theory and Practice, section 6.3.)
 //!
-//! A session is the slot where it was opened *and* the nonce that opened it. The slot alone is a small number that
-//! everybody can guess, and that means another session in the cluster's next history. The nonce alone would let a late
-//! copy of an OPEN bring back a session that was forgotten, without what it remembered. A write with a wrong nonce
-//! changes nothing.
+//! A session is the slot where it was opened *and* the nonce that opened it. The slot alone is a small number that any
+//! client can guess, and that names another session in the cluster's next history. The nonce alone would let a late
+//! copy of an OPEN bring back an evicted session without its results. A write with a wrong nonce changes nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Formatter};
@@ -19,55 +18,55 @@ use super::rules;
 use super::store::WriteResult;
 use crate::paxos::Slot;
 
-/// The table holds at most so many sessions; the one that has been quiet for longest goes.
+/// Maximum number of sessions in the table; beyond it the session that has been quiet for longest is evicted.
 pub const SESSIONS_MAX: usize = 4_096;
 
-/// What a write came to, and where.
+/// The result of a write, and its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SavedResult {
     /// The slot where it was applied first.
     pub slot: Slot,
-    /// What it did there.
+    /// Its effect there.
     pub written: WriteResult,
 }
 
-/// How a write is named, and which one it is.
+/// The name of a write, and a hash of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {
     /// The slot where its session was opened.
     pub session: u64,
-    /// The nonce that opened it.
+    /// The nonce that opened the session.
     pub nonce: u128,
     /// The write's number in the session.
     pub sequence: u64,
     /// The client knows the outcome of every write below this number.
     pub first_open: u64,
-    /// [`Op::fingerprint`] of what it does.
+    /// The write's [`Op::fingerprint`].
     pub what: u64,
 }
 
 impl Named {
-    /// The name of a write that does this.
+    /// The name of a write with this operation.
     pub fn of((session, nonce): (u64, u128), (sequence, first_open): (u64, u64), op: &Op) -> Named {
         Named { session, nonce, sequence, first_open, what: op.fingerprint() }
     }
 }
 
-/// What the table says of a write.
+/// The state of a write in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionLookup {
-    /// No such session with that nonce, or no longer; or another write was applied under this name, by a client that
-    /// has the same nonce (a machine that was copied).
+    /// No session has this name and nonce. Or another write was applied under this name, by a client with the same
+    /// nonce (a copied machine).
     Expired,
-    /// The client has said that it no longer asks for this one.
+    /// The client no longer asks for this write.
     Superseded,
-    /// It was applied before.
+    /// The write was applied before.
     Known(SavedResult),
-    /// It was new, and is applied.
+    /// The write was new, and is applied.
     New(SavedResult),
 }
 
-/// A write that was applied, as its session remembers it.
+/// A write that was applied, as its session keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Remembered {
     sequence: u64,
@@ -75,22 +74,22 @@ struct Remembered {
     saved: SavedResult,
 }
 
-/// All that is known of a session.
+/// The whole entry of a session.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionEntry {
     nonce: u128,
     /// The highest `first_open` seen; at least 1.
     first_open: u64,
-    /// Writes not below `first_open`, by their numbers, in order: at most [`SPAN`].
+    /// Writes not below `first_open`, in the order of their numbers: at most [`SEQUENCE_WINDOW`].
     saved: Vec<Remembered>,
-    /// Where the last write of the session, or its OPEN, was applied.
+    /// The slot of the session's last write, or of its OPEN.
     last: Slot,
-    /// Whether a write of it was ever applied.
+    /// Whether one of its writes was ever applied.
     has_written: bool,
 }
 
 impl Debug for SessionEntry {
-    /// Without the nonce, which nobody may see.
+    /// Leaves out the nonce, which must stay secret.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let SessionEntry { nonce: _, first_open, saved, last, has_written } = self;
         write!(f, "session first_open={first_open} last={last} has_written={has_written} {saved:?}")
@@ -102,12 +101,12 @@ impl SessionEntry {
         SessionEntry { nonce, first_open: 1, saved: Vec::new(), last: at, has_written: false }
     }
 
-    /// About how many bytes it takes.
+    /// Approximate size of the entry, in bytes.
     pub fn size(&self) -> usize {
         40 + 40 * self.saved.len()
     }
 
-    /// Where a write stands among the saved ones, or where it would.
+    /// The position of a write among the saved ones, or where it would be inserted.
     fn place(&self, sequence: u64) -> Result<usize, usize> {
         self.saved.binary_search_by_key(&sequence, |one| one.sequence)
     }
@@ -116,13 +115,13 @@ impl SessionEntry {
         self.place(sequence).ok().map(|at| &self.saved[at])
     }
 
-    /// What is known of a write; None if it is new.
+    /// The state of a write; None if it is new.
     fn look_up(&self, write: &Named) -> Option<SessionLookup> {
         let Named { session: _, nonce, sequence, first_open, what } = *write;
         if !rules::is_the_session(self.nonce, nonce) {
             return Some(SessionLookup::Expired);
         }
-        // A span that no client may use: met in the log it must not grow the table.
+        // No client may use such a number. Met in the log, it must not grow the table.
         if sequence < self.first_open || first_open > sequence || sequence - first_open >= SEQUENCE_WINDOW {
             return Some(SessionLookup::Superseded);
         }
@@ -130,21 +129,21 @@ impl SessionEntry {
         Some(if known.what == what { SessionLookup::Known(known.saved) } else { SessionLookup::Expired })
     }
 
-    /// Forgets the outcomes that nobody asks for any more.
+    /// Drops the results that the client no longer asks for.
     fn drop_superseded(&mut self) -> impl Iterator<Item = Remembered> {
         let first = self.place(self.first_open).unwrap_or_else(|first| first);
         self.saved.drain(..first)
     }
 }
 
-/// All sessions.
+/// The table of sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sessions {
-    /// The table holds at most so many.
+    /// Maximum number of sessions.
     most: usize,
     sessions: BTreeMap<u64, SessionEntry>,
     by_nonce: BTreeMap<u128, u64>,
-    /// The order-free sum of the fingerprints of all sessions.
+    /// The sum of the fingerprints of all sessions, independent of their order.
     digest: u64,
 }
 
@@ -155,22 +154,23 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// An empty table for so many sessions: the same number on every server, or their logs mean different things.
+    /// An empty table for at most `most` sessions. All servers must have the same limit, or the same log gives them
+    /// different states.
     pub fn at_most(most: usize) -> Sessions {
         Sessions { most, sessions: BTreeMap::new(), by_nonce: BTreeMap::new(), digest: 0 }
     }
 
-    /// The table holds at most so many.
+    /// Maximum number of sessions.
     pub fn most(&self) -> usize {
         self.most
     }
 
-    /// A session, if it is known.
+    /// A session, if it is in the table.
     pub fn get(&self, id: u64) -> Option<&SessionEntry> {
         self.sessions.get(&id)
     }
 
-    /// What a write came to, if its session still remembers it.
+    /// The result of a write, if its session still keeps it.
     pub fn saved(&self, session: u64, nonce: u128, sequence: u64) -> Option<SavedResult> {
         let known = self.sessions.get(&session).filter(|known| known.nonce == nonce)?;
         known.remembered(sequence).map(|one| one.saved)
@@ -181,7 +181,7 @@ impl Sessions {
         self.sessions.iter().map(|(id, session)| (*id, session))
     }
 
-    /// Sets all that is known of a session.
+    /// Sets the entry of a session.
     pub(super) fn insert(&mut self, id: u64, session: SessionEntry) {
         self.remove(id);
         self.digest = self.digest.wrapping_add(fingerprint(id, &session));
@@ -189,23 +189,23 @@ impl Sessions {
         self.sessions.insert(id, session);
     }
 
-    /// Forgets a session.
+    /// Removes a session.
     pub(super) fn remove(&mut self, id: u64) {
         if let Some(session) = self.sessions.remove(&id) {
             self.digest = self.digest.wrapping_sub(fingerprint(id, &session));
-            // The same client may have opened another one since.
+            // The same client may have opened another session since.
             if self.opened_by(session.nonce) == Some(id) {
                 self.by_nonce.remove(&session.nonce);
             }
         }
     }
 
-    /// How many sessions there are.
+    /// Number of sessions.
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Whether there is none.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
@@ -225,8 +225,8 @@ impl Sessions {
         self.digest
     }
 
-    /// Opens a session at this slot; the second OPEN with a nonce finds the first one's session. Gives its name, and
-    /// the name of the session that had to go for it.
+    /// Opens a session at this slot; a second OPEN with the same nonce finds the first one's session. Returns its name,
+    /// and that of the session evicted for it.
     pub fn open(&mut self, slot: Slot, nonce: u128) -> (u64, Option<u64>) {
         if let Some(id) = self.by_nonce.get(&nonce).copied() {
             if let Some(session) = self.sessions.get_mut(&id) {
@@ -241,13 +241,13 @@ impl Sessions {
         (slot.0, evicted)
     }
 
-    /// A write: what is known of it, or what it does now and what is remembered of that. A risen `first_open` drops
-    /// what the client no longer asks for.
+    /// Looks up a write, and applies it if it is new. A higher `first_open` drops the results that the client no longer
+    /// asks for.
     pub fn write(&mut self, slot: Slot, write: &Named, apply: impl FnOnce() -> WriteResult) -> SessionLookup {
         let id = write.session;
         let Some(session) = self.sessions.get_mut(&id) else { return SessionLookup::Expired };
         let known = session.look_up(write);
-        // Who may not write changes nothing of the session either.
+        // A client that may not write must not change the session either.
         if let Some(refused @ (SessionLookup::Expired | SessionLookup::Superseded)) = known {
             return refused;
         }
@@ -270,13 +270,13 @@ impl Sessions {
         lookup
     }
 
-    /// What is known of a write, for those who only ask: None if it is new.
+    /// The state of a write, without applying it: None if it is new.
     pub fn lookup(&self, write: &Named) -> Option<SessionLookup> {
         self.sessions.get(&write.session).map_or(Some(SessionLookup::Expired), |session| session.look_up(write))
     }
 
-    /// Remembers what a write came to that was committed under this name. Two writes of one session may come in either
-    /// order, and the table is the same afterwards.
+    /// Records the result of a write that was committed under this name. Two writes of one session may be recorded in
+    /// either order, with the same table afterwards.
     pub fn record_result(&mut self, at: Slot, write: &Named, written: WriteResult) {
         let known = self.sessions.get(&write.session).filter(|session| session.nonce == write.nonce);
         let Some(mut session) = known.cloned() else { return };
@@ -292,7 +292,7 @@ impl Sessions {
         self.insert(write.session, session);
     }
 
-    /// Opens a session in the place of another one, if it is told which.
+    /// Opens a session, and removes the session `evict` for it, if there is one.
     pub fn open_for(&mut self, at: Slot, nonce: u128, evict: Option<u64>) -> u64 {
         if let Some(evicted) = evict {
             self.remove(evicted);
@@ -301,10 +301,10 @@ impl Sessions {
         at.0
     }
 
-    /// The session to forget when there are too many: the one that has been quiet for longest, of those that have
-    /// written; but of those that never have if they are more than a quarter of the table. So sessions that are opened
-    /// without end push out each other and at most a quarter of those that write, and one that was just opened has time
-    /// for its first write also where all others have written.
+    /// The session to evict when the table is full. It is the quietest of those that have written, or of those that
+    /// never have if they are more than a quarter of the table. So a flood of new sessions evicts each other and at
+    /// most a quarter of the sessions that write. A session that was just opened has time for its first write, also
+    /// where all others have written.
     pub fn stalest(&self) -> Option<u64> {
         let idle = self.sessions.values().filter(|session| !session.has_written).count();
         let have_written = idle <= self.most.div_ceil(4);
@@ -312,8 +312,8 @@ impl Sessions {
         self.sessions.iter().min_by_key(|(_, session)| key(session)).map(|(id, _)| *id)
     }
 
-    /// Forgets a session: the same one on every server. It is looked for among all of them, which only an OPEN to a
-    /// full table has to wait for.
+    /// Evicts a session: the same one on every server. The search visits all sessions, but only an OPEN at a full table
+    /// needs it.
     fn drop_oldest(&mut self) -> Option<u64> {
         let id = rules::session_to_forget(self.stalest(), self.sessions.keys().copied())?;
         self.remove(id);
@@ -321,8 +321,8 @@ impl Sessions {
     }
 }
 
-/// A session's share of the digest: a sum, so that a write changes it without a look at what else the session
-/// remembers.
+/// A session's share of the digest. It is a sum, so that a write updates it without reading the other results of the
+/// session.
 fn fingerprint(id: u64, session: &SessionEntry) -> u64 {
     session.saved.iter().map(|one| of_saved(id, one)).fold(of_head(id, session), u64::wrapping_add)
 }
@@ -342,7 +342,7 @@ fn of_saved(id: u64, Remembered { sequence, what, saved }: &Remembered) -> u64 {
     hash(id, [*sequence, *what, saved.slot.0, version, kind])
 }
 
-/// Where a saved outcome has its kind.
+/// Marks the hash of a session's head, in the field where a saved result has its kind.
 const HEAD: u64 = u64::MAX;
 
 fn hash(seed: u64, numbers: [u64; 5]) -> u64 {
@@ -359,12 +359,12 @@ mod tests {
 
     const DONE: WriteResult = WriteResult::Done { version: 1 };
 
-    /// A write of a session that was opened with this nonce; each number has a command of its own.
+    /// A write of a session that was opened with this nonce; each number has another fingerprint.
     fn named(nonce: u128, session: u64, sequence: u64, first_open: u64) -> Named {
         Named { session, nonce, sequence, first_open, what: sequence.wrapping_add(1_000) }
     }
 
-    /// A write of session 1, as opened with nonce 7.
+    /// A write of a session that was opened with nonce 7.
     fn write(sessions: &mut Sessions, slot: u64, session: u64, sequence: u64, first_open: u64) -> SessionLookup {
         sessions.write(Slot(slot), &named(7, session, sequence, first_open), || DONE)
     }
@@ -414,7 +414,7 @@ mod tests {
         assert_eq!(write(&mut sessions, 3, 1, 5, 3), new(3));
         assert_eq!(write(&mut sessions, 4, 1, 1, 1), SessionLookup::Superseded);
         assert_eq!(write(&mut sessions, 5, 1, 2, 1), SessionLookup::Superseded);
-        // 3 and 4 are still open, whatever the message says of first_open; a lower one does not lower the session's.
+        // 3 and 4 are still open, whatever first_open the message has; a lower one does not lower the session's.
         assert_eq!(write(&mut sessions, 6, 1, 4, 1), new(6));
         assert_eq!(write(&mut sessions, 7, 1, 2, 2), SessionLookup::Superseded);
         assert_eq!(write(&mut sessions, 8, 1, 5, 1), known(3));
@@ -451,7 +451,7 @@ mod tests {
         sessions.write(Slot(slot), &named(nonce, session, sequence, 1), || DONE)
     }
 
-    /// A table of so many sessions, each of which has written; session n was opened in slot n with nonce n.
+    /// A table of `count` sessions, each of which has written; session n was opened in slot n with nonce n.
     fn of_writers(count: u64) -> Sessions {
         let mut sessions = Sessions::at_most(count as usize);
         for session in 1..=count {
@@ -465,7 +465,7 @@ mod tests {
     #[test]
     fn the_session_that_was_quiet_for_longest_goes() {
         let mut sessions = of_writers(8);
-        // Session 1 speaks again, and so does 2, by a resent OPEN.
+        // Session 1 is active again, and so is 2, by a repeated OPEN.
         write_as(&mut sessions, 1, 1_100, 1, 1);
         sessions.open(Slot(1_101), 2);
         assert_eq!(
@@ -474,7 +474,7 @@ mod tests {
         );
         assert_eq!(write_as(&mut sessions, 3, 2_002, 3, 1), SessionLookup::Expired);
         assert_eq!(write_as(&mut sessions, 1, 2_003, 1, 1), known(1_001));
-        // A forgotten client that opens again begins a new session.
+        // An evicted client that opens again starts a new session.
         assert_eq!(sessions.open(Slot(2_004), 3).0, 2_004);
         assert_eq!(sessions.len(), 8);
     }
@@ -561,7 +561,7 @@ mod tests {
         let with = |written, slot| {
             let mut sessions = Sessions::default();
             sessions.open(Slot(1), 7);
-            // The last slot of the session is the same, so that only what was saved differs.
+            // The session's last slot is the same, so that only the saved results differ.
             sessions.write(Slot(slot), &named(7, 1, 1, 1), || written);
             sessions.write(Slot(9), &named(7, 1, 2, 1), || DONE);
             sessions.digest()
@@ -581,7 +581,7 @@ mod tests {
     fn a_session_that_goes_takes_no_other_ones_nonce_with_it() {
         let mut sessions = Sessions::at_most(1);
         sessions.open(Slot(1), 7);
-        // A copy that is brought up to date takes what is new before it drops what is gone.
+        // A copy that is updated takes what is new before it drops what was removed.
         let mut copy = sessions.clone();
         sessions.open(Slot(2), 8);
         sessions.open(Slot(3), 7);

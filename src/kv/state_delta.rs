@@ -1,8 +1,8 @@
-//! The state as data: what has changed since it was last written down, and the parts of a whole one.
+//! The state as data: the changes since the last checkpoint, and the chunks of a whole state.
 //!
-//! A checkpoint is written from what has *changed*, so that its price is that of the writes and not of the store. What
-//! was taken for a checkpoint that then fails is counted as changed again. A state that came from elsewhere has changed
-//! as a whole.
+//! A checkpoint is written from the *changes*, so its cost depends on the writes and not on the size of the store.
+//! Changes that were taken for a failed checkpoint count as changed again. A state that was loaded from elsewhere has
+//! changed as a whole.
 
 use std::collections::BTreeSet;
 
@@ -14,16 +14,17 @@ use super::store::{Store, VersionedValue};
 use crate::codec::{self, CodecError};
 use crate::paxos::StateMachine;
 
-/// No key was ever written so often. A part of a state that says so is none: the next write would have no version.
+/// The highest version that a chunk may hold: no key was ever written more often, and the next write needs a version
+/// too.
 const VERSION_MAX: u64 = 1 << 62;
 
-/// Why bytes are no part of a state.
+/// Why bytes are no chunk of a state.
 #[derive(Debug, thiserror::Error)]
 pub enum PartError {
-    /// They say something else.
+    /// The bytes cannot be decoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// A number in it is beyond all limits.
+    /// A key's version is above the limit.
     #[error("a key is said to have been written {0} times")]
     Version(u64),
 }
@@ -36,22 +37,22 @@ pub enum StateEntry {
         /// The key.
         #[serde(with = "serde_bytes")]
         key: Vec<u8>,
-        /// What it holds.
+        /// Its value and version.
         entry: VersionedValue,
     },
     /// A session.
     Session {
         /// Its name.
         id: u64,
-        /// All that is known of it.
+        /// Its entry in the table.
         session: SessionEntry,
     },
-    /// Which history it is a state of.
+    /// The history of the state.
     History(u64),
 }
 
 impl StateEntry {
-    /// About how many bytes it takes.
+    /// Approximate size of the entry, in bytes.
     pub fn size(&self) -> usize {
         match self {
             StateEntry::Key { key, entry } => 24 + key.len() + entry.value.as_ref().map_or(0, |value| value.len()),
@@ -61,12 +62,12 @@ impl StateEntry {
     }
 }
 
-/// A part of a state, as it is sent.
+/// Encodes a chunk of a state.
 pub fn encode_chunk(pieces: &Vec<StateEntry>) -> Vec<u8> {
     codec::encode(pieces)
 }
 
-/// The pieces of a part, which may come from anybody.
+/// Decodes the pieces of a chunk, which is not trusted.
 pub fn decode_part(part: &[u8]) -> Result<Vec<StateEntry>, PartError> {
     let pieces: Vec<StateEntry> = codec::decode(part)?;
     let version = |piece: &StateEntry| if let StateEntry::Key { entry, .. } = piece { entry.version } else { 0 };
@@ -76,7 +77,7 @@ pub fn decode_part(part: &[u8]) -> Result<Vec<StateEntry>, PartError> {
     }
 }
 
-/// A part for somebody who must not see the sessions: what proves that one is one's own stands in them. With it the
+/// A chunk without its sessions, for a client: their nonces would let it write as their owners. Returned with the
 /// digest of what was left out, so that the whole can be checked.
 pub fn without_sessions(part: &[u8]) -> Result<(Vec<u8>, u64), PartError> {
     let is_key = |piece: &StateEntry| matches!(piece, StateEntry::Key { .. });
@@ -86,43 +87,43 @@ pub fn without_sessions(part: &[u8]) -> Result<(Vec<u8>, u64), PartError> {
     Ok((encode_chunk(&keys), StateMachine::digest(&left_out)))
 }
 
-/// What a checkpoint must write.
+/// The changes that a checkpoint must write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StateDelta {
-    /// These pieces are all there is: what was written before is to go.
+    /// The pieces are the whole state: earlier contents must be deleted.
     pub is_whole: bool,
-    /// What is new or different.
+    /// Entries that are new or different.
     pub pieces: Vec<StateEntry>,
-    /// Sessions that are no more.
+    /// Sessions that were removed.
     pub ended: Vec<u64>,
 }
 
-/// Names of what has changed.
+/// The names of changed entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct DirtyKeys {
-    /// Each once: the store knows which of its keys stand here.
+    /// Each key once: the store marks the keys that are listed here.
     keys: Vec<Vec<u8>>,
     sessions: BTreeSet<u64>,
     history: bool,
     is_whole: bool,
 }
 
-/// What has changed since the last checkpoint.
+/// The changes since the last checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct DirtyState {
     since: DirtyKeys,
-    /// What a checkpoint has taken that is not known to be durable yet.
+    /// Changes taken by a checkpoint that is not known to be durable yet.
     taken: DirtyKeys,
 }
 
 impl DirtyState {
-    /// Nothing of this state was ever written down.
+    /// A state of which no checkpoint was ever written.
     pub(super) fn everything() -> DirtyState {
         DirtyState { since: DirtyKeys { is_whole: true, ..DirtyKeys::default() }, taken: DirtyKeys::default() }
     }
 
-    /// A key has changed that does not stand here yet. Kept also when everything is to be written: the store believes
-    /// that it stands here.
+    /// Adds a changed key that is not listed yet. It is also listed when the whole state is to be written: the store
+    /// has marked it as listed.
     pub(super) fn key(&mut self, key: Vec<u8>) {
         self.since.keys.push(key);
     }
@@ -137,7 +138,7 @@ impl DirtyState {
         self.since.history = true;
     }
 
-    /// The changes, to be written down.
+    /// Takes the changes for a checkpoint.
     pub(super) fn take(&mut self, store: &mut Store, sessions: &Sessions, history: u64) -> StateDelta {
         assert!(self.taken == DirtyKeys::default(), "one checkpoint at a time");
         self.taken = std::mem::take(&mut self.since);
@@ -161,12 +162,12 @@ impl DirtyState {
         StateDelta { is_whole: false, pieces, ended }
     }
 
-    /// What was taken is durable.
+    /// The changes taken are durable.
     pub(super) fn saved(&mut self) {
         self.taken = DirtyKeys::default();
     }
 
-    /// What was taken was not written: it is still to be.
+    /// The changes taken were not written: they count as changed again.
     pub(super) fn failed(&mut self, store: &mut Store) {
         let DirtyKeys { keys, sessions, history, is_whole } = std::mem::take(&mut self.taken);
         for key in keys {
@@ -230,7 +231,7 @@ mod tests {
             let changes = kv.take_delta();
             assert!(!changes.is_whole && changes.pieces.len() <= 10, "{changes:?}");
             if round % 3 == 0 {
-                // The disk was full: the next one writes it too.
+                // The disk was full: the next checkpoint writes these changes too.
                 kv.delta_failed();
                 continue;
             }
@@ -258,7 +259,7 @@ mod tests {
             loaded.load_chunk(&encode_chunk(&pieces.to_vec())).unwrap();
         }
         assert_eq!((loaded.digest(), loaded.store(), loaded.sessions()), (kv.digest(), kv.store(), kv.sessions()));
-        // What changes before and after everything is written for the first time is written too.
+        // Changes before and after the first whole checkpoint are written too.
         apply(&mut loaded, 11, put(1, 7, 10, "k1"));
         assert!(loaded.take_delta().is_whole);
         loaded.delta_saved();
@@ -278,7 +279,7 @@ mod tests {
             let part = encode_chunk(&vec![StateEntry::Key { key: b"k".to_vec(), entry }]);
             let mut kv = Kv::default();
             assert_eq!(kv.load_chunk(&part).is_ok(), fits, "{version}");
-            // What was taken can be written to.
+            // A loaded chunk can be written to.
             apply(&mut kv, 1, open(7));
             apply(&mut kv, 2, put(1, 7, 1, "k"));
         }

@@ -10,29 +10,29 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 use super::bytes::Bytes;
 use super::command::Op;
 
-/// What a key holds. A deleted key keeps its version, as a tombstone: a version is never used twice.
+/// A key's value and version. A deleted key keeps its version as a tombstone: no version is used twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VersionedValue {
     /// The value; None if deleted.
     pub value: Option<Bytes>,
-    /// How many writes were applied to the key; 0 if it was never written.
+    /// Number of writes applied to the key; 0 if it was never written.
     pub version: u64,
 }
 
-/// What a write did.
+/// The effect of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WriteResult {
-    /// Done; the key is now at this version.
+    /// The write was done; the key is now at this version.
     Done {
         /// The new version.
         version: u64,
     },
-    /// There was nothing to delete: nothing changed.
+    /// The key to delete has no value: nothing changed.
     NotFound {
         /// The version, unchanged.
         version: u64,
     },
-    /// The key was at another version than the write wanted: nothing changed.
+    /// The key was not at the version that the write requires: nothing changed.
     Mismatch {
         /// The version found.
         version: u64,
@@ -43,9 +43,9 @@ pub enum WriteResult {
 #[derive(Clone, Debug)]
 struct KeyEntry {
     entry: VersionedValue,
-    /// Of the entry, as the digest counts it: when it changes, the old value need not be read once more.
+    /// The entry's share of the digest, kept so that a change need not read the old value again.
     fingerprint: u64,
-    /// The key stands in the list of what has changed: a mark that spares a search in it, and no part of the state.
+    /// Whether the key is in the list of changed keys. It saves a search in that list, and is not part of the state.
     is_listed: bool,
 }
 
@@ -63,33 +63,33 @@ impl Hash for KeyEntry {
     }
 }
 
-/// Where a key is: by a hash of it first, since to compare two numbers costs less than to fetch a key from memory, and
-/// a search makes a dozen comparisons. The keys of equal hashes are still in order, so nobody can make a search long. A
-/// short key stands beside its hash.
+/// The map key of a store key. Its hash comes first: a search makes a dozen comparisons, and comparing two numbers
+/// costs less than fetching a key from memory. Keys with equal hashes are still in order, so chosen keys cannot make a
+/// search long. A short key is stored next to its hash.
 type HashedKey = (u64, SmallVec<[u8; 16]>);
 
 /// The keys of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Store {
     entries: BTreeMap<HashedKey, KeyEntry>,
-    /// The order-free sum of a hash of each entry.
+    /// The sum of a hash of each entry, independent of their order.
     digest: u64,
-    /// Bytes of all keys and values.
+    /// Size of all keys and values, in bytes.
     bytes: u64,
 }
 
 impl Store {
-    /// What a key holds, a tombstone included; None if it was never written.
+    /// A key's value and version, a tombstone included; None if the key was never written.
     pub fn get(&self, key: &[u8]) -> Option<&VersionedValue> {
         self.entries.get(&place_of(key)).map(|held| &held.entry)
     }
 
-    /// Bytes of all keys and values.
+    /// Size of all keys and values, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How many keys were ever written, tombstones included.
+    /// Number of keys ever written, tombstones included.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -104,7 +104,7 @@ impl Store {
         self.digest
     }
 
-    /// What a change would do now.
+    /// The effect that an operation would have now.
     pub fn foresee(&self, op: &Op) -> WriteResult {
         let before = self.get(op.key());
         let version = before.map_or(0, |entry| entry.version);
@@ -115,8 +115,8 @@ impl Store {
         }
     }
 
-    /// Applies one change. The key comes back if it has changed and stands in no list of such keys yet: whoever keeps
-    /// the list must add it.
+    /// Applies one operation. Returns the key if it has changed and is not in the list of changed keys: the caller must
+    /// add it.
     pub fn apply(&mut self, op: Op) -> (WriteResult, Option<Vec<u8>>) {
         let (key, value, wanted) = match op {
             Op::Put { key, value, if_version } => (key, Some(value), if_version),
@@ -148,12 +148,12 @@ impl Store {
         (WriteResult::Done { version: version + 1 }, (!was_listed).then_some(key))
     }
 
-    /// All keys and what they hold, in an order that depends on the keys alone.
+    /// All keys and their entries, in an order that depends on the keys alone.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&[u8], &VersionedValue)> {
         self.entries.iter().map(|((_, key), held)| (key.as_slice(), &held.entry))
     }
 
-    /// Sets what a key holds, as no change.
+    /// Sets a key's entry without listing it as changed.
     pub(super) fn insert(&mut self, key: &[u8], entry: VersionedValue) {
         self.put(place_of(key), entry, false);
     }
@@ -168,7 +168,7 @@ impl Store {
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(fingerprint);
     }
 
-    /// The key stands in the list of changed keys, or no longer. Gives whether it did before, and what it holds.
+    /// Sets whether the key is in the list of changed keys. Returns whether it was before, and its entry.
     pub(super) fn list(&mut self, key: &[u8], is_listed: bool) -> Option<(bool, &VersionedValue)> {
         let held = self.entries.get_mut(&place_of(key))?;
         Some((std::mem::replace(&mut held.is_listed, is_listed), &held.entry))

@@ -1,25 +1,25 @@
-//! The store without a log: what a transaction would do, and then does.
+//! The store without a log: predicts the effect of a transaction, and applies it.
 //!
-//! Under two-phase commit there is no order of all writes, only one for each key, held by locks. So nothing here may
-//! depend on the order of writes to different keys: a session's table is the same whichever of two came first, and a
-//! session that has to go for a new one is named by the transaction that opens it, not found by each server for itself.
+//! Two-phase commit does not order all writes, only the writes to each key, by locks. So nothing here may depend on the
+//! order of writes to different keys. A session's table is the same whichever of two writes was first. The session that
+//! is evicted for a new one is named by the transaction that opens it, not chosen by each server.
 
 use super::{ApplyResult, Kv, KvCommand, Named, SavedResult, SessionLookup, WriteResult};
 use crate::paxos::Slot;
 
-/// What a command would come to.
+/// The predicted result of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PredictedResult {
-    /// A write that is new would do this.
+    /// The write is new and would have this effect.
     Writes(WriteResult),
     /// A session would be opened.
     Opens,
-    /// Nothing is to be done: this is what it has come to already, or why it never will.
+    /// There is nothing to do: this is the earlier result, or why there will be none.
     Settled(ApplyResult),
 }
 
 impl Kv {
-    /// What a command would come to now; nothing changes.
+    /// Predicts the result of a command; nothing changes.
     pub fn predict(&self, command: &KvCommand) -> PredictedResult {
         match command {
             KvCommand::Open { nonce, .. } => match self.sessions.opened_by(*nonce) {
@@ -37,7 +37,7 @@ impl Kv {
         }
     }
 
-    /// Does what a committed transaction says, whatever the sessions say by now: all servers have agreed to it.
+    /// Applies a committed transaction, whatever the sessions now hold: all servers have agreed to it.
     pub fn commit(&mut self, at: Slot, command: &KvCommand, evict: Option<u64>) -> ApplyResult {
         match command {
             KvCommand::Open { nonce, .. } => {

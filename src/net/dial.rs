@@ -1,4 +1,4 @@
-//! Dialling: a connection to an address, and never one to oneself.
+//! Dialing: a connection to an address, and never to oneself.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// Connects within so long.
+/// Connects within this time.
 pub fn dial(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, within)?;
     refuse_oneself(&stream)?;
     Ok(stream)
 }
 
-/// Refuses a connection whose two ends are one socket. Where nobody listens, the system may give a caller that very
-/// port as its own, and a socket that calls itself is answered. It would keep the port from the server that is to come
-/// back, and so would the memory of its end: the connection is reset, which leaves none.
+/// Refuses a connection whose two ends are one socket. If no process listens on a local port, the system may choose
+/// that port as the caller's own, and the socket connects to itself. Such a connection would keep the port from the
+/// server that is to restart, and so would its TIME_WAIT state. So the connection is reset, which leaves none.
 pub fn refuse_oneself(stream: &TcpStream) -> io::Result<()> {
     if stream.local_addr()? != stream.peer_addr()? {
         return Ok(());

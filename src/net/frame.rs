@@ -1,11 +1,10 @@
-//! A frame: `u32 length, u32 crc32c of the length, u32 crc32c of the payload, payload`, little endian. The payload is
+//! Frames: `u32 length, u32 crc32c of the length, u32 crc32c of the payload, payload`, little endian. The payload is
 //! one encoded value.
 //!
-//! Nothing of a frame is believed before it is checked: the length against a limit before memory is taken, the checksum
-//! before the payload is decoded, and the payload must be used up. The length has a checksum of its own, since whoever
-//! believed a wrong one would take the frames behind it for its payload, and hear nothing for as long as that lasts. A
-//! frame has a deadline as a whole, from its first byte: a peer that sends a byte now and then cannot hold a thread for
-//! ever.
+//! Every part of a frame is checked before it is used. The length is checked against a limit before memory is
+//! allocated, and the checksum before the payload is decoded. The payload must have no trailing bytes. The length has
+//! its own checksum: with a wrong length, a reader would take later frames for payload and stall. A frame has one
+//! deadline as a whole, from its first byte. So a peer that sends a byte now and then cannot hold a thread forever.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -23,24 +22,24 @@ use crate::codec;
 pub const CLIENT_FRAME_MAX_BYTES: usize = 2 << 20;
 /// The largest payload between servers, in bytes.
 pub const PEER_FRAME_MAX_BYTES: usize = 4 << 20;
-/// How long a frame may take, from its first byte to its last.
+/// Maximum time for a frame, from its first byte to its last.
 pub const FRAME_DEADLINE: Duration = Duration::from_secs(30);
-/// The length of the payload, and its checksum.
+/// Bytes of the payload's length and its checksum.
 const LENGTH_BYTES: usize = 8;
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 12;
-/// The first buffer of a connection: most requests are small, and many connections say nothing for long.
+/// The first buffer of a connection, in bytes: most requests are small, and many connections are idle.
 pub const FIRST_BUFFER_BYTES: usize = 4 << 10;
-/// A buffer that is full of received bytes grows by at most so much at a time: a length that lies costs no more. An
-/// empty one that is larger is given back.
+/// A full buffer grows by at most this number of bytes at a time, so a false length costs no more memory. A larger
+/// buffer is released when it is empty.
 const READ_BYTES: usize = 64 << 10;
-/// Shorter waits than this end when they should, longer ones within the second.
+/// Waits shorter than this end on time, longer ones within a second.
 const FINE: Duration = Duration::from_secs(5);
 
 /// Why no frame could be read.
 #[derive(Debug, Error)]
 pub enum FrameError {
-    /// The bytes are not what they should be.
+    /// The bytes are not a valid frame.
     #[error("{what}")]
     Malformed {
         /// Bytes received of it, or the length that an oversized frame announced.
@@ -53,10 +52,10 @@ pub enum FrameError {
     TimedOut {
         /// Bytes received of the frame.
         received: usize,
-        /// How long it was waited for.
+        /// How long the reader waited for it.
         waited: Duration,
     },
-    /// Too many others send frames at the same time.
+    /// Too many other connections send frames at the same time.
     #[error("there is no room for the rest of a frame ({received} bytes of one came)")]
     NoRoom {
         /// Bytes received of the frame.
@@ -67,11 +66,11 @@ pub enum FrameError {
     Broken(#[from] io::Error),
 }
 
-/// Who grants a reader its buffer. A reader without one grows up to its limit.
+/// Grants a reader its buffer memory. A reader without one grows up to its limit.
 pub trait Allowance: std::fmt::Debug + Send {
-    /// The buffer is to have this many bytes more. May wait; false if there is no room for them.
+    /// Requests this number of bytes for the buffer. May wait; false if there is no room for them.
     fn grow(&mut self, bytes: usize) -> bool;
-    /// A frame of so many bytes is used up, and the buffer has `given_back` bytes less.
+    /// A frame of `frame` bytes is used up, and the buffer has `given_back` bytes less.
     fn frame_done(&mut self, frame: usize, given_back: usize);
     /// Whether the connection was closed to make room for others.
     fn is_let_go(&self) -> bool;
@@ -86,7 +85,7 @@ pub fn frame_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
     bytes[start..start + HEADER_BYTES].copy_from_slice(&header);
 }
 
-/// What stands before a payload.
+/// The header of a payload.
 pub fn header(payload: &[u8]) -> [u8; HEADER_BYTES] {
     let length = (payload.len() as u32).to_le_bytes();
     let mut header = [0; HEADER_BYTES];
@@ -105,7 +104,7 @@ pub fn frame<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// The value in bytes that should be one frame, whole and nothing else, with a payload of at most `limit` bytes.
+/// The value in bytes that must be exactly one frame, with a payload of at most `limit` bytes.
 pub fn unframe<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, FrameError> {
     let malformed = |what: &str| FrameError::Malformed { length: bytes.len() as u64, what: what.to_string() };
     if bytes.len() < HEADER_BYTES {
@@ -117,7 +116,7 @@ pub fn unframe<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Fra
     open(bytes)
 }
 
-/// The length of the payload, as the first [`LENGTH_BYTES`] of the header say.
+/// The length of the payload, from the first [`LENGTH_BYTES`] of the header.
 fn announced(header: &[u8], limit: usize) -> Result<usize, FrameError> {
     let length = number(header, 0) as usize;
     if length > limit {
@@ -145,8 +144,8 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     bytes[at..at + 4].iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
-/// Writes all bytes before the deadline, however slowly they are taken. (A socket's own time-out is per call, so it is
-/// set anew for each.)
+/// Writes all bytes before the deadline, however slowly the other end reads. (A socket's own time-out is per call, so
+/// each call sets it again.)
 pub fn write_before(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
     while !bytes.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -157,7 +156,7 @@ pub fn write_before(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant)
         match stream.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => bytes = &bytes[count..],
-            // A time-out ends the loop at its head.
+            // The loop's condition handles a time-out.
             Err(error) if error.kind() == io::ErrorKind::Interrupted || is_timeout(&error) => {}
             Err(error) => return Err(error),
         }
@@ -165,7 +164,7 @@ pub fn write_before(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant)
     Ok(())
 }
 
-/// Writes as many bytes as are taken at once, which may be none; never waits.
+/// Writes the bytes that the socket takes at once, perhaps none; never waits.
 pub fn write_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(io::Error::from) {
@@ -176,19 +175,19 @@ pub fn write_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Reads frames from a connection. Its buffer takes 4 KiB, and more only while more than that has come: 64 KiB at a
-/// time, up to a frame and the 64 KiB of one read.
+/// Reads frames from a connection. Its buffer has 4 KiB and grows only when it is full, by 64 KiB at a time. It grows
+/// up to a frame and the 64 KiB of one read.
 #[derive(Debug)]
 pub struct FrameReader {
     stream: Arc<TcpStream>,
     buffer: Vec<u8>,
-    /// What was received and not yet used is `buffer[start..end]`.
+    /// The bytes received and not yet used are `buffer[start..end]`.
     start: usize,
     end: usize,
     limit: usize,
     /// The length of the last frame read.
     last: usize,
-    /// The socket's own time-out for reads; None if nobody knows.
+    /// The socket's own time-out for reads; None if it is unknown.
     timeout: Option<Option<Duration>>,
     allowance: Option<Box<dyn Allowance>>,
 }
@@ -196,19 +195,19 @@ pub struct FrameReader {
 impl FrameReader {
     /// A reader of frames whose payload has at most `limit` bytes.
     pub fn new(stream: impl Into<Arc<TcpStream>>, limit: usize) -> FrameReader {
-        // Whoever used the socket before may have left a time-out.
+        // The previous user of the socket may have left a time-out.
         let (stream, buffer) = (stream.into(), Vec::new());
         FrameReader { stream, buffer, start: 0, end: 0, limit, last: 0, timeout: None, allowance: None }
     }
 
-    /// Asks there for its buffer from now on. It has read no more than a handshake.
+    /// Requests buffer memory from this allowance from now on. So far the reader has read at most a handshake.
     pub fn set_allowance(&mut self, mut allowance: Box<dyn Allowance>) {
-        // What a handshake takes is granted to everybody.
+        // Every connection is granted what a handshake takes.
         allowance.grow(self.buffer.len());
         self.allowance = Some(allowance);
     }
 
-    /// Takes payloads of at most so many bytes from now on: more, when the two sides know each other.
+    /// Sets the maximum payload size: it is larger once the two sides have identified themselves.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
@@ -218,25 +217,25 @@ impl FrameReader {
         &self.stream
     }
 
-    /// The connection, to be shared with whoever writes to it.
+    /// The connection, to be shared with a writer.
     pub fn shared_stream(&self) -> Arc<TcpStream> {
         self.stream.clone()
     }
 
-    /// Whether the next [`FrameReader::read`] has all it needs and will not wait.
+    /// Whether the next [`FrameReader::read`] has a whole frame and will not wait.
     pub fn has_frame(&self) -> bool {
         let bytes = &self.buffer[self.start..self.end];
         bytes.len() >= HEADER_BYTES
             && announced(bytes, self.limit).is_ok_and(|length| bytes.len() >= HEADER_BYTES + length)
     }
 
-    /// Whether bytes of a next frame are here already.
+    /// Whether bytes of a next frame have been received.
     pub fn has_more(&self) -> bool {
         self.unused() > 0
     }
 
-    /// The next value; None if the connection was closed between two frames. Waits for the first byte until `idle` has
-    /// passed (for ever if None), and for the whole frame at most [`FRAME_DEADLINE`].
+    /// The next value; None if the connection was closed between two frames. Waits for the first byte until `idle`
+    /// (forever if None), and for the whole frame at most [`FRAME_DEADLINE`].
     pub fn read<T: DeserializeOwned>(&mut self, idle: Option<Instant>) -> Result<Option<T>, FrameError> {
         if !self.await_first(idle)? {
             return Ok(None);
@@ -252,8 +251,8 @@ impl FrameReader {
         self.take().map(Some)
     }
 
-    /// Reads once from a socket that does not wait; None if nothing has come, 0 at the end of the connection. If more
-    /// has come than there was room for, the rest stays for the next time.
+    /// Reads once from a non-blocking socket; None if no bytes are available, 0 at the end of the connection. Bytes
+    /// that do not fit into the buffer stay for the next call.
     pub fn receive_now(&mut self) -> io::Result<Option<usize>> {
         self.make_room()?;
         loop {
@@ -269,7 +268,7 @@ impl FrameReader {
         }
     }
 
-    /// The next value of those that have been received; None if no whole frame is here.
+    /// The next value among the bytes received; None if there is no whole frame.
     pub fn next_received<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         if self.has_frame() {
             return self.take().map(Some);
@@ -280,7 +279,7 @@ impl FrameReader {
         Ok(None)
     }
 
-    /// The value of the frame that is here as a whole.
+    /// The value of a frame that was received as a whole.
     fn take<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
         let length = HEADER_BYTES + announced(&self.buffer[self.start..self.end], self.limit)?;
         let value = open(&self.buffer[self.start..self.start + length])?;
@@ -300,12 +299,12 @@ impl FrameReader {
         Ok(Some(bytes))
     }
 
-    /// How many bytes have come that nothing has used.
+    /// Number of bytes received and not yet used.
     pub fn unused(&self) -> usize {
         self.end - self.start
     }
 
-    /// How many bytes the last frame had, its header included.
+    /// Length of the last frame in bytes, its header included.
     pub fn last_frame_bytes(&self) -> u64 {
         self.last as u64
     }
@@ -321,9 +320,9 @@ impl FrameReader {
         }
     }
 
-    /// Gives back what the buffer has too much; says how many bytes. One that others could use is not kept: neither
-    /// when it is empty, nor for a next frame that does not say that it needs so much. It is halved at least, or else
-    /// many small frames in a large buffer would be moved again for each of them.
+    /// Shrinks the buffer and returns the number of bytes released. Memory that other connections could use is not
+    /// kept: neither by an empty buffer, nor for a next frame that does not need it. The buffer shrinks to half or
+    /// less; otherwise many small frames in a large buffer would be moved again for each of them.
     fn give_back(&mut self) -> usize {
         let (size, unused) = (self.buffer.len(), self.unused());
         let kept = if self.allowance.is_some() { FIRST_BUFFER_BYTES } else { READ_BYTES };
@@ -346,13 +345,13 @@ impl FrameReader {
         size - self.buffer.len()
     }
 
-    /// Waits until anything is here; false at the end of the connection.
+    /// Waits for the first byte; false at the end of the connection.
     fn await_first(&mut self, deadline: Option<Instant>) -> Result<bool, FrameError> {
         let begun = Instant::now();
         Ok(self.has_more() || self.fill(deadline).map_err(|error| self.failure(error, begun))? > 0)
     }
 
-    /// Waits until `count` bytes are here, of something that has begun to come.
+    /// Waits until `count` bytes of a started frame are here.
     fn await_bytes(&mut self, count: usize, begun: Instant, deadline: Instant) -> Result<(), FrameError> {
         while self.unused() < count {
             if self.fill(Some(deadline)).map_err(|error| self.failure(error, begun))? == 0 {
@@ -376,7 +375,7 @@ impl FrameReader {
         }
     }
 
-    /// Reads what has come, at least a byte; 0 at the end of the connection.
+    /// Reads available bytes, at least one; 0 at the end of the connection.
     fn fill(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
         self.make_room()?;
         let count = self.read_until(deadline)?;
@@ -384,7 +383,7 @@ impl FrameReader {
         Ok(count)
     }
 
-    /// How many bytes of the frame that has begun have not come, if its length is known.
+    /// Number of bytes that are missing of the started frame, if its length is known.
     fn missing(&self) -> usize {
         let bytes = &self.buffer[self.start..self.end];
         let length = if bytes.len() < LENGTH_BYTES { None } else { announced(bytes, self.limit).ok() };
@@ -406,9 +405,9 @@ impl FrameReader {
         Ok(())
     }
 
-    /// One read that ends at the deadline. (A socket's own time-out is per call, so it is set anew when it is not the
-    /// one wanted. It may be a little late, and then the loop ends at its head: whoever has minutes left need not tell
-    /// the kernel how many before each read.)
+    /// One read that ends at the deadline. (A socket's own time-out is per call, so it is set again when it differs
+    /// from the one wanted. It may fire a little late, and the loop then ends at its condition. With minutes left, this
+    /// saves a system call before each read.)
     fn read_until(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

@@ -11,7 +11,7 @@ fn connection() -> (TcpStream, TcpStream) {
     (calling, listener.accept().unwrap().0)
 }
 
-/// What a reader makes of these bytes and the end of the connection behind them.
+/// The result of reading these bytes, up to the end of the connection after them.
 fn read_all(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FrameError> {
     let (mut calling, called) = connection();
     let bytes = bytes.to_vec();
@@ -56,7 +56,7 @@ fn a_frame_may_be_split_at_every_byte() {
         let (mut calling, called) = connection();
         let mut reader = FrameReader::new(called, 100);
         calling.write_all(&bytes[..split]).unwrap();
-        // The first part is here, and read, before the second is sent.
+        // The first part is received and read before the second is sent.
         while reader.unused() < split {
             reader.fill(None).unwrap();
         }
@@ -95,7 +95,7 @@ fn a_damaged_length_is_noticed_at_once_and_not_when_so_much_has_come() {
         let mut bytes = frame(&vec![9u8; 10]);
         bytes[bit / 8] ^= 1 << (bit % 8);
         let (mut calling, called) = connection();
-        // The connection stays open: without the checksum the rest would be waited for.
+        // The connection stays open: without the checksum, the reader would wait for the rest.
         calling.write_all(&bytes).unwrap();
         let mut reader = FrameReader::new(called, 300_000);
         let error = reader.read::<Vec<u8>>(Some(Instant::now() + Duration::from_secs(20))).unwrap_err();
@@ -111,7 +111,7 @@ fn a_length_that_lies_costs_no_memory() {
     assert_eq!(length, 300_001, "the announced length");
     assert!(what.contains("300001 bytes") && what.contains("at most 300000"), "{what}");
 
-    // Within the limit, but nothing comes: the buffer is as small as what has come.
+    // The length is within the limit, but no bytes follow: the buffer stays as small as the bytes received.
     bytes[..HEADER_BYTES].copy_from_slice(&header(&vec![0; 300_000]));
     let (mut calling, called) = connection();
     calling.write_all(&bytes).unwrap();
@@ -172,7 +172,7 @@ fn waiting_for_a_first_byte_has_its_own_deadline() {
     let mut reader = FrameReader::new(called, 100);
     let error = reader.read::<Vec<u8>>(Some(Instant::now() + Duration::from_millis(20))).unwrap_err();
     assert!(matches!(error, FrameError::TimedOut { received: 0, .. }), "{error}");
-    // The time-out that the socket had for that read is not the next one's.
+    // The socket's time-out of that read does not apply to the next one.
     let writer = thread::spawn(move || {
         thread::sleep(Duration::from_millis(100));
         calling.write_all(&frame(&vec![5u8])).map(|()| calling)
@@ -190,7 +190,7 @@ fn a_reader_that_takes_nothing_holds_a_writer_until_the_deadline() {
     assert!(begun.elapsed() >= Duration::from_millis(150));
 }
 
-/// Grants this much, and notes what was asked for.
+/// Grants this number of bytes, and records the requests.
 #[derive(Debug)]
 struct TestAllowance(Arc<std::sync::Mutex<(usize, usize)>>);
 
@@ -219,7 +219,7 @@ fn a_reader_asks_for_its_buffer_and_gives_it_back_when_it_is_empty() {
     reader.set_allowance(Box::new(TestAllowance(purse.clone())));
     let writer = thread::spawn(move || {
         let frames = [frame(&vec![1u8; 250_000]), frame(&vec![2u8; 10]), frame(&vec![3u8; 299_000])];
-        // The reader closes before the last one is said.
+        // The reader closes before the last frame is sent.
         let _ = calling.write_all(&frames.concat());
     });
     assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), 250_000);
@@ -247,7 +247,7 @@ fn a_buffer_that_others_could_use_is_not_kept_for_frames_that_may_never_come() {
     }
 }
 
-/// Grants everything, and counts how often something is given back.
+/// Grants everything, and counts how often memory is given back.
 #[derive(Debug)]
 struct AllowanceReturns(Arc<std::sync::atomic::AtomicUsize>);
 
@@ -271,7 +271,7 @@ fn small_frames_behind_a_large_one_are_not_moved_for_each_of_them() {
     let returns = Arc::default();
     let mut reader = FrameReader::new(called, 300_000);
     reader.set_allowance(Box::new(AllowanceReturns(Arc::clone(&returns))));
-    // The last part of the large one comes with all the small ones.
+    // The last part of the large frame arrives with all the small ones.
     let (large, small) = (frame(&vec![1u8; 70_000]), frame(&vec![2u8; 100]).repeat(500));
     calling.write_all(&large[..FIRST_BUFFER_BYTES + READ_BYTES]).unwrap();
     while reader.unused() < FIRST_BUFFER_BYTES + READ_BYTES {

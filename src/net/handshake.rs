@@ -1,10 +1,10 @@
-//! Who is there: the first words on every connection.
+//! The handshake: the first exchange on every connection, in which both ends identify themselves.
 //!
-//! The caller says six raw bytes, `PXKV` and the version of the protocol, and then a [`Hello`]; the called server
-//! answers with its own name or a refusal in a sentence. Servers of different clusters, a server under a false number,
-//! and a server whose data folder is not the one that its peers know never exchange a word of Paxos. Nor do two whose
-//! cluster files list other servers. What proves that a peer is the one that it says it is stands in
-//! [`admission`](crate::storage::admission).
+//! The caller sends six raw bytes, `PXKV` and the version of the protocol, and then a [`Hello`]. The called server
+//! replies with its own identity or the reason of a refusal. Servers never exchange Paxos messages if their clusters
+//! differ, or if their cluster files list different servers. The same holds for a server with a false number, or with
+//! another data directory than its peers know. [`admission`](crate::storage::admission) describes how a peer proves its
+//! identity.
 
 use std::io;
 use std::net::TcpStream;
@@ -16,83 +16,84 @@ use thiserror::Error;
 use super::frame::{FrameError, FrameReader, frame, frame_into, write_before};
 use crate::role::{ServerId, ServerSet};
 
-/// How long both sides give each other for the handshake.
+/// Maximum time for the handshake, on both sides.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 const MAGIC: &[u8; 4] = b"PXKV";
-/// The version of everything said on a connection.
+/// The version of the protocol on a connection.
 const VERSION: u16 = 5;
 const PREAMBLE_BYTES: usize = 6;
 /// The largest frame of a handshake, in bytes.
 pub const HANDSHAKE_FRAME_MAX_BYTES: usize = 1 << 10;
 
-/// Who calls.
+/// The identity of a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Caller {
     /// A client.
     Client,
     /// A server that will send messages to this one.
     Peer {
-        /// Its number.
+        /// Its server number.
         server: ServerId,
-        /// The id of its data folder.
+        /// The storage id of its data directory.
         storage: u64,
-        /// Its life on it.
+        /// Its incarnation on that directory.
         life: u32,
-        /// Drawn by the process: two lives of one number are one on a folder and one on an old copy of it.
+        /// Random number of the process: it distinguishes two incarnations of one number, one of them on an old copy of
+        /// the directory.
         boot: u64,
-        /// Whether it takes part.
+        /// Whether it is active.
         takes_part: bool,
-        /// The id of the called server's data folder, if the called server has told it: nobody else knows it.
+        /// The storage id of the called server, if the called server has sent it: no other server knows it.
         knows: Option<u64>,
     },
 }
 
-/// The caller's words.
+/// The caller's message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The cluster that the caller means.
+    /// The cluster that the caller wants to reach.
     pub cluster: String,
-    /// The server that it means.
+    /// The server that it wants to reach.
     pub to: ServerId,
-    /// All servers of that cluster, by the caller's file.
+    /// All servers of that cluster, from the caller's file.
     pub members: ServerSet,
-    /// Who it is.
+    /// The identity of the caller.
     pub who: Caller,
 }
 
-/// What a server says of itself to whom it lets in.
+/// What a server tells an accepted caller about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
-    /// The history of the data that it answers for.
+    /// The history of its data.
     pub history: u64,
     /// All servers of its cluster.
     pub members: ServerSet,
 }
 
-/// The called server's words.
+/// The called server's reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HelloReply {
-    /// It talks to the caller.
+    /// The caller is accepted.
     Welcome(Welcome),
-    /// It will, once it has called the peer that the caller says it is, and that one calls again.
+    /// The called server first dials the peer that the caller claims to be; then the caller may call again.
     CallYouFirst,
-    /// It does not.
+    /// The caller is refused.
     Refused {
-        /// A sentence.
+        /// The reason, one sentence.
         why: String,
     },
 }
 
-/// Why two sides do not speak.
+/// Why a handshake failed.
 #[derive(Debug, Error)]
 pub enum HandshakeError {
-    /// No connection, or it broke.
+    /// There is no connection, or it broke.
     #[error("{0}")]
     Broken(#[from] FrameError),
     /// The other side calls back first.
     #[error("it calls back first")]
     CallYouFirst,
-    /// The other side does not want to.
+    /// The other side refused.
     #[error("refused: {0}")]
     Refused(String),
 }
@@ -103,21 +104,21 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// The first words of every connection.
+/// The first bytes of every connection.
 pub fn preamble() -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes
 }
 
-/// The caller's words as bytes, for one that does not wait for the [`HelloReply`].
+/// The caller's message as bytes, for a caller that does not wait for the [`HelloReply`].
 pub fn greeting(hello: &Hello) -> Vec<u8> {
     let mut bytes = preamble();
     frame_into(hello, &mut bytes);
     bytes
 }
 
-/// The caller's side: introduces itself, and gives what the server says of itself.
+/// The caller's side: identifies itself, and returns what the server tells about itself.
 pub fn connect_handshake(stream: &TcpStream, hello: &Hello) -> Result<Welcome, HandshakeError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     write_before(stream, &greeting(hello), deadline)?;
@@ -130,8 +131,8 @@ pub fn connect_handshake(stream: &TcpStream, hello: &Hello) -> Result<Welcome, H
     }
 }
 
-/// The called side: hears who is there, lets `judge` find the answer, and says it. None if the caller went away without
-/// a word.
+/// The called side: reads the caller's identity, asks `judge` for the reply, and sends it. None if the caller closed
+/// the connection without a byte.
 pub fn accept_handshake(
     reader: &mut FrameReader,
     judge: impl FnOnce(&Hello) -> HelloReply,
@@ -147,7 +148,7 @@ pub fn accept_handshake(
     }
 }
 
-/// The caller's words.
+/// Reads the caller's message.
 fn hear(reader: &mut FrameReader, deadline: Instant) -> Result<Option<Hello>, FrameError> {
     let Some(bytes) = reader.read_raw(PREAMBLE_BYTES, deadline)? else { return Ok(None) };
     if bytes[..4] != *MAGIC {
@@ -158,16 +159,16 @@ fn hear(reader: &mut FrameReader, deadline: Instant) -> Result<Option<Hello>, Fr
     if version != VERSION {
         let length = (PREAMBLE_BYTES + reader.unused()) as u64;
         let what = format!("the caller speaks version {version} of the protocol, this server {VERSION}");
-        // The words after a foreign version cannot be read, but a refusal can be said.
+        // The message of another version cannot be read, but a refusal can be sent.
         write_before(reader.stream(), &frame(&HelloReply::Refused { why: what.clone() }), deadline)?;
         return Err(FrameError::Malformed { length, what });
     }
     reader.read(Some(deadline))
 }
 
-/// The last words to a caller that was not even heard.
+/// Refuses a caller whose message is not read.
 pub fn reject(stream: &TcpStream, why: &str) {
-    // Nobody waits for more than an attempt: a caller that does not read it learns it from the closed connection.
+    // At most 100 ms: a caller that does not read the reply still sees the closed connection.
     let deadline = Instant::now() + Duration::from_millis(100);
     let _ = write_before(stream, &frame(&HelloReply::Refused { why: why.to_string() }), deadline);
 }

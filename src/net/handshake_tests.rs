@@ -4,7 +4,7 @@ use std::thread;
 
 use super::*;
 
-/// What the called side says of itself.
+/// What the called side tells about itself.
 const WELCOME: Welcome = Welcome { history: 7, members: ServerSet::NONE };
 
 fn hello() -> Hello {
@@ -18,7 +18,7 @@ fn hello() -> Hello {
 
 type HelloOutcome = Result<Option<Caller>, HandshakeError>;
 
-/// Runs both sides over a connection: `call` on the calling end, and the called side with this answer.
+/// Runs both sides over a connection: `call` on the calling end, and the called side with this reply.
 fn meet<T>(
     call: impl FnOnce(TcpStream) -> T,
     judge: impl FnOnce(&Hello) -> HelloReply + Send + 'static,

@@ -1,12 +1,13 @@
-//! A one-way link to a peer: whoever has something to say writes it to the connection, and nobody waits for the peer.
+//! A one-way link to a peer: senders write to the connection, and no sender waits for the peer.
 //!
-//! Each server dials every other for what it sends. Frames are gathered with [`Link::push`] and go out with one write,
-//! by [`Link::flush`], as far as the socket takes them at once: to hand them to another thread would cost more than the
-//! write. What the socket does not take is left to the link's own thread, which also connects, and connects again. A
-//! link never keeps a message for a later connection: what finds it down or full is dropped, and Paxos sends again.
+//! Each server dials every other server for the messages that it sends. Frames are collected with [`Link::push`].
+//! [`Link::flush`] sends them with one write, up to what the socket takes at once: passing them to another thread would
+//! cost more than the write. The rest is left to the link's own thread, which also connects and reconnects. A link
+//! never keeps a message for a later connection. If the link is down or full, the message is dropped, and Paxos sends
+//! it again.
 //!
-//! Control messages have room of their own, and go before bulk that has not been begun. So that they need not wait for
-//! megabytes that are in the hands of the system already, little is given to it at a time.
+//! Control messages have their own queue, and go before bulk that is not started. So that they need not wait for
+//! megabytes in the system's buffers, little is written at a time.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -21,60 +22,60 @@ use super::frame::write_now;
 use super::handshake::{HandshakeError, Hello, Welcome, connect_handshake};
 use crate::role::Lane;
 
-/// So many bytes of bulk wait for the peer at most; what is more is dropped.
+/// Maximum number of bytes of bulk that wait for the peer; further bulk is dropped.
 pub const BULK_MAX_BYTES: usize = 16 << 20;
-/// So many bytes of control messages wait for the peer at most.
+/// Maximum number of bytes of control messages that wait for the peer.
 pub const CONTROL_MAX_BYTES: usize = 1 << 20;
-/// How many bytes of bulk are begun at a time, and the frame that reaches this number: a control message waits for no
-/// more than these. On a link of 350 kB a second they take 190 ms, less than a follower's patience with its leader.
+/// Bulk frames are started until this number of bytes is reached; a control message waits for no more than these. On a
+/// link of 350 kB a second they take 190 ms, less than a follower's election time-out.
 pub const BEGUN_BYTES: usize = 64 << 10;
-/// About how many bytes that it has not sent yet the system holds.
+/// Approximate number of unsent bytes in the system's buffer.
 const UNSENT_BYTES: u32 = 64 << 10;
-/// An empty buffer that is larger is given back.
+/// A larger buffer is released when it is empty, in bytes.
 const KEEP_BYTES: usize = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A peer that takes nothing for so long, or does not say that it has received what was sent, is treated as gone.
+/// A peer that accepts or acknowledges no bytes for this time is treated as gone.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How an attempt to connect or a connection has ended.
+/// How an attempt to connect, or a connection, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEnded<'a> {
-    /// The link was up for so long, and broke.
+    /// The link was up, and broke.
     Broken {
-        /// Why.
+        /// The reason.
         why: &'a str,
-        /// How long.
+        /// How long it was up.
         after: Duration,
     },
-    /// One of the two does not want to talk to the other.
+    /// One of the two servers refused the other.
     Refused(&'a str),
     /// The peer calls back first.
     CallYouFirst,
-    /// Nobody was there, or nobody has answered.
+    /// There was no connection or no reply.
     Unanswered,
 }
 
 /// How long to wait before the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// If something is known of the peer meanwhile that was not known before.
+    /// At least this long; the next attempt then starts at once if there is news of the peer.
     pub least: Duration,
-    /// Else.
+    /// At most this long.
     pub most: Duration,
 }
 
-/// Who decides for a link, in its own thread.
+/// Makes the decisions of a link, in the link's thread.
 pub trait LinkObserver: Send + 'static {
-    /// What to say to the peer this time.
+    /// The caller's message for the next handshake.
     fn hello(&mut self) -> Hello;
 
-    /// The peer has let this server in: judges whether to talk to it.
+    /// The peer has accepted this server: decides whether this server accepts the peer.
     fn check(&mut self, hello: &Hello, welcome: &Welcome) -> Result<(), String>;
 
     /// The link is up.
     fn up(&mut self);
 
-    /// The link is down, or an attempt has failed: says how long to wait before the next.
+    /// The link is down, or an attempt has failed: returns how long to wait before the next.
     fn ended(&mut self, ended: LinkEnded<'_>) -> Backoff;
 }
 
@@ -82,11 +83,11 @@ pub trait LinkObserver: Send + 'static {
 #[derive(Debug)]
 pub struct Link(Arc<LinkShared>);
 
-/// What those who send share with the link's thread.
+/// The data shared by the senders and the link's thread.
 #[derive(Debug, Default)]
 struct LinkShared {
     state: Mutex<LinkInner>,
-    /// Told when the thread has something to do.
+    /// Signaled when the thread has something to do.
     called: Condvar,
 }
 
@@ -94,22 +95,22 @@ struct LinkShared {
 struct LinkInner {
     /// None while the link is down.
     stream: Option<Arc<TcpStream>>,
-    /// What is being written. It ends with a frame.
+    /// The bytes being written; they end with a whole frame.
     begun: Vec<u8>,
-    /// Control messages that are not begun.
+    /// Control messages that are not started.
     control: Vec<u8>,
-    /// Frames of bulk that are not begun, and their bytes. Links share them.
+    /// Bulk frames that are not started, and their total bytes. Links share the frames.
     bulk: VecDeque<Arc<Vec<u8>>>,
     bulk_bytes: usize,
-    /// So many bytes are in the hands of the thread.
+    /// Number of bytes that the thread is writing.
     in_hand: usize,
     /// The thread writes: the socket did not take everything at once.
     is_late: bool,
-    /// The next attempt to connect may come at once.
+    /// The next attempt to connect may start at once.
     is_called: bool,
     /// Why the connection broke, for the thread.
     broken: Option<std::io::Error>,
-    /// Nobody holds the link any more.
+    /// The [`Link`] was dropped.
     is_over: bool,
 }
 
@@ -118,7 +119,7 @@ impl LinkInner {
         (self.stream, self.is_called) = (Some(Arc::new(stream)), false);
     }
 
-    /// Takes a frame; false if there is no room for it.
+    /// Queues a frame; false if it is dropped, because the link is down or its queue is full.
     fn take(&mut self, frame: &Arc<Vec<u8>>, lane: Lane) -> bool {
         let has_room = match lane {
             Lane::Control => self.control.len() + frame.len() <= CONTROL_MAX_BYTES,
@@ -136,7 +137,8 @@ impl LinkInner {
         is_taken
     }
 
-    /// Begins what comes next, behind what is begun: all control messages, and some bulk. False if there is nothing.
+    /// Starts the next frames, after those already started: all control messages, and some bulk. False if there are
+    /// none.
     fn begin(&mut self) -> bool {
         if self.begun.is_empty() {
             std::mem::swap(&mut self.begun, &mut self.control);
@@ -153,7 +155,7 @@ impl LinkInner {
         !self.begun.is_empty()
     }
 
-    /// The connection is gone, and with it what was to be written to it.
+    /// Drops the connection, and everything that was to be written to it.
     fn hang_up(&mut self) {
         let LinkInner { is_over, is_called, .. } = *self;
         *self = LinkInner { broken: self.broken.take(), is_over, is_called, ..LinkInner::default() };
@@ -167,7 +169,7 @@ impl LinkShared {
 }
 
 impl Link {
-    /// Starts the thread of a link to this address; it ends when nobody holds the link.
+    /// Starts the thread of a link to this address; it ends when the link is dropped.
     pub fn start(name: String, address: SocketAddr, watcher: impl LinkObserver) -> std::io::Result<Link> {
         let wire = Arc::<LinkShared>::default();
         let keeper = LinkThread { address, wire: wire.clone(), watcher };
@@ -175,7 +177,7 @@ impl Link {
         Ok(Link(wire))
     }
 
-    /// Tries to connect now, if the link is down: something is known of the peer that was not known before.
+    /// Tries to connect now if the link is down, because there is news of the peer.
     pub fn dial_now(&self) {
         let mut state = self.0.lock();
         if state.stream.is_none() {
@@ -184,7 +186,7 @@ impl Link {
         }
     }
 
-    /// Ends the connection, if there is one, so that the next begins with other words.
+    /// Ends the connection, if there is one, so that the next one starts with a new handshake message.
     pub fn greet_again(&self) {
         let mut state = self.0.lock();
         if state.stream.is_some() {
@@ -195,12 +197,12 @@ impl Link {
         }
     }
 
-    /// Adds a frame to what is to be written; false if it was dropped.
+    /// Queues a frame; false if it was dropped.
     pub fn push(&self, frame: &Arc<Vec<u8>>, lane: Lane) -> bool {
         self.0.lock().take(frame, lane)
     }
 
-    /// Writes what was pushed, by any thread, as far as the socket takes it at once.
+    /// Writes the frames that any thread has queued, up to what the socket takes at once.
     pub fn flush(&self) {
         let mut state = self.0.lock();
         let Some(stream) = state.stream.clone().filter(|_| !state.is_late) else { return };
@@ -242,7 +244,7 @@ struct LinkThread<W> {
 }
 
 impl<W: LinkObserver> LinkThread<W> {
-    /// Connects, looks after the connection until it breaks, and begins again; ends with the [`Link`].
+    /// Connects, serves the connection until it breaks, and starts again; ends with the [`Link`].
     fn run(mut self) {
         loop {
             let pause = match self.connect() {
@@ -272,16 +274,16 @@ impl<W: LinkObserver> LinkThread<W> {
         let welcome = connect_handshake(&stream, &hello)?;
         self.watcher.check(&hello, &welcome).map_err(HandshakeError::Refused)?;
         stream.set_write_timeout(Some(PEER_TIMEOUT))?;
-        // A network that swallows everything breaks no connection by itself, and keeps the socket's buffer from filling
-        // for hours: without this the link would stay "up", and after the network is back wait for minutes to send
-        // again.
+        // A network that drops all packets breaks no connection by itself, and it can take hours until the socket's
+        // buffer is full. Without this time-out the link would stay "up", and after the network is back it would not
+        // send for minutes.
         SockRef::from(&stream).set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
         SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
         Ok(stream)
     }
 
-    /// Sleeps until somebody finds the connection broken or slow; a slow one is written to from here until it is not.
-    /// Ends with an error, or when nobody holds the link.
+    /// Sleeps until a sender finds the connection broken or slow. While the connection is slow, this thread writes.
+    /// Ends with an error, or when the link was dropped.
     fn look_after(&self) -> std::io::Result<()> {
         loop {
             let idle = |state: &mut LinkInner| !state.is_over && !state.is_late && state.broken.is_none();
@@ -304,7 +306,7 @@ impl<W: LinkObserver> LinkThread<W> {
         }
     }
 
-    /// Waits, but not for long if an attempt is wanted now; false if nobody holds the link.
+    /// Waits before the next attempt, less if it is wanted now; false if the link was dropped.
     fn rest(&self, pause: Backoff) -> bool {
         let rests = |state: &mut LinkInner| !state.is_over;
         let rested = self.wire.called.wait_timeout_while(self.wire.lock(), pause.least, rests);

@@ -9,7 +9,7 @@ use crate::role::{ServerId, ServerSet};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a link has told.
+/// A call that a link has made to its observer.
 #[derive(Debug, PartialEq)]
 enum LinkCall {
     Checked(u64),
@@ -19,11 +19,11 @@ enum LinkCall {
     CallYouFirst,
 }
 
-/// Between two attempts.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Writes down what the link tells, and takes one peer only. Who calls back first is left alone until there is news of
-/// it.
+/// Records the calls of the link, and accepts one peer only. A peer that calls back first is dialed again only after
+/// news of it.
 struct RecordingObserver {
     told: Sender<LinkCall>,
     /// The history of that peer.
@@ -62,14 +62,14 @@ fn start(address: SocketAddr) -> (Link, Receiver<LinkCall>) {
     (Link::start("link".to_string(), address, RecordingObserver { told, wanted: 7 }).unwrap(), heard)
 }
 
-/// The peer's side: takes the next connection and answers so.
+/// The peer's side: accepts the next connection and replies with `words`.
 fn take(listener: &TcpListener, words: &HelloReply) -> FrameReader {
     let mut reader = FrameReader::new(listener.accept().unwrap().0, 1 << 20);
     let _ = accept_handshake(&mut reader, |_| words.clone());
     reader
 }
 
-/// The words of a peer with this history.
+/// The reply of a peer with this history.
 fn welcome(history: u64) -> HelloReply {
     HelloReply::Welcome(Welcome { history, members: ServerSet::first(3) })
 }
@@ -109,7 +109,7 @@ fn what_is_sent_arrives_in_order_and_a_link_that_is_down_drops() {
     for n in 1..=500 {
         assert_eq!(reader.read::<u32>(None).unwrap(), Some(n));
     }
-    // The thread, and with it the connection, ends with the last hold on the link.
+    // The thread, and with it the connection, ends when the link is dropped.
     drop(link);
     assert_eq!(reader.read::<u32>(None).unwrap(), None);
 }
@@ -122,7 +122,7 @@ fn a_link_connects_again_and_tells_each_change_once() {
         let reader = take(&listener, &welcome(7));
         assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
         drop(reader);
-        // It is noticed by what is sent.
+        // A broken connection is noticed by sending.
         while heard.is_empty() {
             say(&link, &word(1));
             thread::sleep(Duration::from_millis(1));
@@ -163,7 +163,7 @@ fn a_peer_that_takes_nothing_fills_the_queue_and_no_more() {
     assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
     let large = vec![0; 1 << 20];
     let begun = Instant::now();
-    // Some leave the queue for the socket's buffers; a queue without a limit would take them all.
+    // Some leave the queue for the socket's buffers; an unlimited queue would take them all.
     let taken = (0..200).filter(|_| say(&link, &large)).count();
     assert!(taken < 100, "{taken} MiB were taken");
     let queued = |state: &LinkInner| state.bulk_bytes + state.begun.len() + state.in_hand;
@@ -189,7 +189,7 @@ fn what_a_slow_peer_did_not_take_at_once_arrives_whole_and_in_order() {
         assert!(say(&link, &large(sent)));
         sent += 1;
     }
-    // These find the thread at work, or just done.
+    // These find the thread writing, or just finished.
     for n in sent..sent + 10 {
         assert!(say(&link, &large(n)));
     }
@@ -253,6 +253,6 @@ fn a_control_message_goes_before_bulk_that_is_not_begun() {
     link.flush();
     let is_control = |_| reader.read::<Vec<u8>>(None).unwrap().unwrap().len() == 1;
     let before = (0..MANY).position(is_control).expect("it overtakes some");
-    // What was begun, and what the systems of both ends hold: a few megabytes at most, of fifteen.
+    // The bytes started, and the buffers of both systems: a few megabytes at most, of fifteen.
     assert!(before < 60, "{before} frames of 150 kB went before it");
 }

@@ -1,8 +1,8 @@
-//! Listening: one thread that accepts, one thread a connection, and limits on how many there are.
+//! The listener: one thread accepts, one thread serves each connection, and the number of connections is limited.
 //!
-//! Whoever connects is a *stranger* until it has said who it is. Strangers have few places, and when those are taken
-//! the stranger that came first is closed: whoever says nothing, or says it byte by byte, keeps nobody out who does.
-//! Those who are known have places of their own, by groups that the port knows.
+//! A caller is a *stranger* until it has identified itself. Strangers have few permits. When all are taken, the
+//! stranger that came first is closed, so slow or silent callers keep no other caller out. Known callers have permits
+//! of their own, in groups that the port defines.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,26 +15,26 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
-/// The stack of a connection's thread: it holds no large arrays.
+/// Stack size of a connection's thread, in bytes: it holds no large arrays.
 const STACK_BYTES: usize = 256 << 10;
-/// After an error of `accept`, such as "too many open files", the listener waits this long before it tries again.
+/// The listener waits this long after an error of `accept`, such as "too many open files", before it tries again.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// So long a stranger may be silent before it has to make room for others: when a server comes back, a thousand clients
-/// may call it in one moment, and each is about to say who it is.
+/// Time for which a stranger may be silent before it is closed for others. When a server restarts, a thousand clients
+/// may call at once, and each is about to identify itself.
 const GRACE: Duration = Duration::from_millis(250);
-/// If too many connections have a place, the listener waits so long for one to end before it turns a caller away.
+/// If there are too many connections, the listener waits this long for one to end before it refuses a caller.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
-/// A connection whose other end is silent for so long is asked whether it is there, so often, and so many times before
-/// it counts as dead: a machine that vanished without a word holds its place for a minute.
+/// Idle time before the first keepalive probe, interval between probes, and number of probes before a connection counts
+/// as broken. So a machine that vanished holds its permit for a minute.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
-/// At most this many callers may wait to be accepted: when a server comes back, all its clients call at once.
+/// Maximum number of callers that wait to be accepted: when a server restarts, all its clients call at once.
 const BACKLOG: i32 = 1_024;
 
-/// At most this many sockets and files may be open, if the system's own limit allows it.
+/// Maximum number of open sockets and files, if the system's own limit allows it.
 const FILES_MAX: u64 = 4_096;
 
-/// A thousand connections are more than a process may usually have. What the system allows is taken; whoever meets the
-/// limit all the same is told so when it happens.
+/// Raises the limit on open files, since a thousand connections are more than the usual one. It is raised as far as the
+/// system allows; a server that still reaches the limit reports it then.
 pub fn allow_many_sockets() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(FILES_MAX).min(FILES_MAX);
@@ -43,15 +43,15 @@ pub fn allow_many_sockets() {
     }
 }
 
-/// Whom a connection is counted with: those who have not said who they are, or a group that whoever serves them names
-/// by a number.
+/// The group that a connection counts in: unidentified callers, or a group of known callers with a number that the
+/// server chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ConnectionClass {
     Strangers,
     Known(u8),
 }
 
-/// The connections of one port.
+/// The limits on the connections of one port.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {
     strangers_max: usize,
@@ -63,17 +63,17 @@ pub struct ConnectionLimit {
 #[derive(Debug, Default)]
 struct PortState {
     held: Mutex<OpenConnections>,
-    /// Told when a place is free.
+    /// Signaled when a permit is free.
     ended: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct OpenConnections {
-    /// How many have come so far, or have come to be known.
+    /// Number of arrivals so far; joining a group counts as one.
     arrivals: u64,
-    /// How many have a place. Beside those below some that were closed, whose thread has not noticed it yet.
+    /// Number of permits in use. It includes closed connections whose thread has not ended yet.
     places: usize,
-    /// Those of a group in the order in which they joined it.
+    /// The connections of each group, in the order in which they joined it.
     connections: BTreeMap<(ConnectionClass, u64), AcceptedConnection>,
 }
 
@@ -83,7 +83,7 @@ struct AcceptedConnection {
     since: Instant,
 }
 
-/// The place of one connection; dropped, it is free.
+/// The permit of one connection; dropping it frees the permit.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     port: Arc<PortState>,
@@ -91,20 +91,20 @@ pub struct ConnectionPermit {
 }
 
 impl ConnectionLimit {
-    /// At most `strangers` at once: one more closes the one that came first, unless that has only just come. Beside
-    /// them there may be `known` others, which say so by [`ConnectionPermit::join`] or [`ConnectionPermit::join_last`].
+    /// Allows at most `strangers` at once: one more closes the oldest, unless that one has only just come. In addition
+    /// there may be `known` callers, which join by [`ConnectionPermit::join`] or [`ConnectionPermit::join_last`].
     pub fn new(strangers: usize, known: usize) -> ConnectionLimit {
-        // Strangers that were closed have a place for a moment.
+        // Closed strangers keep their permit for a moment.
         let all_max = known + 2 * strangers;
         ConnectionLimit { strangers_max: strangers, all_max, grace: GRACE, port: Arc::default() }
     }
 
-    /// A place for a stranger; none if there are far too many connections.
+    /// A permit for a stranger; None if there are far too many connections.
     fn take(&self, stream: &Arc<TcpStream>) -> Option<ConnectionPermit> {
         let mut held = self.port.lock();
         if held.places >= self.all_max {
-            // Those that were closed are about to end. Callers come faster than that: the next ones wait in their
-            // queue.
+            // Closed connections are about to end, but callers come faster. Waiting here leaves the next callers in
+            // their queue.
             held.close_first(ConnectionClass::Strangers);
             let is_full = |held: &mut OpenConnections| held.places >= self.all_max;
             let waited = self.port.ended.wait_timeout_while(held, ROOM_PATIENCE, is_full);
@@ -120,7 +120,7 @@ impl ConnectionLimit {
         Some(ConnectionPermit { port: self.port.clone(), at })
     }
 
-    /// No more files may be opened: a stranger gives its own back.
+    /// Frees a file descriptor by closing a stranger.
     fn make_room(&self) {
         let mut held = self.port.lock();
         let most = held.count(ConnectionClass::Strangers);
@@ -129,14 +129,15 @@ impl ConnectionLimit {
 }
 
 impl ConnectionPermit {
-    /// The caller is one of this group of at most so many. False if the group is full: the caller is still a stranger.
+    /// Moves the caller into this group of at most `most` members. False if the group is full or the caller was closed;
+    /// in a full group it stays a stranger.
     pub fn join(&mut self, group: u8, most: usize) -> bool {
         let mut held = self.port.lock();
         held.count(ConnectionClass::Known(group)) < most && held.change(&mut self.at, ConnectionClass::Known(group))
     }
 
-    /// The same, but if the group is full, the member that joined it first is closed. False if the caller was closed
-    /// itself.
+    /// Like [`join`](ConnectionPermit::join), but a full group closes its oldest member. False if the caller was
+    /// closed.
     pub fn join_last(&mut self, group: u8, most: usize) -> bool {
         let mut held = self.port.lock();
         let has_joined = held.change(&mut self.at, ConnectionClass::Known(group));
@@ -172,14 +173,14 @@ impl OpenConnections {
         at
     }
 
-    /// Puts a connection into another group; false if it was closed.
+    /// Moves a connection to another group; false if it was closed.
     fn change(&mut self, at: &mut (ConnectionClass, u64), group: ConnectionClass) -> bool {
         let caller = self.connections.remove(at);
         caller.map(|caller| *at = self.insert(group, caller)).is_some()
     }
 
-    /// If there are so many strangers, those that came first make room for one more. One whose words have come, and are
-    /// not read yet, is spared: it is we who are late.
+    /// Closes the oldest strangers if there are `most` or more, so that one more fits. A stranger whose bytes have
+    /// arrived unread is spared: the delay is this server's.
     fn make_room(&mut self, most: usize, grace: Duration) {
         let is_late = |caller: &AcceptedConnection| {
             let has_spoken = ioctl_fionread(&*caller.stream).is_ok_and(|unread| unread > 0);
@@ -196,7 +197,7 @@ impl OpenConnections {
         first.into_iter().for_each(|at| self.close(at));
     }
 
-    /// Closes a connection: its thread sees the end of what the caller says.
+    /// Closes a connection: its thread sees the end of the stream.
     fn close(&mut self, at: (ConnectionClass, u64)) {
         if let Some(caller) = self.connections.remove(&at) {
             // It may be closed already.
@@ -207,7 +208,7 @@ impl OpenConnections {
 
 impl PortState {
     fn lock(&self) -> MutexGuard<'_, OpenConnections> {
-        // Each change under this lock is whole.
+        // Each change under this lock is complete, also if a thread panics.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -215,7 +216,7 @@ impl PortState {
 /// Why an address cannot be bound.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Somebody else has it.
+    /// Another process has the address.
     #[error(
         "the {what} address {address} is taken by another process. Stop that one, or give this server another address in \
          the cluster file"
@@ -223,23 +224,23 @@ pub enum BindError {
     Taken {
         /// The address.
         address: SocketAddr,
-        /// What it is called.
+        /// Its purpose.
         what: &'static str,
     },
-    /// It is another machine's.
+    /// The address is not one of this machine.
     #[error("the {what} address {address} is not an address of this machine")]
     Elsewhere {
         /// The address.
         address: SocketAddr,
-        /// What it is called.
+        /// Its purpose.
         what: &'static str,
     },
-    /// The system's reason.
+    /// Any other reason of the operating system.
     #[error("cannot listen at the {what} address {address}: {cause}")]
     Io {
         /// The address.
         address: SocketAddr,
-        /// What it is called.
+        /// Its purpose.
         what: &'static str,
         /// The reason.
         cause: io::Error,
@@ -266,19 +267,19 @@ pub fn bind(address: SocketAddr, what: &'static str) -> Result<TcpListener, Bind
     bound.map_err(BindError::of(address, what))
 }
 
-/// Whether an address can be bound. Nobody is listened to, so nobody takes this for a server.
+/// Whether an address can be bound. It does not listen, so no caller takes it for a server.
 pub fn check_free(address: SocketAddr, what: &'static str) -> Result<(), BindError> {
     let bound = Socket::new(Domain::for_address(address), Type::STREAM, None).and_then(|socket| {
-        // As a listener does: connections that have just ended are not in its way.
+        // As for a listener: connections that have just ended do not block the address.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())
     });
     bound.map_err(BindError::of(address, what))
 }
 
-/// Accepts for ever, each connection in a thread of its own, as a stranger until its [`ConnectionPermit`] is told
-/// otherwise. If there are far too many, `busy` has the last word with it. When no connection can be taken on,
-/// `trouble` hears why, once until one can again.
+/// Accepts forever. Each connection has its own thread, and is a stranger until its [`ConnectionPermit`] joins a group.
+/// If there are far too many, `busy` receives the connection. When no connection can be accepted, `trouble` receives
+/// the error, once until one can be accepted again.
 pub fn listen(
     name: &'static str,
     listener: TcpListener,
@@ -307,7 +308,7 @@ pub fn listen(
     Ok(())
 }
 
-/// Takes the next connection on. If there is no thread to be had for it, it is closed by being dropped.
+/// Accepts the next connection. If no thread can be started for it, dropping it closes it.
 fn accept_one(
     name: &str,
     listener: &TcpListener,
@@ -316,7 +317,7 @@ fn accept_one(
     busy: &impl Fn(Arc<TcpStream>),
 ) -> io::Result<()> {
     let (stream, address) = match listener.accept() {
-        // The caller has gone again: that is its trouble, not ours.
+        // The caller has closed already; no other connection is affected.
         Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return Ok(()),
         Err(error) => {
             if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
@@ -332,7 +333,7 @@ fn accept_one(
     };
     let (time, interval, retries) = KEEPALIVE;
     let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
-    // Both only help: without them the connection works as well.
+    // Both are optional: the connection also works without them.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&*stream).set_tcp_keepalive(&keepalive);
     let serve = serve.clone();
@@ -348,16 +349,16 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(30);
-    /// What a caller says to be known, as one of the group of that number.
+    /// The group that a known caller names.
     const FRIEND: u8 = 7;
 
-    /// At most `strangers` of them, and none is spared for having only just come.
+    /// At most `strangers` strangers, and none is spared for having just come.
     fn strict(strangers: usize, known: usize) -> ConnectionLimit {
         ConnectionLimit { grace: Duration::ZERO, ..ConnectionLimit::new(strangers, known) }
     }
 
-    /// A port where a caller says a byte: its group, which closes its first member for one more, and beyond 99 is full
-    /// with two. It hears the byte back.
+    /// A port where a caller sends a byte, its group, and receives it back. A group up to 99 closes its oldest member
+    /// for a third; a higher one is full with two.
     fn port(connections: ConnectionLimit) -> (SocketAddr, crossbeam_channel::Receiver<Arc<TcpStream>>) {
         let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
         let address = listener.local_addr().unwrap();
@@ -369,7 +370,7 @@ mod tests {
             }
         };
         let (turned_away, heard) = crossbeam_channel::unbounded();
-        // Nobody listens any more when a test is over.
+        // The receiver is gone when a test is over.
         let busy = move |stream| drop(turned_away.send(stream));
         listen("test", listener, connections, serve, busy, |error| panic!("{error}")).unwrap();
         (address, heard)
@@ -381,7 +382,7 @@ mod tests {
         stream
     }
 
-    /// Says a byte; gives the answer, none if the connection is closed.
+    /// Sends a byte and returns the reply; None if the connection is closed.
     fn say(mut stream: &TcpStream, byte: u8) -> Option<u8> {
         let mut answer = [0];
         stream.write_all(&[byte]).ok()?;
@@ -426,7 +427,7 @@ mod tests {
         };
         let (mut speaks, _speaks, heard) = enter();
         speaks.write_all(b"x").unwrap();
-        // Its byte has come when it can be seen from here.
+        // The byte has arrived when it can be seen from here.
         assert_eq!(heard.peek(&mut [0]).unwrap(), 1);
         let (silent, _silent, _) = enter();
         let (later, _later, _) = enter();

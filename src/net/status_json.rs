@@ -1,4 +1,4 @@
-//! How a server is, for programs: one JSON object, the same from `paxos-client status -o json` and over HTTP.
+//! The status of a server as one JSON object, the same from `paxos-client status -o json` and over HTTP.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::role::ServerSet;
 use crate::trace::Speaker;
 
 impl ServerStatus {
-    /// As JSON; ballots and digests as lines write them.
+    /// The status as JSON; ballots and digests in the form of log lines.
     pub fn to_json(&self) -> Value {
         let role = |role: &super::wire::RoleStatus| {
             (Speaker::from(role.role).as_str().to_string(), json!({ "up": role.up, "crashes": role.crashes }))

@@ -1,9 +1,9 @@
-//! Whether the cluster takes writes, from what its servers say of themselves.
+//! The availability verdict: whether the cluster accepts writes, judged from the status of its servers.
 //!
-//! A server that answers may still be of no use: it may take no part, its acceptor may be damaged, or the others may
-//! not reach it. So a server counts only as far as it is known to help: its vote can be had, and it and whoever
-//! proposes say of each other that they reach and hear each other. What a server that does not answer would say is
-//! unknown, and never assumed to be good.
+//! A server that answers may still be of no use. It may not be active, its acceptor may be corrupt, or the others may
+//! not reach it. So a server counts only if it is known to help. Its vote must be available, and it and the proposing
+//! server must report that they reach and receive each other. The state of a server that does not answer is unknown,
+//! and never assumed to be good.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -12,42 +12,42 @@ use super::wire::ServerStatus;
 use crate::protocol::Protocol;
 use crate::role::{ServerId, ServerSet};
 
-/// A sentence names at most this many troubles.
+/// A message names at most this number of problems.
 const NAMED: usize = 4;
 
-/// How it stands with writes.
+/// The verdict on writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AvailabilityVerdict {
-    /// In one word.
+    /// Whether writes are possible.
     pub writes: Writes,
-    /// Why; empty if all is well.
+    /// The reason; empty if writes are possible.
     pub reason: String,
-    /// All that is wrong, whether or not it matters now.
+    /// All problems, whether or not they matter now.
     pub troubles: Vec<String>,
     protocol: Protocol,
 }
 
-/// Whether writes can be done now.
+/// Whether writes are possible now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writes {
-    /// A write that is given now succeeds, and does so after as many more servers have failed, whichever they are.
+    /// A write started now succeeds, also after any `spare` more servers have failed.
     Ok {
-        /// So many.
+        /// Number of further failures tolerated.
         spare: usize,
     },
-    /// Enough servers can vote and are linked, but nobody is there now who could propose to them.
+    /// Enough servers can vote and are linked, but none can propose to them now.
     NoLeader,
-    /// Too few can vote, or they are not linked.
+    /// Too few servers can vote, or they are not linked.
     No,
 }
 
 impl AvailabilityVerdict {
-    /// Judges a cluster of these servers by the answers of those that have answered.
+    /// Judges a cluster of these servers by the status of those that answered.
     pub fn of<'a>(members: ServerSet, answers: impl IntoIterator<Item = &'a ServerStatus>) -> AvailabilityVerdict {
         ClusterView::new(members, answers).verdict()
     }
 
-    /// Whether a write that is given now succeeds.
+    /// Whether a write started now succeeds.
     pub fn is_ok(&self) -> bool {
         matches!(self.writes, Writes::Ok { .. })
     }
@@ -63,7 +63,7 @@ impl AvailabilityVerdict {
         }
     }
 
-    /// The first troubles, as a part of a sentence; None if there are none.
+    /// The first problems, as a part of a sentence; None if there are none.
     pub fn trouble(&self) -> Option<String> {
         let mut named = self.troubles.iter().take(NAMED).cloned().collect::<Vec<_>>();
         if self.troubles.len() > NAMED {
@@ -86,7 +86,7 @@ impl Display for AvailabilityVerdict {
     }
 }
 
-/// What is known of a cluster.
+/// The members of a cluster and the status of those that answered.
 struct ClusterView<'a> {
     members: ServerSet,
     protocol: Protocol,
@@ -124,12 +124,12 @@ impl<'a> ClusterView<'a> {
         verdict
     }
 
-    /// The servers that answer and are so.
+    /// The servers that answered and satisfy this condition.
     fn those(&self, are: impl Fn(&ServerStatus) -> bool) -> ServerSet {
         self.answers.values().filter(|status| are(status)).map(|status| status.server).collect()
     }
 
-    /// Whether its vote can be had for a new value by whoever is linked with it.
+    /// Whether its vote on a new value is available to a server that is linked with it.
     fn can_vote(&self, status: &ServerStatus) -> bool {
         self.is_of_kind(status)
             && status.takes_part()
@@ -138,24 +138,24 @@ impl<'a> ClusterView<'a> {
             && status.corrupt_slots == 0
     }
 
-    /// Whether it has what it needs to see a write through.
+    /// Whether it has the roles to complete a write.
     fn has_roles(&self, status: &ServerStatus) -> bool {
         self.is_of_kind(status)
             && status.takes_part()
             && self.protocol.roles_of_writes().iter().all(|role| status.is_up(*role))
     }
 
-    /// Whether it takes writes of clients.
+    /// Whether it accepts writes from clients.
     fn is_door(&self, status: &ServerStatus) -> bool {
         self.has_roles(status) && !status.disk_full && !status.checkpoint_full
     }
 
-    /// Whether it speaks of what the others speak of: both kinds of Paxos understand each other.
+    /// Whether its protocol is of the cluster's family: Basic Paxos and Multi-Paxos understand each other.
     fn is_of_kind(&self, status: &ServerStatus) -> bool {
         status.protocol().is_some_and(|protocol| protocol.is_paxos() == self.protocol.is_paxos())
     }
 
-    /// Whether two servers, which may be one, say of each other that they reach and hear each other.
+    /// Whether two servers, which may be the same, each report that they reach and receive the other.
     fn are_linked(&self, one: ServerId, other: ServerId) -> bool {
         let says = |one, other| {
             let status: Option<&&ServerStatus> = self.answers.get(&one);
@@ -168,7 +168,7 @@ impl<'a> ClusterView<'a> {
         others.iter().filter(|other| self.are_linked(server, *other)).collect()
     }
 
-    /// Whether somebody can propose to a quorum now, and a client can reach it; an error says why nobody can.
+    /// Whether a server can propose to a quorum now, and a client can reach it; the error is the reason.
     fn find_proposer(&self, voters: ServerSet, needed: usize) -> Result<(), String> {
         let doors = self.those(|status| self.is_door(status));
         if self.protocol == Protocol::MultiPaxos {
@@ -181,7 +181,7 @@ impl<'a> ClusterView<'a> {
         Err(format!("no server that is linked with {needed} {voter}s takes writes"))
     }
 
-    /// Whether one of the servers leads, and can.
+    /// Whether one of the servers leads, and can reach a quorum.
     fn find_leader(&self, doors: ServerSet, voters: ServerSet, needed: usize) -> Result<(), String> {
         let claims = self.answers.values().filter_map(|status| Some((*status, status.leads()?)));
         let Some((leader, ballot)) = claims.max_by_key(|(_, ballot)| *ballot) else {
@@ -202,8 +202,8 @@ impl<'a> ClusterView<'a> {
         }
     }
 
-    /// How many servers may fail, whichever they are: while more than so many could each do without so many voters, one
-    /// of them is left that can.
+    /// Number of servers that may fail, whichever they are. A server survives n failures of voters if it reaches n
+    /// voters more than needed; with more than n such servers, one remains.
     fn spare(&self, voters: ServerSet, needed: usize) -> usize {
         let reach = |door: ServerId| self.linked_with(door, voters).len();
         let reaches: Vec<usize> = self.those(|status| self.is_door(status)).iter().map(reach).collect();
@@ -211,7 +211,7 @@ impl<'a> ClusterView<'a> {
         (1..=voters.len()).take_while(can_spare).count()
     }
 
-    /// All that is wrong: first of servers, then of links.
+    /// All problems: first of servers, then of links.
     fn troubles(&self) -> Vec<String> {
         let silent = self.members.without(self.answers.keys().copied().collect());
         let silent = (!silent.is_empty()).then(|| format!("no answer from {silent}"));
@@ -242,7 +242,7 @@ impl<'a> ClusterView<'a> {
         (!parts.is_empty()).then(|| format!("server {}: {}", status.server.0, parts.join(", ")))
     }
 
-    /// The pairs of servers that answer and are not linked. A server that is linked with nobody is named once.
+    /// The pairs of servers that answered and are not linked. A server that is linked with no other is named once.
     fn link_troubles(&self) -> Vec<String> {
         let answering: ServerSet = self.answers.keys().copied().collect();
         let troubles_of = |one: ServerId| -> Vec<String> {
@@ -271,7 +271,7 @@ impl<'a> ClusterView<'a> {
         troubles
     }
 
-    /// Why two servers that answer are not linked; None if they are, or need not be.
+    /// Why two servers that answered are not linked; None if they are, or need not be.
     fn link_trouble(&self, one: ServerId, other: ServerId) -> Option<String> {
         let both = [(one, other), (other, one)];
         let sides = both.map(|(here, there)| (here, there, self.answers.get(&here)));
@@ -281,7 +281,7 @@ impl<'a> ClusterView<'a> {
             }
         }
         if !sides.iter().all(|(.., status)| status.is_some_and(|status| status.takes_part())) {
-            // Who takes no part says nothing: that is no trouble of the link.
+            // A server that is not active or is fenced sends nothing, so its link has no problem.
             return None;
         }
         let unreached = sides.iter().find(|(_, there, status)| status.is_some_and(|s| !s.connected.contains(*there)));

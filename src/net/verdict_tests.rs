@@ -35,7 +35,7 @@ fn says(count: u8, answers: &[ServerStatus]) -> String {
     of(count, answers).to_string()
 }
 
-/// The servers of a cluster, by their numbers.
+/// A server of the cluster, by its number.
 fn one(all: &mut [ServerStatus], server: u8) -> &mut ServerStatus {
     &mut all[usize::from(server) - 1]
 }
@@ -44,14 +44,14 @@ fn end_role(all: &mut [ServerStatus], server: u8, role: RoleKind) {
     one(all, server).roles.iter_mut().find(|one| one.role == role).unwrap().up = false;
 }
 
-/// What `from` says to `to` is lost: both know it.
+/// Messages from `from` to `to` are lost: both servers know it.
 fn cut(all: &mut [ServerStatus], from: u8, to: u8) {
     let without = |servers: ServerSet, server| servers.without(ServerSet::only(ServerId(server)));
     one(all, from).connected = without(one(all, from).connected, to);
     one(all, to).hears = without(one(all, to).hears, from);
 }
 
-/// Neither of these servers hears the other.
+/// Neither of these servers receives messages of the other.
 fn cut_both(all: &mut [ServerStatus], one: u8, other: u8) {
     cut(all, one, other);
     cut(all, other, one);
@@ -88,7 +88,7 @@ fn who_does_not_answer_does_not_count() {
     assert_eq!(says(3, &all[..2]), "no writes: 2 of 3 participants can vote, and 3 are needed: no answer from s3");
 }
 
-/// Everything that keeps a vote from being had, and how it is told.
+/// Everything that makes a vote unavailable, and how it is reported.
 #[test]
 fn a_vote_that_cannot_be_had_does_not_count() {
     type Spoil = fn(&mut ServerStatus);
@@ -124,7 +124,7 @@ fn two_servers_count_for_each_other_only_if_both_ways_of_their_link_work() {
         assert_eq!(says(3, &all), "writes OK; no more failure tolerated");
         assert_eq!(of(3, &all).trouble().unwrap(), reason);
 
-        // With the third one gone, these two are all that is left.
+        // Without the third server, these two are all that is left.
         let verdict = of(3, &all[1..]);
         assert_eq!(verdict.writes, Writes::No);
         let why = "no server is linked with the 2 acceptors that a write needs: no answer from s1";
@@ -182,7 +182,7 @@ fn servers_that_are_linked_and_have_no_leader_say_so() {
     assert_eq!(of(3, &all).writes, Writes::NoLeader);
     assert_eq!(says(3, &all), "no leader at the moment: enough servers are up and linked, and none of them leads");
 
-    // Others have heard of one that does not answer, or says nothing of it.
+    // The other servers know a leader that does not answer, or does not say that it leads.
     lead(&mut all, 3, 7);
     let claim = one(&mut all, 3).leader.take();
     assert_eq!(of(3, &all).writes, Writes::NoLeader);
@@ -205,7 +205,7 @@ fn a_leader_counts_only_if_enough_acceptors_are_linked_with_it_and_obey() {
         one(&mut deposed, server).promised = Ballot { round: 9, server: ServerId(2) };
     }
     assert_eq!(of(3, &deposed).writes, Writes::NoLeader);
-    // Its successor says so, too: the higher ballot is the one that counts.
+    // Its successor also says that it leads: the higher ballot counts.
     let ballot = Ballot { round: 9, server: ServerId(2) };
     one(&mut deposed, 2).leader = Some(LeaderStatus { ballot, for_ms: 1, why: String::new() });
     assert!(of(3, &deposed).is_ok());
@@ -261,14 +261,14 @@ fn a_server_whose_checkpoint_is_far_behind_votes_and_takes_no_writes() {
 
 #[test]
 fn only_failures_that_leave_somebody_with_a_quorum_are_tolerated() {
-    // Five voters, and one door: with that one all is over.
+    // Five voters, and one server that accepts writes: if it fails, no write is possible.
     let mut all = healthy(5, Protocol::BasicPaxos);
     (2..=5).for_each(|server| end_role(&mut all, server, RoleKind::Proposer));
     assert_eq!(says(5, &all), "writes OK; no more failure tolerated");
     let mut two = healthy(5, Protocol::BasicPaxos);
     (3..=5).for_each(|server| end_role(&mut two, server, RoleKind::Proposer));
     assert_eq!(says(5, &two), "writes OK; 1 more failure tolerated");
-    // Each link that is missing may be the one that counts.
+    // Each missing link may be the one that counts.
     let mut ring = healthy(5, Protocol::BasicPaxos);
     [(1, 3), (2, 4), (3, 5), (4, 1), (5, 2)].into_iter().for_each(|(one, other)| cut_both(&mut ring, one, other));
     assert_eq!(says(5, &ring), "writes OK; no more failure tolerated");

@@ -1,4 +1,4 @@
-//! What is said on connections: envelopes between servers, requests and replies between clients and servers.
+//! The messages on connections: envelopes between servers, requests and replies between clients and servers.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,27 +9,28 @@ use crate::role::{Lane, RoleKind, ServerId, ServerSet};
 use crate::trace::TraceContext;
 use crate::two_phase_commit::{self, TransactionId};
 
-/// A message between roles of two servers, with the line and the request that it comes from: for people, not for roles.
+/// A message between roles of two servers, with its parent line and its request. These two are for people, not for
+/// roles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Where it comes from.
+    /// The parent line and the request.
     pub context: TraceContext,
-    /// What it says.
+    /// The message.
     pub message: PeerMessage,
 }
 
-/// What a role of one server says to a role of another, under any protocol.
+/// A message between the roles of two servers, under any protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PeerMessage {
     /// Paxos.
     Paxos(paxos::Message),
     /// Two-phase commit.
     TwoPhaseCommit(two_phase_commit::CommitMessage),
-    /// Nothing for any role: the sender is there, and the link works.
+    /// A message for no role: it shows that the sender is up and the link works.
     Here,
 }
 
-/// Which message it is: what is still known of one that was given away.
+/// The kind of a message, still known after the message was given away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageKind {
     /// Its name, in capitals.
@@ -48,7 +49,7 @@ impl PeerMessage {
         }
     }
 
-    /// About how many bytes its values take.
+    /// Approximate number of bytes that its values take.
     pub fn size(&self) -> usize {
         match self {
             PeerMessage::Paxos(message) => message.size(),
@@ -57,7 +58,7 @@ impl PeerMessage {
         }
     }
 
-    /// How it travels.
+    /// The lane on which it travels.
     pub fn lane(&self) -> Lane {
         match self {
             PeerMessage::Paxos(message) => message.lane(),
@@ -66,7 +67,7 @@ impl PeerMessage {
         }
     }
 
-    /// Whether it comes again and again from everybody, and means nothing to a role that is down.
+    /// Whether it is sent regularly by every server, and useless to a role that is down.
     pub fn is_routine(&self) -> bool {
         match self {
             PeerMessage::Paxos(message) => message.is_routine(),
@@ -74,12 +75,12 @@ impl PeerMessage {
         }
     }
 
-    /// What is told of it when it is dropped.
+    /// The kind to report when the message is dropped.
     pub fn kind(&self) -> MessageKind {
         MessageKind { name: self.name(), is_routine: self.is_routine() }
     }
 
-    /// The roles of the receiving server that hear it.
+    /// The roles of the receiving server that handle it.
     pub fn recipients(&self) -> &'static [RoleKind] {
         match self {
             PeerMessage::Paxos(message) => message.recipients(),
@@ -101,45 +102,45 @@ impl From<two_phase_commit::CommitMessage> for PeerMessage {
     }
 }
 
-/// An [`Envelope`] on its way out: the same bytes, and nothing is copied for it.
+/// An [`Envelope`] to be sent: the same bytes, without copying the message.
 #[derive(Debug, Serialize)]
 pub struct EnvelopeRef<'a> {
-    /// Where it comes from.
+    /// The parent line and the request.
     pub context: &'a TraceContext,
-    /// What it says.
+    /// The message.
     pub message: &'a PeerMessage,
 }
 
 /// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientRequest {
-    /// Comes back in the reply: a reply to anything else is not believed.
+    /// Returned in the reply; a reply with any other number is ignored.
     pub number: u64,
     /// The client's line and label.
     pub context: TraceContext,
-    /// What it asks.
+    /// The request.
     pub request: Request,
 }
 
-/// What a client asks.
+/// What a client requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Open a session.
     Open {
-        /// Drawn for this session, the same in every resend.
+        /// Random number of this session, the same in every retry.
         nonce: u128,
     },
-    /// Write within a session; a resend says the same session, nonce and sequence.
+    /// Write within a session; a retry has the same session, nonce and sequence.
     Write {
         /// The session.
         session: u64,
-        /// The nonce that opened it.
+        /// The nonce that opened the session.
         nonce: u128,
         /// The write's number in the session.
         sequence: u64,
         /// The client knows the outcome of every write below.
         first_open: u64,
-        /// The write.
+        /// The change.
         op: Op,
     },
     /// A linearizable read.
@@ -148,13 +149,13 @@ pub enum Request {
         #[serde(with = "serde_bytes")]
         key: Vec<u8>,
     },
-    /// How the server is.
+    /// The status of the server.
     Status,
-    /// A part of the server's state, for a backup.
+    /// A chunk of the server's state, for a backup.
     State {
         /// The state must hold every slot up to this one.
         at_least: Slot,
-        /// Which part; the first one of the last state written down if None.
+        /// The requested chunk; None for the first one of the last checkpoint.
         part: Option<ChunkRequest>,
     },
     /// End a role's thread; servers in lab mode only.
@@ -174,11 +175,11 @@ pub enum Request {
 /// A server's reply.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientReply {
-    /// As in the request.
+    /// The number of the request.
     pub number: u64,
     /// The server's line.
     pub context: TraceContext,
-    /// What it says.
+    /// The reply.
     pub reply: Reply,
 }
 
@@ -189,112 +190,112 @@ pub enum Reply {
     Opened {
         /// The slot that names it.
         session: u64,
-        /// Which history it is in; 0 if the protocol cannot tell.
+        /// The history of the session; 0 if the protocol has none.
         history: u64,
     },
-    /// The write was applied, once.
+    /// The write was applied, exactly once.
     Applied {
-        /// Where.
+        /// The slot of the write.
         slot: Slot,
-        /// What it did.
+        /// Its effect.
         written: WriteResult,
     },
-    /// The key, as of a slot.
+    /// The value of the key, as of a slot.
     Value {
         /// Every slot up to this one was applied.
         slot: Slot,
-        /// None if there is none.
+        /// None if the key has no value.
         value: Option<Bytes>,
-        /// How many writes were applied to the key.
+        /// Number of writes applied to the key.
         version: u64,
     },
-    /// Certainly not applied through this try.
+    /// Certainly not applied by this try.
     NotApplied(WhyNotApplied),
-    /// May be applied or not.
+    /// The write may be applied or not.
     Unknown(WhyUnknown),
-    /// How the server is.
+    /// The status of the server.
     Status(Box<ServerStatus>),
-    /// A part of the server's state; None if such a state is not written down yet, and soon will be.
+    /// A chunk of the server's state; None if no checkpoint holds such a state yet, but one will soon.
     Chunk(Option<StatePart>),
-    /// Done as asked (crash, restart).
+    /// The request was carried out (crash, restart).
     Done,
-    /// The server does not do that; a sentence says why.
+    /// The server refuses the request, with a sentence that says why.
     Refused(String),
 }
 
-/// A part of a state for a client: the keys. Sessions are their owners' business and stay with the servers.
+/// A chunk of a state for a client: the keys. Sessions belong to their owners and stay with the servers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatePart {
-    /// The part.
+    /// The chunk.
     pub part: SnapshotChunk,
-    /// The digest of the sessions that were left out of it: added up over all parts, and to the digest of the keys,
-    /// they make that of the state.
+    /// The digest of the sessions that were left out. The sum over all chunks, plus the digest of the keys, is the
+    /// digest of the state.
     pub left_out: u64,
 }
 
 /// Why a try has certainly not been applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WhyNotApplied {
-    /// The proposer never put it into an ACCEPT.
+    /// The proposer never put the command into an ACCEPT.
     Proposer(paxos::NotApplied),
     /// Every transaction that the coordinator began for it was aborted.
     Coordinator(two_phase_commit::AbortReason),
-    /// A read waited for too long for a key that this transaction holds.
+    /// A read waited too long for a key that this transaction holds.
     KeyLocked(TransactionId),
-    /// A role that it needs is down on this server.
+    /// A role that the request needs is down on this server.
     RoleDown(RoleKind),
-    /// A read found no majority, or not in time. Those who answered.
+    /// A read found no majority, or not in time. Names the servers that answered.
     NoReadQuorum(ServerSet),
-    /// The server has too much to do already.
+    /// The server has too many requests.
     Busy,
-    /// The disk of this server has no room for another value.
+    /// The disk of this server has no space for another value.
     DiskFull,
-    /// The state of this server was found to differ from the others': it answers nothing.
+    /// The state of this server was found to diverge: the server is fenced and answers nothing.
     Fenced,
-    /// The data folder of this server is new, and too few of the others know it: it takes no part yet.
+    /// The data directory of this server is new, and too few peers have recorded it: the server is pending.
     NotAdmitted,
-    /// The session that it was sent in is not known, or no longer.
+    /// The session of the request is unknown, or was evicted.
     Expired,
-    /// The session has said that it no longer asks for this write.
+    /// The session no longer asks for this write.
     Superseded,
 }
 
-/// Why nobody knows.
+/// Why the outcome is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WhyUnknown {
-    /// No outcome came in time.
+    /// No outcome in time.
     TimedOut,
-    /// A role that would have said the outcome has died.
+    /// The role that would have reported the outcome has crashed.
     RoleCrashed(RoleKind),
-    /// The session has said that it no longer asks for this write; an earlier copy may have been applied.
+    /// The session no longer asks for this write; an earlier copy may have been applied.
     Superseded,
     /// The session is not known any more; an earlier copy may have been applied.
     Expired,
 }
 
-/// How a role is.
+/// The status of a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleStatus {
-    /// Which.
+    /// The role.
     pub role: RoleKind,
     /// Whether its thread runs.
     pub up: bool,
-    /// How often it has crashed in this life of the server.
+    /// Number of crashes in this incarnation of the server.
     pub crashes: u32,
 }
 
-/// How a server is.
+/// The status of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
-    /// Which.
+    /// The server.
     pub server: ServerId,
     /// The program's version.
     pub version: String,
     /// The protocol's name.
     pub protocol: String,
-    /// How roles come back: `disk`, or the unsafe `lost`.
+    /// The restart mode of roles: `disk`, or the unsafe `lost`.
     pub restart: String,
-    /// The server's life on its data folder.
+    /// The server's incarnation on its data directory.
     pub incarnation: u32,
     /// The process id.
     pub pid: u32,
@@ -302,57 +303,58 @@ pub struct ServerStatus {
     pub roles: Vec<RoleStatus>,
     /// The acceptor's promise.
     pub promised: Ballot,
-    /// In how many slots the acceptor has accepted.
+    /// Number of slots in which the acceptor has accepted a value.
     pub accepted: u64,
     /// The highest slot that the learner knows to be chosen anywhere.
     pub chosen: Slot,
-    /// The last slot that it has applied.
+    /// The last slot applied.
     pub applied: Slot,
     /// The digest of the state after that slot.
     pub digest: u64,
-    /// Which history the state is of; 0 if nobody can tell yet.
+    /// The history of the state; 0 if it is not known yet.
     pub history: u64,
-    /// Keys, tombstones included.
+    /// Number of keys, tombstones included.
     pub keys: u64,
-    /// Sessions.
+    /// Number of sessions.
     pub sessions: u64,
     /// Messages dropped because a role was down or a queue full.
     pub dropped: u64,
-    /// Its disk has no room for another value: it takes no writes, and accepts nothing new.
+    /// The disk has no space for another value: the server refuses writes, and its acceptor accepts nothing new.
     pub disk_full: bool,
-    /// Too much was written since its last durable checkpoint: until the next one is there, it takes no writes.
+    /// Too much was written since the last durable checkpoint: until the next one is durable, the server refuses
+    /// writes.
     pub checkpoint_full: bool,
-    /// Its durable checkpoint holds every slot up to this one.
+    /// The durable checkpoint holds every slot up to this one.
     pub checkpoint: Slot,
-    /// Its acceptor has forgotten every slot below this one.
+    /// The acceptor has truncated every slot below this one.
     pub truncated_below: Slot,
-    /// How many slots its acceptor cannot read.
+    /// Number of slots that the acceptor cannot read.
     pub corrupt_slots: u64,
-    /// Its state was found to differ from the others' after this slot: it answers nothing.
+    /// The state was found to diverge after this slot: the server is fenced and answers nothing.
     pub fenced: Option<Slot>,
-    /// Its data folder is new: what it waits for before it takes part.
+    /// Set while the server is pending: the witnesses that it has and needs.
     pub newcomer: Option<AdmissionStatus>,
-    /// The servers that its own links reach: it can speak to them.
+    /// The servers that its own links reach: it can send to them.
     pub connected: ServerSet,
-    /// The servers of which something came lately: they can speak to it.
+    /// The servers from which a message came lately: they can send to it.
     pub hears: ServerSet,
     /// The servers that refuse it, or that it refuses.
     pub refusals: Vec<Refusal>,
-    /// Who leads, as far as it knows; None if nobody does, or the protocol has no leader.
+    /// The leader, as far as the server knows; None if it knows none, or the protocol has no leader.
     pub leader: Option<LeaderStatus>,
-    /// Two-phase commit: how many transactions its participant is prepared for and knows no decision of.
+    /// Two-phase commit: number of transactions for which the participant is prepared without a decision.
     pub in_doubt: u64,
-    /// The first of them, at most [`IN_DOUBT_SHOWN`].
+    /// The first of these transactions, at most [`IN_DOUBT_SHOWN`].
     pub in_doubt_transactions: Vec<InDoubtStatus>,
 }
 
 impl ServerStatus {
-    /// How it agrees with the others; None if that is a name of another build.
+    /// The protocol of the server; None if this build does not know the name.
     pub fn protocol(&self) -> Option<Protocol> {
         Protocol::ALL.into_iter().find(|one| one.name() == self.protocol)
     }
 
-    /// Whether it says and hears anything.
+    /// Whether it exchanges messages: it is neither pending nor fenced.
     pub fn takes_part(&self) -> bool {
         self.newcomer.is_none() && self.fenced.is_none()
     }
@@ -362,7 +364,7 @@ impl ServerStatus {
         self.leader.as_ref().map(|leader| leader.ballot).filter(|ballot| ballot.server == self.server)
     }
 
-    /// Whether one of its roles lives.
+    /// Whether this role is up.
     pub fn is_up(&self, role: RoleKind) -> bool {
         self.roles.iter().any(|one| one.role == role && one.up)
     }
@@ -370,7 +372,7 @@ impl ServerStatus {
 
 #[cfg(test)]
 impl ServerStatus {
-    /// A server that has just started, with which all is well, and that is linked with nobody.
+    /// A server that has just started, is healthy, and is linked with no other.
     pub fn healthy(server: ServerId, protocol: Protocol) -> ServerStatus {
         let role = |role: &RoleKind| RoleStatus { role: *role, up: true, crashes: 0 };
         ServerStatus {
@@ -407,37 +409,37 @@ impl ServerStatus {
     }
 }
 
-/// A link that is down because one of the two servers does not want to talk to the other.
+/// A link that is down because one of the two servers refuses the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The other server.
     pub server: ServerId,
-    /// A sentence.
+    /// The reason, one sentence.
     pub why: String,
 }
 
-/// A status names at most this many transactions in doubt.
+/// Maximum number of transactions in doubt that a status names.
 pub const IN_DOUBT_SHOWN: usize = 16;
 
 /// A transaction in doubt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InDoubtStatus {
-    /// Which.
+    /// The transaction.
     pub transaction: TransactionId,
     /// The key that it locks; None if it opens a session.
     pub key: Option<serde_bytes::ByteBuf>,
-    /// For how long, in milliseconds: at least.
+    /// Time in doubt, in milliseconds; a lower bound.
     pub waited_ms: u64,
-    /// Whether nobody who answers knows the decision.
+    /// Whether the participant has reported itself blocked.
     pub is_blocked: bool,
 }
 
-/// A server whose data folder is new.
+/// The state of a server with a new data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdmissionStatus {
-    /// The servers that know the folder.
+    /// The servers that have recorded the directory.
     pub witnesses: ServerSet,
-    /// How many must.
+    /// Number of witnesses needed.
     pub needed: u8,
 }
 
@@ -446,7 +448,7 @@ pub struct AdmissionStatus {
 pub struct LeaderStatus {
     /// Its ballot, which names the server.
     pub ballot: Ballot,
-    /// For how long the server has known that it leads, in milliseconds.
+    /// How long the server has known this leader, in milliseconds.
     pub for_ms: u64,
     /// How it knows: a part of a sentence.
     pub why: String,

@@ -1,75 +1,76 @@
-//! Whether a server takes a caller for the peer that it says it is.
+//! Admission of peers: decides whether a caller is the peer that it claims to be.
 //!
-//! A peer is its data folder: what it promised is in there, and nowhere else. So each server remembers the folder of
-//! each other by a random number, its storage id, and lets no other folder in under the same server number.
+//! A peer is its data directory: its promises are in that directory and nowhere else. So each server records the
+//! directory of each peer by a random number, the storage id. It admits no other directory under the same server
+//! number.
 //!
-//! *A claim becomes durable only after it is proved.* A server tells its storage id to nobody but the addresses in its
-//! own cluster file, which it dials itself. Who calls and knows that id was told it there, and so sits at the peer's
-//! address. Who does not know it may be anybody: nothing is written, and the peer's address is dialled, so that the
-//! peer hears the id and can call again.
+//! *A claim becomes durable only after it is proved.* A server sends its storage id only to the addresses in its own
+//! cluster file, which it dials itself. A caller that knows the id received it there, so it runs at the peer's address.
+//! A caller that does not know the id is unproved: nothing is written. The server dials the peer's address instead, so
+//! that the peer receives the id and can call again.
 //!
-//! A folder that is proved is first a *candidate*. It is *bound* once its server takes part: then so many others know
-//! it that no second folder of that server will ever take part (see
-//! [`Quorums::witnesses`](crate::paxos::Quorums::witnesses)). A bound folder is never replaced. A candidate gives way
-//! to a bound folder, and never to another candidate: two empty folders of one server, both alive, could otherwise each
-//! gather enough others.
+//! A proved directory is first a *candidate*. It is *bound* once its server is active: enough peers have then recorded
+//! it. No second directory of that server can ever become active (see
+//! [`Quorums::witnesses`](crate::paxos::Quorums::witnesses)). A bound directory is never replaced. A candidate gives
+//! way to a bound directory, and never to another candidate. Otherwise two empty directories of one server, both
+//! running, could each gather enough witnesses.
 
 use thiserror::Error;
 
 use super::rules;
 use crate::role::ServerId;
 
-/// A peer's count of starts never runs further ahead of the last one known: more is a lie or a mistake, and would shut
-/// the true peer out once it is remembered.
+/// Maximum difference between the incarnation in a claim and the last one recorded. A larger number is an error or
+/// forged; recording it would lock out the true peer.
 pub const STARTS_AHEAD_MAX: u32 = 100_000;
 
-/// What a caller says of itself.
+/// A caller's description of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Its number.
+    /// The caller's server number.
     pub server: ServerId,
-    /// The storage id of its data folder.
+    /// Storage id of the caller's data directory.
     pub storage: u64,
-    /// How often a server was started on that folder.
+    /// Incarnation of the caller: the number of starts on that directory.
     pub life: u32,
-    /// Drawn by the process: one start of a folder and one start of an old copy of it differ here.
+    /// Random number of the process: it differs between one start of a directory and one start of an old copy of it.
     pub boot: u64,
-    /// Whether it takes part.
+    /// Whether the caller is active.
     pub takes_part: bool,
-    /// The storage id of the called server, if the caller was told it.
+    /// Storage id of the called server, if the caller has received it.
     pub knows: Option<u64>,
 }
 
-/// What a server remembers of a peer, durably.
+/// The durable record of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordedPeer {
-    /// The storage id of its data folder.
+    /// Storage id of the peer's data directory.
     pub storage: u64,
-    /// The folder has taken part: no other is let in for it any more.
+    /// The directory's server has been active: no other directory is admitted in its place.
     pub bound: bool,
-    /// The highest start of it that was met.
+    /// Highest incarnation that this server has met.
     pub life: u32,
-    /// What the process of that start has drawn.
+    /// Random number of that incarnation's process.
     pub boot: u64,
 }
 
-/// What is to be done with a claim.
+/// The decision on a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimVerdict {
-    /// Let the caller in: it is known as it is.
+    /// Admit the caller: the record already matches.
     Welcome,
-    /// Let it in once this is remembered durably.
+    /// Admit the caller once this record is durable.
     Remember(RecordedPeer),
-    /// It may be anybody: dial the peer's address, so that the peer can prove it.
+    /// The claim is not proved: dial the peer's address, so that the peer can prove it.
     CallBack,
-    /// It is not the peer that is known.
+    /// The caller is not the recorded peer.
     Refuse(NotAdmitted),
 }
 
-/// Why a caller is not the peer that is known.
+/// Why a caller is not the recorded peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NotAdmitted {
-    /// Another folder of that server takes part.
+    /// Another directory of that server is bound.
     #[error(
         "server {0} comes with another data folder than the one that takes part in this cluster: its promises are not in \
          it. Bring the old data folder back"
@@ -78,7 +79,7 @@ pub enum NotAdmitted {
         /// The peer's number.
         u8,
     ),
-    /// Another new folder of that server was met before.
+    /// Another new directory of that server is recorded.
     #[error(
         "server {0} comes with a new data folder, and another new one of it was met before. Bring that one back. If it is \
          lost, stop this server and run: paxos-server forget DIR --peer {0}"
@@ -87,7 +88,7 @@ pub enum NotAdmitted {
         /// The peer's number.
         u8,
     ),
-    /// A later start of the folder is known, or another process in the same one.
+    /// A later incarnation of the directory is recorded, or another process of the same incarnation.
     #[error(
         "server {server} is in start {life} of its data folder, and start {known} was met before: the folder is an old \
          copy, and what it promised since is not in it. Bring the newest data folder back"
@@ -95,12 +96,12 @@ pub enum NotAdmitted {
     OldCopy {
         /// The peer's number.
         server: u8,
-        /// The start that it says it is in.
+        /// The claimed incarnation.
         life: u32,
-        /// The highest one known.
+        /// Highest incarnation recorded.
         known: u32,
     },
-    /// No folder is started so often meanwhile.
+    /// The claim is more than [`STARTS_AHEAD_MAX`] starts ahead of the record.
     #[error(
         "server {server} says that its data folder was started {life} times, and {known} starts were known: more than \
          {STARTS_AHEAD_MAX} in between are not believed. If they are true, stop this server and run: paxos-server forget DIR \
@@ -109,14 +110,14 @@ pub enum NotAdmitted {
     TooFarAhead {
         /// The peer's number.
         server: u8,
-        /// The start that it says it is in.
+        /// The claimed incarnation.
         life: u32,
-        /// The highest one known.
+        /// Highest incarnation recorded.
         known: u32,
     },
 }
 
-/// Judges a claim by the storage id of the called server and by what it remembers of the peer.
+/// Decides on a claim, from the storage id of the called server and its record of the peer.
 pub fn judge(own_storage: u64, known: Option<RecordedPeer>, claim: &Claim) -> ClaimVerdict {
     if !rules::is_proved(claim, own_storage) {
         return ClaimVerdict::CallBack;
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn an_old_copy_and_a_count_that_nobody_reaches_are_refused() {
         let at = |life, boot| judge(OWN, Some(BOUND), &Claim { life, boot, ..claim(1, true) });
-        // An earlier start, and the same one on a copy of the folder.
+        // An earlier start, and the same start on a copy of the directory.
         for (life, boot) in [(2, 30), (3, 31)] {
             assert_eq!(at(life, boot), ClaimVerdict::Refuse(NotAdmitted::OldCopy { server: 3, life, known: 3 }));
         }

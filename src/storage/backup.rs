@@ -1,15 +1,15 @@
-//! A backup: the state after one slot in one file, from which a new cluster can begin.
+//! A backup: the state after one slot in one file, from which a new cluster can start.
 //!
 //! ```text
 //! "PaxosBak", version 4 bytes, then blocks: length 4, crc32c 4, that many bytes
-//! first block   what it is: cluster, history, slot, digest of the whole state
-//! blocks        parts of the state, as servers send them to clients
-//! empty block   no more parts
+//! first block   the header: cluster, history, slot, digest of the whole state
+//! blocks        chunks of the state, as servers send them to clients
+//! empty block   no more chunks
 //! last block    the digest of the keys: without it the file is cut short
 //! ```
 //!
-//! It holds the keys and no sessions: what proves that a session is one's own stays with the servers, and the cluster
-//! that begins from a backup is another one, in which no write of the old one can be sent again.
+//! A backup holds the keys and no sessions. The nonces that prove ownership of a session stay with the servers. The
+//! cluster that starts from a backup is a new one, in which no write of the old cluster can be retried.
 
 use std::io::{self, Read, Write};
 
@@ -22,7 +22,7 @@ use crate::paxos::{Slot, StateMachine};
 
 const MAGIC: &[u8; 8] = b"PaxosBak";
 const VERSION: u32 = 3;
-/// The largest block, in bytes: a part of a state, and a large entry.
+/// The largest block, in bytes: a chunk of the state, and one large entry.
 const BLOCK_MAX_BYTES: usize = 4 << 20;
 
 /// Why a backup cannot be written or read.
@@ -32,10 +32,10 @@ pub enum BackupError {
     /// The file cannot be read or written.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The file is no backup, or not as it was written.
+    /// The file is not a backup, or it is corrupt.
     #[error("it is no whole backup: {0}")]
     Damaged(String),
-    /// A backup of another version.
+    /// The backup has another format version.
     #[error(
         "another version of this program has written it (format {0}; this one reads {VERSION}). Restore it with that version, \
          or make a new backup with this one"
@@ -43,16 +43,16 @@ pub enum BackupError {
     Version(u32),
 }
 
-/// What a backup says of itself.
+/// The header of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupHeader {
-    /// The cluster that it is of.
+    /// Name of the cluster that the state comes from.
     pub cluster: String,
-    /// The history that its data are of.
+    /// Random number of that cluster's history.
     pub history: u64,
-    /// Every slot up to this one was applied.
+    /// The last slot applied to the state.
     pub slot: Slot,
-    /// The digest of the whole state, as `status` shows it.
+    /// Digest of the whole state, as `status` shows it.
     pub digest: u64,
 }
 
@@ -60,7 +60,7 @@ pub struct BackupHeader {
 pub struct BackupWriter<W: Write>(W);
 
 impl<W: Write> BackupWriter<W> {
-    /// Begins a backup.
+    /// Starts a backup: writes the magic, the version and the header.
     pub fn begin(mut to: W, title: &BackupHeader) -> Result<BackupWriter<W>, BackupError> {
         to.write_all(MAGIC)?;
         to.write_all(&VERSION.to_le_bytes())?;
@@ -69,12 +69,12 @@ impl<W: Write> BackupWriter<W> {
         Ok(writer)
     }
 
-    /// Adds a part of the state.
+    /// Adds a chunk of the state.
     pub fn chunk(&mut self, part: &[u8]) -> Result<(), BackupError> {
         self.block(part)
     }
 
-    /// Ends it with the digest of its keys; gives back what was written to.
+    /// Ends the backup with the digest of its keys, and returns the writer.
     pub fn end(mut self, store: u64) -> Result<W, BackupError> {
         self.block(&[])?;
         self.block(&store.to_le_bytes())?;
@@ -89,7 +89,7 @@ impl<W: Write> BackupWriter<W> {
     }
 }
 
-/// Reads a whole backup: what it is, and the state, which has the digest that it should have.
+/// Reads a whole backup and checks that its keys have the digest written at its end.
 pub fn read(mut from: impl Read) -> Result<(BackupHeader, Kv), BackupError> {
     let mut head = [0; 12];
     from.read_exact(&mut head).map_err(cut)?;
@@ -156,7 +156,7 @@ mod tests {
     use crate::kv::{KvCommand, Op, encode_chunk, without_sessions};
     use crate::paxos::Value;
 
-    /// A state in parts, as servers send them to each other.
+    /// A state in chunks, as servers send them to each other.
     fn state() -> (BackupHeader, Vec<Vec<u8>>, Kv) {
         let mut kv = Kv::empty_like(&Kv::default());
         kv.apply(Slot(1), &Value::Command(KvCommand::Open { nonce: 1, label: String::new() }.to_paxos()));

@@ -1,11 +1,11 @@
-//! The proposer's stable storage: one number. All rounds below it are spent, so no ballot is ever used twice.
+//! The proposer's stable storage: one number. All rounds below it are reserved, so no ballot is ever used twice.
 //!
 //! ```text
-//! at  0 crc32c of the rest, 4    4 magic "PaxosRnd"    12 version, 4    16 owner, 8    24 the number, 8    zeros up to 512
+//! at  0 crc32c of the rest, 4   4 magic "PaxosRnd"   12 version, 4   16 owner, 8   24 the number, 8   zeros up to 512
 //! ```
 //!
-//! The file is one sector, written in place: after a crash it is the old one or the new one. It needs no room that it
-//! does not have already, so a proposer can begin a life on a disk that is full.
+//! The file is one sector, written in place: after a crash it is the old one or the new one. Writing it needs no new
+//! disk space, so a proposer can start on a full disk.
 
 use std::io;
 
@@ -23,31 +23,31 @@ const MAGIC: &[u8; 8] = b"PaxosRnd";
 const VERSION: u32 = 2;
 const BYTES: usize = SECTOR_BYTES;
 
-/// Why the spent rounds cannot be read or written.
+/// Why the reserved rounds cannot be read or written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BallotStoreError {
-    /// The disk refused.
+    /// A disk operation failed.
     #[error("cannot {doing} the file {ROUNDS_FILE}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
-        /// The system's reason.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// There was a file, and now there is none.
+    /// The file existed before and is now missing.
     #[error(
         "the file {ROUNDS_FILE} is gone, though this server has had one: without it the server would use ballots a \
          second time. Put it back as it was"
     )]
     Missing,
-    /// The file does not hold what was written.
+    /// The file is corrupt.
     #[error(
         "the file {ROUNDS_FILE} is damaged: {why}. Without it the server would use ballots a second time, so it does \
          not start"
     )]
     Damaged {
-        /// What is wrong with it.
+        /// What is wrong with the file.
         why: &'static str,
     },
     /// The file of another server.
@@ -56,30 +56,30 @@ pub enum BallotStoreError {
         short_disk(*.found), short_disk(*.expected)
     )]
     Foreign {
-        /// The storage id in it.
+        /// The storage id in the file.
         found: u64,
-        /// This storage's id.
+        /// The storage id of this data directory.
         expected: u64,
     },
-    /// A file of another version.
+    /// A file of another format version.
     #[error("the file {ROUNDS_FILE} is of format {found}, and this program knows {VERSION}: use the one that wrote it")]
     Version {
-        /// The version of the file.
+        /// The format version of the file.
         found: u32,
     },
-    /// An earlier error ended this file's life.
+    /// An earlier write failed: the file is not used again in this process.
     #[error("writing the file {ROUNDS_FILE} has failed before: this process must stop")]
     Failed,
 }
 
 impl BallotStoreError {
-    /// The disk has no room, and nothing else is wrong.
+    /// Whether the only problem is that the disk is full.
     pub fn is_full(&self) -> bool {
         matches!(self, BallotStoreError::Io { source, .. } if is_full(source))
     }
 }
 
-/// The file of spent rounds.
+/// The file of reserved rounds.
 #[derive(Debug)]
 pub struct BallotStore<F: Files> {
     file: F::File,
@@ -89,7 +89,7 @@ pub struct BallotStore<F: Files> {
 }
 
 impl<F: Files> BallotStore<F> {
-    /// Reads the file, or makes it if there is none and `must_exist` does not say that there was one. `owner` is the
+    /// Reads the file, or creates it. If it is missing and `must_exist` is set, this is an error. `owner` is the
     /// storage id of the server.
     pub fn open(files: F, owner: u64, must_exist: bool) -> Result<BallotStore<F>, BallotStoreError> {
         let failed = |doing| move |source| BallotStoreError::Io { doing, source };
@@ -100,8 +100,8 @@ impl<F: Files> BallotStore<F> {
             replace(&files, ROUNDS_FILE, &bytes(0, owner)).map_err(failed("make"))?;
         }
         let file = files.open(ROUNDS_FILE).map_err(failed("open"))?;
-        // The process before may have died before its sync, or because of it: what is read now is durable, name and
-        // all.
+        // The previous process may have crashed before its sync, or because of it. Syncing first makes durable what is
+        // read now, its name included.
         file.sync_data().map_err(failed("sync"))?;
         file.forget_cached().map_err(failed("read"))?;
         files.sync_folder().map_err(failed("sync"))?;
@@ -109,7 +109,7 @@ impl<F: Files> BallotStore<F> {
         Ok(BallotStore { spent: read(&found, owner)?, file, owner, has_failed: false })
     }
 
-    /// What the proposer has to remember.
+    /// The proposer's record on disk.
     pub fn record(&self) -> ProposerRecord {
         ProposerRecord::RoundsReserved(self.spent)
     }
@@ -131,7 +131,7 @@ impl<F: Files> StableStore<ProposerRecord> for BallotStore<F> {
 
     fn commit(&mut self, records: &[ProposerRecord]) -> Result<(), BallotStoreError> {
         let spent = records.iter().map(|ProposerRecord::RoundsReserved(round)| *round).max().unwrap_or(0);
-        // A higher number says all that a lower one does.
+        // A higher number implies every lower one.
         self.write(spent.max(self.spent))
     }
 }
@@ -225,7 +225,7 @@ mod tests {
         for seed in 0..16 {
             let files = MemoryFiles::new();
             drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
-            // Dies after writing the file, before syncing it; the machine itself runs on.
+            // Crashes after writing the file, before syncing it; the machine itself keeps running.
             let mut rounds = BallotStore::open(files.clone(), OWNER, true).unwrap();
             files.fail(1, InjectedFailure::Stop);
             assert!(rounds.commit(&[ProposerRecord::RoundsReserved(9)]).is_err());
@@ -268,7 +268,7 @@ mod tests {
     fn after_an_error_nothing_more_is_written() {
         let files = MemoryFiles::new();
         let mut rounds = BallotStore::open(files.clone(), OWNER, false).unwrap();
-        // The second operation is the sync: what it lost can still be read, and is not believed.
+        // The second operation is the sync: what it lost can still be read from the cache, and must not be used.
         files.fail(1, InjectedFailure::Once(io::ErrorKind::Other));
         assert!(matches!(rounds.commit(&[ProposerRecord::RoundsReserved(9)]), Err(BallotStoreError::Io { .. })));
         assert!(matches!(rounds.commit(&[ProposerRecord::RoundsReserved(10)]), Err(BallotStoreError::Failed)));

@@ -1,25 +1,24 @@
-//! The checkpoint: the state of the store on disk, so that the log need not be kept for ever.
+//! The checkpoint: the state of the store on disk, so that the log can be truncated.
 //!
-//! It is a [redb](https://www.redb.org) database in a file of its own, on our own [`disk`](super::disk). One
-//! transaction writes what has changed, the sessions that have changed with it, and the slot and digest that belong to
-//! both: the state on disk is always that of one slot, and an applied command can neither be counted twice nor be left
-//! out. (etcd's post-mortem of its version 3.5 tells what happens when the index is written apart from the data.)
+//! It is a [redb](https://www.redb.org) database in one file on this project's own [`disk`](super::disk). One
+//! transaction writes the changed keys, the changed sessions, and the slot and digest of both. So the state on disk is
+//! always that of one slot: an applied command is neither counted twice nor left out. (etcd's post-mortem of its
+//! version 3.5 describes what happens when the index is written apart from the data.)
 //!
 //! ```text
-//! keys      key -> what it holds, as the codec writes it
-//! sessions  name -> all that is known of the session
+//! keys      key -> its entry, as the codec writes it
+//! sessions  name -> the whole session
 //! meta      "format", "owner", "slot", "digest", "history" -> a number each
 //! ```
 //!
-//! Nothing that is read is believed before all of it is: the file's own checksums are checked when it is opened, and
-//! the digest of what was read must be the one that was written. What the machine remembers of the file is forgotten
-//! before: after a sync that failed, its memory is not what is on the disk. A file that is not as it was written is put
-//! aside, and the state comes from another server.
+//! Nothing is used before all of it is checked. Opening the file checks its own checksums, and the digest of the state
+//! read must equal the digest written. Before that, the operating system's cache of the file is dropped: after a failed
+//! sync, the cache differs from the disk. A corrupt file is quarantined, and the state comes from another server.
 //!
-//! Whoever is far behind gets the state in parts of about a megabyte. They are read from the database as of one slot
-//! while newer checkpoints are written; the last [`KEPT_MAX`] such views stay open for those who come back for more. A
-//! view that a pinned peer reads from stays open beside them until the learner says that the pin has ended
-//! ([`Checkpoint::pin`]).
+//! A learner that is far behind receives the state in chunks of about a megabyte. They are read from the database as of
+//! one slot while newer checkpoints are written. The last [`SNAPSHOT_VIEWS_MAX`] such views stay open for peers that
+//! request more chunks. A view that a pinned peer reads from also stays open, until the learner reports that the pin
+//! has ended ([`Checkpoint::pin`]).
 
 use std::fmt::Debug;
 use std::io;
@@ -39,53 +38,53 @@ use crate::role::{ServerId, ServerSet};
 
 /// The file's name.
 pub const CHECKPOINT_FILE: &str = "checkpoint.redb";
-/// A file in the making. Before it is whole it has no other name: a crash leaves nothing that looks damaged.
+/// Name of a file that is not yet whole. It is renamed when it is, so a crash never leaves a file that looks corrupt.
 const NEW_FILE: &str = "checkpoint.new";
-/// A file that could not be believed.
+/// Name of a quarantined file.
 pub const QUARANTINE_FILE: &str = "checkpoint.quarantined";
-/// Says that the state in the folder was found to be wrong, and after which slot.
+/// Marks the state in this directory as divergent; holds the slot after which the divergence was found.
 pub const FENCED_FILE: &str = "fenced";
-/// A part of a state has about so many bytes at most, unless a single entry has more.
+/// Maximum size of a chunk, in bytes, unless a single entry is larger.
 pub const CHUNK_BYTES: usize = 1 << 20;
-/// So many views of past slots stay open at most, beside those of pinned peers: one a peer.
+/// Maximum number of open views of past slots. Views of pinned peers are extra: one per peer.
 pub const SNAPSHOT_VIEWS_MAX: usize = 2;
-/// A view that nobody has asked for while so many checkpoints were written is let go: its room in the file is used
+/// A view is closed after this number of checkpoints without a request for it; its space in the file is then used
 /// again.
 const KEPT_WRITES: u64 = 8;
-/// No more room than this, in bytes, is asked for the file's growth.
+/// Maximum space for the file's growth, in bytes, that [`Checkpoint::growth_bytes`] asks for.
 const GROWTH_MAX_BYTES: u64 = 128 << 20;
-/// Memory for pages of the file. What is read often is in the store itself.
+/// Memory for pages of the file, in bytes. What is read often is in the store itself.
 const CACHE_BYTES: usize = 16 << 20;
 
 const KEYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("keys");
 const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const FORMAT: u64 = 3;
-/// The place of the number of the history.
+/// Key of the history number in the meta table.
 const HISTORY: &str = "history";
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The disk refused.
+    /// A disk operation failed.
     #[error("cannot {doing} {CHECKPOINT_FILE}: {cause}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
         /// The reason.
         cause: String,
     },
-    /// The disk has no room. What was written before is still there.
+    /// The disk is full. What was written before is still there.
     #[error("the disk has no room for the checkpoint ({cause})")]
     Full {
         /// The reason.
         cause: String,
     },
-    /// The file does not hold what was written.
+    /// The file is corrupt.
     #[error("{CHECKPOINT_FILE} is damaged: {why}")]
     Damaged {
-        /// What is wrong with it.
+        /// What is wrong with the file.
         why: String,
     },
     /// The file of another server.
@@ -94,12 +93,12 @@ pub enum CheckpointError {
         short_disk(*.found), short_disk(*.expected)
     )]
     Foreign {
-        /// The storage id in it.
+        /// The storage id in the file.
         found: u64,
-        /// This storage's id.
+        /// The storage id of this data directory.
         expected: u64,
     },
-    /// The state is whole, and was found to be another one than that of the other servers.
+    /// The state is readable, but was found to differ from the other servers' state.
     #[error(
         "the state in its folder checkpoint differs from that of the other servers, as they found after slot {slot}. Move \
          the folder checkpoint away and start the server again: it then gets the state from them"
@@ -108,20 +107,20 @@ pub enum CheckpointError {
         /// The first slot after which it is known to differ.
         slot: String,
     },
-    /// A file of another version.
+    /// A file of another format version.
     #[error("{CHECKPOINT_FILE} is of format {found}, and this program knows {FORMAT}: use the one that wrote it")]
     Format {
-        /// The version of the file.
+        /// The format version of the file.
         found: u64,
     },
 }
 
-/// What a checkpoint says of itself.
+/// The slot and digest of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointMeta {
-    /// Every slot up to this one was applied to it; 0 if it is empty.
+    /// The last slot applied to the state; 0 if the state is empty.
     pub slot: Slot,
-    /// The digest of the state.
+    /// Digest of the state.
     pub digest: u64,
 }
 
@@ -131,7 +130,7 @@ pub struct Checkpoint<F: Files> {
     files: F,
     owner: u64,
     part_bytes: usize,
-    /// None after an error, until it is opened again.
+    /// None after an error, until the file is opened again.
     database: Option<Database>,
     mark: CheckpointMeta,
     views: Vec<SnapshotView>,
@@ -140,13 +139,13 @@ pub struct Checkpoint<F: Files> {
     writes: u64,
 }
 
-/// The state as of one slot, for whoever fetches it.
+/// The state as of one slot, for peers that fetch it.
 struct SnapshotView {
     mark: CheckpointMeta,
     at: ReadTransaction,
-    /// How many checkpoints had been written when it was asked for last.
+    /// Number of checkpoints written before the last request for this view.
     used: u64,
-    /// Peers that have read from it last, and from no other view since.
+    /// Peers whose last chunk came from this view.
     readers: ServerSet,
 }
 
@@ -164,9 +163,9 @@ impl Debug for SnapshotView {
 }
 
 impl<F: Files> Checkpoint<F> {
-    /// Opens the checkpoint in this folder, or makes an empty one, and reads it into `state`, which has applied
-    /// nothing. `owner` is the storage id of the server. If the file cannot be believed, the error says why, and the
-    /// folder is as before; see [`put_aside`].
+    /// Opens the checkpoint in this directory, or creates an empty one, and reads it into `state`, which has applied
+    /// nothing. `owner` is the storage id of the server. If the file is corrupt, this returns the reason and leaves the
+    /// directory unchanged; see [`quarantine`].
     pub fn open(files: F, owner: u64, part_bytes: usize, state: Kv) -> Result<(Checkpoint<F>, Kv), CheckpointError> {
         if let Some(slot) = read_if_present(&files, FENCED_FILE).map_err(refused("read"))? {
             return Err(CheckpointError::Fenced { slot: String::from_utf8_lossy(&slot).trim().to_string() });
@@ -179,24 +178,24 @@ impl<F: Files> Checkpoint<F> {
         Ok((checkpoint, state))
     }
 
-    /// What it holds.
+    /// The slot and digest of the last checkpoint.
     pub fn mark(&self) -> CheckpointMeta {
         self.mark
     }
 
-    /// How much room on the disk the next checkpoint may need, in bytes. The library doubles the file when it has no
-    /// pages left. (A file that is larger than what is asked for here consists mostly of pages that are used again.)
+    /// Disk space that the next checkpoint may need, in bytes. The library doubles the file when it has no pages left.
+    /// (A file larger than the limit consists mostly of pages that are used again.)
     pub fn growth_bytes(&self) -> u64 {
         let length = self.files.open(CHECKPOINT_FILE).and_then(|file| file.length());
         length.unwrap_or_default().min(GROWTH_MAX_BYTES)
     }
 
-    /// The state was found to differ from that of the others after this slot: it is not opened again.
+    /// Marks the state as divergent after this slot: the checkpoint cannot be opened again.
     pub fn fence(&self, slot: Slot) -> Result<(), CheckpointError> {
         replace(&self.files, FENCED_FILE, format!("{slot}\n").as_bytes()).map_err(refused("fence"))
     }
 
-    /// Reads it into `state`, which has applied nothing.
+    /// Reads the checkpoint into `state`, which has applied nothing.
     pub fn load(&mut self, mut state: Kv) -> Result<Kv, CheckpointError> {
         let empty = CheckpointMeta { slot: Slot(0), digest: state.digest() };
         let at = self.database()?.begin_read().map_err(broken("read"))?;
@@ -221,11 +220,11 @@ impl<F: Files> Checkpoint<F> {
         Ok(state)
     }
 
-    /// Writes what has changed, as of a slot, in one transaction: durable when this returns.
+    /// Writes the changes up to a slot in one transaction, durable when this returns.
     pub fn write(&mut self, mark: CheckpointMeta, changes: &StateDelta) -> Result<(), CheckpointError> {
         let written = self.write_all(mark, changes);
         if written.is_err() {
-            // After an error the library does nothing more; what is on the disk is the state before, or this one.
+            // After an error the library refuses further work; the disk holds either the state before or this one.
             (self.views, self.database) = (Vec::new(), None);
         }
         written
@@ -234,7 +233,7 @@ impl<F: Files> Checkpoint<F> {
     fn write_all(&mut self, mark: CheckpointMeta, changes: &StateDelta) -> Result<(), CheckpointError> {
         let owner = self.owner;
         let mut writing = self.database()?.begin_write().map_err(broken("write"))?;
-        // The new root is named only after all that it points to is synced.
+        // The new root is written only after all pages that it points to are synced.
         writing.set_two_phase_commit(true);
         if changes.is_whole {
             writing.delete_table(KEYS).map_err(broken("write"))?;
@@ -276,12 +275,12 @@ impl<F: Files> Checkpoint<F> {
         Ok(())
     }
 
-    /// From now on the views that these peers read from stay open, and those of others only as long as usual.
+    /// Sets the pinned peers: the views that they read from stay open; other views close as usual.
     pub fn pin(&mut self, peers: ServerSet) {
         self.pinned = peers;
     }
 
-    /// As [`part`](Checkpoint::part), for a peer that will come back for more.
+    /// Like [`part`](Checkpoint::part), for a peer that will request more chunks.
     pub fn part_for(
         &mut self,
         reader: ServerId,
@@ -300,15 +299,15 @@ impl<F: Files> Checkpoint<F> {
         Ok(part)
     }
 
-    /// A part of the state: the one named, or the first one of the last checkpoint if that state is no longer here or
-    /// none is named. None if there is no state yet.
+    /// The requested chunk of the state. If no chunk is requested, or that state is no longer here, the first chunk of
+    /// the last checkpoint. None if there is no state yet.
     pub fn part(&mut self, name: Option<&ChunkRequest>) -> Result<Option<SnapshotChunk>, CheckpointError> {
         let known = name.and_then(|name| self.views.iter().position(|view| view.mark.slot == name.slot));
         let (at, index, begin) = match (known, name) {
-            // Whatever is asked for: there is no table to look into.
+            // No checkpoint was ever written, so there is no table to read.
             _ if self.mark.slot == Slot(0) => return Ok(None),
             (Some(at), Some(name)) => (at, name.index, name.token.clone()),
-            // The last checkpoint is the one asked for: it was let go, or this server was started again.
+            // The request names the last checkpoint, but its view was closed or this server has restarted.
             (None, Some(name)) if name.slot == self.mark.slot => (self.open_view()?, name.index, name.token.clone()),
             _ => {
                 let last = self.mark.slot;
@@ -336,8 +335,8 @@ impl<F: Files> Checkpoint<F> {
         Ok(Some(SnapshotChunk { slot, digest, index, bytes: encode_chunk(&pieces).into(), next }))
     }
 
-    /// Opens the last checkpoint for reading, in place of the view that was asked for longest ago if there are too
-    /// many.
+    /// Opens a view of the last checkpoint. If there are too many views, it replaces the one whose last request is
+    /// oldest.
     fn open_view(&mut self) -> Result<usize, CheckpointError> {
         let pinned = self.pinned;
         let unpinned = || self.views.iter().enumerate().filter(|(_, view)| !view.is_of(pinned));
@@ -367,20 +366,20 @@ impl<F: Files> Checkpoint<F> {
             opened => opened,
         };
         let file = file.map_err(refused("open"))?;
-        // What is on its way to the disk gets there; then nothing is read but what is there.
+        // Pending writes reach the disk first; then every read comes from the disk.
         file.sync_data().map_err(refused("sync"))?;
         file.forget_cached().map_err(refused("read"))?;
         self.database = Some(open_file(file)?);
         Ok(())
     }
 
-    /// Makes a file that holds nothing yet.
+    /// Creates a file that holds no state yet.
     fn make_empty(&self) -> Result<(), CheckpointError> {
         remove_if_present(&self.files, NEW_FILE).map_err(refused("make"))?;
         let file = self.files.create_zeroed(NEW_FILE, 0).map_err(refused("make"))?;
         let made = open_file(file).map(drop);
         if made.is_err() {
-            // Room on the disk matters more than why this fails too.
+            // Freeing the disk space matters more than why the removal fails.
             remove_if_present(&self.files, NEW_FILE).unwrap_or_default();
         }
         made?;
@@ -391,14 +390,14 @@ impl<F: Files> Checkpoint<F> {
     }
 }
 
-/// Opens a database, or makes one of a file without a byte.
+/// Opens a database, or creates one in an empty file.
 fn open_file<File: StableFile>(file: File) -> Result<Database, CheckpointError> {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     builder.create_with_backend(RedbFile(file)).map_err(unopened)
 }
 
-/// Puts a checkpoint that cannot be believed aside, for whoever wants to know; the next one begins empty.
+/// Quarantines a corrupt checkpoint: the file is renamed and kept for inspection. The next checkpoint starts empty.
 pub fn quarantine<F: Files>(files: &F) -> Result<(), CheckpointError> {
     remove_if_present(files, QUARANTINE_FILE).map_err(refused("remove"))?;
     match files.rename(CHECKPOINT_FILE, QUARANTINE_FILE) {
@@ -408,17 +407,17 @@ pub fn quarantine<F: Files>(files: &F) -> Result<(), CheckpointError> {
     files.sync_folder().map_err(refused("rename"))
 }
 
-/// The part that begins with this piece.
+/// The token of the chunk that begins with this piece.
 fn begins_with(piece: &StateEntry) -> PartToken {
     match piece {
         StateEntry::Key { key, .. } => PartToken::Key(key.clone()),
         StateEntry::Session { id, .. } => PartToken::Session(*id),
-        // It comes last.
+        // The history comes last.
         StateEntry::History(_) => PartToken::Session(u64::MAX),
     }
 }
 
-/// What the checkpoint says of itself, if anything was ever written.
+/// The slot and digest of the checkpoint; None if nothing was ever written.
 fn read_mark(at: &ReadTransaction, owner: u64) -> Result<Option<CheckpointMeta>, CheckpointError> {
     let meta = match at.open_table(META) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -439,13 +438,13 @@ fn read_mark(at: &ReadTransaction, owner: u64) -> Result<Option<CheckpointMeta>,
     Ok(Some(CheckpointMeta { slot: Slot(number("slot")?), digest: number("digest")? }))
 }
 
-/// Reads pieces from a place on, keys first, then sessions, then the history, until `take` has enough.
+/// Reads pieces from a token on (keys, then sessions, then the history) until `take` returns false.
 fn read_until(
     at: &ReadTransaction,
     begin: PartToken,
     mut take: impl FnMut(StateEntry) -> bool,
 ) -> Result<(), CheckpointError> {
-    // What is decoded here is what this server has written to its own disk.
+    // These bytes were written by this server to its own disk.
     let damaged = |error: codec::CodecError| CheckpointError::Damaged { why: error.to_string() };
     let mut first_session = 0;
     match begin {
@@ -484,7 +483,7 @@ fn refused(doing: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {
     }
 }
 
-/// An error of the library while it was at work.
+/// Converts an error that the library returned during an operation.
 fn broken<E: Into<redb::Error>>(doing: &'static str) -> impl Fn(E) -> CheckpointError {
     move |error| match error.into() {
         redb::Error::Io(error) => refused(doing)(error),
@@ -494,7 +493,7 @@ fn broken<E: Into<redb::Error>>(doing: &'static str) -> impl Fn(E) -> Checkpoint
     }
 }
 
-/// An error of opening the file: whatever it is but the disk's, the file is not what was written.
+/// Converts an error of opening the file: unless the disk failed, the file is corrupt.
 fn unopened(error: DatabaseError) -> CheckpointError {
     match error {
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -508,7 +507,7 @@ fn unopened(error: DatabaseError) -> CheckpointError {
     }
 }
 
-/// The library's file, on our own disk.
+/// The library's file, on this project's own disk.
 #[derive(Debug)]
 struct RedbFile<File>(File);
 

@@ -1,4 +1,4 @@
-//! The checkpoint on a disk in memory that stops, fails, rots and fills up.
+//! The checkpoint on a disk in memory that stops, fails, corrupts data and fills up.
 
 use super::*;
 use crate::kv::{KvCommand, Op};
@@ -8,12 +8,12 @@ use crate::storage::disk::{InjectedFailure, MemoryFiles};
 const OWNER: u64 = 0x5eed;
 const SMALL_PARTS: usize = 300;
 
-/// A store at work, and the checkpoint that is written from it.
+/// A store that applies commands, and the checkpoint that is written from it.
 struct Work {
     files: MemoryFiles,
     kv: Kv,
     slot: u64,
-    /// It writes so many keys.
+    /// Number of different keys that it writes.
     keys: u64,
 }
 
@@ -26,7 +26,7 @@ impl Work {
         Checkpoint::open(self.files.clone(), OWNER, SMALL_PARTS, Kv::with_sessions_at_most(3))
     }
 
-    /// Some sessions come and go, and write.
+    /// Applies commands of sessions that are opened, write, and are evicted.
     fn apply(&mut self, count: u64) {
         for _ in 0..count {
             self.slot += 1;
@@ -68,7 +68,7 @@ impl Work {
     }
 }
 
-/// What is equal in two stores whatever was written down of them.
+/// The parts of a store that do not depend on which checkpoints were written.
 fn state(kv: &Kv) -> (u64, &crate::kv::Store, &crate::kv::Sessions) {
     (kv.digest(), kv.store(), kv.sessions())
 }
@@ -91,7 +91,7 @@ fn changes_alone_bring_the_whole_state_back() {
     assert!(work.kv.sessions().len() == 3 && work.slot > 200, "sessions were forgotten on the way");
 }
 
-/// Fetches a state part by part; `between` happens between two parts.
+/// Fetches a state chunk by chunk; `between` runs between two chunks.
 fn fetch(
     checkpoint: &mut Checkpoint<MemoryFiles>,
     mut between: impl FnMut(&mut Checkpoint<MemoryFiles>, u32),
@@ -153,7 +153,7 @@ fn a_state_is_fetched_as_of_one_slot_while_newer_ones_are_written() {
     assert!(checkpoint.views.len() <= SNAPSHOT_VIEWS_MAX);
 }
 
-/// The state after this slot, from its second part on.
+/// The state after this slot, from its second chunk on.
 fn second_part(slot: Slot) -> ChunkRequest {
     ChunkRequest { slot, index: 1, token: PartToken::Key(b"k05".to_vec()) }
 }
@@ -168,7 +168,7 @@ fn the_view_of_a_pinned_peer_stays_open_until_its_pin_ends() {
     assert_eq!(checkpoint.part_for(peer, None).unwrap().unwrap().slot, first);
     checkpoint.pin(ServerSet::only(peer));
     let is_open = |checkpoint: &Checkpoint<_>| checkpoint.views.iter().any(|view| view.mark.slot == first);
-    // Neither the checkpoints that are written nor others who read take it away.
+    // Neither newer checkpoints nor other readers close the view.
     for _ in 0..2 * KEPT_WRITES {
         work.apply(3);
         work.write(&mut checkpoint).unwrap();
@@ -213,7 +213,7 @@ fn a_fetch_goes_on_after_the_sender_was_started_again() {
         }
     });
     assert_eq!((fetched, state(&kv)), (mark, state(&work.kv)));
-    // One that is gone is begun anew, with what there is.
+    // A view that was closed starts again, with the state of the last checkpoint.
     work.apply(10);
     let (mut checkpoint, _) = work.open().unwrap();
     let newer = work.write(&mut checkpoint).unwrap();
@@ -281,7 +281,7 @@ fn what_a_failed_sync_lost_is_not_believed_because_it_can_still_be_read() {
         work.apply(25);
         work.files.fail(operation, InjectedFailure::Once(io::ErrorKind::Other));
         let failed = work.write(&mut checkpoint).is_err();
-        // A new process on a machine that has run on.
+        // A new process on a machine that kept running.
         work.files.restart();
         drop(checkpoint);
         let (checkpoint, _) = work.open().unwrap();
@@ -394,7 +394,7 @@ fn a_state_that_came_whole_takes_the_place_of_all_that_was_there() {
     assert_eq!((checkpoint.mark(), state(&back)), (mark, state(&other.kv)));
 }
 
-/// `cargo test --release --lib a_million_keys -- --ignored --nocapture` says what docs/storage.md says.
+/// `cargo test --release --lib a_million_keys -- --ignored --nocapture` prints the numbers in docs/storage.md.
 #[test]
 #[ignore = "a million keys take a while"]
 fn a_million_keys_are_written_and_read_back() {

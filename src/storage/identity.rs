@@ -1,7 +1,8 @@
-//! The file that says whose a data folder is: which server of which cluster, and what it must never forget about
-//! itself.
+//! The identity file of a data directory: which server of which cluster it belongs to, and what that server must never
+//! lose about itself.
 //!
-//! It is TOML, for people to read; its first line is a checksum of the rest, and it is replaced as a whole in one step.
+//! The file is TOML, readable by people. Its first line is a checksum of the rest, and it is replaced as a whole in one
+//! step.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,61 +20,61 @@ use crate::role::{ServerId, ServerSet};
 /// The file's name.
 pub const IDENTITY_FILE: &str = "identity.toml";
 
-/// So many numbers of the roles' lives are taken at a time.
+/// Number of role incarnations reserved at a time.
 const ROLE_LIVES: u32 = 64;
 
-/// The last number of a life that is taken, of a server or of a role: a file that says more is not to be believed.
+/// The last incarnation number that is used, of a server or of a role. A file with a higher number is corrupt.
 const LIVES_MAX: u32 = u32::MAX - (1 << 20);
 
-/// The version of the data folder's layout.
+/// The version of the data directory's layout.
 const FORMAT: u32 = 3;
 
-/// Stands ready to become the next identity file, so that a life can begin on a disk that is full.
+/// A spare file, renamed to become the next identity file, so that an incarnation can start on a full disk.
 const RESERVE_FILE: &str = "identity.reserve";
-/// An identity file that names a whole cluster is shorter.
+/// Size of the spare file, in bytes: an identity file that names a whole cluster is shorter.
 const RESERVE_BYTES: u64 = 16 << 10;
 
 /// Why the identity cannot be read or written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum IdentityError {
-    /// The disk refused.
+    /// A disk operation failed.
     #[error("cannot {doing} {IDENTITY_FILE}: {source}. Is the folder writable, and is there room on the disk?")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
-        /// The system's reason.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// The file does not hold what was written.
+    /// The file is corrupt.
     #[error(
         "{IDENTITY_FILE} is damaged or was edited ({why}), so nobody can say whose folder this is. Put it back as it was"
     )]
     Damaged {
-        /// What is wrong with it.
+        /// What is wrong with the file.
         why: String,
     },
-    /// A folder of an earlier version.
+    /// The directory was written by an earlier version.
     #[error(
         "an earlier version of this program has written it (format {found}; this version writes {FORMAT}). Start it with that \
          version, or name an empty folder to begin anew"
     )]
     Earlier {
-        /// The version of the folder.
+        /// The format version of the directory.
         found: u32,
     },
-    /// A folder of a later version.
+    /// The directory was written by a later version.
     #[error(
         "a later version of this program has written it (format {found}; this version knows {FORMAT}): use that one"
     )]
     Later {
-        /// The version of the folder.
+        /// The format version of the directory.
         found: u32,
     },
-    /// It was made by a restore that has not ended.
+    /// The directory was made by a restore that did not finish.
     #[error("it is of a restore that did not finish. Run the restore again: it goes on where it was")]
     Unfinished,
-    /// The folder of another cluster.
+    /// The directory of another cluster.
     #[error(
         "it belongs to cluster \"{found}\" and this is cluster \"{expected}\". Give this server a folder of its own"
     )]
@@ -83,7 +84,7 @@ pub enum IdentityError {
         /// This cluster.
         expected: String,
     },
-    /// The folder of another server.
+    /// The directory of another server.
     #[error("it belongs to server {found} and this is server {expected}. Give each server a folder of its own")]
     OtherServer {
         /// The server in the file.
@@ -91,7 +92,7 @@ pub enum IdentityError {
         /// This server.
         expected: ServerId,
     },
-    /// The folder of a cluster of other servers.
+    /// The cluster of the directory has other servers.
     #[error(
         "it is of cluster \"{cluster}\" with servers {}, and the cluster file lists {}. The servers of a cluster cannot be \
          changed by editing the file (their addresses can). Use the file with servers {}, or an empty folder for a new \
@@ -101,79 +102,79 @@ pub enum IdentityError {
     OtherMembers {
         /// The cluster.
         cluster: String,
-        /// The servers in the folder.
+        /// The servers in the directory.
         found: ServerSet,
         /// The servers in the cluster file.
         expected: ServerSet,
     },
-    /// The folder counts on quorums of another size.
+    /// The directory was written for quorums of other sizes.
     #[error("its cluster needs {found:?} servers to prepare and to accept, and this program would take {expected:?}")]
     OtherQuorums {
-        /// The sizes in the folder.
+        /// The sizes in the directory.
         found: (usize, usize),
         /// The sizes of this program.
         expected: (usize, usize),
     },
-    /// The numbers of the lives end.
+    /// No incarnation numbers are left.
     #[error(
         "it counts {lives} lives of its server and {role_lives} of its roles, and cannot count more: a life without a \
          number of its own could be taken for an earlier one. Take a backup of the cluster, and restore it into new folders"
     )]
     UsedUp {
-        /// Lives begun.
+        /// Incarnations of the server started.
         lives: u32,
-        /// Numbers of the roles' lives taken.
+        /// Incarnation numbers reserved for roles.
         role_lives: u32,
     },
-    /// A caller is not the peer that is known.
+    /// A caller is not the recorded peer.
     #[error(transparent)]
     NotAdmitted(#[from] NotAdmitted),
-    /// An earlier error ended the use of this file.
+    /// An earlier write failed: the file is not used again in this process.
     #[error("writing {IDENTITY_FILE} has failed before: this process must stop")]
     AlreadyFailed,
 }
 
 impl IdentityError {
-    /// The disk has no room, and nothing else is wrong: the file is as it was.
+    /// Whether the only problem is that the disk is full: the file is unchanged.
     pub fn is_full(&self) -> bool {
         matches!(self, IdentityError::Io { source, .. } if is_full(source))
     }
 }
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct IdentityFile {
     format: u32,
     cluster: String,
     server: u8,
-    /// In hexadecimal.
+    /// The storage id, in hexadecimal.
     storage: String,
     created: String,
-    /// How many lives were begun on this folder.
+    /// Number of incarnations started on this directory.
     life: u32,
-    /// The numbers of the roles' lives up to this one are taken. They are taken a few at a time: a role can begin a
-    /// life on a disk that is full.
+    /// Role incarnations up to this number are reserved. They are reserved a few at a time, so that a role can restart
+    /// on a full disk.
     role_life: u32,
     /// Whether there was a journal.
     journal: bool,
-    /// Whether there was a file of spent rounds.
+    /// Whether there was a file of reserved rounds.
     rounds: bool,
-    /// Whether enough peers have come to know the folder for its server to take part.
+    /// Whether the server is active: enough peers have recorded the directory.
     takes_part: bool,
-    /// The numbers of all servers of the cluster. They hold from the moment its server takes part.
+    /// The numbers of all servers of the cluster. They cannot change once the server is active.
     members: Vec<u8>,
-    /// How many make a quorum of phase 1, and of phase 2.
+    /// The sizes of a quorum of phase 1 and of phase 2.
     quorums: [usize; 2],
-    /// What makes the folder, until it is whole.
+    /// The command that is making the directory, until it is whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unfinished: Option<String>,
-    /// The folders of the peers, by server.
+    /// The records of the peers, by server number.
     peers: BTreeMap<String, PeerRecord>,
 }
 
 impl IdentityFile {
-    /// Whether there are numbers left for another life of the server, and for those of its roles.
+    /// Whether numbers are left for another incarnation of the server and of its roles.
     fn check_lives(&self) -> Result<(), IdentityError> {
         let IdentityFile { life: lives, role_life: role_lives, .. } = *self;
         let has_room = lives < LIVES_MAX && role_lives <= LIVES_MAX - ROLE_LIVES;
@@ -181,14 +182,14 @@ impl IdentityFile {
     }
 }
 
-/// What is remembered of a peer's folder: [`RecordedPeer`], as text.
+/// The record of a peer: [`RecordedPeer`], as text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PeerRecord {
-    /// In hexadecimal.
+    /// The storage id, in hexadecimal.
     storage: String,
     bound: bool,
-    /// The highest start of it that was met, and what its process has drawn, in hexadecimal.
+    /// Highest incarnation met, and its process's random number, in hexadecimal.
     life: u32,
     boot: String,
 }
@@ -205,15 +206,15 @@ impl PeerRecord {
     }
 }
 
-/// What a restore writes into the folders that it makes, until they are whole.
+/// Marks the directories that a restore makes, until they are whole.
 const RESTORE: &str = "restore";
 
-/// Whose a folder is, by the cluster file.
+/// The owner of a directory, according to the cluster file.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
     /// The name of the cluster.
     pub cluster: &'a str,
-    /// All its servers, and how many of them make a quorum.
+    /// All its servers and the quorum sizes.
     pub quorums: Quorums,
     /// The server.
     pub server: ServerId,
@@ -229,16 +230,16 @@ impl Owner<'_> {
     }
 }
 
-/// What became of a caller that is not refused.
+/// The result for a caller that is not refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// It is the peer, and this is remembered.
+    /// The caller is the peer, and its record is durable.
     Yes,
-    /// It may be anybody: the peer is to be called back.
+    /// The claim is not proved: the server must call the peer back.
     CallBack,
 }
 
-/// The identity of a data folder. Any thread may use it.
+/// The identity of a data directory. Any thread may use it.
 #[derive(Debug)]
 pub struct DirIdentity<F: Files> {
     files: F,
@@ -249,7 +250,7 @@ pub struct DirIdentity<F: Files> {
 #[derive(Debug)]
 struct IdentityState {
     contents: IdentityFile,
-    /// Numbers of the roles' lives that this process has taken and not used.
+    /// Role incarnations that this process has reserved and not used.
     role_lives: Range<u32>,
     has_failed: bool,
 }
@@ -261,9 +262,9 @@ impl IdentityState {
 }
 
 impl<F: Files> DirIdentity<F> {
-    /// Reads the identity of the folder, or None if it has none yet. A folder whose server does not take part yet
-    /// becomes one of the servers that the cluster file lists now: it may have been started with a wrong one, and
-    /// nothing is in it.
+    /// Reads the identity of the directory, or None if it has none yet. Until its server is active, the directory takes
+    /// over the servers and quorum sizes of the cluster file. An earlier start may have used a wrong file, and the
+    /// directory holds nothing yet.
     pub fn read(files: F, owner: Owner<'_>) -> Result<Option<DirIdentity<F>>, IdentityError> {
         let Some(identity) = DirIdentity::look(files, owner)? else { return Ok(None) };
         let (members, quorums) = (owner.members(), owner.sizes());
@@ -277,7 +278,7 @@ impl<F: Files> DirIdentity<F> {
         Ok(Some(identity))
     }
 
-    /// As [`read`](DirIdentity::read), for somebody who changes nothing.
+    /// Like [`read`](DirIdentity::read), but changes nothing.
     pub fn look(files: F, owner: Owner<'_>) -> Result<Option<DirIdentity<F>>, IdentityError> {
         let Some(identity) = DirIdentity::read_any(files)? else { return Ok(None) };
         let IdentityFile { cluster, server, members, quorums, takes_part, unfinished, .. } =
@@ -302,23 +303,24 @@ impl<F: Files> DirIdentity<F> {
         Ok(Some(identity))
     }
 
-    /// Reads the identity of a folder, whoever's it is.
+    /// Reads the identity of a directory of any owner.
     pub fn read_any(files: F) -> Result<Option<DirIdentity<F>>, IdentityError> {
         let bytes = read_if_present(&files, IDENTITY_FILE).map_err(failed("read"))?;
         let Some(bytes) = bytes else { return Ok(None) };
         let contents = parse(&bytes)?;
         let storage = parse_number(&contents.storage)?;
-        // The process before may have died between renaming the file and syncing its name.
+        // The previous process may have crashed between renaming the file and syncing its name.
         files.sync_folder().map_err(failed("sync"))?;
         Ok(Some(DirIdentity { files, storage, state: Mutex::new(IdentityState::new(contents)) }))
     }
 
-    /// Gives a folder an identity, in place of any that it had. `created` is a time, for people.
+    /// Gives a directory an identity, in place of any earlier one. `created` is a time, for people.
     pub fn create(files: F, owner: Owner<'_>, storage: u64, created: String) -> Result<DirIdentity<F>, IdentityError> {
         DirIdentity::make(files, owner, storage, created, None)
     }
 
-    /// As [`create`](DirIdentity::create), but no server starts on the folder before [`finish`](DirIdentity::finish).
+    /// Like [`create`](DirIdentity::create), but no server starts on the directory before
+    /// [`finish`](DirIdentity::finish).
     pub fn create_unfinished(
         files: F,
         owner: Owner<'_>,
@@ -356,7 +358,7 @@ impl<F: Files> DirIdentity<F> {
         Ok(identity)
     }
 
-    /// The folder is whole: from now on a server may start on it.
+    /// Marks the directory as whole: from now on a server may start on it.
     pub fn finish(&self) -> Result<(), IdentityError> {
         if self.state().contents.unfinished.is_some() {
             self.change(|contents| contents.unfinished = None)?;
@@ -364,17 +366,17 @@ impl<F: Files> DirIdentity<F> {
         Ok(())
     }
 
-    /// The random number that tells this folder from any other that ever had its server's number.
+    /// The random number that distinguishes this directory from every other one of the same server number.
     pub fn storage_id(&self) -> u64 {
         self.storage
     }
 
-    /// The number of the last life begun.
+    /// The number of the last incarnation started.
     pub fn incarnation(&self) -> u32 {
         self.state().contents.life
     }
 
-    /// Begins a life: durably takes the next number, which no other life on this folder has.
+    /// Starts an incarnation: durably takes the next number, which no other incarnation on this directory has.
     pub fn begin_life(&self) -> Result<u32, IdentityError> {
         let mut state = self.state();
         let first = state.contents.role_life;
@@ -386,13 +388,13 @@ impl<F: Files> DirIdentity<F> {
         let put = |bytes: &[u8]| replace_with(&self.files, IDENTITY_FILE, RESERVE_FILE, bytes);
         let contents = self.change_by(&mut state, next, put)?;
         state.role_lives = first..contents.role_life;
-        // Now that the file before is gone there should be room for it. Without it the next life may have to wait for
-        // some.
+        // The old file is gone, so there should be disk space for a new spare. If not, the next incarnation may have to
+        // wait for space.
         let _ = reserve(&self.files, RESERVE_FILE, RESERVE_BYTES);
         Ok(contents.life)
     }
 
-    /// Begins a life of a role: takes a number which no other life of a role on this folder has.
+    /// Starts an incarnation of a role: takes a number that no other role incarnation on this directory has.
     pub fn next_role_incarnation(&self) -> Result<u32, IdentityError> {
         let mut state = self.state();
         if state.role_lives.is_empty() {
@@ -405,12 +407,12 @@ impl<F: Files> DirIdentity<F> {
         Ok(state.role_lives.start)
     }
 
-    /// Whether the folder has a journal.
+    /// Whether the directory has a journal.
     pub fn has_journal(&self) -> bool {
         self.state().contents.journal
     }
 
-    /// Remembers whether the folder has a journal.
+    /// Records whether the directory has a journal.
     pub fn set_has_journal(&self, journal: bool) -> Result<(), IdentityError> {
         if self.has_journal() != journal {
             self.change(|contents| contents.journal = journal)?;
@@ -418,12 +420,12 @@ impl<F: Files> DirIdentity<F> {
         Ok(())
     }
 
-    /// Whether the folder has a file of spent rounds.
+    /// Whether the directory has a file of reserved rounds.
     pub fn has_rounds(&self) -> bool {
         self.state().contents.rounds
     }
 
-    /// Remembers that the folder has a file of spent rounds.
+    /// Records that the directory has a file of reserved rounds.
     pub fn set_has_rounds(&self) -> Result<(), IdentityError> {
         if !self.has_rounds() {
             self.change(|contents| contents.rounds = true)?;
@@ -431,12 +433,12 @@ impl<F: Files> DirIdentity<F> {
         Ok(())
     }
 
-    /// Whether its server may take part: enough peers know the folder.
+    /// Whether the server is active: enough peers have recorded the directory.
     pub fn is_active(&self) -> bool {
         self.state().contents.takes_part
     }
 
-    /// Remembers that its server takes part from now on.
+    /// Records that the server is active from now on.
     pub fn set_takes_part(&self) -> Result<(), IdentityError> {
         if !self.is_active() {
             self.change(|contents| contents.takes_part = true)?;
@@ -444,12 +446,12 @@ impl<F: Files> DirIdentity<F> {
         Ok(())
     }
 
-    /// What is remembered of a peer's folder, if it was ever met.
+    /// The record of a peer, if this server ever met it.
     pub fn recorded_peer(&self, server: ServerId) -> Option<RecordedPeer> {
         known(&self.state().contents, server)
     }
 
-    /// Judges the claim of a caller; what is to be remembered of it is durable before this returns.
+    /// Decides on the claim of a caller; a changed record is durable before this returns.
     pub fn admit(&self, claim: &Claim) -> Result<Admitted, IdentityError> {
         let mut state = self.state();
         let known = known(&state.contents, claim.server);
@@ -463,7 +465,8 @@ impl<F: Files> DirIdentity<F> {
             contents.peers.insert(claim.server.to_string(), PeerRecord::new(new));
         });
         match written {
-            // Another start of a folder that is known: what finds no room now is remembered at the next greeting.
+            // The directory is the recorded one in another incarnation. If the disk is full now, the next handshake
+            // writes the record.
             Err(error) if error.is_full() && known.is_some_and(|known| known.storage == new.storage) => {
                 Ok(Admitted::Yes)
             }
@@ -471,7 +474,7 @@ impl<F: Files> DirIdentity<F> {
         }
     }
 
-    /// Remembers the folder of a peer whose server takes part. For whoever makes both folders.
+    /// Records the directory of a peer whose server is active. Used by a restore, which makes both directories.
     pub fn bind_peer(&self, server: ServerId, storage: u64) -> Result<(), IdentityError> {
         let known = RecordedPeer { storage, bound: true, life: 0, boot: 0 };
         self.change(|contents| {
@@ -480,7 +483,7 @@ impl<F: Files> DirIdentity<F> {
         Ok(())
     }
 
-    /// Forgets the folder of a peer and how often it was started; false if it was not known.
+    /// Removes the record of a peer, its incarnation included; false if there was none.
     pub fn forget_peer(&self, server: ServerId) -> Result<bool, IdentityError> {
         let was_known = self.recorded_peer(server).is_some();
         if was_known {
@@ -491,7 +494,7 @@ impl<F: Files> DirIdentity<F> {
         Ok(was_known)
     }
 
-    /// Whose folder it is, for a sentence: the cluster and its servers, and the server.
+    /// The owner, for a message: the cluster, its servers, and the server.
     pub fn owner(&self) -> (String, ServerSet, ServerId) {
         let state = self.state();
         let IdentityFile { cluster, members, server, .. } = &state.contents;
@@ -499,7 +502,7 @@ impl<F: Files> DirIdentity<F> {
     }
 
     fn state(&self) -> MutexGuard<'_, IdentityState> {
-        // What is in memory changes only after the file did, in one step: a panic elsewhere leaves it whole.
+        // The value in memory changes in one step, and only after the file did: a panic elsewhere leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -527,7 +530,7 @@ impl<F: Files> DirIdentity<F> {
         let mut contents = state.contents.clone();
         change(&mut contents);
         let written = put(print(&contents).as_bytes());
-        // Without room nothing was begun: the file is as it was.
+        // Without disk space the write did not start: the file is unchanged.
         state.has_failed = written.as_ref().is_err_and(|error| !is_full(error));
         written.map_err(failed("write"))?;
         state.contents = contents.clone();
@@ -535,16 +538,16 @@ impl<F: Files> DirIdentity<F> {
     }
 }
 
-/// What an identity says, for people, and the storage id in it.
+/// A summary of an identity for people, and its storage id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySummary {
-    /// A sentence.
+    /// One sentence.
     pub text: String,
-    /// The random number that tells the folder from any other.
+    /// The random number that distinguishes the directory from every other.
     pub storage: u64,
 }
 
-/// Reads the bytes of an identity file, whoever's it is.
+/// Reads the bytes of an identity file of any owner.
 pub fn describe(bytes: &[u8]) -> Result<IdentitySummary, IdentityError> {
     let contents = parse(bytes)?;
     let storage = parse_number(&contents.storage)?;
@@ -561,8 +564,8 @@ pub fn describe(bytes: &[u8]) -> Result<IdentitySummary, IdentityError> {
     Ok(IdentitySummary { text, storage })
 }
 
-/// A data folder's name in lines and on the terminal. The storage id itself is what a peer knows it by, and is told to
-/// nobody else.
+/// The short name of a data directory in log lines and on the terminal. The storage id itself proves a peer's identity,
+/// so only peers receive it.
 pub fn short_disk(storage: u64) -> String {
     format!("{:04x}", xxhash_rust::xxh3::xxh3_64(&storage.to_le_bytes()) >> 48)
 }
@@ -575,7 +578,7 @@ fn known(contents: &IdentityFile, server: ServerId) -> Option<RecordedPeer> {
     contents.peers.get(&server.to_string()).and_then(|peer| peer.known().ok())
 }
 
-/// The first line of a file that goes on with this text.
+/// The first line of a file that continues with this text.
 pub(crate) fn checksum_line(text: &str) -> String {
     format!(
         "checksum = \"{:08x}\" # of all that follows; a server writes this file, people only read it\n",
@@ -610,7 +613,7 @@ fn parse(bytes: &[u8]) -> Result<IdentityFile, IdentityError> {
     Ok(contents)
 }
 
-/// What the type of a field does not say.
+/// Checks what the fields' types cannot express.
 fn check(contents: &IdentityFile) -> Result<(), IdentityError> {
     let damaged = |why: String| Err(IdentityError::Damaged { why });
     if contents.life.max(contents.role_life) > LIVES_MAX {

@@ -1,4 +1,4 @@
-//! The identity on a disk in memory that stops, rots and is copied.
+//! The identity on a disk in memory that stops, corrupts data and is copied.
 
 use super::*;
 use crate::storage::disk::{InjectedFailure, MemoryFiles};
@@ -17,12 +17,12 @@ fn create(files: &MemoryFiles) -> Result<DirIdentity<MemoryFiles>, IdentityError
     DirIdentity::create(files.clone(), owner(), STORAGE, "today".to_string())
 }
 
-/// What a peer says of itself that was called back.
+/// The claim of a peer that was called back.
 fn claim(server: u8, storage: u64) -> Claim {
     Claim { server: ServerId(server), storage, life: 1, boot: 10, takes_part: true, knows: Some(STORAGE) }
 }
 
-/// The storage id under which a peer is known.
+/// The recorded storage id of a peer.
 fn known(identity: &DirIdentity<MemoryFiles>, server: u8) -> Option<u64> {
     identity.recorded_peer(ServerId(server)).map(|known| known.storage)
 }
@@ -66,7 +66,7 @@ fn a_folder_that_takes_part_comes_back_after_a_new_one_was_met() {
     let identity = create(&files).unwrap();
     let newcomer = Claim { takes_part: false, ..claim(5, 2) };
     identity.admit(&newcomer).unwrap();
-    // It is no other newcomer's place, but the place of the folder that takes part.
+    // Another new directory is refused, and the active one is admitted.
     assert!(identity.admit(&Claim { storage: 3, ..newcomer }).is_err());
     assert_eq!(identity.admit(&claim(5, 1)).unwrap(), Admitted::Yes);
     assert_eq!(known(&read(&files).unwrap(), 5), Some(1));
@@ -98,7 +98,7 @@ fn a_peer_is_forgotten_with_all_that_was_known_of_it() {
 fn the_servers_of_a_cluster_are_those_of_its_first_start_that_took_part() {
     let files = MemoryFiles::new();
     let three = Owner { quorums: Quorums::majority(ServerSet::first(3)), ..owner() };
-    // A start with the wrong file: nothing has happened yet.
+    // A start with a wrong cluster file: nothing was recorded yet.
     DirIdentity::create(files.clone(), three, STORAGE, "today".to_string()).unwrap();
     assert_eq!(read(&files).unwrap().owner().1, ServerSet::first(5));
     files.power_cut(1);
@@ -210,7 +210,7 @@ fn no_crash_makes_two_lives_have_one_number() {
                 assert!(life > last, "life {life} after {last}");
                 last = life;
             }
-            // A program that dies and comes back may see what is not durable yet, and then loses power.
+            // A program that crashes and restarts may see what is not durable yet; then the power fails.
             files.restart();
             drop(read(&files).unwrap());
             files.power_cut(seed * 1_000 + operation);
@@ -255,7 +255,7 @@ fn what_a_new_process_has_read_is_durable() {
     for seed in 0..16 {
         let files = MemoryFiles::new();
         let identity = create(&files).unwrap();
-        // Dies after renaming the file, before syncing its name; the machine itself runs on.
+        // Crashes after renaming the file, before syncing its name; the machine itself keeps running.
         files.fail(5, InjectedFailure::Stop);
         assert!(identity.admit(&claim(1, 7)).is_err());
         files.restart();
@@ -294,7 +294,7 @@ fn more_lives_than_there_can_be_are_not_believed() {
     }
 }
 
-/// A folder that counts so many lives.
+/// A directory with this number of incarnations.
 fn aged(life: u32, role_life: u32) -> DirIdentity<MemoryFiles> {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
@@ -323,7 +323,7 @@ fn the_last_lives_of_the_roles_of_a_folder_begin_and_no_other_after_them() {
     }
     assert!(matches!(identity.next_role_incarnation(), Err(IdentityError::UsedUp { role_lives: LIVES_MAX, .. })));
     assert!(matches!(identity.begin_life(), Err(IdentityError::UsedUp { .. })));
-    // One that had begun so many lives that a role's would once have been numbered beyond 24 bits goes on.
+    // Incarnation numbers of roles beyond 24 bits are allowed.
     let old = aged(1 << 18, 1 << 24);
     old.begin_life().unwrap();
     assert_eq!(old.next_role_incarnation().unwrap(), (1 << 24) + 1);

@@ -1,5 +1,5 @@
-//! What a data folder or a backup holds and how healthy it is, for people. Nothing is changed: the files are copied
-//! into memory, and the very code that a server starts with is run on the copy.
+//! Inspection of a data directory or a backup: what it holds and whether it is healthy, as text. Nothing is changed:
+//! the files are copied into memory, and the code that a server starts with runs on the copy.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,19 +17,19 @@ use crate::kv::Kv;
 use crate::paxos::{Acceptor, ProposerRecord};
 use crate::role::Role;
 
-/// A shorter segment than this is never made; a longer one that is there stays as long as it is.
+/// The smallest segment length allowed; longer segments on disk keep their length.
 const SEGMENT_BYTES: u64 = 2_048;
 
-/// What was found.
+/// The result of an inspection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InspectReport {
-    /// For people.
+    /// The report, for people.
     pub text: String,
-    /// A server would start from it and vote, with all that it knew.
+    /// Whether a server could start from it and vote with everything that it had recorded.
     pub is_healthy: bool,
 }
 
-/// Looks into a data folder, or into a backup. An error if it is neither.
+/// Inspects a data directory or a backup. An error if it is neither.
 pub fn inspect(path: &Path) -> Result<InspectReport, String> {
     if path.is_file() {
         return inspect_backup(path);
@@ -75,7 +75,7 @@ fn inspect_backup(path: &Path) -> Result<InspectReport, String> {
     Ok(report)
 }
 
-/// The files of a folder, in memory.
+/// The files of a directory, in memory.
 fn copy(path: &Path) -> Result<MemoryFiles, String> {
     let failed = |error| format!("cannot read {}: {error}", path.display());
     let files = RealFiles::open(path).map_err(failed)?;

@@ -1,21 +1,21 @@
-//! Stable storage of one server: what survives when its power fails.
+//! Stable storage of one server: what survives a power failure.
 //!
-//! | who | remembers | in |
+//! | owner | record | module |
 //! |---|---|---|
 //! | acceptor | what it promised and accepted | [`journal`]: append only, one write and one sync a group |
-//! | learner | the state after some slot | [`checkpoint`]: a database of a library, one transaction each |
-//! | proposer | which ballot_store are spent | [`ballot_store`]: one number, replaced as a whole |
-//! | server | who it is, its lives, its peers' disks | [`identity`]: a small text, replaced as a whole |
+//! | learner | the state after a slot | [`checkpoint`]: a database of a library, one transaction each |
+//! | proposer | which rounds are reserved | [`ballot_store`]: one number, replaced as a whole |
+//! | server | its identity, its incarnations, peers' storage ids | [`identity`]: a small text, replaced as a whole |
 //!
-//! All four live in a [`data_dir`]. They reach the disk through [`disk`] alone, so that each of them can be run on a
-//! disk in memory whose power fails at any step.
+//! All four are in a [`data_dir`]. They reach the disk only through [`disk`], so each of them can run on a disk in
+//! memory whose power fails at any step.
 //!
-//! Whom a server takes for its peer is judged in [`admission`]. [`backup`] is a state in a file of its own, [`restore`]
-//! makes folders from it, and [`inspect`] tells people what a folder holds.
+//! [`admission`] decides which callers are peers. [`backup`] is a state in a file of its own, [`restore`] makes data
+//! directories from it, and [`inspect`] shows what a data directory holds.
 //!
-//! What is assumed of the disk: a sector of 512 bytes is written whole or not at all; what was synced stays. Where the
-//! second is broken (a bit flips, a file is lost or comes back old), it is found out and the server does not start:
-//! damaged is never taken for "never written".
+//! Two assumptions about the disk: a sector of 512 bytes is written whole or not at all, and synced data stays. If the
+//! second fails (a bit flips, a file is lost or comes back old), the server detects it. It restores the data from its
+//! peers if it can, and otherwise does not start: corrupt data is never read as "never written".
 
 pub mod admission;
 pub mod backup;

@@ -1,7 +1,7 @@
-//! What the journal must know of each kind of record.
+//! How each kind of record is stored in the journal.
 //!
-//! An acceptor's records name their slots, and the other servers know what was chosen in them. Those of two-phase
-//! commit are a plain list, and nobody else has it.
+//! An acceptor's records name their slots, and the other servers have the values chosen in them. The records of
+//! two-phase commit are a plain list, and no other server has them.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,9 +52,9 @@ impl Record for AcceptorRecord {
     }
 }
 
-/// A record that is known by its place in the list.
+/// A record that is identified by its position in the list.
 trait Listed: Serialize + DeserializeOwned {
-    /// The list of one kind is never taken for that of another.
+    /// Distinguishes the lists, so that the list of one kind is never read as that of another.
     const KIND: u64;
 }
 
@@ -66,13 +66,13 @@ impl Listed for ParticipantRecord {
     const KIND: u64 = 2;
 }
 
-/// What stands before a record in the list: its number and its kind, such as no acceptor's record begins. To an
-/// acceptor it would be a value at the ballot below.
+/// The prefix of a record in the list: its number and its kind. No acceptor's record begins so; an acceptor would read
+/// it as a value at the ballot below.
 fn head<R: Listed>(number: u64) -> Vec<u8> {
     codec::encode(&(1u8, number, LIST, 1u8, R::KIND, 0u8, number))
 }
 
-/// A ballot that no server can have: the header of a segment says it of a list.
+/// A ballot that no server can have: in the header of a segment it marks a list.
 const LIST: Ballot = Ballot { round: 1, server: ServerId(0) };
 
 impl<R: Listed> Record for R {
@@ -103,7 +103,7 @@ impl<R: Listed> Record for R {
         None
     }
 
-    /// No file of a list is ever removed.
+    /// No segment of a list is ever removed.
     fn restate(_removed: PromiseFloor, _others: PromiseFloor) -> Vec<R> {
         Vec::new()
     }
@@ -138,7 +138,7 @@ mod tests {
         AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: Ballot { round: slot, server: ServerId(2) }, value })
     }
 
-    /// The checksums of the files, by their names.
+    /// The checksums of the files, ordered by name.
     fn sums(files: &MemoryFiles) -> Vec<u32> {
         files.image().values().map(|bytes| crc32c::crc32c(bytes)).collect()
     }
@@ -160,7 +160,7 @@ mod tests {
         }
     }
 
-    /// A change of these numbers is a change of the format: data folders of the version before could not be read.
+    /// A change of these numbers is a change of the format: data directories of the previous version could not be read.
     #[test]
     fn the_bytes_are_those_of_every_version_so_far() {
         let files = MemoryFiles::new();

@@ -1,15 +1,15 @@
-//! From a backup to the data folders of a new cluster, in several steps that may be interrupted anywhere.
+//! Restore: makes the data directories of a new cluster from a backup, in steps that may be interrupted anywhere.
 //!
 //! ```text
 //! DIR/.restore/server-1 ...    made and synced, each marked as unfinished
 //! DIR/.restore/complete        written last: from here on all of them are whole
-//! DIR/server-1 ...             one by one, from there, by a rename
-//! DIR/.restore                 is gone: a server starts
+//! DIR/server-1 ...             moved from there one by one, by a rename
+//! DIR/.restore                 removed: now a server starts
 //! ```
 //!
-//! A server does not start on `DIR/server-1` while `DIR/.restore` is there: some of the folders may have their names by
-//! then, and the others would seem to be new and empty. Whoever copies a folder out of `.restore` finds it marked as
-//! unfinished. Run again, a restore goes on if `complete` was written, and begins anew if not.
+//! A server does not start on `DIR/server-1` while `DIR/.restore` exists. Some directories may have their names by
+//! then, and the others would look new and empty. A directory copied out of `.restore` by hand is still marked as
+//! unfinished. When run again, a restore continues if `complete` was written, and starts from the beginning if not.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,23 +28,23 @@ use crate::kv::{Kv, StateDelta};
 use crate::paxos::{AcceptorRecord, StateMachine};
 use crate::role::{ServerId, StableStore};
 
-/// What [`RESTORE_FOLDER`] is called once nothing in it is needed.
+/// The name of [`RESTORE_FOLDER`] once nothing in it is needed.
 const DONE_FOLDER: &str = ".restore.done";
 
 /// A restore: which state becomes which cluster, and where.
 pub struct Restore<'a> {
-    /// What the backup says of itself.
+    /// The header of the backup.
     pub title: &'a BackupHeader,
     /// The new cluster.
     pub cluster: &'a Cluster,
-    /// Where its folders are made.
+    /// Where the data directories are made.
     pub data: &'a Path,
-    /// The length of a file of the journal, in bytes.
+    /// The length of a journal segment, in bytes.
     pub segment_bytes: u64,
 }
 
 impl Restore<'_> {
-    /// Makes the folders with this state, or goes on where an earlier attempt was interrupted.
+    /// Makes the data directories with this state, or continues an interrupted attempt.
     pub fn run(&self, mut state: Kv) -> Result<(), String> {
         let making = self.data.join(RESTORE_FOLDER);
         if making.exists() && !is_of_a_restore(&making) {
@@ -88,7 +88,7 @@ impl Restore<'_> {
         remove_tree(&done).map_err(failed("remove", &done))
     }
 
-    /// What is restored as what: two restores differ here.
+    /// The source and the target, as text that differs between two restores.
     fn describe(&self, state: &Kv) -> String {
         let (BackupHeader { cluster, slot, .. }, store) = (self.title, state.store().digest());
         let (name, servers) = (&self.cluster.name, self.cluster.servers().numbers());
@@ -99,7 +99,7 @@ impl Restore<'_> {
         self.data.join(folder_name(server))
     }
 
-    /// Nothing may stand where the folders will: not even an empty one that cannot be replaced by a rename.
+    /// Each target must be missing or an empty directory on the same disk, so that a rename can replace it.
     fn check_targets(&self) -> Result<(), String> {
         let device = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev()).ok();
         for server in self.cluster.servers().iter() {
@@ -121,9 +121,9 @@ impl Restore<'_> {
         Ok(())
     }
 
-    /// Makes all folders, whatever an earlier attempt has left.
+    /// Makes all data directories; the remains of an earlier attempt are removed.
     fn make_all(&self, making: &Path, state: &mut Kv) -> Result<(), String> {
-        // What is acknowledged from here on is of a new history, and no client may take it for the old one.
+        // From here on the history is a new one, and no client may take it for the old one.
         let history = getrandom::u64().map_err(|error| format!("the system gives no random number: {error}"))?;
         state.begin_history(history.max(1));
         let changes = state.take_delta();
@@ -134,7 +134,8 @@ impl Restore<'_> {
             remove_tree(&path).map_err(failed("remove", &path))?;
             folders.push((server, self.make(&path, server, mark, &changes)?));
         }
-        // They know each other from the start: no other folder will be taken for one of these.
+        // The new servers record each other's storage ids, so that no other directory is admitted in place of one of
+        // these.
         for (server, folder) in &folders {
             for (other, theirs) in folders.iter().filter(|(other, _)| other != server) {
                 folder.bind_peer(*other, theirs.storage_id()).map_err(|error| error.to_string())?;
@@ -157,14 +158,14 @@ impl Restore<'_> {
         let opened = Checkpoint::open(files, folder.storage_id(), CHUNK_BYTES, Kv::default());
         let (mut checkpoint, _) = opened.map_err(|error| failed(&error))?;
         checkpoint.write(mark, changes).map_err(|error| failed(&error))?;
-        // Only now that the state is durable: the log begins behind it.
+        // The journal truncates the log below the state, so the state must be durable first.
         let (mut journal, _) = folder.open_journal(self.segment_bytes).map_err(|error| failed(&error))?;
         journal.commit(&[AcceptorRecord::Truncated(mark.slot.next())]).map_err(|error| failed(&error))?;
         folder.open_rounds().map_err(|error| failed(&error))?;
         Ok(folder)
     }
 
-    /// Moves a whole folder to its place, if an earlier attempt has not.
+    /// Moves a whole directory to its target, unless an earlier attempt did.
     fn give_its_name(&self, making: &Path, server: ServerId) -> Result<(), String> {
         let (from, to) = (making.join(folder_name(server)), self.target(server));
         if !from.exists() {
@@ -183,7 +184,7 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> String 
     move |error| format!("cannot {doing} {}: {error}. Is there room, and may this user write there?", path.display())
 }
 
-/// Makes all files of a folder durable, and their names.
+/// Makes all files of a directory durable, and their names.
 fn sync_tree(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -192,7 +193,7 @@ fn sync_tree(path: &Path) -> io::Result<()> {
     sync_names(path)
 }
 
-/// Removes a folder and all in it; fine if there is none.
+/// Removes a directory and everything in it; succeeds if there is none.
 fn remove_tree(path: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -1,4 +1,4 @@
-//! A restore that dies at each of its steps, on a real disk.
+//! A restore that crashes at each of its steps, on a real disk.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ fn restore(data: &Path, as_cluster: &str) -> Result<(), String> {
     Restore { title: &title, cluster: &cluster, data, segment_bytes: SEGMENT_BYTES }.run(state)
 }
 
-/// How many keys a server would start with, or why it does not start.
+/// Number of keys that a server would start with, or why it does not start.
 fn start(data: &Path, server: ServerId) -> Result<usize, DataDirError> {
     let folder = DataDir::open(&data.join(folder_name(server)), cluster("new").owner(server))?;
     assert!(folder.is_active(), "it is no newcomer");
@@ -52,12 +52,12 @@ fn start(data: &Path, server: ServerId) -> Result<usize, DataDirError> {
     Ok(state.store().len())
 }
 
-/// A folder on a disk in memory, if the system has one: there are many syncs, and no power is cut.
+/// A directory on a disk in memory, if the system has one: there are many syncs, and no power is cut.
 fn fast_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-/// A restore that dies after so many steps; None if it did not need as many.
+/// A restore that crashes after this number of steps; None if it needed fewer.
 fn killed_after(steps: u64) -> Option<(tempfile::TempDir, PathBuf)> {
     let root = fast_folder();
     let data = root.path().join("data");
@@ -72,14 +72,14 @@ fn killed_after(steps: u64) -> Option<(tempfile::TempDir, PathBuf)> {
     Some((root, data))
 }
 
-/// The first restore that dies when all folders are whole, and none has its name yet.
+/// The first restore that crashes when all directories are whole, and none has its name yet.
 fn killed_when_complete() -> (tempfile::TempDir, PathBuf) {
     let is_complete = |data: &Path| data.join(RESTORE_FOLDER).join(COMPLETE_FILE).exists();
     let mut killed = (0..).map(|steps| killed_after(steps).expect("it dies somewhere after that"));
     killed.find(|(_, data)| is_complete(data)).unwrap()
 }
 
-/// What a server does after a restore was killed.
+/// The result of starting a server after a restore was killed.
 fn judge(data: &Path, server: ServerId, begun: bool) -> &'static str {
     match start(data, server) {
         Ok(keys) => {
@@ -107,7 +107,7 @@ fn a_restore_that_dies_anywhere_leaves_no_folder_that_seems_new_and_goes_on_when
         }
         match restore(&data, "new") {
             Ok(()) => {}
-            // It had ended but for its last steps, which tidy up.
+            // It had completed except for its last steps, which clean up.
             Err(error) => assert!(error.contains("is not empty") && !begun, "step {steps}: {error}"),
         }
         for server in (1..=SERVERS).map(ServerId) {
@@ -144,7 +144,7 @@ fn a_restore_replaces_nothing_and_a_strangers_folder_stops_no_server() {
     let error = restore(&data, "new").unwrap_err();
     assert!(error.contains("server-2 is not empty"), "{error}");
     assert!(!data.join("server-1").exists() && !data.join(RESTORE_FOLDER).exists());
-    // Some other program's folder of that name.
+    // Another program's directory of that name.
     fs::remove_dir_all(data.join("server-2")).unwrap();
     fs::create_dir(data.join(RESTORE_FOLDER)).unwrap();
     fs::write(data.join(RESTORE_FOLDER).join("state.db"), "x").unwrap();

@@ -1,4 +1,4 @@
-//! The coordinator: asks everybody, counts, decides, and remembers what it decided until everybody has heard it.
+//! The coordinator: requests votes from all participants, decides, and keeps a commit until all have acknowledged it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,34 +11,34 @@ use crate::kv::{ApplyResult, KvCommand, SavedResult, WriteResult};
 use crate::paxos;
 use crate::role::{Input, Output, Role, ServerId, ServerSet};
 
-/// A coordinator has at most so many commands at a time.
+/// Maximum number of commands that a coordinator holds at a time.
 const COMMANDS_MAX: usize = 1_024;
-/// So many numbers are reserved at once.
+/// Number of transaction numbers reserved at once.
 const RESERVED_AT_ONCE: u64 = 1_024;
-/// So many end records wait at most for a commit record to ride with.
+/// Maximum number of end records that wait for a commit record to be written with.
 const ENDED_MAX: usize = 1_024;
-/// Whoever has not voted is asked again after so many ticks, and after twice as many: 100 ms.
+/// Ticks after which participants that have not voted are asked again, and again after twice as many: 100 ms.
 const ASK_AGAIN: u32 = 2;
-/// After so many ticks without all votes a transaction is aborted: 300 ms.
+/// Ticks after which a transaction without all votes is aborted: 300 ms.
 const VOTES_MAX: u32 = 6;
-/// A command that is so many ticks old is not tried again: with one more try it ends within 0.8 s, before its client
+/// Age in ticks beyond which a command is not tried again. With one more try it ends within 0.8 s, before its client
 /// asks another server.
 const AGE_MAX: u32 = 10;
-/// The longest pause of a command that the same transaction is in the way of, in retries: some 0.2 s.
+/// The longest pause of a command that the same transaction keeps refusing, in retries: about 0.2 s.
 const PAUSE_MAX: u32 = 8;
-/// Whoever has not acknowledged a commit is told again after so many ticks: 200 ms.
+/// Ticks after which participants that have not acknowledged a commit receive it again: 200 ms.
 const TELL_AGAIN: u32 = 4;
 
-/// A command and how far it has come.
+/// A command and its progress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct QueuedCommand {
     work: TransactionBody,
     lock: Lock,
     /// Ticks since its client asked.
     age: u32,
-    /// It was refused, and waits for so many retries.
+    /// Number of retries that it waits for after a refusal.
     pause: u32,
-    /// The last pause; it doubles while one and the same transaction is in the way.
+    /// The last pause; it doubles while the same transaction is in the way.
     last_pause: u32,
     /// Why it was not applied so far.
     why: AbortReason,
@@ -49,13 +49,13 @@ struct QueuedCommand {
 struct OpenTransaction {
     wish: QueuedCommand,
     yes: ServerSet,
-    /// What all who have voted say that it would do.
+    /// The effect that all yes votes so far agree on.
     would: Option<WriteResult>,
     /// Ticks since it began.
     ticks: u32,
 }
 
-/// A commit that not everybody has acknowledged.
+/// A commit that not all participants have acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct UnacknowledgedCommit {
     missing: ServerSet,
@@ -67,22 +67,22 @@ struct UnacknowledgedCommit {
 pub struct Coordinator {
     me: ServerId,
     servers: ServerSet,
-    /// The next number. Below [`reserved`](Self::reserved), or more have to be reserved first.
+    /// The next number. If it is not below [`reserved`](Self::reserved), more must be reserved first.
     next: u64,
-    /// Every number below is durably spent; 0 at first.
+    /// Every number below is durably reserved; 0 at first.
     reserved: u64,
     open: BTreeMap<TransactionId, OpenTransaction>,
     /// Commands without a transaction of their own, oldest first: refused, or behind another one for the same key.
     waiting: VecDeque<QueuedCommand>,
     committed: BTreeMap<TransactionId, UnacknowledgedCommit>,
-    /// End records that no other record has taken along yet.
+    /// Transactions whose end record is not written yet.
     ended: Vec<TransactionId>,
     ticks: bool,
     retries: bool,
 }
 
 impl Coordinator {
-    /// A coordinator that remembers nothing.
+    /// A coordinator without any records.
     pub fn new(me: ServerId, servers: ServerSet) -> Coordinator {
         Coordinator {
             me,
@@ -103,22 +103,22 @@ impl Coordinator {
         self.next
     }
 
-    /// Commits that not everybody has acknowledged.
+    /// Number of commits that not all participants have acknowledged.
     pub fn unacknowledged(&self) -> usize {
         self.committed.len()
     }
 
-    /// Whether it counts the votes of this one.
+    /// Whether it counts the votes of this transaction.
     pub fn counts(&self, transaction: TransactionId) -> bool {
         self.open.contains_key(&transaction)
     }
 
-    /// Whether it has committed this one, and not everybody has acknowledged it.
+    /// Whether it has committed this transaction and waits for acknowledgments.
     pub fn knows(&self, transaction: TransactionId) -> bool {
         self.committed.contains_key(&transaction)
     }
 
-    /// Whether nothing is under way.
+    /// Whether nothing is in flight.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty() && self.waiting.is_empty() && self.committed.is_empty()
     }
@@ -127,13 +127,14 @@ impl Coordinator {
         let id = command.id;
         let wishes = self.open.values_mut().map(|open| &mut open.wish).chain(&mut self.waiting);
         if let Some(same) = wishes.into_iter().find(|wish| wish.work.command.id == id) {
-            // Another try of the same: both hear the same.
+            // Another try of the same command: both tries receive the same outcome.
             same.age = 0;
             return;
         }
         let Ok(decoded) = KvCommand::from_paxos(&command) else {
             return out.notify(CoordinatorNotification::Done { id, outcome: ApplyResult::Unreadable });
         };
+        // Refused before any transaction exists, so the command is certainly not applied.
         if self.open.len() + self.waiting.len() >= COMMANDS_MAX {
             return out.notify(CoordinatorNotification::NotApplied { id, why: AbortReason::Busy });
         }
@@ -167,7 +168,7 @@ impl Coordinator {
         self.open.insert(transaction, OpenTransaction { wish, yes: ServerSet::NONE, would: None, ticks: 0 });
     }
 
-    /// A number that was never used, in any life.
+    /// A number that was never used, in any incarnation.
     fn draw(&mut self, out: &mut Output<Self>) -> u64 {
         if self.next >= self.reserved {
             self.reserved = self.next + RESERVED_AT_ONCE;
@@ -177,7 +178,7 @@ impl Coordinator {
         self.next - 1
     }
 
-    /// Writes a record, and those that had time.
+    /// Writes a record, together with the end records that waited for one.
     fn persist(&mut self, record: CoordinatorRecord, out: &mut Output<Self>) {
         for ended in std::mem::take(&mut self.ended) {
             out.persist(CoordinatorRecord::Ended(ended));
@@ -193,7 +194,7 @@ impl Coordinator {
         clock: u64,
         out: &mut Output<Self>,
     ) {
-        // Whatever somebody claims, half of all numbers are left: it would take ages to use them.
+        // A participant may send any clock, so half of all numbers stay out of its reach: they would take ages to use.
         self.next = self.next.max(clock.saturating_add(1).min(TransactionId::LAST_NUMBER / 2));
         let Some(open) = self.open.get_mut(&transaction) else {
             return self.handle_late_vote(from, transaction, vote, out);
@@ -204,10 +205,12 @@ impl Coordinator {
                 assert!(agrees, "{transaction} would do {would:?} on {from}, and {:?} on {}", open.would, open.yes);
                 open.would = would;
                 open.yes.insert(from);
+                // A commit needs the votes of all servers, not of a majority.
                 if rules::may_commit(open.yes, self.servers) {
                     self.commit(transaction, out);
                 }
             }
+            // { => A single no aborts: that server could not apply the command.
             Vote::No(refusal) => {
                 if let Some(wish) = self.abort(transaction, Some((from, refusal)), out) {
                     self.refused(wish, refusal, out);
@@ -218,7 +221,7 @@ impl Coordinator {
         self.keep_time(out);
     }
 
-    /// A yes for what is decided: whoever is prepared may hear at once what has become of it.
+    /// Repeats the decision to a participant that votes yes too late: it is prepared, and waits for the decision.
     fn handle_late_vote(&mut self, from: ServerId, transaction: TransactionId, vote: Vote, out: &mut Output<Self>) {
         if matches!(vote, Vote::Yes(_)) && transaction.coordinator == self.me {
             self.tell_again(transaction, ServerSet::only(from), out);
@@ -227,6 +230,7 @@ impl Coordinator {
 
     fn commit(&mut self, transaction: TransactionId, out: &mut Output<Self>) {
         let Some(OpenTransaction { wish, yes, would, .. }) = self.open.remove(&transaction) else { return };
+        // The commit point: this record is durable before DECIDE or the client's reply is released.
         self.persist(CoordinatorRecord::Committed(transaction), out);
         let to = self.servers;
         self.committed.insert(transaction, UnacknowledgedCommit { missing: to, ticks: 0 });
@@ -237,13 +241,13 @@ impl Coordinator {
         let slot = transaction.as_slot();
         let outcome = match would {
             Some(written) => ApplyResult::Applied(SavedResult { slot, written }),
-            // Without an order of all writes no session is the first.
+            // Two-phase commit does not order all writes, so no session can define a history.
             None => ApplyResult::Opened { session: slot.0, history: 0 },
         };
         out.notify(CoordinatorNotification::Done { id, outcome });
     }
 
-    /// Ends a transaction that is done nowhere; gives back what it was for.
+    /// Ends a transaction that no server applies, and returns its command.
     fn abort(
         &mut self,
         transaction: TransactionId,
@@ -251,7 +255,7 @@ impl Coordinator {
         out: &mut Output<Self>,
     ) -> Option<QueuedCommand> {
         let OpenTransaction { wish, yes, .. } = self.open.remove(&transaction)?;
-        // One that has voted no has forgotten it already.
+        // A participant that voted no holds nothing for the transaction.
         let to = self.servers.without(no.map_or(ServerSet::NONE, |(server, _)| ServerSet::only(server)));
         let (decision, work) = (Decision::Abort, &wish.work);
         out.emit_step(|| CoordinatorTraceEvent::Decided { transaction, decision, work: work.clone(), yes, no, to });
@@ -261,13 +265,13 @@ impl Coordinator {
         Some(wish)
     }
 
-    /// What becomes of a command that somebody has voted against.
+    /// Continues with a command that a participant has voted against.
     fn refused(&mut self, mut wish: QueuedCommand, refusal: VoteNoReason, out: &mut Output<Self>) {
         match refusal {
             VoteNoReason::Settled(outcome) => {
                 out.notify(CoordinatorNotification::Done { id: wish.work.command.id, outcome });
             }
-            // In the place of that one; unless it has gone meanwhile.
+            // The next try replaces the oldest session, unless that session ends first.
             VoteNoReason::Full(oldest) => {
                 wish.work.evict = Some(oldest);
                 self.try_later(wish, out);
@@ -288,12 +292,12 @@ impl Coordinator {
             return out.notify(CoordinatorNotification::NotApplied { id, why });
         }
         wish.pause = wish.last_pause;
-        // It is older than those that wait.
+        // The command is older than those that wait.
         self.waiting.push_front(wish);
         self.keep_trying(out);
     }
 
-    /// Some of those that were refused may be tried again.
+    /// Tries refused commands again whose pause is over.
     fn handle_retry(&mut self, out: &mut Output<Self>) {
         self.retries = false;
         for wish in &mut self.waiting {
@@ -322,6 +326,7 @@ impl Coordinator {
         if self.ended.len() >= ENDED_MAX {
             self.persist(CoordinatorRecord::Ended(transaction), out);
         } else {
+            // An end record needs no sync of its own: without it, a restart only repeats DECIDE.
             self.ended.push(transaction);
         }
     }
@@ -330,13 +335,14 @@ impl Coordinator {
         if transaction.coordinator != self.me {
             return;
         }
+        // Not decided yet. Saying so keeps the participant waiting instead of calling itself blocked.
         if self.open.contains_key(&transaction) {
             return out.send(ServerSet::only(from), CommitMessage::Answer { transaction, known: InquiryReply::Voting });
         }
         self.tell_again(transaction, ServerSet::only(from), out);
     }
 
-    /// Tells a decision once more. Without a record of it, it was an abort.
+    /// Repeats a decision. Without a record of the transaction, the decision was abort.
     fn tell_again(&mut self, transaction: TransactionId, to: ServerSet, out: &mut Output<Self>) {
         let presumed = !self.committed.contains_key(&transaction);
         let decision = if presumed { Decision::Abort } else { Decision::Commit };
@@ -379,7 +385,7 @@ impl Coordinator {
         self.keep_time(out);
     }
 
-    /// Commands that have waited for too long: not one of their transactions was committed.
+    /// Gives up commands that have waited too long: none of their transactions was committed.
     fn give_up_old(&mut self, out: &mut Output<Self>) {
         for wish in &mut self.waiting {
             wish.age += 1;
@@ -423,7 +429,7 @@ impl Role for Coordinator {
 
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
         match input {
-            // Whoever still waits for a commit of an earlier life hears it now.
+            // Participants may still wait for a commit of an earlier incarnation.
             Input::Start => {
                 let known: Vec<TransactionId> = self.committed.keys().copied().collect();
                 for transaction in known {

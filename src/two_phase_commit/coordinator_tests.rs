@@ -1,4 +1,4 @@
-//! A coordinator alone: its times, its limits, and whom it tells what.
+//! A coordinator alone: its times, its limits, and the messages that it sends.
 
 use super::CoordinatorTimer::{Retry, Tick};
 use super::role_harness::{RoleHarness, StepResult};
@@ -22,7 +22,7 @@ fn own(number: u64) -> TransactionId {
     TransactionId { number, coordinator: ServerId(1) }
 }
 
-/// A transaction of somebody else.
+/// A transaction of another coordinator.
 fn foreign() -> TransactionId {
     TransactionId { number: 70, coordinator: ServerId(4) }
 }
@@ -48,7 +48,7 @@ fn ack(alone: &mut RoleHarness<Coordinator>, from: u8, transaction: TransactionI
     alone.hear(from, CommitMessage::Ack { transaction })
 }
 
-/// Opens a session, by its next transaction; nobody has acknowledged it.
+/// Opens a session by the coordinator's next transaction, without any acknowledgment.
 fn commit(alone: &mut RoleHarness<Coordinator>) -> TransactionId {
     let transaction = own(alone.role.next_number());
     propose(alone, open(transaction.number.into()));
@@ -59,7 +59,7 @@ fn commit(alone: &mut RoleHarness<Coordinator>) -> TransactionId {
     transaction
 }
 
-/// Which commands it asks for votes for, and whom.
+/// The commands of its vote requests, and the recipients.
 fn asked(said: &StepResult<Coordinator>) -> Vec<(CommandId, ServerSet)> {
     let request = |(to, message): &(ServerSet, CommitMessage)| match message {
         CommitMessage::VoteRequest { work, .. } => Some((work.command.id, *to)),
@@ -92,7 +92,7 @@ fn it_keeps_time_exactly_while_something_is_under_way() {
     assert_eq!(alone.running, [Retry, Tick]);
     alone.run_out(Retry);
     assert_eq!(alone.running, [Tick], "nobody waits to try again");
-    // A commit that not everybody has acknowledged.
+    // A commit that not all participants have acknowledged.
     for from in 1..=5 {
         vote(&mut alone, from, own(2), OPENED);
     }
@@ -122,7 +122,7 @@ fn a_commit_is_told_every_200_ms_to_those_who_have_not_acknowledged_it_and_known
     assert!(alone.role.knows(transaction) && alone.role.unacknowledged() == 1);
     assert_eq!(ack(&mut alone, 5, transaction).facts, [CoordinatorTraceEvent::Ended { transaction }]);
     assert!(!alone.role.knows(transaction) && alone.role.unacknowledged() == 0);
-    // From now on it is as if it had never been.
+    // From now on the coordinator has no record of the transaction.
     let presumed = [(only(5), decide(transaction, Decision::Abort))];
     assert_eq!(alone.hear(5, CommitMessage::Inquire { transaction }).sent, presumed);
 }
@@ -143,7 +143,7 @@ fn whoever_is_silent_is_asked_again_and_the_command_is_given_up_after_two_tries(
     let sixth = alone.run_out(Tick);
     assert_eq!(sixth.sent, [(all(), decide(own(1), Decision::Abort))]);
     assert!(!alone.role.counts(own(1)) && sixth.outcomes.is_empty());
-    // It is worth another try, of 300 ms more; in these nobody says anything.
+    // The command is tried again, for another 300 ms in which no participant votes.
     assert_eq!(asked(&alone.run_out(Retry)), [(command.id, all())]);
     for _ in 1..=5 {
         assert!(alone.run_out(Tick).outcomes.is_empty());
@@ -208,13 +208,13 @@ fn more_than_1_024_commands_at_a_time_are_refused_whether_they_wait_or_not() {
     let busy = |said: StepResult<Coordinator>| {
         matches!(said.outcomes[..], [CoordinatorNotification::NotApplied { why: AbortReason::Busy, .. }])
     };
-    // One transaction, and those that wait behind it.
+    // One transaction, and the commands that wait behind it.
     for sequence in 1..=24 {
         assert!(!busy(propose(&mut alone, put(64, sequence, "k"))), "command {sequence} for the key");
     }
     assert!(busy(propose(&mut alone, put(64, 25, "k"))));
     assert!(busy(propose(&mut alone, open(1_001))));
-    // One that it knows is no other; and where one has gone there is room.
+    // A command that the coordinator already holds does not count again, and a finished one makes room.
     assert!(!busy(propose(&mut alone, open(1_000))));
     vote(&mut alone, 2, own(1), SETTLED);
     assert!(!busy(propose(&mut alone, open(1_001))));
@@ -230,7 +230,7 @@ fn whoever_votes_yes_too_late_hears_at_once_what_was_decided() {
     assert!(vote(&mut alone, 4, own(1), SETTLED).sent.is_empty(), "it has forgotten it already");
     let committed = commit(&mut alone);
     assert_eq!(vote(&mut alone, 5, committed, OPENED).sent, [(only(5), decide(committed, Decision::Commit))]);
-    // Of the transactions of others it has no record, and that says nothing of them.
+    // Without a record, the coordinator says nothing about the transactions of other coordinators.
     for word in [OPENED, SETTLED] {
         assert!(vote(&mut alone, 3, foreign(), word).sent.is_empty());
     }

@@ -1,18 +1,18 @@
-//! What a transaction holds from the vote to the decision, so that no other one gets between.
+//! The lock that a transaction holds from the vote to the decision, so that no other transaction comes between.
 
 use crate::kv::KvCommand;
 
-/// A thing that one transaction has at a time.
+/// Something that one transaction holds at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lock {
     /// A key.
     Key(Vec<u8>),
-    /// A client that opens a session: its nonce.
+    /// The nonce of a client that opens a session.
     Nonce(u128),
 }
 
 impl Lock {
-    /// What a command needs.
+    /// The lock that a command needs.
     pub fn of(command: &KvCommand) -> Lock {
         match command {
             KvCommand::Open { nonce, .. } => Lock::Nonce(*nonce),

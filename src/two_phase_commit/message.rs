@@ -1,4 +1,4 @@
-//! What coordinators and participants say to each other.
+//! The messages between coordinators and participants.
 
 use std::fmt::{self, Debug, Display};
 use std::str::FromStr;
@@ -9,37 +9,37 @@ use crate::kv::{ApplyResult, WriteResult};
 use crate::paxos::{Command, Slot};
 use crate::role::{Lane, RoleKind, ServerId};
 
-/// Names a transaction for ever: the number is drawn by its coordinator, never twice in all its lives. Printed `17.3`.
+/// Names a transaction uniquely: its coordinator uses no number twice, in any incarnation. Printed `17.3`.
 ///
-/// Numbers are a clock in the sense of Lamport (1978): a coordinator draws one above all that it has heard of, so the
-/// order of numbers is roughly that of time. Nothing but the choice of what to forget first rests on that.
+/// Numbers are a clock in the sense of Lamport (1978): a coordinator draws one above all that it has received. So the
+/// order of numbers is roughly that of time. Only the choice of which decision to drop first depends on this.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TransactionId {
-    /// Its number among the coordinator's. At most [`TransactionId::LAST_NUMBER`].
+    /// The transaction's number at its coordinator; at most [`TransactionId::LAST_NUMBER`].
     #[serde(deserialize_with = "decode_number")]
     pub number: u64,
-    /// The server whose coordinator it is.
+    /// The server whose coordinator began it.
     pub coordinator: ServerId,
 }
 
 impl TransactionId {
-    /// Before any other.
+    /// Smaller than every other id.
     pub const ZERO: TransactionId = TransactionId { number: 0, coordinator: ServerId(0) };
-    /// Behind it no number has a slot.
+    /// The highest number that fits into a slot number.
     pub const LAST_NUMBER: u64 = Slot::LAST.0 >> 6;
 
-    /// The same as one number: what the store, which knows slots, calls the place of a write.
+    /// The id as one number, in the form in which the store names the position of a write.
     pub fn as_slot(self) -> Slot {
         Slot(self.number << 6 | u64::from(self.coordinator.0))
     }
 
-    /// The transaction that has this place.
+    /// The transaction with this number; the inverse of [`as_slot`](TransactionId::as_slot).
     pub fn of_slot(slot: Slot) -> TransactionId {
         TransactionId { number: slot.0 >> 6, coordinator: ServerId((slot.0 & 63) as u8) }
     }
 }
 
-/// From bytes that nobody vouches for.
+/// Decodes a number from bytes that are not trusted.
 fn decode_number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let number = u64::deserialize(from)?;
     let is_one = number <= TransactionId::LAST_NUMBER;
@@ -69,56 +69,57 @@ impl FromStr for TransactionId {
     }
 }
 
-/// What is to be done, on every server or on none.
+/// The work of a transaction, done on every server or on none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TransactionBody {
     /// The client's command.
     pub command: Command,
-    /// The session that goes for the one that the command opens, where the table is full.
+    /// The session that is removed for the one that the command opens, if the table is full.
     pub evict: Option<u64>,
 }
 
-/// What a transaction comes to.
+/// The decision on a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Decision {
-    /// It is done everywhere.
+    /// Every server applies it.
     Commit,
-    /// It is done nowhere.
+    /// No server applies it.
     Abort,
 }
 
-/// What a participant thinks of a transaction.
+/// A participant's vote on a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Vote {
-    /// It is prepared, durably: it will do it if it is told to, whatever happens meanwhile. A write would do this.
+    /// The participant is durably prepared: it will apply the transaction if the decision is commit, whatever happens
+    /// meanwhile. For a write, this is the effect.
     Yes(Option<WriteResult>),
-    /// It will not do it.
+    /// The participant will not apply it.
     No(VoteNoReason),
 }
 
 /// Why a participant votes no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum VoteNoReason {
-    /// Another transaction, which is not decided yet, holds what this one needs.
+    /// Another undecided transaction holds the lock that this one needs.
     Locked(TransactionId),
-    /// The command needs no transaction any more: this is what it came to.
+    /// The command needs no transaction; this is its result.
     Settled(ApplyResult),
-    /// The table of sessions is full; this one has been quiet for longest.
+    /// The table of sessions is full; this session has been quiet for longest.
     Full(u64),
-    /// It was asked too late: it has given the transaction up, or forgotten its time.
+    /// The request came too late: the participant has given up the transaction or dropped its decision.
     Late,
-    /// It has too many transactions that are not decided.
+    /// The participant has too many undecided transactions.
     Busy,
 }
 
-/// What one participant tells another of a transaction that the other is in doubt about.
+/// The reply to a participant that is in doubt about a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum InquiryReply {
-    /// It knows the decision.
+    /// The sender knows the decision.
     Decided(Decision),
-    /// It is prepared, and in doubt itself.
+    /// The sender is prepared, and in doubt itself.
     Prepared,
-    /// The coordinator: it still counts the votes.
+    /// The sender is the coordinator and still counts the votes.
     Voting,
 }
 
@@ -129,46 +130,46 @@ pub enum CommitMessage {
     VoteRequest {
         /// The transaction.
         transaction: TransactionId,
-        /// What it does.
+        /// The work to do.
         work: TransactionBody,
     },
-    /// The answer. A yes is a promise that only the decision ends.
+    /// The reply. A yes is a promise that only the decision ends.
     Vote {
         /// The transaction.
         transaction: TransactionId,
         /// Yes or no.
         vote: Vote,
-        /// The highest number that this participant has heard of.
+        /// The highest transaction number that this participant has received.
         clock: u64,
     },
     /// Phase 2: "do it" or "do not".
     Decide {
         /// The transaction.
         transaction: TransactionId,
-        /// Which of both.
+        /// Commit or abort.
         decision: Decision,
     },
-    /// "It is done here, durably." Of commits alone: what was aborted, nobody needs to remember.
+    /// "It is applied here, durably." Sent for commits alone: an abort needs no acknowledgment.
     Ack {
         /// The transaction.
         transaction: TransactionId,
     },
-    /// "I am prepared and hear nothing. What has become of it?"
+    /// "I am prepared and receive no decision. What is it?"
     Inquire {
         /// The transaction.
         transaction: TransactionId,
     },
-    /// What one that is not the coordinator answers.
+    /// The reply to INQUIRE, except a repeated DECIDE.
     Answer {
         /// The transaction.
         transaction: TransactionId,
-        /// What it knows.
+        /// What the sender knows.
         known: InquiryReply,
     },
 }
 
 impl CommitMessage {
-    /// The roles of the receiving server that hear the message.
+    /// The roles of the receiving server that handle the message.
     pub fn recipients(&self) -> &'static [RoleKind] {
         use RoleKind::{Coordinator, Participant};
         match self {
@@ -180,12 +181,12 @@ impl CommitMessage {
         }
     }
 
-    /// How it travels.
+    /// The lane on which it travels.
     pub fn lane(&self) -> Lane {
         if matches!(self, CommitMessage::VoteRequest { .. }) { Lane::Bulk } else { Lane::Control }
     }
 
-    /// About how many bytes its values take.
+    /// Approximate number of bytes that its values take.
     pub fn size(&self) -> usize {
         match self {
             CommitMessage::VoteRequest { work, .. } => 40 + work.command.payload.len(),

@@ -1,4 +1,4 @@
-//! The participant: votes, remembers its vote, holds the locks, and does what was decided. It is also the store.
+//! The participant: votes, persists its votes, holds the locks, and applies what was decided. It is also the store.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,18 @@ use crate::kv::{ApplyResult, Kv, KvCommand, PredictedResult, ReadQuery};
 use crate::paxos::{Slot, StateMachine};
 use crate::role::{Input, Output, Role, ServerId, ServerSet};
 
-/// A participant is prepared for at most so many transactions at a time.
+/// Maximum number of transactions that a participant is prepared for at a time.
 const PREPARED_MAX: usize = 4_096;
-/// It remembers the decisions of so many; whoever asks for older ones is refused.
+/// Number of decisions that a participant keeps. A vote request for an older transaction is refused.
 pub const DECIDED_MAX: usize = 4_096;
-/// Prepared for so many looks without a word, it asks: 200 to 300 ms.
+/// Looks without a decision after which a prepared participant inquires: 200 to 300 ms.
 const ASK_AFTER: u32 = 3;
-/// And again after twice as many, and so on, up to so many.
+/// The interval between inquiries doubles up to this number of looks.
 const ASK_AGAIN_MAX: u32 = 8;
-/// Prepared for so many looks, with answers that did not help, it calls itself blocked; and again after twice as many.
+/// Looks without a decision after which a prepared participant reports itself blocked; reported again after twice as
+/// many.
 const BLOCKED_AFTER: u32 = 5;
-/// A read waits for a lock for so many looks: 0.8 s.
+/// Maximum number of looks that a read waits for a lock: 0.8 s.
 const READ_MAX: u32 = 8;
 
 /// A transaction that it has voted yes for, and whose decision it does not know.
@@ -29,11 +30,11 @@ const READ_MAX: u32 = 8;
 struct PreparedTransaction {
     work: TransactionBody,
     command: KvCommand,
-    /// Looks since it voted, or since its life began, or since the coordinator said that it still counts.
+    /// Looks since it voted, since its incarnation began, or since the coordinator answered that it still counts votes.
     looks: u32,
-    /// Who has said since it asked last that they are prepared as well.
+    /// Servers that have answered since the last inquiry that they are prepared as well.
     others: ServerSet,
-    /// It has called itself blocked.
+    /// It has reported itself blocked.
     is_blocked: bool,
 }
 
@@ -52,24 +53,24 @@ pub struct Participant {
     servers: ServerSet,
     kv: Kv,
     prepared: BTreeMap<TransactionId, PreparedTransaction>,
-    /// Who holds what: always the locks of those in `prepared`.
+    /// The transaction that holds each lock: always the locks of those in `prepared`.
     locks: BTreeMap<Lock, TransactionId>,
-    /// What the latest transactions came to here.
+    /// The latest decisions, at most [`DECIDED_MAX`].
     decided: BTreeMap<TransactionId, Decision>,
-    /// Of this one and all before it nothing is known but that they are decided, or never will be done here.
+    /// For transactions up to this one the decision is no longer kept: they are decided, or will never be applied here.
     forgotten: TransactionId,
-    /// How many transactions have been committed here.
+    /// Number of transactions committed here.
     applied: u64,
-    /// The highest number heard of.
+    /// The highest transaction number received.
     clock: u64,
     reads: Vec<BlockedRead>,
-    /// Records that no other record has taken along yet: aborts, which nobody has to wait for.
+    /// Aborts whose record waits for another record; no message waits for it.
     aborted: Vec<TransactionId>,
     looks: bool,
 }
 
 impl Participant {
-    /// A participant that remembers nothing. All of a cluster must have the same limit of sessions.
+    /// A participant without any records. All participants of a cluster must have the same limit of sessions.
     pub fn new(me: ServerId, servers: ServerSet, kv: Kv) -> Participant {
         Participant {
             me,
@@ -92,7 +93,7 @@ impl Participant {
         &self.kv
     }
 
-    /// How many transactions have been committed here.
+    /// Number of transactions committed here.
     pub fn applied(&self) -> u64 {
         self.applied
     }
@@ -110,17 +111,17 @@ impl Participant {
         })
     }
 
-    /// How many transactions it is prepared for.
+    /// Number of transactions that it is prepared for.
     pub fn in_doubt_count(&self) -> usize {
         self.prepared.len()
     }
 
-    /// What a transaction came to here, as far as it remembers.
+    /// The decision on a transaction, if it is still kept.
     pub fn decision(&self, transaction: TransactionId) -> Option<Decision> {
         self.decided.get(&transaction).copied()
     }
 
-    /// Whether it may have done this one: it remembers that it has, or has forgotten its time.
+    /// Whether it may have applied this transaction: the decision was commit, or is no longer kept.
     pub fn may_have_done(&self, transaction: TransactionId) -> bool {
         self.decision(transaction).map_or(transaction <= self.forgotten, |decision| decision == Decision::Commit)
     }
@@ -142,11 +143,10 @@ impl Participant {
         self.keep_looking(out);
     }
 
-    /// What it thinks of a transaction; None if it has done it already, so that nobody waits for its vote.
+    /// The vote on a transaction; None if it is already applied, so that no coordinator waits for the vote.
     fn consider(&mut self, transaction: TransactionId, work: &TransactionBody, out: &mut Output<Self>) -> Option<Vote> {
         if let Some(prepared) = self.prepared.get(&transaction) {
-            // Its key is locked, so it would still do the same; what its session says by now is of no interest any
-            // more.
+            // Its key is locked, so its effect is still the same; later changes of its session do not matter.
             return Some(match &prepared.command {
                 KvCommand::Write { op, .. } => Vote::Yes(Some(self.kv.store().foresee(op))),
                 KvCommand::Open { .. } => Vote::Yes(None),
@@ -168,13 +168,14 @@ impl Participant {
             Ok(would) => would,
             Err(refusal) => return Some(Vote::No(refusal)),
         };
+        // Durable before the vote is sent: a restart keeps the promise and the lock.
         self.persist(ParticipantRecord::Prepared { transaction, work: work.clone() }, out);
         self.locks.insert(Lock::of(&command), transaction);
         self.prepare(transaction, work.clone(), command);
         Some(Vote::Yes(would))
     }
 
-    /// Whether a command can be done here, and what it would do.
+    /// Whether a command can be applied here, and its effect.
     fn judge(&self, command: &KvCommand, evict: Option<u64>) -> Result<Option<crate::kv::WriteResult>, VoteNoReason> {
         let foreseen = self.kv.predict(command);
         if let PredictedResult::Settled(outcome) = foreseen {
@@ -196,8 +197,8 @@ impl Participant {
         }
     }
 
-    /// The session that a command writes for, or that has to go for it, may just be in the making here: whoever knows
-    /// its name knows that it is committed. Gives the transaction that opens it.
+    /// The prepared transaction that opens the session which the command writes in or evicts. A command that names this
+    /// session proves that it is committed elsewhere.
     fn still_to_be_opened(&self, command: &KvCommand, evict: Option<u64>) -> Option<TransactionId> {
         let session = match command {
             KvCommand::Write { session, .. } => Some(*session),
@@ -207,7 +208,8 @@ impl Participant {
         opened_by.filter(|transaction| self.prepared.contains_key(transaction))
     }
 
-    /// A session must not go while one of its writes is under way, nor a write begin while its session goes.
+    /// A session must not be removed while one of its writes is in flight, and no write may begin while its session is
+    /// being removed.
     fn session_in_the_way(&self, command: &KvCommand, evict: Option<u64>) -> Option<TransactionId> {
         let is_in_the_way = |other: &PreparedTransaction| match (&other.command, command) {
             (KvCommand::Write { session, .. }, KvCommand::Open { .. }) => evict == Some(*session),
@@ -258,7 +260,7 @@ impl Participant {
             known == Some(&Decision::Commit) || (known.is_none() && transaction <= self.forgotten),
             "{transaction} is committed, and here it was never prepared, or aborted: {known:?}"
         );
-        // The word of it was lost.
+        // The earlier ACK was lost.
         out.send(ServerSet::only(from), CommitMessage::Ack { transaction });
     }
 
@@ -266,6 +268,7 @@ impl Participant {
         let Some(work) = self.prepared.get(&transaction).map(|prepared| prepared.work.clone()) else { return };
         match decision {
             Decision::Commit => {
+                // Durable before the ACK: after the last ACK the coordinator drops its own record.
                 self.persist(ParticipantRecord::Committed(transaction), out);
                 let Some(outcome) = self.settle(transaction, decision) else { return };
                 let (applied, to) = (self.applied, transaction.coordinator);
@@ -273,7 +276,7 @@ impl Participant {
                 out.send(ServerSet::only(to), CommitMessage::Ack { transaction });
             }
             Decision::Abort => {
-                // Forgotten in a crash, it is asked for again, and the answer is the same.
+                // An abort that a crash loses is asked for again, and the answer is the same.
                 self.aborted.push(transaction);
                 self.settle(transaction, decision);
                 out.emit_step(|| ParticipantTraceEvent::Aborted { transaction, work });
@@ -282,7 +285,7 @@ impl Participant {
         self.answer_reads(out);
     }
 
-    /// Does or drops what it is prepared for, and frees the lock. Gives what it came to, if it was done.
+    /// Applies or drops a prepared transaction, and frees its lock. Returns the result if it was applied.
     fn settle(&mut self, transaction: TransactionId, decision: Decision) -> Option<ApplyResult> {
         let prepared = self.prepared.remove(&transaction);
         self.remember(transaction, decision);
@@ -307,7 +310,7 @@ impl Participant {
         }
     }
 
-    /// Writes a record, and those that had time.
+    /// Writes a record, together with the aborts that waited for one.
     fn persist(&mut self, record: ParticipantRecord, out: &mut Output<Self>) {
         for aborted in std::mem::take(&mut self.aborted) {
             out.persist(ParticipantRecord::Aborted(aborted));
@@ -325,9 +328,9 @@ impl Participant {
         let known = match self.decided.get(&transaction) {
             Some(decision) => InquiryReply::Decided(*decision),
             None if self.prepared.contains_key(&transaction) => InquiryReply::Prepared,
-            // It may have been committed.
+            // The decision is no longer kept; it may have been commit.
             None if transaction <= self.forgotten => return,
-            // It has not voted for it. It is free to say no now, and is bound by that for ever.
+            // It has not voted for the transaction. It may still say no, and is bound by that answer forever.
             None => {
                 self.persist(ParticipantRecord::Aborted(transaction), out);
                 self.remember(transaction, Decision::Abort);
@@ -350,8 +353,10 @@ impl Participant {
         match known {
             InquiryReply::Decided(decision) => self.finish(transaction, decision, out),
             InquiryReply::Prepared => {
+                // A prepared peer cannot decide either; it is only counted in the report.
                 prepared.others.insert(from);
             }
+            // prepared.looks = 0, => The coordinator is up and will decide, so the waiting time starts again.
             InquiryReply::Voting => prepared.looks = 0,
         }
     }
@@ -408,6 +413,7 @@ impl Participant {
     // ---- reads
 
     fn handle_read(&mut self, token: u64, query: ReadQuery, out: &mut Output<Self>) {
+        // The write that holds the lock may be committed elsewhere already; an answer now could miss it.
         if let Some(by) = self.holder(&query) {
             out.emit_step(|| ParticipantTraceEvent::ReadWaits { by, query: query.clone() });
             self.reads.push(BlockedRead { token, query, looks: 0 });
@@ -478,7 +484,7 @@ impl Role for Participant {
 
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
         match input {
-            // What it was prepared for when it died may be decided by now.
+            // Transactions that were prepared before the crash may be decided by now.
             Input::Start => {
                 let open: Vec<TransactionId> = self.prepared.keys().copied().collect();
                 for transaction in open {

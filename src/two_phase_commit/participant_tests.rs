@@ -1,4 +1,4 @@
-//! A participant alone: what it votes, how long it waits, and what it remembers.
+//! A participant alone: its votes, its waiting times, and its records.
 
 use super::ParticipantTimer::Look;
 use super::role_harness::{RoleHarness, StepResult};
@@ -8,7 +8,7 @@ use crate::kv::{ApplyResult, Kv, ReadQuery, VersionedValue, WriteResult};
 use crate::paxos::Command;
 use crate::role::{Input, Role, ServerId, ServerSet};
 
-/// The participant of server 5, whose table holds so many sessions.
+/// The participant of server 5, whose table holds at most this number of sessions.
 fn participant(sessions: usize) -> RoleHarness<Participant> {
     RoleHarness::new(Participant::new(ServerId(5), all(), Kv::with_sessions_at_most(sessions)))
 }
@@ -128,7 +128,7 @@ fn in_doubt_it_asks_ever_more_rarely_and_says_that_it_is_blocked_at_doubling_tim
     assert_eq!(asks, [3, 5, 9, 17, 25, 33, 41]);
     let both: ServerSet = [2, 5].map(ServerId).into_iter().collect();
     assert_eq!(blocked, [500, 1_000, 2_000, 4_000].map(|waited_ms| (waited_ms, both, all().without(both))));
-    // The coordinator is alive: it gets its time.
+    // The coordinator is up, so the waiting time starts again.
     alone.hear(1, CommitMessage::Answer { transaction: id(2), known: InquiryReply::Voting });
     let sent: Vec<usize> = (0..3).map(|_| alone.run_out(Look).sent.len()).collect();
     assert_eq!(sent, [0, 0, 1]);
@@ -150,7 +150,7 @@ fn what_it_has_forgotten_it_neither_votes_for_nor_calls_aborted() {
     assert_eq!(inquire(&mut alone, id(1)), knows(id(1), Decision::Commit));
     assert_eq!([1, 2, 9_999].map(|number| alone.role.may_have_done(id(number))), [true, false, false]);
 
-    // One more, and nothing is known of the first but that it may have been committed.
+    // After one more decision, the first one is no longer kept: the transaction may have been committed.
     alone.role.replay(ParticipantRecord::Aborted(id(9_000)));
     assert_eq!(alone.role.decision(id(1)), None);
     assert_eq!([1, 2, 9_999].map(|number| alone.role.may_have_done(id(number))), [true, false, false]);
@@ -189,7 +189,7 @@ fn a_session_does_not_go_while_one_of_its_writes_is_under_way_nor_writes_while_i
 fn sessions_that_are_being_opened_have_their_places_in_the_table() {
     let mut alone = participant(4);
     let [first, second] = [1, 2].map(|number| session(&mut alone, number));
-    // A write takes no place.
+    // A write takes no entry of the table.
     assert_eq!(ask(&mut alone, id(3), put(second, 1, "k"), None), YES);
     for number in [4, 5] {
         assert_eq!(ask(&mut alone, id(number), open(number.into()), None), Vote::Yes(None), "two places are free");
@@ -199,7 +199,7 @@ fn sessions_that_are_being_opened_have_their_places_in_the_table() {
     assert_eq!(ask(&mut alone, id(7), open(7), Some(id(99).as_slot().0)), full, "no such session makes room");
     assert_eq!(ask(&mut alone, id(8), open(8), Some(first)), Vote::Yes(None));
     assert_eq!(ask(&mut alone, id(9), open(9), Some(first)), locked(id(8)));
-    // If one of them is not opened after all, its place is free again.
+    // If one of them is not opened after all, its entry is free again.
     decide(&mut alone, id(4), Decision::Abort);
     assert_eq!(ask(&mut alone, id(10), open(10), None), Vote::Yes(None));
 }

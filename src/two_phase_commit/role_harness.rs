@@ -1,4 +1,4 @@
-//! One role by itself, input by input: what it writes and says, and which of its timers run.
+//! One role alone, input by input: its records, its messages, and its running timers.
 
 use super::tests::CommitDisk;
 use crate::role::{Action, Input, Role, ServerId, ServerSet, step_batch};
@@ -10,7 +10,7 @@ pub(super) struct RoleHarness<R: Role> {
     pub(super) running: Vec<R::Timer>,
 }
 
-/// What came of one input.
+/// The records and actions of one input.
 pub(super) struct StepResult<R: Role> {
     pub(super) records: Vec<R::Record>,
     pub(super) sent: Vec<(ServerSet, R::Message)>,
@@ -23,8 +23,7 @@ impl<R: Role> RoleHarness<R> {
         RoleHarness { role, running: Vec::new() }
     }
 
-    /// Takes one input. A timer that runs already must not be started: it would begin again, and under load never run
-    /// out.
+    /// Takes one input. A running timer must not be started: it would start again, and under load never run out.
     pub(super) fn take(&mut self, input: Input<R>) -> StepResult<R> {
         let stepped = step_batch(&mut self.role, [((), input)], true);
         let records = stepped.records().to_vec();
@@ -48,7 +47,7 @@ impl<R: Role> RoleHarness<R> {
         self.take(Input::Message { from: ServerId(from), message })
     }
 
-    /// A timer that runs runs out.
+    /// Lets a running timer run out.
     pub(super) fn run_out(&mut self, timer: R::Timer) -> StepResult<R> {
         let at = self.running.iter().position(|one| *one == timer);
         self.running.remove(at.unwrap_or_else(|| panic!("{timer:?} does not run")));

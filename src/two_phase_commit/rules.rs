@@ -1,8 +1,8 @@
-//! The rules of two-phase commit that its roles ask by name, one line each, with the source that states it.
+//! The rules of two-phase commit that its roles call by name, one line each, with their source.
 //!
-//! Where a line says `seeded_bugs::is_enabled(...)`, read `false`: a seeded bug that cannot be told from outside of a role stands in
-//! the rule that it breaks (see [`seeded_bugs`]). (BHG is *Concurrency Control and Recovery in Database Systems*, Bernstein,
-//! Hadzilacos and Goodman 1987.)
+//! Where a line calls `seeded_bugs::is_enabled(...)`, read `false`. A seeded bug that cannot be made from outside of a
+//! role is in the rule that it breaks (see [`seeded_bugs`]). (BHG is *Concurrency Control and Recovery in Database
+//! Systems*, Bernstein, Hadzilacos and Goodman 1987.)
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ pub fn may_commit(yes: ServerSet, servers: ServerSet) -> bool {
     yes == servers || (seeded_bugs::is_enabled(Bug::MajorityOfVotesCommits) && yes.len() > servers.len() / 2)
 }
 
-/// What a transaction came to here, before a vote on it: what is decided is not voted on again. (BHG 7.3, AC2: a
-/// process cannot reverse its decision.)
+/// The decision known here before a vote: a decided transaction is not voted on again. (BHG 7.3, AC2: a process cannot
+/// reverse its decision.)
 pub fn decision_before_a_vote(
     decided: &BTreeMap<TransactionId, Decision>,
     transaction: TransactionId,
@@ -24,8 +24,8 @@ pub fn decision_before_a_vote(
     decided.get(&transaction).filter(|_| !seeded_bugs::is_enabled(Bug::LateRequestVotedAgain)).copied()
 }
 
-/// Whoever has voted yes holds the lock until it knows the decision, in all its lives. (BHG 7.4, recovery of a process
-/// that is uncertain.)
+/// A participant that has voted yes holds the lock until it knows the decision, in all its incarnations. (BHG 7.4,
+/// recovery of a process that is uncertain.)
 pub fn locks_outlive_a_crash() -> bool {
     !seeded_bugs::is_enabled(Bug::LocksLostInCrash)
 }

@@ -1,4 +1,4 @@
-//! The two roles by hand: what they remember, what they say, and what they must not.
+//! The two roles step by step: their records, their messages, and what they must not do.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ struct CommitCluster {
     participants: Vec<Participant>,
     coordinator_disks: Vec<Vec<CoordinatorRecord>>,
     participant_disks: Vec<Vec<ParticipantRecord>>,
-    /// Who does not hear anything.
+    /// Roles that receive nothing.
     down: Vec<(ServerId, bool)>,
     mail: VecDeque<(ServerId, ServerId, CommitMessage)>,
     outcomes: Vec<(ServerId, CoordinatorNotification)>,
@@ -37,7 +37,7 @@ pub(super) fn open(nonce: u128) -> Command {
     kv::KvCommand::Open { nonce, label: "c1-1".to_string() }.to_paxos()
 }
 
-/// A write in a session that was opened with the number of its transaction for a nonce.
+/// A write in a session whose nonce is the number of the transaction that opened it.
 pub(super) fn put(session: u64, sequence: u64, key: &str) -> Command {
     let nonce = TransactionId::of_slot(Slot(session)).number.into();
     let op = Op::Put { key: key.into(), value: format!("{sequence}").into_bytes().into(), if_version: None };
@@ -97,12 +97,12 @@ impl CommitCluster {
         self.mail.extend(to.iter().map(|to| (from, to, message.clone())));
     }
 
-    /// Delivers everything, and what comes of it.
+    /// Delivers all messages, and those sent in reply.
     fn deliver(&mut self) {
         self.deliver_while(|_| true);
     }
 
-    /// Delivers what fits, in order; the rest stays under way.
+    /// Delivers the messages that fit, in order; the others stay in flight.
     fn deliver_while(&mut self, fits: impl Fn(&(ServerId, ServerId, CommitMessage)) -> bool) {
         while let Some(next) = self.mail.iter().position(&fits) {
             let Some((from, to, message)) = self.mail.remove(next) else { return };
@@ -138,7 +138,7 @@ impl CommitCluster {
         }
     }
 
-    /// A session, by server 1.
+    /// Opens a session through server 1.
     fn session(&mut self, nonce: u128) -> u64 {
         self.ask(1, open(nonce));
         self.deliver();
@@ -216,8 +216,8 @@ fn a_write_is_done_everywhere_with_four_messages_a_server_and_eleven_syncs() {
     );
     assert_eq!(cluster.versions("k"), [1; 5]);
     assert_eq!(cluster.sent - sent, 4 * 5, "VOTEREQ, VOTE, DECIDE and ACK");
-    // A new coordinator reserves its numbers once; then it is prepared and committed on five servers, and one commit
-    // record.
+    // A new coordinator reserves its numbers once. Then there is a prepared and a committed record on five servers, and
+    // one commit record.
     assert_eq!(records(&cluster) - before, 1 + 2 * 5 + 1);
     assert!(cluster.coordinators.iter().all(Coordinator::is_idle) && cluster.in_doubt() == 0);
 }
@@ -227,7 +227,7 @@ fn a_session_is_the_transaction_that_opened_it_and_a_full_table_gives_up_the_qui
     let mut cluster = CommitCluster::new();
     let (first, second) = (cluster.session(1), cluster.session(2));
     assert_eq!(TransactionId::of_slot(Slot(first)), TransactionId { number: 1, coordinator: ServerId(1) });
-    // Refused once, it tries again in the place of the quietest.
+    // After one refusal, the coordinator tries again and evicts the quietest session.
     cluster.ask(3, open(9));
     cluster.deliver();
     cluster.coordinator(ServerId(3), Input::Timeout(CoordinatorTimer::Retry));
@@ -252,11 +252,12 @@ fn a_session_does_not_go_where_it_is_still_to_come() {
         cluster.participant(ServerId(5), Input::Message { from: transaction.coordinator, message });
         cluster.mail.pop_back().map(|(_, _, message)| message)
     };
-    // Server 5 is prepared for a session that is open everywhere else. There the tables are full, and it has to go.
+    // Server 5 is prepared for a session that is open everywhere else. There the tables are full, and the session has
+    // to go.
     let vote = ask(first, TransactionBody { command: open(7), evict: None });
     assert!(matches!(vote, Some(CommitMessage::Vote { vote: Vote::Yes(None), .. })), "{vote:?}");
     let vote = ask(second, TransactionBody { command: open(8), evict: Some(first.as_slot().0) });
-    // Done in this order it would come after it was gone.
+    // Committed in this order, the session would be opened after it was removed.
     let refused = Vote::No(VoteNoReason::Locked(first));
     assert!(matches!(&vote, Some(CommitMessage::Vote { vote, .. }) if *vote == refused), "{vote:?}");
 }
@@ -268,7 +269,7 @@ fn two_coordinators_that_want_one_key_refuse_each_other_and_both_get_it_in_the_e
     let other = cluster.session(2);
     cluster.ask(1, put(session, 1, "k"));
     cluster.ask(2, put(other, 1, "k"));
-    // Each server hears its own coordinator first.
+    // Each server receives the request of its own coordinator first.
     cluster.deliver_while(|(from, to, _)| from == to);
     cluster.deliver();
     assert_eq!(cluster.versions("k"), [0; 5], "neither has all votes");
@@ -311,7 +312,7 @@ fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
     let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
-    // All have voted, and the coordinator dies before it hears the last of them.
+    // All have voted, and the coordinator crashes before it receives the votes.
     cluster.deliver_while(|(_, _, message)| matches!(message, CommitMessage::VoteRequest { .. }));
     cluster.down.push((ServerId(1), COORDINATOR));
     cluster.deliver();
@@ -321,7 +322,7 @@ fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
         cluster.has_said("Blocked")
             && cluster.participants.iter().all(|one| one.in_doubt().all(|doubt| doubt.is_blocked))
     );
-    // A read waits, and is told in the end that the key is locked.
+    // A read waits, and finally fails because the key is locked.
     cluster.participant(
         ServerId(2),
         Input::Request(ParticipantRequest::Read { token: 3, query: ReadQuery { key: b"k".to_vec() } }),
@@ -333,7 +334,7 @@ fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
         "{:?}",
         cluster.answers
     );
-    // Without a record of a commit there was none.
+    // Without a commit record, the decision was abort.
     cluster.restart_coordinator(1);
     cluster.look(9);
     assert_eq!((cluster.in_doubt(), cluster.versions("k")), (0, vec![0; 5]));
@@ -346,7 +347,7 @@ fn a_commit_outlives_its_coordinator_and_every_participant() {
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
     cluster.deliver_while(|(_, _, message)| !matches!(message, CommitMessage::Decide { .. }));
-    // It has decided, and told its client; nobody else has heard a word of it.
+    // It has decided and replied to its client; no participant has received DECIDE.
     assert!(matches!(cluster.outcomes.last(), Some((_, CoordinatorNotification::Done { .. }))));
     cluster.mail.clear();
     for server in 1..=5 {
@@ -364,7 +365,7 @@ fn one_that_knows_the_decision_ends_the_doubt_of_the_others() {
     let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
-    // Server 3 alone hears DECIDE before the coordinator is gone.
+    // Only server 3 receives DECIDE before the coordinator crashes.
     cluster.deliver_while(|(_, to, message)| !matches!(message, CommitMessage::Decide { .. }) || *to == ServerId(3));
     cluster.down.push((ServerId(1), COORDINATOR));
     cluster.mail.clear();
@@ -389,7 +390,7 @@ fn one_that_has_not_voted_ends_the_doubt_of_the_others_and_never_votes_yes_after
     let late = cluster.mail.remove(late.unwrap()).unwrap();
     cluster.look(5);
     assert_eq!((cluster.in_doubt(), cluster.versions("k")), (0, vec![0; 5]));
-    // Not even after a crash: what it has said is on its disk.
+    // Not even after a crash: its answer is on its disk.
     cluster.restart_participant(5);
     cluster.mail.push_back(late);
     cluster.deliver();
@@ -412,7 +413,7 @@ fn a_vote_that_is_asked_for_again_is_the_same_whatever_the_session_says_by_then(
     cluster.ask(3, second.to_paxos());
     cluster.deliver();
     assert_eq!(cluster.versions("other"), [1; 5]);
-    // Servers that see the first one now refuse it; server 2, asked again, votes as it did.
+    // Servers that receive the first write now refuse it; server 2, asked again, repeats its vote.
     let (_, _, request) = rest.iter().find(|(_, to, _)| *to == ServerId(3)).cloned().unwrap();
     cluster.facts.clear();
     cluster.participant(ServerId(2), Input::Message { from: ServerId(1), message: request });

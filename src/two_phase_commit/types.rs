@@ -1,4 +1,4 @@
-//! What the two roles remember, are asked, tell and show.
+//! The records, requests, notifications, timers and trace events of the two roles.
 
 use std::ops::RangeInclusive;
 
@@ -11,42 +11,42 @@ use crate::role::{ServerId, ServerSet, TimerSpec};
 
 /// The length of a coordinator's tick, in milliseconds.
 pub(super) const TICK_MS: u64 = 50;
-/// The length of a participant's look, in milliseconds.
+/// The interval between a participant's looks, in milliseconds.
 pub(super) const IN_DOUBT_CHECK_MS: u64 = 100;
 
-/// What a coordinator must never forget.
+/// What a coordinator keeps on stable storage.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CoordinatorRecord {
-    /// Every number below is spent.
+    /// Every number below is reserved.
     Reserved(u64),
-    /// It decided to commit. There is no such record for an abort: without this one, it is one.
+    /// The coordinator decided to commit. An abort has no record: the absence of this one means abort.
     Committed(TransactionId),
-    /// Everybody has acknowledged. May come late, and never waits for the disk by itself.
+    /// All participants have acknowledged. The record may be written late, and needs no sync of its own.
     Ended(TransactionId),
 }
 
-/// What the server asks of its coordinator.
+/// A request of the server to its coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CoordinatorRequest {
     /// A client's command.
     Propose(paxos::Command),
 }
 
-/// What it tells its server.
+/// A notification to the coordinator's server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CoordinatorNotification {
-    /// What a command came to.
+    /// A command has its result.
     Done {
         /// The command.
         id: CommandId,
-        /// What it came to, on all servers.
+        /// The result, the same on all servers.
         outcome: ApplyResult,
     },
     /// The command is certainly not applied by this try: every transaction for it was aborted.
     NotApplied {
         /// The command.
         id: CommandId,
-        /// Why.
+        /// The reason.
         why: AbortReason,
     },
 }
@@ -56,69 +56,69 @@ pub enum CoordinatorNotification {
 pub enum AbortReason {
     /// These servers did not vote in time, and all must.
     NoVote {
-        /// They.
+        /// The servers.
         silent: ServerSet,
     },
-    /// Its key was held by this transaction, again and again.
+    /// Other transactions held its lock on every try.
     Locked {
-        /// The last one that was in the way.
+        /// The last transaction that held it.
         by: TransactionId,
     },
-    /// Too much is going on.
+    /// The coordinator has too many commands.
     Busy,
 }
 
 /// A step of a coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CoordinatorTraceEvent {
-    /// It asks for votes.
+    /// It requests votes.
     Requested {
         /// The transaction.
         transaction: TransactionId,
-        /// What it does.
+        /// The work to do.
         work: TransactionBody,
-        /// Whom it asks.
+        /// The recipients.
         to: ServerSet,
     },
     /// It has decided.
     Decided {
         /// The transaction.
         transaction: TransactionId,
-        /// How.
+        /// Commit or abort.
         decision: Decision,
-        /// What it does.
+        /// The work to do.
         work: TransactionBody,
-        /// Who has voted yes.
+        /// Servers that have voted yes.
         yes: ServerSet,
-        /// Who has voted no, and why, if that is the reason.
+        /// The server that has voted no, and its reason, if that is why.
         no: Option<(ServerId, VoteNoReason)>,
-        /// Whom it tells.
+        /// The recipients.
         to: ServerSet,
     },
-    /// It tells a decision that it took before.
+    /// It repeats an earlier decision.
     ToldAgain {
         /// The transaction.
         transaction: TransactionId,
-        /// What it is told.
+        /// The decision.
         decision: Decision,
-        /// Whether it has no record of it, and so knows that it was aborted.
+        /// Whether it has no record of the transaction, which means that it was aborted.
         presumed: bool,
-        /// Whom.
+        /// The recipients.
         to: ServerSet,
     },
-    /// Everybody has acknowledged a commit: it may be forgotten.
+    /// All participants have acknowledged a commit: its record may be dropped.
     Ended {
         /// The transaction.
         transaction: TransactionId,
     },
 }
 
-/// Its time-outs.
+/// A coordinator's timers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CoordinatorTimer {
-    /// Time has passed.
+    /// One tick has passed.
     Tick,
-    /// Commands that were refused may be tried again.
+    /// Refused commands may be tried again.
     Retry,
 }
 
@@ -126,57 +126,57 @@ impl TimerSpec for CoordinatorTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         match self {
             CoordinatorTimer::Tick => TICK_MS..=TICK_MS,
-            // Of two that refused each other one comes first: the pause is random, and longer than a transaction.
+            // Random, so that one of two that refused each other comes first; usually longer than a transaction.
             CoordinatorTimer::Retry => 5..=45,
         }
     }
 }
 
-/// What a participant must never forget.
+/// What a participant keeps on stable storage.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ParticipantRecord {
-    /// It voted yes: it can do this, and has promised to do or drop it as it is told.
+    /// It voted yes: it can apply the transaction, and has promised to apply or drop it as decided.
     Prepared {
         /// The transaction.
         transaction: TransactionId,
-        /// What it does.
+        /// The work to do.
         work: TransactionBody,
     },
-    /// It was done.
+    /// The transaction was applied.
     Committed(TransactionId),
-    /// It was dropped; or, without a vote before, it never will be done here.
+    /// The transaction was dropped; or, without an earlier vote, will never be applied here.
     Aborted(TransactionId),
 }
 
-/// What the server asks of its participant.
+/// A request of the server to its participant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ParticipantRequest {
     /// A read.
     Read {
-        /// Comes back in the answer.
+        /// Returned in the answer.
         token: u64,
-        /// What is asked.
+        /// The query.
         query: ReadQuery,
     },
 }
 
-/// What it tells its server.
+/// A notification to the participant's server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ParticipantNotification {
-    /// The answer of a read.
+    /// The answer to a read.
     Answer {
-        /// Of the request.
+        /// The token of the request.
         token: u64,
-        /// So many transactions had been committed here.
+        /// Number of transactions that had been committed here.
         applied: u64,
-        /// What the key holds.
+        /// The value and version of the key.
         answer: VersionedValue,
     },
-    /// A read has waited for too long for a key that is locked.
+    /// A read has waited too long for a locked key.
     ReadFailed {
-        /// Of the request.
+        /// The token of the request.
         token: u64,
-        /// The transaction in the way.
+        /// The transaction that holds the lock.
         by: TransactionId,
     },
 }
@@ -188,84 +188,84 @@ pub enum ParticipantTraceEvent {
     Voted {
         /// The transaction.
         transaction: TransactionId,
-        /// What it does.
+        /// The work to do.
         work: TransactionBody,
-        /// How.
+        /// The vote.
         vote: Vote,
-        /// The coordinator.
+        /// The recipient, the coordinator.
         to: ServerId,
     },
-    /// It has done what a committed transaction says.
+    /// It has applied a committed transaction.
     Committed {
         /// The transaction.
         transaction: TransactionId,
-        /// What it did.
+        /// The work done.
         work: TransactionBody,
-        /// What it came to.
+        /// The result.
         outcome: ApplyResult,
-        /// How many transactions have been committed here by now.
+        /// Number of transactions committed here so far.
         applied: u64,
-        /// The coordinator, which hears of it.
+        /// The recipient of the ACK, the coordinator.
         to: ServerId,
     },
     /// It has dropped a transaction for which it was prepared.
     Aborted {
         /// The transaction.
         transaction: TransactionId,
-        /// What it would have done.
+        /// The work that was not done.
         work: TransactionBody,
     },
-    /// It was asked about a transaction for which it has not voted, and now never will.
+    /// A peer has inquired about a transaction for which it has not voted; now it never will.
     GivenUp {
         /// The transaction.
         transaction: TransactionId,
-        /// Who asked.
+        /// The peer that inquired.
         to: ServerId,
     },
-    /// It is in doubt, and asks.
+    /// It is in doubt, and inquires.
     Inquired {
         /// The transaction.
         transaction: TransactionId,
-        /// What it does.
+        /// The work to do.
         work: TransactionBody,
-        /// Whom it asks.
+        /// The recipients.
         to: ServerSet,
     },
-    /// It has told another one what it knows.
+    /// It has answered an inquiry.
     Answered {
         /// The transaction.
         transaction: TransactionId,
         /// What it knows.
         known: InquiryReply,
-        /// Whom.
+        /// The recipient.
         to: ServerId,
     },
     /// A read waits for a lock.
     ReadWaits {
-        /// The transaction that holds it.
+        /// The transaction that holds the lock.
         by: TransactionId,
-        /// What is asked.
+        /// The query.
         query: ReadQuery,
     },
-    /// Everybody who answers is prepared, and the coordinator does not: nobody may decide.
+    /// It has been in doubt for long: no peer that answers knows the decision, so none may decide.
     Blocked {
         /// The transaction.
         transaction: TransactionId,
-        /// What it would do.
+        /// The work to do.
         work: TransactionBody,
-        /// Those who have said that they are prepared too, and itself.
+        /// Servers that are known to be prepared, itself included.
         prepared: ServerSet,
-        /// Those who have said nothing, the coordinator's server perhaps among them.
+        /// Servers that have not answered, perhaps including the coordinator's.
         silent: ServerSet,
-        /// For how long it has been prepared, in milliseconds by its own clock: at least.
+        /// Time since it was prepared, in milliseconds by its own clock; a lower bound.
         waited_ms: u64,
     },
 }
 
-/// Its time-out.
+/// A participant's timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ParticipantTimer {
-    /// Looks for what has waited for long.
+    /// Checks for reads and transactions that have waited too long.
     Look,
 }
 
@@ -275,15 +275,15 @@ impl TimerSpec for ParticipantTimer {
     }
 }
 
-/// A transaction in doubt, for those who look on.
+/// A transaction in doubt, for observers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InDoubtTransaction {
-    /// Which.
+    /// The transaction.
     pub transaction: TransactionId,
-    /// The key that it locks; none if it opens a session.
+    /// The key that it locks; None if it opens a session.
     pub key: Option<Vec<u8>>,
-    /// For how long, in milliseconds: at least.
+    /// Time in doubt, in milliseconds; a lower bound.
     pub waited_ms: u64,
-    /// Whether nobody who answers knows the decision.
+    /// Whether the participant has reported itself blocked.
     pub is_blocked: bool,
 }

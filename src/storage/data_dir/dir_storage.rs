@@ -1,4 +1,4 @@
-//! Where the files of a data folder are: for a real server a folder of the operating system, locked for one process.
+//! The storage of a data directory: for a real server, a directory of the operating system, locked for one process.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -12,31 +12,31 @@ use crate::storage::disk::{Files, RealFiles, step};
 
 /// The file that a process locks.
 pub(super) const LOCK_FILE: &str = "lock";
-/// A journal that is on its way out.
+/// A journal that is being removed.
 pub(super) const DISCARDED_FOLDER: &str = "journal.discarded";
 
-/// Where the files of a data folder are. A handle, as [`Files`] is.
+/// The storage of a data directory. A handle, as [`Files`] is.
 pub trait DirStorage {
-    /// Its files.
+    /// The type of its files.
     type Files: Files;
 
-    /// Where it is, for sentences.
+    /// The path, for messages.
     fn path(&self) -> &Path;
 
-    /// The files of the folder itself.
+    /// The files of the directory itself.
     fn top(&self) -> &Self::Files;
 
-    /// The files of a part of it, which is made if it is not there.
+    /// The files of a part, which is created if it is missing.
     fn part(&self, part: DirPart) -> Result<Self::Files, DataDirError>;
 
-    /// Whether a part of it is there.
+    /// Whether a part exists.
     fn has(&self, part: DirPart) -> bool;
 
-    /// Removes a part of it, whole or not at all.
+    /// Removes a part, whole or not at all.
     fn discard(&self, part: DirPart) -> Result<(), DataDirError>;
 }
 
-/// A folder in a data folder.
+/// A subdirectory of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirPart {
     /// The acceptor's journal, or the participant's.
@@ -48,7 +48,7 @@ pub enum DirPart {
 }
 
 impl DirPart {
-    /// The name of the folder.
+    /// The name of the subdirectory.
     pub(super) fn name(self) -> &'static str {
         match self {
             DirPart::Journal => "journal",
@@ -58,12 +58,12 @@ impl DirPart {
     }
 }
 
-/// A folder of the operating system, held by this process for as long as the value lives.
+/// A directory of the operating system, locked by this process until the value is dropped.
 #[derive(Debug)]
 pub struct RealDir {
     pub(super) path: PathBuf,
     pub(super) files: RealFiles,
-    /// The lock ends with this file.
+    /// Closing this file releases the lock.
     _lock: File,
 }
 
@@ -122,7 +122,7 @@ pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error)
     move |source| DataDirError::Io { doing, path, source }
 }
 
-/// Makes a folder for this user alone, with the folders above it, and makes each new name durable.
+/// Creates a directory for this user alone, with its missing parents, and makes each new name durable.
 pub(in crate::storage) fn make_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -136,13 +136,13 @@ pub(in crate::storage) fn make_folder(path: &Path) -> io::Result<()> {
     sync_names(above)
 }
 
-/// Makes the names in a folder durable.
+/// Makes the names in a directory durable.
 pub(in crate::storage) fn sync_names(folder: &Path) -> io::Result<()> {
     step()?;
     File::open(folder)?.sync_all()
 }
 
-/// The folder that holds this one.
+/// The parent directory.
 pub(super) fn above(path: &Path) -> &Path {
     match path.parent() {
         Some(above) if above != Path::new("") => above,
@@ -150,7 +150,7 @@ pub(super) fn above(path: &Path) -> &Path {
     }
 }
 
-/// Locks a folder for this process: until the file is closed.
+/// Locks a directory for this process, until the file is closed.
 pub(in crate::storage) fn lock(path: &Path) -> Result<File, DataDirError> {
     let name = path.join(LOCK_FILE);
     let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
@@ -159,7 +159,7 @@ pub(in crate::storage) fn lock(path: &Path) -> Result<File, DataDirError> {
     Ok(file)
 }
 
-/// Locks the file that says that somebody uses a folder; free again when it is closed.
+/// Takes an exclusive lock on the lock file of a directory; closing the file releases it.
 pub(super) fn hold(file: &File, path: &Path) -> Result<(), DataDirError> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),

@@ -1,4 +1,4 @@
-//! Why a data folder cannot be used.
+//! Errors of a data directory.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,96 +11,96 @@ use crate::storage::disk::{is_full, is_short_of_files};
 use crate::storage::identity::{IDENTITY_FILE, IdentityError};
 use crate::storage::journal::OpenError;
 
-/// Why a data folder cannot be used.
+/// Why a data directory cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataDirError {
-    /// The disk refused.
+    /// A disk operation failed.
     #[error("cannot {doing} {path}: {source}. Name a folder that this user may write to (--data)")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's reason.
         source: io::Error,
     },
     /// Another process uses it.
     #[error("data folder {path} is in use by another server. Stop that one, or name another folder (--data)")]
     InUse {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
-    /// There are files in it, and no identity.
+    /// The directory holds files and no identity.
     #[error(
         "{path} holds {holds} and no {IDENTITY_FILE}: it is no data folder, or it lost its identity. Name an empty \
          folder, or put the file back"
     )]
     NotADataFolder {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// One of the files in it.
+        /// One of its files.
         holds: String,
     },
-    /// A restore that was interrupted has made it, or has still to make it.
+    /// An interrupted restore has made the directory, or has yet to make it.
     #[error(
         "{path} is of a restore that did not finish: {restore} is there. Run the restore again, it goes on where it was. To \
          give it up, remove {restore} and the folders beside it"
     )]
     Unfinished {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Where the restore makes its folders.
+        /// Where the restore prepares its directories.
         restore: PathBuf,
     },
-    /// There is no identity where one was expected.
+    /// The directory holds no identity, and one was expected.
     #[error("{path} holds no {IDENTITY_FILE}: it is no data folder. Name the folder that --data names")]
     NoIdentity {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
-    /// No random number for the storage id.
+    /// The system gave no random number for the storage id.
     #[error("the system gives no random number for the storage id: {0}")]
     Random(String),
-    /// Its identity says no.
+    /// The identity cannot be read or written, or forbids the use.
     #[error("data folder {path}: {source}")]
     Identity {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: IdentityError,
     },
-    /// Its journal cannot be opened.
+    /// The journal cannot be opened.
     #[error("data folder {path}: {source}")]
     Journal {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: Box<OpenError>,
     },
-    /// It is that of another protocol.
+    /// The directory holds data of another family of protocols.
     #[error(
         "data folder {path} holds what servers under {other} remember, and no other protocol can read that: its data would \
          seem to be lost. Start this server with the protocol that it had, or name another folder (--data)"
     )]
     OtherProtocol {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The family that its data belong to.
         other: Family,
     },
-    /// Its file of spent rounds cannot be opened.
+    /// The file of reserved rounds cannot be opened.
     #[error("data folder {path}: {source}")]
     Rounds {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: BallotStoreError,
     },
 }
 
 impl DataDirError {
-    /// The disk has no room, or no more files may be opened. Nothing else is wrong, and later there may be some.
+    /// Whether the only problem is a full disk or the limit on open files; a later attempt may succeed.
     pub fn is_full(&self) -> bool {
         match self {
             DataDirError::Journal { source, .. } => match &**source {
@@ -115,7 +115,7 @@ impl DataDirError {
         }
     }
 
-    /// The disk has refused to read or to write.
+    /// Whether the disk failed to read or write.
     pub fn is_io(&self) -> bool {
         match self {
             DataDirError::Io { .. } => true,
@@ -130,7 +130,7 @@ impl DataDirError {
         }
     }
 
-    /// What another server is told: not where this one has its folder.
+    /// The reason for another server, without the path of this directory.
     pub fn reason(&self) -> String {
         match self {
             DataDirError::Identity { source, .. } => source.to_string(),
@@ -138,7 +138,7 @@ impl DataDirError {
         }
     }
 
-    /// Writing the identity has failed in a way after which nobody knows what is on the disk: the process must stop.
+    /// Whether writing the identity failed and the contents of the disk are unknown: the process must stop.
     pub fn is_fatal(&self) -> bool {
         let DataDirError::Identity { source, .. } = self else { return false };
         matches!(source, IdentityError::AlreadyFailed | IdentityError::Io { .. }) && !source.is_full()

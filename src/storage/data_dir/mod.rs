@@ -1,11 +1,11 @@
-//! The data folder of one server.
+//! The data directory of one server.
 //!
 //! ```text
-//! lock            held by the process that uses the folder
-//! identity.toml   whose folder it is
+//! lock            held by the process that uses the directory
+//! identity.toml   which server the directory belongs to
 //! journal/        the acceptor's stable storage; under two-phase commit the participant's
 //! rounds          the proposer's
-//! coordinator/    under two-phase commit, in its place: the coordinator's
+//! coordinator/    instead of rounds under two-phase commit: the coordinator's
 //! checkpoint/     the learner's: the state after some slot
 //! ```
 
@@ -37,10 +37,10 @@ use crate::paxos::Slot;
 use crate::protocol::Family;
 use crate::role::ServerId;
 
-/// The root of a file system may hold it, and may be a data folder.
+/// The root of a file system may hold this directory, and may be a data directory.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// The data folder of one server, in use by one process. Any thread may use it.
+/// The data directory of one server, used by one process. Any thread may use it.
 #[derive(Debug)]
 pub struct DataDir<P: DirStorage = RealDir> {
     place: P,
@@ -49,7 +49,7 @@ pub struct DataDir<P: DirStorage = RealDir> {
 }
 
 impl DataDir {
-    /// Opens the folder of a server, or makes it (readable for this user alone), and begins a life on it.
+    /// Opens the directory of a server, or creates it (readable for this user alone), and starts an incarnation on it.
     pub fn open(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
         refuse_unfinished(path, owner.server)?;
         make_folder(path).map_err(failed("make the folder", path))?;
@@ -65,7 +65,7 @@ impl DataDir {
         DataDir::begin(place, identity)
     }
 
-    /// Looks whether a start could begin on the folder: it is this server's and nobody uses it, or it can be made.
+    /// Checks whether a server could start on the directory: it is this server's and not in use, or it can be created.
     /// Changes nothing.
     pub fn check(path: &Path, owner: Owner<'_>, family: Family) -> Result<(), DataDirError> {
         let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
@@ -91,7 +91,7 @@ impl DataDir {
         }
     }
 
-    /// Makes a folder on which no server starts before [`finish`](DataDir::finish).
+    /// Creates a directory on which no server starts before [`finish`](DataDir::finish).
     pub fn make_unfinished(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
         make_folder(path).map_err(failed("make the folder", path))?;
         let place = RealDir::hold(path)?;
@@ -101,17 +101,17 @@ impl DataDir {
         DataDir::begin(place, identity)
     }
 
-    /// A folder that was made unfinished is whole.
+    /// Marks a directory created by [`make_unfinished`](DataDir::make_unfinished) as whole.
     pub fn finish(path: &Path) -> Result<(), DataDirError> {
         let (identity, _lock) = DataDir::read_identity(path)?;
         identity.finish().map_err(|source| DataDirError::Identity { path: path.to_path_buf(), source })
     }
 
-    /// The identity of a folder on which no server runs, and the lock that keeps one from starting.
+    /// The identity of a directory on which no server runs, and the lock that keeps one from starting.
     pub fn read_identity(path: &Path) -> Result<(DirIdentity<RealFiles>, File), DataDirError> {
         let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
         let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
-        // Before the lock: what is no data folder gets no file of that name.
+        // Read before locking, so that no lock file is created in a directory that is not a data directory.
         if DirIdentity::read_any(files.clone()).map_err(denied)?.is_none() {
             return Err(DataDirError::NoIdentity { path: path.to_path_buf() });
         }
@@ -122,8 +122,8 @@ impl DataDir {
         }
     }
 
-    /// What is in the folder belongs to one family of protocols: an error if it is the other one. A new folder takes
-    /// the side that it is asked for.
+    /// Reserves the directory for one family of protocols; an error if it holds data of the other. A new directory
+    /// accepts either.
     pub fn claim_protocol(&self, family: Family) -> Result<(), DataDirError> {
         check_side(&self.place.path, family)?;
         match family {
@@ -137,91 +137,93 @@ impl DataDir {
         self.place.path.join(ROUNDS_FILE)
     }
 
-    /// The folder of the acceptor's journal.
+    /// The directory of the acceptor's journal.
     pub fn journal_path(&self) -> PathBuf {
         self.place.path.join(DirPart::Journal.name())
     }
 }
 
-/// A journal that was opened, with what it remembers.
+/// An open journal and its recovered records.
 pub type OpenedJournal<F, R> = (Journal<F, R>, RecoveredJournal<R>);
 
 impl<P: DirStorage> DataDir<P> {
-    /// A process begins on a folder that is this server's.
+    /// Starts an incarnation of a process on a directory that is this server's.
     pub fn begin(place: P, identity: DirIdentity<P::Files>) -> Result<DataDir<P>, DataDirError> {
         let begun = identity.begin_life();
         let life = begun.map_err(|source| DataDirError::Identity { path: place.path().to_path_buf(), source })?;
         Ok(DataDir { place, identity, incarnation: life })
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         self.place.path()
     }
 
-    /// Where its files are.
+    /// The directory that holds the files.
     pub fn place(&self) -> &P {
         &self.place
     }
 
-    /// Whose it is.
+    /// The identity of the directory.
     pub fn identity(&self) -> &DirIdentity<P::Files> {
         &self.identity
     }
 
-    /// The number of this life: 1 for the first process on this folder, and no number twice.
+    /// The number of this incarnation: 1 for the first process on this directory; no number is used twice.
     pub fn incarnation(&self) -> u32 {
         self.incarnation
     }
 
-    /// Durably takes a number for a role that begins a life of its own: 1 for the first, and no number twice.
+    /// Durably takes a number for an incarnation of a role: 1 for the first; no number is used twice.
     pub fn next_role_incarnation(&self) -> Result<u32, DataDirError> {
         self.identity.next_role_incarnation().map_err(self.denied())
     }
 
-    /// The random number that tells this folder from any other that ever had its server's number.
+    /// The random number that distinguishes this directory from every other one of the same server number.
     pub fn storage_id(&self) -> u64 {
         self.identity.storage_id()
     }
 
-    /// Whether the server may take part: enough of the others know this folder.
+    /// Whether the server is active: enough peers have recorded this directory.
     pub fn is_active(&self) -> bool {
         self.identity.is_active()
     }
 
-    /// Remembers durably that the server takes part from now on.
+    /// Durably records that the server is active from now on.
     pub fn set_takes_part(&self) -> Result<(), DataDirError> {
         self.identity.set_takes_part().map_err(self.denied())
     }
 
-    /// What is remembered of a peer's folder, if it was ever met.
+    /// The record of a peer, if this server ever met it.
     pub fn recorded_peer(&self, server: ServerId) -> Option<RecordedPeer> {
         self.identity.recorded_peer(server)
     }
 
-    /// Judges the claim of a caller, and remembers durably what must be; an error if it is not the peer that is known.
+    /// Decides on the claim of a caller; a changed record is durable before this returns. An error if the caller is not
+    /// the recorded peer.
     pub fn admit(&self, claim: &Claim) -> Result<Admitted, DataDirError> {
         self.identity.admit(claim).map_err(self.denied())
     }
 
-    /// Remembers durably the folder of a peer whose server takes part. For whoever makes both folders.
+    /// Durably records the directory of a peer whose server is active. Used by a restore, which makes both directories.
     pub fn bind_peer(&self, server: ServerId, storage: u64) -> Result<(), DataDirError> {
         self.identity.bind_peer(server, storage).map_err(self.denied())
     }
 
-    /// The files of the learner's checkpoint. It can be made again from other servers, so nobody misses it.
+    /// The files of the learner's checkpoint. A missing checkpoint is no error: the state can be fetched from other
+    /// servers.
     pub fn checkpoint_files(&self) -> Result<P::Files, DataDirError> {
         self.place.part(DirPart::Checkpoint)
     }
 
-    /// Opens the journal of an acceptor or a participant; a folder that has had one must have it still. Each life of
-    /// the role opens it anew, after the life before has dropped it.
+    /// Opens the journal of an acceptor or a participant; an error if the directory had one and it is missing. Each
+    /// incarnation of the role opens it again, after the previous one has dropped it.
     pub fn open_journal<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, DataDirError> {
         self.open_journal_beside(segment_bytes, None, LeftFree::default())
     }
 
-    /// The same beside a durable checkpoint, if there is one, that has all slots below `forgotten`. This is left free
-    /// on the disk.
+    /// Like [`open_journal`](DataDir::open_journal), for a journal with a checkpoint. `forgotten` is the first slot
+    /// that the durable checkpoint does not hold, if there is one; `left_free` is the space left to others.
     pub fn open_journal_beside<R: Record>(
         &self,
         segment_bytes: u64,
@@ -239,17 +241,17 @@ impl<P: DirStorage> DataDir<P> {
         Ok((journal, recovered))
     }
 
-    /// Opens the coordinator's journal; a folder that has had one must have it still.
+    /// Opens the coordinator's journal; an error if the directory had one and it is missing.
     pub fn open_coordinator<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, DataDirError> {
         let files = self.place.part(DirPart::Coordinator)?;
-        // What a proposer remembers in its file, a coordinator remembers in its journal.
+        // A coordinator keeps its records in a journal; the flag of the proposer's file says whether there was one.
         let options = JournalOptions::alone(segment_bytes, self.storage_id(), self.identity.has_rounds());
         let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
         self.identity.set_has_rounds().map_err(self.denied())?;
         Ok((journal, recovered))
     }
 
-    /// Opens the proposer's file of spent rounds; a folder that has had one must have it still.
+    /// Opens the proposer's file of reserved rounds; an error if the directory had one and it is missing.
     pub fn open_rounds(&self) -> Result<BallotStore<P::Files>, DataDirError> {
         let opened = BallotStore::open(self.place.top().clone(), self.storage_id(), self.identity.has_rounds());
         let rounds = opened.map_err(|source| DataDirError::Rounds { path: self.path().to_path_buf(), source })?;
@@ -257,8 +259,8 @@ impl<P: DirStorage> DataDir<P> {
         Ok(rounds)
     }
 
-    /// Makes the acceptor forget everything. **Unsafe by intent**: an acceptor that comes back without its memory
-    /// breaks Paxos, and this is how to show it. The journal must not be open.
+    /// Discards the acceptor's stable storage. **Unsafe by intent**: an acceptor that restarts without its promises
+    /// breaks Paxos, and this demonstrates it. The journal must not be open.
     pub fn discard_journal(&self) -> Result<(), DataDirError> {
         self.identity.set_has_journal(false).map_err(self.denied())?;
         self.place.discard(DirPart::Journal)
@@ -279,12 +281,12 @@ fn new_storage_id() -> Result<u64, DataDirError> {
     getrandom::u64().map_err(|error| DataDirError::Random(error.to_string()))
 }
 
-/// For people.
+/// The current time, for people.
 fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
 
-/// What is in a folder belongs to one family of protocols: an error if it is another one.
+/// An error if the directory holds data of the other family of protocols.
 fn check_side(path: &Path, family: Family) -> Result<(), DataDirError> {
     let has = |name: &str| path.join(name).exists();
     let found = if has(DirPart::Coordinator.name()) {
@@ -292,14 +294,14 @@ fn check_side(path: &Path, family: Family) -> Result<(), DataDirError> {
     } else if has(DirPart::Journal.name()) || has(ROUNDS_FILE) {
         Family::Paxos
     } else {
-        // It is new, and takes either.
+        // A new directory accepts either family.
         family
     };
     if found == family { Ok(()) } else { Err(DataDirError::OtherProtocol { path: path.to_path_buf(), other: found }) }
 }
 
-/// A folder without an identity must be empty, but for what a first start that was interrupted leaves, and for what
-/// each file system keeps at its root.
+/// A directory without an identity must be empty. It may hold the remains of an interrupted first start, and what a
+/// file system keeps at its root.
 fn refuse_strangers(path: &Path, files: &RealFiles) -> Result<(), DataDirError> {
     let names = files.list().map_err(failed("list", path))?;
     let making = name_in_making(IDENTITY_FILE);

@@ -1,4 +1,4 @@
-//! Data folders on a real disk.
+//! Data directories on a real disk.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -101,7 +101,7 @@ fn check(path: &Path) -> Result<(), String> {
     DataDir::check(path, owner("lab", SERVER), Family::Paxos).map_err(|error| error.to_string())
 }
 
-/// All that is below a folder, and when it was changed.
+/// All files and directories below a directory, and when they were changed.
 fn image(path: &Path) -> Vec<(PathBuf, std::time::SystemTime)> {
     let below = |entry: io::Result<fs::DirEntry>| {
         let path = entry.unwrap().path();
@@ -197,7 +197,7 @@ fn a_journal_may_be_discarded_by_name_only() {
     assert!(recovered.records.is_empty());
     journal.commit(&[promise(8)]).unwrap();
     drop(journal);
-    // A crash in the middle of discarding it, once the identity has let it go.
+    // A crash while the journal is being discarded, after the identity has recorded it.
     folder.identity.set_has_journal(false).unwrap();
     fs::rename(folder.journal_path(), path.join(DISCARDED_FOLDER)).unwrap();
     let (_journal, recovered) = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();

@@ -1,4 +1,4 @@
-//! A restore that was interrupted: on a folder that it has made, or has still to make, no server starts.
+//! Interrupted restores: no server starts on a directory that such a restore has made, or has yet to make.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,20 +10,20 @@ use super::error::DataDirError;
 use crate::role::ServerId;
 use crate::storage::disk::name_in_making;
 
-/// The folder in which a restore makes others before it gives them their names beside it.
+/// The directory in which a restore prepares the data directories before it renames them.
 pub(in crate::storage) const RESTORE_FOLDER: &str = ".restore";
-/// The mark in it that all of them are whole.
+/// The file in it that marks all of them as whole.
 pub(in crate::storage) const COMPLETE_FILE: &str = "complete";
 
-/// The name that a restore gives to the folder of a server.
+/// The name that a restore gives to the data directory of a server.
 pub(in crate::storage) fn folder_name(server: ServerId) -> String {
     format!("server-{}", server.0)
 }
 
-/// A restore gives the folders their names one by one. Between the first and the last some are there and some are not,
-/// and an empty one must not be taken for that of a new server.
+/// Refuses a data directory beside an unfinished restore. A restore renames its directories one by one. In between,
+/// some exist and some do not, and a missing one must not be taken for that of a new server.
 pub(super) fn refuse_unfinished(path: &Path, server: ServerId) -> Result<(), DataDirError> {
-    // The folder may not exist yet; the one above it is known by the name or by what the name leads to.
+    // The directory may not exist yet; its parent is found by the given path and by the path that links lead to.
     let real = fs::canonicalize(path).ok();
     for path in [Some(path), real.as_deref()].into_iter().flatten() {
         let restore = above(path).join(RESTORE_FOLDER);
@@ -34,14 +34,14 @@ pub(super) fn refuse_unfinished(path: &Path, server: ServerId) -> Result<(), Dat
     Ok(())
 }
 
-/// Whether a restore has put something into a folder of this name, or nobody can tell: a server that starts beside half
-/// a restore would take the folders that are missing for new ones.
+/// Whether this directory was written by a restore, or cannot be read. A server that starts beside half a restore would
+/// take the missing directories for new ones.
 fn may_be_of_a_restore(path: &Path) -> bool {
     match fs::read_dir(path) {
         Ok(entries) => {
             let ours = entries.map(|entry| entry.map_or(true, |entry| is_name_of_a_restore(&entry.file_name())));
             let ours: Vec<bool> = ours.collect();
-            // One that is empty has only just been made.
+            // An empty one was only just made.
             ours.is_empty() || ours.contains(&true)
         }
         Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
@@ -57,8 +57,8 @@ fn is_name_of_a_restore(name: &OsStr) -> bool {
     name.to_str().is_some_and(is_ours)
 }
 
-/// Whether a folder is one in which a restore makes others, and holds nothing that anybody else would miss: what file
-/// systems and desktops put everywhere begins with a dot.
+/// Whether this is a restore's working directory that holds nothing else. Names that begin with a dot are ignored: file
+/// systems and desktops put them everywhere.
 pub(in crate::storage) fn is_of_a_restore(path: &Path) -> bool {
     let is_hidden = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with('.'));
     let is_ours = |name: &OsStr| is_name_of_a_restore(name) || is_hidden(name);

@@ -1,9 +1,9 @@
-//! A folder in memory that can lose its power.
+//! A directory in memory whose power can be cut.
 //!
-//! It keeps two pictures of every file: the one that programs see, and the one that would survive. A sync copies the
-//! one to the other; [`MemoryFiles::power_cut`] lets a seed decide, sector by sector and name by name, what of the
-//! difference reached the disk in time. Every changing operation is numbered, and [`MemoryFiles::fail`] makes a chosen
-//! one fail: so a test can crash a program at each of its steps, one after the other.
+//! It keeps two versions of every file: the one that programs see, and the one that would survive. A sync copies the
+//! first to the second. [`MemoryFiles::power_cut`] lets a seed decide, sector by sector and name by name, which
+//! differences reached the disk in time. Every changing operation is numbered, and [`MemoryFiles::fail`] makes a chosen
+//! one fail. So a test can crash a program at each of its steps, one after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,22 +17,22 @@ use super::{Files, SECTOR_BYTES, StableFile};
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InjectedFailure {
-    /// The machine stops in the middle of it: this operation and all that follow fail, until
+    /// The machine stops in the middle of the operation. This operation and all later ones fail, until
     /// [`MemoryFiles::power_cut`] or [`MemoryFiles::restart`].
     Stop,
-    /// It fails once with this error. A failed write may have written some of its sectors, and a failed sync drops what
-    /// it should have made durable while programs go on to see it.
+    /// The operation fails once with this error. A failed write may have written some of its sectors. A failed sync
+    /// drops what it should have made durable, while programs still see it.
     Once(io::ErrorKind),
 }
 
-/// How many operations of each kind there were, failed ones included.
+/// Number of operations of each kind, failed ones included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperationCounts {
-    /// Files made.
+    /// Files created.
     pub creates: u64,
     /// Writes at an offset.
     pub writes: u64,
-    /// Syncs of a file's data; the one within the making of a file does not count.
+    /// Syncs of a file's data; the one within the creation of a file does not count.
     pub syncs: u64,
     /// Changes of a file's length.
     pub lengths: u64,
@@ -40,22 +40,22 @@ pub struct OperationCounts {
     pub renames: u64,
     /// Removals.
     pub removes: u64,
-    /// Syncs of the folder.
+    /// Syncs of the directory.
     pub folder_syncs: u64,
 }
 
 impl OperationCounts {
-    /// All of them.
+    /// The sum of all.
     pub fn total(&self) -> u64 {
         self.creates + self.writes + self.syncs + self.lengths + self.renames + self.removes + self.folder_syncs
     }
 }
 
-/// A folder in memory. A handle: clones are the same folder.
+/// A directory in memory. A handle: clones are the same directory.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryFiles(Arc<Mutex<MemoryState>>);
 
-/// An open file in memory. It dies with the life of the machine that it was opened in.
+/// An open file in memory. It stops working when the machine restarts.
 #[derive(Debug)]
 pub struct MemoryFile {
     state: Arc<Mutex<MemoryState>>,
@@ -71,37 +71,37 @@ struct MemoryState {
     names: BTreeMap<String, u64>,
     /// The names that would survive.
     durable_names: BTreeMap<String, u64>,
-    /// What happened to names since the folder was synced, in order.
+    /// Changes of names since the directory was synced, in order.
     changes: Vec<FileChange>,
     counts: OperationCounts,
     /// The operation, numbered from 0, that will fail.
     failure: Option<(u64, InjectedFailure)>,
     stopped: bool,
-    /// The sum of the files' lengths cannot grow beyond this.
+    /// Limit on the sum of the files' lengths, in bytes.
     capacity: Option<u64>,
-    /// The other folders on its disk, and how much all of them hold together.
+    /// The other directories on the same disk, and the limit on the sum of all, in bytes.
     neighbours: Vec<Weak<Mutex<MemoryState>>>,
     disk_capacity: Option<u64>,
-    /// After so many reads one fails.
+    /// Number of reads that succeed before one fails.
     failing_read: Option<u64>,
     has_failed_to_read: bool,
-    /// Whether anything has failed since the program was started. That there was no room is no failure.
+    /// Whether anything has failed since the program started. A full disk is no failure.
     has_failed: bool,
-    /// How often the machine was started again.
+    /// Number of restarts of the machine.
     life: u64,
 }
 
 #[derive(Clone, Debug)]
 struct Inode {
-    /// What programs see.
+    /// The bytes that programs see.
     bytes: Vec<u8>,
-    /// What would survive; shorter if the length is not durable yet.
+    /// The bytes that would survive; shorter if the length is not durable yet.
     durable: Vec<u8>,
     /// The sectors in which the two may differ and that can still reach the disk.
     dirty: BTreeSet<usize>,
-    /// Changes of the length that the disk may not know yet, in order: each happens whole or not at all.
+    /// Changes of the length that may not have reached the disk, in order: each happens whole or not at all.
     lengths: Vec<usize>,
-    /// Its making failed in the middle: its length may be anything up to that of `bytes`.
+    /// Its creation failed in the middle: its length may be anything up to that of `bytes`.
     is_in_making: bool,
 }
 
@@ -112,19 +112,19 @@ enum FileChange {
     Removed { name: String },
 }
 
-/// What becomes of an operation.
+/// The result of an operation.
 enum OperationFate {
     Works,
     Fails(InjectedFailure),
 }
 
 impl MemoryFiles {
-    /// An empty folder.
+    /// An empty directory.
     pub fn new() -> MemoryFiles {
         MemoryFiles::default()
     }
 
-    /// A folder of these files, all durable.
+    /// A directory of these files, all durable.
     pub fn from_image(image: &BTreeMap<String, Vec<u8>>) -> MemoryFiles {
         let files = MemoryFiles::new();
         for (name, bytes) in image {
@@ -139,7 +139,7 @@ impl MemoryFiles {
         state.names.iter().map(|(name, inode)| (name.clone(), state.inodes[inode].bytes.clone())).collect()
     }
 
-    /// Makes a file, or another in its place, durably and past all counting: how a test damages a disk.
+    /// Creates or replaces a file, durably and without counting an operation: used by tests to corrupt a disk.
     pub fn put(&self, name: &str, bytes: &[u8]) {
         let mut state = self.state();
         let inode = state.add_inode(Inode::durable(bytes.to_vec()));
@@ -147,7 +147,7 @@ impl MemoryFiles {
         state.durable_names.insert(name.to_string(), inode);
     }
 
-    /// A bit of a file flips, in what programs see and in what would survive.
+    /// Flips a bit of a file, in what programs see and in what would survive.
     pub fn flip_bit(&self, name: &str, bit: usize) {
         let mut state = self.state();
         let Some(inode) = state.names.get(name).copied() else { return };
@@ -159,7 +159,7 @@ impl MemoryFiles {
         }
     }
 
-    /// An independent copy of the folder, running and without planned failures, what is unsynced included.
+    /// An independent copy of the directory, unsynced changes included, running and without planned failures.
     pub fn fork(&self) -> MemoryFiles {
         let mut state = self.state().clone();
         (state.failure, state.failing_read) = (None, None);
@@ -168,7 +168,7 @@ impl MemoryFiles {
         MemoryFiles(Arc::new(Mutex::new(state)))
     }
 
-    /// How many operations there were.
+    /// Number of operations so far.
     pub fn counts(&self) -> OperationCounts {
         self.state().counts
     }
@@ -179,34 +179,34 @@ impl MemoryFiles {
         state.failure = Some((state.counts.total() + operation, failure));
     }
 
-    /// Makes one read fail, after so many that work; None takes that back.
+    /// Makes one read fail, after this number of reads that succeed; None cancels it.
     pub fn fail_read(&self, after: Option<u64>) {
         self.state().failing_read = after;
     }
 
-    /// Whether a read has failed since this was asked last.
+    /// Whether a read has failed since the last call.
     pub fn has_failed_to_read(&self) -> bool {
         std::mem::take(&mut self.state().has_failed_to_read)
     }
 
-    /// Whether anything has failed since the program was started. That there was no room is no failure: who uses a disk
-    /// must be able to live with it.
+    /// Whether anything has failed since the program started. A full disk is no failure: programs must handle it.
     pub fn has_failed(&self) -> bool {
         self.state().has_failed
     }
 
-    /// Whether a planned [`InjectedFailure::Stop`] has struck: then whoever uses the folder is no more, though it may
-    /// not know.
+    /// Whether a planned [`InjectedFailure::Stop`] has happened: then the program that uses the directory has crashed,
+    /// though its code may still run.
     pub fn has_stopped(&self) -> bool {
         self.state().stopped
     }
 
-    /// The sum of the files' lengths cannot grow beyond so many bytes; None lifts the limit.
+    /// Limits the sum of the files' lengths, in bytes; None removes the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
     }
 
-    /// These folders are on one disk, which holds so many bytes; None lifts the limit. Only one thread may use them.
+    /// Puts these directories on one disk of this capacity, in bytes; None removes the limit. Only one thread may use
+    /// them.
     pub fn share_disk(folders: &[&MemoryFiles], bytes: Option<u64>) {
         for folder in folders {
             let others = folders.iter().filter(|other| !Arc::ptr_eq(&other.0, &folder.0));
@@ -216,13 +216,13 @@ impl MemoryFiles {
         }
     }
 
-    /// The sum of the files' lengths.
+    /// The sum of the files' lengths, in bytes.
     pub fn used_bytes(&self) -> u64 {
         self.state().used()
     }
 
-    /// The program is started again on a machine that kept running: nothing unsynced is lost, and nothing becomes
-    /// durable either. Files that are open no longer work.
+    /// Restarts the program on a machine that kept running: nothing unsynced is lost, and nothing becomes durable
+    /// either. Files that are open stop working.
     pub fn restart(&self) {
         let mut state = self.state();
         state.stopped = false;
@@ -230,15 +230,15 @@ impl MemoryFiles {
         state.life += 1;
     }
 
-    /// The power fails and comes back: of what was not synced, each sector and each change of a name is kept or lost as
-    /// the seed decides. Files that are open no longer work.
+    /// Cuts the power and restores it. For each unsynced sector and each unsynced change of a name, the seed decides
+    /// whether it is kept. Files that are open stop working.
     pub fn power_cut(&self, seed: u64) {
         let mut random = Pcg32::seed_from_u64(seed);
         let mut coin = || random.next_u32() & 1 == 0;
         self.power_cut_by(&mut coin);
     }
 
-    /// As [`power_cut`](MemoryFiles::power_cut), with each choice asked of `keep`: first the names in the order of
+    /// Like [`power_cut`](MemoryFiles::power_cut), with each choice made by `keep`: first the names in the order of
     /// their changes, then the sectors by file and place.
     pub fn power_cut_by(&self, keep: &mut dyn FnMut() -> bool) {
         self.restart();
@@ -262,7 +262,7 @@ impl MemoryFiles {
     }
 }
 
-/// A test that panicked while it held the lock changes nothing about what the others see.
+/// The state stays consistent if a test panics while it holds the lock.
 fn lock(state: &Mutex<MemoryState>) -> MutexGuard<'_, MemoryState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -295,22 +295,22 @@ impl FileChange {
 }
 
 impl Inode {
-    /// A file of which everything is on the disk.
+    /// A file whose bytes are all on the disk.
     fn durable(bytes: Vec<u8>) -> Inode {
         let durable = bytes.clone();
         Inode { bytes, durable, dirty: BTreeSet::new(), lengths: Vec::new(), is_in_making: false }
     }
 
-    /// Becomes what survives when the power fails now.
+    /// Reduces the file to what survives a power cut now.
     fn lose(&mut self, keep: &mut dyn FnMut() -> bool) {
-        // Each change of the length has happened or not, and none before those that came before it.
+        // Changes of the length reach the disk in order: each happens only if all earlier ones did.
         for length in std::mem::take(&mut self.lengths) {
             if !keep() {
                 break;
             }
             self.durable.resize(length, 0);
         }
-        // A file whose making was interrupted ends anywhere.
+        // A file whose creation was interrupted may have any length.
         while self.is_in_making && self.durable.len() < self.bytes.len() && keep() {
             let grown = (self.durable.len() + SECTOR_BYTES).min(self.bytes.len());
             self.durable.resize(grown, 0);
@@ -327,7 +327,7 @@ impl Inode {
         let start = sector * SECTOR_BYTES;
         let end = (start + SECTOR_BYTES).min(self.durable.len());
         if start < end {
-            // The file may have been made shorter than the disk knows: what was behind its end is written as zeros.
+            // The disk's version may still be longer than the file: bytes after the file's end are written as zeros.
             let used = end.min(self.bytes.len()).max(start);
             self.durable[start..used].copy_from_slice(&self.bytes[start..used]);
             self.durable[used..end].fill(0);
@@ -345,12 +345,12 @@ impl Inode {
         self.bytes.resize(bytes, 0);
         self.dirty.retain(|sector| sector * SECTOR_BYTES < bytes);
         if bytes > before {
-            // What stood behind an earlier end is gone, and the disk may not know yet.
+            // Bytes after an earlier end are gone, but may still be on the disk.
             self.dirty.extend(before / SECTOR_BYTES..bytes.min(self.durable.len()).div_ceil(SECTOR_BYTES));
         }
     }
 
-    /// What is not on its way to the disk is read from there again.
+    /// Reads the sectors again that have no pending write.
     fn forget(&mut self) {
         for sector in 0..self.bytes.len().min(self.durable.len()).div_ceil(SECTOR_BYTES) {
             let start = sector * SECTOR_BYTES;
@@ -378,7 +378,7 @@ impl MemoryState {
         self.next_inode
     }
 
-    /// Counts an operation and finds out whether it is the one that fails.
+    /// Counts an operation and decides whether it is the one that fails.
     fn operation(&mut self, kind: impl FnOnce(&mut OperationCounts) -> &mut u64) -> io::Result<OperationFate> {
         if self.stopped {
             return Err(stopped());
@@ -403,7 +403,7 @@ impl MemoryState {
         self.names.get(name).copied().ok_or_else(|| no_such_file(name))
     }
 
-    /// So many bytes can still be added to files.
+    /// Number of bytes that can still be added to files.
     fn free(&self) -> u64 {
         let used = self.used();
         let own = self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
@@ -426,7 +426,7 @@ impl MemoryState {
         let free = self.free();
         let made = length.min(free) as usize;
         let works = matches!(fate, OperationFate::Works) && made as u64 == length;
-        // What is left of a file whose making failed: its name, and an unsynced length.
+        // A failed creation leaves the name and an unsynced length.
         let durable = if works { vec![0; made] } else { Vec::new() };
         let inode = self.add_inode(Inode { durable, is_in_making: !works, ..Inode::durable(vec![0; made]) });
         self.names.insert(name.to_string(), inode);
@@ -438,7 +438,7 @@ impl MemoryState {
         }
     }
 
-    /// Changes a name. One that fails with an error has not happened; the last one of a life may have.
+    /// Changes a name. A change that fails with an error has not happened; one at which the machine stops may have.
     fn change(&mut self, change: FileChange, fate: &OperationFate) -> io::Result<()> {
         if !matches!(fate, OperationFate::Fails(InjectedFailure::Once(_))) {
             change.happen(&mut self.names);
@@ -570,7 +570,7 @@ impl StableFile for MemoryFile {
         let Some(inode) = state.inodes.get_mut(&self.inode) else { return Err(io::ErrorKind::NotFound.into()) };
         match fate {
             OperationFate::Works => inode.sync(),
-            // Programs see the bytes until the machine stops, but nothing will ever write them.
+            // Programs see the bytes until the machine stops, but they never reach the disk.
             OperationFate::Fails(InjectedFailure::Once(_)) => inode.dirty.clear(),
             OperationFate::Fails(InjectedFailure::Stop) => {}
         }

@@ -1,4 +1,4 @@
-//! A folder of the operating system.
+//! A directory of the operating system.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,16 +11,16 @@ use rustix::io::Errno;
 
 use super::{Files, SECTOR_BYTES, StableFile};
 
-/// Zeros are written in blocks of so many bytes.
+/// Size of the blocks in which zeros are written, in bytes.
 const ZEROS_BYTES: usize = 1 << 20;
-/// Stands for bytes that the disk cannot read.
+/// Replaces bytes that the disk cannot read.
 const UNREADABLE: u8 = 0xdb;
 
-/// A folder of the operating system. A handle: clones are the same folder.
+/// A directory of the operating system. A handle: clones are the same directory.
 #[derive(Clone, Debug)]
 pub struct RealFiles {
     path: Arc<Path>,
-    /// The folder itself, open, to sync the names in it.
+    /// The open directory, for syncing its names.
     folder: Arc<File>,
 }
 
@@ -29,7 +29,7 @@ pub struct RealFiles {
 pub struct RealFile(File);
 
 impl RealFiles {
-    /// Opens a folder that exists.
+    /// Opens a directory that exists.
     pub fn open(path: &Path) -> io::Result<RealFiles> {
         let folder = File::open(path)?;
         if !folder.metadata()?.is_dir() {
@@ -38,7 +38,7 @@ impl RealFiles {
         Ok(RealFiles { path: path.into(), folder: Arc::new(folder) })
     }
 
-    /// Where the folder is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -48,7 +48,7 @@ impl RealFiles {
     }
 }
 
-/// A step that changes a real disk. A test can stop its thread at any of them, as if the program had died there.
+/// A step that changes a real disk. A test can stop its thread at any step, as if the program had crashed there.
 pub fn step() -> io::Result<()> {
     #[cfg(test)]
     if !stopping::goes_on() {
@@ -83,7 +83,8 @@ impl Files for RealFiles {
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<RealFile> {
         step()?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.at(name))?;
-        // Real zeros: blocks that are merely reserved cost every later sync a change of the file system's own tables.
+        // Written zeros: with blocks that are only reserved, every later sync would also change the file system's
+        // tables.
         let zeros = vec![0; (ZEROS_BYTES as u64).min(bytes) as usize];
         let mut offset = 0;
         while offset < bytes {
@@ -116,8 +117,8 @@ impl Files for RealFiles {
     }
 }
 
-/// The bytes of a file of which the disk cannot read some: those are filled with what no checksum takes for data, so
-/// that they are found to be damaged, and the rest is not lost with them.
+/// Reads a file that the disk can only read in part. Unreadable sectors are filled with bytes that no checksum accepts.
+/// So they are found to be corrupt, and the rest is not lost with them.
 fn read_what_can_be(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let mut bytes = vec![UNREADABLE; file.metadata()?.len() as usize];
@@ -137,7 +138,7 @@ impl StableFile for RealFile {
 
     fn sync_data(&self) -> io::Result<()> {
         step()?;
-        // fdatasync: of what is known about a file it syncs the length, if that has changed, and no times.
+        // fdatasync: of the file's metadata it syncs the length, if that has changed, and no times.
         self.0.sync_data()
     }
 
@@ -153,12 +154,13 @@ impl StableFile for RealFile {
         step()?;
         let before = self.length()?;
         if bytes > before {
-            // A hole would be a promise of room that nobody keeps. First the room, then the length: where there is only
-            // a part of the room, ext4 takes that part, and would leave a file of a length that nobody asked for.
+            // A hole would not guarantee the space, so the space is reserved before the length is set. If only a part
+            // of it is free, ext4 reserves that part, and setting the length together would leave a file of a wrong
+            // length.
             match fallocate(&self.0, FallocateFlags::KEEP_SIZE, before, bytes - before) {
                 Ok(()) | Err(Errno::OPNOTSUPP) => {}
                 Err(error) => {
-                    // What was taken is given back; that it was not enough is the worse news.
+                    // Frees the part that was reserved; the missing space is the error to report.
                     let _ = self.0.set_len(before);
                     return Err(error.into());
                 }
@@ -180,7 +182,7 @@ pub(crate) mod stopping {
         static LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
     }
 
-    /// From now on this thread takes so many steps and no more.
+    /// From now on this thread takes at most this number of steps.
     pub(crate) fn after(steps: u64) {
         LEFT.set(steps);
     }
@@ -191,7 +193,7 @@ pub(crate) mod stopping {
         left > 0
     }
 
-    /// How many steps are left.
+    /// Number of steps left.
     pub(crate) fn left() -> u64 {
         LEFT.get()
     }

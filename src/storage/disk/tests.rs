@@ -1,4 +1,4 @@
-//! What the disk in memory may lose, and what it may not.
+//! What the disk in memory may lose, and what it must keep.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What can be wrong with a journal, in sentences for whoever runs the server.
+//! Errors of a journal, with messages for the operator of the server.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -8,18 +8,18 @@ use thiserror::Error;
 use crate::paxos::SlotRange;
 use crate::storage::identity::short_disk;
 
-/// Which part of a segment is damaged.
+/// The corrupt part of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CorruptRegion {
-    /// The first sector, which says what the file is.
+    /// The first sector, which identifies the file.
     Header,
-    /// The second sector, which says where the segment ends.
+    /// The second sector, which tells where the segment ends.
     Seal,
-    /// What the role remembered.
+    /// The records of the role.
     Groups,
 }
 
-/// A place of the journal that was written and can no longer be read. It may have held anything, so it never counts as
+/// A place in the journal that was written and is now unreadable. It may have held anything, so it never counts as
 /// "nothing was accepted".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Corruption {
@@ -29,9 +29,9 @@ pub struct Corruption {
     pub offset: u64,
     /// What the sector is for.
     pub part: CorruptRegion,
-    /// The lowest and the highest slot known to be concerned, as far as the sectors around it tell.
+    /// The lowest and the highest slot known to be affected, from the sectors around it.
     pub slots: Option<SlotRange>,
-    /// Whether `slots` covers all that is lost; if not, any other slot may be concerned too.
+    /// Whether `slots` covers everything that is lost; if not, any other slot may be affected too.
     pub slots_complete: bool,
 }
 
@@ -54,18 +54,18 @@ impl Display for Corruption {
     }
 }
 
-/// Why a journal cannot be opened. Whatever the reason, it still holds what it held.
+/// Why a journal cannot be opened. Opening never loses what the journal held.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The disk refused.
+    /// A disk operation failed.
     #[error("cannot {doing} {file} of the journal: {source}. Repair the disk or the permissions, then start again")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
         /// The name of the file.
         file: String,
-        /// The system's reason.
+        /// The operating system's reason.
         source: io::Error,
     },
     /// No space for the new segment that every start needs.
@@ -73,10 +73,10 @@ pub enum OpenError {
         "cannot start the journal: the disk has no room for a new segment of {bytes} bytes. Free some, then start again"
     )]
     Full {
-        /// How much is needed.
+        /// Bytes needed.
         bytes: u64,
     },
-    /// There was a journal, and now there is none.
+    /// The journal existed before and is now missing.
     #[error(
         "the journal is gone, though this server has had one: without it the server would break promises that it has \
          given. Put the folder back as it was; a server that lost it cannot come back under its number"
@@ -87,7 +87,7 @@ pub enum OpenError {
     MissingSegment {
         /// The missing file.
         file: String,
-        /// The file that says so.
+        /// The file whose header names it.
         before: String,
     },
     /// The last segments are missing.
@@ -98,7 +98,7 @@ pub enum OpenError {
         /// The last file.
         file: String,
     },
-    /// A file is shorter or longer than it was made.
+    /// A file is shorter or longer than when it was made.
     #[error("journal file {file} has {found} bytes and was made with {expected}: it was cut or overwritten")]
     Length {
         /// The file.
@@ -116,9 +116,9 @@ pub enum OpenError {
     WrongStorage {
         /// The file.
         file: String,
-        /// The storage id in it.
+        /// The storage id in the file.
         found: u64,
-        /// This storage's id.
+        /// The storage id of this data directory.
         expected: u64,
     },
     /// A file that was renamed.
@@ -129,28 +129,28 @@ pub enum OpenError {
         /// The number in its header.
         segment: u32,
     },
-    /// A journal of another version.
+    /// A journal of another format version.
     #[error("journal file {file} is of format {found}, and this program knows {known}: use the program that wrote it")]
     Version {
         /// The file.
         file: String,
-        /// The version of the file.
+        /// The format version of the file.
         found: u32,
-        /// The version of this program.
+        /// The format version of this program.
         known: u32,
     },
-    /// A file that is none of the journal's.
+    /// A file that does not belong to a journal.
     #[error("the journal's folder holds {file}, which is none of its files. Move it away, then start again")]
     UnknownFile {
         /// The file.
         file: String,
     },
-    /// A segment that was replaced long ago is back.
+    /// A segment that was replaced earlier is back.
     #[error("journal file {file} does not belong here: {next} has replaced it. Was an old copy put back?")]
     UnexpectedSegment {
         /// The file.
         file: String,
-        /// The next one.
+        /// The file that replaced it.
         next: String,
     },
     /// Segments that do not continue each other.
@@ -160,35 +160,35 @@ pub enum OpenError {
     Gap {
         /// The file.
         file: String,
-        /// The group that it begins with.
+        /// The number of its first group.
         found: u64,
-        /// The group after the last one of the files before.
+        /// The number after the last group of the earlier files.
         expected: u64,
     },
-    /// Sectors can no longer be read.
+    /// Sectors are unreadable, and the slots that they affect are not all known.
     #[error(
         "{0}. What was accepted or promised there must not be taken for nothing, so the server does not start. Keep the \
          folder as it is; the other servers go on as long as they are a majority"
     )]
     Corrupt(Corruption),
-    /// Sectors can no longer be read, and with them what the acceptor promised last.
+    /// Sectors are unreadable, and with them the last promise.
     #[error(
         "{0}, and nothing that was written later tells what was promised there, so the server does not start. Keep the \
          folder as it is; the other servers go on as long as they are a majority"
     )]
     PromiseLost(Corruption),
-    /// Sectors can no longer be read, and what stood there no other server can say.
+    /// Sectors are unreadable, and no other server has what they held.
     #[error(
         "{0}, and nobody else knows what stood there: what this server has promised and done is not known any more. Put \
          the folder back as it was"
     )]
     Lost(Corruption),
-    /// Whole sectors hold what this program cannot read.
+    /// Valid sectors hold bytes that this program cannot decode.
     #[error("journal file {file} holds at byte {offset} what this program cannot read: {cause}")]
     Unreadable {
         /// The file.
         file: String,
-        /// Where the group begins.
+        /// The first byte of the group.
         offset: u64,
         /// What is wrong with it.
         cause: String,
@@ -202,22 +202,22 @@ pub enum JournalError {
     /// A write or a sync failed. What the disk holds now is unknown until a new process reads it.
     #[error("cannot {doing} journal file {file}: {source}. What the disk holds is unknown now: this process must stop")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
         /// The file.
         file: String,
-        /// The system's reason.
+        /// The operating system's reason.
         source: io::Error,
     },
     /// The journal is full, and there is no next segment.
     #[error("the journal is full and its next file of {bytes} bytes cannot be made: {source}. Free room on the disk")]
     Full {
-        /// How much is needed.
+        /// Bytes needed.
         bytes: u64,
-        /// The system's reason.
+        /// The operating system's reason.
         source: io::Error,
     },
-    /// An earlier error ended this journal's life.
+    /// An earlier write failed: this process uses the journal no more.
     #[error("the journal has failed before and takes nothing more: this process must stop")]
     AlreadyFailed,
 }

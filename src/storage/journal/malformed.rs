@@ -1,4 +1,4 @@
-//! Journals as nobody would write them, with checksums that are right: what stands behind a checksum is not believed
+//! Malformed journals with correct checksums, for tests and fuzzing: bytes with a valid checksum are not trusted
 //! either.
 
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
 use crate::role::ServerId;
 use crate::storage::disk::SECTOR_BYTES;
 
-/// The storage id in them.
+/// The storage id in the malformed journals.
 pub(crate) const OWNER: u64 = 0x5eed;
 
-/// The files of a journal that is right unless the choices say otherwise.
+/// The files of a journal that is well formed unless the choices say otherwise.
 pub(crate) fn forge(source: &mut Choices<'_>) -> BTreeMap<String, Vec<u8>> {
     let mut image = BTreeMap::new();
     let mut before = GroupTotals { group: 1, slots: None };
@@ -28,9 +28,9 @@ pub(crate) fn forge(source: &mut Choices<'_>) -> BTreeMap<String, Vec<u8>> {
     image
 }
 
-/// What the groups so far have come to.
+/// The state after the groups written so far.
 struct GroupTotals {
-    /// The number of the next one.
+    /// The number of the next group.
     group: u64,
     slots: AcceptedRange,
 }

@@ -1,23 +1,24 @@
-//! The journal: the stable storage of a role that remembers by records, above all of the acceptor.
+//! The journal: the stable storage of a role that persists records, above all of the acceptor.
 //!
-//! The records, all of one kind ([`Record`]), are appended to a row of *segments*, files of fixed length that are
-//! filled with zeros and synced before they are used, and never used again. So a commit changes nothing but the bytes
-//! that it writes: one write, one sync. What the bytes are is told in `sector`, and how they are judged in `reader`.
+//! The records, all of one kind ([`Record`]), are appended to a sequence of *segments*. These are files of fixed length
+//! that are filled with zeros and synced before use, and never used again. So a commit changes nothing but the bytes
+//! that it writes: one write, one sync. Module `sector` describes the bytes, and `reader` checks them.
 //!
-//! Three rules make the row of files as trustworthy as the bytes in them:
+//! Three rules make the sequence of files as trustworthy as the bytes in them:
 //!
 //! * A file is complete before it has its name: it is prepared as `spare`, and becomes a segment by a rename.
-//! * A segment names the one before it, and the oldest one that is needed, and one that is full is sealed before its
-//!   successor takes a record. So a file that is missing at the beginning, in the middle or at the end is missed.
-//! * A process that starts copies the last segment into a new one, and goes on there. What was written last may be
-//!   readable without being durable (its sync may never have happened, or have failed); once copied and synced, it is.
+//! * A segment names its predecessor and the oldest segment that is needed. A full segment is sealed before its
+//!   successor takes a record. So a file that is missing at the beginning, in the middle or at the end is detected.
+//! * A process that starts copies the last segment into a new one and continues there. What was written last may be
+//!   readable without being durable, because its sync never happened or failed. Once copied and synced, it is durable.
 //!
-//! A segment is needed as long as it tells of a slot that the role has not forgotten. When a new one is made, its
-//! header names the oldest that is needed, and what was promised and forgotten until then; those before are removed.
-//! What a header says stands for what the removed files said.
+//! A segment is needed as long as it holds a record of a slot that the role has not truncated. The header of a new
+//! segment names the oldest needed segment, the highest promised ballot and the truncation point; older segments are
+//! removed. The header replaces what the removed files recorded.
 //!
-//! The next segment is prepared as soon as the last one is taken, so a full disk is known a whole segment ahead:
-//! [`Journal::has_room`]. Before the journal asks a full disk for room it removes what it does not need: see `shed`.
+//! The next segment is prepared as soon as the last one is taken, so a full disk is detected one segment ahead:
+//! [`Journal::has_space`]. Before the journal asks a full disk for space, it removes segments that it does not need:
+//! see `shed`.
 
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -48,51 +49,51 @@ use super::rules;
 use crate::paxos::Slot;
 use crate::role::StableStore;
 
-/// The length of a segment unless somebody asks for another, in bytes.
+/// The default length of a segment, in bytes.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// The very first segment is no longer than this, in bytes: five servers that start for the first time on one disk wait
-/// for what they fill with zeros.
+/// Maximum length of the very first segment, in bytes. At a first start, five servers on one disk wait while their
+/// segments are filled with zeros.
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 /// The shortest segment, in bytes.
 const LEAST_BYTES: u64 = 2_048;
-/// Where a life that begins finds no room for a whole segment, such a part of one is enough for its promises.
+/// If a start finds no space for a whole segment, one of this fraction (1/64) is enough for promises.
 const PROMISES_PART: u64 = 64;
-/// The next segment, before it is one.
+/// The file that becomes the next segment.
 const SPARE: &str = "spare";
-/// The next segment, before it is whole.
+/// That file while it is being written.
 const SPARE_IN_MAKING: &str = "spare.new";
-/// So many segments, and the next one, a journal has also where a checkpoint could not grow beside it. Mostly a
-/// checkpoint does not grow, and then the journal goes on with these.
+/// Number of segments (the next one not counted) that a journal may have even where a checkpoint could then not grow.
+/// Most checkpoints do not grow, so the journal can continue with these.
 pub const FEW_SEGMENTS: usize = 2;
-/// Buffers that a large commit has made larger than this, in bytes, are given back.
+/// Buffers larger than this, in bytes, are shrunk after a large commit.
 const KEPT_BUFFER_BYTES: usize = 4 << 20;
 
 /// How a journal is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct JournalOptions {
-    /// Length of a new segment: a multiple of 512, from 2,048 to 1 GiB. Never shrinks: a journal that has longer ones
-    /// goes on with those.
+    /// Length of a new segment: a multiple of 512, from 2,048 bytes to 1 GiB. It never shrinks: a journal that has
+    /// longer segments continues with their length.
     pub segment_bytes: u64,
-    /// The storage id of the server. Segments of any other are refused.
+    /// The storage id of the server. Segments with any other are refused.
     pub owner: u64,
     /// There was a journal before: refuse to start with an empty one.
     pub must_exist: bool,
-    /// All slots below are in a durable checkpoint, whether the journal says so of more or of fewer: a checkpoint may
-    /// have been lost, and then the journal holds what was accepted since. None if there is no checkpoint beside it.
+    /// All slots below are in a durable checkpoint, whatever the journal records. A checkpoint may have been lost, and
+    /// then the journal holds the values accepted since. None if the journal has no checkpoint.
     pub forgotten: Option<Slot>,
-    /// What is left to others when the next segment is prepared; see [`leave_free`](Journal::leave_free).
+    /// Disk space that preparing the next segment leaves to others; see [`leave_free`](Journal::leave_free).
     pub left_free: LeftFree,
 }
 
-/// How much of the disk is not for the next segment, in bytes.
+/// Disk space that the next segment must not use, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeftFree {
-    /// For the small files of others, always.
+    /// For other small files, always.
     pub always: u64,
-    /// For a checkpoint that grows, and for the copy that a start makes: beside it, once the journal has more than
-    /// [`FEW_SEGMENTS`]. Before there is a checkpoint no segment can go, so a journal that took this room would wait
-    /// for ever.
+    /// For a growing checkpoint and for the copy made at a start; counted once the journal has more than
+    /// [`FEW_SEGMENTS`]. Before there is a checkpoint no segment can be removed, so a journal that used up this space
+    /// would wait forever.
     pub to_grow: u64,
 }
 
@@ -103,22 +104,22 @@ impl JournalOptions {
     }
 }
 
-/// What a journal held when it was opened.
+/// The contents of a journal when it was opened.
 #[derive(Debug)]
 pub struct RecoveredJournal<R> {
-    /// Every record whose commit had returned, in order, and perhaps those of the commit after them.
+    /// Every record whose commit had returned, in order, and perhaps those of the next commit.
     pub records: Vec<R>,
-    /// The number of the segment that this opening began: larger than that of any opening before.
+    /// The number of the segment that this opening started: larger than that of any earlier opening.
     pub segment: u32,
-    /// A crash had cut the last commit short; it was never acknowledged, and is gone.
+    /// A crash had cut the last commit short; it was never acknowledged, and is dropped.
     pub torn_tail_cut: bool,
-    /// What can no longer be read. The slots concerned stand among the records, as damaged.
+    /// The parts that are unreadable. The records mark the affected slots as corrupt.
     pub damage: Vec<Corruption>,
 }
 
 /// A journal. See the [module](self).
 ///
-/// After an error the journal is done for: nobody knows what the disk holds until a new process has read it.
+/// After an error the journal accepts no more records: what the disk holds is unknown until a new process reads it.
 #[derive(Debug)]
 pub struct Journal<F: Files, R> {
     files: F,
@@ -131,12 +132,12 @@ pub struct Journal<F: Files, R> {
     next_record: u64,
     /// The slots of the last group.
     slots_before: AcceptedRange,
-    /// The segments that are there, the active one last.
+    /// The existing segments, the active one last.
     row: VecDeque<SegmentInfo>,
-    /// By the records so far.
+    /// The promise floor of all records written.
     bound: PromiseFloor,
-    /// All slots below are in a durable checkpoint: by what was said when it was opened, and by the records since, with
-    /// those that are being written. Less than `bound` says if that checkpoint was lost.
+    /// All slots below are in a durable checkpoint: from the options at opening, and from later records, those being
+    /// written included. Lower than the slot in `bound` if that checkpoint was lost.
     forgotten: Slot,
     left_free: LeftFree,
     has_failed: bool,
@@ -152,13 +153,13 @@ pub struct Journal<F: Files, R> {
 struct SegmentInfo {
     number: u32,
     first_group: u64,
-    /// The slots of which it accepts values.
+    /// The slots of the values accepted in it.
     slots: AcceptedRange,
-    /// It begins in the middle of a commit.
+    /// The segment begins in the middle of a commit.
     continues: bool,
 }
 
-/// The oldest segment that is needed once all slots below this one are forgotten.
+/// Index of the oldest segment that is needed once all slots below this one are truncated.
 fn oldest_needed(row: &VecDeque<SegmentInfo>, below: Slot) -> usize {
     if below <= Slot(1) {
         return 0;
@@ -182,7 +183,7 @@ struct ActiveSegment<File> {
     seed: Seed,
     /// The first sector that was never written.
     next: usize,
-    /// All of them.
+    /// Number of sectors in the segment.
     sectors: usize,
 }
 
@@ -201,16 +202,16 @@ fn file_name(segment: u32) -> String {
     format!("{segment:010}.journal")
 }
 
-/// The number of a segment, by the name of its file.
+/// The number of a segment, from the name of its file.
 fn segment_number(name: &str) -> Option<u32> {
     let number = name.strip_suffix(".journal")?.parse().ok()?;
     (number > 0 && number < u32::MAX && file_name(number) == name).then_some(number)
 }
 
 impl<F: Files, R: Record> Journal<F, R> {
-    /// Reads the journal in this folder and begins a new segment, with the records of the last one at its head: a short
-    /// one if there is no room for another. It may be interrupted at any moment, and only ever leaves a journal that
-    /// holds the same.
+    /// Reads the journal in this directory and starts a new segment with a copy of the last one's records. The new
+    /// segment is short if there is no space for a whole one. Opening may be interrupted at any moment: the journal on
+    /// disk always holds the same records.
     pub fn open(files: F, options: JournalOptions) -> Result<(Journal<F, R>, RecoveredJournal<R>), OpenError> {
         let bytes = options.segment_bytes;
         let is_fit = bytes.is_multiple_of(SECTOR_BYTES as u64) && (LEAST_BYTES..=1 << 30).contains(&bytes);
@@ -227,7 +228,7 @@ impl<F: Files, R: Record> Journal<F, R> {
         let file = match spare {
             Some(spare) => spare,
             None => {
-                // The disk may be full of segments that are not needed any more.
+                // The disk may be full of segments that are no longer needed.
                 bound.below = row.shed_unneeded(&files, options.owner, bound, forgotten)?;
                 match new_spare(&files, length) {
                     Err(OpenError::Full { bytes }) => {
@@ -257,7 +258,7 @@ impl<F: Files, R: Record> Journal<F, R> {
             base,
         };
         let next = begin(&files, &file, header, row.last.bytes, &row.last.damaged, seed)?;
-        // Only now that the copy is durable, name and all, may the original go.
+        // The original may be removed only now, when the copy and its name are durable.
         let gone: Vec<u32> = row.replaced.into_iter().chain(removed).collect();
         for number in &gone {
             remove_if_present(&files, &file_name(*number)).map_err(failed("remove", file_name(*number)))?;
@@ -288,29 +289,28 @@ impl<F: Files, R: Record> Journal<F, R> {
             sectors: Vec::new(),
             kind: PhantomData,
         };
-        // Without a next segment the journal still works, it only has no room; see has_room.
+        // Without a next segment the journal still works; it only has no space (see has_space).
         if had_room {
-            // The file that was replaced has left the room for it. That is nobody else's.
+            // Removing the replaced file freed this space, so it belongs to the journal.
             journal.spare = make_spare(&journal.files, journal.segment_bytes).ok();
         }
         journal.retry_space().unwrap_or_default();
         Ok((journal, recovered))
     }
 
-    /// Whether values may be accepted. While it is true, the next commit of up to half a segment (of the usual length:
-    /// some 7 MiB of records) succeeds however full the disk is, and leaves the other half for promises. False once the
-    /// next segment could not be made: then the server refuses new values, goes on to promise, and asks
-    /// [`try_make_room`](Journal::try_make_room) now and then.
+    /// Whether values may be accepted. While this is true, the next commit of up to half a segment succeeds however
+    /// full the disk is. (At the default length that is about 7 MiB of records.) The other half remains for promises.
+    /// False once the next segment could not be made: then the server refuses new values, continues to promise, and
+    /// calls [`retry_space`](Journal::retry_space) now and then.
     ///
-    /// True of a journal that has failed, too: the next commit says so, and a role that waited for room would never
-    /// hear it.
+    /// Also true for a failed journal: the next commit returns the error, which a role that waited for space would
+    /// never receive.
     pub fn has_space(&self) -> bool {
         self.spare.is_some() || self.has_failed
     }
 
-    /// Tries again to prepare the next segment, if there is none. If there is no room for it, the segments go that are
-    /// not needed any more. That the disk has no room is no reason to stop; after any other error the next commit
-    /// fails.
+    /// Tries again to prepare the next segment, if there is none. If there is no space for it, segments that are no
+    /// longer needed are removed. A full disk does not stop the journal; after any other error the next commit fails.
     pub fn retry_space(&mut self) -> Result<(), JournalError> {
         if self.has_failed {
             return Err(JournalError::AlreadyFailed);
@@ -327,13 +327,13 @@ impl<F: Files, R: Record> Journal<F, R> {
         Ok(())
     }
 
-    /// From now on the next segment is prepared only where so much is left free beside it.
+    /// From now on the next segment is prepared only if this much space stays free.
     pub fn leave_free(&mut self, left_free: LeftFree) {
         self.left_free = left_free;
     }
 
-    /// Prepares the next segment, if it fits beside what is left to others. To find out by filling the disk would take
-    /// their last room.
+    /// Prepares the next segment, if it fits beside the space left to others. Trying by filling the disk would take
+    /// their last space.
     fn next_spare(&self) -> io::Result<F::File> {
         let LeftFree { always, to_grow } = self.left_free;
         let left = if self.row.len() > FEW_SEGMENTS { always.saturating_add(to_grow) } else { always };
@@ -343,12 +343,12 @@ impl<F: Files, R: Record> Journal<F, R> {
         make_spare(&self.files, self.segment_bytes)
     }
 
-    /// All slots below are forgotten, or about to be.
+    /// All slots below are truncated, or about to be.
     pub fn forgotten(&self) -> Slot {
         self.forgotten
     }
 
-    /// How many segments there are that are needed, with the one that takes the next record.
+    /// Number of segments that are needed, the active one included.
     pub fn needed(&self) -> usize {
         self.row.len() - self.unneeded()
     }
@@ -371,7 +371,7 @@ impl<F: Files, R: Record> Journal<F, R> {
             if GroupHeader::sectors_of(left) > self.active.free() && !is_fresh {
                 self.move_on()?;
             }
-            // Less than all of it only if the commit is larger than a whole segment.
+            // Only a commit larger than a whole segment is split.
             let now = left.min(self.active.free() * PAYLOAD_BYTES);
             let first = if done == 0 { FIRST_OF_COMMIT } else { 0 };
             if let Some(kept) = self.row.back_mut() {
@@ -408,8 +408,8 @@ impl<F: Files, R: Record> Journal<F, R> {
         Ok(())
     }
 
-    /// Makes the spare the active segment. It has its name durably before the old one is sealed, and the old one is
-    /// sealed before it takes a record. Segments that nobody needs any more are removed.
+    /// Makes the spare the active segment. Its name is durable before the old segment is sealed, and the old segment is
+    /// sealed before the new one takes a record. Segments that are no longer needed are removed.
     fn move_on(&mut self) -> Result<(), JournalError> {
         self.retry_space()?;
         let Some(file) = self.spare.take() else { return Err(JournalError::AlreadyFailed) };
@@ -455,8 +455,8 @@ impl<F: Files, R: Record> StableStore<R> for Journal<F, R> {
             return Err(JournalError::AlreadyFailed);
         }
         let bound = PromiseFloor::by(records);
-        // That slots are forgotten is said when they are in a durable checkpoint. So segments may go before it is
-        // recorded: on a full disk there may be no room to record it.
+        // Slots are truncated only after a durable checkpoint holds them. So segments may be removed before the
+        // truncation is recorded: a full disk may have no space to record it.
         self.forgotten = self.forgotten.max(bound.below);
         let done = self.append(records);
         self.has_failed |= done.is_err();
@@ -465,9 +465,9 @@ impl<F: Files, R: Record> StableStore<R> for Journal<F, R> {
     }
 }
 
-/// Writes the head of the first segment of this life into the spare and gives it its name; returns the first sector
-/// that is free in it. `sectors` are those of the last segment, which it replaces; empty if there is none. Those that
-/// are damaged must remain so: a checksum would make them true.
+/// Writes the start of this incarnation's first segment into the spare, and renames the spare to that segment. Returns
+/// the first free sector. `sectors` is a copy of the last segment, which the new one replaces; empty if there is none.
+/// Corrupt sectors must stay corrupt: a new checksum would make them valid.
 fn begin<F: Files>(
     files: &F,
     spare: &F::File,
@@ -496,7 +496,7 @@ fn begin<F: Files>(
     Ok(sectors.len() / SECTOR_BYTES)
 }
 
-/// The spare of an earlier life, if it is as good as new. Any other is removed.
+/// The spare of an earlier incarnation, if it has the right length and holds only zeros. Any other spare is removed.
 fn ready_spare<F: Files>(files: &F, bytes: u64) -> Result<Option<F::File>, OpenError> {
     let failed_spare = |doing| failed(doing, SPARE.to_string());
     let old = super::disk::read_if_present(files, SPARE).map_err(failed_spare("read"))?;
@@ -511,16 +511,16 @@ fn ready_spare<F: Files>(files: &F, bytes: u64) -> Result<Option<F::File>, OpenE
     }
 }
 
-/// How long a segment may be that takes the place of the last one where there is no room for one of so many bytes. A
-/// server that finds no room for the next segment accepts no values: so the last one has few as a rule, and it has room
-/// for promises for a long time. None if that is no less.
+/// Length of a short segment to replace the last one when there is no space for one of `bytes` bytes. A server without
+/// space for the next segment accepts no values. So the last segment usually holds few of them, and has space for
+/// promises for a long time. None if the short length would not be smaller.
 fn short_length(last: &LastSegment, bytes: u64) -> Option<u64> {
     let room = (bytes / PROMISES_PART).next_multiple_of(SECTOR_BYTES as u64).max(LEAST_BYTES);
     Some(last.bytes.len() as u64 + room).filter(|length| *length < bytes)
 }
 
-/// A new spare for a journal that is being opened. To find out by filling the disk whether there is room would take
-/// that of others.
+/// Makes a new spare for a journal that is being opened. Testing for space by filling the disk would take the space of
+/// others.
 fn new_spare<F: Files>(files: &F, bytes: u64) -> Result<F::File, OpenError> {
     remove_if_present(files, SPARE_IN_MAKING).map_err(failed("remove", SPARE_IN_MAKING.to_string()))?;
     if files.free_bytes().is_ok_and(|free| free < bytes) {
@@ -532,7 +532,7 @@ fn new_spare<F: Files>(files: &F, bytes: u64) -> Result<F::File, OpenError> {
     })
 }
 
-/// Prepares the next segment. It is called `spare` only when it is whole, zero and synced.
+/// Prepares the next segment. The file gets the name `spare` only when it is complete, zeroed and synced.
 fn make_spare<F: Files>(files: &F, bytes: u64) -> io::Result<F::File> {
     remove_if_present(files, SPARE_IN_MAKING)?;
     let made = files.create_zeroed(SPARE_IN_MAKING, bytes).and_then(|file| {
@@ -540,7 +540,7 @@ fn make_spare<F: Files>(files: &F, bytes: u64) -> io::Result<F::File> {
         Ok(file)
     });
     if made.is_err() {
-        // Room on the disk matters more than why this fails too.
+        // Freeing the disk space matters more than why the removal fails.
         remove_if_present(files, SPARE_IN_MAKING).unwrap_or_default();
     }
     made

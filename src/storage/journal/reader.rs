@@ -1,8 +1,9 @@
-//! From the bytes of segments back to records, or to the damage in them. Pure: it touches no file.
+//! The journal reader: turns the bytes of segments back into records, or reports what is corrupt. Pure: it touches no
+//! file.
 //!
-//! A sector is valid, all zero (never written) or damaged; nothing else is known about it. A crash can only leave one
-//! thing behind that is not whole: the last group of the last segment, of which some sectors were written and the
-//! others are still zero. It was never acknowledged, so it is cut. Everything else that is not whole is damage.
+//! A sector is valid, all zero (never written) or corrupt; nothing else is known about it. A crash can leave only one
+//! incomplete thing: the last group of the last segment, with some sectors written and the others still zero. It was
+//! never acknowledged, so it is cut. Everything else that is incomplete is corruption.
 
 use std::collections::BTreeMap;
 
@@ -21,22 +22,22 @@ use crate::storage::rules;
 pub(super) struct JournalReader<R> {
     owner: u64,
     base: SegmentBase,
-    /// The number of the segment before, 0 if there is none.
+    /// The number of the previous segment, 0 if there is none.
     segment_before: u32,
     /// That segment is not sealed.
     is_open_before: bool,
-    /// The number of the group to come.
+    /// The number of the next group.
     next_group: u64,
     /// The slots of the last group.
     slots_before: AcceptedRange,
-    /// The payload of a commit whose last group is still to come, if there is one.
+    /// The payload of a commit whose last group was not read yet, if there is one.
     open_commit: Option<Vec<u8>>,
-    /// Groups that go on with a commit go on with one of which a part is damaged.
+    /// Groups that continue a commit belong to a commit that is partly corrupt.
     skips: bool,
     torn: bool,
     records: Vec<R>,
     damage: Vec<Corruption>,
-    /// In the last segment something was lost before these records: only those behind tell what was promised.
+    /// Set if something was lost in the last segment: only the records from this index on show what was promised.
     unknown_until: Option<usize>,
 }
 
@@ -44,30 +45,30 @@ pub(super) struct JournalReader<R> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment<'a> {
     pub file: &'a str,
-    /// Its number, by its name.
+    /// Its number, from its name.
     pub number: u32,
     pub bytes: &'a [u8],
-    /// The header of the segment that follows, if it can be read.
+    /// The header of the next segment, if it can be read.
     pub next: Option<Header>,
-    /// No segment follows.
+    /// This is the last segment.
     pub is_last: bool,
 }
 
-/// What was found in a segment beside the records.
+/// What a segment held besides records.
 #[derive(Clone, Debug)]
 pub(super) struct SegmentContents {
     /// The sectors up to the end of the last whole group.
     pub used: usize,
     pub is_sealed: bool,
-    /// Those of them that are damaged.
+    /// The corrupt ones among them.
     pub damaged: Vec<usize>,
-    /// All slots of which its groups accept values, damaged ones included.
+    /// All slots of values accepted in its groups, corrupt groups included.
     pub slots: AcceptedRange,
-    /// Its first group goes on with a commit of the segment before.
+    /// Its first group continues a commit of the previous segment.
     pub continues: bool,
 }
 
-/// What was found in all of them.
+/// The contents of all segments.
 #[derive(Debug)]
 pub(super) struct JournalContents<R> {
     pub records: Vec<R>,
@@ -75,12 +76,12 @@ pub(super) struct JournalContents<R> {
     pub slots_before: AcceptedRange,
     /// The end of the last commit was missing.
     pub is_cut: bool,
-    /// What can no longer be read, all of it named.
+    /// The unreadable places; every slot that they affect is known.
     pub damage: Vec<Corruption>,
 }
 
 impl<R: Record> JournalReader<R> {
-    /// A reader of a journal whose last segment says this of it.
+    /// A reader of a journal whose last segment has this base in its header.
     pub(super) fn new(owner: u64, base: SegmentBase) -> JournalReader<R> {
         JournalReader {
             owner,
@@ -102,7 +103,7 @@ impl<R: Record> JournalReader<R> {
     pub(super) fn segment(&mut self, segment: Segment<'_>) -> Result<SegmentContents, OpenError> {
         let is_oldest = segment.number == self.base.oldest && self.base.oldest > 1;
         let header = match header(self.owner, segment) {
-            // All that it says stands elsewhere too.
+            // Everything in this header is also known from other sectors.
             Err(OpenError::Corrupt(damage)) if !segment.is_last => {
                 self.damage.push(Corruption { slots: None, slots_complete: true, ..damage });
                 None
@@ -140,7 +141,7 @@ impl<R: Record> JournalReader<R> {
         };
         let walked = self.groups(segment, &sectors, seal)?;
         if walked.used > 0 && self.is_open_before {
-            // It was sealed before this one took its first group.
+            // The previous segment must have been sealed before this one took its first group.
             let what = LostSlots { slots: None, complete: false };
             let file = super::file_name(self.segment_before);
             return Err(OpenError::Corrupt(damage(&file, 1, CorruptRegion::Seal, what)));
@@ -148,7 +149,7 @@ impl<R: Record> JournalReader<R> {
         self.is_open_before = !is_sealed;
         self.segment_before = segment.number;
         let GroupScan { used, damaged, slots, continues } = walked;
-        // One without a group is in the middle of a commit if what comes behind it is.
+        // A segment without a group is in the middle of a commit if the next group continues one.
         let continues = continues || used == 0 && (self.open_commit.is_some() || self.skips);
         let damaged = damaged.into_iter().map(|at| FIRST_SECTOR + at).collect();
         Ok(SegmentContents { used: FIRST_SECTOR + used, is_sealed, damaged, slots, continues })
@@ -159,7 +160,8 @@ impl<R: Record> JournalReader<R> {
         Seal { last_group: self.next_group - 1, slots: self.slots_before }
     }
 
-    /// What all segments held. The promise must be known: to the record that was lost, what comes later is bound too.
+    /// The contents of all segments. An error if the last promise is lost. A later promise covers it: it binds the role
+    /// at least as much as the lost record.
     pub(super) fn finish(mut self) -> Result<JournalContents<R>, OpenError> {
         let is_known_since = |at: usize| PromiseFloor::by(&self.records[at..]).promised > Ballot::ZERO;
         let promise_is_known = self.unknown_until.is_none_or(is_known_since);
@@ -173,7 +175,7 @@ impl<R: Record> JournalReader<R> {
         Ok(JournalContents { records, next_group, slots_before, is_cut, damage })
     }
 
-    /// Takes the groups of a segment, and judges what is none.
+    /// Takes the groups of a segment, and decides whether the rest is unused, torn or corrupt.
     fn groups(
         &mut self,
         segment: Segment<'_>,
@@ -209,7 +211,7 @@ impl<R: Record> JournalReader<R> {
         }
     }
 
-    /// Takes note of damage and goes on behind it, if all that is lost is named. False if nothing is behind it.
+    /// Records a corrupt place and continues after it, if all that is lost is known. False if nothing follows it.
     fn skip_damage(
         &mut self,
         segment: Segment<'_>,
@@ -222,7 +224,7 @@ impl<R: Record> JournalReader<R> {
         let bad = bad.or_else(|| tail.iter().position(|sector| *sector == GroupSector::Zero)).unwrap_or(0);
         let place = FIRST_SECTOR + walked.used + bad;
         if is_end && seal.is_some() {
-            // Behind the last group: nothing was ever there.
+            // This place is after the last group, so it never held anything.
             self.damage.push(damage(
                 segment.file,
                 place,
@@ -237,7 +239,7 @@ impl<R: Record> JournalReader<R> {
             lost.add(self.slots_before);
         }
         let damage = damage(segment.file, place, CorruptRegion::Groups, lost);
-        // In the last segment nobody knows where the groups end.
+        // In the last segment, without a seal, the end of the groups is unknown.
         if !lost.complete || (behind.is_none() && seal.is_none()) {
             return Err(OpenError::Corrupt(damage));
         }
@@ -265,7 +267,7 @@ impl<R: Record> JournalReader<R> {
         }
     }
 
-    /// What was recorded of these slots is lost. False if no other server can say it again.
+    /// Records that the values of these slots are lost. False if no other server has them.
     fn lose(&mut self, slots: AcceptedRange, is_last: bool) -> bool {
         let record = slots.map(R::damaged);
         let is_known_elsewhere = !matches!(record, Some(None));
@@ -277,8 +279,8 @@ impl<R: Record> JournalReader<R> {
     fn group(&mut self, group: GroupHeader, sectors: &[u8], is_last: bool) -> Result<(), String> {
         let is_first = group.flags & FIRST_OF_COMMIT != 0;
         if self.skips && !is_first && self.open_commit.is_none() {
-            // The rest of a commit of which a part is lost: it says nothing any more.
-            // What it promised stands in the header of the segment after its end, if there is one.
+            // This is the rest of a commit that is partly lost, so it cannot be decoded. Its promises are also in the
+            // header of the segment after its end, if there is one.
             if !self.lose(group.slots, is_last) {
                 return Err("a group goes on with a commit of which a part is damaged".to_string());
             }
@@ -287,7 +289,7 @@ impl<R: Record> JournalReader<R> {
         }
         self.skips = false;
         let mut payload = match self.open_commit.take() {
-            // A commit that a crash had cut short: its end is never to come.
+            // A crash cut the open commit short: its end was never written.
             _ if is_first => Vec::new(),
             Some(payload) => payload,
             None => return Err("a group goes on with a commit that never began".to_string()),
@@ -304,17 +306,17 @@ impl<R: Record> JournalReader<R> {
     }
 }
 
-/// What was found among the groups of a segment.
+/// The result of reading the groups of a segment.
 struct GroupScan {
     /// Sectors up to the end of the last whole group.
     used: usize,
-    /// Those of them that are damaged.
+    /// The corrupt ones among them.
     damaged: Vec<usize>,
     slots: AcceptedRange,
     continues: bool,
 }
 
-/// The first whole group behind damage, and where it begins.
+/// The first whole group after a corrupt place, and its first sector.
 fn next_group_behind(tail: &[GroupSector], number: u64) -> Option<(usize, GroupHeader)> {
     (1..tail.len()).find_map(|at| {
         let GroupSector::Valid { index: 0, group } = tail[at] else { return None };
@@ -323,7 +325,7 @@ fn next_group_behind(tail: &[GroupSector], number: u64) -> Option<(usize, GroupH
     })
 }
 
-/// The header of a segment whose file is what it says.
+/// The header of a segment, checked against its file's name, length and owner.
 pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenError> {
     let Segment { file, number, bytes, .. } = segment;
     let file = file.to_string();
@@ -354,7 +356,7 @@ pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenErr
     Ok(header)
 }
 
-/// The group that begins here, if it has this number and every sector of it is there.
+/// The group that begins here, if it has this number and all its sectors are present.
 fn whole_group(sectors: &[GroupSector], number: u64) -> Option<GroupHeader> {
     let Some(GroupSector::Valid { index: 0, group }) = sectors.first() else { return None };
     let its = sectors.get(..group.sectors())?;
@@ -365,8 +367,8 @@ fn whole_group(sectors: &[GroupSector], number: u64) -> Option<GroupHeader> {
     (is_whole && group.number == number && group.length > 0).then_some(*group)
 }
 
-/// Whether these sectors are what a crash in the middle of writing the group `number` leaves: some of its sectors, each
-/// in its place, and nothing else but zeros.
+/// Whether these sectors are what a crash during the write of group `number` leaves: some of its sectors, each in its
+/// place, and otherwise only zeros.
 fn is_torn(tail: &[GroupSector], number: u64) -> bool {
     let mut torn: Option<GroupHeader> = None;
     for (place, sector) in tail.iter().enumerate() {
@@ -384,7 +386,7 @@ fn is_torn(tail: &[GroupSector], number: u64) -> bool {
     torn.is_some()
 }
 
-/// Which slots are concerned.
+/// The slots affected, and whether they are all known.
 #[derive(Clone, Copy, Debug)]
 struct LostSlots {
     slots: AcceptedRange,
@@ -397,9 +399,9 @@ impl LostSlots {
     }
 }
 
-/// What the neighbours of damaged sectors tell about the groups from `next_group` to the one that is found behind them,
-/// or to the last one of the segment. Each sector knows the slots of its own group and of the one before; a seal knows
-/// those of the last.
+/// The slots of the lost groups: from `next_group` to the group found after the corrupt sectors, or to the last group
+/// of the segment. The neighbors of the lost sectors tell them. Each sector names the slots of its own group and of the
+/// previous one; a seal names those of the last group.
 fn lost(
     lost_sectors: &[GroupSector],
     next_group: u64,
@@ -425,7 +427,7 @@ fn lost(
         (None, None) => known.keys().next_back().map_or(next_group, |last| last.saturating_add(1)),
     };
     let mut lost = LostSlots { slots: None, complete: behind.is_some() || seal.is_some() };
-    // No more groups than sectors: a number that says otherwise is not to be believed.
+    // There are at most as many groups as sectors, so a higher number is corrupt.
     let most = next_group.saturating_add(lost_sectors.len() as u64);
     lost.complete &= end <= most;
     for number in next_group..end.min(most) {

@@ -1,53 +1,54 @@
-//! What the journal must know of the records that it keeps.
+//! What the journal needs to know about its records.
 
 use super::sector::AcceptedRange;
 use crate::paxos::{Ballot, Slot, SlotRange};
 
-/// A kind of record. A journal keeps one kind, and numbers its records from 1: those that are still there.
+/// A kind of record. A journal keeps one kind, and numbers its records from 1, starting with the oldest that is still
+/// present.
 pub trait Record: Sized {
     /// Appends the bytes of the record, which has this number.
     fn encode(&self, number: u64, bytes: &mut Vec<u8>);
 
-    /// The record of this number, from its bytes. The error is the end of a sentence.
+    /// Decodes the record of this number. The error is the end of a sentence.
     fn decode(bytes: &[u8], number: u64) -> Result<Self, String>;
 
-    /// The slot that is damaged where the record of this number is.
+    /// The slot that is lost if the record of this number is corrupt.
     fn slot(&self, number: u64) -> Option<Slot>;
 
-    /// What it binds its role to.
+    /// What the record binds its role to.
     fn bound(&self) -> PromiseFloor;
 
-    /// Stands for what was recorded of these slots and can no longer be read. None if no other server can say it again.
+    /// A record that marks these slots as lost. None if no other server has their values.
     fn damaged(slots: SlotRange) -> Option<Self>;
 
-    /// The removed files have bound the role to something: says again what the other records do not say.
+    /// Records for what the removed files bound the role to and the other records do not.
     fn restate(removed: PromiseFloor, others: PromiseFloor) -> Vec<Self>;
 }
 
-/// What a role is bound to, as the header of a segment says it of all segments before.
+/// What a role is bound to. The header of a segment holds it for all earlier segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromiseFloor {
-    /// It takes part in nothing below this ballot.
+    /// The role accepts nothing below this ballot.
     pub promised: Ballot,
-    /// It has forgotten all slots below.
+    /// All slots below are truncated.
     pub below: Slot,
 }
 
 impl PromiseFloor {
-    /// To nothing.
+    /// Bound to nothing.
     pub const NONE: PromiseFloor = PromiseFloor { promised: Ballot::ZERO, below: Slot(1) };
 
     pub(super) fn and(self, other: PromiseFloor) -> PromiseFloor {
         PromiseFloor { promised: self.promised.max(other.promised), below: self.below.max(other.below) }
     }
 
-    /// By all of these records.
+    /// The floor of all these records.
     pub(super) fn by<R: Record>(records: &[R]) -> PromiseFloor {
         records.iter().map(R::bound).fold(PromiseFloor::NONE, PromiseFloor::and)
     }
 }
 
-/// The lowest to the highest slot of both.
+/// The smallest range that covers both.
 pub(super) fn union(one: AcceptedRange, other: AcceptedRange) -> AcceptedRange {
     match (one, other) {
         (Some(a), Some(b)) => Some(SlotRange { first: a.first.min(b.first), last: a.last.max(b.last) }),
@@ -55,7 +56,8 @@ pub(super) fn union(one: AcceptedRange, other: AcceptedRange) -> AcceptedRange {
     }
 }
 
-/// The records as bytes, each behind its length, and the slots that they are of. The first of them has this number.
+/// Appends the records to `payload`, each after its length, and returns their slots. The first record has number
+/// `first`.
 pub(super) fn encode<R: Record>(records: &[R], first: u64, payload: &mut Vec<u8>) -> AcceptedRange {
     let mut slots = None;
     for (number, record) in (first..).zip(records) {
@@ -69,7 +71,7 @@ pub(super) fn encode<R: Record>(records: &[R], first: u64, payload: &mut Vec<u8>
     slots
 }
 
-/// Cuts the payload of a commit into its records, and adds them to those before.
+/// Splits the payload of a commit into its records, and appends them to `records`.
 pub(super) fn decode<R: Record>(mut payload: &[u8], records: &mut Vec<R>) -> Result<(), String> {
     while !payload.is_empty() {
         let record = payload.split_first_chunk::<4>().and_then(|(length, rest)| {

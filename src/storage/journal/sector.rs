@@ -1,24 +1,24 @@
 //! The journal's bytes on disk.
 //!
 //! A segment is a file of fixed length, cut into sectors of 512 bytes. All numbers are little endian, and every sector
-//! starts with the crc32c of its other 508 bytes. That of all but the header is seeded with the segment's number and
-//! its owner, and that of a group's sectors with their place in the segment too: a sector that strayed in from another
-//! server, another segment or another place is never taken for one that was written here.
+//! starts with the crc32c of its other 508 bytes. The checksum of all sectors but the header is seeded with the
+//! segment's number and its owner. Those of a group's sectors are also seeded with their place in the segment. So a
+//! sector from another server, another segment or another place is never valid here.
 //!
 //! ```text
-//! sector 0  header  at  4 magic "PaxosJnl"   12 version, 4   16 segment, 4   20 segment before, 4   24 bytes of the file, 8
+//! sector 0  header  at  4 magic "PaxosJnl"  12 version, 4  16 segment, 4  20 segment before, 4  24 file length, 8
 //!                      32 owner, 8   40 first group, 8   48 slots of the group before it, 16
-//!                      64 oldest segment needed, 4   68 server and 72 round promised, 4 and 8   80 forgotten below, 8
+//!                      64 oldest segment needed, 4   68 server and 72 round promised, 4 and 8   80 truncated below, 8
 //!                      88 first group of the oldest segment, 8
-//! sector 1  seal    at  4 magic "PaxosEnd"   12 last group, 8   20 its slots, 16        (all zero: the segment is open)
+//! sector 1  seal    at  4 magic "PaxosEnd"   12 last group, 8   20 its slots, 16       (all zero: the segment is open)
 //! sector 2+ group   at  4 index, 4    8 payload bytes of the group, 4   12 flags, 4   16 group, 8
 //!                      24 slots, 16   40 slots of the group before, 16   56 payload, 456
 //! ```
 //!
-//! A *group* is what one write and one sync make durable: sectors that lie side by side, numbered by index. A commit is
-//! one group, or several if it is larger than a segment; the flags mark its first and its last. Its payload is a row of
-//! records, each behind its length (4 bytes). Slots are the lowest and the highest that its records are of
-//! (1 and 0 if of none): when sectors are damaged, their neighbours still know what was in them.
+//! A *group* is what one write and one sync make durable: adjacent sectors, numbered by index. A commit is one group,
+//! or several if it is larger than a segment; the flags mark its first and its last. Its payload is a sequence of
+//! records, each after its length (4 bytes). A group's slots are the lowest and the highest of its records (1 and 0 if
+//! it has none). Neighboring sectors repeat them, so that they are known when sectors are corrupt.
 
 use super::record::PromiseFloor;
 use crate::paxos::{Ballot, Slot, SlotRange};
@@ -29,14 +29,14 @@ use crate::storage::disk::SECTOR_BYTES;
 pub(super) const VERSION: u32 = 4;
 /// Payload bytes of one sector.
 pub(super) const PAYLOAD_BYTES: usize = SECTOR_BYTES - PAYLOAD_AT;
-/// Groups begin in this sector of a segment.
+/// The first sector of a segment that holds groups.
 pub(super) const FIRST_SECTOR: usize = 2;
-/// The group is the first of its commit.
+/// Flag: the group is the first of its commit.
 pub(super) const FIRST_OF_COMMIT: u32 = 1;
-/// The group is the last of its commit.
+/// Flag: the group is the last of its commit.
 pub(super) const LAST_OF_COMMIT: u32 = 2;
 
-/// Groups are numbered from 1, and there are never so many: a number beyond was never written.
+/// The highest group number that is valid; groups are numbered from 1, and no journal reaches this one.
 const GROUP_MAX: u64 = u64::MAX >> 8;
 
 const PAYLOAD_AT: usize = 56;
@@ -45,7 +45,7 @@ const SEAL_MAGIC: &[u8; 8] = b"PaxosEnd";
 
 /// A sector's bytes.
 pub(super) type Sector = [u8; SECTOR_BYTES];
-/// The slots of which a group accepts values, as a hull; None if it only holds promises.
+/// The range from the lowest to the highest slot of a group's accepted values; None if it only holds promises.
 pub(super) type AcceptedRange = Option<SlotRange>;
 
 /// The seed of a segment's checksums.
@@ -57,19 +57,19 @@ impl Seed {
         Seed(crc32c::crc32c_append(crc32c::crc32c(&owner.to_le_bytes()), &segment.to_le_bytes()))
     }
 
-    /// The seed of the sector that is so many sectors from the begin of the segment.
+    /// The seed of the sector at index `place` in the segment.
     pub(super) fn at(self, place: usize) -> Seed {
         Seed(crc32c::crc32c_append(self.0, &(place as u32).to_le_bytes()))
     }
 
-    /// Of the header, which is read before anything is known.
+    /// The seed of the header, which is read before anything is known.
     pub(super) const HEADER: Seed = Seed(0);
 
     fn checksum(self, sector: &[u8]) -> u32 {
         crc32c::crc32c_append(self.0, &sector[4..SECTOR_BYTES])
     }
 
-    /// Writes the checksum of a sector whose other bytes are done.
+    /// Writes the checksum of a sector whose other bytes are final.
     pub(super) fn close(self, sector: &mut [u8]) {
         let sum = self.checksum(sector);
         sector[..4].copy_from_slice(&sum.to_le_bytes());
@@ -85,25 +85,25 @@ impl Seed {
 pub(super) struct Header {
     pub version: u32,
     pub segment: u32,
-    /// The segment before this one, 0 if there is none. Those numbered in between are replaced by this one.
+    /// The previous segment, 0 if there is none. Segments numbered in between were replaced by this one.
     pub follows: u32,
-    /// Length of the file.
+    /// Length of the file, in bytes.
     pub bytes: u64,
     /// The storage id of the server.
     pub owner: u64,
     pub first_group: u64,
     /// The slots of the group before the first.
     pub slots_before: AcceptedRange,
-    /// What the journal was when the segment was made.
+    /// The state of the journal when the segment was made.
     pub base: SegmentBase,
 }
 
-/// What is known when a segment is made: so that the segments before it may be damaged or gone.
+/// What is known when a segment is made, so that earlier segments may be corrupt or missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentBase {
-    /// The oldest segment that is needed; those before it were removed on purpose.
+    /// The oldest segment that is needed; older segments were removed on purpose.
     pub oldest: u32,
-    /// The first group in that one.
+    /// The first group in that segment.
     pub oldest_group: u64,
     /// What the role was bound to.
     pub bound: PromiseFloor,
@@ -129,7 +129,7 @@ impl Header {
         sector
     }
 
-    /// The header, or an error if the sector is damaged or never was one.
+    /// The header, or an error if the sector is corrupt or never was a header.
     pub(super) fn read(sector: &[u8]) -> Result<Header, CorruptSector> {
         if !Seed::HEADER.holds(sector) || sector[4..12] != *HEADER_MAGIC {
             return Err(CorruptSector);
@@ -156,11 +156,11 @@ impl Header {
     }
 }
 
-/// The second sector of a segment, once there is a segment after it.
+/// The second sector of a segment, written once there is a next segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seal {
     pub last_group: u64,
-    /// Its slots.
+    /// The slots of that group.
     pub slots: AcceptedRange,
 }
 
@@ -174,7 +174,7 @@ impl Seal {
         sector
     }
 
-    /// The seal, None if the segment is open, or an error if the sector is damaged.
+    /// The seal, None if the segment is open, or an error if the sector is corrupt.
     pub(super) fn read(sector: &[u8], seed: Seed) -> Result<Option<Seal>, CorruptSector> {
         if is_zero(sector) {
             return Ok(None);
@@ -191,7 +191,7 @@ impl Seal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CorruptSector;
 
-/// What every sector of a group says about it.
+/// The fields that every sector of a group repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GroupHeader {
     pub number: u64,
@@ -202,7 +202,7 @@ pub(super) struct GroupHeader {
     pub slots_before: AcceptedRange,
 }
 
-/// One sector of the part of a segment that holds groups.
+/// One of a segment's sectors for groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupSector {
     Valid { index: u32, group: GroupHeader },
@@ -211,7 +211,7 @@ pub(super) enum GroupSector {
 }
 
 impl GroupHeader {
-    /// How many sectors a payload takes.
+    /// Number of sectors for a payload of this length.
     pub(super) fn sectors_of(length: usize) -> usize {
         length.div_ceil(PAYLOAD_BYTES)
     }
@@ -238,7 +238,7 @@ impl GroupHeader {
         }
     }
 
-    /// All sectors of a segment behind its header and seal.
+    /// All sectors of a segment after its header and seal.
     pub(super) fn read_all(segment: &[u8], seed: Seed) -> Vec<GroupSector> {
         let sectors = segment.chunks_exact(SECTOR_BYTES).enumerate().skip(FIRST_SECTOR);
         sectors.map(|(place, sector)| GroupHeader::read(sector, seed.at(place))).collect()
@@ -264,7 +264,7 @@ impl GroupHeader {
         GroupSector::Valid { index: number::<4>(sector, 4) as u32, group }
     }
 
-    /// The payload bytes in these sectors, which are the group's.
+    /// Appends the payload bytes in these sectors of the group.
     pub(super) fn payload(&self, sectors: &[u8], payload: &mut Vec<u8>) {
         let mut left = self.length as usize;
         for sector in sectors.chunks_exact(SECTOR_BYTES) {
@@ -281,7 +281,7 @@ fn is_group(number: u64) -> bool {
 
 /// Whether nothing was ever written there.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
-    // Blocks, so that the compiler can look at many bytes at once and still stop early.
+    // In blocks, so that the compiler can test many bytes at once and still stop early.
     bytes.chunks(SECTOR_BYTES).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
 }
 

@@ -1,4 +1,4 @@
-//! The row of segments as a new life finds it: which are there, which are needed, and what they say.
+//! The segments that a new incarnation finds: which exist, which are needed, and what they hold.
 
 use std::collections::VecDeque;
 
@@ -11,15 +11,15 @@ use super::{
 use crate::storage::disk::{Files, SECTOR_BYTES, StableFile};
 use crate::storage::rules;
 
-/// The row of segments that a new life finds.
+/// The segments that a new incarnation finds.
 pub(super) struct SegmentSet<R> {
-    /// The segments that are there, in order.
+    /// The existing segments, in order.
     pub(super) numbers: Vec<u32>,
-    /// Those that the new segment replaces: the last, and what an interrupted opening left of those before it.
+    /// The segments that the new one replaces: the last, and those that an interrupted opening left.
     pub(super) replaced: Vec<u32>,
-    /// Those that the last segment says nobody needs: an interrupted process has left them.
+    /// Segments that the last segment's header declares unneeded: an interrupted process left them.
     pub(super) unneeded: Vec<u32>,
-    /// The others but the last.
+    /// The other segments, without the last.
     pub(super) kept: VecDeque<SegmentInfo>,
     pub(super) last: LastSegment,
     /// The last segment but one, and its seal.
@@ -35,21 +35,21 @@ pub(super) struct SegmentSet<R> {
 pub(super) struct LastSegment {
     pub(super) follows: u32,
     pub(super) first_group: u64,
-    /// Of the group before its first.
+    /// The slots of the group before its first.
     pub(super) slots_before: AcceptedRange,
-    /// Length of its file; 0 if there is none.
+    /// Length of its file, in bytes; 0 if there is none.
     pub(super) segment_bytes: u64,
     /// Its sectors up to the end of its last whole group.
     pub(super) bytes: Vec<u8>,
-    /// Those of them that are damaged.
+    /// The corrupt ones among them.
     pub(super) damaged: Vec<usize>,
-    /// The slots of which it accepts values.
+    /// The slots of the values accepted in it.
     pub(super) slots: AcceptedRange,
-    /// It begins in the middle of a commit.
+    /// The segment begins in the middle of a commit.
     pub(super) continues: bool,
 }
 
-/// What a new journal continues.
+/// The predecessor of a new journal's first segment.
 const NOTHING: LastSegment = LastSegment {
     follows: 0,
     first_group: 1,
@@ -86,7 +86,7 @@ impl<R: Record> SegmentSet<R> {
         let segment = Segment { file: &file, number: last, bytes: &bytes, next: None, is_last: true };
         let header = reader::header(options.owner, segment)?;
         let SegmentBase { oldest, .. } = header.base;
-        // The last segment says which one it follows: what stands in between was replaced by it.
+        // The last segment names its predecessor; it has replaced the segments in between.
         row.replaced = row.numbers.iter().copied().filter(|number| *number > header.follows).collect();
         row.unneeded = row.numbers.iter().copied().filter(|number| *number < oldest && *number < last).collect();
         let needed = oldest..=header.follows;
@@ -129,13 +129,13 @@ impl<R: Record> SegmentSet<R> {
         Ok(row)
     }
 
-    /// Ends what a crash between naming a segment and sealing the one before it has left open. A seal that is there is
-    /// written once more: the process before may have stopped because its sync had failed, and then it can be read and
-    /// is not durable.
+    /// Seals a segment that a crash left open, between naming its successor and sealing it. An existing seal is written
+    /// once more. The previous process may have stopped because its sync failed, and then the seal is readable but not
+    /// durable.
     pub(super) fn seal_last_but_one<F: Files>(&self, files: &F, owner: u64) -> Result<(), OpenError> {
         let Some((number, seal)) = self.last_but_one else { return Ok(()) };
         let name = file_name(number);
-        // A seal says that another segment follows: that one's name must not be lost afterwards.
+        // A seal promises that another segment follows, so that segment's name must be durable first.
         files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
         let file = files.open(&name).map_err(failed("open", name.clone()))?;
         let sector = seal.write(Seed::new(owner, number));
@@ -149,7 +149,7 @@ fn header_of(owner: u64, number: u32, bytes: &[u8]) -> Option<Header> {
     reader::header(owner, Segment { file: &file_name(number), number, bytes, next: None, is_last: false }).ok()
 }
 
-/// The numbers of the segments in the folder, sorted. Anything that is none of the journal's files is refused.
+/// The numbers of the segments in the directory, sorted. A file that does not belong to the journal is an error.
 pub(super) fn segments<F: Files>(files: &F) -> Result<Vec<u32>, OpenError> {
     let names = files.list().map_err(failed("list", "the folder".to_string()))?;
     let mut numbers = Vec::new();

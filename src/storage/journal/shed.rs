@@ -1,9 +1,9 @@
-//! Removing segments on a disk that has no room for another one.
+//! Removing unneeded segments on a disk that has no space for another one.
 //!
-//! Usually a segment goes when the next one is begun: the header of the new one says which is the oldest that is
-//! needed. On a full disk no new one can be begun, so the header of the last segment is written again in its place.
-//! That is one sector, which a disk writes whole or not at all, and it takes no room. What was promised and forgotten
-//! stands in it, so it stands for the removed files as the header of a new segment would.
+//! Usually segments are removed when the next one starts: the new header names the oldest that is needed. On a full
+//! disk no segment can be started, so the header of the last one is rewritten in place. That is one sector, which a
+//! disk writes whole or not at all, and it needs no new space. The header holds the promised ballot and the truncation
+//! point, so it replaces the removed files like the header of a new segment.
 
 use super::record::{PromiseFloor, Record};
 use super::sector::{Header, SegmentBase, VERSION};
@@ -14,12 +14,12 @@ use crate::storage::disk::{Files, StableFile, remove_if_present};
 use crate::storage::rules;
 
 impl<F: Files, R: Record> Journal<F, R> {
-    /// How many segments there are in which no slot is needed.
+    /// Number of segments in which no slot is needed.
     pub fn unneeded(&self) -> usize {
         if self.has_failed { 0 } else { oldest_needed(&self.row, self.forgotten) }
     }
 
-    /// Removes the segments in which no slot is needed. After an error the journal is done for.
+    /// Removes the segments in which no slot is needed. After an error the journal accepts no more records.
     pub(super) fn shed_unneeded(&mut self) -> Result<(), JournalError> {
         let oldest = self.unneeded();
         if oldest == 0 {
@@ -29,11 +29,11 @@ impl<F: Files, R: Record> Journal<F, R> {
         let header = Header { base: base_of(&self.row[oldest], bound), ..self.active.header };
         let ActiveSegment { file, number, .. } = &self.active;
         let written = file.write_at(0, &header.write()).and_then(|()| file.sync_data());
-        // Nobody knows which of the two headers the disk holds after an error.
+        // After an error it is unknown which of the two headers the disk holds.
         self.has_failed |= written.is_err();
         written.map_err(fatal("write", *number))?;
         self.active.header = header;
-        // The headers of later segments say it again.
+        // The headers of later segments repeat it.
         self.bound = bound;
         for kept in self.row.drain(..oldest) {
             rules::end_segment(&self.files, &file_name(kept.number), &mut self.spare, super::SPARE);
@@ -43,9 +43,9 @@ impl<F: Files, R: Record> Journal<F, R> {
 }
 
 impl<R: Record> SegmentSet<R> {
-    /// The same for a journal that is being opened, whose role is bound to this, and that has no room for its new
-    /// segment. All slots below `forgotten` are in a durable checkpoint. Says below which slot all are forgotten now:
-    /// segments that are gone must not be taken for such in which nothing was accepted.
+    /// The same for a journal that is being opened and has no space for its new segment. `bound` is the role's promise
+    /// floor; all slots below `forgotten` are in a durable checkpoint. Returns the new truncation point: without it, a
+    /// removed segment would look like one in which nothing was accepted.
     pub(super) fn shed_unneeded<F: Files>(
         &mut self,
         files: &F,
@@ -59,8 +59,7 @@ impl<R: Record> SegmentSet<R> {
         row.push_back(SegmentInfo { number, first_group, slots, continues });
         let then = bound.and(PromiseFloor { below: forgotten, ..PromiseFloor::NONE });
         let oldest = oldest_needed(&row, forgotten);
-        // The last segment may be the copy that an interrupted opening has made, and was durable before it had its
-        // name.
+        // The last segment may be a copy made by an interrupted opening. A copy is durable before it has its name.
         let (copied, last) = self.replaced.iter().partition(|replaced| **replaced != number);
         self.replaced = last;
         let copied: Vec<u32> = copied;
@@ -70,12 +69,12 @@ impl<R: Record> SegmentSet<R> {
         if oldest > 0 {
             self.rewrite_header(files, owner, number, base_of(&row[oldest], then))?;
         } else {
-            // A process that died may have rewritten it, and what can be read need not be durable.
+            // A crashed process may have rewritten the header, and what is readable need not be durable.
             let name = file_name(number);
             let file = files.open(&name).map_err(failed("open", name.clone()))?;
             file.sync_data().map_err(failed("sync", name))?;
         }
-        // The last segment may have been given its name by a process that died before that was durable.
+        // A process may have crashed after naming the last segment and before that name was durable.
         files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
         let gone = self.kept.drain(..oldest).map(|kept| kept.number);
         for number in gone.chain(self.unneeded.drain(..)).chain(copied) {
@@ -84,7 +83,7 @@ impl<R: Record> SegmentSet<R> {
         Ok(if oldest > 0 { then.below } else { bound.below })
     }
 
-    /// Gives the last segment, which has this number, a header that names another oldest one.
+    /// Rewrites the header of the last segment, which has this number, with another oldest segment.
     fn rewrite_header<F: Files>(&self, files: &F, owner: u64, number: u32, base: SegmentBase) -> Result<(), OpenError> {
         let LastSegment { follows, first_group, slots_before, segment_bytes: bytes, .. } = self.last;
         let header =

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a program knew when it died.
+/// The records that a program had written and the number acknowledged when it crashed.
 #[derive(Default)]
 struct Story {
     written: Vec<AcceptorRecord>,
@@ -12,7 +12,7 @@ struct Story {
 }
 
 impl Story {
-    /// Everything that was acknowledged, and of the rest a prefix.
+    /// The journal returns everything that was acknowledged, and a prefix of the rest.
     fn assert_told_by(&self, records: &[AcceptorRecord], what: &dyn std::fmt::Debug) {
         assert!(records.len() >= self.acknowledged, "{what:?}: {} of {} back", records.len(), self.acknowledged);
         assert!(self.written.starts_with(records), "{what:?}: another history");
@@ -30,8 +30,8 @@ impl Story {
     }
 }
 
-/// Two lives of commits, small ones, one that needs the next segment and one larger than a segment. Ends at the first
-/// error.
+/// Two incarnations of commits: small ones, one that needs the next segment, and one larger than a segment. Ends at the
+/// first error.
 fn run(files: &MemoryFiles, story: &mut Story) -> bool {
     let mut number = 0;
     let mut some = |count| {
@@ -53,7 +53,7 @@ fn run(files: &MemoryFiles, story: &mut Story) -> bool {
 fn check_from(files: &MemoryFiles, story: &Story, what: &dyn std::fmt::Debug) -> Vec<AcceptorRecord> {
     let (mut journal, back) = open(files, SMALL).unwrap_or_else(|error| panic!("{what:?}: {error}"));
     story.assert_told_by(&back.records, what);
-    // It goes on from there, and a second opening finds the same.
+    // The journal continues from there, and a second opening returns the same records.
     let next = accept(1_000, 600);
     journal.commit(std::slice::from_ref(&next)).unwrap();
     let mut expected = back.records.clone();
@@ -85,8 +85,8 @@ fn a_crash_at_any_step_keeps_what_was_acknowledged() {
     assert!(operation > 60, "only {operation} steps");
 }
 
-/// What broke: a sync that failed left the seal of a full segment readable and not durable. The process stopped, as it
-/// must; the next one read the seal, went on behind it, and a power cut later the segment had no end.
+/// An earlier bug: a failed sync left the seal of a full segment readable and not durable. The process stopped, as it
+/// must. The next one read the seal and continued after it, and after a power cut the segment had no end.
 #[test]
 fn an_error_at_any_step_and_a_power_cut_later_keep_what_was_acknowledged() {
     let mut operation = 0;
@@ -138,7 +138,7 @@ fn a_crash_at_any_step_of_recovery_changes_nothing() {
                     let cut = again.fork();
                     cut.power_cut(seed);
                     let found = check_from(&cut, &story, &what);
-                    // What was durable at the first crash cannot shrink; the rest may, until an opening is through.
+                    // What was durable at the first crash cannot shrink; the rest may, until an opening has completed.
                     assert!(found == there || !is_done && what.1 == 0, "{what:?}");
                 }
                 recoveries += 1;
@@ -193,7 +193,7 @@ fn a_split_commit_is_there_as_a_whole_or_not_at_all() {
         let (mut journal, back) = open(&files, SMALL).unwrap();
         assert!(back.records.len() == 4 || back.records.len() == 1 && !is_done, "operation {operation}");
         seen[usize::from(back.records.len() == 4)] = true;
-        // The beginning of a commit that never ended stays behind; what comes next is not taken for its end.
+        // The start of a commit that never ended remains; the next commit is not read as its end.
         journal.commit(&[promise(2)]).unwrap();
         let expected = [&back.records[..], &[promise(2)]].concat();
         assert_eq!(recovered(&files, SMALL), expected, "operation {operation}");
@@ -201,7 +201,7 @@ fn a_split_commit_is_there_as_a_whole_or_not_at_all() {
     assert_eq!(seen, [true; 2]);
 }
 
-/// What happens to a journal, at random.
+/// An event in the history of a journal, at random.
 #[derive(Clone, Debug)]
 enum CrashStep {
     Commit(Vec<usize>),

@@ -1,4 +1,4 @@
-//! Segments that nobody needs any more go, and nothing that is needed goes with them.
+//! Segments that are no longer needed are removed, and needed ones are kept.
 
 use super::*;
 use crate::paxos::Acceptor;
@@ -14,7 +14,7 @@ fn acceptor(records: &[AcceptorRecord]) -> Acceptor {
     acceptor
 }
 
-/// Slots are accepted one after the other, and forgotten ten later.
+/// Slots are accepted one after the other, and truncated ten slots later.
 fn steady(slots: u64) -> (Vec<Vec<AcceptorRecord>>, Vec<AcceptorRecord>) {
     let commits: Vec<Vec<AcceptorRecord>> = (1..=slots)
         .map(|slot| {
@@ -48,7 +48,7 @@ fn a_promise_outlives_the_file_that_it_was_made_in() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     journal.commit(&[accept(1, 1_000), promise(77)]).unwrap();
-    // Nothing after it says anything of a ballot: only headers remember.
+    // No later record holds a ballot: only the headers do.
     for _ in 0..40 {
         journal.commit(&[truncated(2)]).unwrap();
     }

@@ -1,10 +1,10 @@
-//! A disk that does not keep what it was given, and folders that were tampered with.
+//! A disk that corrupts or loses data, and directories that were changed by hand.
 
 use super::super::sector::VERSION;
 use super::*;
 
-/// A journal of three segments and a spare, every record in a commit of its own or with a neighbour, and which sectors
-/// each commit takes.
+/// A journal of three segments and a spare, and the sectors of each commit. Each record has a commit of its own or
+/// shares one with a neighbor.
 struct Sample {
     image: BTreeMap<String, Vec<u8>>,
     records: Vec<AcceptorRecord>,
@@ -58,7 +58,7 @@ fn open_with(sample: &Sample, file: &str, change: impl FnOnce(&mut Vec<u8>)) -> 
     open(&files, SMALL).map(|(_, back)| back)
 }
 
-/// What is known by some records. (Not an acceptor: the sample's ballots rise and fall.)
+/// What some records imply. (Not an acceptor: the sample's ballots rise and fall.)
 #[derive(Default)]
 struct KnownGroups {
     promised: Option<Ballot>,
@@ -82,7 +82,7 @@ fn known(records: &[AcceptorRecord]) -> KnownGroups {
     known
 }
 
-/// What was found is all that there was, but for what is called damaged.
+/// The records found are all that were written, except those reported as corrupt.
 fn assert_all_or_damaged(found: &[AcceptorRecord], all: &[AcceptorRecord], what: &str) {
     let (found, all) = (known(found), known(all));
     assert_eq!(found.promised, all.promised, "{what}");
@@ -108,7 +108,7 @@ fn every_flipped_bit_is_reported_with_its_place_and_its_slots() {
             files.put(name, &bytes);
             let result = open(&files, SMALL).map(|(_, back)| back);
             if name == SPARE {
-                // Nothing is in it: it is thrown away.
+                // The spare holds nothing: it is removed.
                 assert_eq!(result.unwrap().records, sample.records);
                 continue;
             }
@@ -127,7 +127,7 @@ fn every_flipped_bit_is_reported_with_its_place_and_its_slots() {
                     assert_eq!((&damage.file, damage.offset), (name, sector as u64), "{what}");
                     assert_eq!(damage.slots, hit.map(|slot| SlotRange { first: slot, last: slot }), "{what}");
                     assert_all_or_damaged(&back.records, &sample.records, &what);
-                    // A file that is copied at the start does not become whole by that.
+                    // Copying a corrupt file at a start does not make it valid.
                     let again = open(&files, SMALL).unwrap().1;
                     assert_eq!(again.records, back.records, "{what}");
                     skipped += 1;
@@ -182,7 +182,7 @@ fn a_sector_that_was_never_written_or_strayed_is_no_other_history() {
                         &format!("{from}:{from_offset} in {to}:{to_offset}"),
                     );
                 }
-                // Zeros in the last group are what a power cut leaves: nothing can tell the two apart.
+                // Zeros in the last group are also what a power cut leaves: the two look the same.
                 Ok(back) => {
                     assert!(last.holds(to, *to_offset) && source.iter().all(|byte| *byte == 0));
                     assert_eq!(back.records, sample.records[..sample.records.len() - 1]);
@@ -195,7 +195,7 @@ fn a_sector_that_was_never_written_or_strayed_is_no_other_history() {
 
 #[test]
 fn a_promise_is_missed_if_the_begin_of_its_commit_is_lost() {
-    // A commit that is larger than a segment: its end alone, in the last segment, says nothing of what was promised.
+    // A commit that is larger than a segment: its end alone, in the last segment, does not show what was promised.
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     journal.commit(&[promise(1)]).unwrap();
@@ -226,7 +226,7 @@ fn two_sectors_that_strayed_within_a_segment_hide_no_group() {
             let mut bytes = whole.clone();
             stray(&mut bytes, one, other);
             stray(&mut bytes, from, to);
-            // Where the second came from, nothing may be left.
+            // The sector's original place may be empty.
             if from != to && from + 1 != places.end {
                 bytes[from * SECTOR_BYTES..(from + 1) * SECTOR_BYTES].fill(0);
             }
@@ -240,7 +240,7 @@ fn two_sectors_that_strayed_within_a_segment_hide_no_group() {
 
 #[test]
 fn groups_that_vanish_from_the_end_of_a_full_segment_are_damage() {
-    // What would be a torn tail in the last segment: a file in the middle was synced before the next one began.
+    // This would be a torn tail in the last segment; a file in the middle was synced before the next one began.
     let sample = sample();
     for number in 5..=8 {
         let commit = &sample.commits[number - 1];
@@ -293,7 +293,7 @@ fn a_sector_of_another_segment_or_server_is_damage_even_in_its_place() {
 
 #[test]
 fn files_of_two_times_are_not_put_together() {
-    // The same server, the same numbers: a folder restored from a copy, and files of its later life beside it.
+    // The same server, the same numbers: a directory restored from a copy, with files of its later incarnation.
     let life = |records: &[AcceptorRecord]| {
         let files = MemoryFiles::new();
         let (mut journal, _) = open(&files, SMALL).unwrap();
@@ -328,10 +328,10 @@ fn the_slots_are_named_as_far_as_anything_still_knows_them() {
     let place = "journal file 0000000001.journal is damaged at byte 1536: ";
     assert_eq!(sentence(&[2]), format!("{place}it concerns slot 2"));
     assert_eq!(sentence(&[2, 3]), format!("{place}it concerns slots 2 to 3"));
-    // The seal knows the last group of a full segment.
+    // The seal names the last group of a full segment.
     let place = "journal file 0000000002.journal is damaged at byte 3584: ";
     assert_eq!(sentence(&[8]), format!("{place}it concerns slot 8"));
-    // Nothing knows the one before it, when both are lost and each is one sector.
+    // If both are lost and each is one sector, nothing names the one before it.
     let place = "journal file 0000000002.journal is damaged at byte 3072: ";
     let expected = format!("{place}it concerns slot 8, and perhaps others that nothing names any more");
     assert_eq!(sentence(&[7, 8]), expected);
@@ -379,11 +379,12 @@ fn a_missing_segment_is_missed_wherever_it_was() {
 
 #[test]
 fn the_end_is_missed_after_a_restart_too() {
-    // The last segment was replaced by a new one, and the power failed between naming a segment and sealing the other.
+    // The last segment was replaced by a new one, and the power failed between naming a segment and sealing the
+    // previous one.
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     journal.commit(&[accept(1, 2_000)]).unwrap();
-    // Write, sync, rename, sync the folder; the next one would write the seal.
+    // Write, sync, rename, sync the directory; the next step would write the seal.
     files.fail(4, InjectedFailure::Stop);
     assert!(journal.commit(&[accept(2, 2_000)]).is_err());
     files.power_cut_by(&mut || false);
@@ -435,7 +436,7 @@ fn an_old_copy_of_a_file_is_refused() {
     let replaced = files.read(&file_name(2)).unwrap();
     drop(open(&files, SMALL).unwrap());
 
-    // The first segment from before it was sealed: the next ones show that it was.
+    // The first segment from before it was sealed: later segments show that it was sealed.
     let aged = files.fork();
     aged.put(&file_name(1), &old);
     let (mut journal, _) = open(&files, SMALL).unwrap();
@@ -443,7 +444,7 @@ fn an_old_copy_of_a_file_is_refused() {
     let error = open(&aged, SMALL).unwrap_err();
     assert!(matches!(error, OpenError::Corrupt(Corruption { part: CorruptRegion::Seal, .. })), "{error}");
 
-    // One that was replaced: another stands in its place.
+    // A replaced segment: another one has taken its place.
     files.put(&file_name(2), &replaced);
     let error = open(&files, SMALL).unwrap_err();
     assert!(matches!(&error, OpenError::UnexpectedSegment { file, .. } if *file == file_name(2)), "{error}");
@@ -482,7 +483,7 @@ fn a_right_checksum_makes_no_impossible_number_true() {
                     bytes[at..at + 8].copy_from_slice(&wrong.to_le_bytes());
                     Seed::HEADER.close(&mut bytes[..SECTOR_BYTES]);
                 });
-                // All that the header of an earlier segment says stands elsewhere, too.
+                // Everything in the header of an earlier segment is also known from other sectors.
                 assert!(opened.is_err() || opened.unwrap().damage.len() == 1, "{name} at {at}");
             }
         }

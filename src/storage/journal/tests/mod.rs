@@ -1,4 +1,4 @@
-//! The journal on a disk in memory; here the plain ways, in `crash`, `cut`, `damage` and `shed` the others.
+//! The journal on a disk in memory; here the usual cases, in `crash`, `cut`, `damage` and `shed` the others.
 
 mod crash;
 mod cut;
@@ -14,7 +14,7 @@ use crate::role::ServerId;
 use crate::storage::disk::{InjectedFailure, MemoryFiles, OperationCounts, RealFiles};
 
 const OWNER: u64 = 0x9f3a_12c4_5e07_d211;
-/// Six sectors for groups.
+/// A segment with six sectors for groups, in bytes.
 const SMALL: u64 = 4_096;
 
 fn options(segment_bytes: u64) -> JournalOptions {
@@ -28,7 +28,7 @@ fn open(files: &MemoryFiles, segment_bytes: u64) -> Result<(TestJournal<MemoryFi
     TestJournal::open(files.clone(), options(segment_bytes))
 }
 
-/// What a journal would give back; the disk is left as it is.
+/// The records that a journal would return; the disk is left unchanged.
 fn recovered(files: &MemoryFiles, segment_bytes: u64) -> Vec<AcceptorRecord> {
     open(&files.fork(), segment_bytes).unwrap().1.records
 }
@@ -43,7 +43,7 @@ fn accept(slot: u64, bytes: usize) -> AcceptorRecord {
     AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: Ballot { round: 3, server: ServerId(2) }, value })
 }
 
-/// A record that no other number gives: a promise, or a value of some sectors.
+/// A record that differs for each number: a promise, or a value of some sectors.
 fn record(number: u64) -> AcceptorRecord {
     if number.is_multiple_of(3) { promise(number + 1) } else { accept(number, (number * 197 % 1_100) as usize) }
 }
@@ -113,7 +113,7 @@ fn a_commit_that_no_longer_fits_begins_the_next_segment() {
 
 #[test]
 fn a_commit_that_just_fits_leaves_nothing_over() {
-    // A record of 456 bytes and its length, 4 bytes, would be a byte or so off without anybody noticing.
+    // A record of 456 bytes and its length, 4 bytes, could be wrong by a byte without being noticed.
     for bytes in 380..480 {
         let files = MemoryFiles::new();
         let (mut journal, _) = open(&files, 2_048).unwrap();
@@ -170,7 +170,7 @@ fn a_full_disk_is_known_a_segment_ahead_and_promises_go_on() {
     let mut all = vec![accept(1, 2_000), accept(2, 2_000)];
     journal.commit(&all[..1]).unwrap();
     assert!(journal.has_space());
-    // Room for the two segments that are there, and no more.
+    // Space for the two existing segments, and no more.
     files.set_capacity(Some(2 * SMALL));
     journal.commit(&all[1..]).unwrap();
     assert!(!journal.has_space(), "the spare is in use and no other can be made");
@@ -199,7 +199,7 @@ fn a_journal_opens_on_a_full_disk() {
         assert!(journal.has_space(), "the spare became the new segment, and the old one made room for the next spare");
         journal.commit(&[promise(5)]).unwrap();
     }
-    // Not even the old segment's room comes back: somebody else fills it.
+    // Even the old segment's space is not free: another process fills it.
     files.remove(SPARE).unwrap();
     files.set_capacity(Some(SMALL));
     let error = open(&files, SMALL).unwrap_err();
@@ -235,7 +235,7 @@ fn an_error_of_the_disk_ends_the_journal_and_is_never_retried() {
         files.fail(operation, InjectedFailure::Once(io::ErrorKind::Other));
         assert!(matches!(journal.commit(&[promise(2)]), Err(JournalError::Io { .. })));
         let before = files.counts();
-        // The disk works again, but nobody knows what became of the bytes.
+        // The disk works again, but the fate of the bytes is unknown.
         assert!(matches!(journal.commit(&[promise(3)]), Err(JournalError::AlreadyFailed)));
         assert!(matches!(journal.retry_space(), Err(JournalError::AlreadyFailed)));
         assert!(journal.has_space(), "a role that waits for room would not hear of it");
@@ -245,8 +245,8 @@ fn an_error_of_the_disk_ends_the_journal_and_is_never_retried() {
 
 #[test]
 fn what_a_new_process_has_read_is_durable() {
-    // The sync fails, the kernel drops the bytes and goes on to show them. A new process reads them, tells others, and
-    // must not lose them when the power fails.
+    // The sync fails, and the kernel drops the bytes but still shows them. A new process reads them and tells others,
+    // so it must not lose them when the power fails.
     for seed in 0..32 {
         let files = MemoryFiles::new();
         let (mut journal, _) = open(&files, SMALL).unwrap();
@@ -277,7 +277,7 @@ fn a_real_folder_works_the_same() {
         files.list().unwrap().into_iter().map(|name| (name.clone(), files.read(&name).unwrap())).collect();
     assert!(image.len() > 3 && image.values().all(|bytes| bytes.len() == 64 << 10));
     assert_eq!(recovered(&MemoryFiles::from_image(&image), 64 << 10), all, "byte for byte the same journal");
-    // A file that was cut while nobody looked.
+    // A file that was cut while no process used it.
     let last = segment_set::segments(&files).unwrap().pop().unwrap();
     let path = folder.path().join(file_name(last));
     std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(5_000).unwrap();

@@ -10,7 +10,7 @@ fn open_beside(files: &MemoryFiles, forgotten: u64) -> Result<(TestJournal<Memor
     TestJournal::open(files.clone(), JournalOptions { forgotten: Some(Slot(forgotten)), ..options(SMALL) })
 }
 
-/// A journal that has filled its disk: each of five slots takes a segment, and there is no room for a spare one.
+/// A journal that has filled its disk: each of five slots takes a segment, and there is no space for a spare one.
 fn filled(files: &MemoryFiles) -> TestJournal<MemoryFiles> {
     let (mut journal, _) = open(files, SMALL).unwrap();
     files.set_capacity(Some(5 * SMALL));
@@ -22,7 +22,7 @@ fn filled(files: &MemoryFiles) -> TestJournal<MemoryFiles> {
     journal
 }
 
-/// What a later life knows: the last promise, and the slots.
+/// What a later incarnation recovers: the last promise, the slots, and the truncation point.
 fn known(files: &MemoryFiles) -> (u64, Vec<u64>, Slot) {
     let files = files.fork();
     files.set_capacity(None);
@@ -45,7 +45,7 @@ fn what_is_not_needed_goes_when_slots_are_forgotten_and_makes_room() {
     assert!(journal.has_space(), "{:?}", files.list());
     assert_eq!(files.list().unwrap(), [&file_name(4), &file_name(5), SPARE]);
     assert_eq!(known(&files), (5, vec![4, 5], Slot(4)));
-    // It goes on in the room that there is now.
+    // The journal continues in the space that is free now.
     for slot in 6..=9 {
         journal.commit(&[accept(slot, 2_000), truncated(slot)]).unwrap();
     }
@@ -102,7 +102,7 @@ fn what_an_interrupted_life_has_left_makes_room_too() {
     let first = files.read(&file_name(1)).unwrap();
     journal.commit(&[truncated(2)]).unwrap();
     drop(journal);
-    // It had died before the file was gone.
+    // The process crashed before it removed the file.
     files.remove(SPARE).unwrap();
     files.put(&file_name(1), &first);
     assert!(open(&files, SMALL).is_ok());
@@ -184,18 +184,18 @@ fn an_error_while_segments_go_ends_the_journal() {
     assert_eq!(ended, 4, "writes and syncs of the record and of the header");
 }
 
-/// The moments at which segments go.
+/// The moments at which segments are removed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum When {
-    /// A record says that slots are forgotten.
+    /// A record truncates slots.
     Forgotten,
-    /// The same, and there is no room for the record before they are gone.
+    /// The same, and there is no space for the record before segments are removed.
     FullToTheBrim,
-    /// A life begins beside a checkpoint.
+    /// The journal is opened with a checkpoint.
     Opening,
 }
 
-/// Lets segments go, and commits something behind that; true if all of it was done.
+/// Makes the journal remove segments, then commits something; true if all of it was done.
 fn shed(files: &MemoryFiles, when: When, operation: u64) -> bool {
     let mut journal = filled(files);
     while when == When::FullToTheBrim && journal.active.free() > 0 {
@@ -229,7 +229,7 @@ fn a_crash_while_segments_go_loses_nothing_that_is_needed() {
                 cut.power_cut(seed);
                 let (promised, slots, below) = known(&cut);
                 assert_eq!(promised, 5, "{what}");
-                // A slot is there, or is said to be forgotten: never as if nothing had been accepted in it.
+                // A slot is present or below the truncation point: never as if nothing had been accepted in it.
                 let missing = (1..=5).filter(|slot| !slots.contains(slot) && Slot(*slot) >= below).collect::<Vec<_>>();
                 assert_eq!((missing, below <= Slot(4)), (vec![], true), "{what}: {slots:?} from {below:?}");
                 assert!(open_beside(&cut, 4).is_ok(), "{what}: it can be opened where it is, too");
@@ -243,8 +243,8 @@ fn a_crash_while_segments_go_loses_nothing_that_is_needed() {
     }
 }
 
-/// What a dead process wrote can be read before it is durable: the next one must not remove what only that calls
-/// unneeded.
+/// What a crashed process wrote is readable before it is durable. The next process must not remove segments that only
+/// such bytes declare unneeded.
 #[test]
 fn a_second_crash_while_segments_go_loses_nothing_that_is_needed_either() {
     for (first, second) in (0..12).flat_map(|first| (0..12).map(move |second| (first, second))) {
@@ -263,14 +263,14 @@ fn a_second_crash_while_segments_go_loses_nothing_that_is_needed_either() {
     }
 }
 
-/// Much longer than what stands in the last one.
+/// Much longer than the contents of the last segment.
 const LONG: u64 = 64 << 10;
 
 fn open_long(files: &MemoryFiles) -> Result<(TestJournal<MemoryFiles>, Recovered), OpenError> {
     TestJournal::open(files.clone(), options(LONG))
 }
 
-/// A journal whose last segment is nearly empty, on a disk that has no room for another.
+/// A journal whose last segment is nearly empty, on a disk that has no space for another.
 fn nearly_empty(files: &MemoryFiles) {
     let (mut journal, _) = open_long(files).unwrap();
     files.set_capacity(Some(2 * LONG + LONG / 4));
@@ -284,14 +284,14 @@ fn nearly_empty(files: &MemoryFiles) {
 fn a_life_begins_in_a_short_segment_where_there_is_no_room_for_a_whole_one() {
     let files = MemoryFiles::new();
     nearly_empty(&files);
-    // Nothing is left for a next one.
+    // No space is left for a next segment.
     let left_free = LeftFree { always: 2 * LONG, to_grow: 0 };
     let opened = TestJournal::<MemoryFiles>::open(files.clone(), JournalOptions { left_free, ..options(LONG) });
     let (mut journal, back) = opened.unwrap();
     assert_eq!((back.records.len(), journal.has_space()), (4, false));
     assert!(files.used_bytes() < LONG + LONG / 4, "it takes no more than it needs");
     journal.commit(&[promise(10)]).unwrap();
-    // What is left of the file that it has replaced is enough for the next one.
+    // The space left from the replaced file is enough for the next segment.
     journal.leave_free(LeftFree::default());
     journal.retry_space().unwrap();
     journal.commit(&[accept(3, 50_000)]).unwrap();
@@ -331,7 +331,7 @@ fn what_is_accepted_after_its_checkpoint_was_lost_stays_until_another_one_has_it
     (1..=4).for_each(|slot| journal.commit(&[accept(slot, 2_000)]).unwrap());
     journal.commit(&[truncated(5)]).unwrap();
     drop(journal);
-    // The next life begins without a checkpoint, and accepts the same slots again.
+    // The next incarnation starts without a checkpoint, and accepts the same slots again.
     let (mut journal, _) = open_beside(&files, 1).unwrap();
     (1..=4).for_each(|slot| journal.commit(&[accept(slot, 2_000)]).unwrap());
     (0..8).for_each(|round| journal.commit(&vec![promise(round); 60]).unwrap());
