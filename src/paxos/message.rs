@@ -256,7 +256,8 @@ pub struct ChunkRequest {
     pub token: PartToken,
 }
 
-/// The messages of the protocol. The [module's essay](super) has a table of senders and receivers.
+/// The messages of the protocol. The [module's essay](super) has a table of senders and receivers. PMS is *Paxos Made
+/// Simple*, PMMC is *Paxos Made Moderately Complex*.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// Phase 1a (PMS "prepare request"). A proposer sends it to all acceptors to start a ballot. An acceptor that has
