@@ -36,8 +36,7 @@ impl Forwarding {
         self.to = None;
     }
 
-    /// Forwards to the leader the commands that it has not received, or that were forwarded so long ago that they may
-    /// be lost.
+    /// Forwards to the leader the commands that it has not received, or whose FORWARD is old enough to be lost.
     pub(super) fn forward<R: ProposerVocabulary>(
         &mut self,
         leader: Ballot,
