@@ -47,7 +47,7 @@
 //!
 //! # The roles
 //!
-//! Each server has three roles, one module each. A role does not know which roles share its machine: a proposer sends
+//! Each server has three roles, one module each. A role does not know which roles share its machine. A proposer sends
 //! messages to its own acceptor as to every other, and that acceptor counts like every other.
 //!
 //! - The [`Proposer`] gets commands chosen. Its only durable record is a round: it never uses a round below it again.
@@ -109,8 +109,8 @@
 //! acceptors know which is higher. So no durable record says which server leads. Heartbeats, time-outs and chance
 //! decide it (`election.rs` explains how, and how a cluster with partial connectivity still finds a leader).
 //!
-//! *A new leader* prepares from its learner's applied slot + 1. The promises report the remains of the last tenure:
-//! slots that are chosen but not yet known to be, slots that a single acceptor has accepted, and holes between them.
+//! *A new leader* prepares from its learner's applied slot + 1. The promises report the remains of the last tenure.
+//! Some slots are chosen but not yet known to be, some were accepted by a single acceptor, and between them are holes.
 //! The new leader proposes all of them again at its ballot, with a no-op in each hole. Then it continues at the same
 //! ballot.
 //!

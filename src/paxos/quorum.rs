@@ -65,10 +65,10 @@ impl Quorums {
     /// Number of other servers that must know a server's disk before that server takes part.
     ///
     /// A server whose disk is lost has forgotten its promises, and looks like a new server. Let `n` be the number of
-    /// servers, `f` the number of them that the cluster can do without, and `w` the number of witnesses of the old
-    /// disk. Assume that at most `f` disks are ever lost. Then at most `f - 1` of the witnesses have lost theirs, so
-    /// `w - f + 1` refuse the new disk. This leaves `(n - 1) - (w - f + 1)` servers that can witness it. They are fewer
-    /// than `w` if `2w > n + f - 2`. So a server that has taken part with one disk never takes part with another.
+    /// servers, and `f` the number of them that the cluster can do without. Let `w` be the number of witnesses of the
+    /// old disk. Assume that at most `f` disks are ever lost. Then at most `f - 1` of the witnesses have lost theirs,
+    /// so `w - f + 1` refuse the new disk. This leaves `(n - 1) - (w - f + 1)` servers that can witness it. They are
+    /// fewer than `w` if `2w > n + f - 2`. So a server that has taken part with one disk never takes part with another.
     pub fn witnesses(&self) -> usize {
         let failures = self.servers.len() - self.prepare.max(self.accept);
         (self.servers.len() + failures) / 2

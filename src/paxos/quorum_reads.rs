@@ -7,8 +7,8 @@
 //! One round serves all reads that were waiting when it began, and never a later read. An acceptor's answer given
 //! before a read arrived may miss a write that was acknowledged in between. For the same reason a retry is a new round
 //! with a new id. The named slot may have been left unfinished by its proposer. If it is not applied in time, the
-//! learner asks a proposer to `FILL` the log up to it, because only a proposer can find out the slot's value (*Paxos
-//! Made Simple*, section 2.3).
+//! learner asks a proposer to `FILL` the log up to it. Only a proposer can find out the slot's value (*Paxos Made
+//! Simple*, section 2.3).
 //!
 //! [`QuorumReads`] knows for which slot each read waits, and nothing of the log. Its learner reports the applied slot,
 //! sends the READs, and answers from its state.
@@ -158,8 +158,8 @@ impl<Q> QuorumReads<Q> {
         self.waiting_for_slot.extract_if(.., move |(slot, _)| *slot <= applied).filter_map(|(_, read)| read.asked)
     }
 
-    /// Whether to start the fill timer: reads wait for a slot that is not applied, and the log has just grown or the
-    /// reads have just begun to wait.
+    /// Whether to start the fill timer. It starts if reads wait for a slot that is not applied, and the log has just
+    /// grown or the reads have just begun to wait.
     pub(super) fn starts_to_fill(&mut self, applied: Slot) -> bool {
         if self.waiting_for_slot.is_empty() {
             self.filling = None;

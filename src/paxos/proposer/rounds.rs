@@ -1,4 +1,4 @@
-//! The rounds of one proposer. No ballot is ever used twice, in any incarnation: promises and votes for an old ballot
+//! The rounds of one proposer. No ballot is ever used twice, in any incarnation. Promises and votes for an old ballot
 //! may still arrive, and would be counted for other values (*Paxos Made Simple*, section 2.5).
 //!
 //! So a round is reserved durably before any message contains it. [`Rounds`] reserves many at a time, to write seldom.
