@@ -348,7 +348,7 @@ fn who_waits_for_a_role_that_dies_is_told_at_once() {
             assert_eq!(outcome.version(), version, "applied once");
         });
         let first = failures.lock().unwrap()[0].clone();
-        assert_eq!(first.end, TryEnd::Unknown(paxos_kv::net::WhyUnknown::RoleDied(role)));
+        assert_eq!(first.end, TryEnd::Unknown(paxos_kv::net::WhyUnknown::RoleCrashed(role)));
         await_role(&cluster, 1, role, true);
     }
     cluster.await_agreement();

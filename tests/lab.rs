@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-const BOOT: &str = "2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 cluster=s1 protocol=basic-paxos steps=on life=1\n";
-const HIDDEN: &str = "2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 cluster=s1 protocol=basic-paxos steps=off life=1\n";
+const BOOT: &str = "2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 lines=2 cluster=s1 protocol=basic-paxos steps=on incarnation=1\n";
+const HIDDEN: &str = "2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 lines=2 cluster=s1 protocol=basic-paxos steps=off incarnation=1\n";
 const FORGED: &str =
     "2026-08-21T14:03:01.000000Z INFO  s1.2    learner  CHOSEN   req=c1-1 slot=1 ballot=1.1 quorum=s1 to=s1\n";
 const TOLD: &str =

@@ -45,19 +45,19 @@ scenarios! {
         large_promise_in_pages nack promise promises_survive read_answers
     }
     proposer {
-        adopts_the_highest_ballot damaged_is_never_free doubled_command dropped_when_applied_by_another
+        adopts_the_highest_ballot damaged_is_never_free duplicate_command dropped_when_applied_by_another
         fill_and_recovery holes_become_noops lets_its_learner_catch_up learner_down not_applied_only_if_never_proposed
-        pages_of_a_promise proposes_again_in_a_new_slot rounds_survive silence stale_promises stale_round_prepares_again_once
+        pages_of_a_promise proposes_again_in_a_new_slot rounds_survive no_replies stale_promises stale_round_prepares_again_once
         truncated_closes
     }
     learner {
-        beat_tells_of_a_missed_chosen catches_up_in_pieces chosen_for_another_ballot counts_distinct_acceptors_of_one_ballot
-        counts_its_own_ballots_only falls_silent_when_contradicted goes_round_helpless_peers read_does_not_join_a_round
+        progress_reveals_missed_chosen catches_up_in_pieces chosen_for_another_ballot counts_distinct_acceptors_of_one_ballot
+        counts_its_own_ballots_only fences_when_outvoted skips_peers_without_entries read_does_not_join_a_round
         read_fills read_retries_with_a_new_id starts_from_nothing
     }
     leader {
-        election fill forwarding groups later_leader_wins leader_refused leader_stalled leader_unheard new_leader_finishes
-        nobody_leads not_the_leader pre_vote_refused relay resend restart
+        election fill forwarding groups higher_ballot_wins leader_refused leader_without_progress leader_without_replies new_leader_finishes
+        no_leader not_the_leader pre_vote_refused leader_hint resend restart
     }
     cluster {
         command_adopted_by_a_rival duel five_servers_two_down lost_memory_is_unsafe restart_at_every_step

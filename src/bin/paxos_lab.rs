@@ -1,4 +1,4 @@
-//! Studies runs: `paxos-lab audit runs/latest`.
+//! The tools to study runs: `paxos-lab audit runs/latest`.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -124,7 +124,7 @@ fn main() -> ExitCode {
     };
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::from(code),
-        // Whoever reads has seen enough, as in `| head`.
+        // The reader has closed the pipe, as `| head` does.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: cannot write the result: {error}");
@@ -133,7 +133,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What to print, and the exit code.
+/// The text to print, and the exit code.
 fn run(command: LabCommand) -> Result<(String, u8), String> {
     let read = |dir: &Path| Run::read(dir).map_err(|error| error.to_string());
     match command {
@@ -177,7 +177,8 @@ fn run(command: LabCommand) -> Result<(String, u8), String> {
     }
 }
 
-/// The audit, and beside it what the search says of the clients. Where the two disagree, that is the last word.
+/// The audit, with the result of the search over the clients' results. If the two disagree, the search's text comes
+/// last.
 fn explain(run: &Run, audit: &Audit) -> (String, u8) {
     let (clients, code) = cross_check(run, audit);
     let text = audit.explain(run).to_string();

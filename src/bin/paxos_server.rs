@@ -32,7 +32,8 @@ struct ServerCli {
     options: ServerOptions,
 }
 
-/// `paxos-server completions bash`: what makes a shell complete the options. A server has no other word than options.
+/// Handles `paxos-server completions bash`: prints the script that completes the options in a shell. Otherwise a server
+/// takes options only.
 fn completions() -> Option<ExitCode> {
     let mut words = std::env::args().skip(1);
     if words.next()? != "completions" {
@@ -49,10 +50,10 @@ fn completions() -> Option<ExitCode> {
 }
 
 fn main() -> ExitCode {
-    // A thread that panics must not leave a server half alive: whatever it holds is lost as in a crash.
+    // A panic in one thread must end the whole server: what it holds is lost as in a crash.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // The terminal may take nothing: then nobody reads the report, and the server must not wait for it.
+        // The terminal may accept nothing, and the server must not wait for it.
         let _ = std::thread::Builder::new().spawn(|| {
             std::thread::sleep(std::time::Duration::from_millis(500));
             std::process::abort();

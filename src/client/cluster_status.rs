@@ -330,7 +330,7 @@ mod tests {
         let survey = ClusterStatus { answers: vec![status(1, &[], 7), new(2), new(3)] };
         let text = survey.render();
         assert!(text.contains("server 2: its data folder is new. It takes part once 2 others know it (so far: s1)"));
-        assert_eq!(text.matches(" NEW ").count(), 2, "{text}");
+        assert_eq!(text.matches(" PENDING ").count(), 2, "{text}");
     }
 
     #[test]

@@ -1,13 +1,15 @@
-//! Whether a server takes part in anything at all.
+//! Admission: decides whether this server may take part in the protocol.
 //!
-//! What an acceptor has promised is on its disk and nowhere else. A server whose data folder was lost comes back with a
-//! new one, like a server that was never there, and must not vote with it: it has forgotten what it is bound to. Those
-//! who know the old folder refuse the new one; but those who never met the server while it had the old one cannot tell.
-//! So a server with a new folder says nothing and hears nothing until enough of the others have remembered that folder:
-//! so many that never again will as many take another one for its first.
-//! [`Quorums::witnesses`](crate::paxos::Quorums::witnesses) says how many, and why.
+//! An acceptor's promises are on its disk and nowhere else. A server that has lost its data directory comes back with a
+//! new one, like a server that was never there. It must not vote with the new one, since it has forgotten its promises.
+//! Peers that recorded the old data directory refuse the new one. But peers that never met the server while it had the
+//! old one cannot tell the difference.
 //!
-//! A server whose state was found to be wrong does not take part either, and never again in this life.
+//! So a server with a new data directory stays *pending*: it neither sends nor receives messages until enough peers
+//! have durably recorded its storage id. [`Quorums::witnesses`](crate::paxos::Quorums::witnesses) is that number of
+//! peers. It is so large that never again can as many peers record another data directory as this server's first.
+//!
+//! A server whose replica was found to be divergent does not take part either, for the rest of this incarnation.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,22 +27,22 @@ use crate::storage::data_dir::DirStorage;
 use crate::storage::identity::Admitted;
 use crate::storage::{DataDir, DataDirError};
 
-/// How a server stands to the others. Any thread may ask.
+/// The admission of a server. Any thread may read it.
 #[derive(Debug)]
 pub struct Admission {
     is_active: AtomicBool,
     state: Mutex<AdmissionState>,
-    /// What callers have said of themselves and not proved yet: the last claim of each number.
+    /// The last claim of each server number that its caller has not proved yet.
     claims: Mutex<BTreeMap<ServerId, Claim>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum AdmissionState {
-    /// Its folder is new: these know it, and so many must.
+    /// The data directory is new: the peers that recorded it, and how many must.
     New { known_to: ServerSet, needed: usize },
-    /// It takes part.
+    /// The server takes part.
     Member,
-    /// Its state is wrong.
+    /// The server's replica is divergent.
     Fenced,
 }
 
@@ -50,7 +52,7 @@ impl Admission {
         Admission::new(true, AdmissionState::Member)
     }
 
-    /// A server with a new folder, which so many others must know; it takes part at once if that is nobody.
+    /// A pending server, which needs `needed` witnesses.
     pub fn pending(needed: usize) -> Admission {
         let state = AdmissionState::New { known_to: ServerSet::NONE, needed };
         Admission::new(rules::newcomer_takes_part(), state)
@@ -60,8 +62,8 @@ impl Admission {
         Admission { is_active: AtomicBool::new(takes_part), state: Mutex::new(state), claims: Mutex::default() }
     }
 
-    /// Who has taken part with this folder goes on to; a server whose folder is new waits until enough of the others
-    /// know it.
+    /// The admission of a server at its start. A server that has taken part with this data directory continues; a new
+    /// one is pending until enough peers have recorded it.
     pub fn of<P: DirStorage>(folder: &DataDir<P>, quorums: Quorums) -> Result<Admission, DataDirError> {
         if quorums.witnesses() == 0 {
             folder.set_takes_part()?;
@@ -69,13 +71,13 @@ impl Admission {
         Ok(if folder.is_active() { Admission::active() } else { Admission::pending(quorums.witnesses()) })
     }
 
-    /// Whether it may say and hear anything.
+    /// Whether the server may send and receive messages.
     pub fn is_active(&self) -> bool {
         self.is_active.load(Ordering::Acquire)
     }
 
-    /// Another server has said that it knows this one's folder. Once enough have, `remember` must write that down; if
-    /// it does, the server takes part from now on. True if that has just begun.
+    /// A peer has recorded this server's storage id. Once enough peers have, `remember` must make that durable; if it
+    /// succeeds, the server takes part from now on. True if that has just begun.
     pub fn record_witness<E>(&self, peer: ServerId, remember: impl FnOnce() -> Result<(), E>) -> Result<bool, E> {
         let mut state = self.state();
         let AdmissionState::New { known_to, needed } = &mut *state else { return Ok(false) };
@@ -89,13 +91,13 @@ impl Admission {
         Ok(true)
     }
 
-    /// Its state is not that of the others.
+    /// Fences the server: its replica is divergent.
     pub fn fence(&self) {
         *self.state() = AdmissionState::Fenced;
         self.is_active.store(false, Ordering::Release);
     }
 
-    /// Why it answers no client; None if it does.
+    /// Why the server refuses clients; None if it serves them.
     pub fn refusal(&self) -> Option<WhyNotApplied> {
         if self.is_active() {
             return None;
@@ -107,7 +109,7 @@ impl Admission {
         }
     }
 
-    /// What it waits for if its folder is new.
+    /// What a pending server waits for.
     pub fn pending_status(&self) -> Option<AdmissionStatus> {
         match *self.state() {
             AdmissionState::New { known_to, needed } => {
@@ -128,23 +130,23 @@ impl Admission {
     }
 }
 
-/// What a client is told for whom there is no place.
+/// The reason for a client when the server has too many clients.
 pub const TOO_MANY: &str = "too many clients already; try another server";
 
-/// What a server says to another one that has called it.
+/// The decision of a server about a peer's HELLO.
 #[derive(Debug)]
 pub struct HelloDecision {
-    /// The answer.
+    /// The answer to the HELLO.
     pub answer: HelloReply,
-    /// This server must be called now: whoever called in its name has something to prove, or has just proved it.
+    /// The server that this server must call now: the caller claims to be that server, or has just proved it.
     pub call: Option<ServerId>,
 }
 
 impl<C: ClientConnection> ServerCore<C> {
-    /// What this server says to a peer that it calls. The peer's own storage id proves who calls: it was told to the
-    /// address of this server only. A folder that takes part is the peer's whoever claims what. Of a candidate and a
-    /// folder that somebody claims since, either may be the peer's, so every other attempt names the other one: a
-    /// stranger that claims a folder again and again does not keep this server from the peer that it knows.
+    /// The HELLO of this server to a peer. The peer's own storage id proves the caller: the peer sent it only to the
+    /// address of this server. A recorded data directory that takes part is final, whatever others claim. Of a
+    /// candidate and a later claim, either may be the peer's, so attempts alternate between them. A stranger that
+    /// claims again and again therefore cannot keep this server from the peer that it knows.
     pub fn hello<P: DirStorage>(&self, folder: &DataDir<P>, to: ServerId, attempt: u32) -> Hello {
         let known = folder.recorded_peer(to);
         let is_claim_worth = known.is_none_or(|known| !known.bound && attempt.is_multiple_of(2));
@@ -161,7 +163,7 @@ impl<C: ClientConnection> ServerCore<C> {
         Hello { cluster: self.config.name.clone(), to, members: self.config.cluster, who }
     }
 
-    /// The parts of a greeting that every caller must get right.
+    /// Checks the fields of a HELLO that every caller must get right.
     pub fn check_hello(&self, hello: &Hello) -> Result<(), String> {
         let Config { name, me, cluster, .. } = &self.config;
         if hello.cluster != *name {
@@ -180,7 +182,7 @@ impl<C: ClientConnection> ServerCore<C> {
         Ok(())
     }
 
-    /// What this server answers a caller at the door for clients, if there is a place for one more.
+    /// The answer to a caller at the client port, if there is room for one more client.
     pub fn judge_client(&self, hello: &Hello, has_place: impl FnOnce() -> bool) -> HelloReply {
         let refused = |why: &str| HelloReply::Refused { why: why.to_string() };
         match (self.check_hello(hello), &hello.who) {
@@ -191,8 +193,8 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// What this server answers a caller at the door for servers. It lets a caller in that has proved who it is; who
-    /// has not is called, and then it can.
+    /// The decision about a caller at the port for servers. A caller that has proved its identity is admitted. Any
+    /// other caller is called back, and can then prove it.
     pub fn judge<P: DirStorage>(&self, folder: &DataDir<P>, hello: &Hello) -> Result<HelloDecision, Fatal> {
         let refused = |why| Ok(HelloDecision { answer: HelloReply::Refused { why }, call: None });
         if let Err(why) = self.check_hello(hello) {
@@ -219,7 +221,7 @@ impl<C: ClientConnection> ServerCore<C> {
                 self.admission.claims().remove(&claim.server);
                 true
             }
-            // It is kept as well: that another folder is refused may not be the last word.
+            // A refused claim is kept too: the recorded data directory may be replaced later.
             Ok(Admitted::CallBack) | Err(_) => self.admission.claims().insert(claim.server, claim) != Some(claim),
         };
         let answer = match admitted {
@@ -230,14 +232,14 @@ impl<C: ClientConnection> ServerCore<C> {
         Ok(HelloDecision { answer, call: is_news.then_some(claim.server) })
     }
 
-    /// What a server says of itself to whom it lets in.
+    /// The WELCOME of this server to an admitted caller.
     pub fn welcome(&self) -> HelloReply {
         HelloReply::Welcome(Welcome { history: self.board.read().history, members: self.config.cluster })
     }
 
-    /// A peer has welcomed this server after this greeting, and remembers its folder durably by then. That it did
-    /// proves that its own folder is the one that this server took it for. True if this server takes part from now on
-    /// because of it; the inner error is why the peer is not believed.
+    /// A peer has welcomed this server in reply to `hello`, so the peer has durably recorded this server's storage id.
+    /// The welcome proves that the peer's storage id is the one in `hello`. True if this server takes part from now on
+    /// because of it; the inner error is why this server refuses the peer.
     pub fn welcomed<P: DirStorage>(
         &self,
         folder: &DataDir<P>,
@@ -266,7 +268,7 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 }
 
-/// What a peer is told if something cannot be remembered; where the disk has failed this server is no more.
+/// The reason for a peer when a record cannot be persisted; an error if the disk has failed and this server must end.
 fn survived(error: &DataDirError) -> Result<String, Fatal> {
     if error.is_fatal() { Err(Fatal(format!("stable storage failed: {error}"))) } else { Ok(error.reason()) }
 }

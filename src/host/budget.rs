@@ -1,13 +1,14 @@
-//! Memory that connections make a server hold, limited in bytes for all connections of a class together.
+//! Budgets for the memory that connections make a server hold, in bytes, for all connections of a class together.
 //!
-//! A client that sends half a request, or does not take its replies, makes the server hold bytes. Each connection has a
-//! small allowance of its own. What is beyond that counts against the budget of all.
+//! A client that sends half a request, or does not read its replies, makes the server hold bytes. Each connection has a
+//! small allowance. Bytes beyond the allowance count against the common budget.
 //!
-//! A connection's *turn* begins when it first holds something of the budget, or has made progress in proportion to what
-//! it holds, and ends when it gives all back. The turn of an honest client lasts for moments.
+//! A connection's *turn* begins when it first takes bytes from the budget. It begins anew when the connection has made
+//! progress in proportion to the bytes that it holds, and ends when it returns all of them. The turn of an honest
+//! client is short.
 //!
-//! So when a budget is nearly used up, the connections whose turns have lasted longest
-//! are let go, until there is room again. A flood therefore closes its own connections, and who comes later is served.
+//! When a budget is nearly used up, the server closes the connections with the longest turns until there is room again.
+//! A flood therefore closes its own connections, and later clients are served.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,34 +17,34 @@ use std::time::Duration;
 
 use super::time::Time;
 
-/// A turn may last this long before it can be ended: a client that is sending at full speed is not let go.
+/// A turn shorter than this is never ended: a client that sends at full speed keeps its connection.
 pub const GRACE: Duration = Duration::from_millis(250);
 
 /// A connection, as a budget sees it.
 pub trait Holder: std::fmt::Debug + Send + Sync {
     /// Closes the connection. Its thread then drops the [`Share`].
     fn let_go(&self);
-    /// The caller.
+    /// The address of the client.
     fn address(&self) -> SocketAddr;
 }
 
-/// So many bytes for all connections of a class.
+/// A number of bytes for all connections of a class.
 #[derive(Debug)]
 pub struct Budget {
     max_bytes: usize,
-    /// What each connection holds without asking.
+    /// The allowance of each connection, in bytes.
     free_bytes: usize,
     state: Mutex<BudgetState>,
 }
 
 #[derive(Debug, Default)]
 struct BudgetState {
-    /// What all hold.
+    /// Bytes that all connections hold.
     used: usize,
-    /// What those hold that were let go, and have not given it back yet.
+    /// Bytes held by connections that were closed and have not returned them yet.
     leaving: usize,
     turns_begun: u64,
-    /// By turn: the first has lasted longest.
+    /// By turn number: the first turn has lasted longest.
     turns: BTreeMap<u64, BudgetTurn>,
     closed: Option<Closed>,
 }
@@ -52,92 +53,92 @@ struct BudgetState {
 struct BudgetTurn {
     bytes: usize,
     since: Time,
-    /// None once it was let go.
+    /// None once the connection was closed.
     holder: Option<Arc<dyn Holder>>,
 }
 
-/// The connections that were let go since this was last told.
+/// The connections closed since the last report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// How many.
+    /// Number of connections.
     pub count: u64,
-    /// What they held.
+    /// Bytes that they held.
     pub bytes: usize,
-    /// The caller of the first.
+    /// The address of the first one.
     pub first: SocketAddr,
 }
 
-/// What comes of asking for more.
+/// The result of asking for more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reservation {
-    /// It is granted.
+    /// The bytes are granted.
     Granted,
-    /// Not now. Others have been let go if their turns have lasted long enough.
+    /// Not now. Other connections were closed if their turns have lasted long enough.
     Full,
-    /// The connection that asks was let go itself.
+    /// The asking connection was closed itself.
     LetGo,
 }
 
-/// What one connection holds of a budget. Dropped, it gives all back.
+/// The bytes that one connection holds of a budget. Dropping it returns them all.
 #[derive(Debug)]
 pub struct Share {
     budget: Arc<Budget>,
     holder: Arc<dyn Holder>,
-    /// All that it holds; beyond the budget's `free_bytes` it counts.
+    /// All bytes that the connection holds; those beyond the budget's `free_bytes` count.
     bytes: usize,
     turn: Option<u64>,
 }
 
 impl Budget {
-    /// A budget of `max_bytes` for all, beside `free_bytes` for each.
+    /// A budget of `max_bytes` for all connections, in addition to `free_bytes` for each.
     pub fn new(max_bytes: usize, free_bytes: usize) -> Arc<Budget> {
         Arc::new(Budget { max_bytes, free_bytes, state: Mutex::default() })
     }
 
-    /// The limit for all connections.
+    /// The limit for all connections, in bytes.
     pub fn max_bytes(&self) -> usize {
         self.max_bytes
     }
 
-    /// What all connections hold beyond their allowances.
+    /// Bytes that all connections hold beyond their allowances.
     pub fn used(&self) -> usize {
         self.lock().used
     }
 
-    /// Who was let go since this was last asked.
+    /// Takes the report of the connections closed since the last call.
     pub fn take_closed(&self) -> Option<Closed> {
         self.lock().closed.take()
     }
 
-    /// Above this level the oldest turns end. The rest stays free for those who ask meanwhile, since a connection that
-    /// was let go gives back only when its thread has noticed.
+    /// Above this level the oldest turns end. The rest stays free for requests that arrive meanwhile: a closed
+    /// connection returns its bytes only when its thread has noticed.
     fn high_water(&self) -> usize {
         self.max_bytes - self.max_bytes / 4
     }
 
     fn lock(&self) -> MutexGuard<'_, BudgetState> {
-        // Each change under this lock is whole.
+        // Every change under this lock is complete.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Share {
-    /// The share of a connection, which holds nothing yet.
+    /// The share of a connection that holds nothing yet.
     pub fn new(budget: &Arc<Budget>, holder: Arc<dyn Holder>) -> Share {
         Share { budget: budget.clone(), holder, bytes: 0, turn: None }
     }
 
-    /// What it holds, its allowance included.
+    /// Bytes that the connection holds, its allowance included.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Asks for more. Never waits.
+    /// Asks for more bytes. Never waits.
     pub fn take(&mut self, bytes: usize, now: Time) -> Reservation {
         let counted = self.counted(self.bytes + bytes) - self.counted(self.bytes);
         if counted > 0 {
             let (room, oldest) = self.take_counted(counted, now);
-            // After the lock: each of these is a system call.
+            // After the lock is released, since each of these is a system call.
             oldest.iter().for_each(|holder| holder.let_go());
             if room != Reservation::Granted {
                 return room;
@@ -163,7 +164,7 @@ impl Share {
         (room, oldest)
     }
 
-    /// Gives some back; the turn ends with the last of it.
+    /// Returns some bytes; the turn ends when the last of them is returned.
     pub fn give_back(&mut self, bytes: usize) {
         let left = self.bytes.saturating_sub(bytes);
         let counted = self.counted(self.bytes) - self.counted(left);
@@ -174,24 +175,24 @@ impl Share {
         }
     }
 
-    /// It has made progress: what it still holds counts as a new turn.
+    /// The connection has made progress: the bytes that it still holds count as a new turn.
     pub fn begin_anew(&mut self, now: Time) {
         let Some(before) = self.turn else { return };
         let mut state = self.budget.lock();
-        // Who was let go stays so.
+        // A closed connection stays closed.
         if state.turns.get(&before).is_some_and(|turn| turn.holder.is_some()) {
             let turn = state.turns.remove(&before).map(|turn| BudgetTurn { since: now, ..turn });
             self.turn = turn.map(|turn| state.insert(turn));
         }
     }
 
-    /// The connection gives up, since it has waited for room in vain. It is told with those that were let go.
+    /// The connection gives up, since it has waited for room in vain. It is reported with the closed connections.
     pub fn give_up(&mut self) {
         let mut state = self.budget.lock();
         state.tell_closed(self.bytes, self.holder.address());
     }
 
-    /// Whether the connection was let go.
+    /// Whether the connection was closed.
     pub fn is_let_go(&self) -> bool {
         let state = self.budget.lock();
         self.turn.and_then(|turn| state.turns.get(&turn)).is_some_and(|turn| turn.holder.is_none())
@@ -209,7 +210,7 @@ impl Drop for Share {
 }
 
 impl BudgetState {
-    /// Ends the turns that have lasted longest until those that are left hold no more than this.
+    /// Ends the oldest turns until the remaining ones hold at most `most` bytes.
     fn end_oldest_turns(&mut self, most: usize, now: Time) -> Vec<Arc<dyn Holder>> {
         let mut excess = (self.used - self.leaving).saturating_sub(most);
         let mut oldest = Vec::new();

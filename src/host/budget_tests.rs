@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
-/// A connection that only notes whether it was let go.
+/// A connection that only notes whether it was closed.
 #[derive(Debug, Default)]
 pub(in crate::host) struct TestHolder(AtomicBool, u16);
 
@@ -57,7 +57,8 @@ fn the_oldest_turns_end_when_three_quarters_are_used_and_not_before_their_grace(
     assert!(shares[..3].iter_mut().zip(0..).all(|(share, ms)| share.take(33, after(ms)) == Reservation::Granted));
     assert_eq!(shares[3].take(30, after(5)), Reservation::Full);
     assert_eq!(let_go(), [false; 5], "each of them has only just begun");
-    // 99 are used; with 30 more, 75 may be. Two of 33 must go; both give back a little later.
+    // 99 bytes are used; with 30 more, at most 75 may be. Two shares of 33 must go; both return their bytes a little
+    // later.
     let late = BEGUN + GRACE + Duration::from_millis(3);
     assert_eq!(shares[3].take(30, late), Reservation::Full);
     assert_eq!(let_go(), [true, true, false, false, false]);
@@ -66,7 +67,7 @@ fn the_oldest_turns_end_when_three_quarters_are_used_and_not_before_their_grace(
     let first = SocketAddr::from(([127, 0, 0, 1], 0));
     assert_eq!(budget.take_closed(), Some(Closed { count: 2, bytes: 66, first }));
     assert_eq!(budget.take_closed(), None);
-    // Who was let go gets no more, and its progress is none.
+    // A closed connection gets no more bytes, and cannot begin a new turn.
     assert!(shares[0].is_let_go() && !shares[2].is_let_go());
     shares[0].begin_anew(late);
     assert_eq!(shares[0].take(1, late), Reservation::LetGo);

@@ -1,7 +1,7 @@
-//! The checkpointer: it writes the state down beside everything else, reads it back, and sends parts of it.
+//! The checkpointer: it writes checkpoints concurrently with all other work, reads them back, and sends chunks of them.
 //!
-//! Nothing waits for it but a learner that begins a life. Jobs of the own learner go before those of other servers, and
-//! servers before clients: who is behind can be of no use to anybody.
+//! Only a learner that begins an incarnation waits for it. Jobs of the own learner go before those of peers, and peers
+//! before clients: a server that is behind is useless to its clients.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,24 +23,26 @@ use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, CheckpointMe
 use crate::storage::disk::Files;
 use crate::trace::{Digest, Event, Speaker, TraceContext};
 
-/// So many jobs of the own learner wait. Its checkpoints are far apart: more than one or two are a sign of a slow disk.
+/// A write is refused while this many jobs of the own learner are queued. Checkpoints are far apart: more than one or
+/// two queued writes mean a slow disk.
 const WRITES_MAX: usize = 16;
-/// So many parts that peers want wait; more are dropped, and asked for again.
+/// Maximum number of queued chunks for peers; further requests are dropped, and peers ask again.
 pub const PARTS_MAX: usize = 64;
-/// The same for clients.
+/// Maximum number of queued chunks for clients.
 pub const CLIENT_PARTS_MAX: usize = 16;
-/// At most this many checkpoints a second are made because clients want newer ones. Each is work for the whole server.
+/// At most this many checkpoints per second are made because clients want newer ones. Each is work for the whole
+/// server.
 pub const WISHES: u32 = 1;
 
-/// The state as it was last written.
+/// The state in the last checkpoint, and its slot.
 pub type LoadedState = (Slot, Kv);
 
-/// What the checkpointer has to do. Any thread may add to it.
+/// The queue of the checkpointer's jobs. Any thread may add to it.
 #[derive(Debug)]
 pub struct CheckpointQueue {
     jobs: Mutex<JobQueues>,
     wishes: RateLimit,
-    /// How much room on the disk the next checkpoint may need, in bytes.
+    /// The disk space that the next checkpoint may need, in bytes.
     growth: Arc<AtomicU64>,
 }
 
@@ -49,7 +51,7 @@ struct JobQueues {
     own: VecDeque<CheckpointJob>,
     of_peers: VecDeque<(ServerId, Option<ChunkRequest>)>,
     of_clients: VecDeque<ChunkJob>,
-    /// Peers that fetch a state: it stays readable for them.
+    /// Peers that fetch a snapshot: the checkpoint that they read stays readable.
     pinned: ServerSet,
 }
 
@@ -61,7 +63,7 @@ enum CheckpointJob {
     Fence(Slot),
 }
 
-/// A part that a client waits for.
+/// A chunk that a client waits for.
 #[derive(Debug)]
 struct ChunkJob {
     request_id: RequestId,
@@ -69,7 +71,7 @@ struct ChunkJob {
     at_least: Slot,
 }
 
-/// The next job.
+/// The next job, by its origin.
 enum NextJob {
     Own(CheckpointJob),
     OfPeer(ServerId, Option<ChunkRequest>),
@@ -83,12 +85,12 @@ impl Default for CheckpointQueue {
 }
 
 impl CheckpointQueue {
-    /// A learner begins a life, and waits for the state as it was last written.
+    /// A learner begins an incarnation, and waits for the state in the last checkpoint.
     pub fn load(&self) {
         self.lock().own.push_back(CheckpointJob::Load);
     }
 
-    /// Has changes written. False if too much is under way: they are not.
+    /// Queues a write of changes. False if too many jobs are queued: then the changes are not written.
     pub fn write(&self, mark: CheckpointMeta, changes: StateDelta) -> bool {
         let mut jobs = self.lock();
         let has_room = jobs.own.len() < WRITES_MAX;
@@ -98,22 +100,22 @@ impl CheckpointQueue {
         has_room
     }
 
-    /// The state is wrong: a later life of this server must not begin with it either.
+    /// Marks the checkpoint as divergent after `slot`: no later incarnation may begin with it.
     pub fn fence(&self, slot: Slot) {
         self.lock().own.push_back(CheckpointJob::Fence(slot));
     }
 
-    /// From now on these peers, and no others, have what they read from kept for them.
+    /// From now on, the snapshots that these peers read are kept readable, and no others.
     pub fn pin(&self, peers: ServerSet) {
         self.lock().pinned = peers;
     }
 
-    /// How much room on the disk the next checkpoint may need, in bytes: for those who share the disk with it.
+    /// The disk space that the next checkpoint may need, in bytes: the journal on the same disk leaves it free.
     pub fn growth(&self) -> Arc<AtomicU64> {
         self.growth.clone()
     }
 
-    /// Sends a part of the state to a peer; dropped if too many are wanted.
+    /// Queues a chunk for a peer; dropped if too many are queued.
     pub fn send_chunk(&self, to: ServerId, name: Option<ChunkRequest>) {
         let mut jobs = self.lock();
         if jobs.of_peers.len() < PARTS_MAX {
@@ -121,7 +123,8 @@ impl CheckpointQueue {
         }
     }
 
-    /// Gives a client a part of a state that holds every slot up to `at_least`; false if too many are wanted.
+    /// Queues a chunk for a client, of a checkpoint that holds every slot up to `at_least`; false if too many are
+    /// queued.
     pub fn give_part(&self, request_id: RequestId, name: Option<ChunkRequest>, at_least: Slot) -> bool {
         let mut jobs = self.lock();
         let has_room = jobs.of_clients.len() < CLIENT_PARTS_MAX;
@@ -131,18 +134,18 @@ impl CheckpointQueue {
         has_room
     }
 
-    /// Whether there is nothing to do.
+    /// Whether no job is queued.
     pub fn is_empty(&self) -> bool {
         let jobs = self.lock();
         jobs.own.is_empty() && jobs.of_peers.is_empty() && jobs.of_clients.is_empty()
     }
 
-    /// Whether the next job is to write the state down.
+    /// Whether the next job is to write a checkpoint.
     pub fn awaits_write(&self) -> bool {
         matches!(self.lock().own.front(), Some(CheckpointJob::Write(..)))
     }
 
-    /// How many jobs wait.
+    /// Number of queued jobs.
     pub fn len(&self) -> usize {
         let jobs = self.lock();
         jobs.own.len() + jobs.of_peers.len() + jobs.of_clients.len()
@@ -161,19 +164,19 @@ impl CheckpointQueue {
     }
 }
 
-/// Does what the queue asks for. One a server.
+/// Runs the jobs of the queue. There is one checkpointer per server.
 #[derive(Debug)]
 pub struct Checkpointer<F: Files> {
     checkpoint: Checkpoint<F>,
     empty: Kv,
-    /// What was read when it was opened: the first life of the learner need not wait for it again.
+    /// The state read when the checkpoint was opened: the learner's first incarnation need not read it again.
     first: Option<Kv>,
     has_said_full: bool,
 }
 
 impl<F: Files> Checkpointer<F> {
-    /// Opens the checkpoint of a data folder. One that cannot be believed is put aside, if there is another server to
-    /// get the state from; true if one was.
+    /// Opens the checkpoint of a data directory. A corrupt checkpoint is quarantined if another server can provide the
+    /// state; returns true if that happened.
     pub fn open<C: ClientConnection>(
         core: &ServerCore<C>,
         files: F,
@@ -205,12 +208,12 @@ impl<F: Files> Checkpointer<F> {
         core.checkpoints.growth.store(self.checkpoint.growth_bytes(), Ordering::Relaxed);
     }
 
-    /// What the checkpoint says of itself.
+    /// The slot and the digest of the checkpoint.
     pub fn mark(&self) -> CheckpointMeta {
         self.checkpoint.mark()
     }
 
-    /// Does the next job, if there is one. Gives the state to whoever asked for it.
+    /// Runs the next job, if there is one. Returns the state if the job was to load it.
     pub fn run_one<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> Result<Option<LoadedState>, Fatal> {
         self.checkpoint.pin(core.checkpoints.lock().pinned);
         match core.checkpoints.next() {
@@ -241,7 +244,7 @@ impl<F: Files> Checkpointer<F> {
         mark: CheckpointMeta,
         changes: &StateDelta,
     ) -> Result<(), Fatal> {
-        // Others may have written since: what was read then is old.
+        // After this write, the state read at the start is out of date.
         self.first = None;
         let is_durable = match self.checkpoint.write(mark, changes) {
             Ok(()) => true,
@@ -268,7 +271,7 @@ impl<F: Files> Checkpointer<F> {
             let event = Event::Snapshot { slot: mark.slot, digest: Digest(mark.digest), from: None };
             core.trace_line(Speaker::Server, &TraceContext::default(), event);
         }
-        // If the learner has died meanwhile, its next life finds it on the disk.
+        // Dropping is safe if the learner has crashed meanwhile: its next incarnation finds the checkpoint on the disk.
         tell_learner(core, env, LearnerRequest::CheckpointDone { slot: mark.slot, is_durable });
         Ok(())
     }
@@ -292,7 +295,7 @@ impl<F: Files> Checkpointer<F> {
                 env.observe(Observation::PartSent { is_first: name.is_none() });
                 Message::Snapshot(part)
             }
-            // A learner that is down has applied nothing that it could hand on.
+            // A learner that is down has applied nothing that it could send.
             None => {
                 let applied = if core.learner.is_open() { core.board.read().applied } else { Slot(0) };
                 Message::Entries { entries: Vec::new(), applied }
@@ -303,7 +306,7 @@ impl<F: Files> Checkpointer<F> {
         Ok(())
     }
 
-    /// If the part is not written down yet it soon will be, and the client asks again.
+    /// If no checkpoint has the chunk yet, one is requested, and the client asks again.
     fn give_part<E: Env>(
         &mut self,
         core: &ServerCore<E::Connection>,
@@ -316,7 +319,7 @@ impl<F: Files> Checkpointer<F> {
         if part.is_none() && core.checkpoints.wishes.allow(env.now()) {
             let input = Input::Request(LearnerRequest::RequestCheckpoint);
             let mail = Delivery::from_within(TraceContext::default(), input, 0);
-            // If the learner is down or busy, the client asks again.
+            // Dropping is safe if the learner is down or busy: the client asks again.
             let _ = core.enqueue::<Learner<Kv>, E>(env, mail);
         }
         core.pending.tell_part(request_id, Reply::Chunk(part));
@@ -326,7 +329,7 @@ impl<F: Files> Checkpointer<F> {
 }
 
 impl RecoveryError {
-    /// What an error of the checkpoint means for a process that begins.
+    /// The meaning of a checkpoint error for a process that starts.
     pub fn of(error: &CheckpointError, why: String) -> RecoveryError {
         match error {
             CheckpointError::Full { .. } => RecoveryError::NoRoom(why),
@@ -346,7 +349,7 @@ fn fatal(error: CheckpointError) -> Fatal {
     Fatal(format!("stable storage failed: {error}"))
 }
 
-/// What a client gets of a part.
+/// The form of a chunk for clients, without sessions.
 fn for_client(part: SnapshotChunk) -> Result<StatePart, Fatal> {
     let (bytes, left_out) = without_sessions(&part.bytes)
         .map_err(|error| Fatal(format!("a part of the own checkpoint cannot be read: {error}")))?;
@@ -368,7 +371,7 @@ mod tests {
         let next = || queue.next().unwrap();
         assert!(matches!(next(), NextJob::Own(CheckpointJob::Load)), "the own learner waits for nobody");
         assert!((0..PARTS_MAX).all(|_| matches!(next(), NextJob::OfPeer(ServerId(2), None))));
-        // A peer that asks meanwhile does not wait for the clients that came before it.
+        // A peer that asks meanwhile does not wait for the clients that asked before it.
         assert!(matches!(next(), NextJob::OfClient(ChunkJob { request_id: 0, .. })));
         queue.send_chunk(ServerId(3), None);
         assert!(matches!(next(), NextJob::OfPeer(ServerId(3), None)));

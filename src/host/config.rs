@@ -1,4 +1,4 @@
-//! How a server was started, as far as it decides anything.
+//! The configuration of a server: how it was started, as far as its decisions depend on it.
 
 use super::mail_queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
@@ -7,40 +7,41 @@ use crate::protocol::Protocol;
 use crate::role::{ServerId, ServerSet};
 use crate::storage::checkpoint::CHUNK_BYTES;
 
-/// How a server was started.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The name of the cluster.
     pub name: String,
-    /// Which server it is.
+    /// The number of this server.
     pub me: ServerId,
-    /// All servers.
+    /// All servers of the cluster.
     pub cluster: ServerSet,
-    /// Which of them are enough.
+    /// The quorums of the cluster.
     pub quorums: Quorums,
-    /// How they agree.
+    /// The protocol of the cluster.
     pub protocol: Protocol,
-    /// The number of the process on its data folder.
+    /// The incarnation of the process on its data directory.
     pub life: u32,
-    /// Drawn by this process: no other one on the same folder has it.
+    /// A random number of this process: no other process on the same data directory has it.
     pub boot: u64,
-    /// The number of the process on its machine.
+    /// The process id on its machine.
     pub pid: u32,
     /// A restarted acceptor has forgotten everything. **Unsafe**, to show why.
     pub forgets: bool,
     /// Clients may crash and restart roles.
     pub lab: bool,
-    /// A role is not woken for what it has no use for yet. Without this it does the same, in more and smaller groups.
+    /// Roles are not woken for inputs that they cannot use yet. Without it they do the same work, in more and smaller
+    /// batches.
     pub wake_hints: bool,
-    /// How much of the past is kept.
+    /// How much of the log is kept.
     pub retention: Retention,
-    /// How large things may become.
+    /// Size limits.
     pub sizes: Sizes,
 }
 
 #[cfg(test)]
 impl Config {
-    /// How a test starts server 1 of this cluster.
+    /// The configuration of server 1 of this cluster, for tests.
     pub fn of_tests(protocol: Protocol, cluster: ServerSet) -> Config {
         Config {
             name: "tests".to_string(),
@@ -60,30 +61,30 @@ impl Config {
     }
 }
 
-/// How large things may become. The simulator makes them small, so that a run of a few commands meets every limit.
+/// Size limits. The simulator makes them small, so that a run of a few commands reaches every limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// A mailbox holds so many inputs.
+    /// Maximum number of inputs in a mailbox, per lane.
     pub mailbox: usize,
-    /// A file of the journal has so many bytes.
+    /// Size of a journal file, in bytes.
     pub segment_bytes: u64,
-    /// So much of the disk is left free for others when the next file of the journal is made: the small files of the
-    /// data folder, and the lines.
+    /// Disk space, in bytes, that stays free when the next journal file is created: for the small files of the data
+    /// directory and the log lines.
     pub left_free_bytes: u64,
-    /// A page of a promise, or a part of a list of entries, has about so many bytes.
+    /// Approximate size of a PROMISE page, or of a part of a list of entries, in bytes.
     pub part_bytes: usize,
-    /// A part of a state has about so many bytes.
+    /// Approximate size of a snapshot chunk, in bytes.
     pub snapshot_bytes: usize,
-    /// So many sessions are remembered.
+    /// Maximum number of sessions that are kept.
     pub sessions: usize,
-    /// A proposer has at most so many slots open.
+    /// Maximum number of slots that a proposer has in flight.
     pub open_slots: u64,
-    /// With values of about so many bytes.
+    /// Approximate maximum bytes of the values in these slots.
     pub open_bytes: usize,
 }
 
 impl Sizes {
-    /// Those of a real server, with journal files of so many bytes.
+    /// The limits of a real server, with journal files of `segment_bytes` bytes.
     pub fn usual(segment_bytes: u64) -> Sizes {
         Sizes {
             mailbox: MAILBOX_MAX,

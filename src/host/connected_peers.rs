@@ -1,8 +1,9 @@
-//! Which servers this one is linked with, each way by itself.
+//! The connected peers of a server, with each direction known separately.
 //!
-//! A link is one-way: each server dials every other for what it has to say. So "connected" is two facts: the own link
-//! to the peer is up, and the peer is heard. A connection alone does not say the second one, since a network that
-//! swallows everything closes none. Every server therefore says something to every other at least each [`SAYS_EVERY`].
+//! A link is one-way: each server dials every peer for the messages that it sends. So "connected" is two facts: the own
+//! link to the peer is up, and the peer is heard. An open connection does not prove the second fact, since a network
+//! that drops everything closes no connection. Every server therefore sends something to every peer at least each
+//! [`SAYS_EVERY`].
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,28 +13,28 @@ use super::time::Time;
 use crate::net::Refusal;
 use crate::role::{ServerId, ServerSet};
 
-/// A server says something to each other one so often.
+/// A server sends something to each peer at least this often.
 pub const SAYS_EVERY: Duration = Duration::from_millis(500);
-/// Each peer has one connection, and may open a next one before the last is noticed to be dead. For one more the oldest
-/// of the same server goes.
+/// Each peer has one connection, and may open the next before this server notices that the last is broken. Beyond this
+/// number, the oldest connection of the same server is closed.
 pub const CONNECTIONS_OF_A_PEER: usize = 4;
-/// A peer of which nothing has come for so long is not heard.
+/// A peer that has sent nothing for this long is not heard.
 const HEARD_FOR: Duration = Duration::from_secs(2);
 
-/// The links with the other servers. Any thread may tell, and ask.
+/// The links with the peers. Any thread may update and read them.
 #[derive(Debug, Default)]
 pub struct ConnectedPeers(Mutex<BTreeMap<ServerId, ConnectedPeer>>);
 
-/// What is known of the links with one server.
+/// The state of the links with one server.
 #[derive(Debug, Default)]
 struct ConnectedPeer {
-    /// The own link to it is up.
+    /// The own link to the server is up.
     is_up: bool,
-    /// Why not, where one of the two does not want to talk to the other.
+    /// Why the link is down, if one of the two servers refuses the other.
     refusal: Option<String>,
-    /// When something came from it.
+    /// When the last message from the server arrived.
     heard_at: Option<Time>,
-    /// How many connections from it are open: a new one may be there before the old one is noticed to be dead.
+    /// Open connections from the server: a new one may be open before the old one is noticed to be broken.
     connections: u32,
 }
 
@@ -53,7 +54,7 @@ impl ConnectedPeers {
         self.change(server, |peer| (peer.is_up, peer.refusal) = (false, Some(why.to_string())));
     }
 
-    /// Something has come from a server.
+    /// A message from a server has arrived.
     pub fn hears(&self, server: ServerId, now: Time) {
         self.change(server, |peer| peer.heard_at = Some(now));
     }

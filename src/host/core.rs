@@ -1,4 +1,4 @@
-//! A server without its surroundings: what its roles, its connections and its checkpointer share.
+//! The core of a server, without its surroundings: the data that its roles, connections and checkpointer share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,18 +24,18 @@ use crate::role::{Input, RoleKind, ServerSet};
 use crate::trace::{Event, PendingLine, QuotedText, Speaker, Trace, TraceContext};
 use crate::two_phase_commit::{Coordinator, Participant};
 
-/// At most this many sessions a second are opened, by all clients together. Each goes through the log, and the table of
-/// them is bounded.
+/// At most this many sessions are opened per second, by all clients together. Each goes through the log, and the
+/// session table is bounded.
 const OPENS_PER_SECOND: u32 = 1_000;
-/// At most this many malformed requests a second get a log line each.
+/// At most this many malformed requests per second get a log line each.
 const MALFORMED_LINES: u32 = 100;
 
-/// What a server decides with. Many threads may use it at a time: each part has a lock of its own, and no thread holds
-/// two of them.
+/// The shared data of a server's decisions. Many threads may use it at a time: each part has its own lock, and no
+/// thread holds two of them.
 pub struct ServerCore<C: ClientConnection> {
-    /// How it was started.
+    /// How the server was started.
     pub config: Config,
-    /// Where its lines go.
+    /// Where log lines go.
     pub trace: Trace,
     /// The proposer's mailbox.
     pub proposer: Arc<Mailbox<Proposer>>,
@@ -47,52 +47,52 @@ pub struct ServerCore<C: ClientConnection> {
     pub coordinator: Arc<Mailbox<Coordinator>>,
     /// The participant's mailbox, under two-phase commit.
     pub participant: Arc<Mailbox<Participant>>,
-    /// Who waits for an outcome.
+    /// The pending requests.
     pub pending: PendingRequests<C>,
-    /// What all clients together have under way.
+    /// The clients' requests in flight, all connections together.
     pub load: Arc<RequestLoad>,
-    /// Sessions that all clients together may open.
+    /// Limits the sessions that all clients together may open.
     pub opens: RateLimit,
-    /// What others may see of the roles.
+    /// The published state of the roles.
     pub board: SharedStatus,
-    /// Which of the others it reaches and hears.
+    /// The peers that this server reaches and hears.
     pub linked: ConnectedPeers,
-    /// What the checkpointer has to do.
+    /// The checkpointer's jobs.
     pub checkpoints: CheckpointQueue,
-    /// What the roles need not be woken for.
+    /// The wake hints of the roles.
     pub hints: WakeHints,
-    /// Whether it takes part in anything.
+    /// Whether the server takes part in the protocol.
     pub admission: Admission,
     pub(super) family: Family,
-    /// The roles whose disks have no room for another value: one bit a role.
+    /// The roles whose disks have no room for another value: one bit per role.
     full_disks: AtomicU64,
-    /// What was last told of what it waits for if its folder is new.
+    /// The admission status of the last log line about it; None while the server is not pending.
     pub(super) last_admission: Mutex<Option<AdmissionStatus>>,
     pub(super) drops: DropCounters,
     pub(super) malformed: RateLimit,
 }
 
-/// What a role's state is like after its last turn, as far as it says what the role must be woken for.
+/// Wake hints: the part of each role's state, as of its last turn, that says which inputs the role must be woken for.
 #[derive(Debug, Default)]
 pub struct WakeHints {
     /// The proposer waits for slots to be applied.
     pub wants_applied: AtomicBool,
-    /// The proposer can do nothing with more commands before so many have come.
+    /// The number of queued commands that the proposer needs before it can send more.
     pub batch_threshold: AtomicUsize,
-    /// The learner knows of chosen slots that it cannot apply.
+    /// The learner knows of chosen slots that it cannot apply yet.
     pub is_learner_behind: AtomicBool,
-    /// Too much was applied that no durable checkpoint of the learner's holds.
+    /// The learner has applied too much since its last durable checkpoint.
     pub is_checkpoint_full: AtomicBool,
     /// The last slot that the learner has applied.
     pub applied: AtomicU64,
-    /// The learner's round of reads under way, as far as it fits in here; 0 if there is none.
+    /// The learner's read round in flight, in its lowest 64 bits; 0 if there is none.
     pub round: AtomicU64,
-    /// The proposer is about to write to the peers, and takes along what the learner has said.
+    /// The proposer is about to flush messages to the peers, and the learner's messages with them.
     pub proposer_flushes: AtomicBool,
 }
 
-/// Stable storage has failed, or its content contradicts itself: nobody knows any more what is on the disk. The process
-/// must end; what it acknowledged is safe.
+/// Stable storage has failed, or its content contradicts itself: the content of the disk is unknown. The process must
+/// end; acknowledged writes are safe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fatal(pub String);
 
@@ -124,7 +124,7 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// Whether a role lives.
+    /// Whether a role is up.
     pub fn is_up(&self, role: RoleKind) -> bool {
         match role {
             RoleKind::Proposer => self.proposer.is_open(),
@@ -135,7 +135,7 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// A life of a role says whether its disk has room: when it begins, and when that changes.
+    /// Records whether a role's disk has room. Each incarnation calls it when it begins, and when the answer changes.
     pub fn set_room(&self, role: RoleKind, has_room: bool) {
         let bit = 1 << role as u64;
         if has_room {
@@ -145,23 +145,25 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// Whether a role that lives has no room on its disk for another value. Of the others nobody knows.
+    /// Whether a role that is up has no room on its disk for another value. Nothing is known of the roles that are
+    /// down.
     pub fn is_disk_full(&self) -> bool {
         let full = self.full_disks.load(Ordering::Relaxed);
         RoleKind::ALL.into_iter().any(|role| full & 1 << role as u64 != 0 && self.is_up(role))
     }
 
-    /// Whether its learner lives, and has applied more since its last durable checkpoint than should lie behind one.
+    /// Whether the learner is up, and has applied more since its last durable checkpoint than the limit allows.
     pub fn is_checkpoint_full(&self) -> bool {
         self.hints.is_checkpoint_full.load(Ordering::Relaxed) && self.is_up(RoleKind::Learner)
     }
 
-    /// Hands an input to a role of this server, and wakes it; never blocks.
+    /// Puts an input into the mailbox of a role of this server, and wakes the role; never blocks.
     pub fn enqueue<R: Hosted, E: Env<Connection = C>>(&self, env: &E, mail: Delivery<R>) -> Result<(), SendError> {
         self.put(env, MailboxItem::Mail(mail), Capacity::Usual, |_| false)
     }
 
-    /// Hands an input to a role, and wakes it unless that `can_wait`, asked with the number of inputs that wait then.
+    /// Like [`ServerCore::enqueue`], but does not wake the role if `can_wait` returns true for the number of queued
+    /// inputs.
     pub fn enqueue_without_wake<R: Hosted, E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -171,7 +173,7 @@ impl<C: ClientConnection> ServerCore<C> {
         self.put(env, MailboxItem::Mail(mail), Capacity::Usual, |waiting| self.config.wake_hints && can_wait(waiting))
     }
 
-    /// Hands over an input that must not be lost because others fill the mailbox.
+    /// Puts an input into the reserved room of a mailbox: other inputs cannot crowd it out.
     pub fn enqueue_reserved<R: Hosted, E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -181,7 +183,7 @@ impl<C: ClientConnection> ServerCore<C> {
         self.put(env, MailboxItem::Mail(mail), Capacity::Reserved, |_| false)
     }
 
-    /// Hands an order to a role. An error if the role is down.
+    /// Puts a control item into a role's mailbox. An error if the role is down.
     pub fn enqueue_control<R: Hosted, E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -208,18 +210,18 @@ impl<C: ClientConnection> ServerCore<C> {
         Ok(())
     }
 
-    /// Something outside failed, and the server goes on.
+    /// Traces a failure outside the protocol; the server continues.
     pub fn trace_fault(&self, part: &str, cause: &str, why: &str) {
         let event = Event::Fault { part: QuotedText::new(part), cause: QuotedText::new(cause) };
         self.trace_with_reason(Speaker::Server, &TraceContext::default(), event, Some(why.to_string()));
     }
 
-    /// Writes one line; gives the context for what comes from it.
+    /// Writes one line, and returns the context for the lines that it causes.
     pub fn trace_line(&self, role: Speaker, context: &TraceContext, event: Event) -> TraceContext {
         self.trace_with_reason(role, context, event, None)
     }
 
-    /// Writes one line with a reason for people.
+    /// Writes one line with a reason.
     pub fn trace_with_reason(
         &self,
         role: Speaker,
@@ -232,8 +234,8 @@ impl<C: ClientConnection> ServerCore<C> {
         TraceContext { parent: id.or_else(|| context.parent.clone()), req: context.req.clone() }
     }
 
-    /// The state of this server is not that of the others: it says nothing more to anybody, and whoever waits is told
-    /// so. No later life may begin with that state either.
+    /// Fences this server: its state differs from its peers' state. It sends no more messages, and answers its pending
+    /// requests with an error. No later incarnation may start from that state either.
     pub fn fence<E: Env<Connection = C>>(&self, env: &E, draft: PendingLine, slot: Slot, against: ServerSet) {
         self.admission.fence();
         self.checkpoints.fence(slot);
@@ -242,9 +244,9 @@ impl<C: ClientConnection> ServerCore<C> {
         let sentence = draft.reason.clone().unwrap_or_default();
         self.trace.line(draft);
         env.observe(Observation::Fenced { slot, against });
-        self.pending.fail_all(WhyUnknown::RoleDied(RoleKind::Learner), Some(WhyNotApplied::Fenced));
+        self.pending.fail_all(WhyUnknown::RoleCrashed(RoleKind::Learner), Some(WhyNotApplied::Fenced));
         let _ = self.enqueue_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
-        // Last, as a terminal may take its time.
+        // Last, since writing to a terminal may block.
         env.tell_operator(&format!("error: server {}: {sentence}", self.config.me.0));
     }
 }

@@ -1,5 +1,5 @@
-//! How a message leaves this server, how one that came reaches the roles that hear it, and what is told of those that
-//! do not.
+//! The delivery of messages: how a message leaves this server, how a received one reaches its roles, and how drops are
+//! traced.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,15 +22,15 @@ use crate::role::{Input, Lane, RoleKind, ServerId, ServerSet};
 use crate::trace::{Event, Speaker, TraceContext};
 use crate::two_phase_commit::{Coordinator, Participant};
 
-/// What a frame has beside the values in it, about.
+/// Approximate bytes of a frame, without its values.
 const FRAME_BYTES: usize = 64;
-/// At most this many drops a second get a log line each.
+/// At most this many drops per second get a log line each.
 const DROP_LINES: u32 = 1_000;
 
-/// Messages that were lost.
+/// Counters of dropped messages.
 #[derive(Debug)]
 pub struct DropCounters {
-    /// Not told one by one.
+    /// Drops without a log line of their own, since the last report.
     untold: Mutex<BTreeMap<(RoleKind, DropReason), u64>>,
     lines: RateLimit,
     total: AtomicU64,
@@ -42,16 +42,16 @@ impl Default for DropCounters {
     }
 }
 
-/// Why a message was dropped, as its line says it.
+/// Why a message was dropped, as its log line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DropReason {
     /// The role is down.
     Crashed,
-    /// Its mailbox is full.
+    /// The role's mailbox is full.
     Full,
     /// The disk has no room for another value.
     DiskFull,
-    /// The server does not take part: its folder is new, or its state wrong.
+    /// The server does not take part: its data directory is new, or its replica is divergent.
     NotActive,
 }
 
@@ -64,32 +64,33 @@ impl From<SendError> for DropReason {
     }
 }
 
-/// What a role must be woken for.
+/// When a message must wake its role.
 #[derive(Clone, Copy, Debug)]
 enum WakePolicy {
     Yes,
     No,
-    /// A value: of no use to a learner before it hears that it is chosen, unless that is what it waits for.
+    /// A value is of no use to a learner before it is chosen, except to a learner that is behind.
     IfBehind,
-    /// Votes for slots up to this one: there are more acceptors than a majority needs.
+    /// A vote for slots up to this one: more acceptors vote than a majority needs.
     IfOpen(Slot),
-    /// An answer in this round of reads, likewise. One that looks like it wakes the learner for nothing, and no more.
+    /// A reply in this read round; more acceptors reply than a majority needs. A false match only wakes the learner in
+    /// vain.
     IfRound(u64),
 }
 
-/// How a message has come to a role.
+/// The envelope data of a message for a role.
 struct Arrival<'a> {
     from: ServerId,
     context: &'a TraceContext,
-    /// How much room it takes in the mailbox, in bytes.
+    /// The room that the message takes in the mailbox, in bytes.
     size: usize,
     lane: Lane,
     wake_policy: WakePolicy,
 }
 
 impl<C: ClientConnection> ServerCore<C> {
-    /// Sends a message to servers, this one perhaps among them. It is encoded once, and leaves with the next
-    /// [`Env::flush_peers`]. A server that does not take part says nothing, to itself neither.
+    /// Sends a message to servers, possibly also to this one. It is encoded once, and leaves with the next
+    /// [`Env::flush_peers`]. A server that does not take part sends nothing, not even to itself.
     pub fn send<E: Env<Connection = C>>(&self, env: &E, to: ServerSet, message: PeerMessage, context: TraceContext) {
         if !self.admission.is_active() {
             return;
@@ -106,7 +107,7 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// Hands a message to the roles that hear it.
+    /// Delivers a message to its receiving roles.
     pub fn deliver<E: Env<Connection = C>>(&self, env: &E, from: ServerId, envelope: Envelope) {
         let Envelope { context, message } = envelope;
         if !self.admission.is_active() {
@@ -130,7 +131,7 @@ impl<C: ClientConnection> ServerCore<C> {
         message: PeerMessage,
         context: &TraceContext,
     ) {
-        // Within one server values are shared, and take no room of their own.
+        // Within one server values are shared, so they take no extra room.
         let size = if from == self.config.me { 0 } else { message.size() };
         let (kind, lane) = (message.kind(), message.lane());
         let came = Arrival { from, context, size, lane, wake_policy: self.wake_policy(role, from, &message) };
@@ -144,7 +145,7 @@ impl<C: ClientConnection> ServerCore<C> {
             (PeerMessage::Paxos(said), _) => self.take::<Learner<Kv>, E>(env, said, came),
             (PeerMessage::TwoPhaseCommit(said), RoleKind::Coordinator) => self.take::<Coordinator, E>(env, said, came),
             (PeerMessage::TwoPhaseCommit(said), _) => self.take::<Participant, E>(env, said, came),
-            // No role hears it.
+            // No role receives it.
             (PeerMessage::Here, _) => Ok(()),
         };
         if let (Err(SendError::Down), Some(answer)) = (lost, in_its_place) {
@@ -165,16 +166,16 @@ impl<C: ClientConnection> ServerCore<C> {
         self.enqueue_without_wake::<R, E>(env, mail, |_| self.can_wait(haste))
     }
 
-    /// Whether a role must be woken for a message. Some are only of use with another that does wake it, or are among
-    /// many that say the same.
+    /// When a message must wake its role. Some messages are useful only together with another one that wakes the role,
+    /// or are among many equal ones.
     fn wake_policy(&self, role: RoleKind, from: ServerId, message: &PeerMessage) -> WakePolicy {
         let PeerMessage::Paxos(message) = message else { return WakePolicy::Yes };
         match (role, message) {
             (RoleKind::Learner, Message::Accept { .. }) => WakePolicy::IfBehind,
             (RoleKind::Learner, Message::Accepted { slots, .. }) => WakePolicy::IfOpen(slots.last),
             (RoleKind::Learner, Message::ReadReply { id, .. }) => WakePolicy::IfRound(*id as u64),
-            // How far others are is looked at only when something else happens. The own learner's first word starts
-            // work.
+            // A peer's progress is read only when something else happens. The first PROGRESS of the own learner starts
+            // work, so it wakes the proposer.
             (RoleKind::Proposer, Message::Progress { .. }) if from != self.config.me => WakePolicy::No,
             _ => WakePolicy::Yes,
         }
@@ -191,14 +192,14 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// The last connection from a peer has ended: whoever waits for its silence need not.
+    /// The last connection from a peer has ended: the proposer need not wait for that peer's time-out.
     pub fn peer_gone<E: Env<Connection = C>>(&self, env: &E, peer: ServerId) {
         let input = Input::Request(ProposerRequest::PeerDisconnected(peer));
-        // If the proposer is down there is nobody to tell.
+        // Dropping is safe: a proposer that is down waits for no peer.
         let _ = self.enqueue::<Proposer, E>(env, Delivery::from_within(TraceContext::default(), input, 0));
     }
 
-    /// Tells that a message was dropped: in a line of its own where steps are shown, else in a count.
+    /// Traces a dropped message: with its own line if step tracing is on, else in a count.
     pub fn trace_drop(
         &self,
         now: Time,
@@ -217,12 +218,12 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// How many messages were dropped so far.
+    /// Number of messages dropped so far.
     pub fn dropped(&self) -> u64 {
         self.drops.total.load(Ordering::Relaxed)
     }
 
-    /// The line for bytes that nobody understands. They are counted, and never shown.
+    /// Writes the line for malformed bytes. Only their length is shown, never the bytes.
     pub fn tell_malformed(&self, now: Time, from: SocketAddr, length: u64, what: &str) {
         if self.malformed.allow(now) {
             let why = format!("received malformed request of length {length} from {from}: {what}");
@@ -235,7 +236,7 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// Once a second: a line for what happened since and was not told.
+    /// Writes a line, once per second, for the drops and malformed requests that have no line of their own.
     pub fn report_counts(&self) {
         let untold = std::mem::take(&mut *self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner));
         for ((role, cause), count) in untold {
@@ -256,7 +257,7 @@ impl<C: ClientConnection> ServerCore<C> {
         self.trace_admission();
     }
 
-    /// A line for the clients that were let go since.
+    /// Writes a line for the client connections closed since the last report.
     fn tell_closed(&self, budget: &Budget, cause: &str, what: &str) {
         let Some(Closed { count, bytes, first }) = budget.take_closed() else { return };
         let why = format!(
@@ -267,7 +268,7 @@ impl<C: ClientConnection> ServerCore<C> {
         self.trace_fault("clients", cause, &why);
     }
 
-    /// A line for what a server waits for whose folder is new, if that is another than before.
+    /// Writes a line for what a pending server waits for, if that has changed.
     fn trace_admission(&self) {
         let now = self.admission.pending_status();
         let before = std::mem::replace(&mut *self.last_admission.lock().unwrap_or_else(PoisonError::into_inner), now);

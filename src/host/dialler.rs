@@ -1,7 +1,7 @@
-//! What a server makes of its own link to one peer: when it dials, what it says, and what it makes of the answer.
+//! The dialler of a server's own link to one peer: when to dial, what to say, and how to handle the answer.
 //!
-//! Each server dials every other for what it has to say. An attempt that comes to nothing is followed by a pause, which
-//! grows. Whoever runs the dialler has the connection, and the clock.
+//! Each server dials every peer for the messages that it sends. A failed attempt is followed by a pause, which grows.
+//! The caller has the connection and the clock.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::storage::DataDir;
 use crate::storage::data_dir::DirStorage;
 use crate::trace::{LinkEvent, Speaker, TraceContext};
 
-/// Pauses between attempts grow from the first to the second. None is shorter than the first.
+/// The shortest pause between attempts, and the limit up to which pauses grow.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-/// Who was refused asks again only now and then: somebody has to do something about it first.
+/// A refused server asks again only every 2 seconds: an operator must change something first.
 const REFUSED_PAUSE: Duration = Duration::from_secs(2);
-/// A connection that breaks sooner has not been one: the next attempt waits as after a failed one.
+/// A connection that breaks sooner counts as a failed attempt, so the pause does not shrink.
 const STEADY: Duration = Duration::from_secs(1);
-/// A peer that has answered so often that it calls back first will perhaps never do so: somebody should know.
+/// After this many requests to call back first, the peer's call may never arrive: the operator must be informed.
 const UNPROVED_MAX: u32 = 10;
 const NEVER_CALLS: &str = "it calls this server back before it believes its greeting, and that does not come about. Is this \
                            server's address right in the peer's cluster file, and is the peer's data folder the old one?";
@@ -30,13 +30,13 @@ const NEVER_CALLS: &str = "it calls this server back before it believes its gree
 pub struct Dialler {
     peer: ServerId,
     pause: Duration,
-    /// The refusal that was told last.
+    /// The last refusal that was traced.
     refused: Option<String>,
-    /// So many times in a row the peer wanted to call back first.
+    /// How many times in a row the peer wanted to call back first.
     unproved: u32,
-    /// That it was welcomed there has made this server take part, and the others were not told yet.
+    /// This peer's welcome completed the admission of this server, and the other peers do not know it yet.
     takes_part_from_now: bool,
-    /// What the last greeting has said.
+    /// Whether the last HELLO said that this server takes part.
     has_said_that_it_takes_part: bool,
 }
 
@@ -53,14 +53,14 @@ impl Dialler {
         }
     }
 
-    /// What to say to the peer this time.
+    /// The HELLO for this attempt.
     pub fn hello<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, folder: &DataDir<P>) -> Hello {
         let hello = core.hello(folder, self.peer, self.unproved);
         self.has_said_that_it_takes_part = matches!(hello.who, Caller::Peer { takes_part: true, .. });
         hello
     }
 
-    /// The peer has welcomed this server after this greeting. The inner error is why this server does not talk to it.
+    /// The peer has welcomed this server in reply to `hello`. The inner error is why this server refuses the peer.
     pub fn welcomed<C: ClientConnection, P: DirStorage>(
         &mut self,
         core: &ServerCore<C>,
@@ -73,8 +73,8 @@ impl Dialler {
         Ok(begins.map(|_| ()))
     }
 
-    /// The link is up. Gives the peers that must be greeted again: a server that takes part from now on says so to all,
-    /// and from then on none of them takes another folder for its own.
+    /// The link is up. Returns the peers that need a new HELLO: a server that now takes part says so to all of them.
+    /// From then on, no peer accepts another data directory for it.
     pub fn up<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, folder: &DataDir<P>) -> ServerSet {
         (self.refused, self.unproved) = (None, 0);
         core.linked.up(self.peer);
@@ -84,15 +84,15 @@ impl Dialler {
         if begins {
             core.config.cluster.without(ServerSet::only(core.config.me))
         } else if !self.has_said_that_it_takes_part && folder.is_active() {
-            // It began to while this greeting was on its way.
+            // Its admission completed while this HELLO was in flight.
             ServerSet::only(self.peer)
         } else {
             ServerSet::NONE
         }
     }
 
-    /// The link is down: gives how long to wait before the next attempt. A refusal is told once, until the reason is
-    /// another or the link was up.
+    /// The link is down: returns how long to wait before the next attempt. A refusal is traced once, until the reason
+    /// changes or the link was up.
     pub fn ended<C: ClientConnection>(&mut self, core: &ServerCore<C>, ended: LinkEnded<'_>) -> Backoff {
         let mut pause = self.pause;
         match ended {
@@ -116,7 +116,7 @@ impl Dialler {
                     self.tell_refused(core, NEVER_CALLS);
                 }
             }
-            // That is no news after the link went down.
+            // The line about the lost link already says this.
             LinkEnded::Unanswered => {}
         }
         self.pause = (self.pause * 2).min(PAUSES.1);
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(["no", "no", "never", "no"].map(&mut tells), [true, false, true, true]);
     }
 
-    /// Which folder of the peer the next greeting names.
+    /// Which storage id of the peer the next HELLO names.
     fn names(dialler: &mut Dialler, core: &ServerCore<TestConnection>, folder: &DataDir) -> Option<u64> {
         let Caller::Peer { knows, .. } = dialler.hello(core, folder).who else { panic!("a server greets") };
         dialler.ended(core, LinkEnded::CallYouFirst);
@@ -217,7 +217,7 @@ mod tests {
         let (own, lie) = (11, 22);
         assert!(matches!(claims(own, false, proof), HelloReply::Welcome(_)));
         assert_eq!(claims(lie, true, None), HelloReply::CallYouFirst);
-        // Either may be the peer's: a candidate is not the last word.
+        // Either id may be the peer's: a candidate is not final.
         assert_eq!([0; 4].map(|_| names(&mut dialler, &core, &folder)), [lie, own, lie, own].map(Some));
         assert!(matches!(claims(own, true, proof), HelloReply::Welcome(_)));
         assert_eq!(claims(lie, true, None), HelloReply::CallYouFirst);

@@ -1,4 +1,4 @@
-//! What a server's core needs of its surroundings: threads, sockets and clocks, or the simulator's events.
+//! The environment of a server's core: threads, sockets and clocks, or the simulator's events.
 
 use super::lifecycle::LabRequest;
 use super::limits::ClientConnection;
@@ -13,44 +13,44 @@ use crate::storage::checkpoint::CheckpointMeta;
 use crate::trace::TraceContext;
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
-/// The surroundings of a server's core. No method waits, but for a moment the one that tells the operator; none calls
-/// back into the core; and while the core holds a lock of its own, it asks only for the time.
+/// The environment of a server's core. No method waits, except that writing to the operator may take a moment. No
+/// method calls back into the core. While the core holds one of its locks, it calls only [`Env::now`].
 pub trait Env {
     /// A client's connection.
     type Connection: ClientConnection;
-    /// Whether somebody watches who wants to see every step of the roles, also where no lines tell of them.
+    /// Whether an observer needs every step of the roles, even when step tracing is off.
     const IS_WATCHED: bool = false;
 
     /// The time of this server's clock.
     fn now(&self) -> Time;
 
-    /// A role has mail that it must be woken for.
+    /// Wakes a role that has mail.
     fn wake(&self, role: RoleKind);
 
-    /// Puts a frame on its way to other servers. Where there is no link, or no room, it is lost. It leaves with the
-    /// next [`Env::flush_peers`].
+    /// Queues a frame for other servers. The frame is lost if a link is down or full. It leaves with the next
+    /// [`Env::flush_peers`].
     fn to_peers(&self, to: ServerSet, message: &PeerMessage, frame: Vec<u8>);
 
-    /// Lets the frames leave.
+    /// Sends the queued frames.
     fn flush_peers(&self);
 
     /// Sends replies to the clients that asked, in order.
     fn write_replies(&self, replies: Vec<(ReplyHandle<Self::Connection>, ClientReply)>);
 
-    /// The checkpointer has something to do.
+    /// Wakes the checkpointer, which has a job.
     fn wake_checkpointer(&self);
 
-    /// Hands an order to whoever starts and ends the roles; an error if it takes no more of them.
+    /// Gives a request to the supervisor of the roles; an error if its queue is full.
     fn give(&self, order: LabRequest) -> Result<(), String>;
 
-    /// Shows a sentence to whoever runs this server.
+    /// Shows a sentence to the operator of this server.
     fn tell_operator(&self, sentence: &str);
 
-    /// Somebody may watch what happens. Nothing that the server does depends on it.
+    /// Reports an event to an observer. No decision of the server depends on it.
     fn observe(&self, _seen: Observation<'_>) {}
 }
 
-/// What can be watched.
+/// An event that an observer can see.
 #[derive(Debug)]
 pub enum Observation<'a> {
     /// A proposer.
@@ -65,72 +65,72 @@ pub enum Observation<'a> {
     Participant(RoleObservation<'a, Participant>),
     /// A client is told that its write is applied.
     Acknowledged {
-        /// The write.
+        /// The id of the write.
         id: CommandId,
-        /// Its slot.
+        /// The slot of the write.
         slot: Slot,
-        /// What it came to.
+        /// The result of the write.
         written: WriteResult,
     },
-    /// A read has come, and waits.
+    /// A read has arrived, and waits.
     ReadArrived(RequestId),
     /// An input did not reach a role.
     Lost(SendError),
     /// An input was dropped because the disk is full.
     Shed,
-    /// The state of this server was found to be wrong.
+    /// The replica of this server was found to be divergent.
     Fenced {
-        /// After which slot.
+        /// The slot after which the digests differ.
         slot: Slot,
-        /// Who says otherwise.
+        /// The servers with another digest.
         against: ServerSet,
     },
     /// An acceptor has read its journal.
     AcceptorRecovered {
-        /// The acceptor, with all that it knows.
+        /// The acceptor, with everything that it recovered.
         acceptor: &'a Acceptor,
-        /// A group that was being written when the power failed was cut off.
+        /// The torn tail of the journal was cut: a batch that was being written when the power failed.
         is_cut: bool,
-        /// Something that was written before that cannot be read.
+        /// A record before the tail is corrupt.
         is_damaged: bool,
     },
-    /// A learner begins with the state of this slot.
+    /// A learner begins with the state after this slot.
     LearnerRecovered {
-        /// The slot.
+        /// The last slot in the state.
         slot: Slot,
     },
-    /// A coordinator has read its log.
+    /// A coordinator has read its journal.
     CoordinatorRecovered {
-        /// What is in it.
+        /// The recovered records.
         records: &'a [CoordinatorRecord],
     },
-    /// A participant has read its log.
+    /// A participant has read its journal.
     ParticipantRecovered {
-        /// What is in it.
+        /// The recovered records.
         records: &'a [ParticipantRecord],
-        /// A group that was being written when the power failed was cut off.
+        /// The torn tail of the journal was cut: a batch that was being written when the power failed.
         is_cut: bool,
     },
     /// A checkpoint is durable.
     CheckpointDurable(CheckpointMeta),
-    /// An error has struck while a checkpoint was written.
+    /// A checkpoint write failed: the disk may or may not hold the checkpoint.
     CheckpointInDoubt(CheckpointMeta),
     /// There was no room for a checkpoint.
     CheckpointShed,
     /// A checkpoint was read back.
     CheckpointLoaded(CheckpointMeta),
-    /// A part of a checkpoint was sent; whether it is the first one.
+    /// A chunk of a checkpoint was sent.
     PartSent {
-        /// Whoever gets it did not ask for a certain part.
+        /// The receiver did not ask for a certain chunk.
         is_first: bool,
     },
 }
 
-/// What can be watched of a role.
+/// An event of one role that an observer can see.
 #[derive(Debug)]
 pub enum RoleObservation<'a, R: Role> {
-    /// It is about to take these inputs.
+    /// The role is about to step through these inputs.
     Hears(&'a [(TraceContext, Input<R>)]),
-    /// What it remembers is durable, and it is about to do these things.
+    /// The role's records are durable, and these actions are about to be performed.
     Says(&'a Actions<TraceContext, R>),
 }

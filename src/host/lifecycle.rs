@@ -1,7 +1,7 @@
-//! When roles are told to die, and when they come back.
+//! The lifecycle of a server's roles: when each role must crash, and when it restarts.
 //!
-//! Nothing here draws when a role fails: that is given with each life. Who runs the roles asks what is due, does it,
-//! and says how each life has ended.
+//! Nothing here draws when a role fails: the caller gives that time with each incarnation. The code that runs the roles
+//! asks what is due, does it, and reports how each incarnation has ended.
 
 use std::time::Duration;
 
@@ -11,26 +11,26 @@ use super::time::Time;
 use crate::role::RoleKind;
 use crate::trace::{CrashCause, CrashPoint};
 
-/// What an operator may ask in lab mode.
+/// A request of an operator in lab mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LabRequest {
-    /// End a role's life.
+    /// Crash a role.
     Crash {
-        /// Which.
+        /// The role.
         role: RoleKind,
-        /// For how long; until RESTART if None.
+        /// How long it stays down; None means until a RESTART.
         down: Option<Duration>,
     },
-    /// Start it again.
+    /// Restart a role.
     Restart {
-        /// Which.
+        /// The role.
         role: RoleKind,
     },
     /// End all roles for good.
     Stop,
 }
 
-/// The lives of a server's roles.
+/// The states of a server's roles.
 #[derive(Debug)]
 pub struct Lifecycle {
     states: [RoleState; RoleKind::ALL.len()],
@@ -38,43 +38,43 @@ pub struct Lifecycle {
 
 #[derive(Clone, Copy, Debug)]
 enum RoleState {
-    /// It lives; when and how it is to fail.
+    /// The role is up. `fails` is when and how it must crash.
     Up { fails: Option<(Time, CrashRequest)> },
-    /// It is told to end, and still lives. Then it is to be down for so long; until somebody restarts it if None.
+    /// The role must end, and is still up. Then it stays down for `down`; None means until a RESTART.
     Ending { down: Option<Duration> },
-    /// It is down until then; until somebody restarts it if None.
+    /// The role is down until `until`; None means until a RESTART.
     Down { since: Time, until: Option<Time> },
 }
 
-/// What is to be done with a role.
+/// An action that is due for a role.
 #[derive(Clone, Copy, Debug)]
 pub enum DueAction {
-    /// Tell it to die.
+    /// Crash the role.
     Crash(CrashRequest),
-    /// Start it; it has been down for so long.
+    /// Restart the role; it has been down for this long.
     Restart(Duration),
 }
 
 impl Lifecycle {
-    /// No role lives.
+    /// All roles are down.
     pub fn new(now: Time) -> Lifecycle {
         Lifecycle { states: [RoleState::Down { since: now, until: None }; RoleKind::ALL.len()] }
     }
 
-    /// A life of a role begins; when and how it is to fail, if it is.
+    /// An incarnation of a role begins; `fails` is when and how it must crash.
     pub fn begins(&mut self, role: RoleKind, fails: Option<(Time, CrashRequest)>) {
         *self.state(role) = RoleState::Up { fails };
     }
 
-    /// A life could not even be started: it is tried again.
+    /// An incarnation could not even be started: it is tried again.
     pub fn did_not_begin(&mut self, now: Time, role: RoleKind) {
         if let RoleState::Down { until, .. } = self.state(role) {
             *until = Some(now + ROOM_RETRY);
         }
     }
 
-    /// Tells a role to die: gives the order that it must get. One that is dying or down already may still get another
-    /// time to come back.
+    /// Crashes a role: returns the request that its mailbox must get. For a role that is ending or already down, this
+    /// only changes when it restarts.
     pub fn crash(&mut self, now: Time, role: RoleKind, order: CrashRequest) -> Option<CrashRequest> {
         let state = self.state(role);
         match state {
@@ -88,12 +88,12 @@ impl Lifecycle {
         None
     }
 
-    /// As an operator asks. Gives the order that the role must get.
+    /// Crashes a role on the request of an operator. Returns the request that its mailbox must get.
     pub fn crash_by_hand(&mut self, now: Time, role: RoleKind, down: Option<Duration>) -> Option<CrashRequest> {
         self.crash(now, role, CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down })
     }
 
-    /// Brings a role back that is down, or as soon as it is.
+    /// Restarts a role that is down, or that ends soon.
     pub fn restart_soon(&mut self, now: Time, role: RoleKind) {
         match self.state(role) {
             RoleState::Up { .. } => {}
@@ -102,7 +102,8 @@ impl Lifecycle {
         }
     }
 
-    /// A life has ended. If nobody has told it to, it could not begin, or not go on: there may be room for it soon.
+    /// An incarnation has ended. Without a request to end, it could not begin or continue; there may be room for it
+    /// soon.
     pub fn ended(&mut self, now: Time, role: RoleKind) {
         let state = self.state(role);
         let down = match *state {
@@ -113,12 +114,12 @@ impl Lifecycle {
         *state = RoleState::Down { since: now, until: down.map(|down| now + down) };
     }
 
-    /// When something is to be done.
+    /// When the next action is due.
     pub fn next_due(&self) -> Option<Time> {
         self.states.iter().filter_map(RoleState::due).min()
     }
 
-    /// What is to be done with a role now. What is told here is taken to be done.
+    /// The action that is due for a role now. The caller must perform it.
     pub fn take_due(&mut self, now: Time, role: RoleKind) -> Option<DueAction> {
         let state = self.state(role);
         state.due().filter(|due| *due <= now)?;

@@ -1,5 +1,5 @@
-//! How much clients may have under way: each connection, and all of them together. And how many connections there may
-//! be.
+//! The limits of clients: requests in flight per connection and of all connections together, bytes, and the number of
+//! connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,51 +11,51 @@ use super::rate_limit::RateLimit;
 use super::time::Time;
 use crate::net::{ClientReply, FIRST_BUFFER_BYTES, Reply, WhyNotApplied, frame_into};
 
-/// A connection has at most this many requests under way.
+/// Maximum number of requests in flight per connection.
 pub const REQUESTS_MAX: usize = 256;
-/// The requests under way of one connection take at most this many bytes.
+/// Maximum bytes of the requests in flight per connection.
 pub const REQUESTS_MAX_BYTES: usize = 8 << 20;
-/// All connections together have at most this many requests under way.
+/// Maximum number of requests in flight, all connections together.
 pub const ALL_REQUESTS_MAX: usize = 4_096;
-/// And those take at most this many bytes.
+/// Maximum bytes of the requests in flight, all connections together.
 pub const ALL_REQUESTS_MAX_BYTES: usize = 64 << 20;
 
-/// Connections of clients that have greeted.
+/// Maximum number of client connections after the handshake.
 pub const CLIENTS_MAX: usize = 1_200;
-/// Callers at the port for clients that have not greeted yet.
+/// Maximum number of connections at the client port that have not sent a HELLO yet.
 pub const CLIENT_STRANGERS_MAX: usize = 128;
-/// The same at the port for servers. Each has five seconds to greet.
+/// The same limit at the port for servers. Each connection has five seconds for its HELLO.
 pub const PEER_STRANGERS_MAX: usize = 32;
-/// The same at the port for browsers.
+/// The same limit at the port for browsers.
 pub const BROWSER_STRANGERS_MAX: usize = 32;
 
-/// Requests of browsers that are being answered, beside those that watch.
+/// Maximum number of browser requests being answered, without those of viewers.
 pub const ASKERS_MAX: usize = 64;
-/// Browsers that watch.
+/// Maximum number of browsers that watch.
 pub const VIEWERS_MAX: usize = 16;
-/// Servers that take the lines for their own viewers: never more than 62 of them.
+/// Maximum number of servers that fetch the lines for their own viewers: there are never more than 62 of them.
 pub const RELAYS_MAX: usize = 64;
 
-/// Unfinished requests of all clients together.
+/// Maximum bytes of unfinished requests, all clients together.
 pub const ALL_UNFINISHED_MAX_BYTES: usize = 32 << 20;
-/// The first part of a request, which each connection may hold beside that: a small request needs nothing of the
+/// The first bytes of a request, which each connection may hold in addition: a small request takes nothing from the
 /// budget.
 pub const UNFINISHED_FREE_BYTES: usize = FIRST_BUFFER_BYTES;
-/// Replies that clients have not taken, of all connections together.
+/// Maximum bytes of replies that clients have not read yet, all connections together.
 pub const ALL_UNTAKEN_MAX_BYTES: usize = 32 << 20;
-/// What each connection may have untaken beside that: small replies need nothing of the budget.
+/// The unread bytes that each connection may have in addition: small replies take nothing from the budget.
 pub const UNTAKEN_FREE_BYTES: usize = 16 << 10;
-/// A connection that has this much untaken gets no more values, and none of its requests is read.
+/// A connection with this many unread bytes gets no more values, and none of its requests is read.
 pub const UNTAKEN_MAX_BYTES: usize = 4 << 20;
 
-/// What a frame has beside the bytes of a value or of a part, at most: the longest is the name of the next part.
+/// Maximum bytes of a frame in addition to its value or chunk. The longest such field is the name of the next chunk.
 const AROUND_BYTES: usize = 16 << 10;
 
-/// Appends a reply, as a frame, to what a client has not taken. If a value, or a part of the state, does not fit, the
-/// client is told to ask again. False if not even that fits: the client has not read its replies for long, and must be
-/// let go.
+/// Appends a reply, as a frame, to a client's unread bytes. If a value or a chunk does not fit, the client gets a small
+/// reply to ask again. False if not even that fits: the client has not read its replies for a long time, and its
+/// connection must be closed.
 pub fn append(reply: &mut ClientReply, untaken: &mut Vec<u8>, share: &mut Share, now: Time) -> bool {
-    // Asked for before it is encoded: to refuse a large reply must cost little.
+    // Room is reserved before encoding, so that refusing a large reply costs little.
     let mut granted = 0;
     if let Some((bytes, instead)) = bulk(&reply.reply) {
         let wanted = bytes + AROUND_BYTES;
@@ -81,8 +81,8 @@ pub fn append(reply: &mut ClientReply, untaken: &mut Vec<u8>, share: &mut Share,
     fits
 }
 
-/// The bytes of a value or of a part of the state, and what a client is told if there is no room for them: the read has
-/// failed, the part is not there yet. None for a reply that is small itself.
+/// The bytes of a value or of a chunk, and the reply when there is no room for them: the read failed, or the chunk is
+/// not ready. None for a small reply.
 fn bulk(reply: &Reply) -> Option<(usize, Reply)> {
     match reply {
         Reply::Value { value: Some(value), .. } => Some((value.len(), Reply::NotApplied(WhyNotApplied::Busy))),
@@ -91,35 +91,36 @@ fn bulk(reply: &Reply) -> Option<(usize, Reply)> {
     }
 }
 
-/// A connection opens at most so many sessions in this time: a client needs one, and another when that has ended.
+/// A connection opens at most this many sessions in this period. A client needs one, and another when that one has
+/// ended.
 const OPENS: (u32, Duration) = (16, Duration::from_secs(10));
 
-/// The sessions that a connection may open.
+/// The limit of the sessions that one connection may open.
 pub fn opens() -> RateLimit {
     RateLimit::over(OPENS.1, OPENS.0)
 }
 
-/// A client's connection, as the one who answers its requests sees it.
+/// A client's connection, as the code that answers its requests sees it.
 pub trait ClientConnection: Clone {
-    /// The client.
+    /// The client's address.
     fn address(&self) -> SocketAddr;
-    /// What this connection has under way.
+    /// The connection's requests in flight.
     fn requests(&self) -> &Usage;
-    /// What all connections to this server have under way.
+    /// The requests in flight of all connections to this server.
     fn load(&self) -> &RequestLoad;
-    /// Sessions that this connection may open.
+    /// The limit of the sessions that this connection may open.
     fn opens(&self) -> &RateLimit;
 }
 
-/// What all connections of clients to a server have under way. Other servers have nothing of it: their connections are
-/// limited by themselves.
+/// The load of all client connections of a server. Other servers take nothing from it: their connections have their own
+/// limits.
 #[derive(Debug)]
 pub struct RequestLoad {
-    /// Requests without an answer.
+    /// Requests without a reply.
     pub requests: Usage,
-    /// Requests of which a part has come.
+    /// Requests that have arrived in part.
     pub unfinished: Arc<Budget>,
-    /// Replies that clients have not taken yet.
+    /// Replies that clients have not read yet.
     pub untaken: Arc<Budget>,
 }
 
@@ -133,7 +134,7 @@ impl Default for RequestLoad {
     }
 }
 
-/// Requests under way: how many, and how large.
+/// Requests in flight: their number and their bytes.
 #[derive(Debug, Default)]
 pub struct Usage {
     count: AtomicUsize,
@@ -141,8 +142,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Counts one more, and says whether that is within the limits. It is counted first and given back if not: of two
-    /// who come at once not both can have the last of the room.
+    /// Counts one more request, and returns whether it is within the limits. It counts first and takes back on failure,
+    /// so two concurrent requests cannot both take the last room.
     fn take(&self, bytes: usize, max: usize, max_bytes: usize) -> bool {
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -159,7 +160,7 @@ impl Usage {
     }
 }
 
-/// Counts a request of this size as under way on a connection; false if there are too many, or they are too large.
+/// Counts a request of this size as in flight on a connection; false if that exceeds a limit.
 pub fn admit(connection: &impl ClientConnection, bytes: usize) -> bool {
     if !connection.requests().take(bytes, REQUESTS_MAX, REQUESTS_MAX_BYTES) {
         return false;
@@ -171,7 +172,7 @@ pub fn admit(connection: &impl ClientConnection, bytes: usize) -> bool {
     fits
 }
 
-/// A request that was admitted is answered, or given up.
+/// Ends an admitted request: it is answered, or given up.
 pub fn release(connection: &impl ClientConnection, bytes: usize) {
     connection.requests().give_back(bytes);
     connection.load().requests.give_back(bytes);
@@ -227,7 +228,7 @@ pub(super) mod tests {
         assert_eq!(reply.reply, Reply::NotApplied(WhyNotApplied::Busy));
         assert_eq!(untaken.len(), share.bytes());
         assert!(untaken.capacity() < 1 << 10, "{} bytes", untaken.capacity());
-        // A small one that does not fit is none.
+        // A small reply that does not fit is not appended.
         reply.reply = Reply::Refused("x".repeat(1 << 10));
         let before = untaken.len();
         assert!(!append(&mut reply, &mut untaken, &mut share, Time(0)));
@@ -251,7 +252,7 @@ pub(super) mod tests {
         let all = others.iter().flat_map(|one| [one; REQUESTS_MAX]).skip(1);
         all.for_each(|one| release(one, 1));
 
-        // The same by size.
+        // The same by bytes.
         assert!(!admit(last, REQUESTS_MAX_BYTES + 1));
         let large = &others[..ALL_REQUESTS_MAX_BYTES / REQUESTS_MAX_BYTES];
         assert!(large.iter().all(|one| admit(one, REQUESTS_MAX_BYTES)));

@@ -1,12 +1,12 @@
-//! The mail of a role: a bounded queue.
+//! The mail queue of a role: bounded, with two lanes.
 //!
-//! To wake a thread costs more than most of what it is woken for. So mail comes in two ways: some wakes the role, and
-//! some may only lie there, for when the role is up for another reason. Who lets mail lie must know that such a reason
-//! comes soon; at the latest it is one of the role's timers, some tens of milliseconds away.
+//! Waking a thread costs more than most of the work that it is woken for. So some mail wakes the role, and other mail
+//! only waits until the role is up for another reason. A sender that lets mail wait must know that such a reason
+//! follows soon. The latest one is a timer of the role, some tens of milliseconds away.
 //!
-//! There are two lanes. Control messages are small, and are taken first: a heartbeat waits for one sync, and not for
-//! all values that came before it. Bulk has room for so many bytes *of each sender*, so one that sends much drops its
-//! own.
+//! Control messages are small, and are taken first: a heartbeat waits for one sync, and not for all values queued
+//! before it. The bulk lane has room for a number of bytes *of each sender*, so a sender that floods drops only its own
+//! messages.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,51 +15,52 @@ use crate::net::PEER_FRAME_MAX_BYTES;
 use crate::role::{Input, Lane, Role, ServerId};
 use crate::trace::{CrashCause, CrashPoint, TraceContext};
 
-/// A mailbox holds at most this many inputs in each lane.
+/// Maximum number of inputs in each lane of a mailbox.
 pub const MAILBOX_MAX: usize = 1_024;
-/// The bytes of values that a mailbox holds are shared equally by the other servers, and the clients of this server
-/// have as much as one of them.
+/// Maximum bytes of the values in a mailbox. The other servers share them equally, and the clients of this server have
+/// the share of one server.
 pub const MAILBOX_MAX_BYTES: usize = 16 << 20;
-/// However many servers there are, each has room for this much. What does not fit into an empty mailbox would be
-/// dropped as often as it is sent.
+/// Minimum share of each server, for any number of servers. A frame larger than the share would be dropped every time
+/// it is sent, even by an empty mailbox.
 pub const SHARE_MIN_BYTES: usize = PEER_FRAME_MAX_BYTES;
-/// Room beside that for what must not wait for others: orders, what ends a checkpoint, and that the learner is down.
+/// Additional room for inputs that other inputs must not crowd out: control items, truncations, and that the learner is
+/// down.
 pub const RESERVED: usize = 8;
-/// One group of a role has at most this many inputs.
+/// Maximum number of inputs in one batch of a role.
 pub const BATCH_MAX: usize = 1_024;
 
-/// An input on its way to a role, with the line and the request that it comes from.
+/// An input on its way to a role, with the line and the request that caused it.
 #[derive(Debug)]
 pub struct Delivery<R: Role> {
-    /// Where it comes from.
+    /// The line and the request that caused the input.
     pub context: TraceContext,
-    /// What it is.
+    /// The input.
     pub input: Input<R>,
-    /// About how many bytes of values it holds.
+    /// Approximate bytes of the values in the input.
     pub size: usize,
-    /// How it goes through the mailbox. What comes from within the server is bulk, and keeps its order.
+    /// The lane of the mailbox. Inputs from the own server use the bulk lane, and keep their order.
     pub lane: Lane,
 }
 
-/// What a queue holds.
+/// An item of a queue.
 #[derive(Debug)]
 pub enum MailboxItem<R: Role> {
     /// An input.
     Mail(Delivery<R>),
-    /// The role must die.
+    /// The role must crash.
     Crash(CrashRequest),
-    /// The server stops: finish what is here and end.
+    /// The server stops: handle the items before this one, and end.
     Stop,
 }
 
-/// An order to die.
+/// A request to crash a role.
 #[derive(Clone, Copy, Debug)]
 pub struct CrashRequest {
-    /// Where in a turn; if no turn comes soon, between two turns.
+    /// The point of the turn; if no turn begins soon, the crash is between two turns.
     pub point: CrashPoint,
-    /// Who ordered it.
+    /// The origin of the request.
     pub cause: CrashCause,
-    /// How long the role is to be down, for the line; None if until somebody restarts it.
+    /// How long the role stays down, for the log line; None means until a RESTART.
     pub down: Option<Duration>,
 }
 
@@ -72,54 +73,54 @@ pub enum SendError {
     Full,
 }
 
-/// Whether the limits count.
+/// Whether the limits of the queue apply to an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
-    /// They do.
+    /// They apply.
     Usual,
-    /// It must not be lost because others fill the mailbox.
+    /// The item may use the reserved room: other inputs must not crowd it out.
     Reserved,
 }
 
 /// Whether the role must be woken for what was put into its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MustWake {
-    /// It sleeps, and has to do with this.
+    /// The role sleeps, and this item has work for it.
     Yes,
-    /// It is up, or will be soon.
+    /// The role is up, or will be soon.
     No,
 }
 
-/// What a queue has room for.
+/// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
-    /// So many inputs in each lane, beside those that use reserved room.
+    /// Maximum number of inputs in each lane, without the reserved room.
     pub inputs: usize,
-    /// So many bytes of values of each sender.
+    /// Maximum bytes of the values of each sender.
     pub bytes_of_a_sender: usize,
 }
 
 impl QueueLimits {
-    /// Those of a mailbox with room for so many inputs, in a cluster of so many servers.
+    /// The limits of a mailbox with room for `inputs` inputs per lane, in a cluster of this many servers.
     pub fn of(inputs: usize, servers: usize) -> QueueLimits {
         let equal = MAILBOX_MAX_BYTES / servers.saturating_sub(1).max(1);
         QueueLimits { inputs, bytes_of_a_sender: equal.max(SHARE_MIN_BYTES) }
     }
 }
 
-/// The mail of one life of a role.
+/// The mail of one incarnation of a role.
 #[derive(Debug)]
 pub struct MailQueue<R: Role> {
     /// Taken first.
     control: VecDeque<MailboxItem<R>>,
-    /// Taken in the order in which it came. Orders are among it: what came before an order is still done.
+    /// Taken in order of arrival. Control items are in this lane, since the inputs before them must still be handled.
     bulk: VecDeque<MailboxItem<R>>,
-    /// Of the values in it, by sender; None for what does not come from a server.
+    /// Bytes of the queued values by sender; None is for inputs that come from no other server.
     bytes: BTreeMap<Option<ServerId>, usize>,
     limits: QueueLimits,
     /// The role waits, and has not been woken yet.
     pub is_waiting: bool,
-    /// One of the two sides has gone.
+    /// The role is down.
     pub is_closed: bool,
 }
 
@@ -130,8 +131,8 @@ impl<R: Role> MailQueue<R> {
         MailQueue { control, bulk, bytes: BTreeMap::new(), limits, is_waiting: false, is_closed: false }
     }
 
-    /// Puts an item behind the others of its lane. It wakes the role, unless `can_wait`, asked with the new number of
-    /// items, lets it lie; a quarter of what the queue holds is a reason to wake in any case.
+    /// Puts an item at the end of its lane. It wakes the role unless `can_wait`, called with the new number of items,
+    /// returns true. A queue that is a quarter full always wakes the role.
     pub fn put(
         &mut self,
         item: MailboxItem<R>,
@@ -167,8 +168,8 @@ impl<R: Role> MailQueue<R> {
         Ok(MustWake::No)
     }
 
-    /// Takes what is there, control first, until it has `most` items, or items of at least `most_bytes`, or an order:
-    /// an order is the last that is taken.
+    /// Takes queued items, the control lane first: at most `most` items, and no more once they have `most_bytes` bytes.
+    /// A control item (crash or stop) is the last one taken.
     pub fn take(&mut self, most: usize, most_bytes: usize, into: &mut Vec<MailboxItem<R>>) {
         let mut bytes = 0;
         for _ in 0..most {
@@ -182,7 +183,7 @@ impl<R: Role> MailQueue<R> {
         }
     }
 
-    /// Takes the item that is next, if there is one.
+    /// Takes the next item, if there is one.
     pub fn take_one(&mut self) -> Option<MailboxItem<R>> {
         let item = self.control.pop_front().or_else(|| self.bulk.pop_front())?;
         if item.size() > 0
@@ -193,22 +194,22 @@ impl<R: Role> MailQueue<R> {
         Some(item)
     }
 
-    /// Whether nothing is there.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.control.is_empty() && self.bulk.is_empty()
     }
 
-    /// How many items are there.
+    /// Number of queued items.
     pub fn len(&self) -> usize {
         self.control.len() + self.bulk.len()
     }
 
-    /// How many bytes of values are there.
+    /// Bytes of the queued values.
     pub fn bytes(&self) -> usize {
         self.bytes.values().sum()
     }
 
-    /// How many bytes of values of this sender are there.
+    /// Bytes of the queued values of this sender.
     pub fn bytes_of(&self, sender: Option<ServerId>) -> usize {
         self.bytes.get(&sender).copied().unwrap_or(0)
     }
@@ -232,7 +233,7 @@ impl<R: Role> MailboxItem<R> {
 }
 
 impl<R: Role> Delivery<R> {
-    /// What comes from within the server.
+    /// An input from the own server.
     pub fn from_within(context: TraceContext, input: Input<R>, size: usize) -> Delivery<R> {
         Delivery { context, input, size, lane: Lane::Bulk }
     }

@@ -1,6 +1,6 @@
-//! The mailbox of a role: its [`MailQueue`], which any thread may put something into.
+//! The mailbox of a role: a [`MailQueue`] into which any thread may put items.
 //!
-//! A mailbox outlives the lives of its role. While the role is down, everything that is put in is refused.
+//! A mailbox survives the crashes of its role. While the role is down, the mailbox refuses every item.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,40 +12,41 @@ use crate::role::Role;
 #[derive(Debug)]
 pub struct Mailbox<R: Role> {
     queue: Mutex<MailQueue<R>>,
-    /// As the queue says, for those who only ask.
+    /// A copy of the queue's state, to be read without its lock.
     is_open: AtomicBool,
     limits: QueueLimits,
 }
 
 impl<R: Role> Mailbox<R> {
-    /// The mailbox of a role that is down. While it lives it has room for so much.
+    /// The mailbox of a role that is down. While the role is up, the mailbox has room for `limits`.
     pub fn closed(limits: QueueLimits) -> Mailbox<R> {
         let mut queue = MailQueue::new(limits);
         queue.is_closed = true;
         Mailbox { queue: Mutex::new(queue), is_open: AtomicBool::new(false), limits }
     }
 
-    /// A life begins, with an empty mailbox.
+    /// An incarnation begins, with an empty mailbox.
     pub fn open(&self) {
         let mut queue = self.lock();
         *queue = MailQueue::new(self.limits);
         self.is_open.store(true, Ordering::Release);
     }
 
-    /// The life is over: from now on everything is lost. What is in it is left for whoever tells of it.
+    /// The incarnation has ended: the mailbox refuses every new item. Its queued items stay, so that their loss can be
+    /// traced.
     pub fn close(&self) {
         let mut queue = self.lock();
         queue.is_closed = true;
         self.is_open.store(false, Ordering::Release);
     }
 
-    /// Whether the role lives.
+    /// Whether the role is up.
     pub fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Acquire)
     }
 
-    /// Puts an item behind the others; says whether the role must be woken. `can_wait` is asked under the lock under
-    /// which the role falls asleep: what the role has made known before that is heard here.
+    /// Puts an item behind the others; returns whether the role must be woken. `can_wait` is called under the lock
+    /// under which the role falls asleep, so it sees everything that the role published before.
     pub fn put(
         &self,
         item: MailboxItem<R>,
@@ -55,8 +56,8 @@ impl<R: Role> Mailbox<R> {
         self.lock().put(item, room, can_wait)
     }
 
-    /// Takes what is there, in order: until it is so many items, or so many bytes and what reaches them, or an order,
-    /// which is the last that is taken. False if nothing is there and nothing will ever come.
+    /// Takes queued items in order: at most `most` items, and no more once they have `most_bytes` bytes. A control item
+    /// is the last one taken. False if the queue is empty and closed.
     pub fn take(&self, most: usize, most_bytes: usize, into: &mut Vec<MailboxItem<R>>) -> bool {
         let mut queue = self.lock();
         let is_alone = queue.is_closed && queue.is_empty();
@@ -69,7 +70,7 @@ impl<R: Role> Mailbox<R> {
         self.lock().take_one()
     }
 
-    /// The queue itself, for whoever lets the role sleep.
+    /// The queue itself, for the thread that lets the role sleep.
     pub fn lock(&self) -> MutexGuard<'_, MailQueue<R>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

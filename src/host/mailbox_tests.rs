@@ -13,7 +13,7 @@ const QUIET_MAX_BYTES: usize = MAILBOX_MAX_BYTES / 4;
 
 type TestBox = Mailbox<Learner<Kv>>;
 
-/// Room for one sender as large as the whole.
+/// One sender may use the whole mailbox.
 const LIMITS: QueueLimits = QueueLimits { inputs: MAILBOX_MAX, bytes_of_a_sender: MAILBOX_MAX_BYTES };
 
 fn open() -> TestBox {
@@ -35,7 +35,7 @@ fn post(mailbox: &TestBox, size: usize) -> Result<(), SendError> {
     mailbox.put(mail(size), Capacity::Usual, |_| false).map(|_| ())
 }
 
-/// Leaves mail that can wait; whether the role must be woken all the same.
+/// Puts mail that can wait; returns whether the role must be woken all the same.
 fn leave(mailbox: &TestBox, size: usize) -> MustWake {
     mailbox.put(mail(size), Capacity::Usual, |_| true).unwrap()
 }
@@ -91,7 +91,7 @@ fn it_holds_so_many_inputs_and_orders_beside_them() {
         post(&mailbox, 0).unwrap();
     }
     assert_eq!(post(&mailbox, 0), Err(SendError::Full));
-    // A full mailbox neither loses an order nor holds up whoever gives it.
+    // A full mailbox neither loses a control item nor blocks its sender.
     mailbox.put(mail(0), Capacity::Reserved, |_| false).unwrap();
     order(&mailbox).unwrap();
     assert_eq!(mailbox.lock().len(), MAILBOX_MAX + 2);
@@ -101,7 +101,7 @@ fn it_holds_so_many_inputs_and_orders_beside_them() {
     take(&mailbox);
     post(&mailbox, 0).unwrap();
     assert_eq!(post(&mailbox, 0), Err(SendError::Full));
-    // The room beside the others has an end too.
+    // The reserved room is bounded too.
     while order(&mailbox).is_ok() {}
     assert_eq!(mailbox.lock().len(), MAILBOX_MAX + RESERVED);
 }

@@ -1,23 +1,25 @@
-//! What a server decides, written once: the threads of a real server and the events of the simulator both run this.
+//! The decisions of a server, written once: the threads of a real server and the events of the simulator both run this
+//! code.
 //!
-//! Nothing here knows a clock, a thread or a socket, and the only files are those of the data folder, which the caller
-//! brings: [`recovery`], [`checkpoints`], [`admission`] and the commit of a group wait for them. All other waiting (for
-//! a socket, for a condition) stays with the caller, and what is needed of the surroundings is an [`Env`].
+//! This module uses no clock, thread or socket. Its only files are those of the data directory, which the caller
+//! provides. [`recovery`], [`checkpoints`], [`admission`] and the commit of a batch wait for these files. All other
+//! waiting (for a socket, for a condition) stays with the caller. The module reaches its surroundings through an
+//! [`Env`].
 //!
-//! - [`core`] is what is shared: [`ServerCore`]. [`config`] is how it was started.
-//! - [`requests`] is what a client's request comes to, `service` which roles serve it, [`pending`] who waits for an
-//!   outcome, [`replies`] what is sent, [`limits`] how much clients may have under way, and [`budget`] who must go if
-//!   it is too much.
-//! - [`delivery`] is how messages leave, and how they reach the roles that hear them: by their [`mailbox`], a
+//! - [`core`] is the shared data: [`ServerCore`]. [`config`] is how the server was started.
+//! - [`requests`] handles a client's request, `service` names the roles that serve it, [`pending`] holds the pending
+//!   requests, and [`replies`] sends the replies. [`limits`] bounds the clients' requests in flight, and [`budget`]
+//!   chooses the connections to close when clients hold too much memory.
+//! - [`delivery`] sends messages, and delivers received messages to the roles through their [`mailbox`], a
 //!   [`mail_queue`].
-//! - [`role_host`] runs one life of a role; [`roles`] is what each role adds to it, [`role_disk`] what its disk does
-//!   when it runs full, [`recovery`] what a life begins with, and [`lifecycle`] when lives begin and end. [`timers`] is
-//!   what a role waits for, and [`time`] the time of a server's clock.
-//! - [`checkpoints`] writes the state down, and hands on parts of it.
-//! - [`admission`] says whether the server takes part at all: not with a new disk that too few know, nor with a wrong
-//!   state. [`dialler`] is what it makes of its own link to a peer.
-//! - [`status`] is what others may see, [`connected_peers`] which of the other servers it reaches and hears,
-//!   [`trace_lines`] what a server tells people.
+//! - [`role_host`] runs one incarnation of a role. [`roles`] is what each role adds, and [`role_disk`] what its disk
+//!   does when it is full. [`recovery`] builds the role at the start of an incarnation, and [`lifecycle`] decides when
+//!   incarnations begin and end. [`timers`] holds a role's armed timers, and [`time`] is the time of a server's clock.
+//! - [`checkpoints`] writes checkpoints, and sends chunks of them.
+//! - [`admission`] decides whether the server takes part at all: not with a new disk that too few peers have recorded,
+//!   nor with a divergent replica. [`dialler`] decides how the server's own link to a peer behaves.
+//! - [`status`] is what others may see, [`connected_peers`] the peers that this server reaches and hears, and
+//!   [`trace_lines`] the server's own log lines.
 
 pub mod admission;
 pub mod budget;

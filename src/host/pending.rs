@@ -1,16 +1,15 @@
-//! Who waits for what.
+//! The pending requests of a server.
 //!
-//! A waiter is registered before its command is handed to the proposer, and found by the command's id when any learner
-//! of this server applies it, from whichever proposer. A waiter is told exactly once. What it is told is kept here
-//! until the end of the group that it belongs to, so that the replies of a group leave together.
+//! A request is registered before its command is given to the proposer. It is found by the command's id when any
+//! learner of this server applies the command, from any proposer. Each request gets exactly one reply. The replies stay
+//! here until the end of the batch, so that the replies of a batch leave together.
 //!
-//! That a session has expired, or no longer asks for a write, is certain news of a try if this server's learner has
-//! applied, itself, every slot since the try came: each copy that was made of the try stands in one of these or behind
-//! them, and the first of them was seen to change nothing. After a snapshot that is unknown: the state that came may
-//! have applied one.
+//! "Expired" and "superseded" are certain for a try only if this server's own learner has applied every slot since the
+//! try arrived. Each copy of the try is in one of these slots or after them, and the first of them changed nothing.
+//! After a snapshot this is unknown: the snapshot may contain an applied copy.
 //!
-//! "Not applied" may reach two tries of one command that wait side by side, though the proposer has not even taken the
-//! second one yet. That misleads no client: it sends a second try only after it has counted the first as unknown.
+//! "Not applied" may reach two tries of one command that wait together, even if the proposer has not taken the second
+//! one yet. That misleads no client: it sends a second try only after it has counted the first as unknown.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,39 +23,39 @@ use crate::net::{Reply, WhyNotApplied, WhyUnknown};
 use crate::paxos::CommandId;
 use crate::trace::TraceContext;
 
-/// A request without an outcome is answered "unknown" after this time: its client has gone on to the next server.
+/// A request without an outcome is answered "unknown" after this time: its client has failed over to the next server.
 pub const OUTCOME_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A request, and where its reply goes. It gives back what it takes of the limits when it is dropped.
+/// A request, and where its reply goes. Dropping it returns its share of the limits.
 #[derive(Debug)]
 pub struct ReplyHandle<C: ClientConnection> {
     /// The client's connection.
     pub connection: C,
-    /// The number of the request.
+    /// The number of the request on its connection.
     pub number: u64,
     /// The request's line and label.
     pub context: TraceContext,
-    /// When it came.
+    /// When the request arrived.
     pub since: Time,
-    /// When it is told that nothing was heard in time.
+    /// When the request times out.
     pub deadline: Time,
-    /// The bytes that it takes of the limits; None if it is answered at once and takes none.
+    /// The request's bytes that count against the limits; None if it is answered at once and takes none.
     admitted: Option<usize>,
 }
 
 impl<C: ClientConnection> ReplyHandle<C> {
-    /// A request that has just come.
+    /// A request that has just arrived.
     pub fn new(connection: C, number: u64, context: TraceContext, since: Time) -> ReplyHandle<C> {
         ReplyHandle { connection, number, context, since, deadline: since + OUTCOME_TIMEOUT, admitted: None }
     }
 
-    /// The same, which waits for no longer than this.
+    /// The same handle with a time-out of `patience`.
     pub fn until(mut self, patience: Duration) -> ReplyHandle<C> {
         self.deadline = self.since + patience;
         self
     }
 
-    /// Counts the request among those under way; false if there are too many, or they are too large.
+    /// Counts the request as in flight; false if that exceeds a limit.
     pub fn reserve(&mut self, bytes: usize) -> bool {
         let fits = limits::admit(&self.connection, bytes);
         self.admitted = fits.then_some(bytes);
@@ -75,17 +74,17 @@ impl<C: ClientConnection> Drop for ReplyHandle<C> {
 /// A reply that has not been sent yet.
 #[derive(Debug)]
 pub struct QueuedReply<C: ClientConnection> {
-    /// Who asked.
+    /// Where the reply goes.
     pub reply_to: ReplyHandle<C>,
-    /// The command that it waited for, if it was one.
+    /// The command of the request, if it was a write.
     pub command: Option<CommandId>,
-    /// What it is told.
+    /// The reply.
     pub reply: Reply,
-    /// The line that the reply comes from.
+    /// The line that caused the reply.
     pub cause: TraceContext,
 }
 
-/// Who waits, and what has been said to those who did.
+/// The pending requests, and the replies to send.
 #[derive(Debug)]
 pub struct PendingRequests<C: ClientConnection> {
     waiters: Mutex<PendingTable<C>>,
@@ -94,10 +93,10 @@ pub struct PendingRequests<C: ClientConnection> {
 
 #[derive(Debug)]
 struct PendingTable<C: ClientConnection> {
-    /// By command: a retry may wait beside the first try.
+    /// By command: a retry may wait together with the first try.
     writes: BTreeMap<CommandId, Vec<PendingRequest<C>>>,
     reads: BTreeMap<RequestId, ReplyHandle<C>>,
-    /// Who waits for a part of the state: no role has it.
+    /// Requests for a snapshot chunk: the checkpointer answers them, not a role.
     parts: BTreeMap<RequestId, ReplyHandle<C>>,
     last: RequestId,
 }
@@ -108,11 +107,11 @@ struct PendingRequest<C: ClientConnection> {
     reply_to: ReplyHandle<C>,
     /// The command as it was sent.
     command: CommandId,
-    /// The learner has applied every slot since, itself.
+    /// This server's learner has itself applied every slot since the request arrived.
     has_seen_all: bool,
 }
 
-/// Names a waiter; a read's token.
+/// The id of a pending request; the token of a read.
 pub type RequestId = u64;
 
 impl<C: ClientConnection> Default for PendingRequests<C> {
@@ -123,7 +122,7 @@ impl<C: ClientConnection> Default for PendingRequests<C> {
 }
 
 impl<C: ClientConnection> PendingRequests<C> {
-    /// Waits for the outcome of a command.
+    /// Registers a command that waits for its outcome.
     pub fn register_write(&self, id: CommandId, reply_to: ReplyHandle<C>) -> RequestId {
         let mut waiters = self.lock();
         let request_id = waiters.next_id();
@@ -132,7 +131,7 @@ impl<C: ClientConnection> PendingRequests<C> {
         request_id
     }
 
-    /// Waits for the answer of a read.
+    /// Registers a read that waits for its answer.
     pub fn register_read(&self, reply_to: ReplyHandle<C>) -> RequestId {
         let mut waiters = self.lock();
         let request_id = waiters.next_id();
@@ -140,7 +139,7 @@ impl<C: ClientConnection> PendingRequests<C> {
         request_id
     }
 
-    /// Waits for a part of the state.
+    /// Registers a request that waits for a snapshot chunk.
     pub fn await_part(&self, reply_to: ReplyHandle<C>) -> RequestId {
         let mut waiters = self.lock();
         let request_id = waiters.next_id();
@@ -148,13 +147,13 @@ impl<C: ClientConnection> PendingRequests<C> {
         request_id
     }
 
-    /// A part of the state is there, or is not.
+    /// Answers a request for a snapshot chunk: with the chunk, or without it.
     pub fn tell_part(&self, request_id: RequestId, reply: Reply) {
         let reply_to = self.lock().parts.remove(&request_id);
         self.queue(reply_to.map(|reply_to| (reply_to, None, reply)), &TraceContext::default());
     }
 
-    /// A write that was not handed over after all. Nothing happens if it has been told something already.
+    /// Answers a write that was not given to a proposer. Has no effect if the write already has a reply.
     pub fn cancel_write(&self, id: CommandId, request_id: RequestId, why: WhyNotApplied) {
         let mut waiters = self.lock();
         let Some(waiting) = waiters.writes.get_mut(&rules::waits_for(id)) else { return };
@@ -172,12 +171,12 @@ impl<C: ClientConnection> PendingRequests<C> {
         self.tell_write(id, |has_seen_all| reply_to(outcome, has_seen_all), context);
     }
 
-    /// The learner has taken a state from another server: what that state has applied, this server has not seen.
+    /// The learner has installed a snapshot: this server has not seen the commands that the snapshot contains.
     pub fn snapshot_installed(&self) {
         self.lock().writes.values_mut().flatten().for_each(|waiter| waiter.has_seen_all = false);
     }
 
-    /// The role has died that would have answered the reads.
+    /// The role that would answer the reads is down.
     pub fn fail_reads(&self, why: WhyNotApplied) {
         let reads = std::mem::take(&mut self.lock().reads);
         self.queue(
@@ -208,8 +207,8 @@ impl<C: ClientConnection> PendingRequests<C> {
         self.queue(reply_to.map(|reply_to| (reply_to, None, reply)), context);
     }
 
-    /// A role has died that would have said the outcomes: who waits for a write is told that no outcome will come from
-    /// here, and who waits for a read that it has failed.
+    /// A role that would report outcomes is down: answers every write with "unknown", and every read as failed if
+    /// `reads_too` is set.
     pub fn fail_all(&self, unknown: WhyUnknown, reads_too: Option<WhyNotApplied>) {
         let mut waiters = self.lock();
         let writes = std::mem::take(&mut waiters.writes);
@@ -221,7 +220,7 @@ impl<C: ClientConnection> PendingRequests<C> {
         self.queue(writes.chain(reads), &TraceContext::default());
     }
 
-    /// Those who have waited until their deadline are told that nothing was heard in time.
+    /// Answers the requests whose deadline has passed.
     pub fn expire(&self, now: Time) {
         let mut waiters = self.lock();
         let mut late = Vec::new();
@@ -238,7 +237,7 @@ impl<C: ClientConnection> PendingRequests<C> {
         self.queue(late, &TraceContext::default());
     }
 
-    /// A request is answered at once: nothing has to be waited for.
+    /// Answers a request at once.
     pub fn queue_reply(&self, reply_to: ReplyHandle<C>, reply: Reply, cause: TraceContext) {
         self.queue([(reply_to, None, reply)], &cause);
     }
@@ -253,12 +252,12 @@ impl<C: ClientConnection> PendingRequests<C> {
         }));
     }
 
-    /// The replies that have not been sent yet.
+    /// Takes the replies that have not been sent yet.
     pub fn take_queued(&self) -> Vec<QueuedReply<C>> {
         std::mem::take(&mut *self.queued.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Everybody who waits, when the process is gone.
+    /// Takes all pending requests, when the process has ended.
     pub fn take_all(&self) -> Vec<ReplyHandle<C>> {
         let mut waiters = self.lock();
         let writes = std::mem::take(&mut waiters.writes).into_values().flatten().map(|waiter| waiter.reply_to);
@@ -272,14 +271,14 @@ impl<C: ClientConnection> PendingRequests<C> {
     }
 }
 
-/// Takes those who have waited until their deadline.
+/// Takes the requests whose deadline has passed.
 fn take_late<C: ClientConnection>(waiting: &mut BTreeMap<RequestId, ReplyHandle<C>>, now: Time) -> Vec<ReplyHandle<C>> {
     let late: Vec<RequestId> =
         waiting.iter().filter(|(_, one)| one.deadline <= now).map(|(request_id, _)| *request_id).collect();
     late.iter().filter_map(|request_id| waiting.remove(request_id)).collect()
 }
 
-/// Who is told what, and the command that it waited for.
+/// A reply, where it goes, and the command that waited for it.
 type AddressedReply<C> = (ReplyHandle<C>, Option<CommandId>, Reply);
 
 impl<C: ClientConnection> PendingRequest<C> {
@@ -303,8 +302,8 @@ impl<C: ClientConnection> PendingTable<C> {
     }
 }
 
-/// What a client is told of the outcome of its command. `has_seen_all`: whether this server's learner has applied,
-/// itself, every slot since the client asked.
+/// The reply to a client about the outcome of its command. `has_seen_all`: whether this server's learner has itself
+/// applied every slot since the request arrived.
 fn reply_to(outcome: ApplyResult, has_seen_all: bool) -> Reply {
     let is_certain = rules::is_certain(has_seen_all);
     match outcome {

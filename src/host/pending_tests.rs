@@ -6,10 +6,10 @@ use crate::role::RoleKind;
 
 const ID: CommandId = CommandId::new(3, 0, 1);
 const SAVED: SavedResult = SavedResult { slot: Slot(4), written: WriteResult::Done { version: 2 } };
-const DIED: WhyUnknown = WhyUnknown::RoleDied(RoleKind::Learner);
+const DIED: WhyUnknown = WhyUnknown::RoleCrashed(RoleKind::Learner);
 const DOWN: WhyNotApplied = WhyNotApplied::RoleDown(RoleKind::Learner);
 
-/// Those who wait at one server, told apart by their labels.
+/// The pending requests of one server, told apart by their labels.
 #[derive(Default)]
 struct PendingServer {
     pending: PendingRequests<TestConnection>,
@@ -36,7 +36,7 @@ impl PendingServer {
         self.pending.register_read(self.reply_to(label))
     }
 
-    /// Who has been told what since the last look.
+    /// The label and the reply of each request answered since the last call.
     fn told(&self) -> Vec<(String, Reply)> {
         let told = self.pending.take_queued();
         told.into_iter().map(|told| (told.reply_to.context.req.clone().unwrap(), told.reply)).collect()
@@ -140,7 +140,7 @@ fn a_dead_proposer_ends_writes_and_a_dead_learner_reads_too() {
     let at = server();
     at.write("write", ID);
     at.read("read");
-    let proposer_died = WhyUnknown::RoleDied(RoleKind::Proposer);
+    let proposer_died = WhyUnknown::RoleCrashed(RoleKind::Proposer);
     at.pending.fail_all(proposer_died, None);
     assert_eq!(at.told(), [said("write", Reply::Unknown(proposer_died))], "a read needs no proposer");
     at.write("write", ID);
@@ -157,7 +157,7 @@ fn a_write_that_was_not_handed_over_is_refused_alone_and_only_if_nobody_has_told
     at.pending.cancel_write(ID, retry, WhyNotApplied::Busy);
     at.pending.cancel_write(ID, retry, WhyNotApplied::Busy);
     assert_eq!(at.told(), [said("retry", Reply::NotApplied(WhyNotApplied::Busy))]);
-    // The role has died between the registration and the refusal: what it said then stands.
+    // The role crashed between the registration and the refusal: the first reply stands.
     let late = at.write("late", CommandId::new(3, 0, 2));
     at.pending.fail_all(DIED, None);
     at.pending.cancel_write(CommandId::new(3, 0, 2), late, DOWN);

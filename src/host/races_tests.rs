@@ -1,13 +1,13 @@
-//! Steps of a server that span two locks, taken by real threads at once. Each of these sequences is safe in one order
-//! only, and the simulator, which runs one step after another, cannot come in between.
+//! Tests of server steps that span two locks, taken by real threads at once. Each of these sequences is safe in one
+//! order only. The simulator runs one step after another, so it cannot interleave them.
 //!
-//! - Whoever waits is registered, and then looks whether the role is up and hands over.
-//! - A role that dies closes its mailbox, and then those who wait are told.
-//! - A server that is wrong takes no part any more, and then those who wait are told.
+//! - A request is registered, and then the server checks that the role is up and enqueues the input.
+//! - A crashing role closes its mailbox, and then its pending requests are answered.
+//! - A divergent server is fenced, and then its pending requests are answered.
 //! - A request is counted, and then the limit is tested.
 //!
-//! (The fifth, that a role falls asleep only after it has made known what it must be woken for, is tested beside the
-//! thread of a role.)
+//! (The fifth sequence is that a role falls asleep only after it has published its wake hints. The tests of the role
+//! thread cover it.)
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -31,9 +31,9 @@ use crate::role::{Role, RoleKind, ServerId, ServerSet, StableStore};
 use crate::trace::{CrashCause, CrashPoint, Trace, TraceContext, fenced};
 use crate::two_phase_commit::{Coordinator, Participant};
 
-/// So often each race is run.
+/// Number of rounds of each race.
 const ROUNDS: usize = 10_000;
-/// So many of them are prepared at a time.
+/// Number of rounds that are prepared at a time.
 const BATCH: usize = 100;
 const ME: ServerId = ServerId(1);
 
@@ -41,7 +41,7 @@ fn cluster() -> ServerSet {
     ServerSet::first(3)
 }
 
-/// Runs two threads against each other, round after round, and looks at what has become of each round.
+/// Runs two threads against each other, round after round, and checks the result of each round.
 fn race<T: Sync>(
     prepare: impl Fn() -> T,
     one: impl Fn(&T) + Sync,
@@ -66,7 +66,7 @@ fn race<T: Sync>(
     }
 }
 
-/// Waits until both threads are here. Whoever slept would come late.
+/// Waits until both threads are here. A thread that slept would arrive late.
 fn meet(here: &AtomicUsize) {
     here.fetch_add(1, Ordering::AcqRel);
     let mut looks = 0;
@@ -76,8 +76,8 @@ fn meet(here: &AtomicUsize) {
     }
 }
 
-/// Takes up to some microseconds, each time another while: the gaps between two steps become wide enough for another
-/// thread to come in between.
+/// Takes up to some microseconds, a different time at each call: the gap between two steps becomes wide enough for
+/// another thread.
 #[derive(Default)]
 struct Delay(AtomicU64);
 
@@ -93,7 +93,7 @@ impl Delay {
     }
 }
 
-/// A client's connection.
+/// The connection of a client.
 #[derive(Clone)]
 struct TestConnection {
     own: Arc<Usage>,
@@ -125,7 +125,7 @@ impl ClientConnection for TestConnection {
     }
 }
 
-/// What is around a server: it keeps the replies, and everything takes a while.
+/// The environment of a server: it keeps the replies, and every call takes a while.
 #[derive(Default)]
 struct TestEnv {
     dawdle: Delay,
@@ -166,13 +166,13 @@ impl Env for TestEnv {
     }
 }
 
-/// A server whose roles are up, and of which clients ask something.
+/// A server with roles that are up, and with requests from clients.
 struct TestCall {
     core: ServerCore<TestConnection>,
     env: TestEnv,
 }
 
-/// A life of a role has begun, and has nothing to do.
+/// Begins an incarnation of a role without any input.
 fn falls_asleep<R: Role>(mailbox: &Mailbox<R>) {
     mailbox.open();
     mailbox.lock().is_waiting = true;
@@ -195,7 +195,7 @@ impl TestCall {
         TestCall { core, env: TestEnv::default() }
     }
 
-    /// A client's thread.
+    /// The thread of a client.
     fn ask(&self, number: u64) {
         let request = if number == WRITE {
             let op = Op::Put { key: b"k".to_vec(), value: b"v".to_vec().into(), if_version: None };
@@ -208,7 +208,7 @@ impl TestCall {
         self.core.flush_replies(&self.env);
     }
 
-    /// What each request that was asked is told, at the end of all: exactly one thing.
+    /// The replies of all requests: each request must have exactly one.
     fn told(self, asked: &[u64]) -> Vec<Reply> {
         self.core.flush_replies(&self.env);
         let mut replies = mem::take(&mut *self.env.replies.lock().unwrap());
@@ -233,8 +233,7 @@ impl<Record> StableStore<Record> for NoClient {
 
 impl<Record> RoleDisk<Record> for NoClient {}
 
-/// Clients ask these things while a role dies. Whoever came before the death is told of it, and whoever came after it
-/// too.
+/// Clients send these requests while a role crashes. Every request gets a reply about the crash, before or after it.
 fn ask_of_a_dying<R: Hosted>(protocol: Protocol, role: impl Fn() -> R, asked: &[u64]) {
     let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
     let (mut before, mut after) = (0, 0);
@@ -249,8 +248,8 @@ fn ask_of_a_dying<R: Hosted>(protocol: Protocol, role: impl Fn() -> R, asked: &[
         |(server, _)| {
             for reply in server.told(asked) {
                 match reply {
-                    Reply::Unknown(WhyUnknown::RoleDied(dead)) if dead == R::NAME => before += 1,
-                    // Of a read it does not matter whether it came before.
+                    Reply::Unknown(WhyUnknown::RoleCrashed(dead)) if dead == R::NAME => before += 1,
+                    // For a read, the reply is the same before and after the crash.
                     Reply::NotApplied(WhyNotApplied::RoleDown(dead)) if dead == R::NAME => after += 1,
                     other => panic!("what has that to do with the death? {other:?}"),
                 }
@@ -281,7 +280,7 @@ fn whoever_asks_of_a_server_that_finds_itself_wrong_is_told_once() {
             |server| server.ask(asked),
             |server| server.core.fence(&server.env, fenced(Slot(7), None, others), Slot(7), others),
             |server| match server.told(&[asked]).as_slice() {
-                [Reply::Unknown(WhyUnknown::RoleDied(RoleKind::Learner))] => before += 1,
+                [Reply::Unknown(WhyUnknown::RoleCrashed(RoleKind::Learner))] => before += 1,
                 [Reply::NotApplied(WhyNotApplied::Fenced)] => after += 1,
                 other => panic!("what has that to do with the state? {other:?}"),
             },

@@ -1,12 +1,12 @@
-//! So many of something in a time, and the rest as a number: whoever sends nonsense as fast as it can must not fill the
-//! disk, and whoever opens sessions without end must not keep others waiting.
+//! A rate limit: at most N events per period pass, and the others are counted. A client that sends malformed requests
+//! as fast as it can must not fill the disk, and one that opens sessions endlessly must not delay others.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::time::Time;
 
-/// Lets some things through and counts the others.
+/// Lets at most `most` events per period pass, and counts the others.
 #[derive(Debug)]
 pub struct RateLimit {
     most: u32,
@@ -22,17 +22,18 @@ struct RateLimitState {
 }
 
 impl RateLimit {
-    /// Lets so many through in any second that begins when the one before is over.
+    /// Lets at most `per_second` events pass in each second. A second begins with the first event after the previous
+    /// one.
     pub fn new(per_second: u32) -> RateLimit {
         RateLimit::over(Duration::from_secs(1), per_second)
     }
 
-    /// Lets so many through in any such period that begins when the one before is over.
+    /// Lets at most `most` events pass in each period. A period begins with the first event after the previous one.
     pub fn over(period: Duration, most: u32) -> RateLimit {
         RateLimit { most, period, state: Mutex::new(RateLimitState { begun: Time(0), through: 0, held_back: 0 }) }
     }
 
-    /// Whether one more may pass now; if not, it is counted.
+    /// Whether one more event may pass now; if not, the event is counted.
     pub fn allow(&self, now: Time) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if now.since(state.begun) >= self.period {
@@ -47,7 +48,7 @@ impl RateLimit {
         passes
     }
 
-    /// How many were held back since this was asked last.
+    /// Number of events held back since the last call.
     pub fn take_suppressed(&self) -> u64 {
         std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).held_back)
     }

@@ -1,4 +1,4 @@
-//! What a life of a role begins with: what it gets back from its disk, and the line that says so.
+//! The recovery of a role at the start of an incarnation: what it reads from its disk, and the log line about it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,14 +18,14 @@ use crate::storage::{BallotStore, DataDir, DataDirError};
 use crate::trace::{Event, TraceContext};
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
-/// Why a life, or a process, does not begin.
+/// Why an incarnation, or a process, does not begin.
 #[derive(Debug)]
 pub enum RecoveryError {
-    /// The disk has no room for what it needs at its beginning: later it may have.
+    /// The disk lacks the room that the start needs; there may be room later.
     NoRoom(String),
     /// The disk has failed.
     Failed(String),
-    /// What is on the disk must not be used.
+    /// The content of the disk must not be used.
     Broken(String),
 }
 
@@ -41,7 +41,7 @@ impl From<DataDirError> for RecoveryError {
 }
 
 impl RecoveryError {
-    /// There is no thread to be had for it.
+    /// The operating system refused a thread for the role.
     pub fn no_thread(whose: &str, error: &std::io::Error) -> RecoveryError {
         RecoveryError::Failed(format!("cannot start the thread of the {whose}: {error}"))
     }
@@ -53,7 +53,7 @@ impl From<Fatal> for RecoveryError {
     }
 }
 
-/// A proposer that uses no round of its earlier lives. `down` is None at the start of the process, here and below.
+/// A proposer that uses no round of an earlier incarnation. Here and below, `down` is None at the start of the process.
 pub fn proposer<C: ClientConnection, P: DirStorage>(
     core: &ServerCore<C>,
     folder: &DataDir<P>,
@@ -70,7 +70,7 @@ pub fn proposer<C: ClientConnection, P: DirStorage>(
     Ok((proposer, rounds))
 }
 
-/// An acceptor that knows what its disk knows; in the unsafe mode, if it crashed, nothing.
+/// An acceptor with the state on its disk; in the unsafe mode, after a crash, with no state.
 pub fn acceptor<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,
@@ -111,7 +111,8 @@ pub fn acceptor<E: Env, P: DirStorage>(
     Ok((acceptor, RoleJournal::new(journal, sizes, growth)))
 }
 
-/// What it has forgotten must be in the checkpoint. If that was lost, the other servers have it, if there are any.
+/// The checkpoint must hold the truncated slots. If the checkpoint was lost, the peers have the slots, if there are
+/// peers.
 fn with_checkpoint<C: ClientConnection>(core: &ServerCore<C>, acceptor: Acceptor) -> Result<Acceptor, RecoveryError> {
     let (checkpoint, forgotten) = (core.board.read().checkpoint, acceptor.truncated_below());
     if core.config.cluster.len() == 1 && checkpoint.next() < forgotten {
@@ -123,7 +124,7 @@ fn with_checkpoint<C: ClientConnection>(core: &ServerCore<C>, acceptor: Acceptor
     Ok(acceptor.with_checkpoint(checkpoint))
 }
 
-/// A learner with the state that was last written down; what came after, it gets from its peers and the acceptors.
+/// A learner with the state of the last checkpoint; it gets the later slots from its peers and the acceptors.
 pub fn learner<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,
@@ -136,7 +137,7 @@ pub fn learner<E: Env, P: DirStorage>(
         .with_retention(config.retention)
         .with_part_bytes(config.sizes.part_bytes)
         .with_policy(config.protocol.policy());
-    // The line that a process begins with says it, and may be written before the learner has done anything.
+    // The first line of the process shows this, and may be written before the learner has taken a step.
     core.board.update(|shown| shown.set_learner(&learner));
     env.observe(Observation::LearnerRecovered { slot });
     if let Some(down) = down {
@@ -146,7 +147,7 @@ pub fn learner<E: Env, P: DirStorage>(
     Ok(learner)
 }
 
-/// A coordinator that knows which transactions it has committed.
+/// A coordinator with the transactions that it has committed.
 pub fn coordinator<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,

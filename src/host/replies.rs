@@ -1,4 +1,4 @@
-//! Replies on their way out: the lines of a group with one write, and then its replies.
+//! The output of replies: writes the log lines of a batch with one write, and then sends its replies.
 
 use super::core::ServerCore;
 use super::env::{Env, Observation};
@@ -10,7 +10,7 @@ use crate::net::{ClientReply, Reply};
 use crate::trace::{PendingLine, Speaker, TraceContext};
 
 impl<C: ClientConnection> ServerCore<C> {
-    /// Sends what has been told since the last time. Whoever tells a group of waiters calls this at the end of it.
+    /// Sends the queued replies. A caller that answers a batch of requests calls this once at the end.
     pub fn flush_replies<E: Env<Connection = C>>(&self, env: &E) {
         let replies = self.pending.take_queued();
         if replies.is_empty() {
@@ -29,20 +29,20 @@ impl<C: ClientConnection> ServerCore<C> {
         env.write_replies(replies.collect());
     }
 
-    /// Those who have waited for too long are told so.
+    /// Answers the requests whose time-out has passed.
     pub fn expire<E: Env<Connection = C>>(&self, env: &E) {
         self.pending.expire(env.now());
         self.flush_replies(env);
     }
 
-    /// The lines of replies; gives what goes with each reply.
+    /// Writes the log lines of replies, and returns the context of each reply.
     fn tell_replies(&self, now: impl FnOnce() -> Time, replies: &[QueuedReply<C>]) -> Vec<TraceContext> {
         if !self.trace.steps() {
             return vec![TraceContext::default(); replies.len()];
         }
         let (mut drafts, now) = (Vec::new(), now());
         let contexts = replies.iter().map(|QueuedReply { reply_to, reply, cause, .. }| {
-            // What told us comes from a line, but perhaps of another request's: the label stays the request's own.
+            // The cause may be a line of another client's request, so the label stays the request's own.
             let re = cause.parent.clone().or_else(|| reply_to.context.parent.clone());
             let context = TraceContext { parent: re, req: reply_to.context.req.clone() };
             let event = trace_lines::response(reply, now.since(reply_to.since), reply_to.connection.address());

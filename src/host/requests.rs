@@ -1,4 +1,4 @@
-//! What a client's request comes to: its line, and either its answer or its place among those who wait.
+//! The handling of a client's request: its log line, and either its reply or its place among the pending requests.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::paxos::{ChunkRequest, Slot};
 use crate::role::RoleKind;
 use crate::trace::{Speaker, TraceContext};
 
-/// So long a client that asks for a part of the state waits before it is told to ask again.
+/// A request for a snapshot chunk waits this long; then the client must ask again.
 const STATE_PATIENCE: Duration = Duration::from_millis(500);
 
 impl<C: ClientConnection> ServerCore<C> {
-    /// One request, whose frame has so many bytes. An error is a request that no honest client sends: its connection
-    /// ends. Whoever calls this calls [`ServerCore::flush_replies`] when nothing more has come.
+    /// Handles one request, whose frame has `size` bytes. An error is a request that no honest client sends: its
+    /// connection ends. The caller calls [`ServerCore::flush_replies`] after the last queued request.
     pub fn request<E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -33,7 +33,8 @@ impl<C: ClientConnection> ServerCore<C> {
         if label.len() > LABEL_MAX_BYTES || !label.chars().all(plain) {
             return Err("its label is not a short plain word".to_string());
         }
-        // A client names lines of its own: one that names a server's would make that server's log seem to lack them.
+        // A client names its own lines only. If it named a server's line, that server's log would seem to lack the
+        // line.
         let re = context.parent.filter(|line| line.process.as_server().is_none());
         let context = self.tell_request(&request, TraceContext { parent: re, ..context }, from);
         let mut reply_to = ReplyHandle::new(from.clone(), number, context, env.now());
@@ -73,7 +74,8 @@ impl<C: ClientConnection> ServerCore<C> {
         reply_to.connection.opens().allow(reply_to.since) && self.opens.allow(reply_to.since)
     }
 
-    /// The line of a request; gives what goes on with it. When no steps are shown nobody reads the label either.
+    /// Writes the line of a request, and returns the context for what follows. Without step tracing the label is not
+    /// used.
     fn tell_request(&self, request: &Request, context: TraceContext, from: &C) -> TraceContext {
         if !self.trace.steps() {
             return TraceContext::default();
@@ -84,7 +86,7 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// A write: registered, and handed over once, to one proposer life.
+    /// Registers a write, and gives it once to one incarnation of the proposer.
     fn write<E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -100,7 +102,7 @@ impl<C: ClientConnection> ServerCore<C> {
             return Ok(());
         }
         let (id, context) = (command.id(), reply_to.context.clone());
-        // Registered first: if a role dies from here on, whoever waits is told.
+        // Registered first: if a role crashes from here on, the client still gets a reply.
         let request_id = self.pending.register_write(id, reply_to);
         if let Err(why) = self.propose(env, command, context) {
             self.pending.cancel_write(id, request_id, why);
@@ -108,7 +110,7 @@ impl<C: ClientConnection> ServerCore<C> {
         Ok(())
     }
 
-    /// Gives a command to the proposer, if there is hope for it on this server. An error is certain.
+    /// Gives a command to the proposer, if this server can get it applied. An error means certainly not applied.
     fn propose<E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -123,7 +125,8 @@ impl<C: ClientConnection> ServerCore<C> {
             return Err(why);
         }
         if self.is_disk_full() {
-            // Others may still have room; if nobody has, the client hears at once, and for certain.
+            // Other servers may still have room; if none has, the client learns at once that the command is not
+            // applied.
             return Err(WhyNotApplied::DiskFull);
         }
         if self.is_checkpoint_full() {
@@ -132,7 +135,7 @@ impl<C: ClientConnection> ServerCore<C> {
         self.submit(env, command.to_paxos(), context)
     }
 
-    /// A read: asked of a role of this server.
+    /// Gives a read to a role of this server.
     fn read<E: Env<Connection = C>>(&self, env: &E, key: Vec<u8>, reply_to: ReplyHandle<C>) {
         let context = reply_to.context.clone();
         if let Some(why) = self.admission.refusal() {
@@ -141,13 +144,13 @@ impl<C: ClientConnection> ServerCore<C> {
         let token = self.pending.register_read(reply_to);
         env.observe(Observation::ReadArrived(token));
         let asked = self.look_up(env, token, ReadQuery { key }, context);
-        // As with a write: it is registered first and looked at then, so that a fence in between tells it.
+        // Checked after it is registered, like a write: a fence in between also answers the read.
         if let Some(why) = asked.err().or_else(|| self.admission.refusal()) {
             self.pending.tell_read(token, Reply::NotApplied(why), &TraceContext::default());
         }
     }
 
-    /// Gives an order to a role, or to all; an error if that is refused.
+    /// Gives a lab request to one role, or to all roles; an error if the request is refused.
     pub fn order_roles<E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -166,8 +169,8 @@ impl<C: ClientConnection> ServerCore<C> {
         roles.into_iter().try_for_each(|role| env.give(order(role)))
     }
 
-    /// A part of the state. If it is not written down yet, it soon will be, unless nobody can write it down: this
-    /// server has not applied so much.
+    /// Requests a snapshot chunk for a client. If no checkpoint has the state yet, the client asks again. A server that
+    /// has not applied `at_least` answers at once.
     fn state_chunk<E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -193,7 +196,7 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 }
 
-/// What is said of an order.
+/// The reply to a lab request.
 fn done(given: Result<(), String>) -> Reply {
     given.map_or_else(Reply::Refused, |()| Reply::Done)
 }

@@ -1,4 +1,4 @@
-//! The roles' disks in a server: what is done when one of them runs full.
+//! The disks of the roles in a server, and what happens when one of them is full.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,36 +12,36 @@ use crate::storage::disk::Files;
 use crate::storage::journal::{LeftFree, Record};
 use crate::storage::{BallotStore, Journal, JournalError};
 
-/// One group has values of at most so many bytes, and then whatever comes next.
+/// Maximum bytes of the values in one batch, before its last item.
 const GROUP_MAX_BYTES: usize = 2 << 20;
-/// What comes next: the largest value, its key, and what the records of a whole group have beside their values.
+/// Maximum bytes of the last item: the largest value, its key, and everything in a batch's records except the values.
 const LAST_OF_GROUP_BYTES: usize = VALUE_MAX_BYTES + (256 << 10);
-/// A full disk is asked so often whether there is room again.
+/// Period of the checks of a full disk for free space.
 pub const ROOM_RETRY: Duration = Duration::from_secs(1);
 
-/// The disk of a role in a server. It may run full, and have room again later.
+/// The disk of a role in a server. It may become full, and have room again later.
 pub trait RoleDisk<Record>: StableStore<Record> {
-    /// One group may have values of so many bytes, and then whatever comes next.
+    /// Maximum bytes of the values in one batch, before its last item.
     fn group_max_bytes(&self) -> usize {
         GROUP_MAX_BYTES
     }
 
-    /// Whether new values can be taken, however full the disk becomes meanwhile.
+    /// Whether the disk can take new values, even if it becomes full meanwhile.
     fn has_room(&self) -> bool {
         true
     }
 
-    /// Looks whether there is room again.
+    /// Checks for free space again.
     fn retry_space(&mut self) {}
 
-    /// Whether something was forgotten since this was asked last, and more still could be: slots that were open when
-    /// others were asked for room may be in the next checkpoint.
+    /// Whether records were truncated since the last call, and more could be. The next checkpoint may hold slots that
+    /// were still in flight when this role last requested room.
     fn could_shed_more(&mut self) -> bool {
         false
     }
 
-    /// Whether a commit failed for want of room, and for nothing else: then the disk holds what it held before, and a
-    /// later life may go on with it.
+    /// Whether a commit failed only for lack of room. Then the disk holds what it held before, and a later incarnation
+    /// may continue with it.
     fn is_full(_error: &Self::Error) -> bool {
         false
     }
@@ -51,45 +51,45 @@ impl RoleDisk<NoRecord> for NoStableStore {}
 
 impl<F: Files> RoleDisk<ProposerRecord> for BallotStore<F> {}
 
-/// A journal as the disk of a role. It has room while the next segment stands ready.
+/// A journal as the disk of a role. It has room while the next segment is allocated.
 #[derive(Debug)]
 pub struct RoleJournal<F: Files, R> {
     journal: Journal<F, R>,
     sizes: Sizes,
-    /// Something was forgotten since somebody looked.
+    /// Records were truncated since the last call of `could_shed_more`.
     has_forgotten: bool,
-    /// How much room the next checkpoint may need, in bytes.
+    /// The disk space that the next checkpoint may need, in bytes.
     growth: Arc<AtomicU64>,
 }
 
-/// What is not for the journal's next file. A checkpoint may grow by so much, and a life that begins copies the last
-/// file.
+/// The disk space that the journal leaves free when it allocates a segment. A checkpoint may grow by `growth` bytes,
+/// and a new incarnation copies the last segment.
 pub fn left_free(sizes: &Sizes, growth: u64) -> LeftFree {
     LeftFree { always: sizes.left_free_bytes, to_grow: growth.max(sizes.segment_bytes) }
 }
 
 impl<F: Files, R: Record> RoleJournal<F, R> {
-    /// A journal that has been opened.
+    /// Wraps a journal that has been opened.
     pub fn new(journal: Journal<F, R>, sizes: &Sizes, growth: Arc<AtomicU64>) -> RoleJournal<F, R> {
         RoleJournal { journal, sizes: *sizes, has_forgotten: false, growth }
     }
 
-    /// How many of its files it could do without.
+    /// Number of the journal's files that are no longer needed.
     pub fn unneeded(&self) -> usize {
         self.journal.unneeded()
     }
 
-    /// The checkpoint may have grown since.
+    /// Updates the reserve, since the checkpoint may have grown.
     fn leave_free(&mut self) {
         self.journal.leave_free(left_free(&self.sizes, self.growth.load(Ordering::Relaxed)));
     }
 }
 
 impl<F: Files, R: Record> RoleDisk<R> for RoleJournal<F, R> {
-    /// What the journal promises while it has room, it promises for half a segment.
+    /// While the journal has room, it guarantees half a segment.
     fn group_max_bytes(&self) -> usize {
         let half = (self.sizes.segment_bytes / 2) as usize;
-        // Short segments are for tests: there a large value has no promise.
+        // Short segments are for tests: with them, a large value has no guarantee.
         half.saturating_sub(LAST_OF_GROUP_BYTES).max(half / 4).min(GROUP_MAX_BYTES)
     }
 
@@ -99,7 +99,8 @@ impl<F: Files, R: Record> RoleDisk<R> for RoleJournal<F, R> {
 
     fn retry_space(&mut self) {
         self.leave_free();
-        // No reason to stop: the next time may be better. If the disk has failed, the next commit says so.
+        // An error is no reason to stop: the next check may succeed. If the disk has failed, the next commit reports
+        // it.
         let _ = self.journal.retry_space();
     }
 

@@ -1,8 +1,9 @@
-//! One life of a role: it takes what is there, steps through it, makes it durable, and only then lets it go.
+//! The host of one incarnation of a role: it takes the queued inputs, steps through them, makes the records durable,
+//! and only then releases the actions.
 //!
-//! A group is everything that has come to the role while the group before was made durable: group commit, without ever
-//! waiting for more to come. Whoever runs the role waits for its mailbox until [`RoleHost::due`], and calls
-//! [`RoleHost::begin`], [`RoleHost::commit`] and [`RoleHost::release`], in this order.
+//! A batch is every input that arrived while the previous batch was made durable: group commit, without ever waiting
+//! for more input. The caller waits for the role's mailbox until [`RoleHost::due`]. It then calls [`RoleHost::begin`],
+//! [`RoleHost::commit`] and [`RoleHost::release`], in this order.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -24,60 +25,60 @@ use crate::random::Random;
 use crate::role::{Action, Actions, Input, Released, Role, Stepped, TimerSpec, step_batch};
 use crate::trace::{CrashPoint, Parent, PendingLine, Speaker, TraceContext};
 
-/// A crash inside a turn waits this long for a turn to hit.
+/// A crash at a point inside a turn waits this long for a turn to begin.
 pub const CRASH_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How a life ended.
+/// How an incarnation ended.
 #[derive(Clone, Debug)]
 pub enum RunEnd {
     /// The server stops.
     Stopped,
-    /// It crashed, at this point of a turn.
+    /// The role crashed, at this point of a turn.
     Crashed(CrashRequest),
-    /// Its disk has no room for what it must remember: a later life may find some.
+    /// The role's disk has no room for a record that it must persist. A later incarnation may find room.
     NoRoom(String),
-    /// Its disk has failed.
+    /// The role's disk has failed.
     Fatal(Fatal),
 }
 
-/// What a role has to do.
+/// What a role does next.
 pub enum TurnStart<R: Role> {
-    /// Nothing, until something comes or [`RoleHost::due`].
+    /// Nothing, until an input arrives or [`RoleHost::due`].
     Idle,
-    /// This group is to be made durable.
+    /// Make this batch durable.
     Group(Stepped<TraceContext, R>),
-    /// Nothing ever again.
+    /// Nothing: the incarnation has ended.
     Ended(RunEnd),
 }
 
-/// One life of a role, with its disk.
+/// One incarnation of a role, with its disk.
 pub struct RoleHost<R: Hosted, D> {
     role: R,
     disk: D,
     mailbox: Arc<Mailbox<R>>,
     timers: Timers<R::Timer>,
-    /// Draws how long timers run.
+    /// Draws the duration of each timer.
     random: Random,
     since: Time,
     has_started: bool,
-    /// All mail that was there at this moment has been taken, or a full group of it.
+    /// All mail that was queued at this time has been taken, or a full batch of it.
     emptied: Time,
     /// The server stops.
     has_stopped: bool,
     had_room: bool,
-    /// When a full disk is asked again whether there is room.
+    /// When to check a full disk for free space again.
     next_space_check: Option<Time>,
     crash: Option<PendingCrash>,
-    /// The group is empty between two turns, and kept for its room.
+    /// Empty between two turns; kept for its capacity.
     group: Vec<(TraceContext, Input<R>)>,
     taken: Vec<MailboxItem<R>>,
 }
 
-/// A crash that has been ordered.
+/// A crash that has been requested.
 #[derive(Clone, Copy, Debug)]
 struct PendingCrash {
     order: CrashRequest,
-    /// If no turn has come until then, it hits between two turns.
+    /// If no turn has begun by this time, the role crashes between two turns.
     patience: Time,
 }
 
@@ -86,8 +87,8 @@ where
     R: Hosted,
     D: RoleDisk<R::Record, Error: Display>,
 {
-    /// A life begins, whose mailbox is open. It says at once whether its disk has room: how it was at the end of the
-    /// life before says nothing.
+    /// Begins an incarnation; its mailbox is open. It reports at once whether its disk has room, since the report of
+    /// the previous incarnation may be out of date.
     pub fn new<E: Env>(core: &ServerCore<E::Connection>, env: &E, role: R, disk: D, random: Random) -> RoleHost<R, D> {
         let (now, had_room) = (env.now(), disk.has_room());
         let host = RoleHost {
@@ -110,17 +111,17 @@ where
         host
     }
 
-    /// The role.
+    /// The hosted role.
     pub fn role(&self) -> &R {
         &self.role
     }
 
-    /// Its disk.
+    /// The role's disk.
     pub fn disk(&self) -> &D {
         &self.disk
     }
 
-    /// When [`RoleHost::begin`] must be called again, though no mail comes.
+    /// When [`RoleHost::begin`] must be called again, even if no mail arrives.
     pub fn due(&self) -> Option<Time> {
         if !self.has_started || self.has_stopped {
             return Some(self.since);
@@ -129,10 +130,11 @@ where
         [self.timers.next_due(), patience, self.next_space_check].into_iter().flatten().min()
     }
 
-    /// Takes what is there and steps through it.
+    /// Takes the queued inputs and steps through them.
     ///
-    /// A timer fires only once all mail that was there when it ran out has been stepped through and has not put it off:
-    /// a role that was held up for a while must not take its own delay for the silence of others.
+    /// A timer fires only after the role has stepped through all mail that was queued when the timer ran out, and no
+    /// input has re-armed the timer. A role that was delayed must not mistake its own delay for the silence of its
+    /// peers.
     pub fn begin<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> TurnStart<R> {
         if self.has_stopped {
             return TurnStart::Ended(RunEnd::Stopped);
@@ -144,7 +146,7 @@ where
             self.emptied = now;
             self.take_mail(core, env);
             if self.group.is_empty() {
-                // Nothing was there that could have put them off.
+                // No queued input could have re-armed these timers.
                 self.take_due(now);
             }
         } else {
@@ -179,11 +181,10 @@ where
         self.group.extend(due.into_iter().map(|(context, timer)| (context, Input::Timeout(timer))));
     }
 
-    /// Takes the mail that is there, without what the disk has no room for. An order to crash is the last that is
-    /// taken.
+    /// Takes the queued mail, and drops inputs for which the disk has no room. A crash request is the last item taken.
     fn take_mail<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
         let most = BATCH_MAX.saturating_sub(self.group.len());
-        // Nobody is left who could ever say anything.
+        // All senders are gone.
         self.has_stopped |= !self.mailbox.take(most, self.disk.group_max_bytes(), &mut self.taken);
         for item in self.taken.drain(..) {
             match item {
@@ -195,19 +196,19 @@ where
                 }
                 MailboxItem::Mail(Delivery { context, input, .. }) => self.group.push((context, input)),
                 MailboxItem::Crash(order) => {
-                    // A second order changes only for how long the role is down.
+                    // A second crash request changes only how long the role is down.
                     let first =
                         self.crash.get_or_insert(PendingCrash { order, patience: self.emptied + CRASH_TIMEOUT });
                     first.order.down = order.down;
                 }
-                // What came before is still done.
+                // The role still handles the items queued before the stop.
                 MailboxItem::Stop => self.has_stopped = true,
             }
         }
     }
 
-    /// A full disk is asked now and then whether there is room again. The others of this server are asked at once: for
-    /// as long as they do not know, nothing is done about it.
+    /// Checks a full disk for free space from time to time. It notifies the server's other roles at once: they can free
+    /// space only after they know.
     fn look_for_room<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
         let now = env.now();
         let is_due = self.next_space_check.is_some_and(|at| at <= now);
@@ -234,7 +235,7 @@ where
         }
     }
 
-    /// Makes a group durable. The only step that may wait.
+    /// Makes a batch durable. This is the only step that may wait.
     pub fn commit(&mut self, group: Stepped<TraceContext, R>) -> Result<Released<TraceContext, R>, RunEnd> {
         let released = group.commit(&mut self.disk).map_err(|error| match error.to_string() {
             why if D::is_full(&error) => RunEnd::NoRoom(why),
@@ -246,7 +247,7 @@ where
         }
     }
 
-    /// Lets the actions of a durable group go.
+    /// Performs the actions of a durable batch.
     pub fn release<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, group: Released<TraceContext, R>) {
         let actions = group.into_actions();
         env.observe(R::seen(RoleObservation::Says(&actions)));
@@ -255,20 +256,21 @@ where
         if !R::defers_flush(core) {
             env.flush_peers();
         }
-        // Behind the messages: disks and peers begin sooner, and all replies of the group leave together.
+        // After the messages: disks and peers begin sooner, and all replies of the batch leave together.
         core.flush_replies(env);
-        // The group may have taken the last room, or not made enough. The role may now sleep for long, so this is told
-        // at once.
+        // The batch may have used the last free space, or not freed enough. The role may now sleep for a long time, so
+        // this is reported at once.
         if !self.disk.has_room() || !self.had_room {
             self.look_for_room(core, env);
         }
     }
 
-    /// Writes the lines of a group with one write, and then does what it wants done: no message leaves before its line.
+    /// Writes the log lines of a batch with one write, and then performs the actions: no message leaves before its
+    /// line.
     fn act_all<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, actions: Actions<TraceContext, R>) {
         let is_fact = |action: &Action<R>| matches!(action, Action::Trace(_));
         if !actions.iter().flat_map(|(_, actions)| actions).any(is_fact) {
-            // Nothing to write, nothing to sort.
+            // No line to write, so no action needs the id of one.
             for (context, actions) in actions {
                 actions.into_iter().for_each(|action| self.perform(core, env, action, context.clone()));
             }
@@ -297,7 +299,7 @@ where
         }
     }
 
-    /// The life is over: its mailbox is closed, and those who wait for the role are told.
+    /// Ends the incarnation: closes its mailbox, and answers the requests that wait for the role.
     pub fn on_crash<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, ended: &RunEnd) {
         match ended {
             RunEnd::Stopped | RunEnd::Fatal(_) => return self.mailbox.close(),
@@ -313,15 +315,15 @@ where
     }
 }
 
-/// A life that could not begin, as there is no room on its disk. It is tried again each second.
+/// The incarnation could not begin, since its disk has no room. The server tries again each second.
 pub fn found_no_room<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E, why: &str) {
     trace_no_space::<R, _>(core, why);
     is_down::<R, E>(core, env);
     R::wants_room(core, env);
 }
 
-/// Closes the mailbox of a role that does not go on. All who wait for the role are told, also those whose mail came
-/// while its next life read its disk.
+/// Closes the mailbox of a role that does not continue. It answers all requests that wait for the role, also those
+/// whose mail arrived while the next incarnation read its disk.
 pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
     let (mailbox, now) = (R::mailbox(core), env.now());
     mailbox.close();
@@ -334,17 +336,17 @@ pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
     core.flush_replies(env);
 }
 
-/// A life does not begin, or not go on, before there is room on its disk.
+/// Reports that an incarnation cannot begin or continue before its disk has room.
 fn trace_no_space<R: Hosted, C: ClientConnection>(core: &ServerCore<C>, why: &str) {
     let name = Speaker::from(R::NAME).as_str();
     let why = format!("the {name} says nothing until there is room on its disk, and looks each second. {why}");
     core.trace_fault("disk", "full", &why);
 }
 
-/// An action that is not a line, with the line of its step that it belongs to, if there is one.
+/// An action other than a trace event, with the index of its step's log line, if there is one.
 pub type PendingAction<R> = (Option<usize>, TraceContext, Action<R>);
 
-/// Parts the lines of a group from what is to be done.
+/// Separates the log lines of a batch from the actions to perform.
 pub fn split_trace_events<R: Role>(
     actions: Actions<TraceContext, R>,
     draft: impl Fn(&R::TraceEvent, &TraceContext) -> PendingLine,
@@ -352,7 +354,7 @@ pub fn split_trace_events<R: Role>(
     let mut drafts: Vec<PendingLine> = Vec::new();
     let mut todo = Vec::new();
     for (context, actions) in actions {
-        // The line of this step that the next action belongs to.
+        // The line of this step to which the next action belongs.
         let mut line: Option<usize> = None;
         for action in actions {
             match action {
@@ -371,7 +373,7 @@ pub fn split_trace_events<R: Role>(
     (drafts, todo)
 }
 
-/// What a line comes from: an earlier line of another kind in the same step (LEARN from CHOSEN), else the input.
+/// The parent of a line: an earlier line of another kind in the same step (LEARN from CHOSEN), else the input's line.
 fn cause(drafts: &[PendingLine], line: Option<usize>, draft: &PendingLine, context: &TraceContext) -> Parent {
     match line {
         Some(before) if drafts[before].event.name() == draft.event.name() => drafts[before].parent.clone(),
@@ -380,7 +382,7 @@ fn cause(drafts: &[PendingLine], line: Option<usize>, draft: &PendingLine, conte
     }
 }
 
-/// Tells of a message that the role will not see. Those who wait for what its own server asked are told by `mourn`.
+/// Traces a message that the role will not receive. `mourn` answers the requests of the server's own clients.
 fn trace_lost<R: Hosted, C: ClientConnection>(
     core: &ServerCore<C>,
     now: Time,

@@ -1,5 +1,5 @@
-//! What each role is in a server: its mailbox, its lines, what the server must know of its state, and what its
-//! notifications mean for the other roles and for clients.
+//! The adapters of the roles to a server: a role's mailbox, log lines and published state, and what its notifications
+//! mean for the other roles and for clients.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,16 +26,16 @@ use crate::two_phase_commit::{
 
 /// A role that a server hosts.
 pub trait Hosted: Role<Message: Into<PeerMessage> + Send, Timer: Send, Request: Send> + Send + 'static {
-    /// Which role.
+    /// The kind of the role.
     const NAME: RoleKind;
 
-    /// Its mailbox in a server.
+    /// The role's mailbox in a server.
     fn mailbox<C: ClientConnection>(core: &ServerCore<C>) -> &Arc<Mailbox<Self>>;
 
-    /// The line of a fact.
+    /// The log line of a trace event.
     fn draft(fact: &Self::TraceEvent, cluster: ServerSet, context: &TraceContext) -> PendingLine;
 
-    /// The role tells its server something.
+    /// Handles a notification of the role to its own server.
     fn notify<E: Env>(
         &self,
         core: &ServerCore<E::Connection>,
@@ -44,7 +44,7 @@ pub trait Hosted: Role<Message: Into<PeerMessage> + Send, Timer: Send, Request: 
         context: TraceContext,
     );
 
-    /// A turn is over: what of the role's state others may see, and what it need not be woken for.
+    /// Publishes the role's state after a turn: what others may see, and the wake hints.
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E);
 
     /// Whether an input must be dropped when the disk has no room.
@@ -52,26 +52,27 @@ pub trait Hosted: Role<Message: Into<PeerMessage> + Send, Timer: Send, Request: 
         false
     }
 
-    /// What a full disk means for the role; None for one that never fills a disk.
+    /// What a full disk means for the role; None for a role that never fills a disk.
     fn without_room() -> Option<&'static str> {
         None
     }
 
-    /// Its disk has had no room for a while: what others of this server can do about it. Called each second.
+    /// Asks the server's other roles to free space. Called when this role's disk becomes full, and each second until it
+    /// has room.
     fn wants_room<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
-    /// Whether another role is about to write to the peers, and takes along what this one has said.
+    /// Whether another role is about to flush messages to the peers, and this role's messages with them.
     fn defers_flush<C: ClientConnection>(_core: &ServerCore<C>) -> bool {
         false
     }
 
-    /// What its death means, for people.
+    /// The reason in the log line of a crash: what is lost and what is kept.
     fn epitaph(forgets: bool) -> &'static str;
 
-    /// The role has died, and its mailbox is closed: those who wait for it are told.
+    /// The role is down and its mailbox is closed: answers the requests that wait for it.
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E);
 
-    /// What can be watched of it.
+    /// The observation of this role.
     fn seen(seen: RoleObservation<'_, Self>) -> Observation<'_>;
 }
 
@@ -112,9 +113,9 @@ impl Hosted for Proposer {
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
-        // It writes nothing to the peers any more, so the learner must not leave that to it.
+        // The proposer no longer writes to the peers, so the learner must flush its own messages.
         core.hints.wants_applied.store(false, Ordering::Relaxed);
-        core.pending.fail_all(WhyUnknown::RoleDied(RoleKind::Proposer), None);
+        core.pending.fail_all(WhyUnknown::RoleCrashed(RoleKind::Proposer), None);
     }
 
     fn seen(seen: RoleObservation<'_, Proposer>) -> Observation<'_> {
@@ -140,9 +141,9 @@ impl Hosted for Acceptor {
         outcome: AcceptorNotification,
         context: TraceContext,
     ) {
-        let AcceptorNotification::Damaged { slots } = outcome;
-        // Lost if the learner is down or busy: it hears again with the next checkpoint.
-        let _ = ask::<Learner<Kv>, E>(core, env, LearnerRequest::Mend(slots), context, 0);
+        let AcceptorNotification::Corrupt { slots } = outcome;
+        // Dropping is safe if the learner is down or busy: the acceptor reports again with the next checkpoint.
+        let _ = ask::<Learner<Kv>, E>(core, env, LearnerRequest::Repair(slots), context, 0);
     }
 
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
@@ -154,7 +155,7 @@ impl Hosted for Acceptor {
         });
     }
 
-    /// A promise needs little, and a server that could not promise would be as good as dead. A value needs room.
+    /// A promise needs little space, and a server that could not promise would be useless. A value needs space.
     fn needs_space(input: &Input<Acceptor>) -> bool {
         matches!(input, Input::Message { message: Message::Accept { .. }, .. })
     }
@@ -166,7 +167,7 @@ impl Hosted for Acceptor {
         )
     }
 
-    /// Slots that are in a checkpoint need no room in the journal. While no value is accepted none becomes due by
+    /// Slots in a checkpoint need no space in the journal. While no value is accepted, no checkpoint becomes due by
     /// itself.
     fn wants_room<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
         tell_learner(core, env, LearnerRequest::RequestCheckpoint);
@@ -213,7 +214,7 @@ impl Hosted for Learner<Kv> {
             }
             LearnerNotification::Advanced { applied, ids } => advanced(core, env, applied, ids, context),
             LearnerNotification::Counted => {
-                // The proposer looks at it when its next pulse comes. If it is down, it leads nothing.
+                // The proposer reads it at its next tick. A proposer that is down leads no ballot.
                 let input = Input::Request(ProposerRequest::Counted);
                 let _ =
                     core.enqueue_without_wake::<Proposer, E>(env, Delivery::from_within(context, input, 0), |_| true);
@@ -235,7 +236,7 @@ impl Hosted for Learner<Kv> {
             }
             LearnerNotification::Durable { slot } => {
                 let request = AcceptorRequest::Truncate { below: slot.next() };
-                // Lost if the acceptor is down: the next checkpoint comes, and one below it is none too many.
+                // Dropping is safe if the acceptor is down: a later checkpoint truncates these slots too.
                 let _ = core.enqueue_reserved(env, Input::<Acceptor>::Request(request));
             }
             LearnerNotification::SnapshotRequested { to, part } => {
@@ -255,12 +256,12 @@ impl Hosted for Learner<Kv> {
             }
             LearnerNotification::Installed { slot, digest, from } => {
                 if !core.trace.steps() {
-                    // With steps it is one of them, and stands among them.
+                    // With step tracing, the role's own trace events include this line.
                     let event = Event::Snapshot { slot, digest: Digest(digest), from: Some(from) };
                     core.trace_line(Speaker::Learner, &context, event);
                 }
                 core.pending.snapshot_installed();
-                // What was applied in between was said by nobody here. If the proposer is down, nobody waits.
+                // No entry of the skipped slots was announced here. If the proposer is down, no command waits for them.
                 let request = ProposerRequest::Installed { slot };
                 let _ = core.enqueue_reserved(env, Input::<Proposer>::Request(request));
             }
@@ -268,7 +269,7 @@ impl Hosted for Learner<Kv> {
                 core.pending.applied(id, outcome, &context);
                 let _ = ask::<Proposer, E>(core, env, ProposerRequest::Applied { slot, ids: vec![id] }, context, 0);
             }
-            LearnerNotification::Mended { entries } => {
+            LearnerNotification::Repaired { entries } => {
                 let size = entries.iter().map(|entry| entry.value.size()).sum();
                 let _ = ask::<Acceptor, E>(core, env, AcceptorRequest::Repair { entries }, context, size);
             }
@@ -296,9 +297,9 @@ impl Hosted for Learner<Kv> {
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
-        let died = WhyUnknown::RoleDied(RoleKind::Learner);
+        let died = WhyUnknown::RoleCrashed(RoleKind::Learner);
         core.pending.fail_all(died, Some(WhyNotApplied::RoleDown(RoleKind::Learner)));
-        // If the proposer is down too it begins its next life without a learner anyway.
+        // Dropping is safe if the proposer is down: its next incarnation begins without a learner anyway.
         let _ = core.enqueue_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
     }
 
@@ -307,8 +308,8 @@ impl Hosted for Learner<Kv> {
     }
 }
 
-/// The learner has applied more: the proposer goes on at once if it has waited for that, and what it then writes to the
-/// peers takes along what the learner has said.
+/// The learner has applied more slots. A proposer that waited for them continues at once, and its flush to the peers
+/// also sends the learner's messages.
 fn advanced<E: Env>(
     core: &ServerCore<E::Connection>,
     env: &E,
@@ -318,19 +319,19 @@ fn advanced<E: Env>(
 ) {
     let input = Input::Request(ProposerRequest::Applied { slot: applied, ids });
     let wants = || core.hints.wants_applied.load(Ordering::Relaxed);
-    // Lost if the proposer is down or busy: the learner's next beat tells it the same slot.
+    // Dropping is safe if the proposer is down or busy: the learner's next PROGRESS names the same slot.
     let is_told =
         core.enqueue_without_wake::<Proposer, E>(env, Delivery::from_within(context, input, 0), |_| !wants()).is_ok();
     core.hints.proposer_flushes.store(is_told && wants(), Ordering::Relaxed);
 }
 
-/// Says something to the own learner that must not be lost because others fill its mailbox.
+/// Sends a request to the server's own learner, in the reserved room: other inputs cannot crowd it out.
 pub(super) fn tell_learner<E: Env>(core: &ServerCore<E::Connection>, env: &E, request: LearnerRequest<ReadQuery>) {
-    // If it is down, its next life finds on the disk what it would have heard.
+    // Dropping is safe if the learner is down: its next incarnation finds the same facts on the disk.
     let _ = core.enqueue_reserved(env, Input::<Learner<Kv>>::Request(request));
 }
 
-/// Asks another role of this server for something.
+/// Sends a request to another role of this server.
 fn ask<R: Hosted, E: Env>(
     core: &ServerCore<E::Connection>,
     env: &E,
@@ -380,7 +381,7 @@ impl Hosted for Coordinator {
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
-        core.pending.fail_all(WhyUnknown::RoleDied(RoleKind::Coordinator), None);
+        core.pending.fail_all(WhyUnknown::RoleCrashed(RoleKind::Coordinator), None);
     }
 
     fn seen(seen: RoleObservation<'_, Coordinator>) -> Observation<'_> {
@@ -414,7 +415,7 @@ impl Hosted for Participant {
         core.board.update(|shown| shown.set_participant(self));
     }
 
-    /// A decision needs little, and without it the key would stay locked. A vote needs room for its command.
+    /// A decision needs little space, and without it the key would stay locked. A vote needs space for its command.
     fn needs_space(input: &Input<Participant>) -> bool {
         matches!(input, Input::Message { message: two_phase_commit::CommitMessage::VoteRequest { .. }, .. })
     }
@@ -428,7 +429,7 @@ impl Hosted for Participant {
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
-        // The coordinator still knows what its commands come to.
+        // Writes keep waiting: the coordinator still knows the outcomes of its commands.
         core.pending.fail_reads(WhyNotApplied::RoleDown(RoleKind::Participant));
     }
 
@@ -437,11 +438,12 @@ impl Hosted for Participant {
     }
 }
 
-/// Both journals of two-phase commit are on one disk: while either has no room, no command is taken.
+/// Both journals of two-phase commit are on one disk: while either has no room, no command is accepted.
 const NO_ROOM_TO_VOTE: &str =
     "there is no room for the next file of a journal: no vote until there is, decisions go on. Free some space";
 
-/// What whoever asked for a read is told. There is no log: its place is how many transactions were committed before it.
+/// The token and the reply of a read. Two-phase commit has no log: the reply's slot is the number of transactions
+/// committed before the read.
 pub fn reply_of(outcome: ParticipantNotification) -> (u64, Reply) {
     match outcome {
         ParticipantNotification::Answer { token, applied, answer } => {

@@ -1,8 +1,7 @@
-//! What each notification of a role means for the other roles and for clients, as a table:
-//! `testdata/notifications.txt`.
+//! A table test of the meaning of each notification, for the other roles and for clients: `testdata/notifications.txt`.
 //!
-//! Each is told while the roles that it concerns are up, while they are down, and while their mailboxes are full. Every
-//! role that is up sleeps, so that it shows what it is woken for.
+//! Each notification is sent while the roles that it concerns are up, while they are down, and while their mailboxes
+//! are full. Every role that is up sleeps, so that the test shows what wakes it.
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Write};
@@ -28,16 +27,16 @@ use crate::trace::Trace;
 use crate::two_phase_commit::TransactionId;
 
 const ME: ServerId = ServerId(1);
-/// A mailbox holds so many inputs.
+/// Maximum number of inputs in a mailbox.
 const MAILBOX: usize = 16;
-/// The write that is waited for, and one that another client waits for.
+/// The pending write, and a pending write of another client.
 const WRITE: CommandId = CommandId::new(7, 1, 1);
 const OTHER: CommandId = CommandId::new(8, 2, 1);
-/// The ticket of the read that is waited for.
+/// The token of the pending read.
 const READ: u64 = 3;
 const SAVED: SavedResult = SavedResult { slot: Slot(9), written: WriteResult::Done { version: 2 } };
 
-/// How the mailboxes are.
+/// The state of the mailboxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ScriptedState {
     Up,
@@ -45,7 +44,7 @@ enum ScriptedState {
     Full,
 }
 
-/// A server on which two clients wait for writes and one for a read, and what it does.
+/// A server with two pending writes and one pending read, and its recorded effects.
 struct At {
     core: ServerCore<TestConnection>,
     done: Done,
@@ -119,7 +118,7 @@ impl At {
         at
     }
 
-    /// All that it has come to.
+    /// All effects on the server.
     fn effects(self) -> Vec<String> {
         let At { core, done } = self;
         core.flush_replies(&done);
@@ -155,7 +154,7 @@ fn set<R: Hosted>(mailbox: &Mailbox<R>, state: ScriptedState, request: impl Fn()
     mailbox.lock().is_waiting = true;
 }
 
-/// What has come into a mailbox beside what filled it.
+/// The inputs in a mailbox, without those that filled it.
 fn heard<R: Hosted + Debug>(mailbox: &Mailbox<R>) -> Vec<String> {
     let items: Vec<MailboxItem<R>> = std::iter::from_fn(|| mailbox.take_one()).collect();
     let filled = if items.len() < MAILBOX { 0 } else { MAILBOX };
@@ -216,7 +215,7 @@ const OF_PROPOSER: [Case; 3] = [
 
 const OF_ACCEPTOR: [Case; 3] = [
     ("acceptor: Damaged", |at| {
-        let outcome = AcceptorNotification::Damaged { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
+        let outcome = AcceptorNotification::Corrupt { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
         Acceptor::new().notify(&at.core, &at.done, outcome, cause());
     }),
     ("acceptor waits for room", |at| Acceptor::wants_room(&at.core, &at.done)),
@@ -282,7 +281,7 @@ const OF_LEARNER: [Case; 21] = [
     }),
     ("learner: Mended", |at| {
         let entry = Entry { slot: Slot(3), ballot: Ballot::ZERO, value: Value::Noop };
-        learner(at, LearnerNotification::Mended { entries: vec![entry] });
+        learner(at, LearnerNotification::Repaired { entries: vec![entry] });
     }),
     ("learner: Fenced", |at| {
         let against = ServerSet::first(3).without(ServerSet::only(ME));
@@ -309,7 +308,7 @@ const OF_TWO_PHASE_COMMIT: [Case; 6] = [
     ("participant dies", |at| Participant::mourn(&at.core, &at.done)),
 ];
 
-/// A case, and what it comes to in each state. States that come to the same stand together.
+/// A case and its effects in each state. States with the same effects share a line.
 fn row((name, tell): &Case) -> String {
     let effects = [ScriptedState::Up, ScriptedState::Down, ScriptedState::Full].map(|state| {
         let at = At::new(state);
@@ -335,8 +334,8 @@ fn row((name, tell): &Case) -> String {
 fn a_server_answers_in_place_of_a_proposer_that_is_down() {
     let leader = Ballot { round: 7, server: ServerId(2) };
     let asked = [
-        (Message::Heartbeat { ballot: leader }, Some("sends HEARTBEATANSWER")),
-        (Message::PreVote { id: 4 }, Some("sends PREVOTEANSWER")),
+        (Message::Heartbeat { ballot: leader }, Some("sends HEARTBEATREPLY")),
+        (Message::PreVote { id: 4 }, Some("sends PREVOTEREPLY")),
         (Message::LeaderHint { ballot: leader }, None),
     ];
     for (message, answer) in asked {

@@ -1,4 +1,4 @@
-//! Which roles serve the clients of a server, and how they are asked: by the family of its protocol, chosen at the
+//! The service of a server's clients: which roles serve them, and how. The family of the protocol decides it at the
 //! start.
 
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use crate::trace::TraceContext;
 use crate::two_phase_commit::{Coordinator, CoordinatorRequest, Participant, ParticipantRequest};
 
 impl<C: ClientConnection> ServerCore<C> {
-    /// Hands a command to the role that gets it through. An error is certain.
+    /// Gives a command to the role that gets it applied. An error means certainly not applied.
     pub(super) fn submit<E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -27,7 +27,7 @@ impl<C: ClientConnection> ServerCore<C> {
         match self.family {
             Family::Paxos => {
                 let input = Input::Request(ProposerRequest::Propose(command));
-                // A leader that has something under way does not begin anything small before that is done.
+                // A leader with slots in flight begins nothing small before they are done.
                 let is_little = |waiting| waiting < self.hints.batch_threshold.load(Ordering::Relaxed);
                 let posted = self.enqueue_without_wake::<Proposer, E>(
                     env,
@@ -44,7 +44,7 @@ impl<C: ClientConnection> ServerCore<C> {
         }
     }
 
-    /// Asks the role that knows what was written. An error is certain.
+    /// Gives a read to the role that knows the written values. An error means that the read has failed.
     pub(super) fn look_up<E: Env<Connection = C>>(
         &self,
         env: &E,
@@ -55,7 +55,7 @@ impl<C: ClientConnection> ServerCore<C> {
         match self.family {
             Family::Paxos => {
                 let input = Input::Request(LearnerRequest::Read { token, query });
-                // It is for the next round of questions: the end of the one under way wakes the learner.
+                // The read is for the next read round: the end of the round in flight wakes the learner.
                 let is_early = |_| self.hints.round.load(Ordering::Relaxed) != 0;
                 let posted = self.enqueue_without_wake::<Learner<Kv>, E>(
                     env,
@@ -73,7 +73,7 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 }
 
-/// The role has not even seen the request.
+/// The role has not received the request.
 fn busy_or_down(role: RoleKind, lost: SendError) -> WhyNotApplied {
     match lost {
         SendError::Down => WhyNotApplied::RoleDown(role),

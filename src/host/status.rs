@@ -1,4 +1,4 @@
-//! What others may see of a server and its roles, for `status`.
+//! The status of a server and its roles that others may see, for `status`.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,35 +21,36 @@ pub struct SharedStatus(Mutex<StatusSnapshot>);
 pub struct StatusSnapshot {
     /// The acceptor's promise.
     pub promised: Ballot,
-    /// In how many slots it has accepted.
+    /// Number of slots with an accepted value.
     pub accepted: u64,
     /// The highest slot known to be chosen.
     pub known: Slot,
     /// The last slot applied.
     pub applied: Slot,
-    /// The digest after it.
+    /// The digest of the state after the last applied slot.
     pub digest: u64,
-    /// Which history it is of; 0 if nobody can tell yet.
+    /// The id of the log's history; 0 if it is not known yet.
     pub history: u64,
     /// A durable checkpoint holds every slot up to this one.
     pub checkpoint: Slot,
-    /// The acceptor has forgotten every slot below.
+    /// The acceptor has truncated every slot below.
     pub truncated_below: Slot,
-    /// Slots that the acceptor cannot read.
+    /// Number of slots that the acceptor cannot read.
     pub damaged: u64,
-    /// The state was found to be wrong after this slot.
+    /// The replica was found to be divergent after this slot.
     pub fenced: Option<Slot>,
     /// Keys of the store.
     pub keys: u64,
     /// Sessions of the store.
     pub sessions: u64,
-    /// How many transactions the participant is prepared for.
+    /// Number of transactions for which the participant is prepared.
     pub in_doubt: u64,
-    /// The first of them.
+    /// The first of these transactions.
     pub doubts: Vec<InDoubtStatus>,
-    /// Who leads, by whose promises if that is this server (else by its heartbeats), and since when that is known.
+    /// The leader's ballot, its quorum of promises if this server leads (else None: heartbeats), and since when it is
+    /// known.
     leader: Option<(Ballot, Option<ServerSet>, Time)>,
-    /// Crashes by role.
+    /// Number of crashes by role.
     crashes: [u32; RoleKind::ALL.len()],
 }
 
@@ -77,12 +78,12 @@ impl Default for StatusSnapshot {
 }
 
 impl StatusSnapshot {
-    /// How often a role has crashed.
+    /// Number of crashes of a role.
     pub fn crashes(&self, role: RoleKind) -> u32 {
         self.crashes[role as usize]
     }
 
-    /// What a participant shows.
+    /// Publishes the state of a participant.
     pub fn set_participant(&mut self, participant: &Participant) {
         self.applied = Slot(participant.applied());
         self.known = self.applied;
@@ -99,7 +100,7 @@ impl StatusSnapshot {
         self.doubts = participant.in_doubt().take(IN_DOUBT_SHOWN).map(doubt).collect();
     }
 
-    /// What a learner shows.
+    /// Publishes the state of a learner.
     pub fn set_learner(&mut self, learner: &Learner<Kv>) {
         self.applied = learner.applied();
         self.known = learner.highest_chosen();
@@ -109,8 +110,8 @@ impl StatusSnapshot {
         self.sessions = learner.machine().sessions().len() as u64;
     }
 
-    /// Somebody leads, or nobody. One that is only heard of does not count: with the same words a candidate keeps
-    /// others from standing while nobody has promised it anything.
+    /// Publishes the leader, if there is one. A leader known only from a hint does not count: a candidate uses the same
+    /// message to keep others from campaigning, before any acceptor has promised it anything.
     pub fn set_leader(&mut self, leader: Option<(Ballot, LeaderEvidence)>, now: impl FnOnce() -> Time) {
         let leader = leader.and_then(|(ballot, known)| match known {
             LeaderEvidence::Leads { quorum } => Some((ballot, Some(quorum))),
@@ -123,7 +124,7 @@ impl StatusSnapshot {
         });
     }
 
-    /// Who leads, as others may see it.
+    /// The leader, as others may see it.
     fn leader(&self, now: Time) -> Option<LeaderStatus> {
         let (ballot, quorum, since) = self.leader?;
         let why = match quorum {
@@ -133,26 +134,26 @@ impl StatusSnapshot {
         Some(LeaderStatus { ballot, for_ms: now.since(since).as_millis() as u64, why })
     }
 
-    /// One more crash of a role.
+    /// Counts one more crash of a role.
     pub fn add_crash(&mut self, role: RoleKind) {
         self.crashes[role as usize] += 1;
     }
 }
 
 impl SharedStatus {
-    /// Changes what is shown.
+    /// Changes the published status.
     pub fn update(&self, change: impl FnOnce(&mut StatusSnapshot)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What is shown now.
+    /// The published status.
     pub fn read(&self) -> StatusSnapshot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl<C: ClientConnection> ServerCore<C> {
-    /// How the server is.
+    /// The full status of the server.
     pub fn status<E: Env<Connection = C>>(&self, env: &E) -> ServerStatus {
         let (config, shown, now) = (&self.config, self.board.read(), env.now());
         let role = |role: &RoleKind| RoleStatus { role: *role, up: self.is_up(*role), crashes: shown.crashes(*role) };

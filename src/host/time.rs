@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Time(pub u64);
 
 impl Time {
-    /// How long ago `earlier` was; no time if it is still to come.
+    /// The time since `earlier`; zero if `earlier` is in the future.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -17,7 +17,7 @@ impl Time {
 impl Add<Duration> for Time {
     type Output = Time;
 
-    /// Never sooner: a part of a microsecond counts as a whole one.
+    /// Rounds up: a part of a microsecond counts as a whole one.
     fn add(self, duration: Duration) -> Time {
         let micros = duration.as_nanos().div_ceil(1_000);
         Time(self.0.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX)))

@@ -5,7 +5,7 @@ use std::mem::{Discriminant, discriminant};
 use super::time::Time;
 use crate::trace::TraceContext;
 
-/// Timers by variant: a role has a handful.
+/// Armed timers, at most one per variant: a role has only a few.
 #[derive(Debug)]
 pub struct Timers<T> {
     armed: Vec<ArmedTimer<T>>,
@@ -16,7 +16,7 @@ struct ArmedTimer<T> {
     variant: Discriminant<T>,
     due: Time,
     timer: T,
-    /// Of the step that armed it: what happens then, happens because of it.
+    /// The context of the step that armed the timer: it is the parent of what the timer causes.
     context: TraceContext,
 }
 
@@ -27,19 +27,19 @@ impl<T> Default for Timers<T> {
 }
 
 impl<T> Timers<T> {
-    /// Starts a timer; a pending one of the same variant is forgotten.
+    /// Arms a timer; it replaces an armed timer of the same variant.
     pub fn arm(&mut self, timer: T, due: Time, context: TraceContext) {
         let variant = discriminant(&timer);
         self.armed.retain(|armed| armed.variant != variant);
         self.armed.push(ArmedTimer { variant, due, timer, context });
     }
 
-    /// When the next one runs out.
+    /// When the next timer runs out.
     pub fn next_due(&self) -> Option<Time> {
         self.armed.iter().map(|armed| armed.due).min()
     }
 
-    /// Takes those that have run out, the earliest first.
+    /// Takes the timers that have run out, the earliest first.
     pub fn take_due(&mut self, now: Time) -> Vec<(TraceContext, T)> {
         if self.next_due().is_none_or(|due| due > now) {
             return Vec::new();

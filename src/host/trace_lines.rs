@@ -1,4 +1,4 @@
-//! The lines of a server as such: requests and replies, links, failures, start and end.
+//! The log lines of a server itself: requests and replies, links, failures, start and end.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::role::ServerId;
 use crate::trace::{self, DropCause, Event, LinkEvent, MaybeBallot, OpKind, QuotedText, RecoveredFrom, RequestStatus};
 use crate::two_phase_commit::{self, Coordinator, Participant};
 
-/// A request as it arrived; None for those that change and read no key.
+/// A request as it arrived; None for requests that change and read no key.
 pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
     let event = |op, key: Option<&[u8]>, value: Option<&[u8]>, if_version, session, sequence| Event::Request {
         op,
@@ -40,8 +40,8 @@ pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
     }
 }
 
-/// A peer is too slow for what is written, in a sentence. What it has taken is known by the parts that it has asked
-/// for, each of about so many bytes.
+/// The sentence about a peer that is slower than the writes. What the peer has taken is known from the chunks that it
+/// has requested, each of about `part_bytes` bytes.
 pub fn left_behind(left: &LeftBehind, part_bytes: usize) -> String {
     let LeftBehind { peer: ServerId(peer), parts, ticks, written, kept } = *left;
     let seconds = ticks.max(1) as f64 / 10.0;
@@ -56,7 +56,7 @@ pub fn left_behind(left: &LeftBehind, part_bytes: usize) -> String {
     )
 }
 
-/// The checkpoint is late, in a sentence.
+/// The sentence about a late checkpoint.
 pub fn checkpoint_late(bytes: u64, retention: &Retention) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     format!(
@@ -68,7 +68,7 @@ pub fn checkpoint_late(bytes: u64, retention: &Retention) -> String {
     )
 }
 
-/// A reply as it leaves; None for those without an event of their own.
+/// A reply as it leaves; None for replies without an event of their own.
 pub fn response(reply: &Reply, took: Duration, to: SocketAddr) -> Option<Event> {
     let (mut slot, mut version, mut value, mut session, mut cause) = (None, None, None, None, None);
     let status = match reply {
@@ -151,13 +151,13 @@ pub fn link(peer: ServerId, state: LinkEvent, cause: Option<&str>) -> Event {
     Event::Link { peer, state, cause: cause.map(QuotedText::new) }
 }
 
-/// A role's death.
+/// The crash of a role.
 pub fn crash(order: CrashRequest, up: Duration) -> Event {
     let CrashRequest { point, cause, down } = order;
     Event::Crash { cause, point: Some(point), up: up.into(), down: down.map(Into::into) }
 }
 
-/// What a restarted acceptor knows.
+/// The recovered state of a restarted acceptor.
 pub fn restarted_acceptor(down: Duration, lost: bool, promised: Ballot, accepted: u64) -> Event {
     let recovered = if lost { RecoveredFrom::Nothing } else { RecoveredFrom::Disk };
     let promised = Some(MaybeBallot((promised > Ballot::ZERO).then_some(promised)));
@@ -166,18 +166,18 @@ pub fn restarted_acceptor(down: Duration, lost: bool, promised: Ballot, accepted
     Event::Restart { down, recovered, promised, accepted, next: None, applied: None, digest: None, in_doubt: None }
 }
 
-/// What a restarted proposer knows.
+/// The recovered state of a restarted proposer.
 pub fn restarted_proposer(down: Duration, next: u64) -> Event {
     restarted(down, Some(next), None, None, None)
 }
 
-/// What a restarted coordinator knows.
+/// The recovered state of a restarted coordinator.
 pub fn restarted_coordinator(down: Duration, coordinator: &Coordinator) -> Event {
     let (next, in_doubt) = (Some(coordinator.next_number()), Some(coordinator.unacknowledged() as u64));
     restarted(down, next, None, None, in_doubt)
 }
 
-/// What a restarted participant knows.
+/// The recovered state of a restarted participant.
 pub fn restarted_participant(down: Duration, participant: &Participant) -> Event {
     let (applied, digest) = (Some(paxos::Slot(participant.applied())), Some(trace::Digest(participant.kv().digest())));
     restarted(down, None, applied, digest, Some(participant.in_doubt_count() as u64))
@@ -194,7 +194,7 @@ fn restarted(
     Event::Restart { down: down.into(), recovered, promised: None, accepted: None, next, applied, digest, in_doubt }
 }
 
-/// What a restarted learner knows.
+/// The recovered state of a restarted learner.
 pub fn restarted_learner(down: Duration, applied: paxos::Slot, digest: u64) -> Event {
     restarted(down, None, Some(applied), Some(trace::Digest(digest)), None)
 }

@@ -87,7 +87,7 @@ mod tests {
             let (id, role) = (format!("c1.{}", micros + 1), "client");
             format!("2026-08-21T14:03:07.{micros:06}Z INFO  {id:<7} {role:<8} {rest}\n")
         };
-        let mut text = line(0, "BOOT     version=0.1.0 cluster=s1");
+        let mut text = line(0, "BOOT     version=0.1.0 lines=2 cluster=s1");
         for n in 1..=1_000 {
             let request = format!("REQUEST  req=c1-{n} op=PUT key=k value=v to=s1 session=3 sequence={n}");
             let response = format!("RESPONSE req=c1-{n} status=OK slot={n} version={n} took=0.001ms server=s1");

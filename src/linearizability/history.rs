@@ -109,7 +109,7 @@ mod tests {
             );
         }
         let lines = [
-            "2026-08-21T14:03:07.105612Z INFO  c1.1    client   BOOT     version=0.1.0 cluster=s1",
+            "2026-08-21T14:03:07.105612Z INFO  c1.1    client   BOOT     version=0.1.0 lines=2 cluster=s1",
             "2026-08-21T14:03:07.105999Z INFO  c1.2    client   REQUEST  req=c1-1 op=GET key=k to=s1",
         ];
         let mut run = Run::default();

@@ -35,14 +35,13 @@ impl Log {
 
     /// A server that begins with an empty disk.
     fn boot_empty(&mut self, process: &str) -> &mut Log {
-        let boot =
-            "BOOT version=0.1.0 cluster=s1,s2,s3 life=1 applied=0 digest=0000000000000000 promised=none accepted=0";
+        let boot = "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation=1 applied=0 digest=0000000000000000 promised=none accepted=0";
         self.say(0, process, boot)
     }
 
     /// A client that begins its file, as all do.
     fn boot(&mut self, process: &str) -> &mut Log {
-        self.say(0, process, "BOOT version=0.1.0 cluster=s1,s2,s3")
+        self.say(0, process, "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3")
     }
 
     fn verdict(&self) -> LinearizabilityVerdict {
@@ -256,7 +255,8 @@ fn of_a_client_without_lines_the_earliest_request_is_shown_and_no_time_is_believ
 fn a_server_that_counts_no_accepted_values_was_empty_in_its_first_life() {
     let found_old = |life: u32| {
         let mut log = Log::default();
-        let boot = format!("BOOT version=0.1.0 cluster=s1,s2,s3 life={life} applied=0 digest=0000000000000000");
+        let boot =
+            format!("BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation={life} applied=0 digest=0000000000000000");
         log.say(1, "s1", &boot).boot("c1");
         log.say(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
         log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=7 value=v took=0.010ms server=s1");
@@ -269,7 +269,7 @@ fn a_server_that_counts_no_accepted_values_was_empty_in_its_first_life() {
 fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
     let boot = |accepted: u64, life: u32| {
         format!(
-            "BOOT version=0.1.0 cluster=s1,s2,s3 life={life} applied=0 digest=0000000000000000 promised=none \
+            "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation={life} applied=0 digest=0000000000000000 promised=none \
              accepted={accepted}"
         )
     };
@@ -295,7 +295,7 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
     line.event = match line.event {
         Event::Boot {
             version,
-            lines: None,
+            lines,
             cluster,
             protocol,
             seed,
@@ -314,7 +314,7 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
             let (life, applied, accepted) = (Some(2), None, Some(6));
             Event::Boot {
                 version,
-                lines: None,
+                lines,
                 cluster,
                 protocol,
                 seed,
@@ -367,8 +367,8 @@ fn judged(log: &Log) -> LinearizabilityVerdict {
 fn who_may_have_written_unseen_explains_what_is_read_but_no_version_of_two_values() {
     let read = |answer: &str, steps: &str| {
         let mut log = Log::default();
-        let boot = "BOOT version=0.1.0 cluster=s1";
-        log.say(0, "s1", &format!("{boot} steps={steps} life=1 applied=0 promised=none accepted=0"));
+        let boot = "BOOT version=0.1.0 lines=2 cluster=s1";
+        log.say(0, "s1", &format!("{boot} steps={steps} incarnation=1 applied=0 promised=none accepted=0"));
         log.say(1, "s1", "STOP cause=SIGTERM");
         log.boot("c1");
         log.say(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1");
@@ -396,7 +396,7 @@ fn clocks_that_were_set_back_prove_nothing() {
     let text = |second: u32, id: &str, rest: &str| format!("2026-08-21T14:03:{second:02}.000000Z INFO  {id:<7} {rest}");
     let mut lines = Vec::new();
     for (second, id, rest) in [
-        (40, "c1.1", "client   BOOT     version=0.1.0 cluster=s1,s2,s3"),
+        (40, "c1.1", "client   BOOT     version=0.1.0 lines=2 cluster=s1,s2,s3"),
         (41, "c1.2", "client   REQUEST  req=c1-1 op=PUT key=a value=1 to=s1 session=1 sequence=1"),
         (42, "c1.3", "client   RESPONSE req=c1-1 status=OK slot=2 version=1 took=1.000ms server=s1"),
         (10, "c1.4", "client   REQUEST  req=c1-2 op=GET key=a to=s1"),

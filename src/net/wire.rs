@@ -265,7 +265,7 @@ pub enum WhyUnknown {
     /// No outcome came in time.
     TimedOut,
     /// A role that would have said the outcome has died.
-    RoleDied(RoleKind),
+    RoleCrashed(RoleKind),
     /// The session has said that it no longer asks for this write; an earlier copy may have been applied.
     Superseded,
     /// The session is not known any more; an earlier copy may have been applied.

@@ -84,7 +84,7 @@ pub enum AcceptorTraceEvent {
         slots: SlotRange,
     },
     /// A corrupt slot is repaired: it holds a chosen value again.
-    Mended {
+    Repaired {
         /// The repaired slot.
         slot: Slot,
         /// A ballot at which the value was chosen.
@@ -121,7 +121,7 @@ pub enum AcceptorRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorNotification {
     /// These slots are unreadable; the acceptor needs the values chosen in them.
-    Damaged {
+    Corrupt {
         /// The corrupt slots.
         slots: Vec<SlotRange>,
     },
@@ -339,7 +339,7 @@ impl Acceptor {
             if self.damaged.iter().any(|range| range.contains(slot)) {
                 out.persist(AcceptorRecord::Repaired(Entry { slot, ballot, value: value.clone() }));
                 self.store(slot, ballot, value);
-                out.emit_step(|| AcceptorTraceEvent::Mended { slot, ballot });
+                out.emit_step(|| AcceptorTraceEvent::Repaired { slot, ballot });
             }
         }
     }
@@ -354,7 +354,7 @@ impl Acceptor {
 
     fn request_repair(&self, out: &mut Output<Self>) {
         if !self.damaged.is_empty() {
-            out.notify(AcceptorNotification::Damaged { slots: self.damaged.clone() });
+            out.notify(AcceptorNotification::Corrupt { slots: self.damaged.clone() });
         }
     }
 

@@ -38,7 +38,7 @@ fn step(acceptor: &mut Acceptor, input: Input<Acceptor>) -> (Vec<AcceptorRecord>
     let Ok(released) = stepped.commit(&mut disk);
     let actions = released.into_actions().into_iter().flat_map(|(_, actions)| actions);
     let asked = actions.filter_map(|action| match action {
-        Action::Notify(AcceptorNotification::Damaged { slots }) => Some(slots),
+        Action::Notify(AcceptorNotification::Corrupt { slots }) => Some(slots),
         _ => None,
     });
     (records, asked.last())

@@ -1,5 +1,5 @@
-//! A server that runs in one thread and without time, for the fuzzer: what it decides is the real thing, in
-//! surroundings of its own. Only disks and connections are in memory.
+//! A server for the fuzzer that runs in one thread and without time: its decisions are the real ones, in an environment
+//! of its own. Only disks and connections are in memory.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -27,14 +27,14 @@ use crate::role::{NoStableStore, Role, RoleKind, ServerId, ServerSet, StableStor
 use crate::storage::disk::MemoryFiles;
 use crate::trace::{CrashCause, CrashPoint, Trace, TraceContext};
 
-/// It is this server.
+/// The number of this server.
 pub const ME: ServerId = ServerId(1);
-/// A part of a state has so many bytes: a few keys.
+/// Bytes of a snapshot chunk: a few keys.
 const PART_BYTES: usize = 200;
-/// Checkpoints are made often, and of the log not much is kept.
+/// Checkpoints are frequent, and little of the log is kept.
 const RETENTION: Retention = Retention { checkpoint_slots: 8, keep_slots: 4, ..Retention::KEEP_ALL };
 
-/// A server.
+/// The fuzzer's server.
 pub struct BenchServer {
     core: ServerCore<Arc<ReplyWriter>>,
     env: BenchEnv,
@@ -45,7 +45,7 @@ pub struct BenchServer {
     lives: u32,
 }
 
-/// What is around it: a clock that stands still.
+/// The environment of the server: a clock that stands still.
 #[derive(Default)]
 struct BenchEnv {
     now: Cell<Time>,
@@ -77,15 +77,15 @@ impl Env for BenchEnv {
     fn tell_operator(&self, _sentence: &str) {}
 }
 
-/// A role's life, and its disk, which outlives it.
+/// An incarnation of a role, and its disk, which survives it.
 struct BenchRole<R: Hosted, D> {
     host: RoleHost<R, D>,
     disk: D,
-    /// The time by which its timers run.
+    /// The time of the role's timers.
     now: Time,
 }
 
-/// Records, as a disk gives them back. A handle: clones are the same disk.
+/// The records of a disk, as it returns them. Clones are handles of the same disk.
 struct BenchDisk<Record>(Arc<Mutex<Vec<Record>>>);
 
 impl<Record> Clone for BenchDisk<Record> {
@@ -118,14 +118,14 @@ impl<Record: serde::Serialize + serde::de::DeserializeOwned> StableStore<Record>
 
 impl<Record: serde::Serialize + serde::de::DeserializeOwned> RoleDisk<Record> for BenchDisk<Record> {}
 
-/// One client's connection.
+/// The connection of one client.
 pub struct BenchConnection {
     writer: Arc<ReplyWriter>,
     replies: FrameReader,
 }
 
 impl BenchConnection {
-    /// The replies that have come.
+    /// Takes the replies that have arrived.
     pub fn replies(&mut self) -> Vec<ClientReply> {
         let mut replies = Vec::new();
         loop {
@@ -140,7 +140,7 @@ impl BenchConnection {
     }
 }
 
-/// Which role.
+/// A role of the server.
 #[derive(Clone, Copy, Debug)]
 pub enum Which {
     /// The proposer.
@@ -152,12 +152,12 @@ pub enum Which {
 }
 
 impl BenchServer {
-    /// A server of a cluster of so many, under this protocol.
+    /// A server of a cluster with this number of servers, under this protocol.
     pub fn new(servers: u8, protocol: Protocol) -> BenchServer {
         BenchServer::writing_to(Trace::disabled(), servers, protocol)
     }
 
-    /// The same, whose lines go there.
+    /// The same, with its log lines in `trace`.
     pub fn writing_to(trace: Trace, servers: u8, protocol: Protocol) -> BenchServer {
         let quorums = Quorums::majority(ServerSet::first(servers));
         let config = Config {
@@ -188,22 +188,22 @@ impl BenchServer {
         stage
     }
 
-    /// What its acceptor is bound to.
+    /// The promise of the acceptor.
     pub fn promised(&self) -> Ballot {
         self.acceptor.host.role().promised()
     }
 
-    /// The ballot that its proposer is at.
+    /// The active ballot of the proposer.
     pub fn at_work(&self) -> Option<Ballot> {
         self.proposer.host.role().active_ballot()
     }
 
-    /// The digest of its state.
+    /// The digest of the state.
     pub fn digest(&self) -> u64 {
         self.core.board.read().digest
     }
 
-    /// A client connects.
+    /// Connects a client.
     pub fn connect(&self) -> BenchConnection {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets can be made");
         theirs.set_nonblocking(true).expect("a socket can be told not to wait");
@@ -213,7 +213,7 @@ impl BenchServer {
         BenchConnection { writer, replies: FrameReader::new(theirs, CLIENT_FRAME_MAX_BYTES) }
     }
 
-    /// A client asks. An error is a request for which its connection is closed.
+    /// Handles a client's request. An error is a request for which its connection is closed.
     pub fn ask(&mut self, connection: &BenchConnection, request: ClientRequest) -> Result<(), String> {
         let size = codec::encode(&request).len();
         let taken = self.core.request(&self.env, &connection.writer, request, size);
@@ -221,13 +221,13 @@ impl BenchServer {
         taken
     }
 
-    /// A peer says something.
+    /// Handles a message from a peer.
     pub fn hear(&mut self, from: ServerId, message: PeerMessage) {
         self.core.deliver(&self.env, from, Envelope { context: TraceContext::default(), message });
         self.settle();
     }
 
-    /// A timer of a role runs out: the next that is due.
+    /// Lets a role's next timer run out.
     pub fn time_out(&mut self, which: Which) {
         match which {
             Which::Proposer => self.proposer.time_out(),
@@ -237,7 +237,7 @@ impl BenchServer {
         self.settle();
     }
 
-    /// A role dies and lives again, with what its disk holds.
+    /// Crashes a role and restarts it with the state on its disk.
     pub fn restart(&mut self, which: Which) {
         self.lives += 1;
         let BenchServer { core, env, checkpointer, lives, .. } = self;
@@ -261,7 +261,7 @@ impl BenchServer {
         self.settle();
     }
 
-    /// Until nobody has anything to do.
+    /// Runs turns and jobs until none is left.
     fn settle(&mut self) {
         let BenchServer { core, env, checkpointer, .. } = self;
         loop {
@@ -327,7 +327,7 @@ where
         self.now = self.host.due().unwrap_or(self.now).max(self.now);
     }
 
-    /// Runs turns until it has nothing to do; false if it had nothing to begin with.
+    /// Runs turns until the role is idle; false if it was idle already.
     fn work(&mut self, core: &ServerCore<Arc<ReplyWriter>>, env: &BenchEnv) -> bool {
         let mut has_worked = false;
         loop {

@@ -1,4 +1,5 @@
-//! What a start asks for, and a look whether it would get that: nothing is started, made or changed.
+//! The check of a start: the resources that a start needs, and whether they are available. It starts and changes
+//! nothing.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,18 +12,18 @@ use crate::net::check_free;
 use crate::role::ServerId;
 use crate::storage::DataDir;
 
-/// What a server is by its options: one of a cluster, at addresses that it may use.
+/// The site of a server: its place in a cluster, and the addresses that it may use.
 #[derive(Clone, Debug)]
 pub struct Site {
     /// The cluster.
     pub cluster: Cluster,
-    /// The server.
+    /// The number of the server.
     pub me: ServerId,
-    /// Where it listens to the other servers.
+    /// The address for the other servers.
     pub peer: SocketAddr,
-    /// Where it listens to clients.
+    /// The address for clients.
     pub client: SocketAddr,
-    /// Where it listens to browsers, if it does.
+    /// The address for browsers, if there is one.
     pub http: Option<SocketAddr>,
 }
 
@@ -43,14 +44,14 @@ impl Site {
         Ok(site)
     }
 
-    /// Every address, and what it is called.
+    /// Every address, and its name.
     pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, &'static str)> {
         let http = self.http.map(|address| (address, "http"));
         [(self.peer, "peer"), (self.client, "client")].into_iter().chain(http)
     }
 }
 
-/// Looks whether a server would start; says so in a sentence.
+/// Checks whether a server would start; returns a sentence about it.
 pub fn check(options: &ServerOptions) -> Result<String, String> {
     let site = Site::of(options)?;
     for (address, what) in site.addresses() {
@@ -65,10 +66,10 @@ pub fn check(options: &ServerOptions) -> Result<String, String> {
     Ok(format!("server {} of cluster \"{}\" can start on {}", site.me.0, site.cluster.name, data.display()))
 }
 
-/// Whether a log file can be written, or made.
+/// Whether a log file can be written, or created.
 fn check_writable(folder: &Path, file: &Path) -> Result<(), String> {
     let there = [file, folder].into_iter().chain(folder.ancestors()).find(|path| path.exists());
-    // No ancestor is there: the path is relative, and the folder will be made here.
+    // No ancestor exists: the path is relative, and the directory will be created in the current one.
     let there = there.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     let wrong = |why: &dyn std::fmt::Display| super::start::no_log(file, why);
     match there == file {

@@ -8,7 +8,7 @@ use crate::host::checkpoints::Checkpointer;
 use crate::storage::DataDir;
 use crate::storage::disk::Files;
 
-/// Opens the checkpoint of a data folder, and starts the thread.
+/// Opens the checkpoint of a data directory, and starts the thread.
 pub fn start(ctx: &Arc<ServerContext>, folder: &DataDir) -> Result<(), RecoveryError> {
     let opened = Checkpointer::open(&ctx.core, folder.checkpoint_files()?, folder.storage_id());
     let (checkpointer, _) = opened

@@ -1,8 +1,9 @@
-//! The front desk: a thread a client connection, which takes request after request and waits for none of them.
+//! The client listener: one thread per client connection, which takes one request after the other and waits for no
+//! outcome.
 //!
-//! Many requests of one connection may be under way. Each is answered by whoever has its outcome, in the order in which
-//! the outcomes come: replies carry the number of their request. What a request comes to is decided in
-//! [`requests`](crate::host::requests).
+//! Many requests of one connection may be in flight. The thread that has an outcome sends the reply, in the order of
+//! the outcomes: each reply carries the number of its request. [`requests`](crate::host::requests) handles each
+//! request.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -22,12 +23,12 @@ use crate::net::{
 
 /// The only group of connections at this port.
 const CLIENTS: u8 = 0;
-/// A client that asks nothing for so long is let go.
+/// A client that sends nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(600);
-/// How often the desk looks for those who have waited too long.
+/// Period of the checks for requests that have timed out.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the front desk needs.
+/// The data of the client listener.
 pub struct ClientListener {
     /// The server.
     pub ctx: Arc<ServerContext>,
@@ -46,7 +47,7 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> std::io::Result<
     listen("client", listener, ConnectionLimit::new(CLIENT_STRANGERS_MAX, CLIENTS_MAX), serve, busy, trouble)
 }
 
-/// Nobody waits for ever.
+/// Answers the requests that have timed out, again and again.
 fn run_expiry(ctx: &ServerContext) {
     loop {
         std::thread::sleep(EXPIRY_INTERVAL);
@@ -55,7 +56,7 @@ fn run_expiry(ctx: &ServerContext) {
 }
 
 impl ClientListener {
-    /// One client connection.
+    /// Serves one client connection.
     fn serve(
         &self,
         stream: Arc<TcpStream>,
@@ -68,7 +69,7 @@ impl ClientListener {
         match accept_handshake(&mut reader, judge) {
             Ok(Some(_)) => {}
             Ok(None) => return,
-            // It has said nothing wrong.
+            // A refusal for lack of room is not the client's error.
             Err(HandshakeError::Refused(why)) if why == TOO_MANY => return,
             Err(error) => return tell_malformed(&self.ctx, address, &error),
         }
@@ -76,14 +77,14 @@ impl ClientListener {
         reader.set_limit(CLIENT_FRAME_MAX_BYTES);
         reader.set_allowance(intake.allowance(ClientSocket { stream: stream.clone(), address }));
         let writer = ReplyWriter::new(stream, address, self.ctx.core.load.clone(), Some(place));
-        // A client that says no more may still wait for replies: its connection ends with the last of them.
+        // A client that sends no more may still wait for replies: its connection ends with the last of them.
         if let Err(error) = self.take_all(&mut reader, &writer) {
             writer.close();
             tell_malformed(&self.ctx, address, &HandshakeError::Broken(error));
         }
     }
 
-    /// Takes requests until the client has no more; an error ends the connection at once.
+    /// Takes requests until the client sends no more; an error ends the connection at once.
     fn take_all(&self, reader: &mut FrameReader, writer: &Arc<ReplyWriter>) -> Result<(), FrameError> {
         let mut taken_since = 0;
         while writer.await_room() {
@@ -93,8 +94,8 @@ impl ClientListener {
                     let malformed = |what| FrameError::Malformed { length: size, what };
                     let taken = self.ctx.core.request(&self.ctx.threads, writer, request, size as usize);
                     let taken = taken.map_err(malformed);
-                    // What was answered at once goes out when all that has come is taken, or much of it: until then its
-                    // size is not known.
+                    // Immediate replies leave when all received requests are taken, or many of them. Before that, their
+                    // total size is not known.
                     taken_since += 1;
                     if taken.is_err() || !reader.has_frame() || taken_since == REQUESTS_MAX {
                         self.ctx.send_replies();

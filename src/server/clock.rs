@@ -7,12 +7,12 @@ use crate::host::Time;
 
 static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The time since the first look at this clock.
+/// The time since the first call.
 pub fn now() -> Time {
     Time(BEGUN.elapsed().as_micros() as u64)
 }
 
-/// That moment for those who wait for it: not before it.
+/// The instant of a time; a wait until it does not end earlier.
 pub fn instant(time: Time) -> Instant {
     *BEGUN + Duration::from_micros(time.0)
 }

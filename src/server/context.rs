@@ -1,4 +1,4 @@
-//! One server: its [`ServerCore`], and the threads and sockets around it.
+//! The context of one server: its [`ServerCore`], and the threads and sockets around it.
 
 use std::collections::BTreeMap;
 use std::process;
@@ -19,30 +19,30 @@ use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::storage::identity::Owner;
 use crate::trace::{Event, Speaker, Trace, TraceContext};
 
-/// How long a dying process waits for its terminal.
+/// How long a failing process waits for its terminal.
 const FLUSH: Duration = Duration::from_millis(200);
 
-/// A server of threads.
+/// The data shared by all threads of a server.
 pub struct ServerContext {
-    /// What it decides.
+    /// The core, which makes the decisions.
     pub core: ServerCore<Arc<ReplyWriter>>,
-    /// How it was started.
+    /// The command line of the server.
     pub options: ServerOptions,
-    /// What is around that.
+    /// The environment of the core.
     pub threads: Threads,
 }
 
-/// The surroundings of a core: threads that sleep, sockets, and the clock of this process.
+/// The environment of a core: sleeping threads, sockets, and the clock of this process.
 pub struct Threads {
     /// The links to the other servers; set once, when the server's own ports are open.
     pub links: OnceLock<BTreeMap<ServerId, Link>>,
-    /// To the supervisor; set once, before any client is let in.
+    /// The handle to the supervisor; set once, before any client is admitted.
     pub orders: OnceLock<LabHandle>,
-    /// Told when a role that sleeps beside its mailbox has mail.
+    /// Notified when a role that sleeps at its mailbox has mail.
     pub arrived: [Condvar; RoleKind::ALL.len()],
-    /// Wakes the checkpointer's thread: one word is enough, however much there is to do.
+    /// Wakes the checkpointer's thread: one token is enough for any number of jobs.
     jobs: (Sender<()>, Receiver<()>),
-    /// What the checkpointer has read for the learner that begins a life.
+    /// The state that the checkpointer has read for a learner that begins an incarnation.
     loaded: (Sender<LoadedState>, Receiver<LoadedState>),
 }
 
@@ -61,7 +61,7 @@ impl Env for Threads {
         let Some(links) = self.links.get() else { return };
         let (frame, lane) = (Arc::new(frame), message.lane());
         for link in to.iter().filter_map(|server| links.get(&server)) {
-            // A link that is down or full drops: Paxos sends again.
+            // Dropping is safe: every message that Paxos needs is sent again.
             link.push(&frame, lane);
         }
     }
@@ -75,7 +75,7 @@ impl Env for Threads {
     }
 
     fn wake_checkpointer(&self) {
-        // If there is a word already, that one is enough.
+        // If there is a token already, that one is enough.
         let _ = self.jobs.0.try_send(());
     }
 
@@ -99,21 +99,21 @@ impl Threads {
         }
     }
 
-    /// The checkpointer waits until it has something to do.
+    /// Blocks the checkpointer until it has a job.
     pub fn await_job(&self) {
-        // The other end is here too: it never goes away.
+        // The sender is in the same struct, so it never goes away.
         let _ = self.jobs.1.recv();
     }
 
-    /// The checkpointer has read what the learner waits for.
+    /// Passes the state that the checkpointer has read to the waiting learner.
     pub fn submit(&self, loaded: LoadedState) {
-        // Nobody else has asked: there is one learner, and it asks once a life.
+        // There is always room: there is one learner, and it asks once per incarnation.
         let _ = self.loaded.0.try_send(loaded);
     }
 }
 
 impl ServerContext {
-    /// A server whose roles are still down, and the number of this process on its data folder.
+    /// A server whose roles are still down. `life` is the incarnation of this process on its data directory.
     pub fn new(
         owner: Owner<'_>,
         options: ServerOptions,
@@ -140,27 +140,27 @@ impl ServerContext {
         ServerContext { core: ServerCore::new(config, trace, admission), options, threads: Threads::new() }
     }
 
-    /// Sends a message to servers, this one perhaps among them. It leaves with the next [`ServerContext::flush`].
+    /// Sends a message to servers, possibly also to this one. It leaves with the next [`ServerContext::flush`].
     pub fn send(&self, to: ServerSet, message: PeerMessage, context: TraceContext) {
         self.core.send(&self.threads, to, message, context);
     }
 
-    /// Writes what is to be said to other servers, with one write a server.
+    /// Flushes queued messages, with one `write` per peer.
     pub fn flush(&self) {
         self.threads.flush_peers();
     }
 
-    /// Hands a message to the roles that hear it.
+    /// Delivers a message to its receiving roles.
     pub fn deliver(&self, from: ServerId, envelope: Envelope) {
         self.core.deliver(&self.threads, from, envelope);
     }
 
-    /// Sends what has been told since the last time.
+    /// Sends the queued replies.
     pub fn send_replies(&self) {
         self.core.flush_replies(&self.threads);
     }
 
-    /// Something outside failed, and the server goes on.
+    /// Traces a failure outside the protocol; the server continues.
     pub fn trace_fault(&self, part: &str, cause: &str, why: &str) {
         self.core.trace_fault(part, cause, why);
     }
@@ -170,7 +170,7 @@ impl ServerContext {
         self.core.trace_with_reason(Speaker::Server, &TraceContext::default(), event, why);
     }
 
-    /// The state as it was last written; waits until it is read.
+    /// The state of the last checkpoint; waits until it is read.
     pub fn load(&self) -> LoadedState {
         self.core.checkpoints.load();
         self.threads.wake_checkpointer();
@@ -180,7 +180,7 @@ impl ServerContext {
         }
     }
 
-    /// Ends the process: nobody knows any more what is on the disk, or what the program does.
+    /// Ends the process: the content of the disk, or the state of the program, is unknown.
     pub fn fatal(&self, sentence: &str) -> ! {
         self.trace_fault("server", "stopped", sentence);
         let me = self.core.config.me.0;
@@ -190,15 +190,15 @@ impl ServerContext {
     }
 }
 
-/// Shows a sentence on the terminal, but does not wait long for one that takes nothing.
+/// Prints a sentence on the terminal, but waits at most [`FLUSH`] for a terminal that accepts nothing.
 fn print_last(sentence: String) {
     let (said, heard) = bounded(1);
     let say = move || {
         eprintln!("{sentence}");
-        // Whoever waited may have gone.
+        // The receiver is gone if the wait is over.
         let _ = said.send(());
     };
-    // If there is no thread to be had, the line in the file has said it.
+    // Without a thread, the sentence is at least in the log file.
     if std::thread::Builder::new().spawn(say).is_ok() {
         let _ = heard.recv_deadline(Instant::now() + FLUSH);
     }

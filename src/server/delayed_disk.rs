@@ -1,4 +1,4 @@
-//! A disk that is slower than it is, to see what that costs.
+//! A disk with a delay, to measure the cost of a slow disk.
 
 use std::thread;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::host::role_disk::RoleDisk;
 use crate::role::StableStore;
 
-/// A role's disk, as if each commit took so much longer.
+/// A role's disk, with a delay after each commit.
 pub struct Slowed<D> {
     /// The disk.
     pub disk: D,
-    /// How much longer.
+    /// The delay.
     pub by: Option<Duration>,
 }
 

@@ -1,13 +1,13 @@
-//! One server process: threads and sockets around a [`ServerCore`](crate::host::ServerCore). The only place where
-//! sockets meet roles.
+//! One server process: threads and sockets around a [`ServerCore`](crate::host::ServerCore). Only this module connects
+//! sockets to roles.
 //!
-//! - [`start`] brings it up; [`options`] is its command line; [`check`] looks whether a start would succeed.
-//! - [`context`] is the core with its threads. What is decided is decided in [`host`](crate::host).
-//! - [`supervisor`] starts roles, lets them fail, and starts them again; [`role_thread`] is the thread of one life.
-//! - [`checkpoint_thread`] is the thread that writes the state down beside all that, and reads it back.
+//! - [`start`] starts the server; [`options`] is its command line; [`check`] tests whether a start would succeed.
+//! - [`context`] is the core with its threads. All decisions are made in [`host`](crate::host).
+//! - [`supervisor`] starts roles, crashes them, and restarts them; [`role_thread`] is the thread of one incarnation.
+//! - [`checkpoint_thread`] is the thread that writes checkpoints concurrently, and reads them back.
 //! - [`http`] lets browsers watch.
-//! - [`peers`] and [`client_listener`] are the connections; [`request_reader`] is the way in for a client's requests,
-//!   [`reply_writer`] the way back.
+//! - [`peers`] and [`client_listener`] are the connections; [`request_reader`] reads a client's requests, and
+//!   [`reply_writer`] writes its replies.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod bench_server;

@@ -1,4 +1,4 @@
-//! How a server is started.
+//! The command line of a server.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -143,23 +143,24 @@ macro_rules! named_as_on_the_command_line {
 named_as_on_the_command_line!(Protocol, OnOff, FailureMode, RecoveryMode);
 
 impl ServerOptions {
-    /// Whether the steps of the protocol are shown. Who runs for speed has no use for a dozen lines a write.
+    /// Whether the protocol steps are traced. By default MultiPaxos omits them: it runs for speed, and a write has
+    /// about a dozen lines.
     pub fn shows_steps(&self) -> bool {
         self.steps.map_or(self.protocol != Protocol::MultiPaxos, |steps| steps == OnOff::On)
     }
 
-    /// The data folder.
+    /// The data directory.
     pub fn data_folder(&self) -> PathBuf {
         self.data.clone().unwrap_or_else(|| format!("data/server-{}", self.id).into())
     }
 
-    /// The log file, and the folder that it is in.
+    /// The log file, and its directory.
     pub fn log_file(&self) -> Option<(&Path, PathBuf)> {
         let folder = self.log_dir.as_deref()?;
         Some((folder, folder.join(format!("server-{}.log", self.id))))
     }
 
-    /// How much is kept of the lines.
+    /// The limits of the log files, if there are any.
     pub fn log_bound(&self) -> Option<LogLimits> {
         self.log_max_mib.map(|mib| LogLimits { file_bytes: mib << 20, keep: self.log_keep })
     }
@@ -169,12 +170,12 @@ impl ServerOptions {
         self.segment_kib << 10
     }
 
-    /// How much of the past is kept.
+    /// How much of the log is kept.
     pub fn retention(&self) -> Retention {
         Retention { checkpoint_slots: self.checkpoint_slots, keep_slots: self.retain_slots, ..Retention::DEFAULT }
     }
 
-    /// Refuses what would send words in the clear to another machine.
+    /// Refuses an address at which unencrypted data would reach another machine.
     pub fn check_address(&self, address: SocketAddr) -> Result<(), String> {
         if address.ip().is_loopback() || self.insecure {
             return Ok(());
@@ -197,7 +198,7 @@ impl ServerOptions {
 
 #[cfg(any(test, fuzzing))]
 impl ServerOptions {
-    /// Of server 1, as these arguments say.
+    /// The options of server 1 with these arguments.
     pub fn of(arguments: &[&str]) -> ServerOptions {
         #[derive(clap::Parser)]
         struct Cli {

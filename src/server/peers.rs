@@ -1,4 +1,4 @@
-//! The other servers: whom this one talks to, and whom it listens to.
+//! The peers of a server: the links to them, and the connections from them.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use crate::role::{ServerId, ServerSet};
 use crate::storage::DataDir;
 use crate::trace::TraceContext;
 
-/// All that concerns the other servers.
+/// The connections to and from the other servers.
 pub struct Peers {
     ctx: Arc<ServerContext>,
     cluster: Cluster,
@@ -27,7 +27,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// The peers of a server, to which nobody talks yet.
+    /// The peers of a server, without any link yet.
     pub fn new(ctx: Arc<ServerContext>, cluster: Cluster, folder: Arc<DataDir>) -> Arc<Peers> {
         Arc::new(Peers { ctx, cluster, folder })
     }
@@ -56,7 +56,7 @@ impl Peers {
         listen("peer", listener, connections, serve, drop, trouble)
     }
 
-    /// What this server answers a caller at the door for servers.
+    /// The answer to a caller at the port for servers.
     fn judge(&self, hello: &Hello) -> HelloReply {
         let judged = self.ctx.core.judge(&self.folder, hello).unwrap_or_else(|fatal| self.ctx.fatal(&fatal.0));
         let link = |server: ServerId| self.ctx.threads.links.get()?.get(&server);
@@ -64,7 +64,7 @@ impl Peers {
         judged.answer
     }
 
-    /// One connection from a peer: hands on what it says until it ends.
+    /// Serves one connection from a peer: delivers its messages until the connection ends.
     fn hear(&self, stream: Arc<TcpStream>, address: SocketAddr, mut place: ConnectionPermit) {
         let ctx = &self.ctx;
         let mut reader = FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES);
@@ -97,7 +97,7 @@ impl Peers {
     }
 }
 
-/// Says to every other server that this one is there, again and again.
+/// Sends HERE to every other server, again and again.
 fn say_so(ctx: Arc<ServerContext>) -> std::io::Result<()> {
     let others = ctx.core.config.cluster.without(ServerSet::only(ctx.core.config.me));
     let say = move || {
@@ -111,7 +111,7 @@ fn say_so(ctx: Arc<ServerContext>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Decides for the link to one peer.
+/// The decisions for the link to one peer.
 struct PeerWatcher {
     peers: Arc<Peers>,
     dialler: Dialler,
@@ -139,7 +139,7 @@ impl LinkObserver for PeerWatcher {
     }
 }
 
-/// The line for what is no request.
+/// Writes the line for a malformed handshake or request.
 pub fn tell_malformed(ctx: &ServerContext, address: SocketAddr, error: &HandshakeError) {
     match error {
         HandshakeError::Broken(FrameError::Malformed { length, what }) => {
@@ -149,18 +149,18 @@ pub fn tell_malformed(ctx: &ServerContext, address: SocketAddr, error: &Handshak
             ctx.core.tell_malformed(clock::now(), address, *received as u64, &error.to_string());
         }
         HandshakeError::Broken(FrameError::Broken(_)) => {}
-        // It is told once a second, with all others that had to go.
+        // It is reported once per second, with the other closed connections.
         HandshakeError::Broken(FrameError::NoRoom { .. }) => {}
-        // A first meeting, or a stranger that hears nothing: the peer will be called.
+        // A first meeting, or a stranger that learns nothing: this server calls the peer.
         HandshakeError::CallYouFirst => {}
-        // An honest caller at the wrong door: it was told, and the bytes it sent were understood.
+        // An honest caller at the wrong port: it got a reason, and its bytes were well formed.
         HandshakeError::Refused(why) => {
             ctx.core.tell_malformed(clock::now(), address, 0, &format!("greeting refused: {why}"))
         }
     }
 }
 
-/// Tells why a listener cannot go on for now.
+/// Traces why a listener cannot accept connections for now.
 pub fn trace_accept_error(ctx: Arc<ServerContext>, what: &'static str) -> impl Fn(&std::io::Error) {
     move |error| ctx.trace_fault("listener", &error.to_string(), &format!("{what}; trying again until one can"))
 }

@@ -1,13 +1,14 @@
-//! The way back to one client: whoever has its reply writes it, and nobody waits for a client that takes its time.
+//! The reply writer of one client connection: the thread that has a reply writes it, and no thread waits for a slow
+//! client.
 //!
-//! A reply is appended to what the connection has pending, and a group of replies goes out with one write that takes no
-//! more than the socket takes at once. What is left then is handed to a thread of its own, which lives as long as there
-//! is something left: the price of a slow client is paid by that client alone.
+//! A reply is appended to the connection's unsent bytes. A batch of replies leaves with one `write` of at most the
+//! bytes that the socket takes at once. A separate thread writes the rest, and ends when no bytes are left: a slow
+//! client delays only itself.
 //!
-//! Everything has an end. The requests under way are limited, for a connection and for all together. So is what is
-//! pending: a value that does not fit becomes a failed read, and a part of the state one that is not there yet. The
-//! connection's reader takes no further request while too much is pending. When all connections together have too much
-//! pending, those are closed that have not read for longest.
+//! Every quantity has a limit. Requests in flight are limited per connection and for all together, and so are unsent
+//! bytes: a value that does not fit becomes a failed read, and a snapshot chunk becomes "not ready". The connection's
+//! reader takes no further request while too many bytes are unsent. When all connections together have too many unsent
+//! bytes, those that have not read for longest are closed.
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -21,41 +22,41 @@ use crate::host::rate_limit::RateLimit;
 use crate::host::{ClientConnection, ReplyHandle, RequestLoad, Usage};
 use crate::net::{ClientReply, ConnectionPermit, write_before, write_now};
 
-/// A client that does not take what is pending within so long is let go.
+/// A client that does not read its unsent replies within this time is closed.
 const TAKE: Duration = Duration::from_secs(30);
-/// An empty buffer that is larger is given back.
+/// An empty buffer with more capacity than this is shrunk.
 const KEEP_BYTES: usize = 16 << 10;
-/// The thread that writes to a slow client needs little.
+/// Stack of the thread that writes to a slow client: it needs little.
 const STACK_BYTES: usize = 128 << 10;
 
-/// One client connection, as whoever replies sees it.
+/// One client connection, as the threads that reply see it.
 #[derive(Debug)]
 pub struct ReplyWriter {
     stream: Arc<TcpStream>,
     address: SocketAddr,
     requests: Usage,
-    /// Sessions that this connection may open.
+    /// The limit of the sessions that this connection may open.
     opens: RateLimit,
     load: Arc<RequestLoad>,
     pending: Mutex<UnsentReplies>,
-    /// Told when less is pending, or nothing ever will be.
+    /// Notified when fewer bytes are unsent, or when the connection closes.
     drained: Condvar,
-    /// Kept until the last reply is out: a client that says no more still counts.
+    /// Kept until the last reply is written: a client that sends no more requests still counts.
     _place: Option<ConnectionPermit>,
 }
 
 #[derive(Debug)]
 struct UnsentReplies {
-    /// Replies that nobody is writing yet.
+    /// Bytes of replies that no thread is writing yet.
     bytes: Vec<u8>,
-    /// How many bytes are pending, those included that a thread is writing.
+    /// The unsent bytes, including those that a thread is writing.
     share: Share,
-    /// Somebody is about to write `bytes`.
+    /// A thread is about to write `bytes`.
     in_hand: bool,
     closed: bool,
 }
 
-/// Who writes a reply that was appended.
+/// Which thread writes an appended reply.
 enum Appended {
     /// The caller must, with [`ReplyWriter::write`].
     InHand { is_large: bool },
@@ -64,7 +65,7 @@ enum Appended {
 }
 
 impl ReplyWriter {
-    /// The outgoing side of a connection, which has this place among the connections of its port.
+    /// The reply writer of a connection. `place` counts the connection at its port.
     pub fn new(
         stream: Arc<TcpStream>,
         address: SocketAddr,
@@ -78,15 +79,15 @@ impl ReplyWriter {
         Arc::new(ReplyWriter { stream, address, requests, opens, load, pending, drained, _place: place })
     }
 
-    /// Waits until the client has taken enough of what is pending that another request may be taken; false if the
-    /// connection is closed.
+    /// Waits until the client has read enough unsent bytes that another request may be taken; false if the connection
+    /// is closed.
     pub fn await_room(&self) -> bool {
         let full = |pending: &mut UnsentReplies| pending.share.bytes() > UNTAKEN_MAX_BYTES && !pending.closed;
         let pending = self.drained.wait_while(self.lock(), full);
         !pending.unwrap_or_else(PoisonError::into_inner).closed
     }
 
-    /// Closes the connection; what is pending is lost.
+    /// Closes the connection; unsent bytes are lost.
     pub fn close(&self) {
         self.close_locked(&mut self.lock());
     }
@@ -97,7 +98,7 @@ impl ReplyWriter {
         pending.bytes = Vec::new();
         (pending.in_hand, pending.closed) = (false, true);
         self.drained.notify_all();
-        // It may be closed already.
+        // An error is possible if the socket is closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
@@ -118,7 +119,7 @@ impl ReplyWriter {
         Appended::InHand { is_large: pending.bytes.len() > UNTAKEN_FREE_BYTES }
     }
 
-    /// Writes what is pending, as much as is taken at once. The rest is left to a thread of its own.
+    /// Writes as many unsent bytes as the socket takes at once. A separate thread writes the rest.
     fn write(self: &Arc<ReplyWriter>) {
         let mut pending = self.lock();
         if pending.closed {
@@ -140,7 +141,7 @@ impl ReplyWriter {
         }
     }
 
-    /// The thread of a slow client: writes until nothing is left, or for too long.
+    /// The thread of a slow client: writes until no bytes are left, or a write takes too long.
     fn write_blocking(&self) {
         loop {
             let mut pending = self.lock();
@@ -156,7 +157,7 @@ impl ReplyWriter {
                 Ok(()) if pending.closed => {}
                 Ok(()) => {
                     self.written(&mut pending, bytes.len());
-                    // The client reads, slowly or not.
+                    // The client reads, even if slowly.
                     pending.share.begin_anew(clock::now());
                 }
                 Err(_) => self.close_locked(&mut pending),
@@ -194,7 +195,7 @@ impl ClientConnection for Arc<ReplyWriter> {
     }
 }
 
-/// Sends replies, with one write a connection; large ones go out as they come, so that they are not all held at once.
+/// Sends replies, with one write per connection. A large reply is written at once, so that few of them are in memory.
 pub fn send(replies: impl IntoIterator<Item = (ReplyHandle<Arc<ReplyWriter>>, ClientReply)>) {
     let mut in_hand = Vec::new();
     for (asker, mut reply) in replies {

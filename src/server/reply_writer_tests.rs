@@ -7,7 +7,7 @@ use crate::paxos::{Slot, SnapshotChunk};
 use crate::server::clock;
 use crate::trace::TraceContext;
 
-/// A connection: its outlet, and the client's end.
+/// A connection: its reply writer, and the client's end.
 fn connection(load: &Arc<RequestLoad>) -> (Arc<ReplyWriter>, FrameReader) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -25,7 +25,7 @@ fn value(bytes: usize) -> Reply {
     Reply::Value { slot: Slot(1), value: Some(vec![7; bytes].into()), version: 1 }
 }
 
-/// A part of the state.
+/// A snapshot chunk.
 fn part(bytes: usize) -> Reply {
     let part = SnapshotChunk { slot: Slot(1), digest: 0, index: 0, bytes: vec![7; bytes].into(), next: None };
     Reply::Chunk(Some(StatePart { part, left_out: 0 }))
@@ -52,7 +52,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
     let load = Arc::default();
     let (slow, mut late) = connection(&load);
     let (other, mut quick) = connection(&load);
-    // More than its socket and its pending bytes hold: were any of these writes to wait, the test would never end.
+    // More than the socket and the unsent buffer hold: if any of these writes blocked, the test would never end.
     let count = 40;
     for number in 0..count {
         send([to(&slow, number, value(MIB))]);
@@ -62,7 +62,8 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
     send([to(&slow, count, part(MIB)), to(&slow, count, Reply::Done)]);
     assert!(slow.lock().share.bytes() <= UNTAKEN_MAX_BYTES + MIB);
 
-    // When it takes them at last all are there, in order; from some point on the values had no room.
+    // When the client reads at last, all replies are there in order. From some point on, there was no room for the
+    // values.
     let mut busy = 0;
     for number in 0..count {
         let reply = reply(&mut late).unwrap();
@@ -76,7 +77,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
     assert!(busy > 0 && busy < count, "{busy} of {count} values had no room");
     assert_eq!(reply(&mut late).unwrap().reply, Reply::Chunk(None), "nor has a part of the state");
     assert_eq!(reply(&mut late).unwrap().reply, Reply::Done);
-    // And then it is a client like any other.
+    // Afterwards the client is served like any other.
     assert!(slow.await_room());
     while slow.lock().in_hand {
         std::thread::yield_now();
@@ -95,7 +96,7 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
     assert!(writer.await_room());
     let mut number = 0;
     while writer.lock().share.bytes() <= UNTAKEN_MAX_BYTES {
-        // Small replies are always taken: they answer requests, and those have a limit.
+        // Small replies are always taken: they answer requests, and the requests are limited.
         let reply = Reply::Refused("no".repeat(50_000));
         send([to(&writer, number, reply)]);
         number += 1;
@@ -108,7 +109,7 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
     assert_eq!(waits.recv_timeout(Duration::from_secs(30)), Ok(false));
     reader.join().unwrap();
     assert_eq!(load.untaken.used(), 0);
-    // Whoever still has a reply for it drops it.
+    // A thread that still has a reply for it drops the reply.
     send([to(&writer, 1, Reply::Done)]);
     assert_eq!(writer.lock().share.bytes(), 0);
 }
@@ -117,7 +118,7 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
 fn when_all_have_too_much_untaken_the_oldest_is_closed_and_who_reads_is_served() {
     const MIB: usize = 1 << 20;
     let load: Arc<RequestLoad> = Arc::default();
-    // Each takes some megabytes more than its socket does.
+    // Each connection gets some megabytes more than its socket takes.
     let fill = |(writer, client): (Arc<ReplyWriter>, FrameReader)| {
         (0..12).for_each(|number| send([to(&writer, number, part(MIB))]));
         (writer, client)
@@ -135,7 +136,7 @@ fn when_all_have_too_much_untaken_the_oldest_is_closed_and_who_reads_is_served()
         assert!(load.untaken.used() <= max);
     }
     assert!(deaf[0].0.lock().closed || load.untaken.take_closed().is_some());
-    // A flood that goes on closes its own connections, and gets no further.
+    // A flood that continues closes its own connections, and takes no more room.
     for _ in 0..8 {
         deaf.push(fill(connection(&load)));
         assert!(load.untaken.used() <= max);

@@ -1,7 +1,7 @@
-//! The way in for the requests of one client: their unfinished parts need room in the budget of all clients.
+//! The request readers of the clients: unfinished requests take their memory from one budget for all clients.
 //!
-//! A reader that finds no room waits for others to finish, or to be let go. So a burst of honest clients is served one
-//! after the other, and what has not been read stays with the callers' own systems.
+//! A reader that finds no room waits until other requests finish, or their connections are closed. So a burst of honest
+//! clients is served one after the other, and unread bytes stay in the clients' own systems.
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,23 +11,23 @@ use super::clock;
 use crate::host::budget::{Budget, GRACE, Holder, Reservation, Share};
 use crate::net::Allowance;
 
-/// A request that finds no room for this long is given up, and its connection closed.
+/// A request that finds no room for this long is given up, and its connection is closed.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Turns become old while a reader waits, so it asks again after this time though nobody gave anything back.
+/// Turns grow old while a reader waits, so it asks again after this time even if no bytes were returned.
 const ASK_AGAIN: Duration = Duration::from_millis(GRACE.as_millis() as u64 / 5);
 
-/// A client's socket, as the budgets know it.
+/// A client's socket, as the budgets see it.
 #[derive(Debug)]
 pub struct ClientSocket {
     /// The connection.
     pub stream: Arc<TcpStream>,
-    /// Its other end.
+    /// The client's address.
     pub address: SocketAddr,
 }
 
 impl Holder for ClientSocket {
     fn let_go(&self) {
-        // It may be closed already.
+        // An error is possible if the socket is closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
@@ -36,16 +36,16 @@ impl Holder for ClientSocket {
     }
 }
 
-/// The requests of all clients that are on their way in.
+/// The unfinished requests of all clients.
 #[derive(Debug)]
 pub struct RequestReader {
     budget: Arc<Budget>,
     waiting: Mutex<()>,
-    /// Told when somebody has given back.
+    /// Notified when bytes are returned.
     freed: Condvar,
 }
 
-/// What one client's reader holds of it.
+/// The share of one client's reader.
 #[derive(Debug)]
 struct ReadInProgress {
     share: Share,
@@ -58,7 +58,7 @@ impl RequestReader {
         Arc::new(RequestReader { budget: budget.clone(), waiting: Mutex::default(), freed: Condvar::new() })
     }
 
-    /// What one reader may hold.
+    /// The allowance of one reader.
     pub fn allowance(self: &Arc<RequestReader>, caller: ClientSocket) -> Box<dyn Allowance> {
         Box::new(ReadInProgress { share: Share::new(&self.budget, Arc::new(caller)), intake: self.clone() })
     }
@@ -71,7 +71,7 @@ impl RequestReader {
 impl Allowance for ReadInProgress {
     fn grow(&mut self, bytes: usize) -> bool {
         let deadline = Instant::now() + PATIENCE;
-        // Under the lock nobody gives back unnoticed.
+        // Under this lock, no bytes are returned unnoticed.
         let mut waiting = self.intake.lock();
         loop {
             match self.share.take(bytes, clock::now()) {
@@ -90,7 +90,7 @@ impl Allowance for ReadInProgress {
     }
 
     fn frame_done(&mut self, frame: usize, given_back: usize) {
-        // Small frames are no progress of a connection that holds the room of a large one.
+        // Small frames are no progress for a connection that holds the room of a large one.
         if given_back > 0 || frame >= self.share.bytes() / 2 {
             self.share.give_back(given_back);
             self.share.begin_anew(clock::now());

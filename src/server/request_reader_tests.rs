@@ -6,7 +6,7 @@ use super::*;
 use crate::net::{FIRST_BUFFER_BYTES, FrameReader, frame};
 
 const LARGE: usize = 90_000;
-/// Room for three of the large ones; when more than two and a quarter are held, the oldest must go.
+/// Room for three of the large requests; when more than two and a quarter are held, the oldest must go.
 const MAX: usize = 3 * LARGE;
 const PAST_GRACE: Duration = Duration::from_millis(GRACE.as_millis() as u64 + 50);
 
@@ -14,7 +14,7 @@ fn intake() -> Arc<RequestReader> {
     RequestReader::new(&Budget::new(MAX, FIRST_BUFFER_BYTES))
 }
 
-/// A client, and the reader of what it says.
+/// A client, and the reader of its requests.
 fn connection(intake: &Arc<RequestReader>) -> (TcpStream, FrameReader) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -32,7 +32,7 @@ fn read(reader: &mut FrameReader) -> usize {
 #[test]
 fn small_frames_do_not_keep_the_room_of_a_large_one() {
     let (intake, small) = (intake(), frame(&vec![2u8; 10]));
-    // The beginning of the next frame comes with each: the buffer is never empty.
+    // The beginning of the next frame arrives with each frame: the buffer is never empty.
     for begun in [1, small.len() - 1] {
         let (mut client, mut reader) = connection(&intake);
         client.write_all(&[&frame(&vec![1u8; LARGE])[..], &small[..begun]].concat()).unwrap();

@@ -1,4 +1,4 @@
-//! The thread of one life of a role: it sleeps beside the role's mailbox, and runs the role's turns.
+//! The thread of one incarnation of a role: it sleeps at the role's mailbox, and runs the role's turns.
 
 use std::fmt::Display;
 use std::sync::{Arc, PoisonError};
@@ -13,7 +13,7 @@ use crate::host::role_disk::RoleDisk;
 use crate::host::{Hosted, RoleHost, RunEnd, ServerCore, TurnStart};
 use crate::role::Role;
 
-/// Runs a role until it is told to stop or to die, and tells those who wait for it.
+/// Runs a role until it stops or crashes, and then answers the requests that wait for it.
 pub fn run<R, D>(mut host: RoleHost<R, D>, core: &ServerCore<Arc<ReplyWriter>>, threads: &Threads) -> RunEnd
 where
     R: Hosted,
@@ -22,8 +22,8 @@ where
     let mailbox = R::mailbox(core).clone();
     let ended = loop {
         wait(&mailbox, threads, R::NAME as usize, host.due().map(clock::instant));
-        // Where there are more threads than processors, those who are about to hand something over go first: one group
-        // costs less than two.
+        // If there are more threads than processors, threads about to enqueue an input go first: one batch costs less
+        // than two.
         yield_now();
         match host.begin(core, threads) {
             TurnStart::Idle => {}
@@ -38,8 +38,7 @@ where
     ended
 }
 
-/// Waits until there is something that the role was called for, or until the deadline. Does not wait at all while there
-/// is anything.
+/// Waits until the role must wake, or until the deadline. Returns at once if any item is queued.
 fn wait<R: Role>(mailbox: &Mailbox<R>, threads: &Threads, role: usize, deadline: Option<Instant>) {
     let arrived = &threads.arrived[role];
     let mut queue = mailbox.lock();

@@ -1,4 +1,4 @@
-//! A role that does as it is told, on a disk that can be held, shows what the shell does and when.
+//! Tests of the role thread: a scripted role on a disk that can be held shows what the role host does and when.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -30,20 +30,20 @@ const ARM: u64 = 1_000;
 
 /// Takes the last room on the disk.
 const FILLS: u64 = 1_500;
-/// Makes room on the disk, and not enough of it: more could be made.
+/// Frees some room on the disk, but not enough; more could be freed.
 const SHEDS: u64 = 1_501;
-/// Has the role count, and nothing else.
+/// Makes the role count, and nothing else.
 const COUNT: u64 = 1_001;
-/// Has the role say that it has heard this, and nothing else.
+/// Makes the role answer that it received this, and nothing else.
 const ANSWER: u64 = 1_002;
-/// There is no room on the disk to remember this.
+/// The disk has no room for the record of this number.
 const TOO_MUCH: u64 = 2_000;
 const NO_ROOM: &str = "no room";
 
-/// Remembers each number, shows it, and sends it to its own server's learner.
+/// Persists each number, traces it, and sends it to its own server's learner.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Echo {
-    /// So often it was told to count.
+    /// How many times the role was asked to count.
     counted: u64,
 }
 
@@ -86,12 +86,12 @@ impl Role for Echo {
     }
 }
 
-/// Writes down what is committed. A commit can be held up.
+/// A disk that keeps its commits in memory. A commit can be held up.
 struct Slate {
     commits: Arc<Mutex<Vec<Vec<u64>>>>,
     entered: Sender<()>,
     gate: Option<Receiver<()>>,
-    /// Answers to "is there room again"; without one there is room.
+    /// The answers to the checks for free space; without one there is room.
     room: Vec<bool>,
     could_shed_more: bool,
 }
@@ -102,7 +102,7 @@ impl StableStore<u64> for Slate {
     fn commit(&mut self, records: &[u64]) -> Result<(), String> {
         if let Some(gate) = &self.gate {
             let _ = self.entered.send(());
-            // The test lets it go, or has ended.
+            // The test releases the commit, or has ended.
             let _ = gate.recv();
         }
         if records.contains(&TOO_MUCH) {
@@ -135,15 +135,15 @@ impl RoleDisk<u64> for Slate {
     }
 }
 
-/// What belongs to the echo of one server: no server has a place for one.
+/// The data of one server's [`Echo`]: the server itself has no field for it.
 struct FixtureRole {
     mailbox: Arc<Mailbox<Echo>>,
     told: Sender<(&'static str, Instant)>,
-    /// As the echo has published it.
+    /// The count that the role has published.
     counted: AtomicU64,
 }
 
-/// By the number of the server's process.
+/// By the incarnation of the server's process.
 static PLACES: Mutex<BTreeMap<u32, &'static FixtureRole>> = Mutex::new(BTreeMap::new());
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
@@ -194,13 +194,13 @@ impl Hosted for Echo {
 
     fn mourn<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
-    /// Nobody watches.
+    /// The role has no observer.
     fn seen(_seen: RoleObservation<'_, Echo>) -> Observation<'_> {
         Observation::Shed
     }
 }
 
-/// A life of an [`Echo`] in a thread, and all that can be seen of it.
+/// An incarnation of an [`Echo`] in a thread, with everything that a test can see of it.
 struct ThreadFixture {
     ctx: Arc<ServerContext>,
     told: Receiver<(&'static str, Instant)>,
@@ -221,7 +221,7 @@ fn to_memory() -> Trace {
 }
 
 impl ThreadFixture {
-    /// Whose commits wait until they are let go.
+    /// A fixture in which each commit waits until it is released.
     fn held() -> ThreadFixture {
         ThreadFixture::new(to_memory(), true, Vec::new())
     }
@@ -234,7 +234,7 @@ impl ThreadFixture {
         ThreadFixture::in_house(ctx(trace), held, room)
     }
 
-    /// The next life in a house.
+    /// The next incarnation in the same server context.
     fn in_house(ctx: Arc<ServerContext>, held: bool, room: Vec<bool>) -> ThreadFixture {
         let (tell, told) = unbounded();
         let mailbox = Arc::new(Mailbox::closed(QueueLimits::of(MAILBOX_MAX, 1)));
@@ -272,7 +272,7 @@ impl ThreadFixture {
         self.post(Input::Request(n), 0);
     }
 
-    /// As a message from server 2: it needs room on the disk.
+    /// Sends a number as a message from server 2: it needs room on the disk.
     fn say(&self, n: u64) {
         let input = Input::Message { from: ServerId(2), message: Message::Fill { slot: Slot(n) } };
         self.post(input, 0);
@@ -292,7 +292,7 @@ impl ThreadFixture {
         self.entered.recv_timeout(PATIENCE).unwrap();
     }
 
-    /// Lets one held commit go.
+    /// Releases one held commit.
     fn let_go(&self) {
         self.gate.as_ref().unwrap().send(()).unwrap();
     }
@@ -312,8 +312,8 @@ impl ThreadFixture {
         self.told.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// Lets whatever is held go, and waits for the end: how it came, all commits, what was sent and not looked at
-    /// before, and the lines.
+    /// Releases held commits, and waits for the end: how it ended, all commits, the numbers sent since the last look,
+    /// and the lines.
     fn end(mut self) -> (RunEnd, Vec<Vec<u64>>, Vec<u64>, String) {
         self.gate = None;
         let ended = self.thread.take().unwrap().join().unwrap();
@@ -439,7 +439,7 @@ fn the_lines_of_a_group_are_one_write_and_come_before_its_messages() {
     let (seen, at_write) = unbounded();
     let sent = Arc::new(Mutex::new(None::<Arc<Mailbox<Learner<Kv>>>>));
     let outgoing = sent.clone();
-    // The clock is read when a group of lines is written: how many messages have been sent by then?
+    // The clock is read when a batch of lines is written. The test notes the number of messages sent by then.
     let clock = move || {
         let count = outgoing.lock().unwrap().as_ref().map_or(0, |sent| sent.lock().len());
         let _ = seen.send(count);
@@ -485,7 +485,7 @@ fn a_thread_that_was_held_up_hears_its_mail_before_its_timers() {
     assert_eq!(stage.told().0, "armed");
     stage.ask(1);
     stage.await_commit();
-    // The timer runs out while the disk is slow. What puts it off has come in time.
+    // The timer runs out while the disk is slow. The input that re-arms it arrived in time.
     thread::sleep(Duration::from_millis(60));
     stage.ask(ARM);
     stage.let_go();
@@ -509,7 +509,7 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
         assert!(begun.elapsed() < PATIENCE, "the timer never rang");
         n += 1;
         let mail = Delivery::from_within(TraceContext::default(), Input::Request(n % ARM), 0);
-        // A full mailbox is as busy as can be.
+        // A full mailbox is the busiest case.
         let _ = stage.ctx.core.enqueue::<Echo, _>(&stage.ctx.threads, mail);
         while stage.ctx.core.learner.take_one().is_some() {}
     }
@@ -520,7 +520,7 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
 
 #[test]
 fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
-    // Asked once, the disk has room; nobody but the role's own thread asks.
+    // At the next check the disk has room; only the role's own thread checks.
     let mut asked = ThreadFixture::new(to_memory(), false, vec![true, false]);
     await_that(|| !asked.ctx.core.is_disk_full());
     asked.say(1);
@@ -553,7 +553,7 @@ fn a_full_disk_asks_the_others_for_room_at_once_and_again_when_what_they_gave_wa
     let mut stage = ThreadFixture::free();
     let asks = |stage: &ThreadFixture, why: &str| {
         assert_eq!(stage.told().0, "wants room", "{why}");
-        // A second later there would be room.
+        // One second later there would be room.
         assert!(stage.ctx.core.is_disk_full(), "{why}");
     };
     stage.say(FILLS);
@@ -599,7 +599,7 @@ fn a_life_ends_that_finds_no_room_for_what_it_must_remember() {
     let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
-    // These are one group: none of it is said.
+    // These are one batch: none of its messages is sent.
     stage.ask(2);
     stage.ask(TOO_MUCH);
     let (ended, commits, sent, _) = stage.end();
@@ -641,16 +641,16 @@ fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
     sleeper.join().unwrap();
 }
 
-/// Some mail may lie there while the role is up for another reason. Here that is a request to count, and what may lie
-/// asks for an answer. Either the role takes both in one turn, or it has made known that it has counted before it falls
-/// asleep: then it is woken. Otherwise it would sleep beside its mail.
+/// Some mail may wait while the role is up for another reason. Here that reason is a request to count, and the waiting
+/// mail asks for an answer. Either the role takes both in one turn, or it has published its count before it falls
+/// asleep: then it is woken. Otherwise it would sleep although it has mail.
 #[test]
 fn a_role_does_not_fall_asleep_beside_mail_that_was_left_for_it() {
     let stage = ThreadFixture::free();
     let (core, threads, place) = (&stage.ctx.core, &stage.ctx.threads, place(&stage.ctx.core));
     for round in 1..=10_000_u64 {
         stage.ask(COUNT);
-        // The other thread gets each part of its turn done in one of the rounds.
+        // The other thread finishes each part of its turn in one of the rounds.
         (0..(round * 37) % 1_024).for_each(|_| std::hint::spin_loop());
         let mail = Delivery::from_within(TraceContext::default(), Input::Request(ANSWER), 0);
         let is_early = |_| place.counted.load(Ordering::Relaxed) < round;

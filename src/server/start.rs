@@ -1,4 +1,4 @@
-//! From the command line to a running server, and to its end.
+//! The start of a server: from the command line to a running server, and to its end.
 
 use std::fs::DirBuilder;
 use std::io::IsTerminal;
@@ -31,11 +31,11 @@ use crate::trace::{Digest, DiskName, Event, HistoryName, MaybeBallot, ProcessId,
 
 /// How long the last lines may take to reach the terminal.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// A server that cannot start for want of room tries again after so long.
+/// A server that cannot start because its disk is full tries again after this time.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
-/// An address that is taken may become free within so long.
+/// How long a start waits for an address in use to become free.
 const BIND_PATIENCE: Duration = Duration::from_secs(2);
-/// Who waits looks so often whether it was told to stop.
+/// How often a waiting start looks for a signal to stop.
 const SIGNAL_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs a server until Ctrl-C or SIGTERM. The error is one sentence for the terminal.
@@ -49,7 +49,7 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     allow_many_sockets();
     let (mut signals, is_stopping) = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let ends_on_hangup = options.log_dir.is_none() && std::io::stderr().is_terminal();
-    // Ports before anything else: a server that is started twice must not touch the running one's data.
+    // Ports first: a server that is started twice must not touch the data of the running one.
     let Some(Ports { peer: peer_port, client: client_port, http: http_port }) = Ports::bind(&site, &mut signals)?
     else {
         return Ok(());
@@ -73,7 +73,7 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     let (mut supervisor, orders) = Supervisor::new(ctx.clone(), folder.clone(), seed);
     let _ = ctx.threads.orders.set(orders);
     let listener = || ClientListener { ctx: ctx.clone(), cluster: cluster.clone() };
-    // Before the first line: viewers shall have that too.
+    // Before the first line, so that viewers get it too.
     if let Some(port) = http_port {
         http::serve(listener(), port).map_err(|error| format!("cannot start a thread: {error}"))?;
     }
@@ -93,7 +93,7 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
         }
     };
     is_stopping.store(true, Ordering::Relaxed);
-    // If the supervisor has too much to do, the process ends all the same: a crash loses nothing either.
+    // If the supervisor's queue is full, the process ends all the same: a crash loses nothing either.
     if ctx.threads.give(LabRequest::Stop).is_ok() {
         let _ = supervising.join();
     }
@@ -107,8 +107,8 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// Ctrl-C and SIGTERM, and SIGHUP. Once the flag is set, the next one of the first two ends the process at once:
-/// whoever asks twice does not want to wait for a disk that hangs.
+/// Handles Ctrl-C, SIGTERM and SIGHUP. Once the flag is set, the next Ctrl-C or SIGTERM ends the process at once: an
+/// operator who asks twice does not want to wait for a disk that hangs.
 fn signals() -> std::io::Result<(Signals, Arc<AtomicBool>)> {
     let is_stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -117,7 +117,7 @@ fn signals() -> std::io::Result<(Signals, Arc<AtomicBool>)> {
     Ok((Signals::new([SIGINT, SIGTERM, SIGHUP])?, is_stopping))
 }
 
-/// Waits for so long; true, and sooner, if it is told to stop.
+/// Waits for `within`; true, and earlier, if a signal to stop arrives.
 fn is_told_to_stop(signals: &mut Signals, within: Duration) -> bool {
     let end = Instant::now() + within;
     loop {
@@ -140,8 +140,8 @@ struct Ports {
 }
 
 impl Ports {
-    /// Binds them. One that is taken is tried again for a while: whatever holds it may be about to go, like the process
-    /// that was killed a moment ago. None if it was told to stop meanwhile.
+    /// Binds the addresses. An address in use is tried again for a while, since its holder may be about to end, like a
+    /// process that was just killed. None if a signal to stop arrives meanwhile.
     fn bind(site: &Site, signals: &mut Signals) -> Result<Option<Ports>, String> {
         let deadline = Instant::now() + BIND_PATIENCE;
         let mut bound = Vec::new();
@@ -163,7 +163,7 @@ impl Ports {
     }
 }
 
-/// Does what needs room on the disk, and tries again until there is some. None if it was told to stop meanwhile.
+/// Runs an attempt that needs disk space until there is some. None if a signal to stop arrives meanwhile.
 fn await_room<T>(
     me: ServerId,
     signals: &mut Signals,
@@ -202,12 +202,12 @@ fn open_trace(options: &ServerOptions, me: ServerId, life: u32) -> Result<Trace,
     Ok(trace)
 }
 
-/// Why a server without its log file does not start.
+/// The error of a server whose log file cannot be written.
 pub fn no_log(path: &Path, why: &dyn std::fmt::Display) -> String {
     format!("cannot write the log file {}: {why}. Choose another --log-dir", path.display())
 }
 
-/// After SIGHUP: whoever keeps the log files has moved this one away, and wants the lines to go on under its name.
+/// Reopens the log file after SIGHUP: log rotation has moved the old file away, and expects new lines under its name.
 fn reopen_log(ctx: &ServerContext) {
     let Some((_, path)) = ctx.options.log_file() else { return };
     match ctx.core.trace.reopen() {
@@ -239,12 +239,12 @@ fn tell_boot(ctx: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64
         mean_down: fails.then(|| options.mean_down.into()),
         restart: Some(restart),
         data: options.data.as_ref().map(|path| QuotedText::new(path.to_string_lossy().as_bytes())),
-        // A filter may hide what the option asks for; who audits the run must know.
+        // A filter may hide the steps that the option requests; an audit of the run must know.
         steps: Some(QuotedText::from(if ctx.core.trace.is_complete() { "on" } else { "off" })),
         incarnation: Some(folder.incarnation()),
         applied: ctx.core.learner.is_open().then_some(shown.applied),
         digest: ctx.core.learner.is_open().then_some(Digest(shown.digest)),
-        // One that waits for room on its disk has not read it yet.
+        // An acceptor that waits for disk space has not read its disk yet.
         promised: knows.then(|| MaybeBallot((shown.promised.round > 0).then_some(shown.promised))),
         accepted: knows.then_some(shown.accepted),
         history: ctx.core.learner.is_open().then(|| HistoryName::of(shown.history)),

@@ -1,10 +1,10 @@
-//! The supervisor: starts the roles, lets them fail at seeded random times, and starts them again.
+//! The supervisor: starts the roles, crashes them at seeded random times, and restarts them.
 //!
-//! A failure is real: the role's thread ends, with its memory and its mailbox. The supervisor joins it before a new
-//! thread opens the same disk, and the new one knows what the disk knows. What follows from what is decided by
-//! [`Lifecycle`]; here are the threads.
+//! A crash is real: the role's thread ends, with its memory and its mailbox. The supervisor joins that thread before a
+//! new thread opens the same disk, and the new thread has only the state on the disk. [`Lifecycle`] makes the
+//! decisions; this module runs the threads.
 //!
-//! The supervisor itself waits for nobody: a role that takes its time to die, or to read its disk, holds up neither the
+//! The supervisor itself never waits for a role. A role that is slow to end, or to read its disk, delays neither the
 //! other roles nor the end of the server.
 
 use std::fmt::Display;
@@ -33,20 +33,20 @@ use crate::storage::DataDir;
 use crate::trace::{CrashCause, CrashPoint, Speaker};
 use crate::two_phase_commit::{Coordinator, Participant};
 
-/// Orders wait here; one too many is refused.
+/// Maximum number of queued lab requests; more are refused.
 const ORDERS_MAX: usize = 64;
-/// So long the roles have to finish what they are at when the server stops. One that hangs, in a disk that does not
-/// answer say, ends with the process: a crash loses nothing either.
+/// Grace period on shutdown, in which the roles finish their queued items. A role that hangs, for example in a disk
+/// that does not answer, ends with the process: a crash loses nothing either.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
-/// What was counted is told so often.
+/// Period of the lines about counted events.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// Where orders are given.
+/// A handle to give lab requests to the supervisor.
 #[derive(Clone)]
 pub struct LabHandle(Sender<LabRequest>);
 
 impl LabHandle {
-    /// Gives an order; the supervisor takes it when it has dealt with those before.
+    /// Gives a request; the supervisor handles it after the earlier ones.
     pub fn give(&self, order: LabRequest) -> Result<(), String> {
         self.0.try_send(order).map_err(|_| "too many orders wait already".to_string())
     }
@@ -65,7 +65,7 @@ pub struct Supervisor {
     slots: [RoleEntry; RoleKind::ALL.len()],
 }
 
-/// What belongs to one role.
+/// The supervisor's data about one role.
 struct RoleEntry {
     /// Draws the failures of this role.
     random: Random,
@@ -73,15 +73,15 @@ struct RoleEntry {
     incarnations: u64,
 }
 
-/// How the first life of a role in this process has begun, or that it waits for room: an error is a reason not to
-/// start.
+/// The result of a role's first start in this process. Waiting for disk space is not an error; an error is a reason not
+/// to start the server.
 type StartResult = Sender<Result<(), String>>;
 
 impl Supervisor {
     /// A supervisor whose roles have not started yet.
     pub fn new(ctx: Arc<ServerContext>, folder: Arc<DataDir>, seed: u64) -> (Supervisor, LabHandle) {
         let (sender, orders) = bounded(ORDERS_MAX);
-        // Each role has one thread at a time, so there is always room for its farewell.
+        // Each role has one thread at a time, so there is always room for its end.
         let (farewell, ended) = bounded(RoleKind::ALL.len());
         let me = ctx.core.config.me.0;
         let slots =
@@ -90,7 +90,8 @@ impl Supervisor {
         (Supervisor { ctx, folder, seed, orders, ended, farewell, lifecycle, slots }, LabHandle(sender))
     }
 
-    /// Starts the roles, one after the other. Those that remember come first: nobody may be told less than they know.
+    /// Starts the roles, one after the other. Roles with stable storage come first: no answer may show less than their
+    /// disks hold.
     pub fn start(&mut self) -> Result<(), String> {
         for role in self.roles().iter().copied() {
             let (begun, begins) = bounded(1);
@@ -100,7 +101,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits for failures, restarts and orders until it is told to stop.
+    /// Waits for failures, restarts and lab requests until a request to stop.
     pub fn run(mut self) {
         let mut next_count = clock::now() + COUNT_EVERY;
         let (orders, ended) = (self.orders.clone(), self.ended.clone());
@@ -146,7 +147,7 @@ impl Supervisor {
     }
 
     fn restart(&mut self, role: RoleKind, down: Duration) {
-        // Nobody waits: a life that cannot begin stops the process by itself.
+        // No thread waits for the result: an incarnation that cannot begin stops the process itself.
         let (begun, _) = bounded(1);
         if let Err(error) = self.start_role(role, Some(down), begun) {
             self.ctx.trace_fault(name_of(role), "no thread", &no_thread(role, &error));
@@ -154,7 +155,7 @@ impl Supervisor {
         }
     }
 
-    /// Lets every role finish what it has, and waits until all have ended, or for too long.
+    /// Lets every role finish its queued items, and waits until all have ended or the grace period is over.
     fn stop(&mut self) {
         for role in self.roles().iter().rev().copied() {
             give(&self.ctx, role, ControlMessage::Stop);
@@ -166,7 +167,7 @@ impl Supervisor {
         }
     }
 
-    /// Gives a role a thread of its own. `down` is None at the start of the process.
+    /// Starts the thread of a role. `down` is None at the start of the process.
     fn start_role(&mut self, role: RoleKind, down: Option<Duration>, begun: StartResult) -> std::io::Result<()> {
         let (ctx, folder) = (self.ctx.clone(), self.folder.clone());
         let thread = match role {
@@ -195,7 +196,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Starts the thread of a life: it gets back what it must not have forgotten, runs, and says farewell.
+    /// Starts the thread of an incarnation: it recovers the role from its disk, runs it, and reports its end.
     fn spawn<R, D>(
         &self,
         begun: StartResult,
@@ -210,7 +211,7 @@ impl Supervisor {
         let me = self.ctx.core.config.me.0;
         let random = Random::new(self.seed, u64::from(me) << 40 | (R::NAME as u64) << 32 | lives);
         let (ctx, ended) = (self.ctx.clone(), self.farewell.clone());
-        // What comes while the role reads its disk waits for it.
+        // Mail that arrives while the role reads its disk stays in the mailbox.
         R::mailbox(&ctx.core).open();
         let life = move || {
             let _farewell = ExitGuard { name: R::NAME, ended };
@@ -219,10 +220,10 @@ impl Supervisor {
                 Ok(revived) => revived,
                 Err(RecoveryError::NoRoom(why)) => {
                     found_no_room::<R, _>(core, &ctx.threads, &why);
-                    // The others need not wait for it.
+                    // The other roles need not wait for it.
                     return drop(begun.send(Ok(())));
                 }
-                // The thread that asked for the first start waits for this, and ends the process.
+                // The thread that requested the first start waits for this, and ends the process.
                 Err(RecoveryError::Failed(why) | RecoveryError::Broken(why)) if down.is_none() => {
                     R::mailbox(core).close();
                     return drop(begun.send(Err(why)));
@@ -243,7 +244,7 @@ impl Supervisor {
     }
 }
 
-/// Says that a role's thread ends, however it ends.
+/// Reports the end of a role's thread, however it ends.
 struct ExitGuard {
     name: RoleKind,
     ended: Sender<RoleKind>,
@@ -251,17 +252,17 @@ struct ExitGuard {
 
 impl Drop for ExitGuard {
     fn drop(&mut self) {
-        // Nobody hears it if the supervisor has gone.
+        // There is no receiver if the supervisor has ended.
         let _ = self.ended.send(self.name);
     }
 }
 
-/// The stream of a role's failures: it depends on seed, server and role, and on nothing that happens.
+/// The random stream of a role's failures: it depends only on the seed, the server and the role.
 fn failures_of(server: u8, role: RoleKind, seed: u64) -> Random {
     Random::new(seed, u64::from(server) << 8 | role as u64)
 }
 
-/// Draws after how long the next life of a role fails, and how, if it fails at all.
+/// Draws when and how the next incarnation of a role fails, if it fails at all.
 fn draw_failure(random: &mut Random, options: &ServerOptions, role: RoleKind) -> Option<(Duration, CrashRequest)> {
     let (up, down) = (random.around(options.mean_up), random.around(options.mean_down));
     let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
@@ -270,14 +271,14 @@ fn draw_failure(random: &mut Random, options: &ServerOptions, role: RoleKind) ->
     options.fail.includes(role).then_some((up, order))
 }
 
-/// What the supervisor says to a role.
+/// A control message from the supervisor to a role.
 #[derive(Clone, Copy)]
 enum ControlMessage {
     Crash(CrashRequest),
     Stop,
 }
 
-/// Gives a role its order. One that is down need not be told; one that cannot take it is about to end.
+/// Gives a role its control message. A role that is down does not need it; a role that cannot take it is about to end.
 fn give(ctx: &ServerContext, role: RoleKind, word: ControlMessage) {
     let told = match role {
         RoleKind::Proposer => order::<Proposer>(ctx, word),

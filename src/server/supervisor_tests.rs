@@ -31,7 +31,7 @@ fn failures_repeat_by_seed_server_and_role() {
     {
         assert_ne!(first, other);
     }
-    // Whether others fail too changes nothing.
+    // Failures of other roles change nothing.
     assert_eq!(first, times(&draws(1, RoleKind::Acceptor, 7, &["--fail", "acceptors"], 20)));
 }
 
@@ -65,7 +65,7 @@ fn only_those_fail_that_are_asked_to() {
     }
 }
 
-/// The supervisor of a single server, at work.
+/// The running supervisor of a single server.
 struct SupervisorFixture {
     ctx: Arc<ServerContext>,
     orders: LabHandle,
@@ -101,7 +101,7 @@ impl SupervisorFixture {
         }
     }
 
-    /// Waits for so many lines of a role that tell of this event.
+    /// Waits for `count` lines of a role about this event.
     fn await_lines(&self, role: RoleKind, event: &str, count: usize) {
         let begun = Instant::now();
         let starts = format!("{:<8} {event} ", name_of(role));
@@ -142,7 +142,7 @@ fn each_role_dies_and_comes_back_and_the_others_live_on() {
 fn a_restart_that_is_ordered_before_the_crash_has_happened_is_not_lost() {
     let stage = SupervisorFixture::start();
     for round in 1..=5 {
-        // Not yet down when the second order comes.
+        // The role is not down yet when the second request arrives.
         stage.orders.give(LabRequest::Crash { role: RoleKind::Acceptor, down: None }).unwrap();
         stage.orders.give(LabRequest::Restart { role: RoleKind::Acceptor }).unwrap();
         stage.await_lines(RoleKind::Acceptor, "RESTART", round);
@@ -159,7 +159,8 @@ fn a_crash_with_a_time_ends_by_itself_and_may_be_made_longer() {
     stage.orders.give(LabRequest::Crash { role, down: Some(Duration::ZERO) }).unwrap();
     stage.orders.give(LabRequest::Crash { role, down: None }).unwrap();
     stage.await_lines(role, "CRASH", 2);
-    // Either it was dying or down when the second order came, and stays down, or it was up again and died again.
+    // Either the role was ending or down when the second request arrived, and stays down, or it was up again and
+    // crashed again.
     stage.await_up(role, false);
     stage.orders.give(LabRequest::Restart { role }).unwrap();
     stage.await_up(role, true);

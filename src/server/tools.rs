@@ -1,5 +1,5 @@
-//! What `paxos-server` does beside serving: to look into a data folder, to make new ones from a backup, and to make a
-//! server forget the folder of another.
+//! The tools of `paxos-server`: inspect a data directory, create data directories from a backup, and make a server
+//! forget a peer's data directory.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -65,7 +65,7 @@ impl Tool {
         arguments.nth(1).is_some_and(|word| TOOLS.iter().any(|tool| word == *tool))
     }
 
-    /// Runs it. The exit code is 1 if a folder is not healthy.
+    /// Runs the tool. The exit code is 1 if a data directory is not healthy.
     pub fn run(self) -> Result<ExitCode, String> {
         match self {
             Tool::Check { options } => {
@@ -89,7 +89,7 @@ impl Tool {
     }
 }
 
-/// Makes a data folder for each server of a new cluster, each with the state of the backup.
+/// Creates a data directory for each server of a new cluster, each with the state of the backup.
 pub fn restore(file: &Path, cluster: &Path, data: &Path) -> Result<String, String> {
     let cluster = Cluster::read(cluster).map_err(|error| error.to_string())?;
     let wrong = |error: &dyn std::fmt::Display| format!("backup {}: {error}", file.display());
@@ -114,7 +114,7 @@ pub fn restore(file: &Path, cluster: &Path, data: &Path) -> Result<String, Strin
     ))
 }
 
-/// Makes a stopped server forget the data folder of a peer.
+/// Makes a stopped server forget the data directory of a peer.
 fn forget(folder: &Path, peer: u8) -> Result<String, String> {
     let (identity, _lock) = DataDir::read_identity(folder).map_err(|error| error.to_string())?;
     let (cluster, members, ServerId(me)) = identity.owner();

@@ -1,4 +1,4 @@
-//! Runs seeds: one with care, or many on all cores.
+//! Batches: runs of one seed with full output, or of many seeds on all cores.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
@@ -21,15 +21,15 @@ use crate::seeded_bugs::Bug;
 thread_local! {
     /// The seed that this thread runs.
     static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
-    /// How it runs it.
+    /// The configuration of that run.
     static SETTING: Cell<BatchConfig> =
         const { Cell::new(BatchConfig { allowed: FaultSet::NONE, bug: None, protocol: None, harm_only: false }) };
-    /// What an assertion said that failed in it.
+    /// The message of an assertion that failed in that run.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs one seed. A role that breaks one of its own assertions ends the run, and not the program; where panics cannot
-/// be caught, the program ends with the sentence and the command that replays it.
+/// Runs one seed. A failed assertion of a role ends the run, not the program. In builds that abort on a panic, the
+/// program prints the message and the command that replays the run, and exits.
 pub fn run_one(seed: u64, setting: BatchConfig, lines: bool) -> RunReport {
     hear_panics();
     #[cfg(any(test, feature = "seeded-bugs"))]
@@ -57,7 +57,8 @@ pub fn replay(seed: u64, BatchConfig { allowed, bug, protocol, harm_only }: Batc
     format!("paxos-lab simulate --seed {seed}{protocol}{faults}{bug}{harm}")
 }
 
-/// The fewest classes of faults with which a seed still breaks the same rule, found by leaving out one after the other.
+/// The smallest set of fault classes with which the seed still violates the same invariant, found by leaving out one
+/// class after the other.
 pub fn shrink(seed: u64, setting: BatchConfig, verdict: &RunVerdict) -> BatchConfig {
     let same = |other: &RunVerdict| match (verdict, other) {
         (RunVerdict::Unsafe(one), RunVerdict::Unsafe(other)) => one.invariant == other.invariant,
@@ -73,13 +74,13 @@ pub fn shrink(seed: u64, setting: BatchConfig, verdict: &RunVerdict) -> BatchCon
         let before = least;
         for fault in Fault::ALL.iter().filter(|fault| on.has(**fault)) {
             let fewer = BatchConfig { allowed: least.allowed.without(*fault), ..least };
-            // So few classes are all on, whatever the seed says: another run.
+            // With this few classes a seed turns all of them on, which would be a different run.
             let may_try = least.allowed.has(*fault) && fewer.allowed.count() > FaultSet::FEW;
             if may_try && same(&run_one(seed, fewer, false).verdict) {
                 least = fewer;
             }
         }
-        // What was needed beside another fault may not be needed without it.
+        // A class that was needed together with another one may not be needed without it.
         if least == before {
             return least;
         }
@@ -89,17 +90,17 @@ pub fn shrink(seed: u64, setting: BatchConfig, verdict: &RunVerdict) -> BatchCon
 /// What all runs of a batch have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchConfig {
-    /// Which faults are allowed.
+    /// The classes of faults that are allowed.
     pub allowed: FaultSet,
-    /// the seeded bug that is on.
+    /// The seeded bug that is on.
     pub bug: Option<Bug>,
-    /// How the servers agree; each seed decides for itself if None.
+    /// The protocol of the servers; each seed picks a kind of Paxos if None.
     pub protocol: Option<Protocol>,
-    /// Only what harms somebody ends a run, and not yet a broken rule that prevents it.
+    /// A run ends only at user-visible harm, not at a violation of an invariant that prevents it.
     pub harm_only: bool,
 }
 
-/// Within a run a panic is a finding: it is kept for the report.
+/// Installs a hook that keeps the message of a panic within a run for its report.
 fn hear_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -121,37 +122,37 @@ fn hear_panics() {
     });
 }
 
-/// Many seeds.
+/// Many seeds with one configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct SeedBatch {
     /// The first seed.
     pub first: u64,
-    /// The last one; none if time alone ends the batch.
+    /// The last seed; `u64::MAX` if only `time` ends the batch.
     pub last: u64,
-    /// When to stop.
+    /// The time limit.
     pub time: Option<Duration>,
     /// What all runs have in common.
     pub setting: BatchConfig,
-    /// How many threads run.
+    /// Number of threads.
     pub threads: usize,
 }
 
-/// What a batch has come to.
+/// The result of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct BatchSummary {
-    /// Runs that have ended.
+    /// Number of runs that have ended.
     pub runs: u64,
-    /// Events in all of them.
+    /// Number of events in all runs.
     pub events: u64,
-    /// Slots applied in all of them.
+    /// Number of slots applied in all runs.
     pub slots: u64,
-    /// Requests of clients in all of them, each judged by the checkers.
+    /// Number of client requests in all runs; the checkers cover each of them.
     pub operations: u64,
-    /// Virtual time of all of them, in microseconds.
+    /// Virtual time of all runs, in microseconds.
     pub virtual_time: u64,
-    /// What was reached.
+    /// The coverage points that were reached.
     pub coverage: Coverage,
-    /// The hash of all that happened in all of them, in whatever order they ended.
+    /// The hash of all runs, independent of the order in which they ended.
     pub trace: u64,
     /// The failure with the lowest seed.
     pub failure: Option<(u64, RunVerdict)>,
@@ -175,7 +176,7 @@ impl BatchSummary {
 }
 
 impl SeedBatch {
-    /// Runs seed after seed until all are done, the time is over, or one fails; `tick` hears of each.
+    /// Runs seed after seed until all are done, the time is over, or one fails. Calls `tick` after each run.
     pub fn run(&self, tick: impl Fn(&RunReport) + Sync) -> BatchSummary {
         let (next, stop) = (AtomicU64::new(self.first), AtomicBool::new(false));
         let summary = Mutex::new(BatchSummary::default());

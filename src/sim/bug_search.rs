@@ -1,4 +1,4 @@
-//! The search for every seeded bug among some seeds; the result is a table.
+//! A search for every seeded bug, with a table as its result.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::oracle::{Violation, name_of};
 use super::simulation::RunVerdict;
 use crate::seeded_bugs::Bug;
 
-/// What found a bug.
+/// The invariant that found a bug.
 pub fn caught_by(verdict: &RunVerdict) -> String {
     match verdict {
         RunVerdict::Clean => "nothing".to_string(),
@@ -17,20 +17,20 @@ pub fn caught_by(verdict: &RunVerdict) -> String {
     }
 }
 
-/// What a search of one bug came to: the seeds that it took, the seed, and what happened there.
+/// The result of a search for one bug: number of seeds that it took, the seed, and its verdict; None if not found.
 type BugSearch = Option<(u64, u64, RunVerdict)>;
 
-/// Searches a bug among these seeds.
+/// Searches for a bug in this range of seeds.
 fn find(bug: Bug, (first, last): (u64, u64), threads: usize, harm_only: bool) -> BugSearch {
     let plain = BatchConfig { allowed: FaultSet::all(), bug: None, protocol: bug.protocol(), harm_only: false };
     let setting = BatchConfig { bug: Some(bug), harm_only, ..plain };
     let (seed, verdict) = SeedBatch { first, last, time: None, setting, threads }.run(|_| {}).failure?;
-    // A seed that fails without the bug as well has found something else.
+    // A seed that also fails without the bug has found something else.
     let is_its = run_one(seed, plain, false).verdict == RunVerdict::Clean;
     is_its.then_some((seed - first + 1, seed, verdict))
 }
 
-/// Searches every bug among these seeds; the table, and the exit code: 1 if one was not found.
+/// Searches for every bug in this range of seeds. Returns the table and the exit code: 1 if a bug was not found.
 pub fn tour(first: u64, last: u64, threads: usize, harm_too: bool) -> (String, u8) {
     let mut text = String::from(HEAD);
     let mut missed = 0;
@@ -64,7 +64,7 @@ fn harm_of(bug: Bug, seeds: (u64, u64), threads: usize) -> String {
     }
 }
 
-/// The page around the table.
+/// The text above the table.
 const HEAD: &str = "\
 # Seeded bugs
 

@@ -1,4 +1,4 @@
-//! One simulated client: the real one's core, with wishes, and events in place of waiting.
+//! A simulated client: the real client core, a list of requests, and events in place of waiting.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -21,14 +21,14 @@ use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
 use crate::trace::{ProcessId, Trace};
 
-/// How long one server is waited for before the next is asked.
+/// Time limit of one try at a server, before the client fails over.
 const TRY: Micros = SECOND;
-/// The number of every request of a stranger: no client ever gets there.
+/// The request number of every request of an unknown client; real clients never reach it.
 pub const STRANGER: u64 = u64::MAX;
-/// The stamp of an event that ends a thought; alarms have others.
+/// The stamp of an event that ends a pause; alarms have other stamps.
 const THOUGHT: u64 = 0;
 
-/// A stranger has got a reply.
+/// Checks a reply to an unknown client.
 fn told_a_stranger(sim_env: &mut SimEnv, reply: &Reply) {
     match reply {
         Reply::NotApplied(WhyNotApplied::Expired) => sim_env.reached(CoveragePoint::StrangerRefused),
@@ -39,38 +39,39 @@ fn told_a_stranger(sim_env: &mut SimEnv, reply: &Reply) {
     }
 }
 
-/// What a client does one after the other.
+/// A request that a client makes.
 #[derive(Clone, Debug)]
 pub enum ClientStep {
     /// A write.
     Write(Op),
-    /// A read.
+    /// A read of this key.
     Read(Vec<u8>),
 }
 
-/// A client.
+/// A client that makes its requests one after the other, or several at once.
 pub struct SimClient {
     number: usize,
-    /// Its name, as in `c1`.
+    /// The name of the client, such as `c1`.
     pub name: String,
     core: ClientCore,
     connections: ClientConnections,
     wishes: VecDeque<ClientStep>,
     think: RangeInclusive<Micros>,
     timeout: Micros,
-    /// The operations of the history that its requests are about.
+    /// The index in the history of the operation of each request.
     operations: BTreeMap<RequestHandle, usize>,
-    /// When it looks at its clock next, if nothing happens before.
+    /// When the client checks its clock next, unless another event wakes it before.
     alarm: Option<Time>,
-    /// The number of that alarm: an earlier one means nothing.
+    /// The stamp of that alarm; an earlier alarm is ignored.
     stamp: u64,
 }
 
-/// A client that finds too many requests on its key looks again after so long.
+/// Delay of a client that finds too many requests in flight for its key.
 const ROOM_RETRY: RangeInclusive<Micros> = 20 * MS..=60 * MS;
 
 impl SimClient {
-    /// A client with these wishes, which asks this server first.
+    /// A client with these requests, which tries this server first. `pace` is the range of its pauses, and its time-out
+    /// for a request.
     pub fn new(
         sim_env: &mut SimEnv,
         number: usize,
@@ -114,40 +115,40 @@ impl SimClient {
         client
     }
 
-    /// From now on it has so many requests under way at once.
+    /// Allows this number of requests in flight at once.
     pub fn asks_side_by_side(&self, sim_env: &mut SimEnv, requests: usize) {
         (1..requests.min(self.wishes.len())).for_each(|_| self.think(sim_env));
     }
 
-    /// Whether it has asked for everything, and waits for nothing.
+    /// Whether the client has made all its requests, and has none in flight.
     pub fn is_done(&self) -> bool {
         self.wishes.is_empty() && self.core.in_flight() == 0
     }
 
-    /// Its lines.
+    /// The log lines of the client.
     pub fn lines(&self) -> String {
         self.core.identity().trace.text()
     }
 
-    /// It asks for nothing more once what is under way has ended.
+    /// Drops the requests that were not made yet.
     pub fn stop(&mut self) {
         self.wishes.clear();
     }
 
-    /// It thinks for a while, and then has another wish.
+    /// Pauses for a random time, and then makes the next request.
     fn think(&self, sim_env: &mut SimEnv) {
         let delay = sim_env.time(&self.think);
         sim_env.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
     }
 
-    /// Too many want the same just now: it thinks once more, and for so long that hundreds who do so are no storm of
-    /// events while nothing is answered.
+    /// Pauses longer, because too many requests for the key are in flight. The delay keeps hundreds of such clients
+    /// from flooding the event queue while no replies arrive.
     fn think_longer(&self, sim_env: &mut SimEnv) {
         let delay = sim_env.time(&ROOM_RETRY) + sim_env.time(&self.think);
         sim_env.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
     }
 
-    /// Time has passed.
+    /// Handles the end of a pause, or an alarm.
     pub fn wakes(&mut self, sim_env: &mut SimEnv, stamp: u64) {
         if stamp == THOUGHT {
             self.begin(sim_env);
@@ -157,7 +158,7 @@ impl SimClient {
         }
     }
 
-    /// The next wish.
+    /// Makes the next request.
     fn begin(&mut self, sim_env: &mut SimEnv) {
         let Some(wish) = self.wishes.front() else { return };
         let what = match wish {
@@ -183,7 +184,7 @@ impl SimClient {
         self.progress(sim_env);
     }
 
-    /// Does what can be done now, takes note of what came of it, and sets the next alarm.
+    /// Lets the core do what it can do now, records the results, and sets the next alarm.
     fn progress(&mut self, sim_env: &mut SimEnv) {
         let mut wire = SimWire { client: self.number, connections: &mut self.connections, sim_env };
         self.core.poll(Time(wire.sim_env.now()), &mut wire);
@@ -210,7 +211,8 @@ impl SimClient {
         }
     }
 
-    /// A request of its own comes to a server; who answers there, if anybody does. False if it does not arrive.
+    /// A request of this client arrives at a server; `greeting` names the process there, if it runs. Returns false if
+    /// the request does not arrive.
     pub fn arrives(&mut self, sim_env: &mut SimEnv, server: ServerId, number: u64, greeting: Option<Greeting>) -> bool {
         let arrives = self.connections.arrives(server, number, greeting);
         if !arrives {
@@ -219,28 +221,28 @@ impl SimClient {
         arrives
     }
 
-    /// The connection that this was asked on has ended.
+    /// The connection of this request has ended.
     pub fn loses_connection(&mut self, sim_env: &mut SimEnv, server: ServerId, number: u64, no_reply: NoReply) {
         if self.connections.lose(server, Some(number), no_reply) {
             self.progress(sim_env);
         }
     }
 
-    /// As [`loses_connection`](SimClient::loses_connection), whatever it has asked on it.
+    /// As [`loses_connection`](SimClient::loses_connection), for the connection to a server whatever its requests.
     pub fn loses_any_connection(&mut self, sim_env: &mut SimEnv, server: ServerId, no_reply: NoReply) {
         if self.connections.lose(server, None, no_reply) {
             self.progress(sim_env);
         }
     }
 
-    /// Bytes from a server.
+    /// Handles bytes from a server.
     pub fn hears(&mut self, sim_env: &mut SimEnv, server: ServerId, bytes: &[u8]) {
         match unframe::<ClientReply>(bytes, CLIENT_FRAME_MAX_BYTES) {
             Ok(ClientReply { number: STRANGER, reply, .. }) => return told_a_stranger(sim_env, &reply),
             Ok(reply) => {
                 let said = reply.reply.clone();
                 let Some(asked) = self.connections.hears(server, reply) else { return };
-                // The core only distrusts such a server; here it is a fault of the program.
+                // The core only distrusts such a server; in a simulation the reply is a bug.
                 let answers = is_answer(&asked, &said) && !matches!(said, Reply::Refused(_));
                 sim_env.oracle.require(16, answers, || format!("{asked:?} was answered by {said:?}"));
             }
@@ -252,7 +254,7 @@ impl SimClient {
         self.progress(sim_env);
     }
 
-    /// What somebody says who knows the number of this client's session, and not its nonce.
+    /// Requests of an unknown client that knows the id of this client's session, but not its nonce.
     pub fn as_a_stranger_would(&self, sim_env: &mut SimEnv) -> Vec<Request> {
         let mut said = Vec::new();
         for _ in 0..sim_env.random.within(0..=3) {
@@ -273,7 +275,7 @@ impl SimClient {
     }
 }
 
-/// What a request came to, for the history.
+/// Records the result of a request in the history.
 fn ended(sim_env: &mut SimEnv, operation: usize, result: Result<Reply, ClientError>) {
     if let Err(ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = &result {
         let is_of_other_history = |end: &TryEnd| matches!(end, TryEnd::NoReply(NoReply::OtherHistory { .. }));

@@ -1,4 +1,4 @@
-//! What clients have asked and heard, and whether one store can have said it.
+//! The history of all client requests with their results, and the check that it is linearizable.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,30 +13,30 @@ use crate::linearizability::versioned_model::{InitialState, VersionedCall, Versi
 use crate::paxos::{CommandId, Slot};
 use crate::trace::QuotedText;
 
-/// At most so many requests for one key are under way at once: the search tries the orders of all of them.
+/// Maximum number of requests in flight for one key: the search tries all their orders.
 const UNDER_WAY_A_KEY_MAX: usize = 8;
-/// The search may use so much memory.
+/// Memory limit of the search, in bytes.
 const SEARCH_BYTES: usize = 256 << 20;
-/// And so many steps: no run of the simulator has needed a hundredth of it. No clock ends it, so the same seed always
-/// comes to the same.
+/// Step limit of the search; no run of the simulator has needed a hundredth of it. No clock ends the search, so the
+/// same seed always gives the same result.
 const SEARCH_STEPS: u64 = 100_000_000;
-/// Of the clock, which is not looked at.
+/// A time limit that is never reached, because the clock must not matter.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
-/// What was asked.
+/// The operation that a client requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestedOperation {
     /// A write.
     Write(Op),
     /// A read.
     Get {
-        /// The key.
+        /// The key to read.
         key: Vec<u8>,
     },
 }
 
 impl RequestedOperation {
-    /// The key that it is about.
+    /// The key of the operation.
     pub fn key(&self) -> &[u8] {
         match self {
             RequestedOperation::Write(op) => op.key(),
@@ -45,99 +45,99 @@ impl RequestedOperation {
     }
 }
 
-/// What came of it.
+/// The result that the client observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObservedResult {
-    /// Nothing, or nothing certain: it may have happened, or still happen.
+    /// Unknown: the operation may have happened, may still happen, or may never happen.
     Unknown,
-    /// It never happened.
+    /// The operation certainly never happened.
     Refused,
-    /// The write's result.
+    /// The slot and the result of a write.
     Wrote(Slot, WriteResult),
-    /// What the read found.
+    /// The slot, value and version that a read found.
     Read(Slot, Option<Vec<u8>>, u64),
 }
 
-/// One operation.
+/// One operation of a client.
 #[derive(Clone, Debug)]
 pub struct ClientRecord {
-    /// Who asked.
+    /// The number of the client.
     pub client: usize,
-    /// What.
+    /// The operation.
     pub what: RequestedOperation,
-    /// When: moments, of which no two are the same.
+    /// When the operation was called, as a moment; no two moments are equal.
     pub called: u64,
-    /// When it ended; for ever open if None.
+    /// When the operation ended, as a moment; None if it never did.
     pub ended: Option<u64>,
-    /// The same in virtual microseconds.
+    /// When the operation ended, in virtual microseconds.
     pub at: Option<Micros>,
-    /// What was heard.
+    /// The observed result.
     pub heard: ObservedResult,
-    /// One of its tries has found that the client's session is gone, which other clients can bring about.
+    /// One of its tries found that the client's session had expired, which other clients can cause.
     pub has_expired: bool,
-    /// The write's name.
+    /// The command id of a write, once it is assigned.
     pub id: Option<CommandId>,
-    /// In which of the cluster's histories it began, and ended if it did.
+    /// The history of the cluster in which the operation began, and the one in which it ended.
     pub epochs: (u32, Option<u32>),
 }
 
-/// An operation in the words of the model.
+/// An operation as the versioned model sees it.
 type ModelCall<'a> = (&'a ClientRecord, VersionedCall, Option<VersionedOutcome>);
 
 impl ClientRecord {
-    /// Whether it may have been done at all.
+    /// Whether the operation may have taken effect at all.
     fn may_count(&self) -> bool {
         let never_sent = matches!(self.what, RequestedOperation::Write(_)) && self.id.is_none();
         self.heard != ObservedResult::Refused && !never_sent
     }
 
-    /// Whether it may have been done in this of the cluster's histories. A read is of the one that answered it.
+    /// Whether it may have taken effect in this history of the cluster. A read belongs to the history that answered it.
     fn may_be_of(&self, epoch: u32) -> bool {
         let (began, ended) = self.epochs;
         let is_within = began <= epoch && ended.is_none_or(|ended| epoch <= ended);
         is_within && (matches!(self.what, RequestedOperation::Write(_)) || ended == Some(epoch))
     }
 
-    /// Whether its client knows what came of it.
+    /// Whether the client knows the result.
     pub fn has_result(&self) -> bool {
         matches!(self.heard, ObservedResult::Wrote(..) | ObservedResult::Read(..))
     }
 }
 
-/// All operations, in the order in which they were called.
+/// All operations, in the order of their calls.
 #[derive(Clone, Debug, Default)]
 pub struct ClientHistory {
     operations: Vec<ClientRecord>,
-    /// How many requests for a key are under way.
+    /// Number of requests in flight for each key.
     under_way: BTreeMap<Vec<u8>, usize>,
-    /// So many times the cluster was begun anew.
+    /// Number of times that the cluster started a new history.
     epoch: u32,
 }
 
 impl ClientHistory {
-    /// All of them.
+    /// All operations, in the order of their calls.
     pub fn operations(&self) -> &[ClientRecord] {
         &self.operations
     }
 
-    /// Whether another request for this key may be under way.
+    /// Whether another request for this key may be in flight.
     pub fn has_room_for(&self, key: &[u8]) -> bool {
         self.under_way.get(key).is_none_or(|count| *count < UNDER_WAY_A_KEY_MAX)
     }
 
-    /// Nobody waits for it any longer, whatever is known of it.
+    /// Its client no longer waits for it, whatever the result.
     pub fn left(&mut self, operation: usize) {
         if let Some(count) = self.under_way.get_mut(self.operations[operation].what.key()) {
             *count -= 1;
         }
     }
 
-    /// The write has got its name.
+    /// The write has got its command id.
     pub fn name(&mut self, operation: usize, id: CommandId) {
         self.operations[operation].id = Some(id);
     }
 
-    /// A try has found that the client's session is gone.
+    /// A try found that the client's session had expired.
     pub fn expired(&mut self, operation: usize) {
         self.operations[operation].has_expired = true;
     }
@@ -148,18 +148,19 @@ impl ClientHistory {
         operation.epochs.1 = Some(self.epoch);
     }
 
-    /// The cluster has begun anew.
+    /// The cluster has started a new history.
     pub fn begin_anew(&mut self) {
         self.epoch += 1;
     }
 
-    /// Each of the cluster's histories is that of a store of its own.
+    /// The cluster's histories; each one is checked against a store of its own.
     fn epochs(&self) -> impl Iterator<Item = u32> + use<> {
         0..=self.epoch
     }
 
-    /// The slot witness: sorted by the slots that the replies name, the results are those of one store, and whatever
-    /// ended before something else began stands before it. No search is needed, and every client's word is checked.
+    /// Checks the slot witness. Sorted by the slots of the replies, the results must be those of one store. An
+    /// operation that ended before another one began must come before it. This needs no search, and covers every
+    /// result.
     pub fn check_slots(&self) -> Result<(), Violation> {
         self.epochs().try_for_each(|epoch| {
             self.replay(epoch)?;
@@ -167,10 +168,10 @@ impl ClientHistory {
         })
     }
 
-    /// The search: some order of all operations, each between its call and its end, gives every result. Operations
-    /// whose outcome nobody knows may have happened at any time after their call, or never.
+    /// Checks by search: some order of all operations, each between its call and its end, must give every result. An
+    /// operation whose outcome is unknown may take effect at any time after its call, or never.
     ///
-    /// A search that finds no end has failed too, as one that nobody can trust.
+    /// A search that reaches a limit is a failure, too, because it proves nothing.
     pub fn check_search(&self) -> Result<(), Violation> {
         self.epochs().try_for_each(|epoch| self.search(epoch))
     }
@@ -206,7 +207,7 @@ impl ClientHistory {
                 )),
                 ObservedResult::Unknown | ObservedResult::Refused => None,
             };
-            // What is known to have happened in one history may have left a copy in those before.
+            // An operation that ended in one history may have left a copy in earlier ones.
             let outcome = outcome.filter(|_| operation.epochs.1 == Some(epoch));
             by_key.entry(key).or_default().push((operation, call, outcome));
         }
@@ -235,7 +236,7 @@ impl ClientHistory {
         Ok(())
     }
 
-    /// The operations whose result was heard in this epoch.
+    /// The operations whose result was observed in this history.
     fn heard_in(&self, epoch: u32) -> impl Iterator<Item = &ClientRecord> {
         self.operations.iter().filter(move |one| one.epochs.1 == Some(epoch))
     }
@@ -248,8 +249,7 @@ impl ClientHistory {
                 by_slot.entry(slot).or_default().push(operation);
             }
         }
-        // What each key is known to hold. Writes whose outcome nobody heard leave gaps: then only versions are
-        // compared.
+        // The known content of each key. Writes with an unknown outcome leave gaps; then only versions are compared.
         let mut known: BTreeMap<&[u8], (Option<&[u8]>, u64)> = BTreeMap::new();
         for (slot, operations) in by_slot {
             let (writes, reads): (Vec<_>, Vec<_>) =
@@ -286,7 +286,7 @@ impl ClientHistory {
         Ok(())
     }
 
-    /// A write stands at its slot, a read behind it.
+    /// Checks that slots agree with real time. A write is ordered at its slot, and a read directly after its slot.
     fn agrees_with_time(&self, epoch: u32) -> Result<(), Violation> {
         let mut called: Vec<(u64, (Slot, bool))> = Vec::new();
         let mut ended: Vec<(u64, (Slot, bool))> = Vec::new();
@@ -316,7 +316,7 @@ impl ClientHistory {
     }
 }
 
-/// What a key holds after a write that came to this, if it held that before; an error if it cannot have come to this.
+/// The content of a key after a write with this result, given the content before; an error if the result is impossible.
 fn after<'a>(
     op: &'a Op,
     written: &WriteResult,
@@ -349,7 +349,7 @@ fn after<'a>(
 }
 
 impl SimEnv {
-    /// A client asks for something.
+    /// A client calls an operation.
     pub fn history_begins(&mut self, client: usize, what: RequestedOperation) -> usize {
         let called = self.moment();
         let epochs = (self.history.epoch, None);
@@ -369,7 +369,7 @@ impl SimEnv {
         self.history.operations.len() - 1
     }
 
-    /// A write has ended with this.
+    /// A write has ended with this result.
     pub fn history_wrote(&mut self, operation: usize, slot: Slot, written: WriteResult) {
         let moment = (self.moment(), self.now());
         self.history.end(operation, moment, ObservedResult::Wrote(slot, written));
@@ -378,20 +378,20 @@ impl SimEnv {
         }
     }
 
-    /// A read has ended with this.
+    /// A read has ended with this result.
     pub fn history_read(&mut self, operation: usize, slot: Slot, value: Option<Vec<u8>>, version: u64) {
         let moment = (self.moment(), self.now());
         self.history.end(operation, moment, ObservedResult::Read(slot, value, version));
     }
 
-    /// A write certainly has not been done under the name that it had, and gets another one.
+    /// A write certainly was not applied under its command id, and gets another one.
     pub fn history_renames(&mut self, operation: usize) {
         if let Some(id) = self.history.operations[operation].id.take() {
             self.oracle.refused(id);
         }
     }
 
-    /// Certainly not done.
+    /// The operation certainly was not applied.
     pub fn history_refused(&mut self, operation: usize) {
         let moment = (self.moment(), self.now());
         self.history.end(operation, moment, ObservedResult::Refused);

@@ -1,10 +1,10 @@
-//! What disks do to what they have long since promised to keep: bits flip, writes go astray, files are gone or cut
-//! short.
+//! Disk corruption: faults in data that a disk has acknowledged long ago. Bits flip, writes go astray, files are
+//! missing or cut short.
 //!
-//! Started again, the server must refuse, or know all that it knew but what it calls damaged; so at most a minority is
-//! damaged at a time. What is damaged comes back from the others. One thing is left out, since no journal can notice
-//! it: a disk that acknowledges its very last group and loses it whole, in sectors. That is what a crash in the middle
-//! of a write leaves, too (see `storage::journal`).
+//! After a restart the server must refuse to start, or have all its data except what it reports as corrupt. So at most
+//! a minority is corrupt at a time, and the other servers repair it. One fault is left out, because no journal can
+//! notice it: a disk that acknowledges its last group and loses all its sectors. A crash in the middle of a write
+//! leaves the same state (see `storage::journal`).
 
 use std::collections::BTreeMap;
 
@@ -22,11 +22,11 @@ struct SectorAddress<'a> {
     sector: usize,
 }
 
-/// The files of a folder.
+/// The files of a directory, by name.
 type DirImage = BTreeMap<String, Vec<u8>>;
 
 impl Simulation {
-    /// A server that may be lost for good: with it no more than a minority is.
+    /// Whether this server may lose data for good: at most a minority may.
     fn may_lose(&mut self, server: ServerId) -> bool {
         self.find_recovered();
         self.has_begun()
@@ -34,13 +34,13 @@ impl Simulation {
             && self.lost.len() + self.misplaced.without(self.lost).len() < self.plan.spare_servers()
     }
 
-    /// Servers whose disk was damaged, and that know all again: they are as good as any other.
+    /// Removes servers from `lost` whose corrupt data was repaired: they count as healthy again.
     pub(super) fn find_recovered(&mut self) {
         for server in self.lost.iter() {
             let one = self.server(server);
             let is_whole = |process: &SimProcess| {
                 let (Some(acceptor), Some(learner)) = (&process.acceptor, &process.learner) else { return false };
-                // What it is writing it does not have.
+                // A record that is still being written is not durable.
                 let is_written = acceptor.syncing.is_none();
                 let (acceptor, learner) = (acceptor.role(), learner.role());
                 is_written && acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
@@ -57,7 +57,7 @@ impl Simulation {
         }
     }
 
-    /// A bit of a checkpoint flips, or its file is lost.
+    /// Flips a bit of a checkpoint, or removes its file.
     fn harm_checkpoint(&mut self, server: ServerId) {
         self.kill(server, CrashKind::Process);
         let lost = self.sim_env.chance(200);
@@ -70,7 +70,7 @@ impl Simulation {
                 self.sim_env.oracle.checkpoint_lost(server);
             }
         } else if let Some(last) = (bytes.len() as u64 * 8).checked_sub(1) {
-            // Some part of the file is not in use.
+            // Mostly in a byte that is not 0, because parts of the file are not in use.
             let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
             let bit = match self.sim_env.one_of(&used).filter(|_| bytes[0] != 0) {
                 Some(at) if self.sim_env.chance(900) => at as u64 * 8 + self.sim_env.random.within(0..=7),
@@ -81,7 +81,7 @@ impl Simulation {
         self.damaged(server, CoveragePoint::CheckpointHarmed);
     }
 
-    /// Stops a server whose disk is about to be damaged; its journal.
+    /// Stops a server whose disk a fault is about to corrupt; returns its journal.
     fn stop_to_damage(&mut self, server: ServerId) -> Option<MemoryFiles> {
         if !self.may_lose(server) {
             return None;
@@ -97,7 +97,8 @@ impl Simulation {
         self.sim_env.reached(mark);
     }
 
-    /// A bit of one of its files flips, while it is down or while it runs: then nobody notices before its next start.
+    /// Flips a bit of one of its files, while the server is down or while it runs. In the second case the server can
+    /// notice only at its next start.
     pub(super) fn flip_a_bit(&mut self, server: ServerId) {
         if !self.may_lose(server) {
             return;
@@ -116,7 +117,7 @@ impl Simulation {
         let names: Vec<&String> = image.keys().collect();
         let Some(name) = self.sim_env.one_of(&names) else { return };
         let bytes = &image[name];
-        // Mostly where something was written.
+        // Mostly in the part of the file that was written.
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
         let end = if self.sim_env.chance(800) { used } else { bytes.len() };
         let Some(last) = (end as u64 * 8).checked_sub(1) else { return };
@@ -125,8 +126,8 @@ impl Simulation {
         self.damaged(server, if is_up { CoveragePoint::BitRotWhileUp } else { CoveragePoint::BitRot });
     }
 
-    /// A sector was written to another place than was asked for: what stood there is gone, and where it should be
-    /// stands what stood there before, be it an older sector or nothing.
+    /// Copies a written sector over another one, as if the disk had written it to the wrong place. The sector itself
+    /// keeps its content or, in half of the cases, is zeroed; never one of the last group.
     pub(super) fn misdirect(&mut self, server: ServerId) {
         let Some(journal) = self.stop_to_damage(server) else { return };
         let mut image = journal.image();
@@ -148,7 +149,7 @@ impl Simulation {
         self.damaged(server, CoveragePoint::Misdirected);
     }
 
-    /// A file is missing, empty, cut short, there twice, or another server's.
+    /// Removes, empties, cuts or copies a file, or puts another server's journal in place of the own one.
     pub(super) fn upset_files(&mut self, server: ServerId) {
         let Some(journal) = self.stop_to_damage(server) else { return };
         let image = journal.image();
@@ -163,7 +164,8 @@ impl Simulation {
             2 => journal.put(other, &image[name]),
             3 => journal.put(&format!("{:010}.journal", names.len() + 1), &image[name]),
             4 => {
-                // Of one that has its own files: those of another may be an old copy of these, which is another matter.
+                // From a server that has its own data: the files of another one may be an old copy of these, which is a
+                // different fault.
                 let others = self.plan.cluster().without(self.lost).without(ServerSet::only(server));
                 let others: Vec<ServerId> = others.iter().collect();
                 let Some(stranger) = self.sim_env.one_of(&others) else { return };
@@ -171,7 +173,7 @@ impl Simulation {
                 self.server(server).folder.journal = MemoryFiles::from_image(&theirs);
             }
             _ => {
-                // The small files of the folder itself.
+                // The small files of the directory itself.
                 let top = self.server(server).folder.top.clone();
                 let small = top.image();
                 let names: Vec<&String> = small.keys().collect();
@@ -183,7 +185,7 @@ impl Simulation {
         self.damaged(server, CoveragePoint::FilesUpset);
     }
 
-    /// One of the files that a server reads when it starts cannot be read, this time.
+    /// Makes one of the files unreadable once, when the server reads it at its start.
     pub(super) fn plan_read_error(&mut self, server: ServerId) {
         self.kill(server, CrashKind::Process);
         let reads = self.sim_env.random.within(0..=3);
@@ -192,7 +194,7 @@ impl Simulation {
         if in_journal { &folder.journal } else { &folder.top }.fail_read(Some(reads));
     }
 
-    /// Files are lost, or all of them.
+    /// Loses the whole disk, or the journal.
     pub(super) fn lose_folder(&mut self, server: ServerId) {
         if !self.may_lose(server) {
             return;
@@ -203,8 +205,8 @@ impl Simulation {
         let whole = self.sim_env.chance(400);
         let me = self.server(server);
         if whole {
-            // A new disk under the old name: those who knew the old one must refuse it, and it must not take part by
-            // the others alone.
+            // A new disk under the old server number. Peers that recorded the old one must refuse it, and the other
+            // peers alone must not admit it.
             me.folder = Default::default();
             (me.storage, me.is_stranger) = (storage, true);
             self.sim_env.oracle.replaced(server);
@@ -219,7 +221,7 @@ impl Simulation {
     }
 }
 
-/// The sectors of journal files that hold anything.
+/// The sectors of journal files that are not all zeros.
 fn written_sectors(image: &DirImage) -> Vec<(String, usize)> {
     let segments = image.iter().filter(|(name, _)| name.ends_with(".journal"));
     let sectors = segments.flat_map(|(name, bytes)| {
@@ -243,8 +245,7 @@ fn put_sector(image: &mut DirImage, place: SectorAddress<'_>, bytes: &[u8]) {
     }
 }
 
-/// Whether a sector is one of the group that was written last. The number of its group stands in each sector at byte
-/// 16.
+/// Whether a sector belongs to the group that was written last. Each sector holds the number of its group at byte 16.
 fn is_of_last_group(image: &DirImage, places: &[(String, usize)], place: SectorAddress<'_>) -> bool {
     let group = |place| sector(image, place)[16..24].to_vec();
     places.last().is_some_and(|(file, sector)| {

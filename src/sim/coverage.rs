@@ -1,22 +1,22 @@
-//! Marks: what a run must reach to be worth anything.
+//! Coverage points: situations that a batch of runs must reach to be a useful test.
 //!
-//! A simulator that never fills a hole proves nothing about holes. Each place of interest leaves a mark; a batch of
-//! seeds that never leaves one has failed, however clean its runs were.
+//! A simulator that never fills a hole proves nothing about holes. So a batch of seeds that misses a coverage point has
+//! failed, even if all its runs were clean.
 
 use crate::protocol::Protocol;
 
 macro_rules! coverage {
     ($($name:ident = $says:literal),+ $(,)?) => {
-        /// Something of interest that a run has reached.
+        /// A situation that a run has reached.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[allow(missing_docs, reason = "each is told in its sentence")]
         pub enum CoveragePoint { $($name),+ }
 
         impl CoveragePoint {
-            /// All of them.
+            /// All coverage points.
             pub const ALL: &[CoveragePoint] = &[$(CoveragePoint::$name),+];
 
-            /// What was reached, for people.
+            /// One line for the reader that says what was reached.
             pub fn says(self) -> &'static str {
                 match self { $(CoveragePoint::$name => $says),+ }
             }
@@ -173,7 +173,7 @@ coverage! {
 }
 
 impl CoveragePoint {
-    /// Whether a run under this protocol can reach it.
+    /// Whether a run under this protocol can reach the point.
     pub fn is_of(self, protocol: Protocol) -> bool {
         let is_of_leaders = (CoveragePoint::LeaderChanged..=CoveragePoint::PreVoteRefused).contains(&self);
         let is_of_commit = (CoveragePoint::Committed..=CoveragePoint::SessionEvicted).contains(&self);
@@ -186,7 +186,7 @@ impl CoveragePoint {
 }
 
 impl CoveragePoint {
-    /// Whether it is about networks, processes, disks and clients, and not about what a protocol does with them.
+    /// Whether the point is about networks, processes, disks or clients, and not about a protocol's reaction to them.
     fn is_of_any(self) -> bool {
         use CoveragePoint::{
             BegunAnew, ClientReset, Duplicate, Expired, FailedOver, FileUnreadable, FrameLost, MailboxFull, Mismatch,
@@ -206,7 +206,7 @@ impl CoveragePoint {
             ToldUnknown,
             WentOnInNewSession,
         ];
-        // A disk that forgets for good is beyond this protocol: nobody else knows what one server has promised.
+        // Two-phase commit cannot survive a disk that loses its data: no other server knows what one has promised.
         let is_of_crashes = (CoveragePoint::Killed..=CoveragePoint::WallClockJumped).contains(&self);
         let is_of_turns = (CoveragePoint::CrashBeforeStep..=CoveragePoint::CrashBeforeSend).contains(&self);
         let is_of_network = (FrameLost..=CoveragePoint::Slow).contains(&self);
@@ -216,7 +216,7 @@ impl CoveragePoint {
     }
 }
 
-/// How often each was reached.
+/// How often each coverage point was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage([u32; CoveragePoint::ALL.len()]);
 
@@ -227,24 +227,24 @@ impl Default for Coverage {
 }
 
 impl Coverage {
-    /// Once more.
+    /// Counts a coverage point once more.
     pub fn reach(&mut self, mark: CoveragePoint) {
         self.0[mark as usize] = self.0[mark as usize].saturating_add(1);
     }
 
-    /// How often.
+    /// How often a coverage point was reached.
     pub fn count(&self, mark: CoveragePoint) -> u32 {
         self.0[mark as usize]
     }
 
-    /// Adds those of another run.
+    /// Adds the counts of another run.
     pub fn merge(&mut self, other: &Coverage) {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine = mine.saturating_add(theirs);
         }
     }
 
-    /// Those that were never reached, of those that a run under this protocol can reach; both kinds of Paxos if None.
+    /// The points with count 0 that a run under this protocol can reach; None stands for both kinds of Paxos.
     pub fn missing(&self, protocol: Option<Protocol>) -> Vec<CoveragePoint> {
         let both = [Protocol::BasicPaxos, Protocol::MultiPaxos];
         let can = |mark: &CoveragePoint| match protocol {

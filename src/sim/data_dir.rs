@@ -1,4 +1,4 @@
-//! The data folder of a simulated server: the files of [`DataDir`](crate::storage::DataDir), on disks in memory.
+//! The data directory of a simulated server: the files of [`DataDir`](crate::storage::DataDir), on disks in memory.
 
 use std::path::Path;
 
@@ -11,47 +11,47 @@ use crate::storage::identity::{DirIdentity, IDENTITY_FILE, IdentityError, Owner}
 
 /// The name of every simulated cluster.
 pub(super) const CLUSTER: &str = "sim";
-/// When every folder was made.
+/// The creation time of every data directory.
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
-/// What outlives a process.
+/// The files that survive the end of a process.
 #[derive(Clone, Debug, Default)]
 pub struct SimDataDir {
-    /// The folder itself: identity and rounds.
+    /// The directory itself: identity and rounds.
     pub top: MemoryFiles,
-    /// Its folder `journal`.
+    /// Its directory `journal`.
     pub journal: MemoryFiles,
-    /// Its folder `checkpoint`.
+    /// Its directory `checkpoint`.
     pub checkpoint: MemoryFiles,
-    /// Its folder `coordinator`.
+    /// Its directory `coordinator`.
     pub coordinator: MemoryFiles,
 }
 
-/// Which part of a folder.
+/// A part of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SimDirPart {
-    /// Identity and rounds.
+    /// The directory itself: identity and rounds.
     Top,
-    /// The acceptor's.
+    /// The journal of the acceptor or participant.
     Journal,
-    /// The learner's.
+    /// The checkpoint of the learner.
     Checkpoint,
-    /// The coordinator's.
+    /// The records of the coordinator.
     Coordinator,
 }
 
-/// Why a server does not start.
+/// Why a server or a role does not start.
 #[derive(Debug)]
 pub enum StartRefusal {
-    /// The disk refused, for now.
+    /// A disk operation failed; a later start may succeed.
     Disk(String),
-    /// The disk has no room for what is needed.
+    /// The disk has too little room; a later start may succeed.
     NoRoom(String),
-    /// What is on it must not be used.
+    /// The data on the disk must not be used.
     Damaged(String),
 }
 
-/// A full disk is asked so often whether there is room again.
+/// Time between two attempts to start on a full disk.
 pub(super) const ROOM_RETRY: Micros = SECOND;
 
 impl DirStorage for SimDataDir {
@@ -70,7 +70,7 @@ impl DirStorage for SimDataDir {
     }
 
     fn has(&self, _part: data_dir::DirPart) -> bool {
-        // Whether there is anything in it is seen when it is opened.
+        // An absent part is an empty one, which its reader notices.
         true
     }
 
@@ -83,7 +83,7 @@ impl DirStorage for SimDataDir {
 }
 
 impl SimDataDir {
-    /// The identity in the folder, or a new one with this storage id if the folder is empty.
+    /// The identity in the directory, or a new one with this storage id if the directory is empty.
     pub fn identity(&self, owner: Owner<'_>, storage: u64) -> Result<DirIdentity<MemoryFiles>, StartRefusal> {
         match DirIdentity::read(self.top.clone(), owner)? {
             Some(identity) => Ok(identity),
@@ -97,7 +97,7 @@ impl SimDataDir {
         }
     }
 
-    /// The same files on a disk of their own.
+    /// A copy of all files on a disk of its own.
     pub fn fork(&self) -> SimDataDir {
         let [top, journal, checkpoint, coordinator] =
             [&self.top, &self.journal, &self.checkpoint, &self.coordinator].map(MemoryFiles::fork);
@@ -112,7 +112,7 @@ impl SimDataDir {
         }
     }
 
-    /// The process is gone; the machine runs on.
+    /// The process has ended, but the machine runs on.
     pub fn restart(&self) {
         self.all().for_each(MemoryFiles::restart);
     }
@@ -125,12 +125,12 @@ impl SimDataDir {
         self.coordinator.power_cut(seed.rotate_left(48));
     }
 
-    /// All its parts.
+    /// All parts.
     pub fn all(&self) -> impl Iterator<Item = &MemoryFiles> {
         [&self.top, &self.journal, &self.checkpoint, &self.coordinator].into_iter()
     }
 
-    /// All its parts are on one disk, which has room for so many bytes more; None lifts the limit.
+    /// Puts all parts on one disk with this number of bytes left; None lifts the limit.
     pub fn leave_room(&self, bytes: Option<u64>) {
         let parts: Vec<&MemoryFiles> = self.all().collect();
         let used: u64 = self.all().map(MemoryFiles::used_bytes).sum();
@@ -148,12 +148,12 @@ impl SimDataDir {
         files.fail(operation, failure);
     }
 
-    /// Whether a read has failed since this was asked last.
+    /// Whether a read has failed since the last call.
     pub fn has_failed_to_read(&self) -> bool {
         self.all().fold(false, |failed, files| failed | files.has_failed_to_read())
     }
 
-    /// Whether anything has failed, not counting what found no room, since the process was started.
+    /// Whether an operation has failed since the process started, other than for lack of room.
     pub fn has_failed(&self) -> bool {
         self.all().any(MemoryFiles::has_failed)
     }

@@ -1,4 +1,4 @@
-//! What happens when a frame arrives, and who hears it.
+//! Delivery: what happens when a frame arrives, and which client or server handles it.
 
 use super::coverage::CoveragePoint;
 use super::env::{DeliveryMode, Piece, SimEvent};
@@ -10,7 +10,7 @@ use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
 use crate::role::ServerId;
 
 impl Simulation {
-    /// A frame has come to the end of its way.
+    /// A frame reaches the end of its way.
     pub fn frame(&mut self, from: Endpoint, to: Endpoint, bytes: &[u8], way: DeliveryMode, piece: Piece) {
         if !self.sim_env.network.arrives(from, to, way, piece) {
             self.sim_env.reached(CoveragePoint::FrameLost);
@@ -37,7 +37,7 @@ impl Simulation {
         }
     }
 
-    /// A paused process hears nothing yet: the frame waits in the machine.
+    /// Keeps a frame for a paused process until the pause ends; returns whether it did.
     fn waits(&mut self, from: Endpoint, to: ServerId, bytes: &[u8], way: DeliveryMode, piece: Piece) -> bool {
         let until = self.server(to).paused_until;
         let rest = until.saturating_sub(self.sim_env.now());
@@ -53,7 +53,7 @@ impl Simulation {
         let greeting = self.greeting(to);
         let arrives = match unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) {
             Ok(request) => self.clients[client].arrives(&mut self.sim_env, to, request.number, greeting),
-            // A frame that was damaged on the way says not even which request it was: its client hears nothing.
+            // The request number of a corrupt frame is not known, so its client is not notified.
             Err(_) => greeting.is_some(),
         };
         if !arrives {
@@ -68,14 +68,14 @@ impl Simulation {
         }
     }
 
-    /// Who answers a client there, and for which history; None if the process does not run.
+    /// The process that answers clients at this server, with its history; None if no process runs.
     fn greeting(&mut self, server: ServerId) -> Option<Greeting> {
         let process = self.server(server).process.as_ref()?;
         let history = process.core.board.read().history;
         Some(Greeting { process: process.number, history })
     }
 
-    /// The connection of the request in this frame ends.
+    /// Ends the connection of the request in this frame.
     fn break_connection(&mut self, server: ServerId, client: usize, bytes: &[u8], why: NoReply) {
         if let Ok(ClientRequest { number, .. }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) {
             self.clients[client].loses_connection(&mut self.sim_env, server, number, why);

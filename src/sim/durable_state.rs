@@ -1,4 +1,4 @@
-//! What the ghost knows of disks: what each acceptor has durably promised and accepted, and how far each checkpoint is.
+//! The durable state of each acceptor and the slot of each checkpoint, as the oracle knows them.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,23 @@ use super::oracle::Oracle;
 use crate::paxos::{Acceptor, AcceptorRecord, Ballot, Entry, Slot, SlotRange, Value};
 use crate::role::{ServerId, ServerSet};
 
-/// What an acceptor has on its disk for certain.
+/// What an acceptor certainly has on its disk.
 #[derive(Clone, Debug)]
 pub(super) struct DurableAcceptor {
     pub(super) promised: Ballot,
     pub(super) accepted: BTreeMap<Slot, (Ballot, Value)>,
-    /// At which ballots slots were mended.
+    /// The ballots at which slots were repaired.
     mended: BTreeMap<Slot, Ballot>,
-    /// It has forgotten all slots below.
+    /// The acceptor has truncated all slots below this one.
     pub(super) truncated_below: Slot,
-    /// A group that was being written when its acceptor died: it is there as a whole, or not at all.
+    /// The batch that was being written when its acceptor crashed: all of it is there, or nothing.
     pub(super) in_doubt: Vec<AcceptorRecord>,
-    /// Its server's durable checkpoint.
+    /// The slot of its server's durable checkpoint.
     checkpoint: Slot,
-    /// What that was when the group in doubt was written: if it is harmed afterwards, that is no fault of the group.
+    /// The slot of the checkpoint when the batch in doubt was written. A later corruption of the checkpoint does not
+    /// make that batch wrong.
     checkpoint_then: Slot,
-    /// One that was being written when the process died.
+    /// The slot of a checkpoint that was being written when the process crashed.
     checkpoint_in_doubt: Option<Slot>,
 }
 
@@ -62,7 +63,7 @@ impl DurableAcceptor {
         }
     }
 
-    /// Whether an acceptor knows all this. What it says to be damaged it need not know.
+    /// Whether an acceptor has all this state, except slots that it reports as corrupt.
     fn is_known_to(&self, acceptor: &Acceptor, is_damaged: bool) -> bool {
         let damaged = acceptor.damaged();
         let first = self.truncated_below.max(acceptor.truncated_below());
@@ -70,7 +71,8 @@ impl DurableAcceptor {
         let theirs = acceptor.accepted();
         let agrees = |slot: &Slot| {
             let (mine, found) = (self.accepted.get(slot), theirs.get(slot));
-            // With an older record lost, a slot that was mended since is what it was mended with: the same value.
+            // If an older record is lost, a repaired slot holds what repaired it: the same value, perhaps at a lower
+            // ballot.
             let mended = self.mended.get(slot).filter(|_| is_damaged);
             let is_mended = mine
                 .zip(found)
@@ -79,8 +81,8 @@ impl DurableAcceptor {
             mine == found || is_lost(slot) || is_mended
         };
         let same = self.accepted.range(first..).chain(theirs.range(first..)).all(|(slot, _)| agrees(slot));
-        // A lost record of what was forgotten only means that more is known than need be, and with a lost checkpoint
-        // less counts as forgotten.
+        // If a truncation record is lost, the acceptor knows more than it must. If the checkpoint is lost, fewer slots
+        // count as truncated.
         let may_be_lower = is_damaged || self.checkpoint.next() < self.truncated_below;
         let forgotten = acceptor.truncated_below() == self.truncated_below
             || (may_be_lower && acceptor.truncated_below() < self.truncated_below)
@@ -90,7 +92,7 @@ impl DurableAcceptor {
 }
 
 impl Oracle {
-    /// An acceptor's group is durable.
+    /// The records of an acceptor's batch are durable.
     pub fn durable(&mut self, server: ServerId, records: &[AcceptorRecord], coverage: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
@@ -100,7 +102,7 @@ impl Oracle {
         }
     }
 
-    /// An acceptor has died while it wrote this group.
+    /// An acceptor has crashed while it wrote this batch.
     pub fn in_doubt(&mut self, server: ServerId, records: Vec<AcceptorRecord>) {
         let disk = self.disk(server);
         (disk.in_doubt, disk.checkpoint_then) = (records, disk.checkpoint);
@@ -153,7 +155,7 @@ impl Oracle {
         }
     }
 
-    /// What an acceptor has found on its disk.
+    /// Checks what an acceptor has recovered from its disk.
     pub fn recovered(&mut self, server: ServerId, acceptor: &Acceptor, is_damaged: bool, coverage: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
@@ -183,15 +185,15 @@ impl Oracle {
             self.durable(server, &in_doubt, coverage);
         }
         self.disk(server).checkpoint_then = Slot(0);
-        // What the disk has lost is no longer known for certain.
+        // What the disk has lost is no longer certain.
         let forgotten = acceptor.truncated_below();
         let disk = self.disk(server);
-        // What it had forgotten, and knows again because the record of that is lost.
+        // Slots that were truncated, and are there again because the truncation record is lost.
         let again = acceptor.accepted().range(forgotten..disk.truncated_below.max(forgotten));
         disk.accepted.extend(again.map(|(slot, held)| (*slot, held.clone())));
         disk.truncated_below = forgotten;
         disk.accepted = disk.accepted.split_off(&forgotten);
-        // A mended slot may have come back at a lower ballot.
+        // A repaired slot may have come back at a lower ballot.
         let back = disk.mended.keys().filter_map(|slot| Some((*slot, acceptor.accepted().get(slot)?.clone())));
         disk.accepted.extend(back);
         for range in acceptor.damaged() {
@@ -201,14 +203,14 @@ impl Oracle {
         }
     }
 
-    /// Whether an acceptor may keep quiet about a slot.
+    /// Whether an acceptor may leave a slot out of its promise.
     pub(super) fn is_excused(slot: Slot, forgotten: Slot, damaged: &[SlotRange]) -> bool {
         slot < forgotten || damaged.iter().any(|range| range.contains(slot))
     }
 
     // ---- checkpoints
 
-    /// A checkpoint is durable.
+    /// Checks a checkpoint that has become durable.
     pub fn checkpoint_durable(&mut self, server: ServerId, slot: Slot, digest: u64) {
         if self.strangers.contains(server) {
             return;
@@ -222,12 +224,12 @@ impl Oracle {
         });
     }
 
-    /// A process has died while it wrote a checkpoint: the new one or the one before is there.
+    /// A process has crashed while it wrote a checkpoint: the disk has the new one or the one before.
     pub fn checkpoint_in_doubt(&mut self, server: ServerId, slot: Slot) {
         self.disk(server).checkpoint_in_doubt = Some(slot);
     }
 
-    /// A damaged checkpoint can be read, and may be an older one.
+    /// A corrupt checkpoint file is still readable, but may hold an older state.
     pub fn checkpoint_fell_back(&mut self, server: ServerId, found: Slot) {
         let disk = self.disk(server);
         if found < disk.checkpoint {
@@ -235,13 +237,13 @@ impl Oracle {
         }
     }
 
-    /// A damaged checkpoint was put aside.
+    /// A corrupt checkpoint was quarantined, or its file is lost.
     pub fn checkpoint_lost(&mut self, server: ServerId) {
         let disk = self.disk(server);
         (disk.checkpoint, disk.checkpoint_in_doubt) = (Slot(0), None);
     }
 
-    /// A learner begins with this state.
+    /// Checks the state with which a learner starts.
     pub fn checkpoint_loaded(&mut self, server: ServerId, slot: Slot, digest: u64) {
         if self.strangers.contains(server) {
             return;
@@ -255,7 +257,7 @@ impl Oracle {
         });
     }
 
-    /// A learner takes a whole state in place of its own.
+    /// Checks a snapshot that a learner installs in place of its state.
     pub(super) fn installed(&mut self, server: ServerId, slot: Slot, digest: u64, coverage: &mut Coverage) {
         coverage.reach(if self.installs.insert(server) {
             CoveragePoint::SnapshotInstalled
@@ -272,7 +274,7 @@ impl Oracle {
         self.require(20, same, || format!("{server} has a state of slot {slot} that is not that of the log"));
     }
 
-    /// A learner has found its state to be wrong.
+    /// A learner has fenced itself because its state differs from that of other servers.
     pub fn fenced(&mut self, server: ServerId, slot: Slot, against: ServerSet) {
         if !self.strangers.contains(server) {
             self.require(13, false, || format!("{server} differs from {against} after slot {slot}, and says so"));

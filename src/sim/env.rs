@@ -1,4 +1,4 @@
-//! What is not in anybody's hand: time, chance, and the order in which things happen.
+//! The shared environment of a simulation: virtual time, randomness, and the order of events.
 
 use std::collections::BinaryHeap;
 use std::hash::{Hash, Hasher};
@@ -18,94 +18,94 @@ use crate::kv::Kv;
 use crate::random::Random;
 use crate::role::{Lane, RoleKind, ServerId};
 
-/// Virtual microseconds since the world began.
+/// Virtual microseconds since the start of the run.
 pub type Micros = u64;
 
-/// A millisecond.
+/// One millisecond.
 pub const MS: Micros = 1_000;
-/// A second.
+/// One second.
 pub const SECOND: Micros = 1_000_000;
 
-/// Something that happens at a moment.
+/// An event at a moment of virtual time.
 #[derive(Clone, Debug)]
 pub enum SimEvent {
-    /// Bytes reach the other end of a link, unless it was cut or its connection reset meanwhile.
+    /// Bytes reach the other end of a link, unless the link was cut or its connection reset meanwhile.
     Frame {
-        /// Who sent them.
+        /// The sender.
         from: Endpoint,
-        /// Who hears them.
+        /// The receiver.
         to: Endpoint,
-        /// A frame, perhaps damaged.
+        /// A frame, perhaps corrupt.
         bytes: Arc<[u8]>,
-        /// How they come.
+        /// How the frame is delivered.
         way: DeliveryMode,
-        /// What they are.
+        /// What the frame is on its connection.
         piece: Piece,
     },
-    /// A server looks after its link to another one: it is to dial again, or has waited long enough for an answer.
+    /// A server checks its link to a peer: it dials again, or its handshake has timed out.
     Dial {
-        /// The server.
+        /// The server that checks.
         server: ServerId,
-        /// The process.
+        /// Its process.
         process: u64,
-        /// The other one.
+        /// The peer.
         peer: ServerId,
-        /// What it waited in.
+        /// Identifies the wait; an outdated stamp is ignored.
         stamp: u64,
     },
-    /// A role has something to do, or one of its timers runs out.
+    /// A role has work to do, or one of its timers runs out.
     Wake {
-        /// Which.
+        /// The role.
         role: RoleInstance,
     },
     /// A role has the processor.
     Turn {
-        /// Which.
+        /// The role.
         role: RoleInstance,
     },
-    /// The disk has done what a role's group asked for.
+    /// The disk has synced the records of a role's batch.
     Synced {
-        /// Which.
+        /// The role.
         role: RoleInstance,
     },
-    /// A server's checkpointer has had the time that its next job takes.
+    /// The time of a checkpointer's next job has passed.
     Checkpointer {
-        /// The server.
+        /// The server of the checkpointer.
         server: ServerId,
-        /// The process.
+        /// Its process.
         process: u64,
     },
-    /// A role that died comes back.
+    /// A role that crashed restarts.
     Restart {
-        /// On which server.
+        /// The server of the role.
         server: ServerId,
-        /// The process.
+        /// Its process.
         process: u64,
     },
-    /// A server says to the others that it is there.
+    /// A server announces itself to the others.
     Here {
         /// The server.
         server: ServerId,
-        /// The process.
+        /// Its process.
         process: u64,
     },
-    /// A client of a server has waited long enough.
+    /// The wait of a server's client has reached its limit.
     Patience {
         /// The server.
         server: ServerId,
-        /// The process.
+        /// Its process.
         process: u64,
     },
-    /// A server's process is started.
+    /// A server's process starts.
     Start {
         /// The server.
         server: ServerId,
     },
-    /// A client has waited long enough, or thought long enough.
+    /// A client's wait or pause ends.
     Client {
-        /// Which.
+        /// The client's number.
         client: usize,
-        /// What it waited in.
+        /// Identifies the wait; an outdated stamp is ignored.
         stamp: u64,
     },
     /// Time for another fault.
@@ -114,49 +114,49 @@ pub enum SimEvent {
     Heal(ActiveFault),
 }
 
-/// What a frame takes of a link. It does not depend on whether anybody reads lines, which the frame itself does.
+/// What a frame takes up on a link. It must not depend on whether log lines are recorded, as the frame's length does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weight {
-    /// The lane.
+    /// The lane that the frame uses.
     pub lane: Lane,
-    /// About how many bytes.
+    /// Approximate number of bytes.
     pub bytes: usize,
 }
 
 impl Weight {
-    /// That of a frame without values.
+    /// The weight of a frame without values.
     pub const SMALL: Weight = Weight { lane: Lane::Control, bytes: 100 };
 }
 
-/// How a frame comes to its end.
+/// How a frame is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryMode {
-    /// On this connection.
+    /// On the connection with this number.
     Connection(u64),
-    /// Once more, perhaps long after it was sent.
+    /// A replay of an old frame, perhaps long after it was sent.
     Again,
-    /// It is there already, and waits for its process to go on.
+    /// The frame has arrived already, and waits until its process is no longer paused.
     Arrived,
 }
 
-/// What a frame is on its connection. Between servers it is a part of a call: a connection that one of them has
-/// dialled, by a number that no other has.
+/// What a frame is on its connection. Between servers it belongs to a call: a connection that one of them dialed, with
+/// a unique number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// A client's, or for one.
+    /// From or to a client.
     OfClient,
-    /// Who calls.
+    /// The caller's greeting.
     Hello(u64),
-    /// What the called server says to that.
+    /// The called server's answer to the greeting.
     Answer(u64),
-    /// All that follows.
+    /// Any later message.
     Word(u64, Weight),
-    /// One of the two has closed it, or knows nothing of it.
+    /// One end has closed the call, or does not know it.
     End(u64),
 }
 
 impl Piece {
-    /// What it takes of a link.
+    /// What the frame takes up on a link.
     pub fn weight(&self) -> Weight {
         match self {
             Piece::Word(_, weight) => *weight,
@@ -165,18 +165,18 @@ impl Piece {
     }
 }
 
-/// One life of one role.
+/// One incarnation of one role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoleInstance {
-    /// The server.
+    /// The server of the role.
     pub server: ServerId,
-    /// The role.
+    /// Which role.
     pub role: RoleKind,
-    /// The life, numbered through all servers.
+    /// The incarnation, numbered across all servers.
     pub life: u64,
 }
 
-/// An event and its place in time.
+/// An event with its time; the number orders events of the same time.
 struct ScheduledEvent {
     at: Micros,
     number: u64,
@@ -198,49 +198,49 @@ impl PartialOrd for ScheduledEvent {
 }
 
 impl Ord for ScheduledEvent {
-    /// The earliest is the greatest: a heap gives its greatest first.
+    /// The earliest event is the greatest, because a heap returns its greatest item first.
     fn cmp(&self, other: &ScheduledEvent) -> std::cmp::Ordering {
         (other.at, other.number).cmp(&(self.at, self.number))
     }
 }
 
-/// What was sent and synced in a world, whatever became of it.
+/// What was sent and synced in a run, whether or not it arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficCounts {
-    /// Messages to roles of other servers that are part of a write: no beats, and nothing that reads ask.
+    /// Messages to roles of other servers that are part of a write: no periodic messages, and none for reads.
     pub messages: u64,
     /// The same between roles of one server.
     pub own_messages: u64,
-    /// Groups of records that a role has made durable.
+    /// Batches of records that a role made durable.
     pub syncs: u64,
 }
 
-/// Time and chance, and those who watch: everything in a world that is neither a server nor a client.
+/// Time, randomness, network and observers: everything in a simulation that is neither a server nor a client.
 pub struct SimEnv {
     now: Micros,
-    /// The same for the clocks of lines.
+    /// The same time, shared with the clocks of log lines.
     clock: Arc<AtomicU64>,
     queue: BinaryHeap<ScheduledEvent>,
-    /// Events so far, and ever.
+    /// The last moment that was given out; it only grows.
     scheduled: u64,
-    /// The one source of all choices.
+    /// The only source of random choices.
     pub random: Random,
     /// The links between servers and clients.
     pub network: Network,
-    /// Sees everything and knows the rules.
+    /// Observes everything and checks the invariants.
     pub oracle: Oracle,
-    /// What clients have asked and heard.
+    /// What clients requested, and the replies.
     pub history: ClientHistory,
-    /// What was reached.
+    /// The coverage points that were reached.
     pub coverage: Coverage,
-    /// What it took.
+    /// Counts of messages and syncs.
     pub counts: TrafficCounts,
     lives: u64,
     hash: Xxh3,
 }
 
 impl SimEnv {
-    /// The beginning.
+    /// The environment at the start of a run.
     pub fn new(plan: &RunPlan) -> SimEnv {
         SimEnv {
             now: 0,
@@ -258,35 +258,35 @@ impl SimEnv {
         }
     }
 
-    /// The time.
+    /// The current virtual time.
     pub fn now(&self) -> Micros {
         self.now
     }
 
-    /// The time, for those who only read it.
+    /// The current time, as a shared read-only clock.
     pub fn clock(&self) -> Arc<AtomicU64> {
         self.clock.clone()
     }
 
-    /// A number that only grows: two events are never at the same moment.
+    /// A number that only grows, so that no two events have the same moment.
     pub fn moment(&mut self) -> u64 {
         self.scheduled += 1;
         self.scheduled
     }
 
-    /// Another life of anything begins.
+    /// The number of a new incarnation of any role or process.
     pub fn next_incarnation(&mut self) -> u64 {
         self.lives += 1;
         self.lives
     }
 
-    /// Lets something happen after a while.
+    /// Schedules an event after a delay.
     pub fn after(&mut self, delay: Micros, event: SimEvent) {
         let number = self.moment();
         self.queue.push(ScheduledEvent { at: self.now + delay, number, event });
     }
 
-    /// The next thing that happens, if it does before `end`; time goes on to it.
+    /// The next event, if it is due by `end`; advances the time to it.
     pub fn next(&mut self, end: Micros) -> Option<SimEvent> {
         if self.queue.peek()?.at > end {
             return None;
@@ -298,7 +298,7 @@ impl SimEnv {
         Some(event)
     }
 
-    /// Makes something a part of the trace hash.
+    /// Adds something to the trace hash.
     pub fn note(&mut self, what: &impl Hash) {
         what.hash(&mut self.hash);
     }
@@ -308,29 +308,29 @@ impl SimEnv {
         self.hash.finish()
     }
 
-    /// True so many times of a thousand.
+    /// True with a probability of `per_mille` in 1000.
     pub fn chance(&mut self, per_mille: u64) -> bool {
         per_mille > 0 && self.random.within(0..=999) < per_mille
     }
 
-    /// A time of the range.
+    /// A random time of the range.
     pub fn time(&mut self, range: &RangeInclusive<Micros>) -> Micros {
         self.random.within(range.clone())
     }
 
-    /// One of these, each as likely as the others; None if there is none.
+    /// One of these at random, each equally likely; None if there is none.
     pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
         self.random_of(choices).copied()
     }
 
-    /// As [`one_of`](SimEnv::one_of), of things that are not copied.
+    /// As [`one_of`](SimEnv::one_of), for values that are not `Copy`.
     pub fn random_of<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
         let last = choices.len().checked_sub(1)?;
         choices.get(self.random.within(0..=last as u64) as usize)
     }
 
-    /// A new history begins on empty folders. What was said in the last one is heard by nobody: its connections are
-    /// gone.
+    /// Starts a new history on empty data directories. Frames of the last one are dropped, because their connections
+    /// are gone.
     pub fn begin_anew(&mut self, plan: &RunPlan) {
         self.queue.retain(|due| !matches!(due.event, SimEvent::Frame { .. }));
         self.network.forget_all();
@@ -338,7 +338,7 @@ impl SimEnv {
         self.history.begin_anew();
     }
 
-    /// Something worth a mark was reached.
+    /// Records that a coverage point was reached.
     pub fn reached(&mut self, mark: CoveragePoint) {
         self.coverage.reach(mark);
     }

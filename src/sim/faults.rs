@@ -1,4 +1,4 @@
-//! What can go wrong, and when: each class of faults is on or off for a whole run.
+//! Faults: what can go wrong in a run, and when. Each class of faults is on or off for a whole run.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -29,12 +29,12 @@ macro_rules! faults {
             /// All classes.
             pub const ALL: &[Fault] = &[$(Fault::$name),+];
 
-            /// Its word on the command line.
+            /// Its name on the command line.
             pub fn word(self) -> &'static str {
                 match self { $(Fault::$name => $word),+ }
             }
 
-            /// What happens.
+            /// One line that describes the fault.
             pub fn says(self) -> &'static str {
                 match self { $(Fault::$name => $says),+ }
             }
@@ -89,21 +89,21 @@ impl FromStr for Fault {
     }
 }
 
-/// A wall clock jumps no further.
+/// Maximum error of a wall clock.
 const HOUR: Micros = 3_600 * SECOND;
 
-/// A set of classes.
+/// A set of fault classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultSet(u64);
 
 impl FaultSet {
-    /// None of them.
+    /// No classes.
     pub const NONE: FaultSet = FaultSet(0);
 
-    /// If no more than so many are allowed, a seed turns all of them on.
+    /// If at most this number of classes is allowed, a seed turns all of them on.
     pub const FEW: usize = 3;
 
-    /// All of them.
+    /// All classes.
     pub fn all() -> FaultSet {
         Fault::ALL.iter().fold(FaultSet::NONE, |set, fault| set.with(*fault))
     }
@@ -113,32 +113,32 @@ impl FaultSet {
         FaultSet::NONE.with(fault)
     }
 
-    /// These and one more.
+    /// This set with one more class.
     pub fn with(self, fault: Fault) -> FaultSet {
         FaultSet(self.0 | 1 << fault as u64)
     }
 
-    /// These but one.
+    /// This set without one class.
     pub fn without(self, fault: Fault) -> FaultSet {
         FaultSet(self.0 & !(1 << fault as u64))
     }
 
-    /// Whether it is on.
+    /// Whether a class is in the set.
     pub fn has(self, fault: Fault) -> bool {
         self.0 & 1 << fault as u64 != 0
     }
 
-    /// How many are on.
+    /// Number of classes in the set.
     pub fn count(self) -> usize {
         self.0.count_ones() as usize
     }
 
-    /// Those of the allowed classes that a seed turns on. If only few are allowed they all are.
+    /// The allowed classes that a seed turns on: a random share of them, or all if only few are allowed.
     pub fn swarm(allowed: FaultSet, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> FaultSet {
         let share = pick(0..=60);
         let mut on = FaultSet::NONE;
         for fault in Fault::ALL.iter().filter(|fault| !fault.is_drawn_apart()) {
-            // Drawn in any case: which classes are allowed must not change what else a seed decides.
+            // Drawn in any case: the allowed classes must not change what else a seed decides.
             let drawn = pick(0..=99) < share;
             if allowed.has(*fault) && (drawn || allowed.count() <= FaultSet::FEW) {
                 on = on.with(*fault);
@@ -147,7 +147,8 @@ impl FaultSet {
         on
     }
 
-    /// As [`swarm`](FaultSet::swarm), of the classes that came later: what a seed has decided before stays as it was.
+    /// As [`swarm`](FaultSet::swarm), for the classes that were added later: older decisions of a seed stay as they
+    /// were.
     pub fn swarm_apart(self, allowed: FaultSet, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> FaultSet {
         let apart = Fault::ALL.iter().copied().filter(|fault| fault.is_drawn_apart());
         apart.fold(self, |on, fault| {
@@ -184,38 +185,38 @@ impl Fault {
         self >= Fault::Liar
     }
 
-    /// Whether it happens to frames and clocks all the time, and does not strike.
+    /// Whether the fault affects frames or clocks all the time, rather than striking at a moment.
     pub fn is_weather(self) -> bool {
         use Fault::{Corrupt, Delay, Drift, Duplicate, Loss, Replay};
         matches!(self, Loss | Delay | Duplicate | Replay | Corrupt | Drift)
     }
 }
 
-/// A fault that ends by itself.
+/// A fault that is active, and how to end it.
 #[derive(Clone, Debug)]
 pub enum ActiveFault {
     /// These directions are cut.
     Cut(Vec<(Endpoint, Endpoint)>),
-    /// These directions are cut and joined so many more times.
+    /// These directions are cut or joined next, as the flag says; the number of changes that are left.
     Flap(Vec<(Endpoint, Endpoint)>, bool, u32),
     /// These directions are slow.
     Slow(Vec<(Endpoint, Endpoint)>),
-    /// The process is paused until then.
+    /// The process is paused until this time.
     Paused(ServerId, Micros),
-    /// The processor is slow.
+    /// The processor of the server is slow.
     SlowServer(ServerId),
     /// The disk is full.
     Full(ServerId),
     /// Syncs are slow.
     SlowSync(ServerId),
-    /// The folder is not the server's own.
+    /// The server runs on another data directory than its own.
     WrongFolder(ServerId),
     /// Timers run out early or late.
     Timers(ServerId),
 }
 
 impl Simulation {
-    /// Another fault of a class that is on, and the next time for one.
+    /// Injects a random fault of a class that is on, and schedules the next one.
     pub fn chaos(&mut self) {
         let every = self.plan.fault_every;
         let next = self.sim_env.time(&(every / 4..=every * 2));
@@ -229,7 +230,7 @@ impl Simulation {
         }
     }
 
-    /// How long a fault lasts.
+    /// A random duration of a fault.
     fn while_it_lasts(&mut self) -> Micros {
         let longest = self.plan.fault_lasts;
         self.sim_env.time(&(longest / 10..=longest))
@@ -237,7 +238,7 @@ impl Simulation {
 
     fn strike(&mut self, fault: Fault, server: ServerId) {
         match fault {
-            // The weather and the clocks: not at moments.
+            // These affect frames and clocks all the time, and never strike at a moment.
             Fault::Loss | Fault::Delay | Fault::Duplicate | Fault::Replay | Fault::Corrupt | Fault::Drift => {}
             Fault::Partition | Fault::OneWay | Fault::NonTransitive | Fault::Flapping => self.cut_off(fault, server),
             Fault::Reset => self.reset(server),
@@ -275,7 +276,7 @@ impl Simulation {
         self.sim_env.after(lasts, SimEvent::Heal(trouble));
     }
 
-    /// A fault ends.
+    /// Ends a fault.
     pub fn heal(&mut self, trouble: ActiveFault) {
         match trouble {
             ActiveFault::Cut(cut) => self.cut(&cut, false),
@@ -291,7 +292,7 @@ impl Simulation {
                     self.sim_env.network.slow_down(from, to, None);
                 }
             }
-            // Unless another pause has begun meanwhile.
+            // Another pause may have begun meanwhile.
             ActiveFault::Paused(server, until) if self.server(server).paused_until == until => self.resume(server),
             ActiveFault::Paused(..) => {}
             ActiveFault::SlowServer(server) => {
@@ -316,7 +317,7 @@ impl Simulation {
         }
     }
 
-    /// Everybody but these servers, clients at random.
+    /// These servers with some random clients, and all other servers with the other clients.
     fn others(&mut self, inside: ServerSet) -> (Vec<Endpoint>, Vec<Endpoint>) {
         let (mut ins, mut outs) = (Vec::new(), Vec::new());
         for server in self.plan.cluster().iter() {
@@ -362,7 +363,7 @@ impl Simulation {
         self.heals(ActiveFault::Cut(links));
     }
 
-    /// A connection ends while both ends live; what was under way is lost, or comes all the same.
+    /// Resets a connection while both ends keep running. Frames in flight are lost, or arrive all the same.
     fn reset(&mut self, server: ServerId) {
         let servers = self.plan.cluster().without(ServerSet::only(server));
         let clients = (0..self.clients.len()).map(Endpoint::Client);
@@ -407,7 +408,7 @@ impl Simulation {
     }
 
     fn plan_disk_failure(&mut self, server: ServerId, failure: InjectedFailure) {
-        // Mostly the journal: the rest is written a few times in a life.
+        // Mostly the journal: the other files are written only a few times in an incarnation.
         let part = match self.sim_env.random.within(0..=9) {
             0..=5 => SimDirPart::Journal,
             6..=7 if self.plan.protocol.is_paxos() => SimDirPart::Checkpoint,
@@ -445,7 +446,7 @@ impl Simulation {
         self.heals(ActiveFault::SlowServer(server));
     }
 
-    /// Timers run up to thirty times too fast, or fifty times too slow: no rule may rest on how long anything takes.
+    /// Makes timers up to 30 times too fast or 50 times too slow: no invariant may depend on timing.
     fn upset_timers(&mut self, server: ServerId) {
         self.sim_env.reached(CoveragePoint::TimersUpset);
         let roles = self.plan.protocol.roles_as_named();
@@ -459,7 +460,7 @@ impl Simulation {
         self.heals(ActiveFault::Timers(server));
     }
 
-    /// Its timers take as long again as they should.
+    /// The timers run at the server's speed again.
     pub(super) fn settle_timers(&mut self, server: ServerId) {
         let at = usize::from(server.0) - 1;
         for role in self.plan.protocol.roles_as_named() {
@@ -488,7 +489,7 @@ impl Simulation {
         if self.plan.protocol.is_paxos() && self.sim_env.chance(400) {
             return self.limit_disk(server);
         }
-        // Often nothing at all is left.
+        // In about half of the cases no room is left.
         let room = self.sim_env.random.within(0..=16 << 10).saturating_sub(8 << 10);
         for files in self.server(server).folder.all() {
             let used: usize = files.image().values().map(Vec::len).sum();
@@ -497,8 +498,8 @@ impl Simulation {
         self.heals(ActiveFault::Full(server));
     }
 
-    /// From now on the disk holds a few more files of the journal, beside the room that the checkpoint may need: the
-    /// journal itself fills it, and must make room for itself.
+    /// Limits the disk until the faults end: room for 1 to 4 more journal files, and for what the checkpoint may
+    /// need. The journal itself fills the disk, and must free files.
     fn limit_disk(&mut self, server: ServerId) {
         let files = self.sim_env.random.within(1..=4);
         let one = self.server(server);

@@ -1,5 +1,5 @@
-//! Who is not who it says it is: strangers that greet in a server's name, and a server that is started on the wrong
-//! folder.
+//! Impostors: unknown processes that greet in a server's name, and a server that is started on the wrong data
+//! directory.
 
 use super::coverage::CoveragePoint;
 use super::data_dir::CLUSTER;
@@ -9,11 +9,12 @@ use crate::role::{ServerId, ServerSet};
 use crate::storage::admission::Claim;
 
 impl Simulation {
-    /// A stranger greets a server in the name of another one. It was told nothing at that one's address.
+    /// Greets a server in the name of another one, from an unknown process. The server must call that other one back,
+    /// and record nothing.
     pub(super) fn lie(&mut self, server: ServerId) {
         let others: Vec<ServerId> = self.plan.cluster().without(ServerSet::only(server)).iter().collect();
         let Some(name) = self.sim_env.one_of(&others) else { return };
-        // Some know more than they should: the storage id that they claim, or how often the other one was started.
+        // Some impostors know more than they should: the true storage id of the other server.
         let true_claim = self.server(name).claim();
         let lie = Claim {
             server: name,
@@ -40,13 +41,13 @@ impl Simulation {
         });
     }
 
-    /// A server is started on an empty folder. Its own comes back later.
+    /// Starts a server on an empty data directory. It gets its own directory back later.
     pub(super) fn misplace_folder(&mut self, server: ServerId) {
         let has_begun = self.has_begun();
         let others = self.misplaced.without(self.lost).without(ServerSet::only(server));
         let is_spare = !self.lost.contains(server) && self.lost.len() + others.len() < self.plan.spare_servers();
-        // Before it takes part both folders are new, and each may come to be known to too few. The others must be
-        // enough.
+        // Before its admission both directories are new, and each may get too few witnesses. The other servers must be
+        // enough as witnesses.
         let takes_part = self.server(server).takes_part();
         let gone = self.lost.len() + others.len();
         let enough = usize::from(self.plan.servers) >= self.plan.quorums().witnesses() + 2 + gone;
@@ -67,15 +68,15 @@ impl Simulation {
         self.sim_env.network.forget(server);
     }
 
-    /// The server gets its own folder back, if it has another that does not take part.
+    /// Gives the server its own data directory back, unless it was admitted with the other one.
     pub(super) fn bring_folder_back(&mut self, server: ServerId) {
         let me = self.server(server);
         let is_settled = !me.is_stranger && me.takes_part();
         let Some((folder, storage)) = me.own.take().filter(|_| !is_settled) else { return };
         self.kill(server, CrashKind::Process);
         let me = self.server(server);
-        // It may have begun to take part with the other folder, and lost that since: then this one is a stranger's,
-        // too.
+        // The server may have been admitted with the other directory and lost that one since. Then its peers must
+        // refuse this one, too.
         let is_stranger = me.takes_part_with.is_some_and(|with| with != storage);
         (me.folder, me.storage, me.is_stranger) = (folder, storage, is_stranger);
         if me.takes_part() {

@@ -1,14 +1,14 @@
-//! Rules that were broken, by number. A number never changes its meaning.
+//! Invariants, by number. A number never changes its meaning.
 
 use std::fmt;
 
-/// No rule was broken that anybody knows of, but nobody can say that none was.
+/// The check of a history gave up: no violation was found, but none is ruled out.
 pub const UNDECIDED: u8 = 32;
 
-/// A rule was broken.
+/// A violation of an invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which rule.
+    /// The number of the invariant.
     pub invariant: u8,
     /// What happened.
     pub what: String,
@@ -20,7 +20,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What an invariant is about.
+/// The invariant in a few words.
 pub fn name_of(invariant: u8) -> &'static str {
     match invariant {
         1 => "a slot has one chosen value",
@@ -69,8 +69,8 @@ pub fn name_of(invariant: u8) -> &'static str {
     }
 }
 
-/// Whether breaking it harms somebody: a replica differs, an acknowledged write is gone, a client is misled, or nothing
-/// moves. The other rules are those that prevent it, and are noticed earlier.
+/// Whether a violation is user visible: replicas differ, an acknowledged write is lost, a client gets a wrong result,
+/// or there is no progress. The other invariants prevent such harm, and are violated earlier.
 pub fn is_user_visible(invariant: u8) -> bool {
     matches!(invariant, 1 | 13 | 14 | 15 | 16 | 19 | 27 | 37 | 40 | UNDECIDED)
 }

@@ -1,4 +1,4 @@
-//! A server that was away for long, and what can happen while it fetches the state that it missed.
+//! Tests of a server that lags far behind, and of what can happen while it fetches a snapshot.
 
 use super::client::SimClient;
 use super::coverage::CoveragePoint;
@@ -12,9 +12,9 @@ use crate::protocol::Protocol;
 use crate::role::{ServerId, ServerSet};
 use crate::seeded_bugs::{self, Bug};
 
-/// Whoever was away knows all within so much virtual time, however long it was away.
+/// Within this virtual time a server catches up, however long it was disconnected.
 const SOON: Micros = 10 * SECOND;
-/// The one that is away.
+/// The server that is disconnected.
 const AWAY: ServerId = ServerId(5);
 
 struct LaggingCase {
@@ -23,12 +23,13 @@ struct LaggingCase {
 }
 
 impl LaggingCase {
-    /// Five servers and forty clients, which write so often and think so long. The state takes some forty parts.
+    /// Five servers and forty clients, with this number of writes and this maximum pause. A snapshot takes about 40
+    /// chunks.
     fn begin(seed: u64, requests: usize, think: Micros) -> LaggingCase {
         LaggingCase { world: Simulation::new(LaggingCase::plan(seed, requests, think), false), now: 0 }
     }
 
-    /// The same with a state of some four hundred parts: while it is fetched, the others make many checkpoints.
+    /// The same with a snapshot of about 400 chunks: while it is fetched, the other servers make many checkpoints.
     fn begin_large(seed: u64, requests: usize, think: Micros) -> LaggingCase {
         let mut plan = LaggingCase::plan(seed, requests, think);
         (plan.keys, plan.snapshot_bytes) = (400, 100);
@@ -52,7 +53,7 @@ impl LaggingCase {
         plan
     }
 
-    /// Lets things happen for so long at most, until something is so; whether it is.
+    /// Runs for at most this time, until `is_so` holds; returns whether it does.
     fn until(&mut self, most: Micros, is_so: impl Fn(&Simulation) -> bool) -> bool {
         let end = self.now + most;
         while self.now < end {
@@ -66,7 +67,7 @@ impl LaggingCase {
         is_so(&self.world)
     }
 
-    /// Server 5 cannot hear anybody, nor be heard, or it can again.
+    /// Disconnects server 5 from all others in both directions, or reconnects it.
     fn is_away(&mut self, on: bool) {
         for other in self.world.plan.cluster().without(ServerSet::only(AWAY)).iter() {
             for (from, to) in [(AWAY, other), (other, AWAY)] {
@@ -84,7 +85,7 @@ impl LaggingCase {
         coverage.count(CoveragePoint::SnapshotInstalled) + coverage.count(CoveragePoint::SnapshotTwice)
     }
 
-    /// All clients have what they asked for, and all servers are where they are.
+    /// Whether all servers have the same state, up to the highest chosen slot.
     fn is_agreed(world: &Simulation) -> bool {
         let highest = world.sim_env.oracle.highest_chosen();
         let state = |server: ServerId| world.servers[usize::from(server.0) - 1].applied();
@@ -102,7 +103,7 @@ fn applied(world: &Simulation, server: ServerId) -> Slot {
     world.servers[usize::from(server.0) - 1].applied().map_or(Slot(0), |(slot, _)| slot)
 }
 
-/// Away while all of these commands are done, and back.
+/// Disconnects a server while all these commands are done, and then reconnects it.
 fn away_for(commands: usize) {
     let mut case = LaggingCase::begin(1, commands, 0);
     assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "the cluster does not even begin");
@@ -145,8 +146,8 @@ fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
         case.is_away(true);
         assert!(case.until(600 * SECOND, is_done));
         case.is_away(false);
-        // In the middle of the first state that comes in, its receiver dies; in the middle of the next, everybody who
-        // may send it, one after the other. A state has more parts than that.
+        // The receiver crashes during its first snapshot. During the next ones every possible sender crashes, one after
+        // the other. A snapshot has more chunks than that.
         let how = if seed % 2 == 0 { CrashKind::Power } else { CrashKind::Process };
         for (victim, parts) in [(5, 5), (1, 4), (2, 4), (3, 4), (4, 4), (5, 9)] {
             let from = case.parts();
@@ -158,7 +159,7 @@ fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
         }
         assert!(case.parts() > 25, "seed {seed}: only {} parts were sent", case.parts());
         assert!(case.until(3 * SOON, LaggingCase::is_agreed), "seed {seed}: {:?}", applied(&case.world, AWAY));
-        // Those who died have begun at their checkpoints again, and some of them needed another's state, too.
+        // The crashed servers have restarted from their checkpoints, and some of them needed a snapshot, too.
         assert!(case.installs() >= 1, "seed {seed}");
     }
 }
@@ -177,7 +178,7 @@ fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
             let has_caught_up =
                 |world: &Simulation| world.sim_env.oracle.highest_chosen().ahead_of(applied(world, AWAY)) < 50;
             assert!(case.until(SOON, has_caught_up), "seed {seed}: it does not catch up");
-            // Its next beats say so, and then nobody keeps a log for it any more.
+            // Its next PROGRESS messages tell its peers, and then no peer keeps a log for it any more.
             case.until(SECOND, |_| false);
             assert!(case.installs() >= installs, "seed {seed}: {} snapshots", case.installs());
         }
@@ -187,8 +188,8 @@ fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
     }
 }
 
-/// A server comes back while the others go on writing, faster than it can fetch their state with the log trimmed as
-/// usual. How many states it has fetched until it had caught up, and whether it has within this time.
+/// Reconnects a server while the others write faster than it could fetch a snapshot, if the log were trimmed as usual.
+/// Returns the number of snapshots until it had caught up, and whether it did within 5 seconds.
 fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
     seeded_bugs::switch(bug);
     let mut case = LaggingCase::begin_large(seed, 60_000, 20 * MS);
@@ -218,7 +219,7 @@ fn one_state_is_enough_for_a_server_that_comes_back_under_a_steady_load() {
     for seed in 1..=2 {
         assert_eq!(catches_up_under_load(seed, None), (1, true), "seed {seed}");
     }
-    // Without the pin it fetches one state after the other, and none is enough.
+    // Without the pinned log it fetches one snapshot after the other, and none is enough.
     let (states, has_caught_up) = catches_up_under_load(1, Some(Bug::LogTrimmedDuringTransfer));
     assert!(states > 1 && !has_caught_up, "{states} states");
 }

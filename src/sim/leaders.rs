@@ -1,7 +1,7 @@
-//! What the ghost knows of leaders.
+//! The oracle of leaders: checks how a leader reacts to refusals and missing replies.
 //!
-//! Two leaders at once are no violation: the acceptors know the higher ballot. What a leader must not do is to go on
-//! when it could know better: refused, unanswered, or with the same command in two places.
+//! Two leaders at once are no violation, because the acceptors know the higher ballot. But a leader must not go on
+//! after a refusal, without heartbeat replies, or with the same command in two open slots.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,42 +10,42 @@ use super::invariant::Violation;
 use crate::paxos::{Ballot, CommandId, Message, Proposer, ProposerTraceEvent, Slot, StepDownReason, Value};
 use crate::role::{Action, Input, ServerId, ServerSet};
 
-/// A leader sends at most so many heartbeats without a majority's answers in between. (Its own limit is 10 pulses; a
-/// heartbeat at the beginning comes on top.)
+/// Maximum number of heartbeats that a leader sends without replies from a majority in between. Its own limit is 10
+/// ticks, plus one heartbeat at the start.
 const UNANSWERED_MAX: u64 = 12;
-/// The window of a simulated leader: a crowd of some hundred clients fills it.
+/// The window of a simulated leader in slots, small enough that a crowd of some hundred clients fills it.
 pub(super) const WINDOW: u64 = 128;
 
-/// One proposer's reign.
+/// The tenure of one proposer.
 #[derive(Clone, Debug)]
 struct Tenure {
     ballot: Ballot,
-    /// Heartbeats sent.
+    /// Number of heartbeats sent.
     beats: u64,
-    /// How many had been sent when each server's last answer was heard.
+    /// The value of `beats` when each server's last reply arrived.
     answers: BTreeMap<ServerId, u64>,
-    /// It was refused in a turn that is over.
+    /// It received a NACK in an earlier turn.
     refused: bool,
-    /// It was refused in the turn under way.
+    /// It received a NACK in the current turn.
     being_refused: bool,
 }
 
-/// The reigns of living leaders, and what was last proposed where.
+/// The tenures of running leaders, and the slots of their proposals.
 #[derive(Clone, Debug, Default)]
 pub struct LeaderOracle {
     reigns: BTreeMap<ServerId, Tenure>,
-    /// In which slot a ballot proposed a command, of all that it was not bound to.
+    /// The slot in which a ballot last proposed a command, unless a promise required that value.
     slots: BTreeMap<(Ballot, CommandId), Slot>,
-    /// The slots that a ballot has proposed in.
+    /// The slots in which a ballot has proposed.
     proposed: BTreeSet<(Ballot, Slot)>,
-    /// Commands that a living proposer has handed over.
+    /// Commands that a running proposer has forwarded.
     forwarded: BTreeSet<(ServerId, CommandId)>,
-    /// The last leader.
+    /// The last server that became leader.
     last: Option<ServerId>,
 }
 
 impl LeaderOracle {
-    /// A proposer's turn begins with these inputs.
+    /// Records the inputs with which a proposer's turn begins.
     pub fn hears<'a>(
         &mut self,
         server: ServerId,
@@ -69,7 +69,8 @@ impl LeaderOracle {
         }
     }
 
-    /// What a proposer says; `is_open` if a slot is neither chosen nor applied there. The rule that it breaks, if any.
+    /// Checks a proposer's actions, and returns a violation if there is one. `is_open` says whether a slot is neither
+    /// chosen nor applied at this server.
     pub fn says(
         &mut self,
         server: ServerId,
@@ -187,17 +188,17 @@ impl LeaderOracle {
         Some(Violation { invariant: 35, what })
     }
 
-    /// Whether a command was handed over by this life of a proposer.
+    /// Whether this incarnation of a proposer has forwarded the command.
     pub fn has_forwarded(&self, server: ServerId, id: CommandId) -> bool {
         self.forwarded.contains(&(server, id))
     }
 
-    /// A server's learner has applied a command: its proposer forgets it.
+    /// A server's learner has applied a command, so its proposer drops it.
     pub fn applied(&mut self, server: ServerId, id: CommandId) {
         self.forwarded.remove(&(server, id));
     }
 
-    /// A proposer has died.
+    /// A proposer has crashed.
     pub fn died(&mut self, server: ServerId) {
         self.reigns.remove(&server);
         self.forwarded.retain(|(forwarder, _)| *forwarder != server);

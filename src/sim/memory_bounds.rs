@@ -1,4 +1,5 @@
-//! What a server holds is bounded, whatever others do: looked at after every turn of a role.
+//! Limits on what a server holds in memory and on disk, whatever its peers and clients do. They are checked after every
+//! turn of a role.
 
 use super::env::{Micros, SimEnv};
 use super::process_env::SimConnection;
@@ -12,14 +13,14 @@ use crate::kv::{KEY_MAX_BYTES, Kv, VALUE_MAX_BYTES};
 use crate::paxos::{HARD_FACTOR, LEARNER_WINDOW, Learner, PAGE_BYTES, StateMachine, most_pinned_bytes};
 use crate::role::RoleKind;
 
-/// The checkpointer's own jobs: a checkpoint at a time, and what a life begins with.
+/// Maximum number of the checkpointer's own jobs: one checkpoint, and the loads of initial states.
 const OWN_JOBS: usize = 4;
 
-/// The largest command, with its key.
+/// Size of the largest command with its key, in bytes.
 const LARGEST_BYTES: usize = VALUE_MAX_BYTES + KEY_MAX_BYTES + 256;
 
 impl SimServer {
-    /// Whether all that it holds is within its limits.
+    /// Checks that everything the server holds is within its limits.
     pub fn check_bounds(&self, sim_env: &mut SimEnv) {
         let (me, Some(process)) = (self.me, &self.process) else { return };
         let mut within = |what: &str, has: u64, most: u64| {
@@ -35,7 +36,7 @@ impl SimServer {
             let hard = (HARD_FACTOR * keep_bytes).max(pinned.unwrap_or_default());
             within("bytes in its log", learner.log_bytes(), hard);
             if learner.log_begins() <= learner.durable() {
-                // Its begin is in the checkpoint too, and stays only for peers that are behind.
+                // The start of the log is in the checkpoint too, and is kept only for peers that are behind.
                 let most = pinned.unwrap_or(keep_bytes);
                 within("bytes in its log that it could trim", learner.log_bytes(), most);
             }
@@ -46,7 +47,7 @@ impl SimServer {
         if let Some(proposer) = process.proposer.as_ref().map(|living| living.role()) {
             let ((open, ahead), most) = (proposer.held_bytes(), self.sizes.open_bytes + LARGEST_BYTES);
             within("bytes of values in open slots", open as u64, most as u64);
-            // Besides, a page of each acceptor may be on its way when that is reached.
+            // In addition, a page from each acceptor may be in flight when the limit is reached.
             let pages = core.config.cluster.len() * (PAGE_BYTES + LARGEST_BYTES);
             within("bytes of values read ahead", ahead as u64, (self.sizes.open_bytes + pages) as u64);
         }
@@ -55,7 +56,7 @@ impl SimServer {
         self.check_mail(sim_env);
     }
 
-    /// What a peer needs when it has fetched the state is in the log.
+    /// Checks that the log holds what a peer needs after it has fetched the snapshot.
     fn check_pins(&self, sim_env: &mut SimEnv) {
         let learner = self.process.as_ref().and_then(|process| process.learner.as_ref());
         let learner: Option<&Learner<Kv>> = learner.map(|living| living.role());
@@ -68,7 +69,7 @@ impl SimServer {
             .require(45, begins <= from, || format!("{me} keeps {from} for a peer, and its log begins at {begins}"));
     }
 
-    /// A journal that waits for room has given up what it does not need.
+    /// Checks that a journal that waits for disk space holds no file that it does not need.
     fn check_journal(&self, sim_env: &mut SimEnv) {
         let Some(acceptor) = self.process.as_ref().and_then(|process| process.acceptor.as_ref()) else { return };
         let (me, disk) = (self.me, acceptor.host.disk());
@@ -78,7 +79,7 @@ impl SimServer {
             .require(46, is_shed, || format!("{me} waits for room, and has {} files too many", disk.unneeded()));
     }
 
-    /// Mail for which no role is woken lies until the role's next timer, and no longer.
+    /// Checks that inputs for which no role is woken wait only until the role's next timer.
     fn check_mail(&self, sim_env: &mut SimEnv) {
         fn lies_for_ever<R: Seated>(
             core: &ServerCore<SimConnection>,

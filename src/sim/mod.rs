@@ -1,22 +1,22 @@
-//! The simulator: whole clusters in virtual time, where everything that can go wrong does, and one seed decides it all.
+//! The simulator: whole clusters in virtual time, with injected faults, driven by one seed.
 //!
-//! What a server decides, its roles, the codec and the stable storage are the real ones; only threads, sockets, clocks
-//! and disks are replaced. Nothing here waits, and nothing depends on anything but the seed: the same seed gives the
-//! same run, event by event, and a failure is replayed with one command.
+//! The real code runs here: the roles, the server core, the codec and the stable storage. Only threads, sockets, clocks
+//! and disks are replaced. No thread ever waits, and a run depends on nothing but its seed: the same seed gives the
+//! same run, event by event. One command replays a failure.
 //!
-//! - [`plan`] is what a seed decides beforehand, [`faults`] what goes wrong, and when;
-//!   `damage` is what disks do.
-//! - [`simulation`] lets it happen: events come from [`env`], frames cross the [`network`] and reach their
-//!   `arrivals`.
-//! - [`server`] is a server without threads: `surroundings` is what its core needs, `turns` run its roles, and
-//!   [`data_dir`] is its data data_dir. [`client`] is a client, and [`wire`] its connections.
-//! - [`oracle`] knows the rules and sees everything, [`transactions`] those of two-phase commit, `remembered` what is
-//!   on disks, `bounds` how much a server may hold; [`client_history`] is what the clients saw.
-//! - [`seeded_bugs`] shows that the simulator finds the bugs that others have had.
-//! - [`compare`] plays the same scenes under each protocol.
-//! - [`lessons`] are scenes for people, without any chance.
-//! - [`coverage`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows
-//!   them.
+//! - [`plan`] holds what a seed decides before a run; [`faults`] holds what goes wrong during a run, and when.
+//!   `corruption` covers damage to disks.
+//! - [`simulation`] runs the events. They come from [`env`]; frames cross the [`network`] and reach `delivery`.
+//! - [`server`] is a server without threads: `process_env` is what its core needs, `scheduler` runs its roles, and
+//!   [`data_dir`] is its data directory. [`client`] is a client, and [`wire`] its connections.
+//! - [`oracle`] observes everything and checks the invariants. [`transactions`] has those of two-phase commit,
+//!   `durable_state` those of the disks, `memory_bounds` those of a server's memory.
+//! - [`client_history`] records what the clients saw, and checks that it is linearizable.
+//! - [`bug_search`] shows that the simulator finds known bugs of other systems.
+//! - [`compare`] runs the same scenes under each protocol.
+//! - [`lessons`] are scripted scenes for readers, without any randomness.
+//! - [`coverage`] says whether a batch reached the situations that it was made for. [`batch`] runs many seeds, and
+//!   [`simulate_command`] prints the results.
 
 pub mod batch;
 pub mod bug_search;
@@ -65,7 +65,7 @@ pub use faults::{Fault, FaultSet};
 pub use plan::RunPlan;
 pub use simulation::{RunReport, RunVerdict, Simulation};
 
-/// Runs one seed with faults of these classes at most.
+/// Runs one seed with at most these classes of faults.
 pub fn simulate(seed: u64, allowed: FaultSet) -> RunReport {
     batch::run_one(seed, batch::BatchConfig { allowed, bug: None, protocol: None, harm_only: false }, false)
 }

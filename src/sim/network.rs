@@ -1,4 +1,4 @@
-//! Links: each message of each pair of ends has a fate of its own.
+//! Links: the network between servers and clients, where each frame can be lost, delayed, duplicated or corrupted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -10,17 +10,17 @@ use super::plan::RunPlan;
 use crate::net::{BEGUN_BYTES, BULK_MAX_BYTES, CONTROL_MAX_BYTES};
 use crate::role::{Lane, ServerId};
 
-/// So many old frames are kept to be sent once more.
+/// Maximum number of old frames that are kept for a replay.
 const OLD_FRAMES_MAX: usize = 128;
-/// At most so many frames are under way on a link; a link with less room has less.
+/// Maximum number of frames in flight on a link; a slow link has a lower limit.
 const IN_FLIGHT_MAX: usize = 1_024;
 
-/// An end of a link.
+/// One end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
-    /// A server.
+    /// A server, by its number.
     Server(ServerId),
-    /// A client, by its number.
+    /// A client, by its number from 0.
     Client(usize),
 }
 
@@ -36,78 +36,78 @@ impl fmt::Display for Endpoint {
 /// One direction between two ends.
 #[derive(Clone, Debug, Default)]
 struct SimLink {
-    /// How many faults cut it; nothing gets through unless 0.
+    /// Number of faults that cut this direction; frames pass only at 0.
     cuts: u32,
-    /// Rises with each reset.
+    /// Number of the current connection; rises with each reset.
     connection: u64,
-    /// What was under way on connections before this one is lost.
+    /// Frames in flight on connections below this number are lost.
     lost_below: u64,
     in_flight: usize,
-    /// The bytes under way in each lane.
+    /// The bytes in flight in each lane.
     lanes: [usize; 2],
     /// When the last frame of each lane arrives, on a link whose rate is limited.
     lanes_due: [Micros; 2],
-    /// When the last frame arrives: those of one connection keep their order, unless links reorder.
+    /// When the last frame arrives: frames of one connection keep their order, unless links reorder.
     last_due: Micros,
-    /// A slow link: room for so many frames, and so long for each.
+    /// A slow link: maximum number of frames in flight, and the delay that each adds.
     slow: Option<(usize, Micros)>,
 }
 
-/// What can happen to any frame.
+/// The faults that can happen to any frame.
 #[derive(Clone, Debug)]
 pub struct LinkFaults {
-    /// The least time of a frame's way.
+    /// The minimum time that a frame takes.
     pub latency: Micros,
-    /// What is added to it, on average.
+    /// The time that is added to it, on average.
     pub jitter: Micros,
-    /// So many of a thousand take seconds.
+    /// How many of 1000 frames take seconds.
     pub late: u64,
     /// Frames of one connection overtake each other.
     pub reorders: bool,
-    /// Lost, of a thousand.
+    /// How many of 1000 frames are lost.
     pub loss: u64,
-    /// Of a thousand ACCEPTs so many more are lost: what a proposer leaves half done is found by the next.
+    /// How many more of 1000 ACCEPTs are lost, so that the next proposer finds unfinished proposals.
     pub accept_loss: u64,
-    /// Sent twice, of a thousand.
+    /// How many of 1000 frames are sent twice.
     pub duplicate: u64,
-    /// Followed by an old frame of the same link, of a thousand.
+    /// How many of 1000 frames are followed by an old frame.
     pub replay: u64,
-    /// Damaged on the way, of a thousand.
+    /// How many of 1000 frames are corrupted.
     pub corrupt: u64,
-    /// So many bytes go through a link in a millisecond; as many as there are if None. What is sent faster waits:
-    /// control messages in front of what is bulk.
+    /// Rate of each link in bytes a millisecond; None is unlimited. Frames that are sent faster wait, and control
+    /// messages go ahead of bulk ones.
     pub rate: Option<usize>,
-    /// At most so many bytes of each lane are under way on a link; what is more is lost, but one frame.
+    /// Maximum bytes in flight in each lane of a link. More is lost, but an empty lane takes any frame.
     pub lane_bytes: [usize; 2],
 }
 
-/// As many bytes as a link of real servers takes.
+/// As many bytes as a link of real servers queues in each lane.
 pub const LANE_BYTES: [usize; 2] = [CONTROL_MAX_BYTES, BULK_MAX_BYTES];
 
-/// All links.
+/// All links of a run.
 #[derive(Clone, Debug)]
 pub struct Network {
     link_faults: LinkFaults,
     links: BTreeMap<(Endpoint, Endpoint), SimLink>,
     old: VecDeque<(Endpoint, Endpoint, Arc<[u8]>, Piece)>,
-    /// Frames between servers so far.
+    /// Number of frames sent so far, between servers and with clients.
     pub frames: u64,
 }
 
 impl Network {
-    /// Links of this kind.
+    /// Links with the faults of this plan.
     pub fn new(plan: &RunPlan) -> Network {
         Network { link_faults: plan.link_faults.clone(), links: BTreeMap::new(), old: VecDeque::new(), frames: 0 }
     }
 
-    /// Nothing happens to frames any more but that they take their time.
+    /// Ends all faults; frames still take time, at most 5 ms + 5 ms on average.
     pub fn calm_down(&mut self) {
         let LinkFaults { latency, jitter, .. } = self.link_faults;
         let link_faults = &mut self.link_faults;
         (link_faults.latency, link_faults.jitter) = (latency.min(5 * MS), jitter.min(5 * MS));
         (link_faults.late, link_faults.loss, link_faults.accept_loss) = (0, 0, 0);
         (link_faults.duplicate, link_faults.replay, link_faults.corrupt) = (0, 0, 0);
-        // What servers have open fits into a real link.
+        // The limits of a real link hold what servers have in flight.
         link_faults.lane_bytes = LANE_BYTES;
         self.old.clear();
         for link in self.links.values_mut() {
@@ -115,7 +115,7 @@ impl Network {
         }
     }
 
-    /// How long the fullest link takes for what it carries, and for this number of bytes behind it.
+    /// How long the fullest link takes to carry its frames in flight, and this number of bytes behind them.
     pub fn time_for(&self, bytes: usize) -> Micros {
         let Some(rate) = self.link_faults.rate else { return 0 };
         let fullest = self.links.values().map(|link| link.lanes.iter().sum::<usize>()).max();
@@ -126,13 +126,13 @@ impl Network {
         self.links.entry((from, to)).or_default()
     }
 
-    /// Cuts a direction, or takes one cut away.
+    /// Adds a cut to a direction, or removes one.
     pub fn cut(&mut self, from: Endpoint, to: Endpoint, on: bool) {
         let link = self.link(from, to);
         link.cuts = if on { link.cuts + 1 } else { link.cuts.saturating_sub(1) };
     }
 
-    /// Ends the connection. What is under way is lost, or comes all the same, behind what the next one brings.
+    /// Ends the connection. Frames in flight are lost, or arrive all the same, perhaps behind those of the next one.
     pub fn reset(&mut self, from: Endpoint, to: Endpoint, is_lost: bool) {
         let link = self.link(from, to);
         link.connection += 1;
@@ -142,7 +142,7 @@ impl Network {
         }
     }
 
-    /// Nothing is under way any more, and nothing comes again of what was ever sent.
+    /// Drops all frames in flight, and all that are kept for a replay.
     pub fn forget_all(&mut self) {
         self.old.clear();
         for link in self.links.values_mut() {
@@ -151,8 +151,8 @@ impl Network {
         }
     }
 
-    /// Nothing that a server has said arrives any more: it was said with another disk than it has now, on connections
-    /// that were begun with that disk.
+    /// Drops everything that this server has sent: it was sent with another disk than the server has now, on
+    /// connections that began with that disk.
     pub fn forget(&mut self, server: ServerId) {
         let from = Endpoint::Server(server);
         self.old.retain(|(sender, ..)| *sender != from);
@@ -160,12 +160,12 @@ impl Network {
         links.into_iter().for_each(|(from, to)| self.reset(from, to, true));
     }
 
-    /// Gives a link little room and time, or takes that away.
+    /// Makes a link slow, or ends that.
     pub fn slow_down(&mut self, from: Endpoint, to: Endpoint, slow: Option<(usize, Micros)>) {
         self.link(from, to).slow = slow;
     }
 
-    /// A frame has come to the end of its way; false if it was lost on it.
+    /// Accounts for a frame that reaches the end of its way; returns false if the frame was lost.
     pub fn arrives(&mut self, from: Endpoint, to: Endpoint, way: DeliveryMode, piece: Piece) -> bool {
         let (link, Weight { lane, bytes }) = (self.link(from, to), piece.weight());
         match way {
@@ -179,23 +179,23 @@ impl Network {
         }
     }
 
-    /// Whether one end can hear the other.
+    /// Whether this direction is cut.
     pub fn is_cut(&mut self, from: Endpoint, to: Endpoint) -> bool {
         self.link(from, to).cuts > 0
     }
 }
 
 impl SimEnv {
-    /// Sends an ACCEPT on its way, if it is not lost before all others.
+    /// Sends an ACCEPT, unless it falls to the extra loss of ACCEPTs.
     pub fn send_accept(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) {
         if self.chance(self.network.link_faults.accept_loss) {
             return self.reached(CoveragePoint::FrameLost);
         }
-        // What is lost later is lost as well.
+        // An ACCEPT that is lost later is handled like any lost frame.
         let _ = self.send(from, to, bytes, piece);
     }
 
-    /// Sends a frame on its way; false if it is lost already.
+    /// Sends a frame; returns false if it is lost at once.
     pub fn send(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) -> bool {
         self.network.frames += 1;
         let LinkFaults { loss, duplicate, replay, .. } = self.network.link_faults;
@@ -204,7 +204,7 @@ impl SimEnv {
             return false;
         }
         let is_sent = self.send_copy(from, to, bytes.clone(), piece);
-        // A client's try is one connection: it cannot be refused and arrive all the same.
+        // A client's try is one connection: it cannot be refused and still arrive.
         if piece != Piece::OfClient && self.chance(duplicate) {
             self.reached(CoveragePoint::FrameDoubled);
             self.send_copy(from, to, bytes.clone(), piece);
@@ -235,7 +235,7 @@ impl SimEnv {
         delay += each * (1 + link.in_flight as Micros);
         if let Some(rate) = rate {
             let [control, bulk] = link.lanes;
-            // What is bulk lets control messages pass, but for what of it has begun.
+            // Control messages pass bulk frames, except the part of them that is already being sent.
             let (ahead, has_passed) = match lane {
                 Lane::Control => (control + bulk.min(BEGUN_BYTES), bulk > BEGUN_BYTES),
                 Lane::Bulk => (control + bulk, false),
@@ -263,7 +263,7 @@ impl SimEnv {
         true
     }
 
-    /// Keeps a frame, and sends one that was kept, perhaps long ago.
+    /// Perhaps sends an old frame again, and perhaps keeps this one.
     fn replay(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece, per_mille: u64) {
         if self.chance(per_mille)
             && let Some(at) = (self.network.old.len() as u64).checked_sub(1)
@@ -284,8 +284,8 @@ impl SimEnv {
         }
     }
 
-    /// Flips some bits of one byte: never the same one twice, so that something is wrong with the frame afterwards,
-    /// however long it is. (It is longer while somebody reads the lines, and that must change nothing else.)
+    /// Flips some bits of one byte, so that a frame of any length is corrupt afterwards. The frame is longer while log
+    /// lines are recorded, and that must change nothing else.
     fn corrupted(&mut self, bytes: &[u8]) -> Arc<[u8]> {
         let mut bytes = bytes.to_vec();
         let flips = self.random.within(1..=255) as u8;
@@ -294,13 +294,13 @@ impl SimEnv {
         bytes.into()
     }
 
-    /// Most are short, few are long.
+    /// An approximately exponential random time with this mean: most are short, few are long.
     fn exponential(&mut self, mean: Micros) -> Micros {
         if mean == 0 {
             return 0;
         }
-        // Each further mean is half as likely, and within one all times are alike. Whole numbers are the same on every
-        // machine, which logarithms are not.
+        // Each further step is half as likely, and within a step all times are equally likely. Integers are the same on
+        // every machine; logarithms are not.
         let (bits, step) = (self.random.next(), mean * 2 / 3);
         let whole = Micros::from((bits >> 32 | 1 << 8).trailing_zeros()) * step;
         whole + (((bits & 0xffff_ffff) * step) >> 32)

@@ -1,8 +1,8 @@
-//! The ghost: sees every disk, every message and every life at once, and knows what must never happen.
+//! The oracle: an observer that sees every disk, every message and every incarnation, and checks the invariants.
 //!
-//! Nobody in the world can see what it sees, and nothing it knows has any effect. It believes no role: a vote counts
-//! when it is durable on the acceptor's disk, and not when a learner says so. Invariants have numbers, which are told
-//! with a violation and never change their meaning.
+//! No server or client can see what the oracle sees, and the oracle never affects a run. It relies on no role's word: a
+//! vote counts when it is durable on the acceptor's disk, not when a learner reports it. Invariants have numbers, which
+//! a violation names and which never change their meaning.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,75 +19,75 @@ use crate::paxos::{
 use crate::protocol::Protocol;
 use crate::role::{Action, Input, RoleKind, ServerId, ServerSet};
 
-/// What was asked for: a write, or, if None, a session.
+/// What a client requested: a write, or a new session if None.
 type ProposedCommand = Option<Op>;
 
-/// What an acceptor has said with one promise, in pages.
+/// What an acceptor reported with one promise, in pages.
 #[derive(Default)]
 struct PromiseReport {
-    /// The slots that it has spoken of: from one, to before another, if not of all behind.
+    /// The reported ranges of slots: the first slot, and the first slot behind the range (None if it has no end).
     spoken_of: Vec<(Slot, Option<Slot>)>,
     accepted: BTreeMap<Slot, (Ballot, Value)>,
 }
 
 impl PromiseReport {
-    /// What it has said of a slot: None if nothing, Some(None) that it has accepted nothing.
+    /// The report on a slot: None if there is none, Some(None) if it says that no value was accepted.
     fn says(&self, slot: Slot) -> Option<Option<&(Ballot, Value)>> {
         let is_told = self.spoken_of.iter().any(|(from, to)| *from <= slot && to.is_none_or(|to| slot < to));
         is_told.then(|| self.accepted.get(&slot))
     }
 }
 
-/// The all-knowing observer.
+/// The observer of everything.
 pub struct Oracle {
     pub(super) quorums: Quorums,
     violation: Option<Violation>,
     consequences_only: bool,
     pub(super) acceptors: BTreeMap<ServerId, DurableAcceptor>,
-    /// Who durably accepted which value in a slot at a ballot.
+    /// The value that acceptors durably accepted in a slot at a ballot, and those acceptors.
     pub(super) votes: BTreeMap<(Slot, Ballot), (Value, ServerSet)>,
-    /// What was chosen, and the first ballot at which it was.
+    /// The chosen value of each slot, and the first ballot at which it was chosen.
     pub(super) chosen: BTreeMap<Slot, (Ballot, Value)>,
-    /// Ballots that were prepared, and from where.
+    /// The ballots that were prepared, with the first slot of each.
     prepared: BTreeMap<Ballot, Slot>,
-    /// The slot behind the last that a ballot has proposed in.
+    /// The slot behind the last one in which each ballot has proposed.
     next: BTreeMap<Ballot, Slot>,
-    /// What was promised, by ballot and acceptor.
+    /// The reports of promises, by ballot and acceptor.
     promises: BTreeMap<(Ballot, ServerId), PromiseReport>,
-    /// Values that were proposed.
+    /// The values that were proposed.
     proposed: BTreeMap<(Slot, Ballot), Value>,
-    /// Commands of their own that living proposers have put into an ACCEPT, until their learner has applied them.
+    /// Commands that a proposer put into an ACCEPT without adopting them, until its learner has applied them.
     proposed_by: BTreeMap<(ServerId, CommandId), Slot>,
-    /// Commands that a living proposer was asked for by its own clients.
+    /// Commands that the server's own clients have requested of its running proposer.
     handed: BTreeSet<(ServerId, CommandId)>,
-    /// Leaders.
+    /// The rules about leaders.
     reigns: LeaderOracle,
-    /// Proposers that ask for promises.
+    /// Proposers that are in phase 1.
     preparing: ServerSet,
     /// The log as applied: outcome and digest after each slot, from slot 1.
     applied: Vec<(ApplyResult, u64)>,
-    /// How far each living learner is.
+    /// The last slot that each learner has applied.
     pub(super) learners: BTreeMap<ServerId, Slot>,
     /// The first slot in which each command was applied.
     effects: BTreeMap<CommandId, Slot>,
-    /// Commands that clients have asked for, and what they said.
+    /// The commands that clients have requested.
     asked: BTreeMap<CommandId, ProposedCommand>,
     /// Commands that a client counts as certainly not applied.
     refused: BTreeSet<CommandId>,
-    /// The highest slot chosen when a read arrived, by the learner's life and the read's token.
+    /// The highest slot chosen when a read arrived, by the learner's incarnation and the read's token.
     reads: BTreeMap<(u64, u64), Slot>,
-    /// Replays the log in slot order.
+    /// Applies the log in slot order, to compare.
     machine: Kv,
-    /// Learners that have taken a snapshot in this life.
+    /// Learners that have installed a snapshot in this incarnation.
     pub(super) installs: ServerSet,
-    /// Servers that came back with a new disk.
+    /// Servers that came back with a new disk; they are not checked.
     pub(super) strangers: ServerSet,
-    /// Two-phase commit has rules of its own.
+    /// The oracle of two-phase commit, which has invariants of its own.
     pub(super) commits: TransactionOracle,
 }
 
 impl Oracle {
-    /// At the beginning of the world.
+    /// An oracle at the start of a run.
     pub fn new(protocol: Protocol, quorums: Quorums, machine: Kv) -> Oracle {
         Oracle {
             commits: TransactionOracle::new(protocol),
@@ -117,7 +117,7 @@ impl Oracle {
         }
     }
 
-    /// A new history begins on empty folders. What clients have asked for goes on, and what they were told of it.
+    /// Starts a new history on empty data directories. Keeps what clients requested, and which results they count on.
     pub fn begin_anew(&mut self, protocol: Protocol) {
         let new = Oracle::new(protocol, self.quorums, self.machine.empty());
         let old = std::mem::replace(self, new);
@@ -125,17 +125,17 @@ impl Oracle {
         (self.asked, self.refused) = (old.asked, old.refused);
     }
 
-    /// The first rule that was broken.
+    /// The first violation of an invariant.
     pub fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()
     }
 
-    /// From now on only what harms somebody counts, and not the rules that prevent it.
+    /// From now on checks only invariants whose violation is user visible, not the ones that prevent such harm.
     pub fn see_consequences_only(&mut self) {
         self.consequences_only = true;
     }
 
-    /// A rule was broken, unless `kept`.
+    /// Records a violation of this invariant unless `kept`; only the first one of a run counts.
     pub fn require(&mut self, invariant: u8, kept: bool, what: impl FnOnce() -> String) {
         let counts = !self.consequences_only || is_user_visible(invariant);
         if !kept && counts && self.violation.is_none() {
@@ -143,12 +143,12 @@ impl Oracle {
         }
     }
 
-    /// The highest slot that is chosen, whether or not anybody knows.
+    /// The highest chosen slot, whether or not any role knows that it is chosen.
     pub fn highest_chosen(&self) -> Slot {
         self.chosen.keys().next_back().copied().unwrap_or_default()
     }
 
-    /// The last slot that anybody has applied.
+    /// The last slot that any learner has applied; under two-phase commit, the number of commits.
     pub fn applied(&self) -> Slot {
         if self.commits.are_judged() {
             return Slot(self.commits.count());
@@ -156,7 +156,7 @@ impl Oracle {
         Slot(self.applied.len() as u64)
     }
 
-    /// What a slot came to, if it was applied.
+    /// The outcome of a slot, if it was applied.
     pub fn outcome(&self, slot: Slot) -> Option<&ApplyResult> {
         self.applied.get(slot.0.checked_sub(1)? as usize).map(|(outcome, _)| outcome)
     }
@@ -171,19 +171,19 @@ impl Oracle {
         self.applied.get(slot.0.checked_sub(1)? as usize).map(|(_, digest)| *digest)
     }
 
-    /// At the end: what a client was told of its write must still be on the disks of a majority, as they are now, or in
-    /// the log that somebody has applied. These are the acceptors that a power cut of the whole cluster leaves.
+    /// Checks, at the end of a run, that a majority of disks still holds every chosen value. These are the acceptors
+    /// that a power cut of the whole cluster leaves.
     pub fn judge_disks(&mut self, disks: &BTreeMap<ServerId, Acceptor>) {
         for (slot, (_, value)) in self.chosen.clone() {
             let holds = |disk: &Acceptor| {
                 let accepted = disk.accepted().get(&slot).is_some_and(|(_, held)| *held == value);
-                // What is forgotten is in a checkpoint, and what is damaged may have been there.
+                // A truncated slot is in a checkpoint, and a corrupt one may have held the value.
                 accepted || Oracle::is_excused(slot, disk.truncated_below(), disk.damaged())
             };
             let holding = disks.iter().filter(|(_, disk)| holds(disk));
             let holding: ServerSet = holding.map(|(server, _)| *server).collect();
             let missing: ServerSet = self.quorums.servers().without(disks.keys().copied().collect());
-            // A disk that is lost or damaged may have been one of the majority.
+            // A disk that is lost or corrupt may have been one of the majority.
             let kept = self.quorums.is_chosen(holding.iter().chain(missing.iter()).collect());
             self.require(14, kept, || format!("slot {slot} was chosen, and in the end only {holding} hold its value"));
         }
@@ -191,7 +191,7 @@ impl Oracle {
 
     // ---- acceptors
 
-    /// What an acceptor says. Its group is durable already.
+    /// Checks an acceptor's actions. The records of its batch are durable already.
     pub fn acceptor_says(&mut self, server: ServerId, actions: &[Action<Acceptor>], coverage: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
@@ -241,7 +241,7 @@ impl Oracle {
         self.require(5, *forgotten <= durable, || {
             format!("{server} says that it has forgotten slots: not on its disk")
         });
-        // What was accepted at the ballot or above came after the promise.
+        // Values accepted at this ballot or a higher one were accepted after the promise.
         let kept = self.disk(server).accepted.range(*from..).filter(|(_, (at, _))| *at < ballot);
         let kept = kept.filter(|(slot, _)| to.is_none_or(|to| **slot < to));
         let told: BTreeMap<Slot, Ballot> = accepted.iter().map(|entry| (entry.slot, entry.ballot)).collect();
@@ -260,7 +260,7 @@ impl Oracle {
 
     // ---- proposers
 
-    /// A proposer's turn begins with these inputs.
+    /// Records the inputs with which a proposer's turn begins.
     pub fn proposer_hears<'a>(
         &mut self,
         server: ServerId,
@@ -275,7 +275,7 @@ impl Oracle {
         self.reigns.hears(server, inputs, coverage);
     }
 
-    /// What a proposer says.
+    /// Checks a proposer's actions.
     pub fn proposer_says(&mut self, server: ServerId, actions: &[Action<Proposer>], coverage: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
@@ -288,7 +288,7 @@ impl Oracle {
         }
         for action in actions {
             match action {
-                // The next page of a promise is asked for, of one acceptor.
+                // The proposer requests the next page of a promise, from one acceptor.
                 Action::Send { to, message: Message::Prepare { ballot, from } }
                     if to.len() == 1 && self.prepared.get(ballot).is_some_and(|first| first < from) => {}
                 Action::Send { message: Message::Prepare { ballot, from }, .. } => {
@@ -303,13 +303,13 @@ impl Oracle {
                         self.accept_sent(*ballot, slot, value);
                     }
                 }
-                // Asks again, and has neither proposed nor given up: its first round was only stale.
+                // Prepares again without a proposal or step-down in between: its first round was only stale.
                 Action::Trace(ProposerTraceEvent::Prepared { .. }) if !self.preparing.insert(server) => {
                     coverage.reach(CoveragePoint::PreparedAgain);
                 }
                 Action::Trace(ProposerTraceEvent::Retried { .. } | ProposerTraceEvent::SteppedDown { .. }) => {
                     self.preparing = self.preparing.without(ServerSet::only(server));
-                    // What it had proposed for others is none of its own.
+                    // What it proposed for other servers is not its own.
                     let handed = &self.handed;
                     self.proposed_by.retain(|key, _| key.0 != server || handed.contains(key));
                 }
@@ -332,7 +332,7 @@ impl Oracle {
         }
     }
 
-    /// A ballot proposes in one slot after the other, from its first on; it passes over those alone that are chosen.
+    /// A ballot proposes in consecutive slots, from its first one on. It may pass over chosen slots only.
     fn no_hole_before(&mut self, ballot: Ballot, slot: Slot) {
         let from = self.prepared.get(&ballot).copied().unwrap_or(slot);
         let next = *self.next.entry(ballot).or_insert(from);
@@ -403,7 +403,7 @@ impl Oracle {
 
     // ---- learners
 
-    /// A learner begins with the state after a slot.
+    /// A learner starts with the state after this slot.
     pub fn learner_started(&mut self, server: ServerId, slot: Slot, coverage: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
@@ -415,7 +415,7 @@ impl Oracle {
         }
     }
 
-    /// What a learner says.
+    /// Checks a learner's actions.
     pub fn learner_says(
         &mut self,
         server: ServerId,
@@ -534,7 +534,7 @@ impl Oracle {
             }
             ApplyResult::Opened { session, .. } => {
                 let before = self.effects.insert(id, Slot(*session));
-                // A session that is forgotten can be opened again, as another one.
+                // A session that was evicted can be opened again, as another one.
                 let twice =
                     before.is_some_and(|before| before.0 != *session && self.machine.sessions().contains(before.0));
                 self.require(15, !twice, || format!("{id:?} opened two sessions"));
@@ -548,12 +548,12 @@ impl Oracle {
 
     // ---- clients
 
-    /// A client asks for a command for the first time: for this write, or for a session.
+    /// A client requests a command for the first time: this write, or a session if None.
     pub fn asked(&mut self, id: CommandId, op: Option<Op>) {
         self.asked.insert(id, op);
     }
 
-    /// Whether a client has asked for just this.
+    /// Whether a client has requested exactly this value; a no-op needs no request.
     pub(super) fn is_asked_for(&self, value: &Value) -> bool {
         let Value::Command(command) = value else { return true };
         let Some(asked) = self.asked.get(&command.id) else { return false };
@@ -564,7 +564,7 @@ impl Oracle {
         }
     }
 
-    /// A client was told what its write came to.
+    /// Checks the result of a write that is sent to a client.
     pub fn acknowledged(&mut self, id: CommandId, slot: Slot, written: WriteResult) {
         if self.commits.are_judged() {
             return self.commit_acknowledged(id, slot, written);
@@ -586,11 +586,11 @@ impl Oracle {
         self.refused.insert(id);
     }
 
-    /// A role has died: what was asked of it is answered by nobody.
+    /// A role has crashed: requests to it get no answer.
     pub fn died(&mut self, server: ServerId, role: RoleKind, life: u64) {
         match role {
             RoleKind::Learner => {
-                // Its proposer gives up what it was at.
+                // Its proposer ends phase 1 with it.
                 self.preparing = self.preparing.without(ServerSet::only(server));
                 self.reads.retain(|(asked, _), _| *asked != life);
             }
@@ -604,13 +604,13 @@ impl Oracle {
         }
     }
 
-    /// A server has got a new disk: what it says from now on must count for nobody, so it is not even judged. If a
-    /// proposer counted its promise, that promise would be missed.
+    /// A server got a new disk. No role may count its messages from now on, so they are not checked. If a proposer
+    /// counted its promise, the check of proposals would find no such promise.
     pub fn replaced(&mut self, server: ServerId) {
         self.strangers.insert(server);
     }
 
-    /// A server has the disk again that it had before.
+    /// A server has its earlier disk again.
     pub fn has_its_disk_back(&mut self, server: ServerId) {
         self.strangers = self.strangers.without(ServerSet::only(server));
     }

@@ -1,8 +1,8 @@
-//! Clusters in which not everybody hears everybody, and which must find a leader all the same: the three cases of Ng,
+//! Tests of clusters that are only partly connected, and still must find a leader. They cover the three cases of Ng,
 //! Haridi, Carbone, *Omni-Paxos: Breaking the Barriers of Partial Connectivity*, EuroSys 2023, and some of our own.
 //!
-//! In each a majority can be reached from at least one server. Within four election time-outs something must be chosen
-//! again, and from then on the leader must stay.
+//! In each case at least one server can reach a majority. Within four election time-outs a value must be chosen again,
+//! and from then on the leader must stay.
 
 use super::env::{MS, Micros, SECOND};
 use super::faults::FaultSet;
@@ -15,15 +15,15 @@ use crate::role::{ServerId, ServerSet};
 
 /// The longest election time-out.
 const ELECTION: Micros = 300 * MS;
-/// In so much time something must be chosen again.
+/// Within this time a value must be chosen again.
 const SOON: Micros = 4 * ELECTION;
-/// So many seeds of each case: each of the others is the one in the middle once.
+/// The seeds of each case: with four, each of the other servers is in the middle once.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
 
 struct PartitionCase {
     world: Simulation,
     seed: u64,
-    /// How far it has run. (The world's own clock stands still while nothing happens in it.)
+    /// The time up to which the case has run. The simulation's own clock stands still while it has no events.
     now: Micros,
 }
 
@@ -33,7 +33,7 @@ impl PartitionCase {
         let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
         plan.is_acquainted = true;
         (plan.servers, plan.clocks) = (servers, vec![100; servers.into()]);
-        // Writes alone: a server that hears the leader and no majority can hand a write on, and cannot answer a read.
+        // Writes only: a server that hears the leader but no majority can forward a write, but cannot answer a read.
         (plan.clients, plan.requests, plan.keys, plan.reads) = (8, 60_000, 8, 0);
         plan.under_way = 1;
         plan.value_bytes = 24;
@@ -52,7 +52,7 @@ impl PartitionCase {
         assert!(kept.is_ok(), "seed {}: {kept:?}", self.seed);
     }
 
-    /// The leader of the highest ballot.
+    /// The highest ballot that leads.
     fn leader(&self) -> Option<Ballot> {
         let proposer = |server: &super::server::SimServer| server.process.as_ref()?.proposer.as_ref()?.role().leads();
         self.world.servers.iter().filter_map(proposer).max()
@@ -66,14 +66,14 @@ impl PartitionCase {
         self.world.plan.cluster()
     }
 
-    /// From now on these two do not hear each other, or do again.
+    /// Cuts the links between two servers, or restores them.
     fn cut(&mut self, one: ServerId, other: ServerId, on: bool) {
         for (from, to) in [(one, other), (other, one)] {
             self.world.sim_env.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
         }
     }
 
-    /// From now on only those two hear each other that `hear` says.
+    /// Cuts all links except between the pairs for which `hear` holds.
     fn connect(&mut self, hear: impl Fn(ServerId, ServerId) -> bool) {
         for one in self.servers().iter() {
             for other in self.servers().iter().filter(|other| *other > one) {
@@ -84,10 +84,10 @@ impl PartitionCase {
         }
     }
 
-    /// Something is chosen soon by a leader that then stays.
+    /// Checks that values are chosen soon, by a leader that then stays; returns its ballot.
     fn recovers(&mut self, case: &str) -> Ballot {
         let (seed, begun, before) = (self.seed, self.now, self.chosen());
-        // What was under way when the links were cut does not count.
+        // Values that were in flight when the links were cut do not count.
         while self.chosen() <= before.plus(10) {
             let passed = self.now - begun;
             assert!(passed <= SOON, "{case}, seed {seed}: nothing is chosen within {} ms", SOON / MS);
@@ -116,7 +116,7 @@ fn quorum_loss_a_leader_that_reaches_no_majority_makes_way_for_the_one_that_does
         let mut case = PartitionCase::begin(seed, 5);
         let leader = case.leader().expect("it has begun").server;
         let hub = others(case.servers(), leader)[seed as usize % 4];
-        // All hear the hub and nobody else; the leader hears it too.
+        // Every server hears only the hub, and so does the leader.
         case.connect(|one, other| one == hub || other == hub);
         assert_eq!(case.recovers("quorum loss").server, hub, "seed {seed}: nobody else can lead");
     }
@@ -184,7 +184,7 @@ fn a_server_that_comes_back_from_a_partition_disturbs_nobody() {
     }
 }
 
-/// Something happens to the leader, and the next one is there within two of the longest time-outs.
+/// Does something to the leader, and checks that another one leads within two of the longest election time-outs.
 fn replaced_soon(what: &str, happens: impl Fn(&mut PartitionCase, ServerId)) {
     for seed in SEEDS {
         let mut case = PartitionCase::begin(seed, 5);

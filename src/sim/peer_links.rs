@@ -1,9 +1,9 @@
-//! Connections between simulated servers. Each calls every other for what it has to say, as a real one does: it says
-//! who it is, hears an answer, and only then says more. What is decided is the real thing, [`Dialler`] and the core's
-//! admission.
+//! Connections between simulated servers. As a real server does, each one calls every other for what it has to send.
+//! The caller sends a greeting, waits for the answer, and only then sends messages. The decisions are made by the real
+//! code: [`Dialler`] and the core's admission.
 //!
-//! All of it goes over the links of nature. A greeting or an answer that is lost ends the attempt; what comes on a call
-//! that has ended is not heard, and whoever sent it is told so.
+//! All frames go over the simulated links, with their faults. A lost greeting or answer ends the attempt. A message on
+//! a call that has ended is dropped, and its sender is notified.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,24 +22,24 @@ use crate::net::{
 use crate::role::{ServerId, ServerSet};
 use crate::storage::admission::RecordedPeer;
 
-/// A server's own link to a peer.
+/// The link from a server to a peer.
 #[derive(Debug)]
 pub struct SimPeerLink {
     dialler: Dialler,
     state: SimLinkState,
-    /// The next attempt may come soon.
+    /// The next attempt may come after the shorter pause.
     is_called: bool,
-    /// Of the event that counts.
+    /// Identifies the scheduled event that counts; others are outdated.
     stamp: u64,
 }
 
 #[derive(Debug)]
 enum SimLinkState {
-    /// It waits, at least until then.
+    /// Waits for the next attempt, which comes no earlier than `least`.
     Resting { least: Micros },
-    /// It has said this, and was not answered yet.
+    /// Has sent this greeting, and waits for the answer.
     Asking { call: u64, hello: Hello },
-    /// The peer has let it in.
+    /// The peer has accepted the call.
     Up { call: u64, since: Micros },
 }
 
@@ -53,12 +53,12 @@ impl SimPeerLink {
         }
     }
 
-    /// The call that the peer has let in.
+    /// The call that the peer has accepted.
     pub fn call(&self) -> Option<u64> {
         if let SimLinkState::Up { call, .. } = self.state { Some(call) } else { None }
     }
 
-    /// The call that there is, let in or not.
+    /// The current call, accepted or not.
     fn any_call(&self) -> Option<u64> {
         match self.state {
             SimLinkState::Resting { .. } => None,
@@ -68,7 +68,7 @@ impl SimPeerLink {
 }
 
 impl SimServer {
-    /// The process is there: it calls all others.
+    /// Starts the links to all other servers, when the process starts.
     pub(super) fn call_others(&mut self, sim_env: &mut SimEnv) {
         let others = self.cluster.without(ServerSet::only(self.me));
         let Some((process, _)) = self.env(sim_env) else { return };
@@ -76,7 +76,7 @@ impl SimServer {
         others.iter().for_each(|peer| self.rest(sim_env, peer, Duration::ZERO));
     }
 
-    /// The link to a peer waits for so long.
+    /// Schedules the next event of a link after this time.
     fn rest(&mut self, sim_env: &mut SimEnv, peer: ServerId, time: Duration) {
         let (me, delay, stamp) = (self.me, self.clock().takes(time), sim_env.moment());
         let Some(process) = &self.process else { return };
@@ -86,7 +86,7 @@ impl SimServer {
         }
     }
 
-    /// What a link has waited for has not come, or it has rested.
+    /// The wait of a link is over: it dials again, or its greeting was not answered in time.
     pub fn dials(&mut self, sim_env: &mut SimEnv, number: u64, peer: ServerId, stamp: u64) {
         let Some(process) = self.process.as_ref().filter(|process| process.number == number) else { return };
         let waits_in = |link: &SimPeerLink| match link.state {
@@ -124,7 +124,7 @@ impl SimServer {
         }
     }
 
-    /// An attempt, or a connection, has come to its end.
+    /// An attempt or a connection has ended; the link waits before the next attempt.
     fn link_ended(&mut self, sim_env: &mut SimEnv, peer: ServerId, ended: LinkEnded<'_>) {
         let (now, clock) = (sim_env.now(), self.clock());
         let Some(process) = &self.process else { return };
@@ -134,7 +134,7 @@ impl SimServer {
         let pause = if std::mem::take(&mut link.is_called) { least } else { most };
         link.state = SimLinkState::Resting { least: now + clock.takes(least) };
         drop(links);
-        // What was to be written to it is lost with it.
+        // Frames that were to be written to the peer are lost with the connection.
         process.agenda.frames.borrow_mut().retain_mut(|(to, ..)| {
             *to = to.without(ServerSet::only(peer));
             !to.is_empty()
@@ -142,13 +142,13 @@ impl SimServer {
         self.rest(sim_env, peer, pause);
     }
 
-    /// This server has closed a call, or knows nothing of it: the other end is told.
+    /// Notifies the other end that this server has closed a call, or does not know it.
     pub(super) fn hang_up(&self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
-        // If that is lost, the other end learns it from the next that it says.
+        // If the notification is lost, the next message of the other end triggers another one.
         let _ = sim_env.send(Endpoint::Server(self.me), Endpoint::Server(peer), Arc::new([]), Piece::End(call));
     }
 
-    /// A call to a peer breaks, if that is the one that there is; true if it is.
+    /// Ends the call to a peer, if this is the current one; returns whether it is.
     pub(super) fn call_breaks(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, why: &str) -> bool {
         let now = sim_env.now();
         let Some(process) = &self.process else { return false };
@@ -163,12 +163,12 @@ impl SimServer {
         true
     }
 
-    /// The call to a peer, whether or not it was let in.
+    /// The current call to a peer, accepted or not.
     pub(super) fn call_to(&self, peer: ServerId) -> Option<u64> {
         self.process.as_ref()?.agenda.links.borrow().get(&peer)?.any_call()
     }
 
-    /// Something is known of a peer that was not known before: it is dialled soon, if the link is down.
+    /// There is new information about a peer: dials it soon, if the link is down.
     fn dial_now(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
         let now = sim_env.now();
         let Some(process) = &self.process else { return };
@@ -185,7 +185,7 @@ impl SimServer {
         }
     }
 
-    /// A link that is up ends, so that the next call begins with other words.
+    /// Ends a link that is up, so that the next greeting carries the new state of this server.
     fn greet_again(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
         let Some(process) = &self.process else { return };
         let call = process.agenda.links.borrow_mut().get_mut(&peer).and_then(|link| {
@@ -199,7 +199,7 @@ impl SimServer {
         }
     }
 
-    /// Somebody says who it is; what this server says to that. None if it fails over it.
+    /// Judges a peer's greeting. Returns this server's reply, or None if the process must stop over it.
     pub(super) fn is_greeted(&mut self, sim_env: &mut SimEnv, hello: &Hello) -> Option<HelloReply> {
         let (me, process) = (self.me, self.process.as_mut()?);
         let Caller::Peer { server: peer, storage, takes_part, .. } = hello.who else { return None };
@@ -218,7 +218,7 @@ impl SimServer {
                 sim_env.oracle.require(41, kept, || format!("{me} takes another folder of {peer} for a new one"));
             }
             HelloReply::CallYouFirst => sim_env.reached(CoveragePoint::CalledBack),
-            // If there was no room to remember it, the call is tried again.
+            // The caller tries again if this server had no room to record it.
             HelloReply::Refused { .. } if before.is_some_and(|known| known.storage != storage) => {
                 sim_env.reached(CoveragePoint::Stranger);
             }
@@ -230,7 +230,7 @@ impl SimServer {
         Some(judged.answer)
     }
 
-    /// A call from a peer begins. False if the answer is lost.
+    /// Handles the greeting of a peer. Returns false if the reply is lost.
     fn hears_hello(
         &mut self,
         sim_env: &mut SimEnv,
@@ -240,7 +240,7 @@ impl SimServer {
         way: DeliveryMode,
     ) -> bool {
         if self.process.as_ref().is_some_and(|process| process.hears_on(from, call)) {
-            // Its greeting has come twice.
+            // A duplicate of the greeting.
             return true;
         }
         let Ok(hello) = unframe::<Hello>(bytes, HANDSHAKE_FRAME_MAX_BYTES) else {
@@ -256,7 +256,7 @@ impl SimServer {
             self.open(sim_env, from, call);
         }
         if way == DeliveryMode::Again {
-            // Nobody is at the other end.
+            // It was a replay: no caller is at the other end.
             sim_env.reached(CoveragePoint::HelloReplayed);
             self.close(sim_env, from, call);
             return true;
@@ -267,7 +267,7 @@ impl SimServer {
         is_sent
     }
 
-    /// A call from a peer is let in. For one too many the oldest goes.
+    /// Accepts a call from a peer. Beyond [`CONNECTIONS_OF_A_PEER`] the oldest call is closed.
     fn open(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
         let Some((process, env)) = self.env(sim_env) else { return };
         process.core.linked.came(peer, env.now());
@@ -281,7 +281,7 @@ impl SimServer {
         }
     }
 
-    /// A call from a peer has ended, if there is such a call.
+    /// Ends a call from a peer, if there is such a call.
     pub(super) fn close(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
         let Some((process, env)) = self.env(sim_env) else { return };
         let Some(calls) = process.heard.get_mut(&peer).filter(|calls| calls.contains(&call)) else { return };
@@ -291,12 +291,12 @@ impl SimServer {
         }
     }
 
-    /// A peer answers a call.
+    /// Handles a peer's answer to a greeting.
     fn hears_answer(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
         let Some(process) = &self.process else { return };
         let asked = match process.agenda.links.borrow().get(&peer).map(|link| &link.state) {
             Some(SimLinkState::Asking { call: this, hello }) if *this == call => Some(hello.clone()),
-            // It has come twice.
+            // A duplicate of the answer.
             Some(SimLinkState::Up { call: this, .. }) if *this == call => return,
             _ => None,
         };
@@ -319,7 +319,8 @@ impl SimServer {
         }
     }
 
-    /// A peer lets this server in, and so knows its folder. Once enough do, this server takes part.
+    /// A peer accepts this server's call, and so has recorded its storage id. With enough such peers this server is
+    /// admitted.
     fn is_welcomed(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, hello: &Hello, welcome: &Welcome) {
         let (me, now, needed) = (self.me, sim_env.now(), self.quorums.witnesses());
         let Some(process) = &mut self.process else { return };
@@ -361,7 +362,7 @@ impl SimServer {
         }
     }
 
-    /// More comes on a call.
+    /// Handles a message on a call.
     fn hears_word(&mut self, sim_env: &mut SimEnv, from: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
         let Some(process) = &self.process else { return };
         let is_heard = if way == DeliveryMode::Again { process.accepts(from) } else { process.hears_on(from, call) };
@@ -380,7 +381,7 @@ impl SimServer {
 }
 
 impl Simulation {
-    /// A frame from one server comes to another.
+    /// Handles a frame that arrives from one server at another.
     pub(super) fn frame_of_peer(
         &mut self,
         from: ServerId,
@@ -412,7 +413,7 @@ impl Simulation {
         }
     }
 
-    /// A frame between two servers was lost on its way. The attempt that it belonged to fails.
+    /// A frame between two servers was lost on its way, so the attempt that it belonged to fails.
     pub(super) fn peers_frame_is_lost(&mut self, from: ServerId, to: ServerId, piece: Piece) {
         match piece {
             Piece::Hello(call) => {
@@ -436,7 +437,7 @@ impl Simulation {
         }
     }
 
-    /// The process of a server ends, and with it its calls: most of those who can hear it notice.
+    /// The process of a server ends, and its calls with it; most peers notice.
     pub(super) fn calls_end(&mut self, server: ServerId) {
         for other in self.plan.cluster().without(ServerSet::only(server)).iter() {
             let one = &self.servers[usize::from(server.0) - 1];
@@ -448,8 +449,8 @@ impl Simulation {
         }
     }
 
-    /// The calls between two servers break while both live. What was under way is lost, or is heard all the same:
-    /// behind it comes the end of the old call.
+    /// Breaks the calls between two running servers. Frames in flight are lost, or arrive all the same; behind them
+    /// comes the end of the old call.
     pub(super) fn calls_break(&mut self, one: ServerId, other: ServerId, is_lost: bool) {
         for (caller, called) in [(one, other), (other, one)] {
             let (from, to) = (Endpoint::Server(caller), Endpoint::Server(called));

@@ -9,7 +9,7 @@ use crate::trace::TraceContext;
 const ONE: ServerId = ServerId(1);
 const TWO: ServerId = ServerId(2);
 
-/// Three servers of an old cluster, before anything happens.
+/// Three servers of an old cluster, before their first event.
 fn world() -> Simulation {
     let mut plan = RunPlan::new(1, FaultSet::NONE, Some(Protocol::BasicPaxos));
     (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], ServerSet::first(3));
@@ -17,12 +17,12 @@ fn world() -> Simulation {
     Simulation::new(plan, false)
 }
 
-/// The call of server 1 that server 2 has let in, as server 1 sees it.
+/// The call of server 1 that server 2 has accepted, as server 1 sees it.
 fn call(world: &Simulation) -> Option<u64> {
     world.servers[0].process.as_ref()?.agenda.links.borrow().get(&TWO)?.call()
 }
 
-/// Whether server 2 hears server 1.
+/// Whether server 2 has accepted a call of server 1.
 fn hears(world: &Simulation) -> bool {
     world.servers[1].process.as_ref().is_some_and(|process| process.accepts(ONE))
 }
@@ -31,7 +31,7 @@ fn is_linked(world: &Simulation) -> bool {
     call(world).is_some() && hears(world)
 }
 
-/// A server says that it is there.
+/// The message with which a server announces itself.
 fn word() -> Vec<u8> {
     frame(&Envelope { context: TraceContext::default(), message: PeerMessage::Here })
 }

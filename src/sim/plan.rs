@@ -1,7 +1,7 @@
-//! What one seed decides before a world begins: its size, its work, its speed, and which faults it will meet.
+//! The plan of a run: what one seed decides beforehand, such as its size, load, speed, and classes of faults.
 //!
-//! A seed does not mix everything into every run: each class of faults is on or off as a whole, so that some runs meet
-//! one kind alone and many of it (Groce et al., "Swarm Testing", ISSTA 2012).
+//! A seed does not mix all faults into every run: each class of faults is on or off for the whole run. So some runs
+//! meet many faults of one kind alone (Groce et al., "Swarm Testing", ISSTA 2012).
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -20,81 +20,81 @@ use crate::role::{ServerId, ServerSet};
 /// Everything that a seed decides beforehand.
 #[derive(Clone, Debug)]
 pub struct RunPlan {
-    /// The seed.
+    /// The seed of the run.
     pub seed: u64,
-    /// How the servers agree.
+    /// The protocol of the servers.
     pub protocol: Protocol,
-    /// How many servers there are.
+    /// Number of servers.
     pub servers: u8,
-    /// How many clients.
+    /// Number of clients.
     pub clients: usize,
-    /// How many requests they make together.
+    /// Number of requests of all clients together.
     pub requests: usize,
-    /// How many requests a client has under way at once.
+    /// Number of requests that a client has in flight at once.
     pub under_way: usize,
-    /// On how many keys.
+    /// Number of keys.
     pub keys: u64,
-    /// How many of a hundred requests read.
+    /// Percentage of requests that read.
     pub reads: u64,
-    /// How many of a hundred writes are deletes.
+    /// Percentage of writes that delete.
     pub deletes: u64,
-    /// How many of a hundred puts name a version.
+    /// Percentage of puts with a version condition.
     pub conditional: u64,
-    /// Values are up to so many bytes long.
+    /// Maximum length of a value, in bytes.
     pub value_bytes: u64,
-    /// How long a client thinks between two requests.
+    /// How long a client pauses between two requests.
     pub think: RangeInclusive<Micros>,
     /// How long a client waits for a whole request.
     pub timeout: Micros,
-    /// How long a role takes to get the processor.
+    /// How long a role waits for the processor.
     pub processor: RangeInclusive<Micros>,
     /// How long a sync takes.
     pub sync: RangeInclusive<Micros>,
-    /// Length of the journal's files.
+    /// Length of a journal file, in bytes.
     pub segment_bytes: u64,
-    /// A role's mailbox has room for so many inputs.
+    /// Capacity of a role's mailbox, in inputs.
     pub mailbox: usize,
-    /// The values in one PROMISE or ENTRIES take so many bytes.
+    /// Size of the values in one page of a PROMISE or one ENTRIES, in bytes.
     pub part_bytes: usize,
-    /// How much of the past a learner keeps: little, so that short runs make checkpoints and snapshots.
+    /// When a learner makes checkpoints, and how much log it keeps: little, so that short runs make snapshots.
     pub retention: Retention,
-    /// Parts of a snapshot have so many bytes.
+    /// Size of a snapshot chunk, in bytes.
     pub snapshot_bytes: usize,
-    /// The table holds so many sessions.
+    /// Capacity of the session table.
     pub sessions: usize,
-    /// How fast each server's clock runs, in percent: its timers take longer or shorter.
+    /// Speed of each server's clock, in percent; it scales the server's timers.
     pub clocks: Vec<u64>,
-    /// What happens to frames.
+    /// The faults of the links.
     pub link_faults: LinkFaults,
     /// The classes of faults that are on.
     pub faults: FaultSet,
     /// The time between two faults, on average.
     pub fault_every: Micros,
-    /// How long a fault lasts at most, and a server stays down.
+    /// The maximum duration of a fault, and of a server's downtime.
     pub fault_lasts: Micros,
-    /// The phase with faults ends here, if the clients have not ended it before.
+    /// The end of the phase with faults, unless the clients finish before.
     pub safety: Micros,
-    /// The servers know each other's disks from the start, as those of an old cluster do.
+    /// The servers have recorded each other's disks from the start, as in an old cluster.
     pub is_acquainted: bool,
-    /// Roles are not woken for what can wait, as those of a real server are not.
+    /// Roles use wake hints, as those of a real server do.
     pub wake_hints: bool,
     /// Two servers that cannot hear each other at first, and for how long.
     pub apart: Option<(ServerId, ServerId, Micros)>,
-    /// In the phase without faults only these servers are up: a majority.
+    /// In the phase without faults only these servers are up: at least a majority.
     pub healthy: ServerSet,
 }
 
 impl RunPlan {
-    /// The plan of a seed, with faults of these classes at most.
+    /// The plan of a seed, with at most these classes of faults.
     pub fn new(seed: u64, allowed: FaultSet, protocol: Option<Protocol>) -> RunPlan {
-        // What the protocol is, and how crowded a world, changes nothing else that a seed decides.
+        // These choices have random streams of their own, so that they change nothing else that a seed decides.
         let mut apart = Random::new(seed, 2);
         let drawn = if apart.within(0..=1) == 0 { Protocol::BasicPaxos } else { Protocol::MultiPaxos };
         let protocol = protocol.unwrap_or(drawn);
         let is_crowded = protocol == Protocol::MultiPaxos && apart.within(0..=19) == 0;
         let under_way = [1, 1, 1, 2, 8, 64][Random::new(seed, 4).within(0..=5) as usize];
         let under_way = if is_crowded { 1 } else { under_way };
-        // With few requests and keys a client would never have so many under way.
+        // With few requests and keys a client would never reach this limit.
         let is_busy = under_way == IN_FLIGHT_MAX;
         let mut random = Random::new(seed, 0);
         let mut pick = |range: RangeInclusive<u64>| random.within(range);
@@ -107,11 +107,11 @@ impl RunPlan {
         };
         let mut later = Random::new(seed, 3);
         let faults = FaultSet::swarm(allowed, &mut pick).swarm_apart(allowed, &mut |range| later.within(range));
-        // Of three servers each must know both others.
+        // With three servers, each needs both others as witnesses.
         let is_apart = faults.has(Fault::LostFolder) && servers > 3 && apart.within(0..=1) == 0;
         let apart = is_apart.then(|| two_of(servers, &mut apart));
         let rate = |on: bool, per_mille: u64| if on { per_mille } else { 0 };
-        // Values that count in bytes, and links on which they take their time.
+        // Runs with large values, and links whose rate is limited.
         let mut sizes = Random::new(seed, 6);
         let is_large = !is_crowded && sizes.within(0..=49) == 0;
         let has_rate = is_large || sizes.within(0..=5) == 0;
@@ -157,9 +157,9 @@ impl RunPlan {
                 [[0, 0, 0, 0, 0, 0, 1, 1, 1, 2][pick(0..=9) as usize]],
             sync: 100..=pick(200..=slowest_sync),
             segment_bytes: 4_096 << pick(1..=3),
-            // Not both small: an answer in more parts than a mailbox holds would never be heard as a whole.
+            // Not both small: a reply in more parts than a mailbox holds would never arrive completely.
             mailbox: match small {
-                // A crowd would keep it full, and whoever is behind would never be heard.
+                // A crowd of clients would keep the mailbox full, and a learner that lags could never catch up.
                 0 if !is_crowded => pick(8..=64) as usize,
                 0 | 1 => MAILBOX_MAX,
                 _ => 16 * MAILBOX_MAX,
@@ -171,7 +171,7 @@ impl RunPlan {
                 keep_slots: pick(0..=20),
                 keep_bytes: pick(100..=10_000),
             },
-            // A crowd's state in parts of one entry each would take longer to fetch than anybody's log reaches back.
+            // With one entry a chunk, a crowd's state would take longer to fetch than any log reaches back.
             snapshot_bytes: pick(50..=2_000).max(if is_crowded { 1_000 } else { 0 }) as usize,
             sessions: if pick(0..=4) == 0 { pick(2..=8) as usize } else { SESSIONS_MAX },
             clocks,
@@ -185,14 +185,14 @@ impl RunPlan {
             safety: pick(5..=25) * SECOND,
             healthy: match protocol.is_paxos() {
                 true => healthy(servers, &mut pick),
-                // Whoever wants all votes gets nowhere without all.
+                // Two-phase commit needs the votes of all servers.
                 false => ServerSet::first(servers),
             },
         };
         if is_large { plan.with_large_values() } else { plan }
     }
 
-    /// A few values of up to a megabyte, and limits that are made for them.
+    /// Few values of up to one MiB, with limits that suit them.
     fn with_large_values(mut self) -> RunPlan {
         (self.value_bytes, self.requests, self.under_way) = (1 << 20, self.requests.min(12), self.under_way.min(8));
         (self.part_bytes, self.snapshot_bytes, self.segment_bytes) = (PAGE_BYTES, 1 << 20, 2 << 20);
@@ -206,19 +206,19 @@ impl RunPlan {
         ServerSet::first(self.servers)
     }
 
-    /// Who votes.
+    /// The quorums of this cluster: majorities.
     pub fn quorums(&self) -> Quorums {
         Quorums::majority(self.cluster())
     }
 
-    /// So many servers may be out of order for ever, and the cluster must still go on.
+    /// How many servers may fail for good while the cluster must still make progress.
     pub fn spare_servers(&self) -> usize {
-        // Under two-phase commit nobody else knows what a server has promised: none is to spare.
+        // Under two-phase commit no other server knows what a participant voted, so none may fail.
         if self.protocol.is_paxos() { usize::from(self.servers).div_ceil(2) - 1 } else { 0 }
     }
 }
 
-/// Two servers, and a time.
+/// Two different servers, and a time of 100 ms to 10 s.
 fn two_of(servers: u8, random: &mut Random) -> (ServerId, ServerId, Micros) {
     let one = random.within(1..=u64::from(servers)) as u8;
     let further = random.within(1..=u64::from(servers) - 1) as u8;
@@ -226,7 +226,7 @@ fn two_of(servers: u8, random: &mut Random) -> (ServerId, ServerId, Micros) {
     (ServerId(one), ServerId(other), random.within(100 * MS..=10 * SECOND))
 }
 
-/// Mostly everybody, else some majority.
+/// The servers that stay up: in two of three plans all, else a majority or more.
 fn healthy(servers: u8, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> ServerSet {
     let all = ServerSet::first(servers);
     let mut left = all;

@@ -1,5 +1,5 @@
-//! What is around a simulated server's core: events in place of threads, links in place of sockets, and the oracle,
-//! which watches.
+//! The environment of a simulated server's core: events in place of threads, and links in place of sockets. It also
+//! reports every observation to the oracle.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ use crate::two_phase_commit;
 /// The connection of a simulated client, as its server sees it.
 #[derive(Clone, Debug)]
 pub struct SimConnection {
-    /// Which client.
+    /// The client's number.
     pub client: usize,
     requests: Arc<Usage>,
     load: Arc<RequestLoad>,
@@ -35,14 +35,14 @@ pub struct SimConnection {
 }
 
 impl SimConnection {
-    /// A client's new connection to a server whose clients have so much under way.
+    /// A new connection of a client to a server with this load of requests.
     pub fn new(client: usize, load: Arc<RequestLoad>) -> SimConnection {
         SimConnection { client, requests: Arc::default(), load, opens: Arc::new(limits::opens()) }
     }
 }
 
 impl ClientConnection for SimConnection {
-    /// The address that it seems to come from.
+    /// A made-up address, different for each client.
     fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, 50_001 + self.client as u16))
     }
@@ -60,14 +60,14 @@ impl ClientConnection for SimConnection {
     }
 }
 
-/// A clock of a server, which may run fast or slow, and never backwards.
+/// The clock of a server, which may run fast or slow, but never backward.
 #[derive(Clone, Copy, Debug)]
 pub struct SimClock {
-    /// How fast it runs, in percent.
+    /// Speed, in percent.
     speed: u64,
-    /// Since when.
+    /// The moment of the last change of speed.
     since: Micros,
-    /// What it showed then.
+    /// The time that the clock showed at `since`.
     shown: Time,
 }
 
@@ -77,7 +77,7 @@ impl SimClock {
         SimClock { speed, since: 0, shown: Time(0) }
     }
 
-    /// Lets it run at this speed from now on; says whether that is another one.
+    /// Changes the speed from `now` on; returns whether it was another one.
     pub fn run_at(&mut self, speed: u64, now: Micros) -> bool {
         let is_another = self.speed != speed;
         if is_another {
@@ -86,70 +86,70 @@ impl SimClock {
         is_another
     }
 
-    /// What it shows.
+    /// The time that the clock shows at `now`.
     pub fn at(self, now: Micros) -> Time {
         Time(self.shown.0 + (now - self.since) * self.speed / 100)
     }
 
-    /// When it shows this time, or a later one for the first time since it runs at this speed.
+    /// The first moment, since the last change of speed, at which the clock shows this time or a later one.
     pub fn when(self, time: Time) -> Micros {
         self.since + (time.0.saturating_sub(self.shown.0) * 100).div_ceil(self.speed)
     }
 
-    /// How long it takes for so much to pass on it.
+    /// How long the clock takes to advance by this time.
     pub fn takes(self, time: Duration) -> Micros {
         (time.as_micros() as u64 * 100).div_ceil(self.speed)
     }
 }
 
-/// A frame on its way out: to whom, what it takes of a link, and whether it is an ACCEPT, which some networks lose more
-/// often.
+/// A frame to be sent: its destinations, its bytes and its weight on a link. The flag marks an ACCEPT or a
+/// VOTE_REQUEST, which some networks lose more often.
 pub type Outgoing = (ServerSet, Arc<[u8]>, Weight, bool);
 
-/// What is to happen next in a process.
+/// The work that is scheduled for a process.
 #[derive(Debug, Default)]
 pub struct Agenda {
-    /// The life of each role, numbered through all servers.
+    /// The incarnation of each role, numbered across all servers.
     pub lives: [Cell<u64>; RoleKind::ALL.len()],
-    /// It is to have a turn.
+    /// Whether each role has a turn scheduled.
     pub awaits_turn: [Cell<bool>; RoleKind::ALL.len()],
-    /// When the next role is to come back, if that is planned.
+    /// When the next role restarts, if that is scheduled.
     pub restart_at: Cell<Option<Micros>>,
-    /// The checkpointer is at work.
+    /// Whether a job of the checkpointer is scheduled.
     pub is_checkpointing: Cell<bool>,
-    /// Its links to the other servers.
+    /// Its outgoing links to the other servers.
     pub links: RefCell<BTreeMap<ServerId, SimPeerLink>>,
     /// Frames that have not left yet.
     pub frames: RefCell<Vec<Outgoing>>,
-    /// What was ordered.
+    /// Lab requests that were not handled yet.
     pub orders: RefCell<Vec<LabRequest>>,
 }
 
-/// The surroundings of one process, for as long as one event takes.
+/// The environment of one process, for the duration of one event.
 pub struct ProcessEnv<'a> {
     /// Everything that is neither server nor client.
     pub sim_env: RefCell<&'a mut SimEnv>,
-    /// Which server.
+    /// The server's number.
     pub me: ServerId,
-    /// Which process.
+    /// The boot number of the process.
     pub process: u64,
-    /// Its clock.
+    /// The clock that timers use.
     pub clock: SimClock,
-    /// It does nothing for a while.
+    /// Whether the process is paused.
     pub is_paused: bool,
-    /// How long a role takes to get the processor.
+    /// How long a role waits for the processor.
     pub processor: RangeInclusive<Micros>,
     /// How long a sync takes.
     pub sync: RangeInclusive<Micros>,
-    /// What is to happen next.
+    /// The work that is scheduled for the process.
     pub agenda: Rc<Agenda>,
 }
 
 impl ProcessEnv<'_> {
-    /// Lets a role have the processor soon.
+    /// Schedules a turn of a role.
     pub fn give_turn(&self, role: RoleKind) {
         if self.is_paused {
-            // Whoever goes on after a pause gives all of them a turn.
+            // The end of the pause gives every role a turn.
             return;
         }
         let mut sim_env = self.sim_env.borrow_mut();
@@ -158,12 +158,12 @@ impl ProcessEnv<'_> {
         sim_env.after(delay, SimEvent::Turn { role: self.place(role) });
     }
 
-    /// A role, in the life that it is in.
+    /// The current incarnation of a role.
     pub fn place(&self, role: RoleKind) -> RoleInstance {
         RoleInstance { server: self.me, role, life: self.agenda.lives[role as usize].get() }
     }
 
-    /// A role says something: counted, if it is part of a write.
+    /// Counts the messages that a role sends, except routine ones, which are not part of a write.
     fn count<R: Role>(
         &self,
         sim_env: &mut SimEnv,
@@ -266,7 +266,7 @@ impl Env for ProcessEnv<'_> {
                 self.count(sim_env, group, Message::is_routine);
                 for (_, said) in group {
                     let is_damaged =
-                        |one: &Action<_>| matches!(one, Action::Notify(AcceptorNotification::Damaged { .. }));
+                        |one: &Action<_>| matches!(one, Action::Notify(AcceptorNotification::Corrupt { .. }));
                     if said.iter().any(is_damaged) {
                         sim_env.reached(CoveragePoint::SlotDamaged);
                     }

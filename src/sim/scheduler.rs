@@ -1,7 +1,7 @@
-//! The lives of a simulated server's roles, and their turns: what its threads are to a real one.
+//! The scheduler of a simulated server: runs its roles in turns, as threads do in a real server.
 //!
-//! A turn takes no time but that of its disk, which another event brings. What is done in a turn is the real thing:
-//! [`RoleHost`].
+//! A turn takes no virtual time except for its sync, which ends with an event of its own. The work of a turn is done by
+//! the real [`RoleHost`].
 
 use std::fmt::Display;
 
@@ -20,47 +20,47 @@ use crate::storage::disk::{InjectedFailure, MemoryFiles};
 use crate::trace::{CrashPoint, TraceContext};
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
-/// One life of a role.
+/// One incarnation of a role.
 pub struct SimRole<R: Seated> {
-    /// What runs it.
+    /// The real host that runs the role.
     pub host: RoleHost<R, R::Disk>,
-    /// It waits for its disk; what it wants done is in the group.
+    /// The batch that waits for its sync.
     pub syncing: Option<Stepped<TraceContext, R>>,
-    /// The last moment for which a wake-up was planned.
+    /// The last moment for which a wake-up was scheduled.
     wakes_at: Option<Micros>,
 }
 
 impl<R: Seated> SimRole<R> {
-    /// A life begins.
+    /// Starts an incarnation.
     pub fn new(host: RoleHost<R, R::Disk>) -> SimRole<R> {
         SimRole { host, syncing: None, wakes_at: None }
     }
 
-    /// Whether it is certain to wake by itself, if nothing wakes it before.
+    /// Whether a wake-up by timer is certain.
     pub fn wakes_after(&self, now: Micros) -> bool {
         self.wakes_at.is_some_and(|at| at >= now)
     }
 
-    /// The role.
+    /// The state of the role.
     pub fn role(&self) -> &R {
         self.host.role()
     }
 }
 
-/// A role that has a place in a simulated server.
+/// A role that a simulated server can run.
 pub trait Seated: Hosted {
-    /// Its disk.
+    /// The type of its stable storage.
     type Disk: RoleDisk<Self::Record, Error: Display>;
-    /// The part of the folder that its disk is.
+    /// The part of the data directory that its stable storage uses.
     const PART: SimDirPart;
 
-    /// Where it lives.
+    /// Where the process keeps the role.
     fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Self>>>;
 
-    /// The oracle sees that a group is durable.
+    /// Reports to the oracle that a batch is durable.
     fn durable(_nature: &mut SimEnv, _server: ServerId, _records: &[Self::Record]) {}
 
-    /// The oracle sees that a crash hit while a group was being written.
+    /// Reports to the oracle that a crash hit while a batch was being written.
     fn in_doubt(_nature: &mut SimEnv, _server: ServerId, _records: Vec<Self::Record>) {}
 }
 
@@ -129,7 +129,7 @@ impl Seated for Participant {
     }
 }
 
-/// Calls a function of a role whose name is only known now.
+/// Calls a generic function for a role that is only known at run time.
 macro_rules! of_role {
     ($role:expr, $server:ident . $function:ident ( $($argument:expr),* )) => {
         match $role {
@@ -148,7 +148,7 @@ impl SimServer {
         of_role!(place.role, self.wake_role(sim_env, place));
     }
 
-    /// The process goes on after a pause: a turn that came due meanwhile comes now.
+    /// Gives a turn to a role that does not wait for its disk, after a pause or a change of its clock.
     pub fn resumes(&mut self, sim_env: &mut SimEnv, role: RoleKind) {
         of_role!(role, self.resume_role(sim_env));
     }
@@ -158,12 +158,13 @@ impl SimServer {
         of_role!(place.role, self.turn(sim_env, place));
     }
 
-    /// The disk has answered.
+    /// The sync of a role has ended.
     pub fn has_synced(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
         of_role!(place.role, self.synced(sim_env, place));
     }
 
-    /// Tells a role to die, now or at a point of its next turn. One that is down already comes back at another time.
+    /// Crashes a role, now or at a point of its next turn. For a role that is already down, changes the time of its
+    /// restart.
     pub fn crash(&mut self, sim_env: &mut SimEnv, role: RoleKind, order: CrashRequest) {
         let now = self.clock().at(sim_env.now());
         let order = self.process.as_mut().and_then(|process| process.lifecycle.crash(now, role, order));
@@ -171,14 +172,14 @@ impl SimServer {
         self.plan_restart(sim_env);
     }
 
-    /// Gives a role its order to die.
+    /// Gives a role its request to crash.
     pub(super) fn give(&mut self, sim_env: &mut SimEnv, role: RoleKind, order: CrashRequest) {
         of_role!(role, self.order(sim_env, order));
     }
 
     fn order<R: Seated>(&mut self, sim_env: &mut SimEnv, order: CrashRequest) {
         self.with_core(sim_env, |core, env| {
-            // One that cannot take it is about to end.
+            // A role that cannot take the request is about to end anyway.
             let _ = core.enqueue_control::<R, _>(env, MailboxItem::Crash(order));
         });
     }
@@ -188,7 +189,7 @@ impl SimServer {
         if env.place(R::NAME) != place || R::place(process).is_none() || env.is_paused {
             return;
         }
-        // If it has been called meanwhile it is to have a turn anyway.
+        // If its mailbox woke the role meanwhile, a turn is scheduled already.
         if std::mem::replace(&mut R::mailbox(&process.core).lock().is_waiting, false) {
             env.give_turn(R::NAME);
         }
@@ -240,7 +241,7 @@ impl SimServer {
         }
     }
 
-    /// A group becomes durable, and its actions leave.
+    /// Makes a batch durable, and then releases its actions.
     fn finish<R: Seated>(
         &mut self,
         sim_env: &mut SimEnv,
@@ -262,7 +263,7 @@ impl SimServer {
         }
     }
 
-    /// The end of a role's life.
+    /// Ends an incarnation of a role.
     fn end_incarnation<R: Seated>(&mut self, sim_env: &mut SimEnv, ended: &RunEnd) {
         let me = self.me;
         let Some((process, env)) = self.env(sim_env) else { return };
@@ -293,7 +294,7 @@ impl SimServer {
         self.plan_restart(sim_env);
     }
 
-    /// The process dies in the middle of whatever it does: a commit under way stops after some of its operations.
+    /// The process crashes during its work: a commit in progress stops after some of its disk operations.
     pub fn interrupt(&mut self, sim_env: &mut SimEnv) {
         self.interrupt_role::<Proposer>(sim_env);
         self.interrupt_role::<Acceptor>(sim_env);
@@ -311,7 +312,7 @@ impl SimServer {
         folder.fail(R::PART, sim_env.random.within(0..=2), InjectedFailure::Stop);
         sim_env.reached(CoveragePoint::KilledInCommit);
         let Ok(mut released) = commit(*sim_env, me, &mut living, group) else { return };
-        // Some of it may have left already.
+        // Some of the actions may have left before the crash.
         let left = sim_env.random.within(0..=released.len() as u64) as usize;
         drop(sim_env);
         if left > 0 {
@@ -322,7 +323,7 @@ impl SimServer {
     }
 }
 
-/// Makes a group durable, and lets the oracle see what became of it.
+/// Makes a batch durable, and reports the result to the oracle.
 fn commit<R: Seated>(
     sim_env: &mut SimEnv,
     me: ServerId,
@@ -332,14 +333,14 @@ fn commit<R: Seated>(
     let records = group.records().to_vec();
     let committed = living.host.commit(group);
     match &committed {
-        // One that crashes before it has said anything has made durable what it would have said.
+        // A role that crashes before it sends has made its records durable already.
         Ok(_) | Err(RunEnd::Crashed(_)) => R::durable(sim_env, me, &records),
         Err(_) => R::in_doubt(sim_env, me, records),
     }
     committed
 }
 
-/// A role that has done all that it had to do sleeps until something comes, or until its next timer.
+/// Lets a role that has finished its work sleep until the next input or timer.
 fn rest<R: Seated>(process: &mut SimProcess, env: &ProcessEnv<'_>, mut living: Box<SimRole<R>>) {
     let now = env.sim_env.borrow().now();
     let due = living.host.due().map(|due| env.clock.when(due));

@@ -1,5 +1,5 @@
-//! One simulated server: its folder and its process. What a process decides is the real thing, in surroundings of
-//! events.
+//! A simulated server: its data directory and its process. The process makes its decisions with the real code; events
+//! take the place of threads, sockets and clocks.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -46,51 +46,51 @@ use crate::two_phase_commit::{Coordinator, Participant};
 
 /// A server, whether its process runs or not.
 pub struct SimServer {
-    /// Which.
+    /// The server's number.
     pub me: ServerId,
-    /// All servers.
+    /// All servers of the cluster.
     pub cluster: ServerSet,
-    /// What outlives the process.
+    /// The data directory, which outlives the process.
     pub folder: SimDataDir,
-    /// The storage id that a new folder gets.
+    /// The storage id that a new data directory gets.
     pub storage: u64,
     /// The process, if it runs.
     pub process: Option<SimProcess>,
-    /// What its last process has drawn.
+    /// The boot number of its last process.
     boot: u64,
-    /// It does nothing until then.
+    /// The process is paused until this time.
     pub paused_until: Micros,
-    /// How long a role takes to get the processor.
+    /// How long a role waits for the processor.
     pub processor: RangeInclusive<Micros>,
     /// How long a sync takes.
     pub sync: RangeInclusive<Micros>,
-    /// How fast its clock runs, in percent.
+    /// Speed of its clock, in percent.
     pub clock: u64,
-    /// What the timers of each role run by.
+    /// The clocks that drive the timers of each role.
     role_clocks: [SimClock; RoleKind::ALL.len()],
-    /// How far its wall clock is wrong, in microseconds. Nothing but the time stamps of its lines depends on it.
+    /// Error of its wall clock, in microseconds. Only the time stamps of its log lines depend on it.
     pub wall_clock: Arc<AtomicI64>,
-    /// The lines of all its processes, if somebody wants them.
+    /// The log lines of all its processes, if requested.
     pub lines: Option<String>,
-    /// Its checkpoint was damaged.
+    /// A fault has corrupted its checkpoint.
     pub is_checkpoint_harmed: bool,
-    /// The process in whose time its disk was damaged.
+    /// The boot number of the process during which its disk was corrupted.
     pub harmed_in: Option<u64>,
-    /// How much of the past its learner keeps.
+    /// When its learner makes checkpoints, and how much log it keeps.
     pub retention: Retention,
-    /// Its disk is a new one, and its peers know.
+    /// Its data directory is a new one, although peers have recorded an older one.
     pub is_stranger: bool,
-    /// The storage id of the folder with which it has begun to take part.
+    /// The storage id of the data directory with which the server was first admitted.
     pub(super) takes_part_with: Option<u64>,
-    /// What its last process has said of itself.
+    /// What its last process told its peers about itself.
     last_claim: Option<Claim>,
-    /// Its own folder and that one's storage id, while it has another one.
+    /// Its own data directory and storage id, while the server runs on another one.
     pub(super) own: Option<(SimDataDir, u64)>,
-    /// Its acceptor comes back without its memory: the lab's unsafe mode.
+    /// Its acceptor restarts without its stable storage: the lab's unsafe mode.
     pub forgets: bool,
-    /// Its folder is known to the others from the start.
+    /// Its peers have recorded its data directory from the start.
     is_acquainted: bool,
-    /// Roles are not woken for what can wait.
+    /// Messages that can wait do not wake a role.
     wake_hints: bool,
     pub(super) quorums: Quorums,
     pub(super) protocol: Protocol,
@@ -98,50 +98,50 @@ pub struct SimServer {
     pub(super) sizes: Sizes,
 }
 
-/// A process: what a kill ends.
+/// A process; it ends with a crash of the server.
 pub struct SimProcess {
-    /// Which of all processes.
+    /// Boot number, unique among all processes of the run.
     pub number: u64,
-    /// Its data folder.
+    /// Its data directory.
     pub folder: DataDir<SimDataDir>,
-    /// What it decides.
+    /// The real server core, which makes the decisions.
     pub core: ServerCore<SimConnection>,
-    /// What is to happen next.
+    /// The work that is scheduled for this process.
     pub agenda: Rc<Agenda>,
-    /// When roles die and come back.
+    /// When roles crash and restart.
     pub lifecycle: Lifecycle,
-    /// The proposer, if it lives.
+    /// The proposer, if it is up.
     pub proposer: Option<Box<SimRole<Proposer>>>,
-    /// The acceptor.
+    /// The acceptor, if it is up.
     pub acceptor: Option<Box<SimRole<Acceptor>>>,
-    /// The learner.
+    /// The learner, if it is up.
     pub learner: Option<Box<SimRole<Learner<Kv>>>>,
-    /// The coordinator, under two-phase commit.
+    /// The coordinator of two-phase commit, if it is up.
     pub coordinator: Option<Box<SimRole<Coordinator>>>,
-    /// The participant, under two-phase commit.
+    /// The participant of two-phase commit, if it is up.
     pub participant: Option<Box<SimRole<Participant>>>,
-    /// What writes the state down.
+    /// Writes checkpoints of the learner's state.
     pub checkpointer: Option<Checkpointer<MemoryFiles>>,
-    /// A learner waits for the state that it begins with: for how long it has been down, if it has lived before.
+    /// Set while a learner waits for its initial state: how long it was down, or None for the first start.
     awaits_state: Option<Option<Duration>>,
-    /// Calls of its peers that it has let in.
+    /// The incoming connections that it accepted, by peer.
     pub heard: BTreeMap<ServerId, Vec<u64>>,
-    /// Why it must stop.
+    /// Why the process must stop.
     pub fatal: Option<String>,
 }
 
 impl SimProcess {
-    /// Whose folder it uses.
+    /// The identity of the data directory that the process uses.
     pub fn identity(&self) -> &DirIdentity<MemoryFiles> {
         self.folder.identity()
     }
 
-    /// Whether it has let a peer in.
+    /// Whether the process has accepted a connection from this peer.
     pub fn accepts(&self, peer: ServerId) -> bool {
         self.heard.get(&peer).is_some_and(|calls| !calls.is_empty())
     }
 
-    /// Whether it has let a peer in by this call.
+    /// Whether the process has accepted this connection from this peer.
     pub fn hears_on(&self, peer: ServerId, call: u64) -> bool {
         self.heard.get(&peer).is_some_and(|calls| calls.contains(&call))
     }
@@ -203,20 +203,20 @@ impl SimServer {
         }
     }
 
-    /// It gets an empty folder, as on the first day. Its process does not run.
+    /// Replaces its data directory with an empty one. The process must not run.
     pub fn begin_anew(&mut self, storage: u64) {
         (self.folder, self.storage) = (SimDataDir::default(), storage);
         (self.is_checkpoint_harmed, self.harmed_in, self.is_stranger) = (false, None, false);
         (self.takes_part_with, self.own, self.last_claim) = (None, None, None);
     }
 
-    /// Whose its folder is.
+    /// The owner that its data directory must name.
     pub(super) fn owner(&self) -> Owner<'static> {
         Owner { cluster: CLUSTER, quorums: self.quorums, server: self.me }
     }
 
-    /// The last slot that its learner has applied, or what stands for it where there is none; None if that is wrong or
-    /// not there.
+    /// The last slot that its learner applied, and the state's digest. Without a learner: what `settled` returns.
+    /// None if the learner is fenced or the server is down.
     pub fn applied(&self) -> Option<(Slot, u64)> {
         let Some(learner) = &self.process.as_ref()?.learner else { return self.settled() };
         let learner = learner.role();
@@ -226,20 +226,20 @@ impl SimServer {
         Some((learner.applied(), learner.machine().digest()))
     }
 
-    /// Length of the journal's files.
+    /// Length of a journal file, in bytes.
     pub fn segment_bytes(&self) -> u64 {
         self.sizes.segment_bytes
     }
 
-    /// Its clock.
+    /// The clock of the server.
     pub fn clock(&self) -> SimClock {
         SimClock::new(self.clock)
     }
 
-    /// The timers of a role run at this speed from now on, in percent; at the usual one if None.
+    /// From now on the timers of a role run at this speed, in percent; None restores the server's speed.
     pub fn run_timers(&mut self, sim_env: &mut SimEnv, role: RoleKind, speed: Option<u64>) {
         if self.role_clocks[role as usize].run_at(speed.unwrap_or(self.clock), sim_env.now()) {
-            // When it was to wake is no longer right.
+            // The scheduled wake-up time is no longer right.
             self.resumes(sim_env, role);
         }
     }
@@ -249,7 +249,7 @@ impl SimServer {
         self.process.is_some() && self.paused_until <= now
     }
 
-    /// Its process, and what is around it for as long as one event takes.
+    /// The process and its environment, for the duration of one event.
     pub(super) fn env<'a>(&'a mut self, sim_env: &'a mut SimEnv) -> Option<(&'a mut SimProcess, ProcessEnv<'a>)> {
         let (me, clock, is_paused) = (self.me, self.clock(), self.paused_until > sim_env.now());
         let process = self.process.as_mut()?;
@@ -266,7 +266,7 @@ impl SimServer {
         Some((process, env))
     }
 
-    /// The same for a turn of a role, whose timers may run by a clock of their own.
+    /// As [`Self::env`], for a turn of a role, whose timers may run on a clock of their own.
     pub(super) fn around_role<'a>(
         &'a mut self,
         sim_env: &'a mut SimEnv,
@@ -277,7 +277,7 @@ impl SimServer {
         Some((process, ProcessEnv { clock, ..env }))
     }
 
-    /// Something that the core alone has to do with.
+    /// Runs an event that concerns only the core.
     pub(super) fn with_core(
         &mut self,
         sim_env: &mut SimEnv,
@@ -288,8 +288,8 @@ impl SimServer {
         }
     }
 
-    /// Starts the process: the identity first, then the acceptor, the learner and the proposer. `storages` are the
-    /// folders of all servers, for one whose cluster is an old one.
+    /// Starts the process: the identity first, then the roles in the order of the protocol. `storages` are the storage
+    /// ids of all servers, which a server of an already formed cluster needs.
     pub fn start(&mut self, sim_env: &mut SimEnv, storages: &[(ServerId, u64)]) -> Result<(), StartRefusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
         let folder = DataDir::begin(self.folder.clone(), identity)?;
@@ -347,7 +347,7 @@ impl SimServer {
 
     fn open_trace(&self, sim_env: &SimEnv, life: u32) -> Trace {
         match self.lines {
-            // One that nobody believes tells nothing either: its lines would contradict those of its old disk.
+            // A server with a second disk writes no log lines: they would contradict those of its old disk.
             Some(_) if !self.is_stranger => {
                 let (clock, wrong_by) = (sim_env.clock(), self.wall_clock.clone());
                 Trace::to_memory_at(trace::ProcessId::server(self.me, life), move || {
@@ -359,19 +359,19 @@ impl SimServer {
         }
     }
 
-    /// Opens the checkpoint. One that cannot be believed is put aside.
+    /// Opens the checkpoint. A corrupt one is quarantined.
     fn open_checkpoint(&mut self, sim_env: &mut SimEnv) -> Result<(), StartRefusal> {
         let (me, harmed) = (self.me, self.is_checkpoint_harmed);
         let Some(process) = &mut self.process else { return Ok(()) };
         let (files, storage) = (self.folder.checkpoint.clone(), process.folder.storage_id());
         let opened = Checkpointer::open(&process.core, files, storage);
         if opened.is_err() && harmed && !self.folder.checkpoint.image().contains_key(CHECKPOINT_FILE) {
-            // It was put aside before the new one could be made.
+            // It was quarantined before the new one was made.
             sim_env.oracle.checkpoint_in_doubt(me, Slot(0));
         }
         let (checkpointer, is_rebuilt) = opened.map_err(RecoveryError::from)?;
         if harmed && !is_rebuilt {
-            // One bit of the file says which of its last two states holds.
+            // One bit of the file selects which of its last two states is valid.
             sim_env.oracle.checkpoint_fell_back(me, checkpointer.mark().slot);
         }
         process.checkpointer = Some(checkpointer);
@@ -383,7 +383,7 @@ impl SimServer {
         Ok(())
     }
 
-    /// How far the checkpoint is that a new process would find.
+    /// The slot of the checkpoint that a new process would find.
     pub fn checkpoint_slot(&self, identity: &DirIdentity<MemoryFiles>) -> Slot {
         let state = Kv::with_sessions_at_most(self.sizes.sessions);
         let files = self.folder.checkpoint.fork();
@@ -391,8 +391,8 @@ impl SimServer {
         opened.map_or(Slot(0), |(checkpoint, _)| checkpoint.mark().slot)
     }
 
-    /// The acceptor that a new process would find, and whether something of its disk is lost; None if there never was
-    /// one.
+    /// The acceptor that a new process would recover, and whether part of its disk is corrupt. None if there is no
+    /// journal yet.
     pub fn read_disk(&self) -> Result<Option<(Acceptor, bool)>, StartRefusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
         if !identity.has_journal() {
@@ -408,12 +408,12 @@ impl SimServer {
         Ok(Some((acceptor.with_checkpoint(checkpoint), !recovered.damage.is_empty())))
     }
 
-    /// A life of a role begins, or waits for room. `down` is None at the start of the process.
+    /// Starts an incarnation of a role, or waits for disk space. `down` is None at the start of the process.
     fn start_role(&mut self, sim_env: &mut SimEnv, role: RoleKind, down: Option<Duration>) -> Result<(), StartRefusal> {
         if let Some(process) = &mut self.process {
             process.lifecycle.begins(role, None);
             process.agenda.lives[role as usize].set(sim_env.next_incarnation());
-            // What comes while it reads its disk waits for it.
+            // Inputs that arrive while the role reads its disk wait in the mailbox.
             process.set_open(role, true);
         }
         let begun = match role {
@@ -430,7 +430,7 @@ impl SimServer {
         Ok(())
     }
 
-    /// There is no room for what a life of a role begins with: it is tried again.
+    /// The disk has no room for the first write of an incarnation, so the start is retried.
     fn await_room(&mut self, sim_env: &mut SimEnv, role: RoleKind, why: &str) {
         sim_env.reached(CoveragePoint::WaitedForRoom);
         let now = self.clock().at(sim_env.now());
@@ -465,7 +465,8 @@ impl SimServer {
         Ok(())
     }
 
-    /// The checkpointer reads the state that it begins with. At the start of the process nobody does anything before.
+    /// Asks the checkpointer for the learner's initial state. At the start of the process the state is loaded at once,
+    /// before any other work.
     fn start_learner(&mut self, sim_env: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
         let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
         process.core.checkpoints.load();
@@ -482,7 +483,7 @@ impl SimServer {
         }
     }
 
-    /// The state is there that a learner has waited for.
+    /// Starts the learner that waited for this state.
     fn begin_learner(&mut self, sim_env: &mut SimEnv, loaded: LoadedState) -> Result<(), RecoveryError> {
         let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
         let Some(down) = process.awaits_state.take() else { return Ok(()) };
@@ -505,7 +506,7 @@ impl SimServer {
         Ok(())
     }
 
-    /// Recovery changes nothing that it finds: another one finds the same.
+    /// Checks that recovery is repeatable: a second recovery of the same disk finds the same state.
     fn recover_twice(&self, sim_env: &mut SimEnv) {
         let Some(process) = &self.process else { return };
         if !process.identity().has_journal() {
@@ -513,8 +514,8 @@ impl SimServer {
         }
         let copy = self.folder.fork();
         for files in copy.all() {
-            // Whether there is room for another life is another matter, and a failure that was planned strikes the real
-            // disk.
+            // The copy has no faults: room for another incarnation is not tested here, and a planned failure strikes
+            // the real disk.
             files.set_capacity(None);
             files.fail_read(None);
             files.fail(u64::MAX / 2, InjectedFailure::Stop);
@@ -527,11 +528,12 @@ impl SimServer {
             let (_, recovered) = opened.ok()?;
             Some(recovered.records)
         };
-        // Files that nobody needs may be gone by then, so what is known counts, and not what it was put together from.
+        // The first recovery may delete files that are no longer needed. So the recovered state is compared, not the
+        // records that it was built from.
         let known = |records: Vec<AcceptorRecord>| {
             let mut acceptor = Acceptor::new();
             records.into_iter().for_each(|record| acceptor.replay(record));
-            // What the checkpoint has may be forgotten by then, and need not.
+            // The second recovery may have dropped what the checkpoint covers, and may also have kept it.
             acceptor.replay(AcceptorRecord::Truncated(durable.next()));
             acceptor.with_checkpoint(durable)
         };
@@ -549,7 +551,7 @@ impl SimServer {
         env.give_turn(R::NAME);
     }
 
-    /// Brings a role back that is down, or as soon as it is.
+    /// Restarts a role that is down, or as soon as it is.
     pub fn bring_back(&mut self, sim_env: &mut SimEnv, role: RoleKind) {
         let now = self.clock().at(sim_env.now());
         if let Some(process) = &mut self.process {
@@ -558,7 +560,7 @@ impl SimServer {
         self.plan_restart(sim_env);
     }
 
-    /// Somebody looks when the next role comes back.
+    /// Schedules an event for the next role restart.
     pub(super) fn plan_restart(&mut self, sim_env: &mut SimEnv) {
         let (now, clock, me) = (sim_env.now(), self.clock(), self.me);
         let Some(process) = &self.process else { return };
@@ -570,7 +572,7 @@ impl SimServer {
         }
     }
 
-    /// Starts the roles that are to come back now.
+    /// Starts the roles whose restart is due.
     pub fn restart_due(&mut self, sim_env: &mut SimEnv, number: u64) -> Result<(), StartRefusal> {
         let now = self.clock().at(sim_env.now());
         if let Some(process) = &self.process {
@@ -586,7 +588,7 @@ impl SimServer {
         Ok(())
     }
 
-    /// The checkpointer has had the time that its next job takes.
+    /// Runs the checkpointer's next job, whose duration has passed.
     pub fn checkpointer_works(&mut self, sim_env: &mut SimEnv, number: u64) -> Result<(), StartRefusal> {
         let Some((process, env)) = self.env(sim_env).filter(|(process, _)| process.number == number) else {
             return Ok(());
@@ -608,7 +610,7 @@ impl SimServer {
         Ok(())
     }
 
-    /// The process dies: a checkpoint under way stops after some of its operations.
+    /// The process crashes: a checkpoint in progress stops after some of its disk operations.
     pub(super) fn interrupt_checkpointer(&mut self, sim_env: &mut SimEnv) {
         let files = self.folder.checkpoint.clone();
         let Some((process, env)) = self.env(sim_env) else { return };
@@ -619,11 +621,11 @@ impl SimServer {
         let operation = env.sim_env.borrow_mut().random.within(0..=12);
         files.fail(operation, InjectedFailure::Stop);
         env.sim_env.borrow_mut().reached(CoveragePoint::KilledInCheckpoint);
-        // Whatever comes of it, nobody is there to hear.
+        // The result is dropped: no process is left to use it.
         drop(checkpointer.run_one(&process.core, &env));
     }
 
-    /// It says to every other server that it is there, again and again.
+    /// Announces this server to every other one, and schedules the next announcement.
     pub fn says_that_it_is_there(&mut self, sim_env: &mut SimEnv, number: u64) {
         let others = self.cluster.without(ServerSet::only(self.me));
         let Some((process, env)) = self.env(sim_env).filter(|(process, _)| process.number == number) else {
@@ -635,7 +637,8 @@ impl SimServer {
         env.sim_env.borrow_mut().after(again, SimEvent::Here { server, process: number });
     }
 
-    /// Bytes from a client. False if they are no request that an honest client sends: then the connection is closed.
+    /// Handles bytes from a client. Returns false, to close the connection, if they are not a request that an honest
+    /// client sends.
     pub fn hear_client(&mut self, sim_env: &mut SimEnv, client: usize, bytes: &[u8]) -> bool {
         let Ok(request) = unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) else { return false };
         let Some((process, env)) = self.env(sim_env) else { return true };
@@ -663,20 +666,20 @@ impl SimServer {
                     self.plan_restart(sim_env);
                 }
                 LabRequest::Restart { role } => self.bring_back(sim_env, role),
-                // Only the operator of a real process gives this one.
+                // Only the operator of a real process uses this request.
                 LabRequest::Stop => {}
             }
         }
     }
 
-    /// Some have waited long enough.
+    /// Ends client requests that have waited for their time limit.
     pub fn expire(&mut self, sim_env: &mut SimEnv, number: u64) {
         if self.process.as_ref().is_some_and(|process| process.number == number) {
             self.with_core(sim_env, |core, env| core.expire(env));
         }
     }
 
-    /// Bytes from a peer. False if they are no message: then the connection is closed.
+    /// Handles bytes from a peer. Returns false, to close the connection, if they are not a message.
     pub fn hear_peer(&mut self, sim_env: &mut SimEnv, from: ServerId, bytes: &[u8]) -> bool {
         let Ok(envelope) = unframe::<Envelope>(bytes, PEER_FRAME_MAX_BYTES) else { return false };
         sim_env.note(&(from, self.me, &envelope.message));
@@ -690,7 +693,7 @@ impl SimServer {
         true
     }
 
-    /// Leaves the marks of a message that arrives.
+    /// Records the coverage points that an arriving message reaches.
     fn note_message(&self, sim_env: &mut SimEnv, message: &Message) {
         match message {
             Message::Entries { entries, applied } => {
@@ -710,16 +713,17 @@ impl SimServer {
         }
     }
 
-    /// Whether its server takes part by what is on its disk, whether or not it runs.
+    /// Whether the server is admitted according to its disk, whether or not it runs.
     pub fn takes_part(&self) -> bool {
         self.claim().is_some_and(|claim| claim.takes_part)
     }
 
-    /// What it says of itself to a peer, or has said before it died: its words may still be on the way. What is on the
-    /// disk of a process that died in the middle of its start nobody has said, and a power cut may take it away again.
+    /// What the server tells its peers about itself, or told them before it crashed, because those messages may still
+    /// arrive. A process that crashed during its start has told no peer what is on its disk, and a power cut may remove
+    /// it.
     pub fn claim(&self) -> Option<Claim> {
         let Some(process) = &self.process else {
-            // It may have another folder by now, and has said nothing of that.
+            // The server may have another data directory by now, and has told no peer about that one.
             return self.last_claim.filter(|claim| claim.storage == self.storage);
         };
         let identity = process.folder.identity();
@@ -727,7 +731,7 @@ impl SimServer {
         Some(Claim { server: self.me, storage, life, boot: self.boot, takes_part: identity.is_active(), knows: None })
     }
 
-    /// The first line: what this process is, and what it found on its disk.
+    /// Writes the first log line: version, protocol, and what the process found on its disk.
     fn tell_boot(&self) {
         let Some(process) = self.process.as_ref().filter(|process| process.core.trace.steps()) else { return };
         let acceptor = process.acceptor.as_ref().map(|living| living.role());
@@ -758,7 +762,8 @@ impl SimServer {
         );
     }
 
-    /// The process is gone: its lines stay, and whoever waited has lost the connection.
+    /// Ends the process: its log lines are kept. Returns the reply handles of its pending requests, whose connections
+    /// are lost.
     pub fn end_process(&mut self) -> Vec<ReplyHandle<SimConnection>> {
         self.last_claim = self.claim();
         let Some(process) = self.process.take() else { return Vec::new() };
@@ -770,7 +775,7 @@ impl SimServer {
     }
 }
 
-/// The world begins on a day that is easy to remember.
+/// Wall-clock time of a moment: every run starts at 2026-01-01T00:00:00Z.
 pub fn time_of(now: Micros) -> Timestamp {
     let begin = Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH);
     begin.saturating_add(SignedDuration::from_micros(now as i64)).unwrap_or(begin)

@@ -1,4 +1,4 @@
-//! `paxos-lab simulate`: one seed told in full, or many in a batch.
+//! The command `paxos-lab simulate`: one seed with full output, or many in a batch.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -18,7 +18,8 @@ use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::seeded_bugs::{self, Bug};
 
-/// A batch of so many runs with all faults must have reached every mark: the rarest is met once in some 300.
+/// A batch of this number of runs with all faults must reach every coverage point: the rarest is reached about once in
+/// 300 runs.
 const ENOUGH_RUNS: u64 = 3_000;
 
 /// The command line of the simulator.
@@ -69,7 +70,7 @@ pub struct SimulateArgs {
     threads: Option<usize>,
 }
 
-/// Which protocols are simulated.
+/// The protocols to simulate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum ProtocolChoice {
     /// Each seed decides for itself which kind of Paxos.
@@ -93,13 +94,13 @@ impl ProtocolChoice {
     }
 }
 
-/// Reads `1..1000`, both included.
+/// Reads a range such as `1..1000`, both ends included.
 fn parse_range(text: &str) -> Result<(u64, u64), String> {
     let ends = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     ends.filter(|(first, last)| first <= last).ok_or_else(|| format!("'{text}' is no range of seeds (as in 1..1000)"))
 }
 
-/// Runs what the command line says; what to print, and the exit code.
+/// Runs what the command line says; returns the text to print and the exit code.
 pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
     if (options.bug.is_some() || options.all_bugs) && !seeded_bugs::AVAILABLE {
         return Err("this build has no seeded bugs. Try: cargo run --profile seeded-bugs --features seeded-bugs --bin paxos-lab -- \
@@ -155,7 +156,7 @@ fn one(seed: u64, options: &SimulateArgs) -> Result<(String, u8), String> {
     Ok((text, report.verdict.exit_code()))
 }
 
-/// How to see a failure again: with as few faults as show it, and, last of all, as it was.
+/// Writes how to reproduce a failure: first with as few fault classes as still show it, and last exactly as it was.
 fn tell_failure(seed: u64, verdict: &RunVerdict, setting: BatchConfig, text: &mut String) {
     let least = shrink(seed, setting, verdict);
     if least != setting {
@@ -166,7 +167,7 @@ fn tell_failure(seed: u64, verdict: &RunVerdict, setting: BatchConfig, text: &mu
 
 pub(super) fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
-    // Lines of another run beside these would be taken for lines of this one.
+    // Log lines of another run in the same directory would be taken for lines of this one.
     let stranger = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| {
         let name = name.to_string_lossy();
         name.ends_with(".log") && !files.iter().any(|(ours, _)| *ours == name)
@@ -216,14 +217,14 @@ fn told(summary: &BatchSummary, first: u64, took: f64) -> String {
     )
 }
 
-/// What has gone wrong, and what else was reached, and how often.
+/// Writes how often each coverage point was reached.
 fn tell_counts(summary: &BatchSummary, text: &mut String) {
     for mark in CoveragePoint::ALL {
         let _ = writeln!(text, "{:>12} x {}", summary.coverage.count(*mark), mark.says());
     }
 }
 
-/// A batch that never reached what it was made for has failed, however clean it was.
+/// Reports the missing coverage points. A clean batch with all faults and enough runs still fails if one is missing.
 fn marks_code(summary: &BatchSummary, setting: BatchConfig, text: &mut String) -> u8 {
     let (missing, all) =
         (summary.coverage.missing(setting.protocol), Coverage::default().missing(setting.protocol).len());

@@ -1,8 +1,8 @@
-//! A world: servers, clients and whatever goes wrong, from the beginning to the verdict.
+//! A simulation: servers, clients and injected faults, from the first event to the verdict.
 //!
-//! A run has two phases. In the first, faults strike, and nothing wrong may be said or remembered; nobody promises that
-//! anything moves. In the second the faults are over and a majority is healthy: now everything must move again, the
-//! servers must agree, and new writes must be done, all within a stated time.
+//! A run has two phases. In the first, faults strike: no message and no disk may break an invariant, but progress is
+//! not required. In the second the faults are over and a majority is healthy. Now the cluster must make progress, the
+//! servers must agree, and new writes must complete, all within a stated time.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,38 +25,38 @@ use crate::role::{ServerId, ServerSet};
 use crate::storage::disk::{Files, InjectedFailure};
 use crate::trace::TraceContext;
 
-/// In so much virtual time without faults everything must be done and equal.
+/// Time limit of the phase without faults, in virtual time, for requests to complete and servers to agree.
 pub const LIVENESS: Micros = 30 * SECOND;
-/// And in the time in which a link carries this number of the largest values, twice.
+/// The limit grows by twice the time in which a link carries this number of the largest values.
 const VALUES_OF_PATIENCE: usize = 20;
-/// A run has at most so many events: a run that has more never ends.
+/// Maximum number of events in a run; a run with more is taken as endless and ends.
 const EVENTS_MAX: u64 = 5_000_000;
 
-/// A run has at most so many histories after its first: each needs time to be worth something.
+/// Maximum number of histories after the first one: each needs enough time to be a useful test.
 const HISTORIES_MAX: u32 = 2;
 
-/// How a process dies.
+/// How a process crashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashKind {
-    /// The machine runs on: nothing that was written is lost.
+    /// Only the process ends: nothing that was written is lost.
     Process,
-    /// The machine stops: of what was not synced any part is lost.
+    /// The machine loses power: any part of the unsynced data may be lost.
     Power,
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunVerdict {
-    /// Nothing was wrong.
+    /// No invariant was broken, and the cluster made progress.
     Clean,
-    /// A rule was broken.
+    /// An invariant was broken.
     Unsafe(Violation),
-    /// Nothing was wrong, and not enough was done.
+    /// No invariant was broken, but the cluster made too little progress; says what is stuck.
     Stuck(String),
 }
 
 impl RunVerdict {
-    /// The exit code that says so.
+    /// The exit code of the `simulate` command for this verdict.
     pub fn exit_code(&self) -> u8 {
         match self {
             RunVerdict::Clean => 0,
@@ -66,28 +66,28 @@ impl RunVerdict {
     }
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct RunReport {
-    /// The seed.
+    /// The seed of the run.
     pub seed: u64,
-    /// How it ended.
+    /// How the run ended.
     pub verdict: RunVerdict,
-    /// The hash of all that happened: the same seed and program give the same.
+    /// The hash of all events: the same seed and program give the same hash.
     pub trace: u64,
-    /// What was reached.
+    /// The coverage points that were reached.
     pub coverage: Coverage,
-    /// Events that happened.
+    /// Number of events.
     pub events: u64,
-    /// Virtual time that has passed.
+    /// Virtual time of the whole run.
     pub took: Micros,
-    /// Requests of clients that have ended with a result.
+    /// Number of client requests that ended with a result.
     pub answered: usize,
-    /// All requests.
+    /// Number of all client requests.
     pub asked: usize,
-    /// The last slot applied by anybody.
+    /// The highest slot that any learner applied.
     pub applied: Slot,
-    /// Lines by file name, if they were wanted.
+    /// The text of each log file, with its name; empty unless requested.
     pub lines: Vec<(String, String)>,
 }
 
@@ -113,30 +113,30 @@ impl fmt::Display for RunVerdict {
     }
 }
 
-/// Everything.
+/// A whole simulated cluster with its clients, and the state of the run.
 pub struct Simulation {
-    /// What the seed has decided.
+    /// What the seed decided before the run.
     pub plan: RunPlan,
-    /// Time, chance, links and watchers.
+    /// Time, randomness, links and observers.
     pub sim_env: SimEnv,
-    /// The servers, by number.
+    /// The servers; number 1 is at index 0.
     pub servers: Vec<SimServer>,
-    /// The clients, by number.
+    /// The clients, by their number from 0.
     pub clients: Vec<SimClient>,
-    /// Servers that faults have damaged for good.
+    /// Servers whose data a fault has lost or corrupted, until it is repaired.
     pub lost: ServerSet,
-    /// Servers that were ever started on another folder than their own.
+    /// Servers that were started at least once on another data directory than their own.
     pub(super) misplaced: ServerSet,
-    /// All servers have taken part.
+    /// All servers have been admitted.
     has_begun: bool,
     faults_are_over: bool,
-    /// So many histories have begun, the first one not counted.
+    /// Number of histories that began after the first one.
     histories: u32,
     events: u64,
 }
 
 impl Simulation {
-    /// A world of this plan, before its first event. With `lines`, its servers and clients write theirs.
+    /// A simulation of this plan, before its first event. With `lines`, its servers and clients write log lines.
     pub fn new(plan: RunPlan, lines: bool) -> Simulation {
         let mut sim_env = SimEnv::new(&plan);
         let new_server = |me| SimServer::new(&plan, me, sim_env.random.next(), lines);
@@ -161,7 +161,7 @@ impl Simulation {
             world.add_client(client, lines);
         }
         if let Some((one, other, lasts)) = world.plan.apart {
-            // They come to know each other late, and perhaps one of them only once it has another disk.
+            // The two exchange storage ids late; one of them perhaps only after it got a new disk.
             let (one, other) = (Endpoint::Server(one), Endpoint::Server(other));
             let links = vec![(one, other), (other, one)];
             links.iter().for_each(|(from, to)| world.sim_env.network.cut(*from, *to, true));
@@ -173,13 +173,13 @@ impl Simulation {
         world
     }
 
-    /// Runs to the end.
+    /// Runs both phases to the end.
     pub fn run(&mut self) -> RunReport {
         let verdict = self.both_phases();
         self.report(verdict)
     }
 
-    /// What it has come to so far.
+    /// The result up to now, with this verdict.
     pub fn report(&mut self, verdict: RunVerdict) -> RunReport {
         let last_choice = self.sim_env.random.next();
         self.sim_env.note(&(last_choice, verdict.exit_code(), self.sim_env.oracle.applied()));
@@ -199,8 +199,7 @@ impl Simulation {
         }
     }
 
-    /// Lets things happen until a moment, or until something is so, whatever the ghost thinks of it: for scenes that
-    /// show what goes wrong.
+    /// Runs events until `end` or until `enough` holds, and ignores the oracle: for scenes that show what goes wrong.
     pub fn play_until(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) {
         while !enough(self)
             && let Some(event) = self.sim_env.next(end)
@@ -217,14 +216,14 @@ impl Simulation {
         self.finish()
     }
 
-    /// The second phase: nothing goes wrong any more, and in the end everybody agrees.
+    /// The second phase: faults end, and in the end all healthy servers must agree.
     pub fn finish(&mut self) -> RunVerdict {
         let stuck = match self.calm_phase() {
             Ok(stuck) => stuck,
             Err(violation) => return RunVerdict::Unsafe(violation),
         };
         let history = &self.sim_env.history;
-        // Without a log there is no order of all writes: then the search alone knows.
+        // Without a log there is no order of all writes, so only the search can check the history.
         let by_slots = if self.plan.protocol.is_paxos() { history.check_slots() } else { Ok(()) };
         if let Err(violation) = by_slots.and_then(|()| history.check_search()) {
             return RunVerdict::Unsafe(violation);
@@ -236,7 +235,7 @@ impl Simulation {
         stuck.map_or(RunVerdict::Clean, RunVerdict::Stuck)
     }
 
-    /// Lets things happen until a moment, or until enough has.
+    /// Runs events until `end`, a violation, or until `enough` holds; returns whether it holds.
     pub fn go_on(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) -> Result<bool, Violation> {
         while let Some(event) = self.sim_env.next(end) {
             self.events += 1;
@@ -254,12 +253,13 @@ impl Simulation {
         Ok(enough(self))
     }
 
-    /// No more faults, a healthy majority, and new writes at each of its servers. What is stuck then, if anything is.
+    /// Runs without faults, with a healthy majority and new writes at each of its servers. Returns what is stuck, if
+    /// anything is.
     fn calm_phase(&mut self) -> Result<Option<String>, Violation> {
         self.end_faults();
         self.find_recovered();
         let healthy = self.plan.healthy.without(self.lost);
-        // New disks must first become known to more than a majority.
+        // More than a majority of peers must first record a new disk.
         let enough = self.plan.quorums().is_prepared(healthy) && self.has_begun();
         let healthy = if enough { healthy } else { self.plan.cluster().without(self.lost) };
         self.plan.healthy = healthy;
@@ -269,8 +269,8 @@ impl Simulation {
             }
         }
         let first = self.clients.len();
-        // What lies on the links already arrives first, and what is of use goes on to others from there. Behind it
-        // everything takes its rounds, of the largest value each.
+        // Frames already on the links arrive first; what is useful of them is then sent on to others. After them every
+        // request takes its rounds, each with a value of the largest size.
         let largest = VALUES_OF_PATIENCE * self.plan.value_bytes as usize;
         let patience = LIVENESS + 2 * self.sim_env.network.time_for(largest);
         for server in healthy.iter() {
@@ -287,7 +287,7 @@ impl Simulation {
         let end = self.sim_env.now() + patience;
         let done = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done) && world.agree(healthy))?;
         if done {
-            // Clients that are too many for the table make each other's sessions expire.
+            // More clients than the session table holds make each other's sessions expire.
             let may_expire = self.plan.sessions < self.clients.len();
             let operations = self.sim_env.history.operations().iter().filter(|one| one.client >= first);
             let is_excused = |one: &&ClientRecord| may_expire && one.has_expired;
@@ -324,8 +324,8 @@ impl Simulation {
         self.sim_env.network.calm_down();
         for at in 0..self.servers.len() {
             let server = &mut self.servers[at];
-            // A slow processor is over, too: proposers that duel get on when a ballot takes no longer than their
-            // pauses.
+            // A slow processor is a fault, too: dueling proposers make progress only if a ballot takes no longer than
+            // their pauses.
             let slowest = (*self.plan.processor.end()).min(MS);
             (server.processor, server.sync) = (*self.plan.processor.start()..=slowest, self.plan.sync.clone());
             let elsewhere = server.own.iter().flat_map(|(folder, _)| folder.all());
@@ -333,7 +333,7 @@ impl Simulation {
             server.own.iter().for_each(|(folder, _)| folder.leave_room(None));
             for files in server.folder.all().chain(elsewhere) {
                 files.set_capacity(None);
-                // A failure that was planned and has not struck is put off for ever.
+                // Moves a planned failure that has not struck beyond the end of the run.
                 files.fail(u64::MAX / 2, InjectedFailure::Stop);
                 files.fail_read(None);
             }
@@ -347,7 +347,7 @@ impl Simulation {
         }
     }
 
-    /// How much longer the process is paused in which this happens.
+    /// Remaining pause of the process at which this event happens; None if it is not paused.
     fn paused_for(&self, event: &SimEvent) -> Option<Micros> {
         let server = match event {
             SimEvent::Synced { role } => role.server,
@@ -356,7 +356,8 @@ impl Simulation {
             | SimEvent::Checkpointer { server, .. }
             | SimEvent::Here { server, .. }
             | SimEvent::Dial { server, .. } => *server,
-            // A turn that comes due in a pause is taken at its end: see SimServer::resumes. Frames wait by themselves.
+            // A turn that comes due in a pause is taken when the pause ends: see SimServer::resumes. Frames wait by
+            // themselves.
             SimEvent::Wake { .. } | SimEvent::Turn { .. } | SimEvent::Frame { .. } => return None,
             SimEvent::Start { .. } | SimEvent::Client { .. } | SimEvent::Chaos | SimEvent::Heal(_) => return None,
         };
@@ -364,7 +365,7 @@ impl Simulation {
         until.checked_sub(self.sim_env.now()).filter(|rest| *rest > 0)
     }
 
-    /// One thing happens.
+    /// Handles one event.
     fn happens(&mut self, event: SimEvent) {
         if let Some(rest) = self.paused_for(&event) {
             return self.sim_env.after(rest, event);
@@ -401,19 +402,20 @@ impl Simulation {
         }
     }
 
-    /// Whether all servers have taken part: before that some may have to wait for others, and none is lost.
+    /// Whether all servers that are not lost have been admitted. Until then some may need others to be admitted, and no
+    /// server may be lost.
     pub(super) fn has_begun(&mut self) -> bool {
         let lost = self.lost;
         self.has_begun |= self.servers.iter().all(|server| lost.contains(server.me) || server.takes_part());
         self.has_begun
     }
 
-    /// A server.
+    /// The server with this number.
     pub fn server(&mut self, server: ServerId) -> &mut SimServer {
         &mut self.servers[usize::from(server.0) - 1]
     }
 
-    /// Something happens at a server; if its process must stop, it does.
+    /// Runs `happens` at a server, then ends its process if the process must stop.
     pub fn at(&mut self, server: ServerId, happens: impl FnOnce(&mut SimServer, &mut SimEnv)) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         happens(one, &mut self.sim_env);
@@ -422,7 +424,7 @@ impl Simulation {
             let is_explained = one.folder.has_failed();
             self.sim_env.oracle.require(43, is_explained, || format!("{server} ended its process: {why}"));
         }
-        // A machine that stops takes the process with it, also where the process would have gone on.
+        // A machine that stops takes the process with it, even where the process would have continued.
         if process.fatal.is_some() || one.folder.has_stopped() {
             self.sim_env.reached(CoveragePoint::DiskFailed);
             let how = if self.sim_env.chance(500) { CrashKind::Power } else { CrashKind::Process };
@@ -430,7 +432,7 @@ impl Simulation {
         }
     }
 
-    /// Something happens at a server with which a life of a role may begin.
+    /// As [`at`](Simulation::at), for an event with which an incarnation of a role may begin.
     fn may_begin(
         &mut self,
         server: ServerId,
@@ -455,7 +457,7 @@ impl Simulation {
         }
     }
 
-    /// A server does not start, or a role of it: the process ends. It may do so only if something is wrong.
+    /// A server or one of its roles refuses to start, so the process ends. That is allowed only for an injected fault.
     fn refused(&mut self, server: ServerId, refusal: StartRefusal) {
         match refusal {
             StartRefusal::Damaged(why) => {
@@ -468,7 +470,7 @@ impl Simulation {
                 self.end(server);
             }
             StartRefusal::NoRoom(_) => {
-                // It waits where it is, and has not begun anything.
+                // The server retries on the same directory; it has started nothing yet.
                 self.sim_env.reached(CoveragePoint::WaitedForRoom);
                 self.server(server).folder.restart();
                 self.end(server);
@@ -487,7 +489,7 @@ impl Simulation {
         }
     }
 
-    /// Kills a process, and lets it start again after a while.
+    /// Crashes a process, which starts again after a random time.
     pub fn kill(&mut self, server: ServerId, how: CrashKind) {
         self.stop(server, how);
         let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_lasts };
@@ -495,7 +497,7 @@ impl Simulation {
         self.sim_env.after(down, SimEvent::Start { server });
     }
 
-    /// Kills a process; somebody has to start it again.
+    /// Crashes a process, which stays down until it is started explicitly.
     pub fn stop(&mut self, server: ServerId, how: CrashKind) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         one.interrupt(&mut self.sim_env);
@@ -516,7 +518,7 @@ impl Simulation {
         self.end(server);
     }
 
-    /// Kills all processes at once.
+    /// Crashes all processes at once.
     pub fn kill_all(&mut self, how: CrashKind) {
         self.sim_env.reached(if how == CrashKind::Power {
             CoveragePoint::AllPowerLost
@@ -532,7 +534,7 @@ impl Simulation {
         self.calls_end(server);
         let waiters = self.servers[usize::from(server.0) - 1].end_process();
         for waiter in waiters {
-            // Some connections end at once, others only fall silent.
+            // Some connections end at once; others only go silent.
             if self.sim_env.chance(700) {
                 let client = &mut self.clients[waiter.connection.client];
                 let why = NoReply::Broken { why: "connection reset".to_string() };
@@ -541,7 +543,8 @@ impl Simulation {
         }
     }
 
-    /// The cluster is stopped and begun anew on empty folders; its clients live on, and know nothing of it.
+    /// Stops the cluster and starts a new history on empty data directories. The clients keep running and are not
+    /// notified.
     pub fn begin_anew(&mut self) {
         if self.histories >= HISTORIES_MAX || !self.has_begun() {
             return;
@@ -561,7 +564,7 @@ impl Simulation {
         }
     }
 
-    /// Somebody opens sessions, and writes in one of another client, whose number is easy to guess.
+    /// An unknown client opens sessions, and writes in the session of another client, whose id is easy to guess.
     pub fn a_stranger_speaks(&mut self, server: ServerId) {
         let (victim, speaker) = (self.sim_env.random.within(0..=self.clients.len() as u64 - 1) as usize, 0);
         for request in self.clients[victim].as_a_stranger_would(&mut self.sim_env) {
@@ -575,7 +578,7 @@ impl Simulation {
         }
     }
 
-    /// A paused process goes on.
+    /// Ends the pause of a process.
     pub fn resume(&mut self, server: ServerId) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         one.paused_until = 0;
@@ -584,7 +587,7 @@ impl Simulation {
         }
     }
 
-    /// At the very end all power fails once more, and what the disks hold is read again.
+    /// Cuts the power of all servers at the end of the run, and checks what their disks hold.
     fn cut_all_power(&mut self) {
         if !self.plan.protocol.is_paxos() {
             return self.cut_all_power_and_count_votes();
@@ -603,7 +606,7 @@ impl Simulation {
                     self.sim_env.oracle.recovered(server, &acceptor, is_damaged, &mut self.sim_env.coverage);
                     disks.insert(server, acceptor);
                 }
-                // It was never started.
+                // The server was never started.
                 Ok(None) => {}
                 Err(refusal) => {
                     self.sim_env.oracle.require(31, false, || format!("{server} cannot be read: {refusal:?}"))
@@ -613,7 +616,7 @@ impl Simulation {
         self.sim_env.oracle.judge_disks(&disks);
     }
 
-    /// Without faults, whoever is healthy and down is started.
+    /// Starts every healthy server that is down, and repeats every 500 ms.
     fn keep_up(&mut self) {
         for server in self.plan.cluster().iter() {
             self.start(server);
@@ -634,7 +637,7 @@ impl Simulation {
         self.clients.push(client);
     }
 
-    /// The lines of all servers and clients, by file.
+    /// The log text of all servers and clients, by file name. Ends all processes.
     pub fn take_lines(&mut self) -> Vec<(String, String)> {
         if self.servers.iter().all(|server| server.lines.is_none()) {
             return Vec::new();
@@ -651,7 +654,7 @@ impl Simulation {
     }
 }
 
-/// What a client asks for as its n-th.
+/// The n-th request of a client.
 fn wish(sim_env: &mut SimEnv, plan: &RunPlan, client: usize, n: usize) -> ClientStep {
     let key = format!("k{}", sim_env.random.within(1..=plan.keys)).into_bytes();
     let of_hundred = |sim_env: &mut SimEnv| sim_env.random.within(0..=99);
@@ -661,7 +664,7 @@ fn wish(sim_env: &mut SimEnv, plan: &RunPlan, client: usize, n: usize) -> Client
     if of_hundred(sim_env) < plan.deletes {
         return ClientStep::Write(Op::Delete { key });
     }
-    // No two puts write the same.
+    // No two puts write the same value.
     let mut value = format!("v{}-{n}-", client + 1).into_bytes();
     let length = sim_env.random.within(0..=plan.value_bytes) as usize;
     value.resize(value.len().max(length), b'.');

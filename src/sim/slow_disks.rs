@@ -1,4 +1,4 @@
-//! Clusters whose disks are all slow: a leader that waits for them must not be taken for one that is gone.
+//! Tests of clusters whose disks are all slow: a leader that waits for them must not be replaced.
 
 use super::client::SimClient;
 use super::coverage::CoveragePoint;
@@ -9,7 +9,7 @@ use super::simulation::Simulation;
 use crate::protocol::Protocol;
 use crate::role::ServerSet;
 
-/// Sixteen clients of five servers, each of whose syncs takes so long.
+/// Sixteen clients and five servers whose syncs take this time.
 fn world(seed: u64, sync: Micros) -> Simulation {
     let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
     (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], ServerSet::first(5));
@@ -24,7 +24,8 @@ fn world(seed: u64, sync: Micros) -> Simulation {
     Simulation::new(plan, false)
 }
 
-/// How many leaders step down in the last fifty seconds of a cluster's first minute, and how many writes it does then.
+/// Number of leaders that step down in the last 50 of a cluster's first 60 seconds, and the number of writes in that
+/// time.
 fn in_a_minute(seed: u64, sync: Micros) -> (u32, usize) {
     let mut world = world(seed, sync);
     let begun = done_by(&mut world, 10 * SECOND);
@@ -34,14 +35,14 @@ fn in_a_minute(seed: u64, sync: Micros) -> (u32, usize) {
     (reigns_ended(&world) - ended_before, done - begun)
 }
 
-/// How many requests are done by then.
+/// Runs until `end`; returns the number of completed requests.
 fn done_by(world: &mut Simulation, end: Micros) -> usize {
     let passed = world.go_on(end, |_| false);
     assert!(passed.is_ok(), "{passed:?}");
     world.sim_env.history.operations().iter().filter(|one| one.has_result()).count()
 }
 
-/// How many leaders have stepped down.
+/// Number of leaders that have stepped down.
 fn reigns_ended(world: &Simulation) -> u32 {
     let why = [
         CoveragePoint::LeaderRefused,
@@ -60,7 +61,7 @@ fn a_leader_stays_while_all_disks_are_slow_and_each_write_takes_two_syncs() {
             let (ended, writes) = in_a_minute(seed, sync);
             println!("seed {seed}, syncs of {} ms: {ended} reigns ended, {writes} writes", sync / MS);
             assert!(ended <= 1, "seed {seed}: {ended} leaders have stepped down");
-            // All clients write side by side, and each write waits for the group before its own.
+            // All clients write concurrently, and each write waits for the batch before its own.
             let groups = 50 * SECOND / (2 * sync);
             assert!(writes as u64 >= groups * 16 * 9 / 10, "seed {seed}: {writes} writes");
         }

@@ -1,5 +1,5 @@
-//! Disks that hold little more than what a server needs: the journal fills them by itself, and must make room by
-//! itself.
+//! Tests with small disks that hold little more than a server needs: its journal fills the disk, and must free files
+//! without help.
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +13,8 @@ use crate::paxos::{Retention, Slot};
 use crate::protocol::Protocol;
 use crate::role::ServerSet;
 
-/// Three servers and twenty clients that write so often. Between two checkpoints the journal needs some files.
+/// Three servers and twenty clients that make this number of writes. Between two checkpoints the journal needs some
+/// files.
 fn world(seed: u64, requests: usize) -> Simulation {
     let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
     (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], ServerSet::first(3));
@@ -30,7 +31,7 @@ fn world(seed: u64, requests: usize) -> Simulation {
     Simulation::new(plan, false)
 }
 
-/// Lets things happen for so many virtual seconds at most, until something is so; whether it is.
+/// Runs for at most this number of virtual seconds, until `is_so` holds; returns whether it does.
 fn until(world: &mut Simulation, seconds: u64, is_so: impl Fn(&Simulation) -> bool) -> bool {
     let end = world.sim_env.now() + seconds * SECOND;
     let done = world.go_on(end, is_so);
@@ -38,7 +39,7 @@ fn until(world: &mut Simulation, seconds: u64, is_so: impl Fn(&Simulation) -> bo
     done == Ok(true)
 }
 
-/// From now on each disk has room for so many more files of the journal, beside the room that a checkpoint may take.
+/// Limits each disk to this number of further journal files, and the growth that a checkpoint may need.
 fn limit_disks(world: &mut Simulation, files: u64) {
     for server in &world.servers {
         let growth = server.process.as_ref().map(|process| process.core.checkpoints.growth().load(Ordering::Relaxed));
@@ -50,7 +51,8 @@ fn is_done(world: &Simulation) -> bool {
     world.clients.iter().all(SimClient::is_done)
 }
 
-/// The state has its full size by now, so that the room for one more growth of the checkpoint is enough.
+/// A run after its first 1500 slots, with limited disks. The state has its full size by then, so that room for one more
+/// growth of the checkpoint is enough.
 fn begun(seed: u64, files: u64) -> Simulation {
     let mut world = world(seed, 6_000);
     assert!(

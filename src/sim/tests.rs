@@ -1,4 +1,4 @@
-//! The simulator itself: that it repeats, that healthy code is clean, and that broken code is not.
+//! Tests of the simulator: runs are repeatable, healthy code is clean, and broken code is not.
 
 use std::collections::BTreeSet;
 
@@ -53,8 +53,8 @@ fn fifty_seeds_with_all_faults_are_clean() {
     assert!(summary.slots > 1_000, "only {} slots were applied", summary.slots);
 }
 
-/// What runs came to is part of the source, so that a change which should not touch them can show that it has not. One
-/// that should writes the file anew. Damaged disks are left out: the library under the checkpoint notices some damage
+/// The hashes of runs are part of the source, so that a change that should not affect runs can prove it. A change that
+/// should affect them replaces the file. Corruption is left out: the library under the checkpoint detects some of it
 /// only in builds with assertions.
 #[test]
 fn runs_are_those_that_were_recorded() {
@@ -97,8 +97,7 @@ fn each_class_of_faults_alone_is_clean_and_strikes() {
     }
 }
 
-/// A line of `tests/seeds.txt`: seed, protocol, classes of faults, the commit that it was recorded with, and what it
-/// was.
+/// A line of `tests/seeds.txt`: seed, protocol, fault classes, the commit that it was recorded with, and what it found.
 fn recorded(line: &str) -> (u64, BatchConfig) {
     let mut words = line.split_whitespace();
     let seed = words.next().and_then(|word| word.parse().ok()).unwrap();
@@ -123,7 +122,7 @@ fn seeds_that_have_found_something_are_clean() {
     assert!(count >= 4);
 }
 
-/// All faults but one: where a history ends is not always to be seen in lines whose clocks jump.
+/// All faults but one: log lines whose clocks jump do not always show where a history ends.
 fn of_one_history() -> BatchConfig {
     BatchConfig { allowed: FaultSet::all().without(Fault::BegunAnew), ..PLAIN }
 }
@@ -147,7 +146,7 @@ fn two_phase_commit_keeps_its_rules_under_all_faults() {
     let setting = BatchConfig { protocol: Some(Protocol::TwoPhaseCommit), ..all() };
     let summary = batch(1, 120, setting).run(|_| {});
     assert_eq!(summary.failure, None);
-    // What makes it worth something.
+    // Without these points the test would prove little.
     for mark in [
         CoveragePoint::Blocked,
         CoveragePoint::Unblocked,
@@ -183,11 +182,11 @@ fn the_lines_of_several_histories_accuse_nobody() {
     }
 }
 
-/// Each bug, and how many seeds must be enough.
+/// Each bug must be found within 100 seeds.
 #[test]
 fn bugs_that_others_have_had_are_found() {
-    // Those that need hundreds of seeds are left to the search for all bugs. (Two ballots are seldom in one batch of an
-    // acceptor, since a PREPARE goes before the ACCEPTs that wait.)
+    // Bugs that need hundreds of seeds are left to the search for all bugs. (Two ballots are seldom in one batch of an
+    // acceptor, because a PREPARE goes before the ACCEPTs that wait.)
     let rare = [
         Bug::NewDiskVotes,
         Bug::RereadIsDurable,
@@ -200,7 +199,7 @@ fn bugs_that_others_have_had_are_found() {
             let setting = BatchConfig { bug: Some(*bug), protocol: Some(protocol), ..all() };
             batch(1, 100, setting).run(|_| {}).failure.is_some()
         };
-        // Some can only be where there is a leader, and some where there are many rivals.
+        // Some bugs need a leader to show, and some need many rivals.
         let found = match bug.protocol() {
             Some(protocol) => finds(protocol),
             None => finds(Protocol::BasicPaxos) || finds(Protocol::MultiPaxos),
@@ -221,7 +220,7 @@ fn the_page_of_seeded_bugs_names_every_bug() {
 
 #[test]
 fn a_failure_is_shown_with_fewer_faults() {
-    // A bug that needs no fault at all: so none is left but those that must be.
+    // The bug needs no fault at all, so `shrink` leaves only as many classes as it must.
     let setting = BatchConfig { bug: Some(Bug::LearnWithoutQuorum), ..all() };
     let count = |seed: &u64| RunPlan::new(*seed, setting.allowed, setting.protocol).faults.count();
     let seed = (1..100).find(|seed| count(seed) > FaultSet::FEW + 4).unwrap();
@@ -269,7 +268,7 @@ fn the_ghost_counts_durable_votes() {
 }
 
 /// Seeds chosen by hand, as in `PAXOS_SEEDS=1..500 PAXOS_BUG=LogCutBeforeCheckpoint cargo test --lib seeds_by_hand --
-/// --ignored --nocapture`: for whoever has a test build at hand and no other.
+/// --ignored --nocapture`, for a developer who has only a test build.
 #[test]
 #[ignore = "runs what the environment asks for"]
 fn seeds_by_hand() {

@@ -1,6 +1,7 @@
-//! What the ghost knows of two-phase commit: every vote, every decision and every disk.
+//! The oracle of two-phase commit: observes every vote, every decision and every disk.
 //!
-//! A vote counts when it is durable, a decision when somebody has durably taken it; what roles say is only compared.
+//! A vote counts when it is durable, and a decision when a role has durably taken it. What roles report is only
+//! compared with that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,46 +24,46 @@ enum DurableVote {
     Done(Decision),
 }
 
-/// What there is to know.
+/// What the oracle knows of two-phase commit.
 #[derive(Debug, Default)]
 pub struct TransactionOracle {
     judged: bool,
-    /// By server and transaction: what its participant's disk says.
+    /// What the participant's disk says, by server and transaction.
     stands: BTreeMap<(ServerId, TransactionId), DurableVote>,
-    /// Commits on the disks of their coordinators, whether or not they are ended.
+    /// Commits on the disks of their coordinators, whether or not they have ended.
     committed: BTreeSet<TransactionId>,
-    /// What each transaction came to, and who was the first to say so.
+    /// The decision of each transaction, and the first server that reported it.
     decisions: BTreeMap<TransactionId, (Decision, ServerId)>,
-    /// What each transaction is to do.
+    /// The command of each transaction, and the session that it evicts.
     commands: BTreeMap<TransactionId, (CommandId, Option<u64>)>,
-    /// Sessions that have gone for others.
+    /// Sessions that were evicted for others.
     evicted: BTreeSet<u64>,
-    /// What each participant was told.
+    /// The decisions that each participant has received.
     told: BTreeSet<(ServerId, TransactionId, Decision)>,
-    /// What each committed transaction did.
+    /// The outcome of each committed transaction.
     outcomes: BTreeMap<TransactionId, ApplyResult>,
-    /// What clients were told that it did.
+    /// The results that clients received.
     acknowledged: BTreeMap<TransactionId, WriteResult>,
     /// The transaction that has done each command.
     effects: BTreeMap<CommandId, TransactionId>,
     refused: BTreeSet<CommandId>,
-    /// Records under way when a crash hit.
+    /// Records that were being written when a crash hit.
     in_doubt: BTreeMap<ServerId, Vec<ParticipantRecord>>,
     blocked: BTreeSet<(ServerId, TransactionId)>,
 }
 
 impl TransactionOracle {
-    /// At the beginning of the world.
+    /// The oracle at the start of a run.
     pub fn new(protocol: Protocol) -> TransactionOracle {
         TransactionOracle { judged: !protocol.is_paxos(), ..TransactionOracle::default() }
     }
 
-    /// Whether two-phase commit is what runs.
+    /// Whether the run uses two-phase commit.
     pub fn are_judged(&self) -> bool {
         self.judged
     }
 
-    /// How many transactions are committed.
+    /// Number of committed transactions.
     pub fn count(&self) -> u64 {
         self.committed.len() as u64
     }
@@ -80,19 +81,19 @@ impl TransactionOracle {
 impl Oracle {
     // ---- disks
 
-    /// A participant's group is durable.
+    /// The records of a participant's batch are durable.
     pub fn participant_durable(&mut self, server: ServerId, records: &[ParticipantRecord]) {
         for record in records {
             self.commits.note(server, record);
         }
     }
 
-    /// A crash hit while a participant's group was being written.
+    /// A crash hit while a participant's batch was being written.
     pub fn participant_in_doubt(&mut self, server: ServerId, records: Vec<ParticipantRecord>) {
         self.commits.in_doubt.entry(server).or_default().extend(records);
     }
 
-    /// A participant has read its journal.
+    /// Checks what a participant has recovered from its journal.
     pub fn participant_recovered(&mut self, server: ServerId, records: &[ParticipantRecord], coverage: &mut Coverage) {
         let mut found = TransactionOracle::default();
         records.iter().for_each(|record| found.note(server, record));
@@ -103,7 +104,7 @@ impl Oracle {
         let found: BTreeMap<TransactionId, DurableVote> = mine(&found.stands);
         for (transaction, stand) in &known {
             let now = found.get(transaction);
-            // What was being written may be there, too.
+            // Records that were being written at a crash may be there, too.
             let is_kept = now == Some(stand) || (now.is_some() && *stand == DurableVote::Prepared);
             self.require(22, is_kept, || {
                 format!("{server} had {stand:?} of {transaction} on its disk, and finds {now:?}")
@@ -118,7 +119,7 @@ impl Oracle {
         self.commits.stands.extend(found.into_iter().map(|(at, stand)| ((server, at), stand)));
     }
 
-    /// A coordinator's group is durable, or was found when it was read.
+    /// The records of a coordinator's batch are durable, or were recovered from its disk.
     pub fn coordinator_durable(&mut self, server: ServerId, records: &[CoordinatorRecord]) {
         for record in records {
             if let CoordinatorRecord::Committed(transaction) = record {
@@ -128,7 +129,7 @@ impl Oracle {
         }
     }
 
-    /// Somebody has decided. It is the same for all, and for ever.
+    /// A role has decided: the decision must be the same at every server, and stay.
     fn decided(&mut self, transaction: TransactionId, decision: Decision, server: ServerId) {
         if let Some((before, first)) = self.commits.decisions.get(&transaction).copied() {
             return self.require(37, before == decision, || {
@@ -140,7 +141,7 @@ impl Oracle {
         let Some((id, evicted)) = command.filter(|_| decision == Decision::Commit) else { return };
         self.commits.evicted.extend(evicted);
         let before = self.commits.effects.insert(id, transaction);
-        // A session that is forgotten can be opened again, as another one.
+        // A session that was evicted can be opened again, as another one.
         let is_open = |first: TransactionId| id.session > 0 || !self.commits.evicted.contains(&first.as_slot().0);
         let twice = before.is_some_and(is_open);
         self.require(15, !twice, || format!("{id:?} was committed twice, by {before:?} and {transaction}"));
@@ -150,7 +151,7 @@ impl Oracle {
 
     // ---- coordinators
 
-    /// What a coordinator says.
+    /// Checks a coordinator's actions.
     pub fn coordinator_says(&mut self, server: ServerId, actions: &[Action<Coordinator>], coverage: &mut Coverage) {
         for action in actions {
             match action {
@@ -204,7 +205,7 @@ impl Oracle {
 
     // ---- participants
 
-    /// A participant's turn begins with these inputs.
+    /// Records the inputs with which a participant's turn begins.
     pub fn participant_hears<'a>(
         &mut self,
         server: ServerId,
@@ -235,7 +236,7 @@ impl Oracle {
         }
     }
 
-    /// What a participant says. Its group is durable already.
+    /// Checks a participant's actions. The records of its batch are durable already.
     pub fn participant_says(&mut self, server: ServerId, actions: &[Action<Participant>], coverage: &mut Coverage) {
         for action in actions {
             match action {
@@ -251,7 +252,7 @@ impl Oracle {
         match message {
             CommitMessage::Vote { transaction, vote: Vote::Yes(_), .. } => {
                 let stand = self.commits.stands.get(&(server, *transaction)).copied();
-                // Decided in the same group it may be more than prepared.
+                // With a decision in the same batch, the disk may hold more than the vote.
                 self.require(5, stand.is_some(), || format!("{server} votes yes on {transaction}: not on its disk"));
             }
             CommitMessage::Vote { vote: Vote::No(VoteNoReason::Locked(_)), .. } => {
@@ -336,8 +337,9 @@ impl Oracle {
 
     // ---- the end
 
-    /// At the end: what is committed is on the disk of every server, or at least promised there while its coordinator
-    /// knows of it; and the stores are the same. These are the disks that a power cut of the whole cluster leaves.
+    /// Checks the disks that a power cut of the whole cluster leaves at the end of a run. Every committed transaction
+    /// must be done on each server, or prepared there while its coordinator still knows it. Stores with the same number
+    /// of commits must be equal.
     pub fn judge_commits(&mut self, disks: &BTreeMap<ServerId, (Participant, Coordinator)>) {
         let committed: Vec<TransactionId> = self.commits.committed.iter().copied().collect();
         for transaction in committed {

@@ -1,4 +1,4 @@
-//! What a simulated run of two-phase commit comes to.
+//! The state of a simulated run of two-phase commit, while it runs and at its end.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::storage::DataDir;
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
 impl SimServer {
-    /// How many transactions have been committed here, and the digest of the store, once nothing is under way.
+    /// Number of transactions committed at this server, and the digest of its store; None while any is in flight.
     pub(super) fn settled(&self) -> Option<(Slot, u64)> {
         let process = self.process.as_ref()?;
         let (participant, coordinator) = (process.participant.as_ref()?.role(), process.coordinator.as_ref()?.role());
@@ -20,7 +20,7 @@ impl SimServer {
         is_settled.then(|| (Slot(participant.applied()), participant.kv().digest()))
     }
 
-    /// The roles that a new process would find; None if there never was one.
+    /// The roles that a new process would recover, with the participant's records; None if the server never ran.
     fn read_commit_disks(&self) -> Result<Option<(Participant, Coordinator, Vec<ParticipantRecord>)>, StartRefusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
         if !identity.has_journal() || !identity.has_rounds() {
@@ -38,7 +38,7 @@ impl SimServer {
 }
 
 impl Simulation {
-    /// At the very end all power fails once more, and what the disks hold is read again.
+    /// Cuts the power of all servers at the end of the run, and checks what their disks hold.
     pub(super) fn cut_all_power_and_count_votes(&mut self) {
         let mut disks = BTreeMap::new();
         for server in self.plan.cluster().iter() {
@@ -50,7 +50,7 @@ impl Simulation {
                     self.sim_env.oracle.participant_recovered(server, &records, &mut self.sim_env.coverage);
                     disks.insert(server, (participant, coordinator));
                 }
-                // It was never started.
+                // The server was never started.
                 Ok(None) => {}
                 Err(refusal) => {
                     self.sim_env.oracle.require(31, false, || format!("{server} cannot be read: {refusal:?}"));

@@ -1,4 +1,4 @@
-//! Whether what `status` says of writes is true: conditions that stand still, the verdict, and then a write.
+//! Tests of what `status` says about writes: set up lasting conditions, read the verdict, then try a write.
 
 use std::collections::VecDeque;
 
@@ -16,14 +16,14 @@ use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
 use crate::trace::{CrashCause, CrashPoint};
 
-/// After so long every server has noticed what stands against it.
+/// After this time every server has noticed the conditions.
 const NOTICED: Micros = 10 * SECOND;
-/// "Writes OK": one that is given at once is done within the time of one try, at a server that can see it through, and
-/// at any server within the time that a client allows for a request. "No writes": none is done within that time.
+/// With "writes OK", a write completes within one try at some server, and at any server within the client's time-out
+/// for a request. With "no writes", none completes within that time-out.
 const ONE_TRY: Micros = 2 * SECOND;
 const REQUEST: Micros = 10 * SECOND;
 
-/// What was found over many worlds, to see that each verdict was met.
+/// Counts over many runs, to see that each verdict occurred.
 #[derive(Debug, Default)]
 struct Met {
     ok: u32,
@@ -32,7 +32,7 @@ struct Met {
     no: u32,
 }
 
-/// A cluster that has done a few writes, and that is left alone.
+/// A cluster without faults that has completed a few writes.
 fn begin(seed: u64, protocol: Protocol) -> Simulation {
     let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(protocol));
     let servers = 3 + (seed % 3) as u8;
@@ -56,7 +56,7 @@ fn pass(world: &mut Simulation, time: Micros) {
     assert!(passed.is_ok(), "{passed:?}");
 }
 
-/// Something that stands still from now on.
+/// Sets up a random lasting condition, and describes it.
 fn stand(world: &mut Simulation, random: &mut Random) -> String {
     let servers: Vec<ServerId> = world.plan.cluster().iter().collect();
     let server = servers[random.within(0..=servers.len() as u64 - 1) as usize];
@@ -92,7 +92,7 @@ fn stand(world: &mut Simulation, random: &mut Random) -> String {
     }
 }
 
-/// What the servers that live say of themselves, and what follows.
+/// The verdict that follows from the status of all servers that are up.
 fn verdict(world: &mut Simulation) -> AvailabilityVerdict {
     let mut answers: Vec<ServerStatus> = Vec::new();
     for server in &mut world.servers {
@@ -101,7 +101,8 @@ fn verdict(world: &mut Simulation) -> AvailabilityVerdict {
     AvailabilityVerdict::of(world.plan.cluster(), &answers)
 }
 
-/// New clients ask for one write each, one at each server first. After how long each was done, if it was done at all.
+/// Lets new clients make one write each, one starting at each server. Returns how long each write took; None if it did
+/// not complete.
 fn probe(world: &mut Simulation) -> Vec<Option<Micros>> {
     let (begun, first) = (world.sim_env.now(), world.clients.len());
     for server in world.plan.cluster().iter() {
@@ -119,13 +120,13 @@ fn probe(world: &mut Simulation) -> Vec<Option<Micros>> {
     (first..world.clients.len()).map(took).collect()
 }
 
-/// Whether writes are done as "writes OK" says.
+/// Whether writes complete as "writes OK" promises.
 fn is_written(world: &mut Simulation) -> bool {
     let took = probe(world);
     took.iter().all(Option::is_some) && took.iter().flatten().any(|took| *took <= ONE_TRY)
 }
 
-/// One world: what stands, what is said, and whether it is so.
+/// Runs one case: sets up conditions, reads the verdict, and checks it.
 fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
     let mut random = Random::new(seed, 7);
     let mut world = begin(seed, protocol);
@@ -155,8 +156,7 @@ fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
                 return wrong(&told, "and no write is done after so many failures");
             }
         }
-        // "At the moment": a leader without a quorum may notice it only when it is asked for something, and it is asked
-        // now.
+        // "At the moment": a leader without a quorum may notice that only when it gets a request, as it does now.
         Writes::NoLeader => {
             met.no_leader += 1;
             let is_written = is_written(&mut world);
@@ -183,7 +183,7 @@ fn what_is_said_of_writes_is_so() {
         println!("{protocol}: {met:?}");
         assert!(wrong.is_empty(), "{} of 400 are wrong:\n{}", wrong.len(), wrong.join("\n"));
         assert!(met.ok > 20 && met.no > 20, "{met:?}");
-        // A participant may not be missing for a commit.
+        // Two-phase commit needs every participant, so it has no spare server.
         assert!(met.spare > 20 || protocol == Protocol::TwoPhaseCommit, "{met:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! The connections of a simulated client: frames over the links of nature.
+//! The connections of a simulated client, whose frames go over the simulated links.
 //!
-//! A connection is to one life of one server's process. It is made by the first frame that arrives there: until then
-//! the server may refuse it, and then nothing that was sent on it arrives. What a client is told of a reply or an end
-//! is told of its connection, not of an earlier one to the same server.
+//! A connection is to one incarnation of one server's process. The first frame that arrives there opens the connection.
+//! Until then the server may refuse it, and then no frame that was sent on it arrives. Replies and ends reach a client
+//! only for their own connection, not for an earlier one to the same server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
@@ -20,20 +20,20 @@ use crate::net::{ClientReply, ClientRequest, Request, frame};
 use crate::paxos::CommandId;
 use crate::role::ServerId;
 
-/// Who answers at the other end of a connection.
+/// The process at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Greeting {
-    /// The server's process.
+    /// The boot number of the server's process.
     pub process: u64,
-    /// Which history its data are of; 0 if it has none.
+    /// The history of the server's data; 0 if it has no data.
     pub history: u64,
 }
 
-/// What a client did while its core ran, for its history.
+/// A step of the client's core that the history records.
 pub(super) enum ObservedStep {
-    /// A write has got its name.
+    /// A write has got its command id.
     Named(RequestHandle, CommandId),
-    /// It was certainly not applied under that name, and will get another one.
+    /// The write was certainly not applied under its command id, and will get another one.
     Unnamed(RequestHandle),
 }
 
@@ -41,7 +41,7 @@ pub(super) enum ObservedStep {
 #[derive(Default)]
 pub(super) struct ClientConnections {
     lines: BTreeMap<ServerId, SimConnectionState>,
-    /// Requests on connections that were refused: they never arrive.
+    /// Requests on connections that were refused; they never arrive.
     refused: BTreeSet<u64>,
     steps: Vec<ObservedStep>,
 }
@@ -51,26 +51,26 @@ pub(super) struct ClientConnections {
 struct SimConnectionState {
     /// The history that the client knows; 0 if it knows none.
     known: u64,
-    /// Who answers, once a frame has arrived.
+    /// The process that answers, once a frame has arrived.
     greeting: Option<Greeting>,
     queued: Vec<Arc<[u8]>>,
-    /// How many requests were ever queued.
+    /// Number of requests that were ever queued.
     count: u64,
-    /// What was asked on it and not answered.
+    /// The requests on this connection without a reply.
     asked: BTreeMap<u64, Request>,
     inbox: Vec<ClientReply>,
-    /// Why it is of no more use.
+    /// Why the connection is lost.
     lost: Option<NoReply>,
 }
 
 impl ClientConnections {
-    /// A request comes to a server. False if it does not arrive, as its connection has ended before.
+    /// A request arrives at a server. Returns false if it does not arrive, because its connection has ended before.
     pub(super) fn arrives(&mut self, server: ServerId, number: u64, greeting: Option<Greeting>) -> bool {
         if self.refused.contains(&number) {
             return false;
         }
         let Some(line) = self.lines.get_mut(&server).filter(|line| line.asked.contains_key(&number)) else {
-            // The client has closed the connection, and what it had sent arrives all the same.
+            // The client has closed the connection, but frames that it had sent still arrive.
             return greeting.is_some();
         };
         let refusal = match (line.greeting, greeting) {
@@ -95,7 +95,7 @@ impl ClientConnections {
         false
     }
 
-    /// A reply comes from a server. What was asked, if that was on the connection that there is.
+    /// A reply arrives from a server. Returns its request if that is on the current connection.
     pub(super) fn hears(&mut self, server: ServerId, reply: ClientReply) -> Option<Request> {
         let line = self.lines.get_mut(&server)?;
         let request = line.asked.remove(&reply.number)?;
@@ -103,8 +103,8 @@ impl ClientConnections {
         Some(request)
     }
 
-    /// The connection to a server ends, if this was asked on it, or anything if None. False if there is no such
-    /// connection.
+    /// Ends the connection to a server if it carries this request, or in any case if `number` is None. Returns false if
+    /// there is no such connection.
     pub(super) fn lose(&mut self, server: ServerId, number: Option<u64>, why: NoReply) -> bool {
         let line = self.lines.get_mut(&server);
         let Some(line) = line.filter(|line| number.is_none_or(|number| line.asked.contains_key(&number))) else {
@@ -114,7 +114,7 @@ impl ClientConnections {
         true
     }
 
-    /// What the core has done since it was last asked.
+    /// The core's steps since the last call.
     pub(super) fn take_steps(&mut self) -> Vec<ObservedStep> {
         mem::take(&mut self.steps)
     }

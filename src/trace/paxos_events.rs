@@ -97,7 +97,7 @@ pub fn acceptor(fact: &AcceptorTraceEvent, context: &TraceContext) -> PendingLin
                 "its disk has lost what it accepted there: it says so to whoever asks, and never that it was nothing",
             )
         }
-        AcceptorTraceEvent::Mended { slot, ballot } => {
+        AcceptorTraceEvent::Repaired { slot, ballot } => {
             let event = Event::Repair { slot: *slot, ballot: *ballot };
             let draft = PendingLine::about(Speaker::Acceptor, event, context);
             draft.reason("its disk had lost this slot; what was chosen in it came from another server")
@@ -365,12 +365,12 @@ mod tests {
         };
         assert_eq!(
             line(proposer(&retried(vec![(ServerId(4), ballot("4.2"))], RetryReason::Nacked), &context())),
-            "proposer RETRY    req=c1-5 slot=7 ballot=3.1 nack=s4(4.2) next=5 re=s5.90 \
+            "proposer RETRY    req=c1-5 slot=7 ballot=3.1 nack=s4(4.2) next_round=5 re=s5.90 \
              -- not chosen 20 ms after the first NACK; a rival holds 4.2, so the next round is 5"
         );
         let silence = line(proposer(&retried(Vec::new(), RetryReason::TimedOut), &context()));
         assert!(
-            silence.ends_with("nack=none next=5 re=s5.90 -- too few have answered in time; heard from: s1,s2"),
+            silence.ends_with("nack=none next_round=5 re=s5.90 -- too few have answered in time; heard from: s1,s2"),
             "{silence}"
         );
         let adopted = ProposerTraceEvent::Proposed {

@@ -4,7 +4,7 @@ use super::*;
 
 /// Who speaks stands first; then role, event and fields. A line is a second.
 const DEMO: &str = "\
-s1,s2,s3,s4,s5 server BOOT version=0.1.0 cluster=s1,s2,s3,s4,s5 steps=on life=1
+s1,s2,s3,s4,s5 server BOOT version=0.1.0 lines=2 cluster=s1,s2,s3,s4,s5 steps=on incarnation=1
 c1 client STAGE name=prepopulate
 c1 client REQUEST req=c1-1 op=PUT key=a value=1 to=s1
 s1 proposer PREPARE req=c1-1 slot=1+ ballot=1.1 to=s1,s2,s3,s4,s5

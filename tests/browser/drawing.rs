@@ -130,7 +130,7 @@ fn steps_back_undo_steps_forward() {
 
 /// s3's acceptor is down; s1 writes slot 7 with the others.
 const STORY: &str = "\
-2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 cluster=s1,s2,s3 steps=on life=1
+2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on incarnation=1
 2026-08-21T14:03:06.000000Z WARN  s3.1    acceptor CRASH    cause=timer up=4.402s down=2.150s
 2026-08-21T14:03:07.104000Z INFO  c1.9    client   REQUEST  req=c1-5 op=PUT key=color value=blue to=s1
 2026-08-21T14:03:07.104300Z INFO  s1.2    server   REQUEST  req=c1-5 op=PUT key=color value=blue from=127.0.0.1:50312 re=c1.9
@@ -222,7 +222,7 @@ fn what_a_client_writes_stays_text() {
 fn a_hundred_thousand_lines_open_in_seconds() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let mut lines = String::from(
-        "2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 cluster=s1,s2,s3,s4,s5 steps=on life=1\n",
+        "2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 lines=2 cluster=s1,s2,s3,s4,s5 steps=on incarnation=1\n",
     );
     let (mut numbers, mut micros) = ([0, 1, 0, 0, 0, 0], 1_000);
     let mut line = |server: usize, rest: String| {

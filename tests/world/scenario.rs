@@ -531,7 +531,7 @@ fn on_its_way(packet: &Packet) -> String {
 fn timer_words<T: TimerSpec>(timer: &T) -> Option<String> {
     let name = format!("{timer:?}");
     // The clocks of the roles tick always.
-    if name == "Tick" || name == "Beat" || name == "Pulse" {
+    if name == "Tick" || name == "Progress" || name == "HeartbeatTick" {
         return None;
     }
     let name = name.split([' ', '{']).next().unwrap_or_default();
@@ -557,7 +557,7 @@ fn acceptor_fact(_: &AcceptorTraceEvent) -> Option<String> {
     None // Each is a message too.
 }
 
-fn acceptor_outcome(AcceptorNotification::Damaged { slots }: &AcceptorNotification) -> Option<String> {
+fn acceptor_outcome(AcceptorNotification::Corrupt { slots }: &AcceptorNotification) -> Option<String> {
     Some(format!("asks what was chosen in {slots:?}"))
 }
 
@@ -621,7 +621,7 @@ fn learner_outcome(outcome: &LearnerNotification<Names>) -> Option<String> {
         | LearnerNotification::CheckpointLate { .. }
         | LearnerNotification::Installed { .. }
         | LearnerNotification::ResultsFound { .. }
-        | LearnerNotification::Mended { .. } => None,
+        | LearnerNotification::Repaired { .. } => None,
         LearnerNotification::Fenced { slot, against, .. } => {
             Some(format!("finds its state wrong after slot {slot}, by {against}"))
         }
@@ -743,10 +743,10 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
         "ACCEPTED" => Message::Accepted { ballot: ballot(args, "ballot")?, slots: run(args)? },
         "CHOSEN" => Message::Chosen { ballot: ballot(args, "ballot")?, slots: run(args)? },
         "HEARTBEAT" => Message::Heartbeat { ballot: ballot(args, "ballot")? },
-        "RELAY" => Message::LeaderHint { ballot: ballot(args, "ballot")? },
+        "LEADERHINT" => Message::LeaderHint { ballot: ballot(args, "ballot")? },
         "FORWARD" => Message::Forward { commands: key(args, "commands")?.split('/').map(command).collect() },
         "PREVOTE" => Message::PreVote { id: key(args, "id")?.parse()? },
-        "BEAT" => {
+        "PROGRESS" => {
             let digest = args.take_key("digest").map_or(Ok(0), |digest| digest.parse())?;
             Message::Progress { applied: slot(args, "applied")?, digest }
         }

@@ -184,7 +184,7 @@ impl TryEnd {
             TryEnd::NoReply(NoReply::Malformed { .. }) => "malformed-reply",
             TryEnd::NotApplied(why) => word(why),
             TryEnd::Unknown(WhyUnknown::TimedOut) => "timed-out",
-            TryEnd::Unknown(WhyUnknown::RoleDied(_)) => "role-crashed",
+            TryEnd::Unknown(WhyUnknown::RoleCrashed(_)) => "role-crashed",
             TryEnd::Unknown(WhyUnknown::Superseded) => "superseded",
             TryEnd::Unknown(WhyUnknown::Expired) => "session-expired",
         }
@@ -272,7 +272,7 @@ impl Display for Try {
                 WhyNotApplied::Expired => f.write_str("does not know the session of this client, or no longer"),
             },
             TryEnd::Unknown(WhyUnknown::TimedOut) => f.write_str("proposed it and saw no outcome in time"),
-            TryEnd::Unknown(WhyUnknown::RoleDied(role)) => {
+            TryEnd::Unknown(WhyUnknown::RoleCrashed(role)) => {
                 write!(f, "proposed it, and its {} died before the outcome", role_word(*role))
             }
             TryEnd::Unknown(WhyUnknown::Superseded) => f.write_str("says that this client no longer asks for it"),
@@ -411,10 +411,10 @@ impl Tries {
         let telling = self.last.iter().rev().find(|one| one.end.may_be_applied());
         let what = telling.map_or_else(|| "an early try had no outcome".to_string(), ToString::to_string);
         let accept = match telling.map(|one| &one.end) {
-            Some(TryEnd::Unknown(WhyUnknown::RoleDied(RoleKind::Coordinator | RoleKind::Participant))) => {
+            Some(TryEnd::Unknown(WhyUnknown::RoleCrashed(RoleKind::Coordinator | RoleKind::Participant))) => {
                 "it may have been committed"
             }
-            Some(TryEnd::Unknown(WhyUnknown::TimedOut | WhyUnknown::RoleDied(_))) => "ACCEPT may have been sent",
+            Some(TryEnd::Unknown(WhyUnknown::TimedOut | WhyUnknown::RoleCrashed(_))) => "ACCEPT may have been sent",
             Some(TryEnd::Unknown(WhyUnknown::Superseded | WhyUnknown::Expired)) => {
                 "an earlier copy may have been applied"
             }

@@ -40,7 +40,7 @@ fn ends() -> Vec<(TryEnd, bool)> {
         (TryEnd::NotApplied(WhyNotApplied::Superseded), false),
         (TryEnd::NotApplied(WhyNotApplied::Expired), false),
         (TryEnd::Unknown(WhyUnknown::TimedOut), true),
-        (TryEnd::Unknown(WhyUnknown::RoleDied(RoleKind::Proposer)), true),
+        (TryEnd::Unknown(WhyUnknown::RoleCrashed(RoleKind::Proposer)), true),
         (TryEnd::Unknown(WhyUnknown::Superseded), true),
         (TryEnd::Unknown(WhyUnknown::Expired), true),
     ]

@@ -428,7 +428,7 @@ impl<M: StateMachine> Learner<M> {
         out.notify(LearnerNotification::Applied { slot, id: value.id(), outcome });
         self.advanced.get_or_insert_default().extend(value.id());
         if self.past.is_broken(slot) {
-            out.notify(LearnerNotification::Mended { entries: vec![Entry { slot, ballot, value: value.clone() }] });
+            out.notify(LearnerNotification::Repaired { entries: vec![Entry { slot, ballot, value: value.clone() }] });
         }
         self.past.append_to_log(ballot, value, self.machine.size());
         self.begin_checkpoint(out);
@@ -540,7 +540,7 @@ impl<M: StateMachine> Learner<M> {
     fn mend(&mut self, slots: Vec<SlotRange>, out: &mut Output<Self>) {
         let entries = self.past.mend(slots);
         if !entries.is_empty() {
-            out.notify(LearnerNotification::Mended { entries });
+            out.notify(LearnerNotification::Repaired { entries });
         }
     }
 
@@ -651,7 +651,7 @@ impl<M: StateMachine> Role for Learner<M> {
                 LearnerRequest::CheckpointDone { slot, is_durable } => self.end_checkpoint(slot, is_durable, out),
                 LearnerRequest::RequestCheckpoint => self.want_checkpoint(out),
                 LearnerRequest::FindResults(ids) => self.find_results(ids, out),
-                LearnerRequest::Mend(slots) => self.mend(slots, out),
+                LearnerRequest::Repair(slots) => self.mend(slots, out),
             },
         }
     }

@@ -69,7 +69,7 @@ pub enum LearnerRequest<Q> {
     /// Report the results of these commands, whose clients waited while a snapshot was installed.
     FindResults(Vec<CommandId>),
     /// These slots of the own acceptor are corrupt.
-    Mend(Vec<SlotRange>),
+    Repair(Vec<SlotRange>),
 }
 
 /// A notification of the learner to its server.
@@ -164,7 +164,7 @@ pub enum LearnerNotification<M: StateMachine> {
         outcome: M::Outcome,
     },
     /// The values chosen in slots that are corrupt at the own acceptor.
-    Mended {
+    Repaired {
         /// Chosen entries, each with a ballot at which it was chosen.
         entries: Vec<Entry>,
     },

@@ -161,7 +161,7 @@ fn who_is_fenced_lets_every_reader_go_and_falls_silent() {
         learner.beat(1),
         learner.hear(2, Message::CatchUp { from: Slot(1) }),
         learner.hear(2, Message::Entries { entries: vec![entry(4)], applied: Slot(4) }),
-        learner.ask(LearnerRequest::Mend(slots)),
+        learner.ask(LearnerRequest::Repair(slots)),
         learner.ask(LearnerRequest::RequestCheckpoint),
         learner.ask(checkpoint_ended(3, true)),
     ];

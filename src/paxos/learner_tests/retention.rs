@@ -179,7 +179,7 @@ fn if_no_checkpoint_succeeds_the_log_grows_to_eight_times_its_size_and_loses_its
 fn the_own_acceptor_hears_what_it_cannot_read_now_or_when_it_is_known() {
     let mended = |did: &Did| {
         let entries = |outcome: &LearnerNotification<_>| match outcome {
-            LearnerNotification::Mended { entries } => Some(entries.clone()),
+            LearnerNotification::Repaired { entries } => Some(entries.clone()),
             _ => None,
         };
         told(did, entries)
@@ -188,11 +188,11 @@ fn the_own_acceptor_hears_what_it_cannot_read_now_or_when_it_is_known() {
     let mut learner = alone(1, 3);
     learner.learn(5);
     let range = |first, last| SlotRange { first: Slot(first), last: Slot(last) };
-    let did = learner.ask(LearnerRequest::Mend(vec![range(2, 3), range(5, 5), range(7, 8)]));
+    let did = learner.ask(LearnerRequest::Repair(vec![range(2, 3), range(5, 5), range(7, 8)]));
     assert_eq!(mended(&did), [[2, 3, 5].map(entry)]);
     assert_eq!(mended(&learner.learn(6)), [] as [Vec<Entry>; 0]);
     assert_eq!(mended(&learner.learn(9)), [[entry(7)], [entry(8)]]);
-    assert_eq!(mended(&learner.ask(LearnerRequest::Mend(vec![range(10, 11)]))), [] as [Vec<Entry>; 0]);
+    assert_eq!(mended(&learner.ask(LearnerRequest::Repair(vec![range(10, 11)]))), [] as [Vec<Entry>; 0]);
 }
 
 #[test]

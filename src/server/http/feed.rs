@@ -1,4 +1,5 @@
-//! The latest lines of the cluster, for whoever watches: bounded, and nobody who writes lines ever waits for a viewer.
+//! The feed of the cluster's latest log lines, for viewers: bounded, and no thread that writes lines ever waits for a
+//! viewer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,44 +8,44 @@ use std::time::Duration;
 
 use crate::role::ServerId;
 
-/// So many lines are kept for viewers that come late or read slowly, and so many bytes of them.
+/// Maximum number and bytes of the lines that are kept for viewers that come late or read slowly.
 const LINES_MAX: usize = 30_000;
 const BYTES_MAX: usize = 8 << 20;
-/// A viewer takes at most this many at once, and this many bytes of them, or one longer line.
+/// Maximum number and bytes of the lines that a viewer takes at once; a longer line is taken alone.
 const BATCH_MAX: usize = 512;
 const BATCH_MAX_BYTES: usize = 256 << 10;
 
-/// Something that viewers hear of.
+/// An item of the feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FeedItem {
-    /// A line, of this server or of another.
+    /// A log line, of this server or of a peer.
     Line {
-        /// Of this one.
+        /// Whether the line is of this server.
         own: bool,
-        /// Without its line break.
+        /// The line, without its line break.
         text: Arc<str>,
     },
-    /// How many lines were lost on their way here.
+    /// Number of lines lost before they reached this feed.
     Lost(u64),
 }
 
-/// How this server hears of the lines of another.
+/// How this server receives the lines of another server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerFeedState {
-    /// It is this one.
+    /// The other server is this one.
     Here,
-    /// Nobody watches, so nobody listens.
+    /// No viewer is here, so the peer's lines are not fetched.
     Idle,
-    /// It is connected.
+    /// The peer is connected.
     Up,
-    /// It is not.
+    /// The peer is not connected.
     Gone,
-    /// The cluster file names no address to ask.
+    /// The cluster file names no HTTP address of the peer.
     Nowhere,
 }
 
 impl PeerFeedState {
-    /// In a word.
+    /// The state as one word.
     pub fn word(self) -> &'static str {
         match self {
             PeerFeedState::Here => "here",
@@ -56,22 +57,22 @@ impl PeerFeedState {
     }
 }
 
-/// What a viewer takes.
+/// The items that a viewer takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedBatch {
-    /// In order.
+    /// The items, in order.
     pub items: Vec<FeedItem>,
-    /// How many came and went before the viewer took them.
+    /// Number of items that were discarded before the viewer took them.
     pub missed: u64,
-    /// Where the viewer goes on.
+    /// The number of the viewer's next item.
     pub next: u64,
-    /// Who is heard, if that has changed.
+    /// The state of each server's lines, if it has changed.
     pub hearing: Option<BTreeMap<ServerId, PeerFeedState>>,
-    /// The number of that change.
+    /// The number of the last change of these states.
     pub change: u64,
 }
 
-/// The lines.
+/// The feed of log lines.
 #[derive(Default)]
 pub struct Feed {
     ring: Mutex<LineRing>,
@@ -84,7 +85,7 @@ pub struct Feed {
 struct LineRing {
     items: VecDeque<FeedItem>,
     bytes: usize,
-    /// How many items there have been before the first one here.
+    /// Number of items discarded before the first one here.
     gone: u64,
     hearing: BTreeMap<ServerId, PeerFeedState>,
     changes: u64,
@@ -101,11 +102,11 @@ impl Drop for ViewerGuard<'_> {
 
 impl Feed {
     fn ring(&self) -> MutexGuard<'_, LineRing> {
-        // Each change under this lock is whole.
+        // Every change under this lock is complete.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more item; the oldest go when there are too many.
+    /// Adds an item; the oldest items are discarded when there are too many.
     pub fn push(&self, item: FeedItem) {
         if let FeedItem::Lost(n) = item {
             self.lost.fetch_add(n, Ordering::Relaxed);
@@ -122,14 +123,14 @@ impl Feed {
         self.news.notify_all();
     }
 
-    /// The lines of a group, of this server or of another.
+    /// Adds the lines of a batch, of this server or of a peer.
     pub fn push_lines(&self, own: bool, group: &str) {
         for line in group.lines() {
             self.push(FeedItem::Line { own, text: line.into() });
         }
     }
 
-    /// What is known of the way to a server.
+    /// Sets how this server receives the lines of another server.
     pub fn tell(&self, server: ServerId, hearing: PeerFeedState) {
         let mut ring = self.ring();
         if ring.hearing.insert(server, hearing) != Some(hearing) {
@@ -139,8 +140,8 @@ impl Feed {
         }
     }
 
-    /// What has come since `next`, waiting so long for something to come; `change` is what the viewer knows of who is
-    /// heard.
+    /// The items from number `next` on; waits up to `patience` for the first one. `change` is the number of the last
+    /// change that the viewer knows.
     pub fn take(&self, next: u64, change: u64, patience: Duration) -> FeedBatch {
         let ring = self.ring();
         let idle = |ring: &mut LineRing| ring.gone + ring.items.len() as u64 <= next && ring.changes == change;
@@ -162,28 +163,28 @@ impl Feed {
         }
     }
 
-    /// Where a viewer that wants all there is begins.
+    /// The number of the oldest item: the start for a viewer that wants all items.
     pub fn beginning(&self) -> u64 {
         self.ring().gone
     }
 
-    /// Counts a viewer.
+    /// Counts a viewer until the guard is dropped.
     pub fn sit(&self) -> ViewerGuard<'_> {
         self.viewers.fetch_add(1, Ordering::Relaxed);
         ViewerGuard(self)
     }
 
-    /// How many watch.
+    /// Number of viewers.
     pub fn viewers(&self) -> usize {
         self.viewers.load(Ordering::Relaxed)
     }
 
-    /// A viewer has missed so many lines.
+    /// Counts lines that a viewer has missed.
     pub fn add_missed(&self, lines: u64) {
         self.lost.fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// How many lines were lost on the way, to any viewer.
+    /// Number of lines that any viewer has missed.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -230,7 +231,7 @@ mod tests {
         let batch = feed.take(0, 0, NOW);
         assert_eq!((batch.missed, texts(&batch)[0], batch.items.len()), (10, "line 10", BATCH_MAX));
         assert_eq!(feed.beginning(), 10);
-        // Long lines are fewer.
+        // Fewer long lines fit.
         let long = "x".repeat(1 << 20);
         for _ in 0..20 {
             feed.push_lines(false, &long);

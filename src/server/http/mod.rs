@@ -1,19 +1,19 @@
-//! The window: a server lets browsers watch the cluster, over plain HTTP on a loopback address.
+//! The web page of a server: browsers watch the cluster over plain HTTP on a loopback address.
 //!
-//! - [`feed`] holds the latest lines. Roles hand theirs over without waiting; viewers take them at their own pace.
-//! - [`relay`] brings the lines of the other servers, while somebody watches.
-//! - [`request`] reads what is asked and turns down what another site's page may have sent; [`responses`] says the
-//!   rest.
+//! - [`feed`] holds the latest log lines. Roles add theirs without waiting; viewers take them at their own pace.
+//! - [`relay`] fetches the lines of the other servers, while there is a viewer.
+//! - [`request`] reads a request, and refuses one that the page of another site may have sent; [`responses`] builds the
+//!   other answers.
 //!
-//! | asked | answered |
+//! | request | answer |
 //! |---|---|
 //! | `GET /` | the page of `paxos-lab timeline`, fed live |
 //! | `GET /events` | the lines of all servers, as server-sent events |
 //! | `GET /feed` | the lines of this server alone, for the other servers |
-//! | `GET /status` | how the server is, as JSON |
+//! | `GET /status` | the status of the server, as JSON |
 //! | `GET /metrics` | the same for Prometheus |
 //! | `HEAD` of these | the head of the answer |
-//! | `POST /crash?role=3.acceptor`, `/restart?role=3.acceptor` | in lab mode: a role dies, or lives again |
+//! | `POST /crash?role=3.acceptor`, `/restart?role=3.acceptor` | in lab mode: crashes or restarts a role |
 
 mod feed;
 mod relay;
@@ -39,32 +39,32 @@ use crate::trace::timeline;
 use feed::{Feed, FeedBatch, FeedItem, PeerFeedState};
 use request::{HttpRefusal, HttpRequest, LAB_FIELD};
 
-/// The group of those who get an answer, and how many there may be. For one more the oldest goes: it takes its time.
+/// The group of connections that get one answer, and its size. One more connection closes the oldest, which is slow.
 const ASKERS: (u8, usize) = (0, ASKERS_MAX);
-/// Browsers that watch; one more is turned away.
+/// The group of browsers that watch; one more is refused.
 const VIEWERS: (u8, usize) = (1, VIEWERS_MAX);
-/// The other servers, for their viewers, likewise.
+/// The group of servers that fetch lines for their own viewers; one more is refused.
 const RELAYS: (u8, usize) = (2, RELAYS_MAX);
-/// The same of all connections that are known.
+/// The sum of these groups.
 const KNOWN_MAX: usize = ASKERS.1 + VIEWERS.1 + RELAYS.1;
-/// A viewer that takes nothing for so long is let go.
+/// A viewer that reads nothing for this long is closed.
 const TAKE: Duration = Duration::from_secs(5);
-/// If nothing happens, a viewer hears so often that somebody is there.
+/// Without news, a viewer gets an empty message at this interval.
 const STILL_HERE: Duration = Duration::from_secs(1);
-/// After a refusal, so much more is taken, waiting so long for each part of it.
+/// After a refusal, at most this much more is read, with this time-out for each part.
 const LINGER: Duration = Duration::from_millis(300);
 const LINGER_MAX_BYTES: u64 = 64 << 10;
-/// How long another server may take to carry out an order that is passed on to it.
+/// How long another server may take for a lab request that is passed on to it.
 const PASS_ON: Duration = Duration::from_secs(2);
 
-/// What the window shows, and where it is.
+/// The page of a server: its data and its address.
 struct PageWindow {
     clients: ClientListener,
     feed: Arc<Feed>,
     address: SocketAddr,
 }
 
-/// Opens the window.
+/// Starts the page.
 pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
     let feed = Arc::new(Feed::default());
     let address = listener.local_addr()?;
@@ -88,7 +88,7 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
     })?;
     let busy = |stream: Arc<TcpStream>| {
         let sentence = "too many connections already; try another server\n";
-        // Whoever does not take the sentence hears nothing.
+        // An error is ignored: the caller does not read the sentence.
         let _ = (&*stream).write_all(responses::answer(503, "text/plain", sentence).as_bytes());
     };
     let trouble = trace_accept_error(clients.ctx.clone(), "no connection from a browser can be taken on");
@@ -98,7 +98,7 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
 }
 
 impl PageWindow {
-    /// One connection, one request.
+    /// Serves one connection with one request.
     fn answer(&self, stream: &TcpStream, place: &mut ConnectionPermit) {
         let answered = stream.set_write_timeout(Some(TAKE)).and_then(|()| match request::read(stream)? {
             Some(Ok(request)) => {
@@ -109,7 +109,7 @@ impl PageWindow {
             }
             None => Ok(()),
         });
-        // A viewer that has gone is no news.
+        // An error is ignored: a viewer that has closed its connection is no failure.
         let _ = answered;
     }
 
@@ -145,7 +145,7 @@ impl PageWindow {
         self.clients.ctx.core.status(&self.clients.ctx.threads)
     }
 
-    /// The page, and what it must know to begin.
+    /// The page, with the data that it needs to start.
     fn page(&self) -> String {
         let ClientListener { ctx, cluster, .. } = &self.clients;
         let others = cluster.members().filter(|(server, _)| *server != ctx.core.config.me);
@@ -158,7 +158,7 @@ impl PageWindow {
         )
     }
 
-    /// Tells a browser every line there is, and each that comes.
+    /// Streams every line to a browser, the old ones first.
     fn watch(&self, caller: &HttpCaller<'_>) -> io::Result<()> {
         let _seat = self.feed.sit();
         if !caller.begin("text/event-stream")? {
@@ -175,7 +175,7 @@ impl PageWindow {
         }
     }
 
-    /// Tells another server the lines of this one.
+    /// Streams the lines of this server to another server.
     fn feed(&self, caller: &HttpCaller<'_>) -> io::Result<()> {
         if !caller.begin("text/plain")? {
             return Ok(());
@@ -184,7 +184,7 @@ impl PageWindow {
         let (mut next, mut change) = (self.feed.beginning(), 0);
         loop {
             let batch = self.feed.take(next, change, STILL_HERE);
-            // A line break alone says that somebody is there.
+            // A line break alone shows that the connection still works.
             let mut text = String::from("\n");
             if batch.missed > 0 {
                 text.push_str(&format!("LOST {}\n", batch.missed));
@@ -200,7 +200,7 @@ impl PageWindow {
         }
     }
 
-    /// Crashes or restarts a role, of this server or, by way of its own window, of another.
+    /// Crashes or restarts a role, of this server or, through the other server's page, of another.
     fn order(&self, request: &HttpRequest) -> Result<String, HttpRefusal> {
         request.check_change(self.clients.ctx.core.config.lab)?;
         let target = request.parameter("role").and_then(read_target);
@@ -239,13 +239,13 @@ impl PageWindow {
     }
 }
 
-/// Reads `3.acceptor`.
+/// Parses `3.acceptor`.
 fn read_target(text: &str) -> Option<(ServerId, RoleKind)> {
     let (server, role) = text.split_once('.')?;
     Some((ServerId(server.parse().ok()?), RoleKind::named(role)?))
 }
 
-/// What a viewer is told, as server-sent events: lines without a name, everything else with one.
+/// A batch as server-sent events: log lines without an event name, everything else with one.
 fn events(batch: &FeedBatch) -> String {
     let mut text = String::new();
     if let Some(hearing) = &batch.hearing {
@@ -270,19 +270,20 @@ fn events(batch: &FeedBatch) -> String {
             }
         }
     }
-    // A comment: nothing has happened, and somebody is there.
+    // Without news, an empty comment shows that the connection still works.
     text.push_str(if open { "\n" } else { ":\n\n" });
     text
 }
 
-/// Takes what is still on its way, for a moment: closed earlier, the connection would break before the answer is read.
+/// Reads the rest of the request for a moment. If the connection were closed earlier, it would break before the caller
+/// has read the answer.
 fn linger(stream: &TcpStream) -> io::Result<()> {
     stream.shutdown(std::net::Shutdown::Write)?;
     stream.set_read_timeout(Some(LINGER))?;
     io::copy(&mut stream.take(LINGER_MAX_BYTES), &mut io::sink()).map(drop)
 }
 
-/// Who has asked something. Asked with HEAD, an answer is its head.
+/// The caller of a request. The answer to HEAD is the head alone.
 struct HttpCaller<'a> {
     stream: &'a TcpStream,
     wants_body: bool,
@@ -297,15 +298,14 @@ impl HttpCaller<'_> {
         self.answer(*status, "text/plain", &format!("{sentence}\n"))
     }
 
-    /// A caller must take its whole answer within this time: one that takes it byte by byte keeps its place from
-    /// others.
+    /// A caller must read its whole answer within this time: one that reads byte by byte keeps its place from others.
     fn answer(&self, status: u16, kind: &str, body: &str) -> io::Result<()> {
         let answer = responses::answer(status, kind, body);
         let length = if self.wants_body { answer.len() } else { answer.len() - body.len() };
         write_before(self.stream, &answer.as_bytes()[..length], Instant::now() + TAKE)
     }
 
-    /// Begins an answer without an end; false if its head is all that is wanted.
+    /// Begins an endless answer; false if the caller wants only its head.
     fn begin(&self, kind: &str) -> io::Result<bool> {
         let mut stream = self.stream;
         stream.write_all(format!("{}\r\n", responses::head(200, kind)).as_bytes())?;

@@ -1,5 +1,5 @@
-//! Hears the lines of the other servers, while somebody watches here: a thread a peer, which asks that server's own
-//! page.
+//! The relay of the other servers' lines, while this server has a viewer: one thread per peer, which reads that
+//! server's own page.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -12,15 +12,15 @@ use crate::net::dial;
 use crate::role::ServerId;
 use crate::trace::Line;
 
-/// A peer must take the call, and say something, within so long.
+/// Time-outs for connecting to a peer, and for the next data from it.
 const CALL: Duration = Duration::from_secs(1);
 const SILENCE_MAX: Duration = Duration::from_secs(4);
-/// After a failure the next try comes so much later; whether anybody watches is looked at as often.
+/// Pause after a failure, and between checks for a viewer.
 const PAUSE: Duration = Duration::from_millis(300);
-/// A longer line is none of ours.
+/// Maximum bytes of a line; a longer one is no log line.
 const LINE_MAX_BYTES: u64 = 64 << 10;
 
-/// Hears a peer for as long as the process lives.
+/// Starts the thread that relays a peer's lines until the process ends.
 pub fn start(peer: ServerId, address: SocketAddr, feed: Arc<Feed>) -> io::Result<()> {
     feed.tell(peer, PeerFeedState::Idle);
     let hear_always = move || {
@@ -29,7 +29,7 @@ pub fn start(peer: ServerId, address: SocketAddr, feed: Arc<Feed>) -> io::Result
             if feed.viewers() == 0 {
                 feed.tell(peer, PeerFeedState::Idle);
             } else {
-                // Whatever ended it, the answer is to call again.
+                // The reason does not matter: the thread connects again.
                 let _ = hear(peer, address, &feed, &mut last);
                 feed.tell(peer, PeerFeedState::Gone);
             }
@@ -39,7 +39,7 @@ pub fn start(peer: ServerId, address: SocketAddr, feed: Arc<Feed>) -> io::Result
     thread::Builder::new().name(format!("hears {peer}")).spawn(hear_always).map(drop)
 }
 
-/// One connection, until it breaks or nobody watches any more.
+/// Reads one connection, until it breaks or there is no viewer.
 fn hear(peer: ServerId, address: SocketAddr, feed: &Feed, last: &mut Option<(u32, u64)>) -> io::Result<()> {
     let mut stream = dial(address, CALL)?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
@@ -70,7 +70,7 @@ fn hear(peer: ServerId, address: SocketAddr, feed: &Feed, last: &mut Option<(u32
         } else if let Some(number) = number_of(peer, line)
             && Some(number) > *last
         {
-            // The peer begins with what it still has: what was heard before is not told twice.
+            // The peer begins with its oldest kept line, so lines relayed before are skipped.
             *last = Some(number);
             feed.push_lines(false, line);
         }
@@ -78,7 +78,8 @@ fn hear(peer: ServerId, address: SocketAddr, feed: &Feed, last: &mut Option<(u32
     Ok(())
 }
 
-/// The life and number of a line, if it is a line of this server. Whatever else a peer says is not passed on.
+/// The incarnation and number of a line, if it is a line of this server. Anything else that a peer sends is not
+/// relayed.
 fn number_of(peer: ServerId, text: &str) -> Option<(u32, u64)> {
     let line: Line = text.parse().ok()?;
     (line.id.process.as_server() == Some(peer)).then_some((line.id.process.life(), line.id.n))

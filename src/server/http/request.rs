@@ -1,38 +1,39 @@
-//! Requests over HTTP: read within limits, and checked before anybody does anything for them.
+//! HTTP requests: read within limits, and checked before any work is done for them.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// The head of a request: longer ones are refused.
+/// Maximum bytes of a request's head; longer heads are refused.
 const HEAD_MAX_BYTES: usize = 8 << 10;
-/// A request has at most so many header fields.
+/// Maximum number of header fields of a request.
 const FIELDS_MAX: usize = 64;
-/// Its head must be there after so long, as a whole.
+/// Time-out for the whole head of a request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
-/// So much of a wrong Host is repeated.
+/// At most this much of a wrong Host is shown in the refusal.
 const HOST_SHOWN_CHARS: usize = 80;
-/// What a request that changes something must carry: a page of another site cannot, unless this server allows it.
+/// The header field that a changing request must have. A page of another site cannot send it without this server's
+/// consent.
 pub const LAB_FIELD: &str = "x-paxos-lab";
 
-/// A request without its body: none here has one.
+/// A request without its body: no request here has one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpRequest {
-    /// GET or POST.
+    /// The method, as GET or POST.
     pub method: String,
-    /// Without the query.
+    /// The path, without the query.
     pub path: String,
-    /// Behind the question mark.
+    /// The query, after the question mark.
     pub query: String,
     host: Option<String>,
     origin: Option<String>,
     lab: bool,
 }
 
-/// Why a request is turned down: a status and a sentence.
+/// Why a request is refused: a status and a sentence.
 pub type HttpRefusal = (u16, String);
 
-/// Reads the head of a request. None: the caller said nothing that could be answered.
+/// Reads the head of a request. None if the caller closed the connection before that.
 pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<HttpRequest, HttpRefusal>>> {
     let deadline = Instant::now() + HEAD_DEADLINE;
     let mut head = Vec::new();
@@ -57,7 +58,7 @@ pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<HttpRequest, Htt
     }
 }
 
-/// The request of a head that is there as a whole; None if more must come.
+/// The request of a complete head; None if more bytes must arrive.
 pub(crate) fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
@@ -88,8 +89,8 @@ pub(crate) fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
 }
 
 impl HttpRequest {
-    /// Whether the request may be answered at all: it names this server by its address (a name that somebody else has
-    /// pointed here is not), and does not come from a page of another site.
+    /// Whether the request may be answered at all. It must name this server by its address, since anyone can point a
+    /// name here, and must not come from a page of another site.
     pub fn check_caller(&self, bound: SocketAddr) -> Result<(), HttpRefusal> {
         let host = self.host.as_deref().unwrap_or_default();
         if !is_own(host, bound) {
@@ -125,16 +126,16 @@ impl HttpRequest {
         Ok(())
     }
 
-    /// A part of the query: `3.acceptor` of `role=3.acceptor&for=2s`.
+    /// A parameter of the query: `3.acceptor` for `role` of `role=3.acceptor&for=2s`.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
     }
 }
 
-/// Whether a Host names the address that was bound. Where that is every address of the machine, any of them will do, as
-/// long as it is a number: names can be pointed here by anybody.
+/// Whether a Host is the bound address. If every address of the machine is bound, any of them is accepted if it is a
+/// number, since anyone can point a name here.
 fn is_own(host: &str, bound: SocketAddr) -> bool {
-    // Browsers take `localhost` for this machine, whatever a name server says.
+    // Browsers use `localhost` for this machine, whatever a name server answers.
     let is_local = bound.ip().is_loopback() || bound.ip().is_unspecified();
     if host == bound.to_string() || (is_local && host.eq_ignore_ascii_case(&format!("localhost:{}", bound.port()))) {
         return true;

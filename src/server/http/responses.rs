@@ -1,4 +1,4 @@
-//! What is answered over HTTP: heads, the status, the metrics.
+//! The HTTP responses: heads, the status, the metrics.
 
 use std::fmt::Write as _;
 
@@ -6,12 +6,12 @@ use super::feed::Feed;
 use crate::net::ServerStatus;
 use crate::trace::Speaker;
 
-/// A whole answer.
+/// A complete response.
 pub fn answer(status: u16, kind: &str, body: &str) -> String {
     format!("{}Content-Length: {}\r\n\r\n{body}", head(status, kind), body.len())
 }
 
-/// The head of an answer, without its end.
+/// The head of a response, without the blank line at its end.
 pub fn head(status: u16, kind: &str) -> String {
     let word = match status {
         200 => "OK",

@@ -1,4 +1,4 @@
-//! `paxos-lab compare`.
+//! The command `paxos-lab compare`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -41,7 +41,7 @@ pub struct CompareArgs {
     lines: Option<PathBuf>,
 }
 
-/// Plays what the command line says; what to print, and the exit code.
+/// Plays the cells that the command line selects; returns the text to print and the exit code.
 pub fn run(arguments: &CompareArgs) -> Result<(String, u8), String> {
     let scenarios = Scenario::ALL.into_iter().filter(|one| arguments.scenario.is_none_or(|only| only == *one));
     let protocols = || Protocol::ALL.into_iter().filter(|one| arguments.protocol.is_none_or(|only| only == *one));
@@ -124,7 +124,7 @@ pub(super) fn table(seed: u64, cells: &[ComparisonCell]) -> String {
     text
 }
 
-/// A time for people.
+/// A time with its unit, for the reader.
 pub(super) fn span(micros: u64) -> String {
     if micros >= SECOND { format!("{:.2} s", micros as f64 / SECOND as f64) } else { format!("{} ms", micros / MS) }
 }

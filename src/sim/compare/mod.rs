@@ -1,10 +1,11 @@
-//! The same work and the same faults, once under each protocol: what each gets done, and what it leaves undecided.
+//! A comparison of the protocols: the same work and the same faults under each, what each completes, and what it leaves
+//! undecided.
 //!
-//! A *cell* is one scenario under one protocol. Its world has five servers and five clients, one at each server, which
-//! write and read a few keys without a pause; the fault strikes after two virtual seconds, and the cell is measured for
-//! eight. The seed decides which keys and values, and how long everything takes; a cell is always the same for one
-//! seed. After that all that was taken away comes back, and the observer of the simulator, who has watched all along,
-//! says whether anybody was ever inconsistent.
+//! A *cell* is one scenario under one protocol. It has five servers and five clients, one at each server, which write
+//! and read a few keys with short pauses. The fault strikes after two virtual seconds, and the cell is measured for
+//! eight. The seed decides the keys, the values and all durations; a cell is always the same for one seed. At the end
+//! the fault is undone, and the simulator's oracle, which observes the whole cell, says whether an invariant was
+//! violated.
 
 pub mod compare_command;
 mod page;
@@ -29,17 +30,17 @@ use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::{CrashCause, CrashPoint};
 use crate::two_phase_commit::TransactionId;
 
-/// How many servers there are.
+/// Number of servers.
 const SERVERS: u8 = 5;
-/// The fault strikes.
+/// When the fault strikes.
 const STRIKES: Micros = 2 * SECOND;
-/// What comes back, does so.
+/// When a fault that ends does so.
 const BACK: Micros = 5 * SECOND;
-/// The end of what is measured.
+/// When the measurement ends.
 const END: Micros = 8 * SECOND;
-/// A client gives a request up after so long: it asks one server, and another one.
+/// Time limit of a client for one request: long enough to try one server and then another.
 const PATIENCE: Micros = 2 * SECOND;
-/// The length of a bar of the small pictures.
+/// The time that one bar of the small pictures covers.
 const BAR: Micros = 100 * MS;
 
 /// What goes wrong.
@@ -64,7 +65,7 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// All of them, in the order of the table.
+    /// All scenarios, in the order of the table.
     pub const ALL: [Scenario; 8] = [
         Scenario::NoFault,
         Scenario::OneDown,
@@ -76,7 +77,7 @@ impl Scenario {
         Scenario::Partition,
     ];
 
-    /// Its word on the command line.
+    /// Its name on the command line.
     pub fn word(self) -> &'static str {
         match self {
             Scenario::NoFault => "no-fault",
@@ -90,7 +91,7 @@ impl Scenario {
         }
     }
 
-    /// What happens, for people.
+    /// One line that describes the scenario.
     pub fn says(self) -> &'static str {
         match self {
             Scenario::NoFault => "no fault",
@@ -104,68 +105,69 @@ impl Scenario {
         }
     }
 
-    /// When it ends, if it does.
+    /// When the fault ends, if it does.
     fn ends(self) -> Option<Micros> {
         matches!(self, Scenario::LeaderReturns | Scenario::Partition).then_some(BACK)
     }
 }
 
-/// What a cell came to.
+/// The result of a cell.
 #[derive(Clone, Debug)]
 pub struct ComparisonCell {
-    /// What went wrong.
+    /// The scenario.
     pub scenario: Scenario,
-    /// Under which protocol.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Writes with a result.
+    /// Number of writes with a result.
     pub writes: usize,
-    /// Reads with a result.
+    /// Number of reads with a result.
     pub reads: usize,
-    /// Operations with a result that ended after the fault had struck.
+    /// Number of operations with a result that ended after the fault had struck.
     pub after: usize,
-    /// Requests that certainly were not done.
+    /// Number of requests that were certainly not applied.
     pub refused: usize,
-    /// Requests whose outcome their client does not know, those that still wait included.
+    /// Number of requests with an unknown outcome, including those that still wait.
     pub unknown: usize,
-    /// The longest time in which no operation ended with a result.
+    /// The longest time, after the first result, in which no operation ended with a result.
     pub longest_gap: Micros,
-    /// Transactions that a living participant is prepared for at the end, and knows no decision of.
+    /// Number of transactions for which a participant that is up has been prepared for at least 500 ms at the end,
+    /// without a decision.
     pub in_doubt: usize,
-    /// The oldest of them: for how long.
+    /// How long the oldest of these transactions has been in doubt.
     pub in_doubt_for: Micros,
-    /// What it took, up to the moment of the fault.
+    /// The cost of writes up to the moment of the fault.
     pub cost: WriteCost,
-    /// Operations with a result in each tenth of a second.
+    /// Number of operations with a result in each tenth of a second.
     pub bars: Vec<u32>,
     /// When the fault struck, if one did.
     pub struck: Option<Micros>,
-    /// How long it took, once all were back, until everything was decided and equal.
+    /// How long it took after the end of the fault until everything was decided and equal.
     pub settled_in: Micros,
-    /// What the observer says of all of it.
+    /// The verdict of the oracle.
     pub verdict: RunVerdict,
 }
 
-/// What writes take before anything goes wrong.
+/// The cost of writes before the fault.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WriteCost {
-    /// Writes that were done.
+    /// Number of writes with a result.
     pub writes: usize,
     /// Messages and syncs.
     pub counts: TrafficCounts,
 }
 
 impl WriteCost {
-    /// Messages to other servers for one write.
+    /// Messages to other servers for each write.
     pub fn messages(&self) -> f64 {
         self.a_write(self.counts.messages)
     }
 
-    /// Messages for one write, those within a server included.
+    /// Messages for each write, including those within a server.
     pub fn all_messages(&self) -> f64 {
         self.a_write(self.counts.messages + self.counts.own_messages)
     }
 
-    /// Groups of records made durable, on all servers together, for one write.
+    /// Syncs for each write, on all servers together.
     pub fn syncs(&self) -> f64 {
         self.a_write(self.counts.syncs)
     }
@@ -175,7 +177,7 @@ impl WriteCost {
     }
 }
 
-/// Plays one cell; with `lines`, gives those of all servers and clients, too.
+/// Plays one cell; with `lines`, also returns the log text of all servers and clients, by file name.
 pub fn play(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> (ComparisonCell, Vec<(String, String)>) {
     let mut stage = ScenarioRun::new(seed, scenario, protocol, lines);
     stage.until(STRIKES);
@@ -191,7 +193,7 @@ pub fn play(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> (
     (cell, lines)
 }
 
-/// A world and what has been done to it.
+/// A cell while it is played.
 struct ScenarioRun {
     scenario: Scenario,
     protocol: Protocol,
@@ -207,7 +209,7 @@ impl ScenarioRun {
         let mut world = Simulation::new(plan(seed, protocol), lines);
         let mut random = Random::new(seed, 77);
         for number in 0..usize::from(SERVERS) {
-            // The wishes depend on the seed alone: each protocol is asked for the same.
+            // The requests depend on the seed alone, so that each protocol gets the same ones.
             let wishes = (0..3_000).map(|n| wish(&mut random, number, n)).collect();
             let cluster = world.plan.cluster();
             let server = ServerId(number as u8 + 1);
@@ -226,10 +228,10 @@ impl ScenarioRun {
         }
     }
 
-    /// Lets time pass up to this moment.
+    /// Advances the virtual time to this moment.
     fn until(&mut self, moment: Micros) {
         let wait = moment.saturating_sub(self.world.sim_env.now());
-        // Time goes on from event to event: one that does nothing brings it there.
+        // Time advances from event to event; an event that does nothing brings it there.
         self.world.sim_env.after(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
         self.world.play_until(moment, |_| false);
     }
@@ -261,7 +263,7 @@ impl ScenarioRun {
         }
     }
 
-    /// The server whose proposer leads, or coordinates: without a leader the first.
+    /// The server whose proposer leads. Without a leader server 1, which stands for the coordinator.
     fn leader(&self) -> ServerId {
         let leads = |one: &&super::server::SimServer| {
             let proposer = one.process.as_ref().and_then(|process| process.proposer.as_ref());
@@ -271,7 +273,7 @@ impl ScenarioRun {
         self.world.servers.iter().find(leads).map_or(ServerId(1), |one| one.me)
     }
 
-    /// Highest number first: the leader is a case of its own.
+    /// All servers but the leader, highest number first: a fault of the leader is a scenario of its own.
     fn others_than_the_leader(&self) -> Vec<ServerId> {
         let others = self.world.plan.cluster().without(ServerSet::only(self.leader()));
         let mut others: Vec<ServerId> = others.iter().collect();
@@ -286,7 +288,7 @@ impl ScenarioRun {
         }
     }
 
-    /// The role that has asked and not decided dies when some of the answers are already on their way.
+    /// Crashes the role that has sent its requests but not decided, when some of the replies are already on their way.
     fn kill_between_the_phases(&mut self) {
         let server = self.leader();
         self.world.play_until(BACK, |world| is_between_the_phases(world, server));
@@ -326,7 +328,7 @@ impl ScenarioRun {
             }
         }
         let edges: Vec<Micros> = times.iter().copied().chain([END]).collect();
-        // The first moments are the cluster's, which has to find itself.
+        // The time before the first result does not count, because the cluster still elects and admits.
         let mut before = times.first().copied().unwrap_or(0);
         let mut longest_gap = 0;
         for edge in edges {
@@ -361,13 +363,13 @@ impl ScenarioRun {
         }
     }
 
-    /// Transactions in doubt on servers that live, and for how long the oldest has been.
+    /// Number of transactions in doubt on servers that are up, and how long the oldest has been in doubt.
     fn doubts(&self) -> (usize, Micros) {
         let participants = self.world.servers.iter().filter_map(|one| one.process.as_ref()?.participant.as_ref());
         let mut doubts: BTreeSet<TransactionId> = BTreeSet::new();
         let mut longest = 0;
         for doubt in participants.flat_map(|living| living.role().in_doubt().collect::<Vec<_>>()) {
-            // Those of the last moment are under way, and not in doubt.
+            // Younger transactions are in flight, not in doubt.
             if doubt.waited_ms >= 500 {
                 doubts.insert(doubt.transaction);
                 longest = longest.max(doubt.waited_ms * MS);
@@ -376,7 +378,7 @@ impl ScenarioRun {
         (doubts.len(), longest)
     }
 
-    /// All come back, and in the end everybody must agree.
+    /// Undoes the fault, and runs until all servers agree.
     fn settle(&mut self) -> (Micros, RunVerdict) {
         let begun = self.world.sim_env.now();
         for server in self.victims.clone() {
@@ -388,8 +390,8 @@ impl ScenarioRun {
     }
 }
 
-/// Whether this server's coordinator or proposer has asked for something that others have answered, and has not heard
-/// yet what comes of it.
+/// Whether this server's coordinator or proposer has sent requests that others have answered, but does not know the
+/// result yet.
 fn is_between_the_phases(world: &Simulation, server: ServerId) -> bool {
     let me = &world.servers[usize::from(server.0) - 1];
     let Some(mine) = me.process.as_ref() else { return true };
@@ -401,7 +403,7 @@ fn is_between_the_phases(world: &Simulation, server: ServerId) -> bool {
             let participant = process.participant.as_ref()?.role();
             participant.in_doubt().filter(is_mine).map(|doubt| doubt.transaction).find(|one| counts(*one))
         });
-        // Their votes are on their way, or wait at its door.
+        // Their votes are on their way, or wait in the mailbox.
         return prepared.count() == usize::from(SERVERS) - 1;
     }
     let Some(learner) = mine.learner.as_ref() else { return true };
@@ -413,7 +415,7 @@ fn is_between_the_phases(world: &Simulation, server: ServerId) -> bool {
     })
 }
 
-/// What a client asks for as its n-th: seven of ten are writes.
+/// The n-th request of a client: seven of ten are writes.
 fn wish(random: &mut Random, client: usize, n: usize) -> ClientStep {
     let key = format!("k{}", random.within(1..=10)).into_bytes();
     if random.within(0..=9) < 3 {
@@ -422,7 +424,7 @@ fn wish(random: &mut Random, client: usize, n: usize) -> ClientStep {
     ClientStep::Write(Op::Put { key, value: format!("v{}-{n}", client + 1).into_bytes().into(), if_version: None })
 }
 
-/// A calm place: what goes wrong is the scenario's.
+/// A plan without faults: the scenario adds its own.
 fn plan(seed: u64, protocol: Protocol) -> RunPlan {
     let link_faults = LinkFaults {
         latency: 300,

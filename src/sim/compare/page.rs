@@ -1,4 +1,4 @@
-//! The comparison as one page that needs nothing else: a row a scenario, a picture a cell.
+//! The comparison as one self-contained HTML page: a row for each scenario, a picture in each cell.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::compare_command::{consistent, replay, span};
 use super::{BACK, BAR, ComparisonCell, END, Scenario};
 use crate::protocol::Protocol;
 
-/// The height of a small picture, and the width of a bar of it.
+/// The height of a small picture, and the width of one bar, in pixels.
 const HEIGHT: f64 = 46.0;
 const STEP: f64 = 3.0;
 
@@ -49,7 +49,7 @@ pub(super) fn page(seed: u64, cells: &[ComparisonCell]) -> String {
     )
 }
 
-/// One cell: its picture, its numbers, and how to see it again.
+/// One cell: its picture, its numbers, and the command that plays it again.
 fn draw(seed: u64, cell: &ComparisonCell, most: u32) -> String {
     let width = cell.bars.len() as f64 * STEP;
     let x = |micros: u64| micros as f64 / BAR as f64 * STEP;

@@ -1,4 +1,4 @@
-//! What the comparison says of the protocols is so, for several seeds.
+//! Tests of the comparison: its claims about the protocols hold for several seeds.
 
 use super::*;
 
@@ -52,11 +52,12 @@ fn without_a_majority_nobody_writes() {
     }
 }
 
-/// The counts of the essay: 4 messages a participant and 2n+1 syncs; what n servers send themselves is not counted.
+/// The counts of docs/two-phase-commit.md: 4 messages a participant and 2n+1 syncs; messages within a server do not
+/// count.
 #[test]
 fn a_write_costs_what_the_textbooks_say() {
     let cost = cell(1, Scenario::NoFault, Protocol::TwoPhaseCommit).cost;
-    // Refused locks and sessions come on top; groups save syncs.
+    // Refused locks and sessions add messages; batches save syncs.
     assert!((15.5..20.0).contains(&cost.messages()), "{}", cost.messages());
     assert!((8.0..13.0).contains(&cost.syncs()), "{}", cost.syncs());
 }

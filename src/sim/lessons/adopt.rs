@@ -1,4 +1,4 @@
-//! Why a proposer may not always propose what it wants.
+//! The lesson on adopted values: why a proposer may not always propose its own value.
 
 use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;

@@ -1,4 +1,4 @@
-//! Why anybody would want Paxos.
+//! The lesson on two-phase commit: it blocks where Paxos makes progress.
 
 use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;
@@ -21,7 +21,7 @@ pub(super) const LESSON: Lesson = Lesson {
         ("Blocked: everybody who answers is in doubt as well", "participant BLOCKED"),
         ("A read of the key waits", "participant WAIT"),
         ("And gets nothing", "status=NOTAPPLIED"),
-        ("The coordinator is back, and has no record of a commit", "told=presumed"),
+        ("The coordinator is back, and has no record of a commit", "reason=presumed"),
         ("The key is free again", "participant ABORTED"),
     ],
     question: "While four servers were blocked all of them were up, and a majority. Why may they not agree on aborting, as a \

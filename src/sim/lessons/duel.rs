@@ -1,4 +1,4 @@
-//! Two proposers at once.
+//! The lesson on two proposers that compete.
 
 use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;

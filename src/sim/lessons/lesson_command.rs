@@ -1,4 +1,4 @@
-//! `paxos-lab lesson`.
+//! The command `paxos-lab lesson`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -28,7 +28,7 @@ pub struct LessonArgs {
     out: Option<PathBuf>,
 }
 
-/// Plays a lesson, or lists them; what to print, and the exit code.
+/// Plays a lesson, or lists them; returns the text to print and the exit code.
 pub fn run(arguments: &LessonArgs) -> Result<(String, u8), String> {
     let Some(name) = &arguments.name else { return Ok((list(), 0)) };
     let lesson = Lesson::named(name).ok_or_else(|| format!("there is no lesson '{name}'. There are:\n{}", list()))?;
@@ -64,7 +64,7 @@ pub fn page(lesson: &Lesson) -> Result<String, String> {
     Ok(timeline::lesson(&run, &Audit::new(&run), shown))
 }
 
-/// The first line that holds these words; `s1.*` in front of them names its server.
+/// The id of the earliest line that holds these words; a prefix such as `s1.*` restricts the server.
 pub(super) fn line_of(run: &Run, words: &str) -> Result<String, String> {
     let (server, words) = words.split_once(".*").map_or((None, words), |(server, words)| (Some(server), words));
     let fits = |at: &usize| {
@@ -76,7 +76,7 @@ pub(super) fn line_of(run: &Run, words: &str) -> Result<String, String> {
     found.map(|at| run.line(at).id.to_string()).ok_or_else(|| format!("the scene has no line with '{words}'"))
 }
 
-/// Lines of at most 100 columns, those after the first behind an indent.
+/// Wraps a text at 100 columns; all lines after the first are indented.
 fn wrapped(text: &str, indent: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

@@ -1,4 +1,4 @@
-//! What a majority is for.
+//! The lesson on majorities: what happens when acceptors crash.
 
 use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;

@@ -1,4 +1,4 @@
-//! Why an acceptor must remember.
+//! The lesson on stable storage: why an acceptor must not lose its state.
 
 use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;

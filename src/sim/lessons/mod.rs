@@ -1,8 +1,9 @@
-//! Lessons: scenes of a minute, each about one idea, played by the real roles in virtual time. The result is the page
-//! of [`timeline`](crate::trace::timeline), with the lesson beside it.
+//! Lessons: short scenes, each about one idea, played by the real roles in virtual time. The result is the page of
+//! [`timeline`](crate::trace::timeline), together with the lesson's text.
 //!
-//! A scene is a script: at a moment, or once a line has been written, something happens. Everything else happens by
-//! itself, and always alike. To add one, write a file with a [`Lesson`] and put it into [`LESSONS`].
+//! A scene is a script: an action follows at a moment, or once a log line has been written. Everything else follows
+//! from the protocol, always in the same way. To add a lesson, write a file with a [`Lesson`] and add it to
+//! [`LESSONS`].
 
 mod adopt;
 mod blocked;
@@ -30,7 +31,7 @@ use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::parse::{Run, RunError};
 use crate::trace::{CrashCause, CrashPoint};
 
-/// All of them, in the order in which they are best read.
+/// All lessons, in the order in which they are best read.
 pub const LESSONS: &[Lesson] = &[
     one_value::LESSON,
     lost_acceptor::LESSON,
@@ -46,52 +47,52 @@ pub const LESSONS: &[Lesson] = &[
 pub struct Lesson {
     /// Its name on the command line.
     pub name: &'static str,
-    /// What it is called.
+    /// Its title.
     pub title: &'static str,
     /// What happens, and why it matters.
     pub says: &'static str,
-    /// Where to look, in order: a sentence, and a part of the line that it is about.
+    /// Where to look, in order: a sentence, and a part of the log line that it explains.
     pub look: &'static [(&'static str, &'static str)],
-    /// What to think about at the end.
+    /// A question for the reader.
     pub question: &'static str,
-    /// Where the answer stands.
+    /// Where to find the answer, or the answer.
     pub answer: &'static str,
-    /// How many servers there are.
+    /// Number of servers.
     servers: u8,
-    /// How they agree.
+    /// The protocol of the servers.
     protocol: Protocol,
-    /// Acceptors come back without their memory.
+    /// Acceptors restart without their stable storage.
     forgets: bool,
     script: &'static [(LessonTime, LessonAction)],
-    /// When the scene ends.
+    /// When the scene ends, in virtual microseconds.
     end: Micros,
 }
 
-/// When something happens: the steps of a script come one after the other.
+/// When an action takes place; a script runs its steps in order.
 #[derive(Clone, Copy, Debug)]
 enum LessonTime {
     /// At a moment.
     At(Micros),
-    /// Once a server has written a line that holds these words.
+    /// Once a server has written a log line that holds these words.
     Seen(u8, &'static str),
 }
 
-/// What happens.
+/// An action of a script.
 #[derive(Clone, Copy, Debug)]
 enum LessonAction {
-    /// A client does these, one after the other: PUT key value.
+    /// A client at this server writes these keys and values, one after the other.
     Put(u8, &'static [(&'static str, &'static str)]),
-    /// A client reads a key.
+    /// A client at this server reads a key.
     Get(u8, &'static str),
-    /// A role dies, until it is started again.
+    /// A role crashes, and stays down until it is restarted.
     Crash(u8, RoleKind),
-    /// It lives again.
+    /// A role restarts.
     Restart(u8, RoleKind),
-    /// Nothing: a step of the script that only waits.
+    /// No action: a step of the script that only waits.
     Nothing,
-    /// Two servers do not hear each other any more.
+    /// Cuts both directions between two servers.
     Cut(u8, u8),
-    /// They do again.
+    /// Joins the two servers again.
     Join(u8, u8),
 }
 
@@ -101,7 +102,7 @@ impl Lesson {
         LESSONS.iter().find(|lesson| lesson.name == name)
     }
 
-    /// Plays the scene: its lines, by file.
+    /// Plays the scene; returns the text of each log file, with its name.
     pub fn play(&self) -> Vec<(String, String)> {
         let mut world = Simulation::new(self.plan(), true);
         for server in &mut world.servers {
@@ -110,7 +111,7 @@ impl Lesson {
         for (when, what) in self.script {
             match *when {
                 LessonTime::At(moment) => {
-                    // Time goes on from event to event: one that does nothing brings it there.
+                    // Time advances from event to event; an event that does nothing brings it there.
                     let wait = moment.saturating_sub(world.sim_env.now());
                     world.sim_env.after(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
                     world.play_until(moment, |_| false);
@@ -123,7 +124,7 @@ impl Lesson {
         world.take_lines()
     }
 
-    /// The lines as a run.
+    /// Plays the scene; returns its log lines as a run.
     pub fn run(&self) -> Result<Run, RunError> {
         let mut run = Run::default();
         for (name, text) in self.play() {
@@ -132,7 +133,7 @@ impl Lesson {
         Ok(run)
     }
 
-    /// A calm place: what goes wrong is in the script.
+    /// A plan without faults: the script adds its own.
     fn plan(&self) -> RunPlan {
         let link_faults = LinkFaults {
             latency: 700,

@@ -1,4 +1,4 @@
-//! The protocol when nothing goes wrong.
+//! The lesson on one value: the protocol without faults.
 
 use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;

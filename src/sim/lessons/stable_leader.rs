@@ -1,4 +1,4 @@
-//! What a leader saves.
+//! The lesson on leaders: what a stable leader saves.
 
 use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;

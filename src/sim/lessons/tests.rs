@@ -1,4 +1,4 @@
-//! Every scene shows what it says.
+//! Tests of the lessons: every scene shows what its text says.
 
 use super::lesson_command::line_of;
 use super::*;
@@ -14,7 +14,7 @@ fn every_lesson_has_the_lines_that_it_points_at_in_that_order() {
             let id = line_of(&run, words).unwrap_or_else(|why| panic!("{}: {why}", lesson.name));
             let at = by_id[&id.parse::<crate::trace::LineId>().unwrap()];
             let time = run.line(at).time;
-            // What happens at the same time may stand in either order.
+            // Lines of about the same time may come in either order.
             let slack = jiff::SignedDuration::from_millis(5);
             assert!(before.is_none_or(|before| time >= before - slack), "{}: {sentence}", lesson.name);
             before = Some(time);

@@ -9,7 +9,7 @@ use crate::trace::field::fingerprint;
 /// finishes it, and puts its own behind. An acceptor dies and comes back in between, a server is stopped and comes
 /// back. Who speaks stands first (`s1,s2` speak the same); ALL are all five servers.
 const HONEST: &str = "\
-ALL server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=1 applied=0 promised=none accepted=0 disk=00aa
+ALL server BOOT version=0.1.0 lines=2 cluster=ALL protocol=basic-paxos restart=disk steps=on incarnation=1 applied=0 promised=none accepted=0 disk=00aa
 c1 client REQUEST req=c1-1 op=OPEN to=s1
 s1 proposer PREPARE req=c1-1 slot=1+ ballot=1.1 to=ALL
 s1,s2,s3 acceptor PROMISE req=c1-1 slot=1+ ballot=1.1 accepted=none to=s1
@@ -51,7 +51,7 @@ s2 acceptor RESTART down=0.500s recovered=disk promised=3.1 accepted=3
 c1 client REQUEST req=c1-4 op=GET key=color to=s3
 c1 client RESPONSE req=c1-4 status=OK slot=4 version=3 value=green took=1.000ms server=s3
 s3 server STOP cause=SIGTERM
-s3@2 server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=2 applied=0 promised=3.1 accepted=2 disk=00aa
+s3@2 server BOOT version=0.1.0 lines=2 cluster=ALL protocol=basic-paxos restart=disk steps=on incarnation=2 applied=0 promised=3.1 accepted=2 disk=00aa
 s3@2 learner LEARN req=c1-1 slot=1 ballot=1.1 op=OPEN id=0-~0077 result=OPENED session=1 applied=1
 s3@2 learner LEARN req=c1-2 slot=2 ballot=2.1 op=PUT key=color value=blue id=1-1 result=OK version=1 applied=2
 c2 client REQUEST req=c2-2 op=DELETE key=color to=s2 session=1 sequence=10
@@ -150,10 +150,11 @@ fn what_is_missing_is_not_proved() {
     hides(&replies, Rule::Complete, "tells how the servers agree");
     let swapped = replies.replace("slot=5 version=4", "slot=1 version=4");
     hides(&swapped, Rule::Complete, "tells how the servers agree");
-    let other = "s4 server BOOT version=0.1.0 cluster=s1,s2,s3 steps=on";
+    let other = "s4 server BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on";
     hides(&with("req=c2-3 status", other), Rule::Complete, "disagree on who belongs");
     // An older life of a server, whose lines are elsewhere, may have promised anything.
-    let lived = without("s3@2").replace(" life=1 applied=0 promised=none", " life=2 applied=0 promised=1.3");
+    let lived =
+        without("s3@2").replace(" incarnation=1 applied=0 promised=none", " incarnation=2 applied=0 promised=1.3");
     let lived = lived.replace("ALL server BOOT", "s1@2,s2@2,s3@2,s4@2,s5@2 server BOOT");
     let audit = Audit::new(&run(&lived.lines().take(1).map(|line| format!("{line}\n")).collect::<String>()));
     assert_eq!((audit.verdict(), audit.findings.len()), (AuditVerdict::Unproven, 5));
@@ -242,10 +243,10 @@ fn steps_off_then_on(adopted: &str) -> String {
     let accepted = format!("{},{}", slots[..8].join(","), rest(&slots.join(" ")).replace("+11#", "+4#"));
     let again = "s1@2,s2@2,s3@2,s4@2,s5@2";
     format!(
-        "ALL server BOOT version=0.1.0 cluster=ALL protocol=multi-paxos steps=off life=1 applied=0 promised=none accepted=0 disk=00aa\n\
+        "ALL server BOOT version=0.1.0 lines=2 cluster=ALL protocol=multi-paxos steps=off incarnation=1 applied=0 promised=none accepted=0 disk=00aa\n\
          s1 proposer LEAD slot=1+ ballot=1.1 quorum=s1,s2,s3\n\
          ALL server STOP cause=SIGTERM\n\
-         {again} server BOOT version=0.1.0 cluster=ALL protocol=multi-paxos steps=on life=2 applied=8 promised=1.1 accepted=12 disk=00aa\n\
+         {again} server BOOT version=0.1.0 lines=2 cluster=ALL protocol=multi-paxos steps=on incarnation=2 applied=8 promised=1.1 accepted=12 disk=00aa\n\
          s5@2 proposer PREPARE slot=1+ ballot=1025.5 to=ALL\n\
          s3@2,s4@2,s5@2 acceptor PROMISE slot=1+ ballot=1025.5 accepted={accepted} to=s5\n\
          s5@2 proposer ACCEPT slot=9 ballot=1025.5 op=PUT key=a value=9 adopted={adopted} quorum=s3,s4,s5 to=ALL\n\
@@ -316,7 +317,7 @@ fn a_line_that_others_follow_from_is_missed() {
 
 #[test]
 fn servers_that_disagree_on_the_cluster_count_no_majorities() {
-    let larger = "s1 server BOOT version=0.1.0 cluster=s1,s2,s3,s4,s5,s6,s7 steps=on life=1\n";
+    let larger = "s1 server BOOT version=0.1.0 lines=2 cluster=s1,s2,s3,s4,s5,s6,s7 steps=on incarnation=1\n";
     hides(&format!("{larger}{HONEST}"), Rule::Complete, "disagree on who belongs");
 }
 

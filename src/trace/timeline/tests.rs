@@ -6,7 +6,7 @@ use crate::trace::audit::Audit;
 
 /// One write: s3's acceptor is down, s1 is refused nothing.
 const STORY: &str = "\
-2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 cluster=s1,s2,s3 steps=on life=1
+2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on incarnation=1
 2026-08-21T14:03:06.000000Z WARN  s3.1    acceptor CRASH    cause=timer up=4.402s down=2.150s
 2026-08-21T14:03:07.104000Z INFO  c1.9    client   REQUEST  req=c1-5 op=PUT key=color value=blue to=s1
 2026-08-21T14:03:07.104300Z INFO  s1.2    server   REQUEST  req=c1-5 op=PUT key=color value=blue from=127.0.0.1:50312 re=c1.9
@@ -19,7 +19,7 @@ const STORY: &str = "\
 2026-08-21T14:03:07.110000Z INFO  s1.7    learner  CHOSEN   req=c1-5 slot=7 ballot=3.1 quorum=s1,s2 to=s1,s2,s3 re=s2.2
 2026-08-21T14:03:07.110100Z INFO  s1.8    learner  LEARN    req=c1-5 slot=7 ballot=3.1 op=PUT key=color value=blue result=OK version=1 applied=7 re=s1.7
 2026-08-21T14:03:08.061377Z INFO  s3.2    acceptor RESTART  down=2.150s recovered=disk promised=none accepted=0
-2026-08-21T14:03:09.000000Z INFO  s2@2.1  server   BOOT     version=0.1.0 cluster=s1,s2,s3 steps=on life=2
+2026-08-21T14:03:09.000000Z INFO  s2@2.1  server   BOOT     version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on incarnation=2
 2026-08-21T14:03:10.000000Z INFO  s1.9    server   STOP     cause=SIGINT
 ";
 

@@ -143,11 +143,11 @@ fn a_leader_is_heard_for_five_pulses_and_relayed_every_second_one() {
     for _ in 0..10 {
         follower.tick();
     }
-    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATANSWER", "RELAY"]);
+    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATREPLY", "LEADERHINT"]);
     follower.tick();
-    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATANSWER"]);
+    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATREPLY"]);
     follower.tick();
-    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATANSWER", "RELAY"]);
+    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATREPLY", "LEADERHINT"]);
     for _ in 0..4 {
         follower.tick();
     }
