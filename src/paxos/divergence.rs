@@ -3,7 +3,7 @@
 //! states is wrong (Chandra, Griesemer, Redstone, *Paxos Made Live*, 2007, section 6.2, use a checksum of the
 //! database).
 //!
-//! The majority decides which state is wrong. A learner that finds at least as many servers against it as with it
+//! Numbers decide which state is wrong. A learner that finds at least as many servers against it as with it
 //! treats its own state as divergent. It *fences* itself: it answers nothing, applies nothing and writes nothing to
 //! disk, and it reports the slot. It waits some ticks before it decides, so that a single divergent peer that speaks
 //! first does not fence a correct learner.
