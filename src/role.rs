@@ -1,15 +1,15 @@
-//! The one contract between a protocol and the world that runs it.
+//! The contract between a protocol role and the code that runs it.
 //!
 //! A [`Role`] is a value: it has no clock, no socket, no file, no thread and no randomness. It takes an [`Input`],
-//! changes itself, and says in an [`Output`] what should happen. Whoever runs it is a *shell*: threads over TCP, a
-//! simulator, a model checker. All of them run a role through the same [`turn`], which holds the rule that every
-//! consensus protocol stands on:
+//! changes its state, and lists in an [`Output`] what should happen. The code that runs it is a *role host*: threads
+//! over TCP, a simulator, a model checker. All hosts run a role through the same [`turn`], which enforces the rule that
+//! every consensus protocol rests on:
 //!
-//! > What a role says must not leave before what it must remember is durable.
+//! > What a role sends must not leave before the records that it depends on are durable.
 //!
-//! The rule is held by types. [`step_all`] hands back a [`Stepped`], whose actions nobody can reach; only
-//! [`Stepped::commit`], which writes the records, turns it into a [`Released`], whose actions can be taken. A crash is
-//! to drop either of them.
+//! The types enforce the rule. [`step_batch`] returns a [`Stepped`], whose actions are private. Only
+//! [`Stepped::commit`], which writes the records, turns it into a [`Released`], whose actions can be taken. Dropping
+//! either of them is a crash.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt::{self, Debug, Display};
@@ -33,7 +33,7 @@ impl ServerId {
 impl TryFrom<u8> for ServerId {
     type Error = String;
 
-    /// From bytes that nobody vouches for: a set of servers has no room for a larger number.
+    /// Checks a number from untrusted bytes: a set of servers has no room for a larger number.
     fn try_from(number: u8) -> Result<ServerId, String> {
         let server = ServerId(number);
         if number <= ServerId::MAX { Ok(server) } else { Err(format!("server numbers end at {}", ServerId::MAX)) }
@@ -52,12 +52,12 @@ impl Debug for ServerId {
     }
 }
 
-/// A set of servers. Distinct by construction, iterated in order of their numbers.
+/// A set of servers, iterated in order of their numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct ServerSet(u64);
 
 impl ServerSet {
-    /// The set of nobody.
+    /// The empty set.
     pub const NONE: ServerSet = ServerSet(0);
 
     /// The set of one server.
@@ -70,7 +70,7 @@ impl ServerSet {
         (1..=count).map(ServerId).collect()
     }
 
-    /// Adds a server; true if it was not there before.
+    /// Adds a server; returns true if it was not in the set before.
     pub fn insert(&mut self, server: ServerId) -> bool {
         assert!(server.0 <= ServerId::MAX, "server numbers end at {}", ServerId::MAX);
         let before = self.0;
@@ -83,7 +83,7 @@ impl ServerSet {
         server.0 <= ServerId::MAX && self.0 & (1 << server.0) != 0
     }
 
-    /// How many servers the set holds.
+    /// Number of servers in the set.
     pub fn len(&self) -> usize {
         self.0.count_ones() as usize
     }
@@ -116,7 +116,7 @@ impl ServerSet {
 }
 
 impl ServerSet {
-    /// The numbers, for a sentence: "1-3" or "1, 3, 5-7".
+    /// The numbers as text: "1-3" or "1, 3, 5-7".
     pub fn numbers(&self) -> String {
         let mut runs: Vec<(u8, u8)> = Vec::new();
         for ServerId(n) in self.iter() {
@@ -158,16 +158,16 @@ impl Debug for ServerSet {
     }
 }
 
-/// How a message travels: on every link, and in every mailbox, each lane has room of its own.
+/// The lane on which a message travels. On every link, and in every mailbox, each lane has room of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// Small, and of use at once: it goes first.
+    /// Small and urgent messages, which go first.
     Control,
-    /// It carries values, or speaks of those that do and must not overtake them.
+    /// Messages that carry values, or that refer to values and must not overtake them.
     Bulk,
 }
 
-/// The roles of a server, of every protocol.
+/// The kinds of roles, of all protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RoleKind {
     /// Gets commands chosen.
@@ -176,20 +176,20 @@ pub enum RoleKind {
     Acceptor,
     /// Finds out what was chosen, and applies it.
     Learner,
-    /// Two-phase commit: asks everybody, and decides.
+    /// Two-phase commit: asks all participants for a vote, and decides.
     Coordinator,
-    /// Two-phase commit: votes, remembers, and does what was decided.
+    /// Two-phase commit: votes, keeps its vote durable, and carries out the decision.
     Participant,
 }
 
 impl RoleKind {
-    /// The three of Paxos.
+    /// The three roles of Paxos.
     pub const PAXOS: [RoleKind; 3] = [RoleKind::Proposer, RoleKind::Acceptor, RoleKind::Learner];
-    /// Those of every protocol, by their number.
+    /// All roles, in declaration order.
     pub const ALL: [RoleKind; 5] =
         [RoleKind::Proposer, RoleKind::Acceptor, RoleKind::Learner, RoleKind::Coordinator, RoleKind::Participant];
 
-    /// As it is written: `acceptor`.
+    /// The role's name: `acceptor`.
     pub fn as_str(self) -> &'static str {
         match self {
             RoleKind::Proposer => "proposer",
@@ -200,82 +200,82 @@ impl RoleKind {
         }
     }
 
-    /// The role that is written so.
+    /// The role with this name.
     pub fn named(word: &str) -> Option<RoleKind> {
         RoleKind::ALL.into_iter().find(|role| role.as_str() == word)
     }
 }
 
-/// A part of a protocol: same state and same input give the same new state and the same output.
+/// A deterministic part of a protocol: the same state and the same input give the same new state and the same output.
 pub trait Role: Sized + 'static {
-    /// What roles of different servers say to each other.
+    /// The messages between roles of different servers.
     type Message: Clone + Debug;
-    /// What a role must remember across a crash.
+    /// The records that a role needs after a crash.
     type Record: Clone + Debug;
-    /// A named time-out.
+    /// The role's time-outs.
     type Timer: TimerSpec;
-    /// What the server that the role lives on asks of it.
+    /// The requests of the role's own server.
     type Request: Clone + Debug;
-    /// What the role tells the server that it lives on.
+    /// The notifications to the role's own server.
     type Notification: Clone + Debug;
-    /// A step of the protocol, for people to read. It has no effect on anything.
+    /// A step of the protocol, for the log. It has no effect on the protocol.
     type TraceEvent: Clone + Debug;
 
-    /// Takes back one remembered record. Recovery is the fold of all records, in order, and nothing else.
+    /// Restores one record. Recovery replays all records, in order, and nothing else.
     fn replay(&mut self, record: Self::Record);
 
-    /// Takes one input.
+    /// Handles one input.
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>);
 
-    /// All inputs of a group have been taken: says what is better said once for all of them. What it does counts as
-    /// done by the last input.
+    /// Called after the last input of a batch, for output that is better produced once for the whole batch. Its actions
+    /// belong to the last input.
     fn end_batch(&mut self, _out: &mut Output<Self>) {}
 }
 
-/// A named time-out. Arming one replaces the pending one of the same variant, whatever its fields say; its fields let
-/// a role recognise a time-out that comes too late.
+/// A named time-out. Arming one replaces the pending one of the same variant, whatever its fields are. The fields let a
+/// role recognize a time-out that arrives too late.
 pub trait TimerSpec: Clone + Debug + Eq + Hash {
-    /// From this range, in milliseconds, the shell draws the delay.
+    /// The range from which the role host draws the delay, in milliseconds.
     fn delay_ms(&self) -> RangeInclusive<u64>;
 }
 
-/// What can happen to a role.
+/// An input of a role.
 #[derive(Clone, Debug)]
 pub enum Input<R: Role> {
-    /// A life begins: the records have been replayed.
+    /// An incarnation begins; the records have been replayed.
     Start,
     /// A message arrived, perhaps late, perhaps twice.
     Message {
         /// The server whose role sent it.
         from: ServerId,
-        /// What it says.
+        /// The message itself.
         message: R::Message,
     },
     /// An armed timer ran out.
     Timeout(R::Timer),
-    /// The role's own server asks something.
+    /// A request of the role's own server.
     Request(R::Request),
 }
 
-/// What a role wants done.
+/// An action of a role, taken after its records are durable.
 #[derive(Clone, Debug)]
 pub enum Action<R: Role> {
     /// Send a message to each of these servers; the sender may be among them.
     Send {
-        /// Whom to tell.
+        /// The receiving servers.
         to: ServerSet,
-        /// What to tell.
+        /// The message for all of them.
         message: R::Message,
     },
     /// Start a timer.
     Arm(R::Timer),
-    /// Tell the own server.
+    /// Notify the own server.
     Notify(R::Notification),
-    /// Show people a step of the protocol.
+    /// Log a step of the protocol.
     Trace(R::TraceEvent),
 }
 
-/// Collects what the steps of one group want remembered and done.
+/// Collects the records and the actions of one batch.
 #[derive(Debug)]
 pub struct Output<R: Role> {
     records: Vec<R::Record>,
@@ -284,7 +284,7 @@ pub struct Output<R: Role> {
 }
 
 impl<R: Role> Output<R> {
-    /// Remembers a record before any action of this group is taken.
+    /// Adds a record, which becomes durable before any action of this batch is taken.
     pub fn persist(&mut self, record: R::Record) {
         self.records.push(record);
     }
@@ -299,17 +299,17 @@ impl<R: Role> Output<R> {
         self.actions.push(Action::Arm(timer));
     }
 
-    /// Tells the own server.
+    /// Notifies the own server.
     pub fn notify(&mut self, outcome: R::Notification) {
         self.actions.push(Action::Notify(outcome));
     }
 
-    /// Shows what is rare enough to be shown always.
+    /// Emits a trace event that is recorded even when step tracing is off.
     pub fn emit_always(&mut self, fact: R::TraceEvent) {
         self.actions.push(Action::Trace(fact));
     }
 
-    /// Shows a step of the protocol; the fact is not even made when nobody looks.
+    /// Emits a step of the protocol; the event is not even built when step tracing is off.
     pub fn emit_step(&mut self, fact: impl FnOnce() -> R::TraceEvent) {
         if self.trace_steps {
             self.actions.push(Action::Trace(fact()));
@@ -319,18 +319,19 @@ impl<R: Role> Output<R> {
 
 /// Stable storage of one role: when [`StableStore::commit`] returns, the records survive any crash.
 pub trait StableStore<Record> {
-    /// Why records could not be made durable. After an error nobody knows what is on the disk: the process must stop.
+    /// The reason why records could not be made durable. After an error the content of the disk is unknown, so the
+    /// process must stop.
     type Error;
 
-    /// Makes the records durable, all of them, in order. Never called with none.
+    /// Makes all records durable, in order. Never called without records.
     fn commit(&mut self, records: &[Record]) -> Result<(), Self::Error>;
 }
 
-/// The disk of a role that has nothing to remember.
+/// The stable storage of a role without records.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoStableStore;
 
-/// The record of a role that has nothing to remember: there is none.
+/// The record type of a role without records: it has no values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoRecord {}
 
@@ -345,27 +346,27 @@ impl StableStore<NoRecord> for NoStableStore {
     }
 }
 
-/// The actions of a group, by input and in order.
+/// The actions of a batch, by input and in order.
 pub type Actions<C, R> = Vec<(C, Vec<Action<R>>)>;
 
-/// A group of inputs that the role has taken, with the records not yet durable: what it wants done is out of reach.
+/// A batch that the role has handled and whose records are not durable yet: its actions are out of reach.
 #[must_use = "a group that is dropped here is a crash between step and sync"]
 pub struct Stepped<C, R: Role> {
     records: Vec<R::Record>,
     actions: Actions<C, R>,
 }
 
-/// A group whose records are durable.
+/// A batch whose records are durable.
 #[must_use = "a group that is dropped here is a crash between sync and send"]
 pub struct Released<C, R: Role> {
     actions: Actions<C, R>,
 }
 
-/// Steps the role through a group of inputs. Each input comes with a context of the shell's, which comes back with the
-/// actions that the input led to.
+/// Steps the role through a batch. Each input comes with a context of the role host, which is returned with the actions
+/// of that input. `facts` turns step tracing on.
 ///
-/// A seeded bug stands around the role here, between it and every shell. In a build without seeded bugs the first of the
-/// two calls is [`Role::step`], and the second does nothing.
+/// A seeded bug intercepts the role here, between the role and every host. In a build without seeded bugs the first of
+/// the two calls is [`Role::step`], and the second does nothing.
 pub fn step_batch<C, R: Role>(
     role: &mut R,
     inputs: impl IntoIterator<Item = (C, Input<R>)>,
@@ -388,7 +389,7 @@ pub fn step_batch<C, R: Role>(
 }
 
 impl<C, R: Role> Stepped<C, R> {
-    /// Makes the records of the group durable, and only then lets its actions go.
+    /// Makes the records of the batch durable, and only then releases its actions.
     pub fn commit<D: StableStore<R::Record>>(self, disk: &mut D) -> Result<Released<C, R>, D::Error> {
         if !self.records.is_empty() {
             disk.commit(&self.records)?;
@@ -396,24 +397,24 @@ impl<C, R: Role> Stepped<C, R> {
         Ok(Released { actions: self.actions })
     }
 
-    /// The records that the group wants durable: for tests and models that are their own disk.
+    /// The records of the batch: for tests and models that replace the disk.
     pub fn records(&self) -> &[R::Record] {
         &self.records
     }
 }
 
 impl<C, R: Role> Released<C, R> {
-    /// How many actions are in it.
+    /// Number of actions in the batch.
     pub fn len(&self) -> usize {
         self.actions.iter().map(|(_, all)| all.len()).sum()
     }
 
-    /// Whether nothing is to be done.
+    /// Whether the batch has no actions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets all actions but so many, as a process does that is killed while it acts.
+    /// Drops all actions except the first `count`, like a process that is killed while it acts.
     pub fn keep_first(&mut self, count: usize) {
         let mut left = count;
         for (_, all) in &mut self.actions {
@@ -422,13 +423,13 @@ impl<C, R: Role> Released<C, R> {
         }
     }
 
-    /// The actions of the group, by input and in order.
+    /// The actions of the batch, by input and in order.
     pub fn into_actions(self) -> Actions<C, R> {
         self.actions
     }
 }
 
-/// One turn: step all, commit once, then release.
+/// One turn: steps all inputs, commits once, then releases the actions.
 pub fn turn<C, R: Role, D: StableStore<R::Record>>(
     role: &mut R,
     inputs: impl IntoIterator<Item = (C, Input<R>)>,

@@ -1,9 +1,9 @@
 //! The acceptor: the memory of the protocol.
 //!
-//! An acceptor keeps two promises. It takes part in nothing below the ballot that it has `promised`; and it tells every
-//! later proposer what it has `accepted`. Everything that Paxos guarantees follows from a majority keeping both, so
-//! both are records: they are durable before a word of them leaves, and a new life begins by replaying them (Paxos Made
-//! Simple, sections 2.2 and 2.3).
+//! An acceptor keeps two promises. It takes part in nothing below the ballot that it has `promised`, and it reports
+//! what it has `accepted` to every later proposer. Everything that Paxos guarantees follows from a majority that keeps
+//! both. So both are records: they are durable before any message reports them, and a new incarnation begins by
+//! replaying them (Paxos Made Simple, sections 2.2 and 2.3).
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -13,84 +13,86 @@ use serde::{Deserialize, Serialize};
 use super::{Ballot, Entry, Message, NackedRequest, Page, Slot, SlotRange, Value, rules};
 use crate::role::{Input, Output, Role, RoleKind, ServerId, ServerSet, TimerSpec};
 
-/// The values of one page of a PROMISE take about this many bytes at most, unless a single one is larger.
+/// Maximum size of the values in one page of a PROMISE, in bytes; a single larger value gets a page of its own.
 pub const PAGE_BYTES: usize = 1 << 20;
-/// One page names at most so many runs of damaged slots.
+/// Maximum number of runs of corrupt slots in one page.
 const PAGE_DAMAGED_MAX: usize = 1_024;
 
-/// What an acceptor must never forget.
+/// A durable record of an acceptor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AcceptorRecord {
-    /// It promised this ballot.
+    /// The acceptor promised this ballot.
     Promised(Ballot),
-    /// It accepted this value in this slot at this ballot, which it thereby promised too.
+    /// The acceptor accepted this value in this slot at this ballot, which also promises the ballot.
     Accepted(Entry),
-    /// It has forgotten all slots below this one: they are chosen, and in the durable checkpoint of its own server.
+    /// The acceptor has forgotten all slots below this one: they are chosen, and the durable checkpoint of its own
+    /// server has them.
     Truncated(Slot),
-    /// A slot that it could not read any more holds this value, which was chosen at this ballot.
+    /// A slot that was unreadable holds this value again, which was chosen at this ballot.
     Repaired(Entry),
-    /// What it accepted in these slots cannot be read any more. Never written: the disk says so when it is read.
+    /// What the acceptor accepted in these slots is unreadable. This record is never written: the journal makes it
+    /// while it is read.
     Corrupt(SlotRange),
 }
 
-/// A step of an acceptor.
+/// A step of an acceptor, for the log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorTraceEvent {
-    /// It promised.
+    /// The acceptor promised a ballot.
     Promised {
-        /// To the ballot's owner.
+        /// The ballot's owner.
         to: ServerId,
-        /// The ballot.
+        /// The promised ballot.
         ballot: Ballot,
-        /// The first slot of interest.
+        /// The first slot asked about.
         from: Slot,
-        /// The last slot that the answer speaks of; None if it speaks of all.
+        /// The last slot that the answer covers; `None` if it covers all later slots.
         last: Option<Slot>,
         /// The slots reported as accepted, with their ballots.
         accepted: Vec<(Slot, Ballot)>,
     },
-    /// It refused.
+    /// The acceptor refused a request.
     Nacked {
         /// The sender of the request.
         to: ServerId,
-        /// The ballot refused.
+        /// The refused ballot.
         ballot: Ballot,
-        /// What was refused.
+        /// The refused request and its first slot.
         refused: NackedRequest,
-        /// The ballot that it is bound to.
+        /// The higher ballot that the acceptor has promised.
         promised: Ballot,
     },
-    /// It accepted.
+    /// The acceptor accepted a value.
     Accepted {
-        /// The ballot's owner, whose learner counts.
+        /// The ballot's owner, whose learner counts the votes.
         to: ServerId,
-        /// The ballot.
+        /// The ballot of the ACCEPT.
         ballot: Ballot,
-        /// The slot.
+        /// The accepted slot.
         slot: Slot,
-        /// The value.
+        /// The accepted value.
         value: Value,
     },
-    /// It has forgotten the slots below this one.
+    /// The acceptor has forgotten the slots below this one.
     Truncated {
-        /// The first slot that it still knows.
+        /// The first slot that the acceptor still knows.
         below: Slot,
     },
-    /// It cannot read what it accepted in these slots.
+    /// What the acceptor accepted in these slots is unreadable.
     Corrupt {
-        /// The slots.
+        /// A run of corrupt slots.
         slots: SlotRange,
     },
-    /// It holds again what it could not read.
+    /// A corrupt slot is repaired: it holds a chosen value again.
     Repaired {
-        /// The slot.
+        /// The repaired slot.
         slot: Slot,
-        /// A ballot at which it was chosen.
+        /// A ballot at which the value was chosen.
         ballot: Ballot,
     },
 }
 
-/// An acceptor needs no time-outs: it only answers.
+/// The time-outs of an acceptor: none, because it only answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorTimer {}
 
@@ -100,48 +102,48 @@ impl TimerSpec for AcceptorTimer {
     }
 }
 
-/// What a server asks of its acceptor.
+/// A request of the server to its acceptor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorRequest {
-    /// The server's own checkpoint holds every slot below this one, durably: they may be forgotten.
+    /// The server's own checkpoint durably holds every slot below this one, so the acceptor may forget them.
     Truncate {
         /// The first slot to keep.
         below: Slot,
     },
-    /// What was chosen in slots that cannot be read any more.
+    /// The values chosen in slots that are unreadable here.
     Repair {
-        /// The slots, each with a ballot at which it was chosen.
+        /// Chosen entries, each with a ballot at which it was chosen.
         entries: Vec<Entry>,
     },
 }
 
-/// What an acceptor tells its server.
+/// A notification of the acceptor to its server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorNotification {
-    /// It cannot read these slots any more, and would like to know what was chosen in them.
+    /// These slots are unreadable; the acceptor needs the values chosen in them.
     Corrupt {
-        /// The slots.
+        /// The corrupt slots.
         slots: Vec<SlotRange>,
     },
 }
 
-/// The acceptor of one server. See the head of its file.
+/// The acceptor of one server. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Acceptor {
-    /// It takes part in nothing below this ballot. One ballot for all slots; never falls.
+    /// The acceptor takes part in nothing below this ballot. It is one ballot for all slots, and it never falls.
     promised: Ballot,
-    /// The highest-ballot value accepted in each slot; each ballot is at most `promised`.
+    /// The value of the highest ballot accepted in each slot; each ballot is at most `promised`.
     accepted: BTreeMap<Slot, (Ballot, Value)>,
-    /// All slots below are chosen, applied and durable on this server, and their values forgotten here. At least 1.
+    /// All slots below are chosen, applied and durable on this server, and their values are forgotten here. At least 1.
     truncated_below: Slot,
-    /// Slots whose accepted value cannot be read.
+    /// Slots whose accepted value is unreadable.
     damaged: Vec<SlotRange>,
-    /// The values of one page of a promise take about so many bytes at most; at least 1.
+    /// Maximum size of the values in one page of a PROMISE, in bytes; at least 1.
     page_bytes: usize,
 }
 
 impl Acceptor {
-    /// An acceptor that knows nothing yet; [`Role::replay`] gives it its memory back.
+    /// An acceptor without any promise or accepted value; [`Role::replay`] restores both from the records.
     #[expect(clippy::new_without_default, reason = "an acceptor with no memory is nothing to be had by accident")]
     pub fn new() -> Acceptor {
         Acceptor {
@@ -153,14 +155,14 @@ impl Acceptor {
         }
     }
 
-    /// The same with smaller pages: a simulation of a few commands meets promises of many pages as well.
+    /// Sets the page size. With small pages, a simulation of a few commands also has promises of many pages.
     pub fn with_page_bytes(self, page_bytes: usize) -> Acceptor {
         Acceptor { page_bytes, ..self }
     }
 
-    /// The same, whose memory is complete, on a server whose durable checkpoint holds every slot up to this one. If it
-    /// has forgotten more, that checkpoint was lost: what is in neither is damaged, for it is not true that nothing was
-    /// accepted there, and not true either that somebody who asks this server can have it.
+    /// Ends recovery: all records are replayed, and the server's durable checkpoint holds every slot up to this one. If
+    /// the acceptor has forgotten more, that later checkpoint was lost. The slots that are in neither become corrupt.
+    /// To report "nothing accepted" there would be false, and this server cannot send their values either.
     pub fn with_checkpoint(mut self, durable: Slot) -> Acceptor {
         let (first, end) = (durable.next(), self.truncated_below);
         if first < end {
@@ -173,37 +175,42 @@ impl Acceptor {
         self
     }
 
-    /// The ballot that it is bound to.
+    /// The ballot that the acceptor has promised.
     pub fn promised(&self) -> Ballot {
         self.promised
     }
 
-    /// What it has accepted.
+    /// The accepted values by slot, each with its ballot.
     pub fn accepted(&self) -> &BTreeMap<Slot, (Ballot, Value)> {
         &self.accepted
     }
 
-    /// All slots below are forgotten; at least 1.
+    /// The acceptor has forgotten all slots below this one; at least 1.
     pub fn truncated_below(&self) -> Slot {
         self.truncated_below
     }
 
-    /// Slots that it cannot read.
+    /// The corrupt slots.
     pub fn damaged(&self) -> &[SlotRange] {
         &self.damaged
     }
 
-    /// PREPARE: promise the ballot unless a higher one is promised, and report what was accepted from `from` on. An
-    /// equal ballot is answered again: the first answer may be lost, or its owner asks for the next page.
+    /// PREPARE: promises the ballot unless a higher one is promised, and reports what was accepted from `from` on. An
+    /// equal ballot gets an answer again: the first answer may be lost, or the owner requests the next page.
     fn handle_prepare(&mut self, sender: ServerId, ballot: Ballot, from: Slot, out: &mut Output<Self>) {
+        // The promise never falls. A lower ballot gets a NACK that names the higher one.
         if !rules::may_promise(ballot, self.promised) {
             return self.refuse(sender, ballot, NackedRequest::Prepare(from), out);
         }
         assert!(ballot >= self.promised, "promises never fall");
+        // Only a new promise needs a disk write. It is durable before the PROMISE leaves: after a crash in between, the
+        // acceptor could otherwise accept below a ballot that it has promised.
         if ballot > self.promised {
             self.promised = ballot;
             out.persist(AcceptorRecord::Promised(ballot));
         }
+        // PMS P2c: the proposer must learn of every value that may be chosen below its ballot. So the answer reports
+        // accepted values whether or not they are known to be chosen.
         let page = self.page(from);
         out.emit_step(|| AcceptorTraceEvent::Promised {
             to: sender,
@@ -215,8 +222,8 @@ impl Acceptor {
         out.send(ServerSet::only(sender), Message::Promise { ballot, page });
     }
 
-    /// What there is to say of the slots from `from` on, as far as one message carries it. Beyond the page nothing is
-    /// said: its reader must not take that for "nothing accepted".
+    /// The acceptor's report on the slots from `from` on, as much as one message carries. The slots after the page are
+    /// unknown: the reader must not take them for "nothing accepted".
     fn page(&self, from: Slot) -> Page {
         let (mut accepted, mut room, mut to) = (Vec::new(), self.page_bytes, None);
         for (slot, (ballot, value)) in self.accepted.range(from..) {
@@ -243,8 +250,7 @@ impl Acceptor {
         Page { from, to, truncated_below: self.truncated_below, accepted, damaged }
     }
 
-    /// ACCEPT: accept unless a higher ballot is promised. The ballot is tested first: a stale proposer must hear of its
-    /// rival even about slots that are long forgotten.
+    /// ACCEPT: accepts unless a higher ballot is promised.
     fn handle_accept(
         &mut self,
         sender: ServerId,
@@ -253,9 +259,12 @@ impl Acceptor {
         values: Vec<Value>,
         out: &mut Output<Self>,
     ) {
+        // PMS P1a: accept unless a higher ballot is promised. This test comes first, because a stale proposer must
+        // learn of its rival even if the slots were forgotten long ago.
         if !rules::may_accept(ballot, self.promised) {
             return self.refuse(sender, ballot, NackedRequest::Accept(first), out);
         }
+        // Forgotten slots are chosen. To accept another value in one of them now would lose the chosen one.
         let below = self.truncated_below;
         if first < below {
             out.send(ServerSet::only(sender), Message::Truncated { ballot, slot: first, below });
@@ -265,22 +274,28 @@ impl Acceptor {
             self.accept(ballot, slot, value, out);
             accepted = Some(SlotRange { first: accepted.map_or(slot, |slots| slots.first), last: slot });
         }
+        // The vote goes to the learner of the ballot's owner, which counts it. It leaves after its records are durable,
+        // because a vote that a crash undoes could already have chosen a value.
         if let Some(slots) = accepted {
             out.send(ServerSet::only(ballot.server), Message::Accepted { ballot, slots });
         }
     }
 
-    /// Accepts one value; what was accepted already is only said again.
+    /// Accepts one value. A value that is already accepted at this ballot needs no new record; only the vote is
+    /// repeated.
     fn accept(&mut self, ballot: Ballot, slot: Slot, value: Value, out: &mut Output<Self>) {
         out.emit_step(|| AcceptorTraceEvent::Accepted { to: ballot.server, ballot, slot, value: value.clone() });
         match self.accepted.get(&slot) {
             Some((held, before)) if *held == ballot => {
+                // One ballot carries one value per slot. Two values mean that a proposer broke P2c or used a ballot
+                // twice.
                 assert!(*before == value, "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}");
             }
             _ => {
-                // Whatever the disk has lost of this slot was accepted below: this is what counts from now on.
+                // The unreadable value was accepted at a lower ballot. Only the highest ballot counts (PMS P2c), which
+                // is the new one.
                 remove_slot(&mut self.damaged, slot);
-                // Accepting binds like promising: whoever accepted at b takes no part below b.
+                // Accepting binds like promising: after accepting at b, the acceptor takes part in nothing below b.
                 assert!(rules::may_accept(ballot, self.promised), "promises never fall");
                 self.promised = rules::promised_by_accepting(ballot, self.promised);
                 self.accepted.insert(slot, (ballot, value.clone()));
@@ -289,9 +304,9 @@ impl Acceptor {
         }
     }
 
-    /// The own checkpoint holds every slot below: forget them, and say from now on where what is known begins (van
-    /// Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2). A slot that could not be read no longer
-    /// matters then; about the others the learner is asked.
+    /// Forgets all slots below, which the server's own checkpoint holds. From now on answers name the first slot that
+    /// is still known (van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2). A forgotten slot need
+    /// not be repaired; for the other corrupt slots the acceptor asks the learner.
     fn truncate(&mut self, below: Slot, out: &mut Output<Self>) {
         if below > self.truncated_below {
             self.drop_below(below);
@@ -303,21 +318,22 @@ impl Acceptor {
 
     fn drop_below(&mut self, below: Slot) {
         self.truncated_below = self.truncated_below.max(below);
-        // A record may say less than one before it: between the two a checkpoint was lost, and what was accepted since
-        // stays.
+        // A record may name a lower slot than an earlier one: a checkpoint was lost between the two. What was accepted
+        // since then stays.
         self.accepted = self.accepted.split_off(&below);
         self.forget_damage();
     }
 
-    /// That a slot cannot be read does not matter once it is forgotten.
+    /// Drops the corrupt slots that are forgotten anyway.
     fn forget_damage(&mut self) {
         let first = self.truncated_below;
         self.damaged.retain(|range| range.last >= first);
         self.damaged.iter_mut().for_each(|range| range.first = range.first.max(first));
     }
 
-    /// What was chosen in slots that cannot be read. To hold a chosen value at a ballot at which it was chosen is right
-    /// whatever was accepted here: a lower ballot is overruled, and a higher one carries the same value (P2b).
+    /// Repairs corrupt slots with the values chosen in them. It is safe to hold a chosen value at a ballot at which it
+    /// was chosen, whatever was accepted here. A value of a lower ballot is overruled, and a higher ballot carries the
+    /// same value (PMS P2b).
     fn repair(&mut self, entries: Vec<Entry>, out: &mut Output<Self>) {
         for Entry { slot, ballot, value } in entries {
             if self.damaged.iter().any(|range| range.contains(slot)) {
@@ -328,7 +344,7 @@ impl Acceptor {
         }
     }
 
-    /// Holds a chosen value in place of what cannot be read. The promise stays what it is.
+    /// Puts a chosen value in the place of an unreadable one. The promise does not change.
     fn store(&mut self, slot: Slot, ballot: Ballot, value: Value) {
         remove_slot(&mut self.damaged, slot);
         if self.accepted.get(&slot).is_none_or(|(before, _)| *before < ballot) {
@@ -342,7 +358,8 @@ impl Acceptor {
         }
     }
 
-    /// READ: how far may a value have been chosen? A damaged slot may have been accepted here, so it counts.
+    /// READ: answers up to which slot a value may have been chosen. A corrupt slot counts, because a value may have
+    /// been accepted in it.
     fn handle_read(&self, sender: ServerId, id: u128, out: &mut Output<Self>) {
         let accepted = self.accepted.keys().next_back().copied().unwrap_or_default();
         let damaged = self.damaged.iter().map(|range| range.last).max().unwrap_or_default();
@@ -350,7 +367,7 @@ impl Acceptor {
         out.send(ServerSet::only(sender), Message::ReadReply { id, slot });
     }
 
-    /// A refusal is always said: silence would cost the proposer a time-out to learn the same.
+    /// Refuses with a NACK. Without it, the proposer would need a time-out to find out.
     fn refuse(&self, to: ServerId, ballot: Ballot, refused: NackedRequest, out: &mut Output<Self>) {
         let promised = self.promised;
         out.emit_step(|| AcceptorTraceEvent::Nacked { to, ballot, refused, promised });
@@ -358,7 +375,7 @@ impl Acceptor {
     }
 }
 
-/// Takes one slot out of some runs.
+/// Removes one slot from runs of slots.
 fn remove_slot(ranges: &mut Vec<SlotRange>, slot: Slot) {
     let Some(at) = ranges.iter().position(|range| range.contains(slot)) else { return };
     let SlotRange { first, last } = ranges.remove(at);
@@ -368,7 +385,7 @@ fn remove_slot(ranges: &mut Vec<SlotRange>, slot: Slot) {
     if first < slot {
         ranges.insert(at, SlotRange { first, last: slot.previous() });
     }
-    // Runs that overlap all lose it.
+    // Runs may overlap: remove the slot from each of them.
     remove_slot(ranges, slot);
 }
 
@@ -384,7 +401,8 @@ impl Role for Acceptor {
         let ballot = match record {
             AcceptorRecord::Promised(ballot) => ballot,
             AcceptorRecord::Accepted(Entry { slot, ballot, value }) => {
-                // Below what is forgotten only if a checkpoint was lost since: see `with_checkpoint`.
+                // A slot below `truncated_below` appears here only if a checkpoint was lost since: see
+                // `with_checkpoint`.
                 self.accepted.insert(slot, (ballot, value));
                 remove_slot(&mut self.damaged, slot);
                 ballot
@@ -462,7 +480,7 @@ mod tests {
         let again = acceptor(&records, 0);
         assert_eq!(again.damaged(), [SlotRange { first: Slot(1), last: Slot(1) }]);
         assert_eq!(again.accepted().get(&Slot(2)), Some(&(NEW, Value::Noop)));
-        // The next life said what its own checkpoint held, which was less.
+        // The next incarnation had an older checkpoint, so its record names a lower slot.
         let records = [
             accepted(2, OLD),
             AcceptorRecord::Truncated(Slot(5)),
@@ -474,7 +492,7 @@ mod tests {
         assert_eq!(later.accepted().keys().copied().collect::<Vec<_>>(), [Slot(3), Slot(4)]);
         assert_eq!(later.damaged(), [SlotRange { first: Slot(2), last: Slot(2) }]);
         let records = [accepted(2, OLD), AcceptorRecord::Truncated(Slot(3)), accepted(2, NEW)];
-        // A checkpoint that has come back holds it too.
+        // A checkpoint that is there again holds slot 2 too.
         let covered = acceptor(&records, 2);
         assert_eq!((covered.truncated_below(), covered.accepted().len()), (Slot(3), 0));
     }

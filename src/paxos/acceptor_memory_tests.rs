@@ -1,4 +1,4 @@
-//! What an acceptor forgets, cannot read, and is given back.
+//! Truncated, corrupt and repaired slots of an acceptor.
 
 use super::*;
 use crate::paxos::{Command, CommandId};
@@ -20,7 +20,7 @@ fn range(first: u64, last: u64) -> SlotRange {
     SlotRange { first: Slot(first), last: Slot(last) }
 }
 
-/// An acceptor that remembers these, and whose disk has lost the slots 3 to 5.
+/// An acceptor with these records, whose disk has lost the slots 3 to 5.
 fn damaged() -> Acceptor {
     let mut acceptor = Acceptor::new();
     for slot in [1, 2, 6] {
@@ -30,7 +30,7 @@ fn damaged() -> Acceptor {
     acceptor
 }
 
-/// What one input makes it remember, and the slots for which it then asks for help.
+/// The records that one input makes durable, and the slots for which the acceptor then needs repair.
 fn step(acceptor: &mut Acceptor, input: Input<Acceptor>) -> (Vec<AcceptorRecord>, Option<Vec<SlotRange>>) {
     let stepped = step_batch(acceptor, [((), input)], true);
     let records = stepped.records().to_vec();
@@ -44,7 +44,7 @@ fn step(acceptor: &mut Acceptor, input: Input<Acceptor>) -> (Vec<AcceptorRecord>
     (records, asked.last())
 }
 
-/// A disk that takes everything.
+/// Stable storage on which every commit succeeds.
 struct Remembering;
 
 impl crate::role::StableStore<AcceptorRecord> for Remembering {
@@ -95,7 +95,7 @@ fn a_mended_slot_holds_the_value_of_the_higher_ballot() {
     let other = |round| Entry { value: value(77), ..entry(2, round) };
     for (round, held) in [(3, value(2)), (4, value(2)), (5, value(77))] {
         let mut acceptor = damaged();
-        // Of the slot an older record can be read and a newer one cannot.
+        // An older record of the slot is readable and a newer one is not.
         acceptor.replay(AcceptorRecord::Corrupt(range(2, 2)));
         acceptor.replay(AcceptorRecord::Repaired(other(round)));
         assert_eq!(acceptor.accepted()[&Slot(2)].1, held, "mended at {round}, read at 4");
@@ -140,7 +140,7 @@ fn values_below_what_is_forgotten_are_answered_and_those_above_accepted() {
     assert_eq!(slots(&acceptor), [6, 7, 8]);
 }
 
-/// The pages that it gives from this slot on: the slots of each, and where it ends.
+/// The acceptor's pages from this slot on: the slots of each page, and the slot where it ends.
 fn pages(acceptor: &Acceptor, mut from: Slot) -> Vec<(Vec<u64>, Option<u64>)> {
     let mut pages = Vec::new();
     loop {
@@ -201,7 +201,7 @@ fn nothing_is_accepted_behind_the_last_slot() {
         let again: AcceptorRecord = crate::codec::decode(&crate::codec::encode(record)).unwrap();
         assert_eq!(again, *record, "its disk can give it back");
     }
-    // And whoever asks how far the log reaches, or for what was accepted, is told.
+    // The acceptor still answers READ and PREPARE.
     let mut did = step(&mut acceptor, Input::Message { from: ServerId(2), message: Message::Read { id: u128::MAX } });
     assert_eq!(did, (vec![], None));
     let prepare = Message::Prepare { ballot: ballot(Ballot::LAST_ROUND), from: Slot::LAST };

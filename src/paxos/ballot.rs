@@ -1,4 +1,4 @@
-//! The two numbers of the protocol: which proposal, and which place in the log.
+//! The two numbers of the protocol: the ballot of a proposal, and the slot in the log.
 
 use std::fmt::{self, Debug, Display};
 use std::str::FromStr;
@@ -7,26 +7,26 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::role::ServerId;
 
-/// The number of a proposal (Paxos Made Simple, section 2.2): unique, because a server never uses a round twice and the
-/// server's number is part of it; ordered, the round first. Printed `round.server`.
+/// The number of a proposal (Paxos Made Simple, section 2.2). It is unique, because a server never uses a round twice
+/// and the server's number is part of it. It is ordered by round first. Printed `round.server`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ballot {
-    /// Grows with each attempt; the ordering's major part. At most [`Ballot::LAST_ROUND`].
+    /// Grows with each attempt; orders ballots first. At most [`Ballot::LAST_ROUND`].
     #[serde(deserialize_with = "decode_round")]
     pub round: u64,
-    /// The proposer that owns the ballot; breaks ties.
+    /// The proposer that owns the ballot; orders ballots of equal rounds.
     pub server: ServerId,
 }
 
 impl Ballot {
-    /// Lower than every ballot that anyone owns: nothing was promised yet.
+    /// Lower than every ballot that a proposer owns: no ballot was promised yet.
     pub const ZERO: Ballot = Ballot { round: 0, server: ServerId(0) };
-    /// Rounds end here: a proposer that has come so far is silent. No clock will see it, but a peer may claim it, and a
-    /// round that begins again at 0 would be used twice.
+    /// The last round: a proposer that has used it proposes nothing more. No run lasts long enough to reach it, but a
+    /// peer may claim it. A round that wrapped around to 0 would be used twice.
     pub const LAST_ROUND: u64 = (1 << 62) - 1;
 }
 
-/// From bytes that nobody vouches for.
+/// Decodes a round from untrusted bytes.
 fn decode_round<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let round = u64::deserialize(from)?;
     if round <= Ballot::LAST_ROUND { Ok(round) } else { Err(serde::de::Error::custom("no ballot has such a round")) }
@@ -58,12 +58,12 @@ impl FromStr for Ballot {
     }
 }
 
-/// Reads a number written in exactly the way that it is printed.
+/// Reads a number only if it is written exactly as it is printed.
 fn number(digits: &str) -> Option<u64> {
     digits.parse().ok().filter(|n: &u64| n.to_string() == digits)
 }
 
-/// A place in the log: 1, 2, 3 ... Slot 0 is "before the first".
+/// A position in the log: 1, 2, 3 ... Slot 0 is "before the first".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct Slot(pub u64);
@@ -71,15 +71,15 @@ pub struct Slot(pub u64);
 impl TryFrom<u64> for Slot {
     type Error = &'static str;
 
-    /// From bytes that nobody vouches for.
+    /// Checks a number from untrusted bytes.
     fn try_from(number: u64) -> Result<Slot, &'static str> {
         if number <= Slot::LAST.0 { Ok(Slot(number)) } else { Err("no log has such a slot") }
     }
 }
 
 impl Slot {
-    /// The last slot of a log. It is far from where the numbers end, so that the slots around one that a peer has named
-    /// can be reckoned with.
+    /// The last slot of a log. It is far below the largest `u64`, so that arithmetic around a slot named by a peer does
+    /// not overflow.
     pub const LAST: Slot = Slot((1 << 62) - 1);
 
     /// The slot after this one.
@@ -87,7 +87,7 @@ impl Slot {
         self.plus(1)
     }
 
-    /// The slot `count` places later.
+    /// The slot `count` slots later.
     pub fn plus(self, count: u64) -> Slot {
         Slot(self.0.saturating_add(count))
     }
@@ -97,7 +97,7 @@ impl Slot {
         Slot(self.0.saturating_sub(1))
     }
 
-    /// How many slots this one is ahead of `other`; 0 if it is not.
+    /// Number of slots that this one is ahead of `other`; 0 if it is not ahead.
     pub fn ahead_of(self, other: Slot) -> u64 {
         self.0.saturating_sub(other.0)
     }

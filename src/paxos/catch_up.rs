@@ -1,72 +1,72 @@
-//! What a learner has missed, and whom it asks for it.
+//! Catching up: which chosen entries a learner lacks, and which peer it asks for them.
 //!
-//! Messages are lost, so a learner may miss anything. A CHOSEN, or a peer's BEAT, tells it that the log goes further
-//! than its own. What is missing then is mostly on its way, so it waits a moment; if the log has not grown in it, it
-//! asks a peer for the entries, and after a time without an answer the next one. (Lamport's learners ask the acceptors
-//! instead, *Paxos Made Simple*, section 2.3; that peers help each other is in *Paxos Made Live*, Chandra, Griesemer,
-//! Redstone, 2007, section 5.5.)
+//! Messages are lost, so a learner may miss anything. A CHOSEN or a peer's PROGRESS shows that the log goes further
+//! than its own. Usually the missing entries are still in flight, so the learner waits a moment. If its log has not
+//! grown then, it requests the entries from a peer, and after a time without an answer from the next peer. (Lamport's
+//! learners ask the acceptors instead, *Paxos Made Simple*, section 2.3. Peers that help each other are in *Paxos Made
+//! Live*, Chandra, Griesemer, Redstone, 2007, section 5.5.)
 //!
-//! [`CatchUp`] decides whom to ask and when; the learner sends the question, and applies what comes.
+//! [`CatchUp`] decides which peer to ask and when; the learner sends the request and applies the answer.
 
 use std::collections::BTreeMap;
 
 use super::Slot;
 use crate::role::{ServerId, ServerSet};
 
-/// A beat older than so many of one's own beats (each 100 ms) says nothing about who is alive.
+/// A peer is live only if its last PROGRESS is younger than this many ticks of 100 ms.
 pub const FRESH_TICKS: u64 = 3;
 
-/// More unanswered questions than these change nothing.
+/// Maximum count of unanswered requests; more change nothing.
 const UNANSWERED_MAX: u32 = 3;
 
-/// A peer that was of help is asked so often again before another one is: an answer can be lost, and whoever has
-/// fetched a state has its log kept by the peer that it came from, and by no other.
+/// Number of repeated requests to a peer that has helped, before another peer is asked. An answer can be lost. And
+/// after a snapshot, only the peer that sent it keeps the log for this learner.
 const AGAIN_MAX: u32 = 2;
 
-/// What a peer's last beat has said.
+/// The content of a peer's last PROGRESS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct PeerProgress {
     applied: Slot,
-    /// In one's own beats.
+    /// In ticks of this learner.
     heard_at: u64,
 }
 
-/// What is known to be missing, and who was asked for it. See the head of its file.
+/// The gap of one learner, and its requests to peers. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CatchUp {
     me: ServerId,
     others: ServerSet,
     peers: BTreeMap<ServerId, PeerProgress>,
-    /// The highest slot that anybody is known to have applied, or that is known to be chosen.
+    /// The highest slot that is known to be chosen, or applied by any learner.
     highest_chosen: Slot,
-    /// The moment runs in which what is missing may still come, and began when this slot was the last one applied.
+    /// If the gap timer runs: the last slot applied when it started.
     gap_timer_applied: Option<Slot>,
-    /// The peer asked for entries, or for a part of its state, and not heard of yet.
+    /// The peer asked for entries or for a snapshot chunk, until it answers.
     catch_up_peer: Option<ServerId>,
-    /// The slot from which on it was asked for entries.
+    /// The first slot of the last request for entries.
     requested_from: Slot,
-    /// The peer asked last, whatever came of it: if it was no help, the next one is asked.
+    /// The peer asked last, whatever it answered: if it did not help, the next one is asked.
     last_catch_up_peer: Option<ServerId>,
-    /// How often it is asked again, though its last answers were no help.
+    /// Number of times that this peer is asked again although its last answers did not help.
     again: u32,
-    /// How many questions lately had no answer in time; one less with each answer.
+    /// Number of recent requests without an answer in time; each answer subtracts one.
     unanswered: u32,
 }
 
-/// What is to be done about it.
+/// The next step of catching up.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum CatchUpStep {
     /// Nothing, for now.
     Nothing,
-    /// Wait a moment.
+    /// Start the gap timer.
     Wait,
     /// Ask this peer for everything from the next slot on.
     Ask(ServerId),
 }
 
 impl CatchUp {
-    /// Of a learner that has applied everything up to this slot.
+    /// For a learner that has applied everything up to this slot.
     pub(super) fn new(me: ServerId, others: ServerSet, applied: Slot) -> CatchUp {
         CatchUp {
             me,
@@ -87,29 +87,29 @@ impl CatchUp {
         self.highest_chosen
     }
 
-    /// This slot is known to be chosen.
+    /// Notes that this slot is chosen.
     pub(super) fn hear_of(&mut self, slot: Slot) {
         self.highest_chosen = self.highest_chosen.max(slot);
     }
 
-    /// A peer says how far it is.
+    /// A peer's PROGRESS.
     pub(super) fn hear(&mut self, peer: ServerId, applied: Slot, now: u64) {
         self.peers.insert(peer, PeerProgress { applied, heard_at: now });
         self.hear_of(applied);
     }
 
-    /// The servers whose learners were heard of in the last 300 ms, and this one.
+    /// The servers whose PROGRESS arrived in the last 300 ms, and this server.
     pub(super) fn live_peers(&self, now: u64) -> ServerSet {
         let fresh = self.peers.iter().filter(|(_, peer)| now - peer.heard_at < FRESH_TICKS);
         fresh.map(|(server, _)| *server).chain([self.me]).collect()
     }
 
-    /// The peer that is asked and has not answered.
+    /// The peer that was asked and has not answered.
     pub(super) fn catch_up_peer(&self) -> Option<ServerId> {
         self.catch_up_peer
     }
 
-    /// How many questions lately had no answer in time.
+    /// Number of recent requests without an answer in time.
     pub(super) fn unanswered(&self) -> u32 {
         self.unanswered
     }
@@ -119,7 +119,7 @@ impl CatchUp {
         self.unanswered = (self.unanswered + 1).min(UNANSWERED_MAX);
     }
 
-    /// If something chosen is missing, waits a moment for it to arrive by itself.
+    /// If there is a gap, waits a moment for the missing slots to arrive.
     pub(super) fn look(&mut self, applied: Slot) -> CatchUpStep {
         if self.highest_chosen <= applied || self.gap_timer_applied.is_some() || self.catch_up_peer.is_some() {
             return CatchUpStep::Nothing;
@@ -128,13 +128,13 @@ impl CatchUp {
         CatchUpStep::Wait
     }
 
-    /// The moment is over. If the log has grown meanwhile, what is missing now is another slot: it gets its moment too.
+    /// The gap timer ran out. If the log has grown meanwhile, another slot is missing now, and it also gets its moment.
     pub(super) fn waited(&mut self, applied: Slot, now: u64) -> CatchUpStep {
         let is_stuck = self.gap_timer_applied.take() == Some(applied);
         if is_stuck && self.catch_up_peer.is_none() { self.ask_somebody(applied, now) } else { self.look(applied) }
     }
 
-    /// Asks a peer that has more: the one asked last if it was of help lately, else the next one.
+    /// Asks a peer that has more: the last one if it helped lately, else the next one.
     pub(super) fn ask_somebody(&mut self, applied: Slot, now: u64) -> CatchUpStep {
         self.catch_up_peer = None;
         if self.highest_chosen <= applied {
@@ -142,7 +142,8 @@ impl CatchUp {
         }
         let ahead = self.peers.iter().filter(|(_, peer)| peer.applied > applied);
         let ahead: ServerSet = ahead.map(|(server, _)| *server).collect();
-        // Best a living peer that is ahead; if nobody's beat is, whoever chose the slot may still be alone with it.
+        // Prefer a live peer that is ahead. If no peer is known to be ahead, ask any: the peer that counted the quorum
+        // may not have sent its PROGRESS yet.
         let choices = [ahead.and(self.live_peers(now)), ahead, self.others];
         let candidates = choices.into_iter().find(|servers| !servers.is_empty()).unwrap_or(self.others);
         if let Some(last) = self.last_catch_up_peer.filter(|last| self.again > 0 && candidates.contains(*last)) {
@@ -157,18 +158,18 @@ impl CatchUp {
         }
     }
 
-    /// Asks this peer for all that comes after this slot.
+    /// Asks this peer for all entries after this slot.
     pub(super) fn ask(&mut self, peer: ServerId, applied: Slot) -> CatchUpStep {
         (self.catch_up_peer, self.requested_from, self.last_catch_up_peer) = (Some(peer), applied.next(), Some(peer));
         CatchUpStep::Ask(peer)
     }
 
-    /// A peer has sent entries, the last of them of this slot; None if there were none. It is asked again at once if
-    /// they were of use and it has more; whoever sends nothing that is missing is not.
+    /// A peer has sent entries up to slot `last`; `None` if there were none. If they helped and the peer has more, it
+    /// is asked again at once; otherwise it is not.
     ///
-    /// Entries that all come before what was asked for answer an earlier question: a part that was sent ahead, or sent
-    /// twice. If they ended the question that is open, it would be asked anew, its answer would come twice, and so on:
-    /// half of all that a peer sends would be sent twice.
+    /// Entries that all lie before the requested slot answer an earlier request: they were sent ahead or twice. They
+    /// must not end the current request. Otherwise it would be repeated, its answer would arrive twice, and so on: half
+    /// of all that a peer sends would be sent twice.
     pub(super) fn answered(
         &mut self,
         peer: ServerId,
@@ -189,18 +190,18 @@ impl CatchUp {
         self.ask(peer, applied)
     }
 
-    /// This peer sends its state, and is asked for one part after the other.
+    /// This peer sends a snapshot, chunk by chunk.
     pub(super) fn wait_for(&mut self, peer: ServerId) {
         (self.catch_up_peer, self.last_catch_up_peer, self.again) = (Some(peer), Some(peer), AGAIN_MAX);
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
-    /// Nothing is asked of anybody any more.
+    /// Ends the current request.
     pub(super) fn wait_for_nobody(&mut self) {
         self.catch_up_peer = None;
     }
 
-    /// What the peer asked last has sent is of no use, or nothing comes of it: the next one is asked.
+    /// The answer of the peer asked last does not help, or no answer arrives: the next peer is asked.
     pub(super) fn give_up(&mut self) {
         (self.catch_up_peer, self.again) = (None, 0);
     }
@@ -275,7 +276,7 @@ mod tests {
         let mut catch_up = begun();
         catch_up.hear(S3, Slot(50), 1);
         assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S3));
-        // With the first part, what was heard in other ways could be applied too.
+        // After the first answer, slots that arrived in other ways could be applied too.
         assert_eq!(catch_up.answered(S3, Some(Slot(10)), true, Slot(30)), CatchUpStep::Ask(S3));
         assert_eq!(catch_up.answered(S3, Some(Slot(20)), false, Slot(30)), CatchUpStep::Nothing);
         assert_eq!(catch_up.catch_up_peer(), Some(S3), "the question is still open");

@@ -1,14 +1,15 @@
-//! Equal logs make equal states (Schneider 1990). A learner says in each BEAT how far it is, and the digest of its
-//! state there; whoever has another digest at the same slot knows that one of the two is wrong (Chandra, Griesemer,
-//! Redstone, *Paxos Made Live*, 2007, section 6.2, does it with a checksum of the database).
+//! Divergence detection: equal logs make equal states (Schneider 1990). Each PROGRESS of a learner names its applied
+//! slot and the digest of its state there. A learner with another digest after the same slot knows that one of the two
+//! states is wrong (Chandra, Griesemer, Redstone, *Paxos Made Live*, 2007, section 6.2, use a checksum of the
+//! database).
 //!
-//! Who is wrong is judged by number: a learner that finds at least as many servers against it as with it believes
-//! itself no longer. It *fences* itself: it answers nothing, applies nothing and writes nothing down, and says which
-//! slot it was. It waits some beats before it judges, so that a single wrong peer that speaks first does not silence a
-//! right one.
+//! Numbers decide which state is wrong. A learner that finds at least as many servers against it as with it
+//! treats its own state as divergent. It *fences* itself: it answers nothing, applies nothing and writes nothing to
+//! disk, and it reports the slot. It waits some ticks before it decides, so that a single divergent peer that speaks
+//! first does not fence a correct learner.
 //!
-//! [`Divergence`] hears digests, its own and those of the peers, and gives a verdict. What a fenced learner does no
-//! more is that learner's business.
+//! [`Divergence`] receives the learner's own digests and those of the peers, and decides. The learner itself enforces
+//! the fence.
 
 use std::collections::BTreeMap;
 
@@ -16,28 +17,28 @@ use super::Slot;
 use super::slot_window::SlotWindow;
 use crate::role::{ServerId, ServerSet};
 
-/// The digests after so many slots are kept, for peers that are behind.
+/// Number of slots whose digests are kept, for peers that are behind.
 const DIGESTS_KEPT: usize = 1_024;
-/// So many beats (of 100 ms) pass between a first doubt and the judgement.
+/// Ticks of 100 ms between the first mismatch and the decision.
 const TICKS_TO_EVALUATE: u64 = 5;
 
-/// What a peer has said last of its state, and what comparing has shown.
+/// A peer's last digest, and the result of comparing it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct PeerDigest {
     applied: Slot,
-    /// Of its state after that slot.
+    /// The digest of the peer's state after that slot.
     digest: u64,
     /// The last slot after which both states were equal.
     equal: Option<Slot>,
-    /// The first slot after which they were not.
+    /// The first slot after which they differed.
     differs: Option<Slot>,
 }
 
 impl PeerDigest {
-    /// Compares with the own digest after the same slot. True if there is a doubt.
+    /// Compares with the own digest after the same slot. Returns true if they differ.
     fn compare_digest(&mut self, own: u64) -> bool {
         if own == self.digest {
-            // It may have been started again, and got a right state.
+            // The peer may have restarted with a correct state.
             (self.equal, self.differs) = (Some(self.applied), None);
             return false;
         }
@@ -46,31 +47,31 @@ impl PeerDigest {
     }
 }
 
-/// The own state's past digests, and what was found out with them. See the head of its file.
+/// The own past digests, and the results of comparing them. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Divergence {
     /// Digests after each of the last slots.
     digests: SlotWindow<u64>,
     peers: BTreeMap<ServerId, PeerDigest>,
-    /// When to judge.
+    /// The tick at which to decide.
     evaluate_at: Option<u64>,
-    /// It has found itself to be wrong after this slot.
+    /// The slot after which this replica was found divergent.
     fenced: Option<Slot>,
 }
 
-/// The own state is wrong, by as many as say otherwise.
+/// The decision that the own state is divergent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DivergenceVerdict {
-    /// The first slot after which a peer is known to have another state.
+    /// The first slot after which a peer is known to have a different state.
     pub slot: Slot,
-    /// A slot after which they were still equal, if one is known.
+    /// A slot after which both were still equal, if one is known.
     pub equal: Option<Slot>,
-    /// Those that have another state.
+    /// The servers with a different state.
     pub against: ServerSet,
 }
 
 impl Divergence {
-    /// Of a learner that has applied everything up to this slot.
+    /// For a learner that has applied everything up to this slot.
     pub(super) fn new(applied: Slot) -> Divergence {
         Divergence {
             digests: SlotWindow::from(applied.next()),
@@ -80,19 +81,19 @@ impl Divergence {
         }
     }
 
-    /// The slot after which the own state was found to be wrong, if it was.
+    /// The slot after which the own state was found divergent, if it was.
     pub(super) fn fenced(&self) -> Option<Slot> {
         self.fenced
     }
 
-    /// The own state is another one, as of this slot: what is known of the past belongs to the old one.
+    /// A snapshot of this slot was installed: earlier results belong to the old state.
     pub(super) fn begin_anew(&mut self, applied: Slot, digest: u64) {
         self.digests = SlotWindow::from(applied);
         self.digests.push(digest);
         self.peers.values_mut().for_each(|peer| (peer.equal, peer.differs) = (None, None));
     }
 
-    /// The next slot was applied.
+    /// Notes the digest after the next slot.
     pub(super) fn applied(&mut self, slot: Slot, digest: u64, now: u64) {
         self.digests.push(digest);
         if self.digests.len() > DIGESTS_KEPT {
@@ -105,7 +106,7 @@ impl Divergence {
         }
     }
 
-    /// A peer says what its state is after a slot. One that is ahead is compared when the own log gets there.
+    /// A peer's digest after a slot. If the peer is ahead, the digests are compared when the own log gets there.
     pub(super) fn hear(&mut self, server: ServerId, applied: Slot, digest: u64, now: u64) {
         let peer = self.peers.entry(server).or_default();
         (peer.applied, peer.digest) = (applied, digest);
@@ -115,7 +116,8 @@ impl Divergence {
         }
     }
 
-    /// Time for judgement, if there is a doubt. A verdict fences: it is given once.
+    /// Evaluates digest mismatches, if there are any and it is time. Returns a verdict at most once, and then this
+    /// replica is fenced.
     pub(super) fn evaluate(&mut self, now: u64) -> Option<DivergenceVerdict> {
         self.evaluate_at.take_if(|at| now >= *at)?;
         let against = self.peers.iter().filter(|(_, peer)| peer.differs.is_some());

@@ -1,4 +1,4 @@
-//! What the roles of different servers say to each other, and who hears it.
+//! The messages that roles of different servers send each other, the types inside them, and which role receives each.
 
 use std::fmt::{self, Debug};
 use std::sync::Arc;
@@ -9,34 +9,35 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{Ballot, Slot};
 use crate::role::{Lane, RoleKind};
 
-/// Names a command for ever, in every history of every cluster. Two commands are the same if their ids are, whatever
-/// their bytes say: the protocol has no other way to tell a retry from a second wish.
+/// Identifies a command forever, in every history of every cluster. Two commands are the same if their ids are equal,
+/// whatever their bytes are: the protocol has no other way to recognize a retry.
 ///
-/// Session and sequence alone would not do: they are small numbers, and the cluster's next history counts them again.
-/// Only the client and the servers know the nonce; nothing that is shown to people or strangers has it, this type's
-/// `Debug` included.
+/// Session and sequence alone are not enough: they are small numbers, and the cluster's next history counts them again
+/// from the start. Only the client and the servers know the nonce. Nothing that people or strangers can read shows it,
+/// including this type's `Debug`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CommandId {
-    /// The client's session; 0 if the command opens one.
+    /// The client's session; 0 if the command opens a session.
     pub session: u64,
-    /// Drawn by the client for this session.
+    /// Random number that the client draws for this session.
     pub nonce: u128,
-    /// The command's number in the session; 0 if it opens one.
+    /// The command's number in the session; 0 if the command opens a session.
     pub sequence: u64,
 }
 
 impl CommandId {
-    /// A command's name.
+    /// The id of a command in an open session.
     pub const fn new(session: u64, nonce: u128, sequence: u64) -> CommandId {
         CommandId { session, nonce, sequence }
     }
 
-    /// The name of the command that opens a session with this nonce.
+    /// The id of the command that opens a session with this nonce.
     pub const fn opening(nonce: u128) -> CommandId {
         CommandId { session: 0, nonce, sequence: 0 }
     }
 
-    /// What may be shown of the nonce: enough to tell the commands of a run apart, and far too little to guess it.
+    /// A 16-bit hash of the nonce that may be shown: enough to tell the commands of a run apart, and far too little to
+    /// guess the nonce.
     pub fn nonce_tag(&self) -> u16 {
         xxh3_64(&self.nonce.to_le_bytes()) as u16
     }
@@ -54,9 +55,9 @@ impl Debug for CommandId {
 /// A command of the replicated state machine. The protocol never looks inside.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Command {
-    /// Which command it is.
+    /// Identifies the command; equal ids mean the same command.
     pub id: CommandId,
-    /// What it says to the state machine.
+    /// The bytes that the state machine interprets.
     #[serde(with = "payload")]
     pub payload: Arc<[u8]>,
 }
@@ -67,7 +68,7 @@ impl Debug for Command {
     }
 }
 
-/// A payload as one block of bytes, copied once; sharing it between roles of a server costs nothing.
+/// (De)serializes a payload as one block of bytes, copied once; sharing it between the roles of a server costs nothing.
 mod payload {
     use std::fmt;
 
@@ -98,17 +99,17 @@ mod payload {
     }
 }
 
-/// What a slot of the log can hold.
+/// The content of one slot of the log.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Value {
-    /// Nothing to do: fills a hole that a dead proposer left.
+    /// Changes nothing: fills a hole that a crashed proposer left.
     Noop,
-    /// A command.
+    /// A client's command.
     Command(Command),
 }
 
 impl Value {
-    /// The id of the command, if it is one.
+    /// The id of the command; `None` for a no-op.
     pub fn id(&self) -> Option<CommandId> {
         match self {
             Value::Noop => None,
@@ -116,7 +117,7 @@ impl Value {
         }
     }
 
-    /// About how many bytes the value takes in a message.
+    /// Approximate size of the value in a message, in bytes.
     pub fn size(&self) -> usize {
         match self {
             Value::Noop => 16,
@@ -134,23 +135,23 @@ impl Debug for Value {
     }
 }
 
-/// A value with its slot and a ballot: as accepted (PROMISE) or as chosen (ENTRIES).
+/// A value with its slot and a ballot: as accepted (in `PROMISE`) or as chosen (in `ENTRIES`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its place in the log.
+    /// The value's position in the log.
     pub slot: Slot,
-    /// The ballot at which it was accepted, or known to be chosen.
+    /// The ballot at which the value was accepted, or is known to be chosen.
     pub ballot: Ballot,
-    /// The value.
+    /// A no-op or a command.
     pub value: Value,
 }
 
-/// A run of slots, both ends included.
+/// A run of consecutive slots, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SlotRange {
-    /// The first slot.
+    /// First slot of the run.
     pub first: Slot,
-    /// The last slot.
+    /// Last slot of the run, included.
     pub last: Slot,
 }
 
@@ -160,12 +161,12 @@ impl SlotRange {
         self.first <= slot && slot <= self.last
     }
 
-    /// The run of this one slot.
+    /// The run that consists of this one slot.
     pub fn only(slot: Slot) -> SlotRange {
         SlotRange { first: slot, last: slot }
     }
 
-    /// Slots in order, as the longest runs without a gap.
+    /// Groups slots, given in order, into the longest runs without a gap.
     pub fn runs(slots: impl IntoIterator<Item = Slot>) -> Vec<SlotRange> {
         let mut runs: Vec<SlotRange> = Vec::new();
         for slot in slots {
@@ -178,43 +179,44 @@ impl SlotRange {
     }
 }
 
-/// Which request a NACK refuses.
+/// The request that a NACK refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NackedRequest {
-    /// The PREPARE for all slots from this one.
+    /// The `PREPARE` for all slots from this one on.
     Prepare(Slot),
-    /// The ACCEPT for this slot, and those behind it in the same message.
+    /// The `ACCEPT` whose first slot is this one; its other slots are refused too.
     Accept(Slot),
 }
 
-/// A page of what an acceptor has accepted: complete for the slots in `[from, to)`, and silent about those behind.
+/// A page of what an acceptor has accepted. It is complete for the slots in `[from, to)` and leaves the slots from `to`
+/// on unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Page {
-    /// The first slot that it speaks of.
+    /// The first slot that the page covers.
     pub from: Slot,
-    /// The first slot that it does not speak of any more; None if it speaks of all.
+    /// The first slot after the page; `None` if the page covers all later slots.
     pub to: Option<Slot>,
-    /// All slots below were chosen and forgotten here.
+    /// All slots below this one are chosen, and this acceptor has forgotten them.
     pub truncated_below: Slot,
-    /// What was accepted, in slot order.
+    /// The accepted values of the page, in slot order.
     pub accepted: Vec<Entry>,
-    /// Slots whose answer is unknown: by no means "nothing accepted".
+    /// Corrupt slots: their answer is unknown, which is not "nothing accepted".
     pub damaged: Vec<SlotRange>,
 }
 
-/// A part of a state: what a learner gets that is further behind than anybody's log reaches.
+/// A chunk of a snapshot, for a learner that is behind every peer's log.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SnapshotChunk {
-    /// Every slot up to this one was applied to the state.
+    /// The last slot applied in the snapshot.
     pub slot: Slot,
-    /// The digest of the whole state.
+    /// The digest of the whole snapshot; the receiver checks it after the last chunk.
     pub digest: u64,
-    /// Which part it is, from 0.
+    /// The chunk's number, from 0.
     pub index: u32,
-    /// What the state machine made of it.
+    /// The chunk's content, encoded by the state machine.
     #[serde(with = "payload")]
     pub bytes: Arc<[u8]>,
-    /// Where the next part begins; None if this is the last one.
+    /// Where the next chunk begins; `None` if this chunk is the last.
     pub next: Option<PartToken>,
 }
 
@@ -225,201 +227,220 @@ impl Debug for SnapshotChunk {
     }
 }
 
-/// Where a part of a state begins. It is decoded with the message that names it, and is not a string of bytes that only
-/// its sender understands: whoever reads a state from its disk decodes there what the disk has written, and nothing
-/// else, so that an error is the disk's.
+/// Where a chunk of a snapshot begins. The token is a type, not opaque bytes, so it is decoded with the message that
+/// carries it. A server that reads a snapshot from its disk then decodes only what its disk has written, so a decoding
+/// error there means a corrupt disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PartToken {
-    /// With this key, or with the next one if it is no more.
+    /// At this key, or at the next one if this key no longer exists.
     Key(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// Behind all keys: with this session, or with the next one if it is no more.
+    /// After all keys: at this session, or at the next one if this session no longer exists.
     Session(u64),
 }
 
 impl PartToken {
-    /// Where a state begins.
+    /// The beginning of a snapshot.
     pub fn first() -> PartToken {
         PartToken::Key(Vec::new())
     }
 }
 
-/// Names a part of a state to whoever has sent the one before.
+/// Names a chunk of a snapshot in a request to the server that sent the chunk before it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChunkRequest {
-    /// The state's slot.
+    /// The last slot applied in the snapshot.
     pub slot: Slot,
-    /// Which part.
+    /// The chunk's number, from 0.
     pub index: u32,
-    /// Where it begins, as its sender has said.
+    /// Where the chunk begins, as its sender stated in the chunk before it.
     pub token: PartToken,
 }
 
-/// The messages of the protocol. See the table in the [module's essay](super); who hears each, and what else is known
-/// of it, stands below.
+/// The messages of the protocol. The [module's essay](super) has a table of senders and receivers. PMS is *Paxos Made
+/// Simple*, PMMC is *Paxos Made Moderately Complex*.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
-    /// Phase 1a: promise to take nothing below `ballot`, and tell what you have accepted from slot `from` on. With a
-    /// later slot and the same ballot its owner asks for the next page of the answer.
+    /// Phase 1a (PMS "prepare request"). A proposer sends it to all acceptors to start a ballot. An acceptor that has
+    /// promised nothing higher promises `ballot` and answers `PROMISE`; otherwise it answers `NACK`. With the same
+    /// ballot and a later `from`, the ballot's owner requests the next page of the answer.
     Prepare {
         /// The ballot to promise.
         ballot: Ballot,
-        /// The first slot of interest; the promise itself is for all slots.
+        /// First slot to report; the promise itself holds for all slots.
         from: Slot,
     },
-    /// Phase 1b: promised, and here is what was accepted at or above the slot asked from, as far as one message carries
-    /// it.
+    /// Phase 1b (PMS "response to a prepare request"). The acceptor has durably promised `ballot` and reports what it
+    /// accepted in the slots of `page`. The proposer collects the pages until a quorum of acceptors has answered for a
+    /// slot; these answers determine the slot's safe value.
     Promise {
-        /// The ballot promised.
+        /// The promised ballot.
         ballot: Ballot,
-        /// What was accepted.
+        /// One page of the acceptor's report.
         page: Page,
     },
-    /// A refusal: the acceptor has promised a higher ballot.
+    /// A refusal: the acceptor has promised a higher ballot (PMMC: the proposer is "preempted"). The proposer uses
+    /// rounds above `promised` from now on; a leader steps down at once.
     Nack {
-        /// The ballot refused.
+        /// The refused ballot.
         ballot: Ballot,
-        /// What was refused.
+        /// The refused request and its first slot.
         refused: NackedRequest,
-        /// The ballot that the acceptor is bound to.
+        /// The higher ballot that the acceptor has promised.
         promised: Ballot,
     },
-    /// Neither accepted nor refused: the slot was chosen long ago and its value is forgotten here.
+    /// Neither accepted nor refused. An acceptor answers an `ACCEPT` with it if the acceptor has forgotten the slots,
+    /// which were chosen. The proposer treats all slots below `below` as chosen and proposes nothing more in them.
     Truncated {
-        /// The ballot of the ACCEPT.
+        /// The ballot of the `ACCEPT`.
         ballot: Ballot,
-        /// The first slot of the ACCEPT.
+        /// The first slot of the `ACCEPT`.
         slot: Slot,
         /// All slots below this one are chosen.
         below: Slot,
     },
-    /// Phase 2a: accept these values, one a slot, from `first` on. A value travels in this message and nowhere else.
+    /// Phase 2a (PMS "accept request"). A proposer sends it to all servers once a quorum has promised `ballot`. An
+    /// acceptor that has promised nothing higher accepts one value per slot from `first` on, and answers `ACCEPTED`;
+    /// otherwise it answers `NACK`. Learners keep the values, which no vote repeats.
     Accept {
-        /// The ballot of the proposals.
+        /// The ballot of all these proposals.
         ballot: Ballot,
-        /// The slot of the first value; the next value is for the next slot.
+        /// The slot of the first value; each next value is for the next slot.
         first: Slot,
-        /// The values.
+        /// One value per slot.
         values: Vec<Value>,
     },
-    /// Phase 2b: accepted, and durable.
+    /// Phase 2b, a vote (PMS "accepted"). The acceptor has durably accepted the slots. It sends the vote to the owner
+    /// of `ballot`, whose learner counts distinct acceptors.
     Accepted {
-        /// The ballot at which they were accepted.
+        /// The ballot of the `ACCEPT`.
         ballot: Ballot,
-        /// The slots.
+        /// The accepted slots.
         slots: SlotRange,
     },
-    /// A majority has accepted each of the slots at one ballot.
+    /// A quorum has accepted each of these slots at `ballot` (PMMC "decision", without the value). The learner that
+    /// counted the votes sends it to all others. A receiver applies a slot if it holds a value of this ballot or a
+    /// higher one (PMS P2b).
     Chosen {
-        /// That ballot.
+        /// The ballot at which the slots were chosen.
         ballot: Ballot,
-        /// The slots.
+        /// The chosen slots.
         slots: SlotRange,
     },
-    /// How far a learner is; every 100 ms.
+    /// A learner's applied slot and state digest, sent to all servers every 100 ms. A learner that is behind catches up
+    /// from a peer that is ahead, and compares digests to detect divergence. A proposer uses it to know which slots are
+    /// chosen.
     Progress {
         /// The last slot applied.
         applied: Slot,
-        /// The digest of its state machine after that slot.
+        /// The digest of the sender's state after that slot.
         digest: u64,
     },
-    /// "Send me what was chosen from this slot on."
+    /// A learner with a gap requests the chosen entries from `from` on. The peer answers `ENTRIES`, or the first
+    /// `SNAPSHOT` chunk if its log no longer has that slot.
     CatchUp {
-        /// The first slot missing.
+        /// The first slot that the sender has not applied.
         from: Slot,
     },
-    /// Chosen slots, in order and without a gap; perhaps none.
+    /// The answer to `CATCHUP`: chosen slots, in order and without a gap; perhaps none. The receiver applies those that
+    /// come next.
     Entries {
-        /// The entries, each chosen.
+        /// Chosen entries, in slot order.
         entries: Vec<Entry>,
-        /// The last slot that the sender has applied: there may be more to ask for.
+        /// The last slot that the sender has applied: if it is higher, the receiver asks for more.
         applied: Slot,
     },
-    /// Asks an acceptor how far a value may have been chosen (Paxos Quorum Reads).
+    /// A learner asks all acceptors up to which slot a value may have been chosen (Paxos Quorum Reads).
     Read {
-        /// The round of reads; never used twice, in any life of the asker.
+        /// The round of reads; never used twice, in any incarnation of the learner.
         id: u128,
     },
-    /// The answer: no slot above this one has been accepted here.
+    /// The answer to `READ`: no slot above `slot` has been accepted here. After a quorum of answers, the learner waits
+    /// until the highest of these slots is applied, and answers the reads.
     ReadReply {
-        /// The round of reads.
+        /// The round that the `READ` named.
         id: u128,
-        /// The highest slot accepted, damaged or truncated.
+        /// The highest slot that is accepted, corrupt or truncated at the acceptor.
         slot: Slot,
     },
-    /// "Get every slot up to this one chosen: I wait for it."
+    /// A learner whose reads wait for `slot` asks a proposer to get every slot up to it chosen. A follower passes the
+    /// request of its own learner on to the leader.
     Fill {
-        /// The slot that somebody waits for.
+        /// The highest slot to be chosen.
         slot: Slot,
     },
-    /// "Get these commands chosen, you lead": from the proposer that owns them, and keeps them until they are applied.
+    /// A proposer forwards its clients' commands to the leader. The sender keeps them until they are applied.
     Forward {
-        /// The commands.
+        /// The forwarded commands.
         commands: Vec<Command>,
     },
-    /// The answer to a FORWARD that was of no use. A hint, and no more: the commands may have been taken before.
+    /// The answer to a `FORWARD` of which at least one command was not taken. It is only a hint: some of the commands
+    /// may have been taken.
     ForwardRefused {
-        /// The ballot of the leader that the sender knows; its own if it leads and has no room.
+        /// The ballot of the leader that the sender knows; its own ballot if it leads and has no room.
         leader: Option<Ballot>,
     },
-    /// "I lead": every 30 ms, to all other proposers.
+    /// A leader sends it every 30 ms to all other proposers, which then follow this ballot.
     Heartbeat {
         /// The leader's ballot.
         ballot: Ballot,
     },
-    /// "I hear you": without these from a majority a leader cannot know that it is one.
+    /// A follower's reply to `HEARTBEAT`. A leader without these replies from a majority for 300 ms steps down.
     HeartbeatReply {
         /// The leader's ballot.
         ballot: Ballot,
     },
-    /// "I hear a leader", or "I have asked for promises": for those who hear none, so that they leave it alone.
+    /// Passes on which ballot leads; it proves nothing. A follower sends it at most every 60 ms, and a candidate that
+    /// waits for promises sends it every 30 ms. A proposer without heartbeats then does not campaign.
     LeaderHint {
-        /// The leader's ballot.
+        /// The leader's ballot, or the candidate's.
         ballot: Ballot,
     },
-    /// "Do you hear a leader? If a majority does not, I shall stand."
+    /// A proposer that wants to campaign asks all others whether they know of a leader. It prepares a ballot only if a
+    /// majority does not.
     PreVote {
-        /// Which question of the asker's it is.
+        /// The sender's number of this pre-vote.
         id: u64,
     },
-    /// The answer.
+    /// The answer to `PREVOTE`; it promises nothing.
     PreVoteReply {
-        /// Which question it answers.
+        /// The number of the pre-vote.
         id: u64,
-        /// Whether the sender leads, or has lately heard a leader or heard of one.
+        /// Whether the sender leads, or has lately received a heartbeat or a leader hint.
         hears: bool,
     },
-    /// A part of a state, in answer to a CATCHUP for slots that nobody's log reaches back to, or to a FETCH.
+    /// A chunk of a snapshot. It answers a `CATCHUP` for slots that the sender's log no longer has, or a
+    /// `FETCHSNAPSHOT`.
     Snapshot(SnapshotChunk),
-    /// "Send me this part of your state too."
+    /// Requests the next chunk of the snapshot that the receiver of this message has begun to send.
     FetchSnapshot(ChunkRequest),
 }
 
-/// Writes down, for each message, its fields that take room, its name in the papers, in capitals, the roles of the
-/// receiving server that hear it, whether it is routine, its lane, and about how many bytes its values take.
+/// Defines for each message: its name in capitals, the receiving roles, whether it is routine, its lane, and the
+/// approximate size of its values in bytes. The field list binds what the size needs.
 macro_rules! messages {
     ($($variant:ident { $($field:tt)* } = $name:literal, [$($role:ident),+], $kind:ident, $lane:ident, $size:expr;)*) => {
         impl Message {
-            /// The message's name in the papers, in capitals.
+            /// The message's name in log lines, in capitals.
             pub fn name(&self) -> &'static str {
                 match self { $(Message::$variant { .. } => $name),* }
             }
 
-            /// The roles of the receiving server that hear the message.
+            /// The roles of the receiving server that handle the message.
             pub fn recipients(&self) -> &'static [RoleKind] {
                 match self { $(Message::$variant { .. } => &[$(RoleKind::$role),+]),* }
             }
 
-            /// Whether it comes again and again from everybody, and means nothing to a role that is down.
+            /// Whether the message is sent repeatedly, so that a role that is down misses nothing.
             pub fn is_routine(&self) -> bool {
                 match self { $(Message::$variant { .. } => messages!(@$kind)),* }
             }
 
-            /// How it travels.
+            /// The lane on which the message travels.
             pub fn lane(&self) -> Lane {
                 match self { $(Message::$variant { .. } => messages!(@$lane self)),* }
             }
 
-            /// About how many bytes its values take.
+            /// Approximate size of the message's values, in bytes.
             pub fn size(&self) -> usize {
                 match self { $(Message::$variant { $($field)* } => $size),* }
             }
@@ -437,10 +458,11 @@ messages! {
     Promise { page, .. } = "PROMISE", [Proposer], step, by_size, size_of_entries(&page.accepted);
     Nack { .. } = "NACK", [Proposer], step, control, 0;
     Truncated { .. } = "TRUNCATED", [Proposer], step, control, 0;
-    // The learner of every server hears the value from the proposer itself; votes only name slot and ballot.
+    // Every learner gets the value from the proposer itself; votes only name slot and ballot.
     Accept { values, .. } = "ACCEPT", [Acceptor, Learner], step, bulk, values.iter().map(Value::size).sum();
     Accepted { .. } = "ACCEPTED", [Learner], step, control, 0;
-    // In front of the ACCEPTs that they speak of, these two would make every learner ask for what is on its way.
+    // These two must not overtake the ACCEPTs that they refer to: every learner would request values that are in
+    // flight.
     Chosen { .. } = "CHOSEN", [Learner], step, bulk, 0;
     Progress { .. } = "PROGRESS", [Learner, Proposer], routine, bulk, 0;
     CatchUp { .. } = "CATCHUP", [Learner], routine, control, 0;
@@ -464,7 +486,7 @@ fn size_of_entries(entries: &[Entry]) -> usize {
 }
 
 impl Message {
-    /// Whether the message is for this role of the receiving server.
+    /// Whether this role of the receiving server handles the message.
     pub fn is_for(&self, role: RoleKind) -> bool {
         self.recipients().contains(&role)
     }

@@ -1,185 +1,198 @@
-//! Paxos, and nothing else: no clock, socket, file, thread or randomness in this room.
+//! The Paxos protocol: three roles and their messages, without clock, socket, file, thread or randomness.
 //!
 //! # The problem
 //!
-//! Five servers keep one store. A client may ask any of them, and any of them may crash, come back, or be slow without
-//! anybody being able to tell which; messages are lost, doubled and late. Still all servers must apply the same
-//! commands in the same order: then their stores are equal, since applying is deterministic (Schneider, *Implementing
-//! Fault-Tolerant Services Using the State Machine Approach*, 1990). So what must be agreed on is a *log*: which
-//! command stands in slot 1, which in slot 2, and so on.
+//! Five servers keep copies of one store. A client may ask any of them. Any server may crash, restart or be slow, and
+//! the others cannot tell which of these has happened. Messages are lost, duplicated and delayed. Still, all servers
+//! must apply the same commands in the same order. Then their stores are equal, because applying is deterministic
+//! (Schneider, *Implementing Fault-Tolerant Services Using the State Machine Approach*, 1990). So the servers must
+//! agree on a *log*: which command is in slot 1, which is in slot 2, and so on.
 //!
-//! Two-phase commit agrees too, but one dead coordinator stops it. Paxos (Lamport, *The Part-Time Parliament*, 1998;
-//! *Paxos Made Simple*, 2001) goes on as long as a majority lives, and is never wrong however many do not. Nothing can
-//! promise more: no deterministic protocol is certain to end if even one server may crash and messages may take any
-//! time (Fischer, Lynch, Paterson 1985). Paxos gives up the certainty to end, never the agreement.
+//! Two-phase commit also reaches agreement, but one crashed coordinator blocks it. Paxos (Lamport, *The Part-Time
+//! Parliament*, 1998; *Paxos Made Simple*, 2001) makes progress as long as a majority is up, and is correct however
+//! many servers are down. No protocol can promise more. No deterministic protocol is certain to terminate if even one
+//! server may crash and messages may take any time (Fischer, Lynch, Paterson 1985). Paxos gives up the certainty of
+//! termination, never agreement.
 //!
 //! # One slot
 //!
-//! *Chosen* means: a majority of *acceptors* has accepted one value at one [`Ballot`]. Two majorities always share an
-//! acceptor, and that one acceptor is what everything rests on.
+//! A value is *chosen* when a majority of *acceptors* has accepted it at one [`Ballot`]. Any two majorities share an
+//! acceptor. Everything in Paxos rests on this shared acceptor.
 //!
 //! A ballot is the number of one proposal. Its owner, a *proposer*, goes through two phases:
 //!
-//! 1. `PREPARE(b)`: promise me to take part in nothing below `b`, and tell me what you have accepted so far. An
-//!    acceptor that has promised more answers `NACK`, and never keeps silent.
-//! 2. With promises of a majority the proposer knows enough. If any of them reports an accepted value, it must propose
-//!    the one with the highest ballot; if none does, it is free. `ACCEPT(b, value)` asks everybody to accept it.
+//! 1. `PREPARE(b)` asks each acceptor to promise that it takes part in nothing below `b`, and to report what it has
+//!    accepted. An acceptor that has promised a higher ballot answers `NACK`; it never stays silent.
+//! 2. Promises from a majority determine the *safe value*. If any promise reports an accepted value, the proposer must
+//!    propose the reported value with the highest ballot. If none does, it may propose its own value.
+//!    `ACCEPT(b, value)` asks all acceptors to accept that value.
 //!
-//! Why the highest? Suppose `v` was chosen at ballot 3. Whoever prepares ballot 4 hears from at least one acceptor that
-//! accepted `v` at 3, since majorities meet; or that acceptor had promised 4 before, and then `v` was not chosen at 3
-//! with its vote. So 4 proposes `v`, and so does 5, for which the highest is 3 or 4. From the moment that a value is
-//! chosen, every higher ballot carries that value (*Paxos Made Simple*, P2b and P2c). It does not matter whether
-//! anybody knows that it is chosen. And it does not matter which value most acceptors hold, or which arrived last: only
-//! the ballot does.
+//! Why the highest? Suppose that `v` was chosen at ballot 3. Majorities intersect, so ballot 4 has a promise from at
+//! least one acceptor that accepted `v` at 3. That acceptor accepted before it promised 4, because after the promise it
+//! refuses ballot 3. So it reports `v`, and ballot 4 proposes `v`. Ballot 5 does the same: the highest ballot that it
+//! hears of is 3 or 4. Once a value is chosen, every higher ballot carries that value (*Paxos Made Simple*, P2b and
+//! P2c). It does not matter whether any server knows that the value is chosen. It also does not matter which value most
+//! acceptors hold, or which arrived last: only the ballot counts.
 //!
 //! # The log
 //!
-//! Each slot is a Paxos of its own, but all share the ballots: an acceptor has *one* promise for all slots, and
-//! `PREPARE` asks about every slot from `from` on. The answer reports all that was accepted there, chosen or not; one
-//! that is too long for a message comes in pages, which the owner asks for. The owner then proposes in each reported
-//! slot what it must, a *no-op* in the holes between, and its own command behind them.
+//! Each slot is a Paxos instance of its own, but all slots share the ballots. An acceptor has *one* promise for all
+//! slots, and `PREPARE` asks about every slot from `from` on. The answer reports everything accepted there, chosen or
+//! not. An answer that is too long for one message comes in pages, which the ballot's owner requests. The owner then
+//! proposes the safe value in each reported slot, a *no-op* in each hole between them, and its own command behind them.
 //!
-//! One promise for all slots is what lets a leader skip phase 1 (see *Leadership*), and it has a price while there is
-//! none: a rival's `PREPARE` for slot 8 kills an `ACCEPT` in flight for slot 7. [`Policy::BasicPaxos`] pays it: every
-//! command goes through both phases, and every server proposes whenever it likes.
+//! One promise for all slots lets a leader skip phase 1 (see *Leadership*). Without a leader it has a price: a rival's
+//! `PREPARE` for slot 8 also stops an `ACCEPT` in flight for slot 7. [`Policy::BasicPaxos`] pays this price: every
+//! command goes through both phases, and every server may propose at any time.
 //!
 //! # The roles
 //!
-//! Each server has three, in a file each, and a role does not know that it shares a machine with others: the proposer's
-//! own acceptor is asked by message like everybody's, and counts like everybody's.
+//! Each server has three roles, one module each. A role does not know which roles share its machine. A proposer sends
+//! messages to its own acceptor as to every other, and that acceptor counts like every other.
 //!
-//! - The [`Proposer`] gets commands chosen. It remembers one number: rounds below it are spent.
-//! - The [`Acceptor`] promises and accepts. It is the memory of the protocol: both are durable before a word of them
-//!   leaves (see [`role`](crate::role), whose types hold that order).
-//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. It has its state written
-//!   down now and then; whatever came after stands with a majority of acceptors.
+//! - The [`Proposer`] gets commands chosen. Its only durable record is a round: it never uses a round below it again.
+//! - The [`Acceptor`] promises and accepts. It is the memory of the protocol: promises and accepted values are durable
+//!   before any message reports them (the types of [`role`](crate::role) enforce this order).
+//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. From time to time it has a
+//!   checkpoint of its state written; a majority of acceptors holds everything after it.
 //!
-//! | message | from | heard on the receiving server by |
+//! | message | from | receiving role |
 //! |---|---|---|
 //! | `PREPARE` | proposer | acceptor |
 //! | `PROMISE`, `NACK`, `TRUNCATED` | acceptor | proposer |
 //! | `ACCEPT` (the values travel here) | proposer | acceptor and learner |
 //! | `ACCEPTED` | acceptor | learner of the ballot's owner |
 //! | `CHOSEN` | that learner | learners |
-//! | `BEAT` | learner, every 100 ms | learners, and the proposers |
-//! | `CATCHUP`, `ENTRIES`, `SNAPSHOT`, `FETCH` | learner | learner |
+//! | `PROGRESS` | learner, every 100 ms | learners and proposers |
+//! | `CATCHUP`, `ENTRIES`, `SNAPSHOT`, `FETCHSNAPSHOT` | learner | learner |
 //! | `READ` | learner | acceptor |
-//! | `READANSWER` | acceptor | learner |
-//! | `FILL` | learner | proposer |
-//! | `FORWARD`, `REFUSED`, `HEARTBEAT` and its answer, `RELAY`, `PREVOTE` and its answer | proposer | proposer |
+//! | `READREPLY` | acceptor | learner |
+//! | `FILL` | learner; a follower's proposer passes it on | proposer |
+//! | `FORWARD`, `FORWARDREFUSED` | proposer | proposer |
+//! | `HEARTBEAT`, `HEARTBEATREPLY`, `LEADERHINT` | proposer | proposer |
+//! | `PREVOTE`, `PREVOTEREPLY` | proposer | proposer |
 //!
-//! `ACCEPT`, `ACCEPTED` and `CHOSEN` speak of a run of slots: a leader has many under way, and one message with sixty
-//! values costs hardly more than one with one.
+//! `ACCEPT`, `ACCEPTED` and `CHOSEN` each cover a run of slots. A leader has many slots in flight, and one message with
+//! sixty values costs hardly more than a message with one value.
 //!
-//! A vote names a slot and a ballot, not the value: every learner has heard the value from the proposer itself. One
-//! learner counts, the ballot owner's, and tells the others with `CHOSEN`. A learner that holds the value of that
-//! ballot *or a higher one* holds the chosen value, by P2b; with a lower one it holds nothing, and asks a peer. No
-//! proposer hears `CHOSEN`: a slot can be chosen while no learner holds its value, so a proposal is finished only when
-//! the own learner has *applied* the slot, which it says in the house ([`ProposerRequest::Applied`]) and with each
-//! `BEAT`.
+//! A vote (`ACCEPTED`) names a slot and a ballot, not the value: every learner gets the value from the proposer itself.
+//! Only the learner of the ballot's owner counts votes; it informs the other learners with `CHOSEN`. A learner that
+//! holds the value of that ballot *or a higher one* holds the chosen value, by P2b. A value of a lower ballot may be
+//! another one, so the learner requests the entry from a peer. No proposer receives `CHOSEN`, because a slot can be
+//! chosen while no learner holds its value. So a proposal is finished only when the proposer's own learner has
+//! *applied* the slot. The learner reports that inside the server ([`ProposerRequest::Applied`]) and in each
+//! `PROGRESS`.
 //!
 //! # One attempt
 //!
-//! A proposer with work to do prepares a new ballot from its learner's applied slot + 1, proposes as above, and is done
-//! when its learner has applied all of it. If the slot that it wanted went to another command, it tries a later one:
-//! the command stays until its outcome is applied, whoever got it there. The attempt is lost when a majority refuses,
-//! 20 ms after the first refusal, or when nothing has moved for a while. A majority of refusals to a first `PREPARE`
-//! only means that the round was stale: the proposer prepares again at once, above it, but once.
+//! A proposer with work prepares a new ballot from its learner's applied slot + 1 and proposes as above. The attempt is
+//! done when its learner has applied all of these slots. If another command took the slot, the proposer tries a later
+//! one. It keeps the command until its outcome is applied, whichever proposer got it chosen. An attempt fails when a
+//! majority refuses, 20 ms after the first refusal, or after a time without progress. A majority of refusals to a first
+//! `PREPARE` only means that the round was stale. The proposer then prepares again at once, above that round, but only
+//! once.
 //!
-//! Two proposers can beat each other for ever. What ends the duel is that the loser waits a random 0 to 40 ms. The wait
-//! does not grow with the losses: a loser that backs off further each time would starve.
+//! Two proposers can preempt each other forever. A random wait of 0 to 40 ms before the loser's next attempt ends this
+//! duel. The wait does not grow with a proposer's own losses, because a loser that backs off longer each time would
+//! starve. It grows only while its learner applies nothing at all.
 //!
 //! # Leadership
 //!
-//! [`Policy::MultiPaxos`] is the same proposer, and it does not give the ballot up when its command is chosen (*Paxos
-//! Made Simple*, section 3). A ballot that a majority has promised is good for every later slot: phase 1 is done once,
-//! and then each command costs one round of messages and one write to disk on each acceptor instead of two. While
-//! nobody else prepares, nobody is refused either, so the duel of the last section does not happen.
+//! [`Policy::MultiPaxos`] uses the same proposer, but the proposer keeps its ballot after its command is chosen (*Paxos
+//! Made Simple*, section 3). A ballot that a majority has promised is good for every later slot. So phase 1 is done
+//! once. After that, each command costs one round of messages instead of two, and one disk write on each acceptor
+//! instead of two. While no other proposer prepares, no ballot is refused, so the duel of the last section does not
+//! happen.
 //!
-//! For that, the servers must agree who it is that proposes; but not as they agree on commands. A wrong opinion costs
-//! time and never a value: two proposers that both take themselves for leaders have two ballots, and the acceptors know
-//! the higher one. So who leads is nowhere written down, and found by heartbeats, time-outs and chance (`election.rs`
-//! tells how, and how a cluster in which not everybody hears everybody still finds one).
+//! For that, the servers must agree which of them proposes, but not as strictly as they agree on commands. A wrong
+//! opinion costs time and never changes a value. If two proposers both act as leader, they have two ballots, and the
+//! acceptors know which is higher. So no durable record says which server leads. Heartbeats, time-outs and chance
+//! decide it (`election.rs` explains how, and how a cluster with partial connectivity still finds a leader).
 //!
-//! *A new leader* prepares from its learner's applied slot + 1, and what it is told there are the remains of the reign
-//! before: slots that are chosen and not yet known to be, slots that one acceptor has accepted, and holes between. It
-//! proposes all of them again at its ballot, a no-op in each hole, and then goes on at the same ballot.
+//! *A new leader* prepares from its learner's applied slot + 1. The promises report the remains of the last tenure.
+//! Some slots are chosen but not yet known to be, some were accepted by a single acceptor, and between them are holes.
+//! The new leader proposes all of them again at its ballot, with a no-op in each hole. Then it continues at the same
+//! ballot.
 //!
-//! *While it leads* it has a window of slots open at a time, and proposes in them without waiting for the ones before;
-//! the learners apply them in order. All commands that have come since the last group went out make the next one. A
-//! slot that stays open is proposed again at the same ballot, with the same value: that is always allowed.
+//! *While it leads* it has a window of slots in flight and does not wait for one slot before it proposes in the next.
+//! The learners apply the slots in order. All commands that have arrived since the last batch form the next batch. A
+//! slot that stays in flight is proposed again with the same ballot and value, which is always allowed.
 //!
-//! *A client* may still talk to any server. The server's own proposer keeps the command and hands it to the leader,
-//! again and again until the outcome is applied (`forwarding.rs`). So the death of a leader loses nothing that anybody
+//! *A client* may still talk to any server. That server's proposer keeps the command and forwards it to the leader,
+//! repeatedly, until the outcome is applied (`forwarding.rs`). So the crash of a leader loses no command that a client
 //! waits for.
 //!
-//! *A deposed leader* may not know it. It finds out by the first acceptor that refuses it, by its heartbeats that are
-//! no longer answered, or by those of its successor, and then it is a follower; what it had open may be chosen or not,
-//! which its successor finds out. Nothing that it does meanwhile is wrong: at its ballot a majority accepts nothing
-//! more. And reads never ask whether somebody leads, so a deposed leader cannot give an old answer.
+//! *A deposed leader* may not know that it is deposed. It finds out by an acceptor's refusal, by heartbeats without
+//! replies, or by its successor's heartbeats, and becomes a follower. Its slots in flight may be chosen or not; its
+//! successor finds out which. Nothing that it does meanwhile is unsafe, because no majority accepts anything more at
+//! its ballot. Reads do not depend on a leader, so a deposed leader cannot give an old answer.
 //!
-//! The price: one server does most of the work, and when it dies nothing is chosen until its silence has been noticed
-//! and another one has prepared, some tenths of a second. Basic Paxos has no such gap, and is slower all the time.
+//! The price: one server does most of the work. When it crashes, nothing is chosen until the others notice its silence
+//! and one of them has prepared, which takes some tenths of a second. Basic Paxos has no such pause, but is always
+//! slower.
 //!
 //! # Reads
 //!
-//! A server's store may be old: its learner may not have heard the last `CHOSEN`. A read that is answered from it at
+//! A server's store may be old, because its learner may not have received the last `CHOSEN`. A read answered from it at
 //! once could miss a write that another client knows to be done. *Paxos Quorum Reads* (Charapko, Ailijiang, Demirbas,
-//! HotStorage 2019) ask a majority of acceptors for their highest accepted slot, wait until it is applied, and answer
-//! then: whatever was chosen before the question has a vote in every majority. No leader, no lease, no clock. If the
-//! slot was left unfinished, the learner asks a proposer to `FILL` the log up to it. See `reads.rs` for why a round of
-//! questions never serves a read that came later.
+//! HotStorage 2019) ask a majority of acceptors for their highest accepted slot, wait until that slot is applied, and
+//! then answer. Every value chosen before the read began has a vote in every majority. So reads need no leader, no
+//! lease and no clock. If that slot was left unfinished, the learner asks a proposer to `FILL` the log up to it.
+//! `quorum_reads.rs` explains why a round never serves a read that arrived after it began.
 //!
 //! # Exactly once
 //!
-//! A client that hears nothing asks again, perhaps elsewhere, and two proposers may get one command into two slots. The
-//! protocol does not prevent that; the [state machine](StateMachine) takes a command that it knows for a duplicate, by
-//! its [`CommandId`], and says what it came to the first time. A proposer may say "certainly not applied" only of a
-//! command that it never put into an `ACCEPT` or a `FORWARD`: after that, only the log knows.
+//! A client without an answer asks again, perhaps at another server, and two proposers may get one command into two
+//! slots. The protocol does not prevent that. The [state machine](StateMachine) recognizes a repeated command by its
+//! [`CommandId`] and returns the first result again. A proposer may report "certainly not applied" only for a command
+//! that it never put into an `ACCEPT` or a `FORWARD`. After that, only the log knows.
 //!
 //! # Failures
 //!
-//! A role fails by losing its memory, between any two steps; its next life replays its records and goes on.
+//! A role fails by losing its volatile memory between any two steps. Its next incarnation replays its records and
+//! continues.
 //!
-//! - *Acceptor*: as if it had been slow. But one that comes back **without** its records breaks everything: say `A` is
-//!   chosen by s1 and s2 of three; s2 forgets, and promises s3 a new ballot reporting nothing; s2 and s3 choose `B` in
-//!   the same slot, and two learners disagree for ever. The scenario `cluster/lost_memory_is_unsafe` shows it step by
-//!   step.
-//! - *Proposer*: what it proposed may be chosen or not; whoever prepares next finishes it. It must never use a ballot
-//!   again: promises and votes to the old life's ballot may still arrive, and would be counted for other values.
-//! - *Learner*: it starts with the state last written down, asks its peers, and reads once for itself to know how far
-//!   it must get. Even if all learners start at once, a `FILL` makes a proposer collect the log again from the
+//! - *Acceptor*: a crash looks like slowness. But an acceptor that restarts **without** its records breaks safety. Say
+//!   that `A` is chosen by s1 and s2 of three. Then s2 loses its records and promises s3 a new ballot, reporting
+//!   nothing; s2 and s3 choose `B` in the same slot, and two learners disagree forever. The scenario
+//!   `cluster/lost_memory_is_unsafe` shows it step by step.
+//! - *Proposer*: what it proposed may be chosen or not; the next proposer that prepares finishes it. A restarted
+//!   proposer must never use an old ballot again. Promises and votes for the old incarnation's ballot may still arrive,
+//!   and would be counted for other values.
+//! - *Learner*: it starts with its last checkpoint, asks its peers, and does one read for itself to know how far it
+//!   must get. Even if all learners restart at once, a `FILL` makes a proposer collect the log again from the
 //!   acceptors.
-//! - *An acceptor that cannot read a slot* says "damaged", which is not "nothing accepted": a slot is free only with a
-//!   majority of definite answers.
+//! - *An acceptor with an unreadable slot* reports it as corrupt, which is not "nothing accepted". A proposer may
+//!   choose a value freely only if a majority of definite answers reports nothing.
 //!
-//! # Forgetting
+//! # Truncation
 //!
-//! A log that only grows fills every disk. So a learner has its state written to a checkpoint, and when that is durable
-//! the acceptor of the *same* server forgets the slots in it (*Moderately Complex*, section 4.2). Nobody else need
-//! agree: whoever asks for a forgotten slot gets an answer that says so. A `PROMISE` names the first slot that its
-//! acceptor still knows, and its proposer proposes at or above the highest such slot: what is forgotten was chosen. An
-//! `ACCEPT` below it is answered with `TRUNCATED`, which is no refusal. A learner that needs a forgotten slot gets the
-//! state instead of the log, in parts (see `snapshots.rs`), and it must never go back. While a peer fetches a state,
-//! the log behind that state is kept for it (see `pins.rs`): so one state is enough, unless the peer is much slower
-//! than the writes.
+//! A log that only grows fills every disk. So a learner has its state written to a checkpoint. When the checkpoint is
+//! durable, the acceptor of the *same* server forgets the slots in it (*Moderately Complex*, section 4.2). No other
+//! server need agree: a request for a forgotten slot gets an answer that says so. A `PROMISE` names the first slot that
+//! its acceptor still knows. The proposer proposes at or above the highest such slot, because every forgotten slot was
+//! chosen. An `ACCEPT` below it is answered with `TRUNCATED`, which is no refusal. A learner that needs a forgotten
+//! slot gets a snapshot instead of the log, in chunks (see `snapshot_fetch.rs`), and never goes back to an older state.
+//! While a peer fetches a snapshot, the log behind it is kept for that peer (see `pins.rs`). So one snapshot is enough,
+//! unless the peer is much slower than the writes.
 //!
 //! # What is left out
 //!
-//! - Changing who the servers are (*Paxos Made Simple*, section 3, at its end).
-//! - Leases (*Moderately Complex*, section 4, on read-only commands): a read needs a majority, and no clock is trusted
-//!   with anything.
-//! - Liars. A server follows the protocol or is silent; *The Part-Time Parliament*'s priests are honest too.
+//! - Membership changes (*Paxos Made Simple*, section 3, at its end).
+//! - Leases (*Moderately Complex*, section 4, on read-only commands): a read needs a majority, and nothing depends on a
+//!   clock.
+//! - Byzantine faults. A server follows the protocol or is silent; *The Part-Time Parliament*'s priests are honest too.
 //!
 //! # Where to go on
 //!
-//! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs` and its folder (`attempt.rs` is
-//! phase 1, `phase2.rs` phase 2, `election.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with
-//! `reads.rs`, `catch_up.rs`, `retention.rs`, `pins.rs`, `snapshots.rs` and `divergence.rs`; then `tests/scenarios`,
-//! from `cluster/write` on, which show each rule at work.
+//! First `message.rs` and `acceptor.rs` (the shortest role). Then `proposer/mod.rs` with `promises.rs` and its
+//! directory: `attempt.rs` is phase 1, `phase2.rs` is phase 2, and `election.rs` and `forwarding.rs` make it
+//! Multi-Paxos. Then `learner/mod.rs` with `quorum_reads.rs`, `catch_up.rs`, `retention.rs`, `pins.rs`,
+//! `snapshot_fetch.rs` and `divergence.rs`. Last `tests/scenarios`, from `cluster/write` on, which show each rule at
+//! work.
 //!
-//! `rules.rs` names the rules that safety stands on, each with its source; the roles ask there. It is also the one file
-//! of this room that knows of seeded bugs, which show that the simulator notices when a rule is broken.
+//! `rules.rs` names the rules that safety rests on, each with its source; the roles call it to decide. It is also the
+//! one file of this module that contains seeded bugs, which show that the simulator notices when a rule is broken.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod acceptor;
@@ -224,59 +237,60 @@ pub use proposer::{
 pub use quorum::Quorums;
 pub use retention::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, Retention};
 
-/// Numbers the lives of a role on one data folder: no two lives of one role ever have the same. Whoever draws the
-/// numbers says when there are no more; every number there is will do here.
+/// The number of one run of a role on one data directory: no two incarnations of one role have the same. The code that
+/// assigns the numbers reports when none is left; every `u32` is valid here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u32);
 
 impl Incarnation {
-    /// The n-th number of this life: no other life of the role has it.
+    /// The `n`-th id of this incarnation: no other incarnation of the role has it.
     pub fn unique_id(self, n: u64) -> u128 {
         u128::from(self.0) << 64 | u128::from(n)
     }
 }
 
-/// What the log is for: a deterministic machine that applies one value after the other (Schneider 1990).
+/// What the log feeds: a deterministic machine that applies one value after the other (Schneider 1990).
 pub trait StateMachine: Clone + Debug + Eq + Hash + 'static {
-    /// What applying a value says.
+    /// The result of applying a value.
     type Outcome: Clone + Debug + Eq + Hash;
-    /// A question that changes nothing.
+    /// A read-only request.
     type Query: Clone + Debug + Eq + Hash;
-    /// Its answer.
+    /// The result of a query.
     type Answer: Clone + Debug + Eq + Hash;
-    /// What a checkpoint has to write.
+    /// The changes that a checkpoint has to write.
     type Changes: Clone + Debug + Eq + Hash;
 
     /// Applies the value of the next slot.
     fn apply(&mut self, slot: Slot, value: &Value) -> Self::Outcome;
 
-    /// Answers from the state as it is.
+    /// Answers a query from the current state.
     fn query(&self, query: &Self::Query) -> Self::Answer;
 
     /// A fingerprint of the state: equal states have equal digests.
     fn digest(&self) -> u64;
 
-    /// About how many bytes the state has.
+    /// Approximate size of the state in bytes.
     fn size(&self) -> u64;
 
-    /// A machine of the same kind that has applied nothing, to [`load`](StateMachine::load) a state into. All that it
-    /// gets counts as changed.
+    /// A machine of the same kind that has applied nothing, to [load](StateMachine::load_chunk) a snapshot into.
+    /// Everything loaded into it counts as changed.
     fn empty(&self) -> Self;
 
-    /// Takes a part of a state that another machine of this kind has written. An error if the bytes are no such part.
+    /// Loads one chunk of a snapshot that another machine of this kind has written. Returns an error if the bytes are
+    /// not a valid chunk.
     fn load_chunk(&mut self, part: &[u8]) -> Result<(), String>;
 
-    /// What has changed since this was asked last, to be written to a checkpoint. To be followed by one of the next two
-    /// before it is asked again.
+    /// Takes the changes since the last call, to be written to a checkpoint. Before the next call, one of the next two
+    /// functions must be called.
     fn take_delta(&mut self) -> Self::Changes;
 
-    /// What was taken is durable.
+    /// The taken changes are durable.
     fn delta_saved(&mut self);
 
-    /// What was taken could not be written: it counts as changed again.
+    /// The taken changes could not be written: they count as changed again.
     fn delta_failed(&mut self);
 
-    /// What a command came to that was applied some time ago, if the state still says so.
+    /// The result of a command that was applied earlier, if the state still has it.
     fn result_of(&self, id: CommandId) -> Option<Self::Outcome>;
 }
 

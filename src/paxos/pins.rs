@@ -1,98 +1,98 @@
-//! What a learner keeps for peers that fetch its state.
+//! Pins: what a learner keeps for peers that fetch a snapshot.
 //!
-//! A transfer takes time, and the log goes on meanwhile. If the log behind the state were trimmed as usual, the state
-//! would be too old when it has arrived, and the peer would need another one: under a steady load it would never catch
-//! up. So a peer that asks for a part of a state gets a *pin*: the log from the state's slot + 1 on is kept for it, and
-//! the checkpoint stays readable as of that slot (`storage/checkpoint.rs`) until the peer has the whole state.
+//! A transfer takes time, and the log grows meanwhile. If the log after the snapshot were trimmed as usual, the
+//! snapshot would be too old on arrival, and the peer would need another one. Under a steady load it would never catch
+//! up. So a peer that requests a chunk of a snapshot gets a *pin*. The log from the snapshot's slot + 1 on is kept for
+//! it. The checkpoint stays readable as of that slot (`storage/checkpoint.rs`) until the peer has the whole snapshot.
 //!
-//! A pin moves on as the peer does. It ends when the peer has caught up, when it has asked for nothing for
-//! [`SILENT_BEATS`], or when the log has outgrown [`most_bytes`]: the size of the state, and at least [`FACTOR`] times
-//! what is usual. In the last case the peer is slower than the writes, and the operator is told if it is alive. At most
-//! [`PINS_MAX`] peers have a pin, so the memory that they cost is bounded.
+//! A pin moves forward with its peer. It ends in one of three cases: the peer has caught up, the peer has requested
+//! nothing for [`SILENT_BEATS`], or the log has outgrown [`most_bytes`]. That limit is the size of the state, and at
+//! least [`FACTOR`] times the usual limit. In the last case the peer is slower than the writes, and the operator is
+//! notified if the peer is up. At most [`PINS_MAX`] peers have a pin, which bounds the memory that pins cost.
 //!
 //! [`Pins`] alone decides what is pinned. [`CheckpointSchedule`](super::retention::CheckpointSchedule) asks it before
-//! it trims the log, and the learner tells it what peers ask for.
+//! it trims the log, and the learner reports the peers' requests to it.
 
 use super::{Slot, rules};
 use crate::role::{ServerId, ServerSet};
 
-/// At most this many peers have a pin.
+/// Maximum number of peers with a pin.
 pub const PINS_MAX: usize = 2;
-/// A pinned log may grow to this many times `keep_bytes`, however small the state is.
+/// A pinned log may grow to this multiple of `keep_bytes`, however small the state is.
 pub const FACTOR: u64 = 4;
 
-/// To how many bytes a pinned log may grow. While a state is on its way, fewer bytes than it has are written to the
-/// log, if the peer takes it faster than clients write; else the peer would never catch up anyway.
+/// Maximum size of a pinned log, in bytes. If a peer receives a snapshot faster than clients write, the log grows by
+/// less than the state's size during the transfer. A slower peer would never catch up anyway.
 pub fn most_bytes(keep_bytes: u64, state_bytes: u64) -> u64 {
     keep_bytes.saturating_mul(FACTOR).max(state_bytes)
 }
 
-/// A peer that has asked for nothing for this many beats (of 100 ms) loses its pin: one minute.
+/// A peer that has requested nothing for this many ticks of 100 ms loses its pin: one minute.
 pub const SILENT_BEATS: u64 = 600;
-/// A peer of which nothing was heard for so many beats may be dead: one second. Whether it is too slow is not known
-/// then.
+/// A peer without a message for this many ticks may be down: one second. Then it is not known whether the peer is too
+/// slow.
 const ALIVE_BEATS: u64 = 10;
 
-/// What is kept for one peer.
+/// The pin of one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pin {
     peer: ServerId,
     /// The peer needs the log from this slot on.
     from: Slot,
-    /// When the peer began to fetch the state, in beats of the learner.
+    /// When the peer began to fetch the snapshot, in ticks of the learner.
     since: u64,
-    /// When the peer last asked for something.
+    /// When the peer last requested something.
     asked: u64,
-    /// When anything was last heard of it.
+    /// When the last message of the peer arrived.
     heard: u64,
-    /// Parts of the state that the peer has asked for.
+    /// Number of chunks that the peer has requested.
     parts: u64,
-    /// Bytes of values that the learner had applied when that began.
+    /// Bytes of values that the learner had applied when the fetch began.
     applied_before: u64,
-    /// The same, and the beat, when the peer had the whole state; None before that.
+    /// The tick and these bytes at the time when the peer had the whole snapshot; `None` before that.
     fetched: Option<(u64, u64)>,
-    /// Entries that the peer has been sent and has not asked for yet: from this slot on, and up to before that one.
+    /// Entries that were sent before the peer requested them: the first slot, and the slot after the last.
     ahead: Option<(Slot, Slot)>,
 }
 
-/// A peer for which the log could not be kept any longer, and what was measured while it fetched the state.
+/// A peer for which the log could not be kept any longer, and what was measured while it fetched the snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeftBehind {
     /// The peer.
     pub peer: ServerId,
-    /// Parts of the state that it has asked for.
+    /// Number of chunks that the peer requested.
     pub parts: u64,
-    /// How long that took, in beats of 100 ms.
+    /// Duration of the fetch, in ticks of 100 ms.
     pub ticks: u64,
-    /// Bytes of values that were applied meanwhile.
+    /// Bytes of values applied in that time.
     pub written: u64,
-    /// So many bytes of the log were kept for it at most.
+    /// Maximum size of the log kept for the peer, in bytes.
     pub kept: u64,
 }
 
 impl Pin {
-    /// A peer asks for the first part of a state.
+    /// A peer requests the first chunk of a snapshot.
     fn begun(peer: ServerId, from: Slot, now: u64, applied_before: u64) -> Pin {
         Pin { peer, from, since: now, asked: now, heard: now, parts: 1, applied_before, fetched: None, ahead: None }
     }
 }
 
-/// What is kept for peers that fetch the state. See the head of its file.
+/// All pins of a learner. See the head of this file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pins {
     pins: Vec<Pin>,
-    /// The learner's clock.
+    /// The learner's tick.
     now: u64,
-    /// What the learner had applied at its last two beats, the older first; None if it has not had two.
+    /// The last slots applied at the learner's last two ticks, the older first; `None` before there were two.
     applied: [Option<Slot>; 2],
-    /// Peers that were left behind, and of which the learner has not heard yet.
+    /// Peers that were left behind and not yet reported to the learner.
     left_behind: Vec<LeftBehind>,
-    /// Peers of which the operator was told. They can be told of again once they have caught up.
+    /// Peers already reported to the operator. They can be reported again once they have caught up.
     told: ServerSet,
 }
 
 impl Pins {
-    /// A peer asks for a part of the state after which it needs the log from this slot on.
+    /// A peer requests a chunk of a snapshot, after which it needs the log from this slot on.
     pub(super) fn part_asked(&mut self, peer: ServerId, from: Slot, applied: u64) {
         let (now, is_full) = (self.now, self.pins.len() >= PINS_MAX);
         match self.pin(peer) {
@@ -105,8 +105,8 @@ impl Pins {
         }
     }
 
-    /// A peer asks for entries from this slot on, and so it has the whole state. If those were sent ahead, it is to get
-    /// the ones from the returned slot on. The learner has applied so many bytes.
+    /// A peer requests entries from this slot on, so it has the whole snapshot. If these entries were sent ahead, the
+    /// returned slot is the first one still to be sent. `applied` is the number of bytes that the learner has applied.
     pub(super) fn entries_asked(&mut self, peer: ServerId, from: Slot, applied: u64) -> Option<Slot> {
         let now = self.now;
         let pin = self.pin(peer)?;
@@ -116,14 +116,14 @@ impl Pins {
         (first == from).then_some(end)
     }
 
-    /// A peer was sent the entries from `first` to before `end`, and has not asked for them yet.
+    /// The entries from `first` to before `end` were sent to a peer that has not requested them yet.
     pub(super) fn sent_ahead(&mut self, peer: ServerId, first: Slot, end: Slot) {
         if let Some(pin) = self.pin(peer) {
             pin.ahead = Some((first, end));
         }
     }
 
-    /// A peer says that it has applied everything up to this slot. The log begins at `log_begins`.
+    /// A peer has applied everything up to this slot. The log begins at `log_begins`.
     pub(super) fn hear(&mut self, peer: ServerId, applied: Slot, log_begins: Slot) {
         let now = self.now;
         if self.applied[0].is_some_and(|before| applied >= before) {
@@ -136,14 +136,14 @@ impl Pins {
         }
     }
 
-    /// Another beat of the learner, which has applied everything up to this slot: pins of peers that are silent end.
+    /// A tick of the learner, which has applied everything up to this slot: pins of silent peers end.
     pub(super) fn beat(&mut self, now: u64, applied: Slot) {
         self.now = now;
         self.applied = [self.applied[1], Some(applied)];
         self.pins.retain(|pin| now.saturating_sub(pin.asked) < SILENT_BEATS);
     }
 
-    /// The log is another one: nothing of it was asked for.
+    /// The log was replaced: no peer has requested anything of the new one.
     pub(super) fn end_all(&mut self) {
         self.pins.clear();
     }
@@ -167,7 +167,7 @@ impl Pins {
         });
     }
 
-    /// The peers that were left behind since this was asked last; each is named once until it has caught up.
+    /// The peers that were left behind since the last call; each is named once until it has caught up.
     pub(super) fn take_left_behind(&mut self) -> Vec<LeftBehind> {
         std::mem::take(&mut self.left_behind)
     }
@@ -177,12 +177,12 @@ impl Pins {
         self.pins.iter().any(|pin| pin.peer == peer)
     }
 
-    /// The peers that fetch a state and do not have all of it yet.
+    /// The peers that fetch a snapshot and do not have all of it yet.
     pub(super) fn fetching(&self) -> ServerSet {
         self.pins.iter().filter(|pin| pin.fetched.is_none()).map(|pin| pin.peer).collect()
     }
 
-    /// From which slot on the log is kept; None if nothing is pinned.
+    /// The first slot that is kept; `None` if nothing is pinned.
     pub(super) fn from(&self) -> Option<Slot> {
         self.pins.iter().map(|pin| pin.from).min()
     }
@@ -267,11 +267,11 @@ mod tests {
         pins.leave_behind(Slot(6), 9_000, 64);
         let left = LeftBehind { peer: S2, parts: 2, ticks: 30, written: 8_000, kept: 64 };
         assert_eq!((pins.take_left_behind(), pins.fetching()), (vec![left], ServerSet::only(S3)));
-        // It begins again, and is still too slow.
+        // The peer begins again, and is still too slow.
         pins.part_asked(S2, Slot(9), 9_000);
         pins.leave_behind(Slot(9), 10_000, 64);
         assert_eq!(pins.take_left_behind().iter().map(|left| left.peer).collect::<Vec<_>>(), [S3]);
-        // It has caught up, and is too slow another time. What it took is measured while it fetched the state.
+        // The peer has caught up, and is too slow another time. The measurements cover the time of the fetch.
         pins.hear(S2, Slot(30), Slot(31));
         pins.part_asked(S2, Slot(40), 0);
         pins.beat(42, Slot(100));
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(pins.from(), Some(Slot(50)));
         pins.hear(S2, Slot(50), Slot(5));
         assert_eq!(pins.from(), None, "what the learner has applied since is on its way");
-        // It begins a state anew.
+        // The peer begins a new snapshot.
         pins.part_asked(S2, Slot(70), 0);
         pins.entries_asked(S2, Slot(70), 0);
         pins.part_asked(S2, Slot(70), 0);

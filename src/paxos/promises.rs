@@ -1,31 +1,30 @@
-//! Phase 1 from the proposer's side: gather promises, then find out what they bind it to.
+//! The promises of phase 1: they are collected here, and they determine the safe value of each slot.
 //!
-//! This is the heart of Paxos (*Paxos Made Simple*, section 2.2, P2c): in each slot that any acceptor of a quorum has
-//! accepted, the proposer must propose the value of the highest ballot among them. Only where a whole quorum says
-//! "nothing accepted here" is the slot free.
+//! This is the heart of Paxos (*Paxos Made Simple*, section 2.2, P2c). In a slot that any acceptor of a quorum has
+//! accepted, the proposer must propose the value of the highest ballot among them. The slot is free only where a whole
+//! quorum reports "nothing accepted here".
 //!
-//! One promise is for all slots, and its answer may be larger than any message. So it comes in pages, which the
-//! proposer asks for one after the other: what is under way never grows with what was accepted. A slot is *settled* as
-//! soon as a quorum has answered for that slot, whatever is still to come of others, and the proposer may propose in
-//! it. Slots beyond the pages that were heard are unknown, and not free. Pages of one ballot may be of different
-//! moments: after the promise nothing below the ballot is accepted there any more. Pages of two ballots are never put
-//! together.
+//! One promise is for all slots, and its report may be larger than any message. So the report comes in pages, which the
+//! proposer requests one after the other. What is in flight never grows with what was accepted. A slot is *settled* as
+//! soon as a quorum has answered for it, whatever is still missing of others, and the proposer may propose in it. Slots
+//! beyond the received pages are unknown, not free. Pages of one ballot may be from different moments, because after
+//! the promise the acceptor accepts nothing below that ballot. Pages of two ballots are never combined.
 
 use std::collections::BTreeMap;
 
 use super::{Ballot, Entry, Page, Quorums, Slot, SlotRange, Value, rules};
 use crate::role::{ServerId, ServerSet};
 
-/// A page that has not come after so many ticks (of 100 ms) is asked for again, and of all acceptors.
+/// A page that has not arrived after this many ticks of 100 ms is requested again, and from all acceptors.
 const PAGE_TICKS: u64 = 2;
 
-/// What one acceptor has answered so far: pages from the ballot's first slot on, without a gap.
+/// The answer of one acceptor so far: pages from the ballot's first slot on, without a gap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct PromiseReply {
-    /// The first slot that it has not spoken of; None if it has spoken of all.
+    /// The first slot not covered yet; `None` if all slots are covered.
     to: Option<Slot>,
     damaged: Vec<SlotRange>,
-    /// The tick when the page behind was asked for; None if it was not.
+    /// The tick when the next page was requested; `None` if it was not.
     asked_at: Option<u64>,
 }
 
@@ -41,20 +40,20 @@ pub(super) struct Promises {
     /// The ballot's first slot.
     from: Slot,
     by_acceptor: BTreeMap<ServerId, PromiseReply>,
-    /// All slots below were chosen: an acceptor has forgotten them.
+    /// All slots below are chosen: an acceptor has forgotten them.
     truncated_below: Slot,
-    /// The acceptors whose pages are enough, and are asked for.
+    /// The acceptors whose pages are requested; they are enough to settle every slot.
     asked: ServerSet,
-    /// What the pages bind to and was not taken, with the highest ballot heard for each slot.
+    /// The safe values that were not taken yet: for each slot the value of the highest ballot reported.
     adopted: BTreeMap<Slot, (Ballot, Value)>,
-    /// Of the values in it.
+    /// Size of these values, in bytes.
     bytes: usize,
-    /// No more pages are asked for while so many bytes wait to be proposed, but those that settle the next slot.
+    /// While this many bytes wait to be proposed, only pages that settle the next slot are requested.
     ahead_bytes: usize,
 }
 
 impl Promises {
-    /// Those for a ballot that was prepared from this slot on, which read so many bytes ahead.
+    /// For a ballot that was prepared from this slot on; at most about `ahead_bytes` are read ahead.
     pub(super) fn new(from: Slot, ahead_bytes: usize) -> Promises {
         Promises {
             ahead_bytes,
@@ -67,8 +66,8 @@ impl Promises {
         }
     }
 
-    /// Takes a page, if it is the one that comes next of this acceptor; true if it is. What it says of slots below
-    /// `next` is of no use any more.
+    /// Takes a page if it is the acceptor's next one; returns whether it is. What the page reports of slots below
+    /// `next` is no longer needed.
     pub(super) fn add(&mut self, acceptor: ServerId, page: Page, next: Slot, quorums: &Quorums) -> bool {
         let Page { from, to, truncated_below, accepted, damaged } = page;
         self.truncated_below = self.truncated_below.max(truncated_below);
@@ -78,8 +77,8 @@ impl Promises {
         }
         let is_covered = |slot: Slot| slot >= from && to.is_none_or(|to| slot < to);
         for Entry { slot, ballot, value } in accepted.into_iter().filter(|entry| is_covered(entry.slot)) {
-            // Where its disk has lost something it may have accepted another value later: the others say what is bound
-            // there.
+            // Where the acceptor's disk has lost something, it may have accepted another value later. So its value does
+            // not count, and the other acceptors must settle the slot.
             if slot >= next && !damaged.iter().any(|range| range.contains(slot)) {
                 self.adopt(slot, ballot, value);
             }
@@ -96,6 +95,8 @@ impl Promises {
 
     fn adopt(&mut self, slot: Slot, ballot: Ballot, value: Value) {
         let held = self.adopted.get(&slot).map(|(held, _)| *held);
+        // PMS P2c: of the values reported for one slot, only that of the highest ballot can be chosen, so it replaces
+        // the others.
         if held.is_none_or(|held| rules::overrules(ballot, held)) {
             self.bytes += value.size();
             if let Some((_, before)) = self.adopted.insert(slot, (ballot, value)) {
@@ -109,12 +110,13 @@ impl Promises {
         self.by_acceptor.keys().copied().collect()
     }
 
-    /// All slots below were chosen: an acceptor that has promised has forgotten them.
+    /// All slots below are chosen: an acceptor that has promised has forgotten them.
     pub(super) fn truncated_below(&self) -> Slot {
         self.truncated_below
     }
 
-    /// The acceptors that have answered for this slot for certain. "Damaged" is no such answer, and silence neither.
+    /// The acceptors that have definitely answered for this slot. "Corrupt" is no such answer, and a missing page is
+    /// none either.
     pub(super) fn settle(&self, slot: Slot) -> ServerSet {
         let has_answered = |answer: &PromiseReply| answer.to.is_none_or(|to| slot < to);
         let knows = |answer: &PromiseReply| !answer.damaged.iter().any(|range| range.contains(slot));
@@ -122,7 +124,7 @@ impl Promises {
         settle.map(|(acceptor, _)| *acceptor).collect()
     }
 
-    /// The acceptors that have answered for all slots, and for certain for those from `first` to `last`.
+    /// The acceptors that have answered for all slots, and definitely for those from `first` to `last`.
     pub(super) fn settle_all(&self, first: Slot, last: Slot) -> ServerSet {
         let knows =
             |answer: &PromiseReply| !answer.damaged.iter().any(|range| range.last >= first && range.first <= last);
@@ -135,28 +137,28 @@ impl Promises {
         self.bytes
     }
 
-    /// The last slot that was heard to be bound, and was not taken.
+    /// The last slot with a safe value that was not taken.
     pub(super) fn last(&self) -> Option<Slot> {
         self.adopted.keys().next_back().copied()
     }
 
-    /// Takes out what the slot is bound to; None if nothing. Ask only for a slot that a quorum settles.
+    /// Takes the safe value of the slot; `None` if none was reported. Call it only for a slot that a quorum settles.
     pub(super) fn take(&mut self, slot: Slot) -> Option<(Ballot, Value)> {
         let adopted = self.adopted.remove(&slot)?;
         self.bytes -= adopted.1.size();
         Some(adopted)
     }
 
-    /// The slots below are chosen: they are of no interest any more.
+    /// Drops the values of the slots below, which are chosen.
     pub(super) fn drop_below(&mut self, below: Slot) {
         while let Some(first) = self.adopted.first_entry().filter(|first| *first.key() < below) {
             self.bytes -= first.remove().1.size();
         }
     }
 
-    /// The pages to be asked for at this tick, each of whom and from which slot on: of slots below `next` none is. One
-    /// page of an acceptor is under way at a time. Who is ahead of the others waits until there is room; who is needed
-    /// to settle the next slot does not.
+    /// The pages to request at this tick: each with its acceptor and first slot, which is not below `next`. One page of
+    /// an acceptor is in flight at a time. An acceptor that is ahead of the others waits until there is room; one that
+    /// is needed to settle the next slot does not wait.
     pub(super) fn ask(&mut self, now: u64, next: Slot, quorums: &Quorums) -> Vec<(ServerId, Slot)> {
         self.ask_more(now, next, quorums);
         let (asked, has_room) = (self.asked, self.bytes < self.ahead_bytes);
@@ -173,8 +175,8 @@ impl Promises {
         pages
     }
 
-    /// The first that make a quorum are asked for pages; all, if one of those is late; and others in the place of those
-    /// that cannot read what is to be settled.
+    /// Selects the acceptors whose pages are requested: the first that make a quorum, or all if one of them is late.
+    /// Acceptors with corrupt slots that must be settled are joined by others.
     fn ask_more(&mut self, now: u64, next: Slot, quorums: &Quorums) {
         let asked = self.asked;
         if self.by_acceptor.iter().any(|(acceptor, answer)| asked.contains(*acceptor) && answer.is_late(now)) {

@@ -1,4 +1,4 @@
-//! Who votes, and how many make a quorum.
+//! Quorums: the acceptors of the cluster and how many of them decide.
 
 use crate::role::{ServerId, ServerSet};
 
@@ -27,17 +27,17 @@ impl Quorums {
         Quorums { servers, prepare, accept }
     }
 
-    /// Everybody.
+    /// All servers of the cluster.
     pub fn servers(&self) -> ServerSet {
         self.servers
     }
 
-    /// How many make a quorum of phase 1, and of phase 2.
+    /// The sizes of a quorum of phase 1 and of phase 2.
     pub fn sizes(&self) -> (usize, usize) {
         (self.prepare, self.accept)
     }
 
-    /// Everybody but one.
+    /// All servers except `me`.
     pub fn others(&self, me: ServerId) -> ServerSet {
         self.servers.without(ServerSet::only(me))
     }
@@ -62,19 +62,19 @@ impl Quorums {
         self.servers.without(refusals).len() < self.accept
     }
 
-    /// So many others must know the disk of a server before it takes part.
+    /// Number of other servers that must know a server's disk before that server takes part.
     ///
-    /// A server whose disk is lost has forgotten what it promised, and comes back like one that is new. Let n be the
-    /// servers and f of them those that the cluster can do without. If no more than f disks are ever lost, then of the
-    /// w others that know the old disk at most f - 1 have lost theirs: w - f + 1 refuse the new one, and (n - 1) - (w -
-    /// f + 1) are left to know it. These are fewer than w if 2w > n + f - 2. So who has taken part with one disk never
-    /// does with another.
+    /// A server whose disk is lost has forgotten its promises, and looks like a new server. Let `n` be the number of
+    /// servers, and `f` the number of them that the cluster can do without. Let `w` be the number of witnesses of the
+    /// old disk. Assume that at most `f` disks are ever lost. Then at most `f - 1` of the witnesses have lost theirs,
+    /// so `w - f + 1` refuse the new disk. This leaves `(n - 1) - (w - f + 1)` servers that can witness it. They are
+    /// fewer than `w` if `2w > n + f - 2`. So a server that has taken part with one disk never takes part with another.
     pub fn witnesses(&self) -> usize {
         let failures = self.servers.len() - self.prepare.max(self.accept);
         (self.servers.len() + failures) / 2
     }
 
-    /// Whether a read may trust these answers: every quorum of phase 2 has one of them.
+    /// Whether a read may rely on these answers: every quorum of phase 2 contains one of them.
     pub fn is_read(&self, answers: ServerSet) -> bool {
         self.is_accept_refused(answers)
     }
@@ -110,7 +110,7 @@ mod tests {
             let (n, witnesses) = (usize::from(n), Quorums::majority(ServerSet::first(n)).witnesses());
             let failures = n - (n / 2 + 1);
             assert!(witnesses < n, "there are no more others than that");
-            // Everybody but those who know the old disk and have their own, in the worst case.
+            // All others except the witnesses of the old disk that still have their own disk, in the worst case.
             let left = n - 1 - (witnesses + 1 - failures.max(1));
             assert!(left < witnesses, "{n} servers: {left} could take the new disk for a first one");
         }

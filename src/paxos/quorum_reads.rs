@@ -1,66 +1,66 @@
-//! Linearizable reads without writing the log: Paxos Quorum Reads (Charapko, Ailijiang, Demirbas, HotStorage 2019).
+//! Linearizable reads without a log entry: Paxos Quorum Reads (Charapko, Ailijiang, Demirbas, HotStorage 2019).
 //!
-//! Whatever was chosen before a read began was accepted by a majority, so a majority of acceptors asked *after* it
-//! began contains one that knows the slot. The reader takes the highest slot that they name, waits until its own
-//! learner has applied it, and answers. It does not matter which server is asked, or who leads.
+//! Every value chosen before a read began was accepted by a majority. So any majority of acceptors asked *after* the
+//! read began contains one that knows the slot. The reader takes the highest slot that they name, waits until its own
+//! learner has applied it, and answers. It does not matter which server is asked, or which server leads.
 //!
-//! One round serves all reads that were waiting when it began, and never a later one: an answer that was given before a
-//! read arrived may have missed a write that was acknowledged in between. For the same reason a retry is a new round
-//! with a new id. The named slot may be one that some proposer left unfinished; if it is not applied in time, the
-//! learner asks a proposer to `FILL` the log up to it (a proposer alone can find out what became of it: *Paxos Made
+//! One round serves all reads that were waiting when it began, and never a later read. An acceptor's answer given
+//! before a read arrived may miss a write that was acknowledged in between. For the same reason a retry is a new round
+//! with a new id. The named slot may have been left unfinished by its proposer. If it is not applied in time, the
+//! learner asks a proposer to `FILL` the log up to it. Only a proposer can find out the slot's value (*Paxos Made
 //! Simple*, section 2.3).
 //!
-//! [`QuorumReads`] knows which read waits for what, and nothing of the log: its learner says how far that is applied,
-//! sends the questions, and answers from its state.
+//! [`QuorumReads`] knows for which slot each read waits, and nothing of the log. Its learner reports the applied slot,
+//! sends the READs, and answers from its state.
 
 use super::{Incarnation, Quorums, Slot};
 use crate::role::{ServerId, ServerSet};
 
-/// A learner keeps at most so many reads; more are refused.
+/// Maximum number of waiting reads; more are refused.
 pub const READS_MAX: usize = 4_096;
-/// A read that is so many beats (of 100 ms) old has failed.
+/// A read fails at this age, in ticks of 100 ms.
 const READ_TIMEOUT_TICKS: u64 = 8;
-/// After so many FILLs without progress the own proposer is asked too.
+/// After this many FILLs without progress the own proposer is asked too.
 const FILL_TRIES_BEFORE_SELF: u32 = 5;
 
-/// One read that waits.
+/// One waiting read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct PendingRead<Q> {
-    /// None for the read with which a learner starts: nobody waits for its answer.
+    /// The token and the query; `None` for the learner's start-up read, which nothing waits for.
     asked: Option<(u64, Q)>,
-    /// The learner's beat when it arrived.
+    /// The learner's tick when the read arrived.
     since: u64,
 }
 
-/// A question under way to the acceptors.
+/// A round of reads in flight to the acceptors.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ReadRound<Q> {
     id: u128,
-    /// The reads that were waiting when it began.
+    /// The reads that were waiting when the round began.
     reads: Vec<PendingRead<Q>>,
     answered: ServerSet,
     /// The highest slot named so far.
     highest: Slot,
 }
 
-/// All reads of a learner. See the head of its file.
+/// All reads of a learner. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct QuorumReads<Q> {
     life: Incarnation,
-    /// Rounds of this life so far.
+    /// Number of rounds in this incarnation.
     rounds: u64,
-    /// Reads that wait for a round to begin.
+    /// Reads that wait for the next round.
     waiting: Vec<PendingRead<Q>>,
     round: Option<ReadRound<Q>>,
-    /// Reads whose round found this slot, which is not applied yet.
+    /// Reads that wait until this slot, found by their round, is applied.
     waiting_for_slot: Vec<(Slot, PendingRead<Q>)>,
-    /// The fill timer runs, and was started when this slot was the last one applied.
+    /// If the fill timer runs: the last slot applied when it started.
     filling: Option<Slot>,
-    /// Who answered the last round: for the sentence that says why a read failed.
+    /// The acceptors that answered the last round, to explain why a read failed.
     answered: ServerSet,
 }
 
-/// Reads that are not answered.
+/// Reads that failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failed {
     pub tokens: Vec<u64>,
@@ -68,12 +68,12 @@ pub(super) struct Failed {
     pub answered: ServerSet,
 }
 
-/// Slots that a proposer is to be asked for.
+/// The request that a proposer fills slots.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fill {
-    /// All of them up to this one.
+    /// The highest slot to be filled.
     pub slot: Slot,
-    /// Whoever was asked before was no help: the own proposer is asked too.
+    /// The servers asked before did not help: the own proposer is asked too.
     pub is_urgent: bool,
 }
 
@@ -90,7 +90,7 @@ impl<Q> QuorumReads<Q> {
         }
     }
 
-    /// The number of the round under way.
+    /// The number of the round in flight.
     pub(super) fn round(&self) -> Option<u128> {
         self.round.as_ref().map(|round| round.id)
     }
@@ -99,8 +99,8 @@ impl<Q> QuorumReads<Q> {
         self.waiting.len() + self.waiting_for_slot.len() + self.round.as_ref().map_or(0, |round| round.reads.len())
     }
 
-    /// A read arrived: it waits for the next round to begin. An error if there is no room for it: who answered the last
-    /// round.
+    /// Adds a read, which waits for the next round. If there is no room, the error names the acceptors that answered
+    /// the last round.
     pub(super) fn ask(&mut self, token: u64, query: Q, now: u64) -> Result<(), ServerSet> {
         if self.len() >= READS_MAX {
             return Err(self.answered);
@@ -109,12 +109,13 @@ impl<Q> QuorumReads<Q> {
         Ok(())
     }
 
-    /// A learner that starts reads once, for itself: to know how far it must get.
+    /// Adds the start-up read, with which a learner finds out how far it must get.
     pub(super) fn ask_for_itself(&mut self, now: u64) {
         self.waiting.push(PendingRead { asked: None, since: now });
     }
 
-    /// Begins a round for all reads that wait, unless one is under way; gives its number, to ask every acceptor.
+    /// Begins a round for all waiting reads, unless one is in flight. Returns its number, with which every acceptor is
+    /// asked.
     pub(super) fn begin_round(&mut self) -> Option<u128> {
         if self.round.is_some() || self.waiting.is_empty() {
             return None;
@@ -126,7 +127,8 @@ impl<Q> QuorumReads<Q> {
         Some(id)
     }
 
-    /// An acceptor's answer. True if with it the round is over: its reads are bound to the highest slot named.
+    /// Takes an acceptor's answer. Returns true if it ends the round: the reads of the round now wait for the highest
+    /// slot named.
     pub(super) fn take_answer(&mut self, acceptor: ServerId, id: u128, slot: Slot, quorums: &Quorums) -> bool {
         let Some(round) = self.round.as_mut().filter(|round| round.id == id) else { return false };
         if !quorums.servers().contains(acceptor) {
@@ -143,7 +145,7 @@ impl<Q> QuorumReads<Q> {
         true
     }
 
-    /// A round found no majority in time: ask again, under a new id. The reads that came meanwhile join.
+    /// A round found no majority in time: its reads join the next round, which has a new id.
     pub(super) fn retry(&mut self, id: u128) {
         if let Some(round) = self.round.take_if(|round| round.id == id) {
             self.answered = round.answered;
@@ -156,8 +158,8 @@ impl<Q> QuorumReads<Q> {
         self.waiting_for_slot.extract_if(.., move |(slot, _)| *slot <= applied).filter_map(|(_, read)| read.asked)
     }
 
-    /// Whether the fill timer is to be started: reads wait for a slot that is not applied, and the log has just grown,
-    /// or they have just begun to wait.
+    /// Whether to start the fill timer. It starts if reads wait for a slot that is not applied, and the log has just
+    /// grown or the reads have just begun to wait.
     pub(super) fn starts_to_fill(&mut self, applied: Slot) -> bool {
         if self.waiting_for_slot.is_empty() {
             self.filling = None;
@@ -166,17 +168,18 @@ impl<Q> QuorumReads<Q> {
         self.filling.replace(applied) != Some(applied)
     }
 
-    /// The fill timer that was started with this log ran out for the n-th time: what a proposer is to be asked for.
+    /// The fill timer ran out for the `tries`-th time. Returns the request for a proposer, unless the log has grown
+    /// since the timer started.
     pub(super) fn fill(&mut self, applied: Slot, tries: u32) -> Option<Fill> {
         let Some(slot) = self.waiting_for_slot.iter().map(|(slot, _)| *slot).max() else {
-            // Whoever waited has given up. The timer rests; the next read that is bound starts it again.
+            // All these reads have failed. The next read that waits for a slot starts the timer again.
             self.filling = None;
             return None;
         };
         (self.filling == Some(applied)).then_some(Fill { slot, is_urgent: tries >= FILL_TRIES_BEFORE_SELF })
     }
 
-    /// Nobody is answered any more.
+    /// Fails all reads.
     pub(super) fn fail_all(&mut self) -> Failed {
         let round = self.round.take().map_or(Vec::new(), |round| round.reads);
         let waiting = std::mem::take(&mut self.waiting);
@@ -186,7 +189,8 @@ impl<Q> QuorumReads<Q> {
         Failed { tokens, answered: self.answered }
     }
 
-    /// Reads do not wait for ever. The read with which a learner starts does: it is how a lonely learner finds its way.
+    /// Fails old reads. The learner's start-up read does not time out: an isolated learner retries it until it can
+    /// catch up.
     pub(super) fn fail_old(&mut self, now: u64) -> Failed {
         let old = |read: &mut PendingRead<Q>| read.asked.is_some() && now - read.since >= READ_TIMEOUT_TICKS;
         let mut failed: Vec<_> = self.waiting.extract_if(.., old).collect();

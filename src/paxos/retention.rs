@@ -1,46 +1,47 @@
-//! How much of the past a learner keeps, and when it has its state written down.
+//! Retention: how much of the log a learner keeps, and when it has a checkpoint written.
 //!
-//! The log grows with every write; what it has come to does not. So a learner has its state written to a checkpoint now
-//! and then, and when that is durable its own acceptor forgets the slots in it, and the learner all but the last of
-//! them. (Van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2, forget a slot that f+1 replicas know.
-//! Here each acceptor forgets what its own server can hand out instead: of the majority that chose a slot, each has the
-//! slot or a state with it.) What is kept is for peers that are a little late: they get entries. Those further behind
-//! get the state, and what they need behind it is kept longer: [`Pins`] says what, and for how long.
+//! The log grows with every write, but the state that results from it does not. So a learner has a checkpoint of its
+//! state written now and then. When the checkpoint is durable, its own acceptor forgets the slots in it, and the
+//! learner drops all but the last of them. (Van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2,
+//! forget a slot that f+1 replicas know. Here each acceptor forgets what its own server can send instead. Each member
+//! of the majority that chose a slot has the slot itself, or a checkpoint that includes it.) The kept end of the log is
+//! for peers that are a little behind: they get entries. Peers further behind get a snapshot, and the log after the
+//! snapshot is kept longer: [`Pins`] decides how much, and for how long.
 //!
-//! [`CheckpointSchedule`] keeps the entries, and says when a checkpoint is due; the learner hands the state out, and
-//! says what became of it.
+//! [`CheckpointSchedule`] keeps the entries and reports when a checkpoint is due. The learner passes the state on, and
+//! reports the result.
 
 use super::pins::{self, LeftBehind, Pins};
 use super::slot_window::SlotWindow;
 use super::{Ballot, Entry, Slot, SlotRange, Value};
 use crate::role::{ServerId, ServerSet};
 
-/// A checkpoint that failed is tried again after so many beats (of 100 ms).
+/// A failed checkpoint is tried again after this many ticks of 100 ms.
 const RETRY_TICKS: u64 = 10;
-/// If checkpoints fail for long, the log in memory grows to so many times what it should have, and then loses its
-/// begin.
+/// If checkpoints keep failing, the log in memory grows to this multiple of its limit, and then loses its oldest
+/// entries.
 pub const HARD_FACTOR: u64 = 8;
-/// From so many times `checkpoint_bytes` without a durable checkpoint on, the operator is told.
+/// At this multiple of `checkpoint_bytes` without a durable checkpoint, the operator is notified.
 pub const LATE_FACTOR: u64 = 2;
-/// From so many times `checkpoint_bytes` on, the server takes no more writes of its clients: what lies behind the
-/// checkpoint is read again after a power cut.
+/// At this multiple of `checkpoint_bytes`, the server takes no more writes from its clients: everything after the
+/// checkpoint must be read again after a power failure.
 pub const FULL_FACTOR: u64 = 4;
 
-/// How much of the past is kept.
+/// Limits on checkpoints and on the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Retention {
-    /// A checkpoint is due after so many slots; at least 1.
+    /// A checkpoint is due after this many slots; at least 1.
     pub checkpoint_slots: u64,
-    /// Or after values of so many bytes.
+    /// Or after this many bytes of values.
     pub checkpoint_bytes: u64,
-    /// So many slots that a checkpoint holds stay in the log.
+    /// Number of slots that stay in the log although a checkpoint holds them.
     pub keep_slots: u64,
-    /// But values of no more than so many bytes.
+    /// Maximum size of the values of these slots, in bytes.
     pub keep_bytes: u64,
 }
 
 impl Retention {
-    /// Everything is kept, and nothing written down.
+    /// Everything is kept, and no checkpoint is written.
     pub const KEEP_ALL: Retention = Retention {
         checkpoint_slots: u64::MAX,
         checkpoint_bytes: u64::MAX,
@@ -48,49 +49,49 @@ impl Retention {
         keep_bytes: u64::MAX,
     };
 
-    /// What a server does unless it is told otherwise.
+    /// The default of a server.
     pub const DEFAULT: Retention =
         Retention { checkpoint_slots: 25_000, checkpoint_bytes: 32 << 20, keep_slots: 5_000, keep_bytes: 16 << 20 };
 }
 
-/// The end of the log, and how far the past is written down. See the head of its file.
+/// The end of the log, and the state of the checkpoints. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CheckpointSchedule {
     me: ServerId,
     servers: ServerSet,
     retention: Retention,
-    /// What was applied last, without a gap, for peers that are behind.
+    /// The slots applied last, without a gap, for peers that are behind.
     log: SlotWindow<(Ballot, Value)>,
     /// Bytes of the values in the log.
     log_bytes: u64,
-    /// A durable checkpoint holds every slot up to this one.
+    /// The last slot of the durable checkpoint.
     durable: Slot,
-    /// The checkpoint that is being written.
+    /// The slot of the checkpoint that is being written.
     in_progress: Option<Slot>,
-    /// The slot of the last one begun.
+    /// The slot of the last checkpoint begun.
     last_started: Slot,
-    /// Bytes of values applied since.
+    /// Bytes of values applied since then.
     bytes: u64,
-    /// Bytes of values applied before, and not in a durable checkpoint yet.
+    /// Bytes of values applied before then that no durable checkpoint holds yet.
     begun_bytes: u64,
-    /// The operator was told that the checkpoint is late.
+    /// The operator was notified that the checkpoint is late.
     is_late: bool,
-    /// One is due whatever was applied since: the state came from elsewhere, or somebody wants it.
+    /// A checkpoint is due whatever was applied since: a snapshot was installed, or a peer needs one.
     is_requested: bool,
-    /// None is begun before this beat.
+    /// No checkpoint begins before this tick.
     not_before: u64,
-    /// Slots that the own acceptor cannot read.
+    /// Corrupt slots of the own acceptor.
     unreadable: Vec<SlotRange>,
-    /// Bytes of all values applied in this life.
+    /// Bytes of all values applied in this incarnation.
     applied_bytes: u64,
-    /// About how many bytes the state has.
+    /// Approximate size of the state in bytes.
     state_bytes: u64,
-    /// What is kept for peers that fetch the state.
+    /// What is kept for peers that fetch a snapshot.
     pins: Pins,
 }
 
 impl CheckpointSchedule {
-    /// Of one of these servers, whose disk has everything up to this slot. Everything is kept.
+    /// For one of these servers, whose disk has everything up to this slot. Everything is kept.
     pub(super) fn new(me: ServerId, servers: ServerSet, durable: Slot) -> CheckpointSchedule {
         CheckpointSchedule {
             me,
@@ -113,12 +114,12 @@ impl CheckpointSchedule {
         }
     }
 
-    /// From now on, no more is kept than this.
+    /// Sets the limits.
     pub(super) fn set_retention(&mut self, retention: Retention) {
         self.retention = retention;
     }
 
-    /// A durable checkpoint holds every slot up to this one.
+    /// The last slot of the durable checkpoint.
     pub(super) fn durable(&self) -> Slot {
         self.durable
     }
@@ -128,24 +129,24 @@ impl CheckpointSchedule {
         self.log_bytes
     }
 
-    /// The first slot of the log; the next one to come if there is none.
+    /// The first slot of the log; the next slot to come if the log is empty.
     pub(super) fn log_begins(&self) -> Slot {
         self.log.first()
     }
 
-    /// What the log has from this slot on.
+    /// The entries of the log from this slot on.
     pub(super) fn entries(&self, from: Slot) -> impl Iterator<Item = (Slot, &(Ballot, Value))> {
         self.log.range(from)
     }
 
-    /// The state is another one, of this slot: the log has nothing below.
+    /// A snapshot of this slot was installed: the log has nothing up to it.
     pub(super) fn begin_anew(&mut self, slot: Slot) {
         self.log = SlotWindow::from(slot.next());
         (self.log_bytes, self.bytes, self.begun_bytes) = (0, 0, 0);
         self.pins.end_all();
     }
 
-    /// Puts the next slot, just applied, into the log. The state has about so many bytes then.
+    /// Appends the slot that was just applied. `state_bytes` is the approximate size of the state after it.
     pub(super) fn append_to_log(&mut self, ballot: Ballot, value: Value, state_bytes: u64) {
         self.state_bytes = state_bytes;
         let size = value.size() as u64;
@@ -156,29 +157,29 @@ impl CheckpointSchedule {
         self.trim_log();
     }
 
-    /// Bytes of values applied that no durable checkpoint holds.
+    /// Bytes of applied values that no durable checkpoint holds.
     pub(super) fn unwritten_bytes(&self) -> u64 {
         self.begun_bytes + self.bytes
     }
 
-    /// Whether so much is in no durable checkpoint that no more should be asked for.
+    /// Whether these bytes exceed the limit above which the server should take no more writes.
     pub(super) fn is_full(&self) -> bool {
         self.unwritten_bytes() >= self.retention.checkpoint_bytes.saturating_mul(FULL_FACTOR)
     }
 
-    /// Whether the checkpoint has become late since this was last asked.
+    /// Whether the checkpoint has become late since the last call.
     pub(super) fn becomes_late(&mut self) -> bool {
         let was_late = self.is_late;
         self.is_late = self.unwritten_bytes() >= self.retention.checkpoint_bytes.saturating_mul(LATE_FACTOR);
         self.is_late && !was_late
     }
 
-    /// Somebody wants a durable state.
+    /// Makes a checkpoint due, whatever has changed.
     pub(super) fn want_checkpoint(&mut self) {
         self.is_requested = true;
     }
 
-    /// Whether the state is to be written down now, as of the last slot applied. If it is, it counts as being written.
+    /// Whether a checkpoint must be written now, as of the last slot applied. If so, it counts as being written.
     pub(super) fn begin_checkpoint(&mut self, applied: Slot, now: u64) -> bool {
         let is_due = self.own_turns_up_to(applied) > self.own_turns_up_to(self.last_started)
             || self.bytes >= self.retention.checkpoint_bytes
@@ -191,8 +192,8 @@ impl CheckpointSchedule {
         true
     }
 
-    /// How many checkpoints should have been begun by this slot. The servers take turns: what the disk of one is busy
-    /// with for a moment need not keep the others from being a majority.
+    /// Number of checkpoints that should have begun by this slot. The servers take turns, so that the others are a
+    /// majority while one disk is busy.
     fn own_turns_up_to(&self, slot: Slot) -> u64 {
         let every = self.retention.checkpoint_slots;
         let before = self.servers.iter().take_while(|server| *server < self.me).count() as u64;
@@ -200,7 +201,8 @@ impl CheckpointSchedule {
         slot.0.saturating_add(ahead) / every
     }
 
-    /// The checkpoint as of `slot` is durable, or could not be written. False if that one is not being written.
+    /// The checkpoint as of `slot` is durable, or could not be written. Returns false if that checkpoint is not being
+    /// written.
     pub(super) fn end_checkpoint(&mut self, slot: Slot, is_durable: bool, now: u64) -> bool {
         if self.in_progress.take_if(|writing| *writing == slot).is_none() {
             return false;
@@ -209,14 +211,14 @@ impl CheckpointSchedule {
             (self.durable, self.begun_bytes) = (slot, 0);
             self.trim_log();
         } else {
-            // A disk that is full may have room again soon. Until then every slot stays in the log and in the acceptor.
+            // A full disk may have room again soon. Until then every slot stays in the log and in the acceptor.
             self.is_requested = true;
             self.not_before = now + RETRY_TICKS;
         }
         true
     }
 
-    /// A peer fetches the state after this slot. What it needs next is kept for it, if the log still has it.
+    /// A peer fetches the snapshot as of this slot. The log after it is kept for the peer, if it is still there.
     pub(super) fn part_asked(&mut self, peer: ServerId, slot: Slot) {
         let from = slot.min(self.durable).next();
         if from >= self.log.first() {
@@ -224,30 +226,30 @@ impl CheckpointSchedule {
         }
     }
 
-    /// A peer asks for the log from this slot on. See [`Pins::entries_asked`].
+    /// A peer requests the log from this slot on. See [`Pins::entries_asked`].
     pub(super) fn entries_asked(&mut self, peer: ServerId, from: Slot) -> Option<Slot> {
         self.pins.entries_asked(peer, from, self.applied_bytes)
     }
 
-    /// A peer says how far it is.
+    /// A peer's PROGRESS.
     pub(super) fn hear(&mut self, peer: ServerId, applied: Slot) {
         self.pins.hear(peer, applied, self.log.first());
         self.trim_log();
     }
 
-    /// Another beat of the learner.
+    /// A tick of the learner.
     pub(super) fn beat(&mut self, now: u64) {
         self.pins.beat(now, self.log.first().plus(self.log.len() as u64).previous());
         self.trim_log();
     }
 
-    /// What is kept for peers.
+    /// What is kept for peers that fetch a snapshot.
     pub(super) fn pins(&self) -> &Pins {
         &self.pins
     }
 
-    /// As [`pins`](CheckpointSchedule::pins), to tell it what was asked and sent. It decides by itself what stays
-    /// pinned.
+    /// As [`pins`](CheckpointSchedule::pins), to note what was requested and sent. The pins themselves decide what
+    /// stays pinned.
     pub(super) fn pins_mut(&mut self) -> &mut Pins {
         &mut self.pins
     }
@@ -257,7 +259,7 @@ impl CheckpointSchedule {
         self.pins.take_left_behind()
     }
 
-    /// Forgets the begin of the log, as far as it is in the durable checkpoint and no peer needs it.
+    /// Drops the oldest entries, as far as the durable checkpoint holds them and no peer needs them.
     fn trim_log(&mut self) {
         let Retention { keep_slots, keep_bytes, .. } = self.retention;
         while let Some((_, value)) = self.log.front() {
@@ -280,8 +282,8 @@ impl CheckpointSchedule {
         }
     }
 
-    /// The own acceptor cannot read these slots: what is known of them, for it to accept again. Of the others it is to
-    /// hear when they are applied.
+    /// The own acceptor has these corrupt slots. Returns the entries that the log has for them; the others are reported
+    /// when they are applied.
     pub(super) fn mend(&mut self, slots: Vec<SlotRange>) -> Vec<Entry> {
         let of = |range: &SlotRange| {
             let last = range.last;
@@ -294,7 +296,7 @@ impl CheckpointSchedule {
         entries
     }
 
-    /// Whether the own acceptor cannot read this slot.
+    /// Whether this slot is corrupt at the own acceptor.
     pub(super) fn is_broken(&self, slot: Slot) -> bool {
         self.unreadable.iter().any(|range| range.contains(slot))
     }

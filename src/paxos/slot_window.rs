@@ -1,24 +1,24 @@
-//! Values of slots that follow each other without a gap, oldest first: a queue that knows its slots.
+//! A queue of values for consecutive slots, oldest first, that knows the slot of each value.
 
 use std::collections::VecDeque;
 
 use super::Slot;
 
-/// See the head of its file.
+/// See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SlotWindow<T> {
-    /// The slot of the first value, or of the first to come.
+    /// The slot of the first value, or of the next value if there is none.
     first: Slot,
     values: VecDeque<T>,
 }
 
 impl<T> SlotWindow<T> {
-    /// A row that holds nothing yet; the first value to come is for this slot.
+    /// An empty window whose first value will be for this slot.
     pub(super) fn from(first: Slot) -> SlotWindow<T> {
         SlotWindow { first, values: VecDeque::new() }
     }
 
-    /// The slot of the first value, or of the first to come.
+    /// The slot of the first value, or of the next value if there is none.
     pub(super) fn first(&self) -> Slot {
         self.first
     }
@@ -28,7 +28,7 @@ impl<T> SlotWindow<T> {
         self.values.front()
     }
 
-    /// How many slots it reaches over.
+    /// Number of slots in the window.
     pub(super) fn len(&self) -> usize {
         self.values.len()
     }
@@ -38,13 +38,13 @@ impl<T> SlotWindow<T> {
         self.values.push_back(value);
     }
 
-    /// Ends with the first slot: gives its value, if it had one. The row begins with the next slot now.
+    /// Removes the first slot and returns its value, if it had one. The window then begins with the next slot.
     pub(super) fn pop_first(&mut self) -> Option<T> {
         self.first = self.first.next();
         self.values.pop_front()
     }
 
-    /// Ends with all slots below this one.
+    /// Removes all slots below this one.
     pub(super) fn drop_below(&mut self, below: Slot) {
         let count = below.ahead_of(self.first).min(self.values.len() as u64) as usize;
         self.values.drain(..count);
@@ -58,8 +58,7 @@ impl<T> SlotWindow<T> {
         self.first.plus(skipped).to(Slot::LAST).zip(self.values.range(begin..))
     }
 
-    /// The value of this slot, which is not below the first; made, and those before it that are missing, if it is not
-    /// there.
+    /// The value of this slot; `None` if the slot is below the first. Missing values up to this slot are created.
     pub(super) fn get_or_extend(&mut self, slot: Slot) -> Option<&mut T>
     where
         T: Default,

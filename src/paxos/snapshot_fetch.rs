@@ -1,55 +1,54 @@
-//! A learner that is further behind than anybody's log reaches gets the state instead of the log.
+//! Snapshot transfer to a learner that is behind every peer's log.
 //!
-//! Whoever is asked for slots that it no longer has answers with the first part of its durable checkpoint. The receiver
-//! asks for one part after the other, puts them together beside the state that it has, and takes the new one in its
-//! place when it is whole and has the digest that it should have: in one step, and never for one that is older. The
-//! sender applies and serves as before; its checkpoint is read as of one slot.
+//! A learner that is asked for slots that its log no longer has answers with the first chunk of its durable checkpoint.
+//! The receiver requests one chunk after the other and assembles them beside its current state. When the snapshot is
+//! complete and its digest is right, it replaces the current state in one step, and never with an older one. The sender
+//! continues to apply and serve; its checkpoint is read as of one slot.
 //!
-//! A part that does not come is asked for again. If the sender has been started again meanwhile, or has let that state
-//! go, it begins anew with the state that it has. If it stays silent, the next peer is asked. (Van Renesse and
-//! Altinbuken, *Paxos Made Moderately Complex*, section 4.2; *Paxos Made Live*, section 5.5, tells how much can go
-//! wrong in it.)
+//! A missing chunk is requested again. If the sender has restarted meanwhile, or has dropped that snapshot, it starts
+//! again with its current one. If the sender stays silent, the next peer is asked. (Van Renesse and Altinbuken, *Paxos
+//! Made Moderately Complex*, section 4.2; *Paxos Made Live*, section 5.5, tells how much can go wrong in it.)
 //!
-//! [`SnapshotFetch`] puts the parts together; the learner sends the questions, and takes the state that is whole.
+//! [`SnapshotFetch`] assembles the chunks; the learner sends the requests and installs the complete snapshot.
 
 use super::{ChunkRequest, PartToken, Slot, SnapshotChunk, StateMachine, rules};
 use crate::role::ServerId;
 
-/// A part is asked for so many times before another peer is.
+/// Number of requests for one chunk before another peer is asked.
 const CHUNK_TRIES: u32 = 5;
 
-/// A state that is coming in.
+/// A snapshot that is arriving.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct IncomingSnapshot<M> {
     from: ServerId,
     slot: Slot,
     digest: u64,
-    /// The part to come.
+    /// The number of the next chunk.
     index: u32,
     token: PartToken,
-    /// How often it was asked for.
+    /// Number of requests for the next chunk.
     tries: u32,
-    /// What has come, put together.
+    /// The chunks so far, loaded into a new state.
     state: M,
 }
 
-/// The state that is coming in, if one is. See the head of its file.
+/// The snapshot that is arriving, if there is one. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct SnapshotFetch<M> {
     incoming: Option<IncomingSnapshot<M>>,
 }
 
-/// What a part has brought.
+/// The result of taking a chunk.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum ChunkResult<M> {
-    /// Nothing: it came twice, or is of a state that was begun anew. Nobody is waited for because of it: no timer runs.
+    /// Nothing: the chunk arrived twice, or belongs to an abandoned snapshot. The caller must not start a timer for it.
     Nothing,
-    /// It has brought its share, and the sender is to be asked for the next part.
+    /// The chunk was loaded; request the next one from the same peer.
     Fetch(ChunkRequest),
-    /// The last of a state, which has the digest that it should have.
+    /// The last chunk: the snapshot is complete and its digest is right.
     Whole(M),
-    /// The state is of no use. Nothing is coming in any more.
+    /// The snapshot is unusable, and was dropped.
     Useless,
 }
 
@@ -58,13 +57,13 @@ impl<M: StateMachine> SnapshotFetch<M> {
         SnapshotFetch { incoming: None }
     }
 
-    /// Whether a state is coming in.
+    /// Whether a snapshot is arriving.
     pub(super) fn is_coming(&self) -> bool {
         self.incoming.is_some()
     }
 
-    /// SNAPSHOT: a part of a state. `applied` is the last slot applied to the own state, and `empty` makes one that has
-    /// applied nothing.
+    /// SNAPSHOT: takes a chunk. `applied` is the last slot of the own state, and `empty` makes a state that has applied
+    /// nothing.
     pub(super) fn take(
         &mut self,
         peer: ServerId,
@@ -73,7 +72,7 @@ impl<M: StateMachine> SnapshotFetch<M> {
         empty: impl FnOnce() -> M,
     ) -> ChunkResult<M> {
         if !rules::may_install(part.slot, applied) {
-            // The log was faster.
+            // The log has brought this learner further than the snapshot would.
             self.incoming = None;
             return ChunkResult::Useless;
         }
@@ -113,8 +112,8 @@ impl<M: StateMachine> SnapshotFetch<M> {
         }
     }
 
-    /// The part to come has not come in time: it is asked for again, from whom it was. None if there is no state under
-    /// way, or no hope for it any more.
+    /// The next chunk has not arrived in time: returns the request to repeat and its receiver. `None` if no snapshot is
+    /// arriving, or the tries are used up.
     pub(super) fn fetch_again(&mut self) -> Option<(ServerId, ChunkRequest)> {
         let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.tries < CHUNK_TRIES) else {
             self.incoming = None;
@@ -126,7 +125,7 @@ impl<M: StateMachine> SnapshotFetch<M> {
 }
 
 impl<M> IncomingSnapshot<M> {
-    /// The part to come.
+    /// The request for the next chunk.
     fn part(&self) -> ChunkRequest {
         ChunkRequest { slot: self.slot, index: self.index, token: self.token.clone() }
     }

@@ -1,15 +1,15 @@
 //! The learner: finds out what was chosen, and applies it in slot order.
 //!
-//! The learner of a ballot's owner counts that ballot's `ACCEPTED`; when a majority of distinct acceptors has accepted
-//! a slot at that one ballot, the slot is chosen, and the learner says so to all (Paxos Made Simple, section 2.3).
-//! Every learner keeps the value of the highest ballot that it heard in an `ACCEPT`, so `CHOSEN` need not carry it: if
-//! that ballot is at least the chosen one, its value is the chosen one (P2b: no higher proposal carries another).
+//! The learner of a ballot's owner counts the `ACCEPTED` of that ballot. A slot is chosen when a majority of distinct
+//! acceptors has accepted it at one ballot; the learner then informs all others (Paxos Made Simple, section 2.3). Every
+//! learner keeps the value of the highest ballot that it received in an `ACCEPT`, so `CHOSEN` need not carry the value.
+//! If that ballot is at least the chosen one, its value is the chosen value (P2b: no higher proposal carries another).
 //!
-//! What else it does stands in a file each, as a struct of its own that knows nothing of the learner. The learner tells
-//! each what happens, and carries out what it returns: [`CatchUp`] says whom to ask for what was missed,
-//! [`SnapshotFetch`] puts together a whole state that comes in, [`CheckpointSchedule`] keeps the end of the log and
-//! says when a checkpoint is due (with [`Pins`](super::pins::Pins), which says what is kept for peers that fetch the
-//! state), [`QuorumReads`] knows when a read may be answered, and [`Divergence`] finds out a wrong state.
+//! Its other tasks are in one file each, as structs that do not know the learner. The learner passes on what happens
+//! and carries out what they return. [`CatchUp`] selects the peer to ask for missing entries. [`SnapshotFetch`]
+//! assembles an incoming snapshot. [`CheckpointSchedule`] keeps the end of the log and reports when a checkpoint is
+//! due. [`Pins`](super::pins::Pins) decides what is kept for peers that fetch a snapshot. [`QuorumReads`] knows when a
+//! read may be answered. [`Divergence`] detects a divergent state.
 
 mod types;
 
@@ -27,60 +27,61 @@ use super::{
 };
 use crate::role::{Input, NoRecord, Output, Role, RoleKind, ServerId, ServerSet};
 
-/// How far beyond the applied slot a learner keeps what it hears; what lies beyond, it asks for later.
+/// Maximum distance ahead of the applied slot at which a learner keeps what it receives, in slots. It requests what
+/// lies beyond later.
 pub const WINDOW: u64 = 1_024;
-/// The values of one ENTRIES take about this many bytes at most, unless a single one is larger.
+/// Maximum size of the values of one ENTRIES, in bytes; a single larger value goes alone.
 pub const ENTRIES_BYTES: usize = 1 << 20;
-/// One ENTRIES holds at most so many slots.
+/// Maximum number of slots in one ENTRIES.
 pub const ENTRIES_MAX: usize = 1_024;
-/// Votes are counted for at most so many ballots a slot, the highest: a proposal that is so many attempts old is chosen
-/// again by a later one.
+/// Maximum number of ballots per slot for which votes are counted; the highest are kept. An older proposal is chosen
+/// again by a later attempt.
 const BALLOTS_COUNTED: usize = 16;
 
-/// What is known of a slot that is not applied yet.
+/// What the learner knows of a slot that is not applied yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct UnappliedSlot {
-    /// The value of the highest ballot heard in an ACCEPT.
+    /// The value of the highest ballot received in an ACCEPT.
     proposed_value: Option<(Ballot, Value)>,
     /// A ballot at which the slot is known to be chosen.
     chosen: Option<Ballot>,
-    /// Who accepted it at which ballot of this server's; the lowest ballot first.
+    /// The acceptors that accepted the slot, for each of this server's ballots; the lowest ballot first.
     votes: Vec<(Ballot, ServerSet)>,
-    /// CHOSEN was said.
+    /// CHOSEN was sent.
     reported: bool,
 }
 
-/// The learner of one server. See the head of its file.
+/// The learner of one server. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Learner<M: StateMachine> {
     me: ServerId,
     quorums: Quorums,
     policy: Policy,
-    /// The last slot applied; rises by exactly one at a time, but where a whole state is taken.
+    /// The last slot applied. It rises by exactly one at a time, except when a snapshot is installed.
     applied: Slot,
     machine: M,
     /// Slots above `applied`, at most [`WINDOW`] ahead.
     unapplied: SlotWindow<UnappliedSlot>,
-    /// The commands applied in this turn; None between two turns, and if nothing was applied.
+    /// The commands applied in this batch; `None` between two batches, and if nothing was applied.
     advanced: Option<Vec<CommandId>>,
-    /// A vote was counted in this turn, for a slot that is not chosen yet.
+    /// A vote was counted in this batch for a slot that is not chosen yet.
     has_counted: bool,
-    /// Beats of one's own so far: the learner's clock.
+    /// Ticks of 100 ms in this incarnation: the learner's clock.
     ticks: u64,
     catch_up: CatchUp,
     snapshots: SnapshotFetch<M>,
     past: CheckpointSchedule,
     reads: QuorumReads<M::Query>,
     divergence: Divergence,
-    /// The peers with a pin, as the server was told of them.
+    /// The peers that fetch a snapshot, as last reported to the server.
     fetching: ServerSet,
-    /// The values of one ENTRIES take about so many bytes at most; at least 1.
+    /// Maximum size of the values of one ENTRIES, in bytes; at least 1.
     part_bytes: usize,
 }
 
 impl<M: StateMachine> Learner<M> {
-    /// A learner whose state machine has applied everything up to `applied`, and whose disk has it. It keeps everything
-    /// that it learns; see [`with_retention`](Learner::with_retention).
+    /// A learner whose state machine has applied everything up to `applied`, which its disk holds too. It keeps
+    /// everything that it learns; see [`with_retention`](Learner::with_retention).
     pub fn new(me: ServerId, quorums: Quorums, life: Incarnation, applied: Slot, machine: M) -> Learner<M> {
         Learner {
             me,
@@ -102,17 +103,18 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// The same under this policy: it says whose proposer fills slots that nobody finishes.
+    /// Sets the policy: it decides which server's proposer fills slots that were left unfinished.
     pub fn with_policy(self, policy: Policy) -> Learner<M> {
         Learner { policy, ..self }
     }
 
-    /// The same with smaller parts: a simulation of a few commands meets ENTRIES that are not all as well.
+    /// Sets the maximum size of one ENTRIES. With small messages, a simulation of a few commands also has ENTRIES that
+    /// do not hold everything.
     pub fn with_part_bytes(self, part_bytes: usize) -> Learner<M> {
         Learner { part_bytes, ..self }
     }
 
-    /// The same learner, but it does not keep everything.
+    /// Limits how much of the log the learner keeps.
     pub fn with_retention(mut self, retention: Retention) -> Learner<M> {
         self.past.set_retention(retention);
         self
@@ -133,69 +135,71 @@ impl<M: StateMachine> Learner<M> {
         &self.machine
     }
 
-    /// A durable checkpoint holds every slot up to this one.
+    /// The last slot of the durable checkpoint.
     pub fn durable(&self) -> Slot {
         self.past.durable()
     }
 
-    /// Bytes of values applied that no durable checkpoint holds.
+    /// Bytes of applied values that no durable checkpoint holds.
     pub fn unwritten_bytes(&self) -> u64 {
         self.past.unwritten_bytes()
     }
 
-    /// Whether they are so many that its server should take no more writes.
+    /// Whether [`unwritten_bytes`](Learner::unwritten_bytes) is so high that the server should take no more writes.
     pub fn is_full(&self) -> bool {
         self.past.is_full()
     }
 
-    /// Bytes of the values in its log.
+    /// Bytes of the values in the log.
     pub fn log_bytes(&self) -> u64 {
         self.past.log_bytes()
     }
 
-    /// The first slot of the log; the next one to come if there is none.
+    /// The first slot of the log; the next slot to come if the log is empty.
     pub fn log_begins(&self) -> Slot {
         self.past.log_begins()
     }
 
-    /// From which slot on it keeps the log for peers that fetch the state; None if no peer does.
+    /// The first slot of the log that is kept for peers that fetch a snapshot; `None` if no peer does.
     pub fn log_pinned_from(&self) -> Option<Slot> {
         self.past.pins().from()
     }
 
-    /// How many slots it knows something of that are not applied yet.
+    /// Number of slots of which something is known and that are not applied yet.
     pub fn unapplied_slots(&self) -> usize {
         self.unapplied.len()
     }
 
-    /// The number of the round of reads under way; while there is one, no read has an effect before it is over.
+    /// The number of the round of reads in flight. While there is one, a further read waits until it ends.
     pub fn round(&self) -> Option<u128> {
         self.reads.round()
     }
 
-    /// The slot after which its state was found to be wrong, if it was.
+    /// The slot after which this replica was found divergent, if it was.
     pub fn fenced(&self) -> Option<Slot> {
         self.divergence.fenced()
     }
 
-    /// A life begins: beat, ask somebody what was missed, and find out by a read how far the log may reach. Nothing
-    /// tells a learner that starts last that the final CHOSEN was said before it lived.
+    /// Starts the incarnation: announces progress, asks all peers for missing entries, and finds out with a read how
+    /// far the log may reach. Without the read, a learner that starts last would not learn of the final CHOSEN, which
+    /// was sent before it started.
     fn start(&mut self, out: &mut Output<Self>) {
         self.divergence.begin_anew(self.applied, self.machine.digest());
         out.notify(LearnerNotification::Durable { slot: self.past.durable() });
-        // The pins of the life before are gone with it.
+        // The pins of the last incarnation are gone.
         out.notify(LearnerNotification::Pinned { peers: self.fetching });
         self.send_progress(out);
         out.send(self.quorums.others(self.me), Message::CatchUp { from: self.applied.next() });
         self.reads.ask_for_itself(self.ticks);
     }
 
-    /// ACCEPT, heard beside the acceptor: keep the value of the highest ballot.
+    /// ACCEPT, which the acceptor receives too: keeps the value of the highest ballot.
     fn handle_accept(&mut self, ballot: Ballot, first: Slot, values: Vec<Value>, out: &mut Output<Self>) {
         for (slot, value) in first.to(Slot::LAST).zip(values) {
             let Some(open) = self.unapplied_slot(slot) else { continue };
             match &open.proposed_value {
-                // A ballot carries one value for a slot; a lower one's is of no interest.
+                // One ballot carries one value per slot. A lower ballot's value is not needed: if it is chosen, the
+                // higher ballot carries the same value (PMS P2b).
                 Some((held, before)) if *held >= ballot => assert!(
                     *held > ballot || *before == value,
                     "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}"
@@ -206,29 +210,34 @@ impl<M: StateMachine> Learner<M> {
         self.advance(out);
     }
 
-    /// ACCEPTED: count distinct acceptors of one ballot of our own; at a majority a slot is chosen, which is said once.
+    /// ACCEPTED: counts distinct acceptors of one own ballot. At a majority a slot is chosen, which is announced once.
     fn handle_accepted(&mut self, acceptor: ServerId, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
+        // Only the ballot owner's learner counts: acceptors send it all votes, so it needs no other learner.
         if ballot.server != self.me || !self.quorums.servers().contains(acceptor) {
             return;
         }
         let chosen: Vec<Slot> = self.in_window(slots).filter(|slot| self.count(acceptor, ballot, *slot, out)).collect();
         for slots in SlotRange::runs(chosen) {
+            // A chosen value never changes (PMS P2b), so the other learners can use this at any time.
             out.send(self.quorums.others(self.me), Message::Chosen { ballot, slots });
             self.handle_chosen(ballot, slots, out);
         }
     }
 
-    /// Counts one vote; true if with it the slot is chosen.
+    /// Counts one vote; returns true if the slot is now chosen.
     fn count(&mut self, acceptor: ServerId, ballot: Ballot, slot: Slot, out: &mut Output<Self>) -> bool {
         let quorums = self.quorums;
         let Some(open) = self.unapplied_slot(slot) else { return false };
         if open.reported {
             return false;
         }
+        // Votes are kept for each ballot: votes at different ballots may be for different values and choose nothing
+        // together (PMS 2.2).
         let at = open.votes.partition_point(|(before, _)| *before < ballot);
         if open.votes.get(at).is_none_or(|(before, _)| *before != ballot) {
             open.votes.insert(at, (ballot, ServerSet::NONE));
         }
+        // A set, not a number: a vote that arrives twice must count once.
         let votes = &mut open.votes[at].1;
         let before = std::mem::replace(votes, rules::with_vote(*votes, acceptor, quorums.servers()));
         let (quorum, is_more) = (*votes, before != *votes);
@@ -246,12 +255,13 @@ impl<M: StateMachine> Learner<M> {
         true
     }
 
-    /// CHOSEN: each slot holds what any proposal at this ballot, or above, carries.
+    /// CHOSEN: each slot holds the value that any proposal at this ballot, or above, carries.
     fn handle_chosen(&mut self, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
         self.catch_up.hear_of(slots.last);
         for slot in self.in_window(slots) {
             if let Some(open) = self.unapplied_slot(slot) {
-                // The lowest such ballot makes the value heard count soonest.
+                // The lowest such ballot: a value held at that ballot or above is the chosen one, so the slot can be
+                // applied soonest.
                 open.chosen = Some(open.chosen.map_or(ballot, |before| before.min(ballot)));
             }
         }
@@ -259,7 +269,7 @@ impl<M: StateMachine> Learner<M> {
         self.check_for_gap(out);
     }
 
-    /// BEAT: somebody says how far it is.
+    /// PROGRESS: a peer reports its applied slot.
     fn handle_progress(&mut self, peer: ServerId, applied: Slot, digest: u64, out: &mut Output<Self>) {
         if !self.quorums.others(self.me).contains(peer) {
             return;
@@ -270,8 +280,8 @@ impl<M: StateMachine> Learner<M> {
         self.check_for_gap(out);
     }
 
-    /// CATCHUP: send what was applied here from that slot on, as much as a frame takes. A peer that has fetched a state
-    /// is far behind: it has two such parts under way, so that none of the two servers waits for the other.
+    /// CATCHUP: sends the log from that slot on, as much as one message takes. A peer that has fetched a snapshot is
+    /// far behind. It gets two such messages in flight, so that neither of the two servers waits for the other.
     fn handle_catch_up(&mut self, peer: ServerId, from: Slot, out: &mut Output<Self>) {
         if from < self.past.log_begins() {
             return self.send_first_chunk(peer, from, out);
@@ -287,7 +297,7 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// Sends a part of the log, from this slot on; says where it ends.
+    /// Sends a piece of the log from this slot on; returns the slot after it.
     fn send_entries(&self, peer: ServerId, from: Slot, out: &mut Output<Self>) -> Slot {
         let mut entries = Vec::new();
         let mut room = self.part_bytes;
@@ -304,14 +314,14 @@ impl<M: StateMachine> Learner<M> {
         end
     }
 
-    /// FETCH: a peer is to get a part of a state.
+    /// FETCHSNAPSHOT: a peer requests a chunk of a snapshot.
     fn handle_fetch(&mut self, peer: ServerId, part: ChunkRequest, out: &mut Output<Self>) {
         self.past.part_asked(peer, part.slot);
         out.notify(LearnerNotification::SnapshotRequested { to: peer, part: Some(part) });
     }
 
-    /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use. If it is too old,
-    /// since the log has outgrown its limit meanwhile, a new one is made for whoever asks again.
+    /// CATCHUP for slots that the log no longer has: sends the checkpoint if it is new enough. It is too old if the log
+    /// has outgrown its limit meanwhile. Then a new one is made, and the peer asks again.
     fn send_first_chunk(&mut self, peer: ServerId, from: Slot, out: &mut Output<Self>) {
         if self.past.durable() >= from {
             self.past.part_asked(peer, self.past.durable());
@@ -322,7 +332,7 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// ENTRIES: apply those that come next; ask for more if there is more.
+    /// ENTRIES: applies the entries that come next, and requests more if the peer has more.
     fn handle_entries(&mut self, peer: ServerId, entries: Vec<Entry>, applied: Slot, out: &mut Output<Self>) {
         self.catch_up.hear_of(applied);
         let (before, last) = (self.applied, entries.last().map(|entry| entry.slot));
@@ -339,10 +349,10 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// SNAPSHOT: a part of a state.
+    /// SNAPSHOT: a chunk of a snapshot.
     fn handle_snapshot(&mut self, peer: ServerId, part: SnapshotChunk, out: &mut Output<Self>) {
         if self.catch_up.catch_up_peer().is_some_and(|asked| asked != peer) {
-            // Of somebody who was given up: it comes too late.
+            // From a peer that this learner no longer asks: the chunk comes too late.
             return;
         }
         let slot = part.slot;
@@ -360,13 +370,13 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// Asks for a part of a state.
+    /// Requests a chunk of a snapshot.
     fn request_chunk(&self, peer: ServerId, part: ChunkRequest, out: &mut Output<Self>) {
         out.send(ServerSet::only(peer), Message::FetchSnapshot(part));
         out.arm(LearnerTimer::CatchUp { unanswered: self.catch_up.unanswered() });
     }
 
-    /// The new state takes the place of the old one.
+    /// Installs a snapshot in the place of the current state.
     fn install(&mut self, from: ServerId, slot: Slot, state: M, out: &mut Output<Self>) {
         assert!(rules::may_install(slot, self.applied), "the state of {slot:?} would undo {:?}", self.applied);
         (self.machine, self.applied) = (state, slot);
@@ -378,7 +388,7 @@ impl<M: StateMachine> Learner<M> {
         self.catch_up.wait_for_nobody();
         out.emit_step(|| LearnerTraceEvent::Installed { slot, digest, from });
         out.notify(LearnerNotification::Installed { slot, digest, from });
-        // It is not durable here before it is in the own checkpoint.
+        // The state is durable here only when the own checkpoint holds it.
         self.want_checkpoint(out);
         self.advance(out);
         self.answer_reads(out);
@@ -388,11 +398,14 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// Applies every slot that is next and whose chosen value is held.
+    /// Applies every next slot whose chosen value is held.
     fn advance(&mut self, out: &mut Output<Self>) {
+        // Commands depend on the state before them, so a hole stops the loop even if later slots are chosen.
         while let Some(UnappliedSlot { chosen: Some(chosen), proposed_value: Some((heard, _)), .. }) =
             self.unapplied.front()
         {
+            // PMS P2b: a value at the chosen ballot or above is the chosen value. A value below it may be another, so
+            // wait for the entry from a peer.
             if !rules::holds_chosen(*heard, *chosen) {
                 break;
             }
@@ -403,7 +416,7 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// Applies the next slot, says what came of it, and answers the reads that waited for it.
+    /// Applies the next slot, reports the outcome, and answers the reads that waited for the slot.
     fn apply(&mut self, slot: Slot, ballot: Ballot, value: Value, out: &mut Output<Self>) {
         assert_eq!(slot, self.applied.next(), "slots are applied one after the other");
         let outcome = self.machine.apply(slot, &value);
@@ -422,24 +435,24 @@ impl<M: StateMachine> Learner<M> {
         self.answer_reads(out);
     }
 
-    /// Those of these slots that may have a record.
+    /// The part of the range that lies inside the learner's window.
     fn in_window(&self, SlotRange { first, last }: SlotRange) -> impl Iterator<Item = Slot> + use<M> {
         first.max(self.applied.next()).to(last.min(self.applied.plus(WINDOW)))
     }
 
-    /// The record of a slot that is still of interest: not applied yet, and not too far ahead.
+    /// The entry of a slot inside the learner's window: not applied yet, and not too far ahead.
     fn unapplied_slot(&mut self, slot: Slot) -> Option<&mut UnappliedSlot> {
         let ahead = slot.ahead_of(self.applied);
         if ahead <= WINDOW { self.unapplied.get_or_extend(slot) } else { None }
     }
 
-    /// If something chosen is missing, waits a moment for it to arrive by itself.
+    /// If there is a gap, waits a moment for the missing slots to arrive.
     fn check_for_gap(&mut self, out: &mut Output<Self>) {
         let next = self.catch_up.look(self.applied);
         self.go_after(next, out);
     }
 
-    /// Does what is to be done about what is missing.
+    /// Carries out a step of catching up.
     fn go_after(&self, next: CatchUpStep, out: &mut Output<Self>) {
         match next {
             CatchUpStep::Nothing => {}
@@ -453,10 +466,10 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// Whoever was asked, for entries or for a part of a state, has not answered in time.
+    /// The peer that was asked for entries or a chunk has not answered in time.
     fn not_answered(&mut self, out: &mut Output<Self>) {
         if self.catch_up.catch_up_peer().is_none() {
-            // Late: the answer has come, and nothing is asked of anybody.
+            // The timer is stale: the answer has arrived, and no request is open.
             return;
         }
         self.catch_up.not_answered();
@@ -473,7 +486,7 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// Says how far it is, to its own proposer too.
+    /// One tick: sends PROGRESS to all servers, also to the own proposer, and checks the time limits.
     fn send_progress(&mut self, out: &mut Output<Self>) {
         self.ticks += 1;
         out.arm(LearnerTimer::Progress);
@@ -495,7 +508,7 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// Has the state written down if it is time to: what has changed, as of this slot.
+    /// Starts a checkpoint of the changes since the last one, if one is due.
     fn begin_checkpoint(&mut self, out: &mut Output<Self>) {
         if self.past.begin_checkpoint(self.applied, self.ticks) {
             let (slot, digest) = (self.applied, self.machine.digest());
@@ -517,13 +530,13 @@ impl<M: StateMachine> Learner<M> {
         self.begin_checkpoint(out);
     }
 
-    /// Somebody wants a durable state.
+    /// Makes a checkpoint due, whatever has changed.
     fn want_checkpoint(&mut self, out: &mut Output<Self>) {
         self.past.want_checkpoint();
         self.begin_checkpoint(out);
     }
 
-    /// The own acceptor cannot read these slots: it hears what was chosen in them, now or when it is known here.
+    /// The own acceptor has corrupt slots: reports the values chosen in them, now or when they are applied here.
     fn mend(&mut self, slots: Vec<SlotRange>, out: &mut Output<Self>) {
         let entries = self.past.mend(slots);
         if !entries.is_empty() {
@@ -531,21 +544,22 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// A read arrived: it waits for the next round of questions.
+    /// A read arrived: it waits for the next round.
     fn read(&mut self, token: u64, query: M::Query, out: &mut Output<Self>) {
         if let Err(answered) = self.reads.ask(token, query, self.ticks) {
             out.notify(LearnerNotification::ReadFailed { token, answered });
         }
     }
 
-    /// READANSWER: an acceptor says how far it is; with a majority it is known for what the reads of the round wait.
+    /// READREPLY: an acceptor names its highest accepted slot. A majority of answers determines the slot for which the
+    /// reads of the round wait.
     fn handle_read_answer(&mut self, acceptor: ServerId, id: u128, slot: Slot, out: &mut Output<Self>) {
         if self.reads.take_answer(acceptor, id, slot, &self.quorums) {
             self.answer_reads(out);
         }
     }
 
-    /// Answers every read whose slot is applied; makes sure that somebody works on the others'.
+    /// Answers every read whose slot is applied. For the other reads, starts the timer that has their slot filled.
     fn answer_reads(&mut self, out: &mut Output<Self>) {
         let slot = self.applied;
         for (token, query) in self.reads.ready(slot) {
@@ -556,8 +570,9 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// A slot that reads wait for is still not applied: ask for the log to be filled up to it. That is the leader's
-    /// work, whom the own proposer knows; without leaders the lowest-numbered living server's.
+    /// A slot that reads wait for is still not applied: asks a proposer to fill the log up to it. In Multi-Paxos this
+    /// is the leader's work, which the own proposer knows. In Basic Paxos the live server with the lowest number does
+    /// it.
     fn fill(&mut self, tries: u32, out: &mut Output<Self>) {
         let Some(Fill { slot, is_urgent }) = self.reads.fill(self.applied, tries) else { return };
         let mut to: ServerSet = if self.policy.keeps_ballot() {
@@ -577,7 +592,7 @@ impl<M: StateMachine> Learner<M> {
         tokens.into_iter().for_each(|token| out.notify(LearnerNotification::ReadFailed { token, answered }));
     }
 
-    /// What commands came to that were applied some time ago, as far as the state remembers.
+    /// Reports the results of commands that were applied earlier, as far as the state still has them.
     fn find_results(&self, ids: Vec<CommandId>, out: &mut Output<Self>) {
         for id in ids {
             if let Some(outcome) = self.machine.result_of(id) {
@@ -601,7 +616,7 @@ impl<M: StateMachine> Role for Learner<M> {
 
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
         if self.fenced().is_some() {
-            // What it holds is wrong: nobody hears of it any more.
+            // The state is divergent, so nothing of it may leave this server.
             if let Input::Request(LearnerRequest::Read { token, .. }) = input {
                 out.notify(LearnerNotification::ReadFailed { token, answered: ServerSet::NONE });
             }
@@ -641,9 +656,8 @@ impl<M: StateMachine> Role for Learner<M> {
         }
     }
 
-    /// One round of questions serves the reads that came in a turn, and the proposer hears once what the whole turn has
-    /// applied. That comes last: a proposer that waited for it writes to the peers at once, and takes the questions
-    /// along.
+    /// Starts one round for all reads that arrived in the batch, and notifies the proposer once of all applied slots.
+    /// The notification comes last: the proposer may then send at once, and the READ leaves with its messages.
     fn end_batch(&mut self, out: &mut Output<Self>) {
         if self.fetching != self.past.pins().fetching() {
             self.fetching = self.past.pins().fetching();

@@ -1,4 +1,4 @@
-//! What a learner waits for, is asked, answers and shows.
+//! The timers, requests, notifications and trace events of a learner.
 
 use std::ops::RangeInclusive;
 
@@ -8,23 +8,23 @@ use crate::role::{ServerId, ServerSet, TimerSpec};
 /// A time-out of a learner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LearnerTimer {
-    /// Time to say how far one is.
+    /// The tick of 100 ms: time to send PROGRESS.
     Progress,
-    /// Something is missing and may still be on its way.
+    /// A gap exists; the missing slots may still arrive.
     Gap,
-    /// The peer asked for entries, or for a part of its state, has not answered.
+    /// The peer asked for entries, or for a chunk of a snapshot, has not answered.
     CatchUp {
-        /// How many questions lately had no answer in time.
+        /// Number of recent requests without an answer in time.
         unanswered: u32,
     },
-    /// A round of reads has not found a majority.
+    /// A round of reads has no majority yet.
     Read {
-        /// The round.
+        /// The id of the round.
         id: u128,
     },
     /// A slot that reads wait for is still not applied.
     Fill {
-        /// How often it was asked for.
+        /// How often the slot was asked for.
         tries: u32,
     },
 }
@@ -34,8 +34,8 @@ impl TimerSpec for LearnerTimer {
         match *self {
             LearnerTimer::Progress => 100..=100,
             LearnerTimer::Gap => 50..=50,
-            // Grows: an answer is up to a megabyte, and whoever turns to the next peer before it has come begins anew
-            // for ever.
+            // The delay grows. An answer has up to a megabyte, and a learner that asks the next peer before it has
+            // arrived starts again forever.
             LearnerTimer::CatchUp { unanswered } => {
                 let delay = 200 << unanswered.min(3);
                 delay..=delay
@@ -47,185 +47,186 @@ impl TimerSpec for LearnerTimer {
     }
 }
 
-/// What a server asks of its learner.
+/// A request of the server to its learner.
 #[derive(Clone, Debug)]
 pub enum LearnerRequest<Q> {
     /// A linearizable read.
     Read {
-        /// Comes back with the answer.
+        /// Identifies the read; the answer carries it.
         token: u64,
-        /// What to ask the state machine.
+        /// The query for the state machine.
         query: Q,
     },
     /// The checkpoint that was to be written is durable, or could not be written.
     CheckpointDone {
-        /// Its slot.
+        /// The last slot in the checkpoint.
         slot: Slot,
-        /// Whether it is durable.
+        /// Whether the checkpoint is durable.
         is_durable: bool,
     },
-    /// Write the state down soon, however little has changed.
+    /// Write a checkpoint soon, however little has changed.
     RequestCheckpoint,
-    /// What did these commands come to? For whoever waited while a whole state came in.
+    /// Report the results of these commands, whose clients waited while a snapshot was installed.
     FindResults(Vec<CommandId>),
-    /// The own acceptor cannot read these slots.
+    /// These slots of the own acceptor are corrupt.
     Repair(Vec<SlotRange>),
 }
 
-/// What a learner tells its server.
+/// A notification of the learner to its server.
 #[derive(Clone, Debug)]
 pub enum LearnerNotification<M: StateMachine> {
-    /// A slot was applied. Said of every slot, whoever proposed it, for those who wait for an outcome.
+    /// A slot was applied. Every slot is reported, whichever server proposed it, for the pending requests.
     Applied {
-        /// The slot.
+        /// The applied slot.
         slot: Slot,
-        /// Its command, unless it is a no-op.
+        /// The id of its command; `None` for a no-op.
         id: Option<CommandId>,
-        /// What the state machine made of it.
+        /// The result of applying it.
         outcome: M::Outcome,
     },
-    /// How far the log is applied, for the own proposer. Said once for all slots of a turn.
+    /// The applied slot, for the own proposer. Sent once for all slots of a batch.
     Advanced {
         /// The last slot applied.
         applied: Slot,
-        /// The commands in the slots applied since this was said last.
+        /// The commands in the slots applied since the last such notification.
         ids: Vec<CommandId>,
     },
-    /// Votes were counted for slots that are not chosen yet: something moves.
+    /// Votes were counted for slots that are not chosen yet: the own proposer's slots make progress.
     Counted,
-    /// A read's answer.
+    /// The answer to a read.
     Answer {
-        /// As in the request.
+        /// The token of the request.
         token: u64,
-        /// The state answered from had applied exactly the slots up to this one.
+        /// The answer is from the state after exactly this slot.
         slot: Slot,
-        /// What the state machine said.
+        /// The state machine's answer.
         answer: M::Answer,
     },
     /// A read found no majority, or its slot was not applied in time.
     ReadFailed {
-        /// As in the request.
+        /// The token of the request.
         token: u64,
         /// The acceptors that answered the last round.
         answered: ServerSet,
     },
-    /// The state is to be written down.
+    /// A checkpoint is to be written.
     Checkpoint {
-        /// Every slot up to this one is in it.
+        /// The last slot in the checkpoint.
         slot: Slot,
-        /// Its digest.
+        /// The digest of the state after that slot.
         digest: u64,
-        /// What has changed since the last one.
+        /// The changes since the last checkpoint.
         changes: M::Changes,
     },
-    /// A durable checkpoint holds every slot up to this one: the own acceptor may forget them. Said when a life begins,
-    /// too.
+    /// A durable checkpoint holds every slot up to this one, so the own acceptor may forget them. Also sent at the
+    /// start of an incarnation.
     Durable {
-        /// The slot.
+        /// The last slot in the durable checkpoint.
         slot: Slot,
     },
-    /// A peer needs the durable checkpoint, or the next part of one.
+    /// A peer needs a chunk of the durable checkpoint.
     SnapshotRequested {
         /// The peer.
         to: ServerId,
-        /// The part; the first one of the last checkpoint if None.
+        /// The requested chunk; `None` for the first chunk of the last checkpoint.
         part: Option<ChunkRequest>,
     },
-    /// These peers fetch a state: what they read from stays readable as of its slot. Said when a life begins, and when
-    /// it changes.
+    /// These peers fetch a snapshot: the checkpoint that they read stays readable as of its slot. Sent at the start of
+    /// an incarnation and after each change.
     Pinned {
-        /// The peers.
+        /// All peers that fetch a snapshot now.
         peers: ServerSet,
     },
-    /// A peer that fetches the state is so slow that the log could not be kept for it.
+    /// A peer that fetches a snapshot is so slow that the log could not be kept for it.
     LeftBehind(LeftBehind),
-    /// Twice as much as usual was applied since the last durable checkpoint.
+    /// The next checkpoint is late: twice `checkpoint_bytes` were applied since the last durable one.
     CheckpointLate {
-        /// Bytes of the values.
+        /// Bytes of the values that no durable checkpoint holds.
         bytes: u64,
     },
-    /// A whole state came in: nothing was said of the slots in between. Who waits may ask what is remembered.
+    /// A snapshot was installed; the slots in between were not reported. Pending requests may ask for results that the
+    /// state still has.
     Installed {
-        /// Every slot up to this one is in it.
+        /// The last slot in the snapshot.
         slot: Slot,
-        /// Its digest.
+        /// The digest of the state after that slot.
         digest: u64,
-        /// Who sent it.
+        /// The peer that sent the snapshot.
         from: ServerId,
     },
-    /// A command was applied in a slot that this learner has not seen.
+    /// A command was applied in a slot that this learner did not apply itself.
     ResultsFound {
         /// The last slot applied.
         slot: Slot,
-        /// The command.
+        /// The command's id.
         id: CommandId,
-        /// What it came to.
+        /// The command's result.
         outcome: M::Outcome,
     },
-    /// What was chosen in slots that the own acceptor cannot read.
+    /// The values chosen in slots that are corrupt at the own acceptor.
     Repaired {
-        /// The slots, each with a ballot at which it was chosen.
+        /// Chosen entries, each with a ballot at which it was chosen.
         entries: Vec<Entry>,
     },
-    /// Its state is wrong, and it has fallen silent.
+    /// This replica is divergent and has fenced itself.
     Fenced {
-        /// The first slot after which another server is known to have another state.
+        /// The first slot after which another server is known to have a different state.
         slot: Slot,
-        /// A slot after which they were still equal, if one is known.
+        /// A slot after which both states were still equal, if one is known.
         equal: Option<Slot>,
-        /// The servers that have another one.
+        /// The servers with a different state.
         against: ServerSet,
     },
 }
 
-/// A step of a learner.
+/// A step of a learner, for the log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LearnerTraceEvent<O> {
     /// A majority has accepted a slot at one ballot of this server's.
     Chosen {
-        /// The slot.
+        /// The chosen slot.
         slot: Slot,
-        /// The ballot.
+        /// The ballot at which it was chosen.
         ballot: Ballot,
-        /// Who accepted.
+        /// The acceptors whose votes were counted.
         quorum: ServerSet,
-        /// The value, if it was heard at this ballot.
+        /// The value, if it was received at this ballot.
         value: Option<Value>,
     },
     /// A chosen value was applied.
     Learned {
-        /// The slot, now the last one applied.
+        /// The slot, which is now the last one applied.
         slot: Slot,
         /// The ballot at which it is known to be chosen.
         ballot: Ballot,
-        /// The value.
+        /// The applied value.
         value: Value,
-        /// What the state machine made of it.
+        /// The result of applying it.
         outcome: O,
     },
-    /// It asks a peer for what it missed.
+    /// The learner requests missing entries from a peer.
     CaughtUp {
-        /// The first slot missing.
+        /// The first missing slot.
         from: Slot,
         /// The peer asked.
         to: ServerId,
-        /// How far that peer, or another, is known to be.
+        /// The highest slot known to be chosen.
         known: Slot,
     },
-    /// It asks a proposer to get slots chosen that a read found.
+    /// The learner asks proposers to get slots chosen that a read waits for.
     Filled {
-        /// Up to this slot.
+        /// The highest slot to be chosen.
         slot: Slot,
         /// The servers whose proposers are asked.
         to: ServerSet,
     },
-    /// It has taken a whole state in place of its own.
+    /// The learner has installed a snapshot.
     Installed {
-        /// The last slot applied to it.
+        /// The last slot in the snapshot.
         slot: Slot,
-        /// Its digest.
+        /// The digest of the state after that slot.
         digest: u64,
-        /// Who sent it.
+        /// The peer that sent the snapshot.
         from: ServerId,
     },
 }

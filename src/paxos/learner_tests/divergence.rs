@@ -1,4 +1,4 @@
-//! Who finds itself contradicted by as many as agree with it falls silent, and nobody else does.
+//! A learner fences itself if at least as many servers contradict it as agree with it, and in no other case.
 
 use super::{
     Alone, Did, Incarnation, LearnerNotification, LearnerRequest, Message, Numbers, Quorums, Retention, ServerId,
@@ -6,10 +6,10 @@ use super::{
 };
 use crate::paxos::{Learner, SlotRange, SnapshotChunk};
 
-/// More beats than a doubt waits for judgement.
+/// More ticks than pass between a mismatch and the decision.
 const LONG: usize = 10;
 
-/// Fenced after which slot, last known to be equal after which one, against whom.
+/// The slot of the fence, the last slot known to be equal, and the servers with another state.
 fn fenced(did: &Did) -> Option<(u64, Option<u64>, ServerSet)> {
     let all = told(did, |outcome| match outcome {
         LearnerNotification::Fenced { slot, equal, against } => Some((slot.0, equal.map(|slot| slot.0), *against)),
@@ -19,7 +19,8 @@ fn fenced(did: &Did) -> Option<(u64, Option<u64>, ServerSet)> {
     all.first().copied()
 }
 
-/// Server 1 of so many has applied so much, and hears these beats: from whom, of which slot, whether it is right.
+/// Server 1 of `count` has applied slots up to `applied` and receives these PROGRESS messages: the sender, the slot,
+/// and whether the digest is right.
 fn hearing<const N: usize>(count: u8, applied: u64, ticks: [(u8, u64, bool); N]) -> Alone {
     let mut learner = alone(1, count);
     learner.learn(applied);
@@ -29,7 +30,7 @@ fn hearing<const N: usize>(count: u8, applied: u64, ticks: [(u8, u64, bool); N])
     learner
 }
 
-/// What it finds when it has heard these.
+/// The learner's verdict after these messages.
 fn verdict<const N: usize>(
     count: u8,
     applied: u64,
@@ -61,9 +62,9 @@ fn whoever_has_more_servers_with_it_than_against_it_goes_on() {
 #[test]
 fn at_a_tie_it_does_not_believe_itself() {
     assert_eq!(verdict(3, 3, [(2, 3, false)]), Some((3, None, servers([2]))));
-    // Its own beat comes back to it: that is not a second server with it.
+    // Its own PROGRESS returns to it: that is not a second server that agrees.
     assert_eq!(verdict(3, 3, [(1, 3, true), (2, 3, false)]), Some((3, None, servers([2]))));
-    // Nor is a server of another cluster one.
+    // A server of another cluster is none either.
     assert_eq!(verdict(3, 3, [(4, 3, true), (2, 3, false)]), Some((3, None, servers([2]))));
 }
 
@@ -71,7 +72,7 @@ fn at_a_tie_it_does_not_believe_itself() {
 fn whose_state_cannot_be_compared_is_neither_with_it_nor_against_it() {
     let ahead = [(2, 3, false), (3, 3, false), (4, 50, true), (5, 50, false)];
     assert_eq!(verdict(5, 3, ahead), Some((3, None, servers([2, 3]))));
-    // Server 3 was equal before the slot in doubt: nobody knows whose side it is on after it.
+    // Server 3 was equal before the slot of the mismatch; which state it has after that slot is unknown.
     assert_eq!(verdict(3, 3, [(3, 2, true), (2, 3, false)]), Some((3, Some(2), servers([2]))));
 }
 

@@ -1,4 +1,4 @@
-//! What is chosen, who is asked for what was missed, and who is believed.
+//! Which values count as chosen, and which peer is asked for missing entries.
 
 use super::{
     Alone, Ballot, CommandId, Did, LearnerNotification, LearnerRequest, LearnerTimer, Message, Slot, alone, armed,
@@ -11,7 +11,7 @@ fn accept(round: u64, slot: u64, number: u64) -> Message {
     Message::Accept { ballot: ballot(round), first: Slot(slot), values: vec![value(number)] }
 }
 
-/// A vote for slot 1 at a ballot of server 1's.
+/// A vote for slot 1 at a ballot of server 1.
 fn vote(round: u64) -> Message {
     Message::Accepted { ballot: ballot(round), slots: SlotRange::only(Slot(1)) }
 }
@@ -20,7 +20,7 @@ fn chosen(round: u64) -> Message {
     Message::Chosen { ballot: ballot(round), slots: SlotRange::only(Slot(1)) }
 }
 
-/// The value that is said to be chosen, if one is.
+/// The value of the trace event of a chosen slot, if there is one.
 fn fact_of_choice(did: &Did) -> Option<Option<Value>> {
     did.iter().find_map(|action| match action {
         Action::Trace(LearnerTraceEvent::Chosen { value, .. }) => Some(value.clone()),
@@ -90,7 +90,7 @@ fn entries_are_sent_in_parts_of_so_many_bytes() {
     }
 }
 
-/// Server 1 of 3, which has heard that server 2 has applied so much, and asks it for that.
+/// Server 1 of 3, which knows from PROGRESS that server 2 has applied slots up to `applied`, and asks it for them.
 fn asking(applied: u64) -> Alone {
     let mut learner = alone(1, 3);
     learner.hear_progress(2, applied, 0);
@@ -103,7 +103,7 @@ fn a_peer_that_has_answered_with_nothing_is_not_asked_again_at_once() {
     let mut learner = asking(5);
     let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(5) });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![LearnerTimer::Gap]));
-    // The timer that was for the answer comes too late.
+    // The timer of the answered request fires too late.
     let did = learner.fire(LearnerTimer::CatchUp { unanswered: 0 });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
     assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(2, 1)]);
@@ -151,8 +151,8 @@ fn what_is_remembered_of_commands_is_told_to_whoever_waited_for_them() {
     assert_eq!(recalled, [(3, 2, 2), (3, 3, 3)]);
 }
 
-/// Server 3, for which a read has found slot 7, asks to have the log filled. Server 1's last beat was so many beats
-/// before.
+/// Server 3, for which a read has found slot 7, asks to have the log filled. The last PROGRESS of server 1 is `ticks`
+/// ticks old.
 fn fill_is_asked_of(mut learner: Alone, ticks: usize) -> ServerSet {
     learner.beat(1);
     learner.step(super::read(1));

@@ -1,4 +1,4 @@
-//! A learner alone: a test says by hand what it hears, and looks at what it does.
+//! Tests of one learner alone: each test hand-writes the messages and looks at the learner's actions.
 
 mod divergence;
 mod learning;
@@ -17,11 +17,11 @@ use crate::role::{Action, Input, NoStableStore, ServerId, ServerSet, turn};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Numbers {
     all: Vec<u64>,
-    /// In no checkpoint.
+    /// Numbers in no checkpoint.
     changed: Vec<u64>,
-    /// In the checkpoint that is being written.
+    /// Numbers in the checkpoint that is being written.
     taken: Vec<u64>,
-    /// So many bytes it says that it has.
+    /// The size that the machine reports, in bytes.
     size: u64,
 }
 
@@ -60,7 +60,7 @@ impl StateMachine for Numbers {
         Numbers::default()
     }
 
-    /// A part is some numbers, written with spaces between them.
+    /// A chunk is some numbers, separated by spaces.
     fn load_chunk(&mut self, part: &[u8]) -> Result<(), String> {
         for word in String::from_utf8_lossy(part).split(' ') {
             let number = word.parse().map_err(|_| format!("'{word}' is no number"))?;
@@ -88,22 +88,21 @@ impl StateMachine for Numbers {
     }
 }
 
-/// Nothing of what is told by its number.
+/// The empty list of tokens or numbers.
 const NONE: [u64; 0] = [];
 
-/// What a learner did with an input.
+/// The learner's actions after an input.
 type Did = Vec<Action<Learner<Numbers>>>;
 
 #[derive(Clone)]
 struct Alone(Learner<Numbers>);
 
-/// The learner of a server of so many: it has begun, and the read with which it starts has found that nothing is
-/// chosen.
+/// The learner of one of `servers` servers: it has started, and its start-up read has found that nothing is chosen.
 fn alone(me: u8, servers: u8) -> Alone {
     begun(learner(me, servers))
 }
 
-/// The same, and it keeps only so much.
+/// The same with limits on what it keeps.
 fn keeping(me: u8, servers: u8, retention: Retention) -> Alone {
     begun(learner(me, servers).with_retention(retention))
 }
@@ -112,7 +111,7 @@ fn learner(me: u8, servers: u8) -> Learner<Numbers> {
     learner_of(me, servers, 0)
 }
 
-/// The same, with a state that says that it has so many bytes.
+/// The same, not started, with a state machine that reports this size in bytes.
 fn learner_of(me: u8, servers: u8, size: u64) -> Learner<Numbers> {
     let quorums = Quorums::majority(ServerSet::first(servers));
     Learner::new(ServerId(me), quorums, Incarnation(1), Slot(0), Numbers { size, ..Numbers::default() })
@@ -149,23 +148,23 @@ impl Alone {
         self.step(Input::Timeout(timer))
     }
 
-    /// So many beats of its own pass.
+    /// Lets `times` ticks of its own pass.
     fn beat(&mut self, times: usize) -> Did {
         (0..times).flat_map(|_| self.fire(LearnerTimer::Progress)).collect()
     }
 
-    /// A peer's beat.
+    /// A peer's PROGRESS.
     fn hear_progress(&mut self, from: u8, applied: u64, digest: u64) -> Did {
         self.hear(from, Message::Progress { applied: Slot(applied), digest })
     }
 
-    /// It hears what was chosen in the slots up to this one.
+    /// The learner receives the entries up to this slot.
     fn learn(&mut self, last: u64) -> Did {
         let entries = (self.applied() + 1..=last).map(entry).collect();
         self.hear(2, Message::Entries { entries, applied: Slot(last) })
     }
 
-    /// So many acceptors as are needed answer its round of questions.
+    /// A quorum of acceptors answers the current round of reads.
     fn answer_round(&mut self, slot: u64) -> Did {
         let round = self.0.round();
         let mut did = Did::new();
@@ -197,29 +196,29 @@ fn servers<const N: usize>(numbers: [u8; N]) -> ServerSet {
     numbers.into_iter().map(ServerId).collect()
 }
 
-/// The digest after this slot.
+/// The right digest after this slot.
 fn right(slot: u64) -> u64 {
     Numbers::up_to(slot).digest()
 }
 
-/// Another one.
+/// A wrong digest.
 fn wrong(slot: u64) -> u64 {
     !right(slot)
 }
 
-/// What its server is told of this kind.
+/// The notifications that `pick` selects.
 fn told<T>(did: &Did, pick: impl Fn(&LearnerNotification<Numbers>) -> Option<T>) -> Vec<T> {
     let outcomes =
         did.iter().filter_map(|action| if let Action::Notify(outcome) = action { Some(outcome) } else { None });
     outcomes.filter_map(pick).collect()
 }
 
-/// The reads that have failed.
+/// The tokens of the failed reads.
 fn failed(did: &Did) -> Vec<u64> {
     told(did, |outcome| if let LearnerNotification::ReadFailed { token, .. } = outcome { Some(*token) } else { None })
 }
 
-/// The checkpoints begun: their slot, and what has changed.
+/// The checkpoints begun: their slots and their changes.
 fn checkpoints(did: &Did) -> Vec<(u64, Vec<u64>)> {
     told(did, |outcome| match outcome {
         LearnerNotification::Checkpoint { slot, changes, .. } => Some((slot.0, changes.clone())),
@@ -227,7 +226,7 @@ fn checkpoints(did: &Did) -> Vec<(u64, Vec<u64>)> {
     })
 }
 
-/// What it sends, but for its beats.
+/// The messages sent, without PROGRESS.
 fn sent(did: &Did) -> Vec<(ServerSet, Message)> {
     let sent = did.iter().filter_map(|action| match action {
         Action::Send { message: Message::Progress { .. }, .. } => None,
@@ -237,13 +236,13 @@ fn sent(did: &Did) -> Vec<(ServerSet, Message)> {
     sent.collect()
 }
 
-/// The timers started, but for that of the beat.
+/// The timers armed, without that of the tick.
 fn armed(did: &Did) -> Vec<LearnerTimer> {
     let armed = did.iter().filter_map(|action| if let Action::Arm(timer) = action { Some(*timer) } else { None });
     armed.filter(|timer| *timer != LearnerTimer::Progress).collect()
 }
 
-/// "Send me what was chosen from this slot on", to this server.
+/// A CATCHUP from this slot on, sent to this server.
 fn catch_up(to: u8, from: u64) -> (ServerSet, Message) {
     (servers([to]), Message::CatchUp { from: Slot(from) })
 }

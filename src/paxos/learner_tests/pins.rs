@@ -1,4 +1,4 @@
-//! What a learner keeps for peers that fetch its state.
+//! What a learner keeps for peers that fetch a snapshot.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +9,7 @@ use super::{
 use crate::paxos::pins::FACTOR;
 use crate::paxos::{ChunkRequest, LeftBehind, PartToken};
 
-/// What one value of these tests takes in a log.
+/// The size of one value of these tests in a log, in bytes.
 const SIZE: u64 = 40;
 /// A checkpoint every eight slots; one slot below it is kept.
 const SHORT: Retention = Retention { checkpoint_slots: 8, keep_slots: 1, keep_bytes: 6 * SIZE, ..Retention::KEEP_ALL };
@@ -19,7 +19,7 @@ fn at_ten() -> Alone {
     at_ten_of(0)
 }
 
-/// The same, with a state of so many bytes.
+/// The same, with a state of `size` bytes.
 fn at_ten_of(size: u64) -> Alone {
     let mut learner = begun(learner_of(1, 5, size).with_retention(SHORT));
     learner.learn(10);
@@ -71,7 +71,7 @@ fn the_log_behind_a_state_is_kept_while_a_peer_fetches_that_state() {
     write(&mut learner, 24);
     assert_eq!(log_begins(&learner), 9, "the state is that of slot 8");
     assert_eq!(pinned(&fetch(&mut learner, 2, 8)), []);
-    // It has the state, and goes on with the log; what it has is needed no longer.
+    // The peer has the snapshot and continues with the log; slots that it has applied are no longer needed.
     assert_eq!(entries(&catch_up(&mut learner, 2, 9)), [(9..=24).collect::<Vec<_>>()]);
     learner.hear_progress(2, 20, super::right(20));
     assert_eq!(log_begins(&learner), 21);
@@ -83,7 +83,7 @@ fn a_log_that_nobody_fetches_a_state_for_is_trimmed_as_usual() {
     catch_up(&mut learner, 2, 9);
     write(&mut learner, 24);
     assert_eq!((log_begins(&learner), learner.0.log_pinned_from()), (24, None));
-    // It is too late to keep what belongs to an old state.
+    // It is too late to keep the log after an old snapshot.
     assert_eq!(pinned(&fetch(&mut learner, 2, 8)), []);
     assert_eq!(learner.0.log_pinned_from(), None);
 }
@@ -137,10 +137,10 @@ fn a_pinned_peer_has_two_parts_of_the_log_under_way() {
     catch_up(&mut learner, 2, 1);
     write(&mut learner, 24);
     assert_eq!(entries(&catch_up(&mut learner, 2, 9)), [[9, 10, 11], [12, 13, 14]]);
-    // It asks for the second one when it has the first, and gets the third.
+    // The peer requests the second message when it has the first, and gets the third.
     assert_eq!(entries(&catch_up(&mut learner, 2, 12)), [[15, 16, 17]]);
     assert_eq!(entries(&catch_up(&mut learner, 2, 15)), [[18, 19, 20]]);
-    // Something was lost: it gets what it asks for.
+    // A message was lost: the peer gets what it requests.
     assert_eq!(entries(&catch_up(&mut learner, 2, 16)), [[16, 17, 18], [19, 20, 21]]);
     assert_eq!(entries(&catch_up(&mut learner, 2, 19)), [[22, 23, 24]]);
     assert_eq!(entries(&catch_up(&mut learner, 2, 22)), [[] as [u64; 0]], "that is all that there is");
@@ -148,7 +148,7 @@ fn a_pinned_peer_has_two_parts_of_the_log_under_way() {
     assert_eq!(sent(&catch_up(&mut learner, 2, 24)), [(servers([2]), last)]);
 }
 
-/// What a learner sends, that are entries or a question for them.
+/// The messages sent that are ENTRIES or CATCHUP.
 fn sent_of_the_log(did: &Did) -> impl Iterator<Item = Message> {
     let of_the_log = |message: &Message| matches!(message, Message::Entries { .. } | Message::CatchUp { .. });
     sent(did).into_iter().map(|(_, message)| message).filter(of_the_log)
@@ -160,7 +160,7 @@ fn after_a_question_that_was_asked_twice_each_entry_is_sent_once() {
     let mut source = at_ten();
     source.0 = source.0.with_part_bytes(3 * (24 + SIZE as usize));
     catch_up(&mut source, 3, 1);
-    // The other one has the state, and asks for the log; it asks again before the answer is there.
+    // The other learner has the snapshot and requests the log; it repeats the request before the answer arrives.
     let mut late = begun(learner_of(3, 5, 0));
     late.learn(8);
     write(&mut source, 28);
@@ -168,7 +168,7 @@ fn after_a_question_that_was_asked_twice_each_entry_is_sent_once() {
     let mut questions: VecDeque<_> = sent_of_the_log(&late.fire(LearnerTimer::Gap)).collect();
     questions.extend(sent_of_the_log(&late.fire(LearnerTimer::CatchUp { unanswered: 0 })));
     assert_eq!(questions.len(), 2);
-    // One part takes as long as a question and the moment in which what is missing may still come.
+    // One ENTRIES takes as long as a request and the moment in which missing slots may still arrive.
     let (mut parts, mut waits, mut times) = (VecDeque::new(), false, BTreeMap::<u64, u32>::new());
     while late.applied() < LAST && parts.len() < 20 {
         write(&mut source, (late.applied() + 20).min(LAST));

@@ -6,7 +6,7 @@ fn reads(learner: &mut Alone, tokens: std::ops::RangeInclusive<u64>) -> Did {
     learner.turn(tokens.map(read))
 }
 
-/// Token, slot and answer of each read that is answered.
+/// Token, slot and answer of each answered read.
 fn answers(did: &Did) -> Vec<(u64, u64, usize)> {
     told(did, |outcome| match outcome {
         LearnerNotification::Answer { token, slot, answer } => Some((*token, slot.0, *answer)),
@@ -17,13 +17,13 @@ fn answers(did: &Did) -> Vec<(u64, u64, usize)> {
 #[test]
 fn as_many_as_4096_reads_wait_and_one_more_is_refused() {
     let mut learner = alone(1, 3);
-    // Some wait for slot 9, some for the answers to their round, and some for the next round.
+    // Some reads wait for slot 9, some for the answers to their round, and some for the next round.
     reads(&mut learner, 1..=1_096);
     learner.answer_round(9);
     assert_eq!(failed(&reads(&mut learner, 1_097..=2_096)), NONE);
     assert_eq!(failed(&reads(&mut learner, 2_097..=4_096)), NONE);
     assert_eq!(failed(&reads(&mut learner, 4_097..=4_098)), [4_097, 4_098]);
-    // When those that waited for slot 9 are answered, there is room for as many.
+    // When the reads that waited for slot 9 are answered, there is room for the same number.
     assert_eq!(answers(&learner.learn(9)).len(), 1_096);
     assert_eq!(failed(&reads(&mut learner, 5_001..=6_096)), NONE);
     assert_eq!(failed(&reads(&mut learner, 6_097..=6_097)), [6_097]);

@@ -1,4 +1,4 @@
-//! When the state is written down, and what of the log is kept when it is.
+//! When a checkpoint is written, and how much of the log is kept then.
 
 use super::{
     Alone, Did, Entry, LearnerNotification, LearnerRequest, Message, NONE, Retention, Slot, alone, ballot,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::paxos::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, SlotRange};
 
-/// What one value of these tests takes in a log.
+/// The size of one value of these tests in a log, in bytes.
 const SIZE: u64 = 40;
 
 const EVERY_FOUR: Retention = Retention { checkpoint_slots: 4, ..Retention::KEEP_ALL };
@@ -15,7 +15,7 @@ fn durable(did: &Did) -> Vec<u64> {
     told(did, |outcome| if let LearnerNotification::Durable { slot } = outcome { Some(slot.0) } else { None })
 }
 
-/// The slots from which on its log is whole, and how many of them there are, by their bytes.
+/// The first slot of the log, and the number of its slots, computed from its bytes.
 fn log(learner: &Alone) -> (u64, u64) {
     (learner.0.log_begins().0, learner.0.log_bytes() / SIZE)
 }

@@ -1,4 +1,4 @@
-//! Whoever is too far behind for the log gets a whole state, part by part.
+//! A learner that is behind every peer's log gets a snapshot, chunk by chunk.
 
 use super::{
     Alone, Did, LearnerNotification, LearnerTimer, Message, Numbers, Retention, ServerId, ServerSet, Slot, alone,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::paxos::{ChunkRequest, PartToken, SnapshotChunk};
 
-/// Who is sent which part; the first one of the last checkpoint if None.
+/// The receiver of each requested chunk, and the chunk; `None` for the first chunk of the last checkpoint.
 fn asked_for(did: &Did) -> Vec<(ServerId, Option<ChunkRequest>)> {
     told(did, |outcome| match outcome {
         LearnerNotification::SnapshotRequested { to, part } => Some((*to, part.clone())),
@@ -18,12 +18,12 @@ fn name(slot: u64, index: u32) -> ChunkRequest {
     ChunkRequest { slot: Slot(slot), index, token: token(index) }
 }
 
-/// Where part `index` begins.
+/// The beginning of chunk `index`.
 fn token(index: u32) -> PartToken {
     PartToken::Key(format!("after {index}").into_bytes())
 }
 
-/// Two slots a part: a part of the state after `slot`, which has `slot / 2` of them.
+/// A chunk, of two slots, of the snapshot after `slot`, which has `slot / 2` chunks.
 fn part(slot: u64, index: u32) -> SnapshotChunk {
     let begin = 2 * u64::from(index);
     let bytes = format!("{} {}", begin + 1, begin + 2).into_bytes().into();
@@ -42,7 +42,8 @@ fn installed(did: &Did) -> Vec<(u64, ServerId)> {
     })
 }
 
-/// Server 1 of 3, which knows nothing, has heard that both others have applied six slots, and has asked server 2.
+/// Server 1 of 3, which knows nothing, has PROGRESS of both others that they have applied six slots, and has asked
+/// server 2.
 fn far_behind() -> Alone {
     let mut learner = alone(1, 3);
     learner.hear_progress(2, 6, right(6));
@@ -112,7 +113,7 @@ fn a_state_comes_part_by_part_and_takes_the_place_of_the_old_one_when_it_is_whol
         told(&did, |outcome| if let LearnerNotification::Answer { token, .. } = outcome { Some(*token) } else { None });
     assert_eq!(answered, [1]);
     assert_eq!((sent(&did), learner.0.log_begins(), learner.0.log_bytes()), (vec![], Slot(7), 0));
-    // It has what it asked for: nothing is asked again, and it goes on with the next slot.
+    // The learner has what it requested: it repeats nothing, and goes on with the next slot.
     assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), []);
     learner.learn(7);
     assert_eq!(learner.0.machine().all.len(), 7);
@@ -188,7 +189,7 @@ fn a_state_that_is_not_what_it_should_be_is_not_taken() {
         }
         let did = learner.hear_part(2, way[2](part(6, 2)));
         assert_eq!((installed(&did), learner.applied(), learner.0.machine()), (vec![], 0, &Numbers::default()));
-        // After a moment it asks somebody else.
+        // After a moment it asks another peer.
         assert_eq!(armed(&did), [LearnerTimer::Gap]);
         assert_eq!(
             sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })),
@@ -217,11 +218,11 @@ fn a_part_that_does_not_come_is_asked_for_five_times_and_then_another_peer_is() 
     let mut learner = far_behind();
     learner.hear_part(2, part(6, 0));
     (0..3).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 1)]));
-    // That one came in the end. The next one does not, after the first question and four more.
+    // That chunk arrives in the end. The next one does not, after the first request and four more.
     assert_eq!(sent(&learner.hear_part(2, part(6, 1))), [fetch(2, 6, 2)]);
     (0..4).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 2)]));
     assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [catch_up(3, 1)]);
-    // Now it comes, too late.
+    // Now it arrives, too late.
     let did = learner.hear_part(2, part(6, 2));
     assert!(did.is_empty(), "{did:?}");
     assert_eq!(sent(&learner.hear_part(3, part(6, 0))), [fetch(3, 6, 1)]);

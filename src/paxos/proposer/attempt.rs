@@ -1,8 +1,8 @@
-//! Phase 1 of one ballot: who has promised it, and who has refused.
+//! Phase 1 of one ballot: the acceptors that have promised it and those that have refused it.
 //!
-//! An attempt prepares a new ballot for all slots from the first of which it is not known that it is chosen. With a
-//! quorum of promises it goes on to [`phase2`](super::phase2); a rival or silence may end it at any time (*Paxos Made
-//! Simple*, sections 2.2 and 2.4).
+//! An attempt prepares a new ballot for all slots from the first that is not known to be chosen. With a quorum of
+//! promises it goes on to [`phase2`](super::phase2). A rival or silence may end it at any time (*Paxos Made Simple*,
+//! sections 2.2 and 2.4).
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,20 @@ use super::types::{ProposerTraceEvent, RetryReason};
 use crate::paxos::{Ballot, Command, Slot};
 use crate::role::{ServerId, ServerSet};
 
-/// A ballot at work.
+/// The current ballot of a proposer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Attempt {
     ballot: Ballot,
-    /// No slot below is proposed in at this ballot.
+    /// The first slot that may be proposed in at this ballot.
     from: Slot,
-    /// It only fills slots up to this one, and carries no command of its own.
+    /// `Some` if the attempt only fills slots up to this one and carries no command of its own.
     fill: Option<Slot>,
-    /// Its first PREPARE was refused, and it has prepared again above.
+    /// Whether an earlier PREPARE was refused and this attempt prepared again above it.
     is_again: bool,
-    /// Who refused, the PREPARE or an ACCEPT: whoever refused the one will refuse the other too.
+    /// The acceptors that refused the PREPARE or an ACCEPT, with the ballot that each has promised. An acceptor that
+    /// refused one refuses the other too.
     nacks: BTreeMap<ServerId, Ballot>,
-    /// Who has answered anything.
+    /// The acceptors that have answered in any way.
     answered: ServerSet,
 }
 
@@ -35,32 +36,32 @@ impl Attempt {
         self.ballot
     }
 
-    /// No slot below is proposed in at this ballot.
+    /// The first slot that may be proposed in at this ballot.
     pub(super) fn from(&self) -> Slot {
         self.from
     }
 
-    /// It only fills slots up to this one, and carries no command of its own.
+    /// `Some` if the attempt only fills slots up to this one and carries no command of its own.
     pub(super) fn fill(&self) -> Option<Slot> {
         self.fill
     }
 
-    /// Its first PREPARE was refused, and it has prepared again above.
+    /// Whether an earlier PREPARE was refused and this attempt prepared again above it.
     pub(super) fn is_again(&self) -> bool {
         self.is_again
     }
 
-    /// Who has answered anything.
+    /// The acceptors that have answered in any way.
     pub(super) fn answered(&self) -> ServerSet {
         self.answered
     }
 
-    /// An acceptor has answered.
+    /// Notes that an acceptor has answered.
     pub(super) fn note_answer(&mut self, acceptor: ServerId) {
         self.answered.insert(acceptor);
     }
 
-    /// An acceptor has refused, since it is bound to this ballot. True if it is the first one.
+    /// Notes that an acceptor has refused, because it has promised this ballot. Returns true for the first refusal.
     pub(super) fn note_refusal(&mut self, acceptor: ServerId, promised: Ballot) -> bool {
         let is_first = self.nacks.is_empty();
         self.nacks.insert(acceptor, promised);
@@ -68,12 +69,12 @@ impl Attempt {
         is_first
     }
 
-    /// Who has refused.
+    /// The acceptors that have refused.
     pub(super) fn refusals(&self) -> ServerSet {
         self.nacks.keys().copied().collect()
     }
 
-    /// The sentence that says why the attempt is lost.
+    /// The trace event that says why the attempt is lost.
     pub(super) fn lost(self, next: u64, reason: RetryReason, command: Option<Command>) -> ProposerTraceEvent {
         let Attempt { ballot, from, nacks, answered, .. } = self;
         ProposerTraceEvent::Retried {

@@ -1,74 +1,78 @@
-//! The commands that wait for their outcome at one proposer: its own clients', and at a leader those of others.
+//! The commands that wait for their outcome at one proposer: those of its own clients, and at a leader the forwarded
+//! ones.
 //!
-//! [`OwnCommands`] knows of each whether something is under way for it, and whether it was ever in an ACCEPT or a
-//! FORWARD: after that whoever prepares next may be bound to it (*Paxos Made Simple*, section 2.2, P2c), and nobody may
-//! call it "not applied". [`ForwardedQueue`] is a queue, and promises its owners nothing. Neither knows of ballots.
+//! [`OwnCommands`] knows for each command whether it is in flight, and whether it was ever in an ACCEPT or a FORWARD.
+//! After that, the next proposer that prepares may have to propose it (*Paxos Made Simple*, section 2.2, P2c), so no
+//! server may report it as not applied. [`ForwardedQueue`] is a queue that promises the commands' owners nothing.
+//! Neither type knows about ballots.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::paxos::{Command, CommandId, Slot, rules};
 
-/// A proposer keeps at most so many commands of its own, and a leader as many of others; more are refused.
+/// Maximum number of own commands of a proposer, and of forwarded commands at a leader; more are refused.
 const COMMANDS_MAX: usize = 1_024;
-/// Its own take at most so many bytes; more are refused.
+/// Maximum size of the own commands, in bytes; more are refused.
 const COMMANDS_MAX_BYTES: usize = 64 << 20;
-/// Those of others take at most so many bytes.
+/// Maximum size of the forwarded commands at a leader, in bytes.
 const GUESTS_MAX_BYTES: usize = 16 << 20;
-/// Of its own so many at most are handed to a leader and not applied: more would only wait there, on its links and in
-/// its mailbox.
+/// Maximum number of own commands that are forwarded to a leader and not applied. More would only wait in the leader's
+/// queue, on its links and in its mailbox.
 const HANDED_MAX: usize = 256;
-/// They take so many bytes at most, unless a single one is larger.
+/// Maximum size of these commands, in bytes; a single larger command is forwarded alone.
 const HANDED_MAX_BYTES: usize = 4 << 20;
-/// So often the time doubles after which a command is handed over again to the same leader: on a link that has much to
-/// carry the first copy is under way still, and each other waits behind it.
+/// Maximum number of times that the time before a repeated FORWARD to the same leader doubles. On a busy link the first
+/// copy is still in flight, and each further copy waits behind it.
 const DOUBLINGS_MAX: u32 = 5;
-// What four followers hand over there is room for.
+// A leader has room for what four followers forward.
 const _: () = assert!(4 * HANDED_MAX_BYTES <= GUESTS_MAX_BYTES && 4 * HANDED_MAX <= COMMANDS_MAX);
 
-/// Of so many commands a proposer remembers that it has put them into an ACCEPT, whoever they belong to. If there are
-/// more that nobody has applied, it says of none any more that it is certainly not applied.
+/// Maximum number of command ids that a proposer remembers as put into an ACCEPT, whichever server owns them. If more
+/// are not applied, the proposer no longer reports any command as certainly not applied.
 const MAYBE_PROPOSED_MAX: usize = 16_384;
-/// So many of those whose outcome is known are remembered too: a request that comes again late is no new one.
+/// Number of these ids that are also remembered after their outcome: a request that arrives again late is not a new
+/// one.
 const COMPLETED_MAX: usize = 4_096;
 
 /// A command that waits for its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct PendingCommand {
     command: Command,
-    /// The tick when it was last asked for.
+    /// The tick at which a client last asked for it.
     since: u64,
-    /// It was in an ACCEPT or a FORWARD of this life: it may be chosen at any time, by anybody.
+    /// In this incarnation it was in an ACCEPT or a FORWARD: any proposer may get it chosen at any time.
     sent: bool,
-    /// It was handed to a leader, and may be lost.
+    /// When it was forwarded to a leader; the FORWARD may be lost.
     forwarded: Option<ForwardedAt>,
-    /// How often it was handed to this leader.
+    /// How often it was forwarded to this leader.
     times: u32,
 }
 
-/// That a command was handed to a leader.
+/// The time of a FORWARD, and where its effect can be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct ForwardedAt {
-    /// At this pulse.
+    /// The heartbeat tick of the FORWARD.
     at: u64,
-    /// If it was not lost, it is probably in a slot up to this one. Not known before it has had its time.
+    /// If the FORWARD was not lost, the command is probably in a slot up to this one. `None` until the time before a
+    /// repeated FORWARD is over.
     due: Option<Slot>,
 }
 
-/// A proposer's own commands, in the order in which they came.
+/// The commands of a proposer's own clients, in order of arrival.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct OwnCommands {
     by_arrival: BTreeMap<u64, PendingCommand>,
     by_id: BTreeMap<CommandId, u64>,
-    /// Nothing is under way for these: neither a proposal nor a FORWARD.
+    /// Commands that are not in flight: neither in a proposal nor in a FORWARD.
     unassigned: BTreeSet<u64>,
     bytes: usize,
     arrivals: u64,
-    /// Commands that were in an ACCEPT of this life, perhaps for somebody else or adopted, and are not applied: if a
-    /// client asks here later for one of them, it may be chosen all the same.
+    /// Commands that were in an ACCEPT of this incarnation, perhaps forwarded or adopted ones, and are not applied. If
+    /// a client asks here for one of them later, it may be chosen all the same.
     maybe_proposed: BTreeSet<CommandId>,
-    /// There was no room for all of them.
+    /// Some ids did not fit and are not remembered.
     has_forgotten_ids: bool,
-    /// Commands that were sent in this life, and whose outcome is known.
+    /// Commands that were sent in this incarnation and whose outcome is known.
     settled: CompletedIds,
 }
 
@@ -81,7 +85,7 @@ impl OwnCommands {
         self.by_id.contains_key(&id)
     }
 
-    /// Those that wait here.
+    /// The ids of all waiting commands.
     pub(super) fn ids(&self) -> Vec<CommandId> {
         self.by_id.keys().copied().collect()
     }
@@ -91,13 +95,13 @@ impl OwnCommands {
         self.by_arrival.values().next().map(|pending| &pending.command)
     }
 
-    /// Somebody asks again for a command that is here: true if it is.
+    /// Notes a repeated request. Returns true if the command is waiting here.
     pub(super) fn refresh(&mut self, id: CommandId, tick: u64) -> bool {
         let pending = self.by_id.get(&id).and_then(|arrival| self.by_arrival.get_mut(arrival));
         pending.map(|pending| pending.since = tick).is_some()
     }
 
-    /// Keeps a command; false if there is no room. `proposed` if it is in an ACCEPT already.
+    /// Adds a command; returns false if there is no room. `proposed` means that the command is in an ACCEPT already.
     pub(super) fn push(&mut self, command: Command, tick: u64, proposed: bool) -> bool {
         let size = command.payload.len();
         if self.by_arrival.len() >= COMMANDS_MAX || self.bytes + size > COMMANDS_MAX_BYTES {
@@ -115,12 +119,12 @@ impl OwnCommands {
         true
     }
 
-    /// In this life it was in an ACCEPT, or its outcome has come since it was sent.
+    /// Whether the command was in an ACCEPT of this incarnation, or its outcome arrived after it was sent.
     fn was_sent(&self, id: CommandId) -> bool {
         self.maybe_proposed.contains(&id) || self.settled.ids.contains(&id)
     }
 
-    /// Its outcome is known.
+    /// Removes a command whose outcome is known.
     pub(super) fn remove(&mut self, id: CommandId) {
         let was_spoken = self.maybe_proposed.remove(&id);
         let pending = self.by_id.remove(&id).and_then(|arrival| {
@@ -135,17 +139,17 @@ impl OwnCommands {
         }
     }
 
-    /// For how many commands nothing is under way.
+    /// Number of commands that are not in flight.
     pub(super) fn unassigned(&self) -> usize {
         self.unassigned.len()
     }
 
-    /// The oldest command that nothing is under way for.
+    /// The oldest command that is not in flight.
     pub(super) fn next_idle(&self) -> Option<&Command> {
         self.unassigned.first().and_then(|arrival| self.by_arrival.get(arrival)).map(|pending| &pending.command)
     }
 
-    /// A command is in an ACCEPT, for whatever reason.
+    /// Notes that a command is in an ACCEPT, for whatever reason.
     pub(super) fn proposed(&mut self, id: CommandId) {
         self.has_forgotten_ids |= self.maybe_proposed.len() >= MAYBE_PROPOSED_MAX && !self.maybe_proposed.contains(&id);
         if !self.has_forgotten_ids {
@@ -159,20 +163,21 @@ impl OwnCommands {
         }
     }
 
-    /// Nothing is under way for this command any more: its slot went to another.
+    /// Notes that this command is no longer in flight: its slot went to another command.
     pub(super) fn unassign(&mut self, id: CommandId) {
         self.unassigned.extend(self.by_id.get(&id));
     }
 
-    /// Nothing is under way for any of them any more.
+    /// Marks all commands as not in flight.
     pub(super) fn release_all(&mut self) {
         self.unassigned.extend(self.by_arrival.keys());
         self.by_arrival.values_mut().for_each(|pending| (pending.forwarded, pending.times) = (None, 0));
     }
 
-    /// What was handed over `patience` pulses ago, and each time twice as long as the time before, may be lost, or have
-    /// come to its outcome: others have applied everything up to `known`. If it is in none of those slots, which shows
-    /// when they are `applied` here, nothing is under way for it any more.
+    /// Releases forwarded commands that are probably lost. A FORWARD may be lost, or its outcome not yet applied here,
+    /// after `patience` heartbeat ticks; each repetition doubles this time. The command would then be in a slot up to
+    /// `known`, which others have applied. When these slots are `applied` here and the command still waits, it is no
+    /// longer in flight.
     pub(super) fn release_forwarded(&mut self, now: u64, patience: u64, known: Slot, applied: Slot) {
         for (arrival, pending) in &mut self.by_arrival {
             let patience = patience << pending.times.saturating_sub(1).min(DOUBLINGS_MAX);
@@ -185,7 +190,7 @@ impl OwnCommands {
         }
     }
 
-    /// Takes for a FORWARD what nothing is under way for, as far as there is room beside what was handed over before.
+    /// Takes the commands for a FORWARD: those not in flight, as far as the limits on forwarded commands allow.
     pub(super) fn take_idle(&mut self, tick: u64) -> Vec<Command> {
         let mut commands = Vec::new();
         if self.unassigned.is_empty() {
@@ -210,7 +215,7 @@ impl OwnCommands {
         commands
     }
 
-    /// Forgets those that were last asked for before this tick and were never sent.
+    /// Drops and returns the commands that were never sent and were last asked for at or before the tick `before`.
     pub(super) fn expire(&mut self, before: u64) -> Vec<CommandId> {
         let old = |pending: &&PendingCommand| pending.since <= before && rules::is_certainly_not_applied(pending.sent);
         let old: Vec<CommandId> = self.by_arrival.values().filter(old).map(|pending| pending.command.id).collect();
@@ -219,7 +224,7 @@ impl OwnCommands {
     }
 }
 
-/// The latest commands that were sent and have come to an outcome: nobody may call one of them "not applied" again.
+/// The latest commands that were sent and whose outcome is known: they must never be reported as not applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct CompletedIds {
     ids: BTreeSet<CommandId>,
@@ -239,7 +244,7 @@ impl CompletedIds {
     }
 }
 
-/// Commands that others have handed to a leader. It does not own them: whoever does will hand them over again.
+/// Commands that others have forwarded to a leader. The leader does not own them: their owners forward them again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct ForwardedQueue {
     queue: VecDeque<Command>,
@@ -252,7 +257,7 @@ impl ForwardedQueue {
         self.ids.contains(&id)
     }
 
-    /// Takes a command in; false if there is no room.
+    /// Adds a command; returns false if there is no room.
     pub(super) fn push(&mut self, command: Command) -> bool {
         let size = command.payload.len();
         let has_room = self.queue.len() < COMMANDS_MAX && self.bytes + size <= GUESTS_MAX_BYTES;
@@ -264,17 +269,17 @@ impl ForwardedQueue {
         has_room
     }
 
-    /// How many there are.
+    /// Number of queued commands.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// The one that came first.
+    /// The first command of the queue.
     pub(super) fn first(&self) -> Option<&Command> {
         self.queue.front()
     }
 
-    /// Takes the one that came first.
+    /// Takes the first command of the queue.
     pub(super) fn pop(&mut self) -> Option<Command> {
         let command = self.queue.pop_front()?;
         self.ids.remove(&command.id);
@@ -282,7 +287,7 @@ impl ForwardedQueue {
         Some(command)
     }
 
-    /// Its outcome is known.
+    /// Removes a command whose outcome is known.
     pub(super) fn remove(&mut self, id: CommandId) {
         if self.ids.remove(&id)
             && let Some(at) = self.queue.iter().position(|command| command.id == id)

@@ -1,37 +1,38 @@
-//! Who leads: heartbeats, elections, and how a leader finds out that it is none.
+//! Leader election: heartbeats, pre-votes, and how a leader finds out that it no longer leads.
 //!
-//! Leadership is no part of what makes Paxos safe: two proposers that both take themselves for leaders have two
-//! ballots, and the acceptors know the higher one. It only decides who should try. So nothing here is remembered, and
-//! nothing here may be wrong in a way that matters; it should be right soon.
+//! Leadership is no part of the safety of Paxos. If two proposers both act as leader, they have two ballots, and the
+//! acceptors know which is higher. Leadership only decides which server should try. So nothing here is durable, and a
+//! wrong opinion here does no harm, but it should be corrected soon.
 //!
-//! A leader says every 30 ms that it is there, and is answered. Who has heard nothing of a leader for a random 150 to
-//! 300 ms stands for election, unless others still hear one:
+//! A leader sends a heartbeat every 30 ms, and the others reply. A proposer without news of a leader for a random 150
+//! to 300 ms campaigns, unless others still know a leader:
 //!
-//! - *Pre-vote.* Before a candidate prepares a ballot, which would end a reign, it asks whether a majority has lost the
-//!   leader too. One server with a broken cable, or back from a partition, disturbs nobody (Ongaro, *Consensus:
+//! - *Pre-vote.* To prepare a ballot would end a tenure. So a candidate first asks whether a majority has lost the
+//!   leader too. One server with a broken cable, or back from a partition, then disturbs no other (Ongaro, *Consensus:
 //!   Bridging Theory and Practice*, 2014, section 9.6, for Raft).
-//! - *Relay.* Who hears the leader says so to the others. A server that can talk to some servers but not to the leader
-//!   then knows that there is one. It hands nothing to that leader: a command goes one hop. A candidate that waits for
-//!   promises says the same of itself, until its time is up.
-//! - *The leader's own doubt.* A leader that is not answered by a majority for 300 ms steps down, and lets one time-out
-//!   pass before it stands; so does one that has open slots and sees nothing move for 500 ms: no page of a promise, no
-//!   vote, nothing applied. Otherwise a leader that can send and not hear would be obeyed for ever by servers that it
-//!   can do nothing for. Where rounds take long, as on slow disks, it waits for longer (`pace.rs`).
+//! - *Leader hint.* A follower that receives heartbeats passes this on to the others. A server that can talk to some
+//!   servers but not to the leader then knows that there is one. It forwards nothing to that leader, because a command
+//!   goes one hop. A candidate that waits for promises sends the same hint for itself, until its time is over.
+//! - *Step-down.* A leader without heartbeat replies from a majority for 300 ms steps down and waits one election
+//!   time-out (the cool-down) before it campaigns. A leader with slots in flight does the same after 500 ms without
+//!   progress: no page of a promise, no vote, nothing applied. Otherwise servers would follow a leader forever that can
+//!   send but not receive, and that can do nothing for them. Where rounds take long, as on slow disks, it waits for
+//!   longer (`pace.rs`).
 //!
-//! - *A server without a proposer.* Its acceptor votes all the same, so it must not look like one that is cut off: its
-//!   server answers heartbeats and pre-votes in the proposer's place ([`in_place_of_proposer`]). Else a majority of
-//!   acceptors, all of them linked, could be left without a leader for ever.
+//! - *A server whose proposer is down.* Its acceptor still votes, so the server must not look partitioned. It replies
+//!   to heartbeats and pre-votes in the proposer's place ([`in_place_of_proposer`]). Otherwise a majority of connected
+//!   acceptors could be left without a leader forever.
 //!
-//! With these a cluster finds a leader as long as any one server is connected to a majority, also where not everybody
-//! hears everybody (the three cases of Ng, Haridi, Carbone, *Omni-Paxos*, EuroSys 2023; see
+//! With these rules a cluster finds a leader as long as any one server is connected to a majority, even under partial
+//! connectivity (the three cases of Ng, Haridi, Carbone, *Omni-Paxos*, EuroSys 2023; see
 //! `src/sim/partial_partitions.rs`).
 //!
-//! Time is counted in *pulses*, the 30 ms of one timer. A proposer that was held up counts fewer: its own delay is not
-//! the silence of others.
-
+//! Time is counted in *heartbeat ticks* of one 30 ms timer. A proposer that was delayed counts fewer ticks, so its own
+//! delay does not look like the silence of others.
 //!
-//! [`Election`] is a machine of its own: it hears the messages and time-outs of this file, and answers with messages
-//! and time-outs. It has no ballot and no log. What a proposer is to do, stand, follow or step down, it returns.
+//! [`Election`] is a state machine of its own. Its inputs are the messages and time-outs of this file, and its outputs
+//! are messages and time-outs. It has no ballot and no log. Its functions return what the proposer must do: campaign,
+//! follow or step down.
 
 use std::collections::BTreeMap;
 
@@ -39,15 +40,15 @@ use super::types::{ProposerTimer, ProposerVocabulary, StepDownReason};
 use crate::paxos::{Ballot, Message, Quorums};
 use crate::role::{Output, ServerId, ServerSet};
 
-/// Who has heard or heard of a leader within so many pulses has one: 150 ms.
+/// A proposer has a leader if news of it arrived within this many heartbeat ticks: 150 ms.
 const LEADER_TIMEOUT_TICKS: u64 = 5;
-/// A leader that a majority has not answered for so many pulses steps down: 300 ms.
+/// A leader without replies from a majority for this many heartbeat ticks steps down: 300 ms.
 const REPLY_TIMEOUT_TICKS: u64 = 10;
-/// A follower relays at most every so many pulses: 60 ms.
+/// Minimum number of heartbeat ticks between two leader hints of a follower: 60 ms.
 const HINT_TICKS: u64 = 2;
 
-/// What a server answers to this message while its proposer is down: it is there, and hears no leader. None if the
-/// message asks for no such word.
+/// The server's answer to this message while its proposer is down: the server is there and knows of no leader. `None`
+/// if the message needs no such answer.
 pub fn in_place_of_proposer(message: &Message) -> Option<Message> {
     match *message {
         Message::Heartbeat { ballot } => Some(Message::HeartbeatReply { ballot }),
@@ -56,69 +57,70 @@ pub fn in_place_of_proposer(message: &Message) -> Option<Message> {
     }
 }
 
-/// What a proposer knows of leaders, and asks about them. See the head of its file.
+/// The proposer's knowledge of leaders, and its current pre-vote. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Election {
     me: ServerId,
     quorums: Quorums,
-    /// Pulses of this life so far.
+    /// Heartbeat ticks in this incarnation.
     ticks: u64,
-    /// The leader of the highest ballot heard of, unless it is this proposer.
+    /// The leader of the highest known ballot, unless it is this proposer.
     leader: Option<KnownLeader>,
-    /// Pre-votes of this life so far.
+    /// Number of pre-votes in this incarnation.
     pre_vote_rounds: u64,
-    /// The pre-vote under way.
+    /// The current pre-vote.
     pre_vote: Option<PreVote>,
-    /// One time-out must pass before it stands again.
+    /// Cool-down: one election time-out must pass before the next campaign.
     is_cooling_down: bool,
-    /// The pulse of the last relay.
+    /// The heartbeat tick of the last leader hint.
     hinted_at: Option<u64>,
-    /// The last leader whose closed connection has brought an election forward: each can do so once.
+    /// The last leader whose closed connection has hastened an election: each leader hastens one election only.
     early_election_for: Option<Ballot>,
-    /// As a leader: the pulse when each server last answered.
+    /// As a leader: the heartbeat tick of each server's last reply.
     answers: BTreeMap<ServerId, u64>,
-    /// As a leader: the pulse when a slot was applied last, or a vote counted, or the first was opened.
+    /// As a leader: the heartbeat tick of the last progress. Progress means that a slot was applied, a vote counted, a
+    /// promise page received, or that the first slot came in flight.
     progress_at: u64,
 }
 
-/// Whether others hear a leader.
+/// A pre-vote in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct PreVote {
-    /// Which question.
+    /// The number of this pre-vote.
     id: u64,
-    /// Who hears none.
+    /// The servers that know of no leader.
     without: ServerSet,
 }
 
-/// What a proposer that leads says of it.
+/// The leader's position at a heartbeat tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LeaderPosition {
     pub ballot: Ballot,
-    /// Slots are open, or pages of promises are still to come.
+    /// Slots are in flight, or pages of promises are missing.
     pub has_open: bool,
 }
 
 /// How a proposer knows of a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaderEvidence {
-    /// It is the leader.
+    /// The proposer itself leads.
     Leads {
-        /// Who has promised it the ballot.
+        /// The acceptors that promised the ballot.
         quorum: ServerSet,
     },
-    /// The leader's heartbeats come.
+    /// The leader's heartbeats arrive.
     Heard,
-    /// Others hear the leader.
+    /// Leader hints of other servers arrive.
     HeardOf,
 }
 
-/// A leader as a follower sees it.
+/// A leader as a follower knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct KnownLeader {
     ballot: Ballot,
-    /// The pulse when its last heartbeat came; None if it is only heard of.
+    /// The heartbeat tick of the leader's last heartbeat; `None` if only leader hints have arrived.
     heard_at: Option<u64>,
-    /// The pulse when the last word of it came, from itself or from others; None if it is known to be gone.
+    /// The heartbeat tick of the last news of the leader, its own or a hint; `None` if its connection has closed.
     known_at: Option<u64>,
 }
 
@@ -139,12 +141,12 @@ impl Election {
         }
     }
 
-    /// Pulses of this life so far.
+    /// Heartbeat ticks in this incarnation.
     pub(super) fn ticks(&self) -> u64 {
         self.ticks
     }
 
-    /// Pre-votes of this life so far.
+    /// Number of pre-votes in this incarnation.
     #[cfg(test)]
     pub(super) fn pre_vote_rounds(&self) -> u64 {
         self.pre_vote_rounds
@@ -158,12 +160,12 @@ impl Election {
         at.is_some_and(|at| self.ticks - at < LEADER_TIMEOUT_TICKS)
     }
 
-    /// The leader that was heard lately, from itself.
+    /// The leader whose own heartbeat arrived lately.
     pub(super) fn heard_directly(&self) -> Option<Ballot> {
         self.leader.filter(|leader| self.is_fresh(leader.heard_at)).map(|leader| leader.ballot)
     }
 
-    /// The leader that was heard, or heard of, lately.
+    /// The leader of which a heartbeat or a leader hint arrived lately.
     fn heard_of(&self) -> Option<Ballot> {
         self.leader.filter(|leader| self.is_fresh(leader.known_at)).map(|leader| leader.ballot)
     }
@@ -174,26 +176,26 @@ impl Election {
         heard.or_else(|| self.heard_of().map(|ballot| (ballot, LeaderEvidence::HeardOf)))
     }
 
-    /// That leader's word was of no use: it must be heard again before anything else is handed to it.
+    /// That leader refused a FORWARD: its heartbeat must arrive again before anything else is forwarded to it.
     pub(super) fn suspect(&mut self, server: ServerId) {
         if let Some(leader) = self.leader.as_mut().filter(|leader| leader.ballot.server == server) {
             leader.heard_at = None;
         }
     }
 
-    /// A life begins.
+    /// Starts the timers of this incarnation.
     pub(super) fn start<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) {
         out.arm(ProposerTimer::HeartbeatTick);
         self.wait(out);
     }
 
-    /// Waits for a whole time-out before it stands.
+    /// Restarts the election time-out.
     pub(super) fn wait<R: ProposerVocabulary>(&self, out: &mut Output<R>) {
         out.arm(ProposerTimer::Election { soon: false });
     }
 
-    /// 30 ms have passed. A leader says that it is there, or hears why it should step down; it has patience for so many
-    /// pulses.
+    /// One heartbeat tick. A leader sends heartbeats, or gets the reason why it should step down. `patience` is the
+    /// number of ticks that it may be without progress.
     pub(super) fn heartbeat_tick<R: ProposerVocabulary>(
         &mut self,
         reign: Option<LeaderPosition>,
@@ -219,7 +221,7 @@ impl Election {
         self.quorums.is_chosen(answered.chain([self.me]).collect())
     }
 
-    /// It leads: it says so at once.
+    /// Begins a tenure: sends heartbeats at once.
     pub(super) fn begin_reign<R: ProposerVocabulary>(&mut self, ballot: Ballot, out: &mut Output<R>) {
         let now = self.ticks;
         self.answers = self.others().iter().map(|server| (server, now)).collect();
@@ -227,20 +229,20 @@ impl Election {
         out.send(self.others(), Message::Heartbeat { ballot });
     }
 
-    /// As a leader: there is something to apply again, or something was heard of it.
+    /// As a leader: notes progress, or the first slot in flight.
     pub(super) fn note_progress(&mut self) {
         self.progress_at = self.ticks;
     }
 
-    /// It leads no longer. A leader that could do nothing lets others stand first.
+    /// Ends the tenure. A leader that made no progress cools down, so that another server campaigns first.
     pub(super) fn end_reign<R: ProposerVocabulary>(&mut self, why: StepDownReason, out: &mut Output<R>) {
         self.is_cooling_down = matches!(why, StepDownReason::NoHeartbeatReplies | StepDownReason::Stalled);
         self.wait(out);
     }
 
-    /// HEARTBEAT, or a RELAY of one: somebody leads. True if it is to be followed, since no later leader is known,
-    /// which a majority has promised, and the own ballot at work is not above: then this one can do nothing, and will
-    /// hear of it.
+    /// News of a leader: HEARTBEAT if `directly`, else LEADERHINT. Returns true if this leader is to be followed. That
+    /// is so unless a leader of a higher ballot is known, which a majority has promised, or the current own ballot is
+    /// higher. In both cases a lower leader can do nothing, and acceptors will refuse it.
     pub(super) fn hear(&mut self, ballot: Ballot, directly: bool, at_work: Option<Ballot>) -> bool {
         if at_work.is_some_and(|ours| ours > ballot) || !self.quorums.servers().contains(ballot.server) {
             return false;
@@ -256,7 +258,7 @@ impl Election {
         true
     }
 
-    /// Answers the heartbeat of a leader that is followed, and now and then says to the others that it was heard.
+    /// Replies to the heartbeat of the leader that is followed, and sometimes sends a leader hint to the others.
     pub(super) fn answer_heartbeat<R: ProposerVocabulary>(&mut self, leader: Ballot, out: &mut Output<R>) {
         let sender = ServerSet::only(leader.server);
         out.send(sender, Message::HeartbeatReply { ballot: leader });
@@ -266,20 +268,20 @@ impl Election {
         }
     }
 
-    /// HEARTBEATREPLY: a server hears this leader, if it `leads` at that ballot still.
+    /// HEARTBEATREPLY: a server follows this leader; `leads` is the ballot at which this proposer leads now.
     pub(super) fn handle_heartbeat_answer(&mut self, sender: ServerId, ballot: Ballot, leads: Option<Ballot>) {
         if leads == Some(ballot) && self.others().contains(sender) {
             self.answers.insert(sender, self.ticks);
         }
     }
 
-    /// No word of a leader for a whole time-out. True if it may stand now.
+    /// The election time-out ran out without news of a leader. Returns true if the proposer may campaign now.
     pub(super) fn time_out<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> bool {
         self.wait(out);
         !std::mem::take(&mut self.is_cooling_down)
     }
 
-    /// Asks whether a majority has lost the leader too. True if there is nobody to wait for.
+    /// Starts a pre-vote. Returns true if there is no other server to wait for.
     pub(super) fn ask<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> bool {
         self.pre_vote_rounds += 1;
         let id = self.pre_vote_rounds;
@@ -288,12 +290,12 @@ impl Election {
         self.handle_pre_vote_answer(self.me, id, false)
     }
 
-    /// It stands no more.
+    /// Ends the campaign.
     pub(super) fn withdraw(&mut self) {
         self.pre_vote = None;
     }
 
-    /// PREVOTE: somebody would stand. Nothing is promised by the answer.
+    /// PREVOTE: the sender wants to campaign. The reply promises nothing.
     pub(super) fn handle_pre_vote<R: ProposerVocabulary>(
         &self,
         sender: ServerId,
@@ -305,7 +307,7 @@ impl Election {
         out.send(ServerSet::only(sender), Message::PreVoteReply { id, hears });
     }
 
-    /// PREVOTEREPLY. True if with it a majority hears of no leader: time to prepare a ballot.
+    /// PREVOTEREPLY. Returns true if a majority now knows of no leader: time to prepare a ballot.
     pub(super) fn handle_pre_vote_answer(&mut self, sender: ServerId, id: u64, hears: bool) -> bool {
         let Some(pre_vote) = self.pre_vote.as_mut().filter(|pre_vote| pre_vote.id == id) else { return false };
         if hears || !self.quorums.servers().contains(sender) {
@@ -316,8 +318,8 @@ impl Election {
         self.pre_vote.take_if(|pre_vote| quorums.is_prepared(pre_vote.without)).is_some()
     }
 
-    /// The connection from a server has closed. If it led, there is no need to wait for its silence. That is only an
-    /// opinion until the others share it, and each leader's end hastens one election.
+    /// The connection from a server has closed. If that server led, there is no need to wait for its silence. The
+    /// pre-vote still checks whether the others agree, and each leader hastens only one election.
     pub(super) fn peer_gone<R: ProposerVocabulary>(&mut self, server: ServerId, out: &mut Output<R>) {
         let Some(leader) = self.leader.as_mut().filter(|leader| leader.ballot.server == server) else {
             return;

@@ -1,42 +1,42 @@
-//! Commands on their way to the leader.
+//! Forwarding of commands to the leader.
 //!
 //! A client may talk to any server. The proposer of that server owns the client's command until its outcome is applied,
-//! whoever leads meanwhile: it hands the command to the leader that it hears, again after 200 ms, 400 ms and so on, and
-//! again to the next leader. A leader proposes what it is handed and forgets it with its reign. Nothing is lost when it
-//! dies, since the owner still has the command; and nothing takes effect twice, since the state machine knows a command
-//! by its id.
+//! whichever server leads meanwhile. It forwards the command to the leader that it knows, again after 200 ms, 400 ms
+//! and so on, and again to the next leader. A leader proposes forwarded commands and drops them at the end of its
+//! tenure. Its crash loses nothing, because the owner still has the command. Nothing takes effect twice, because the
+//! state machine recognizes a command by its id.
 //!
-//! An owner whose learner is behind waits for it before it hands a command over again: it may be in the very slots that
-//! are missing. Otherwise each command of a server that is far behind fills five slots a second, and the server falls
-//! further behind because of them.
+//! An owner whose learner is behind waits for it before it forwards a command again: the command may be in one of the
+//! missing slots. Otherwise each command of a server that is far behind would fill five slots a second, and the server
+//! would fall further behind because of them.
 //!
-//! [`Forwarding`] remembers to whom commands were handed last; which of them are under way the commands know
-//! themselves.
+//! [`Forwarding`] knows the leader that commands were forwarded to last. Which commands are in flight is stored with
+//! the commands.
 
 use super::commands::OwnCommands;
 use super::types::{ProposerTraceEvent, ProposerVocabulary};
 use crate::paxos::{Ballot, Message, Slot};
 use crate::role::{Output, ServerSet};
 
-/// A command is handed over again after so many pulses and the one under way: about 200 ms.
+/// A command is forwarded again more than this many heartbeat ticks later: after about 200 ms.
 const AGAIN_PULSES: u64 = 6;
-/// The commands of one FORWARD take about this many bytes at most, unless a single one is larger.
+/// Maximum size of the commands of one FORWARD, in bytes; a single larger command goes alone.
 const FORWARD_BYTES: usize = 1 << 20;
 
-/// To whom commands are handed. See the head of its file.
+/// The receiver of forwarded commands. See the head of this file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Forwarding {
-    /// The leader that commands were handed to last.
+    /// The ballot of the leader that commands were last forwarded to.
     to: Option<Ballot>,
 }
 
 impl Forwarding {
-    /// Whoever was handed commands leads no longer.
+    /// The leader that received commands no longer leads.
     pub(super) fn end(&mut self) {
         self.to = None;
     }
 
-    /// Hands to the leader what it has not been handed, or so long ago that it may have been lost.
+    /// Forwards to the leader the commands that it has not received, or whose FORWARD is old enough to be lost.
     pub(super) fn forward<R: ProposerVocabulary>(
         &mut self,
         leader: Ballot,
@@ -65,8 +65,8 @@ impl Forwarding {
         }
     }
 
-    /// 30 ms have passed: what was handed over long ago, and is in no slot up to `known` although all of them are
-    /// `applied` here, is to be handed over again.
+    /// One heartbeat tick. Releases commands that were forwarded long ago and are in no slot up to `known`, although
+    /// all these slots are `applied` here: they are forwarded again.
     pub(super) fn release_late(&self, commands: &mut OwnCommands, tick: u64, known: Slot, applied: Slot) {
         commands.release_forwarded(tick, AGAIN_PULSES, known, applied);
     }

@@ -1,18 +1,19 @@
 //! The proposer: gets commands chosen.
 //!
 //! A proposer makes *attempts* (`attempt.rs`). An attempt prepares a new ballot (`rounds.rs`) for all slots from the
-//! first that it does not know to be chosen (`progress.rs`), adopts what the promises bind it to, fills the holes with
-//! no-ops, and puts commands (`commands.rs`) behind (`phase2.rs`). In Basic Paxos it is over when its learner has
-//! applied every slot that it proposed in; in Multi-Paxos the proposer keeps the ballot and leads (`election.rs`), and
-//! the others hand their commands to it (`forwarding.rs`). (Lamport, *Paxos Made Simple*, 2001, sections 2.2 and 3.)
+//! first that the proposer does not know to be chosen (`progress.rs`). It adopts the safe values that the promises
+//! report, fills the holes with no-ops, and proposes commands (`commands.rs`) after them (`phase2.rs`). In Basic Paxos
+//! the attempt is over when the proposer's learner has applied every slot of it. In Multi-Paxos the proposer keeps the
+//! ballot and leads (`election.rs`), and the others forward their commands to it (`forwarding.rs`). (Lamport, *Paxos
+//! Made Simple*, 2001, sections 2.2 and 3.)
 //!
-//! Each of these files has a struct of its own, which does not know the proposer. This one takes the inputs, says in
-//! which phase it is, and carries out what its parts return.
+//! Each of these files has a struct that does not know the proposer. This file takes the inputs, holds the current
+//! phase, and carries out what the parts return.
 //!
-//! A command stays with its proposer until its outcome is applied, whoever proposed it last. A proposer that has never
-//! put a command into an ACCEPT or a FORWARD may say "certainly not applied" and forget it; after that only the log
-//! knows. (What it proposes for others, because a promise bound it or a FORWARD brought it, is still the others': they
-//! never call it "not applied", since they have sent it.)
+//! A command stays with its proposer until its outcome is applied, whichever proposer got it chosen. A proposer that
+//! has never put a command into an ACCEPT or a FORWARD may report "certainly not applied" and drop it. After that, only
+//! the log knows. A proposer also proposes commands of others: adopted from a promise, or forwarded to it. Their owners
+//! have sent them, so the owners never report them as not applied.
 
 mod attempt;
 mod commands;
@@ -46,25 +47,25 @@ use super::promises::Promises;
 use super::{Ballot, Command, CommandId, Message, Page, Policy, Quorums, Slot};
 use crate::role::{Input, Output, Role, RoleKind, ServerId, ServerSet};
 
-/// A command that was in no ACCEPT and no FORWARD after so many ticks (of 100 ms) is given up: before its client's try
+/// A command that was in no ACCEPT and no FORWARD is given up after this many ticks of 100 ms: before its client's try
 /// ends.
 const COMMAND_TIMEOUT_TICKS: u64 = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    /// Nothing to do, no learner to do it with, a follower, or one that asks whether others hear a leader.
+    /// No attempt: nothing to do, the learner is down, a follower, or a pre-vote is in progress.
     Idle,
-    /// Between two attempts.
+    /// The random wait between two attempts.
     BackingOff,
-    /// The learner catches up first.
+    /// The learner catches up before the proposer prepares.
     CatchingUp,
-    /// Phase 1.
+    /// Phase 1: PREPARE is sent, promises arrive.
     Preparing(Attempt, Promises),
-    /// Phase 2.
+    /// Phase 2: a quorum has promised, ACCEPTs go out.
     Proposing(Box<Phase2>),
 }
 
-/// The proposer of one server. See the head of its file.
+/// The proposer of one server. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proposer {
     me: ServerId,
@@ -72,31 +73,31 @@ pub struct Proposer {
     policy: Policy,
     rounds: Rounds,
     progress: PeerProgressTable,
-    /// Commands of the own server's clients whose outcome is not applied.
+    /// Commands of this server's clients whose outcome is not applied yet.
     commands: OwnCommands,
-    /// As a leader: commands of others that are not proposed yet.
+    /// As a leader: forwarded commands that are not proposed yet.
     forwarded: ForwardedQueue,
-    /// A slot that a learner waits for.
+    /// A slot that a learner's reads wait for.
     fill: Option<Slot>,
     phase: Phase,
-    /// Attempts lost in a row.
+    /// Number of attempts lost in a row.
     failures: u32,
-    /// Attempts lost since anything was applied here, whoever got it chosen.
+    /// Number of attempts lost since this server last applied anything, whichever proposer got it chosen.
     stalls: u32,
-    /// Who answered the last attempt.
+    /// The acceptors that answered the last attempt.
     responders: ServerSet,
-    /// Tenths of a second of this life so far.
+    /// Ticks of 100 ms in this incarnation.
     ticks: u64,
     election: Election,
     forwarding: Forwarding,
-    /// How long rounds take.
+    /// How long rounds take here.
     pace: Pace,
-    /// At most so much is open at one ballot.
+    /// Limits on what is in flight at one ballot.
     window: InFlightLimits,
 }
 
 impl Proposer {
-    /// A proposer that knows nothing yet.
+    /// A proposer without commands and without a ballot.
     pub fn new(me: ServerId, quorums: Quorums, policy: Policy) -> Proposer {
         Proposer {
             me,
@@ -119,23 +120,23 @@ impl Proposer {
         }
     }
 
-    /// The same with at most so many slots open at one ballot, and about so many bytes: a simulation of a few clients
-    /// fills a smaller window, too.
+    /// Sets the maximum number of slots in flight at one ballot, and about how many bytes they may have. With a small
+    /// window, a simulation of a few clients fills it too.
     pub fn with_window(self, slots: u64, bytes: usize) -> Proposer {
         Proposer { window: InFlightLimits { slots, bytes }, ..self }
     }
 
-    /// The round of its next ballot.
+    /// The round of the next ballot.
     pub fn next_round(&self) -> u64 {
         self.rounds.next()
     }
 
-    /// The ballot at which it leads, if it does.
+    /// The ballot at which this proposer leads, if it does.
     pub fn leads(&self) -> Option<Ballot> {
         self.reign().map(|work| work.attempt().ballot())
     }
 
-    /// The leader, as far as this proposer knows: itself, or one that it has heard or heard of lately.
+    /// The leader as this proposer knows it: itself, or one of which a heartbeat or leader hint arrived lately.
     pub fn leader(&self) -> Option<(Ballot, LeaderEvidence)> {
         match self.reign() {
             Some(work) => Some((work.attempt().ballot(), LeaderEvidence::Leads { quorum: work.quorum() })),
@@ -143,7 +144,7 @@ impl Proposer {
         }
     }
 
-    /// The ballot at work.
+    /// The ballot of the current attempt.
     pub(crate) fn active_ballot(&self) -> Option<Ballot> {
         self.attempt().map(Attempt::ballot)
     }
@@ -156,7 +157,7 @@ impl Proposer {
         }
     }
 
-    /// What it proposes as a leader, if it is one.
+    /// Phase 2 of the current tenure, if this proposer leads.
     fn reign(&self) -> Option<&Phase2> {
         match &self.phase {
             Phase::Proposing(work) if self.policy.keeps_ballot() => Some(work),
@@ -164,18 +165,18 @@ impl Proposer {
         }
     }
 
-    /// Whether it has something to do when its learner has applied more. If not, it may hear of it later.
+    /// Whether the proposer has work to do when its learner has applied more. If not, the notification may wait.
     pub fn wants_applied(&self) -> bool {
         match &self.phase {
             Phase::Proposing(work) => work.in_flight() > 0 || !work.is_settled(),
             Phase::CatchingUp => true,
-            // A follower hands over what waits as soon as there is room for it.
+            // A follower forwards waiting commands as soon as applied ones make room.
             Phase::Idle => self.progress.applied().is_none() || self.commands.unassigned() > 0,
             Phase::BackingOff | Phase::Preparing(..) => self.progress.applied().is_none(),
         }
     }
 
-    /// Bytes of the values in open slots, and of those that were read ahead from promises.
+    /// Bytes of the values in slots in flight, and of the values read ahead from promises.
     pub fn held_bytes(&self) -> (usize, usize) {
         match &self.phase {
             Phase::Preparing(_, promises) => (0, promises.bytes()),
@@ -184,7 +185,8 @@ impl Proposer {
         }
     }
 
-    /// So many more commands must come before it has anything to do with them, unless something else happens.
+    /// Number of further commands that must be queued before the proposer would send another ACCEPT. The server uses it
+    /// to avoid waking the thread for nothing.
     pub fn batch_threshold(&self) -> usize {
         match &self.phase {
             Phase::Proposing(work) => work.worth().saturating_sub(self.commands.unassigned() + self.forwarded.len()),
@@ -192,11 +194,11 @@ impl Proposer {
         }
     }
 
-    /// A command of a client's: a resend of one that is here already joins it.
+    /// A client's command. A repeated request joins the command that is already here.
     fn handle_propose(&mut self, command: Command, out: &mut Output<Self>) {
         let id = command.id;
         if !self.commands.refresh(id, self.ticks) {
-            // It may be under way already: adopted, or handed over by another server.
+            // The command may be in flight already: adopted, or forwarded by another server.
             let is_open = matches!(&self.phase, Phase::Proposing(work) if work.has_open(id));
             if !self.commands.push(command, self.ticks, is_open) {
                 return out.notify(ProposerNotification::NotApplied { id, why: NotApplied::Busy });
@@ -205,12 +207,12 @@ impl Proposer {
         self.begin(out);
     }
 
-    /// Basic Paxos: starts an attempt if there is work, a learner to see it through, and nothing else under way.
+    /// Basic Paxos: starts an attempt if there is work, the learner is up, and no attempt is in progress.
     fn begin(&mut self, out: &mut Output<Self>) {
         self.start_attempt(false, out);
     }
 
-    /// As [`Proposer::begin`]; `waited` if the learner had its time to catch up.
+    /// As [`Proposer::begin`]; `waited` if the learner already had its time to catch up.
     fn start_attempt(&mut self, waited: bool, out: &mut Output<Self>) {
         if self.policy.keeps_ballot() || self.phase != Phase::Idle || self.progress.applied().is_none() {
             return;
@@ -226,13 +228,13 @@ impl Proposer {
         self.prepare(false, out);
     }
 
-    /// Gives the learner time to catch up: what it misses is chosen, and must not be fought over again.
+    /// Gives the learner time to catch up: the missing slots are chosen, and proposing in them again would be wasted.
     fn let_learner_catch_up(&mut self, out: &mut Output<Self>) {
         self.phase = Phase::CatchingUp;
         out.arm(ProposerTimer::CatchUp);
     }
 
-    /// The learner has caught up, or had its time to.
+    /// The learner has caught up, or its time is over.
     fn caught_up(&mut self, waited: bool, out: &mut Output<Self>) {
         self.phase = Phase::Idle;
         if self.policy.keeps_ballot() {
@@ -242,10 +244,10 @@ impl Proposer {
         }
     }
 
-    /// Phase 1: asks everybody to promise a ballot that nobody has used.
+    /// Phase 1: asks all acceptors to promise a ballot that was never used.
     fn prepare(&mut self, is_again: bool, out: &mut Output<Self>) {
         let Some(ballot) = self.rounds.next_ballot(out) else {
-            // There is none that it could use. What waits here is given up by and by, and others may still lead.
+            // No ballot is left for this proposer. Its commands time out one by one, and others may still lead.
             self.phase = Phase::Idle;
             return;
         };
@@ -260,16 +262,17 @@ impl Proposer {
             Phase::Preparing(Attempt::new(ballot, from, fill, is_again), Promises::new(from, self.window.bytes));
     }
 
-    /// How long nothing may come of an attempt: longer after failures, and where rounds take long.
+    /// The time without progress after which an attempt fails: longer after failures, and where rounds take long.
     fn attempt_timer(&self, ballot: Ballot) -> ProposerTimer {
         let doublings = self.failures.min(FAILURES_MAX).max(self.pace.doublings_of_attempt(ATTEMPT_MS));
         ProposerTimer::Attempt { ballot, doublings }
     }
 
-    /// PROMISE: a page of an acceptor's answer. Once a quorum settles the first slot, phase 2 begins; more pages may
+    /// PROMISE: a page of an acceptor's answer. Phase 2 begins once a quorum settles the first slot; more pages may
     /// follow.
     fn handle_promise(&mut self, acceptor: ServerId, ballot: Ballot, page: Page, out: &mut Output<Self>) {
         self.progress.note_truncated(page.truncated_below, self.ticks);
+        // A promise for an earlier ballot is no promise for this one, and its report may be out of date.
         if self.active_ballot() != Some(ballot) || !self.quorums.servers().contains(acceptor) {
             return self.pace.answered_late(ballot, self.heartbeat_ticks());
         }
@@ -278,14 +281,20 @@ impl Proposer {
         match &mut self.phase {
             Phase::Preparing(attempt, promises) => {
                 attempt.note_answer(acceptor);
+                // The promises keep the value of the highest ballot for each slot, which is the safe value (PMS P2c).
                 promises.add(acceptor, page, attempt.from(), &self.quorums);
                 out.arm(timer);
+                // Slots that the learner has applied, or that an acceptor has truncated, are chosen: nothing need be
+                // proposed in them.
                 let first = attempt.from().max(first_open).max(promises.truncated_below());
+                // PMS P2c needs a quorum that has answered for the slot. A majority that has promised is not enough
+                // while its pages do not cover the slot.
                 if self.quorums.is_prepared(promises.settle(first)) {
                     self.begin_proposing(first, out);
                 }
             }
             Phase::Proposing(work) => {
+                // A later page may settle the next slots, and this ballot may then propose in them.
                 if work.hear(acceptor, page) {
                     work.close_below(truncated_below, &mut self.commands);
                     self.election.note_progress();
@@ -300,11 +309,12 @@ impl Proposer {
         self.ask_for_pages(out);
     }
 
-    /// A quorum has promised, and settles this slot, the first to be proposed in.
+    /// A quorum has promised and settles `first`, the first slot to propose in.
     fn begin_proposing(&mut self, first: Slot, out: &mut Output<Self>) {
         let Phase::Preparing(attempt, promises) = &self.phase else { return };
         if self.policy.keeps_ballot() && !attempt.refusals().is_empty() && !attempt.is_again() {
-            // Who leads against a refusal is refused again with the first ACCEPT: better above it, once.
+            // The acceptor that refused PREPARE would refuse the first ACCEPT too. Prepare above its ballot instead,
+            // but only once.
             return self.prepare(true, out);
         }
         let (attempt, promises) = (attempt.clone(), promises.clone());
@@ -320,12 +330,12 @@ impl Proposer {
         self.propose_next(out);
     }
 
-    /// Asks acceptors for the next pages of their promises, as far as there is room for them.
+    /// Requests the next pages of promises from acceptors, as far as there is room for them.
     fn ask_for_pages(&mut self, out: &mut Output<Self>) {
         let now = self.ticks;
         let (ballot, pages) = match &mut self.phase {
-            // Only what this ballot's promises have said lets pages be passed over: that never changes. What others say
-            // of their checkpoints is believed for a while, and then the slots in them matter again.
+            // Pages are skipped only because of this ballot's own promises, which never change. What others report of
+            // their checkpoints holds for a while only; after that, the slots in them matter again.
             Phase::Preparing(attempt, promises) => {
                 let next = attempt.from().max(promises.truncated_below());
                 (attempt.ballot(), promises.ask(now, next, &self.quorums))
@@ -338,22 +348,24 @@ impl Proposer {
         }
     }
 
-    /// A quorum has promised: it leads until it loses the ballot.
+    /// A quorum has promised: the proposer leads until it loses the ballot.
     fn lead(&mut self, from: Slot, ballot: Ballot, quorum: ServerSet, out: &mut Output<Self>) {
         self.failures = 0;
-        // What was handed to another is now for this one to propose, unless it has found it in a promise.
+        // This proposer now proposes what it forwarded to another leader, unless it has adopted the command from a
+        // promise.
         self.commands.release_all();
         self.forwarding.end();
         out.emit_always(ProposerTraceEvent::Led { from, ballot, quorum });
         self.election.begin_reign(ballot, out);
     }
 
-    /// The time, in heartbeat ticks of 30 ms. Without leaders nobody counts them, and ticks of 100 ms must do.
+    /// The time in heartbeat ticks of 30 ms. Basic Paxos has no heartbeat timer, so its time is derived from the ticks
+    /// of 100 ms.
     fn heartbeat_ticks(&self) -> u64 {
         if self.policy.keeps_ballot() { self.election.ticks() } else { self.ticks * 100 / 30 }
     }
 
-    /// Proposes what can be proposed now; gives the ballot up if it has done all that it was for.
+    /// Proposes what can be proposed now, and ends the attempt if it has done its work.
     fn propose_next(&mut self, out: &mut Output<Self>) {
         let now = self.heartbeat_ticks();
         let Phase::Proposing(work) = &mut self.phase else { return };
@@ -363,7 +375,7 @@ impl Proposer {
         self.finish_if_done(out);
     }
 
-    /// A ballot that is not kept has done all that it was for: it is given up.
+    /// Ends an attempt of Basic Paxos whose work is done.
     fn finish_if_done(&mut self, out: &mut Output<Self>) {
         if let Phase::Proposing(work) = &self.phase
             && !self.policy.keeps_ballot()
@@ -377,7 +389,7 @@ impl Proposer {
         }
     }
 
-    /// BEAT: how far a learner is. The own learner's says that it lives.
+    /// PROGRESS: a learner's applied slot. The message of this server's own learner also shows that it is up.
     fn handle_progress(&mut self, server: ServerId, applied: Slot, out: &mut Output<Self>) {
         if server == self.me {
             self.handle_applied(applied, &[], out);
@@ -386,8 +398,8 @@ impl Proposer {
         }
     }
 
-    /// The own learner has applied everything up to `slot`, and these commands just now: their outcomes are on their
-    /// way to whoever waits.
+    /// This server's learner has applied everything up to `slot`, and these commands just now: their outcomes are on
+    /// the way to the clients.
     fn handle_applied(&mut self, slot: Slot, ids: &[CommandId], out: &mut Output<Self>) {
         let is_more = self.progress.learner_applied(slot);
         for id in ids {
@@ -405,8 +417,9 @@ impl Proposer {
         self.begin(out);
     }
 
-    /// The own learner has taken a whole state: commands that wait here may be applied in it. A proposer that did not
-    /// ask would propose each of them again, and spend a slot and a value on the link to learn that it is a duplicate.
+    /// This server's learner has installed a snapshot that may hold outcomes of commands that wait here. If the
+    /// proposer did not ask for the outcomes, it would propose each command again. Each would cost a slot and a value
+    /// on the link, only to be found a duplicate.
     fn handle_installed(&mut self, slot: Slot, out: &mut Output<Self>) {
         if !self.commands.is_empty() {
             out.notify(ProposerNotification::Recall(self.commands.ids()));
@@ -414,7 +427,7 @@ impl Proposer {
         self.handle_applied(slot, &[], out);
     }
 
-    /// The own learner has applied all slots up to this one.
+    /// This server's learner has applied all slots up to this one.
     fn retire_applied(&mut self, slot: Slot, out: &mut Output<Self>) {
         let now = self.heartbeat_ticks();
         let Phase::Proposing(work) = &mut self.phase else { return };
@@ -432,8 +445,8 @@ impl Proposer {
         }
     }
 
-    /// TRUNCATED: the slots below were chosen long ago. They are closed, and a command proposed in one goes on behind
-    /// what is forgotten: to prepare the same slots again would end here again, at once and for ever.
+    /// TRUNCATED: the slots below were chosen long ago. The proposer closes them, and proposes a command of one of them
+    /// again after the truncated slots. To prepare the same slots again would end here again, at once and forever.
     fn handle_truncated(&mut self, ballot: Ballot, below: Slot, out: &mut Output<Self>) {
         self.progress.note_truncated(below, self.ticks);
         if let Phase::Proposing(work) = &mut self.phase
@@ -444,9 +457,10 @@ impl Proposer {
         }
     }
 
-    /// NACK: an acceptor is bound to a rival's ballot; the next round must be above it.
+    /// NACK: an acceptor has promised a rival's ballot, so the next round must be above it.
     fn handle_nack(&mut self, acceptor: ServerId, message: Message, out: &mut Output<Self>) {
         let Message::Nack { ballot, promised, .. } = message else { return };
+        // Even a NACK for an old ballot shows which rounds are useless now.
         self.rounds.go_above(promised);
         let is_ours = self.active_ballot() == Some(ballot) && self.quorums.servers().contains(acceptor);
         let (attempt, preparing) = match &mut self.phase {
@@ -456,28 +470,33 @@ impl Proposer {
         };
         let is_first = attempt.note_refusal(acceptor, promised);
         let (refusals, is_again, quorums) = (attempt.refusals(), attempt.is_again(), self.quorums);
+        // A NACK from one acceptor does not prevent a quorum of the others. The attempt is lost once the acceptors that
+        // are left are fewer than a quorum.
         let lost = if preparing { quorums.is_prepare_refused(refusals) } else { quorums.is_accept_refused(refusals) };
         if !preparing && self.policy.keeps_ballot() {
-            // One refusal is enough for a leader: somebody has prepared a higher ballot.
+            // One refusal is enough for a leader: a rival has prepared a higher ballot. Competing with it would only
+            // preempt both.
             self.step_down(StepDownReason::Nacked(promised), out);
         } else if lost && preparing && !is_again {
-            // The round was only stale: nobody need be waited for.
+            // The round was only stale. No rival need be active, so there is nothing to wait for.
             self.prepare(true, out);
         } else if lost {
             self.end_attempt(RetryReason::Refused, out);
         } else if is_first {
+            // The value may still be chosen at this ballot, so give the other acceptors some time.
             out.arm(ProposerTimer::Nacked { ballot });
         }
     }
 
-    /// The time of an attempt is over. A leader goes by its own clock.
+    /// The time of an attempt is over. A leader has its own time limits.
     fn time_out(&mut self, ballot: Ballot, reason: RetryReason, out: &mut Output<Self>) {
         if self.active_ballot() == Some(ballot) && self.leads().is_none() {
             self.end_attempt(reason, out);
         }
     }
 
-    /// The attempt is lost: wait a random moment, then try again at a higher ballot.
+    /// The attempt is lost: waits a random time, then tries again at a higher ballot. The wait lets a rival finish (PMS
+    /// 2.4).
     fn end_attempt(&mut self, reason: RetryReason, out: &mut Output<Self>) {
         let attempt = match std::mem::replace(&mut self.phase, Phase::BackingOff) {
             Phase::Preparing(attempt, _) => attempt,
@@ -486,7 +505,7 @@ impl Proposer {
         };
         let fill = attempt.fill();
         if fill.is_some() {
-            // A rival does the same work, and the learner asks again.
+            // A rival does the same work, and the learner repeats its request.
             self.fill = None;
         }
         self.failures += 1;
@@ -505,7 +524,7 @@ impl Proposer {
         }
     }
 
-    /// It leads no longer. What is open may be chosen or not; the next leader finds it.
+    /// Ends the tenure. Slots in flight may be chosen or not; the next leader finds out which.
     fn step_down(&mut self, why: StepDownReason, out: &mut Output<Self>) {
         let Phase::Proposing(work) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
         let (ballot, open) = (work.attempt().ballot(), work.in_flight());
@@ -516,7 +535,7 @@ impl Proposer {
         self.election.end_reign(why, out);
     }
 
-    /// 30 ms have passed.
+    /// One heartbeat tick: 30 ms have passed.
     fn heartbeat_tick(&mut self, out: &mut Output<Self>) {
         let reign = self.reign().map(|work| LeaderPosition {
             ballot: work.attempt().ballot(),
@@ -529,8 +548,8 @@ impl Proposer {
             return self.step_down(why, out);
         }
         if let (Phase::Preparing(attempt, _), true) = (&self.phase, self.policy.keeps_ballot()) {
-            // Where promises take long, others must not stand meanwhile: each new ballot would cost all disks another
-            // sync.
+            // Where promises take long, other proposers must not campaign meanwhile: each new ballot costs every
+            // acceptor another sync.
             out.send(self.quorums.others(self.me), Message::LeaderHint { ballot: attempt.ballot() });
         }
         if let (None, Some(applied)) = (reign, self.progress.applied()) {
@@ -539,8 +558,8 @@ impl Proposer {
         }
     }
 
-    /// Somebody leads. If it is the leader to follow, it is followed: whoever leads below it steps down, and nobody
-    /// stands.
+    /// Handles the news of a leader. If it is the leader to follow, this proposer ends its own tenure or campaign and
+    /// follows. Returns whether it follows.
     fn follow(&mut self, ballot: Ballot, directly: bool, out: &mut Output<Self>) -> bool {
         let at_work = self.active_ballot();
         if !self.election.hear(ballot, directly, at_work) {
@@ -555,7 +574,7 @@ impl Proposer {
         true
     }
 
-    /// No word of a leader for a whole time-out: stands for election, unless something speaks against it.
+    /// The election time-out ran out without news of a leader: campaigns, unless there is a reason not to.
     fn stand(&mut self, out: &mut Output<Self>) {
         if !self.election.time_out(out) || self.progress.applied().is_none() || self.phase != Phase::Idle {
             return;
@@ -568,35 +587,35 @@ impl Proposer {
         }
     }
 
-    /// Asks whether a majority has lost the leader too.
+    /// Starts a pre-vote: has a majority lost the leader too?
     fn send_pre_vote(&mut self, out: &mut Output<Self>) {
         if self.election.ask(out) {
             self.prepare(false, out);
         }
     }
 
-    /// HEARTBEAT: somebody leads, and says so itself.
+    /// HEARTBEAT: the sender leads.
     fn handle_heartbeat(&mut self, sender: ServerId, ballot: Ballot, out: &mut Output<Self>) {
         if ballot.server == sender && self.follow(ballot, true, out) {
             self.election.answer_heartbeat(ballot, out);
         }
     }
 
-    /// RELAY: somebody hears a leader.
+    /// LEADERHINT: another server knows of this leader.
     fn handle_relay(&mut self, ballot: Ballot, out: &mut Output<Self>) {
         if ballot.server != self.me {
             self.follow(ballot, false, out);
         }
     }
 
-    /// The answer to a pre-vote: with a majority that hears of no leader, the candidate prepares.
+    /// PREVOTEREPLY: the candidate prepares once a majority knows of no leader.
     fn handle_pre_vote_answer(&mut self, sender: ServerId, id: u64, hears: bool, out: &mut Output<Self>) {
         if self.election.handle_pre_vote_answer(sender, id, hears) {
             self.prepare(false, out);
         }
     }
 
-    /// Hands to the leader what waits here.
+    /// Forwards waiting commands to the leader.
     fn forward(&mut self, out: &mut Output<Self>) {
         if self.commands.is_empty() || self.active_ballot().is_some() {
             return;
@@ -606,8 +625,8 @@ impl Proposer {
         }
     }
 
-    /// FORWARD: another proposer's commands, to be proposed by the leader. One that is under way already is not taken
-    /// again; what there is no room for will come again.
+    /// FORWARD: another proposer's commands, which a leader proposes. A command that is in flight or queued already is
+    /// not taken again. A command without room is forwarded again later by its owner.
     fn handle_forward(&mut self, sender: ServerId, commands: Vec<Command>, out: &mut Output<Self>) {
         if !self.quorums.servers().contains(sender) {
             return;
@@ -632,26 +651,26 @@ impl Proposer {
         }
     }
 
-    /// REFUSED: commands were handed to one who does not lead, or has no room. They stay here, and go to the next
-    /// leader that is heard; or to the same, later.
+    /// FORWARDREFUSED: the receiver of the commands does not lead or has no room. The commands stay here until the next
+    /// leader is known, or go to the same leader later.
     fn handle_refused(&mut self, sender: ServerId, leader: Option<Ballot>) {
         if leader.is_none_or(|leader| leader.server != sender) {
             self.election.suspect(sender);
         }
     }
 
-    /// FILL: a learner waits for this slot.
+    /// FILL: a learner's reads wait for this slot.
     fn handle_fill(&mut self, sender: ServerId, slot: Slot, out: &mut Output<Self>) {
         if self.policy.keeps_ballot() {
             return self.handle_fill_under_leader(sender, slot, out);
         }
-        // A long way is gone in pieces, since whoever waits asks again.
+        // A long range is filled in pieces, because the learner asks again.
         self.fill = self.fill.max(Some(slot.min(self.progress.first_open().plus(self.window.slots))));
         self.begin(out);
     }
 
-    /// FILL under a leader: it makes sure that every slot up to this one gets a value. Others pass on what their own
-    /// learner asks for.
+    /// FILL in Multi-Paxos: the leader makes sure that every slot up to this one gets a value. A follower passes on the
+    /// request of its own learner.
     fn handle_fill_under_leader(&mut self, sender: ServerId, slot: Slot, out: &mut Output<Self>) {
         let Phase::Proposing(work) = &mut self.phase else {
             if let Some(leader) = self.election.heard_directly().filter(|_| sender == self.me) {
@@ -661,7 +680,7 @@ impl Proposer {
         };
         let applied = self.progress.applied().unwrap_or_default();
         if work.has_passed(slot) && slot > applied && slot > self.progress.highest_peer_applied(self.ticks) {
-            // Nobody alive has it, and this ballot does not propose there any more: another one can.
+            // No live server has applied the slot, and this ballot no longer proposes in it: a new ballot can.
             self.step_down(StepDownReason::Truncated(slot), out);
             self.prepare(false, out);
         } else {
@@ -669,7 +688,7 @@ impl Proposer {
         }
     }
 
-    /// A tenth of a second has passed: give up what was never sent and is about to be given up by its client.
+    /// One tick of 100 ms: gives up commands that were never sent and whose clients are about to give up.
     fn tick(&mut self, out: &mut Output<Self>) {
         self.ticks += 1;
         out.arm(ProposerTimer::Tick);
@@ -682,13 +701,13 @@ impl Proposer {
         }
     }
 
-    /// Why nothing moves.
+    /// The reason why commands make no progress.
     fn not_applied_reason(&self) -> NotApplied {
         if self.phase == Phase::CatchingUp || self.progress.applied().is_none() {
             return NotApplied::LearnerBehind;
         }
-        // Of this attempt and the one before, the one that more have answered. Those of both together may never have
-        // been there at the same time.
+        // Use whichever of this attempt and the last one got more answers. The two sets together may never have been up
+        // at the same time.
         let now = self.attempt().map_or(ServerSet::NONE, Attempt::answered);
         let answered = if now.len() > self.responders.len() { now } else { self.responders };
         if self.rounds.are_spent() {
@@ -704,7 +723,7 @@ impl Proposer {
         }
     }
 
-    /// Without a learner nothing can be finished; that is nobody's loss.
+    /// The learner is down. No proposal can be finished without it, and its restart needs no help from the proposer.
     fn handle_learner_down(&mut self, out: &mut Output<Self>) {
         if self.leads().is_some() {
             self.step_down(StepDownReason::LearnerDown, out);
@@ -719,7 +738,7 @@ impl Proposer {
     fn handle_timeout(&mut self, timer: ProposerTimer, out: &mut Output<Self>) {
         match timer {
             ProposerTimer::Tick => self.tick(out),
-            // Of the attempt at work, or of one that is over.
+            // The timer may belong to an attempt that is over; `time_out` checks the ballot.
             ProposerTimer::Attempt { ballot, .. } => self.time_out(ballot, RetryReason::TimedOut, out),
             ProposerTimer::Nacked { ballot } => self.time_out(ballot, RetryReason::Nacked, out),
             ProposerTimer::Backoff { .. } => {
@@ -807,7 +826,8 @@ impl Role for Proposer {
         }
     }
 
-    /// Under a leader the commands of a whole turn go out in one message: as ACCEPT by the leader, as FORWARD to it.
+    /// In Multi-Paxos the commands of a whole batch go out in one message: in an ACCEPT from the leader, in a FORWARD
+    /// from a follower.
     fn end_batch(&mut self, out: &mut Output<Self>) {
         if self.policy.keeps_ballot() {
             self.propose_next(out);

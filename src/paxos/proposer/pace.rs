@@ -1,44 +1,45 @@
-//! How long a round takes here: from a proposal until something of it is applied, or from PREPARE to a quorum of
-//! promises.
+//! The pace of rounds: how long it takes here from a proposal until one of its slots is applied, or from PREPARE to a
+//! quorum of promises.
 //!
 //! A disk may need a second for a sync, and a round then needs two. A leader that took this for a standstill would step
-//! down in the middle of its work, and the next one as well. So patience is measured by the rounds that there were, and
-//! is never less than that of a quick cluster.
+//! down in the middle of its work, and so would the next one. So the patience depends on the measured rounds, and is
+//! never less than in a fast cluster.
 //!
-//! An answer that comes when its attempt has ended shows that attempts end too early: a page of a megabyte, or the
-//! refusal of an ACCEPT as large, takes its time on a slow link. The next attempts last as long as it took, until
-//! something is applied.
+//! An answer that arrives after its attempt has ended shows that attempts end too early. On a slow link, a page of a
+//! megabyte takes its time, and so does the refusal of an ACCEPT of that size. The next attempts last as long as that
+//! answer took, until something is applied.
 //!
-//! Time is counted in pulses of 30 ms. See `election.rs`.
+//! Time is counted in heartbeat ticks of 30 ms. See `election.rs`.
 
 use std::collections::VecDeque;
 
 use crate::paxos::Ballot;
 
-/// So many rounds are remembered.
+/// Number of rounds remembered.
 const ROUNDS: usize = 16;
-/// The shortest patience, in pulses: 500 ms.
+/// Minimum patience, in heartbeat ticks: 500 ms.
 const PATIENCE_LEAST: u64 = 17;
-/// The longest, in pulses: 10 s. A cluster that needs more has lost its leader, whatever its rounds were like.
+/// Maximum patience, in heartbeat ticks: 10 s. A cluster that needs more has lost its leader, however long its rounds
+/// were.
 const PATIENCE_MOST: u64 = 333;
-/// Patience lasts for so many of the longest round.
+/// Patience, as a multiple of the longest round.
 const ROUNDS_OF_PATIENCE: u64 = 4;
 const PULSE_MS: u64 = 30;
-/// The beginnings of this number of attempts are remembered.
+/// Number of attempts whose beginning is remembered.
 const ATTEMPTS: usize = 4;
 
-/// The last rounds of this life. See the head of its file.
+/// The last rounds of this incarnation. See the head of this file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pace {
     rounds: VecDeque<u64>,
-    /// When the last attempts began.
+    /// The ballots of the last attempts, and when they began.
     attempts: VecDeque<(Ballot, u64)>,
-    /// The longest that a late answer took since something was applied.
+    /// The longest time that a late answer took since something was applied.
     late: u64,
 }
 
 impl Pace {
-    /// A round has taken so many pulses.
+    /// Notes the duration of a round, in heartbeat ticks.
     pub(super) fn note(&mut self, ticks: u64) {
         if self.rounds.len() == ROUNDS {
             self.rounds.pop_front();
@@ -46,7 +47,7 @@ impl Pace {
         self.rounds.push_back(ticks);
     }
 
-    /// An attempt begins.
+    /// Notes that an attempt begins.
     pub(super) fn prepare(&mut self, ballot: Ballot, now: u64) {
         if self.attempts.len() == ATTEMPTS {
             self.attempts.pop_front();
@@ -54,32 +55,32 @@ impl Pace {
         self.attempts.push_back((ballot, now));
     }
 
-    /// A quorum has promised what the last attempt asked for.
+    /// Notes that a quorum has promised the ballot of the last attempt.
     pub(super) fn promised(&mut self, now: u64) {
         if let Some((_, begun)) = self.attempts.back() {
             self.note(now - begun);
         }
     }
 
-    /// What was proposed that many pulses ago is applied.
+    /// Notes that something was applied that was proposed this many heartbeat ticks ago.
     pub(super) fn applied(&mut self, ticks: u64) {
         self.note(ticks);
         self.late = 0;
     }
 
-    /// A promise or a refusal comes whose attempt has ended.
+    /// Notes a promise or refusal that arrived after its attempt had ended.
     pub(super) fn answered_late(&mut self, ballot: Ballot, now: u64) {
         if let Some((_, begun)) = self.attempts.iter().find(|(of, _)| *of == ballot) {
             self.late = self.late.max(now - begun).min(PATIENCE_MOST);
         }
     }
 
-    /// How often this time must be doubled for an attempt to hear of a quorum.
+    /// Number of doublings of `ms` after which an attempt is long enough for a quorum to answer.
     pub(super) fn doublings_of_attempt(&self, ms: u64) -> u32 {
         doublings(ms, self.late.max(self.longest()))
     }
 
-    /// Nothing has come of a round for as long as patience lasts: it is longer than those before.
+    /// Notes that a round made no progress during the whole patience: it takes longer than the rounds before.
     pub(super) fn note_stall(&mut self) {
         self.note(PATIENCE_LEAST);
     }
@@ -88,12 +89,12 @@ impl Pace {
         self.rounds.iter().copied().max().unwrap_or(0)
     }
 
-    /// A leader whose proposals come to nothing for so many pulses steps down.
+    /// A leader without progress for this many heartbeat ticks steps down.
     pub(super) fn patience(&self) -> u64 {
         (ROUNDS_OF_PATIENCE * self.longest()).clamp(PATIENCE_LEAST, PATIENCE_MOST)
     }
 
-    /// How often this time must be doubled for a round to fit in.
+    /// Number of doublings of `ms` after which a round fits in.
     pub(super) fn doublings(&self, ms: u64) -> u32 {
         doublings(ms, self.longest())
     }

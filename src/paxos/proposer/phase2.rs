@@ -1,13 +1,14 @@
-//! Phase 2: a ballot that a quorum has promised, and what is proposed at it.
+//! Phase 2: a ballot that a quorum has promised, and the proposals at this ballot.
 //!
-//! First what the promises bind the proposer to, with no-ops in the holes between; then commands, as many as its policy
-//! allows. Promises may still come in, page by page: each slot is proposed in as soon as a quorum has settled it, and
-//! commands wait until all are. Slots are proposed in order and without a gap, and at most a window of them are open at
-//! a time. What goes out at once goes out in one message: a *group* is all that has come while the groups before it
-//! were under way, and it never waits for more to come. (*Paxos Made Simple*, sections 2.2 and 3.)
+//! The proposer first proposes the safe values that the promises report, with no-ops in the holes between. Then it
+//! proposes commands, as many as its policy allows. Promises may still arrive, page by page. A slot is proposed in as
+//! soon as a quorum has settled it; commands wait until all slots are settled. Slots are proposed in order and without
+//! a gap, and a window limits the slots in flight. What is proposed in one turn goes out together. A *batch* is all
+//! commands that arrived while earlier batches were in flight; it never waits for more to arrive. (*Paxos Made Simple*,
+//! sections 2.2 and 3.)
 //!
-//! [`Phase2`] has the slots of the ballot. It takes commands where they wait, and says by itself what is to be said;
-//! when the ballot is lost, or has done all that it was for, is the proposer's business.
+//! [`Phase2`] holds the slots of the ballot. It takes commands from the queues and writes its messages into the output.
+//! The proposer decides when the ballot is lost or its work is done.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,36 +19,36 @@ use crate::paxos::promises::Promises;
 use crate::paxos::{Ballot, CommandId, Message, Page, Policy, Quorums, Slot, Value, rules};
 use crate::role::{Output, ServerId, ServerSet};
 
-/// At most so many slots are open at one ballot: as many as a server's clients may have under way, halved, so that two
-/// groups of them are. A learner looks twice as far ahead.
+/// Maximum number of slots in flight per ballot: half of the requests that a server's clients may have in flight, so
+/// that two batches fit. A learner looks twice as far ahead.
 pub const IN_FLIGHT_MAX: u64 = 512;
-/// At most so many groups of commands are under way. One alone would let the disks rest while the votes travel. But
-/// each group costs every server some wake-ups, and many small ones cost more than they gain: so the second must be as
+/// Maximum number of batches in flight. With one batch, the disks would rest while the votes travel. But each batch
+/// costs every server some wake-ups, and many small batches cost more than they gain. So the second batch must be as
 /// large as the first.
 const BATCHES_IN_FLIGHT_MAX: usize = 2;
-/// The values of the open slots take about so many bytes at most: all of them fit into an acceptor's mailbox at once,
-/// and into a link beside what else is bulk. As many are read ahead from promises.
+/// Maximum size of the values in flight, in bytes (about). They all fit into an acceptor's mailbox at once, and into a
+/// link beside other bulk messages. At most this many bytes are read ahead from promises.
 pub const OPEN_BYTES: usize = 4 << 20;
-/// The values of one ACCEPT take about this many bytes at most, unless a single one is larger.
+/// Maximum size of the values of one ACCEPT, in bytes; a single larger value goes alone.
 const ACCEPT_BYTES: usize = 1 << 20;
 
-/// How much may be open at one ballot.
+/// Limits on what is in flight at one ballot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct InFlightLimits {
     pub slots: u64,
     pub bytes: usize,
 }
 
-/// What is proposed in a slot, and why it may be.
+/// A value that may be proposed in a slot, and the reason.
 struct SafeProposal {
     value: Value,
-    /// The ballot at which it was accepted before; None if the slot was free.
+    /// The ballot at which the value was accepted before; `None` if the slot was free.
     adopted: Option<Ballot>,
-    /// The acceptors that have said so.
+    /// The acceptors whose promises determined it.
     quorum: ServerSet,
 }
 
-/// With each doubling of so many open bytes, slots are proposed again after twice the time.
+/// For each doubling of this many bytes in flight, the time until slots are proposed again doubles.
 const RESEND_BYTES: usize = 256 << 10;
 
 /// A ballot in phase 2.
@@ -55,39 +56,39 @@ const RESEND_BYTES: usize = 256 << 10;
 pub(super) struct Phase2 {
     attempt: Attempt,
     quorums: Quorums,
-    /// Whether the ballot is kept when all is done.
+    /// Whether the ballot is kept when all work is done.
     is_kept: bool,
-    /// What the promises bind to, and who has promised.
+    /// The promises for this ballot and the values that they report.
     promises: Promises,
-    /// The acceptors whose promises settle all slots that are left, once they are a quorum.
+    /// The acceptors whose promises settle all remaining slots; empty until they are a quorum.
     quorum: ServerSet,
-    /// The last slot that must be proposed in, with a no-op if with nothing else.
+    /// The last slot that must get a value, a no-op if there is no other.
     safe_up_to: Slot,
     /// The first slot that is not proposed in yet.
     next: Slot,
-    /// Commands that may still be proposed at this ballot.
+    /// Number of commands that may still be proposed at this ballot.
     commands_left: u64,
-    /// At most so many slots are open, with values of about so many bytes.
+    /// Limits on the slots in flight and on the size of their values.
     window: InFlightLimits,
-    /// The slots that were proposed in and that the own learner has not applied yet.
+    /// Slots that were proposed in and that this server's learner has not applied yet.
     in_flight: BTreeMap<Slot, Value>,
-    /// The pulse when the first of each run of slots was proposed in that were proposed together.
+    /// For the first slot of each run that was proposed together, the heartbeat tick of the proposal.
     proposed_at: BTreeMap<Slot, u64>,
-    /// Of the values in them.
+    /// Size of the values in flight, in bytes.
     open_bytes: usize,
-    /// The open slot of each command.
+    /// The slot in flight of each command.
     slots: BTreeMap<CommandId, Slot>,
-    /// The last slot of each group of commands that is still open.
+    /// The last slot of each batch that is in flight.
     batches: VecDeque<Slot>,
-    /// Open slots below this one were proposed before the resend timer was started.
+    /// Slots in flight below this one were proposed before the resend timer started.
     resend_below: Slot,
     is_resending: bool,
-    /// How late the first resend comes.
+    /// How often the time until the first resend is doubled.
     resend_tries: u32,
 }
 
 impl Phase2 {
-    /// A quorum has promised, and settles the first slot: what it binds the proposer to comes first.
+    /// Phase 2 of a ballot that a quorum has promised and whose first slot is settled. The safe values come first.
     pub(super) fn new(
         attempt: Attempt,
         promises: Promises,
@@ -124,7 +125,7 @@ impl Phase2 {
         new
     }
 
-    /// A page of a promise has come; true if it brings something.
+    /// Takes a page of a promise; returns true if the page brings something new.
     pub(super) fn hear(&mut self, acceptor: ServerId, page: Page) -> bool {
         if self.is_settled() || !self.promises.add(acceptor, page, self.next, &self.quorums) {
             return false;
@@ -133,7 +134,7 @@ impl Phase2 {
         true
     }
 
-    /// Whether no slot is left to be proposed in of which a quorum has not said what it has accepted there.
+    /// Whether a quorum has answered for every slot that is left to propose in.
     pub(super) fn is_settled(&self) -> bool {
         !self.quorum.is_empty()
     }
@@ -142,18 +143,18 @@ impl Phase2 {
         self.promises.drop_below(self.next);
         self.safe_up_to = self.safe_up_to.max(self.promises.last().unwrap_or_default());
         let last = self.safe_up_to.max(self.next.previous()).plus(self.commands_left);
-        // Slots that are left now may be others than before: who settled those need not settle these.
+        // The remaining slots may have changed, so other acceptors may be the ones that settle them.
         let settle = self.promises.settle_all(self.next, last);
         self.quorum = if self.quorums.is_prepared(settle) { settle } else { ServerSet::NONE };
     }
 
-    /// The pages of promises to be asked for at this tick.
+    /// The pages of promises to request at this tick.
     pub(super) fn ask(&mut self, now: u64) -> Vec<(ServerId, Slot)> {
         if self.is_settled() { Vec::new() } else { self.promises.ask(now, self.next, &self.quorums) }
     }
 
-    /// The acceptors whose promises settle this slot; None if they are no quorum. They are all that have answered for
-    /// it, also those that settle too little elsewhere to be in `quorum`: what is adopted here may be from one of them.
+    /// The acceptors whose promises settle this slot; `None` if they are no quorum. It includes acceptors that settle
+    /// too little elsewhere to be in `quorum`, because the value adopted here may come from one of them.
     fn settled_by(&self, slot: Slot) -> Option<ServerSet> {
         Some(self.promises.settle(slot)).filter(|acceptors| self.quorums.is_prepared(*acceptors))
     }
@@ -170,32 +171,32 @@ impl Phase2 {
         self.attempt
     }
 
-    /// Whether the command is in an open slot.
+    /// Whether the command is in a slot in flight.
     pub(super) fn has_open(&self, id: CommandId) -> bool {
         rules::is_under_way(&self.slots, id)
     }
 
-    /// Who promised the ballot.
+    /// The quorum that promised the ballot.
     pub(super) fn quorum(&self) -> ServerSet {
         if self.is_settled() { self.quorum } else { self.promises.promised() }
     }
 
-    /// How many slots are open.
+    /// Number of slots in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Bytes of the values in open slots, and of those that were read ahead from promises.
+    /// Bytes of the values in slots in flight, and of the values read ahead from promises.
     pub(super) fn bytes(&self) -> (usize, usize) {
         (self.open_bytes, self.promises.bytes())
     }
 
-    /// Whether nothing is open, and nothing bound is left to propose.
+    /// Whether no slot is in flight and no safe value is left to propose.
     pub(super) fn is_done(&self) -> bool {
         self.in_flight.is_empty() && self.next > self.safe_up_to && self.is_settled()
     }
 
-    /// So many commands make a group that is worth to be proposed now.
+    /// Number of waiting commands that make a batch worth proposing now.
     pub(super) fn worth(&self) -> usize {
         let is_full = self.batches.len() >= BATCHES_IN_FLIGHT_MAX || self.commands_left == 0 || !self.has_room();
         match self.batches.len() {
@@ -218,9 +219,9 @@ impl Phase2 {
         self.next = slot.next();
     }
 
-    /// All slots below this one are chosen, and are closed. A command that was in one and still waits has lost it to
-    /// another, and needs a new one. What lies below was perhaps chosen by others: a leader that comes late never
-    /// fights for it. Gives the pulse when the first of them was proposed in that was open.
+    /// Closes all slots below this one, which are chosen. A command of ours that is still waiting lost its slot to
+    /// another command and needs a new one. Others may have chosen slots that this ballot has not reached: a late
+    /// leader skips them. Returns the heartbeat tick at which the first closed slot was proposed in.
     pub(super) fn close_below(&mut self, below: Slot, commands: &mut OwnCommands) -> Option<u64> {
         let mut proposed_at = None;
         while let Some(first) = self.in_flight.first_entry().filter(|first| *first.key() < below) {
@@ -245,30 +246,32 @@ impl Phase2 {
         proposed_at
     }
 
-    /// No-ops are due in every slot up to this one that is not proposed in yet; a long way is gone in pieces, since
-    /// whoever waits asks again.
+    /// Requires a value in every slot up to this one, with a no-op where none was proposed. A long range is filled in
+    /// pieces, because the learner asks again.
     pub(super) fn fill_to(&mut self, slot: Slot) {
         self.safe_up_to = self.safe_up_to.max(slot.min(self.next.plus(self.window.slots)));
         self.look_at_promises();
     }
 
-    /// Whether the slot is behind this ballot, and nothing is proposed in it: this ballot will never do anything about
-    /// it.
+    /// Whether this ballot has passed the slot without having it in flight: this ballot will do nothing more about it.
     pub(super) fn has_passed(&self, slot: Slot) -> bool {
         slot < self.next && !self.in_flight.contains_key(&slot)
     }
 
-    /// The next value that the promises bind to, and the quorum that settles its slot, if there is room for it.
+    /// The next value that the promises determine, with the quorum that settles its slot, if there is room for it.
     fn next_safe_value(&mut self) -> Option<(Slot, SafeProposal)> {
         let slot = Some(self.next).filter(|next| *next <= self.safe_up_to && self.has_room())?;
+        // PMS P2c, first half: without answers from a quorum for this slot, no value is known to be safe.
         let quorum = self.settled_by(slot)?;
+        // PMS P2c, second half: the reported value of the highest ballot may be chosen, so it is the only safe one. If
+        // no acceptor of the quorum reports a value, none is chosen below this ballot, and a no-op is safe.
         Some(match self.promises.take(slot) {
             Some((ballot, value)) => (slot, SafeProposal { value, adopted: Some(ballot), quorum }),
             None => (slot, SafeProposal { value: Value::Noop, adopted: None, quorum }),
         })
     }
 
-    /// Proposes what can be proposed now. True if these are the first slots that are open.
+    /// Proposes what can be proposed now. Returns true if nothing was in flight before.
     pub(super) fn propose_next<R: ProposerVocabulary>(
         &mut self,
         tick: u64,
@@ -289,14 +292,16 @@ impl Phase2 {
         was_empty
     }
 
-    /// Adds a group of commands behind what is bound: all that wait, as far as there is room. Own commands and those of
-    /// others take turns.
+    /// Adds a batch of commands after the safe values: all waiting commands, as far as there is room. Own and forwarded
+    /// commands take turns.
     fn add_commands(
         &mut self,
         own: &mut OwnCommands,
         forwarded_queue: &mut ForwardedQueue,
         batch: &mut BTreeMap<Slot, SafeProposal>,
     ) {
+        // A new command is safe only in a slot where a quorum has reported nothing. So every slot must be settled, and
+        // every safe value proposed, before the first command.
         if self.next <= self.safe_up_to || !self.is_settled() || own.unassigned() + forwarded_queue.len() < self.worth()
         {
             return;
@@ -314,7 +319,7 @@ impl Phase2 {
             if !is_ours {
                 forwarded_queue.pop();
             }
-            // One that is open already, adopted perhaps, is not proposed twice.
+            // A command that is already in flight, perhaps adopted, is not proposed twice.
             if self.has_open(command.id) {
                 continue;
             }
@@ -353,7 +358,7 @@ impl Phase2 {
         self.send_accepts(values, out);
     }
 
-    /// ACCEPT for each of these slots, in as few messages as their order and size allow.
+    /// Sends an ACCEPT for each of these slots, in as few messages as their order and size allow.
     fn send_accepts<R: ProposerVocabulary>(&self, proposals: Vec<(Slot, Value)>, out: &mut Output<R>) {
         let (to, ballot) = (self.quorums.servers(), self.attempt.ballot());
         let (mut first, mut values, mut size) = (Slot(0), Vec::new(), 0);
@@ -373,9 +378,9 @@ impl Phase2 {
         }
     }
 
-    /// Slots that were open when the timer was started are proposed again, at the same ballot: messages are lost. Of
-    /// large values a few at a time, and later: what is still on its way is not sent twice. The first time comes
-    /// `least` doublings late, where rounds take long.
+    /// Proposes slots again that were in flight when the timer started, at the same ballot, because messages are lost.
+    /// Large values go a few at a time, and later, so that values still in flight are not sent twice. The first resend
+    /// comes at least `least` doublings late, where rounds take long.
     pub(super) fn resend<R: ProposerVocabulary>(&mut self, tries: u32, least: u32, out: &mut Output<R>) {
         let mut room = ACCEPT_BYTES;
         let late = self.in_flight.range(..self.resend_below).map_while(|(slot, value)| {

@@ -1,81 +1,83 @@
-//! How far the log is: what a proposer knows to be chosen, from its own learner, from the peers' and from acceptors.
+//! Progress of the log: which slots a proposer knows to be chosen, from its own learner, from peers and from acceptors.
 //!
-//! A proposer need not propose in a slot that is chosen. Its own learner says what it has applied, an acceptor what it
-//! has forgotten, which was chosen and stands in a checkpoint ([`retention`](crate::paxos::retention)). What a peer's
-//! learner has applied is chosen too, but the own learner gets it from there sooner than by another round of Paxos.
+//! A proposer need not propose in a slot that is chosen. Its own learner reports what it has applied. An acceptor
+//! reports what it has forgotten, which was chosen and is in a checkpoint ([`retention`](crate::paxos::retention)).
+//! What a peer's learner has applied is chosen too, but the own learner gets it from the peer sooner than by another
+//! round of Paxos.
 
 use std::collections::BTreeMap;
 
 use crate::paxos::Slot;
 use crate::role::ServerId;
 
-/// So many ticks (of 100 ms) a proposer believes that slots are in somebody's checkpoint, and then it asks again: a
-/// checkpoint can be lost, and then what the other acceptors hold is all that there is.
+/// A report of truncated slots is valid for this many ticks of 100 ms. After that the proposer asks again: a checkpoint
+/// can be lost, and then only the other acceptors still have these slots.
 const TRUNCATED_TICKS: u64 = 10;
-/// A beat older than so many ticks says nothing.
+/// A PROGRESS older than this many ticks is ignored.
 const FRESH_TICKS: u64 = 3;
-/// A proposer whose learner is further behind a living peer than this lets it catch up first.
+/// A proposer whose learner is further behind a live peer than this many slots lets it catch up first.
 const CATCH_UP_THRESHOLD: u64 = 64;
 
-/// How far everybody is. See the head of its file.
+/// The progress of all servers. See the head of this file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct PeerProgressTable {
-    /// What the own learner has applied; None while it is down.
+    /// The last slot that the own learner has applied; `None` while it is down.
     applied: Option<Slot>,
-    /// All slots below were chosen: an acceptor has said so, and that its server's checkpoint holds them. At least 0.
+    /// All slots below are chosen: an acceptor has reported this, and that its server's checkpoint holds them. At least
+    /// 0.
     truncated_below: Slot,
-    /// The tick when it was said first.
+    /// The tick of the first such report.
     truncated_at: u64,
-    /// What the peers' learners have applied, and the tick when they said so.
+    /// The last slot that each peer's learner has applied, and the tick of its report.
     peers: BTreeMap<ServerId, (Slot, u64)>,
 }
 
 impl PeerProgressTable {
-    /// What the own learner has applied; None while it is down.
+    /// The last slot that the own learner has applied; `None` while it is down.
     pub(super) fn applied(&self) -> Option<Slot> {
         self.applied
     }
 
-    /// The own learner has applied everything up to this slot. True if that is more than before.
+    /// Notes that the own learner has applied everything up to this slot. Returns true if that is more than before.
     pub(super) fn learner_applied(&mut self, slot: Slot) -> bool {
         self.applied.replace(slot) < Some(slot)
     }
 
-    /// The own learner has died.
+    /// Notes that the own learner has crashed.
     pub(super) fn learner_died(&mut self) {
         self.applied = None;
     }
 
-    /// A peer's learner says how far it is.
+    /// Notes a peer's PROGRESS.
     pub(super) fn peer_applied(&mut self, peer: ServerId, slot: Slot, now: u64) {
         self.peers.insert(peer, (slot, now));
     }
 
-    /// An acceptor says that all slots below were chosen, and forgotten there.
+    /// Notes that an acceptor reports all slots below as chosen and forgotten.
     pub(super) fn note_truncated(&mut self, below: Slot, now: u64) {
         if below > self.truncated_below {
             (self.truncated_below, self.truncated_at) = (below, now);
         }
     }
 
-    /// Time passes.
+    /// Drops the report of truncated slots when it is too old.
     pub(super) fn tick(&mut self, now: u64) {
         if now - self.truncated_at >= TRUNCATED_TICKS {
             self.truncated_below = Slot(0);
         }
     }
 
-    /// The first slot of which it is not known that it is chosen.
+    /// The first slot that is not known to be chosen.
     pub(super) fn first_open(&self) -> Slot {
         self.applied.unwrap_or_default().next().max(self.truncated_below)
     }
 
-    /// Whether a living peer has applied far more than the own learner: its slots must not be fought over again.
+    /// Whether a live peer has applied far more than the own learner: proposing in its slots again would be wasted.
     pub(super) fn is_behind(&self, now: u64) -> bool {
         self.highest_peer_applied(now).ahead_of(self.applied.unwrap_or_default()) > CATCH_UP_THRESHOLD
     }
 
-    /// The highest slot that a living peer says it has applied.
+    /// The highest slot that a live peer reports as applied.
     pub(super) fn highest_peer_applied(&self, now: u64) -> Slot {
         let fresh = self.peers.values().filter(|(_, heard_at)| now - heard_at < FRESH_TICKS);
         fresh.map(|(theirs, _)| *theirs).max().unwrap_or_default()

@@ -1,22 +1,22 @@
-//! The ballots of one proposer. No ballot is ever used twice, in any life of it: promises and votes to an old one may
-//! still arrive, and would be counted for other values (*Paxos Made Simple*, section 2.5).
+//! The rounds of one proposer. No ballot is ever used twice, in any incarnation. Promises and votes for an old ballot
+//! may still arrive, and would be counted for other values (*Paxos Made Simple*, section 2.5).
 //!
-//! So a round is spent durably before it is spoken of; [`Rounds`] spends many at a time, to write seldom.
+//! So a round is reserved durably before any message contains it. [`Rounds`] reserves many at a time, to write seldom.
 
 use super::types::{ProposerRecord, ProposerVocabulary};
 use crate::paxos::{Ballot, rules};
 use crate::role::{Output, ServerId};
 
-/// A life reserves so many rounds at a time.
+/// Number of rounds reserved at a time.
 const ROUNDS_RESERVED: u64 = 1_024;
 
-/// The rounds that a proposer may still use. See the head of its file.
+/// The rounds that a proposer may still use. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rounds {
     me: ServerId,
     /// The round of the next ballot; at least 1.
     next: u64,
-    /// This life may use rounds below this one without another record.
+    /// This incarnation may use rounds below this one without another record.
     reserved: u64,
 }
 
@@ -25,7 +25,7 @@ impl Rounds {
         Rounds { me, next: 1, reserved: 1 }
     }
 
-    /// All rounds below this one are spent, by an earlier life.
+    /// An earlier incarnation has reserved all rounds below this one.
     pub(super) fn replay(&mut self, below: u64) {
         self.next = self.next.max(below);
         self.reserved = self.next;
@@ -36,23 +36,24 @@ impl Rounds {
         self.next
     }
 
-    /// Whether there is no ballot left.
+    /// Whether no ballot is left.
     pub(super) fn are_spent(&self) -> bool {
         self.next > Ballot::LAST_ROUND
     }
 
-    /// Another's ballot is known: a lower one would be of no use.
+    /// Skips the rounds up to this known ballot: a lower ballot would be refused.
     pub(super) fn go_above(&mut self, ballot: Ballot) {
         self.next = self.next.max(ballot.round + 1);
     }
 
-    /// A life begins, or has used up what it had: it spends rounds before it speaks of any.
+    /// Reserves rounds before any of them is used: at the start of an incarnation, or when all reserved rounds are
+    /// used.
     pub(super) fn reserve<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) {
         self.reserved = self.next + ROUNDS_RESERVED;
         out.persist(ProposerRecord::RoundsReserved(self.reserved));
     }
 
-    /// A ballot that nobody has used. None if there is none left.
+    /// The next unused ballot; `None` if none is left.
     pub(super) fn next_ballot<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> Option<Ballot> {
         if self.are_spent() {
             return None;

@@ -1,4 +1,4 @@
-//! What a proposer remembers, waits for, is asked, answers and shows.
+//! The records, timers, requests, notifications and trace events of a proposer.
 
 use std::ops::RangeInclusive;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::paxos::{Ballot, Command, CommandId, Message, Slot, Value};
 use crate::role::{Role, ServerId, ServerSet, TimerSpec};
 
-/// A role that speaks these words. There is one, the proposer, but its parts need not know it: what they want said they
-/// write into the output of whoever speaks so.
+/// A role with the proposer's types. Only the proposer is one, but its parts need not know that: they write into the
+/// output of any such role.
 pub(super) trait ProposerVocabulary:
     Role<
         Message = Message,
@@ -31,62 +31,62 @@ impl<R> ProposerVocabulary for R where
 {
 }
 
-/// What a proposer must never forget: a round that was used is never used again.
+/// The durable record of a proposer: a round that was used is never used again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ProposerRecord {
-    /// All rounds below this one are spent.
+    /// All rounds below this one are reserved.
     RoundsReserved(u64),
 }
 
 /// A time-out of a proposer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProposerTimer {
-    /// A tenth of a second has passed.
+    /// The tick of 100 ms.
     Tick,
-    /// Nothing has moved for too long.
+    /// The attempt has made no progress for too long.
     Attempt {
         /// The attempt's ballot.
         ballot: Ballot,
-        /// How often its time is doubled.
+        /// How often its delay is doubled.
         doublings: u32,
     },
-    /// Some time has passed since the first NACK.
+    /// 20 ms have passed since the first NACK.
     Nacked {
         /// The attempt's ballot.
         ballot: Ballot,
     },
     /// The random wait between two attempts is over.
     Backoff {
-        /// How many attempts were lost since anything was applied here; no more are counted than make a difference.
+        /// Number of attempts lost since anything was applied here, up to the number that still makes a difference.
         stalls: u32,
     },
-    /// The learner had its time to catch up.
+    /// The learner's time to catch up is over.
     CatchUp,
-    /// The clock of leadership: time for a heartbeat.
+    /// The heartbeat tick of 30 ms.
     HeartbeatTick,
-    /// No leader was heard, or heard of, for too long.
+    /// The election time-out: no news of a leader for too long.
     Election {
-        /// The connection from the leader has closed: there is nothing to wait for.
+        /// The connection from the leader has closed, so the delay is short.
         soon: bool,
     },
-    /// Slots of this leader's may still be open that were proposed a while ago.
+    /// Slots that this leader proposed a while ago may still be in flight.
     Resend {
-        /// How often in a row they were found open.
+        /// How often in a row slots were still in flight.
         tries: u32,
     },
 }
 
-/// How long nothing may come of an attempt at first, in milliseconds.
+/// Time without progress after which the first attempt fails, in milliseconds.
 pub(super) const ATTEMPT_MS: u64 = 100;
-/// More failures than this make it no longer, unless promises are seen to take longer: 1.6 s.
+/// Number of failures after which this time no longer doubles, unless promises are seen to take longer: 1.6 s.
 pub(super) const FAILURES_MAX: u32 = 4;
-/// The longest random wait between two attempts, in milliseconds, as long as something is chosen now and then.
+/// Maximum random wait between two attempts, in milliseconds, as long as something is chosen now and then.
 const PAUSE_MS: u64 = 40;
-/// More lost attempts than this, where rounds are quick, make it no longer: 2.56 s.
+/// Number of lost attempts after which the wait no longer doubles, where rounds are quick: 2.56 s.
 pub(super) const STALLS_MAX: u32 = 8;
-/// It lasts for some rounds then, also where a round takes longer than this.
+/// Where a round takes longer than this, in milliseconds, the wait doubles further, to last for some rounds.
 pub(super) const SLOW_ROUND_MS: u64 = 640;
-/// After how long slots that are still open are proposed again at first, in milliseconds.
+/// Initial time after which slots in flight are proposed again, in milliseconds.
 pub(super) const RESEND_MS: u64 = 50;
 
 impl TimerSpec for ProposerTimer {
@@ -98,16 +98,15 @@ impl TimerSpec for ProposerTimer {
                 delay..=delay
             }
             ProposerTimer::Nacked { .. } => 20..=20,
-            // It grows as long as nobody gets anything chosen: where a ballot takes longer than the wait, rivals would
-            // refuse each other for ever. A wait that grew with each loss of this proposer's would starve the loser
-            // instead.
+            // The wait grows while nothing is chosen: where a ballot takes longer than the wait, rivals would refuse
+            // each other forever. If it grew with each loss of this proposer instead, the loser would starve.
             ProposerTimer::Backoff { stalls } => 0..=PAUSE_MS << stalls.saturating_sub(2),
             ProposerTimer::CatchUp => 1_000..=1_000,
             ProposerTimer::HeartbeatTick => 30..=30,
-            // Random, so that two seldom stand at once.
+            // Random, so that two proposers seldom campaign at once.
             ProposerTimer::Election { soon: false } => 150..=300,
             ProposerTimer::Election { soon: true } => 1..=30,
-            // Grows: a cluster that is slow because it has too much to do must not get the same work twice.
+            // The delay grows: a cluster that is slow under load must not get the same work twice.
             ProposerTimer::Resend { tries } => {
                 let delay = RESEND_MS << tries.min(5);
                 delay..=delay
@@ -116,162 +115,162 @@ impl TimerSpec for ProposerTimer {
     }
 }
 
-/// What a server asks of its proposer.
+/// A request of the server to its proposer.
 #[derive(Clone, Debug)]
 pub enum ProposerRequest {
     /// Get this command chosen.
     Propose(Command),
-    /// The own learner has applied more.
+    /// The own learner has applied more slots.
     Applied {
         /// The last slot applied.
         slot: Slot,
-        /// The commands applied with it.
+        /// The commands applied since the last such request.
         ids: Vec<CommandId>,
     },
-    /// The own learner has taken a whole state from another server: no ids were said of what lies in it.
+    /// The own learner has installed a snapshot; the commands in it were not reported.
     Installed {
-        /// Every slot up to this one is in it.
+        /// The last slot in the snapshot.
         slot: Slot,
     },
     /// The own learner has counted votes for slots that are not chosen yet.
     Counted,
-    /// The own learner has died.
+    /// The own learner has crashed.
     LearnerDown,
-    /// The last connection from this server has closed: it is gone, or will have to call again.
+    /// The last connection from this server has closed: the server is down, or must connect again.
     PeerDisconnected(ServerId),
 }
 
-/// Why a command is certainly not applied through this proposer.
+/// The reason why a command is certainly not applied through this proposer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NotApplied {
     /// No quorum of acceptors has answered.
     NoQuorum {
-        /// Those that have.
+        /// The acceptors that have answered.
         answered: ServerSet,
     },
-    /// Rival proposers were faster each time, or the commands before it took too long.
+    /// Rival proposers were faster each time, or the commands before this one took too long.
     Preempted,
     /// The own learner is down or too far behind.
     LearnerBehind,
     /// Too many commands wait already.
     Busy,
-    /// Nobody is heard who leads.
+    /// No leader is known.
     NoLeader,
-    /// It has come to the last of its ballots, or somebody has claimed to.
+    /// The proposer has used its last round, or a peer has claimed the last one.
     NoRound,
 }
 
-/// What a proposer tells its server.
+/// A notification of the proposer to its server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProposerNotification {
-    /// In this life the command was in no ACCEPT and in no FORWARD, and is forgotten.
+    /// The proposer has dropped the command, which was in no ACCEPT and no FORWARD of this incarnation.
     NotApplied {
-        /// The command.
+        /// The command's id.
         id: CommandId,
-        /// Why.
+        /// The reason.
         why: NotApplied,
     },
-    /// These commands wait here, and the state that the own learner has taken may hold their outcomes.
+    /// These commands wait here, and the snapshot that the own learner has installed may hold their outcomes.
     Recall(Vec<CommandId>),
 }
 
-/// Why an attempt has failed.
+/// The reason why an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RetryReason {
     /// A majority has refused.
     Refused,
-    /// Not chosen a while after the first refusal.
+    /// Not chosen 20 ms after the first refusal.
     Nacked,
-    /// Too few have answered.
+    /// Too few acceptors have answered in time.
     TimedOut,
 }
 
-/// Why a leader leads no longer.
+/// The reason why a leader stepped down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StepDownReason {
-    /// An acceptor is bound to this ballot.
+    /// An acceptor has promised this higher ballot.
     Nacked(Ballot),
-    /// Somebody leads at this ballot.
+    /// Another proposer leads at this higher ballot.
     HigherBallot(Ballot),
-    /// Too few have answered its heartbeats.
+    /// Fewer than a majority replied to its heartbeats.
     NoHeartbeatReplies,
-    /// Slots are open, and nothing was applied for too long.
+    /// Slots were in flight, or pages of promises missing, without progress for too long.
     Stalled,
-    /// Its learner has died.
+    /// Its own learner has crashed.
     LearnerDown,
-    /// Somebody needs slots that lie below its ballot's first.
+    /// A learner needs this slot, which this ballot no longer proposes in.
     Truncated(Slot),
 }
 
-/// A step of a proposer.
+/// A step of a proposer, for the log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProposerTraceEvent {
-    /// It asks for promises.
+    /// The proposer asks for promises (phase 1).
     Prepared {
-        /// The ballot.
+        /// The ballot to promise.
         ballot: Ballot,
-        /// The first slot of interest.
+        /// The first slot asked about.
         from: Slot,
-        /// Whom it asks.
+        /// The acceptors asked.
         to: ServerSet,
-        /// It means to keep the ballot.
+        /// Whether the proposer will keep the ballot.
         to_lead: bool,
-        /// The command that it is for; none if it only fills slots, or is to lead.
+        /// The command of the attempt; `None` if it only fills slots or is to lead.
         command: Option<Command>,
     },
-    /// It proposes.
+    /// The proposer proposes a value (phase 2).
     Proposed {
-        /// The slot.
+        /// The slot of the proposal.
         slot: Slot,
-        /// The ballot.
+        /// The ballot of the proposal.
         ballot: Ballot,
-        /// The value.
+        /// The proposed value.
         value: Value,
-        /// The ballot at which it was accepted before, if the promises bind the proposer to it.
+        /// The ballot at which the value was accepted before, if the promises require it; else `None`.
         adopted: Option<Ballot>,
-        /// Who promised.
+        /// The acceptors whose promises settled the slot.
         quorum: ServerSet,
-        /// Whom it asks.
+        /// The servers that receive the ACCEPT.
         to: ServerSet,
     },
-    /// The attempt is lost; it will try again.
+    /// The attempt is lost; the proposer will try again.
     Retried {
         /// The attempt's ballot.
         ballot: Ballot,
-        /// Its first slot.
+        /// The attempt's first slot.
         from: Slot,
-        /// Who refused, and what binds each.
+        /// The acceptors that refused, with the ballot that each has promised.
         nacks: Vec<(ServerId, Ballot)>,
-        /// Who has answered at all.
+        /// The acceptors that have answered in any way.
         answered: ServerSet,
-        /// The next round.
+        /// The round of the next ballot.
         next: u64,
-        /// Why.
+        /// The reason.
         reason: RetryReason,
-        /// The command that it was for.
+        /// The command of the attempt, if it had one.
         command: Option<Command>,
     },
-    /// It leads.
+    /// The proposer begins to lead.
     Led {
         /// The first slot of its ballot.
         from: Slot,
         /// Its ballot.
         ballot: Ballot,
-        /// Who promised.
+        /// The quorum that promised the ballot.
         quorum: ServerSet,
     },
-    /// It leads no longer.
+    /// The proposer no longer leads.
     SteppedDown {
-        /// Its ballot.
+        /// The ballot of the tenure.
         ballot: Ballot,
-        /// So many slots were open, and may be chosen or not.
+        /// Number of slots in flight, which may be chosen or not.
         open: usize,
-        /// Why.
+        /// The reason.
         why: StepDownReason,
     },
-    /// It hands a command to the leader.
+    /// The proposer forwards a command to the leader.
     Forwarded {
-        /// The command.
+        /// The forwarded command.
         command: Command,
         /// The leader's ballot.
         leader: Ballot,

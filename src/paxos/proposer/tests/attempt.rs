@@ -1,9 +1,9 @@
-//! Attempts: where they begin, what they are for, and what is told of those that fail.
+//! Attempts: where they begin, what they are for, and how failed ones are reported.
 
 use super::*;
 use crate::role::TimerSpec;
 
-/// Who is told that its command is certainly not applied, and why.
+/// The commands reported as certainly not applied, with the reason.
 fn not_applied(said: &Said) -> Vec<(u64, NotApplied)> {
     let told = |outcome: &ProposerNotification| match outcome {
         ProposerNotification::NotApplied { id, why } => Some((id.sequence, *why)),
@@ -20,7 +20,7 @@ fn a_proposer_waits_until_its_learner_has_caught_up_with_the_living() {
     assert_eq!(proposer.step(propose(1)).armed, [ProposerTimer::CatchUp]);
     assert_eq!(proposer.applied(35, &[]).prepared(), None, "it is 65 behind");
     assert_eq!(proposer.applied(36, &[]).prepared(), Some((ballot(1, S1), Slot(37))));
-    // Who was not heard of for three ticks is not waited for.
+    // The proposer does not wait for a peer without a message for three ticks.
     let mut proposer = Lone::new(Policy::BasicPaxos);
     proposer.beat(S2, 100);
     proposer.ticks(3);
@@ -58,7 +58,7 @@ fn an_attempt_names_the_command_that_it_is_for() {
     let mut basic = Lone::new(Policy::BasicPaxos);
     assert_eq!(command_of(&basic.step(propose(1))), Some(Some(command(1))));
     assert_eq!(fails(&mut basic, ballot(1, S1)), Some(Some(command(1))));
-    // One that fills slots is for no command, and one that is to lead is for all.
+    // An attempt that fills slots has no command, and neither has a leader's: it serves all commands.
     let mut filling = Lone::new(Policy::BasicPaxos);
     let fill = Input::Message { from: S2, message: Message::Fill { slot: Slot(2) } };
     assert_eq!(command_of(&filling.turn([fill, propose(1)])), Some(None));
@@ -104,7 +104,7 @@ fn who_gives_a_command_up_says_why() {
     }
     assert_eq!(not_applied(&outrun.ticks(8)), [(1, NotApplied::Preempted)]);
     assert_eq!(not_applied(&silent(Policy::MultiPaxos).ticks(8)), [(1, NotApplied::NoLeader)]);
-    // A leader has its hands full: two groups are under way.
+    // A leader is busy while two batches are in flight.
     let (mut leader, _) = Lone::leader();
     for number in 1..=3 {
         leader.step(propose(number));
@@ -112,7 +112,7 @@ fn who_gives_a_command_up_says_why() {
     assert_eq!(not_applied(&leader.ticks(8)), [(3, NotApplied::Busy)]);
 }
 
-/// The pages that it asks for now, and of whom.
+/// The acceptors from which it requests a page now, and the first slot of each page.
 fn pages(said: &Said) -> Vec<(ServerSet, u64)> {
     let page = |(to, message): &(ServerSet, Message)| match message {
         Message::Prepare { from, .. } if to.len() == 1 => Some((*to, from.0)),
@@ -169,7 +169,7 @@ fn where_an_acceptor_cannot_read_a_slot_another_is_asked() {
     let lost = SlotRange { first: Slot(2), last: Slot(2) };
     let first = || page(1, Some(2), vec![accepted(1, old, 1)]);
     [S1, S2, S3].into_iter().for_each(|server| drop(hear(&mut proposer, server, first())));
-    // Acceptors 1 and 2 answer for all slots, and 1 has lost one of them.
+    // Acceptors 1 and 2 answer for all slots, and one slot of acceptor 1 is corrupt.
     let said = hear(&mut proposer, S1, Page { damaged: vec![lost], ..page(2, None, Vec::new()) });
     assert_eq!(pages(&said), [(ServerSet::only(S3), 2)]);
     assert_eq!(hear(&mut proposer, S2, page(2, None, vec![accepted(2, old, 2)])).proposed(), []);
@@ -187,7 +187,7 @@ fn who_settled_other_slots_need_not_settle_those_that_are_left_when_the_log_has_
     let lost = SlotRange { first: Slot(5), last: Slot(9) };
     proposer.hear(S1, Message::Promise { ballot, page: Page { damaged: vec![lost], ..bound() } });
     assert_eq!(proposer.hear(S2, Message::Promise { ballot, page: bound() }).proposed(), [(1, 1)]);
-    // Others have chosen slots 2 to 5 meanwhile. In slot 6 acceptors 2 and 3 may have accepted something.
+    // Other proposers have got slots 2 to 5 chosen meanwhile. In slot 6, acceptors 2 and 3 may have accepted a value.
     assert_eq!(proposer.applied(5, &[1, 2]).proposed(), [], "acceptor 1 cannot read slot 6");
     let theirs = page(1, None, vec![accepted(6, old, 6)]);
     assert_eq!(proposer.hear(S3, Message::Promise { ballot, page: theirs }).proposed(), [(6, 6)]);
@@ -200,7 +200,7 @@ fn no_page_is_passed_over_because_of_what_was_said_at_another_ballot() {
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
     proposer.hear(S1, Message::Promise { ballot, page: page(1, Some(2), vec![accepted(1, old, 1)]) });
-    // It is believed for a second. If slots 2 to 9 counted as heard of S1, they would be taken for free after that.
+    // The report is valid for a second. If slots 2 to 9 counted as answered by S1, they would look free after that.
     let truncated = Page { truncated_below: Slot(10), ..page(1, None, Vec::new()) };
     proposer.hear(S3, Message::Promise { ballot: old, page: truncated });
     proposer.fire(ProposerTimer::Tick);
@@ -233,7 +233,7 @@ fn where_ballots_take_long_rivals_leave_each_other_room_for_some_of_them() {
         let mut longest = 0;
         for failures in 0..14 {
             let (ballot, _) = said.prepared().expect("it prepares");
-            // What was proposed once is not given up.
+            // A command that was proposed once is not given up.
             proposer.ticks(if failures == 0 { 0 } else { ticks });
             [S1, S2].into_iter().for_each(|server| drop(proposer.hear(server, promise(ballot, Vec::new()))));
             let lost = proposer.fire(ProposerTimer::Attempt { ballot, doublings: failures });
@@ -289,7 +289,7 @@ fn whoever_has_come_to_the_last_ballot_says_so_and_uses_none_twice() {
             proposer.step(propose(1));
             proposer.hear(S2, claim.clone());
             proposer.hear(S3, nack(ballot(1, S1), last));
-            // The silence of the leader that was claimed, and more.
+            // More time than the silence after which the claimed leader is given up.
             for _ in 0..20 {
                 for timer in [
                     ProposerTimer::HeartbeatTick,

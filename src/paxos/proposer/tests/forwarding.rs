@@ -1,8 +1,8 @@
-//! Commands on their way to a leader, and what a leader takes.
+//! Forwarded commands: what a follower forwards, and what a leader takes.
 
 use super::*;
 
-/// A follower that hears server 2 lead.
+/// A follower of server 2.
 fn follower() -> Lone {
     let mut follower = Lone::new(Policy::MultiPaxos);
     follower.hear(S2, Message::Heartbeat { ballot: ballot(1, S2) });
@@ -17,7 +17,7 @@ fn forward(numbers: impl IntoIterator<Item = u64>) -> Message {
     Message::Forward { commands: numbers.into_iter().map(command).collect() }
 }
 
-/// A leader with its own command 1 and another's 2 under way, each a group: what comes now must wait.
+/// A leader with two batches in flight, its own command 1 and the forwarded command 2: further commands must wait.
 fn full_leader() -> (Lone, Ballot) {
     let (mut leader, ballot) = Lone::leader();
     assert_eq!(leader.step(propose(1)).proposed(), [(1, 1)]);
@@ -110,7 +110,7 @@ fn a_leader_that_has_no_room_says_that_it_leads() {
 fn a_leader_steps_down_for_a_slot_that_it_has_passed_only_if_nobody_alive_has_it() {
     let fill = |mut before: Vec<Input<Proposer>>, slot| {
         let mut leader = Lone::new(Policy::MultiPaxos);
-        // A checkpoint has all slots below 10: it prepares from there.
+        // A checkpoint has all slots below 10, so the leader prepares from there.
         leader.hear(S2, Message::Truncated { ballot: ballot(1, S1), slot: Slot(1), below: Slot(10) });
         let (mut leader, _) = leader.led();
         before.push(Input::Message { from: S3, message: Message::Fill { slot: Slot(slot) } });
@@ -128,7 +128,7 @@ fn a_leader_steps_down_for_a_slot_that_it_has_passed_only_if_nobody_alive_has_it
     assert_eq!(fill(beat(5), 6), (Some(StepDownReason::Truncated(Slot(6))), 0));
     assert_eq!((fill(applied(5), 5), fill(applied(7), 5)), ((None, 0), (None, 0)), "it has it itself");
     assert_eq!(fill(applied(5), 6), (Some(StepDownReason::Truncated(Slot(6))), 0));
-    // What an acceptor forgot and said so with its promise is not proposed in either.
+    // The proposer also skips slots that a promise reports as forgotten.
     let mut leader = Lone::new(Policy::MultiPaxos);
     let ballot = leader.stand();
     let forgot = Page { truncated_below: Slot(10), ..page(1, None, Vec::new()) };

@@ -1,4 +1,4 @@
-//! A leader's doubts, and whom a follower takes for one.
+//! Leading and following: when a leader steps down, and which leader a follower accepts.
 
 use super::*;
 
@@ -102,7 +102,7 @@ fn a_leader_tells_who_has_promised() {
     let quorum = ServerSet::first(2);
     assert_eq!(leader.0.leader(), Some((ballot, LeaderEvidence::Leads { quorum })));
     assert_eq!(leader.0.next_round(), ballot.round + 1);
-    // One that gives its ballot up after each command leads nobody.
+    // A proposer of Basic Paxos gives up its ballot after each command and never leads.
     let mut basic = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = basic.step(propose(1)).prepared().expect("it prepares");
     basic.hear(S1, promise(ballot, Vec::new()));
@@ -132,7 +132,7 @@ fn who_leads_or_prepares_above_obeys_nobody_below() {
         leader.hear(S3, heartbeat(ours.round, S3)).stepped_down(),
         Some(StepDownReason::HigherBallot(Ballot { round: ours.round, server: S3 }))
     );
-    // Where nobody leads nobody is obeyed.
+    // Basic Paxos ignores heartbeats.
     let said = Lone::new(Policy::BasicPaxos).hear(S3, heartbeat(9, S3));
     assert!(said.is_nothing() && said.armed.is_empty());
 }

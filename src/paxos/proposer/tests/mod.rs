@@ -1,4 +1,4 @@
-//! What one proposer does when it hears this and that: for what takes a bound, a clock or a fault to be seen.
+//! Tests of one proposer alone, for cases that need a limit, a clock or a fault to be visible.
 
 mod attempt;
 mod forwarding;
@@ -12,7 +12,7 @@ use crate::role::{Action, step_batch};
 /// Proposer 1 of three servers, whose learner has applied nothing.
 struct Lone(Proposer);
 
-/// What came of one turn.
+/// The actions of one turn.
 #[derive(Debug, Default)]
 struct Said {
     sent: Vec<(ServerSet, Message)>,
@@ -22,7 +22,7 @@ struct Said {
 }
 
 impl Said {
-    /// The slots proposed in, with the number of the command; 0 is a no-op.
+    /// The slots proposed in, with the number of each command; 0 is a no-op.
     fn proposed(&self) -> Vec<(u64, u64)> {
         let accepts = self.sent.iter().filter_map(|(_, message)| match message {
             Message::Accept { first, values, .. } => Some((first, values)),
@@ -32,7 +32,7 @@ impl Said {
         accepts.flat_map(|(first, values)| (first.0..).zip(values.iter().map(number))).collect()
     }
 
-    /// The numbers of the commands in each FORWARD, and to whom it goes.
+    /// The numbers of the commands in each FORWARD, and its receiver.
     fn forwarded(&self) -> Vec<(ServerSet, Vec<u64>)> {
         let numbers = |commands: &[Command]| commands.iter().map(|command| command.id.sequence).collect();
         let forward = |(to, message): &(ServerSet, Message)| match message {
@@ -50,7 +50,7 @@ impl Said {
         })
     }
 
-    /// Why it leads no longer.
+    /// The reason why it stepped down.
     fn stepped_down(&self) -> Option<StepDownReason> {
         self.facts.iter().find_map(|fact| match fact {
             ProposerTraceEvent::SteppedDown { why, .. } => Some(*why),
@@ -75,7 +75,7 @@ fn id(number: u64) -> CommandId {
     CommandId::new(7, 0, number)
 }
 
-/// A command with a payload of so many bytes.
+/// A command with a payload of `bytes` bytes.
 fn sized(number: u64, bytes: usize) -> Command {
     Command { id: id(number), payload: vec![0; bytes].into() }
 }
@@ -97,7 +97,7 @@ fn promise(ballot: Ballot, accepted: Vec<Entry>) -> Message {
     Message::Promise { ballot, page: page(1, None, accepted) }
 }
 
-/// What an acceptor has accepted in the slots from one on, and before another if it does not speak of all.
+/// An acceptor's page from one slot on; it ends before another slot, or covers all later slots.
 fn page(from: u64, to: Option<u64>, accepted: Vec<Entry>) -> Page {
     Page { from: Slot(from), to: to.map(Slot), truncated_below: Slot(1), accepted, damaged: Vec::new() }
 }
@@ -122,7 +122,7 @@ impl Lone {
         lone
     }
 
-    /// One that has just been elected, and the ballot.
+    /// A leader that was just elected, and its ballot.
     fn leader() -> (Lone, Ballot) {
         Lone::new(Policy::MultiPaxos).led()
     }
@@ -137,7 +137,7 @@ impl Lone {
         (self, ballot)
     }
 
-    /// Stands for election until it has asked for promises.
+    /// Campaigns until it has asked for promises.
     fn stand(&mut self) -> Ballot {
         let asked = self.fire(ProposerTimer::Election { soon: false });
         let id = asked.sent.iter().find_map(|(_, message)| match message {
@@ -176,7 +176,7 @@ impl Lone {
         self.step(Input::Timeout(timer))
     }
 
-    /// Tenths of a second pass.
+    /// Ticks of 100 ms pass.
     fn ticks(&mut self, count: u64) -> Said {
         self.turn((0..count).map(|_| Input::Timeout(ProposerTimer::Tick)))
     }
@@ -185,7 +185,7 @@ impl Lone {
         self.fire(ProposerTimer::HeartbeatTick)
     }
 
-    /// Pulses of a leader that is answered each time; ends early with the first at which it steps down.
+    /// Heartbeat ticks of a leader that gets a reply each time; ends early when it steps down.
     fn answered_pulses(&mut self, count: u64) -> Option<StepDownReason> {
         for _ in 0..count {
             let ballot = self.0.leads().expect("it leads");
@@ -202,13 +202,13 @@ impl Lone {
         self.step(Input::Request(ProposerRequest::Applied { slot: Slot(slot), ids }))
     }
 
-    /// The learner of a server says how far it is.
+    /// PROGRESS of a server's learner.
     fn beat(&mut self, from: ServerId, applied: u64) -> Said {
         self.hear(from, Message::Progress { applied: Slot(applied), digest: 0 })
     }
 }
 
-/// A disk that takes everything.
+/// Stable storage on which every commit succeeds.
 struct Spending;
 
 impl crate::role::StableStore<ProposerRecord> for Spending {

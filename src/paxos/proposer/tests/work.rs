@@ -1,4 +1,4 @@
-//! Phase 2: groups, windows, and what a shell need not wake a proposer for.
+//! Phase 2: batches, windows, and wake hints.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn at_most_a_window_of_slots_is_open() {
     assert_eq!(leader.turn([propose(1), propose(2), propose(3)]).proposed(), [(1, 1), (2, 2)]);
     assert_eq!(leader.0.batch_threshold(), usize::MAX - 1);
     assert_eq!(leader.applied(1, &[1]).proposed(), [(3, 3)]);
-    // A window that what was found has filled is no group that commands wait for.
+    // A window that adopted values fill is no batch for which commands wait.
     let mut candidate = Lone::of(small.with_window(1, OPEN_BYTES));
     let ballot = candidate.stand();
     candidate.hear(S1, promise(ballot, vec![accepted(1, Ballot { round: 0, server: S2 }, 21)]));
