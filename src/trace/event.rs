@@ -118,7 +118,7 @@ events! {
         to: ServerId,
     }
     /// An acceptor refuses.
-    Nack = "NACK", Warn, step {
+    Nack = "NACK", Info, step {
         /// What is refused: `7+` a PREPARE, `7` an ACCEPT.
         slot: NackedRequest,
         /// The ballot refused.
@@ -610,7 +610,7 @@ events! {
 }
 
 impl Event {
-    /// How loud the event is: Info a step, Warn a fault, refusal or retry, Error a broken rule or a failed disk.
+    /// How loud the event is: Info a step or a refusal, Warn a fault or a lost attempt, Error a broken rule or a failed disk.
     pub fn level(&self) -> Level {
         match self {
             Event::Restart { recovered: RecoveredFrom::Nothing, .. }

@@ -41,9 +41,9 @@ impl Rounds {
         self.next > Ballot::LAST_ROUND
     }
 
-    /// Another's ballot is known: a lower one would be of no use.
-    pub(super) fn go_above(&mut self, ballot: Ballot) {
-        self.next = self.next.max(ballot.round + 1);
+    /// A ballot of this round is known. One of a lower round would be refused.
+    pub(super) fn go_above(&mut self, round: u64) {
+        self.next = self.next.max(round.saturating_add(1));
     }
 
     /// A life begins, or has used up what it had: it spends rounds before it speaks of any.
