@@ -140,7 +140,8 @@ impl World {
 
     fn propose(&mut self, value: Value) {
         let Value::Command(command) = value else { return };
-        let actions = step(&mut self.proposers[0], [Input::Request(ProposerRequest::Propose(command))]);
+        let actions =
+            step(&mut self.proposers[0], [Input::Request(ProposerRequest::Propose { command, promised_round: 0 })]);
         self.send(ServerId(1), actions);
     }
 }

@@ -79,6 +79,8 @@ pub struct WakeHints {
     pub wants_applied: AtomicBool,
     /// The number of queued commands that the proposer needs before it can send more.
     pub batch_threshold: AtomicUsize,
+    /// The round of the ballot that the acceptor has promised: the proposer begins above it.
+    pub promised_round: AtomicU64,
     /// The learner knows of chosen slots that it cannot apply yet.
     pub is_learner_behind: AtomicBool,
     /// The learner has applied too much since its last durable checkpoint.

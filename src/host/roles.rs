@@ -147,6 +147,7 @@ impl Hosted for Acceptor {
     }
 
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
+        core.hints.promised_round.store(self.promised().round, Ordering::Relaxed);
         core.board.update(|shown| {
             shown.promised = self.promised();
             shown.accepted = self.accepted().len() as u64;

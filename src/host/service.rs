@@ -26,7 +26,8 @@ impl<C: ClientConnection> ServerCore<C> {
         let size = command.payload.len();
         match self.family {
             Family::Paxos => {
-                let input = Input::Request(ProposerRequest::Propose(command));
+                let promised_round = self.hints.promised_round.load(Ordering::Relaxed);
+                let input = Input::Request(ProposerRequest::Propose { command, promised_round });
                 // A leader with slots in flight begins nothing small before they are done.
                 let is_little = |waiting| waiting < self.hints.batch_threshold.load(Ordering::Relaxed);
                 let posted = self.enqueue_without_wake::<Proposer, E>(

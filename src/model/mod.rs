@@ -138,7 +138,11 @@ impl Scope {
         for me in servers {
             self.start_proposer(&mut world, me);
             if me.0 <= self.proposers {
-                self.propose(&mut world, me, Input::Request(ProposerRequest::Propose(self.command(me))));
+                self.propose(
+                    &mut world,
+                    me,
+                    Input::Request(ProposerRequest::Propose { command: self.command(me), promised_round: 0 }),
+                );
             }
         }
         world

@@ -268,7 +268,7 @@ impl Oracle {
         coverage: &mut Coverage,
     ) {
         for input in inputs.clone() {
-            if let Input::Request(ProposerRequest::Propose(command)) = input {
+            if let Input::Request(ProposerRequest::Propose { command, .. }) = input {
                 self.handed.insert((server, command.id));
             }
         }

@@ -118,7 +118,7 @@ events! {
         to: ServerId,
     }
     /// An acceptor refuses a PREPARE or an ACCEPT.
-    Nack = "NACK", Warn, step {
+    Nack = "NACK", Info, step {
         /// The refused request: `7+` for a PREPARE, `7` for an ACCEPT.
         slot: NackedRequest,
         /// The refused ballot.
@@ -612,7 +612,7 @@ events! {
 }
 
 impl Event {
-    /// The severity: Info for a step, Warn for a fault, refusal or retry, Error for a broken rule or a failed disk.
+    /// How loud the event is: Info a step or a refusal, Warn a fault or a lost attempt, Error a broken rule or a failed disk.
     pub fn level(&self) -> Level {
         match self {
             Event::Restart { recovered: RecoveredFrom::Nothing, .. }

@@ -147,7 +147,9 @@ impl Scenario {
                 let names = pos(args)?;
                 writeln!(self.out, "{server} proposer is asked for {}", names.replace('/', " "))?;
                 let commands = names.split('/').map(command);
-                let inputs = commands.map(|command| Input::Request(ProposerRequest::Propose(command))).collect();
+                let inputs = commands
+                    .map(|command| Input::Request(ProposerRequest::Propose { command, promised_round: 0 }))
+                    .collect();
                 let turn = self.cluster()?.at_proposer(server, inputs, Crash::No);
                 self.tell(server, turn)?;
             }

@@ -461,7 +461,7 @@ impl Proposer {
     fn handle_nack(&mut self, acceptor: ServerId, message: Message, out: &mut Output<Self>) {
         let Message::Nack { ballot, promised, .. } = message else { return };
         // Even a NACK for an old ballot shows which rounds are useless now.
-        self.rounds.go_above(promised);
+        self.rounds.go_above(promised.round);
         let is_ours = self.active_ballot() == Some(ballot) && self.quorums.servers().contains(acceptor);
         let (attempt, preparing) = match &mut self.phase {
             Phase::Preparing(attempt, _) if is_ours => (attempt, true),
@@ -565,7 +565,7 @@ impl Proposer {
         if !self.election.hear(ballot, directly, at_work) {
             return false;
         }
-        self.rounds.go_above(ballot);
+        self.rounds.go_above(ballot.round);
         if self.leads().is_some() {
             self.step_down(StepDownReason::HigherBallot(ballot), out);
         }
@@ -816,7 +816,11 @@ impl Role for Proposer {
             Input::Message { from, message } => self.handle_message(from, message, out),
             Input::Timeout(timer) => self.handle_timeout(timer, out),
             Input::Request(request) => match request {
-                ProposerRequest::Propose(command) => self.handle_propose(command, out),
+                ProposerRequest::Propose { command, promised_round } => {
+                    // A hint: a ballot below it is certain to be refused. A wrong one costs rounds, and never safety.
+                    self.rounds.go_above(promised_round);
+                    self.handle_propose(command, out);
+                }
                 ProposerRequest::Applied { slot, ids } => self.handle_applied(slot, &ids, out),
                 ProposerRequest::Installed { slot } => self.handle_installed(slot, out),
                 ProposerRequest::Counted => self.election.note_progress(),

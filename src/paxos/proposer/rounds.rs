@@ -41,9 +41,9 @@ impl Rounds {
         self.next > Ballot::LAST_ROUND
     }
 
-    /// Skips the rounds up to this known ballot: a lower ballot would be refused.
-    pub(super) fn go_above(&mut self, ballot: Ballot) {
-        self.next = self.next.max(ballot.round + 1);
+    /// Skips the rounds up to this one, which a known ballot has: a lower ballot would be refused.
+    pub(super) fn go_above(&mut self, round: u64) {
+        self.next = self.next.max(round.saturating_add(1));
     }
 
     /// Reserves rounds before any of them is used: at the start of an incarnation, or when all reserved rounds are

@@ -119,7 +119,12 @@ impl TimerSpec for ProposerTimer {
 #[derive(Clone, Debug)]
 pub enum ProposerRequest {
     /// Get this command chosen.
-    Propose(Command),
+    Propose {
+        /// The command.
+        command: Command,
+        /// The round of the last ballot that this server's own acceptor has promised; 0 if it is not known.
+        promised_round: u64,
+    },
     /// The own learner has applied more slots.
     Applied {
         /// The last slot applied.

@@ -329,3 +329,15 @@ fn nothing_is_proposed_behind_the_last_slot() {
     let proposed: Vec<_> = (1..=4).flat_map(|number| leader.step(propose(number)).proposed()).collect();
     assert_eq!(proposed, [(Slot::LAST.0, 1)]);
 }
+
+#[test]
+fn a_ballot_begins_above_what_the_own_acceptor_has_promised() {
+    let of = |promised_round| Input::Request(ProposerRequest::Propose { command: command(1), promised_round });
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    assert_eq!(proposer.step(of(7)).prepared(), Some((ballot(8, S1), Slot(1))));
+    // A round that the proposer has passed changes nothing; after the last round there is no ballot.
+    proposer.step(of(3));
+    assert_eq!(proposer.0.next_round(), 9);
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    assert_eq!(proposer.step(of(u64::MAX)).prepared(), None);
+}

@@ -10,7 +10,7 @@ fn follower() -> Lone {
 }
 
 fn propose_sized(number: u64, bytes: usize) -> Input<Proposer> {
-    Input::Request(ProposerRequest::Propose(sized(number, bytes)))
+    Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 })
 }
 
 fn forward(numbers: impl IntoIterator<Item = u64>) -> Message {
@@ -146,7 +146,9 @@ fn who_takes_a_whole_state_asks_what_became_of_the_commands_that_wait() {
         let installed = |slot| Input::Request(ProposerRequest::Installed { slot: Slot(slot) });
         assert_eq!(proposer.step(installed(5)).outcomes, [], "nobody waits");
         let commands: Vec<Command> = [7, 8].map(command).into();
-        commands.iter().for_each(|one| drop(proposer.step(Input::Request(ProposerRequest::Propose(one.clone())))));
+        commands.iter().for_each(|one| {
+            drop(proposer.step(Input::Request(ProposerRequest::Propose { command: one.clone(), promised_round: 0 })))
+        });
         let ids = commands.iter().map(|one| one.id).collect();
         assert_eq!(proposer.step(installed(9)).outcomes, [ProposerNotification::Recall(ids)]);
     }

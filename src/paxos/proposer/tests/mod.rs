@@ -89,7 +89,7 @@ fn ballot(round: u64, server: ServerId) -> Ballot {
 }
 
 fn propose(number: u64) -> Input<Proposer> {
-    Input::Request(ProposerRequest::Propose(command(number)))
+    Input::Request(ProposerRequest::Propose { command: command(number), promised_round: 0 })
 }
 
 /// An answer to a PREPARE from slot 1 on, in one page.

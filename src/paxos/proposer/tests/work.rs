@@ -64,7 +64,8 @@ fn a_command_whose_slot_went_to_another_gets_a_new_one() {
 
 #[test]
 fn a_group_is_a_mebibyte_at_most_unless_one_command_is_more() {
-    let propose = |number, bytes| Input::Request(ProposerRequest::Propose(sized(number, bytes)));
+    let propose =
+        |number, bytes| Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 });
     let (mut leader, _) = Lone::leader();
     assert_eq!(leader.step(propose(1, (1 << 20) + 1)).proposed(), [(1, 1)], "it goes alone");
     let said = leader.turn([propose(2, 600 << 10), propose(3, 424 << 10), propose(4, 1)]);
@@ -74,7 +75,8 @@ fn a_group_is_a_mebibyte_at_most_unless_one_command_is_more() {
 
 #[test]
 fn of_what_is_said_again_the_first_mebibyte_comes_first() {
-    let propose = |number, bytes| Input::Request(ProposerRequest::Propose(sized(number, bytes)));
+    let propose =
+        |number, bytes| Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 });
     let again = |first: &[usize], second: &[usize]| {
         let (mut leader, _) = Lone::leader();
         let mut numbers = 1..;
