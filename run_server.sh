@@ -13,6 +13,9 @@ Starts one paxos-server for each server of the cluster file, in the background.
   ./run_server.sh stop                         end the servers of the latest run
   ./run_server.sh status                       show which processes run, and how the cluster is
   ./run_server.sh clean                        remove all runs but the latest, and none whose servers run
+  ./run_server.sh audit|report|logs|timeline [OPTIONS]
+                                               read the lines of the latest run: prove it, show what it covers, print
+                                               them, draw them. See: ./run_server.sh audit --help
 
 Options:
   --cluster FILE   the cluster file [default: res/cluster.toml]
@@ -176,6 +179,16 @@ end_children() {
 latest_run() {
   [[ -d $runs/latest ]] || fail "there is no run in $runs. Start one: ./run_server.sh"
   (cd -- "$runs/latest" && pwd -P)
+}
+
+# Reads the lines of the latest run; options go to the reader as they are.
+# usage: read_lines COMMAND [OPTION...]
+read_lines() {
+  local command=$1 where
+  shift
+  where=$(latest_run)
+  build --bins
+  exec "$bin/paxos-lab" "$command" "$where" "$@"
 }
 
 stop() {
@@ -490,6 +503,9 @@ start() {
 if [[ ${BASH_SOURCE[0]} != "$0" ]]; then return; fi
 
 name_runs
+case ${1-} in
+  audit | report | logs | timeline) read_lines "$@" ;;
+esac
 action=start foreground=no continued=no cluster='' run='' previous='' members='' as_before='' server_options=()
 count=$#
 while (($# > 0)); do
@@ -518,7 +534,7 @@ while (($# > 0)); do
       fi
       ;;
     -*) wrong "unknown option '$1'" ;;
-    *) wrong "unknown command '$1' (known: stop, status, clean; to start, only options)" ;;
+    *) wrong "unknown command '$1' (known: stop, status, clean, audit, report, logs, timeline; to start, only options)" ;;
   esac
   shift
 done

@@ -202,7 +202,7 @@ fn no_two_files_of_paxos_import_each_other() {
 #[test]
 fn no_part_of_a_paxos_role_knows_the_role() {
     let imports = imports_within(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "paxos");
-    let parts = ["catch_up", "divergence", "reads", "retention", "snapshots"];
+    let parts = ["catch_up", "divergence", "quorum_reads", "retention", "snapshot_fetch"];
     let parts = parts.map(|part| (format!("paxos::{part}"), "paxos::learner".to_string()));
     let below = imports.keys().filter(|module| module.matches("::").count() > 1);
     let below = below.map(|module| (module.clone(), module[..module.rfind("::").unwrap_or(0)].to_string()));
@@ -216,8 +216,8 @@ fn no_part_of_a_paxos_role_knows_the_role() {
 #[test]
 fn a_circle_is_found_however_long_it_is_and_through_names_that_are_passed_on() {
     let room = [
-        ("paxos", "mod learner;\nmod reads;\npub use learner::{Learner, WINDOW as WIDTH,};\npub struct Life;"),
-        ("paxos::learner", "mod words;\npub use self::words::Word;\nuse super::reads::Reads;"),
+        ("paxos", "mod learner;\nmod quorum_reads;\npub use learner::{Learner, WINDOW as WIDTH,};\npub struct Life;"),
+        ("paxos::learner", "mod words;\npub use self::words::Word;\nuse super::quorum_reads::Reads;"),
         ("paxos::learner::words", "use super::super::Life;\nuse crate::role::Server;"),
         ("paxos::quorum_reads", "use super::{Life,};\n#[cfg(test)]\nmod tests {\n    use super::*;\n}"),
     ];

@@ -155,7 +155,7 @@ fn a_newcomer_starts_looks_breaks_and_stops() {
     assert_eq!(clone.must("run_client.sh", &["get", "a key"]), "a value\n");
     let boots = std::fs::read_to_string(first.join("server-3.log")).unwrap();
     let boot = boots.lines().rfind(|line| line.contains(" BOOT ")).unwrap().to_string();
-    assert!(boot.contains("life=2") && !boot.contains("accepted=0"), "{boot}");
+    assert!(boot.contains("incarnation=2") && !boot.contains("accepted=0"), "{boot}");
     clone.must("run_server.sh", &["stop"]);
     let (code, text) = lab(&["audit", &first.to_string_lossy()]);
     assert_eq!(code, 0, "{text}");

@@ -179,7 +179,7 @@ fn a_server_stops_cleanly_when_it_is_told_to() {
         cluster.run(1);
         cluster.await_all();
         cluster.await_agreement();
-        await_some("the second life is told", || cluster.lines_of(1).contains("life=2").then_some(()));
+        await_some("the second life is told", || cluster.lines_of(1).contains("incarnation=2").then_some(()));
     }
 }
 

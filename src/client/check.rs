@@ -28,11 +28,11 @@ struct KeyWrites {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyCheck {
     /// The state follows from the writes.
-    Right,
+    Consistent,
     /// The state is possible only if clients unknown to this program wrote meanwhile, as the message says.
-    Overtaken(String),
+    OtherWriter(String),
     /// The state does not follow from the writes; the message says why.
-    Wrong(String),
+    Inconsistent(String),
 }
 
 impl ExpectedState {
@@ -77,11 +77,11 @@ impl ExpectedState {
 
     /// Checks the value that was found in a key after all writes had ended.
     pub fn judge(&self, key: &[u8], found: &GetResponse) -> KeyCheck {
-        let Some(writes) = self.keys.get(key) else { return KeyCheck::Right };
-        let Some((version, left)) = writes.acknowledged.last_key_value() else { return KeyCheck::Right };
+        let Some(writes) = self.keys.get(key) else { return KeyCheck::Consistent };
+        let Some((version, left)) = writes.acknowledged.last_key_value() else { return KeyCheck::Consistent };
         let key = quote_key(key);
         if found.version < *version {
-            return KeyCheck::Wrong(format!(
+            return KeyCheck::Inconsistent(format!(
                 "the acknowledged write of {key} at version {version} is lost: the key is at version {}",
                 found.version
             ));
@@ -89,19 +89,19 @@ impl ExpectedState {
         if found.version == *version {
             let right = found.value == *left;
             let what = format!("{key} at version {version} was acknowledged as one value and holds another");
-            return if right { KeyCheck::Right } else { KeyCheck::Wrong(what) };
+            return if right { KeyCheck::Consistent } else { KeyCheck::Inconsistent(what) };
         }
         if writes.unknown.contains(&found.value) {
-            return KeyCheck::Right;
+            return KeyCheck::Consistent;
         }
         if found.value.is_some() && found.value == *left {
-            return KeyCheck::Wrong(format!(
+            return KeyCheck::Inconsistent(format!(
                 "the write of {key} acknowledged at version {version} stands there again at version {}: it was applied \
                  twice, or another client has written the same",
                 found.version
             ));
         }
-        KeyCheck::Overtaken(format!("{key} has been written by another client meanwhile (version {})", found.version))
+        KeyCheck::OtherWriter(format!("{key} was changed by another client (version {})", found.version))
     }
 }
 
@@ -161,9 +161,9 @@ mod tests {
             ledger.record(action, end).unwrap();
         }
         match ledger.judge(b"k", &found(value, version)) {
-            KeyCheck::Right => 'r',
-            KeyCheck::Overtaken(_) => 'o',
-            KeyCheck::Wrong(_) => 'w',
+            KeyCheck::Consistent => 'r',
+            KeyCheck::OtherWriter(_) => 'o',
+            KeyCheck::Inconsistent(_) => 'w',
         }
     }
 

@@ -678,8 +678,17 @@ fn run_demo(common: &GlobalArgs, cluster: Cluster, demo: DemoArgs, printer: &Arc
         cluster,
     };
     listen(common, MANY_UNKNOWN, printer)?;
-    run.run().map_err(|problems| CliError::new(exit::FAILURE, problems.join("\nerror: ")))?;
-    let says = "the run is as it must be: every request has an outcome, and what was acknowledged is there";
-    tell_done(says, common.output, printer);
-    Ok(())
+    match (run.run(), common.output) {
+        (Ok(()), form) => {
+            tell_done("PASSED: every request ended, and no acknowledged write is missing.", form, printer);
+            Ok(())
+        }
+        (Err(problems), OutputFormat::Json) => Err(CliError::new(exit::FAILURE, problems.join("; "))),
+        (Err(problems), OutputFormat::Text) => {
+            problems.iter().for_each(|problem| printer.line(format!("error: {problem}")));
+            let plural = if problems.len() == 1 { "" } else { "s" };
+            printer.line(format!("FAILED: {} problem{plural}. See the errors above.", problems.len()));
+            Err(CliError::quiet(exit::FAILURE))
+        }
+    }
 }

@@ -224,11 +224,11 @@ impl Demo {
             problems.extend(check_monotonic(key, &found).err());
             let Some((_, last)) = found.last() else { continue };
             let verdict = match ledger.judge(key, last) {
-                KeyCheck::Right => "as acknowledged".to_string(),
-                KeyCheck::Overtaken(why) => why,
-                KeyCheck::Wrong(why) => {
+                KeyCheck::Consistent => "OK".to_string(),
+                KeyCheck::OtherWriter(why) => why,
+                KeyCheck::Inconsistent(why) => {
                     problems.push(why.clone());
-                    format!("WRONG: {why}")
+                    format!("INCORRECT: {why}")
                 }
             };
             let alike =
@@ -238,7 +238,7 @@ impl Demo {
             rows.push(vec![quote_key(key).to_string(), value, last.version.to_string(), agree, verdict]);
         }
         player.client.set_timeout(self.timeout);
-        self.printer.line(table(&["key", "value", "version", "read from servers", "check"], &rows).trim_end());
+        self.printer.line(table(&["key", "value", "version", "read from servers", "result"], &rows).trim_end());
         problems
     }
 
@@ -256,7 +256,7 @@ impl Demo {
         self.printer.line(survey.render().trim_end());
         self.printer.line("");
         let crashes = |role| survey.crashes(role).saturating_sub(before.crashes(role));
-        let of = |role: &RoleKind| format!("{} of {}s", crashes(*role), role.as_str());
+        let of = |role: &RoleKind| format!("{} {}", crashes(*role), role.as_str());
         let roles = match before.protocol().is_paxos() {
             true => [RoleKind::Acceptor, RoleKind::Proposer, RoleKind::Learner].as_slice(),
             false => [RoleKind::Participant, RoleKind::Coordinator].as_slice(),

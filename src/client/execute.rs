@@ -114,14 +114,14 @@ impl OutcomeCounts {
     }
 }
 
-/// `20 requests: 15 done, 4 found nothing, 0 version mismatches, 1 not applied, 0 unknown`.
+/// `requests: 20 (15 OK, 4 not found, 0 version mismatch, 1 not applied, 0 outcome unknown)`.
 impl std::fmt::Display for OutcomeCounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let OutcomeCounts { ok, not_found, mismatch, not_applied, unknown } = self;
         write!(
             f,
-            "{} requests: {ok} done, {not_found} found nothing, {mismatch} met another version, {not_applied} not \
-             applied, {unknown} unknown",
+            "requests: {} ({ok} OK, {not_found} not found, {mismatch} version mismatch, {not_applied} not applied, \
+             {unknown} outcome unknown)",
             self.total()
         )
     }

@@ -95,7 +95,7 @@ mod tests {
             "2026-08-21T14:03:07.104112Z INFO  c1.9    client   REQUEST  req=c1-5 op=PUT key=color value=\"deep blue\" to=s1",
             "2026-08-21T14:03:07.104455Z INFO  s1.204  proposer PREPARE  req=c1-5 slot=7+ ballot=3.1 to=s1,s2 re=c1.9",
             "2026-08-21T14:03:07.104921Z INFO  s2.118  acceptor PROMISE  slot=7+ ballot=3.1 accepted=none to=s1 re=s1.204",
-            "2026-08-21T14:03:07.105013Z WARN  s2.119  acceptor NACK     slot=7+ ballot=3.1 promised=4.2 to=s1 re=s1.204",
+            "2026-08-21T14:03:07.105013Z INFO  s2.119  acceptor NACK     slot=7+ ballot=3.1 promised=4.2 to=s1 re=s1.204",
         ]
         .iter()
         .map(|line| line.parse().unwrap())

@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn what_no_writer_would_write_is_no_line() {
-        let nack = "2026-08-21T14:03:07.105013Z WARN  s4.77   acceptor NACK     req=c1-5 slot=7+ ballot=3.1 promised=4.2 to=s1";
+        let nack = "2026-08-21T14:03:07.105013Z INFO  s4.77   acceptor NACK     req=c1-5 slot=7+ ballot=3.1 promised=4.2 to=s1";
         assert!(nack.parse::<Line>().is_ok());
         for why in ["a\rb", "a\u{2028}b", "a\u{202e}b", "a\0b", ""] {
             assert!(matches!(format!("{nack} -- {why}").parse::<Line>(), Err(LineError::Form(_))), "{why:?}");

@@ -26,7 +26,7 @@ pub(super) const LESSON: Lesson = Lesson {
     ],
     question: "While four servers were blocked all of them were up, and a majority. Why may they not agree on aborting, as a \
                majority of acceptors may agree on a value?",
-    answer: "docs/two-phase-commit.md, \"Why nobody may decide\"",
+    answer: "docs/two-phase-commit.md, \"Why no participant may decide\"",
     servers: 5,
     protocol: Protocol::TwoPhaseCommit,
     forgets: false,

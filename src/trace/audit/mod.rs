@@ -353,8 +353,8 @@ impl Display for AuditText<'_> {
         } else {
             writeln!(
                 f,
-                "checked {lines} lines: {answers} answers of acceptors, {proposals} proposals, {chosen} chosen slots, \
-                 {applied} applications, {replies} replies to clients, {deaths} deaths of roles and processes"
+                "checked {lines} lines: {answers} acceptor replies, {proposals} proposals, {chosen} chosen slots, \
+                 {applied} applications, {replies} replies to clients, {deaths} crashes"
             )?;
         }
         f.write_str("verdict: ")?;
