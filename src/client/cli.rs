@@ -685,7 +685,7 @@ fn run_demo(common: &GlobalArgs, cluster: Cluster, demo: DemoArgs, printer: &Arc
         }
         (Err(problems), OutputFormat::Json) => Err(CliError::new(exit::FAILURE, problems.join("; "))),
         (Err(problems), OutputFormat::Text) => {
-            problems.iter().for_each(|problem| printer.line(format!("error: {problem}")));
+            problems.iter().for_each(|problem| printer.warn(format!("error: {problem}")));
             let plural = if problems.len() == 1 { "" } else { "s" };
             printer.line(format!("FAILED: {} problem{plural}. See the errors above.", problems.len()));
             Err(CliError::quiet(exit::FAILURE))

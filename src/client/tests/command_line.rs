@@ -263,8 +263,8 @@ fn a_command_line_without_a_command_is_answered_with_the_help_and_writes_nothing
 #[test]
 fn a_demo_without_servers_ends_with_a_sentence() {
     for fake in [Fake::Absent, serves(|_, _| Act::Close)] {
-        let (code, _, notes) = paxos_client(&FakeCluster::start(vec![fake]), &["demo", "--pace", "1ms"]);
-        assert_eq!(code, 1);
+        let (code, text, notes) = paxos_client(&FakeCluster::start(vec![fake]), &["demo", "--pace", "1ms"]);
+        assert_eq!((code, text.lines().last()), (1, Some("FAILED: 1 problem. See the errors above.")));
         assert!(notes.contains("no server of the cluster answers"), "{notes}");
     }
 }
