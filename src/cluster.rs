@@ -36,7 +36,14 @@ pub struct Member {
     pub http: Option<SocketAddr>,
 }
 
-/// Why a cluster file cannot be used.
+impl Member {
+    /// A server with these addresses, without HTTP.
+    pub fn new(peer: SocketAddr, client: SocketAddr) -> Member {
+        Member { peer, client, http: None }
+    }
+}
+
+/// Why a cluster, or its file, cannot be used.
 #[derive(Debug, Error)]
 pub enum ClusterError {
     /// The file cannot be read.
@@ -54,6 +61,12 @@ pub enum ClusterError {
         path: PathBuf,
         /// The parser's reason.
         cause: Box<toml::de::Error>,
+    },
+    /// These servers are no cluster.
+    #[error("these servers are no cluster: {reason}")]
+    Invalid {
+        /// What is wrong.
+        reason: String,
     },
     /// A value in the file is not allowed.
     #[error("the cluster file {path} cannot be used: {reason}")]
@@ -113,17 +126,31 @@ impl Cluster {
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Cluster, ClusterError> {
         let file: ClusterFile = toml::from_str(text)
             .map_err(|cause| ClusterError::Syntax { path: path.to_path_buf(), cause: Box::new(cause) })?;
-        Cluster::check(file).map_err(|reason| ClusterError::Senseless { path: path.to_path_buf(), reason })
+        let members = file.server.into_iter().map(|one| {
+            let ClusterFileServer { id, peer, client, http } = one;
+            (id, Member { peer, client, http })
+        });
+        Cluster::check(file.cluster, members)
+            .map_err(|reason| ClusterError::Senseless { path: path.to_path_buf(), reason })
     }
 
-    fn check(file: ClusterFile) -> Result<Cluster, String> {
+    /// A cluster of these servers, by their ids, which are 1 to 32. What holds for a cluster file holds here.
+    pub fn from_members(
+        name: impl Into<String>,
+        members: impl IntoIterator<Item = (u8, Member)>,
+    ) -> Result<Cluster, ClusterError> {
+        Cluster::check(name.into(), members).map_err(|reason| ClusterError::Invalid { reason })
+    }
+
+    fn check(name: String, all: impl IntoIterator<Item = (u8, Member)>) -> Result<Cluster, String> {
         let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if file.cluster.is_empty() || file.cluster.len() > NAME_MAX_BYTES || !file.cluster.chars().all(name_is_plain) {
-            return Err(format!("cluster = {:?} is no name (letters, digits, - _ . up to 64)", file.cluster));
+        if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.chars().all(name_is_plain) {
+            return Err(format!("cluster = {name:?} is no name (letters, digits, - _ . up to 64)"));
         }
         let mut members = BTreeMap::new();
         let mut addresses = Vec::new();
-        for ClusterFileServer { id, peer, client, http } in file.server {
+        for (id, member) in all {
+            let Member { peer, client, http } = member;
             if id == 0 || id > ServerId::MAX {
                 return Err(format!("server id {id} is not between 1 and {}", ServerId::MAX));
             }
@@ -136,14 +163,14 @@ impl Cluster {
                 }
                 addresses.push(address);
             }
-            if members.insert(ServerId(id), Member { peer, client, http }).is_some() {
+            if members.insert(ServerId(id), member).is_some() {
                 return Err(format!("server id {id} is given twice"));
             }
         }
         if members.is_empty() {
             return Err("it has no [[server]]".to_string());
         }
-        Ok(Cluster { name: file.cluster, members })
+        Ok(Cluster { name, members })
     }
 
     /// All servers.
@@ -165,6 +192,21 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_of_values_is_that_of_a_file_and_as_strict() {
+        let member = |n: u16| Member::new(([127, 0, 0, 1], 7100 + n).into(), ([127, 0, 0, 1], 7200 + n).into());
+        let cluster = Cluster::from_members("c", [(1, member(1)), (2, member(2))]).unwrap();
+        let text = format!("cluster = \"c\"\n{}{}", server(1, 7101, 7201), server(2, 7102, 7202));
+        assert_eq!(read(&text), Ok(cluster));
+        let refused = |members: &[(u8, Member)]| match Cluster::from_members("c", members.iter().copied()) {
+            Err(ClusterError::Invalid { reason }) => reason,
+            other => panic!("{other:?}"),
+        };
+        assert!(refused(&[]).contains("[[server]]"));
+        assert!(refused(&[(0, member(1))]).contains("between 1 and"));
+        assert!(refused(&[(1, member(1)), (2, member(1))]).contains("given twice"));
+    }
 
     fn read(text: &str) -> Result<Cluster, String> {
         let folder = tempfile::tempdir().unwrap();

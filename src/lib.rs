@@ -1,5 +1,26 @@
 //! A Paxos replicated key-value store to run, watch, break and check.
 //!
+//! # As a library
+//!
+//! A [`Client`] asks the servers of a [`Cluster`]. It retries under one sequence number, so a write is applied at most
+//! once, and its errors say whether a write was certainly not applied or may have been.
+//!
+//! ```no_run
+//! use paxos_kv::{Client, ClientOptions, Cluster, Member};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let member = |n: u16| Member::new(([127, 0, 0, 1], 7100 + n).into(), ([127, 0, 0, 1], 7200 + n).into());
+//!     let cluster = Cluster::from_members("demo", (1..=5).map(|n| (n, member(n.into()))))?;
+//!     let mut client = Client::new(ClientOptions::new(cluster, "me"))?;
+//!     client.put("color", "blue")?;
+//!     let read = client.get("color")?;
+//!     println!("{:?} at version {}", read.value, read.version);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! `examples/hello.rs` and `examples/counter.rs` run against a started cluster.
+//!
 //! # Reading order
 //!
 //! 1. [`paxos`]: the protocol. Its module head explains it from the beginning; then one file per role.
@@ -45,3 +66,6 @@ pub mod sim;
 pub mod storage;
 pub mod trace;
 pub mod two_phase_commit;
+
+pub use client::{Client, ClientError, ClientOptions, GetResponse, WriteResponse};
+pub use cluster::{Cluster, ClusterError, Member};

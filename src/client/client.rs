@@ -158,28 +158,35 @@ impl Client {
     }
 
     /// Sets a key's value.
-    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<WriteResponse, ClientError> {
-        self.write(Operation::Put { key: key.to_vec(), value: value.to_vec(), if_version: None })
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<WriteResponse, ClientError> {
+        let (key, value) = (key.as_ref().to_vec(), value.as_ref().to_vec());
+        self.write(Operation::Put { key, value, if_version: None })
     }
 
     /// Sets a key's value only if the key is at this version; a key that was never written is at version 0.
-    pub fn put_if_version(&mut self, key: &[u8], value: &[u8], version: u64) -> Result<WriteResponse, ClientError> {
-        self.write(Operation::Put { key: key.to_vec(), value: value.to_vec(), if_version: Some(version) })
+    pub fn put_if_version(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        version: u64,
+    ) -> Result<WriteResponse, ClientError> {
+        let (key, value) = (key.as_ref().to_vec(), value.as_ref().to_vec());
+        self.write(Operation::Put { key, value, if_version: Some(version) })
     }
 
     /// Removes a key's value.
-    pub fn delete(&mut self, key: &[u8]) -> Result<WriteResponse, ClientError> {
-        self.write(Operation::Delete { key: key.to_vec() })
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) -> Result<WriteResponse, ClientError> {
+        self.write(Operation::Delete { key: key.as_ref().to_vec() })
     }
 
     /// Reads a key. The result was current at some moment between the call and its return.
-    pub fn get(&mut self, key: &[u8]) -> Result<GetResponse, ClientError> {
-        self.read(key, Route::Any)
+    pub fn get(&mut self, key: impl AsRef<[u8]>) -> Result<GetResponse, ClientError> {
+        self.read(key.as_ref(), Route::Any)
     }
 
     /// Reads a key as [`Client::get`] does, but only from the server that the next request goes to, without failover.
-    pub fn get_from_current(&mut self, key: &[u8]) -> Result<GetResponse, ClientError> {
-        self.read(key, Route::One)
+    pub fn get_from_current(&mut self, key: impl AsRef<[u8]>) -> Result<GetResponse, ClientError> {
+        self.read(key.as_ref(), Route::One)
     }
 
     /// Begins a request and sends it; [`Client::wait`] returns its result. If [`IN_FLIGHT_MAX`] requests are in flight,
