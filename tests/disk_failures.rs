@@ -273,7 +273,7 @@ fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_i
     while is_full().is_none() {
         n += 1;
         assert!(n < 400, "it takes more than it has room for");
-        client.put(b"k", &vec![n as u8; 20_000]).unwrap();
+        client.put(b"k", vec![n as u8; 20_000]).unwrap();
     }
     assert!(refused_there(&cluster, 3).contains("no room on its disk"));
     let promised = cluster.status(3).unwrap().promised;

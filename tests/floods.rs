@@ -231,7 +231,7 @@ fn replies_that_two_hundred_clients_do_not_read_fit_into_memory_and_hold_up_nobo
     let cluster = server();
     let mut writer = cluster.client("writer", 1);
     for n in 0..30 {
-        writer.put(format!("k{n}").as_bytes(), &vec![n; 900_000]).unwrap();
+        writer.put(format!("k{n}").as_bytes(), vec![n; 900_000]).unwrap();
     }
     await_some("a checkpoint is there", || cluster.status(1).filter(|status| status.checkpoint > Slot(0)));
     let begun = Instant::now();
@@ -261,7 +261,7 @@ fn replies_that_two_hundred_clients_do_not_read_fit_into_memory_and_hold_up_nobo
 #[test]
 fn values_that_two_hundred_clients_ask_for_and_do_not_read_fit_into_memory() {
     let cluster = server();
-    cluster.client("writer", 1).put(b"large", &vec![7; 1 << 20]).unwrap();
+    cluster.client("writer", 1).put(b"large", vec![7; 1 << 20]).unwrap();
     let begun = Instant::now();
     let bytes = request(Request::Get { key: b"large".to_vec() }).repeat(20);
     let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();

@@ -148,7 +148,7 @@ fn what_a_connection_has_under_way_is_bounded_and_all_is_answered() {
 fn a_client_that_takes_no_replies_holds_up_no_other_client() {
     let cluster = Cluster::start(1, &["--seed", "4", "--segment-kib", "4096", "--steps", "off"]);
     let mut client = cluster.client("c1", 1);
-    client.put(b"large", &vec![7; 1 << 20]).unwrap();
+    client.put(b"large", vec![7; 1 << 20]).unwrap();
     client.put(b"small", b"v").unwrap();
     // It asks for far more than sockets hold, and reads nothing.
     let deaf = greeted(&cluster);

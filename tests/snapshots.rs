@@ -27,7 +27,7 @@ fn write(cluster: &Cluster, clients: usize, each: usize, bytes: usize) {
                 let mut client = cluster.client(&format!("c{n}"), 1);
                 for i in 0..each {
                     let key = format!("k{}", (n * 31 + i) % 40);
-                    client.put(key.as_bytes(), &vec![i as u8; bytes]).unwrap();
+                    client.put(key.as_bytes(), vec![i as u8; bytes]).unwrap();
                 }
             });
         }

@@ -133,7 +133,7 @@ fn what_was_committed_outlives_all_processes() {
     let mut client = cluster.client_with_lines("c1", 3);
     for n in 1..=30u64 {
         let key = format!("k{}", n % 7);
-        client.put(key.as_bytes(), &n.to_le_bytes()).unwrap();
+        client.put(key.as_bytes(), n.to_le_bytes()).unwrap();
     }
     cluster.kill(&[1, 2, 3, 4, 5]);
     for id in 1..=5 {

@@ -6,7 +6,7 @@
 //!
 //! - [`plan`] holds what a seed decides before a run; [`faults`] holds what goes wrong during a run, and when.
 //!   `corruption` covers damage to disks.
-//! - [`simulation`] runs the events. They come from [`env`]; frames cross the [`network`] and reach `delivery`.
+//! - [`simulation`] runs the events. They come from [`mod@env`]; frames cross the [`network`] and reach `delivery`.
 //! - [`server`] is a server without threads: `process_env` is what its core needs, `scheduler` runs its roles, and
 //!   [`data_dir`] is its data directory. [`client`] is a client, and [`wire`] its connections.
 //! - [`oracle`] observes everything and checks the invariants. [`transactions`] has those of two-phase commit,

@@ -146,10 +146,7 @@ impl Scenario {
                 let server = server(&pos(args)?)?;
                 let names = pos(args)?;
                 writeln!(self.out, "{server} proposer is asked for {}", names.replace('/', " "))?;
-                let commands = names.split('/').map(command);
-                let inputs = commands
-                    .map(|command| Input::Request(ProposerRequest::Propose { command, promised_round: 0 }))
-                    .collect();
+                let inputs = names.split('/').map(|name| propose(command(name))).collect();
                 let turn = self.cluster()?.at_proposer(server, inputs, Crash::No);
                 self.tell(server, turn)?;
             }
@@ -706,6 +703,10 @@ fn crash(text: Option<&str>) -> Result<Crash> {
         Some("after-sync") => Crash::AfterSync,
         Some(text) => Crash::InSync(text.strip_prefix("in-sync/").ok_or("crash= what?")?.parse()?),
     })
+}
+
+fn propose(command: Command) -> Input<paxos_kv::paxos::Proposer> {
+    Input::Request(ProposerRequest::Propose { command, promised_round: 0 })
 }
 
 /// A message made by hand, for what a healthy peer would not say now.

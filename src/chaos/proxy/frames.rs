@@ -18,7 +18,7 @@ const OLD_MAX_BYTES: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub struct FrameSplitter {
     bytes: Vec<u8>,
-    cluster: SplitState,
+    state: SplitState,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,14 +48,14 @@ impl FrameSplitter {
 
     /// The next whole piece.
     pub fn next(&mut self) -> Option<StreamPiece> {
-        let head = if self.cluster == SplitState::Greeting { PREAMBLE_BYTES } else { 0 };
-        if self.cluster == SplitState::Raw {
+        let head = if self.state == SplitState::Greeting { PREAMBLE_BYTES } else { 0 };
+        if self.state == SplitState::Raw {
             return (!self.bytes.is_empty()).then(|| StreamPiece::Bytes(std::mem::take(&mut self.bytes)));
         }
         let length = self.bytes.get(head..head + 4)?;
         let payload = length.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte));
         if payload > FRAME_MAX_BYTES {
-            self.cluster = SplitState::Raw;
+            self.state = SplitState::Raw;
             return self.next();
         }
         let whole = head + HEADER_BYTES + payload;
@@ -64,7 +64,7 @@ impl FrameSplitter {
         }
         let rest = self.bytes.split_off(whole);
         let piece = std::mem::replace(&mut self.bytes, rest);
-        match std::mem::replace(&mut self.cluster, SplitState::Frames) {
+        match std::mem::replace(&mut self.state, SplitState::Frames) {
             SplitState::Greeting => Some(StreamPiece::Bytes(piece)),
             SplitState::Frames | SplitState::Raw => Some(StreamPiece::Frame(piece)),
         }

@@ -298,9 +298,9 @@ fn what_is_too_large_is_never_sent() {
     let cluster = FakeCluster::start(vec![good()]);
     let mut client = Client::new(cluster.options()).unwrap();
     let (key, value) = (vec![b'k'; 4 << 10], vec![b'v'; 1 << 20]);
-    assert!(matches!(client.put(&[&key[..], b"k"].concat(), b"v"), Err(ClientError::TooLarge(_))));
-    assert!(matches!(client.put(b"k", &[&value[..], b"v"].concat()), Err(ClientError::TooLarge(_))));
-    assert!(matches!(client.get(&[&key[..], b"k"].concat()), Err(ClientError::TooLarge(_))));
+    assert!(matches!(client.put([&key[..], b"k"].concat(), b"v"), Err(ClientError::TooLarge(_))));
+    assert!(matches!(client.put(b"k", [&value[..], b"v"].concat()), Err(ClientError::TooLarge(_))));
+    assert!(matches!(client.get([&key[..], b"k"].concat()), Err(ClientError::TooLarge(_))));
     assert!(cluster.requests().is_empty());
     assert!(client.put(&key, &value).is_ok(), "both limits are inclusive");
 }

@@ -75,7 +75,7 @@ impl<'a> KnownLines<'a> {
         for life in self.lives(server).unwrap_or_default() {
             let Some(ProcessLines { is_whole: true, is_over, .. }) = self.processes.get(life) else { return false };
             let is_over = *is_over;
-            if self.recipients(life).get(&moment.process).is_some_and(|heard| moment.n <= *heard) {
+            if self.heard_from(life).get(&moment.process).is_some_and(|heard| moment.n <= *heard) {
                 return true;
             }
             if !is_over {
@@ -94,7 +94,7 @@ impl<'a> KnownLines<'a> {
     }
 
     /// For each process, the last of its lines that precedes the last line of this process, by `re=`.
-    fn recipients(&mut self, process: &'a ProcessId) -> &BTreeMap<&'a ProcessId, u64> {
+    fn heard_from(&mut self, process: &'a ProcessId) -> &BTreeMap<&'a ProcessId, u64> {
         let (run, processes) = (self.run, &self.processes);
         self.heard.entry(process).or_insert_with(|| {
             let mut heard: BTreeMap<&ProcessId, u64> = BTreeMap::new();
