@@ -429,3 +429,79 @@ fn ignores_interrupts() -> bool {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 0b10 != 0)
 }
+
+/// What a classroom is promised: two commands without an option, at most 20 s, one screen, five servers of three roles
+/// each, five log files, and a report that ticks what such a run must show.
+#[test]
+fn two_commands_without_an_option_show_a_class_all_that_it_was_promised() {
+    let clone = Clone::new();
+    let begun = std::time::Instant::now();
+    let start = clone.script("run_server.sh", &[]).output().unwrap();
+    assert_eq!(start.status.code(), Some(0), "{start:?}");
+    let demo = clone.script("run_client.sh", &[]).output().unwrap();
+    let took = begun.elapsed();
+    assert_eq!(demo.status.code(), Some(0), "{demo:?}");
+    assert!(took.as_secs() < 20, "it took {took:?}");
+
+    let screen = [start.stdout, demo.stdout].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    let too_wide = |line: &&str| line.chars().count() > 100 && !line.starts_with("run: ");
+    assert_eq!(screen.lines().find(too_wide), None, "a screen has a hundred columns at most");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/classroom.txt");
+    if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+        std::fs::write(&golden, stable(&screen)).unwrap();
+    }
+    let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+    assert_eq!(
+        stable(&screen),
+        expected,
+        "if the screen was meant to change, set UPDATE_GOLDENFILES and say so in the change"
+    );
+
+    let pids = clone.pids();
+    assert_eq!(pids.len(), 5);
+    for pid in pids {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let names: Vec<String> = threads
+            .map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap_or_default())
+            .collect();
+        for role in ["proposer\n", "learner\n"] {
+            assert!(names.iter().any(|name| name == role), "process {pid} has no thread {role:?}: {names:?}");
+        }
+        // An acceptor may be down at this moment, as it was promised.
+        let log = std::fs::read_to_string(clone.latest().join("server-1.log")).unwrap();
+        assert!(log.contains(" acceptor PROMISE "), "{log}");
+    }
+    let log = |n: u8| std::fs::metadata(clone.latest().join(format!("server-{n}.log"))).map_or(0, |file| file.len());
+    assert!((1..=5).all(|n| log(n) > 0), "five logs");
+    let of = |op: &str| screen.split("== 15 operations").nth(1).unwrap().matches(&format!("  {op} ")).count();
+    assert_eq!(["put", "get", "delete"].map(of), [5, 5, 5]);
+
+    clone.must("run_server.sh", &["stop"]);
+    let report = clone.must("run_server.sh", &["report"]);
+    for point in ["G1", "G2", "G3", "G4", "G9"] {
+        assert!(report.contains(&format!("[x] {point} ")), "{point} is not ticked: {report}");
+    }
+    assert!(clone.must("run_server.sh", &["audit"]).contains("verdict: PROVED"));
+}
+
+/// A screen without what is another one each time: times, ports, processes, and what failures change.
+fn stable(screen: &str) -> String {
+    let mut stable = String::new();
+    for line in screen.lines().filter(|line| !line.starts_with("not well: ")) {
+        let row = line.split_whitespace().next().unwrap_or_default();
+        let shown = match line.split_once(": ") {
+            Some(("run" | "watch it" | "crashes during this run" | "replica digest", _)) => {
+                format!("{}: ...", line.split(": ").next().unwrap_or_default())
+            }
+            Some(("protocol", _)) => line.split("seed: ").next().unwrap_or_default().to_string() + "seed: ...",
+            _ if line.starts_with("writes ") => "writes ...".to_string(),
+            _ if row.len() == 2 && row.starts_with('s') => format!("{row} ..."),
+            _ if row.parse::<u8>().is_ok() => format!("{row} ..."),
+            _ if row.starts_with("c1-") => line.split(" slot=").next().unwrap_or_default().to_string(),
+            _ => line.to_string(),
+        };
+        stable += shown.trim_end();
+        stable.push('\n');
+    }
+    stable
+}

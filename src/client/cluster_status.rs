@@ -195,12 +195,17 @@ impl ClusterStatus {
                 Err(error) => vec![server.to_string(), format!("no answer: {}", short(error))],
             })
             .collect();
-        let head = [
+        let mut head = vec![
             "server", "proposer", "acceptor", "learner", "promised", "chosen", "applied", "lag", "digest", "keys",
-            "crashes", "restart",
+            "crashes",
         ];
+        // How roles restart is a column only if it is unusual: a screen has a hundred columns.
+        if self.statuses().any(|status| status.restart != "disk") {
+            head.push("restart");
+        }
         // A server that has not answered has a message instead of cells: it must not widen a column.
-        let (full, silent): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.len() > 2);
+        let (mut full, silent): (Vec<Vec<String>>, Vec<_>) = rows.into_iter().partition(|row| row.len() > 2);
+        full.iter_mut().for_each(|row| row.truncate(head.len()));
         text.push_str(&table(&head, &full));
         for row in silent {
             let _ = writeln!(text, "{}", row.join("      "));

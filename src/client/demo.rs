@@ -102,9 +102,9 @@ impl DemoClient {
         }
         let ended = self.detours.perform(&mut self.client, &action);
         let by = self.client.server();
-        let detour = if by == server || ended.end.is_err() { String::new() } else { format!(" (answered by {by})") };
+        let detour = if by == server || ended.end.is_err() { String::new() } else { format!(" by {by}") };
         let label = self.client.last_label();
-        self.printer.line(format!("{label:<7} {server}  {:<40} {}{detour}", action.to_string(), ended.describe()));
+        self.printer.line(format!("{label:<7} {server}  {:<34} {}{detour}", action.to_string(), ended.describe()));
         self.counts.add(&ended.end);
         let noted = match &ended.end {
             Ok(OperationResult::Wrote(outcome)) => self.ledger.record(&action, &Ok(*outcome)),
