@@ -92,6 +92,11 @@
 //! `PREPARE` only means that the round was stale. The proposer then prepares again at once, above that round, but only
 //! once.
 //!
+//! A new ballot is above every ballot that its server has seen: in refusals, in messages of leaders, and in the promise
+//! of its own acceptor, whose round comes with each command. A ballot below that promise is certain to be refused. The
+//! round is a hint about another role, so it may be old, and safety does not rest on it. A proposer only never uses a
+//! ballot twice, and reserves its rounds durably before it uses them.
+//!
 //! Two proposers can preempt each other forever. A random wait of 0 to 40 ms before the loser's next attempt ends this
 //! duel. The wait does not grow with a proposer's own losses, because a loser that backs off longer each time would
 //! starve. It grows only while its learner applies nothing at all.
