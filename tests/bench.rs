@@ -80,7 +80,7 @@ fn a_sweep_starts_its_own_servers_and_leaves_a_table_and_a_picture() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
     command.args(["bench", "sweep", "--servers", "1,3", "--clients", "1,2", "--value-sizes", "10,1000"]);
-    command.args(["--duration", "200ms", "--warm-up", "50ms", "--keys", "20", "--reads", "50", "--out"]);
+    command.args(["--duration", "500ms", "--warm-up", "50ms", "--keys", "20", "--reads", "50", "--out"]);
     let output = command.arg(folder.path()).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let table = std::fs::read_to_string(folder.path().join("sweep.csv")).unwrap();
