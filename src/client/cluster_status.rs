@@ -200,7 +200,7 @@ impl ClusterStatus {
             "crashes",
         ];
         // How roles restart is a column only if it is unusual: a screen has a hundred columns.
-        if self.statuses().any(|status| status.restart != "disk") {
+        if !self.unsafe_servers().is_empty() {
             head.push("restart");
         }
         // A server that has not answered has a message instead of cells: it must not widen a column.

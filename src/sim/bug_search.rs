@@ -73,8 +73,8 @@ them stand around the role that ships, and rewrite what it hears, remembers and 
 that they break ([`rules.md`](rules.md) says where). `seeds` is how many runs, from seed 1 on, it needed; each run takes some
 milliseconds. The rules that the observer holds notice most bugs long before they harm anybody; `harm` is what happens if it
 keeps quiet about them (1 two values chosen, 13 replicas differ, 14 an acknowledged write is gone, 15 a write done twice, 16
-and 19 clients see no one store, 27 nothing moves, 36 a transaction is both committed and aborted, 29 a role's own assertion
-stops it), and in brackets after how many seeds. The bugs are in builds with the feature `seeded-bugs` alone:
+and 19 clients see no one store, 27 nothing moves, 37 a transaction is both committed and aborted, 40 the claim of a stranger
+is remembered, 29 a role's own assertion stops it), and in brackets after how many seeds. The bugs are in builds with the feature `seeded-bugs` alone:
 
 ```
 cargo run --profile seeded-bugs --features seeded-bugs --bin paxos-lab -- simulate --bug FirstValueAdopted --seeds 1..1000

@@ -612,8 +612,8 @@ events! {
 }
 
 impl Event {
-    /// How loud the event is: Info a step or a refusal, Warn a fault or a lost attempt, Error a broken rule or a failed
-    /// disk.
+    /// The severity: Info for a step or a refusal, Warn for a fault or a lost attempt, Error for a broken rule or a
+    /// failed disk.
     pub fn level(&self) -> Level {
         match self {
             Event::Restart { recovered: RecoveredFrom::Nothing, .. }
