@@ -188,7 +188,7 @@ read_lines() {
   shift
   where=$(latest_run)
   build --bins
-  exec "$bin/paxos-lab" "$command" "$where" "$@"
+  exec "$bin/paxos-server" "$command" "$where" "$@"
 }
 
 stop() {

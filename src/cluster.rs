@@ -123,7 +123,7 @@ impl Cluster {
     }
 
     /// Checks the text of a cluster file.
-    pub(crate) fn parse(path: &Path, text: &str) -> Result<Cluster, ClusterError> {
+    pub fn parse(path: &Path, text: &str) -> Result<Cluster, ClusterError> {
         let file: ClusterFile = toml::from_str(text)
             .map_err(|cause| ClusterError::Syntax { path: path.to_path_buf(), cause: Box::new(cause) })?;
         let members = file.server.into_iter().map(|one| {

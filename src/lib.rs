@@ -31,30 +31,25 @@
 //!    and failures around the roles; with [`net`] and [`codec`].
 //! 6. [`client`]: the other end: retries under one sequence number, and three honest results.
 //! 7. [`trace`]: the log lines of all modules, and how they prove a run again.
-//! 8. [`linearizability`]: whether the clients' results fit one order that respects real time.
-//! 9. [`sim`]: whole clusters in virtual time, under every fault that can occur; [`seeded_bugs`]: the bugs that it must
-//!    find.
-//! 10. [`chaos`]: real processes, disks and sockets, under injected faults.
-//! 11. [`two_phase_commit`]: a comparison: two more roles on the same core, and what happens when they fail.
+//! 8. [`two_phase_commit`]: a comparison: two more roles on the same core, and what happens when they fail.
 //!
-//! Dependencies point one way: `client, server, sim -> host -> net, storage, trace -> two_phase_commit -> kv, paxos ->
+//! The package `paxos-lab` (`crates/lab`) tests all this: a simulator, chaos, a model checker, a linearizability checker
+//! and fuzz targets. [`seeded_bugs`] are the bugs that it must find.
+//!
+//! Dependencies point one way: `paxos-lab -> client, server -> host -> net, storage, trace -> two_phase_commit -> kv, paxos ->
 //! role`. The modules [`role`], [`paxos`], [`kv`] and [`two_phase_commit`] are pure: no clock, socket, file, thread,
 //! randomness or hash order.
 
-pub mod chaos;
+#[cfg(any(test, fuzzing, feature = "test-support"))]
+#[doc(hidden)]
+pub mod choices;
 pub mod client;
 pub mod cluster;
 pub mod codec;
 pub mod completions;
 pub mod duration;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod fuzz;
 pub mod host;
 pub mod kv;
-pub mod linearizability;
-#[cfg(test)]
-mod model;
 pub mod net;
 pub mod paxos;
 pub mod protocol;
@@ -62,7 +57,6 @@ pub mod random;
 pub mod role;
 pub mod seeded_bugs;
 pub mod server;
-pub mod sim;
 pub mod storage;
 pub mod trace;
 pub mod two_phase_commit;

@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::{await_some, lab, watched_cluster_file};
+use support::{await_some, proved, run_program, watched_cluster_file};
 
 /// A copy of what a clone holds, with a `cargo` that finds everything built.
 struct Clone {
@@ -30,11 +30,9 @@ impl Clone {
         }
         std::fs::write(home.join("Cargo.toml"), "").unwrap();
         std::fs::write(home.join("res/cluster.toml"), watched_cluster_file(5)).unwrap();
-        for (name, program) in [
-            ("paxos-server", env!("CARGO_BIN_EXE_paxos-server")),
-            ("paxos-client", env!("CARGO_BIN_EXE_paxos-client")),
-            ("paxos-lab", env!("CARGO_BIN_EXE_paxos-lab")),
-        ] {
+        for (name, program) in
+            [("paxos-server", env!("CARGO_BIN_EXE_paxos-server")), ("paxos-client", env!("CARGO_BIN_EXE_paxos-client"))]
+        {
             symlink(program, home.join("target/release").join(name)).unwrap();
         }
         let tools = folder.path().join("tools");
@@ -145,7 +143,7 @@ fn a_newcomer_starts_looks_breaks_and_stops() {
     let first = clone.latest();
     clone.must("run_server.sh", &["stop"]);
     await_some("all five have ended", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
-    let (code, text) = lab(&["audit", &first.to_string_lossy()]);
+    let (code, text) = proved(&first);
     assert_eq!(code, 0, "{text}");
 
     // What was there is there again.
@@ -157,9 +155,9 @@ fn a_newcomer_starts_looks_breaks_and_stops() {
     let boot = boots.lines().rfind(|line| line.contains(" BOOT ")).unwrap().to_string();
     assert!(boot.contains("incarnation=2") && !boot.contains("accepted=0"), "{boot}");
     clone.must("run_server.sh", &["stop"]);
-    let (code, text) = lab(&["audit", &first.to_string_lossy()]);
+    let (code, text) = proved(&first);
     assert_eq!(code, 0, "{text}");
-    let (code, _) = lab(&["report", &first.to_string_lossy()]);
+    let (code, _) = run_program("paxos-server", &["report", &first.to_string_lossy()]);
     assert_eq!(code, 0);
 }
 
@@ -172,9 +170,9 @@ fn the_demo_passes_while_roles_fail() {
         assert!(text.contains("replica digest: 5 of 5 equal"), "{text}");
         clone.must("run_server.sh", &["stop"]);
         let run = clone.latest();
-        let (code, text) = lab(&["audit", &run.to_string_lossy()]);
+        let (code, text) = proved(&run);
         assert_eq!(code, 0, "{text}");
-        let (_, report) = lab(&["report", &run.to_string_lossy()]);
+        let (_, report) = run_program("paxos-server", &["report", &run.to_string_lossy()]);
         for goal in ["G1", "G2", "G3", "G4", "G9"] {
             let line = report.lines().find(|line| line.contains(goal)).unwrap_or_default();
             assert!(line.contains('✔') || line.contains("[x]") || line.contains("yes"), "{goal}: {report}");
@@ -191,10 +189,10 @@ fn a_run_whose_acceptors_forget_is_reported_unsafe() {
     let _ = clone.run("run_client.sh", &["--pace", "100ms"]);
     clone.must("run_server.sh", &["stop"]);
     let run = clone.latest();
-    let (code, audit) = lab(&["audit", &run.to_string_lossy()]);
+    let (code, audit) = proved(&run);
     assert!(code == 0 || code == 7, "{audit}");
     assert!(audit.contains("UNSAFE"), "{audit}");
-    let (_, report) = lab(&["report", &run.to_string_lossy()]);
+    let (_, report) = run_program("paxos-server", &["report", &run.to_string_lossy()]);
     assert!(report.contains("UNSAFE"), "{report}");
     let lines = std::fs::read_to_string(run.join("server-1.log")).unwrap();
     let restarts: Vec<&str> = lines.lines().filter(|line| line.contains("acceptor RESTART")).collect();

@@ -22,10 +22,16 @@ Examples:
   paxos-server inspect data/server-1                     what a data folder holds, and its health; changes nothing
   paxos-server restore store.backup --cluster new.toml --data data     data folders of a new cluster, from a backup
   paxos-server forget data/server-1 --peer 3             take another data folder for server 3's; the old one is lost for ever
-  paxos-server --id 1 --http 127.0.0.1:7301       a page to watch the cluster at
+  paxos-server audit runs/latest                         prove a run again, from its log lines alone
+  paxos-server report runs/latest                        what a run shows, each point with the lines that show it
+  paxos-server logs runs/latest --req c1-5               the lines of one request, and the crashes around it
+  paxos-server logs runs/latest --slot 7 --columns       the lines of one slot, one column for each server
+  paxos-server timeline runs/latest -o run.html          the picture of a run, one page that needs nothing else
+  paxos-server --id 1 --http 127.0.0.1:7301              a page to watch the cluster at
   source <(paxos-server completions bash)
 
-It stops on Ctrl-C and SIGTERM; on SIGHUP it opens its log file again. Exit codes: 0 stopped, 1 failure (a sentence says what and why), 2 usage."
+It stops on Ctrl-C and SIGTERM; on SIGHUP it opens its log file again. Exit codes: 0 stopped, 1 failure (a sentence says what and why), 2 usage;
+audit and report: 0 proved, 6 not provable because log lines are missing, 7 a rule was broken."
 )]
 struct ServerCli {
     #[command(flatten)]
@@ -44,7 +50,9 @@ fn completions() -> Option<ExitCode> {
         eprintln!("error: which shell? Try: paxos-server completions bash (or zsh, fish)");
         return Some(ExitCode::from(2));
     };
-    let script = paxos_kv::completions::script(ServerCli::command(), shell);
+    let tools = Tool::command();
+    let command = ServerCli::command().subcommands(tools.get_subcommands().cloned());
+    let script = paxos_kv::completions::script(command, shell);
     let written = std::io::Write::write_all(&mut std::io::stdout(), &script);
     Some(if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -89,8 +89,9 @@ impl Kv {
         }
     }
 
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn end_session(&mut self, id: u64) {
+    #[cfg(any(test, fuzzing, feature = "test-support"))]
+    #[doc(hidden)]
+    pub fn end_session(&mut self, id: u64) {
         self.sessions.remove(id);
     }
 

@@ -196,7 +196,7 @@ impl ServerOptions {
     }
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "test-support"))]
 impl ServerOptions {
     /// The options of server 1 with these arguments.
     pub fn of(arguments: &[&str]) -> ServerOptions {

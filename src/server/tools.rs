@@ -1,8 +1,8 @@
-//! The tools of `paxos-server`: inspect a data directory, create data directories from a backup, and make a server
-//! forget a peer's data directory.
+//! The tools of `paxos-server`: inspect a data directory, create data directories from a backup, make a server forget a
+//! peer's data directory, and read the log lines of a run.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,6 +15,7 @@ use crate::role::ServerId;
 use crate::storage::journal::SEGMENT_BYTES;
 use crate::storage::restore::Restore;
 use crate::storage::{DataDir, backup, inspect};
+use crate::trace::read_command::ReadCommand;
 
 /// The tools, by the first word behind `paxos-server`.
 #[derive(Parser)]
@@ -56,13 +57,16 @@ pub enum Tool {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(ServerId::MAX)))]
         peer: u8,
     },
+    /// A command that reads log lines.
+    #[command(flatten)]
+    Read(ReadCommand),
 }
 
 impl Tool {
     /// Whether these arguments name a tool.
     pub fn is_named(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
         const TOOLS: [&str; 4] = ["check", "inspect", "restore", "forget"];
-        arguments.nth(1).is_some_and(|word| TOOLS.iter().any(|tool| word == *tool))
+        arguments.nth(1).is_some_and(|word| TOOLS.iter().chain(&ReadCommand::NAMES).any(|tool| word == *tool))
     }
 
     /// Runs the tool. The exit code is 1 if a data directory is not healthy.
@@ -85,7 +89,20 @@ impl Tool {
                 println!("{}", forget(&folder, peer)?);
                 Ok(ExitCode::SUCCESS)
             }
+            Tool::Read(command) => {
+                let (text, code) = command.run()?;
+                print_all(&text)?;
+                Ok(ExitCode::from(code))
+            }
         }
+    }
+}
+
+/// Prints a long text. A reader may close the pipe early, as `head` does.
+fn print_all(text: &str) -> Result<(), String> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("cannot write the result: {error}")),
+        _ => Ok(()),
     }
 }
 

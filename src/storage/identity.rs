@@ -579,7 +579,7 @@ fn known(contents: &IdentityFile, server: ServerId) -> Option<RecordedPeer> {
 }
 
 /// The first line of a file that continues with this text.
-pub(crate) fn checksum_line(text: &str) -> String {
+pub fn checksum_line(text: &str) -> String {
     format!(
         "checksum = \"{:08x}\" # of all that follows; a server writes this file, people only read it\n",
         crc32c::crc32c(text.as_bytes())

@@ -26,6 +26,7 @@ pub mod parse;
 mod paxos_events;
 pub mod queued_bytes;
 mod quoted;
+pub mod read_command;
 pub mod report;
 pub mod request_spans;
 mod sink;
@@ -50,8 +51,8 @@ pub use values::{
     RequestStatus, RestartMode, TransactionState, VoteValue,
 };
 pub use writer::{Parent, PendingLine, Trace};
-#[cfg(any(test, fuzzing))]
-pub(crate) use {
+#[cfg(any(test, fuzzing, feature = "test-support"))]
+pub use {
     line::{clean_label, clean_why},
     quoted::is_invisible,
 };

@@ -104,7 +104,7 @@ pub(super) fn asked(request: &Request) -> RequestKind {
 }
 
 /// Whether a reply is of a kind that can answer the request.
-pub(crate) fn is_answer(request: &Request, reply: &Reply) -> bool {
+pub fn is_answer(request: &Request, reply: &Reply) -> bool {
     match reply {
         // Only a write that was sent in a session can be answered with the end of that session.
         Reply::NotApplied(WhyNotApplied::Expired | WhyNotApplied::Superseded)

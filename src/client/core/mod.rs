@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use in_flight::InFlight;
 pub use in_flight::Route;
-pub(crate) use in_flight::is_answer;
+pub use in_flight::is_answer;
 use outcome::{ClientError, Tries};
 use server_connection::ServerConnection;
 use session::{ClientSession, Nonces};

@@ -58,7 +58,7 @@ impl ClientSession {
     }
 
     /// The parts that are no secret: the session's slot and its last sequence.
-    pub(crate) fn public(&self) -> Option<(u64, u64)> {
+    pub fn public(&self) -> Option<(u64, u64)> {
         Some((self.open?, self.last))
     }
 

@@ -17,7 +17,7 @@
 
 mod feed;
 mod relay;
-pub(crate) mod request;
+pub mod request;
 mod responses;
 
 use std::io::{self, Read, Write};

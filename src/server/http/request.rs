@@ -59,7 +59,7 @@ pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<HttpRequest, Htt
 }
 
 /// The request of a complete head; None if more bytes must arrive.
-pub(crate) fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
+pub fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
     match parsed.parse(head) {

@@ -21,8 +21,9 @@
 //! see `shed`.
 
 mod error;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod malformed;
+#[cfg(any(test, fuzzing, feature = "test-support"))]
+#[doc(hidden)]
+pub mod malformed;
 mod reader;
 mod record;
 mod sector;
