@@ -93,7 +93,7 @@ impl Report {
             elsewhere(
                 "R8",
                 "the lines make clear how Paxos overcomes failures",
-                "read one request's story: paxos-lab logs DIR --req c1-5",
+                "read one request's story: ./run_server.sh logs --req c1-5",
             ),
         ];
         Report { points }

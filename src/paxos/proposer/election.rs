@@ -25,7 +25,7 @@
 //!
 //! With these rules a cluster finds a leader as long as any one server is connected to a majority, even under partial
 //! connectivity (the three cases of Ng, Haridi, Carbone, *Omni-Paxos*, EuroSys 2023; see
-//! `src/sim/partial_partitions.rs`).
+//! `crates/lab/src/sim/partial_partitions.rs`).
 //!
 //! Time is counted in *heartbeat ticks* of one 30 ms timer. A proposer that was delayed counts fewer ticks, so its own
 //! delay does not look like the silence of others.

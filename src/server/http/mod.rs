@@ -7,7 +7,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /` | the page of `paxos-lab timeline`, fed live |
+//! | `GET /` | the page of `paxos-server timeline`, fed live |
 //! | `GET /events` | the lines of all servers, as server-sent events |
 //! | `GET /feed` | the lines of this server alone, for the other servers |
 //! | `GET /status` | the status of the server, as JSON |
