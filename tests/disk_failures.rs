@@ -101,9 +101,7 @@ fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it(
     [3, 4, 5].into_iter().for_each(|id| cluster.run(id));
     let waits = Some(AdmissionStatus { witnesses: servers(&[5]), needed: 3 });
     await_some("server 5 takes it for a new one", || (cluster.status(3)?.newcomer == waits).then_some(()));
-    await_some("server 4 does not", || {
-        cluster.lines_of(4).contains("server 3 comes with another data folder").then_some(())
-    });
+    await_some("server 4 does not", || cluster.lines_of(4).contains("another data directory than").then_some(()));
     for server in [5, 4, 3] {
         refused(&mut hurried(&cluster, &format!("d{server}"), server));
     }
@@ -178,12 +176,17 @@ fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
     cluster.run(3);
     assert_eq!(cluster.await_end(3).code(), Some(1));
     let why = cluster.errors_of(3);
-    assert!(why.contains(&format!("after slot {slot}. Move the folder checkpoint away")), "{why}");
+    assert!(
+        why.contains(&format!(
+            "after slot {slot} it differs from the state of the other servers. Move the directory checkpoint"
+        )),
+        "{why}"
+    );
     let inspected =
         Command::new(env!("CARGO_BIN_EXE_paxos-server")).arg("inspect").arg(cluster.data(3)).output().unwrap();
     assert_eq!(inspected.status.code(), Some(1));
     assert!(
-        String::from_utf8_lossy(&inspected.stdout).contains("differs from that of the other servers"),
+        String::from_utf8_lossy(&inspected.stdout).contains("differs from the state of the other servers"),
         "{inspected:?}"
     );
     fs::rename(cluster.data(3).join("checkpoint"), cluster.folder.path().join("wrong")).unwrap();

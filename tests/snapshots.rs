@@ -206,7 +206,7 @@ fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
     bytes[sector * 512 + 100] ^= 8;
     fs::write(&names[0], &bytes).unwrap();
     let (is_healthy, text) = inspect(&folder);
-    assert!(!is_healthy && text.contains(&format!("is damaged at byte {}", sector * 512)), "{text}");
+    assert!(!is_healthy && text.contains(&format!("is corrupt at byte {}", sector * 512)), "{text}");
 
     cluster.run(2);
     cluster.await_agreement();
@@ -253,7 +253,7 @@ fn an_old_copy_of_a_data_folder_does_not_vote() {
     fs::remove_dir_all(cluster.data(3)).unwrap();
     copy_folder(&copy, &cluster.data(3));
     cluster.run(3);
-    await_some("its peers say why", || cluster.lines_of(1).contains("the folder is an old copy").then_some(()));
+    await_some("its peers say why", || cluster.lines_of(1).contains("the directory is an old copy").then_some(()));
     // With the other one dead, the old copy makes no majority.
     cluster.kill(&[2]);
     let mut client = cluster.client("c7", 1);

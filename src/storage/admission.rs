@@ -72,8 +72,8 @@ pub enum ClaimVerdict {
 pub enum NotAdmitted {
     /// Another directory of that server is bound.
     #[error(
-        "server {0} comes with another data folder than the one that takes part in this cluster: its promises are not in \
-         it. Bring the old data folder back"
+        "server {0} has another data directory than the one admitted to this cluster, and its promises are only in the \
+         old one. Restore the old data directory"
     )]
     OtherFolder(
         /// The peer's number.
@@ -81,8 +81,8 @@ pub enum NotAdmitted {
     ),
     /// Another new directory of that server is recorded.
     #[error(
-        "server {0} comes with a new data folder, and another new one of it was met before. Bring that one back. If it is \
-         lost, stop this server and run: paxos-server forget DIR --peer {0}"
+        "server {0} has a new data directory, and this server recorded another new one of it earlier. Restore that \
+         one. If it is lost, stop this server and run: paxos-server forget DIR --peer {0}"
     )]
     OtherNewcomer(
         /// The peer's number.
@@ -90,8 +90,8 @@ pub enum NotAdmitted {
     ),
     /// A later incarnation of the directory is recorded, or another process of the same incarnation.
     #[error(
-        "server {server} is in start {life} of its data folder, and start {known} was met before: the folder is an old \
-         copy, and what it promised since is not in it. Bring the newest data folder back"
+        "server {server} is in incarnation {life} of its data directory, and incarnation {known} is recorded: the \
+         directory is an old copy without the later promises. Restore the newest data directory"
     )]
     OldCopy {
         /// The peer's number.
@@ -103,9 +103,9 @@ pub enum NotAdmitted {
     },
     /// The claim is more than [`STARTS_AHEAD_MAX`] starts ahead of the record.
     #[error(
-        "server {server} says that its data folder was started {life} times, and {known} starts were known: more than \
-         {STARTS_AHEAD_MAX} in between are not believed. If they are true, stop this server and run: paxos-server forget DIR \
-         --peer {server}"
+        "server {server} names incarnation {life} of its data directory, and {known} is recorded: at most \
+         {STARTS_AHEAD_MAX} more are accepted. If the number is right, stop this server and run: paxos-server forget \
+         DIR --peer {server}"
     )]
     TooFarAhead {
         /// The peer's number.

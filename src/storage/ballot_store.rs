@@ -37,14 +37,14 @@ pub enum BallotStoreError {
     },
     /// The file existed before and is now missing.
     #[error(
-        "the file {ROUNDS_FILE} is gone, though this server has had one: without it the server would use ballots a \
-         second time. Put it back as it was"
+        "the file {ROUNDS_FILE} of this server is missing; without it the server could use a ballot twice. Put the \
+         original file back"
     )]
     Missing,
     /// The file is corrupt.
     #[error(
-        "the file {ROUNDS_FILE} is damaged: {why}. Without it the server would use ballots a second time, so it does \
-         not start"
+        "the file {ROUNDS_FILE} is corrupt: {why}. Without it the server could use a ballot twice, so it does not \
+         start. Put the original file back"
     )]
     Damaged {
         /// What is wrong with the file.
@@ -52,7 +52,7 @@ pub enum BallotStoreError {
     },
     /// The file of another server.
     #[error(
-        "the file {ROUNDS_FILE} belongs to disk {} and this is disk {}: it was copied",
+        "the file {ROUNDS_FILE} belongs to disk {} and this is disk {}: it was copied. Put the original file back",
         short_disk(*.found), short_disk(*.expected)
     )]
     Foreign {
@@ -62,13 +62,16 @@ pub enum BallotStoreError {
         expected: u64,
     },
     /// A file of another format version.
-    #[error("the file {ROUNDS_FILE} is of format {found}, and this program knows {VERSION}: use the one that wrote it")]
+    #[error(
+        "the file {ROUNDS_FILE} has format {found}, and this program reads format {VERSION}: use the program that \
+             wrote it"
+    )]
     Version {
         /// The format version of the file.
         found: u32,
     },
     /// An earlier write failed: the file is not used again in this process.
-    #[error("writing the file {ROUNDS_FILE} has failed before: this process must stop")]
+    #[error("an earlier write to the file {ROUNDS_FILE} failed: this process must stop")]
     Failed,
 }
 
@@ -159,7 +162,7 @@ fn read(bytes: &[u8], owner: u64) -> Result<u64, BallotStoreError> {
         return Err(damaged("its checksum is wrong"));
     }
     if bytes[4..12] != *MAGIC {
-        return Err(damaged("it is of another kind"));
+        return Err(damaged("it is not a file of reserved rounds"));
     }
     let version = number(8) >> 32;
     if version != u64::from(VERSION) {

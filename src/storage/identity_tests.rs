@@ -193,7 +193,7 @@ fn a_folder_of_another_version_is_refused_with_what_to_do() {
     };
     let (earlier, later) = (of(2), of(4));
     assert!(matches!(earlier, IdentityError::Earlier { found: 2 }), "{earlier}");
-    assert!(earlier.to_string().contains("Start it with that version, or name an empty folder"), "{earlier}");
+    assert!(earlier.to_string().contains("Start that version, or choose an empty directory"), "{earlier}");
     assert!(matches!(later, IdentityError::Later { found: 4 }), "{later}");
 }
 
@@ -290,7 +290,7 @@ fn more_lives_than_there_can_be_are_not_believed() {
         let body = body.replace(&format!("\n{count}"), &format!("\n{name}{}", u32::MAX));
         files.put(IDENTITY_FILE, (checksum_line(&body) + &body).as_bytes());
         let error = DirIdentity::read(files.clone(), owner()).unwrap_err();
-        assert!(matches!(&error, IdentityError::Damaged { why } if why.contains("lives")), "{error}");
+        assert!(matches!(&error, IdentityError::Damaged { why } if why.contains("incarnations")), "{error}");
     }
 }
 

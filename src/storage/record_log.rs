@@ -20,7 +20,9 @@ impl Record for AcceptorRecord {
 
     fn decode(bytes: &[u8], _number: u64) -> Result<AcceptorRecord, String> {
         match codec::decode(bytes).map_err(|error| error.to_string())? {
-            AcceptorRecord::Corrupt(_) => Err("a record says that others are damaged: none is written".to_string()),
+            AcceptorRecord::Corrupt(_) => {
+                Err("it is a record of corrupt slots, and such records are never written".to_string())
+            }
             record => Ok(record),
         }
     }
@@ -83,12 +85,11 @@ impl<R: Listed> Record for R {
 
     fn decode(bytes: &[u8], number: u64) -> Result<R, String> {
         let Some(record) = bytes.strip_prefix(&head::<R>(number)[..]) else {
-            return Err("it is the journal of another role, or of another protocol: use the data folder of this one \
-                        (--data)"
+            return Err("it is the journal of another role or another protocol: use the right data directory (--data)"
                 .to_string());
         };
         let record = codec::decode::<ByteBuf>(record).and_then(|record| codec::decode(&record));
-        record.map_err(|cause| format!("record {number} is of another version: {cause}"))
+        record.map_err(|cause| format!("record {number} has another format: {cause}"))
     }
 
     fn slot(&self, number: u64) -> Option<Slot> {

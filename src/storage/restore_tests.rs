@@ -122,7 +122,7 @@ fn a_restore_that_dies_anywhere_leaves_no_folder_that_seems_new_and_goes_on_when
 fn what_another_restore_has_left_is_not_taken_for_this_ones() {
     let (_root, data) = killed_when_complete();
     let error = restore(&data, "other").unwrap_err();
-    assert!(error.contains("of an earlier restore that did not finish: cluster \"new\" with servers 1-2"), "{error}");
+    assert!(error.contains("another restore that did not finish: cluster \"new\" with servers 1-2"), "{error}");
     restore(&data, "new").unwrap();
 }
 
@@ -132,7 +132,7 @@ fn a_folder_that_is_copied_out_of_a_restore_is_refused() {
     let elsewhere = root.path().join("elsewhere");
     fs::rename(data.join(RESTORE_FOLDER).join("server-1"), &elsewhere).unwrap();
     let error = DataDir::open(&elsewhere, cluster("new").owner(ServerId(1))).unwrap_err().to_string();
-    assert!(error.contains("it is of a restore that did not finish"), "{error}");
+    assert!(error.contains("it belongs to a restore that did not finish"), "{error}");
 }
 
 #[test]
@@ -148,6 +148,6 @@ fn a_restore_replaces_nothing_and_a_strangers_folder_stops_no_server() {
     fs::remove_dir_all(data.join("server-2")).unwrap();
     fs::create_dir(data.join(RESTORE_FOLDER)).unwrap();
     fs::write(data.join(RESTORE_FOLDER).join("state.db"), "x").unwrap();
-    assert!(restore(&data, "new").unwrap_err().contains("holds other things"));
+    assert!(restore(&data, "new").unwrap_err().contains("holds files that no restore made"));
     drop(DataDir::open(&data.join("server-1"), cluster("new").owner(ServerId(1))).unwrap());
 }

@@ -58,7 +58,7 @@ fn a_second_server_on_the_folder_is_refused_until_the_first_is_gone() {
     let (_root, path) = place();
     let first = open(&path);
     let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("data folder {} is in use by another server", path.display())), "{error}");
+    assert!(error.starts_with(&format!("data directory {} is in use by another process", path.display())), "{error}");
     drop(first);
     open(&path);
 }
@@ -121,7 +121,7 @@ fn a_check_says_what_a_start_would_say_and_changes_nothing() {
     let folder = open(&path);
     drop(folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap());
     let before = image(root.path());
-    assert!(check(&path).unwrap_err().contains("in use by another server"));
+    assert!(check(&path).unwrap_err().contains("in use by another process"));
     drop(folder);
     check(&path).unwrap();
     let says = |cluster, server, family| DataDir::check(&path, owner(cluster, server), family).unwrap_err().to_string();
@@ -130,9 +130,9 @@ fn a_check_says_what_a_start_would_say_and_changes_nothing() {
     assert!(says("lab", SERVER, Family::TwoPhaseCommit).contains("Paxos"));
     let file = path.join(IDENTITY_FILE);
     for place in [&file, &file.join("data")] {
-        assert!(check(place).unwrap_err().starts_with("cannot make the folder"));
+        assert!(check(place).unwrap_err().starts_with("cannot create the directory"));
     }
-    assert!(check(&path.join(DirPart::Journal.name())).unwrap_err().contains("no data folder"));
+    assert!(check(&path.join(DirPart::Journal.name())).unwrap_err().contains("not a data directory"));
     assert_eq!(image(root.path()), before);
     open(&path);
 }
@@ -145,7 +145,7 @@ fn a_place_that_cannot_be_a_folder_is_refused_in_one_sentence() {
     for path in [path.clone(), path.join("data")] {
         let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err();
         assert!(matches!(error, DataDirError::Io { .. }), "{error}");
-        assert!(error.to_string().starts_with("cannot make the folder"), "{error}");
+        assert!(error.to_string().starts_with("cannot create the directory"), "{error}");
     }
 }
 

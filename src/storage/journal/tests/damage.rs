@@ -347,8 +347,7 @@ fn a_last_group_that_nothing_knows_is_not_called_known() {
     files.put(&file_name(1), &bytes);
     let before = files.image();
     let error = open(&files, SMALL).unwrap_err().to_string();
-    let start =
-        "journal file 0000000001.journal is damaged at byte 1024: nothing tells any more which slots it concerns. ";
+    let start = "journal file 0000000001.journal is corrupt at byte 1024: the affected slots are unknown. ";
     assert!(error.starts_with(start), "{error}");
     assert_eq!(files.image(), before, "a journal that is refused is left as it is");
 }
