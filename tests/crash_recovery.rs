@@ -19,7 +19,7 @@ struct Known {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_when_two_servers_and_then_all_are_killed() {
+fn no_acknowledged_write_is_lost_when_two_servers_and_then_all_are_killed() {
     let mut cluster = Cluster::start(5, &["--seed", "1"]);
     let done = AtomicU32::new(0);
     let write = |name: &str, server: u8| {

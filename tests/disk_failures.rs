@@ -38,7 +38,7 @@ fn refused(client: &mut Client) -> String {
 }
 
 #[test]
-fn new_servers_begin_when_each_is_known_to_more_than_half_of_the_others() {
+fn new_servers_start_when_a_majority_of_peers_has_recorded_each() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     (1..=3).for_each(|id| cluster.run(id));
     let waits = |id: u8, known_to: &[u8]| {
@@ -83,7 +83,7 @@ fn without(cluster: &Cluster, absent: u8) -> String {
 }
 
 #[test]
-fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it() {
+fn server_that_lost_its_data_dir_does_not_vote_although_one_peer_never_recorded_it() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     // Servers 3 and 5 never meet.
     let (without_5, without_3) = (without(&cluster, 5), without(&cluster, 3));
@@ -132,7 +132,7 @@ fn falsify(cluster: &Cluster, id: u8, key: &[u8]) -> CheckpointMeta {
 }
 
 #[test]
-fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
+fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
     let mut cluster = Cluster::start(3, &["--seed", "1", "--checkpoint-slots", "20", "--segment-kib", "256"]);
     let mut client = cluster.client("c1", 1);
     // What is written again later would be right again by itself.
@@ -321,7 +321,7 @@ fn refused_there(cluster: &Cluster, id: u8) -> String {
 /// Found by chaos: on a full ext4 the file of a checkpoint was left longer than it should be, and then taken for
 /// damaged.
 #[test]
-fn a_file_that_finds_no_room_to_grow_stays_as_it_was_and_takes_none() {
+fn file_without_space_to_grow_stays_unchanged() {
     use paxos_kv::storage::disk::{Files, RealFiles, StableFile, is_full};
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount_ext4(&folder.path().join("image"), &folder.path().join("disk"), 8 << 10) else {
@@ -341,7 +341,7 @@ fn a_file_that_finds_no_room_to_grow_stays_as_it_was_and_takes_none() {
 
 /// Found by chaos: a server that could not open the file in which it remembers its peers refused them for ever.
 #[test]
-fn a_server_that_may_open_no_more_files_knows_its_peers_again_when_it_may() {
+fn server_at_its_file_limit_admits_its_peers_again_below_the_limit() {
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let pid = Pid::from_raw(cluster.pid(1) as i32);

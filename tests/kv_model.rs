@@ -140,7 +140,7 @@ proptest! {
 
     /// Outcomes, values and versions are those of the naive store; nothing takes effect twice.
     #[test]
-    fn the_store_does_what_a_naive_one_does(steps in steps()) {
+    fn store_matches_a_simple_model(steps in steps()) {
         let (mut kv, mut naive) = (Kv::default(), Naive::default());
         let mut effects = BTreeSet::new();
         for (n, command) in log(steps).into_iter().enumerate() {
@@ -179,7 +179,7 @@ proptest! {
 
     /// A no-op and bytes that are no command change nothing, on any server.
     #[test]
-    fn what_is_no_command_changes_nothing(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+    fn invalid_command_changes_nothing(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
         let mut kv = Kv::default();
         prop_assert_eq!(kv.apply(Slot(1), &Value::Noop), ApplyResult::Noop);
         let command = paxos_kv::paxos::Command { id: paxos_kv::paxos::CommandId::new(0, 0, 1), payload: bytes.into() };

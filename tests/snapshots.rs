@@ -47,7 +47,7 @@ fn snapshots_in(lines: &str) -> usize {
 }
 
 #[test]
-fn a_server_that_was_away_for_five_thousand_commands_catches_up() {
+fn server_that_was_down_for_five_thousand_commands_catches_up() {
     let mut cluster = Cluster::start(5, &FORGETFUL);
     write(&cluster, 1, 20, 100);
     cluster.await_agreement();
@@ -96,7 +96,7 @@ fn disk_and_memory_are_flat_under_a_steady_load() {
 }
 
 #[test]
-fn a_receiver_or_a_sender_that_is_killed_in_the_middle_is_no_matter() {
+fn snapshot_transfer_survives_a_killed_receiver_or_sender() {
     let mut cluster = Cluster::start(3, &FORGETFUL);
     cluster.kill(&[3]);
     // A state of some thirty parts.
@@ -182,7 +182,7 @@ fn image(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
+fn corrupt_slots_are_reported_and_repaired_from_peers() {
     let mut cluster = Cluster::start(5, &["--seed", "1", "--segment-kib", "256"]);
     write(&cluster, 2, 400, 300);
     cluster.await_agreement();
@@ -240,7 +240,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 #[test]
-fn an_old_copy_of_a_data_folder_does_not_vote() {
+fn old_copy_of_a_data_dir_does_not_vote() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     write(&cluster, 1, 5, 10);
     cluster.kill(&[3]);

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_comes_some_beats_after_the_first_doubt_and_once() {
+    fn divergence_is_evaluated_some_ticks_after_the_first_mismatch_and_once() {
         let mut divergence = Divergence::new(Slot(0));
         divergence.begin_anew(Slot(0), 10);
         divergence.applied(Slot(1), 11, 0);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_of_the_same_slot_are_compared_whoever_gets_there_first() {
+    fn digests_of_one_slot_are_compared_in_either_order_of_arrival() {
         for is_peer_first in [true, false] {
             let mut divergence = Divergence::new(Slot(0));
             if is_peer_first {

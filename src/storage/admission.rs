@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn without_proof_nothing_is_believed_whatever_is_known() {
+    fn unproved_claim_is_never_recorded() {
         for known in [None, Some(CANDIDATE), Some(BOUND)] {
             for knows in [None, Some(OWN + 1)] {
                 for claim in [claim(1, true), claim(2, false), Claim { life: u32::MAX, ..claim(1, true) }] {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_folder_is_a_candidate_and_bound_once_it_takes_part() {
+    fn first_data_dir_is_a_candidate_and_bound_once_it_is_active() {
         assert_eq!(judge(OWN, None, &claim(1, false)), ClaimVerdict::Remember(CANDIDATE));
         assert_eq!(judge(OWN, None, &claim(1, true)), ClaimVerdict::Remember(BOUND));
         assert_eq!(judge(OWN, Some(CANDIDATE), &claim(1, true)), ClaimVerdict::Remember(BOUND));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_gives_way_to_a_folder_that_takes_part_and_to_no_other_candidate() {
+    fn candidate_gives_way_to_an_active_data_dir_and_to_no_other_candidate() {
         let new = RecordedPeer { storage: 2, ..BOUND };
         assert_eq!(judge(OWN, Some(CANDIDATE), &claim(2, true)), ClaimVerdict::Remember(new));
         let refused = ClaimVerdict::Refuse(NotAdmitted::OtherNewcomer(3));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_copy_and_a_count_that_nobody_reaches_are_refused() {
+    fn old_copy_and_impossible_incarnation_are_refused() {
         let at = |life, boot| judge(OWN, Some(BOUND), &Claim { life, boot, ..claim(1, true) });
         // An earlier start, and the same start on a copy of the directory.
         for (life, boot) in [(2, 30), (3, 31)] {

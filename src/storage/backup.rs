@@ -185,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn written_backup_is_read_back() {
         let (bytes, title, kv) = backup();
         let (found, state) = read(&bytes[..]).unwrap();
         assert_eq!((found, state.store(), state.sessions().len()), (title, kv.store(), 0));
     }
 
     #[test]
-    fn sessions_are_no_part_of_a_backup() {
+    fn backup_contains_no_sessions() {
         let (title, parts, kv) = state();
         let left_out = parts.iter().map(|part| without_sessions(part).unwrap().1).fold(0, u64::wrapping_add);
         assert_eq!(

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_at_any_step_leaves_what_was_acknowledged_or_the_next() {
+    fn crash_at_any_step_leaves_the_acknowledged_number_or_the_next() {
         for seed in 0..16 {
             let mut operation = 0;
             loop {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_new_process_has_read_is_durable() {
+    fn bytes_read_by_a_new_process_are_durable() {
         for seed in 0..16 {
             let files = MemoryFiles::new();
             drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_or_foreign_file_is_refused() {
+    fn missing_or_foreign_rounds_file_is_refused() {
         let files = MemoryFiles::new();
         assert!(matches!(BallotStore::open(files.clone(), OWNER, true), Err(BallotStoreError::Missing)));
         drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_error_nothing_more_is_written() {
+    fn no_write_follows_an_error() {
         let files = MemoryFiles::new();
         let mut rounds = BallotStore::open(files.clone(), OWNER, false).unwrap();
         // The second operation is the sync: what it lost can still be read from the cache, and must not be used.
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_no_matter() {
+    fn full_disk_does_not_stop_the_rounds_file() {
         let files = MemoryFiles::new();
         drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
         files.set_capacity(Some(0));

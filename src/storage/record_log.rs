@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_committed_comes_back_in_order_in_every_later_life() {
+    fn committed_records_are_recovered_in_order_by_every_later_incarnation() {
         let files = MemoryFiles::new();
         let mut all = Vec::new();
         for life in 0..4 {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_another_kind_is_refused() {
+    fn record_log_of_another_kind_is_refused() {
         let is_other = |error| matches!(error, OpenError::Unreadable { cause, .. } if cause.contains("another role"));
         let files = MemoryFiles::new();
         open(&files).unwrap().0.commit(&[CoordinatorRecord::Reserved(9)]).unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_list_is_refused_and_left_alone() {
+    fn corrupt_record_log_is_refused_and_left_unchanged() {
         let files = MemoryFiles::new();
         let (mut log, _) = open(&files).unwrap();
         (0..40).for_each(|n| log.commit(&[ParticipantRecord::Aborted(id(n))]).unwrap());

@@ -95,7 +95,7 @@ fn judge(data: &Path, server: ServerId, begun: bool) -> &'static str {
 }
 
 #[test]
-fn a_restore_that_dies_anywhere_leaves_no_folder_that_seems_new_and_goes_on_when_it_is_run_again() {
+fn restore_that_crashes_at_any_step_leaves_no_data_dir_that_looks_new_and_continues_when_run_again() {
     let mut seen = BTreeMap::new();
     for steps in 0.. {
         let Some((_root, data)) = killed_after(steps) else { break };
@@ -119,7 +119,7 @@ fn a_restore_that_dies_anywhere_leaves_no_folder_that_seems_new_and_goes_on_when
 }
 
 #[test]
-fn what_another_restore_has_left_is_not_taken_for_this_ones() {
+fn files_of_another_restore_are_not_used() {
     let (_root, data) = killed_when_complete();
     let error = restore(&data, "other").unwrap_err();
     assert!(error.contains("another restore that did not finish: cluster \"new\" with servers 1-2"), "{error}");
@@ -127,7 +127,7 @@ fn what_another_restore_has_left_is_not_taken_for_this_ones() {
 }
 
 #[test]
-fn a_folder_that_is_copied_out_of_a_restore_is_refused() {
+fn data_dir_copied_out_of_a_restore_is_refused() {
     let (root, data) = killed_when_complete();
     let elsewhere = root.path().join("elsewhere");
     fs::rename(data.join(RESTORE_FOLDER).join("server-1"), &elsewhere).unwrap();
@@ -136,7 +136,7 @@ fn a_folder_that_is_copied_out_of_a_restore_is_refused() {
 }
 
 #[test]
-fn a_restore_replaces_nothing_and_a_strangers_folder_stops_no_server() {
+fn restore_replaces_nothing_and_a_foreign_directory_stops_no_server() {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("data");
     fs::create_dir_all(data.join("server-2")).unwrap();

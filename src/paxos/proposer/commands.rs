@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_was_in_an_accept_for_somebody_else_is_never_given_up_as_not_applied() {
+    fn command_adopted_from_another_proposer_is_never_reported_not_applied() {
         let mut commands = OwnCommands::default();
         commands.proposed(ID);
         assert!(commands.push(command(), 1, false));
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_copy_of_a_command_that_was_handed_over_is_never_given_up_as_not_applied() {
+    fn late_copy_of_a_forwarded_command_is_never_reported_not_applied() {
         let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
         assert_eq!(commands.take_idle(1), [command()]);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_goes_again_when_its_outcome_could_be_seen_here_and_was_not() {
+    fn forwarded_command_is_sent_again_when_its_outcome_is_overdue() {
         let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
         assert_eq!(commands.take_idle(10), [command()]);
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_leader_is_handed_a_command_again_after_twice_the_time_and_another_one_at_once() {
+    fn command_is_forwarded_again_to_the_same_leader_after_twice_the_time_and_to_another_at_once() {
         let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
         let handed = |commands: &mut OwnCommands, ticks: std::ops::Range<u64>| -> Vec<u64> {
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_sent_is_given_up_however_often_it_comes() {
+    fn command_that_was_never_sent_expires_however_often_it_arrives() {
         let mut commands = OwnCommands::default();
         for tick in [1, 101] {
             assert!(commands.push(command(), tick, false));
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn of_settled_commands_the_latest_are_remembered() {
+    fn latest_completed_ids_are_kept() {
         let mut settled = CompletedIds::default();
         (0..COMPLETED_MAX as u64 + 2).for_each(|sequence| settled.add(CommandId::new(3, 0, sequence)));
         assert_eq!((settled.ids.len(), settled.by_age.len()), (COMPLETED_MAX, COMPLETED_MAX));
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proposer_keeps_so_many_commands_and_so_many_bytes() {
+    fn proposer_keeps_at_most_n_commands_and_n_bytes() {
         let mut commands = OwnCommands::default();
         assert!((1..=COMMANDS_MAX as u64).all(|sequence| commands.push(sized(sequence, 1), 1, false)));
         assert!(!commands.push(sized(0, 0), 1, false), "one more");
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_keeps_as_many_of_others() {
+    fn leader_keeps_as_many_forwarded_commands() {
         let mut forwarded_queue = ForwardedQueue::default();
         assert!((1..=COMMANDS_MAX as u64).all(|sequence| forwarded_queue.push(sized(sequence, 1))));
         assert!(!forwarded_queue.push(sized(0, 0)), "one more");
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_is_handed_so_many_commands_and_bytes_at_a_time() {
+    fn forward_carries_at_most_n_commands_and_n_bytes() {
         let mut commands = OwnCommands::default();
         (1..=HANDED_MAX as u64 + 5).for_each(|sequence| assert!(commands.push(sized(sequence, 1), 1, false)));
         assert_eq!(
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_lost_count_of_what_it_has_spoken_of_calls_nothing_not_applied() {
+    fn proposer_that_dropped_ids_never_reports_not_applied() {
         let mut commands = OwnCommands::default();
         (0..MAYBE_PROPOSED_MAX as u64).for_each(|sequence| commands.proposed(CommandId::new(9, 0, sequence)));
         commands.proposed(CommandId::new(9, 0, 5));

@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pre_vote_is_won_once_by_a_majority_that_hears_no_leader() {
+    fn pre_vote_is_won_once_by_a_majority_without_a_leader() {
         let mut election = begun();
         election.pre_vote = Some(PreVote { id: 7, without: ServerSet::only(S1) });
         assert!(!election.handle_pre_vote_answer(S2, 6, false), "to another question");

@@ -31,7 +31,7 @@ fn promise(round: u64) -> AcceptorRecord {
 }
 
 #[test]
-fn a_new_folder_is_private_and_its_lives_are_counted() {
+fn new_data_dir_is_private_and_its_incarnations_are_counted() {
     let (_root, path) = place();
     let folder = open(&path);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
@@ -47,14 +47,14 @@ fn a_new_folder_is_private_and_its_lives_are_counted() {
 }
 
 #[test]
-fn two_folders_never_have_one_storage_id() {
+fn two_data_dirs_never_share_a_storage_id() {
     let (_root, one) = place();
     let (_other_root, other) = place();
     assert_ne!(open(&one).storage_id(), open(&other).storage_id());
 }
 
 #[test]
-fn a_second_server_on_the_folder_is_refused_until_the_first_is_gone() {
+fn second_server_on_a_data_dir_is_refused_until_the_first_has_stopped() {
     let (_root, path) = place();
     let first = open(&path);
     let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err().to_string();
@@ -64,7 +64,7 @@ fn a_second_server_on_the_folder_is_refused_until_the_first_is_gone() {
 }
 
 #[test]
-fn the_folder_of_another_cluster_or_server_is_refused_and_left_alone() {
+fn data_dir_of_another_cluster_or_server_is_refused_and_left_unchanged() {
     let (_root, path) = place();
     drop(open(&path));
     let before = fs::read(path.join(IDENTITY_FILE)).unwrap();
@@ -77,7 +77,7 @@ fn the_folder_of_another_cluster_or_server_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_folder_of_other_things_is_refused() {
+fn directory_with_other_files_is_refused() {
     let (root, path) = place();
     fs::write(root.path().join("photo.jpg"), "x").unwrap();
     let error = DataDir::open(root.path(), owner("lab", SERVER)).unwrap_err();
@@ -89,7 +89,7 @@ fn a_folder_of_other_things_is_refused() {
 }
 
 #[test]
-fn the_root_of_a_file_system_can_be_a_data_folder() {
+fn root_of_a_file_system_can_be_a_data_dir() {
     let (_root, path) = place();
     fs::create_dir_all(path.join("lost+found")).unwrap();
     check(&path).unwrap();
@@ -114,7 +114,7 @@ fn image(path: &Path) -> Vec<(PathBuf, std::time::SystemTime)> {
 }
 
 #[test]
-fn a_check_says_what_a_start_would_say_and_changes_nothing() {
+fn check_reports_what_a_start_would_report_and_changes_nothing() {
     let (root, path) = place();
     check(&path).unwrap();
     assert!(image(root.path()).is_empty(), "nothing was made");
@@ -138,7 +138,7 @@ fn a_check_says_what_a_start_would_say_and_changes_nothing() {
 }
 
 #[test]
-fn a_place_that_cannot_be_a_folder_is_refused_in_one_sentence() {
+fn path_that_cannot_be_a_directory_is_refused_in_one_sentence() {
     let (root, _) = place();
     let path = root.path().join("file");
     fs::write(&path, "").unwrap();
@@ -150,7 +150,7 @@ fn a_place_that_cannot_be_a_folder_is_refused_in_one_sentence() {
 }
 
 #[test]
-fn journal_and_rounds_come_back() {
+fn journal_and_rounds_are_recovered() {
     let (_root, path) = place();
     let folder = open(&path);
     let (mut journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
@@ -165,7 +165,7 @@ fn journal_and_rounds_come_back() {
 }
 
 #[test]
-fn a_server_that_lost_its_memory_is_refused_and_never_starts_afresh() {
+fn server_without_its_journal_is_refused_and_never_starts_empty() {
     let (_root, path) = place();
     let folder = open(&path);
     folder.open_journal(SEGMENT_BYTES).unwrap().0.commit(&[promise(7)]).unwrap();

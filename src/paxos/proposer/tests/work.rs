@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_shell_knows_when_there_is_something_to_do() {
+fn role_host_knows_when_the_proposer_has_work() {
     let new = Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos);
     assert!(new.wants_applied(), "it does not know that its learner lives");
     let (mut leader, _) = Lone::leader();
@@ -38,7 +38,7 @@ fn a_ballot_for_one_command_waits_for_no_other() {
 }
 
 #[test]
-fn at_most_a_window_of_slots_is_open() {
+fn at_most_one_window_of_slots_is_in_flight() {
     let small =
         Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos).with_window(2, OPEN_BYTES);
     let (mut leader, _) = Lone::of(small.clone()).led();
@@ -63,7 +63,7 @@ fn a_command_whose_slot_went_to_another_gets_a_new_one() {
 }
 
 #[test]
-fn a_group_is_a_mebibyte_at_most_unless_one_command_is_more() {
+fn batch_is_at_most_one_mebibyte_unless_one_command_is_larger() {
     let propose =
         |number, bytes| Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 });
     let (mut leader, _) = Lone::leader();
@@ -74,7 +74,7 @@ fn a_group_is_a_mebibyte_at_most_unless_one_command_is_more() {
 }
 
 #[test]
-fn of_what_is_said_again_the_first_mebibyte_comes_first() {
+fn resend_starts_with_the_first_mebibyte() {
     let propose =
         |number, bytes| Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 });
     let again = |first: &[usize], second: &[usize]| {

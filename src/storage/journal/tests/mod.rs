@@ -53,7 +53,7 @@ fn segments_of(files: &MemoryFiles) -> Vec<String> {
 }
 
 #[test]
-fn what_was_committed_comes_back_in_order() {
+fn committed_records_are_recovered_in_order() {
     let files = MemoryFiles::new();
     let (mut journal, empty) = open(&files, 256 << 10).unwrap();
     assert!(empty.records.is_empty() && !empty.torn_tail_cut);
@@ -164,7 +164,7 @@ fn the_very_first_segment_is_short_and_no_other() {
 }
 
 #[test]
-fn a_full_disk_is_known_a_segment_ahead_and_promises_go_on() {
+fn full_disk_is_detected_one_segment_ahead_and_promises_continue() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     let mut all = vec![accept(1, 2_000), accept(2, 2_000)];
@@ -227,7 +227,7 @@ fn without_a_next_segment_a_full_journal_stops() {
 }
 
 #[test]
-fn an_error_of_the_disk_ends_the_journal_and_is_never_retried() {
+fn disk_error_stops_the_journal_and_is_never_retried() {
     for operation in 0..2 {
         let files = MemoryFiles::new();
         let (mut journal, _) = open(&files, SMALL).unwrap();
@@ -244,7 +244,7 @@ fn an_error_of_the_disk_ends_the_journal_and_is_never_retried() {
 }
 
 #[test]
-fn what_a_new_process_has_read_is_durable() {
+fn bytes_read_by_a_new_process_are_durable() {
     // The sync fails, and the kernel drops the bytes but still shows them. A new process reads them and tells others,
     // so it must not lose them when the power fails.
     for seed in 0..32 {
@@ -261,7 +261,7 @@ fn what_a_new_process_has_read_is_durable() {
 }
 
 #[test]
-fn a_real_folder_works_the_same() {
+fn real_directory_behaves_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let files = RealFiles::open(folder.path()).unwrap();
     let all: Vec<_> = (0..300).map(record).collect();
