@@ -29,7 +29,7 @@ macro_rules! scenarios {
         fn every_file_is_a_test() {
             let listed: &[&str] = &[$($(concat!(stringify!($area), "/", stringify!($case)),)*)*];
             for area in [$(stringify!($area)),*] {
-                for file in std::fs::read_dir(folder().join(area)).expect("the folder is there") {
+                for file in std::fs::read_dir(folder().join(area)).expect("the directory exists") {
                     let name = file.expect("it can be read").file_name();
                     let path = format!("{area}/{}", name.to_string_lossy());
                     assert!(listed.contains(&path.as_str()), "tests/scenarios/{path} is not listed in tests/scenarios.rs");

@@ -265,7 +265,7 @@ mod tests {
         let open = |nonce| command(KvCommand::Open { nonce, label: String::new() });
         let mut kv = Kv::with_sessions_at_most(1);
         kv.apply(Slot(1), &Value::Noop);
-        kv.apply(Slot(2), &command(put(1, "nobody's")));
+        kv.apply(Slot(2), &command(put(1, "other")));
         assert_eq!(kv.history(), 0);
         kv.apply(Slot(3), &open(7));
         let history = kv.history();
@@ -273,7 +273,7 @@ mod tests {
         for slot in 4..9 {
             kv.apply(Slot(slot), &open(slot.into()));
         }
-        assert_eq!(kv.history(), history, "that session is forgotten, and the history goes on");
+        assert_eq!(kv.history(), history, "that session is dropped, and the history continues");
         for (slot, nonce) in [(3, 8), (2, 7)] {
             let mut other = Kv::default();
             other.apply(Slot(slot), &open(nonce));
@@ -303,6 +303,6 @@ mod tests {
     fn empty_state_keeps_the_limits_of_its_template() {
         let kv = Kv::with_sessions_at_most(2);
         assert_eq!(kv.empty().sessions().most(), 2);
-        assert!(kv.empty().take_delta().is_whole, "nothing of it was ever written down");
+        assert!(kv.empty().take_delta().is_whole, "none of it was ever written");
     }
 }

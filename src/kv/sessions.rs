@@ -486,7 +486,7 @@ mod tests {
             sessions.open(Slot(slot), slot.into());
         }
         let left = (1..=16).filter(|session| sessions.contains(*session)).collect::<Vec<_>>();
-        assert_eq!(left, (6..=16).collect::<Vec<_>>(), "the quietest have made way for a quarter, and one more");
+        assert_eq!(left, (6..=16).collect::<Vec<_>>(), "the least active were dropped: a quarter, and one more");
     }
 
     #[test]
@@ -516,7 +516,7 @@ mod tests {
             sessions.record_result(Slot(9), &foreign, DONE);
             assert_eq!((sessions.lookup(&foreign), &sessions), (Some(SessionLookup::Expired), &before), "{sequence}");
         }
-        assert_eq!(write(&mut sessions, 10, 1, 2, 1), new(10), "the owner goes on");
+        assert_eq!(write(&mut sessions, 10, 1, 2, 1), new(10), "the owner continues");
     }
 
     #[test]

@@ -251,7 +251,7 @@ mod tests {
         let whole = from_nothing.take_delta();
         assert!(whole.is_whole && whole.pieces.is_empty());
         from_nothing.delta_failed();
-        assert!(from_nothing.take_delta().is_whole, "nothing of it was ever written down");
+        assert!(from_nothing.take_delta().is_whole, "none of it was ever written");
         let mut loaded = Kv::empty_like(&kv);
         kv.changed_all();
         let whole = kv.take_delta();

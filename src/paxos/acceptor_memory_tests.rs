@@ -98,7 +98,7 @@ fn repaired_slot_holds_the_value_of_the_higher_ballot() {
         // An older record of the slot is readable and a newer one is not.
         acceptor.replay(AcceptorRecord::Corrupt(range(2, 2)));
         acceptor.replay(AcceptorRecord::Repaired(other(round)));
-        assert_eq!(acceptor.accepted()[&Slot(2)].1, held, "mended at {round}, read at 4");
+        assert_eq!(acceptor.accepted()[&Slot(2)].1, held, "repaired at {round}, read at 4");
         assert_eq!(acceptor.damaged(), [range(3, 5)]);
     }
 }
@@ -169,7 +169,7 @@ fn pages_are_as_large_as_allowed_and_report_everything() {
     assert_eq!(of(&[]), [(vec![], None)]);
     assert_eq!(of(&[500 - own, 500 - own, 0]), [(vec![1, 2], Some(3)), (vec![3], None)]);
     assert_eq!(of(&[500 - own, 501 - own]), [(vec![1], Some(2)), (vec![2], None)]);
-    assert_eq!(of(&[2_000, 1, 2_000]).len(), 3, "one that is larger stands alone");
+    assert_eq!(of(&[2_000, 1, 2_000]).len(), 3, "a larger one is alone in its page");
 }
 
 #[test]

@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(
             catch_up.answered(S2, Some(Slot(3)), true, Slot(2)),
             CatchUpStep::Nothing,
-            "it is not the one asked"
+            "it is not the peer that was asked"
         );
         assert_eq!(catch_up.answered(S3, Some(Slot(3)), true, Slot(3)), CatchUpStep::Ask(S3));
         assert_eq!(
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S3));
         let mut catch_up = helped();
         catch_up.hear(S3, Slot(9), 1 + FRESH_TICKS);
-        assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_TICKS), CatchUpStep::Ask(S3), "the other lives");
+        assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_TICKS), CatchUpStep::Ask(S3), "the other peer is up");
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
         // After the first answer, slots that arrived in other ways could be applied too.
         assert_eq!(catch_up.answered(S3, Some(Slot(10)), true, Slot(30)), CatchUpStep::Ask(S3));
         assert_eq!(catch_up.answered(S3, Some(Slot(20)), false, Slot(30)), CatchUpStep::Nothing);
-        assert_eq!(catch_up.catch_up_peer(), Some(S3), "the question is still open");
+        assert_eq!(catch_up.catch_up_peer(), Some(S3), "the request is still pending");
         assert_eq!(catch_up.answered(S3, Some(Slot(40)), true, Slot(40)), CatchUpStep::Ask(S3));
         assert_eq!(catch_up.answered(S3, None, false, Slot(40)), CatchUpStep::Wait, "it has nothing");
     }
@@ -294,7 +294,7 @@ mod tests {
         });
         assert_eq!(silences, [1, 2, 3, 3, 3]);
         catch_up.wait_for(S3);
-        assert_eq!(catch_up.unanswered(), 2, "a part has come");
+        assert_eq!(catch_up.unanswered(), 2, "a chunk has arrived");
         assert_eq!(
             (catch_up.answered(S2, Some(Slot(3)), true, Slot(3)), catch_up.unanswered()),
             (CatchUpStep::Nothing, 2)

@@ -146,11 +146,7 @@ mod tests {
         divergence.hear(ServerId(2), Slot(1), 99, 3);
         assert_eq!(divergence.evaluate(2 + TICKS_TO_EVALUATE), None, "it is not time");
         let verdict = DivergenceVerdict { slot: Slot(1), equal: None, against: ServerSet::only(ServerId(2)) };
-        assert_eq!(
-            divergence.evaluate(3 + TICKS_TO_EVALUATE),
-            Some(verdict),
-            "one against one: it does not believe itself"
-        );
+        assert_eq!(divergence.evaluate(3 + TICKS_TO_EVALUATE), Some(verdict), "one against one: it fences itself");
         assert_eq!((divergence.fenced(), divergence.evaluate(99)), (Some(Slot(1)), None));
     }
 

@@ -228,13 +228,13 @@ mod tests {
     fn a_pin_moves_on_with_its_peer() {
         let mut pins = pinned(&[(S2, 5)]);
         pins.part_asked(S2, Slot(9), 0);
-        assert_eq!(pins.from(), Some(Slot(9)), "it has begun anew with another state");
+        assert_eq!(pins.from(), Some(Slot(9)), "it has started another snapshot");
         pins.entries_asked(S2, Slot(11), 0);
         assert_eq!(pins.from(), Some(Slot(11)));
         pins.hear(S2, Slot(12), Slot(1));
         assert_eq!(pins.from(), Some(Slot(13)));
         pins.hear(S2, Slot(4), Slot(1));
-        assert_eq!(pins.from(), Some(Slot(13)), "that is what it has applied before the state comes");
+        assert_eq!(pins.from(), Some(Slot(13)), "that is what it has applied before the snapshot arrives");
     }
 
     #[test]

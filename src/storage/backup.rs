@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(
             kv.store().digest().wrapping_add(left_out),
             title.digest,
-            "whoever gets the keys can check the whole"
+            "the keys alone allow a check of the whole backup"
         );
         let error = read(&written(&title, parts, &kv)[..]).unwrap_err();
         assert!(matches!(&error, BackupError::Damaged(why) if why.contains("sessions")), "{error}");

@@ -621,7 +621,7 @@ fn check(contents: &IdentityFile) -> Result<(), IdentityError> {
         return damaged(format!("it counts more than {LIVES_MAX} incarnations"));
     }
     if let Some(number) = contents.members.iter().find(|number| **number > ServerId::MAX) {
-        return damaged(format!("there is no server {number}"));
+        return damaged(format!("server number {number} is above the largest one"));
     }
     contents.peers.values().try_for_each(|peer| peer.known().map(|_| ()))
 }

@@ -140,7 +140,7 @@ fn first_start_that_crashes_at_any_step_leaves_nothing_or_all() {
                 files.list().unwrap().into_iter().find(|name| {
                     *name != IDENTITY_FILE && *name != crate::storage::disk::name_in_making(IDENTITY_FILE)
                 });
-            assert_eq!(stranger, None, "a start would take it for the file of somebody else");
+            assert_eq!(stranger, None, "a start would take it for a foreign file");
             match read(&files) {
                 Some(identity) => assert_eq!((identity.storage_id(), identity.incarnation()), (STORAGE, 0)),
                 None => drop(create(&files).unwrap()),
@@ -207,7 +207,7 @@ fn no_crash_gives_two_incarnations_one_number() {
             let identity = read(&files).unwrap();
             files.fail(operation % 12, InjectedFailure::Stop);
             if let Ok(life) = identity.begin_life() {
-                assert!(life > last, "life {life} after {last}");
+                assert!(life > last, "incarnation {life} after {last}");
                 last = life;
             }
             // A program that crashes and restarts may see what is not durable yet; then the power fails.
@@ -230,11 +230,7 @@ fn incarnation_starts_on_a_full_disk() {
     assert!(identity.admit(&claim(2, 8)).unwrap_err().is_full());
     for life in 2..=5 {
         let identity = read(&files).unwrap();
-        assert_eq!(
-            identity.begin_life().unwrap(),
-            life,
-            "what stood ready has become the file, and stands ready again"
-        );
+        assert_eq!(identity.begin_life().unwrap(), life, "the spare has become the file, and there is a spare again");
         assert_eq!(known(&identity, 1), Some(7));
     }
     files.set_capacity(None);
@@ -309,9 +305,9 @@ fn last_incarnation_of_a_data_dir_starts_and_none_after_it() {
     assert_eq!(identity.begin_life().unwrap(), LIVES_MAX);
     let error = identity.begin_life().unwrap_err();
     assert!(matches!(error, IdentityError::UsedUp { lives: LIVES_MAX, .. }), "{error}");
-    assert_eq!(identity.incarnation(), LIVES_MAX, "nothing was begun");
+    assert_eq!(identity.incarnation(), LIVES_MAX, "no incarnation started");
     let again = read(&identity.files).unwrap();
-    assert!(again.begin_life().is_err(), "nor later, and the file is not called damaged");
+    assert!(again.begin_life().is_err(), "nor later, and the file is not reported corrupt");
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn restore(data: &Path, as_cluster: &str) -> Result<(), String> {
 /// Number of keys that a server would start with, or why it does not start.
 fn start(data: &Path, server: ServerId) -> Result<usize, DataDirError> {
     let folder = DataDir::open(&data.join(folder_name(server)), cluster("new").owner(server))?;
-    assert!(folder.is_active(), "it is no newcomer");
+    assert!(folder.is_active(), "it is admitted");
     let others = (1..=SERVERS).map(ServerId).filter(|other| *other != server);
     assert!(others.into_iter().all(|other| folder.recorded_peer(other).is_some_and(|known| known.bound)));
     let files = folder.checkpoint_files().unwrap();
@@ -75,7 +75,7 @@ fn killed_after(steps: u64) -> Option<(tempfile::TempDir, PathBuf)> {
 /// The first restore that crashes when all directories are whole, and none has its name yet.
 fn killed_when_complete() -> (tempfile::TempDir, PathBuf) {
     let is_complete = |data: &Path| data.join(RESTORE_FOLDER).join(COMPLETE_FILE).exists();
-    let mut killed = (0..).map(|steps| killed_after(steps).expect("it dies somewhere after that"));
+    let mut killed = (0..).map(|steps| killed_after(steps).expect("it crashes at some step after that"));
     killed.find(|(_, data)| is_complete(data)).unwrap()
 }
 

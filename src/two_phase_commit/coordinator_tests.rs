@@ -91,7 +91,7 @@ fn coordinator_timer_runs_exactly_while_a_command_is_in_flight() {
     alone.run_out(Tick);
     assert_eq!(alone.running, [Retry, Tick]);
     alone.run_out(Retry);
-    assert_eq!(alone.running, [Tick], "nobody waits to try again");
+    assert_eq!(alone.running, [Tick], "no command waits to be tried again");
     // A commit that not all participants have acknowledged.
     for from in 1..=5 {
         vote(&mut alone, from, own(2), OPENED);
@@ -111,7 +111,7 @@ fn commit_is_sent_every_200_ms_until_all_participants_acknowledge_it_and_kept_un
     let mut alone = coordinator();
     let transaction = commit(&mut alone);
     for from in [1, 2, 3, 4, 4, 4] {
-        assert!(ack(&mut alone, from, transaction).facts.is_empty(), "server 5 has not heard of it");
+        assert!(ack(&mut alone, from, transaction).facts.is_empty(), "server 5 has not received it");
     }
     let told = [(only(5), decide(transaction, Decision::Commit))];
     for tick in 1..=9 {
@@ -255,7 +255,7 @@ fn a_restart_costs_no_more_numbers_than_are_reserved_at_once() {
         let mut alone = coordinator();
         records.iter().for_each(|record: &CoordinatorRecord| alone.role.replay(record.clone()));
         records.extend(propose(&mut alone, open(life.into())).records);
-        assert!(alone.role.next_number() <= life * 1_024, "{} in life {life}", alone.role.next_number());
+        assert!(alone.role.next_number() <= life * 1_024, "{} in incarnation {life}", alone.role.next_number());
     }
 }
 

@@ -179,10 +179,15 @@ fn session_is_not_dropped_while_it_writes_and_does_not_write_while_it_is_dropped
     let [first, second] = [1, 2].map(|number| session(&mut alone, number));
     assert_eq!(ask(&mut alone, id(3), put(first, 1, "k"), None), YES);
     assert_eq!(ask(&mut alone, id(4), open(4), Some(first)), locked(id(3)));
-    assert_eq!(ask(&mut alone, id(5), open(5), Some(second)), Vote::Yes(None), "that one has nothing under way");
+    assert_eq!(ask(&mut alone, id(5), open(5), Some(second)), Vote::Yes(None), "that session has nothing in flight");
     assert_eq!(ask(&mut alone, id(6), put(second, 1, "other"), None), locked(id(5)));
     assert_eq!(ask(&mut alone, id(7), put(first, 2, "other"), None), YES, "that one stays");
-    assert_eq!(ask(&mut alone, id(8), open(8), Some(second)), locked(id(5)), "one session makes room once");
+    assert_eq!(
+        ask(&mut alone, id(8), open(8), Some(second)),
+        locked(id(5)),
+        "a session is dropped for one transaction \
+                                                                              only"
+    );
 }
 
 #[test]
@@ -196,7 +201,7 @@ fn sessions_being_opened_count_in_the_table() {
     }
     let full = Vote::No(VoteNoReason::Full(first));
     assert_eq!(ask(&mut alone, id(6), open(6), None), full);
-    assert_eq!(ask(&mut alone, id(7), open(7), Some(id(99).as_slot().0)), full, "no such session makes room");
+    assert_eq!(ask(&mut alone, id(7), open(7), Some(id(99).as_slot().0)), full, "no such session is dropped");
     assert_eq!(ask(&mut alone, id(8), open(8), Some(first)), Vote::Yes(None));
     assert_eq!(ask(&mut alone, id(9), open(9), Some(first)), locked(id(8)));
     // If one of them is not opened after all, its entry is free again.

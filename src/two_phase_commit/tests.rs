@@ -317,7 +317,7 @@ fn prepared_participant_decides_nothing_alone_and_reports_that_it_is_blocked() {
     cluster.down.push((ServerId(1), COORDINATOR));
     cluster.deliver();
     cluster.look(100);
-    assert_eq!(cluster.in_doubt(), 5, "nobody has given up");
+    assert_eq!(cluster.in_doubt(), 5, "no command has expired");
     assert!(
         cluster.has_said("Blocked")
             && cluster.participants.iter().all(|one| one.in_doubt().all(|doubt| doubt.is_blocked))

@@ -285,7 +285,7 @@ impl Scenario {
             for packet in &group {
                 let What::Message(message) = &packet.what else { continue };
                 writeln!(self.out, "{to} {} receives {} from {}", lower(packet.role), words(message), packet.from)?;
-                // What the learner does with an ACCEPT, and anybody with a BEAT, is mostly to remember it.
+                // A learner usually only stores an ACCEPT, and every role only stores a PROGRESS.
                 let learner = packet.role == RoleKind::Learner;
                 quiet &=
                     matches!(message, Message::Progress { .. }) || learner && matches!(message, Message::Accept { .. });

@@ -15,7 +15,7 @@ fn fenced(did: &Did) -> Option<(u64, Option<u64>, ServerSet)> {
         LearnerNotification::Fenced { slot, equal, against } => Some((slot.0, equal.map(|slot| slot.0), *against)),
         _ => None,
     });
-    assert!(all.len() <= 1, "it is said once");
+    assert!(all.len() <= 1, "it is reported once");
     all.first().copied()
 }
 

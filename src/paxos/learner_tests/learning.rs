@@ -168,7 +168,7 @@ fn fill_is_asked_of(mut learner: Alone, ticks: usize) -> ServerSet {
 #[test]
 fn lowest_server_with_progress_within_300_ms_is_asked_to_fill_the_log() {
     for (ticks, asked) in [(0, 1), (1, 1), (2, 1), (3, 3), (4, 3)] {
-        assert_eq!(fill_is_asked_of(alone(3, 3), ticks), ServerSet::only(ServerId(asked)), "{ticks} beats later");
+        assert_eq!(fill_is_asked_of(alone(3, 3), ticks), ServerSet::only(ServerId(asked)), "{ticks} ticks later");
     }
 }
 

@@ -113,7 +113,7 @@ fn peer_that_needs_more_than_four_times_the_usual_log_is_left_behind_and_named_o
     let did = learner.beat(1);
     let (written, kept) = ((most + 1 - 10) * SIZE, FACTOR * 6 * SIZE);
     assert_eq!(left_behind(&did), [LeftBehind { peer: ServerId(5), parts: 2, ticks: 3, written, kept }]);
-    assert_eq!(pinned(&did), [], "that was said when it was let go");
+    assert_eq!(pinned(&did), [], "it was reported when the log was dropped");
     assert_eq!(learner.0.log_pinned_from(), None);
 }
 

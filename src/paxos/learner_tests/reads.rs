@@ -51,5 +51,5 @@ fn read_fails_after_its_timeout_wherever_it_waits() {
     late.sort_unstable();
     assert_eq!(late, [1, 2, 3]);
     assert_eq!(answers(&learner.learn(9)), vec![]);
-    assert_eq!(sent(&learner.fire(LearnerTimer::Fill { tries: 0 })), [], "nobody waits for slot 9 any more");
+    assert_eq!(sent(&learner.fire(LearnerTimer::Fill { tries: 0 })), [], "no read waits for slot 9 any more");
 }

@@ -74,7 +74,7 @@ fn late_checkpoint_is_reported_once_and_much_later_holds_back_writes() {
     learner.learn(2 * LATE_FACTOR - 1);
     assert_eq!(late(&learner.beat(1)), NONE);
     learner.learn(2 * LATE_FACTOR);
-    assert_eq!((late(&learner.beat(1)), late(&learner.beat(1))), (vec![2 * LATE_FACTOR], vec![]), "told once");
+    assert_eq!((late(&learner.beat(1)), late(&learner.beat(1))), (vec![2 * LATE_FACTOR], vec![]), "reported once");
     learner.learn(2 * FULL_FACTOR - 1);
     assert!(!learner.0.is_full());
     learner.learn(2 * FULL_FACTOR);
@@ -102,7 +102,7 @@ fn requested_checkpoint_starts_after_any_change_and_not_without_one() {
     assert_eq!((durable(&did), checkpoints(&did)), (vec![1], vec![]));
     assert_eq!(checkpoints(&learner.learn(2)), [(2, vec![2])]);
     learner.ask(checkpoint_ended(2, true));
-    assert_eq!(checkpoints(&learner.learn(3)), [], "nobody wants another one");
+    assert_eq!(checkpoints(&learner.learn(3)), [], "no other one is requested");
     assert_eq!(checkpoints(&learner.ask(LearnerRequest::RequestCheckpoint)), [(3, vec![3])]);
 }
 

@@ -194,7 +194,7 @@ fn corrupt_snapshot_is_not_installed() {
         assert_eq!(
             sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })),
             [],
-            "nothing is asked of the sender any more"
+            "nothing more is requested from the sender"
         );
         assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(3, 1)]);
     }

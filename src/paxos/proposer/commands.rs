@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(
             commands.next_idle(),
             Some(&command()),
-            "it is not, and whoever is always behind goes on all the same"
+            "its outcome is not visible, and a server that is always behind still sends again"
         );
     }
 
@@ -357,11 +357,11 @@ mod tests {
             };
             ticks.filter(look).collect()
         };
-        assert_eq!(handed(&mut commands, 0..100), [0, 7, 20, 45, 94], "a pulse more than 6, 12, 24 and 48 later");
+        assert_eq!(handed(&mut commands, 0..100), [0, 7, 20, 45, 94], "one tick more than 6, 12, 24 and 48 later");
         let most = handed(&mut commands, 100..1_000);
         assert!(most.windows(2).skip(1).all(|two| two[1] - two[0] == (6 << DOUBLINGS_MAX) + 1), "{most:?}");
         commands.release_all();
-        assert_eq!(handed(&mut commands, 1_000..1_010), [1_000, 1_007], "the next leader knows nothing of it");
+        assert_eq!(handed(&mut commands, 1_000..1_010), [1_000, 1_007], "the next leader does not have it");
     }
 
     #[test]
@@ -430,18 +430,14 @@ mod tests {
             (HANDED_MAX, 0, 5)
         );
         (1..=2).for_each(|sequence| commands.remove(CommandId::new(4, 0, sequence)));
-        assert_eq!(
-            (commands.take_idle(1).len(), commands.unassigned()),
-            (2, 3),
-            "as many as have come to their outcome"
-        );
+        assert_eq!((commands.take_idle(1).len(), commands.unassigned()), (2, 3), "as many as are completed");
         commands.release_all();
         assert_eq!(commands.take_idle(1).len(), HANDED_MAX, "the next leader is handed the oldest first");
 
         let mut commands = OwnCommands::default();
         let sizes = [HANDED_MAX_BYTES + 1, 1, HANDED_MAX_BYTES / 2, HANDED_MAX_BYTES / 2];
         (1..).zip(sizes).for_each(|(sequence, size)| assert!(commands.push(sized(sequence, size), 1, false)));
-        assert_eq!(commands.take_idle(1).len(), 1, "one that is larger goes alone");
+        assert_eq!(commands.take_idle(1).len(), 1, "a larger one is sent alone");
         commands.remove(CommandId::new(4, 0, 1));
         assert_eq!(commands.take_idle(1).len(), 2);
         commands.remove(CommandId::new(4, 0, 3));
@@ -454,7 +450,7 @@ mod tests {
         (0..MAYBE_PROPOSED_MAX as u64).for_each(|sequence| commands.proposed(CommandId::new(9, 0, sequence)));
         commands.proposed(CommandId::new(9, 0, 5));
         assert!(commands.push(sized(1, 0), 1, false));
-        assert_eq!(commands.expire(1), [CommandId::new(4, 0, 1)], "it has room for all, and this is none of them");
+        assert_eq!(commands.expire(1), [CommandId::new(4, 0, 1)], "all have space, and this id is not among them");
         commands.proposed(CommandId::new(9, 0, u64::MAX));
         assert!(commands.push(sized(2, 0), 1, false));
         assert_eq!(commands.expire(1), [], "it may be any");

@@ -113,7 +113,7 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!((pace.patience(), pace.doublings(50)), (PATIENCE_LEAST, 0));
         [1, 40, 2].into_iter().for_each(|ticks| pace.note(ticks));
-        assert_eq!(pace.patience(), 160, "a round of 1.2 s is nothing strange here");
+        assert_eq!(pace.patience(), 160, "a round of 1.2 s is usual here");
         assert_eq!((pace.doublings(100), pace.doublings(1_200)), (4, 0));
         (0..ROUNDS - 2).for_each(|_| pace.note(1));
         assert_eq!(pace.patience(), 160);

@@ -177,11 +177,11 @@ fn server_without_its_journal_is_refused_and_never_starts_empty() {
         let error = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap_err();
         matches!(error, DataDirError::Journal { source, .. } if matches!(*source, OpenError::Missing))
     };
-    assert!(is_missing(&folder), "an empty folder");
+    assert!(is_missing(&folder), "an empty directory");
     fs::remove_dir(folder.journal_path()).unwrap();
     drop(folder);
     let folder = open(&path);
-    assert!(is_missing(&folder), "no folder");
+    assert!(is_missing(&folder), "no directory");
     fs::remove_file(folder.rounds_path()).unwrap();
     let error = folder.open_rounds().unwrap_err();
     assert!(matches!(error, DataDirError::Rounds { source: BallotStoreError::Missing, .. }), "{error}");

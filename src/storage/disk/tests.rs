@@ -41,7 +41,7 @@ fn file_name_is_durable_only_after_its_directory_is_synced() {
         files.power_cut(seed);
         seen.insert(files.list().unwrap());
     }
-    assert_eq!(seen, [vec!["a".to_string()], vec!["b".to_string()]].into(), "whole or not at all");
+    assert_eq!(seen, [vec!["a".to_string()], vec!["b".to_string()]].into(), "complete or not at all");
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn failed_sync_loses_bytes_that_programs_still_read() {
     file.write_at(0, &[7; SECTOR_BYTES]).unwrap();
     files.fail(0, InjectedFailure::Once(io::ErrorKind::Other));
     assert!(file.sync_data().is_err());
-    assert!(file.sync_data().is_ok(), "asked again, the kernel has nothing left to write");
+    assert!(file.sync_data().is_ok(), "at the second sync the kernel has nothing left to write");
     assert_eq!(files.read("a").unwrap(), [7; SECTOR_BYTES]);
     files.power_cut_by(&mut || true);
     assert_eq!(files.read("a").unwrap(), [0; SECTOR_BYTES]);

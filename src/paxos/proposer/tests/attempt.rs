@@ -40,7 +40,7 @@ fn reported_truncation_counts_for_one_second() {
         proposer.step(propose(1)).prepared().map(|(_, from)| from)
     };
     assert_eq!(begins_at(4), Some(Slot(50)));
-    assert_eq!(begins_at(5), Some(Slot(1)), "since it was said first");
+    assert_eq!(begins_at(5), Some(Slot(1)), "one second after the first report");
 }
 
 #[test]
@@ -80,7 +80,11 @@ fn refusals_of_an_older_ballot_do_not_end_an_attempt() {
     assert_eq!(second.round, 4);
     for server in [S1, S2, S3] {
         assert!(proposer.hear(server, nack(first, ballot(3, S2))).is_nothing(), "it is of the first attempt");
-        assert!(proposer.hear(ServerId(server.0 + 5), nack(second, ballot(6, S2))).is_nothing(), "a stranger");
+        assert!(
+            proposer.hear(ServerId(server.0 + 5), nack(second, ballot(6, S2))).is_nothing(),
+            "a server outside the \
+                                                                                                  cluster"
+        );
     }
     proposer.hear(S1, promise(second, Vec::new()));
     assert_eq!(proposer.hear(S2, promise(second, Vec::new())).proposed(), [(1, 1)]);
@@ -137,13 +141,13 @@ fn proposer_requests_page_after_page_and_proposes_in_covered_slots() {
     assert_eq!(said.proposed(), [(1, 1)], "of slot 2 the second one has not spoken");
     assert_eq!(pages(&said), [(ServerSet::only(S2), 2)]);
     let said = hear(&mut proposer, S2, page(1, Some(2), vec![accepted(1, old, 1)]));
-    assert_eq!((pages(&said), said.proposed()), (Vec::new(), Vec::new()), "a page that comes twice");
+    assert_eq!((pages(&said), said.proposed()), (Vec::new(), Vec::new()), "a page that arrives twice");
     let said = hear(&mut proposer, S2, page(3, None, vec![accepted(3, old, 3)]));
-    assert_eq!(said.proposed(), [], "a page that it has not asked for leaves a gap");
+    assert_eq!(said.proposed(), [], "a page that was not requested leaves a gap");
     let said = hear(&mut proposer, S2, page(2, None, vec![accepted(3, old, 3)]));
     assert_eq!(said.proposed(), [(2, 0)], "neither has accepted anything in slot 2, and of slot 3 one has not spoken");
     let said = hear(&mut proposer, S1, page(3, None, Vec::new()));
-    assert_eq!(said.proposed(), [(3, 3), (4, 9)], "its own command goes behind all that was accepted");
+    assert_eq!(said.proposed(), [(3, 3), (4, 9)], "its own command goes after all accepted values");
 }
 
 #[test]

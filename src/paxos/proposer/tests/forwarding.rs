@@ -50,7 +50,7 @@ fn forwarded_commands_go_in_messages_of_one_mebibyte() {
     };
     assert_eq!(forwarded(&[1 << 19, 1 << 19, 1]), [vec![1, 2], vec![3]]);
     assert_eq!(forwarded(&[2_000, 2_000, 2_000]), [[1, 2, 3]]);
-    assert_eq!(forwarded(&[(1 << 20) + 1, 1]), [[1], [2]], "one that is larger goes alone");
+    assert_eq!(forwarded(&[(1 << 20) + 1, 1]), [[1], [2]], "a larger one is sent alone");
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn proposer_refused_by_a_server_that_does_not_lead_waits_for_its_next_heartbeat(
         follower.hear(S2, Message::ForwardRefused { leader });
         follower.step(propose(1)).forwarded().len()
     };
-    assert_eq!(refused(Some(ballot(1, S2))), 1, "it leads, and had no room");
+    assert_eq!(refused(Some(ballot(1, S2))), 1, "it leads, and its queue was full");
     assert_eq!(refused(None), 0);
     assert_eq!(refused(Some(ballot(2, S3))), 0);
     let mut follower = follower();
@@ -77,7 +77,7 @@ fn leader_takes_a_forwarded_command_only_once() {
     leader.hear(S2, forward([1, 2]));
     leader.hear(S2, forward([3]));
     leader.hear(S3, forward([4]));
-    assert_eq!(leader.0.batch_threshold(), waiting, "under way, its own, and another's");
+    assert_eq!(leader.0.batch_threshold(), waiting, "in flight: its own, and a forwarded one");
     leader.hear(S3, forward([5]));
     assert_eq!(leader.0.batch_threshold(), waiting - 1);
     assert_eq!(leader.applied(1, &[1]).proposed(), [(3, 3), (4, 4), (5, 5)]);
@@ -101,7 +101,7 @@ fn forwarded_command_that_is_already_applied_is_not_proposed() {
 #[test]
 fn leader_with_a_full_queue_still_reports_that_it_leads() {
     let (mut leader, ballot) = full_leader();
-    assert!(leader.hear(S2, forward(100..1_124)).is_nothing(), "so many have room");
+    assert!(leader.hear(S2, forward(100..1_124)).is_nothing(), "the queue takes this number");
     let said = leader.hear(S2, forward([2_000, 100]));
     assert_eq!(said.sent, [(ServerSet::only(S2), Message::ForwardRefused { leader: Some(ballot) })]);
 }
@@ -144,7 +144,7 @@ fn installed_snapshot_makes_the_proposer_query_pending_commands() {
     for policy in [Policy::BasicPaxos, Policy::MultiPaxos] {
         let mut proposer = Lone::new(policy);
         let installed = |slot| Input::Request(ProposerRequest::Installed { slot: Slot(slot) });
-        assert_eq!(proposer.step(installed(5)).outcomes, [], "nobody waits");
+        assert_eq!(proposer.step(installed(5)).outcomes, [], "no command is pending");
         let commands: Vec<Command> = [7, 8].map(command).into();
         commands.iter().for_each(|one| {
             drop(proposer.step(Input::Request(ProposerRequest::Propose { command: one.clone(), promised_round: 0 })))

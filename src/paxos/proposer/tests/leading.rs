@@ -9,7 +9,7 @@ fn heartbeat(round: u64, server: ServerId) -> Message {
 #[test]
 fn leader_is_stalled_only_while_slots_are_in_flight_and_none_is_applied() {
     let (mut leader, _) = Lone::leader();
-    assert_eq!(leader.answered_pulses(40), None, "nothing is open");
+    assert_eq!(leader.answered_pulses(40), None, "nothing is in flight");
     leader.step(propose(1));
     assert_eq!(leader.answered_pulses(16), None, "it has had 480 ms");
     assert_eq!(leader.answered_pulses(1), Some(StepDownReason::Stalled));
@@ -41,7 +41,7 @@ fn a_leader_learns_from_the_promises_how_long_rounds_take() {
     let said = leader.step(propose(1));
     assert!(
         said.armed.contains(&ProposerTimer::Resend { tries: 5 }),
-        "what takes 1.2 s is not sent again sooner: {said:?}"
+        "a round of 1.2 s is not repeated earlier: {said:?}"
     );
     assert_eq!(leader.answered_pulses(159), None);
     assert_eq!(leader.answered_pulses(1), Some(StepDownReason::Stalled));
@@ -91,7 +91,7 @@ fn nack_ends_only_the_tenure_of_its_own_ballot() {
     let (mut leader, ours) = Lone::leader();
     let older = Ballot { round: ours.round - 1, ..ours };
     assert!(leader.hear(S2, nack(older, ballot(7, S3))).is_nothing());
-    assert!(leader.hear(ServerId(9), nack(ours, ballot(7, S3))).is_nothing(), "a stranger");
+    assert!(leader.hear(ServerId(9), nack(ours, ballot(7, S3))).is_nothing(), "a server outside the cluster");
     let said = leader.hear(S2, nack(ours, ballot(7, S3)));
     assert_eq!(said.stepped_down(), Some(StepDownReason::Nacked(ballot(7, S3))));
 }
@@ -200,5 +200,5 @@ fn candidate_waiting_for_promises_is_not_interrupted_before_its_timeout() {
     other.hear(S2, Message::LeaderHint { ballot: super::ballot(9, S2) });
     assert_eq!(other.0.leader(), Some((super::ballot(9, S2), LeaderEvidence::HeardOf)));
     candidate.fire(ProposerTimer::Attempt { ballot, doublings: 0 });
-    assert_eq!(candidate.tick().sent, [], "nobody has promised: others may stand");
+    assert_eq!(candidate.tick().sent, [], "no acceptor has promised: others may campaign");
 }

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn role_host_knows_when_the_proposer_has_work() {
     let new = Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos);
-    assert!(new.wants_applied(), "it does not know that its learner lives");
+    assert!(new.wants_applied(), "it does not know yet that its learner is up");
     let (mut leader, _) = Lone::leader();
     assert_eq!((leader.0.wants_applied(), leader.0.batch_threshold()), (false, 1));
     leader.turn([propose(1), propose(2), propose(3), propose(4)]);
@@ -15,9 +15,9 @@ fn role_host_knows_when_the_proposer_has_work() {
     leader.hear(S2, Message::Forward { commands: vec![command(6)] });
     assert_eq!(leader.0.batch_threshold(), 2);
     leader.turn([propose(7), propose(8)]);
-    assert_eq!(leader.0.batch_threshold(), usize::MAX, "two groups are under way");
+    assert_eq!(leader.0.batch_threshold(), usize::MAX, "two batches are in flight");
     leader.applied(3, &[1, 2, 3]);
-    assert_eq!(leader.0.batch_threshold(), usize::MAX, "still two: one slot of the first is open");
+    assert_eq!(leader.0.batch_threshold(), usize::MAX, "still two: one slot of the first is in flight");
     leader.applied(4, &[4]);
     assert_eq!((leader.0.wants_applied(), leader.0.batch_threshold()), (true, 4));
 }
@@ -67,7 +67,7 @@ fn batch_is_at_most_one_mebibyte_unless_one_command_is_larger() {
     let propose =
         |number, bytes| Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 });
     let (mut leader, _) = Lone::leader();
-    assert_eq!(leader.step(propose(1, (1 << 20) + 1)).proposed(), [(1, 1)], "it goes alone");
+    assert_eq!(leader.step(propose(1, (1 << 20) + 1)).proposed(), [(1, 1)], "it is sent alone");
     let said = leader.turn([propose(2, 600 << 10), propose(3, 424 << 10), propose(4, 1)]);
     assert_eq!(said.proposed(), [(2, 2), (3, 3)]);
     assert_eq!(leader.applied(3, &[1, 2, 3]).proposed(), [(4, 4)]);

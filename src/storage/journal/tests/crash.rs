@@ -175,7 +175,7 @@ fn every_subset_of_a_groups_sectors_is_cut_unless_it_is_all_of_them() {
         assert_eq!(back.torn_tail_cut, kept != 0 && !is_whole, "{kept:b}");
         let expected = if is_whole { [&synced[..], &last[..]].concat() } else { synced.to_vec() };
         assert_eq!(back.records, expected, "{kept:b}");
-        assert!(!open(&cut, 16 << 10).unwrap().1.torn_tail_cut, "what was cut is gone");
+        assert!(!open(&cut, 16 << 10).unwrap().1.torn_tail_cut, "the cut records are gone");
     }
 }
 

@@ -256,7 +256,7 @@ fn groups_missing_at_the_end_of_a_full_segment_are_corruption() {
             };
             assert_eq!((&damage.file, damage.offset), (&commit.file, gone as u64));
             let last = damage.slots.map(|range| range.last);
-            assert_eq!(last, Some(Slot(8)), "the seal still knows the last group: {damage}");
+            assert_eq!(last, Some(Slot(8)), "the seal still names the last group: {damage}");
         }
     }
 }

@@ -177,7 +177,7 @@ fn full_disk_is_detected_one_segment_ahead_and_promises_continue() {
     assert!(matches!(journal.retry_space(), Err(JournalError::Full { bytes: SMALL, .. })));
     all.push(promise(9));
     journal.commit(&all[2..]).unwrap();
-    assert_eq!(files.list().unwrap(), [file_name(1), file_name(2)], "what was half made is gone");
+    assert_eq!(files.list().unwrap(), [file_name(1), file_name(2)], "the half-made file is removed");
 
     files.set_capacity(None);
     journal.retry_space().unwrap();
@@ -196,7 +196,7 @@ fn a_journal_opens_on_a_full_disk() {
     for _ in 0..3 {
         let (mut journal, back) = open(&files, SMALL).unwrap();
         assert_eq!(back.records[0], accept(1, 600));
-        assert!(journal.has_space(), "the spare became the new segment, and the old one made room for the next spare");
+        assert!(journal.has_space(), "the spare became the new segment, and the old one left space for the next spare");
         journal.commit(&[promise(5)]).unwrap();
     }
     // Even the old segment's space is not free: another process fills it.
@@ -238,7 +238,7 @@ fn disk_error_stops_the_journal_and_is_never_retried() {
         // The disk works again, but the fate of the bytes is unknown.
         assert!(matches!(journal.commit(&[promise(3)]), Err(JournalError::AlreadyFailed)));
         assert!(matches!(journal.retry_space(), Err(JournalError::AlreadyFailed)));
-        assert!(journal.has_space(), "a role that waits for room would not hear of it");
+        assert!(journal.has_space(), "a role that waits for space would not be notified");
         assert_eq!(files.counts(), before, "not even tried");
     }
 }

@@ -50,7 +50,7 @@ fn truncation_removes_segments_that_are_not_needed() {
         journal.commit(&[accept(slot, 2_000), truncated(slot)]).unwrap();
     }
     assert!(journal.has_space());
-    assert_eq!(known(&files), (5, vec![8, 9], Slot(9)), "a segment is removed when the one after the next is begun");
+    assert_eq!(known(&files), (5, vec![8, 9], Slot(9)), "a segment is removed when the one after the next starts");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn incarnation_that_starts_with_the_spare_segment_gets_another_spare_on_a_full_d
     for _ in 0..2 {
         let options = JournalOptions { left_free, ..options(SMALL) };
         let (journal, _) = TestJournal::<MemoryFiles>::open(files.clone(), options).unwrap();
-        assert!(journal.has_space(), "the file that was replaced has left room for it");
+        assert!(journal.has_space(), "the replaced file has left space for it");
     }
 }
 
@@ -176,7 +176,7 @@ fn error_while_segments_are_removed_stops_the_journal() {
         assert!(committed.is_ok() || goes_on.is_err(), "operation {operation}");
         if let Err(error) = goes_on {
             assert!(matches!(error, JournalError::AlreadyFailed), "operation {operation}: {error}");
-            assert!(journal.has_space(), "a role that waits for room would not hear of it");
+            assert!(journal.has_space(), "a role that waits for space would not be notified");
             ended += 1;
         }
         assert_eq!(known(&files).1.last(), Some(&5), "operation {operation}");
