@@ -121,9 +121,7 @@ fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
         let known = ServerSet::only(ServerId(5));
         (cluster.status(3)?.newcomer?.witnesses == known).then_some(())
     });
-    await_some("server 4 does not", || {
-        cluster.lines_of(4).contains("server 3 comes with another data folder").then_some(())
-    });
+    await_some("server 4 does not", || cluster.lines_of(4).contains("another data directory than").then_some(()));
     cluster.kill(&[3]);
     fs::remove_dir_all(cluster.data(3)).unwrap();
     fs::rename(&own, cluster.data(3)).unwrap();
@@ -159,7 +157,7 @@ fn a_peer_that_has_lost_its_folder_comes_back_once_the_others_forget_it() {
     let folder = |id| cluster.data(id).to_string_lossy().into_owned();
     let (one, two, three) = (folder(1), folder(2), folder(3));
     let running = tool(&["forget", &one, "--peer", "3"]);
-    assert!(!running.status.success() && said(&running).contains("is in use by another server"), "{}", said(&running));
+    assert!(!running.status.success() && said(&running).contains("is in use by another process"), "{}", said(&running));
     cluster.kill(&[1, 2, 3]);
     fs::remove_dir_all(&three).unwrap();
     let itself = tool(&["forget", &one, "--peer", "1"]);
@@ -187,7 +185,7 @@ fn a_server_does_not_start_beside_a_restore_that_did_not_finish() {
     cluster.run(1);
     assert!(!cluster.await_end(1).success());
     let why = cluster.errors_of(1);
-    assert!(why.contains("is of a restore that did not finish") && why.contains("Run the restore again"), "{why}");
+    assert!(why.contains("belongs to a restore that did not finish") && why.contains("Run the restore again"), "{why}");
     assert!(!cluster.data(1).exists());
 }
 
@@ -255,7 +253,7 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
     let own = cluster.folder.path().join("own");
     fs::rename(cluster.data(3), &own).unwrap();
     cluster.run(3);
-    await_some("it is refused", || cluster.lines_of(3).contains("Bring the old data folder back").then_some(()));
+    await_some("it is refused", || cluster.lines_of(3).contains("Restore the old data directory").then_some(()));
 
     let mut ids = vec![NONCE as u64, (NONCE >> 64) as u64];
     for folder in [cluster.data(1), cluster.data(2), cluster.data(3), own] {
