@@ -84,8 +84,11 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
     (2..=5).for_each(|id| cluster.run(id));
     await_some("each of the others refuses it", || {
         let lines: Vec<String> = (2..=3).map(|id| cluster.lines_of(id)).collect();
-        let why = "server 1's file lists servers 1-3, server ";
-        lines.iter().all(|lines| lines.contains(why) && lines.contains("one of the two files is wrong")).then_some(())
+        let why = "server 1's cluster file lists servers 1-3, server ";
+        lines
+            .iter()
+            .all(|lines| lines.contains(why) && lines.contains("one of the two cluster files is wrong"))
+            .then_some(())
     });
     cluster.client("c1", 2).put(b"k", b"v").unwrap();
     assert!(cluster.status(1).is_none(), "nor does a client with the other file speak to it");
@@ -95,7 +98,9 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
     let mut client = Client::new(options).unwrap();
     let why = client.status(ServerId(2)).unwrap_err().to_string();
     assert!(
-        why.contains("the client's file lists servers 1-3, server 2's 1-5: one of the two files is wrong"),
+        why.contains(
+            "the client's cluster file lists servers 1-3, server 2's 1-5: one of the two cluster files is wrong"
+        ),
         "{why}"
     );
 
@@ -163,14 +168,18 @@ fn a_peer_that_has_lost_its_folder_comes_back_once_the_others_forget_it() {
     cluster.kill(&[1, 2, 3]);
     fs::remove_dir_all(&three).unwrap();
     let itself = tool(&["forget", &one, "--peer", "1"]);
-    assert!(!itself.status.success() && said(&itself).contains("the folder of server 1 itself"), "{}", said(&itself));
+    assert!(
+        !itself.status.success() && said(&itself).contains("the data directory of server 1 itself"),
+        "{}",
+        said(&itself)
+    );
     let nowhere = tool(&["forget", &three, "--peer", "1"]);
     assert!(!nowhere.status.success() && !Path::new(&three).exists(), "{}", said(&nowhere));
     for folder in [&one, &two] {
         let done = tool(&["forget", folder, "--peer", "3"]);
         assert!(done.status.success(), "{}", said(&done));
-        assert!(said(&done).contains("has forgotten server 3's data folder"), "{}", said(&done));
-        assert!(said(&done).contains("safe only if the folder that it knew is lost for ever"), "{}", said(&done));
+        assert!(said(&done).contains("has forgotten the data directory of server 3"), "{}", said(&done));
+        assert!(said(&done).contains("safe only if the old directory is lost forever"), "{}", said(&done));
         let again = tool(&["forget", folder, "--peer", "3"]);
         assert!(!again.status.success() && said(&again).contains("there is nothing to forget"), "{}", said(&again));
     }

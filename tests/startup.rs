@@ -123,7 +123,7 @@ fn a_check_says_what_a_start_would_say_and_starts_nothing() {
     let file = cluster.file();
     let file = file.to_string_lossy();
     says(&cluster, 1, &["--data", &file], &["cluster.toml"]);
-    says(&cluster, 1, &["--log-dir", &file], &["cluster.toml", "no folder"]);
+    says(&cluster, 1, &["--log-dir", &file], &["cluster.toml", "not a directory"]);
     for usage in [&["--fail", "some"][..], &["stopp"], &["--log-max-mib", "0"], &["--log-keep", "3"]] {
         assert_eq!(check(&cluster, 1, usage).0, 2, "{usage:?}");
     }

@@ -22,8 +22,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(1);
 /// After this many requests to call back first, the peer's call may never arrive: the operator must be informed.
 const UNPROVED_MAX: u32 = 10;
-const NEVER_CALLS: &str = "it calls this server back before it believes its greeting, and that does not come about. Is this \
-                           server's address right in the peer's cluster file, and is the peer's data folder the old one?";
+const NEVER_CALLS: &str = "the peer admits this server only after calling it back, and that has not succeeded. Check \
+                           this server's address in the peer's cluster file, and whether the peer has its old data \
+                           directory";
 
 /// The own link to one peer.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Dialler {
     pub fn up<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, folder: &DataDir<P>) -> ServerSet {
         (self.refused, self.unproved) = (None, 0);
         core.linked.up(self.peer);
-        let news = "enough of the others know this server's new data folder now: it takes part from here on";
+        let news = "enough peers have recorded this server's new data directory: it is admitted";
         let begins = std::mem::take(&mut self.takes_part_from_now);
         self.tell(core, LinkEvent::Up, begins.then_some(news));
         if begins {

@@ -380,8 +380,8 @@ fn a_server_whose_checkpoint_is_far_behind_takes_no_writes() {
 fn of_a_late_checkpoint_the_operator_is_told_how_late_it_is_and_what_follows() {
     assert_eq!(
         trace_lines::checkpoint_late(70_000_000, &Retention::DEFAULT),
-        "70.0 MB of values are in no durable checkpoint, and one is due every 33.6 MB: the disk writes it more slowly than \
-         clients write. From 134.2 MB on this server takes no writes until it is there"
+        "70.0 MB of values are in no durable checkpoint, and one is due every 33.6 MB: the disk is slower than the \
+         clients. From 134.2 MB on, this server refuses writes until the checkpoint is durable"
     );
 }
 
@@ -390,9 +390,9 @@ fn of_a_peer_that_is_left_behind_the_operator_is_told_what_was_measured() {
     let left = LeftBehind { peer: ServerId(5), parts: 37, ticks: 32, written: 44_800_000, kept: 64 << 20 };
     assert_eq!(
         trace_lines::left_behind(&left, 1 << 20),
-        "server 5 takes about 12.1 MB/s (37 parts of the state in 3.2 s) and 14.0 MB/s are written: it will not catch up \
-         under this load. The 67.1 MB of the log that were kept for it are full, so it needs another state. Write less for \
-         a while, or give it a faster link"
+        "server 5 receives about 12.1 MB/s (37 snapshot chunks in 3.2 s), and clients write 14.0 MB/s: it does not catch \
+         up under this load. The 67.1 MB of the log kept for it are full, so it needs another snapshot. Reduce the load \
+         for a while, or use a faster link"
     );
     let at_once = trace_lines::left_behind(&LeftBehind { ticks: 0, ..left }, 1 << 20);
     assert!(at_once.contains(" in 0.1 s)"), "{at_once}");

@@ -21,7 +21,7 @@ pub fn refuse_oneself(stream: &TcpStream) -> io::Result<()> {
         return Ok(());
     }
     SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
-    Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there"))
+    Err(io::Error::new(io::ErrorKind::ConnectionRefused, "no process listens there"))
 }
 
 #[cfg(test)]

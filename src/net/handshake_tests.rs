@@ -79,12 +79,12 @@ fn what_is_no_greeting_is_counted_and_refused() {
     let long = Hello { cluster: "x".repeat(2_000), ..hello() };
     too_long.extend_from_slice(&frame(&long));
     let cases = [
-        (b"GET / HTTP/1.1".to_vec(), 14, "not the protocol"),
-        (other_version, 6, &*format!("version 99 of the protocol, this server {VERSION}")),
+        (b"GET / HTTP/1.1".to_vec(), 14, "not those of this protocol"),
+        (other_version, 6, &*format!("protocol version 99, this server uses {VERSION}")),
         (b"PX".to_vec(), 2, "closed after 2 of 6"),
         (unfinished, 10, "closed after 10 of"),
-        (other_words, 22, "not a Hello"),
-        (too_long, crate::codec::encode(&long).len() as u64, "at most 1024 are taken"),
+        (other_words, 22, "as Hello: "),
+        (too_long, crate::codec::encode(&long).len() as u64, "the maximum is 1024"),
     ];
     for (bytes, count, reason) in cases {
         let say = |mut stream: TcpStream| {

@@ -218,8 +218,8 @@ impl PortState {
 pub enum BindError {
     /// Another process has the address.
     #[error(
-        "the {what} address {address} is taken by another process. Stop that one, or give this server another address in \
-         the cluster file"
+        "the {what} address {address} is in use by another process. Stop that process, or change the address in the \
+         cluster file"
     )]
     Taken {
         /// The address.
@@ -236,7 +236,7 @@ pub enum BindError {
         what: &'static str,
     },
     /// Any other reason of the operating system.
-    #[error("cannot listen at the {what} address {address}: {cause}")]
+    #[error("cannot listen on the {what} address {address}: {cause}")]
     Io {
         /// The address.
         address: SocketAddr,
@@ -474,7 +474,7 @@ mod tests {
         let first = bind("127.0.0.1:0".parse().unwrap(), "peer").unwrap();
         let address = first.local_addr().unwrap();
         let error = bind(address, "peer").unwrap_err().to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("taken by another process"), "{error}");
+        assert!(error.contains(&address.to_string()) && error.contains("in use by another process"), "{error}");
         assert_eq!(check_free(address, "peer").unwrap_err().to_string(), error);
         drop(first);
         check_free(address, "peer").unwrap();
