@@ -132,7 +132,7 @@ fn a_newcomer_starts_looks_breaks_and_stops() {
     assert_eq!(pids.iter().filter(|pid| is_alive(**pid)).count(), 5);
 
     let (code, text) = clone.run("run_server.sh", &[]);
-    assert!(code == 1 && text.contains("runs already"), "{text}");
+    assert!(code == 1 && text.contains("is already running"), "{text}");
     assert!(clone.must("run_server.sh", &["status"]).contains("writes OK"));
 
     let text = clone.must("run_client.sh", &["--pace", "1ms", "--scenes", "all"]);
@@ -209,7 +209,7 @@ fn a_start_that_cannot_be_says_why_and_leaves_nothing_behind() {
     let taken = file.lines().find_map(|line| line.strip_prefix("client = ")).unwrap().trim_matches('"').to_string();
     let _holder = std::net::TcpListener::bind(&taken).unwrap();
     let (code, text) = clone.run("run_server.sh", &[]);
-    assert!(code == 1 && text.contains(&taken) && text.contains("taken"), "{text}");
+    assert!(code == 1 && text.contains(&taken) && text.contains("in use"), "{text}");
     assert!(!clone.home.join("runs/latest").exists());
 
     for (words, says) in [
@@ -218,7 +218,7 @@ fn a_start_that_cannot_be_says_why_and_leaves_nothing_behind() {
         (&["--lab", "stopp"], "stopp"),
         (&["--fial", "none"], "--fial"),
         (&["-x"], "-x"),
-        (&["stop", "--lab"], "stands alone"),
+        (&["stop", "--lab"], "takes no other arguments"),
         (&["--lab", "--data", "here"], "--data"),
     ] {
         let (code, text) = clone.run("run_server.sh", words);
@@ -317,7 +317,7 @@ fn the_programs_are_found_where_cargo_has_put_them() {
         assert!(code == 0 && text.contains("paxos-client"), "{name}: {text}");
     }
     let (code, text) = status(&[]);
-    assert!(code == 1 && text.contains("is not there"), "{text}");
+    assert!(code == 1 && text.contains("does not exist"), "{text}");
     // What its own settings say, cargo tells.
     let program = target.join("release/paxos-client").display().to_string().replace('"', "\\\"");
     let told = format!("{{\"reason\":\"compiler-artifact\",\"executable\":\"{program}\",\"fresh\":true}}");
@@ -345,7 +345,7 @@ fn a_build_that_takes_its_time_says_so_and_another_does_not() {
 
     clone.cargo_does("echo 'error: it is broken' >&2; exit 101");
     let (code, text) = clone.run("run_client.sh", &["get", "a"]);
-    assert!(code == 1 && text.contains("it is broken") && text.contains("could not be built"), "{text}");
+    assert!(code == 1 && text.contains("it is broken") && text.contains("could not build the programs"), "{text}");
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn old_runs_are_cleaned_away_and_nothing_else() {
     let others = ["notes", "2026-01-01", "2026-01-01T00-00-00Z"].map(|name| clone.home.join("runs").join(name));
     others.iter().for_each(|other| std::fs::create_dir(other).unwrap());
     let text = clone.must("run_server.sh", &["clean"]);
-    assert!(text.contains("whose servers run") && text.contains("runs removed: 0"), "{text}");
+    assert!(text.contains("its servers are running") && text.contains("runs removed: 0"), "{text}");
     assert!(first.exists() && others.iter().all(|other| other.exists()));
 
     std::fs::remove_file(&latest).unwrap();
@@ -413,7 +413,7 @@ fn in_the_foreground_ctrl_c_ends_all() {
     let mut command = clone.script("run_server.sh", &["--foreground", "--fail", "none"]);
     let mut script = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut said = BufReader::new(script.stdout.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().contains("Ctrl-C ends all servers")));
+    assert!(said.any(|line| line.unwrap().contains("Ctrl-C stops all servers")));
     let pids = clone.pids();
     assert_eq!(pids.iter().filter(|pid| is_alive(**pid)).count(), 5);
     // What was started in the background may have come to ignore Ctrl-C for good; then its sibling stands in.

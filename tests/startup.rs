@@ -33,7 +33,7 @@ fn what_cannot_run_says_why() {
     // Started twice: the port is taken, and the running server's data is not touched.
     let text = refusal(&mut cluster.command(1));
     let peer = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap().peer;
-    assert!(text.contains(&peer.to_string()) && text.contains("taken"), "{text}");
+    assert!(text.contains(&peer.to_string()) && text.contains("in use"), "{text}");
 
     // The same data folder under another server's ports.
     cluster.kill(&[2]);
@@ -134,7 +134,7 @@ fn a_check_says_what_a_start_would_say_and_starts_nothing() {
     cluster.await_all();
     let peer = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap().peer.to_string();
     let (code, text) = check(&cluster, 1, &[]);
-    assert!(code == 1 && text.contains(&peer) && text.contains("taken"), "{text}");
+    assert!(code == 1 && text.contains(&peer) && text.contains("in use"), "{text}");
     // Those that live write.
     cluster.kill(&[1, 2, 3]);
     let second = cluster.data(2);

@@ -186,5 +186,5 @@ fn too_many_orders_are_refused() {
     for _ in 0..ORDERS_MAX {
         orders.give(LabRequest::Stop).unwrap();
     }
-    assert!(orders.give(LabRequest::Stop).unwrap_err().contains("too many orders"));
+    assert!(orders.give(LabRequest::Stop).unwrap_err().contains("too many crash and restart requests"));
 }
