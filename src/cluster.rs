@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_of_values_is_that_of_a_file_and_as_strict() {
+    fn cluster_from_values_equals_cluster_from_a_file_and_is_as_strict() {
         let member = |n: u16| Member::new(([127, 0, 0, 1], 7100 + n).into(), ([127, 0, 0, 1], 7200 + n).into());
         let cluster = Cluster::from_members("c", [(1, member(1)), (2, member(2))]).unwrap();
         let text = format!("cluster = \"c\"\n{}{}", server(1, 7101, 7201), server(2, 7102, 7202));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_reason() {
+    fn invalid_cluster_file_is_refused_with_a_reason() {
         let cases = [
             ("cluster = \"c\"\nserver = []".to_string(), "no [[server]]"),
             (format!("cluster = \"\"\n{}", server(1, 1, 2)), "is not a valid name"),

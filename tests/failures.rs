@@ -212,7 +212,7 @@ fn the_same_seed_fails_at_the_same_times() {
 }
 
 #[test]
-fn the_lost_mode_says_that_it_is_unsafe_wherever_it_shows() {
+fn lost_mode_is_shown_as_unsafe_everywhere() {
     let cluster = Cluster::prepare(1, &[&["--fail", "acceptors", "--restart", "lost"], &FAILING[..]].concat());
     let mut server = cluster.command(1).stderr(Stdio::piped()).spawn().unwrap();
     let mut client = cluster.client("c1", 1);
@@ -257,7 +257,7 @@ fn failures_of(client: &mut Client) -> Arc<Mutex<Vec<Try>>> {
 }
 
 #[test]
-fn roles_crash_and_come_back_by_command() {
+fn roles_crash_and_restart_by_command() {
     let cluster = Cluster::start(5, &["--lab", "--seed", "1", "--segment-kib", "1024"]);
     let mut operator = cluster.client("lab", 1);
     let mut client = cluster.client_with_lines("c1", 2);
@@ -317,7 +317,7 @@ fn roles_crash_and_come_back_by_command() {
 }
 
 #[test]
-fn who_waits_for_a_role_that_dies_is_told_at_once() {
+fn request_to_a_role_that_crashes_gets_its_reply_at_once() {
     let cluster = Cluster::start(3, &["--lab", "--seed", "1", "--segment-kib", "1024"]);
     let mut operator = cluster.client("lab", 1);
     let mut client = cluster.client("c1", 1);
@@ -355,7 +355,7 @@ fn who_waits_for_a_role_that_dies_is_told_at_once() {
 }
 
 #[test]
-fn without_lab_mode_nobody_may_crash_anything() {
+fn roles_cannot_be_crashed_without_lab_mode() {
     let cluster = Cluster::start(1, &["--seed", "1", "--segment-kib", "1024"]);
     let mut client = cluster.client("c1", 1);
     for refused in [client.crash(ServerId(1), None, None), client.restart(ServerId(1), Some(RoleKind::Acceptor))] {

@@ -148,7 +148,7 @@ fn server() -> Cluster {
 }
 
 #[test]
-fn half_requests_of_a_thousand_clients_fit_into_memory_and_hold_up_nobody() {
+fn unfinished_requests_of_a_thousand_clients_fit_into_memory_and_delay_no_other_client() {
     let cluster = server();
     let begun = Instant::now();
     let bytes = half_request();
@@ -181,7 +181,7 @@ fn upheavals(cluster: &Cluster) -> Vec<String> {
 /// On a machine that has no time for a server for 300 ms its leader changes without any flood. So one of three floods
 /// must pass undisturbed; where readers of peers shared the budget of clients none did.
 #[test]
-fn half_requests_at_a_leader_take_it_no_link_and_no_follower() {
+fn unfinished_requests_cost_a_leader_no_link_and_no_follower() {
     allow_many_sockets();
     let disturbed: Vec<String> = (0..3).map_while(|_| flood_a_leader().err()).collect();
     assert!(disturbed.len() < 3, "{disturbed:#?}");
@@ -227,7 +227,7 @@ fn flood_a_leader() -> Result<(), String> {
 }
 
 #[test]
-fn replies_that_two_hundred_clients_do_not_read_fit_into_memory_and_hold_up_nobody() {
+fn unread_replies_of_two_hundred_clients_fit_into_memory_and_delay_no_other_client() {
     let cluster = server();
     let mut writer = cluster.client("writer", 1);
     for n in 0..30 {
@@ -259,7 +259,7 @@ fn replies_that_two_hundred_clients_do_not_read_fit_into_memory_and_hold_up_nobo
 }
 
 #[test]
-fn values_that_two_hundred_clients_ask_for_and_do_not_read_fit_into_memory() {
+fn unread_values_of_two_hundred_clients_fit_into_memory() {
     let cluster = server();
     cluster.client("writer", 1).put(b"large", vec![7; 1 << 20]).unwrap();
     let begun = Instant::now();

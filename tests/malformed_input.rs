@@ -57,7 +57,7 @@ fn malformed(cluster: &Cluster) -> Vec<String> {
 }
 
 #[test]
-fn malformed_bytes_on_either_port_harm_nobody() {
+fn malformed_bytes_on_either_port_harm_no_other_connection() {
     let cluster = Cluster::start(3, &["--seed", "1"]);
     let member = cluster.cluster.member(ServerId(1)).unwrap();
     let storage = 0;

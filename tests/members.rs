@@ -112,7 +112,7 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
 }
 
 #[test]
-fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
+fn server_returns_with_its_own_data_directory_after_peers_met_another() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     // Server 5 is started for the first time while server 3 has an empty folder.
     (1..=4).for_each(|id| cluster.run(id));
@@ -138,7 +138,7 @@ fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
 }
 
 #[test]
-fn what_a_stranger_says_in_a_servers_name_is_forgotten() {
+fn claims_of_a_stranger_in_a_servers_name_are_not_recorded() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let member = cluster.cluster.member(ServerId(1)).unwrap();
     [2, 3].into_iter().for_each(|peer| await_bound(&cluster, 1, peer));
@@ -158,7 +158,7 @@ fn what_a_stranger_says_in_a_servers_name_is_forgotten() {
 }
 
 #[test]
-fn a_peer_that_has_lost_its_folder_comes_back_once_the_others_forget_it() {
+fn peer_that_lost_its_data_directory_returns_after_the_others_forget_it() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     cluster.client("c1", 1).put(b"k", b"v").unwrap();
     let folder = |id| cluster.data(id).to_string_lossy().into_owned();
@@ -190,7 +190,7 @@ fn a_peer_that_has_lost_its_folder_comes_back_once_the_others_forget_it() {
 }
 
 #[test]
-fn a_server_does_not_start_beside_a_restore_that_did_not_finish() {
+fn server_does_not_start_next_to_an_unfinished_restore() {
     let mut cluster = Cluster::prepare(1, &["--seed", "1"]);
     fs::create_dir_all(cluster.folder.path().join("data").join(".restore").join("server-1")).unwrap();
     cluster.run(1);

@@ -21,7 +21,7 @@ fn refusal(command: &mut Command) -> String {
 }
 
 #[test]
-fn what_cannot_run_says_why() {
+fn server_that_cannot_start_reports_why() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
 
     let text = refusal(cluster.command(1).args(["--id", "7"]));
@@ -99,7 +99,7 @@ fn check(cluster: &Cluster, id: u8, arguments: &[&str]) -> (i32, String) {
 }
 
 #[test]
-fn a_check_says_what_a_start_would_say_and_starts_nothing() {
+fn check_reports_what_a_start_would_report_and_starts_nothing() {
     let mut cluster = Cluster::prepare(3, &["--seed", "1"]);
     let says = |cluster: &Cluster, id: u8, arguments: &[&str], wanted: &[&str]| {
         let before = image(cluster.folder.path());
@@ -149,7 +149,7 @@ fn a_check_says_what_a_start_would_say_and_starts_nothing() {
 }
 
 #[test]
-fn an_unwritable_data_folder_is_refused() {
+fn unwritable_data_directory_is_refused() {
     let cluster = Cluster::prepare(1, &[]);
     let folder = cluster.folder.path().join("locked");
     std::fs::create_dir(&folder).unwrap();
@@ -165,7 +165,7 @@ fn an_unwritable_data_folder_is_refused() {
 }
 
 #[test]
-fn a_server_stops_cleanly_when_it_is_told_to() {
+fn server_stops_cleanly_on_a_signal() {
     for signal in ["TERM", "INT"] {
         let mut cluster = Cluster::start(3, &["--seed", "2"]);
         cluster.client("c1", 1).put(b"k", b"v").unwrap();
@@ -190,7 +190,7 @@ fn send(cluster: &Cluster, id: u8, name: &str) {
 }
 
 #[test]
-fn after_a_hangup_the_lines_go_on_under_the_same_name() {
+fn after_sighup_log_lines_continue_under_the_same_name() {
     let mut cluster = Cluster::start(3, &["--seed", "4"]);
     let log = cluster.folder.path().join("server-1.log");
     cluster.client("c1", 1).put(b"k", b"before").unwrap();
@@ -223,7 +223,7 @@ fn after_a_hangup_the_lines_go_on_under_the_same_name() {
 }
 
 #[test]
-fn a_log_file_that_is_long_makes_way_for_a_new_one() {
+fn full_log_file_is_replaced_by_a_new_one() {
     let mut cluster = Cluster::prepare(1, &["--log-max-mib", "1"]);
     let log = cluster.folder.path().join("server-1.log");
     std::fs::write(&log, "an earlier line\n".repeat(1 << 16)).unwrap();
@@ -234,7 +234,7 @@ fn a_log_file_that_is_long_makes_way_for_a_new_one() {
 }
 
 #[test]
-fn a_file_that_may_not_grow_costs_lines_and_no_server() {
+fn log_file_that_cannot_grow_costs_lines_but_not_the_server() {
     let mut cluster = Cluster::prepare(1, &["--segment-kib", "1024"]);
     let log = cluster.folder.path().join("server-1.log");
     // Longer than any other file of the server.
@@ -257,7 +257,7 @@ fn a_file_that_may_not_grow_costs_lines_and_no_server() {
 }
 
 #[test]
-fn an_address_that_is_about_to_become_free_is_waited_for() {
+fn start_waits_for_an_address_that_becomes_free() {
     let mut cluster = Cluster::prepare(1, &[]);
     let member = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap();
     let holder = TcpListener::bind(member.client).unwrap();
@@ -268,7 +268,7 @@ fn an_address_that_is_about_to_become_free_is_waited_for() {
 }
 
 #[test]
-fn a_damaged_journal_is_refused_by_name() {
+fn corrupt_journal_is_refused_by_name() {
     let mut cluster = Cluster::start(3, &["--seed", "3"]);
     let mut client = cluster.client("c1", 1);
     for n in 0..20 {

@@ -72,7 +72,7 @@ fn met(arguments: &[&str]) -> Cluster {
 }
 
 #[test]
-fn a_whole_cluster_takes_writes_under_each_protocol_also_when_nobody_asks_for_anything() {
+fn whole_cluster_takes_writes_under_each_protocol_even_without_requests() {
     let clusters = PROTOCOLS.map(|protocol| Cluster::start(3, &["--protocol", protocol, "--lab", "--fail", "none"]));
     clusters.iter().for_each(await_writes);
     // A learner that is down says nothing; its server is there all the same.
@@ -134,7 +134,7 @@ fn a_server_that_all_others_refuse_does_not_count_and_is_named() {
 }
 
 #[test]
-fn linked_servers_without_anybody_to_propose_say_so() {
+fn linked_servers_without_a_proposer_are_reported() {
     for (protocol, word, role) in [
         ("multi-paxos", "no leader at the moment", "proposer"),
         ("basic-paxos", "no proposer at the moment", "proposer"),
@@ -176,7 +176,7 @@ fn too_few_voters_take_no_writes() {
 }
 
 #[test]
-fn an_acceptor_that_has_lost_a_checkpoint_does_not_count_until_it_is_mended() {
+fn acceptor_that_lost_a_checkpoint_does_not_count_until_it_is_repaired() {
     let mut cluster = Cluster::prepare(3, &["--protocol", "multi-paxos"]);
     let (often, never) = (["--checkpoint-slots", "20"], ["--checkpoint-slots", "1000000"]);
     cluster.run_with(1, &often);

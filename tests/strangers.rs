@@ -146,7 +146,7 @@ fn ask(client: &mut FrameReader, request: Request) -> Option<Reply> {
 }
 
 #[test]
-fn a_stranger_is_not_heard_for_longer_than_a_greeting() {
+fn stranger_is_not_read_beyond_the_length_of_a_hello() {
     let cluster = Cluster::start(1, &["--seed", "5"]);
     let member = cluster.cluster.member(ServerId(1)).unwrap();
     for address in [member.peer, member.client] {
@@ -160,7 +160,7 @@ fn a_stranger_is_not_heard_for_longer_than_a_greeting() {
 }
 
 #[test]
-fn a_client_that_wants_ever_newer_states_causes_no_more_than_a_checkpoint_a_second() {
+fn backups_by_clients_cause_at_most_one_checkpoint_per_second() {
     let cluster = Cluster::start(1, &["--seed", "6", "--steps", "off"]);
     let (mut client, mut backup) = (cluster.client("c1", 1), greeted(&cluster));
     let (begun, mut wishes) = (Instant::now(), 0);
@@ -176,7 +176,7 @@ fn a_client_that_wants_ever_newer_states_causes_no_more_than_a_checkpoint_a_seco
 }
 
 #[test]
-fn what_means_nothing_is_answered_or_ends_the_connection_and_never_the_server() {
+fn meaningless_request_gets_a_reply_or_ends_its_connection_but_never_the_server() {
     let cluster = Cluster::start(1, &["--seed", "4", "--checkpoint-slots", "20"]);
     let mut client = cluster.client("c1", 1);
     client.put(b"k", b"v").unwrap();

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_new_takes_part_once_enough_know_it_and_that_is_written_down() {
+    fn pending_server_is_admitted_once_it_has_enough_witnesses_and_that_is_durable() {
         let admission = Admission::pending(2);
         assert_eq!((admission.is_active(), admission.refusal()), (false, Some(WhyNotApplied::NotAdmitted)));
         assert_eq!(known_to(&admission, 4, true), Ok(false));
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_wrong_takes_no_part_whoever_knows_it() {
+    fn fenced_server_is_not_admitted_by_witnesses() {
         let admission = Admission::active();
         admission.fence();
         assert_eq!(known_to(&admission, 1, true), Ok(false));

@@ -361,7 +361,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_take_no_places_of_peers_and_are_served_after_them() {
+    fn client_jobs_take_no_places_of_peers_and_run_after_them() {
         let queue = CheckpointQueue::default();
         let given = (0..1_000).filter(|request_id| queue.give_part(*request_id, None, Slot(0))).count();
         assert_eq!(given, CLIENT_PARTS_MAX, "a flood of clients has a bound");

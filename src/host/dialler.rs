@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_begin_anew_after_a_connection_that_has_held() {
+    fn pauses_grow_and_restart_after_a_stable_connection() {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         let unanswered = [0; 7].map(|_| most(&mut dialler, &core, LinkEnded::Unanswered));
         assert_eq!(unanswered, [20, 40, 80, 160, 320, 500, 500]);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_never_calls_back_is_told_of() {
+    fn peer_that_never_calls_back_is_reported() {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         for _ in 1..UNPROVED_MAX {
             dialler.ended(&core, LinkEnded::CallYouFirst);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_once_until_it_is_another() {
+    fn refusal_is_reported_once_until_it_changes() {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         let mut tells = |why| {
             dialler.ended(&core, LinkEnded::Refused(why));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_that_claims_folders_does_not_keep_a_server_from_the_peer_that_it_knows() {
+    fn false_claims_do_not_keep_a_server_from_a_recorded_peer() {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         let quorums = core.config.quorums;
         let place = tempfile::tempdir().unwrap();

@@ -331,7 +331,7 @@ fn row((name, tell): &Case) -> String {
 }
 
 #[test]
-fn a_server_answers_in_place_of_a_proposer_that_is_down() {
+fn server_replies_for_a_proposer_that_is_down() {
     let leader = Ballot { round: 7, server: ServerId(2) };
     let asked = [
         (Message::Heartbeat { ballot: leader }, Some("sends HEARTBEATREPLY")),
@@ -377,7 +377,7 @@ fn a_server_whose_checkpoint_is_far_behind_takes_no_writes() {
 }
 
 #[test]
-fn of_a_late_checkpoint_the_operator_is_told_how_late_it_is_and_what_follows() {
+fn report_of_a_late_checkpoint_names_the_delay_and_the_consequence() {
     assert_eq!(
         trace_lines::checkpoint_late(70_000_000, &Retention::DEFAULT),
         "70.0 MB of values are in no durable checkpoint, and one is due every 33.6 MB: the disk is slower than the \
@@ -386,7 +386,7 @@ fn of_a_late_checkpoint_the_operator_is_told_how_late_it_is_and_what_follows() {
 }
 
 #[test]
-fn of_a_peer_that_is_left_behind_the_operator_is_told_what_was_measured() {
+fn report_of_a_peer_left_behind_names_the_measured_rates() {
     let left = LeftBehind { peer: ServerId(5), parts: 37, ticks: 32, written: 44_800_000, kept: 64 << 20 };
     assert_eq!(
         trace_lines::left_behind(&left, 1 << 20),
@@ -399,7 +399,7 @@ fn of_a_peer_that_is_left_behind_the_operator_is_told_what_was_measured() {
 }
 
 #[test]
-fn each_notification_reaches_those_whom_it_concerns() {
+fn each_notification_has_the_effects_in_the_table() {
     let cases = OF_PROPOSER.iter().chain(&OF_ACCEPTOR).chain(&OF_LEARNER).chain(&OF_TWO_PHASE_COMMIT);
     let table: String = cases.map(row).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/host/testdata/notifications.txt");

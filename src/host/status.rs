@@ -199,7 +199,7 @@ mod tests {
     use crate::role::ServerId;
 
     #[test]
-    fn a_candidate_that_is_only_heard_of_is_not_shown_as_a_leader() {
+    fn candidate_known_only_from_hints_is_not_shown_as_leader() {
         let mut shown = StatusSnapshot::default();
         let (ballot, begun) = (Ballot { round: 2, server: ServerId(3) }, Time(9_000_000));
         let mut leader_after = |known, ms| {

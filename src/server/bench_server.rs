@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_is_no_short_plain_word_ends_the_connection() {
+    fn invalid_label_ends_the_connection() {
         let mut stage = BenchServer::new(1, Protocol::BasicPaxos);
         let connection = stage.connect();
         let mut ask =
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_name_a_line_of_a_server_as_its_own() {
+    fn client_cannot_name_a_line_of_a_server_as_parent() {
         let trace = Trace::to_memory(ProcessId::server(ME, 1));
         let mut stage = BenchServer::writing_to(trace.clone(), 1, Protocol::BasicPaxos);
         let connection = stage.connect();

@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_end_where_they_should() {
+    fn event_stream_separates_lines_and_lost_items() {
         let line = |text: &str| FeedItem::Line { own: true, text: text.into() };
         let batch = FeedBatch {
             items: vec![line("a"), line("b"), FeedItem::Lost(3), line("c")],
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_with_head_gets_the_head_alone() {
+    fn head_request_gets_only_the_head() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let told = |wants_body, tell: &dyn Fn(&HttpCaller<'_>)| {
             let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_read_when_it_is_whole() {
+    fn request_is_parsed_when_its_head_is_complete() {
         assert_eq!(parse(b"GET / HTTP/1.1\r\nHost: a"), None);
         let request = of("GET /crash?role=3.acceptor&for=2s HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         assert_eq!((request.path.as_str(), request.parameter("role")), ("/crash", Some("3.acceptor")));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_other_sites_are_turned_away() {
+    fn pages_of_other_sites_are_refused() {
         let check = |origin: &str| {
             let head = format!("GET /status HTTP/1.1\r\nHost: 127.0.0.1:7301\r\nOrigin: {origin}\r\n\r\n");
             of(&head).unwrap().check_caller(bound()).is_ok()
