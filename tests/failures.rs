@@ -1,5 +1,5 @@
-//! Roles that fail, at random times and by command: they really end, come back with what their disk knows, and nobody
-//! who waits is left alone or told a wrong thing.
+//! Roles that fail, at random times and by command: they really end and restart with what is on their disk, and every
+//! pending request gets a correct reply.
 
 #![allow(clippy::unwrap_used)]
 
@@ -81,7 +81,7 @@ fn deaths(cluster: &Cluster, id: u8, role: Speaker) -> Vec<(CrashPoint, Seconds)
     for line in lines_of_role(cluster, id, role) {
         match line.event {
             Event::Crash { point, down, .. } => {
-                assert!(is_up, "a dead role dies: {line}");
+                assert!(is_up, "a role that is down crashes: {line}");
                 is_up = false;
                 deaths.push((point.unwrap(), down.unwrap()));
             }
@@ -90,7 +90,9 @@ fn deaths(cluster: &Cluster, id: u8, role: Speaker) -> Vec<(CrashPoint, Seconds)
                 is_up = true;
             }
             // Only the server speaks for a role that is down.
-            _ => assert!(is_up || matches!(line.event, Event::Drop { .. }), "a dead role speaks: {line}"),
+            _ => {
+                assert!(is_up || matches!(line.event, Event::Drop { .. }), "a role that is down writes a line: {line}")
+            }
         }
     }
     deaths
@@ -307,7 +309,7 @@ fn roles_crash_and_restart_by_command() {
     // A whole server's roles, for a time.
     operator.crash(ServerId(5), None, Some(Duration::from_millis(200))).unwrap();
     for role in [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner] {
-        await_some("it is back", || (count(&cluster, 5, role, is_restart) == 1).then_some(()));
+        await_some("it restarted", || (count(&cluster, 5, role, is_restart) == 1).then_some(()));
     }
     assert!(roles(&cluster, 5).iter().all(|status| status.up && status.crashes == 1));
     assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"v2");

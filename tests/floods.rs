@@ -134,7 +134,7 @@ fn closed_lines(cluster: &Cluster, cause: &str, begun: Instant) -> Vec<String> {
         let is_one = |line: &&str| line.contains(" FAULT ") && line.contains("part=clients") && line.contains(cause);
         lines.lines().filter(is_one).map(str::to_string).collect()
     };
-    let lines = await_some("a line tells who was closed", || {
+    let lines = await_some("a line names the closed client", || {
         let lines = of(cluster.lines_of(1));
         (!lines.is_empty()).then_some(lines)
     });
@@ -245,7 +245,7 @@ fn unread_replies_of_two_hundred_clients_fit_into_memory_and_delay_no_other_clie
             push(&mut flood, &bytes);
             flood.iter_mut().for_each(|(_, sent)| *sent = 0);
             rounds += 1;
-            full = full.or_else(|| cluster.lines_of(1).contains("untaken").then(Instant::now));
+            full = full.or_else(|| cluster.lines_of(1).contains("unread replies").then(Instant::now));
             thread::sleep(Duration::from_millis(10));
         }
         flood.iter().filter(|(connection, _)| connection.is_some()).count()
@@ -253,7 +253,7 @@ fn unread_replies_of_two_hundred_clients_fit_into_memory_and_delay_no_other_clie
     let peak = peak_kib(cluster.pid(1));
     println!("unread replies: peak {} MiB, {served} served, {longest:?} at most, {open} still open", peak >> 10);
     assert!(peak <= MEMORY_MAX_KIB, "{peak} KiB");
-    let lines = closed_lines(&cluster, "untaken", begun);
+    let lines = closed_lines(&cluster, "unread replies", begun);
     println!("{}", lines.join("\n"));
     assert!(longest < SERVED_WITHIN, "{longest:?}");
 }

@@ -1,5 +1,5 @@
-//! Real servers that do not belong together, and what each says: cluster files that differ, folders that go and come
-//! back, strangers in a server's name. And what belongs to nobody else: no storage id leaves the servers.
+//! Real servers that do not belong together, and what each reports: different cluster files, data directories that are
+//! replaced and restored, strangers in a server's name. Also: no storage id leaves the servers.
 
 #![allow(clippy::unwrap_used)]
 
@@ -46,7 +46,7 @@ fn said(output: &Output) -> String {
 
 /// Waits until a server knows a peer's folder as the one that takes part.
 fn await_bound(cluster: &Cluster, at: u8, peer: u8) {
-    await_some("the peer's folder is bound", || {
+    await_some("the peer's data directory is bound", || {
         let text = fs::read_to_string(cluster.data(at).join("identity.toml")).ok()?;
         let (_, known) = text.split_once(&format!("[peers.s{peer}]\n"))?;
         known.split('[').next()?.contains("bound = true").then_some(())

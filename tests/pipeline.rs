@@ -62,7 +62,7 @@ fn killed_server_neither_loses_nor_repeats_requests_in_flight() {
         cluster.await_all();
     }
     let done = ends.iter().filter(|(_, end)| end.end.is_ok()).count();
-    assert!(done >= ends.len() / 2, "with a majority alive nearly all are done: {done} of {}", ends.len());
+    assert!(done >= ends.len() / 2, "with a majority up nearly all are done: {done} of {}", ends.len());
     let mut reader = cluster.client("reader", 2);
     for (key, end) in &ends {
         check(end, key, reader.get(key.as_bytes()).unwrap().version);

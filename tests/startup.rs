@@ -155,7 +155,7 @@ fn unwritable_data_directory_is_refused() {
     std::fs::create_dir(&folder).unwrap();
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o500)).unwrap();
     if std::fs::write(folder.join("probe"), "").is_ok() {
-        eprintln!("skipped: this user may write everywhere; a folder in /proc takes its place");
+        eprintln!("skipped: this user may write everywhere; a directory in /proc takes its place");
         let text = refusal(cluster.command(1).arg("--data").arg("/proc/paxos-kv"));
         assert!(text.contains("/proc/paxos-kv"), "{text}");
         return;
@@ -179,7 +179,7 @@ fn server_stops_cleanly_on_a_signal() {
         cluster.run(1);
         cluster.await_all();
         cluster.await_agreement();
-        await_some("the second life is told", || cluster.lines_of(1).contains("incarnation=2").then_some(()));
+        await_some("the second incarnation is logged", || cluster.lines_of(1).contains("incarnation=2").then_some(()));
     }
 }
 

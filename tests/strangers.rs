@@ -1,5 +1,5 @@
-//! Callers who say nothing, or not who they are: they keep nobody out. And requests at the end of all numbers: whoever
-//! asks them is told no, and the server goes on.
+//! Callers that send nothing, or do not identify themselves: they keep no other caller out. And requests with extreme
+//! numbers: they are refused, and the server continues.
 
 #![allow(clippy::unwrap_used)]
 
@@ -98,7 +98,7 @@ fn silent_callers_keep_no_client_out() {
     for _ in 0..20 {
         assert_eq!(cluster.client("c2", 1).get(b"k").unwrap().value.unwrap(), b"before");
     }
-    assert_eq!(before.get(b"k").unwrap().value.unwrap(), b"before", "who has greeted is let alone");
+    assert_eq!(before.get(b"k").unwrap().value.unwrap(), b"before", "a connection after its handshake is not closed");
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn meaningless_request_gets_a_reply_or_ends_its_connection_but_never_the_server(
             assert!(matches!(reply, Some(Reply::Chunk(_))), "round {round}, slot {slot}: {reply:?}");
         }
         let reply = ask(Request::State { at_least: Slot::LAST, part: None });
-        assert_eq!(reply, Some(Reply::Chunk(None)), "nobody has applied so much");
+        assert_eq!(reply, Some(Reply::Chunk(None)), "no server has applied that slot");
         assert_eq!(ask(Request::State { at_least: Slot(u64::MAX), part: None }), None, "there is no such slot");
         for _ in 0..30 {
             client.put(b"k", b"v").unwrap();

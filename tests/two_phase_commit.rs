@@ -98,7 +98,7 @@ fn participants_are_blocked_until_their_coordinator_restarts() {
         await_role(&cluster, 1, RoleKind::Coordinator, true);
         false
     });
-    assert!(blocked, "nobody was blocked");
+    assert!(blocked, "no participant was blocked");
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.starts_with("no writes: 4 of 5 participants can vote"), "{shown}");

@@ -293,12 +293,12 @@ mod tests {
         assert_eq!(known_to(&admission, 4, true), Ok(false));
         assert_eq!(known_to(&admission, 4, true), Ok(false), "one server, though it says so twice");
         assert_eq!(known_to(&admission, 5, false), Err("full"));
-        assert!(!admission.is_active(), "what is not written down is forgotten by the next life");
+        assert!(!admission.is_active(), "what is not durable is lost for the next incarnation");
         let known = [4, 5].map(ServerId).into_iter().collect();
         assert_eq!(admission.pending_status(), Some(AdmissionStatus { witnesses: known, needed: 2 }));
         assert_eq!(known_to(&admission, 5, true), Ok(true));
         assert_eq!((admission.is_active(), admission.refusal(), admission.pending_status()), (true, None, None));
-        assert_eq!(known_to(&admission, 3, true), Ok(false), "it is no news any more");
+        assert_eq!(known_to(&admission, 3, true), Ok(false), "it was admitted before");
     }
 
     #[test]

@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(queue.len(), CLIENT_PARTS_MAX + PARTS_MAX);
         queue.load();
         let next = || queue.next().unwrap();
-        assert!(matches!(next(), NextJob::Own(CheckpointJob::Load)), "the own learner waits for nobody");
+        assert!(matches!(next(), NextJob::Own(CheckpointJob::Load)), "the own learner goes first");
         assert!((0..PARTS_MAX).all(|_| matches!(next(), NextJob::OfPeer(ServerId(2), None))));
         // A peer that asks meanwhile does not wait for the clients that asked before it.
         assert!(matches!(next(), NextJob::OfClient(ChunkJob { request_id: 0, .. })));

@@ -135,11 +135,11 @@ mod tests {
     #[test]
     fn refusal_is_kept_until_the_link_is_up_or_breaks_for_another_reason() {
         let (linked, peer) = (ConnectedPeers::default(), ServerId(2));
-        linked.refused(peer, "another folder");
-        assert_eq!(linked.refusals(), [Refusal { server: peer, why: "another folder".to_string() }]);
+        linked.refused(peer, "another directory");
+        assert_eq!(linked.refusals(), [Refusal { server: peer, why: "another directory".to_string() }]);
         linked.up(peer);
         assert_eq!(linked.refusals(), []);
-        linked.refused(peer, "another folder");
+        linked.refused(peer, "another directory");
         linked.down(peer);
         assert_eq!((linked.refusals(), linked.reached()), (Vec::new(), ServerSet::NONE));
     }

@@ -197,7 +197,9 @@ mod tests {
 
     /// Which storage id of the peer the next HELLO names.
     fn names(dialler: &mut Dialler, core: &ServerCore<TestConnection>, folder: &DataDir) -> Option<u64> {
-        let Caller::Peer { knows, .. } = dialler.hello(core, folder).who else { panic!("a server greets") };
+        let Caller::Peer { knows, .. } = dialler.hello(core, folder).who else {
+            panic!("a server sends HELLO as a peer")
+        };
         dialler.ended(core, LinkEnded::CallYouFirst);
         knows
     }
@@ -222,6 +224,6 @@ mod tests {
         assert_eq!([0; 4].map(|_| names(&mut dialler, &core, &folder)), [lie, own, lie, own].map(Some));
         assert!(matches!(claims(own, true, proof), HelloReply::Welcome(_)));
         assert_eq!(claims(lie, true, None), HelloReply::CallYouFirst);
-        assert_eq!([0; 2].map(|_| names(&mut dialler, &core, &folder)), [own, own].map(Some), "it takes part");
+        assert_eq!([0; 2].map(|_| names(&mut dialler, &core, &folder)), [own, own].map(Some), "it is admitted");
     }
 }

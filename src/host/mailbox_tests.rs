@@ -55,13 +55,13 @@ fn quiet_mail_wakes_the_role_only_at_a_limit() {
     for _ in 1..QUIET_MAX {
         assert_eq!(leave(&mailbox, 0), MustWake::No);
     }
-    assert_eq!(leave(&mailbox, 0), MustWake::Yes, "so many inputs are a reason to wake");
-    assert!(!mailbox.lock().is_waiting, "whoever is woken is woken once");
+    assert_eq!(leave(&mailbox, 0), MustWake::Yes, "this number of inputs is a reason to wake");
+    assert!(!mailbox.lock().is_waiting, "a role is woken once");
     assert_eq!(leave(&mailbox, 0), MustWake::No);
     mailbox.take(MAILBOX_MAX, usize::MAX, &mut Vec::new());
     mailbox.lock().is_waiting = true;
     assert_eq!(leave(&mailbox, QUIET_MAX_BYTES - 1), MustWake::No);
-    assert_eq!(leave(&mailbox, 1), MustWake::Yes, "so are so many bytes");
+    assert_eq!(leave(&mailbox, 1), MustWake::Yes, "so is this number of bytes");
     mailbox.take(MAILBOX_MAX, usize::MAX, &mut Vec::new());
     mailbox.lock().is_waiting = true;
     assert_eq!(leave(&mailbox, 0), MustWake::No);
@@ -81,7 +81,11 @@ fn batch_ends_at_its_limits_or_at_a_control_item() {
     };
     assert_eq!((group(2, 1_000), group(9, 30), group(9, 31)), (2, 3, 4));
     let left = |mailbox: &TestBox| mailbox.lock().len();
-    assert_eq!((group(9, 1_000), left(&mailbox)), (1, 1), "what came behind the order is for whoever comes behind");
+    assert_eq!(
+        (group(9, 1_000), left(&mailbox)),
+        (1, 1),
+        "what came after the control item is for the next incarnation"
+    );
 }
 
 #[test]
@@ -143,7 +147,7 @@ fn each_incarnation_starts_with_an_empty_mailbox() {
     mailbox.close();
     assert!(!mailbox.is_open());
     assert_eq!(post(&mailbox, 0), Err(SendError::Down));
-    assert_eq!(mailbox.lock().len(), 1, "what was in it is there for whoever tells of it");
+    assert_eq!(mailbox.lock().len(), 1, "what was in it is kept until it is reported");
     assert!(mailbox.take(9, usize::MAX, &mut Vec::new()), "this is still to be done");
     assert!(!mailbox.take(9, usize::MAX, &mut Vec::new()), "and then nothing will come");
     mailbox.open();

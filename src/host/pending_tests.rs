@@ -162,7 +162,7 @@ fn canceled_write_is_refused_alone_unless_it_already_has_a_reply() {
     at.pending.fail_all(DIED, None);
     at.pending.cancel_write(CommandId::new(3, 0, 2), late, DOWN);
     assert_eq!(at.told(), [said("first", Reply::Unknown(DIED)), said("late", Reply::Unknown(DIED))]);
-    assert!(at.is_empty(), "an entry of nobody is no entry");
+    assert!(at.is_empty(), "an entry without a request is removed");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn request_releases_its_share_of_the_limits_with_its_reply() {
     let at = server();
     let mut reply_to = at.reply_to("large");
     assert!(reply_to.reserve(limits::REQUESTS_MAX_BYTES));
-    assert!(!at.reply_to("one more").reserve(1), "the connection has as much under way as it may");
+    assert!(!at.reply_to("one more").reserve(1), "the connection has as much in flight as it may");
     let other = PendingServer { connection: TestConnection::default(), ..server() };
     assert!(other.reply_to("of another connection").reserve(1));
     let request_id = at.pending.register_read(reply_to);

@@ -158,7 +158,7 @@ impl Env for TestEnv {
     }
 
     fn give(&self, _order: LabRequest) -> Result<(), String> {
-        Err("nobody takes orders here".to_string())
+        Err("this server has no supervisor".to_string())
     }
 
     fn tell_operator(&self, _sentence: &str) {
@@ -214,7 +214,7 @@ impl TestCall {
         let mut replies = mem::take(&mut *self.env.replies.lock().unwrap());
         replies.sort_by_key(|(number, _)| *number);
         let numbers: Vec<u64> = replies.iter().map(|(number, _)| *number).collect();
-        assert_eq!(numbers, asked, "not everyone who asked was told once: {replies:?}");
+        assert_eq!(numbers, asked, "not every request got exactly one reply: {replies:?}");
         assert!(self.core.pending.take_all().is_empty(), "a request that was answered still waits");
         replies.into_iter().map(|(_, reply)| reply).collect()
     }

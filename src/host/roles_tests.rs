@@ -79,7 +79,7 @@ impl Env for Done {
     fn write_replies(&self, replies: Vec<(ReplyHandle<TestConnection>, ClientReply)>) {
         for (reply_to, reply) in replies {
             let label = reply_to.context.req.clone().unwrap_or_default();
-            self.note(format!("tells the {label}: {:?}", reply.reply));
+            self.note(format!("replies to the {label}: {:?}", reply.reply));
         }
     }
 
@@ -134,7 +134,7 @@ impl At {
             done.note("leaves the flush to the proposer".to_string());
         }
         if let Some(why) = core.admission.refusal() {
-            done.note(format!("takes no part: {why:?}"));
+            done.note(format!("serves no clients: {why:?}"));
         }
         done.0.into_inner()
     }
@@ -162,7 +162,7 @@ fn heard<R: Hosted + Debug>(mailbox: &Mailbox<R>) -> Vec<String> {
         MailboxItem::Mail(Delivery { context, input: Input::Request(request), size, .. }) => {
             let context = context.req.map_or(String::new(), |label| format!(", because of {label}"));
             let size = if size == 0 { String::new() } else { format!(", {size} bytes") };
-            format!("the {} hears {request:?}{context}{size}", R::NAME.as_str())
+            format!("the {} receives {request:?}{context}{size}", R::NAME.as_str())
         }
         other => format!("the {} gets {other:?}", R::NAME.as_str()),
     };
@@ -210,16 +210,16 @@ const OF_PROPOSER: [Case; 3] = [
         proposer(at, ProposerNotification::NotApplied { id: WRITE, why: NotApplied::Preempted });
     }),
     ("proposer: Recall", |at| proposer(at, ProposerNotification::Recall(vec![WRITE]))),
-    ("proposer dies", |at| Proposer::mourn(&at.core, &at.done)),
+    ("proposer crashes", |at| Proposer::mourn(&at.core, &at.done)),
 ];
 
 const OF_ACCEPTOR: [Case; 3] = [
-    ("acceptor: Damaged", |at| {
+    ("acceptor: Corrupt", |at| {
         let outcome = AcceptorNotification::Corrupt { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
         Acceptor::new().notify(&at.core, &at.done, outcome, cause());
     }),
-    ("acceptor waits for room", |at| Acceptor::wants_room(&at.core, &at.done)),
-    ("acceptor dies", |at| Acceptor::mourn(&at.core, &at.done)),
+    ("acceptor waits for disk space", |at| Acceptor::wants_room(&at.core, &at.done)),
+    ("acceptor crashes", |at| Acceptor::mourn(&at.core, &at.done)),
 ];
 
 const OF_LEARNER: [Case; 21] = [
@@ -257,7 +257,7 @@ const OF_LEARNER: [Case; 21] = [
         learner(at, LearnerNotification::Checkpoint { slot: Slot(9), digest: 1, changes: changes() });
     }),
     ("learner: Durable", |at| learner(at, LearnerNotification::Durable { slot: Slot(9) })),
-    ("learner: SnapshotAsked", |at| {
+    ("learner: SnapshotRequested", |at| {
         learner(at, LearnerNotification::SnapshotRequested { to: ServerId(2), part: None });
     }),
     ("learner: Pinned", |at| learner(at, LearnerNotification::Pinned { peers: ServerSet::only(ServerId(2)) })),
@@ -273,13 +273,13 @@ const OF_LEARNER: [Case; 21] = [
         learner(at, LearnerNotification::Installed { slot: Slot(9), digest: 1, from: ServerId(2) });
         learner(at, LearnerNotification::Applied { slot: Slot(10), id: Some(WRITE), outcome: ApplyResult::Expired });
     }),
-    ("learner: Recalled", |at| {
+    ("learner: ResultsFound", |at| {
         learner(
             at,
             LearnerNotification::ResultsFound { slot: Slot(9), id: WRITE, outcome: ApplyResult::Duplicate(SAVED) },
         );
     }),
-    ("learner: Mended", |at| {
+    ("learner: Repaired", |at| {
         let entry = Entry { slot: Slot(3), ballot: Ballot::ZERO, value: Value::Noop };
         learner(at, LearnerNotification::Repaired { entries: vec![entry] });
     }),
@@ -287,7 +287,7 @@ const OF_LEARNER: [Case; 21] = [
         let against = ServerSet::first(3).without(ServerSet::only(ME));
         learner(at, LearnerNotification::Fenced { slot: Slot(9), equal: None, against });
     }),
-    ("learner dies", |at| Learner::<Kv>::mourn(&at.core, &at.done)),
+    ("learner crashes", |at| Learner::<Kv>::mourn(&at.core, &at.done)),
 ];
 
 const OF_TWO_PHASE_COMMIT: [Case; 6] = [
@@ -298,14 +298,14 @@ const OF_TWO_PHASE_COMMIT: [Case; 6] = [
         let why = two_phase_commit::AbortReason::Locked { by: transaction() };
         coordinator(at, CoordinatorNotification::NotApplied { id: WRITE, why });
     }),
-    ("coordinator dies", |at| Coordinator::mourn(&at.core, &at.done)),
+    ("coordinator crashes", |at| Coordinator::mourn(&at.core, &at.done)),
     ("participant: Answer", |at| {
         participant(at, ParticipantNotification::Answer { token: READ, applied: 4, answer: versioned() });
     }),
     ("participant: ReadFailed", |at| {
         participant(at, ParticipantNotification::ReadFailed { token: READ, by: transaction() });
     }),
-    ("participant dies", |at| Participant::mourn(&at.core, &at.done)),
+    ("participant crashes", |at| Participant::mourn(&at.core, &at.done)),
 ];
 
 /// A case and its effects in each state. States with the same effects share a line.
@@ -366,14 +366,14 @@ fn a_server_whose_checkpoint_is_far_behind_takes_no_writes() {
         let request = ClientRequest { number: 1, context: cause(), request };
         at.core.request(&at.done, &TestConnection::default(), request, 1).unwrap();
         let effects = at.effects();
-        (is_told, effects.iter().any(|effect| effect.contains("the proposer hears Propose")), effects.join("; "))
+        (is_told, effects.iter().any(|effect| effect.contains("the proposer receives Propose")), effects.join("; "))
     };
     let (is_told, is_proposed, effects) = done(true, ScriptedState::Up);
     assert!(is_told && !is_proposed && effects.contains("NotApplied(Busy)"), "{effects}");
     let (is_told, is_proposed, effects) = done(false, ScriptedState::Up);
     assert!(!is_told && is_proposed, "{effects}");
     let (is_told, _, effects) = done(true, ScriptedState::Down);
-    assert!(!is_told && effects.contains("RoleDown"), "of a life that has ended nobody knows: {effects}");
+    assert!(!is_told && effects.contains("RoleDown"), "no incarnation is up that knows it: {effects}");
 }
 
 #[test]

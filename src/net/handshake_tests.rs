@@ -63,7 +63,7 @@ fn call_you_first_ends_the_handshake_on_both_sides() {
 
 #[test]
 fn caller_that_closes_without_a_byte_is_no_error() {
-    let (_, heard) = meet(drop, |_| unreachable!("nobody was heard"));
+    let (_, heard) = meet(drop, |_| unreachable!("no HELLO was read"));
     assert_eq!(heard.unwrap(), None);
 }
 
@@ -92,7 +92,7 @@ fn malformed_handshakes_are_refused_with_their_length() {
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             stream
         };
-        let (_stream, heard) = meet(say, |_| unreachable!("nobody was understood"));
+        let (_stream, heard) = meet(say, |_| unreachable!("no HELLO was decoded"));
         let Err(HandshakeError::Broken(FrameError::Malformed { length, what })) = heard else { panic!("{heard:?}") };
         assert!(what.contains(reason), "{what}");
         assert_eq!(length, count, "{what}");
@@ -107,7 +107,7 @@ fn other_protocol_version_is_refused_with_a_reason() {
         stream.write_all(&bytes).unwrap();
         FrameReader::new(stream, 1 << 10).read::<HelloReply>(Some(Instant::now() + HANDSHAKE_DEADLINE)).unwrap()
     };
-    let (answer, _) = meet(speak, |_| unreachable!("nobody was understood"));
+    let (answer, _) = meet(speak, |_| unreachable!("no HELLO was decoded"));
     let Some(HelloReply::Refused { why }) = answer else { panic!("{answer:?}") };
     assert!(why.contains("version 99"), "{why}");
 }

@@ -100,7 +100,7 @@ fn word(n: u32) -> Vec<u8> {
 fn frames_arrive_in_order_and_a_link_that_is_down_drops_them() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
-    assert!(!say(&link, &word(0)), "nobody is there yet");
+    assert!(!say(&link, &word(0)), "no peer is connected yet");
     let mut reader = take(&listener, &welcome(7));
     assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
     for n in 1..=500 {
@@ -171,10 +171,10 @@ fn peer_that_reads_nothing_fills_only_its_queue() {
     assert!(link.push(&Arc::new(word(1)), Lane::Control), "control messages have room of their own");
     let controls = (0..200).filter(|_| link.push(&Arc::new(vec![0; CONTROL_MAX_BYTES / 16]), Lane::Control)).count();
     assert_eq!(controls, 15, "which has an end too");
-    assert!(begun.elapsed() < PEER_TIMEOUT, "nobody waits for a slow peer");
+    assert!(begun.elapsed() < PEER_TIMEOUT, "no thread waits for a slow peer");
     assert_eq!(next(&heard), LinkCall::Down, "a peer that takes nothing is let go");
     let left = |state: &LinkInner| queued(state) + state.control.len();
-    assert_eq!(left(&link.0.lock()), 0, "what was for it is for nobody else");
+    assert_eq!(left(&link.0.lock()), 0, "its frames go to no other connection");
 }
 
 #[test]

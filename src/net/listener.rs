@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(say(&friend, FRIEND), Some(FRIEND));
         let silent: Vec<TcpStream> = (0..150).map(|_| call(address)).collect();
         assert!(silent[..147].iter().all(is_closed));
-        assert_eq!(say(&call(address), FRIEND), Some(FRIEND), "a caller who says who it is");
+        assert_eq!(say(&call(address), FRIEND), Some(FRIEND), "a caller that names itself");
         assert_eq!(say(&friend, FRIEND), Some(FRIEND));
         assert_eq!(say(&silent[149], FRIEND), Some(FRIEND), "the last of the silent ones is still heard");
     }

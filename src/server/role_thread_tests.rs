@@ -81,7 +81,7 @@ impl Role for Echo {
                 out.emit_step(|| n);
                 out.send(ServerSet::only(ME), Message::CatchUp { from: Slot(n) });
             }
-            Input::Message { message, .. } => unreachable!("nobody sends {message:?}"),
+            Input::Message { message, .. } => unreachable!("no role sends {message:?}"),
         }
     }
 }
@@ -303,7 +303,7 @@ impl ThreadFixture {
             MailboxItem::Mail(Delivery {
                 input: Input::Message { message: Message::CatchUp { from }, .. }, ..
             }) => from.0,
-            _ => panic!("nobody else posts here"),
+            _ => panic!("no other message is posted here"),
         };
         std::iter::from_fn(|| self.ctx.core.learner.take_one()).map(number).collect()
     }
@@ -576,7 +576,7 @@ fn disk_that_was_full_is_not_full_for_the_next_incarnation_that_finds_space() {
     first.crash(CrashPoint::BeforeStep);
     first.end();
     let second = ThreadFixture::in_house(ctx.clone(), false, Vec::new());
-    assert!(!ctx.core.is_disk_full(), "the next life has room");
+    assert!(!ctx.core.is_disk_full(), "the next incarnation has space");
     second.stop();
     second.end();
 }
@@ -591,7 +591,7 @@ fn full_disk_is_tracked_per_role_and_not_for_roles_that_are_down() {
     core.set_room(RoleKind::Coordinator, true);
     assert!(core.is_disk_full(), "the participant still has none");
     core.participant.close();
-    assert!(!core.is_disk_full(), "whether there is room for it is known when it is back");
+    assert!(!core.is_disk_full(), "whether its disk has space is known when it restarts");
 }
 
 #[test]
@@ -632,7 +632,7 @@ fn sleeping_role_is_woken_by_posted_mail_but_not_by_quiet_mail() {
     core.enqueue::<Learner<Kv>, _>(threads, mail()).unwrap();
     sleeper.join().unwrap();
     wait(&core.learner, threads, RoleKind::Learner as usize, None);
-    assert_eq!(core.learner.lock().len(), 2, "both are there, and nobody sleeps while something is there");
+    assert_eq!(core.learner.lock().len(), 2, "both are there, and no role sleeps while something is there");
     core.learner.take(9, usize::MAX, &mut Vec::new());
     wait(&core.learner, threads, RoleKind::Learner as usize, Some(Instant::now()));
     let sleeper = asleep();

@@ -115,7 +115,7 @@ impl SupervisorFixture {
         let begun = Instant::now();
         self.orders.give(LabRequest::Stop).unwrap();
         self.thread.join().unwrap();
-        assert!(begun.elapsed() < STOP_TIMEOUT, "nobody was waited for in vain");
+        assert!(begun.elapsed() < STOP_TIMEOUT, "no role was waited for in vain");
     }
 }
 
