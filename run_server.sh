@@ -34,10 +34,10 @@ Exit codes: 0 success, 1 failure, 2 usage.
 USAGE
 }
 
-# A folder that is searched by name in CDPATH is told on standard output, and another one than is meant.
+# With CDPATH, cd may enter another directory than the one meant, and prints its name.
 unset CDPATH
 
-# The folder that a script is in, also if it was called through links.
+# The directory of a script, also if it was called through links.
 # usage: folder_of SCRIPT
 folder_of() {
   local script=$1 folder
@@ -60,7 +60,7 @@ note() { printf '%s\n' "$*" >&2; }
 fail() { note "error: $*"; exit 1; }
 wrong() { note "error: $*"; note "See ./run_server.sh --help"; exit 2; }
 
-# Servers are found again by the path of their data: runs becomes the one name of its folder, whatever it was called by.
+# Servers are found again by the path of their data, so runs becomes the canonical path of its directory.
 name_runs() {
   if [[ $runs != /* ]]; then runs=$PWD/$runs; fi
   if [[ -d $runs ]]; then runs=$(cd -- "$runs" && pwd -P); fi
@@ -71,7 +71,7 @@ make_runs() {
   name_runs
 }
 
-# Reads what cargo tells of its work, and says so if that takes a while; prints the folder that the programs are in.
+# Reads cargo's messages, and reports a slow build; prints the directory of the programs.
 hear_cargo() {
   local text='' part state where='' has_told=no
   while true; do
@@ -89,7 +89,7 @@ hear_cargo() {
     text=
     ((state == 0)) || break
   done
-  # The path stands in JSON.
+  # The path is a JSON string.
   if [[ -n $where ]]; then printf '%s\n' "$where" | sed 's/\\\(.\)/\1/g'; fi
 }
 
@@ -97,7 +97,7 @@ hear_cargo() {
 # usage: build OPTION...
 build() {
   if ! command -v cargo >/dev/null 2>&1; then
-    fail "cargo is not installed or not in PATH, and it must build the programs. Install Rust from https://rustup.rs, open a new shell and try again"
+    fail "cargo is not installed or not in PATH, and it must build the programs. Install Rust from https://rustup.rs, then open a new shell"
   fi
   bin=$(cargo build --release --quiet --message-format json-render-diagnostics --manifest-path "$home/Cargo.toml" "$@" |
     hear_cargo) || fail "cargo could not build the programs; its messages are above"
@@ -119,7 +119,7 @@ words_of() {
   printf '%s\n' "$words"
 }
 
-# Whether the process is the server of this data folder: a number that has been given to another process is not.
+# Whether the process is the server of this data directory: the process number may have been reused.
 # usage: is_server PID DATA
 is_server() {
   local words
@@ -137,7 +137,7 @@ servers_of() {
   done <"$1/pids"
 }
 
-# The numbers of the servers of a run that live, separated by spaces.
+# The numbers of the running servers of a run, separated by spaces.
 living() {
   local id pid state alive=()
   while read -r id pid state; do
@@ -146,7 +146,7 @@ living() {
   printf '%s' "${alive[*]-}"
 }
 
-# Sends a signal to those servers of a run that live.
+# Sends a signal to the running servers of a run.
 # usage: signal_run RUN SIGNAL
 signal_run() {
   local id pid state
@@ -216,12 +216,12 @@ status() {
   "$bin/paxos-client" status --cluster "$run/cluster.toml"
 }
 
-# Whether a folder is that of a run, and not something else that somebody keeps beside them.
+# Whether a directory is that of a run, and not something else in the directory of runs.
 is_run() {
   [[ ! -L $1 && -d $1/data && ${1##*/} =~ ^[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}-){2}[0-9]{2}Z(-[0-9]+)?$ ]]
 }
 
-# Whether any process of a run's list is a server: one that was started by another name of its folder must not be missed.
+# Whether any process of a run's list is a server, also one started with another path of the same directory.
 may_live() {
   local id pid
   [[ -r $1/pids ]] || return 1
@@ -313,7 +313,7 @@ name_run() {
   fail "cannot find an unused name for a run in $runs"
 }
 
-# One start at a time; the folder that says so names the process that made it.
+# One start at a time; the lock directory names the process that made it.
 lock() {
   make_runs
   local holder
@@ -335,7 +335,7 @@ arguments_of() {
   arguments=(--id "$1" --cluster "$2" --data "$run/data/server-$1" --log-dir "$run" "${server_options[@]}")
 }
 
-# Looks whether all servers would start; says why not. Nothing is made before that.
+# Checks whether all servers would start, and reports why not. Nothing is created before that.
 check_servers() {
   local id said state arguments
   while read -r id _; do
@@ -359,7 +359,7 @@ start_server() {
   echo "$id $!" >>"$run/pids"
 }
 
-# What a server that has ended has said last.
+# The last lines of a server that has ended.
 say_why() {
   local line
   note "server $1 ended during the start:"
@@ -383,7 +383,7 @@ await_servers() {
   local deadline=$((SECONDS + ready_seconds)) answer
   while ((SECONDS < deadline)); do
     if answer=$("$bin/paxos-client" status --cluster "$run/cluster.toml" --wait 500ms 2>&1); then
-      # Whoever answers may be a stranger at the same address: ours must live.
+      # Another process may reply at the same address: the servers of this run must be running.
       if some_have_ended; then return 1; fi
       return 0
     fi
@@ -394,8 +394,7 @@ await_servers() {
   return 1
 }
 
-# Gives up a start: nothing of it goes on, and the latest run is again the one before. Of a new run that has no lines nothing
-# is kept.
+# Gives up a start: its servers end, and the latest run is again the one before. A new run without log lines is removed.
 give_up() {
   local file
   end_children
@@ -433,14 +432,14 @@ show_table() {
 
 keep_options() { printf '%s\n' "${server_options[@]}" >"$run/options"; }
 
-# The run that is to go on, and what its servers had; sets run and cluster.
+# The run to continue, and the options of its servers; sets run and cluster.
 prepare_continued() {
   # The run's own copy names the servers that its data belongs to.
   cluster=${cluster:-$run/cluster.toml}
   if [[ -e $run/options ]]; then add_options_of_run; fi
 }
 
-# What a run is without being told: its acceptors fail, whoever wants the same failures again has the seed, and it is small.
+# The defaults of a run: its acceptors fail, its seed repeats the same failures, and its journal files are small.
 add_usual_options() {
   add_option --fail=acceptors
   add_option "--seed=$((RANDOM * 32768 + RANDOM))"
@@ -487,7 +486,7 @@ start() {
     if [[ -d $run ]]; then note "its files are in $run"; fi
     fail "the cluster was not started; none of its servers is running"
   fi
-  # Of a run that goes on, only now: options that it cannot be started with are not its own.
+  # A continued run saves its options only now: options with which it cannot start are not its own.
   keep_options
   unlock
   show_table
@@ -501,7 +500,7 @@ start() {
   echo "Next: ./run_client.sh, at the end ./run_server.sh stop"
 }
 
-# What follows is not for another script that only wants to build.
+# Another script that only builds stops here.
 if [[ ${BASH_SOURCE[0]} != "$0" ]]; then return; fi
 
 name_runs
