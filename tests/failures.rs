@@ -326,7 +326,7 @@ fn request_to_a_role_that_crashes_gets_its_reply_at_once() {
     client.put(b"k", b"v").unwrap();
     let mut version = 1;
     for role in [RoleKind::Proposer, RoleKind::Learner] {
-        // Nobody accepts, so the write waits.
+        // No acceptor accepts, so the write waits.
         for id in [2, 3] {
             operator.crash(ServerId(id), Some(RoleKind::Acceptor), None).unwrap();
             await_role(&cluster, id, RoleKind::Acceptor, false);

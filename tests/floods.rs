@@ -34,7 +34,7 @@ use support::{Cluster, await_some, peak_kib};
 const MEMORY_MAX_KIB: u64 = 256 << 10;
 /// An honest request may take this long while a flood lasts: its time-out is far longer.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
-/// So long a flood comes again and again to the leader of three servers.
+/// How long the leader of three servers is flooded.
 const FLOODED: Duration = Duration::from_secs(6);
 /// A value that needs room in the budgets of clients.
 const LARGE: usize = 200 << 10;
@@ -198,10 +198,10 @@ fn flood_a_leader() -> Result<(), String> {
     let bytes = half_request();
     let mut flood: Vec<_> = (0..300).map(|_| (None, 0)).collect();
     let mut came = 0;
-    // What is asked of a follower comes to the leader over a link, in frames that are larger than a first buffer.
+    // A follower forwards its requests to the leader over a link, in frames that are larger than a first buffer.
     let (kept, served, longest) = beside(&cluster, leader % 3 + 1, || {
         while begun.elapsed() < FLOODED {
-            // Whoever was closed comes again, so that the flood lasts.
+            // Each closed client connects again, so that the flood lasts.
             for (connection, sent) in flood.iter_mut().filter(|(one, _)| one.as_ref().is_none_or(is_closed)) {
                 (*connection, *sent, came) = (Some(greeted(&cluster, leader)), 0, came + 1);
             }
@@ -278,7 +278,7 @@ fn unread_values_of_two_hundred_clients_fit_into_memory() {
     assert!(longest < SERVED_WITHIN, "{longest:?}");
 }
 
-/// So many bytes, as the table says it.
+/// A number of bytes, as the table writes it.
 fn size(bytes: usize) -> String {
     if bytes >= 1 << 20 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
 }

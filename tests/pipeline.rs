@@ -117,7 +117,7 @@ fn requests_in_flight_per_connection_are_limited_and_all_get_replies() {
     let mut bytes = Vec::new();
     for number in 0..count {
         let op = Op::Put { key: b"k".to_vec(), value: b"w".to_vec().into(), if_version: None };
-        // Sessions that nobody has opened: a bound is a bound whoever asks.
+        // Sessions that were never opened: the limit holds for every client.
         let write = Request::Write { session: 1 + number / 60, nonce: 1, sequence: 1 + number % 60, first_open: 1, op };
         frame_into(&request(number, write), &mut bytes);
     }

@@ -278,7 +278,7 @@ fn corrupt_journal_is_refused_by_name() {
     let folder = cluster.data(1).join("journal");
     let journal = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
     let mut bytes = std::fs::read(&journal).unwrap();
-    // In the last group: nothing behind it says what was in it, and nobody can know what was promised.
+    // In the last group: no later record tells what was in it, so the promises in it are unknown.
     let place = bytes.windows(8).rposition(|window| window == b"value 19").unwrap();
     bytes[place] ^= 1;
     std::fs::write(&journal, bytes).unwrap();

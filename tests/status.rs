@@ -12,7 +12,7 @@ use support::{Cluster, await_some, free_address};
 
 const PROTOCOLS: [&str; 3] = ["basic-paxos", "multi-paxos", "two-phase-commit"];
 const PAXOS: [&str; 2] = ["basic-paxos", "multi-paxos"];
-/// A peer of which nothing has come for so long is not heard.
+/// A peer from which nothing has arrived for this long is not heard.
 const HEARD_FOR: Duration = Duration::from_secs(2);
 
 /// What `status` says: its exit code and all of its text.
@@ -51,7 +51,7 @@ fn says(cluster: &Cluster, words: &[&str]) -> String {
     text
 }
 
-/// The cluster file of a server for whom these others stand where nobody listens.
+/// The cluster file of a server in which these others have addresses where no process listens.
 fn cut_off_from(cluster: &Cluster, server: u8, others: &[u8]) -> String {
     let mut text = fs::read_to_string(cluster.file()).unwrap();
     for other in others {

@@ -26,7 +26,7 @@ const SILENT: usize = 150;
 /// A server that is back has its links after this time, whatever strangers do.
 const LINKED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Callers that fill a port: whoever of them is closed calls again. Dropped, they go away.
+/// Callers that fill a port: each one that is closed connects again. Dropping this ends them.
 struct Crowd {
     is_over: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -183,7 +183,7 @@ fn meaningless_request_gets_a_reply_or_ends_its_connection_but_never_the_server(
     let ask = |request: Request| ask(&mut greeted(&cluster), request);
     let name = |slot, token| Some(ChunkRequest { slot: Slot(slot), index: 0, token });
     let tokens = [PartToken::Session(u64::MAX), PartToken::Key(vec![255; 3]), PartToken::first()];
-    // A state that nobody has is no reason to write one down.
+    // A request for a slot that no server has applied starts no checkpoint.
     for _ in 0..3 {
         assert_eq!(ask(Request::State { at_least: Slot::LAST, part: None }), Some(Reply::Chunk(None)));
     }

@@ -1,4 +1,4 @@
-//! Two-phase commit between real processes: it serves, it blocks where it must, and its lines prove that nobody was
+//! Two-phase commit between real processes: it serves, it blocks where it must, and its log lines prove that no server was
 //! ever inconsistent.
 
 #![allow(clippy::unwrap_used)]
