@@ -14,7 +14,7 @@ pub enum Protocol {
     BasicPaxos,
     /// Phase 1 once, by a leader; the other servers forward their commands to it.
     MultiPaxos,
-    /// For comparison: every write waits for every server, and blocks while one is missing.
+    /// For comparison: a write needs the vote of every server, so no write commits while one is down.
     TwoPhaseCommit,
 }
 

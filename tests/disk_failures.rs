@@ -51,7 +51,10 @@ fn new_servers_start_when_a_majority_of_peers_has_recorded_each() {
     let why = refused(&mut hurried(&cluster, "c1", 1));
     assert!(why.contains("has a new data folder, and waits until enough of the others are started"), "{why}");
     await_some("it reports what it waits for", || {
-        cluster.lines_of(1).contains("3 others know it, and so far s2,s3 do. Start the others").then_some(())
+        cluster
+            .lines_of(1)
+            .contains("It joins when 3 peers have recorded it (so far s2,s3): start those that are down")
+            .then_some(())
     });
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout);

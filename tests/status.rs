@@ -12,7 +12,7 @@ use support::{Cluster, await_some, free_address};
 
 const PROTOCOLS: [&str; 3] = ["basic-paxos", "multi-paxos", "two-phase-commit"];
 const PAXOS: [&str; 2] = ["basic-paxos", "multi-paxos"];
-/// A peer of which nothing has come for so long is not heard.
+/// A peer from which nothing has arrived for this long is not heard.
 const HEARD_FOR: Duration = Duration::from_secs(2);
 
 /// What `status` says: its exit code and all of its text.
@@ -51,7 +51,7 @@ fn says(cluster: &Cluster, words: &[&str]) -> String {
     text
 }
 
-/// The cluster file of a server for whom these others stand where nobody listens.
+/// The cluster file of a server in which these others have addresses where no process listens.
 fn cut_off_from(cluster: &Cluster, server: u8, others: &[u8]) -> String {
     let mut text = fs::read_to_string(cluster.file()).unwrap();
     for other in others {
@@ -72,7 +72,7 @@ fn met(arguments: &[&str]) -> Cluster {
 }
 
 #[test]
-fn a_whole_cluster_takes_writes_under_each_protocol_also_when_nobody_asks_for_anything() {
+fn whole_cluster_takes_writes_under_each_protocol_even_without_requests() {
     let clusters = PROTOCOLS.map(|protocol| Cluster::start(3, &["--protocol", protocol, "--lab", "--fail", "none"]));
     clusters.iter().for_each(await_writes);
     // A learner that is down says nothing; its server is there all the same.
@@ -134,7 +134,7 @@ fn a_server_that_all_others_refuse_does_not_count_and_is_named() {
 }
 
 #[test]
-fn linked_servers_without_anybody_to_propose_say_so() {
+fn linked_servers_without_a_proposer_are_reported() {
     for (protocol, word, role) in [
         ("multi-paxos", "no leader at the moment", "proposer"),
         ("basic-paxos", "no proposer at the moment", "proposer"),
@@ -176,7 +176,7 @@ fn too_few_voters_take_no_writes() {
 }
 
 #[test]
-fn an_acceptor_that_has_lost_a_checkpoint_does_not_count_until_it_is_mended() {
+fn acceptor_that_lost_a_checkpoint_does_not_count_until_it_is_repaired() {
     let mut cluster = Cluster::prepare(3, &["--protocol", "multi-paxos"]);
     let (often, never) = (["--checkpoint-slots", "20"], ["--checkpoint-slots", "1000000"]);
     cluster.run_with(1, &often);

@@ -315,7 +315,7 @@ fn reply_to(outcome: ApplyResult, has_seen_all: bool) -> Reply {
         ApplyResult::Expired if is_certain => Reply::NotApplied(WhyNotApplied::Expired),
         ApplyResult::Superseded => Reply::Unknown(WhyUnknown::Superseded),
         ApplyResult::Expired => Reply::Unknown(WhyUnknown::Expired),
-        ApplyResult::Noop | ApplyResult::Unreadable => Reply::Refused("the log holds no such command".to_string()),
+        ApplyResult::Noop | ApplyResult::Unreadable => Reply::Refused("the log contains no such command".to_string()),
     }
 }
 

@@ -339,7 +339,7 @@ pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
 /// Reports that an incarnation cannot begin or continue before its disk has room.
 fn trace_no_space<R: Hosted, C: ClientConnection>(core: &ServerCore<C>, why: &str) {
     let name = Speaker::from(R::NAME).as_str();
-    let why = format!("the {name} says nothing until there is room on its disk, and looks each second. {why}");
+    let why = format!("the {name} is down until its disk has space; the server checks every second. {why}");
     core.trace_fault("disk", "full", &why);
 }
 

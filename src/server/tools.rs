@@ -21,39 +21,40 @@ use crate::trace::read_command::ReadCommand;
 #[derive(Parser)]
 #[command(name = "paxos-server", version)]
 pub enum Tool {
-    /// Look whether a server with these options would start; starts and changes nothing
+    /// Check whether a server with these options would start; start and change nothing
     #[command(args_override_self = true)]
     Check {
-        /// As of a start.
+        /// The options of a start.
         #[command(flatten)]
         options: Box<ServerOptions>,
     },
-    /// Show what a data folder or a backup holds and how healthy it is; changes nothing
+    /// Show what a data directory or a backup contains and whether it is healthy; change nothing
     Inspect {
-        /// The data folder of one server, or a backup
+        /// Data directory of one server, or a backup file
+        #[arg(value_name = "PATH")]
         folder: PathBuf,
     },
-    /// Make the data folders of a new cluster from a backup (see `paxos-client backup`)
+    /// Create the data directories of a new cluster from a backup (see `paxos-client backup`)
     Restore {
-        /// The backup
+        /// Backup file
         file: PathBuf,
-        /// The new cluster's file; its name must be another than the old cluster's
+        /// Cluster file of the new cluster; the cluster's name must differ from the old one
         #[arg(long, value_name = "FILE")]
         cluster: PathBuf,
-        /// Where the folders server-1, server-2 ... are made; they must not exist, or be empty
+        /// Directory in which server-1, server-2 ... are created; each of them must be missing or empty
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
     },
-    /// Make a stopped server forget a peer's data folder, so that the peer can come back with another one
+    /// Make a stopped server forget a peer's data directory, so that the peer can return with a new one
     ///
-    /// A server refuses a peer that comes with another data folder than the one it knows, or with an old copy of it:
-    /// the peer's promises are not in there. Use this only if the folder that it knows is lost for ever or never took
-    /// part, and on every server that refuses the peer.
+    /// A server refuses a peer whose data directory is not the recorded one, or is an old copy of it: the peer's
+    /// promises are not in there. Use this only if the recorded directory is lost forever or was never admitted, and on
+    /// every server that refuses the peer.
     Forget {
-        /// The data folder of the stopped server
+        /// Data directory of the stopped server
         #[arg(value_name = "DIR")]
         folder: PathBuf,
-        /// The number of the peer
+        /// Number of the peer
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(ServerId::MAX)))]
         peer: u8,
     },
@@ -114,15 +115,15 @@ pub fn restore(file: &Path, cluster: &Path, data: &Path) -> Result<String, Strin
     let (title, state) = backup::read(BufReader::new(opened)).map_err(|error| wrong(&error))?;
     if title.cluster == cluster.name {
         return Err(format!(
-            "the backup is of cluster \"{0}\", and the new cluster is called \"{0}\" too: servers and clients of both could \
-             meet. Give the new one another name in its file",
+            "the backup and the new cluster have the same name \"{0}\", so servers and clients of the two clusters \
+             could connect to each other. Choose another name in the new cluster file",
             title.cluster
         ));
     }
     let keys = state.store().len();
     Restore { title: &title, cluster: &cluster, data, segment_bytes: SEGMENT_BYTES }.run(state)?;
     Ok(format!(
-        "{} data folders of cluster \"{}\" in {}, with {keys} keys, as of slot {} of cluster \"{}\"",
+        "created {} data directories of cluster \"{}\" in {}: {keys} keys, as of slot {} of cluster \"{}\"",
         cluster.servers().len(),
         cluster.name,
         data.display(),
@@ -136,20 +137,23 @@ fn forget(folder: &Path, peer: u8) -> Result<String, String> {
     let (identity, _lock) = DataDir::read_identity(folder).map_err(|error| error.to_string())?;
     let (cluster, members, ServerId(me)) = identity.owner();
     if peer == me {
-        return Err(format!("{} is the folder of server {me} itself: name one of its peers", folder.display()));
+        return Err(format!(
+            "{} is the data directory of server {me} itself. Choose one of its peers",
+            folder.display()
+        ));
     }
     let at = folder.display();
-    let forgotten = identity.forget_peer(ServerId(peer)).map_err(|error| format!("data folder {at}: {error}"))?;
+    let forgotten = identity.forget_peer(ServerId(peer)).map_err(|error| format!("data directory {at}: {error}"))?;
     if !forgotten {
         let members = members.numbers();
         return Err(format!(
-            "server {me} knows no data folder of a server {peer}: there is nothing to forget. Its cluster \"{cluster}\" has \
-             servers {members}"
+            "server {me} has recorded no data directory of server {peer}: there is nothing to forget. Cluster \
+             \"{cluster}\" has servers {members}"
         ));
     }
     Ok(format!(
-        "server {me} has forgotten server {peer}'s data folder and how often it was started, and will take the next one for \
-         server {peer}'s. That is safe only if the folder that it knew is lost for ever, or never took part: two folders of one \
-         server that both take part can make the cluster lose what it acknowledged"
+        "server {me} has forgotten the data directory of server {peer} and its incarnation, and will record the next \
+         one of server {peer}. This is safe only if the old directory is lost forever or was never admitted: two data \
+         directories of one server that both vote can make the cluster lose acknowledged writes"
     ))
 }

@@ -195,7 +195,7 @@ impl SimServer {
         if let Some(call) = call {
             sim_env.reached(CoveragePoint::GreetedAgain);
             self.hang_up(sim_env, peer, call);
-            self.call_breaks(sim_env, peer, call, "this server has news of itself, and greets again");
+            self.call_breaks(sim_env, peer, call, "closed by this server to send a new HELLO");
         }
     }
 
