@@ -69,7 +69,7 @@ fn a_server_that_dies_is_told_and_the_load_goes_on() {
     let output = bench.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("tries brought nothing; the first: server 1") && text.contains("trying server 2"), "{text}");
+    assert!(text.contains("tries failed; the first: server 1") && text.contains("trying server 2"), "{text}");
     assert!(text.contains("without an acknowledged write"), "{text}");
     // Two of three are a majority: nothing failed for good, and what the dead server had under way was asked for again.
     assert!(text.contains("0 errors, 0 unknown"), "{text}");
@@ -98,12 +98,12 @@ fn a_sweep_starts_its_own_servers_and_leaves_a_table_and_a_picture() {
 fn what_cannot_be_measured_is_said() {
     let cluster = Cluster::prepare(1, &QUIET);
     for (arguments, code, why) in [
-        (&["bench"][..], 1, "no server answers"),
-        (&["bench", "--servers", "9"], 2, "there is no server 9"),
+        (&["bench"][..], 1, "no server replies"),
+        (&["bench", "--servers", "9"], 2, "the cluster file has no server 9"),
         (&["bench", "--clients", "0"], 2, "--clients"),
         (&["bench", "--pipeline", "65"], 2, "--pipeline"),
-        (&["bench", "--value-size", "1048577"], 2, "no length of a value"),
-        (&["bench", "sweep", "--program", "/nowhere", "--out", "/tmp"], 1, "there is no program /nowhere"),
+        (&["bench", "--value-size", "1048577"], 2, "not a value length"),
+        (&["bench", "sweep", "--program", "/nowhere", "--out", "/tmp"], 1, "server program not found: /nowhere"),
     ] {
         let output = cluster.client_tool(arguments);
         let said = String::from_utf8_lossy(&output.stderr);

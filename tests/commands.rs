@@ -39,8 +39,8 @@ fn the_shell_does_what_is_typed_and_goes_on_after_a_mistake() {
          \"deep blue\" version=1 slot=2\n\
          OK version=2 slot=3\n\
          NOTFOUND version=2 slot=3\n\
-         put KEY VALUE, get KEY, delete KEY, status, help; Ctrl-D ends\n\
-         error: fly is no operation (put, get, delete). Try: help\n\
+         commands: put KEY VALUE, get KEY, delete KEY, status, help; Ctrl-D quits\n\
+         error: fly is not an operation (put, get, delete). Next: help\n\
          [0]\n"
     );
 }
@@ -175,7 +175,7 @@ fn a_write_that_is_interrupted_says_that_its_outcome_is_unknown() {
         assert_eq!(shell.wait().unwrap().code(), Some(code));
         let mut rest = String::new();
         shown.read_to_string(&mut rest).unwrap();
-        assert!(rest.starts_with("UNKNOWN ") && rest.contains("it may still be applied"), "{rest}");
+        assert!(rest.starts_with("UNKNOWN ") && rest.contains("may still be applied"), "{rest}");
         await_line(&cluster, "client-1.log", "status=UNKNOWN");
         (1..=3).for_each(|id| signal(cluster.pid(id), Signal::CONT));
     }
@@ -206,7 +206,7 @@ fn a_file_of_operations_that_is_interrupted_says_what_was_not_begun() {
     let output = run.wait_with_output().unwrap();
     let notes = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{notes}");
-    assert!(notes.contains("interrupted: 2 operations were not begun"), "{notes}");
+    assert!(notes.contains("interrupted: 2 operations were not started"), "{notes}");
     (1..=3).for_each(|id| signal(cluster.pid(id), Signal::CONT));
 }
 
@@ -228,7 +228,7 @@ fn a_shell_without_servers_says_so_once_a_request() {
     let typed = "get a\n";
     let text = transcript(&cluster, &["--timeout", "1s", "shell"], typed);
     assert_eq!(text.matches("trying").count(), 1, "{text}");
-    assert!(text.contains("listens; trying for up to 1.0 s\n"), "{text}");
+    assert!(text.contains("is running; trying for up to 1.0 s\n"), "{text}");
     assert!(text.starts_with("NOTAPPLIED after ") && text.ends_with("[0]\n"), "{text}");
     let text = transcript(&cluster, &["--timeout", "1s", "bench", "--duration", "100ms"], "");
     assert!(text.lines().count() <= 3 && !text.contains("trying"), "{text}");

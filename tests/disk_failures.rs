@@ -49,14 +49,17 @@ fn new_servers_begin_when_each_is_known_to_more_than_half_of_the_others() {
     waits(2, &[1, 3]);
     waits(3, &[1, 2]);
     let why = refused(&mut hurried(&cluster, "c1", 1));
-    assert!(why.contains("has a new data folder, and waits until enough of the others are started"), "{why}");
+    assert!(why.contains("is not admitted: its data directory is new, and too few peers have recorded it"), "{why}");
     await_some("it says what it waits for", || {
         cluster.lines_of(1).contains("3 others know it, and so far s2,s3 do. Start the others").then_some(())
     });
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout);
-    assert!(shown.contains("no writes: 0 of 5 acceptors can vote, and 3 are needed: no answer from s4,s5; server 1: its data folder is new"), "{shown}");
-    assert!(shown.contains("server 1: its data folder is new. It takes part once 3 others know it"), "{shown}");
+    assert!(shown.contains("no writes: no quorum, 0 of 5 acceptors can vote and 3 are needed; no reply from s4,s5; server 1: not admitted yet"), "{shown}");
+    assert!(
+        shown.contains("server 1 is not admitted: its data directory is new. It joins when 3 peers have recorded it"),
+        "{shown}"
+    );
 
     cluster.run(4);
     let mut client = cluster.client("c2", 1);
@@ -160,7 +163,10 @@ fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
     });
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("FENCED") && shown.contains(&format!("VIOLATION: server 3, after slot {slot}")), "{shown}");
+    assert!(
+        shown.contains("FENCED") && shown.contains(&format!("the replica of server 3 diverged after slot {slot}")),
+        "{shown}"
+    );
     let json = cluster.client_tool(&["status", "-o", "json"]);
     assert!(String::from_utf8_lossy(&json.stdout).contains(&format!("\"fenced\":{slot}")), "{json:?}");
 
@@ -275,7 +281,7 @@ fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_i
         assert!(n < 400, "it takes more than it has room for");
         client.put(b"k", vec![n as u8; 20_000]).unwrap();
     }
-    assert!(refused_there(&cluster, 3).contains("no room on its disk"));
+    assert!(refused_there(&cluster, 3).contains("has no disk space"));
     let promised = cluster.status(3).unwrap().promised;
     client.put(b"k", b"x").unwrap();
     await_some("it goes on to promise", || (cluster.status(3)?.promised > promised).then_some(()));

@@ -497,7 +497,7 @@ fn two_commands_without_an_option_show_a_class_all_that_it_was_promised() {
 /// A screen without what is another one each time: times, ports, processes, and what failures change.
 fn stable(screen: &str) -> String {
     let mut stable = String::new();
-    for line in screen.lines().filter(|line| !line.starts_with("not well: ")) {
+    for line in screen.lines().filter(|line| !line.starts_with("problems: ")) {
         let row = line.split_whitespace().next().unwrap_or_default();
         let shown = match line.split_once(": ") {
             Some(("run" | "watch it" | "crashes during this run" | "replica digest", _)) => {

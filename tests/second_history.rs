@@ -42,7 +42,7 @@ fn a_client_that_lives_on_into_the_next_history_is_told_so_once_and_then_goes_on
 
     let error = old.put(b"c", b"X").unwrap_err();
     assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
-    assert!(error.to_string().contains("answers for another history of cluster \"test\""), "{error}");
+    assert!(error.to_string().contains("has another history of cluster \"test\""), "{error}");
     assert_eq!(innocent.get(b"c").unwrap().value.as_deref(), Some(b"innocent".as_slice()));
     // It was told. What it writes from now on is written.
     assert_eq!(old.put(b"c", b"Y").unwrap().version(), 2);
@@ -78,7 +78,7 @@ fn a_client_that_meets_a_cluster_without_data_is_told_so_and_reads_nothing_into_
     client.set_timeout(Duration::from_secs(2));
     let error = client.get(b"k").unwrap_err();
     assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
-    assert!(error.to_string().contains("without data, and this client has known others"), "{error}");
+    assert!(error.to_string().contains("has no data of cluster \"test\", but this client has seen data"), "{error}");
     assert_eq!(client.get(b"k").unwrap().value, None, "told once");
 }
 

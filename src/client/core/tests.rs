@@ -796,7 +796,7 @@ fn where_all_servers_have_lost_their_data_that_is_told_once() {
         }
     }
     let error = case.result(read).unwrap_err();
-    assert!(error.to_string().contains("without data"), "{error}");
+    assert!(error.to_string().contains("has no data of cluster"), "{error}");
     assert_eq!(case.core.history(), None);
 }
 

@@ -75,7 +75,7 @@ fn a_missing_key_is_3_and_says_so_on_stderr() {
     for (cluster, words) in
         [(answers(none), ["get", "a b"]), (applied(WriteResult::NotFound { version: 2 }), ["delete", "a b"])]
     {
-        let expected = "error: there is no key \"a b\" (version 2)\n".to_string();
+        let expected = "error: key not found: \"a b\" (last version 2)\n".to_string();
         assert_eq!(paxos_client(&cluster, &words), (3, String::new(), expected));
     }
 }
@@ -85,7 +85,10 @@ fn not_applied_is_4_with_what_was_found_and_what_next() {
     let mismatch = applied(WriteResult::Mismatch { version: 3 });
     let (code, data, notes) = paxos_client(&mismatch, &["put", "color", "red", "--if-version", "2"]);
     assert_eq!((code, data.as_str()), (4, ""));
-    assert_eq!(notes, "error: color is at version 3: nothing was written. Try: paxos-client get color\n");
+    assert_eq!(
+        notes,
+        "error: version mismatch: color is at version 3. Nothing was written. Next: paxos-client get color\n"
+    );
     let asked = &mismatch.requests()[1].1;
     assert!(matches!(asked, Request::Write { op: Op::Put { if_version: Some(2), .. }, .. }), "{asked:?}");
 
@@ -93,10 +96,10 @@ fn not_applied_is_4_with_what_was_found_and_what_next() {
     let no_quorum = answers(Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered })));
     let (code, _, notes) = paxos_client(&no_quorum, &["put", "color", "red"]);
     assert_eq!(code, 4);
-    assert!(notes.ends_with("the write was NOT applied. Try: paxos-client status\n"), "{notes}");
+    assert!(notes.ends_with("The write was NOT applied: no ACCEPT was sent. Next: paxos-client status\n"), "{notes}");
     let (code, _, notes) = paxos_client(&FakeCluster::start(vec![Fake::Absent]), &["get", "color"]);
     assert_eq!(code, 4);
-    assert!(notes.contains("no server listens"), "{notes}");
+    assert!(notes.contains("no server is running"), "{notes}");
 }
 
 #[test]
@@ -104,15 +107,18 @@ fn an_unknown_outcome_is_5_and_says_how_to_find_out() {
     let unknown = answers(Reply::Unknown(WhyUnknown::Expired));
     let (code, _, notes) = paxos_client(&unknown, &["put", "color", "red"]);
     assert_eq!(code, 5);
-    assert!(notes.starts_with("error: outcome unknown: server 1 says that the session has expired"), "{notes}");
-    assert!(notes.ends_with("it may still be applied. Try: paxos-client get color\n"), "{notes}");
+    assert!(notes.starts_with("error: outcome unknown: server 1 reports that the session has expired"), "{notes}");
+    assert!(notes.ends_with("may still be applied, at most once. Next: paxos-client get color\n"), "{notes}");
 }
 
 #[test]
 fn a_server_that_refuses_an_order_is_1() {
     let refuses = answers(Reply::Refused("the server was not started with --lab".to_string()));
     let (code, _, notes) = paxos_client(&refuses, &["crash", "1.acceptor", "--for", "2s"]);
-    assert_eq!((code, notes.as_str()), (1, "error: server 1 refuses: the server was not started with --lab\n"));
+    assert_eq!(
+        (code, notes.as_str()),
+        (1, "error: server 1 refused the request: the server was not started with --lab\n")
+    );
     assert_eq!(paxos_client(&FakeCluster::start(vec![good()]), &["restart", "1"]).0, 0);
 }
 
@@ -195,7 +201,7 @@ fn a_file_is_read_whole_before_anything_of_it_is_done() {
     std::fs::write(path, "put a 1\n@2 get a\n").unwrap();
     let (code, _, notes) = paxos_client(&cluster, &["run", path]);
     assert_eq!(code, 2);
-    assert!(notes.contains(&format!("{path}:2: there is no server 2")), "{notes}");
+    assert!(notes.contains(&format!("{path}:2: the cluster file has no server 2")), "{notes}");
     assert!(cluster.requests().is_empty());
 
     std::fs::write(path, "put a 1\n@1 get a # there\ndelete \"a b\"\n").unwrap();
@@ -240,7 +246,7 @@ fn status_fails_when_no_write_is_possible() {
     let (code, data, notes) = paxos_client(&FakeCluster::start(vec![Fake::Absent, Fake::Absent]), &["status"]);
     assert_eq!(code, 1);
     assert!(
-        data.starts_with("no writes: 0 of 2 acceptors can vote, and 2 are needed: no answer from s1,s2\n"),
+        data.starts_with("no writes: no quorum, 0 of 2 acceptors can vote and 2 are needed; no reply from s1,s2\n"),
         "{data}"
     );
     assert!(notes.contains("no writes"), "{notes}");
@@ -256,7 +262,10 @@ fn a_command_line_without_a_command_is_answered_with_the_help_and_writes_nothing
     assert!(notes.contains("Usage: paxos-client") && notes.contains("5  outcome unknown"), "{notes}");
     let (code, _, notes) = paxos_client(&cluster, &["--pace", "1ms"]);
     assert_eq!(code, 2);
-    assert!(notes.contains("--pace is an option of the demo"), "an option of the demo says whose it is: {notes}");
+    assert!(
+        notes.contains("--pace is an option of the demo"),
+        "the message names the subcommand of the option: {notes}"
+    );
     assert!(cluster.requests().is_empty());
 }
 
@@ -265,7 +274,7 @@ fn a_demo_without_servers_ends_with_a_sentence() {
     for fake in [Fake::Absent, serves(|_, _| Act::Close)] {
         let (code, text, notes) = paxos_client(&FakeCluster::start(vec![fake]), &["demo", "--pace", "1ms"]);
         assert_eq!((code, text.lines().last()), (1, Some("FAILED: 1 problem. See the errors above.")));
-        assert!(notes.contains("no server of the cluster answers"), "{notes}");
+        assert!(notes.contains("no server of the cluster replies"), "{notes}");
     }
 }
 
@@ -279,7 +288,7 @@ fn that_nobody_listens_is_said_once_however_many_tries_there_are() {
     for words in [&["get", "k"][..], &["put", "k", "v"], &["run", path], &["backup", backup.to_str().unwrap()]] {
         let cluster = FakeCluster::start(vec![Fake::Absent, Fake::Absent, Fake::Absent]);
         let (code, _, notes) = paxos_client(&cluster, words);
-        let expected = format!("no server of {} listens; trying for up to 1.0 s", cluster.file.path().display());
+        let expected = format!("no server of {} is running; trying for up to 1.0 s", cluster.file.path().display());
         let lines: Vec<&str> = notes.lines().collect();
         assert_eq!((code, lines[0]), (4, expected.as_str()), "{words:?}");
         let detours = lines[1..].iter().filter(|line| line.contains("trying")).count();
@@ -314,7 +323,7 @@ fn a_value_that_was_forgotten_is_not_taken_from_standard_input() {
     let cluster = FakeCluster::start(vec![good()]);
     let (code, data, notes) = paxos_client(&cluster, &["put", "k"]);
     assert_eq!((code, data.as_str()), (2, ""));
-    assert!(notes.starts_with("error: the value is missing: nothing was written."), "{notes}");
+    assert!(notes.starts_with("error: the value is missing; nothing was written."), "{notes}");
     assert!(cluster.requests().is_empty());
     assert_eq!(paxos_client(&cluster, &["put", "k", ""]).0, 0, "an empty value can be meant");
     assert_eq!(paxos_client(&cluster, &["put", "", "v"]).0, 0, "no bytes are a key too");
@@ -336,8 +345,8 @@ fn an_order_says_what_it_has_done() {
     for (words, says) in [
         (&["crash", "1.acceptor", "--for", "1500ms"][..], "the acceptor of server 1 is down for 1.5 s"),
         (&["crash", "1"], "all roles of server 1 are down until `paxos-client restart`"),
-        (&["restart", "1.learner"], "the learner of server 1 starts again"),
-        (&["restart", "s1"], "all roles of server 1 start again"),
+        (&["restart", "1.learner"], "the learner of server 1 restarts"),
+        (&["restart", "s1"], "all roles of server 1 restart"),
     ] {
         assert_eq!(paxos_client(&cluster, words), (0, format!("{says}\n"), String::new()));
     }
@@ -349,7 +358,7 @@ fn an_order_says_what_it_has_done() {
 fn no_word_of_the_program_itself_is_shown() {
     let cluster = FakeCluster::start(vec![good()]);
     let (_, _, notes) = paxos_client(&cluster, &["get", "k", "--server", "one"]);
-    assert!(notes.contains("it is not a server number (1 to 63)"), "{notes}");
+    assert!(notes.contains("not a server number (1 to 63)"), "{notes}");
     let error = crate::client::Client::new(FakeCluster::start(vec![Fake::Absent]).options()).unwrap().get(b"k");
     let error = error.unwrap_err();
     assert_eq!(format!("{error:?}"), error.to_string(), "what a `main` that returns it prints");

@@ -145,8 +145,8 @@ fn a_try_that_would_be_cut_short_is_not_begun() {
     let error = Client::new(options).unwrap().put(b"k", b"v").unwrap_err();
     assert!(!error.is_unknown(), "{error}");
     let sentence = error.to_string();
-    assert!(sentence.starts_with("no quorum: 1 of 1 acceptors answered PREPARE in 0."), "{sentence}");
-    assert!(sentence.ends_with("No ACCEPT was sent: the write was NOT applied"), "{sentence}");
+    assert!(sentence.starts_with("no quorum: 1 of 1 acceptors replied to PREPARE within 0."), "{sentence}");
+    assert!(sentence.ends_with("The write was NOT applied: no ACCEPT was sent"), "{sentence}");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn replies_to_other_requests_are_told_and_not_believed() {
     let error = put(&FakeCluster::start(vec![flood])).unwrap_err();
     // The last try may end because the time is up.
     let ClientError::Unknown(tries) = &error else { panic!("{error}") };
-    assert!(tries.last[0].to_string().contains("questions that were not asked"), "{error}");
+    assert!(tries.last[0].to_string().contains("requests that were not made"), "{error}");
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_cluster_that_is_down_is_asked_again_and_again_but_not_all_the_time() {
     let ClientError::NotApplied(tries) = put(&cluster).unwrap_err() else { panic!("nobody was there to apply it") };
     assert!((6..200).contains(&tries.count), "{} tries", tries.count);
     let sentence = ClientError::NotApplied(tries).to_string();
-    assert!(sentence.starts_with("no server listens: 3 of 3 refused the connection"), "{sentence}");
+    assert!(sentence.starts_with("no server is running: 3 of 3 refused the connection"), "{sentence}");
 }
 
 #[test]
@@ -357,6 +357,6 @@ fn a_failover_is_told_in_a_sentence() {
     client.put(b"k", b"v").unwrap();
     let heard: Vec<String> = heard.try_iter().collect();
     assert_eq!(heard.len(), 1, "{heard:?}");
-    assert!(heard[0].starts_with("server 1 did not answer within 0."), "{heard:?}");
+    assert!(heard[0].starts_with("server 1 did not reply within 0."), "{heard:?}");
     assert!(heard[0].ends_with(" s; trying server 2"), "{heard:?}");
 }

@@ -79,7 +79,7 @@ fn nothing_is_sent_to_a_server_that_says_that_its_cluster_has_other_servers() {
     let mut client = Client::new(options).unwrap();
     client.set_timeout(TRY);
     let why = client.get(b"k").unwrap_err().to_string();
-    let expected = "its cluster has servers 1-5, and this client's cluster file lists 1. Nothing was sent";
+    let expected = "its cluster has servers 1-5, but the cluster file of this client lists 1; nothing was sent";
     assert!(why.contains(expected), "{why}");
     assert!(told.try_recv().is_err(), "a request came");
 }
@@ -302,7 +302,7 @@ fn a_server_that_swallows_everything_holds_up_nobody_for_longer_than_a_try() {
 }
 
 #[test]
-#[should_panic(expected = "was given out already")]
+#[should_panic(expected = "was already returned")]
 fn a_result_is_given_out_once() {
     let cluster = FakeCluster::start(vec![good()]);
     let mut client = Client::new(cluster.options()).unwrap();
