@@ -18,7 +18,7 @@ fn others(but: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_write_at_any_server_is_done_by_the_one_leader_and_read_everywhere() {
+fn write_at_any_server_is_proposed_by_the_leader_and_readable_everywhere() {
     let cluster = Cluster::start(5, &ARGUMENTS);
     let leader = cluster.await_leader(&[1, 2, 3, 4, 5]);
     for id in 1..=5 {
@@ -42,7 +42,7 @@ fn a_write_at_any_server_is_done_by_the_one_leader_and_read_everywhere() {
 }
 
 #[test]
-fn when_the_leader_is_killed_another_leads_and_no_acknowledged_write_is_missed() {
+fn killed_leader_is_replaced_and_no_acknowledged_write_is_lost() {
     let mut cluster = Cluster::start(5, &ARGUMENTS);
     let first = cluster.await_leader(&[1, 2, 3, 4, 5]);
     let write = |cluster: &Cluster, name: &str, server: u8| {

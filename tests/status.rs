@@ -89,7 +89,7 @@ fn a_whole_cluster_takes_writes_under_each_protocol_also_when_nobody_asks_for_an
 }
 
 #[test]
-fn two_servers_of_which_one_does_not_reach_the_other_take_no_writes() {
+fn two_servers_with_a_one_way_link_take_no_writes() {
     for protocol in PAXOS {
         let mut cluster = met(&["--protocol", protocol]);
         let file = cut_off_from(&cluster, 1, &[2]);
@@ -104,7 +104,7 @@ fn two_servers_of_which_one_does_not_reach_the_other_take_no_writes() {
 }
 
 #[test]
-fn servers_whose_peer_ports_are_closed_take_no_writes_though_all_answer() {
+fn servers_with_closed_peer_ports_take_no_writes_although_all_reply() {
     for protocol in PROTOCOLS {
         let mut cluster = met(&["--protocol", protocol]);
         for id in 1..=3 {
@@ -120,7 +120,7 @@ fn servers_whose_peer_ports_are_closed_take_no_writes_though_all_answer() {
 }
 
 #[test]
-fn a_server_that_all_others_refuse_does_not_count_and_is_named() {
+fn server_that_all_others_refuse_is_named_and_does_not_count() {
     for protocol in PAXOS {
         let mut cluster = Cluster::start(3, &["--protocol", protocol]);
         await_writes(&cluster);
@@ -217,7 +217,7 @@ fn an_acceptor_that_has_lost_a_checkpoint_does_not_count_until_it_is_mended() {
 }
 
 #[test]
-fn programs_hear_the_verdict_its_reason_and_who_reaches_whom() {
+fn json_status_has_the_verdict_the_reason_and_the_links() {
     let mut cluster = Cluster::start(3, &["--protocol", "multi-paxos"]);
     await_writes(&cluster);
     let read = || serde_json::from_str::<serde_json::Value>(&status(&cluster, &["-o", "json"]).1).unwrap();

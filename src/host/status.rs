@@ -128,8 +128,8 @@ impl StatusSnapshot {
     fn leader(&self, now: Time) -> Option<LeaderStatus> {
         let (ballot, quorum, since) = self.leader?;
         let why = match quorum {
-            Some(quorum) => format!("promised by {quorum}"),
-            None => "its heartbeats arrive".to_string(),
+            Some(quorum) => format!("{quorum} have promised it the ballot"),
+            None => "its heartbeats are heard".to_string(),
         };
         Some(LeaderStatus { ballot, for_ms: now.since(since).as_millis() as u64, why })
     }

@@ -23,7 +23,7 @@ fn lead(all: &mut [ServerStatus], leader: u8, round: u64) {
     let ballot = Ballot { round, server: ServerId(leader) };
     for status in all {
         status.promised = ballot;
-        status.leader = Some(LeaderStatus { ballot, for_ms: 1, why: "its heartbeats arrive".to_string() });
+        status.leader = Some(LeaderStatus { ballot, for_ms: 1, why: "heartbeats received".to_string() });
     }
 }
 

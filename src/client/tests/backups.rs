@@ -59,7 +59,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_backup_is_for_its_owner_and_replaces_another_only_by_force() {
+fn backup_is_private_and_replaces_a_file_only_with_force() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("b");
     assert_eq!(back_up(&store("one", 0), &file, &[]).0, 0);
@@ -75,7 +75,7 @@ fn a_backup_is_for_its_owner_and_replaces_another_only_by_force() {
 }
 
 #[test]
-fn a_backup_replaces_nothing_but_files() {
+fn backup_replaces_only_files() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::write(at("target"), "mine").unwrap();
@@ -101,7 +101,7 @@ fn a_backup_can_go_to_standard_output() {
 }
 
 #[test]
-fn a_backup_that_fails_leaves_what_was_there() {
+fn failed_backup_leaves_the_old_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("b");
     let (code, _, notes) = back_up(&store("one", 1), &file, &[]);
@@ -117,7 +117,7 @@ fn a_backup_that_fails_leaves_what_was_there() {
 }
 
 #[test]
-fn what_a_killed_backup_left_is_removed_by_the_next_one() {
+fn next_backup_removes_the_files_of_a_killed_one() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let others = ["b.part", "b.part-123", "b.part-0123456789abcdeg", "other.part-0123456789abcdef"];

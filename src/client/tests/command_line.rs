@@ -70,7 +70,7 @@ fn success_is_0_and_stdout_is_data() {
 }
 
 #[test]
-fn a_missing_key_is_3_and_says_so_on_stderr() {
+fn missing_key_exits_3_with_a_message_on_stderr() {
     let none = Reply::Value { slot: Slot(9), value: None, version: 2 };
     for (cluster, words) in
         [(answers(none), ["get", "a b"]), (applied(WriteResult::NotFound { version: 2 }), ["delete", "a b"])]
@@ -81,7 +81,7 @@ fn a_missing_key_is_3_and_says_so_on_stderr() {
 }
 
 #[test]
-fn not_applied_is_4_with_what_was_found_and_what_next() {
+fn not_applied_exits_4_with_the_reason_and_the_next_step() {
     let mismatch = applied(WriteResult::Mismatch { version: 3 });
     let (code, data, notes) = paxos_client(&mismatch, &["put", "color", "red", "--if-version", "2"]);
     assert_eq!((code, data.as_str()), (4, ""));
@@ -103,7 +103,7 @@ fn not_applied_is_4_with_what_was_found_and_what_next() {
 }
 
 #[test]
-fn an_unknown_outcome_is_5_and_says_how_to_find_out() {
+fn unknown_outcome_exits_5_with_the_next_step() {
     let unknown = answers(Reply::Unknown(WhyUnknown::Expired));
     let (code, _, notes) = paxos_client(&unknown, &["put", "color", "red"]);
     assert_eq!(code, 5);
@@ -112,7 +112,7 @@ fn an_unknown_outcome_is_5_and_says_how_to_find_out() {
 }
 
 #[test]
-fn a_server_that_refuses_an_order_is_1() {
+fn refused_order_exits_1() {
     let refuses = answers(Reply::Refused("the server was not started with --lab".to_string()));
     let (code, _, notes) = paxos_client(&refuses, &["crash", "1.acceptor", "--for", "2s"]);
     assert_eq!(
@@ -123,7 +123,7 @@ fn a_server_that_refuses_an_order_is_1() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_2_and_nothing_is_sent() {
+fn invalid_arguments_exit_2_and_send_nothing() {
     let cluster = FakeCluster::start(vec![good()]);
     let long = "k".repeat(5_000);
     for words in [
@@ -152,7 +152,7 @@ fn what_cannot_be_meant_is_2_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_cluster_file_that_is_not_there_is_1() {
+fn missing_cluster_file_exits_1() {
     let printer = Arc::new(Printer::new(Text::default(), Text::default()));
     let words = ["paxos-client", "--cluster", "/nowhere/cluster.toml", "status"].map(OsString::from);
     assert_eq!(run(words.to_vec(), &printer), 1);
@@ -191,7 +191,7 @@ fn help_names_every_exit_code() {
 }
 
 #[test]
-fn a_file_is_read_whole_before_anything_of_it_is_done() {
+fn script_is_checked_whole_before_its_first_operation() {
     let cluster = FakeCluster::start(vec![good()]);
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
@@ -212,7 +212,7 @@ fn a_file_is_read_whole_before_anything_of_it_is_done() {
 }
 
 #[test]
-fn a_file_ends_with_the_worst_of_its_outcomes() {
+fn script_exits_with_its_worst_outcome() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     let outcome = |text: &str| {
@@ -255,7 +255,7 @@ fn status_fails_when_no_write_is_possible() {
 }
 
 #[test]
-fn a_command_line_without_a_command_is_answered_with_the_help_and_writes_nothing() {
+fn command_line_without_a_command_prints_the_help_and_sends_nothing() {
     let cluster = FakeCluster::start(vec![good()]);
     let (code, data, notes) = paxos_client(&cluster, &[]);
     assert_eq!((code, data.as_str()), (2, ""), "{notes}");
@@ -270,7 +270,7 @@ fn a_command_line_without_a_command_is_answered_with_the_help_and_writes_nothing
 }
 
 #[test]
-fn a_demo_without_servers_ends_with_a_sentence() {
+fn demo_without_servers_fails_with_a_message() {
     for fake in [Fake::Absent, serves(|_, _| Act::Close)] {
         let (code, text, notes) = paxos_client(&FakeCluster::start(vec![fake]), &["demo", "--pace", "1ms"]);
         assert_eq!((code, text.lines().last()), (1, Some("FAILED: 1 problem. See the errors above.")));
@@ -279,7 +279,7 @@ fn a_demo_without_servers_ends_with_a_sentence() {
 }
 
 #[test]
-fn that_nobody_listens_is_said_once_however_many_tries_there_are() {
+fn missing_servers_are_reported_once_for_all_tries() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     std::fs::write(path, "put a 1\n").unwrap();
@@ -298,7 +298,7 @@ fn that_nobody_listens_is_said_once_however_many_tries_there_are() {
 }
 
 #[test]
-fn each_failure_of_a_server_is_told_once_a_request() {
+fn each_failure_of_a_server_is_reported_once_per_request() {
     let cluster = FakeCluster::start(vec![Fake::Absent, good()]);
     let (code, data, notes) = paxos_client(&cluster, &["get", "k"]);
     assert_eq!(
@@ -319,7 +319,7 @@ fn each_failure_of_a_server_is_told_once_a_request() {
 }
 
 #[test]
-fn a_value_that_was_forgotten_is_not_taken_from_standard_input() {
+fn missing_value_is_not_read_from_standard_input() {
     let cluster = FakeCluster::start(vec![good()]);
     let (code, data, notes) = paxos_client(&cluster, &["put", "k"]);
     assert_eq!((code, data.as_str()), (2, ""));
@@ -330,7 +330,7 @@ fn a_value_that_was_forgotten_is_not_taken_from_standard_input() {
 }
 
 #[test]
-fn a_raw_value_comes_as_it_is() {
+fn raw_value_is_printed_unchanged() {
     let value = Reply::Value { slot: Slot(9), value: Some(b"a\n".to_vec().into()), version: 3 };
     let cluster = answers(value);
     assert_eq!(paxos_client(&cluster, &["get", "k"]).1, "a\n\n");
@@ -340,7 +340,7 @@ fn a_raw_value_comes_as_it_is() {
 }
 
 #[test]
-fn an_order_says_what_it_has_done() {
+fn order_reports_what_it_did() {
     let cluster = FakeCluster::start(vec![good()]);
     for (words, says) in [
         (&["crash", "1.acceptor", "--for", "1500ms"][..], "the acceptor of server 1 is down for 1.5 s"),
@@ -355,7 +355,7 @@ fn an_order_says_what_it_has_done() {
 }
 
 #[test]
-fn no_word_of_the_program_itself_is_shown() {
+fn messages_contain_no_internal_names() {
     let cluster = FakeCluster::start(vec![good()]);
     let (_, _, notes) = paxos_client(&cluster, &["get", "k", "--server", "one"]);
     assert!(notes.contains("not a server number (1 to 63)"), "{notes}");
@@ -369,7 +369,7 @@ fn json(text: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_program_gets_one_object_a_result_and_errors_too() {
+fn json_output_is_one_object_per_result_and_per_error() {
     let value = Reply::Value { slot: Slot(9), value: Some(b"deep blue".to_vec().into()), version: 3 };
     let (code, text, notes) = paxos_client(&answers(value), &["get", "color", "-o", "json"]);
     let found = json(&text);
@@ -390,7 +390,7 @@ fn a_program_gets_one_object_a_result_and_errors_too() {
 }
 
 #[test]
-fn status_can_be_watched_and_every_look_is_an_object() {
+fn watched_status_prints_one_object_per_query() {
     let cluster = answers(Reply::Done);
     let (code, text, _) =
         paxos_client(&cluster, &["status", "--watch", "--interval", "1ms", "--count", "2", "-o", "json"]);
@@ -401,7 +401,7 @@ fn status_can_be_watched_and_every_look_is_an_object() {
 }
 
 #[test]
-fn shells_learn_the_words() {
+fn completion_scripts_contain_commands_and_options() {
     for shell in ["bash", "zsh", "fish"] {
         let (code, script, _) = paxos_client(&answers(Reply::Done), &["completions", shell]);
         assert!(code == 0 && script.contains("if-version") && script.contains("delete"), "{shell}");
