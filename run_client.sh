@@ -23,8 +23,9 @@ Runs the client against the servers that ./run_server.sh has started.
                                          leader crash (the last two need ./run_server.sh --lab)
   ./run_client.sh put color "deep blue"  run any command of paxos-client
 
-Options and commands are passed on to paxos-client unchanged; see: ./run_client.sh help. Log lines go to the directory of
-the run, to client-1.log, client-2.log ... The environment variable PAXOS_RUNS replaces the directory runs.
+Options and commands are passed on to paxos-client unchanged; see: ./run_client.sh help. Log lines go to the directory
+of the run: client-1.log, client-2.log ... for the demo, client.log for other commands. The environment variable
+PAXOS_RUNS names another directory than runs.
 USAGE
 }
 

@@ -79,7 +79,7 @@ fn client_reports_a_cluster_without_data_once() {
     let error = client.get(b"k").unwrap_err();
     assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
     assert!(error.to_string().contains("has no data of cluster \"test\", but this client has seen data"), "{error}");
-    assert_eq!(client.get(b"k").unwrap().value, None, "told once");
+    assert_eq!(client.get(b"k").unwrap().value, None, "reported once");
 }
 
 #[test]

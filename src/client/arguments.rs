@@ -51,8 +51,8 @@ Examples:
   paxos-client bench --servers 1,2 --reads 0          (basic-paxos: the proposers of two servers compete)
   paxos-client bench sweep --out charts               (starts its own servers; writes sweep.csv and sweep.svg)
 
-A closed loop measures the maximum throughput. An open loop measures the latency of users who do not wait for each other.
-The load generator shares this machine with the servers, so the report also shows the CPU time of each per request.";
+A closed loop measures the maximum throughput. An open loop measures the latency of users that do not wait for each
+other. If the servers run on this machine, the report also shows their CPU time per request.";
 
 /// Client of a Paxos key-value store.
 #[derive(Debug, Parser)]
@@ -226,7 +226,7 @@ pub(super) struct BenchArgs {
     /// Open loop: start N requests per second, all clients together [default: closed loop, as fast as possible]
     #[arg(long, value_name = "N", value_parser = up_to(10_000_000))]
     pub(super) rate: Option<u32>,
-    /// Servers that the clients use first, in turn, as in 1,2 [default: --server, else the leader, else any server that replies]
+    /// Servers that the clients use first, in turn, as in 1,2 [default: --server, else the leader, else any]
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = parse_server)]
     pub(super) servers: Vec<ServerId>,
     #[command(subcommand)]

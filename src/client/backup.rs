@@ -199,7 +199,8 @@ pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Ba
     let whole = state.digest().wrapping_add(left_out);
     if whole != title.digest {
         return Err(BackupFailed::Wrong(format!(
-            "the received data are corrupt: their digest is {whole:016x}, but the server reported {:016x}. Next: run the backup again",
+            "the received data are corrupt: their digest is {whole:016x}, but the server reported {:016x}. Next: run \
+             the backup again",
             title.digest
         )));
     }

@@ -268,8 +268,8 @@ fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, CliEr
             })
         }
         None => {
-            let what = "the value is missing; nothing was written. Put it after the key (\"\" is an empty value), or use - to \
-                        read it from standard input";
+            let what = "the value is missing; nothing was written. Put it after the key (\"\" is an empty value), or use \
+                        - to read it from standard input";
             Err(CliError::new(exit::USAGE, what))
         }
     }

@@ -189,7 +189,8 @@ impl Demo {
     fn check_cluster(&self) -> Result<ClusterStatus, Vec<String>> {
         let survey = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
         if survey.statuses().next().is_none() {
-            let why = "no server of the cluster replies. Next: ./run_server.sh, or choose another cluster with --cluster FILE";
+            let why =
+                "no server of the cluster replies. Next: ./run_server.sh, or choose a cluster with --cluster FILE";
             return Err(vec![why.to_string()]);
         }
         self.printer.line(survey.render().trim_end());

@@ -265,17 +265,17 @@ impl Display for Try {
                 WhyNotApplied::DiskFull => f.write_str("has no disk space for another value"),
                 WhyNotApplied::Fenced => f.write_str("is fenced, because its replica diverged from the others"),
                 WhyNotApplied::NotAdmitted => {
-                    f.write_str("is not admitted: its data directory is new, and too few peers have recorded it (start those that are down)")
+                    f.write_str("is not admitted: its data directory is new, and too few peers have recorded it")
                 }
                 WhyNotApplied::NoReadQuorum(_) => f.write_str("found no majority to read from"),
-                WhyNotApplied::Superseded => f.write_str("reports that this client no longer waits for this request"),
+                WhyNotApplied::Superseded => f.write_str("reports that this client gave up the request"),
                 WhyNotApplied::Expired => f.write_str("does not know the session of this client (any more)"),
             },
             TryEnd::Unknown(WhyUnknown::TimedOut) => f.write_str("proposed the request and saw no result in time"),
             TryEnd::Unknown(WhyUnknown::RoleCrashed(role)) => {
                 write!(f, "proposed the request, and its {} crashed before the result was known", role_word(*role))
             }
-            TryEnd::Unknown(WhyUnknown::Superseded) => f.write_str("reports that this client no longer waits for this request"),
+            TryEnd::Unknown(WhyUnknown::Superseded) => f.write_str("reports that this client gave up the request"),
             TryEnd::Unknown(WhyUnknown::Expired) => f.write_str("reports that the session has expired"),
         }
     }
@@ -390,7 +390,8 @@ impl Tries {
         let took = seconds(telling.took);
         match &telling.end {
             TryEnd::NotApplied(WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { answered })) => format!(
-                "no quorum: {} acceptors replied to PREPARE within {took}{}. The write was NOT applied: no ACCEPT was sent",
+                "no quorum: {} acceptors replied to PREPARE within {took}{}. The write was NOT applied: no ACCEPT \
+                 was sent",
                 self.count_of(*answered),
                 self.silent(*answered),
             ),

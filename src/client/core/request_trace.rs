@@ -89,7 +89,7 @@ impl RequestTrace {
     pub(super) fn session_ended(&self, tries: &Tries) {
         let Some(last) = tries.last.last() else { return };
         let (status, why) = match (tries.may_be_applied, &last.end) {
-            (false, _) => (RequestStatus::NotApplied, "certainly not applied, so it continues in a new session"),
+            (false, _) => (RequestStatus::NotApplied, "certainly not applied, so it may be sent in a new session"),
             (true, TryEnd::Unknown(WhyUnknown::Expired) | TryEnd::NotApplied(WhyNotApplied::Expired)) => {
                 (RequestStatus::Expired, "may have been applied by an earlier try; it is never sent again")
             }

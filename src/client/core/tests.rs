@@ -537,8 +537,8 @@ fn request_to_one_server_goes_to_no_other_and_an_order_is_sent_once() {
     assert!(case.result(order).unwrap_err().is_unknown());
     assert_eq!(case.asked(), [1, 1, 2]);
     assert_eq!(case.core.server(), ServerId(1));
-    let nobody = case.core.ask_one(case.now, case.now + ALL, ServerId(9), Request::Status, &mut case.wire);
-    assert!(matches!(nobody, Err(ClientError::NoSuchServer { .. })));
+    let unknown = case.core.ask_one(case.now, case.now + ALL, ServerId(9), Request::Status, &mut case.wire);
+    assert!(matches!(unknown, Err(ClientError::NoSuchServer { .. })));
 }
 
 #[test]
@@ -623,7 +623,11 @@ fn other_history_is_reported_once_and_gets_a_new_session() {
     case.breaks(1);
     case.opens(1, Ok(ConnectionState::ShakingHands));
     let handle = case.put("k");
-    assert_eq!(case.wire.opened.last(), Some(&(1, HISTORY)), "the server is told what this client knows");
+    assert_eq!(
+        case.wire.opened.last(),
+        Some(&(1, HISTORY)),
+        "the handshake carries the history that this client knows"
+    );
     case.loses(1, other());
     assert!(matches!(case.result(handle), Err(ClientError::NotApplied(_))));
     assert_eq!(case.core.history(), Some(2));
@@ -678,7 +682,7 @@ fn write_not_sent_to_a_server_without_data_is_not_applied() {
     let error = case.result(write).unwrap_err();
     assert!(!error.is_unknown(), "{error}");
     assert!(case.result(read).is_err());
-    assert_eq!(case.core.history(), None, "that was told, and now the client goes on with what there is");
+    assert_eq!(case.core.history(), None, "after the error the client continues with the data there are");
 }
 
 #[test]
@@ -727,7 +731,7 @@ fn connection_of_the_next_request_stays_open_while_idle() {
     let read = case.get();
     case.replies(2, found());
     assert!(case.result(read).is_ok());
-    assert!(case.wire.closed.is_empty(), "on one somebody waits, and the other is the current one");
+    assert!(case.wire.closed.is_empty(), "one has a request in flight, and the other is the current one");
 }
 
 #[test]
@@ -876,7 +880,7 @@ fn failure_on_another_server_does_not_change_the_current_server() {
 }
 
 #[test]
-fn busy_tries_are_counted_for_server_and_proposer() {
+fn busy_proposer_counts_as_a_busy_try() {
     let mut case = ClientCase::with_session();
     case.get();
     case.replies(1, Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::Busy)));
@@ -902,7 +906,7 @@ fn pauses_double_up_to_200_ms() {
 }
 
 #[test]
-fn write_with_unknown_outcome_is_tried_until_its_deadline() {
+fn unreached_or_unknown_write_is_tried_until_its_deadline() {
     // No server was reached: tries take no time, and a tenth of a try's time is enough.
     let mut case = ClientCase::with_session();
     case.breaks(1);

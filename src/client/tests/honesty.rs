@@ -287,7 +287,7 @@ fn deadline_holds_for_every_kind_of_silent_server() {
 #[test]
 fn cluster_that_is_down_is_retried_with_pauses() {
     let cluster = FakeCluster::start(vec![Fake::Absent, Fake::Absent, Fake::Absent]);
-    let ClientError::NotApplied(tries) = put(&cluster).unwrap_err() else { panic!("nobody was there to apply it") };
+    let ClientError::NotApplied(tries) = put(&cluster).unwrap_err() else { panic!("no server was there to apply it") };
     assert!((6..200).contains(&tries.count), "{} tries", tries.count);
     let sentence = ClientError::NotApplied(tries).to_string();
     assert!(sentence.starts_with("no server is running: 3 of 3 refused the connection"), "{sentence}");
