@@ -169,9 +169,9 @@ pub(super) enum ClientCommand {
     Bench(BenchArgs),
     /// Print the servers, one per line: number, peer address, client address, and HTTP address if there is one
     Servers,
-    /// Print a completion script for a shell: source <(paxos-client completions bash)
+    /// Print a shell completion script
     Completions {
-        /// Shell to print the script for
+        /// Shell of the script; load it in bash with: source <(paxos-client completions bash)
         shell: clap_complete::Shell,
     },
     /// Crash one role of a server, or all of its roles (the server must run with --lab)
