@@ -111,7 +111,7 @@ fn a_retry_at_another_server_after_the_first_was_killed_is_applied_once() {
             let writer = scope.spawn(|| (0..60).map(|_| client.put(b"k", b"v").map(|done| done.version())).collect());
             // A different moment of the writing each time.
             let lines = format!("req=c1-{}", 10 + round * 9);
-            support::await_some("the writes are in flight", || cluster.lines_of(1).contains(&lines).then_some(()));
+            support::await_some("the writes have started", || cluster.lines_of(1).contains(&lines).then_some(()));
             kill_process(pid);
             let writes: Vec<Result<u64, ClientError>> = writer.join().unwrap();
             writes

@@ -49,7 +49,7 @@ fn new_servers_start_when_a_majority_of_peers_has_recorded_each() {
     waits(2, &[1, 3]);
     waits(3, &[1, 2]);
     let why = refused(&mut hurried(&cluster, "c1", 1));
-    assert!(why.contains("has a new data folder, and waits until enough of the others are started"), "{why}");
+    assert!(why.contains("is not admitted: its data directory is new, and too few peers have recorded it"), "{why}");
     await_some("it reports what it waits for", || {
         cluster
             .lines_of(1)
@@ -58,8 +58,11 @@ fn new_servers_start_when_a_majority_of_peers_has_recorded_each() {
     });
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout);
-    assert!(shown.contains("no writes: 0 of 5 acceptors can vote, and 3 are needed: no answer from s4,s5; server 1: its data folder is new"), "{shown}");
-    assert!(shown.contains("server 1: its data folder is new. It takes part once 3 others know it"), "{shown}");
+    assert!(shown.contains("no writes: no quorum, 0 of 5 acceptors can vote and 3 are needed; no reply from s4,s5; server 1: not admitted yet"), "{shown}");
+    assert!(
+        shown.contains("server 1 is not admitted: its data directory is new. It joins when 3 peers have recorded it"),
+        "{shown}"
+    );
 
     cluster.run(4);
     let mut client = cluster.client("c2", 1);
@@ -161,7 +164,10 @@ fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
     });
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("FENCED") && shown.contains(&format!("VIOLATION: server 3, after slot {slot}")), "{shown}");
+    assert!(
+        shown.contains("FENCED") && shown.contains(&format!("the replica of server 3 diverged after slot {slot}")),
+        "{shown}"
+    );
     let json = cluster.client_tool(&["status", "-o", "json"]);
     assert!(String::from_utf8_lossy(&json.stdout).contains(&format!("\"fenced\":{slot}")), "{json:?}");
 
@@ -281,7 +287,7 @@ fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_i
         assert!(n < 400, "it accepts more than it has space for");
         client.put(b"k", vec![n as u8; 20_000]).unwrap();
     }
-    assert!(refused_there(&cluster, 3).contains("no room on its disk"));
+    assert!(refused_there(&cluster, 3).contains("has no disk space"));
     let promised = cluster.status(3).unwrap().promised;
     client.put(b"k", b"x").unwrap();
     await_some("it continues to promise", || (cluster.status(3)?.promised > promised).then_some(()));

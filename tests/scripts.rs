@@ -495,7 +495,7 @@ fn two_commands_without_options_show_everything_promised_to_a_class() {
 /// A screen without what is another one each time: times, ports, processes, and what failures change.
 fn stable(screen: &str) -> String {
     let mut stable = String::new();
-    for line in screen.lines().filter(|line| !line.starts_with("not well: ")) {
+    for line in screen.lines().filter(|line| !line.starts_with("problems: ")) {
         let row = line.split_whitespace().next().unwrap_or_default();
         let shown = match line.split_once(": ") {
             Some(("run" | "watch it" | "crashes during this run" | "replica digest", _)) => {

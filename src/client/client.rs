@@ -252,7 +252,7 @@ impl Client {
     ///
     /// If this request is not in flight and its result was already returned.
     pub fn wait(&mut self, handle: RequestHandle) -> CompletedOperation {
-        assert!(self.core.has(handle), "the result of request {} was given out already", handle.0);
+        assert!(self.core.has(handle), "the result of request {} was already returned", handle.0);
         self.progress();
         ended(self.await_result(handle))
     }
@@ -382,7 +382,7 @@ impl Client {
 fn system_nonce() -> u128 {
     let half = || match getrandom::u64() {
         Ok(half) => half,
-        Err(error) => panic!("the system gives no random number for a session: {error}"),
+        Err(error) => panic!("the operating system returned no random number for a session: {error}"),
     };
     u128::from(half()) << 64 | u128::from(half())
 }

@@ -93,7 +93,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn bytes_that_are_no_text_are_hexadecimal() {
+    fn bytes_that_are_not_utf8_are_hexadecimal() {
         let found = GetResponse { slot: Slot(7), value: Some(vec![0xff, 0]), version: 2 };
         let ended = CompletedOperation { end: Ok(OperationResult::Read(found)), took: Duration::from_micros(1_234) };
         let action = Operation::Get { key: b"a \"key\"".to_vec() };
