@@ -10,7 +10,6 @@ use thiserror::Error;
 
 use crate::paxos::Quorums;
 use crate::role::{ServerId, ServerSet};
-use crate::storage::identity::Owner;
 
 /// The largest cluster file that is read, in bytes.
 const FILE_MAX_BYTES: u64 = 64 << 10;
@@ -104,11 +103,6 @@ impl Cluster {
     /// The quorums of the cluster: majorities.
     pub fn quorums(&self) -> Quorums {
         Quorums::majority(self.servers())
-    }
-
-    /// The owner of the data directory of one of its servers.
-    pub fn owner(&self, server: ServerId) -> Owner<'_> {
-        Owner { cluster: &self.name, quorums: self.quorums(), server }
     }
 
     /// Reads and checks a cluster file.

@@ -43,23 +43,35 @@
 #[cfg(any(test, fuzzing, feature = "test-support"))]
 #[doc(hidden)]
 pub mod choices;
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "client")]
 pub mod cluster;
 pub mod codec;
+#[cfg(feature = "programs")]
 pub mod completions;
+#[cfg(feature = "client")]
 pub mod duration;
+#[cfg(feature = "programs")]
 pub mod host;
 pub mod kv;
+#[cfg(feature = "client")]
 pub mod net;
 pub mod paxos;
 pub mod protocol;
 pub mod random;
 pub mod role;
 pub mod seeded_bugs;
+#[cfg(feature = "programs")]
 pub mod server;
+#[cfg(feature = "programs")]
 pub mod storage;
+pub mod time;
+#[cfg(feature = "client")]
 pub mod trace;
 pub mod two_phase_commit;
 
+#[cfg(feature = "client")]
 pub use client::{Client, ClientError, ClientOptions, GetResponse, WriteResponse};
+#[cfg(feature = "client")]
 pub use cluster::{Cluster, ClusterError, Member};

@@ -2,13 +2,12 @@
 
 use std::fmt::{self, Display};
 
-use clap::ValueEnum;
-
 use crate::paxos::Policy;
 use crate::role::RoleKind::{self, Acceptor, Coordinator, Learner, Participant, Proposer};
 
 /// The protocol by which the servers agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "programs", derive(clap::ValueEnum))]
 pub enum Protocol {
     /// Both phases for every command; any server proposes.
     BasicPaxos,

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use paxos_kv::client::script::Operation;
+use paxos_kv::client::Operation;
 use paxos_kv::client::{Client, ClientError, CompletedOperation, OperationResult, RequestHandle, WriteResponse};
 use paxos_kv::kv::Op;
 use paxos_kv::net::{

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use super::operation::Operation;
 use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::script::{Operation, quote_key};
+use super::script::quote_key;
 use crate::role::ServerId;
 
 /// The results of the program's writes, by key.

@@ -15,16 +15,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::connection::Connection;
 use super::core::outcome::{ClientError, GetResponse, Try, WriteResponse};
 use super::core::{ClientCore, ClientIdentity, Finished, IN_FLIGHT_MAX, RequestHandle, Route, check_limits};
-use super::execute::{CompletedOperation, OperationResult};
-use super::script::Operation;
+use super::operation::{CompletedOperation, Operation, OperationResult};
 use super::tcp::TcpWire;
 use crate::cluster::Cluster;
-use crate::host::Time;
 use crate::kv::Op;
 use crate::net::{Reply, Request, ServerStatus, StatePart};
 use crate::paxos::{ChunkRequest, Slot};
 use crate::random::Random;
 use crate::role::{RoleKind, ServerId, ServerSet};
+use crate::time::Time;
 use crate::trace::Trace;
 
 /// The configuration of a client.

@@ -3,9 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::cluster_status::ClusterStatus;
-use super::execute::{CompletedOperation, OperationResult};
+use super::operation::{CompletedOperation, Operation, OperationResult};
 use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::script::Operation;
 use crate::net::Writes;
 
 /// The result of an operation.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::client::{Client, ClientOptions};
 use super::demo::{Demo, DemoClient};
 use super::execute::outcome_words;
-use super::script::Operation;
+use super::operation::Operation;
 use crate::net::ServerStatus;
 use crate::protocol::Protocol;
 use crate::role::{RoleKind, ServerId};

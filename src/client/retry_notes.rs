@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::client::Client;
-use super::execute::{CompletedOperation, execute};
+use super::execute::execute;
+use super::operation::{CompletedOperation, Operation};
 use super::outcome::{Try, TryEnd};
 use super::printer::Printer;
-use super::script::Operation;
 use super::{NoReply, outcome::seconds};
 use crate::role::{ServerId, ServerSet};
 

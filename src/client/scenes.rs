@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::demo::{Demo, DemoClient};
-use super::execute::{OperationResult, outcome_words};
+use super::execute::outcome_words;
 use super::leader_crash;
+use super::operation::{Operation, OperationResult};
 use super::outcome::{ClientError, WriteResponse};
-use super::script::Operation;
 use crate::net::{Caller, Hello, ServerStatus, connect_handshake, frame, preamble};
 use crate::protocol::Protocol;
 use crate::random::Random;

@@ -15,6 +15,7 @@
 use std::fmt;
 
 use super::check_limits;
+use super::operation::Operation;
 use crate::role::ServerId;
 
 /// Maximum size of a script, in bytes.
@@ -31,39 +32,6 @@ pub struct ScriptStep {
     pub server: Option<ServerId>,
     /// The operation.
     pub action: Operation,
-}
-
-/// An operation on one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Sets a value.
-    Put {
-        /// The key, as bytes.
-        key: Vec<u8>,
-        /// The new value, as bytes.
-        value: Vec<u8>,
-        /// The version that the key must have for the write; any if None.
-        if_version: Option<u64>,
-    },
-    /// Reads a value.
-    Get {
-        /// The key, as bytes.
-        key: Vec<u8>,
-    },
-    /// Removes a value.
-    Delete {
-        /// The key, as bytes.
-        key: Vec<u8>,
-    },
-}
-
-impl Operation {
-    /// The operation's key.
-    pub fn key(&self) -> &[u8] {
-        match self {
-            Operation::Put { key, .. } | Operation::Get { key } | Operation::Delete { key } => key,
-        }
-    }
 }
 
 /// The operation as in a script, except that long words are cut.

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::time::Time;
 use crate::net::Refusal;
 use crate::role::{ServerId, ServerSet};
+use crate::time::Time;
 
 /// A server sends something to each peer at least this often.
 pub const SAYS_EVERY: Duration = Duration::from_millis(500);

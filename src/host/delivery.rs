@@ -13,12 +13,12 @@ use super::limits::ClientConnection;
 use super::mail_queue::{Delivery, SendError};
 use super::rate_limit::RateLimit;
 use super::roles::Hosted;
-use super::time::Time;
 use super::trace_lines;
 use crate::kv::Kv;
 use crate::net::{AdmissionStatus, Envelope, EnvelopeRef, MessageKind, PeerMessage, frame_into};
 use crate::paxos::{self, Acceptor, Learner, Message, Proposer, ProposerRequest, Slot};
 use crate::role::{Input, Lane, RoleKind, ServerId, ServerSet};
+use crate::time::Time;
 use crate::trace::{Event, Speaker, TraceContext};
 use crate::two_phase_commit::{Coordinator, Participant};
 

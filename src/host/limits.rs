@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::budget::{Budget, Reservation, Share};
 use super::rate_limit::RateLimit;
-use super::time::Time;
 use crate::net::{ClientReply, FIRST_BUFFER_BYTES, Reply, WhyNotApplied, frame_into};
+use crate::time::Time;
 
 /// Maximum number of requests in flight per connection.
 pub const REQUESTS_MAX: usize = 256;

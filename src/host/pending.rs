@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use super::limits::{self, ClientConnection};
 use super::rules;
-use super::time::Time;
 use crate::kv::ApplyResult;
 use crate::net::{Reply, WhyNotApplied, WhyUnknown};
 use crate::paxos::CommandId;
+use crate::time::Time;
 use crate::trace::TraceContext;
 
 /// A request without an outcome is answered "unknown" after this time: its client has failed over to the next server.

@@ -20,7 +20,7 @@ use crate::host::rate_limit::RateLimit;
 use crate::host::role_disk::RoleDisk;
 use crate::host::{
     Admission, ClientConnection, Config, CrashRequest, Env, Hosted, LabRequest, ReplyHandle, RequestLoad, RoleHost,
-    RunEnd, ServerCore, Time, Usage,
+    RunEnd, ServerCore, Usage,
 };
 use crate::kv::{Kv, Op};
 use crate::net::{ClientReply, ClientRequest, PeerMessage, Reply, Request, WhyNotApplied, WhyUnknown};
@@ -28,6 +28,7 @@ use crate::paxos::{Incarnation, Learner, Policy, Proposer, Quorums, Slot};
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{Role, RoleKind, ServerId, ServerSet, StableStore};
+use crate::time::Time;
 use crate::trace::{CrashCause, CrashPoint, Trace, TraceContext, fenced};
 use crate::two_phase_commit::{Coordinator, Participant};
 

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::time::Time;
+use crate::time::Time;
 
 /// Lets at most `most` events per period pass, and counts the others.
 #[derive(Debug)]

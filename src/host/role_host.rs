@@ -17,12 +17,12 @@ use super::mail_queue::{BATCH_MAX, CrashRequest, Delivery, MailboxItem};
 use super::mailbox::Mailbox;
 use super::role_disk::{ROOM_RETRY, RoleDisk};
 use super::roles::Hosted;
-use super::time::Time;
 use super::timers::Timers;
 use super::trace_lines;
 use crate::net::PeerMessage;
 use crate::random::Random;
 use crate::role::{Action, Actions, Input, Released, Role, Stepped, TimerSpec, step_batch};
+use crate::time::Time;
 use crate::trace::{CrashPoint, Parent, PendingLine, Speaker, TraceContext};
 
 /// A crash at a point inside a turn waits this long for a turn to begin.

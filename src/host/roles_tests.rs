@@ -14,7 +14,6 @@ use super::super::lifecycle::LabRequest;
 use super::super::limits::tests::TestConnection;
 use super::super::mail_queue::{Capacity, MailboxItem};
 use super::super::pending::ReplyHandle;
-use super::super::time::Time;
 use super::*;
 use crate::kv::{Op, SavedResult, StateDelta, VersionedValue, WriteResult};
 use crate::net::{ClientReply, ClientRequest, Envelope, Request};
@@ -23,6 +22,7 @@ use crate::paxos::{
 };
 use crate::protocol::Protocol;
 use crate::role::ServerId;
+use crate::time::Time;
 use crate::trace::Trace;
 use crate::two_phase_commit::TransactionId;
 

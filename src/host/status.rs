@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use super::core::ServerCore;
 use super::env::Env;
 use super::limits::ClientConnection;
-use super::time::Time;
 use crate::kv::Kv;
 use crate::net::{IN_DOUBT_SHOWN, InDoubtStatus, LeaderStatus, RoleStatus, ServerStatus};
 use crate::paxos::{Ballot, LeaderEvidence, Learner, Slot, StateMachine};
 use crate::role::{RoleKind, ServerSet};
+use crate::time::Time;
 use crate::two_phase_commit::{InDoubtTransaction, Participant};
 
 /// The state last published by each role.

@@ -2,7 +2,7 @@
 
 use std::mem::{Discriminant, discriminant};
 
-use super::time::Time;
+use crate::time::Time;
 use crate::trace::TraceContext;
 
 /// Armed timers, at most one per variant: a role has only a few.

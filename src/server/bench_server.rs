@@ -15,7 +15,7 @@ use crate::host::checkpoints::{Checkpointer, LoadedState};
 use crate::host::role_disk::RoleDisk;
 use crate::host::{
     Admission, Config, CrashRequest, Env, Hosted, LabRequest, MailboxItem, ReplyHandle, RoleHost, RunEnd, ServerCore,
-    Sizes, Time, TurnStart,
+    Sizes, TurnStart,
 };
 use crate::kv::Kv;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameReader, PeerMessage};
@@ -25,6 +25,7 @@ use crate::paxos::{
 use crate::random::Random;
 use crate::role::{NoStableStore, Role, RoleKind, ServerId, ServerSet, StableStore};
 use crate::storage::disk::MemoryFiles;
+use crate::time::Time;
 use crate::trace::{CrashCause, CrashPoint, Trace, TraceContext};
 
 /// The number of this server.

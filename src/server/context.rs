@@ -12,11 +12,12 @@ use super::options::{RecoveryMode, ServerOptions};
 use super::reply_writer::{self, ReplyWriter};
 use super::supervisor::LabHandle;
 use crate::host::checkpoints::LoadedState;
-use crate::host::{Admission, Config, Env, LabRequest, ReplyHandle, ServerCore, Sizes, Time};
+use crate::host::{Admission, Config, Env, LabRequest, ReplyHandle, ServerCore, Sizes};
 use crate::net::{ClientReply, Envelope, Link, PeerMessage};
 use crate::random::Random;
 use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::storage::identity::Owner;
+use crate::time::Time;
 use crate::trace::{Event, Speaker, Trace, TraceContext};
 
 /// How long a failing process waits for its terminal.

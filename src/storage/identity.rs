@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::admission::{Claim, ClaimVerdict, NotAdmitted, RecordedPeer, judge};
 use super::disk::{Files, is_full, read_if_present, replace, replace_with, reserve};
+use crate::cluster::Cluster;
 use crate::paxos::Quorums;
 use crate::role::{ServerId, ServerSet};
 
@@ -219,6 +220,13 @@ pub struct Owner<'a> {
     pub quorums: Quorums,
     /// The server.
     pub server: ServerId,
+}
+
+impl Cluster {
+    /// The owner of the data directory of one of its servers.
+    pub fn owner(&self, server: ServerId) -> Owner<'_> {
+        Owner { cluster: &self.name, quorums: self.quorums(), server }
+    }
 }
 
 impl Owner<'_> {

@@ -13,24 +13,34 @@ pub const FORMAT: u32 = 2;
 
 #[cfg(test)]
 mod arbitrary;
+#[cfg(feature = "programs")]
 pub mod audit;
+#[cfg(feature = "programs")]
 pub mod clocks;
 pub mod color;
+#[cfg(feature = "programs")]
 pub mod columns;
 mod event;
 mod field;
+#[cfg(feature = "programs")]
 pub mod filter;
+#[cfg(feature = "programs")]
 pub mod histories;
 mod line;
+#[cfg(feature = "programs")]
 pub mod parse;
 mod paxos_events;
 pub mod queued_bytes;
 mod quoted;
+#[cfg(feature = "programs")]
 pub mod read_command;
+#[cfg(feature = "programs")]
 pub mod report;
+#[cfg(feature = "programs")]
 pub mod request_spans;
 mod sink;
 mod terminal;
+#[cfg(feature = "programs")]
 pub mod timeline;
 mod two_phase_events;
 mod values;

@@ -14,9 +14,9 @@ use rustix::io::Errno;
 
 use super::summary::{BenchTally, WriteGap};
 use super::{BenchError, BenchPlan, key, put};
-use crate::client::execute::OperationResult;
+use crate::client::Operation;
+use crate::client::operation::OperationResult;
 use crate::client::outcome::Try;
-use crate::client::script::Operation;
 use crate::client::{Client, IN_FLIGHT_MAX, RequestHandle};
 use crate::random::Random;
 use crate::role::ServerId;

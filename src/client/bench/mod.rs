@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use super::cluster_status::ClusterStatus;
+use super::operation::Operation;
 use super::outcome::ClientError;
 use super::printer::Printer;
-use super::script::Operation;
 use super::{Client, ClientOptions, IN_FLIGHT_MAX};
 use crate::cluster::Cluster;
 use crate::random::Random;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::outcome::{RequestKind, Tries};
 use super::request_trace::RequestTrace;
-use crate::host::Time;
 use crate::net::{ClientRequest, Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::random::Random;
 use crate::role::ServerId;
+use crate::time::Time;
 
 /// Pause after every server has failed once without taking time: about the first duration at the start, then doubling
 /// up to the second.

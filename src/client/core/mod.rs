@@ -32,11 +32,11 @@ use server_connection::ServerConnection;
 use session::{ClientSession, Nonces};
 pub use wire::Wire;
 
-use crate::host::Time;
 use crate::kv::{KEY_MAX_BYTES, Op, SEQUENCE_WINDOW, VALUE_MAX_BYTES};
 use crate::net::{ClientReply, Reply, Request};
 use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
+use crate::time::Time;
 use crate::trace::Trace;
 
 /// Maximum number of requests in flight for one client: the session's window of sequences.

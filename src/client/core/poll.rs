@@ -15,10 +15,10 @@ use super::server_connection::ServerConnection;
 use super::session::AssignedWrite;
 use super::wire::{ClientObservation, ConnectionState, NoReply, Wire};
 use super::{ClientCore, EarlierWrite, Finished, QueuedWrite, RequestHandle};
-use crate::host::Time;
 use crate::net::{ClientReply, ClientRequest, Reply, Request, WhyNotApplied};
 use crate::paxos::NotApplied;
 use crate::role::{ServerId, ServerSet};
+use crate::time::Time;
 
 /// Maximum number of new sessions for one write whose session has ended; then the write fails, for this is no accident.
 const SESSIONS_MAX: u32 = 3;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::outcome::seconds;
 use super::wire::{ConnectionState, NoReply};
-use crate::host::Time;
 use crate::role::ServerId;
+use crate::time::Time;
 
 /// Maximum number of unrequested replies on a connection; beyond that it is closed.
 const UNREQUESTED_MAX: usize = 16;

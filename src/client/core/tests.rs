@@ -8,12 +8,12 @@ use super::outcome::{ClientError, TryEnd};
 use super::session::AssignedWrite;
 use super::wire::{ClientObservation, ConnectionState, NoReply, Wire};
 use super::{ClientCore, ClientIdentity, Finished, RequestHandle, Route};
-use crate::host::Time;
 use crate::kv::{Op, WriteResult};
 use crate::net::{ClientReply, ClientRequest, Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::{NotApplied, Slot};
 use crate::random::Random;
 use crate::role::{RoleKind, ServerId, ServerSet};
+use crate::time::Time;
 use crate::trace::{Trace, TraceContext};
 
 /// Maximum time for a try.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, serves};
-use crate::client::script::Operation;
+use crate::client::Operation;
 use crate::client::{Client, ClientError, IN_FLIGHT_MAX, NoReply, RequestKind, Tries, Try, TryEnd, WriteResponse};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown, frame};
 use crate::paxos::{NotApplied, Slot};

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, welcome};
-use crate::client::script::Operation;
+use crate::client::Operation;
 use crate::client::{Client, ClientError, ClientOptions, IN_FLIGHT_MAX, OperationResult, RequestHandle};
 use crate::cluster::Cluster;
 use crate::kv::{Op, SEQUENCE_WINDOW, WriteResult};

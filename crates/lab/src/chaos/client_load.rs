@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::plan::LoadPlan;
+use paxos_kv::client::Operation;
 use paxos_kv::client::name::ClientName;
-use paxos_kv::client::script::Operation;
 use paxos_kv::client::{Client, ClientError, ClientOptions, CompletedOperation, OperationResult, OutcomeCounts};
 use paxos_kv::cluster::Cluster;
 use paxos_kv::random::Random;

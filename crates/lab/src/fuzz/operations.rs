@@ -1,6 +1,7 @@
 //! Scripts of operations: a file is accepted completely, or none of its operations is returned.
 
-use paxos_kv::client::script::{Operation, parse};
+use paxos_kv::client::operation::Operation;
+use paxos_kv::client::script::parse;
 
 /// The maximum length of a text that is shown uncut.
 const SHOWN_BYTES: usize = 64;

@@ -13,12 +13,12 @@ use super::server::time_of;
 use super::wire::{ClientConnections, Greeting, ObservedStep, SimWire};
 use paxos_kv::client::core::{ClientCore, ClientIdentity, Finished, RequestHandle, Route, is_answer};
 use paxos_kv::client::{ClientError, IN_FLIGHT_MAX, NoReply, TryEnd};
-use paxos_kv::host::Time;
 use paxos_kv::kv::{Op, SEQUENCE_MAX, SEQUENCE_WINDOW, WriteResult};
 use paxos_kv::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, Reply, Request, WhyNotApplied, WhyUnknown, unframe};
 use paxos_kv::paxos::CommandId;
 use paxos_kv::random::Random;
 use paxos_kv::role::{ServerId, ServerSet};
+use paxos_kv::time::Time;
 use paxos_kv::trace::{ProcessId, Trace};
 
 /// Time limit of one try at a server, before the client fails over.

@@ -15,12 +15,12 @@ use super::network::Endpoint;
 use super::peer_links::SimPeerLink;
 use paxos_kv::host::rate_limit::RateLimit;
 use paxos_kv::host::{
-    ClientConnection, Env, LabRequest, Observation, ReplyHandle, RequestLoad, RoleObservation, SendError, Time, Usage,
-    limits,
+    ClientConnection, Env, LabRequest, Observation, ReplyHandle, RequestLoad, RoleObservation, SendError, Usage, limits,
 };
 use paxos_kv::net::{ClientReply, PEER_FRAME_MAX_BYTES, PeerMessage, frame};
 use paxos_kv::paxos::{AcceptorNotification, LearnerNotification, Message};
 use paxos_kv::role::{Action, Actions, Role, RoleKind, ServerId, ServerSet};
+use paxos_kv::time::Time;
 use paxos_kv::trace::TraceContext;
 use paxos_kv::two_phase_commit;
 

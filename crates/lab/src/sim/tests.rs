@@ -9,12 +9,12 @@ use super::oracle::Oracle;
 use super::plan::RunPlan;
 use super::process_env::SimClock;
 use super::simulation::{RunReport, RunVerdict};
-use paxos_kv::host::Time;
 use paxos_kv::kv::Kv;
 use paxos_kv::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
 use paxos_kv::protocol::Protocol;
 use paxos_kv::role::{ServerId, ServerSet};
 use paxos_kv::seeded_bugs::Bug;
+use paxos_kv::time::Time;
 use paxos_kv::trace::audit::Audit;
 use paxos_kv::trace::parse::Run;
 

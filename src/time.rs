@@ -1,9 +1,9 @@
-//! The time of a server's clock.
+//! A clock's time, as the cores of servers and clients receive it.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// Microseconds of a server's clock, since a moment before the server started.
+/// Microseconds of the clock of a process, since a moment before it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 
