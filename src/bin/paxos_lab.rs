@@ -20,23 +20,23 @@ use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::report::Report;
 use paxos_kv::trace::timeline;
 
-/// Studies the lines that a run has left behind, or still writes.
+/// Examine the log lines of a run, finished or still running.
 #[derive(Parser)]
 #[command(
     name = "paxos-lab",
     version,
     after_help = "\
 Examples:
-  paxos-lab audit runs/latest                 prove the run again, from its lines alone
-  paxos-lab report runs/latest                what the run shows, each point with the lines that show it
-  paxos-lab logs runs/latest --req c1-5       the story of one request, and the crashes around it
-  paxos-lab logs runs/latest --slot 7         the story of one slot
-  paxos-lab logs runs/latest --columns        a column a server
-  paxos-lab timeline runs/latest -o run.html  the picture of the run, one page that needs nothing else
-  paxos-lab lesson one-value                  a scene that teaches one idea, as a page
-  paxos-lab compare                           what two-phase commit and Paxos make of the same faults
-  paxos-lab check runs/latest                 whether what the clients have seen is linearizable
-  paxos-lab chaos --minutes 1                 strike real processes, disks and networks, and judge what clients saw
+  paxos-lab audit runs/latest                 prove from the log lines that the run kept every rule
+  paxos-lab report runs/latest                list what the run shows, each point with its log lines
+  paxos-lab logs runs/latest --req c1-5       print the lines of one request, and the crashes during it
+  paxos-lab logs runs/latest --slot 7         print the lines about one slot
+  paxos-lab logs runs/latest --columns        print one column per server
+  paxos-lab timeline runs/latest -o run.html  draw the run as one self-contained page
+  paxos-lab lesson one-value                  simulate a scene that teaches one idea, and draw it
+  paxos-lab compare                           run two-phase commit and Paxos under the same faults
+  paxos-lab check runs/latest                 check whether the clients' results are linearizable
+  paxos-lab chaos --minutes 1                 inject faults into real processes, disks and networks
 
 Exit codes: 0 done (audit, report: proved; check: linearizable), 1 failure, 2 usage, 6 not provable because lines are
 missing, or not decided, 7 a rule was broken, 8 no progress."
@@ -48,54 +48,54 @@ struct LabCli {
 
 #[derive(Subcommand)]
 enum LabCommand {
-    /// Prove from the lines that every rule of Paxos was kept, or show where not
+    /// Prove from the log lines that the run kept every rule of Paxos, or show the lines that break one
     Audit {
-        /// Folder of the run, as runs/latest
+        /// Directory of the run, such as runs/latest
         dir: PathBuf,
     },
-    /// Run whole clusters in virtual time, where everything that can go wrong does
+    /// Simulate clusters in virtual time under network, disk and process faults
     Simulate(sim::simulate_command::SimulateArgs),
-    /// Strike clusters of real processes with everything, and prove that they kept their word
+    /// Inject faults into clusters of real processes, and check every client result
     Chaos(chaos::chaos_command::ChaosArgs),
-    /// Run a cluster whose roles fail for an hour, and show that nothing grows
+    /// Run a cluster whose roles crash for an hour, and check that its resource use does not grow
     Soak(chaos::soak::SoakArgs),
-    /// Tick what the run shows, each point with the lines that show it
+    /// Print a checklist of what the run shows, each point with its log lines
     Report {
-        /// Folder of the run, as runs/latest
+        /// Directory of the run, such as runs/latest
         dir: PathBuf,
-        /// How many lines to show a point, at most
+        /// Maximum number of lines to show for each point
         #[arg(long, value_name = "N", default_value_t = 6)]
         lines: usize,
     },
-    /// Print lines ordered by cause and time, with the crashes that overlap
+    /// Print log lines ordered by cause and time, with the crashes that overlap them
     Logs {
-        /// Folder of the run, as runs/latest
+        /// Directory of the run, such as runs/latest
         dir: PathBuf,
-        /// Only the lines of this request, as c1-5
+        /// Print only the lines of this request, such as c1-5
         #[arg(long, value_name = "LABEL")]
         req: Option<String>,
-        /// Only the lines about this slot
+        /// Print only the lines about this slot
         #[arg(long, value_name = "N")]
         slot: Option<u64>,
-        /// A column a server, and one for the clients
+        /// Print one column per server, and one for the clients
         #[arg(long)]
         columns: bool,
-        /// Colors: always, never, or on a terminal without NO_COLOR
+        /// When to print colors; auto: on a terminal, unless NO_COLOR is set
         #[arg(long, value_enum, default_value_t = ColorChoice::Auto)]
         color: ColorChoice,
     },
-    /// Print what makes a shell complete this program's words: source <(paxos-lab completions bash)
+    /// Print a completion script for a shell: source <(paxos-lab completions bash)
     Completions {
-        /// The shell
+        /// Shell to complete for
         shell: clap_complete::Shell,
     },
-    /// Draw the run: one page to look at in a browser, step by step, without any network
+    /// Draw the run as one page for a browser, step by step; it loads nothing from the network
     Timeline(timeline::timeline_command::TimelineArgs),
-    /// Play a short scene that teaches one idea of Paxos, and draw it
+    /// Simulate a short scene that teaches one idea of Paxos, and draw it
     Lesson(sim::lessons::lesson_command::LessonArgs),
-    /// Play the same faults under two-phase commit and under Paxos, and compare
+    /// Run the same work and faults under two-phase commit and Paxos, and compare
     Compare(sim::compare::compare_command::CompareArgs),
-    /// Decide whether what clients have seen is linearizable
+    /// Check whether the clients' results are linearizable
     Check(CheckArgs),
 }
 
@@ -160,7 +160,7 @@ fn run(command: LabCommand) -> Result<(String, u8), String> {
             let filter = LineFilter { req, slot: slot.map(Slot) };
             let told = select(&run, &filter);
             if told.is_empty() {
-                return Err(format!("no line of {} is about that. Try: paxos-lab logs {0}", dir.display()));
+                return Err(format!("no line of {} matches. To print all lines: paxos-lab logs {0}", dir.display()));
             }
             let lines: Vec<&Line> = told.into_iter().map(|at| run.line(at)).collect();
             let text = match columns {
