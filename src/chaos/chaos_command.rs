@@ -58,7 +58,7 @@ pub struct ChaosArgs {
     /// Inject faults for TIME in each round [default: chosen by each seed, 15s to 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     fault_duration: Option<Duration>,
-    /// Maximum number of requests per second [default: depends on the protocol]
+    /// Maximum number of requests per second [default: 2500 under multi-paxos, else 1000]
     #[arg(long, value_name = "N")]
     rate: Option<u64>,
     /// Add the totals of this run to the JSON file FILE

@@ -130,7 +130,7 @@ fn soak(
     for server_process in cluster.seats.values_mut() {
         server_process.start().map_err(RoundFailure::Unplayed)?;
     }
-    cluster.await_that("all five servers are connected", is_whole)?;
+    cluster.await_that("all five servers must be connected", is_whole)?;
     let load = ChaosLoad::new(&plan.load, plan.seed, cluster.outside.clone(), folder);
     std::thread::scope(|scope| {
         let clients = employ(scope, &load);
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_or_falls_is_named_and_what_swings_is_not() {
+    fn growth_is_reported_and_fluctuation_is_not() {
         let flat = SoakSample {
             rss_kib: 50e3,
             threads: 40.0,

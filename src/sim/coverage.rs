@@ -9,7 +9,7 @@ macro_rules! coverage {
     ($($name:ident = $says:literal),+ $(,)?) => {
         /// A situation that a run has reached.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        #[allow(missing_docs, reason = "each is told in its sentence")]
+        #[allow(missing_docs, reason = "each is described by its text")]
         pub enum CoveragePoint { $($name),+ }
 
         impl CoveragePoint {
@@ -69,7 +69,7 @@ coverage! {
     BegunAnew = "a new history began while clients were running",
     OtherHistory = "a client was told that the servers' data is of another history",
     NotBelieved = "a client rejected what was read from empty data",
-    StrangerRefused = "an impostor's write in another client's session was refused",
+    StrangerRefused = "a write in another client's session was refused",
     // The network.
     FrameLost = "a frame was lost",
     LaneFull = "a frame was dropped because its link's lane was full",
