@@ -118,7 +118,9 @@ pub fn dismiss(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), Round
         match client.join() {
             Ok(done) => done.map_err(RoundFailure::Unplayed)?,
             Err(_) => {
-                return Err(RoundFailure::Broken("the client library panicked; the panic message is above".to_string()));
+                return Err(RoundFailure::Broken(
+                    "the client library panicked; the panic message is above".to_string(),
+                ));
             }
         }
     }

@@ -364,7 +364,7 @@ mod tests {
     /// Runs the target without a fuzzer, with fixed seeds. If `RUNS` is set, it runs that number of times with a random
     /// seed.
     #[test]
-    fn random_choices_harm_nobody() {
+    fn random_choices_violate_no_rule() {
         let asked = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok());
         let seed = if asked.is_some() { Random::unseeded().next() } else { 1 };
         for run in 0..asked.unwrap_or(60) {

@@ -26,8 +26,8 @@ fn judge(search: &LinearizabilityVerdict, audit: &Audit) -> (String, u8) {
     match search {
         LinearizabilityVerdict::Linearizable { operations, keys } if witness_broke => (
             format!(
-                "DISAGREEMENT: an order explains the {operations} operations on {keys} keys that clients saw, and the slots of \
-                 their replies do not\n"
+                "DISAGREEMENT: an order explains the clients' {operations} operations on {keys} keys, but the slots of \
+                 their replies contradict it\n"
             ),
             violated.exit_code(),
         ),
@@ -36,11 +36,11 @@ fn judge(search: &LinearizabilityVerdict, audit: &Audit) -> (String, u8) {
         }
         LinearizabilityVerdict::Violation(witness) => {
             let words = if audit.verdict() == violated { "clients" } else { "DISAGREEMENT" };
-            let more = format!("key {} breaks; see: paxos-lab check", witness.key);
-            (format!("{words}: what clients saw is NOT linearizable; {more}\n"), violated.exit_code())
+            let more = format!("no order explains key {}; see: paxos-lab check", witness.key);
+            (format!("{words}: the clients' results are NOT linearizable; {more}\n"), violated.exit_code())
         }
         LinearizabilityVerdict::Unknown(why) => {
-            (format!("clients: not decided whether what they saw is linearizable: {why}\n"), code)
+            (format!("clients: not decided whether their results are linearizable: {why}\n"), code)
         }
     }
 }
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn agreement_keeps_the_audits_verdict_and_disagreement_is_a_failure() {
+    fn agreement_keeps_the_audit_verdict_and_disagreement_is_a_failure() {
         let fine = LinearizabilityVerdict::Linearizable { operations: 3, keys: 1 };
         let undecided = LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete("a line is missing".to_string()));
         let breaks = SourceLines { call: 0, end: None };
