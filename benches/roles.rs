@@ -171,7 +171,7 @@ fn whole_commands(criterion: &mut Criterion) {
 
 fn single_steps(criterion: &mut Criterion) {
     const GROUP: u64 = 64;
-    let mut group = criterion.benchmark_group("one role, a group of 64 commands");
+    let mut group = criterion.benchmark_group("one role, a batch of 64 commands");
     group.throughput(Throughput::Elements(GROUP));
     // As under a leader: all that has come goes out in one message.
     let accept = |first: u64| Message::Accept {
