@@ -33,7 +33,7 @@ from pathlib import Path
 import steady
 
 MIB = 1 << 20
-# A port for servers has so many places for callers that have not greeted.
+# Maximum number of callers of a peer port that have not sent HELLO.
 PLACES = 32
 
 

@@ -47,7 +47,7 @@ fn kept_round_is_checked_again_and_a_forged_reply_is_found() {
     let (code, text) = again();
     assert!(code == 0 && text.contains("linearizable"), "{text}");
 
-    // Somebody is told of a version that was never there.
+    // Forge a reply with a version that never existed.
     let path = round.join("client-1.log");
     let lines = fs::read_to_string(&path).unwrap();
     let told = lines.lines().rfind(|line| line.contains(" RESPONSE ") && line.contains(" version=")).unwrap();

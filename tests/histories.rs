@@ -84,7 +84,10 @@ fn files_of_a_run_are_one_history() {
     assert!(code == 0 && text.contains("(2 files): linearizable (4 operations on 1 key, "), "{text}");
     // Another client, whose lines are missing, wrote what the second one has read.
     let (code, text) = check(&[&folder.path().join("client-2.log")]);
-    assert!(code == 6 && text.contains("if another client wrote to the same keys, these results are linearizable"), "{text}");
+    assert!(
+        code == 6 && text.contains("if another client wrote to the same keys, these results are linearizable"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -92,7 +92,7 @@ def run(command, **options):
 
 
 class System:
-    """Servers of one kind in a folder of their own."""
+    """Servers of one system in their own directory."""
 
     def __init__(self, options, folder):
         self.options, self.folder = options, Path(folder)
@@ -387,7 +387,7 @@ def main():
     parser.add_argument("--bin", type=Path, default=ROOT / "target/release", help="directory of paxos-server and paxos-client")
     parser.add_argument("--etcd-load", type=Path, default=HERE / "target/release/etcd-load")
     options = parser.parse_args()
-    # Whoever ends this script ends the servers.
+    # The end of this script ends the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not options.no_build:
         for package in (ROOT, HERE):

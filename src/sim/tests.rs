@@ -215,7 +215,7 @@ fn page_of_seeded_bugs_names_every_bug() {
     for bug in Bug::ALL {
         assert!(
             told.contains(&bug.name()),
-            "{} is missing: generate the page again, as its introduction says",
+            "{} is missing: generate the page again (its introduction names the command)",
             bug.name()
         );
     }

@@ -1,7 +1,7 @@
 //! A load on etcd: the loop and the report of `paxos-client bench`, over etcd's own protocol.
 //!
 //! `fill` writes every key once, `load` runs a closed loop, `gap` finds the longest time without an acknowledged write
-//! while somebody kills servers, `first` waits for the first acknowledged write. Everything ends after the given time.
+//! while servers are killed, `first` waits for the first acknowledged write. Everything ends after the given time.
 
 use std::cell::RefCell;
 use std::rc::Rc;
