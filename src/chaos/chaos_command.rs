@@ -43,8 +43,8 @@ and listed.
 
 Exit codes: 0 clean, 1 failure, 2 usage, 6 not decided, 7 a rule was broken, 8 no progress.")]
 pub struct ChaosArgs {
-    /// Start new rounds for M minutes
-    #[arg(long, value_name = "M")]
+    /// Start new rounds for N minutes
+    #[arg(long, value_name = "N")]
     minutes: Option<f64>,
     /// Seed of the first round; each further round uses the next number [default: random]
     #[arg(long, value_name = "N")]

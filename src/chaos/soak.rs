@@ -27,8 +27,8 @@ Examples:
 
 Exit codes: 0 flat, 1 failure, 2 usage, 6 not decided, 7 a rule was broken, 8 something grew, or no progress.")]
 pub struct SoakArgs {
-    /// Run for M minutes
-    #[arg(long, value_name = "M", default_value_t = 60.0)]
+    /// Run for N minutes
+    #[arg(long, value_name = "N", default_value_t = 60.0)]
     minutes: f64,
     /// Number of requests per second
     #[arg(long, value_name = "N", default_value_t = 200)]

@@ -40,8 +40,8 @@ pub struct SimulateArgs {
     /// Run the seeds from A to B, both included
     #[arg(long, value_name = "A..B", value_parser = parse_range, conflicts_with = "minutes")]
     seeds: Option<(u64, u64)>,
-    /// Run new seeds for M minutes
-    #[arg(long, value_name = "M")]
+    /// Run new seeds for N minutes
+    #[arg(long, value_name = "N")]
     minutes: Option<f64>,
     /// Fault classes that may occur: all, none, or names separated by commas (an unknown name prints the list)
     #[arg(long, value_name = "LIST", default_value_t = FaultSet::all())]
