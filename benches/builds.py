@@ -3,13 +3,13 @@
 
     benches/builds.py OLD NEW [--rounds 9] [--servers 5] [--seconds 3]
 
-OLD and NEW are folders with the release programs of two builds (paxos-server, paxos-client). Needs Python 3 and nothing
-else running. Each turn starts its own servers on empty folders (under PAXOS_BENCH_DIR, else the system's folder for
-temporary files), runs every load, and ends what it has started.
+OLD and NEW are directories with the release programs of two builds (paxos-server, paxos-client). Needs Python 3, and a
+machine on which nothing else runs. Each turn starts its own servers on empty directories (under PAXOS_BENCH_DIR, else the
+system's temporary directory), runs every load, and stops the servers.
 
-Printed are the medians over the rounds of each load's ratio, new : old and, to know what the machine is worth, old : old.
-The exit code is 1 if new : old has a geometric mean below 0.98 or a load below 0.95, and 3 if old : old is off by more
-than 3 % in its geometric mean: then the machine was not fit to say.
+Prints for each load the medians over all rounds of the ratios new : old and old : old; the second shows the noise of the
+machine. The exit code is 1 if the geometric mean of new : old is below 0.98 or the ratio of one load is below 0.95. It is 3
+if the geometric mean of old : old differs from 1 by more than 3 %: then the machine is too noisy for a result.
 """
 
 import argparse
@@ -78,8 +78,8 @@ def main():
                 found.append(turn(programs, Path(folder), options.servers, options.seconds))
         rounds.append(found)
         rates = "; ".join(f"{name(load)}: " + " ".join(f"{one[load][0]:.0f}" for one in found) for load in LOADS)
-        print(f"round {number} (a second: old, new, old): {rates}", flush=True)
-    print("\n| load | new : old | old : old | server CPU an op, new : old |\n|---|---|---|---|")
+        print(f"round {number} (operations/s: old, new, old): {rates}", flush=True)
+    print("\n| load | new : old | old : old | server CPU per operation, new : old |\n|---|---|---|---|")
     changes, noises, costs = [], [], []
     for load in LOADS:
         of = [[one[load] for one in found] for found in rounds]
@@ -92,7 +92,7 @@ def main():
     mean, noise = geometric_mean(changes), geometric_mean(noises)
     print(f"| geometric mean | {mean:.3f} | {noise:.3f} | {geometric_mean(costs):.3f} |\n")
     if abs(noise - 1) > NOISE_MAX:
-        print("the machine was not fit to say: the same build differs from itself by more than 3 %")
+        print("no result: the machine is too noisy; the old build differs from itself by more than 3 %")
         sys.exit(3)
     slower = mean < MEAN_MIN or min(changes) < LOAD_MIN
     print("slower" if slower else "not slower")

@@ -1,9 +1,9 @@
 //! Group commit against the floor of the disk: how near the acceptor's journal comes to one bare overwrite of as many
 //! bytes and one `fdatasync`.
 //!
-//! `cargo bench --bench journal`. The folder is `PAXOS_BENCH_DIR`, or the temporary one: it should be on the disk in
-//! question. Disks have moods, so the two are measured in turn, a group of one after a group of the other, and what is
-//! printed at the end is the ratio of their medians.
+//! `cargo bench --bench journal`. The directory is `PAXOS_BENCH_DIR`, or the temporary one: it should be on the disk to
+//! measure. Disks vary from moment to moment, so the two are measured in turn, one group each. The ratio of their
+//! medians is printed at the end.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs::File;

@@ -13,7 +13,7 @@ use paxos_kv::paxos::{
 };
 use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet, StableStore, turn};
 
-/// So many clients write in turn.
+/// Number of clients that write in turn.
 const SESSIONS: u64 = 64;
 const BALLOT: Ballot = Ballot { round: 1, server: ServerId(1) };
 
@@ -115,7 +115,7 @@ impl World {
         self.send(from, actions);
     }
 
-    /// Delivers until nobody has anything to say.
+    /// Delivers messages until no role sends any more.
     fn settle(&mut self) {
         while let Some((from, to, said)) = self.mail.pop_front() {
             let at = usize::from(to.0) - 1;
@@ -171,7 +171,7 @@ fn whole_commands(criterion: &mut Criterion) {
 
 fn single_steps(criterion: &mut Criterion) {
     const GROUP: u64 = 64;
-    let mut group = criterion.benchmark_group("one role, a group of 64 commands");
+    let mut group = criterion.benchmark_group("one role, a batch of 64 commands");
     group.throughput(Throughput::Elements(GROUP));
     // As under a leader: all that has come goes out in one message.
     let accept = |first: u64| Message::Accept {

@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
-"""Shows that servers neither grow nor stumble: a steady load of overwrites for minutes, and what disk and memory do.
+"""Measures the disk space, memory and latency of servers under a steady load of overwrites for minutes.
 
     benches/steady.py [--minutes 10] [--rate 2000] [--servers 5]      disk and memory under a steady load
     benches/steady.py --pairs 6                                       latencies with and without checkpoints, in turn
 
-Needs Python 3 and cargo. It starts its own servers on empty folders (under PAXOS_BENCH_DIR, else the system's folder for
-temporary files), with the usual lengths of journal files and the usual checkpoints, overwrites 10,000 keys in an open
-loop, and ends what it has started.
+Needs Python 3 and cargo. It starts its own servers on empty directories (under PAXOS_BENCH_DIR, else the system's temporary
+directory) with default journal files and checkpoints, overwrites 10,000 keys in an open loop, and stops the servers.
 
-The first form samples all servers and prints the largest data folder and the largest memory of each half minute. Both
-must stay what they were once the first checkpoints are made; if the last third of the time needs more than the second by
-more than a journal file (memory: by more than a tenth), it says so and ends with exit code 1.
+The first form samples all servers and prints the largest data directory and the largest memory of each half minute. Both
+must stay flat once the first checkpoints are made. If the last third of the time needs more disk than the second third by
+more than a journal file, or more memory by more than a tenth, it prints "NOT flat" and the exit code is 1.
 
-The second form runs two clusters at once and gives the load to one after the other, so that both see the same machine:
-one makes a checkpoint every 2,000 slots, the other none. What is printed are medians over the pairs.
+The second form runs two clusters at once and gives the load to each in turn, so that both run on the same machine: one
+makes a checkpoint every 2,000 slots, the other makes none. It prints the medians over all pairs.
 """
 
 import argparse
@@ -81,7 +80,7 @@ class Cluster:
         end = time.monotonic() + READY_SECONDS
         while subprocess.run(self.client("put", "ready", "yes"), capture_output=True).returncode != 0:
             if time.monotonic() > end:
-                sys.exit("error: the servers do not get ready; see their lines in " + str(self.folder))
+                sys.exit("error: the servers do not become ready; see their logs in " + str(self.folder))
 
     def bench(self, seconds, rate):
         command = self.client("bench", "--duration", f"{seconds}s", "--rate", str(rate), "--reads", "0")
@@ -127,7 +126,7 @@ def steady(options, folder):
     try:
         begun = time.monotonic()
         load = cluster.bench(int(options.minutes * 60), options.rate)
-        print("| after | largest data folder | largest memory |\n|---|---|---|")
+        print("| after | largest data directory | largest memory |\n|---|---|---|")
         samples, row = [], []
         while load.poll() is None:
             time.sleep(SAMPLE_SECONDS)
@@ -144,7 +143,7 @@ def steady(options, folder):
     print(f"\n{json.dumps(result)}\n\n{checkpoints} checkpoints of server 1")
     third = len(samples) // 3
     if third == 0:
-        return print("too short to say whether it is flat")
+        return print("too few samples to tell whether it is flat")
     most = lambda part, of: max(sample[of] for sample in part)
     second, last = samples[third : 2 * third], samples[2 * third :]
     grown = most(last, 0) > most(second, 0) + JOURNAL_FILE_BYTES or most(last, 1) > 1.1 * most(second, 1)
@@ -178,11 +177,11 @@ def pairs(options, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--rate", type=int, default=2_000, help="writes a second")
+    parser.add_argument("--rate", type=int, default=2_000, help="writes per second")
     parser.add_argument("--servers", type=int, default=5)
-    parser.add_argument("--pairs", type=int, help="measure latencies in so many pairs")
-    parser.add_argument("--bin", type=Path, help="programs that are built already, instead of this folder's")
-    parser.add_argument("--seconds", type=int, default=10, help="of each half of a pair")
+    parser.add_argument("--pairs", type=int, help="number of pairs in which latencies are measured")
+    parser.add_argument("--bin", type=Path, help="directory of built programs [default: build those of this repository]")
+    parser.add_argument("--seconds", type=int, default=10, help="duration of each half of a pair in seconds")
     options = parser.parse_args()
     global BIN
     if options.bin:

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""Measures what a cluster of five does under the worst that is usual, and says whether that is good enough.
+"""Measures a cluster of five servers under heavy but realistic conditions, and checks the results against limits.
 
-    benches/stress.py power-cut [--mib 64]        kill -9 of all five with so much behind their checkpoints
-    benches/stress.py large [--seconds 10]        values of 256 KiB from 8 clients, and then from 200
+    benches/stress.py power-cut [--mib 64]        kill -9 of all five with MIB of log after their checkpoints
+    benches/stress.py large [--seconds 10]        values of 256 KiB from 8 clients, then from 200
     benches/stress.py slow-disks [--seconds 60]   each sync takes 0.9 s
-    benches/stress.py strangers [--count 150]     so many connections that say nothing, and a server that restarts
-    benches/stress.py laggard [--mib 300]         a server misses so much, and fetches it at 40 MB/s while 12 MB/s are written
+    benches/stress.py strangers [--count 150]     COUNT silent connections to each port, and a server that restarts
+    benches/stress.py laggard [--mib 300]         a server misses MIB, and fetches it at 40 MB/s while 12 MB/s are written
 
-Needs Python 3, `strace` for power-cut and slow-disks, and nothing else running. It takes the programs in target/release, or
-those in the folder that --bin names. Servers run on 127.0.0.1, in a folder of their own under PAXOS_BENCH_DIR, else the
-system's folder for temporary files. What is started is ended. An election is a LEAD line in the servers' logs.
+Needs Python 3, `strace` for power-cut and slow-disks, and a machine on which nothing else runs. It uses the programs in
+target/release, or those in the directory that --bin names. Servers run on 127.0.0.1, in their own directory under
+PAXOS_BENCH_DIR, else in the system's temporary directory. The script stops all servers that it started. An election is a
+LEAD line in the servers' logs.
 
-Exit codes: 0 if all limits of the kind were kept; 1 if one was missed, or if what was measured is not what should have been:
-a sentence says which; 2 if the command line is wrong.
+Exit codes: 0 if all limits were kept; 1 if a limit was missed, or if the measurement itself failed (a sentence says why);
+2 if the command line is wrong.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from pathlib import Path
 import steady
 
 MIB = 1 << 20
-# A port for servers has so many places for callers that have not greeted.
+# Maximum number of callers of a peer port that have not sent HELLO.
 PLACES = 32
 
 
@@ -41,9 +42,9 @@ def fail(why):
 
 
 def measured(holds, why):
-    """What must be so, or else the figures say nothing."""
+    """Fails if the precondition of the measurement does not hold."""
     if not holds:
-        fail(f"this measures nothing: {why}")
+        fail(f"the measurement is not valid: {why}")
 
 
 class Stressed(steady.Cluster):
@@ -140,11 +141,11 @@ def power_cut(options, folder):
         while sent < options.mib:
             put = subprocess.run(cluster.client("put", f"key-{sent}", "-"), input=value, capture_output=True, text=True)
             if put.returncode != 0:
-                print(f"after {sent} MiB no more is taken: {put.stderr.strip()}")
+                print(f"after {sent} MiB a write was refused: {put.stderr.strip()}")
                 break
             sent += 1
         behind = [row["applied"] - row["checkpoint"] for row in cluster.status()]
-        measured(len(behind) == 5 and min(behind) > sent * 3 / 4, f"of {sent} slots only {behind} are behind the checkpoints")
+        measured(len(behind) == 5 and min(behind) > sent * 3 / 4, f"only {behind} of {sent} slots are after the checkpoints")
         before = journals(cluster)
         cluster.kill_all()
         rate, elections = disk_rate(folder), cluster.count("LEAD")
@@ -152,19 +153,19 @@ def power_cut(options, folder):
         cluster.restart_all()
         while subprocess.run(cluster.client("put", "first", "write"), capture_output=True).returncode != 0:
             if time.monotonic() - begun > 300:
-                fail("no write within 300 s")
+                fail("no write succeeded within 300 s")
         took, at_first = time.monotonic() - begun, journals(cluster)
         agreed = await_agreement(cluster)
         elections, allowed = cluster.count("LEAD") - elections, 3 + 2 * (sent * MIB * 5 / rate)
         grown = max(at_first, journals(cluster)) / before
-        print(f"{sent} MiB written, {min(behind)} to {max(behind)} slots behind the checkpoints; disk rate {rate / 1e6:.0f} MB/s")
+        print(f"{sent} MiB written, {min(behind)} to {max(behind)} slots after the checkpoints; disk rate {rate / 1e6:.0f} MB/s")
         print(f"first write after {took:.1f} s ({allowed:.1f} s allowed), {elections} elections (2 allowed)")
         print(f"journals {before / 1e6:.0f} MB before, {at_first / 1e6:.0f} MB after the first write, and "
-              f"{journals(cluster) / 1e6:.0f} MB when all five agreed, {agreed:.1f} s later (at most doubled)")
+              f"{journals(cluster) / 1e6:.0f} MB when all five were equal, {agreed:.1f} s later (limit: twice as long)")
         return [
-            (took <= allowed, f"the first write came after {took:.1f} s, and {allowed:.1f} s are allowed"),
-            (elections <= 2, f"{elections} elections, and 2 are allowed"),
-            (grown <= 2, f"the journals are {grown:.2f} times as long as before"),
+            (took <= allowed, f"the first write took {took:.1f} s; the limit is {allowed:.1f} s"),
+            (elections <= 2, f"{elections} elections; the limit is 2"),
+            (grown <= 2, f"the journals are {grown:.2f} times as long as before; the limit is 2"),
         ]
 
 
@@ -173,7 +174,7 @@ def await_agreement(cluster):
     begun = time.monotonic()
     while len(rows := cluster.status()) < 5 or len({(row["applied"], row["digest"]) for row in rows}) > 1:
         if time.monotonic() - begun > 120:
-            fail("the five do not agree within 120 s")
+            fail("the five servers are not equal within 120 s")
         time.sleep(0.1)
     return time.monotonic() - begun
 
@@ -187,10 +188,10 @@ def large(options, folder):
             rates.append(found["ops_per_s"] * (256 << 10) / 1e6)
             print(f"{clients} clients x 4 x 256 KiB: {rates[-1]:.1f} MB/s, {cluster.count('LEAD') - before} elections")
         ratio, elections = rates[1] / rates[0], cluster.count("LEAD") - begun
-        print(f"200 clients : 8 clients {ratio:.2f} (0.8 wanted)")
+        print(f"200 clients : 8 clients {ratio:.2f} (at least 0.8 required)")
         return [
-            (ratio >= 0.8, f"200 clients write {ratio:.2f} times what 8 do, and 0.8 is wanted"),
-            (elections == 0, f"{elections} elections, and none is allowed"),
+            (ratio >= 0.8, f"200 clients write {ratio:.2f} times as much as 8 clients; at least 0.8 is required"),
+            (elections == 0, f"{elections} elections; none is allowed"),
         ]
 
 
@@ -200,11 +201,11 @@ def slow_disks(options, folder):
         found = cluster.bench_of(16, 1, 100, options.seconds, "--warm-up", "5s")
         rounds = found["ops_per_s"] * options.seconds / 16 / (options.seconds / 0.9)
         elections, allowed = cluster.count("LEAD") - before, max(1, options.seconds // 60)
-        print(f"{rounds:.2f} rounds a sync of 16 clients in {options.seconds} s (0.45 wanted: one round takes two syncs)")
-        print(f"{before} elections until the first write, {elections} after it ({allowed} allowed: 1 a minute)")
+        print(f"{rounds:.2f} rounds per sync of 16 clients in {options.seconds} s (at least 0.45 required: one round takes two syncs)")
+        print(f"{before} elections until the first write, {elections} after it (limit {allowed}: 1 per minute)")
         return [
-            (rounds >= 0.45, f"{rounds:.2f} rounds a sync, and 0.45 are wanted"),
-            (elections <= allowed, f"{elections} elections, and {allowed} allowed"),
+            (rounds >= 0.45, f"{rounds:.2f} rounds per sync; at least 0.45 are required"),
+            (elections <= allowed, f"{elections} elections; the limit is {allowed}"),
         ]
 
 
@@ -214,7 +215,7 @@ def strangers(options, folder):
         held = {port: [] for port in ports}
 
         def crowd(port):
-            """Keeps so many silent connections to a port, also to a server that is just starting."""
+            """Keeps `count` silent connections to a port, also to a server that is just starting."""
             while len(held[port]) < options.count:
                 try:
                     held[port].append(socket.create_connection(("127.0.0.1", port), timeout=0.2))
@@ -238,7 +239,7 @@ def strangers(options, folder):
         print(f"server 3 and the others were linked both ways {took:.2f} s after its start (2 s allowed), among "
               f"{silent} silent connections to each of its ports")
         measured(silent > PLACES, f"{silent} silent connections are too few to fill a port")
-        return [(took <= 2, f"linked after {took:.2f} s, and 2 s are allowed")]
+        return [(took <= 2, f"linked after {took:.2f} s; the limit is 2 s")]
 
 
 def is_linked(rows, server):
@@ -249,7 +250,7 @@ def is_linked(rows, server):
 
 
 class Narrow(threading.Thread):
-    """Listens in front of a port, and lets so many bytes a second through to it, over all connections."""
+    """Listens in front of a port, and limits the bytes per second that pass to it, over all connections."""
 
     def __init__(self, port, rate):
         super().__init__(daemon=True)
@@ -316,12 +317,12 @@ def laggard(options, folder):
         finally:
             load.kill()
         states = len(re.findall(r" SNAPSHOT .* from=", (cluster.folder / "server-5.log").read_text()))
-        measured(lasted and result, "the load ended before the late server was there")
+        measured(lasted and result, "the load ended before the late server caught up")
         rate = json.loads(result[-1])["ops_per_s"] * 100_000 / 1e6
-        print(f"it was there after {took:.1f} s, while {rate:.1f} MB/s were written (12 wanted)")
-        print(f"{states} whole states fetched (1 allowed), and {elections} elections meanwhile")
-        measured(rate >= 11, f"{rate:.1f} MB/s were written, and less than 11 is too little")
-        return [(states == 1, f"{states} whole states were fetched, and 1 is allowed")]
+        print(f"the late server caught up after {took:.1f} s, while {rate:.1f} MB/s were written (12 requested)")
+        print(f"{states} snapshots fetched (limit 1), and {elections} elections meanwhile")
+        measured(rate >= 11, f"{rate:.1f} MB/s were written; at least 11 MB/s are required")
+        return [(states == 1, f"{states} snapshots were fetched; the limit is 1")]
 
 
 def await_late(cluster, begun):
@@ -331,24 +332,23 @@ def await_late(cluster, begun):
         if 5 in applied and max(applied.values()) - applied[5] < 100:
             return took
         time.sleep(0.2)
-    fail("the late server was not there within 60 s of load")
+    fail("the late server did not catch up within 60 s of load")
 
 
 KINDS = [
     ("power-cut", power_cut, "--mib", 64,
-     "kill -9 of all five at once, which is less than a power cut: what they wrote and did not sync is still there, and read "
-     "from memory. Measured is how long they need for what is behind their checkpoints. Disks that lose what was not synced are "
-     "the matter of paxos-lab chaos and of the simulator"),
-    ("large", large, "--seconds", 10, "values of 256 KiB from 8 clients, and then from 200"),
-    ("slow-disks", slow_disks, "--seconds", 60, "each sync takes 0.9 s, at all five"),
-    ("strangers", strangers, "--count", 150, "so many connections to each port that say nothing, and a server that restarts"),
-    ("laggard", laggard, "--mib", 300, "a server that missed so much fetches it over a narrow way, while others write"),
+     "kill -9 of all five at once, and the time until they have recovered the log after their checkpoints. This is less than a "
+     "power cut: unsynced writes survive in memory. paxos-lab chaos and the simulator test disks that lose unsynced writes"),
+    ("large", large, "--seconds", 10, "values of 256 KiB from 8 clients, then from 200"),
+    ("slow-disks", slow_disks, "--seconds", 60, "each sync takes 0.9 s on all five servers"),
+    ("strangers", strangers, "--count", 150, "COUNT silent connections to each port, and a server that restarts"),
+    ("laggard", laggard, "--mib", 300, "a server misses MIB and fetches it over a slow link while clients write"),
 ]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=Path, help="the folder of the programs")
+    parser.add_argument("--bin", type=Path, help="directory of the programs")
     kinds = parser.add_subparsers(required=True)
     for name, what, option, usual, told in KINDS:
         kind = kinds.add_parser(name, help=told, description=told)

@@ -26,7 +26,7 @@ fn of_run(arguments: &[&str], lines: &str) -> (i32, String, String) {
 }
 
 #[test]
-fn the_exit_code_is_the_verdict() {
+fn exit_code_is_the_verdict() {
     let (code, stdout, _) = of_run(&["audit", "."], BOOT);
     assert_eq!((code, stdout.lines().last()), (0, Some("verdict: PROVED, every rule was kept")));
     let (code, stdout, _) = of_run(&["audit", "."], HIDDEN);
@@ -45,7 +45,7 @@ fn the_exit_code_is_the_verdict() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_with_file_and_line() {
+fn unreadable_line_is_reported_with_file_and_number() {
     let (code, stdout, stderr) = of_run(&["audit", "."], &format!("{BOOT}what is this?\n{FORGED}"));
     assert_eq!((code, stdout.as_str()), (1, ""));
     assert!(stderr.starts_with("error: server-1.log:2: ") && stderr.contains("what is this?"), "{stderr}");
@@ -56,7 +56,7 @@ fn what_cannot_be_read_is_said_with_file_and_line() {
 }
 
 #[test]
-fn the_lines_of_a_request_or_a_slot_are_printed_as_they_were_written() {
+fn lines_of_a_request_or_slot_are_printed_unchanged() {
     let run = format!("{BOOT}{FORGED}{TOLD}");
     let (code, stdout, _) = of_run(&["logs", ".", "--req", "c1-1"], &run);
     assert_eq!((code, stdout), (0, format!("{FORGED}{TOLD}")));

@@ -278,7 +278,8 @@ fn corrupt_journal_is_refused_by_name() {
     let journal = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
     // The value is chosen by a majority, and server 1 may accept it later.
     let has_last = |bytes: &Vec<u8>| bytes.windows(8).any(|window| window == b"value 19");
-    let mut bytes = await_some("server 1 has accepted the last value", || std::fs::read(&journal).ok().filter(has_last));
+    let mut bytes =
+        await_some("server 1 has accepted the last value", || std::fs::read(&journal).ok().filter(has_last));
     cluster.kill(&[1]);
     // In the last group: no later record tells what was in it, so the promises in it are unknown.
     let place = bytes.windows(8).rposition(|window| window == b"value 19").unwrap();

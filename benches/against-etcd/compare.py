@@ -3,22 +3,21 @@
 
     benches/against-etcd/compare.py --etcd /path/to/etcd [--rounds 5] [--protocol multi-paxos]
 
-Needs Python 3 and cargo, and for etcd's load generator (the package beside this file) protoc, Debian's
+Needs Python 3 and cargo. The load generator of etcd (the package in this directory) also needs protoc, Debian's
 protobuf-compiler. etcd 3.5 is at https://github.com/etcd-io/etcd/releases.
 
-A round starts one system's servers on an empty folder, measures every cell, ends them, and does the same with the other;
-the next round begins with the other one. What is printed is the median of each side and the median of the rounds'
-ratios: on a shared machine figures drift from minute to minute, and only what was measured together can be compared.
-Both generators run on one thread of this machine, beside the servers. What each costs is in the table: etcd's client
-speaks gRPC and costs several times as much as ours, which favours us a little; the servers' CPU a request does not
-depend on it.
+A round starts the servers of one system on an empty directory, measures every cell, stops them, and does the same with
+the other system; the next round begins with the other system. The output has the median of each side and the median of
+the rounds' ratios. On a shared machine figures drift from minute to minute, so only figures of the same round can be
+compared. Both load generators run on one thread of this machine, next to the servers. The table shows the cost of each:
+etcd's client uses gRPC and costs several times as much as ours, which favors us a little. The servers' CPU time per
+request does not depend on it.
 
-With --gap each round ends with the death of the leader, and ours also with one that falls silent while its connections
-stand, as in a partition. With --lab, for our servers alone, follow what one slow disk costs (20 ms more for each sync of
-one follower), what many requests under way on each connection bring, and what basic-paxos does when the clients of two
-servers make their proposers duel.
+With --gap the leader is killed at the end of each round; our leader is also stopped while its connections stay open, as
+in a partition. With --lab three more measurements of our servers follow: one follower whose syncs take 20 ms longer,
+many requests in flight on each connection, and basic-paxos when the clients of two servers make their proposers duel.
 
-All loads go to the leader, where both systems are fastest. Everything ends by itself; only what was started here is ended.
+All loads go to the leader, where both systems are fastest. The script stops everything that it started.
 """
 
 import argparse
@@ -50,7 +49,7 @@ CELLS = {
     "get, 64 clients": (64, 100, None),
     "get, 256 clients": (256, 100, None),
     "half and half, 64 clients": (64, 50, None),
-    "put, 64 under way over 4 connections": (64, 0, 4),
+    "put, 64 in flight over 4 connections": (64, 0, 4),
 }
 
 
@@ -88,12 +87,12 @@ def machine_busy_seconds():
 def run(command, **options):
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, **options)
     if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))} has failed:\n{done.stdout}{done.stderr}")
+        sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
 class System:
-    """Servers of one kind in a folder of their own."""
+    """Servers of one system in their own directory."""
 
     def __init__(self, options, folder):
         self.options, self.folder = options, Path(folder)
@@ -171,7 +170,7 @@ class Etcd(System):
                 if status.get("leader") == status["header"]["member_id"]:
                     return at
             time.sleep(0.1)
-        sys.exit("etcd has no leader")
+        sys.exit("error: etcd has no leader")
 
     def prepare(self):
         self.at = self.clients[self.leader()]
@@ -284,14 +283,14 @@ def one_round(kind, options, cells):
     system = kind(options, folder)
     try:
         system.start()
-        found = {"from start to the first acknowledged write": {"ms": system.first_write()}}
+        found = {"time from start to the first acknowledged write": {"ms": system.first_write()}}
         system.prepare()
         for cell in cells:
             found[cell] = system.measure(cell)
         if options.gap:
-            found["longest gap of writes after kill -9 of the leader"] = {"ms": system.gap()}
+            found["longest gap between writes after kill -9 of the leader"] = {"ms": system.gap()}
         if options.gap and kind is Ours and options.servers >= 5:
-            found["longest gap of writes after the leader fell silent"] = {"ms": system.silent_gap()}
+            found["longest gap between writes after SIGSTOP of the leader"] = {"ms": system.silent_gap()}
         return found
     finally:
         system.stop()
@@ -331,11 +330,11 @@ def lab(options):
 
     of = {work.__name__: [run_one(protocol, work) for _ in range(options.rounds)]
           for protocol, work in (("multi-paxos", slow_disk), ("multi-paxos", pipeline), ("basic-paxos", duel))}
-    print(f"- put, 64 clients, one follower's disk 20 ms slower: {median(of['slow_disk']):.2f} of the throughput without")
-    print(f"- put, 64 clients with 16 under way each: {median(of['pipeline']):.1f} times that of 64 with one")
+    print(f"- put, 64 clients, syncs of one follower 20 ms slower: {median(of['slow_disk']):.2f} of the normal throughput")
+    print(f"- put, 64 clients with 16 requests in flight each: {median(of['pipeline']):.1f} times the throughput with one")
     for name, at in (("basic-paxos, put, 16 clients of one server", 0), ("basic-paxos, put, 16 clients of two servers", 1)):
         ops, p50, p99, cpu = (median(found[at][n] for found in of["duel"]) for n in range(4))
-        print(f"- {name}: {ops:,.0f}/s, {p50 / 1e3:.2f} ms, {p99 / 1e3:.2f} ms, {cpu:.0f} us of server CPU an op")
+        print(f"- {name}: {ops:,.0f}/s, {p50 / 1e3:.2f} ms, {p99 / 1e3:.2f} ms, {cpu:.0f} us of server CPU per operation")
 
 
 def median(values):
@@ -350,7 +349,7 @@ def table(rounds, cells):
     def ratio(cell, name):
         return median(ours / max(theirs, 1e-9) for ours, theirs in zip(of(0, cell, name), of(1, cell, name)))
 
-    print("| work | ours: ops/s, p50, p99 | etcd: ops/s, p50, p99 | throughput | p50 | p99 | server CPU an op |")
+    print("| work | ours: ops/s, p50, p99 | etcd: ops/s, p50, p99 | throughput | p50 | p99 | server CPU per op |")
     print("|---|---|---|---|---|---|---|")
     for cell in cells:
         sides = []
@@ -365,30 +364,30 @@ def table(rounds, cells):
     print()
     for single in [name for name in rounds[0][0] if name not in cells]:
         theirs = f", etcd {median(of(1, single, 'ms')):.0f} ms" if single in rounds[0][1] else ""
-        print(f"- {single}: ours {median(of(0, single, 'ms')):.0f} ms (at most {max(of(0, single, 'ms')):.0f}){theirs}")
+        print(f"- {single}: ours {median(of(0, single, 'ms')):.0f} ms (maximum {max(of(0, single, 'ms')):.0f}){theirs}")
     memory = [max(pair[side][cell]["rss_mb"] for pair in rounds for cell in cells) for side in (0, 1)]
     print(f"- memory of the largest server: ours {memory[0]:.0f} MiB, etcd {memory[1]:.0f} MiB")
     foreign = max(pair[side][cell]["foreign"] for pair in rounds for side in (0, 1) for cell in cells)
-    print(f"- at most {foreign:.2f} cores were used by anything else")
+    print(f"- other processes used at most {foreign:.2f} cores")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--etcd", required=True, type=Path, help="the program etcd")
+    parser.add_argument("--etcd", required=True, type=Path, help="path of the etcd program")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each cell is measured")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of each measurement in seconds")
     parser.add_argument("--warm-up", type=float, default=0.7)
     parser.add_argument("--servers", type=int, default=5)
     parser.add_argument("--protocol", default="multi-paxos")
-    parser.add_argument("--cells", help="parts of the names of cells, as in 'put, 64;get'")
-    parser.add_argument("--dir", help="where the servers' folders go: on the disk in question [default: the temporary one]")
+    parser.add_argument("--cells", help="measure only cells whose names contain one of these parts, such as 'put, 64;get'")
+    parser.add_argument("--dir", help="directory for the servers' data, on the disk to measure [default: the system's temporary directory]")
     parser.add_argument("--gap", action="store_true", help="also kill the leader at the end of each round")
-    parser.add_argument("--lab", action="store_true", help="also what our servers do beside a slow disk, with pipelines, in duels")
-    parser.add_argument("--no-build", action="store_true", help="take the programs as they are")
-    parser.add_argument("--bin", type=Path, default=ROOT / "target/release", help="where paxos-server and paxos-client are")
+    parser.add_argument("--lab", action="store_true", help="also measure our servers with a slow disk, with pipelines and with duelling proposers")
+    parser.add_argument("--no-build", action="store_true", help="do not build the programs first")
+    parser.add_argument("--bin", type=Path, default=ROOT / "target/release", help="directory of paxos-server and paxos-client")
     parser.add_argument("--etcd-load", type=Path, default=HERE / "target/release/etcd-load")
     options = parser.parse_args()
-    # Whoever ends this script ends the servers.
+    # The end of this script ends the servers.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if not options.no_build:
         for package in (ROOT, HERE):

@@ -35,7 +35,7 @@ macro_rules! seeded_bugs {
     ($($name:ident: $why:literal, seen $seen:literal;)+) => {
         /// A seeded bug.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        #[allow(missing_docs, reason = "each tells what it is")]
+        #[allow(missing_docs, reason = "each is described by its text")]
         pub enum Bug { $($name),+ }
 
         impl Bug {
@@ -61,73 +61,73 @@ macro_rules! seeded_bugs {
 }
 
 seeded_bugs! {
-    SaidBeforeSynced: "a group is said before it is synced: the journal writes and does not sync", seen "etcd #14370";
-    PromiseNotWritten: "a promise is not written down", seen "PySyncObj #201, nodedb #161, robustmq #2039";
-    AcceptedNotWritten: "an accepted value is not written down", seen "student Paxos labs";
+    SaidBeforeSynced: "a group of records is announced before it is synced: the journal writes and does not sync", seen "etcd #14370";
+    PromiseNotWritten: "a promise is not made durable", seen "PySyncObj #201, nodedb #161, robustmq #2039";
+    AcceptedNotWritten: "an accepted value is not made durable", seen "student Paxos labs";
     RestartReusesBallots: "a proposer that restarts uses its ballots again", seen "phxpaxos #145";
-    RetryReusesBallot: "a new attempt takes the ballot of the one before", seen "two leaders of one term after a step-down";
-    AcceptDoesNotPromise: "accepting does not raise the promise", seen "textbook slips; found by model checkers";
+    RetryReusesBallot: "a new attempt reuses the ballot of the previous one", seen "two leaders of one term after a step-down";
+    AcceptDoesNotPromise: "accepting does not raise the promise", seen "mistakes in textbooks; found by model checkers";
     OneBallotVariable: "one variable for the promised and the accepted ballot", seen "EPaxos, Sutra 2019";
-    FirstValueAdopted: "the first value reported is adopted, and not that of the highest ballot", seen "student Paxos labs";
-    StalePromisesCount: "promises for an older ballot are counted", seen "vote counting in many first versions";
-    VotesOfAllBallotsCount: "votes of different ballots are added up", seen "vote counting in many first versions";
-    RepeatedVotesCount: "a vote that comes twice counts twice", seen "votes kept as a number; student Paxos labs";
-    FirstPageIsWhole: "the first page of a promise is taken for all of it", seen "frame limits under large logs";
-    ForgottenIsFree: "what a promise has forgotten is taken for nothing accepted", seen "logs that are cut while somebody is away";
+    FirstValueAdopted: "the first reported value is adopted, not that of the highest ballot", seen "student Paxos labs";
+    StalePromisesCount: "promises for an older ballot are counted", seen "vote counting in many first implementations";
+    VotesOfAllBallotsCount: "votes at different ballots are added up", seen "vote counting in many first implementations";
+    RepeatedVotesCount: "a vote that arrives twice counts twice", seen "votes kept as a number; student Paxos labs";
+    FirstPageIsWhole: "the first page of a promise is treated as the whole promise", seen "frame limits with large logs";
+    ForgottenIsFree: "truncated slots in a promise are treated as slots without an accepted value", seen "logs that are truncated while a server is down";
     HolesStayOpen: "holes are not filled", seen "DSLabs test 24";
-    ReadsAnsweredLocally: "a read is answered from the local map", seen "Redis-Raft #18, etcd #7331, published coursework";
-    OldReadAnswersCount: "answers to a round of questions that has begun before a read came are taken for answers to its own", seen "etcd #20418";
-    ForgetfulAcceptorVotes: "a restarted acceptor has forgotten everything and votes", seen "published coursework; diskless recovery, DISC 2017";
-    DamagedEndIsUnwritten: "a damaged end of the journal is taken for one that was never written", seen "8 of 8 systems in CORDS, FAST 2017";
+    ReadsAnsweredLocally: "a read is answered from the local replica", seen "Redis-Raft #18, etcd #7331, published coursework";
+    OldReadAnswersCount: "a read uses replies to a quorum read that began before the read arrived", seen "etcd #20418";
+    ForgetfulAcceptorVotes: "a restarted acceptor has lost everything and votes", seen "published coursework; diskless recovery, DISC 2017";
+    DamagedEndIsUnwritten: "a corrupt end of the journal is treated as a torn tail", seen "8 of 8 systems in CORDS, FAST 2017";
     SyncErrorIgnored: "an error of fsync is ignored", seen "fsyncgate; RocksDB #2495";
-    RereadIsDurable: "what a new process has read is taken for durable", seen "Rebello et al., ATC 2020; this project's own journal";
-    SegmentReused: "a journal file that nobody needs any more is used again, with its old records in it", seen "logs with recycled segments";
-    SegmentNameNotSynced: "a new journal file's name is not synced", seen "ALICE, OSDI 2014";
-    CheckpointSlotWrong: "a checkpoint's slot is not that of its data", seen "etcd 3.5 post-mortem, #13766, #14685";
-    RetryAppliedTwice: "a retried write is done twice", seen "retries after a fail-over";
-    ProposedCalledNotApplied: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
-    ReplyToLongestWaiting: "a reply goes to whoever has waited longest, and not to whoever asked", seen "published coursework: the proposer tells its own client what came of another's value";
-    AcceptedNamesLaterBallot: "an acceptor's answers wait in a batch, and name the ballot that is promised when they leave", seen "SwiftPaxos #2; completion handlers that look their ballot up again";
-    OlderSnapshotInstalled: "a snapshot is taken in also when it is older than what is there", seen "etcd #18055";
-    SnapshotWithoutSessions: "a snapshot leaves the sessions out", seen "session tables that are not part of the state";
-    LogCutBeforeCheckpoint: "the log is cut before its checkpoint is durable", seen "snapshots without a sync";
-    LogTrimmedDuringTransfer: "the log behind a state is trimmed while a peer still fetches that state", seen "this project's own retention";
-    UnansweredLeaderGoesOn: "a leader that nobody answers leads on", seen "leaders that can send and not hear";
-    RandomSessionForgotten: "the session to forget is the first of a hash map", seen "replicas that differ";
-    ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";
-    AcceptBelowFrom: "a proposer proposes in a slot that its promises do not cover", seen "a log with one ballot for all slots";
-    PromiseWithoutValue: "a promise says yes, and never what was accepted", seen "published coursework";
-    BallotWithoutServer: "a ballot does not say whose it is", seen "published coursework";
-    LostDiskBelieved: "peers believe a server that has lost its disk", seen "TigerBeetle's warning of a reformatted replica; DISC 2017";
-    RememberBeforeProof: "what a caller says of its disk is remembered before it is proved", seen "this project's own handshake";
-    CandidateOverCandidate: "a new disk replaces another new one in its peers' memory", seen "thought out with the rule that forbids it";
-    NewDiskVotes: "a server with a new disk takes part at once", seen "diskless recovery, DISC 2017; replicas that are formatted again";
-    LeavesItselfOut: "a proposer asks everybody but its own acceptor", seen "published coursework: three of the other four";
-    AcceptedIsCleared: "an acceptor forgets what it has accepted when the next slot comes", seen "published coursework: learning clears the accepted value";
-    OwnValueAlways: "a proposer proposes its own value whatever was promised", seen "published coursework";
-    PromiseClears: "a promise clears what was accepted", seen "published coursework";
+    RereadIsDurable: "a restarted process treats everything that it reads as durable", seen "Rebello et al., ATC 2020; this project's own journal";
+    SegmentReused: "an unneeded journal file is reused without erasing its old records", seen "logs with recycled segments";
+    SegmentNameNotSynced: "the directory entry of a new journal file is not synced", seen "ALICE, OSDI 2014";
+    CheckpointSlotWrong: "the slot of a checkpoint is not the slot of its data", seen "etcd 3.5 post-mortem, #13766, #14685";
+    RetryAppliedTwice: "a retried write is applied twice", seen "retries after a fail-over";
+    ProposedCalledNotApplied: "a proposed command is reported as not applied when it takes too long", seen "Redis-Raft, aborted reads";
+    ReplyToLongestWaiting: "a reply goes to the client that has waited longest, not to the one that sent the request", seen "published coursework: the proposer sends its own client the result of another client's value";
+    AcceptedNamesLaterBallot: "an acceptor's replies wait in a batch, and name the ballot that is promised when they are sent", seen "SwiftPaxos #2; completion handlers that look up their ballot again";
+    OlderSnapshotInstalled: "a snapshot that is older than the replica is installed", seen "etcd #18055";
+    SnapshotWithoutSessions: "a snapshot does not contain the sessions", seen "session tables that are not part of the state";
+    LogCutBeforeCheckpoint: "the log is truncated before its checkpoint is durable", seen "snapshots without a sync";
+    LogTrimmedDuringTransfer: "the log after a snapshot is trimmed while a peer still fetches the snapshot", seen "an earlier version of this project's retention";
+    UnansweredLeaderGoesOn: "a leader without heartbeat replies does not step down", seen "leaders that can send but not receive";
+    RandomSessionForgotten: "the session to evict is the first of a hash map", seen "replicas that diverge";
+    ChosenWithoutBallot: "a learner treats any value that it received as the chosen one", seen "a CHOSEN message that names only the slot";
+    AcceptBelowFrom: "a proposer proposes in a slot that its promises do not cover", seen "logs with one ballot for all slots";
+    PromiseWithoutValue: "a promise never reports what was accepted", seen "published coursework";
+    BallotWithoutServer: "a ballot does not contain its server", seen "published coursework";
+    LostDiskBelieved: "peers accept a server that has lost its disk", seen "TigerBeetle's warning of a reformatted replica; DISC 2017";
+    RememberBeforeProof: "a caller's storage id is recorded before it is proved", seen "an earlier version of this project's handshake";
+    CandidateOverCandidate: "a pending storage id replaces another pending one in the peers' records", seen "invented together with the rule that forbids it";
+    NewDiskVotes: "a server with a new disk is admitted at once", seen "diskless recovery, DISC 2017; replicas that are formatted again";
+    LeavesItselfOut: "a proposer sends PREPARE to every acceptor except its own", seen "published coursework: a quorum of three of the other four";
+    AcceptedIsCleared: "an acceptor drops its accepted value when the next slot is used", seen "published coursework: LEARN clears the accepted value";
+    OwnValueAlways: "a proposer proposes its own value and ignores what promises report", seen "published coursework";
+    PromiseClears: "a promise clears the accepted values", seen "published coursework";
     EqualBallotRefused: "an ACCEPT at the promised ballot is refused", seen "student Paxos labs";
     HalfIsEnough: "half of the servers are a majority", seen "student Paxos labs";
-    LearnFromAccept: "a learner takes a proposed value for a chosen one", seen "published coursework: learn without quorum";
-    NobodyTriesAgain: "a proposer's timers never ring", seen "published coursework: failures swallowed";
-    AcceptBelowPromise: "an acceptor accepts below its promise", seen "published coursework: the ballot goes backwards";
+    LearnFromAccept: "a learner treats a proposed value as chosen", seen "published coursework: learn without quorum";
+    NobodyTriesAgain: "a proposer's timers never fire", seen "published coursework: failures are ignored";
+    AcceptBelowPromise: "an acceptor accepts below its promise", seen "published coursework: the ballot decreases";
     LearnWithoutQuorum: "one vote is enough", seen "published coursework";
-    NackedLeaderGoesOn: "a leader that was refused leads on at its ballot", seen "leases and terms that are checked late";
-    ForwardedTwice: "a leader proposes a command again that is handed over again while it is open", seen "retries under load";
-    NoCatchUp: "a learner that missed something never asks", seen "published coursework";
-    SessionWithoutNonce: "a session is known by its number alone", seen "this project's own first sessions";
-    WaitersWithoutNonce: "who waits for a command is known by session and sequence alone", seen "this project's own first front desk";
-    ExpiredIsAlwaysCertain: "an expired session is told as not applied also when a snapshot came in between", seen "a rule that was tried for this project, and refuted by reading";
+    NackedLeaderGoesOn: "a leader that is refused does not step down", seen "leases and terms that are checked late";
+    ForwardedTwice: "a leader proposes a command again when it is forwarded again while in flight", seen "retries under load";
+    NoCatchUp: "a learner with a gap never requests entries", seen "published coursework";
+    SessionWithoutNonce: "a session is identified by its number alone", seen "the first version of this project's sessions";
+    WaitersWithoutNonce: "a pending request is identified by session and sequence alone", seen "the first version of this project's client listener";
+    ExpiredIsAlwaysCertain: "an expired session is reported as not applied, even after a snapshot was installed", seen "a rule that was tried in this project, and refuted by review";
     DecisionBeforeDurable: "two-phase commit: the decision is sent before it is durable", seen "student databases; the textbook's first warning";
-    PreparedAbortsAlone: "two-phase commit: a participant that is prepared aborts when it has waited for long", seen "heuristic decisions of XA resource managers";
+    PreparedAbortsAlone: "two-phase commit: a prepared participant aborts after a long wait", seen "heuristic decisions of XA resource managers";
     VoteNotWritten: "two-phase commit: a vote is lost in a crash", seen "student databases";
     MajorityOfVotesCommits: "two-phase commit: a majority of the votes is enough", seen "Paxos and two-phase commit, mixed";
-    GivenUpNotWritten: "two-phase commit: whoever tells another that it has not voted forgets that it said so", seen "cooperative termination without a record";
-    LocksLostInCrash: "two-phase commit: a participant that restarts has lost its locks", seen "locks that are kept in memory alone";
-    ReadIgnoresLocks: "two-phase commit: a read does not wait for a lock", seen "reads of what is not decided";
-    LateRequestVotedAgain: "two-phase commit: a vote request is voted on again when it comes late", seen "messages that overtake each other";
-    TransactionNumbersReused: "two-phase commit: a coordinator that restarts uses its numbers again", seen "counters in memory";
-    CommitForgottenEarly: "two-phase commit: the coordinator forgets a commit when the first has acknowledged it", seen "presumed abort, half understood";
+    GivenUpNotWritten: "two-phase commit: a participant that answers that it has not voted does not record this", seen "cooperative termination without a record";
+    LocksLostInCrash: "two-phase commit: a participant that restarts has lost its locks", seen "locks that are kept only in memory";
+    ReadIgnoresLocks: "two-phase commit: a read does not wait for a lock", seen "reads of undecided data";
+    LateRequestVotedAgain: "two-phase commit: a participant votes again on a late vote request", seen "messages that overtake each other";
+    TransactionNumbersReused: "two-phase commit: a coordinator that restarts reuses its transaction numbers", seen "counters in memory";
+    CommitForgottenEarly: "two-phase commit: the coordinator drops a commit when the first participant has acknowledged it", seen "presumed abort without waiting for every acknowledgment";
 }
 
 #[cfg(any(test, feature = "seeded-bugs"))]
@@ -224,6 +224,6 @@ impl std::str::FromStr for Bug {
     fn from_str(name: &str) -> Result<Bug, String> {
         let known = || Bug::ALL.iter().map(|bug| bug.name()).collect::<Vec<_>>().join(", ");
         let found = Bug::ALL.iter().copied().find(|bug| bug.name().eq_ignore_ascii_case(name));
-        found.ok_or_else(|| format!("'{name}' is no seeded bug; there are {}", known()))
+        found.ok_or_else(|| format!("'{name}' is not a seeded bug; the seeded bugs are {}", known()))
     }
 }

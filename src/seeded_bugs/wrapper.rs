@@ -103,10 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bug_changes_its_own_role_and_no_other() {
+    fn bug_changes_only_its_own_role() {
         let promised = [AcceptorRecord::Promised(Ballot { round: 1, server: ServerId(2) })];
         assert_eq!(written(None), promised);
         assert_eq!(written(Some(Bug::PromiseNotWritten)), []);
-        assert_eq!(written(Some(Bug::RestartReusesBallots)), promised, "that is a proposer's");
+        assert_eq!(written(Some(Bug::RestartReusesBallots)), promised, "this bug belongs to the proposer");
     }
 }

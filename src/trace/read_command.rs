@@ -18,16 +18,16 @@ use crate::paxos::Slot;
 /// A command that reads log lines.
 #[derive(Subcommand)]
 pub enum ReadCommand {
-    /// Prove from the log lines of a run that every rule of Paxos was kept, or show where not
+    /// Prove from the log lines that a run kept every rule of Paxos, or show the lines that break one
     Audit {
         /// Directory of the run, such as runs/latest
         dir: PathBuf,
     },
-    /// Tick what a run shows, each point with the lines that show it
+    /// Print a checklist of what a run shows, each point with its log lines
     Report {
         /// Directory of the run, such as runs/latest
         dir: PathBuf,
-        /// Show at most N lines for each point
+        /// Maximum number of lines to show for each point
         #[arg(long, value_name = "N", default_value_t = 6)]
         lines: usize,
     },
@@ -35,20 +35,20 @@ pub enum ReadCommand {
     Logs {
         /// Directory of the run, such as runs/latest
         dir: PathBuf,
-        /// Only the lines of this request, such as c1-5
+        /// Print only the lines of this request, such as c1-5
         #[arg(long, value_name = "LABEL")]
         req: Option<String>,
-        /// Only the lines about this slot
+        /// Print only the lines about this slot
         #[arg(long, value_name = "N")]
         slot: Option<u64>,
-        /// One column for each server, and one for the clients
+        /// Print one column per server, and one for the clients
         #[arg(long)]
         columns: bool,
-        /// Colors: always, never, or on a terminal without NO_COLOR
+        /// When to print colors; auto: on a terminal, unless NO_COLOR is set
         #[arg(long, value_enum, default_value_t = ColorChoice::Auto)]
         color: ColorChoice,
     },
-    /// Draw a run as one page for a browser, which works without any network
+    /// Draw a run as one page for a browser, step by step; it loads nothing from the network
     Timeline(TimelineArgs),
 }
 
@@ -96,7 +96,7 @@ impl ReadCommand {
                 let selected = select(&run, &filter);
                 if selected.is_empty() {
                     let dir = dir.display();
-                    return Err(format!("no line of {dir} matches. Next, all lines: paxos-server logs {dir}"));
+                    return Err(format!("no line of {dir} matches. To print all lines: paxos-server logs {dir}"));
                 }
                 let lines: Vec<&Line> = selected.into_iter().map(|at| run.line(at)).collect();
                 let text = match columns {

@@ -1,7 +1,7 @@
 //! A load on etcd: the loop and the report of `paxos-client bench`, over etcd's own protocol.
 //!
 //! `fill` writes every key once, `load` runs a closed loop, `gap` finds the longest time without an acknowledged write
-//! while somebody kills servers, `first` waits for the first acknowledged write. Everything ends after the given time.
+//! while servers are killed, `first` waits for the first acknowledged write. Everything ends after the given time.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,26 +12,26 @@ use etcd_client::{Client, ConnectOptions, Error};
 use hdrhistogram::Histogram;
 use tokio::task::{JoinSet, LocalSet};
 
-/// A try of the commands `gap` and `first` that is not answered within so long goes on to the next server.
+/// Time limit of a try of the commands `gap` and `first`; then the next server is tried.
 const TRY: Duration = Duration::from_millis(100);
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// A closed-loop load on etcd.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// The servers, as in http://127.0.0.1:2379
+    /// Client addresses of the servers, such as http://127.0.0.1:2379
     #[arg(long, value_delimiter = ',', required = true)]
     endpoints: Vec<String>,
-    /// How many keys there are
+    /// Number of keys
     #[arg(long, default_value_t = 10_000)]
     keys: u64,
-    /// The length of a value, in bytes
+    /// Length of a value in bytes
     #[arg(long, default_value_t = 100)]
     value_size: usize,
-    /// How many clients there are
+    /// Number of clients
     #[arg(long, default_value_t = 64)]
     clients: usize,
-    /// For how many seconds
+    /// Duration of the load in seconds
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
     #[command(subcommand)]
@@ -42,9 +42,9 @@ struct Cli {
 enum What {
     /// Write every key once
     Fill,
-    /// Keep one request of each client under way, at the first endpoint
+    /// Keep one request of each client in flight at the first endpoint
     Load(Load),
-    /// Write, turn to the next server where one does not answer, and find the longest time without a success
+    /// Write, fail over to the next server after 100 ms, and print the longest time without a success
     Gap,
     /// Wait until any server acknowledges a write
     First,
@@ -52,16 +52,16 @@ enum What {
 
 #[derive(Clone, Debug, Args)]
 struct Load {
-    /// How many of a hundred requests are reads; linearizable ones
+    /// Percentage of linearizable reads
     #[arg(long, default_value_t = 50)]
     reads: u64,
-    /// How many connections the clients share [default: one each]
+    /// Number of connections that the clients share [default: one per client]
     #[arg(long)]
     connections: Option<usize>,
-    /// How many seconds the load runs before it is measured
+    /// Duration of the load in seconds before the measurement starts
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
-    /// The servers' processes, whose CPU is to be counted
+    /// Process ids of the servers, whose CPU time is measured
     #[arg(long, value_delimiter = ',')]
     pids: Vec<u32>,
 }

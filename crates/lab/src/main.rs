@@ -8,21 +8,20 @@ use paxos_kv::storage::disk::outlive_file_size_limit;
 use paxos_lab::linearizability::check_command::CheckArgs;
 use paxos_lab::{chaos, sim};
 
-/// Tests the store, and teaches with it: simulated clusters, real ones under chaos, and what their clients saw.
+/// Test the store with simulated clusters, with real ones under faults, and by the results of their clients.
 #[derive(Parser)]
 #[command(
     name = "paxos-lab",
     version,
     after_help = "\
 Examples:
-  paxos-lab simulate --seeds 1..1000          whole clusters in virtual time, under every fault
-  paxos-lab lesson one-value                  a scene that teaches one idea, as a page
-  paxos-lab compare                           what two-phase commit and Paxos make of the same faults
-  paxos-lab check runs/latest                 whether what the clients have seen is linearizable
-  paxos-lab chaos --minutes 1                 strike real processes, disks and networks, and judge what clients saw
+  paxos-lab simulate --seeds 1..1000          simulate clusters in virtual time under faults
+  paxos-lab lesson one-value                  simulate a scene that teaches one idea, and draw it
+  paxos-lab compare                           run two-phase commit and Paxos under the same faults
+  paxos-lab check runs/latest                 check whether the clients' results are linearizable
+  paxos-lab chaos --minutes 1                 inject faults into real processes, disks and networks
 
-Exit codes: 0 done (audit, report: proved; check: linearizable), 1 failure, 2 usage, 6 not provable because lines are
-missing, or not decided, 7 a rule was broken, 8 no progress."
+Exit codes: 0 done (check: linearizable), 1 failure, 2 usage, 6 not decided, 7 a rule was broken, 8 no progress."
 )]
 struct LabCli {
     #[command(subcommand)]
@@ -31,22 +30,22 @@ struct LabCli {
 
 #[derive(Subcommand)]
 enum LabCommand {
-    /// Run whole clusters in virtual time, where everything that can go wrong does
+    /// Simulate clusters in virtual time under network, disk and process faults
     Simulate(sim::simulate_command::SimulateArgs),
-    /// Strike clusters of real processes with everything, and prove that they kept their word
+    /// Inject faults into clusters of real processes, and check every client result
     Chaos(chaos::chaos_command::ChaosArgs),
-    /// Run a cluster whose roles fail for an hour, and show that nothing grows
+    /// Run a cluster whose roles crash for an hour, and check that its resource use does not grow
     Soak(chaos::soak::SoakArgs),
-    /// Print what makes a shell complete this program's words: source <(paxos-lab completions bash)
+    /// Print a completion script for a shell: source <(paxos-lab completions bash)
     Completions {
-        /// The shell
+        /// Shell to complete for
         shell: clap_complete::Shell,
     },
-    /// Play a short scene that teaches one idea of Paxos, and draw it
+    /// Simulate a short scene that teaches one idea of Paxos, and draw it
     Lesson(sim::lessons::lesson_command::LessonArgs),
-    /// Play the same faults under two-phase commit and under Paxos, and compare
+    /// Run the same work and faults under two-phase commit and Paxos, and compare
     Compare(sim::compare::compare_command::CompareArgs),
-    /// Decide whether what clients have seen is linearizable
+    /// Check whether the clients' results are linearizable
     Check(CheckArgs),
 }
 

@@ -38,7 +38,7 @@ fn short_rounds_of_every_protocol_are_clean_and_leave_nothing_behind() {
 }
 
 #[test]
-fn a_round_that_is_kept_is_judged_again_and_one_forged_answer_is_found() {
+fn kept_round_is_checked_again_and_a_forged_reply_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let more = ["--seed", "3", "--rounds", "1", "--fault-duration", "3s", "--keep", "--protocol", "multi-paxos"];
     let (code, text) = chaos(folder.path(), &more);
@@ -48,7 +48,7 @@ fn a_round_that_is_kept_is_judged_again_and_one_forged_answer_is_found() {
     let (code, text) = again();
     assert!(code == 0 && text.contains("linearizable"), "{text}");
 
-    // Somebody is told of a version that was never there.
+    // Forge a reply with a version that never existed.
     let path = round.join("client-1.log");
     let lines = fs::read_to_string(&path).unwrap();
     let told = lines.lines().rfind(|line| line.contains(" RESPONSE ") && line.contains(" version=")).unwrap();
@@ -60,7 +60,7 @@ fn a_round_that_is_kept_is_judged_again_and_one_forged_answer_is_found() {
 }
 
 #[test]
-fn acceptors_that_forget_are_found() {
+fn acceptors_that_lose_their_memory_are_found() {
     let folder = tempfile::tempdir().unwrap();
     // The server as it is, with the option that its own help calls unsafe.
     let server = folder.path().join("forgetful-server");
@@ -79,7 +79,7 @@ fn acceptors_that_forget_are_found() {
 }
 
 #[test]
-fn a_short_soak_measures_itself_and_answers_everybody() {
+fn short_soak_measures_itself_and_answers_every_request() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_string_lossy().into_owned();
     let (code, text) = run_program("paxos-lab", &["soak", "--minutes", "0.15", "--interval", "1s", "--out", &out]);

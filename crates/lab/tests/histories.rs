@@ -1,6 +1,6 @@
 //! Histories with known verdicts: does the checker find them?
 //!
-//! Those of this project are in `tests/histories`. `PAXOS_HISTORIES=FOLDER` adds recorded ones, as
+//! Those of this project are in `tests/histories`. `PAXOS_HISTORIES=DIR` adds recorded ones, as
 //! `tests/histories/README.md` says.
 #![allow(clippy::unwrap_used)]
 
@@ -43,7 +43,7 @@ fn own() -> PathBuf {
 }
 
 #[test]
-fn every_history_of_ours_gets_its_verdict() {
+fn every_history_of_this_project_gets_its_verdict() {
     let files = files_in(&own(), &["log", "txt"]);
     assert!(files.len() >= 15, "{files:?}");
     for file in files {
@@ -53,7 +53,7 @@ fn every_history_of_ours_gets_its_verdict() {
 }
 
 #[test]
-fn the_witness_shows_the_operation_that_breaks_and_what_was_right_before() {
+fn witness_shows_the_unexplained_operation_and_the_order_before_it() {
     let (_, text) = check(&[&own().join("lines-write-goes-back-bad.log")]);
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].contains("lines-write-goes-back-bad.log: NOT linearizable"), "{text}");
@@ -64,7 +64,7 @@ fn the_witness_shows_the_operation_that_breaks_and_what_was_right_before() {
 }
 
 #[test]
-fn the_worst_of_several_verdicts_is_the_exit_code() {
+fn worst_of_several_verdicts_is_the_exit_code() {
     let [ok, bad] = ["register-overlap-ok.log", "appends-lost-bad.txt"].map(|name| own().join(name));
     let (code, text) = check(&[&bad, &ok]);
     assert_eq!(code, 7);
@@ -73,7 +73,7 @@ fn the_worst_of_several_verdicts_is_the_exit_code() {
 }
 
 #[test]
-fn the_files_of_a_run_are_one_history() {
+fn files_of_a_run_are_one_history() {
     let folder = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(own().join("lines-late-write-ok.log")).unwrap();
     for client in ["c1", "c2"] {
@@ -82,18 +82,21 @@ fn the_files_of_a_run_are_one_history() {
     }
     let (code, text) = check(&[folder.path()]);
     assert!(code == 0 && text.contains("(2 files): linearizable (4 operations on 1 key, "), "{text}");
-    // What the second has read, somebody else has written, whose lines are not here.
+    // Another client, whose lines are missing, wrote what the second one has read.
     let (code, text) = check(&[&folder.path().join("client-2.log")]);
-    assert!(code == 6 && text.contains("if somebody else wrote to the same keys all is well"), "{text}");
+    assert!(
+        code == 6 && text.contains("if another client wrote to the same keys, these results are linearizable"),
+        "{text}"
+    );
 }
 
 #[test]
-fn what_is_no_history_is_a_failure_and_says_why() {
+fn file_without_a_history_is_a_failure_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("notes.txt");
     fs::write(&file, "buy milk\n").unwrap();
     let (code, text) = check(&[&file]);
-    assert!(code == 1 && text.contains("notes.txt: line 1: this is no history that is known here"), "{text}");
+    assert!(code == 1 && text.contains("notes.txt: line 1: this is not a known history format"), "{text}");
     let (code, text) = check(&[&folder.path().join("nowhere.log")]);
     assert!(code == 1 && text.contains("cannot read"), "{text}");
     let (code, text) = check(&[folder.path()]);
@@ -104,7 +107,7 @@ fn what_is_no_history_is_a_failure_and_says_why() {
 #[test]
 fn every_recorded_history_gets_its_verdict() {
     let Some(folder) = env::var_os("PAXOS_HISTORIES").map(PathBuf::from) else {
-        eprintln!("skipped: PAXOS_HISTORIES does not name a folder with recorded histories");
+        eprintln!("skipped: PAXOS_HISTORIES does not name a directory with recorded histories");
         return;
     };
     let verdicts = fs::read_to_string(folder.join("etcd/VERDICTS.tsv")).unwrap();
@@ -128,5 +131,5 @@ fn every_recorded_history_gets_its_verdict() {
         assert_eq!(code, expected, "{text}");
         checked += 1;
     }
-    eprintln!("{checked} recorded histories, every verdict right, in {:?}", begun.elapsed());
+    eprintln!("{checked} recorded histories, every verdict correct, in {:?}", begun.elapsed());
 }

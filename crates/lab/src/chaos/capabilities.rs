@@ -57,7 +57,7 @@ impl Capabilities {
     /// No capability beyond processes.
     pub fn none() -> Capabilities {
         let needs = [Capability::Mounts, Capability::PowerCuts, Capability::Freezing, Capability::Tracing];
-        Capabilities { missing: needs.map(|need| (need, "not asked for".to_string())).into(), cutter: None }
+        Capabilities { missing: needs.map(|need| (need, "not requested".to_string())).into(), cutter: None }
     }
 
     /// Whether this machine has the capability.
@@ -69,7 +69,7 @@ impl Capabilities {
     pub fn missing(&self) -> impl Iterator<Item = String> + '_ {
         self.missing.iter().map(|(need, why)| {
             let what = match need {
-                Capability::Mounts => "disks of their own (full, read-only)",
+                Capability::Mounts => "full and read-only disks",
                 Capability::PowerCuts => "power cuts and disks that fail",
                 Capability::Freezing => "disks that hang",
                 Capability::Tracing => "syncs that fail or are slow",
@@ -80,7 +80,7 @@ impl Capabilities {
 
     fn try_mounts(&mut self, folder: &Path) -> Result<(), String> {
         if !rustix::process::geteuid().is_root() {
-            return Err("only root may mount a file system".to_string());
+            return Err("only root can mount a file system".to_string());
         }
         let place = folder.join("probe");
         let mut ground = Volume::with_disk(&place, 1)?;
@@ -96,9 +96,9 @@ impl Capabilities {
         if self.cutter.is_some() {
             let cut = self.cut(&[&ground.path()]).and_then(|()| ground.mount_again());
             let lost =
-                cut.and_then(|()| if unsynced.exists() { Err("unsynced data survives".to_string()) } else { Ok(()) });
+                cut.and_then(|()| if unsynced.exists() { Err("unsynced data survived".to_string()) } else { Ok(()) });
             if let Err(why) = lost {
-                self.missing.insert(Capability::PowerCuts, format!("the shutdown of ext4 does not do it here: {why}"));
+                self.missing.insert(Capability::PowerCuts, format!("the shutdown of ext4 does not work here: {why}"));
             }
         }
         drop(ground);
@@ -108,7 +108,7 @@ impl Capabilities {
 
     /// Cuts the power of the file systems mounted at these paths: unsynced data is lost, and nothing more is written.
     pub fn cut(&mut self, mounts: &[&Path]) -> Result<(), String> {
-        self.cutter.as_mut().ok_or("nothing here can cut the power")?.cut(mounts)
+        self.cutter.as_mut().ok_or("power cuts are not possible here")?.cut(mounts)
     }
 }
 
@@ -116,7 +116,7 @@ impl LinkCutter {
     fn start() -> Result<LinkCutter, String> {
         let mut command = Command::new("python3");
         command.args(["-u", "-c", CUTTER]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().map_err(|error| format!("python3 is missing: {error}"))?;
+        let mut child = command.spawn().map_err(|error| format!("cannot start python3: {error}"))?;
         let (Some(asks), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("python3 has no input or output".to_string());
         };
@@ -130,7 +130,7 @@ impl LinkCutter {
         asked.map_err(|error| format!("python3 does not answer: {error}"))?;
         match answer.trim_end() {
             "" if answer.ends_with('\n') => Ok(()),
-            why => Err(format!("the file system does not shut down: {why}")),
+            why => Err(format!("cannot shut down the file system: {why}")),
         }
     }
 }
@@ -148,15 +148,15 @@ fn try_tracing() -> Result<(), String> {
     let done = command.arg("true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     match done {
         Ok(status) if status.success() => Ok(()),
-        Ok(_) => Err("strace may not trace here".to_string()),
-        Err(error) => Err(format!("strace is missing: {error}")),
+        Ok(_) => Err("strace is not permitted to trace here".to_string()),
+        Err(error) => Err(format!("cannot start strace: {error}")),
     }
 }
 
 /// Runs a program without input; its stderr is the error.
 pub fn command(words: &[&str]) -> Result<(), String> {
     let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("{} is missing: {error}", words[0]))?;
+    let output = output.map_err(|error| format!("cannot start {}: {error}", words[0]))?;
     if output.status.success() {
         return Ok(());
     }

@@ -29,45 +29,46 @@ const PLAN: &str = "plan.txt";
 /// Name of the file with the failure of a kept round.
 const VERDICT: &str = "verdict.txt";
 
-/// Strike clusters of real processes, and prove from the lines that they kept their word.
+/// Inject faults into clusters of real processes, and check the results from the log lines.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
-  paxos-lab chaos --minutes 1                   rounds for a minute, each from a seed of its own
-  paxos-lab chaos --seed 7 --rounds 1           the round of one seed
-  paxos-lab chaos --minutes 60 --totals all.json    and sums over all runs in a file
-  paxos-lab chaos --replay runs/chaos/round-7   the judgement of a round that was kept, again
+  paxos-lab chaos --minutes 1                   rounds for one minute, each with its own seed
+  paxos-lab chaos --seed 7 --rounds 1           one round with this seed
+  paxos-lab chaos --minutes 60 --totals all.json    also keep totals over all runs in a file
+  paxos-lab chaos --replay runs/chaos/round-7   check a kept round again
 
-As root each server has a disk of its own, whose power fails; what this user or machine cannot do is skipped, and said.
+As root, each server gets its own disk, whose power can fail. Faults that this user or machine cannot cause are skipped
+and listed.
 
 Exit codes: 0 clean, 1 failure, 2 usage, 6 not decided, 7 a rule was broken, 8 no progress.")]
 pub struct ChaosArgs {
-    /// Go on for so long
-    #[arg(long, value_name = "M")]
+    /// Start new rounds for N minutes
+    #[arg(long, value_name = "N")]
     minutes: Option<f64>,
-    /// The seed of the first round; each next round has the next one [default: drawn]
+    /// Seed of the first round; each further round uses the next number [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How many rounds [default: one, or as many as the minutes allow]
+    /// Maximum number of rounds [default: 1, or with --minutes no limit]
     #[arg(long, value_name = "N")]
     rounds: Option<u64>,
-    /// How the servers agree [default: each seed decides]
+    /// Protocol of the servers [default: chosen by each seed]
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
-    /// How long a round's faults last [default: each seed decides, 15s to 30s]
+    /// Inject faults for TIME in each round [default: chosen by each seed, 15s to 30s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     fault_duration: Option<Duration>,
-    /// Requests a second, at most [default: as suits the protocol]
+    /// Maximum number of requests per second [default: 2500 under multi-paxos, else 1000]
     #[arg(long, value_name = "N")]
     rate: Option<u64>,
-    /// Add up what was done in this file
+    /// Add the totals of this run to the JSON file FILE
     #[arg(long, value_name = "FILE")]
     totals: Option<PathBuf>,
-    /// Switch a seeded bug on in every server (name one with --server that was built with the feature `seeded-bugs`):
-    /// chaos should find it
+    /// Switch on a seeded bug in every server, which chaos should find (with --server, name a program that was built
+    /// with the feature `seeded-bugs`)
     #[arg(long, value_name = "BUG")]
     bug: Option<Bug>,
-    /// Judge the lines of a round that was kept, and run nothing
+    /// Check the log lines of the kept round in DIR again, and run nothing
     #[arg(long, value_name = "DIR", conflicts_with_all = ["minutes", "seed", "rounds", "protocol", "fault_duration", "rate", "totals"])]
     replay: Option<PathBuf>,
     #[command(flatten)]
@@ -77,13 +78,13 @@ pub struct ChaosArgs {
 /// Where clusters run, and what runs.
 #[derive(Clone, Debug, Args)]
 pub struct ChaosDirs {
-    /// Each run has a folder of its own in here; those that fail stay
+    /// Directory for the runs; the subdirectory of a failed run is kept
     #[arg(long, value_name = "DIR", default_value = "runs/chaos")]
     out: PathBuf,
-    /// Keep the folder whatever comes of it
+    /// Keep the subdirectory even if the run succeeds
     #[arg(long)]
     pub keep: bool,
-    /// The server's program [default: beside this one]
+    /// Server program [default: paxos-server in the directory of paxos-lab]
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
 }
@@ -101,7 +102,7 @@ impl ChaosDirs {
         program.canonicalize().map_err(|error| {
             let path = program.display();
             format!(
-                "there is no server at {path} ({error}). Build it (cargo build --release), or name it with --server"
+                "cannot find the server program {path} ({error}). Build it (cargo build --release), or name it with --server"
             )
         })
     }
@@ -124,13 +125,13 @@ pub fn run(options: &ChaosArgs) -> Result<(String, u8), String> {
         return Ok(replay(folder));
     }
     if options.minutes.is_some_and(|minutes| !(0.0..=1e6).contains(&minutes)) {
-        return Err("--minutes must be between 0 and a million".to_string());
+        return Err("--minutes must be between 0 and 1000000".to_string());
     }
     let program = options.place.program()?;
     alone();
     let is_over = hear_signals()?;
     std::fs::create_dir_all(&options.place.out)
-        .map_err(|error| format!("cannot make {}: {error}", options.place.out.display()))?;
+        .map_err(|error| format!("cannot create {}: {error}", options.place.out.display()))?;
     sweep(&options.place.out);
     options.rounds(&program, &is_over)
 }
@@ -191,12 +192,16 @@ impl ChaosArgs {
         match play(plan, folder, program, tools, is_over) {
             Ok(played) => {
                 say(&format_args!(
-                    "  clean in {:.1} s: {}; longest wait {:.1} s; {} operations linearizable, {}; {} killed, {} without power\n",
+                    "  clean in {:.1} s: {}; longest wait {:.1} s; {} operations linearizable, {}; {} processes killed, {} power cuts\n",
                     begun.elapsed().as_secs_f64(),
                     played.tally.counts,
                     played.tally.longest.as_secs_f64(),
                     played.judgement.operations,
-                    if played.judgement.is_proved { "proved by the lines" } else { "steps not shown" },
+                    if played.judgement.is_proved {
+                        "proved from the log lines"
+                    } else {
+                        "not proved: steps were not logged"
+                    },
                     played.done.kills,
                     played.done.power_cuts,
                 ));
@@ -226,17 +231,20 @@ fn replay(folder: &Path) -> (String, u8) {
     let mut text = std::fs::read_to_string(folder.join(PLAN)).unwrap_or_default();
     let found = std::fs::read_to_string(folder.join(VERDICT)).unwrap_or_default();
     if !found.is_empty() {
-        text += &format!("found when it was played: {found}");
+        text += &format!("found when the round ran: {found}");
     }
     match judge(folder) {
         Ok(judged) => {
-            let proved =
-                if judged.is_proved { "and every rule was kept, as the lines prove" } else { "steps were not shown" };
-            text += &format!("the lines now: {} operations are linearizable, {proved}\n", judged.operations);
+            let proved = if judged.is_proved {
+                "and the log lines prove that every rule was kept"
+            } else {
+                "but the steps were not logged, so the rules are not proved"
+            };
+            text += &format!("found now: {} operations are linearizable, {proved}\n", judged.operations);
             // A failure that the lines do not show was found all the same, so its exit code stays.
             (text, if found.is_empty() { 0 } else { RoundFailure::read(&found).exit_code() })
         }
-        Err(failure) => (format!("{text}the lines now: {failure}\n"), failure.exit_code()),
+        Err(failure) => (format!("{text}found now: {failure}\n"), failure.exit_code()),
     }
 }
 

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damage_changes_some_bytes_and_its_end_brings_them_back() {
+    fn corruption_changes_some_bytes_and_its_end_restores_them() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("journal")).unwrap();
         let file = folder.path().join("journal/1");
@@ -81,7 +81,7 @@ mod tests {
             let found = fs::read(&file).unwrap();
             let changed: Vec<usize> = (0..content.len()).filter(|at| found[*at] != content[*at]).collect();
             assert_eq!(changed.len(), flips.len());
-            assert!(changed.iter().all(|at| at / SECTOR_BYTES == 5), "only where something stands: {changed:?}");
+            assert!(changed.iter().all(|at| at / SECTOR_BYTES == 5), "only bytes of records change: {changed:?}");
             undo(&flips).unwrap();
             assert_eq!(fs::read(&file).unwrap(), content);
         }

@@ -121,7 +121,7 @@ impl<'a> FaultInjector<'a> {
         if let Some(need) = fault.needs()
             && !self.tools.can(need)
         {
-            self.skip(fault, "not possible here");
+            self.skip(fault, "not possible for this user or on this machine");
             return Ok(());
         }
         let servers = match fault {
@@ -133,14 +133,14 @@ impl<'a> FaultInjector<'a> {
             match self.cluster.server_process(server).engaged {
                 Some(other) if is_of_all => self.end(other)?,
                 Some(_) => {
-                    self.skip(fault, "the server is under another strike");
+                    self.skip(fault, "the server already has another fault");
                     return Ok(());
                 }
                 None => {}
             }
         }
         if matches!(fault, ChaosFault::Damage(..)) && !self.are_well(self.wounded) {
-            self.skip(fault, "another server has not repaired its files yet");
+            self.skip(fault, "another server has not repaired its corrupt files yet");
             return Ok(());
         }
         self.tell(&format!(
@@ -222,7 +222,7 @@ impl<'a> FaultInjector<'a> {
                 self.kill(servers);
                 let data = self.cluster.server_process(*server).data();
                 let whole = data.with_extension("whole");
-                let unplayed = |error| RoundFailure::Unplayed(format!("cannot damage files: {error}"));
+                let unplayed = |error| RoundFailure::Unplayed(format!("cannot corrupt files: {error}"));
                 volume::copy(&data, &whole).map_err(unplayed)?;
                 let lines = whole_lines(&self.lines_of(*server)).map_err(unplayed)?;
                 let wounds = damage(&data, *part, &mut self.random).map_err(unplayed)?;
@@ -259,7 +259,7 @@ impl<'a> FaultInjector<'a> {
     /// Ends a fault and undoes its effects.
     pub fn end(&mut self, strike: usize) -> Result<(), RoundFailure> {
         let Some(RunningFault { fault, servers, rest }) = self.active.remove(&strike) else { return Ok(()) };
-        self.tell(&format!("end of: {fault}"));
+        self.tell(&format!("end of fault: {fault}"));
         let undone = self.undo(strike, &fault, servers, rest);
         servers.iter().for_each(|server| self.cluster.server_process(server).engaged = None);
         undone
@@ -304,7 +304,10 @@ impl<'a> FaultInjector<'a> {
                 if let Some(status) = server_process.ended() {
                     // The server must report why it cannot start, and must not crash.
                     if status.code() != Some(1) {
-                        let why = format!("server {} met damaged files and ended with {status}", server.0);
+                        let why = format!(
+                            "server {} started with corrupt files and ended with {status} instead of exit code 1",
+                            server.0
+                        );
                         return Err(RoundFailure::Broken(why));
                     }
                     let file = self.lines_of(*server);
@@ -312,7 +315,7 @@ impl<'a> FaultInjector<'a> {
                     if text[text.len().min(lines as usize)..].windows(6).any(|word| word == b" BOOT ") {
                         // The server has run since and may have sent messages, so its directory must not be rolled
                         // back.
-                        let why = format!("server {} started with damaged files and ended later", server.0);
+                        let why = format!("server {} started with corrupt files and ended later by itself", server.0);
                         return Err(RoundFailure::Broken(why));
                     }
                     self.put_back(*server, &whole)?;
@@ -320,11 +323,13 @@ impl<'a> FaultInjector<'a> {
                     // like lines of two histories, so the lines of the failed start are removed.
                     let file = fs::OpenOptions::new().write(true).open(&file);
                     let cut = file.and_then(|file| file.set_len(lines));
-                    cut.map_err(|error| RoundFailure::Unplayed(format!("cannot take lines back: {error}")))?;
-                    self.meet("refused to start with damaged files, and got the right bytes back");
+                    cut.map_err(|error| {
+                        RoundFailure::Unplayed(format!("cannot truncate the log of a server: {error}"))
+                    })?;
+                    self.meet("refused to start with corrupt files, whose original bytes were then restored");
                 } else {
                     let _ = fs::remove_dir_all(&whole);
-                    self.meet("started with damaged files, and repaired them");
+                    self.meet("started with corrupt files and repaired them");
                 }
                 self.cluster.server_process(*server).may_end = false;
             }
@@ -407,13 +412,16 @@ impl<'a> FaultInjector<'a> {
     fn await_good_end(&mut self, server: ServerId) -> Result<(), RoundFailure> {
         let server_process = self.cluster.server_process(server);
         match server_process.await_end(SAYS_WITHIN) {
-            Some(status) if status.code() == Some(1) => self.meet("ended by itself when its disk failed"),
+            Some(status) if status.code() == Some(1) => self.meet("ended by itself after its disk failed"),
             Some(status) => {
-                let why = format!("server {} met a disk that fails and ended with {status}", server.0);
+                let why = format!(
+                    "the disk of server {} failed, and the server ended with {status} instead of exit code 1",
+                    server.0
+                );
                 return Err(RoundFailure::Broken(why));
             }
             None => {
-                self.meet("had nothing to write when its disk failed");
+                self.meet("had nothing to write while its disk failed");
                 self.kill([server].into_iter().collect());
             }
         }
@@ -429,10 +437,13 @@ impl<'a> FaultInjector<'a> {
         match server_process.await_end(SAYS_WITHIN) {
             Some(status) if status.code() == Some(1) => Ok(Some(UndoStep::Nothing)),
             Some(status) => {
-                let why = format!("server {} was started on a read-only disk and ended with {status}", server.0);
+                let why = format!(
+                    "server {} was started on a read-only disk and ended with {status} instead of exit code 1",
+                    server.0
+                );
                 Err(RoundFailure::Broken(why))
             }
-            None => Err(RoundFailure::Broken(format!("server {} works on a disk that is read-only", server.0))),
+            None => Err(RoundFailure::Broken(format!("server {} runs on a read-only disk", server.0))),
         }
     }
 
@@ -441,7 +452,7 @@ impl<'a> FaultInjector<'a> {
         let data = self.cluster.server_process(server).data();
         let kept = data.with_extension("kept");
         volume::move_durably(&data, &kept)
-            .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data folder: {error}")))?;
+            .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data directory: {error}")))?;
         Ok(kept)
     }
 
@@ -451,7 +462,7 @@ impl<'a> FaultInjector<'a> {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => volume::move_durably(kept, &data),
         };
-        moved.map_err(|error| RoundFailure::Unplayed(format!("cannot bring a data folder back: {error}")))
+        moved.map_err(|error| RoundFailure::Unplayed(format!("cannot restore a data directory: {error}")))
     }
 
     fn lines_of(&self, server: ServerId) -> PathBuf {
@@ -475,7 +486,7 @@ impl<'a> FaultInjector<'a> {
         let data = self.cluster.server_process(server).data();
         let old = data.with_extension("old");
         volume::copy(&data, &old)
-            .map_err(|error| RoundFailure::Unplayed(format!("cannot copy a data folder: {error}")))?;
+            .map_err(|error| RoundFailure::Unplayed(format!("cannot copy a data directory: {error}")))?;
         self.start(server)?;
         let deadline = Instant::now() + SAYS_WITHIN;
         let others = usize::from(SERVERS) - 1;
@@ -491,7 +502,7 @@ impl<'a> FaultInjector<'a> {
         self.kill(one);
         let kept = self.put_aside(server)?;
         volume::move_durably(&old, &data)
-            .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data folder: {error}")))?;
+            .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data directory: {error}")))?;
         self.start_impostor(server, strike)?;
         Ok(Some(UndoStep::Folder(kept)))
     }
@@ -503,7 +514,7 @@ impl<'a> FaultInjector<'a> {
             _ => !status.connected.is_empty(),
         };
         if is_believed {
-            let what = format!("after \"{fault}\" the others believe it: it is connected to {}", status.connected);
+            let what = format!("after \"{fault}\" other servers accept it: it is connected to {}", status.connected);
             return Err(RoundFailure::Broken(what));
         }
         Ok(())
@@ -576,7 +587,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_disks_and_tracing_need_more_than_a_user_has() {
+    fn only_disk_faults_and_tracing_need_privileges() {
         let server = ServerId(1);
         assert_eq!(ChaosFault::Kill(ServerSet::first(5)).needs(), None);
         assert_eq!(ChaosFault::PowerCut(ServerSet::first(5)).needs(), Some(Capability::PowerCuts));

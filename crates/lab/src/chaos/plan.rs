@@ -363,8 +363,8 @@ impl Display for RoundPlan {
         writeln!(f, "  servers: --steps {steps} {} {}", self.options.join(" "), self.failing.join(" "))?;
         writeln!(
             f,
-            "  clients: {clients} with {pipeline} requests under way each, at most {rate} a second, {keys} keys, {reads} % reads, \
-             {:.1} s a try, {:.1} s a request",
+            "  clients: {clients} with at most {pipeline} requests in flight each, at most {rate} requests/s, {keys} keys, {reads} % reads, \
+             time limits {:.1} s per try and {:.1} s per request",
             seconds(patience.0),
             seconds(patience.1)
         )?;
@@ -388,7 +388,7 @@ mod tests {
     const NONE: PlanOptions = PlanOptions { protocol: None, lasts: None, rate: None, bug: None };
 
     #[test]
-    fn a_seed_means_the_same_each_time_and_another_seed_something_else() {
+    fn same_seed_gives_same_plan_and_other_seed_another() {
         for seed in 1..=50 {
             assert_eq!(RoundPlan::new(seed, NONE), RoundPlan::new(seed, NONE));
             assert_eq!(RoundPlan::new(seed, NONE).to_string(), RoundPlan::new(seed, NONE).to_string());
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn some_hundred_seeds_have_every_kind_of_fault_under_every_protocol() {
+    fn three_hundred_seeds_contain_every_kind_of_fault_under_every_protocol() {
         for protocol in Protocol::ALL {
             let wishes = PlanOptions { protocol: Some(protocol), ..NONE };
             let plans: Vec<RoundPlan> = (1..=300).map(|seed| RoundPlan::new(seed, wishes)).collect();
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn strikes_are_in_order_of_time_and_within_the_round() {
+    fn faults_are_in_order_of_time_and_within_the_round() {
         for seed in 1..=100 {
             let plan = RoundPlan::new(seed, NONE);
             assert!(plan.strikes.is_sorted_by_key(|strike| strike.at));

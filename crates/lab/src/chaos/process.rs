@@ -185,8 +185,10 @@ impl ServerProcess {
             Some(status) if status.success() => Ok(()),
             // The process had not installed its signal handlers yet.
             Some(status) if status.signal() == Some(Signal::TERM.as_raw()) && self.since.elapsed() < YOUNG => Ok(()),
-            Some(status) => Err(format!("server {} was told to stop and ended with {status}", self.server.0)),
-            None => Err(format!("server {} was told to stop and runs on after {ENDS_WITHIN:?}", self.server.0)),
+            Some(status) => {
+                Err(format!("server {} got SIGTERM and ended with {status} instead of exit code 0", self.server.0))
+            }
+            None => Err(format!("server {} got SIGTERM and still runs after {ENDS_WITHIN:?}", self.server.0)),
         }
     }
 
@@ -197,7 +199,7 @@ impl ServerProcess {
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject]);
         command.args(["-p", &pid.as_raw_nonzero().to_string()]).stdin(Stdio::null()).stdout(Stdio::null());
-        let tracer = command.stderr(Stdio::null()).spawn().map_err(|error| format!("strace is missing: {error}"))?;
+        let tracer = command.stderr(Stdio::null()).spawn().map_err(|error| format!("cannot start strace: {error}"))?;
         self.tracer = Some(tracer);
         Ok(())
     }
@@ -227,7 +229,9 @@ impl ServerProcess {
         let maximum = self.most_files(pid);
         let current = more.map_or(maximum, |more| Some(open() + more));
         let limits = Rlimit { current, maximum };
-        prlimit(Some(pid), Resource::Nofile, limits).map(drop).map_err(|error| format!("cannot limit files: {error}"))
+        prlimit(Some(pid), Resource::Nofile, limits)
+            .map(drop)
+            .map_err(|error| format!("cannot set the limit of open files: {error}"))
     }
 
     fn most_files(&self, pid: Pid) -> Option<u64> {

@@ -72,7 +72,7 @@ fn act(
     for server_process in cluster.seats.values_mut() {
         server_process.start().map_err(RoundFailure::Unplayed)?;
     }
-    cluster.await_that("all five servers are connected", is_whole)?;
+    cluster.await_that("all five servers must be connected", is_whole)?;
     let load = ChaosLoad::new(&plan.load, plan.seed, cluster.outside.clone(), folder);
     let acted = std::thread::scope(|scope| {
         let clients = employ(scope, &load);
@@ -109,7 +109,7 @@ pub fn dismiss(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), Round
         if Instant::now() >= deadline {
             let waited = plan.load.patience.1 + SLACK;
             // The end of the scope would wait for this client without limit.
-            eprintln!("NO PROGRESS: a client waits for longer than {waited:?} for a request to end");
+            eprintln!("NO PROGRESS: a request has not ended after {waited:?}, its time limit plus slack");
             std::process::abort();
         }
         std::thread::sleep(LOOK);
@@ -117,7 +117,11 @@ pub fn dismiss(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), Round
     for client in clients {
         match client.join() {
             Ok(done) => done.map_err(RoundFailure::Unplayed)?,
-            Err(_) => return Err(RoundFailure::Broken("the client library panicked: see above".to_string())),
+            Err(_) => {
+                return Err(RoundFailure::Broken(
+                    "the client library panicked; the panic message is above".to_string(),
+                ));
+            }
         }
     }
     Ok(())
@@ -161,12 +165,12 @@ pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) 
         }
         server_process.start().map_err(RoundFailure::Unplayed)?;
     }
-    cluster.await_that("all five servers are connected again", is_whole)?;
+    cluster.await_that("all five servers must be connected again", is_whole)?;
     // The first request may wait for a leader, or for a transaction in doubt.
     let (before, deadline) = (load.ended().ok, Instant::now() + START_TIMEOUT);
     while load.ended().ok <= before {
         if Instant::now() >= deadline {
-            let what = "no client gets anything done, though all servers are up and connected".to_string();
+            let what = "no request succeeds, although all servers are up and connected".to_string();
             return Err(RoundFailure::Stuck(what));
         }
         cluster.look()?;
@@ -179,7 +183,7 @@ pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) 
 /// Checks that all replicas are equal, that a majority alone makes progress, that every server serves writes and reads,
 /// and that each stops with success.
 pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundFailure> {
-    cluster.await_that("all five servers have the same state", is_healed)?;
+    cluster.await_that("all five servers must have the same state", is_healed)?;
     let servers = cluster.direct.clone();
     let identity =
         ClientName::in_log_dir(&cluster.folder, Some("final"), servers.servers()).map_err(RoundFailure::Unplayed)?;
@@ -190,19 +194,22 @@ pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundF
         do_without_a_minority(cluster, &mut client, plan.seed)?;
     }
     for server in servers.servers().iter() {
-        write_at(server, "at the end", &mut client)?;
+        write_at(server, "at the end of the round", &mut client)?;
     }
     for server in servers.servers().iter() {
         for other in servers.servers().iter() {
             let found = client.set_server(server).and_then(|()| client.get_from_current(final_key(other).as_bytes()));
-            let found = found.map_err(|error| stuck_at(server, "at the end", error))?;
+            let found = found.map_err(|error| stuck_at(server, "at the end of the round", error))?;
             if found.value.as_deref() != Some(b"well") {
-                let what = format!("server {} has lost what was written at the end at server {}", server.0, other.0);
+                let what = format!(
+                    "server {} does not have the value that was written at server {} at the end of the round",
+                    server.0, other.0
+                );
                 return Err(RoundFailure::Broken(what));
             }
         }
     }
-    cluster.await_that("all five servers have the same state", is_healed)?;
+    cluster.await_that("all five servers must have the same state", is_healed)?;
     for server in servers.servers().iter() {
         cluster.server_process(server).stop().map_err(RoundFailure::Broken)?;
     }
@@ -227,7 +234,7 @@ fn do_without_a_minority(cluster: &mut ChaosCluster, client: &mut Client, seed: 
     for server in away.iter() {
         cluster.server_process(server).start().map_err(RoundFailure::Unplayed)?;
     }
-    cluster.await_that("all five servers have the same state again", is_healed).map(drop)
+    cluster.await_that("all five servers must have the same state again", is_healed).map(drop)
 }
 
 fn write_at(server: ServerId, when: &str, client: &mut Client) -> Result<(), RoundFailure> {

@@ -18,7 +18,7 @@ use super::verify::{RoundFailure, judge};
 use paxos_kv::duration::parse_duration;
 use paxos_kv::protocol::Protocol;
 
-/// Run a cluster whose roles fail all the time, and show that nothing grows and nobody waits for ever.
+/// Run a cluster whose roles crash all the time; check that its resource use stays flat and every request ends.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -27,19 +27,19 @@ Examples:
 
 Exit codes: 0 flat, 1 failure, 2 usage, 6 not decided, 7 a rule was broken, 8 something grew, or no progress.")]
 pub struct SoakArgs {
-    /// For so long
-    #[arg(long, value_name = "M", default_value_t = 60.0)]
+    /// Run for N minutes
+    #[arg(long, value_name = "N", default_value_t = 60.0)]
     minutes: f64,
-    /// Requests a second
+    /// Number of requests per second
     #[arg(long, value_name = "N", default_value_t = 200)]
     rate: u64,
-    /// How often it is measured
+    /// Measure every TIME
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     interval: Duration,
-    /// How the servers agree
+    /// Protocol of the servers
     #[arg(long, value_enum, default_value_t = Protocol::MultiPaxos)]
     protocol: Protocol,
-    /// When roles fail
+    /// Seed of the crashes
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -62,13 +62,13 @@ struct SoakSample {
 /// Runs the command line. Returns the text to print and the exit code.
 pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
     if !(0.1..=1e5).contains(&options.minutes) {
-        return Err("--minutes must be between 0.1 and a hundred thousand".to_string());
+        return Err("--minutes must be between 0.1 and 100000".to_string());
     }
     let program = options.place.program()?;
     let is_over = hear_signals()?;
     let folder = options.place.out().join(format!("soak-{}", options.seed));
     if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(|error| format!("cannot empty {}: {error}", folder.display()))?;
+        fs::remove_dir_all(&folder).map_err(|error| format!("cannot remove {}: {error}", folder.display()))?;
     }
     let plan = options.plan();
     let mut samples = Vec::new();
@@ -130,7 +130,7 @@ fn soak(
     for server_process in cluster.seats.values_mut() {
         server_process.start().map_err(RoundFailure::Unplayed)?;
     }
-    cluster.await_that("all five servers are connected", is_whole)?;
+    cluster.await_that("all five servers must be connected", is_whole)?;
     let load = ChaosLoad::new(&plan.load, plan.seed, cluster.outside.clone(), folder);
     std::thread::scope(|scope| {
         let clients = employ(scope, &load);
@@ -144,7 +144,7 @@ fn soak(
     let tally = load.tally();
     let judged = judge(folder)?;
     Ok(format!(
-        "{}; the longest waited {:.1} s; {} operations of {} clients are linearizable\n",
+        "{}; longest wait {:.1} s; {} operations of {} clients are linearizable\n",
         tally.counts,
         tally.longest.as_secs_f64(),
         judged.operations,
@@ -261,7 +261,7 @@ fn medians(samples: &[SoakSample]) -> SoakSample {
 }
 
 fn table(samples: &[SoakSample]) -> String {
-    let mut text = "medians of each quarter (of the servers the largest), until\n".to_string();
+    let mut text = "Medians for each quarter of the run, of the largest value over all servers; first column: end of the quarter\n".to_string();
     for row in quarters(samples) {
         let _ = writeln!(text, "{}", row.row());
     }
@@ -273,7 +273,7 @@ fn table(samples: &[SoakSample]) -> String {
 fn grown(samples: &[SoakSample]) -> Vec<String> {
     let quarters = quarters(samples);
     let (Some(first), Some(last)) = (quarters.first(), quarters.last()) else {
-        return vec!["too few samples to say whether anything grew\n".to_string()];
+        return vec!["too few samples to tell whether anything grew\n".to_string()];
     };
     let mut grown = Vec::new();
     let mut hold = |what: &str, before: f64, after: f64, slack: f64| {
@@ -286,7 +286,7 @@ fn grown(samples: &[SoakSample]) -> Vec<String> {
     hold("open files", first.files, last.files, 16.0);
     hold("disk in KiB", first.disk_kib, last.disk_kib, 4.0 * 1024.0);
     if last.rate < first.rate * 0.8 {
-        grown.push(format!("requests a second fell from {:.0} to {:.0}\n", first.rate, last.rate));
+        grown.push(format!("requests per second fell from {:.0} to {:.0}\n", first.rate, last.rate));
     }
     grown
 }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_or_falls_is_named_and_what_swings_is_not() {
+    fn growth_is_reported_and_fluctuation_is_not() {
         let flat = SoakSample {
             rss_kib: 50e3,
             threads: 40.0,
@@ -322,6 +322,6 @@ mod tests {
         for leak in leaks {
             assert_eq!(grown(&leak).len(), 1, "{:?}", grown(&leak));
         }
-        assert_eq!(grown(&swings[..3]).len(), 1, "too short to say");
+        assert_eq!(grown(&swings[..3]).len(), 1, "too few samples");
     }
 }

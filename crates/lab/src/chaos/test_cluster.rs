@@ -101,7 +101,7 @@ impl ChaosCluster {
             if !server_process.may_end {
                 let words: Vec<String> = server_process.errors().lines().rev().take(3).map(str::to_string).collect();
                 let words = words.into_iter().rev().collect::<Vec<_>>().join("\n  ");
-                let what = format!("server {} has ended by itself ({status}):\n  {words}", server_process.server.0);
+                let what = format!("server {} ended by itself ({status}):\n  {words}", server_process.server.0);
                 return Err(RoundFailure::Broken(what));
             }
         }

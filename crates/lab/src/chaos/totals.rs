@@ -51,7 +51,10 @@ impl Totals {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Totals::default()),
             Err(error) => Err(format!("cannot read {}: {error}", path.display())),
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                format!("{} holds no totals of this program ({error}). Name another --totals file", path.display())
+                format!(
+                    "{} is not a totals file of this program ({error}). Name another file with --totals",
+                    path.display()
+                )
             }),
         }
     }
@@ -116,7 +119,7 @@ impl Display for Totals {
         writeln!(
             f,
             "{rounds} rounds ({}) in {:.1} minutes, {} failed; {} operations of {} clients are linearizable; {} rounds are \
-             proved by their {} lines",
+             proved from their {} log lines",
             list(&self.rounds),
             self.seconds / 60.0,
             self.failed,
@@ -126,13 +129,13 @@ impl Display for Totals {
             self.lines
         )?;
         writeln!(f, "requests: {}", list(&self.outcomes))?;
-        writeln!(f, "{} processes killed, {} disks without power", self.kills, self.power_cuts)?;
-        writeln!(f, "strikes: {}", list(&self.strikes))?;
+        writeln!(f, "{} processes killed, {} power cuts", self.kills, self.power_cuts)?;
+        writeln!(f, "faults: {}", list(&self.strikes))?;
         if !self.met.is_empty() {
             writeln!(f, "servers: {}", list(&self.met))?;
         }
         if !self.skipped.is_empty() {
-            writeln!(f, "not struck: {}", list(&self.skipped))?;
+            writeln!(f, "skipped: {}", list(&self.skipped))?;
         }
         Ok(())
     }

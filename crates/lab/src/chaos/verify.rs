@@ -82,13 +82,16 @@ pub fn judge(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
     let run = Run::read(folder).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
     for entry in &run.lines {
         if let Event::Violation { rule, .. } = &entry.line.event {
-            return Err(RoundFailure::Broken(format!("a server says so itself ({rule}): {}", entry.line)));
+            return Err(RoundFailure::Broken(format!(
+                "a server reported a violation of its rule {rule}: {}",
+                entry.line
+            )));
         }
     }
     last_words(folder)?;
     let audit = Audit::new(&run);
     if audit.verdict() == audit::AuditVerdict::Violated {
-        return Err(RoundFailure::Broken(format!("the audit of the lines:\n{}", audit.explain(&run))));
+        return Err(RoundFailure::Broken(format!("audit of the log lines:\n{}", audit.explain(&run))));
     }
     let operations = match check_run(&run, Instant::now() + WITHIN) {
         LinearizabilityVerdict::Linearizable { operations, .. } => operations as u64,
@@ -96,17 +99,19 @@ pub fn judge(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
             let shown = |at: usize| format!("\n  {}", run.line(at));
             let lines: String =
                 [Some(witness.breaks.call), witness.breaks.end].into_iter().flatten().map(shown).collect();
-            let what = format!("what clients saw of {} is not linearizable; no order explains{lines}", witness.key);
+            let what = format!("the results of {} are not linearizable; no order explains{lines}", witness.key);
             return Err(RoundFailure::Broken(what));
         }
         LinearizabilityVerdict::Unknown(why @ WhyUndecided::Incomplete(_)) => {
-            return Err(RoundFailure::Undecided(format!("lines: {why}")));
+            return Err(RoundFailure::Undecided(format!("log lines: {why}")));
         }
-        LinearizabilityVerdict::Unknown(why) => return Err(RoundFailure::Undecided(format!("linearizable? {why}"))),
+        LinearizabilityVerdict::Unknown(why) => {
+            return Err(RoundFailure::Undecided(format!("linearizability check: {why}")));
+        }
     };
     let is_proved = audit.verdict() == audit::AuditVerdict::Proved;
     if !is_proved && shows_all_steps(&run) {
-        return Err(RoundFailure::Undecided(format!("the audit of the lines:\n{}", audit.explain(&run))));
+        return Err(RoundFailure::Undecided(format!("audit of the log lines:\n{}", audit.explain(&run))));
     }
     Ok(RoundVerdict { operations, is_proved, lines: run.lines.len() as u64 })
 }
@@ -136,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_found_can_be_read_again() {
+    fn written_failure_can_be_read_again() {
         let what = || "server 3: \n  a line".to_string();
         for failure in [
             RoundFailure::Broken(what()),

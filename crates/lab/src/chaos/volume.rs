@@ -24,7 +24,7 @@ impl Volume {
     /// A volume in a plain directory.
     pub fn plain(folder: &Path, number: u8) -> Result<Volume, String> {
         let path = folder.join(format!("disk-{number}"));
-        fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
+        fs::create_dir_all(&path).map_err(|error| format!("cannot create {}: {error}", path.display()))?;
         Ok(Volume { path, image: None, is_mounted: false, is_frozen: false })
     }
 
@@ -33,7 +33,7 @@ impl Volume {
         let mut ground = Volume::plain(folder, number)?;
         let image = folder.join(format!("disk-{number}.img"));
         let file = fs::File::create(&image).and_then(|file| file.set_len(DISK_MIB << 20));
-        file.map_err(|error| format!("cannot make {}: {error}", image.display()))?;
+        file.map_err(|error| format!("cannot create {}: {error}", image.display()))?;
         command(&["mkfs.ext4", "-q", "-F", "-m", "0", &image.to_string_lossy()])?;
         ground.image = Some(image);
         ground.mount()?;
@@ -83,7 +83,7 @@ impl Volume {
     /// Fills the volume to the last byte.
     pub fn fill(&self) -> Result<(), String> {
         let name = self.path.join(BALLAST);
-        let mut file = fs::File::create(&name).map_err(|error| format!("cannot make {}: {error}", name.display()))?;
+        let mut file = fs::File::create(&name).map_err(|error| format!("cannot create {}: {error}", name.display()))?;
         for size in [1 << 20, 4 << 10] {
             let part = vec![1; size];
             while file.write_all(&part).is_ok() {}
@@ -99,7 +99,7 @@ impl Volume {
             // Without this sync, a power cut would restore the file.
             removed => removed.and_then(|()| fs::File::open(&self.path)?.sync_all()),
         };
-        removed.map_err(|error| format!("cannot make room: {error}"))
+        removed.map_err(|error| format!("cannot free disk space: {error}"))
     }
 
     /// Makes the volume read-only or writable. No process may have a file open for writing.

@@ -17,13 +17,13 @@ pub fn cluster(bytes: &[u8]) {
             let addresses: Vec<_> =
                 members.iter().flat_map(|(_, m)| [Some(m.peer), Some(m.client), m.http]).flatten().collect();
             assert!(!members.is_empty() && addresses.iter().all(|address| address.port() > 0));
-            assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len(), "one address is given twice");
+            assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len(), "one address is used twice");
             assert!(members.iter().all(|(server, _)| (1..=ServerId::MAX).contains(&server.0)));
             assert_eq!(
                 members.iter().map(|(server, _)| *server).collect::<paxos_kv::role::ServerSet>(),
                 cluster.servers()
             );
-            assert_eq!(Cluster::parse(path, &print(&cluster)).expect("a cluster can be written down"), cluster);
+            assert_eq!(Cluster::parse(path, &print(&cluster)).expect("a cluster can be encoded"), cluster);
         }
     }
 }

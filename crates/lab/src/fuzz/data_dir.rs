@@ -41,23 +41,26 @@ fn identity(body: &[u8]) {
     };
     let before = known(&identity);
     let life = identity.incarnation();
-    assert_eq!(describe(&files.image()[IDENTITY_FILE]).expect("who can be read can be described").storage, before.0);
+    assert_eq!(
+        describe(&files.image()[IDENTITY_FILE]).expect("an identity that can be read can be displayed").storage,
+        before.0
+    );
     assert_eq!(identity.begin_life().expect("there is room"), life + 1);
     let role_life = identity.next_role_incarnation().expect("there is room");
-    let again = read().expect("what was written is read").expect("the file is there");
+    let again = read().expect("a written file can be read").expect("the file is there");
     assert_eq!((known(&again), again.incarnation()), (before, life + 1));
     again.begin_life().expect("there is room");
     assert!(
         again.next_role_incarnation().expect("there is room") > role_life,
-        "a number of a role's life is used twice"
+        "an incarnation number of a role is used twice"
     );
     // A server that was not recorded yet is recorded now.
     let stranger = (1..=ServerId::MAX).map(ServerId).find(|server| again.recorded_peer(*server).is_none());
     if let Some(server) = stranger {
         let knows = Some(again.storage_id());
         let claim = Claim { server, storage: 9, life: 1, boot: 2, takes_part: false, knows };
-        assert_eq!(again.admit(&claim).expect("nobody is known there"), Admitted::Yes);
-        let remembered = read().expect("what was written is read").expect("the file is there");
+        assert_eq!(again.admit(&claim).expect("no peer is recorded yet"), Admitted::Yes);
+        let remembered = read().expect("a written file can be read").expect("the file is there");
         assert_eq!(remembered.recorded_peer(server), Some(RecordedPeer { storage: 9, bound: false, life: 1, boot: 2 }));
     }
 }
@@ -77,7 +80,7 @@ fn rounds(body: &[u8], is_closed: bool) {
         spent
     };
     match BallotStore::open(files.clone(), OWNER, true) {
-        Err(_) => assert_eq!(files.image()[ROUNDS_FILE], file, "what is refused stays as it is"),
+        Err(_) => assert_eq!(files.image()[ROUNDS_FILE], file, "a refused data directory stays unchanged"),
         Ok(mut rounds) => {
             assert_eq!(
                 (file.len(), u32::from_le_bytes([file[0], file[1], file[2], file[3]])),
@@ -87,7 +90,7 @@ fn rounds(body: &[u8], is_closed: bool) {
             rounds.commit(&[ProposerRecord::RoundsReserved(before / 2)]).expect("there is room");
             let next = before.saturating_add(1);
             rounds.commit(&[ProposerRecord::RoundsReserved(next)]).expect("there is room");
-            assert_eq!(spent(&BallotStore::open(files, OWNER, true).expect("what was written is read")), next);
+            assert_eq!(spent(&BallotStore::open(files, OWNER, true).expect("a written file can be read")), next);
         }
     }
 }

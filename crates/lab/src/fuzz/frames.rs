@@ -62,7 +62,8 @@ pub(super) fn put_frame(payload: &[u8], stream: &mut Vec<u8>) {
 fn hold<T: Debug + PartialEq + Serialize + DeserializeOwned>(stream: &[u8], limit: usize, piece: usize) {
     let (values, end) = one_by_one::<T>(stream, limit);
     for value in &values {
-        let again: T = unframe(&frame(value), limit.max(stream.len())).expect("what was read can be sent on");
+        let again: T =
+            unframe(&frame(value), limit.max(stream.len())).expect("a frame that was read can be sent again");
         assert_eq!(again, *value);
     }
     let (at_once, is_clean) = read_at_once::<T>(stream, limit);
@@ -116,7 +117,7 @@ fn read_at_once<T: DeserializeOwned>(stream: &[u8], limit: usize) -> (Vec<T>, bo
 
 fn read_in_pieces<T: DeserializeOwned>(stream: &[u8], limit: usize, piece: usize) -> (Vec<T>, StreamEnd) {
     let (mut to, from) = connection();
-    from.set_nonblocking(true).expect("a socket can be told not to wait");
+    from.set_nonblocking(true).expect("a socket can be set to non-blocking mode");
     let mut reader = FrameReader::new(from, limit);
     let mut values = Vec::new();
     for piece in stream.chunks(piece) {

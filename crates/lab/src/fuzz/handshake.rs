@@ -40,7 +40,7 @@ fn hello() -> Hello {
 /// A connection whose other side has sent these bytes and nothing more.
 fn other_side(words: &[u8]) -> (TcpStream, TcpStream) {
     let (mut far, near) = connection();
-    far.write_all(words).expect("a few words fit into a socket");
+    far.write_all(words).expect("a short handshake fits into a socket");
     far.shutdown(Shutdown::Write).expect("a connection can be closed");
     (far, near)
 }
@@ -60,16 +60,16 @@ fn called(words: &[u8]) {
     match outcome {
         Ok(None) => assert!(said.is_empty() && (words.is_empty() || words.len() == PREAMBLE_BYTES)),
         Ok(Some(who)) => {
-            let hello = heard.expect("nobody is let in whose words are none");
+            let hello = heard.expect("only a valid HELLO is accepted");
             assert_eq!((hello.who, hello.cluster.as_str()), (who, "lab"));
             assert_eq!(said, frame(&HelloReply::Welcome(WELCOME)));
         }
         Err(HandshakeError::CallYouFirst) => {
-            assert!(matches!(heard.expect("no words, no answer").who, Caller::Peer { knows: None, .. }));
+            assert!(matches!(heard.expect("only a HELLO is answered").who, Caller::Peer { knows: None, .. }));
             assert_eq!(said, frame(&HelloReply::CallYouFirst));
         }
         Err(HandshakeError::Refused(why)) => {
-            assert_ne!(heard.expect("no words, no check").cluster, "lab");
+            assert_ne!(heard.expect("only a HELLO is refused").cluster, "lab");
             assert_eq!(said, frame(&HelloReply::Refused { why }));
         }
         Err(HandshakeError::Broken(FrameError::Malformed { length, .. })) => {

@@ -22,7 +22,7 @@ pub fn histories(bytes: &[u8]) {
             let is_there =
                 |place: &SourceLines| place.call < lines && place.end.is_none_or(|end| place.call < end && end < lines);
             assert!(witness.order.iter().chain(&witness.open).chain([&witness.breaks]).all(is_there), "{witness:?}");
-            assert!(witness.breaks.end.is_some(), "only an answer can be wrong");
+            assert!(witness.breaks.end.is_some(), "only a return can be wrong");
         }
         LinearizabilityVerdict::Linearizable { .. } => {
             // Herlihy and Wing: every prefix of a linearizable history is linearizable, with the operations in flight
@@ -32,7 +32,7 @@ pub fn histories(bytes: &[u8]) {
             match judge(&prefix) {
                 Ok((_, LinearizabilityVerdict::Linearizable { .. } | LinearizabilityVerdict::Unknown(_))) => {}
                 Ok((_, LinearizabilityVerdict::Violation(witness))) => {
-                    panic!("right as a whole, and the first {cut} lines are not: {witness:?}")
+                    panic!("the whole history is linearizable, but its first {cut} lines are not: {witness:?}")
                 }
                 Err(error) => {
                     assert!(Format::of(&prefix) != Ok(format), "the first {cut} lines cannot be read: {error}")

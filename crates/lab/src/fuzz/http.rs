@@ -23,7 +23,7 @@ pub fn http(bytes: &[u8]) {
         let bound: SocketAddr = BOUND.parse().expect("an address");
         if request.check_caller(bound).is_ok() {
             let text = String::from_utf8_lossy(head);
-            assert!(text.contains(BOUND) || text.contains("localhost:7301"), "a stranger is answered");
+            assert!(text.contains(BOUND) || text.contains("localhost:7301"), "a request for another host is accepted");
         }
         if request.check_change(true).is_ok() {
             assert!(head.starts_with(b"POST") || head.windows(4).any(|word| word == b"POST"));

@@ -122,12 +122,12 @@ fn lived(mut source: Choices<'_>) {
         files.flip_bit(name, place % (segment_bytes as usize * 8));
     }
     let Ok((opened, found)) = open(&files, segment_bytes) else {
-        return assert!(flips > 0, "a disk that nobody has damaged is refused");
+        return assert!(flips > 0, "an intact disk is refused");
     };
     drop(opened);
     let after = KnownRecords::by(&found.records);
     assert_eq!(after.promised, known.promised, "the promise");
-    assert!(after.below <= known.below, "something was forgotten that nobody has forgotten");
+    assert!(after.below <= known.below, "more slots are truncated than recorded");
     for (slot, held) in &known.accepted {
         assert!(after.is_damaged(*slot) || after.accepted.get(slot) == Some(held), "slot {slot} is lost");
     }
@@ -136,9 +136,9 @@ fn lived(mut source: Choices<'_>) {
         assert!(!is_invented, "{record:?} was never committed");
     }
     let is_clean = found.damage.is_empty();
-    assert!(!is_clean || after.damaged.is_empty() && after == known, "what is lost is not told");
-    let (_, again) = open(&files, segment_bytes).expect("what was opened can be opened again");
-    assert_eq!(KnownRecords::by(&again.records), after, "recovered twice, and differently");
+    assert!(!is_clean || after.damaged.is_empty() && after == known, "a lost slot is not reported as corrupt");
+    let (_, again) = open(&files, segment_bytes).expect("an opened journal can be opened again");
+    assert_eq!(KnownRecords::by(&again.records), after, "recovered twice with different results");
 }
 
 /// A journal, and the records that it must contain.
@@ -158,7 +158,7 @@ struct FuzzedJournal {
 impl FuzzedJournal {
     fn new(segment_bytes: u64) -> FuzzedJournal {
         let files = MemoryFiles::new();
-        let (journal, _) = open(&files, segment_bytes).expect("a new disk is fine");
+        let (journal, _) = open(&files, segment_bytes).expect("a new disk is not refused");
         let (known, ever) = (KnownRecords::by(&[]), Vec::new());
         FuzzedJournal { files, segment_bytes, journal: Some(journal), known, ever, maybe: None, round: 1 }
     }
@@ -222,12 +222,12 @@ impl FuzzedJournal {
             let _ = open(&self.files, self.segment_bytes);
             self.files.power_cut(step);
         }
-        let (journal, found) = open(&self.files, self.segment_bytes).expect("a disk that nobody has damaged is fine");
+        let (journal, found) = open(&self.files, self.segment_bytes).expect("an intact disk is not refused");
         let found = KnownRecords::by(&found.records);
         if let Some(maybe) = self.maybe.take().filter(|maybe| *maybe == found) {
             self.known = maybe;
         }
-        assert_eq!(found, self.known, "a crash has changed what was acknowledged");
+        assert_eq!(found, self.known, "a crash changed acknowledged records");
         self.journal = Some(journal);
     }
 }
@@ -238,16 +238,16 @@ fn forged(mut source: Choices<'_>) {
     let files = MemoryFiles::from_image(&image);
     let Ok((mut journal, found)) = open(&files, 2_048) else { return };
     let mut known = KnownRecords::by(&found.records);
-    let again = KnownRecords::by(&open(&files.fork(), 2_048).expect("what was opened can be opened again").1.records);
+    let again = KnownRecords::by(&open(&files.fork(), 2_048).expect("an opened journal can be opened again").1.records);
     // Contradictory numbers may be read differently the second time; corruption may not.
     let is_odd = source.has_twisted();
-    assert!(is_odd || again == known, "recovered twice, and differently: {known:?}, {again:?}");
+    assert!(is_odd || again == known, "recovered twice with different results: {known:?}, {again:?}");
     // After a successful open, the files are a journal that must keep what is committed.
     let record = AcceptorRecord::Promised(Ballot { round: Ballot::LAST_ROUND, server: ServerId(9) });
     journal.commit(std::slice::from_ref(&record)).expect("there is room");
     known.take(&record);
     drop(journal);
-    let after = open(&files, 2_048).expect("what was opened can be opened again").1;
+    let after = open(&files, 2_048).expect("an opened journal can be opened again").1;
     let after = KnownRecords::by(&after.records);
-    assert!(after.promised == known.promised && (is_odd || after == known), "what was committed is lost: {after:?}");
+    assert!(after.promised == known.promised && (is_odd || after == known), "a committed record is lost: {after:?}");
 }

@@ -19,7 +19,7 @@ pub fn lines(bytes: &[u8]) {
 fn read(text: &str) {
     let Ok(line) = text.parse::<Line>() else { return };
     assert_eq!(line.to_string(), text);
-    assert!(!text.contains(is_invisible), "{text:?} is taken for a line");
+    assert!(!text.contains(is_invisible), "{text:?} is accepted as a log line");
     assert!(text.split(' ').nth(1).is_some_and(|word| word == line.level().as_str()));
     // Writing the same content again must give the same text.
     assert_eq!(

@@ -43,7 +43,7 @@ fn hold<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) {
 fn held<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let value: T = decode(bytes).ok()?;
     let again = encode(&value);
-    assert!(again.len() <= bytes.len(), "{} bytes have become {}", bytes.len(), again.len());
+    assert!(again.len() <= bytes.len(), "{} bytes became {} bytes", bytes.len(), again.len());
     assert_eq!(decode::<T>(&again).expect("what was decoded can be encoded"), value);
     Some(value)
 }
@@ -52,9 +52,14 @@ fn held<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) -> Op
 fn envelope(bytes: &[u8]) {
     if let Some(Envelope { message, .. }) = held(bytes) {
         assert!(!message.name().is_empty());
-        assert_eq!(message.recipients().is_empty(), message == PeerMessage::Here, "nobody hears {}", message.name());
+        assert_eq!(
+            message.recipients().is_empty(),
+            message == PeerMessage::Here,
+            "{} has no recipient",
+            message.name()
+        );
         // A value in memory may need more bytes than in its encoding.
-        assert!(message.size() <= bytes.len() * 80, "{} bytes weigh {}", bytes.len(), message.size());
+        assert!(message.size() <= bytes.len() * 80, "{} bytes have weight {}", bytes.len(), message.size());
     }
 }
 
@@ -65,7 +70,7 @@ fn command(bytes: &[u8]) {
     {
         let again = command.to_paxos();
         assert_eq!(again.id, sent.id);
-        assert_eq!(KvCommand::from_paxos(&again).expect("a command reads what it wrote"), command);
+        assert_eq!(KvCommand::from_paxos(&again).expect("a command decodes to what was encoded"), command);
         let _ = command.is_well_formed();
     }
 }

@@ -48,6 +48,10 @@ fn hold<R: Record + Debug + PartialEq>(found: &[Vec<u8>]) -> bool {
         record.encode(number, &mut bytes);
         bytes
     });
-    assert_eq!(read(&anew.collect::<Vec<_>>()).as_ref(), Ok(&records), "what was written is read otherwise");
+    assert_eq!(
+        read(&anew.collect::<Vec<_>>()).as_ref(),
+        Ok(&records),
+        "a record reads differently than it was written"
+    );
     true
 }

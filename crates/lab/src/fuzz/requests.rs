@@ -81,7 +81,7 @@ fn ask(stage: &mut BenchServer, stranger: &mut BenchConnection, request: ClientR
     if stage.ask(stranger, request).is_err() {
         *stranger = stage.connect();
     } else if must_be_answered {
-        assert!(stranger.replies().iter().any(|reply| reply.number == number), "nothing is said to request {number}");
+        assert!(stranger.replies().iter().any(|reply| reply.number == number), "request {number} got no reply");
     }
 }
 
@@ -100,7 +100,7 @@ impl Honest {
     fn new(stage: &mut BenchServer) -> Honest {
         let mut honest = Honest { connection: stage.connect(), number: 0, session: 0, sequence: 0 };
         let Reply::Opened { session, .. } = honest.ask(stage, &Request::Open { nonce: HONEST_NONCE }) else {
-            panic!("no session is opened")
+            panic!("no session was opened")
         };
         honest.session = session;
         honest.write(stage);
@@ -152,7 +152,7 @@ impl Honest {
             self.number += 1;
             let (number, context) = (self.number, TraceContext::default());
             let asked = ClientRequest { number, context, request: request.clone() };
-            stage.ask(&self.connection, asked).expect("there is nothing wrong with it");
+            stage.ask(&self.connection, asked).expect("the request is valid");
             for _ in 0..TIMERS {
                 match self
                     .connection
@@ -167,7 +167,7 @@ impl Honest {
                 }
             }
         }
-        panic!("{request:?} comes to nothing")
+        panic!("{request:?} has no result")
     }
 }
 
@@ -364,7 +364,7 @@ mod tests {
     /// Runs the target without a fuzzer, with fixed seeds. If `RUNS` is set, it runs that number of times with a random
     /// seed.
     #[test]
-    fn random_choices_harm_nobody() {
+    fn random_choices_violate_no_rule() {
         let asked = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok());
         let seed = if asked.is_some() { Random::unseeded().next() } else { 1 };
         for run in 0..asked.unwrap_or(60) {

@@ -32,6 +32,6 @@ pub fn runs(bytes: &[u8]) {
 
     let mut torn = Run::default();
     let more = [&bytes[..whole], b"2026-08-21T14:03:07.105"].concat();
-    torn.add("server-1.log", &more, more.len() as u64).expect("what was read can be read again");
+    torn.add("server-1.log", &more, more.len() as u64).expect("a run that was read can be read again");
     assert_eq!(Audit::new(&torn).verdict(), audit.verdict());
 }

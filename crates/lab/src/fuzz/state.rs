@@ -31,7 +31,7 @@ fn pieces(part: &[u8]) {
     for size in [1, 3, count.max(1)] {
         let mut again = Kv::empty_like(&state);
         for pieces in changes.pieces.chunks(size) {
-            again.load_chunk(&encode_chunk(&pieces.to_vec())).expect("what was written is read");
+            again.load_chunk(&encode_chunk(&pieces.to_vec())).expect("a written state can be read");
         }
         assert_eq!((again.digest(), again.store()), (state.digest(), state.store()), "in parts of {size}");
     }
@@ -64,11 +64,11 @@ fn backup(mut source: Choices<'_>) {
     };
     assert!(is_right && wrong != 2 && state.sessions().is_empty());
     assert_eq!((&found, state.digest()), (&title, keys));
-    let mut writer = BackupWriter::begin(Vec::new(), &title).expect("memory takes it");
+    let mut writer = BackupWriter::begin(Vec::new(), &title).expect("writing to memory does not fail");
     for part in parts.iter().take_while(|part| !part.is_empty()) {
-        writer.chunk(part).expect("memory takes it");
+        writer.chunk(part).expect("writing to memory does not fail");
     }
-    assert_eq!(writer.end(keys).expect("memory takes it"), file);
+    assert_eq!(writer.end(keys).expect("writing to memory does not fail"), file);
 }
 
 /// Two servers that apply one log must be equal, and so must a third one that reads the checkpoints written meanwhile.

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_appended_stands_behind_what_is_there() {
+    fn appended_value_follows_the_existing_one() {
         let step = |state: &str, call, outcome: Option<AppendOutcome>| {
             AppendModel.step(&state.into(), &call, outcome.as_ref())
         };

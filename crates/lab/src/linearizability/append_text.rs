@@ -40,7 +40,7 @@ enum Function {
 pub(super) fn read(text: &str) -> Result<Vec<KeyHistory<AppendModel>>, FormatError> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let told = lines.map(|(number, line)| {
-        told(number, line).ok_or_else(|| FormatError::new(number, "this is no {:process :type :f :key :value}"))
+        told(number, line).ok_or_else(|| FormatError::new(number, "this is not {:process :type :f :key :value}"))
     });
     let mut parts: BTreeMap<String, KeyHistory<AppendModel>> = BTreeMap::new();
     for pair in pair(told.collect::<Result<_, _>>()?)? {
@@ -122,7 +122,7 @@ fn operation(
         (Function::Put, Some(value)) => AppendCall::Put(value.as_str().into()),
         (Function::Append, Some(value)) => AppendCall::Append(value.as_str().into()),
         (Function::Get, Some(_)) | (Function::Put | Function::Append, None) => {
-            return Err(FormatError::new(*called, "this is no call"));
+            return Err(FormatError::new(*called, "this is not a call"));
         }
     };
     let returned = match &pair.end {
@@ -135,7 +135,7 @@ fn operation(
         }
         Some((line, EventKind::Ok, told)) if told == what => Some((*line as u64, AppendOutcome::Done)),
         Some((line, EventKind::Ok | EventKind::Invoke, _)) => {
-            return Err(FormatError::new(*line, "this does not answer what was called"));
+            return Err(FormatError::new(*line, "this return does not match the call"));
         }
     };
     let tells_nothing = returned.is_none() && call == AppendCall::Get;
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_told_apart_and_ends_mean_what_they_say() {
+    fn keys_are_distinguished_and_ends_are_interpreted() {
         let text = r#"{:process 0, :type :invoke, :f :append, :key "a", :value "x 0 \"q\" \\ y"}
 {:process 1, :type :invoke, :f :get, :key "b", :value nil}
 {:process 0, :type :ok, :f :append, :key "a", :value "x 0 \"q\" \\ y"}
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_several_lines_stands_in_one() {
+    fn value_of_several_lines_is_written_in_one() {
         let parts = read(r#"{:process 0, :type :invoke, :f :put, :key "a\tb", :value "one\n\ttwo\r\nthree"}"#).unwrap();
         let [part] = &*parts else { panic!("{parts:?}") };
         assert_eq!(part.operations[0].call, AppendCall::Put("one\n\ttwo\r\nthree".into()));
@@ -183,17 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_history_is_named() {
+    fn text_that_is_no_history_is_reported() {
         let line = |kind: &str, rest: &str| format!("{{:process 0, :type :{kind}, {rest}}}\n");
         let get = line("invoke", r#":f :get, :key "a", :value nil"#);
         for (text, at, what) in [
-            ("{:process 0}\n".to_string(), 0, "this is no {"),
-            (line("invoke", r#":f :get, :key "a, :value nil"#), 0, "this is no {"),
-            (line("invoke", r#":f :get, :key "a\q", :value nil"#), 0, "this is no {"),
-            (line("invoke", r#":f :put, :key "a", :value nil"#), 0, "no call"),
+            ("{:process 0}\n".to_string(), 0, "this is not {"),
+            (line("invoke", r#":f :get, :key "a, :value nil"#), 0, "this is not {"),
+            (line("invoke", r#":f :get, :key "a\q", :value nil"#), 0, "this is not {"),
+            (line("invoke", r#":f :put, :key "a", :value nil"#), 0, "not a call"),
             (format!("{get}{get}"), 1, "has not ended"),
-            (format!("{get}{}", line("ok", r#":f :get, :key "b", :value "x""#)), 1, "does not answer"),
-            (format!("{get}{}", line("ok", r#":f :put, :key "a", :value "x""#)), 1, "does not answer"),
+            (format!("{get}{}", line("ok", r#":f :get, :key "b", :value "x""#)), 1, "does not match"),
+            (format!("{get}{}", line("ok", r#":f :put, :key "a", :value "x""#)), 1, "does not match"),
         ] {
             let error = read(&text).unwrap_err();
             assert_eq!(error.line, at, "{text}");

@@ -27,28 +27,29 @@ pub mod exit {
 /// Maximum number of operations shown of a long order; they are the last ones.
 const SHOWN_MAX: usize = 12;
 
-/// Asks of histories whether they are linearizable: as if each operation had happened at one moment between its call
-/// and its return.
+/// Check whether histories are linearizable: every operation seems to take effect at one moment between its call and
+/// its return.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A history is one of:
-  - lines of this program: client*.log, with server-*.log if they are there; all such files together are one history
+  - log lines of this program: client*.log, and server-*.log if present; all these files together are one history
   - the log of a Jepsen test of one register (INFO jepsen.util - 0 :invoke :read nil)
-  - maps with get, put and append, as {:process 0, :type :invoke, :f :get, :key \"0\", :value nil}
+  - maps with get, put and append: {:process 0, :type :invoke, :f :get, :key \"0\", :value nil}
 
-Give the lines of all clients of a run: what one of them has written, another may have read.
+Name the log files of all clients of a run: one client may have read what another one wrote.
 
 Examples:
   paxos-lab check runs/latest
   paxos-lab check runs/latest/client*.log
   paxos-lab check --within 10s register.log
 
-Exit codes: 0 all are linearizable, 1 a file cannot be read, 2 usage, 6 one is not decided, 7 one is not linearizable.")]
+Exit codes: 0 all histories are linearizable, 1 a file cannot be read, 2 usage, 6 a history is not decided,
+7 a history is not linearizable.")]
 pub struct CheckArgs {
-    /// Files, or folders of which every *.log file is meant, and the older *.log.1, *.log.2, ...
+    /// Files, or directories: all their *.log files, and the older *.log.1, *.log.2, ...
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// How long a history may be searched
+    /// Search each history for at most TIME
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
     within: Duration,
 }
@@ -170,13 +171,10 @@ fn show_witness(text: &mut String, source: &HistorySource, witness: &Witness) ->
     writeln!(text, "  No order of the operations on {key} explains how this one ended:")?;
     show(text, source, breaks)?;
     if order.is_empty() {
-        writeln!(text, "  Nothing had ended before it: {key} {state}.")?;
+        writeln!(text, "  No operation had ended before it: {key} {state}.")?;
     } else {
         let (hidden, shown) = order.split_at(order.len().saturating_sub(SHOWN_MAX));
-        writeln!(
-            text,
-            "  The longest order that explains all that had ended before it takes these, one after the other:"
-        )?;
+        writeln!(text, "  The longest order that explains every operation that ended before it:")?;
         if !hidden.is_empty() {
             writeln!(text, "    ... {} before ...", count(hidden.len(), "operation"))?;
         }
@@ -184,14 +182,14 @@ fn show_witness(text: &mut String, source: &HistorySource, witness: &Witness) ->
         writeln!(text, "  After it {key} {state}.")?;
     }
     if !open.is_empty() {
-        writeln!(text, "  These had been called too, and taking them first does not help:")?;
+        writeln!(text, "  These operations were in flight; placing them first does not help:")?;
         open.iter().take(SHOWN_MAX).try_for_each(|place| show(text, source, place))?;
         if let Some(more) = open.len().checked_sub(SHOWN_MAX).filter(|more| *more > 0) {
             writeln!(text, "    ... and {more} more ...")?;
         }
     }
     if matches!(source.history, History::Lines(_)) {
-        writeln!(text, "  (If a client wrote to this key whose lines are not among these, give them too.)")?;
+        writeln!(text, "  (If other clients wrote to this key, name their log files too.)")?;
     }
     Ok(())
 }
@@ -205,7 +203,7 @@ fn show(text: &mut String, source: &HistorySource, place: &SourceLines) -> std::
     writeln!(text, "    {}", line(place.call))?;
     match place.end {
         Some(end) => writeln!(text, "      {}", line(end)),
-        None => writeln!(text, "      (no line tells how it ended)"),
+        None => writeln!(text, "      (no line shows its end)"),
     }
 }
 
@@ -218,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_history_has_the_time_that_it_is_given() {
+    fn history_is_searched_for_the_given_time() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("register.log");
         // The search reads the clock only once in hundreds of steps.
@@ -254,11 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn a_short_witness_is_shown_whole() {
+    fn short_witness_is_shown_whole() {
         let breaks = format!("  No order of the operations on key k explains how this one ended:\n{}", lines([99]));
-        assert_eq!(shown(0, 0), format!("{breaks}  Nothing had ended before it: key k holds 4.\n"));
-        let order = "  The longest order that explains all that had ended before it takes these, one after the other:";
-        let open = "  These had been called too, and taking them first does not help:";
+        assert_eq!(shown(0, 0), format!("{breaks}  No operation had ended before it: key k holds 4.\n"));
+        let order = "  The longest order that explains every operation that ended before it:";
+        let open = "  These operations were in flight; placing them first does not help:";
         let expected = format!(
             "{breaks}{order}\n{}  After it key k holds 4.\n{open}\n{}",
             lines(0..SHOWN_MAX),
@@ -268,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_witness_the_end_is_shown_and_the_rest_is_counted() {
+    fn long_witness_shows_its_end_and_counts_the_rest() {
         let text = shown(SHOWN_MAX + 1, SHOWN_MAX + 2);
         let order = format!("    ... 1 operation before ...\n{}  After it key k holds 4.\n", lines(1..=SHOWN_MAX));
         let open = format!(" does not help:\n{}    ... and 2 more ...\n", lines(50..50 + SHOWN_MAX));

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_stand_in_the_order_of_time_and_calls_before_returns() {
+    fn entries_are_in_time_order_with_calls_before_returns() {
         let entries = Entries::new(&[operation(3, Some(5)), operation(1, Some(3)), operation(2, None)]);
         use CallOrReturn::{Call, Return};
         assert_eq!(all(&entries), [Call(1), Call(2), Call(0), Return(1), Return(0)]);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lifted_comes_back_to_its_place() {
+    fn lifted_entry_returns_to_its_place() {
         let mut entries = Entries::new(&[operation(1, Some(4)), operation(2, Some(3)), operation(5, None)]);
         let whole = all(&entries);
         for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {

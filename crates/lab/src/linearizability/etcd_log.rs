@@ -92,7 +92,7 @@ fn operation(
         EtcdEvent::Read(None) => RegisterCall::Read,
         EtcdEvent::Write(value) => RegisterCall::Write(number(value)),
         EtcdEvent::CompareAndSet(from, to) => RegisterCall::CompareAndSet(number(from), number(to)),
-        EtcdEvent::Read(Some(_)) | EtcdEvent::TimedOut => return Err(FormatError::new(called, "this is no call")),
+        EtcdEvent::Read(Some(_)) | EtcdEvent::TimedOut => return Err(FormatError::new(called, "this is not a call")),
     };
     let returned = match pair.end {
         None | Some((_, EventKind::Info, _) | (_, EventKind::Fail, EtcdEvent::TimedOut)) => None,
@@ -107,7 +107,7 @@ fn operation(
         }
         Some((_, EventKind::Fail, _)) => return Ok(None),
         Some((line, EventKind::Ok | EventKind::Invoke, _)) => {
-            return Err(FormatError::new(line, "this does not answer what was called"));
+            return Err(FormatError::new(line, "this return does not match the call"));
         }
     };
     let tells_nothing = returned.is_none() && call == RegisterCall::Read;
@@ -144,7 +144,7 @@ mod tests {
             "4 :fail :write :timed-out",
             "5 :invoke :read nil",
         ]);
-        let parts = read(&format!("a line of somebody else\n{text}")).unwrap();
+        let parts = read(&format!("a line of another program\n{text}")).unwrap();
         let [part] = &*parts else { panic!("one register") };
         let number = |value: &str| part.model.values.number(&value.to_string());
         assert_eq!(
@@ -170,19 +170,19 @@ mod tests {
             ]
         );
         assert_ne!(number("4"), number("0"), "compared with");
-        assert_eq!(number("1"), number("3"), "read by nobody");
+        assert_eq!(number("1"), number("3"), "read by no operation");
         assert_eq!(part.places[1], SourceLines { call: 2, end: Some(4) });
     }
 
     #[test]
-    fn what_is_no_history_is_named() {
+    fn text_that_is_no_history_is_reported() {
         for (lines, line, what) in [
             (&["0 :invoke :read nil", "0 :invoke :read nil"][..], 1, "has not ended"),
-            (&["0 :ok :read nil"], 0, "has called nothing"),
-            (&["0 :invoke :read 4"], 0, "no call"),
-            (&["0 :invoke :read nil", "0 :ok :write 4"], 1, "does not answer"),
-            (&["0 :invoke :write 4", "0 :ok :write 5"], 1, "does not answer"),
-            (&["0 :invoke :write 4", "0 :ok :read 4"], 1, "does not answer"),
+            (&["0 :ok :read nil"], 0, "has called no operation"),
+            (&["0 :invoke :read 4"], 0, "not a call"),
+            (&["0 :invoke :read nil", "0 :ok :write 4"], 1, "does not match"),
+            (&["0 :invoke :write 4", "0 :ok :write 5"], 1, "does not match"),
+            (&["0 :invoke :write 4", "0 :ok :read 4"], 1, "does not match"),
             (&["0 :invoke :swim 4"], 0, "PROCESS KIND"),
             (&["0 :invoke :cas [nil_3]"], 0, "PROCESS KIND"),
             (&["0 :maybe :write 4"], 0, "PROCESS KIND"),

@@ -56,11 +56,12 @@ pub(super) fn pair<T>(lines: Vec<ProcessEvent<'_, T>>) -> Result<Vec<PairedOpera
     for ProcessEvent { line, process, kind, what } in lines {
         if kind == EventKind::Invoke {
             if open.insert(process, pairs.len()).is_some() {
-                return Err(FormatError::new(line, "the process has called an operation before that has not ended"));
+                return Err(FormatError::new(line, "an earlier operation of this process has not ended"));
             }
             pairs.push(PairedOperation { call: (line, what), end: None });
         } else {
-            let index = open.remove(process).ok_or_else(|| FormatError::new(line, "the process has called nothing"))?;
+            let index =
+                open.remove(process).ok_or_else(|| FormatError::new(line, "this process has called no operation"))?;
             pairs[index].end = Some((line, kind, what));
         }
     }

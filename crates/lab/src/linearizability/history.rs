@@ -38,14 +38,14 @@ impl Format {
     /// Detects the format of a text, mostly by its first line that is not empty.
     pub fn of(text: &str) -> Result<Format, FormatError> {
         let first = text.lines().enumerate().find(|(_, line)| !line.trim().is_empty());
-        let Some((number, line)) = first else { return Err(FormatError::new(0, "there is nothing in it")) };
+        let Some((number, line)) = first else { return Err(FormatError::new(0, "the history is empty")) };
         if line.starts_with(append_text::MARK) {
             Ok(Format::KvText)
         } else if text.lines().any(|line| line.contains(etcd_log::MARK)) {
             Ok(Format::EtcdLog)
         } else {
             let parsed = line.parse::<Line>().map(|_| Format::Lines);
-            parsed.map_err(|error| FormatError::new(number, format!("this is no history that is known here ({error})")))
+            parsed.map_err(|error| FormatError::new(number, format!("this is not a known history format ({error})")))
         }
     }
 }
@@ -91,17 +91,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_are_told_apart_by_what_they_hold() {
+    fn formats_are_recognized_by_content() {
         assert_eq!(Format::of("\n{:process 0, :type :invoke"), Ok(Format::KvText));
         assert_eq!(Format::of("setup\nINFO  jepsen.util - 0\t:invoke\t:read\tnil"), Ok(Format::EtcdLog));
         let line = "2026-08-21T14:03:07.105612Z WARN  s3.1    acceptor DROP     msg=ACCEPT cause=crashed\n";
         assert_eq!(Format::of(line), Ok(Format::Lines));
-        assert!(Format::of("hello\n").unwrap_err().to_string().starts_with("line 1: this is no history"));
+        assert!(
+            Format::of("hello\n").unwrap_err().to_string().starts_with("line 1: this is not a known history format")
+        );
         assert!(Format::of("\n\n").is_err());
     }
 
     #[test]
-    fn a_place_is_shown_as_its_line_with_a_number_from_1() {
+    fn position_is_shown_as_its_line_with_a_number_from_1() {
         for history in [History::EtcdLog("a\nb\n".to_string()), History::KvText("a\nb\n".to_string())] {
             assert_eq!(
                 [0, 1].map(|place| history.line(place)),

@@ -117,7 +117,7 @@ mod tests {
     use paxos_kv::random::Random;
 
     #[test]
-    fn stored_sets_are_equal_exactly_if_the_sets_are() {
+    fn stored_sets_are_equal_exactly_if_the_sets_are_equal() {
         let operations: Vec<HistoryOperation<(), ()>> = (0..300)
             .map(|n| HistoryOperation { call: (), called: 1_000 - n, returned: (n % 7 != 0).then_some((2_000, ())) })
             .collect();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_and_given_back_leaves_no_trace() {
+    fn insert_and_remove_leave_no_trace() {
         let operations: Vec<HistoryOperation<(), ()>> = (0..600)
             .map(|n| HistoryOperation { call: (), called: n, returned: (n % 2 == 0).then_some((n, ())) })
             .collect();

@@ -83,7 +83,7 @@ fn agree<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) -> bool {
             assert!(!by_brute_force(model, &called), "an order explains all up to {until} in {operations:#?}");
             is_first_break(model, operations, &first_break(model, operations, stuck, limits()));
         }
-        other => panic!("{other:?} of so few"),
+        other => panic!("{other:?} for so few"),
     }
     expected
 }
@@ -227,7 +227,7 @@ fn valid<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
     for at in 1..=random.within(1..=OPERATIONS_MAX) {
         let call = model.any_call(random);
         let outcome = model.answer(&state, &call);
-        let after = model.step(&state, &call, Some(&outcome)).expect("the right answer fits");
+        let after = model.step(&state, &call, Some(&outcome)).expect("the correct reply fits");
         let (moment, span) = (10 * at, random.within(0..=2) * 12 + 1);
         let called = moment.saturating_sub(random.within(0..=span));
         let pending = random.within(0..=4) == 0;
@@ -301,7 +301,7 @@ fn the_search_agrees_with_brute_force_about_versions() {
 }
 
 #[test]
-fn the_search_agrees_with_brute_force_about_histories_that_begin_in_the_middle() {
+fn search_agrees_with_brute_force_about_histories_that_begin_in_the_middle() {
     let empty = VersionedModel {
         start: InitialState::Empty,
         values: ValueIds::read(["a", "b"].map(QuotedText::from)),
@@ -310,7 +310,10 @@ fn the_search_agrees_with_brute_force_about_histories_that_begin_in_the_middle()
     let model = VersionedModel { start: InitialState::Anything, ..empty.clone() };
     let mut random = Random::new(18, 0);
     for _ in 0..HISTORIES / 3 {
-        assert!(agree(&model, &valid(&empty, &mut random)), "what began empty is linearizable from anywhere");
+        assert!(
+            agree(&model, &valid(&empty, &mut random)),
+            "a history that begins empty is linearizable from any state"
+        );
         agree(&model, &mutated(&empty, &mut random));
         agree(&model, &random_history(&empty, &mut random));
     }

@@ -61,7 +61,7 @@ impl SequentialModel for RegisterModel {
             None => "is empty".to_string(),
             Some(number) => match self.values.value(*number) {
                 Some(value) => format!("holds {value}"),
-                None => "holds a value that nobody has read".to_string(),
+                None => "holds a value that no operation has read".to_string(),
             },
         }
     }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_register_answers_as_registers_do() {
+    fn register_model_follows_register_semantics() {
         let register = RegisterModel { values: ValueIds::read(["1", "2"].map(str::to_string)) };
         let [one, two] = ["1", "2"].map(|value| register.values.number(&value.to_string()));
         let step = |state, call, outcome: Option<RegisterOutcome>| register.step(&state, &call, outcome.as_ref());
@@ -88,6 +88,6 @@ mod tests {
         assert_eq!((step(Some(one), swap, None), step(None, swap, None)), (Some(Some(two)), Some(None)));
         assert_eq!(register.show(&None), "is empty");
         assert_eq!(register.show(&Some(two)), "holds 2");
-        assert!(register.show(&Some(UNREAD)).contains("nobody has read"));
+        assert!(register.show(&Some(UNREAD)).contains("no operation has read"));
     }
 }

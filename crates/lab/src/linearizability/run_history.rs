@@ -76,8 +76,8 @@ fn decide(lines: &[(&Line, bool)], deadline: Instant, is_closed: impl FnOnce() -
     if starts_anyhow
         && matches!(check(reader.parts(start, false), deadline), LinearizabilityVerdict::Linearizable { .. })
     {
-        let sentence = "no line says that the store was empty at first, and if it was not all is well: give the lines of the \
-                        servers, too";
+        let sentence = "no line shows that the store was empty at first; if it was not, these results are linearizable: name \
+                        the log files of the servers too";
         return LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(sentence.to_string()));
     }
     if is_closed() {
@@ -86,8 +86,9 @@ fn decide(lines: &[(&Line, bool)], deadline: Instant, is_closed: impl FnOnce() -
     match check(reader.parts(start, true), deadline) {
         LinearizabilityVerdict::Violation(_) => verdict,
         LinearizabilityVerdict::Linearizable { .. } => {
-            let sentence = "if somebody else wrote to the same keys all is well, and these lines do not show all requests: give \
-                            the lines of all clients, or all lines of the servers (started with --steps on)";
+            let sentence = "if another client wrote to the same keys, these results are linearizable, and these lines do not show \
+                            all requests: name the log files of all clients, or all those of the servers (started with \
+                            --steps on)";
             LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(sentence.to_string()))
         }
         undecided @ LinearizabilityVerdict::Unknown(_) => undecided,
@@ -96,7 +97,7 @@ fn decide(lines: &[(&Line, bool)], deadline: Instant, is_closed: impl FnOnce() -
 
 /// The clock was set back, so the lines prove no order.
 fn set_back(line: &Line) -> WhyUndecided {
-    WhyUndecided::Incomplete(format!("the clock was set back before {}, so nobody knows what came first", line.id))
+    WhyUndecided::Incomplete(format!("the clock was set back before {}, so the order of the lines is unknown", line.id))
 }
 
 /// Reads the operations; an error if some are missing. A line that was written after the first look at the files may
@@ -185,12 +186,11 @@ impl<'a> RunReader<'a> {
             }
             Event::Response { status, .. } | Event::Timeout { status, .. } => {
                 let ended = self.open.remove(&name).ok_or_else(|| {
-                    WhyUndecided::Incomplete(format!("{} ends a request of which no line says what it was", line.id))
+                    WhyUndecided::Incomplete(format!("{} ends a request, but no line shows that request", line.id))
                 })?;
                 let Some(told) = ended.map(|index| &mut self.told[index]) else { return Ok(()) };
-                let end = end(index, line, *status, told.asked).ok_or_else(|| {
-                    WhyUndecided::Incomplete(format!("{} does not say all that such an answer says", line.id))
-                })?;
+                let end = end(index, line, *status, told.asked)
+                    .ok_or_else(|| WhyUndecided::Incomplete(format!("{} lacks fields of such a reply", line.id)))?;
                 if matches!(end, LoggedEnd::Returned { moment, .. } if moment < told.called.1) {
                     return Err(set_back(line));
                 }

@@ -152,7 +152,7 @@ fn all_kinds_of_operations_are_read() {
 }
 
 #[test]
-fn long_values_are_told_apart_by_their_hash() {
+fn long_values_are_distinguished_by_their_hash() {
     let [a, b] = [b'a', b'b'].map(|last| QuotedText::new([&[b'x'; 100][..], &[last]].concat()));
     let read = |value: &QuotedText| {
         let mut log = Log::default();
@@ -172,7 +172,7 @@ fn long_values_are_told_apart_by_their_hash() {
 }
 
 #[test]
-fn what_is_closer_than_the_clock_can_tell_overlaps() {
+fn operations_closer_than_the_clock_resolution_overlap() {
     let read_after = |micros: u64| {
         let mut log = Log::default();
         log.boot("c1").boot("c2");
@@ -186,7 +186,7 @@ fn what_is_closer_than_the_clock_can_tell_overlaps() {
 }
 
 #[test]
-fn missing_lines_are_no_proof_of_anything() {
+fn missing_lines_prove_nothing() {
     let log = put_and_read("RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
     let without = |at: usize| {
         let mut lines = log.lines.clone();
@@ -206,7 +206,7 @@ fn missing_lines_are_no_proof_of_anything() {
 }
 
 #[test]
-fn a_label_that_is_used_again_is_another_request() {
+fn reused_label_is_another_request() {
     let mut log = Log::default();
     log.boot("c1");
     log.say(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1");
@@ -216,12 +216,12 @@ fn a_label_that_is_used_again_is_another_request() {
 }
 
 #[test]
-fn lines_of_servers_tell_of_clients_without_lines() {
+fn server_lines_show_requests_of_clients_without_lines() {
     let mut log = Log::default();
     log.boot_empty("s1").boot("c1");
     log.say(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
     log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 value=v took=0.010ms server=s1");
-    assert!(!log.is_linearizable(), "nobody has written it");
+    assert!(!log.is_linearizable(), "no client has written it");
     let request = "REQUEST req=x-1 op=PUT key=k value=v from=127.0.0.1:5000 session=9 sequence=1";
     log.say(15, "s1", request);
     assert!(log.is_linearizable());
@@ -237,22 +237,22 @@ fn lines_of_servers_tell_of_clients_without_lines() {
 }
 
 #[test]
-fn of_a_client_without_lines_the_earliest_request_is_shown_and_no_time_is_believed() {
+fn client_without_lines_is_shown_by_its_earliest_request_and_its_times_prove_nothing() {
     let mut log = Log::default();
     log.boot_empty("s1").boot("c1");
     let request = "REQUEST req=x-1 op=PUT key=k value=v from=127.0.0.1:5000 session=9 sequence=1";
     log.say(95, "s1", request).say(92, "s2", request).say(98, "s3", request);
     log.say(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
     log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 value=v took=0.010ms server=s1");
-    assert!(log.is_linearizable(), "the servers' clocks may be ahead");
+    assert!(log.is_linearizable(), "the clocks of the servers may be ahead");
     log.say(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
     log.say(40, "c1", "RESPONSE req=c1-2 status=NOTFOUND slot=0 version=0 took=0.010ms server=s1");
-    let LinearizabilityVerdict::Violation(witness) = log.verdict() else { panic!("what was read is gone") };
+    let LinearizabilityVerdict::Violation(witness) = log.verdict() else { panic!("a value that was read is gone") };
     assert_eq!(witness.order, [SourceLines { call: 3, end: None }, SourceLines { call: 5, end: Some(6) }]);
 }
 
 #[test]
-fn a_server_that_counts_no_accepted_values_was_empty_in_its_first_life() {
+fn server_without_accepted_values_was_empty_in_its_first_incarnation() {
     let found_old = |life: u32| {
         let mut log = Log::default();
         let boot =
@@ -266,7 +266,7 @@ fn a_server_that_counts_no_accepted_values_was_empty_in_its_first_life() {
 }
 
 #[test]
-fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
+fn cluster_with_earlier_data_may_hold_any_value() {
     let boot = |accepted: u64, life: u32| {
         format!(
             "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation={life} applied=0 digest=0000000000000000 promised=none \
@@ -281,12 +281,12 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
         log
     };
     assert!(!with_past(&boot(0, 1)).is_linearizable());
-    assert!(!with_past(&boot(0, 2)).is_linearizable(), "it has started before, and nothing was written");
+    assert!(!with_past(&boot(0, 2)).is_linearizable(), "the server has started before, and nothing was written");
     let mut log = with_past(&boot(6, 2));
     assert!(log.is_linearizable());
     log.say(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
     log.say(40, "c1", "RESPONSE req=c1-2 status=OK slot=4 version=6 value=u took=0.010ms server=s1");
-    assert!(!log.is_linearizable(), "from then on it must be right");
+    assert!(!log.is_linearizable(), "from then on the history must be linearizable");
     // A restart within the run is no sign of earlier data.
     let mut log = with_past(&boot(0, 1));
     let restart: LineId = "s1@2.1".parse().unwrap();
@@ -340,7 +340,7 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
 }
 
 #[test]
-fn a_run_that_goes_on_is_judged_by_what_was_there_at_the_first_look() {
+fn running_run_is_judged_by_the_lines_of_the_first_look() {
     let log = put_and_read("RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
     let text = |from: usize| log.lines[from..].iter().map(|line| format!("{line}\n")).collect::<String>();
     // The log of c1 was read before the put, so its lines are missing. The read by c2 that found the value came later.
@@ -364,7 +364,7 @@ fn judged(log: &Log) -> LinearizabilityVerdict {
 }
 
 #[test]
-fn who_may_have_written_unseen_explains_what_is_read_but_no_version_of_two_values() {
+fn unseen_writer_explains_a_read_but_not_two_values_of_one_version() {
     let read = |answer: &str, steps: &str| {
         let mut log = Log::default();
         let boot = "BOOT version=0.1.0 lines=2 cluster=s1";
@@ -379,12 +379,12 @@ fn who_may_have_written_unseen_explains_what_is_read_but_no_version_of_two_value
     };
     let unseen = read("version=2 value=w", "off");
     assert!(
-        matches!(&unseen, LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(why)) if why.contains("somebody else wrote")),
+        matches!(&unseen, LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(why)) if why.contains("another client wrote")),
         "{unseen:?}"
     );
     assert!(
         matches!(read("version=2 value=w", "on"), LinearizabilityVerdict::Violation(_)),
-        "the server shows who asked, and nobody did"
+        "the server shows all requests, and none writes this value"
     );
     for broken in ["version=1 value=w", "version=0 value=v"] {
         assert!(matches!(read(broken, "off"), LinearizabilityVerdict::Violation(_)), "{broken}");
@@ -392,7 +392,7 @@ fn who_may_have_written_unseen_explains_what_is_read_but_no_version_of_two_value
 }
 
 #[test]
-fn clocks_that_were_set_back_prove_nothing() {
+fn clock_that_was_set_back_proves_nothing() {
     let text = |second: u32, id: &str, rest: &str| format!("2026-08-21T14:03:{second:02}.000000Z INFO  {id:<7} {rest}");
     let mut lines = Vec::new();
     for (second, id, rest) in [
@@ -415,7 +415,7 @@ fn clocks_that_were_set_back_prove_nothing() {
 }
 
 #[test]
-fn an_answer_before_its_question_proves_nothing() {
+fn reply_before_its_request_proves_nothing() {
     let mut log = Log::default();
     log.boot("c1");
     log.say(9, "c1", "REQUEST req=c1-1 op=GET key=a to=s1");
@@ -428,7 +428,7 @@ fn an_answer_before_its_question_proves_nothing() {
 }
 
 #[test]
-fn a_store_that_was_perhaps_not_empty_is_not_called_wrong() {
+fn store_that_may_not_have_been_empty_is_no_violation() {
     let mut log = Log::default();
     log.boot("c1");
     log.say(1, "c1", "REQUEST req=c1-1 op=GET key=a to=s1");

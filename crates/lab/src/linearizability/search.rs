@@ -140,7 +140,7 @@ impl<'a, M: SequentialModel> Search<'a, M> {
             if steps > self.limits.steps || is_late() {
                 return SearchResult::OutOfTime;
             }
-            let here = at.expect("a return that is not explained stands in the list, and nothing goes past it");
+            let here = at.expect("a return without its call is still in the list, and the search cannot pass it");
             at = match self.entries.get(here) {
                 CallOrReturn::Call(operation) => match self.take(operation) {
                     Take::Yes => self.entries.first(),
@@ -242,7 +242,7 @@ impl<'a, M: SequentialModel> Search<'a, M> {
 
     /// The dead end of the order that went furthest. All choices must be undone.
     fn stuck(self) -> DeadEnd<M::State> {
-        let furthest = self.furthest.expect("a search without choices has met a return");
+        let furthest = self.furthest.expect("a search without choices left has met a return");
         let CallOrReturn::Return(breaks) = self.entries.get(furthest.at) else {
             panic!("only a return stops an order");
         };

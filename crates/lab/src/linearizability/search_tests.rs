@@ -105,7 +105,7 @@ fn a_pending_write_may_take_effect_late_or_never() {
 }
 
 #[test]
-fn a_violation_names_what_was_open_as_well() {
+fn violation_names_operations_in_flight() {
     let operations = [
         op(1, put("a"), 2, VersionedOutcome::Done(1)),
         pending(3, put("b")),
@@ -116,7 +116,7 @@ fn a_violation_names_what_was_open_as_well() {
     // Both the search and the search for the first violation return this.
     let rough = search(&key(), &operations, limits(Duration::from_secs(60)));
     for found in [rough, found(&key(), &operations)] {
-        let SearchResult::Stuck(stuck) = found else { panic!("nobody has made version 7") };
+        let SearchResult::Stuck(stuck) = found else { panic!("no write has made version 7") };
         assert_eq!((stuck.order, stuck.breaks, stuck.open), (vec![0], 3, vec![1, 2]));
     }
 }
@@ -153,7 +153,7 @@ fn a_violation_shows_no_pending_write_that_explains_nothing() {
 }
 
 #[test]
-fn of_very_many_pending_writes_not_all_are_tried_to_be_left_out() {
+fn search_does_not_try_to_omit_each_of_very_many_pending_writes() {
     let (model, operations) = swap_in_vain(4_000);
     let rough = DeadEnd { order: vec![], state: None, breaks: 4_002, open: vec![] };
     let stuck = first_break(&model, &operations, rough, limits(Duration::from_secs(60)));
@@ -163,7 +163,7 @@ fn of_very_many_pending_writes_not_all_are_tried_to_be_left_out() {
 }
 
 #[test]
-fn nothing_is_linearizable() {
+fn empty_history_is_linearizable() {
     assert_eq!(found(&key(), &[]), SearchResult::Order(vec![]));
     assert_eq!(found(&key(), &[pending(1, put("a"))]), SearchResult::Order(vec![]));
 }
@@ -186,7 +186,7 @@ fn a_search_that_is_too_hard_ends_at_its_deadline_without_a_verdict() {
     assert_eq!(
         slow_clock(),
         deadline + Duration::from_millis(10),
-        "it looked again after its deadline, or not until then"
+        "it read the clock again after its deadline, or only at the deadline"
     );
 }
 
@@ -197,14 +197,14 @@ fn a_search_that_needs_too_much_memory_ends_without_a_verdict() {
 }
 
 #[test]
-fn a_search_may_take_as_many_steps_as_it_is_told_and_not_one_more() {
+fn search_takes_at_most_its_step_limit() {
     let operations: Vec<_> = (1..=10).map(|n| op(2 * n, put("a"), 2 * n + 1, VersionedOutcome::Done(n))).collect();
     let within = |steps| search(&key(), &operations, SearchLimits { steps, ..limits(Duration::from_secs(60)) });
     assert_eq!((within(10), within(9)), (SearchResult::Order((0..10).collect()), SearchResult::OutOfTime));
 }
 
 #[test]
-fn a_configuration_weighs_about_what_it_takes() {
+fn configuration_size_estimate_is_close_to_its_memory() {
     // One operation after the other: as many configurations as operations.
     fn with_bytes_each<M: SequentialModel>(
         model: &M,
@@ -289,7 +289,7 @@ fn long_histories_cost_at_most_a_thousand_steps_an_operation() {
 }
 
 #[test]
-fn many_pending_writes_of_values_that_nobody_has_read_are_no_burden() {
+fn pending_writes_of_unread_values_are_cheap() {
     let mut history: Vec<_> = (0..60).map(|n| pending(n, put("x"))).collect();
     history.push(op(100, put("a"), 101, VersionedOutcome::Done(31)));
     history.push(op(102, VersionedCall::Get, 103, holds("a", 31)));
@@ -312,6 +312,6 @@ fn a_failed_compare_and_set_is_evidence() {
 
 #[test]
 #[should_panic(expected = "returns before it is called")]
-fn an_operation_that_returns_before_its_call_is_a_mistake_of_the_caller() {
+fn operation_that_returns_before_its_call_is_an_error_of_the_caller() {
     let _ = found(&key(), &[op(5, VersionedCall::Get, 4, versioned_model::VersionedOutcome::Holds(None, 0))]);
 }

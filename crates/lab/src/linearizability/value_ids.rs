@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_that_were_read_are_told_apart_and_the_others_are_not() {
+    fn only_values_that_were_read_are_distinguished() {
         let values = ValueIds::read(["a", "b", "a"]);
         assert_ne!(values.number(&"a"), values.number(&"b"));
         assert_eq!((values.number(&"x"), values.number(&"y")), (UNREAD, UNREAD));

@@ -38,7 +38,7 @@ pub enum LinearizabilityVerdict {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WhyUndecided {
     /// The deadline was reached before the search ended.
-    #[error("not decided in time: {undecided} of {keys} keys, among them {key}")]
+    #[error("not decided in time: {undecided} of {keys} keys, such as {key}")]
     OutOfTime {
         /// Number of undecided keys.
         undecided: usize,
@@ -48,7 +48,7 @@ pub enum WhyUndecided {
         key: String,
     },
     /// A search reached its memory limit.
-    #[error("not decided: a search was stopped at {} MiB; {undecided} of {keys} keys, among them {key}", MEMORY_BYTES >> 20)]
+    #[error("not decided: a search was stopped at {} MiB; {undecided} of {keys} keys, such as {key}", MEMORY_BYTES >> 20)]
     OutOfMemory {
         /// Number of undecided keys.
         undecided: usize,
@@ -58,7 +58,7 @@ pub enum WhyUndecided {
         key: String,
     },
     /// Operations are missing from the history, as the message explains.
-    #[error("the history is not complete: {0}")]
+    #[error("the history is incomplete: {0}")]
     Incomplete(String),
 }
 
@@ -193,14 +193,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_too_hard_leaves_the_others_their_time() {
+    fn hard_key_leaves_the_other_keys_their_time() {
         let deadline = slow_clock() + Duration::from_millis(1_200);
         assert_eq!(check_by(vec![easy(600), hard()], deadline, slow_clock), undecided(1, 2));
-        assert!(slow_clock() < deadline, "the hard key has used up more than its share");
+        assert!(slow_clock() < deadline, "the hard key used more than its share");
     }
 
     #[test]
-    fn the_last_key_may_be_searched_until_the_deadline() {
+    fn last_key_may_be_searched_until_the_deadline() {
         let deadline = slow_clock() + Duration::from_millis(300);
         assert_eq!(check_by(vec![hard(), easy(10)], deadline, slow_clock), undecided(1, 2));
         assert!(slow_clock() >= deadline, "time was left");

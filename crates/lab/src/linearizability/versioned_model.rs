@@ -113,10 +113,10 @@ impl SequentialModel for VersionedModel {
     fn show(&self, state: &VersionedState) -> String {
         let held = match state.held {
             KnownValue::Known(None) => "holds nothing".to_string(),
-            KnownValue::Anything => "holds a value of which nothing is known".to_string(),
+            KnownValue::Anything => "holds an unknown value".to_string(),
             KnownValue::Known(Some(number)) => match self.values.value(number) {
                 Some(value) => format!("holds {value}"),
-                None => "holds a value that nobody has read".to_string(),
+                None => "holds a value that no operation has read".to_string(),
             },
         };
         match state.version {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_model_accepts_what_the_store_answers_and_nothing_else() {
+    fn model_accepts_exactly_the_replies_of_the_store() {
         let model = key(InitialState::Empty);
         for seed in 0..200 {
             let (mut store, mut state, mut random) = (Store::default(), model.start(), Random::new(seed, 0));
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_that_begins_in_the_middle_is_accepted_from_there() {
+    fn history_that_begins_in_the_middle_is_accepted_from_there() {
         let model = key(InitialState::Anything);
         for seed in 0..500 {
             let (mut store, mut random) = (Store::default(), Random::new(seed, 1));
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_version_is_known_a_late_beginning_hides_nothing() {
+    fn known_version_reveals_violations_after_a_late_beginning() {
         let model = key(InitialState::Anything);
         let at = |outcome| model.step(&model.start(), &VersionedCall::Get, Some(&outcome)).unwrap();
         let a = Some(model.values.number(&QuotedText::from("a")));
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn states_are_told_in_words() {
+    fn states_are_described_in_words() {
         let model = key(InitialState::Empty);
         assert_eq!(model.show(&model.start()), "holds nothing, at version 0");
         let b = Some(model.values.number(&QuotedText::from("b")));
@@ -334,6 +334,6 @@ mod tests {
             model.show(&VersionedState { held: KnownValue::Known(b), version: Some(3) }),
             "holds b, at version 3"
         );
-        assert_eq!(model.show(&key(InitialState::Anything).start()), "holds a value of which nothing is known");
+        assert_eq!(model.show(&key(InitialState::Anything).start()), "holds an unknown value");
     }
 }

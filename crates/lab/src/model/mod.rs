@@ -261,7 +261,7 @@ fn compact(records: &mut Vec<AcceptorRecord>) {
                 promised = promised.max(entry.ballot);
                 accepted.insert(entry.slot, entry);
             }
-            other => unreachable!("nothing is forgotten or damaged here: {other:?}"),
+            other => unreachable!("nothing is truncated or corrupt in the model: {other:?}"),
         }
     }
     let mut entries: Vec<Entry> = accepted.into_values().collect();
@@ -375,25 +375,28 @@ impl Model for Scope {
     fn properties(&self) -> Vec<Property<Scope>> {
         vec![
             Property::always(
-                "one value a slot is chosen, for ever, and nothing else is applied",
+                "each slot has one chosen value for ever, and nothing else is applied",
                 |scope: &Scope, world: &ModelState| world.agrees(&scope.quorums()),
             ),
-            Property::always("what is chosen was asked for", |scope: &Scope, world: &ModelState| {
+            Property::always("every chosen value was requested by a client", |scope: &Scope, world: &ModelState| {
                 let asked = (1..=scope.proposers).map(|server| Value::Command(scope.command(ServerId(server))));
                 let asked: Vec<Vec<u8>> = asked.chain([Value::Noop]).map(|value| codec::encode(&value)).collect();
                 world.chosen(&scope.quorums()).iter().all(|(_, value)| asked.iter().any(|one| one == value))
             }),
-            Property::always("an acceptor's disk knows all that it has said", |_, world: &ModelState| {
-                world.acceptors.iter().all(|seat| {
-                    let mut again = Acceptor::new();
-                    seat.disk.iter().for_each(|record| again.replay(record.clone()));
-                    again.promised() == seat.role.promised() && again.accepted() == seat.role.accepted()
-                })
-            }),
-            Property::sometimes("something is chosen", |scope: &Scope, world: &ModelState| {
+            Property::always(
+                "an acceptor's disk has everything that it has promised and accepted",
+                |_, world: &ModelState| {
+                    world.acceptors.iter().all(|seat| {
+                        let mut again = Acceptor::new();
+                        seat.disk.iter().for_each(|record| again.replay(record.clone()));
+                        again.promised() == seat.role.promised() && again.accepted() == seat.role.accepted()
+                    })
+                },
+            ),
+            Property::sometimes("a value is chosen", |scope: &Scope, world: &ModelState| {
                 !world.chosen(&scope.quorums()).is_empty()
             }),
-            Property::sometimes("every slot is applied somewhere", |scope: &Scope, world: &ModelState| {
+            Property::sometimes("every slot is applied by some learner", |scope: &Scope, world: &ModelState| {
                 world.told.len() as u64 == scope.slots || !scope.learners
             }),
         ]

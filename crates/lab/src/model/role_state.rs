@@ -97,7 +97,7 @@ impl StateMachine for ListMachine {
     }
 
     fn load_chunk(&mut self, _part: &[u8]) -> Result<(), String> {
-        Err("no state is sent in a model".to_string())
+        Err("no snapshot is sent in a model".to_string())
     }
 
     fn take_delta(&mut self) {}

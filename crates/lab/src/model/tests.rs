@@ -30,7 +30,7 @@ const LEARN: Scope = Scope { proposers: 1, learners: true, ..DUEL };
 const PAGES: Scope = Scope { learners: true, slots: 2, rounds: 2, page_bytes: 1, ..DUEL };
 
 fn told<C: Checker<Scope>>(name: &str, begun: Instant, bound: Option<usize>, checker: &C) {
-    let end = if bound.is_none_or(|bound| checker.state_count() < bound) { "all there are" } else { "the bound" };
+    let end = if bound.is_none_or(|bound| checker.state_count() < bound) { "all states" } else { "up to the bound" };
     let (states, depth, took) = (checker.unique_state_count(), checker.max_depth(), begun.elapsed().as_secs_f64());
     println!("{name}: {states} states ({end}), up to {depth} steps, {took:.1} s");
 }
@@ -63,43 +63,43 @@ fn wrong<C: Checker<Scope>>(checker: &C) -> Option<&'static str> {
 }
 
 #[test]
-fn two_proposers_and_one_slot_to_the_end() {
+fn two_proposers_and_one_slot_exhaustively() {
     exhaust("two proposers, one slot", DUEL);
 }
 
 #[test]
-fn one_command_to_every_learner_to_the_end() {
+fn one_command_to_every_learner_exhaustively() {
     exhaust("one command, three learners", LEARN);
 }
 
 #[test]
-fn a_learner_that_comes_back_with_nothing_learns_the_same() {
+fn learner_that_restarts_empty_learns_the_same_values() {
     search("a learner restarts", Scope { learner_restarts: 1, ..LEARN }, 300_000);
 }
 
 #[test]
-fn three_proposers_and_one_slot_as_far_as_it_goes() {
+fn three_proposers_and_one_slot_up_to_the_bound() {
     search("three proposers, one slot", Scope { proposers: 3, rounds: 2, doubled: 1, ..DUEL }, 200_000);
 }
 
 #[test]
-fn two_proposers_and_two_slots_as_far_as_it_goes() {
+fn two_proposers_and_two_slots_up_to_the_bound() {
     search("two proposers, two slots", Scope { learners: true, slots: 2, rounds: 3, doubled: 1, ..DUEL }, 200_000);
 }
 
 #[test]
-fn promises_in_two_pages_as_far_as_it_goes() {
+fn promises_in_two_pages_up_to_the_bound() {
     search("two proposers, two slots, two pages", PAGES, 200_000);
 }
 
 #[test]
-fn acceptors_and_proposers_that_die_come_back_with_their_disk() {
+fn acceptors_and_proposers_that_crash_restart_with_their_disk() {
     let scope = Scope { acceptor_crashes: 1, proposer_crashes: 1, ..DUEL };
-    search("an acceptor and a proposer die", scope, 200_000);
+    search("an acceptor and a proposer crash", scope, 200_000);
 }
 
 #[test]
-fn seeded_bugs_are_found_here_too() {
+fn model_checker_finds_seeded_bugs() {
     let with_crash = Scope { acceptor_crashes: 1, ..DUEL };
     let deep = Scope { rounds: 2, ..DUEL };
     let bugs = [
@@ -117,7 +117,7 @@ fn seeded_bugs_are_found_here_too() {
 }
 
 #[test]
-#[ignore = "some ten million states: minutes, and gigabytes"]
+#[ignore = "some ten million states: takes minutes and gigabytes of memory"]
 fn three_proposers_and_one_slot_ten_million_states() {
     let begun = Instant::now();
     let scope = Scope { proposers: 3, ..DUEL };

@@ -43,7 +43,7 @@ pub fn run_one(seed: u64, setting: BatchConfig, lines: bool) -> RunReport {
     let caught = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
     RUNNING.set(None);
     caught.unwrap_or_else(|_| {
-        let what = SAID.take().unwrap_or_else(|| "it said nothing".to_string());
+        let what = SAID.take().unwrap_or_else(|| "it panicked without a message".to_string());
         world.report(RunVerdict::Unsafe(Violation { invariant: 29, what }))
     })
 }

@@ -11,7 +11,7 @@ use paxos_kv::seeded_bugs::Bug;
 /// The invariant that found a bug.
 pub fn caught_by(verdict: &RunVerdict) -> String {
     match verdict {
-        RunVerdict::Clean => "nothing".to_string(),
+        RunVerdict::Clean => "not found".to_string(),
         RunVerdict::Unsafe(violation) => format!("{}: {}", violation.invariant, name_of(violation.invariant)),
         RunVerdict::Stuck(_) => format!("27: {}", name_of(27)),
     }
@@ -44,11 +44,11 @@ pub fn tour(first: u64, last: u64, threads: usize, harm_too: bool) -> (String, u
                     harm_only: false,
                 };
                 let found = format!("{seeds} | {} | `{}`", caught_by(&verdict), replay(seed, setting));
-                (found, if harm_too { harm_of(*bug, (first, last), threads) } else { "not asked".to_string() })
+                (found, if harm_too { harm_of(*bug, (first, last), threads) } else { "not searched".to_string() })
             }
             None => {
                 missed += 1;
-                (format!("not in {} | nothing | ", last - first + 1), "nothing".to_string())
+                (format!("not in {} | not found | ", last - first + 1), "not found".to_string())
             }
         };
         let _ = writeln!(text, "| {} | {} | {} | {found} | {harm} |", bug.name(), bug.says(), bug.seen());
@@ -68,20 +68,21 @@ fn harm_of(bug: Bug, seeds: (u64, u64), threads: usize) -> String {
 const HEAD: &str = "\
 # Seeded bugs
 
-Bugs that consensus systems have really had, put into this project, and what it takes the simulator to find each. Most of
-them stand around the role that ships, and rewrite what it hears, remembers and says; the others are one switch in the rule
-that they break ([`rules.md`](rules.md) says where). `seeds` is how many runs, from seed 1 on, it needed; each run takes some
-milliseconds. The rules that the observer holds notice most bugs long before they harm anybody; `harm` is what happens if it
-keeps quiet about them (1 two values chosen, 13 replicas differ, 14 an acknowledged write is gone, 15 a write done twice, 16
-and 19 clients see no one store, 27 nothing moves, 37 a transaction is both committed and aborted, 40 the claim of a stranger
-is remembered, 29 a role's own assertion stops it), and in brackets after how many seeds. The bugs are in builds with the feature `seeded-bugs` alone:
+Bugs that real consensus systems have had, put into this project, and what the simulator needs to find each one. Most bugs
+wrap the role that ships, and change what it receives, records and sends. Each of the others is one switch in the rule that it
+breaks ([`rules.md`](rules.md) says where). `seeds` is the number of runs until the bug was found, from seed 1 on; each run
+takes some milliseconds. The oracle's invariants catch most bugs long before a user could see harm. `harm` is the invariant
+that is violated if the oracle ignores all invariants that only prevent harm, and in brackets the number of runs: 1 two values
+chosen, 13 replicas diverge, 14 an acknowledged write is lost, 15 a write takes effect twice, 16 and 19 client results are not
+linearizable, 27 no progress, 29 a role stops at its own assertion, 37 a transaction is both committed and aborted, 40 the claim
+of an impostor is recorded. Only builds with the feature `seeded-bugs` contain the bugs:
 
 ```
 cargo run --profile seeded-bugs --features seeded-bugs --bin paxos-lab -- simulate --bug FirstValueAdopted --seeds 1..1000
 ```
 
-This page is printed by `paxos-lab simulate --all-bugs --seeds 1..12000`; with `--until-visible`, which takes long, it
-fills the last column, too.
+`paxos-lab simulate --all-bugs --seeds 1..12000` prints this page. `--until-visible` also fills the last column, which takes
+long.
 
 | bug | what it does | seen in | seeds | caught by invariant | replay | harm |
 |---|---|---|---|---|---|---|

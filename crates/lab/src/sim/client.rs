@@ -33,7 +33,7 @@ fn told_a_stranger(sim_env: &mut SimEnv, reply: &Reply) {
     match reply {
         Reply::NotApplied(WhyNotApplied::Expired) => sim_env.reached(CoveragePoint::StrangerRefused),
         Reply::Applied { slot, .. } => {
-            sim_env.oracle.require(42, false, || format!("a stranger was told what slot {slot} came to"));
+            sim_env.oracle.require(42, false, || format!("a rogue client received the result of slot {slot}"));
         }
         _ => {}
     }
@@ -244,7 +244,7 @@ impl SimClient {
                 let Some(asked) = self.connections.hears(server, reply) else { return };
                 // The core only distrusts such a server; in a simulation the reply is a bug.
                 let answers = is_answer(&asked, &said) && !matches!(said, Reply::Refused(_));
-                sim_env.oracle.require(16, answers, || format!("{asked:?} was answered by {said:?}"));
+                sim_env.oracle.require(16, answers, || format!("the reply to {asked:?} was {said:?}"));
             }
             Err(error) => {
                 let no_reply = NoReply::Malformed { length: bytes.len() as u64, what: error.to_string() };
@@ -299,7 +299,7 @@ fn ended(sim_env: &mut SimEnv, operation: usize, result: Result<Reply, ClientErr
         Ok(Reply::Value { slot, value, version }) => {
             sim_env.history_read(operation, slot, value.map(|value| value.to_vec()), version);
         }
-        Ok(other) => sim_env.oracle.require(16, false, || format!("a request came to {other:?}")),
+        Ok(other) => sim_env.oracle.require(16, false, || format!("a request got the result {other:?}")),
         Err(ClientError::Unknown(_)) => sim_env.reached(CoveragePoint::ToldUnknown),
         Err(_) => sim_env.history_refused(operation),
     }

@@ -224,9 +224,11 @@ impl ClientHistory {
             let limits = SearchLimits { deadline, now: Instant::now, memory_bytes: SEARCH_BYTES, steps: SEARCH_STEPS };
             let why = match search(&model, &operations, limits) {
                 SearchResult::Order(_) => continue,
-                SearchResult::Stuck(stuck) => format!("nothing explains {:?}, which ended last", all[stuck.breaks].0),
+                SearchResult::Stuck(stuck) => {
+                    format!("no order of the operations explains {:?}, which ended last", all[stuck.breaks].0)
+                }
                 SearchResult::OutOfTime | SearchResult::OutOfMemory => {
-                    let what = format!("key {}: the search found no end", String::from_utf8_lossy(key));
+                    let what = format!("key {}: the search was stopped at its limit", String::from_utf8_lossy(key));
                     return Err(Violation { invariant: UNDECIDED, what });
                 }
             };
@@ -255,7 +257,7 @@ impl ClientHistory {
             let (writes, reads): (Vec<_>, Vec<_>) =
                 operations.into_iter().partition(|operation| matches!(operation.what, RequestedOperation::Write(_)));
             if writes.len() > 1 {
-                return broken(format!("slot {slot} was named in the replies to {} writes", writes.len()));
+                return broken(format!("the replies to {} writes name the same slot {slot}", writes.len()));
             }
             for write in writes {
                 let (RequestedOperation::Write(op), ObservedResult::Wrote(_, written)) = (&write.what, &write.heard)
@@ -277,7 +279,7 @@ impl ClientHistory {
                 let same = *version > at || (*version == at && value.as_deref() == held);
                 if !same {
                     return broken(format!(
-                        "a read at slot {slot} found {value:?} version {version}, after {held:?} version {at}"
+                        "a read at slot {slot} returned {value:?} at version {version}, but the key held {held:?} at version {at}"
                     ));
                 }
                 known.insert(key, (value.as_deref(), *version));
@@ -308,7 +310,10 @@ impl ClientHistory {
             }
             let later = if place.1 { place >= furthest } else { place > furthest };
             if !later {
-                let what = format!("an operation of slot {} began after one of slot {} had ended", place.0, furthest.0);
+                let what = format!(
+                    "an operation with slot {} began after an operation with slot {} had ended",
+                    place.0, furthest.0
+                );
                 return Err(Violation { invariant: 19, what });
             }
         }
@@ -329,22 +334,34 @@ fn after<'a>(
             if gap(*version) && wanted {
                 Ok((Some(value), *version))
             } else {
-                Err(format!("put made {version} of {at}"))
+                Err(format!("put returned version {version} after version {at}"))
             }
         }
         (Op::Delete { .. }, WriteResult::Done { version }) => {
             let there = *version > at + 1 || (*version == at + 1 && held.is_some());
-            if there { Ok((None, *version)) } else { Err(format!("delete made {version} of {at}")) }
+            if there {
+                Ok((None, *version))
+            } else {
+                Err(format!("delete returned version {version} after version {at}"))
+            }
         }
         (Op::Delete { .. }, WriteResult::NotFound { version }) => {
             let missing = gap(*version) || (*version == at && held.is_none());
-            if missing { Ok((None, *version)) } else { Err(format!("delete found nothing at {version}, after {at}")) }
+            if missing {
+                Ok((None, *version))
+            } else {
+                Err(format!("delete found no value at version {version}, but the key was at version {at}"))
+            }
         }
         (Op::Put { if_version: Some(wanted), .. }, WriteResult::Mismatch { version }) => {
             let differs = wanted != version && *version >= at;
-            if differs { Ok((held, at)) } else { Err(format!("put found {version}, after {at}, and wanted {wanted}")) }
+            if differs {
+                Ok((held, at))
+            } else {
+                Err(format!("put found version {version} and required {wanted}, but the key was at version {at}"))
+            }
         }
-        _ => Err(format!("{op:?} cannot come to {written:?}")),
+        _ => Err(format!("{op:?} cannot have the result {written:?}")),
     }
 }
 

@@ -90,7 +90,7 @@ impl SimDataDir {
             None => {
                 let names = self.top.list().map_err(|error| StartRefusal::Disk(error.to_string()))?;
                 if let Some(stranger) = names.into_iter().find(|name| *name != name_in_making(IDENTITY_FILE)) {
-                    return Err(StartRefusal::Damaged(format!("there is {stranger} and no {IDENTITY_FILE}")));
+                    return Err(StartRefusal::Damaged(format!("the directory has {stranger} but no {IDENTITY_FILE}")));
                 }
                 Ok(DirIdentity::create(self.top.clone(), owner, storage, CREATED.to_string())?)
             }

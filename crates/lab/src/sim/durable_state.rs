@@ -117,28 +117,33 @@ impl Oracle {
         let (before, checkpoint) = (disk.promised, disk.checkpoint.max(disk.checkpoint_then));
         disk.take(record);
         match record {
-            AcceptorRecord::Promised(ballot) => {
-                self.require(4, *ballot >= before, || format!("{server} promised {before}, and then {ballot}"))
-            }
+            AcceptorRecord::Promised(ballot) => self
+                .require(4, *ballot >= before, || format!("{server} promised {before}, and then the lower {ballot}")),
             AcceptorRecord::Accepted(entry) => {
                 self.require(6, entry.ballot >= before, || {
-                    format!("{server} promised {before}, and then took part in {}", entry.ballot)
+                    format!("{server} promised {before}, and then accepted at the lower {}", entry.ballot)
                 });
                 self.vote(server, entry);
             }
             AcceptorRecord::Truncated(below) => {
                 coverage.reach(CoveragePoint::Truncated);
                 self.require(21, below.previous() <= checkpoint, || {
-                    format!("{server} forgets the slots below {below}, and its checkpoint holds {checkpoint}")
+                    format!(
+                        "{server} truncated the slots below {below}, but its durable checkpoint is of slot {checkpoint}"
+                    )
                 });
             }
             AcceptorRecord::Repaired(entry) => {
                 coverage.reach(CoveragePoint::SlotMended);
                 let is_chosen = self.chosen.get(&entry.slot).is_some_and(|(_, chosen)| *chosen == entry.value);
-                self.require(23, is_chosen, || format!("{server} mends slot {} with what was not chosen", entry.slot));
+                self.require(23, is_chosen, || {
+                    format!("{server} repaired slot {} with a value that was not chosen", entry.slot)
+                });
                 self.vote(server, entry);
             }
-            AcceptorRecord::Corrupt(_) => self.require(23, false, || format!("{server} writes damage down")),
+            AcceptorRecord::Corrupt(_) => {
+                self.require(23, false, || format!("{server} recorded a corrupt slot in its journal"))
+            }
         }
     }
 
@@ -151,7 +156,7 @@ impl Oracle {
         if self.quorums.is_chosen(servers) {
             let (at, chosen) = self.chosen.entry(*slot).or_insert_with(|| (*ballot, value.clone()));
             let (at, same) = (*at, chosen == value);
-            self.require(1, same, || format!("slot {slot} was chosen twice, at {at} and at {ballot}"));
+            self.require(1, same, || format!("two values were chosen in slot {slot}, at {at} and at {ballot}"));
         }
     }
 
@@ -172,7 +177,7 @@ impl Oracle {
             let survived = grown.is_known_to(acceptor, is_damaged) && !in_doubt.is_empty();
             self.require(22, survived, || {
                 format!(
-                    "{server} was bound to {} with {} slots accepted from {}, and came back with {}, {} and {}",
+                    "{server} had durably promised {} and accepted {} slots from {} on, but restarted with {}, {} and {}",
                     disk.promised,
                     disk.accepted.len(),
                     disk.truncated_below,
@@ -220,7 +225,7 @@ impl Oracle {
         let before = std::mem::replace(&mut disk.checkpoint, slot);
         disk.checkpoint_in_doubt = None;
         self.require(20, slot > before, || {
-            format!("{server} writes a checkpoint of slot {slot} after one of {before}")
+            format!("{server} wrote a checkpoint of slot {slot} after one of slot {before}")
         });
     }
 
@@ -253,7 +258,7 @@ impl Oracle {
         let (before, in_doubt) = (disk.checkpoint, disk.checkpoint_in_doubt.take());
         disk.checkpoint = slot;
         self.require(20, slot == before || Some(slot) == in_doubt, || {
-            format!("{server} had a durable checkpoint of slot {before}, and came back with one of {slot}")
+            format!("{server} had a durable checkpoint of slot {before}, but restarted with one of slot {slot}")
         });
     }
 
@@ -266,18 +271,20 @@ impl Oracle {
         });
         self.check_state(server, slot, digest);
         let before = self.learners.insert(server, slot).unwrap_or_default();
-        self.require(20, slot > before, || format!("{server} had applied slot {before}, and goes back to {slot}"));
+        self.require(20, slot > before, || {
+            format!("{server} had applied slot {before}, but installed a snapshot of slot {slot}")
+        });
     }
 
     fn check_state(&mut self, server: ServerId, slot: Slot, digest: u64) {
         let same = slot == Slot(0) || self.digest(slot) == Some(digest);
-        self.require(20, same, || format!("{server} has a state of slot {slot} that is not that of the log"));
+        self.require(20, same, || format!("the state of {server} at slot {slot} differs from that of the log"));
     }
 
     /// A learner has fenced itself because its state differs from that of other servers.
     pub fn fenced(&mut self, server: ServerId, slot: Slot, against: ServerSet) {
         if !self.strangers.contains(server) {
-            self.require(13, false, || format!("{server} differs from {against} after slot {slot}, and says so"));
+            self.require(13, false, || format!("{server} reported that it differs from {against} after slot {slot}"));
         }
     }
 }

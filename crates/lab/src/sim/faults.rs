@@ -22,7 +22,7 @@ macro_rules! faults {
     ($($name:ident = $word:literal, $says:literal;)+) => {
         /// A class of faults.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        #[allow(missing_docs, reason = "each is told in its sentence")]
+        #[allow(missing_docs, reason = "each is described by its text")]
         pub enum Fault { $($name),+ }
 
         impl Fault {
@@ -44,39 +44,39 @@ macro_rules! faults {
 
 faults! {
     Loss = "loss", "frames are lost";
-    Delay = "delay", "frames take long, and overtake each other";
-    Duplicate = "duplicate", "frames come twice";
-    Replay = "replay", "old frames come again, also those of earlier lives";
-    Corrupt = "corrupt", "bits of frames flip on the way";
+    Delay = "delay", "frames are delayed and overtake each other";
+    Duplicate = "duplicate", "frames arrive twice";
+    Replay = "replay", "old frames arrive again, also those of earlier incarnations";
+    Corrupt = "corrupt", "bits of frames flip in transit";
     Partition = "partition", "servers and clients are cut off from the others";
-    OneWay = "one-way", "a server is heard and does not hear, or hears and is not heard";
-    NonTransitive = "non-transitive", "two servers do not hear each other, and everybody hears both";
-    Flapping = "flapping", "a server is cut off and joined again, many times a second";
-    Reset = "reset", "connections break, and what was under way is lost";
-    SlowLink = "slow-link", "links are slow, and have room for a few frames";
-    RoleCrash = "role-crash", "one role crashes at any point of a turn, and comes back";
-    Kill = "kill", "a process is killed at any moment, and started again";
+    OneWay = "one-way", "a server can send but not receive, or receive but not send";
+    NonTransitive = "non-transitive", "two servers cannot reach each other, but all other servers reach both";
+    Flapping = "flapping", "a server is cut off and connected again many times a second";
+    Reset = "reset", "connections break, and frames in flight are lost";
+    SlowLink = "slow-link", "links are slow and buffer only a few frames";
+    RoleCrash = "role-crash", "one role crashes at any point of a turn and restarts";
+    Kill = "kill", "a process is killed at any moment and restarted";
     KillAll = "kill-all", "all processes are killed at once";
-    KillAtDisk = "kill-at-disk", "a process dies in one of its next disk operations, also while it starts";
-    PowerLoss = "power-loss", "a server loses its power, and of what was not synced any part";
-    PowerLossAll = "power-loss-all", "all servers lose their power at once";
-    Pause = "pause", "a process is paused for a while, and its clock runs on";
-    SlowServer = "slow-server", "a server's processor is up to fifty times slower";
-    Drift = "drift", "clocks run at half to twice the speed";
-    WallClock = "wall-clock", "a server's wall clock jumps by up to an hour, also backwards";
+    KillAtDisk = "kill-at-disk", "a process is killed in one of its next disk operations, also while it starts";
+    PowerLoss = "power-loss", "a server loses power and any part of its unsynced data";
+    PowerLossAll = "power-loss-all", "all servers lose power at once";
+    Pause = "pause", "a process is paused while its clock continues";
+    SlowServer = "slow-server", "a server's processor is up to 50 times slower";
+    Drift = "drift", "clocks run at half to twice their speed";
+    WallClock = "wall-clock", "a server's wall clock jumps by up to 1 hour, also backwards";
     BitRot = "bit-rot", "a bit of synced data flips while a server is down";
-    Misdirected = "misdirected", "what the disk wrote long ago turns up in another place, and perhaps not in its own";
-    OddFiles = "odd-files", "a server's files are missing, cut short, copied, or another server's";
-    LostFolder = "lost-folder", "a server loses files of its memory, or all of it";
+    Misdirected = "misdirected", "an old sector is written in another place, and may be missing in its own";
+    OddFiles = "odd-files", "a server's files are missing, truncated, copied, or another server's";
+    LostFolder = "lost-folder", "a server loses some or all of its files";
     ReadError = "read-error", "a file cannot be read when a server starts";
     DiskError = "disk-error", "a write or sync fails once";
-    DiskFull = "disk-full", "a disk is full, and later is not";
-    SlowSync = "slow-sync", "syncs take up to half a second, or hang for seconds; those of all servers take up to 0.9 s";
-    BegunAnew = "begun-anew", "all servers begin a new history on empty folders, and the clients live on";
-    Stranger = "stranger", "somebody opens sessions without end, and writes in those of others";
-    Liar = "liar", "a stranger greets servers in the name of others";
-    WrongFolder = "wrong-folder", "a server is started on an empty folder, and later on its own again";
-    Timers = "timers", "the timers of a role, or of a whole server, run out long before their time or long after it";
+    DiskFull = "disk-full", "a disk is full for a while";
+    SlowSync = "slow-sync", "syncs take up to 0.5 s, or hang for seconds; on all servers at once they take up to 0.9 s";
+    BegunAnew = "begun-anew", "all servers begin a new history on empty directories while the clients keep running";
+    Stranger = "stranger", "a rogue client opens sessions without end, and writes in those of other clients";
+    Liar = "liar", "an impostor sends HELLO to servers in the name of others";
+    WrongFolder = "wrong-folder", "a server is started on an empty directory, and later on its own again";
+    Timers = "timers", "the timers of a role or a whole server fire much too early or much too late";
 }
 
 impl FromStr for Fault {
@@ -85,7 +85,7 @@ impl FromStr for Fault {
     fn from_str(word: &str) -> Result<Fault, String> {
         let known = || Fault::ALL.iter().map(|fault| fault.word()).collect::<Vec<_>>().join(", ");
         let found = Fault::ALL.iter().copied().find(|fault| fault.word() == word);
-        found.ok_or_else(|| format!("'{word}' is no class of faults; there are {}, or all or none", known()))
+        found.ok_or_else(|| format!("'{word}' is not a fault class; use all, none or some of {}", known()))
     }
 }
 

@@ -37,7 +37,7 @@ impl Simulation {
         let is_as_before = process.is_none_or(|process| process.identity().recorded_peer(name) == before);
         self.sim_env.reached(CoveragePoint::LiarCalledBack);
         self.sim_env.oracle.require(40, is_as_before && answer == Some(HelloReply::CallYouFirst), || {
-            format!("{server} believes a stranger that it is {name}")
+            format!("{server} accepted an impostor as {name}")
         });
     }
 

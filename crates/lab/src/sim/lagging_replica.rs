@@ -106,11 +106,11 @@ fn applied(world: &Simulation, server: ServerId) -> Slot {
 /// Disconnects a server while all these commands are done, and then reconnects it.
 fn away_for(commands: usize) {
     let mut case = LaggingCase::begin(1, commands, 0);
-    assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "the cluster does not even begin");
+    assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "the cluster does not start");
     case.is_away(true);
     let before = applied(&case.world, AWAY);
-    assert!(case.until(3_600 * SECOND, is_done), "the others do not get on");
-    assert!(applied(&case.world, AWAY).ahead_of(before) < 1_000, "it is not even away");
+    assert!(case.until(3_600 * SECOND, is_done), "the other servers make no progress");
+    assert!(applied(&case.world, AWAY).ahead_of(before) < 1_000, "the lagging server is not down");
     let missed = case.world.sim_env.oracle.highest_chosen().ahead_of(applied(&case.world, AWAY));
     assert!(missed as usize > commands * 9 / 10, "only {missed} of {commands} were missed");
     case.is_away(false);
@@ -121,25 +121,25 @@ fn away_for(commands: usize) {
         applied(&case.world, AWAY)
     );
     println!("missed {missed} slots, and had them after {} virtual ms", (case.now - joined) / MS);
-    assert_eq!(case.installs(), 1, "the log is longer than anybody keeps");
+    assert_eq!(case.installs(), 1, "the log is longer than any server keeps");
     let checked = case.world.sim_env.history.check_slots();
     assert!(checked.is_ok(), "{checked:?}");
 }
 
 #[test]
-fn a_server_that_was_away_for_three_thousand_commands_has_the_state_soon() {
+fn server_that_missed_three_thousand_commands_catches_up_soon() {
     away_for(3_000);
 }
 
 /// `cargo test --release --lib away_for_a_hundred_thousand -- --ignored --nocapture`
 #[test]
 #[ignore = "takes a minute or more"]
-fn a_server_that_was_away_for_a_hundred_thousand_commands_has_the_state_soon() {
+fn server_that_missed_a_hundred_thousand_commands_catches_up_soon() {
     away_for(100_000);
 }
 
 #[test]
-fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
+fn snapshot_transfer_survives_crashes_of_receiver_and_sender() {
     for seed in 1..=6 {
         let mut case = LaggingCase::begin(seed, 2_000, 0);
         assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)));
@@ -154,7 +154,7 @@ fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
             if !case.until(SOON, |world| world.sim_env.coverage.count(CoveragePoint::SnapshotInParts) >= from + parts) {
                 break;
             }
-            assert_eq!(case.installs(), 0, "seed {seed}: it came too soon for this test");
+            assert_eq!(case.installs(), 0, "seed {seed}: it caught up too soon for this test");
             case.world.kill(ServerId(victim), how);
         }
         assert!(case.parts() > 25, "seed {seed}: only {} parts were sent", case.parts());
@@ -165,7 +165,7 @@ fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
 }
 
 #[test]
-fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
+fn lagging_server_installs_two_snapshots_while_the_others_continue() {
     for seed in 1..=3 {
         let mut case = LaggingCase::begin(seed, 80_000, 2 * MS);
         for installs in 1..=3 {
@@ -174,15 +174,15 @@ fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
             let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 1_000);
             assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
             case.is_away(false);
-            assert!(case.until(SOON, |world| applied(world, AWAY) > end), "seed {seed}: it does not come back");
+            assert!(case.until(SOON, |world| applied(world, AWAY) > end), "seed {seed}: the server does not restart");
             let has_caught_up =
                 |world: &Simulation| world.sim_env.oracle.highest_chosen().ahead_of(applied(world, AWAY)) < 50;
-            assert!(case.until(SOON, has_caught_up), "seed {seed}: it does not catch up");
+            assert!(case.until(SOON, has_caught_up), "seed {seed}: the server does not catch up");
             // Its next PROGRESS messages tell its peers, and then no peer keeps a log for it any more.
             case.until(SECOND, |_| false);
             assert!(case.installs() >= installs, "seed {seed}: {} snapshots", case.installs());
         }
-        assert!(!is_done(&case.world), "seed {seed}: the others have not gone on meanwhile");
+        assert!(!is_done(&case.world), "seed {seed}: the other servers made no progress meanwhile");
         assert!(case.world.sim_env.coverage.count(CoveragePoint::SnapshotTwice) >= 2);
         assert!(case.until(600 * SECOND, |world| is_done(world) && LaggingCase::is_agreed(world)), "seed {seed}");
     }
@@ -208,14 +208,14 @@ fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
     };
     let has_caught_up = case.until(5 * SECOND, has_caught_up);
     seeded_bugs::switch(None);
-    assert!(!is_done(&case.world), "seed {seed}: the load is over");
+    assert!(!is_done(&case.world), "seed {seed}: the load has ended");
     let written = case.world.sim_env.oracle.highest_chosen().ahead_of(before);
     println!("seed {seed}, {bug:?}: {} states, {written} slots in {} ms", case.installs(), (case.now - begun) / MS);
     (case.installs(), has_caught_up)
 }
 
 #[test]
-fn one_state_is_enough_for_a_server_that_comes_back_under_a_steady_load() {
+fn restarted_server_needs_one_snapshot_under_a_steady_load() {
     for seed in 1..=2 {
         assert_eq!(catches_up_under_load(seed, None), (1, true), "seed {seed}");
     }

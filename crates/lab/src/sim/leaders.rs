@@ -133,7 +133,7 @@ impl LeaderOracle {
                 let before = self.slots.insert((*ballot, command.id), *slot);
                 let twice = before.filter(|before| before != slot && is_open(*before))?;
                 let what =
-                    format!("{ballot} proposes {:?} in slot {slot}, and has it open in slot {twice}", command.id);
+                    format!("{ballot} proposed {:?} in slot {slot} while it was in flight in slot {twice}", command.id);
                 Some(Violation { invariant: 33, what })
             }
             ProposerTraceEvent::Forwarded { command, .. } => {
@@ -171,7 +171,7 @@ impl LeaderOracle {
         };
         let tenure = self.reigns.get_mut(&server).filter(|tenure| tenure.ballot == *ballot)?;
         if tenure.refused {
-            let what = format!("{server} leads on at {ballot}, though it was refused");
+            let what = format!("{server} still leads at {ballot} although it was refused");
             return Some(Violation { invariant: 34, what });
         }
         let beats = tenure.beats + 1;
@@ -184,7 +184,8 @@ impl LeaderOracle {
         if fresh(0) || is_chosen(answered.collect()) {
             return None;
         }
-        let what = format!("{server} leads on at {ballot}, and no majority has answered {UNANSWERED_MAX} heartbeats");
+        let what =
+            format!("{server} still leads at {ballot} although no majority replied to {UNANSWERED_MAX} heartbeats");
         Some(Violation { invariant: 35, what })
     }
 

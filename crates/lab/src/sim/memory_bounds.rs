@@ -24,7 +24,7 @@ impl SimServer {
     pub fn check_bounds(&self, sim_env: &mut SimEnv) {
         let (me, Some(process)) = (self.me, &self.process) else { return };
         let mut within = |what: &str, has: u64, most: u64| {
-            sim_env.oracle.require(24, has <= most, || format!("{me} holds {has} {what}, and the limit is {most}"));
+            sim_env.oracle.require(24, has <= most, || format!("{me} holds {has} {what}; the limit is {most}"));
         };
         let (core, mailbox) = (&process.core, (2 * self.sizes.mailbox + RESERVED) as u64);
         within("inputs of its proposer", core.proposer.lock().len() as u64, mailbox);
@@ -46,7 +46,7 @@ impl SimServer {
         within("jobs of its checkpointer", core.checkpoints.len() as u64, (PARTS_MAX + OWN_JOBS) as u64);
         if let Some(proposer) = process.proposer.as_ref().map(|living| living.role()) {
             let ((open, ahead), most) = (proposer.held_bytes(), self.sizes.open_bytes + LARGEST_BYTES);
-            within("bytes of values in open slots", open as u64, most as u64);
+            within("bytes of values in flight", open as u64, most as u64);
             // In addition, a page from each acceptor may be in flight when the limit is reached.
             let pages = core.config.cluster.len() * (PAGE_BYTES + LARGEST_BYTES);
             within("bytes of values read ahead", ahead as u64, (self.sizes.open_bytes + pages) as u64);
@@ -64,9 +64,9 @@ impl SimServer {
             return;
         };
         let (me, begins) = (self.me, learner.log_begins());
-        sim_env
-            .oracle
-            .require(45, begins <= from, || format!("{me} keeps {from} for a peer, and its log begins at {begins}"));
+        sim_env.oracle.require(45, begins <= from, || {
+            format!("{me} must keep slot {from} for a peer, but its log begins at {begins}")
+        });
     }
 
     /// Checks that a journal that waits for disk space holds no file that it does not need.
@@ -76,7 +76,7 @@ impl SimServer {
         let is_shed = disk.has_room() || disk.unneeded() == 0;
         sim_env
             .oracle
-            .require(46, is_shed, || format!("{me} waits for room, and has {} files too many", disk.unneeded()));
+            .require(46, is_shed, || format!("{me} waits for disk space, but has {} unneeded files", disk.unneeded()));
     }
 
     /// Checks that inputs for which no role is woken wait only until the role's next timer.
@@ -102,7 +102,7 @@ impl SimServer {
         for (role, lies) in roles {
             sim_env
                 .oracle
-                .require(44, !lies, || format!("the {role:?} of {me} sleeps over its mail, and has no timer"));
+                .require(44, !lies, || format!("the {role:?} of {me} sleeps with mail in its mailbox and no timer"));
         }
     }
 }

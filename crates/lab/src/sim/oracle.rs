@@ -185,7 +185,7 @@ impl Oracle {
             let missing: ServerSet = self.quorums.servers().without(disks.keys().copied().collect());
             // A disk that is lost or corrupt may have been one of the majority.
             let kept = self.quorums.is_chosen(holding.iter().chain(missing.iter()).collect());
-            self.require(14, kept, || format!("slot {slot} was chosen, and in the end only {holding} hold its value"));
+            self.require(14, kept, || format!("slot {slot} was chosen, but in the end only {holding} hold its value"));
         }
     }
 
@@ -206,7 +206,7 @@ impl Oracle {
                         let votes = self.votes.get(&(slot, *ballot));
                         let voted = votes.is_some_and(|(_, servers)| servers.contains(server));
                         self.require(5, voted, || {
-                            format!("{server} says that it accepted {slot} at {ballot}: not on its disk")
+                            format!("{server} reported that it accepted slot {slot} at {ballot}: not on its disk")
                         });
                     }
                 }
@@ -214,7 +214,7 @@ impl Oracle {
                     coverage.reach(CoveragePoint::Nacked);
                     let durable = self.disk(server).promised;
                     self.require(5, *promised <= durable, || {
-                        format!("{server} refused {ballot} by a promise not on its disk")
+                        format!("{server} refused {ballot} because of a promise that is not on its disk")
                     });
                 }
                 _ => {}
@@ -229,18 +229,16 @@ impl Oracle {
         for Entry { slot, ballot: at, value } in accepted {
             let voted =
                 self.votes.get(&(*slot, *at)).is_some_and(|(v, servers)| servers.contains(server) && v == value);
-            self.require(5, voted, || format!("{server} reported {slot} accepted at {at}: not on its disk"));
+            self.require(5, voted, || format!("{server} reported slot {slot} accepted at {at}: not on its disk"));
         }
         let Some(first) = self.prepared.get(&ballot).copied() else {
-            return self.require(11, false, || format!("{server} promised {ballot}, which nobody has prepared"));
+            return self.require(11, false, || format!("{server} promised {ballot}, which no proposer has prepared"));
         };
         if *forgotten > first {
             coverage.reach(CoveragePoint::PromiseTruncated);
         }
         let durable = self.disk(server).truncated_below;
-        self.require(5, *forgotten <= durable, || {
-            format!("{server} says that it has forgotten slots: not on its disk")
-        });
+        self.require(5, *forgotten <= durable, || format!("{server} reported truncated slots: not on its disk"));
         // Values accepted at this ballot or a higher one were accepted after the promise.
         let kept = self.disk(server).accepted.range(*from..).filter(|(_, (at, _))| *at < ballot);
         let kept = kept.filter(|(slot, _)| to.is_none_or(|to| **slot < to));
@@ -248,7 +246,7 @@ impl Oracle {
         let missing = kept.filter(|(slot, (at, _))| told.get(slot) != Some(at));
         let missing = missing.filter(|(slot, _)| !Oracle::is_excused(**slot, *forgotten, damaged));
         let missing: Vec<Slot> = missing.map(|(slot, _)| *slot).collect();
-        self.require(7, missing.is_empty(), || format!("{server} promised {ballot} and kept quiet about {missing:?}"));
+        self.require(7, missing.is_empty(), || format!("{server} promised {ballot} but did not report {missing:?}"));
         let reported = self.promises.entry((ballot, server)).or_default();
         for Entry { slot, ballot, value } in accepted {
             if reported.says(*slot).is_none() {
@@ -297,7 +295,7 @@ impl Oracle {
                 }
                 Action::Send { message: Message::Accept { ballot, first, values }, .. } => {
                     let owner = ballot.server == server;
-                    self.require(11, owner, || format!("{server} proposes at {ballot}, which is not its own"));
+                    self.require(11, owner, || format!("{server} proposed at {ballot}, which is not its own ballot"));
                     for (slot, value) in (first.0..).map(Slot).zip(values) {
                         self.no_hole_before(*ballot, slot);
                         self.accept_sent(*ballot, slot, value);
@@ -324,7 +322,9 @@ impl Oracle {
                         CoveragePoint::ToldNotApplied
                     });
                     let sent = self.proposed_by.contains_key(&(server, *id)) || self.reigns.has_forwarded(server, *id);
-                    self.require(25, !sent, || format!("{server} gave up {id:?}, and had it in an ACCEPT or FORWARD"));
+                    self.require(25, !sent, || {
+                        format!("{server} reported {id:?} as not applied, but had sent it in an ACCEPT or FORWARD")
+                    });
                     self.handed.remove(&(server, *id));
                 }
                 _ => {}
@@ -340,7 +340,7 @@ impl Oracle {
             let hole = next.to(slot.previous()).find(|passed| !self.chosen.contains_key(passed));
             self.next.insert(ballot, slot.next());
             self.require(30, hole.is_none(), || {
-                format!("{ballot} proposes in slot {slot} and leaves a hole in slot {}", hole.unwrap_or_default())
+                format!("{ballot} proposed in slot {slot} and left a hole in slot {}", hole.unwrap_or_default())
             });
         }
     }
@@ -354,7 +354,7 @@ impl Oracle {
         let lost = self.chosen.get(&slot).filter(|(at, chosen)| *at < ballot && chosen != value);
         if let Some((at, _)) = lost {
             let at = *at;
-            self.require(8, false, || format!("slot {slot} was chosen at {at}, and {ballot} proposes another value"));
+            self.require(8, false, || format!("slot {slot} was chosen at {at}, but {ballot} proposed another value"));
         }
     }
 
@@ -392,13 +392,11 @@ impl Oracle {
             coverage.reach(CoveragePoint::AdoptedOfMany);
         }
         let known = self.is_asked_for(value);
-        self.require(7, whole, || {
-            format!("{ballot} proposes in slot {slot} without promises of {quorum} that tell of it")
-        });
+        self.require(7, whole, || format!("{ballot} proposed in slot {slot} without complete promises of {quorum}"));
         self.require(8, bound, || {
-            format!("{ballot} proposes in slot {slot} what its promises ({quorum}) do not bind it to")
+            format!("{ballot} proposed in slot {slot} another value than its promises ({quorum}) require")
         });
-        self.require(2, known, || format!("{ballot} proposes in slot {slot} what nobody asked for"));
+        self.require(2, known, || format!("{ballot} proposed in slot {slot} a value that no client requested"));
     }
 
     // ---- learners
@@ -432,7 +430,7 @@ impl Oracle {
                     let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
                     let counted = quorum.without(voted).is_empty() && self.quorums.is_chosen(*quorum);
                     self.require(9, counted, || {
-                        format!("{server} counted {quorum} for slot {slot} at {ballot}, and {voted} have voted")
+                        format!("{server} counted {quorum} for slot {slot} at {ballot}, but only {voted} have accepted")
                     });
                 }
                 Action::Trace(LearnerTraceEvent::Learned { slot, value, outcome, .. }) => {
@@ -447,7 +445,9 @@ impl Oracle {
                         let voted = self.votes.get(&(slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
                         let chosen = self.quorums.is_chosen(voted);
                         self.require(9, chosen, || {
-                            format!("{server} says that {slot} is chosen at {ballot}, by {voted}")
+                            format!(
+                                "{server} reported slot {slot} as chosen at {ballot}, which only {voted} have accepted"
+                            )
                         });
                     }
                 }
@@ -456,26 +456,30 @@ impl Oracle {
                         entries.iter().find(|entry| self.chosen.get(&entry.slot).map(|(_, v)| v) != Some(&entry.value));
                     let wrong = wrong.map(|entry| entry.slot);
                     self.require(12, wrong.is_none(), || {
-                        format!("{server} tells others that {wrong:?} holds what was not chosen")
+                        format!("{server} sent a value for {wrong:?} that was not chosen")
                     });
                 }
                 Action::Send { message: Message::Progress { applied, digest }, .. } if *applied > Slot(0) => {
                     let same = self.digest(*applied) == Some(*digest);
-                    self.require(13, same, || format!("{server} differs from the log after slot {applied}"));
+                    self.require(13, same, || {
+                        format!("the state of {server} differs from that of the log after slot {applied}")
+                    });
                 }
                 Action::Notify(LearnerNotification::ResultsFound { id, .. }) => {
                     self.proposed_by.remove(&(server, *id));
                 }
                 Action::Notify(LearnerNotification::Answer { token, slot, .. }) => {
                     let bound = self.reads.remove(&(life, *token));
-                    self.require(17, bound.is_some(), || format!("{server} answers a read that nobody has asked"));
+                    self.require(17, bound.is_some(), || format!("{server} answered a read that no client sent"));
                     let bound = bound.unwrap_or_default();
                     self.require(17, *slot >= bound, || {
-                        format!("{server} answers a read from slot {slot}, and {bound} was chosen before it arrived")
+                        format!(
+                            "{server} answered a read at slot {slot}, but {bound} was chosen before the read arrived"
+                        )
                     });
                     let applied = self.learners.get(&server).copied().unwrap_or_default();
                     self.require(17, *slot <= applied, || {
-                        format!("{server} answers a read from slot {slot}, and has applied no more than {applied}")
+                        format!("{server} answered a read at slot {slot}, but has applied only up to {applied}")
                     });
                 }
                 Action::Notify(LearnerNotification::ReadFailed { token, .. }) => {
@@ -502,17 +506,17 @@ impl Oracle {
         let before = self.learners.insert(server, slot).unwrap_or_default();
         self.require(12, slot == before.next(), || format!("{server} applied slot {slot} after {before}"));
         let chosen = self.chosen.get(&slot).is_some_and(|(_, chosen)| chosen == value);
-        self.require(12, chosen, || format!("{server} applied in slot {slot} what was not chosen"));
+        self.require(12, chosen, || format!("{server} applied in slot {slot} a value that was not chosen"));
         if let Some(known) = self.outcome(slot) {
             let same = known == outcome;
-            return self.require(13, same, || format!("{server} came to another outcome in slot {slot}"));
+            return self.require(13, same, || format!("{server} got another outcome in slot {slot}"));
         }
         let expected = self.machine.apply(slot, value);
         self.require(13, expected == *outcome, || {
-            format!("slot {slot} came to {outcome:?}, and its log to {expected:?}")
+            format!("slot {slot} had the outcome {outcome:?}, but the log gives {expected:?}")
         });
         let known = self.is_asked_for(value);
-        self.require(2, known, || format!("slot {slot} holds {value:?}, and nobody asked for it"));
+        self.require(2, known, || format!("slot {slot} holds {value:?}, which no client requested"));
         self.applied.push((*outcome, self.machine.digest()));
         if let Some(id) = value.id() {
             self.took_effect(id, slot, outcome, coverage);
@@ -525,12 +529,12 @@ impl Oracle {
                 let first = self.effects.insert(id, slot).is_none();
                 self.require(15, first, || format!("{id:?} took effect twice, the second time in slot {slot}"));
                 let refused = self.refused.contains(&id);
-                self.require(25, !refused, || format!("{id:?} was not applied for certain, and is in slot {slot}"));
+                self.require(25, !refused, || format!("{id:?} was reported as not applied, but is in slot {slot}"));
             }
             ApplyResult::Duplicate(saved) => {
                 coverage.reach(CoveragePoint::Duplicate);
                 let same = self.effects.get(&id) == Some(&saved.slot);
-                self.require(15, same, || format!("{id:?} is called a duplicate of slot {}", saved.slot));
+                self.require(15, same, || format!("{id:?} was reported as a duplicate of slot {}", saved.slot));
             }
             ApplyResult::Opened { session, .. } => {
                 let before = self.effects.insert(id, Slot(*session));
@@ -582,7 +586,7 @@ impl Oracle {
             return self.commit_refused(id);
         }
         let applied = self.effects.contains_key(&id);
-        self.require(25, !applied, || format!("{id:?} was not applied for certain, and has taken effect"));
+        self.require(25, !applied, || format!("{id:?} was reported as not applied, but has taken effect"));
         self.refused.insert(id);
     }
 

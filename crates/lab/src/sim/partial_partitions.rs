@@ -42,7 +42,7 @@ impl PartitionCase {
         (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
         let mut case = PartitionCase { world: Simulation::new(plan, false), seed, now: 0 };
         case.run(SECOND);
-        assert!(case.leader().is_some() && case.chosen() > Slot(10), "seed {seed}: the cluster does not even begin");
+        assert!(case.leader().is_some() && case.chosen() > Slot(10), "seed {seed}: the cluster does not start");
         case
     }
 
@@ -90,7 +90,7 @@ impl PartitionCase {
         // Values that were in flight when the links were cut do not count.
         while self.chosen() <= before.plus(10) {
             let passed = self.now - begun;
-            assert!(passed <= SOON, "{case}, seed {seed}: nothing is chosen within {} ms", SOON / MS);
+            assert!(passed <= SOON, "{case}, seed {seed}: no value is chosen within {} ms", SOON / MS);
             self.run(10 * MS);
         }
         self.run(SOON.saturating_sub(self.now - begun));
@@ -98,10 +98,10 @@ impl PartitionCase {
         for _ in 0..10 {
             let before = self.chosen();
             self.run(ELECTION);
-            assert_eq!(self.leader(), leader, "{case}, seed {seed}: the leader does not stay");
-            assert!(self.chosen() > before, "{case}, seed {seed}: nothing is chosen under a stable leader");
+            assert_eq!(self.leader(), leader, "{case}, seed {seed}: the leader changes");
+            assert!(self.chosen() > before, "{case}, seed {seed}: no value is chosen under a stable leader");
         }
-        leader.expect("somebody has chosen")
+        leader.expect("a slot is chosen")
     }
 }
 
@@ -111,22 +111,22 @@ fn others(servers: ServerSet, leader: ServerId) -> Vec<ServerId> {
 }
 
 #[test]
-fn quorum_loss_a_leader_that_reaches_no_majority_makes_way_for_the_one_that_does() {
+fn quorum_loss_leader_that_reaches_no_majority_is_replaced() {
     for seed in SEEDS {
         let mut case = PartitionCase::begin(seed, 5);
-        let leader = case.leader().expect("it has begun").server;
+        let leader = case.leader().expect("the cluster has started").server;
         let hub = others(case.servers(), leader)[seed as usize % 4];
         // Every server hears only the hub, and so does the leader.
         case.connect(|one, other| one == hub || other == hub);
-        assert_eq!(case.recovers("quorum loss").server, hub, "seed {seed}: nobody else can lead");
+        assert_eq!(case.recovers("quorum loss").server, hub, "seed {seed}: no other server can lead");
     }
 }
 
 #[test]
-fn constrained_election_the_only_one_that_can_lead_has_missed_the_latest() {
+fn constrained_election_only_electable_server_lacks_the_latest_slots() {
     for seed in SEEDS {
         let mut case = PartitionCase::begin(seed, 5);
-        let leader = case.leader().expect("it has begun").server;
+        let leader = case.leader().expect("the cluster has started").server;
         let hub = others(case.servers(), leader)[seed as usize % 4];
         for other in others(case.servers(), hub) {
             case.cut(hub, other, true);
@@ -135,32 +135,28 @@ fn constrained_election_the_only_one_that_can_lead_has_missed_the_latest() {
         for other in others(case.servers(), hub) {
             case.cut(hub, other, false);
         }
-        assert_eq!(
-            case.leader().map(|leader| leader.server),
-            Some(leader),
-            "seed {seed}: who is cut off changes nothing"
-        );
+        assert_eq!(case.leader().map(|leader| leader.server), Some(leader), "seed {seed}: the partition has no effect");
         case.connect(|one, other| (one == hub || other == hub) && one != leader && other != leader);
-        assert_eq!(case.recovers("constrained election").server, hub, "seed {seed}: nobody else can lead");
+        assert_eq!(case.recovers("constrained election").server, hub, "seed {seed}: no other server can lead");
     }
 }
 
 #[test]
-fn chained_a_server_that_hears_of_the_leader_does_not_fight_it() {
+fn chained_server_that_knows_the_leader_does_not_campaign() {
     for seed in SEEDS {
         let mut case = PartitionCase::begin(seed, 3);
-        let leader = case.leader().expect("it has begun");
+        let leader = case.leader().expect("the cluster has started");
         let end = others(case.servers(), leader.server)[seed as usize % 2];
         case.cut(leader.server, end, true);
-        assert_eq!(case.recovers("chained"), leader, "seed {seed}: there was nothing to change");
+        assert_eq!(case.recovers("chained"), leader, "seed {seed}: the partition has no effect");
     }
 }
 
 #[test]
-fn a_leader_that_can_send_and_not_hear_makes_way() {
+fn leader_that_can_send_but_not_receive_is_replaced() {
     for seed in SEEDS {
         let mut case = PartitionCase::begin(seed, 5);
-        let leader = case.leader().expect("it has begun").server;
+        let leader = case.leader().expect("the cluster has started").server;
         for other in others(case.servers(), leader) {
             case.world.sim_env.network.cut(Endpoint::Server(other), Endpoint::Server(leader), true);
         }
@@ -169,10 +165,10 @@ fn a_leader_that_can_send_and_not_hear_makes_way() {
 }
 
 #[test]
-fn a_server_that_comes_back_from_a_partition_disturbs_nobody() {
+fn server_that_returns_from_a_partition_does_not_disturb_the_leader() {
     for seed in SEEDS {
         let mut case = PartitionCase::begin(seed, 5);
-        let leader = case.leader().expect("it has begun");
+        let leader = case.leader().expect("the cluster has started");
         let lonely = others(case.servers(), leader.server)[seed as usize % 4];
         for on in [true, false] {
             for other in others(case.servers(), lonely) {
@@ -180,7 +176,7 @@ fn a_server_that_comes_back_from_a_partition_disturbs_nobody() {
             }
             case.run(3 * SECOND);
         }
-        assert_eq!(case.recovers("back from a partition"), leader, "seed {seed}: there was nothing to change");
+        assert_eq!(case.recovers("back from a partition"), leader, "seed {seed}: the partition has no effect");
     }
 }
 
@@ -188,12 +184,12 @@ fn a_server_that_comes_back_from_a_partition_disturbs_nobody() {
 fn replaced_soon(what: &str, happens: impl Fn(&mut PartitionCase, ServerId)) {
     for seed in SEEDS {
         let mut case = PartitionCase::begin(seed, 5);
-        let leader = case.leader().expect("it has begun").server;
+        let leader = case.leader().expect("the cluster has started").server;
         happens(&mut case, leader);
         let (begun, before) = (case.now, case.chosen());
         while case.chosen() <= before.plus(10) {
             let passed = case.now - begun;
-            assert!(passed <= 2 * ELECTION, "{what}, seed {seed}: nothing is chosen for {} ms", passed / MS);
+            assert!(passed <= 2 * ELECTION, "{what}, seed {seed}: no value is chosen for {} ms", passed / MS);
             case.run(5 * MS);
         }
         assert_ne!(case.recovers(what).server, leader, "{what}, seed {seed}");
@@ -201,13 +197,13 @@ fn replaced_soon(what: &str, happens: impl Fn(&mut PartitionCase, ServerId)) {
 }
 
 #[test]
-fn when_a_leader_dies_the_next_one_is_there_within_two_time_outs() {
-    replaced_soon("dead leader", |case, leader| case.world.kill(leader, CrashKind::Process));
+fn crashed_leader_is_replaced_within_two_time_outs() {
+    replaced_soon("crashed leader", |case, leader| case.world.kill(leader, CrashKind::Process));
 }
 
 #[test]
-fn when_a_leader_is_cut_off_the_next_one_is_there_within_two_time_outs() {
-    replaced_soon("lost leader", |case, leader| {
+fn isolated_leader_is_replaced_within_two_time_outs() {
+    replaced_soon("isolated leader", |case, leader| {
         for other in others(case.servers(), leader) {
             case.cut(leader, other, true);
         }

@@ -215,7 +215,7 @@ impl SimServer {
             HelloReply::Welcome(_) => {
                 let stays = |known: RecordedPeer| known.storage == storage || (!known.bound && takes_part);
                 let kept = before.is_none_or(stays);
-                sim_env.oracle.require(41, kept, || format!("{me} takes another folder of {peer} for a new one"));
+                sim_env.oracle.require(41, kept, || format!("{me} accepted another data directory of {peer} as new"));
             }
             HelloReply::CallYouFirst => sim_env.reached(CoveragePoint::CalledBack),
             // The caller tries again if this server had no room to record it.
@@ -337,7 +337,7 @@ impl SimServer {
             let is_first = self.takes_part_with.is_none_or(|first| first == storage);
             let is_enough = known_to.without(ServerSet::only(peer)).len() + 1 >= needed;
             sim_env.oracle.require(36, !is_enough || (!self.is_stranger && is_first), || {
-                format!("{me} has lost its disk, and takes part with another")
+                format!("{me} lost its disk and was admitted with another one")
             });
             if process.folder.is_active() {
                 self.takes_part_with = Some(storage);

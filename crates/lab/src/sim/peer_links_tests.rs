@@ -37,7 +37,7 @@ fn word() -> Vec<u8> {
 }
 
 #[test]
-fn a_server_that_is_not_answered_says_no_more_and_tries_again() {
+fn caller_without_an_answer_sends_nothing_more_and_calls_again() {
     let mut world = world();
     let answers = (Endpoint::Server(TWO), Endpoint::Server(ONE));
     world.sim_env.network.cut(answers.0, answers.1, true);
@@ -50,7 +50,7 @@ fn a_server_that_is_not_answered_says_no_more_and_tries_again() {
 }
 
 #[test]
-fn what_comes_on_a_call_that_has_ended_is_not_heard_and_its_caller_calls_again() {
+fn frames_on_an_ended_call_are_ignored_and_the_caller_calls_again() {
     let mut world = world();
     world.play_until(SECOND, is_linked);
     let before = call(&world).unwrap();
@@ -58,13 +58,13 @@ fn what_comes_on_a_call_that_has_ended_is_not_heard_and_its_caller_calls_again()
     world.frame_of_peer(ONE, TWO, &word(), Piece::Word(before, Weight::SMALL), DeliveryMode::Arrived);
     let now = world.servers[1].clock().at(world.sim_env.now());
     let heard = world.servers[1].process.as_ref().unwrap().core.linked.heard(now);
-    assert!(!heard.contains(ONE), "it was heard");
+    assert!(!heard.contains(ONE), "the HELLO was received");
     world.play_until(2 * SECOND, |world| is_linked(world) && call(world) != Some(before));
     assert!(is_linked(&world) && call(&world) != Some(before));
 }
 
 #[test]
-fn an_answer_that_comes_too_late_opens_nothing() {
+fn late_answer_to_hello_opens_no_call() {
     let mut world = world();
     world.play_until(SECOND, is_linked);
     let before = call(&world).unwrap();
@@ -76,7 +76,7 @@ fn an_answer_that_comes_too_late_opens_nothing() {
 }
 
 #[test]
-fn a_greeting_that_comes_once_more_leaves_no_call_behind() {
+fn repeated_hello_leaves_no_call_behind() {
     let mut world = world();
     world.play_until(SECOND, is_linked);
     let hello = {
@@ -91,7 +91,7 @@ fn a_greeting_that_comes_once_more_leaves_no_call_behind() {
 }
 
 #[test]
-fn a_server_holds_few_calls_of_a_peer() {
+fn server_holds_few_calls_of_a_peer() {
     let mut world = world();
     world.play_until(SECOND, is_linked);
     let first = call(&world).unwrap();
@@ -100,7 +100,7 @@ fn a_server_holds_few_calls_of_a_peer() {
     }
     let process = world.servers[1].process.as_ref().unwrap();
     assert_eq!(process.heard[&ONE].len(), CONNECTIONS_OF_A_PEER);
-    assert!(!process.hears_on(ONE, first), "the oldest goes");
+    assert!(!process.hears_on(ONE, first), "the oldest call is closed");
     world.play_until(world.sim_env.now() + 10 * MS, |_| false);
-    assert_ne!(call(&world), Some(first), "and its caller is told");
+    assert_ne!(call(&world), Some(first), "its caller is notified");
 }

@@ -248,7 +248,7 @@ impl fmt::Display for RunPlan {
         writeln!(
             f,
             "seed {seed}: {protocol}, {servers} servers, {clients} clients, {requests} requests on {keys} keys, \
-             {under_way} at a time"
+             at most {under_way} in flight"
         )?;
         writeln!(
             f,
@@ -272,16 +272,16 @@ impl fmt::Display for RunPlan {
         let Retention { checkpoint_slots, keep_slots, .. } = self.retention;
         writeln!(
             f,
-            "  checkpoints after {checkpoint_slots} slots, {keep_slots} kept, sent in parts of {} bytes",
+            "  checkpoints after {checkpoint_slots} slots, {keep_slots} kept, sent in chunks of {} bytes",
             self.snapshot_bytes
         )?;
         if let Some((one, other, lasts)) = self.apart {
-            writeln!(f, "  {one} and {other} do not hear each other for the first {}ms", lasts / MS)?;
+            writeln!(f, "  {one} and {other} cannot reach each other for the first {}ms", lasts / MS)?;
         }
         let w = &self.link_faults;
         writeln!(
             f,
-            "  links {}ms + {}ms{}, of 1000 late {}, lost {} (of ACCEPTs {} more), twice {}, again {}, damaged {}",
+            "  links {}ms + {}ms{}, of 1000 late {}, lost {} (of ACCEPTs {} more), duplicated {}, replayed {}, corrupt {}",
             w.latency as f64 / 1e3,
             w.jitter as f64 / 1e3,
             if w.reorders { " in any order" } else { "" },
@@ -293,11 +293,11 @@ impl fmt::Display for RunPlan {
             w.corrupt
         )?;
         if let Some(rate) = w.rate {
-            writeln!(f, "  and at most {rate} kB a second through each")?;
+            writeln!(f, "  with at most {rate} kB/s each")?;
         }
         writeln!(
             f,
-            "  faults {}, one each {}ms, up to {}ms long, for {}s; then only {} are up",
+            "  faults {}, one every {}ms, up to {}ms long, for {}s; then only {} are up",
             self.faults,
             self.fault_every / MS,
             self.fault_lasts / MS,

@@ -196,7 +196,10 @@ impl Env for ProcessEnv<'_> {
     fn to_peers(&self, to: ServerSet, message: &PeerMessage, frame: Vec<u8>) {
         let (me, bytes) = (self.me, frame.len());
         let within = bytes <= PEER_FRAME_MAX_BYTES;
-        self.sim_env.borrow_mut().oracle.require(24, within, || format!("{me} sends a frame of {bytes} bytes"));
+        self.sim_env
+            .borrow_mut()
+            .oracle
+            .require(24, within, || format!("{me} sent a frame of {bytes} bytes, above the limit"));
         let is_accept = matches!(message, PeerMessage::Paxos(Message::Accept { .. }))
             || matches!(message, PeerMessage::TwoPhaseCommit(two_phase_commit::CommitMessage::VoteRequest { .. }));
         let links = self.agenda.links.borrow();

@@ -376,7 +376,7 @@ impl SimServer {
         }
         process.checkpointer = Some(checkpointer);
         if is_rebuilt {
-            sim_env.oracle.require(20, harmed, || format!("{me} puts a checkpoint aside that nobody has harmed"));
+            sim_env.oracle.require(20, harmed, || format!("{me} quarantined an intact checkpoint"));
             sim_env.reached(CoveragePoint::CheckpointRebuilt);
             sim_env.oracle.checkpoint_lost(me);
         }
@@ -540,7 +540,7 @@ impl SimServer {
         let Some(first) = recover() else { return };
         let same = recover().is_some_and(|second| known(second) == known(first));
         let me = self.me;
-        sim_env.oracle.require(22, same, || format!("{me} recovers its journal twice, and differently"));
+        sim_env.oracle.require(22, same, || format!("{me} recovered its journal twice, with different results"));
     }
 
     fn begin<R: Seated>(&mut self, sim_env: &mut SimEnv, role: R, disk: R::Disk) {

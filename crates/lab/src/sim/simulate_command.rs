@@ -26,46 +26,46 @@ const ENOUGH_RUNS: u64 = 3_000;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
-  paxos-lab simulate --seed 7                     one run, told in full
-  paxos-lab simulate --seed 7 --out runs/sim-7    and its lines, for audit and logs
-  paxos-lab simulate --seeds 1..1000              many runs, on all cores
-  paxos-lab simulate --minutes 10                 new seeds for ten minutes
+  paxos-lab simulate --seed 7                     one run: its plan, result and coverage
+  paxos-lab simulate --seed 7 --out runs/sim-7    write its log lines too, for audit and logs
+  paxos-lab simulate --seeds 1..1000              many runs on all cores
+  paxos-lab simulate --minutes 10                 runs of new seeds for ten minutes
   paxos-lab simulate --seeds 1..100 --faults pause,partition
 
-Exit codes: 0 clean, 1 a batch that did not reach what it should, 2 usage, 7 a rule was broken, 8 no progress.")]
+Exit codes: 0 clean, 1 a batch missed a coverage point or another failure, 2 usage, 7 a rule was broken, 8 no progress.")]
 pub struct SimulateArgs {
-    /// Run one seed, and tell what it decided and what came of it
+    /// Run one seed; print its plan and its result [default: a random seed]
     #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "minutes"])]
     seed: Option<u64>,
     /// Run the seeds from A to B, both included
     #[arg(long, value_name = "A..B", value_parser = parse_range, conflicts_with = "minutes")]
     seeds: Option<(u64, u64)>,
-    /// Run new seeds for so long
-    #[arg(long, value_name = "M")]
+    /// Run new seeds for N minutes
+    #[arg(long, value_name = "N")]
     minutes: Option<f64>,
-    /// Classes of faults that may happen: all, none, or words separated by commas (a wrong word lists them)
+    /// Fault classes that may occur: all, none, or names separated by commas (an unknown name prints the list)
     #[arg(long, value_name = "LIST", default_value_t = FaultSet::all())]
     faults: FaultSet,
-    /// How the servers agree
+    /// Protocol of the servers
     #[arg(long, value_enum, default_value_t = ProtocolChoice::All)]
     protocol: ProtocolChoice,
-    /// Switch a seeded bug on: the run should find it (builds with the feature `seeded-bugs` only)
+    /// Switch on a seeded bug, which the run should find (needs a build with the feature `seeded-bugs`)
     #[arg(long, value_name = "BUG")]
     bug: Option<Bug>,
-    /// Go on when a rule is broken that only prevents harm: end at what a client or a replica has to suffer. With
-    /// --all-bugs: say for each bug what it takes to come to that, too
+    /// Stop only at user-visible violations: a wrong result, a lost write, diverged replicas or no progress. With
+    /// --all-bugs: also print for each bug how many seeds that takes
     #[arg(long)]
     until_visible: bool,
-    /// Search every seeded bug, each among the seeds, and print the table of docs/seeded-bugs.md
+    /// Search the seeds for each seeded bug, and print the table of docs/seeded-bugs.md
     #[arg(long, requires = "seeds", conflicts_with_all = ["bug", "seed", "minutes"])]
     all_bugs: bool,
-    /// With --seed: write the lines of all servers and clients into this folder
+    /// With --seed: write the log lines of all servers and clients into this directory
     #[arg(long, value_name = "DIR", requires = "seed")]
     out: Option<PathBuf>,
-    /// After many seeds: how often each kind of fault, and each other mark, was reached
+    /// With many seeds: print how often each coverage point was reached
     #[arg(long, conflicts_with = "seed")]
     counts: bool,
-    /// How many threads [default: one a core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
@@ -73,13 +73,13 @@ pub struct SimulateArgs {
 /// The protocols to simulate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum ProtocolChoice {
-    /// Each seed decides for itself which kind of Paxos.
+    /// Each seed chooses basic-paxos or multi-paxos.
     All,
-    /// Both phases for every command.
+    /// Paxos with both phases for every command.
     BasicPaxos,
-    /// A leader.
+    /// Paxos with a leader that skips phase 1.
     MultiPaxos,
-    /// No Paxos: every server must vote.
+    /// Two-phase commit: every server must vote yes.
     TwoPhaseCommit,
 }
 
@@ -97,13 +97,14 @@ impl ProtocolChoice {
 /// Reads a range such as `1..1000`, both ends included.
 fn parse_range(text: &str) -> Result<(u64, u64), String> {
     let ends = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-    ends.filter(|(first, last)| first <= last).ok_or_else(|| format!("'{text}' is no range of seeds (as in 1..1000)"))
+    ends.filter(|(first, last)| first <= last)
+        .ok_or_else(|| format!("'{text}' is not a range of seeds, such as 1..1000"))
 }
 
 /// Runs what the command line says; returns the text to print and the exit code.
 pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
     if (options.bug.is_some() || options.all_bugs) && !seeded_bugs::AVAILABLE {
-        return Err("this build has no seeded bugs. Try: cargo run --profile seeded-bugs --features seeded-bugs --bin paxos-lab -- \
+        return Err("this build has no seeded bugs. Use: cargo run --profile seeded-bugs --features seeded-bugs --bin paxos-lab -- \
                     simulate --bug FirstValueAdopted --seeds 1..1000"
             .to_string());
     }
@@ -117,7 +118,7 @@ pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
             let first = Random::unseeded().next() >> 16;
             many(options, first, u64::MAX, Some(Duration::from_secs_f64(minutes * 60.0)))
         }
-        (None, None, Some(_)) => Err("--minutes must be between 0 and a million".to_string()),
+        (None, None, Some(_)) => Err("--minutes must be between 0 and 1000000".to_string()),
         (None, None, None) => one(Random::unseeded().next() >> 16, options),
     }
 }
@@ -148,7 +149,7 @@ fn one(seed: u64, options: &SimulateArgs) -> Result<(String, u8), String> {
         CoveragePoint::ALL.iter().filter(|mark| report.coverage.count(**mark) > 0).map(|mark| mark.says()).collect();
     let _ = writeln!(text, "reached: {}", reached.join("; "));
     if let Some(folder) = &options.out {
-        let _ = writeln!(text, "lines in {0}; prove them: paxos-lab audit {0}", folder.display());
+        let _ = writeln!(text, "log lines in {0}; to prove them: paxos-lab audit {0}", folder.display());
     }
     if report.verdict != RunVerdict::Clean {
         tell_failure(seed, &report.verdict, options.setting(), &mut text);
@@ -160,9 +161,9 @@ fn one(seed: u64, options: &SimulateArgs) -> Result<(String, u8), String> {
 fn tell_failure(seed: u64, verdict: &RunVerdict, setting: BatchConfig, text: &mut String) {
     let least = shrink(seed, setting, verdict);
     if least != setting {
-        let _ = writeln!(text, "with fewer faults: {}", replay(seed, least));
+        let _ = writeln!(text, "to reproduce with fewer faults: {}", replay(seed, least));
     }
-    let _ = writeln!(text, "{}", replay(seed, setting));
+    let _ = writeln!(text, "to reproduce exactly: {}", replay(seed, setting));
 }
 
 pub(super) fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io::Result<()> {
@@ -173,7 +174,7 @@ pub(super) fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io:
         name.ends_with(".log") && !files.iter().any(|(ours, _)| *ours == name)
     });
     if let Some(name) = stranger {
-        let why = format!("it holds {} of another run: give a folder of its own", name.display());
+        let why = format!("it holds {} of another run; name an empty directory", name.display());
         return Err(std::io::Error::other(why));
     }
     for (name, text) in files {
@@ -228,9 +229,9 @@ fn tell_counts(summary: &BatchSummary, text: &mut String) {
 fn marks_code(summary: &BatchSummary, setting: BatchConfig, text: &mut String) -> u8 {
     let (missing, all) =
         (summary.coverage.missing(setting.protocol), Coverage::default().missing(setting.protocol).len());
-    let _ = writeln!(text, "{} of {all} marks reached", all - missing.len());
+    let _ = writeln!(text, "{} of {all} coverage points reached", all - missing.len());
     for mark in &missing {
-        let _ = writeln!(text, "never: {}", mark.says());
+        let _ = writeln!(text, "not reached: {}", mark.says());
     }
     u8::from(!missing.is_empty() && setting.allowed == FaultSet::all() && summary.runs >= ENOUGH_RUNS)
 }

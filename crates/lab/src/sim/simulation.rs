@@ -292,7 +292,7 @@ impl Simulation {
             let operations = self.sim_env.history.operations().iter().filter(|one| one.client >= first);
             let is_excused = |one: &&ClientRecord| may_expire && one.has_expired;
             let failed = operations.filter(|one| !one.has_result()).filter(|one| !is_excused(one)).count();
-            return Ok((failed > 0).then(|| format!("{failed} requests have failed without any fault")));
+            return Ok((failed > 0).then(|| format!("{failed} requests failed without any fault")));
         }
         Ok(Some(self.what_is_stuck(healthy, patience)))
     }
@@ -311,9 +311,9 @@ impl Simulation {
             format!("{server} {}", state.map_or("down".to_string(), |(slot, digest)| format!("{slot} ({digest:016x})")))
         });
         format!(
-            "{} s after the last fault, with {healthy} healthy: waiting {}; applied {}; highest chosen {}",
+            "{} s after the last fault, with {healthy} healthy: clients waiting: {}; applied: {}; highest chosen slot: {}",
             patience / SECOND,
-            if waiting.is_empty() { "nobody".to_string() } else { waiting.join(", ") },
+            if waiting.is_empty() { "none".to_string() } else { waiting.join(", ") },
             applied.collect::<Vec<_>>().join(", "),
             self.sim_env.oracle.highest_chosen()
         )
@@ -462,9 +462,7 @@ impl Simulation {
         match refusal {
             StartRefusal::Damaged(why) => {
                 let lost = self.lost.contains(server);
-                self.sim_env
-                    .oracle
-                    .require(31, lost, || format!("{server} refuses a disk that nobody has damaged: {why}"));
+                self.sim_env.oracle.require(31, lost, || format!("{server} refused an intact disk: {why}"));
                 let is_gone = self.server(server).folder.journal.list().is_ok_and(|names| names.is_empty());
                 self.sim_env.reached(if is_gone { CoveragePoint::FolderLost } else { CoveragePoint::RefusedDamaged });
                 self.end(server);
@@ -608,9 +606,10 @@ impl Simulation {
                 }
                 // The server was never started.
                 Ok(None) => {}
-                Err(refusal) => {
-                    self.sim_env.oracle.require(31, false, || format!("{server} cannot be read: {refusal:?}"))
-                }
+                Err(refusal) => self
+                    .sim_env
+                    .oracle
+                    .require(31, false, || format!("the disk of {server} cannot be read: {refusal:?}")),
             }
         }
         self.sim_env.oracle.judge_disks(&disks);

@@ -55,11 +55,11 @@ fn reigns_ended(world: &Simulation) -> u32 {
 }
 
 #[test]
-fn a_leader_stays_while_all_disks_are_slow_and_each_write_takes_two_syncs() {
+fn leader_stays_while_all_disks_are_slow_and_each_write_takes_two_syncs() {
     for sync in [400 * MS, 900 * MS] {
         for seed in 1..=6 {
             let (ended, writes) = in_a_minute(seed, sync);
-            println!("seed {seed}, syncs of {} ms: {ended} reigns ended, {writes} writes", sync / MS);
+            println!("seed {seed}, syncs of {} ms: {ended} tenures ended, {writes} writes", sync / MS);
             assert!(ended <= 1, "seed {seed}: {ended} leaders have stepped down");
             // All clients write concurrently, and each write waits for the batch before its own.
             let groups = 50 * SECOND / (2 * sync);

@@ -57,14 +57,14 @@ fn begun(seed: u64, files: u64) -> Simulation {
     let mut world = world(seed, 6_000);
     assert!(
         until(&mut world, 10, |world| world.sim_env.oracle.highest_chosen() > Slot(1_500)),
-        "it does not even begin"
+        "the cluster does not start"
     );
     limit_disks(&mut world, files);
     world
 }
 
 #[test]
-fn servers_whose_disks_are_full_of_their_own_journals_come_back_by_themselves() {
+fn servers_with_disks_full_of_journal_files_recover_by_themselves() {
     for (seed, files) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
         let mut world = begun(seed, files);
         let done = until(&mut world, 120, is_done);

@@ -33,7 +33,7 @@ fn assert_clean(report: &RunReport, faults: FaultSet) {
 }
 
 #[test]
-fn one_seed_gives_one_run_whether_or_not_somebody_reads_along() {
+fn same_seed_gives_same_run_with_and_without_log_lines() {
     let mut hashes = BTreeSet::new();
     for seed in 1..=8 {
         let once = run_one(seed, all(), false);
@@ -43,7 +43,7 @@ fn one_seed_gives_one_run_whether_or_not_somebody_reads_along() {
         assert_eq!((once.trace, once.events), (with_lines.trace, with_lines.events), "seed {seed} with lines");
         hashes.insert(once.trace);
     }
-    assert_eq!(hashes.len(), 8, "each seed has a run of its own");
+    assert_eq!(hashes.len(), 8, "each seed gives another run");
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn fifty_seeds_with_all_faults_are_clean() {
 /// should affect them replaces the file. Corruption is left out: the library under the checkpoint detects some of it
 /// only in builds with assertions.
 #[test]
-fn runs_are_those_that_were_recorded() {
+fn runs_equal_the_recorded_ones() {
     let damage = [Fault::BitRot, Fault::Misdirected, Fault::OddFiles];
     let allowed = damage.into_iter().fold(FaultSet::all(), FaultSet::without);
     let recorded = include_str!("../../tests/trace_hashes.txt").lines().filter(|line| !line.starts_with('#'));
@@ -73,27 +73,27 @@ fn runs_are_those_that_were_recorded() {
 }
 
 #[test]
-fn a_clock_whose_speed_changes_goes_neither_back_nor_ahead() {
+fn clock_with_changing_speed_never_jumps() {
     let mut clock = SimClock::new(100);
     let mut shown = clock.at(0);
     for (speed, now) in [(2, 1_003), (3_000, 1_501), (3_000, 1_502), (100, 1_777), (50, 9_001)] {
         assert_eq!(clock.run_at(speed, now), now != 1_502);
         assert!(clock.at(now) >= shown, "at {now}");
         shown = clock.at(now);
-        assert!(clock.when(Time(shown.0 - 1)) <= now, "what it has shown is over");
+        assert!(clock.when(Time(shown.0 - 1)) <= now, "a time that was shown is not due");
         let due = clock.when(Time(shown.0 + 7));
         assert!(clock.at(due).0 >= shown.0 + 7 && clock.at(due - 1).0 < shown.0 + 7, "at {now}");
     }
 }
 
 #[test]
-fn each_class_of_faults_alone_is_clean_and_strikes() {
+fn each_fault_class_alone_is_clean_and_has_an_effect() {
     for fault in Fault::ALL {
         let faults = FaultSet::only(*fault);
         let calm = batch(1, 8, BatchConfig { allowed: FaultSet::NONE, ..PLAIN }).run(|_| {}).events;
         let summary = batch(1, 8, BatchConfig { allowed: faults, ..PLAIN }).run(|report| assert_clean(report, faults));
         assert_eq!(summary.failure, None, "{faults}");
-        assert_ne!(summary.events, calm, "{faults} changes nothing");
+        assert_ne!(summary.events, calm, "{faults} has no effect");
     }
 }
 
@@ -107,12 +107,12 @@ fn recorded(line: &str) -> (u64, BatchConfig) {
     let allowed = words.next().and_then(|word| word.parse().ok()).unwrap();
     let commit = words.next().unwrap();
     assert!(commit.len() >= 7 && commit.bytes().all(|digit| digit.is_ascii_hexdigit()), "no commit: {line}");
-    assert!(words.next().is_some(), "it does not say what it was: {line}");
+    assert!(words.next().is_some(), "it has no description: {line}");
     (seed, BatchConfig { allowed, protocol, ..PLAIN })
 }
 
 #[test]
-fn seeds_that_have_found_something_are_clean() {
+fn seeds_that_found_bugs_are_clean() {
     let mut count = 0;
     for line in include_str!("../../tests/seeds.txt").lines().filter(|line| !line.starts_with('#')) {
         let (seed, setting) = recorded(line);
@@ -128,7 +128,7 @@ fn of_one_history() -> BatchConfig {
 }
 
 #[test]
-fn the_lines_of_a_run_prove_it_again() {
+fn log_lines_of_a_run_prove_it() {
     for seed in [1, 5, 12, 40] {
         let report = run_one(seed, of_one_history(), true);
         let folder = tempfile::tempdir().unwrap();
@@ -168,7 +168,7 @@ fn two_phase_commit_keeps_its_rules_under_all_faults() {
 }
 
 #[test]
-fn the_lines_of_several_histories_accuse_nobody() {
+fn log_lines_of_several_histories_show_no_violation() {
     for protocol in Protocol::ALL {
         let begins_anew = BatchConfig { allowed: FaultSet::only(Fault::BegunAnew), protocol: Some(protocol), ..PLAIN };
         for seed in 1..=6 {
@@ -184,7 +184,7 @@ fn the_lines_of_several_histories_accuse_nobody() {
 
 /// Each bug must be found within 100 seeds.
 #[test]
-fn bugs_that_others_have_had_are_found() {
+fn seeded_bugs_are_found() {
     // Bugs that need hundreds of seeds are left to the search for all bugs. (Two ballots are seldom in one batch of an
     // acceptor, because a PREPARE goes before the ACCEPTs that wait.)
     let rare = [
@@ -209,17 +209,21 @@ fn bugs_that_others_have_had_are_found() {
 }
 
 #[test]
-fn the_page_of_seeded_bugs_names_every_bug() {
+fn page_of_seeded_bugs_names_every_bug() {
     let page = include_str!("../../../../docs/seeded-bugs.md");
     let told: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()).collect();
     for bug in Bug::ALL {
-        assert!(told.contains(&bug.name()), "{} is missing: see the head of the page", bug.name());
+        assert!(
+            told.contains(&bug.name()),
+            "{} is missing: generate the page again (its introduction names the command)",
+            bug.name()
+        );
     }
     assert!(!page.contains("not in"), "a seeded bug was not found");
 }
 
 #[test]
-fn a_failure_is_shown_with_fewer_faults() {
+fn failure_is_shown_with_fewer_faults() {
     // The bug needs no fault at all, so `shrink` leaves only as many classes as it must.
     let setting = BatchConfig { bug: Some(Bug::LearnWithoutQuorum), ..all() };
     let count = |seed: &u64| RunPlan::new(*seed, setting.allowed, setting.protocol).faults.count();
@@ -232,12 +236,12 @@ fn a_failure_is_shown_with_fewer_faults() {
 }
 
 #[test]
-fn a_failure_says_what_was_broken() {
+fn failure_names_the_violated_invariant() {
     let violation = |bug| {
         let setting = BatchConfig { bug: Some(bug), protocol: Some(Protocol::BasicPaxos), ..PLAIN };
         match batch(1, 50, setting).run(|_| {}).failure {
             Some((_, RunVerdict::Unsafe(violation))) => violation.invariant,
-            other => panic!("{bug:?} came to {other:?}"),
+            other => panic!("{bug:?} ended with {other:?}"),
         }
     };
     assert_eq!(violation(Bug::PromiseNotWritten), 5);
@@ -247,7 +251,7 @@ fn a_failure_says_what_was_broken() {
 }
 
 #[test]
-fn the_ghost_counts_durable_votes() {
+fn oracle_counts_durable_votes() {
     let mut oracle = Oracle::new(Protocol::BasicPaxos, Quorums::majority(ServerSet::first(3)), Kv::default());
     let mut coverage = super::coverage::Coverage::default();
     let ballot = |round, server| Ballot { round, server: ServerId(server) };
@@ -267,11 +271,11 @@ fn the_ghost_counts_durable_votes() {
     assert_eq!(oracle.violation().map(|violation| violation.invariant), Some(1));
 }
 
-/// Seeds chosen by hand, as in `PAXOS_SEEDS=1..500 PAXOS_BUG=LogCutBeforeCheckpoint cargo test --lib seeds_by_hand --
+/// Seeds chosen by hand, as in `PAXOS_SEEDS=1..500 PAXOS_BUG=LogCutBeforeCheckpoint cargo test --lib seeds_chosen_by_hand --
 /// --ignored --nocapture`, for a developer who has only a test build.
 #[test]
 #[ignore = "runs what the environment asks for"]
-fn seeds_by_hand() {
+fn seeds_chosen_by_hand() {
     let (first, last) = std::env::var("PAXOS_SEEDS")
         .ok()
         .and_then(|seeds| seeds.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?))))

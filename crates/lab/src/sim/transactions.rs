@@ -107,7 +107,7 @@ impl Oracle {
             // Records that were being written at a crash may be there, too.
             let is_kept = now == Some(stand) || (now.is_some() && *stand == DurableVote::Prepared);
             self.require(22, is_kept, || {
-                format!("{server} had {stand:?} of {transaction} on its disk, and finds {now:?}")
+                format!("{server} had {stand:?} of {transaction} on its disk, but recovered {now:?}")
             });
         }
         if self.commits.in_doubt.remove(&server).is_some_and(|records| !records.is_empty()) {
@@ -146,7 +146,7 @@ impl Oracle {
         let twice = before.is_some_and(is_open);
         self.require(15, !twice, || format!("{id:?} was committed twice, by {before:?} and {transaction}"));
         let refused = self.commits.refused.contains(&id);
-        self.require(25, !refused, || format!("{id:?} was not applied for certain, and {transaction} commits it"));
+        self.require(25, !refused, || format!("{id:?} was reported as not applied, but {transaction} commits it"));
     }
 
     // ---- coordinators
@@ -159,7 +159,7 @@ impl Oracle {
                     let new = self.commits.commands.insert(*transaction, (work.command.id, work.evict)).is_none();
                     self.require(11, new, || format!("{server} began {transaction} twice"));
                     let known = self.is_asked_for(&Value::Command(work.command.clone()));
-                    self.require(2, known, || format!("{transaction} does what nobody asked for"));
+                    self.require(2, known, || format!("{transaction} holds a command that no client requested"));
                     if work.evict.is_some() {
                         coverage.reach(CoveragePoint::SessionEvicted);
                     }
@@ -183,11 +183,13 @@ impl Oracle {
                 }
                 Action::Send { message: CommitMessage::Decide { transaction, decision: Decision::Commit }, .. } => {
                     let durable = self.commits.committed.contains(transaction);
-                    self.require(5, durable, || format!("{server} commits {transaction}: not on its disk"));
+                    self.require(5, durable, || {
+                        format!("{server} announced the commit of {transaction}: not on its disk")
+                    });
                     for voter in self.quorums.servers().iter() {
                         let stand = self.commits.stands.get(&(voter, *transaction)).copied();
                         let agrees = matches!(stand, Some(DurableVote::Prepared | DurableVote::Done(Decision::Commit)));
-                        self.require(39, agrees, || format!("{transaction} is committed, and {voter} has {stand:?}"));
+                        self.require(39, agrees, || format!("{transaction} is committed, but {voter} has {stand:?}"));
                     }
                 }
                 Action::Notify(CoordinatorNotification::NotApplied { .. }) => {
@@ -253,7 +255,7 @@ impl Oracle {
             CommitMessage::Vote { transaction, vote: Vote::Yes(_), .. } => {
                 let stand = self.commits.stands.get(&(server, *transaction)).copied();
                 // With a decision in the same batch, the disk may hold more than the vote.
-                self.require(5, stand.is_some(), || format!("{server} votes yes on {transaction}: not on its disk"));
+                self.require(5, stand.is_some(), || format!("{server} voted yes on {transaction}: not on its disk"));
             }
             CommitMessage::Vote { vote: Vote::No(VoteNoReason::Locked(_)), .. } => {
                 coverage.reach(CoveragePoint::LockRefused)
@@ -264,7 +266,7 @@ impl Oracle {
             CommitMessage::Ack { transaction } => {
                 let stand = self.commits.stands.get(&(server, *transaction)).copied();
                 let done = stand == Some(DurableVote::Done(Decision::Commit));
-                self.require(5, done, || format!("{server} acknowledges {transaction}: its disk has {stand:?}"));
+                self.require(5, done, || format!("{server} acknowledged {transaction}: its disk has {stand:?}"));
             }
             _ => {}
         }
@@ -277,7 +279,7 @@ impl Oracle {
                 self.decided(*transaction, Decision::Commit, server);
                 let known = *self.commits.outcomes.entry(*transaction).or_insert(*outcome);
                 self.require(13, known == *outcome, || {
-                    format!("{transaction} came to {known:?}, and on {server} to {outcome:?}")
+                    format!("{transaction} had the outcome {known:?}, but {outcome:?} on {server}")
                 });
                 self.agrees_with_acknowledged(*transaction);
             }
@@ -289,7 +291,7 @@ impl Oracle {
                 coverage.reach(CoveragePoint::GaveUp);
                 let stand = self.commits.stands.get(&(server, *transaction)).copied();
                 let kept = stand == Some(DurableVote::Done(Decision::Abort));
-                self.require(5, kept, || format!("{server} gives {transaction} up: its disk has {stand:?}"));
+                self.require(5, kept, || format!("{server} gave up {transaction}: its disk has {stand:?}"));
                 self.decided(*transaction, Decision::Abort, server);
             }
             ParticipantTraceEvent::Blocked { transaction, .. } => {
@@ -305,9 +307,7 @@ impl Oracle {
 
     fn must_have_been_told(&mut self, server: ServerId, transaction: TransactionId, decision: Decision) {
         let told = self.commits.told.contains(&(server, transaction, decision));
-        self.require(38, told, || {
-            format!("{server} has voted yes on {transaction}, and decides {decision:?} by itself")
-        });
+        self.require(38, told, || format!("{server} voted yes on {transaction} and then decided {decision:?} alone"));
     }
 
     // ---- clients
@@ -316,7 +316,7 @@ impl Oracle {
         let transaction = TransactionId::of_slot(slot);
         let kept = self.commits.committed.contains(&transaction) && self.commits.effects.get(&id) == Some(&transaction);
         self.require(14, kept, || {
-            format!("{id:?} was acknowledged as {transaction}, which is not committed, or not its")
+            format!("{id:?} was acknowledged as {transaction}, which is not committed or belongs to another command")
         });
         self.commits.acknowledged.insert(transaction, written);
         self.agrees_with_acknowledged(transaction);
@@ -326,12 +326,14 @@ impl Oracle {
         let said = self.commits.acknowledged.get(&transaction).copied();
         let Some((said, outcome)) = said.zip(self.commits.outcomes.get(&transaction).copied()) else { return };
         let same = matches!(outcome, ApplyResult::Applied(saved) if saved.written == said);
-        self.require(14, same, || format!("{transaction} was acknowledged as {said:?} and came to {outcome:?}"));
+        self.require(14, same, || {
+            format!("{transaction} was acknowledged as {said:?} but had the outcome {outcome:?}")
+        });
     }
 
     pub(super) fn commit_refused(&mut self, id: CommandId) {
         let by = self.commits.effects.get(&id).copied();
-        self.require(25, by.is_none(), || format!("{id:?} was not applied for certain, and {by:?} has committed it"));
+        self.require(25, by.is_none(), || format!("{id:?} was reported as not applied, but {by:?} committed it"));
         self.commits.refused.insert(id);
     }
 
@@ -349,7 +351,7 @@ impl Oracle {
                 let coordinator = disks.get(&transaction.coordinator).map(|(_, coordinator)| coordinator);
                 let known = coordinator.is_none_or(|coordinator| coordinator.knows(transaction));
                 self.require(14, done || (promised && known), || {
-                    format!("{transaction} is committed, and in the end {server} does not know of it")
+                    format!("{transaction} is committed, but in the end {server} does not know it")
                 });
             }
         }
@@ -358,7 +360,7 @@ impl Oracle {
         for (server, (other, _)) in settled {
             if one.applied() == other.applied() {
                 let same = one.kv().store() == other.kv().store() && one.kv().sessions() == other.kv().sessions();
-                self.require(13, same, || format!("{first} and {server} have done the same, and differ"));
+                self.require(13, same, || format!("{first} and {server} applied the same transactions but differ"));
             }
         }
     }

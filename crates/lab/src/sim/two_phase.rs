@@ -53,7 +53,9 @@ impl Simulation {
                 // The server was never started.
                 Ok(None) => {}
                 Err(refusal) => {
-                    self.sim_env.oracle.require(31, false, || format!("{server} cannot be read: {refusal:?}"));
+                    self.sim_env
+                        .oracle
+                        .require(31, false, || format!("the disk of {server} cannot be read: {refusal:?}"));
                 }
             }
         }

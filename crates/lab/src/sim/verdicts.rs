@@ -46,7 +46,7 @@ fn begin(seed: u64, protocol: Protocol) -> Simulation {
     let mut world = Simulation::new(plan, false);
     let end = 30 * SECOND;
     let done = world.go_on(end, |world| world.clients.iter().all(SimClient::is_done));
-    assert_eq!(done, Ok(true), "seed {seed}: it does not even begin");
+    assert_eq!(done, Ok(true), "seed {seed}: the cluster does not start");
     world
 }
 
@@ -65,14 +65,14 @@ fn stand(world: &mut Simulation, random: &mut Random) -> String {
     match random.within(0..=9) {
         0 | 1 => {
             world.stop(server, CrashKind::Process);
-            format!("{server} ends")
+            format!("{server} stops")
         }
         2..=5 => {
             let roles = world.plan.protocol.roles_as_named();
             let role = roles[random.within(0..=roles.len() as u64 - 1) as usize];
             let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
             world.servers[at].crash(&mut world.sim_env, role, order);
-            format!("{server}'s {} ends", role.as_str())
+            format!("the {} of {server} stops", role.as_str())
         }
         6 => {
             for files in world.server(server).folder.all() {
@@ -138,7 +138,7 @@ fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
         Writes::Ok { spare } => {
             met.ok += 1;
             if !is_written(&mut world) {
-                return wrong(&told, "and no write is done");
+                return wrong(&told, "and no write succeeds");
             }
             if spare == 0 {
                 return Ok(());
@@ -149,11 +149,11 @@ fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
             for _ in 0..spare.min(alive.len()) {
                 let server = alive.swap_remove(random.within(0..=alive.len() as u64 - 1) as usize);
                 world.stop(server, CrashKind::Process);
-                told.push(format!("then {server} ends"));
+                told.push(format!("then {server} stops"));
             }
             pass(&mut world, NOTICED);
             if !is_written(&mut world) {
-                return wrong(&told, "and no write is done after so many failures");
+                return wrong(&told, "and no write succeeds after these failures");
             }
         }
         // "At the moment": a leader without a quorum may notice that only when it gets a request, as it does now.
@@ -162,13 +162,13 @@ fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
             let is_written = is_written(&mut world);
             let then = verdict(&mut world);
             if is_written != matches!(then.writes, Writes::Ok { .. }) {
-                return wrong(&told, &format!("then {then:?}, and a write is done: {is_written}"));
+                return wrong(&told, &format!("then {then:?}, and a write succeeds: {is_written}"));
             }
         }
         Writes::No => {
             met.no += 1;
             if probe(&mut world).iter().any(Option::is_some) {
-                return wrong(&told, "and a write is done");
+                return wrong(&told, "and a write succeeds");
             }
         }
     }
@@ -176,7 +176,7 @@ fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
 }
 
 #[test]
-fn what_is_said_of_writes_is_so() {
+fn cluster_status_predicts_whether_writes_succeed() {
     for protocol in [Protocol::BasicPaxos, Protocol::MultiPaxos, Protocol::TwoPhaseCommit] {
         let mut met = Met::default();
         let wrong: Vec<String> = (1..=400).filter_map(|seed| judge(seed, protocol, &mut met).err()).collect();

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_comes_out_as_it_went_in_whatever_it_is_cut_into() {
+    fn frames_pass_unchanged_however_the_stream_is_split() {
         let greeting = [&b"PXKV\x05\x00"[..], &frame(b"hello")].concat();
         let stream = [greeting.clone(), frame(b"one"), frame(b""), frame(b"three")].concat();
         for step in 1..=stream.len() {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_passed_on_as_it_is() {
+    fn bytes_that_are_not_frames_pass_unchanged() {
         let (mut splitter, noise) = (FrameSplitter::default(), [255; 40]);
         splitter.push(&noise);
         assert_eq!(splitter.next(), Some(StreamPiece::Bytes(noise.to_vec())));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_frames_are_remembered_and_long_ones_are_not() {
+    fn newest_short_frames_are_kept_for_replay() {
         let mut old = ReplayBuffer::default();
         (0..100).for_each(|n| old.keep(&[n]));
         old.keep(&vec![0; OLD_MAX_BYTES + 1]);

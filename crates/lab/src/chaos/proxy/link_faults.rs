@@ -48,16 +48,18 @@ pub enum LinkEffect {
 impl Display for LinkEffect {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            LinkEffect::Hold => f.write_str("hold all back"),
-            LinkEffect::Swallow => f.write_str("swallow all"),
+            LinkEffect::Hold => f.write_str("hold back all bytes"),
+            LinkEffect::Swallow => f.write_str("drop all bytes"),
             LinkEffect::Slow { delay, jitter } => {
-                write!(f, "late by {} to {} ms", delay.as_millis(), (*delay + *jitter).as_millis())
+                write!(f, "delay by {} to {} ms", delay.as_millis(), (*delay + *jitter).as_millis())
             }
             LinkEffect::Narrow { bytes_per_second } => write!(f, "at most {} KiB/s", bytes_per_second >> 10),
             LinkEffect::Break { after, abruptly: true } => write!(f, "reset after {after} bytes"),
             LinkEffect::Break { after, abruptly: false } => write!(f, "closed after {after} bytes"),
-            LinkEffect::Corrupt { per_mille } => write!(f, "a wrong bit in {per_mille} of 1000 parts"),
-            LinkEffect::Repeat { per_mille } => write!(f, "{per_mille} of 1000 messages twice, as many old ones again"),
+            LinkEffect::Corrupt { per_mille } => write!(f, "flip a bit in {per_mille} of 1000 parts"),
+            LinkEffect::Repeat { per_mille } => {
+                write!(f, "repeat {per_mille} of 1000 messages, and replay an old one with as many")
+            }
         }
     }
 }

@@ -47,7 +47,7 @@ fn echo(stream: &mut TcpStream, said: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn bytes_pass_a_calm_network_as_they_are() {
+fn bytes_pass_a_network_without_faults_unchanged() {
     let net = net(false);
     let mut stream = call(&net);
     let said: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
@@ -57,7 +57,7 @@ fn bytes_pass_a_calm_network_as_they_are() {
 }
 
 #[test]
-fn what_is_held_back_comes_later_and_what_is_swallowed_never() {
+fn held_bytes_arrive_later_and_dropped_bytes_never() {
     let net = net(false);
     let mut stream = call(&net);
     assert!(echo(&mut stream, b"one").is_some());
@@ -70,30 +70,30 @@ fn what_is_held_back_comes_later_and_what_is_swallowed_never() {
 
     net.begin(2, &[HERE], LinkEffect::Swallow);
     assert_eq!(echo(&mut stream, b"three"), None);
-    assert_eq!(echo(&mut stream, b"four"), None, "the connection seems to live");
+    assert_eq!(echo(&mut stream, b"four"), None, "the connection stays open");
     net.end(2, &[HERE]);
     let ended = match stream.read(&mut heard) {
         Ok(count) => count == 0,
         Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
     };
-    assert!(ended, "what it has lost nobody can bring back");
-    assert_eq!(echo(&mut call(&net), b"five").as_deref(), Some(&b"five"[..]), "a new one has lost nothing");
+    assert!(ended, "a connection that lost bytes ends");
+    assert_eq!(echo(&mut call(&net), b"five").as_deref(), Some(&b"five"[..]), "a new connection loses nothing");
 }
 
 #[test]
-fn one_way_can_be_cut_and_the_other_not() {
+fn one_direction_can_be_cut_alone() {
     let net = net(false);
     let mut stream = call(&net);
     assert!(echo(&mut stream, b"one").is_some());
     net.begin(1, &[BACK], LinkEffect::Hold);
-    assert_eq!(echo(&mut stream, b"two"), None, "it is heard, and its answer is not");
+    assert_eq!(echo(&mut stream, b"two"), None, "the request arrives, but not the reply");
     net.end(1, &[BACK]);
     let mut heard = [0; 3];
     stream.read_exact(&mut heard).unwrap();
 }
 
 #[test]
-fn connections_break_after_so_many_bytes_and_bits_go_wrong() {
+fn connections_break_after_a_byte_count_and_bits_flip() {
     let net = net(false);
     net.begin(1, &[HERE], LinkEffect::Break { after: 1_500, abruptly: true });
     let mut stream = call(&net);
@@ -111,7 +111,7 @@ fn connections_break_after_so_many_bytes_and_bits_go_wrong() {
 }
 
 #[test]
-fn messages_come_twice_and_old_ones_again_but_no_introduction() {
+fn messages_are_repeated_and_replayed_but_never_a_hello() {
     let frame = |payload: u8| [&1u32.to_le_bytes()[..], &[0; 8], &[payload]].concat();
     let net = net(true);
     let mut stream = call(&net);

@@ -17,26 +17,26 @@ use paxos_kv::protocol::Protocol;
 #[command(after_help = "\
 Examples:
   paxos-lab compare                              eight scenarios under three protocols, as a table
-  paxos-lab compare -o compare.html              and as a page to open in a browser
-  paxos-lab compare --scenario leader-dies       one of them
+  paxos-lab compare -o compare.html              also as a page for a browser
+  paxos-lab compare --scenario leader-dies       one scenario
   paxos-lab compare --scenario leader-dies --protocol two-phase-commit --lines runs/stuck
-                                                 one cell, and its lines, for logs, audit and timeline
+                                                 one cell, and its log lines for logs, audit and timeline
 
-Exit codes: 0 done, 1 failure, 2 usage, 7 somebody was inconsistent, 8 not everything was decided at the end.")]
+Exit codes: 0 done, 1 failure, 2 usage, 7 a run was inconsistent, 8 not everything was decided at the end.")]
 pub struct CompareArgs {
-    /// Decides the work, and how long everything takes
+    /// Seed of the clients' requests and of all delays
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Only what goes wrong here
+    /// Run only this scenario
     #[arg(long, value_enum)]
     scenario: Option<Scenario>,
-    /// Only under this protocol
+    /// Run only this protocol
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
-    /// Write the comparison as a page, too
+    /// Also write the comparison as a page
     #[arg(short, long, value_name = "FILE.html")]
     out: Option<PathBuf>,
-    /// With one scenario and one protocol: write the lines of all servers and clients into this folder
+    /// With one scenario and one protocol: write the log lines of all servers and clients into this directory
     #[arg(long, value_name = "DIR", requires = "scenario", requires = "protocol")]
     lines: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ pub fn run(arguments: &CompareArgs) -> Result<(String, u8), String> {
     }
     let mut text = table(arguments.seed, &cells);
     if let Some(folder) = &arguments.lines {
-        let _ = writeln!(text, "lines in {0}; look at them: paxos-lab timeline {0} -o cell.html", folder.display());
+        let _ = writeln!(text, "log lines in {0}; to draw them: paxos-lab timeline {0} -o cell.html", folder.display());
     }
     if let Some(out) = &arguments.out {
         let _ = writeln!(text, "open {} in a browser", out.display());
@@ -80,17 +80,17 @@ pub(super) fn replay(seed: u64, cell: &ComparisonCell) -> String {
 /// The cells as a table for a terminal.
 pub(super) fn table(seed: u64, cells: &[ComparisonCell]) -> String {
     let mut text = format!(
-        "seed {seed}: five servers, five clients that wait 2 s at most, 8 virtual seconds, the fault at 2 s\n\n"
+        "seed {seed}: 5 servers, 5 clients with a time limit of 2 s per request, 8 virtual seconds, fault at 2 s\n\n"
     );
     let _ = writeln!(
         text,
         "{:<46} {:<17} {:>6} {:>6} {:>9} {:>8} {:>7} {:>8} {:>9} {:>7}  consistent",
-        "what goes wrong", "protocol", "done", "after", "longest", "refused", "unknown", "in doubt", "msgs", "syncs"
+        "scenario", "protocol", "done", "after", "longest", "refused", "unknown", "in doubt", "msgs", "syncs"
     );
     let _ = writeln!(
         text,
         "{:<46} {:<17} {:>6} {:>6} {:>9} {:>8} {:>7} {:>8} {:>9} {:>7}",
-        "", "", "", "fault", "gap", "", "", "at end", "a write", "a write"
+        "", "", "", "fault", "gap", "", "", "at end", "/write", "/write"
     );
     let mut before = None;
     for cell in cells {
@@ -112,14 +112,14 @@ pub(super) fn table(seed: u64, cells: &[ComparisonCell]) -> String {
         );
     }
     text.push_str(
-        "\nmessages go to other servers, and syncs are those of all servers together; both are counted before the fault, without\n\
-         beats, heartbeats and what reads ask. In doubt: prepared for more than half a second and not decided, at 8 s. After that\n\
-         all come back, and everything has to be decided and equal.\n",
+        "\nmsgs: messages to other servers; syncs: disk syncs of all servers. Both are counted before the fault, without PROGRESS,\n\
+         heartbeats and the messages of reads. in doubt: transactions prepared for at least 500 ms and not decided at 8 s. Then\n\
+         the fault ends; every transaction must be decided, and all replicas must be equal.\n",
     );
     if let [cell] = cells {
-        let _ = writeln!(text, "once all were back, that took {}", span(cell.settled_in));
+        let _ = writeln!(text, "after 8 s, that took {}", span(cell.settled_in));
     } else if let Some(cell) = cells.first() {
-        let _ = writeln!(text, "One cell again, as the first: {}", replay(seed, cell));
+        let _ = writeln!(text, "To run one cell again, such as the first: {}", replay(seed, cell));
     }
     text
 }
@@ -133,6 +133,6 @@ pub(super) fn consistent(verdict: &RunVerdict) -> String {
     match verdict {
         RunVerdict::Clean => "always".to_string(),
         RunVerdict::Unsafe(violation) => format!("NO: {violation}"),
-        RunVerdict::Stuck(why) => format!("always; not all decided: {why}"),
+        RunVerdict::Stuck(why) => format!("always; but not all decided: {why}"),
     }
 }

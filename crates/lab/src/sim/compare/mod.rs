@@ -46,21 +46,21 @@ const BAR: Micros = 100 * MS;
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
-    /// Nothing goes wrong.
+    /// No fault
     NoFault,
-    /// One server dies, and stays down.
+    /// One server crashes and stays down
     OneDown,
-    /// The coordinator, proposer or leader dies between the phases, and stays down.
+    /// The coordinator, proposer or leader crashes between the phases and stays down
     LeaderDies,
-    /// It dies between the phases, and comes back after three seconds.
+    /// It crashes between the phases and restarts after 3 s
     LeaderReturns,
-    /// Two servers die, and stay down.
+    /// Two servers crash and stay down
     TwoDown,
-    /// Three servers die, and stay down.
+    /// Three servers crash and stay down
     ThreeDown,
-    /// One server is forty times as slow as the others.
+    /// One server is 40 times as slow as the others
     OneSlow,
-    /// Two servers are cut off from the other three, for three seconds.
+    /// Two servers are cut off from the other three for 3 s
     Partition,
 }
 
@@ -95,11 +95,11 @@ impl Scenario {
     pub fn says(self) -> &'static str {
         match self {
             Scenario::NoFault => "no fault",
-            Scenario::OneDown => "one server dies",
-            Scenario::LeaderDies => "coordinator or leader dies between the phases",
-            Scenario::LeaderReturns => "it dies between the phases, and comes back",
-            Scenario::TwoDown => "two servers die",
-            Scenario::ThreeDown => "three servers die",
+            Scenario::OneDown => "one server crashes",
+            Scenario::LeaderDies => "coordinator or leader crashes between phases",
+            Scenario::LeaderReturns => "coordinator or leader crashes, then restarts",
+            Scenario::TwoDown => "two servers crash",
+            Scenario::ThreeDown => "three servers crash",
             Scenario::OneSlow => "one server is slow",
             Scenario::Partition => "two servers are cut off from three",
         }

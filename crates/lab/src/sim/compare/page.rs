@@ -39,13 +39,13 @@ pub(super) fn page(seed: u64, cells: &[ComparisonCell]) -> String {
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>The same faults, three protocols</title>\n<style>{STYLE}</style>\n<main>\n\
          <h1>The same work, the same faults, three protocols</h1>\n{INTRODUCTION}\n\
-         <table><thead><tr><th>what goes wrong</th>{heads}</tr></thead>\n<tbody>\n{rows}</tbody></table>\n\
-         <h2>What a write takes when nothing goes wrong</h2>\n\
+         <table><thead><tr><th>scenario</th>{heads}</tr></thead>\n<tbody>\n{rows}</tbody></table>\n\
+         <h2>Cost of a write without faults</h2>\n\
          <table class=\"costs\"><thead><tr><th></th><th>messages to other servers</th><th>with those within a server</th>\
          <th>syncs, all servers</th></tr></thead>\n<tbody>{costs}</tbody></table>\n\
-         <p class=\"dim\">Counted up to the fault of all cells, for writes, without beats, heartbeats and what reads ask. Under \
-         load, records of several writes share a sync. Seed {seed}. All numbers are of the simulator: virtual time, real \
-         protocols.</p>\n</main>\n</html>\n"
+         <p class=\"dim\">Means over all cells, counted until the fault, without PROGRESS, heartbeats and the messages of reads. \
+         Under load, records of several writes share a sync. Seed {seed}. All numbers come from the simulator, which runs \
+         the real protocols in virtual time.</p>\n</main>\n</html>\n"
     )
 }
 
@@ -55,7 +55,7 @@ fn draw(seed: u64, cell: &ComparisonCell, most: u32) -> String {
     let x = |micros: u64| micros as f64 / BAR as f64 * STEP;
     let mut svg = format!(
         "<svg viewBox=\"0 0 {width} {HEIGHT}\" width=\"{width}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"operations done in \
-         each tenth of a second\">"
+         each 100 ms\">"
     );
     if let Some(struck) = cell.struck {
         let until = cell.scenario.ends().map_or(END, |_| BACK);
@@ -82,7 +82,7 @@ fn draw(seed: u64, cell: &ComparisonCell, most: u32) -> String {
         None => String::new(),
     };
     let doubt = match cell.in_doubt {
-        0 => "nothing in doubt at the end".to_string(),
+        0 => "no transaction in doubt at 8 s".to_string(),
         1 => format!("<b class=\"bad\">1 transaction in doubt</b>, for {}", span(cell.in_doubt_for)),
         many => format!("<b class=\"bad\">{many} transactions in doubt</b>, up to {}", span(cell.in_doubt_for)),
     };
@@ -117,11 +117,11 @@ fn escaped(text: &str) -> String {
 }
 
 const INTRODUCTION: &str = "\
-<p>Two-phase commit asks: <em>will all of us do this, or none?</em> Paxos asks: <em>do we agree on one value, although some of
-us are down?</em> Here both serve the same store on five servers, with the same clients and the same seed. A picture shows
-operations done in each tenth of a second; the shaded time is the fault's. Where two-phase commit stands still nothing is
-broken: it has promised that nobody does what another one has not agreed to, and keeps that promise. Some of its reads go on,
-since any server may answer them alone while no writer has the key.</p>";
+<p>Two-phase commit asks: <em>will all servers do this, or none?</em> Paxos asks: <em>do the servers agree on one value,
+although some are down?</em> Here both serve the same store on five servers, with the same clients and the same seed. A
+picture shows the operations done in each 100 ms; the fault lasts for the shaded time. Two-phase commit stops by design: no
+server may do what another server has not agreed to. Some of its reads continue: any server answers a read alone while no
+transaction has locked the key.</p>";
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --text: #1c1c1c; --dim: #666; --line: #ddd; --bar: #0072b2; --fault: #d55e0033; --bad: #b33; --back: #fff; }

@@ -9,7 +9,7 @@ fn cell(seed: u64, scenario: Scenario, protocol: Protocol) -> ComparisonCell {
 }
 
 #[test]
-fn a_cell_is_always_the_same() {
+fn cell_is_deterministic() {
     for protocol in Protocol::ALL {
         let (one, other) = (cell(3, Scenario::LeaderDies, protocol), cell(3, Scenario::LeaderDies, protocol));
         assert_eq!((one.bars, one.unknown, one.cost.counts), (other.bars, other.unknown, other.cost.counts));
@@ -17,7 +17,7 @@ fn a_cell_is_always_the_same() {
 }
 
 #[test]
-fn with_one_server_down_paxos_writes_on_and_two_phase_commit_does_not() {
+fn paxos_keeps_writing_with_one_server_down_and_two_phase_commit_does_not() {
     for seed in 1..=3 {
         let commit = cell(seed, Scenario::OneDown, Protocol::TwoPhaseCommit);
         assert!(commit.refused + commit.unknown > 0);
@@ -30,10 +30,10 @@ fn with_one_server_down_paxos_writes_on_and_two_phase_commit_does_not() {
 }
 
 #[test]
-fn a_coordinator_that_dies_between_the_phases_leaves_everybody_in_doubt_until_it_is_back() {
+fn coordinator_crash_between_phases_leaves_participants_in_doubt_until_it_restarts() {
     for seed in 1..=5 {
         let gone = cell(seed, Scenario::LeaderDies, Protocol::TwoPhaseCommit);
-        assert!(gone.in_doubt > 0, "seed {seed}: nobody is in doubt");
+        assert!(gone.in_doubt > 0, "seed {seed}: no transaction is in doubt");
         assert!(gone.in_doubt_for > 4 * SECOND, "seed {seed}: in doubt for {}", gone.in_doubt_for);
         let back = cell(seed, Scenario::LeaderReturns, Protocol::TwoPhaseCommit);
         assert_eq!(back.in_doubt, 0, "seed {seed}");
@@ -45,7 +45,7 @@ fn a_coordinator_that_dies_between_the_phases_leaves_everybody_in_doubt_until_it
 }
 
 #[test]
-fn without_a_majority_nobody_writes() {
+fn no_protocol_completes_all_writes_without_a_majority() {
     for protocol in Protocol::ALL {
         let cell = cell(2, Scenario::ThreeDown, protocol);
         assert!(cell.refused + cell.unknown > 0, "{}", protocol.name());
@@ -55,7 +55,7 @@ fn without_a_majority_nobody_writes() {
 /// The counts of docs/two-phase-commit.md: 4 messages a participant and 2n+1 syncs; messages within a server do not
 /// count.
 #[test]
-fn a_write_costs_what_the_textbooks_say() {
+fn two_phase_commit_write_costs_what_the_textbooks_say() {
     let cost = cell(1, Scenario::NoFault, Protocol::TwoPhaseCommit).cost;
     // Refused locks and sessions add messages; batches save syncs.
     assert!((15.5..20.0).contains(&cost.messages()), "{}", cost.messages());
@@ -63,7 +63,7 @@ fn a_write_costs_what_the_textbooks_say() {
 }
 
 #[test]
-fn the_page_has_a_cell_for_each_and_needs_nothing_else() {
+fn page_has_every_cell_and_loads_nothing_else() {
     let cells: Vec<ComparisonCell> = [Scenario::NoFault, Scenario::LeaderDies]
         .into_iter()
         .flat_map(|scenario| Protocol::ALL.map(|protocol| cell(1, scenario, protocol)))

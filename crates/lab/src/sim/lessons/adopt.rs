@@ -5,23 +5,23 @@ use paxos_kv::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "adopt",
-    title: "The value you must adopt",
-    says: "Server 1 proposes color = blue, and its network fails in the middle: only server 2 and itself hear the proposal, \
-           then nobody hears server 1 any more. Is blue chosen? Two of five have accepted: no. Might it have been? Server 3 cannot know: \
-           server 5 is silent, and perhaps it has accepted too. Server 3's client wants red. Among the promises that server \
-           3 gathers is that of server 2, which reports blue. So server 3 must propose blue first, and red in the next slot. \
-           That is the whole art of Paxos: you cannot tell what was chosen, so you finish whatever may have been.",
+    title: "The value a proposer must adopt",
+    says: "Server 1 proposes color = blue, and its network fails in the middle: only servers 1 and 2 receive the proposal, \
+           then server 1 is cut off. Is blue chosen? Two of five have accepted it: no. Could it be chosen? Server 3 cannot \
+           know: server 5 is silent, and it may have accepted blue too. A client of server 3 wants red. The promise of server \
+           2 reports blue to server 3. So server 3 must propose blue first, and red in the next slot. This is the core of \
+           Paxos: a proposer cannot tell which value was chosen, so it finishes the value that may have been chosen.",
     look: &[
-        ("Blue is proposed by server 1", "s1.*proposer ACCEPT   req=c1-3"),
-        ("Server 2 accepts it; the others hear nothing", "s2.*acceptor ACCEPTED req=c1-3"),
+        ("Server 1 proposes blue", "s1.*proposer ACCEPT   req=c1-3"),
+        ("Server 2 accepts blue; servers 3, 4 and 5 receive nothing", "s2.*acceptor ACCEPTED req=c1-3"),
         ("Server 3 asks for promises, for red", "s3.*proposer PREPARE  req=c2-1"),
-        ("Server 2 promises, and reports what it has accepted", "s2.*acceptor PROMISE  req=c2-1"),
-        ("Server 3 is bound: it proposes blue at its own ballot", "s3.*proposer ACCEPT   req=c1-3"),
-        ("Blue is chosen, though its proposer is out of reach", "learner  CHOSEN   req=c1-3"),
+        ("Server 2 promises, and reports the value that it accepted", "s2.*acceptor PROMISE  req=c2-1"),
+        ("Server 3 must adopt blue, and proposes it at its own ballot", "s3.*proposer ACCEPT   req=c1-3"),
+        ("Blue is chosen, although server 1 cannot be reached", "learner  CHOSEN   req=c1-3"),
     ],
-    question: "What if server 2 had been the silent one, instead of server 5?",
-    answer: "Then nobody in the majority had accepted blue, so it cannot have been chosen, and red would take the slot. Blue \
-             would be lost, and nobody was told that it was done. See src/paxos/promises.rs.",
+    question: "What would happen if server 2 were silent instead of server 5?",
+    answer: "No acceptor in the majority would have accepted blue. So blue cannot have been chosen, and red would take the \
+             slot. Blue would be lost, but no client was told that it was written. See src/paxos/promises.rs.",
     servers: 5,
     protocol: Protocol::BasicPaxos,
     forgets: false,

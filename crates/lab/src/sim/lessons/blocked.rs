@@ -7,25 +7,25 @@ use paxos_kv::role::RoleKind::{Coordinator, Participant};
 pub(super) const LESSON: Lesson = Lesson {
     name: "two-phase-commit",
     title: "Two-phase commit blocks",
-    says: "No Paxos here: every server must vote, and one coordinator counts. A first write goes well. Then server 5's \
-           participant dies, so the second write has four votes of five; and while its coordinator waits for the fifth, the \
-           coordinator dies, too. Four servers have promised to do the write or to drop it, as they are told, and nobody is \
-           left to tell them. They ask each other, and nobody knows. The key stays locked, and a read waits for nothing, until \
-           the coordinator comes back. It has no record of a commit, so there was none.",
+    says: "This is not Paxos: every server must vote, and one coordinator counts the votes. The first write succeeds. Then \
+           server 5's participant crashes, so the second write gets four votes of five. While the coordinator waits for the \
+           fifth vote, the coordinator crashes too. Four servers have promised to commit or abort as the coordinator decides, \
+           and no server is left that can tell them. They ask each other, and none knows. The key stays locked, and a read of \
+           it fails. Then the coordinator restarts. It has no record of a commit, so the transaction is aborted.",
     look: &[
-        ("A write that goes well: all vote yes", "coordinator DECIDE   req=c1-2 tx=2.1 decision=COMMIT"),
-        ("The participant of server 5 dies", "participant CRASH"),
-        ("A promise that only the decision ends", "s2.*participant VOTE     req=c1-3"),
-        ("Now nobody is left who knows the decision", "coordinator CRASH"),
-        ("The servers ask each other", "participant INQUIRE  req=c1-3"),
-        ("Blocked: everybody who answers is in doubt as well", "participant BLOCKED"),
+        ("A write that succeeds: all servers vote yes", "coordinator DECIDE   req=c1-2 tx=2.1 decision=COMMIT"),
+        ("The participant of server 5 crashes", "participant CRASH"),
+        ("A yes vote, a promise that only the decision ends", "s2.*participant VOTE     req=c1-3"),
+        ("Now no running server can know the decision", "coordinator CRASH"),
+        ("The participants ask each other", "participant INQUIRE  req=c1-3"),
+        ("Blocked: every server that answers is in doubt too", "participant BLOCKED"),
         ("A read of the key waits", "participant WAIT"),
-        ("And gets nothing", "status=NOTAPPLIED"),
-        ("The coordinator is back, and has no record of a commit", "reason=presumed"),
-        ("The key is free again", "participant ABORTED"),
+        ("The read fails", "status=NOTAPPLIED"),
+        ("The coordinator has restarted without a record of a commit", "reason=presumed"),
+        ("The transaction is aborted and the key is unlocked", "participant ABORTED"),
     ],
-    question: "While four servers were blocked all of them were up, and a majority. Why may they not agree on aborting, as a \
-               majority of acceptors may agree on a value?",
+    question: "The four blocked servers were up, and they are a majority. Why may they not agree to abort, as a majority of \
+               acceptors may agree on a value?",
     answer: "docs/two-phase-commit.md, \"Why no participant may decide\"",
     servers: 5,
     protocol: Protocol::TwoPhaseCommit,

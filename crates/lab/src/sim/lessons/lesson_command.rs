@@ -15,15 +15,15 @@ use paxos_kv::trace::timeline::{self, LessonText};
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
-  paxos-lab lesson                               what there is
-  paxos-lab lesson one-value                     plays it: lesson-one-value.html, to open in a browser
-  paxos-lab lesson lost-memory -o /tmp/l.html    the page there
+  paxos-lab lesson                               list the lessons
+  paxos-lab lesson one-value                     simulate it and write lesson-one-value.html, a page for a browser
+  paxos-lab lesson lost-memory -o /tmp/l.html    write the page to this file
 
-Each takes a moment to play and a minute to read, and ends with a question and where its answer stands.")]
+Each lesson takes a minute to read. It ends with a question and where to find the answer.")]
 pub struct LessonArgs {
-    /// Which [default: list them]
+    /// Name of the lesson [default: list all lessons]
     name: Option<String>,
-    /// The page to write [default: lesson-NAME.html]
+    /// File to write [default: lesson-NAME.html]
     #[arg(short, long, value_name = "FILE.html")]
     out: Option<PathBuf>,
 }
@@ -31,7 +31,8 @@ pub struct LessonArgs {
 /// Plays a lesson, or lists them; returns the text to print and the exit code.
 pub fn run(arguments: &LessonArgs) -> Result<(String, u8), String> {
     let Some(name) = &arguments.name else { return Ok((list(), 0)) };
-    let lesson = Lesson::named(name).ok_or_else(|| format!("there is no lesson '{name}'. There are:\n{}", list()))?;
+    let lesson =
+        Lesson::named(name).ok_or_else(|| format!("there is no lesson '{name}'. The lessons are:\n{}", list()))?;
     let out = arguments.out.clone().unwrap_or_else(|| format!("lesson-{name}.html").into());
     let html = page(lesson)?;
     fs::write(&out, html).map_err(|error| format!("cannot write {}: {error}", out.display()))?;
@@ -42,7 +43,7 @@ pub fn run(arguments: &LessonArgs) -> Result<(String, u8), String> {
     }
     let _ = writeln!(
         text,
-        "\nA question: {}\n{}\n\nOpen {} in a browser.",
+        "\nQuestion: {}\n{}\n\nOpen {} in a browser.",
         wrapped(question, ""),
         wrapped(answer, ""),
         out.display()
@@ -73,7 +74,9 @@ pub(super) fn line_of(run: &Run, words: &str) -> Result<String, String> {
         line.to_string().contains(words) && server.is_none_or(|server| by.as_deref() == Some(server))
     };
     let found = (0..run.lines.len()).filter(fits).min_by_key(|at| run.line(*at).time);
-    found.map(|at| run.line(at).id.to_string()).ok_or_else(|| format!("the scene has no line with '{words}'"))
+    found
+        .map(|at| run.line(at).id.to_string())
+        .ok_or_else(|| format!("the scene has no log line that contains '{words}'"))
 }
 
 /// Wraps a text at 100 columns; all lines after the first are indented.

@@ -7,18 +7,21 @@ use paxos_kv::role::RoleKind::Acceptor;
 pub(super) const LESSON: Lesson = Lesson {
     name: "lost-acceptor",
     title: "A lost acceptor",
-    says: "Two of five acceptors die, and a write is done as if nothing had happened: three are a majority. A third one dies, \
-           and now no value can be chosen: server 1 asks and asks, and proposes nothing. One acceptor comes back, with the \
-           promise and the values that its disk knows, and the waiting write is done.",
+    says: "Two of five acceptors crash, and a write succeeds as if nothing had happened: three are a majority. A third \
+           one crashes, and now no value can be chosen: server 1 sends PREPARE again and again, and proposes nothing. One \
+           acceptor restarts with the promise and the values on its disk, and the waiting write is done.",
     look: &[
-        ("The first acceptor dies: its column is hatched", "acceptor CRASH"),
-        ("Chosen by the three that are left", "learner  CHOSEN   req=c2-2"),
-        ("Without a majority of promises nothing is proposed: the ballot is given up", "proposer RETRY    req=c3-"),
-        ("One is back, and knows what it promised", "acceptor RESTART"),
-        ("And the write that waited is done", "learner  CHOSEN   req=c3-2"),
+        ("The first acceptor crashes: its column is hatched", "acceptor CRASH"),
+        ("The three remaining acceptors choose the value", "learner  CHOSEN   req=c2-2"),
+        (
+            "Without a majority of promises server 1 proposes nothing and gives up the ballot",
+            "proposer RETRY    req=c3-",
+        ),
+        ("One acceptor restarts with the promise on its disk", "acceptor RESTART"),
+        ("The waiting write is done", "learner  CHOSEN   req=c3-2"),
     ],
-    question: "Five servers tolerate two dead ones. What would six tolerate?",
-    answer: "Two: a majority of six is four. An even number buys nothing. See src/paxos/quorum.rs.",
+    question: "Five servers tolerate two crashed ones. How many would six tolerate?",
+    answer: "Two: a majority of six is four. The sixth server adds no tolerance. See src/paxos/quorum.rs.",
     servers: 5,
     protocol: Protocol::BasicPaxos,
     forgets: false,

@@ -5,7 +5,7 @@ use super::*;
 use paxos_kv::trace::audit::{Audit, AuditVerdict, Rule};
 
 #[test]
-fn every_lesson_has_the_lines_that_it_points_at_in_that_order() {
+fn every_lesson_has_the_lines_that_it_refers_to_in_that_order() {
     for lesson in LESSONS {
         let run = lesson.run().unwrap();
         let by_id = run.by_id();
@@ -19,20 +19,20 @@ fn every_lesson_has_the_lines_that_it_points_at_in_that_order() {
             assert!(before.is_none_or(|before| time >= before - slack), "{}: {sentence}", lesson.name);
             before = Some(time);
         }
-        assert!(run.lines.len() < 400, "{} has {} lines: nobody reads that", lesson.name, run.lines.len());
+        assert!(run.lines.len() < 400, "{} has {} lines: too many to read", lesson.name, run.lines.len());
         assert!(super::lesson_command::page(lesson).unwrap().contains(lesson.title));
     }
 }
 
 #[test]
-fn a_scene_is_always_the_same() {
+fn scene_is_deterministic() {
     for lesson in LESSONS {
         assert_eq!(lesson.play(), lesson.play(), "{}", lesson.name);
     }
 }
 
 #[test]
-fn the_audit_proves_every_lesson_but_the_one_that_breaks_paxos() {
+fn audit_proves_every_lesson_except_the_one_that_breaks_paxos() {
     for lesson in LESSONS {
         let audit = Audit::new(&lesson.run().unwrap());
         if lesson.forgets {
@@ -46,7 +46,7 @@ fn the_audit_proves_every_lesson_but_the_one_that_breaks_paxos() {
 }
 
 #[test]
-fn the_adopted_value_is_the_dead_proposers() {
+fn adopted_value_is_that_of_the_crashed_proposer() {
     let run = Lesson::named("adopt").unwrap().run().unwrap();
     let adopted = run.lines.iter().find(|entry| {
         let text = entry.line.to_string();
@@ -55,6 +55,6 @@ fn the_adopted_value_is_the_dead_proposers() {
     assert!(adopted.is_some_and(|entry| !entry.line.to_string().contains("adopted=none")));
     assert!(
         run.lines.iter().any(|entry| entry.line.to_string().contains("learner  CHOSEN   req=c2-2")),
-        "and red is done"
+        "red is chosen too"
     );
 }
