@@ -156,7 +156,7 @@ fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
     });
     assert!(line.contains(&format!("slot={slot} ")) && line.contains("is not that of s1,s2"), "{line}");
     await_some("it says so on its terminal", || {
-        cluster.errors_of(3).contains("takes part in nothing any more").then_some(())
+        cluster.errors_of(3).contains("the server is fenced").then_some(())
     });
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();

@@ -109,7 +109,7 @@ impl Hosted for Proposer {
     }
 
     fn epitaph(_forgets: bool) -> &'static str {
-        "its commands are forgotten; whoever waits for one is told that the outcome is unknown"
+        "its commands are lost; clients that wait for one get the result: outcome unknown"
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
@@ -176,9 +176,9 @@ impl Hosted for Acceptor {
 
     fn epitaph(forgets: bool) -> &'static str {
         if forgets {
-            "UNSAFE: its promises and accepted values will be forgotten; messages to it are dropped until it is back"
+            "UNSAFE: its promises and accepted values will be lost; messages to it are dropped until it restarts"
         } else {
-            "its promises and accepted values are on disk; messages to it are dropped until it is back"
+            "its promises and accepted values are on disk; messages to it are dropped until it restarts"
         }
     }
 
@@ -294,7 +294,7 @@ impl Hosted for Learner<Kv> {
     }
 
     fn epitaph(_forgets: bool) -> &'static str {
-        "what it applied since its last checkpoint is gone with its memory; its peers have it"
+        "slots applied since its last checkpoint are lost from memory; its peers still have them"
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
@@ -378,7 +378,7 @@ impl Hosted for Coordinator {
     }
 
     fn epitaph(_forgets: bool) -> &'static str {
-        "its commits are on disk; what it had not decided counts as aborted, and who is prepared for it has to wait"
+        "its commits are on disk; undecided transactions count as aborted, and prepared participants wait until it restarts"
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
@@ -426,7 +426,7 @@ impl Hosted for Participant {
     }
 
     fn epitaph(_forgets: bool) -> &'static str {
-        "its votes and all that it has done are on disk; until it is back no write can have all votes"
+        "its votes and commits are on disk; until it restarts, no write can get all votes"
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {

@@ -189,7 +189,7 @@ impl Hosted for Echo {
     }
 
     fn epitaph(_forgets: bool) -> &'static str {
-        "nobody hears it any more"
+        "messages to it are dropped"
     }
 
     fn mourn<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
