@@ -40,7 +40,7 @@ fn the_page_finds_the_lanes_messages_and_outages_that_the_typed_lines_have() {
         messages += facts.messages;
         browser.open_file(&file, "");
         assert_eq!(counted(&mut browser), facts, "seed {seed}");
-        // A lane a role, and one for the front desk.
+        // One lane for each role, and one for the server itself.
         assert_eq!(browser.number("document.querySelectorAll('#lanes .role').length"), facts.servers * 4);
     }
     assert!(messages > 1_000, "only {messages} messages");

@@ -92,7 +92,7 @@ fn the_page_outlives_servers_and_goes_on_when_they_are_back() {
     await_lines(&mut browser, &cluster, &[1, 2, 3]);
     // Its own server dies: what is there stays, and another address is named.
     cluster.kill(&[1]);
-    browser.await_js("document.querySelector('#live').textContent === 'this server is gone'");
+    browser.await_js("document.querySelector('#live').textContent === 'server not reachable'");
     let other = cluster.page_of(2).to_string();
     assert!(browser.text("document.querySelector('#gone').textContent").contains(&other));
     put(&mut client, 2);
@@ -118,11 +118,11 @@ fn in_lab_mode_buttons_end_roles_of_any_server_and_start_them_again() {
     await_lines(&mut browser, &cluster, &[1, 2, 3]);
     for server in [1, 2] {
         let button = |verb: &str| format!(".lab button[title=\"{verb} s{server}'s acceptor\"]");
-        for verb in ["End", "Start"] {
+        for verb in ["Crash", "Restart"] {
             let selector = json!(button(verb)).to_string();
             browser.await_js(&format!("document.querySelector({selector}) !== null"));
             browser.eval(&format!("document.querySelector({selector}).click()"));
-            let event = if verb == "End" { "CRASH" } else { "RESTART" };
+            let event = if verb == "Crash" { "CRASH" } else { "RESTART" };
             browser.await_js(&format!(
                 "paxosTimeline.run.lines.some((line) => line.server === {server} && line.name === '{event}')"
             ));
