@@ -97,7 +97,7 @@ fn what_is_no_history_is_a_failure_and_says_why() {
     let (code, text) = check(&[&folder.path().join("nowhere.log")]);
     assert!(code == 1 && text.contains("cannot read"), "{text}");
     let (code, text) = check(&[folder.path()]);
-    assert!(code == 1 && text.contains("holds no *.log file"), "{text}");
+    assert!(code == 1 && text.contains("has no *.log file"), "{text}");
     assert_eq!(check(&[]).0, 2);
 }
 

@@ -29,7 +29,7 @@ pub struct ProcessId {
 /// Incarnations count from 1: a line with incarnation 0 could not be read back.
 fn decode_life<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     let life = u32::deserialize(from)?;
-    if life > 0 { Ok(life) } else { Err(serde::de::Error::custom("no process has a life 0")) }
+    if life > 0 { Ok(life) } else { Err(serde::de::Error::custom("incarnations are counted from 1")) }
 }
 
 /// The name of a process, the same in all its incarnations.
@@ -57,7 +57,7 @@ impl TryFrom<String> for Name {
         } else {
             let short: String = name.chars().take(NAME_MAX_BYTES).collect();
             Err(format!(
-                "{short:?} is no name: 1 to {NAME_MAX_BYTES} letters, digits, - and _, and not s1, s2 ... like a server"
+                "{short:?} is not a valid name: use 1 to {NAME_MAX_BYTES} letters, digits, - and _, but not a server name such as s1"
             ))
         }
     }
@@ -115,7 +115,7 @@ impl FromStr for ProcessId {
 
     fn from_str(text: &str) -> Result<ProcessId, String> {
         let (name, life) = text.split_once('@').map_or((text, Some(1)), |(name, life)| (name, life.parse().ok()));
-        let life = life.filter(|life| *life > 0).ok_or_else(|| format!("'{text}' has no life behind the @"))?;
+        let life = life.filter(|life| *life > 0).ok_or_else(|| format!("'{text}' has no incarnation after the @"))?;
         let who = match ServerId::parse(name) {
             Some(server) => ProcessName::Server(server),
             None => ProcessName::Other(name.to_owned().try_into()?),
@@ -149,8 +149,8 @@ impl FromStr for LineId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<LineId, String> {
-        let (process, n) = text.rsplit_once('.').ok_or_else(|| format!("'{text}' names no line (as s1.204 does)"))?;
-        let n = n.parse().map_err(|_| format!("'{text}' ends in no number"))?;
+        let (process, n) = text.rsplit_once('.').ok_or_else(|| format!("'{text}' is not a line id such as s1.204"))?;
+        let n = n.parse().map_err(|_| format!("'{text}' does not end with a line number"))?;
         Ok(LineId { process: process.parse()?, n })
     }
 }
@@ -313,10 +313,10 @@ pub enum LineError {
     #[error(transparent)]
     Event(#[from] EventError),
     /// Text follows the last field of the event.
-    #[error("'{0}' stands where the line should end")]
+    #[error("unexpected text '{0}' after the last field")]
     Rest(String),
     /// The text can be read, but the writer would have written the same line differently.
-    #[error("it is not written as a line of this program is: that would be '{0}'")]
+    #[error("the line does not have the form that this program writes: '{0}'")]
     Form(String),
 }
 

@@ -25,7 +25,7 @@ pub enum RunError {
         cause: io::Error,
     },
     /// The directory has no log files.
-    #[error("{0} holds no *.log file: give the folder of a run, as in runs/latest")]
+    #[error("{0} has no *.log file. Name the directory of a run, such as runs/latest")]
     Empty(PathBuf),
     /// A process has written lines of another format version.
     #[error(

@@ -272,7 +272,8 @@ fn nobody_waits_for_a_stopped_terminal_and_it_says_what_it_missed() {
     let seen = String::from_utf8(seen).unwrap();
     let (notes, shown): (Vec<&str>, Vec<&str>) = seen.lines().partition(|line| line.starts_with('('));
     let unseen = notes.iter().map(|note| {
-        let count = note.strip_suffix(" lines were too many for this terminal; the log file has them)");
+        let count =
+            note.strip_suffix(" lines were dropped, because this terminal was too slow; the log file has them)");
         count.unwrap()[1..].parse::<usize>().unwrap()
     });
     assert!(!notes.is_empty() && shown.len() >= 1_024, "{} shown", shown.len());

@@ -274,7 +274,7 @@ fn one_server_on_a_new_folder_proves_nothing_and_accuses_nobody() {
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
     assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{text}");
-    assert!(text.contains("s2 is on a new data folder from") && text.contains("of more than one history"), "{text}");
+    assert!(text.contains("s2 has a new data directory from") && text.contains("of more than one history"), "{text}");
 }
 
 /// Changes the last command that two servers have applied in the later line. Returns their files.
