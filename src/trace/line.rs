@@ -363,7 +363,7 @@ mod tests {
     const SHAPES: &str = include_str!("testdata/shapes.log");
 
     #[test]
-    fn the_promised_shapes_are_read_and_written_alike() {
+    fn documented_lines_are_read_and_written_alike() {
         for shape in SHAPES.lines() {
             match shape.parse::<Line>() {
                 Ok(line) => assert_eq!(line.to_string(), shape),
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_message_names_can_be_read_where_it_is_written() {
+    fn line_id_of_a_message_can_be_read_from_a_line() {
         for life in [0, 1, 2, u32::MAX] {
             let process = ProcessId { who: ProcessName::Other(Name("c1".to_string())), life };
             let sent = crate::codec::encode(&LineId { process, n: 5 });
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_writer_would_write_is_no_line() {
+    fn noncanonical_lines_are_refused() {
         let nack = "2026-08-21T14:03:07.105013Z INFO  s4.77   acceptor NACK     req=c1-5 slot=7+ ballot=3.1 promised=4.2 to=s1";
         assert!(nack.parse::<Line>().is_ok());
         for why in ["a\rb", "a\u{2028}b", "a\u{202e}b", "a\0b", ""] {

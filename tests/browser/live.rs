@@ -47,7 +47,7 @@ fn ask(cluster: &Cluster, id: u8, head: &str) -> (u16, String) {
 }
 
 #[test]
-fn the_page_fills_with_the_lines_of_all_servers_while_they_work() {
+fn live_page_receives_the_lines_of_all_servers() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let cluster = Cluster::watched(3, &[]);
     let mut client = cluster.client("c1", 1);
@@ -74,7 +74,7 @@ fn the_page_fills_with_the_lines_of_all_servers_while_they_work() {
 }
 
 #[test]
-fn the_page_outlives_servers_and_goes_on_when_they_are_back() {
+fn page_reconnects_after_servers_restart() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let mut cluster = Cluster::watched(3, &[]);
     let mut client = cluster.client("c1", 2);
@@ -111,7 +111,7 @@ fn the_page_outlives_servers_and_goes_on_when_they_are_back() {
 }
 
 #[test]
-fn in_lab_mode_buttons_end_roles_of_any_server_and_start_them_again() {
+fn lab_buttons_crash_and_restart_roles_of_any_server() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let cluster = Cluster::watched(3, &["--lab"]);
     browser.goto(&format!("http://{}/", cluster.page_of(1)));
@@ -132,7 +132,7 @@ fn in_lab_mode_buttons_end_roles_of_any_server_and_start_them_again() {
 }
 
 #[test]
-fn only_the_page_itself_may_ask_and_only_in_lab_mode_may_it_change_anything() {
+fn requests_of_other_pages_are_refused_and_changes_need_lab_mode() {
     let cluster = Cluster::watched(1, &[]);
     let (code, body) = ask(&cluster, 1, "GET /status HTTP/1.1\r\nHost: HOST\r\n\r\n");
     let status: Value = serde_json::from_str(&body).unwrap();
@@ -165,7 +165,7 @@ fn only_the_page_itself_may_ask_and_only_in_lab_mode_may_it_change_anything() {
 }
 
 #[test]
-fn viewers_that_never_read_cost_the_cluster_nothing() {
+fn viewers_that_never_read_do_not_slow_the_cluster() {
     let cluster = Cluster::watched(3, &[]);
     let mut client = cluster.client("c1", 1);
     let watch = || {

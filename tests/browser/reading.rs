@@ -130,7 +130,7 @@ fn texts_of_clients_are_read_back_byte_by_byte() {
 }
 
 #[test]
-fn what_is_no_line_is_counted_and_nothing_else() {
+fn invalid_lines_are_only_counted() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let run = run_of("2026-08-21T14:03:07.105612Z WARN  s3.1    acceptor DROP     msg=ACCEPT cause=crashed\n");
     let (file, _) = drawn(&run, browser.folder(), "garbage");

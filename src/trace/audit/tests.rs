@@ -119,7 +119,7 @@ fn hides(script: &str, rule: Rule, part_of_sentence: &str) {
 }
 
 #[test]
-fn an_honest_run_is_proved() {
+fn correct_run_is_proved() {
     let run = run(HONEST);
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
@@ -140,7 +140,7 @@ fn an_honest_run_is_proved() {
 }
 
 #[test]
-fn what_is_missing_is_not_proved() {
+fn run_with_missing_lines_is_not_proved() {
     hides(&without("BOOT"), Rule::Complete, "no BOOT line names");
     hides(&tampered(&[("steps=on", "steps=off")]), Rule::Complete, "did not record protocol steps");
     hides(&with("req=c2-3 status", "s2 server LOST n=3"), Rule::Complete, "could not write 3 lines");
@@ -161,7 +161,7 @@ fn what_is_missing_is_not_proved() {
 }
 
 #[test]
-fn a_gap_in_the_numbers_is_not_proved() {
+fn gap_in_line_numbers_is_not_proved() {
     let mut run = run(HONEST);
     let at = run.lines.iter().position(|entry| entry.line.id.to_string() == "s4.5").unwrap();
     run.lines.remove(at);
@@ -171,7 +171,7 @@ fn a_gap_in_the_numbers_is_not_proved() {
 }
 
 #[test]
-fn claims_that_rest_on_a_server_without_lines_are_not_proved() {
+fn claims_about_a_server_without_lines_are_not_proved() {
     let script = HONEST.replace("ALL server", "s1,s2,s3,s5 server").replace("ALL learner", "s1,s2,s3,s5 learner");
     let script = script.replace("s4 acceptor NACK", "s5 acceptor NACK").replace("s2,s4,s5 acceptor", "s2,s5 acceptor");
     let script =
@@ -185,7 +185,7 @@ fn claims_that_rest_on_a_server_without_lines_are_not_proved() {
 }
 
 #[test]
-fn late_lines_are_evidence_but_ask_for_none() {
+fn late_lines_are_evidence_but_need_none() {
     // The evidence for this CHOSEN is in a file that was read before the evidence was written.
     let mut run = run(&tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2 acceptor ACCEPTED")]));
     assert_eq!(Audit::new(&run).verdict(), AuditVerdict::Violated);
@@ -209,7 +209,7 @@ fn a_broken_promise_is_found() {
 }
 
 #[test]
-fn a_forgetful_acceptor_is_found() {
+fn acceptor_that_lost_its_data_is_found() {
     breaks(&tampered(&[("promised=3.1 accepted=3", "promised=2.1 accepted=3")]), Rule::Promise, "had promised 3.1");
     breaks(
         &tampered(&[("promised=3.1 accepted=3", "promised=3.1 accepted=1")]),
@@ -260,7 +260,7 @@ fn steps_off_then_on(adopted: &str) -> String {
 }
 
 #[test]
-fn steps_that_are_shown_only_later_accuse_nobody() {
+fn steps_recorded_only_later_cause_no_violation() {
     let run = run(&steps_off_then_on("1.1"));
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
@@ -281,7 +281,7 @@ fn steps_that_are_shown_only_later_accuse_nobody() {
 }
 
 #[test]
-fn lines_that_a_full_disk_took_accuse_nobody() {
+fn lines_lost_to_a_full_disk_cause_no_violation() {
     // s4 could not write the line of its acceptance, and reports that later.
     let lost = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
     let lost = lost.replace("s1,s2 server DIGEST", "s4 server LOST n=1\ns1,s2 server DIGEST");
@@ -295,7 +295,7 @@ fn lines_that_a_full_disk_took_accuse_nobody() {
 }
 
 #[test]
-fn what_a_process_wrote_last_may_be_missing_unless_it_has_heard_of_later() {
+fn last_lines_of_a_process_may_be_missing_unless_it_has_a_later_one() {
     // s4 was killed, or its log was cut: whether it accepted is unknown. STOP, or a line that follows from a later one,
     // shows it.
     let no_vote = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
@@ -314,19 +314,19 @@ fn what_a_process_wrote_last_may_be_missing_unless_it_has_heard_of_later() {
 }
 
 #[test]
-fn a_line_that_others_follow_from_is_missed() {
+fn missing_parent_line_is_noticed() {
     let named = HONEST.replace("s1,s2 server DIGEST", "s1 server STAGE name=later re=s4.99\ns1,s2 server DIGEST");
     hides(&named, Rule::Complete, "was caused by s4.99, which is missing");
 }
 
 #[test]
-fn servers_that_disagree_on_the_cluster_count_no_majorities() {
+fn different_cluster_members_allow_no_majority() {
     let larger = "s1 server BOOT version=0.1.0 lines=2 cluster=s1,s2,s3,s4,s5,s6,s7 steps=on incarnation=1\n";
     hides(&format!("{larger}{HONEST}"), Rule::Complete, "different members");
 }
 
 #[test]
-fn an_acceptance_may_be_durable_without_its_line_if_the_acceptor_died() {
+fn crashed_acceptor_may_have_accepted_without_a_line() {
     // s2 accepted slot 3 at 3.1 and crashed before it wrote the line: the correct run shows that at its end.
     let once_more = "s1 acceptor PROMISE slot=5+ ballot=6.2 accepted=none to=s2";
     assert_eq!(Audit::new(&run(&with("s2 acceptor PROMISE slot=1+", once_more))).verdict(), AuditVerdict::Proved);
@@ -335,7 +335,7 @@ fn an_acceptance_may_be_durable_without_its_line_if_the_acceptor_died() {
 }
 
 #[test]
-fn a_run_without_memory_is_called_unsafe_and_its_broken_promises_are_found() {
+fn run_without_stable_storage_is_unsafe_and_its_violations_are_found() {
     let lost = [("recovered=disk promised=3.1 accepted=3", "recovered=\"NONE UNSAFE\" promised=none accepted=0")];
     let script = tampered(&lost);
     let run = run(&script);
@@ -367,7 +367,7 @@ fn a_ballot_with_two_owners_or_two_values_is_found() {
 }
 
 #[test]
-fn a_promise_that_is_repeated_later_does_not_contradict_its_own_ballot() {
+fn repeated_promise_does_not_contradict_its_ballot() {
     // The line of the first promise is lost. The PREPARE arrives again after the acceptor has accepted at its ballot.
     let first = "s4,s5 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=none to=s5";
     let lost = first.replace("s4,s5", "s4 server LOST n=1\ns5");
@@ -377,7 +377,7 @@ fn a_promise_that_is_repeated_later_does_not_contradict_its_own_ballot() {
 }
 
 #[test]
-fn a_promise_that_is_repeated_does_not_excuse_the_first_one() {
+fn repeated_promise_does_not_replace_the_first_one() {
     // s1 reports red at 3.1, and the proposer proposes red as its own value. Then s1 receives the PREPARE again.
     let own =
         "s5 proposer ACCEPT req=c1-3 slot=3 ballot=4.5 op=PUT key=color value=red adopted=none quorum=s1,s4,s5 to=ALL";
@@ -397,7 +397,7 @@ fn a_promise_that_is_repeated_does_not_excuse_the_first_one() {
 }
 
 #[test]
-fn lines_of_clients_of_a_history_whose_servers_lines_are_gone_accuse_nobody() {
+fn client_lines_without_their_servers_cause_no_violation() {
     // The same client lines with the servers' lines of the next day, which contain other requests.
     let later: String = HONEST.lines().filter(|line| !line.starts_with('c')).map(|line| format!("{line}\n")).collect();
     let later = later.replace("value=green", "value=grey").replace("value=blue", "value=black");
@@ -412,7 +412,7 @@ fn lines_of_clients_of_a_history_whose_servers_lines_are_gone_accuse_nobody() {
 }
 
 #[test]
-fn servers_that_were_never_seen_together_are_not_held_against_each_other() {
+fn servers_without_common_lines_are_not_compared() {
     let of = |servers: &[&str], script: &str| -> String {
         let lines = script.replace("ALL", "s1,s2,s3,s4,s5");
         let mut kept = String::new();
@@ -478,7 +478,7 @@ fn proposes_again(long_promise: &str, adopted: &str) -> String {
 }
 
 #[test]
-fn what_a_promise_has_no_room_for_is_known_from_the_acceptances() {
+fn omitted_part_of_a_promise_is_found_from_acceptances() {
     let long = format!("s1 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@4.5,{} to=s2", rest("3@4.5 4@4.5"));
     let honest = run(&proposes_again(&long, "4.5"));
     assert_eq!(Audit::new(&honest).verdict(), AuditVerdict::Proved, "{}", Audit::new(&honest).explain(&honest));
@@ -486,7 +486,7 @@ fn what_a_promise_has_no_room_for_is_known_from_the_acceptances() {
 }
 
 #[test]
-fn what_a_dead_acceptor_accepted_without_a_line_is_found_by_its_fingerprint() {
+fn acceptance_without_a_line_is_found_by_its_fingerprint() {
     // Slot 4 was proposed to s2 at 4.5. It has no line of accepting it and crashed: it may have accepted, and here it
     // has.
     let long = format!("s2 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@3.1,{} to=s2", rest("3@3.1 4@4.5 5@5.2"));
@@ -521,7 +521,7 @@ fn a_choice_without_a_majority_is_found() {
 }
 
 #[test]
-fn a_vote_that_was_given_at_another_ballot_makes_no_majority() {
+fn acceptance_at_another_ballot_does_not_count() {
     let honest = run(HONEST);
     let votes = |req: &str| {
         let of_s4 = |text: &String| text.contains(&format!("ACCEPTED req={req} ")) && text.contains(" s4.");
@@ -555,7 +555,7 @@ fn two_values_in_one_slot_are_found() {
 }
 
 #[test]
-fn majorities_for_two_values_are_found_although_nobody_noticed() {
+fn majorities_for_two_values_are_found_without_chosen_lines() {
     // A proposer that ignores a chosen value; that this breaks another rule too does not matter here.
     let rival = "s2 proposer ACCEPT req=c2-9 slot=5 ballot=6.2 op=DELETE key=shape adopted=5.2 quorum=s2,s4,s5 to=ALL\n\
                  s2,s4,s5 acceptor ACCEPTED slot=5 ballot=6.2 to=s2";
@@ -619,7 +619,7 @@ fn a_write_with_two_effects_or_none_is_found() {
 }
 
 #[test]
-fn a_repetition_is_held_against_its_first_effect() {
+fn duplicate_is_compared_with_its_first_effect() {
     let repeated = |first: u8| {
         format!(
             "s2 proposer ACCEPT req=c2-2 slot=6 ballot=6.2 op=DELETE key=color adopted=none quorum=s2,s4,s5 to=ALL\n\
@@ -639,7 +639,7 @@ fn a_repetition_is_held_against_its_first_effect() {
 }
 
 #[test]
-fn a_reply_that_says_something_else_is_found() {
+fn wrong_reply_is_found() {
     breaks(
         &tampered(&[("req=c2-2 status=OK slot=5 version=4", "req=c2-2 status=OK slot=5 version=3")]),
         Rule::Reply,
@@ -702,7 +702,7 @@ fn many_findings_of_a_kind_are_counted() {
 }
 
 #[test]
-fn replies_that_cannot_be_of_one_log_are_caught_without_the_log() {
+fn contradicting_replies_are_found_without_the_log() {
     // The servers recorded no steps, so only the clients' lines are left.
     let hidden: String = HONEST
         .lines()
