@@ -64,9 +64,9 @@ fn lower_limit_keeps_fewer_files() {
 #[test]
 fn size_limit_counts_files_of_earlier_incarnations() {
     let place = SinkTarget::new();
-    place.open(None).take(b"an earlier life\n");
+    place.open(None).take(b"an earlier run!\n");
     place.open(Some(TWO_LINES)).take(b"new\n");
-    assert_eq!((place.text("").unwrap(), place.text(".1").unwrap()), ("new\n".into(), "an earlier life\n".into()));
+    assert_eq!((place.text("").unwrap(), place.text(".1").unwrap()), ("new\n".into(), "an earlier run!\n".into()));
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn live_page_receives_the_lines_of_all_servers() {
     assert_eq!(browser.text("document.querySelector('#live').textContent"), "live");
     assert!(browser.number("paxosTimeline.run.lines.filter((line) => line.name === 'CHOSEN').length") >= 20);
     assert_eq!(browser.number("document.querySelectorAll('#lanes .role').length"), 3 * 4);
-    // Whoever looks at an old line keeps it; who follows sees the newest.
+    // A cursor on an old line stays there; a cursor on the newest line follows.
     assert_eq!(browser.eval("paxosTimeline.cursor === paxosTimeline.shown.length - 1"), json!(true));
     browser.key("Home");
     let first = browser.text("paxosTimeline.line().id");
@@ -102,9 +102,9 @@ fn page_reconnects_after_servers_restart() {
         .await_js("document.querySelector('#live').textContent === 'live' && document.querySelector('#gone').hidden");
     put(&mut client, 3);
     await_lines(&mut browser, &cluster, &[1, 2, 3]);
-    assert!(on_page(&mut browser, 1).iter().any(|id| id.starts_with("s1@2.")), "the second life is there");
+    assert!(on_page(&mut browser, 1).iter().any(|id| id.starts_with("s1@2.")), "the second incarnation is there");
     let twice = "(() => { const ids = paxosTimeline.run.lines.map((line) => line.id); return ids.length - new Set(ids).size; })()";
-    assert_eq!(browser.number(twice), 0, "nothing is told twice");
+    assert_eq!(browser.number(twice), 0, "no line is shown twice");
     // A refused connection is an error of the network, and the only one there may be.
     browser.errors.retain(|error| !error.contains("net::ERR_"));
     browser.must_be_content();
@@ -161,7 +161,7 @@ fn requests_of_other_pages_are_refused_and_changes_need_lab_mode() {
         ask(&lab, 1, "POST /crash?role=1.acceptor&for=50ms HTTP/1.1\r\nHost: HOST\r\nX-Paxos-Lab: yes\r\n\r\n").0,
         200
     );
-    await_some("the acceptor dies and comes back", || lab.lines_of(1).contains("acceptor RESTART").then_some(()));
+    await_some("the acceptor crashes and restarts", || lab.lines_of(1).contains("acceptor RESTART").then_some(()));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn viewers_that_never_read_do_not_slow_the_cluster() {
     let seats = || {
         ask(&cluster, 1, "GET /metrics HTTP/1.1\r\nHost: HOST\r\n\r\n").1.contains("\npaxos_viewers 16\n").then_some(())
     };
-    await_some("all have a seat", seats);
+    await_some("all viewers are connected", seats);
     let mut refused = String::new();
     watch().read_to_string(&mut refused).unwrap();
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");

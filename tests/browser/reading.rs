@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::chromium::Browser;
 
-/// What `timeline` draws of a simulated run: its last history, read from files in this folder.
+/// What `timeline` draws of a simulated run: its last history, read from files in this directory.
 pub fn simulated(folder: &Path, seed: u64, faults: FaultSet) -> Run {
     let dir = folder.join(format!("sim-{seed}"));
     fs::create_dir_all(&dir).unwrap();

@@ -85,7 +85,7 @@ fn lose(files: &mut GapFiles, random: &mut Random) -> String {
         _ => {
             let lives: BTreeSet<u32> = lines.iter().map(|line| line.id.process.life()).collect();
             let lives: BTreeSet<u32> = lives.into_iter().filter(|_| below(random, 2) == 0).collect();
-            let says = format!("{name}: the steps of lives {lives:?}");
+            let says = format!("{name}: the steps of incarnations {lives:?}");
             hide_steps(files, file, &lives);
             says
         }
