@@ -17,14 +17,15 @@ usage() {
   cat <<'USAGE'
 Runs the client against the servers that ./run_server.sh has started.
 
-  ./run_client.sh                        the demo: pre-population, 5 PUT, 5 GET, 5 DELETE, and the check
-  ./run_client.sh --clients 3            the same by three clients at once
-  ./run_client.sh --scenes all           with malformed bytes, two clients on one key, and a majority outage
-                                         (the outage needs ./run_server.sh --lab)
-  ./run_client.sh put color "deep blue"  any command of paxos-client
+  ./run_client.sh                        run the demo: pre-population, 5 PUT, 5 GET, 5 DELETE, and the check
+  ./run_client.sh --clients 3            run the demo with three clients at once
+  ./run_client.sh --scenes all           add malformed bytes, two clients on one key, a majority outage and a
+                                         leader crash (the last two need ./run_server.sh --lab)
+  ./run_client.sh put color "deep blue"  run any command of paxos-client
 
-Options and commands go to paxos-client as they are; see: ./run_client.sh help. Its lines go to the run's folder, as
-client-1.log, client-2.log ... The environment variable PAXOS_RUNS names another folder than runs.
+Options and commands are passed on to paxos-client unchanged; see: ./run_client.sh help. Log lines go to the directory
+of the run: client-1.log, client-2.log ... for the demo, client.log for other commands. The environment variable
+PAXOS_RUNS names another directory than runs.
 USAGE
 }
 
@@ -55,7 +56,7 @@ build --bin paxos-client
 if [[ -r $runs/latest/cluster.toml ]]; then
   export PAXOS_CLUSTER=${PAXOS_CLUSTER:-$runs/latest/cluster.toml}
 elif [[ $1 != help ]]; then
-  note "note: there is no run in $runs; start the servers with ./run_server.sh. Going on without a log file."
+  note "note: there is no run in $runs; continuing without a log file. Next: ./run_server.sh"
 fi
 export PAXOS_RUNS=$runs
 exec "$bin/paxos-client" "$@"

@@ -4,38 +4,40 @@ set -euo pipefail
 
 usage() {
   cat <<'USAGE'
-Starts one paxos-server for each server of the cluster file, in the background.
+Start one paxos-server for each server of the cluster file, in the background.
 
   ./run_server.sh [OPTIONS] [SERVER OPTIONS]   start a new run
-  ./run_server.sh --continue [...]             start again on the data of the latest run, with the options that it had;
-                                               those that are named again change
-  ./run_server.sh --foreground [...]           start, show the lines here, end all with Ctrl-C
-  ./run_server.sh stop                         end the servers of the latest run
-  ./run_server.sh status                       show which processes run, and how the cluster is
-  ./run_server.sh clean                        remove all runs but the latest, and none whose servers run
+  ./run_server.sh --continue [...]             start the latest run again with its data and its options; an option
+                                               that is given again replaces the old one
+  ./run_server.sh --foreground [...]           start, show the log lines here, stop all servers on Ctrl-C
+  ./run_server.sh stop                         stop the servers of the latest run
+  ./run_server.sh status                       show the processes of the latest run and the status of the cluster
+  ./run_server.sh clean                        remove all runs except the latest and those whose servers run
   ./run_server.sh audit|report|logs|timeline [OPTIONS]
-                                               read the lines of the latest run: prove it, show what it covers, print
-                                               them, draw them. See: ./run_server.sh audit --help
+                                               read the log files of the latest run: prove the run, show what it
+                                               covers, print the lines, draw them. See: ./run_server.sh audit --help
 
 Options:
-  --cluster FILE   the cluster file [default: res/cluster.toml]
-  --fail WHAT      which roles fail at random: none, acceptors, all [default: acceptors]
-  --seed N         fixes all random times [default: drawn, and shown]
-  --protocol P     how the servers agree: basic-paxos, multi-paxos or two-phase-commit [default: basic-paxos]
-Everything else goes to each paxos-server as it is: --mean-up 4s, --mean-down 1.5s, --steps off, --restart lost, --lab
-(lets clients crash roles), --log-max-mib 100 ... See: paxos-server --help. All of it is checked before anything is made.
+  --cluster FILE   cluster file [default: res/cluster.toml]
+  --fail WHAT      roles that crash at random times: none, acceptors or all [default: acceptors]
+  --seed N         seed of all random times [default: drawn, and shown]
+  --protocol P     protocol of the servers: basic-paxos, multi-paxos or two-phase-commit [default: basic-paxos]
+All other options go unchanged to each paxos-server: --mean-up 4s, --mean-down 1.5s, --steps off, --restart lost, --lab
+(clients may crash roles), --log-max-mib 100 ... See: paxos-server --help. The script checks all options first, and
+creates nothing if one is wrong.
 
-Each run has a folder runs/<UTC time>/ with server-N.log (the lines), server-N.err (errors before the first line),
-data/server-N, pids and options; runs/latest points to it. Journal files are small there (--segment-kib 4096). The environment variable PAXOS_RUNS names another folder than runs.
+Each run has a directory runs/<UTC time>/ with server-N.log (log lines), server-N.err (errors before the first log
+line), data/server-N, pids and options. runs/latest points to the latest run. Its journal files are small
+(--segment-kib 4096). The environment variable PAXOS_RUNS sets another directory than runs.
 
-Exit codes: 0 done, 1 failure, 2 usage.
+Exit codes: 0 success, 1 failure, 2 usage.
 USAGE
 }
 
-# A folder that is searched by name in CDPATH is told on standard output, and another one than is meant.
+# With CDPATH, cd may enter another directory than the one meant, and prints its name.
 unset CDPATH
 
-# The folder that a script is in, also if it was called through links.
+# The directory of a script, also if it was called through links.
 # usage: folder_of SCRIPT
 folder_of() {
   local script=$1 folder
@@ -58,25 +60,25 @@ note() { printf '%s\n' "$*" >&2; }
 fail() { note "error: $*"; exit 1; }
 wrong() { note "error: $*"; note "See ./run_server.sh --help"; exit 2; }
 
-# Servers are found again by the path of their data: runs becomes the one name of its folder, whatever it was called by.
+# Servers are found again by the path of their data, so runs becomes the canonical path of its directory.
 name_runs() {
   if [[ $runs != /* ]]; then runs=$PWD/$runs; fi
   if [[ -d $runs ]]; then runs=$(cd -- "$runs" && pwd -P); fi
 }
 
 make_runs() {
-  mkdir -p -- "$runs" || fail "cannot make the folder $runs"
+  mkdir -p -- "$runs" || fail "cannot create the directory $runs"
   name_runs
 }
 
-# Reads what cargo tells of its work, and says so if that takes a while; prints the folder that the programs are in.
+# Reads cargo's messages, and reports a slow build; prints the directory of the programs.
 hear_cargo() {
   local text='' part state where='' has_told=no
   while true; do
     if IFS= read -r -t "$build_seconds" part; then state=0; else state=$?; fi
     text+=$part
     if ((state > 128)); then
-      if [[ $has_told == no ]]; then note "building the programs: about a minute or two, once ..."; fi
+      if [[ $has_told == no ]]; then note "building the programs; the first time, this takes one or two minutes ..."; fi
       has_told=yes
       continue
     fi
@@ -87,7 +89,7 @@ hear_cargo() {
     text=
     ((state == 0)) || break
   done
-  # The path stands in JSON.
+  # The path is a JSON string.
   if [[ -n $where ]]; then printf '%s\n' "$where" | sed 's/\\\(.\)/\1/g'; fi
 }
 
@@ -95,12 +97,12 @@ hear_cargo() {
 # usage: build OPTION...
 build() {
   if ! command -v cargo >/dev/null 2>&1; then
-    fail "cargo is not installed or not in PATH: it builds the programs. Install Rust from https://rustup.rs, open a new shell and try again"
+    fail "cargo is not installed or not in PATH, and it must build the programs. Install Rust from https://rustup.rs, then open a new shell"
   fi
   bin=$(cargo build --release --quiet --message-format json-render-diagnostics --manifest-path "$home/Cargo.toml" "$@" |
-    hear_cargo) || fail "the programs could not be built; the compiler's message is above"
+    hear_cargo) || fail "cargo could not build the programs; its messages are above"
   if [[ -z $bin ]]; then bin=${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-$home/target}}/release; fi
-  [[ -x $bin/paxos-client ]] || fail "cargo has built the programs, and $bin/paxos-client is not there"
+  [[ -x $bin/paxos-client ]] || fail "cargo has built the programs, but $bin/paxos-client does not exist"
 }
 
 # The words that a process was started with, one a line, if it is a server.
@@ -117,7 +119,7 @@ words_of() {
   printf '%s\n' "$words"
 }
 
-# Whether the process is the server of this data folder: a number that has been given to another process is not.
+# Whether the process is the server of this data directory: the process number may have been reused.
 # usage: is_server PID DATA
 is_server() {
   local words
@@ -135,7 +137,7 @@ servers_of() {
   done <"$1/pids"
 }
 
-# The numbers of the servers of a run that live, separated by spaces.
+# The numbers of the running servers of a run, separated by spaces.
 living() {
   local id pid state alive=()
   while read -r id pid state; do
@@ -144,7 +146,7 @@ living() {
   printf '%s' "${alive[*]-}"
 }
 
-# Sends a signal to those servers of a run that live.
+# Sends a signal to the running servers of a run.
 # usage: signal_run RUN SIGNAL
 signal_run() {
   local id pid state
@@ -153,13 +155,13 @@ signal_run() {
   done < <(servers_of "$1")
 }
 
-# Ends the servers of a run: first they are asked, and who does not listen is killed.
+# Ends the servers of a run with SIGTERM; a server that ignores it is killed.
 end_run() {
   signal_run "$1" TERM
   local deadline=$((SECONDS + stop_seconds)) alive
   while alive=$(living "$1") && [[ -n $alive ]] && ((SECONDS < deadline)); do sleep 0.1; done
   if [[ -n $alive ]]; then
-    note "server $alive does not end within $stop_seconds s and is killed"
+    note "server $alive did not stop within $stop_seconds s and is killed"
     signal_run "$1" KILL
   fi
 }
@@ -177,7 +179,7 @@ end_children() {
 
 # Where the latest run is.
 latest_run() {
-  [[ -d $runs/latest ]] || fail "there is no run in $runs. Start one: ./run_server.sh"
+  [[ -d $runs/latest ]] || fail "no run in $runs. Next: ./run_server.sh"
   (cd -- "$runs/latest" && pwd -P)
 }
 
@@ -188,7 +190,7 @@ read_lines() {
   shift
   where=$(latest_run)
   build --bins
-  exec "$bin/paxos-lab" "$command" "$where" "$@"
+  exec "$bin/paxos-server" "$command" "$where" "$@"
 }
 
 stop() {
@@ -196,7 +198,7 @@ stop() {
   run=$(latest_run)
   alive=$(living "$run")
   if [[ -z $alive ]]; then
-    echo "no server of $run runs"
+    echo "no server of $run is running"
     return
   fi
   end_run "$run"
@@ -208,18 +210,18 @@ status() {
   run=$(latest_run)
   echo "run: $run"
   while read -r id pid state; do
-    if [[ $state == up ]]; then echo "server $id: process $pid runs"; else echo "server $id: process $pid has ended"; fi
+    if [[ $state == up ]]; then echo "server $id: process $pid is running"; else echo "server $id: process $pid has ended"; fi
   done < <(servers_of "$run")
   build --bins
   "$bin/paxos-client" status --cluster "$run/cluster.toml"
 }
 
-# Whether a folder is that of a run, and not something else that somebody keeps beside them.
+# Whether a directory is that of a run, and not something else in the directory of runs.
 is_run() {
   [[ ! -L $1 && -d $1/data && ${1##*/} =~ ^[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}-){2}[0-9]{2}Z(-[0-9]+)?$ ]]
 }
 
-# Whether any process of a run's list is a server: one that was started by another name of its folder must not be missed.
+# Whether any process of a run's list is a server, also one started with another path of the same directory.
 may_live() {
   local id pid
   [[ -r $1/pids ]] || return 1
@@ -232,7 +234,7 @@ may_live() {
 clean() {
   local folder latest='' kib=0 size count=0
   if [[ ! -d $runs ]]; then
-    echo "there is no run in $runs"
+    echo "no run in $runs"
     return
   fi
   lock
@@ -241,7 +243,7 @@ clean() {
   for folder in "$runs"/*; do
     if [[ $folder == "$latest" ]] || ! is_run "$folder"; then continue; fi
     if may_live "$folder"; then
-      note "kept: $folder, whose servers run"
+      note "kept: $folder (its servers are running)"
       continue
     fi
     size=$(du -sk -- "$folder" | cut -f 1)
@@ -249,7 +251,7 @@ clean() {
     count=$((count + 1)) kib=$((kib + size))
   done
   echo "runs removed: $count, $((kib / 1024)) MiB"
-  if [[ -n $latest ]]; then echo "kept: $latest, the latest"; fi
+  if [[ -n $latest ]]; then echo "kept: $latest (the latest run)"; fi
 }
 
 # The value of an option of the servers.
@@ -308,19 +310,19 @@ name_run() {
     if [[ ! -e $run && ! -L $run ]]; then return; fi
     run=$runs/$name-$n
   done
-  fail "cannot find a free name for a run in $runs"
+  fail "cannot find an unused name for a run in $runs"
 }
 
-# One start at a time; the folder that says so names the process that made it.
+# One start at a time; the lock directory names the process that made it.
 lock() {
   make_runs
   local holder
   if ! mkdir -- "$runs/.starting" 2>/dev/null; then
     holder=$(cat "$runs/.starting/pid" 2>/dev/null || true)
     if [[ $holder =~ ^[0-9]+$ ]] && kill -0 "$holder" 2>/dev/null; then
-      fail "another ./run_server.sh (process $holder) is at work in $runs"
+      fail "another ./run_server.sh (process $holder) is starting or cleaning in $runs"
     fi
-    note "a start that was cut short is cleared away"
+    note "removed the lock of an interrupted start"
     mkdir -p -- "$runs/.starting"
   fi
   echo "$$" >"$runs/.starting/pid"
@@ -333,7 +335,7 @@ arguments_of() {
   arguments=(--id "$1" --cluster "$2" --data "$run/data/server-$1" --log-dir "$run" "${server_options[@]}")
 }
 
-# Looks whether all servers would start; says why not. Nothing is made before that.
+# Checks whether all servers would start, and reports why not. Nothing is created before that.
 check_servers() {
   local id said state arguments
   while read -r id _; do
@@ -357,10 +359,10 @@ start_server() {
   echo "$id $!" >>"$run/pids"
 }
 
-# What a server that has ended has said last.
+# The last lines of a server that has ended.
 say_why() {
   local line
-  note "server $1 has ended right after its start:"
+  note "server $1 ended during the start:"
   [[ -s $run/server-$1.err ]] || return 0
   while IFS= read -r line; do note "  $line"; done < <(tail -n 5 -- "$run/server-$1.err")
 }
@@ -373,7 +375,7 @@ some_have_ended() {
   done <"$run/pids"
   ((${#ended[@]} > 0)) || return 1
   say_why "${ended[0]}"
-  if ((${#ended[@]} > 1)); then note "ended in all: server ${ended[*]}"; fi
+  if ((${#ended[@]} > 1)); then note "all servers that ended: ${ended[*]}"; fi
 }
 
 # Waits until every server answers and writes are possible; false if one has ended, or if time is up.
@@ -381,19 +383,18 @@ await_servers() {
   local deadline=$((SECONDS + ready_seconds)) answer
   while ((SECONDS < deadline)); do
     if answer=$("$bin/paxos-client" status --cluster "$run/cluster.toml" --wait 500ms 2>&1); then
-      # Whoever answers may be a stranger at the same address: ours must live.
+      # Another process may reply at the same address: the servers of this run must be running.
       if some_have_ended; then return 1; fi
       return 0
     fi
     if some_have_ended; then return 1; fi
   done
-  note "the cluster is not ready within $ready_seconds s:"
+  note "the cluster was not ready within $ready_seconds s:"
   note "$answer"
   return 1
 }
 
-# Gives up a start: nothing of it goes on, and the latest run is again the one before. Of a new run that has no lines nothing
-# is kept.
+# Gives up a start: its servers end, and the latest run is again the one before. A new run without log lines is removed.
 give_up() {
   local file
   end_children
@@ -418,27 +419,27 @@ show_table() {
   echo "run: $run"
   # shellcheck disable=SC2059 # the form is a constant
   {
-    printf "$form" server 'for servers' 'for clients' process log 'data folder'
+    printf "$form" server 'for servers' 'for clients' process log 'data directory'
     while read -r id peer client _; do
       printf "$form" "$id" "$peer" "$client" "$(process_of "$id")" "server-$id.log" "data/server-$id"
     done <<<"$members"
   }
   page=$(awk 'NF > 3 { print $4; exit }' <<<"$members")
-  if [[ -n $page ]]; then echo "watch it: http://$page/ (the page of any server shows all)"; fi
+  if [[ -n $page ]]; then echo "watch it: http://$page/ (the page of each server shows all servers)"; fi
   if [[ -n $as_before ]]; then echo "$as_before"; fi
   echo "protocol: $(option_of --protocol)   failures: $(option_of --fail)   seed: $(option_of --seed)"
 }
 
 keep_options() { printf '%s\n' "${server_options[@]}" >"$run/options"; }
 
-# The run that is to go on, and what its servers had; sets run and cluster.
+# The run to continue, and the options of its servers; sets run and cluster.
 prepare_continued() {
   # The run's own copy names the servers that its data belongs to.
   cluster=${cluster:-$run/cluster.toml}
   if [[ -e $run/options ]]; then add_options_of_run; fi
 }
 
-# What a run is without being told: its acceptors fail, whoever wants the same failures again has the seed, and it is small.
+# The defaults of a run: its acceptors fail, its seed repeats the same failures, and its journal files are small.
 add_usual_options() {
   add_option --fail=acceptors
   add_option "--seed=$((RANDOM * 32768 + RANDOM))"
@@ -452,7 +453,7 @@ start() {
     run=$(latest_run)
     alive=$(living "$run")
     if [[ -n $alive ]]; then
-      fail "server $alive of $run runs already. Stop it first: ./run_server.sh stop"
+      fail "server $alive of $run is already running. Next: ./run_server.sh stop"
     fi
   elif [[ $continued == yes ]]; then
     latest_run
@@ -467,12 +468,12 @@ start() {
   members=$("$bin/paxos-client" servers --cluster "$cluster") || exit 1
   check_servers
   if [[ $continued == yes && ! -e $run/options && $is_told == no ]]; then
-    fail "an earlier build made $run, and did not keep its options. Name them: ./run_server.sh --continue --protocol P --fail WHAT"
+    fail "an earlier build created $run and did not save its options. Give them: ./run_server.sh --continue --protocol P --fail WHAT"
   fi
   previous=$(readlink -- "$runs/latest" || true)
   # From here on a signal must not leave half a cluster behind.
   trap 'trap "" INT TERM HUP; give_up; exit 130' INT TERM HUP
-  mkdir -p -- "$run/data" || fail "cannot make the folder $run"
+  mkdir -p -- "$run/data" || fail "cannot create the directory $run"
   if [[ ! $cluster -ef $run/cluster.toml ]]; then cp -- "$cluster" "$run/cluster.toml"; fi
   : >"$run/pids"
   if [[ $continued == no ]]; then
@@ -482,24 +483,24 @@ start() {
   while read -r id _; do start_server "$id"; done <<<"$members"
   if ! await_servers; then
     give_up
-    if [[ -d $run ]]; then note "its files: $run"; fi
-    fail "the cluster was not started, and nothing of it runs"
+    if [[ -d $run ]]; then note "its files are in $run"; fi
+    fail "the cluster was not started; none of its servers is running"
   fi
-  # Of a run that goes on, only now: options that it cannot be started with are not its own.
+  # A continued run saves its options only now: options with which it cannot start are not its own.
   keep_options
   unlock
   show_table
   if [[ $foreground == yes ]]; then
     # Before the sentence that asks for it: a Ctrl-C that comes at once must not be taken for one during the start.
     trap 'trap "" INT TERM HUP; end_children; echo "stopped: all servers of $run"; exit 0' INT TERM HUP
-    echo "Ctrl-C ends all servers."
+    echo "Ctrl-C stops all servers."
     wait
-    fail "all servers have ended by themselves. Their files: $run"
+    fail "all servers have ended without Ctrl-C. Their files are in $run"
   fi
-  echo "Next: ./run_client.sh, and in the end ./run_server.sh stop"
+  echo "Next: ./run_client.sh, at the end ./run_server.sh stop"
 }
 
-# What follows is not for another script that only wants to build.
+# Another script that only builds stops here.
 if [[ ${BASH_SOURCE[0]} != "$0" ]]; then return; fi
 
 name_runs
@@ -511,18 +512,18 @@ count=$#
 while (($# > 0)); do
   case $1 in
     stop | status | clean)
-      if ((count > 1)); then wrong "'$1' stands alone"; fi
+      if ((count > 1)); then wrong "'$1' takes no other arguments"; fi
       action=$1
       ;;
     -h | --help) usage; exit 0 ;;
     --foreground) foreground=yes ;;
     --continue) continued=yes ;;
-    --cluster) (($# > 1)) || wrong "--cluster wants a file"; cluster=$2; shift ;;
+    --cluster) (($# > 1)) || wrong "--cluster needs a file"; cluster=$2; shift ;;
     --cluster=*) cluster=${1#*=} ;;
     --id | --id=* | --data | --data=* | --log-dir | --log-dir=* | --http | --http=* | --quiet)
-      wrong "${1%%=*} is chosen by this script: every server gets its own"
+      wrong "this script sets ${1%%=*} itself, because each server needs its own"
       ;;
-    *$'\n'*) wrong "an option cannot hold a line break" ;;
+    *$'\n'*) wrong "an option must not contain a line break" ;;
     --?*=*) set_option "$1" ;;
     --?*)
       # A word without dashes is the option's value. (Whether it wants one is the server's business: it checks.)
@@ -534,10 +535,10 @@ while (($# > 0)); do
       fi
       ;;
     -*) wrong "unknown option '$1'" ;;
-    *) wrong "unknown command '$1' (known: stop, status, clean, audit, report, logs, timeline; to start, only options)" ;;
+    *) wrong "unknown command '$1' (known: stop, status, clean, audit, report, logs, timeline; to start a run, give only options)" ;;
   esac
   shift
 done
-if [[ -n $cluster && ! -r $cluster ]]; then fail "the cluster file $cluster cannot be read"; fi
+if [[ -n $cluster && ! -r $cluster ]]; then fail "cannot read the cluster file $cluster"; fi
 
 "$action"

@@ -1,6 +1,6 @@
-//! Several threads count up one key, each with compare-and-set: no count is lost, whatever fails. Start a cluster first:
-//! `./run_server.sh`, then `cargo run --release --example counter`. An argument names another cluster file than that of
-//! the latest run.
+//! Several threads increment one key with compare-and-set: no increment is lost, even while roles fail. Start a cluster
+//! first: `./run_server.sh`, then `cargo run --release --example counter`. An argument names another cluster file than
+//! that of the latest run.
 
 use std::thread;
 
@@ -36,8 +36,12 @@ pub fn run(cluster: Cluster) -> Result<(), Box<dyn std::error::Error>> {
     });
     results.into_iter().collect::<Result<Vec<()>, _>>()?;
     let after = read(&mut client)?.0;
-    println!("{THREADS} threads counted {TIMES} times each: from {before} to {after}");
-    if after == before + THREADS * TIMES { Ok(()) } else { Err(format!("{after} is wrong").into()) }
+    println!("{THREADS} threads incremented {TIMES} times each: from {before} to {after}");
+    if after == before + THREADS * TIMES {
+        Ok(())
+    } else {
+        Err(format!("the counter is {after}, expected {}", before + THREADS * TIMES).into())
+    }
 }
 
 /// The count and the key's version.

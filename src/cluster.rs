@@ -10,7 +10,6 @@ use thiserror::Error;
 
 use crate::paxos::Quorums;
 use crate::role::{ServerId, ServerSet};
-use crate::storage::identity::Owner;
 
 /// The largest cluster file that is read, in bytes.
 const FILE_MAX_BYTES: u64 = 64 << 10;
@@ -47,7 +46,7 @@ impl Member {
 #[derive(Debug, Error)]
 pub enum ClusterError {
     /// The file cannot be read.
-    #[error("cannot read the cluster file {path}: {cause}. Name one with --cluster FILE (see res/cluster.toml)")]
+    #[error("cannot read the cluster file {path}: {cause}. Choose one with --cluster FILE (example: res/cluster.toml)")]
     Unreadable {
         /// Its path.
         path: PathBuf,
@@ -55,7 +54,7 @@ pub enum ClusterError {
         cause: std::io::Error,
     },
     /// The file is not TOML of the expected form.
-    #[error("the cluster file {path} is not understood: {cause}")]
+    #[error("cannot parse the cluster file {path}: {cause}")]
     Syntax {
         /// Its path.
         path: PathBuf,
@@ -63,13 +62,13 @@ pub enum ClusterError {
         cause: Box<toml::de::Error>,
     },
     /// These servers are no cluster.
-    #[error("these servers are no cluster: {reason}")]
+    #[error("invalid cluster: {reason}")]
     Invalid {
         /// What is wrong.
         reason: String,
     },
     /// A value in the file is not allowed.
-    #[error("the cluster file {path} cannot be used: {reason}")]
+    #[error("invalid cluster file {path}: {reason}")]
     Senseless {
         /// Its path.
         path: PathBuf,
@@ -106,24 +105,19 @@ impl Cluster {
         Quorums::majority(self.servers())
     }
 
-    /// The owner of the data directory of one of its servers.
-    pub fn owner(&self, server: ServerId) -> Owner<'_> {
-        Owner { cluster: &self.name, quorums: self.quorums(), server }
-    }
-
     /// Reads and checks a cluster file.
     pub fn read(path: &Path) -> Result<Cluster, ClusterError> {
         let unreadable = |cause| ClusterError::Unreadable { path: path.to_path_buf(), cause };
         let size = std::fs::metadata(path).map_err(unreadable)?.len();
         if size > FILE_MAX_BYTES {
-            let reason = format!("it has {size} bytes, and at most {FILE_MAX_BYTES} are read");
+            let reason = format!("it has {size} bytes; the maximum is {FILE_MAX_BYTES}");
             return Err(ClusterError::Senseless { path: path.to_path_buf(), reason });
         }
         Cluster::parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
     }
 
     /// Checks the text of a cluster file.
-    pub(crate) fn parse(path: &Path, text: &str) -> Result<Cluster, ClusterError> {
+    pub fn parse(path: &Path, text: &str) -> Result<Cluster, ClusterError> {
         let file: ClusterFile = toml::from_str(text)
             .map_err(|cause| ClusterError::Syntax { path: path.to_path_buf(), cause: Box::new(cause) })?;
         let members = file.server.into_iter().map(|one| {
@@ -145,7 +139,9 @@ impl Cluster {
     fn check(name: String, all: impl IntoIterator<Item = (u8, Member)>) -> Result<Cluster, String> {
         let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.chars().all(name_is_plain) {
-            return Err(format!("cluster = {name:?} is no name (letters, digits, - _ . up to 64)"));
+            return Err(format!(
+                "cluster = {name:?} is not a valid name (1 to {NAME_MAX_BYTES} letters, digits, '-', '_' and '.')"
+            ));
         }
         let mut members = BTreeMap::new();
         let mut addresses = Vec::new();
@@ -156,7 +152,7 @@ impl Cluster {
             }
             for address in [Some(peer), Some(client), http].into_iter().flatten() {
                 if address.port() == 0 {
-                    return Err(format!("server {id}: port 0 of {address} cannot be dialled"));
+                    return Err(format!("server {id}: port 0 of {address} cannot be dialed"));
                 }
                 if addresses.contains(&address) {
                     return Err(format!("the address {address} is given twice"));
@@ -168,7 +164,7 @@ impl Cluster {
             }
         }
         if members.is_empty() {
-            return Err("it has no [[server]]".to_string());
+            return Err("it has no [[server]] entry".to_string());
         }
         Ok(Cluster { name, members })
     }
@@ -194,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_of_values_is_that_of_a_file_and_as_strict() {
+    fn cluster_from_values_equals_cluster_from_a_file_and_is_as_strict() {
         let member = |n: u16| Member::new(([127, 0, 0, 1], 7100 + n).into(), ([127, 0, 0, 1], 7200 + n).into());
         let cluster = Cluster::from_members("c", [(1, member(1)), (2, member(2))]).unwrap();
         let text = format!("cluster = \"c\"\n{}{}", server(1, 7101, 7201), server(2, 7102, 7202));
@@ -226,17 +222,17 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_its_reason() {
+    fn invalid_cluster_file_is_refused_with_a_reason() {
         let cases = [
             ("cluster = \"c\"\nserver = []".to_string(), "no [[server]]"),
-            (format!("cluster = \"\"\n{}", server(1, 1, 2)), "is no name"),
+            (format!("cluster = \"\"\n{}", server(1, 1, 2)), "is not a valid name"),
             (format!("cluster = \"c\"\n{}{}", server(1, 1, 2), server(1, 3, 4)), "id 1 is given twice"),
             (format!("cluster = \"c\"\n{}{}", server(1, 1, 2), server(2, 1, 4)), "127.0.0.1:1 is given twice"),
             (format!("cluster = \"c\"\n{}", server(0, 1, 2)), "server id 0"),
             (format!("cluster = \"c\"\n{}", server(64, 1, 2)), "server id 64"),
             (format!("cluster = \"c\"\n{}", server(1, 0, 2)), "port 0"),
             (format!("cluster = \"c\"\ncolor = 1\n{}", server(1, 1, 2)), "color"),
-            ("cluster = ".to_string(), "not understood"),
+            ("cluster = ".to_string(), "cannot parse"),
         ];
         for (text, reason) in cases {
             let error = read(&text).unwrap_err();

@@ -16,7 +16,7 @@ const DECODE_MAX_BYTES: usize = 8 << 20;
 #[derive(Debug, Error)]
 pub enum CodecError {
     /// The bytes do not fit the type, or claim to be too long.
-    #[error("these {length} bytes are not a {expected}: {cause}")]
+    #[error("cannot decode {length} bytes as {expected}: {cause}")]
     Invalid {
         /// Number of bytes.
         length: usize,
@@ -26,7 +26,7 @@ pub enum CodecError {
         cause: bincode::error::DecodeError,
     },
     /// A value, followed by other bytes.
-    #[error("a {expected} of {used} bytes is followed by {left} bytes that mean nothing")]
+    #[error("{left} unexpected bytes follow the {used} bytes of {expected}")]
     Trailing {
         /// The expected type.
         expected: &'static str,

@@ -7,7 +7,7 @@ const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads a duration: a number, perhaps with a fraction, and a unit out of ms, s, m, h.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("'{text}' is no duration (write 750ms, 1.5s, 2m)");
+    let wrong = || format!("'{text}' is not a duration (examples: 750ms, 1.5s, 2m)");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
     let (number, unit) = text.split_at(digits);
     let seconds = match unit {
@@ -20,7 +20,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let duration = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
     if duration > MAX {
-        return Err(format!("'{text}' is longer than a day"));
+        return Err(format!("'{text}' is longer than the maximum of 24h"));
     }
     Ok(duration)
 }
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_not() {
+    fn other_texts_are_not_durations() {
         for text in ["", "5", "s", "-1s", "1 s", "1e3s", "1..5s", ".s", "NaNs", "1d", "1s2", "99999h", "1sm", "٣s"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }

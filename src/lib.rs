@@ -31,41 +31,47 @@
 //!    and failures around the roles; with [`net`] and [`codec`].
 //! 6. [`client`]: the other end: retries under one sequence number, and three honest results.
 //! 7. [`trace`]: the log lines of all modules, and how they prove a run again.
-//! 8. [`linearizability`]: whether the clients' results fit one order that respects real time.
-//! 9. [`sim`]: whole clusters in virtual time, under every fault that can occur; [`seeded_bugs`]: the bugs that it must
-//!    find.
-//! 10. [`chaos`]: real processes, disks and sockets, under injected faults.
-//! 11. [`two_phase_commit`]: a comparison: two more roles on the same core, and what happens when they fail.
+//! 8. [`two_phase_commit`]: a comparison: two more roles on the same core, and what happens when they fail.
 //!
-//! Dependencies point one way: `client, server, sim -> host -> net, storage, trace -> two_phase_commit -> kv, paxos ->
+//! The package `paxos-lab` (`crates/lab`) tests all this: a simulator, chaos, a model checker, a linearizability checker
+//! and fuzz targets. [`seeded_bugs`] are the bugs that it must find.
+//!
+//! Dependencies point one way: `paxos-lab -> client, server -> host -> net, storage, trace -> two_phase_commit -> kv, paxos ->
 //! role`. The modules [`role`], [`paxos`], [`kv`] and [`two_phase_commit`] are pure: no clock, socket, file, thread,
 //! randomness or hash order.
 
-pub mod chaos;
+#[cfg(any(test, fuzzing, feature = "test-support"))]
+#[doc(hidden)]
+pub mod choices;
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "client")]
 pub mod cluster;
 pub mod codec;
+#[cfg(feature = "programs")]
 pub mod completions;
+#[cfg(feature = "client")]
 pub mod duration;
-#[cfg(any(test, fuzzing))]
-#[doc(hidden)]
-pub mod fuzz;
+#[cfg(feature = "programs")]
 pub mod host;
 pub mod kv;
-pub mod linearizability;
-#[cfg(test)]
-mod model;
+#[cfg(feature = "client")]
 pub mod net;
 pub mod paxos;
 pub mod protocol;
 pub mod random;
 pub mod role;
 pub mod seeded_bugs;
+#[cfg(feature = "programs")]
 pub mod server;
-pub mod sim;
+#[cfg(feature = "programs")]
 pub mod storage;
+pub mod time;
+#[cfg(feature = "client")]
 pub mod trace;
 pub mod two_phase_commit;
 
+#[cfg(feature = "client")]
 pub use client::{Client, ClientError, ClientOptions, GetResponse, WriteResponse};
+#[cfg(feature = "client")]
 pub use cluster::{Cluster, ClusterError, Member};

@@ -2,19 +2,18 @@
 
 use std::fmt::{self, Display};
 
-use clap::ValueEnum;
-
 use crate::paxos::Policy;
 use crate::role::RoleKind::{self, Acceptor, Coordinator, Learner, Participant, Proposer};
 
 /// The protocol by which the servers agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "programs", derive(clap::ValueEnum))]
 pub enum Protocol {
     /// Both phases for every command; any server proposes.
     BasicPaxos,
     /// Phase 1 once, by a leader; the other servers forward their commands to it.
     MultiPaxos,
-    /// For comparison: every write waits for every server, and blocks while one is missing.
+    /// For comparison: a write needs the vote of every server, so no write commits while one is down.
     TwoPhaseCommit,
 }
 

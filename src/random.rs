@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_repeat_and_differ() {
+    fn streams_of_one_seed_repeat_and_of_two_seeds_differ() {
         let draw = |seed, stream| {
             let mut random = Random::new(seed, stream);
             [(); 4].map(|()| random.next())
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn choices_stay_within_their_range_and_reach_its_ends() {
+    fn random_choices_stay_in_their_range_and_reach_its_ends() {
         let mut random = Random::new(7, 0);
         let drawn: std::collections::BTreeSet<u64> = (0..500).map(|_| random.within(3..=7)).collect();
         assert_eq!(drawn.into_iter().collect::<Vec<_>>(), [3, 4, 5, 6, 7]);

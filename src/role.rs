@@ -36,7 +36,11 @@ impl TryFrom<u8> for ServerId {
     /// Checks a number from untrusted bytes: a set of servers has no room for a larger number.
     fn try_from(number: u8) -> Result<ServerId, String> {
         let server = ServerId(number);
-        if number <= ServerId::MAX { Ok(server) } else { Err(format!("server numbers end at {}", ServerId::MAX)) }
+        if number <= ServerId::MAX {
+            Ok(server)
+        } else {
+            Err(format!("the largest server number is {}", ServerId::MAX))
+        }
     }
 }
 
@@ -72,7 +76,7 @@ impl ServerSet {
 
     /// Adds a server; returns true if it was not in the set before.
     pub fn insert(&mut self, server: ServerId) -> bool {
-        assert!(server.0 <= ServerId::MAX, "server numbers end at {}", ServerId::MAX);
+        assert!(server.0 <= ServerId::MAX, "the largest server number is {}", ServerId::MAX);
         let before = self.0;
         self.0 |= 1 << server.0;
         self.0 != before
@@ -350,14 +354,14 @@ impl StableStore<NoRecord> for NoStableStore {
 pub type Actions<C, R> = Vec<(C, Vec<Action<R>>)>;
 
 /// A batch that the role has handled and whose records are not durable yet: its actions are out of reach.
-#[must_use = "a group that is dropped here is a crash between step and sync"]
+#[must_use = "a batch that is dropped here is a crash between step and sync"]
 pub struct Stepped<C, R: Role> {
     records: Vec<R::Record>,
     actions: Actions<C, R>,
 }
 
 /// A batch whose records are durable.
-#[must_use = "a group that is dropped here is a crash between sync and send"]
+#[must_use = "a batch that is dropped here is a crash between sync and send"]
 pub struct Released<C, R: Role> {
     actions: Actions<C, R>,
 }
@@ -444,20 +448,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_new_to_a_set_once() {
+    fn server_is_added_to_a_set_once() {
         let mut servers = ServerSet::default();
         assert!(servers.insert(ServerId(3)) && !servers.insert(ServerId(3)) && servers.insert(ServerId(ServerId::MAX)));
         assert_eq!((servers.len(), servers.contains(ServerId(3)), servers.contains(ServerId(4))), (2, true, false));
     }
 
     #[test]
-    fn a_sentence_names_a_set_by_its_runs() {
+    fn set_is_printed_as_runs_of_numbers() {
         let named = |numbers: &[u8]| numbers.iter().copied().map(ServerId).collect::<ServerSet>().numbers();
         assert_eq!([named(&[]), named(&[1, 2, 3, 4, 5]), named(&[1, 3, 5, 6])], ["", "1-5", "1, 3, 5-6"]);
     }
 
     #[test]
-    fn each_role_has_a_name_and_is_known_by_it() {
+    fn role_is_parsed_from_its_own_name() {
         for role in RoleKind::ALL {
             assert_eq!(RoleKind::named(role.as_str()), Some(role));
         }

@@ -30,7 +30,7 @@ const SHORT: [&str; 6] = ["--duration", "600ms", "--warm-up", "100ms", "--keys",
 const QUIET: [&str; 6] = ["--seed", "1", "--segment-kib", "1024", "--steps", "off"];
 
 #[test]
-fn a_closed_and_an_open_loop_count_what_a_cluster_does() {
+fn closed_and_open_loop_measure_a_cluster() {
     let cluster = Cluster::start(3, &QUIET);
     let loops: [&[&str]; 4] = [
         &["--clients", "3", "--reads", "0"],
@@ -58,7 +58,7 @@ fn a_closed_and_an_open_loop_count_what_a_cluster_does() {
 }
 
 #[test]
-fn a_server_that_dies_is_told_and_the_load_goes_on() {
+fn crash_of_a_server_is_reported_and_the_load_continues() {
     let mut cluster = Cluster::start(3, &QUIET);
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
     command.arg("--cluster").arg(cluster.file()).args(["bench", "--clients", "4", "--reads", "0", "--servers", "1"]);
@@ -69,14 +69,14 @@ fn a_server_that_dies_is_told_and_the_load_goes_on() {
     let output = bench.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("tries brought nothing; the first: server 1") && text.contains("trying server 2"), "{text}");
+    assert!(text.contains("tries failed; the first: server 1") && text.contains("trying server 2"), "{text}");
     assert!(text.contains("without an acknowledged write"), "{text}");
     // Two of three are a majority: nothing failed for good, and what the dead server had under way was asked for again.
     assert!(text.contains("0 errors, 0 unknown"), "{text}");
 }
 
 #[test]
-fn a_sweep_starts_its_own_servers_and_leaves_a_table_and_a_picture() {
+fn sweep_starts_its_own_servers_and_writes_a_table_and_a_chart() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
     command.args(["bench", "sweep", "--servers", "1,3", "--clients", "1,2", "--value-sizes", "10,1000"]);
@@ -95,15 +95,15 @@ fn a_sweep_starts_its_own_servers_and_leaves_a_table_and_a_picture() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_said() {
+fn bench_reports_why_it_cannot_measure() {
     let cluster = Cluster::prepare(1, &QUIET);
     for (arguments, code, why) in [
-        (&["bench"][..], 1, "no server answers"),
-        (&["bench", "--servers", "9"], 2, "there is no server 9"),
+        (&["bench"][..], 1, "no server replies"),
+        (&["bench", "--servers", "9"], 2, "the cluster file has no server 9"),
         (&["bench", "--clients", "0"], 2, "--clients"),
         (&["bench", "--pipeline", "65"], 2, "--pipeline"),
-        (&["bench", "--value-size", "1048577"], 2, "no length of a value"),
-        (&["bench", "sweep", "--program", "/nowhere", "--out", "/tmp"], 1, "there is no program /nowhere"),
+        (&["bench", "--value-size", "1048577"], 2, "not a value length"),
+        (&["bench", "sweep", "--program", "/nowhere", "--out", "/tmp"], 1, "server program not found: /nowhere"),
     ] {
         let output = cluster.client_tool(arguments);
         let said = String::from_utf8_lossy(&output.stderr);

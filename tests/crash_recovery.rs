@@ -19,7 +19,7 @@ struct Known {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_when_two_servers_and_then_all_are_killed() {
+fn no_acknowledged_write_is_lost_when_two_servers_and_then_all_are_killed() {
     let mut cluster = Cluster::start(5, &["--seed", "1"]);
     let done = AtomicU32::new(0);
     let write = |name: &str, server: u8| {
@@ -93,7 +93,7 @@ fn two_clients_at_two_servers_increment_one_key_and_no_update_is_lost_or_doubled
     });
     let mut all = versions.concat();
     all.sort_unstable();
-    assert_eq!(all, (1..=200).collect::<Vec<u64>>(), "each of 200 updates has a version of its own");
+    assert_eq!(all, (1..=200).collect::<Vec<u64>>(), "each of 200 updates has its own version");
     cluster.await_agreement();
     let (code, text) = cluster.audit();
     assert_eq!(code, 0, "{text}");
@@ -111,7 +111,7 @@ fn a_retry_at_another_server_after_the_first_was_killed_is_applied_once() {
             let writer = scope.spawn(|| (0..60).map(|_| client.put(b"k", b"v").map(|done| done.version())).collect());
             // A different moment of the writing each time.
             let lines = format!("req=c1-{}", 10 + round * 9);
-            support::await_some("the writing is under way", || cluster.lines_of(1).contains(&lines).then_some(()));
+            support::await_some("the writes have started", || cluster.lines_of(1).contains(&lines).then_some(()));
             kill_process(pid);
             let writes: Vec<Result<u64, ClientError>> = writer.join().unwrap();
             writes

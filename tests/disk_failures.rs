@@ -38,25 +38,31 @@ fn refused(client: &mut Client) -> String {
 }
 
 #[test]
-fn new_servers_begin_when_each_is_known_to_more_than_half_of_the_others() {
+fn new_servers_start_when_a_majority_of_peers_has_recorded_each() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     (1..=3).for_each(|id| cluster.run(id));
     let waits = |id: u8, known_to: &[u8]| {
         let waited = Some(AdmissionStatus { witnesses: servers(known_to), needed: 3 });
-        await_some("two know it", || (cluster.status(id)?.newcomer == waited).then_some(()));
+        await_some("two peers have recorded it", || (cluster.status(id)?.newcomer == waited).then_some(()));
     };
     waits(1, &[2, 3]);
     waits(2, &[1, 3]);
     waits(3, &[1, 2]);
     let why = refused(&mut hurried(&cluster, "c1", 1));
-    assert!(why.contains("has a new data folder, and waits until enough of the others are started"), "{why}");
-    await_some("it says what it waits for", || {
-        cluster.lines_of(1).contains("3 others know it, and so far s2,s3 do. Start the others").then_some(())
+    assert!(why.contains("is not admitted: its data directory is new, and too few peers have recorded it"), "{why}");
+    await_some("it reports what it waits for", || {
+        cluster
+            .lines_of(1)
+            .contains("It joins when 3 peers have recorded it (so far s2,s3): start those that are down")
+            .then_some(())
     });
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout);
-    assert!(shown.contains("no writes: 0 of 5 acceptors can vote, and 3 are needed: no answer from s4,s5; server 1: its data folder is new"), "{shown}");
-    assert!(shown.contains("server 1: its data folder is new. It takes part once 3 others know it"), "{shown}");
+    assert!(shown.contains("no writes: no quorum, 0 of 5 acceptors can vote and 3 are needed; no reply from s4,s5; server 1: not admitted yet"), "{shown}");
+    assert!(
+        shown.contains("server 1 is not admitted: its data directory is new. It joins when 3 peers have recorded it"),
+        "{shown}"
+    );
 
     cluster.run(4);
     let mut client = cluster.client("c2", 1);
@@ -72,7 +78,7 @@ fn new_servers_begin_when_each_is_known_to_more_than_half_of_the_others() {
     cluster.await_agreement();
 }
 
-/// A cluster file in which one server stands where nobody listens.
+/// A cluster file that names an address without a listener for one server.
 fn without(cluster: &Cluster, absent: u8) -> String {
     let address = cluster.cluster.member(ServerId(absent)).unwrap().peer.to_string();
     let text = fs::read_to_string(cluster.file()).unwrap();
@@ -83,7 +89,7 @@ fn without(cluster: &Cluster, absent: u8) -> String {
 }
 
 #[test]
-fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it() {
+fn server_that_lost_its_data_dir_does_not_vote_although_one_peer_never_recorded_it() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     // Servers 3 and 5 never meet.
     let (without_5, without_3) = (without(&cluster, 5), without(&cluster, 3));
@@ -91,7 +97,7 @@ fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it(
     cluster.run_with(3, &["--cluster", &without_5]);
     cluster.run_with(5, &["--cluster", &without_3]);
     for id in 1..=5 {
-        await_some("it takes part", || (cluster.status(id)?.newcomer.is_none()).then_some(()));
+        await_some("it is admitted", || (cluster.status(id)?.newcomer.is_none()).then_some(()));
     }
     cluster.client("c1", 3).put(b"k", b"v").unwrap();
     cluster.kill(&[1, 2, 3, 4, 5]);
@@ -100,10 +106,8 @@ fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it(
     fs::remove_dir_all(cluster.data(3)).unwrap();
     [3, 4, 5].into_iter().for_each(|id| cluster.run(id));
     let waits = Some(AdmissionStatus { witnesses: servers(&[5]), needed: 3 });
-    await_some("server 5 takes it for a new one", || (cluster.status(3)?.newcomer == waits).then_some(()));
-    await_some("server 4 does not", || {
-        cluster.lines_of(4).contains("server 3 comes with another data folder").then_some(())
-    });
+    await_some("server 5 treats it as new", || (cluster.status(3)?.newcomer == waits).then_some(()));
+    await_some("server 4 does not", || cluster.lines_of(4).contains("another data directory than").then_some(()));
     for server in [5, 4, 3] {
         refused(&mut hurried(&cluster, &format!("d{server}"), server));
     }
@@ -134,7 +138,7 @@ fn falsify(cluster: &Cluster, id: u8, key: &[u8]) -> CheckpointMeta {
 }
 
 #[test]
-fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
+fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
     let mut cluster = Cluster::start(3, &["--seed", "1", "--checkpoint-slots", "20", "--segment-kib", "256"]);
     let mut client = cluster.client("c1", 1);
     // What is written again later would be right again by itself.
@@ -148,21 +152,26 @@ fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
     let mark = falsify(&cluster, 3, b"once");
 
     cluster.run(3);
-    let slot = await_some("it finds out", || cluster.status(3)?.fenced);
-    // It cannot know of earlier slots: nobody says any more what the state was then.
+    let slot = await_some("it detects the divergence", || cluster.status(3)?.fenced);
+    // It cannot evaluate earlier slots: no server still sends their digests.
     assert!(slot >= mark.slot, "{slot} and {}", mark.slot);
-    let line = await_some("it says so", || {
+    let line = await_some("it reports the violation", || {
         cluster.lines_of(3).lines().find(|line| line.contains(" VIOLATION ")).map(str::to_string)
     });
     assert!(line.contains(&format!("slot={slot} ")) && line.contains("differs from s1,s2"), "{line}");
-    await_some("it says so on its terminal", || cluster.errors_of(3).contains("the server is fenced").then_some(()));
+    await_some("it reports the violation on its terminal", || {
+        cluster.errors_of(3).contains("the server is fenced").then_some(())
+    });
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("FENCED") && shown.contains(&format!("VIOLATION: server 3, after slot {slot}")), "{shown}");
+    assert!(
+        shown.contains("FENCED") && shown.contains(&format!("the replica of server 3 diverged after slot {slot}")),
+        "{shown}"
+    );
     let json = cluster.client_tool(&["status", "-o", "json"]);
     assert!(String::from_utf8_lossy(&json.stdout).contains(&format!("\"fenced\":{slot}")), "{json:?}");
 
-    // Whoever asks it is served by the others; but it does not vote, so with one more gone there is no majority.
+    // Its clients are served by the other servers; but it does not vote, so with one more down there is no majority.
     let mut asks_it = hurried(&cluster, "c2", 3);
     assert_eq!(asks_it.get(b"once").unwrap().value.as_deref(), Some(&b"right"[..]));
     asks_it.put(b"k", b"v").unwrap();
@@ -176,12 +185,17 @@ fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
     cluster.run(3);
     assert_eq!(cluster.await_end(3).code(), Some(1));
     let why = cluster.errors_of(3);
-    assert!(why.contains(&format!("after slot {slot}. Move the folder checkpoint away")), "{why}");
+    assert!(
+        why.contains(&format!(
+            "after slot {slot} it differs from the state of the other servers. Move the directory checkpoint"
+        )),
+        "{why}"
+    );
     let inspected =
         Command::new(env!("CARGO_BIN_EXE_paxos-server")).arg("inspect").arg(cluster.data(3)).output().unwrap();
     assert_eq!(inspected.status.code(), Some(1));
     assert!(
-        String::from_utf8_lossy(&inspected.stdout).contains("differs from that of the other servers"),
+        String::from_utf8_lossy(&inspected.stdout).contains("differs from the state of the other servers"),
         "{inspected:?}"
     );
     fs::rename(cluster.data(3).join("checkpoint"), cluster.folder.path().join("wrong")).unwrap();
@@ -270,22 +284,22 @@ fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_i
     let mut n = 0;
     while is_full().is_none() {
         n += 1;
-        assert!(n < 400, "it takes more than it has room for");
+        assert!(n < 400, "it accepts more than it has space for");
         client.put(b"k", vec![n as u8; 20_000]).unwrap();
     }
-    assert!(refused_there(&cluster, 3).contains("no room on its disk"));
+    assert!(refused_there(&cluster, 3).contains("has no disk space"));
     let promised = cluster.status(3).unwrap().promised;
     client.put(b"k", b"x").unwrap();
-    await_some("it goes on to promise", || (cluster.status(3)?.promised > promised).then_some(()));
+    await_some("it continues to promise", || (cluster.status(3)?.promised > promised).then_some(()));
 
     // Its next life finds no file to begin with and no room for one: it waits, and says nothing.
     cluster.kill(&[3]);
     cluster.run_with(3, &on_it);
     let waits = || cluster.status(3).filter(|status| !status.roles[1].up || status.disk_full);
-    await_some("it is there without its acceptor, or promises only", waits);
+    await_some("it is up without its acceptor, or promises only", waits);
     client.put(b"k", b"y").unwrap();
     fs::remove_file(&ballast).unwrap();
-    await_some("it has room again", || {
+    await_some("it has space again", || {
         cluster.status(3).filter(|s| s.roles.iter().all(|role| role.up) && !s.disk_full)
     });
     cluster.kill(&[2]);
@@ -299,7 +313,7 @@ fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_i
 fn refused_there(cluster: &Cluster, id: u8) -> String {
     let file = cluster.folder.path().join("alone.toml");
     let text = fs::read_to_string(cluster.file()).unwrap();
-    // Everybody else stands where nobody listens.
+    // For all other servers the file names addresses without a listener.
     let mut alone = text;
     for (server, member) in cluster.cluster.members().filter(|(server, _)| *server != ServerId(id)) {
         let _ = server;
@@ -316,7 +330,7 @@ fn refused_there(cluster: &Cluster, id: u8) -> String {
 /// Found by chaos: on a full ext4 the file of a checkpoint was left longer than it should be, and then taken for
 /// damaged.
 #[test]
-fn a_file_that_finds_no_room_to_grow_stays_as_it_was_and_takes_none() {
+fn file_without_space_to_grow_stays_unchanged() {
     use paxos_kv::storage::disk::{Files, RealFiles, StableFile, is_full};
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount_ext4(&folder.path().join("image"), &folder.path().join("disk"), 8 << 10) else {
@@ -331,12 +345,12 @@ fn a_file_that_finds_no_room_to_grow_stays_as_it_was_and_takes_none() {
     assert!(is_full(&file.set_length(free + 100_000).unwrap_err()));
     assert_eq!((file.length().unwrap(), disk.free()), (20_000, free));
     file.set_length(20_000 + free / 2).unwrap();
-    assert!(disk.free() <= free / 2, "there is room for what it has become");
+    assert!(disk.free() <= free / 2, "there is space for the larger file");
 }
 
 /// Found by chaos: a server that could not open the file in which it remembers its peers refused them for ever.
 #[test]
-fn a_server_that_may_open_no_more_files_knows_its_peers_again_when_it_may() {
+fn server_at_its_file_limit_admits_its_peers_again_below_the_limit() {
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let pid = Pid::from_raw(cluster.pid(1) as i32);

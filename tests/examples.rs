@@ -13,7 +13,7 @@ mod support;
 use support::Cluster;
 
 #[test]
-fn hello_reads_what_it_wrote_and_the_counter_loses_no_count() {
+fn hello_reads_its_write_and_the_counter_loses_no_increment() {
     let cluster = Cluster::start(3, &["--seed", "1"]);
     hello::run(cluster.cluster.clone()).unwrap();
     assert_eq!(cluster.client("c1", 1).get("greeting").unwrap().value.as_deref(), Some(&b"hello, world"[..]));

@@ -1,5 +1,5 @@
-//! Roles that fail, at random times and by command: they really end, come back with what their disk knows, and nobody
-//! who waits is left alone or told a wrong thing.
+//! Roles that fail, at random times and by command: they really end and restart with what is on their disk, and every
+//! pending request gets a correct reply.
 
 #![allow(clippy::unwrap_used)]
 
@@ -81,7 +81,7 @@ fn deaths(cluster: &Cluster, id: u8, role: Speaker) -> Vec<(CrashPoint, Seconds)
     for line in lines_of_role(cluster, id, role) {
         match line.event {
             Event::Crash { point, down, .. } => {
-                assert!(is_up, "a dead role dies: {line}");
+                assert!(is_up, "a role that is down crashes: {line}");
                 is_up = false;
                 deaths.push((point.unwrap(), down.unwrap()));
             }
@@ -90,7 +90,9 @@ fn deaths(cluster: &Cluster, id: u8, role: Speaker) -> Vec<(CrashPoint, Seconds)
                 is_up = true;
             }
             // Only the server speaks for a role that is down.
-            _ => assert!(is_up || matches!(line.event, Event::Drop { .. }), "a dead role speaks: {line}"),
+            _ => {
+                assert!(is_up || matches!(line.event, Event::Drop { .. }), "a role that is down writes a line: {line}")
+            }
         }
     }
     deaths
@@ -212,7 +214,7 @@ fn the_same_seed_fails_at_the_same_times() {
 }
 
 #[test]
-fn the_lost_mode_says_that_it_is_unsafe_wherever_it_shows() {
+fn lost_mode_is_shown_as_unsafe_everywhere() {
     let cluster = Cluster::prepare(1, &[&["--fail", "acceptors", "--restart", "lost"], &FAILING[..]].concat());
     let mut server = cluster.command(1).stderr(Stdio::piped()).spawn().unwrap();
     let mut client = cluster.client("c1", 1);
@@ -257,7 +259,7 @@ fn failures_of(client: &mut Client) -> Arc<Mutex<Vec<Try>>> {
 }
 
 #[test]
-fn roles_crash_and_come_back_by_command() {
+fn roles_crash_and_restart_by_command() {
     let cluster = Cluster::start(5, &["--lab", "--seed", "1", "--segment-kib", "1024"]);
     let mut operator = cluster.client("lab", 1);
     let mut client = cluster.client_with_lines("c1", 2);
@@ -307,7 +309,7 @@ fn roles_crash_and_come_back_by_command() {
     // A whole server's roles, for a time.
     operator.crash(ServerId(5), None, Some(Duration::from_millis(200))).unwrap();
     for role in [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner] {
-        await_some("it is back", || (count(&cluster, 5, role, is_restart) == 1).then_some(()));
+        await_some("it restarted", || (count(&cluster, 5, role, is_restart) == 1).then_some(()));
     }
     assert!(roles(&cluster, 5).iter().all(|status| status.up && status.crashes == 1));
     assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"v2");
@@ -317,14 +319,14 @@ fn roles_crash_and_come_back_by_command() {
 }
 
 #[test]
-fn who_waits_for_a_role_that_dies_is_told_at_once() {
+fn request_to_a_role_that_crashes_gets_its_reply_at_once() {
     let cluster = Cluster::start(3, &["--lab", "--seed", "1", "--segment-kib", "1024"]);
     let mut operator = cluster.client("lab", 1);
     let mut client = cluster.client("c1", 1);
     client.put(b"k", b"v").unwrap();
     let mut version = 1;
     for role in [RoleKind::Proposer, RoleKind::Learner] {
-        // Nobody accepts, so the write waits.
+        // No acceptor accepts, so the write waits.
         for id in [2, 3] {
             operator.crash(ServerId(id), Some(RoleKind::Acceptor), None).unwrap();
             await_role(&cluster, id, RoleKind::Acceptor, false);
@@ -355,7 +357,7 @@ fn who_waits_for_a_role_that_dies_is_told_at_once() {
 }
 
 #[test]
-fn without_lab_mode_nobody_may_crash_anything() {
+fn roles_cannot_be_crashed_without_lab_mode() {
     let cluster = Cluster::start(1, &["--seed", "1", "--segment-kib", "1024"]);
     let mut client = cluster.client("c1", 1);
     for refused in [client.crash(ServerId(1), None, None), client.restart(ServerId(1), Some(RoleKind::Acceptor))] {

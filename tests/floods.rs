@@ -34,7 +34,7 @@ use support::{Cluster, await_some, peak_kib};
 const MEMORY_MAX_KIB: u64 = 256 << 10;
 /// An honest request may take this long while a flood lasts: its time-out is far longer.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
-/// So long a flood comes again and again to the leader of three servers.
+/// How long the leader of three servers is flooded.
 const FLOODED: Duration = Duration::from_secs(6);
 /// A value that needs room in the budgets of clients.
 const LARGE: usize = 200 << 10;
@@ -134,7 +134,7 @@ fn closed_lines(cluster: &Cluster, cause: &str, begun: Instant) -> Vec<String> {
         let is_one = |line: &&str| line.contains(" FAULT ") && line.contains("part=clients") && line.contains(cause);
         lines.lines().filter(is_one).map(str::to_string).collect()
     };
-    let lines = await_some("a line tells who was closed", || {
+    let lines = await_some("a line names the closed client", || {
         let lines = of(cluster.lines_of(1));
         (!lines.is_empty()).then_some(lines)
     });
@@ -148,7 +148,7 @@ fn server() -> Cluster {
 }
 
 #[test]
-fn half_requests_of_a_thousand_clients_fit_into_memory_and_hold_up_nobody() {
+fn unfinished_requests_of_a_thousand_clients_fit_into_memory_and_delay_no_other_client() {
     let cluster = server();
     let begun = Instant::now();
     let bytes = half_request();
@@ -181,7 +181,7 @@ fn upheavals(cluster: &Cluster) -> Vec<String> {
 /// On a machine that has no time for a server for 300 ms its leader changes without any flood. So one of three floods
 /// must pass undisturbed; where readers of peers shared the budget of clients none did.
 #[test]
-fn half_requests_at_a_leader_take_it_no_link_and_no_follower() {
+fn unfinished_requests_cost_a_leader_no_link_and_no_follower() {
     allow_many_sockets();
     let disturbed: Vec<String> = (0..3).map_while(|_| flood_a_leader().err()).collect();
     assert!(disturbed.len() < 3, "{disturbed:#?}");
@@ -198,10 +198,10 @@ fn flood_a_leader() -> Result<(), String> {
     let bytes = half_request();
     let mut flood: Vec<_> = (0..300).map(|_| (None, 0)).collect();
     let mut came = 0;
-    // What is asked of a follower comes to the leader over a link, in frames that are larger than a first buffer.
+    // A follower forwards its requests to the leader over a link, in frames that are larger than a first buffer.
     let (kept, served, longest) = beside(&cluster, leader % 3 + 1, || {
         while begun.elapsed() < FLOODED {
-            // Whoever was closed comes again, so that the flood lasts.
+            // Each closed client connects again, so that the flood lasts.
             for (connection, sent) in flood.iter_mut().filter(|(one, _)| one.as_ref().is_none_or(is_closed)) {
                 (*connection, *sent, came) = (Some(greeted(&cluster, leader)), 0, came + 1);
             }
@@ -227,7 +227,7 @@ fn flood_a_leader() -> Result<(), String> {
 }
 
 #[test]
-fn replies_that_two_hundred_clients_do_not_read_fit_into_memory_and_hold_up_nobody() {
+fn unread_replies_of_two_hundred_clients_fit_into_memory_and_delay_no_other_client() {
     let cluster = server();
     let mut writer = cluster.client("writer", 1);
     for n in 0..30 {
@@ -245,7 +245,7 @@ fn replies_that_two_hundred_clients_do_not_read_fit_into_memory_and_hold_up_nobo
             push(&mut flood, &bytes);
             flood.iter_mut().for_each(|(_, sent)| *sent = 0);
             rounds += 1;
-            full = full.or_else(|| cluster.lines_of(1).contains("untaken").then(Instant::now));
+            full = full.or_else(|| cluster.lines_of(1).contains("unread replies").then(Instant::now));
             thread::sleep(Duration::from_millis(10));
         }
         flood.iter().filter(|(connection, _)| connection.is_some()).count()
@@ -253,13 +253,13 @@ fn replies_that_two_hundred_clients_do_not_read_fit_into_memory_and_hold_up_nobo
     let peak = peak_kib(cluster.pid(1));
     println!("unread replies: peak {} MiB, {served} served, {longest:?} at most, {open} still open", peak >> 10);
     assert!(peak <= MEMORY_MAX_KIB, "{peak} KiB");
-    let lines = closed_lines(&cluster, "untaken", begun);
+    let lines = closed_lines(&cluster, "unread replies", begun);
     println!("{}", lines.join("\n"));
     assert!(longest < SERVED_WITHIN, "{longest:?}");
 }
 
 #[test]
-fn values_that_two_hundred_clients_ask_for_and_do_not_read_fit_into_memory() {
+fn unread_values_of_two_hundred_clients_fit_into_memory() {
     let cluster = server();
     cluster.client("writer", 1).put(b"large", vec![7; 1 << 20]).unwrap();
     let begun = Instant::now();
@@ -278,7 +278,7 @@ fn values_that_two_hundred_clients_ask_for_and_do_not_read_fit_into_memory() {
     assert!(longest < SERVED_WITHIN, "{longest:?}");
 }
 
-/// So many bytes, as the table says it.
+/// A number of bytes, as the table writes it.
 fn size(bytes: usize) -> String {
     if bytes >= 1 << 20 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
 }

@@ -16,7 +16,7 @@ enum Step {
     Open { client: usize },
     /// Sends a new write; from then on it no longer asks for what is more than `open` writes old.
     Write { client: usize, open: u64, op: Op },
-    /// Somebody else writes in the client's session, whose number is easy to guess.
+    /// Another client writes in this session, whose number is easy to guess.
     Foreign { client: usize, sequence: u64, op: Op },
     /// Sends an old command once more.
     Again { nth: prop::sample::Index },
@@ -78,12 +78,12 @@ fn log(steps: Vec<Step>) -> Vec<KvCommand> {
     log
 }
 
-/// A store that anybody can see is right: it scans its whole history each time.
+/// A store that is obviously correct: it scans its whole history each time.
 #[derive(Default)]
 struct Naive {
     opened: BTreeMap<u128, u64>,
     history: u64,
-    /// All writes met so far: session, sequence, first_open, and what an applied one came to.
+    /// All writes met so far: session, sequence, first_open, and the result of an applied one.
     writes: Vec<(u64, u64, u64, Option<SavedResult>)>,
     keys: BTreeMap<Vec<u8>, (Option<Vec<u8>>, u64)>,
 }
@@ -140,7 +140,7 @@ proptest! {
 
     /// Outcomes, values and versions are those of the naive store; nothing takes effect twice.
     #[test]
-    fn the_store_does_what_a_naive_one_does(steps in steps()) {
+    fn store_matches_a_simple_model(steps in steps()) {
         let (mut kv, mut naive) = (Kv::default(), Naive::default());
         let mut effects = BTreeSet::new();
         for (n, command) in log(steps).into_iter().enumerate() {
@@ -179,7 +179,7 @@ proptest! {
 
     /// A no-op and bytes that are no command change nothing, on any server.
     #[test]
-    fn what_is_no_command_changes_nothing(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+    fn invalid_command_changes_nothing(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
         let mut kv = Kv::default();
         prop_assert_eq!(kv.apply(Slot(1), &Value::Noop), ApplyResult::Noop);
         let command = paxos_kv::paxos::Command { id: paxos_kv::paxos::CommandId::new(0, 0, 1), payload: bytes.into() };

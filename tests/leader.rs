@@ -18,7 +18,7 @@ fn others(but: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_write_at_any_server_is_done_by_the_one_leader_and_read_everywhere() {
+fn write_at_any_server_is_proposed_by_the_leader_and_readable_everywhere() {
     let cluster = Cluster::start(5, &ARGUMENTS);
     let leader = cluster.await_leader(&[1, 2, 3, 4, 5]);
     for id in 1..=5 {
@@ -33,7 +33,7 @@ fn a_write_at_any_server_is_done_by_the_one_leader_and_read_everywhere() {
     for id in others(leader) {
         let lines = cluster.lines_of(id);
         assert!(lines.contains(" FORWARD "), "server {id} has handed its client's write on");
-        assert!(!lines.contains(" LEAD "), "server {id} has led nobody");
+        assert!(!lines.contains(" LEAD "), "server {id} has never led");
     }
     let leads = cluster.lines_of(leader);
     assert_eq!(leads.matches(" PREPARE ").count(), 1, "phase 1 once:\n{leads}");
@@ -42,7 +42,7 @@ fn a_write_at_any_server_is_done_by_the_one_leader_and_read_everywhere() {
 }
 
 #[test]
-fn when_the_leader_is_killed_another_leads_and_no_acknowledged_write_is_missed() {
+fn killed_leader_is_replaced_and_no_acknowledged_write_is_lost() {
     let mut cluster = Cluster::start(5, &ARGUMENTS);
     let first = cluster.await_leader(&[1, 2, 3, 4, 5]);
     let write = |cluster: &Cluster, name: &str, server: u8| {
@@ -64,7 +64,7 @@ fn when_the_leader_is_killed_another_leads_and_no_acknowledged_write_is_missed()
         let writers: Vec<_> =
             alive[..3].iter().map(|id| scope.spawn(move || write(shared, &format!("c{id}"), *id))).collect();
         let killer = scope.spawn(|| {
-            support::await_some("the writing is under way", || {
+            support::await_some("the writes have started", || {
                 cluster.status(alive[0]).filter(|status| status.applied.0 > 20).map(|_| ())
             });
             let killed = std::process::Command::new("kill").args(["-9", &cluster.pid(first).to_string()]).status();
@@ -79,7 +79,7 @@ fn when_the_leader_is_killed_another_leads_and_no_acknowledged_write_is_missed()
     cluster.kill(&[first]);
     cluster.run(first);
     cluster.await_all();
-    assert_eq!(cluster.await_leader(&[1, 2, 3, 4, 5]), second, "who comes back disturbs nobody");
+    assert_eq!(cluster.await_leader(&[1, 2, 3, 4, 5]), second, "a restarted server does not depose the leader");
     let mut reader = cluster.client_with_lines("c9", first);
     for (key, value) in done {
         assert_eq!(reader.get(key.as_bytes()).unwrap().value, Some(value.into_bytes()), "{key}");

@@ -1,4 +1,4 @@
-//! Bytes that are no request, on both ports: a line, a closed connection, and nobody else notices.
+//! Bytes that are no request, on both ports: a log line, a closed connection, and no effect on other connections.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,7 +20,7 @@ use support::{Cluster, await_some};
 
 const PREAMBLE: &[u8] = b"PXKV\x05\x00";
 
-/// The greeting of somebody whose file lists three servers.
+/// The HELLO of a caller whose cluster file lists three servers.
 fn hello(who: Caller) -> Hello {
     Hello { cluster: "test".to_string(), to: ServerId(1), members: ServerSet::first(3), who }
 }
@@ -57,7 +57,7 @@ fn malformed(cluster: &Cluster) -> Vec<String> {
 }
 
 #[test]
-fn malformed_bytes_on_either_port_harm_nobody() {
+fn malformed_bytes_on_either_port_harm_no_other_connection() {
     let cluster = Cluster::start(3, &["--seed", "1"]);
     let member = cluster.cluster.member(ServerId(1)).unwrap();
     let storage = 0;

@@ -1,5 +1,5 @@
-//! Real servers that do not belong together, and what each says: cluster files that differ, folders that go and come
-//! back, strangers in a server's name. And what belongs to nobody else: no storage id leaves the servers.
+//! Real servers that do not belong together, and what each reports: different cluster files, data directories that are
+//! replaced and restored, strangers in a server's name. Also: no storage id leaves the servers.
 
 #![allow(clippy::unwrap_used)]
 
@@ -46,7 +46,7 @@ fn said(output: &Output) -> String {
 
 /// Waits until a server knows a peer's folder as the one that takes part.
 fn await_bound(cluster: &Cluster, at: u8, peer: u8) {
-    await_some("the peer's folder is bound", || {
+    await_some("the peer's data directory is bound", || {
         let text = fs::read_to_string(cluster.data(at).join("identity.toml")).ok()?;
         let (_, known) = text.split_once(&format!("[peers.s{peer}]\n"))?;
         known.split('[').next()?.contains("bound = true").then_some(())
@@ -84,8 +84,11 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
     (2..=5).for_each(|id| cluster.run(id));
     await_some("each of the others refuses it", || {
         let lines: Vec<String> = (2..=3).map(|id| cluster.lines_of(id)).collect();
-        let why = "server 1's file lists servers 1-3, server ";
-        lines.iter().all(|lines| lines.contains(why) && lines.contains("one of the two files is wrong")).then_some(())
+        let why = "server 1's cluster file lists servers 1-3, server ";
+        lines
+            .iter()
+            .all(|lines| lines.contains(why) && lines.contains("one of the two cluster files is wrong"))
+            .then_some(())
     });
     cluster.client("c1", 2).put(b"k", b"v").unwrap();
     assert!(cluster.status(1).is_none(), "nor does a client with the other file speak to it");
@@ -95,7 +98,9 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
     let mut client = Client::new(options).unwrap();
     let why = client.status(ServerId(2)).unwrap_err().to_string();
     assert!(
-        why.contains("the client's file lists servers 1-3, server 2's 1-5: one of the two files is wrong"),
+        why.contains(
+            "the client's cluster file lists servers 1-3, server 2's 1-5: one of the two cluster files is wrong"
+        ),
         "{why}"
     );
 
@@ -107,7 +112,7 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
 }
 
 #[test]
-fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
+fn server_returns_with_its_own_data_directory_after_peers_met_another() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     // Server 5 is started for the first time while server 3 has an empty folder.
     (1..=4).for_each(|id| cluster.run(id));
@@ -121,9 +126,7 @@ fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
         let known = ServerSet::only(ServerId(5));
         (cluster.status(3)?.newcomer?.witnesses == known).then_some(())
     });
-    await_some("server 4 does not", || {
-        cluster.lines_of(4).contains("server 3 comes with another data folder").then_some(())
-    });
+    await_some("server 4 does not", || cluster.lines_of(4).contains("another data directory than").then_some(()));
     cluster.kill(&[3]);
     fs::remove_dir_all(cluster.data(3)).unwrap();
     fs::rename(&own, cluster.data(3)).unwrap();
@@ -133,7 +136,7 @@ fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
 }
 
 #[test]
-fn what_a_stranger_says_in_a_servers_name_is_forgotten() {
+fn claims_of_a_stranger_in_a_servers_name_are_not_recorded() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let member = cluster.cluster.member(ServerId(1)).unwrap();
     [2, 3].into_iter().for_each(|peer| await_bound(&cluster, 1, peer));
@@ -153,24 +156,28 @@ fn what_a_stranger_says_in_a_servers_name_is_forgotten() {
 }
 
 #[test]
-fn a_peer_that_has_lost_its_folder_comes_back_once_the_others_forget_it() {
+fn peer_that_lost_its_data_directory_returns_after_the_others_forget_it() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     cluster.client("c1", 1).put(b"k", b"v").unwrap();
     let folder = |id| cluster.data(id).to_string_lossy().into_owned();
     let (one, two, three) = (folder(1), folder(2), folder(3));
     let running = tool(&["forget", &one, "--peer", "3"]);
-    assert!(!running.status.success() && said(&running).contains("is in use by another server"), "{}", said(&running));
+    assert!(!running.status.success() && said(&running).contains("is in use by another process"), "{}", said(&running));
     cluster.kill(&[1, 2, 3]);
     fs::remove_dir_all(&three).unwrap();
     let itself = tool(&["forget", &one, "--peer", "1"]);
-    assert!(!itself.status.success() && said(&itself).contains("the folder of server 1 itself"), "{}", said(&itself));
+    assert!(
+        !itself.status.success() && said(&itself).contains("the data directory of server 1 itself"),
+        "{}",
+        said(&itself)
+    );
     let nowhere = tool(&["forget", &three, "--peer", "1"]);
     assert!(!nowhere.status.success() && !Path::new(&three).exists(), "{}", said(&nowhere));
     for folder in [&one, &two] {
         let done = tool(&["forget", folder, "--peer", "3"]);
         assert!(done.status.success(), "{}", said(&done));
-        assert!(said(&done).contains("has forgotten server 3's data folder"), "{}", said(&done));
-        assert!(said(&done).contains("safe only if the folder that it knew is lost for ever"), "{}", said(&done));
+        assert!(said(&done).contains("has forgotten the data directory of server 3"), "{}", said(&done));
+        assert!(said(&done).contains("safe only if the old directory is lost forever"), "{}", said(&done));
         let again = tool(&["forget", folder, "--peer", "3"]);
         assert!(!again.status.success() && said(&again).contains("there is nothing to forget"), "{}", said(&again));
     }
@@ -181,13 +188,13 @@ fn a_peer_that_has_lost_its_folder_comes_back_once_the_others_forget_it() {
 }
 
 #[test]
-fn a_server_does_not_start_beside_a_restore_that_did_not_finish() {
+fn server_does_not_start_next_to_an_unfinished_restore() {
     let mut cluster = Cluster::prepare(1, &["--seed", "1"]);
     fs::create_dir_all(cluster.folder.path().join("data").join(".restore").join("server-1")).unwrap();
     cluster.run(1);
     assert!(!cluster.await_end(1).success());
     let why = cluster.errors_of(1);
-    assert!(why.contains("is of a restore that did not finish") && why.contains("Run the restore again"), "{why}");
+    assert!(why.contains("belongs to a restore that did not finish") && why.contains("Run the restore again"), "{why}");
     assert!(!cluster.data(1).exists());
 }
 
@@ -255,7 +262,7 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
     let own = cluster.folder.path().join("own");
     fs::rename(cluster.data(3), &own).unwrap();
     cluster.run(3);
-    await_some("it is refused", || cluster.lines_of(3).contains("Bring the old data folder back").then_some(()));
+    await_some("it is refused", || cluster.lines_of(3).contains("Restore the old data directory").then_some(()));
 
     let mut ids = vec![NONCE as u64, (NONCE >> 64) as u64];
     for folder in [cluster.data(1), cluster.data(2), cluster.data(3), own] {

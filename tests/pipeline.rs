@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use paxos_kv::client::script::Operation;
+use paxos_kv::client::Operation;
 use paxos_kv::client::{Client, ClientError, CompletedOperation, OperationResult, RequestHandle, WriteResponse};
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
@@ -38,7 +38,7 @@ fn check(end: &CompletedOperation, key: &str, version: u64) {
 }
 
 #[test]
-fn a_server_that_is_killed_with_many_requests_under_way_loses_and_doubles_none() {
+fn killed_server_neither_loses_nor_repeats_requests_in_flight() {
     let mut cluster = Cluster::start(3, &["--seed", "1", "--segment-kib", "1024", "--steps", "off"]);
     let mut client = cluster.client("c1", 1);
     let mut ends = Vec::new();
@@ -62,7 +62,7 @@ fn a_server_that_is_killed_with_many_requests_under_way_loses_and_doubles_none()
         cluster.await_all();
     }
     let done = ends.iter().filter(|(_, end)| end.end.is_ok()).count();
-    assert!(done >= ends.len() / 2, "with a majority alive nearly all are done: {done} of {}", ends.len());
+    assert!(done >= ends.len() / 2, "with a majority up nearly all are done: {done} of {}", ends.len());
     let mut reader = cluster.client("reader", 2);
     for (key, end) in &ends {
         check(end, key, reader.get(key.as_bytes()).unwrap().version);
@@ -107,7 +107,7 @@ fn request(number: u64, request: Request) -> ClientRequest {
 }
 
 #[test]
-fn what_a_connection_has_under_way_is_bounded_and_all_is_answered() {
+fn requests_in_flight_per_connection_are_limited_and_all_get_replies() {
     // Of three servers one lives: no write can be done, so all of them wait.
     let mut cluster = Cluster::start(3, &["--seed", "3", "--segment-kib", "1024", "--steps", "off"]);
     cluster.client("c1", 1).put(b"k", b"v").unwrap();
@@ -117,7 +117,7 @@ fn what_a_connection_has_under_way_is_bounded_and_all_is_answered() {
     let mut bytes = Vec::new();
     for number in 0..count {
         let op = Op::Put { key: b"k".to_vec(), value: b"w".to_vec().into(), if_version: None };
-        // Sessions that nobody has opened: a bound is a bound whoever asks.
+        // Sessions that were never opened: the limit holds for every client.
         let write = Request::Write { session: 1 + number / 60, nonce: 1, sequence: 1 + number % 60, first_open: 1, op };
         frame_into(&request(number, write), &mut bytes);
     }
@@ -145,7 +145,7 @@ fn what_a_connection_has_under_way_is_bounded_and_all_is_answered() {
 }
 
 #[test]
-fn a_client_that_takes_no_replies_holds_up_no_other_client() {
+fn client_that_reads_no_replies_delays_no_other_client() {
     let cluster = Cluster::start(1, &["--seed", "4", "--segment-kib", "4096", "--steps", "off"]);
     let mut client = cluster.client("c1", 1);
     client.put(b"large", vec![7; 1 << 20]).unwrap();
@@ -169,7 +169,7 @@ fn a_client_that_takes_no_replies_holds_up_no_other_client() {
 }
 
 #[test]
-fn a_client_that_says_no_more_still_gets_its_replies() {
+fn half_closed_client_still_gets_its_replies() {
     let cluster = Cluster::start(1, &["--seed", "5", "--segment-kib", "1024", "--steps", "off"]);
     cluster.client("c1", 1).put(b"k", b"v").unwrap();
     let mut stream = greeted(&cluster);
@@ -191,7 +191,7 @@ fn a_client_that_says_no_more_still_gets_its_replies() {
 }
 
 #[test]
-fn a_thousand_idle_connections_cost_little_and_hold_up_nobody() {
+fn a_thousand_idle_connections_cost_little_and_delay_no_request() {
     allow_many_sockets();
     let cluster = Cluster::start(1, &["--seed", "6", "--segment-kib", "1024", "--steps", "off"]);
     let mut client = cluster.client("c1", 1);

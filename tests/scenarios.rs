@@ -29,7 +29,7 @@ macro_rules! scenarios {
         fn every_file_is_a_test() {
             let listed: &[&str] = &[$($(concat!(stringify!($area), "/", stringify!($case)),)*)*];
             for area in [$(stringify!($area)),*] {
-                for file in std::fs::read_dir(folder().join(area)).expect("the folder is there") {
+                for file in std::fs::read_dir(folder().join(area)).expect("the directory exists") {
                     let name = file.expect("it can be read").file_name();
                     let path = format!("{area}/{}", name.to_string_lossy());
                     assert!(listed.contains(&path.as_str()), "tests/scenarios/{path} is not listed in tests/scenarios.rs");
@@ -41,11 +41,11 @@ macro_rules! scenarios {
 
 scenarios! {
     acceptor {
-        accept_again accept_raises_promise crash_after_sync crash_before_sync crash_in_a_group equal_prepare_is_answered_again
-        large_promise_in_pages nack promise promises_survive read_answers
+        accept_again accept_raises_promise crash_after_sync crash_before_sync crash_in_a_batch equal_prepare_is_answered_again
+        large_promise_in_pages nack promise promises_survive read_replies
     }
     proposer {
-        adopts_the_highest_ballot damaged_is_never_free duplicate_command dropped_when_applied_by_another
+        adopts_the_highest_ballot corrupt_slot_is_never_free duplicate_command dropped_when_applied_by_another
         fill_and_recovery holes_become_noops lets_its_learner_catch_up learner_down not_applied_only_if_never_proposed
         pages_of_a_promise proposes_again_in_a_new_slot rounds_survive no_replies stale_promises stale_round_prepares_again_once
         truncated_closes
@@ -56,7 +56,7 @@ scenarios! {
         read_fills read_retries_with_a_new_id starts_from_nothing
     }
     leader {
-        election fill forwarding groups higher_ballot_wins leader_refused leader_without_progress leader_without_replies new_leader_finishes
+        batches election fill forwarding higher_ballot_wins leader_refused leader_without_progress leader_without_replies new_leader_finishes
         no_leader not_the_leader pre_vote_refused leader_hint resend restart
     }
     cluster {

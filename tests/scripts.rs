@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::{await_some, lab, watched_cluster_file};
+use support::{await_some, proved, run_program, watched_cluster_file};
 
 /// A copy of what a clone holds, with a `cargo` that finds everything built.
 struct Clone {
@@ -30,11 +30,9 @@ impl Clone {
         }
         std::fs::write(home.join("Cargo.toml"), "").unwrap();
         std::fs::write(home.join("res/cluster.toml"), watched_cluster_file(5)).unwrap();
-        for (name, program) in [
-            ("paxos-server", env!("CARGO_BIN_EXE_paxos-server")),
-            ("paxos-client", env!("CARGO_BIN_EXE_paxos-client")),
-            ("paxos-lab", env!("CARGO_BIN_EXE_paxos-lab")),
-        ] {
+        for (name, program) in
+            [("paxos-server", env!("CARGO_BIN_EXE_paxos-server")), ("paxos-client", env!("CARGO_BIN_EXE_paxos-client"))]
+        {
             symlink(program, home.join("target/release").join(name)).unwrap();
         }
         let tools = folder.path().join("tools");
@@ -120,7 +118,7 @@ fn is_alive(pid: u32) -> bool {
 }
 
 #[test]
-fn a_newcomer_starts_looks_breaks_and_stops() {
+fn new_user_starts_inspects_and_stops_a_cluster() {
     let clone = Clone::new();
     let text = clone.must("run_server.sh", &["--fail", "none", "--seed", "7", "--lab"]);
     for word in
@@ -132,7 +130,7 @@ fn a_newcomer_starts_looks_breaks_and_stops() {
     assert_eq!(pids.iter().filter(|pid| is_alive(**pid)).count(), 5);
 
     let (code, text) = clone.run("run_server.sh", &[]);
-    assert!(code == 1 && text.contains("runs already"), "{text}");
+    assert!(code == 1 && text.contains("is already running"), "{text}");
     assert!(clone.must("run_server.sh", &["status"]).contains("writes OK"));
 
     let text = clone.must("run_client.sh", &["--pace", "1ms", "--scenes", "all"]);
@@ -145,7 +143,7 @@ fn a_newcomer_starts_looks_breaks_and_stops() {
     let first = clone.latest();
     clone.must("run_server.sh", &["stop"]);
     await_some("all five have ended", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
-    let (code, text) = lab(&["audit", &first.to_string_lossy()]);
+    let (code, text) = proved(&first);
     assert_eq!(code, 0, "{text}");
 
     // What was there is there again.
@@ -157,9 +155,9 @@ fn a_newcomer_starts_looks_breaks_and_stops() {
     let boot = boots.lines().rfind(|line| line.contains(" BOOT ")).unwrap().to_string();
     assert!(boot.contains("incarnation=2") && !boot.contains("accepted=0"), "{boot}");
     clone.must("run_server.sh", &["stop"]);
-    let (code, text) = lab(&["audit", &first.to_string_lossy()]);
+    let (code, text) = proved(&first);
     assert_eq!(code, 0, "{text}");
-    let (code, _) = lab(&["report", &first.to_string_lossy()]);
+    let (code, _) = run_program("paxos-server", &["report", &first.to_string_lossy()]);
     assert_eq!(code, 0);
 }
 
@@ -172,9 +170,9 @@ fn the_demo_passes_while_roles_fail() {
         assert!(text.contains("replica digest: 5 of 5 equal"), "{text}");
         clone.must("run_server.sh", &["stop"]);
         let run = clone.latest();
-        let (code, text) = lab(&["audit", &run.to_string_lossy()]);
+        let (code, text) = proved(&run);
         assert_eq!(code, 0, "{text}");
-        let (_, report) = lab(&["report", &run.to_string_lossy()]);
+        let (_, report) = run_program("paxos-server", &["report", &run.to_string_lossy()]);
         for goal in ["G1", "G2", "G3", "G4", "G9"] {
             let line = report.lines().find(|line| line.contains(goal)).unwrap_or_default();
             assert!(line.contains('✔') || line.contains("[x]") || line.contains("yes"), "{goal}: {report}");
@@ -183,7 +181,7 @@ fn the_demo_passes_while_roles_fail() {
 }
 
 #[test]
-fn a_run_whose_acceptors_forget_is_reported_unsafe() {
+fn run_with_acceptors_that_lose_promises_is_reported_unsafe() {
     let clone = Clone::new();
     let arguments = ["--restart", "lost", "--fail", "acceptors", "--mean-up", "600ms", "--mean-down", "200ms"];
     clone.must("run_server.sh", &arguments);
@@ -191,10 +189,10 @@ fn a_run_whose_acceptors_forget_is_reported_unsafe() {
     let _ = clone.run("run_client.sh", &["--pace", "100ms"]);
     clone.must("run_server.sh", &["stop"]);
     let run = clone.latest();
-    let (code, audit) = lab(&["audit", &run.to_string_lossy()]);
+    let (code, audit) = proved(&run);
     assert!(code == 0 || code == 7, "{audit}");
     assert!(audit.contains("UNSAFE"), "{audit}");
-    let (_, report) = lab(&["report", &run.to_string_lossy()]);
+    let (_, report) = run_program("paxos-server", &["report", &run.to_string_lossy()]);
     assert!(report.contains("UNSAFE"), "{report}");
     let lines = std::fs::read_to_string(run.join("server-1.log")).unwrap();
     let restarts: Vec<&str> = lines.lines().filter(|line| line.contains("acceptor RESTART")).collect();
@@ -203,13 +201,13 @@ fn a_run_whose_acceptors_forget_is_reported_unsafe() {
 }
 
 #[test]
-fn a_start_that_cannot_be_says_why_and_leaves_nothing_behind() {
+fn failed_start_reports_why_and_leaves_nothing_behind() {
     let clone = Clone::new();
     let file = std::fs::read_to_string(clone.home.join("res/cluster.toml")).unwrap();
     let taken = file.lines().find_map(|line| line.strip_prefix("client = ")).unwrap().trim_matches('"').to_string();
     let _holder = std::net::TcpListener::bind(&taken).unwrap();
     let (code, text) = clone.run("run_server.sh", &[]);
-    assert!(code == 1 && text.contains(&taken) && text.contains("taken"), "{text}");
+    assert!(code == 1 && text.contains(&taken) && text.contains("in use"), "{text}");
     assert!(!clone.home.join("runs/latest").exists());
 
     for (words, says) in [
@@ -218,7 +216,7 @@ fn a_start_that_cannot_be_says_why_and_leaves_nothing_behind() {
         (&["--lab", "stopp"], "stopp"),
         (&["--fial", "none"], "--fial"),
         (&["-x"], "-x"),
-        (&["stop", "--lab"], "stands alone"),
+        (&["stop", "--lab"], "takes no other arguments"),
         (&["--lab", "--data", "here"], "--data"),
     ] {
         let (code, text) = clone.run("run_server.sh", words);
@@ -234,7 +232,7 @@ fn a_start_that_cannot_be_says_why_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_run_goes_on_as_it_was_started() {
+fn continued_run_keeps_its_options() {
     let clone = Clone::small();
     let arguments = ["--protocol", "multi-paxos", "--fail=none", "--mean-up", "3s", "--seed", "11", "--seed", "12"];
     clone.must("run_server.sh", &arguments);
@@ -266,7 +264,7 @@ fn a_run_goes_on_as_it_was_started() {
 }
 
 #[test]
-fn scripts_work_by_whatever_name_they_and_their_runs_are_called() {
+fn scripts_work_through_links_and_relative_paths() {
     let clone = Clone::small();
     let links = clone.folder.path().join("links");
     std::fs::create_dir_all(links.join("more")).unwrap();
@@ -304,7 +302,7 @@ fn scripts_work_by_whatever_name_they_and_their_runs_are_called() {
 }
 
 #[test]
-fn the_programs_are_found_where_cargo_has_put_them() {
+fn programs_are_found_where_cargo_puts_them() {
     let clone = Clone::small();
     let target = clone.folder.path().join("a \"far\" place");
     clone.move_programs(&target);
@@ -317,7 +315,7 @@ fn the_programs_are_found_where_cargo_has_put_them() {
         assert!(code == 0 && text.contains("paxos-client"), "{name}: {text}");
     }
     let (code, text) = status(&[]);
-    assert!(code == 1 && text.contains("is not there"), "{text}");
+    assert!(code == 1 && text.contains("does not exist"), "{text}");
     // What its own settings say, cargo tells.
     let program = target.join("release/paxos-client").display().to_string().replace('"', "\\\"");
     let told = format!("{{\"reason\":\"compiler-artifact\",\"executable\":\"{program}\",\"fresh\":true}}");
@@ -329,7 +327,7 @@ fn the_programs_are_found_where_cargo_has_put_them() {
 }
 
 #[test]
-fn a_build_that_takes_its_time_says_so_and_another_does_not() {
+fn only_a_slow_build_is_announced() {
     let clone = Clone::small();
     assert!(!clone.must("run_client.sh", &["--version"]).contains("building"));
     let go = clone.folder.path().join("go");
@@ -345,11 +343,11 @@ fn a_build_that_takes_its_time_says_so_and_another_does_not() {
 
     clone.cargo_does("echo 'error: it is broken' >&2; exit 101");
     let (code, text) = clone.run("run_client.sh", &["get", "a"]);
-    assert!(code == 1 && text.contains("it is broken") && text.contains("could not be built"), "{text}");
+    assert!(code == 1 && text.contains("it is broken") && text.contains("could not build the programs"), "{text}");
 }
 
 #[test]
-fn old_runs_are_cleaned_away_and_nothing_else() {
+fn clean_removes_old_runs_and_nothing_else() {
     let clone = Clone::small();
     assert!(clone.must("run_server.sh", &["clean"]).contains("no run"));
     clone.must("run_server.sh", &["--fail", "none"]);
@@ -365,7 +363,7 @@ fn old_runs_are_cleaned_away_and_nothing_else() {
     let others = ["notes", "2026-01-01", "2026-01-01T00-00-00Z"].map(|name| clone.home.join("runs").join(name));
     others.iter().for_each(|other| std::fs::create_dir(other).unwrap());
     let text = clone.must("run_server.sh", &["clean"]);
-    assert!(text.contains("whose servers run") && text.contains("runs removed: 0"), "{text}");
+    assert!(text.contains("its servers are running") && text.contains("runs removed: 0"), "{text}");
     assert!(first.exists() && others.iter().all(|other| other.exists()));
 
     std::fs::remove_file(&latest).unwrap();
@@ -384,7 +382,7 @@ fn du_kib(folder: &Path) -> u64 {
 }
 
 #[test]
-fn words_of_the_demo_lead_to_the_demo_and_commands_go_through() {
+fn demo_options_start_the_demo_and_commands_pass_through() {
     let clone = Clone::small();
     let echo = clone.home.join("target/release/paxos-client");
     std::fs::remove_file(&echo).unwrap();
@@ -408,12 +406,12 @@ fn words_of_the_demo_lead_to_the_demo_and_commands_go_through() {
 }
 
 #[test]
-fn in_the_foreground_ctrl_c_ends_all() {
+fn ctrl_c_stops_all_servers_in_the_foreground() {
     let clone = Clone::new();
     let mut command = clone.script("run_server.sh", &["--foreground", "--fail", "none"]);
     let mut script = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut said = BufReader::new(script.stdout.take().unwrap()).lines();
-    assert!(said.any(|line| line.unwrap().contains("Ctrl-C ends all servers")));
+    assert!(said.any(|line| line.unwrap().contains("Ctrl-C stops all servers")));
     let pids = clone.pids();
     assert_eq!(pids.iter().filter(|pid| is_alive(**pid)).count(), 5);
     // What was started in the background may have come to ignore Ctrl-C for good; then its sibling stands in.
@@ -445,7 +443,7 @@ fn without_failures_hardly_any_ballot_is_refused() {
 /// What a classroom is promised: two commands without an option, at most 20 s, one screen, five servers of three roles
 /// each, five log files, and a report that ticks what such a run must show.
 #[test]
-fn two_commands_without_an_option_show_a_class_all_that_it_was_promised() {
+fn two_commands_without_options_show_everything_promised_to_a_class() {
     let clone = Clone::new();
     let begun = std::time::Instant::now();
     let start = clone.script("run_server.sh", &[]).output().unwrap();
@@ -497,7 +495,7 @@ fn two_commands_without_an_option_show_a_class_all_that_it_was_promised() {
 /// A screen without what is another one each time: times, ports, processes, and what failures change.
 fn stable(screen: &str) -> String {
     let mut stable = String::new();
-    for line in screen.lines().filter(|line| !line.starts_with("not well: ")) {
+    for line in screen.lines().filter(|line| !line.starts_with("problems: ")) {
         let row = line.split_whitespace().next().unwrap_or_default();
         let shown = match line.split_once(": ") {
             Some(("run" | "watch it" | "crashes during this run" | "replica digest", _)) => {

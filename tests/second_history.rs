@@ -31,7 +31,7 @@ fn begin_anew(cluster: &mut Cluster) {
 }
 
 #[test]
-fn a_client_that_lives_on_into_the_next_history_is_told_so_once_and_then_goes_on() {
+fn client_of_an_old_history_gets_one_error_and_then_continues() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let mut old = cluster.client_with_lines("c1", 1);
     old.put(b"k", b"old").unwrap();
@@ -42,7 +42,7 @@ fn a_client_that_lives_on_into_the_next_history_is_told_so_once_and_then_goes_on
 
     let error = old.put(b"c", b"X").unwrap_err();
     assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
-    assert!(error.to_string().contains("answers for another history of cluster \"test\""), "{error}");
+    assert!(error.to_string().contains("has another history of cluster \"test\""), "{error}");
     assert_eq!(innocent.get(b"c").unwrap().value.as_deref(), Some(b"innocent".as_slice()));
     // It was told. What it writes from now on is written.
     assert_eq!(old.put(b"c", b"Y").unwrap().version(), 2);
@@ -57,7 +57,7 @@ fn a_client_that_lives_on_into_the_next_history_is_told_so_once_and_then_goes_on
 }
 
 #[test]
-fn a_client_that_only_reads_is_told_of_another_history_too() {
+fn read_only_client_gets_an_error_for_another_history() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let mut client = cluster.client("c1", 2);
     client.put(b"k", b"old").unwrap();
@@ -70,7 +70,7 @@ fn a_client_that_only_reads_is_told_of_another_history_too() {
 }
 
 #[test]
-fn a_client_that_meets_a_cluster_without_data_is_told_so_and_reads_nothing_into_it() {
+fn client_reports_a_cluster_without_data_once() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let mut client = cluster.client("c1", 2);
     client.put(b"k", b"old").unwrap();
@@ -78,12 +78,12 @@ fn a_client_that_meets_a_cluster_without_data_is_told_so_and_reads_nothing_into_
     client.set_timeout(Duration::from_secs(2));
     let error = client.get(b"k").unwrap_err();
     assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
-    assert!(error.to_string().contains("without data, and this client has known others"), "{error}");
-    assert_eq!(client.get(b"k").unwrap().value, None, "told once");
+    assert!(error.to_string().contains("has no data of cluster \"test\", but this client has seen data"), "{error}");
+    assert_eq!(client.get(b"k").unwrap().value, None, "reported once");
 }
 
 #[test]
-fn the_first_to_write_in_the_next_history_is_told_of_it_once() {
+fn first_writer_in_a_new_history_gets_one_error() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let mut client = cluster.client("c1", 2);
     client.put(b"k", b"old").unwrap();
@@ -129,7 +129,7 @@ impl Stranger {
 }
 
 #[test]
-fn what_a_stranger_writes_in_anothers_session_changes_nothing() {
+fn write_in_the_session_of_another_client_changes_nothing() {
     let cluster = Cluster::start(3, &["--seed", "1"]);
     let mut stranger = Stranger::at(&cluster, 2);
     let Reply::Opened { session: own, .. } = stranger.ask(Request::Open { nonce: 5 }) else { panic!("no session") };
@@ -148,7 +148,7 @@ fn what_a_stranger_writes_in_anothers_session_changes_nothing() {
 }
 
 #[test]
-fn sessions_are_opened_a_few_at_a_time_over_a_connection() {
+fn connection_opens_a_limited_number_of_sessions_at_a_time() {
     let cluster = Cluster::start(1, &["--seed", "1"]);
     let mut stranger = Stranger::at(&cluster, 1);
     let opened = |reply| match reply {

@@ -1,4 +1,4 @@
-//! Real servers that forget: journals stay short, whoever was away gets the state, and what a disk has lost comes back.
+//! Real servers that truncate: journals stay short, a server that was down gets the state, and corrupt slots are repaired.
 
 #![allow(clippy::unwrap_used)]
 
@@ -47,7 +47,7 @@ fn snapshots_in(lines: &str) -> usize {
 }
 
 #[test]
-fn a_server_that_was_away_for_five_thousand_commands_catches_up() {
+fn server_that_was_down_for_five_thousand_commands_catches_up() {
     let mut cluster = Cluster::start(5, &FORGETFUL);
     write(&cluster, 1, 20, 100);
     cluster.await_agreement();
@@ -90,13 +90,13 @@ fn disk_and_memory_are_flat_under_a_steady_load() {
     // In the first half everything has grown to what it needs: some files, and a log for those who are a little late.
     let (disk, memory) = (disks.split_at(disks.len() / 2), memories.split_at(memories.len() / 2));
     let most = |of: &[u64]| of.iter().copied().max().unwrap();
-    assert!(written >= 1_000, "only {written} writes: nothing is shown by so few");
+    assert!(written >= 1_000, "only {written} writes: too few to show anything");
     assert!(most(disk.1) <= most(disk.0) + (4 << 20), "{disks:?}");
     assert!(most(memory.1) <= most(memory.0) + (16 << 10), "{memories:?}");
 }
 
 #[test]
-fn a_receiver_or_a_sender_that_is_killed_in_the_middle_is_no_matter() {
+fn snapshot_transfer_survives_a_killed_receiver_or_sender() {
     let mut cluster = Cluster::start(3, &FORGETFUL);
     cluster.kill(&[3]);
     // A state of some thirty parts.
@@ -168,7 +168,7 @@ fn inspect(folder: &Path) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Every file of a folder and what is in it.
+/// Every file of a directory and its contents.
 fn image(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     for entry in fs::read_dir(folder).unwrap().filter_map(Result::ok) {
@@ -182,7 +182,7 @@ fn image(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
+fn corrupt_slots_are_reported_and_repaired_from_peers() {
     let mut cluster = Cluster::start(5, &["--seed", "1", "--segment-kib", "256"]);
     write(&cluster, 2, 400, 300);
     cluster.await_agreement();
@@ -191,7 +191,7 @@ fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
     let before = image(&folder);
     let (is_healthy, text) = inspect(&folder);
     assert!(is_healthy, "{text}");
-    assert_eq!(image(&folder), before, "looking changes nothing");
+    assert_eq!(image(&folder), before, "inspection changes nothing");
 
     // A bit of a group in the oldest file, which is full; one that accepts values. Each sector says of which slots its
     // group does, first and last at bytes 24 and 32, and 1 and 0 if it only promises.
@@ -206,11 +206,11 @@ fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
     bytes[sector * 512 + 100] ^= 8;
     fs::write(&names[0], &bytes).unwrap();
     let (is_healthy, text) = inspect(&folder);
-    assert!(!is_healthy && text.contains(&format!("is damaged at byte {}", sector * 512)), "{text}");
+    assert!(!is_healthy && text.contains(&format!("is corrupt at byte {}", sector * 512)), "{text}");
 
     cluster.run(2);
     cluster.await_agreement();
-    let status = await_some("the slots are mended", || cluster.status(2).filter(|status| status.corrupt_slots == 0));
+    let status = await_some("the slots are repaired", || cluster.status(2).filter(|status| status.corrupt_slots == 0));
     assert!(status.accepted > 700);
     let lines = cluster.lines_of(2);
     let (_, after) = lines.split_once(" CORRUPT ").unwrap();
@@ -240,7 +240,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 #[test]
-fn an_old_copy_of_a_data_folder_does_not_vote() {
+fn old_copy_of_a_data_dir_does_not_vote() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     write(&cluster, 1, 5, 10);
     cluster.kill(&[3]);
@@ -253,7 +253,7 @@ fn an_old_copy_of_a_data_folder_does_not_vote() {
     fs::remove_dir_all(cluster.data(3)).unwrap();
     copy_folder(&copy, &cluster.data(3));
     cluster.run(3);
-    await_some("its peers say why", || cluster.lines_of(1).contains("the folder is an old copy").then_some(()));
+    await_some("its peers report why", || cluster.lines_of(1).contains("the directory is an old copy").then_some(()));
     // With the other one dead, the old copy makes no majority.
     cluster.kill(&[2]);
     let mut client = cluster.client("c7", 1);

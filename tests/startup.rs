@@ -21,7 +21,7 @@ fn refusal(command: &mut Command) -> String {
 }
 
 #[test]
-fn what_cannot_run_says_why() {
+fn server_that_cannot_start_reports_why() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
 
     let text = refusal(cluster.command(1).args(["--id", "7"]));
@@ -33,7 +33,7 @@ fn what_cannot_run_says_why() {
     // Started twice: the port is taken, and the running server's data is not touched.
     let text = refusal(&mut cluster.command(1));
     let peer = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap().peer;
-    assert!(text.contains(&peer.to_string()) && text.contains("taken"), "{text}");
+    assert!(text.contains(&peer.to_string()) && text.contains("in use"), "{text}");
 
     // The same data folder under another server's ports.
     cluster.kill(&[2]);
@@ -99,7 +99,7 @@ fn check(cluster: &Cluster, id: u8, arguments: &[&str]) -> (i32, String) {
 }
 
 #[test]
-fn a_check_says_what_a_start_would_say_and_starts_nothing() {
+fn check_reports_what_a_start_would_report_and_starts_nothing() {
     let mut cluster = Cluster::prepare(3, &["--seed", "1"]);
     let says = |cluster: &Cluster, id: u8, arguments: &[&str], wanted: &[&str]| {
         let before = image(cluster.folder.path());
@@ -123,7 +123,7 @@ fn a_check_says_what_a_start_would_say_and_starts_nothing() {
     let file = cluster.file();
     let file = file.to_string_lossy();
     says(&cluster, 1, &["--data", &file], &["cluster.toml"]);
-    says(&cluster, 1, &["--log-dir", &file], &["cluster.toml", "no folder"]);
+    says(&cluster, 1, &["--log-dir", &file], &["cluster.toml", "not a directory"]);
     for usage in [&["--fail", "some"][..], &["stopp"], &["--log-max-mib", "0"], &["--log-keep", "3"]] {
         assert_eq!(check(&cluster, 1, usage).0, 2, "{usage:?}");
     }
@@ -134,7 +134,7 @@ fn a_check_says_what_a_start_would_say_and_starts_nothing() {
     cluster.await_all();
     let peer = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap().peer.to_string();
     let (code, text) = check(&cluster, 1, &[]);
-    assert!(code == 1 && text.contains(&peer) && text.contains("taken"), "{text}");
+    assert!(code == 1 && text.contains(&peer) && text.contains("in use"), "{text}");
     // Those that live write.
     cluster.kill(&[1, 2, 3]);
     let second = cluster.data(2);
@@ -149,13 +149,13 @@ fn a_check_says_what_a_start_would_say_and_starts_nothing() {
 }
 
 #[test]
-fn an_unwritable_data_folder_is_refused() {
+fn unwritable_data_directory_is_refused() {
     let cluster = Cluster::prepare(1, &[]);
     let folder = cluster.folder.path().join("locked");
     std::fs::create_dir(&folder).unwrap();
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o500)).unwrap();
     if std::fs::write(folder.join("probe"), "").is_ok() {
-        eprintln!("skipped: this user may write everywhere; a folder in /proc takes its place");
+        eprintln!("skipped: this user may write everywhere; a directory in /proc takes its place");
         let text = refusal(cluster.command(1).arg("--data").arg("/proc/paxos-kv"));
         assert!(text.contains("/proc/paxos-kv"), "{text}");
         return;
@@ -165,7 +165,7 @@ fn an_unwritable_data_folder_is_refused() {
 }
 
 #[test]
-fn a_server_stops_cleanly_when_it_is_told_to() {
+fn server_stops_cleanly_on_a_signal() {
     for signal in ["TERM", "INT"] {
         let mut cluster = Cluster::start(3, &["--seed", "2"]);
         cluster.client("c1", 1).put(b"k", b"v").unwrap();
@@ -179,7 +179,7 @@ fn a_server_stops_cleanly_when_it_is_told_to() {
         cluster.run(1);
         cluster.await_all();
         cluster.await_agreement();
-        await_some("the second life is told", || cluster.lines_of(1).contains("incarnation=2").then_some(()));
+        await_some("the second incarnation is logged", || cluster.lines_of(1).contains("incarnation=2").then_some(()));
     }
 }
 
@@ -190,7 +190,7 @@ fn send(cluster: &Cluster, id: u8, name: &str) {
 }
 
 #[test]
-fn after_a_hangup_the_lines_go_on_under_the_same_name() {
+fn after_sighup_log_lines_continue_under_the_same_name() {
     let mut cluster = Cluster::start(3, &["--seed", "4"]);
     let log = cluster.folder.path().join("server-1.log");
     cluster.client("c1", 1).put(b"k", b"before").unwrap();
@@ -223,7 +223,7 @@ fn after_a_hangup_the_lines_go_on_under_the_same_name() {
 }
 
 #[test]
-fn a_log_file_that_is_long_makes_way_for_a_new_one() {
+fn full_log_file_is_replaced_by_a_new_one() {
     let mut cluster = Cluster::prepare(1, &["--log-max-mib", "1"]);
     let log = cluster.folder.path().join("server-1.log");
     std::fs::write(&log, "an earlier line\n".repeat(1 << 16)).unwrap();
@@ -234,7 +234,7 @@ fn a_log_file_that_is_long_makes_way_for_a_new_one() {
 }
 
 #[test]
-fn a_file_that_may_not_grow_costs_lines_and_no_server() {
+fn log_file_that_cannot_grow_costs_lines_but_not_the_server() {
     let mut cluster = Cluster::prepare(1, &["--segment-kib", "1024"]);
     let log = cluster.folder.path().join("server-1.log");
     // Longer than any other file of the server.
@@ -257,7 +257,7 @@ fn a_file_that_may_not_grow_costs_lines_and_no_server() {
 }
 
 #[test]
-fn an_address_that_is_about_to_become_free_is_waited_for() {
+fn start_waits_for_an_address_that_becomes_free() {
     let mut cluster = Cluster::prepare(1, &[]);
     let member = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap();
     let holder = TcpListener::bind(member.client).unwrap();
@@ -268,7 +268,7 @@ fn an_address_that_is_about_to_become_free_is_waited_for() {
 }
 
 #[test]
-fn a_damaged_journal_is_refused_by_name() {
+fn corrupt_journal_is_refused_by_name() {
     let mut cluster = Cluster::start(3, &["--seed", "3"]);
     let mut client = cluster.client("c1", 1);
     for n in 0..20 {
@@ -278,7 +278,7 @@ fn a_damaged_journal_is_refused_by_name() {
     let folder = cluster.data(1).join("journal");
     let journal = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
     let mut bytes = std::fs::read(&journal).unwrap();
-    // In the last group: nothing behind it says what was in it, and nobody can know what was promised.
+    // In the last group: no later record tells what was in it, so the promises in it are unknown.
     let place = bytes.windows(8).rposition(|window| window == b"value 19").unwrap();
     bytes[place] ^= 1;
     std::fs::write(&journal, bytes).unwrap();

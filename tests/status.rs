@@ -12,7 +12,7 @@ use support::{Cluster, await_some, free_address};
 
 const PROTOCOLS: [&str; 3] = ["basic-paxos", "multi-paxos", "two-phase-commit"];
 const PAXOS: [&str; 2] = ["basic-paxos", "multi-paxos"];
-/// A peer of which nothing has come for so long is not heard.
+/// A peer from which nothing has arrived for this long is not heard.
 const HEARD_FOR: Duration = Duration::from_secs(2);
 
 /// What `status` says: its exit code and all of its text.
@@ -51,7 +51,7 @@ fn says(cluster: &Cluster, words: &[&str]) -> String {
     text
 }
 
-/// The cluster file of a server for whom these others stand where nobody listens.
+/// The cluster file of a server in which these others have addresses where no process listens.
 fn cut_off_from(cluster: &Cluster, server: u8, others: &[u8]) -> String {
     let mut text = fs::read_to_string(cluster.file()).unwrap();
     for other in others {
@@ -72,7 +72,7 @@ fn met(arguments: &[&str]) -> Cluster {
 }
 
 #[test]
-fn a_whole_cluster_takes_writes_under_each_protocol_also_when_nobody_asks_for_anything() {
+fn whole_cluster_takes_writes_under_each_protocol_even_without_requests() {
     let clusters = PROTOCOLS.map(|protocol| Cluster::start(3, &["--protocol", protocol, "--lab", "--fail", "none"]));
     clusters.iter().for_each(await_writes);
     // A learner that is down says nothing; its server is there all the same.
@@ -82,14 +82,14 @@ fn a_whole_cluster_takes_writes_under_each_protocol_also_when_nobody_asks_for_an
     // Silence must last before it means anything.
     thread::sleep(HEARD_FOR + HEARD_FOR / 4);
     for cluster in &clusters[..2] {
-        let text = says(cluster, &["writes OK; 1 more failure tolerated", "not well: server 3: learner down"]);
+        let text = says(cluster, &["writes OK; 1 more server may fail", "problems: server 3: learner down"]);
         assert!(!text.contains("not linked"), "{text}");
     }
-    says(&clusters[2], &["writes OK; no failure tolerated (two-phase commit)"]);
+    says(&clusters[2], &["writes OK; two-phase commit tolerates no failure"]);
 }
 
 #[test]
-fn two_servers_of_which_one_does_not_reach_the_other_take_no_writes() {
+fn two_servers_with_a_one_way_link_take_no_writes() {
     for protocol in PAXOS {
         let mut cluster = met(&["--protocol", protocol]);
         let file = cut_off_from(&cluster, 1, &[2]);
@@ -99,12 +99,12 @@ fn two_servers_of_which_one_does_not_reach_the_other_take_no_writes() {
         says(&cluster, &["no writes: no server is linked with the 2 acceptors", why]);
         // The third one is linked with both.
         cluster.run(3);
-        says(&cluster, &["writes OK; no more failure tolerated", why]);
+        says(&cluster, &["writes OK; if one more server fails, writes may stop", why]);
     }
 }
 
 #[test]
-fn servers_whose_peer_ports_are_closed_take_no_writes_though_all_answer() {
+fn servers_with_closed_peer_ports_take_no_writes_although_all_reply() {
     for protocol in PROTOCOLS {
         let mut cluster = met(&["--protocol", protocol]);
         for id in 1..=3 {
@@ -115,26 +115,38 @@ fn servers_whose_peer_ports_are_closed_take_no_writes_though_all_answer() {
         let why = "no two servers are linked: server 1 does not reach server 2";
         says(&cluster, &["no writes: no server is linked with the ", why]);
         let (code, _) = status(&cluster, &["--wait", "200ms"]);
-        assert_eq!(code, 1, "all answer, and that is not enough");
+        assert_eq!(code, 1, "all servers reply, but writes are not possible");
     }
 }
 
 #[test]
-fn a_server_that_all_others_refuse_does_not_count_and_is_named() {
+fn server_that_all_others_refuse_is_named_and_does_not_count() {
     for protocol in PAXOS {
         let mut cluster = Cluster::start(3, &["--protocol", protocol]);
         await_writes(&cluster);
         cluster.kill(&[3]);
         fs::remove_dir_all(cluster.data(3)).unwrap();
         cluster.run(3);
-        says(&cluster, &["writes OK; no more failure tolerated", "server 3 is linked with no other: server "]);
+        says(
+            &cluster,
+            &[
+                "writes OK; if one more server fails, writes may stop",
+                "server 3 is linked with no other server: server ",
+            ],
+        );
         cluster.kill(&[2]);
-        says(&cluster, &["no writes: 1 of 3 acceptors can vote, and 2 are needed", "server 3: its data folder is new"]);
+        says(
+            &cluster,
+            &[
+                "no writes: no quorum, 1 of 3 acceptors can vote and 2 are needed",
+                "server 3 is not admitted: its data directory",
+            ],
+        );
     }
 }
 
 #[test]
-fn linked_servers_without_anybody_to_propose_say_so() {
+fn linked_servers_without_a_proposer_are_reported() {
     for (protocol, word, role) in [
         ("multi-paxos", "no leader at the moment", "proposer"),
         ("basic-paxos", "no proposer at the moment", "proposer"),
@@ -149,7 +161,7 @@ fn linked_servers_without_anybody_to_propose_say_so() {
         };
         all("crash");
         says(&cluster, &[word, &format!("server 1: {role} down")]);
-        assert_eq!(status(&cluster, &["--wait", "200ms"]).0, 1, "all answer, and that is not enough");
+        assert_eq!(status(&cluster, &["--wait", "200ms"]).0, 1, "all servers reply, but writes are not possible");
         all("restart");
         await_writes(&cluster);
         assert!(can_write(&cluster));
@@ -163,20 +175,23 @@ fn too_few_voters_take_no_writes() {
         await_writes(&cluster);
         cluster.kill(&[4]);
         assert!(cluster.client_tool(&["crash", "5.acceptor"]).status.success());
-        says(&cluster, &["writes OK; no more failure tolerated", "no answer from s4; server 5: acceptor down"]);
+        says(
+            &cluster,
+            &["writes OK; if one more server fails, writes may stop", "no reply from s4; server 5: acceptor down"],
+        );
         cluster.kill(&[3]);
-        says(&cluster, &["no writes: 2 of 5 acceptors can vote, and 3 are needed: no answer from s3,s4"]);
+        says(&cluster, &["no writes: no quorum, 2 of 5 acceptors can vote and 3 are needed; no reply from s3,s4"]);
         assert!(cluster.client_tool(&["restart", "5.acceptor"]).status.success());
-        says(&cluster, &["writes OK; no more failure tolerated"]);
+        says(&cluster, &["writes OK; if one more server fails, writes may stop"]);
     }
     let mut cluster = Cluster::start(3, &["--protocol", "two-phase-commit"]);
     await_writes(&cluster);
     cluster.kill(&[2]);
-    says(&cluster, &["no writes: 2 of 3 participants can vote, and 3 are needed: no answer from s2"]);
+    says(&cluster, &["no writes: 2 of 3 participants can vote, two-phase commit needs all 3; no reply from s2"]);
 }
 
 #[test]
-fn an_acceptor_that_has_lost_a_checkpoint_does_not_count_until_it_is_mended() {
+fn acceptor_that_lost_a_checkpoint_does_not_count_until_it_is_repaired() {
     let mut cluster = Cluster::prepare(3, &["--protocol", "multi-paxos"]);
     let (often, never) = (["--checkpoint-slots", "20"], ["--checkpoint-slots", "1000000"]);
     cluster.run_with(1, &often);
@@ -184,7 +199,7 @@ fn an_acceptor_that_has_lost_a_checkpoint_does_not_count_until_it_is_mended() {
     cluster.run_with(3, &never);
     cluster.await_all();
     let mut client = cluster.client("c1", 1);
-    await_some("server 1 has forgotten what its checkpoint holds", || {
+    await_some("server 1 has truncated the slots of its checkpoint", || {
         client.put(b"k", b"v").unwrap();
         cluster.status(1).filter(|status| status.truncated_below.0 > 20)
     });
@@ -193,13 +208,16 @@ fn an_acceptor_that_has_lost_a_checkpoint_does_not_count_until_it_is_mended() {
     cluster.run_with(1, &often);
     cluster.run_with(2, &never);
     // What server 1 has forgotten may have been chosen there with another vote than that of server 2.
-    says(&cluster, &["no writes: 1 of 3 acceptors can vote", "server 1: acceptor CORRUPT, it cannot read "]);
+    says(
+        &cluster,
+        &["no writes: no quorum, 1 of 3 acceptors can vote", "server 1: acceptor CORRUPT, unreadable slots: "],
+    );
     cluster.run_with(3, &never);
-    says(&cluster, &["writes OK; 1 more failure tolerated"]);
+    says(&cluster, &["writes OK; 1 more server may fail"]);
 }
 
 #[test]
-fn programs_hear_the_verdict_its_reason_and_who_reaches_whom() {
+fn json_status_has_the_verdict_the_reason_and_the_links() {
     let mut cluster = Cluster::start(3, &["--protocol", "multi-paxos"]);
     await_writes(&cluster);
     let read = || serde_json::from_str::<serde_json::Value>(&status(&cluster, &["-o", "json"]).1).unwrap();
@@ -212,6 +230,6 @@ fn programs_hear_the_verdict_its_reason_and_who_reaches_whom() {
     cluster.kill(&[2, 3]);
     let broken = serde_json::from_str::<serde_json::Value>(&status(&cluster, &["-o", "json"]).1).unwrap();
     assert_eq!((broken["writes"].as_bool(), broken["verdict"].as_str()), (Some(false), Some("no writes")));
-    assert_eq!(broken["troubles"][0], "no answer from s2,s3");
+    assert_eq!(broken["troubles"][0], "no reply from s2,s3");
     assert!(broken["message"].as_str().unwrap().ends_with(broken["reason"].as_str().unwrap()), "{broken}");
 }

@@ -1,5 +1,5 @@
-//! Callers who say nothing, or not who they are: they keep nobody out. And requests at the end of all numbers: whoever
-//! asks them is told no, and the server goes on.
+//! Callers that send nothing, or do not identify themselves: they keep no other caller out. And requests with extreme
+//! numbers: they are refused, and the server continues.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +26,7 @@ const SILENT: usize = 150;
 /// A server that is back has its links after this time, whatever strangers do.
 const LINKED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Callers that fill a port: whoever of them is closed calls again. Dropped, they go away.
+/// Callers that fill a port: each one that is closed connects again. Dropping this ends them.
 struct Crowd {
     is_over: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
@@ -98,7 +98,7 @@ fn silent_callers_keep_no_client_out() {
     for _ in 0..20 {
         assert_eq!(cluster.client("c2", 1).get(b"k").unwrap().value.unwrap(), b"before");
     }
-    assert_eq!(before.get(b"k").unwrap().value.unwrap(), b"before", "who has greeted is let alone");
+    assert_eq!(before.get(b"k").unwrap().value.unwrap(), b"before", "a connection after its handshake is not closed");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn ask(client: &mut FrameReader, request: Request) -> Option<Reply> {
 }
 
 #[test]
-fn a_stranger_is_not_heard_for_longer_than_a_greeting() {
+fn stranger_is_not_read_beyond_the_length_of_a_hello() {
     let cluster = Cluster::start(1, &["--seed", "5"]);
     let member = cluster.cluster.member(ServerId(1)).unwrap();
     for address in [member.peer, member.client] {
@@ -160,7 +160,7 @@ fn a_stranger_is_not_heard_for_longer_than_a_greeting() {
 }
 
 #[test]
-fn a_client_that_wants_ever_newer_states_causes_no_more_than_a_checkpoint_a_second() {
+fn backups_by_clients_cause_at_most_one_checkpoint_per_second() {
     let cluster = Cluster::start(1, &["--seed", "6", "--steps", "off"]);
     let (mut client, mut backup) = (cluster.client("c1", 1), greeted(&cluster));
     let (begun, mut wishes) = (Instant::now(), 0);
@@ -176,14 +176,14 @@ fn a_client_that_wants_ever_newer_states_causes_no_more_than_a_checkpoint_a_seco
 }
 
 #[test]
-fn what_means_nothing_is_answered_or_ends_the_connection_and_never_the_server() {
+fn meaningless_request_gets_a_reply_or_ends_its_connection_but_never_the_server() {
     let cluster = Cluster::start(1, &["--seed", "4", "--checkpoint-slots", "20"]);
     let mut client = cluster.client("c1", 1);
     client.put(b"k", b"v").unwrap();
     let ask = |request: Request| ask(&mut greeted(&cluster), request);
     let name = |slot, token| Some(ChunkRequest { slot: Slot(slot), index: 0, token });
     let tokens = [PartToken::Session(u64::MAX), PartToken::Key(vec![255; 3]), PartToken::first()];
-    // A state that nobody has is no reason to write one down.
+    // A request for a slot that no server has applied starts no checkpoint.
     for _ in 0..3 {
         assert_eq!(ask(Request::State { at_least: Slot::LAST, part: None }), Some(Reply::Chunk(None)));
     }
@@ -197,7 +197,7 @@ fn what_means_nothing_is_answered_or_ends_the_connection_and_never_the_server() 
             assert!(matches!(reply, Some(Reply::Chunk(_))), "round {round}, slot {slot}: {reply:?}");
         }
         let reply = ask(Request::State { at_least: Slot::LAST, part: None });
-        assert_eq!(reply, Some(Reply::Chunk(None)), "nobody has applied so much");
+        assert_eq!(reply, Some(Reply::Chunk(None)), "no server has applied that slot");
         assert_eq!(ask(Request::State { at_least: Slot(u64::MAX), part: None }), None, "there is no such slot");
         for _ in 0..30 {
             client.put(b"k", b"v").unwrap();

@@ -1,4 +1,4 @@
-//! Two-phase commit between real processes: it serves, it blocks where it must, and its lines prove that nobody was
+//! Two-phase commit between real processes: it serves, it blocks where it must, and its log lines prove that no server was
 //! ever inconsistent.
 
 #![allow(clippy::unwrap_used)]
@@ -26,7 +26,7 @@ fn await_role(cluster: &Cluster, id: u8, role: RoleKind, up: bool) {
 }
 
 #[test]
-fn clients_are_served_while_every_role_fails_and_the_lines_prove_that_nobody_was_inconsistent() {
+fn clients_are_served_while_every_role_fails_and_the_log_proves_consistency() {
     let cluster = start(&["--fail", "all", "--mean-up", "1500ms", "--mean-down", "300ms", "--seed", "11"]);
     let end = Instant::now() + Duration::from_secs(8);
     let counts: Vec<(u32, u32)> = std::thread::scope(|scope| {
@@ -65,7 +65,7 @@ fn work(mut client: Client, id: u8, end: Instant) -> (u32, u32) {
 }
 
 #[test]
-fn participants_are_blocked_until_their_coordinator_is_back() {
+fn participants_are_blocked_until_their_coordinator_restarts() {
     let cluster = start(&["--lab", "--seed", "1"]);
     let mut operator = cluster.client("lab", 2);
     let mut writer = cluster.client_with_lines("c1", 1);
@@ -98,7 +98,7 @@ fn participants_are_blocked_until_their_coordinator_is_back() {
         await_role(&cluster, 1, RoleKind::Coordinator, true);
         false
     });
-    assert!(blocked, "nobody was blocked");
+    assert!(blocked, "no participant was blocked");
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.starts_with("no writes: 4 of 5 participants can vote"), "{shown}");
@@ -128,7 +128,7 @@ fn participants_are_blocked_until_their_coordinator_is_back() {
 }
 
 #[test]
-fn what_was_committed_outlives_all_processes() {
+fn committed_writes_survive_all_processes() {
     let mut cluster = start(&["--seed", "1"]);
     let mut client = cluster.client_with_lines("c1", 3);
     for n in 1..=30u64 {

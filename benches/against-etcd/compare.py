@@ -247,11 +247,11 @@ class Ours(System):
         deadline = time.time() + READY_SECONDS
         while time.time() < deadline:
             said = self.client("status")
-            leads = re.search(r"^server (\d+) leads", said, re.MULTILINE)
-            if leads or "nobody leads" not in said:
+            leads = re.search(r"^leader: server (\d+),", said, re.MULTILINE)
+            if leads or self.options.protocol != "multi-paxos":
                 return int(leads[1]) - 1 if leads else 0
             time.sleep(0.02)
-        sys.exit("nobody leads")
+        sys.exit("error: the cluster has no leader")
 
     def gap(self):
         """The leader dies; its own clients go to others."""

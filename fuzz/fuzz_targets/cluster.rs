@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| paxos_kv::fuzz::cluster(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| paxos_lab::fuzz::cluster(bytes));

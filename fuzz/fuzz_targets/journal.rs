@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| paxos_kv::fuzz::journal(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| paxos_lab::fuzz::journal(bytes));

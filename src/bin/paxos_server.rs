@@ -6,8 +6,8 @@ use clap::{CommandFactory, Parser};
 use paxos_kv::server::{self, ServerOptions, tools::Tool};
 use paxos_kv::storage::disk::outlive_file_size_limit;
 
-/// One server of a Paxos replicated key-value store: a proposer, an acceptor and a learner, each in a thread of its
-/// own.
+/// One server of a Paxos replicated key-value store: a proposer, an acceptor and a learner, each in its own
+/// thread.
 #[derive(Parser)]
 #[command(
     name = "paxos-server",
@@ -18,14 +18,21 @@ Examples:
   paxos-server --id 1
   paxos-server --id 1 --fail acceptors --seed 7 --log-dir runs/mine --data runs/mine/data/server-1
   RUST_LOG=debug paxos-server --id 1
-  paxos-server check --id 1                              whether a start with these options would succeed; starts nothing
-  paxos-server inspect data/server-1                     what a data folder holds, and its health; changes nothing
-  paxos-server restore store.backup --cluster new.toml --data data     data folders of a new cluster, from a backup
-  paxos-server forget data/server-1 --peer 3             take another data folder for server 3's; the old one is lost for ever
-  paxos-server --id 1 --http 127.0.0.1:7301       a page to watch the cluster at
+  paxos-server check --id 1                      check whether a start with these options would succeed; start nothing
+  paxos-server inspect data/server-1             show what a data directory contains and its health; change nothing
+  paxos-server restore store.backup --cluster new.toml --data data    create the data of a new cluster
+  paxos-server forget data/server-1 --peer 3     accept a new data directory of server 3; the old one is lost
+  paxos-server audit runs/latest                 prove a run again, from its log lines alone
+  paxos-server report runs/latest                show what a run demonstrates, with the log lines that show it
+  paxos-server logs runs/latest --req c1-5       print the lines of one request, and the crashes around it
+  paxos-server logs runs/latest --slot 7 --columns    print the lines of one slot, one column for each server
+  paxos-server timeline runs/latest -o run.html  draw a run as one page for a browser
+  paxos-server --id 1 --http 127.0.0.1:7301      serve a page that shows the cluster
   source <(paxos-server completions bash)
 
-It stops on Ctrl-C and SIGTERM; on SIGHUP it opens its log file again. Exit codes: 0 stopped, 1 failure (a sentence says what and why), 2 usage."
+The server stops on Ctrl-C or SIGTERM. On SIGHUP it reopens its log file.
+Exit codes: 0 stopped, 1 failure (stderr says what failed and why), 2 usage;
+audit and report: 0 proved, 6 not provable because log lines are missing, 7 a rule was broken."
 )]
 struct ServerCli {
     #[command(flatten)]
@@ -41,10 +48,12 @@ fn completions() -> Option<ExitCode> {
     }
     let shell = words.next().and_then(|shell| shell.parse().ok()).filter(|_| words.next().is_none());
     let Some(shell) = shell else {
-        eprintln!("error: which shell? Try: paxos-server completions bash (or zsh, fish)");
+        eprintln!("error: completions needs the name of a shell. Next: paxos-server completions bash (or zsh, fish)");
         return Some(ExitCode::from(2));
     };
-    let script = paxos_kv::completions::script(ServerCli::command(), shell);
+    let tools = Tool::command();
+    let command = ServerCli::command().subcommands(tools.get_subcommands().cloned());
+    let script = paxos_kv::completions::script(command, shell);
     let written = std::io::Write::write_all(&mut std::io::stdout(), &script);
     Some(if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

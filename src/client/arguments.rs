@@ -22,9 +22,9 @@ Exit codes:
   1  failure
   2  usage
   3  key not found
-  4  certainly not applied (failed reads and version mismatches too)
-  5  outcome unknown: the write may be applied, now or later
-  130, 143  interrupted by Ctrl-C or SIGTERM, whatever is known of the outcome
+  4  certainly not applied (also: failed reads, version mismatches)
+  5  outcome unknown: the write may have been applied, or may be applied later
+  130, 143  interrupted by Ctrl-C or SIGTERM; the last message says what is known of the outcome
 
 Examples:
   paxos-client put color \"deep blue\"
@@ -40,21 +40,21 @@ Examples:
   paxos-client crash 3.acceptor --for 2s        (servers must run with --lab)
   paxos-client demo --clients 3 --scenes all    (fills the store and works on it)
 
-A request that a server does not answer within 1 s goes on to the next server, under the same number, so that it is
-applied once. Data goes to stdout, everything else to stderr.";
+If a server does not reply within 1 s, the client sends the request to the next server under the same session and
+sequence number, so a write is applied at most once. Data goes to stdout, all messages go to stderr.";
 
 const BENCH_HELP: &str = "\
 Examples:
-  paxos-client bench --clients 64 --reads 0           (writes, each client with one request under way)
+  paxos-client bench --clients 64 --reads 0           (writes, one request in flight per client)
   paxos-client bench --clients 4 --pipeline 16 -o json
-  paxos-client bench --rate 2000 --duration 30s       (an open loop: times count from when a request was due)
-  paxos-client bench --servers 1,2 --reads 0               (basic-paxos: two servers' proposers duel)
-  paxos-client bench sweep --out charts               (starts its own servers; sweep.csv and sweep.svg)
+  paxos-client bench --rate 2000 --duration 30s       (open loop: latency counts from the due time)
+  paxos-client bench --servers 1,2 --reads 0          (basic-paxos: the proposers of two servers compete)
+  paxos-client bench sweep --out charts               (starts its own servers; writes sweep.csv and sweep.svg)
 
-A closed loop measures what the cluster can do; an open loop what somebody waits who does not wait for others. The
-generator shares this machine with the servers, so their CPU a request stands beside the throughput.";
+A closed loop measures the maximum throughput. An open loop measures the latency of users that do not wait for each
+other. If the servers run on this machine, the report also shows their CPU time per request.";
 
-/// Talks to a Paxos key-value store.
+/// Client of a Paxos key-value store.
 #[derive(Debug, Parser)]
 #[command(name = "paxos-client", version, about, after_help = AFTER_HELP, args_override_self = true)]
 pub(super) struct ClientCli {
@@ -66,24 +66,24 @@ pub(super) struct ClientCli {
 
 #[derive(Debug, Args)]
 pub(super) struct GlobalArgs {
-    /// The cluster file [default: what the environment variable PAXOS_CLUSTER names, else res/cluster.toml, here or
-    /// beside the program's sources]
+    /// Cluster file [default: the value of PAXOS_CLUSTER, else res/cluster.toml in this directory or in a directory
+    /// above the program]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) cluster: Option<PathBuf>,
-    /// The server to ask first [default: any]
+    /// Server to send requests to first [default: any]
     #[arg(long, global = true, value_name = "N", value_parser = parse_server)]
     pub(super) server: Option<ServerId>,
-    /// How long a whole request may take, all tries together
+    /// Maximum time for a whole request, all tries together
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     pub(super) timeout: Duration,
-    /// The client's name in lines and labels [default: the first of c1, c2 ... that is free in the log folder]
+    /// Client name in log lines and request labels [default: the first free one of c1, c2 ... in the log directory]
     #[arg(long, global = true, value_name = "NAME")]
     pub(super) name: Option<String>,
-    /// What stdout gets: words for people, or one JSON object a result, errors too
-    #[arg(short, long, global = true, value_name = "FORM", value_enum, default_value_t = OutputFormat::Text)]
+    /// Output format of stdout: text, or one JSON object per result, also for errors
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t = OutputFormat::Text)]
     pub(super) output: OutputFormat,
-    /// Where the lines go: client.log, which commands share, or a client-N.log of a demo, a shell or a --name
-    /// [default: runs/latest if it is a run of this cluster, else no file]
+    /// Directory for log lines. Commands share client.log; demo, shell and --name write client-N.log [default:
+    /// runs/latest if it is a run of this cluster, else no log]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) log_dir: Option<PathBuf>,
     /// Handles Ctrl-C; set by the program, not by an argument.
@@ -101,92 +101,91 @@ impl GlobalArgs {
 /// What stdout gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum OutputFormat {
-    /// Words for people.
+    /// Text for people.
     Text,
-    /// One object a result.
+    /// One JSON object per result.
     Json,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
-    /// Fill the store, work on it through all servers, and check what is left: it writes and deletes keys
+    /// Run the scripted demo: fill the store, use all servers, check the final state (writes and deletes keys)
     Demo(DemoArgs),
-    /// Set a key's value
+    /// Set the value of a key
     Put {
-        /// The key, at most 4 KiB; any bytes, and none at all is a key as well
+        /// Key: 0 to 4 KiB of any bytes (an empty key is valid)
         key: OsString,
-        /// The value, at most 1 MiB; `-`: read it from standard input, as it is
+        /// Value: at most 1 MiB; `-` reads it from standard input, unchanged
         value: Option<OsString>,
-        /// Only if the key is at this version (0: never written)
+        /// Write only if the key is at version N (0: never written)
         #[arg(long, value_name = "N")]
         if_version: Option<u64>,
     },
-    /// Print a key's value
+    /// Print the value of a key
     Get {
-        /// The key
+        /// Key to read
         key: OsString,
-        /// Print the value's bytes and nothing else: no line break behind them
+        /// Print only the bytes of the value, without a line break after them
         #[arg(long)]
         raw: bool,
     },
-    /// Remove a key's value
+    /// Delete the value of a key
     Delete {
-        /// The key
+        /// Key to delete
         key: OsString,
     },
-    /// Do the operations of a file, one a line: put KEY VALUE | get KEY | delete KEY, perhaps behind @SERVER
+    /// Execute the operations of a file, one per line: [@SERVER] put KEY VALUE | get KEY | delete KEY
     Run {
-        /// The file; `-`: standard input
+        /// File with operations; `-` reads standard input
         file: PathBuf,
     },
-    /// Show whether writes are possible now, and how every server is; exit code 1 if they are not
+    /// Show whether writes are possible now, and the state of every server; exit 1 if writes are not possible
     Status {
-        /// Wait so long until every server answers and writes are possible, and fail if that does not come
+        /// Wait up to TIME until every server replies and writes are possible; exit 1 if that does not happen
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         wait: Option<Duration>,
-        /// Show it again and again, until Ctrl-C
+        /// Repeat until Ctrl-C
         #[arg(long, conflicts_with = "wait")]
         watch: bool,
-        /// With --watch: how often
+        /// With --watch: time between two queries
         #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s", requires = "watch")]
         interval: Duration,
-        /// With --watch: how many looks before it ends
+        /// With --watch: stop after N queries
         #[arg(long, value_name = "N", requires = "watch")]
         count: Option<u64>,
     },
-    /// Write the whole store to a file, as of one slot, while the cluster goes on (see `paxos-server restore`)
+    /// Write the whole store, as of one slot, to a file while the cluster runs (see `paxos-server restore`)
     Backup {
-        /// The file, which only its owner may read; `-`: standard output
+        /// Target file, readable only by its owner; `-` writes to standard output
         file: PathBuf,
-        /// Replace a file that is there, once the new one is whole
+        /// Replace an existing file, once the new one is complete
         #[arg(long)]
         force: bool,
     },
-    /// Do one operation after the other, as they are typed: with a history, and Tab completes
+    /// Start an interactive prompt with history and Tab completion
     Shell,
-    /// Measure how many requests the cluster does, and how long each takes
+    /// Measure throughput and latency
     #[command(after_help = BENCH_HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Bench(BenchArgs),
-    /// Print the cluster's servers, one a line: number, address for peers, for clients, and for browsers if there is
-    /// one
+    /// Print the servers, one per line: number, peer address, client address, and HTTP address if there is one
     Servers,
-    /// Print what makes a shell complete this program's words: source <(paxos-client completions bash)
+    /// Print a shell completion script
     Completions {
-        /// The shell
+        /// Shell of the script; load it in bash with: source <(paxos-client completions bash)
         shell: clap_complete::Shell,
     },
-    /// End the thread of a role, or of all three (servers must run with --lab)
+    /// Crash one role of a server, or all of its roles (the server must run with --lab)
     Crash {
-        /// The server, or one of its roles: 3 or 3.acceptor
+        /// Server, or one of its roles: 3 or 3.acceptor
         #[arg(value_parser = parse_target)]
         target: RoleTarget,
-        /// How long it stays down [default: until `restart`]
+        /// Restart automatically after TIME [default: stay down until `restart`]
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         r#for: Option<Duration>,
     },
-    /// Start a crashed role again, or all three (servers must run with --lab)
+    /// Restart one crashed role of a server, or all of its roles (the server must run with --lab)
     Restart {
-        /// The server, or one of its roles: 3 or 3.acceptor
+        /// Server, or one of its roles: 3 or 3.acceptor
         #[arg(value_parser = parse_target)]
         target: RoleTarget,
     },
@@ -194,22 +193,22 @@ pub(super) enum ClientCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Between two operations of a client
+    /// Pause between two operations of a client
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "750ms")]
     pub(super) pace: Duration,
-    /// How many clients do the operations, all at once
+    /// Number of clients; all execute the operations at the same time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(CLIENTS_MAX)))]
     pub(super) clients: u8,
-    /// `all` adds malformed bytes, two clients on one key, and a majority outage (which needs servers with --lab)
+    /// Scenes to play; the scenes in which clients crash roles need servers with --lab
     #[arg(long, value_enum, default_value_t = SceneSet::Basic)]
     pub(super) scenes: SceneSet,
-    /// What the store holds at first, as a file of operations [default: res/prepopulate.txt, built in]
+    /// Operations that fill the store first [default: res/prepopulate.txt, built in]
     #[arg(long, value_name = "FILE")]
     pub(super) prepopulate: Option<PathBuf>,
-    /// What each client does, as a file of operations [default: res/operations.txt, built in]
+    /// Operations of each client [default: res/operations.txt, built in]
     #[arg(long, value_name = "FILE")]
     pub(super) operations: Option<PathBuf>,
-    /// How long the servers may take to come to the same state at the end
+    /// Maximum time for all replicas to reach the same state at the end
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     pub(super) settle: Duration,
 }
@@ -218,16 +217,16 @@ pub(super) struct DemoArgs {
 pub(super) struct BenchArgs {
     #[command(flatten)]
     pub(super) load: LoadArgs,
-    /// How many clients there are, each with a connection and a session of its own
+    /// Number of clients, each with its own connection and session
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clients())]
     pub(super) clients: u32,
-    /// The length of a value, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = value_size)]
+    /// Length of a value in bytes
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_size)]
     pub(super) value_size: usize,
-    /// Requests a second, all clients together, each begun when it is due (an open loop) [default: as many as it takes]
+    /// Open loop: start N requests per second, all clients together [default: closed loop, as fast as possible]
     #[arg(long, value_name = "N", value_parser = up_to(10_000_000))]
     pub(super) rate: Option<u32>,
-    /// The servers that the clients ask first, in turn, as in 1,2 [default: --server, or the one that leads]
+    /// Servers that the clients use first, in turn, as in 1,2 [default: --server, else the leader, else any]
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = parse_server)]
     pub(super) servers: Vec<ServerId>,
     #[command(subcommand)]
@@ -237,29 +236,29 @@ pub(super) struct BenchArgs {
 /// What a bench and a sweep have in common.
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
-    /// How many requests each client has under way
+    /// Number of requests in flight per client
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(IN_FLIGHT_MAX as i64))]
     pub(super) pipeline: u32,
-    /// How long to measure
+    /// Time to measure
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     pub(super) duration: Duration,
-    /// How long the load runs before that
+    /// Time to run the load before the measurement
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s")]
     pub(super) warm_up: Duration,
-    /// How many of a hundred requests are reads; linearizable ones
+    /// Share of requests that are (linearizable) reads, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(super) reads: u8,
-    /// How many keys there are
+    /// Number of keys
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = up_to(100_000_000))]
     pub(super) keys: u32,
-    /// How many threads the clients share
+    /// Number of threads of the load generator
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(bench::THREADS_MAX))]
     pub(super) threads: u32,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
-    /// Measure one cluster after the other, started for it: a CSV file and a picture
+    /// Start one cluster after the other, measure each, and write a CSV file and a chart
     Sweep(SweepArgs),
 }
 
@@ -267,22 +266,22 @@ pub(super) enum BenchCommand {
 pub(super) struct SweepArgs {
     #[command(flatten)]
     pub(super) load: LoadArgs,
-    /// How the servers agree
+    /// Protocols to measure
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "basic-paxos,multi-paxos")]
     pub(super) protocols: Vec<String>,
-    /// How many servers there are
+    /// Cluster sizes to measure
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,3,5,7", value_parser = servers())]
     pub(super) servers: Vec<u8>,
-    /// How many clients there are
+    /// Numbers of clients to measure
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,16,64,256", value_parser = clients())]
     pub(super) clients: Vec<u32>,
-    /// The lengths of values in bytes; the first with all clients, all of them with 64
+    /// Value lengths in bytes: the first one with each number of clients, the others with 64 clients
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "100,1000,10000", value_parser = value_size)]
     pub(super) value_sizes: Vec<usize>,
-    /// Where sweep.csv and sweep.svg go
+    /// Directory for sweep.csv and sweep.svg
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(super) out: PathBuf,
-    /// The program that serves [default: the paxos-server beside this program]
+    /// Server program [default: paxos-server in the directory of this program]
     #[arg(long, value_name = "FILE")]
     pub(super) program: Option<PathBuf>,
 }
@@ -302,14 +301,14 @@ fn servers() -> impl TypedValueParser<Value = u8> {
 
 fn value_size(text: &str) -> Result<usize, String> {
     let size = text.parse().ok().filter(|size| *size <= VALUE_MAX_BYTES);
-    size.ok_or_else(|| format!("'{text}' is no length of a value (0 to {VALUE_MAX_BYTES} bytes)"))
+    size.ok_or_else(|| format!("'{text}' is not a value length (0 to {VALUE_MAX_BYTES} bytes)"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum SceneSet {
-    /// Pre-population, five PUT, five GET, five DELETE, the check.
+    /// Pre-population, five PUT, five GET, five DELETE, and the check.
     Basic,
-    /// Malformed bytes, two clients on one key and a majority outage as well.
+    /// Also malformed bytes, two clients on one key, a majority outage, and a leader crash.
     All,
 }
 
@@ -333,7 +332,7 @@ impl RoleTarget {
 
 /// Parses `3` or `3.acceptor`.
 fn parse_target(text: &str) -> Result<RoleTarget, String> {
-    let wrong = || format!("'{text}' is no server or role (write 3 or 3.acceptor)");
+    let wrong = || format!("'{text}' is not a server or role (examples: 3, 3.acceptor)");
     let (number, role) = text.split_once('.').map_or((text, None), |(number, role)| (number, Some(role)));
     let role = match role {
         None => None,
@@ -345,5 +344,5 @@ fn parse_target(text: &str) -> Result<RoleTarget, String> {
 /// Parses `3`, or `s3` as in log lines.
 fn parse_server(text: &str) -> Result<ServerId, String> {
     let number = text.trim_start_matches('s').parse().ok().filter(|number| (1..=ServerId::MAX).contains(number));
-    number.map(ServerId).ok_or_else(|| format!("it is not a server number (1 to {})", ServerId::MAX))
+    number.map(ServerId).ok_or_else(|| format!("not a server number (1 to {})", ServerId::MAX))
 }

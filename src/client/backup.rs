@@ -29,7 +29,7 @@ pub enum BackupFailed {
     #[error("{0}")]
     Request(#[from] ClientError),
     /// The file cannot be written.
-    #[error("cannot write the backup: {0}. Name a file that this user may write to, on a disk with room")]
+    #[error("cannot write the backup: {0}. Choose a file that this user may write, on a disk with free space")]
     File(#[from] BackupError),
     /// The received data are inconsistent, or the target changed meanwhile.
     #[error("{0}")]
@@ -59,22 +59,22 @@ impl Target {
         let name = self.path.display();
         match fs::symlink_metadata(&self.path) {
             Ok(there) if !there.is_file() => Err(format!(
-                "{name} is {}, and a backup replaces files only. Name a file, or - for standard output",
+                "{name} is {}, but a backup replaces only files. Choose a file, or - for standard output",
                 kind(there.file_type())
             )),
             Ok(_) if !self.replace => {
-                Err(format!("{name} is there already. Name another file, or say --force to replace it"))
+                Err(format!("{name} exists already. Choose another file, or use --force to replace it"))
             }
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(format!("cannot look at {name}: {error}")),
+            Err(error) => Err(format!("cannot inspect {name}: {error}")),
         }
     }
 }
 
 fn kind(of: FileType) -> &'static str {
     match of {
-        _ if of.is_dir() => "a folder",
+        _ if of.is_dir() => "a directory",
         _ if of.is_symlink() => "a symbolic link",
         _ if of.is_fifo() => "a named pipe",
         _ => "a device or a socket",
@@ -160,7 +160,10 @@ pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Ba
             Some(part) => break part,
             None if Instant::now() < until => thread::sleep(LOOK_AGAIN),
             None => {
-                let what = format!("server {} has not written its state down within 60 s", client.server().0);
+                let what = format!(
+                    "server {} did not finish a snapshot of its state within 60 s. Next: paxos-client status",
+                    client.server().0
+                );
                 return Err(BackupFailed::Wrong(what));
             }
         }
@@ -177,7 +180,9 @@ pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Ba
         let SnapshotChunk { slot, digest, index, bytes, next } = part.part;
         left_out = left_out.wrapping_add(part.left_out);
         if (slot, digest) != (title.slot, title.digest) {
-            return Err(BackupFailed::Wrong("the server let this state go while it was read: try again".to_string()));
+            return Err(BackupFailed::Wrong(
+                "the server dropped this snapshot while it was read. Next: run the backup again".to_string(),
+            ));
         }
         state.load_chunk(&bytes).map_err(BackupFailed::Wrong)?;
         writer.chunk(&bytes)?;
@@ -185,13 +190,19 @@ pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Ba
         let index = index.saturating_add(1);
         let name = ChunkRequest { slot, index, token };
         part = client.state_part(Some(name), at_least)?.ok_or_else(|| {
-            BackupFailed::Wrong("the server let this state go while it was read: try again".to_string())
+            BackupFailed::Wrong(
+                "the server dropped this snapshot while it was read. Next: run the backup again".to_string(),
+            )
         })?;
     }
     // The digest covers the entries that are not sent to clients too.
     let whole = state.digest().wrapping_add(left_out);
     if whole != title.digest {
-        return Err(BackupFailed::Wrong(format!("the entries make {whole:016x} and not {:016x}", title.digest)));
+        return Err(BackupFailed::Wrong(format!(
+            "the received data are corrupt: their digest is {whole:016x}, but the server reported {:016x}. Next: run \
+             the backup again",
+            title.digest
+        )));
     }
     Ok((title, writer.end(state.store().digest())?))
 }

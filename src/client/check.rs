@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use super::operation::Operation;
 use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::script::{Operation, quote_key};
+use super::script::quote_key;
 use crate::role::ServerId;
 
 /// The results of the program's writes, by key.
@@ -47,7 +48,10 @@ impl ExpectedState {
         match end {
             Ok(WriteResponse::Written { version, .. }) => {
                 if writes.acknowledged.insert(*version, left).is_some() {
-                    return Err(format!("two writes of {} were both told version {version}", quote_key(action.key())));
+                    return Err(format!(
+                        "two writes of {} were both acknowledged as version {version}",
+                        quote_key(action.key())
+                    ));
                 }
             }
             Err(ClientError::Unknown(_)) => writes.unknown.push(left),
@@ -63,7 +67,10 @@ impl ExpectedState {
             ours.unknown.extend(theirs.unknown);
             for (version, left) in theirs.acknowledged {
                 if ours.acknowledged.insert(version, left).is_some() {
-                    return Err(format!("two writes of {} were both told version {version}", quote_key(&key)));
+                    return Err(format!(
+                        "two writes of {} were both acknowledged as version {version}",
+                        quote_key(&key)
+                    ));
                 }
             }
         }
@@ -88,7 +95,7 @@ impl ExpectedState {
         }
         if found.version == *version {
             let right = found.value == *left;
-            let what = format!("{key} at version {version} was acknowledged as one value and holds another");
+            let what = format!("{key} at version {version} holds another value than the acknowledged one");
             return if right { KeyCheck::Consistent } else { KeyCheck::Inconsistent(what) };
         }
         if writes.unknown.contains(&found.value) {
@@ -96,8 +103,8 @@ impl ExpectedState {
         }
         if found.value.is_some() && found.value == *left {
             return KeyCheck::Inconsistent(format!(
-                "the write of {key} acknowledged at version {version} stands there again at version {}: it was applied \
-                 twice, or another client has written the same",
+                "the write of {key} acknowledged at version {version} appears again at version {}: it was applied \
+                 twice, or another client wrote the same value",
                 found.version
             ));
         }
@@ -113,12 +120,15 @@ pub fn check_monotonic(key: &[u8], found: &[(ServerId, GetResponse)]) -> Result<
         let key = quote_key(key);
         if later.version < earlier.version {
             return Err(format!(
-                "server {} has {key} at version {}, after server {} had shown version {}: a stale read",
+                "server {} returned {key} at version {} after server {} had returned version {}: a stale read",
                 other.0, later.version, one.0, earlier.version
             ));
         }
         if later.version == earlier.version && later.value != earlier.value {
-            return Err(format!("servers {} and {} hold different values of {key} at one version", one.0, other.0));
+            return Err(format!(
+                "servers {} and {} returned different values of {key} at the same version",
+                one.0, other.0
+            ));
         }
     }
     Ok(())
@@ -168,19 +178,19 @@ mod tests {
     }
 
     #[test]
-    fn the_last_acknowledged_write_must_be_there() {
+    fn last_acknowledged_write_must_be_present() {
         let notes = [(put("b"), done(4)), (put("a"), done(3)), (put("c"), not_applied())];
         assert_eq!(judge(&notes, Some("b"), 4), 'r');
         assert_eq!(judge(&notes, Some("a"), 3), 'w', "lost");
         assert_eq!(judge(&notes, Some("a"), 4), 'w', "another value at its version");
         assert_eq!(judge(&notes, None, 4), 'w');
         assert_eq!(judge(&notes, Some("b"), 5), 'w', "applied twice");
-        assert_eq!(judge(&notes, Some("x"), 5), 'o', "another client's");
-        assert_eq!(judge(&notes, Some("c"), 5), 'o', "what was not applied is not there by us");
+        assert_eq!(judge(&notes, Some("x"), 5), 'o', "a write of another client");
+        assert_eq!(judge(&notes, Some("c"), 5), 'o', "our write was not applied, so another client wrote this");
     }
 
     #[test]
-    fn a_key_whose_last_write_is_unknown_may_hold_either() {
+    fn key_with_an_unknown_last_write_may_hold_either_value() {
         let notes = [(put("a"), done(3)), (put("b"), unknown())];
         assert_eq!(judge(&notes, Some("a"), 3), 'r');
         assert_eq!(judge(&notes, Some("b"), 4), 'r');
@@ -195,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn deletes_count_and_what_changed_nothing_does_not() {
+    fn deletes_count_unless_they_changed_nothing() {
         assert_eq!(judge(&[(put("a"), done(3)), (delete(), done(4))], None, 4), 'r');
         assert_eq!(judge(&[(put("a"), done(3)), (delete(), done(4))], Some("a"), 4), 'w');
         let missing = Ok(WriteResponse::NotFound { slot: Slot(9), version: 4 });
@@ -203,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn two_writes_never_make_one_version() {
+    fn two_writes_never_have_the_same_version() {
         let mut ledger = ExpectedState::default();
         ledger.record(&put("a"), &done(3)).unwrap();
         assert!(ledger.record(&put("b"), &done(3)).unwrap_err().contains("version 3"));

@@ -22,15 +22,16 @@ use super::check_limits;
 use super::client::{Client, ClientOptions};
 use super::cluster_status::ClusterStatus;
 use super::demo::Demo;
-use super::execute::{OperationResult, OutcomeCounts, outcome_words};
+use super::execute::{OutcomeCounts, outcome_words};
 use super::interrupt::Interrupt;
 use super::json;
 use super::name::ClientName;
+use super::operation::{Operation, OperationResult};
 use super::outcome::{ClientError, GetResponse, WriteResponse};
 use super::printer::Printer;
 use super::repl;
 use super::retry_notes::Detours;
-use super::script::{self, Operation, ScriptStep, quote_key};
+use super::script::{self, ScriptStep, quote_key};
 use crate::cluster::{Cluster, Member, in_environment};
 use crate::kv::VALUE_MAX_BYTES;
 use crate::role::ServerId;
@@ -58,7 +59,7 @@ const OPERATIONS: &str = include_str!("../../res/operations.txt");
 /// The default cluster file, relative to the project's root directory.
 const CLUSTER_FILE: &str = "res/cluster.toml";
 /// The message for Ctrl-C when several requests are in flight.
-const MANY_UNKNOWN: &str = "interrupted: a write that was under way may still be applied";
+const MANY_UNKNOWN: &str = "interrupted: a write in flight may still be applied";
 /// Pause between two queries of `status --wait`.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -83,10 +84,13 @@ impl CliError {
     fn request(error: &ClientError, key: Option<&[u8]>) -> CliError {
         let (code, advice) = match (error, key) {
             (ClientError::Unknown(_), Some(key)) => {
-                (exit::UNKNOWN, format!(". Try: paxos-client get {}", quote_key(key)))
+                (exit::UNKNOWN, format!(". Next: paxos-client get {}", quote_key(key)))
             }
-            (ClientError::Unknown(_), None) => (exit::UNKNOWN, ". Try: paxos-client status".to_string()),
-            (ClientError::NotApplied(_), _) => (exit::NOT_APPLIED, ". Try: paxos-client status".to_string()),
+            (ClientError::Unknown(_), None) => (exit::UNKNOWN, ". Next: paxos-client status".to_string()),
+            (ClientError::NotApplied(tries), _) if tries.are_all_refused() => {
+                (exit::NOT_APPLIED, ". Next: ./run_server.sh".to_string())
+            }
+            (ClientError::NotApplied(_), _) => (exit::NOT_APPLIED, ". Next: paxos-client status".to_string()),
             (ClientError::TooLarge(_) | ClientError::NoSuchServer { .. }, _) => (exit::USAGE, String::new()),
             (ClientError::Refused { .. }, _) => (exit::FAILURE, String::new()),
         };
@@ -152,7 +156,7 @@ fn misunderstood(error: &clap::Error) -> String {
     match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::MissingSubcommand, _) => command.clone().render_help().to_string(),
         (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) if is_of_demo(word) => {
-            format!("{}\n{word} is an option of the demo. Try: paxos-client demo", error.render())
+            format!("{}\n{word} is an option of the demo. Next: paxos-client demo", error.render())
         }
         _ => error.render().to_string(),
     }
@@ -183,7 +187,7 @@ fn execute(mut cli: ClientCli, printer: &Arc<Printer>) -> Result<(), CliError> {
             one(common, cluster, &Operation::Put { key, value, if_version }, false, printer)
         }
         ClientCommand::Get { raw: true, .. } if common.output == OutputFormat::Json => {
-            Err(CliError::new(exit::USAGE, "--raw is for bytes, and -o json for an object: give one of them"))
+            Err(CliError::new(exit::USAGE, "--raw prints bytes and -o json prints an object: use only one of them"))
         }
         ClientCommand::Get { key, raw } => one(common, cluster, &Operation::Get { key: key.into_vec() }, raw, printer),
         ClientCommand::Delete { key } => {
@@ -218,7 +222,7 @@ fn execute(mut cli: ClientCli, printer: &Arc<Printer>) -> Result<(), CliError> {
             order(common, cluster, &says, printer, |client| client.crash(target.server, target.role, r#for))
         }
         ClientCommand::Restart { target } => {
-            let says = format!("{} again", target.with_verb("starts", "start"));
+            let says = target.with_verb("restarts", "restart");
             order(common, cluster, &says, printer, |client| client.restart(target.server, target.role))
         }
     }
@@ -258,15 +262,15 @@ fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, CliEr
         Some(value) if value != "-" => Ok(value.into_vec()),
         Some(_) => {
             if io::stdin().is_terminal() {
-                printer.warn("reading the value from the terminal; it ends with Ctrl-D");
+                printer.warn("reading the value from the terminal; end it with Ctrl-D");
             }
             read_all(io::stdin().lock(), VALUE_MAX_BYTES).map_err(|error| {
                 CliError::new(exit::FAILURE, format!("cannot read the value from standard input: {error}"))
             })
         }
         None => {
-            let what = "the value is missing: nothing was written. Give it behind the key (\"\" is an empty one), or - to \
-                        read it from standard input";
+            let what = "the value is missing; nothing was written. Put it after the key (\"\" is an empty value), or use \
+                        - to read it from standard input";
             Err(CliError::new(exit::USAGE, what))
         }
     }
@@ -312,7 +316,7 @@ fn identify(
         match in_folder(&latest) {
             Ok(identity) => return Ok(identity),
             Err(why) if name.is_some() => return Err(usage(why)),
-            Err(why) => printer.warn(format!("note: no lines are written: {why}")),
+            Err(why) => printer.warn(format!("note: no log lines are written: {why}")),
         }
     }
     let n = if let LogTarget::Own(n) = lines { n } else { 1 };
@@ -345,7 +349,7 @@ fn connect(
 
 /// Starts to handle signals.
 fn listen(common: &GlobalArgs, parting: &'static str, printer: &Arc<Printer>) -> Result<(), CliError> {
-    let failed = |error| CliError::new(exit::FAILURE, format!("cannot listen for signals: {error}"));
+    let failed = |error| CliError::new(exit::FAILURE, format!("cannot handle signals: {error}"));
     common.interrupt.listen(parting, printer).map_err(failed)
 }
 
@@ -372,7 +376,10 @@ fn one(
             code => Err(CliError::quiet(code)),
         };
     }
-    let missing = |version| CliError::new(exit::NOT_FOUND, format!("there is no key {key} (version {version})"));
+    let missing = |version| {
+        let history = if version == 0 { "never written".to_string() } else { format!("last version {version}") };
+        CliError::new(exit::NOT_FOUND, format!("key not found: {key} ({history})"))
+    };
     match ended.end {
         Ok(OperationResult::Read(GetResponse { value: Some(mut value), .. })) => {
             if !raw {
@@ -385,7 +392,9 @@ fn one(
         Ok(OperationResult::Wrote(WriteResponse::NotFound { version, .. })) => Err(missing(version)),
         Ok(OperationResult::Wrote(WriteResponse::Mismatch { version, .. })) => Err(CliError::new(
             exit::NOT_APPLIED,
-            format!("{key} is at version {version}: nothing was written. Try: paxos-client get {key}"),
+            format!(
+                "version mismatch: {key} is at version {version}. Nothing was written. Next: paxos-client get {key}"
+            ),
         )),
         Ok(OperationResult::Wrote(outcome @ WriteResponse::Written { .. })) => {
             printer.line(outcome_words(&outcome));
@@ -422,7 +431,7 @@ fn run_file(common: &GlobalArgs, cluster: Cluster, file: &Path, printer: &Arc<Pr
     for operation in &operations {
         if common.interrupt.signal().is_some() {
             let left = operations.len() as u64 - counts.total();
-            printer.warn(format!("interrupted: {left} operations were not begun"));
+            printer.warn(format!("interrupted: {left} operations were not started"));
             break;
         }
         if let Some(server) = operation.server {
@@ -447,9 +456,9 @@ fn run_file(common: &GlobalArgs, cluster: Cluster, file: &Path, printer: &Arc<Pr
         {
             Err(CliError::quiet(exit::NOT_APPLIED))
         }
-        OutcomeCounts { unknown: 1.., .. } => Err(CliError::new(exit::UNKNOWN, "not every outcome is known")),
+        OutcomeCounts { unknown: 1.., .. } => Err(CliError::new(exit::UNKNOWN, "some outcomes are unknown")),
         OutcomeCounts { not_applied: 1.., .. } | OutcomeCounts { mismatch: 1.., .. } => {
-            Err(CliError::new(exit::NOT_APPLIED, "not every operation was applied"))
+            Err(CliError::new(exit::NOT_APPLIED, "some operations were not applied"))
         }
         OutcomeCounts { .. } => Ok(()),
     }
@@ -480,7 +489,7 @@ fn back_up(
         BackupFailed::Request(error) => CliError::request(&error, None),
         other => CliError::new(exit::FAILURE, other.to_string()),
     })?;
-    let says = format!("holds the store as of slot {}, digest {:016x}", title.slot, title.digest);
+    let says = format!("contains the store as of slot {}, digest {:016x}", title.slot, title.digest);
     match file.as_os_str() == "-" {
         true => printer.warn(format!("the backup {says}")),
         false => printer.line(format!("{} {says}", file.display())),
@@ -503,7 +512,7 @@ fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<ScriptStep>, Cl
     let foreign = |operation: &&ScriptStep| operation.server.is_some_and(|server| cluster.member(server).is_none());
     match operations.iter().find(foreign) {
         Some(ScriptStep { line, server: Some(server), .. }) => {
-            let what = format!("there is no server {} in the cluster file. Nothing was done.", server.0);
+            let what = format!("the cluster file has no server {}. Nothing was done.", server.0);
             Err(CliError::new(exit::USAGE, format!("{}:{line}: {what}", file.display())))
         }
         Some(_) | None => Ok(operations),
@@ -514,7 +523,7 @@ fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<ScriptStep>, Cl
 fn built_in(text: &str, cluster: &Cluster) -> Result<Vec<ScriptStep>, CliError> {
     let mut operations = script::parse(text.as_bytes()).map_err(|errors| {
         let first = errors.first().map_or("", |error| error.what.as_str());
-        CliError::new(exit::FAILURE, format!("the built-in operations are wrong: {first}"))
+        CliError::new(exit::FAILURE, format!("the built-in operations are invalid: {first}"))
     })?;
     for operation in &mut operations {
         operation.server = operation.server.filter(|server| cluster.member(*server).is_some());
@@ -542,7 +551,7 @@ fn status(
         let quiet = |stop: CliError| if form == OutputFormat::Json { CliError::quiet(stop.code) } else { stop };
         return match (patience.is_some() && !survey.is_complete(), verdict.is_ok()) {
             (false, true) => Ok(()),
-            (true, true) => Err(quiet(CliError::new(exit::FAILURE, "not every server answers"))),
+            (true, true) => Err(quiet(CliError::new(exit::FAILURE, "not every server replies"))),
             (_, false) => Err(quiet(CliError::new(exit::FAILURE, verdict.to_string()))),
         };
     }
@@ -655,7 +664,7 @@ fn run_demo(common: &GlobalArgs, cluster: Cluster, demo: DemoArgs, printer: &Arc
     let prepopulate = script(demo.prepopulate.as_deref(), PREPOPULATE)?;
     let operations = script(demo.operations.as_deref(), OPERATIONS)?;
     if common.name.is_some() && (demo.clients > 1 || demo.scenes == SceneSet::All) {
-        return Err(CliError::new(exit::USAGE, "--name is for one client, and this demo has several: leave it out"));
+        return Err(CliError::new(exit::USAGE, "--name is for one client, but this demo has several: omit it"));
     }
     let rivals = if demo.scenes == SceneSet::All { 2 } else { 0 };
     let mut clients = (1..=usize::from(demo.clients) + rivals)

@@ -15,16 +15,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::connection::Connection;
 use super::core::outcome::{ClientError, GetResponse, Try, WriteResponse};
 use super::core::{ClientCore, ClientIdentity, Finished, IN_FLIGHT_MAX, RequestHandle, Route, check_limits};
-use super::execute::{CompletedOperation, OperationResult};
-use super::script::Operation;
+use super::operation::{CompletedOperation, Operation, OperationResult};
 use super::tcp::TcpWire;
 use crate::cluster::Cluster;
-use crate::host::Time;
 use crate::kv::Op;
 use crate::net::{Reply, Request, ServerStatus, StatePart};
 use crate::paxos::{ChunkRequest, Slot};
 use crate::random::Random;
 use crate::role::{RoleKind, ServerId, ServerSet};
+use crate::time::Time;
 use crate::trace::Trace;
 
 /// The configuration of a client.
@@ -252,7 +251,7 @@ impl Client {
     ///
     /// If this request is not in flight and its result was already returned.
     pub fn wait(&mut self, handle: RequestHandle) -> CompletedOperation {
-        assert!(self.core.has(handle), "the result of request {} was given out already", handle.0);
+        assert!(self.core.has(handle), "the result of request {} was already returned", handle.0);
         self.progress();
         ended(self.await_result(handle))
     }
@@ -382,7 +381,7 @@ impl Client {
 fn system_nonce() -> u128 {
     let half = || match getrandom::u64() {
         Ok(half) => half,
-        Err(error) => panic!("the system gives no random number for a session: {error}"),
+        Err(error) => panic!("the operating system returned no random number for a session: {error}"),
     };
     u128::from(half()) << 64 | u128::from(half())
 }

@@ -110,14 +110,14 @@ impl ClusterStatus {
             let waited = one.waited_ms as f64 / 1e3;
             let _ = writeln!(
                 text,
-                "{word}: transaction {transaction} ({key} is locked) on {servers}, for {waited:.1} s; its coordinator is on {}",
+                "{word}: transaction {transaction} ({key} is locked) on {servers} for {waited:.1} s; its coordinator is on {}",
                 transaction.coordinator
             );
         }
         let shown: u64 = self.statuses().map(|s| s.in_doubt_transactions.len() as u64).sum();
         let all: u64 = self.statuses().map(|s| s.in_doubt).sum();
         if all > shown {
-            let _ = writeln!(text, "and {} more, all servers together", all - shown);
+            let _ = writeln!(text, "and {} more in doubt, all servers together", all - shown);
         }
         text
     }
@@ -143,7 +143,7 @@ impl ClusterStatus {
         let leader = self.latest_leader()?;
         let for_s = leader.for_ms as f64 / 1e3;
         Some(format!(
-            "server {} leads at ballot {} for {for_s:.1} s: {}",
+            "leader: server {}, ballot {}, for {for_s:.1} s ({})",
             leader.ballot.server.0, leader.ballot, leader.why
         ))
     }
@@ -154,30 +154,38 @@ impl ClusterStatus {
         let mut text = format!("{verdict}\n");
         if let Some(trouble) = verdict.trouble().filter(|_| verdict.is_ok()) {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "not well: {trouble}");
+            let _ = writeln!(text, "problems: {trouble}");
         }
         if let Some(leader) = self.leader() {
             let _ = writeln!(text, "{leader}");
         } else if verdict.writes == Writes::No && self.protocol() == Protocol::MultiPaxos {
-            text.push_str("nobody leads at the moment\n");
+            text.push_str("no leader known; writes wait for an election\n");
         }
         let forgetful = self.unsafe_servers();
         if !forgetful.is_empty() {
             let servers = forgetful.join(", ");
-            let _ = writeln!(text, "UNSAFE: acceptors of server {servers} forget their promises (--restart lost)");
+            let _ = writeln!(
+                text,
+                "UNSAFE: acceptors of server {servers} lose their promises at each restart (--restart lost); a chosen \
+                 value can be lost"
+            );
         }
         for status in self.statuses() {
             if let Some(slot) = status.fenced {
-                let what = "its state is not that of the others, and it answers nothing";
-                let _ = writeln!(text, "VIOLATION: server {}, after slot {slot}: {what}", status.server.0);
+                let _ = writeln!(
+                    text,
+                    "VIOLATION: the replica of server {} diverged after slot {slot}; it is fenced and answers no \
+                     request. See docs/storage.md",
+                    status.server.0
+                );
             }
         }
         for status in self.statuses() {
             if let Some(AdmissionStatus { witnesses: known_to, needed }) = status.newcomer {
                 let _ = writeln!(
                     text,
-                    "server {}: its data folder is new. It takes part once {needed} others know it (so far: {known_to}); start \
-                     those that are down. If this server had another folder before, bring that back",
+                    "server {} is not admitted: its data directory is new. It joins when {needed} peers have recorded it \
+                     (so far {known_to}): start those that are down. If it had another directory before, restore that one",
                     status.server.0
                 );
             }
@@ -192,7 +200,7 @@ impl ClusterStatus {
             .iter()
             .map(|(server, answer)| match answer {
                 Ok(status) => row(status, status.chosen.max(known).ahead_of(status.applied)),
-                Err(error) => vec![server.to_string(), format!("no answer: {}", short(error))],
+                Err(error) => vec![server.to_string(), short(error)],
             })
             .collect();
         let mut head = vec![
@@ -224,7 +232,7 @@ impl ClusterStatus {
         for (server, answer) in &self.answers {
             match answer {
                 Err(error) => {
-                    let _ = writeln!(silent, "{server}      no answer: {}", short(error));
+                    let _ = writeln!(silent, "{server}      {}", short(error));
                 }
                 Ok(status) => {
                     let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
@@ -275,11 +283,13 @@ fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
     ]
 }
 
-/// Why a server has not answered, without the consequence for a request.
+/// Why a server has not answered, without its name and without the consequence for a request.
 fn short(error: &ClientError) -> String {
     match error {
         ClientError::NotApplied(tries) | ClientError::Unknown(tries) => {
-            tries.last.last().map_or_else(|| "no time".to_string(), ToString::to_string)
+            let Some(last) = tries.last.last() else { return "was not asked: there was no time".to_string() };
+            let sentence = last.to_string();
+            sentence.strip_prefix(&format!("server {} ", last.server.0)).unwrap_or(&sentence).to_string()
         }
         ClientError::Refused { .. } | ClientError::TooLarge(_) | ClientError::NoSuchServer { .. } => error.to_string(),
     }
@@ -320,13 +330,13 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_room_is_shown() {
+    fn full_disk_is_shown() {
         let survey = ClusterStatus { answers: vec![full(1), status(2, &[], 7), status(3, &[], 7)] };
         assert!(survey.render().contains(" FULL "), "{}", survey.render());
     }
 
     #[test]
-    fn a_server_with_a_new_folder_is_shown() {
+    fn pending_server_is_shown() {
         let new = |server| {
             let (server, status) = status(server, &[], 0);
             let newcomer = Some(AdmissionStatus { witnesses: ServerSet::first(1), needed: 2 });
@@ -334,17 +344,19 @@ mod tests {
         };
         let survey = ClusterStatus { answers: vec![status(1, &[], 7), new(2), new(3)] };
         let text = survey.render();
-        assert!(text.contains("server 2: its data folder is new. It takes part once 2 others know it (so far: s1)"));
+        assert!(text.contains(
+            "server 2 is not admitted: its data directory is new. It joins when 2 peers have recorded it (so far s1)"
+        ));
         assert_eq!(text.matches(" PENDING ").count(), 2, "{text}");
     }
 
     #[test]
-    fn a_fenced_server_is_shown() {
+    fn fenced_server_is_shown() {
         let (server, fenced) = status(3, &[], 7);
         let fenced = (server, fenced.map(|status| ServerStatus { fenced: Some(Slot(5)), ..status }));
         let survey = ClusterStatus { answers: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
         let text = survey.render();
-        assert!(text.contains("VIOLATION: server 3, after slot 5"), "{text}");
+        assert!(text.contains("VIOLATION: the replica of server 3 diverged after slot 5"), "{text}");
         assert_eq!(text.matches(" FENCED ").count(), 2, "{text}");
     }
 
@@ -354,32 +366,32 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_comes_first_and_then_what_is_not_well() {
+    fn verdict_comes_first_and_then_the_problems() {
         let text = |answers: Vec<_>| ClusterStatus { answers }.render();
         let three = || vec![status(1, &[], 7), status(2, &[], 7), status(3, &[], 7)];
-        assert!(text(three()).starts_with("writes OK; 1 more failure tolerated\nserver"), "{}", text(three()));
+        assert!(text(three()).starts_with("writes OK; 1 more server may fail\nserver"), "{}", text(three()));
         let mut one_down = three();
         one_down[2] = status(3, &[RoleKind::Acceptor], 7);
-        let told = "writes OK; no more failure tolerated\nnot well: server 3: acceptor down\nserver";
+        let told = "writes OK; if one more server fails, writes may stop\nproblems: server 3: acceptor down\nserver";
         assert!(text(one_down).starts_with(told));
         let alone = vec![status(1, &[], 7), silent(2), silent(3)];
-        let told = "no writes: 1 of 3 acceptors can vote, and 2 are needed: no answer from s2,s3\nserver";
+        let told = "no writes: no quorum, 1 of 3 acceptors can vote and 2 are needed; no reply from s2,s3\nserver";
         assert!(text(alone).starts_with(told));
     }
 
     #[test]
-    fn the_table_shows_lag_silence_and_unsafe_restarts() {
+    fn table_shows_lag_missing_replies_and_unsafe_restarts() {
         let mut forgetful = status(2, &[RoleKind::Acceptor], 5);
         forgetful.1.as_mut().unwrap().restart = "lost".to_string();
         let survey = ClusterStatus { answers: vec![status(1, &[], 7), forgetful, silent(3)] };
         let text = survey.render();
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].starts_with("UNSAFE: acceptors of server 2 forget"), "{text}");
+        assert!(lines[1].starts_with("UNSAFE: acceptors of server 2 lose their promises"), "{text}");
         let cells = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
         assert_eq!(cells(lines[3])[..8], ["s1", "up", "up", "up", "3.1", "7", "7", "0"]);
         assert_eq!(cells(lines[4])[..8], ["s2", "up", "DOWN", "up", "3.1", "7", "5", "2"]);
         assert!(lines[4].ends_with("lost UNSAFE"), "{text}");
-        assert_eq!(lines[5], "s3      no answer: no time");
+        assert_eq!(lines[5], "s3      was not asked: there was no time");
         assert_eq!(survey.agreement(), None);
         assert_eq!(survey.crashes(RoleKind::Acceptor), 4);
     }

@@ -49,7 +49,7 @@ impl Connection {
     pub fn open(cluster: &Cluster, server: ServerId, history: u64) -> Result<Connection, NoReply> {
         let address = match cluster.member(server) {
             Some(member) => member.client,
-            None => return Err(NoReply::Unreachable { why: "it is not in the cluster file".to_string() }),
+            None => return Err(NoReply::Unreachable { why: "the cluster file does not list it".to_string() }),
         };
         let stream = dial(address).map_err(not_connected)?;
         let members = cluster.servers();
@@ -166,7 +166,7 @@ impl Connection {
                 let what = format!("the connection was closed after {length} bytes of a frame");
                 Err(NoReply::Malformed { length, what })
             }
-            Ok(Some(0)) => Err(NoReply::Broken { why: "the server closed it".to_string() }),
+            Ok(Some(0)) => Err(NoReply::Broken { why: "the server closed the connection".to_string() }),
             Ok(_) => Ok(()),
             Err(error) if self.stage == ConnectionState::ShakingHands => Err(self.handshake_failed(&error)),
             Err(error) => Err(NoReply::Broken { why: error.to_string() }),
@@ -204,7 +204,7 @@ impl Connection {
             Ok(None) => Ok(()),
             Ok(Some(HelloReply::Welcome(Welcome { members, .. }))) if members != self.members => {
                 let why = format!(
-                    "it says that its cluster has servers {}, and this client's cluster file lists {}. Nothing was sent",
+                    "its cluster has servers {}, but the cluster file of this client lists {}; nothing was sent",
                     members.numbers(),
                     self.members.numbers()
                 );
@@ -222,7 +222,9 @@ impl Connection {
                 Ok(())
             }
             Ok(Some(HelloReply::Refused { why })) => Err(NoReply::Rejected { why }),
-            Ok(Some(HelloReply::CallYouFirst)) => Err(self.handshake_failed(&"it takes this client for a server")),
+            Ok(Some(HelloReply::CallYouFirst)) => {
+                Err(self.handshake_failed(&"the server treats this client as a server"))
+            }
             Err(error) => Err(self.handshake_failed(&error)),
         }
     }

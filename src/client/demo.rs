@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use super::check::{ExpectedState, KeyCheck, check_monotonic};
 use super::client::{Client, ClientOptions};
 use super::cluster_status::{ClusterStatus, roles_down};
-use super::execute::{CompletedOperation, OperationResult, OutcomeCounts};
+use super::execute::OutcomeCounts;
 use super::name::ClientName;
+use super::operation::{CompletedOperation, Operation, OperationResult};
 use super::outcome::{ClientError, GetResponse};
 use super::printer::{Printer, table};
 use super::retry_notes::Detours;
 use super::scenes;
-use super::script::{Operation, ScriptStep, quote_key};
+use super::script::{ScriptStep, quote_key};
 use crate::cluster::Cluster;
 use crate::net::ServerStatus;
 use crate::paxos::Slot;
@@ -139,12 +140,12 @@ impl Demo {
         for identity in &self.clients {
             players.push(DemoClient::new(self, identity).map_err(one)?);
         }
-        self.start_phase(&players, "prepopulate", "Pre-population, by the first client");
+        self.start_phase(&players, "prepopulate", "Pre-population by the first client");
         if let Some(first) = players.first_mut() {
             self.play_all(first, &self.prepopulate, Duration::ZERO);
         }
         let what =
-            format!("{} operations, by {} client(s), to all servers in turn", self.operations.len(), players.len());
+            format!("{} operations by {} client(s), sent to all servers in turn", self.operations.len(), players.len());
         self.start_phase(&players, "operations", &what);
         thread::scope(|scope| {
             for player in &mut players {
@@ -161,11 +162,11 @@ impl Demo {
             problems.extend(ledger.merge(std::mem::take(&mut player.ledger)).err());
             counts.merge(player.counts);
         }
-        self.start_phase(&players, "readback", "Every key, read back from each server");
+        self.start_phase(&players, "readback", "Every key, read from each server");
         if let Some(first) = players.first_mut() {
             problems.extend(self.read_back(first, &ledger));
         }
-        self.start_phase(&players, "digest", "The replicas' states");
+        self.start_phase(&players, "digest", "Comparison of the replicas");
         problems.extend(self.compare_replicas(&players, &before).err());
         self.printer.line(counts.to_string());
         if problems.is_empty() { Ok(()) } else { Err(problems) }
@@ -190,7 +191,7 @@ impl Demo {
         let survey = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
         if survey.statuses().next().is_none() {
             let why =
-                "no server of the cluster answers. Start them with ./run_server.sh, or name another --cluster FILE";
+                "no server of the cluster replies. Next: ./run_server.sh, or choose a cluster with --cluster FILE";
             return Err(vec![why.to_string()]);
         }
         self.printer.line(survey.render().trim_end());
@@ -217,7 +218,7 @@ impl Demo {
                 match player.client.set_server(server).and_then(|()| player.client.get_from_current(key)) {
                     Ok(read) => found.push((server, read)),
                     Err(error) => {
-                        problems.push(format!("{} was not read from server {}: {error}", quote_key(key), server.0))
+                        problems.push(format!("cannot read {} from server {}: {error}", quote_key(key), server.0))
                     }
                 }
             }
@@ -284,5 +285,5 @@ impl Demo {
 
 /// A clause that names the roles of a server that are down; None if all are up.
 fn down_sentence(status: &ServerStatus) -> Option<String> {
-    roles_down(status).map(|down| format!("; server {} has no {down}", status.server.0))
+    roles_down(status).map(|down| format!("; server {}: {down} down", status.server.0))
 }

@@ -1,28 +1,11 @@
 //! Execution of one operation, and the wording of its result.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::client::Client;
+use super::operation::{CompletedOperation, Operation, OperationResult};
 use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::script::{Operation, quote_key};
-
-/// The result of an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OperationResult {
-    /// The result of a write.
-    Wrote(WriteResponse),
-    /// The result of a read.
-    Read(GetResponse),
-}
-
-/// An operation that has ended.
-#[derive(Debug)]
-pub struct CompletedOperation {
-    /// The result, or why there is none.
-    pub end: Result<OperationResult, ClientError>,
-    /// Time from beginning to end.
-    pub took: Duration,
-}
+use super::script::quote_key;
 
 /// Executes one operation and waits for its result.
 pub fn execute(client: &mut Client, action: &Operation) -> CompletedOperation {

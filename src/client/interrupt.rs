@@ -19,7 +19,7 @@ use super::printer::Printer;
 
 /// Maximum time for the main thread to report how its request ended; then the process exits.
 const GRACE: Duration = Duration::from_secs(3);
-const UNKNOWN: &str = "interrupted: outcome unknown: what was under way may still be applied";
+const UNKNOWN: &str = "interrupted: outcome unknown. A request in flight may still be applied";
 
 /// Handles the signals of a program. Until `listen` is called, it ignores them.
 #[derive(Clone, Debug, Default)]

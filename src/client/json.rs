@@ -3,9 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::cluster_status::ClusterStatus;
-use super::execute::{CompletedOperation, OperationResult};
+use super::operation::{CompletedOperation, Operation, OperationResult};
 use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::script::Operation;
 use crate::net::Writes;
 
 /// The result of an operation.
@@ -93,7 +92,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn bytes_that_are_no_text_are_hexadecimal() {
+    fn bytes_that_are_not_utf8_are_hexadecimal() {
         let found = GetResponse { slot: Slot(7), value: Some(vec![0xff, 0]), version: 2 };
         let ended = CompletedOperation { end: Ok(OperationResult::Read(found)), took: Duration::from_micros(1_234) };
         let action = Operation::Get { key: b"a \"key\"".to_vec() };

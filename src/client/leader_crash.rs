@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::client::{Client, ClientOptions};
 use super::demo::{Demo, DemoClient};
 use super::execute::outcome_words;
-use super::script::Operation;
+use super::operation::Operation;
 use crate::net::ServerStatus;
 use crate::protocol::Protocol;
 use crate::role::{RoleKind, ServerId};
@@ -35,16 +35,16 @@ pub(super) fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
     // Open the session before the first crash, so that the rest of the scene is about the write only.
     let options = ClientOptions { first_server: Some(first), ..ClientOptions::new(demo.cluster.clone(), "between") };
     let mut writer = Client::new(options).map_err(|error| error.to_string())?;
-    writer.put(KEY, b"before").map_err(|error| format!("nothing can be written before the scene: {error}"))?;
+    writer.put(KEY, b"before").map_err(|error| format!("the write before the scene failed: {error}"))?;
     writer.set_timeout(WRITE_TIMEOUT);
     if let Err(error) = player.client.crash(last, Some(voter), None) {
         player.printer.line(format!(
-            "skipped: {error}. To see this scene, let clients crash roles: ./run_server.sh stop, then ./run_server.sh --lab"
+            "skipped: {error}. This scene needs lab mode: ./run_server.sh stop, then ./run_server.sh --lab"
         ));
         return Ok(());
     }
-    player.printer.line(format!("the {} of server {} is away", voter.as_str(), last.0));
-    let ended = write_while_the_leader_dies(writer, player, (first, leader), other, protocol);
+    player.printer.line(format!("the {} of server {} is down", voter.as_str(), last.0));
+    let ended = write_while_the_leader_crashes(writer, player, (first, leader), other, protocol);
     player.client.set_timeout(TIMEOUT);
     let get = Operation::Get { key: KEY.to_vec() };
     let put = |value: &str| Operation::Put { key: KEY.to_vec(), value: value.into(), if_version: None };
@@ -52,45 +52,50 @@ pub(super) fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
         player.client.set_timeout(demo.timeout);
         player.run_operation(other, &get);
         let done = player.run_operation(other, &put("meanwhile, by {client}")).end;
-        player.printer.line("the others are a majority: one of them has finished what was open, and went on");
+        player.printer.line("the other servers are a majority: one of them completed the pending write and continued");
         restart_crashed(player, &[(first, leader), (last, voter)])?;
         player.client.set_timeout(demo.timeout);
-        return ended.and(done.map(|_| ()).map_err(|error| format!("no write without server {}: {error}", first.0)));
+        return ended
+            .and(done.map(|_| ()).map_err(|error| format!("a write without server {} failed: {error}", first.0)));
     }
     let was_in_doubt = in_doubt_scene(player, other) > 0;
     player.run_operation(other, &get);
     player.run_operation(other, &put("meanwhile, by {client}"));
     player.printer.line(match was_in_doubt {
-        true => "four servers have voted yes, and nobody is left who may decide: the key is locked, whatever one asks",
-        false => "the coordinator had aborted just before it died: nobody is in doubt, but no write has all votes",
+        true => {
+            "the participants voted yes, and no server that is up may decide: the key stays locked for every client"
+        }
+        false => {
+            "the coordinator aborted just before it crashed: no participant is in doubt, but no write gets all votes"
+        }
     });
     let begun = Instant::now();
     restart_crashed(player, &[(first, leader)])?;
     player.client.set_timeout(demo.timeout);
     let read = player.run_operation(other, &get).end;
     let took = begun.elapsed().as_secs_f64();
-    player.printer.line(format!(
-        "its coordinator is back, and has no record of a commit: after {took:.1} s the key was free again"
-    ));
+    player
+        .printer
+        .line(format!("the coordinator restarted without a commit record: the key was unlocked after {took:.1} s"));
     restart_crashed(player, &[(last, voter)])?;
     let done = player.run_operation(other, &put("after, by {client}")).end;
     ended?;
     match (read, done) {
-        (Err(error), _) | (_, Err(error)) => Err(format!("requests do not go on after the block: {error}")),
+        (Err(error), _) | (_, Err(error)) => Err(format!("requests still fail after the block: {error}")),
         // PUT returns a write result and GET a read result: no other case is left.
         (Ok(_), Ok(_)) => Ok(()),
     }
 }
 
 /// Starts a write at a server and crashes its leading role meanwhile. The outcome of the write may be unknown.
-fn write_while_the_leader_dies(
+fn write_while_the_leader_crashes(
     mut writer: Client,
     player: &mut DemoClient,
     (first, leader): (ServerId, RoleKind),
     other: ServerId,
     protocol: Protocol,
 ) -> Result<(), String> {
-    let write = thread::spawn(move || writer.put(KEY, b"written while the leader dies"));
+    let write = thread::spawn(move || writer.put(KEY, b"written while the leader crashes"));
     if !protocol.is_paxos() {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         while in_doubt_scene(player, other) == 0 && Instant::now() < deadline {
@@ -98,11 +103,11 @@ fn write_while_the_leader_dies(
         }
     }
     player.client.crash(first, Some(leader), None).map_err(|error| error.to_string())?;
-    player.printer.line(format!("the {} of server {} dies while it has a write", leader.as_str(), first.0));
+    player.printer.line(format!("the {} of server {} crashes while a write is in flight", leader.as_str(), first.0));
     let ended = write.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     player.printer.line(match ended {
-        Ok(outcome) => format!("its client was told: {}", outcome_words(&outcome)),
-        Err(error) => format!("its client was told: {error}"),
+        Ok(outcome) => format!("result for its client: {}", outcome_words(&outcome)),
+        Err(error) => format!("result for its client: {error}"),
     });
     Ok(())
 }

@@ -40,9 +40,7 @@ impl ClientName {
         ProcessId::named(name)?;
         let used = || {
             let folder = folder.display();
-            format!(
-                "the name {name} has been used in this run, whose lines are in {folder}. Choose another --name, or none"
-            )
+            format!("the name {name} is already used in the log directory {folder}. Choose another --name, or omit it")
         };
         // The counter stays locked until the log file exists.
         let counter = number_of(name).map(|_| Counter::lock(folder)).transpose()?;
@@ -109,7 +107,7 @@ impl Counter<'_> {
         // Reading 32 bytes is enough to reject a text that is too long for a number.
         io::Read::by_ref(&mut file).take(32).read_to_string(&mut text).map_err(failed)?;
         let last = if text.is_empty() { Some(0) } else { text.trim_end().parse::<u32>().ok() };
-        let wrong = || format!("{} does not hold a client's number", folder.join(COUNTER_FILE).display());
+        let wrong = || format!("{} does not contain a client number", folder.join(COUNTER_FILE).display());
         Ok(Counter { folder, file, last: last.ok_or_else(wrong)?.into() })
     }
 
@@ -176,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_share_a_file_have_numbers_of_their_own_and_tear_no_line() {
+    fn clients_that_share_a_log_file_have_distinct_numbers_and_tear_no_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(SHARED_FILE);
         let lines = || std::fs::read_to_string(&path).unwrap();
@@ -213,7 +211,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert_eq!(ClientName::sharing(folder.path(), cluster).unwrap().name, "c10");
         let again = ClientName::in_log_dir(folder.path(), Some("c5"), cluster).err().unwrap();
-        assert!(again.contains("the name c5 has been used in this run"), "{again}");
+        assert!(again.contains("the name c5 is already used"), "{again}");
     }
 
     #[test]
@@ -222,7 +220,7 @@ mod tests {
         let claim =
             |name| ClientName::in_log_dir(folder.path(), Some(name), ServerSet::first(5)).map(|identity| identity.name);
         assert_eq!(claim("teacher"), Ok("teacher".to_string()));
-        assert!(claim("teacher").unwrap_err().contains("the name teacher has been used"));
+        assert!(claim("teacher").unwrap_err().contains("the name teacher is already used"));
         assert_eq!(claim("c1"), Ok("c1".to_string()));
         assert!(folder.path().join("client-1.log").exists());
         for wrong in ["", "s1", "a b", "../x", "c\n1"] {

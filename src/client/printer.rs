@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_leaves_is_no_failure_and_a_full_disk_is() {
+    fn closed_pipe_is_no_failure_but_a_full_disk_is() {
         for (kind, failure) in [(io::ErrorKind::BrokenPipe, false), (io::ErrorKind::StorageFull, true)] {
             let printer = Printer::new(Closed(kind), Closed(kind));
             printer.line("a");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_stand_under_their_names() {
+    fn table_columns_are_aligned_with_their_heads() {
         let rows = [vec!["s1".to_string(), "up".to_string()], vec!["s10".to_string(), "dôwn".to_string()]];
         assert_eq!(table(&["id", "state", "x"], &rows), "id   state  x\ns1   up\ns10  dôwn\n");
     }

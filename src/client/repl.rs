@@ -25,12 +25,12 @@ const COMMANDS: [&str; 7] = ["put", "get", "delete", "status", "help", "quit", "
 /// Maximum number of keys kept for completion.
 const KEYS_MAX: usize = 1_000;
 const HELP: &str = "\
-  put KEY VALUE [--if-version N]    set a value; words with spaces in double quotes
-  get KEY                           print it
-  delete KEY                        remove it
-  @3 get KEY                        the same, by way of server 3; later ones too
-  status                            how every server is
-  quit                              leave; Ctrl-D too";
+  put KEY VALUE [--if-version N]    set a value; words with spaces need double quotes
+  get KEY                           print the value
+  delete KEY                        delete the value
+  @3 get KEY                        the same through server 3, also for the commands after it
+  status                            show the state of every server
+  quit                              leave (or Ctrl-D)";
 
 /// Reads and executes lines until the input ends. A line that fails is reported, and the shell continues.
 pub fn run(
@@ -43,7 +43,7 @@ pub fn run(
     let keys: KnownKeys = Rc::default();
     let mut editor = Editor::new().map_err(|error| format!("cannot read from this terminal: {error}"))?;
     editor.set_helper(Some(LineCompleter { keys: keys.clone() }));
-    printer.warn("put KEY VALUE, get KEY, delete KEY, status, help; Ctrl-D ends");
+    printer.warn("commands: put KEY VALUE, get KEY, delete KEY, status, help; Ctrl-D quits");
     loop {
         match editor.readline("paxos> ") {
             Ok(line) if matches!(line.trim(), "quit" | "exit") => return Ok(()),
@@ -77,7 +77,7 @@ fn one(line: &str, client: &mut Client, detours: &Detours, cluster: &Cluster, pr
         Ok(operations) => operations,
         Err(errors) => {
             for error in errors {
-                printer.warn(format!("error: {}. Try: help", error.what));
+                printer.warn(format!("error: {}. Next: help", error.what));
             }
             return;
         }

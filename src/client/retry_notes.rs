@@ -1,5 +1,5 @@
 //! Messages to the user about failed tries: each failure of a server once per request, and one message if no server
-//! listens.
+//! is running.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::client::Client;
-use super::execute::{CompletedOperation, execute};
+use super::execute::execute;
+use super::operation::{CompletedOperation, Operation};
 use super::outcome::{Try, TryEnd};
 use super::printer::Printer;
-use super::script::Operation;
 use super::{NoReply, outcome::seconds};
 use crate::role::{ServerId, ServerSet};
 
@@ -21,8 +21,8 @@ struct Telling {
     printer: Arc<Printer>,
     /// The prefix of each message: the client's name, where several clients share a terminal.
     prefix: String,
-    /// The message for the case that no server listens.
-    nobody: String,
+    /// The message for the case that no server is running.
+    no_server: String,
     cluster: ServerSet,
     /// The failures of this request, by server and word. A client may ask a server many times: each failure is reported
     /// once.
@@ -46,7 +46,7 @@ impl Detours {
         let telling = Arc::new(Mutex::new(Telling {
             printer: printer.clone(),
             prefix: who.map(|who| format!("{who}: ")).unwrap_or_default(),
-            nobody: format!("no server of {file} listens; trying for up to {}", seconds(timeout)),
+            no_server: format!("no server of {file} is running; trying for up to {}", seconds(timeout)),
             cluster: client.servers(),
             met: BTreeSet::new(),
             refused: ServerSet::NONE,
@@ -87,7 +87,7 @@ impl Telling {
         self.refused.insert(failed.server);
         if self.refused == self.cluster {
             self.held.clear();
-            self.printer.warn(format!("{}{}", self.prefix, self.nobody));
+            self.printer.warn(format!("{}{}", self.prefix, self.no_server));
         }
     }
 

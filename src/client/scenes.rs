@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::demo::{Demo, DemoClient};
-use super::execute::{OperationResult, outcome_words};
+use super::execute::outcome_words;
 use super::leader_crash;
+use super::operation::{Operation, OperationResult};
 use super::outcome::{ClientError, WriteResponse};
-use super::script::Operation;
 use crate::net::{Caller, Hello, ServerStatus, connect_handshake, frame, preamble};
 use crate::protocol::Protocol;
 use crate::random::Random;
@@ -32,17 +32,21 @@ const UP_PATIENCE: Duration = Duration::from_secs(10);
 /// Plays all scenes and returns the violations, one message each.
 pub fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Vec<String> {
     let mut problems = Vec::new();
-    demo.start_phase(players, "malformed", "Malformed bytes, at a client port and at a peer port");
+    demo.start_phase(players, "malformed", "Malformed bytes to a client port and to a peer port");
     problems.extend(malformed_input(demo, players).err());
     demo.start_phase(players, "two-clients", "Two clients at two servers increment one key");
     problems.extend(concurrent_increments(demo, players).err());
     if protocol.is_paxos() {
-        demo.start_phase(players, "outage", "A majority of the acceptors is away");
+        demo.start_phase(players, "outage", "A majority of the acceptors is down");
     } else {
-        demo.start_phase(players, "outage", "Three participants are away; one would be enough");
+        demo.start_phase(
+            players,
+            "outage",
+            "A majority of the participants is down; one would be enough to stop writes",
+        );
     }
     problems.extend(majority_outage(demo, players, protocol).err());
-    demo.start_phase(players, "between", "Whoever leads a write dies between the phases");
+    demo.start_phase(players, "between", "The leader of a write crashes between the phases");
     problems.extend(leader_crash::play(demo, players, protocol).err());
     problems
 }
@@ -59,9 +63,9 @@ fn malformed_input(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String
     let foreign = [b"PXKV\xff\x00".as_slice(), &noise].concat();
     let cases: [(&str, &[u8]); 4] = [
         ("random bytes", &noise),
-        ("the announcement of a frame of 4 GiB", &oversized),
-        ("another version of the protocol", &foreign),
-        ("a frame that ends in its middle", &truncated),
+        ("a header that announces a frame of 4 GiB", &oversized),
+        ("an unknown protocol version", &foreign),
+        ("half of a frame", &truncated),
     ];
     for (port, address) in [("client", member.client), ("peer", member.peer)] {
         for (what, bytes) in cases {
@@ -74,7 +78,9 @@ fn malformed_input(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String
     let hello = Hello { cluster: demo.cluster.name.clone(), to: victim, members, who: Caller::Client };
     let mut damaged = frame(&0_u64);
     damaged[4] ^= 1;
-    for (what, bytes) in [("a request with a wrong checksum", damaged), ("a frame that is no request", frame(&noise))] {
+    for (what, bytes) in
+        [("a request with a wrong checksum", damaged), ("a frame that is not a request", frame(&noise))]
+    {
         let end = send(member.client, Some(&hello), &bytes)?;
         player.printer.line(format!("sent {what} ({} bytes) to the client port {}: {end}", bytes.len(), member.client));
     }
@@ -83,7 +89,7 @@ fn malformed_input(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String
     let get = Operation::Get { key: b"after-rubbish".to_vec() };
     for action in [put, get] {
         if let Err(error) = player.run_operation(victim, &action).end {
-            return Err(format!("server {} does not serve after malformed bytes: {error}", victim.0));
+            return Err(format!("server {} does not serve requests after malformed bytes: {error}", victim.0));
         }
     }
     Ok(())
@@ -103,13 +109,13 @@ fn send(address: SocketAddr, hello: Option<&Hello>, bytes: &[u8]) -> Result<&'st
     let mut answer = [0; 1_024];
     while Instant::now() < deadline {
         match stream.read(&mut answer) {
-            Ok(0) => return Ok("it ended the connection"),
+            Ok(0) => return Ok("the server closed the connection"),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-            Err(_) => return Ok("it ended the connection"),
+            Err(_) => return Ok("the server closed the connection"),
         }
     }
-    Ok("it still holds the connection")
+    Ok("the server kept the connection open")
 }
 
 /// Number of increments of one rival, by result.
@@ -145,12 +151,12 @@ fn concurrent_increments(demo: &Demo, players: &mut [DemoClient]) -> Result<(), 
     let end = counter(first)?;
     let (counted, versions) = (end.0.saturating_sub(start.0), end.1.saturating_sub(start.1));
     first.printer.line(format!(
-        "counter: {} -> {}, version {} -> {}: {} increments acknowledged, {} unknown, {} refused for another's version",
+        "counter: {} -> {}, version {} -> {}: {} increments acknowledged, {} unknown, {} version mismatches",
         start.0, end.0, start.1, end.1, sum.done, sum.unknown, sum.refused
     ));
     if counted != versions || !(sum.done..=sum.done + sum.unknown).contains(&counted) {
         return Err(format!(
-            "{} increments of the counter were acknowledged ({} unknown), and it grew by {counted} in {versions} writes",
+            "{} increments of the counter were acknowledged ({} unknown), but it grew by {counted} in {versions} writes",
             sum.done, sum.unknown
         ));
     }
@@ -159,7 +165,7 @@ fn concurrent_increments(demo: &Demo, players: &mut [DemoClient]) -> Result<(), 
 
 /// The counter's number and version; both 0 if there is no counter.
 fn counter(player: &mut DemoClient) -> Result<(u64, u64), String> {
-    let found = player.client.get(b"counter").map_err(|error| format!("the counter cannot be read: {error}"))?;
+    let found = player.client.get(b"counter").map_err(|error| format!("cannot read the counter: {error}"))?;
     let number = found.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
     Ok((number.unwrap_or(0), found.version))
 }
@@ -198,14 +204,13 @@ fn majority_outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
         match player.client.crash(*server, Some(voter), Some(OUTAGE)) {
             Ok(()) => {
                 let down = OUTAGE.as_secs_f64();
-                player.printer.line(format!("the {} of server {} is away for {down:.0} s", voter.as_str(), server.0));
+                player.printer.line(format!("the {} of server {} is down for {down:.0} s", voter.as_str(), server.0));
             }
             // Its own fault injector crashed it a moment earlier: it is down, as the scene needs.
             Err(error) if !is_up(player, *server, voter) => player.printer.line(error.to_string()),
             Err(error) => {
                 player.printer.line(format!(
-                    "skipped: {error}. To see this scene, let clients crash roles: ./run_server.sh stop, then \
-                     ./run_server.sh --lab"
+                    "skipped: {error}. This scene needs lab mode: ./run_server.sh stop, then ./run_server.sh --lab"
                 ));
                 return Ok(());
             }
@@ -221,13 +226,15 @@ fn majority_outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
         let ended = player.run_operation(server, &put("during, by {client}"));
         without += u64::from(ended.end.is_err());
     }
-    player.printer.line(format!("{without} request(s) had too few votes, were noted, and the client went on"));
+    player.printer.line(format!("{without} request(s) failed for lack of votes; the client logged them and continued"));
     player.client.set_timeout(demo.timeout);
     for action in [put("after, by {client}"), Operation::Get { key: b"outage".to_vec() }] {
         match player.run_operation(demo.server(0), &action).end {
             Ok(OperationResult::Wrote(WriteResponse::Written { .. }) | OperationResult::Read(_)) => {}
-            Ok(OperationResult::Wrote(other)) => return Err(format!("a plain PUT came to {}", outcome_words(&other))),
-            Err(error) => return Err(format!("requests do not go on after the outage: {error}")),
+            Ok(OperationResult::Wrote(other)) => {
+                return Err(format!("unexpected result of an unconditional PUT: {}", outcome_words(&other)));
+            }
+            Err(error) => return Err(format!("requests still fail after the outage: {error}")),
         }
     }
     Ok(())

@@ -15,6 +15,7 @@
 use std::fmt;
 
 use super::check_limits;
+use super::operation::Operation;
 use crate::role::ServerId;
 
 /// Maximum size of a script, in bytes.
@@ -31,39 +32,6 @@ pub struct ScriptStep {
     pub server: Option<ServerId>,
     /// The operation.
     pub action: Operation,
-}
-
-/// An operation on one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Sets a value.
-    Put {
-        /// The key, as bytes.
-        key: Vec<u8>,
-        /// The new value, as bytes.
-        value: Vec<u8>,
-        /// The version that the key must have for the write; any if None.
-        if_version: Option<u64>,
-    },
-    /// Reads a value.
-    Get {
-        /// The key, as bytes.
-        key: Vec<u8>,
-    },
-    /// Removes a value.
-    Delete {
-        /// The key, as bytes.
-        key: Vec<u8>,
-    },
-}
-
-impl Operation {
-    /// The operation's key.
-    pub fn key(&self) -> &[u8] {
-        match self {
-            Operation::Put { key, .. } | Operation::Get { key } | Operation::Delete { key } => key,
-        }
-    }
 }
 
 /// The operation as in a script, except that long words are cut.
@@ -105,7 +73,7 @@ pub struct ScriptError {
 /// no effect.
 pub fn parse(bytes: &[u8]) -> Result<Vec<ScriptStep>, Vec<ScriptError>> {
     if bytes.len() > FILE_MAX_BYTES {
-        let what = format!("it has {} bytes, and at most {FILE_MAX_BYTES} are read", bytes.len());
+        let what = format!("the file has {} bytes or more; the maximum is {FILE_MAX_BYTES} bytes", bytes.len());
         return Err(vec![ScriptError { line: 0, what }]);
     }
     let (mut operations, mut errors) = (Vec::new(), Vec::new());
@@ -138,13 +106,13 @@ fn operation(line: usize, words: Vec<ScriptToken>) -> Result<Option<ScriptStep>,
         Some(number) => {
             let number = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
             let server = number.filter(|number| (1..=ServerId::MAX).contains(number)).map(ServerId);
-            Some(server.ok_or_else(|| format!("{} names no server (as @3 does)", quote_key(&first.bytes)))?)
+            Some(server.ok_or_else(|| format!("{} is not a server (example: @3)", quote_key(&first.bytes)))?)
         }
     };
     if server.is_some() {
         words.next();
     }
-    let verb = words.next().ok_or("there is nothing to do behind the server")?;
+    let verb = words.next().ok_or("the operation is missing after the server")?;
     let mut word = |what: &str| words.next().map(|word| word.bytes).ok_or_else(|| format!("the {what} is missing"));
     let action = match verb.bytes.to_ascii_lowercase().as_slice() {
         b"put" => {
@@ -153,13 +121,10 @@ fn operation(line: usize, words: Vec<ScriptToken>) -> Result<Option<ScriptStep>,
         }
         b"get" => Operation::Get { key: word("key")? },
         b"delete" => Operation::Delete { key: word("key")? },
-        _ => return Err(format!("{} is no operation (put, get, delete)", quote_key(&verb.bytes))),
+        _ => return Err(format!("{} is not an operation (put, get, delete)", quote_key(&verb.bytes))),
     };
     if let Some(extra) = words.next() {
-        return Err(format!(
-            "{} is one word too many: a key or value with spaces needs quotes",
-            quote_key(&extra.bytes)
-        ));
+        return Err(format!("unexpected word {}: a key or value with spaces needs quotes", quote_key(&extra.bytes)));
     }
     let value: &[u8] = if let Operation::Put { value, .. } = &action { value } else { &[] };
     check_limits(action.key(), value).map_err(|error| error.to_string())?;
@@ -177,7 +142,7 @@ fn if_version(words: &mut std::iter::Peekable<std::vec::IntoIter<ScriptToken>>) 
         None => Vec::new(),
     };
     let version = std::str::from_utf8(&number).ok().and_then(|number| number.parse().ok());
-    version.map(Some).ok_or_else(|| "--if-version wants the number of a version".to_string())
+    version.map(Some).ok_or_else(|| "--if-version needs a version number".to_string())
 }
 
 /// The words of a line, up to a comment.
@@ -202,7 +167,7 @@ fn plain(text: &[u8]) -> Result<(ScriptToken, &[u8]), String> {
     let (word, after) = text.split_at(end);
     if let Some(wrong) = word.iter().find(|byte| **byte == b'"' || byte.is_ascii_control()) {
         return Err(format!(
-            "{} does not belong into the word {}: put it in quotes",
+            "{} is not allowed in the unquoted word {}: put the word in double quotes",
             wrong.escape_ascii(),
             quote_key(word)
         ));
@@ -216,7 +181,7 @@ fn quoted(text: &[u8]) -> Result<(ScriptToken, &[u8]), String> {
     let mut at = 0;
     loop {
         match text.get(at) {
-            None => return Err("a quote is opened and never closed".to_string()),
+            None => return Err("a double quote is not closed".to_string()),
             Some(b'"') => break,
             Some(b'\\') => {
                 at += 1 + escape(&text[at + 1..], &mut bytes)?;
@@ -236,7 +201,7 @@ fn quoted(text: &[u8]) -> Result<(ScriptToken, &[u8]), String> {
 
 /// Appends the bytes of an escape; returns the number of bytes that it uses after the backslash.
 fn escape(text: &[u8], bytes: &mut Vec<u8>) -> Result<usize, String> {
-    let wrong = || "an escape is not understood (\\\" \\\\ \\n \\r \\t \\xNN \\uNNNN)".to_string();
+    let wrong = || "invalid escape (valid: \\\" \\\\ \\n \\r \\t \\xNN \\uNNNN)".to_string();
     let number = |count: usize| {
         let digits = std::str::from_utf8(text.get(1..=count)?).ok()?;
         digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
@@ -278,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_are_read_with_server_quotes_and_version() {
+    fn operations_parse_with_server_quotes_and_version() {
         assert_eq!(one("put color blue").unwrap().action, put(b"color", b"blue", None));
         let operation = one("\t@3  PUT \"my key\" \"deep \\\"blue\\\"\\n\\xff\" --if-version 2 # why\r\n").unwrap();
         assert_eq!(operation.server, Some(ServerId(3)));
@@ -292,34 +257,34 @@ mod tests {
     }
 
     #[test]
-    fn empty_lines_and_comments_are_no_operations_but_count_as_lines() {
+    fn empty_lines_and_comments_count_as_lines_but_not_as_operations() {
         let operations = parse(b"# first\n\n  \t\r\nget a\n   # last\nget b").unwrap();
         assert_eq!(operations.iter().map(|operation| operation.line).collect::<Vec<_>>(), [4, 6]);
         assert_eq!(parse(b""), Ok(Vec::new()));
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
+    fn script_errors_name_their_line() {
         let cases = [
             ("put", "the key is missing"),
             ("put k", "the value is missing"),
             ("get", "the key is missing"),
             ("delete", "the key is missing"),
-            ("get a b", "b is one word too many"),
-            ("put k deep blue", "blue is one word too many"),
-            ("put k v --if-version", "wants the number"),
-            ("put k v --if-version -1", "wants the number"),
-            ("put k v --if-version=1.5", "wants the number"),
-            ("put k v --if-versions 1", "wants the number"),
-            ("put k v --if-version 99999999999999999999", "wants the number"),
-            ("drop table", "drop is no operation"),
-            ("\"@3\" get k", "@3 is no operation"),
-            ("@0 get k", "@0 names no server"),
-            ("@64 get k", "@64 names no server"),
-            ("@x get k", "@x names no server"),
-            ("@ get k", "@ names no server"),
-            ("@3", "nothing to do"),
-            ("get \"k", "never closed"),
+            ("get a b", "unexpected word b"),
+            ("put k deep blue", "unexpected word blue"),
+            ("put k v --if-version", "needs a version number"),
+            ("put k v --if-version -1", "needs a version number"),
+            ("put k v --if-version=1.5", "needs a version number"),
+            ("put k v --if-versions 1", "needs a version number"),
+            ("put k v --if-version 99999999999999999999", "needs a version number"),
+            ("drop table", "drop is not an operation"),
+            ("\"@3\" get k", "@3 is not an operation"),
+            ("@0 get k", "@0 is not a server"),
+            ("@64 get k", "@64 is not a server"),
+            ("@x get k", "@x is not a server"),
+            ("@ get k", "@ is not a server"),
+            ("@3", "operation is missing"),
+            ("get \"k", "not closed"),
             ("get \"k\\", "escape"),
             ("get \"\\q\"", "escape"),
             ("get \"\\x1\"", "escape"),
@@ -328,9 +293,9 @@ mod tests {
             ("get \"\\u20\"", "escape"),
             ("get \"\\ud800\"", "escape"),
             ("get \"a\"b", "closing quote"),
-            ("get a\"b", "does not belong"),
-            ("get a\u{7}b", "does not belong"),
-            ("get a\0b", "does not belong"),
+            ("get a\"b", "not allowed"),
+            ("get a\u{7}b", "not allowed"),
+            ("get a\0b", "not allowed"),
         ];
         for (line, reason) in cases {
             let errors = parse(format!("get fine\n{line}\n").as_bytes()).unwrap_err();
@@ -342,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold_before_anything_is_sent() {
+    fn limits_are_checked_before_anything_is_sent() {
         let key = "k".repeat(crate::kv::KEY_MAX_BYTES);
         assert!(one(format!("get {key}")).is_ok());
         assert!(one(format!("get {key}k")).unwrap_err().contains("the store takes at most 4096"));
@@ -352,14 +317,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_full_of_errors_names_the_first_few() {
+    fn script_reports_at_most_eight_errors() {
         let errors = parse("nonsense\n".repeat(1_000).as_bytes()).unwrap_err();
         assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_parsed_or_rejected(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             // The result does not matter: parsing must return without a panic.
             let _ = parse(&bytes);
         }
@@ -372,7 +337,7 @@ mod tests {
         }
 
         #[test]
-        fn an_operation_is_shown_as_a_file_would_have_it(key in "\\PC{0,8}|[#@ \"\\\\=\u{0}\u{2028}\u{a0}]{0,8}", version in prop::option::of(any::<u64>())) {
+        fn shown_operation_parses_back_to_itself(key in "\\PC{0,8}|[#@ \"\\\\=\u{0}\u{2028}\u{a0}]{0,8}", version in prop::option::of(any::<u64>())) {
             let action = put(key.as_bytes(), key.as_bytes(), version);
             prop_assert_eq!(one(action.to_string()).unwrap().action, action);
         }

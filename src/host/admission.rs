@@ -131,7 +131,7 @@ impl Admission {
 }
 
 /// The reason for a client when the server has too many clients.
-pub const TOO_MANY: &str = "too many clients already; try another server";
+pub const TOO_MANY: &str = "too many clients; try another server";
 
 /// The decision of a server about a peer's HELLO.
 #[derive(Debug)]
@@ -174,8 +174,8 @@ impl<C: ClientConnection> ServerCore<C> {
         }
         if hello.members != *cluster {
             let caller = match hello.who {
-                Caller::Client => "the client's file".to_string(),
-                Caller::Peer { server, .. } => format!("server {}'s file", server.0),
+                Caller::Client => "the client's cluster file".to_string(),
+                Caller::Peer { server, .. } => format!("server {}'s cluster file", server.0),
             };
             return Err(other_members(&caller, hello.members, &format!("server {}'s", me.0), *cluster));
         }
@@ -187,7 +187,7 @@ impl<C: ClientConnection> ServerCore<C> {
         let refused = |why: &str| HelloReply::Refused { why: why.to_string() };
         match (self.check_hello(hello), &hello.who) {
             (Err(why), _) => HelloReply::Refused { why },
-            (Ok(()), Caller::Peer { .. }) => refused("this is the address for clients; servers have another one"),
+            (Ok(()), Caller::Peer { .. }) => refused("this is the address for clients; servers use the peer address"),
             (Ok(()), Caller::Client) if has_place() => self.welcome(),
             (Ok(()), Caller::Client) => refused(TOO_MANY),
         }
@@ -201,9 +201,9 @@ impl<C: ClientConnection> ServerCore<C> {
             return refused(why);
         }
         match hello.who {
-            Caller::Client => refused("this is the address for servers; clients have another one".to_string()),
+            Caller::Client => refused("this is the address for servers; clients use the client address".to_string()),
             Caller::Peer { server, .. } if server == self.config.me || !self.config.cluster.contains(server) => {
-                refused(format!("no other server of this cluster has the number {}", server.0))
+                refused(format!("no peer in this cluster has the number {}", server.0))
             }
             Caller::Peer { server, storage, life, boot, takes_part, knows } => {
                 self.admit(folder, Claim { server, storage, life, boot, takes_part, knows })
@@ -249,17 +249,14 @@ impl<C: ClientConnection> ServerCore<C> {
     ) -> Result<Result<bool, String>, Fatal> {
         let cluster = self.config.cluster;
         if welcome.members != cluster {
-            let theirs = format!("server {}'s file", peer.0);
+            let theirs = format!("server {}'s cluster file", peer.0);
             return Ok(Err(other_members(&theirs, welcome.members, "this one's", cluster)));
         }
         let Caller::Peer { knows: Some(knows), .. } = hello.who else {
-            return Ok(Err("it has let in a server that could not say whom it called".to_string()));
+            return Ok(Err("the peer sent WELCOME, but HELLO did not name its storage id".to_string()));
         };
         if folder.recorded_peer(peer).is_some_and(|known| known.storage != knows) {
-            return Ok(Err(format!(
-                "server {} comes with another data folder than the one that is known here",
-                peer.0
-            )));
+            return Ok(Err(format!("server {} has another data directory than the one recorded here", peer.0)));
         }
         match self.admission.record_witness(peer, || folder.set_takes_part()) {
             Ok(begins) => Ok(Ok(begins)),
@@ -274,7 +271,11 @@ fn survived(error: &DataDirError) -> Result<String, Fatal> {
 }
 
 fn other_members(theirs: &str, members: ServerSet, mine: &str, cluster: ServerSet) -> String {
-    format!("{theirs} lists servers {}, {mine} {}: one of the two files is wrong", members.numbers(), cluster.numbers())
+    format!(
+        "{theirs} lists servers {}, {mine} {}: one of the two cluster files is wrong",
+        members.numbers(),
+        cluster.numbers()
+    )
 }
 
 #[cfg(test)]
@@ -286,22 +287,22 @@ mod tests {
     }
 
     #[test]
-    fn who_is_new_takes_part_once_enough_know_it_and_that_is_written_down() {
+    fn pending_server_is_admitted_once_it_has_enough_witnesses_and_that_is_durable() {
         let admission = Admission::pending(2);
         assert_eq!((admission.is_active(), admission.refusal()), (false, Some(WhyNotApplied::NotAdmitted)));
         assert_eq!(known_to(&admission, 4, true), Ok(false));
         assert_eq!(known_to(&admission, 4, true), Ok(false), "one server, though it says so twice");
         assert_eq!(known_to(&admission, 5, false), Err("full"));
-        assert!(!admission.is_active(), "what is not written down is forgotten by the next life");
+        assert!(!admission.is_active(), "what is not durable is lost for the next incarnation");
         let known = [4, 5].map(ServerId).into_iter().collect();
         assert_eq!(admission.pending_status(), Some(AdmissionStatus { witnesses: known, needed: 2 }));
         assert_eq!(known_to(&admission, 5, true), Ok(true));
         assert_eq!((admission.is_active(), admission.refusal(), admission.pending_status()), (true, None, None));
-        assert_eq!(known_to(&admission, 3, true), Ok(false), "it is no news any more");
+        assert_eq!(known_to(&admission, 3, true), Ok(false), "it was admitted before");
     }
 
     #[test]
-    fn who_is_wrong_takes_no_part_whoever_knows_it() {
+    fn fenced_server_is_not_admitted_by_witnesses() {
         let admission = Admission::active();
         admission.fence();
         assert_eq!(known_to(&admission, 1, true), Ok(false));

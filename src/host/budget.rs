@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::time::Time;
+use crate::time::Time;
 
 /// A turn shorter than this is never ended: a client that sends at full speed keeps its connection.
 pub const GRACE: Duration = Duration::from_millis(250);

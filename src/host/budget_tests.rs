@@ -33,7 +33,7 @@ fn after(ms: u64) -> Time {
 }
 
 #[test]
-fn an_allowance_needs_no_room_and_what_is_beyond_it_counts() {
+fn bytes_within_the_allowance_do_not_count_against_the_budget() {
     let budget = Budget::new(100, 10);
     let mut shares: Vec<Share> = (0..50).map(|port| Share::new(&budget, TestHolder::at(port))).collect();
     assert!(shares.iter_mut().all(|share| share.take(10, BEGUN) == Reservation::Granted));
@@ -49,7 +49,7 @@ fn an_allowance_needs_no_room_and_what_is_beyond_it_counts() {
 }
 
 #[test]
-fn the_oldest_turns_end_when_three_quarters_are_used_and_not_before_their_grace() {
+fn oldest_connections_close_above_three_quarters_but_only_after_their_grace() {
     let budget = Budget::new(100, 0);
     let callers: Vec<Arc<TestHolder>> = (0..5).map(TestHolder::at).collect();
     let mut shares: Vec<Share> = callers.iter().map(|caller| Share::new(&budget, caller.clone())).collect();
@@ -89,7 +89,7 @@ fn progress_begins_a_new_turn() {
 }
 
 #[test]
-fn who_gives_up_is_told_as_well() {
+fn connection_that_gives_up_is_reported_too() {
     let budget = Budget::new(10, 0);
     let mut share = Share::new(&budget, TestHolder::at(7));
     assert_eq!(share.take(10, BEGUN), Reservation::Granted);

@@ -188,10 +188,10 @@ impl<F: Files> Checkpointer<F> {
         let (opened, is_rebuilt) = match open() {
             Err(error @ CheckpointError::Damaged { .. }) if core.config.cluster.len() > 1 => {
                 let why = format!(
-                    "{error}. It is put aside as {}, and the state comes from the other servers",
+                    "{error}. It is quarantined as {}, and the replica is restored from the other servers",
                     checkpoint::QUARANTINE_FILE
                 );
-                core.trace_fault("checkpoint", "damaged", &why);
+                core.trace_fault("checkpoint", "corrupt", &why);
                 quarantine(&files)?;
                 (open()?, true)
             }
@@ -251,7 +251,7 @@ impl<F: Files> Checkpointer<F> {
             Err(CheckpointError::Full { cause }) => {
                 if !self.has_said_full {
                     let why = format!(
-                        "there is no room for the checkpoint ({cause}): tried again until there is. Free some space"
+                        "no disk space for the checkpoint ({cause}): the server keeps trying. Free some disk space"
                     );
                     core.trace_fault("disk", "full", &why);
                 }
@@ -278,7 +278,7 @@ impl<F: Files> Checkpointer<F> {
 
     fn fence<C: ClientConnection>(&self, core: &ServerCore<C>, slot: Slot) {
         if let Err(error) = self.checkpoint.fence(slot) {
-            let why = format!("{error}. Move the folder checkpoint away before this server is started again");
+            let why = format!("{error}. Move the directory checkpoint away before you restart this server");
             core.trace_fault("checkpoint", "fenced", &why);
         }
     }
@@ -352,7 +352,7 @@ fn fatal(error: CheckpointError) -> Fatal {
 /// The form of a chunk for clients, without sessions.
 fn for_client(part: SnapshotChunk) -> Result<StatePart, Fatal> {
     let (bytes, left_out) = without_sessions(&part.bytes)
-        .map_err(|error| Fatal(format!("a part of the own checkpoint cannot be read: {error}")))?;
+        .map_err(|error| Fatal(format!("a chunk of this server's checkpoint cannot be decoded: {error}")))?;
     Ok(StatePart { part: SnapshotChunk { bytes: bytes.into(), ..part }, left_out })
 }
 
@@ -361,7 +361,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_take_no_places_of_peers_and_are_served_after_them() {
+    fn client_jobs_take_no_places_of_peers_and_run_after_them() {
         let queue = CheckpointQueue::default();
         let given = (0..1_000).filter(|request_id| queue.give_part(*request_id, None, Slot(0))).count();
         assert_eq!(given, CLIENT_PARTS_MAX, "a flood of clients has a bound");
@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(queue.len(), CLIENT_PARTS_MAX + PARTS_MAX);
         queue.load();
         let next = || queue.next().unwrap();
-        assert!(matches!(next(), NextJob::Own(CheckpointJob::Load)), "the own learner waits for nobody");
+        assert!(matches!(next(), NextJob::Own(CheckpointJob::Load)), "the own learner goes first");
         assert!((0..PARTS_MAX).all(|_| matches!(next(), NextJob::OfPeer(ServerId(2), None))));
         // A peer that asks meanwhile does not wait for the clients that asked before it.
         assert!(matches!(next(), NextJob::OfClient(ChunkJob { request_id: 0, .. })));

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::time::Time;
 use crate::net::Refusal;
 use crate::role::{ServerId, ServerSet};
+use crate::time::Time;
 
 /// A server sends something to each peer at least this often.
 pub const SAYS_EVERY: Duration = Duration::from_millis(500);
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_way_of_a_link_is_known_by_itself() {
+    fn each_direction_of_a_link_is_tracked_separately() {
         let (linked, now, peer) = (ConnectedPeers::default(), Time(5_000_000), ServerId(2));
         let one = ServerSet::only(peer);
         assert_eq!((linked.reached(), linked.heard(now)), (ServerSet::NONE, ServerSet::NONE));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_peer_is_not_heard_though_nothing_has_closed() {
+    fn silent_peer_is_not_heard_even_if_its_connection_is_open() {
         let (linked, now, peer) = (ConnectedPeers::default(), Time(5_000_000), ServerId(2));
         linked.hears(peer, now);
         assert_eq!(linked.heard(now + SAYS_EVERY * 3), ServerSet::only(peer), "two words may be late");
@@ -133,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_kept_until_the_link_is_up_or_breaks_otherwise() {
+    fn refusal_is_kept_until_the_link_is_up_or_breaks_for_another_reason() {
         let (linked, peer) = (ConnectedPeers::default(), ServerId(2));
-        linked.refused(peer, "another folder");
-        assert_eq!(linked.refusals(), [Refusal { server: peer, why: "another folder".to_string() }]);
+        linked.refused(peer, "another directory");
+        assert_eq!(linked.refusals(), [Refusal { server: peer, why: "another directory".to_string() }]);
         linked.up(peer);
         assert_eq!(linked.refusals(), []);
-        linked.refused(peer, "another folder");
+        linked.refused(peer, "another directory");
         linked.down(peer);
         assert_eq!((linked.refusals(), linked.reached()), (Vec::new(), ServerSet::NONE));
     }

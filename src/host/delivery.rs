@@ -13,12 +13,12 @@ use super::limits::ClientConnection;
 use super::mail_queue::{Delivery, SendError};
 use super::rate_limit::RateLimit;
 use super::roles::Hosted;
-use super::time::Time;
 use super::trace_lines;
 use crate::kv::Kv;
 use crate::net::{AdmissionStatus, Envelope, EnvelopeRef, MessageKind, PeerMessage, frame_into};
 use crate::paxos::{self, Acceptor, Learner, Message, Proposer, ProposerRequest, Slot};
 use crate::role::{Input, Lane, RoleKind, ServerId, ServerSet};
+use crate::time::Time;
 use crate::trace::{Event, Speaker, TraceContext};
 use crate::two_phase_commit::{Coordinator, Participant};
 
@@ -249,11 +249,11 @@ impl<C: ClientConnection> ServerCore<C> {
         let malformed = self.malformed.take_suppressed();
         if malformed > 0 {
             let event = trace_lines::dropped("MALFORMED", None, DropReason::Full, Some(malformed));
-            let why = format!("{malformed} more malformed requests were received, too many for a line each");
+            let why = format!("received {malformed} more malformed requests, too many for one line each");
             self.trace_with_reason(Speaker::Server, &TraceContext::default(), event, Some(why));
         }
-        self.tell_closed(&self.load.unfinished, "unfinished requests", "had sent part of a request");
-        self.tell_closed(&self.load.untaken, "untaken replies", "had not taken its replies");
+        self.tell_closed(&self.load.unfinished, "unfinished requests", "had an unfinished request");
+        self.tell_closed(&self.load.untaken, "unread replies", "had unread replies");
         self.trace_admission();
     }
 
@@ -261,8 +261,9 @@ impl<C: ClientConnection> ServerCore<C> {
     fn tell_closed(&self, budget: &Budget, cause: &str, what: &str) {
         let Some(Closed { count, bytes, first }) = budget.take_closed() else { return };
         let why = format!(
-            "closed {count} connections of clients, the first from {first}: each {what} for longest. They held {bytes} bytes, \
-             and all clients together may hold {}. Other clients are served; find out who floods this server",
+            "closed {count} client connections, the first from {first}: each {what} for the longest time. They held \
+             {bytes} bytes; the limit for all clients together is {}. Other clients are served. Find the client that \
+             floods this server",
             budget.max_bytes()
         );
         self.trace_fault("clients", cause, &why);
@@ -274,8 +275,8 @@ impl<C: ClientConnection> ServerCore<C> {
         let before = std::mem::replace(&mut *self.last_admission.lock().unwrap_or_else(PoisonError::into_inner), now);
         if let Some(AdmissionStatus { witnesses: known_to, needed }) = now.filter(|_| now != before) {
             let why = format!(
-                "the data folder of this server is new: it takes part once {needed} others know it, and so far {known_to} do. \
-                 Start the others. If this server had another data folder before, bring that one back"
+                "this server is not admitted: its data directory is new. It joins when {needed} peers have recorded it \
+                 (so far {known_to}): start those that are down. If it had another directory before, restore that one"
             );
             self.trace_fault("data-dir", "not-admitted", &why);
         }

@@ -22,8 +22,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(1);
 /// After this many requests to call back first, the peer's call may never arrive: the operator must be informed.
 const UNPROVED_MAX: u32 = 10;
-const NEVER_CALLS: &str = "it calls this server back before it believes its greeting, and that does not come about. Is this \
-                           server's address right in the peer's cluster file, and is the peer's data folder the old one?";
+const NEVER_CALLS: &str = "the peer admits this server only after calling it back, and that has not succeeded. Check \
+                           this server's address in the peer's cluster file, and whether the peer has its old data \
+                           directory";
 
 /// The own link to one peer.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Dialler {
     pub fn up<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, folder: &DataDir<P>) -> ServerSet {
         (self.refused, self.unproved) = (None, 0);
         core.linked.up(self.peer);
-        let news = "enough of the others know this server's new data folder now: it takes part from here on";
+        let news = "enough peers have recorded this server's new data directory: it is admitted";
         let begins = std::mem::take(&mut self.takes_part_from_now);
         self.tell(core, LinkEvent::Up, begins.then_some(news));
         if begins {
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_begin_anew_after_a_connection_that_has_held() {
+    fn pauses_grow_and_restart_after_a_stable_connection() {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         let unanswered = [0; 7].map(|_| most(&mut dialler, &core, LinkEnded::Unanswered));
         assert_eq!(unanswered, [20, 40, 80, 160, 320, 500, 500]);
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_never_calls_back_is_told_of() {
+    fn peer_that_never_calls_back_is_reported() {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         for _ in 1..UNPROVED_MAX {
             dialler.ended(&core, LinkEnded::CallYouFirst);
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_once_until_it_is_another() {
+    fn refusal_is_reported_once_until_it_changes() {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         let mut tells = |why| {
             dialler.ended(&core, LinkEnded::Refused(why));
@@ -196,13 +197,15 @@ mod tests {
 
     /// Which storage id of the peer the next HELLO names.
     fn names(dialler: &mut Dialler, core: &ServerCore<TestConnection>, folder: &DataDir) -> Option<u64> {
-        let Caller::Peer { knows, .. } = dialler.hello(core, folder).who else { panic!("a server greets") };
+        let Caller::Peer { knows, .. } = dialler.hello(core, folder).who else {
+            panic!("a server sends HELLO as a peer")
+        };
         dialler.ended(core, LinkEnded::CallYouFirst);
         knows
     }
 
     #[test]
-    fn a_stranger_that_claims_folders_does_not_keep_a_server_from_the_peer_that_it_knows() {
+    fn false_claims_do_not_keep_a_server_from_a_recorded_peer() {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         let quorums = core.config.quorums;
         let place = tempfile::tempdir().unwrap();
@@ -221,6 +224,6 @@ mod tests {
         assert_eq!([0; 4].map(|_| names(&mut dialler, &core, &folder)), [lie, own, lie, own].map(Some));
         assert!(matches!(claims(own, true, proof), HelloReply::Welcome(_)));
         assert_eq!(claims(lie, true, None), HelloReply::CallYouFirst);
-        assert_eq!([0; 2].map(|_| names(&mut dialler, &core, &folder)), [own, own].map(Some), "it takes part");
+        assert_eq!([0; 2].map(|_| names(&mut dialler, &core, &folder)), [own, own].map(Some), "it is admitted");
     }
 }

@@ -4,12 +4,12 @@ use super::lifecycle::LabRequest;
 use super::limits::ClientConnection;
 use super::mail_queue::SendError;
 use super::pending::{ReplyHandle, RequestId};
-use super::time::Time;
 use crate::kv::{Kv, WriteResult};
 use crate::net::{ClientReply, PeerMessage};
 use crate::paxos::{Acceptor, CommandId, Learner, Proposer, Slot};
 use crate::role::{Actions, Input, Role, RoleKind, ServerSet};
 use crate::storage::checkpoint::CheckpointMeta;
+use crate::time::Time;
 use crate::trace::TraceContext;
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::mail_queue::CrashRequest;
 use super::role_disk::ROOM_RETRY;
-use super::time::Time;
 use crate::role::RoleKind;
+use crate::time::Time;
 use crate::trace::{CrashCause, CrashPoint};
 
 /// A request of an operator in lab mode.

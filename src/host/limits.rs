@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::budget::{Budget, Reservation, Share};
 use super::rate_limit::RateLimit;
-use super::time::Time;
 use crate::net::{ClientReply, FIRST_BUFFER_BYTES, Reply, WhyNotApplied, frame_into};
+use crate::time::Time;
 
 /// Maximum number of requests in flight per connection.
 pub const REQUESTS_MAX: usize = 256;
@@ -218,7 +218,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_large_reply_for_which_there_is_no_room_is_not_even_encoded() {
+    fn large_reply_without_room_is_not_encoded() {
         let budget = Budget::new(0, 1 << 10);
         let mut share = Share::new(&budget, TestHolder::at(1));
         let mut untaken = Vec::new();
@@ -236,7 +236,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn requests_under_way_have_a_limit_in_number_and_bytes_for_a_connection_and_for_all() {
+    fn requests_in_flight_are_limited_per_connection_and_in_total() {
         let load: Arc<RequestLoad> = Arc::default();
         let connection = |_| TestConnection { load: load.clone(), ..TestConnection::default() };
         let connections: Vec<_> = (0..=ALL_REQUESTS_MAX / REQUESTS_MAX).map(connection).collect();

@@ -49,19 +49,19 @@ fn take(mailbox: &TestBox) {
 }
 
 #[test]
-fn what_is_left_wakes_nobody_until_it_is_much_and_what_is_posted_does() {
+fn quiet_mail_wakes_the_role_only_at_a_limit() {
     let mailbox = open();
     mailbox.lock().is_waiting = true;
     for _ in 1..QUIET_MAX {
         assert_eq!(leave(&mailbox, 0), MustWake::No);
     }
-    assert_eq!(leave(&mailbox, 0), MustWake::Yes, "so many inputs are a reason to wake");
-    assert!(!mailbox.lock().is_waiting, "whoever is woken is woken once");
+    assert_eq!(leave(&mailbox, 0), MustWake::Yes, "this number of inputs is a reason to wake");
+    assert!(!mailbox.lock().is_waiting, "a role is woken once");
     assert_eq!(leave(&mailbox, 0), MustWake::No);
     mailbox.take(MAILBOX_MAX, usize::MAX, &mut Vec::new());
     mailbox.lock().is_waiting = true;
     assert_eq!(leave(&mailbox, QUIET_MAX_BYTES - 1), MustWake::No);
-    assert_eq!(leave(&mailbox, 1), MustWake::Yes, "so are so many bytes");
+    assert_eq!(leave(&mailbox, 1), MustWake::Yes, "so is this number of bytes");
     mailbox.take(MAILBOX_MAX, usize::MAX, &mut Vec::new());
     mailbox.lock().is_waiting = true;
     assert_eq!(leave(&mailbox, 0), MustWake::No);
@@ -69,7 +69,7 @@ fn what_is_left_wakes_nobody_until_it_is_much_and_what_is_posted_does() {
 }
 
 #[test]
-fn a_group_ends_with_its_limits_or_with_an_order() {
+fn batch_ends_at_its_limits_or_at_a_control_item() {
     let mailbox = open();
     (0..9).for_each(|_| post(&mailbox, 10).unwrap());
     order(&mailbox).unwrap();
@@ -81,11 +81,15 @@ fn a_group_ends_with_its_limits_or_with_an_order() {
     };
     assert_eq!((group(2, 1_000), group(9, 30), group(9, 31)), (2, 3, 4));
     let left = |mailbox: &TestBox| mailbox.lock().len();
-    assert_eq!((group(9, 1_000), left(&mailbox)), (1, 1), "what came behind the order is for whoever comes behind");
+    assert_eq!(
+        (group(9, 1_000), left(&mailbox)),
+        (1, 1),
+        "what came after the control item is for the next incarnation"
+    );
 }
 
 #[test]
-fn it_holds_so_many_inputs_and_orders_beside_them() {
+fn mailbox_limits_inputs_and_has_reserved_room_for_control_items() {
     let mailbox = open();
     for _ in 0..MAILBOX_MAX {
         post(&mailbox, 0).unwrap();
@@ -107,7 +111,7 @@ fn it_holds_so_many_inputs_and_orders_beside_them() {
 }
 
 #[test]
-fn it_holds_so_many_bytes() {
+fn mailbox_limits_bytes() {
     let mailbox = open();
     let quarter = MAILBOX_MAX_BYTES / 4;
     for _ in 0..4 {
@@ -121,7 +125,7 @@ fn it_holds_so_many_bytes() {
 }
 
 #[test]
-fn many_senders_at_once_do_not_break_the_limit() {
+fn concurrent_senders_do_not_exceed_the_limit() {
     let mailbox = open();
     let taken: usize = thread::scope(|scope| {
         let posting = || (0..1_000).filter(|_| post(&mailbox, 10).is_ok()).count();
@@ -134,7 +138,7 @@ fn many_senders_at_once_do_not_break_the_limit() {
 }
 
 #[test]
-fn each_life_begins_with_an_empty_mailbox() {
+fn each_incarnation_starts_with_an_empty_mailbox() {
     let mailbox = TestBox::closed(LIMITS);
     assert!(!mailbox.is_open());
     assert_eq!((post(&mailbox, 0), order(&mailbox)), (Err(SendError::Down), Err(SendError::Down)));
@@ -143,7 +147,7 @@ fn each_life_begins_with_an_empty_mailbox() {
     mailbox.close();
     assert!(!mailbox.is_open());
     assert_eq!(post(&mailbox, 0), Err(SendError::Down));
-    assert_eq!(mailbox.lock().len(), 1, "what was in it is there for whoever tells of it");
+    assert_eq!(mailbox.lock().len(), 1, "what was in it is kept until it is reported");
     assert!(mailbox.take(9, usize::MAX, &mut Vec::new()), "this is still to be done");
     assert!(!mailbox.take(9, usize::MAX, &mut Vec::new()), "and then nothing will come");
     mailbox.open();
@@ -152,7 +156,7 @@ fn each_life_begins_with_an_empty_mailbox() {
 }
 
 #[test]
-fn control_goes_first_and_has_room_of_its_own() {
+fn control_messages_go_first_and_have_room_of_their_own() {
     let mailbox = open();
     for size in [10, 11] {
         mailbox.put(mail_of(ServerId(1), size, Lane::Bulk), Capacity::Usual, |_| false).unwrap();
@@ -173,7 +177,7 @@ fn control_goes_first_and_has_room_of_its_own() {
 }
 
 #[test]
-fn who_sends_much_drops_its_own() {
+fn sender_beyond_its_share_loses_its_own_messages() {
     let (much, little) = (QueueLimits::of(MAILBOX_MAX, 5).bytes_of_a_sender, MAILBOX_MAX_BYTES / 100);
     assert_eq!(much, MAILBOX_MAX_BYTES / 4);
     let mailbox = TestBox::closed(QueueLimits::of(MAILBOX_MAX, 5));
@@ -187,7 +191,7 @@ fn who_sends_much_drops_its_own() {
 }
 
 #[test]
-fn the_largest_message_fits_however_many_servers_there_are() {
+fn largest_message_fits_for_any_number_of_servers() {
     for servers in 1..=ServerId::MAX {
         let mailbox = TestBox::closed(QueueLimits::of(MAILBOX_MAX, servers.into()));
         mailbox.open();

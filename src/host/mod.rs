@@ -47,7 +47,6 @@ pub mod roles;
 mod rules;
 mod service;
 pub mod status;
-pub mod time;
 pub mod timers;
 pub mod trace_lines;
 
@@ -63,5 +62,4 @@ pub use pending::{PendingRequests, QueuedReply, ReplyHandle, RequestId};
 pub use recovery::RecoveryError;
 pub use role_host::{RoleHost, RunEnd, TurnStart};
 pub use roles::Hosted;
-pub use time::Time;
 pub use timers::Timers;

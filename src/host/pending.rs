@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use super::limits::{self, ClientConnection};
 use super::rules;
-use super::time::Time;
 use crate::kv::ApplyResult;
 use crate::net::{Reply, WhyNotApplied, WhyUnknown};
 use crate::paxos::CommandId;
+use crate::time::Time;
 use crate::trace::TraceContext;
 
 /// A request without an outcome is answered "unknown" after this time: its client has failed over to the next server.
@@ -315,7 +315,7 @@ fn reply_to(outcome: ApplyResult, has_seen_all: bool) -> Reply {
         ApplyResult::Expired if is_certain => Reply::NotApplied(WhyNotApplied::Expired),
         ApplyResult::Superseded => Reply::Unknown(WhyUnknown::Superseded),
         ApplyResult::Expired => Reply::Unknown(WhyUnknown::Expired),
-        ApplyResult::Noop | ApplyResult::Unreadable => Reply::Refused("the log holds no such command".to_string()),
+        ApplyResult::Noop | ApplyResult::Unreadable => Reply::Refused("the log contains no such command".to_string()),
     }
 }
 

@@ -61,7 +61,7 @@ fn from(n: u32) -> TraceContext {
 }
 
 #[test]
-fn each_waiter_of_a_command_is_told_once_and_no_other() {
+fn each_request_for_a_command_gets_exactly_one_reply() {
     let at = server();
     at.write("first", ID);
     at.write("retry", ID);
@@ -77,7 +77,7 @@ fn each_waiter_of_a_command_is_told_once_and_no_other() {
 }
 
 #[test]
-fn outcomes_are_said_as_they_are() {
+fn each_result_becomes_its_reply() {
     let at = server();
     let saved = SavedResult { slot: Slot(4), written: WriteResult::NotFound { version: 2 } };
     let cases = [
@@ -97,7 +97,7 @@ fn outcomes_are_said_as_they_are() {
 }
 
 #[test]
-fn that_a_session_has_ended_is_certain_news_only_to_who_has_waited_through_no_snapshot() {
+fn session_end_is_certain_only_for_requests_after_the_last_snapshot() {
     for (outcome, certain, uncertain) in [
         (ApplyResult::Superseded, WhyNotApplied::Superseded, WhyUnknown::Superseded),
         (ApplyResult::Expired, WhyNotApplied::Expired, WhyUnknown::Expired),
@@ -113,7 +113,7 @@ fn that_a_session_has_ended_is_certain_news_only_to_who_has_waited_through_no_sn
 }
 
 #[test]
-fn nobody_is_told_what_came_of_a_command_of_another_session_with_the_same_number() {
+fn request_gets_no_result_of_another_session_with_the_same_number() {
     let at = server();
     at.write("owner", CommandId { nonce: 1, ..ID });
     at.write("stranger", CommandId { nonce: 2, ..ID });
@@ -125,7 +125,7 @@ fn nobody_is_told_what_came_of_a_command_of_another_session_with_the_same_number
 }
 
 #[test]
-fn a_read_is_told_by_its_token() {
+fn read_gets_its_reply_by_its_token() {
     let at = server();
     let one = at.read("one");
     at.read("other");
@@ -136,7 +136,7 @@ fn a_read_is_told_by_its_token() {
 }
 
 #[test]
-fn a_dead_proposer_ends_writes_and_a_dead_learner_reads_too() {
+fn proposer_crash_ends_writes_and_learner_crash_ends_reads_too() {
     let at = server();
     at.write("write", ID);
     at.read("read");
@@ -150,7 +150,7 @@ fn a_dead_proposer_ends_writes_and_a_dead_learner_reads_too() {
 }
 
 #[test]
-fn a_write_that_was_not_handed_over_is_refused_alone_and_only_if_nobody_has_told_it() {
+fn canceled_write_is_refused_alone_unless_it_already_has_a_reply() {
     let at = server();
     at.write("first", ID);
     let retry = at.write("retry", ID);
@@ -162,11 +162,11 @@ fn a_write_that_was_not_handed_over_is_refused_alone_and_only_if_nobody_has_told
     at.pending.fail_all(DIED, None);
     at.pending.cancel_write(CommandId::new(3, 0, 2), late, DOWN);
     assert_eq!(at.told(), [said("first", Reply::Unknown(DIED)), said("late", Reply::Unknown(DIED))]);
-    assert!(at.is_empty(), "an entry of nobody is no entry");
+    assert!(at.is_empty(), "an entry without a request is removed");
 }
 
 #[test]
-fn who_has_waited_too_long_is_told_and_who_has_not_waits_on() {
+fn requests_expire_at_their_timeout_and_not_before() {
     let at = server();
     at.write("write", ID);
     at.read("read");
@@ -180,11 +180,11 @@ fn who_has_waited_too_long_is_told_and_who_has_not_waits_on() {
 }
 
 #[test]
-fn a_request_gives_back_what_it_takes_of_the_limits_when_it_is_answered() {
+fn request_releases_its_share_of_the_limits_with_its_reply() {
     let at = server();
     let mut reply_to = at.reply_to("large");
     assert!(reply_to.reserve(limits::REQUESTS_MAX_BYTES));
-    assert!(!at.reply_to("one more").reserve(1), "the connection has as much under way as it may");
+    assert!(!at.reply_to("one more").reserve(1), "the connection has as much in flight as it may");
     let other = PendingServer { connection: TestConnection::default(), ..server() };
     assert!(other.reply_to("of another connection").reserve(1));
     let request_id = at.pending.register_read(reply_to);

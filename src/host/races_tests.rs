@@ -20,7 +20,7 @@ use crate::host::rate_limit::RateLimit;
 use crate::host::role_disk::RoleDisk;
 use crate::host::{
     Admission, ClientConnection, Config, CrashRequest, Env, Hosted, LabRequest, ReplyHandle, RequestLoad, RoleHost,
-    RunEnd, ServerCore, Time, Usage,
+    RunEnd, ServerCore, Usage,
 };
 use crate::kv::{Kv, Op};
 use crate::net::{ClientReply, ClientRequest, PeerMessage, Reply, Request, WhyNotApplied, WhyUnknown};
@@ -28,6 +28,7 @@ use crate::paxos::{Incarnation, Learner, Policy, Proposer, Quorums, Slot};
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{Role, RoleKind, ServerId, ServerSet, StableStore};
+use crate::time::Time;
 use crate::trace::{CrashCause, CrashPoint, Trace, TraceContext, fenced};
 use crate::two_phase_commit::{Coordinator, Participant};
 
@@ -158,7 +159,7 @@ impl Env for TestEnv {
     }
 
     fn give(&self, _order: LabRequest) -> Result<(), String> {
-        Err("nobody takes orders here".to_string())
+        Err("this server has no supervisor".to_string())
     }
 
     fn tell_operator(&self, _sentence: &str) {
@@ -214,7 +215,7 @@ impl TestCall {
         let mut replies = mem::take(&mut *self.env.replies.lock().unwrap());
         replies.sort_by_key(|(number, _)| *number);
         let numbers: Vec<u64> = replies.iter().map(|(number, _)| *number).collect();
-        assert_eq!(numbers, asked, "not everyone who asked was told once: {replies:?}");
+        assert_eq!(numbers, asked, "not every request got exactly one reply: {replies:?}");
         assert!(self.core.pending.take_all().is_empty(), "a request that was answered still waits");
         replies.into_iter().map(|(_, reply)| reply).collect()
     }
@@ -261,7 +262,7 @@ fn ask_of_a_dying<R: Hosted>(protocol: Protocol, role: impl Fn() -> R, asked: &[
 }
 
 #[test]
-fn whoever_asks_of_a_role_that_dies_is_told_once() {
+fn request_to_a_crashing_role_gets_exactly_one_reply() {
     let quorums = Quorums::majority(cluster());
     let learner = || Learner::new(ME, quorums, Incarnation(1), Slot(0), Kv::default());
     ask_of_a_dying(Protocol::MultiPaxos, || Proposer::new(ME, quorums, Policy::MultiPaxos), &[WRITE]);
@@ -271,7 +272,7 @@ fn whoever_asks_of_a_role_that_dies_is_told_once() {
 }
 
 #[test]
-fn whoever_asks_of_a_server_that_finds_itself_wrong_is_told_once() {
+fn request_to_a_server_that_fences_itself_gets_exactly_one_reply() {
     let (mut before, mut after) = (0, 0);
     let others = cluster().without(ServerSet::only(ME));
     for asked in [WRITE, READ] {
@@ -290,7 +291,7 @@ fn whoever_asks_of_a_server_that_finds_itself_wrong_is_told_once() {
 }
 
 #[test]
-fn of_two_requests_one_has_the_last_of_the_room() {
+fn one_of_two_concurrent_requests_gets_the_last_room() {
     let admitted = AtomicUsize::new(0);
     let take_last = |line: &TestConnection| {
         if limits::admit(line, 1) {

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::time::Time;
+use crate::time::Time;
 
 /// Lets at most `most` events per period pass, and counts the others.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_pass_in_a_second_and_the_others_are_counted() {
+    fn rate_limit_passes_its_number_per_second_and_counts_the_rest() {
         let throttle = RateLimit::new(3);
         let begun = Time(7_000_000);
         let pass = |ms| (0..5).filter(|_| throttle.allow(begun + Duration::from_millis(ms))).count();

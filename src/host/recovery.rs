@@ -92,15 +92,15 @@ pub fn acceptor<E: Env, P: DirStorage>(
     let acceptor = with_checkpoint(core, acceptor)?;
     env.observe(Observation::AcceptorRecovered { acceptor: &acceptor, is_cut, is_damaged });
     for damage in recovered.damage {
-        let why = format!("{damage}; the others are asked for what was chosen there, and all else goes on");
-        core.trace_fault("journal", "damaged", &why);
+        let why =
+            format!("{damage}; this server repairs it with chosen entries from its peers, and all else continues");
+        core.trace_fault("journal", "corrupt", &why);
     }
     if let Some(down) = down {
         let lost = core.config.forgets;
         let event = trace_lines::restarted_acceptor(down, lost, acceptor.promised(), acceptor.accepted().len() as u64);
-        let why = lost.then(|| {
-            "UNSAFE: it has forgotten what it promised and accepted, so a chosen value can be un-chosen".to_string()
-        });
+        let why = lost
+            .then(|| "UNSAFE: its promises and accepted values are lost, so a chosen value can be lost".to_string());
         trace_restart(core, RoleKind::Acceptor, event, why);
     }
     core.board.update(|shown| {
@@ -117,8 +117,8 @@ fn with_checkpoint<C: ClientConnection>(core: &ServerCore<C>, acceptor: Acceptor
     let (checkpoint, forgotten) = (core.board.read().checkpoint, acceptor.truncated_below());
     if core.config.cluster.len() == 1 && checkpoint.next() < forgotten {
         return Err(RecoveryError::Broken(format!(
-            "the checkpoint holds {checkpoint} slots, and the journal begins with slot {forgotten}: what is between \
-             is nowhere else. Put the folder back as it was, or restore a backup"
+            "the checkpoint ends with slot {checkpoint}, and the journal begins with slot {forgotten}: no other server \
+             has the slots between. Restore the data directory or a backup"
         )));
     }
     Ok(acceptor.with_checkpoint(checkpoint))

@@ -4,9 +4,9 @@ use super::core::ServerCore;
 use super::env::{Env, Observation};
 use super::limits::ClientConnection;
 use super::pending::QueuedReply;
-use super::time::Time;
 use super::trace_lines;
 use crate::net::{ClientReply, Reply};
+use crate::time::Time;
 use crate::trace::{PendingLine, Speaker, TraceContext};
 
 impl<C: ClientConnection> ServerCore<C> {

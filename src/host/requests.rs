@@ -31,7 +31,9 @@ impl<C: ClientConnection> ServerCore<C> {
         let label = context.req.clone().unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if label.len() > LABEL_MAX_BYTES || !label.chars().all(plain) {
-            return Err("its label is not a short plain word".to_string());
+            return Err(format!(
+                "its label is not a word of at most {LABEL_MAX_BYTES} letters, digits, '-', '_' and '.'"
+            ));
         }
         // A client names its own lines only. If it named a server's line, that server's log would seem to lack the
         // line.
@@ -49,7 +51,9 @@ impl<C: ClientConnection> ServerCore<C> {
                     size,
                 );
             }
-            Request::Get { key } if key.len() > KEY_MAX_BYTES => return Err("its key is too long".to_string()),
+            Request::Get { key } if key.len() > KEY_MAX_BYTES => {
+                return Err(format!("its key is longer than {KEY_MAX_BYTES} bytes"));
+            }
             Request::Get { key } if reply_to.reserve(size) => {
                 self.read(env, key, reply_to);
                 return Ok(());
@@ -95,7 +99,7 @@ impl<C: ClientConnection> ServerCore<C> {
         size: usize,
     ) -> Result<(), String> {
         if !command.is_well_formed() {
-            return Err("its write breaks a limit of key, value or sequence number".to_string());
+            return Err("its key, value or sequence number exceeds a limit".to_string());
         }
         if !reply_to.reserve(size) {
             self.pending.queue_reply(reply_to, Reply::NotApplied(WhyNotApplied::Busy), TraceContext::default());
@@ -164,7 +168,7 @@ impl<C: ClientConnection> ServerCore<C> {
         let roles = role.map_or(all.to_vec(), |role| vec![role]);
         if let Some(stranger) = roles.iter().find(|role| !all.contains(role)) {
             let (role, protocol) = (stranger.as_str(), self.config.protocol);
-            return Err(format!("under {protocol} a server has no {role}"));
+            return Err(format!("a server under {protocol} has no {role}"));
         }
         roles.into_iter().try_for_each(|role| env.give(order(role)))
     }
@@ -182,7 +186,7 @@ impl<C: ClientConnection> ServerCore<C> {
         let reply = if let Some(why) = self.admission.refusal() {
             Reply::NotApplied(why)
         } else if !protocol.has(RoleKind::Learner) {
-            Reply::Refused(format!("under {protocol} there is no log and no checkpoint: no backup"))
+            Reply::Refused(format!("no backup under {protocol}: it has no log and no checkpoint"))
         } else if at_least > self.board.read().applied {
             Reply::Chunk(None)
         } else {

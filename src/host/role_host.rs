@@ -17,12 +17,12 @@ use super::mail_queue::{BATCH_MAX, CrashRequest, Delivery, MailboxItem};
 use super::mailbox::Mailbox;
 use super::role_disk::{ROOM_RETRY, RoleDisk};
 use super::roles::Hosted;
-use super::time::Time;
 use super::timers::Timers;
 use super::trace_lines;
 use crate::net::PeerMessage;
 use crate::random::Random;
 use crate::role::{Action, Actions, Input, Released, Role, Stepped, TimerSpec, step_batch};
+use crate::time::Time;
 use crate::trace::{CrashPoint, Parent, PendingLine, Speaker, TraceContext};
 
 /// A crash at a point inside a turn waits this long for a turn to begin.
@@ -339,7 +339,7 @@ pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
 /// Reports that an incarnation cannot begin or continue before its disk has room.
 fn trace_no_space<R: Hosted, C: ClientConnection>(core: &ServerCore<C>, why: &str) {
     let name = Speaker::from(R::NAME).as_str();
-    let why = format!("the {name} says nothing until there is room on its disk, and looks each second. {why}");
+    let why = format!("the {name} is down until its disk has space; the server checks every second. {why}");
     core.trace_fault("disk", "full", &why);
 }
 

@@ -163,8 +163,8 @@ impl Hosted for Acceptor {
 
     fn without_room() -> Option<&'static str> {
         Some(
-            "there is no room for the next file of the journal: new values are refused until there is, promises go on. \
-             Free some space",
+            "no disk space for the next journal file: until there is, the acceptor accepts no new values, but it still \
+             promises. Free some disk space",
         )
     }
 
@@ -441,7 +441,7 @@ impl Hosted for Participant {
 
 /// Both journals of two-phase commit are on one disk: while either has no room, no command is accepted.
 const NO_ROOM_TO_VOTE: &str =
-    "there is no room for the next file of a journal: no vote until there is, decisions go on. Free some space";
+    "no disk space for the next journal file: no votes until there is; decisions continue. Free some disk space";
 
 /// The token and the reply of a read. Two-phase commit has no log: the reply's slot is the number of transactions
 /// committed before the read.

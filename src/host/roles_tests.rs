@@ -14,7 +14,6 @@ use super::super::lifecycle::LabRequest;
 use super::super::limits::tests::TestConnection;
 use super::super::mail_queue::{Capacity, MailboxItem};
 use super::super::pending::ReplyHandle;
-use super::super::time::Time;
 use super::*;
 use crate::kv::{Op, SavedResult, StateDelta, VersionedValue, WriteResult};
 use crate::net::{ClientReply, ClientRequest, Envelope, Request};
@@ -23,6 +22,7 @@ use crate::paxos::{
 };
 use crate::protocol::Protocol;
 use crate::role::ServerId;
+use crate::time::Time;
 use crate::trace::Trace;
 use crate::two_phase_commit::TransactionId;
 
@@ -79,7 +79,7 @@ impl Env for Done {
     fn write_replies(&self, replies: Vec<(ReplyHandle<TestConnection>, ClientReply)>) {
         for (reply_to, reply) in replies {
             let label = reply_to.context.req.clone().unwrap_or_default();
-            self.note(format!("tells the {label}: {:?}", reply.reply));
+            self.note(format!("replies to the {label}: {:?}", reply.reply));
         }
     }
 
@@ -134,7 +134,7 @@ impl At {
             done.note("leaves the flush to the proposer".to_string());
         }
         if let Some(why) = core.admission.refusal() {
-            done.note(format!("takes no part: {why:?}"));
+            done.note(format!("serves no clients: {why:?}"));
         }
         done.0.into_inner()
     }
@@ -162,7 +162,7 @@ fn heard<R: Hosted + Debug>(mailbox: &Mailbox<R>) -> Vec<String> {
         MailboxItem::Mail(Delivery { context, input: Input::Request(request), size, .. }) => {
             let context = context.req.map_or(String::new(), |label| format!(", because of {label}"));
             let size = if size == 0 { String::new() } else { format!(", {size} bytes") };
-            format!("the {} hears {request:?}{context}{size}", R::NAME.as_str())
+            format!("the {} receives {request:?}{context}{size}", R::NAME.as_str())
         }
         other => format!("the {} gets {other:?}", R::NAME.as_str()),
     };
@@ -210,16 +210,16 @@ const OF_PROPOSER: [Case; 3] = [
         proposer(at, ProposerNotification::NotApplied { id: WRITE, why: NotApplied::Preempted });
     }),
     ("proposer: Recall", |at| proposer(at, ProposerNotification::Recall(vec![WRITE]))),
-    ("proposer dies", |at| Proposer::mourn(&at.core, &at.done)),
+    ("proposer crashes", |at| Proposer::mourn(&at.core, &at.done)),
 ];
 
 const OF_ACCEPTOR: [Case; 3] = [
-    ("acceptor: Damaged", |at| {
+    ("acceptor: Corrupt", |at| {
         let outcome = AcceptorNotification::Corrupt { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
         Acceptor::new().notify(&at.core, &at.done, outcome, cause());
     }),
-    ("acceptor waits for room", |at| Acceptor::wants_room(&at.core, &at.done)),
-    ("acceptor dies", |at| Acceptor::mourn(&at.core, &at.done)),
+    ("acceptor waits for disk space", |at| Acceptor::wants_room(&at.core, &at.done)),
+    ("acceptor crashes", |at| Acceptor::mourn(&at.core, &at.done)),
 ];
 
 const OF_LEARNER: [Case; 21] = [
@@ -257,7 +257,7 @@ const OF_LEARNER: [Case; 21] = [
         learner(at, LearnerNotification::Checkpoint { slot: Slot(9), digest: 1, changes: changes() });
     }),
     ("learner: Durable", |at| learner(at, LearnerNotification::Durable { slot: Slot(9) })),
-    ("learner: SnapshotAsked", |at| {
+    ("learner: SnapshotRequested", |at| {
         learner(at, LearnerNotification::SnapshotRequested { to: ServerId(2), part: None });
     }),
     ("learner: Pinned", |at| learner(at, LearnerNotification::Pinned { peers: ServerSet::only(ServerId(2)) })),
@@ -273,13 +273,13 @@ const OF_LEARNER: [Case; 21] = [
         learner(at, LearnerNotification::Installed { slot: Slot(9), digest: 1, from: ServerId(2) });
         learner(at, LearnerNotification::Applied { slot: Slot(10), id: Some(WRITE), outcome: ApplyResult::Expired });
     }),
-    ("learner: Recalled", |at| {
+    ("learner: ResultsFound", |at| {
         learner(
             at,
             LearnerNotification::ResultsFound { slot: Slot(9), id: WRITE, outcome: ApplyResult::Duplicate(SAVED) },
         );
     }),
-    ("learner: Mended", |at| {
+    ("learner: Repaired", |at| {
         let entry = Entry { slot: Slot(3), ballot: Ballot::ZERO, value: Value::Noop };
         learner(at, LearnerNotification::Repaired { entries: vec![entry] });
     }),
@@ -287,7 +287,7 @@ const OF_LEARNER: [Case; 21] = [
         let against = ServerSet::first(3).without(ServerSet::only(ME));
         learner(at, LearnerNotification::Fenced { slot: Slot(9), equal: None, against });
     }),
-    ("learner dies", |at| Learner::<Kv>::mourn(&at.core, &at.done)),
+    ("learner crashes", |at| Learner::<Kv>::mourn(&at.core, &at.done)),
 ];
 
 const OF_TWO_PHASE_COMMIT: [Case; 6] = [
@@ -298,14 +298,14 @@ const OF_TWO_PHASE_COMMIT: [Case; 6] = [
         let why = two_phase_commit::AbortReason::Locked { by: transaction() };
         coordinator(at, CoordinatorNotification::NotApplied { id: WRITE, why });
     }),
-    ("coordinator dies", |at| Coordinator::mourn(&at.core, &at.done)),
+    ("coordinator crashes", |at| Coordinator::mourn(&at.core, &at.done)),
     ("participant: Answer", |at| {
         participant(at, ParticipantNotification::Answer { token: READ, applied: 4, answer: versioned() });
     }),
     ("participant: ReadFailed", |at| {
         participant(at, ParticipantNotification::ReadFailed { token: READ, by: transaction() });
     }),
-    ("participant dies", |at| Participant::mourn(&at.core, &at.done)),
+    ("participant crashes", |at| Participant::mourn(&at.core, &at.done)),
 ];
 
 /// A case and its effects in each state. States with the same effects share a line.
@@ -331,7 +331,7 @@ fn row((name, tell): &Case) -> String {
 }
 
 #[test]
-fn a_server_answers_in_place_of_a_proposer_that_is_down() {
+fn server_replies_for_a_proposer_that_is_down() {
     let leader = Ballot { round: 7, server: ServerId(2) };
     let asked = [
         (Message::Heartbeat { ballot: leader }, Some("sends HEARTBEATREPLY")),
@@ -366,40 +366,40 @@ fn a_server_whose_checkpoint_is_far_behind_takes_no_writes() {
         let request = ClientRequest { number: 1, context: cause(), request };
         at.core.request(&at.done, &TestConnection::default(), request, 1).unwrap();
         let effects = at.effects();
-        (is_told, effects.iter().any(|effect| effect.contains("the proposer hears Propose")), effects.join("; "))
+        (is_told, effects.iter().any(|effect| effect.contains("the proposer receives Propose")), effects.join("; "))
     };
     let (is_told, is_proposed, effects) = done(true, ScriptedState::Up);
     assert!(is_told && !is_proposed && effects.contains("NotApplied(Busy)"), "{effects}");
     let (is_told, is_proposed, effects) = done(false, ScriptedState::Up);
     assert!(!is_told && is_proposed, "{effects}");
     let (is_told, _, effects) = done(true, ScriptedState::Down);
-    assert!(!is_told && effects.contains("RoleDown"), "of a life that has ended nobody knows: {effects}");
+    assert!(!is_told && effects.contains("RoleDown"), "no incarnation is up that knows it: {effects}");
 }
 
 #[test]
-fn of_a_late_checkpoint_the_operator_is_told_how_late_it_is_and_what_follows() {
+fn report_of_a_late_checkpoint_names_the_delay_and_the_consequence() {
     assert_eq!(
         trace_lines::checkpoint_late(70_000_000, &Retention::DEFAULT),
-        "70.0 MB of values are in no durable checkpoint, and one is due every 33.6 MB: the disk writes it more slowly than \
-         clients write. From 134.2 MB on this server takes no writes until it is there"
+        "70.0 MB of values are in no durable checkpoint, and one is due every 33.6 MB: the disk is slower than the \
+         clients. From 134.2 MB on, this server refuses writes until the checkpoint is durable"
     );
 }
 
 #[test]
-fn of_a_peer_that_is_left_behind_the_operator_is_told_what_was_measured() {
+fn report_of_a_peer_left_behind_names_the_measured_rates() {
     let left = LeftBehind { peer: ServerId(5), parts: 37, ticks: 32, written: 44_800_000, kept: 64 << 20 };
     assert_eq!(
         trace_lines::left_behind(&left, 1 << 20),
-        "server 5 takes about 12.1 MB/s (37 parts of the state in 3.2 s) and 14.0 MB/s are written: it will not catch up \
-         under this load. The 67.1 MB of the log that were kept for it are full, so it needs another state. Write less for \
-         a while, or give it a faster link"
+        "server 5 receives about 12.1 MB/s (37 snapshot chunks in 3.2 s), and clients write 14.0 MB/s: it does not catch \
+         up under this load. The 67.1 MB of the log kept for it are full, so it needs another snapshot. Reduce the load \
+         for a while, or use a faster link"
     );
     let at_once = trace_lines::left_behind(&LeftBehind { ticks: 0, ..left }, 1 << 20);
     assert!(at_once.contains(" in 0.1 s)"), "{at_once}");
 }
 
 #[test]
-fn each_notification_reaches_those_whom_it_concerns() {
+fn each_notification_has_the_effects_in_the_table() {
     let cases = OF_PROPOSER.iter().chain(&OF_ACCEPTOR).chain(&OF_LEARNER).chain(&OF_TWO_PHASE_COMMIT);
     let table: String = cases.map(row).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/host/testdata/notifications.txt");

@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use super::core::ServerCore;
 use super::env::Env;
 use super::limits::ClientConnection;
-use super::time::Time;
 use crate::kv::Kv;
 use crate::net::{IN_DOUBT_SHOWN, InDoubtStatus, LeaderStatus, RoleStatus, ServerStatus};
 use crate::paxos::{Ballot, LeaderEvidence, Learner, Slot, StateMachine};
 use crate::role::{RoleKind, ServerSet};
+use crate::time::Time;
 use crate::two_phase_commit::{InDoubtTransaction, Participant};
 
 /// The state last published by each role.
@@ -128,8 +128,8 @@ impl StatusSnapshot {
     fn leader(&self, now: Time) -> Option<LeaderStatus> {
         let (ballot, quorum, since) = self.leader?;
         let why = match quorum {
-            Some(quorum) => format!("{quorum} have promised it the ballot"),
-            None => "its heartbeats are heard".to_string(),
+            Some(quorum) => format!("promised by {quorum}"),
+            None => "heartbeats received".to_string(),
         };
         Some(LeaderStatus { ballot, for_ms: now.since(since).as_millis() as u64, why })
     }
@@ -199,7 +199,7 @@ mod tests {
     use crate::role::ServerId;
 
     #[test]
-    fn a_candidate_that_is_only_heard_of_is_not_shown_as_a_leader() {
+    fn candidate_known_only_from_hints_is_not_shown_as_leader() {
         let mut shown = StatusSnapshot::default();
         let (ballot, begun) = (Ballot { round: 2, server: ServerId(3) }, Time(9_000_000));
         let mut leader_after = |known, ms| {

@@ -2,7 +2,7 @@
 
 use std::mem::{Discriminant, discriminant};
 
-use super::time::Time;
+use crate::time::Time;
 use crate::trace::TraceContext;
 
 /// Armed timers, at most one per variant: a role has only a few.
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn they_run_out_in_order_and_once() {
+    fn timers_fire_in_order_and_once() {
         let mut timers = Timers::default();
         timers.arm(Bell::Large { n: 1 }, Time(20), TraceContext::default());
         timers.arm(Bell::Small { n: 2 }, Time(10), TraceContext::default());
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn arming_again_replaces_the_one_of_the_same_variant_only() {
+    fn arming_again_replaces_only_the_timer_of_the_same_variant() {
         let mut timers = Timers::default();
         let context = |n: u64| TraceContext { parent: None, req: Some(n.to_string()) };
         timers.arm(Bell::Small { n: 1 }, Time(1), context(1));

@@ -49,9 +49,9 @@ pub fn left_behind(left: &LeftBehind, part_bytes: usize) -> String {
     let taken = megabytes(parts.saturating_mul(part_bytes as u64)) / seconds;
     let written = megabytes(written) / seconds;
     format!(
-        "server {peer} takes about {taken:.1} MB/s ({parts} parts of the state in {seconds:.1} s) and {written:.1} MB/s are \
-         written: it will not catch up under this load. The {:.1} MB of the log that were kept for it are full, so it needs \
-         another state. Write less for a while, or give it a faster link",
+        "server {peer} receives about {taken:.1} MB/s ({parts} snapshot chunks in {seconds:.1} s), and clients write \
+         {written:.1} MB/s: it does not catch up under this load. The {:.1} MB of the log kept for it are full, so it \
+         needs another snapshot. Reduce the load for a while, or use a faster link",
         megabytes(kept)
     )
 }
@@ -60,8 +60,8 @@ pub fn left_behind(left: &LeftBehind, part_bytes: usize) -> String {
 pub fn checkpoint_late(bytes: u64, retention: &Retention) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     format!(
-        "{:.1} MB of values are in no durable checkpoint, and one is due every {:.1} MB: the disk writes it more slowly than \
-         clients write. From {:.1} MB on this server takes no writes until it is there",
+        "{:.1} MB of values are in no durable checkpoint, and one is due every {:.1} MB: the disk is slower than the \
+         clients. From {:.1} MB on, this server refuses writes until the checkpoint is durable",
         megabytes(bytes),
         megabytes(retention.checkpoint_bytes),
         megabytes(retention.checkpoint_bytes.saturating_mul(FULL_FACTOR))
@@ -98,8 +98,11 @@ pub fn response(reply: &Reply, took: Duration, to: SocketAddr) -> Option<Event> 
         Reply::Unknown(WhyUnknown::Superseded) => RequestStatus::Superseded,
         Reply::Unknown(WhyUnknown::Expired) => RequestStatus::Expired,
         Reply::Unknown(why) => {
-            cause =
-                Some(QuotedText::new(if *why == WhyUnknown::TimedOut { "no outcome in time" } else { "a role died" }));
+            cause = Some(QuotedText::new(if *why == WhyUnknown::TimedOut {
+                "no outcome in time"
+            } else {
+                "a role crashed"
+            }));
             RequestStatus::Unknown
         }
         Reply::Status(_) | Reply::Chunk(_) | Reply::Done | Reply::Refused(_) => return None,
@@ -111,15 +114,15 @@ pub fn response(reply: &Reply, took: Duration, to: SocketAddr) -> Option<Event> 
 fn why_not_applied(why: &WhyNotApplied) -> String {
     match why {
         WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { answered }) => {
-            format!("no quorum: {} answered PREPARE ({answered})", answered.len())
+            format!("no quorum: {} replied to PREPARE ({answered})", answered.len())
         }
-        WhyNotApplied::Proposer(paxos::NotApplied::Preempted) => "rivals were faster".to_string(),
-        WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no leader is heard".to_string(),
-        WhyNotApplied::Proposer(paxos::NotApplied::NoRound) => "there are no more ballots".to_string(),
+        WhyNotApplied::Proposer(paxos::NotApplied::Preempted) => "preempted by higher ballots".to_string(),
+        WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no leader known".to_string(),
+        WhyNotApplied::Proposer(paxos::NotApplied::NoRound) => "no ballot is left".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "the learner is behind".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy".to_string(),
         WhyNotApplied::Coordinator(two_phase_commit::AbortReason::NoVote { silent }) => {
-            format!("aborted: no vote of {silent}")
+            format!("aborted: no vote from {silent}")
         }
         WhyNotApplied::Coordinator(two_phase_commit::AbortReason::Locked { by }) | WhyNotApplied::KeyLocked(by) => {
             format!("the key is locked by {by}")
@@ -127,11 +130,11 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         WhyNotApplied::Coordinator(two_phase_commit::AbortReason::Busy) => "busy".to_string(),
         WhyNotApplied::RoleDown(role) => format!("the {} is down", trace::Speaker::from(*role).as_str()),
         WhyNotApplied::DiskFull => "disk full".to_string(),
-        WhyNotApplied::Fenced => "the state of this server is wrong".to_string(),
-        WhyNotApplied::NotAdmitted => "the data folder of this server is new".to_string(),
-        WhyNotApplied::Superseded => "its client no longer asks for it".to_string(),
-        WhyNotApplied::Expired => "its session is not known, or no longer".to_string(),
-        WhyNotApplied::NoReadQuorum(answered) => format!("no quorum: {} answered READ ({answered})", answered.len()),
+        WhyNotApplied::Fenced => "this server is fenced: its replica diverged".to_string(),
+        WhyNotApplied::NotAdmitted => "this server is not admitted: its data directory is new".to_string(),
+        WhyNotApplied::Superseded => "its client no longer waits for it".to_string(),
+        WhyNotApplied::Expired => "its session is unknown or has expired".to_string(),
+        WhyNotApplied::NoReadQuorum(answered) => format!("no quorum: {} replied to READ ({answered})", answered.len()),
     }
 }
 

@@ -129,7 +129,7 @@ pub enum NoCommand {
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// The bytes do not belong to a command with this id.
-    #[error("the name {0:?} is not that of such a command")]
+    #[error("the command id {0:?} does not match the command")]
     Name(paxos::CommandId),
 }
 
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_is_used_from_the_first_open_one_to_the_end_of_the_span() {
+    fn sequence_is_valid_from_first_open_to_the_end_of_the_window() {
         for (session, sequence, first_open, fits) in [
             (1, 1, 1, true),
             (0, 1, 1, false),

@@ -89,8 +89,9 @@ impl Kv {
         }
     }
 
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn end_session(&mut self, id: u64) {
+    #[cfg(any(test, fuzzing, feature = "test-support"))]
+    #[doc(hidden)]
+    pub fn end_session(&mut self, id: u64) {
         self.sessions.remove(id);
     }
 
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_of_which_only_the_id_is_known_is_recalled() {
+    fn result_is_found_by_command_id_alone() {
         let mut kv = Kv::default();
         assert_eq!(kv.result_of(CommandId::opening(7)), None);
         kv.apply(Slot(1), &command(KvCommand::Open { nonce: 7, label: String::new() }));
@@ -261,11 +262,11 @@ mod tests {
     }
 
     #[test]
-    fn a_history_is_known_by_its_first_session_whatever_comes_later() {
+    fn history_is_named_by_its_first_session_only() {
         let open = |nonce| command(KvCommand::Open { nonce, label: String::new() });
         let mut kv = Kv::with_sessions_at_most(1);
         kv.apply(Slot(1), &Value::Noop);
-        kv.apply(Slot(2), &command(put(1, "nobody's")));
+        kv.apply(Slot(2), &command(put(1, "other")));
         assert_eq!(kv.history(), 0);
         kv.apply(Slot(3), &open(7));
         let history = kv.history();
@@ -273,7 +274,7 @@ mod tests {
         for slot in 4..9 {
             kv.apply(Slot(slot), &open(slot.into()));
         }
-        assert_eq!(kv.history(), history, "that session is forgotten, and the history goes on");
+        assert_eq!(kv.history(), history, "that session is dropped, and the history continues");
         for (slot, nonce) in [(3, 8), (2, 7)] {
             let mut other = Kv::default();
             other.apply(Slot(slot), &open(nonce));
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_knows_store_and_sessions() {
+    fn digest_covers_store_and_sessions() {
         let mut kv = Kv::default();
         let mut seen = std::collections::BTreeSet::from([kv.digest()]);
         for (slot, next) in (1..).zip([KvCommand::Open { nonce: 7, label: String::new() }, put(1, "a"), put(2, "b")]) {
@@ -300,9 +301,9 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_state_has_the_limits_of_the_one_that_it_is_made_of() {
+    fn empty_state_keeps_the_limits_of_its_template() {
         let kv = Kv::with_sessions_at_most(2);
         assert_eq!(kv.empty().sessions().most(), 2);
-        assert!(kv.empty().take_delta().is_whole, "nothing of it was ever written down");
+        assert!(kv.empty().take_delta().is_whole, "none of it was ever written");
     }
 }

@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_sent_again_finds_its_session() {
+    fn resent_open_finds_its_session() {
         let mut sessions = Sessions::default();
         assert_eq!(sessions.open(Slot(5), 77), (5, None));
         assert_eq!(sessions.open(Slot(6), 78), (6, None));
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_sent_again_is_answered_with_its_first_slot() {
+    fn resent_write_gets_its_first_slot() {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         assert_eq!(write(&mut sessions, 2, 1, 1, 1), new(2));
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_nobody_opened_is_expired() {
+    fn session_that_was_never_opened_is_expired() {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         let before = sessions.clone();
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_no_longer_asks_for_is_superseded_applied_or_not() {
+    fn sequence_below_first_open_is_superseded_applied_or_not() {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         write(&mut sessions, 2, 1, 1, 1);
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_risen_first_open_drops_results() {
+    fn only_a_higher_first_open_drops_results() {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         for sequence in 1..=SEQUENCE_WINDOW {
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_beyond_the_span_or_below_its_own_first_open_never_grows_the_table() {
+    fn sequence_outside_the_window_never_grows_the_table() {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         let before = sessions.clone();
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn the_session_that_was_quiet_for_longest_goes() {
+    fn least_recently_active_session_is_dropped() {
         let mut sessions = of_writers(8);
         // Session 1 is active again, and so is 2, by a repeated OPEN.
         write_as(&mut sessions, 1, 1_100, 1, 1);
@@ -480,17 +480,17 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_are_opened_without_end_push_out_no_more_than_a_quarter_of_those_that_write() {
+    fn endless_opens_drop_a_quarter_of_the_writing_sessions_and_one_more() {
         let mut sessions = of_writers(16);
         for slot in 2_000..5_000 {
             sessions.open(Slot(slot), slot.into());
         }
         let left = (1..=16).filter(|session| sessions.contains(*session)).collect::<Vec<_>>();
-        assert_eq!(left, (6..=16).collect::<Vec<_>>(), "the quietest have made way for a quarter, and one more");
+        assert_eq!(left, (6..=16).collect::<Vec<_>>(), "the least active were dropped: a quarter, and one more");
     }
 
     #[test]
-    fn clients_that_come_to_a_full_table_together_all_write() {
+    fn clients_that_open_sessions_together_in_a_full_table_all_write() {
         let mut sessions = of_writers(16);
         for round in 0..10 {
             let slots = 2_000 + round * 10..2_004 + round * 10;
@@ -516,11 +516,11 @@ mod tests {
             sessions.record_result(Slot(9), &foreign, DONE);
             assert_eq!((sessions.lookup(&foreign), &sessions), (Some(SessionLookup::Expired), &before), "{sequence}");
         }
-        assert_eq!(write(&mut sessions, 10, 1, 2, 1), new(10), "the owner goes on");
+        assert_eq!(write(&mut sessions, 10, 1, 2, 1), new(10), "the owner continues");
     }
 
     #[test]
-    fn another_write_under_a_known_name_is_not_told_what_that_came_to() {
+    fn different_write_under_a_used_id_does_not_get_its_result() {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         write(&mut sessions, 2, 1, 1, 1);
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn who_only_asks_hears_what_a_write_would_have_heard() {
+    fn lookup_returns_what_a_write_would_have_returned() {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         write(&mut sessions, 2, 1, 5, 3);
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_knows_what_each_write_came_to() {
+    fn digest_covers_the_result_of_each_write() {
         let with = |written, slot| {
             let mut sessions = Sessions::default();
             sessions.open(Slot(1), 7);
@@ -578,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_goes_takes_no_other_ones_nonce_with_it() {
+    fn dropped_session_keeps_the_nonces_of_others() {
         let mut sessions = Sessions::at_most(1);
         sessions.open(Slot(1), 7);
         // A copy that is updated takes what is new before it drops what was removed.
@@ -591,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_tables_have_equal_digests_and_others_do_not() {
+    fn equal_tables_have_equal_digests_and_different_ones_do_not() {
         let mut sessions = Sessions::default();
         let mut seen = std::collections::BTreeSet::from([sessions.digest()]);
         sessions.open(Slot(1), 7);

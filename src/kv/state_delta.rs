@@ -25,7 +25,7 @@ pub enum PartError {
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// A key's version is above the limit.
-    #[error("a key is said to have been written {0} times")]
+    #[error("a key has version {0}, which is above the limit")]
     Version(u64),
 }
 
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_alone_make_the_whole_state() {
+    fn deltas_make_the_whole_state() {
         let (mut kv, mut written) = (Kv::with_sessions_at_most(2), Written(Kv::with_sessions_at_most(2)));
         let mut slot = 0;
         let mut next = |kv: &mut Kv, command| {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_came_in_parts_is_the_same_and_has_changed_as_a_whole() {
+    fn state_loaded_from_chunks_is_equal_and_changed_as_a_whole() {
         let mut kv = Kv::default();
         apply(&mut kv, 1, open(7));
         (1..=9).for_each(|n| apply(&mut kv, 1 + n, put(1, 7, n, &format!("k{n}"))));
@@ -251,7 +251,7 @@ mod tests {
         let whole = from_nothing.take_delta();
         assert!(whole.is_whole && whole.pieces.is_empty());
         from_nothing.delta_failed();
-        assert!(from_nothing.take_delta().is_whole, "nothing of it was ever written down");
+        assert!(from_nothing.take_delta().is_whole, "none of it was ever written");
         let mut loaded = Kv::empty_like(&kv);
         kv.changed_all();
         let whole = kv.take_delta();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_whose_keys_have_come_to_the_end_of_all_versions_is_none() {
+    fn chunk_with_a_version_above_the_limit_is_refused() {
         for (version, fits) in [(1, true), (VERSION_MAX, true), (VERSION_MAX + 1, false), (u64::MAX, false)] {
             let entry = VersionedValue { value: Some(vec![1].into()), version };
             let part = encode_chunk(&vec![StateEntry::Key { key: b"k".to_vec(), entry }]);

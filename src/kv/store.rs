@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_foreseen_is_what_then_happens() {
+    fn predicted_write_result_is_what_happens() {
         let mut store = Store::default();
         for op in [
             delete("k"),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_key_keeps_its_version_and_can_not_be_deleted_again() {
+    fn deleted_key_keeps_its_version_and_cannot_be_deleted_again() {
         let mut store = Store::default();
         write(&mut store, put("k", "a"));
         write(&mut store, delete("k"));
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_does_not_depend_on_the_way_to_the_state() {
+    fn digest_does_not_depend_on_the_history_of_the_state() {
         let (mut one, mut other) = (Store::default(), Store::default());
         for op in [put("a", "1"), put("b", "2"), put("a", "3")] {
             write(&mut one, op);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_tells_states_apart() {
+    fn different_states_have_different_digests() {
         let digest = |ops: &[Op]| {
             let mut store = Store::default();
             for op in ops {
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn it_knows_how_many_bytes_its_keys_and_values_have() {
+    fn store_counts_the_bytes_of_its_keys_and_values() {
         let mut store = Store::default();
         let ops =
             [put("a", "123"), put("bc", "12"), put("a", "1"), Op::Delete { key: b"bc".to_vec() }, put("bc", "1234")];
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_the_same_in_one_block_and_in_pieces() {
+    fn digest_is_the_same_in_one_block_and_in_pieces() {
         for length in [0, 1, BLOCK_BYTES - 12, BLOCK_BYTES - 11, BLOCK_BYTES, 5_000] {
             let value = vec![7; length];
             let entry = VersionedValue { value: Some(value.clone().into()), version: 3 };
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_key_is_told_once_until_it_is_taken_from_the_list() {
+    fn changed_key_is_listed_once_until_it_is_taken() {
         let mut store = Store::default();
         let told = |store: &mut Store, op| store.apply(op).1;
         assert_eq!(told(&mut store, delete("k")), None);

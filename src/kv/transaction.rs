@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_foreseen_is_what_happens() {
+    fn predicted_result_is_what_happens() {
         let mut kv = Kv::default();
         assert_eq!(kv.predict(&open(7)), PredictedResult::Opens);
         assert_eq!(kv.predict(&put(64, 1, 1, "a")), PredictedResult::Settled(ApplyResult::Expired));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_goes_only_where_the_transaction_says_so() {
+    fn session_is_dropped_only_where_the_transaction_says_so() {
         let mut kv = Kv::with_sessions_at_most(1);
         kv.commit(Slot(64), &open(7), None);
         kv.commit(Slot(65), &open(8), Some(64));

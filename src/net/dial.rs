@@ -21,7 +21,7 @@ pub fn refuse_oneself(stream: &TcpStream) -> io::Result<()> {
         return Ok(());
     }
     SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
-    Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there"))
+    Err(io::Error::new(io::ErrorKind::ConnectionRefused, "no process listens there"))
 }
 
 #[cfg(test)]
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_to_oneself_is_refused_and_leaves_the_port_free() {
+    fn self_connection_is_refused_and_leaves_the_port_free() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
         let address = socket.local_addr().unwrap();
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_to_somebody_else_is_one() {
+    fn connection_to_another_socket_is_accepted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         dial(listener.local_addr().unwrap(), Duration::from_secs(5)).unwrap();
     }

@@ -48,7 +48,7 @@ pub enum FrameError {
         what: String,
     },
     /// The deadline has passed.
-    #[error("no whole frame within {:.1} s ({received} bytes of one came)", waited.as_secs_f64())]
+    #[error("no complete frame within {:.1} s ({received} bytes arrived)", waited.as_secs_f64())]
     TimedOut {
         /// Bytes received of the frame.
         received: usize,
@@ -56,7 +56,7 @@ pub enum FrameError {
         waited: Duration,
     },
     /// Too many other connections send frames at the same time.
-    #[error("there is no room for the rest of a frame ({received} bytes of one came)")]
+    #[error("no memory for the rest of a frame ({received} bytes arrived)")]
     NoRoom {
         /// Bytes received of the frame.
         received: usize,
@@ -108,10 +108,10 @@ pub fn frame<T: Serialize>(value: &T) -> Vec<u8> {
 pub fn unframe<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, FrameError> {
     let malformed = |what: &str| FrameError::Malformed { length: bytes.len() as u64, what: what.to_string() };
     if bytes.len() < HEADER_BYTES {
-        return Err(malformed("a frame's header is cut short"));
+        return Err(malformed("the frame header is incomplete"));
     }
     if bytes.len() != HEADER_BYTES + announced(bytes, limit)? {
-        return Err(malformed("a frame is not as long as it says"));
+        return Err(malformed("the length of the frame differs from its header"));
     }
     open(bytes)
 }
@@ -120,11 +120,11 @@ pub fn unframe<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Fra
 fn announced(header: &[u8], limit: usize) -> Result<usize, FrameError> {
     let length = number(header, 0) as usize;
     if length > limit {
-        let what = format!("a frame of {length} bytes is announced, and at most {limit} are taken");
+        let what = format!("the frame header announces {length} bytes; the maximum is {limit}");
         return Err(FrameError::Malformed { length: length as u64, what });
     }
     if crc32c::crc32c(&header[..4]) != number(header, 4) {
-        let what = "the checksum of a frame's length is wrong".to_string();
+        let what = "wrong checksum of the frame length".to_string();
         return Err(FrameError::Malformed { length: header.len() as u64, what });
     }
     Ok(length)
@@ -135,7 +135,7 @@ fn open<T: DeserializeOwned>(frame: &[u8]) -> Result<T, FrameError> {
     let payload = &frame[HEADER_BYTES..];
     let malformed = |what| FrameError::Malformed { length: frame.len() as u64, what };
     if crc32c::crc32c(payload) != number(frame, 8) {
-        return Err(malformed("a frame's checksum is wrong".to_string()));
+        return Err(malformed("wrong checksum of the frame".to_string()));
     }
     codec::decode(payload).map_err(|error| malformed(error.to_string()))
 }
@@ -150,7 +150,7 @@ pub fn write_before(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant)
     while !bytes.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "not everything was taken in time"));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the other side did not read all bytes in time"));
         }
         stream.set_write_timeout(Some(left))?;
         match stream.write(bytes) {

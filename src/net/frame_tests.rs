@@ -41,7 +41,7 @@ fn malformed(bytes: &[u8]) -> (u64, String) {
 }
 
 #[test]
-fn frames_of_every_size_come_back() {
+fn frames_of_every_size_round_trip() {
     let sizes =
         [0, 1, 7, 1_000, FIRST_BUFFER_BYTES - 9, FIRST_BUFFER_BYTES, READ_BYTES, 3 * READ_BYTES + 1, 250_000, 2];
     let values: Vec<Vec<u8>> = sizes.iter().map(|size| (0..*size).map(|n| n as u8).collect()).collect();
@@ -68,7 +68,7 @@ fn a_frame_may_be_split_at_every_byte() {
 }
 
 #[test]
-fn the_end_between_two_frames_is_no_error_and_inside_one_it_is() {
+fn end_of_stream_is_an_error_only_inside_a_frame() {
     let bytes = frame(&vec![9u8; 10]);
     assert_eq!(read_all(&bytes).unwrap().len(), 1);
     assert_eq!(read_all(&[]).unwrap().len(), 0);
@@ -80,7 +80,7 @@ fn the_end_between_two_frames_is_no_error_and_inside_one_it_is() {
 }
 
 #[test]
-fn every_flipped_bit_is_noticed() {
+fn every_flipped_bit_is_detected() {
     let bytes = frame(&vec![9u8; 10]);
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();
@@ -90,7 +90,7 @@ fn every_flipped_bit_is_noticed() {
 }
 
 #[test]
-fn a_damaged_length_is_noticed_at_once_and_not_when_so_much_has_come() {
+fn corrupt_length_is_detected_before_the_payload_arrives() {
     for bit in 0..LENGTH_BYTES * 8 {
         let mut bytes = frame(&vec![9u8; 10]);
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -104,12 +104,12 @@ fn a_damaged_length_is_noticed_at_once_and_not_when_so_much_has_come() {
 }
 
 #[test]
-fn a_length_that_lies_costs_no_memory() {
+fn false_length_costs_no_memory() {
     let mut bytes = frame(&vec![1u8; 100]);
     bytes[..4].copy_from_slice(&300_001u32.to_le_bytes());
     let (length, what) = malformed(&bytes);
     assert_eq!(length, 300_001, "the announced length");
-    assert!(what.contains("300001 bytes") && what.contains("at most 300000"), "{what}");
+    assert!(what.contains("300001 bytes") && what.contains("maximum is 300000"), "{what}");
 
     // The length is within the limit, but no bytes follow: the buffer stays as small as the bytes received.
     bytes[..HEADER_BYTES].copy_from_slice(&header(&vec![0; 300_000]));
@@ -122,7 +122,7 @@ fn a_length_that_lies_costs_no_memory() {
 }
 
 #[test]
-fn a_large_buffer_is_given_back() {
+fn large_buffer_is_released() {
     let (mut calling, called) = connection();
     let bytes = frame(&vec![1u8; 250_000]);
     let writer = thread::spawn(move || calling.write_all(&bytes).map(|()| calling));
@@ -182,7 +182,7 @@ fn waiting_for_a_first_byte_has_its_own_deadline() {
 }
 
 #[test]
-fn a_reader_that_takes_nothing_holds_a_writer_until_the_deadline() {
+fn reader_that_reads_nothing_blocks_a_writer_until_the_deadline() {
     let (calling, _called) = connection();
     let begun = Instant::now();
     let error = write_before(&calling, &vec![0; 64 << 20], begun + Duration::from_millis(150)).unwrap_err();
@@ -212,7 +212,7 @@ impl Allowance for TestAllowance {
 }
 
 #[test]
-fn a_reader_asks_for_its_buffer_and_gives_it_back_when_it_is_empty() {
+fn reader_requests_its_buffer_and_releases_it_when_it_is_empty() {
     let (mut calling, called) = connection();
     let purse = Arc::new(std::sync::Mutex::new((300_000, 0)));
     let mut reader = FrameReader::new(called, 300_000);
@@ -234,7 +234,7 @@ fn a_reader_asks_for_its_buffer_and_gives_it_back_when_it_is_empty() {
 }
 
 #[test]
-fn a_buffer_that_others_could_use_is_not_kept_for_frames_that_may_never_come() {
+fn buffer_is_released_if_no_next_frame_has_started() {
     for size in [FIRST_BUFFER_BYTES + 1, 20_000, READ_BYTES - HEADER_BYTES] {
         let (mut calling, called) = connection();
         let purse = Arc::new(std::sync::Mutex::new((300_000, 0)));
@@ -266,7 +266,7 @@ impl Allowance for AllowanceReturns {
 }
 
 #[test]
-fn small_frames_behind_a_large_one_are_not_moved_for_each_of_them() {
+fn small_frames_after_a_large_one_are_not_moved_one_by_one() {
     let (mut calling, called) = connection();
     let returns = Arc::default();
     let mut reader = FrameReader::new(called, 300_000);
@@ -287,7 +287,7 @@ fn small_frames_behind_a_large_one_are_not_moved_for_each_of_them() {
 }
 
 #[test]
-fn a_buffer_is_kept_for_a_next_frame_that_says_it_needs_so_much() {
+fn buffer_is_kept_if_the_next_frame_needs_it() {
     for (next, returned) in [(70_000, 0), (10, 1)] {
         let (mut calling, called) = connection();
         let returns = Arc::default();

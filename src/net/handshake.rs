@@ -91,7 +91,7 @@ pub enum HandshakeError {
     #[error("{0}")]
     Broken(#[from] FrameError),
     /// The other side calls back first.
-    #[error("it calls back first")]
+    #[error("the other side calls back first")]
     CallYouFirst,
     /// The other side refused.
     #[error("refused: {0}")]
@@ -127,7 +127,7 @@ pub fn connect_handshake(stream: &TcpStream, hello: &Hello) -> Result<Welcome, H
         Some(HelloReply::Welcome(welcome)) => Ok(welcome),
         Some(HelloReply::CallYouFirst) => Err(HandshakeError::CallYouFirst),
         Some(HelloReply::Refused { why }) => Err(HandshakeError::Refused(why)),
-        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection").into()),
+        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection").into()),
     }
 }
 
@@ -153,12 +153,15 @@ fn hear(reader: &mut FrameReader, deadline: Instant) -> Result<Option<Hello>, Fr
     let Some(bytes) = reader.read_raw(PREAMBLE_BYTES, deadline)? else { return Ok(None) };
     if bytes[..4] != *MAGIC {
         let length = (PREAMBLE_BYTES + reader.unused()) as u64;
-        return Err(FrameError::Malformed { length, what: "this is not the protocol of this store".to_string() });
+        return Err(FrameError::Malformed {
+            length,
+            what: "the first bytes are not those of this protocol".to_string(),
+        });
     }
     let version = u16::from_le_bytes([bytes[4], bytes[5]]);
     if version != VERSION {
         let length = (PREAMBLE_BYTES + reader.unused()) as u64;
-        let what = format!("the caller speaks version {version} of the protocol, this server {VERSION}");
+        let what = format!("the caller uses protocol version {version}, this server uses {VERSION}");
         // The message of another version cannot be read, but a refusal can be sent.
         write_before(reader.stream(), &frame(&HelloReply::Refused { why: what.clone() }), deadline)?;
         return Err(FrameError::Malformed { length, what });

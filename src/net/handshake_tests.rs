@@ -32,7 +32,7 @@ fn meet<T>(
 }
 
 #[test]
-fn both_sides_learn_who_the_other_is() {
+fn both_sides_learn_the_identity_of_the_other() {
     let (reached, heard) = meet(
         |stream| connect_handshake(&stream, &hello()),
         |heard| {
@@ -45,7 +45,7 @@ fn both_sides_learn_who_the_other_is() {
 }
 
 #[test]
-fn a_refusal_is_a_sentence_for_both() {
+fn both_sides_get_the_reason_of_a_refusal() {
     let refusal = |_: &Hello| HelloReply::Refused { why: "this is server 3, not 2".to_string() };
     let (reached, heard) = meet(|stream| connect_handshake(&stream, &hello()), refusal);
     for outcome in [reached.map(|_| ()), heard.map(|_| ())] {
@@ -55,20 +55,20 @@ fn a_refusal_is_a_sentence_for_both() {
 }
 
 #[test]
-fn a_server_that_calls_back_first_says_so_and_hears_no_more() {
+fn call_you_first_ends_the_handshake_on_both_sides() {
     let (reached, heard) = meet(|stream| connect_handshake(&stream, &hello()), |_| HelloReply::CallYouFirst);
     assert!(matches!(reached, Err(HandshakeError::CallYouFirst)), "{reached:?}");
     assert!(matches!(heard, Err(HandshakeError::CallYouFirst)), "{heard:?}");
 }
 
 #[test]
-fn who_goes_away_without_a_word_is_no_error() {
-    let (_, heard) = meet(drop, |_| unreachable!("nobody was heard"));
+fn caller_that_closes_without_a_byte_is_no_error() {
+    let (_, heard) = meet(drop, |_| unreachable!("no HELLO was read"));
     assert_eq!(heard.unwrap(), None);
 }
 
 #[test]
-fn what_is_no_greeting_is_counted_and_refused() {
+fn malformed_handshakes_are_refused_with_their_length() {
     let mut other_version = preamble();
     other_version[4] = 99;
     let mut unfinished = preamble();
@@ -79,12 +79,12 @@ fn what_is_no_greeting_is_counted_and_refused() {
     let long = Hello { cluster: "x".repeat(2_000), ..hello() };
     too_long.extend_from_slice(&frame(&long));
     let cases = [
-        (b"GET / HTTP/1.1".to_vec(), 14, "not the protocol"),
-        (other_version, 6, &*format!("version 99 of the protocol, this server {VERSION}")),
+        (b"GET / HTTP/1.1".to_vec(), 14, "not those of this protocol"),
+        (other_version, 6, &*format!("protocol version 99, this server uses {VERSION}")),
         (b"PX".to_vec(), 2, "closed after 2 of 6"),
         (unfinished, 10, "closed after 10 of"),
-        (other_words, 22, "not a Hello"),
-        (too_long, crate::codec::encode(&long).len() as u64, "at most 1024 are taken"),
+        (other_words, 22, "as Hello: "),
+        (too_long, crate::codec::encode(&long).len() as u64, "the maximum is 1024"),
     ];
     for (bytes, count, reason) in cases {
         let say = |mut stream: TcpStream| {
@@ -92,7 +92,7 @@ fn what_is_no_greeting_is_counted_and_refused() {
             stream.shutdown(std::net::Shutdown::Write).unwrap();
             stream
         };
-        let (_stream, heard) = meet(say, |_| unreachable!("nobody was understood"));
+        let (_stream, heard) = meet(say, |_| unreachable!("no HELLO was decoded"));
         let Err(HandshakeError::Broken(FrameError::Malformed { length, what })) = heard else { panic!("{heard:?}") };
         assert!(what.contains(reason), "{what}");
         assert_eq!(length, count, "{what}");
@@ -100,20 +100,20 @@ fn what_is_no_greeting_is_counted_and_refused() {
 }
 
 #[test]
-fn another_version_is_answered_with_a_reason() {
+fn other_protocol_version_is_refused_with_a_reason() {
     let speak = |mut stream: TcpStream| {
         let mut bytes = preamble();
         bytes[4] = 99;
         stream.write_all(&bytes).unwrap();
         FrameReader::new(stream, 1 << 10).read::<HelloReply>(Some(Instant::now() + HANDSHAKE_DEADLINE)).unwrap()
     };
-    let (answer, _) = meet(speak, |_| unreachable!("nobody was understood"));
+    let (answer, _) = meet(speak, |_| unreachable!("no HELLO was decoded"));
     let Some(HelloReply::Refused { why }) = answer else { panic!("{answer:?}") };
     assert!(why.contains("version 99"), "{why}");
 }
 
 #[test]
-fn who_is_not_even_heard_gets_a_reason_too() {
+fn caller_rejected_before_its_hello_gets_a_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let called = listener.accept().unwrap().0;
@@ -123,7 +123,7 @@ fn who_is_not_even_heard_gets_a_reason_too() {
 }
 
 #[test]
-fn a_called_side_that_closes_is_a_broken_connection() {
+fn closing_instead_of_a_reply_is_a_broken_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     drop(listener.accept().unwrap());

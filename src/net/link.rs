@@ -190,7 +190,7 @@ impl Link {
     pub fn greet_again(&self) {
         let mut state = self.0.lock();
         if state.stream.is_some() {
-            state.broken = Some(std::io::Error::other("this server has news of itself, and greets again"));
+            state.broken = Some(std::io::Error::other("closed by this server to send a new HELLO"));
             state.hang_up();
             state.is_called = true;
             self.0.called.notify_one();

@@ -97,10 +97,10 @@ fn word(n: u32) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_sent_arrives_in_order_and_a_link_that_is_down_drops() {
+fn frames_arrive_in_order_and_a_link_that_is_down_drops_them() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
-    assert!(!say(&link, &word(0)), "nobody is there yet");
+    assert!(!say(&link, &word(0)), "no peer is connected yet");
     let mut reader = take(&listener, &welcome(7));
     assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
     for n in 1..=500 {
@@ -115,7 +115,7 @@ fn what_is_sent_arrives_in_order_and_a_link_that_is_down_drops() {
 }
 
 #[test]
-fn a_link_connects_again_and_tells_each_change_once() {
+fn link_reconnects_and_reports_each_change_once() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     for _ in 0..3 {
@@ -136,7 +136,7 @@ fn a_link_connects_again_and_tells_each_change_once() {
 }
 
 #[test]
-fn either_side_may_refuse_and_the_link_asks_again() {
+fn link_tries_again_after_either_side_refused() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     take(&listener, &refusal("not you"));
@@ -156,7 +156,7 @@ fn either_side_may_refuse_and_the_link_asks_again() {
 }
 
 #[test]
-fn a_peer_that_takes_nothing_fills_the_queue_and_no_more() {
+fn peer_that_reads_nothing_fills_only_its_queue() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     let _reader = take(&listener, &welcome(7));
@@ -171,14 +171,14 @@ fn a_peer_that_takes_nothing_fills_the_queue_and_no_more() {
     assert!(link.push(&Arc::new(word(1)), Lane::Control), "control messages have room of their own");
     let controls = (0..200).filter(|_| link.push(&Arc::new(vec![0; CONTROL_MAX_BYTES / 16]), Lane::Control)).count();
     assert_eq!(controls, 15, "which has an end too");
-    assert!(begun.elapsed() < PEER_TIMEOUT, "nobody waits for a slow peer");
+    assert!(begun.elapsed() < PEER_TIMEOUT, "no thread waits for a slow peer");
     assert_eq!(next(&heard), LinkCall::Down, "a peer that takes nothing is let go");
     let left = |state: &LinkInner| queued(state) + state.control.len();
-    assert_eq!(left(&link.0.lock()), 0, "what was for it is for nobody else");
+    assert_eq!(left(&link.0.lock()), 0, "its frames go to no other connection");
 }
 
 #[test]
-fn what_a_slow_peer_did_not_take_at_once_arrives_whole_and_in_order() {
+fn frames_to_a_slow_peer_arrive_complete_and_in_order() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     let mut reader = take(&listener, &welcome(7));
@@ -201,7 +201,7 @@ fn what_a_slow_peer_did_not_take_at_once_arrives_whole_and_in_order() {
 }
 
 #[test]
-fn what_is_pushed_goes_out_with_the_next_flush_and_not_before() {
+fn pushed_frames_leave_with_the_next_flush() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     let mut reader = take(&listener, &welcome(7));
@@ -215,7 +215,7 @@ fn what_is_pushed_goes_out_with_the_next_flush_and_not_before() {
 }
 
 #[test]
-fn a_peer_that_calls_back_first_is_called_again_at_once_when_something_is_known_of_it() {
+fn link_dials_at_once_when_a_peer_that_calls_back_first_has_called() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     take(&listener, &HelloReply::CallYouFirst);
@@ -228,7 +228,7 @@ fn a_peer_that_calls_back_first_is_called_again_at_once_when_something_is_known_
 }
 
 #[test]
-fn a_link_that_has_news_greets_again() {
+fn link_reconnects_to_send_a_new_hello() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     link.greet_again();
@@ -242,7 +242,7 @@ fn a_link_that_has_news_greets_again() {
 }
 
 #[test]
-fn a_control_message_goes_before_bulk_that_is_not_begun() {
+fn control_message_overtakes_bulk_that_has_not_started() {
     const MANY: u32 = 100;
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());

@@ -218,8 +218,8 @@ impl PortState {
 pub enum BindError {
     /// Another process has the address.
     #[error(
-        "the {what} address {address} is taken by another process. Stop that one, or give this server another address in \
-         the cluster file"
+        "the {what} address {address} is in use by another process. Stop that process, or change the address in the \
+         cluster file"
     )]
     Taken {
         /// The address.
@@ -236,7 +236,7 @@ pub enum BindError {
         what: &'static str,
     },
     /// Any other reason of the operating system.
-    #[error("cannot listen at the {what} address {address}: {cause}")]
+    #[error("cannot listen on the {what} address {address}: {cause}")]
     Io {
         /// The address.
         address: SocketAddr,
@@ -394,19 +394,19 @@ mod tests {
     }
 
     #[test]
-    fn the_stranger_that_came_first_makes_room_and_nobody_who_is_known() {
+    fn oldest_stranger_makes_room_and_no_known_caller_does() {
         let (address, _turned_away) = port(strict(3, 2));
         let friend = call(address);
         assert_eq!(say(&friend, FRIEND), Some(FRIEND));
         let silent: Vec<TcpStream> = (0..150).map(|_| call(address)).collect();
         assert!(silent[..147].iter().all(is_closed));
-        assert_eq!(say(&call(address), FRIEND), Some(FRIEND), "a caller who says who it is");
+        assert_eq!(say(&call(address), FRIEND), Some(FRIEND), "a caller that names itself");
         assert_eq!(say(&friend, FRIEND), Some(FRIEND));
         assert_eq!(say(&silent[149], FRIEND), Some(FRIEND), "the last of the silent ones is still heard");
     }
 
     #[test]
-    fn many_callers_who_come_at_once_all_have_the_time_to_speak() {
+    fn many_concurrent_callers_all_have_time_for_their_hello() {
         let (address, turned_away) = port(ConnectionLimit { grace: PATIENCE, ..ConnectionLimit::new(3, 100) });
         let callers: Vec<TcpStream> = (0..100).map(|_| call(address)).collect();
         for (caller, group) in callers.iter().zip(0..) {
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_whose_words_have_come_is_not_the_one_to_go() {
+    fn stranger_that_has_sent_bytes_is_not_closed_first() {
         let connections = strict(2, 0);
         let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
         let address = listener.local_addr().unwrap();
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_is_full_closes_its_first_or_takes_no_more() {
+    fn full_group_closes_its_oldest_connection_or_takes_no_more() {
         let (address, _turned_away) = port(ConnectionLimit::new(3, 9));
         let friends: Vec<TcpStream> = (0..3).map(|_| call(address)).collect();
         assert!(friends.iter().all(|friend| say(friend, FRIEND) == Some(FRIEND)));
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_all_limits_callers_are_turned_away_until_somebody_goes() {
+    fn callers_beyond_all_limits_are_refused_until_a_place_is_free() {
         let connections = ConnectionLimit::new(1, 2);
         let (address, turned_away) = port(connections.clone());
         let known: Vec<TcpStream> = (1..=4)
@@ -470,11 +470,11 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_address_is_told_by_name() {
+    fn address_in_use_is_reported_by_name() {
         let first = bind("127.0.0.1:0".parse().unwrap(), "peer").unwrap();
         let address = first.local_addr().unwrap();
         let error = bind(address, "peer").unwrap_err().to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("taken by another process"), "{error}");
+        assert!(error.contains(&address.to_string()) && error.contains("in use by another process"), "{error}");
         assert_eq!(check_free(address, "peer").unwrap_err().to_string(), error);
         drop(first);
         check_free(address, "peer").unwrap();

@@ -77,10 +77,10 @@ impl Display for AvailabilityVerdict {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())?;
         match self.writes {
-            Writes::Ok { .. } if !self.protocol.is_paxos() => f.write_str("; no failure tolerated (two-phase commit)"),
-            Writes::Ok { spare: 0 } => f.write_str("; no more failure tolerated"),
-            Writes::Ok { spare: 1 } => f.write_str("; 1 more failure tolerated"),
-            Writes::Ok { spare } => write!(f, "; {spare} more failures tolerated"),
+            Writes::Ok { .. } if !self.protocol.is_paxos() => f.write_str("; two-phase commit tolerates no failure"),
+            Writes::Ok { spare: 0 } => f.write_str("; if one more server fails, writes may stop"),
+            Writes::Ok { spare: 1 } => f.write_str("; 1 more server may fail"),
+            Writes::Ok { spare } => write!(f, "; {spare} more servers may fail"),
             Writes::NoLeader | Writes::No => write!(f, ": {}", self.reason),
         }
     }
@@ -107,7 +107,15 @@ impl<'a> ClusterView<'a> {
         let voter = self.protocol.voter().as_str();
         let (writes, reason) = if voters.len() < needed {
             let (some, all) = (voters.len(), self.members.len());
-            (Writes::No, format!("{some} of {all} {voter}s can vote, and {needed} are needed"))
+            let reason = match self.protocol {
+                Protocol::TwoPhaseCommit => {
+                    format!("{some} of {all} {voter}s can vote, two-phase commit needs all {needed}")
+                }
+                Protocol::BasicPaxos | Protocol::MultiPaxos => {
+                    format!("no quorum, {some} of {all} {voter}s can vote and {needed} are needed")
+                }
+            };
+            (Writes::No, reason)
         } else if !self.those(ServerStatus::takes_part).iter().any(|server| reaches(&server)) {
             (Writes::No, format!("no server is linked with the {needed} {voter}s that a write needs"))
         } else if let Err(why) = self.find_proposer(voters, needed) {
@@ -119,7 +127,7 @@ impl<'a> ClusterView<'a> {
         if !verdict.is_ok()
             && let Some(trouble) = verdict.trouble()
         {
-            verdict.reason = format!("{}: {trouble}", verdict.reason);
+            verdict.reason = format!("{}; {trouble}", verdict.reason);
         }
         verdict
     }
@@ -185,16 +193,18 @@ impl<'a> ClusterView<'a> {
     fn find_leader(&self, doors: ServerSet, voters: ServerSet, needed: usize) -> Result<(), String> {
         let claims = self.answers.values().filter_map(|status| Some((*status, status.leads()?)));
         let Some((leader, ballot)) = claims.max_by_key(|(_, ballot)| *ballot) else {
-            return Err("enough servers are up and linked, and none of them leads".to_string());
+            return Err(
+                "enough servers are up and linked, but none of them leads; writes wait for an election".to_string()
+            );
         };
         let obeys = |server: &ServerId| self.answers.get(server).is_some_and(|status| status.promised <= ballot);
         let obeying = self.linked_with(leader.server, voters).iter().filter(obeys).count();
-        let name = format!("server {} says that it leads", leader.server.0);
+        let name = format!("server {} reports that it leads", leader.server.0);
         if obeying < needed {
-            let some = format!("{obeying} of the {needed} acceptors that it needs");
-            Err(format!("{name}, but only {some} are linked with it and obey"))
+            let some = format!("{obeying} of the {needed} acceptors it needs");
+            Err(format!("{name}, but only {some} are linked with it and have promised no higher ballot"))
         } else if !self.has_roles(leader) {
-            Err(format!("{name}, but its learner is down"))
+            Err(format!("{name}, but it cannot complete writes"))
         } else if self.linked_with(leader.server, doors).is_empty() {
             Err(format!("{name}, but no server that takes writes is linked with it"))
         } else {
@@ -214,7 +224,7 @@ impl<'a> ClusterView<'a> {
     /// All problems: first of servers, then of links.
     fn troubles(&self) -> Vec<String> {
         let silent = self.members.without(self.answers.keys().copied().collect());
-        let silent = (!silent.is_empty()).then(|| format!("no answer from {silent}"));
+        let silent = (!silent.is_empty()).then(|| format!("no reply from {silent}"));
         let servers = self.answers.values().filter_map(|status| self.trouble_of(status));
         silent.into_iter().chain(servers).chain(self.link_troubles()).collect()
     }
@@ -222,22 +232,22 @@ impl<'a> ClusterView<'a> {
     fn trouble_of(&self, status: &ServerStatus) -> Option<String> {
         let mut parts = Vec::new();
         if !self.is_of_kind(status) {
-            parts.push(format!("it runs {}", status.protocol));
+            parts.push(format!("runs {}", status.protocol));
         }
         if status.newcomer.is_some() {
-            parts.push("its data folder is new, and it takes no part yet".to_string());
+            parts.push("not admitted yet, its data directory is new".to_string());
         } else if status.fenced.is_some() {
-            parts.push("FENCED, its state is wrong".to_string());
+            parts.push("FENCED, its replica diverged".to_string());
         }
         parts.extend(status.roles.iter().filter(|role| !role.up).map(|role| format!("{} down", role.role.as_str())));
         if status.disk_full {
             parts.push("disk full".to_string());
         }
         if status.checkpoint_full {
-            parts.push("its checkpoint is far behind, and until it is written the server takes no writes".to_string());
+            parts.push("takes no writes until its checkpoint, which is far behind, is written".to_string());
         }
         if status.corrupt_slots > 0 {
-            parts.push(format!("acceptor CORRUPT, it cannot read {} slots", status.corrupt_slots));
+            parts.push(format!("acceptor CORRUPT, unreadable slots: {}", status.corrupt_slots));
         }
         (!parts.is_empty()).then(|| format!("server {}: {}", status.server.0, parts.join(", ")))
     }
@@ -258,7 +268,7 @@ impl<'a> ClusterView<'a> {
         let mut troubles = Vec::new();
         for one in alone.iter() {
             let first = troubles_of(one).into_iter().next().unwrap_or_default();
-            troubles.push(format!("server {} is linked with no other: {first}", one.0));
+            troubles.push(format!("server {} is linked with no other server: {first}", one.0));
         }
         let rest = answering.without(alone);
         for one in rest.iter() {
@@ -277,7 +287,7 @@ impl<'a> ClusterView<'a> {
         let sides = both.map(|(here, there)| (here, there, self.answers.get(&here)));
         for (here, there, status) in sides {
             if let Some(refusal) = status?.refusals.iter().find(|refusal| refusal.server == there) {
-                return Some(format!("server {} says: {}", here.0, refusal.why));
+                return Some(format!("server {} reports: {}", here.0, refusal.why));
             }
         }
         if !sides.iter().all(|(.., status)| status.is_some_and(|status| status.takes_part())) {
@@ -288,7 +298,7 @@ impl<'a> ClusterView<'a> {
         let unheard = sides.iter().find(|(_, there, status)| status.is_some_and(|s| !s.hears.contains(*there)));
         let reach = unreached.map(|(here, there, _)| format!("server {} does not reach server {}", here.0, there.0));
         reach.or_else(|| {
-            unheard.map(|(here, there, _)| format!("server {} hears nothing of server {}", here.0, there.0))
+            unheard.map(|(here, there, _)| format!("server {} receives nothing from server {}", here.0, there.0))
         })
     }
 }

@@ -144,7 +144,7 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// An acceptor without any promise or accepted value; [`Role::replay`] restores both from the records.
-    #[expect(clippy::new_without_default, reason = "an acceptor with no memory is nothing to be had by accident")]
+    #[expect(clippy::new_without_default, reason = "an acceptor without stable storage must not be made by accident")]
     pub fn new() -> Acceptor {
         Acceptor {
             promised: Ballot::ZERO,
@@ -414,7 +414,11 @@ impl Role for Acceptor {
                 return self.forget_damage();
             }
         };
-        assert!(ballot >= self.promised, "the journal says {} was promised before {ballot}", self.promised);
+        assert!(
+            ballot >= self.promised,
+            "the journal has the promise {} before the lower ballot {ballot}",
+            self.promised
+        );
         self.promised = ballot;
     }
 
@@ -433,7 +437,7 @@ impl Role for Acceptor {
                 Message::Prepare { ballot, from } => self.handle_prepare(sender, ballot, from, out),
                 Message::Accept { ballot, first, values } => self.handle_accept(sender, ballot, first, values, out),
                 Message::Read { id } => self.handle_read(sender, id, out),
-                other => debug_assert!(!other.is_for(RoleKind::Acceptor), "nobody takes {other:?}"),
+                other => debug_assert!(!other.is_for(RoleKind::Acceptor), "no role takes {other:?}"),
             },
             Input::Timeout(timer) => match timer {},
             Input::Request(AcceptorRequest::Truncate { below }) => self.truncate(below, out),
@@ -464,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_for_a_checkpoint_that_is_lost_is_damaged() {
+    fn slots_truncated_for_a_lost_checkpoint_are_corrupt() {
         let records = [accepted(1, OLD), accepted(2, OLD), accepted(3, OLD), AcceptorRecord::Truncated(Slot(3))];
         let whole = acceptor(&records, 2);
         assert_eq!((whole.truncated_below(), whole.damaged()), (Slot(3), [].as_slice()));
@@ -475,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_accepted_since_the_checkpoint_was_lost_is_known() {
+    fn values_accepted_after_a_lost_checkpoint_are_readable() {
         let records = [accepted(2, OLD), AcceptorRecord::Truncated(Slot(3)), accepted(2, NEW)];
         let again = acceptor(&records, 0);
         assert_eq!(again.damaged(), [SlotRange { first: Slot(1), last: Slot(1) }]);

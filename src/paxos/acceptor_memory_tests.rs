@@ -64,7 +64,7 @@ fn slots(acceptor: &Acceptor) -> Vec<u64> {
 }
 
 #[test]
-fn it_forgets_forward_only_and_remembers_that_it_did() {
+fn acceptor_truncates_forward_only_and_records_it() {
     let mut acceptor = damaged();
     let (records, asked) = step(&mut acceptor, truncate(5));
     assert_eq!(records, [AcceptorRecord::Truncated(Slot(5))]);
@@ -79,7 +79,7 @@ fn it_forgets_forward_only_and_remembers_that_it_did() {
 }
 
 #[test]
-fn what_it_cannot_read_is_mended_and_what_it_can_read_is_left_alone() {
+fn corrupt_slots_are_repaired_and_readable_ones_are_left_unchanged() {
     let mut acceptor = damaged();
     let mended = |slot, round| AcceptorRecord::Repaired(entry(slot, round));
     let entries = vec![entry(2, 9), entry(4, 2), entry(6, 9)];
@@ -91,20 +91,20 @@ fn what_it_cannot_read_is_mended_and_what_it_can_read_is_left_alone() {
 }
 
 #[test]
-fn a_mended_slot_holds_the_value_of_the_higher_ballot() {
+fn repaired_slot_holds_the_value_of_the_higher_ballot() {
     let other = |round| Entry { value: value(77), ..entry(2, round) };
     for (round, held) in [(3, value(2)), (4, value(2)), (5, value(77))] {
         let mut acceptor = damaged();
         // An older record of the slot is readable and a newer one is not.
         acceptor.replay(AcceptorRecord::Corrupt(range(2, 2)));
         acceptor.replay(AcceptorRecord::Repaired(other(round)));
-        assert_eq!(acceptor.accepted()[&Slot(2)].1, held, "mended at {round}, read at 4");
+        assert_eq!(acceptor.accepted()[&Slot(2)].1, held, "repaired at {round}, read at 4");
         assert_eq!(acceptor.damaged(), [range(3, 5)]);
     }
 }
 
 #[test]
-fn accepting_at_the_edge_of_damage_mends_that_slot_and_no_other() {
+fn accept_at_the_edge_of_a_corrupt_range_repairs_only_that_slot() {
     for (slot, left) in [(3, vec![range(4, 5)]), (4, vec![range(3, 3), range(5, 5)]), (5, vec![range(3, 4)])] {
         let mut acceptor = damaged();
         let accept = Message::Accept { ballot: ballot(4), first: Slot(slot), values: vec![value(slot)] };
@@ -114,7 +114,7 @@ fn accepting_at_the_edge_of_damage_mends_that_slot_and_no_other() {
 }
 
 #[test]
-fn a_life_begins_with_what_it_must_tell() {
+fn incarnation_starts_by_reporting_truncation_and_corruption() {
     let told = |acceptor: &mut Acceptor| {
         let stepped = step_batch(acceptor, [((), Input::Start)], true);
         let Ok(released) = stepped.commit(&mut Remembering);
@@ -131,7 +131,7 @@ fn a_life_begins_with_what_it_must_tell() {
 }
 
 #[test]
-fn values_below_what_is_forgotten_are_answered_and_those_above_accepted() {
+fn accept_below_the_truncation_gets_truncated_and_above_is_accepted() {
     let mut acceptor = damaged();
     step(&mut acceptor, truncate(6));
     let accept = Message::Accept { ballot: ballot(5), first: Slot(4), values: (4..=8).map(value).collect() };
@@ -155,7 +155,7 @@ fn pages(acceptor: &Acceptor, mut from: Slot) -> Vec<(Vec<u64>, Option<u64>)> {
 }
 
 #[test]
-fn pages_are_as_large_as_may_be_and_tell_all() {
+fn pages_are_as_large_as_allowed_and_report_everything() {
     let sized = |slot: u64, bytes: usize| {
         let command = Command { id: CommandId::new(1, 0, slot), payload: vec![0; bytes].into() };
         AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: ballot(1), value: Value::Command(command) })
@@ -169,11 +169,11 @@ fn pages_are_as_large_as_may_be_and_tell_all() {
     assert_eq!(of(&[]), [(vec![], None)]);
     assert_eq!(of(&[500 - own, 500 - own, 0]), [(vec![1, 2], Some(3)), (vec![3], None)]);
     assert_eq!(of(&[500 - own, 501 - own]), [(vec![1], Some(2)), (vec![2], None)]);
-    assert_eq!(of(&[2_000, 1, 2_000]).len(), 3, "one that is larger stands alone");
+    assert_eq!(of(&[2_000, 1, 2_000]).len(), 3, "a larger one is alone in its page");
 }
 
 #[test]
-fn a_page_tells_of_damage_in_its_slots_and_of_so_much_at_most() {
+fn page_reports_the_corrupt_slots_in_its_range_up_to_a_limit() {
     let mut acceptor = Acceptor::new();
     let runs = PAGE_DAMAGED_MAX as u64 + 5;
     (1..=runs).for_each(|run| acceptor.replay(AcceptorRecord::Corrupt(SlotRange::only(Slot(2 * run)))));
@@ -191,7 +191,7 @@ fn a_page_tells_of_damage_in_its_slots_and_of_so_much_at_most() {
 }
 
 #[test]
-fn nothing_is_accepted_behind_the_last_slot() {
+fn nothing_is_accepted_after_the_last_slot() {
     let mut acceptor = Acceptor::new();
     let message = Message::Accept { ballot: ballot(1), first: Slot::LAST, values: vec![value(1), value(2)] };
     let (records, _) = step(&mut acceptor, Input::Message { from: ServerId(1), message });

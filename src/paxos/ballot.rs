@@ -29,7 +29,11 @@ impl Ballot {
 /// Decodes a round from untrusted bytes.
 fn decode_round<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let round = u64::deserialize(from)?;
-    if round <= Ballot::LAST_ROUND { Ok(round) } else { Err(serde::de::Error::custom("no ballot has such a round")) }
+    if round <= Ballot::LAST_ROUND {
+        Ok(round)
+    } else {
+        Err(serde::de::Error::custom("the round is above the last one"))
+    }
 }
 
 impl Display for Ballot {
@@ -53,7 +57,7 @@ impl FromStr for Ballot {
             Some((round, server)) if server <= u64::from(ServerId::MAX) => {
                 Ok(Ballot { round, server: ServerId(server as u8) })
             }
-            _ => Err(format!("'{text}' is no ballot (round.server, as in 3.1)")),
+            _ => Err(format!("'{text}' is not a ballot (round.server, as in 3.1)")),
         }
     }
 }
@@ -73,7 +77,7 @@ impl TryFrom<u64> for Slot {
 
     /// Checks a number from untrusted bytes.
     fn try_from(number: u64) -> Result<Slot, &'static str> {
-        if number <= Slot::LAST.0 { Ok(Slot(number)) } else { Err("no log has such a slot") }
+        if number <= Slot::LAST.0 { Ok(Slot(number)) } else { Err("the slot is above the last one") }
     }
 }
 
@@ -137,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_behind_the_last_is_refused_where_it_is_decoded() {
+    fn number_above_the_last_is_refused_by_its_decoder() {
         let is_slot = |number: u64| decode::<Slot>(&encode(&Slot(number))).is_ok();
         let is_ballot = |round| decode::<Ballot>(&encode(&Ballot { round, server: ServerId(1) })).is_ok();
         for (number, last) in

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_gets_a_moment_and_then_a_peer_is_asked_that_has_it() {
+    fn missing_slot_waits_a_moment_and_then_a_peer_that_has_it_is_asked() {
         let mut catch_up = begun();
         assert_eq!(catch_up.look(Slot(0)), CatchUpStep::Nothing, "nothing is known to be missing");
         catch_up.hear(S3, Slot(5), 1);
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(
             catch_up.answered(S2, Some(Slot(3)), true, Slot(2)),
             CatchUpStep::Nothing,
-            "it is not the one asked"
+            "it is not the peer that was asked"
         );
         assert_eq!(catch_up.answered(S3, Some(Slot(3)), true, Slot(3)), CatchUpStep::Ask(S3));
         assert_eq!(
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_was_of_help_is_asked_again_twice_unless_it_is_gone_or_given_up() {
+    fn helpful_peer_is_asked_twice_more_unless_it_is_down_or_given_up() {
         let helped = || {
             let mut catch_up = begun();
             catch_up.hear(S2, Slot(9), 1);
@@ -268,24 +268,24 @@ mod tests {
         assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S3));
         let mut catch_up = helped();
         catch_up.hear(S3, Slot(9), 1 + FRESH_TICKS);
-        assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_TICKS), CatchUpStep::Ask(S3), "the other lives");
+        assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_TICKS), CatchUpStep::Ask(S3), "the other peer is up");
     }
 
     #[test]
-    fn entries_of_an_earlier_question_do_not_end_the_one_that_is_open() {
+    fn entries_of_an_earlier_request_do_not_end_the_pending_one() {
         let mut catch_up = begun();
         catch_up.hear(S3, Slot(50), 1);
         assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S3));
         // After the first answer, slots that arrived in other ways could be applied too.
         assert_eq!(catch_up.answered(S3, Some(Slot(10)), true, Slot(30)), CatchUpStep::Ask(S3));
         assert_eq!(catch_up.answered(S3, Some(Slot(20)), false, Slot(30)), CatchUpStep::Nothing);
-        assert_eq!(catch_up.catch_up_peer(), Some(S3), "the question is still open");
+        assert_eq!(catch_up.catch_up_peer(), Some(S3), "the request is still pending");
         assert_eq!(catch_up.answered(S3, Some(Slot(40)), true, Slot(40)), CatchUpStep::Ask(S3));
         assert_eq!(catch_up.answered(S3, None, false, Slot(40)), CatchUpStep::Wait, "it has nothing");
     }
 
     #[test]
-    fn patience_grows_with_each_silence_and_shrinks_with_each_answer() {
+    fn timeout_grows_with_each_missing_reply_and_shrinks_with_each_reply() {
         let mut catch_up = begun();
         catch_up.hear(S3, Slot(5), 1);
         let silences = [0; 5].map(|_| {
@@ -294,7 +294,7 @@ mod tests {
         });
         assert_eq!(silences, [1, 2, 3, 3, 3]);
         catch_up.wait_for(S3);
-        assert_eq!(catch_up.unanswered(), 2, "a part has come");
+        assert_eq!(catch_up.unanswered(), 2, "a chunk has arrived");
         assert_eq!(
             (catch_up.answered(S2, Some(Slot(3)), true, Slot(3)), catch_up.unanswered()),
             (CatchUpStep::Nothing, 2)
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_answer_is_followed_by_the_next_and_the_living_are_asked_first() {
+    fn next_peer_is_asked_after_a_missing_reply_and_live_peers_come_first() {
         let mut catch_up = begun();
         catch_up.hear_of(Slot(9));
         let all = [0; 3].map(|now| catch_up.ask_somebody(Slot(0), now));

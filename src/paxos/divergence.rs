@@ -139,23 +139,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_comes_some_beats_after_the_first_doubt_and_once() {
+    fn divergence_is_evaluated_some_ticks_after_the_first_mismatch_and_once() {
         let mut divergence = Divergence::new(Slot(0));
         divergence.begin_anew(Slot(0), 10);
         divergence.applied(Slot(1), 11, 0);
         divergence.hear(ServerId(2), Slot(1), 99, 3);
         assert_eq!(divergence.evaluate(2 + TICKS_TO_EVALUATE), None, "it is not time");
         let verdict = DivergenceVerdict { slot: Slot(1), equal: None, against: ServerSet::only(ServerId(2)) };
-        assert_eq!(
-            divergence.evaluate(3 + TICKS_TO_EVALUATE),
-            Some(verdict),
-            "one against one: it does not believe itself"
-        );
+        assert_eq!(divergence.evaluate(3 + TICKS_TO_EVALUATE), Some(verdict), "one against one: it fences itself");
         assert_eq!((divergence.fenced(), divergence.evaluate(99)), (Some(Slot(1)), None));
     }
 
     #[test]
-    fn digests_of_the_same_slot_are_compared_whoever_gets_there_first() {
+    fn digests_of_one_slot_are_compared_in_either_order_of_arrival() {
         for is_peer_first in [true, false] {
             let mut divergence = Divergence::new(Slot(0));
             if is_peer_first {

@@ -223,7 +223,7 @@ pub struct SnapshotChunk {
 impl Debug for SnapshotChunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let last = if self.next.is_none() { ", the last" } else { "" };
-        write!(f, "part {} of {:?} ({} B{last})", self.index, self.slot, self.bytes.len())
+        write!(f, "chunk {} of {:?} ({} B{last})", self.index, self.slot, self.bytes.len())
     }
 }
 
@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_message_stands_in_the_table() {
+    fn properties_of_messages_match_the_table() {
         let (ballot, command) = (Ballot::ZERO, Command { id: CommandId::opening(1), payload: vec![0; 60].into() });
         let accept = Message::Accept { ballot, first: Slot(1), values: vec![Value::Noop, Value::Command(command)] };
         assert_eq!((accept.name(), accept.size(), accept.is_routine()), ("ACCEPT", 116, false));

@@ -304,7 +304,7 @@ mod tests {
     use super::Incarnation;
 
     #[test]
-    fn the_numbers_of_two_lives_are_never_the_same() {
+    fn ids_of_two_incarnations_are_never_equal() {
         let numbers =
             [0, 1, 1 << 24, u32::MAX].map(|life| [0, 1, 1 << 40, u64::MAX].map(|n| Incarnation(life).unique_id(n)));
         let numbers = numbers.as_flattened();

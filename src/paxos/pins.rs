@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_before_a_peer_asks_for_a_part() {
+    fn no_log_is_kept_before_a_peer_requests_a_chunk() {
         let mut pins = pinned(&[]);
         assert_eq!(pins.entries_asked(S2, Slot(3), 0), None);
         assert_eq!((needed(&pins), pins.fetching()), (vec![], ServerSet::NONE));
@@ -228,17 +228,17 @@ mod tests {
     fn a_pin_moves_on_with_its_peer() {
         let mut pins = pinned(&[(S2, 5)]);
         pins.part_asked(S2, Slot(9), 0);
-        assert_eq!(pins.from(), Some(Slot(9)), "it has begun anew with another state");
+        assert_eq!(pins.from(), Some(Slot(9)), "it has started another snapshot");
         pins.entries_asked(S2, Slot(11), 0);
         assert_eq!(pins.from(), Some(Slot(11)));
         pins.hear(S2, Slot(12), Slot(1));
         assert_eq!(pins.from(), Some(Slot(13)));
         pins.hear(S2, Slot(4), Slot(1));
-        assert_eq!(pins.from(), Some(Slot(13)), "that is what it has applied before the state comes");
+        assert_eq!(pins.from(), Some(Slot(13)), "that is what it has applied before the snapshot arrives");
     }
 
     #[test]
-    fn a_pin_ends_a_minute_after_its_peer_has_asked_for_something() {
+    fn pin_ends_one_minute_after_the_last_request_of_its_peer() {
         for asks_for_a_part in [true, false] {
             let mut pins = pinned(&[(S2, 5)]);
             pins.beat(SILENT_BEATS - 1, Slot(100));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn who_needs_what_there_is_no_room_for_is_left_behind_and_named_once() {
+    fn peer_beyond_the_retention_limit_is_left_behind_and_named_once() {
         let mut pins = pinned(&[]);
         pins.beat(10, Slot(100));
         pins.part_asked(S2, Slot(5), 1_000);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_may_be_dead_is_not_called_slow() {
+    fn peer_that_may_be_down_is_not_reported_slow() {
         let mut pins = pinned(&[(S2, 5), (S3, 5)]);
         pins.beat(ALIVE_BEATS - 1, Slot(100));
         pins.hear(S3, Slot(1), Slot(5));

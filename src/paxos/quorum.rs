@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_of_five_are_a_majority_the_own_server_included() {
+    fn three_of_five_are_a_majority_including_the_own_server() {
         let five = Quorums::majority(ServerSet::first(5));
         assert!(!five.is_chosen(ServerSet::first(2)));
         assert!(five.is_chosen(ServerSet::first(3)));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_needs_one_of_every_choosing_quorum() {
+    fn read_quorum_meets_every_accept_quorum() {
         for (prepare, accept) in [(3, 3), (4, 2), (5, 1), (2, 4)] {
             let quorums = Quorums::new(ServerSet::first(5), prepare, accept);
             assert!(quorums.is_read(ServerSet::first(6 - accept as u8)));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_was_lost_is_never_known_to_as_many_as_the_old_one_was() {
+    fn two_disks_of_one_server_never_both_gather_enough_witnesses() {
         let needed: Vec<usize> = (1..=7).map(|n| Quorums::majority(ServerSet::first(n)).witnesses()).collect();
         assert_eq!(needed, [0, 1, 2, 2, 3, 4, 5]);
         for n in 2..=63 {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "share an acceptor")]
-    fn quorums_that_could_miss_each_other_are_refused() {
+    fn quorums_without_a_common_acceptor_are_refused() {
         Quorums::new(ServerSet::first(5), 2, 3);
     }
 }

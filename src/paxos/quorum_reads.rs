@@ -217,10 +217,10 @@ mod tests {
     fn a_read_waits_for_the_highest_slot_that_a_majority_names_and_a_later_one_for_its_own_round() {
         let quorums = Quorums::majority(ServerSet::first(3));
         let mut reads = QuorumReads::new(Incarnation(1));
-        assert_eq!(reads.begin_round(), None, "nobody asks anything");
-        reads.ask(1, 'a', 0).expect("there is room");
+        assert_eq!(reads.begin_round(), None, "no read is pending");
+        reads.ask(1, 'a', 0).expect("there is space");
         let first = reads.begin_round().expect("a read waits");
-        reads.ask(2, 'b', 0).expect("there is room");
+        reads.ask(2, 'b', 0).expect("there is space");
         assert_eq!(reads.begin_round(), None, "one round at a time");
         assert!(!reads.take_answer(ServerId(1), first, Slot(7), &quorums));
         assert!(!reads.take_answer(ServerId(1), first, Slot(7), &quorums), "that one has answered already");
@@ -230,7 +230,7 @@ mod tests {
         assert!(reads.starts_to_fill(Slot(6)) && !reads.starts_to_fill(Slot(6)));
         assert_eq!(reads.fill(Slot(6), 0), Some(Fill { slot: Slot(7), is_urgent: false }));
         assert_eq!(ready(&mut reads, 7), [(1, 'a')]);
-        assert!(!reads.starts_to_fill(Slot(7)), "nobody waits");
+        assert!(!reads.starts_to_fill(Slot(7)), "no read waits");
         let second = reads.begin_round().expect("the other read waits");
         assert_ne!(first, second);
         reads.retry(second);

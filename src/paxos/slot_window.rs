@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn it_knows_the_slot_of_each_value() {
+    fn window_knows_the_slot_of_each_value() {
         let mut row = SlotWindow::from(Slot(5));
         [10, 20, 30].into_iter().for_each(|value| row.push(value));
         assert_eq!(all(&row, 0), [(5, 10), (6, 20), (7, 30)]);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reaches_ahead_and_not_back() {
+    fn window_extends_forward_only() {
         let mut row = SlotWindow::from(Slot(5));
         assert_eq!(row.get_or_extend(Slot(4)), None);
         *row.get_or_extend(Slot(7)).unwrap() = 3;

@@ -15,7 +15,7 @@ use crate::host::checkpoints::{Checkpointer, LoadedState};
 use crate::host::role_disk::RoleDisk;
 use crate::host::{
     Admission, Config, CrashRequest, Env, Hosted, LabRequest, MailboxItem, ReplyHandle, RoleHost, RunEnd, ServerCore,
-    Sizes, Time, TurnStart,
+    Sizes, TurnStart,
 };
 use crate::kv::Kv;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameReader, PeerMessage};
@@ -25,6 +25,7 @@ use crate::paxos::{
 use crate::random::Random;
 use crate::role::{NoStableStore, Role, RoleKind, ServerId, ServerSet, StableStore};
 use crate::storage::disk::MemoryFiles;
+use crate::time::Time;
 use crate::trace::{CrashCause, CrashPoint, Trace, TraceContext};
 
 /// The number of this server.
@@ -71,7 +72,7 @@ impl Env for BenchEnv {
     fn wake_checkpointer(&self) {}
 
     fn give(&self, _order: LabRequest) -> Result<(), String> {
-        Err("nobody takes orders here".to_string())
+        Err("this server has no supervisor".to_string())
     }
 
     fn tell_operator(&self, _sentence: &str) {}
@@ -102,7 +103,7 @@ impl<Record> Default for BenchDisk<Record> {
 
 impl<Record: Clone> BenchDisk<Record> {
     fn records(&self) -> Vec<Record> {
-        self.0.lock().expect("nobody has panicked").clone()
+        self.0.lock().expect("no thread has panicked").clone()
     }
 }
 
@@ -111,7 +112,7 @@ impl<Record: serde::Serialize + serde::de::DeserializeOwned> StableStore<Record>
 
     fn commit(&mut self, records: &[Record]) -> Result<(), Infallible> {
         let again = |record| codec::decode(&codec::encode(record)).expect("what is written can be read");
-        self.0.lock().expect("nobody has panicked").extend(records.iter().map(again));
+        self.0.lock().expect("no thread has panicked").extend(records.iter().map(again));
         Ok(())
     }
 }
@@ -270,7 +271,7 @@ impl BenchServer {
             let has_jobs = !core.checkpoints.is_empty();
             if has_jobs {
                 let done = checkpointer.run_one(core, env);
-                assert!(done.expect("a disk in memory has no errors").is_none(), "nobody has asked for the state");
+                assert!(done.expect("a disk in memory has no errors").is_none(), "no thread has requested the state");
             }
             if !has_worked && !has_jobs {
                 return core.flush_replies(env);
@@ -361,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_is_no_short_plain_word_ends_the_connection() {
+    fn invalid_label_ends_the_connection() {
         let mut stage = BenchServer::new(1, Protocol::BasicPaxos);
         let connection = stage.connect();
         let mut ask =
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_name_a_line_of_a_server_as_its_own() {
+    fn client_cannot_name_a_line_of_a_server_as_parent() {
         let trace = Trace::to_memory(ProcessId::server(ME, 1));
         let mut stage = BenchServer::writing_to(trace.clone(), 1, Protocol::BasicPaxos);
         let connection = stage.connect();

@@ -63,7 +63,8 @@ pub fn check(options: &ServerOptions) -> Result<String, String> {
     if let Some((folder, file)) = options.log_file() {
         check_writable(folder, &file)?;
     }
-    Ok(format!("server {} of cluster \"{}\" can start on {}", site.me.0, site.cluster.name, data.display()))
+    let (server, cluster) = (site.me.0, &site.cluster.name);
+    Ok(format!("server {server} of cluster \"{cluster}\" can start with data directory {}", data.display()))
 }
 
 /// Whether a log file can be written, or created.
@@ -73,8 +74,8 @@ fn check_writable(folder: &Path, file: &Path) -> Result<(), String> {
     let there = there.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     let wrong = |why: &dyn std::fmt::Display| super::start::no_log(file, why);
     match there == file {
-        true if there.is_dir() => return Err(wrong(&"it is a folder")),
-        false if !there.is_dir() => return Err(wrong(&format!("{} is no folder", there.display()))),
+        true if there.is_dir() => return Err(wrong(&"it is a directory")),
+        false if !there.is_dir() => return Err(wrong(&format!("{} is not a directory", there.display()))),
         _ => {}
     }
     access(&there, Access::WRITE_OK).map_err(|error| wrong(&std::io::Error::from(error)))

@@ -12,7 +12,7 @@ use crate::storage::disk::Files;
 pub fn start(ctx: &Arc<ServerContext>, folder: &DataDir) -> Result<(), RecoveryError> {
     let opened = Checkpointer::open(&ctx.core, folder.checkpoint_files()?, folder.storage_id());
     let (checkpointer, _) = opened
-        .map_err(|error| RecoveryError::of(&error, format!("data folder {}: {error}", folder.path().display())))?;
+        .map_err(|error| RecoveryError::of(&error, format!("data directory {}: {error}", folder.path().display())))?;
     let (ctx, name) = (ctx.clone(), "checkpointer".to_string());
     let spawned = std::thread::Builder::new().name(name).spawn(move || run(&ctx, checkpointer));
     spawned.map(|_| ()).map_err(|error| RecoveryError::no_thread("checkpointer", &error))

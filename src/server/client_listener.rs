@@ -39,7 +39,7 @@ pub struct ClientListener {
 /// Listens to clients.
 pub fn serve(clients: ClientListener, listener: TcpListener) -> std::io::Result<()> {
     let busy = |stream: Arc<TcpStream>| reject(&stream, TOO_MANY);
-    let trouble = trace_accept_error(clients.ctx.clone(), "no connection from a client can be taken on");
+    let trouble = trace_accept_error(clients.ctx.clone(), "cannot accept connections from clients");
     let ctx = clients.ctx.clone();
     std::thread::Builder::new().name("request-expiry".to_string()).spawn(move || run_expiry(&ctx))?;
     let intake = RequestReader::new(&clients.ctx.core.load.unfinished);

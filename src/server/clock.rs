@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use crate::host::Time;
+use crate::time::Time;
 
 static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 

@@ -12,11 +12,12 @@ use super::options::{RecoveryMode, ServerOptions};
 use super::reply_writer::{self, ReplyWriter};
 use super::supervisor::LabHandle;
 use crate::host::checkpoints::LoadedState;
-use crate::host::{Admission, Config, Env, LabRequest, ReplyHandle, ServerCore, Sizes, Time};
+use crate::host::{Admission, Config, Env, LabRequest, ReplyHandle, ServerCore, Sizes};
 use crate::net::{ClientReply, Envelope, Link, PeerMessage};
 use crate::random::Random;
 use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::storage::identity::Owner;
+use crate::time::Time;
 use crate::trace::{Event, Speaker, Trace, TraceContext};
 
 /// How long a failing process waits for its terminal.
@@ -80,7 +81,7 @@ impl Env for Threads {
     }
 
     fn give(&self, order: LabRequest) -> Result<(), String> {
-        self.orders.get().map_or_else(|| Err("the server is not up yet".to_string()), |orders| orders.give(order))
+        self.orders.get().map_or_else(|| Err("the server has not started yet".to_string()), |orders| orders.give(order))
     }
 
     fn tell_operator(&self, sentence: &str) {
@@ -176,7 +177,7 @@ impl ServerContext {
         self.threads.wake_checkpointer();
         match self.threads.loaded.1.recv() {
             Ok(loaded) => loaded,
-            Err(error) => self.fatal(&format!("nobody reads the checkpoint: {error}")),
+            Err(error) => self.fatal(&format!("the checkpoint thread has ended: {error}")),
         }
     }
 
@@ -184,7 +185,7 @@ impl ServerContext {
     pub fn fatal(&self, sentence: &str) -> ! {
         self.trace_fault("server", "stopped", sentence);
         let me = self.core.config.me.0;
-        print_last(format!("error: server {me} stops: {sentence}. What it acknowledged is safe"));
+        print_last(format!("error: server {me} stops: {sentence}. Acknowledged writes are safe"));
         self.core.trace.flush(FLUSH);
         process::exit(1)
     }

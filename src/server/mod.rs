@@ -9,15 +9,15 @@
 //! - [`peers`] and [`client_listener`] are the connections; [`request_reader`] reads a client's requests, and
 //!   [`reply_writer`] writes its replies.
 
-#[cfg(any(test, fuzzing))]
-pub(crate) mod bench_server;
+#[cfg(any(test, fuzzing, feature = "test-support"))]
+pub mod bench_server;
 mod check;
 mod checkpoint_thread;
 mod client_listener;
 mod clock;
 mod context;
 mod delayed_disk;
-pub(crate) mod http;
+pub mod http;
 mod options;
 mod peers;
 mod reply_writer;

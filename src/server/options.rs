@@ -17,97 +17,97 @@ use crate::trace::LogLimits;
 /// The command line of a server.
 #[derive(Clone, Debug, Args)]
 pub struct ServerOptions {
-    /// Which server of the cluster file this is
+    /// Number of this server in the cluster file
     #[arg(long, value_name = "N")]
     pub id: u8,
-    /// The cluster file; the environment variable PAXOS_CLUSTER names another default
+    /// Cluster file; the environment variable PAXOS_CLUSTER sets another default
     #[arg(long, value_name = "FILE", default_value_os_t = in_environment().unwrap_or("res/cluster.toml".into()))]
     pub cluster: PathBuf,
-    /// How the servers agree
+    /// Protocol by which the servers agree
     #[arg(long, value_enum, default_value_t = Protocol::MultiPaxos)]
     pub protocol: Protocol,
-    /// The data folder: what this server must never forget [default: data/server-N]
+    /// Data directory with the durable state of this server [default: data/server-N]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Where server-N.log goes [default: no file, lines on the terminal only]
+    /// Directory for the log file server-N.log [default: no file, log lines on the terminal only]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
-    /// A log file that would grow beyond this is renamed to server-N.log.1, that one to .2 and so on [default: no
-    /// bound]
+    /// Maximum size of the log file in MiB; a full file is renamed to server-N.log.1, that one to .2, and so on
+    /// [default: no limit]
     #[arg(long, value_name = "MIB", requires = "log_dir", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub log_max_mib: Option<u64>,
-    /// How many renamed log files are kept
-    #[arg(long, value_name = "FILES", requires = "log_max_mib", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    /// Number of renamed log files to keep
+    #[arg(long, value_name = "N", requires = "log_max_mib", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub log_keep: u32,
-    /// Whether the steps of the protocol are shown, a line each [default: off for multi-paxos, else on]
+    /// Write a log line for each step of the protocol [default: off for multi-paxos, on for the others]
     #[arg(long, value_enum)]
     pub steps: Option<OnOff>,
-    /// Which roles fail at random times and come back
+    /// Roles that crash at random times and restart
     #[arg(long, value_enum, default_value_t = FailureMode::None)]
     pub fail: FailureMode,
-    /// How long a failing role lives, on average (drawn from 0.5 to 1.5 times that)
+    /// Mean time until a role crashes; each time is drawn from 0.5 to 1.5 times TIME
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "4s")]
     pub mean_up: Duration,
-    /// How long it is down, on average
+    /// Mean time until a crashed role restarts; drawn in the same way
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1.5s")]
     pub mean_down: Duration,
-    /// Fixes the times of failures and all other random choices [default: drawn, and told in the BOOT line]
+    /// Seed of the crash times and all other random choices [default: drawn, and shown in the BOOT line]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// What a restarted acceptor remembers: `disk` all that its disk holds; `lost` nothing, which is UNSAFE
+    /// State of an acceptor that restarts after a crash: `disk` what is on its disk; `lost` none, which is UNSAFE
     #[arg(long, value_enum, default_value_t = RecoveryMode::Disk)]
     pub restart: RecoveryMode,
-    /// Lets clients crash and restart roles
+    /// Allow clients and browsers to crash and restart roles
     #[arg(long)]
     pub lab: bool,
-    /// Each sync of the acceptor's disk takes so much longer, to see what a slow disk costs; with --lab only
+    /// Delay every disk sync of the acceptor by TIME, to measure the cost of a slow disk (requires --lab)
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "lab")]
     pub sync_delay: Option<Duration>,
-    /// Allows addresses that are not loopback: everything is sent in the clear, and nobody is asked who they are
+    /// Allow addresses other than loopback, although the store has no encryption and no authentication
     #[arg(long)]
     pub insecure: bool,
-    /// The length of the acceptor's journal files in KiB; longer ones are made less often, and below 4096 a large value
-    /// can meet a full disk in the middle, which stops the server
+    /// Length of the acceptor's journal files in KiB; longer files are created less often. Below 4096, the disk can run
+    /// full in the middle of a large value, which stops the server
     #[arg(long, value_name = "KIB", default_value_t = 16 << 10, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
     pub segment_kib: u64,
-    /// After how many slots the state is written to the checkpoint (or after 32 MiB of values)
-    #[arg(long, value_name = "SLOTS", default_value_t = Retention::DEFAULT.checkpoint_slots, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Write a checkpoint after every N slots, or after 32 MiB of values
+    #[arg(long, value_name = "N", default_value_t = Retention::DEFAULT.checkpoint_slots, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_slots: u64,
-    /// How many slots that the checkpoint holds stay in memory, for servers that are a little behind (up to 16 MiB of
-    /// values)
-    #[arg(long, value_name = "SLOTS", default_value_t = Retention::DEFAULT.keep_slots)]
+    /// Keep at most N slots in memory that the checkpoint already contains, for servers that are slightly behind (at
+    /// most 16 MiB of values)
+    #[arg(long, value_name = "N", default_value_t = Retention::DEFAULT.keep_slots)]
     pub retain_slots: u64,
-    /// Where browsers can watch: http://ADDR/, with /status and /metrics [default: what the cluster file says, or
-    /// nowhere]
+    /// Address for browsers: http://ADDR/, with /status and /metrics [default: the http address in the cluster file, if
+    /// any]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
-    /// A seeded bug, in all threads of this server
+    /// Enable this seeded bug in all threads of this server
     #[cfg(feature = "seeded-bugs")]
     #[arg(long, value_name = "BUG")]
     pub bug: Option<crate::seeded_bugs::Bug>,
-    /// No copy of the lines on the terminal
+    /// Print no log lines on the terminal
     #[arg(long)]
     pub quiet: bool,
 }
 
-/// Yes or no.
+/// Whether the steps of the protocol are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnOff {
-    /// Yes.
+    /// One line for each step.
     On,
-    /// No.
+    /// Rare events only, such as starts, crashes and faults.
     Off,
 }
 
 /// Which roles fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FailureMode {
-    /// None.
+    /// No role.
     None,
-    /// The acceptor; the participant of two-phase commit.
+    /// Acceptor; under two-phase commit the participant.
     #[value(alias = "participants")]
     Acceptors,
-    /// Proposer, acceptor and learner; coordinator and participant.
+    /// Proposer, acceptor and learner; under two-phase commit coordinator and participant.
     All,
 }
 
@@ -122,12 +122,12 @@ impl FailureMode {
     }
 }
 
-/// What a restarted acceptor remembers.
+/// The state of an acceptor that restarts after a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RecoveryMode {
-    /// What its disk holds.
+    /// The promises and accepted values on its disk.
     Disk,
-    /// Nothing: a chosen value can be un-chosen.
+    /// UNSAFE: no promises and no accepted values, so a chosen value can be lost.
     Lost,
 }
 
@@ -181,8 +181,8 @@ impl ServerOptions {
             return Ok(());
         }
         Err(format!(
-            "the address {address} is not a loopback address, and this store has neither encryption nor passwords. Use \
-             127.0.0.1, or say --insecure if the network is yours alone"
+            "{address} is not a loopback address, and this store has no encryption and no authentication. Use 127.0.0.1, \
+             or pass --insecure on a private network"
         ))
     }
 
@@ -196,7 +196,7 @@ impl ServerOptions {
     }
 }
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, feature = "test-support"))]
 impl ServerOptions {
     /// The options of server 1 with these arguments.
     pub fn of(arguments: &[&str]) -> ServerOptions {

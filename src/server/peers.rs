@@ -43,14 +43,14 @@ impl Peers {
         }
         let _ = self.ctx.threads.links.set(links);
         say_so(self.ctx.clone())
-            .map_err(|error| format!("cannot start the thread that greets the other servers: {error}"))
+            .map_err(|error| format!("cannot start the thread that sends HERE to the other servers: {error}"))
     }
 
     /// Listens to the other servers.
     pub fn serve(self: &Arc<Peers>, listener: TcpListener) -> std::io::Result<()> {
         let connections =
             ConnectionLimit::new(PEER_STRANGERS_MAX, CONNECTIONS_OF_A_PEER * self.cluster.servers().len());
-        let trouble = trace_accept_error(self.ctx.clone(), "no connection from a server can be taken on");
+        let trouble = trace_accept_error(self.ctx.clone(), "cannot accept connections from servers");
         let peers = self.clone();
         let serve = move |stream: Arc<TcpStream>, address, place: ConnectionPermit| peers.hear(stream, address, place);
         listen("peer", listener, connections, serve, drop, trouble)
@@ -155,12 +155,12 @@ pub fn tell_malformed(ctx: &ServerContext, address: SocketAddr, error: &Handshak
         HandshakeError::CallYouFirst => {}
         // An honest caller at the wrong port: it got a reason, and its bytes were well formed.
         HandshakeError::Refused(why) => {
-            ctx.core.tell_malformed(clock::now(), address, 0, &format!("greeting refused: {why}"))
+            ctx.core.tell_malformed(clock::now(), address, 0, &format!("handshake refused: {why}"))
         }
     }
 }
 
 /// Traces why a listener cannot accept connections for now.
 pub fn trace_accept_error(ctx: Arc<ServerContext>, what: &'static str) -> impl Fn(&std::io::Error) {
-    move |error| ctx.trace_fault("listener", &error.to_string(), &format!("{what}; trying again until one can"))
+    move |error| ctx.trace_fault("listener", &error.to_string(), &format!("{what}; the server keeps trying"))
 }

@@ -36,7 +36,7 @@ fn reply(client: &mut FrameReader) -> Option<ClientReply> {
 }
 
 #[test]
-fn a_group_of_replies_goes_to_the_connections_that_asked() {
+fn replies_of_a_batch_go_to_the_connections_that_asked() {
     let load = Arc::default();
     let (one, mut first) = connection(&load);
     let (other, mut second) = connection(&load);
@@ -47,7 +47,7 @@ fn a_group_of_replies_goes_to_the_connections_that_asked() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
+fn client_that_reads_nothing_delays_no_other_and_loses_only_values() {
     const MIB: usize = 1 << 20;
     let load = Arc::default();
     let (slow, mut late) = connection(&load);
@@ -90,7 +90,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
 }
 
 #[test]
-fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
+fn requests_wait_while_too_many_replies_are_unread() {
     let load = Arc::default();
     let (writer, client) = connection(&load);
     assert!(writer.await_room());
@@ -115,7 +115,7 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
 }
 
 #[test]
-fn when_all_have_too_much_untaken_the_oldest_is_closed_and_who_reads_is_served() {
+fn full_reply_budget_closes_the_oldest_connection_and_serves_a_reader() {
     const MIB: usize = 1 << 20;
     let load: Arc<RequestLoad> = Arc::default();
     // Each connection gets some megabytes more than its socket takes.
@@ -148,7 +148,7 @@ fn when_all_have_too_much_untaken_the_oldest_is_closed_and_who_reads_is_served()
 }
 
 #[test]
-fn small_replies_without_end_are_not_kept_for_a_client_that_reads_none() {
+fn endless_small_replies_stay_within_the_budget() {
     let load: Arc<RequestLoad> = Arc::default();
     let fill = |writer: &Arc<ReplyWriter>| {
         let mut number = 0;
@@ -166,7 +166,7 @@ fn small_replies_without_end_are_not_kept_for_a_client_that_reads_none() {
 }
 
 #[test]
-fn a_client_that_says_no_more_keeps_its_place_until_it_has_its_replies() {
+fn half_closed_client_keeps_its_place_until_it_has_its_replies() {
     let load: Arc<RequestLoad> = Arc::default();
     let (outlets, heard) = crossbeam_channel::unbounded();
     let serve = move |stream, address, mut place: ConnectionPermit| {

@@ -46,7 +46,7 @@ fn small_frames_do_not_keep_the_room_of_a_large_one() {
 }
 
 #[test]
-fn only_progress_in_proportion_to_what_is_held_begins_a_turn_anew() {
+fn only_progress_in_proportion_to_the_held_bytes_begins_a_new_turn() {
     for (frame, given_back, is_progress) in [(10, 0, false), (10, 1_000, true), (LARGE, 0, true)] {
         let intake = intake();
         let allowance = |(stream, _): (TcpStream, FrameReader)| {

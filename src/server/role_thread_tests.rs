@@ -81,7 +81,7 @@ impl Role for Echo {
                 out.emit_step(|| n);
                 out.send(ServerSet::only(ME), Message::CatchUp { from: Slot(n) });
             }
-            Input::Message { message, .. } => unreachable!("nobody sends {message:?}"),
+            Input::Message { message, .. } => unreachable!("no role sends {message:?}"),
         }
     }
 }
@@ -303,7 +303,7 @@ impl ThreadFixture {
             MailboxItem::Mail(Delivery {
                 input: Input::Message { message: Message::CatchUp { from }, .. }, ..
             }) => from.0,
-            _ => panic!("nobody else posts here"),
+            _ => panic!("no other message is posted here"),
         };
         std::iter::from_fn(|| self.ctx.core.learner.take_one()).map(number).collect()
     }
@@ -338,7 +338,7 @@ fn crash_point(ended: RunEnd) -> CrashPoint {
 }
 
 #[test]
-fn nothing_is_said_before_it_is_durable() {
+fn nothing_is_sent_before_it_is_durable() {
     let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
@@ -356,7 +356,7 @@ fn nothing_is_said_before_it_is_durable() {
 }
 
 #[test]
-fn what_gathers_during_a_commit_is_one_group_with_one_commit() {
+fn inputs_that_arrive_during_a_commit_form_one_batch() {
     let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
@@ -372,7 +372,7 @@ fn what_gathers_during_a_commit_is_one_group_with_one_commit() {
 }
 
 #[test]
-fn a_group_has_a_largest_size() {
+fn batch_size_is_limited() {
     let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
@@ -402,7 +402,7 @@ fn a_crash_before_the_step_loses_the_inputs() {
 }
 
 #[test]
-fn a_crash_before_the_sync_leaves_neither_records_nor_words() {
+fn crash_before_the_sync_leaves_neither_records_nor_messages() {
     let stage = ThreadFixture::free();
     stage.crash(CrashPoint::BeforeSync);
     stage.ask(1);
@@ -413,7 +413,7 @@ fn a_crash_before_the_sync_leaves_neither_records_nor_words() {
 }
 
 #[test]
-fn a_crash_before_the_send_leaves_records_and_no_words() {
+fn crash_before_the_send_leaves_records_but_no_messages() {
     let stage = ThreadFixture::free();
     stage.crash(CrashPoint::BeforeSend);
     stage.ask(1);
@@ -424,7 +424,7 @@ fn a_crash_before_the_send_leaves_records_and_no_words() {
 }
 
 #[test]
-fn a_crash_that_finds_no_turn_says_so() {
+fn crash_between_two_turns_is_reported_as_before_step() {
     let stage = ThreadFixture::free();
     stage.crash(CrashPoint::BeforeSend);
     let ordered = Instant::now();
@@ -435,7 +435,7 @@ fn a_crash_that_finds_no_turn_says_so() {
 }
 
 #[test]
-fn the_lines_of_a_group_are_one_write_and_come_before_its_messages() {
+fn log_lines_of_a_batch_are_one_write_before_its_messages() {
     let (seen, at_write) = unbounded();
     let sent = Arc::new(Mutex::new(None::<Arc<Mailbox<Learner<Kv>>>>));
     let outgoing = sent.clone();
@@ -458,7 +458,7 @@ fn the_lines_of_a_group_are_one_write_and_come_before_its_messages() {
 }
 
 #[test]
-fn who_stops_finishes_what_came_before() {
+fn role_that_stops_finishes_its_earlier_inputs() {
     let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
@@ -471,7 +471,7 @@ fn who_stops_finishes_what_came_before() {
 }
 
 #[test]
-fn nobody_waits_for_a_mailbox_that_is_gone() {
+fn role_stops_when_its_mailbox_is_closed() {
     let stage = ThreadFixture::free();
     place(&stage.ctx.core).mailbox.close();
     stage.ctx.threads.wake(RoleKind::Acceptor);
@@ -479,7 +479,7 @@ fn nobody_waits_for_a_mailbox_that_is_gone() {
 }
 
 #[test]
-fn a_thread_that_was_held_up_hears_its_mail_before_its_timers() {
+fn delayed_thread_handles_its_mail_before_its_timers() {
     let stage = ThreadFixture::held();
     stage.ask(ARM);
     assert_eq!(stage.told().0, "armed");
@@ -499,7 +499,7 @@ fn a_thread_that_was_held_up_hears_its_mail_before_its_timers() {
 }
 
 #[test]
-fn steady_mail_does_not_keep_timers_from_ringing() {
+fn steady_mail_does_not_keep_timers_from_firing() {
     let stage = ThreadFixture::free();
     stage.ask(ARM);
     assert_eq!(stage.told().0, "armed");
@@ -519,7 +519,7 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
 }
 
 #[test]
-fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
+fn full_disk_drops_inputs_that_need_space_until_there_is_space() {
     // At the next check the disk has room; only the role's own thread checks.
     let mut asked = ThreadFixture::new(to_memory(), false, vec![true, false]);
     await_that(|| !asked.ctx.core.is_disk_full());
@@ -537,7 +537,7 @@ fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
 }
 
 #[test]
-fn a_disk_that_has_just_run_full_is_told_at_once_and_asked_again_without_any_mail() {
+fn full_disk_is_reported_at_once_and_checked_again_without_mail() {
     let stage = ThreadFixture::free();
     let faults = || stage.ctx.core.trace.text().matches("the slate is full").count();
     stage.say(FILLS);
@@ -549,7 +549,7 @@ fn a_disk_that_has_just_run_full_is_told_at_once_and_asked_again_without_any_mai
 }
 
 #[test]
-fn a_full_disk_asks_the_others_for_room_at_once_and_again_when_what_they_gave_was_not_enough() {
+fn full_disk_requests_space_from_other_roles_at_once_and_again_if_it_was_not_enough() {
     let mut stage = ThreadFixture::free();
     let asks = |stage: &ThreadFixture, why: &str| {
         assert_eq!(stage.told().0, "wants room", "{why}");
@@ -569,20 +569,20 @@ fn a_full_disk_asks_the_others_for_room_at_once_and_again_when_what_they_gave_wa
 }
 
 #[test]
-fn a_disk_that_was_full_when_a_life_ended_is_not_full_for_the_next_life_that_finds_room() {
+fn disk_that_was_full_is_not_full_for_the_next_incarnation_that_finds_space() {
     let first = ThreadFixture::new(to_memory(), false, vec![false; 1 << 20]);
     let ctx = first.ctx.clone();
     assert!(ctx.core.is_disk_full());
     first.crash(CrashPoint::BeforeStep);
     first.end();
     let second = ThreadFixture::in_house(ctx.clone(), false, Vec::new());
-    assert!(!ctx.core.is_disk_full(), "the next life has room");
+    assert!(!ctx.core.is_disk_full(), "the next incarnation has space");
     second.stop();
     second.end();
 }
 
 #[test]
-fn the_disk_of_one_role_says_nothing_of_another_and_that_of_a_dead_role_nothing_at_all() {
+fn full_disk_is_tracked_per_role_and_not_for_roles_that_are_down() {
     let core = &ctx(Trace::disabled()).core;
     core.participant.open();
     core.coordinator.open();
@@ -591,11 +591,11 @@ fn the_disk_of_one_role_says_nothing_of_another_and_that_of_a_dead_role_nothing_
     core.set_room(RoleKind::Coordinator, true);
     assert!(core.is_disk_full(), "the participant still has none");
     core.participant.close();
-    assert!(!core.is_disk_full(), "whether there is room for it is known when it is back");
+    assert!(!core.is_disk_full(), "whether its disk has space is known when it restarts");
 }
 
 #[test]
-fn a_life_ends_that_finds_no_room_for_what_it_must_remember() {
+fn incarnation_ends_if_its_records_do_not_fit_on_the_disk() {
     let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
@@ -608,7 +608,7 @@ fn a_life_ends_that_finds_no_room_for_what_it_must_remember() {
 }
 
 #[test]
-fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
+fn sleeping_role_is_woken_by_posted_mail_but_not_by_quiet_mail() {
     let ctx = ctx(Trace::disabled());
     let (core, threads) = (&ctx.core, &ctx.threads);
     core.learner.open();
@@ -632,7 +632,7 @@ fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
     core.enqueue::<Learner<Kv>, _>(threads, mail()).unwrap();
     sleeper.join().unwrap();
     wait(&core.learner, threads, RoleKind::Learner as usize, None);
-    assert_eq!(core.learner.lock().len(), 2, "both are there, and nobody sleeps while something is there");
+    assert_eq!(core.learner.lock().len(), 2, "both are there, and no role sleeps while something is there");
     core.learner.take(9, usize::MAX, &mut Vec::new());
     wait(&core.learner, threads, RoleKind::Learner as usize, Some(Instant::now()));
     let sleeper = asleep();
@@ -645,7 +645,7 @@ fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
 /// mail asks for an answer. Either the role takes both in one turn, or it has published its count before it falls
 /// asleep: then it is woken. Otherwise it would sleep although it has mail.
 #[test]
-fn a_role_does_not_fall_asleep_beside_mail_that_was_left_for_it() {
+fn role_does_not_fall_asleep_with_quiet_mail_in_its_mailbox() {
     let stage = ThreadFixture::free();
     let (core, threads, place) = (&stage.ctx.core, &stage.ctx.threads, place(&stage.ctx.core));
     for round in 1..=10_000_u64 {

@@ -176,7 +176,7 @@ fn await_room<T>(
             Err(RecoveryError::Failed(why) | RecoveryError::Broken(why)) => return Err(why),
             Err(RecoveryError::NoRoom(why)) => {
                 if !std::mem::replace(&mut has_told, true) {
-                    eprintln!("server {} waits for room on its disk, and looks each second. {why}", me.0);
+                    eprintln!("server {} waits for disk space and tries again every second: {why}", me.0);
                 }
             }
         }
@@ -196,7 +196,9 @@ fn open_trace(options: &ServerOptions, me: ServerId, life: u32) -> Result<Trace,
             opened.map_err(|error| no_log(&path, &error))?
         }
         None if options.quiet => Trace::disabled(),
-        None => Trace::to_terminal(process).map_err(|error| format!("cannot show lines on the terminal: {error}"))?,
+        None => {
+            Trace::to_terminal(process).map_err(|error| format!("cannot write log lines to the terminal: {error}"))?
+        }
     };
     trace.show_steps(options.shows_steps());
     Ok(trace)
@@ -204,7 +206,7 @@ fn open_trace(options: &ServerOptions, me: ServerId, life: u32) -> Result<Trace,
 
 /// The error of a server whose log file cannot be written.
 pub fn no_log(path: &Path, why: &dyn std::fmt::Display) -> String {
-    format!("cannot write the log file {}: {why}. Choose another --log-dir", path.display())
+    format!("cannot write the log file {}: {why}. Choose another directory with --log-dir", path.display())
 }
 
 /// Reopens the log file after SIGHUP: log rotation has moved the old file away, and expects new lines under its name.
@@ -215,7 +217,7 @@ fn reopen_log(ctx: &ServerContext) {
             ctx.trace_line(Event::Reopen { cause: QuotedText::new("SIGHUP") }, None);
         }
         Err(error) => {
-            let why = format!("{} cannot be opened: {error}. Lines go on in the file before", path.display());
+            let why = format!("cannot open {}: {error}. Log lines still go to the old file", path.display());
             ctx.trace_fault("log", "reopen", &why);
         }
     }
@@ -251,7 +253,7 @@ fn tell_boot(ctx: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64
         disk: DiskName::new(&short_disk(folder.storage_id())),
     };
     let why = (restart == RestartMode::Lost).then(|| {
-        "UNSAFE: a restarted acceptor forgets what it promised and accepted; for demonstration only".to_string()
+        "UNSAFE: a restarted acceptor loses its promises and accepted values; for demonstration only".to_string()
     });
     if let Some(why) = &why {
         eprintln!("warning: server {}: {why}", ctx.core.config.me.0);

@@ -48,7 +48,7 @@ pub struct LabHandle(Sender<LabRequest>);
 impl LabHandle {
     /// Gives a request; the supervisor handles it after the earlier ones.
     pub fn give(&self, order: LabRequest) -> Result<(), String> {
-        self.0.try_send(order).map_err(|_| "too many orders wait already".to_string())
+        self.0.try_send(order).map_err(|_| "too many crash and restart requests are queued; try again".to_string())
     }
 }
 
@@ -96,7 +96,7 @@ impl Supervisor {
         for role in self.roles().iter().copied() {
             let (begun, begins) = bounded(1);
             self.start_role(role, None, begun).map_err(|error| no_thread(role, &error))?;
-            begins.recv().unwrap_or_else(|_| Err(format!("the {} has not started", name_of(role))))?;
+            begins.recv().unwrap_or_else(|_| Err(format!("the {} did not start", name_of(role))))?;
         }
         Ok(())
     }
@@ -141,7 +141,7 @@ impl Supervisor {
     /// A role's thread has ended.
     fn reap(&mut self, role: RoleKind) {
         if self.slots[role as usize].thread.take().is_some_and(|thread| thread.join().is_err()) {
-            self.ctx.fatal(&format!("the {} has panicked", name_of(role)));
+            self.ctx.fatal(&format!("the thread of the {} panicked", name_of(role)));
         }
         self.lifecycle.ended(clock::now(), role);
     }

@@ -57,7 +57,7 @@ fn failures_are_drawn_evenly_from_half_to_one_and_a_half_of_the_mean() {
 }
 
 #[test]
-fn only_those_fail_that_are_asked_to() {
+fn only_the_selected_roles_fail() {
     let count = |role, fail| draws(1, role, 7, &["--fail", fail], 5).len();
     for role in RoleKind::PAXOS {
         assert_eq!((count(role, "none"), count(role, "all")), (0, 5));
@@ -115,12 +115,12 @@ impl SupervisorFixture {
         let begun = Instant::now();
         self.orders.give(LabRequest::Stop).unwrap();
         self.thread.join().unwrap();
-        assert!(begun.elapsed() < STOP_TIMEOUT, "nobody was waited for in vain");
+        assert!(begun.elapsed() < STOP_TIMEOUT, "no role was waited for in vain");
     }
 }
 
 #[test]
-fn each_role_dies_and_comes_back_and_the_others_live_on() {
+fn each_role_crashes_and_restarts_while_the_others_continue() {
     let stage = SupervisorFixture::start();
     for role in RoleKind::PAXOS {
         assert!(stage.is_up(role));
@@ -139,7 +139,7 @@ fn each_role_dies_and_comes_back_and_the_others_live_on() {
 }
 
 #[test]
-fn a_restart_that_is_ordered_before_the_crash_has_happened_is_not_lost() {
+fn restart_requested_before_the_crash_happened_is_not_lost() {
     let stage = SupervisorFixture::start();
     for round in 1..=5 {
         // The role is not down yet when the second request arrives.
@@ -151,7 +151,7 @@ fn a_restart_that_is_ordered_before_the_crash_has_happened_is_not_lost() {
 }
 
 #[test]
-fn a_crash_with_a_time_ends_by_itself_and_may_be_made_longer() {
+fn timed_crash_ends_by_itself_and_can_be_extended() {
     let stage = SupervisorFixture::start();
     let role = RoleKind::Learner;
     stage.orders.give(LabRequest::Crash { role, down: Some(Duration::from_millis(20)) }).unwrap();
@@ -168,7 +168,7 @@ fn a_crash_with_a_time_ends_by_itself_and_may_be_made_longer() {
 }
 
 #[test]
-fn a_server_without_living_roles_stops_too() {
+fn server_with_all_roles_down_stops_too() {
     let stage = SupervisorFixture::start();
     for role in RoleKind::PAXOS {
         stage.orders.give(LabRequest::Crash { role, down: None }).unwrap();
@@ -186,5 +186,5 @@ fn too_many_orders_are_refused() {
     for _ in 0..ORDERS_MAX {
         orders.give(LabRequest::Stop).unwrap();
     }
-    assert!(orders.give(LabRequest::Stop).unwrap_err().contains("too many orders"));
+    assert!(orders.give(LabRequest::Stop).unwrap_err().contains("too many crash and restart requests"));
 }

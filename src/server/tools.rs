@@ -1,8 +1,8 @@
-//! The tools of `paxos-server`: inspect a data directory, create data directories from a backup, and make a server
-//! forget a peer's data directory.
+//! The tools of `paxos-server`: inspect a data directory, create data directories from a backup, make a server forget a
+//! peer's data directory, and read the log lines of a run.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,54 +15,59 @@ use crate::role::ServerId;
 use crate::storage::journal::SEGMENT_BYTES;
 use crate::storage::restore::Restore;
 use crate::storage::{DataDir, backup, inspect};
+use crate::trace::read_command::ReadCommand;
 
 /// The tools, by the first word behind `paxos-server`.
 #[derive(Parser)]
 #[command(name = "paxos-server", version)]
 pub enum Tool {
-    /// Look whether a server with these options would start; starts and changes nothing
+    /// Check whether a server with these options would start; start and change nothing
     #[command(args_override_self = true)]
     Check {
-        /// As of a start.
+        /// The options of a start.
         #[command(flatten)]
         options: Box<ServerOptions>,
     },
-    /// Show what a data folder or a backup holds and how healthy it is; changes nothing
+    /// Show what a data directory or a backup contains and whether it is healthy; change nothing
     Inspect {
-        /// The data folder of one server, or a backup
+        /// Data directory of one server, or a backup file
+        #[arg(value_name = "PATH")]
         folder: PathBuf,
     },
-    /// Make the data folders of a new cluster from a backup (see `paxos-client backup`)
+    /// Create the data directories of a new cluster from a backup (see `paxos-client backup`)
     Restore {
-        /// The backup
+        /// Backup file
         file: PathBuf,
-        /// The new cluster's file; its name must be another than the old cluster's
+        /// Cluster file of the new cluster; the cluster's name must differ from the old one
         #[arg(long, value_name = "FILE")]
         cluster: PathBuf,
-        /// Where the folders server-1, server-2 ... are made; they must not exist, or be empty
+        /// Directory in which server-1, server-2 ... are created; each of them must be missing or empty
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
     },
-    /// Make a stopped server forget a peer's data folder, so that the peer can come back with another one
+    /// Make a stopped server forget a peer's data directory, so that the peer can return with a new one
     ///
-    /// A server refuses a peer that comes with another data folder than the one it knows, or with an old copy of it:
-    /// the peer's promises are not in there. Use this only if the folder that it knows is lost for ever or never took
-    /// part, and on every server that refuses the peer.
+    /// A server refuses a peer whose data directory is not the recorded one, or is an old copy of it: the peer's
+    /// promises are not in there. Use this only if the recorded directory is lost forever or was never admitted, and on
+    /// every server that refuses the peer.
     Forget {
-        /// The data folder of the stopped server
+        /// Data directory of the stopped server
         #[arg(value_name = "DIR")]
         folder: PathBuf,
-        /// The number of the peer
+        /// Number of the peer
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(ServerId::MAX)))]
         peer: u8,
     },
+    /// A command that reads log lines.
+    #[command(flatten)]
+    Read(ReadCommand),
 }
 
 impl Tool {
     /// Whether these arguments name a tool.
     pub fn is_named(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
         const TOOLS: [&str; 4] = ["check", "inspect", "restore", "forget"];
-        arguments.nth(1).is_some_and(|word| TOOLS.iter().any(|tool| word == *tool))
+        arguments.nth(1).is_some_and(|word| TOOLS.iter().chain(&ReadCommand::NAMES).any(|tool| word == *tool))
     }
 
     /// Runs the tool. The exit code is 1 if a data directory is not healthy.
@@ -85,7 +90,20 @@ impl Tool {
                 println!("{}", forget(&folder, peer)?);
                 Ok(ExitCode::SUCCESS)
             }
+            Tool::Read(command) => {
+                let (text, code) = command.run()?;
+                print_all(&text)?;
+                Ok(ExitCode::from(code))
+            }
         }
+    }
+}
+
+/// Prints a long text. A reader may close the pipe early, as `head` does.
+fn print_all(text: &str) -> Result<(), String> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("cannot write the result: {error}")),
+        _ => Ok(()),
     }
 }
 
@@ -97,15 +115,15 @@ pub fn restore(file: &Path, cluster: &Path, data: &Path) -> Result<String, Strin
     let (title, state) = backup::read(BufReader::new(opened)).map_err(|error| wrong(&error))?;
     if title.cluster == cluster.name {
         return Err(format!(
-            "the backup is of cluster \"{0}\", and the new cluster is called \"{0}\" too: servers and clients of both could \
-             meet. Give the new one another name in its file",
+            "the backup and the new cluster have the same name \"{0}\", so servers and clients of the two clusters \
+             could connect to each other. Choose another name in the new cluster file",
             title.cluster
         ));
     }
     let keys = state.store().len();
     Restore { title: &title, cluster: &cluster, data, segment_bytes: SEGMENT_BYTES }.run(state)?;
     Ok(format!(
-        "{} data folders of cluster \"{}\" in {}, with {keys} keys, as of slot {} of cluster \"{}\"",
+        "created {} data directories of cluster \"{}\" in {}: {keys} keys, as of slot {} of cluster \"{}\"",
         cluster.servers().len(),
         cluster.name,
         data.display(),
@@ -119,20 +137,23 @@ fn forget(folder: &Path, peer: u8) -> Result<String, String> {
     let (identity, _lock) = DataDir::read_identity(folder).map_err(|error| error.to_string())?;
     let (cluster, members, ServerId(me)) = identity.owner();
     if peer == me {
-        return Err(format!("{} is the folder of server {me} itself: name one of its peers", folder.display()));
+        return Err(format!(
+            "{} is the data directory of server {me} itself. Choose one of its peers",
+            folder.display()
+        ));
     }
     let at = folder.display();
-    let forgotten = identity.forget_peer(ServerId(peer)).map_err(|error| format!("data folder {at}: {error}"))?;
+    let forgotten = identity.forget_peer(ServerId(peer)).map_err(|error| format!("data directory {at}: {error}"))?;
     if !forgotten {
         let members = members.numbers();
         return Err(format!(
-            "server {me} knows no data folder of a server {peer}: there is nothing to forget. Its cluster \"{cluster}\" has \
-             servers {members}"
+            "server {me} has recorded no data directory of server {peer}: there is nothing to forget. Cluster \
+             \"{cluster}\" has servers {members}"
         ));
     }
     Ok(format!(
-        "server {me} has forgotten server {peer}'s data folder and how often it was started, and will take the next one for \
-         server {peer}'s. That is safe only if the folder that it knew is lost for ever, or never took part: two folders of one \
-         server that both take part can make the cluster lose what it acknowledged"
+        "server {me} has forgotten the data directory of server {peer} and its incarnation, and will record the next \
+         one of server {peer}. This is safe only if the old directory is lost forever or was never admitted: two data \
+         directories of one server that both vote can make the cluster lose acknowledged writes"
     ))
 }

@@ -72,8 +72,8 @@ pub enum ClaimVerdict {
 pub enum NotAdmitted {
     /// Another directory of that server is bound.
     #[error(
-        "server {0} comes with another data folder than the one that takes part in this cluster: its promises are not in \
-         it. Bring the old data folder back"
+        "server {0} has another data directory than the one admitted to this cluster, and its promises are only in the \
+         old one. Restore the old data directory"
     )]
     OtherFolder(
         /// The peer's number.
@@ -81,8 +81,8 @@ pub enum NotAdmitted {
     ),
     /// Another new directory of that server is recorded.
     #[error(
-        "server {0} comes with a new data folder, and another new one of it was met before. Bring that one back. If it is \
-         lost, stop this server and run: paxos-server forget DIR --peer {0}"
+        "server {0} has a new data directory, and this server recorded another new one of it earlier. Restore that \
+         one. If it is lost, stop this server and run: paxos-server forget DIR --peer {0}"
     )]
     OtherNewcomer(
         /// The peer's number.
@@ -90,8 +90,8 @@ pub enum NotAdmitted {
     ),
     /// A later incarnation of the directory is recorded, or another process of the same incarnation.
     #[error(
-        "server {server} is in start {life} of its data folder, and start {known} was met before: the folder is an old \
-         copy, and what it promised since is not in it. Bring the newest data folder back"
+        "server {server} is in incarnation {life} of its data directory, and incarnation {known} is recorded: the \
+         directory is an old copy without the later promises. Restore the newest data directory"
     )]
     OldCopy {
         /// The peer's number.
@@ -103,9 +103,9 @@ pub enum NotAdmitted {
     },
     /// The claim is more than [`STARTS_AHEAD_MAX`] starts ahead of the record.
     #[error(
-        "server {server} says that its data folder was started {life} times, and {known} starts were known: more than \
-         {STARTS_AHEAD_MAX} in between are not believed. If they are true, stop this server and run: paxos-server forget DIR \
-         --peer {server}"
+        "server {server} names incarnation {life} of its data directory, and {known} is recorded: at most \
+         {STARTS_AHEAD_MAX} more are accepted. If the number is right, stop this server and run: paxos-server forget \
+         DIR --peer {server}"
     )]
     TooFarAhead {
         /// The peer's number.
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn without_proof_nothing_is_believed_whatever_is_known() {
+    fn unproved_claim_is_never_recorded() {
         for known in [None, Some(CANDIDATE), Some(BOUND)] {
             for knows in [None, Some(OWN + 1)] {
                 for claim in [claim(1, true), claim(2, false), Claim { life: u32::MAX, ..claim(1, true) }] {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_folder_is_a_candidate_and_bound_once_it_takes_part() {
+    fn first_data_dir_is_a_candidate_and_bound_once_it_is_active() {
         assert_eq!(judge(OWN, None, &claim(1, false)), ClaimVerdict::Remember(CANDIDATE));
         assert_eq!(judge(OWN, None, &claim(1, true)), ClaimVerdict::Remember(BOUND));
         assert_eq!(judge(OWN, Some(CANDIDATE), &claim(1, true)), ClaimVerdict::Remember(BOUND));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_gives_way_to_a_folder_that_takes_part_and_to_no_other_candidate() {
+    fn candidate_gives_way_to_an_active_data_dir_and_to_no_other_candidate() {
         let new = RecordedPeer { storage: 2, ..BOUND };
         assert_eq!(judge(OWN, Some(CANDIDATE), &claim(2, true)), ClaimVerdict::Remember(new));
         let refused = ClaimVerdict::Refuse(NotAdmitted::OtherNewcomer(3));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_copy_and_a_count_that_nobody_reaches_are_refused() {
+    fn old_copy_and_impossible_incarnation_are_refused() {
         let at = |life, boot| judge(OWN, Some(BOUND), &Claim { life, boot, ..claim(1, true) });
         // An earlier start, and the same start on a copy of the directory.
         for (life, boot) in [(2, 30), (3, 31)] {

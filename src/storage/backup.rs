@@ -33,12 +33,12 @@ pub enum BackupError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The file is not a backup, or it is corrupt.
-    #[error("it is no whole backup: {0}")]
+    #[error("it is not a complete backup: {0}")]
     Damaged(String),
     /// The backup has another format version.
     #[error(
-        "another version of this program has written it (format {0}; this one reads {VERSION}). Restore it with that version, \
-         or make a new backup with this one"
+        "another version of this program wrote it (format {0}; this version reads format {VERSION}). Restore it with \
+         that version, or make a new backup with this one"
     )]
     Version(u32),
 }
@@ -94,7 +94,7 @@ pub fn read(mut from: impl Read) -> Result<(BackupHeader, Kv), BackupError> {
     let mut head = [0; 12];
     from.read_exact(&mut head).map_err(cut)?;
     if head[..8] != *MAGIC {
-        return Err(BackupError::Damaged("it begins with other bytes".to_string()));
+        return Err(BackupError::Damaged("its first bytes are not those of a backup".to_string()));
     }
     let version = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
     if version != VERSION {
@@ -112,17 +112,19 @@ pub fn read(mut from: impl Read) -> Result<(BackupHeader, Kv), BackupError> {
     }
     let end = block(&mut from)?;
     let Ok(digest) = end.try_into().map(u64::from_le_bytes) else {
-        return Err(BackupError::Damaged("its end is none".to_string()));
+        return Err(BackupError::Damaged("its end is not a digest".to_string()));
     };
     if from.read(&mut [0])? > 0 {
-        return Err(BackupError::Damaged("something follows its end".to_string()));
+        return Err(BackupError::Damaged("there are bytes after its end".to_string()));
     }
     if !state.sessions().is_empty() {
         return Err(BackupError::Damaged("it holds sessions".to_string()));
     }
     let store = state.store().digest();
     if store != digest {
-        return Err(BackupError::Damaged(format!("its entries make {store:016x} and not {digest:016x}")));
+        return Err(BackupError::Damaged(format!(
+            "the digest of its entries is {store:016x} instead of {digest:016x}"
+        )));
     }
     Ok((title, state))
 }
@@ -133,7 +135,7 @@ fn block(from: &mut impl Read) -> Result<Vec<u8>, BackupError> {
     let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let (length, checksum) = (number(0) as usize, number(4));
     if length > BLOCK_MAX_BYTES {
-        return Err(BackupError::Damaged(format!("a block of {length} bytes")));
+        return Err(BackupError::Damaged(format!("a block of {length} bytes is longer than {BLOCK_MAX_BYTES}")));
     }
     let mut bytes = vec![0; length];
     from.read_exact(&mut bytes).map_err(cut)?;
@@ -145,7 +147,7 @@ fn block(from: &mut impl Read) -> Result<Vec<u8>, BackupError> {
 
 fn cut(error: io::Error) -> BackupError {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => BackupError::Damaged("it is cut short".to_string()),
+        io::ErrorKind::UnexpectedEof => BackupError::Damaged("its end is missing".to_string()),
         _ => BackupError::Io(error),
     }
 }
@@ -183,20 +185,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn written_backup_is_read_back() {
         let (bytes, title, kv) = backup();
         let (found, state) = read(&bytes[..]).unwrap();
         assert_eq!((found, state.store(), state.sessions().len()), (title, kv.store(), 0));
     }
 
     #[test]
-    fn sessions_are_no_part_of_a_backup() {
+    fn backup_contains_no_sessions() {
         let (title, parts, kv) = state();
         let left_out = parts.iter().map(|part| without_sessions(part).unwrap().1).fold(0, u64::wrapping_add);
         assert_eq!(
             kv.store().digest().wrapping_add(left_out),
             title.digest,
-            "whoever gets the keys can check the whole"
+            "the keys alone allow a check of the whole backup"
         );
         let error = read(&written(&title, parts, &kv)[..]).unwrap_err();
         assert!(matches!(&error, BackupError::Damaged(why) if why.contains("sessions")), "{error}");

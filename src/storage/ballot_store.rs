@@ -37,14 +37,14 @@ pub enum BallotStoreError {
     },
     /// The file existed before and is now missing.
     #[error(
-        "the file {ROUNDS_FILE} is gone, though this server has had one: without it the server would use ballots a \
-         second time. Put it back as it was"
+        "the file {ROUNDS_FILE} of this server is missing; without it the server could use a ballot twice. Put the \
+         original file back"
     )]
     Missing,
     /// The file is corrupt.
     #[error(
-        "the file {ROUNDS_FILE} is damaged: {why}. Without it the server would use ballots a second time, so it does \
-         not start"
+        "the file {ROUNDS_FILE} is corrupt: {why}. Without it the server could use a ballot twice, so it does not \
+         start. Put the original file back"
     )]
     Damaged {
         /// What is wrong with the file.
@@ -52,7 +52,7 @@ pub enum BallotStoreError {
     },
     /// The file of another server.
     #[error(
-        "the file {ROUNDS_FILE} belongs to disk {} and this is disk {}: it was copied",
+        "the file {ROUNDS_FILE} belongs to disk {} and this is disk {}: it was copied. Put the original file back",
         short_disk(*.found), short_disk(*.expected)
     )]
     Foreign {
@@ -62,13 +62,16 @@ pub enum BallotStoreError {
         expected: u64,
     },
     /// A file of another format version.
-    #[error("the file {ROUNDS_FILE} is of format {found}, and this program knows {VERSION}: use the one that wrote it")]
+    #[error(
+        "the file {ROUNDS_FILE} has format {found}, and this program reads format {VERSION}: use the program that \
+             wrote it"
+    )]
     Version {
         /// The format version of the file.
         found: u32,
     },
     /// An earlier write failed: the file is not used again in this process.
-    #[error("writing the file {ROUNDS_FILE} has failed before: this process must stop")]
+    #[error("an earlier write to the file {ROUNDS_FILE} failed: this process must stop")]
     Failed,
 }
 
@@ -159,7 +162,7 @@ fn read(bytes: &[u8], owner: u64) -> Result<u64, BallotStoreError> {
         return Err(damaged("its checksum is wrong"));
     }
     if bytes[4..12] != *MAGIC {
-        return Err(damaged("it is of another kind"));
+        return Err(damaged("it is not a file of reserved rounds"));
     }
     let version = number(8) >> 32;
     if version != u64::from(VERSION) {
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_at_any_step_leaves_what_was_acknowledged_or_the_next() {
+    fn crash_at_any_step_leaves_the_acknowledged_number_or_the_next() {
         for seed in 0..16 {
             let mut operation = 0;
             loop {
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_new_process_has_read_is_durable() {
+    fn bytes_read_by_a_new_process_are_durable() {
         for seed in 0..16 {
             let files = MemoryFiles::new();
             drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_or_foreign_file_is_refused() {
+    fn missing_or_foreign_rounds_file_is_refused() {
         let files = MemoryFiles::new();
         assert!(matches!(BallotStore::open(files.clone(), OWNER, true), Err(BallotStoreError::Missing)));
         drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
@@ -265,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_error_nothing_more_is_written() {
+    fn no_write_follows_an_error() {
         let files = MemoryFiles::new();
         let mut rounds = BallotStore::open(files.clone(), OWNER, false).unwrap();
         // The second operation is the sync: what it lost can still be read from the cache, and must not be used.
@@ -276,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_no_matter() {
+    fn full_disk_does_not_stop_the_rounds_file() {
         let files = MemoryFiles::new();
         drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
         files.set_capacity(Some(0));

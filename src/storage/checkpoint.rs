@@ -76,13 +76,13 @@ pub enum CheckpointError {
         cause: String,
     },
     /// The disk is full. What was written before is still there.
-    #[error("the disk has no room for the checkpoint ({cause})")]
+    #[error("the disk has no space for the checkpoint ({cause})")]
     Full {
         /// The reason.
         cause: String,
     },
     /// The file is corrupt.
-    #[error("{CHECKPOINT_FILE} is damaged: {why}")]
+    #[error("{CHECKPOINT_FILE} is corrupt: {why}")]
     Damaged {
         /// What is wrong with the file.
         why: String,
@@ -100,15 +100,18 @@ pub enum CheckpointError {
     },
     /// The state is readable, but was found to differ from the other servers' state.
     #[error(
-        "the state in its folder checkpoint differs from that of the other servers, as they found after slot {slot}. Move \
-         the folder checkpoint away and start the server again: it then gets the state from them"
+        "the state in the directory checkpoint diverged: after slot {slot} it differs from the state of the other \
+         servers. Move the directory checkpoint away and start the server again: it then fetches the state from them"
     )]
     Fenced {
         /// The first slot after which it is known to differ.
         slot: String,
     },
     /// A file of another format version.
-    #[error("{CHECKPOINT_FILE} is of format {found}, and this program knows {FORMAT}: use the one that wrote it")]
+    #[error(
+        "{CHECKPOINT_FILE} has format {found}, and this program reads format {FORMAT}: use the program that wrote \
+             it"
+    )]
     Format {
         /// The format version of the file.
         found: u64,
@@ -213,7 +216,7 @@ impl<F: Files> Checkpoint<F> {
         })?;
         state.put_pieces(found);
         if state.digest() != mark.digest {
-            let why = format!("its entries make {:016x} and not {:016x}", state.digest(), mark.digest);
+            let why = format!("the digest of its entries is {:016x} instead of {:016x}", state.digest(), mark.digest);
             return Err(CheckpointError::Damaged { why });
         }
         self.mark = mark;
@@ -425,7 +428,7 @@ fn read_mark(at: &ReadTransaction, owner: u64) -> Result<Option<CheckpointMeta>,
     };
     let number = |name: &str| -> Result<u64, CheckpointError> {
         let found = meta.get(name).map_err(broken("read"))?;
-        let missing = || CheckpointError::Damaged { why: format!("it does not name its {name}") };
+        let missing = || CheckpointError::Damaged { why: format!("its {name} is missing") };
         Ok(found.ok_or_else(missing)?.value())
     };
     let (format, found) = (number("format")?, number("owner")?);

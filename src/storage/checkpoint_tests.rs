@@ -74,7 +74,7 @@ fn state(kv: &Kv) -> (u64, &crate::kv::Store, &crate::kv::Sessions) {
 }
 
 #[test]
-fn changes_alone_bring_the_whole_state_back() {
+fn deltas_restore_the_whole_state() {
     let mut work = Work::new();
     let (mut checkpoint, empty) = work.open().unwrap();
     assert_eq!((checkpoint.mark().slot, state(&empty)), (Slot(0), state(&Kv::with_sessions_at_most(3))));
@@ -111,7 +111,7 @@ fn fetch(
 }
 
 #[test]
-fn before_anything_is_written_every_part_is_missing_and_none_is_damaged() {
+fn empty_checkpoint_has_missing_parts_and_no_corrupt_ones() {
     let (mut checkpoint, _) = Work::new().open().unwrap();
     for token in [PartToken::first(), PartToken::Key(vec![255; 3]), PartToken::Session(u64::MAX)] {
         for (slot, index) in [(0, 0), (0, u32::MAX), (1, 1), (u64::MAX, 2)] {
@@ -122,7 +122,7 @@ fn before_anything_is_written_every_part_is_missing_and_none_is_damaged() {
 }
 
 #[test]
-fn a_part_of_a_state_begins_wherever_somebody_says() {
+fn chunk_starts_at_any_requested_cursor() {
     let mut work = Work::new();
     let (mut checkpoint, _) = work.open().unwrap();
     work.apply(150);
@@ -186,7 +186,7 @@ fn the_view_of_a_pinned_peer_stays_open_until_its_pin_ends() {
 }
 
 #[test]
-fn a_pinned_peer_keeps_one_view_open_and_not_those_that_it_has_left() {
+fn pinned_peer_keeps_only_its_current_view_open() {
     let mut work = Work::new();
     let (mut checkpoint, _) = work.open().unwrap();
     let peer = ServerId(5);
@@ -200,7 +200,7 @@ fn a_pinned_peer_keeps_one_view_open_and_not_those_that_it_has_left() {
 }
 
 #[test]
-fn a_fetch_goes_on_after_the_sender_was_started_again() {
+fn fetch_continues_after_the_sender_restarts() {
     let mut work = Work::new();
     let (mut checkpoint, _) = work.open().unwrap();
     work.apply(150);
@@ -245,7 +245,7 @@ fn a_crash_at_any_operation_leaves_the_old_state_or_the_new_one() {
 }
 
 #[test]
-fn a_crash_while_the_file_is_made_leaves_nothing_that_looks_damaged() {
+fn crash_while_the_file_is_created_leaves_no_file_that_looks_corrupt() {
     for operation in 0..24 {
         for seed in 0..6 {
             let work = Work::new();
@@ -259,7 +259,7 @@ fn a_crash_while_the_file_is_made_leaves_nothing_that_looks_damaged() {
 }
 
 #[test]
-fn a_disk_that_is_full_from_the_start_leaves_nothing_that_looks_damaged() {
+fn disk_full_from_the_start_leaves_no_file_that_looks_corrupt() {
     for room in 0..40 {
         let work = Work::new();
         work.files.set_capacity(Some(room * 1_024));
@@ -272,7 +272,7 @@ fn a_disk_that_is_full_from_the_start_leaves_nothing_that_looks_damaged() {
 }
 
 #[test]
-fn what_a_failed_sync_lost_is_not_believed_because_it_can_still_be_read() {
+fn data_lost_by_a_failed_sync_is_not_used_although_it_is_readable() {
     for operation in 0..14 {
         let mut work = Work::new();
         let (mut checkpoint, _) = work.open().unwrap();
@@ -295,7 +295,7 @@ fn what_a_failed_sync_lost_is_not_believed_because_it_can_still_be_read() {
 }
 
 #[test]
-fn a_full_disk_keeps_the_old_state_and_takes_the_changes_later() {
+fn full_disk_keeps_the_old_state_and_stores_the_delta_later() {
     let mut work = Work::new();
     let (mut checkpoint, _) = work.open().unwrap();
     work.apply(40);
@@ -316,7 +316,7 @@ fn a_full_disk_keeps_the_old_state_and_takes_the_changes_later() {
 }
 
 #[test]
-fn a_damaged_file_is_never_believed() {
+fn corrupt_checkpoint_is_never_used() {
     let mut work = Work::new();
     let (mut checkpoint, _) = work.open().unwrap();
     for _ in 0..3 {
@@ -368,7 +368,7 @@ fn the_file_of_another_server_is_refused() {
 }
 
 #[test]
-fn a_state_that_came_whole_takes_the_place_of_all_that_was_there() {
+fn complete_snapshot_replaces_the_whole_checkpoint() {
     let mut work = Work::new();
     let (mut checkpoint, _) = work.open().unwrap();
     work.apply(30);

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::admission::{Claim, ClaimVerdict, NotAdmitted, RecordedPeer, judge};
 use super::disk::{Files, is_full, read_if_present, replace, replace_with, reserve};
+use crate::cluster::Cluster;
 use crate::paxos::Quorums;
 use crate::role::{ServerId, ServerSet};
 
@@ -39,7 +40,7 @@ const RESERVE_BYTES: u64 = 16 << 10;
 #[non_exhaustive]
 pub enum IdentityError {
     /// A disk operation failed.
-    #[error("cannot {doing} {IDENTITY_FILE}: {source}. Is the folder writable, and is there room on the disk?")]
+    #[error("cannot {doing} {IDENTITY_FILE}: {source}. Check the permissions of the directory and the disk space")]
     Io {
         /// The operation that failed.
         doing: &'static str,
@@ -48,7 +49,8 @@ pub enum IdentityError {
     },
     /// The file is corrupt.
     #[error(
-        "{IDENTITY_FILE} is damaged or was edited ({why}), so nobody can say whose folder this is. Put it back as it was"
+        "{IDENTITY_FILE} is corrupt or was edited ({why}), so the owner of the directory is unknown. Put the original \
+         file back"
     )]
     Damaged {
         /// What is wrong with the file.
@@ -56,8 +58,8 @@ pub enum IdentityError {
     },
     /// The directory was written by an earlier version.
     #[error(
-        "an earlier version of this program has written it (format {found}; this version writes {FORMAT}). Start it with that \
-         version, or name an empty folder to begin anew"
+        "an earlier version of this program wrote it (format {found}; this version writes format {FORMAT}). Start that \
+         version, or choose an empty directory"
     )]
     Earlier {
         /// The format version of the directory.
@@ -65,19 +67,18 @@ pub enum IdentityError {
     },
     /// The directory was written by a later version.
     #[error(
-        "a later version of this program has written it (format {found}; this version knows {FORMAT}): use that one"
+        "a later version of this program wrote it (format {found}; this version reads format {FORMAT}). Start that \
+         version"
     )]
     Later {
         /// The format version of the directory.
         found: u32,
     },
     /// The directory was made by a restore that did not finish.
-    #[error("it is of a restore that did not finish. Run the restore again: it goes on where it was")]
+    #[error("it belongs to a restore that did not finish. Run the restore again; it continues where it stopped")]
     Unfinished,
     /// The directory of another cluster.
-    #[error(
-        "it belongs to cluster \"{found}\" and this is cluster \"{expected}\". Give this server a folder of its own"
-    )]
+    #[error("it belongs to cluster \"{found}\" and this is cluster \"{expected}\". Give this server its own directory")]
     OtherCluster {
         /// The cluster in the file.
         found: String,
@@ -85,7 +86,7 @@ pub enum IdentityError {
         expected: String,
     },
     /// The directory of another server.
-    #[error("it belongs to server {found} and this is server {expected}. Give each server a folder of its own")]
+    #[error("it belongs to server {found} and this is server {expected}. Give each server its own directory")]
     OtherServer {
         /// The server in the file.
         found: ServerId,
@@ -94,9 +95,9 @@ pub enum IdentityError {
     },
     /// The cluster of the directory has other servers.
     #[error(
-        "it is of cluster \"{cluster}\" with servers {}, and the cluster file lists {}. The servers of a cluster cannot be \
-         changed by editing the file (their addresses can). Use the file with servers {}, or an empty folder for a new \
-         cluster",
+        "it belongs to cluster \"{cluster}\" with servers {}, and the cluster file lists {}. Editing the file may \
+         change the addresses of a cluster, but not its servers. Use the file with servers {}, or an empty directory \
+         for a new cluster",
         .found.numbers(), .expected.numbers(), .found.numbers()
     )]
     OtherMembers {
@@ -108,7 +109,7 @@ pub enum IdentityError {
         expected: ServerSet,
     },
     /// The directory was written for quorums of other sizes.
-    #[error("its cluster needs {found:?} servers to prepare and to accept, and this program would take {expected:?}")]
+    #[error("the quorum sizes (prepare, accept) of its cluster are {found:?}, and this program uses {expected:?}")]
     OtherQuorums {
         /// The sizes in the directory.
         found: (usize, usize),
@@ -117,8 +118,9 @@ pub enum IdentityError {
     },
     /// No incarnation numbers are left.
     #[error(
-        "it counts {lives} lives of its server and {role_lives} of its roles, and cannot count more: a life without a \
-         number of its own could be taken for an earlier one. Take a backup of the cluster, and restore it into new folders"
+        "it counts {lives} incarnations of its server and {role_lives} of its roles, and no more numbers are left. An \
+         incarnation without its own number could be taken for an earlier one. Make a backup of the cluster, and \
+         restore it into new directories"
     )]
     UsedUp {
         /// Incarnations of the server started.
@@ -130,7 +132,7 @@ pub enum IdentityError {
     #[error(transparent)]
     NotAdmitted(#[from] NotAdmitted),
     /// An earlier write failed: the file is not used again in this process.
-    #[error("writing {IDENTITY_FILE} has failed before: this process must stop")]
+    #[error("an earlier write to {IDENTITY_FILE} failed: this process must stop")]
     AlreadyFailed,
 }
 
@@ -218,6 +220,13 @@ pub struct Owner<'a> {
     pub quorums: Quorums,
     /// The server.
     pub server: ServerId,
+}
+
+impl Cluster {
+    /// The owner of the data directory of one of its servers.
+    pub fn owner(&self, server: ServerId) -> Owner<'_> {
+        Owner { cluster: &self.name, quorums: self.quorums(), server }
+    }
 }
 
 impl Owner<'_> {
@@ -553,12 +562,12 @@ pub fn describe(bytes: &[u8]) -> Result<IdentitySummary, IdentityError> {
     let storage = parse_number(&contents.storage)?;
     let IdentityFile { cluster, server, created, life, peers, takes_part, members, unfinished, .. } = contents;
     let members = members.into_iter().map(ServerId).collect::<ServerSet>().numbers();
-    let met = if peers.is_empty() { "nobody".to_string() } else { peers.into_keys().collect::<Vec<_>>().join(", ") };
-    let new = if takes_part { "" } else { ", NEW: too few of the others know it for its server to take part" };
-    let unfinished = unfinished.map_or("", |_| ", UNFINISHED: the restore that makes it must be run again");
+    let met = if peers.is_empty() { "none".to_string() } else { peers.into_keys().collect::<Vec<_>>().join(", ") };
+    let new = if takes_part { "" } else { ", NOT ADMITTED: too few peers have recorded its disk" };
+    let unfinished = unfinished.map_or("", |_| ", UNFINISHED: run the restore that makes it again");
     let text = format!(
-        "server {server} of cluster \"{cluster}\" with servers {members}, disk {}, made {created}, {life} lives, knows the \
-         disks of {met}{new}{unfinished}",
+        "server {server} of cluster \"{cluster}\" with servers {members}, disk {}, created {created}, incarnation \
+         {life}, recorded disks: {met}{new}{unfinished}",
         short_disk(storage)
     );
     Ok(IdentitySummary { text, storage })
@@ -579,7 +588,7 @@ fn known(contents: &IdentityFile, server: ServerId) -> Option<RecordedPeer> {
 }
 
 /// The first line of a file that continues with this text.
-pub(crate) fn checksum_line(text: &str) -> String {
+pub fn checksum_line(text: &str) -> String {
     format!(
         "checksum = \"{:08x}\" # of all that follows; a server writes this file, people only read it\n",
         crc32c::crc32c(text.as_bytes())
@@ -596,7 +605,7 @@ fn print(contents: &IdentityFile) -> String {
 
 fn parse(bytes: &[u8]) -> Result<IdentityFile, IdentityError> {
     let damaged = |why: &str| IdentityError::Damaged { why: why.to_string() };
-    let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
     let Some((_, rest)) = text.split_once('\n') else { return Err(damaged("it has no first line")) };
     if checksum_line(rest) + rest != text {
         return Err(damaged("its checksum is wrong"));
@@ -606,7 +615,7 @@ fn parse(bytes: &[u8]) -> Result<IdentityFile, IdentityError> {
         Some(FORMAT) => {}
         Some(found) if found < FORMAT => return Err(IdentityError::Earlier { found }),
         Some(found) => return Err(IdentityError::Later { found }),
-        None => return Err(damaged("it names no format")),
+        None => return Err(damaged("its format is missing")),
     }
     let contents: IdentityFile = toml::from_str(rest).map_err(|error| damaged(error.message()))?;
     check(&contents)?;
@@ -617,16 +626,21 @@ fn parse(bytes: &[u8]) -> Result<IdentityFile, IdentityError> {
 fn check(contents: &IdentityFile) -> Result<(), IdentityError> {
     let damaged = |why: String| Err(IdentityError::Damaged { why });
     if contents.life.max(contents.role_life) > LIVES_MAX {
-        return damaged(format!("it counts more than {LIVES_MAX} lives"));
+        return damaged(format!("it counts more than {LIVES_MAX} incarnations"));
     }
     if let Some(number) = contents.members.iter().find(|number| **number > ServerId::MAX) {
-        return damaged(format!("there is no server {number}"));
+        return damaged(format!("server number {number} is above the largest one"));
     }
     contents.peers.values().try_for_each(|peer| peer.known().map(|_| ()))
 }
 
 fn parse_number(text: &str) -> Result<u64, IdentityError> {
-    u64::from_str_radix(text, 16).map_err(|_| IdentityError::Damaged { why: format!("'{text}' is no such number") })
+    u64::from_str_radix(text, 16).map_err(|_| IdentityError::Damaged {
+        why: format!(
+            "'{text}' is not a hexadecimal \
+                                                                                     number"
+        ),
+    })
 }
 
 #[cfg(test)]

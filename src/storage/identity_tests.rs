@@ -28,7 +28,7 @@ fn known(identity: &DirIdentity<MemoryFiles>, server: u8) -> Option<u64> {
 }
 
 #[test]
-fn what_was_remembered_is_read_back() {
+fn recorded_identity_is_read_back() {
     let files = MemoryFiles::new();
     assert!(read(&files).is_none());
     let identity = create(&files).unwrap();
@@ -42,7 +42,7 @@ fn what_was_remembered_is_read_back() {
 }
 
 #[test]
-fn what_is_admitted_is_durable_and_what_is_not_proved_is_nowhere() {
+fn admitted_peer_is_durable_and_an_unproved_claim_is_not_recorded() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
     let before = files.image();
@@ -61,7 +61,7 @@ fn what_is_admitted_is_durable_and_what_is_not_proved_is_nowhere() {
 }
 
 #[test]
-fn a_folder_that_takes_part_comes_back_after_a_new_one_was_met() {
+fn active_data_dir_is_admitted_after_a_new_one_was_recorded() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
     let newcomer = Claim { takes_part: false, ..claim(5, 2) };
@@ -74,7 +74,7 @@ fn a_folder_that_takes_part_comes_back_after_a_new_one_was_met() {
 }
 
 #[test]
-fn another_start_of_a_peer_is_welcome_on_a_disk_that_is_full_and_an_unknown_peer_is_not() {
+fn full_disk_admits_the_next_incarnation_of_a_recorded_peer_and_no_unknown_peer() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
     identity.admit(&claim(5, 1)).unwrap();
@@ -85,7 +85,7 @@ fn another_start_of_a_peer_is_welcome_on_a_disk_that_is_full_and_an_unknown_peer
 }
 
 #[test]
-fn a_peer_is_forgotten_with_all_that_was_known_of_it() {
+fn forget_removes_the_whole_record_of_a_peer() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
     identity.admit(&Claim { life: 9, ..claim(5, 1) }).unwrap();
@@ -95,7 +95,7 @@ fn a_peer_is_forgotten_with_all_that_was_known_of_it() {
 }
 
 #[test]
-fn the_servers_of_a_cluster_are_those_of_its_first_start_that_took_part() {
+fn members_are_fixed_by_the_first_start_that_was_active() {
     let files = MemoryFiles::new();
     let three = Owner { quorums: Quorums::majority(ServerSet::first(3)), ..owner() };
     // A start with a wrong cluster file: nothing was recorded yet.
@@ -106,8 +106,8 @@ fn the_servers_of_a_cluster_are_those_of_its_first_start_that_took_part() {
     let error = DirIdentity::read(files.clone(), three).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "it is of cluster \"lab\" with servers 1-5, and the cluster file lists 1-3. The servers of a cluster cannot be changed \
-         by editing the file (their addresses can). Use the file with servers 1-5, or an empty folder for a new cluster"
+        "it belongs to cluster \"lab\" with servers 1-5, and the cluster file lists 1-3. Editing the file may change the \
+         addresses of a cluster, but not its servers. Use the file with servers 1-5, or an empty directory for a new cluster"
     );
     assert_eq!(read(&files).unwrap().owner().1, ServerSet::first(5));
     let flexible = Owner { quorums: Quorums::new(ServerSet::first(5), 4, 2), ..owner() };
@@ -116,7 +116,7 @@ fn the_servers_of_a_cluster_are_those_of_its_first_start_that_took_part() {
 }
 
 #[test]
-fn no_server_starts_on_a_folder_that_is_not_finished() {
+fn no_server_starts_on_an_unfinished_data_dir() {
     let files = MemoryFiles::new();
     let made = DirIdentity::create_unfinished(files.clone(), owner(), STORAGE, "today".to_string()).unwrap();
     made.begin_life().unwrap();
@@ -127,7 +127,7 @@ fn no_server_starts_on_a_folder_that_is_not_finished() {
 }
 
 #[test]
-fn a_first_start_that_dies_anywhere_leaves_nothing_or_all() {
+fn first_start_that_crashes_at_any_step_leaves_nothing_or_all() {
     let mut has_ended = false;
     for seed in 0..4 {
         for operation in 0..20 {
@@ -140,7 +140,7 @@ fn a_first_start_that_dies_anywhere_leaves_nothing_or_all() {
                 files.list().unwrap().into_iter().find(|name| {
                     *name != IDENTITY_FILE && *name != crate::storage::disk::name_in_making(IDENTITY_FILE)
                 });
-            assert_eq!(stranger, None, "a start would take it for the file of somebody else");
+            assert_eq!(stranger, None, "a start would take it for a foreign file");
             match read(&files) {
                 Some(identity) => assert_eq!((identity.storage_id(), identity.incarnation()), (STORAGE, 0)),
                 None => drop(create(&files).unwrap()),
@@ -151,13 +151,13 @@ fn a_first_start_that_dies_anywhere_leaves_nothing_or_all() {
 }
 
 #[test]
-fn the_folder_of_another_cluster_or_server_is_refused() {
+fn data_dir_of_another_cluster_or_server_is_refused() {
     let files = MemoryFiles::new();
     create(&files).unwrap();
     let other = DirIdentity::read(files.clone(), Owner { cluster: "home", ..owner() }).unwrap_err();
     assert_eq!(
         other.to_string(),
-        "it belongs to cluster \"lab\" and this is cluster \"home\". Give this server a folder of its own"
+        "it belongs to cluster \"lab\" and this is cluster \"home\". Give this server its own directory"
     );
     let other = DirIdentity::read(files, Owner { server: ServerId(4), ..owner() }).unwrap_err();
     assert!(matches!(other, IdentityError::OtherServer { found: ServerId(3), expected: ServerId(4) }));
@@ -182,7 +182,7 @@ fn every_flipped_bit_and_every_cut_is_refused() {
 }
 
 #[test]
-fn a_folder_of_another_version_is_refused_with_what_to_do() {
+fn data_dir_of_another_version_is_refused_with_the_next_step() {
     let files = MemoryFiles::new();
     create(&files).unwrap();
     let text = String::from_utf8(files.read(IDENTITY_FILE).unwrap()).unwrap();
@@ -193,12 +193,12 @@ fn a_folder_of_another_version_is_refused_with_what_to_do() {
     };
     let (earlier, later) = (of(2), of(4));
     assert!(matches!(earlier, IdentityError::Earlier { found: 2 }), "{earlier}");
-    assert!(earlier.to_string().contains("Start it with that version, or name an empty folder"), "{earlier}");
+    assert!(earlier.to_string().contains("Start that version, or choose an empty directory"), "{earlier}");
     assert!(matches!(later, IdentityError::Later { found: 4 }), "{later}");
 }
 
 #[test]
-fn no_crash_makes_two_lives_have_one_number() {
+fn no_crash_gives_two_incarnations_one_number() {
     for seed in 0..16 {
         let files = MemoryFiles::new();
         create(&files).unwrap();
@@ -207,7 +207,7 @@ fn no_crash_makes_two_lives_have_one_number() {
             let identity = read(&files).unwrap();
             files.fail(operation % 12, InjectedFailure::Stop);
             if let Ok(life) = identity.begin_life() {
-                assert!(life > last, "life {life} after {last}");
+                assert!(life > last, "incarnation {life} after {last}");
                 last = life;
             }
             // A program that crashes and restarts may see what is not durable yet; then the power fails.
@@ -220,7 +220,7 @@ fn no_crash_makes_two_lives_have_one_number() {
 }
 
 #[test]
-fn a_life_begins_on_a_disk_that_is_full() {
+fn incarnation_starts_on_a_full_disk() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
     assert_eq!(identity.begin_life().unwrap(), 1);
@@ -230,11 +230,7 @@ fn a_life_begins_on_a_disk_that_is_full() {
     assert!(identity.admit(&claim(2, 8)).unwrap_err().is_full());
     for life in 2..=5 {
         let identity = read(&files).unwrap();
-        assert_eq!(
-            identity.begin_life().unwrap(),
-            life,
-            "what stood ready has become the file, and stands ready again"
-        );
+        assert_eq!(identity.begin_life().unwrap(), life, "the spare has become the file, and there is a spare again");
         assert_eq!(known(&identity, 1), Some(7));
     }
     files.set_capacity(None);
@@ -242,7 +238,7 @@ fn a_life_begins_on_a_disk_that_is_full() {
 }
 
 #[test]
-fn who_takes_part_has_written_it_down() {
+fn active_server_has_a_durable_record_of_its_admission() {
     let files = MemoryFiles::new();
     assert!(!create(&files).unwrap().is_active());
     read(&files).unwrap().set_takes_part().unwrap();
@@ -251,7 +247,7 @@ fn who_takes_part_has_written_it_down() {
 }
 
 #[test]
-fn what_a_new_process_has_read_is_durable() {
+fn bytes_read_by_a_new_process_are_durable() {
     for seed in 0..16 {
         let files = MemoryFiles::new();
         let identity = create(&files).unwrap();
@@ -266,7 +262,7 @@ fn what_a_new_process_has_read_is_durable() {
 }
 
 #[test]
-fn threads_share_it() {
+fn threads_share_the_identity() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
     std::thread::scope(|threads| {
@@ -280,7 +276,7 @@ fn threads_share_it() {
 }
 
 #[test]
-fn more_lives_than_there_can_be_are_not_believed() {
+fn impossible_incarnation_number_is_refused() {
     let files = MemoryFiles::new();
     create(&files).unwrap();
     let text = String::from_utf8(files.read(IDENTITY_FILE).unwrap()).unwrap();
@@ -290,7 +286,7 @@ fn more_lives_than_there_can_be_are_not_believed() {
         let body = body.replace(&format!("\n{count}"), &format!("\n{name}{}", u32::MAX));
         files.put(IDENTITY_FILE, (checksum_line(&body) + &body).as_bytes());
         let error = DirIdentity::read(files.clone(), owner()).unwrap_err();
-        assert!(matches!(&error, IdentityError::Damaged { why } if why.contains("lives")), "{error}");
+        assert!(matches!(&error, IdentityError::Damaged { why } if why.contains("incarnations")), "{error}");
     }
 }
 
@@ -304,18 +300,18 @@ fn aged(life: u32, role_life: u32) -> DirIdentity<MemoryFiles> {
 }
 
 #[test]
-fn the_last_life_of_a_folder_begins_and_no_other_after_it() {
+fn last_incarnation_of_a_data_dir_starts_and_none_after_it() {
     let identity = aged(LIVES_MAX - 1, 0);
     assert_eq!(identity.begin_life().unwrap(), LIVES_MAX);
     let error = identity.begin_life().unwrap_err();
     assert!(matches!(error, IdentityError::UsedUp { lives: LIVES_MAX, .. }), "{error}");
-    assert_eq!(identity.incarnation(), LIVES_MAX, "nothing was begun");
+    assert_eq!(identity.incarnation(), LIVES_MAX, "no incarnation started");
     let again = read(&identity.files).unwrap();
-    assert!(again.begin_life().is_err(), "nor later, and the file is not called damaged");
+    assert!(again.begin_life().is_err(), "nor later, and the file is not reported corrupt");
 }
 
 #[test]
-fn the_last_lives_of_the_roles_of_a_folder_begin_and_no_other_after_them() {
+fn last_role_incarnations_of_a_data_dir_start_and_none_after_them() {
     let identity = aged(9, LIVES_MAX - ROLE_LIVES);
     identity.begin_life().unwrap();
     for life in 1..=ROLE_LIVES {

@@ -37,7 +37,11 @@ pub fn inspect(path: &Path) -> Result<InspectReport, String> {
     let top = copy(path)?;
     let mut report = InspectReport { text: String::new(), is_healthy: true };
     let identity = top.read(IDENTITY_FILE).map_err(|_| {
-        format!("{} holds no {IDENTITY_FILE}: it is no data folder. Name the folder that --data names", path.display())
+        format!(
+            "{} holds no {IDENTITY_FILE}: it is not a data directory. Give the directory that the server uses as \
+             --data",
+            path.display()
+        )
     })?;
     let owner = match describe(&identity) {
         Ok(told) => {
@@ -54,7 +58,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport, String> {
     report.rounds(&top, owner);
     report.checkpoint(&path.join("checkpoint"), owner);
     let verdict = match report.is_healthy {
-        true => "healthy: a server starts from it with all that it knew",
+        true => "healthy: a server starts from it with all its records",
         false => "NOT healthy: see above",
     };
     report.say("verdict", verdict);
@@ -65,13 +69,13 @@ pub fn inspect(path: &Path) -> Result<InspectReport, String> {
 fn inspect_backup(path: &Path) -> Result<InspectReport, String> {
     let opened = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let (title, state) = backup::read(BufReader::new(opened))
-        .map_err(|error| format!("{} is a file, and no backup that can be read: {error}", path.display()))?;
+        .map_err(|error| format!("{} is a file, but not a readable backup: {error}", path.display()))?;
     let mut report = InspectReport { text: String::new(), is_healthy: true };
     let (keys, sessions) = (state.store().len(), state.sessions().len());
     let (slot, digest) = (title.slot, title.digest);
     report.say("backup", &format!("of cluster \"{}\"", title.cluster));
     report.say("state", &format!("slot {slot}, digest {digest:016x}, {keys} keys, {sessions} sessions"));
-    report.say("verdict", "whole: paxos-server restore makes a new cluster from it");
+    report.say("verdict", "complete: paxos-server restore makes a new cluster from it");
     Ok(report)
 }
 
@@ -107,7 +111,7 @@ impl InspectReport {
         let image = files.image();
         let segments = image.keys().filter(|name| name.ends_with(".journal")).count();
         let bytes: usize = image.values().map(Vec::len).sum();
-        self.say("journal", &format!("{segments} files, {} KiB with the spare one", bytes >> 10));
+        self.say("journal", &format!("{segments} files, {} KiB including the spare file", bytes >> 10));
         let options = JournalOptions::alone(SEGMENT_BYTES, owner, true);
         match Journal::open(files, options) {
             Err(error) => self.trouble("journal", &error.to_string()),
@@ -123,16 +127,16 @@ impl InspectReport {
                     _ => "no slot accepted".to_string(),
                 };
                 let below = acceptor.truncated_below();
-                let forgot = if below.0 > 1 { format!(", all below slot {below} forgotten") } else { String::new() };
+                let forgot = if below.0 > 1 { format!(", truncated below slot {below}") } else { String::new() };
                 self.say("acceptor", &format!("{count} records: promised {}, {accepted}{forgot}", acceptor.promised()));
                 if recovered.torn_tail_cut {
-                    self.say("journal", "its last group was cut short by a crash, and was never acknowledged");
+                    self.say("journal", "a crash cut its last group short; that group was never acknowledged");
                 }
                 for damage in recovered.damage {
-                    self.trouble("journal", &format!("{damage}; the other servers can mend it"));
+                    self.trouble("journal", &format!("{damage}; the server repairs it from the other servers"));
                 }
                 for range in acceptor.damaged() {
-                    self.trouble("acceptor", &format!("slots {} to {} cannot be read", range.first, range.last));
+                    self.trouble("acceptor", &format!("slots {} to {} are unreadable", range.first, range.last));
                 }
             }
         }
@@ -140,7 +144,13 @@ impl InspectReport {
 
     fn rounds(&mut self, top: &MemoryFiles, owner: u64) {
         match BallotStore::open(top.clone(), owner, true).map(|rounds| rounds.record()) {
-            Ok(ProposerRecord::RoundsReserved(below)) => self.say(ROUNDS_FILE, &format!("all below {below} are spent")),
+            Ok(ProposerRecord::RoundsReserved(below)) => self.say(
+                ROUNDS_FILE,
+                &format!(
+                    "rounds below {below} are \
+                                                                                         reserved"
+                ),
+            ),
             Err(error) => self.trouble(ROUNDS_FILE, &error.to_string()),
         }
     }

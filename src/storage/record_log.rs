@@ -20,7 +20,9 @@ impl Record for AcceptorRecord {
 
     fn decode(bytes: &[u8], _number: u64) -> Result<AcceptorRecord, String> {
         match codec::decode(bytes).map_err(|error| error.to_string())? {
-            AcceptorRecord::Corrupt(_) => Err("a record says that others are damaged: none is written".to_string()),
+            AcceptorRecord::Corrupt(_) => {
+                Err("it is a record of corrupt slots, and such records are never written".to_string())
+            }
             record => Ok(record),
         }
     }
@@ -83,12 +85,11 @@ impl<R: Listed> Record for R {
 
     fn decode(bytes: &[u8], number: u64) -> Result<R, String> {
         let Some(record) = bytes.strip_prefix(&head::<R>(number)[..]) else {
-            return Err("it is the journal of another role, or of another protocol: use the data folder of this one \
-                        (--data)"
+            return Err("it is the journal of another role or another protocol: use the right data directory (--data)"
                 .to_string());
         };
         let record = codec::decode::<ByteBuf>(record).and_then(|record| codec::decode(&record));
-        record.map_err(|cause| format!("record {number} is of another version: {cause}"))
+        record.map_err(|cause| format!("record {number} has another format: {cause}"))
     }
 
     fn slot(&self, number: u64) -> Option<Slot> {
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_committed_comes_back_in_order_in_every_later_life() {
+    fn committed_records_are_recovered_in_order_by_every_later_incarnation() {
         let files = MemoryFiles::new();
         let mut all = Vec::new();
         for life in 0..4 {
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_of_another_kind_is_refused() {
+    fn record_log_of_another_kind_is_refused() {
         let is_other = |error| matches!(error, OpenError::Unreadable { cause, .. } if cause.contains("another role"));
         let files = MemoryFiles::new();
         open(&files).unwrap().0.commit(&[CoordinatorRecord::Reserved(9)]).unwrap();
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_list_is_refused_and_left_alone() {
+    fn corrupt_record_log_is_refused_and_left_unchanged() {
         let files = MemoryFiles::new();
         let (mut log, _) = open(&files).unwrap();
         (0..40).for_each(|n| log.commit(&[ParticipantRecord::Aborted(id(n))]).unwrap());
@@ -230,7 +231,7 @@ mod tests {
         let before = files.image();
         let error = open::<ParticipantRecord>(&files).unwrap_err();
         assert!(matches!(error, OpenError::Lost(_)), "{error}");
-        assert!(error.to_string().contains("nobody else knows"), "{error}");
+        assert!(error.to_string().contains("no other server has the records"), "{error}");
         assert_eq!(files.image(), before);
     }
 }

@@ -48,27 +48,27 @@ impl Restore<'_> {
     pub fn run(&self, mut state: Kv) -> Result<(), String> {
         let making = self.data.join(RESTORE_FOLDER);
         if making.exists() && !is_of_a_restore(&making) {
-            return Err(format!("{} holds other things: move it away", making.display()));
+            return Err(format!("{} holds files that no restore made: move it away", making.display()));
         }
         let done = self.data.join(DONE_FOLDER);
         remove_tree(&done).map_err(failed("remove", &done))?;
         if !making.exists() {
             self.check_targets()?;
         }
-        make_folder(&making).map_err(failed("make the folder", &making))?;
+        make_folder(&making).map_err(failed("create the directory", &making))?;
         let _lock = lock(&making).map_err(|error| match error {
-            DataDirError::InUse { .. } => format!("another restore is at work in {}", making.display()),
+            DataDirError::InUse { .. } => format!("another restore is running in {}", making.display()),
             error => error.to_string(),
         })?;
-        let files = RealFiles::open(&making).map_err(failed("open the folder", &making))?;
+        let files = RealFiles::open(&making).map_err(failed("open the directory", &making))?;
         let what = self.describe(&state);
         let complete = read_if_present(&files, COMPLETE_FILE).map_err(failed("read", &making))?;
         match complete {
             Some(of) if of == what.as_bytes() => {}
             Some(of) => {
                 return Err(format!(
-                    "{} is of an earlier restore that did not finish: {}. Run that one again, or remove the folder and those \
-                     beside it",
+                    "{} belongs to another restore that did not finish: {}. Run that restore again, or remove this \
+                     directory and the server-N directories next to it",
                     making.display(),
                     String::from_utf8_lossy(&of).trim_end()
                 ));
@@ -107,12 +107,12 @@ impl Restore<'_> {
             let Ok(found) = fs::symlink_metadata(&path) else { continue };
             let is_empty = found.is_dir() && fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
             if !is_empty {
-                return Err(format!("{} is not empty: name another folder, or move it away", path.display()));
+                return Err(format!("{} is not empty: choose another directory, or move it away", path.display()));
             }
             if device(&path) != device(self.data) {
                 return Err(format!(
-                    "{} is a disk of its own, which a folder made elsewhere cannot become. Restore to another folder, and \
-                     copy its server-{} there",
+                    "{} is on a disk of its own, so a directory made elsewhere cannot be renamed to it. Restore to \
+                     another directory, and copy its server-{} there",
                     path.display(),
                     server.0
                 ));
@@ -124,7 +124,12 @@ impl Restore<'_> {
     /// Makes all data directories; the remains of an earlier attempt are removed.
     fn make_all(&self, making: &Path, state: &mut Kv) -> Result<(), String> {
         // From here on the history is a new one, and no client may take it for the old one.
-        let history = getrandom::u64().map_err(|error| format!("the system gives no random number: {error}"))?;
+        let history = getrandom::u64().map_err(|error| {
+            format!(
+                "the operating system returned no random number: \
+                                                                {error}"
+            )
+        })?;
         state.begin_history(history.max(1));
         let changes = state.take_delta();
         let mark = CheckpointMeta { slot: self.title.slot, digest: state.digest() };
@@ -153,7 +158,7 @@ impl Restore<'_> {
         changes: &StateDelta,
     ) -> Result<DataDir, String> {
         let folder = DataDir::make_unfinished(path, self.cluster.owner(server)).map_err(|error| error.to_string())?;
-        let failed = |error: &dyn std::fmt::Display| format!("data folder {}: {error}", path.display());
+        let failed = |error: &dyn std::fmt::Display| format!("data directory {}: {error}", path.display());
         let files = folder.checkpoint_files().map_err(|error| failed(&error))?;
         let opened = Checkpoint::open(files, folder.storage_id(), CHUNK_BYTES, Kv::default());
         let (mut checkpoint, _) = opened.map_err(|error| failed(&error))?;
@@ -170,7 +175,7 @@ impl Restore<'_> {
         let (from, to) = (making.join(folder_name(server)), self.target(server));
         if !from.exists() {
             let is_there = to.join(IDENTITY_FILE).exists();
-            let missing = || format!("{} is neither there nor in {}", to.display(), making.display());
+            let missing = || format!("{} is missing, and it is not in {} either", to.display(), making.display());
             return if is_there { Ok(()) } else { Err(missing()) };
         }
         DataDir::finish(&from).map_err(|error| error.to_string())?;
@@ -181,7 +186,13 @@ impl Restore<'_> {
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> String + use<> {
     let path = path.to_path_buf();
-    move |error| format!("cannot {doing} {}: {error}. Is there room, and may this user write there?", path.display())
+    move |error| {
+        format!(
+            "cannot {doing} {}: {error}. Check the disk space and the permissions, then run the restore \
+                          again",
+            path.display()
+        )
+    }
 }
 
 /// Makes all files of a directory durable, and their names.

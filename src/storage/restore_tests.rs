@@ -42,7 +42,7 @@ fn restore(data: &Path, as_cluster: &str) -> Result<(), String> {
 /// Number of keys that a server would start with, or why it does not start.
 fn start(data: &Path, server: ServerId) -> Result<usize, DataDirError> {
     let folder = DataDir::open(&data.join(folder_name(server)), cluster("new").owner(server))?;
-    assert!(folder.is_active(), "it is no newcomer");
+    assert!(folder.is_active(), "it is admitted");
     let others = (1..=SERVERS).map(ServerId).filter(|other| *other != server);
     assert!(others.into_iter().all(|other| folder.recorded_peer(other).is_some_and(|known| known.bound)));
     let files = folder.checkpoint_files().unwrap();
@@ -75,7 +75,7 @@ fn killed_after(steps: u64) -> Option<(tempfile::TempDir, PathBuf)> {
 /// The first restore that crashes when all directories are whole, and none has its name yet.
 fn killed_when_complete() -> (tempfile::TempDir, PathBuf) {
     let is_complete = |data: &Path| data.join(RESTORE_FOLDER).join(COMPLETE_FILE).exists();
-    let mut killed = (0..).map(|steps| killed_after(steps).expect("it dies somewhere after that"));
+    let mut killed = (0..).map(|steps| killed_after(steps).expect("it crashes at some step after that"));
     killed.find(|(_, data)| is_complete(data)).unwrap()
 }
 
@@ -95,7 +95,7 @@ fn judge(data: &Path, server: ServerId, begun: bool) -> &'static str {
 }
 
 #[test]
-fn a_restore_that_dies_anywhere_leaves_no_folder_that_seems_new_and_goes_on_when_it_is_run_again() {
+fn restore_that_crashes_at_any_step_leaves_no_data_dir_that_looks_new_and_continues_when_run_again() {
     let mut seen = BTreeMap::new();
     for steps in 0.. {
         let Some((_root, data)) = killed_after(steps) else { break };
@@ -119,24 +119,24 @@ fn a_restore_that_dies_anywhere_leaves_no_folder_that_seems_new_and_goes_on_when
 }
 
 #[test]
-fn what_another_restore_has_left_is_not_taken_for_this_ones() {
+fn files_of_another_restore_are_not_used() {
     let (_root, data) = killed_when_complete();
     let error = restore(&data, "other").unwrap_err();
-    assert!(error.contains("of an earlier restore that did not finish: cluster \"new\" with servers 1-2"), "{error}");
+    assert!(error.contains("another restore that did not finish: cluster \"new\" with servers 1-2"), "{error}");
     restore(&data, "new").unwrap();
 }
 
 #[test]
-fn a_folder_that_is_copied_out_of_a_restore_is_refused() {
+fn data_dir_copied_out_of_a_restore_is_refused() {
     let (root, data) = killed_when_complete();
     let elsewhere = root.path().join("elsewhere");
     fs::rename(data.join(RESTORE_FOLDER).join("server-1"), &elsewhere).unwrap();
     let error = DataDir::open(&elsewhere, cluster("new").owner(ServerId(1))).unwrap_err().to_string();
-    assert!(error.contains("it is of a restore that did not finish"), "{error}");
+    assert!(error.contains("it belongs to a restore that did not finish"), "{error}");
 }
 
 #[test]
-fn a_restore_replaces_nothing_and_a_strangers_folder_stops_no_server() {
+fn restore_replaces_nothing_and_a_foreign_directory_stops_no_server() {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("data");
     fs::create_dir_all(data.join("server-2")).unwrap();
@@ -148,6 +148,6 @@ fn a_restore_replaces_nothing_and_a_strangers_folder_stops_no_server() {
     fs::remove_dir_all(data.join("server-2")).unwrap();
     fs::create_dir(data.join(RESTORE_FOLDER)).unwrap();
     fs::write(data.join(RESTORE_FOLDER).join("state.db"), "x").unwrap();
-    assert!(restore(&data, "new").unwrap_err().contains("holds other things"));
+    assert!(restore(&data, "new").unwrap_err().contains("holds files that no restore made"));
     drop(DataDir::open(&data.join("server-1"), cluster("new").owner(ServerId(1))).unwrap());
 }

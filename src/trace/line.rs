@@ -266,13 +266,13 @@ impl Line {
 }
 
 /// A label as a line holds it: not empty, and cut at [`LABEL_MAX_BYTES`].
-pub(crate) fn clean_label(mut label: String) -> Option<String> {
+pub fn clean_label(mut label: String) -> Option<String> {
     label.truncate(floor_char_boundary(label.as_bytes(), LABEL_MAX_BYTES));
     Some(label).filter(|label| !label.is_empty())
 }
 
 /// A reason as a line holds it: not empty, and without characters that would break the line.
-pub(crate) fn clean_why(why: String) -> Option<String> {
+pub fn clean_why(why: String) -> Option<String> {
     let why = if why.contains(is_invisible) { why.replace(is_invisible, " ") } else { why };
     Some(why).filter(|why| !why.is_empty())
 }

@@ -13,23 +13,34 @@ pub const FORMAT: u32 = 2;
 
 #[cfg(test)]
 mod arbitrary;
+#[cfg(feature = "programs")]
 pub mod audit;
+#[cfg(feature = "programs")]
 pub mod clocks;
 pub mod color;
+#[cfg(feature = "programs")]
 pub mod columns;
 mod event;
 mod field;
+#[cfg(feature = "programs")]
 pub mod filter;
+#[cfg(feature = "programs")]
 pub mod histories;
 mod line;
+#[cfg(feature = "programs")]
 pub mod parse;
 mod paxos_events;
 pub mod queued_bytes;
 mod quoted;
+#[cfg(feature = "programs")]
+pub mod read_command;
+#[cfg(feature = "programs")]
 pub mod report;
+#[cfg(feature = "programs")]
 pub mod request_spans;
 mod sink;
 mod terminal;
+#[cfg(feature = "programs")]
 pub mod timeline;
 mod two_phase_events;
 mod values;
@@ -50,8 +61,8 @@ pub use values::{
     RequestStatus, RestartMode, TransactionState, VoteValue,
 };
 pub use writer::{Parent, PendingLine, Trace};
-#[cfg(any(test, fuzzing))]
-pub(crate) use {
+#[cfg(any(test, fuzzing, feature = "test-support"))]
+pub use {
     line::{clean_label, clean_why},
     quoted::is_invisible,
 };

@@ -115,7 +115,7 @@ pub(super) fn closing_quote(text: &str) -> Option<usize> {
 
 /// Whether a character is invisible or changes how others appear: line breaks of all kinds, controls, and the marks
 /// that turn the direction of writing.
-pub(crate) fn is_invisible(c: char) -> bool {
+pub fn is_invisible(c: char) -> bool {
     c.is_control()
         || (c.is_whitespace() && c != ' ')
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')

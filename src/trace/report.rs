@@ -93,7 +93,7 @@ impl Report {
             elsewhere(
                 "R8",
                 "the lines make clear how Paxos overcomes failures",
-                "read the lines of one request: paxos-lab logs DIR --req c1-5",
+                "read the lines of one request: ./run_server.sh logs --req c1-5",
             ),
         ];
         Report { points }

@@ -202,7 +202,11 @@ impl Coordinator {
         match vote {
             Vote::Yes(would) => {
                 let agrees = open.yes.is_empty() || open.would == would;
-                assert!(agrees, "{transaction} would do {would:?} on {from}, and {:?} on {}", open.would, open.yes);
+                assert!(
+                    agrees,
+                    "the predicted result of {transaction} is {would:?} on {from}, and {:?} on {}",
+                    open.would, open.yes
+                );
                 open.would = would;
                 open.yes.insert(from);
                 // A commit needs the votes of all servers, not of a majority.
@@ -445,7 +449,7 @@ impl Role for Coordinator {
                 CommitMessage::Ack { transaction } => self.handle_ack(from, transaction, out),
                 CommitMessage::Inquire { transaction } => self.handle_inquire(from, transaction, out),
                 CommitMessage::VoteRequest { .. } | CommitMessage::Decide { .. } | CommitMessage::Answer { .. } => {
-                    unreachable!("a coordinator hears no {}", message.name())
+                    unreachable!("a coordinator never receives {}", message.name())
                 }
             },
             Input::Timeout(CoordinatorTimer::Tick) => self.handle_tick(out),

@@ -77,7 +77,7 @@ fn only(server: u8) -> ServerSet {
 }
 
 #[test]
-fn it_keeps_time_exactly_while_something_is_under_way() {
+fn coordinator_timer_runs_exactly_while_a_command_is_in_flight() {
     let mut alone = coordinator();
     alone.take(Input::Start);
     assert!(alone.running.is_empty() && alone.role.is_idle());
@@ -91,7 +91,7 @@ fn it_keeps_time_exactly_while_something_is_under_way() {
     alone.run_out(Tick);
     assert_eq!(alone.running, [Retry, Tick]);
     alone.run_out(Retry);
-    assert_eq!(alone.running, [Tick], "nobody waits to try again");
+    assert_eq!(alone.running, [Tick], "no command waits to be tried again");
     // A commit that not all participants have acknowledged.
     for from in 1..=5 {
         vote(&mut alone, from, own(2), OPENED);
@@ -107,11 +107,11 @@ fn it_keeps_time_exactly_while_something_is_under_way() {
 }
 
 #[test]
-fn a_commit_is_told_every_200_ms_to_those_who_have_not_acknowledged_it_and_known_until_all_have() {
+fn commit_is_sent_every_200_ms_until_all_participants_acknowledge_it_and_kept_until_then() {
     let mut alone = coordinator();
     let transaction = commit(&mut alone);
     for from in [1, 2, 3, 4, 4, 4] {
-        assert!(ack(&mut alone, from, transaction).facts.is_empty(), "server 5 has not heard of it");
+        assert!(ack(&mut alone, from, transaction).facts.is_empty(), "server 5 has not received it");
     }
     let told = [(only(5), decide(transaction, Decision::Commit))];
     for tick in 1..=9 {
@@ -128,7 +128,7 @@ fn a_commit_is_told_every_200_ms_to_those_who_have_not_acknowledged_it_and_known
 }
 
 #[test]
-fn whoever_is_silent_is_asked_again_and_the_command_is_given_up_after_two_tries() {
+fn silent_participant_is_asked_again_and_the_command_expires_after_two_tries() {
     let mut alone = coordinator();
     let command = put(64, 1, "k");
     assert_eq!(asked(&propose(&mut alone, command.clone())), [(command.id, all())]);
@@ -154,7 +154,7 @@ fn whoever_is_silent_is_asked_again_and_the_command_is_given_up_after_two_tries(
 }
 
 #[test]
-fn a_refused_command_that_finds_no_turn_for_half_a_second_is_not_applied() {
+fn refused_command_that_stays_blocked_for_half_a_second_is_not_applied() {
     let mut alone = coordinator();
     let command = put(64, 1, "k");
     propose(&mut alone, command.clone());
@@ -167,7 +167,7 @@ fn a_refused_command_that_finds_no_turn_for_half_a_second_is_not_applied() {
 }
 
 #[test]
-fn the_pause_doubles_while_the_same_transaction_is_in_the_way_and_begins_anew_with_another() {
+fn pause_doubles_while_the_same_transaction_blocks_and_restarts_with_another() {
     let mut alone = coordinator();
     propose(&mut alone, put(64, 1, "k"));
     let mut pauses = Vec::new();
@@ -200,7 +200,7 @@ fn commands_for_one_key_keep_their_order_when_the_first_has_to_pause() {
 }
 
 #[test]
-fn more_than_1_024_commands_at_a_time_are_refused_whether_they_wait_or_not() {
+fn more_than_1_024_commands_at_once_are_refused_queued_or_not() {
     let mut alone = coordinator();
     for nonce in 1..=1_000 {
         propose(&mut alone, open(nonce));
@@ -222,7 +222,7 @@ fn more_than_1_024_commands_at_a_time_are_refused_whether_they_wait_or_not() {
 }
 
 #[test]
-fn whoever_votes_yes_too_late_hears_at_once_what_was_decided() {
+fn late_yes_vote_gets_the_decision_at_once() {
     let mut alone = coordinator();
     propose(&mut alone, open(7));
     vote(&mut alone, 2, own(1), SETTLED);
@@ -238,7 +238,7 @@ fn whoever_votes_yes_too_late_hears_at_once_what_was_decided() {
 }
 
 #[test]
-fn a_number_that_somebody_has_made_up_leaves_room_for_names() {
+fn forged_number_leaves_transaction_ids_to_use() {
     let mut alone = coordinator();
     propose(&mut alone, open(7));
     alone.hear(2, CommitMessage::Vote { transaction: foreign(), vote: SETTLED, clock: u64::MAX });
@@ -255,7 +255,7 @@ fn a_restart_costs_no_more_numbers_than_are_reserved_at_once() {
         let mut alone = coordinator();
         records.iter().for_each(|record: &CoordinatorRecord| alone.role.replay(record.clone()));
         records.extend(propose(&mut alone, open(life.into())).records);
-        assert!(alone.role.next_number() <= life * 1_024, "{} in life {life}", alone.role.next_number());
+        assert!(alone.role.next_number() <= life * 1_024, "{} in incarnation {life}", alone.role.next_number());
     }
 }
 

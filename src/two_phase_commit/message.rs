@@ -43,7 +43,7 @@ impl TransactionId {
 fn decode_number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let number = u64::deserialize(from)?;
     let is_one = number <= TransactionId::LAST_NUMBER;
-    if is_one { Ok(number) } else { Err(serde::de::Error::custom("no transaction has such a number")) }
+    if is_one { Ok(number) } else { Err(serde::de::Error::custom("the transaction number is above the last one")) }
 }
 
 impl Display for TransactionId {
@@ -64,7 +64,8 @@ impl FromStr for TransactionId {
     fn from_str(text: &str) -> Result<TransactionId, String> {
         let parts =
             text.split_once('.').and_then(|(number, server)| Some((number.parse().ok()?, server.parse().ok()?)));
-        let (number, server): (u64, u8) = parts.ok_or_else(|| format!("'{text}' is no transaction (as in 17.3)"))?;
+        let (number, server): (u64, u8) =
+            parts.ok_or_else(|| format!("'{text}' is not a transaction (number.server, as in 17.3)"))?;
         Ok(TransactionId { number, coordinator: ServerId::try_from(server)? })
     }
 }

@@ -258,7 +258,7 @@ impl Participant {
         let known = self.decided.get(&transaction);
         assert!(
             known == Some(&Decision::Commit) || (known.is_none() && transaction <= self.forgotten),
-            "{transaction} is committed, and here it was never prepared, or aborted: {known:?}"
+            "{transaction} is committed, but here it was aborted or never prepared: {known:?}"
         );
         // The earlier ACK was lost.
         out.send(ServerSet::only(from), CommitMessage::Ack { transaction });
@@ -501,7 +501,7 @@ impl Role for Participant {
                 CommitMessage::Inquire { transaction } => self.handle_inquire(from, transaction, out),
                 CommitMessage::Answer { transaction, known } => self.handle_answer(from, transaction, known, out),
                 CommitMessage::Vote { .. } | CommitMessage::Ack { .. } => {
-                    unreachable!("a participant hears no {}", message.name())
+                    unreachable!("a participant never receives {}", message.name())
                 }
             },
             Input::Timeout(ParticipantTimer::Look) => self.handle_look(out),

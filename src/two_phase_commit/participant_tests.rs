@@ -52,7 +52,7 @@ fn locked(by: TransactionId) -> Vote {
 }
 
 #[test]
-fn it_looks_exactly_while_it_is_in_doubt() {
+fn participant_timer_runs_exactly_while_it_is_in_doubt() {
     let mut alone = participant(2);
     alone.take(Input::Start);
     assert!(alone.running.is_empty());
@@ -91,7 +91,7 @@ fn a_read_is_answered_as_soon_as_its_key_is_free() {
 }
 
 #[test]
-fn a_read_waits_for_a_locked_key_for_eight_looks_and_no_longer() {
+fn read_waits_for_a_locked_key_for_at_most_eight_checks() {
     let mut alone = participant(2);
     let session = session(&mut alone, 1);
     ask(&mut alone, id(2), put(session, 1, "k"), None);
@@ -104,7 +104,7 @@ fn a_read_waits_for_a_locked_key_for_eight_looks_and_no_longer() {
 }
 
 #[test]
-fn in_doubt_it_asks_ever_more_rarely_and_says_that_it_is_blocked_at_doubling_times() {
+fn participant_in_doubt_asks_ever_less_often_and_reports_blocked_at_doubling_intervals() {
     let mut alone = participant(2);
     let session = session(&mut alone, 1);
     ask(&mut alone, id(2), put(session, 1, "k"), None);
@@ -135,7 +135,7 @@ fn in_doubt_it_asks_ever_more_rarely_and_says_that_it_is_blocked_at_doubling_tim
 }
 
 #[test]
-fn what_it_has_forgotten_it_neither_votes_for_nor_calls_aborted() {
+fn participant_neither_votes_for_nor_aborts_a_dropped_transaction() {
     let mut alone = participant(2);
     alone.role.replay(ParticipantRecord::Committed(id(1)));
     for number in 2..=DECIDED_MAX as u64 {
@@ -162,7 +162,7 @@ fn what_it_has_forgotten_it_neither_votes_for_nor_calls_aborted() {
 }
 
 #[test]
-fn whoever_knows_a_session_that_is_just_being_opened_here_is_asked_to_wait() {
+fn request_in_a_session_that_is_being_opened_is_refused_as_locked() {
     let mut alone = participant(2);
     assert_eq!(ask(&mut alone, id(1), open(1), None), Vote::Yes(None));
     let session = id(1).as_slot().0;
@@ -174,19 +174,24 @@ fn whoever_knows_a_session_that_is_just_being_opened_here_is_asked_to_wait() {
 }
 
 #[test]
-fn a_session_does_not_go_while_one_of_its_writes_is_under_way_nor_writes_while_it_goes() {
+fn session_is_not_dropped_while_it_writes_and_does_not_write_while_it_is_dropped() {
     let mut alone = participant(2);
     let [first, second] = [1, 2].map(|number| session(&mut alone, number));
     assert_eq!(ask(&mut alone, id(3), put(first, 1, "k"), None), YES);
     assert_eq!(ask(&mut alone, id(4), open(4), Some(first)), locked(id(3)));
-    assert_eq!(ask(&mut alone, id(5), open(5), Some(second)), Vote::Yes(None), "that one has nothing under way");
+    assert_eq!(ask(&mut alone, id(5), open(5), Some(second)), Vote::Yes(None), "that session has nothing in flight");
     assert_eq!(ask(&mut alone, id(6), put(second, 1, "other"), None), locked(id(5)));
     assert_eq!(ask(&mut alone, id(7), put(first, 2, "other"), None), YES, "that one stays");
-    assert_eq!(ask(&mut alone, id(8), open(8), Some(second)), locked(id(5)), "one session makes room once");
+    assert_eq!(
+        ask(&mut alone, id(8), open(8), Some(second)),
+        locked(id(5)),
+        "a session is dropped for one transaction \
+                                                                              only"
+    );
 }
 
 #[test]
-fn sessions_that_are_being_opened_have_their_places_in_the_table() {
+fn sessions_being_opened_count_in_the_table() {
     let mut alone = participant(4);
     let [first, second] = [1, 2].map(|number| session(&mut alone, number));
     // A write takes no entry of the table.
@@ -196,7 +201,7 @@ fn sessions_that_are_being_opened_have_their_places_in_the_table() {
     }
     let full = Vote::No(VoteNoReason::Full(first));
     assert_eq!(ask(&mut alone, id(6), open(6), None), full);
-    assert_eq!(ask(&mut alone, id(7), open(7), Some(id(99).as_slot().0)), full, "no such session makes room");
+    assert_eq!(ask(&mut alone, id(7), open(7), Some(id(99).as_slot().0)), full, "no such session is dropped");
     assert_eq!(ask(&mut alone, id(8), open(8), Some(first)), Vote::Yes(None));
     assert_eq!(ask(&mut alone, id(9), open(9), Some(first)), locked(id(8)));
     // If one of them is not opened after all, its entry is free again.

@@ -192,7 +192,7 @@ impl<R> crate::role::StableStore<R> for CommitDisk {
 }
 
 #[test]
-fn a_write_is_done_everywhere_with_four_messages_a_server_and_eleven_syncs() {
+fn write_commits_everywhere_with_four_messages_per_server_and_eleven_syncs() {
     let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     let (sent, records) = (cluster.sent, |cluster: &CommitCluster| {
@@ -223,7 +223,7 @@ fn a_write_is_done_everywhere_with_four_messages_a_server_and_eleven_syncs() {
 }
 
 #[test]
-fn a_session_is_the_transaction_that_opened_it_and_a_full_table_gives_up_the_quietest() {
+fn session_is_named_by_its_opening_transaction_and_a_full_table_drops_the_least_active() {
     let mut cluster = CommitCluster::new();
     let (first, second) = (cluster.session(1), cluster.session(2));
     assert_eq!(TransactionId::of_slot(Slot(first)), TransactionId { number: 1, coordinator: ServerId(1) });
@@ -243,7 +243,7 @@ fn a_session_is_the_transaction_that_opened_it_and_a_full_table_gives_up_the_qui
 }
 
 #[test]
-fn a_session_does_not_go_where_it_is_still_to_come() {
+fn session_is_not_dropped_where_it_is_not_opened_yet() {
     let mut cluster = CommitCluster::new();
     let first = TransactionId { number: 1, coordinator: ServerId(1) };
     let second = TransactionId { number: 2, coordinator: ServerId(2) };
@@ -263,7 +263,7 @@ fn a_session_does_not_go_where_it_is_still_to_come() {
 }
 
 #[test]
-fn two_coordinators_that_want_one_key_refuse_each_other_and_both_get_it_in_the_end() {
+fn two_coordinators_refuse_each_other_for_one_key_and_both_commit_in_the_end() {
     let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     let other = cluster.session(2);
@@ -293,7 +293,7 @@ fn two_commands_for_one_key_at_one_server_wait_for_each_other() {
 }
 
 #[test]
-fn a_missing_vote_aborts_and_the_command_is_certainly_not_applied() {
+fn missing_vote_aborts_and_the_command_is_not_applied() {
     let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.down.push((ServerId(5), PARTICIPANT));
@@ -308,7 +308,7 @@ fn a_missing_vote_aborts_and_the_command_is_certainly_not_applied() {
 }
 
 #[test]
-fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
+fn prepared_participant_decides_nothing_alone_and_reports_that_it_is_blocked() {
     let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
@@ -317,7 +317,7 @@ fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
     cluster.down.push((ServerId(1), COORDINATOR));
     cluster.deliver();
     cluster.look(100);
-    assert_eq!(cluster.in_doubt(), 5, "nobody has given up");
+    assert_eq!(cluster.in_doubt(), 5, "no command has expired");
     assert!(
         cluster.has_said("Blocked")
             && cluster.participants.iter().all(|one| one.in_doubt().all(|doubt| doubt.is_blocked))
@@ -342,7 +342,7 @@ fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
 }
 
 #[test]
-fn a_commit_outlives_its_coordinator_and_every_participant() {
+fn commit_survives_crashes_of_its_coordinator_and_every_participant() {
     let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
@@ -361,7 +361,7 @@ fn a_commit_outlives_its_coordinator_and_every_participant() {
 }
 
 #[test]
-fn one_that_knows_the_decision_ends_the_doubt_of_the_others() {
+fn participant_that_knows_the_decision_ends_the_doubt_of_the_others() {
     let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
@@ -375,7 +375,7 @@ fn one_that_knows_the_decision_ends_the_doubt_of_the_others() {
 }
 
 #[test]
-fn one_that_has_not_voted_ends_the_doubt_of_the_others_and_never_votes_yes_afterwards() {
+fn participant_that_has_not_voted_ends_the_doubt_of_the_others_and_never_votes_yes_later() {
     let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
@@ -398,7 +398,7 @@ fn one_that_has_not_voted_ends_the_doubt_of_the_others_and_never_votes_yes_after
 }
 
 #[test]
-fn a_vote_that_is_asked_for_again_is_the_same_whatever_the_session_says_by_then() {
+fn repeated_vote_request_gets_the_same_vote_whatever_the_session_is_then() {
     let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     // The first write is prepared on server 2 alone; its client gives it up and writes something else.
@@ -421,7 +421,7 @@ fn a_vote_that_is_asked_for_again_is_the_same_whatever_the_session_says_by_then(
 }
 
 #[test]
-fn a_coordinator_uses_no_number_twice() {
+fn coordinator_never_uses_a_number_twice() {
     let mut coordinator = Coordinator::new(ServerId(1), all());
     let mut records = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
@@ -447,7 +447,7 @@ fn a_coordinator_uses_no_number_twice() {
 }
 
 #[test]
-fn a_transaction_is_named_in_one_way() {
+fn transaction_has_one_printed_form() {
     let id = TransactionId { number: 17, coordinator: ServerId(3) };
     assert_eq!((id.to_string(), "17.3".parse()), ("17.3".to_string(), Ok(id)));
     assert_eq!(TransactionId::of_slot(id.as_slot()), id);

@@ -17,7 +17,7 @@ use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet, StableS
 pub enum Crash {
     /// It does not.
     No,
-    /// During the sync: the first so many records of the group are durable, and nothing is said.
+    /// During the sync: the first N records of the batch are durable, and nothing is sent.
     InSync(usize),
     /// Between sync and send: all records are durable, and nothing is said.
     AfterSync,
@@ -107,7 +107,7 @@ impl<R: Role> Host<R> {
 
     /// A new life takes the durable records back.
     fn begin(&mut self, mut role: R) {
-        assert!(self.role.is_none(), "the old life has ended");
+        assert!(self.role.is_none(), "the earlier incarnation has ended");
         for record in self.disk.clone() {
             role.replay(record);
         }

@@ -17,7 +17,7 @@ use crate::world::{Cluster, Crash, Packet, Ran, Turn, What};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// After so many waves of messages without a time-out, roles that still have something to say will never end.
+/// Maximum number of waves of messages without a time-out; roles that still send after that never stop.
 const SETTLE_WAVES: usize = 100;
 
 /// The state machine of the scenarios: a list of names, each taken once.
@@ -181,7 +181,7 @@ impl Scenario {
                     self.deliver(packets, false, Crash::No)?;
                 }
                 if !self.cluster()?.packets.is_empty() {
-                    return Err(format!("after {SETTLE_WAVES} waves of messages there are still more").into());
+                    return Err(format!("messages are still in flight after {SETTLE_WAVES} waves").into());
                 }
             }
             "network" => {
@@ -210,14 +210,14 @@ impl Scenario {
             }
             "restart" => {
                 let (server, role) = server_role(&pos(args)?)?;
-                writeln!(self.out, "{server} {} begins a new life", lower(role))?;
+                writeln!(self.out, "{server} {} restarts", lower(role))?;
                 let turn = self.cluster()?.start(server, role);
                 self.tell(server, turn)?;
                 self.remembered(server, role)?;
             }
             "forget" => {
                 let (server, role) = server_role(&pos(args)?)?;
-                assert!(role == RoleKind::Acceptor, "only an acceptor has a memory to lose here");
+                assert!(role == RoleKind::Acceptor, "only an acceptor has a disk to wipe here");
                 self.cluster()?.wipe_acceptor(server);
                 writeln!(self.out, "{server} acceptor's disk is wiped")?;
             }
@@ -237,7 +237,7 @@ impl Scenario {
     }
 
     fn cluster(&mut self) -> Result<&mut Cluster<Names>> {
-        self.cluster.as_mut().ok_or_else(|| "begin with: cluster 3".into())
+        self.cluster.as_mut().ok_or_else(|| "start with: cluster 3".into())
     }
 
     /// All roles begin and hear each other once: everybody knows that nothing was applied.
@@ -268,7 +268,7 @@ impl Scenario {
             count: args.take_key("count").map_or(Ok(usize::MAX), |count| count.parse())?,
         };
         let packets = self.cluster()?.take_packets(|packet| filter.takes(packet));
-        if packets.is_empty() { Err("no such message is on its way".into()) } else { Ok(packets) }
+        if packets.is_empty() { Err("no such message is in flight".into()) } else { Ok(packets) }
     }
 
     fn deliver(&mut self, packets: Vec<Packet>, together: bool, crash: Crash) -> Result<()> {
@@ -284,8 +284,8 @@ impl Scenario {
             let mut quiet = true;
             for packet in &group {
                 let What::Message(message) = &packet.what else { continue };
-                writeln!(self.out, "{to} {} hears {} from {}", lower(packet.role), words(message), packet.from)?;
-                // What the learner does with an ACCEPT, and anybody with a BEAT, is mostly to remember it.
+                writeln!(self.out, "{to} {} receives {} from {}", lower(packet.role), words(message), packet.from)?;
+                // A learner usually only stores an ACCEPT, and every role only stores a PROGRESS.
                 let learner = packet.role == RoleKind::Learner;
                 quiet &=
                     matches!(message, Message::Progress { .. }) || learner && matches!(message, Message::Accept { .. });
@@ -314,7 +314,7 @@ impl Scenario {
             _ => node.learner.timers.iter().map(|timer| format!("{timer:?}")).collect(),
         };
         let n = timers.iter().position(|timer| named(timer)).ok_or_else(|| format!("armed: {timers:?}"))?;
-        writeln!(self.out, "{server} {}'s timer {wanted} runs out", lower(role))?;
+        writeln!(self.out, "{server} {}'s timer {wanted} expires", lower(role))?;
         let before = self.out.len();
         let turn = match role {
             RoleKind::Proposer => self.cluster()?.fire_proposer(server, n, Crash::No),
@@ -337,7 +337,7 @@ impl Scenario {
         }
         for packet in self.cluster()?.take_packets(|packet| matches!(packet.what, What::Applied(_))) {
             let before = self.out.len();
-            writeln!(self.out, "{server} proposer hears from its own learner")?;
+            writeln!(self.out, "{server} proposer is notified by its own learner")?;
             let heard = self.out.len();
             let turn = self.cluster()?.deliver(vec![packet], Crash::No);
             self.tell(server, turn)?;
@@ -359,7 +359,7 @@ impl Scenario {
         lines.extend(ran.durable.iter().map(|durable| format!("disk: {}", record(durable))));
         lines.extend(ran.lost.iter().map(|lost| format!("lost: {}", record(lost))));
         if ran.crashed {
-            lines.push("it crashes, and says nothing".to_string());
+            lines.push("it crashes and sends nothing".to_string());
         }
         for action in &ran.actions {
             lines.extend(match action {
@@ -376,11 +376,11 @@ impl Scenario {
         }
     }
 
-    /// What the new life of a role knows.
+    /// What the new incarnation of a role recovers.
     fn remembered(&mut self, server: ServerId, role: RoleKind) -> Result<()> {
         if role == RoleKind::Acceptor {
             let knows = self.acceptor(server)?;
-            writeln!(self.out, "    remembers {knows}")?;
+            writeln!(self.out, "    recovers {knows}")?;
         }
         Ok(())
     }
@@ -459,10 +459,10 @@ fn words(message: &Message) -> String {
                 let _ = write!(text, " in slots {from} to {}", to.previous());
             }
             if truncated_below.0 > 1 {
-                let _ = write!(text, ", all below slot {truncated_below} chosen and forgotten");
+                let _ = write!(text, ", truncated below slot {truncated_below}");
             }
             for SlotRange { first, last } in damaged {
-                let _ = write!(text, ", slots {first} to {last} damaged");
+                let _ = write!(text, ", slots {first} to {last} corrupt");
             }
             text
         }
@@ -471,7 +471,7 @@ fn words(message: &Message) -> String {
             NackedRequest::Accept(slot) => format!("{name} {ballot} slot {slot}, promised {promised}"),
         },
         Message::Truncated { ballot, slot, below } => {
-            format!("{name} {ballot} slot {slot}, all below slot {below} chosen and forgotten")
+            format!("{name} {ballot} slot {slot}, truncated below slot {below}")
         }
         Message::Accept { ballot, first, values } => {
             let last = first.plus(values.len() as u64).previous();
@@ -488,18 +488,18 @@ fn words(message: &Message) -> String {
         Message::ReadReply { id, slot } => format!("{name} {}, highest slot {slot}", number(*id)),
         Message::Fill { slot } => format!("{name} slot {slot}"),
         Message::Snapshot(part) => format!("{name} {part:?}"),
-        Message::FetchSnapshot(part) => format!("{name} part {} of slot {}", part.index, part.slot),
+        Message::FetchSnapshot(part) => format!("{name} chunk {} of slot {}", part.index, part.slot),
         Message::Forward { commands } => {
             format!("{name} {}", commands.iter().map(|command| id_name(command.id)).collect::<Vec<_>>().join(" "))
         }
         Message::ForwardRefused { leader: Some(leader) } => format!("{name}, {leader} leads"),
-        Message::ForwardRefused { leader: None } => format!("{name}, nobody leads"),
+        Message::ForwardRefused { leader: None } => format!("{name}, no leader"),
         Message::Heartbeat { ballot } | Message::HeartbeatReply { ballot } | Message::LeaderHint { ballot } => {
             format!("{name} {ballot}")
         }
         Message::PreVote { id } => format!("{name} {id}"),
         Message::PreVoteReply { id, hears } => {
-            format!("{name} {id}, hears {}", if *hears { "a leader" } else { "no leader" })
+            format!("{name} {id}, has {}", if *hears { "a leader" } else { "no leader" })
         }
     }
 }
@@ -508,7 +508,7 @@ fn slots(SlotRange { first, last }: SlotRange) -> String {
     if first == last { format!("slot {first}") } else { format!("slots {first}-{last}") }
 }
 
-/// A number of a life, as life.number.
+/// A number of an incarnation, as incarnation.number.
 fn number(id: u128) -> String {
     format!("#{}.{}", id >> 64, id as u64)
 }
@@ -542,14 +542,14 @@ fn acceptor_record(record: &AcceptorRecord) -> String {
     match record {
         AcceptorRecord::Promised(ballot) => format!("promised {ballot}"),
         AcceptorRecord::Accepted(Entry { slot, ballot, value }) => format!("accepted {slot}={}@{ballot}", name(value)),
-        AcceptorRecord::Truncated(below) => format!("forgot slots below {below}"),
-        AcceptorRecord::Repaired(Entry { slot, ballot, value }) => format!("mended {slot}={}@{ballot}", name(value)),
-        AcceptorRecord::Corrupt(SlotRange { first, last }) => format!("lost slots {first} to {last}"),
+        AcceptorRecord::Truncated(below) => format!("truncated below slot {below}"),
+        AcceptorRecord::Repaired(Entry { slot, ballot, value }) => format!("repaired {slot}={}@{ballot}", name(value)),
+        AcceptorRecord::Corrupt(SlotRange { first, last }) => format!("corrupt slots {first} to {last}"),
     }
 }
 
 fn proposer_record(ProposerRecord::RoundsReserved(below): &ProposerRecord) -> String {
-    format!("rounds below {below} are spent")
+    format!("rounds below {below} are reserved")
 }
 
 fn acceptor_fact(_: &AcceptorTraceEvent) -> Option<String> {
@@ -557,28 +557,29 @@ fn acceptor_fact(_: &AcceptorTraceEvent) -> Option<String> {
 }
 
 fn acceptor_outcome(AcceptorNotification::Corrupt { slots }: &AcceptorNotification) -> Option<String> {
-    Some(format!("asks what was chosen in {slots:?}"))
+    Some(format!("requests the chosen values of {slots:?}"))
 }
 
 fn proposer_fact(fact: &ProposerTraceEvent) -> Option<String> {
     match fact {
         ProposerTraceEvent::Prepared { .. } => None,
-        ProposerTraceEvent::Proposed { slot, adopted: Some(ballot), quorum, value, .. } => {
-            Some(format!("slot {slot}: bound to {} by {ballot}, the highest accepted among {quorum}", name(value)))
-        }
+        ProposerTraceEvent::Proposed { slot, adopted: Some(ballot), quorum, value, .. } => Some(format!(
+            "slot {slot}: adopts {}, accepted at {ballot}, the highest ballot in the promises of {quorum}",
+            name(value)
+        )),
         ProposerTraceEvent::Proposed { slot, adopted: None, quorum, value, .. } => {
-            Some(format!("slot {slot}: free for {}, by the promises of {quorum}", name(value)))
+            Some(format!("slot {slot}: no value in the promises of {quorum}, so it proposes {}", name(value)))
         }
         ProposerTraceEvent::Retried { ballot, nacks, answered, next, reason, .. } => {
             let nacks: Vec<String> = nacks.iter().map(|(server, promised)| format!("{server}({promised})")).collect();
             let nacks = if nacks.is_empty() { "none".to_string() } else { nacks.join(" ") };
-            Some(format!("gives {ballot} up: {reason:?}, nacks {nacks}, answered {answered}, next round {next}"))
+            Some(format!("gives up {ballot}: {reason:?}, nacks {nacks}, replies {answered}, next round {next}"))
         }
         ProposerTraceEvent::Led { from, ballot, quorum } => {
             Some(format!("leads at {ballot} from slot {from} on, by the promises of {quorum}"))
         }
         ProposerTraceEvent::SteppedDown { ballot, open, why } => {
-            Some(format!("leads no longer at {ballot}: {why:?}, {open} slots open"))
+            Some(format!("stops leading at {ballot}: {why:?}, {open} slots in flight"))
         }
         ProposerTraceEvent::Forwarded { .. } => None,
     }
@@ -587,7 +588,7 @@ fn proposer_fact(fact: &ProposerTraceEvent) -> Option<String> {
 fn proposer_outcome(outcome: &ProposerNotification) -> Option<String> {
     match outcome {
         ProposerNotification::NotApplied { id, why } => {
-            Some(format!("tells the client: {} is certainly not applied ({why:?})", id_name(*id)))
+            Some(format!("notifies the client: {} is not applied ({why:?})", id_name(*id)))
         }
         ProposerNotification::Recall(_) => None,
     }
@@ -602,7 +603,9 @@ fn learner_fact(fact: &LearnerTraceEvent<Outcome>) -> Option<String> {
             Outcome::Duplicate(first) => format!("applies slot {slot} = {}: a duplicate of slot {first}", name(value)),
             Outcome::Noop | Outcome::Taken => format!("applies slot {slot} = {}", name(value)),
         }),
-        LearnerTraceEvent::Installed { slot, from, .. } => Some(format!("takes the state of slot {slot} from {from}")),
+        LearnerTraceEvent::Installed { slot, from, .. } => {
+            Some(format!("installs the snapshot of slot {slot} from {from}"))
+        }
         LearnerTraceEvent::CaughtUp { .. } | LearnerTraceEvent::Filled { .. } => None,
     }
 }
@@ -622,13 +625,13 @@ fn learner_outcome(outcome: &LearnerNotification<Names>) -> Option<String> {
         | LearnerNotification::ResultsFound { .. }
         | LearnerNotification::Repaired { .. } => None,
         LearnerNotification::Fenced { slot, against, .. } => {
-            Some(format!("finds its state wrong after slot {slot}, by {against}"))
+            Some(format!("fences itself: its replica diverged from {against} after slot {slot}"))
         }
         LearnerNotification::Answer { token, slot, answer } => {
             Some(format!("answers read r{token} as of slot {slot}: {answer}"))
         }
         LearnerNotification::ReadFailed { token, answered } => {
-            Some(format!("read r{token} has failed, answered {answered}"))
+            Some(format!("read r{token} failed, replies {answered}"))
         }
     }
 }
@@ -724,7 +727,7 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
                 to: last.map(|last| Slot(last + 1)),
                 truncated_below: args.take_key("below").map_or(Ok(1), |below| below.parse()).map(Slot)?,
                 accepted: parse_entries(args.take_key("accepted"))?,
-                damaged: parse_ranges(args.take_key("damaged"))?,
+                damaged: parse_ranges(args.take_key("corrupt"))?,
             };
             Message::Promise { ballot: ballot(args, "ballot")?, page }
         }

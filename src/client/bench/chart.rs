@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn every_point_is_inside_its_panel_and_every_word_is_escaped() {
         let svg = draw(&[panel(), panel()], "how & when");
-        assert_eq!(svg.matches("<circle").count(), 6, "a point at zero has no place on a logarithmic axis");
+        assert_eq!(svg.matches("<circle").count(), 6, "a logarithmic axis cannot show a point at zero");
         assert!(svg.contains("a &lt; b &amp; c") && svg.contains("how &amp; when"), "{svg}");
         let numbers = |name: &str| -> Vec<f64> {
             let start = format!("{name}=\"");
@@ -203,13 +203,13 @@ mod tests {
     }
 
     #[test]
-    fn a_panel_without_points_is_left_out() {
+    fn panel_without_points_is_omitted() {
         let empty = Panel { series: Vec::new(), ..panel() };
         assert!(!draw(&[empty], "").contains("throughput"));
     }
 
     #[test]
-    fn axes_hold_their_values_and_have_ticks() {
+    fn axes_contain_their_values_and_have_ticks() {
         let axis = Axis::of([120.0, 45_000.0].into_iter());
         assert!(axis.share(120.0) > 0.0 && axis.share(45_000.0) < 1.0);
         assert!(axis.ticks().len() >= 6, "{:?}", axis.ticks());

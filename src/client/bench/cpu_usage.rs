@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_knows_what_it_uses() {
+    fn own_cpu_time_and_memory_are_measured() {
         let before = cpu_seconds("self").unwrap();
         let pid = std::process::id();
         let memory = memory_bytes(pid).unwrap();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_is_a_difference_of_time_and_no_difference_of_memory() {
+    fn usage_is_a_difference_for_cpu_time_but_not_for_memory() {
         let (then, now) = (
             ProcessUsage { own_cpu: 1.0, servers: Some((5.0, 10)) },
             ProcessUsage { own_cpu: 1.5, servers: Some((7.0, 30)) },

@@ -14,9 +14,9 @@ use rustix::io::Errno;
 
 use super::summary::{BenchTally, WriteGap};
 use super::{BenchError, BenchPlan, key, put};
-use crate::client::execute::OperationResult;
+use crate::client::Operation;
+use crate::client::operation::OperationResult;
 use crate::client::outcome::Try;
-use crate::client::script::Operation;
 use crate::client::{Client, IN_FLIGHT_MAX, RequestHandle};
 use crate::random::Random;
 use crate::role::ServerId;
@@ -74,7 +74,7 @@ impl FailedTries {
     /// The failed tries since the last call, as a message; None if there were none.
     pub(super) fn take(&self) -> Option<String> {
         let (count, first) = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        (count > 0).then(|| format!("        {count} tries brought nothing; the first: {first}"))
+        (count > 0).then(|| format!("        {count} tries failed; the first: {first}"))
     }
 }
 

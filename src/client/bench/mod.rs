@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use super::cluster_status::ClusterStatus;
+use super::operation::Operation;
 use super::outcome::ClientError;
 use super::printer::Printer;
-use super::script::Operation;
 use super::{Client, ClientOptions, IN_FLIGHT_MAX};
 use crate::cluster::Cluster;
 use crate::random::Random;
@@ -99,10 +99,10 @@ impl Default for BenchPlan {
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// No server answered.
-    #[error("no server answers: there is nothing to measure. Try: paxos-client status")]
-    NobodyAnswers,
+    #[error("no server replies, so there is nothing to measure. Next: paxos-client status")]
+    NoReply,
     /// A write before the measurement failed.
-    #[error("the keys that are to be read could not be written first: {0}")]
+    #[error("the keys to read could not be written before the measurement: {0}")]
     NotFilled(ClientError),
     /// The clients could not be created.
     #[error("{0}")]
@@ -116,7 +116,7 @@ pub enum BenchError {
         error: std::io::Error,
     },
     /// A server of a sweep has ended.
-    #[error("server {} of the sweep has ended ({status}): {said}", .server.0)]
+    #[error("server {} of the sweep exited ({status}): {said}", .server.0)]
     ServerEnded {
         /// The server that ended.
         server: ServerId,
@@ -126,10 +126,10 @@ pub enum BenchError {
         said: String,
     },
     /// The servers of a sweep did not start in time.
-    #[error("the servers of the sweep do not answer within {} s", .0.as_secs())]
+    #[error("the servers of the sweep did not all reply within {} s", .0.as_secs())]
     NotUp(Duration),
     /// The server program is missing.
-    #[error("there is no program {}: build it with cargo build --release", .0.display())]
+    #[error("server program not found: {}. Next: cargo build --release", .0.display())]
     NoServer(PathBuf),
 }
 
@@ -143,7 +143,7 @@ impl BenchError {
 /// Measures a cluster. `tell` gets one line per second, and another line if tries have failed.
 pub fn run(cluster: &Cluster, plan: &BenchPlan, tell: &(dyn Fn(String) + Sync)) -> Result<BenchReport, BenchError> {
     let survey = survey_with_leader(cluster);
-    let Some(first) = survey.statuses().next() else { return Err(BenchError::NobodyAnswers) };
+    let Some(first) = survey.statuses().next() else { return Err(BenchError::NoReply) };
     let at = plan.at.clone().unwrap_or_else(|| vec![survey.leader_id().unwrap_or(first.server)]);
     let (protocol, forgets) = (first.protocol.clone(), first.restart != "disk");
     let processes = ServerProcesses::of(cluster, &survey);
@@ -191,7 +191,8 @@ pub fn run(cluster: &Cluster, plan: &BenchPlan, tell: &(dyn Fn(String) + Sync)) 
         Ok::<_, BenchError>((all, used))
     });
     let (tally, used) = tally?;
-    let durability = if forgets { "fsync=on, but acceptors forget: UNSAFE" } else { "fsync=on" };
+    let durability =
+        if forgets { "fsync=on, but acceptors lose their promises at restarts: UNSAFE" } else { "fsync=on" };
     Ok(BenchReport {
         plan: plan.clone(),
         tally,

@@ -197,13 +197,13 @@ impl Display for BenchReport {
         let at: Vec<String> = self.at.iter().map(ToString::to_string).collect();
         let loop_of = match plan.rate {
             None => "closed loop".to_string(),
-            Some(rate) => format!("open loop of {rate} a second, timed from when each was due"),
+            Some(rate) => format!("open loop of {rate} requests/s, latency from the due time"),
         };
         writeln!(f)?;
         writeln!(f, "{}, {}, {} servers on {host}", self.protocol, self.durability, self.servers)?;
         writeln!(
             f,
-            "{} clients x {} under way at {}, {loop_of}; {} % reads, values of {} bytes, {} keys",
+            "{} clients x {} in flight at {}, {loop_of}; {} % reads, values of {} bytes, {} keys",
             plan.clients,
             plan.pipeline,
             at.join(","),
@@ -220,15 +220,15 @@ impl Display for BenchReport {
         writeln!(f, " max {}", shown(tally.max_us()))?;
         writeln!(f, "failures    {} errors, {} unknown, {} busy", tally.errors, tally.unknown, tally.busy)?;
         if tally.not_started > 0 {
-            writeln!(f, "            {} requests were due and never begun: the rate is too high", tally.not_started)?;
+            writeln!(f, "            {} requests were due but not started: the rate is too high", tally.not_started)?;
         }
         if let Some(gap) = self.longest_gap {
             writeln!(f, "longest     {} without an acknowledged write", shown(gap.as_micros() as u64))?;
         }
         if let Some((cpu, memory)) = self.server_cpu_us_per_op().zip(self.server_rss_mb()) {
-            writeln!(f, "servers     {cpu:.1} us of CPU a request, all together; the largest has {memory:.1} MiB")?;
+            writeln!(f, "servers     {cpu:.1} us of CPU per request, all servers; the largest uses {memory:.1} MiB")?;
         }
-        write!(f, "generator   {:.1} us of CPU a request", self.generator_cpu_us_per_op())
+        write!(f, "generator   {:.1} us of CPU per request", self.generator_cpu_us_per_op())
     }
 }
 

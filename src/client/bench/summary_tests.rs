@@ -34,7 +34,7 @@ fn summary() -> BenchReport {
 }
 
 #[test]
-fn requests_are_counted_by_what_they_came_to_and_only_results_have_a_latency() {
+fn requests_are_counted_by_result_and_only_results_have_a_latency() {
     let tally = tally();
     assert_eq!((tally.done(), tally.errors, tally.unknown, tally.per_second()), (1_000, 1, 1, 500.0));
     let near = |us: u64, wanted: u64| us.abs_diff(wanted) * 1_000 <= wanted * 2;
@@ -50,7 +50,7 @@ fn requests_are_counted_by_what_they_came_to_and_only_results_have_a_latency() {
 }
 
 #[test]
-fn the_json_object_has_the_promised_fields_and_no_others() {
+fn json_report_has_exactly_the_promised_fields() {
     let json = summary().json();
     assert_eq!(
         json,
@@ -67,22 +67,22 @@ fn the_summary_names_durability_protocol_and_loop() {
     let text = summary().to_string();
     for part in [
         "basic-paxos, fsync=on, 5 servers on this machine",
-        "64 clients x 1 under way at s1, closed loop",
+        "64 clients x 1 in flight at s1, closed loop",
         "500 ops/s (1000 in 2.0 s)",
         "1 errors, 1 unknown, 3 busy",
         "12.00 ms without an acknowledged write",
-        "50.0 us of CPU a request",
+        "50.0 us of CPU per request",
         "generator   10.0 us",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
     let plan = BenchPlan { rate: Some(2_000), ..BenchPlan::default() };
     let open = BenchReport { plan, ..summary() }.to_string();
-    assert!(open.contains("open loop of 2000 a second, timed from when each was due"), "{open}");
+    assert!(open.contains("open loop of 2000 requests/s, latency from the due time"), "{open}");
 }
 
 #[test]
-fn the_longest_gap_reaches_to_the_end() {
+fn longest_gap_includes_the_time_up_to_the_end() {
     let began = Instant::now();
     let at = |ms: u64| began + Duration::from_millis(ms);
     let gap = WriteGap::new(began);

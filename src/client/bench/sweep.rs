@@ -133,15 +133,15 @@ impl SweepPlan {
             Panel { title: format!("{kind}: p99 latency"), x: "clients", y: "ms", series: by_clients(p99) },
             Panel {
                 title: format!("{kind}: {} clients", self.plan.clients),
-                x: "bytes a value",
+                x: "bytes per value",
                 y: "ops/s",
                 series: by_size.collect(),
             },
         ];
         let durability = cells.first().map_or("", |cell| cell.summary.durability.as_str());
         let caption = format!(
-            "All servers and the clients on one machine, {durability}, {} under way a client, values of {} bytes. \
-             The number behind a protocol is how many servers there are.",
+            "All servers and the clients on one machine, {durability}, {} in flight per client, values of {} bytes. \
+             The number after a protocol is the number of servers.",
             self.plan.pipeline, self.plan.value_size
         );
         draw(&panels, &caption)
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cluster_meets_all_clients_and_one_of_them_all_value_sizes() {
+    fn every_cluster_gets_all_client_counts_and_one_gets_all_value_sizes() {
         let plans = |servers| -> Vec<(u32, usize)> {
             sweep().plans(servers).iter().map(|plan| (plan.clients, plan.value_size)).collect()
         };
@@ -305,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_without_a_server_program_says_so() {
+    fn sweep_without_a_server_program_reports_it() {
         let error = run(&sweep(), &|_| ()).unwrap_err();
-        assert!(error.to_string().contains("there is no program nowhere"), "{error}");
+        assert!(error.to_string().contains("server program not found: nowhere"), "{error}");
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::outcome::{RequestKind, Tries};
 use super::request_trace::RequestTrace;
-use crate::host::Time;
 use crate::net::{ClientRequest, Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::random::Random;
 use crate::role::ServerId;
+use crate::time::Time;
 
 /// Pause after every server has failed once without taking time: about the first duration at the start, then doubling
 /// up to the second.
@@ -104,7 +104,7 @@ pub(super) fn asked(request: &Request) -> RequestKind {
 }
 
 /// Whether a reply is of a kind that can answer the request.
-pub(crate) fn is_answer(request: &Request, reply: &Reply) -> bool {
+pub fn is_answer(request: &Request, reply: &Reply) -> bool {
     match reply {
         // Only a write that was sent in a session can be answered with the end of that session.
         Reply::NotApplied(WhyNotApplied::Expired | WhyNotApplied::Superseded)

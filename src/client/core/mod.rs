@@ -26,17 +26,17 @@ use std::time::Duration;
 
 use in_flight::InFlight;
 pub use in_flight::Route;
-pub(crate) use in_flight::is_answer;
+pub use in_flight::is_answer;
 use outcome::{ClientError, Tries};
 use server_connection::ServerConnection;
 use session::{ClientSession, Nonces};
 pub use wire::Wire;
 
-use crate::host::Time;
 use crate::kv::{KEY_MAX_BYTES, Op, SEQUENCE_WINDOW, VALUE_MAX_BYTES};
 use crate::net::{ClientReply, Reply, Request};
 use crate::random::Random;
 use crate::role::{ServerId, ServerSet};
+use crate::time::Time;
 use crate::trace::Trace;
 
 /// Maximum number of requests in flight for one client: the session's window of sequences.

@@ -91,7 +91,7 @@ pub enum ClientError {
     #[error("outcome unknown: {}", .0.why_unknown())]
     Unknown(Tries),
     /// The server refuses this kind of request.
-    #[error("server {} refuses: {why}", .server.0)]
+    #[error("server {} refused the request: {why}", .server.0)]
     Refused {
         /// The server that refused.
         server: ServerId,
@@ -102,7 +102,7 @@ pub enum ClientError {
     #[error("{0}")]
     TooLarge(String),
     /// Nothing was sent: the cluster file has no such server.
-    #[error("there is no server {} in the cluster file (it has {known})", .server.0)]
+    #[error("the cluster file has no server {} (it has {known})", .server.0)]
     NoSuchServer {
         /// The server that was asked for.
         server: ServerId,
@@ -213,41 +213,41 @@ fn word(why: &WhyNotApplied) -> &'static str {
     }
 }
 
-/// The message about a failed try: "server 2 did not answer within 1.0 s".
+/// The message about a failed try: "server 2 did not reply within 1.0 s".
 impl Display for Try {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "server {} ", self.server.0)?;
         match &self.end {
             TryEnd::NoReply(NoReply::ConnectionRefused) => f.write_str("refused the connection"),
-            TryEnd::NoReply(NoReply::Unreachable { why }) => write!(f, "was not reached ({why})"),
-            TryEnd::NoReply(NoReply::Rejected { why }) => write!(f, "turned this client away: {why}"),
+            TryEnd::NoReply(NoReply::Unreachable { why }) => write!(f, "could not be reached ({why})"),
+            TryEnd::NoReply(NoReply::Rejected { why }) => write!(f, "rejected this client: {why}"),
             TryEnd::NoReply(NoReply::NoData { cluster }) => write!(
                 f,
-                "answers for a cluster \"{cluster}\" without data, and this client has known others: they were begun anew, or it \
-                 has not caught up yet"
+                "has no data of cluster \"{cluster}\", but this client has seen data: the cluster was recreated, or this \
+                 server has not caught up yet"
             ),
             TryEnd::NoReply(NoReply::OtherHistory { cluster, known, found }) => write!(
                 f,
-                "answers for another history of cluster \"{cluster}\" ({found:016x}, before {known:016x}): its data were begun \
-                 anew or restored. Nothing that was written before is promised any more"
+                "has another history of cluster \"{cluster}\" ({found:016x}, before {known:016x}): the cluster was recreated \
+                 or restored. Earlier writes may be missing"
             ),
-            TryEnd::NoReply(NoReply::NotSent { why }) => write!(f, "did not take the request ({why})"),
-            TryEnd::NoReply(NoReply::TimedOut { waited }) => write!(f, "did not answer within {}", seconds(*waited)),
-            TryEnd::NoReply(NoReply::Broken { why }) => write!(f, "was lost before it answered ({why})"),
+            TryEnd::NoReply(NoReply::NotSent { why }) => write!(f, "did not receive the whole request ({why})"),
+            TryEnd::NoReply(NoReply::TimedOut { waited }) => write!(f, "did not reply within {}", seconds(*waited)),
+            TryEnd::NoReply(NoReply::Broken { why }) => write!(f, "sent no reply before the connection ended ({why})"),
             TryEnd::NoReply(NoReply::Malformed { what, .. }) => write!(f, "sent a malformed reply ({what})"),
             TryEnd::NotApplied(why) => match why {
                 WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. }) => f.write_str("found no quorum"),
                 WhyNotApplied::Proposer(paxos::NotApplied::Preempted) => {
-                    f.write_str("was outrun by rival proposers and sent no ACCEPT")
+                    f.write_str("sent no ACCEPT: rival proposers preempted it, or earlier commands took too long")
                 }
                 WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => {
                     f.write_str("has a learner that is down or too far behind")
                 }
                 WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => {
-                    f.write_str("hears no leader: most of the servers may be out of its reach")
+                    f.write_str("knows no leader: it may be cut off from a majority")
                 }
                 WhyNotApplied::Proposer(paxos::NotApplied::NoRound) => {
-                    f.write_str("has no ballot left to propose it at")
+                    f.write_str("has no ballot left to propose with")
                 }
                 WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => f.write_str("is too busy"),
                 WhyNotApplied::Coordinator(Aborted::NoVote { silent }) => {
@@ -259,30 +259,30 @@ impl Display for Try {
                 }
                 WhyNotApplied::Coordinator(Aborted::Busy) => f.write_str("is too busy"),
                 WhyNotApplied::KeyLocked(by) => {
-                    write!(f, "cannot read: the key is locked by transaction {by}, whose outcome is not known there")
+                    write!(f, "cannot read: the key is locked by transaction {by}, whose outcome is not known yet")
                 }
-                WhyNotApplied::RoleDown(role) => write!(f, "has no {} at the moment", role_word(*role)),
-                WhyNotApplied::DiskFull => f.write_str("has no room on its disk for another value"),
-                WhyNotApplied::Fenced => f.write_str("has a state that differs from the others', and answers nothing"),
+                WhyNotApplied::RoleDown(role) => write!(f, "has no running {}", role_word(*role)),
+                WhyNotApplied::DiskFull => f.write_str("has no disk space for another value"),
+                WhyNotApplied::Fenced => f.write_str("is fenced, because its replica diverged from the others"),
                 WhyNotApplied::NotAdmitted => {
-                    f.write_str("has a new data folder, and waits until enough of the others are started and know it")
+                    f.write_str("is not admitted: its data directory is new, and too few peers have recorded it")
                 }
                 WhyNotApplied::NoReadQuorum(_) => f.write_str("found no majority to read from"),
-                WhyNotApplied::Superseded => f.write_str("says that this client no longer asks for it"),
-                WhyNotApplied::Expired => f.write_str("does not know the session of this client, or no longer"),
+                WhyNotApplied::Superseded => f.write_str("reports that this client gave up the request"),
+                WhyNotApplied::Expired => f.write_str("does not know the session of this client (any more)"),
             },
-            TryEnd::Unknown(WhyUnknown::TimedOut) => f.write_str("proposed it and saw no outcome in time"),
+            TryEnd::Unknown(WhyUnknown::TimedOut) => f.write_str("proposed the request and saw no result in time"),
             TryEnd::Unknown(WhyUnknown::RoleCrashed(role)) => {
-                write!(f, "proposed it, and its {} died before the outcome", role_word(*role))
+                write!(f, "proposed the request, and its {} crashed before the result was known", role_word(*role))
             }
-            TryEnd::Unknown(WhyUnknown::Superseded) => f.write_str("says that this client no longer asks for it"),
-            TryEnd::Unknown(WhyUnknown::Expired) => f.write_str("says that the session has expired"),
+            TryEnd::Unknown(WhyUnknown::Superseded) => f.write_str("reports that this client gave up the request"),
+            TryEnd::Unknown(WhyUnknown::Expired) => f.write_str("reports that the session has expired"),
         }
     }
 }
 
 impl Try {
-    /// The message about a failed try and the next one: "server 2 did not answer within 1.0 s; trying server 3".
+    /// The message about a failed try and the next one: "server 2 did not reply within 1.0 s; trying server 3".
     pub fn and_next(&self, next: ServerId) -> String {
         if next == self.server { format!("{self}; trying again") } else { format!("{self}; trying server {}", next.0) }
     }
@@ -376,51 +376,58 @@ impl Tries {
     fn consequence(&self) -> &'static str {
         match self.asked {
             RequestKind::Read => "The read was NOT done",
-            RequestKind::Session => "There is no session: the write was NOT sent",
+            RequestKind::Session => "No session was opened: the write was NOT sent",
             RequestKind::Write => "The write was NOT applied",
-            RequestKind::Order => "It was NOT done",
+            RequestKind::Order => "The request was NOT done",
         }
     }
 
     fn why_not_applied(&self) -> String {
         let Some(telling) = self.last.iter().max_by_key(|one| informativeness(&one.end)) else {
-            return format!("there was no time for a single try. {}", self.consequence());
+            return format!("there was no time for a try. {}", self.consequence());
         };
         let consequence = self.consequence();
-        let took = seconds(telling.took).replace(' ', "");
+        let took = seconds(telling.took);
         match &telling.end {
             TryEnd::NotApplied(WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { answered })) => format!(
-                "no quorum: {} acceptors answered PREPARE in {took}{}. No ACCEPT was sent: the write was NOT applied",
+                "no quorum: {} acceptors replied to PREPARE within {took}{}. The write was NOT applied: no ACCEPT \
+                 was sent",
                 self.count_of(*answered),
                 self.silent(*answered),
             ),
             TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(answered)) => format!(
-                "no quorum: {} acceptors answered the read in {took}{}. {consequence}",
+                "no quorum: {} acceptors replied to the read within {took}{}. {consequence}",
                 self.count_of(*answered),
                 self.silent(*answered),
             ),
             TryEnd::NoReply(NoReply::ConnectionRefused) => {
                 let refused: ServerSet = self.last.iter().map(|one| one.server).collect();
-                format!("no server listens: {} refused the connection. {consequence}", self.count_of(refused))
+                let what = if self.are_all_refused() { "no server is running" } else { "no server was reached" };
+                format!("{what}: {} refused the connection. {consequence}", self.count_of(refused))
             }
             _ => format!("{telling}. {consequence}"),
         }
     }
 
+    /// Whether every server of the cluster was asked, and each try was refused by the operating system: no server runs.
+    pub(crate) fn are_all_refused(&self) -> bool {
+        let refused = |one: &Try| one.end == TryEnd::NoReply(NoReply::ConnectionRefused);
+        let servers: ServerSet = self.last.iter().map(|one| one.server).collect();
+        servers == self.cluster && self.last.iter().all(refused)
+    }
+
     fn why_unknown(&self) -> String {
         let telling = self.last.iter().rev().find(|one| one.end.may_be_applied());
-        let what = telling.map_or_else(|| "an early try had no outcome".to_string(), ToString::to_string);
-        let accept = match telling.map(|one| &one.end) {
-            Some(TryEnd::Unknown(WhyUnknown::RoleCrashed(RoleKind::Coordinator | RoleKind::Participant))) => {
-                "it may have been committed"
-            }
-            Some(TryEnd::Unknown(WhyUnknown::TimedOut | WhyUnknown::RoleCrashed(_))) => "ACCEPT may have been sent",
+        let what = telling.map_or_else(|| "an earlier try had no result".to_string(), ToString::to_string);
+        let consequence = match telling.map(|one| &one.end) {
+            // It has been proposed, under two-phase commit as a transaction.
+            Some(TryEnd::Unknown(WhyUnknown::TimedOut | WhyUnknown::RoleCrashed(_))) => "It may still be applied",
             Some(TryEnd::Unknown(WhyUnknown::Superseded | WhyUnknown::Expired)) => {
-                "an earlier copy may have been applied"
+                "An earlier try may have been applied or may still be applied"
             }
-            Some(_) | None => "the request had been sent",
+            Some(_) | None => "The request was sent and may still be applied",
         };
-        format!("{what}; {accept}, and it may still be applied")
+        format!("{what}. {consequence}, at most once")
     }
 
     fn count_of(&self, of: ServerSet) -> String {
@@ -429,7 +436,7 @@ impl Tries {
 
     fn silent(&self, answered: ServerSet) -> String {
         let silent: Vec<String> = self.cluster.without(answered).iter().map(|server| server.0.to_string()).collect();
-        if silent.is_empty() { String::new() } else { format!(" (no answer: {})", silent.join(", ")) }
+        if silent.is_empty() { String::new() } else { format!(" (no reply: {})", silent.join(", ")) }
     }
 }
 

@@ -15,10 +15,10 @@ use super::server_connection::ServerConnection;
 use super::session::AssignedWrite;
 use super::wire::{ClientObservation, ConnectionState, NoReply, Wire};
 use super::{ClientCore, EarlierWrite, Finished, QueuedWrite, RequestHandle};
-use crate::host::Time;
 use crate::net::{ClientReply, ClientRequest, Reply, Request, WhyNotApplied};
 use crate::paxos::NotApplied;
 use crate::role::{ServerId, ServerSet};
+use crate::time::Time;
 
 /// Maximum number of new sessions for one write whose session has ended; then the write fails, for this is no accident.
 const SESSIONS_MAX: u32 = 3;
@@ -160,7 +160,10 @@ impl ClientCore {
             return self.handle_unrequested(server, &reply, wire);
         };
         if !is_answer(&flight.request.request, &reply.reply) {
-            return Err(NoReply::Malformed { length: 0, what: "a reply of another kind than was asked".to_string() });
+            return Err(NoReply::Malformed {
+                length: 0,
+                what: "a reply of the wrong kind for the request".to_string(),
+            });
         }
         if let Some(peer) = self.peers.iter_mut().find(|one| one.server == server) {
             // A server that applied a write of this session, or its OPEN, has the history in which the session was
@@ -227,7 +230,7 @@ impl ClientCore {
             let end = match no_reply {
                 end if sent >= queued || !end.may_have_arrived() => end.clone(),
                 NoReply::Broken { why } | NoReply::Malformed { what: why, .. } => NoReply::NotSent { why: why.clone() },
-                _ => NoReply::NotSent { why: "its data were of no use to another request".to_string() },
+                _ => NoReply::NotSent { why: "the connection was closed because of another request".to_string() },
             };
             self.try_failed(now, handle, TryEnd::NoReply(end), wire);
         }
@@ -276,12 +279,7 @@ impl ClientCore {
         if is_sent {
             self.try_failed(now, handle, silent, wire);
         }
-        self.connection_lost(
-            now,
-            server,
-            &NoReply::Broken { why: format!("nothing came from it for {waited:.1?}") },
-            wire,
-        );
+        self.connection_lost(now, server, &NoReply::Broken { why: format!("no data from it for {waited:.1?}") }, wire);
     }
 
     /// Sends a request to a server, on the existing connection or a new one.

@@ -46,7 +46,7 @@ impl RequestTrace {
     pub(super) fn failover(&mut self, failed: &Try, to: ServerId) {
         let cause = QuotedText::from(failed.end.word());
         let event = Event::Failover { waited: failed.took.into(), cause, from: failed.server, to };
-        let why = format!("{failed}; asking server {} for the same", to.0);
+        let why = format!("{failed}; sending the same request to server {}", to.0);
         let line = self.tell(event, self.sent.clone().into(), Some(why));
         self.sent = line.or(self.sent.take());
     }
@@ -59,7 +59,9 @@ impl RequestTrace {
         let (ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = error else { return };
         let (status, why) = match (tries.asked, tries.may_be_applied) {
             (RequestKind::Read, _) => (RequestStatus::NotApplied, "nothing was read"),
-            (RequestKind::Session, true) => (RequestStatus::Unknown, "it may still be opened; the write was not sent"),
+            (RequestKind::Session, true) => {
+                (RequestStatus::Unknown, "the session may still be opened; the write was not sent")
+            }
             (RequestKind::Session, false) => (RequestStatus::NotApplied, "the write was not sent"),
             (RequestKind::Write | RequestKind::Order, true) => (RequestStatus::Unknown, "may still be applied"),
             (RequestKind::Write | RequestKind::Order, false) => (RequestStatus::NotApplied, "certainly not applied"),
@@ -87,7 +89,7 @@ impl RequestTrace {
     pub(super) fn session_ended(&self, tries: &Tries) {
         let Some(last) = tries.last.last() else { return };
         let (status, why) = match (tries.may_be_applied, &last.end) {
-            (false, _) => (RequestStatus::NotApplied, "certainly not applied: it can go on in a new session"),
+            (false, _) => (RequestStatus::NotApplied, "certainly not applied, so it may be sent in a new session"),
             (true, TryEnd::Unknown(WhyUnknown::Expired) | TryEnd::NotApplied(WhyNotApplied::Expired)) => {
                 (RequestStatus::Expired, "may have been applied by an earlier try; it is never sent again")
             }
@@ -105,7 +107,7 @@ impl RequestTrace {
         let (server, from) = connection;
         let length = codec::encode(reply).len() as u64;
         let why = format!(
-            "received an unrequested reply of length {length} from server {}: it is to request {}, and {asked} was asked",
+            "received an unrequested reply of length {length} from server {}: it is for request {}, but {asked} is in flight",
             server.0, reply.number
         );
         self.tell(Event::Malformed { length, from }, self.sent.clone().into(), Some(why));

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::outcome::seconds;
 use super::wire::{ConnectionState, NoReply};
-use crate::host::Time;
 use crate::role::ServerId;
+use crate::time::Time;
 
 /// Maximum number of unrequested replies on a connection; beyond that it is closed.
 const UNREQUESTED_MAX: usize = 16;
@@ -70,7 +70,7 @@ impl ServerConnection {
     pub(super) fn count_unrequested(&mut self) -> Result<(), NoReply> {
         self.unrequested += 1;
         if self.unrequested > UNREQUESTED_MAX {
-            let what = format!("more than {UNREQUESTED_MAX} replies to questions that were not asked");
+            let what = format!("more than {UNREQUESTED_MAX} replies to requests that were not made");
             return Err(NoReply::Malformed { length: 0, what });
         }
         Ok(())
@@ -83,7 +83,7 @@ impl ServerConnection {
             why: match stage {
                 ConnectionState::Connecting => format!("no connection within {waited}"),
                 ConnectionState::ShakingHands | ConnectionState::Ready { .. } => {
-                    format!("no answer to the handshake within {waited}")
+                    format!("no reply to the handshake within {waited}")
                 }
             },
         }

@@ -58,7 +58,7 @@ impl ClientSession {
     }
 
     /// The parts that are no secret: the session's slot and its last sequence.
-    pub(crate) fn public(&self) -> Option<(u64, u64)> {
+    pub fn public(&self) -> Option<(u64, u64)> {
         Some((self.open?, self.last))
     }
 
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn one_nonce_until_the_session_has_ended_and_then_another() {
+    fn nonce_changes_only_when_the_session_ends() {
         let mut session = session();
         assert_eq!(session.begin_write(), None);
         let nonce = session.is_opening().unwrap();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_side_by_side_keep_the_oldest_one_open_and_stay_within_the_span() {
+    fn concurrent_writes_stay_within_the_sequence_window() {
         let mut session = session();
         assert_eq!(session.begin_write(), None);
         open(&mut session, 7);

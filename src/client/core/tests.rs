@@ -8,12 +8,12 @@ use super::outcome::{ClientError, TryEnd};
 use super::session::AssignedWrite;
 use super::wire::{ClientObservation, ConnectionState, NoReply, Wire};
 use super::{ClientCore, ClientIdentity, Finished, RequestHandle, Route};
-use crate::host::Time;
 use crate::kv::{Op, WriteResult};
 use crate::net::{ClientReply, ClientRequest, Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::{NotApplied, Slot};
 use crate::random::Random;
 use crate::role::{RoleKind, ServerId, ServerSet};
+use crate::time::Time;
 use crate::trace::{Trace, TraceContext};
 
 /// Maximum time for a try.
@@ -260,7 +260,7 @@ fn writes(case: &ClientCase) -> Vec<(u64, u128, u64)> {
 }
 
 #[test]
-fn each_try_has_a_number_of_its_own_and_all_tries_of_a_write_one_name() {
+fn each_try_has_its_own_number_and_all_tries_of_a_write_one_id() {
     let mut case = ClientCase::with_session();
     let handle = case.put("k");
     case.replies(1, busy());
@@ -275,7 +275,7 @@ fn each_try_has_a_number_of_its_own_and_all_tries_of_a_write_one_name() {
 }
 
 #[test]
-fn many_that_fail_on_one_server_all_go_to_the_next_one() {
+fn requests_that_fail_on_one_server_all_go_to_the_next() {
     let mut case = ClientCase::with_session();
     (0..4).for_each(|_| _ = case.put("k"));
     for number in case.wire.asked.clone().into_iter().map(|one| one.1) {
@@ -285,7 +285,7 @@ fn many_that_fail_on_one_server_all_go_to_the_next_one() {
 }
 
 #[test]
-fn a_connection_that_ends_takes_along_what_waits_on_it_and_nothing_else() {
+fn ended_connection_fails_only_the_requests_that_wait_on_it() {
     let mut case = ClientCase::with_session();
     let (one, other) = (case.put("a"), case.put("b"));
     case.core.set_server(ServerId(3)).unwrap();
@@ -297,7 +297,7 @@ fn a_connection_that_ends_takes_along_what_waits_on_it_and_nothing_else() {
 }
 
 #[test]
-fn what_was_not_sent_as_a_whole_is_certainly_not_applied() {
+fn incompletely_sent_request_is_certainly_not_applied() {
     for (is_clogged, is_unknown) in [(true, false), (false, true)] {
         for why in [NoReply::Broken { why: String::new() }, NoReply::Malformed { length: 1, what: String::new() }] {
             let mut case = ClientCase::with_session();
@@ -315,7 +315,7 @@ fn what_was_not_sent_as_a_whole_is_certainly_not_applied() {
 }
 
 #[test]
-fn silence_moves_one_request_if_the_server_answers_others_and_else_gives_its_connection_up() {
+fn late_request_moves_alone_if_the_server_replies_to_others_else_the_connection_closes() {
     let mut case = ClientCase::with_session();
     let (silent, answered) = (case.get(), case.get());
     case.replies(1, found());
@@ -349,7 +349,7 @@ fn silence_moves_one_request_if_the_server_answers_others_and_else_gives_its_con
 }
 
 #[test]
-fn a_request_that_has_no_more_time_takes_no_other_along() {
+fn request_without_time_left_ends_no_other() {
     let mut case = ClientCase::with_session();
     let patient = case.put("k");
     let hasty = Duration::from_millis(10);
@@ -373,7 +373,7 @@ fn a_request_that_has_no_more_time_takes_no_other_along() {
 }
 
 #[test]
-fn that_a_session_has_ended_is_an_answer_to_a_write_alone() {
+fn session_end_is_a_valid_reply_only_to_a_write() {
     let ended = [expired(), Reply::Unknown(WhyUnknown::Expired), Reply::NotApplied(WhyNotApplied::Superseded)];
     for reply in ended {
         let mut case = ClientCase::with_session();
@@ -397,7 +397,7 @@ fn that_a_session_has_ended_is_an_answer_to_a_write_alone() {
 }
 
 #[test]
-fn a_server_that_owes_too_many_answers_is_given_up() {
+fn connection_closes_when_too_many_replies_are_missing() {
     for are_late in [true, false] {
         let mut case = ClientCase::with_session();
         for round in 0..=256 {
@@ -419,7 +419,7 @@ fn a_server_that_owes_too_many_answers_is_given_up() {
 }
 
 #[test]
-fn a_connection_that_is_not_ready_in_time_has_carried_nothing() {
+fn connection_that_is_not_ready_in_time_has_sent_nothing() {
     for stage in [ConnectionState::Connecting, ConnectionState::ShakingHands] {
         let mut case = ClientCase::with_session();
         case.breaks(1);
@@ -437,7 +437,7 @@ fn a_connection_that_is_not_ready_in_time_has_carried_nothing() {
 }
 
 #[test]
-fn no_write_is_tried_with_too_little_time_for_an_answer() {
+fn write_is_not_tried_with_too_little_time_for_a_reply() {
     // Such a write usually gets no answer, and its outcome would be unknown, although it is certainly not applied so
     // far.
     let mut case = ClientCase::with_session();
@@ -449,7 +449,7 @@ fn no_write_is_tried_with_too_little_time_for_an_answer() {
 }
 
 #[test]
-fn only_the_server_that_was_asked_can_answer() {
+fn only_the_asked_server_can_reply() {
     let mut case = ClientCase::with_session();
     let handle = case.get();
     let number = case.wire.asked[0].1;
@@ -462,7 +462,7 @@ fn only_the_server_that_was_asked_can_answer() {
 }
 
 #[test]
-fn a_reply_of_another_kind_ends_the_connection_and_nothing_behind_it_is_believed() {
+fn reply_of_the_wrong_kind_ends_the_connection_and_later_replies_are_ignored() {
     let mut case = ClientCase::with_session();
     let (one, other) = (case.put("a"), case.put("b"));
     let [(_, first, _), (_, second, _)] = case.wire.asked[..] else { panic!() };
@@ -476,7 +476,7 @@ fn a_reply_of_another_kind_ends_the_connection_and_nothing_behind_it_is_believed
 }
 
 #[test]
-fn who_answers_what_nobody_asked_is_not_listened_to_for_long() {
+fn server_with_many_unrequested_replies_is_disconnected() {
     let mut case = ClientCase::with_session();
     case.get();
     for n in 0..16 {
@@ -488,7 +488,7 @@ fn who_answers_what_nobody_asked_is_not_listened_to_for_long() {
 }
 
 #[test]
-fn a_refusal_is_the_last_word_unless_an_earlier_try_may_have_been_applied() {
+fn refusal_is_final_unless_an_earlier_try_may_have_been_applied() {
     let refused = || Reply::Refused("no".to_string());
     let mut case = ClientCase::with_session();
     let handle = case.put("k");
@@ -501,7 +501,7 @@ fn a_refusal_is_the_last_word_unless_an_earlier_try_may_have_been_applied() {
 }
 
 #[test]
-fn after_a_round_of_quick_failures_comes_a_pause_and_after_slow_ones_none() {
+fn pause_follows_a_round_of_quick_failures_but_not_of_slow_ones() {
     let mut case = ClientCase::new();
     for server in 1..=3 {
         case.opens(server, Err(NoReply::ConnectionRefused));
@@ -522,7 +522,7 @@ fn after_a_round_of_quick_failures_comes_a_pause_and_after_slow_ones_none() {
 }
 
 #[test]
-fn a_request_to_one_server_goes_to_no_other_and_an_order_is_given_once() {
+fn request_to_one_server_goes_to_no_other_and_an_order_is_sent_once() {
     let mut case = ClientCase::with_session();
     let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Route::One, &mut case.wire);
     case.replies(1, busy());
@@ -537,12 +537,12 @@ fn a_request_to_one_server_goes_to_no_other_and_an_order_is_given_once() {
     assert!(case.result(order).unwrap_err().is_unknown());
     assert_eq!(case.asked(), [1, 1, 2]);
     assert_eq!(case.core.server(), ServerId(1));
-    let nobody = case.core.ask_one(case.now, case.now + ALL, ServerId(9), Request::Status, &mut case.wire);
-    assert!(matches!(nobody, Err(ClientError::NoSuchServer { .. })));
+    let unknown = case.core.ask_one(case.now, case.now + ALL, ServerId(9), Request::Status, &mut case.wire);
+    assert!(matches!(unknown, Err(ClientError::NoSuchServer { .. })));
 }
 
 #[test]
-fn writes_wait_for_one_session_and_go_out_in_it_side_by_side() {
+fn writes_wait_for_one_session_and_are_then_sent_concurrently() {
     let mut case = ClientCase::new();
     let tickets = ["a", "b", "c"].map(|key| case.put(key));
     assert_eq!(case.wire.asked.len(), 1, "one OPEN for all");
@@ -555,7 +555,7 @@ fn writes_wait_for_one_session_and_go_out_in_it_side_by_side() {
 }
 
 #[test]
-fn a_write_goes_on_in_a_new_session_only_if_no_try_of_it_may_have_been_applied() {
+fn write_continues_in_a_new_session_only_if_no_try_may_have_been_applied() {
     let mut case = ClientCase::with_session();
     let (certain, perhaps) = (case.put("a"), case.put("b"));
     let (first, second) = (case.wire.asked[0].1, case.wire.asked[1].1);
@@ -577,7 +577,7 @@ fn a_write_goes_on_in_a_new_session_only_if_no_try_of_it_may_have_been_applied()
 }
 
 #[test]
-fn a_late_word_on_a_session_that_has_ended_ends_no_other() {
+fn late_reply_about_an_ended_session_ends_no_other_session() {
     let mut case = ClientCase::with_session();
     let (one, other) = (case.put("a"), case.put("b"));
     let (first, second) = (case.wire.asked[0].1, case.wire.asked[1].1);
@@ -590,7 +590,7 @@ fn a_late_word_on_a_session_that_has_ended_ends_no_other() {
 }
 
 #[test]
-fn a_write_without_a_number_ends_when_its_time_is_up() {
+fn write_without_a_sequence_ends_at_its_deadline() {
     let mut case = ClientCase::new();
     let op = Op::Delete { key: b"k".to_vec() };
     let hasty = case.core.write(case.now, case.now + TRY / 4, op, &mut case.wire);
@@ -601,7 +601,7 @@ fn a_write_without_a_number_ends_when_its_time_is_up() {
 }
 
 #[test]
-fn without_a_session_all_writes_hear_why_and_the_next_one_asks_with_the_same_nonce() {
+fn all_writes_fail_with_the_reason_if_no_session_opens_and_the_next_reuses_the_nonce() {
     let mut case = ClientCase::new();
     let tickets = ["a", "b"].map(|key| case.put(key));
     for handle in tickets {
@@ -617,13 +617,17 @@ fn without_a_session_all_writes_hear_why_and_the_next_one_asks_with_the_same_non
 }
 
 #[test]
-fn another_history_is_told_once_and_its_session_is_another() {
+fn other_history_is_reported_once_and_gets_a_new_session() {
     let other = || NoReply::OtherHistory { cluster: "three".to_string(), known: HISTORY, found: 2 };
     let mut case = ClientCase::with_session();
     case.breaks(1);
     case.opens(1, Ok(ConnectionState::ShakingHands));
     let handle = case.put("k");
-    assert_eq!(case.wire.opened.last(), Some(&(1, HISTORY)), "the server is told what this client knows");
+    assert_eq!(
+        case.wire.opened.last(),
+        Some(&(1, HISTORY)),
+        "the handshake carries the history that this client knows"
+    );
     case.loses(1, other());
     assert!(matches!(case.result(handle), Err(ClientError::NotApplied(_))));
     assert_eq!(case.core.history(), Some(2));
@@ -638,7 +642,7 @@ fn another_history_is_told_once_and_its_session_is_another() {
 }
 
 #[test]
-fn what_a_server_reads_from_empty_data_is_not_believed_by_who_knows_better() {
+fn client_that_knows_a_history_ignores_reads_from_empty_data() {
     let mut case = ClientCase::with_session();
     case.opens(2, Ok(ConnectionState::Ready { history: 0 }));
     case.core.set_server(ServerId(2)).unwrap();
@@ -660,7 +664,7 @@ fn what_a_server_reads_from_empty_data_is_not_believed_by_who_knows_better() {
 }
 
 #[test]
-fn a_write_that_was_not_sent_to_a_server_without_data_is_not_applied() {
+fn write_not_sent_to_a_server_without_data_is_not_applied() {
     let mut case = ClientCase::with_session();
     case.breaks(1);
     case.opens(2, Ok(ConnectionState::Ready { history: 0 }));
@@ -678,11 +682,11 @@ fn a_write_that_was_not_sent_to_a_server_without_data_is_not_applied() {
     let error = case.result(write).unwrap_err();
     assert!(!error.is_unknown(), "{error}");
     assert!(case.result(read).is_err());
-    assert_eq!(case.core.history(), None, "that was told, and now the client goes on with what there is");
+    assert_eq!(case.core.history(), None, "after the error the client continues with the data there are");
 }
 
 #[test]
-fn who_does_not_want_to_wait_is_told_what_is_known() {
+fn stopped_request_reports_what_is_known() {
     let mut case = ClientCase::with_session();
     let (write, read) = (case.put("a"), case.get());
     case.core.end_time(case.now);
@@ -692,7 +696,7 @@ fn who_does_not_want_to_wait_is_told_what_is_known() {
 }
 
 #[test]
-fn connections_that_nobody_waits_on_are_closed_but_for_the_next_requests_one() {
+fn idle_connections_are_closed_except_that_of_the_next_request() {
     let mut case = ClientCase::with_session();
     let read = case.get();
     case.core.set_server(ServerId(2)).unwrap();
@@ -705,7 +709,7 @@ fn connections_that_nobody_waits_on_are_closed_but_for_the_next_requests_one() {
 }
 
 #[test]
-fn a_failure_is_told_once_while_it_stays_the_same() {
+fn repeated_failure_is_reported_once() {
     let mut case = ClientCase::with_session();
     let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Route::One, &mut case.wire);
     for _ in 0..3 {
@@ -720,18 +724,18 @@ fn a_failure_is_told_once_while_it_stays_the_same() {
 }
 
 #[test]
-fn the_connection_of_the_next_request_stays_though_nobody_waits_on_it() {
+fn connection_of_the_next_request_stays_open_while_idle() {
     let mut case = ClientCase::with_session();
     case.get();
     case.core.set_server(ServerId(2)).unwrap();
     let read = case.get();
     case.replies(2, found());
     assert!(case.result(read).is_ok());
-    assert!(case.wire.closed.is_empty(), "on one somebody waits, and the other is the current one");
+    assert!(case.wire.closed.is_empty(), "one has a request in flight, and the other is the current one");
 }
 
 #[test]
-fn people_count_what_lines_tell_of() {
+fn labels_count_only_requests_with_log_lines() {
     let mut case = ClientCase::with_session();
     let label = case.core.last_label();
     case.core.ask_one(case.now, case.now + ALL, ServerId(2), Request::Status, &mut case.wire).unwrap();
@@ -741,7 +745,7 @@ fn people_count_what_lines_tell_of() {
 }
 
 #[test]
-fn a_server_that_alone_may_answer_and_fails_at_once_is_asked_again_after_a_pause() {
+fn only_allowed_server_is_tried_again_after_a_pause() {
     let mut case = ClientCase::with_session();
     case.core.read(case.now, case.now + ALL, b"k".to_vec(), Route::One, &mut case.wire);
     case.replies(1, busy());
@@ -751,7 +755,7 @@ fn a_server_that_alone_may_answer_and_fails_at_once_is_asked_again_after_a_pause
 }
 
 #[test]
-fn what_came_before_a_connection_ended_still_counts() {
+fn replies_before_the_end_of_a_connection_count() {
     let mut case = ClientCase::with_session();
     let (answered, lost) = (case.put("a"), case.put("b"));
     let reply = ClientReply { number: case.wire.asked[0].1, context: TraceContext::default(), reply: applied() };
@@ -762,7 +766,7 @@ fn what_came_before_a_connection_ended_still_counts() {
 }
 
 #[test]
-fn who_knows_no_history_believes_a_server_without_data() {
+fn client_without_a_history_accepts_a_server_without_data() {
     let mut case = ClientCase::new();
     case.opens(1, Ok(ConnectionState::Ready { history: 0 }));
     let read = case.get();
@@ -780,7 +784,7 @@ fn who_knows_no_history_believes_a_server_without_data() {
 }
 
 #[test]
-fn where_all_servers_have_lost_their_data_that_is_told_once() {
+fn lost_data_of_all_servers_is_reported_once() {
     let mut case = ClientCase::with_session();
     case.breaks(1);
     (1..=3).for_each(|server| case.opens(server, Ok(ConnectionState::Ready { history: 0 })));
@@ -796,12 +800,12 @@ fn where_all_servers_have_lost_their_data_that_is_told_once() {
         }
     }
     let error = case.result(read).unwrap_err();
-    assert!(error.to_string().contains("without data"), "{error}");
+    assert!(error.to_string().contains("has no data of cluster"), "{error}");
     assert_eq!(case.core.history(), None);
 }
 
 #[test]
-fn who_did_not_answer_in_time_is_said_to_be_silent() {
+fn server_without_a_timely_reply_is_reported_as_timed_out() {
     let mut case = ClientCase::with_session();
     case.get();
     case.passes(TRY);
@@ -816,7 +820,7 @@ fn who_did_not_answer_in_time_is_said_to_be_silent() {
 }
 
 #[test]
-fn no_try_lasts_longer_than_its_request() {
+fn try_ends_no_later_than_its_request() {
     let mut case = ClientCase::with_session();
     let deadline = case.now + TRY / 4;
     let read = case.core.read(case.now, deadline, b"k".to_vec(), Route::Any, &mut case.wire);
@@ -826,7 +830,7 @@ fn no_try_lasts_longer_than_its_request() {
 }
 
 #[test]
-fn a_late_answer_to_an_earlier_try_is_none_to_the_next_one_of_the_same_server() {
+fn late_reply_to_an_earlier_try_does_not_answer_the_next_try() {
     let mut case = ClientCase::with_session();
     let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Route::One, &mut case.wire);
     case.core.transmit(case.now, &mut case.wire);
@@ -845,7 +849,7 @@ fn a_late_answer_to_an_earlier_try_is_none_to_the_next_one_of_the_same_server() 
 }
 
 #[test]
-fn a_session_whose_server_cannot_tell_its_history_is_of_the_known_one() {
+fn session_without_a_reported_history_belongs_to_the_known_history() {
     let mut case = ClientCase::with_session();
     let write = case.put("k");
     case.replies(1, expired());
@@ -856,7 +860,7 @@ fn a_session_whose_server_cannot_tell_its_history_is_of_the_known_one() {
 }
 
 #[test]
-fn a_write_that_has_ended_is_no_longer_asked_for() {
+fn ended_write_leaves_the_sequence_window() {
     let mut case = ClientCase::with_session();
     case.put("k");
     case.replies(1, applied());
@@ -866,7 +870,7 @@ fn a_write_that_has_ended_is_no_longer_asked_for() {
 }
 
 #[test]
-fn a_failure_elsewhere_does_not_move_the_current_server() {
+fn failure_on_another_server_does_not_change_the_current_server() {
     let mut case = ClientCase::with_session();
     let read = case.get();
     case.core.set_server(ServerId(3)).unwrap();
@@ -876,7 +880,7 @@ fn a_failure_elsewhere_does_not_move_the_current_server() {
 }
 
 #[test]
-fn busy_tries_are_counted_whoever_is_busy() {
+fn busy_proposer_counts_as_a_busy_try() {
     let mut case = ClientCase::with_session();
     case.get();
     case.replies(1, Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::Busy)));
@@ -885,7 +889,7 @@ fn busy_tries_are_counted_whoever_is_busy() {
 }
 
 #[test]
-fn pauses_become_twice_as_long_up_to_a_fifth_of_a_second() {
+fn pauses_double_up_to_200_ms() {
     let mut case = ClientCase::new();
     (1..=3).for_each(|server| case.opens(server, Err(NoReply::ConnectionRefused)));
     case.get();
@@ -902,7 +906,7 @@ fn pauses_become_twice_as_long_up_to_a_fifth_of_a_second() {
 }
 
 #[test]
-fn a_write_is_tried_as_long_as_there_may_be_an_answer_that_says_more() {
+fn unreached_or_unknown_write_is_tried_until_its_deadline() {
     // No server was reached: tries take no time, and a tenth of a try's time is enough.
     let mut case = ClientCase::with_session();
     case.breaks(1);
@@ -931,7 +935,7 @@ fn a_write_is_tried_as_long_as_there_may_be_an_answer_that_says_more() {
 }
 
 #[test]
-fn a_request_that_a_full_connection_did_not_take_in_time_is_certainly_not_applied() {
+fn request_that_a_full_connection_did_not_send_in_time_is_certainly_not_applied() {
     let mut case = ClientCase::with_session();
     let answered = case.get();
     let number = case.wire.asked[0].1;
@@ -946,7 +950,7 @@ fn a_request_that_a_full_connection_did_not_take_in_time_is_certainly_not_applie
 }
 
 #[test]
-fn who_does_not_want_to_wait_ends_what_waits_for_room_in_its_session_too() {
+fn stopped_client_also_ends_writes_that_wait_for_a_sequence() {
     let mut case = ClientCase::with_session();
     let writes: Vec<RequestHandle> = (0..=crate::kv::SEQUENCE_WINDOW).map(|_| case.put("k")).collect();
     case.core.end_time(case.now);

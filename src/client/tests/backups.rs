@@ -59,7 +59,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_backup_is_for_its_owner_and_replaces_another_only_by_force() {
+fn backup_is_private_and_replaces_a_file_only_with_force() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("b");
     assert_eq!(back_up(&store("one", 0), &file, &[]).0, 0);
@@ -67,7 +67,7 @@ fn a_backup_is_for_its_owner_and_replaces_another_only_by_force() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let (code, _, notes) = back_up(&store("two", 0), &file, &[]);
     assert_eq!(code, 2);
-    assert!(notes.contains("is there already") && notes.contains("--force"), "{notes}");
+    assert!(notes.contains("exists already") && notes.contains("--force"), "{notes}");
     assert_eq!(value_in(&fs::read(&file).unwrap()), Some(b"one".to_vec()));
     assert_eq!(back_up(&store("two", 0), &file, &["--force"]).0, 0);
     assert_eq!(value_in(&fs::read(&file).unwrap()), Some(b"two".to_vec()));
@@ -75,18 +75,18 @@ fn a_backup_is_for_its_owner_and_replaces_another_only_by_force() {
 }
 
 #[test]
-fn a_backup_replaces_nothing_but_files() {
+fn backup_replaces_only_files() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::write(at("target"), "mine").unwrap();
     std::os::unix::fs::symlink(at("target"), at("link")).unwrap();
     mkfifoat(CWD, at("pipe"), Mode::RWXU).unwrap();
     fs::create_dir(at("folder")).unwrap();
-    for (name, kind) in [("link", "a symbolic link"), ("pipe", "a named pipe"), ("folder", "a folder")] {
+    for (name, kind) in [("link", "a symbolic link"), ("pipe", "a named pipe"), ("folder", "a directory")] {
         let before = fs::symlink_metadata(at(name)).unwrap().file_type();
         let (code, _, notes) = back_up(&store("one", 0), &at(name), &["--force"]);
         assert_eq!(code, 2, "{name}");
-        assert!(notes.contains(&format!("{name} is {kind}, and a backup replaces files only")), "{notes}");
+        assert!(notes.contains(&format!("{name} is {kind}, but a backup replaces only files")), "{notes}");
         assert_eq!(fs::symlink_metadata(at(name)).unwrap().file_type(), before);
     }
     assert_eq!(fs::read_to_string(at("target")).unwrap(), "mine");
@@ -97,11 +97,11 @@ fn a_backup_replaces_nothing_but_files() {
 fn a_backup_can_go_to_standard_output() {
     let (code, data, notes) = back_up(&store("one", 0), Path::new("-"), &[]);
     assert_eq!((code, value_in(&data)), (0, Some(b"one".to_vec())));
-    assert!(notes.starts_with("the backup holds the store as of slot 2"), "{notes}");
+    assert!(notes.starts_with("the backup contains the store as of slot 2"), "{notes}");
 }
 
 #[test]
-fn a_backup_that_fails_leaves_what_was_there() {
+fn failed_backup_leaves_the_old_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("b");
     let (code, _, notes) = back_up(&store("one", 1), &file, &[]);
@@ -117,7 +117,7 @@ fn a_backup_that_fails_leaves_what_was_there() {
 }
 
 #[test]
-fn what_a_killed_backup_left_is_removed_by_the_next_one() {
+fn next_backup_removes_the_files_of_a_killed_one() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let others = ["b.part", "b.part-123", "b.part-0123456789abcdeg", "other.part-0123456789abcdef"];

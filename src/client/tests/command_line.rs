@@ -70,22 +70,25 @@ fn success_is_0_and_stdout_is_data() {
 }
 
 #[test]
-fn a_missing_key_is_3_and_says_so_on_stderr() {
+fn missing_key_exits_3_with_a_message_on_stderr() {
     let none = Reply::Value { slot: Slot(9), value: None, version: 2 };
     for (cluster, words) in
         [(answers(none), ["get", "a b"]), (applied(WriteResult::NotFound { version: 2 }), ["delete", "a b"])]
     {
-        let expected = "error: there is no key \"a b\" (version 2)\n".to_string();
+        let expected = "error: key not found: \"a b\" (last version 2)\n".to_string();
         assert_eq!(paxos_client(&cluster, &words), (3, String::new(), expected));
     }
 }
 
 #[test]
-fn not_applied_is_4_with_what_was_found_and_what_next() {
+fn not_applied_exits_4_with_the_reason_and_the_next_step() {
     let mismatch = applied(WriteResult::Mismatch { version: 3 });
     let (code, data, notes) = paxos_client(&mismatch, &["put", "color", "red", "--if-version", "2"]);
     assert_eq!((code, data.as_str()), (4, ""));
-    assert_eq!(notes, "error: color is at version 3: nothing was written. Try: paxos-client get color\n");
+    assert_eq!(
+        notes,
+        "error: version mismatch: color is at version 3. Nothing was written. Next: paxos-client get color\n"
+    );
     let asked = &mismatch.requests()[1].1;
     assert!(matches!(asked, Request::Write { op: Op::Put { if_version: Some(2), .. }, .. }), "{asked:?}");
 
@@ -93,31 +96,34 @@ fn not_applied_is_4_with_what_was_found_and_what_next() {
     let no_quorum = answers(Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered })));
     let (code, _, notes) = paxos_client(&no_quorum, &["put", "color", "red"]);
     assert_eq!(code, 4);
-    assert!(notes.ends_with("the write was NOT applied. Try: paxos-client status\n"), "{notes}");
+    assert!(notes.ends_with("The write was NOT applied: no ACCEPT was sent. Next: paxos-client status\n"), "{notes}");
     let (code, _, notes) = paxos_client(&FakeCluster::start(vec![Fake::Absent]), &["get", "color"]);
     assert_eq!(code, 4);
-    assert!(notes.contains("no server listens"), "{notes}");
+    assert!(notes.contains("no server is running"), "{notes}");
 }
 
 #[test]
-fn an_unknown_outcome_is_5_and_says_how_to_find_out() {
+fn unknown_outcome_exits_5_with_the_next_step() {
     let unknown = answers(Reply::Unknown(WhyUnknown::Expired));
     let (code, _, notes) = paxos_client(&unknown, &["put", "color", "red"]);
     assert_eq!(code, 5);
-    assert!(notes.starts_with("error: outcome unknown: server 1 says that the session has expired"), "{notes}");
-    assert!(notes.ends_with("it may still be applied. Try: paxos-client get color\n"), "{notes}");
+    assert!(notes.starts_with("error: outcome unknown: server 1 reports that the session has expired"), "{notes}");
+    assert!(notes.ends_with("may still be applied, at most once. Next: paxos-client get color\n"), "{notes}");
 }
 
 #[test]
-fn a_server_that_refuses_an_order_is_1() {
+fn refused_order_exits_1() {
     let refuses = answers(Reply::Refused("the server was not started with --lab".to_string()));
     let (code, _, notes) = paxos_client(&refuses, &["crash", "1.acceptor", "--for", "2s"]);
-    assert_eq!((code, notes.as_str()), (1, "error: server 1 refuses: the server was not started with --lab\n"));
+    assert_eq!(
+        (code, notes.as_str()),
+        (1, "error: server 1 refused the request: the server was not started with --lab\n")
+    );
     assert_eq!(paxos_client(&FakeCluster::start(vec![good()]), &["restart", "1"]).0, 0);
 }
 
 #[test]
-fn what_cannot_be_meant_is_2_and_nothing_is_sent() {
+fn invalid_arguments_exit_2_and_send_nothing() {
     let cluster = FakeCluster::start(vec![good()]);
     let long = "k".repeat(5_000);
     for words in [
@@ -146,7 +152,7 @@ fn what_cannot_be_meant_is_2_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_cluster_file_that_is_not_there_is_1() {
+fn missing_cluster_file_exits_1() {
     let printer = Arc::new(Printer::new(Text::default(), Text::default()));
     let words = ["paxos-client", "--cluster", "/nowhere/cluster.toml", "status"].map(OsString::from);
     assert_eq!(run(words.to_vec(), &printer), 1);
@@ -185,7 +191,7 @@ fn help_names_every_exit_code() {
 }
 
 #[test]
-fn a_file_is_read_whole_before_anything_of_it_is_done() {
+fn script_is_checked_whole_before_its_first_operation() {
     let cluster = FakeCluster::start(vec![good()]);
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
@@ -195,7 +201,7 @@ fn a_file_is_read_whole_before_anything_of_it_is_done() {
     std::fs::write(path, "put a 1\n@2 get a\n").unwrap();
     let (code, _, notes) = paxos_client(&cluster, &["run", path]);
     assert_eq!(code, 2);
-    assert!(notes.contains(&format!("{path}:2: there is no server 2")), "{notes}");
+    assert!(notes.contains(&format!("{path}:2: the cluster file has no server 2")), "{notes}");
     assert!(cluster.requests().is_empty());
 
     std::fs::write(path, "put a 1\n@1 get a # there\ndelete \"a b\"\n").unwrap();
@@ -206,7 +212,7 @@ fn a_file_is_read_whole_before_anything_of_it_is_done() {
 }
 
 #[test]
-fn a_file_ends_with_the_worst_of_its_outcomes() {
+fn script_exits_with_its_worst_outcome() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     let outcome = |text: &str| {
@@ -240,7 +246,7 @@ fn status_fails_when_no_write_is_possible() {
     let (code, data, notes) = paxos_client(&FakeCluster::start(vec![Fake::Absent, Fake::Absent]), &["status"]);
     assert_eq!(code, 1);
     assert!(
-        data.starts_with("no writes: 0 of 2 acceptors can vote, and 2 are needed: no answer from s1,s2\n"),
+        data.starts_with("no writes: no quorum, 0 of 2 acceptors can vote and 2 are needed; no reply from s1,s2\n"),
         "{data}"
     );
     assert!(notes.contains("no writes"), "{notes}");
@@ -249,28 +255,31 @@ fn status_fails_when_no_write_is_possible() {
 }
 
 #[test]
-fn a_command_line_without_a_command_is_answered_with_the_help_and_writes_nothing() {
+fn command_line_without_a_command_prints_the_help_and_sends_nothing() {
     let cluster = FakeCluster::start(vec![good()]);
     let (code, data, notes) = paxos_client(&cluster, &[]);
     assert_eq!((code, data.as_str()), (2, ""), "{notes}");
     assert!(notes.contains("Usage: paxos-client") && notes.contains("5  outcome unknown"), "{notes}");
     let (code, _, notes) = paxos_client(&cluster, &["--pace", "1ms"]);
     assert_eq!(code, 2);
-    assert!(notes.contains("--pace is an option of the demo"), "an option of the demo says whose it is: {notes}");
+    assert!(
+        notes.contains("--pace is an option of the demo"),
+        "the message names the subcommand of the option: {notes}"
+    );
     assert!(cluster.requests().is_empty());
 }
 
 #[test]
-fn a_demo_without_servers_ends_with_a_sentence() {
+fn demo_without_servers_fails_with_a_message() {
     for fake in [Fake::Absent, serves(|_, _| Act::Close)] {
         let (code, text, notes) = paxos_client(&FakeCluster::start(vec![fake]), &["demo", "--pace", "1ms"]);
         assert_eq!((code, text.lines().last()), (1, Some("FAILED: 1 problem. See the errors above.")));
-        assert!(notes.contains("no server of the cluster answers"), "{notes}");
+        assert!(notes.contains("no server of the cluster replies"), "{notes}");
     }
 }
 
 #[test]
-fn that_nobody_listens_is_said_once_however_many_tries_there_are() {
+fn missing_servers_are_reported_once_for_all_tries() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     std::fs::write(path, "put a 1\n").unwrap();
@@ -279,7 +288,7 @@ fn that_nobody_listens_is_said_once_however_many_tries_there_are() {
     for words in [&["get", "k"][..], &["put", "k", "v"], &["run", path], &["backup", backup.to_str().unwrap()]] {
         let cluster = FakeCluster::start(vec![Fake::Absent, Fake::Absent, Fake::Absent]);
         let (code, _, notes) = paxos_client(&cluster, words);
-        let expected = format!("no server of {} listens; trying for up to 1.0 s", cluster.file.path().display());
+        let expected = format!("no server of {} is running; trying for up to 1.0 s", cluster.file.path().display());
         let lines: Vec<&str> = notes.lines().collect();
         assert_eq!((code, lines[0]), (4, expected.as_str()), "{words:?}");
         let detours = lines[1..].iter().filter(|line| line.contains("trying")).count();
@@ -289,7 +298,7 @@ fn that_nobody_listens_is_said_once_however_many_tries_there_are() {
 }
 
 #[test]
-fn each_failure_of_a_server_is_told_once_a_request() {
+fn each_failure_of_a_server_is_reported_once_per_request() {
     let cluster = FakeCluster::start(vec![Fake::Absent, good()]);
     let (code, data, notes) = paxos_client(&cluster, &["get", "k"]);
     assert_eq!(
@@ -310,18 +319,18 @@ fn each_failure_of_a_server_is_told_once_a_request() {
 }
 
 #[test]
-fn a_value_that_was_forgotten_is_not_taken_from_standard_input() {
+fn missing_value_is_not_read_from_standard_input() {
     let cluster = FakeCluster::start(vec![good()]);
     let (code, data, notes) = paxos_client(&cluster, &["put", "k"]);
     assert_eq!((code, data.as_str()), (2, ""));
-    assert!(notes.starts_with("error: the value is missing: nothing was written."), "{notes}");
+    assert!(notes.starts_with("error: the value is missing; nothing was written."), "{notes}");
     assert!(cluster.requests().is_empty());
     assert_eq!(paxos_client(&cluster, &["put", "k", ""]).0, 0, "an empty value can be meant");
     assert_eq!(paxos_client(&cluster, &["put", "", "v"]).0, 0, "no bytes are a key too");
 }
 
 #[test]
-fn a_raw_value_comes_as_it_is() {
+fn raw_value_is_printed_unchanged() {
     let value = Reply::Value { slot: Slot(9), value: Some(b"a\n".to_vec().into()), version: 3 };
     let cluster = answers(value);
     assert_eq!(paxos_client(&cluster, &["get", "k"]).1, "a\n\n");
@@ -331,13 +340,13 @@ fn a_raw_value_comes_as_it_is() {
 }
 
 #[test]
-fn an_order_says_what_it_has_done() {
+fn order_reports_what_it_did() {
     let cluster = FakeCluster::start(vec![good()]);
     for (words, says) in [
         (&["crash", "1.acceptor", "--for", "1500ms"][..], "the acceptor of server 1 is down for 1.5 s"),
         (&["crash", "1"], "all roles of server 1 are down until `paxos-client restart`"),
-        (&["restart", "1.learner"], "the learner of server 1 starts again"),
-        (&["restart", "s1"], "all roles of server 1 start again"),
+        (&["restart", "1.learner"], "the learner of server 1 restarts"),
+        (&["restart", "s1"], "all roles of server 1 restart"),
     ] {
         assert_eq!(paxos_client(&cluster, words), (0, format!("{says}\n"), String::new()));
     }
@@ -346,10 +355,10 @@ fn an_order_says_what_it_has_done() {
 }
 
 #[test]
-fn no_word_of_the_program_itself_is_shown() {
+fn messages_contain_no_internal_names() {
     let cluster = FakeCluster::start(vec![good()]);
     let (_, _, notes) = paxos_client(&cluster, &["get", "k", "--server", "one"]);
-    assert!(notes.contains("it is not a server number (1 to 63)"), "{notes}");
+    assert!(notes.contains("not a server number (1 to 63)"), "{notes}");
     let error = crate::client::Client::new(FakeCluster::start(vec![Fake::Absent]).options()).unwrap().get(b"k");
     let error = error.unwrap_err();
     assert_eq!(format!("{error:?}"), error.to_string(), "what a `main` that returns it prints");
@@ -360,7 +369,7 @@ fn json(text: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_program_gets_one_object_a_result_and_errors_too() {
+fn json_output_is_one_object_per_result_and_per_error() {
     let value = Reply::Value { slot: Slot(9), value: Some(b"deep blue".to_vec().into()), version: 3 };
     let (code, text, notes) = paxos_client(&answers(value), &["get", "color", "-o", "json"]);
     let found = json(&text);
@@ -381,7 +390,7 @@ fn a_program_gets_one_object_a_result_and_errors_too() {
 }
 
 #[test]
-fn status_can_be_watched_and_every_look_is_an_object() {
+fn watched_status_prints_one_object_per_query() {
     let cluster = answers(Reply::Done);
     let (code, text, _) =
         paxos_client(&cluster, &["status", "--watch", "--interval", "1ms", "--count", "2", "-o", "json"]);
@@ -392,7 +401,7 @@ fn status_can_be_watched_and_every_look_is_an_object() {
 }
 
 #[test]
-fn shells_learn_the_words() {
+fn completion_scripts_contain_commands_and_options() {
     for shell in ["bash", "zsh", "fish"] {
         let (code, script, _) = paxos_client(&answers(Reply::Done), &["completions", shell]);
         assert!(code == 0 && script.contains("if-version") && script.contains("delete"), "{shell}");

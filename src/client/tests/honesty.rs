@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, serves};
-use crate::client::script::Operation;
+use crate::client::Operation;
 use crate::client::{Client, ClientError, IN_FLIGHT_MAX, NoReply, RequestKind, Tries, Try, TryEnd, WriteResponse};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown, frame};
 use crate::paxos::{NotApplied, Slot};
@@ -47,7 +47,7 @@ fn ends() -> Vec<(TryEnd, bool)> {
 }
 
 #[test]
-fn one_try_that_may_have_been_applied_makes_a_write_unknown_in_every_combination() {
+fn one_possibly_applied_try_makes_a_write_unknown_in_every_combination() {
     let ends = ends();
     for (a, a_may) in &ends {
         for (b, b_may) in &ends {
@@ -69,7 +69,7 @@ fn one_try_that_may_have_been_applied_makes_a_write_unknown_in_every_combination
 }
 
 #[test]
-fn an_uncertain_try_is_not_forgotten_however_many_follow() {
+fn uncertain_try_stays_recorded_after_many_others() {
     let mut tries = Tries::new(ServerSet::first(5), RequestKind::Write);
     tries.push(Try { server: ServerId(1), end: TryEnd::Unknown(WhyUnknown::TimedOut), took: TRY });
     for _ in 0..1_000 {
@@ -80,7 +80,7 @@ fn an_uncertain_try_is_not_forgotten_however_many_follow() {
 }
 
 #[test]
-fn each_kind_of_failure_on_the_wire_is_told_as_what_it_is() {
+fn each_kind_of_failure_on_the_wire_is_classified_correctly() {
     let garbage = || vec![0xff; 64];
     let oversized = || [u32::MAX.to_le_bytes(), [0; 4]].concat();
     let foreign = || frame(&"no reply at all");
@@ -110,7 +110,7 @@ fn each_kind_of_failure_on_the_wire_is_told_as_what_it_is() {
 }
 
 #[test]
-fn a_later_no_does_not_undo_an_earlier_perhaps() {
+fn later_not_applied_does_not_cancel_an_earlier_unknown() {
     let perhaps = opens_and(|_, _| Act::Close);
     let no = opens_and(|_, _| Act::Reply(no_quorum()));
     let error = put(&FakeCluster::start(vec![perhaps, no])).unwrap_err();
@@ -128,7 +128,7 @@ fn a_later_no_does_not_undo_an_earlier_perhaps() {
 }
 
 #[test]
-fn a_refusal_is_final_and_comes_with_its_sentence() {
+fn refusal_is_final_and_carries_its_reason() {
     let refuses = opens_and(|_, _| Act::Reply(Reply::Refused("not in lab mode".to_string())));
     let cluster = FakeCluster::start(vec![refuses, good()]);
     let error = put(&cluster).unwrap_err();
@@ -136,7 +136,7 @@ fn a_refusal_is_final_and_comes_with_its_sentence() {
 }
 
 #[test]
-fn a_try_that_would_be_cut_short_is_not_begun() {
+fn try_without_enough_time_is_not_started() {
     // Such a try would have ended without an answer, and a write that is certainly not applied would be reported as
     // unknown.
     let slow_no = opens_and(|n, _| if n == 1 { Act::Late(TRY / 2, no_quorum()) } else { Act::Nothing });
@@ -145,12 +145,12 @@ fn a_try_that_would_be_cut_short_is_not_begun() {
     let error = Client::new(options).unwrap().put(b"k", b"v").unwrap_err();
     assert!(!error.is_unknown(), "{error}");
     let sentence = error.to_string();
-    assert!(sentence.starts_with("no quorum: 1 of 1 acceptors answered PREPARE in 0."), "{sentence}");
-    assert!(sentence.ends_with("No ACCEPT was sent: the write was NOT applied"), "{sentence}");
+    assert!(sentence.starts_with("no quorum: 1 of 1 acceptors replied to PREPARE within 0."), "{sentence}");
+    assert!(sentence.ends_with("The write was NOT applied: no ACCEPT was sent"), "{sentence}");
 }
 
 #[test]
-fn as_long_as_nobody_is_reached_the_time_is_used_and_who_comes_back_in_it_is_asked() {
+fn unreached_servers_are_retried_until_one_restarts_in_time() {
     // A try may be as long as the whole request: no time is reserved for it.
     let patience = Duration::from_secs(60);
     let mut cluster = FakeCluster::start(vec![Fake::Absent]);
@@ -166,7 +166,7 @@ fn as_long_as_nobody_is_reached_the_time_is_used_and_who_comes_back_in_it_is_ask
 }
 
 #[test]
-fn a_write_is_not_sent_with_little_time_unless_nobody_was_reached_before() {
+fn write_with_little_time_is_sent_only_if_no_server_was_reached_before() {
     let half = TRY / 2;
     for asked in [RequestKind::Session, RequestKind::Write] {
         for (end, may_be_applied) in ends() {
@@ -184,7 +184,7 @@ fn a_write_is_not_sent_with_little_time_unless_nobody_was_reached_before() {
 }
 
 #[test]
-fn who_stops_a_client_is_told_what_is_known() {
+fn stopped_client_reports_what_is_known() {
     for (fake, is_unknown) in [
         (opens_and(|_, _| Act::Nothing), true),
         (serves(|_, _| Act::Nothing), false),
@@ -211,7 +211,7 @@ fn who_stops_a_client_is_told_what_is_known() {
 }
 
 #[test]
-fn what_is_asked_of_a_client_that_was_stopped_is_not_sent() {
+fn stopped_client_sends_no_new_request() {
     let cluster = FakeCluster::start(vec![good()]);
     let mut client = Client::new(cluster.options()).unwrap();
     client.put(b"k", b"v").unwrap();
@@ -224,7 +224,7 @@ fn what_is_asked_of_a_client_that_was_stopped_is_not_sent() {
 }
 
 #[test]
-fn what_waits_for_room_while_the_client_is_stopped_is_not_sent() {
+fn stopped_client_does_not_send_a_request_that_waits_for_room() {
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stops = stop.clone();
     let silent = serves(move |n, _| {
@@ -246,7 +246,7 @@ fn what_waits_for_room_while_the_client_is_stopped_is_not_sent() {
 }
 
 #[test]
-fn replies_to_other_requests_are_told_and_not_believed() {
+fn replies_to_other_requests_are_logged_and_ignored() {
     let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
     let right = || Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 3 } };
     let confused = opens_and(move |_, _| Act::Unrequested(vec![1_000, 2_000], right()));
@@ -260,11 +260,11 @@ fn replies_to_other_requests_are_told_and_not_believed() {
     let error = put(&FakeCluster::start(vec![flood])).unwrap_err();
     // The last try may end because the time is up.
     let ClientError::Unknown(tries) = &error else { panic!("{error}") };
-    assert!(tries.last[0].to_string().contains("questions that were not asked"), "{error}");
+    assert!(tries.last[0].to_string().contains("requests that were not made"), "{error}");
 }
 
 #[test]
-fn reads_that_fail_are_not_applied_whatever_the_reason() {
+fn failed_reads_are_not_applied_for_every_reason() {
     for act in [Act::Nothing, Act::Close, Act::Reply(Reply::Done), Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
         let cluster = FakeCluster::start(vec![serves(move |_, _| act.clone())]);
         let error = Client::new(cluster.options()).unwrap().get(b"k").unwrap_err();
@@ -274,7 +274,7 @@ fn reads_that_fail_are_not_applied_whatever_the_reason() {
 }
 
 #[test]
-fn the_deadline_holds_against_silence_of_every_kind() {
+fn deadline_holds_for_every_kind_of_silent_server() {
     for fake in [Fake::Mute, opens_and(|_, _| Act::Nothing), serves(|_, _| Act::Nothing), Fake::Absent] {
         let cluster = FakeCluster::start(vec![fake]);
         let begun = Instant::now();
@@ -285,16 +285,16 @@ fn the_deadline_holds_against_silence_of_every_kind() {
 }
 
 #[test]
-fn a_cluster_that_is_down_is_asked_again_and_again_but_not_all_the_time() {
+fn cluster_that_is_down_is_retried_with_pauses() {
     let cluster = FakeCluster::start(vec![Fake::Absent, Fake::Absent, Fake::Absent]);
-    let ClientError::NotApplied(tries) = put(&cluster).unwrap_err() else { panic!("nobody was there to apply it") };
+    let ClientError::NotApplied(tries) = put(&cluster).unwrap_err() else { panic!("no server was there to apply it") };
     assert!((6..200).contains(&tries.count), "{} tries", tries.count);
     let sentence = ClientError::NotApplied(tries).to_string();
-    assert!(sentence.starts_with("no server listens: 3 of 3 refused the connection"), "{sentence}");
+    assert!(sentence.starts_with("no server is running: 3 of 3 refused the connection"), "{sentence}");
 }
 
 #[test]
-fn what_is_too_large_is_never_sent() {
+fn too_large_requests_are_never_sent() {
     let cluster = FakeCluster::start(vec![good()]);
     let mut client = Client::new(cluster.options()).unwrap();
     let (key, value) = (vec![b'k'; 4 << 10], vec![b'v'; 1 << 20]);
@@ -306,7 +306,7 @@ fn what_is_too_large_is_never_sent() {
 }
 
 #[test]
-fn a_server_that_does_not_exist_is_an_error_of_the_caller() {
+fn unknown_server_is_an_error_of_the_caller() {
     let cluster = FakeCluster::start(vec![good()]);
     let mut client = Client::new(cluster.options()).unwrap();
     let wrong = Err(ClientError::NoSuchServer { server: ServerId(9), known: ServerSet::first(1) });
@@ -315,7 +315,7 @@ fn a_server_that_does_not_exist_is_an_error_of_the_caller() {
 }
 
 #[test]
-fn a_crash_is_ordered_once_and_from_one_server() {
+fn crash_order_is_sent_once_to_one_server() {
     let cluster = FakeCluster::start(vec![serves(|_, _| Act::Close), good()]);
     let mut client = Client::new(cluster.options()).unwrap();
     assert!(client.crash(ServerId(1), None, Some(TRY)).unwrap_err().is_unknown());
@@ -326,7 +326,7 @@ fn a_crash_is_ordered_once_and_from_one_server() {
 }
 
 #[test]
-fn every_request_is_told_with_its_detours_and_its_end() {
+fn every_request_is_logged_with_its_failovers_and_its_result() {
     let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
     let cluster = FakeCluster::start(vec![opens_and(|_, _| Act::Close), good()]);
     let options = crate::client::ClientOptions { trace: trace.clone(), ..cluster.options() };
@@ -348,7 +348,7 @@ fn every_request_is_told_with_its_detours_and_its_end() {
 }
 
 #[test]
-fn a_failover_is_told_in_a_sentence() {
+fn failover_is_reported_in_one_sentence() {
     let cluster =
         FakeCluster::start(vec![opens_and(|_, _| Act::Nothing), serves(|n, r| Act::Reply(good_reply(n as u64, r)))]);
     let mut client = Client::new(cluster.options()).unwrap();
@@ -357,6 +357,6 @@ fn a_failover_is_told_in_a_sentence() {
     client.put(b"k", b"v").unwrap();
     let heard: Vec<String> = heard.try_iter().collect();
     assert_eq!(heard.len(), 1, "{heard:?}");
-    assert!(heard[0].starts_with("server 1 did not answer within 0."), "{heard:?}");
+    assert!(heard[0].starts_with("server 1 did not reply within 0."), "{heard:?}");
     assert!(heard[0].ends_with(" s; trying server 2"), "{heard:?}");
 }

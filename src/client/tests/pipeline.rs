@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, welcome};
-use crate::client::script::Operation;
+use crate::client::Operation;
 use crate::client::{Client, ClientError, ClientOptions, IN_FLIGHT_MAX, OperationResult, RequestHandle};
 use crate::cluster::Cluster;
 use crate::kv::{Op, SEQUENCE_WINDOW, WriteResult};
@@ -61,7 +61,7 @@ fn scripted(script: impl FnOnce(&mut FrameReader) + Send + 'static) -> Scripted 
 }
 
 #[test]
-fn nothing_is_sent_to_a_server_that_says_that_its_cluster_has_other_servers() {
+fn nothing_is_sent_to_a_server_whose_cluster_has_other_servers() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let file = cluster_file(&listener);
     let (tell, told) = std::sync::mpsc::channel();
@@ -79,7 +79,7 @@ fn nothing_is_sent_to_a_server_that_says_that_its_cluster_has_other_servers() {
     let mut client = Client::new(options).unwrap();
     client.set_timeout(TRY);
     let why = client.get(b"k").unwrap_err().to_string();
-    let expected = "its cluster has servers 1-5, and this client's cluster file lists 1. Nothing was sent";
+    let expected = "its cluster has servers 1-5, but the cluster file of this client lists 1; nothing was sent";
     assert!(why.contains(expected), "{why}");
     assert!(told.try_recv().is_err(), "a request came");
 }
@@ -106,7 +106,7 @@ fn answer_read(reader: &FrameReader, request: &ClientRequest, version: u64) {
 }
 
 #[test]
-fn each_request_gets_its_own_reply_in_whatever_order_they_come() {
+fn each_request_gets_its_own_reply_in_any_order() {
     const COUNT: usize = 40;
     // The server first receives all requests, then answers the last one first.
     let server = scripted(|reader| {
@@ -127,7 +127,7 @@ fn each_request_gets_its_own_reply_in_whatever_order_they_come() {
 }
 
 #[test]
-fn a_late_answer_to_a_try_that_was_given_up_is_no_surprise_and_no_answer() {
+fn late_reply_to_an_abandoned_try_is_ignored_without_an_error() {
     let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
     let server = scripted(|reader| {
         let (slow, quick) = (hear(reader), hear(reader));
@@ -150,7 +150,7 @@ fn a_late_answer_to_a_try_that_was_given_up_is_no_surprise_and_no_answer() {
 }
 
 #[test]
-fn a_connection_that_breaks_moves_all_that_wait_on_it_under_their_own_names() {
+fn broken_connection_moves_its_requests_under_their_own_ids() {
     let breaks = opens_and(|_, request| if is_key(request, "k15") { Act::Close } else { Act::Nothing });
     let cluster = FakeCluster::start(vec![breaks, good()]);
     let mut client = Client::new(cluster.options()).unwrap();
@@ -170,7 +170,7 @@ fn a_connection_that_breaks_moves_all_that_wait_on_it_under_their_own_names() {
 }
 
 #[test]
-fn a_request_that_is_not_answered_moves_alone_if_others_are() {
+fn unanswered_request_moves_alone_if_others_get_replies() {
     for act in [Act::Nothing, Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
         let skips = opens_and(move |n, request| match request {
             one if is_key(one, "k3") => act.clone(),
@@ -191,7 +191,7 @@ fn a_request_that_is_not_answered_moves_alone_if_others_are() {
 }
 
 #[test]
-fn no_write_is_sent_that_is_a_span_ahead_of_the_oldest_one_open() {
+fn write_beyond_the_sequence_window_is_not_sent() {
     // Server 1 never answers the first write, and answers every other at once. Only server 2 answers the first.
     let skips = opens_and(|n, request| match request {
         one if is_key(one, "k0") => Act::Nothing,
@@ -220,7 +220,7 @@ fn no_write_is_sent_that_is_a_span_ahead_of_the_oldest_one_open() {
 }
 
 #[test]
-fn a_write_that_ends_unknown_is_left_behind_and_the_others_go_on() {
+fn write_with_unknown_outcome_does_not_stop_the_others() {
     let unknown = |n: usize, request: &Request| match request {
         one if is_key(one, "k2") => Act::Reply(Reply::Unknown(WhyUnknown::TimedOut)),
         other => Act::Reply(good_reply(n as u64, other)),
@@ -239,7 +239,7 @@ fn a_write_that_ends_unknown_is_left_behind_and_the_others_go_on() {
 }
 
 #[test]
-fn without_a_session_no_write_is_sent_and_all_that_wait_hear_why() {
+fn waiting_writes_fail_with_the_reason_if_no_session_opens() {
     let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
     let mut client = Client::new(cluster.options()).unwrap();
     let tickets: Vec<RequestHandle> = (0..4).map(|n| client.submit(put(n)).unwrap()).collect();
@@ -252,7 +252,7 @@ fn without_a_session_no_write_is_sent_and_all_that_wait_hear_why() {
 }
 
 #[test]
-fn a_write_without_a_number_ends_when_its_own_time_is_up() {
+fn write_without_a_sequence_ends_at_its_own_deadline() {
     // No session is opened. The second write has less time than the first, and does not wait for it.
     let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
     let mut client = Client::new(ClientOptions { timeout: 20 * TRY, ..cluster.options() }).unwrap();
@@ -289,7 +289,7 @@ fn an_expired_session_ends_its_writes_and_no_other_session() {
 }
 
 #[test]
-fn a_server_that_swallows_everything_holds_up_nobody_for_longer_than_a_try() {
+fn unresponsive_server_delays_a_request_by_at_most_one_try() {
     let cluster = FakeCluster::start(vec![Fake::Mute, good()]);
     let mut client = Client::new(cluster.options()).unwrap();
     let begun = std::time::Instant::now();
@@ -302,8 +302,8 @@ fn a_server_that_swallows_everything_holds_up_nobody_for_longer_than_a_try() {
 }
 
 #[test]
-#[should_panic(expected = "was given out already")]
-fn a_result_is_given_out_once() {
+#[should_panic(expected = "was already returned")]
+fn result_is_returned_once() {
     let cluster = FakeCluster::start(vec![good()]);
     let mut client = Client::new(cluster.options()).unwrap();
     let handle = client.submit(get(1)).unwrap();

@@ -25,7 +25,7 @@ fn opens(cluster: &FakeCluster) -> Vec<(u8, u128)> {
 }
 
 #[test]
-fn a_write_goes_to_the_next_server_under_the_same_name() {
+fn write_fails_over_under_the_same_id() {
     for first in [Act::Close, Act::Nothing, Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
         let cluster = FakeCluster::start(vec![opens_and(move |_, _| first.clone()), good()]);
         let mut client = Client::new(cluster.options()).unwrap();
@@ -49,7 +49,7 @@ fn after_the_last_server_comes_the_first() {
 }
 
 #[test]
-fn a_session_is_opened_under_one_nonce_however_often_it_is_asked_for() {
+fn session_open_reuses_its_nonce_in_every_try() {
     let cluster = FakeCluster::start(vec![
         serves(|_, _| Act::Close),
         serves(|n, _| match n {
@@ -134,7 +134,7 @@ fn takes_writes_from(good: u64, why: WhyNotApplied) -> Fake {
 }
 
 #[test]
-fn a_write_that_is_certainly_not_applied_goes_on_in_a_new_session_by_itself() {
+fn certainly_not_applied_write_continues_in_a_new_session() {
     for why in [WhyNotApplied::Expired, WhyNotApplied::Superseded] {
         let cluster = FakeCluster::start(vec![takes_writes_from(20, why)]);
         let mut client = Client::new(cluster.options()).unwrap();
@@ -156,7 +156,7 @@ fn no_write_goes_through_more_than_three_new_sessions() {
 }
 
 #[test]
-fn a_write_that_an_earlier_try_may_have_applied_never_goes_on_in_a_new_session() {
+fn possibly_applied_write_never_continues_in_a_new_session() {
     let perhaps = opens_and(|_, _| Act::Close);
     let cluster = FakeCluster::start(vec![perhaps, takes_writes_from(1_000, WhyNotApplied::Expired)]);
     let mut client = Client::new(cluster.options()).unwrap();
@@ -166,7 +166,7 @@ fn a_write_that_an_earlier_try_may_have_applied_never_goes_on_in_a_new_session()
 }
 
 #[test]
-fn what_was_not_learnt_is_never_asked_for_again() {
+fn write_with_unknown_outcome_is_never_sent_again() {
     // The unknown write's sequence is below the next write's first_open. If the unknown write is applied later, it is
     // superseded.
     let unknown = opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::TimedOut)));
@@ -180,7 +180,7 @@ fn what_was_not_learnt_is_never_asked_for_again() {
 }
 
 #[test]
-fn a_connection_that_was_closed_meanwhile_costs_no_try() {
+fn closed_idle_connection_costs_no_try() {
     // The session is opened on a connection that stays open, because its write follows before a closed connection would
     // be noticed.
     let cluster = FakeCluster::start(vec![opens_and(|n, request| {

@@ -248,7 +248,10 @@ impl<M: StateMachine> Learner<M> {
             self.has_counted |= is_more;
             return false;
         }
-        assert!(quorum.without(quorums.servers()).is_empty(), "only servers of the cluster vote, and {quorum} did");
+        assert!(
+            quorum.without(quorums.servers()).is_empty(),
+            "only servers of the cluster may vote, and the voters are {quorum}"
+        );
         open.reported = true;
         let value = open.proposed_value.as_ref().filter(|(heard, _)| *heard == ballot).map(|(_, value)| value);
         out.emit_step(|| LearnerTraceEvent::Chosen { slot, ballot, quorum, value: value.cloned() });
@@ -411,14 +414,14 @@ impl<M: StateMachine> Learner<M> {
             }
             let chosen = *chosen;
             let open = self.unapplied.pop_first().and_then(|open| open.proposed_value);
-            let Some((_, value)) = open else { unreachable!("the value was there a line ago") };
+            let Some((_, value)) = open else { unreachable!("the value was present one line above") };
             self.apply(self.applied.next(), chosen, value, out);
         }
     }
 
     /// Applies the next slot, reports the outcome, and answers the reads that waited for the slot.
     fn apply(&mut self, slot: Slot, ballot: Ballot, value: Value, out: &mut Output<Self>) {
-        assert_eq!(slot, self.applied.next(), "slots are applied one after the other");
+        assert_eq!(slot, self.applied.next(), "slots are applied in order");
         let outcome = self.machine.apply(slot, &value);
         self.applied = slot;
         self.catch_up.hear_of(slot);
@@ -634,7 +637,7 @@ impl<M: StateMachine> Role for Learner<M> {
                 Message::Snapshot(part) => self.handle_snapshot(from, part, out),
                 Message::FetchSnapshot(part) => self.handle_fetch(from, part, out),
                 Message::ReadReply { id, slot } => self.handle_read_answer(from, id, slot, out),
-                other => debug_assert!(!other.is_for(RoleKind::Learner), "nobody takes {other:?}"),
+                other => debug_assert!(!other.is_for(RoleKind::Learner), "no role takes {other:?}"),
             },
             Input::Timeout(timer) => match timer {
                 LearnerTimer::Progress => self.send_progress(out),

@@ -15,7 +15,7 @@ fn fenced(did: &Did) -> Option<(u64, Option<u64>, ServerSet)> {
         LearnerNotification::Fenced { slot, equal, against } => Some((slot.0, equal.map(|slot| slot.0), *against)),
         _ => None,
     });
-    assert!(all.len() <= 1, "it is said once");
+    assert!(all.len() <= 1, "it is reported once");
     all.first().copied()
 }
 
@@ -40,7 +40,7 @@ fn verdict<const N: usize>(
 }
 
 #[test]
-fn it_judges_five_beats_after_the_first_doubt() {
+fn digests_are_evaluated_five_ticks_after_the_first_mismatch() {
     let mut learner = alone(1, 3);
     learner.learn(3);
     learner.beat(1);
@@ -53,14 +53,14 @@ fn it_judges_five_beats_after_the_first_doubt() {
 }
 
 #[test]
-fn whoever_has_more_servers_with_it_than_against_it_goes_on() {
+fn learner_with_more_servers_agreeing_than_contradicting_continues() {
     assert_eq!(verdict(3, 3, [(2, 3, false), (3, 3, true)]), None);
     assert_eq!(verdict(5, 3, [(2, 3, false), (3, 3, false), (4, 3, true), (5, 3, true)]), None);
     assert_eq!(verdict(3, 3, [(2, 3, true), (3, 3, true)]), None);
 }
 
 #[test]
-fn at_a_tie_it_does_not_believe_itself() {
+fn learner_fences_itself_at_a_tie() {
     assert_eq!(verdict(3, 3, [(2, 3, false)]), Some((3, None, servers([2]))));
     // Its own PROGRESS returns to it: that is not a second server that agrees.
     assert_eq!(verdict(3, 3, [(1, 3, true), (2, 3, false)]), Some((3, None, servers([2]))));
@@ -69,7 +69,7 @@ fn at_a_tie_it_does_not_believe_itself() {
 }
 
 #[test]
-fn whose_state_cannot_be_compared_is_neither_with_it_nor_against_it() {
+fn server_with_an_incomparable_digest_neither_agrees_nor_contradicts() {
     let ahead = [(2, 3, false), (3, 3, false), (4, 50, true), (5, 50, false)];
     assert_eq!(verdict(5, 3, ahead), Some((3, None, servers([2, 3]))));
     // Server 3 was equal before the slot of the mismatch; which state it has after that slot is unknown.
@@ -77,7 +77,7 @@ fn whose_state_cannot_be_compared_is_neither_with_it_nor_against_it() {
 }
 
 #[test]
-fn the_last_slot_that_is_known_to_be_right_is_told_with_the_first_wrong_one() {
+fn fence_names_the_last_equal_slot_and_the_first_diverged_one() {
     let mut learner = hearing(5, 3, [(2, 1, true), (2, 2, true)]);
     learner.learn(7);
     for (from, slot, is_right) in [(2, 6, false), (3, 5, false), (2, 7, false), (4, 5, true)] {
@@ -95,7 +95,7 @@ fn a_peer_that_is_behind_is_compared_with_the_state_as_it_was_there() {
 }
 
 #[test]
-fn the_states_of_the_last_1024_slots_are_known() {
+fn digests_of_the_last_1024_slots_are_kept() {
     let known = 3_000 - 1_023;
     assert_eq!(verdict(3, 3_000, [(2, known, false)]), Some((known, None, servers([2]))));
     assert_eq!(verdict(3, 3_000, [(2, known - 1, false)]), None);
@@ -113,7 +113,7 @@ fn a_peer_that_is_ahead_is_compared_when_its_slot_is_reached() {
 }
 
 #[test]
-fn a_life_begins_with_the_state_of_its_checkpoint() {
+fn incarnation_starts_with_the_state_of_its_checkpoint() {
     let quorums = Quorums::majority(ServerSet::first(3));
     let mut learner = begun(Learner::new(ServerId(1), quorums, Incarnation(2), Slot(10), Numbers::up_to(10)));
     learner.hear_progress(2, 10, wrong(10));
@@ -121,12 +121,12 @@ fn a_life_begins_with_the_state_of_its_checkpoint() {
 }
 
 #[test]
-fn a_peer_that_was_put_right_is_no_doubt_any_more() {
+fn peer_that_was_repaired_contradicts_no_longer() {
     assert_eq!(verdict(3, 3, [(2, 2, false), (2, 3, true)]), None);
 }
 
 #[test]
-fn a_state_that_came_in_is_judged_anew() {
+fn installed_snapshot_is_compared_anew() {
     let mut learner = hearing(3, 3, [(2, 3, false)]);
     let (slot, digest, bytes) = (Slot(6), right(6), b"1 2 3 4 5 6"[..].into());
     learner.hear(3, Message::Snapshot(SnapshotChunk { slot, digest, index: 0, bytes, next: None }));
@@ -140,7 +140,7 @@ fn a_state_that_came_in_is_judged_anew() {
 }
 
 #[test]
-fn who_is_fenced_lets_every_reader_go_and_falls_silent() {
+fn fenced_learner_fails_every_read_and_sends_nothing() {
     let mut learner = alone(1, 3);
     learner.0 = learner.0.with_retention(Retention { checkpoint_slots: 3, ..Retention::KEEP_ALL });
     learner.learn(3);

@@ -60,7 +60,7 @@ fn half_of_the_servers_choose_nothing() {
 }
 
 #[test]
-fn the_value_that_is_shown_as_chosen_was_heard_at_the_ballot_that_was() {
+fn value_reported_as_chosen_was_received_at_the_chosen_ballot() {
     for (round, shown) in [(4, Some(value(7))), (5, None)] {
         let mut learner = alone(1, 3);
         learner.hear(1, accept(round, 1, 7));
@@ -71,7 +71,7 @@ fn the_value_that_is_shown_as_chosen_was_heard_at_the_ballot_that_was() {
 }
 
 #[test]
-fn a_beat_from_outside_of_the_cluster_is_not_believed() {
+fn progress_from_outside_the_cluster_is_ignored() {
     let mut learner = alone(1, 3);
     assert_eq!((armed(&learner.hear_progress(4, 9, 0)), learner.0.highest_chosen()), (vec![], Slot(0)));
     assert_eq!(armed(&learner.hear_progress(3, 5, 0)), [LearnerTimer::Gap]);
@@ -79,7 +79,7 @@ fn a_beat_from_outside_of_the_cluster_is_not_believed() {
 }
 
 #[test]
-fn entries_are_sent_in_parts_of_so_many_bytes() {
+fn entries_are_sent_in_pieces_of_at_most_n_bytes() {
     // An entry of these tests takes 24 bytes, and its value 40.
     for (bytes, last) in [(1, 2), (127, 2), (128, 3), (191, 3), (192, 4), (10_000, 5)] {
         let mut learner = begun(learner(1, 3).with_part_bytes(bytes));
@@ -99,7 +99,7 @@ fn asking(applied: u64) -> Alone {
 }
 
 #[test]
-fn a_peer_that_has_answered_with_nothing_is_not_asked_again_at_once() {
+fn peer_that_sent_nothing_is_not_asked_again_at_once() {
     let mut learner = asking(5);
     let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(5) });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![LearnerTimer::Gap]));
@@ -110,14 +110,14 @@ fn a_peer_that_has_answered_with_nothing_is_not_asked_again_at_once() {
 }
 
 #[test]
-fn a_peer_that_has_sent_some_of_it_is_asked_for_the_rest_at_once() {
+fn peer_that_sent_some_entries_is_asked_for_the_rest_at_once() {
     let mut learner = asking(5);
     let did = learner.hear(2, Message::Entries { entries: vec![entry(1), entry(2)], applied: Slot(5) });
     assert_eq!((learner.applied(), sent(&did)), (2, vec![catch_up(2, 3)]));
 }
 
 #[test]
-fn what_another_peer_sends_does_not_end_the_wait_for_the_one_asked() {
+fn entries_from_another_peer_do_not_end_the_wait_for_the_asked_peer() {
     let mut learner = asking(5);
     let did = learner.hear(3, Message::Entries { entries: vec![entry(1)], applied: Slot(1) });
     assert_eq!((learner.applied(), sent(&did), armed(&did)), (1, vec![], vec![]));
@@ -125,7 +125,7 @@ fn what_another_peer_sends_does_not_end_the_wait_for_the_one_asked() {
 }
 
 #[test]
-fn who_has_got_what_it_missed_in_another_way_asks_nobody_more() {
+fn learner_that_got_the_missing_entries_elsewhere_stops_asking() {
     let mut learner = asking(1);
     learner.hear(1, accept(1, 1, 1));
     learner.hear(1, chosen(1));
@@ -136,7 +136,7 @@ fn who_has_got_what_it_missed_in_another_way_asks_nobody_more() {
 }
 
 #[test]
-fn what_is_remembered_of_commands_is_told_to_whoever_waited_for_them() {
+fn results_found_for_commands_are_notified_to_pending_requests() {
     let mut learner = alone(1, 3);
     learner.learn(3);
     let did = learner.ask(LearnerRequest::FindResults(vec![
@@ -166,9 +166,9 @@ fn fill_is_asked_of(mut learner: Alone, ticks: usize) -> ServerSet {
 }
 
 #[test]
-fn the_lowest_server_that_beat_within_300_ms_is_asked_to_fill_the_log() {
+fn lowest_server_with_progress_within_300_ms_is_asked_to_fill_the_log() {
     for (ticks, asked) in [(0, 1), (1, 1), (2, 1), (3, 3), (4, 3)] {
-        assert_eq!(fill_is_asked_of(alone(3, 3), ticks), ServerSet::only(ServerId(asked)), "{ticks} beats later");
+        assert_eq!(fill_is_asked_of(alone(3, 3), ticks), ServerSet::only(ServerId(asked)), "{ticks} ticks later");
     }
 }
 
@@ -189,7 +189,7 @@ fn votes_for_another_servers_ballot_are_not_counted() {
 }
 
 #[test]
-fn claims_at_the_end_of_all_slots_change_nothing_that_was_applied() {
+fn messages_at_the_last_slot_change_nothing_applied() {
     let mut learner = alone(1, 3);
     learner.learn(5);
     let all = SlotRange { first: Slot(0), last: Slot::LAST };

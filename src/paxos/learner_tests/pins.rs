@@ -78,7 +78,7 @@ fn the_log_behind_a_state_is_kept_while_a_peer_fetches_that_state() {
 }
 
 #[test]
-fn a_log_that_nobody_fetches_a_state_for_is_trimmed_as_usual() {
+fn log_without_a_fetching_peer_is_trimmed_as_usual() {
     let mut learner = at_ten();
     catch_up(&mut learner, 2, 9);
     write(&mut learner, 24);
@@ -89,7 +89,7 @@ fn a_log_that_nobody_fetches_a_state_for_is_trimmed_as_usual() {
 }
 
 #[test]
-fn what_is_kept_for_a_silent_peer_is_let_go_after_a_minute() {
+fn log_kept_for_a_silent_peer_is_dropped_after_one_minute() {
     let mut learner = at_ten();
     catch_up(&mut learner, 2, 1);
     write(&mut learner, 24);
@@ -100,7 +100,7 @@ fn what_is_kept_for_a_silent_peer_is_let_go_after_a_minute() {
 }
 
 #[test]
-fn a_peer_for_which_four_times_the_usual_log_is_too_little_is_left_behind_and_named_once() {
+fn peer_that_needs_more_than_four_times_the_usual_log_is_left_behind_and_named_once() {
     let mut learner = at_ten();
     catch_up(&mut learner, 5, 1);
     learner.beat(3);
@@ -113,12 +113,12 @@ fn a_peer_for_which_four_times_the_usual_log_is_too_little_is_left_behind_and_na
     let did = learner.beat(1);
     let (written, kept) = ((most + 1 - 10) * SIZE, FACTOR * 6 * SIZE);
     assert_eq!(left_behind(&did), [LeftBehind { peer: ServerId(5), parts: 2, ticks: 3, written, kept }]);
-    assert_eq!(pinned(&did), [], "that was said when it was let go");
+    assert_eq!(pinned(&did), [], "it was reported when the log was dropped");
     assert_eq!(learner.0.log_pinned_from(), None);
 }
 
 #[test]
-fn as_much_is_kept_for_a_peer_as_the_state_has_that_it_fetches() {
+fn log_kept_for_a_peer_is_as_large_as_the_state_that_it_fetches() {
     let most = 2 * FACTOR * 6;
     let mut learner = at_ten_of(most * SIZE);
     catch_up(&mut learner, 5, 1);
@@ -130,7 +130,7 @@ fn as_much_is_kept_for_a_peer_as_the_state_has_that_it_fetches() {
 }
 
 #[test]
-fn a_pinned_peer_has_two_parts_of_the_log_under_way() {
+fn pinned_peer_has_two_pieces_of_the_log_in_flight() {
     let mut learner = at_ten();
     learner.0 = learner.0.with_part_bytes(3 * (24 + SIZE as usize));
     assert_eq!(entries(&catch_up(&mut learner, 3, 9)), [[9, 10]], "it has no pin");
@@ -155,7 +155,7 @@ fn sent_of_the_log(did: &Did) -> impl Iterator<Item = Message> {
 }
 
 #[test]
-fn after_a_question_that_was_asked_twice_each_entry_is_sent_once() {
+fn repeated_request_gets_each_entry_once() {
     const LAST: u64 = 300;
     let mut source = at_ten();
     source.0 = source.0.with_part_bytes(3 * (24 + SIZE as usize));
@@ -195,7 +195,7 @@ fn after_a_question_that_was_asked_twice_each_entry_is_sent_once() {
 }
 
 #[test]
-fn a_life_begins_without_pins_and_says_so() {
+fn incarnation_starts_without_pins_and_reports_it() {
     let mut learner = keeping(1, 5, SHORT);
     assert_eq!(pinned(&learner.step(super::Input::Start)), [ServerSet::NONE]);
 }

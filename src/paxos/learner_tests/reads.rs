@@ -15,7 +15,7 @@ fn answers(did: &Did) -> Vec<(u64, u64, usize)> {
 }
 
 #[test]
-fn as_many_as_4096_reads_wait_and_one_more_is_refused() {
+fn at_most_4096_reads_wait_and_one_more_is_refused() {
     let mut learner = alone(1, 3);
     // Some reads wait for slot 9, some for the answers to their round, and some for the next round.
     reads(&mut learner, 1..=1_096);
@@ -30,7 +30,7 @@ fn as_many_as_4096_reads_wait_and_one_more_is_refused() {
 }
 
 #[test]
-fn it_says_which_round_is_under_way() {
+fn learner_reports_the_read_round_in_flight() {
     let mut learner = alone(1, 3);
     assert_eq!(learner.0.round(), None);
     let did = learner.step(read(1));
@@ -40,7 +40,7 @@ fn it_says_which_round_is_under_way() {
 }
 
 #[test]
-fn a_read_that_was_waited_for_too_long_fails_wherever_it_waits() {
+fn read_fails_after_its_timeout_wherever_it_waits() {
     let mut learner = alone(1, 3);
     learner.step(read(1));
     learner.answer_round(9);
@@ -51,5 +51,5 @@ fn a_read_that_was_waited_for_too_long_fails_wherever_it_waits() {
     late.sort_unstable();
     assert_eq!(late, [1, 2, 3]);
     assert_eq!(answers(&learner.learn(9)), vec![]);
-    assert_eq!(sent(&learner.fire(LearnerTimer::Fill { tries: 0 })), [], "nobody waits for slot 9 any more");
+    assert_eq!(sent(&learner.fire(LearnerTimer::Fill { tries: 0 })), [], "no read waits for slot 9 any more");
 }

@@ -21,7 +21,7 @@ fn log(learner: &Alone) -> (u64, u64) {
 }
 
 #[test]
-fn a_checkpoint_is_begun_after_so_many_slots_and_one_at_a_time() {
+fn checkpoint_starts_after_n_slots_and_one_at_a_time() {
     let mut learner = keeping(1, 3, EVERY_FOUR);
     assert_eq!(checkpoints(&learner.learn(3)), []);
     assert_eq!(checkpoints(&learner.learn(4)), [(4, vec![1, 2, 3, 4])]);
@@ -37,7 +37,7 @@ fn a_checkpoint_is_begun_after_so_many_slots_and_one_at_a_time() {
 }
 
 #[test]
-fn the_servers_take_turns() {
+fn servers_take_turns_with_checkpoints() {
     let begun_by = |me| {
         let mut learner = keeping(me, 3, Retention { checkpoint_slots: 9, ..Retention::KEEP_ALL });
         let mut begun = Vec::new();
@@ -53,7 +53,7 @@ fn the_servers_take_turns() {
 }
 
 #[test]
-fn a_checkpoint_is_begun_after_values_of_so_many_bytes() {
+fn checkpoint_starts_after_values_of_n_bytes() {
     let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::KEEP_ALL });
     for slot in [1, 3, 5] {
         assert_eq!(checkpoints(&learner.learn(slot)), []);
@@ -63,7 +63,7 @@ fn a_checkpoint_is_begun_after_values_of_so_many_bytes() {
 }
 
 #[test]
-fn one_that_is_late_is_told_once_and_much_later_writes_should_wait() {
+fn late_checkpoint_is_reported_once_and_much_later_holds_back_writes() {
     let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::KEEP_ALL });
     let late =
         |did: &Did| {
@@ -74,7 +74,7 @@ fn one_that_is_late_is_told_once_and_much_later_writes_should_wait() {
     learner.learn(2 * LATE_FACTOR - 1);
     assert_eq!(late(&learner.beat(1)), NONE);
     learner.learn(2 * LATE_FACTOR);
-    assert_eq!((late(&learner.beat(1)), late(&learner.beat(1))), (vec![2 * LATE_FACTOR], vec![]), "told once");
+    assert_eq!((late(&learner.beat(1)), late(&learner.beat(1))), (vec![2 * LATE_FACTOR], vec![]), "reported once");
     learner.learn(2 * FULL_FACTOR - 1);
     assert!(!learner.0.is_full());
     learner.learn(2 * FULL_FACTOR);
@@ -93,7 +93,7 @@ fn one_that_is_late_is_told_once_and_much_later_writes_should_wait() {
 }
 
 #[test]
-fn one_that_is_wanted_is_begun_however_little_has_changed_and_not_if_nothing_has() {
+fn requested_checkpoint_starts_after_any_change_and_not_without_one() {
     let mut learner = alone(2, 3);
     assert_eq!(checkpoints(&learner.ask(LearnerRequest::RequestCheckpoint)), []);
     assert_eq!(checkpoints(&learner.learn(1)), [(1, vec![1])], "it is wanted still");
@@ -102,12 +102,12 @@ fn one_that_is_wanted_is_begun_however_little_has_changed_and_not_if_nothing_has
     assert_eq!((durable(&did), checkpoints(&did)), (vec![1], vec![]));
     assert_eq!(checkpoints(&learner.learn(2)), [(2, vec![2])]);
     learner.ask(checkpoint_ended(2, true));
-    assert_eq!(checkpoints(&learner.learn(3)), [], "nobody wants another one");
+    assert_eq!(checkpoints(&learner.learn(3)), [], "no other one is requested");
     assert_eq!(checkpoints(&learner.ask(LearnerRequest::RequestCheckpoint)), [(3, vec![3])]);
 }
 
 #[test]
-fn one_that_failed_is_tried_again_a_second_later_with_all_that_has_changed() {
+fn failed_checkpoint_is_retried_after_one_second_with_all_changes() {
     let mut learner = keeping(1, 3, EVERY_FOUR);
     learner.beat(2);
     assert_eq!(checkpoints(&learner.learn(4)), [(4, vec![1, 2, 3, 4])]);
@@ -124,7 +124,7 @@ fn one_that_failed_is_tried_again_a_second_later_with_all_that_has_changed() {
 }
 
 #[test]
-fn what_was_not_begun_cannot_end() {
+fn checkpoint_that_was_not_started_cannot_finish() {
     let mut learner = keeping(1, 3, EVERY_FOUR);
     learner.learn(4);
     for slot in [3, 5] {
@@ -136,7 +136,7 @@ fn what_was_not_begun_cannot_end() {
 }
 
 #[test]
-fn of_the_slots_in_a_checkpoint_so_many_stay_in_the_log() {
+fn at_most_n_slots_of_a_checkpoint_stay_in_the_log() {
     let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_slots: 3, ..Retention::KEEP_ALL });
     learner.learn(10);
     assert_eq!(log(&learner), (1, 10), "it is not durable yet");
@@ -151,7 +151,7 @@ fn of_the_slots_in_a_checkpoint_so_many_stay_in_the_log() {
 }
 
 #[test]
-fn of_the_slots_in_a_checkpoint_no_more_than_so_many_bytes_stay_in_the_log() {
+fn at_most_n_bytes_of_a_checkpoint_stay_in_the_log() {
     let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_bytes: 3 * SIZE, ..Retention::KEEP_ALL });
     learner.learn(8);
     assert_eq!(log(&learner), (1, 8));
@@ -164,7 +164,7 @@ fn of_the_slots_in_a_checkpoint_no_more_than_so_many_bytes_stay_in_the_log() {
 }
 
 #[test]
-fn if_no_checkpoint_succeeds_the_log_grows_to_eight_times_its_size_and_loses_its_begin() {
+fn log_without_checkpoints_grows_to_eight_times_its_size_and_then_drops_its_start() {
     let mut learner = keeping(1, 3, Retention { keep_bytes: SIZE, ..Retention::KEEP_ALL });
     assert_eq!(HARD_FACTOR, 8);
     learner.learn(8);
@@ -176,7 +176,7 @@ fn if_no_checkpoint_succeeds_the_log_grows_to_eight_times_its_size_and_loses_its
 }
 
 #[test]
-fn the_own_acceptor_hears_what_it_cannot_read_now_or_when_it_is_known() {
+fn own_acceptor_gets_chosen_values_for_corrupt_slots_now_or_when_they_are_known() {
     let mended = |did: &Did| {
         let entries = |outcome: &LearnerNotification<_>| match outcome {
             LearnerNotification::Repaired { entries } => Some(entries.clone()),
@@ -196,7 +196,7 @@ fn the_own_acceptor_hears_what_it_cannot_read_now_or_when_it_is_known() {
 }
 
 #[test]
-fn it_says_how_many_slots_are_open() {
+fn learner_reports_its_unapplied_slots() {
     let mut learner = alone(2, 3);
     assert_eq!(learner.0.unapplied_slots(), 0);
     learner.hear(1, Message::Accept { ballot: ballot(1), first: Slot(1), values: (1..=3).map(value).collect() });

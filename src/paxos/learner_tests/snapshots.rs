@@ -59,7 +59,7 @@ impl Alone {
 }
 
 #[test]
-fn who_asks_for_slots_that_are_forgotten_gets_the_checkpoint_that_holds_them() {
+fn request_for_truncated_slots_gets_the_checkpoint_that_holds_them() {
     let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_slots: 0, ..Retention::KEEP_ALL });
     learner.learn(10);
     learner.ask(checkpoint_ended(8, true));
@@ -86,14 +86,14 @@ fn instead_of_a_checkpoint_that_is_too_old_a_new_one_is_made() {
 }
 
 #[test]
-fn who_asks_for_the_next_part_gets_it() {
+fn request_for_the_next_chunk_gets_it() {
     let mut learner = alone(1, 3);
     let did = learner.hear(3, Message::FetchSnapshot(name(8, 4)));
     assert_eq!(asked_for(&did), [(ServerId(3), Some(name(8, 4)))]);
 }
 
 #[test]
-fn a_state_comes_part_by_part_and_takes_the_place_of_the_old_one_when_it_is_whole() {
+fn snapshot_arrives_in_chunks_and_replaces_the_state_when_complete() {
     let mut learner = far_behind();
     learner.step(read(1));
     learner.answer_round(6);
@@ -120,7 +120,7 @@ fn a_state_comes_part_by_part_and_takes_the_place_of_the_old_one_when_it_is_whol
 }
 
 #[test]
-fn what_came_after_the_state_is_asked_for_at_once() {
+fn entries_after_the_snapshot_are_requested_at_once() {
     let mut learner = far_behind();
     learner.hear_progress(3, 7, right(7));
     (0..2).for_each(|index| drop(learner.hear_part(2, part(6, index))));
@@ -128,7 +128,7 @@ fn what_came_after_the_state_is_asked_for_at_once() {
 }
 
 #[test]
-fn only_the_next_part_of_the_same_state_from_the_same_peer_counts() {
+fn only_the_next_chunk_of_the_same_snapshot_from_the_same_peer_counts() {
     let mut learner = far_behind();
     learner.hear_part(2, part(6, 0));
     learner.hear_part(2, part(6, 1));
@@ -148,7 +148,7 @@ fn only_the_next_part_of_the_same_state_from_the_same_peer_counts() {
 }
 
 #[test]
-fn a_part_of_a_state_whose_begin_was_not_heard_is_of_no_use() {
+fn chunk_without_the_first_chunk_is_ignored() {
     let mut learner = far_behind();
     for index in [1, 2] {
         let did = learner.hear_part(2, part(6, index));
@@ -157,7 +157,7 @@ fn a_part_of_a_state_whose_begin_was_not_heard_is_of_no_use() {
 }
 
 #[test]
-fn a_late_part_that_an_earlier_life_has_asked_for_is_not_waited_for() {
+fn late_chunk_requested_by_an_earlier_incarnation_is_not_waited_for() {
     let mut learner = alone(1, 3);
     assert!(learner.hear_part(2, part(6, 1)).is_empty());
     assert_eq!(armed(&learner.hear_progress(3, 6, right(6))), [LearnerTimer::Gap]);
@@ -165,7 +165,7 @@ fn a_late_part_that_an_earlier_life_has_asked_for_is_not_waited_for() {
 }
 
 #[test]
-fn a_peer_that_begins_anew_with_another_state_is_followed() {
+fn peer_that_starts_another_snapshot_is_followed() {
     let mut learner = far_behind();
     learner.hear_part(2, part(6, 0));
     learner.hear_part(2, part(6, 1));
@@ -177,7 +177,7 @@ fn a_peer_that_begins_anew_with_another_state_is_followed() {
 }
 
 #[test]
-fn a_state_that_is_not_what_it_should_be_is_not_taken() {
+fn corrupt_snapshot_is_not_installed() {
     let spoilt = |part: SnapshotChunk| SnapshotChunk { digest: wrong(6), ..part };
     let garbage = |part: SnapshotChunk| SnapshotChunk { bytes: b"?"[..].into(), ..part };
     let same = |part: SnapshotChunk| part;
@@ -194,14 +194,14 @@ fn a_state_that_is_not_what_it_should_be_is_not_taken() {
         assert_eq!(
             sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })),
             [],
-            "nothing is asked of the sender any more"
+            "nothing more is requested from the sender"
         );
         assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(3, 1)]);
     }
 }
 
 #[test]
-fn a_state_that_the_log_has_overtaken_is_not_taken() {
+fn snapshot_older_than_the_applied_slot_is_not_installed() {
     for last in [6, 7] {
         let mut learner = far_behind();
         learner.hear_part(2, part(6, 0));
@@ -214,7 +214,7 @@ fn a_state_that_the_log_has_overtaken_is_not_taken() {
 }
 
 #[test]
-fn a_part_that_does_not_come_is_asked_for_five_times_and_then_another_peer_is() {
+fn missing_chunk_is_requested_five_times_and_then_from_another_peer() {
     let mut learner = far_behind();
     learner.hear_part(2, part(6, 0));
     (0..3).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 1)]));
@@ -229,7 +229,7 @@ fn a_part_that_does_not_come_is_asked_for_five_times_and_then_another_peer_is() 
 }
 
 #[test]
-fn late_entries_do_not_end_the_wait_for_the_next_part() {
+fn late_entries_do_not_end_the_wait_for_the_next_chunk() {
     let mut learner = far_behind();
     learner.hear_part(2, part(6, 0));
     let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(6) });

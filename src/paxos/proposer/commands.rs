@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_was_in_an_accept_for_somebody_else_is_never_given_up_as_not_applied() {
+    fn command_adopted_from_another_proposer_is_never_reported_not_applied() {
         let mut commands = OwnCommands::default();
         commands.proposed(ID);
         assert!(commands.push(command(), 1, false));
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_copy_of_a_command_that_was_handed_over_is_never_given_up_as_not_applied() {
+    fn late_copy_of_a_forwarded_command_is_never_reported_not_applied() {
         let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
         assert_eq!(commands.take_idle(1), [command()]);
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_goes_again_when_its_outcome_could_be_seen_here_and_was_not() {
+    fn forwarded_command_is_sent_again_when_its_outcome_is_overdue() {
         let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
         assert_eq!(commands.take_idle(10), [command()]);
@@ -342,12 +342,12 @@ mod tests {
         assert_eq!(
             commands.next_idle(),
             Some(&command()),
-            "it is not, and whoever is always behind goes on all the same"
+            "its outcome is not visible, and a server that is always behind still sends again"
         );
     }
 
     #[test]
-    fn the_same_leader_is_handed_a_command_again_after_twice_the_time_and_another_one_at_once() {
+    fn command_is_forwarded_again_to_the_same_leader_after_twice_the_time_and_to_another_at_once() {
         let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
         let handed = |commands: &mut OwnCommands, ticks: std::ops::Range<u64>| -> Vec<u64> {
@@ -357,15 +357,15 @@ mod tests {
             };
             ticks.filter(look).collect()
         };
-        assert_eq!(handed(&mut commands, 0..100), [0, 7, 20, 45, 94], "a pulse more than 6, 12, 24 and 48 later");
+        assert_eq!(handed(&mut commands, 0..100), [0, 7, 20, 45, 94], "one tick more than 6, 12, 24 and 48 later");
         let most = handed(&mut commands, 100..1_000);
         assert!(most.windows(2).skip(1).all(|two| two[1] - two[0] == (6 << DOUBLINGS_MAX) + 1), "{most:?}");
         commands.release_all();
-        assert_eq!(handed(&mut commands, 1_000..1_010), [1_000, 1_007], "the next leader knows nothing of it");
+        assert_eq!(handed(&mut commands, 1_000..1_010), [1_000, 1_007], "the next leader does not have it");
     }
 
     #[test]
-    fn what_was_never_sent_is_given_up_however_often_it_comes() {
+    fn command_that_was_never_sent_expires_however_often_it_arrives() {
         let mut commands = OwnCommands::default();
         for tick in [1, 101] {
             assert!(commands.push(command(), tick, false));
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn of_settled_commands_the_latest_are_remembered() {
+    fn latest_completed_ids_are_kept() {
         let mut settled = CompletedIds::default();
         (0..COMPLETED_MAX as u64 + 2).for_each(|sequence| settled.add(CommandId::new(3, 0, sequence)));
         assert_eq!((settled.ids.len(), settled.by_age.len()), (COMPLETED_MAX, COMPLETED_MAX));
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proposer_keeps_so_many_commands_and_so_many_bytes() {
+    fn proposer_keeps_at_most_n_commands_and_n_bytes() {
         let mut commands = OwnCommands::default();
         assert!((1..=COMMANDS_MAX as u64).all(|sequence| commands.push(sized(sequence, 1), 1, false)));
         assert!(!commands.push(sized(0, 0), 1, false), "one more");
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_keeps_as_many_of_others() {
+    fn leader_keeps_as_many_forwarded_commands() {
         let mut forwarded_queue = ForwardedQueue::default();
         assert!((1..=COMMANDS_MAX as u64).all(|sequence| forwarded_queue.push(sized(sequence, 1))));
         assert!(!forwarded_queue.push(sized(0, 0)), "one more");
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_is_handed_so_many_commands_and_bytes_at_a_time() {
+    fn forward_carries_at_most_n_commands_and_n_bytes() {
         let mut commands = OwnCommands::default();
         (1..=HANDED_MAX as u64 + 5).for_each(|sequence| assert!(commands.push(sized(sequence, 1), 1, false)));
         assert_eq!(
@@ -430,18 +430,14 @@ mod tests {
             (HANDED_MAX, 0, 5)
         );
         (1..=2).for_each(|sequence| commands.remove(CommandId::new(4, 0, sequence)));
-        assert_eq!(
-            (commands.take_idle(1).len(), commands.unassigned()),
-            (2, 3),
-            "as many as have come to their outcome"
-        );
+        assert_eq!((commands.take_idle(1).len(), commands.unassigned()), (2, 3), "as many as are completed");
         commands.release_all();
         assert_eq!(commands.take_idle(1).len(), HANDED_MAX, "the next leader is handed the oldest first");
 
         let mut commands = OwnCommands::default();
         let sizes = [HANDED_MAX_BYTES + 1, 1, HANDED_MAX_BYTES / 2, HANDED_MAX_BYTES / 2];
         (1..).zip(sizes).for_each(|(sequence, size)| assert!(commands.push(sized(sequence, size), 1, false)));
-        assert_eq!(commands.take_idle(1).len(), 1, "one that is larger goes alone");
+        assert_eq!(commands.take_idle(1).len(), 1, "a larger one is sent alone");
         commands.remove(CommandId::new(4, 0, 1));
         assert_eq!(commands.take_idle(1).len(), 2);
         commands.remove(CommandId::new(4, 0, 3));
@@ -449,12 +445,12 @@ mod tests {
     }
 
     #[test]
-    fn who_has_lost_count_of_what_it_has_spoken_of_calls_nothing_not_applied() {
+    fn proposer_that_dropped_ids_never_reports_not_applied() {
         let mut commands = OwnCommands::default();
         (0..MAYBE_PROPOSED_MAX as u64).for_each(|sequence| commands.proposed(CommandId::new(9, 0, sequence)));
         commands.proposed(CommandId::new(9, 0, 5));
         assert!(commands.push(sized(1, 0), 1, false));
-        assert_eq!(commands.expire(1), [CommandId::new(4, 0, 1)], "it has room for all, and this is none of them");
+        assert_eq!(commands.expire(1), [CommandId::new(4, 0, 1)], "all have space, and this id is not among them");
         commands.proposed(CommandId::new(9, 0, u64::MAX));
         assert!(commands.push(sized(2, 0), 1, false));
         assert_eq!(commands.expire(1), [], "it may be any");

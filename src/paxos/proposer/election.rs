@@ -25,7 +25,7 @@
 //!
 //! With these rules a cluster finds a leader as long as any one server is connected to a majority, even under partial
 //! connectivity (the three cases of Ng, Haridi, Carbone, *Omni-Paxos*, EuroSys 2023; see
-//! `src/sim/partial_partitions.rs`).
+//! `crates/lab/src/sim/partial_partitions.rs`).
 //!
 //! Time is counted in *heartbeat ticks* of one 30 ms timer. A proposer that was delayed counts fewer ticks, so its own
 //! delay does not look like the silence of others.
@@ -358,16 +358,16 @@ mod tests {
         assert!(election.hear(high, true, None));
         election.suspect(S3);
         assert_eq!(election.leader(), Some((high, LeaderEvidence::HeardOf)));
-        assert!(!election.hear(Ballot { round: 9, server: ServerId(4) }, true, None), "a stranger");
+        assert!(!election.hear(Ballot { round: 9, server: ServerId(4) }, true, None), "a server outside the cluster");
     }
 
     #[test]
-    fn a_pre_vote_is_won_once_by_a_majority_that_hears_no_leader() {
+    fn pre_vote_is_won_once_by_a_majority_without_a_leader() {
         let mut election = begun();
         election.pre_vote = Some(PreVote { id: 7, without: ServerSet::only(S1) });
         assert!(!election.handle_pre_vote_answer(S2, 6, false), "to another question");
-        assert!(!election.handle_pre_vote_answer(S2, 7, true), "it hears a leader");
+        assert!(!election.handle_pre_vote_answer(S2, 7, true), "it has a leader");
         assert!(election.handle_pre_vote_answer(S3, 7, false));
-        assert!(!election.handle_pre_vote_answer(S2, 7, false), "it stands already");
+        assert!(!election.handle_pre_vote_answer(S2, 7, false), "it campaigns already");
     }
 }

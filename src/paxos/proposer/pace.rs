@@ -109,11 +109,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_lasts_for_some_rounds_like_the_longest_of_the_last() {
+    fn timeout_covers_several_rounds_of_the_longest_recent_length() {
         let mut pace = Pace::default();
         assert_eq!((pace.patience(), pace.doublings(50)), (PATIENCE_LEAST, 0));
         [1, 40, 2].into_iter().for_each(|ticks| pace.note(ticks));
-        assert_eq!(pace.patience(), 160, "a round of 1.2 s is nothing strange here");
+        assert_eq!(pace.patience(), 160, "a round of 1.2 s is usual here");
         assert_eq!((pace.doublings(100), pace.doublings(1_200)), (4, 0));
         (0..ROUNDS - 2).for_each(|_| pace.note(1));
         assert_eq!(pace.patience(), 160);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_last_as_long_as_a_late_answer_took_until_something_is_applied() {
+    fn attempt_timeout_follows_a_late_reply_until_something_is_applied() {
         let mut pace = Pace::default();
         let ballot = |round| Ballot { round, server: crate::role::ServerId(1) };
         (1..=5).for_each(|round| pace.prepare(ballot(round), 10 * round));

@@ -99,7 +99,7 @@ impl Phase2 {
     ) -> Phase2 {
         let voters = promises.promised().and(quorums.servers());
         let ballot = attempt.ballot();
-        assert!(quorums.is_prepared(voters), "{ballot} was promised by {voters} alone: no quorum");
+        assert!(quorums.is_prepared(voters), "{ballot} was promised by {voters} only, which is not a quorum");
         let commands_left = if attempt.fill().is_some() { 0 } else { policy.commands_per_ballot() };
         let bound_to = attempt.fill().unwrap_or_default();
         let mut new = Phase2 {

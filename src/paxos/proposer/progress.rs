@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_chosen_is_known_from_the_learner_and_for_a_while_from_an_acceptor() {
+    fn chosen_slots_are_known_from_the_learner_and_for_a_while_from_an_acceptor() {
         let mut progress = PeerProgressTable::default();
         assert_eq!((progress.applied(), progress.first_open()), (None, Slot(1)));
         assert!(progress.learner_applied(Slot(4)) && !progress.learner_applied(Slot(4)));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_living_peer_can_be_far_ahead() {
+    fn only_a_live_peer_can_be_far_ahead() {
         let mut progress = PeerProgressTable::default();
         progress.learner_applied(Slot(10));
         progress.peer_applied(ServerId(2), Slot(10 + CATCH_UP_THRESHOLD), 1);

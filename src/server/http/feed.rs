@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_slow_viewer_has_missed_is_counted_and_nothing_grows() {
+    fn items_that_a_slow_viewer_missed_are_counted_and_the_feed_stays_bounded() {
         let feed = Feed::default();
         for n in 0..LINES_MAX + 10 {
             feed.push_lines(false, &format!("line {n}"));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_who_is_heard_is_news_once() {
+    fn change_of_a_peers_feed_state_is_delivered_once() {
         let feed = Feed::default();
         feed.tell(ServerId(2), PeerFeedState::Up);
         feed.tell(ServerId(2), PeerFeedState::Up);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn viewers_are_counted_while_they_sit() {
+    fn viewers_are_counted_while_they_watch() {
         let feed = Feed::default();
         let seat = feed.sit();
         assert_eq!(feed.viewers(), 1);

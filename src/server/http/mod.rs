@@ -7,7 +7,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /` | the page of `paxos-lab timeline`, fed live |
+//! | `GET /` | the page of `paxos-server timeline`, fed live |
 //! | `GET /events` | the lines of all servers, as server-sent events |
 //! | `GET /feed` | the lines of this server alone, for the other servers |
 //! | `GET /status` | the status of the server, as JSON |
@@ -17,7 +17,7 @@
 
 mod feed;
 mod relay;
-pub(crate) mod request;
+pub mod request;
 mod responses;
 
 use std::io::{self, Read, Write};
@@ -87,11 +87,11 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
         }
     })?;
     let busy = |stream: Arc<TcpStream>| {
-        let sentence = "too many connections already; try another server\n";
+        let sentence = "too many connections; try another server\n";
         // An error is ignored: the caller does not read the sentence.
         let _ = (&*stream).write_all(responses::answer(503, "text/plain", sentence).as_bytes());
     };
-    let trouble = trace_accept_error(clients.ctx.clone(), "no connection from a browser can be taken on");
+    let trouble = trace_accept_error(clients.ctx.clone(), "cannot accept connections from browsers");
     let window = PageWindow { clients, feed, address };
     let serve = move |stream: Arc<TcpStream>, _, mut place: ConnectionPermit| window.answer(&stream, &mut place);
     listen("http", listener, ConnectionLimit::new(BROWSER_STRANGERS_MAX, KNOWN_MAX), serve, busy, trouble)
@@ -124,20 +124,20 @@ impl PageWindow {
         }
         let is_change = matches!(path, "/crash" | "/restart");
         if !is_change && !matches!(request.method.as_str(), "GET" | "HEAD") {
-            return caller.refuse(&(405, "only GET and HEAD are answered here".to_string()));
+            return caller.refuse(&(405, "only GET and HEAD are allowed here".to_string()));
         }
         match path {
             "/" => caller.respond("text/html", &self.page()),
             "/events" if place.join(VIEWERS.0, VIEWERS.1) => self.watch(caller),
             "/feed" if place.join(RELAYS.0, RELAYS.1) => self.feed(caller),
-            "/events" | "/feed" => caller.refuse(&(503, "too many watch already; try another server".to_string())),
+            "/events" | "/feed" => caller.refuse(&(503, "too many viewers; try another server".to_string())),
             "/status" => caller.respond("application/json", &format!("{}\n", self.status().to_json())),
             "/metrics" => caller.respond("text/plain", &responses::metrics(&self.status(), &self.feed)),
             "/crash" | "/restart" => match self.order(request) {
                 Ok(done) => caller.respond("application/json", &done),
                 Err(refusal) => caller.refuse(&refusal),
             },
-            _ => caller.refuse(&(404, "there is /, /events, /status and /metrics".to_string())),
+            _ => caller.refuse(&(404, "not found; available are /, /events, /status and /metrics".to_string())),
         }
     }
 
@@ -204,7 +204,8 @@ impl PageWindow {
     fn order(&self, request: &HttpRequest) -> Result<String, HttpRefusal> {
         request.check_change(self.clients.ctx.core.config.lab)?;
         let target = request.parameter("role").and_then(read_target);
-        let (server, role) = target.ok_or((400, "which role? As in ?role=3.acceptor".to_string()))?;
+        let (server, role) =
+            target.ok_or((400, "the parameter role is missing or invalid; example: ?role=3.acceptor".to_string()))?;
         let down = match request.parameter("for") {
             Some(text) => Some(crate::duration::parse_duration(text).map_err(|error| (400, error))?),
             None => None,
@@ -221,7 +222,7 @@ impl PageWindow {
 
     fn pass_on(&self, server: ServerId, request: &HttpRequest) -> Result<String, HttpRefusal> {
         let address = self.clients.cluster.member(server).and_then(|member| member.http);
-        let address = address.ok_or((404, format!("the cluster file names no http address of server {}", server.0)))?;
+        let address = address.ok_or((404, format!("the cluster file has no http address for server {}", server.0)))?;
         let HttpRequest { path, query, .. } = request;
         let call = || -> io::Result<String> {
             let mut stream = dial(address, PASS_ON)?;
@@ -233,7 +234,7 @@ impl PageWindow {
             stream.take(64 << 10).read_to_string(&mut answer)?;
             Ok(answer)
         };
-        let answer = call().map_err(|error| (502, format!("server {} does not answer: {error}", server.0)))?;
+        let answer = call().map_err(|error| (502, format!("no reply from server {}: {error}", server.0)))?;
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
         if answer.starts_with("HTTP/1.1 200 ") { Ok(body.to_string()) } else { Err((502, body.to_string())) }
     }
@@ -318,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_end_where_they_should() {
+    fn event_stream_separates_lines_and_lost_items() {
         let line = |text: &str| FeedItem::Line { own: true, text: text.into() };
         let batch = FeedBatch {
             items: vec![line("a"), line("b"), FeedItem::Lost(3), line("c")],
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_with_head_gets_the_head_alone() {
+    fn head_request_gets_only_the_head() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let told = |wants_body, tell: &dyn Fn(&HttpCaller<'_>)| {
             let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

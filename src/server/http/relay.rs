@@ -56,7 +56,7 @@ fn hear(peer: ServerId, address: SocketAddr, feed: &Feed, last: &mut Option<(u32
     let mut text = String::new();
     next(&mut text)?;
     if !text.starts_with("HTTP/1.1 200 ") {
-        return Err(io::Error::other("the peer does not tell its lines"));
+        return Err(io::Error::other("the peer does not send its log lines"));
     }
     while !text.trim_end().is_empty() {
         next(&mut text)?;

@@ -41,7 +41,10 @@ pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<HttpRequest, Htt
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(Some(Err((408, "the head of the request took too long".to_string()))));
+            return Ok(Some(Err((
+                408,
+                format!("the request head did not arrive within {} s", HEAD_DEADLINE.as_secs()),
+            ))));
         }
         stream.set_read_timeout(Some(left))?;
         let length = stream.read(&mut block)?;
@@ -53,19 +56,19 @@ pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<HttpRequest, Htt
             return Ok(Some(read));
         }
         if head.len() > HEAD_MAX_BYTES {
-            return Ok(Some(Err((431, format!("the head of the request is longer than {HEAD_MAX_BYTES} bytes")))));
+            return Ok(Some(Err((431, format!("the request head is longer than {HEAD_MAX_BYTES} bytes")))));
         }
     }
 }
 
 /// The request of a complete head; None if more bytes must arrive.
-pub(crate) fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
+pub fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
     match parsed.parse(head) {
         Ok(httparse::Status::Partial) => return None,
         Ok(httparse::Status::Complete(_)) => {}
-        Err(error) => return Some(Err((400, format!("this is no request: {error}")))),
+        Err(error) => return Some(Err((400, format!("not an HTTP request: {error}")))),
     }
     let mut request = HttpRequest { method: parsed.method?.to_string(), ..HttpRequest::default() };
     let (path, query) = parsed.path?.split_once('?').unwrap_or((parsed.path?, ""));
@@ -82,7 +85,7 @@ pub(crate) fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
             _ => None,
         };
         if seen.is_some() {
-            return Some(Err((400, format!("{} is given twice", field.name))));
+            return Some(Err((400, format!("the header field {} is given twice", field.name))));
         }
     }
     Some(Ok(request))
@@ -95,18 +98,18 @@ impl HttpRequest {
         let host = self.host.as_deref().unwrap_or_default();
         if !is_own(host, bound) {
             let address = match bound.ip().is_unspecified() {
-                true => format!("http://ADDRESS:{}/, where ADDRESS is a number of this machine", bound.port()),
+                true => format!("http://ADDRESS:{}/, where ADDRESS is an IP address of this machine", bound.port()),
                 false => format!("http://{bound}/"),
             };
             let sentence = format!(
-                "this server is not asked by the name in '{}': anybody could point a name here. Ask {address}",
+                "refused the host name in '{}', because anyone can point a name to this server. Use {address}",
                 host.chars().take(HOST_SHOWN_CHARS).filter(|c| c.is_ascii_graphic()).collect::<String>()
             );
             return Err((421, sentence));
         }
         match &self.origin {
             Some(origin) if origin.strip_prefix("http://") != Some(host) => {
-                Err((403, "this comes from a page of another site".to_string()))
+                Err((403, "refused: the request comes from a page of another site".to_string()))
             }
             _ => Ok(()),
         }
@@ -118,7 +121,7 @@ impl HttpRequest {
             return Err((403, "this server was not started with --lab: its roles cannot be crashed".to_string()));
         }
         if self.method != "POST" {
-            return Err((405, "this changes something: POST".to_string()));
+            return Err((405, "this request changes something: use POST".to_string()));
         }
         if !self.lab {
             return Err((403, format!("the header field {LAB_FIELD} is missing")));
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_read_when_it_is_whole() {
+    fn request_is_parsed_when_its_head_is_complete() {
         assert_eq!(parse(b"GET / HTTP/1.1\r\nHost: a"), None);
         let request = of("GET /crash?role=3.acceptor&for=2s HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         assert_eq!((request.path.as_str(), request.parameter("role")), ("/crash", Some("3.acceptor")));
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_other_sites_are_turned_away() {
+    fn pages_of_other_sites_are_refused() {
         let check = |origin: &str| {
             let head = format!("GET /status HTTP/1.1\r\nHost: 127.0.0.1:7301\r\nOrigin: {origin}\r\n\r\n");
             of(&head).unwrap().check_caller(bound()).is_ok()

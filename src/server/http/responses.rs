@@ -52,44 +52,84 @@ pub fn metrics(status: &ServerStatus, feed: &Feed) -> String {
         "{{server=\"{}\",version=\"{}\",protocol=\"{}\",restart=\"{}\"}}",
         status.server.0, status.version, status.protocol, status.restart
     );
-    metric("info", "gauge", "What runs.", &[(info, 1)]);
-    metric("applied_slot", "gauge", "The last slot that the learner has applied.", &one(status.applied.0));
-    metric("chosen_slot", "gauge", "The highest slot that is known to be chosen.", &one(status.chosen.0));
-    metric("promised_round", "gauge", "The round of the acceptor's promise.", &one(status.promised.round));
-    metric("accepted_slots", "gauge", "In how many slots the acceptor has accepted.", &one(status.accepted));
-    metric("role_up", "gauge", "Whether a role lives.", &by_role(|role| u64::from(role.up)));
-    metric("role_crashes_total", "counter", "How often a role has died.", &by_role(|role| u64::from(role.crashes)));
-    metric("dropped_messages_total", "counter", "Messages for roles that were down or full.", &one(status.dropped));
+    metric("info", "gauge", "Number, version, protocol and restart mode of the server.", &[(info, 1)]);
+    metric("applied_slot", "gauge", "Last slot that the learner applied.", &one(status.applied.0));
+    metric("chosen_slot", "gauge", "Highest slot known to be chosen.", &one(status.chosen.0));
+    metric("promised_round", "gauge", "Round of the acceptor's promise.", &one(status.promised.round));
+    metric(
+        "accepted_slots",
+        "gauge",
+        "Slots with an accepted value; under two-phase commit, unacknowledged commits.",
+        &one(status.accepted),
+    );
+    metric("role_up", "gauge", "1 if the role is up, else 0.", &by_role(|role| u64::from(role.up)));
+    metric(
+        "role_crashes_total",
+        "counter",
+        "Crashes of the role since the process started.",
+        &by_role(|role| u64::from(role.crashes)),
+    );
+    metric(
+        "dropped_messages_total",
+        "counter",
+        "Messages not delivered: role down, mailbox or disk full, or server not active.",
+        &one(status.dropped),
+    );
     metric(
         "connected_peers",
         "gauge",
-        "Peers that this server's own links reach.",
+        "Peers that this server's own links are connected to.",
         &one(status.connected.len() as u64),
     );
-    metric("heard_peers", "gauge", "Servers of which something came lately.", &one(status.hears.len() as u64));
+    metric(
+        "heard_peers",
+        "gauge",
+        "Peers from which something arrived in the last 2 s.",
+        &one(status.hears.len() as u64),
+    );
     metric(
         "refused_peers",
         "gauge",
-        "Servers that refuse this one or are refused.",
+        "Peers that refuse this server or are refused by it.",
         &one(status.refusals.len() as u64),
     );
-    metric("is_active", "gauge", "Whether it takes part.", &one(u64::from(status.takes_part())));
-    metric("is_leader", "gauge", "Whether it leads (multi-paxos).", &one(u64::from(status.leads().is_some())));
-    metric("damaged_slots", "gauge", "Slots that the acceptor cannot read.", &one(status.corrupt_slots));
-    metric("keys", "gauge", "Keys of the store, tombstones included.", &one(status.keys));
-    metric("sessions", "gauge", "Sessions of clients.", &one(status.sessions));
-    metric("disk_full", "gauge", "Whether the disk has no room for new values.", &one(u64::from(status.disk_full)));
+    metric(
+        "is_active",
+        "gauge",
+        "1 if the server is admitted and not fenced, else 0.",
+        &one(u64::from(status.takes_part())),
+    );
+    metric(
+        "is_leader",
+        "gauge",
+        "1 if the server leads (multi-paxos), else 0.",
+        &one(u64::from(status.leads().is_some())),
+    );
+    metric(
+        "corrupt_slots",
+        "gauge",
+        "Slots that the acceptor cannot read back from its disk.",
+        &one(status.corrupt_slots),
+    );
+    metric("keys", "gauge", "Keys in the store, including tombstones.", &one(status.keys));
+    metric("sessions", "gauge", "Client sessions in the store.", &one(status.sessions));
+    metric(
+        "disk_full",
+        "gauge",
+        "1 if the disk has no space for new values, else 0.",
+        &one(u64::from(status.disk_full)),
+    );
     metric(
         "server_starts_total",
         "counter",
-        "How often the server has started on its data.",
+        "Starts of the server on its data directory: the incarnation.",
         &one(status.incarnation.into()),
     );
-    metric("viewers", "gauge", "Who watches over HTTP.", &one(feed.viewers() as u64));
+    metric("viewers", "gauge", "Viewers connected over HTTP.", &one(feed.viewers() as u64));
     metric(
         "viewer_dropped_lines_total",
         "counter",
-        "Log lines that were not sent to slow viewers of the page.",
+        "Log lines not sent to viewers of the page that read too slowly.",
         &one(feed.lost()),
     );
     text

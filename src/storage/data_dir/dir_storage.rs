@@ -70,7 +70,7 @@ pub struct RealDir {
 impl RealDir {
     pub(super) fn hold(path: &Path) -> Result<RealDir, DataDirError> {
         let lock = lock(path)?;
-        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        let files = RealFiles::open(path).map_err(failed("open the directory", path))?;
         Ok(RealDir { path: path.to_path_buf(), files, _lock: lock })
     }
 
@@ -97,8 +97,8 @@ impl DirStorage for RealDir {
     fn part(&self, part: DirPart) -> Result<RealFiles, DataDirError> {
         self.finish_discarding()?;
         let path = self.path.join(part.name());
-        make_folder(&path).map_err(failed("make the folder", &path))?;
-        RealFiles::open(&path).map_err(failed("open the folder", &path))
+        make_folder(&path).map_err(failed("create the directory", &path))?;
+        RealFiles::open(&path).map_err(failed("open the directory", &path))
     }
 
     fn has(&self, part: DirPart) -> bool {

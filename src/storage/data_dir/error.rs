@@ -16,7 +16,7 @@ use crate::storage::journal::OpenError;
 #[non_exhaustive]
 pub enum DataDirError {
     /// A disk operation failed.
-    #[error("cannot {doing} {path}: {source}. Name a folder that this user may write to (--data)")]
+    #[error("cannot {doing} {path}: {source}. Choose a directory that this user may write to (--data)")]
     Io {
         /// The operation that failed.
         doing: &'static str,
@@ -26,15 +26,18 @@ pub enum DataDirError {
         source: io::Error,
     },
     /// Another process uses it.
-    #[error("data folder {path} is in use by another server. Stop that one, or name another folder (--data)")]
+    #[error(
+        "data directory {path} is in use by another process. Stop that server, or choose another directory with \
+             --data"
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
     },
     /// The directory holds files and no identity.
     #[error(
-        "{path} holds {holds} and no {IDENTITY_FILE}: it is no data folder, or it lost its identity. Name an empty \
-         folder, or put the file back"
+        "{path} holds {holds} and no {IDENTITY_FILE}: it is not a data directory, or the file is lost. Choose an empty \
+         directory, or put the file back"
     )]
     NotADataFolder {
         /// The directory.
@@ -44,8 +47,8 @@ pub enum DataDirError {
     },
     /// An interrupted restore has made the directory, or has yet to make it.
     #[error(
-        "{path} is of a restore that did not finish: {restore} is there. Run the restore again, it goes on where it was. To \
-         give it up, remove {restore} and the folders beside it"
+        "{path} belongs to a restore that did not finish: {restore} exists. Run the restore again; it continues where \
+         it stopped. To cancel it, remove {restore} and the server-N directories next to it"
     )]
     Unfinished {
         /// The directory.
@@ -54,16 +57,19 @@ pub enum DataDirError {
         restore: PathBuf,
     },
     /// The directory holds no identity, and one was expected.
-    #[error("{path} holds no {IDENTITY_FILE}: it is no data folder. Name the folder that --data names")]
+    #[error(
+        "{path} holds no {IDENTITY_FILE}: it is not a data directory. Give the directory that the server uses as \
+             --data"
+    )]
     NoIdentity {
         /// The directory.
         path: PathBuf,
     },
     /// The system gave no random number for the storage id.
-    #[error("the system gives no random number for the storage id: {0}")]
+    #[error("the operating system returned no random number for the storage id: {0}")]
     Random(String),
     /// The identity cannot be read or written, or forbids the use.
-    #[error("data folder {path}: {source}")]
+    #[error("data directory {path}: {source}")]
     Identity {
         /// The directory.
         path: PathBuf,
@@ -71,7 +77,7 @@ pub enum DataDirError {
         source: IdentityError,
     },
     /// The journal cannot be opened.
-    #[error("data folder {path}: {source}")]
+    #[error("data directory {path}: {source}")]
     Journal {
         /// The directory.
         path: PathBuf,
@@ -80,8 +86,8 @@ pub enum DataDirError {
     },
     /// The directory holds data of another family of protocols.
     #[error(
-        "data folder {path} holds what servers under {other} remember, and no other protocol can read that: its data would \
-         seem to be lost. Start this server with the protocol that it had, or name another folder (--data)"
+        "data directory {path} holds data written under {other}, which no other protocol can read. Start this server \
+         with its earlier protocol, or choose another directory (--data)"
     )]
     OtherProtocol {
         /// The directory.
@@ -90,7 +96,7 @@ pub enum DataDirError {
         other: Family,
     },
     /// The file of reserved rounds cannot be opened.
-    #[error("data folder {path}: {source}")]
+    #[error("data directory {path}: {source}")]
     Rounds {
         /// The directory.
         path: PathBuf,

@@ -52,7 +52,7 @@ impl DataDir {
     /// Opens the directory of a server, or creates it (readable for this user alone), and starts an incarnation on it.
     pub fn open(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
         refuse_unfinished(path, owner.server)?;
-        make_folder(path).map_err(failed("make the folder", path))?;
+        make_folder(path).map_err(failed("create the directory", path))?;
         let place = RealDir::hold(path)?;
         let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
         let identity = match DirIdentity::read(place.files.clone(), owner).map_err(denied)? {
@@ -70,7 +70,7 @@ impl DataDir {
     pub fn check(path: &Path, owner: Owner<'_>, family: Family) -> Result<(), DataDirError> {
         let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
         if !there.is_dir() {
-            return Err(failed("make the folder", path)(io::ErrorKind::NotADirectory.into()));
+            return Err(failed("create the directory", path)(io::ErrorKind::NotADirectory.into()));
         }
         access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed("write to", there)(error.into()))?;
         refuse_unfinished(path, owner.server)?;
@@ -82,7 +82,7 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             opened => hold(&opened.map_err(failed("read", &name))?, path)?,
         }
-        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        let files = RealFiles::open(path).map_err(failed("open the directory", path))?;
         let identity = DirIdentity::look(files.clone(), owner);
         let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
         match identity.map_err(denied)? {
@@ -93,7 +93,7 @@ impl DataDir {
 
     /// Creates a directory on which no server starts before [`finish`](DataDir::finish).
     pub fn make_unfinished(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
-        make_folder(path).map_err(failed("make the folder", path))?;
+        make_folder(path).map_err(failed("create the directory", path))?;
         let place = RealDir::hold(path)?;
         refuse_strangers(path, &place.files)?;
         let made = DirIdentity::create_unfinished(place.files.clone(), owner, new_storage_id()?, now());
@@ -109,7 +109,7 @@ impl DataDir {
 
     /// The identity of a directory on which no server runs, and the lock that keeps one from starting.
     pub fn read_identity(path: &Path) -> Result<(DirIdentity<RealFiles>, File), DataDirError> {
-        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        let files = RealFiles::open(path).map_err(failed("open the directory", path))?;
         let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
         // Read before locking, so that no lock file is created in a directory that is not a data directory.
         if DirIdentity::read_any(files.clone()).map_err(denied)?.is_none() {

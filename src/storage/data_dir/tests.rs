@@ -31,7 +31,7 @@ fn promise(round: u64) -> AcceptorRecord {
 }
 
 #[test]
-fn a_new_folder_is_private_and_its_lives_are_counted() {
+fn new_data_dir_is_private_and_its_incarnations_are_counted() {
     let (_root, path) = place();
     let folder = open(&path);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
@@ -47,24 +47,24 @@ fn a_new_folder_is_private_and_its_lives_are_counted() {
 }
 
 #[test]
-fn two_folders_never_have_one_storage_id() {
+fn two_data_dirs_never_share_a_storage_id() {
     let (_root, one) = place();
     let (_other_root, other) = place();
     assert_ne!(open(&one).storage_id(), open(&other).storage_id());
 }
 
 #[test]
-fn a_second_server_on_the_folder_is_refused_until_the_first_is_gone() {
+fn second_server_on_a_data_dir_is_refused_until_the_first_has_stopped() {
     let (_root, path) = place();
     let first = open(&path);
     let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("data folder {} is in use by another server", path.display())), "{error}");
+    assert!(error.starts_with(&format!("data directory {} is in use by another process", path.display())), "{error}");
     drop(first);
     open(&path);
 }
 
 #[test]
-fn the_folder_of_another_cluster_or_server_is_refused_and_left_alone() {
+fn data_dir_of_another_cluster_or_server_is_refused_and_left_unchanged() {
     let (_root, path) = place();
     drop(open(&path));
     let before = fs::read(path.join(IDENTITY_FILE)).unwrap();
@@ -77,7 +77,7 @@ fn the_folder_of_another_cluster_or_server_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_folder_of_other_things_is_refused() {
+fn directory_with_other_files_is_refused() {
     let (root, path) = place();
     fs::write(root.path().join("photo.jpg"), "x").unwrap();
     let error = DataDir::open(root.path(), owner("lab", SERVER)).unwrap_err();
@@ -89,7 +89,7 @@ fn a_folder_of_other_things_is_refused() {
 }
 
 #[test]
-fn the_root_of_a_file_system_can_be_a_data_folder() {
+fn root_of_a_file_system_can_be_a_data_dir() {
     let (_root, path) = place();
     fs::create_dir_all(path.join("lost+found")).unwrap();
     check(&path).unwrap();
@@ -114,14 +114,14 @@ fn image(path: &Path) -> Vec<(PathBuf, std::time::SystemTime)> {
 }
 
 #[test]
-fn a_check_says_what_a_start_would_say_and_changes_nothing() {
+fn check_reports_what_a_start_would_report_and_changes_nothing() {
     let (root, path) = place();
     check(&path).unwrap();
     assert!(image(root.path()).is_empty(), "nothing was made");
     let folder = open(&path);
     drop(folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap());
     let before = image(root.path());
-    assert!(check(&path).unwrap_err().contains("in use by another server"));
+    assert!(check(&path).unwrap_err().contains("in use by another process"));
     drop(folder);
     check(&path).unwrap();
     let says = |cluster, server, family| DataDir::check(&path, owner(cluster, server), family).unwrap_err().to_string();
@@ -130,27 +130,27 @@ fn a_check_says_what_a_start_would_say_and_changes_nothing() {
     assert!(says("lab", SERVER, Family::TwoPhaseCommit).contains("Paxos"));
     let file = path.join(IDENTITY_FILE);
     for place in [&file, &file.join("data")] {
-        assert!(check(place).unwrap_err().starts_with("cannot make the folder"));
+        assert!(check(place).unwrap_err().starts_with("cannot create the directory"));
     }
-    assert!(check(&path.join(DirPart::Journal.name())).unwrap_err().contains("no data folder"));
+    assert!(check(&path.join(DirPart::Journal.name())).unwrap_err().contains("not a data directory"));
     assert_eq!(image(root.path()), before);
     open(&path);
 }
 
 #[test]
-fn a_place_that_cannot_be_a_folder_is_refused_in_one_sentence() {
+fn path_that_cannot_be_a_directory_is_refused_in_one_sentence() {
     let (root, _) = place();
     let path = root.path().join("file");
     fs::write(&path, "").unwrap();
     for path in [path.clone(), path.join("data")] {
         let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err();
         assert!(matches!(error, DataDirError::Io { .. }), "{error}");
-        assert!(error.to_string().starts_with("cannot make the folder"), "{error}");
+        assert!(error.to_string().starts_with("cannot create the directory"), "{error}");
     }
 }
 
 #[test]
-fn journal_and_rounds_come_back() {
+fn journal_and_rounds_are_recovered() {
     let (_root, path) = place();
     let folder = open(&path);
     let (mut journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
@@ -165,7 +165,7 @@ fn journal_and_rounds_come_back() {
 }
 
 #[test]
-fn a_server_that_lost_its_memory_is_refused_and_never_starts_afresh() {
+fn server_without_its_journal_is_refused_and_never_starts_empty() {
     let (_root, path) = place();
     let folder = open(&path);
     folder.open_journal(SEGMENT_BYTES).unwrap().0.commit(&[promise(7)]).unwrap();
@@ -177,11 +177,11 @@ fn a_server_that_lost_its_memory_is_refused_and_never_starts_afresh() {
         let error = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap_err();
         matches!(error, DataDirError::Journal { source, .. } if matches!(*source, OpenError::Missing))
     };
-    assert!(is_missing(&folder), "an empty folder");
+    assert!(is_missing(&folder), "an empty directory");
     fs::remove_dir(folder.journal_path()).unwrap();
     drop(folder);
     let folder = open(&path);
-    assert!(is_missing(&folder), "no folder");
+    assert!(is_missing(&folder), "no directory");
     fs::remove_file(folder.rounds_path()).unwrap();
     let error = folder.open_rounds().unwrap_err();
     assert!(matches!(error, DataDirError::Rounds { source: BallotStoreError::Missing, .. }), "{error}");

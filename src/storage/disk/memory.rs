@@ -272,7 +272,7 @@ fn no_such_file(name: &str) -> io::Error {
 }
 
 fn stopped() -> io::Error {
-    io::Error::other("the machine has stopped")
+    io::Error::other("the machine is stopped")
 }
 
 impl FileChange {
@@ -481,7 +481,7 @@ impl Files for MemoryFiles {
         state.failing_read = match state.failing_read {
             Some(0) => {
                 (state.failing_read, state.has_failed_to_read, state.has_failed) = (None, true, true);
-                return Err(io::Error::other("the disk cannot read this"));
+                return Err(io::Error::other("the disk cannot read these bytes"));
             }
             after => after.map(|reads| reads - 1),
         };
@@ -533,7 +533,7 @@ impl MemoryFile {
     fn running(&self) -> io::Result<MutexGuard<'_, MemoryState>> {
         let state = lock(&self.state);
         if state.life != self.life {
-            return Err(io::Error::other("the file was opened before the machine was started again"));
+            return Err(io::Error::other("the file was opened before the machine restarted"));
         }
         Ok(state)
     }
@@ -553,7 +553,7 @@ impl StableFile for MemoryFile {
         let fate = state.operation(|counts| &mut counts.writes)?;
         let Some(inode) = state.inodes.get_mut(&self.inode) else { return Err(io::ErrorKind::NotFound.into()) };
         let offset = offset as usize;
-        assert!(offset + bytes.len() <= inode.bytes.len(), "a write behind the end of a file of fixed length");
+        assert!(offset + bytes.len() <= inode.bytes.len(), "a write after the end of a file of fixed length");
         match fate {
             // An error in the middle: the first half is written, in whole sectors.
             OperationFate::Fails(InjectedFailure::Once(_)) => {

@@ -52,7 +52,7 @@ impl RealFiles {
 pub fn step() -> io::Result<()> {
     #[cfg(test)]
     if !stopping::goes_on() {
-        return Err(io::Error::other("the program has died"));
+        return Err(io::Error::other("the program has crashed"));
     }
     Ok(())
 }

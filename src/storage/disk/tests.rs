@@ -11,7 +11,7 @@ fn file(files: &MemoryFiles, sectors: u64) -> MemoryFile {
 }
 
 #[test]
-fn what_is_synced_survives_and_each_sector_of_the_rest_may_not() {
+fn synced_bytes_survive_and_each_other_sector_may_be_lost() {
     let mut survived = BTreeSet::new();
     for seed in 0..64 {
         let files = MemoryFiles::new();
@@ -31,7 +31,7 @@ fn what_is_synced_survives_and_each_sector_of_the_rest_may_not() {
 }
 
 #[test]
-fn a_name_is_durable_only_after_the_folder_is_synced() {
+fn file_name_is_durable_only_after_its_directory_is_synced() {
     let mut seen = BTreeSet::new();
     for seed in 0..32 {
         let files = MemoryFiles::new();
@@ -41,24 +41,24 @@ fn a_name_is_durable_only_after_the_folder_is_synced() {
         files.power_cut(seed);
         seen.insert(files.list().unwrap());
     }
-    assert_eq!(seen, [vec!["a".to_string()], vec!["b".to_string()]].into(), "whole or not at all");
+    assert_eq!(seen, [vec!["a".to_string()], vec!["b".to_string()]].into(), "complete or not at all");
 }
 
 #[test]
-fn a_failed_sync_loses_for_good_what_programs_go_on_to_see() {
+fn failed_sync_loses_bytes_that_programs_still_read() {
     let files = MemoryFiles::new();
     let file = file(&files, 1);
     file.write_at(0, &[7; SECTOR_BYTES]).unwrap();
     files.fail(0, InjectedFailure::Once(io::ErrorKind::Other));
     assert!(file.sync_data().is_err());
-    assert!(file.sync_data().is_ok(), "asked again, the kernel has nothing left to write");
+    assert!(file.sync_data().is_ok(), "at the second sync the kernel has nothing left to write");
     assert_eq!(files.read("a").unwrap(), [7; SECTOR_BYTES]);
     files.power_cut_by(&mut || true);
     assert_eq!(files.read("a").unwrap(), [0; SECTOR_BYTES]);
 }
 
 #[test]
-fn a_stopped_machine_does_nothing_and_old_handles_stay_dead() {
+fn stopped_machine_does_nothing_and_old_handles_stay_invalid() {
     let files = MemoryFiles::new();
     let file = file(&files, 1);
     files.fail(1, InjectedFailure::Stop);
@@ -82,7 +82,7 @@ fn a_full_disk_leaves_a_part_of_the_file() {
 }
 
 #[test]
-fn a_replaced_file_is_the_old_or_the_new_one_after_a_crash_at_any_step() {
+fn replaced_file_is_the_old_or_the_new_one_after_a_crash_at_any_step() {
     let (old, new) = (vec![1; 700], vec![2; 1_300]);
     let mut operation = 0;
     loop {

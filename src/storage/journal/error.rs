@@ -38,18 +38,18 @@ pub struct Corruption {
 impl Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Corruption { file, offset, part, slots, slots_complete } = self;
-        write!(f, "journal file {file} is damaged at byte {offset}: ")?;
+        write!(f, "journal file {file} is corrupt at byte {offset}: ")?;
         match part {
-            CorruptRegion::Header => f.write_str("its header cannot be read, or it never was a journal file; ")?,
-            CorruptRegion::Seal => f.write_str("the mark of its end cannot be read; ")?,
+            CorruptRegion::Header => f.write_str("its header is unreadable, or it never was a journal file; ")?,
+            CorruptRegion::Seal => f.write_str("the mark of its end is unreadable; ")?,
             CorruptRegion::Groups => {}
         }
-        let others = if *slots_complete { "" } else { ", and perhaps others that nothing names any more" };
+        let others = if *slots_complete { "" } else { ", and perhaps other slots that no intact sector names" };
         match (slots, slots_complete) {
-            (Some(SlotRange { first, last }), _) if first == last => write!(f, "it concerns slot {first}{others}"),
-            (Some(SlotRange { first, last }), _) => write!(f, "it concerns slots {first} to {last}{others}"),
-            (None, true) => f.write_str("it concerns promises and no slot"),
-            (None, false) => f.write_str("nothing tells any more which slots it concerns"),
+            (Some(SlotRange { first, last }), _) if first == last => write!(f, "it affects slot {first}{others}"),
+            (Some(SlotRange { first, last }), _) => write!(f, "it affects slots {first} to {last}{others}"),
+            (None, true) => f.write_str("it affects promises and no slot"),
+            (None, false) => f.write_str("the affected slots are unknown"),
         }
     }
 }
@@ -70,7 +70,8 @@ pub enum OpenError {
     },
     /// No space for the new segment that every start needs.
     #[error(
-        "cannot start the journal: the disk has no room for a new segment of {bytes} bytes. Free some, then start again"
+        "cannot start the journal: the disk has no space for a new segment of {bytes} bytes. Free disk space, then \
+         start again"
     )]
     Full {
         /// Bytes needed.
@@ -78,12 +79,12 @@ pub enum OpenError {
     },
     /// The journal existed before and is now missing.
     #[error(
-        "the journal is gone, though this server has had one: without it the server would break promises that it has \
-         given. Put the folder back as it was; a server that lost it cannot come back under its number"
+        "the journal of this server is missing; without it the server could break its promises. Restore the data \
+         directory. A server that lost its journal cannot return under its number"
     )]
     Missing,
     /// A segment in the middle is missing.
-    #[error("journal file {file} is missing: {before} needs it. Put it back as it was")]
+    #[error("journal file {file} is missing, and {before} refers to it. Put the original file back")]
     MissingSegment {
         /// The missing file.
         file: String,
@@ -91,15 +92,16 @@ pub enum OpenError {
         before: String,
     },
     /// The last segments are missing.
-    #[error(
-        "the journal ends too early: {file} says that another file follows, and there is none. Put it back as it was"
-    )]
+    #[error("the end of the journal is missing: {file} says that another file follows it. Put that file back")]
     EndMissing {
         /// The last file.
         file: String,
     },
     /// A file is shorter or longer than when it was made.
-    #[error("journal file {file} has {found} bytes and was made with {expected}: it was cut or overwritten")]
+    #[error(
+        "journal file {file} has {found} bytes instead of {expected}: it was truncated or overwritten. Put the \
+             original file back"
+    )]
     Length {
         /// The file.
         file: String,
@@ -110,7 +112,7 @@ pub enum OpenError {
     },
     /// The journal of another server.
     #[error(
-        "journal file {file} belongs to disk {} and this is disk {}: it was copied from another server's folder",
+        "journal file {file} belongs to disk {} and this is disk {}: it was copied from another data directory",
         short_disk(*.found), short_disk(*.expected)
     )]
     WrongStorage {
@@ -122,7 +124,10 @@ pub enum OpenError {
         expected: u64,
     },
     /// A file that was renamed.
-    #[error("journal file {file} is segment {segment} by its header: it was renamed. Give it its name back")]
+    #[error(
+        "journal file {file} is segment {segment} according to its header: it was renamed. Give it its old name \
+             again"
+    )]
     Misnamed {
         /// The file.
         file: String,
@@ -130,7 +135,10 @@ pub enum OpenError {
         segment: u32,
     },
     /// A journal of another format version.
-    #[error("journal file {file} is of format {found}, and this program knows {known}: use the program that wrote it")]
+    #[error(
+        "journal file {file} has format {found}, and this program reads format {known}: use the program that wrote \
+             it"
+    )]
     Version {
         /// The file.
         file: String,
@@ -140,13 +148,13 @@ pub enum OpenError {
         known: u32,
     },
     /// A file that does not belong to a journal.
-    #[error("the journal's folder holds {file}, which is none of its files. Move it away, then start again")]
+    #[error("the directory of the journal holds {file}, which is not a journal file. Move it away, then start again")]
     UnknownFile {
         /// The file.
         file: String,
     },
     /// A segment that was replaced earlier is back.
-    #[error("journal file {file} does not belong here: {next} has replaced it. Was an old copy put back?")]
+    #[error("journal file {file} does not belong here: {next} replaced it earlier. Was an old copy put back?")]
     UnexpectedSegment {
         /// The file.
         file: String,
@@ -155,7 +163,8 @@ pub enum OpenError {
     },
     /// Segments that do not continue each other.
     #[error(
-        "journal file {file} goes on with group {found} where {expected} was to come: its files are of different times"
+        "journal file {file} starts with group {found} instead of {expected}: the files are from different times. Put \
+         the original files back"
     )]
     Gap {
         /// The file.
@@ -167,24 +176,24 @@ pub enum OpenError {
     },
     /// Sectors are unreadable, and the slots that they affect are not all known.
     #[error(
-        "{0}. What was accepted or promised there must not be taken for nothing, so the server does not start. Keep the \
-         folder as it is; the other servers go on as long as they are a majority"
+        "{0}. The server does not start: what it accepted or promised there must not count as nothing. Keep the \
+         directory as it is; the other servers continue while they are a majority"
     )]
     Corrupt(Corruption),
     /// Sectors are unreadable, and with them the last promise.
     #[error(
-        "{0}, and nothing that was written later tells what was promised there, so the server does not start. Keep the \
-         folder as it is; the other servers go on as long as they are a majority"
+        "{0}. The server does not start: no later record repeats the promise made there. Keep the directory as it is; \
+         the other servers continue while they are a majority"
     )]
     PromiseLost(Corruption),
     /// Sectors are unreadable, and no other server has what they held.
     #[error(
-        "{0}, and nobody else knows what stood there: what this server has promised and done is not known any more. Put \
-         the folder back as it was"
+        "{0}. No other server has these records, so the votes and decisions of this server are unknown. Put the \
+         original directory back"
     )]
     Lost(Corruption),
     /// Valid sectors hold bytes that this program cannot decode.
-    #[error("journal file {file} holds at byte {offset} what this program cannot read: {cause}")]
+    #[error("journal file {file} holds data at byte {offset} that this program cannot read: {cause}")]
     Unreadable {
         /// The file.
         file: String,
@@ -200,7 +209,10 @@ pub enum OpenError {
 #[non_exhaustive]
 pub enum JournalError {
     /// A write or a sync failed. What the disk holds now is unknown until a new process reads it.
-    #[error("cannot {doing} journal file {file}: {source}. What the disk holds is unknown now: this process must stop")]
+    #[error(
+        "cannot {doing} journal file {file}: {source}. The contents of the disk are now unknown: this process must \
+             stop"
+    )]
     Io {
         /// The operation that failed.
         doing: &'static str,
@@ -210,7 +222,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// The journal is full, and there is no next segment.
-    #[error("the journal is full and its next file of {bytes} bytes cannot be made: {source}. Free room on the disk")]
+    #[error("the journal is full, and its next file of {bytes} bytes cannot be created: {source}. Free disk space")]
     Full {
         /// Bytes needed.
         bytes: u64,
@@ -218,6 +230,6 @@ pub enum JournalError {
         source: io::Error,
     },
     /// An earlier write failed: this process uses the journal no more.
-    #[error("the journal has failed before and takes nothing more: this process must stop")]
+    #[error("an earlier write to the journal failed, so it accepts no more records: this process must stop")]
     AlreadyFailed,
 }

@@ -8,16 +8,16 @@ use super::record::{PromiseFloor, encode};
 use super::sector::{
     AcceptedRange, FIRST_OF_COMMIT, GroupHeader, Header, LAST_OF_COMMIT, Seal, Seed, SegmentBase, VERSION,
 };
-use crate::fuzz::choices::Choices;
+use crate::choices::Choices;
 use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
 use crate::role::ServerId;
 use crate::storage::disk::SECTOR_BYTES;
 
 /// The storage id in the malformed journals.
-pub(crate) const OWNER: u64 = 0x5eed;
+pub const OWNER: u64 = 0x5eed;
 
 /// The files of a journal that is well formed unless the choices say otherwise.
-pub(crate) fn forge(source: &mut Choices<'_>) -> BTreeMap<String, Vec<u8>> {
+pub fn forge(source: &mut Choices<'_>) -> BTreeMap<String, Vec<u8>> {
     let mut image = BTreeMap::new();
     let mut before = GroupTotals { group: 1, slots: None };
     let count = 1 + u32::from(source.below(3));

@@ -21,8 +21,9 @@
 //! see `shed`.
 
 mod error;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod malformed;
+#[cfg(any(test, fuzzing, feature = "test-support"))]
+#[doc(hidden)]
+pub mod malformed;
 mod reader;
 mod record;
 mod sector;
@@ -215,7 +216,7 @@ impl<F: Files, R: Record> Journal<F, R> {
     pub fn open(files: F, options: JournalOptions) -> Result<(Journal<F, R>, RecoveredJournal<R>), OpenError> {
         let bytes = options.segment_bytes;
         let is_fit = bytes.is_multiple_of(SECTOR_BYTES as u64) && (LEAST_BYTES..=1 << 30).contains(&bytes);
-        assert!(is_fit, "a segment of {bytes} bytes is too small, too large or no whole number of sectors");
+        assert!(is_fit, "a segment of {bytes} bytes is too small, too large, or not a whole number of sectors");
         let mut row = SegmentSet::read(&files, options)?;
         row.seal_last_but_one(&files, options.owner)?;
 
@@ -264,7 +265,7 @@ impl<F: Files, R: Record> Journal<F, R> {
             remove_if_present(&files, &file_name(*number)).map_err(failed("remove", file_name(*number)))?;
         }
         if !gone.is_empty() {
-            files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
+            files.sync_folder().map_err(failed("sync", "the directory".to_string()))?;
         }
 
         let next_record = row.records.len() as u64 + 1;

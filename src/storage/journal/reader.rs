@@ -282,7 +282,7 @@ impl<R: Record> JournalReader<R> {
             // This is the rest of a commit that is partly lost, so it cannot be decoded. Its promises are also in the
             // header of the segment after its end, if there is one.
             if !self.lose(group.slots, is_last) {
-                return Err("a group goes on with a commit of which a part is damaged".to_string());
+                return Err("a group continues a commit that is partly corrupt".to_string());
             }
             (self.next_group, self.slots_before) = (group.number + 1, group.slots);
             return Ok(());
@@ -292,7 +292,7 @@ impl<R: Record> JournalReader<R> {
             // A crash cut the open commit short: its end was never written.
             _ if is_first => Vec::new(),
             Some(payload) => payload,
-            None => return Err("a group goes on with a commit that never began".to_string()),
+            None => return Err("a group continues a commit that never began".to_string()),
         };
         group.payload(sectors, &mut payload);
         if group.flags & LAST_OF_COMMIT == 0 {
@@ -350,7 +350,8 @@ pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenErr
         return Err(OpenError::Length { file, found, expected: header.bytes });
     }
     if header.follows >= number || header.base.oldest > number {
-        let cause = format!("the segments before it would be {} to {}", header.base.oldest, header.follows);
+        let cause =
+            format!("its header names segments {} to {} as the earlier ones", header.base.oldest, header.follows);
         return Err(OpenError::Unreadable { file, offset: 0, cause });
     }
     Ok(header)

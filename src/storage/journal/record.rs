@@ -78,7 +78,7 @@ pub(super) fn decode<R: Record>(mut payload: &[u8], records: &mut Vec<R>) -> Res
             let length = u32::from_le_bytes(*length) as usize;
             rest.split_at_checked(length)
         });
-        let Some((record, rest)) = record else { return Err("a record ends behind its commit".to_string()) };
+        let Some((record, rest)) = record else { return Err("a record ends after the end of its commit".to_string()) };
         records.push(R::decode(record, records.len() as u64 + 1)?);
         payload = rest;
     }

@@ -136,7 +136,7 @@ impl<R: Record> SegmentSet<R> {
         let Some((number, seal)) = self.last_but_one else { return Ok(()) };
         let name = file_name(number);
         // A seal promises that another segment follows, so that segment's name must be durable first.
-        files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
+        files.sync_folder().map_err(failed("sync", "the directory".to_string()))?;
         let file = files.open(&name).map_err(failed("open", name.clone()))?;
         let sector = seal.write(Seed::new(owner, number));
         file.write_at(SECTOR_BYTES as u64, &sector).map_err(failed("seal", name.clone()))?;
@@ -151,7 +151,7 @@ fn header_of(owner: u64, number: u32, bytes: &[u8]) -> Option<Header> {
 
 /// The numbers of the segments in the directory, sorted. A file that does not belong to the journal is an error.
 pub(super) fn segments<F: Files>(files: &F) -> Result<Vec<u32>, OpenError> {
-    let names = files.list().map_err(failed("list", "the folder".to_string()))?;
+    let names = files.list().map_err(failed("list", "the directory".to_string()))?;
     let mut numbers = Vec::new();
     for name in names {
         match segment_number(&name) {

@@ -196,7 +196,7 @@ fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<boo
 }
 
 /// Whether the lines contain every request that any server received.
-pub(crate) fn shows_all_requests(run: &Run) -> bool {
+pub fn shows_all_requests(run: &Run) -> bool {
     let mut case = RunIndex::new(run);
     find_cluster(&mut case) && !case.cluster.is_empty() && case.cluster.iter().all(|server| case.known.has_all(server))
 }

@@ -15,8 +15,6 @@ mod acceptors;
 mod clients;
 mod commits;
 mod complete;
-#[cfg(test)]
-mod gap_tests;
 mod index;
 mod inference;
 mod known_lines;
@@ -32,7 +30,7 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use super::histories::{Histories, RunHistory, perhaps_of_several_folders};
 use super::parse::Run;
-pub(crate) use complete::shows_all_requests;
+pub use complete::shows_all_requests;
 pub(super) use complete::{Rules, rules_of};
 use index::RunIndex;
 

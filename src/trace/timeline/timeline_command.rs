@@ -1,4 +1,4 @@
-//! The command `paxos-lab timeline`.
+//! The command `paxos-server timeline`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,9 +15,9 @@ use crate::trace::parse::Run;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
-  paxos-lab timeline runs/latest -o run.html            the whole run
+  paxos-server timeline runs/latest -o run.html         the whole run
   paxos-lab simulate --seed 7 --out runs/sim-7          simulate a run ...
-  paxos-lab timeline runs/sim-7 -o sim-7.html           ... and draw it
+  paxos-server timeline runs/sim-7 -o sim-7.html        ... and draw it
 
 The page opens from a file, in any browser, and needs no network. If the audit finds a violation, it opens at the first
 wrong line; if lines are missing and it can prove nothing, the page says so. Its address accepts #req=c1-5, #slot=7, #server=3,

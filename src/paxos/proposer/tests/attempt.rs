@@ -13,7 +13,7 @@ fn not_applied(said: &Said) -> Vec<(u64, NotApplied)> {
 }
 
 #[test]
-fn a_proposer_waits_until_its_learner_has_caught_up_with_the_living() {
+fn proposer_waits_until_its_learner_has_caught_up_with_live_peers() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     proposer.ticks(10);
     proposer.beat(S2, 100);
@@ -28,7 +28,7 @@ fn a_proposer_waits_until_its_learner_has_caught_up_with_the_living() {
 }
 
 #[test]
-fn that_slots_are_in_a_checkpoint_is_believed_for_a_second() {
+fn reported_truncation_counts_for_one_second() {
     let truncated = |below| Message::Truncated { ballot: ballot(1, S1), slot: Slot(1), below: Slot(below) };
     let begins_at = |ticks: u64| {
         let mut proposer = Lone::new(Policy::BasicPaxos);
@@ -40,11 +40,11 @@ fn that_slots_are_in_a_checkpoint_is_believed_for_a_second() {
         proposer.step(propose(1)).prepared().map(|(_, from)| from)
     };
     assert_eq!(begins_at(4), Some(Slot(50)));
-    assert_eq!(begins_at(5), Some(Slot(1)), "since it was said first");
+    assert_eq!(begins_at(5), Some(Slot(1)), "one second after the first report");
 }
 
 #[test]
-fn an_attempt_names_the_command_that_it_is_for() {
+fn attempt_names_its_command() {
     let command_of = |said: &Said| {
         said.facts.iter().find_map(|fact| match fact {
             ProposerTraceEvent::Prepared { command, .. } | ProposerTraceEvent::Retried { command, .. } => {
@@ -80,14 +80,18 @@ fn refusals_of_an_older_ballot_do_not_end_an_attempt() {
     assert_eq!(second.round, 4);
     for server in [S1, S2, S3] {
         assert!(proposer.hear(server, nack(first, ballot(3, S2))).is_nothing(), "it is of the first attempt");
-        assert!(proposer.hear(ServerId(server.0 + 5), nack(second, ballot(6, S2))).is_nothing(), "a stranger");
+        assert!(
+            proposer.hear(ServerId(server.0 + 5), nack(second, ballot(6, S2))).is_nothing(),
+            "a server outside the \
+                                                                                                  cluster"
+        );
     }
     proposer.hear(S1, promise(second, Vec::new()));
     assert_eq!(proposer.hear(S2, promise(second, Vec::new())).proposed(), [(1, 1)]);
 }
 
 #[test]
-fn who_gives_a_command_up_says_why() {
+fn expired_command_is_reported_with_its_reason() {
     let silent = |policy| {
         let mut proposer = Lone::new(policy);
         proposer.step(propose(1));
@@ -122,7 +126,7 @@ fn pages(said: &Said) -> Vec<(ServerSet, u64)> {
 }
 
 #[test]
-fn a_proposer_asks_for_page_after_page_and_proposes_in_what_is_settled() {
+fn proposer_requests_page_after_page_and_proposes_in_covered_slots() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
@@ -137,17 +141,17 @@ fn a_proposer_asks_for_page_after_page_and_proposes_in_what_is_settled() {
     assert_eq!(said.proposed(), [(1, 1)], "of slot 2 the second one has not spoken");
     assert_eq!(pages(&said), [(ServerSet::only(S2), 2)]);
     let said = hear(&mut proposer, S2, page(1, Some(2), vec![accepted(1, old, 1)]));
-    assert_eq!((pages(&said), said.proposed()), (Vec::new(), Vec::new()), "a page that comes twice");
+    assert_eq!((pages(&said), said.proposed()), (Vec::new(), Vec::new()), "a page that arrives twice");
     let said = hear(&mut proposer, S2, page(3, None, vec![accepted(3, old, 3)]));
-    assert_eq!(said.proposed(), [], "a page that it has not asked for leaves a gap");
+    assert_eq!(said.proposed(), [], "a page that was not requested leaves a gap");
     let said = hear(&mut proposer, S2, page(2, None, vec![accepted(3, old, 3)]));
     assert_eq!(said.proposed(), [(2, 0)], "neither has accepted anything in slot 2, and of slot 3 one has not spoken");
     let said = hear(&mut proposer, S1, page(3, None, Vec::new()));
-    assert_eq!(said.proposed(), [(3, 3), (4, 9)], "its own command goes behind all that was accepted");
+    assert_eq!(said.proposed(), [(3, 3), (4, 9)], "its own command goes after all accepted values");
 }
 
 #[test]
-fn a_page_that_is_lost_is_asked_for_again_and_of_another_acceptor_too() {
+fn lost_page_is_requested_again_and_from_another_acceptor_too() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
@@ -161,7 +165,7 @@ fn a_page_that_is_lost_is_asked_for_again_and_of_another_acceptor_too() {
 }
 
 #[test]
-fn where_an_acceptor_cannot_read_a_slot_another_is_asked() {
+fn corrupt_slot_is_requested_from_another_acceptor() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
@@ -177,7 +181,7 @@ fn where_an_acceptor_cannot_read_a_slot_another_is_asked() {
 }
 
 #[test]
-fn who_settled_other_slots_need_not_settle_those_that_are_left_when_the_log_has_grown() {
+fn acceptor_that_covered_earlier_slots_need_not_cover_later_ones() {
     let proposer =
         Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::BasicPaxos).with_window(1, 1 << 20);
     let mut proposer = Lone::of(proposer);
@@ -195,7 +199,7 @@ fn who_settled_other_slots_need_not_settle_those_that_are_left_when_the_log_has_
 }
 
 #[test]
-fn no_page_is_passed_over_because_of_what_was_said_at_another_ballot() {
+fn reply_at_another_ballot_never_skips_a_page() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
@@ -208,7 +212,7 @@ fn no_page_is_passed_over_because_of_what_was_said_at_another_ballot() {
 }
 
 #[test]
-fn the_wait_between_attempts_grows_until_something_is_applied_whoever_got_it_chosen() {
+fn wait_between_attempts_grows_until_any_command_is_applied() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     let mut said = proposer.step(propose(9));
     let mut pauses = Vec::new();
@@ -226,7 +230,7 @@ fn the_wait_between_attempts_grows_until_something_is_applied_whoever_got_it_cho
 }
 
 #[test]
-fn where_ballots_take_long_rivals_leave_each_other_room_for_some_of_them() {
+fn wait_between_attempts_grows_with_the_length_of_ballots() {
     let longest_pause = |ticks: u64| {
         let mut proposer = Lone::new(Policy::BasicPaxos);
         let mut said = proposer.step(propose(9));
@@ -248,7 +252,7 @@ fn where_ballots_take_long_rivals_leave_each_other_room_for_some_of_them() {
 }
 
 #[test]
-fn who_settles_only_some_slots_is_named_where_its_value_is_adopted() {
+fn quorum_of_a_slot_names_only_acceptors_that_cover_it() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
@@ -267,7 +271,7 @@ fn who_settles_only_some_slots_is_named_where_its_value_is_adopted() {
 }
 
 #[test]
-fn what_is_reported_of_a_slot_that_is_damaged_there_binds_nobody() {
+fn value_reported_for_a_corrupt_slot_does_not_count() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let lost = SlotRange { first: Slot(1), last: Slot(2) };
@@ -279,7 +283,7 @@ fn what_is_reported_of_a_slot_that_is_damaged_there_binds_nobody() {
 }
 
 #[test]
-fn whoever_has_come_to_the_last_ballot_says_so_and_uses_none_twice() {
+fn proposer_at_the_last_ballot_reports_it_and_reuses_none() {
     let last = ballot(Ballot::LAST_ROUND, S2);
     for policy in [Policy::BasicPaxos, Policy::MultiPaxos] {
         for claim in
@@ -322,7 +326,7 @@ fn a_slot_at_the_end_of_all_slots_is_not_filled_at_once() {
 }
 
 #[test]
-fn nothing_is_proposed_behind_the_last_slot() {
+fn nothing_is_proposed_after_the_last_slot() {
     let (mut leader, ballot) =
         Lone::of(Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos)).led();
     leader.hear(S2, Message::Truncated { ballot, slot: Slot(1), below: Slot::LAST });

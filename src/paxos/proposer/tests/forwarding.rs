@@ -26,7 +26,7 @@ fn full_leader() -> (Lone, Ballot) {
 }
 
 #[test]
-fn a_command_is_handed_over_once_and_to_the_next_leader_at_once() {
+fn command_is_forwarded_once_and_to_the_next_leader_at_once() {
     let mut follower = follower();
     assert_eq!(follower.step(propose(1)).forwarded(), [(ServerSet::only(S2), vec![1])]);
     assert_eq!(follower.step(propose(2)).forwarded(), [(ServerSet::only(S2), vec![2])]);
@@ -35,14 +35,14 @@ fn a_command_is_handed_over_once_and_to_the_next_leader_at_once() {
 }
 
 #[test]
-fn a_candidate_hands_nothing_over() {
+fn candidate_forwards_nothing() {
     let mut candidate = follower();
     candidate.stand();
     assert_eq!(candidate.step(propose(1)).forwarded(), [], "its own ballot is at work");
 }
 
 #[test]
-fn what_is_handed_over_goes_in_messages_of_a_mebibyte() {
+fn forwarded_commands_go_in_messages_of_one_mebibyte() {
     let forwarded = |sizes: &[usize]| {
         let inputs = (1..).zip(sizes).map(|(number, bytes)| propose_sized(number, *bytes));
         let said = follower().turn(inputs.collect::<Vec<_>>());
@@ -50,17 +50,17 @@ fn what_is_handed_over_goes_in_messages_of_a_mebibyte() {
     };
     assert_eq!(forwarded(&[1 << 19, 1 << 19, 1]), [vec![1, 2], vec![3]]);
     assert_eq!(forwarded(&[2_000, 2_000, 2_000]), [[1, 2, 3]]);
-    assert_eq!(forwarded(&[(1 << 20) + 1, 1]), [[1], [2]], "one that is larger goes alone");
+    assert_eq!(forwarded(&[(1 << 20) + 1, 1]), [[1], [2]], "a larger one is sent alone");
 }
 
 #[test]
-fn who_is_refused_by_one_that_does_not_lead_waits_until_it_is_heard_again() {
+fn proposer_refused_by_a_server_that_does_not_lead_waits_for_its_next_heartbeat() {
     let refused = |leader| {
         let mut follower = follower();
         follower.hear(S2, Message::ForwardRefused { leader });
         follower.step(propose(1)).forwarded().len()
     };
-    assert_eq!(refused(Some(ballot(1, S2))), 1, "it leads, and had no room");
+    assert_eq!(refused(Some(ballot(1, S2))), 1, "it leads, and its queue was full");
     assert_eq!(refused(None), 0);
     assert_eq!(refused(Some(ballot(2, S3))), 0);
     let mut follower = follower();
@@ -69,7 +69,7 @@ fn who_is_refused_by_one_that_does_not_lead_waits_until_it_is_heard_again() {
 }
 
 #[test]
-fn a_leader_takes_a_command_that_it_has_already_only_once() {
+fn leader_takes_a_forwarded_command_only_once() {
     let (mut leader, _) = full_leader();
     leader.step(propose(3));
     leader.hear(S2, forward([4]));
@@ -77,14 +77,14 @@ fn a_leader_takes_a_command_that_it_has_already_only_once() {
     leader.hear(S2, forward([1, 2]));
     leader.hear(S2, forward([3]));
     leader.hear(S3, forward([4]));
-    assert_eq!(leader.0.batch_threshold(), waiting, "under way, its own, and another's");
+    assert_eq!(leader.0.batch_threshold(), waiting, "in flight: its own, and a forwarded one");
     leader.hear(S3, forward([5]));
     assert_eq!(leader.0.batch_threshold(), waiting - 1);
     assert_eq!(leader.applied(1, &[1]).proposed(), [(3, 3), (4, 4), (5, 5)]);
 }
 
 #[test]
-fn its_own_commands_and_those_of_others_take_turns() {
+fn own_and_forwarded_commands_take_turns() {
     let (mut leader, _) = full_leader();
     leader.hear(S2, forward([11, 12]));
     leader.turn([propose(3), propose(4), propose(5)]);
@@ -92,22 +92,22 @@ fn its_own_commands_and_those_of_others_take_turns() {
 }
 
 #[test]
-fn a_command_of_anothers_that_was_applied_meanwhile_is_not_proposed() {
+fn forwarded_command_that_is_already_applied_is_not_proposed() {
     let (mut leader, _) = full_leader();
     leader.hear(S2, forward([11, 12, 13]));
     assert_eq!(leader.applied(2, &[1, 12, 2]).proposed(), [(3, 11), (4, 13)]);
 }
 
 #[test]
-fn a_leader_that_has_no_room_says_that_it_leads() {
+fn leader_with_a_full_queue_still_reports_that_it_leads() {
     let (mut leader, ballot) = full_leader();
-    assert!(leader.hear(S2, forward(100..1_124)).is_nothing(), "so many have room");
+    assert!(leader.hear(S2, forward(100..1_124)).is_nothing(), "the queue takes this number");
     let said = leader.hear(S2, forward([2_000, 100]));
     assert_eq!(said.sent, [(ServerSet::only(S2), Message::ForwardRefused { leader: Some(ballot) })]);
 }
 
 #[test]
-fn a_leader_steps_down_for_a_slot_that_it_has_passed_only_if_nobody_alive_has_it() {
+fn leader_steps_down_for_an_earlier_slot_only_if_no_live_server_has_it() {
     let fill = |mut before: Vec<Input<Proposer>>, slot| {
         let mut leader = Lone::new(Policy::MultiPaxos);
         // A checkpoint has all slots below 10, so the leader prepares from there.
@@ -140,11 +140,11 @@ fn a_leader_steps_down_for_a_slot_that_it_has_passed_only_if_nobody_alive_has_it
 }
 
 #[test]
-fn who_takes_a_whole_state_asks_what_became_of_the_commands_that_wait() {
+fn installed_snapshot_makes_the_proposer_query_pending_commands() {
     for policy in [Policy::BasicPaxos, Policy::MultiPaxos] {
         let mut proposer = Lone::new(policy);
         let installed = |slot| Input::Request(ProposerRequest::Installed { slot: Slot(slot) });
-        assert_eq!(proposer.step(installed(5)).outcomes, [], "nobody waits");
+        assert_eq!(proposer.step(installed(5)).outcomes, [], "no command is pending");
         let commands: Vec<Command> = [7, 8].map(command).into();
         commands.iter().for_each(|one| {
             drop(proposer.step(Input::Request(ProposerRequest::Propose { command: one.clone(), promised_round: 0 })))

@@ -7,16 +7,16 @@ fn heartbeat(round: u64, server: ServerId) -> Message {
 }
 
 #[test]
-fn a_leader_is_stalled_only_while_something_is_open_and_nothing_is_applied() {
+fn leader_is_stalled_only_while_slots_are_in_flight_and_none_is_applied() {
     let (mut leader, _) = Lone::leader();
-    assert_eq!(leader.answered_pulses(40), None, "nothing is open");
+    assert_eq!(leader.answered_pulses(40), None, "nothing is in flight");
     leader.step(propose(1));
     assert_eq!(leader.answered_pulses(16), None, "it has had 480 ms");
     assert_eq!(leader.answered_pulses(1), Some(StepDownReason::Stalled));
 }
 
 #[test]
-fn where_rounds_take_long_a_leader_waits_for_longer() {
+fn leader_waits_longer_where_rounds_are_slow() {
     let (mut leader, _) = Lone::leader();
     leader.step(propose(1));
     assert_eq!(leader.answered_pulses(16), None);
@@ -41,7 +41,7 @@ fn a_leader_learns_from_the_promises_how_long_rounds_take() {
     let said = leader.step(propose(1));
     assert!(
         said.armed.contains(&ProposerTimer::Resend { tries: 5 }),
-        "what takes 1.2 s is not sent again sooner: {said:?}"
+        "a round of 1.2 s is not repeated earlier: {said:?}"
     );
     assert_eq!(leader.answered_pulses(159), None);
     assert_eq!(leader.answered_pulses(1), Some(StepDownReason::Stalled));
@@ -63,7 +63,7 @@ fn a_leader_that_waits_for_pages_steps_down_if_none_comes() {
 }
 
 #[test]
-fn its_own_beats_do_not_make_a_stalled_leader_move() {
+fn own_progress_messages_do_not_count_as_progress_of_a_stalled_leader() {
     let (mut leader, _) = Lone::leader();
     leader.step(propose(1));
     let ticks = (0..17).map(|_| {
@@ -74,7 +74,7 @@ fn its_own_beats_do_not_make_a_stalled_leader_move() {
 }
 
 #[test]
-fn only_answers_of_others_to_its_own_ballot_let_a_leader_stay() {
+fn only_replies_of_others_to_its_own_ballot_keep_a_leader() {
     let (mut leader, ballot) = Lone::leader();
     let older = Ballot { round: ballot.round - 1, ..ballot };
     for _ in 0..9 {
@@ -87,17 +87,17 @@ fn only_answers_of_others_to_its_own_ballot_let_a_leader_stay() {
 }
 
 #[test]
-fn a_refusal_ends_the_reign_that_it_is_of_and_no_other() {
+fn nack_ends_only_the_tenure_of_its_own_ballot() {
     let (mut leader, ours) = Lone::leader();
     let older = Ballot { round: ours.round - 1, ..ours };
     assert!(leader.hear(S2, nack(older, ballot(7, S3))).is_nothing());
-    assert!(leader.hear(ServerId(9), nack(ours, ballot(7, S3))).is_nothing(), "a stranger");
+    assert!(leader.hear(ServerId(9), nack(ours, ballot(7, S3))).is_nothing(), "a server outside the cluster");
     let said = leader.hear(S2, nack(ours, ballot(7, S3)));
     assert_eq!(said.stepped_down(), Some(StepDownReason::Nacked(ballot(7, S3))));
 }
 
 #[test]
-fn a_leader_tells_who_has_promised() {
+fn leader_names_the_acceptors_that_promised() {
     let (leader, ballot) = Lone::leader();
     let quorum = ServerSet::first(2);
     assert_eq!(leader.0.leader(), Some((ballot, LeaderEvidence::Leads { quorum })));
@@ -111,7 +111,7 @@ fn a_leader_tells_who_has_promised() {
 }
 
 #[test]
-fn a_leader_without_a_learner_says_that_it_leads_no_longer() {
+fn leader_without_a_learner_reports_that_it_stopped_leading() {
     let (mut leader, _) = Lone::leader();
     let said = leader.step(Input::Request(ProposerRequest::LearnerDown));
     assert_eq!(said.stepped_down(), Some(StepDownReason::LearnerDown));
@@ -119,7 +119,7 @@ fn a_leader_without_a_learner_says_that_it_leads_no_longer() {
 }
 
 #[test]
-fn who_leads_or_prepares_above_obeys_nobody_below() {
+fn leader_or_candidate_follows_no_lower_ballot() {
     let (mut leader, ballot) = Lone::leader();
     leader.hear(S3, heartbeat(ballot.round + 4, S3));
     let ours = leader.stand();
@@ -138,7 +138,7 @@ fn who_leads_or_prepares_above_obeys_nobody_below() {
 }
 
 #[test]
-fn a_leader_is_heard_for_five_pulses_and_relayed_every_second_one() {
+fn leader_counts_for_five_ticks_and_is_hinted_every_second_one() {
     let mut follower = Lone::new(Policy::MultiPaxos);
     for _ in 0..10 {
         follower.tick();
@@ -157,7 +157,7 @@ fn a_leader_is_heard_for_five_pulses_and_relayed_every_second_one() {
 }
 
 #[test]
-fn who_has_only_heard_of_a_leader_says_so_to_a_candidate_and_hands_it_nothing() {
+fn server_with_only_a_leader_hint_reports_a_leader_and_forwards_nothing() {
     let mut follower = Lone::new(Policy::MultiPaxos);
     follower.hear(S3, Message::LeaderHint { ballot: ballot(1, S2) });
     assert_eq!(follower.0.leader(), Some((ballot(1, S2), LeaderEvidence::HeardOf)));
@@ -176,7 +176,7 @@ fn a_candidate_that_is_far_behind_lets_its_learner_catch_up_first() {
 }
 
 #[test]
-fn who_was_refused_on_its_way_to_lead_prepares_once_more_above() {
+fn refused_candidate_prepares_once_more_with_a_higher_ballot() {
     let mut candidate = Lone::new(Policy::MultiPaxos);
     let first = candidate.stand();
     candidate.hear(S3, nack(first, ballot(5, S3)));
@@ -190,7 +190,7 @@ fn who_was_refused_on_its_way_to_lead_prepares_once_more_above() {
 }
 
 #[test]
-fn a_candidate_that_waits_for_promises_is_left_alone_until_its_time_is_up() {
+fn candidate_waiting_for_promises_is_not_interrupted_before_its_timeout() {
     let mut candidate = Lone::new(Policy::MultiPaxos);
     let ballot = candidate.stand();
     let said = candidate.tick();
@@ -200,5 +200,5 @@ fn a_candidate_that_waits_for_promises_is_left_alone_until_its_time_is_up() {
     other.hear(S2, Message::LeaderHint { ballot: super::ballot(9, S2) });
     assert_eq!(other.0.leader(), Some((super::ballot(9, S2), LeaderEvidence::HeardOf)));
     candidate.fire(ProposerTimer::Attempt { ballot, doublings: 0 });
-    assert_eq!(candidate.tick().sent, [], "nobody has promised: others may stand");
+    assert_eq!(candidate.tick().sent, [], "no acceptor has promised: others may campaign");
 }

@@ -129,7 +129,7 @@ impl Lone {
 
     fn led(mut self) -> (Lone, Ballot) {
         let ballot = self.stand();
-        let from = self.0.attempt().expect("it has asked for promises").from();
+        let from = self.0.attempt().expect("it has sent PREPARE").from();
         for server in [S1, S2] {
             self.hear(server, Message::Promise { ballot, page: page(from.0, None, Vec::new()) });
         }
@@ -144,7 +144,7 @@ impl Lone {
             Message::PreVote { id } => Some(*id),
             _ => None,
         });
-        let id = id.expect("it asks whether others hear a leader");
+        let id = id.expect("it has sent PREVOTE");
         let (ballot, _) = self.hear(S2, Message::PreVoteReply { id, hears: false }).prepared().expect("it prepares");
         ballot
     }

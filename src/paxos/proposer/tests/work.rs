@@ -3,9 +3,9 @@
 use super::*;
 
 #[test]
-fn a_shell_knows_when_there_is_something_to_do() {
+fn role_host_knows_when_the_proposer_has_work() {
     let new = Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos);
-    assert!(new.wants_applied(), "it does not know that its learner lives");
+    assert!(new.wants_applied(), "it does not know yet that its learner is up");
     let (mut leader, _) = Lone::leader();
     assert_eq!((leader.0.wants_applied(), leader.0.batch_threshold()), (false, 1));
     leader.turn([propose(1), propose(2), propose(3), propose(4)]);
@@ -15,9 +15,9 @@ fn a_shell_knows_when_there_is_something_to_do() {
     leader.hear(S2, Message::Forward { commands: vec![command(6)] });
     assert_eq!(leader.0.batch_threshold(), 2);
     leader.turn([propose(7), propose(8)]);
-    assert_eq!(leader.0.batch_threshold(), usize::MAX, "two groups are under way");
+    assert_eq!(leader.0.batch_threshold(), usize::MAX, "two batches are in flight");
     leader.applied(3, &[1, 2, 3]);
-    assert_eq!(leader.0.batch_threshold(), usize::MAX, "still two: one slot of the first is open");
+    assert_eq!(leader.0.batch_threshold(), usize::MAX, "still two: one slot of the first is in flight");
     leader.applied(4, &[4]);
     assert_eq!((leader.0.wants_applied(), leader.0.batch_threshold()), (true, 4));
 }
@@ -38,7 +38,7 @@ fn a_ballot_for_one_command_waits_for_no_other() {
 }
 
 #[test]
-fn at_most_a_window_of_slots_is_open() {
+fn at_most_one_window_of_slots_is_in_flight() {
     let small =
         Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos).with_window(2, OPEN_BYTES);
     let (mut leader, _) = Lone::of(small.clone()).led();
@@ -63,18 +63,18 @@ fn a_command_whose_slot_went_to_another_gets_a_new_one() {
 }
 
 #[test]
-fn a_group_is_a_mebibyte_at_most_unless_one_command_is_more() {
+fn batch_is_at_most_one_mebibyte_unless_one_command_is_larger() {
     let propose =
         |number, bytes| Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 });
     let (mut leader, _) = Lone::leader();
-    assert_eq!(leader.step(propose(1, (1 << 20) + 1)).proposed(), [(1, 1)], "it goes alone");
+    assert_eq!(leader.step(propose(1, (1 << 20) + 1)).proposed(), [(1, 1)], "it is sent alone");
     let said = leader.turn([propose(2, 600 << 10), propose(3, 424 << 10), propose(4, 1)]);
     assert_eq!(said.proposed(), [(2, 2), (3, 3)]);
     assert_eq!(leader.applied(3, &[1, 2, 3]).proposed(), [(4, 4)]);
 }
 
 #[test]
-fn of_what_is_said_again_the_first_mebibyte_comes_first() {
+fn resend_starts_with_the_first_mebibyte() {
     let propose =
         |number, bytes| Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 });
     let again = |first: &[usize], second: &[usize]| {

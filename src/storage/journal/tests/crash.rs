@@ -63,7 +63,7 @@ fn check_from(files: &MemoryFiles, story: &Story, what: &dyn std::fmt::Debug) ->
 }
 
 #[test]
-fn a_crash_at_any_step_keeps_what_was_acknowledged() {
+fn crash_at_any_step_keeps_every_acknowledged_record() {
     let mut operation = 0;
     loop {
         let files = MemoryFiles::new();
@@ -88,7 +88,7 @@ fn a_crash_at_any_step_keeps_what_was_acknowledged() {
 /// An earlier bug: a failed sync left the seal of a full segment readable and not durable. The process stopped, as it
 /// must. The next one read the seal and continued after it, and after a power cut the segment had no end.
 #[test]
-fn an_error_at_any_step_and_a_power_cut_later_keep_what_was_acknowledged() {
+fn error_at_any_step_and_a_later_power_cut_keep_every_acknowledged_record() {
     let mut operation = 0;
     loop {
         let files = MemoryFiles::new();
@@ -175,12 +175,12 @@ fn every_subset_of_a_groups_sectors_is_cut_unless_it_is_all_of_them() {
         assert_eq!(back.torn_tail_cut, kept != 0 && !is_whole, "{kept:b}");
         let expected = if is_whole { [&synced[..], &last[..]].concat() } else { synced.to_vec() };
         assert_eq!(back.records, expected, "{kept:b}");
-        assert!(!open(&cut, 16 << 10).unwrap().1.torn_tail_cut, "what was cut is gone");
+        assert!(!open(&cut, 16 << 10).unwrap().1.torn_tail_cut, "the cut records are gone");
     }
 }
 
 #[test]
-fn a_split_commit_is_there_as_a_whole_or_not_at_all() {
+fn split_commit_is_recovered_completely_or_not_at_all() {
     let mut seen = [false; 2];
     for operation in 0..60 {
         let files = MemoryFiles::new();
@@ -229,7 +229,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_lives_keep_what_was_acknowledged(steps in steps(), sectors in 4..40_u64) {
+    fn random_incarnations_keep_every_acknowledged_record(steps in steps(), sectors in 4..40_u64) {
         let files = MemoryFiles::new();
         let segment_bytes = sectors * SECTOR_BYTES as u64;
         let mut journal = Some(open(&files, segment_bytes).unwrap().0);

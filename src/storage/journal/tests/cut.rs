@@ -44,7 +44,7 @@ fn a_journal_under_steady_load_keeps_few_files() {
 }
 
 #[test]
-fn a_promise_outlives_the_file_that_it_was_made_in() {
+fn promise_survives_the_removal_of_its_segment() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     journal.commit(&[accept(1, 1_000), promise(77)]).unwrap();
@@ -74,7 +74,7 @@ fn a_commit_of_several_files_is_kept_or_removed_as_a_whole() {
 }
 
 #[test]
-fn a_file_that_is_needed_is_missed_and_one_that_is_not_is_thrown_away() {
+fn missing_needed_segment_is_refused_and_an_unneeded_one_is_removed() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     let before = files.read(&file_name(1)).unwrap();

@@ -157,7 +157,7 @@ fn every_cut_of_a_file_is_reported() {
 }
 
 #[test]
-fn a_sector_that_was_never_written_or_strayed_is_no_other_history() {
+fn unwritten_or_misplaced_sector_is_never_read_as_another_history() {
     let sample = sample();
     let sectors: Vec<(&String, usize)> = sample
         .image
@@ -194,7 +194,7 @@ fn a_sector_that_was_never_written_or_strayed_is_no_other_history() {
 }
 
 #[test]
-fn a_promise_is_missed_if_the_begin_of_its_commit_is_lost() {
+fn promise_is_reported_lost_if_the_start_of_its_commit_is_lost() {
     // A commit that is larger than a segment: its end alone, in the last segment, does not show what was promised.
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
@@ -210,7 +210,7 @@ fn a_promise_is_missed_if_the_begin_of_its_commit_is_lost() {
 }
 
 #[test]
-fn two_sectors_that_strayed_within_a_segment_hide_no_group() {
+fn two_misplaced_sectors_of_a_segment_hide_no_group() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, 256 << 10).unwrap();
     let records: Vec<_> = (1..=4).map(|slot| accept(slot, 100)).collect();
@@ -239,7 +239,7 @@ fn two_sectors_that_strayed_within_a_segment_hide_no_group() {
 }
 
 #[test]
-fn groups_that_vanish_from_the_end_of_a_full_segment_are_damage() {
+fn groups_missing_at_the_end_of_a_full_segment_are_corruption() {
     // This would be a torn tail in the last segment; a file in the middle was synced before the next one began.
     let sample = sample();
     for number in 5..=8 {
@@ -256,13 +256,13 @@ fn groups_that_vanish_from_the_end_of_a_full_segment_are_damage() {
             };
             assert_eq!((&damage.file, damage.offset), (&commit.file, gone as u64));
             let last = damage.slots.map(|range| range.last);
-            assert_eq!(last, Some(Slot(8)), "the seal still knows the last group: {damage}");
+            assert_eq!(last, Some(Slot(8)), "the seal still names the last group: {damage}");
         }
     }
 }
 
 #[test]
-fn a_sector_of_another_segment_or_server_is_damage_even_in_its_place() {
+fn sector_of_another_segment_or_server_is_corruption_even_in_its_place() {
     let first_group = |owner: u64, segment: u32, round: u64| {
         let files = MemoryFiles::new();
         let options = JournalOptions { owner, ..options(SMALL) };
@@ -292,7 +292,7 @@ fn a_sector_of_another_segment_or_server_is_damage_even_in_its_place() {
 }
 
 #[test]
-fn files_of_two_times_are_not_put_together() {
+fn segments_from_different_times_are_refused() {
     // The same server, the same numbers: a directory restored from a copy, with files of its later incarnation.
     let life = |records: &[AcceptorRecord]| {
         let files = MemoryFiles::new();
@@ -309,7 +309,7 @@ fn files_of_two_times_are_not_put_together() {
 }
 
 #[test]
-fn the_slots_are_named_as_far_as_anything_still_knows_them() {
+fn corrupt_slots_are_named_as_far_as_intact_sectors_name_them() {
     let sample = sample();
     let sentence = |numbers: &[usize]| {
         let commits: Vec<&Commit> = numbers.iter().map(|number| &sample.commits[number - 1]).collect();
@@ -323,22 +323,22 @@ fn the_slots_are_named_as_far_as_anything_still_knows_them() {
             Err(other) => panic!("{other}"),
         }
     };
-    let place = "journal file 0000000001.journal is damaged at byte 1024: ";
-    assert_eq!(sentence(&[1]), format!("{place}it concerns promises and no slot"));
-    let place = "journal file 0000000001.journal is damaged at byte 1536: ";
-    assert_eq!(sentence(&[2]), format!("{place}it concerns slot 2"));
-    assert_eq!(sentence(&[2, 3]), format!("{place}it concerns slots 2 to 3"));
+    let place = "journal file 0000000001.journal is corrupt at byte 1024: ";
+    assert_eq!(sentence(&[1]), format!("{place}it affects promises and no slot"));
+    let place = "journal file 0000000001.journal is corrupt at byte 1536: ";
+    assert_eq!(sentence(&[2]), format!("{place}it affects slot 2"));
+    assert_eq!(sentence(&[2, 3]), format!("{place}it affects slots 2 to 3"));
     // The seal names the last group of a full segment.
-    let place = "journal file 0000000002.journal is damaged at byte 3584: ";
-    assert_eq!(sentence(&[8]), format!("{place}it concerns slot 8"));
+    let place = "journal file 0000000002.journal is corrupt at byte 3584: ";
+    assert_eq!(sentence(&[8]), format!("{place}it affects slot 8"));
     // If both are lost and each is one sector, nothing names the one before it.
-    let place = "journal file 0000000002.journal is damaged at byte 3072: ";
-    let expected = format!("{place}it concerns slot 8, and perhaps others that nothing names any more");
+    let place = "journal file 0000000002.journal is corrupt at byte 3072: ";
+    let expected = format!("{place}it affects slot 8, and perhaps other slots that no intact sector names");
     assert_eq!(sentence(&[7, 8]), expected);
 }
 
 #[test]
-fn a_last_group_that_nothing_knows_is_not_called_known() {
+fn corrupt_last_group_has_unknown_slots() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     journal.commit(&[accept(1, 30)]).unwrap();
@@ -347,14 +347,13 @@ fn a_last_group_that_nothing_knows_is_not_called_known() {
     files.put(&file_name(1), &bytes);
     let before = files.image();
     let error = open(&files, SMALL).unwrap_err().to_string();
-    let start =
-        "journal file 0000000001.journal is damaged at byte 1024: nothing tells any more which slots it concerns. ";
+    let start = "journal file 0000000001.journal is corrupt at byte 1024: the affected slots are unknown. ";
     assert!(error.starts_with(start), "{error}");
     assert_eq!(files.image(), before, "a journal that is refused is left as it is");
 }
 
 #[test]
-fn a_missing_segment_is_missed_wherever_it_was() {
+fn missing_segment_is_detected_at_any_position() {
     let sample = sample();
     let without = |gone: &[u32]| {
         let mut image = sample.image.clone();
@@ -378,7 +377,7 @@ fn a_missing_segment_is_missed_wherever_it_was() {
 }
 
 #[test]
-fn the_end_is_missed_after_a_restart_too() {
+fn missing_end_is_detected_after_a_restart_too() {
     // The last segment was replaced by a new one, and the power failed between naming a segment and sealing the
     // previous one.
     let files = MemoryFiles::new();
@@ -398,7 +397,7 @@ fn the_end_is_missed_after_a_restart_too() {
 }
 
 #[test]
-fn files_that_do_not_belong_are_named() {
+fn unknown_files_are_refused_by_name() {
     let sample = sample();
     let with = |name: &str, bytes: &[u8]| {
         let mut image = sample.image.clone();
@@ -461,7 +460,7 @@ fn a_journal_of_another_format_is_refused() {
 }
 
 #[test]
-fn a_disk_that_cannot_be_read_is_named() {
+fn unreadable_disk_is_reported_with_the_file_name() {
     let files = MemoryFiles::new();
     drop(open(&files, SMALL).unwrap());
     files.fail(0, InjectedFailure::Stop);
@@ -471,7 +470,7 @@ fn a_disk_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_right_checksum_makes_no_impossible_number_true() {
+fn valid_checksum_does_not_make_an_impossible_number_valid() {
     let sample = sample();
     let names: Vec<&String> = sample.image.keys().filter(|name| *name != SPARE).collect();
     let number = |name: &str| segment_number(name).unwrap();
@@ -497,7 +496,7 @@ fn a_right_checksum_makes_no_impossible_number_true() {
 }
 
 #[test]
-fn a_record_that_others_are_damaged_is_never_read() {
+fn record_of_corrupt_slots_is_never_read() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     let range = SlotRange { first: Slot(3), last: Slot(4) };

@@ -53,7 +53,7 @@ fn segments_of(files: &MemoryFiles) -> Vec<String> {
 }
 
 #[test]
-fn what_was_committed_comes_back_in_order() {
+fn committed_records_are_recovered_in_order() {
     let files = MemoryFiles::new();
     let (mut journal, empty) = open(&files, 256 << 10).unwrap();
     assert!(empty.records.is_empty() && !empty.torn_tail_cut);
@@ -164,7 +164,7 @@ fn the_very_first_segment_is_short_and_no_other() {
 }
 
 #[test]
-fn a_full_disk_is_known_a_segment_ahead_and_promises_go_on() {
+fn full_disk_is_detected_one_segment_ahead_and_promises_continue() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     let mut all = vec![accept(1, 2_000), accept(2, 2_000)];
@@ -177,7 +177,7 @@ fn a_full_disk_is_known_a_segment_ahead_and_promises_go_on() {
     assert!(matches!(journal.retry_space(), Err(JournalError::Full { bytes: SMALL, .. })));
     all.push(promise(9));
     journal.commit(&all[2..]).unwrap();
-    assert_eq!(files.list().unwrap(), [file_name(1), file_name(2)], "what was half made is gone");
+    assert_eq!(files.list().unwrap(), [file_name(1), file_name(2)], "the half-made file is removed");
 
     files.set_capacity(None);
     journal.retry_space().unwrap();
@@ -196,7 +196,7 @@ fn a_journal_opens_on_a_full_disk() {
     for _ in 0..3 {
         let (mut journal, back) = open(&files, SMALL).unwrap();
         assert_eq!(back.records[0], accept(1, 600));
-        assert!(journal.has_space(), "the spare became the new segment, and the old one made room for the next spare");
+        assert!(journal.has_space(), "the spare became the new segment, and the old one left space for the next spare");
         journal.commit(&[promise(5)]).unwrap();
     }
     // Even the old segment's space is not free: another process fills it.
@@ -227,7 +227,7 @@ fn without_a_next_segment_a_full_journal_stops() {
 }
 
 #[test]
-fn an_error_of_the_disk_ends_the_journal_and_is_never_retried() {
+fn disk_error_stops_the_journal_and_is_never_retried() {
     for operation in 0..2 {
         let files = MemoryFiles::new();
         let (mut journal, _) = open(&files, SMALL).unwrap();
@@ -238,13 +238,13 @@ fn an_error_of_the_disk_ends_the_journal_and_is_never_retried() {
         // The disk works again, but the fate of the bytes is unknown.
         assert!(matches!(journal.commit(&[promise(3)]), Err(JournalError::AlreadyFailed)));
         assert!(matches!(journal.retry_space(), Err(JournalError::AlreadyFailed)));
-        assert!(journal.has_space(), "a role that waits for room would not hear of it");
+        assert!(journal.has_space(), "a role that waits for space would not be notified");
         assert_eq!(files.counts(), before, "not even tried");
     }
 }
 
 #[test]
-fn what_a_new_process_has_read_is_durable() {
+fn bytes_read_by_a_new_process_are_durable() {
     // The sync fails, and the kernel drops the bytes but still shows them. A new process reads them and tells others,
     // so it must not lose them when the power fails.
     for seed in 0..32 {
@@ -261,7 +261,7 @@ fn what_a_new_process_has_read_is_durable() {
 }
 
 #[test]
-fn a_real_folder_works_the_same() {
+fn real_directory_behaves_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let files = RealFiles::open(folder.path()).unwrap();
     let all: Vec<_> = (0..300).map(record).collect();

@@ -36,7 +36,7 @@ fn known(files: &MemoryFiles) -> (u64, Vec<u64>, Slot) {
 }
 
 #[test]
-fn what_is_not_needed_goes_when_slots_are_forgotten_and_makes_room() {
+fn truncation_removes_segments_that_are_not_needed() {
     let files = MemoryFiles::new();
     let mut journal = filled(&files);
     assert!(journal.retry_space().is_err(), "all is needed");
@@ -50,11 +50,11 @@ fn what_is_not_needed_goes_when_slots_are_forgotten_and_makes_room() {
         journal.commit(&[accept(slot, 2_000), truncated(slot)]).unwrap();
     }
     assert!(journal.has_space());
-    assert_eq!(known(&files), (5, vec![8, 9], Slot(9)), "a segment is removed when the one after the next is begun");
+    assert_eq!(known(&files), (5, vec![8, 9], Slot(9)), "a segment is removed when the one after the next starts");
 }
 
 #[test]
-fn what_is_not_needed_goes_also_where_there_is_no_room_to_record_that_it_is_forgotten() {
+fn segments_are_removed_even_without_space_for_a_truncation_record() {
     let files = MemoryFiles::new();
     let mut journal = filled(&files);
     // Promises fill the last segment to its end.
@@ -69,7 +69,7 @@ fn what_is_not_needed_goes_also_where_there_is_no_room_to_record_that_it_is_forg
 }
 
 #[test]
-fn a_journal_that_is_opened_on_a_disk_full_of_it_removes_what_the_checkpoint_has() {
+fn journal_opened_on_a_full_disk_removes_segments_below_the_checkpoint() {
     for forgotten in 2..=9 {
         let files = MemoryFiles::new();
         drop(filled(&files));
@@ -85,7 +85,7 @@ fn a_journal_that_is_opened_on_a_disk_full_of_it_removes_what_the_checkpoint_has
 }
 
 #[test]
-fn a_journal_of_which_all_is_needed_waits_for_room() {
+fn journal_without_removable_segments_waits_for_space() {
     let files = MemoryFiles::new();
     drop(filled(&files));
     let before = files.image();
@@ -96,7 +96,7 @@ fn a_journal_of_which_all_is_needed_waits_for_room() {
 }
 
 #[test]
-fn what_an_interrupted_life_has_left_makes_room_too() {
+fn segments_left_by_an_interrupted_incarnation_are_removed_too() {
     let files = MemoryFiles::new();
     let mut journal = filled(&files);
     let first = files.read(&file_name(1)).unwrap();
@@ -110,7 +110,7 @@ fn what_an_interrupted_life_has_left_makes_room_too() {
 }
 
 #[test]
-fn the_next_segment_is_not_made_of_the_room_that_a_checkpoint_may_need() {
+fn next_segment_leaves_the_space_that_a_checkpoint_may_need() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     files.set_capacity(Some(7 * SMALL));
@@ -130,7 +130,7 @@ fn the_next_segment_is_not_made_of_the_room_that_a_checkpoint_may_need() {
 }
 
 #[test]
-fn a_life_that_begins_with_the_next_segment_has_a_next_one_too_however_full_the_disk_is() {
+fn incarnation_that_starts_with_the_spare_segment_gets_another_spare_on_a_full_disk() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     journal.commit(&[accept(1, 2_000)]).unwrap();
@@ -140,12 +140,12 @@ fn a_life_that_begins_with_the_next_segment_has_a_next_one_too_however_full_the_
     for _ in 0..2 {
         let options = JournalOptions { left_free, ..options(SMALL) };
         let (journal, _) = TestJournal::<MemoryFiles>::open(files.clone(), options).unwrap();
-        assert!(journal.has_space(), "the file that was replaced has left room for it");
+        assert!(journal.has_space(), "the replaced file has left space for it");
     }
 }
 
 #[test]
-fn a_few_segments_and_the_next_one_there_are_also_where_a_checkpoint_cannot_grow() {
+fn journal_keeps_a_few_segments_and_the_spare_where_a_checkpoint_cannot_grow() {
     let files = MemoryFiles::new();
     files.set_capacity(Some(5 * SMALL));
     let left_free = LeftFree { always: SMALL, to_grow: 100 * SMALL };
@@ -163,7 +163,7 @@ fn a_few_segments_and_the_next_one_there_are_also_where_a_checkpoint_cannot_grow
 }
 
 #[test]
-fn an_error_while_segments_go_ends_the_journal() {
+fn error_while_segments_are_removed_stops_the_journal() {
     let mut ended = 0;
     for operation in 0..12 {
         let files = MemoryFiles::new();
@@ -176,7 +176,7 @@ fn an_error_while_segments_go_ends_the_journal() {
         assert!(committed.is_ok() || goes_on.is_err(), "operation {operation}");
         if let Err(error) = goes_on {
             assert!(matches!(error, JournalError::AlreadyFailed), "operation {operation}: {error}");
-            assert!(journal.has_space(), "a role that waits for room would not hear of it");
+            assert!(journal.has_space(), "a role that waits for space would not be notified");
             ended += 1;
         }
         assert_eq!(known(&files).1.last(), Some(&5), "operation {operation}");
@@ -218,7 +218,7 @@ fn shed(files: &MemoryFiles, when: When, operation: u64) -> bool {
 }
 
 #[test]
-fn a_crash_while_segments_go_loses_nothing_that_is_needed() {
+fn crash_while_segments_are_removed_loses_no_needed_record() {
     for when in [When::Forgotten, When::FullToTheBrim, When::Opening] {
         let mut operation = 0;
         loop {
@@ -246,7 +246,7 @@ fn a_crash_while_segments_go_loses_nothing_that_is_needed() {
 /// What a crashed process wrote is readable before it is durable. The next process must not remove segments that only
 /// such bytes declare unneeded.
 #[test]
-fn a_second_crash_while_segments_go_loses_nothing_that_is_needed_either() {
+fn second_crash_while_segments_are_removed_loses_no_needed_record() {
     for (first, second) in (0..12).flat_map(|first| (0..12).map(move |second| (first, second))) {
         let files = MemoryFiles::new();
         shed(&files, When::Forgotten, first);
@@ -281,7 +281,7 @@ fn nearly_empty(files: &MemoryFiles) {
 }
 
 #[test]
-fn a_life_begins_in_a_short_segment_where_there_is_no_room_for_a_whole_one() {
+fn incarnation_starts_in_a_short_segment_without_space_for_a_full_one() {
     let files = MemoryFiles::new();
     nearly_empty(&files);
     // No space is left for a next segment.
@@ -300,7 +300,7 @@ fn a_life_begins_in_a_short_segment_where_there_is_no_room_for_a_whole_one() {
 }
 
 #[test]
-fn a_crash_while_a_life_begins_in_a_short_segment_loses_nothing() {
+fn crash_while_an_incarnation_starts_in_a_short_segment_loses_nothing() {
     let mut operation = 0;
     loop {
         let files = MemoryFiles::new();
@@ -325,7 +325,7 @@ fn a_crash_while_a_life_begins_in_a_short_segment_loses_nothing() {
 }
 
 #[test]
-fn what_is_accepted_after_its_checkpoint_was_lost_stays_until_another_one_has_it() {
+fn values_accepted_after_a_lost_checkpoint_stay_until_another_checkpoint_has_them() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
     (1..=4).for_each(|slot| journal.commit(&[accept(slot, 2_000)]).unwrap());

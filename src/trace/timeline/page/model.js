@@ -252,7 +252,7 @@ function exchanges(lines) {
   return found;
 }
 
-/** The rows of the lines that a filter selects, the same that `paxos-lab logs --req --slot` prints. */
+/** The rows of the lines that a filter selects, the same that `paxos-server logs --req --slot` prints. */
 function filterRows(run, { req, slot, server }) {
   let told = run.lines;
   if (req) told = told.filter((line) => line.req === req);

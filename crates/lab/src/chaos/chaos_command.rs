@@ -1,0 +1,262 @@
+//! The command `paxos-lab chaos`: runs rounds until the time is up, or judges a kept round again.
+
+use std::io::Write as _;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::capabilities::Capabilities;
+use super::plan::{PlanOptions, RoundPlan};
+use super::round::play;
+use super::totals::Totals;
+use super::verify::{RoundFailure, judge};
+use super::volume::sweep;
+use paxos_kv::duration::parse_duration;
+use paxos_kv::protocol::Protocol;
+use paxos_kv::random::Random;
+use paxos_kv::seeded_bugs::Bug;
+
+/// Environment variable: this process already runs in its own mount namespace.
+const ALONE: &str = "PAXOS_CHAOS_ALONE";
+/// Name of the plan file in a round's directory.
+const PLAN: &str = "plan.txt";
+/// Name of the file with the failure of a kept round.
+const VERDICT: &str = "verdict.txt";
+
+/// Strike clusters of real processes, and prove from the lines that they kept their word.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  paxos-lab chaos --minutes 1                   rounds for a minute, each from a seed of its own
+  paxos-lab chaos --seed 7 --rounds 1           the round of one seed
+  paxos-lab chaos --minutes 60 --totals all.json    and sums over all runs in a file
+  paxos-lab chaos --replay runs/chaos/round-7   the judgement of a round that was kept, again
+
+As root each server has a disk of its own, whose power fails; what this user or machine cannot do is skipped, and said.
+
+Exit codes: 0 clean, 1 failure, 2 usage, 6 not decided, 7 a rule was broken, 8 no progress.")]
+pub struct ChaosArgs {
+    /// Go on for so long
+    #[arg(long, value_name = "M")]
+    minutes: Option<f64>,
+    /// The seed of the first round; each next round has the next one [default: drawn]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How many rounds [default: one, or as many as the minutes allow]
+    #[arg(long, value_name = "N")]
+    rounds: Option<u64>,
+    /// How the servers agree [default: each seed decides]
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
+    /// How long a round's faults last [default: each seed decides, 15s to 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    fault_duration: Option<Duration>,
+    /// Requests a second, at most [default: as suits the protocol]
+    #[arg(long, value_name = "N")]
+    rate: Option<u64>,
+    /// Add up what was done in this file
+    #[arg(long, value_name = "FILE")]
+    totals: Option<PathBuf>,
+    /// Switch a seeded bug on in every server (name one with --server that was built with the feature `seeded-bugs`):
+    /// chaos should find it
+    #[arg(long, value_name = "BUG")]
+    bug: Option<Bug>,
+    /// Judge the lines of a round that was kept, and run nothing
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["minutes", "seed", "rounds", "protocol", "fault_duration", "rate", "totals"])]
+    replay: Option<PathBuf>,
+    #[command(flatten)]
+    place: ChaosDirs,
+}
+
+/// Where clusters run, and what runs.
+#[derive(Clone, Debug, Args)]
+pub struct ChaosDirs {
+    /// Each run has a folder of its own in here; those that fail stay
+    #[arg(long, value_name = "DIR", default_value = "runs/chaos")]
+    out: PathBuf,
+    /// Keep the folder whatever comes of it
+    #[arg(long)]
+    pub keep: bool,
+    /// The server's program [default: beside this one]
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+}
+
+impl ChaosDirs {
+    /// Directory of all runs.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// Path of the server program.
+    pub fn program(&self) -> Result<PathBuf, String> {
+        let beside = || Ok(std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("paxos-server"));
+        let program = self.server.clone().map_or_else(beside, Ok::<_, String>)?;
+        program.canonicalize().map_err(|error| {
+            let path = program.display();
+            format!(
+                "there is no server at {path} ({error}). Build it (cargo build --release), or name it with --server"
+            )
+        })
+    }
+}
+
+/// A flag that SIGINT and SIGTERM set; the second signal ends this process at once.
+pub fn hear_signals() -> Result<Arc<AtomicBool>, String> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let hear = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, is_over.clone())
+            .and_then(|_| signal_hook::flag::register(signal, is_over.clone()));
+        hear.map_err(|error| format!("cannot listen for signals: {error}"))?;
+    }
+    Ok(is_over)
+}
+
+/// Runs the command line. Returns the text to print and the exit code.
+pub fn run(options: &ChaosArgs) -> Result<(String, u8), String> {
+    if let Some(folder) = &options.replay {
+        return Ok(replay(folder));
+    }
+    if options.minutes.is_some_and(|minutes| !(0.0..=1e6).contains(&minutes)) {
+        return Err("--minutes must be between 0 and a million".to_string());
+    }
+    let program = options.place.program()?;
+    alone();
+    let is_over = hear_signals()?;
+    std::fs::create_dir_all(&options.place.out)
+        .map_err(|error| format!("cannot make {}: {error}", options.place.out.display()))?;
+    sweep(&options.place.out);
+    options.rounds(&program, &is_over)
+}
+
+impl ChaosArgs {
+    fn rounds(&self, program: &Path, is_over: &AtomicBool) -> Result<(String, u8), String> {
+        let begun = Instant::now();
+        let first = self.seed.unwrap_or_else(|| Random::unseeded().next() >> 32);
+        let mut tools = Capabilities::find(&self.place.out);
+        let mut errors = std::io::stderr();
+        tools.missing().for_each(|sentence| drop(writeln!(errors, "{sentence}")));
+        let (mut totals, mut all) = (Totals::default(), self.totals.as_deref().map(Totals::read).transpose()?);
+        let most = self.rounds.unwrap_or(if self.minutes.is_some() { u64::MAX } else { 1 });
+        let time = self.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+        for seed in (first..).take(usize::try_from(most).unwrap_or(usize::MAX)) {
+            if is_over.load(Ordering::Relaxed) || time.is_some_and(|time| begun.elapsed() >= time) {
+                break;
+            }
+            let ChaosArgs { protocol, fault_duration: lasts, rate, bug, .. } = *self;
+            let plan = RoundPlan::new(seed, PlanOptions { protocol, lasts, rate, bug });
+            say(&plan);
+            let folder = self.place.out.join(format!("round-{seed}"));
+            let outcome = self.round(
+                &plan,
+                &folder,
+                program,
+                &mut tools,
+                is_over,
+                &mut [&mut totals].into_iter().chain(all.as_mut()).collect::<Vec<_>>(),
+            );
+            if let (Some(path), Some(all)) = (&self.totals, &all) {
+                all.write(path)?;
+            }
+            if let Err(failure) = outcome {
+                let again = format!("paxos-lab chaos --replay {}", folder.display());
+                return Ok((format!("{totals}seed {seed}: {failure}\n{again}\n"), failure.exit_code()));
+            }
+        }
+        Ok((totals.to_string(), 0))
+    }
+
+    fn round(
+        &self,
+        plan: &RoundPlan,
+        folder: &Path,
+        program: &Path,
+        tools: &mut Capabilities,
+        is_over: &AtomicBool,
+        totals: &mut [&mut Totals],
+    ) -> Result<(), RoundFailure> {
+        let unplayed = |error: std::io::Error| RoundFailure::Unplayed(format!("{}: {error}", folder.display()));
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).map_err(unplayed)?;
+        }
+        std::fs::create_dir_all(folder).map_err(unplayed)?;
+        std::fs::write(folder.join(PLAN), plan.to_string()).map_err(unplayed)?;
+        let begun = Instant::now();
+        match play(plan, folder, program, tools, is_over) {
+            Ok(played) => {
+                say(&format_args!(
+                    "  clean in {:.1} s: {}; longest wait {:.1} s; {} operations linearizable, {}; {} killed, {} without power\n",
+                    begun.elapsed().as_secs_f64(),
+                    played.tally.counts,
+                    played.tally.longest.as_secs_f64(),
+                    played.judgement.operations,
+                    if played.judgement.is_proved { "proved by the lines" } else { "steps not shown" },
+                    played.done.kills,
+                    played.done.power_cuts,
+                ));
+                totals.iter_mut().for_each(|totals| totals.add(plan, &played, begun.elapsed()));
+                if !self.place.keep {
+                    std::fs::remove_dir_all(folder).map_err(unplayed)?;
+                }
+                Ok(())
+            }
+            Err((failure, done)) => {
+                totals.iter_mut().for_each(|totals| totals.add_failed(&done));
+                std::fs::write(folder.join(VERDICT), format!("{failure}\n")).map_err(unplayed)?;
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// Prints. A closed stdout is no reason to stop.
+fn say(what: &impl std::fmt::Display) {
+    let mut out = std::io::stdout();
+    let _ = write!(out, "{what}").and_then(|()| out.flush());
+}
+
+/// The failure that was found when the round ran, and the verdict on its lines now.
+fn replay(folder: &Path) -> (String, u8) {
+    let mut text = std::fs::read_to_string(folder.join(PLAN)).unwrap_or_default();
+    let found = std::fs::read_to_string(folder.join(VERDICT)).unwrap_or_default();
+    if !found.is_empty() {
+        text += &format!("found when it was played: {found}");
+    }
+    match judge(folder) {
+        Ok(judged) => {
+            let proved =
+                if judged.is_proved { "and every rule was kept, as the lines prove" } else { "steps were not shown" };
+            text += &format!("the lines now: {} operations are linearizable, {proved}\n", judged.operations);
+            // A failure that the lines do not show was found all the same, so its exit code stays.
+            (text, if found.is_empty() { 0 } else { RoundFailure::read(&found).exit_code() })
+        }
+        Err(failure) => (format!("{text}the lines now: {failure}\n"), failure.exit_code()),
+    }
+}
+
+/// Restarts this program in its own mount namespace, so that its mounts end with it however it ends.
+fn alone() {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root || std::env::var_os(ALONE).is_some() {
+        return;
+    }
+    let mut probe = Command::new("unshare");
+    probe.args(["--mount", "true"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if !probe.status().is_ok_and(|status| status.success()) {
+        return;
+    }
+    let Ok(me) = std::env::current_exe() else { return };
+    // `exec` returns only on failure; then the program continues here.
+    let _ = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "--"])
+        .arg(me)
+        .args(std::env::args_os().skip(1))
+        .env(ALONE, "1")
+        .exec();
+}

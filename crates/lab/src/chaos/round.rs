@@ -1,0 +1,244 @@
+//! One round: a new cluster, client load, faults, a recovery phase in which the cluster must become healthy, and a
+//! verdict.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use super::capabilities::Capabilities;
+use super::client_load::{ChaosLoad, LoadTally};
+use super::injector::{FaultCounts, FaultInjector};
+use super::plan::{RoundPlan, SERVERS};
+use super::test_cluster::{ChaosCluster, START_TIMEOUT, arguments, is_healed, is_whole};
+use super::verify::{RoundFailure, RoundVerdict, judge};
+use paxos_kv::client::name::ClientName;
+use paxos_kv::client::{Client, ClientError, ClientOptions};
+use paxos_kv::random::Random;
+use paxos_kv::role::{ServerId, ServerSet};
+
+/// Time for which clients continue after all faults have ended.
+const PEACE: Duration = Duration::from_millis(1_500);
+/// Interval between checks of the servers' processes.
+const LOOK: Duration = Duration::from_millis(25);
+/// Size of a minority of five servers; the others must work without it.
+const MINORITY: usize = 2;
+/// Extra time for a request to end after its time-out, on an overloaded machine.
+const SLACK: Duration = Duration::from_secs(15);
+/// Name of the fault log in the round's directory.
+pub const FAULT_LOG: &str = "faults.txt";
+
+/// The result of a round.
+#[derive(Debug, Default)]
+pub struct RoundResult {
+    /// Counts of the injected faults.
+    pub done: FaultCounts,
+    /// Results that clients received.
+    pub tally: LoadTally,
+    /// The verdict on the lines.
+    pub judgement: RoundVerdict,
+}
+
+/// Runs a round in this directory. `is_over` ends it early, but in order.
+pub fn play(
+    plan: &RoundPlan,
+    folder: &Path,
+    program: &Path,
+    tools: &mut Capabilities,
+    is_over: &AtomicBool,
+) -> Result<RoundResult, (RoundFailure, FaultCounts)> {
+    let mut done = FaultCounts::default();
+    let played = act(plan, folder, program, tools, is_over, &mut done);
+    match played.and_then(|tally| Ok((tally, judge(folder)?))) {
+        Ok((tally, judgement)) => Ok(RoundResult { done, tally, judgement }),
+        // A stuck cluster may also have broken a rule, and that is the worse failure.
+        Err(failure @ RoundFailure::Stuck(_)) => match judge(folder) {
+            Err(broken @ RoundFailure::Broken(_)) => Err((broken, done)),
+            _ => Err((failure, done)),
+        },
+        Err(failure) => Err((failure, done)),
+    }
+}
+
+fn act(
+    plan: &RoundPlan,
+    folder: &Path,
+    program: &Path,
+    tools: &mut Capabilities,
+    is_over: &AtomicBool,
+    done: &mut FaultCounts,
+) -> Result<LoadTally, RoundFailure> {
+    let mut cluster = ChaosCluster::prepare(plan, folder, program, tools).map_err(RoundFailure::Unplayed)?;
+    for server_process in cluster.seats.values_mut() {
+        server_process.start().map_err(RoundFailure::Unplayed)?;
+    }
+    cluster.await_that("all five servers are connected", is_whole)?;
+    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.outside.clone(), folder);
+    let acted = std::thread::scope(|scope| {
+        let clients = employ(scope, &load);
+        let mut striker = FaultInjector::new(&mut cluster, tools, plan.seed);
+        let struck = strike(&mut striker, plan, is_over)
+            .and_then(|()| striker.end_all())
+            .and_then(|()| heal(striker.cluster(), plan, &load));
+        let story = striker.story().to_string();
+        *done = std::mem::take(&mut striker.done);
+        load.stop.store(true, Ordering::Relaxed);
+        // Write the fault log even if the round has failed.
+        let told = std::fs::write(folder.join(FAULT_LOG), story);
+        struck?;
+        told.map_err(|error| RoundFailure::Unplayed(format!("cannot write {FAULT_LOG}: {error}")))?;
+        dismiss(clients, plan)
+    });
+    acted?;
+    finish(&mut cluster, plan)?;
+    Ok(load.tally())
+}
+
+/// The threads of the clients.
+pub type ClientThreads<'scope> = Vec<ScopedJoinHandle<'scope, Result<(), String>>>;
+
+/// Starts the clients.
+pub fn employ<'scope>(scope: &'scope Scope<'scope, '_>, load: &'scope ChaosLoad<'scope>) -> ClientThreads<'scope> {
+    (0..load.plan.clients).map(|lane| scope.spawn(move || load.run(lane))).collect()
+}
+
+/// Waits until every client has ended, which means that each request has ended in time.
+pub fn dismiss(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), RoundFailure> {
+    let deadline = Instant::now() + plan.load.patience.1 + SLACK;
+    while clients.iter().any(|client| !client.is_finished()) {
+        if Instant::now() >= deadline {
+            let waited = plan.load.patience.1 + SLACK;
+            // The end of the scope would wait for this client without limit.
+            eprintln!("NO PROGRESS: a client waits for longer than {waited:?} for a request to end");
+            std::process::abort();
+        }
+        std::thread::sleep(LOOK);
+    }
+    for client in clients {
+        match client.join() {
+            Ok(done) => done.map_err(RoundFailure::Unplayed)?,
+            Err(_) => return Err(RoundFailure::Broken("the client library panicked: see above".to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// Begins and ends all faults at their times.
+fn strike(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBool) -> Result<(), RoundFailure> {
+    let mut moments = Vec::new();
+    for (number, strike) in plan.strikes.iter().enumerate() {
+        moments.push((strike.at, false, number));
+        moments.push((strike.at + strike.lasts, true, number));
+    }
+    moments.retain(|(at, ..)| *at < plan.lasts);
+    moments.sort();
+    moments.push((plan.lasts, true, usize::MAX));
+    let begun = Instant::now();
+    for (at, is_end, number) in moments {
+        while begun.elapsed() < at {
+            if is_over.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            striker.cluster().look()?;
+            std::thread::sleep(LOOK.min(at.saturating_sub(begun.elapsed())));
+        }
+        match plan.strikes.get(number) {
+            Some(_) if is_end => striker.end(number)?,
+            Some(strike) => striker.begin(number, &strike.fault)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Restarts every server without random role crashes, and waits until clients complete requests again.
+pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) -> Result<(), RoundFailure> {
+    cluster.look()?;
+    for (server, server_process) in &mut cluster.seats {
+        if !plan.failing.is_empty() {
+            server_process.stop().map_err(RoundFailure::Stuck)?;
+            server_process.set_arguments(arguments(plan, &cluster.folder, *server, false));
+        }
+        server_process.start().map_err(RoundFailure::Unplayed)?;
+    }
+    cluster.await_that("all five servers are connected again", is_whole)?;
+    // The first request may wait for a leader, or for a transaction in doubt.
+    let (before, deadline) = (load.ended().ok, Instant::now() + START_TIMEOUT);
+    while load.ended().ok <= before {
+        if Instant::now() >= deadline {
+            let what = "no client gets anything done, though all servers are up and connected".to_string();
+            return Err(RoundFailure::Stuck(what));
+        }
+        cluster.look()?;
+        std::thread::sleep(LOOK);
+    }
+    std::thread::sleep(PEACE);
+    Ok(())
+}
+
+/// Checks that all replicas are equal, that a majority alone makes progress, that every server serves writes and reads,
+/// and that each stops with success.
+pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundFailure> {
+    cluster.await_that("all five servers have the same state", is_healed)?;
+    let servers = cluster.direct.clone();
+    let identity =
+        ClientName::in_log_dir(&cluster.folder, Some("final"), servers.servers()).map_err(RoundFailure::Unplayed)?;
+    let mut options = ClientOptions::new(servers.clone(), "final");
+    options.trace = identity.trace;
+    let mut client = Client::new(options).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
+    if plan.protocol.is_paxos() {
+        do_without_a_minority(cluster, &mut client, plan.seed)?;
+    }
+    for server in servers.servers().iter() {
+        write_at(server, "at the end", &mut client)?;
+    }
+    for server in servers.servers().iter() {
+        for other in servers.servers().iter() {
+            let found = client.set_server(server).and_then(|()| client.get_from_current(final_key(other).as_bytes()));
+            let found = found.map_err(|error| stuck_at(server, "at the end", error))?;
+            if found.value.as_deref() != Some(b"well") {
+                let what = format!("server {} has lost what was written at the end at server {}", server.0, other.0);
+                return Err(RoundFailure::Broken(what));
+            }
+        }
+    }
+    cluster.await_that("all five servers have the same state", is_healed)?;
+    for server in servers.servers().iter() {
+        cluster.server_process(server).stop().map_err(RoundFailure::Broken)?;
+    }
+    Ok(())
+}
+
+/// With two servers down and no other fault, each of the others must complete a write. After a fault servers return
+/// soon, so a protocol that needs more than a majority would only appear slow there.
+fn do_without_a_minority(cluster: &mut ChaosCluster, client: &mut Client, seed: u64) -> Result<(), RoundFailure> {
+    let (all, mut random) = (cluster.direct.servers(), Random::new(seed, 2));
+    let mut away = ServerSet::NONE;
+    while away.len() < MINORITY {
+        away.insert(ServerId(random.within(1..=u64::from(SERVERS)) as u8));
+    }
+    for server in away.iter() {
+        cluster.server_process(server).kill();
+        cluster.server_process(server).bury();
+    }
+    for server in all.without(away).iter() {
+        write_at(server, &format!("while {away} are down"), client)?;
+    }
+    for server in away.iter() {
+        cluster.server_process(server).start().map_err(RoundFailure::Unplayed)?;
+    }
+    cluster.await_that("all five servers have the same state again", is_healed).map(drop)
+}
+
+fn write_at(server: ServerId, when: &str, client: &mut Client) -> Result<(), RoundFailure> {
+    let written = client.set_server(server).and_then(|()| client.put(final_key(server).as_bytes(), b"well"));
+    written.map(drop).map_err(|error| stuck_at(server, when, error))
+}
+
+fn stuck_at(server: ServerId, when: &str, error: ClientError) -> RoundFailure {
+    RoundFailure::Stuck(format!("{when}, server {}: {error}", server.0))
+}
+
+fn final_key(server: ServerId) -> String {
+    format!("final-{}", server.0)
+}

@@ -1,0 +1,197 @@
+//! A test cluster of real processes, with control over their disks and links.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::capabilities::Capabilities;
+use super::fault::Capability;
+use super::plan::{RoundPlan, SERVERS};
+use super::process::ServerProcess;
+use super::proxy::{ProxyEnd, ProxyNetwork};
+use super::verify::RoundFailure;
+use super::volume::Volume;
+use paxos_kv::client::cluster_status::ClusterStatus;
+use paxos_kv::cluster::Cluster;
+use paxos_kv::net::ServerStatus;
+use paxos_kv::role::ServerId;
+
+/// Time limit for anything that must happen once all faults have ended.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The servers, their disks and the network.
+pub struct ChaosCluster {
+    /// Directory of all files of the round.
+    pub folder: PathBuf,
+    /// The servers, by number.
+    pub seats: BTreeMap<ServerId, ServerProcess>,
+    /// The proxies between them. It is closed after the servers are killed.
+    pub net: Option<ProxyNetwork>,
+    /// The addresses at which the servers listen.
+    pub direct: Cluster,
+    /// The proxy addresses that clients use.
+    pub outside: Cluster,
+}
+
+impl ChaosCluster {
+    /// Prepares all files and proxies; no server runs yet.
+    pub fn prepare(
+        plan: &RoundPlan,
+        folder: &Path,
+        program: &Path,
+        tools: &Capabilities,
+    ) -> Result<ChaosCluster, String> {
+        let failed = |error: std::io::Error| format!("cannot prepare {}: {error}", folder.display());
+        fs::create_dir_all(folder).map_err(failed)?;
+        let folder = folder.canonicalize().map_err(failed)?;
+        let servers: Vec<ServerId> = (1..=SERVERS).map(ServerId).collect();
+        let mut targets = BTreeMap::new();
+        for server in &servers {
+            let free = || free_address().and_then(|listener| listener.local_addr());
+            targets.insert(*server, (free().map_err(failed)?, free().map_err(failed)?));
+        }
+        let net = ProxyNetwork::open(&targets, plan.seed, plan.repeats, free_address).map_err(failed)?;
+        let direct = cluster_file(&folder, "direct", |server| targets.get(&server).copied())?;
+        let client_door = |server| net.address((ProxyEnd::Clients, ProxyEnd::Server(server)));
+        let outside = cluster_file(&folder, "clients", |server| Some((targets.get(&server)?.0, client_door(server)?)))?;
+        let mut seats = BTreeMap::new();
+        for me in servers {
+            let name = format!("cluster-{}", me.0);
+            cluster_file(&folder, &name, |other| match other == me {
+                true => targets.get(&me).copied(),
+                false => {
+                    let door = net.address((ProxyEnd::Server(me), ProxyEnd::Server(other)))?;
+                    Some((door, targets.get(&other)?.1))
+                }
+            })?;
+            let ground = match tools.can(Capability::Mounts) {
+                true => Volume::with_disk(&folder, me.0)?,
+                false => Volume::plain(&folder, me.0)?,
+            };
+            let arguments = arguments(plan, &folder, me, true);
+            seats.insert(me, ServerProcess::new(me, ground, folder.clone(), program.to_path_buf(), arguments));
+        }
+        Ok(ChaosCluster { folder, seats, net: Some(net), direct, outside })
+    }
+
+    /// The server with this number.
+    pub fn server_process(&mut self, server: ServerId) -> &mut ServerProcess {
+        self.seats.get_mut(&server).unwrap_or_else(|| unreachable!("there is no server {server}"))
+    }
+
+    /// The status of a server, queried directly and not through the proxies; None if it does not answer within 500 ms.
+    pub fn status(&self, server: ServerId) -> Option<ServerStatus> {
+        let survey = self.survey();
+        survey.answers.into_iter().find(|(one, _)| *one == server)?.1.ok()
+    }
+
+    /// The status of all servers that answer within 500 ms.
+    pub fn survey(&self) -> ClusterStatus {
+        ClusterStatus::query(&self.direct, Duration::from_millis(500))
+    }
+
+    /// Fails if a server has exited by itself that may not.
+    pub fn look(&mut self) -> Result<(), RoundFailure> {
+        for server_process in self.seats.values_mut() {
+            let Some(status) = server_process.news_of_end() else { continue };
+            if !server_process.may_end {
+                let words: Vec<String> = server_process.errors().lines().rev().take(3).map(str::to_string).collect();
+                let words = words.into_iter().rev().collect::<Vec<_>>().join("\n  ");
+                let what = format!("server {} has ended by itself ({status}):\n  {words}", server_process.server.0);
+                return Err(RoundFailure::Broken(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a condition holds, and checks the servers' processes meanwhile.
+    pub fn await_that(
+        &mut self,
+        what: &str,
+        is_so: impl Fn(&ClusterStatus) -> bool,
+    ) -> Result<ClusterStatus, RoundFailure> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            self.look()?;
+            let survey = self.survey();
+            if is_so(&survey) {
+                return Ok(survey);
+            }
+            if Instant::now() >= deadline {
+                let what = format!("not within {} s: {what}\n{}", START_TIMEOUT.as_secs(), survey.render());
+                return Err(RoundFailure::Stuck(what));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for ChaosCluster {
+    fn drop(&mut self) {
+        // Kill the servers first: otherwise they would treat the end of the network as a fault.
+        for server_process in self.seats.values_mut() {
+            server_process.kill();
+        }
+        self.net = None;
+    }
+}
+
+/// The command line of a server.
+pub fn arguments(plan: &RoundPlan, folder: &Path, server: ServerId, failing: bool) -> Vec<String> {
+    let cluster = folder.join(format!("cluster-{}.toml", server.0)).to_string_lossy().into_owned();
+    let steps = if plan.steps { "on" } else { "off" };
+    let seed = (plan.seed % 1_000_000).to_string();
+    let named = ["--cluster", &cluster, "--protocol", plan.protocol.name(), "--steps", steps, "--seed", &seed];
+    let mut arguments: Vec<String> = named.iter().map(|word| word.to_string()).collect();
+    arguments.extend(plan.options.iter().cloned());
+    if failing {
+        arguments.extend(plan.failing.iter().cloned());
+    }
+    arguments
+}
+
+/// Whether all servers answer, are connected to each other and active, and the cluster reports that a write would
+/// succeed. Callers write at once, so a verdict that is too optimistic is found.
+pub fn is_whole(survey: &ClusterStatus) -> bool {
+    let others = usize::from(SERVERS) - 1;
+    let is_well = |status: &ServerStatus| {
+        status.connected.len() == others && status.newcomer.is_none() && status.roles.iter().all(|role| role.up)
+    };
+    survey.is_complete() && survey.statuses().all(is_well) && survey.verdict().is_ok()
+}
+
+/// Whether the cluster is whole and no effect of a fault is left.
+pub fn is_healed(survey: &ClusterStatus) -> bool {
+    let is_well = |status: &ServerStatus| {
+        status.corrupt_slots == 0 && !status.disk_full && status.fenced.is_none() && status.in_doubt == 0
+    };
+    is_whole(survey) && survey.statuses().all(is_well) && survey.agreement().is_some()
+}
+
+fn cluster_file(
+    folder: &Path,
+    name: &str,
+    addresses: impl Fn(ServerId) -> Option<(SocketAddr, SocketAddr)>,
+) -> Result<Cluster, String> {
+    let mut text = "cluster = \"chaos\"\n".to_string();
+    for server in (1..=SERVERS).map(ServerId) {
+        let (peer, client) = addresses(server).ok_or("a server has no address")?;
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "[[server]]\nid = {}\npeer = \"{peer}\"\nclient = \"{client}\"", server.0);
+    }
+    let path = folder.join(format!("{name}.toml"));
+    fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Cluster::read(&path).map_err(|error| error.to_string())
+}
+
+/// A free port at a loopback address derived from the process id, so that concurrent runs cannot meet.
+fn free_address() -> std::io::Result<TcpListener> {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let process = std::process::id();
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    TcpListener::bind((Ipv4Addr::new(127, (process >> 8 & 63) as u8 + 192, process as u8, (n % 250) as u8 + 1), 0))
+}

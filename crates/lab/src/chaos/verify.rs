@@ -1,0 +1,150 @@
+//! Verdict on a round, from the lines of all clients and servers only.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::linearizability::{LinearizabilityVerdict, WhyUndecided, check_run};
+use paxos_kv::trace::Event;
+use paxos_kv::trace::audit::{self, Audit};
+use paxos_kv::trace::parse::Run;
+
+/// Time limit of the linearizability check of one round.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Why a round failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoundFailure {
+    /// A rule was broken.
+    Broken(String),
+    /// Something did not happen in time, although every server was up and every link whole.
+    Stuck(String),
+    /// The checks could not decide whether a rule was broken.
+    Undecided(String),
+    /// The round could not be run.
+    Unplayed(String),
+}
+
+impl RoundFailure {
+    /// The exit code, the same as in the other `paxos-lab` commands.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RoundFailure::Broken(_) => 7,
+            RoundFailure::Stuck(_) => 8,
+            RoundFailure::Undecided(_) => 6,
+            RoundFailure::Unplayed(_) => 1,
+        }
+    }
+
+    /// Reads a failure that was written to a file.
+    pub fn read(text: &str) -> RoundFailure {
+        let text = text.trim_end();
+        match text.split_once(": ") {
+            Some((BROKEN, what)) => RoundFailure::Broken(what.to_string()),
+            Some((STUCK, what)) => RoundFailure::Stuck(what.to_string()),
+            Some((UNDECIDED, what)) => RoundFailure::Undecided(what.to_string()),
+            Some((UNPLAYED, what)) => RoundFailure::Unplayed(what.to_string()),
+            _ => RoundFailure::Unplayed(text.to_string()),
+        }
+    }
+}
+
+const BROKEN: &str = "VIOLATION";
+const STUCK: &str = "NO PROGRESS";
+const UNDECIDED: &str = "NOT DECIDED";
+const UNPLAYED: &str = "error";
+
+impl std::fmt::Display for RoundFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RoundFailure::Broken(what) => write!(f, "{BROKEN}: {what}"),
+            RoundFailure::Stuck(what) => write!(f, "{STUCK}: {what}"),
+            RoundFailure::Undecided(what) => write!(f, "{UNDECIDED}: {what}"),
+            RoundFailure::Unplayed(what) => write!(f, "{UNPLAYED}: {what}"),
+        }
+    }
+}
+
+/// The verdict on a correct round.
+#[derive(Clone, Debug, Default)]
+pub struct RoundVerdict {
+    /// Number of client operations, all linearizable.
+    pub operations: u64,
+    /// The lines prove that every rule was kept. If false, the servers did not record their steps, and the recorded
+    /// lines break no rule.
+    pub is_proved: bool,
+    /// Number of lines read.
+    pub lines: u64,
+}
+
+/// Judges the lines of a directory.
+pub fn judge(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
+    let run = Run::read(folder).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
+    for entry in &run.lines {
+        if let Event::Violation { rule, .. } = &entry.line.event {
+            return Err(RoundFailure::Broken(format!("a server says so itself ({rule}): {}", entry.line)));
+        }
+    }
+    last_words(folder)?;
+    let audit = Audit::new(&run);
+    if audit.verdict() == audit::AuditVerdict::Violated {
+        return Err(RoundFailure::Broken(format!("the audit of the lines:\n{}", audit.explain(&run))));
+    }
+    let operations = match check_run(&run, Instant::now() + WITHIN) {
+        LinearizabilityVerdict::Linearizable { operations, .. } => operations as u64,
+        LinearizabilityVerdict::Violation(witness) => {
+            let shown = |at: usize| format!("\n  {}", run.line(at));
+            let lines: String =
+                [Some(witness.breaks.call), witness.breaks.end].into_iter().flatten().map(shown).collect();
+            let what = format!("what clients saw of {} is not linearizable; no order explains{lines}", witness.key);
+            return Err(RoundFailure::Broken(what));
+        }
+        LinearizabilityVerdict::Unknown(why @ WhyUndecided::Incomplete(_)) => {
+            return Err(RoundFailure::Undecided(format!("lines: {why}")));
+        }
+        LinearizabilityVerdict::Unknown(why) => return Err(RoundFailure::Undecided(format!("linearizable? {why}"))),
+    };
+    let is_proved = audit.verdict() == audit::AuditVerdict::Proved;
+    if !is_proved && shows_all_steps(&run) {
+        return Err(RoundFailure::Undecided(format!("the audit of the lines:\n{}", audit.explain(&run))));
+    }
+    Ok(RoundVerdict { operations, is_proved, lines: run.lines.len() as u64 })
+}
+
+fn shows_all_steps(run: &Run) -> bool {
+    let hides = |event: &Event| matches!(event, Event::Boot { steps: Some(steps), .. } if steps.as_str() != Some("on"));
+    !run.lines.iter().any(|entry| hides(&entry.line.event))
+}
+
+/// Checks the servers' stderr: none may have panicked.
+fn last_words(folder: &Path) -> Result<(), RoundFailure> {
+    let entries = fs::read_dir(folder).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        if path.extension().is_none_or(|extension| extension != "err") {
+            continue;
+        }
+        let text = fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
+            return Err(RoundFailure::Broken(format!("{}: {line}", path.display())));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_can_be_read_again() {
+        let what = || "server 3: \n  a line".to_string();
+        for failure in [
+            RoundFailure::Broken(what()),
+            RoundFailure::Stuck(what()),
+            RoundFailure::Undecided(what()),
+            RoundFailure::Unplayed(what()),
+        ] {
+            assert_eq!(RoundFailure::read(&format!("{failure}\n")), failure);
+        }
+    }
+}

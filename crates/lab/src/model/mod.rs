@@ -1,0 +1,401 @@
+//! The model checker, the third role host: it tries *every* order of events instead of a random one.
+//!
+//! The roles are the ones of the server; [stateright](https://www.stateright.rs) searches the states. A state contains
+//! all roles, the content of their disks, and every message that may still arrive. A step is one of three events. A
+//! message is delivered: any message ever sent, in any order, some of them twice. An armed timer runs out. Or a role
+//! crashes and restarts with the content of its disk. A lost message is one that is never delivered. A crash between a
+//! sync and the messages after it is an incarnation that ends before any of them is delivered.
+//!
+//! [`Scope`] bounds the search: the number of proposers with a command, the highest round, the number of duplicated
+//! messages and of crashes. Within a scope the search is complete, so scopes are small. Cases that need many steps are
+//! left to [`crate::sim`].
+
+mod role_state;
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stateright::{Model, Property};
+
+use self::role_state::{ListMachine, ModelRole};
+use paxos_kv::codec;
+use paxos_kv::paxos::{
+    Acceptor, AcceptorRecord, Ballot, Command, CommandId, Entry, Incarnation, Learner, LearnerNotification,
+    LearnerTimer, Message, Policy, Proposer, ProposerRequest, ProposerTimer, Quorums, Slot, Value,
+};
+use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet};
+use paxos_kv::seeded_bugs::{self, Bug};
+
+/// The bounds of a search.
+#[derive(Clone, Copy, Debug)]
+struct Scope {
+    /// Number of servers, each with an acceptor and a learner.
+    servers: u8,
+    /// Number of servers that have a client's command.
+    proposers: u8,
+    /// Whether learners count votes, send LEARN and apply. Without them values are chosen all the same, but no role
+    /// notices.
+    learners: bool,
+    /// Number of slots for the commands. With one slot, no proposer hears that its command is done, and each stays at
+    /// that slot.
+    slots: u64,
+    /// Maximum bytes in a page of a PROMISE; a page has at least one slot.
+    page_bytes: usize,
+    /// Maximum round of a ballot that a proposer prepares.
+    rounds: u64,
+    /// Maximum number of messages that are delivered twice.
+    doubled: u8,
+    /// Maximum number of acceptor crashes, each followed by a restart.
+    acceptor_crashes: u8,
+    /// Maximum number of proposer crashes, each followed by a restart without the command.
+    proposer_crashes: u8,
+    /// Maximum number of learner crashes, each followed by a restart without any data.
+    learner_restarts: u8,
+    /// The seeded bug that is on.
+    bug: Option<Bug>,
+}
+
+/// A state of the model.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ModelState {
+    proposers: Vec<ModelRole<Proposer>>,
+    acceptors: Vec<ModelRole<Acceptor>>,
+    learners: Vec<ModelRole<Learner<ListMachine>>>,
+    /// Messages that may arrive, with the number of undelivered copies.
+    network: BTreeMap<Packet, u8>,
+    doubled: u8,
+    acceptor_crashes: u8,
+    proposer_crashes: u8,
+    learner_restarts: u8,
+    /// The values that a learner has applied in any incarnation, by slot. Earlier incarnations count, because they may
+    /// have answered clients.
+    told: BTreeSet<(Slot, Vec<u8>)>,
+    /// The acceptors that have accepted a value in any incarnation, by slot, ballot and value.
+    votes: BTreeMap<(Slot, Ballot, Vec<u8>), ServerSet>,
+}
+
+/// A message on its way to a role. It is stored as bytes, which have an order and test the real codec.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Packet {
+    from: ServerId,
+    to: ServerId,
+    role: u8,
+    bytes: Vec<u8>,
+}
+
+/// One step of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum ModelStep {
+    Deliver(Packet),
+    DeliverAndKeep(Packet),
+    ProposerTimer(ServerId, ProposerTimer),
+    LearnerTimer(ServerId, LearnerTimer),
+    AcceptorDies(ServerId),
+    ProposerDies(ServerId),
+    LearnerDies(ServerId),
+}
+
+const ROLES: [RoleKind; 3] = [RoleKind::Proposer, RoleKind::Acceptor, RoleKind::Learner];
+
+impl Scope {
+    fn cluster(&self) -> ServerSet {
+        ServerSet::first(self.servers)
+    }
+
+    fn quorums(&self) -> Quorums {
+        Quorums::majority(self.cluster())
+    }
+
+    fn proposer(&self, me: ServerId) -> Proposer {
+        Proposer::new(me, self.quorums(), Policy::BasicPaxos)
+    }
+
+    fn learner(&self, me: ServerId, life: u32) -> Learner<ListMachine> {
+        Learner::new(me, self.quorums(), Incarnation(life), Slot(0), ListMachine::default())
+    }
+
+    fn command(&self, server: ServerId) -> Command {
+        Command { id: CommandId::new(1, 0, u64::from(server.0)), payload: [server.0].as_slice().into() }
+    }
+
+    fn begin(&self) -> ModelState {
+        let servers: Vec<ServerId> = self.cluster().iter().collect();
+        let mut world = ModelState {
+            proposers: servers.iter().map(|me| ModelRole::new(self.proposer(*me))).collect(),
+            acceptors: servers
+                .iter()
+                .map(|_| ModelRole::new(Acceptor::new().with_page_bytes(self.page_bytes)))
+                .collect(),
+            learners: servers.iter().map(|me| ModelRole::new(self.learner(*me, 1))).collect(),
+            network: BTreeMap::new(),
+            doubled: 0,
+            acceptor_crashes: 0,
+            proposer_crashes: 0,
+            learner_restarts: 0,
+            told: BTreeSet::new(),
+            votes: BTreeMap::new(),
+        };
+        for me in servers {
+            self.start_proposer(&mut world, me);
+            if me.0 <= self.proposers {
+                self.propose(
+                    &mut world,
+                    me,
+                    Input::Request(ProposerRequest::Propose { command: self.command(me), promised_round: 0 }),
+                );
+            }
+        }
+        world
+    }
+
+    fn start_proposer(&self, world: &mut ModelState, me: ServerId) {
+        self.propose(world, me, Input::Start);
+        let applied = if self.slots == 1 { Slot(0) } else { world.learners[at(me)].role.applied() };
+        self.propose(world, me, Input::Request(ProposerRequest::Applied { slot: applied, ids: Vec::new() }));
+    }
+
+    fn propose(&self, world: &mut ModelState, me: ServerId, input: Input<Proposer>) {
+        for action in world.proposers[at(me)].turn(input) {
+            self.send(world, me, action);
+        }
+    }
+
+    fn accept(&self, world: &mut ModelState, me: ServerId, input: Input<Acceptor>) {
+        let actions = world.acceptors[at(me)].turn(input);
+        for record in &world.acceptors[at(me)].disk {
+            if let AcceptorRecord::Accepted(Entry { slot, ballot, value }) = record {
+                world.votes.entry((*slot, *ballot, codec::encode(value))).or_default().insert(me);
+            }
+        }
+        compact(&mut world.acceptors[at(me)].disk);
+        for action in actions {
+            self.send(world, me, action);
+        }
+    }
+
+    fn learn(&self, world: &mut ModelState, me: ServerId, input: Input<Learner<ListMachine>>) {
+        let actions = world.learners[at(me)].turn(input);
+        for (slot, value) in world.learners[at(me)].role.machine().applied() {
+            world.told.insert((slot, codec::encode(value)));
+        }
+        for action in actions {
+            match action {
+                Action::Notify(LearnerNotification::Advanced { applied, ids }) if self.slots > 1 => {
+                    let request = ProposerRequest::Applied { slot: applied, ids };
+                    self.propose(world, me, Input::Request(request));
+                }
+                action => self.send(world, me, action),
+            }
+        }
+    }
+
+    /// Adds a message to the network for every role that receives it.
+    fn send<R: Role<Message = Message>>(&self, world: &mut ModelState, from: ServerId, action: Action<R>) {
+        let Action::Send { to, message } = action else { return };
+        for (to, role) in to.iter().flat_map(|to| message.recipients().iter().map(move |role| (to, *role))) {
+            if role == RoleKind::Learner && !self.learners {
+                continue;
+            }
+            let role = ROLES.iter().position(|one| *one == role).unwrap_or_default() as u8;
+            let packet = Packet { from, to, role, bytes: codec::encode(&message) };
+            *world.network.entry(packet).or_default() += 1;
+        }
+    }
+
+    fn deliver(&self, world: &mut ModelState, packet: Packet) {
+        let (from, to, message) = (packet.from, packet.to, packet.message());
+        match ROLES[usize::from(packet.role)] {
+            RoleKind::Proposer => self.propose(world, to, Input::Message { from, message }),
+            RoleKind::Acceptor => self.accept(world, to, Input::Message { from, message }),
+            _ => self.learn(world, to, Input::Message { from, message }),
+        }
+    }
+}
+
+impl Scope {
+    /// Removes messages and timers of proposers that change nothing, now or later, because their ballots are over.
+    /// Otherwise many states would differ only in them.
+    fn forget_useless(&self, world: &mut ModelState) {
+        for (place, seat) in world.proposers.iter_mut().enumerate() {
+            let me = ServerId(place as u8 + 1);
+            let is_useless = |input: Input<Proposer>| {
+                let mut again = seat.clone();
+                let actions = again.turn(input);
+                actions.is_empty() && again.role == seat.role && again.timers == seat.timers
+            };
+            world.network.retain(|packet, _| {
+                let is_here = packet.to == me && ROLES[usize::from(packet.role)] == RoleKind::Proposer;
+                !is_here || !is_useless(Input::Message { from: packet.from, message: packet.message() })
+            });
+            let timers = std::mem::take(&mut seat.timers);
+            let is_of_use = |timer: &ProposerTimer| {
+                let mut again = seat.clone();
+                let actions = again.turn(Input::Timeout(*timer));
+                !actions.is_empty() || again.role != seat.role || !again.timers.is_empty()
+            };
+            let timers: Vec<_> = timers.into_iter().filter(|timer| is_of_use(timer)).collect();
+            seat.timers = timers;
+        }
+    }
+}
+
+impl Packet {
+    fn message(&self) -> Message {
+        codec::decode(&self.bytes).expect("it was encoded by the same codec")
+    }
+}
+
+fn at(server: ServerId) -> usize {
+    usize::from(server.0) - 1
+}
+
+/// Keeps only the records of an acceptor that still matter, in a possible order of writing. Then different histories
+/// lead to the same state.
+fn compact(records: &mut Vec<AcceptorRecord>) {
+    let mut promised = Ballot::ZERO;
+    let mut accepted = BTreeMap::new();
+    for record in records.drain(..) {
+        match record {
+            AcceptorRecord::Promised(ballot) => promised = promised.max(ballot),
+            AcceptorRecord::Accepted(entry) => {
+                promised = promised.max(entry.ballot);
+                accepted.insert(entry.slot, entry);
+            }
+            other => unreachable!("nothing is forgotten or damaged here: {other:?}"),
+        }
+    }
+    let mut entries: Vec<Entry> = accepted.into_values().collect();
+    entries.sort_by_key(|entry| entry.ballot);
+    records.extend(entries.into_iter().map(AcceptorRecord::Accepted));
+    records.push(AcceptorRecord::Promised(promised));
+}
+
+impl ModelState {
+    /// Every value that was ever chosen in a slot: a majority has accepted it there at one ballot.
+    fn chosen(&self, quorums: &Quorums) -> BTreeSet<(Slot, &[u8])> {
+        let chosen = self.votes.iter().filter(|(_, servers)| quorums.is_chosen(**servers));
+        chosen.map(|((slot, _, value), _)| (*slot, value.as_slice())).collect()
+    }
+
+    fn agrees(&self, quorums: &Quorums) -> bool {
+        let chosen = self.chosen(quorums);
+        let slots: BTreeSet<Slot> = chosen.iter().map(|(slot, _)| *slot).collect();
+        slots.len() == chosen.len() && self.told.iter().all(|(slot, value)| chosen.contains(&(*slot, value)))
+    }
+}
+
+impl Model for Scope {
+    type State = ModelState;
+    type Action = ModelStep;
+
+    fn init_states(&self) -> Vec<ModelState> {
+        seeded_bugs::switch(self.bug);
+        vec![self.begin()]
+    }
+
+    fn actions(&self, world: &ModelState, steps: &mut Vec<ModelStep>) {
+        steps.extend(world.network.keys().cloned().map(ModelStep::Deliver));
+        if world.doubled < self.doubled {
+            steps.extend(world.network.keys().cloned().map(ModelStep::DeliverAndKeep));
+        }
+        for me in self.cluster().iter() {
+            // Left out: the proposers' ticks, which give up commands, and timers whose effect nothing here waits for.
+            let timers = world.proposers[at(me)].timers.iter().filter(|timer| !matches!(timer, ProposerTimer::Tick));
+            steps.extend(timers.map(|timer| ModelStep::ProposerTimer(me, *timer)));
+            if self.learner_restarts > 0 {
+                let timers = world.learners[at(me)].timers.iter();
+                let timers = timers.filter(|timer| matches!(timer, LearnerTimer::Gap | LearnerTimer::CatchUp { .. }));
+                steps.extend(timers.map(|timer| ModelStep::LearnerTimer(me, *timer)));
+            }
+            if world.acceptor_crashes < self.acceptor_crashes {
+                steps.push(ModelStep::AcceptorDies(me));
+            }
+            if world.proposer_crashes < self.proposer_crashes {
+                steps.push(ModelStep::ProposerDies(me));
+            }
+            if world.learner_restarts < self.learner_restarts {
+                steps.push(ModelStep::LearnerDies(me));
+            }
+        }
+    }
+
+    fn next_state(&self, before: &ModelState, step: ModelStep) -> Option<ModelState> {
+        seeded_bugs::switch(self.bug);
+        let mut world = before.clone();
+        match step {
+            ModelStep::Deliver(packet) => {
+                let left = world.network.get_mut(&packet)?;
+                *left -= 1;
+                if *left == 0 {
+                    world.network.remove(&packet);
+                }
+                self.deliver(&mut world, packet);
+            }
+            ModelStep::DeliverAndKeep(packet) => {
+                world.doubled += 1;
+                self.deliver(&mut world, packet);
+            }
+            ModelStep::ProposerTimer(me, timer) => {
+                world.proposers[at(me)].timers.retain(|other| *other != timer);
+                self.propose(&mut world, me, Input::Timeout(timer));
+            }
+            ModelStep::LearnerTimer(me, timer) => {
+                world.learners[at(me)].timers.retain(|other| *other != timer);
+                self.learn(&mut world, me, Input::Timeout(timer));
+            }
+            ModelStep::AcceptorDies(me) => {
+                world.acceptor_crashes += 1;
+                world.acceptors[at(me)].begin_again(Acceptor::new().with_page_bytes(self.page_bytes));
+            }
+            ModelStep::ProposerDies(me) => {
+                world.proposer_crashes += 1;
+                world.proposers[at(me)].begin_again(self.proposer(me));
+                self.start_proposer(&mut world, me);
+            }
+            ModelStep::LearnerDies(me) => {
+                world.learner_restarts += 1;
+                let life = 1 + u32::from(world.learner_restarts);
+                world.learners[at(me)].begin_again(self.learner(me, life));
+                self.propose(&mut world, me, Input::Request(ProposerRequest::LearnerDown));
+                self.learn(&mut world, me, Input::Start);
+                let applied = ProposerRequest::Applied { slot: Slot(0), ids: Vec::new() };
+                self.propose(&mut world, me, Input::Request(applied));
+            }
+        }
+        self.forget_useless(&mut world);
+        Some(world)
+    }
+
+    /// Cuts off states in which a proposer would go beyond the last round.
+    fn within_boundary(&self, world: &ModelState) -> bool {
+        let prepared = |seat: &ModelRole<Proposer>| seat.role.next_round() <= self.rounds + 1;
+        world.proposers.iter().all(prepared)
+    }
+
+    fn properties(&self) -> Vec<Property<Scope>> {
+        vec![
+            Property::always(
+                "one value a slot is chosen, for ever, and nothing else is applied",
+                |scope: &Scope, world: &ModelState| world.agrees(&scope.quorums()),
+            ),
+            Property::always("what is chosen was asked for", |scope: &Scope, world: &ModelState| {
+                let asked = (1..=scope.proposers).map(|server| Value::Command(scope.command(ServerId(server))));
+                let asked: Vec<Vec<u8>> = asked.chain([Value::Noop]).map(|value| codec::encode(&value)).collect();
+                world.chosen(&scope.quorums()).iter().all(|(_, value)| asked.iter().any(|one| one == value))
+            }),
+            Property::always("an acceptor's disk knows all that it has said", |_, world: &ModelState| {
+                world.acceptors.iter().all(|seat| {
+                    let mut again = Acceptor::new();
+                    seat.disk.iter().for_each(|record| again.replay(record.clone()));
+                    again.promised() == seat.role.promised() && again.accepted() == seat.role.accepted()
+                })
+            }),
+            Property::sometimes("something is chosen", |scope: &Scope, world: &ModelState| {
+                !world.chosen(&scope.quorums()).is_empty()
+            }),
+            Property::sometimes("every slot is applied somewhere", |scope: &Scope, world: &ModelState| {
+                world.told.len() as u64 == scope.slots || !scope.learners
+            }),
+        ]
+    }
+}

@@ -1,0 +1,255 @@
+//! Disk corruption: faults in data that a disk has acknowledged long ago. Bits flip, writes go astray, files are
+//! missing or cut short.
+//!
+//! After a restart the server must refuse to start, or have all its data except what it reports as corrupt. So at most
+//! a minority is corrupt at a time, and the other servers repair it. One fault is left out, because no journal can
+//! notice it: a disk that acknowledges its last group and loses all its sectors. A crash in the middle of a write
+//! leaves the same state (see `storage::journal`).
+
+use std::collections::BTreeMap;
+
+use super::coverage::CoveragePoint;
+use super::server::SimProcess;
+use super::simulation::{CrashKind, Simulation};
+use paxos_kv::role::{ServerId, ServerSet};
+use paxos_kv::storage::checkpoint::CHECKPOINT_FILE;
+use paxos_kv::storage::disk::{Files, MemoryFiles, SECTOR_BYTES};
+
+/// A sector of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SectorAddress<'a> {
+    file: &'a str,
+    sector: usize,
+}
+
+/// The files of a directory, by name.
+type DirImage = BTreeMap<String, Vec<u8>>;
+
+impl Simulation {
+    /// Whether this server may lose data for good: at most a minority may.
+    fn may_lose(&mut self, server: ServerId) -> bool {
+        self.find_recovered();
+        self.has_begun()
+            && !self.lost.contains(server)
+            && self.lost.len() + self.misplaced.without(self.lost).len() < self.plan.spare_servers()
+    }
+
+    /// Removes servers from `lost` whose corrupt data was repaired: they count as healthy again.
+    pub(super) fn find_recovered(&mut self) {
+        for server in self.lost.iter() {
+            let one = self.server(server);
+            let is_whole = |process: &SimProcess| {
+                let (Some(acceptor), Some(learner)) = (&process.acceptor, &process.learner) else { return false };
+                // A record that is still being written is not durable.
+                let is_written = acceptor.syncing.is_none();
+                let (acceptor, learner) = (acceptor.role(), learner.role());
+                is_written && acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
+            };
+            let is_later = |process: &SimProcess| one.harmed_in != Some(process.number);
+            if !one.is_stranger
+                && one.takes_part()
+                && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process))
+            {
+                one.is_checkpoint_harmed = false;
+                self.lost = self.lost.without(ServerSet::only(server));
+                self.sim_env.reached(CoveragePoint::DiskRecovered);
+            }
+        }
+    }
+
+    /// Flips a bit of a checkpoint, or removes its file.
+    fn harm_checkpoint(&mut self, server: ServerId) {
+        self.kill(server, CrashKind::Process);
+        let lost = self.sim_env.chance(200);
+        let one = self.server(server);
+        let files = one.folder.checkpoint.clone();
+        let Ok(bytes) = files.read(CHECKPOINT_FILE) else { return };
+        one.is_checkpoint_harmed = true;
+        if lost {
+            if files.remove(CHECKPOINT_FILE).and_then(|()| files.sync_folder()).is_ok() {
+                self.sim_env.oracle.checkpoint_lost(server);
+            }
+        } else if let Some(last) = (bytes.len() as u64 * 8).checked_sub(1) {
+            // Mostly in a byte that is not 0, because parts of the file are not in use.
+            let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+            let bit = match self.sim_env.one_of(&used).filter(|_| bytes[0] != 0) {
+                Some(at) if self.sim_env.chance(900) => at as u64 * 8 + self.sim_env.random.within(0..=7),
+                _ => self.sim_env.random.within(0..=last),
+            } as usize;
+            files.flip_bit(CHECKPOINT_FILE, bit);
+        }
+        self.damaged(server, CoveragePoint::CheckpointHarmed);
+    }
+
+    /// Stops a server whose disk a fault is about to corrupt; returns its journal.
+    fn stop_to_damage(&mut self, server: ServerId) -> Option<MemoryFiles> {
+        if !self.may_lose(server) {
+            return None;
+        }
+        self.kill(server, CrashKind::Process);
+        Some(self.server(server).folder.journal.clone())
+    }
+
+    fn damaged(&mut self, server: ServerId, mark: CoveragePoint) {
+        self.lost.insert(server);
+        let one = self.server(server);
+        one.harmed_in = one.process.as_ref().map(|process| process.number);
+        self.sim_env.reached(mark);
+    }
+
+    /// Flips a bit of one of its files, while the server is down or while it runs. In the second case the server can
+    /// notice only at its next start.
+    pub(super) fn flip_a_bit(&mut self, server: ServerId) {
+        if !self.may_lose(server) {
+            return;
+        }
+        if self.sim_env.chance(300) {
+            return self.harm_checkpoint(server);
+        }
+        let is_up = self.sim_env.chance(500) && self.server(server).process.is_some();
+        if !is_up {
+            self.kill(server, CrashKind::Process);
+        }
+        let in_journal = self.sim_env.chance(800);
+        let folder = &self.server(server).folder;
+        let files = if in_journal { folder.journal.clone() } else { folder.top.clone() };
+        let image = files.image();
+        let names: Vec<&String> = image.keys().collect();
+        let Some(name) = self.sim_env.one_of(&names) else { return };
+        let bytes = &image[name];
+        // Mostly in the part of the file that was written.
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
+        let end = if self.sim_env.chance(800) { used } else { bytes.len() };
+        let Some(last) = (end as u64 * 8).checked_sub(1) else { return };
+        let bit = self.sim_env.random.within(0..=last) as usize;
+        files.flip_bit(name, bit);
+        self.damaged(server, if is_up { CoveragePoint::BitRotWhileUp } else { CoveragePoint::BitRot });
+    }
+
+    /// Copies a written sector over another one, as if the disk had written it to the wrong place. The sector itself
+    /// keeps its content or, in half of the cases, is zeroed; never one of the last group.
+    pub(super) fn misdirect(&mut self, server: ServerId) {
+        let Some(journal) = self.stop_to_damage(server) else { return };
+        let mut image = journal.image();
+        let places: Vec<(String, usize)> = written_sectors(&image);
+        let (Some(from), Some(to)) = (self.sim_env.random_of(&places), self.sim_env.random_of(&places)) else { return };
+        let (from, to) = (SectorAddress { file: &from.0, sector: from.1 }, SectorAddress { file: &to.0, sector: to.1 });
+        let stray = sector(&image, from).to_vec();
+        if sector(&image, to) == stray {
+            return;
+        }
+        let is_lost = self.sim_env.chance(500) && !is_of_last_group(&image, &places, from);
+        put_sector(&mut image, to, &stray);
+        if is_lost {
+            put_sector(&mut image, from, &[0; SECTOR_BYTES]);
+        }
+        for name in [from.file, to.file] {
+            journal.put(name, &image[name]);
+        }
+        self.damaged(server, CoveragePoint::Misdirected);
+    }
+
+    /// Removes, empties, cuts or copies a file, or puts another server's journal in place of the own one.
+    pub(super) fn upset_files(&mut self, server: ServerId) {
+        let Some(journal) = self.stop_to_damage(server) else { return };
+        let image = journal.image();
+        let names: Vec<&String> = image.keys().collect();
+        let (Some(name), Some(other)) = (self.sim_env.one_of(&names), self.sim_env.one_of(&names)) else { return };
+        match self.sim_env.random.within(0..=5) {
+            0 if journal.remove(name).and_then(|()| journal.sync_folder()).is_ok() => {}
+            1 => {
+                let left = self.sim_env.random.within(0..=(image[name].len() as u64).saturating_sub(1)) as usize;
+                journal.put(name, &image[name][..left]);
+            }
+            2 => journal.put(other, &image[name]),
+            3 => journal.put(&format!("{:010}.journal", names.len() + 1), &image[name]),
+            4 => {
+                // From a server that has its own data: the files of another one may be an old copy of these, which is a
+                // different fault.
+                let others = self.plan.cluster().without(self.lost).without(ServerSet::only(server));
+                let others: Vec<ServerId> = others.iter().collect();
+                let Some(stranger) = self.sim_env.one_of(&others) else { return };
+                let theirs = self.server(stranger).folder.journal.image();
+                self.server(server).folder.journal = MemoryFiles::from_image(&theirs);
+            }
+            _ => {
+                // The small files of the directory itself.
+                let top = self.server(server).folder.top.clone();
+                let small = top.image();
+                let names: Vec<&String> = small.keys().collect();
+                let Some(name) = self.sim_env.one_of(&names) else { return };
+                let left = self.sim_env.random.within(0..=(small[name].len() as u64).saturating_sub(1)) as usize;
+                top.put(name, &small[name][..left]);
+            }
+        }
+        self.damaged(server, CoveragePoint::FilesUpset);
+    }
+
+    /// Makes one of the files unreadable once, when the server reads it at its start.
+    pub(super) fn plan_read_error(&mut self, server: ServerId) {
+        self.kill(server, CrashKind::Process);
+        let reads = self.sim_env.random.within(0..=3);
+        let folder = &self.server(server).folder;
+        let in_journal = reads > 0;
+        if in_journal { &folder.journal } else { &folder.top }.fail_read(Some(reads));
+    }
+
+    /// Loses the whole disk, or the journal.
+    pub(super) fn lose_folder(&mut self, server: ServerId) {
+        if !self.may_lose(server) {
+            return;
+        }
+        self.kill(server, CrashKind::Process);
+        self.lost.insert(server);
+        let storage = self.sim_env.random.next();
+        let whole = self.sim_env.chance(400);
+        let me = self.server(server);
+        if whole {
+            // A new disk under the old server number. Peers that recorded the old one must refuse it, and the other
+            // peers alone must not admit it.
+            me.folder = Default::default();
+            (me.storage, me.is_stranger) = (storage, true);
+            self.sim_env.oracle.replaced(server);
+            self.sim_env.network.forget(server);
+            return;
+        }
+        let has_journal =
+            me.folder.journal.list().is_ok_and(|names| names.iter().any(|name| name.ends_with("journal")));
+        if has_journal {
+            me.folder.journal = Default::default();
+        }
+    }
+}
+
+/// The sectors of journal files that are not all zeros.
+fn written_sectors(image: &DirImage) -> Vec<(String, usize)> {
+    let segments = image.iter().filter(|(name, _)| name.ends_with(".journal"));
+    let sectors = segments.flat_map(|(name, bytes)| {
+        let written = |(_, sector): &(usize, &[u8])| sector.iter().any(|byte| *byte != 0);
+        bytes.chunks_exact(SECTOR_BYTES).enumerate().filter(written).map(move |(at, _)| (name.clone(), at))
+    });
+    sectors.collect()
+}
+
+fn range(place: SectorAddress<'_>) -> std::ops::Range<usize> {
+    place.sector * SECTOR_BYTES..(place.sector + 1) * SECTOR_BYTES
+}
+
+fn sector<'a>(image: &'a DirImage, place: SectorAddress<'_>) -> &'a [u8] {
+    &image[place.file][range(place)]
+}
+
+fn put_sector(image: &mut DirImage, place: SectorAddress<'_>, bytes: &[u8]) {
+    if let Some(file) = image.get_mut(place.file) {
+        file[range(place)].copy_from_slice(bytes);
+    }
+}
+
+/// Whether a sector belongs to the group that was written last. Each sector holds the number of its group at byte 16.
+fn is_of_last_group(image: &DirImage, places: &[(String, usize)], place: SectorAddress<'_>) -> bool {
+    let group = |place| sector(image, place)[16..24].to_vec();
+    places.last().is_some_and(|(file, sector)| {
+        let last = SectorAddress { file, sector: *sector };
+        group(last) == group(place)
+    })
+}

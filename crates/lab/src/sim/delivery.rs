@@ -1,0 +1,84 @@
+//! Delivery: what happens when a frame arrives, and which client or server handles it.
+
+use super::coverage::CoveragePoint;
+use super::env::{DeliveryMode, Piece, SimEvent};
+use super::network::Endpoint;
+use super::simulation::Simulation;
+use super::wire::Greeting;
+use paxos_kv::client::NoReply;
+use paxos_kv::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
+use paxos_kv::role::ServerId;
+
+impl Simulation {
+    /// A frame reaches the end of its way.
+    pub fn frame(&mut self, from: Endpoint, to: Endpoint, bytes: &[u8], way: DeliveryMode, piece: Piece) {
+        if !self.sim_env.network.arrives(from, to, way, piece) {
+            self.sim_env.reached(CoveragePoint::FrameLost);
+            if let (Endpoint::Server(from), Endpoint::Server(to), true) = (from, to, way != DeliveryMode::Again) {
+                self.peers_frame_is_lost(from, to, piece);
+            }
+            return;
+        }
+        match (from, to) {
+            (Endpoint::Server(server), Endpoint::Server(to)) => {
+                if !self.waits(from, to, bytes, way, piece) {
+                    self.frame_of_peer(server, to, bytes, piece, way);
+                }
+            }
+            (Endpoint::Client(client), Endpoint::Server(to)) => {
+                if !self.waits(from, to, bytes, way, piece) {
+                    self.frame_of_client(client, to, bytes);
+                }
+            }
+            (Endpoint::Server(from), Endpoint::Client(client)) => {
+                self.clients[client].hears(&mut self.sim_env, from, bytes)
+            }
+            (Endpoint::Client(_), Endpoint::Client(_)) => {}
+        }
+    }
+
+    /// Keeps a frame for a paused process until the pause ends; returns whether it did.
+    fn waits(&mut self, from: Endpoint, to: ServerId, bytes: &[u8], way: DeliveryMode, piece: Piece) -> bool {
+        let until = self.server(to).paused_until;
+        let rest = until.saturating_sub(self.sim_env.now());
+        if rest > 0 {
+            let (to, bytes) = (Endpoint::Server(to), bytes.into());
+            let way = if way == DeliveryMode::Again { DeliveryMode::Again } else { DeliveryMode::Arrived };
+            self.sim_env.after(rest, SimEvent::Frame { from, to, bytes, way, piece });
+        }
+        rest > 0
+    }
+
+    fn frame_of_client(&mut self, client: usize, to: ServerId, bytes: &[u8]) {
+        let greeting = self.greeting(to);
+        let arrives = match unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) {
+            Ok(request) => self.clients[client].arrives(&mut self.sim_env, to, request.number, greeting),
+            // The request number of a corrupt frame is not known, so its client is not notified.
+            Err(_) => greeting.is_some(),
+        };
+        if !arrives {
+            return;
+        }
+        let mut understood = true;
+        self.at(to, |server, sim_env| understood = server.hear_client(sim_env, client, bytes));
+        if !understood {
+            self.sim_env.reached(CoveragePoint::FrameCorrupt);
+            let why = NoReply::Broken { why: "closed by the server".to_string() };
+            self.break_connection(to, client, bytes, why);
+        }
+    }
+
+    /// The process that answers clients at this server, with its history; None if no process runs.
+    fn greeting(&mut self, server: ServerId) -> Option<Greeting> {
+        let process = self.server(server).process.as_ref()?;
+        let history = process.core.board.read().history;
+        Some(Greeting { process: process.number, history })
+    }
+
+    /// Ends the connection of the request in this frame.
+    fn break_connection(&mut self, server: ServerId, client: usize, bytes: &[u8], why: NoReply) {
+        if let Ok(ClientRequest { number, .. }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) {
+            self.clients[client].loses_connection(&mut self.sim_env, server, number, why);
+        }
+    }
+}

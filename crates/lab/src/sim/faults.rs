@@ -1,0 +1,511 @@
+//! Faults: what can go wrong in a run, and when. Each class of faults is on or off for a whole run.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::coverage::CoveragePoint;
+use super::data_dir::SimDirPart;
+use super::env::{MS, Micros, SECOND, SimEvent};
+use super::network::Endpoint;
+use super::simulation::{CrashKind, Simulation};
+use paxos_kv::client::NoReply;
+use paxos_kv::host::mail_queue::CrashRequest;
+use paxos_kv::role::{ServerId, ServerSet};
+use paxos_kv::storage::disk::InjectedFailure;
+use paxos_kv::trace::{CrashCause, CrashPoint};
+
+macro_rules! faults {
+    ($($name:ident = $word:literal, $says:literal;)+) => {
+        /// A class of faults.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "each is told in its sentence")]
+        pub enum Fault { $($name),+ }
+
+        impl Fault {
+            /// All classes.
+            pub const ALL: &[Fault] = &[$(Fault::$name),+];
+
+            /// Its name on the command line.
+            pub fn word(self) -> &'static str {
+                match self { $(Fault::$name => $word),+ }
+            }
+
+            /// One line that describes the fault.
+            pub fn says(self) -> &'static str {
+                match self { $(Fault::$name => $says),+ }
+            }
+        }
+    };
+}
+
+faults! {
+    Loss = "loss", "frames are lost";
+    Delay = "delay", "frames take long, and overtake each other";
+    Duplicate = "duplicate", "frames come twice";
+    Replay = "replay", "old frames come again, also those of earlier lives";
+    Corrupt = "corrupt", "bits of frames flip on the way";
+    Partition = "partition", "servers and clients are cut off from the others";
+    OneWay = "one-way", "a server is heard and does not hear, or hears and is not heard";
+    NonTransitive = "non-transitive", "two servers do not hear each other, and everybody hears both";
+    Flapping = "flapping", "a server is cut off and joined again, many times a second";
+    Reset = "reset", "connections break, and what was under way is lost";
+    SlowLink = "slow-link", "links are slow, and have room for a few frames";
+    RoleCrash = "role-crash", "one role crashes at any point of a turn, and comes back";
+    Kill = "kill", "a process is killed at any moment, and started again";
+    KillAll = "kill-all", "all processes are killed at once";
+    KillAtDisk = "kill-at-disk", "a process dies in one of its next disk operations, also while it starts";
+    PowerLoss = "power-loss", "a server loses its power, and of what was not synced any part";
+    PowerLossAll = "power-loss-all", "all servers lose their power at once";
+    Pause = "pause", "a process is paused for a while, and its clock runs on";
+    SlowServer = "slow-server", "a server's processor is up to fifty times slower";
+    Drift = "drift", "clocks run at half to twice the speed";
+    WallClock = "wall-clock", "a server's wall clock jumps by up to an hour, also backwards";
+    BitRot = "bit-rot", "a bit of synced data flips while a server is down";
+    Misdirected = "misdirected", "what the disk wrote long ago turns up in another place, and perhaps not in its own";
+    OddFiles = "odd-files", "a server's files are missing, cut short, copied, or another server's";
+    LostFolder = "lost-folder", "a server loses files of its memory, or all of it";
+    ReadError = "read-error", "a file cannot be read when a server starts";
+    DiskError = "disk-error", "a write or sync fails once";
+    DiskFull = "disk-full", "a disk is full, and later is not";
+    SlowSync = "slow-sync", "syncs take up to half a second, or hang for seconds; those of all servers take up to 0.9 s";
+    BegunAnew = "begun-anew", "all servers begin a new history on empty folders, and the clients live on";
+    Stranger = "stranger", "somebody opens sessions without end, and writes in those of others";
+    Liar = "liar", "a stranger greets servers in the name of others";
+    WrongFolder = "wrong-folder", "a server is started on an empty folder, and later on its own again";
+    Timers = "timers", "the timers of a role, or of a whole server, run out long before their time or long after it";
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Fault, String> {
+        let known = || Fault::ALL.iter().map(|fault| fault.word()).collect::<Vec<_>>().join(", ");
+        let found = Fault::ALL.iter().copied().find(|fault| fault.word() == word);
+        found.ok_or_else(|| format!("'{word}' is no class of faults; there are {}, or all or none", known()))
+    }
+}
+
+/// Maximum error of a wall clock.
+const HOUR: Micros = 3_600 * SECOND;
+
+/// A set of fault classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultSet(u64);
+
+impl FaultSet {
+    /// No classes.
+    pub const NONE: FaultSet = FaultSet(0);
+
+    /// If at most this number of classes is allowed, a seed turns all of them on.
+    pub const FEW: usize = 3;
+
+    /// All classes.
+    pub fn all() -> FaultSet {
+        Fault::ALL.iter().fold(FaultSet::NONE, |set, fault| set.with(*fault))
+    }
+
+    /// One class alone.
+    pub fn only(fault: Fault) -> FaultSet {
+        FaultSet::NONE.with(fault)
+    }
+
+    /// This set with one more class.
+    pub fn with(self, fault: Fault) -> FaultSet {
+        FaultSet(self.0 | 1 << fault as u64)
+    }
+
+    /// This set without one class.
+    pub fn without(self, fault: Fault) -> FaultSet {
+        FaultSet(self.0 & !(1 << fault as u64))
+    }
+
+    /// Whether a class is in the set.
+    pub fn has(self, fault: Fault) -> bool {
+        self.0 & 1 << fault as u64 != 0
+    }
+
+    /// Number of classes in the set.
+    pub fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// The allowed classes that a seed turns on: a random share of them, or all if only few are allowed.
+    pub fn swarm(allowed: FaultSet, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> FaultSet {
+        let share = pick(0..=60);
+        let mut on = FaultSet::NONE;
+        for fault in Fault::ALL.iter().filter(|fault| !fault.is_drawn_apart()) {
+            // Drawn in any case: the allowed classes must not change what else a seed decides.
+            let drawn = pick(0..=99) < share;
+            if allowed.has(*fault) && (drawn || allowed.count() <= FaultSet::FEW) {
+                on = on.with(*fault);
+            }
+        }
+        on
+    }
+
+    /// As [`swarm`](FaultSet::swarm), for the classes that were added later: older decisions of a seed stay as they
+    /// were.
+    pub fn swarm_apart(self, allowed: FaultSet, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> FaultSet {
+        let apart = Fault::ALL.iter().copied().filter(|fault| fault.is_drawn_apart());
+        apart.fold(self, |on, fault| {
+            let drawn = pick(0..=3) == 0;
+            if allowed.has(fault) && (drawn || allowed.count() <= FaultSet::FEW) { on.with(fault) } else { on }
+        })
+    }
+}
+
+impl FromStr for FaultSet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<FaultSet, String> {
+        match text {
+            "all" => Ok(FaultSet::all()),
+            "none" => Ok(FaultSet::NONE),
+            list => list.split(',').try_fold(FaultSet::NONE, |set, word| Ok(set.with(word.trim().parse()?))),
+        }
+    }
+}
+
+impl fmt::Display for FaultSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == FaultSet::all() {
+            return f.write_str("all");
+        }
+        let words: Vec<_> = Fault::ALL.iter().filter(|fault| self.has(**fault)).map(|fault| fault.word()).collect();
+        f.write_str(if words.is_empty() { "none".to_string() } else { words.join(",") }.as_str())
+    }
+}
+
+impl Fault {
+    fn is_drawn_apart(self) -> bool {
+        self >= Fault::Liar
+    }
+
+    /// Whether the fault affects frames or clocks all the time, rather than striking at a moment.
+    pub fn is_weather(self) -> bool {
+        use Fault::{Corrupt, Delay, Drift, Duplicate, Loss, Replay};
+        matches!(self, Loss | Delay | Duplicate | Replay | Corrupt | Drift)
+    }
+}
+
+/// A fault that is active, and how to end it.
+#[derive(Clone, Debug)]
+pub enum ActiveFault {
+    /// These directions are cut.
+    Cut(Vec<(Endpoint, Endpoint)>),
+    /// These directions are cut or joined next, as the flag says; the number of changes that are left.
+    Flap(Vec<(Endpoint, Endpoint)>, bool, u32),
+    /// These directions are slow.
+    Slow(Vec<(Endpoint, Endpoint)>),
+    /// The process is paused until this time.
+    Paused(ServerId, Micros),
+    /// The processor of the server is slow.
+    SlowServer(ServerId),
+    /// The disk is full.
+    Full(ServerId),
+    /// Syncs are slow.
+    SlowSync(ServerId),
+    /// The server runs on another data directory than its own.
+    WrongFolder(ServerId),
+    /// Timers run out early or late.
+    Timers(ServerId),
+}
+
+impl Simulation {
+    /// Injects a random fault of a class that is on, and schedules the next one.
+    pub fn chaos(&mut self) {
+        let every = self.plan.fault_every;
+        let next = self.sim_env.time(&(every / 4..=every * 2));
+        self.sim_env.after(next, SimEvent::Chaos);
+        let strikes = |fault: &Fault| self.plan.faults.has(*fault) && !fault.is_weather();
+        let on: Vec<Fault> = Fault::ALL.iter().copied().filter(strikes).collect();
+        let servers: Vec<ServerId> = self.plan.cluster().iter().collect();
+        if let (Some(fault), Some(server)) = (self.sim_env.one_of(&on), self.sim_env.one_of(&servers)) {
+            self.sim_env.note(&(fault as u32, server));
+            self.strike(fault, server);
+        }
+    }
+
+    /// A random duration of a fault.
+    fn while_it_lasts(&mut self) -> Micros {
+        let longest = self.plan.fault_lasts;
+        self.sim_env.time(&(longest / 10..=longest))
+    }
+
+    fn strike(&mut self, fault: Fault, server: ServerId) {
+        match fault {
+            // These affect frames and clocks all the time, and never strike at a moment.
+            Fault::Loss | Fault::Delay | Fault::Duplicate | Fault::Replay | Fault::Corrupt | Fault::Drift => {}
+            Fault::Partition | Fault::OneWay | Fault::NonTransitive | Fault::Flapping => self.cut_off(fault, server),
+            Fault::Reset => self.reset(server),
+            Fault::SlowLink => self.slow_links(server),
+            Fault::RoleCrash => self.crash_role(server),
+            Fault::Kill => self.kill(server, CrashKind::Process),
+            Fault::PowerLoss => self.kill(server, CrashKind::Power),
+            Fault::KillAll => self.kill_all(CrashKind::Process),
+            Fault::PowerLossAll => self.kill_all(CrashKind::Power),
+            Fault::KillAtDisk => self.plan_disk_failure(server, InjectedFailure::Stop),
+            Fault::DiskError => self.plan_disk_failure(server, InjectedFailure::Once(ErrorKind::Other)),
+            Fault::Pause => self.pause(server),
+            Fault::SlowServer => self.slow_server(server),
+            Fault::WallClock => self.wall_clock_jumps(server),
+            Fault::BitRot => self.flip_a_bit(server),
+            Fault::Misdirected => self.misdirect(server),
+            Fault::OddFiles => self.upset_files(server),
+            Fault::ReadError => self.plan_read_error(server),
+            Fault::LostFolder => self.lose_folder(server),
+            Fault::DiskFull => self.fill_disk(server),
+            Fault::SlowSync => self.slow_sync(server),
+            Fault::BegunAnew => self.begin_anew(),
+            Fault::Stranger => self.a_stranger_speaks(server),
+            Fault::Liar => self.lie(server),
+            Fault::WrongFolder => {
+                self.misplace_folder(server);
+                self.heals(ActiveFault::WrongFolder(server));
+            }
+            Fault::Timers => self.upset_timers(server),
+        }
+    }
+
+    fn heals(&mut self, trouble: ActiveFault) {
+        let lasts = self.while_it_lasts();
+        self.sim_env.after(lasts, SimEvent::Heal(trouble));
+    }
+
+    /// Ends a fault.
+    pub fn heal(&mut self, trouble: ActiveFault) {
+        match trouble {
+            ActiveFault::Cut(cut) => self.cut(&cut, false),
+            ActiveFault::Flap(cut, on, left) => {
+                self.cut(&cut, on);
+                if on || left > 0 {
+                    let next = self.sim_env.time(&(10 * MS..=400 * MS));
+                    self.sim_env.after(next, SimEvent::Heal(ActiveFault::Flap(cut, !on, left.saturating_sub(1))));
+                }
+            }
+            ActiveFault::Slow(links) => {
+                for (from, to) in links {
+                    self.sim_env.network.slow_down(from, to, None);
+                }
+            }
+            // Another pause may have begun meanwhile.
+            ActiveFault::Paused(server, until) if self.server(server).paused_until == until => self.resume(server),
+            ActiveFault::Paused(..) => {}
+            ActiveFault::SlowServer(server) => {
+                let usual = self.plan.processor.clone();
+                self.server(server).processor = usual;
+            }
+            ActiveFault::Full(server) => {
+                self.server(server).folder.all().for_each(|files| files.set_capacity(None));
+            }
+            ActiveFault::SlowSync(server) => {
+                let usual = self.plan.sync.clone();
+                self.server(server).sync = usual;
+            }
+            ActiveFault::WrongFolder(server) => self.bring_folder_back(server),
+            ActiveFault::Timers(server) => self.settle_timers(server),
+        }
+    }
+
+    fn cut(&mut self, links: &[(Endpoint, Endpoint)], on: bool) {
+        for (from, to) in links {
+            self.sim_env.network.cut(*from, *to, on);
+        }
+    }
+
+    /// These servers with some random clients, and all other servers with the other clients.
+    fn others(&mut self, inside: ServerSet) -> (Vec<Endpoint>, Vec<Endpoint>) {
+        let (mut ins, mut outs) = (Vec::new(), Vec::new());
+        for server in self.plan.cluster().iter() {
+            if inside.contains(server) { &mut ins } else { &mut outs }.push(Endpoint::Server(server));
+        }
+        for client in 0..self.plan.clients {
+            if self.sim_env.chance(300) { &mut ins } else { &mut outs }.push(Endpoint::Client(client));
+        }
+        (ins, outs)
+    }
+
+    fn cut_off(&mut self, fault: Fault, server: ServerId) {
+        let mut inside = ServerSet::only(server);
+        if fault == Fault::Partition && self.sim_env.chance(500) {
+            let picked: Vec<ServerId> = self.plan.cluster().iter().filter(|_| self.sim_env.chance(400)).collect();
+            inside = picked.into_iter().chain([server]).collect();
+        }
+        let (ins, outs) = self.others(inside);
+        let pairs = |from: &[Endpoint], to: &[Endpoint]| -> Vec<(Endpoint, Endpoint)> {
+            from.iter().flat_map(|from| to.iter().map(|to| (*from, *to))).collect()
+        };
+        let mut links = match fault {
+            Fault::OneWay if self.sim_env.chance(500) => pairs(&ins, &outs),
+            Fault::OneWay => pairs(&outs, &ins),
+            Fault::NonTransitive => {
+                let other = self.sim_env.one_of(&outs).unwrap_or(Endpoint::Server(server));
+                vec![(Endpoint::Server(server), other), (other, Endpoint::Server(server))]
+            }
+            _ => pairs(&ins, &outs).into_iter().chain(pairs(&outs, &ins)).collect(),
+        };
+        links.retain(|(from, to)| from != to);
+        self.sim_env.reached(match fault {
+            Fault::OneWay => CoveragePoint::CutOneWay,
+            Fault::NonTransitive => CoveragePoint::CutSome,
+            Fault::Flapping => CoveragePoint::Flapped,
+            _ => CoveragePoint::Cut,
+        });
+        if fault == Fault::Flapping {
+            let times = self.sim_env.random.within(2..=20) as u32;
+            return self.heal(ActiveFault::Flap(links, true, times));
+        }
+        self.cut(&links, true);
+        self.heals(ActiveFault::Cut(links));
+    }
+
+    /// Resets a connection while both ends keep running. Frames in flight are lost, or arrive all the same.
+    fn reset(&mut self, server: ServerId) {
+        let servers = self.plan.cluster().without(ServerSet::only(server));
+        let clients = (0..self.clients.len()).map(Endpoint::Client);
+        let others: Vec<Endpoint> = servers.iter().map(Endpoint::Server).chain(clients).collect();
+        let (ours, Some(other)) = (Endpoint::Server(server), self.sim_env.one_of(&others)) else { return };
+        let is_lost = self.sim_env.chance(500) || matches!(other, Endpoint::Client(_));
+        self.sim_env.reached(if is_lost { CoveragePoint::Reset } else { CoveragePoint::ResetAndLate });
+        match other {
+            Endpoint::Server(other) => self.calls_break(server, other, is_lost),
+            Endpoint::Client(client) => {
+                self.sim_env.network.reset(ours, other, is_lost);
+                self.sim_env.network.reset(other, ours, is_lost);
+                self.sim_env.reached(CoveragePoint::ClientReset);
+                let why = NoReply::Broken { why: "connection reset".to_string() };
+                self.clients[client].loses_any_connection(&mut self.sim_env, server, why);
+            }
+        }
+    }
+
+    fn slow_links(&mut self, server: ServerId) {
+        self.sim_env.reached(CoveragePoint::Slow);
+        let room = self.sim_env.random.within(2..=20) as usize;
+        let each = self.sim_env.time(&(MS..=50 * MS));
+        let others: Vec<ServerId> = self.plan.cluster().without(ServerSet::only(server)).iter().collect();
+        let links: Vec<_> = others.iter().map(|other| (Endpoint::Server(server), Endpoint::Server(*other))).collect();
+        for (from, to) in &links {
+            self.sim_env.network.slow_down(*from, *to, Some((room, each)));
+        }
+        self.heals(ActiveFault::Slow(links));
+    }
+
+    fn crash_role(&mut self, server: ServerId) {
+        let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
+        let (Some(role), Some(point)) =
+            (self.sim_env.one_of(self.plan.protocol.roles_as_named()), self.sim_env.one_of(&points))
+        else {
+            return;
+        };
+        let down = Some(Duration::from_micros(self.while_it_lasts()));
+        let at = usize::from(server.0) - 1;
+        self.servers[at].crash(&mut self.sim_env, role, CrashRequest { point, cause: CrashCause::Timer, down });
+    }
+
+    fn plan_disk_failure(&mut self, server: ServerId, failure: InjectedFailure) {
+        // Mostly the journal: the other files are written only a few times in an incarnation.
+        let part = match self.sim_env.random.within(0..=9) {
+            0..=5 => SimDirPart::Journal,
+            6..=7 if self.plan.protocol.is_paxos() => SimDirPart::Checkpoint,
+            6..=8 if !self.plan.protocol.is_paxos() => SimDirPart::Coordinator,
+            _ => SimDirPart::Top,
+        };
+        let operation = self.sim_env.random.within(0..=12);
+        self.server(server).folder.fail(part, operation, failure);
+    }
+
+    fn wall_clock_jumps(&mut self, server: ServerId) {
+        self.sim_env.reached(CoveragePoint::WallClockJumped);
+        let back = self.sim_env.chance(500);
+        let by = self.sim_env.time(&(0..=HOUR)) as i64;
+        self.server(server).wall_clock.store(if back { -by } else { by }, Ordering::Relaxed);
+    }
+
+    fn pause(&mut self, server: ServerId) {
+        let now = self.sim_env.now();
+        if !self.server(server).is_awake(now) {
+            return;
+        }
+        self.sim_env.reached(CoveragePoint::Paused);
+        let longer = if self.sim_env.chance(100) { 10 } else { 1 };
+        let until = now + longer * self.while_it_lasts();
+        self.server(server).paused_until = until;
+        self.sim_env.after(until - now, SimEvent::Heal(ActiveFault::Paused(server, until)));
+    }
+
+    fn slow_server(&mut self, server: ServerId) {
+        self.sim_env.reached(CoveragePoint::SlowServer);
+        let factor = self.sim_env.random.within(2..=50);
+        let usual = self.plan.processor.clone();
+        self.server(server).processor = usual.start() * factor..=usual.end() * factor;
+        self.heals(ActiveFault::SlowServer(server));
+    }
+
+    /// Makes timers up to 30 times too fast or 50 times too slow: no invariant may depend on timing.
+    fn upset_timers(&mut self, server: ServerId) {
+        self.sim_env.reached(CoveragePoint::TimersUpset);
+        let roles = self.plan.protocol.roles_as_named();
+        let only = if self.sim_env.chance(300) { None } else { self.sim_env.one_of(roles) };
+        let is_late = self.sim_env.chance(500);
+        let speed = self.sim_env.random.within(if is_late { 2..=20 } else { 300..=3_000 });
+        let at = usize::from(server.0) - 1;
+        for role in roles.iter().filter(|role| only.is_none_or(|only| only == **role)) {
+            self.servers[at].run_timers(&mut self.sim_env, *role, Some(speed));
+        }
+        self.heals(ActiveFault::Timers(server));
+    }
+
+    /// The timers run at the server's speed again.
+    pub(super) fn settle_timers(&mut self, server: ServerId) {
+        let at = usize::from(server.0) - 1;
+        for role in self.plan.protocol.roles_as_named() {
+            self.servers[at].run_timers(&mut self.sim_env, *role, None);
+        }
+    }
+
+    fn slow_sync(&mut self, server: ServerId) {
+        if self.sim_env.chance(250) {
+            self.sim_env.reached(CoveragePoint::AllSyncsSlow);
+            let servers: Vec<ServerId> = self.plan.cluster().iter().collect();
+            for server in servers {
+                self.server(server).sync = 400 * MS..=900 * MS;
+                self.heals(ActiveFault::SlowSync(server));
+            }
+            return;
+        }
+        let hangs = self.sim_env.chance(200);
+        self.sim_env.reached(if hangs { CoveragePoint::HungSync } else { CoveragePoint::SlowSync });
+        let slowest = if hangs { 5 * SECOND } else { 500 * MS };
+        self.server(server).sync = slowest / 10..=slowest;
+        self.heals(ActiveFault::SlowSync(server));
+    }
+
+    fn fill_disk(&mut self, server: ServerId) {
+        if self.plan.protocol.is_paxos() && self.sim_env.chance(400) {
+            return self.limit_disk(server);
+        }
+        // In about half of the cases no room is left.
+        let room = self.sim_env.random.within(0..=16 << 10).saturating_sub(8 << 10);
+        for files in self.server(server).folder.all() {
+            let used: usize = files.image().values().map(Vec::len).sum();
+            files.set_capacity(Some(used as u64 + room));
+        }
+        self.heals(ActiveFault::Full(server));
+    }
+
+    /// Limits the disk until the faults end: room for 1 to 4 more journal files, and for what the checkpoint may
+    /// need. The journal itself fills the disk, and must free files.
+    fn limit_disk(&mut self, server: ServerId) {
+        let files = self.sim_env.random.within(1..=4);
+        let one = self.server(server);
+        let growth =
+            one.process.as_ref().map_or(0, |process| process.core.checkpoints.growth().load(Ordering::Relaxed));
+        one.folder.leave_room(Some(growth + files * one.segment_bytes()));
+        self.sim_env.reached(CoveragePoint::DiskLimited);
+    }
+}

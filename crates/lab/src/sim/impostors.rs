@@ -1,0 +1,90 @@
+//! Impostors: unknown processes that greet in a server's name, and a server that is started on the wrong data
+//! directory.
+
+use super::coverage::CoveragePoint;
+use super::data_dir::CLUSTER;
+use super::simulation::{CrashKind, Simulation};
+use paxos_kv::net::{Caller, Hello, HelloReply};
+use paxos_kv::role::{ServerId, ServerSet};
+use paxos_kv::storage::admission::Claim;
+
+impl Simulation {
+    /// Greets a server in the name of another one, from an unknown process. The server must call that other one back,
+    /// and record nothing.
+    pub(super) fn lie(&mut self, server: ServerId) {
+        let others: Vec<ServerId> = self.plan.cluster().without(ServerSet::only(server)).iter().collect();
+        let Some(name) = self.sim_env.one_of(&others) else { return };
+        // Some impostors know more than they should: the true storage id of the other server.
+        let true_claim = self.server(name).claim();
+        let lie = Claim {
+            server: name,
+            storage: self.sim_env.random.next(),
+            life: self.sim_env.random.within(0..=u64::from(u32::MAX)) as u32,
+            boot: self.sim_env.random.next(),
+            takes_part: self.sim_env.chance(500),
+            knows: self.sim_env.chance(500).then(|| self.sim_env.random.next()),
+        };
+        let knows_storage = self.sim_env.chance(300);
+        let storage = true_claim.filter(|_| knows_storage).map_or(lie.storage, |claim| claim.storage);
+        let Some(process) = &mut self.server(server).process else { return };
+        let before = process.identity().recorded_peer(name);
+        let Claim { server: name, life, boot, takes_part, knows, .. } = lie;
+        let who = Caller::Peer { server: name, storage, life, boot, takes_part, knows };
+        let hello = Hello { cluster: CLUSTER.to_string(), to: server, members: self.plan.cluster(), who };
+        let mut answer = None;
+        self.at(server, |one, sim_env| answer = one.is_greeted(sim_env, &hello));
+        let process = self.server(server).process.as_ref();
+        let is_as_before = process.is_none_or(|process| process.identity().recorded_peer(name) == before);
+        self.sim_env.reached(CoveragePoint::LiarCalledBack);
+        self.sim_env.oracle.require(40, is_as_before && answer == Some(HelloReply::CallYouFirst), || {
+            format!("{server} believes a stranger that it is {name}")
+        });
+    }
+
+    /// Starts a server on an empty data directory. It gets its own directory back later.
+    pub(super) fn misplace_folder(&mut self, server: ServerId) {
+        let has_begun = self.has_begun();
+        let others = self.misplaced.without(self.lost).without(ServerSet::only(server));
+        let is_spare = !self.lost.contains(server) && self.lost.len() + others.len() < self.plan.spare_servers();
+        // Before its admission both directories are new, and each may get too few witnesses. The other servers must be
+        // enough as witnesses.
+        let takes_part = self.server(server).takes_part();
+        let gone = self.lost.len() + others.len();
+        let enough = usize::from(self.plan.servers) >= self.plan.quorums().witnesses() + 2 + gone;
+        if !is_spare || has_begun != takes_part || !(has_begun || enough) {
+            return;
+        }
+        self.sim_env.reached(CoveragePoint::FolderMisplaced);
+        self.kill(server, CrashKind::Process);
+        self.lost.insert(server);
+        self.misplaced.insert(server);
+        let storage = self.sim_env.random.next();
+        let me = self.server(server);
+        me.own = Some((std::mem::take(&mut me.folder), me.storage));
+        (me.storage, me.is_stranger) = (storage, takes_part);
+        if takes_part {
+            self.sim_env.oracle.replaced(server);
+        }
+        self.sim_env.network.forget(server);
+    }
+
+    /// Gives the server its own data directory back, unless it was admitted with the other one.
+    pub(super) fn bring_folder_back(&mut self, server: ServerId) {
+        let me = self.server(server);
+        let is_settled = !me.is_stranger && me.takes_part();
+        let Some((folder, storage)) = me.own.take().filter(|_| !is_settled) else { return };
+        self.kill(server, CrashKind::Process);
+        let me = self.server(server);
+        // The server may have been admitted with the other directory and lost that one since. Then its peers must
+        // refuse this one, too.
+        let is_stranger = me.takes_part_with.is_some_and(|with| with != storage);
+        (me.folder, me.storage, me.is_stranger) = (folder, storage, is_stranger);
+        if me.takes_part() {
+            self.lost = self.lost.without(ServerSet::only(server));
+        }
+        if !is_stranger {
+            self.sim_env.oracle.has_its_disk_back(server);
+        }
+        self.sim_env.network.forget(server);
+    }
+}

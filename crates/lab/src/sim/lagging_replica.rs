@@ -1,0 +1,225 @@
+//! Tests of a server that lags far behind, and of what can happen while it fetches a snapshot.
+
+use super::client::SimClient;
+use super::coverage::CoveragePoint;
+use super::env::{MS, Micros, SECOND};
+use super::faults::FaultSet;
+use super::network::Endpoint;
+use super::plan::RunPlan;
+use super::simulation::{CrashKind, Simulation};
+use paxos_kv::paxos::{Retention, Slot};
+use paxos_kv::protocol::Protocol;
+use paxos_kv::role::{ServerId, ServerSet};
+use paxos_kv::seeded_bugs::{self, Bug};
+
+/// Within this virtual time a server catches up, however long it was disconnected.
+const SOON: Micros = 10 * SECOND;
+/// The server that is disconnected.
+const AWAY: ServerId = ServerId(5);
+
+struct LaggingCase {
+    world: Simulation,
+    now: Micros,
+}
+
+impl LaggingCase {
+    /// Five servers and forty clients, with this number of writes and this maximum pause. A snapshot takes about 40
+    /// chunks.
+    fn begin(seed: u64, requests: usize, think: Micros) -> LaggingCase {
+        LaggingCase { world: Simulation::new(LaggingCase::plan(seed, requests, think), false), now: 0 }
+    }
+
+    /// The same with a snapshot of about 400 chunks: while it is fetched, the other servers make many checkpoints.
+    fn begin_large(seed: u64, requests: usize, think: Micros) -> LaggingCase {
+        let mut plan = LaggingCase::plan(seed, requests, think);
+        (plan.keys, plan.snapshot_bytes) = (400, 100);
+        plan.retention.keep_bytes = 4 << 20;
+        LaggingCase { world: Simulation::new(plan, false), now: 0 }
+    }
+
+    fn plan(seed: u64, requests: usize, think: Micros) -> RunPlan {
+        let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
+        (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], ServerSet::first(5));
+        (plan.clients, plan.requests, plan.keys, plan.reads, plan.deletes) = (40, requests, 100, 0, 5);
+        plan.under_way = 1;
+        (plan.value_bytes, plan.snapshot_bytes, plan.mailbox) = (600, 1_000, 1_024);
+        (plan.part_bytes, plan.segment_bytes, plan.sessions) = (64 << 10, 256 << 10, 64);
+        (plan.sync, plan.processor) = (100..=1_000, 2..=50);
+        (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
+        (plan.think, plan.timeout, plan.fault_lasts) = (0..=think, 10 * SECOND, 100 * MS);
+        plan.retention =
+            Retention { checkpoint_slots: 200, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
+        plan.is_acquainted = true;
+        plan
+    }
+
+    /// Runs for at most this time, until `is_so` holds; returns whether it does.
+    fn until(&mut self, most: Micros, is_so: impl Fn(&Simulation) -> bool) -> bool {
+        let end = self.now + most;
+        while self.now < end {
+            if is_so(&self.world) {
+                return true;
+            }
+            self.now += 10 * MS;
+            let kept = self.world.go_on(self.now, |_| false);
+            assert!(kept.is_ok(), "{kept:?}");
+        }
+        is_so(&self.world)
+    }
+
+    /// Disconnects server 5 from all others in both directions, or reconnects it.
+    fn is_away(&mut self, on: bool) {
+        for other in self.world.plan.cluster().without(ServerSet::only(AWAY)).iter() {
+            for (from, to) in [(AWAY, other), (other, AWAY)] {
+                self.world.sim_env.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
+            }
+        }
+    }
+
+    fn parts(&self) -> u32 {
+        self.world.sim_env.coverage.count(CoveragePoint::SnapshotInParts)
+    }
+
+    fn installs(&self) -> u32 {
+        let coverage = &self.world.sim_env.coverage;
+        coverage.count(CoveragePoint::SnapshotInstalled) + coverage.count(CoveragePoint::SnapshotTwice)
+    }
+
+    /// Whether all servers have the same state, up to the highest chosen slot.
+    fn is_agreed(world: &Simulation) -> bool {
+        let highest = world.sim_env.oracle.highest_chosen();
+        let state = |server: ServerId| world.servers[usize::from(server.0) - 1].applied();
+        let first = state(ServerId(1));
+        let same = world.plan.cluster().iter().all(|server| state(server).is_some() && state(server) == first);
+        same && first.is_some_and(|(applied, _)| applied >= highest)
+    }
+}
+
+fn is_done(world: &Simulation) -> bool {
+    world.clients.iter().all(SimClient::is_done)
+}
+
+fn applied(world: &Simulation, server: ServerId) -> Slot {
+    world.servers[usize::from(server.0) - 1].applied().map_or(Slot(0), |(slot, _)| slot)
+}
+
+/// Disconnects a server while all these commands are done, and then reconnects it.
+fn away_for(commands: usize) {
+    let mut case = LaggingCase::begin(1, commands, 0);
+    assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "the cluster does not even begin");
+    case.is_away(true);
+    let before = applied(&case.world, AWAY);
+    assert!(case.until(3_600 * SECOND, is_done), "the others do not get on");
+    assert!(applied(&case.world, AWAY).ahead_of(before) < 1_000, "it is not even away");
+    let missed = case.world.sim_env.oracle.highest_chosen().ahead_of(applied(&case.world, AWAY));
+    assert!(missed as usize > commands * 9 / 10, "only {missed} of {commands} were missed");
+    case.is_away(false);
+    let joined = case.now;
+    assert!(
+        case.until(SOON, LaggingCase::is_agreed),
+        "not within {SOON}us, {:?} of {missed}",
+        applied(&case.world, AWAY)
+    );
+    println!("missed {missed} slots, and had them after {} virtual ms", (case.now - joined) / MS);
+    assert_eq!(case.installs(), 1, "the log is longer than anybody keeps");
+    let checked = case.world.sim_env.history.check_slots();
+    assert!(checked.is_ok(), "{checked:?}");
+}
+
+#[test]
+fn a_server_that_was_away_for_three_thousand_commands_has_the_state_soon() {
+    away_for(3_000);
+}
+
+/// `cargo test --release --lib away_for_a_hundred_thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "takes a minute or more"]
+fn a_server_that_was_away_for_a_hundred_thousand_commands_has_the_state_soon() {
+    away_for(100_000);
+}
+
+#[test]
+fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
+    for seed in 1..=6 {
+        let mut case = LaggingCase::begin(seed, 2_000, 0);
+        assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)));
+        case.is_away(true);
+        assert!(case.until(600 * SECOND, is_done));
+        case.is_away(false);
+        // The receiver crashes during its first snapshot. During the next ones every possible sender crashes, one after
+        // the other. A snapshot has more chunks than that.
+        let how = if seed % 2 == 0 { CrashKind::Power } else { CrashKind::Process };
+        for (victim, parts) in [(5, 5), (1, 4), (2, 4), (3, 4), (4, 4), (5, 9)] {
+            let from = case.parts();
+            if !case.until(SOON, |world| world.sim_env.coverage.count(CoveragePoint::SnapshotInParts) >= from + parts) {
+                break;
+            }
+            assert_eq!(case.installs(), 0, "seed {seed}: it came too soon for this test");
+            case.world.kill(ServerId(victim), how);
+        }
+        assert!(case.parts() > 25, "seed {seed}: only {} parts were sent", case.parts());
+        assert!(case.until(3 * SOON, LaggingCase::is_agreed), "seed {seed}: {:?}", applied(&case.world, AWAY));
+        // The crashed servers have restarted from their checkpoints, and some of them needed a snapshot, too.
+        assert!(case.installs() >= 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
+    for seed in 1..=3 {
+        let mut case = LaggingCase::begin(seed, 80_000, 2 * MS);
+        for installs in 1..=3 {
+            assert!(case.until(SOON, |world| applied(world, AWAY) > Slot(50)), "seed {seed}");
+            case.is_away(true);
+            let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 1_000);
+            assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
+            case.is_away(false);
+            assert!(case.until(SOON, |world| applied(world, AWAY) > end), "seed {seed}: it does not come back");
+            let has_caught_up =
+                |world: &Simulation| world.sim_env.oracle.highest_chosen().ahead_of(applied(world, AWAY)) < 50;
+            assert!(case.until(SOON, has_caught_up), "seed {seed}: it does not catch up");
+            // Its next PROGRESS messages tell its peers, and then no peer keeps a log for it any more.
+            case.until(SECOND, |_| false);
+            assert!(case.installs() >= installs, "seed {seed}: {} snapshots", case.installs());
+        }
+        assert!(!is_done(&case.world), "seed {seed}: the others have not gone on meanwhile");
+        assert!(case.world.sim_env.coverage.count(CoveragePoint::SnapshotTwice) >= 2);
+        assert!(case.until(600 * SECOND, |world| is_done(world) && LaggingCase::is_agreed(world)), "seed {seed}");
+    }
+}
+
+/// Reconnects a server while the others write faster than it could fetch a snapshot, if the log were trimmed as usual.
+/// Returns the number of snapshots until it had caught up, and whether it did within 5 seconds.
+fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
+    seeded_bugs::switch(bug);
+    let mut case = LaggingCase::begin_large(seed, 60_000, 20 * MS);
+    if bug.is_some() {
+        case.world.sim_env.oracle.see_consequences_only();
+    }
+    assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "seed {seed}");
+    case.is_away(true);
+    let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 2_000);
+    assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
+    case.is_away(false);
+    let (begun, before) = (case.now, case.world.sim_env.oracle.highest_chosen());
+    let has_caught_up = |world: &Simulation| {
+        let highest = world.sim_env.oracle.highest_chosen();
+        applied(world, AWAY) > before && highest.ahead_of(applied(world, AWAY)) < 50
+    };
+    let has_caught_up = case.until(5 * SECOND, has_caught_up);
+    seeded_bugs::switch(None);
+    assert!(!is_done(&case.world), "seed {seed}: the load is over");
+    let written = case.world.sim_env.oracle.highest_chosen().ahead_of(before);
+    println!("seed {seed}, {bug:?}: {} states, {written} slots in {} ms", case.installs(), (case.now - begun) / MS);
+    (case.installs(), has_caught_up)
+}
+
+#[test]
+fn one_state_is_enough_for_a_server_that_comes_back_under_a_steady_load() {
+    for seed in 1..=2 {
+        assert_eq!(catches_up_under_load(seed, None), (1, true), "seed {seed}");
+    }
+    // Without the pinned log it fetches one snapshot after the other, and none is enough.
+    let (states, has_caught_up) = catches_up_under_load(1, Some(Bug::LogTrimmedDuringTransfer));
+    assert!(states > 1 && !has_caught_up, "{states} states");
+}

@@ -1,0 +1,60 @@
+//! Tests of the lessons: every scene shows what its text says.
+
+use super::lesson_command::line_of;
+use super::*;
+use paxos_kv::trace::audit::{Audit, AuditVerdict, Rule};
+
+#[test]
+fn every_lesson_has_the_lines_that_it_points_at_in_that_order() {
+    for lesson in LESSONS {
+        let run = lesson.run().unwrap();
+        let by_id = run.by_id();
+        let mut before: Option<jiff::Timestamp> = None;
+        for (sentence, words) in lesson.look {
+            let id = line_of(&run, words).unwrap_or_else(|why| panic!("{}: {why}", lesson.name));
+            let at = by_id[&id.parse::<paxos_kv::trace::LineId>().unwrap()];
+            let time = run.line(at).time;
+            // Lines of about the same time may come in either order.
+            let slack = jiff::SignedDuration::from_millis(5);
+            assert!(before.is_none_or(|before| time >= before - slack), "{}: {sentence}", lesson.name);
+            before = Some(time);
+        }
+        assert!(run.lines.len() < 400, "{} has {} lines: nobody reads that", lesson.name, run.lines.len());
+        assert!(super::lesson_command::page(lesson).unwrap().contains(lesson.title));
+    }
+}
+
+#[test]
+fn a_scene_is_always_the_same() {
+    for lesson in LESSONS {
+        assert_eq!(lesson.play(), lesson.play(), "{}", lesson.name);
+    }
+}
+
+#[test]
+fn the_audit_proves_every_lesson_but_the_one_that_breaks_paxos() {
+    for lesson in LESSONS {
+        let audit = Audit::new(&lesson.run().unwrap());
+        if lesson.forgets {
+            assert_eq!(audit.verdict(), AuditVerdict::Violated, "{}", lesson.name);
+            assert!(!audit.unsafe_lines.is_empty());
+            assert!(audit.findings.iter().any(|finding| finding.rule == Rule::Agreement), "two values in one slot");
+        } else {
+            assert_eq!(audit.verdict(), AuditVerdict::Proved, "{}: {:?}", lesson.name, audit.findings);
+        }
+    }
+}
+
+#[test]
+fn the_adopted_value_is_the_dead_proposers() {
+    let run = Lesson::named("adopt").unwrap().run().unwrap();
+    let adopted = run.lines.iter().find(|entry| {
+        let text = entry.line.to_string();
+        text.contains(" s3.") && text.contains("proposer ACCEPT   req=c1-3") && text.contains("value=blue")
+    });
+    assert!(adopted.is_some_and(|entry| !entry.line.to_string().contains("adopted=none")));
+    assert!(
+        run.lines.iter().any(|entry| entry.line.to_string().contains("learner  CHOSEN   req=c2-2")),
+        "and red is done"
+    );
+}

@@ -1,0 +1,476 @@
+//! Connections between simulated servers. As a real server does, each one calls every other for what it has to send.
+//! The caller sends a greeting, waits for the answer, and only then sends messages. The decisions are made by the real
+//! code: [`Dialler`] and the core's admission.
+//!
+//! All frames go over the simulated links, with their faults. A lost greeting or answer ends the attempt. A message on
+//! a call that has ended is dropped, and its sender is notified.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::coverage::CoveragePoint;
+use super::env::{DeliveryMode, Micros, Piece, SimEnv, SimEvent};
+use super::network::Endpoint;
+use super::server::SimServer;
+use super::simulation::Simulation;
+use paxos_kv::host::connected_peers::CONNECTIONS_OF_A_PEER;
+use paxos_kv::host::{Dialler, Env};
+use paxos_kv::net::{
+    Backoff, Caller, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, Hello, HelloReply, LinkEnded, Welcome, frame,
+    unframe,
+};
+use paxos_kv::role::{ServerId, ServerSet};
+use paxos_kv::storage::admission::RecordedPeer;
+
+/// The link from a server to a peer.
+#[derive(Debug)]
+pub struct SimPeerLink {
+    dialler: Dialler,
+    state: SimLinkState,
+    /// The next attempt may come after the shorter pause.
+    is_called: bool,
+    /// Identifies the scheduled event that counts; others are outdated.
+    stamp: u64,
+}
+
+#[derive(Debug)]
+enum SimLinkState {
+    /// Waits for the next attempt, which comes no earlier than `least`.
+    Resting { least: Micros },
+    /// Has sent this greeting, and waits for the answer.
+    Asking { call: u64, hello: Hello },
+    /// The peer has accepted the call.
+    Up { call: u64, since: Micros },
+}
+
+impl SimPeerLink {
+    fn new(peer: ServerId) -> SimPeerLink {
+        SimPeerLink {
+            dialler: Dialler::new(peer),
+            state: SimLinkState::Resting { least: 0 },
+            is_called: false,
+            stamp: 0,
+        }
+    }
+
+    /// The call that the peer has accepted.
+    pub fn call(&self) -> Option<u64> {
+        if let SimLinkState::Up { call, .. } = self.state { Some(call) } else { None }
+    }
+
+    /// The current call, accepted or not.
+    fn any_call(&self) -> Option<u64> {
+        match self.state {
+            SimLinkState::Resting { .. } => None,
+            SimLinkState::Asking { call, .. } | SimLinkState::Up { call, .. } => Some(call),
+        }
+    }
+}
+
+impl SimServer {
+    /// Starts the links to all other servers, when the process starts.
+    pub(super) fn call_others(&mut self, sim_env: &mut SimEnv) {
+        let others = self.cluster.without(ServerSet::only(self.me));
+        let Some((process, _)) = self.env(sim_env) else { return };
+        *process.agenda.links.borrow_mut() = others.iter().map(|peer| (peer, SimPeerLink::new(peer))).collect();
+        others.iter().for_each(|peer| self.rest(sim_env, peer, Duration::ZERO));
+    }
+
+    /// Schedules the next event of a link after this time.
+    fn rest(&mut self, sim_env: &mut SimEnv, peer: ServerId, time: Duration) {
+        let (me, delay, stamp) = (self.me, self.clock().takes(time), sim_env.moment());
+        let Some(process) = &self.process else { return };
+        if let Some(link) = process.agenda.links.borrow_mut().get_mut(&peer) {
+            link.stamp = stamp;
+            sim_env.after(delay, SimEvent::Dial { server: me, process: process.number, peer, stamp });
+        }
+    }
+
+    /// The wait of a link is over: it dials again, or its greeting was not answered in time.
+    pub fn dials(&mut self, sim_env: &mut SimEnv, number: u64, peer: ServerId, stamp: u64) {
+        let Some(process) = self.process.as_ref().filter(|process| process.number == number) else { return };
+        let waits_in = |link: &SimPeerLink| match link.state {
+            SimLinkState::Up { .. } => None,
+            SimLinkState::Resting { .. } => Some(None),
+            SimLinkState::Asking { call, .. } => Some(Some(call)),
+        };
+        let links = process.agenda.links.borrow();
+        let waited = links.get(&peer).filter(|link| link.stamp == stamp).and_then(waits_in);
+        drop(links);
+        match waited {
+            None => {}
+            Some(None) => self.dial(sim_env, peer),
+            Some(Some(call)) => {
+                self.hang_up(sim_env, peer, call);
+                self.link_ended(sim_env, peer, LinkEnded::Unanswered);
+            }
+        }
+    }
+
+    fn dial(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
+        let (me, call) = (self.me, sim_env.moment());
+        let Some((process, _)) = self.env(sim_env) else { return };
+        let mut links = process.agenda.links.borrow_mut();
+        let Some(link) = links.get_mut(&peer) else { return };
+        let hello = link.dialler.hello(&process.core, &process.folder);
+        let bytes: Arc<[u8]> = frame(&hello).into();
+        link.state = SimLinkState::Asking { call, hello };
+        drop(links);
+        if sim_env.send(Endpoint::Server(me), Endpoint::Server(peer), bytes, Piece::Hello(call)) {
+            self.rest(sim_env, peer, HANDSHAKE_DEADLINE);
+        } else {
+            sim_env.reached(CoveragePoint::HelloLost);
+            self.link_ended(sim_env, peer, LinkEnded::Unanswered);
+        }
+    }
+
+    /// An attempt or a connection has ended; the link waits before the next attempt.
+    fn link_ended(&mut self, sim_env: &mut SimEnv, peer: ServerId, ended: LinkEnded<'_>) {
+        let (now, clock) = (sim_env.now(), self.clock());
+        let Some(process) = &self.process else { return };
+        let mut links = process.agenda.links.borrow_mut();
+        let Some(link) = links.get_mut(&peer) else { return };
+        let Backoff { least, most } = link.dialler.ended(&process.core, ended);
+        let pause = if std::mem::take(&mut link.is_called) { least } else { most };
+        link.state = SimLinkState::Resting { least: now + clock.takes(least) };
+        drop(links);
+        // Frames that were to be written to the peer are lost with the connection.
+        process.agenda.frames.borrow_mut().retain_mut(|(to, ..)| {
+            *to = to.without(ServerSet::only(peer));
+            !to.is_empty()
+        });
+        self.rest(sim_env, peer, pause);
+    }
+
+    /// Notifies the other end that this server has closed a call, or does not know it.
+    pub(super) fn hang_up(&self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
+        // If the notification is lost, the next message of the other end triggers another one.
+        let _ = sim_env.send(Endpoint::Server(self.me), Endpoint::Server(peer), Arc::new([]), Piece::End(call));
+    }
+
+    /// Ends the call to a peer, if this is the current one; returns whether it is.
+    pub(super) fn call_breaks(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, why: &str) -> bool {
+        let now = sim_env.now();
+        let Some(process) = &self.process else { return false };
+        let ended = match process.agenda.links.borrow().get(&peer).map(|link| &link.state) {
+            Some(SimLinkState::Up { call: this, since }) if *this == call => {
+                LinkEnded::Broken { why, after: Duration::from_micros(now - since) }
+            }
+            Some(SimLinkState::Asking { call: this, .. }) if *this == call => LinkEnded::Unanswered,
+            _ => return false,
+        };
+        self.link_ended(sim_env, peer, ended);
+        true
+    }
+
+    /// The current call to a peer, accepted or not.
+    pub(super) fn call_to(&self, peer: ServerId) -> Option<u64> {
+        self.process.as_ref()?.agenda.links.borrow().get(&peer)?.any_call()
+    }
+
+    /// There is new information about a peer: dials it soon, if the link is down.
+    fn dial_now(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
+        let now = sim_env.now();
+        let Some(process) = &self.process else { return };
+        let mut links = process.agenda.links.borrow_mut();
+        let Some(link) = links.get_mut(&peer) else { return };
+        match link.state {
+            SimLinkState::Up { .. } => {}
+            SimLinkState::Asking { .. } => link.is_called = true,
+            SimLinkState::Resting { least } => {
+                link.stamp = sim_env.moment();
+                let (server, process, stamp) = (self.me, process.number, link.stamp);
+                sim_env.after(least.saturating_sub(now), SimEvent::Dial { server, process, peer, stamp });
+            }
+        }
+    }
+
+    /// Ends a link that is up, so that the next greeting carries the new state of this server.
+    fn greet_again(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
+        let Some(process) = &self.process else { return };
+        let call = process.agenda.links.borrow_mut().get_mut(&peer).and_then(|link| {
+            link.is_called |= link.call().is_some();
+            link.call()
+        });
+        if let Some(call) = call {
+            sim_env.reached(CoveragePoint::GreetedAgain);
+            self.hang_up(sim_env, peer, call);
+            self.call_breaks(sim_env, peer, call, "closed by this server to send a new HELLO");
+        }
+    }
+
+    /// Judges a peer's greeting. Returns this server's reply, or None if the process must stop over it.
+    pub(super) fn is_greeted(&mut self, sim_env: &mut SimEnv, hello: &Hello) -> Option<HelloReply> {
+        let (me, process) = (self.me, self.process.as_mut()?);
+        let Caller::Peer { server: peer, storage, takes_part, .. } = hello.who else { return None };
+        let before = process.identity().recorded_peer(peer);
+        let judged = match process.core.judge(&process.folder, hello) {
+            Ok(judged) => judged,
+            Err(fatal) => {
+                process.fatal = Some(fatal.0);
+                return None;
+            }
+        };
+        match judged.answer {
+            HelloReply::Welcome(_) => {
+                let stays = |known: RecordedPeer| known.storage == storage || (!known.bound && takes_part);
+                let kept = before.is_none_or(stays);
+                sim_env.oracle.require(41, kept, || format!("{me} takes another folder of {peer} for a new one"));
+            }
+            HelloReply::CallYouFirst => sim_env.reached(CoveragePoint::CalledBack),
+            // The caller tries again if this server had no room to record it.
+            HelloReply::Refused { .. } if before.is_some_and(|known| known.storage != storage) => {
+                sim_env.reached(CoveragePoint::Stranger);
+            }
+            HelloReply::Refused { .. } => {}
+        }
+        if let Some(peer) = judged.call {
+            self.dial_now(sim_env, peer);
+        }
+        Some(judged.answer)
+    }
+
+    /// Handles the greeting of a peer. Returns false if the reply is lost.
+    fn hears_hello(
+        &mut self,
+        sim_env: &mut SimEnv,
+        from: ServerId,
+        call: u64,
+        bytes: &[u8],
+        way: DeliveryMode,
+    ) -> bool {
+        if self.process.as_ref().is_some_and(|process| process.hears_on(from, call)) {
+            // A duplicate of the greeting.
+            return true;
+        }
+        let Ok(hello) = unframe::<Hello>(bytes, HANDSHAKE_FRAME_MAX_BYTES) else {
+            sim_env.reached(CoveragePoint::FrameCorrupt);
+            self.hang_up(sim_env, from, call);
+            return true;
+        };
+        let Some(answer) = self.is_greeted(sim_env, &hello) else { return true };
+        let is_welcome = matches!(answer, HelloReply::Welcome(_));
+        let (me, other) = (Endpoint::Server(self.me), Endpoint::Server(from));
+        let is_sent = sim_env.send(me, other, frame(&answer).into(), Piece::Answer(call));
+        if is_welcome && is_sent {
+            self.open(sim_env, from, call);
+        }
+        if way == DeliveryMode::Again {
+            // It was a replay: no caller is at the other end.
+            sim_env.reached(CoveragePoint::HelloReplayed);
+            self.close(sim_env, from, call);
+            return true;
+        }
+        if !is_sent {
+            sim_env.reached(CoveragePoint::AnswerLost);
+        }
+        is_sent
+    }
+
+    /// Accepts a call from a peer. Beyond [`CONNECTIONS_OF_A_PEER`] the oldest call is closed.
+    fn open(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
+        let Some((process, env)) = self.env(sim_env) else { return };
+        process.core.linked.came(peer, env.now());
+        drop(env);
+        let calls = process.heard.entry(peer).or_default();
+        calls.push(call);
+        if calls.len() > CONNECTIONS_OF_A_PEER {
+            let oldest = calls[0];
+            self.close(sim_env, peer, oldest);
+            self.hang_up(sim_env, peer, oldest);
+        }
+    }
+
+    /// Ends a call from a peer, if there is such a call.
+    pub(super) fn close(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
+        let Some((process, env)) = self.env(sim_env) else { return };
+        let Some(calls) = process.heard.get_mut(&peer).filter(|calls| calls.contains(&call)) else { return };
+        calls.retain(|one| *one != call);
+        if process.core.linked.gone(peer) {
+            process.core.peer_gone(&env, peer);
+        }
+    }
+
+    /// Handles a peer's answer to a greeting.
+    fn hears_answer(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
+        let Some(process) = &self.process else { return };
+        let asked = match process.agenda.links.borrow().get(&peer).map(|link| &link.state) {
+            Some(SimLinkState::Asking { call: this, hello }) if *this == call => Some(hello.clone()),
+            // A duplicate of the answer.
+            Some(SimLinkState::Up { call: this, .. }) if *this == call => return,
+            _ => None,
+        };
+        let Some(hello) = asked else {
+            if way != DeliveryMode::Again {
+                sim_env.reached(CoveragePoint::AnswerTooLate);
+                self.hang_up(sim_env, peer, call);
+            }
+            return;
+        };
+        match unframe(bytes, HANDSHAKE_FRAME_MAX_BYTES) {
+            Ok(HelloReply::Welcome(welcome)) => self.is_welcomed(sim_env, peer, call, &hello, &welcome),
+            Ok(HelloReply::CallYouFirst) => self.link_ended(sim_env, peer, LinkEnded::CallYouFirst),
+            Ok(HelloReply::Refused { why }) => self.link_ended(sim_env, peer, LinkEnded::Refused(&why)),
+            Err(_) => {
+                sim_env.reached(CoveragePoint::FrameCorrupt);
+                self.hang_up(sim_env, peer, call);
+                self.link_ended(sim_env, peer, LinkEnded::Unanswered);
+            }
+        }
+    }
+
+    /// A peer accepts this server's call, and so has recorded its storage id. With enough such peers this server is
+    /// admitted.
+    fn is_welcomed(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, hello: &Hello, welcome: &Welcome) {
+        let (me, now, needed) = (self.me, sim_env.now(), self.quorums.witnesses());
+        let Some(process) = &mut self.process else { return };
+        let took_part = process.identity().is_active();
+        let known_to = process.core.admission.pending_status().map_or(ServerSet::NONE, |newness| newness.witnesses);
+        let mut links = process.agenda.links.borrow_mut();
+        let Some(link) = links.get_mut(&peer) else { return };
+        let welcomed = link.dialler.welcomed(&process.core, &process.folder, hello, welcome);
+        if !took_part && !matches!(welcomed, Ok(Err(_))) {
+            if self.is_stranger {
+                sim_env.reached(CoveragePoint::StrangerWelcomed);
+            }
+            let storage = process.folder.storage_id();
+            let is_first = self.takes_part_with.is_none_or(|first| first == storage);
+            let is_enough = known_to.without(ServerSet::only(peer)).len() + 1 >= needed;
+            sim_env.oracle.require(36, !is_enough || (!self.is_stranger && is_first), || {
+                format!("{me} has lost its disk, and takes part with another")
+            });
+            if process.folder.is_active() {
+                self.takes_part_with = Some(storage);
+            }
+        }
+        match welcomed {
+            Ok(Ok(())) => {
+                (link.state, link.is_called) = (SimLinkState::Up { call, since: now }, false);
+                let news_for = link.dialler.up(&process.core, &process.folder);
+                drop(links);
+                news_for.iter().for_each(|peer| self.greet_again(sim_env, peer));
+            }
+            Ok(Err(why)) => {
+                drop(links);
+                self.hang_up(sim_env, peer, call);
+                self.link_ended(sim_env, peer, LinkEnded::Refused(&why));
+            }
+            Err(fatal) => {
+                drop(links);
+                process.fatal = Some(fatal.0);
+            }
+        }
+    }
+
+    /// Handles a message on a call.
+    fn hears_word(&mut self, sim_env: &mut SimEnv, from: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
+        let Some(process) = &self.process else { return };
+        let is_heard = if way == DeliveryMode::Again { process.accepts(from) } else { process.hears_on(from, call) };
+        if !is_heard {
+            if way != DeliveryMode::Again {
+                self.hang_up(sim_env, from, call);
+            }
+            return;
+        }
+        if !self.hear_peer(sim_env, from, bytes) {
+            sim_env.reached(CoveragePoint::FrameCorrupt);
+            self.hang_up(sim_env, from, call);
+            self.close(sim_env, from, call);
+        }
+    }
+}
+
+impl Simulation {
+    /// Handles a frame that arrives from one server at another.
+    pub(super) fn frame_of_peer(
+        &mut self,
+        from: ServerId,
+        to: ServerId,
+        bytes: &[u8],
+        piece: Piece,
+        way: DeliveryMode,
+    ) {
+        let mut is_answered = true;
+        self.at(to, |server, sim_env| match piece {
+            Piece::OfClient => {}
+            Piece::End(_) if server.process.is_none() => {}
+            Piece::Hello(call) | Piece::Answer(call) | Piece::Word(call, _) if server.process.is_none() => {
+                if way != DeliveryMode::Again {
+                    server.hang_up(sim_env, from, call);
+                }
+            }
+            Piece::Hello(call) => is_answered = server.hears_hello(sim_env, from, call, bytes, way),
+            Piece::Answer(call) => server.hears_answer(sim_env, from, call, bytes, way),
+            Piece::Word(call, _) => server.hears_word(sim_env, from, call, bytes, way),
+            Piece::End(call) => {
+                if !server.call_breaks(sim_env, from, call, "connection reset") {
+                    server.close(sim_env, from, call);
+                }
+            }
+        });
+        if let (Piece::Hello(call), false) = (piece, is_answered) {
+            self.attempt_fails(from, to, call);
+        }
+    }
+
+    /// A frame between two servers was lost on its way, so the attempt that it belonged to fails.
+    pub(super) fn peers_frame_is_lost(&mut self, from: ServerId, to: ServerId, piece: Piece) {
+        match piece {
+            Piece::Hello(call) => {
+                self.sim_env.reached(CoveragePoint::HelloLost);
+                self.attempt_fails(from, to, call);
+            }
+            Piece::Answer(call) => {
+                self.sim_env.reached(CoveragePoint::AnswerLost);
+                self.attempt_fails(to, from, call);
+            }
+            Piece::OfClient | Piece::Word(..) | Piece::End(_) => {}
+        }
+    }
+
+    fn attempt_fails(&mut self, caller: ServerId, called: ServerId, call: u64) {
+        if self.server(caller).call_to(called) == Some(call) {
+            self.at(caller, |server, sim_env| {
+                server.call_breaks(sim_env, called, call, "connection reset");
+            });
+            self.at(called, |server, sim_env| server.close(sim_env, caller, call));
+        }
+    }
+
+    /// The process of a server ends, and its calls with it; most peers notice.
+    pub(super) fn calls_end(&mut self, server: ServerId) {
+        for other in self.plan.cluster().without(ServerSet::only(server)).iter() {
+            let one = &self.servers[usize::from(server.0) - 1];
+            if let Some(call) = one.call_to(other)
+                && self.sim_env.chance(700)
+            {
+                one.hang_up(&mut self.sim_env, other, call);
+            }
+        }
+    }
+
+    /// Breaks the calls between two running servers. Frames in flight are lost, or arrive all the same; behind them
+    /// comes the end of the old call.
+    pub(super) fn calls_break(&mut self, one: ServerId, other: ServerId, is_lost: bool) {
+        for (caller, called) in [(one, other), (other, one)] {
+            let (from, to) = (Endpoint::Server(caller), Endpoint::Server(called));
+            let call = self.server(caller).call_to(called);
+            let is_noticed = call.is_some() && self.sim_env.chance(700);
+            if let (Some(call), true, false) = (call, is_noticed, is_lost) {
+                self.servers[usize::from(caller.0) - 1].hang_up(&mut self.sim_env, called, call);
+            }
+            self.sim_env.network.reset(from, to, is_lost);
+            let Some(call) = call else { continue };
+            self.at(caller, |server, sim_env| {
+                server.call_breaks(sim_env, called, call, "connection reset");
+            });
+            if is_noticed && is_lost {
+                self.at(called, |server, sim_env| server.close(sim_env, caller, call));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "peer_links_tests.rs"]
+mod tests;

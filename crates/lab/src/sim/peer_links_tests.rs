@@ -1,0 +1,106 @@
+use super::*;
+use crate::sim::env::{MS, SECOND, Weight};
+use crate::sim::faults::FaultSet;
+use crate::sim::plan::RunPlan;
+use paxos_kv::net::{Envelope, PeerMessage};
+use paxos_kv::protocol::Protocol;
+use paxos_kv::trace::TraceContext;
+
+const ONE: ServerId = ServerId(1);
+const TWO: ServerId = ServerId(2);
+
+/// Three servers of an old cluster, before their first event.
+fn world() -> Simulation {
+    let mut plan = RunPlan::new(1, FaultSet::NONE, Some(Protocol::BasicPaxos));
+    (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], ServerSet::first(3));
+    plan.is_acquainted = true;
+    Simulation::new(plan, false)
+}
+
+/// The call of server 1 that server 2 has accepted, as server 1 sees it.
+fn call(world: &Simulation) -> Option<u64> {
+    world.servers[0].process.as_ref()?.agenda.links.borrow().get(&TWO)?.call()
+}
+
+/// Whether server 2 has accepted a call of server 1.
+fn hears(world: &Simulation) -> bool {
+    world.servers[1].process.as_ref().is_some_and(|process| process.accepts(ONE))
+}
+
+fn is_linked(world: &Simulation) -> bool {
+    call(world).is_some() && hears(world)
+}
+
+/// The message with which a server announces itself.
+fn word() -> Vec<u8> {
+    frame(&Envelope { context: TraceContext::default(), message: PeerMessage::Here })
+}
+
+#[test]
+fn a_server_that_is_not_answered_says_no_more_and_tries_again() {
+    let mut world = world();
+    let answers = (Endpoint::Server(TWO), Endpoint::Server(ONE));
+    world.sim_env.network.cut(answers.0, answers.1, true);
+    world.play_until(2 * SECOND, is_linked);
+    assert!(call(&world).is_none() && !hears(&world));
+    assert!(world.sim_env.coverage.count(CoveragePoint::AnswerLost) > 3);
+    world.sim_env.network.cut(answers.0, answers.1, false);
+    world.play_until(4 * SECOND, is_linked);
+    assert!(is_linked(&world));
+}
+
+#[test]
+fn what_comes_on_a_call_that_has_ended_is_not_heard_and_its_caller_calls_again() {
+    let mut world = world();
+    world.play_until(SECOND, is_linked);
+    let before = call(&world).unwrap();
+    world.at(TWO, |two, sim_env| two.close(sim_env, ONE, before));
+    world.frame_of_peer(ONE, TWO, &word(), Piece::Word(before, Weight::SMALL), DeliveryMode::Arrived);
+    let now = world.servers[1].clock().at(world.sim_env.now());
+    let heard = world.servers[1].process.as_ref().unwrap().core.linked.heard(now);
+    assert!(!heard.contains(ONE), "it was heard");
+    world.play_until(2 * SECOND, |world| is_linked(world) && call(world) != Some(before));
+    assert!(is_linked(&world) && call(&world) != Some(before));
+}
+
+#[test]
+fn an_answer_that_comes_too_late_opens_nothing() {
+    let mut world = world();
+    world.play_until(SECOND, is_linked);
+    let before = call(&world).unwrap();
+    let welcome = world.servers[1].process.as_ref().unwrap().core.welcome();
+    world.at(ONE, |one, sim_env| assert!(one.call_breaks(sim_env, TWO, before, "test")));
+    world.frame_of_peer(TWO, ONE, &frame(&welcome), Piece::Answer(before), DeliveryMode::Arrived);
+    assert_eq!(call(&world), None);
+    assert_eq!(world.sim_env.coverage.count(CoveragePoint::AnswerTooLate), 1);
+}
+
+#[test]
+fn a_greeting_that_comes_once_more_leaves_no_call_behind() {
+    let mut world = world();
+    world.play_until(SECOND, is_linked);
+    let hello = {
+        let process = world.servers[0].process.as_ref().unwrap();
+        frame(&process.core.hello(&process.folder, TWO, 0))
+    };
+    let calls = |world: &Simulation| world.servers[1].process.as_ref().unwrap().heard[&ONE].clone();
+    let before = calls(&world);
+    world.frame_of_peer(ONE, TWO, &hello, Piece::Hello(u64::MAX), DeliveryMode::Again);
+    assert_eq!(calls(&world), before);
+    assert_eq!(world.sim_env.coverage.count(CoveragePoint::HelloReplayed), 1);
+}
+
+#[test]
+fn a_server_holds_few_calls_of_a_peer() {
+    let mut world = world();
+    world.play_until(SECOND, is_linked);
+    let first = call(&world).unwrap();
+    for number in 0..CONNECTIONS_OF_A_PEER as u64 {
+        world.at(TWO, |two, sim_env| two.open(sim_env, ONE, u64::MAX - number));
+    }
+    let process = world.servers[1].process.as_ref().unwrap();
+    assert_eq!(process.heard[&ONE].len(), CONNECTIONS_OF_A_PEER);
+    assert!(!process.hears_on(ONE, first), "the oldest goes");
+    world.play_until(world.sim_env.now() + 10 * MS, |_| false);
+    assert_ne!(call(&world), Some(first), "and its caller is told");
+}

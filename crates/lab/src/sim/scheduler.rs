@@ -1,0 +1,360 @@
+//! The scheduler of a simulated server: runs its roles in turns, as threads do in a real server.
+//!
+//! A turn takes no virtual time except for its sync, which ends with an event of its own. The work of a turn is done by
+//! the real [`RoleHost`].
+
+use std::fmt::Display;
+
+use super::coverage::CoveragePoint;
+use super::data_dir::SimDirPart;
+use super::env::{Micros, RoleInstance, SimEnv, SimEvent};
+use super::process_env::ProcessEnv;
+use super::server::{SimProcess, SimServer};
+use paxos_kv::host::role_disk::{RoleDisk, RoleJournal};
+use paxos_kv::host::{CrashRequest, Hosted, MailboxItem, RoleHost, RunEnd, TurnStart};
+use paxos_kv::kv::Kv;
+use paxos_kv::paxos::{Acceptor, AcceptorRecord, Learner, Proposer};
+use paxos_kv::role::{NoStableStore, Released, RoleKind, ServerId, Stepped};
+use paxos_kv::storage::BallotStore;
+use paxos_kv::storage::disk::{InjectedFailure, MemoryFiles};
+use paxos_kv::trace::{CrashPoint, TraceContext};
+use paxos_kv::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
+
+/// One incarnation of a role.
+pub struct SimRole<R: Seated> {
+    /// The real host that runs the role.
+    pub host: RoleHost<R, R::Disk>,
+    /// The batch that waits for its sync.
+    pub syncing: Option<Stepped<TraceContext, R>>,
+    /// The last moment for which a wake-up was scheduled.
+    wakes_at: Option<Micros>,
+}
+
+impl<R: Seated> SimRole<R> {
+    /// Starts an incarnation.
+    pub fn new(host: RoleHost<R, R::Disk>) -> SimRole<R> {
+        SimRole { host, syncing: None, wakes_at: None }
+    }
+
+    /// Whether a wake-up by timer is certain.
+    pub fn wakes_after(&self, now: Micros) -> bool {
+        self.wakes_at.is_some_and(|at| at >= now)
+    }
+
+    /// The state of the role.
+    pub fn role(&self) -> &R {
+        self.host.role()
+    }
+}
+
+/// A role that a simulated server can run.
+pub trait Seated: Hosted {
+    /// The type of its stable storage.
+    type Disk: RoleDisk<Self::Record, Error: Display>;
+    /// The part of the data directory that its stable storage uses.
+    const PART: SimDirPart;
+
+    /// Where the process keeps the role.
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Self>>>;
+
+    /// Reports to the oracle that a batch is durable.
+    fn durable(_nature: &mut SimEnv, _server: ServerId, _records: &[Self::Record]) {}
+
+    /// Reports to the oracle that a crash hit while a batch was being written.
+    fn in_doubt(_nature: &mut SimEnv, _server: ServerId, _records: Vec<Self::Record>) {}
+}
+
+impl Seated for Proposer {
+    type Disk = BallotStore<MemoryFiles>;
+    const PART: SimDirPart = SimDirPart::Top;
+
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Proposer>>> {
+        &mut process.proposer
+    }
+}
+
+impl Seated for Acceptor {
+    type Disk = RoleJournal<MemoryFiles, AcceptorRecord>;
+    const PART: SimDirPart = SimDirPart::Journal;
+
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Acceptor>>> {
+        &mut process.acceptor
+    }
+
+    fn durable(sim_env: &mut SimEnv, server: ServerId, records: &[AcceptorRecord]) {
+        sim_env.oracle.durable(server, records, &mut sim_env.coverage);
+    }
+
+    fn in_doubt(sim_env: &mut SimEnv, server: ServerId, records: Vec<AcceptorRecord>) {
+        sim_env.oracle.in_doubt(server, records);
+    }
+}
+
+impl Seated for Learner<Kv> {
+    type Disk = NoStableStore;
+    const PART: SimDirPart = SimDirPart::Checkpoint;
+
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Learner<Kv>>>> {
+        &mut process.learner
+    }
+}
+
+impl Seated for Coordinator {
+    type Disk = RoleJournal<MemoryFiles, CoordinatorRecord>;
+    const PART: SimDirPart = SimDirPart::Coordinator;
+
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Coordinator>>> {
+        &mut process.coordinator
+    }
+
+    fn durable(sim_env: &mut SimEnv, server: ServerId, records: &[CoordinatorRecord]) {
+        sim_env.oracle.coordinator_durable(server, records);
+    }
+}
+
+impl Seated for Participant {
+    type Disk = RoleJournal<MemoryFiles, ParticipantRecord>;
+    const PART: SimDirPart = SimDirPart::Journal;
+
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Participant>>> {
+        &mut process.participant
+    }
+
+    fn durable(sim_env: &mut SimEnv, server: ServerId, records: &[ParticipantRecord]) {
+        sim_env.oracle.participant_durable(server, records);
+    }
+
+    fn in_doubt(sim_env: &mut SimEnv, server: ServerId, records: Vec<ParticipantRecord>) {
+        sim_env.oracle.participant_in_doubt(server, records);
+    }
+}
+
+/// Calls a generic function for a role that is only known at run time.
+macro_rules! of_role {
+    ($role:expr, $server:ident . $function:ident ( $($argument:expr),* )) => {
+        match $role {
+            RoleKind::Proposer => $server.$function::<Proposer>($($argument),*),
+            RoleKind::Acceptor => $server.$function::<Acceptor>($($argument),*),
+            RoleKind::Learner => $server.$function::<Learner<Kv>>($($argument),*),
+            RoleKind::Coordinator => $server.$function::<Coordinator>($($argument),*),
+            RoleKind::Participant => $server.$function::<Participant>($($argument),*),
+        }
+    };
+}
+
+impl SimServer {
+    /// One of a role's timers may have run out.
+    pub fn wake(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        of_role!(place.role, self.wake_role(sim_env, place));
+    }
+
+    /// Gives a turn to a role that does not wait for its disk, after a pause or a change of its clock.
+    pub fn resumes(&mut self, sim_env: &mut SimEnv, role: RoleKind) {
+        of_role!(role, self.resume_role(sim_env));
+    }
+
+    /// A role has the processor.
+    pub fn has_turn(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        of_role!(place.role, self.turn(sim_env, place));
+    }
+
+    /// The sync of a role has ended.
+    pub fn has_synced(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        of_role!(place.role, self.synced(sim_env, place));
+    }
+
+    /// Crashes a role, now or at a point of its next turn. For a role that is already down, changes the time of its
+    /// restart.
+    pub fn crash(&mut self, sim_env: &mut SimEnv, role: RoleKind, order: CrashRequest) {
+        let now = self.clock().at(sim_env.now());
+        let order = self.process.as_mut().and_then(|process| process.lifecycle.crash(now, role, order));
+        order.into_iter().for_each(|order| self.give(sim_env, role, order));
+        self.plan_restart(sim_env);
+    }
+
+    /// Gives a role its request to crash.
+    pub(super) fn give(&mut self, sim_env: &mut SimEnv, role: RoleKind, order: CrashRequest) {
+        of_role!(role, self.order(sim_env, order));
+    }
+
+    fn order<R: Seated>(&mut self, sim_env: &mut SimEnv, order: CrashRequest) {
+        self.with_core(sim_env, |core, env| {
+            // A role that cannot take the request is about to end anyway.
+            let _ = core.enqueue_control::<R, _>(env, MailboxItem::Crash(order));
+        });
+    }
+
+    fn wake_role<R: Seated>(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        let Some((process, env)) = self.env(sim_env) else { return };
+        if env.place(R::NAME) != place || R::place(process).is_none() || env.is_paused {
+            return;
+        }
+        // If its mailbox woke the role meanwhile, a turn is scheduled already.
+        if std::mem::replace(&mut R::mailbox(&process.core).lock().is_waiting, false) {
+            env.give_turn(R::NAME);
+        }
+    }
+
+    fn resume_role<R: Seated>(&mut self, sim_env: &mut SimEnv) {
+        let Some((process, env)) = self.env(sim_env) else { return };
+        if R::place(process).as_ref().is_some_and(|living| living.syncing.is_none()) {
+            R::mailbox(&process.core).lock().is_waiting = false;
+            env.give_turn(R::NAME);
+        }
+    }
+
+    fn turn<R: Seated>(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        let Some((process, env)) = self.around_role(sim_env, R::NAME) else { return };
+        let awaits = &env.agenda.awaits_turn[R::NAME as usize];
+        if env.is_paused || env.place(R::NAME) != place || !awaits.get() {
+            return;
+        }
+        let Some(mut living) = R::place(process).take().filter(|living| living.syncing.is_none()) else { return };
+        awaits.set(false);
+        match living.host.begin(&process.core, &env) {
+            TurnStart::Idle => rest(process, &env, living),
+            TurnStart::Ended(ended) => {
+                *R::place(process) = Some(living);
+                self.end_incarnation::<R>(sim_env, &ended);
+            }
+            TurnStart::Group(group) if group.records().is_empty() => self.finish(sim_env, living, group),
+            TurnStart::Group(group) => {
+                living.syncing = Some(group);
+                let mut sim_env = env.sim_env.borrow_mut();
+                sim_env.counts.syncs += 1;
+                let delay = sim_env.time(&env.sync);
+                sim_env.after(delay, SimEvent::Synced { role: place });
+                *R::place(process) = Some(living);
+            }
+        }
+    }
+
+    fn synced<R: Seated>(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+        let Some((process, env)) = self.env(sim_env) else { return };
+        if env.place(R::NAME) != place {
+            return;
+        }
+        let Some(mut living) = R::place(process).take() else { return };
+        match living.syncing.take() {
+            Some(group) => self.finish(sim_env, living, group),
+            None => *R::place(process) = Some(living),
+        }
+    }
+
+    /// Makes a batch durable, and then releases its actions.
+    fn finish<R: Seated>(
+        &mut self,
+        sim_env: &mut SimEnv,
+        mut living: Box<SimRole<R>>,
+        group: Stepped<TraceContext, R>,
+    ) {
+        let committed = commit(sim_env, self.me, &mut living, group);
+        let Some((process, env)) = self.around_role(sim_env, R::NAME) else { return };
+        match committed {
+            Ok(released) => {
+                living.host.release(&process.core, &env, released);
+                rest(process, &env, living);
+                self.check_bounds(sim_env);
+            }
+            Err(ended) => {
+                *R::place(process) = Some(living);
+                self.end_incarnation::<R>(sim_env, &ended);
+            }
+        }
+    }
+
+    /// Ends an incarnation of a role.
+    fn end_incarnation<R: Seated>(&mut self, sim_env: &mut SimEnv, ended: &RunEnd) {
+        let me = self.me;
+        let Some((process, env)) = self.env(sim_env) else { return };
+        let Some(mut living) = R::place(process).take() else { return };
+        if let RunEnd::Fatal(fatal) = ended {
+            process.fatal = Some(fatal.0.clone());
+            *R::place(process) = Some(living);
+            return;
+        }
+        living.host.on_crash(&process.core, &env, ended);
+        let (now, place) = (env.clock.at(env.sim_env.borrow().now()), env.place(R::NAME));
+        process.lifecycle.ended(now, R::NAME);
+        drop(env);
+        sim_env.oracle.died(me, R::NAME, place.life);
+        sim_env.reached(match ended {
+            RunEnd::NoRoom(_) => CoveragePoint::JournalFull,
+            RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSync => CoveragePoint::CrashBeforeSync,
+            RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSend => CoveragePoint::CrashBeforeSend,
+            _ => CoveragePoint::CrashBeforeStep,
+        });
+        sim_env.reached(match R::NAME {
+            RoleKind::Acceptor => CoveragePoint::AcceptorCrashed,
+            RoleKind::Proposer => CoveragePoint::ProposerCrashed,
+            RoleKind::Learner => CoveragePoint::LearnerCrashed,
+            RoleKind::Coordinator => CoveragePoint::CoordinatorCrashed,
+            RoleKind::Participant => CoveragePoint::ParticipantCrashed,
+        });
+        self.plan_restart(sim_env);
+    }
+
+    /// The process crashes during its work: a commit in progress stops after some of its disk operations.
+    pub fn interrupt(&mut self, sim_env: &mut SimEnv) {
+        self.interrupt_role::<Proposer>(sim_env);
+        self.interrupt_role::<Acceptor>(sim_env);
+        self.interrupt_role::<Participant>(sim_env);
+        self.interrupt_role::<Coordinator>(sim_env);
+        self.interrupt_checkpointer(sim_env);
+    }
+
+    fn interrupt_role<R: Seated>(&mut self, sim_env: &mut SimEnv) {
+        let (me, folder) = (self.me, self.folder.clone());
+        let Some((process, env)) = self.env(sim_env) else { return };
+        let Some(mut living) = R::place(process).take() else { return };
+        let Some(group) = living.syncing.take() else { return };
+        let mut sim_env = env.sim_env.borrow_mut();
+        folder.fail(R::PART, sim_env.random.within(0..=2), InjectedFailure::Stop);
+        sim_env.reached(CoveragePoint::KilledInCommit);
+        let Ok(mut released) = commit(*sim_env, me, &mut living, group) else { return };
+        // Some of the actions may have left before the crash.
+        let left = sim_env.random.within(0..=released.len() as u64) as usize;
+        drop(sim_env);
+        if left > 0 {
+            env.sim_env.borrow_mut().reached(CoveragePoint::PartOfASend);
+            released.keep_first(left);
+            living.host.release(&process.core, &env, released);
+        }
+    }
+}
+
+/// Makes a batch durable, and reports the result to the oracle.
+fn commit<R: Seated>(
+    sim_env: &mut SimEnv,
+    me: ServerId,
+    living: &mut SimRole<R>,
+    group: Stepped<TraceContext, R>,
+) -> Result<Released<TraceContext, R>, RunEnd> {
+    let records = group.records().to_vec();
+    let committed = living.host.commit(group);
+    match &committed {
+        // A role that crashes before it sends has made its records durable already.
+        Ok(_) | Err(RunEnd::Crashed(_)) => R::durable(sim_env, me, &records),
+        Err(_) => R::in_doubt(sim_env, me, records),
+    }
+    committed
+}
+
+/// Lets a role that has finished its work sleep until the next input or timer.
+fn rest<R: Seated>(process: &mut SimProcess, env: &ProcessEnv<'_>, mut living: Box<SimRole<R>>) {
+    let now = env.sim_env.borrow().now();
+    let due = living.host.due().map(|due| env.clock.when(due));
+    let has_mail = {
+        let mut queue = R::mailbox(&process.core).lock();
+        let has_mail = !queue.is_empty() || due.is_some_and(|due| due <= now);
+        queue.is_waiting = !has_mail;
+        has_mail
+    };
+    if has_mail {
+        env.give_turn(R::NAME);
+    } else if let Some(due) = due.filter(|due| living.wakes_at.is_none_or(|at| at <= now || *due < at)) {
+        living.wakes_at = Some(due);
+        env.sim_env.borrow_mut().after(due - now, SimEvent::Wake { role: env.place(R::NAME) });
+    }
+    *R::place(process) = Some(living);
+}

@@ -1,0 +1,248 @@
+//! The command `paxos-lab simulate`: one seed with full output, or many in a batch.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::batch::{BatchConfig, BatchSummary, SeedBatch, replay, run_one, shrink};
+use super::coverage::{Coverage, CoveragePoint};
+use super::faults::FaultSet;
+use super::plan::RunPlan;
+use super::simulation::RunVerdict;
+use paxos_kv::protocol::Protocol;
+use paxos_kv::random::Random;
+use paxos_kv::seeded_bugs::{self, Bug};
+
+/// A batch of this number of runs with all faults must reach every coverage point: the rarest is reached about once in
+/// 300 runs.
+const ENOUGH_RUNS: u64 = 3_000;
+
+/// The command line of the simulator.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  paxos-lab simulate --seed 7                     one run, told in full
+  paxos-lab simulate --seed 7 --out runs/sim-7    and its lines, for audit and logs
+  paxos-lab simulate --seeds 1..1000              many runs, on all cores
+  paxos-lab simulate --minutes 10                 new seeds for ten minutes
+  paxos-lab simulate --seeds 1..100 --faults pause,partition
+
+Exit codes: 0 clean, 1 a batch that did not reach what it should, 2 usage, 7 a rule was broken, 8 no progress.")]
+pub struct SimulateArgs {
+    /// Run one seed, and tell what it decided and what came of it
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "minutes"])]
+    seed: Option<u64>,
+    /// Run the seeds from A to B, both included
+    #[arg(long, value_name = "A..B", value_parser = parse_range, conflicts_with = "minutes")]
+    seeds: Option<(u64, u64)>,
+    /// Run new seeds for so long
+    #[arg(long, value_name = "M")]
+    minutes: Option<f64>,
+    /// Classes of faults that may happen: all, none, or words separated by commas (a wrong word lists them)
+    #[arg(long, value_name = "LIST", default_value_t = FaultSet::all())]
+    faults: FaultSet,
+    /// How the servers agree
+    #[arg(long, value_enum, default_value_t = ProtocolChoice::All)]
+    protocol: ProtocolChoice,
+    /// Switch a seeded bug on: the run should find it (builds with the feature `seeded-bugs` only)
+    #[arg(long, value_name = "BUG")]
+    bug: Option<Bug>,
+    /// Go on when a rule is broken that only prevents harm: end at what a client or a replica has to suffer. With
+    /// --all-bugs: say for each bug what it takes to come to that, too
+    #[arg(long)]
+    until_visible: bool,
+    /// Search every seeded bug, each among the seeds, and print the table of docs/seeded-bugs.md
+    #[arg(long, requires = "seeds", conflicts_with_all = ["bug", "seed", "minutes"])]
+    all_bugs: bool,
+    /// With --seed: write the lines of all servers and clients into this folder
+    #[arg(long, value_name = "DIR", requires = "seed")]
+    out: Option<PathBuf>,
+    /// After many seeds: how often each kind of fault, and each other mark, was reached
+    #[arg(long, conflicts_with = "seed")]
+    counts: bool,
+    /// How many threads [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// The protocols to simulate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ProtocolChoice {
+    /// Each seed decides for itself which kind of Paxos.
+    All,
+    /// Both phases for every command.
+    BasicPaxos,
+    /// A leader.
+    MultiPaxos,
+    /// No Paxos: every server must vote.
+    TwoPhaseCommit,
+}
+
+impl ProtocolChoice {
+    fn protocol(self) -> Option<Protocol> {
+        match self {
+            ProtocolChoice::All => None,
+            ProtocolChoice::BasicPaxos => Some(Protocol::BasicPaxos),
+            ProtocolChoice::MultiPaxos => Some(Protocol::MultiPaxos),
+            ProtocolChoice::TwoPhaseCommit => Some(Protocol::TwoPhaseCommit),
+        }
+    }
+}
+
+/// Reads a range such as `1..1000`, both ends included.
+fn parse_range(text: &str) -> Result<(u64, u64), String> {
+    let ends = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    ends.filter(|(first, last)| first <= last).ok_or_else(|| format!("'{text}' is no range of seeds (as in 1..1000)"))
+}
+
+/// Runs what the command line says; returns the text to print and the exit code.
+pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
+    if (options.bug.is_some() || options.all_bugs) && !seeded_bugs::AVAILABLE {
+        return Err("this build has no seeded bugs. Try: cargo run --profile seeded-bugs --features seeded-bugs --bin paxos-lab -- \
+                    simulate --bug FirstValueAdopted --seeds 1..1000"
+            .to_string());
+    }
+    if let (true, Some((first, last))) = (options.all_bugs, options.seeds) {
+        return Ok(super::bug_search::tour(first, last, options.threads(), options.until_visible));
+    }
+    match (options.seed, options.seeds, options.minutes) {
+        (Some(seed), _, _) => one(seed, options),
+        (None, Some((first, last)), _) => many(options, first, last, None),
+        (None, None, Some(minutes)) if (0.0..=1e6).contains(&minutes) => {
+            let first = Random::unseeded().next() >> 16;
+            many(options, first, u64::MAX, Some(Duration::from_secs_f64(minutes * 60.0)))
+        }
+        (None, None, Some(_)) => Err("--minutes must be between 0 and a million".to_string()),
+        (None, None, None) => one(Random::unseeded().next() >> 16, options),
+    }
+}
+
+impl SimulateArgs {
+    fn setting(&self) -> BatchConfig {
+        BatchConfig {
+            allowed: self.faults,
+            bug: self.bug,
+            protocol: self.protocol.protocol(),
+            harm_only: self.until_visible,
+        }
+    }
+
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+fn one(seed: u64, options: &SimulateArgs) -> Result<(String, u8), String> {
+    print!("{}", RunPlan::new(seed, options.faults, options.protocol.protocol()));
+    let report = run_one(seed, options.setting(), options.out.is_some());
+    if let Some(folder) = &options.out {
+        write_lines(folder, &report.lines).map_err(|error| format!("cannot write to {}: {error}", folder.display()))?;
+    }
+    let mut text = format!("{report}\ntrace {:016x}\n", report.trace);
+    let reached: Vec<&str> =
+        CoveragePoint::ALL.iter().filter(|mark| report.coverage.count(**mark) > 0).map(|mark| mark.says()).collect();
+    let _ = writeln!(text, "reached: {}", reached.join("; "));
+    if let Some(folder) = &options.out {
+        let _ = writeln!(text, "lines in {0}; prove them: paxos-lab audit {0}", folder.display());
+    }
+    if report.verdict != RunVerdict::Clean {
+        tell_failure(seed, &report.verdict, options.setting(), &mut text);
+    }
+    Ok((text, report.verdict.exit_code()))
+}
+
+/// Writes how to reproduce a failure: first with as few fault classes as still show it, and last exactly as it was.
+fn tell_failure(seed: u64, verdict: &RunVerdict, setting: BatchConfig, text: &mut String) {
+    let least = shrink(seed, setting, verdict);
+    if least != setting {
+        let _ = writeln!(text, "with fewer faults: {}", replay(seed, least));
+    }
+    let _ = writeln!(text, "{}", replay(seed, setting));
+}
+
+pub(super) fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    // Log lines of another run in the same directory would be taken for lines of this one.
+    let stranger = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| {
+        let name = name.to_string_lossy();
+        name.ends_with(".log") && !files.iter().any(|(ours, _)| *ours == name)
+    });
+    if let Some(name) = stranger {
+        let why = format!("it holds {} of another run: give a folder of its own", name.display());
+        return Err(std::io::Error::other(why));
+    }
+    for (name, text) in files {
+        fs::write(folder.join(name), text)?;
+    }
+    Ok(())
+}
+
+fn many(options: &SimulateArgs, first: u64, last: u64, time: Option<Duration>) -> Result<(String, u8), String> {
+    let batch = SeedBatch { first, last, time, setting: options.setting(), threads: options.threads() };
+    let bar = progress(&batch);
+    let begun = Instant::now();
+    let summary = batch.run(|_| match time {
+        Some(_) => bar.set_position(begun.elapsed().as_secs()),
+        None => bar.inc(1),
+    });
+    bar.finish_and_clear();
+    let took = begun.elapsed().as_secs_f64();
+    let mut text = told(&summary, first, took);
+    if options.counts {
+        tell_counts(&summary, &mut text);
+    }
+    let code = match &summary.failure {
+        Some((seed, verdict)) => {
+            let _ = writeln!(text, "seed {seed}: {verdict}");
+            tell_failure(*seed, verdict, options.setting(), &mut text);
+            verdict.exit_code()
+        }
+        None => marks_code(&summary, options.setting(), &mut text),
+    };
+    Ok((text, code))
+}
+
+fn told(summary: &BatchSummary, first: u64, took: f64) -> String {
+    let BatchSummary { runs, events, slots, operations, virtual_time, trace, .. } = summary;
+    format!(
+        "{runs} seeds from {first} in {took:.1} s: {:.0} seeds/s, {events} events, {slots} slots applied, {operations} \
+         operations checked, {:.0} virtual minutes, trace hash {trace:016x}\n",
+        *runs as f64 / took,
+        *virtual_time as f64 / 60e6
+    )
+}
+
+/// Writes how often each coverage point was reached.
+fn tell_counts(summary: &BatchSummary, text: &mut String) {
+    for mark in CoveragePoint::ALL {
+        let _ = writeln!(text, "{:>12} x {}", summary.coverage.count(*mark), mark.says());
+    }
+}
+
+/// Reports the missing coverage points. A clean batch with all faults and enough runs still fails if one is missing.
+fn marks_code(summary: &BatchSummary, setting: BatchConfig, text: &mut String) -> u8 {
+    let (missing, all) =
+        (summary.coverage.missing(setting.protocol), Coverage::default().missing(setting.protocol).len());
+    let _ = writeln!(text, "{} of {all} marks reached", all - missing.len());
+    for mark in &missing {
+        let _ = writeln!(text, "never: {}", mark.says());
+    }
+    u8::from(!missing.is_empty() && setting.allowed == FaultSet::all() && summary.runs >= ENOUGH_RUNS)
+}
+
+fn progress(batch: &SeedBatch) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (length, shape) = match batch.time {
+        Some(time) => (time.as_secs(), "{bar:40} {elapsed} of {len} s"),
+        None => (batch.last - batch.first + 1, "{bar:40} {pos} of {len} seeds, {per_sec}, {eta} left"),
+    };
+    let style = ProgressStyle::with_template(shape).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style)
+}

@@ -1,0 +1,189 @@
+//! Tests of what `status` says about writes: set up lasting conditions, read the verdict, then try a write.
+
+use std::collections::VecDeque;
+
+use super::client::{ClientStep, SimClient};
+use super::env::{MS, Micros, SECOND};
+use super::faults::FaultSet;
+use super::network::Endpoint;
+use super::plan::RunPlan;
+use super::simulation::{CrashKind, Simulation};
+use paxos_kv::host::CrashRequest;
+use paxos_kv::kv::Op;
+use paxos_kv::net::{AvailabilityVerdict, ServerStatus, Writes};
+use paxos_kv::protocol::Protocol;
+use paxos_kv::random::Random;
+use paxos_kv::role::{ServerId, ServerSet};
+use paxos_kv::trace::{CrashCause, CrashPoint};
+
+/// After this time every server has noticed the conditions.
+const NOTICED: Micros = 10 * SECOND;
+/// With "writes OK", a write completes within one try at some server, and at any server within the client's time-out
+/// for a request. With "no writes", none completes within that time-out.
+const ONE_TRY: Micros = 2 * SECOND;
+const REQUEST: Micros = 10 * SECOND;
+
+/// Counts over many runs, to see that each verdict occurred.
+#[derive(Debug, Default)]
+struct Met {
+    ok: u32,
+    spare: u32,
+    no_leader: u32,
+    no: u32,
+}
+
+/// A cluster without faults that has completed a few writes.
+fn begin(seed: u64, protocol: Protocol) -> Simulation {
+    let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(protocol));
+    let servers = 3 + (seed % 3) as u8;
+    (plan.servers, plan.clocks, plan.healthy) = (servers, vec![100; usize::from(servers)], ServerSet::first(servers));
+    (plan.clients, plan.requests, plan.keys, plan.under_way) = (2, 10, 5, 1);
+    (plan.mailbox, plan.part_bytes, plan.sessions) = (1_024, 64 << 10, 64);
+    (plan.sync, plan.processor, plan.segment_bytes) = (100..=1_000, 2..=50, 64 << 10);
+    (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
+    (plan.think, plan.timeout) = (0..=MS, 10 * SECOND);
+    plan.is_acquainted = true;
+    let mut world = Simulation::new(plan, false);
+    let end = 30 * SECOND;
+    let done = world.go_on(end, |world| world.clients.iter().all(SimClient::is_done));
+    assert_eq!(done, Ok(true), "seed {seed}: it does not even begin");
+    world
+}
+
+fn pass(world: &mut Simulation, time: Micros) {
+    let end = world.sim_env.now() + time;
+    let passed = world.go_on(end, |_| false);
+    assert!(passed.is_ok(), "{passed:?}");
+}
+
+/// Sets up a random lasting condition, and describes it.
+fn stand(world: &mut Simulation, random: &mut Random) -> String {
+    let servers: Vec<ServerId> = world.plan.cluster().iter().collect();
+    let server = servers[random.within(0..=servers.len() as u64 - 1) as usize];
+    let other = servers[(server.0 as u64 - 1 + random.within(1..=servers.len() as u64 - 1)) as usize % servers.len()];
+    let at = usize::from(server.0) - 1;
+    match random.within(0..=9) {
+        0 | 1 => {
+            world.stop(server, CrashKind::Process);
+            format!("{server} ends")
+        }
+        2..=5 => {
+            let roles = world.plan.protocol.roles_as_named();
+            let role = roles[random.within(0..=roles.len() as u64 - 1) as usize];
+            let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+            world.servers[at].crash(&mut world.sim_env, role, order);
+            format!("{server}'s {} ends", role.as_str())
+        }
+        6 => {
+            for files in world.server(server).folder.all() {
+                let used: usize = files.image().values().map(Vec::len).sum();
+                files.set_capacity(Some(used as u64));
+            }
+            format!("{server}'s disk is full")
+        }
+        way => {
+            let both = [(server, other), (other, server)];
+            let ways = if way == 7 { &both[..1] } else { &both[..] };
+            for (from, to) in ways {
+                world.sim_env.network.cut(Endpoint::Server(*from), Endpoint::Server(*to), true);
+            }
+            format!("{server} and {other} are cut ({} of 2 ways)", ways.len())
+        }
+    }
+}
+
+/// The verdict that follows from the status of all servers that are up.
+fn verdict(world: &mut Simulation) -> AvailabilityVerdict {
+    let mut answers: Vec<ServerStatus> = Vec::new();
+    for server in &mut world.servers {
+        server.with_core(&mut world.sim_env, |core, env| answers.push(core.status(env)));
+    }
+    AvailabilityVerdict::of(world.plan.cluster(), &answers)
+}
+
+/// Lets new clients make one write each, one starting at each server. Returns how long each write took; None if it did
+/// not complete.
+fn probe(world: &mut Simulation) -> Vec<Option<Micros>> {
+    let (begun, first) = (world.sim_env.now(), world.clients.len());
+    for server in world.plan.cluster().iter() {
+        let put = Op::Put { key: b"probe".to_vec(), value: b"v"[..].into(), if_version: None };
+        let (wishes, pace, number) = (VecDeque::from([ClientStep::Write(put)]), (0..=0, REQUEST), world.clients.len());
+        let client = SimClient::new(&mut world.sim_env, number, world.plan.cluster(), wishes, server, pace, false);
+        world.clients.push(client);
+    }
+    pass(world, REQUEST);
+    let operations = world.sim_env.history.operations();
+    let took = |client| {
+        let done = operations.iter().find(|one| one.client == client && one.has_result())?;
+        Some(done.at? - begun)
+    };
+    (first..world.clients.len()).map(took).collect()
+}
+
+/// Whether writes complete as "writes OK" promises.
+fn is_written(world: &mut Simulation) -> bool {
+    let took = probe(world);
+    took.iter().all(Option::is_some) && took.iter().flatten().any(|took| *took <= ONE_TRY)
+}
+
+/// Runs one case: sets up conditions, reads the verdict, and checks it.
+fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
+    let mut random = Random::new(seed, 7);
+    let mut world = begin(seed, protocol);
+    let mut told: Vec<String> = (0..random.within(1..=4)).map(|_| stand(&mut world, &mut random)).collect();
+    pass(&mut world, NOTICED);
+    let said = verdict(&mut world);
+    let wrong = |told: &[String], what: &str| Err(format!("seed {seed}, {protocol}, {told:?}: {said:?}, {what}"));
+    match said.writes {
+        Writes::Ok { spare } => {
+            met.ok += 1;
+            if !is_written(&mut world) {
+                return wrong(&told, "and no write is done");
+            }
+            if spare == 0 {
+                return Ok(());
+            }
+            met.spare += 1;
+            let mut alive: Vec<ServerId> =
+                world.servers.iter().filter(|server| server.process.is_some()).map(|server| server.me).collect();
+            for _ in 0..spare.min(alive.len()) {
+                let server = alive.swap_remove(random.within(0..=alive.len() as u64 - 1) as usize);
+                world.stop(server, CrashKind::Process);
+                told.push(format!("then {server} ends"));
+            }
+            pass(&mut world, NOTICED);
+            if !is_written(&mut world) {
+                return wrong(&told, "and no write is done after so many failures");
+            }
+        }
+        // "At the moment": a leader without a quorum may notice that only when it gets a request, as it does now.
+        Writes::NoLeader => {
+            met.no_leader += 1;
+            let is_written = is_written(&mut world);
+            let then = verdict(&mut world);
+            if is_written != matches!(then.writes, Writes::Ok { .. }) {
+                return wrong(&told, &format!("then {then:?}, and a write is done: {is_written}"));
+            }
+        }
+        Writes::No => {
+            met.no += 1;
+            if probe(&mut world).iter().any(Option::is_some) {
+                return wrong(&told, "and a write is done");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_said_of_writes_is_so() {
+    for protocol in [Protocol::BasicPaxos, Protocol::MultiPaxos, Protocol::TwoPhaseCommit] {
+        let mut met = Met::default();
+        let wrong: Vec<String> = (1..=400).filter_map(|seed| judge(seed, protocol, &mut met).err()).collect();
+        println!("{protocol}: {met:?}");
+        assert!(wrong.is_empty(), "{} of 400 are wrong:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(met.ok > 20 && met.no > 20, "{met:?}");
+        // Two-phase commit needs every participant, so it has no spare server.
+        assert!(met.spare > 20 || protocol == Protocol::TwoPhaseCommit, "{met:?}");
+    }
+}
