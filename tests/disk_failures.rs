@@ -158,9 +158,9 @@ fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
     let line = await_some("it reports the violation", || {
         cluster.lines_of(3).lines().find(|line| line.contains(" VIOLATION ")).map(str::to_string)
     });
-    assert!(line.contains(&format!("slot={slot} ")) && line.contains("is not that of s1,s2"), "{line}");
+    assert!(line.contains(&format!("slot={slot} ")) && line.contains("differs from s1,s2"), "{line}");
     await_some("it reports the violation on its terminal", || {
-        cluster.errors_of(3).contains("takes part in nothing any more").then_some(())
+        cluster.errors_of(3).contains("the server is fenced").then_some(())
     });
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();

@@ -32,12 +32,12 @@ fn exit_code_is_the_verdict() {
     let (code, stdout, _) = of_run(&["audit", "."], HIDDEN);
     assert_eq!(code, 6, "{stdout}");
     assert!(
-        stdout.contains("not provable (complete): server 1 did not show protocol steps\n    server-1.log:1: 2026-")
+        stdout.contains("not provable (complete): server 1 did not record protocol steps\n    server-1.log:1: 2026-")
     );
     let (code, stdout, _) = of_run(&["audit", "."], &format!("{BOOT}{FORGED}"));
     assert_eq!(code, 7, "{stdout}");
     assert!(
-        stdout.contains("VIOLATION (majority): slot 1 is called chosen at 1.1, and s1 did not accept it\n"),
+        stdout.contains("VIOLATION (majority): slot 1 is reported chosen at 1.1, but s1 did not accept it\n"),
         "{stdout}"
     );
     let (code, stdout, _) = of_run(&["report", "."], &format!("{BOOT}{FORGED}"));

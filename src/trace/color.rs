@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colors_change_no_letter() {
+    fn coloring_keeps_the_text() {
         for shape in include_str!("testdata/shapes.log").lines() {
             let line: Line = shape.parse().unwrap();
             let painted = colored(&line);

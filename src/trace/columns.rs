@@ -50,7 +50,7 @@ fn cell(line: &Line) -> String {
         Speaker::Proposer => "P ",
         Speaker::Acceptor => "A ",
         Speaker::Learner => "L ",
-        Speaker::Server => "D ",
+        Speaker::Server => "S ",
         _ => "",
     };
     let text = line.event.to_string();

@@ -24,7 +24,7 @@ use crate::two_phase_commit::TransactionId;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// No event has this name.
-    #[error("no event is called {0}")]
+    #[error("unknown event {0}")]
     Unknown(String),
     /// A field is missing or invalid.
     #[error(transparent)]

@@ -79,7 +79,7 @@ fn forgery() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn the_level_says_what_needs_attention() {
+fn level_marks_events_that_need_attention() {
     let link = |state| Event::Link { peer: ServerId(2), state, cause: None };
     assert_eq!(link(LinkEvent::Up).level(), Level::Info);
     assert_eq!(link(LinkEvent::Lost).level(), Level::Warn);

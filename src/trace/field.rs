@@ -34,10 +34,10 @@ pub trait FieldValue: Sized {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
     /// A field that the event always has is absent.
-    #[error("there is no {0}= where one belongs")]
+    #[error("the field {0}= is missing or out of order")]
     Missing(&'static str),
     /// A field holds a text that its type does not allow.
-    #[error("{key}={value} is not understood")]
+    #[error("invalid value: {key}={value}")]
     Invalid {
         /// The key of the field.
         key: &'static str,

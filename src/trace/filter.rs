@@ -173,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_told_by_cause_with_the_crashes_around_it() {
+    fn request_filter_orders_by_cause_and_includes_crashes() {
         let expected = ["s3.1", "c1.9", "s1.1", "s2.1", "s1.2", "s2.2", "s1.4", "s3.4"];
         assert_eq!(told(LineFilter { req: Some("c1-5".into()), slot: None }), expected);
     }
 
     #[test]
-    fn a_slot_is_told_with_its_ballots_and_the_request_that_it_holds() {
+    fn slot_filter_includes_its_ballots_and_request() {
         let expected = ["s3.1", "c1.9", "s1.1", "s2.1", "s1.2", "s2.2", "s1.4", "s3.4"];
         assert_eq!(told(LineFilter { req: None, slot: Some(Slot(7)) }), expected);
         assert_eq!(told(LineFilter { req: None, slot: Some(Slot(8)) }), ["s3.1", "s1.3", "s3.4"]);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_filter_everything_is_told() {
+    fn empty_filter_selects_every_line() {
         let all = told(LineFilter::default());
         assert_eq!(all.len(), LINES.lines().count());
         let place = |id: &str| all.iter().position(|other| other == id).unwrap();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_name_each_other_in_a_circle_are_told_once() {
+    fn lines_with_cyclic_parents_are_selected_once() {
         let circle = LINES.replace("to=s1,s2,s3 re=c1.9", "to=s1,s2,s3 re=s1.4");
         let mut run = Run::default();
         run.add("all.log", circle.as_bytes(), u64::MAX).unwrap();

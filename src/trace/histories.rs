@@ -120,7 +120,7 @@ impl Histories {
         if let Some(at) = reply_of_before(run, &servers) {
             let id = &run.line(at).id;
             let says = format!(
-                "{id} is a reply of a server that had not begun: it may be of a history whose lines are not here"
+                "{id} is a reply of a server that had not started: it may be of a history whose lines are missing"
             );
             return Histories::Mixed(says, at);
         }
@@ -130,7 +130,7 @@ impl Histories {
         }
         if let Some(at) = cuts.iter().find_map(|cut| cut.doubtful_reply(run)).or_else(|| refers_across(run, &parts)) {
             let id = &run.line(at).id;
-            let says = format!("{id} may be of one history or of another, and cannot be told apart");
+            let says = format!("{id} may be of either of two histories");
             return Histories::Mixed(says, at);
         }
         if let Some((says, at)) = parts.iter().find_map(|part| two_names(run, part)) {
@@ -343,15 +343,15 @@ fn overlap(
     if before <= then && is_change == (before < then) {
         return None;
     }
-    let cannot = "these lines are of more than one history, and cannot be told apart";
+    let cannot = "these lines are of more than one history and cannot be separated";
     let says = if is_change || then < before {
         format!(
-            "{server} is on a new data folder from {} on, and by its clock it was before: {cannot}",
+            "{server} has a new data directory from {} on, but its clock contradicts that: {cannot}",
             run.line(pair[1]).id
         )
     } else {
         let DirChange { server: new, first, .. } = cuts[before].changes[0];
-        format!("{new} is on a new data folder from {} on, and {server} is not: {cannot}", run.line(first).id)
+        format!("{new} has a new data directory from {} on, but {server} does not: {cannot}", run.line(first).id)
     };
     Some(Histories::Mixed(says, pair[1]))
 }
@@ -362,5 +362,5 @@ fn two_names(run: &Run, part: &[usize]) -> Option<(String, usize)> {
     let (first, name) = named.next()?;
     let (other, _) = named.find(|(_, other)| *other != name)?;
     let (first, id) = (&run.line(first).id, &run.line(other).id);
-    Some((format!("{first} and {id} name two histories, and their lines cannot be told apart"), other))
+    Some((format!("{first} and {id} name two histories, and their lines cannot be separated"), other))
 }

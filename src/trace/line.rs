@@ -29,7 +29,7 @@ pub struct ProcessId {
 /// Incarnations count from 1: a line with incarnation 0 could not be read back.
 fn decode_life<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     let life = u32::deserialize(from)?;
-    if life > 0 { Ok(life) } else { Err(serde::de::Error::custom("no process has a life 0")) }
+    if life > 0 { Ok(life) } else { Err(serde::de::Error::custom("incarnations are counted from 1")) }
 }
 
 /// The name of a process, the same in all its incarnations.
@@ -57,7 +57,7 @@ impl TryFrom<String> for Name {
         } else {
             let short: String = name.chars().take(NAME_MAX_BYTES).collect();
             Err(format!(
-                "{short:?} is no name: 1 to {NAME_MAX_BYTES} letters, digits, - and _, and not s1, s2 ... like a server"
+                "{short:?} is not a valid name: use 1 to {NAME_MAX_BYTES} letters, digits, - and _, but not a server name such as s1"
             ))
         }
     }
@@ -115,7 +115,7 @@ impl FromStr for ProcessId {
 
     fn from_str(text: &str) -> Result<ProcessId, String> {
         let (name, life) = text.split_once('@').map_or((text, Some(1)), |(name, life)| (name, life.parse().ok()));
-        let life = life.filter(|life| *life > 0).ok_or_else(|| format!("'{text}' has no life behind the @"))?;
+        let life = life.filter(|life| *life > 0).ok_or_else(|| format!("'{text}' has no incarnation after the @"))?;
         let who = match ServerId::parse(name) {
             Some(server) => ProcessName::Server(server),
             None => ProcessName::Other(name.to_owned().try_into()?),
@@ -149,8 +149,8 @@ impl FromStr for LineId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<LineId, String> {
-        let (process, n) = text.rsplit_once('.').ok_or_else(|| format!("'{text}' names no line (as s1.204 does)"))?;
-        let n = n.parse().map_err(|_| format!("'{text}' ends in no number"))?;
+        let (process, n) = text.rsplit_once('.').ok_or_else(|| format!("'{text}' is not a line id such as s1.204"))?;
+        let n = n.parse().map_err(|_| format!("'{text}' does not end with a line number"))?;
         Ok(LineId { process: process.parse()?, n })
     }
 }
@@ -313,10 +313,10 @@ pub enum LineError {
     #[error(transparent)]
     Event(#[from] EventError),
     /// Text follows the last field of the event.
-    #[error("'{0}' stands where the line should end")]
+    #[error("unexpected text '{0}' after the last field")]
     Rest(String),
     /// The text can be read, but the writer would have written the same line differently.
-    #[error("it is not written as a line of this program is: that would be '{0}'")]
+    #[error("the line does not have the form that this program writes: '{0}'")]
     Form(String),
 }
 
@@ -363,7 +363,7 @@ mod tests {
     const SHAPES: &str = include_str!("testdata/shapes.log");
 
     #[test]
-    fn the_promised_shapes_are_read_and_written_alike() {
+    fn documented_lines_are_read_and_written_alike() {
         for shape in SHAPES.lines() {
             match shape.parse::<Line>() {
                 Ok(line) => assert_eq!(line.to_string(), shape),
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_message_names_can_be_read_where_it_is_written() {
+    fn line_id_of_a_message_can_be_read_from_a_line() {
         for life in [0, 1, 2, u32::MAX] {
             let process = ProcessId { who: ProcessName::Other(Name("c1".to_string())), life };
             let sent = crate::codec::encode(&LineId { process, n: 5 });
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_writer_would_write_is_no_line() {
+    fn noncanonical_lines_are_refused() {
         let nack = "2026-08-21T14:03:07.105013Z INFO  s4.77   acceptor NACK     req=c1-5 slot=7+ ballot=3.1 promised=4.2 to=s1";
         assert!(nack.parse::<Line>().is_ok());
         for why in ["a\rb", "a\u{2028}b", "a\u{202e}b", "a\0b", ""] {

@@ -25,7 +25,7 @@ pub enum RunError {
         cause: io::Error,
     },
     /// The directory has no log files.
-    #[error("{0} holds no *.log file: give the folder of a run, as in runs/latest")]
+    #[error("{0} has no *.log file. Name the directory of a run, such as runs/latest")]
     Empty(PathBuf),
     /// A process has written lines of another format version.
     #[error(
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_made_way_are_read_before_the_one_that_took_their_place() {
+    fn rotated_files_are_read_before_the_current_one() {
         let folder = tempfile::tempdir().unwrap();
         let files = [("server-3.log", 12), ("server-3.log.1", 11), ("server-3.log.2", 10), ("server-3.log.10", 1)];
         let others = [("server-3.log.0", 97), ("server-3.log.gz", 98), ("server-3.txt.1", 99)];
@@ -307,14 +307,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_lines_says_what_to_do() {
+    fn directory_without_log_files_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(Run::read(folder.path()), Err(RunError::Empty(_))));
         assert!(matches!(Run::read(&folder.path().join("nowhere")), Err(RunError::Unreadable { .. })));
     }
 
     #[test]
-    fn lines_behind_what_was_there_at_first_are_late() {
+    fn lines_added_after_the_first_read_are_late() {
         let mut run = Run::default();
         run.add("server-3.log", format!("{ONE}{TWO}").as_bytes(), ONE.len() as u64).unwrap();
         assert_eq!(run.lines.iter().map(|entry| entry.late).collect::<Vec<_>>(), [false, true]);

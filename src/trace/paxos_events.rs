@@ -22,8 +22,8 @@ pub fn proposer(fact: &ProposerTraceEvent, context: &TraceContext) -> PendingLin
             match command {
                 Some(command) => about_command(draft, command),
                 None if *to_lead => PendingLine { req: None, ..draft }
-                    .reason("no leader is heard: to lead, with one ballot for all later slots"),
-                None => draft.reason("to finish slots that others left open; with no command of its own"),
+                    .reason("no leader is known: campaigns with one ballot for all later slots"),
+                None => draft.reason("to finish slots that are not chosen yet; the proposer has no command of its own"),
             }
         }
         ProposerTraceEvent::Proposed { slot, ballot, value, adopted, quorum, to } => {
@@ -94,13 +94,14 @@ pub fn acceptor(fact: &AcceptorTraceEvent, context: &TraceContext) -> PendingLin
             let draft =
                 PendingLine::about(Speaker::Acceptor, Event::Corrupt { slot: slots.first, to: slots.last }, context);
             draft.reason(
-                "its disk has lost what it accepted there: it says so to whoever asks, and never that it was nothing",
+                "these accepted values are unreadable on disk; until they are repaired, PROMISE reports the slots as \
+                 corrupt, never as empty",
             )
         }
         AcceptorTraceEvent::Repaired { slot, ballot } => {
             let event = Event::Repair { slot: *slot, ballot: *ballot };
             let draft = PendingLine::about(Speaker::Acceptor, event, context);
-            draft.reason("its disk had lost this slot; what was chosen in it came from another server")
+            draft.reason("this slot was corrupt on disk; the value chosen in it came from another server")
         }
     }
 }
@@ -139,17 +140,19 @@ pub fn learner(fact: &LearnerTraceEvent<kv::ApplyResult>, cluster: ServerSet, co
         LearnerTraceEvent::CaughtUp { from, to, known } => {
             let event = Event::Catchup { from: *from, known: *known, to: *to };
             let draft = PendingLine::about(Speaker::Learner, event, context);
-            draft.reason(format!("slot {known} is known to be chosen, and {from} is the first that is missing here"))
+            draft.reason(format!("slot {known} is known to be chosen; slot {from} is the first that this server lacks"))
         }
         LearnerTraceEvent::Filled { slot, to } => {
             let event = Event::Fill { slot: *slot, to: *to };
             let draft = PendingLine::about(Speaker::Learner, event, context);
-            draft.reason("a read waits for this slot, and nobody seems to finish it")
+            draft.reason("a read waits for this slot, and no proposer seems to finish it")
         }
         LearnerTraceEvent::Installed { slot, digest, from } => {
             let event = Event::Snapshot { slot: *slot, digest: Digest(*digest), from: Some(*from) };
             let draft = PendingLine::about(Speaker::Learner, event, context);
-            draft.reason("it was further behind than any log reaches, and has taken the whole state instead")
+            draft.reason(
+                "the missing slots are no longer in the peer's log; the learner installed the peer's snapshot instead",
+            )
         }
     }
 }
@@ -195,18 +198,21 @@ fn about_value(draft: PendingLine, value: &Value) -> PendingLine {
 
 fn why_step_down(why: StepDownReason, open: usize) -> String {
     let reason = match why {
-        StepDownReason::Nacked(rival) => format!("refused: an acceptor is bound to {rival}"),
-        StepDownReason::HigherBallot(rival) => format!("{rival} leads"),
-        StepDownReason::NoHeartbeatReplies => "no majority has answered its heartbeats for 300 ms".to_string(),
-        StepDownReason::Stalled => "slots are open, and nothing has moved for longer than rounds take here".to_string(),
-        StepDownReason::LearnerDown => "its learner is down".to_string(),
+        StepDownReason::Nacked(rival) => format!("refused: an acceptor has promised {rival}"),
+        StepDownReason::HigherBallot(rival) => format!("ballot {rival} leads"),
+        StepDownReason::NoHeartbeatReplies => "no heartbeat replies from a majority for 300 ms".to_string(),
+        StepDownReason::Stalled => {
+            "slots are in flight, and none made progress for longer than rounds take here".to_string()
+        }
+        StepDownReason::LearnerDown => "the learner of this server is down".to_string(),
         StepDownReason::Truncated(slot) => {
-            format!("slot {slot} is needed, which lies below its ballot: another one begins")
+            format!("slot {slot} must be chosen, but this ballot has already passed it: a new ballot is needed")
         }
     };
     match open {
         0 => reason,
-        open => format!("{reason}; {open} slots are open, and may be chosen or not"),
+        1 => format!("{reason}; 1 slot is in flight and may or may not be chosen"),
+        open => format!("{reason}; {open} slots are in flight and may or may not be chosen"),
     }
 }
 
@@ -221,8 +227,12 @@ fn about_command(draft: PendingLine, command: &paxos::Command) -> PendingLine {
 fn why_propose(value: &Value, adopted: Option<Ballot>) -> String {
     match (adopted, value) {
         (Some(ballot), _) => format!("must propose the value accepted at {ballot}"),
-        (None, Value::Noop) => "nobody in the quorum had accepted a value in this hole: fills it with nothing".into(),
-        (None, Value::Command(_)) => "nobody in the quorum had accepted a value: free to propose its own".into(),
+        (None, Value::Noop) => {
+            "no acceptor in the quorum has accepted a value here: fills the hole with a no-op".into()
+        }
+        (None, Value::Command(_)) => {
+            "no acceptor in the quorum has accepted a value, so the proposer may propose its own".into()
+        }
     }
 }
 
@@ -230,21 +240,21 @@ fn why_retry(reason: RetryReason, nacks: &[(ServerId, Ballot)], answered: Server
     let lost = match reason {
         RetryReason::Refused => "a majority has refused",
         RetryReason::Nacked => "not chosen 20 ms after the first NACK",
-        RetryReason::TimedOut => "too few have answered in time",
+        RetryReason::TimedOut => "too few acceptors replied in time",
     };
     match nacks.iter().map(|(_, promised)| *promised).max() {
-        Some(rival) => format!("{lost}; a rival holds {rival}, so the next round is {next}"),
-        None => format!("{lost}; heard from: {answered}"),
+        Some(rival) => format!("{lost}; an acceptor has promised {rival}, so the next round is {next}"),
+        None => format!("{lost}; replies from: {answered}"),
     }
 }
 
 /// The line of a server that has fenced itself.
 pub fn fenced(slot: Slot, equal: Option<Slot>, against: ServerSet) -> PendingLine {
     let event = Event::Violation { rule: QuotedText::new("digest"), slot: Some(slot), ballot: None };
-    let before = equal.map_or(String::new(), |equal| format!(", and was still equal after slot {equal}"));
+    let before = equal.map_or(String::new(), |equal| format!(" (still equal after slot {equal})"));
     PendingLine::new(Speaker::Learner, event).reason(format!(
-        "after slot {slot} the state of this server is not that of {against}{before}: it takes part in nothing any \
-         more. Stop it, move its folder checkpoint away, and start it again: it then gets the state from the others"
+        "after slot {slot} the replica of this server differs from {against}{before}: the server is fenced and answers \
+         no request. Stop it, move its directory checkpoint away, and start it again: it then fetches a snapshot"
     ))
 }
 
@@ -277,11 +287,11 @@ pub(super) fn applied(outcome: &ApplyResult) -> (LearnResult, Option<u64>, Optio
 fn why_applied(outcome: &ApplyResult) -> Option<String> {
     match outcome {
         ApplyResult::Duplicate(SavedResult { slot, .. }) => {
-            Some(format!("this write was applied in slot {slot} already: its result is kept, nothing changes"))
+            Some(format!("this write was already applied in slot {slot}: that result stands, and nothing changes"))
         }
-        ApplyResult::Superseded => Some("its client no longer asks for this write: nothing changes".into()),
-        ApplyResult::Expired => Some("its session is not known, or no longer: nothing changes".into()),
-        ApplyResult::Unreadable => Some("these bytes are no command: nothing changes, on any server".into()),
+        ApplyResult::Superseded => Some("the client no longer waits for this write: nothing changes".into()),
+        ApplyResult::Expired => Some("its session is unknown or has expired: nothing changes".into()),
+        ApplyResult::Unreadable => Some("these bytes are not a valid command: nothing changes on any server".into()),
         ApplyResult::Noop | ApplyResult::Opened { .. } | ApplyResult::Applied(_) => None,
     }
 }
@@ -315,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_has_its_own_label_and_its_bytes_are_decoded() {
+    fn line_of_a_command_has_its_label_and_decoded_bytes() {
         let (slot, ballot, to) = (Slot(7), ballot("5.1"), ServerSet::first(5));
         let quorum = ServerSet::first(3);
         let value = Value::Command(put("c1-5"));
@@ -324,7 +334,7 @@ mod tests {
             line(proposer(&fact, &context())),
             "proposer ACCEPT   req=c1-5 slot=7 ballot=5.1 op=PUT key=color value=\"deep blue\" adopted=none \
              quorum=s1,s2,s3 to=s1,s2,s3,s4,s5 re=s5.90 \
-             -- nobody in the quorum had accepted a value: free to propose its own"
+             -- no acceptor in the quorum has accepted a value, so the proposer may propose its own"
         );
         let outcome = ApplyResult::Applied(SavedResult { slot, written: WriteResult::Done { version: 1 } });
         let fact = LearnerTraceEvent::Learned { slot, ballot, value, outcome };
@@ -336,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_command_are_shown_as_that() {
+    fn invalid_command_bytes_are_shown_as_unreadable() {
         let value =
             Value::Command(paxos::Command { id: CommandId::new(9, 0, 9), payload: [0xff, 1, 2].as_slice().into() });
         let fact = LearnerTraceEvent::Learned {
@@ -353,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_why() {
+    fn lines_give_reasons() {
         let retried = |nacks: Vec<(ServerId, Ballot)>, reason| ProposerTraceEvent::Retried {
             ballot: ballot("3.1"),
             from: Slot(7),
@@ -366,11 +376,12 @@ mod tests {
         assert_eq!(
             line(proposer(&retried(vec![(ServerId(4), ballot("4.2"))], RetryReason::Nacked), &context())),
             "proposer RETRY    req=c1-5 slot=7 ballot=3.1 nack=s4(4.2) next_round=5 re=s5.90 \
-             -- not chosen 20 ms after the first NACK; a rival holds 4.2, so the next round is 5"
+             -- not chosen 20 ms after the first NACK; an acceptor has promised 4.2, so the next round is 5"
         );
         let silence = line(proposer(&retried(Vec::new(), RetryReason::TimedOut), &context()));
         assert!(
-            silence.ends_with("nack=none next_round=5 re=s5.90 -- too few have answered in time; heard from: s1,s2"),
+            silence
+                .ends_with("nack=none next_round=5 re=s5.90 -- too few acceptors replied in time; replies from: s1,s2"),
             "{silence}"
         );
         let adopted = ProposerTraceEvent::Proposed {
@@ -393,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_names_the_slot_of_its_effect() {
+    fn duplicate_result_names_the_slot_that_applied_it() {
         let saved = SavedResult { slot: Slot(6), written: WriteResult::NotFound { version: 4 } };
         assert_eq!(applied(&ApplyResult::Duplicate(saved)), (LearnResult::Duplicate { first: Slot(6) }, Some(4), None));
         assert_eq!(applied(&ApplyResult::Opened { session: 3, history: 1 }), (LearnResult::Opened, None, Some(3)));

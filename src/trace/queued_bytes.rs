@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_takes_nothing_makes_no_more_than_so_many_bytes_wait() {
+    fn queue_of_a_stopped_reader_is_limited() {
         let waiting = QueuedBytes::default();
         let group = || waiting.group("x".repeat(WAITING_MAX_BYTES / 4));
         let mut held: Vec<LineBatch> = (0..10).filter_map(|_| group()).collect();

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_only_where_something_needs_them() {
+    fn text_is_quoted_only_if_needed() {
         assert_eq!(shown(b"color"), "color");
         assert_eq!(shown("grün".as_bytes()), "grün");
         assert_eq!(shown(b"deep blue"), r#""deep blue""#);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_shows_its_head_its_length_and_a_hash_of_all_of_it() {
+    fn long_text_is_cut_to_its_head_length_and_hash() {
         let long = "abc".repeat(395);
         let text = QuotedText::new(&long);
         assert_eq!(
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_whole_text_is_not_cut_and_the_next_one_is() {
+    fn text_is_cut_only_beyond_the_limit() {
         assert_eq!(shown(&[b'a'; UNTRUNCATED_MAX_BYTES]), "a".repeat(UNTRUNCATED_MAX_BYTES));
         assert!(shown(&[b'a'; UNTRUNCATED_MAX_BYTES + 1]).contains("+65B#"));
     }
@@ -245,7 +245,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_makes_the_reader_panic(text in "\"?[\"\\\\nux0-9a-fé.+B#]*") {
+        fn reader_of_quoted_text_never_panics(text in "\"?[\"\\\\nux0-9a-fé.+B#]*") {
             let _ = QuotedText::parse(&text);
         }
     }

@@ -18,12 +18,12 @@ use crate::paxos::Slot;
 /// A command that reads log lines.
 #[derive(Subcommand)]
 pub enum ReadCommand {
-    /// Prove from the log lines that a run kept every rule of Paxos, or show the lines that break one
+    /// Prove from the log lines of a run that every protocol rule was kept, or show the violations
     Audit {
         /// Directory of the run, such as runs/latest
         dir: PathBuf,
     },
-    /// Print a checklist of what a run shows, each point with its log lines
+    /// Print a checklist of what a run shows, with the lines that show each point
     Report {
         /// Directory of the run, such as runs/latest
         dir: PathBuf,

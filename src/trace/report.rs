@@ -74,10 +74,10 @@ impl Report {
                 "pre-population, then 5 PUT, 5 GET and 5 DELETE over all servers, then a re-read",
                 look.workload(),
             ),
-            point("G4", "an acceptor fails and comes back while requests are served", look.acceptor_outage()),
+            point("G4", "an acceptor fails and restarts while requests are served", look.acceptor_outage()),
             point("G5", "without a majority requests wait or time out, and later ones proceed", look.no_majority()),
-            point("G6", "all roles fail and come back", look.all_roles()),
-            point("G7", "malformed input is noted and hurts nobody", look.malformed()),
+            point("G6", "all roles fail and restart", look.all_roles()),
+            point("G7", "malformed input is logged and does no harm", look.malformed()),
             point("G8", "two clients change one key at the same time", look.concurrent()),
             point("G9", "at the end all replicas are equal", look.digests()),
             elsewhere(
@@ -93,7 +93,7 @@ impl Report {
             elsewhere(
                 "R8",
                 "the lines make clear how Paxos overcomes failures",
-                "read one request's story: ./run_server.sh logs --req c1-5",
+                "read the lines of one request: ./run_server.sh logs --req c1-5",
             ),
         ];
         Report { points }
@@ -196,11 +196,11 @@ impl<'a> RunView<'a> {
             }
         }
         if boots.len() < 5 {
-            return Err(format!("{} servers have a BOOT line", boots.len()));
+            return Err(format!("only {} servers have a BOOT line", boots.len()));
         }
-        let first = self.exchanges.first().ok_or("no client has asked for anything")?;
+        let first = self.exchanges.first().ok_or("no client has sent a request")?;
         let lines = boots.values().copied().chain([first.request]).collect();
-        Ok((format!("{} servers have started, and a client has asked", boots.len()), lines))
+        Ok((format!("{} servers have started, and a client has sent requests", boots.len()), lines))
     }
 
     fn steps(&self) -> PointResult {
@@ -210,7 +210,7 @@ impl<'a> RunView<'a> {
         if lines.len() < names.len() {
             return Err("not every step of the protocol has a line; were the servers started with --steps on?".into());
         }
-        Ok((format!("all {} lines have the form; one of each step:", self.run.lines.len()), lines))
+        Ok((format!("all {} lines have this form; one of each step:", self.run.lines.len()), lines))
     }
 
     fn workload(&self) -> PointResult {
@@ -219,12 +219,12 @@ impl<'a> RunView<'a> {
         let is_answered = |exchange: &&RequestSpan<'_>| self.status(exchange) == Some(RequestStatus::Ok);
         let populated = self.in_phase(before).filter(|exchange| exchange.op == OpKind::Put).filter(is_answered).count();
         if populated == 0 {
-            return Err("no PUT was answered in the pre-population".into());
+            return Err("no PUT succeeded in the pre-population".into());
         }
         for op in [OpKind::Put, OpKind::Get, OpKind::Delete] {
             let ended = self.in_phase(at_work).filter(|exchange| exchange.op == op && exchange.reply.is_some()).count();
             if ended < 5 {
-                return Err(format!("only {ended} {} have an outcome", op.as_str()));
+                return Err(format!("only {ended} {} requests have ended, 5 are needed", op.as_str()));
             }
         }
         // The server tried first: if its roles are down, the client may have failed over to the next server.
@@ -234,15 +234,16 @@ impl<'a> RunView<'a> {
         };
         let servers: ServerSet = self.in_phase(at_work).filter_map(asked).collect();
         if !self.cluster.without(servers).is_empty() {
-            return Err(format!("no operation was asked of {}", self.cluster.without(servers)));
+            return Err(format!("no operation was sent to {}", self.cluster.without(servers)));
         }
         let reread =
             self.in_phase(after).filter(|exchange| exchange.op == OpKind::Get && exchange.reply.is_some()).count();
         if reread == 0 {
-            return Err("nothing was read again at the end".into());
+            return Err("no key was read again at the end".into());
         }
         let total = self.in_phase(at_work).count();
-        let says = format!("{populated} keys before, {total} operations asked of {servers}, {reread} read again");
+        let says =
+            format!("{populated} keys written first, {total} operations sent to {servers}, {reread} reads at the end");
         Ok((says, vec![before.line, at_work.line, after.line]))
     }
 
@@ -256,7 +257,7 @@ impl<'a> RunView<'a> {
     }
 
     fn acceptor_outage(&self) -> PointResult {
-        let (first, last) = self.busy().ok_or("no client has asked for anything")?;
+        let (first, last) = self.busy().ok_or("no client has sent a request")?;
         let during = |outage: &&Outage| {
             outage.role == self.voter()
                 && self.time(outage.crash) >= first
@@ -264,15 +265,14 @@ impl<'a> RunView<'a> {
         };
         let found: Vec<&Outage> = self.outages.iter().filter(during).collect();
         let voter = self.voter().as_str();
-        let a_voter = if self.commits { "a participant" } else { "an acceptor" };
-        let none = format!("no {voter} died and came back between the first operation and the last");
+        let none = format!("no {voter} crashed and restarted between the first operation and the last");
         let outage = found.first().ok_or(none)?;
         let lines: Vec<usize> = [Some(outage.crash), outage.restart].into_iter().flatten().collect();
         let survived = match lines.last().map(|at| &self.run.line(*at).event) {
-            Some(Event::Restart { recovered: RecoveredFrom::Nothing, .. }) => "UNSAFE: with nothing",
-            _ => "with what its disk knows",
+            Some(Event::Restart { recovered: RecoveredFrom::Nothing, .. }) => "UNSAFE: without their data",
+            _ => "with their data from disk",
         };
-        Ok((format!("{} times {a_voter} died and came back, {survived}", found.len()), lines))
+        Ok((format!("{voter}s crashed and restarted {} times, {survived}", found.len()), lines))
     }
 
     fn no_majority(&self) -> PointResult {
@@ -290,8 +290,12 @@ impl<'a> RunView<'a> {
             let lines = [Some(crash), Some(victim.request), victim.reply, Some(later.request), later.reply];
             Some(lines.into_iter().flatten().collect())
         });
-        let lines = shown
-            .ok_or("at times there was no majority, but no request suffered from it while a later one proceeded")?;
+        let lines = shown.ok_or_else(|| {
+            let voter = self.voter().as_str();
+            format!(
+                "at times too few {voter}s were up, but no request was delayed by that before a later one succeeded"
+            )
+        })?;
         let says = match self.commits {
             true => "without all participants a request waited or timed out, and later ones proceeded",
             false => "without a majority a request waited or timed out, and later ones proceeded",
@@ -350,18 +354,18 @@ impl<'a> RunView<'a> {
         let commit = [Speaker::Coordinator, Speaker::Participant].as_slice();
         for role in if self.commits { commit } else { paxos } {
             let outage = self.outages.iter().find(|outage| outage.role == *role && outage.restart.is_some());
-            let outage = outage.ok_or(format!("no {} died and came back", role.as_str()))?;
+            let outage = outage.ok_or(format!("no {} crashed and restarted", role.as_str()))?;
             lines.extend([Some(outage.crash), outage.restart].into_iter().flatten());
         }
-        Ok(("a role of each kind died and came back".into(), lines))
+        Ok(("a role of each kind crashed and restarted".into(), lines))
     }
 
     fn malformed(&self) -> PointResult {
         // A refused greeting also has a MALFORMED line, but its bytes were valid, so its length is 0.
         let line = self
             .find(|event| matches!(event, Event::Malformed { length: 1.., .. }))
-            .ok_or("no server got malformed input")?;
-        Ok(("noted with its length and sender".into(), vec![line]))
+            .ok_or("no server received malformed input")?;
+        Ok(("logged with its length and sender".into(), vec![line]))
     }
 
     fn concurrent(&self) -> PointResult {
@@ -381,13 +385,13 @@ impl<'a> RunView<'a> {
                 return Ok(("two writes of one key overlap".into(), lines.into_iter().flatten().collect()));
             }
         }
-        Err("no two clients had a write of one key open at the same time".into())
+        Err("no two clients wrote one key at the same time".into())
     }
 
     fn digests(&self) -> PointResult {
         let told = |event: &Event| matches!(event, Event::Digest { equal: Some(_), of: Some(_), .. });
         let line = (0..self.run.lines.len()).rev().find(|at| told(&self.run.line(*at).event));
-        let line = line.ok_or("no line compares the replicas; did the client's program end?")?;
+        let line = line.ok_or("no line compares the replicas; did the client's script end?")?;
         match self.run.line(line).event {
             Event::Digest { slot, equal: Some(equal), of: Some(of), .. } if equal == of => {
                 Ok((format!("replica digest: {equal} of {of} equal, at slot {slot}"), vec![line]))

@@ -77,13 +77,13 @@ fn misses(point: &str, what: &str, with: Option<&str>) {
 }
 
 #[test]
-fn a_run_that_shows_everything_gets_every_tick() {
+fn complete_run_shows_every_requirement() {
     assert_eq!(shown(&demo()), ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9"]);
     assert_eq!(shown(""), [""; 0]);
 }
 
 #[test]
-fn what_a_run_does_not_show_is_not_ticked() {
+fn requirement_without_evidence_is_not_shown() {
     misses("G1", "s1,s2,s3,s4,s5 server BOOT", Some("s1,s2,s3,s4 server BOOT"));
     misses("G2", "learner CHOSEN", None);
     misses("G3", "op=DELETE key=a to=s1", Some("op=GET key=a to=s1"));
@@ -99,7 +99,7 @@ fn what_a_run_does_not_show_is_not_ticked() {
 }
 
 #[test]
-fn the_report_says_what_is_missing_and_where_to_look() {
+fn report_names_missing_evidence_and_lines() {
     let run = crate::trace::audit::script::run(&demo().replace("equal=5 of=5", "equal=4 of=5"));
     let text = Report::new(&run).explain(&run, 1).to_string();
     assert!(text.contains("[ ] G9  at the end all replicas are equal\n        the replicas differ: 2026-"), "{text}");

@@ -36,7 +36,7 @@ impl SinkTarget {
 const TWO_LINES: LogLimits = LogLimits { file_bytes: 12, keep: 2 };
 
 #[test]
-fn a_file_that_is_long_makes_way_and_the_oldest_go() {
+fn long_file_is_rotated_and_the_oldest_are_removed() {
     let place = SinkTarget::new();
     let mut sink = place.open(Some(TWO_LINES));
     sink.take(b"longer than the bound\n");
@@ -52,7 +52,7 @@ fn a_file_that_is_long_makes_way_and_the_oldest_go() {
 }
 
 #[test]
-fn fewer_files_are_kept_when_the_bound_says_so() {
+fn lower_limit_keeps_fewer_files() {
     let place = SinkTarget::new();
     for keep in [5, 2] {
         let mut sink = place.open(Some(LogLimits { keep, ..TWO_LINES }));
@@ -62,15 +62,15 @@ fn fewer_files_are_kept_when_the_bound_says_so() {
 }
 
 #[test]
-fn a_bound_holds_for_what_an_earlier_life_wrote() {
+fn size_limit_counts_files_of_earlier_incarnations() {
     let place = SinkTarget::new();
-    place.open(None).take(b"an earlier life\n");
+    place.open(None).take(b"an earlier run!\n");
     place.open(Some(TWO_LINES)).take(b"new\n");
-    assert_eq!((place.text("").unwrap(), place.text(".1").unwrap()), ("new\n".into(), "an earlier life\n".into()));
+    assert_eq!((place.text("").unwrap(), place.text(".1").unwrap()), ("new\n".into(), "an earlier run!\n".into()));
 }
 
 #[test]
-fn lines_go_on_in_the_old_file_if_no_new_one_can_be_had() {
+fn old_file_continues_if_no_new_one_can_be_created() {
     let place = SinkTarget::new();
     let mut sink = place.open(Some(TWO_LINES));
     sink.take(b"the first\n");
@@ -87,7 +87,7 @@ fn lines_go_on_in_the_old_file_if_no_new_one_can_be_had() {
 }
 
 #[test]
-fn after_a_move_the_lines_go_on_under_the_name() {
+fn moved_file_is_reopened_under_its_name() {
     let place = SinkTarget::new();
     let mut sink = place.open(None);
     sink.take(b"before\n");
@@ -100,7 +100,7 @@ fn after_a_move_the_lines_go_on_under_the_name() {
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_again_leaves_the_old_one_in_use() {
+fn failed_reopen_keeps_the_old_file() {
     let place = SinkTarget::new();
     let mut sink = place.open(None);
     let moved = place.path.with_extension("moved");
@@ -112,7 +112,7 @@ fn a_file_that_cannot_be_opened_again_leaves_the_old_one_in_use() {
 }
 
 #[test]
-fn a_file_that_others_have_emptied_is_not_filled_with_zeros() {
+fn truncated_file_is_not_padded_with_zeros() {
     let place = SinkTarget::new();
     let mut sink = place.open(None);
     sink.take(b"a line that was copied away\n");
@@ -125,7 +125,7 @@ fn a_file_that_others_have_emptied_is_not_filled_with_zeros() {
 }
 
 #[test]
-fn a_new_file_is_for_this_user_alone() {
+fn new_file_is_private_to_its_user() {
     let place = SinkTarget::new();
     let mut sink = place.open(Some(TWO_LINES));
     sink.take(b"the first\n");

@@ -81,7 +81,9 @@ fn show_all(items: &Receiver<TerminalItem>, mut to: impl Write, color: bool) {
 fn show_group(to: &mut impl Write, color: bool, text: &str, levels: &[Level], unseen: u64) -> io::Result<()> {
     let mut shown = String::with_capacity(text.len() + 16 * levels.len());
     if unseen > 0 {
-        shown.push_str(&format!("({unseen} lines were too many for this terminal; the log file has them)\n"));
+        shown.push_str(&format!(
+            "({unseen} lines were dropped, because this terminal was too slow; the log file has them)\n"
+        ));
     }
     for (line, level) in text.lines().zip(levels) {
         shown.push_str(&if color { painted_text(line, *level) } else { line.to_string() });

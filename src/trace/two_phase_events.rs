@@ -24,7 +24,7 @@ pub fn coordinator(fact: &CoordinatorTraceEvent, context: &TraceContext) -> Pend
             let event = Event::VoteReq { tx: *transaction, op, key, value, if_version, evict, to: *to };
             let draft = about(Speaker::Coordinator, event, work, context);
             match evict {
-                Some(_) => draft.reason("the table of sessions is full: the one that was quiet for longest goes"),
+                Some(_) => draft.reason("the session table is full: the session idle for longest is evicted"),
                 None => draft,
             }
         }
@@ -39,13 +39,13 @@ pub fn coordinator(fact: &CoordinatorTraceEvent, context: &TraceContext) -> Pend
             let (decision, yes) = (decided(*decision), ServerSet::NONE);
             let event = Event::Decide { tx: *transaction, decision, reason, yes, no: None, to: *to };
             PendingLine::about(Speaker::Coordinator, event, context).reason(match presumed {
-                true => "it has no record of a commit: then there was none, and nobody may do it",
-                false => "its record says so, and they have not acknowledged it",
+                true => "the coordinator has no record of a commit, so the transaction is presumed aborted",
+                false => "the commit is on its disk, and these participants have not acknowledged it",
             })
         }
         CoordinatorTraceEvent::Ended { transaction } => {
             let draft = PendingLine::about(Speaker::Coordinator, Event::End { tx: *transaction }, context);
-            draft.reason("all have acknowledged: nobody can ask any more, so it may be forgotten")
+            draft.reason("all participants have acknowledged and none will inquire: the record may be dropped")
         }
     }
 }
@@ -68,17 +68,18 @@ pub fn participant(fact: &ParticipantTraceEvent, context: &TraceContext) -> Pend
         }
         ParticipantTraceEvent::Aborted { transaction, work } => {
             let event = Event::Aborted { tx: *transaction };
-            about(Speaker::Participant, event, work, context).reason("nothing has changed, and its key is free again")
+            about(Speaker::Participant, event, work, context).reason("nothing changes, and the key is unlocked")
         }
         ParticipantTraceEvent::GivenUp { transaction, to } => {
             let event = Event::GiveUp { tx: *transaction, to: *to };
             PendingLine::about(Speaker::Participant, event, context)
-                .reason("it has not voted for it, so it is free to say no; that it said so is on its disk")
+                .reason("it has not voted yes, so it may refuse; the refusal is on its disk")
         }
         ParticipantTraceEvent::Inquired { transaction, work, to } => {
             let event = Event::Inquire { tx: *transaction, to: *to };
-            about(Speaker::Participant, event, work, context)
-                .reason("it has voted yes and hears no decision: whoever knows it, or has not voted, can help")
+            about(Speaker::Participant, event, work, context).reason(
+                "it has voted yes and has no decision: a server that knows it, or has not voted, can resolve it",
+            )
         }
         ParticipantTraceEvent::Answered { transaction, known, to } => {
             let known = match known {
@@ -91,7 +92,7 @@ pub fn participant(fact: &ParticipantTraceEvent, context: &TraceContext) -> Pend
         ParticipantTraceEvent::ReadWaits { by, query } => {
             let event = Event::Wait { tx: *by, key: QuotedText::new(&query.key) };
             PendingLine::about(Speaker::Participant, event, context)
-                .reason("the key is locked: whether its write is done is not known here yet")
+                .reason("the key is locked by a write whose decision is not known here yet")
         }
         ParticipantTraceEvent::Blocked { transaction, work, prepared, silent, waited_ms } => {
             let coordinator = transaction.coordinator;
@@ -99,8 +100,8 @@ pub fn participant(fact: &ParticipantTraceEvent, context: &TraceContext) -> Pend
             let (prepared, silent, key) = (*prepared, *silent, shown(work).key);
             let event = Event::Blocked { tx: *transaction, key, coordinator, prepared, silent, waited };
             about(Speaker::Participant, event, work, context).reason(format!(
-                "all who answer have voted yes, and the coordinator on {coordinator} is not heard: it may have committed \
-                 or not, so nobody here may decide; the key stays locked until {coordinator} is back"
+                "all participants that reply have voted yes, and the coordinator on {coordinator} does not reply: it may \
+                 have committed or not, so none of them may decide; the key stays locked until {coordinator} replies"
             ))
         }
     }
@@ -126,22 +127,25 @@ fn decided(decision: Decision) -> TransactionState {
 fn voted(vote: &Vote) -> (VoteValue, Option<&'static str>, Option<TransactionId>, String) {
     let no = |cause, by, why: String| (VoteValue::No, Some(cause), by, why);
     match vote {
-        Vote::Yes(_) => {
-            (VoteValue::Yes, None, None, "prepared, on its disk: from here on it does what it is told".into())
-        }
+        Vote::Yes(_) => (
+            VoteValue::Yes,
+            None,
+            None,
+            "prepared on its disk: from now on it must follow the coordinator's decision".into(),
+        ),
         Vote::No(VoteNoReason::Locked(by)) => {
-            no("locked", Some(*by), format!("{by} holds what it needs and is not decided here"))
+            no("locked", Some(*by), format!("{by} holds the lock and is not decided here"))
         }
         Vote::No(VoteNoReason::Settled(_)) => {
-            no("settled", None, "there is nothing to do any more: what the command came to is known".into())
+            no("settled", None, "the result of this command is already known: there is nothing to do".into())
         }
         Vote::No(VoteNoReason::Full(oldest)) => {
-            no("full", None, format!("the table of sessions is full; session {oldest} has been quiet for longest"))
+            no("full", None, format!("the session table is full; session {oldest} has been idle for longest"))
         }
         Vote::No(VoteNoReason::Late) => {
-            no("late", None, "it has given this transaction up, or forgotten its time".into())
+            no("late", None, "too late: it has refused this transaction, or dropped its decision".into())
         }
-        Vote::No(VoteNoReason::Busy) => no("busy", None, "too many transactions are not decided here".into()),
+        Vote::No(VoteNoReason::Busy) => no("busy", None, "too many transactions are undecided here".into()),
     }
 }
 
@@ -153,9 +157,9 @@ fn why_decided(
 ) -> String {
     match (decision, no) {
         (TransactionState::Commit, _) => {
-            "all have voted yes, and the decision is on its disk: now it is true".to_string()
+            "all participants voted yes, and the decision is on its disk: the transaction is committed".to_string()
         }
-        (_, Some((server, _))) => format!("{server} has voted no, and all must say yes"),
-        (_, None) => format!("no vote from {} in 300 ms, and all must say yes", asked.without(yes)),
+        (_, Some((server, _))) => format!("{server} voted no, and a commit needs the votes of all"),
+        (_, None) => format!("no vote from {} within 300 ms, and a commit needs the votes of all", asked.without(yes)),
     }
 }

@@ -46,7 +46,7 @@ fn open(medium: impl Medium + 'static, filter: &str, terminal: Option<Terminal>)
 }
 
 #[test]
-fn a_group_is_numbered_in_order_and_points_at_its_own_lines() {
+fn lines_of_a_group_are_numbered_and_refer_to_each_other() {
     let trace = Trace::to_memory_at(s1(), || "2026-08-21T14:03:07.105388Z".parse().unwrap());
     let second = PendingLine { parent: Parent::Earlier(0), req: Some("c1-5".into()), ..accepted(7) }
         .reason("a reason\nin two lines");
@@ -149,7 +149,7 @@ impl Medium for FullDisk {
 }
 
 #[test]
-fn lines_that_a_full_disk_refused_are_one_lost_line_and_no_gap() {
+fn lines_refused_by_a_full_disk_become_one_lost_line() {
     let trace = open(FullDisk::new(&[(false, false), (true, false), (true, true), (false, false)]), "", None);
     assert!(trace.line(accepted(1)).is_some());
     assert_eq!(trace.write_group(&[accepted(2), accepted(3)]), [None, None]);
@@ -161,7 +161,7 @@ fn lines_that_a_full_disk_refused_are_one_lost_line_and_no_gap() {
 }
 
 #[test]
-fn while_the_torn_end_cannot_be_cut_nothing_is_written_behind_it() {
+fn nothing_is_written_after_a_torn_line_that_cannot_be_cut() {
     let mut sink = Sink::new(FullDisk::new(&[(true, true), (false, false)]));
     sink.take(b"0123456789\n");
     assert_eq!((sink.has_refused(), sink.bytes()), (true, b"01234".as_slice()), "the cut failed");
@@ -170,7 +170,7 @@ fn while_the_torn_end_cannot_be_cut_nothing_is_written_behind_it() {
 }
 
 #[test]
-fn a_new_life_appends_behind_whole_lines() {
+fn new_incarnation_appends_after_complete_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("server-1.log");
     Trace::to_file(s1(), &path, false).unwrap().write_group(&[dropped(), dropped()]);
@@ -195,7 +195,7 @@ fn a_line_that_is_filtered_out_takes_no_number() {
 }
 
 #[test]
-fn without_steps_only_what_is_rare_is_written() {
+fn without_steps_only_rare_events_are_written() {
     let trace = Trace::to_memory(s1());
     assert!(trace.steps());
     trace.show_steps(false);
@@ -208,7 +208,7 @@ fn without_steps_only_what_is_rare_is_written() {
 }
 
 #[test]
-fn a_disabled_trace_writes_nothing_and_wants_no_facts() {
+fn disabled_trace_writes_nothing_and_requests_no_steps() {
     let trace = Trace::disabled();
     assert!(!trace.steps());
     assert_eq!(trace.write_group(&[accepted(1), dropped()]), [None, None]);
@@ -216,7 +216,7 @@ fn a_disabled_trace_writes_nothing_and_wants_no_facts() {
 }
 
 #[test]
-fn a_label_is_cut_before_it_makes_a_line_long() {
+fn long_label_is_cut() {
     let trace = Trace::to_memory(s1());
     trace.line(PendingLine { req: Some("ü".repeat(1_000)), ..accepted(1) });
     trace.line(PendingLine { req: Some(String::new()), ..accepted(1) });
@@ -226,7 +226,7 @@ fn a_label_is_cut_before_it_makes_a_line_long() {
 }
 
 #[test]
-fn names_that_come_in_messages_are_checked() {
+fn names_in_messages_are_checked() {
     for name in ["", "s1", "s77", "a b", "a\nb", "a=b", "a.b", "a@2", "x".repeat(33).as_str()] {
         assert!(ProcessId::named(name).is_err(), "{name}");
         let bytes = crate::codec::encode(&(1_u32, name.to_owned(), 1_u32));
@@ -256,7 +256,7 @@ impl Write for Stopped {
 }
 
 #[test]
-fn nobody_waits_for_a_stopped_terminal_and_it_says_what_it_missed() {
+fn stopped_terminal_blocks_no_writer_and_reports_dropped_lines() {
     let ((go, stopped), (shown, seen)) = (mpsc::channel(), mpsc::channel());
     let terminal = Terminal::new(Stopped { go: stopped, shown }, false).unwrap();
     let trace = open(Vec::new(), "", Some(terminal));
@@ -272,7 +272,8 @@ fn nobody_waits_for_a_stopped_terminal_and_it_says_what_it_missed() {
     let seen = String::from_utf8(seen).unwrap();
     let (notes, shown): (Vec<&str>, Vec<&str>) = seen.lines().partition(|line| line.starts_with('('));
     let unseen = notes.iter().map(|note| {
-        let count = note.strip_suffix(" lines were too many for this terminal; the log file has them)");
+        let count =
+            note.strip_suffix(" lines were dropped, because this terminal was too slow; the log file has them)");
         count.unwrap()[1..].parse::<usize>().unwrap()
     });
     assert!(!notes.is_empty() && shown.len() >= 1_024, "{} shown", shown.len());
@@ -280,7 +281,7 @@ fn nobody_waits_for_a_stopped_terminal_and_it_says_what_it_missed() {
 }
 
 #[test]
-fn nobody_waits_for_a_tap_and_what_it_missed_is_counted() {
+fn slow_tap_blocks_no_writer_and_its_dropped_lines_are_counted() {
     let trace = Trace::to_memory(s1());
     let groups = trace.tap();
     assert!(trace.tap().recv().is_err(), "there is one tap");

@@ -100,7 +100,7 @@ fn file_without_a_history_is_a_failure_with_a_reason() {
     let (code, text) = check(&[&folder.path().join("nowhere.log")]);
     assert!(code == 1 && text.contains("cannot read"), "{text}");
     let (code, text) = check(&[folder.path()]);
-    assert!(code == 1 && text.contains("holds no *.log file"), "{text}");
+    assert!(code == 1 && text.contains("has no *.log file"), "{text}");
     assert_eq!(check(&[]).0, 2);
 }
 

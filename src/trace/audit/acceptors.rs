@@ -188,7 +188,7 @@ impl AcceptorHistory {
             && ballot < promised
         {
             let who = &case.run.line(at).id.process;
-            let says = format!("{who} {did} {ballot} although it was bound to {promised}");
+            let says = format!("{who} {did} {ballot}, although it had promised {promised}");
             case.violated(Rule::Promise, &[before, at], says);
         }
         if self.promised.is_none_or(|(promised, _)| promised < ballot) {
@@ -202,11 +202,11 @@ impl AcceptorHistory {
         let lines: Vec<usize> = self.promised.map(|(_, before)| before).into_iter().chain([at]).collect();
         let promised = self.promised.map(|(promised, _)| promised);
         if promised > Some(says_bound) {
-            let says = format!("{who} says it is bound to {says_bound}, and was bound to more");
+            let says = format!("{who} claims to have promised {says_bound}, but it had promised a higher ballot");
             case.violated(Rule::Promise, &lines, says);
         } else if promised < Some(says_bound) {
             if !self.may_know_more {
-                let says = format!("{who} says it is bound to {says_bound}, and no line shows how it came to be");
+                let says = format!("{who} claims to have promised {says_bound}, but no line shows that promise");
                 case.violated(Rule::Promise, &lines, says);
             }
             self.promised = Some((says_bound, at));
@@ -223,11 +223,11 @@ impl AcceptorHistory {
             && promised.0.is_none_or(|promised| promised < before)
         {
             let who = &case.run.line(at).id.process;
-            let now = promised.0.map_or("nothing".to_string(), |promised| promised.to_string());
+            let now = promised.0.map_or("no promise".to_string(), |promised| format!("promise {promised}"));
             case.violated(
                 Rule::Promise,
                 &[line, at],
-                format!("{who} woke up bound to {now}, and was bound to {before}"),
+                format!("{who} restarted with {now}, but it had promised {before}"),
             );
         }
         if let Some(promised) = promised.0.filter(|promised| self.promised.is_none_or(|(before, _)| before < *promised))
@@ -242,7 +242,7 @@ impl AcceptorHistory {
         let Some((count, at)) = self.woke.take() else { return };
         if count < self.accepted.len() as u64 {
             let who = &case.run.line(at).id.process;
-            let says = format!("{who} woke up knowing {count} accepted slots of {}", self.accepted.len());
+            let says = format!("{who} restarted with {count} of {} accepted slots", self.accepted.len());
             case.violated(Rule::Promise, &[at], says);
         }
     }
@@ -269,14 +269,14 @@ impl AcceptorHistory {
                 OmittedReport::Other => {
                     known_to = Some(last_shown);
                     let who = &case.run.line(at).id.process;
-                    let says = format!("{who} reports other slots behind {last_shown} than it has accepted");
+                    let says = format!("{who} reports other slots after slot {last_shown} than it has accepted");
                     case.violated(Rule::Promise, &[at], says);
                 }
                 OmittedReport::NotProposed => {
                     known_to = Some(last_shown);
                     let who = &case.run.line(at).id.process;
                     let says =
-                        format!("of what {who} reports behind slot {last_shown}, some was proposed in no line here");
+                        format!("no line proposes some of the values that {who} reports after slot {last_shown}");
                     case.missing_anywhere(Rule::Promise, &[at], says);
                 }
             }
@@ -294,14 +294,14 @@ impl AcceptorHistory {
         for (slot, (ballot, line)) in self.accepted.range(from..=last.max(from)) {
             let says = match reported.get(slot) {
                 Some(says) if says == ballot || (says > ballot && self.may_know_more) => continue,
-                Some(says) => format!("{who} reports slot {slot} accepted at {says}, and accepted it at {ballot}"),
+                Some(says) => format!("{who} reports slot {slot} accepted at {says}, but it accepted it at {ballot}"),
                 None => format!("{who} does not report slot {slot}, which it accepted at {ballot}"),
             };
             case.violated(Rule::Promise, &[*line, at], says);
         }
         for (slot, ballot) in reported {
             if !self.accepted.contains_key(&slot) && !self.may_know_more {
-                let says = format!("{who} reports slot {slot} accepted at {ballot}, and no line shows that it was");
+                let says = format!("{who} reports slot {slot} accepted at {ballot}, but no line shows that it was");
                 case.violated(Rule::Promise, &[at], says);
             }
         }
@@ -371,7 +371,7 @@ enum OmittedReport {
 /// An acceptor accepts only values that were proposed.
 fn check_was_proposed(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
     if case.is_claim(at) && !case.accepts.contains_key(&(slot, ballot)) {
-        let says = format!("slot {slot} was accepted at {ballot}, and no line of {} proposes it", ballot.server);
+        let says = format!("slot {slot} was accepted at {ballot}, but no line of {} proposes it", ballot.server);
         case.missing(Rule::Ballot, [ballot.server].into_iter().collect(), &[at], says);
     }
 }

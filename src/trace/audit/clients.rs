@@ -59,7 +59,7 @@ fn check_write(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize
     };
     let Some(learn) = case.learns.get(&slot).map(|lines| lines[0]) else {
         // A learner must apply the slot before the server replies.
-        let says = format!("a write is acknowledged in slot {slot}, which nobody has applied");
+        let says = format!("a write is acknowledged in slot {slot}, which no server has applied");
         return case.missing_anywhere(Rule::Once, &lines, says);
     };
     let line = case.run.line(learn);
@@ -72,7 +72,7 @@ fn check_write(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize
         let says = format!("a write is acknowledged in slot {slot}, which holds another command");
         case.violated(Rule::Once, &lines, says);
     } else if (status(*result), *version) != (Some(told.status), told.version) {
-        case.violated(Rule::Reply, &lines, format!("the reply says something else than slot {slot} came to"));
+        case.violated(Rule::Reply, &lines, format!("the reply differs from the result of slot {slot}"));
     }
 }
 
@@ -97,7 +97,7 @@ fn check_not_applied(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply:
         matches!(line.event, Event::Learn { id, result, .. } if is_it(id, result))
     });
     if let Some(effect) = effect {
-        let says = "a write that was called certainly not applied was applied".to_string();
+        let says = "a write that was reported as not applied was applied".to_string();
         case.violated(Rule::Reply, &[exchange.request, reply, effect], says);
     }
 }
@@ -116,14 +116,14 @@ fn check_read(
     };
     if slot > store.known {
         let says =
-            format!("a read is answered from slot {slot}, and no line shows what slot {} holds", store.known.next());
+            format!("a read is answered from slot {slot}, but no line shows what slot {} holds", store.known.next());
         return case.missing_anywhere(Rule::Reply, &lines, says);
     }
     let write = store.at(key, slot);
     let found = write.map_or((0, None), |write| (write.version, write.value));
     let has_status = (told.status == RequestStatus::Ok) == found.1.is_some();
     if (told.version, told.value) != (Some(found.0), found.1) || !has_status {
-        let says = format!("a read from slot {slot} does not answer with the last write before it");
+        let says = format!("a read from slot {slot} does not return the last write before it");
         let lines: Vec<usize> = write.map(|write| write.learn).into_iter().chain(lines).collect();
         case.violated(Rule::Reply, &lines, says);
     }
@@ -222,12 +222,11 @@ fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
         match &set_back {
             _ if broken.contains_key(&lines) => {}
             Some(id) => {
-                let says = format!("{says}, or so it seems: the clock was set back before {id}");
+                let says = format!("{says} (uncertain: the clock was set back before {id})");
                 case.unproven(Rule::RealTime, &lines, says);
             }
             None if !case.knows_clock => {
-                let says =
-                    format!("{says}, or so it seems: lines are missing that may show that the clock was set back");
+                let says = format!("{says} (uncertain: lines are missing that may show that the clock was set back)");
                 case.unproven(Rule::RealTime, &lines, says);
             }
             None => case.violated(Rule::RealTime, &lines, says),
@@ -247,7 +246,7 @@ fn out_of_place(moments: &[Moment]) -> BTreeMap<[usize; 4], String> {
         } else if let Some((before, [request, reply])) = latest
             && (*place < before || (*place == before && !place.1))
         {
-            let says = format!("slot {} was answered before slot {} was asked for", before.0, place.0);
+            let says = format!("slot {} was answered before the request of slot {} began", before.0, place.0);
             broken.insert([request, reply, lines[0], lines[1]], says);
         }
     }

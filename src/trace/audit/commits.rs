@@ -134,7 +134,11 @@ fn check_nobody_alone(case: &mut RunIndex<'_>, id: TransactionId, one: &Transact
         }
         let is_told = one.words.iter().any(|(word, said)| *said == decision && *word != at);
         if !is_told {
-            let says = format!("server {} decides {} of {id}, and nobody has told it so", server.0, decision.as_str());
+            let says = format!(
+                "server {} decides {} for {id}, but no server has notified it of that decision",
+                server.0,
+                decision.as_str()
+            );
             case.missing_anywhere(Rule::Votes, &[at], says);
         }
     }
@@ -151,7 +155,7 @@ fn check_same(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     let mut acks = one.acks.values().copied();
     let Some(first) = acks.next() else { return };
     if let Some(other) = acks.find(|at| effect(*at) != effect(first)) {
-        let says = format!("two servers do transaction {id} to different effects");
+        let says = format!("two servers commit transaction {id} with different effects");
         case.violated(Rule::Agreement, &[first, other], says);
     }
 }
@@ -172,7 +176,7 @@ fn check_once(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Tr
             continue;
         }
         if let Some((first, before)) = effects.insert(*id, (*transaction, at)) {
-            let says = format!("one write has its effect twice: in transaction {first} and in {transaction}");
+            let says = format!("one write takes effect twice: in transaction {first} and in {transaction}");
             case.violated(Rule::Once, &[before, at], says);
         }
     }
@@ -202,7 +206,7 @@ fn check_versions(case: &mut RunIndex<'_>) {
             let grows = if is_write { version > before } else { version >= before };
             if !holds || !grows {
                 let says =
-                    format!("on server {} the key was at version {before}, and the result says otherwise", server.0);
+                    format!("on server {} the key was at version {before}, but the result contradicts that", server.0);
                 case.violated(Rule::Apply, &[line, at], says);
             }
             if !is_write {
@@ -235,7 +239,7 @@ fn check_clients(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId,
                 let transaction = slot.map(TransactionId::of_slot);
                 let found = transaction.and_then(|id| transactions.get(&id)).filter(|one| !one.commits.is_empty());
                 let Some(one) = found else {
-                    let says = "a write is acknowledged, and no transaction has committed it".to_string();
+                    let says = "a write is acknowledged, but no transaction has committed it".to_string();
                     case.missing_anywhere(Rule::Once, &lines, says);
                     continue;
                 };
@@ -245,10 +249,10 @@ fn check_clients(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId,
                 let same = (*op, key.as_ref(), value.as_ref()) == (exchange.op, exchange.key, exchange.value)
                     && (exchange.id.is_none() || exchange.id == *id);
                 if !same {
-                    let says = "a write is acknowledged as a transaction that did something else".to_string();
+                    let says = "a write is acknowledged with a transaction that has another command".to_string();
                     case.violated(Rule::Once, &[exchange.request, at, reply], says);
                 } else if (status_of(*result), came) != (Some(*status), version) {
-                    let says = "the reply says something else than the transaction came to".to_string();
+                    let says = "the reply differs from the result of the transaction".to_string();
                     case.violated(Rule::Reply, &[exchange.request, at, reply], says);
                 }
             }
@@ -280,7 +284,7 @@ fn check_not_applied(
     let is_it = |at: usize, id| id == Some(wanted) && case.run.line(at).req == *req;
     let done = done.find(|(at, event)| matches!(event, Event::Ack { id, .. } if is_it(*at, *id)));
     if let Some(at) = done.map(|(at, _)| at) {
-        let says = "a write that was called certainly not applied was done".to_string();
+        let says = "a write that was reported as not applied was committed".to_string();
         case.violated(Rule::Reply, &[exchange.request, reply, at], says);
     }
 }

@@ -80,7 +80,7 @@ fn find_cluster(case: &mut RunIndex<'_>) -> bool {
         }
         match first {
             Some(first) if *cluster != case.cluster => {
-                let says = "two servers disagree on who belongs to the cluster: no majority can be counted".into();
+                let says = "two servers name different members of the cluster: no majority can be counted".into();
                 case.unproven(Rule::Complete, &[first, at], says);
                 is_agreed = false;
             }
@@ -89,7 +89,7 @@ fn find_cluster(case: &mut RunIndex<'_>) -> bool {
         }
     }
     if first.is_none() {
-        let says = "no server says in a BOOT line who belongs to the cluster: no majority can be counted".into();
+        let says = "no BOOT line names the members of the cluster: no majority can be counted".into();
         case.unproven(Rule::Complete, &[], says);
     }
     is_agreed
@@ -101,7 +101,7 @@ pub(super) fn find_rules(case: &mut RunIndex<'_>) -> Rules {
     if let Rules::Unknown(other) = rules {
         let says = match other {
             Some(_) => "some servers ran Paxos and others two-phase commit: no rules fit both",
-            None => "no line of a server tells how the servers agree: no rules can be held against these lines",
+            None => "no line shows which protocol the servers ran: no rules can be checked",
         };
         case.unproven(Rule::Complete, other.as_slice(), says.into());
     }
@@ -116,7 +116,7 @@ fn find_gaps(case: &mut RunIndex<'_>) -> ServerSet {
         for at in lines {
             let line = case.run.line(at);
             let says = match line.event {
-                _ if line.id.n != expected => format!("{process}.{expected} should stand where {} does", line.id),
+                _ if line.id.n != expected => format!("expected line {process}.{expected}, found {}", line.id),
                 Event::Lost { n } => format!("{process} could not write {n} lines"),
                 _ => {
                     expected += 1;
@@ -150,9 +150,12 @@ fn find_named(case: &mut RunIndex<'_>) -> ServerSet {
     for (server, lines) in &gone {
         let names = case.run.line(lines[0]);
         let re = names.parent.as_ref().map(ToString::to_string).unwrap_or_default();
-        let more =
-            if lines.len() > 1 { format!(", nor are others of {server} that lines name") } else { String::new() };
-        let says = format!("{} follows from {re}, which is not here{more}", names.id);
+        let more = if lines.len() > 1 {
+            format!("; other lines of {server} that lines name are missing, too")
+        } else {
+            String::new()
+        };
+        let says = format!("{} was caused by {re}, which is missing{more}", names.id);
         case.unproven(Rule::Complete, lines, says);
         case.knows_clock = false;
     }
@@ -172,7 +175,7 @@ fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<boo
     for at in lines {
         let Event::Boot { steps, accepted, promised, .. } = &case.run.line(*at).event else { continue };
         if steps.as_ref().is_some_and(|steps| steps.as_str() != Some("on")) {
-            return Err((format!("server {} did not show protocol steps", server.0), vec![*at]));
+            return Err((format!("server {} did not record protocol steps", server.0), vec![*at]));
         }
         let knew_nothing = accepted.unwrap_or(0) == 0 && promised.is_none_or(|promised| promised.0.is_none());
         first_boot.get_or_insert((*at, knew_nothing));
@@ -189,7 +192,7 @@ fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<boo
     if life(lines[0]) == life(boot) && knew_nothing {
         return Ok(false);
     }
-    Err((format!("server {} has lived before: what it did then is in no line here", server.0), vec![boot]))
+    Err((format!("server {} had earlier incarnations, whose lines are missing", server.0), vec![boot]))
 }
 
 /// Whether the lines contain every request that any server received.

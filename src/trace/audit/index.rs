@@ -142,7 +142,9 @@ impl<'a> RunIndex<'a> {
     pub fn gone(&self, of: ServerSet) -> String {
         let with_gaps = of.without(self.trusted);
         if with_gaps.is_empty() {
-            format!("the last lines of {of} may be missing: no STOP ends them, and none of them is known to be later")
+            format!(
+                "the last lines of {of} may be missing: they end without STOP, and none is known to be later than this"
+            )
         } else {
             format!("lines of {with_gaps} are missing")
         }

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn among_few_any_combination_is_found_or_excluded() {
+    fn any_combination_of_few_candidates_is_found_or_excluded() {
         let all = guesses(12);
         assert!(finds(&all, &[all[1], all[2], all[6], all[12]]));
         assert_eq!(guess(&all, 1, 1), Inference::None);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn among_many_a_group_of_one_or_two_or_a_row_is_found() {
+    fn one_or_two_or_a_run_of_many_candidates_is_found() {
         let all = guesses(1_000);
         assert!(finds(&all, &[all[700]]));
         assert!(finds(&all, &[all[1], all[1_050]]));

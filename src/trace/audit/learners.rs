@@ -86,7 +86,7 @@ fn check_same(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
     if let Some(at) = other(&|at| value(at) != value(first)) {
         case.violated(Rule::Agreement, &[first, at], format!("two learners apply different commands in slot {slot}"));
     } else if let Some(at) = other(&|at| effect(at) != effect(first)) {
-        let says = format!("two learners apply slot {slot} to different effects");
+        let says = format!("two learners apply slot {slot} with different effects");
         case.violated(Rule::Agreement, &[first, at], says);
     }
 }
@@ -96,7 +96,7 @@ fn check_was_chosen(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
     for at in lines.iter().copied().filter(|at| case.is_claim(*at)) {
         let Event::Learn { ballot, .. } = case.run.line(at).event else { continue };
         if !case.chosen.contains_key(&slot) {
-            let says = format!("slot {slot} is applied, and was never chosen");
+            let says = format!("slot {slot} is applied, but was never chosen");
             return case.missing_anywhere(Rule::Majority, &[at], says);
         }
         match case.proposed(slot, ballot) {
@@ -106,7 +106,7 @@ fn check_was_chosen(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
             }
             Some(_) => {}
             None => {
-                let says = format!("slot {slot} is applied with a value that nobody proposed at {ballot}");
+                let says = format!("slot {slot} is applied with a value that no server proposed at {ballot}");
                 return case.missing(Rule::Agreement, ServerSet::only(ballot.server), &[at], says);
             }
         }
@@ -149,7 +149,7 @@ fn check_once(case: &mut RunIndex<'_>) {
             _ if op == OpKind::Open => {}
             LearnResult::Ok | LearnResult::NotFound | LearnResult::Mismatch => {
                 if let Some((first, before)) = effects.insert(id, (slot, at)) {
-                    let says = format!("one write has its effect twice: in slot {first} and in slot {slot}");
+                    let says = format!("one write takes effect twice: in slot {first} and in slot {slot}");
                     case.violated(Rule::Once, &[before, at], says);
                 }
             }
@@ -190,7 +190,7 @@ fn check_versions(case: &mut RunIndex<'_>) {
             _ => continue,
         };
         if !right {
-            let says = format!("the key of slot {slot} was at version {before}, and its result says otherwise");
+            let says = format!("the key of slot {slot} was at version {before}, but the result contradicts that");
             case.violated(Rule::Apply, &[at], says);
         }
         if *result == LearnResult::Ok {

@@ -212,9 +212,7 @@ impl Audit {
         proved.retain(|finding| finding.verdict == AuditVerdict::Violated);
         proved.iter_mut().flat_map(|finding| &mut finding.lines).for_each(|line| *line = sure[*line]);
         audit.findings.retain(|finding| !proved.iter().any(|one| one.lines == finding.lines));
-        let seems = format!(
-            ", or so it seems: lines of {doubtful} are missing that may show that a data folder was begun anew"
-        );
+        let seems = format!(" (uncertain: lines of {doubtful} are missing that may show a new data directory)");
         audit.soften(&seems);
         audit.findings.extend(proved);
         audit.sort();
@@ -265,7 +263,7 @@ impl Audit {
 
     /// The same findings for lines whose histories cannot be separated: violations become unproven.
     fn into_mixed(mut self, says: String, at: usize) -> Audit {
-        self.soften(", or so it seems in lines of more than one history");
+        self.soften(" (uncertain: these lines are of more than one history)");
         self.findings.push(Finding {
             rule: Rule::Complete,
             verdict: AuditVerdict::Unproven,
@@ -320,7 +318,10 @@ impl Display for AuditText<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Audit { findings, counts, unsafe_lines } = self.audit;
         if !unsafe_lines.is_empty() {
-            writeln!(f, "UNSAFE: in this run acceptors come back without their memory; Paxos promises nothing then")?;
+            writeln!(
+                f,
+                "UNSAFE: in this run acceptors restart without their stable storage; Paxos guarantees nothing then"
+            )?;
             self.lines(&unsafe_lines[..1], f)?;
         }
         for alike in findings.chunk_by(|a, b| (a.verdict, a.rule) == (b.verdict, b.rule)) {
@@ -338,15 +339,15 @@ impl Display for AuditText<'_> {
         if *histories > 1 {
             writeln!(
                 f,
-                "the data folders were begun anew: these lines are of {histories} histories, and each was checked by itself"
+                "the data directories were created anew: these lines are of {histories} histories, each checked separately"
             )?;
         }
         if let Some(CommitCounts { transactions, committed, votes, open }) = commits {
             writeln!(
                 f,
                 "checked {lines} lines of two-phase commit: {transactions} transactions, {committed} committed, {votes} of \
-                 {answers} votes yes, {applied} acknowledgements, {replies} replies to clients, {deaths} deaths of roles; {open} \
-                 transactions are in doubt somewhere at the end"
+                 {answers} votes yes, {applied} acknowledgements, {replies} replies to clients, {deaths} crashes; {open} transactions \
+                 are still in doubt at the end"
             )?;
         } else {
             writeln!(
@@ -358,8 +359,8 @@ impl Display for AuditText<'_> {
         f.write_str("verdict: ")?;
         f.write_str(match self.audit.verdict() {
             AuditVerdict::Proved if unsafe_lines.is_empty() => "PROVED, every rule was kept",
-            AuditVerdict::Proved => "every rule was kept, by luck: this run was UNSAFE",
-            AuditVerdict::Unproven => "NOT PROVABLE, lines are missing; no rule was seen broken",
+            AuditVerdict::Proved => "every rule was kept, but only by chance: this run was UNSAFE",
+            AuditVerdict::Unproven => "NOT PROVABLE, lines are missing; no violation was found",
             AuditVerdict::Violated => "VIOLATION, a rule was broken",
         })?;
         f.write_char('\n')

@@ -52,7 +52,7 @@ fn check_one_value(case: &mut RunIndex<'_>) {
     for ((slot, ballot), lines) in case.accepts.clone() {
         let first = LoggedValue::of(case.run.line(lines[0]));
         if let Some(other) = lines.iter().find(|at| LoggedValue::of(case.run.line(**at)) != first) {
-            let says = format!("two values are proposed in slot {slot} at the one ballot {ballot}");
+            let says = format!("two values are proposed in slot {slot} at the same ballot {ballot}");
             case.violated(Rule::Ballot, &[lines[0], *other], says);
         }
     }
@@ -64,7 +64,7 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
     let Event::Accept { slot, ballot, adopted, quorum, .. } = case.run.line(at).event else { return };
     check_from(case, slot, ballot, at);
     if !case.is_majority(quorum) && !case.cluster.is_empty() {
-        let says = format!("{quorum} are no majority of {}: {ballot} may propose nothing", case.cluster);
+        let says = format!("{quorum} is no majority of {}: {ballot} must not propose", case.cluster);
         return case.violated(Rule::Adopt, &[at], says);
     }
     let open = case.not_all_there(quorum, &[at]);
@@ -114,13 +114,14 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
         }
         Some(PromiseFit::Perhaps) => {
             let says = format!(
-                "{ballot} proposes in slot {slot} as if {}, and the lines do not tell all that its promises say of that slot",
+                "{ballot} proposes in slot {slot} as if {}, and the lines do not show all that its promises report about that slot",
                 told(adopted)
             );
             case.unproven(Rule::Adopt, &evidence, says);
         }
         Some(PromiseFit::No) | None => {
-            let says = format!("{ballot} proposes in slot {slot} as if {}: its promises say otherwise", told(adopted));
+            let says =
+                format!("{ballot} proposes in slot {slot} as if {}, but its promises report otherwise", told(adopted));
             case.violated(Rule::Adopt, &evidence, says);
         }
     }
@@ -162,12 +163,13 @@ fn check_adopted(case: &mut RunIndex<'_>, slot: Slot, before: Ballot, at: usize)
     match case.proposed(slot, before) {
         Some((earlier, value)) => {
             if LoggedValue::of(case.run.line(at)) != Some(value) {
-                let says = format!("another value than the one that was accepted in slot {slot} at {before}");
+                let says =
+                    format!("the proposal has another value than the one that was accepted in slot {slot} at {before}");
                 case.violated(Rule::Adopt, &[earlier, at], says);
             }
         }
         None => {
-            let says = format!("no line proposes in slot {slot} at {before} what is adopted here");
+            let says = format!("no line proposes in slot {slot} at {before} the value that is adopted here");
             case.missing(Rule::Adopt, ServerSet::only(before.server), &[at], says);
         }
     }
@@ -176,13 +178,13 @@ fn check_adopted(case: &mut RunIndex<'_>, slot: Slot, before: Ballot, at: usize)
 /// The ballot was prepared, and covers this slot.
 fn check_from(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
     let Some(prepare) = case.prepares.get(&ballot).map(|lines| lines[0]) else {
-        let says = format!("{ballot} proposes in slot {slot}, and was never prepared");
+        let says = format!("{ballot} proposes in slot {slot}, but was never prepared");
         return case.missing(Rule::Adopt, ServerSet::only(ballot.server), &[at], says);
     };
     if let Event::Prepare { slot: SlotFrom(from), .. } = case.run.line(prepare).event
         && slot < from
     {
-        let says = format!("{ballot} proposes in slot {slot}, and was prepared from slot {from} on");
+        let says = format!("{ballot} proposes in slot {slot}, but was prepared only from slot {from} on");
         case.violated(Rule::Adopt, &[prepare, at], says);
     }
 }
@@ -220,7 +222,7 @@ fn check_last_vote(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usiz
         && let Event::Accepted { ballot: given, .. } = case.run.line(vote).event
         && given != ballot
     {
-        let says = format!("slot {slot} is called chosen at {ballot} because of a vote that was given at {given}");
+        let says = format!("slot {slot} is reported chosen at {ballot} because of an acceptance at {given}");
         case.violated(Rule::Majority, &[vote, at], says);
     }
 }
@@ -230,10 +232,10 @@ fn check_majority(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, quorum: S
     let lacking = quorum.without(accepted);
     if !case.cluster.is_empty() && !case.is_majority(quorum) {
         let says =
-            format!("slot {slot} is called chosen at {ballot}, and {quorum} are no majority of {}", case.cluster);
+            format!("slot {slot} is reported chosen at {ballot}, but {quorum} is no majority of {}", case.cluster);
         case.violated(Rule::Majority, &[at], says);
     } else if !lacking.is_empty() {
-        let says = format!("slot {slot} is called chosen at {ballot}, and {lacking} did not accept it");
+        let says = format!("slot {slot} is reported chosen at {ballot}, but {lacking} did not accept it");
         case.missing(Rule::Majority, lacking, &[at], says);
     }
 }

@@ -119,7 +119,7 @@ fn hides(script: &str, rule: Rule, part_of_sentence: &str) {
 }
 
 #[test]
-fn an_honest_run_is_proved() {
+fn correct_run_is_proved() {
     let run = run(HONEST);
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
@@ -140,18 +140,18 @@ fn an_honest_run_is_proved() {
 }
 
 #[test]
-fn what_is_missing_is_not_proved() {
-    hides(&without("BOOT"), Rule::Complete, "no server says in a BOOT line");
-    hides(&tampered(&[("steps=on", "steps=off")]), Rule::Complete, "did not show protocol steps");
+fn run_with_missing_lines_is_not_proved() {
+    hides(&without("BOOT"), Rule::Complete, "no BOOT line names");
+    hides(&tampered(&[("steps=on", "steps=off")]), Rule::Complete, "did not record protocol steps");
     hides(&with("req=c2-3 status", "s2 server LOST n=3"), Rule::Complete, "could not write 3 lines");
     hides(&tampered(&[("protocol=basic-paxos", "protocol=two-phase-commit")]), Rule::Complete, "no rules fit both");
     // Clients' lines only: a slot in a reply may be a transaction's number.
     let replies: String = HONEST.lines().filter(|line| line.starts_with('c')).map(|line| format!("{line}\n")).collect();
-    hides(&replies, Rule::Complete, "tells how the servers agree");
+    hides(&replies, Rule::Complete, "which protocol the servers ran");
     let swapped = replies.replace("slot=5 version=4", "slot=1 version=4");
-    hides(&swapped, Rule::Complete, "tells how the servers agree");
+    hides(&swapped, Rule::Complete, "which protocol the servers ran");
     let other = "s4 server BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on";
-    hides(&with("req=c2-3 status", other), Rule::Complete, "disagree on who belongs");
+    hides(&with("req=c2-3 status", other), Rule::Complete, "different members");
     // An earlier incarnation of a server, whose lines are elsewhere, may have promised anything.
     let lived =
         without("s3@2").replace(" incarnation=1 applied=0 promised=none", " incarnation=2 applied=0 promised=1.3");
@@ -161,17 +161,17 @@ fn what_is_missing_is_not_proved() {
 }
 
 #[test]
-fn a_gap_in_the_numbers_is_not_proved() {
+fn gap_in_line_numbers_is_not_proved() {
     let mut run = run(HONEST);
     let at = run.lines.iter().position(|entry| entry.line.id.to_string() == "s4.5").unwrap();
     run.lines.remove(at);
     let audit = Audit::new(&run);
     assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{}", audit.explain(&run));
-    assert!(audit.findings.iter().any(|finding| finding.message == "s4.5 should stand where s4.6 does"));
+    assert!(audit.findings.iter().any(|finding| finding.message == "expected line s4.5, found s4.6"));
 }
 
 #[test]
-fn claims_that_rest_on_a_server_without_lines_are_not_proved() {
+fn claims_about_a_server_without_lines_are_not_proved() {
     let script = HONEST.replace("ALL server", "s1,s2,s3,s5 server").replace("ALL learner", "s1,s2,s3,s5 learner");
     let script = script.replace("s4 acceptor NACK", "s5 acceptor NACK").replace("s2,s4,s5 acceptor", "s2,s5 acceptor");
     let script =
@@ -185,7 +185,7 @@ fn claims_that_rest_on_a_server_without_lines_are_not_proved() {
 }
 
 #[test]
-fn late_lines_are_evidence_but_ask_for_none() {
+fn late_lines_are_evidence_but_need_none() {
     // The evidence for this CHOSEN is in a file that was read before the evidence was written.
     let mut run = run(&tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2 acceptor ACCEPTED")]));
     assert_eq!(Audit::new(&run).verdict(), AuditVerdict::Violated);
@@ -197,25 +197,29 @@ fn late_lines_are_evidence_but_ask_for_none() {
 #[test]
 fn a_broken_promise_is_found() {
     let after = "s4,s5 acceptor PROMISE req=c2-1";
-    breaks(&with(after, "s4 acceptor ACCEPTED slot=3 ballot=3.1 to=s1"), Rule::Promise, "bound to 4.5");
-    breaks(&with(after, "s4 acceptor PROMISE slot=3+ ballot=3.1 accepted=none to=s1"), Rule::Promise, "bound to 4.5");
-    breaks(&tampered(&[("promised=4.5 to=s1", "promised=4.2 to=s1")]), Rule::Promise, "was bound to more");
-    breaks(&tampered(&[("promised=4.5 to=s1", "promised=7.2 to=s1")]), Rule::Promise, "no line shows how");
+    breaks(&with(after, "s4 acceptor ACCEPTED slot=3 ballot=3.1 to=s1"), Rule::Promise, "had promised 4.5");
+    breaks(
+        &with(after, "s4 acceptor PROMISE slot=3+ ballot=3.1 accepted=none to=s1"),
+        Rule::Promise,
+        "had promised 4.5",
+    );
+    breaks(&tampered(&[("promised=4.5 to=s1", "promised=4.2 to=s1")]), Rule::Promise, "a higher ballot");
+    breaks(&tampered(&[("promised=4.5 to=s1", "promised=7.2 to=s1")]), Rule::Promise, "no line shows that promise");
     breaks(&tampered(&[("ballot=3.1 promised=4.5", "ballot=5.1 promised=4.5")]), Rule::Promise, "refused 5.1");
 }
 
 #[test]
-fn a_forgetful_acceptor_is_found() {
-    breaks(&tampered(&[("promised=3.1 accepted=3", "promised=2.1 accepted=3")]), Rule::Promise, "was bound to 3.1");
+fn acceptor_that_lost_its_data_is_found() {
+    breaks(&tampered(&[("promised=3.1 accepted=3", "promised=2.1 accepted=3")]), Rule::Promise, "had promised 3.1");
     breaks(
         &tampered(&[("promised=3.1 accepted=3", "promised=3.1 accepted=1")]),
         Rule::Promise,
-        "1 accepted slots of 2",
+        "1 of 2 accepted slots",
     );
     breaks(
         &tampered(&[("promised=3.1 accepted=2", "promised=none accepted=2")]),
         Rule::Promise,
-        "woke up bound to nothing",
+        "restarted with no promise",
     );
     breaks(&tampered(&[(",3@3.1,5@5.2", ",3@3.1")]), Rule::Promise, "does not report slot 5");
     let older = "s4 acceptor PROMISE slot=3+ ballot=6.2 accepted=3@3.1,4@4.5,5@5.2 to=s2";
@@ -225,7 +229,7 @@ fn a_forgetful_acceptor_is_found() {
     breaks(&with("s2 acceptor PROMISE slot=1+", once_more), Rule::Promise, "no line shows that it was");
     // The same where the line omits the slot, but its fingerprint shows it.
     let short = format!("s4 acceptor PROMISE slot=2+ ballot=6.2 accepted=3@4.5,{} to=s2", rest("3@4.5 4@4.5 5@4.5"));
-    breaks(&with("s2 acceptor PROMISE slot=1+", &short), Rule::Promise, "other slots behind 3");
+    breaks(&with("s2 acceptor PROMISE slot=1+", &short), Rule::Promise, "other slots after slot 3");
 }
 
 /// The end of a report that shows its first slot only.
@@ -256,13 +260,13 @@ fn steps_off_then_on(adopted: &str) -> String {
 }
 
 #[test]
-fn steps_that_are_shown_only_later_accuse_nobody() {
+fn steps_recorded_only_later_cause_no_violation() {
     let run = run(&steps_off_then_on("1.1"));
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
     assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{text}");
-    let says = "proposes in slot 9 as if 1.1 was the highest accepted there, and the lines do not tell all";
-    assert!(text.contains(says) && text.contains("did not show protocol steps"), "{text}");
+    let says = "proposes in slot 9 as if 1.1 was the highest accepted there, and the lines do not show all";
+    assert!(text.contains(says) && text.contains("did not record protocol steps"), "{text}");
     // Where the lines are sufficient, the audit reports the violation.
     let other =
         steps_off_then_on("1.1").replace("ACCEPT slot=9", "ACCEPT slot=8").replace("adopted=1.1", "adopted=none");
@@ -277,7 +281,7 @@ fn steps_that_are_shown_only_later_accuse_nobody() {
 }
 
 #[test]
-fn lines_that_a_full_disk_took_accuse_nobody() {
+fn lines_lost_to_a_full_disk_cause_no_violation() {
     // s4 could not write the line of its acceptance, and reports that later.
     let lost = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
     let lost = lost.replace("s1,s2 server DIGEST", "s4 server LOST n=1\ns1,s2 server DIGEST");
@@ -291,7 +295,7 @@ fn lines_that_a_full_disk_took_accuse_nobody() {
 }
 
 #[test]
-fn what_a_process_wrote_last_may_be_missing_unless_it_has_heard_of_later() {
+fn last_lines_of_a_process_may_be_missing_unless_it_has_a_later_one() {
     // s4 was killed, or its log was cut: whether it accepted is unknown. STOP, or a line that follows from a later one,
     // shows it.
     let no_vote = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
@@ -310,19 +314,19 @@ fn what_a_process_wrote_last_may_be_missing_unless_it_has_heard_of_later() {
 }
 
 #[test]
-fn a_line_that_others_follow_from_is_missed() {
+fn missing_parent_line_is_noticed() {
     let named = HONEST.replace("s1,s2 server DIGEST", "s1 server STAGE name=later re=s4.99\ns1,s2 server DIGEST");
-    hides(&named, Rule::Complete, "follows from s4.99, which is not here");
+    hides(&named, Rule::Complete, "was caused by s4.99, which is missing");
 }
 
 #[test]
-fn servers_that_disagree_on_the_cluster_count_no_majorities() {
+fn different_cluster_members_allow_no_majority() {
     let larger = "s1 server BOOT version=0.1.0 lines=2 cluster=s1,s2,s3,s4,s5,s6,s7 steps=on incarnation=1\n";
-    hides(&format!("{larger}{HONEST}"), Rule::Complete, "disagree on who belongs");
+    hides(&format!("{larger}{HONEST}"), Rule::Complete, "different members");
 }
 
 #[test]
-fn an_acceptance_may_be_durable_without_its_line_if_the_acceptor_died() {
+fn crashed_acceptor_may_have_accepted_without_a_line() {
     // s2 accepted slot 3 at 3.1 and crashed before it wrote the line: the correct run shows that at its end.
     let once_more = "s1 acceptor PROMISE slot=5+ ballot=6.2 accepted=none to=s2";
     assert_eq!(Audit::new(&run(&with("s2 acceptor PROMISE slot=1+", once_more))).verdict(), AuditVerdict::Proved);
@@ -331,14 +335,14 @@ fn an_acceptance_may_be_durable_without_its_line_if_the_acceptor_died() {
 }
 
 #[test]
-fn a_run_without_memory_is_called_unsafe_and_its_broken_promises_are_found() {
+fn run_without_stable_storage_is_unsafe_and_its_violations_are_found() {
     let lost = [("recovered=disk promised=3.1 accepted=3", "recovered=\"NONE UNSAFE\" promised=none accepted=0")];
     let script = tampered(&lost);
     let run = run(&script);
     let audit = Audit::new(&run);
     assert!(audit.explain(&run).to_string().starts_with("UNSAFE: "));
     assert_eq!(audit.verdict(), AuditVerdict::Proved, "nothing has come of it yet: {}", audit.explain(&run));
-    assert!(audit.explain(&run).to_string().ends_with("by luck: this run was UNSAFE\n"));
+    assert!(audit.explain(&run).to_string().ends_with("by chance: this run was UNSAFE\n"));
     breaks(
         &script.replace("accepted=1@1.1,2@2.1,3@3.1,5@5.2", "accepted=5@5.2"),
         Rule::Promise,
@@ -363,7 +367,7 @@ fn a_ballot_with_two_owners_or_two_values_is_found() {
 }
 
 #[test]
-fn a_promise_that_is_repeated_later_does_not_contradict_its_own_ballot() {
+fn repeated_promise_does_not_contradict_its_ballot() {
     // The line of the first promise is lost. The PREPARE arrives again after the acceptor has accepted at its ballot.
     let first = "s4,s5 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=none to=s5";
     let lost = first.replace("s4,s5", "s4 server LOST n=1\ns5");
@@ -373,7 +377,7 @@ fn a_promise_that_is_repeated_later_does_not_contradict_its_own_ballot() {
 }
 
 #[test]
-fn a_promise_that_is_repeated_does_not_excuse_the_first_one() {
+fn repeated_promise_does_not_replace_the_first_one() {
     // s1 reports red at 3.1, and the proposer proposes red as its own value. Then s1 receives the PREPARE again.
     let own =
         "s5 proposer ACCEPT req=c1-3 slot=3 ballot=4.5 op=PUT key=color value=red adopted=none quorum=s1,s4,s5 to=ALL";
@@ -389,11 +393,11 @@ fn a_promise_that_is_repeated_does_not_excuse_the_first_one() {
         (accepted, &late),
         ("s4 acceptor NACK", "s5 acceptor NACK"),
     ]);
-    breaks(&script, Rule::Adopt, "its promises say otherwise");
+    breaks(&script, Rule::Adopt, "its promises report otherwise");
 }
 
 #[test]
-fn lines_of_clients_of_a_history_whose_servers_lines_are_gone_accuse_nobody() {
+fn client_lines_without_their_servers_cause_no_violation() {
     // The same client lines with the servers' lines of the next day, which contain other requests.
     let later: String = HONEST.lines().filter(|line| !line.starts_with('c')).map(|line| format!("{line}\n")).collect();
     let later = later.replace("value=green", "value=grey").replace("value=blue", "value=black");
@@ -408,7 +412,7 @@ fn lines_of_clients_of_a_history_whose_servers_lines_are_gone_accuse_nobody() {
 }
 
 #[test]
-fn servers_that_were_never_seen_together_are_not_held_against_each_other() {
+fn servers_without_common_lines_are_not_compared() {
     let of = |servers: &[&str], script: &str| -> String {
         let lines = script.replace("ALL", "s1,s2,s3,s4,s5");
         let mut kept = String::new();
@@ -447,7 +451,7 @@ fn a_proposal_that_its_promises_do_not_allow_is_found() {
     breaks(
         &tampered(&[("slot=3+ ballot=4.5 to=ALL", "slot=4+ ballot=4.5 to=ALL")]),
         Rule::Adopt,
-        "was prepared from slot 4 on",
+        "was prepared only from slot 4 on",
     );
     breaks(&without("PREPARE req=c2-1"), Rule::Adopt, "was never prepared");
     breaks(
@@ -474,7 +478,7 @@ fn proposes_again(long_promise: &str, adopted: &str) -> String {
 }
 
 #[test]
-fn what_a_promise_has_no_room_for_is_known_from_the_acceptances() {
+fn omitted_part_of_a_promise_is_found_from_acceptances() {
     let long = format!("s1 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@4.5,{} to=s2", rest("3@4.5 4@4.5"));
     let honest = run(&proposes_again(&long, "4.5"));
     assert_eq!(Audit::new(&honest).verdict(), AuditVerdict::Proved, "{}", Audit::new(&honest).explain(&honest));
@@ -482,7 +486,7 @@ fn what_a_promise_has_no_room_for_is_known_from_the_acceptances() {
 }
 
 #[test]
-fn what_a_dead_acceptor_accepted_without_a_line_is_found_by_its_fingerprint() {
+fn acceptance_without_a_line_is_found_by_its_fingerprint() {
     // Slot 4 was proposed to s2 at 4.5. It has no line of accepting it and crashed: it may have accepted, and here it
     // has.
     let long = format!("s2 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@3.1,{} to=s2", rest("3@3.1 4@4.5 5@5.2"));
@@ -497,7 +501,7 @@ fn what_a_dead_acceptor_accepted_without_a_line_is_found_by_its_fingerprint() {
         audit
             .findings
             .iter()
-            .any(|finding| finding.message == "of what s2 reports behind slot 3, some was proposed in no line here")
+            .any(|finding| finding.message == "no line proposes some of the values that s2 reports after slot 3")
     );
 }
 
@@ -517,7 +521,7 @@ fn a_choice_without_a_majority_is_found() {
 }
 
 #[test]
-fn a_vote_that_was_given_at_another_ballot_makes_no_majority() {
+fn acceptance_at_another_ballot_does_not_count() {
     let honest = run(HONEST);
     let votes = |req: &str| {
         let of_s4 = |text: &String| text.contains(&format!("ACCEPTED req={req} ")) && text.contains(" s4.");
@@ -527,7 +531,7 @@ fn a_vote_that_was_given_at_another_ballot_makes_no_majority() {
     let chosen = "slot=5 ballot=5.2 quorum=s2,s4,s5 to=ALL";
     let because_of = |vote: &str| tampered(&[(chosen, &format!("{chosen} re={vote}"))]);
     assert_eq!(Audit::new(&run(&because_of(&votes("c2-2")))).verdict(), AuditVerdict::Proved);
-    breaks(&because_of(&votes("c2-1")), Rule::Majority, "because of a vote that was given at 4.5");
+    breaks(&because_of(&votes("c2-1")), Rule::Majority, "because of an acceptance at 4.5");
 }
 
 #[test]
@@ -547,11 +551,11 @@ fn two_values_in_one_slot_are_found() {
         "slot=2 ballot=2.1 op=PUT key=color value=blue id",
         "slot=2 ballot=1.1 op=PUT key=color value=blue id",
     )]);
-    breaks(&all, Rule::Agreement, "nobody proposed at 1.1");
+    breaks(&all, Rule::Agreement, "no server proposed at 1.1");
 }
 
 #[test]
-fn majorities_for_two_values_are_found_although_nobody_noticed() {
+fn majorities_for_two_values_are_found_without_chosen_lines() {
     // A proposer that ignores a chosen value; that this breaks another rule too does not matter here.
     let rival = "s2 proposer ACCEPT req=c2-9 slot=5 ballot=6.2 op=DELETE key=shape adopted=5.2 quorum=s2,s4,s5 to=ALL\n\
                  s2,s4,s5 acceptor ACCEPTED slot=5 ballot=6.2 to=s2";
@@ -610,12 +614,12 @@ fn a_write_with_two_effects_or_none_is_found() {
         &tampered(&[("req=c2-2 status=OK slot=5", "req=c2-2 status=OK slot=6")])
             .replace("c2 client REQUEST req=c2-3 op=GET key=color to=s1\n", ""),
         Rule::Once,
-        "which nobody has applied",
+        "which no server has applied",
     );
 }
 
 #[test]
-fn a_repetition_is_held_against_its_first_effect() {
+fn duplicate_is_compared_with_its_first_effect() {
     let repeated = |first: u8| {
         format!(
             "s2 proposer ACCEPT req=c2-2 slot=6 ballot=6.2 op=DELETE key=color adopted=none quorum=s2,s4,s5 to=ALL\n\
@@ -635,11 +639,11 @@ fn a_repetition_is_held_against_its_first_effect() {
 }
 
 #[test]
-fn a_reply_that_says_something_else_is_found() {
+fn wrong_reply_is_found() {
     breaks(
         &tampered(&[("req=c2-2 status=OK slot=5 version=4", "req=c2-2 status=OK slot=5 version=3")]),
         Rule::Reply,
-        "something else than slot 5",
+        "differs from the result of slot 5",
     );
     breaks(
         &tampered(&[("status=OK slot=4 version=3 value=green", "status=OK slot=4 version=3 value=red")]),
@@ -654,7 +658,7 @@ fn a_reply_that_says_something_else_is_found() {
     breaks(
         &tampered(&[("waited=1.000s tries=s1 status=UNKNOWN", "waited=1.000s tries=s1 status=NOTAPPLIED")]),
         Rule::Reply,
-        "certainly not applied was applied",
+        "reported as not applied was applied",
     );
     breaks(
         &tampered(&[("status=NOTFOUND slot=5 version=4", "status=NOTFOUND version=4")]),
@@ -669,7 +673,7 @@ fn an_order_that_contradicts_real_time_is_found() {
     breaks(
         &tampered(&[("status=NOTFOUND slot=5 version=4", "status=OK slot=4 version=3 value=green")]),
         Rule::RealTime,
-        "slot 5 was answered before slot 4",
+        "slot 5 was answered before the request of slot 4",
     );
     // c2's request follows a reply to c1 that was answered from the slot of c2's write.
     let moved = without("REQUEST req=c2-1").replace("c1 client REQUEST req=c1-4 op=GET key=color to=s3\n", "");
@@ -679,7 +683,7 @@ fn an_order_that_contradicts_real_time_is_found() {
     breaks(
         &moved.replace("s5 proposer PREPARE req=c2-1", &format!("{late}s5 proposer PREPARE req=c2-1")),
         Rule::RealTime,
-        "slot 4 was answered before slot 4",
+        "slot 4 was answered before the request of slot 4",
     );
 }
 
@@ -698,7 +702,7 @@ fn many_findings_of_a_kind_are_counted() {
 }
 
 #[test]
-fn replies_that_cannot_be_of_one_log_are_caught_without_the_log() {
+fn contradicting_replies_are_found_without_the_log() {
     // The servers recorded no steps, so only the clients' lines are left.
     let hidden: String = HONEST
         .lines()
@@ -719,6 +723,6 @@ fn replies_that_cannot_be_of_one_log_are_caught_without_the_log() {
     ] {
         assert!(hidden.contains(what), "{what}");
         let (verdict, text) = verdict(&hidden.replace(what, with));
-        assert!(verdict == AuditVerdict::Violated && text.contains("which is of no one log"), "{with}: {text}");
+        assert!(verdict == AuditVerdict::Violated && text.contains("which no single log allows"), "{with}: {text}");
     }
 }

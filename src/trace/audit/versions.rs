@@ -58,7 +58,7 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
                 && matches!((before.value, after.value), (Some(before), Some(after)) if before != after);
             if fell || other {
                 let says = format!(
-                    "key {key} was at version {} in slot {} and at version {} in slot {}, which is of no one log",
+                    "key {key} was at version {} in slot {} and at version {} in slot {}, which no single log allows",
                     before.version, before.place.0, after.version, after.place.0
                 );
                 case.violated(Rule::Reply, &shown, says);

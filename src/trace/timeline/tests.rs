@@ -30,7 +30,7 @@ fn run_of(text: &str) -> Run {
 }
 
 #[test]
-fn messages_are_found_by_the_line_that_they_name_and_by_quorum() {
+fn messages_are_found_by_parent_and_by_quorum() {
     let run = run_of(STORY);
     let named: Vec<String> =
         messages(&run).into_iter().map(|(a, b)| format!("{}>{}", run.line(a).id, run.line(b).id)).collect();
@@ -55,7 +55,7 @@ fn messages_are_found_by_the_line_that_they_name_and_by_quorum() {
 }
 
 #[test]
-fn a_long_run_is_cut_to_what_is_around_the_first_wrong_line() {
+fn long_run_is_cut_to_lines_around_the_first_violation() {
     let run = run_of(STORY);
     let kept = |wrong, most| window(&run, distinct(&run), wrong, most);
     assert_eq!(kept(None, 15), (0..15).collect::<Vec<_>>());
@@ -68,7 +68,7 @@ fn a_long_run_is_cut_to_what_is_around_the_first_wrong_line() {
 }
 
 #[test]
-fn of_lines_with_the_same_number_a_page_holds_one_and_counts_the_others() {
+fn page_keeps_one_line_per_id_and_counts_the_others() {
     // The same process again, as on a new data directory; its clock repeats the same times.
     let again: String = STORY.lines().filter(|line| line.contains(" s2.")).map(|line| format!("{line}\n")).collect();
     let mut run = run_of(STORY);
@@ -81,7 +81,7 @@ fn of_lines_with_the_same_number_a_page_holds_one_and_counts_the_others() {
 }
 
 #[test]
-fn of_a_violation_the_last_line_is_the_wrong_one_and_of_many_the_first_counts() {
+fn page_opens_at_the_last_line_of_the_first_violation() {
     let promised =
         "2026-08-21T14:03:07.105200Z INFO  s2.2    acceptor PROMISE  slot=7+ ballot=9.2 accepted=none to=s2\n";
     let late = "2026-08-21T14:03:07.106000Z INFO  s2.3    acceptor ACCEPTED";
@@ -98,17 +98,17 @@ fn of_a_violation_the_last_line_is_the_wrong_one_and_of_many_the_first_counts() 
 }
 
 #[test]
-fn what_cannot_be_proved_says_why_and_opens_at_the_beginning() {
+fn page_of_an_unproven_run_says_why_and_opens_at_the_beginning() {
     let torn_out: Vec<&str> =
         STORY.lines().filter(|line| !line.contains("ACCEPTED req=c1-5 slot=7 ballot=3.1 to=s1 re=s1.5")).collect();
     let run = run_of(&(torn_out.join("\n") + "\n"));
     let page = page(&run, &Audit::new(&run), "gaps", LINES_MAX);
     assert_eq!(page.opens_at, None);
-    assert!(page.html.contains(r#""verdict":"unproven""#) && page.html.contains("should stand where s1.7 does"));
+    assert!(page.html.contains(r#""verdict":"unproven""#) && page.html.contains("found s1.7"));
 }
 
 #[test]
-fn nothing_that_people_wrote_is_markup() {
+fn client_text_is_never_markup() {
     let hostile = "</script><img src=x onerror=alert(1)>%SCRIPT%%DATA%";
     let lines = STORY.replace("key=color", &format!("key={}", crate::trace::QuotedText::from(hostile)));
     let run = run_of(&lines);
@@ -122,7 +122,7 @@ fn nothing_that_people_wrote_is_markup() {
 }
 
 #[test]
-fn a_page_asks_nobody_for_anything() {
+fn page_makes_no_network_requests() {
     let run = run_of(STORY);
     let html = page(&run, &Audit::new(&run), "alone", LINES_MAX).html;
     for part in ["http://", "https://", "src=", "href=", "@import", "url(", "fetch(", "XMLHttpRequest", "import("] {

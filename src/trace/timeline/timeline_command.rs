@@ -15,30 +15,30 @@ use crate::trace::parse::Run;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
-  paxos-server timeline runs/latest -o run.html            the whole run
-  paxos-lab simulate --seed 7 --out runs/sim-7          a simulated one ...
-  paxos-server timeline runs/sim-7 -o sim-7.html           ... is drawn alike
+  paxos-server timeline runs/latest -o run.html         the whole run
+  paxos-lab simulate --seed 7 --out runs/sim-7          simulate a run ...
+  paxos-server timeline runs/sim-7 -o sim-7.html        ... and draw it
 
 The page opens from a file, in any browser, and needs no network. If the audit finds a violation, it opens at the first
-wrong line; if lines are missing and it can prove nothing, the page says so. Its address takes #req=c1-5, #slot=7, #server=3,
+wrong line; if lines are missing and it can prove nothing, the page says so. Its address accepts #req=c1-5, #slot=7, #server=3,
 #at=s1.204 and #view=time.")]
 pub struct TimelineArgs {
-    /// Folder of the run, as runs/latest
+    /// Directory of the run, such as runs/latest
     dir: PathBuf,
-    /// The page to write
+    /// Output file
     #[arg(short, long, value_name = "FILE.html", default_value = "timeline.html")]
     out: PathBuf,
-    /// What the page is called [default: the folder's name]
+    /// Title of the page [default: name of the directory]
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
-    /// At most so many lines; of a longer run the beginning, or what is around the first violation
+    /// Maximum number of lines; of a longer run, its beginning or the lines around the first violation
     #[arg(long, value_name = "N", default_value_t = LINES_MAX, value_parser = parse_lines)]
     lines: usize,
 }
 
 fn parse_lines(text: &str) -> Result<usize, String> {
     let lines = text.parse().ok().filter(|lines| (1..=1_000_000).contains(lines));
-    lines.ok_or_else(|| format!("'{text}' is no number of lines from 1 to 1000000"))
+    lines.ok_or_else(|| format!("'{text}' is not a number of lines from 1 to 1000000"))
 }
 
 /// Writes the page. Returns the text to print and the exit code.
@@ -55,25 +55,28 @@ pub fn run(arguments: &TimelineArgs) -> Result<(String, u8), String> {
         out.display(),
     );
     if earlier > 0 {
-        let _ = writeln!(text, "the data folders were begun anew: {earlier} lines of what was before are not in it");
+        let _ = writeln!(
+            text,
+            "the data directories were created anew: {earlier} lines of earlier histories are not in the page"
+        );
     }
     if page.repeated > 0 {
         let _ = writeln!(
             text,
-            "{} lines have the number of another line and are not in it: they are of several histories, and cannot be told apart",
+            "{} lines have the id of another line and are not in the page: they are of several histories that cannot be separated",
             page.repeated
         );
     }
     if page.left_out > page.repeated {
         let _ = writeln!(
             text,
-            "{} lines of the run are not in it. More: --lines {}",
+            "{} lines of the run are not in the page. To draw all of them: --lines {}",
             page.left_out - page.repeated,
             run.lines.len()
         );
     }
     if let Some(line) = &page.opens_at {
-        let _ = writeln!(text, "it opens at the first wrong line, {line}");
+        let _ = writeln!(text, "the page opens at the first wrong line, {line}");
     }
     let _ = writeln!(text, "{}", said(&audit));
     Ok((text, 0))
@@ -83,9 +86,9 @@ pub fn run(arguments: &TimelineArgs) -> Result<(String, u8), String> {
 fn said(audit: &Audit) -> String {
     let why = audit.findings.first().map_or("", |finding| &finding.message);
     match audit.verdict() {
-        AuditVerdict::Proved => "the audit proves that every rule was kept".to_string(),
-        AuditVerdict::Unproven => format!("the audit: not provable, for {why}"),
-        AuditVerdict::Violated => format!("the audit: VIOLATION, {why}"),
+        AuditVerdict::Proved => "audit: the lines prove that every rule was kept".to_string(),
+        AuditVerdict::Unproven => format!("audit: not provable: {why}"),
+        AuditVerdict::Violated => format!("audit: VIOLATION: {why}"),
     }
 }
 

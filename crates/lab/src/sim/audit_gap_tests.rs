@@ -85,7 +85,7 @@ fn lose(files: &mut GapFiles, random: &mut Random) -> String {
         _ => {
             let lives: BTreeSet<u32> = lines.iter().map(|line| line.id.process.life()).collect();
             let lives: BTreeSet<u32> = lives.into_iter().filter(|_| below(random, 2) == 0).collect();
-            let says = format!("{name}: the steps of lives {lives:?}");
+            let says = format!("{name}: the steps of incarnations {lives:?}");
             hide_steps(files, file, &lives);
             says
         }
@@ -123,7 +123,7 @@ fn hide_steps(files: &mut GapFiles, file: usize, lives: &BTreeSet<u32>) {
 }
 
 #[track_caller]
-fn accuses_nobody(files: &GapFiles, what: &str) {
+fn reports_no_violation(files: &GapFiles, what: &str) {
     let run = run_of(files);
     let audit = Audit::new(&run);
     assert_ne!(audit.verdict(), AuditVerdict::Violated, "{what}\n{}", audit.explain(&run));
@@ -139,20 +139,20 @@ fn lose_lines(runs: usize, times: u64) {
                 let mut random = Random::new(seed, time);
                 let mut files = whole.clone();
                 let losses: Vec<String> = (0..=below(&mut random, 3)).map(|_| lose(&mut files, &mut random)).collect();
-                accuses_nobody(&files, &format!("{protocol} {seed} {time}: {}", losses.join("; ")));
+                reports_no_violation(&files, &format!("{protocol} {seed} {time}: {}", losses.join("; ")));
             }
         }
     }
 }
 
 #[test]
-fn lines_with_gaps_accuse_nobody() {
+fn lines_with_gaps_cause_no_violation() {
     lose_lines(2, 12);
 }
 
 #[test]
 #[ignore = "minutes: thousands of runs with gaps"]
-fn lines_with_gaps_accuse_nobody_at_length() {
+fn lines_with_gaps_cause_no_violation_at_length() {
     lose_lines(50, 100);
 }
 
@@ -211,7 +211,7 @@ fn one_after_the_other(protocol: Protocol, others: usize) -> GapFiles {
 }
 
 #[test]
-fn two_histories_in_the_same_files_are_judged_each_by_itself() {
+fn two_histories_in_the_same_files_are_checked_separately() {
     for protocol in Protocol::ALL {
         let whole = one_after_the_other(protocol, 0);
         let run = run_of(&whole);
@@ -228,19 +228,19 @@ fn lose_lines_of_both(whole: &GapFiles, times: u64, what: &str) {
         let mut random = Random::new(1, time);
         let mut files = whole.clone();
         let says = lose(&mut files, &mut random);
-        accuses_nobody(&files, &format!("{what} {time}: {says}"));
+        reports_no_violation(&files, &format!("{what} {time}: {says}"));
     }
 }
 
 #[test]
 #[ignore = "minutes: hundreds of pairs of runs"]
-fn two_histories_in_the_same_files_accuse_nobody_at_length() {
+fn two_histories_in_the_same_files_cause_no_violation_at_length() {
     for protocol in Protocol::ALL {
         let mut proved = 0;
         for others in 0..40 {
             let whole = one_after_the_other(protocol, others);
             let what = format!("{protocol} {others}");
-            accuses_nobody(&whole, &what);
+            reports_no_violation(&whole, &what);
             proved += usize::from(Audit::new(&run_of(&whole)).verdict() == AuditVerdict::Proved);
             lose_lines_of_both(&whole, 20, &what);
         }
@@ -251,7 +251,7 @@ fn two_histories_in_the_same_files_accuse_nobody_at_length() {
 }
 
 #[test]
-fn a_violation_is_found_in_the_history_that_it_is_in() {
+fn violation_is_reported_with_its_history() {
     let mut files = one_after_the_other(Protocol::BasicPaxos, 0);
     contradict(&mut files);
     let audit = Audit::new(&run_of(&files));
@@ -261,7 +261,7 @@ fn a_violation_is_found_in_the_history_that_it_is_in() {
 }
 
 #[test]
-fn one_server_on_a_new_folder_proves_nothing_and_accuses_nobody() {
+fn new_data_directory_of_one_server_proves_nothing() {
     let mut files = simulated(1, Protocol::BasicPaxos, FaultSet::NONE);
     let (_, lines) = files.iter_mut().find(|(name, _)| name == "server-2.log").unwrap();
     // In the middle of the run this server starts again from the beginning, while the others go on.
@@ -274,7 +274,7 @@ fn one_server_on_a_new_folder_proves_nothing_and_accuses_nobody() {
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
     assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{text}");
-    assert!(text.contains("s2 is on a new data folder from") && text.contains("of more than one history"), "{text}");
+    assert!(text.contains("s2 has a new data directory from") && text.contains("of more than one history"), "{text}");
 }
 
 /// Changes the last command that two servers have applied in the later line. Returns their files.
@@ -320,7 +320,7 @@ fn two_commands_in_one_slot_are_found_whatever_else_is_missing() {
 }
 
 #[test]
-fn a_vote_that_was_never_given_is_found_unless_its_line_may_be_missing() {
+fn invented_acceptance_is_found_unless_its_line_may_be_missing() {
     // A CHOSEN counts a server that did not accept. It is known to be false, since that server wrote a line that
     // follows from it.
     let mut whole = simulated(5, Protocol::BasicPaxos, FaultSet::NONE);

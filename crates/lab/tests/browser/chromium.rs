@@ -82,7 +82,7 @@ impl Browser {
         loop {
             let mut message = Vec::new();
             self.from.read_until(0, &mut message).unwrap();
-            assert!(message.pop() == Some(0), "the browser has ended in the middle of {method}");
+            assert!(message.pop() == Some(0), "the browser ended in the middle of {method}");
             let message: Value = serde_json::from_slice(&message).unwrap();
             if message["id"] == id {
                 assert!(message.get("error").is_none(), "{method}: {message}");
@@ -116,7 +116,7 @@ impl Browser {
         self.goto(&format!("file://{}{hash}", path.canonicalize().unwrap().display()));
     }
 
-    /// What an expression comes to; promises are awaited.
+    /// What an expression evaluates to; promises are awaited.
     pub fn eval(&mut self, expression: &str) -> Value {
         let order = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let answer = self.call("Runtime.evaluate", order);
@@ -124,13 +124,13 @@ impl Browser {
         answer["result"]["value"].clone()
     }
 
-    /// The number that an expression comes to.
+    /// The number that an expression evaluates to.
     pub fn number(&mut self, expression: &str) -> usize {
         let value = self.eval(expression);
         value.as_f64().unwrap_or_else(|| panic!("{expression} is {value}")) as usize
     }
 
-    /// The text that an expression comes to.
+    /// The text that an expression evaluates to.
     pub fn text(&mut self, expression: &str) -> String {
         self.eval(expression).as_str().unwrap_or_default().to_string()
     }
@@ -180,7 +180,7 @@ impl Browser {
         self.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))");
     }
 
-    /// A folder of its own.
+    /// A directory of its own.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

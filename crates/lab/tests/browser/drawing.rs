@@ -30,7 +30,7 @@ pub fn counted(browser: &mut Browser) -> PageCounts {
 }
 
 #[test]
-fn the_page_finds_the_lanes_messages_and_outages_that_the_typed_lines_have() {
+fn page_counts_equal_the_counts_of_typed_lines() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut messages = 0;
@@ -40,7 +40,7 @@ fn the_page_finds_the_lanes_messages_and_outages_that_the_typed_lines_have() {
         messages += facts.messages;
         browser.open_file(&file, "");
         assert_eq!(counted(&mut browser), facts, "seed {seed}");
-        // A lane a role, and one for the front desk.
+        // One lane for each role, and one for the server itself.
         assert_eq!(browser.number("document.querySelectorAll('#lanes .role').length"), facts.servers * 4);
     }
     assert!(messages > 1_000, "only {messages} messages");
@@ -73,7 +73,7 @@ fn a_filter_shows_the_lines_that_the_command_logs_prints() {
 }
 
 #[test]
-fn a_cause_stands_above_what_comes_from_it() {
+fn cause_stands_above_its_effects() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let folder = tempfile::tempdir().unwrap();
     let run = simulated(folder.path(), 23, FaultSet::all());
@@ -146,7 +146,7 @@ const STORY: &str = "\
 ";
 
 #[test]
-fn a_quorum_lights_up_where_it_is_clicked() {
+fn clicked_line_highlights_its_quorum() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let (file, _) = drawn(&run_of(STORY), browser.folder(), "quorum");
     let lit = "[...document.querySelectorAll('.line.basis')].map((line) => paxosTimeline.shown[line.dataset.row].id)";
@@ -192,7 +192,7 @@ fn a_violation_opens_at_the_first_wrong_line() {
 }
 
 #[test]
-fn what_a_client_writes_stays_text() {
+fn client_text_stays_text() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     for hostile in [
         "</script><script>document.title='owned'</script>",

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::chromium::Browser;
 
 #[test]
-fn every_lesson_opens_where_it_begins_and_leads_from_place_to_place() {
+fn lesson_opens_at_its_first_place_and_links_to_the_others() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     for lesson in LESSONS {
         let file = browser.folder().join("lesson.html");

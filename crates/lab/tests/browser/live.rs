@@ -47,7 +47,7 @@ fn ask(cluster: &Cluster, id: u8, head: &str) -> (u16, String) {
 }
 
 #[test]
-fn the_page_fills_with_the_lines_of_all_servers_while_they_work() {
+fn live_page_receives_the_lines_of_all_servers() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let cluster = Cluster::watched(3, &[]);
     let mut client = cluster.client("c1", 1);
@@ -62,7 +62,7 @@ fn the_page_fills_with_the_lines_of_all_servers_while_they_work() {
     assert_eq!(browser.text("document.querySelector('#live').textContent"), "live");
     assert!(browser.number("paxosTimeline.run.lines.filter((line) => line.name === 'CHOSEN').length") >= 20);
     assert_eq!(browser.number("document.querySelectorAll('#lanes .role').length"), 3 * 4);
-    // Whoever looks at an old line keeps it; who follows sees the newest.
+    // A cursor on an old line stays there; a cursor on the newest line follows.
     assert_eq!(browser.eval("paxosTimeline.cursor === paxosTimeline.shown.length - 1"), json!(true));
     browser.key("Home");
     let first = browser.text("paxosTimeline.line().id");
@@ -74,7 +74,7 @@ fn the_page_fills_with_the_lines_of_all_servers_while_they_work() {
 }
 
 #[test]
-fn the_page_outlives_servers_and_goes_on_when_they_are_back() {
+fn page_reconnects_after_servers_restart() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let mut cluster = Cluster::watched(3, &[]);
     let mut client = cluster.client("c1", 2);
@@ -92,7 +92,7 @@ fn the_page_outlives_servers_and_goes_on_when_they_are_back() {
     await_lines(&mut browser, &cluster, &[1, 2, 3]);
     // Its own server dies: what is there stays, and another address is named.
     cluster.kill(&[1]);
-    browser.await_js("document.querySelector('#live').textContent === 'this server is gone'");
+    browser.await_js("document.querySelector('#live').textContent === 'server not reachable'");
     let other = cluster.page_of(2).to_string();
     assert!(browser.text("document.querySelector('#gone').textContent").contains(&other));
     put(&mut client, 2);
@@ -102,27 +102,27 @@ fn the_page_outlives_servers_and_goes_on_when_they_are_back() {
         .await_js("document.querySelector('#live').textContent === 'live' && document.querySelector('#gone').hidden");
     put(&mut client, 3);
     await_lines(&mut browser, &cluster, &[1, 2, 3]);
-    assert!(on_page(&mut browser, 1).iter().any(|id| id.starts_with("s1@2.")), "the second life is there");
+    assert!(on_page(&mut browser, 1).iter().any(|id| id.starts_with("s1@2.")), "the second incarnation is there");
     let twice = "(() => { const ids = paxosTimeline.run.lines.map((line) => line.id); return ids.length - new Set(ids).size; })()";
-    assert_eq!(browser.number(twice), 0, "nothing is told twice");
+    assert_eq!(browser.number(twice), 0, "no line is shown twice");
     // A refused connection is an error of the network, and the only one there may be.
     browser.errors.retain(|error| !error.contains("net::ERR_"));
     browser.must_be_content();
 }
 
 #[test]
-fn in_lab_mode_buttons_end_roles_of_any_server_and_start_them_again() {
+fn lab_buttons_crash_and_restart_roles_of_any_server() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let cluster = Cluster::watched(3, &["--lab"]);
     browser.goto(&format!("http://{}/", cluster.page_of(1)));
     await_lines(&mut browser, &cluster, &[1, 2, 3]);
     for server in [1, 2] {
         let button = |verb: &str| format!(".lab button[title=\"{verb} s{server}'s acceptor\"]");
-        for verb in ["End", "Start"] {
+        for verb in ["Crash", "Restart"] {
             let selector = json!(button(verb)).to_string();
             browser.await_js(&format!("document.querySelector({selector}) !== null"));
             browser.eval(&format!("document.querySelector({selector}).click()"));
-            let event = if verb == "End" { "CRASH" } else { "RESTART" };
+            let event = if verb == "Crash" { "CRASH" } else { "RESTART" };
             browser.await_js(&format!(
                 "paxosTimeline.run.lines.some((line) => line.server === {server} && line.name === '{event}')"
             ));
@@ -132,7 +132,7 @@ fn in_lab_mode_buttons_end_roles_of_any_server_and_start_them_again() {
 }
 
 #[test]
-fn only_the_page_itself_may_ask_and_only_in_lab_mode_may_it_change_anything() {
+fn requests_of_other_pages_are_refused_and_changes_need_lab_mode() {
     let cluster = Cluster::watched(1, &[]);
     let (code, body) = ask(&cluster, 1, "GET /status HTTP/1.1\r\nHost: HOST\r\n\r\n");
     let status: Value = serde_json::from_str(&body).unwrap();
@@ -161,11 +161,11 @@ fn only_the_page_itself_may_ask_and_only_in_lab_mode_may_it_change_anything() {
         ask(&lab, 1, "POST /crash?role=1.acceptor&for=50ms HTTP/1.1\r\nHost: HOST\r\nX-Paxos-Lab: yes\r\n\r\n").0,
         200
     );
-    await_some("the acceptor dies and comes back", || lab.lines_of(1).contains("acceptor RESTART").then_some(()));
+    await_some("the acceptor crashes and restarts", || lab.lines_of(1).contains("acceptor RESTART").then_some(()));
 }
 
 #[test]
-fn viewers_that_never_read_cost_the_cluster_nothing() {
+fn viewers_that_never_read_do_not_slow_the_cluster() {
     let cluster = Cluster::watched(3, &[]);
     let mut client = cluster.client("c1", 1);
     let watch = || {
@@ -177,7 +177,7 @@ fn viewers_that_never_read_cost_the_cluster_nothing() {
     let seats = || {
         ask(&cluster, 1, "GET /metrics HTTP/1.1\r\nHost: HOST\r\n\r\n").1.contains("\npaxos_viewers 16\n").then_some(())
     };
-    await_some("all have a seat", seats);
+    await_some("all viewers are connected", seats);
     let mut refused = String::new();
     watch().read_to_string(&mut refused).unwrap();
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::chromium::Browser;
 
-/// What `timeline` draws of a simulated run: its last history, read from files in this folder.
+/// What `timeline` draws of a simulated run: its last history, read from files in this directory.
 pub fn simulated(folder: &Path, seed: u64, faults: FaultSet) -> Run {
     let dir = folder.join(format!("sim-{seed}"));
     fs::create_dir_all(&dir).unwrap();
@@ -130,7 +130,7 @@ fn texts_of_clients_are_read_back_byte_by_byte() {
 }
 
 #[test]
-fn what_is_no_line_is_counted_and_nothing_else() {
+fn invalid_lines_are_only_counted() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let run = run_of("2026-08-21T14:03:07.105612Z WARN  s3.1    acceptor DROP     msg=ACCEPT cause=crashed\n");
     let (file, _) = drawn(&run, browser.folder(), "garbage");

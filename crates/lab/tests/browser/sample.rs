@@ -15,7 +15,7 @@ fn sample() -> &'static Path {
 }
 
 #[test]
-fn the_sample_is_proved_and_its_report_is_the_one_beside_it() {
+fn sample_is_proved_and_matches_its_report() {
     let run = Run::read(sample()).unwrap();
     assert_eq!(Audit::new(&run).verdict(), AuditVerdict::Proved);
     let told = std::fs::read_to_string(sample().join("report.txt")).unwrap();

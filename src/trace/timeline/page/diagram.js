@@ -10,8 +10,8 @@ const ARROWS_MAX = 1500;
 /** Maximum number of clients with their own column; the others share the last one. */
 const CLIENT_LANES = 4;
 
-const ROLE_LETTERS = { server: "D", proposer: "P", acceptor: "A", learner: "L", coordinator: "C", participant: "T" };
-const ROLE_NAMES = { server: "front desk", proposer: "proposer", acceptor: "acceptor", learner: "learner",
+const ROLE_LETTERS = { server: "S", proposer: "P", acceptor: "A", learner: "L", coordinator: "C", participant: "T" };
+const ROLE_NAMES = { server: "server", proposer: "proposer", acceptor: "acceptor", learner: "learner",
   coordinator: "coordinator", participant: "participant" };
 
 /** The lanes of processes and roles: a list from left to right, and a way to find one. */
@@ -152,7 +152,7 @@ class Diagram {
     };
     for (const lane of this.places.lanes) {
       if (lane.client) put("name", lane.x - 14, 28, lane.shared ? `${lane.client}\u2026` : lane.client,
-        lane.shared ? `${lane.client}, and ${lane.shared} more processes share this column` : lane.client).style.setProperty("--hue", "var(--dim)");
+        lane.shared ? `${lane.client} and ${lane.shared} more processes share this column` : lane.client).style.setProperty("--hue", "var(--dim)");
       else {
         const down = state.get(lane.server);
         const off = down && (!down.up || down.down.has(lane.role));

@@ -51,17 +51,17 @@ function watch(app) {
     const hearing = JSON.parse(event.data);
     const silent = (word) => Object.keys(hearing).filter((server) => hearing[server] === word).map((server) => `s${server}`);
     const gone = silent("gone"), nowhere = silent("nowhere");
-    app.data.deaf = [gone.length ? `${gone.join(", ")} cannot be heard now` : "", nowhere.length ? `${nowhere.join(", ")} let nobody watch` : ""].filter(Boolean);
-    if (!app.data.steps) app.data.deaf.push("steps of the protocol are not shown (--steps on)");
+    app.data.deaf = [gone.length ? `no lines from ${gone.join(", ")} at the moment` : "", nowhere.length ? `no live view at ${nowhere.join(", ")}` : ""].filter(Boolean);
+    if (!app.data.steps) app.data.deaf.push("protocol steps are not recorded (--steps on)");
     if (gone.length) tell("late", `live, without ${gone.join(", ")}`);
     else tell("up", "live");
     app.tellUndrawn(app.diagram.hidden);
   });
   source.onerror = () => {
     // The browser reconnects by itself, and the server does not repeat lines that this page already has.
-    tell("gone", "this server is gone");
-    $("gone").replaceChildren("This server does not answer. The page calls it again by itself; what is here stays.",
-      ...(app.data.others.length ? [" Or watch from another:"] : []),
+    tell("gone", "server not reachable");
+    $("gone").replaceChildren("This server does not reply. The page reconnects automatically and keeps the lines that it has.",
+      ...(app.data.others.length ? [" Or open the page of another server:"] : []),
       ...app.data.others.map((href) => Object.assign(element("a", "", href.replace(/^http:\/\/|\/$/g, "")), { href })));
     $("gone").hidden = false;
     if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 3000);
@@ -71,7 +71,7 @@ function watch(app) {
 
 /** Buttons that crash roles and restart them. */
 function lab(app) {
-  const box = element("div", "lab"), title = element("h3", "", "lab: end a role, or start it again");
+  const box = element("div", "lab"), title = element("h3", "", "lab: crash or restart a role");
   $("state").after(title, box);
   const rolesNow = (state) => ([...state.values()].some((known) => known.commits) ? ["coordinator", "participant"]
     : ["proposer", "acceptor", "learner"]);
@@ -81,7 +81,7 @@ function lab(app) {
       const answer = await fetch(path, { method: "POST", headers: { "X-Paxos-Lab": "yes" } });
       if (!answer.ok) $("undrawn").textContent = (await answer.text()).trim();
     } catch (error) {
-      $("undrawn").textContent = `not done: ${error.message}`;
+      $("undrawn").textContent = `request failed: ${error.message}`;
     }
   };
   app.drawLab = () => {
@@ -94,7 +94,7 @@ function lab(app) {
         const button = element("button", down ? "down" : "", ROLE_LETTERS[role]);
         button.type = "button";
         button.disabled = !known.up;
-        button.title = `${down ? "Start" : "End"} s${server}'s ${role}`;
+        button.title = `${down ? "Restart" : "Crash"} s${server}'s ${role}`;
         button.setAttribute("aria-label", button.title);
         button.addEventListener("click", () => ask(server, role, down));
         return button;

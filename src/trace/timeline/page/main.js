@@ -71,7 +71,7 @@ class App {
     $("by-server").value = server || "";
     $("clear").hidden = !(req || slot || server);
     $("nothing").hidden = this.shown.length > 0;
-    $("nothing").textContent = this.run.lines.length ? `No line is about ${describeFilter(this.filter)}.` : "There are no lines yet. Ask the cluster for something: ./run_client.sh";
+    $("nothing").textContent = this.run.lines.length ? `No line matches ${describeFilter(this.filter)}.` : "No lines yet. Send requests to the cluster: ./run_client.sh";
     this.diagram.layout();
     this.diagram.reveal(this.cursor, true);
     this.tellCount();
@@ -123,7 +123,7 @@ class App {
     $("said").textContent = line && !this.playing ? plain(sentence(line, this.run.cluster.size)) : "";
     strip.setAttribute("aria-valuemax", this.shown.length);
     strip.setAttribute("aria-valuenow", this.cursor + 1);
-    strip.setAttribute("aria-valuetext", line ? `line ${this.cursor + 1} of ${this.shown.length}, after ${relative(line.at - this.run.start)} seconds` : "nothing");
+    strip.setAttribute("aria-valuetext", line ? `line ${this.cursor + 1} of ${this.shown.length}, after ${relative(line.at - this.run.start)} seconds` : "no line");
   }
 
   /** Moves the cursor to a line; a filter that hides the line is removed. */
@@ -250,19 +250,19 @@ class App {
     $("verdict").hidden = false;
     $("verdict").classList.add({ proved: "good", violated: "bad" }[verdict] || "warn");
     const broken = findings.filter((finding) => finding.verdict === "violated").length;
-    $("verdict").textContent = verdict === "proved" ? (this.data.unsafe ? "kept by luck: UNSAFE" : "\u2713 proved") : verdict === "violated"
+    $("verdict").textContent = verdict === "proved" ? (this.data.unsafe ? "UNSAFE, no violation" : "\u2713 proved") : verdict === "violated"
       ? `\u26a0 ${many(broken, "violation")}` : "not provable";
-    $("verdict").title = verdict === "unproven" && findings.length ? findings[0].says : "What the audit of these lines says";
+    $("verdict").title = verdict === "unproven" && findings.length ? findings[0].says : "Result of the audit of these lines";
     const list = findings.map((finding) => {
       const links = element("ul", "links", ...finding.lines.map((id) => this.run.byId.get(id)).filter(Boolean).map((line) => jump(this, line)));
       links.addEventListener("click", () => $("findings").close());
       return element("div", finding.verdict === "violated" ? "finding bad" : "finding", element("b", "", `${finding.rule}: `), finding.says, links);
     });
-    const said = { proved: "Every rule was kept, as these lines prove without trusting the servers.",
-      unproven: "No rule was seen broken, but lines are missing, so nothing is proved.", violated: "A rule was broken." }[verdict];
+    const said = { proved: "These lines prove, without trusting the servers, that every rule was kept.",
+      unproven: "No violation was found, but lines are missing, so nothing is proved.", violated: "A rule was broken." }[verdict];
     const more = this.data.more ? element("p", "dim", `and ${this.data.more} more`) : "";
     $("findings-list").replaceChildren(element("p", "", this.data.unsafe && verdict === "proved"
-      ? "Every rule was kept, by luck: in this run acceptors come back without their memory." : said), ...list, more);
+      ? "Every rule was kept, but only by chance: in this run acceptors restart without their stable storage." : said), ...list, more);
   }
 
   tellCount() {
@@ -273,12 +273,12 @@ class App {
   /** Shows what is not drawn. */
   tellUndrawn(arrows) {
     const said = [];
-    if (this.data.left_out) said.push(`${this.data.left_out.toLocaleString("en")} lines of the run are not in this page`);
-    if (this.run.dropped) said.push(`the oldest ${this.run.dropped.toLocaleString("en")} lines were let go`);
+    if (this.data.left_out) said.push(`${this.data.left_out.toLocaleString("en")} lines of the run are not on this page`);
+    if (this.run.dropped) said.push(`the oldest ${this.run.dropped.toLocaleString("en")} lines were dropped`);
     if (this.run.unread) said.push(`${many(this.run.unread, "line")} could not be read`);
-    if (this.data.lost) said.push(`${this.data.lost} lines were lost on the way here`);
+    if (this.data.lost) said.push(`${this.data.lost} lines were lost before they reached this page`);
     if (this.data.deaf) said.push(...this.data.deaf);
-    if (arrows) said.push(`${many(arrows, "arrow")} here not drawn: too many`);
+    if (arrows) said.push(`too many arrows here: ${arrows} not drawn`);
     if (this.data.torn && this.data.torn.length) said.push(`torn last line ignored: ${this.data.torn.join(", ")}`);
     $("undrawn").textContent = said.join("; ");
   }
@@ -403,7 +403,7 @@ async function start() {
   app.tools = TOOLS;
   if (typeof DecompressionStream === "undefined") {
     $("nothing").hidden = false;
-    $("nothing").textContent = "This browser is too old to unpack the lines of this page: any browser since 2023 can.";
+    $("nothing").textContent = "This browser is too old to unpack the lines of this page. Use a browser from 2023 or later.";
     return;
   }
   app.open(data.packed ? await unpack(data.packed) : []);

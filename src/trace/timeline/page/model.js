@@ -127,7 +127,7 @@ class Run {
       for (const server of readServers(fields.quorum)) {
         this.joinAnswer(`A ${fields.slot} ${fields.ballot} ${server}`, line, MESSAGE);
       }
-    } else if (name === "DECIDE" && fields.told === "first") {
+    } else if (name === "DECIDE" && fields.reason === "first") {
       for (const server of [...readServers(fields.yes), ...(fields.no ? [readServer(fields.no)] : [])]) {
         this.joinAnswer(`V ${fields.tx} ${server}`, line, MESSAGE);
       }

@@ -15,7 +15,7 @@ function ballotChip(text) {
 function drawState(app) {
   const line = app.line(), state = app.state();
   const commits = [...state.values()].some((known) => known.commits);
-  const names = commits ? ["", "coordinator", "in doubt", "done"] : ["", "proposer", "promised", "accepted", "applied"];
+  const names = commits ? ["", "coordinator", "in doubt", "committed"] : ["", "proposer", "promised", "accepted", "applied"];
   const head = element("tr", "", ...names.map((text) => element("th", "", text)));
   const rows = [...app.run.cluster].sort((a, b) => a - b).map((number) => {
     const known = state.get(number) || blank();
@@ -27,14 +27,14 @@ function drawState(app) {
         cell("participant", known.doubts.size ? withBallots([...known.doubts].slice(0, 3).join(" ")) : "\u00b7",
           known.doubts.size > 3 ? ` +${known.doubts.size - 3}` : ""),
         cell("participant", known.applied ? `${known.applied}` : "\u00b7"));
-      row.lastChild.title = "how many transactions its participant has done";
+      row.lastChild.title = "number of transactions that its participant has committed";
       return row;
     }
     const accepted = known.accepted ? known.accepted.split("@") : null;
     const row = element("tr", line && line.server === number ? "touched" : "",
       element("td", "", dressed([{ server: number }])),
       cell("proposer", !known.up || known.down.has("proposer") ? "down" : known.proposing ? withBallots(known.proposing) : "\u00b7"),
-      cell("acceptor", known.forgot ? element("span", "forgot", "forgot ") : "", ballotChip(known.promised)),
+      cell("acceptor", known.forgot ? element("span", "forgot", "lost ") : "", ballotChip(known.promised)),
       cell("acceptor", accepted ? `${accepted[0]} at ` : known.count ? `${known.count} slots` : "\u00b7", accepted ? ballotChip(accepted[1]) : ""),
       cell("learner", known.applied ? `${known.applied}` : "\u00b7"));
     row.lastChild.title = "the last slot that its learner has applied";
@@ -100,7 +100,7 @@ function jump(app, line) {
 function drawDetail(app) {
   const box = document.getElementById("detail"), line = app.line();
   if (!line) {
-    box.replaceChildren(element("p", "dim", "Nothing is chosen. Press \u2192, or click a line."));
+    box.replaceChildren(element("p", "dim", "No line is selected. Press \u2192 or click a line."));
     return;
   }
   const parts = [];
@@ -115,12 +115,12 @@ function drawDetail(app) {
   };
   const count = line.fields.quorum ? readServers(line.fields.quorum).length : 0;
   const rest = line.name === "CHOSEN" ? `chosen by these ${count} of ${app.run.cluster.size}`
-    : line.name === "ACCEPT" ? `bound by these ${count} promises` : "comes from";
+    : line.name === "ACCEPT" ? `based on these ${count} promises` : "caused by";
   section(rest, line.causes.map((edge) => edge.from).sort((a, b) => a.row - b.row));
-  section("led to", line.effects.map((edge) => edge.to).sort((a, b) => a.row - b.row));
+  section("caused", line.effects.map((edge) => edge.to).sort((a, b) => a.row - b.row));
   const silent = unheard(line);
-  if (silent.length) parts.push(element("p", "dim", "No line tells what became of it at ", dressed(serverList(silent)), "."));
-  if (line.re && !app.run.byId.has(line.re)) parts.push(element("p", "dim", `It comes from ${line.re}, a line that is not here.`));
+  if (silent.length) parts.push(element("p", "dim", "No line shows that it arrived at ", dressed(serverList(silent)), "."));
+  if (line.re && !app.run.byId.has(line.re)) parts.push(element("p", "dim", `It was caused by ${line.re}, a line that is not on this page.`));
   parts.push(element("div", "raw", line.text));
   const actions = element("div", "actions");
   const action = (text, act, className) => {
@@ -201,7 +201,7 @@ function drawSlots(app) {
       return cell;
     }), value);
   });
-  const note = element("p", "dim", "At the chosen line. In a cell: the ballot that this server accepted last. Solid: its learner has applied the slot. \u2605: announced as chosen.");
+  const note = element("p", "dim", "State at the selected line. A cell shows the ballot at which this server accepted last. Solid: its learner has applied the slot. \u2605: announced as chosen.");
   const less = from ? element("p", "undrawn", `${from} older slots are not drawn.`) : "";
   box.replaceChildren(note, less, element("table", "matrix", head, ...rows));
 }
@@ -218,7 +218,7 @@ function drawLegend() {
     const hue = /REQUEST|RESPONSE|DROP|CRASH|RESTART|CATCHUP|FILL|TIMEOUT|FAILOVER|FAULT|VIOLATION/.test(name) ? 0 : 1;
     item(`<path class="${paint}" style="--hue:var(--${/FAULT|VIOLATION/.test(name) ? "bad" : `s${hue}`})" d="${SHAPES[shape](R)}"/>`, says);
   }
-  item('<path class="full" style="--hue:var(--s0)" d="' + SHAPES.dot(R) + '"/>', "anything else: point at it");
+  item('<path class="full" style="--hue:var(--s0)" d="' + SHAPES.dot(R) + '"/>', "another event: point at it");
   const arrows = element("div", "legend-list");
   const arrow = (dash, width, head, text) => {
     const holder = element("div");
@@ -228,11 +228,11 @@ function drawLegend() {
   const tip = "M27 9L20 12.5L20 5.5Z";
   arrow("", 1.1, tip, "a message of phase 1, or of a client");
   arrow("", 2.4, tip, "a message of phase 2");
-  arrow('stroke-dasharray="1 2.5"', 1.2, tip, "the news that a slot is chosen");
+  arrow('stroke-dasharray="1 2.5"', 1.2, tip, "a notification that a slot is chosen");
   arrow('stroke-dasharray="4 3"', 1.1, "M22 4H24V14H22Z", "a refusal");
-  arrow('stroke-dasharray="4 3"', 1.1, "", "a message that is lost");
-  const hues = element("p", "", "Color is the owner of the ballot: ");
+  arrow('stroke-dasharray="4 3"', 1.1, "", "a dropped message");
+  const hues = element("p", "", "Color shows the owner of the ballot: ");
   hues.append(dressed([1, 2, 3, 4, 5].flatMap((number) => [{ ballot: `3.${number}` }, ` s${number}${number < 5 ? ", " : "."}`])));
   box.replaceChildren(element("h3", "", "marks"), list, element("h3", "", "arrows"), arrows, element("h3", "", "color"), hues,
-    element("p", "dim", "A hatched column: the role was down. Paler: the process was killed, nobody knows exactly when. In the strip above, a bar is a request; the higher, the longer it took (each line is ten times the one below). A hollow bar was not done."));
+    element("p", "dim", "A hatched column: the role was down. Paler: the process was killed, and the exact time is unknown. In the overview above, each bar is a request: the higher, the longer it took (each grid line is ten times the one below). A hollow bar: the request was not done."));
 }

@@ -13,7 +13,7 @@ function serverList(numbers, all) {
     if (n > 0) parts.push(n === numbers.length - 1 ? " and " : ", ");
     parts.push(server(number));
   });
-  return parts.length ? parts : ["nobody"];
+  return parts.length ? parts : ["no server"];
 }
 
 /** The command of a line: PUT color = "deep blue". */
@@ -27,14 +27,14 @@ function command(fields) {
 }
 
 const RESULTS = {
-  OK: "done", NOTFOUND: "there was nothing", MISMATCH: "the key is at another version", NOTAPPLIED: "certainly not applied",
-  UNKNOWN: "unknown, it may or may not be applied", EXPIRED: "its session is no longer known",
-  SUPERSEDED: "its client no longer asks for it",
+  OK: "done", NOTFOUND: "key not found", MISMATCH: "version mismatch, nothing changes", NOTAPPLIED: "not applied",
+  UNKNOWN: "outcome unknown, it may or may not be applied", EXPIRED: "its session is unknown or has expired",
+  SUPERSEDED: "the client no longer waits for it",
 };
 
 const DROPPED = {
-  crashed: "it is down", full: "the queue is full", "disk-full": "the disk is full",
-  unconnected: "there is no connection", stopped: "the server starts or stops",
+  crashed: "it is down", full: "its queue is full", "disk-full": "the disk is full",
+  unconnected: "there is no connection", inactive: "the server is not admitted, or fenced",
 };
 
 /** The sentence of a line, in parts. */
@@ -48,16 +48,16 @@ function sentence(line, clusterSize) {
 const SENTENCES = {
   REQUEST: (line, f, who) => line.role === "client"
     ? [who, " asks ", server(readServer(f.to)), ": ", ...command(f)]
-    : [who, " is asked: ", ...command(f)],
+    : [who, " receives the request: ", ...command(f)],
   RESPONSE: (line, f, who) => {
     const result = f.value !== undefined ? ["the value is ", { value: readText(f.value) }] : [RESULTS[f.status] || f.status];
     const because = f.cause !== undefined ? [`: ${readText(f.cause)}`] : [];
     const where = f.slot !== undefined ? [` (slot ${f.slot}, ${shortTime(f.took)})`] : [` (${shortTime(f.took)})`];
-    const verb = line.role === "client" ? [" hears from ", server(readServer(f.server)), ": "] : [" answers: "];
+    const verb = line.role === "client" ? [" receives the reply of ", server(readServer(f.server)), ": "] : [" replies: "];
     return [who, ...verb, ...result, ...because, ...where];
   },
   PREPARE: (line, f, who, all) =>
-    [who, " asks ", ...serverList(readServers(f.to), all), " to promise ", ballot(f.ballot), ` for every slot from ${readSlot(f.slot)}`],
+    [who, " asks ", ...serverList(readServers(f.to), all), " to promise ", ballot(f.ballot), ` for all slots from ${readSlot(f.slot)} on`],
   PROMISE: (line, f, who) => {
     const accepted = f.accepted === "none" ? [`has accepted nothing from slot ${readSlot(f.slot)} on`]
       : ["has accepted ", ...f.accepted.split(",").flatMap((part, n) => {
@@ -70,55 +70,55 @@ const SENTENCES = {
   NACK: (line, f, who) =>
     [who, " refuses ", ballot(f.ballot), f.slot.endsWith("+") ? "" : ` in slot ${f.slot}`, ": it has promised ", ballot(f.promised)],
   ACCEPT: (line, f, who) => {
-    const value = f.adopted && f.adopted !== "none" ? ["what was accepted at ", ballot(f.adopted), ": ", ...command(f)] : command(f);
+    const value = f.adopted && f.adopted !== "none" ? ["the value accepted at ", ballot(f.adopted), ": ", ...command(f)] : command(f);
     return [who, ` proposes for slot ${f.slot} at `, ballot(f.ballot), ": ", ...value];
   },
   ACCEPTED: (line, f, who) => [who, ` accepts the proposal for slot ${f.slot} at `, ballot(f.ballot)],
   CHOSEN: (line, f) => [`Slot ${f.slot} is chosen: `, ...serverList(readServers(f.quorum)), " accepted it at ", ballot(f.ballot)],
   LEARN: (line, f, who) => {
-    const results = { OK: "", NOTFOUND: ": there was nothing", MISMATCH: ": another version, nothing changes", NOOP: "",
-      OPENED: `: session ${f.session}`, SUPERSEDED: ": no longer asked for", EXPIRED: ": its session is gone" };
+    const results = { OK: "", NOTFOUND: ": key not found", MISMATCH: ": version mismatch, nothing changes", NOOP: "",
+      OPENED: `: session ${f.session}`, SUPERSEDED: ": the client no longer waits for it", EXPIRED: ": its session is unknown or has expired" };
     const first = /^DUPLICATE\(first=(\d+)\)$/.exec(f.result || "");
-    const result = first ? `: applied in slot ${first[1]} already` : results[f.result] === undefined ? `: ${f.result}` : results[f.result];
+    const result = first ? `: already applied in slot ${first[1]}` : results[f.result] === undefined ? `: ${f.result}` : results[f.result];
     const version = f.result === "OK" && f.version !== undefined ? ` (version ${f.version})` : "";
     return [who, ` applies slot ${f.slot}: `, ...command(f), result + version];
   },
   VOTEREQ: (line, f, who, all) =>
     [who, " asks ", ...serverList(readServers(f.to), all), " to vote on ", ballot(f.tx), ": ", ...command(f)],
   VOTE: (line, f, who) => [who, f.vote === "YES" ? " votes yes on " : " votes no on ", ballot(f.tx),
-    ...(f.by !== undefined ? [": ", ballot(f.by), " is in the way"] : [])],
-  DECIDE: (line, f, who, all) => [who, f.decision === "COMMIT" ? " commits " : " aborts ", ballot(f.tx),
-    { first: " and tells ", again: ", as it tells again ", presumed: ", of which it has no record, and tells " }[f.reason] || " ",
+    ...(f.by !== undefined ? [": ", ballot(f.by), " holds the lock"] : [])],
+  DECIDE: (line, f, who, all) => [who, f.decision === "COMMIT" ? " decides to commit " : " decides to abort ", ballot(f.tx),
+    { first: " and notifies ", again: " and repeats the decision to ", presumed: " (presumed, it has no record) and notifies " }[f.reason] || " ",
     ...serverList(readServers(f.to), all)],
   ACK: (line, f, who) => {
-    const results = { OK: "", NOTFOUND: ": there was nothing", MISMATCH: ": another version, nothing changes", OPENED: `: session ${f.session}` };
+    const results = { OK: "", NOTFOUND: ": key not found", MISMATCH: ": version mismatch, nothing changes", OPENED: `: session ${f.session}` };
     const version = f.result === "OK" && f.version !== undefined ? ` (version ${f.version})` : "";
-    return [who, " does ", ballot(f.tx), ": ", ...command(f), (results[f.result] || "") + version];
+    return [who, " commits ", ballot(f.tx), ": ", ...command(f), (results[f.result] || "") + version];
   },
-  ABORTED: (line, f, who) => [who, " drops ", ballot(f.tx)],
-  GIVEUP: (line, f, who) => [who, " has not voted on ", ballot(f.tx), " and never will"],
+  ABORTED: (line, f, who) => [who, " aborts ", ballot(f.tx)],
+  GIVEUP: (line, f, who) => [who, " has not voted on ", ballot(f.tx), " and will never vote yes"],
   INQUIRE: (line, f, who, all) => [who, " is in doubt about ", ballot(f.tx), " and asks ", ...serverList(readServers(f.to), all)],
-  ANSWER: (line, f, who) => [who, " tells ", server(readServer(f.to)), " of ", ballot(f.tx), ": ",
-    { COMMIT: "it is committed", ABORT: "it is aborted", PREPARED: "it is in doubt itself", VOTING: "its votes are still counted" }[f.known]],
-  BLOCKED: (line, f, who) => [who, " is BLOCKED for ", shortTime(f.waited), " by ", ballot(f.tx), ": ",
-    server(readServer(f.coordinator)), " alone knows",
-    ...(f.key !== undefined ? ["; locked: ", { value: readText(f.key) }] : [])],
-  WAIT: (line, f, who) => [who, " lets a read wait: ", ballot(f.tx), " holds ", { value: readText(f.key) }],
-  END: (line, f, who) => [who, " may forget ", ballot(f.tx)],
-  RETRY: (line, f, who) => [who, " gives ", ballot(f.ballot), ` up for slot ${f.slot}, and will try round ${f.next_round}`],
-  CRASH: (line, f, who) => [who, `'s ${line.role} dies after ${shortTime(f.up)}`,
-    f.cause === "admin" ? ", as somebody asked" : "", f.down ? `; it will be down for ${shortTime(f.down)}` : ""],
+  ANSWER: (line, f, who) => [who, " answers ", server(readServer(f.to)), " about ", ballot(f.tx), ": ",
+    { COMMIT: "committed", ABORT: "aborted", PREPARED: "in doubt here, too", VOTING: "still counting the votes" }[f.known]],
+  BLOCKED: (line, f, who) => [who, " has been BLOCKED for ", shortTime(f.waited), " by ", ballot(f.tx), ": only ",
+    server(readServer(f.coordinator)), " knows the decision",
+    ...(f.key !== undefined ? ["; locked key: ", { value: readText(f.key) }] : [])],
+  WAIT: (line, f, who) => [who, " delays a read: ", ballot(f.tx), " has locked ", { value: readText(f.key) }],
+  END: (line, f, who) => [who, " drops its record of ", ballot(f.tx)],
+  RETRY: (line, f, who) => [who, " gives up ", ballot(f.ballot), ` for slot ${f.slot} and will retry with round ${f.next_round}`],
+  CRASH: (line, f, who) => [who, `'s ${line.role} crashes after ${shortTime(f.up)}`,
+    f.cause === "admin" ? ", on request" : "", f.down ? `; it will be down for ${shortTime(f.down)}` : ""],
   RESTART: (line, f, who) => {
-    const memory = f.recovered === "disk" ? "with what its disk knows" : "with no memory: UNSAFE";
+    const memory = f.recovered === "disk" ? "with its data from disk" : "without its data: UNSAFE";
     const known = line.role === "acceptor" ? [": promised ", f.promised === "none" ? "nothing" : ballot(f.promised), `, ${many(Number(f.accepted), "slot")} accepted`]
-      : line.role === "participant" ? [`: ${many(Number(f.applied || 0), "transaction")} done, ${f.in_doubt} in doubt`]
+      : line.role === "participant" ? [`: ${many(Number(f.applied || 0), "transaction")} committed, ${f.in_doubt} in doubt`]
       : line.role === "coordinator" ? [`: next number ${f.next}, ${many(Number(f.in_doubt || 0), "commit")} not acknowledged by all`]
       : f.applied !== undefined ? [`: applied up to slot ${f.applied}`] : f.next !== undefined ? [`: next round ${f.next}`] : [];
-    return [who, `'s ${line.role} is back after ${shortTime(f.down)}, ${memory}`, ...known];
+    return [who, `'s ${line.role} restarts after ${shortTime(f.down)}, ${memory}`, ...known];
   },
   DROP: (line, f, who) => {
     const from = f.from ? [" from ", server(readServer(f.from))] : [];
-    if (f.n !== undefined) return [`${many(Number(f.n), "message")} to `, who, `'s ${line.role} lost: ${DROPPED[f.cause] || f.cause}`];
+    if (f.n !== undefined) return [`${many(Number(f.n), "message")} to `, who, `'s ${line.role} dropped: ${DROPPED[f.cause] || f.cause}`];
     return [`${readText(f.msg)}`, ...from, " does not reach ", who, `'s ${line.role}: ${DROPPED[f.cause] || f.cause}`];
   },
   FAILOVER: (line, f, who) => [who, " has waited ", shortTime(f.waited), " for ", server(readServer(f.from)), ` (${readText(f.cause)}) and asks `,
@@ -126,16 +126,17 @@ const SENTENCES = {
   TIMEOUT: (line, f, who) => [who, ` gives up after ${shortTime(f.waited)}: ${RESULTS[f.status] || f.status}`],
   MALFORMED: (line, f, who) => [who, ` received malformed request of length ${f.length} from ${f.from}`],
   BOOT: (line, f, who) => !line.server ? [who, " starts"] : f.protocol === "two-phase-commit"
-    ? [who, ` starts${f.incarnation > 1 ? `, incarnation ${f.incarnation}` : ""}: ${many(Number(f.applied || 0), "transaction")} done`] : [who, ` starts${f.incarnation > 1 ? `, incarnation ${f.incarnation}` : ""}: applied up to slot ${f.applied || 0}, promised `,
+    ? [who, ` starts${f.incarnation > 1 ? `, incarnation ${f.incarnation}` : ""}: ${many(Number(f.applied || 0), "transaction")} committed`] : [who, ` starts${f.incarnation > 1 ? `, incarnation ${f.incarnation}` : ""}: applied up to slot ${f.applied || 0}, promised `,
     f.promised && f.promised !== "none" ? ballot(f.promised) : "nothing",
-    f.restart && f.restart !== "disk" ? "; its acceptors will forget: UNSAFE" : ""],
+    f.restart && f.restart !== "disk" ? "; its acceptor loses its data at each restart: UNSAFE" : ""],
   STOP: (line, f, who) => [who, ` stops (${readText(f.cause)})`],
-  FORWARD: (line, f, who) => [who, " hands its client's command to ", server(readServer(f.to)), ", which leads at ", ballot(f.ballot)],
+  FORWARD: (line, f, who) => [who, " forwards its client's command to ", server(readServer(f.to)), ", which leads at ", ballot(f.ballot)],
   LEAD: (line, f, who) => [who, " leads from slot ", `${readSlot(f.slot)} at `, ballot(f.ballot), ": ", ...serverList(readServers(f.quorum)), " promised"],
-  STEPDOWN: (line, f, who) => [who, " leads no longer at ", ballot(f.ballot), ...(f.promised ? ["; a rival holds ", ballot(f.promised)] : [])],
+  STEPDOWN: (line, f, who) => [who, " steps down at ", ballot(f.ballot), ...(f.promised ? ["; the higher ballot is ", ballot(f.promised)] : [])],
   CATCHUP: (line, f, who) => [who, " asks ", server(readServer(f.to)), ` for slots ${f.from} to ${f.known}`],
   FILL: (line, f, who) => [who, " asks ", ...serverList(readServers(f.to)), ` to get every slot up to ${f.slot} chosen`],
-  SNAPSHOT: (line, f, who) => [who, ` saves or loads its whole state, after slot ${f.slot}`],
+  SNAPSHOT: (line, f, who) => f.from ? [who, " installs a snapshot of ", server(readServer(f.from)), `, after slot ${f.slot}`]
+    : [who, ` has saved a checkpoint after slot ${f.slot}`],
   DIGEST: (line, f, who) => f.equal !== undefined ? [who, `: ${f.equal} of ${f.of} replicas are equal after slot ${f.slot}`]
     : [who, `: digest ${f.digest} after slot ${f.slot}`],
   LOST: (line, f, who) => [`${many(Number(f.n), "line")} of `, who, " could not be written"],
