@@ -33,12 +33,12 @@
 //! 7. [`trace`]: the log lines of all modules, and how they prove a run again.
 //! 8. [`two_phase_commit`]: a comparison: two more roles on the same core, and what happens when they fail.
 //!
-//! The package `paxos-lab` (`crates/lab`) tests all this: a simulator, chaos, a model checker, a linearizability checker
-//! and fuzz targets. [`seeded_bugs`] are the bugs that it must find.
+//! The package `paxos-lab` (`crates/lab`) tests all this: a simulator, chaos, a model checker, a linearizability
+//! checker and fuzz targets. [`seeded_bugs`] are the bugs that it must find.
 //!
-//! Dependencies point one way: `paxos-lab -> client, server -> host -> net, storage, trace -> two_phase_commit -> kv, paxos ->
-//! role`. The modules [`role`], [`paxos`], [`kv`] and [`two_phase_commit`] are pure: no clock, socket, file, thread,
-//! randomness or hash order.
+//! Dependencies point one way: `paxos-lab -> client, server -> host -> net, storage, trace -> two_phase_commit -> kv,
+//! paxos -> role`. The modules [`role`], [`paxos`], [`kv`] and [`two_phase_commit`] are pure: no clock, socket, file,
+//! thread, randomness or hash order.
 
 #[cfg(any(test, fuzzing, feature = "test-support"))]
 #[doc(hidden)]

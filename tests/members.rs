@@ -63,7 +63,7 @@ fn servers_of_a_cluster_do_not_start_as_members_of_a_smaller_one() {
         cluster.run_with(id, &["--cluster", &three.to_string_lossy()]);
         assert!(!cluster.await_end(id).success());
         let why = cluster.errors_of(id);
-        assert!(why.contains("it is of cluster \"test\" with servers 1-5, and the cluster file lists 1-3"), "{why}");
+        assert!(why.contains("it belongs to cluster \"test\" with servers 1-5, and the cluster file lists 1-3"), "{why}");
     }
     // Other addresses are no other servers.
     let text = fs::read_to_string(cluster.file()).unwrap();

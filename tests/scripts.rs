@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -37,6 +37,7 @@ impl Clone {
         }
         let tools = folder.path().join("tools");
         std::fs::create_dir(&tools).unwrap();
+        symlink(source.join("tests/support/cargo_stub.sh"), tools.join("cargo")).unwrap();
         let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
         let clone = Clone { folder, home, path };
         clone.cargo_does("exit 0");
@@ -50,11 +51,10 @@ impl Clone {
         clone
     }
 
-    /// From now on the stub that stands for `cargo` does this.
+    /// From now on the stub that stands for `cargo` does this. The stub itself is a file of the repository: a program that
+    /// this process has just written may be "busy", because another test starts a process at the same moment.
     fn cargo_does(&self, what: &str) {
-        let cargo = self.folder.path().join("tools/cargo");
-        std::fs::write(&cargo, format!("#!/bin/sh\n{what}\n")).unwrap();
-        std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(self.folder.path().join("tools/behavior"), what).unwrap();
     }
 
     /// Moves the built programs to another target folder.
@@ -74,8 +74,8 @@ impl Clone {
 
     /// A script, called from another folder.
     fn script(&self, name: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.home.join(name));
-        command.args(arguments).current_dir("/").env("PATH", &self.path).stdin(Stdio::null());
+        let mut command = Command::new("bash");
+        command.arg(self.home.join(name)).args(arguments).current_dir("/").env("PATH", &self.path).stdin(Stdio::null());
         for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR", "PAXOS_RUNS", "PAXOS_CLUSTER", "CDPATH"] {
             command.env_remove(name);
         }
@@ -259,7 +259,7 @@ fn continued_run_keeps_its_options() {
     clone.must("run_server.sh", &["stop"]);
 
     let (code, text) = clone.run("run_server.sh", &["--continue", "--protocol", "two-phase-commit"]);
-    assert!(code == 1 && text.contains("holds what servers under Paxos remember"), "{text}");
+    assert!(code == 1 && text.contains("holds data written under Paxos"), "{text}");
     assert!(std::fs::read_to_string(&options).unwrap().contains("multi-paxos"), "what failed is not kept");
 }
 
@@ -387,7 +387,7 @@ fn demo_options_start_the_demo_and_commands_pass_through() {
     let echo = clone.home.join("target/release/paxos-client");
     std::fs::remove_file(&echo).unwrap();
     std::fs::write(&echo, "#!/bin/sh\necho \"$@\"\n").unwrap();
-    std::fs::set_permissions(&echo, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&echo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     for (words, wanted) in [
         (&[][..], "demo"),
         (&["--clients", "3"], "demo --clients 3"),

@@ -1,4 +1,5 @@
-//! Real servers that truncate: journals stay short, a server that was down gets the state, and corrupt slots are repaired.
+//! Real servers that truncate: journals stay short, a server that was down gets the state, and corrupt slots are
+//! repaired.
 
 #![allow(clippy::unwrap_used)]
 

@@ -139,7 +139,7 @@ fn server_that_all_others_refuse_is_named_and_does_not_count() {
             &cluster,
             &[
                 "no writes: no quorum, 1 of 3 acceptors can vote and 2 are needed",
-                "server 3 is not admitted: its data directory",
+                "server 3: not admitted yet, its data directory is new",
             ],
         );
     }

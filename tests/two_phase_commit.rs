@@ -1,5 +1,5 @@
-//! Two-phase commit between real processes: it serves, it blocks where it must, and its log lines prove that no server was
-//! ever inconsistent.
+//! Two-phase commit between real processes: it serves, it blocks where it must, and its log lines prove that no server
+//! was ever inconsistent.
 
 #![allow(clippy::unwrap_used)]
 

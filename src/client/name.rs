@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(claim("c1"), Ok("c1".to_string()));
         assert!(folder.path().join("client-1.log").exists());
         for wrong in ["", "s1", "a b", "../x", "c\n1"] {
-            assert!(claim(wrong).unwrap_err().contains("is no name"), "{wrong:?}");
+            assert!(claim(wrong).unwrap_err().contains("is not a valid name"), "{wrong:?}");
         }
         assert!(
             ClientName::in_log_dir(Path::new("/nowhere"), None, ServerSet::first(5))

@@ -139,7 +139,7 @@ fn trailing_bytes_in_a_frame_are_refused() {
     let bytes = [&header(&payload)[..], &payload].concat();
     let (length, what) = malformed(&bytes);
     assert_eq!(length, bytes.len() as u64);
-    assert!(what.contains("followed by 1 bytes"), "{what}");
+    assert!(what.contains("1 unexpected bytes follow"), "{what}");
 }
 
 #[test]

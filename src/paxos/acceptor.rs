@@ -1,21 +1,25 @@
 //! The acceptor: the memory of the protocol.
 //!
-//! An acceptor keeps two promises. It takes part in nothing below the ballot that it has `promised`, and it reports
-//! what it has `accepted` to every later proposer. Everything that Paxos guarantees follows from a majority that keeps
-//! both. So both are records: they are durable before any message reports them, and a new incarnation begins by
-//! replaying them (Paxos Made Simple, sections 2.2 and 2.3).
+//! An acceptor obeys two rules. It takes part in nothing below the ballot that it has `promised`, and it reports what
+//! it has `accepted` to every later proposer, or that it has forgotten it because it was chosen. Everything that Paxos
+//! guarantees follows from a majority that obeys both. So the promise and the accepted values are durable before any
+//! message reports them, and a new incarnation begins by replaying them (Paxos Made Simple, PMS, sections 2.2 and 2.3).
+//!
+//! `Output::persist` only lists a record. `role::turn` makes all records of a batch durable before it sends anything,
+//! so also a second PREPARE in the same batch is answered after the first promise is on disk.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+use super::message::ENTRY_OVERHEAD_BYTES;
 use super::{Ballot, Entry, Message, NackedRequest, Page, Slot, SlotRange, Value, rules};
 use crate::role::{Input, Output, Role, RoleKind, ServerId, ServerSet, TimerSpec};
 
 /// Maximum size of the values in one page of a PROMISE, in bytes; a single larger value gets a page of its own.
 pub const PAGE_BYTES: usize = 1 << 20;
-/// Maximum number of runs of corrupt slots in one page.
+/// Maximum number of corrupt ranges in one page, so that a page fits into one message.
 const PAGE_DAMAGED_MAX: usize = 1_024;
 
 /// A durable record of an acceptor.
@@ -28,21 +32,21 @@ pub enum AcceptorRecord {
     /// The acceptor has forgotten all slots below this one: they are chosen, and the durable checkpoint of its own
     /// server has them.
     Truncated(Slot),
-    /// A slot that was unreadable holds this value again, which was chosen at this ballot.
+    /// The acceptor stored this value in an unreadable slot. A learner reported it as chosen, at this ballot.
     Repaired(Entry),
-    /// What the acceptor accepted in these slots is unreadable. This record is never written: the journal makes it
-    /// while it is read.
+    /// What the acceptor accepted in these slots is unreadable. Never written: the journal produces it during recovery.
+    /// A promise in an unreadable record is not lost: later records and the file headers repeat it (`docs/storage.md`).
     Corrupt(SlotRange),
 }
 
-/// A step of an acceptor, for the log.
+/// A step of an acceptor, for the log files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorTraceEvent {
     /// The acceptor promised a ballot.
     Promised {
-        /// The ballot's owner.
+        /// The sender of the PREPARE, which is the ballot's owner.
         to: ServerId,
-        /// The promised ballot.
+        /// The ballot; the acceptor takes part in nothing below it any more.
         ballot: Ballot,
         /// The first slot asked about.
         from: Slot,
@@ -68,9 +72,9 @@ pub enum AcceptorTraceEvent {
         to: ServerId,
         /// The ballot of the ACCEPT.
         ballot: Ballot,
-        /// The accepted slot.
+        /// The slot, one of those in the ACCEPT.
         slot: Slot,
-        /// The accepted value.
+        /// The value; at this ballot no other one is ever accepted in the slot.
         value: Value,
     },
     /// The acceptor has forgotten the slots below this one.
@@ -83,9 +87,9 @@ pub enum AcceptorTraceEvent {
         /// A run of corrupt slots.
         slots: SlotRange,
     },
-    /// A corrupt slot is repaired: it holds a chosen value again.
+    /// A corrupt slot is repaired: it holds the value that was chosen in it.
     Repaired {
-        /// The repaired slot.
+        /// The slot, which was corrupt until now.
         slot: Slot,
         /// A ballot at which the value was chosen.
         ballot: Ballot,
@@ -102,7 +106,7 @@ impl TimerSpec for AcceptorTimer {
     }
 }
 
-/// A request of the server to its acceptor.
+/// A request from the server to its acceptor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorRequest {
     /// The server's own checkpoint durably holds every slot below this one, so the acceptor may forget them.
@@ -117,12 +121,12 @@ pub enum AcceptorRequest {
     },
 }
 
-/// A notification of the acceptor to its server.
+/// A notification from the acceptor to its server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorNotification {
     /// These slots are unreadable; the acceptor needs the values chosen in them.
     Corrupt {
-        /// The corrupt slots.
+        /// All slots that are unreadable now; ranges may overlap.
         slots: Vec<SlotRange>,
     },
 }
@@ -132,7 +136,9 @@ pub enum AcceptorNotification {
 pub struct Acceptor {
     /// The acceptor takes part in nothing below this ballot. It is one ballot for all slots, and it never falls.
     promised: Ballot,
-    /// The value of the highest ballot accepted in each slot; each ballot is at most `promised`.
+    /// The value that was accepted or repaired last in each slot. Only a repaired value, which is known to be chosen,
+    /// may have a ballot above `promised`. If the slot is also among the corrupt ones, a later value is unreadable, and
+    /// proposers ignore this one (`promises.rs`).
     accepted: BTreeMap<Slot, (Ballot, Value)>,
     /// All slots below are chosen, applied and durable on this server, and their values are forgotten here. At least 1.
     truncated_below: Slot,
@@ -155,19 +161,21 @@ impl Acceptor {
         }
     }
 
-    /// Sets the page size. With small pages, a simulation of a few commands also has promises of many pages.
+    /// Sets the page size. With small pages, even a short simulation has promises of many pages.
     pub fn with_page_bytes(self, page_bytes: usize) -> Acceptor {
         Acceptor { page_bytes, ..self }
     }
 
-    /// Ends recovery: all records are replayed, and the server's durable checkpoint holds every slot up to this one. If
-    /// the acceptor has forgotten more, that later checkpoint was lost. The slots that are in neither become corrupt.
-    /// To report "nothing accepted" there would be false, and this server cannot send their values either.
+    /// Ends recovery, after all records are replayed. `durable` is the last slot in the server's checkpoint. If the
+    /// acceptor has forgotten later slots, a newer checkpoint was lost. Slots that are neither in the checkpoint nor
+    /// among the accepted values become corrupt: to report "nothing accepted" for them would be false. For example, an
+    /// acceptor that has forgotten the slots below 3 and finds no checkpoint has the corrupt slots 1 and 2.
     pub fn with_checkpoint(mut self, durable: Slot) -> Acceptor {
         let (first, end) = (durable.next(), self.truncated_below);
         if first < end {
             self.truncated_below = first;
             self.damaged.push(SlotRange { first, last: end.previous() });
+            // A slot that was accepted anew after the loss is readable.
             let held: Vec<Slot> = self.accepted.range(first..end).map(|(slot, _)| *slot).collect();
             held.into_iter().for_each(|slot| remove_slot(&mut self.damaged, slot));
         }
@@ -175,7 +183,7 @@ impl Acceptor {
         self
     }
 
-    /// The ballot that the acceptor has promised.
+    /// The ballot that the acceptor has promised; `Ballot::ZERO` if it has promised none.
     pub fn promised(&self) -> Ballot {
         self.promised
     }
@@ -190,7 +198,7 @@ impl Acceptor {
         self.truncated_below
     }
 
-    /// The corrupt slots.
+    /// The slots whose accepted value is unreadable; ranges may overlap.
     pub fn damaged(&self) -> &[SlotRange] {
         &self.damaged
     }
@@ -202,15 +210,15 @@ impl Acceptor {
         if !rules::may_promise(ballot, self.promised) {
             return self.refuse(sender, ballot, NackedRequest::Prepare(from), out);
         }
-        assert!(ballot >= self.promised, "promises never fall");
-        // Only a new promise needs a disk write. It is durable before the PROMISE leaves: after a crash in between, the
-        // acceptor could otherwise accept below a ballot that it has promised.
+        // Only a new promise needs a disk write. Its record is durable before the PROMISE leaves; otherwise a crash
+        // could erase a promise that the proposer already counts.
         if ballot > self.promised {
             self.promised = ballot;
             out.persist(AcceptorRecord::Promised(ballot));
         }
         // PMS P2c: the proposer must learn of every value that may be chosen below its ballot. So the answer reports
-        // accepted values whether or not they are known to be chosen.
+        // accepted values whether or not they are known to be chosen. A later page may be read after other ACCEPTs:
+        // since the promise, the acceptor has accepted nothing below this ballot.
         let page = self.page(from);
         out.emit_step(|| AcceptorTraceEvent::Promised {
             to: sender,
@@ -222,12 +230,12 @@ impl Acceptor {
         out.send(ServerSet::only(sender), Message::Promise { ballot, page });
     }
 
-    /// The acceptor's report on the slots from `from` on, as much as one message carries. The slots after the page are
-    /// unknown: the reader must not take them for "nothing accepted".
+    /// The acceptor's report on the slots from `from` on, as much as one message carries. The page says nothing about
+    /// later slots: the proposer must not take them for empty.
     fn page(&self, from: Slot) -> Page {
         let (mut accepted, mut room, mut to) = (Vec::new(), self.page_bytes, None);
         for (slot, (ballot, value)) in self.accepted.range(from..) {
-            let size = 24 + value.size();
+            let size = ENTRY_OVERHEAD_BYTES + value.size();
             if size > room && !accepted.is_empty() {
                 to = Some(*slot);
                 break;
@@ -237,6 +245,8 @@ impl Acceptor {
         }
         let mut damaged: Vec<SlotRange> = self.damaged.iter().copied().filter(|range| range.last >= from).collect();
         damaged.sort_by_key(|range| (range.first, range.last));
+        // Too many corrupt ranges: the page ends before the next one, but it covers at least one slot, so that the
+        // proposer's next request makes progress.
         if let Some(next) = damaged.get(PAGE_DAMAGED_MAX).map(|range| range.first.max(from.next()))
             && to.is_none_or(|to| next < to)
         {
@@ -250,7 +260,8 @@ impl Acceptor {
         Page { from, to, truncated_below: self.truncated_below, accepted, damaged }
     }
 
-    /// ACCEPT: accepts unless a higher ballot is promised.
+    /// ACCEPT: accepts one value in each slot, and votes. An ACCEPT that begins in forgotten slots and ends in known
+    /// ones gets two answers, TRUNCATED and ACCEPTED.
     fn handle_accept(
         &mut self,
         sender: ServerId,
@@ -264,39 +275,40 @@ impl Acceptor {
         if !rules::may_accept(ballot, self.promised) {
             return self.refuse(sender, ballot, NackedRequest::Accept(first), out);
         }
-        // Forgotten slots are chosen. To accept another value in one of them now would lose the chosen one.
+        // Forgotten slots are chosen, so they need no more votes. The proposer is told, because its ballot may be older
+        // than the one that chose them.
         let below = self.truncated_below;
         if first < below {
             out.send(ServerSet::only(sender), Message::Truncated { ballot, slot: first, below });
         }
-        let mut accepted: Option<SlotRange> = None;
+        let mut voted: Option<SlotRange> = None;
         for (slot, value) in first.to(Slot::LAST).zip(values).filter(|(slot, _)| *slot >= below) {
             self.accept(ballot, slot, value, out);
-            accepted = Some(SlotRange { first: accepted.map_or(slot, |slots| slots.first), last: slot });
+            voted = Some(SlotRange { first: voted.map_or(slot, |slots| slots.first), last: slot });
         }
-        // The vote goes to the learner of the ballot's owner, which counts it. It leaves after its records are durable,
-        // because a vote that a crash undoes could already have chosen a value.
-        if let Some(slots) = accepted {
+        // The vote goes to the learner of the ballot's owner, which counts it. It leaves after its records are durable:
+        // a vote that a crash could undo may already have completed a majority.
+        if let Some(slots) = voted {
             out.send(ServerSet::only(ballot.server), Message::Accepted { ballot, slots });
         }
     }
 
-    /// Accepts one value. A value that is already accepted at this ballot needs no new record; only the vote is
-    /// repeated.
+    /// Accepts one value. A value that is already accepted at this ballot needs no new record; the caller then only
+    /// repeats the vote.
     fn accept(&mut self, ballot: Ballot, slot: Slot, value: Value, out: &mut Output<Self>) {
         out.emit_step(|| AcceptorTraceEvent::Accepted { to: ballot.server, ballot, slot, value: value.clone() });
         match self.accepted.get(&slot) {
-            Some((held, before)) if *held == ballot => {
-                // One ballot carries one value per slot. Two values mean that a proposer broke P2c or used a ballot
-                // twice.
-                assert!(*before == value, "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}");
+            Some((held_ballot, held)) if *held_ballot == ballot => {
+                // One ballot carries one value per slot. Two values mean that a proposer used one ballot for two
+                // proposals.
+                assert!(*held == value, "ballot {ballot} carries two values for {slot:?}: {held:?} and {value:?}");
             }
             _ => {
-                // The unreadable value was accepted at a lower ballot. Only the highest ballot counts (PMS P2c), which
-                // is the new one.
+                // If the slot was corrupt, its unreadable value has no higher ballot, so the new value replaces it. If
+                // it was repaired at a higher ballot, this acceptor did not vote at that ballot, so no majority relies
+                // on it.
                 remove_slot(&mut self.damaged, slot);
-                // Accepting binds like promising: after accepting at b, the acceptor takes part in nothing below b.
-                assert!(rules::may_accept(ballot, self.promised), "promises never fall");
+                // Accepting at b also promises b: afterwards the acceptor takes part in nothing below b.
                 self.promised = rules::promised_by_accepting(ballot, self.promised);
                 self.accepted.insert(slot, (ballot, value.clone()));
                 out.persist(AcceptorRecord::Accepted(Entry { slot, ballot, value }));
@@ -304,9 +316,10 @@ impl Acceptor {
         }
     }
 
-    /// Forgets all slots below, which the server's own checkpoint holds. From now on answers name the first slot that
-    /// is still known (van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2). A forgotten slot need
-    /// not be repaired; for the other corrupt slots the acceptor asks the learner.
+    /// Forgets all slots below `below`, which the server's own checkpoint holds. From now on answers name the first
+    /// slot that is still known (van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2). A forgotten
+    /// slot need not be repaired. For the other corrupt slots the acceptor asks again, because no learner may have
+    /// known their values before.
     fn truncate(&mut self, below: Slot, out: &mut Output<Self>) {
         if below > self.truncated_below {
             self.drop_below(below);
@@ -318,8 +331,8 @@ impl Acceptor {
 
     fn drop_below(&mut self, below: Slot) {
         self.truncated_below = self.truncated_below.max(below);
-        // A record may name a lower slot than an earlier one: a checkpoint was lost between the two. What was accepted
-        // since then stays.
+        // In replay, a record may name a lower slot than the one before it, if a checkpoint was lost in between. Values
+        // accepted after the loss must stay, so the cut is at `below` and not at `truncated_below`.
         self.accepted = self.accepted.split_off(&below);
         self.forget_damage();
     }
@@ -331,9 +344,9 @@ impl Acceptor {
         self.damaged.iter_mut().for_each(|range| range.first = range.first.max(first));
     }
 
-    /// Repairs corrupt slots with the values chosen in them. It is safe to hold a chosen value at a ballot at which it
-    /// was chosen, whatever was accepted here. A value of a lower ballot is overruled, and a higher ballot carries the
-    /// same value (PMS P2b).
+    /// Repairs corrupt slots with the values chosen in them. This is safe whatever the unreadable value was. If its
+    /// ballot was lower than the one at which the value was chosen, no proposer that hears of both would adopt it (PMS
+    /// P2c). If its ballot was higher, it was the same value (PMS P2b).
     fn repair(&mut self, entries: Vec<Entry>, out: &mut Output<Self>) {
         for Entry { slot, ballot, value } in entries {
             if self.damaged.iter().any(|range| range.contains(slot)) {
@@ -344,10 +357,10 @@ impl Acceptor {
         }
     }
 
-    /// Puts a chosen value in the place of an unreadable one. The promise does not change.
+    /// Puts a chosen value in the place of an unreadable one. This is no vote, so it makes no promise.
     fn store(&mut self, slot: Slot, ballot: Ballot, value: Value) {
         remove_slot(&mut self.damaged, slot);
-        if self.accepted.get(&slot).is_none_or(|(before, _)| *before < ballot) {
+        if self.accepted.get(&slot).is_none_or(|(held_ballot, _)| *held_ballot < ballot) {
             self.accepted.insert(slot, (ballot, value));
         }
     }
@@ -358,12 +371,12 @@ impl Acceptor {
         }
     }
 
-    /// READ: answers up to which slot a value may have been chosen. A corrupt slot counts, because a value may have
-    /// been accepted in it.
+    /// READ: answers with the highest slot in which a value may have been chosen. Corrupt and forgotten slots count
+    /// too.
     fn handle_read(&self, sender: ServerId, id: u128, out: &mut Output<Self>) {
-        let accepted = self.accepted.keys().next_back().copied().unwrap_or_default();
-        let damaged = self.damaged.iter().map(|range| range.last).max().unwrap_or_default();
-        let slot = accepted.max(damaged).max(self.truncated_below.previous());
+        let last_accepted = self.accepted.keys().next_back().copied().unwrap_or_default();
+        let last_corrupt = self.damaged.iter().map(|range| range.last).max().unwrap_or_default();
+        let slot = last_accepted.max(last_corrupt).max(self.truncated_below.previous());
         out.send(ServerSet::only(sender), Message::ReadReply { id, slot });
     }
 
@@ -375,7 +388,7 @@ impl Acceptor {
     }
 }
 
-/// Removes one slot from runs of slots.
+/// Removes one slot from ranges of slots.
 fn remove_slot(ranges: &mut Vec<SlotRange>, slot: Slot) {
     let Some(at) = ranges.iter().position(|range| range.contains(slot)) else { return };
     let SlotRange { first, last } = ranges.remove(at);
@@ -385,7 +398,7 @@ fn remove_slot(ranges: &mut Vec<SlotRange>, slot: Slot) {
     if first < slot {
         ranges.insert(at, SlotRange { first, last: slot.previous() });
     }
-    // Runs may overlap: remove the slot from each of them.
+    // Ranges may overlap, because the journal reports each unreadable group by itself.
     remove_slot(ranges, slot);
 }
 
@@ -401,7 +414,7 @@ impl Role for Acceptor {
         let ballot = match record {
             AcceptorRecord::Promised(ballot) => ballot,
             AcceptorRecord::Accepted(Entry { slot, ballot, value }) => {
-                // A slot below `truncated_below` appears here only if a checkpoint was lost since: see
+                // A slot below `truncated_below` appears here only if the checkpoint that held it was lost: see
                 // `with_checkpoint`.
                 self.accepted.insert(slot, (ballot, value));
                 remove_slot(&mut self.damaged, slot);
@@ -437,7 +450,7 @@ impl Role for Acceptor {
                 Message::Prepare { ballot, from } => self.handle_prepare(sender, ballot, from, out),
                 Message::Accept { ballot, first, values } => self.handle_accept(sender, ballot, first, values, out),
                 Message::Read { id } => self.handle_read(sender, id, out),
-                other => debug_assert!(!other.is_for(RoleKind::Acceptor), "no role takes {other:?}"),
+                other => debug_assert!(!other.is_for(RoleKind::Acceptor), "the acceptor does not handle {other:?}"),
             },
             Input::Timeout(timer) => match timer {},
             Input::Request(AcceptorRequest::Truncate { below }) => self.truncate(below, out),
@@ -468,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_truncated_for_a_lost_checkpoint_are_corrupt() {
+    fn forgotten_slots_are_corrupt_if_their_checkpoint_is_lost() {
         let records = [accepted(1, OLD), accepted(2, OLD), accepted(3, OLD), AcceptorRecord::Truncated(Slot(3))];
         let whole = acceptor(&records, 2);
         assert_eq!((whole.truncated_below(), whole.damaged()), (Slot(3), [].as_slice()));
@@ -484,7 +497,7 @@ mod tests {
         let again = acceptor(&records, 0);
         assert_eq!(again.damaged(), [SlotRange { first: Slot(1), last: Slot(1) }]);
         assert_eq!(again.accepted().get(&Slot(2)), Some(&(NEW, Value::Noop)));
-        // The next incarnation had an older checkpoint, so its record names a lower slot.
+        // The checkpoint for the slots below 5 was lost; the next incarnation truncated below 2.
         let records = [
             accepted(2, OLD),
             AcceptorRecord::Truncated(Slot(5)),
@@ -495,8 +508,8 @@ mod tests {
         let later = acceptor(&records, 1);
         assert_eq!(later.accepted().keys().copied().collect::<Vec<_>>(), [Slot(3), Slot(4)]);
         assert_eq!(later.damaged(), [SlotRange { first: Slot(2), last: Slot(2) }]);
+        // If a checkpoint holds slot 2, the value accepted in it is forgotten, and no slot is corrupt.
         let records = [accepted(2, OLD), AcceptorRecord::Truncated(Slot(3)), accepted(2, NEW)];
-        // A checkpoint that is there again holds slot 2 too.
         let covered = acceptor(&records, 2);
         assert_eq!((covered.truncated_below(), covered.accepted().len()), (Slot(3), 0));
     }

@@ -160,7 +160,8 @@ fn pages_are_as_large_as_allowed_and_report_everything() {
         let command = Command { id: CommandId::new(1, 0, slot), payload: vec![0; bytes].into() };
         AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: ballot(1), value: Value::Command(command) })
     };
-    let own = 24 + Value::Command(Command { id: CommandId::new(1, 0, 1), payload: Vec::new().into() }).size();
+    let own = ENTRY_OVERHEAD_BYTES
+        + Value::Command(Command { id: CommandId::new(1, 0, 1), payload: Vec::new().into() }).size();
     let of = |sizes: &[usize]| {
         let mut acceptor = Acceptor::new().with_page_bytes(1_000);
         (1..).zip(sizes).for_each(|(slot, bytes)| acceptor.replay(sized(slot, *bytes)));

@@ -481,8 +481,11 @@ messages! {
     FetchSnapshot { .. } = "FETCHSNAPSHOT", [Learner], routine, control, 0;
 }
 
+/// Bytes of an [`Entry`] beside its value: slot and ballot.
+pub(super) const ENTRY_OVERHEAD_BYTES: usize = 24;
+
 fn size_of_entries(entries: &[Entry]) -> usize {
-    entries.iter().map(|entry| 24 + entry.value.size()).sum()
+    entries.iter().map(|entry| ENTRY_OVERHEAD_BYTES + entry.value.size()).sum()
 }
 
 impl Message {

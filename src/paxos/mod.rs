@@ -1,4 +1,5 @@
-//! The Paxos protocol: three roles and their messages, without clock, socket, file, thread or randomness.
+//! The Paxos protocol: three roles and their messages. They use no clock, socket, file, thread or source of randomness;
+//! the host of a role runs its timers and draws its random waits.
 //!
 //! # The problem
 //!
@@ -9,54 +10,66 @@
 //! agree on a *log*: which command is in slot 1, which is in slot 2, and so on.
 //!
 //! Two-phase commit also reaches agreement, but one crashed coordinator blocks it. Paxos (Lamport, *The Part-Time
-//! Parliament*, 1998; *Paxos Made Simple*, 2001) makes progress as long as a majority is up, and is correct however
-//! many servers are down. No protocol can promise more. No deterministic protocol is certain to terminate if even one
-//! server may crash and messages may take any time (Fischer, Lynch, Paterson 1985). Paxos gives up the certainty of
-//! termination, never agreement.
+//! Parliament*, 1998; *Paxos Made Simple*, 2001) never breaks agreement, however many servers are down. It makes
+//! progress while a majority is up, messages arrive in time, and no rival preempts the proposer again and again.
+//! Conditions like these cannot be avoided: no deterministic protocol is certain to terminate if even one server may
+//! crash and messages may take any time (Fischer, Lynch, Paterson 1985).
 //!
 //! # One slot
 //!
-//! A value is *chosen* when a majority of *acceptors* has accepted it at one [`Ballot`]. Any two majorities share an
-//! acceptor. Everything in Paxos rests on this shared acceptor.
+//! A *ballot* is a pair of a round and a server, and each proposer uses its own ballots only once. Ballots are ordered
+//! by round, then by server ([`Ballot`]). A value is *chosen* when a majority of *acceptors* has accepted it at one
+//! ballot; a slot is chosen when a value is chosen in it. Any two majorities share an acceptor. Everything in Paxos
+//! rests on this shared acceptor.
 //!
-//! A ballot is the number of one proposal. Its owner, a *proposer*, goes through two phases:
+//! In one slot, a ballot is the number of one proposal. Its owner, a *proposer*, goes through two phases:
 //!
 //! 1. `PREPARE(b)` asks each acceptor to promise that it takes part in nothing below `b`, and to report what it has
 //!    accepted. An acceptor that has promised a higher ballot answers `NACK`; it never stays silent.
 //! 2. Promises from a majority determine the *safe value*. If any promise reports an accepted value, the proposer must
-//!    propose the reported value with the highest ballot. If none does, it may propose its own value.
-//!    `ACCEPT(b, value)` asks all acceptors to accept that value.
+//!    propose the reported value with the highest ballot. If none does, it may propose its own value. `ACCEPT` asks all
+//!    acceptors to accept that value at `b`. An acceptor accepts unless it has promised a higher ballot; then it
+//!    answers `NACK`. Accepting at `b` also promises `b`. The acceptor sends its vote, `ACCEPTED`, to the learner of
+//!    the ballot's owner, which counts the votes.
 //!
-//! Why the highest? Suppose that `v` was chosen at ballot 3. Majorities intersect, so ballot 4 has a promise from at
-//! least one acceptor that accepted `v` at 3. That acceptor accepted before it promised 4, because after the promise it
-//! refuses ballot 3. So it reports `v`, and ballot 4 proposes `v`. Ballot 5 does the same: the highest ballot that it
-//! hears of is 3 or 4. Once a value is chosen, every higher ballot carries that value (*Paxos Made Simple*, P2b and
-//! P2c). It does not matter whether any server knows that the value is chosen. It also does not matter which value most
-//! acceptors hold, or which arrived last: only the ballot counts.
+//! Why the highest? Let 2, 3, 4 and 5 stand for four ballots in this order, and suppose that `v` was chosen at 3.
+//! Majorities intersect, so ballot 4 has a promise from at least one acceptor that accepted `v` at 3. That acceptor
+//! accepted before it promised 4, because after the promise it refuses ballot 3. So it reports `v` at 3. Another
+//! acceptor may report `w` at 2, but no report to ballot 4 can name a ballot between 3 and 4. So 3 is the highest, and
+//! ballot 4 proposes `v`. Ballot 5 does the same: the highest ballot reported to it is 3 or 4. Once a value is chosen,
+//! every higher ballot carries that value (*Paxos Made Simple*, P2b and P2c). It does not matter whether any server
+//! knows that the value is chosen. It also does not matter which value most acceptors hold, or which arrived last: only
+//! the ballot counts.
 //!
 //! # The log
 //!
-//! Each slot is a Paxos instance of its own, but all slots share the ballots. An acceptor has *one* promise for all
-//! slots, and `PREPARE` asks about every slot from `from` on. The answer reports everything accepted there, chosen or
-//! not. An answer that is too long for one message comes in pages, which the ballot's owner requests. The owner then
-//! proposes the safe value in each reported slot, a *no-op* in each hole between them, and its own command behind them.
+//! Each slot is a Paxos instance of its own, but all slots share the ballots. An acceptor has *one* promise, for all
+//! slots. `PREPARE` names the first slot that the proposer needs, and the answer reports everything accepted from there
+//! on, chosen or not. An answer that is too long for one message comes in pages, which the ballot's owner requests. The
+//! owner then proposes the safe value in each reported slot, and its own command after them. A slot between them in
+//! which a majority reports nothing is a *hole*. The owner proposes a *no-op* in it, because learners apply the slots
+//! in order and a hole would stop them.
 //!
 //! One promise for all slots lets a leader skip phase 1 (see *Leadership*). Without a leader it has a price: a rival's
-//! `PREPARE` for slot 8 also stops an `ACCEPT` in flight for slot 7. [`Policy::BasicPaxos`] pays this price: every
-//! command goes through both phases, and every server may propose at any time.
+//! higher `PREPARE`, sent for a command in slot 8, also stops an `ACCEPT` on its way to slot 7. [`Policy::BasicPaxos`]
+//! pays this price: every command goes through both phases, and every server may propose at any time.
 //!
 //! # The roles
 //!
-//! Each server has three roles, one module each. A role does not know which roles share its machine. A proposer sends
-//! messages to its own acceptor as to every other, and that acceptor counts like every other.
+//! Each server has three roles, one module each. Messages make no difference between the roles of the own server and of
+//! another: a proposer sends `PREPARE` to its own server's acceptor as to every other, and its answer counts like every
+//! other. In addition, the roles of one server give each other requests and notifications ([`ProposerRequest`],
+//! [`AcceptorRequest`], [`LearnerRequest`]).
 //!
-//! - The [`Proposer`] gets commands chosen. Its only durable record is a round: it never uses a round below it again.
+//! - The [`Proposer`] gets commands chosen. Its only durable record is a reserved round. After a restart it uses no
+//!   round below that one.
 //! - The [`Acceptor`] promises and accepts. It is the memory of the protocol: promises and accepted values are durable
 //!   before any message reports them (the types of [`role`](crate::role) enforce this order).
-//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. From time to time it has a
-//!   checkpoint of its state written; a majority of acceptors holds everything after it.
+//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. It writes no record for
+//!   each slot. From time to time it asks its server to write a checkpoint of its state. What came after the checkpoint
+//!   it gets from the other servers: entries of the log, or a snapshot of their state.
 //!
-//! | message | from | receiving role |
+//! | message | from | to |
 //! |---|---|---|
 //! | `PREPARE` | proposer | acceptor |
 //! | `PROMISE`, `NACK`, `TRUNCATED` | acceptor | proposer |
@@ -72,132 +85,139 @@
 //! | `HEARTBEAT`, `HEARTBEATREPLY`, `LEADERHINT` | proposer | proposer |
 //! | `PREVOTE`, `PREVOTEREPLY` | proposer | proposer |
 //!
-//! `ACCEPT`, `ACCEPTED` and `CHOSEN` each cover a run of slots. A leader has many slots in flight, and one message with
-//! sixty values costs hardly more than a message with one value.
+//! `ACCEPT`, `ACCEPTED` and `CHOSEN` each cover a range of consecutive slots. A leader has many slots *in flight*
+//! (proposed, not yet applied), and one message with many small values costs little more than a message with one.
 //!
 //! A vote (`ACCEPTED`) names a slot and a ballot, not the value: every learner gets the value from the proposer itself.
-//! Only the learner of the ballot's owner counts votes; it informs the other learners with `CHOSEN`. A learner that
-//! holds the value of that ballot *or a higher one* holds the chosen value, by P2b. A value of a lower ballot may be
-//! another one, so the learner requests the entry from a peer. No proposer receives `CHOSEN`, because a slot can be
-//! chosen while no learner holds its value. So a proposal is finished only when the proposer's own learner has
-//! *applied* the slot. The learner reports that inside the server ([`ProposerRequest::Applied`]) and in each
-//! `PROGRESS`.
+//! Only the learner of the ballot's owner counts votes; it informs the other learners with `CHOSEN`. A learner whose
+//! value has the ballot of `CHOSEN` or a higher one holds the chosen value (P2b). A value at a lower ballot may differ,
+//! so the learner requests the entry from a peer. `CHOSEN` does not end a proposer's work: if every learner missed the
+//! `ACCEPT`, the slot is chosen but no learner can apply it. So a proposer continues until its own server's learner has
+//! *applied* the slot. That learner tells its own proposer directly ([`ProposerRequest::Applied`]), and the other
+//! servers in each `PROGRESS`.
 //!
 //! # One attempt
 //!
-//! A proposer with work prepares a new ballot from its learner's applied slot + 1 and proposes as above. The attempt is
-//! done when its learner has applied all of these slots. If another command took the slot, the proposer tries a later
-//! one. It keeps the command until its outcome is applied, whichever proposer got it chosen. An attempt fails when a
-//! majority refuses, 20 ms after the first refusal, or after a time without progress. A majority of refusals to a first
-//! `PREPARE` only means that the round was stale. The proposer then prepares again at once, above that round, but only
-//! once.
+//! A proposer with work prepares a new ballot from the first slot that it does not know to be chosen, and proposes as
+//! above. The attempt is done when its learner has applied every slot that it proposed in. If another command was
+//! chosen in its command's slot, the proposer tries again in a later slot. It keeps the command until its learner has
+//! applied it, whichever proposer got it chosen. An attempt fails in three cases: a majority refuses; 20 ms pass after
+//! the first refusal; or a time-out passes without progress. If a majority refuses the first `PREPARE` of an attempt,
+//! its round was probably old. So the proposer first prepares again at once, above that round, but only once.
 //!
-//! A new ballot is above every ballot that its server has seen: in refusals, in messages of leaders, and in the promise
-//! of its own acceptor, whose round comes with each command. A ballot below that promise is certain to be refused. The
-//! round is a hint about another role, so it may be old, and safety does not rest on it. A proposer only never uses a
-//! ballot twice, and reserves its rounds durably before it uses them.
+//! A new ballot is above every ballot that the proposer knows of: from refusals and from messages of leaders. The
+//! server also passes its own acceptor's promised round along with each command, because a ballot below it would be
+//! refused there. That round may be old; this costs time only. Safety needs just one thing: a proposer never uses a
+//! ballot twice. So it reserves its rounds durably before it uses them.
 //!
-//! Two proposers can preempt each other forever. A random wait of 0 to 40 ms before the loser's next attempt ends this
-//! duel. The wait does not grow with a proposer's own losses, because a loser that backs off longer each time would
-//! starve. It grows only while its learner applies nothing at all.
+//! Two proposers can preempt each other forever, which is called live-lock or a duel (*Paxos Made Simple*, section
+//! 2.4). A random wait before the loser's next attempt, 0 to 40 ms, makes it very likely that one of them gets through.
+//! The wait does not grow with a proposer's own losses, because a loser that backs off longer each time would starve.
+//! It grows only while its learner applies nothing at all.
 //!
 //! # Leadership
 //!
 //! [`Policy::MultiPaxos`] uses the same proposer, but the proposer keeps its ballot after its command is chosen (*Paxos
-//! Made Simple*, section 3). A ballot that a majority has promised is good for every later slot. So phase 1 is done
-//! once. After that, each command costs one round of messages instead of two, and one disk write on each acceptor
-//! instead of two. While no other proposer prepares, no ballot is refused, so the duel of the last section does not
-//! happen.
+//! Made Simple*, section 3). A ballot that a majority has promised is good for every later slot, until a majority
+//! promises a higher one. So phase 1 is done once. After that, each command costs one exchange of messages instead of
+//! two, and one disk write on each acceptor instead of two. While no other proposer prepares, no ballot is refused, so
+//! the duel of the last section does not happen.
 //!
-//! For that, the servers must agree which of them proposes, but not as strictly as they agree on commands. A wrong
-//! opinion costs time and never changes a value. If two proposers both act as leader, they have two ballots, and the
-//! acceptors know which is higher. So no durable record says which server leads. Heartbeats, time-outs and chance
-//! decide it (`election.rs` explains how, and how a cluster with partial connectivity still finds a leader).
+//! To profit from this, the servers should agree on which of them proposes. A wrong opinion costs time and never
+//! changes a value. If two proposers both act as leader, they have two ballots, and the acceptors know which is higher.
+//! So no durable record says which server leads. Heartbeats, time-outs and chance decide it (`election.rs` explains
+//! how, and how a cluster with partial connectivity still finds a leader).
 //!
-//! *A new leader* prepares from its learner's applied slot + 1. The promises report the remains of the last tenure.
-//! Some slots are chosen but not yet known to be, some were accepted by a single acceptor, and between them are holes.
-//! The new leader proposes all of them again at its ballot, with a no-op in each hole. Then it continues at the same
-//! ballot.
+//! *A new leader* prepares from the first slot that it does not know to be chosen. The time during which one ballot
+//! leads is its *tenure*. The promises report what earlier tenures left unfinished: slots chosen without any learner
+//! knowing it, slots accepted by a single acceptor, and holes between them. The new leader proposes all of them again
+//! at its ballot, with a no-op in each hole. Then it continues at the same ballot.
 //!
 //! *While it leads* it has a window of slots in flight and does not wait for one slot before it proposes in the next.
-//! The learners apply the slots in order. All commands that have arrived since the last batch form the next batch. A
-//! slot that stays in flight is proposed again with the same ballot and value, which is always allowed.
+//! The learners apply the slots in order. All commands that have arrived since its last `ACCEPT` go into the next one,
+//! each in a slot of its own. A slot that stays in flight is proposed again with the same ballot and value, which is
+//! always allowed.
 //!
 //! *A client* may still talk to any server. That server's proposer keeps the command and forwards it to the leader,
-//! repeatedly, until the outcome is applied (`forwarding.rs`). So the crash of a leader loses no command that a client
-//! waits for.
+//! repeatedly, until its own learner has applied the command (`forwarding.rs`). So the crash of a leader loses no
+//! command that a client waits for.
 //!
 //! *A deposed leader* may not know that it is deposed. It finds out by an acceptor's refusal, by heartbeats without
 //! replies, or by its successor's heartbeats, and becomes a follower. Its slots in flight may be chosen or not; its
-//! successor finds out which. Nothing that it does meanwhile is unsafe, because no majority accepts anything more at
-//! its ballot. Reads do not depend on a leader, so a deposed leader cannot give an old answer.
+//! successor finds out which. Nothing that it does meanwhile is unsafe: either a majority refuses its ballot, or every
+//! higher ballot must adopt what it got chosen. Reads do not depend on a leader, so a deposed leader cannot give an old
+//! answer.
 //!
-//! The price: one server does most of the work. When it crashes, nothing is chosen until the others notice its silence
-//! and one of them has prepared, which takes some tenths of a second. Basic Paxos has no such pause, but is always
-//! slower.
+//! The price: one server does most of the work, and its crash stops all writes for a while. The others see a crash when
+//! its connections close, and a leader that only falls silent after 150 to 300 ms; then one of them prepares
+//! (`docs/performance.md` has the measurements). Basic Paxos has no such pause, but needs two phases for each command.
 //!
 //! # Reads
 //!
-//! A server's store may be old, because its learner may not have received the last `CHOSEN`. A read answered from it at
-//! once could miss a write that another client knows to be done. *Paxos Quorum Reads* (Charapko, Ailijiang, Demirbas,
-//! HotStorage 2019) ask a majority of acceptors for their highest accepted slot, wait until that slot is applied, and
-//! then answer. Every value chosen before the read began has a vote in every majority. So reads need no leader, no
-//! lease and no clock. If that slot was left unfinished, the learner asks a proposer to `FILL` the log up to it.
-//! `quorum_reads.rs` explains why a round never serves a read that arrived after it began.
+//! A server's store may be old, because its learner may not have received the last `CHOSEN`. If it answered a read at
+//! once, the read could miss a write that another client knows to be done. So the learner asks a majority of acceptors
+//! for their highest accepted slot, waits until it has applied that slot itself, and then answers (*Paxos Quorum
+//! Reads*: Charapko, Ailijiang, Demirbas, HotStorage 2019). Every majority contains an acceptor that accepted what was
+//! chosen before the read began. So reads need no leader, no lease and no clock. If a slot up to that one is not chosen
+//! yet, the learner asks a proposer to `FILL` the log up to it. `quorum_reads.rs` explains why one exchange with the
+//! acceptors never serves a read that arrived after it began.
 //!
 //! # Exactly once
 //!
 //! A client without an answer asks again, perhaps at another server, and two proposers may get one command into two
 //! slots. The protocol does not prevent that. The [state machine](StateMachine) recognizes a repeated command by its
-//! [`CommandId`] and returns the first result again. A proposer may report "certainly not applied" only for a command
-//! that it never put into an `ACCEPT` or a `FORWARD`. After that, only the log knows.
+//! [`CommandId`] and returns the first result again. (Its table of results is bounded: a client that lost its place in
+//! it is told that the outcome is unknown.) A proposer may report "certainly not applied" only for a command that it
+//! never put into an `ACCEPT` or a `FORWARD`. Once it was sent, it may be chosen at any later time.
 //!
 //! # Failures
 //!
-//! A role fails by losing its volatile memory between any two steps. Its next incarnation replays its records and
-//! continues.
+//! A role fails by losing its volatile memory between any two steps. After a restart, the next *incarnation* of the
+//! role replays its records and continues.
 //!
 //! - *Acceptor*: a crash looks like slowness. But an acceptor that restarts **without** its records breaks safety. Say
 //!   that `A` is chosen by s1 and s2 of three. Then s2 loses its records and promises s3 a new ballot, reporting
-//!   nothing; s2 and s3 choose `B` in the same slot, and two learners disagree forever. The scenario
-//!   `cluster/lost_memory_is_unsafe` shows it step by step.
+//!   nothing; s2 and s3 choose `B` in the same slot, and two learners disagree forever. The text file
+//!   `tests/scenarios/cluster/lost_memory_is_unsafe` shows it step by step.
 //! - *Proposer*: what it proposed may be chosen or not; the next proposer that prepares finishes it. A restarted
 //!   proposer must never use an old ballot again. Promises and votes for the old incarnation's ballot may still arrive,
 //!   and would be counted for other values.
-//! - *Learner*: it starts with its last checkpoint, asks its peers, and does one read for itself to know how far it
-//!   must get. Even if all learners restart at once, a `FILL` makes a proposer collect the log again from the
-//!   acceptors.
+//! - *Learner*: it starts with its last checkpoint, asks its peers for the rest, and does one quorum read to learn how
+//!   far the log reaches. Even if all learners restart at once, a `FILL` makes a proposer collect the log again from
+//!   the acceptors.
 //! - *An acceptor with an unreadable slot* reports it as corrupt, which is not "nothing accepted". A proposer may
-//!   choose a value freely only if a majority of definite answers reports nothing.
+//!   propose its own value only if a majority of acceptors, not counting those whose slot is corrupt, report that they
+//!   accepted nothing there.
 //!
 //! # Truncation
 //!
-//! A log that only grows fills every disk. So a learner has its state written to a checkpoint. When the checkpoint is
-//! durable, the acceptor of the *same* server forgets the slots in it (*Moderately Complex*, section 4.2). No other
-//! server need agree: a request for a forgotten slot gets an answer that says so. A `PROMISE` names the first slot that
-//! its acceptor still knows. The proposer proposes at or above the highest such slot, because every forgotten slot was
-//! chosen. An `ACCEPT` below it is answered with `TRUNCATED`, which is no refusal. A learner that needs a forgotten
-//! slot gets a snapshot instead of the log, in chunks (see `snapshot_fetch.rs`), and never goes back to an older state.
-//! While a peer fetches a snapshot, the log behind it is kept for that peer (see `pins.rs`). So one snapshot is enough,
-//! unless the peer is much slower than the writes.
+//! A log that only grows fills every disk. So a learner has a checkpoint of its state written. When the checkpoint is
+//! durable, the acceptor of the *same* server forgets the slots in it (van Renesse and Altinbuken, *Paxos Made
+//! Moderately Complex*, 2015, section 4.2). It need not ask another server, because its answers say which slots it has
+//! forgotten. A `PROMISE` names the first slot that its acceptor still knows. The proposer proposes at or above the
+//! highest such slot of its promises, because every forgotten slot was chosen. An acceptor answers `TRUNCATED` to an
+//! `ACCEPT` for a slot that it has forgotten; this does not count as a refusal. A learner that needs a forgotten slot
+//! gets a snapshot instead of the log, in chunks (see `snapshot_fetch.rs`), and never goes back to an older state.
+//! While a peer fetches a snapshot, its source keeps the log after the snapshot for it (see `pins.rs`). So one snapshot
+//! is enough, unless the peer is much slower than the writes.
 //!
 //! # What is left out
 //!
 //! - Membership changes (*Paxos Made Simple*, section 3, at its end).
-//! - Leases (*Moderately Complex*, section 4, on read-only commands): a read needs a majority, and nothing depends on a
-//!   clock.
-//! - Byzantine faults. A server follows the protocol or is silent; *The Part-Time Parliament*'s priests are honest too.
+//! - Leases (*Paxos Made Moderately Complex*, section 4, on read-only commands): a read needs a majority, and no
+//!   argument for correctness rests on a clock.
+//! - Byzantine faults: a server follows the protocol or is silent.
 //!
 //! # Where to go on
 //!
-//! First `message.rs` and `acceptor.rs` (the shortest role). Then `proposer/mod.rs` with `promises.rs` and its
-//! directory: `attempt.rs` is phase 1, `phase2.rs` is phase 2, and `election.rs` and `forwarding.rs` make it
-//! Multi-Paxos. Then `learner/mod.rs` with `quorum_reads.rs`, `catch_up.rs`, `retention.rs`, `pins.rs`,
-//! `snapshot_fetch.rs` and `divergence.rs`. Last `tests/scenarios`, from `cluster/write` on, which show each rule at
-//! work.
-//!
-//! `rules.rs` names the rules that safety rests on, each with its source; the roles call it to decide. It is also the
-//! one file of this module that contains seeded bugs, which show that the simulator notices when a rule is broken.
+//! First `rules.rs`, one page: it names the rules that safety rests on, each with its source, and the roles call it to
+//! decide. It also holds switches for seeded bugs, which test the simulator; normal builds compile them out
+//! (`seeded_bugs::is_enabled` is then always false). Next `message.rs` and `acceptor.rs`, the shortest role. Then
+//! `proposer/mod.rs` with `promises.rs`, the heart of phase 1 (P2c), and the other files of `proposer/`: `attempt.rs`
+//! holds one ballot and the acceptors that refused it, `phase2.rs` is phase 2, and `election.rs` and `forwarding.rs`
+//! make it Multi-Paxos. Then `learner/mod.rs` with `quorum_reads.rs`, `catch_up.rs`, `retention.rs`, `pins.rs`,
+//! `snapshot_fetch.rs` and `divergence.rs`. Last `tests/scenarios`: text files, from `cluster/write` on, that show each
+//! rule at work.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod acceptor;

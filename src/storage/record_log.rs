@@ -231,7 +231,7 @@ mod tests {
         let before = files.image();
         let error = open::<ParticipantRecord>(&files).unwrap_err();
         assert!(matches!(error, OpenError::Lost(_)), "{error}");
-        assert!(error.to_string().contains("no other server has the records"), "{error}");
+        assert!(error.to_string().contains("No other server has these records"), "{error}");
         assert_eq!(files.image(), before);
     }
 }

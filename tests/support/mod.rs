@@ -230,8 +230,8 @@ pub fn repository() -> PathBuf {
     package.ancestors().find(|directory| directory.join("run_server.sh").exists()).unwrap().to_path_buf()
 }
 
-/// A program of this build. Cargo builds those of both packages for `cargo test --workspace`, and only the server and the
-/// client for the tests of the store alone.
+/// A program of this build. Cargo builds those of both packages for `cargo test --workspace`, and only the server and
+/// the client for the tests of the store alone.
 pub fn program(name: &str) -> PathBuf {
     let mut directory = std::env::current_exe().unwrap();
     directory.pop();

@@ -17,6 +17,7 @@ pub use self::types::{LearnerNotification, LearnerRequest, LearnerTimer, Learner
 
 use super::catch_up::{CatchUp, CatchUpStep};
 use super::divergence::{Divergence, DivergenceVerdict};
+use super::message::ENTRY_OVERHEAD_BYTES;
 use super::quorum_reads::{Failed, Fill, QuorumReads};
 use super::retention::{CheckpointSchedule, Retention};
 use super::slot_window::SlotWindow;
@@ -305,7 +306,7 @@ impl<M: StateMachine> Learner<M> {
         let mut entries = Vec::new();
         let mut room = self.part_bytes;
         for (slot, (ballot, value)) in self.past.entries(from).take(ENTRIES_MAX) {
-            let size = 24 + value.size();
+            let size = ENTRY_OVERHEAD_BYTES + value.size();
             if size > room && !entries.is_empty() {
                 break;
             }
@@ -637,7 +638,7 @@ impl<M: StateMachine> Role for Learner<M> {
                 Message::Snapshot(part) => self.handle_snapshot(from, part, out),
                 Message::FetchSnapshot(part) => self.handle_fetch(from, part, out),
                 Message::ReadReply { id, slot } => self.handle_read_answer(from, id, slot, out),
-                other => debug_assert!(!other.is_for(RoleKind::Learner), "no role takes {other:?}"),
+                other => debug_assert!(!other.is_for(RoleKind::Learner), "the learner does not handle {other:?}"),
             },
             Input::Timeout(timer) => match timer {
                 LearnerTimer::Progress => self.send_progress(out),

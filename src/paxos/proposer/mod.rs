@@ -786,7 +786,7 @@ impl Proposer {
             Message::LeaderHint { ballot } => self.handle_relay(ballot, out),
             Message::PreVote { id } => self.election.handle_pre_vote(sender, id, self.leads().is_some(), out),
             Message::PreVoteReply { id, hears } => self.handle_pre_vote_answer(sender, id, hears, out),
-            other => debug_assert!(!other.is_for(RoleKind::Proposer), "no role takes {other:?}"),
+            other => debug_assert!(!other.is_for(RoleKind::Proposer), "the proposer does not handle {other:?}"),
         }
     }
 }

@@ -1,0 +1,3 @@
+#!/bin/sh
+# Stands for `cargo` in the tests of the scripts; what it does is in a file beside the link through which it was called.
+. "$(dirname "$0")/behavior"
