@@ -65,7 +65,7 @@ fn message<R: Role>(from: ServerId, message: R::Message) -> Input<R> {
 }
 
 /// The roles of five servers, and the messages on their way between them.
-struct World {
+struct RoleCluster {
     proposers: Vec<Proposer>,
     acceptors: Vec<Acceptor>,
     learners: Vec<Learner<Kv>>,
@@ -73,11 +73,11 @@ struct World {
     applied: u64,
 }
 
-impl World {
-    fn new() -> World {
+impl RoleCluster {
+    fn new() -> RoleCluster {
         let quorums = Quorums::majority(ServerSet::first(5));
         let servers = || (1..=5).map(ServerId);
-        let mut world = World {
+        let mut world = RoleCluster {
             proposers: servers().map(|me| Proposer::new(me, quorums, Policy::BasicPaxos)).collect(),
             acceptors: servers().map(|_| Acceptor::new()).collect(),
             learners: servers().map(|me| Learner::new(me, quorums, Incarnation(1), Slot(0), Kv::default())).collect(),
@@ -150,7 +150,7 @@ fn whole_commands(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("basic-paxos, five servers, a command through both phases");
     for under_way in [1u64, 64] {
         group.throughput(Throughput::Elements(under_way));
-        let mut world = World::new();
+        let mut world = RoleCluster::new();
         world.propose(open(1));
         world.settle();
         let mut sequence = 0;

@@ -37,21 +37,21 @@ impl Display for Family {
 }
 
 /// The roles of a family.
-struct Cast {
+struct ProtocolRoles {
     roles: &'static [RoleKind],
     as_named: &'static [RoleKind],
     of_writes: [RoleKind; 2],
     voter: RoleKind,
 }
 
-const PAXOS: Cast = Cast {
+const PAXOS: ProtocolRoles = ProtocolRoles {
     roles: &[Acceptor, Learner, Proposer],
     as_named: &RoleKind::PAXOS,
     of_writes: [Proposer, Learner],
     voter: Acceptor,
 };
 
-const TWO_PHASE_COMMIT: Cast = Cast {
+const TWO_PHASE_COMMIT: ProtocolRoles = ProtocolRoles {
     roles: &[Participant, Coordinator],
     as_named: &[Participant, Coordinator],
     // Without the server's own vote there is no commit, and this is known before any server is asked.
@@ -93,7 +93,7 @@ impl Protocol {
         self.family() == Family::Paxos
     }
 
-    fn cast(self) -> &'static Cast {
+    fn table(self) -> &'static ProtocolRoles {
         match self.family() {
             Family::Paxos => &PAXOS,
             Family::TwoPhaseCommit => &TWO_PHASE_COMMIT,
@@ -102,12 +102,12 @@ impl Protocol {
 
     /// The roles of each server, in the order in which they start: voters first.
     pub fn roles(self) -> &'static [RoleKind] {
-        self.cast().roles
+        self.table().roles
     }
 
     /// The same roles in the order in which people name them. The meaning of a seed depends on this order.
     pub fn roles_as_named(self) -> &'static [RoleKind] {
-        self.cast().as_named
+        self.table().as_named
     }
 
     /// Whether servers have this role.
@@ -117,17 +117,17 @@ impl Protocol {
 
     /// The roles that a server needs to complete a write of its own clients.
     pub fn roles_of_writes(self) -> [RoleKind; 2] {
-        self.cast().of_writes
+        self.table().of_writes
     }
 
     /// The role that proposes commands: proposer or coordinator.
     pub fn leader(self) -> RoleKind {
-        self.cast().of_writes[0]
+        self.table().of_writes[0]
     }
 
     /// The role that votes.
     pub fn voter(self) -> RoleKind {
-        self.cast().voter
+        self.table().voter
     }
 
     /// Number of votes that a write needs among `servers` servers.

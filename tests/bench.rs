@@ -7,7 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::process::{Command, Output, Stdio};
 
-use support::{Cluster, await_some};
+use support::{Cluster, await_value};
 
 /// The fields of a flat JSON object, as they stand there.
 fn fields(output: &Output) -> BTreeMap<String, String> {
@@ -64,7 +64,7 @@ fn crash_of_a_server_is_reported_and_the_load_continues() {
     command.arg("--cluster").arg(cluster.file()).args(["bench", "--clients", "4", "--reads", "0", "--servers", "1"]);
     command.args(["--duration", "8s", "--warm-up", "0ms"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let bench = command.spawn().unwrap();
-    await_some("the load has begun", || cluster.status(2).filter(|status| status.applied.0 > 5));
+    await_value("the load has begun", || cluster.status(2).filter(|status| status.applied.0 > 5));
     cluster.kill(&[1]);
     let output = bench.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

@@ -23,7 +23,7 @@ fn servers(ids: &[u8]) -> ServerSet {
 }
 
 /// A client that does not wait for long.
-fn hurried(cluster: &Cluster, name: &str, server: u8) -> Client {
+fn client_with_short_timeout(cluster: &Cluster, name: &str, server: u8) -> Client {
     let mut client = cluster.client(name, server);
     client.set_timeout(Duration::from_secs(3));
     client
@@ -43,12 +43,12 @@ fn new_servers_start_when_a_majority_of_peers_has_recorded_each() {
     (1..=3).for_each(|id| cluster.run(id));
     let waits = |id: u8, known_to: &[u8]| {
         let waited = Some(AdmissionStatus { witnesses: servers(known_to), needed: 3 });
-        await_some("two peers have recorded it", || (cluster.status(id)?.newcomer == waited).then_some(()));
+        await_some("two peers have recorded it", || (cluster.status(id)?.admission == waited).then_some(()));
     };
     waits(1, &[2, 3]);
     waits(2, &[1, 3]);
     waits(3, &[1, 2]);
-    let why = refused(&mut hurried(&cluster, "c1", 1));
+    let why = refused(&mut client_with_short_timeout(&cluster, "c1", 1));
     assert!(why.contains("is not admitted: its data directory is new, and too few peers have recorded it"), "{why}");
     await_some("it reports what it waits for", || {
         cluster
@@ -67,7 +67,7 @@ fn new_servers_start_when_a_majority_of_peers_has_recorded_each() {
     cluster.run(4);
     let mut client = cluster.client("c2", 1);
     client.put(b"k", b"v").unwrap();
-    assert_eq!(cluster.status(1).unwrap().newcomer, None);
+    assert_eq!(cluster.status(1).unwrap().admission, None);
     // From now on a majority is enough.
     cluster.kill(&[1, 2, 3, 4]);
     [2, 3, 4].into_iter().for_each(|id| cluster.run(id));
@@ -97,7 +97,7 @@ fn server_that_lost_its_data_dir_does_not_vote_although_one_peer_never_recorded_
     cluster.run_with(3, &["--cluster", &without_5]);
     cluster.run_with(5, &["--cluster", &without_3]);
     for id in 1..=5 {
-        await_some("it is admitted", || (cluster.status(id)?.newcomer.is_none()).then_some(()));
+        await_some("it is admitted", || (cluster.status(id)?.admission.is_none()).then_some(()));
     }
     cluster.client("c1", 3).put(b"k", b"v").unwrap();
     cluster.kill(&[1, 2, 3, 4, 5]);
@@ -106,12 +106,12 @@ fn server_that_lost_its_data_dir_does_not_vote_although_one_peer_never_recorded_
     fs::remove_dir_all(cluster.data(3)).unwrap();
     [3, 4, 5].into_iter().for_each(|id| cluster.run(id));
     let waits = Some(AdmissionStatus { witnesses: servers(&[5]), needed: 3 });
-    await_some("server 5 treats it as new", || (cluster.status(3)?.newcomer == waits).then_some(()));
+    await_some("server 5 treats it as new", || (cluster.status(3)?.admission == waits).then_some(()));
     await_some("server 4 does not", || cluster.lines_of(4).contains("another data directory than").then_some(()));
     for server in [5, 4, 3] {
-        refused(&mut hurried(&cluster, &format!("d{server}"), server));
+        refused(&mut client_with_short_timeout(&cluster, &format!("d{server}"), server));
     }
-    assert_eq!(cluster.status(3).unwrap().newcomer, waits);
+    assert_eq!(cluster.status(3).unwrap().admission, waits);
     assert_eq!(cluster.status(3).unwrap().accepted, 0);
 
     // With one more that remembers there is a majority.
@@ -119,7 +119,7 @@ fn server_that_lost_its_data_dir_does_not_vote_although_one_peer_never_recorded_
     let mut client = cluster.client("c2", 5);
     assert_eq!(client.get(b"k").unwrap().value.as_deref(), Some(&b"v"[..]));
     client.put(b"k", b"w").unwrap();
-    assert_eq!(cluster.status(3).unwrap().newcomer, waits);
+    assert_eq!(cluster.status(3).unwrap().admission, waits);
 }
 
 /// Gives a key another value in the checkpoint of a server that does not run; all its checksums are right.
@@ -172,12 +172,12 @@ fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
     assert!(String::from_utf8_lossy(&json.stdout).contains(&format!("\"fenced\":{slot}")), "{json:?}");
 
     // Its clients are served by the other servers; but it does not vote, so with one more down there is no majority.
-    let mut asks_it = hurried(&cluster, "c2", 3);
+    let mut asks_it = client_with_short_timeout(&cluster, "c2", 3);
     assert_eq!(asks_it.get(b"once").unwrap().value.as_deref(), Some(&b"right"[..]));
     asks_it.put(b"k", b"v").unwrap();
     let promised = cluster.status(3).unwrap().promised;
     cluster.kill(&[2]);
-    refused(&mut hurried(&cluster, "c3", 1));
+    refused(&mut client_with_short_timeout(&cluster, "c3", 1));
     assert_eq!(cluster.status(3).unwrap().promised, promised);
 
     // Its next life knows it still, and says what to do.

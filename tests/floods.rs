@@ -12,12 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use paxos_kv::host::budget::GRACE;
-use paxos_kv::host::checkpoints::{CLIENT_PARTS_MAX, PARTS_MAX, WISHES};
+use paxos_kv::host::checkpoints::{CLIENT_CHECKPOINTS_PER_SECOND, CLIENT_PARTS_MAX, PARTS_MAX};
 use paxos_kv::host::connected_peers::CONNECTIONS_OF_A_PEER;
 use paxos_kv::host::limits::{
-    ALL_REQUESTS_MAX, ALL_REQUESTS_MAX_BYTES, ALL_UNFINISHED_MAX_BYTES, ALL_UNTAKEN_MAX_BYTES, ASKERS_MAX,
-    BROWSER_STRANGERS_MAX, CLIENT_STRANGERS_MAX, CLIENTS_MAX, PEER_STRANGERS_MAX, RELAYS_MAX, REQUESTS_MAX,
-    REQUESTS_MAX_BYTES, UNFINISHED_FREE_BYTES, UNTAKEN_FREE_BYTES, UNTAKEN_MAX_BYTES, VIEWERS_MAX,
+    ALL_REQUESTS_MAX, ALL_REQUESTS_MAX_BYTES, ALL_UNFINISHED_MAX_BYTES, ALL_UNREAD_REPLIES_MAX_BYTES,
+    BROWSERS_UNIDENTIFIED_MAX, CLIENTS_MAX, CLIENTS_UNIDENTIFIED_MAX, HTTP_REQUESTS_MAX, PEERS_UNIDENTIFIED_MAX,
+    RELAYS_MAX, REQUESTS_MAX, REQUESTS_MAX_BYTES, UNFINISHED_FREE_BYTES, UNREAD_REPLIES_FREE_BYTES,
+    UNREAD_REPLIES_MAX_BYTES, VIEWERS_MAX,
 };
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
@@ -100,7 +101,7 @@ impl Drop for Ending<'_> {
 
 /// Runs honest clients of a server beside a flood; gives how many requests were served, and the longest time that one
 /// took.
-fn beside<T>(cluster: &Cluster, id: u8, flood: impl FnOnce() -> T) -> (T, usize, Duration) {
+fn serve_during<T>(cluster: &Cluster, id: u8, flood: impl FnOnce() -> T) -> (T, usize, Duration) {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let honest = scope.spawn(|| {
@@ -153,7 +154,7 @@ fn unfinished_requests_of_a_thousand_clients_fit_into_memory_and_delay_no_other_
     let begun = Instant::now();
     let bytes = half_request();
     let mut flood: Vec<_> = (0..1_150).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();
-    let (open, served, longest) = beside(&cluster, 1, || {
+    let (open, served, longest) = serve_during(&cluster, 1, || {
         while push(&mut flood, &bytes) < flood.len() {
             assert!(begun.elapsed() < support::PATIENCE, "the server reads no more");
         }
@@ -199,7 +200,7 @@ fn flood_a_leader() -> Result<(), String> {
     let mut flood: Vec<_> = (0..300).map(|_| (None, 0)).collect();
     let mut came = 0;
     // A follower forwards its requests to the leader over a link, in frames that are larger than a first buffer.
-    let (kept, served, longest) = beside(&cluster, leader % 3 + 1, || {
+    let (kept, served, longest) = serve_during(&cluster, leader % 3 + 1, || {
         while begun.elapsed() < FLOODED {
             // Each closed client connects again, so that the flood lasts.
             for (connection, sent) in flood.iter_mut().filter(|(one, _)| one.as_ref().is_none_or(is_closed)) {
@@ -237,7 +238,7 @@ fn unread_replies_of_two_hundred_clients_fit_into_memory_and_delay_no_other_clie
     let begun = Instant::now();
     let bytes = request(Request::State { at_least: Slot(0), part: None });
     let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();
-    let (open, served, longest) = beside(&cluster, 1, || {
+    let (open, served, longest) = serve_during(&cluster, 1, || {
         // Each asks at least eight times.
         let (mut rounds, mut full) = (0, None);
         while full.is_none_or(|full: Instant| full.elapsed() < Duration::from_secs(2)) || rounds < 8 {
@@ -265,7 +266,7 @@ fn unread_values_of_two_hundred_clients_fit_into_memory() {
     let begun = Instant::now();
     let bytes = request(Request::Get { key: b"large".to_vec() }).repeat(20);
     let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();
-    let (open, served, longest) = beside(&cluster, 1, || {
+    let (open, served, longest) = serve_during(&cluster, 1, || {
         while push(&mut flood, &bytes) < flood.len() {
             assert!(begun.elapsed() < support::PATIENCE);
         }
@@ -297,9 +298,9 @@ fn limits() -> Vec<(&'static str, String, String)> {
     let peer = size(CONNECTIONS_OF_A_PEER * PEER_FRAME_MAX_BYTES);
     let (nothing, page) = (String::new, || "512 lines, 256 KiB".to_string());
     vec![
-        ("callers that have not greeted, at the port for servers", greeting.clone(), count(PEER_STRANGERS_MAX)),
-        ("the same, at the port for clients", greeting, count(CLIENT_STRANGERS_MAX)),
-        ("the same, at the port for browsers", "8 KiB, 5 s".to_string(), count(BROWSER_STRANGERS_MAX)),
+        ("callers that have not greeted, at the port for servers", greeting.clone(), count(PEERS_UNIDENTIFIED_MAX)),
+        ("the same, at the port for clients", greeting, count(CLIENTS_UNIDENTIFIED_MAX)),
+        ("the same, at the port for browsers", "8 KiB, 5 s".to_string(), count(BROWSERS_UNIDENTIFIED_MAX)),
         (
             "connections of servers",
             frame(PEER_FRAME_MAX_BYTES),
@@ -318,15 +319,19 @@ fn limits() -> Vec<(&'static str, String, String)> {
         ),
         (
             "replies that clients have not taken",
-            format!("{}, 30 s", size(UNTAKEN_MAX_BYTES)),
-            beside(ALL_UNTAKEN_MAX_BYTES, UNTAKEN_FREE_BYTES),
+            format!("{}, 30 s", size(UNREAD_REPLIES_MAX_BYTES)),
+            beside(ALL_UNREAD_REPLIES_MAX_BYTES, UNREAD_REPLIES_FREE_BYTES),
         ),
         ("parts of the state that servers wait for", nothing(), count(PARTS_MAX)),
         ("parts of the state that clients wait for, after servers", nothing(), count(CLIENT_PARTS_MAX)),
-        ("checkpoints that are made because a client wants a newer state", nothing(), format!("{WISHES} a second")),
+        (
+            "checkpoints that are made because a client wants a newer state",
+            nothing(),
+            format!("{CLIENT_CHECKPOINTS_PER_SECOND} a second"),
+        ),
         ("browsers that watch", page(), count(VIEWERS_MAX)),
         ("servers that take the lines for theirs (`/feed`)", page(), count(RELAYS_MAX)),
-        ("other requests of browsers", "one answer, 5 s".to_string(), count(ASKERS_MAX)),
+        ("other requests of browsers", "one answer, 5 s".to_string(), count(HTTP_REQUESTS_MAX)),
     ]
 }
 

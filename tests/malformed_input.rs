@@ -132,7 +132,7 @@ fn malformed_bytes_on_either_port_harm_no_other_connection() {
     // One that could be server 2 is not believed before server 2 was called.
     let stream = TcpStream::connect(member.peer).unwrap();
     let unproved = connect_handshake(&stream, &hello(peer(2, storage)));
-    assert!(matches!(unproved, Err(HandshakeError::CallYouFirst)), "{unproved:?}");
+    assert!(matches!(unproved, Err(HandshakeError::CallBackFirst)), "{unproved:?}");
 
     assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"before");
     client.put(b"k", b"after").unwrap();

@@ -40,7 +40,7 @@ fn tool(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_paxos-server")).args(arguments).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
@@ -63,7 +63,10 @@ fn servers_of_a_cluster_do_not_start_as_members_of_a_smaller_one() {
         cluster.run_with(id, &["--cluster", &three.to_string_lossy()]);
         assert!(!cluster.await_end(id).success());
         let why = cluster.errors_of(id);
-        assert!(why.contains("it belongs to cluster \"test\" with servers 1-5, and the cluster file lists 1-3"), "{why}");
+        assert!(
+            why.contains("it belongs to cluster \"test\" with servers 1-5, and the cluster file lists 1-3"),
+            "{why}"
+        );
     }
     // Other addresses are no other servers.
     let text = fs::read_to_string(cluster.file()).unwrap();
@@ -124,7 +127,7 @@ fn server_returns_with_its_own_data_directory_after_peers_met_another() {
     [3, 5].into_iter().for_each(|id| cluster.run(id));
     await_some("server 5 takes it for a new one", || {
         let known = ServerSet::only(ServerId(5));
-        (cluster.status(3)?.newcomer?.witnesses == known).then_some(())
+        (cluster.status(3)?.admission?.witnesses == known).then_some(())
     });
     await_some("server 4 does not", || cluster.lines_of(4).contains("another data directory than").then_some(()));
     cluster.kill(&[3]);
@@ -146,7 +149,7 @@ fn claims_of_a_stranger_in_a_servers_name_are_not_recorded() {
         let hello = Hello { cluster: "test".to_string(), to: ServerId(1), members: ServerSet::first(3), who };
         let stream = TcpStream::connect(member.peer).unwrap();
         let greeted = connect_handshake(&stream, &hello);
-        assert!(matches!(greeted, Err(HandshakeError::CallYouFirst)), "{greeted:?}");
+        assert!(matches!(greeted, Err(HandshakeError::CallBackFirst)), "{greeted:?}");
     }
     assert_eq!(fs::read(cluster.data(1).join("identity.toml")).unwrap(), before);
     cluster.kill(&[2]);
@@ -162,24 +165,36 @@ fn peer_that_lost_its_data_directory_returns_after_the_others_forget_it() {
     let folder = |id| cluster.data(id).to_string_lossy().into_owned();
     let (one, two, three) = (folder(1), folder(2), folder(3));
     let running = tool(&["forget", &one, "--peer", "3"]);
-    assert!(!running.status.success() && said(&running).contains("is in use by another process"), "{}", said(&running));
+    assert!(
+        !running.status.success() && output_text(&running).contains("is in use by another process"),
+        "{}",
+        output_text(&running)
+    );
     cluster.kill(&[1, 2, 3]);
     fs::remove_dir_all(&three).unwrap();
     let itself = tool(&["forget", &one, "--peer", "1"]);
     assert!(
-        !itself.status.success() && said(&itself).contains("the data directory of server 1 itself"),
+        !itself.status.success() && output_text(&itself).contains("the data directory of server 1 itself"),
         "{}",
-        said(&itself)
+        output_text(&itself)
     );
     let nowhere = tool(&["forget", &three, "--peer", "1"]);
-    assert!(!nowhere.status.success() && !Path::new(&three).exists(), "{}", said(&nowhere));
+    assert!(!nowhere.status.success() && !Path::new(&three).exists(), "{}", output_text(&nowhere));
     for folder in [&one, &two] {
         let done = tool(&["forget", folder, "--peer", "3"]);
-        assert!(done.status.success(), "{}", said(&done));
-        assert!(said(&done).contains("has forgotten the data directory of server 3"), "{}", said(&done));
-        assert!(said(&done).contains("safe only if the old directory is lost forever"), "{}", said(&done));
+        assert!(done.status.success(), "{}", output_text(&done));
+        assert!(output_text(&done).contains("has forgotten the data directory of server 3"), "{}", output_text(&done));
+        assert!(
+            output_text(&done).contains("safe only if the old directory is lost forever"),
+            "{}",
+            output_text(&done)
+        );
         let again = tool(&["forget", folder, "--peer", "3"]);
-        assert!(!again.status.success() && said(&again).contains("there is nothing to forget"), "{}", said(&again));
+        assert!(
+            !again.status.success() && output_text(&again).contains("there is nothing to forget"),
+            "{}",
+            output_text(&again)
+        );
     }
     (1..=3).for_each(|id| cluster.run(id));
     cluster.await_all();
@@ -275,28 +290,30 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
         fs::read_dir(cluster.data(1).join("journal")).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
     assert!(journal.into_iter().any(|bytes| holds(&bytes, ids[0])), "and so would the nonce");
 
-    let mut told: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut pages: Vec<(String, Vec<u8>)> = Vec::new();
     for id in 1..=3 {
         let address = cluster.cluster.member(ServerId(id)).unwrap().http.unwrap();
         for path in ["/", "/status", "/metrics", "/events", "/feed"] {
-            told.push((format!("{path} of {id}"), page(address, path)));
+            pages.push((format!("{path} of {id}"), page(address, path)));
         }
     }
     let backup = cluster.folder.path().join("store.backup");
     let done = cluster.client_tool(&["backup", &backup.to_string_lossy()]);
-    assert!(done.status.success(), "{}", said(&done));
+    assert!(done.status.success(), "{}", output_text(&done));
     let shown = cluster.client_tool(&["status", "-o", "json"]);
-    told.push(("status".to_string(), [shown.stdout, shown.stderr].concat()));
+    pages.push(("status".to_string(), [shown.stdout, shown.stderr].concat()));
     let part = client.state_part(None, Slot(1)).unwrap().unwrap();
-    told.push(("a part of the state".to_string(), part.part.bytes.to_vec()));
+    pages.push(("a part of the state".to_string(), part.part.bytes.to_vec()));
     let inspected = tool(&["inspect", &cluster.data(1).to_string_lossy()]);
-    told.push(("inspect".to_string(), inspected.stdout));
+    pages.push(("inspect".to_string(), inspected.stdout));
     for entry in fs::read_dir(cluster.folder.path()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
     {
-        told.push((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).unwrap()));
+        pages.push((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).unwrap()));
     }
-    assert!(told.iter().any(|(name, _)| name == "server-1.log") && told.iter().any(|(name, _)| name == "store.backup"));
-    for (name, bytes) in &told {
+    assert!(
+        pages.iter().any(|(name, _)| name == "server-1.log") && pages.iter().any(|(name, _)| name == "store.backup")
+    );
+    for (name, bytes) in &pages {
         assert!(!bytes.is_empty() || name.ends_with(".err"), "{name} is empty");
         let leaked = ids.iter().find(|id| holds(bytes, **id));
         assert_eq!(leaked, None, "{name} holds a storage id or a nonce");

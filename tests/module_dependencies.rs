@@ -83,11 +83,11 @@ fn what_a_client_decides_waits_for_nothing() {
 }
 
 /// No file of these rooms names one of these paths. There are more than `count` files, or the rooms have moved.
-fn use_nothing_of(rooms: &[&str], forbidden: &[&str], count: usize) {
+fn use_nothing_of(modules: &[&str], forbidden: &[&str], count: usize) {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let is_test = |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().ends_with("_tests.rs"));
     let files: Vec<PathBuf> =
-        rooms.iter().flat_map(|room| files(&src.join(room))).filter(|one| !is_test(one)).collect();
+        modules.iter().flat_map(|room| files(&src.join(room))).filter(|one| !is_test(one)).collect();
     assert!(files.len() > count, "the rooms have moved: only {files:?} were found");
     for file in files {
         let text = fs::read_to_string(&file).expect("a source file can be read");
@@ -244,10 +244,10 @@ fn a_circle_is_found_however_long_it_is_and_through_names_that_are_passed_on() {
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
 /// What the files of a room import of each other. Tests stand outside of it: nothing imports them.
-fn imports_within(src: &Path, room: &str) -> Imports {
+fn imports_within(src: &Path, module: &str) -> Imports {
     let is_test = |path: &Path| path.components().any(|part| part.as_os_str().to_string_lossy().contains("tests"));
     let mut texts = BTreeMap::new();
-    for file in files(&src.join(room)) {
+    for file in files(&src.join(module)) {
         let path = file.strip_prefix(src).expect("the room is in src").with_extension("");
         if is_test(&path) {
             continue;

@@ -12,14 +12,14 @@ use std::process::{Command, Output, Stdio};
 use support::{await_some, proved, run_program, watched_cluster_file};
 
 /// A copy of what a clone holds, with a `cargo` that finds everything built.
-struct Clone {
+struct WorkingCopy {
     folder: tempfile::TempDir,
     home: PathBuf,
     path: String,
 }
 
-impl Clone {
-    fn new() -> Clone {
+impl WorkingCopy {
+    fn new() -> WorkingCopy {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().join("a clone with spaces");
         let source = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -39,14 +39,14 @@ impl Clone {
         std::fs::create_dir(&tools).unwrap();
         symlink(source.join("tests/support/cargo_stub.sh"), tools.join("cargo")).unwrap();
         let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
-        let clone = Clone { folder, home, path };
+        let clone = WorkingCopy { folder, home, path };
         clone.cargo_does("exit 0");
         clone
     }
 
     /// A clone of a cluster of three.
-    fn small() -> Clone {
-        let clone = Clone::new();
+    fn small() -> WorkingCopy {
+        let clone = WorkingCopy::new();
         std::fs::write(clone.home.join("res/cluster.toml"), watched_cluster_file(3)).unwrap();
         clone
     }
@@ -86,7 +86,7 @@ impl Clone {
         output(self.script(name, arguments).output().unwrap())
     }
 
-    fn must(&self, name: &str, arguments: &[&str]) -> String {
+    fn run_ok(&self, name: &str, arguments: &[&str]) -> String {
         let (code, text) = self.run(name, arguments);
         assert_eq!(code, 0, "{name} {arguments:?}: {text}");
         text
@@ -102,7 +102,7 @@ impl Clone {
     }
 }
 
-impl Drop for Clone {
+impl Drop for WorkingCopy {
     fn drop(&mut self) {
         let _ = self.script("run_server.sh", &["stop"]).output();
     }
@@ -119,8 +119,8 @@ fn is_alive(pid: u32) -> bool {
 
 #[test]
 fn new_user_starts_inspects_and_stops_a_cluster() {
-    let clone = Clone::new();
-    let text = clone.must("run_server.sh", &["--fail", "none", "--seed", "7", "--lab"]);
+    let clone = WorkingCopy::new();
+    let text = clone.run_ok("run_server.sh", &["--fail", "none", "--seed", "7", "--lab"]);
     for word in
         ["server-1.log", "data/server-5", "protocol: basic-paxos", "failures: none", "seed: 7", "watch it: http://"]
     {
@@ -131,30 +131,30 @@ fn new_user_starts_inspects_and_stops_a_cluster() {
 
     let (code, text) = clone.run("run_server.sh", &[]);
     assert!(code == 1 && text.contains("is already running"), "{text}");
-    assert!(clone.must("run_server.sh", &["status"]).contains("writes OK"));
+    assert!(clone.run_ok("run_server.sh", &["status"]).contains("writes OK"));
 
-    let text = clone.must("run_client.sh", &["--pace", "1ms", "--scenes", "all"]);
+    let text = clone.run_ok("run_client.sh", &["--pace", "1ms", "--scenes", "all"]);
     assert!(text.contains("replica digest: 5 of 5 equal"), "{text}");
-    let text = clone.must("run_client.sh", &["--pace", "1ms", "--clients", "3"]);
+    let text = clone.run_ok("run_client.sh", &["--pace", "1ms", "--clients", "3"]);
     assert!(text.contains("replica digest: 5 of 5 equal"), "{text}");
-    clone.must("run_client.sh", &["put", "a key", "a value"]);
-    assert_eq!(clone.must("run_client.sh", &["get", "a key"]), "a value\n");
+    clone.run_ok("run_client.sh", &["put", "a key", "a value"]);
+    assert_eq!(clone.run_ok("run_client.sh", &["get", "a key"]), "a value\n");
 
     let first = clone.latest();
-    clone.must("run_server.sh", &["stop"]);
+    clone.run_ok("run_server.sh", &["stop"]);
     await_some("all five have ended", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
     let (code, text) = proved(&first);
     assert_eq!(code, 0, "{text}");
 
     // What was there is there again.
-    let text = clone.must("run_server.sh", &["--continue"]);
+    let text = clone.run_ok("run_server.sh", &["--continue"]);
     assert!(text.contains("as before: --fail=none --seed=7 --lab --protocol=basic-paxos"), "{text}");
     assert_eq!(clone.latest(), first);
-    assert_eq!(clone.must("run_client.sh", &["get", "a key"]), "a value\n");
+    assert_eq!(clone.run_ok("run_client.sh", &["get", "a key"]), "a value\n");
     let boots = std::fs::read_to_string(first.join("server-3.log")).unwrap();
     let boot = boots.lines().rfind(|line| line.contains(" BOOT ")).unwrap().to_string();
     assert!(boot.contains("incarnation=2") && !boot.contains("accepted=0"), "{boot}");
-    clone.must("run_server.sh", &["stop"]);
+    clone.run_ok("run_server.sh", &["stop"]);
     let (code, text) = proved(&first);
     assert_eq!(code, 0, "{text}");
     let (code, _) = run_program("paxos-server", &["report", &first.to_string_lossy()]);
@@ -164,11 +164,11 @@ fn new_user_starts_inspects_and_stops_a_cluster() {
 #[test]
 fn the_demo_passes_while_roles_fail() {
     for fail in ["acceptors", "all"] {
-        let clone = Clone::new();
-        clone.must("run_server.sh", &["--fail", fail, "--seed", "3", "--mean-up", "900ms", "--mean-down", "300ms"]);
-        let text = clone.must("run_client.sh", &["--pace", "150ms"]);
+        let clone = WorkingCopy::new();
+        clone.run_ok("run_server.sh", &["--fail", fail, "--seed", "3", "--mean-up", "900ms", "--mean-down", "300ms"]);
+        let text = clone.run_ok("run_client.sh", &["--pace", "150ms"]);
         assert!(text.contains("replica digest: 5 of 5 equal"), "{text}");
-        clone.must("run_server.sh", &["stop"]);
+        clone.run_ok("run_server.sh", &["stop"]);
         let run = clone.latest();
         let (code, text) = proved(&run);
         assert_eq!(code, 0, "{text}");
@@ -182,12 +182,12 @@ fn the_demo_passes_while_roles_fail() {
 
 #[test]
 fn run_with_acceptors_that_lose_promises_is_reported_unsafe() {
-    let clone = Clone::new();
+    let clone = WorkingCopy::new();
     let arguments = ["--restart", "lost", "--fail", "acceptors", "--mean-up", "600ms", "--mean-down", "200ms"];
-    clone.must("run_server.sh", &arguments);
+    clone.run_ok("run_server.sh", &arguments);
     // The demo may fail here: that is what the mode is for.
     let _ = clone.run("run_client.sh", &["--pace", "100ms"]);
-    clone.must("run_server.sh", &["stop"]);
+    clone.run_ok("run_server.sh", &["stop"]);
     let run = clone.latest();
     let (code, audit) = proved(&run);
     assert!(code == 0 || code == 7, "{audit}");
@@ -202,7 +202,7 @@ fn run_with_acceptors_that_lose_promises_is_reported_unsafe() {
 
 #[test]
 fn failed_start_reports_why_and_leaves_nothing_behind() {
-    let clone = Clone::new();
+    let clone = WorkingCopy::new();
     let file = std::fs::read_to_string(clone.home.join("res/cluster.toml")).unwrap();
     let taken = file.lines().find_map(|line| line.strip_prefix("client = ")).unwrap().trim_matches('"').to_string();
     let _holder = std::net::TcpListener::bind(&taken).unwrap();
@@ -233,11 +233,11 @@ fn failed_start_reports_why_and_leaves_nothing_behind() {
 
 #[test]
 fn continued_run_keeps_its_options() {
-    let clone = Clone::small();
+    let clone = WorkingCopy::small();
     let arguments = ["--protocol", "multi-paxos", "--fail=none", "--mean-up", "3s", "--seed", "11", "--seed", "12"];
-    clone.must("run_server.sh", &arguments);
-    clone.must("run_server.sh", &["stop"]);
-    let text = clone.must("run_server.sh", &["--continue", "--seed", "13", "--mean-down=2s"]);
+    clone.run_ok("run_server.sh", &arguments);
+    clone.run_ok("run_server.sh", &["stop"]);
+    let text = clone.run_ok("run_server.sh", &["--continue", "--seed", "13", "--mean-down=2s"]);
     assert!(text.contains("as before: --protocol=multi-paxos --fail=none --mean-up=3s"), "{text}");
     assert!(text.contains("protocol: multi-paxos   failures: none   seed: 13\n"), "{text}");
     let boot = |n| {
@@ -246,7 +246,7 @@ fn continued_run_keeps_its_options() {
     };
     assert!(boot(0).contains("protocol=multi-paxos seed=12 fail=none"), "{}", boot(0));
     assert!(boot(1).contains("protocol=multi-paxos seed=13 fail=none"), "{}", boot(1));
-    clone.must("run_server.sh", &["stop"]);
+    clone.run_ok("run_server.sh", &["stop"]);
 
     // What an earlier build has left behind does not say how it was started.
     let options = clone.latest().join("options");
@@ -255,8 +255,8 @@ fn continued_run_keeps_its_options() {
     std::fs::remove_file(&options).unwrap();
     let (code, text) = clone.run("run_server.sh", &["--continue"]);
     assert!(code == 1 && text.contains("an earlier build") && text.contains("--protocol P --fail WHAT"), "{text}");
-    clone.must("run_server.sh", &["--continue", "--protocol", "multi-paxos", "--fail", "none"]);
-    clone.must("run_server.sh", &["stop"]);
+    clone.run_ok("run_server.sh", &["--continue", "--protocol", "multi-paxos", "--fail", "none"]);
+    clone.run_ok("run_server.sh", &["stop"]);
 
     let (code, text) = clone.run("run_server.sh", &["--continue", "--protocol", "two-phase-commit"]);
     assert!(code == 1 && text.contains("holds data written under Paxos"), "{text}");
@@ -265,7 +265,7 @@ fn continued_run_keeps_its_options() {
 
 #[test]
 fn scripts_work_through_links_and_relative_paths() {
-    let clone = Clone::small();
+    let clone = WorkingCopy::small();
     let links = clone.folder.path().join("links");
     std::fs::create_dir_all(links.join("more")).unwrap();
     for name in ["run_server.sh", "run_client.sh"] {
@@ -274,11 +274,11 @@ fn scripts_work_through_links_and_relative_paths() {
     }
     // Relative, through a link, and with a CDPATH that makes `cd` talk.
     symlink(clone.folder.path(), links.join("far")).unwrap();
-    let run = |words: &[&str]| {
+    let run = |arguments: &[&str]| {
         let mut command = clone.script("run_server.sh", &[]);
         command = {
             let mut by_name = Command::new("bash");
-            by_name.args(words).current_dir(clone.folder.path()).stdin(Stdio::null());
+            by_name.args(arguments).current_dir(clone.folder.path()).stdin(Stdio::null());
             for (name, value) in command.get_envs() {
                 match value {
                     Some(value) => by_name.env(name, value),
@@ -289,7 +289,7 @@ fn scripts_work_through_links_and_relative_paths() {
         };
         let (code, text) =
             output(command.env("PAXOS_RUNS", "links/far/my runs").env("CDPATH", ".:/").output().unwrap());
-        assert_eq!(code, 0, "{words:?}: {text}");
+        assert_eq!(code, 0, "{arguments:?}: {text}");
         text
     };
     run(&["links/run_server.sh", "--fail", "none"]);
@@ -303,7 +303,7 @@ fn scripts_work_through_links_and_relative_paths() {
 
 #[test]
 fn programs_are_found_where_cargo_puts_them() {
-    let clone = Clone::small();
+    let clone = WorkingCopy::small();
     let target = clone.folder.path().join("a \"far\" place");
     clone.move_programs(&target);
     let status = |set: &[(&str, &Path)]| {
@@ -328,8 +328,8 @@ fn programs_are_found_where_cargo_puts_them() {
 
 #[test]
 fn only_a_slow_build_is_announced() {
-    let clone = Clone::small();
-    assert!(!clone.must("run_client.sh", &["--version"]).contains("building"));
+    let clone = WorkingCopy::small();
+    assert!(!clone.run_ok("run_client.sh", &["--version"]).contains("building"));
     let go = clone.folder.path().join("go");
     let wait = format!("for n in $(seq 1200); do if [ -e '{}' ]; then exit 0; fi; sleep 0.05; done", go.display());
     clone.cargo_does(&format!("echo '{{}}'; {wait}; exit 1"));
@@ -348,9 +348,9 @@ fn only_a_slow_build_is_announced() {
 
 #[test]
 fn clean_removes_old_runs_and_nothing_else() {
-    let clone = Clone::small();
-    assert!(clone.must("run_server.sh", &["clean"]).contains("no run"));
-    clone.must("run_server.sh", &["--fail", "none"]);
+    let clone = WorkingCopy::small();
+    assert!(clone.run_ok("run_server.sh", &["clean"]).contains("no run"));
+    clone.run_ok("run_server.sh", &["--fail", "none"]);
     let first = clone.latest();
     let bytes = du_kib(&first) << 10;
     assert!(bytes < 40 << 20, "a run takes {bytes} bytes");
@@ -362,15 +362,15 @@ fn clean_removes_old_runs_and_nothing_else() {
     symlink(&later, &latest).unwrap();
     let others = ["notes", "2026-01-01", "2026-01-01T00-00-00Z"].map(|name| clone.home.join("runs").join(name));
     others.iter().for_each(|other| std::fs::create_dir(other).unwrap());
-    let text = clone.must("run_server.sh", &["clean"]);
+    let text = clone.run_ok("run_server.sh", &["clean"]);
     assert!(text.contains("its servers are running") && text.contains("runs removed: 0"), "{text}");
     assert!(first.exists() && others.iter().all(|other| other.exists()));
 
     std::fs::remove_file(&latest).unwrap();
     symlink(&first, &latest).unwrap();
-    clone.must("run_server.sh", &["stop"]);
+    clone.run_ok("run_server.sh", &["stop"]);
     std::fs::write(later.join("data/large"), vec![1; 3 << 20]).unwrap();
-    let text = clone.must("run_server.sh", &["clean"]);
+    let text = clone.run_ok("run_server.sh", &["clean"]);
     assert!(text.contains("runs removed: 1, 3 MiB") && text.contains("kept: "), "{text}");
     assert!(first.exists() && !later.exists() && others.iter().all(|other| other.exists()));
 }
@@ -383,7 +383,7 @@ fn du_kib(folder: &Path) -> u64 {
 
 #[test]
 fn demo_options_start_the_demo_and_commands_pass_through() {
-    let clone = Clone::small();
+    let clone = WorkingCopy::small();
     let echo = clone.home.join("target/release/paxos-client");
     std::fs::remove_file(&echo).unwrap();
     std::fs::write(&echo, "#!/bin/sh\necho \"$@\"\n").unwrap();
@@ -407,7 +407,7 @@ fn demo_options_start_the_demo_and_commands_pass_through() {
 
 #[test]
 fn ctrl_c_stops_all_servers_in_the_foreground() {
-    let clone = Clone::new();
+    let clone = WorkingCopy::new();
     let mut command = clone.script("run_server.sh", &["--foreground", "--fail", "none"]);
     let mut script = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut said = BufReader::new(script.stdout.take().unwrap()).lines();
@@ -430,10 +430,10 @@ fn ignores_interrupts() -> bool {
 
 #[test]
 fn without_failures_hardly_any_ballot_is_refused() {
-    let clone = Clone::new();
-    clone.must("run_server.sh", &["--fail", "none"]);
-    clone.must("run_client.sh", &[]);
-    clone.must("run_server.sh", &["stop"]);
+    let clone = WorkingCopy::new();
+    clone.run_ok("run_server.sh", &["--fail", "none"]);
+    clone.run_ok("run_client.sh", &[]);
+    clone.run_ok("run_server.sh", &["stop"]);
     let lines = (1..=5).map(|n| std::fs::read_to_string(clone.latest().join(format!("server-{n}.log"))).unwrap());
     let refusals: usize = lines.map(|lines| lines.matches(" NACK ").count()).sum();
     // Each change of server used to cost one refusal of each acceptor, 80 in all.
@@ -444,7 +444,7 @@ fn without_failures_hardly_any_ballot_is_refused() {
 /// each, five log files, and a report that ticks what such a run must show.
 #[test]
 fn two_commands_without_options_show_everything_promised_to_a_class() {
-    let clone = Clone::new();
+    let clone = WorkingCopy::new();
     let begun = std::time::Instant::now();
     let start = clone.script("run_server.sh", &[]).output().unwrap();
     assert_eq!(start.status.code(), Some(0), "{start:?}");
@@ -484,12 +484,12 @@ fn two_commands_without_options_show_everything_promised_to_a_class() {
     let of = |op: &str| screen.split("== 15 operations").nth(1).unwrap().matches(&format!("  {op} ")).count();
     assert_eq!(["put", "get", "delete"].map(of), [5, 5, 5]);
 
-    clone.must("run_server.sh", &["stop"]);
-    let report = clone.must("run_server.sh", &["report"]);
+    clone.run_ok("run_server.sh", &["stop"]);
+    let report = clone.run_ok("run_server.sh", &["report"]);
     for point in ["G1", "G2", "G3", "G4", "G9"] {
         assert!(report.contains(&format!("[x] {point} ")), "{point} is not ticked: {report}");
     }
-    assert!(clone.must("run_server.sh", &["audit"]).contains("verdict: PROVED"));
+    assert!(clone.run_ok("run_server.sh", &["audit"]).contains("verdict: PROVED"));
 }
 
 /// A screen without what is another one each time: times, ports, processes, and what failures change.

@@ -21,7 +21,7 @@ use paxos_kv::trace::TraceContext;
 use support::Cluster;
 
 /// All servers are stopped, lose their data and are started again, as by `./run_server.sh stop; ./run_server.sh`.
-fn begin_anew(cluster: &mut Cluster) {
+fn begin_new_history(cluster: &mut Cluster) {
     cluster.kill(&[1, 2, 3]);
     for id in 1..=3 {
         fs::remove_dir_all(cluster.data(id)).unwrap();
@@ -35,7 +35,7 @@ fn client_of_an_old_history_gets_one_error_and_then_continues() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let mut old = cluster.client_with_lines("c1", 1);
     old.put(b"k", b"old").unwrap();
-    begin_anew(&mut cluster);
+    begin_new_history(&mut cluster);
     // Another client has the session with the same number now, and has written with it.
     let mut innocent = cluster.client_with_lines("c2", 1);
     innocent.put(b"c", b"innocent").unwrap();
@@ -61,7 +61,7 @@ fn read_only_client_gets_an_error_for_another_history() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let mut client = cluster.client("c1", 2);
     client.put(b"k", b"old").unwrap();
-    begin_anew(&mut cluster);
+    begin_new_history(&mut cluster);
     cluster.client("c2", 1).put(b"c", b"new").unwrap();
     cluster.await_agreement();
     let error = client.get(b"k").unwrap_err();
@@ -74,7 +74,7 @@ fn client_reports_a_cluster_without_data_once() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let mut client = cluster.client("c1", 2);
     client.put(b"k", b"old").unwrap();
-    begin_anew(&mut cluster);
+    begin_new_history(&mut cluster);
     client.set_timeout(Duration::from_secs(2));
     let error = client.get(b"k").unwrap_err();
     assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
@@ -87,7 +87,7 @@ fn first_writer_in_a_new_history_gets_one_error() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let mut client = cluster.client("c1", 2);
     client.put(b"k", b"old").unwrap();
-    begin_anew(&mut cluster);
+    begin_new_history(&mut cluster);
     let error = client.put(b"k", b"X").unwrap_err();
     assert!(error.to_string().contains("another history"), "{error}");
     assert_eq!(client.get(b"k").unwrap().value, None, "it was not written");
@@ -100,14 +100,14 @@ fn first_writer_in_a_new_history_gets_one_error() {
 }
 
 /// A client that says what it wants.
-struct Stranger {
+struct RawClient {
     stream: TcpStream,
     reader: FrameReader,
     number: u64,
 }
 
-impl Stranger {
-    fn at(cluster: &Cluster, server: u8) -> Stranger {
+impl RawClient {
+    fn at(cluster: &Cluster, server: u8) -> RawClient {
         let stream = TcpStream::connect(cluster.cluster.member(ServerId(server)).unwrap().client).unwrap();
         stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
         let members = cluster.cluster.servers();
@@ -117,7 +117,7 @@ impl Stranger {
         )
         .unwrap();
         let reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
-        Stranger { stream, reader, number: 0 }
+        RawClient { stream, reader, number: 0 }
     }
 
     fn ask(&mut self, request: Request) -> Reply {
@@ -131,7 +131,7 @@ impl Stranger {
 #[test]
 fn write_in_the_session_of_another_client_changes_nothing() {
     let cluster = Cluster::start(3, &["--seed", "1"]);
-    let mut stranger = Stranger::at(&cluster, 2);
+    let mut stranger = RawClient::at(&cluster, 2);
     let Reply::Opened { session: own, .. } = stranger.ask(Request::Open { nonce: 5 }) else { panic!("no session") };
     let mut owner = cluster.client("c1", 1);
     owner.put(b"k", b"1").unwrap();
@@ -150,7 +150,7 @@ fn write_in_the_session_of_another_client_changes_nothing() {
 #[test]
 fn connection_opens_a_limited_number_of_sessions_at_a_time() {
     let cluster = Cluster::start(1, &["--seed", "1"]);
-    let mut stranger = Stranger::at(&cluster, 1);
+    let mut stranger = RawClient::at(&cluster, 1);
     let opened = |reply| match reply {
         Reply::Opened { .. } => true,
         Reply::NotApplied(WhyNotApplied::Busy) => false,
@@ -158,5 +158,5 @@ fn connection_opens_a_limited_number_of_sessions_at_a_time() {
     };
     let replies: Vec<bool> = (0..20).map(|nonce| opened(stranger.ask(Request::Open { nonce }))).collect();
     assert_eq!(replies, [vec![true; 16], vec![false; 4]].concat());
-    assert!(opened(Stranger::at(&cluster, 1).ask(Request::Open { nonce: 100 })), "another connection has its own");
+    assert!(opened(RawClient::at(&cluster, 1).ask(Request::Open { nonce: 100 })), "another connection has its own");
 }

@@ -36,7 +36,7 @@ fn can_write(cluster: &Cluster) -> bool {
 }
 
 /// Waits until `status` says this, and checks that it is content only if a write succeeds.
-fn says(cluster: &Cluster, words: &[&str]) -> String {
+fn await_status_text(cluster: &Cluster, words: &[&str]) -> String {
     let (code, text) = await_some(&format!("{words:?}"), || {
         let (code, text) = status(cluster, &[]);
         let is_it = words.iter().all(|word| text.lines().take(2).any(|line| line.contains(word)));
@@ -82,10 +82,11 @@ fn whole_cluster_takes_writes_under_each_protocol_even_without_requests() {
     // Silence must last before it means anything.
     thread::sleep(HEARD_FOR + HEARD_FOR / 4);
     for cluster in &clusters[..2] {
-        let text = says(cluster, &["writes OK; 1 more server may fail", "problems: server 3: learner down"]);
+        let text =
+            await_status_text(cluster, &["writes OK; 1 more server may fail", "problems: server 3: learner down"]);
         assert!(!text.contains("not linked"), "{text}");
     }
-    says(&clusters[2], &["writes OK; two-phase commit tolerates no failure"]);
+    await_status_text(&clusters[2], &["writes OK; two-phase commit tolerates no failure"]);
 }
 
 #[test]
@@ -96,10 +97,10 @@ fn two_servers_with_a_one_way_link_take_no_writes() {
         cluster.run_with(1, &["--cluster", &file]);
         cluster.run(2);
         let why = "server 1 and server 2 are not linked: server 1 does not reach server 2";
-        says(&cluster, &["no writes: no server is linked with the 2 acceptors", why]);
+        await_status_text(&cluster, &["no writes: no server is linked with the 2 acceptors", why]);
         // The third one is linked with both.
         cluster.run(3);
-        says(&cluster, &["writes OK; if one more server fails, writes may stop", why]);
+        await_status_text(&cluster, &["writes OK; if one more server fails, writes may stop", why]);
     }
 }
 
@@ -113,7 +114,7 @@ fn servers_with_closed_peer_ports_take_no_writes_although_all_reply() {
             cluster.run_with(id, &["--cluster", &file]);
         }
         let why = "no two servers are linked: server 1 does not reach server 2";
-        says(&cluster, &["no writes: no server is linked with the ", why]);
+        await_status_text(&cluster, &["no writes: no server is linked with the ", why]);
         let (code, _) = status(&cluster, &["--wait", "200ms"]);
         assert_eq!(code, 1, "all servers reply, but writes are not possible");
     }
@@ -127,7 +128,7 @@ fn server_that_all_others_refuse_is_named_and_does_not_count() {
         cluster.kill(&[3]);
         fs::remove_dir_all(cluster.data(3)).unwrap();
         cluster.run(3);
-        says(
+        await_status_text(
             &cluster,
             &[
                 "writes OK; if one more server fails, writes may stop",
@@ -135,7 +136,7 @@ fn server_that_all_others_refuse_is_named_and_does_not_count() {
             ],
         );
         cluster.kill(&[2]);
-        says(
+        await_status_text(
             &cluster,
             &[
                 "no writes: no quorum, 1 of 3 acceptors can vote and 2 are needed",
@@ -160,7 +161,7 @@ fn linked_servers_without_a_proposer_are_reported() {
             }
         };
         all("crash");
-        says(&cluster, &[word, &format!("server 1: {role} down")]);
+        await_status_text(&cluster, &[word, &format!("server 1: {role} down")]);
         assert_eq!(status(&cluster, &["--wait", "200ms"]).0, 1, "all servers reply, but writes are not possible");
         all("restart");
         await_writes(&cluster);
@@ -175,19 +176,25 @@ fn too_few_voters_take_no_writes() {
         await_writes(&cluster);
         cluster.kill(&[4]);
         assert!(cluster.client_tool(&["crash", "5.acceptor"]).status.success());
-        says(
+        await_status_text(
             &cluster,
             &["writes OK; if one more server fails, writes may stop", "no reply from s4; server 5: acceptor down"],
         );
         cluster.kill(&[3]);
-        says(&cluster, &["no writes: no quorum, 2 of 5 acceptors can vote and 3 are needed; no reply from s3,s4"]);
+        await_status_text(
+            &cluster,
+            &["no writes: no quorum, 2 of 5 acceptors can vote and 3 are needed; no reply from s3,s4"],
+        );
         assert!(cluster.client_tool(&["restart", "5.acceptor"]).status.success());
-        says(&cluster, &["writes OK; if one more server fails, writes may stop"]);
+        await_status_text(&cluster, &["writes OK; if one more server fails, writes may stop"]);
     }
     let mut cluster = Cluster::start(3, &["--protocol", "two-phase-commit"]);
     await_writes(&cluster);
     cluster.kill(&[2]);
-    says(&cluster, &["no writes: 2 of 3 participants can vote, two-phase commit needs all 3; no reply from s2"]);
+    await_status_text(
+        &cluster,
+        &["no writes: 2 of 3 participants can vote, two-phase commit needs all 3; no reply from s2"],
+    );
 }
 
 #[test]
@@ -208,12 +215,12 @@ fn acceptor_that_lost_a_checkpoint_does_not_count_until_it_is_repaired() {
     cluster.run_with(1, &often);
     cluster.run_with(2, &never);
     // What server 1 has forgotten may have been chosen there with another vote than that of server 2.
-    says(
+    await_status_text(
         &cluster,
         &["no writes: no quorum, 1 of 3 acceptors can vote", "server 1: acceptor CORRUPT, unreadable slots: "],
     );
     cluster.run_with(3, &never);
-    says(&cluster, &["writes OK; 1 more server may fail"]);
+    await_status_text(&cluster, &["writes OK; 1 more server may fail"]);
 }
 
 #[test]

@@ -27,14 +27,14 @@ const SILENT: usize = 150;
 const LINKED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Callers that fill a port: each one that is closed connects again. Dropping this ends them.
-struct Crowd {
+struct ConnectionFlood {
     is_over: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Crowd {
+impl ConnectionFlood {
     /// Fills a port with callers of which each says these bytes one by one, and one a second at most.
-    fn at(address: SocketAddr, words: &'static [u8]) -> Crowd {
+    fn at(address: SocketAddr, words: &'static [u8]) -> ConnectionFlood {
         let is_over = Arc::new(AtomicBool::new(false));
         let call = move || {
             let stream = TcpStream::connect(address).ok()?;
@@ -61,11 +61,11 @@ impl Crowd {
                 thread::sleep(Duration::from_millis(20));
             }
         });
-        Crowd { is_over, thread: Some(thread) }
+        ConnectionFlood { is_over, thread: Some(thread) }
     }
 }
 
-impl Drop for Crowd {
+impl Drop for ConnectionFlood {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
@@ -77,7 +77,7 @@ fn silent_callers_keep_no_server_out() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     cluster.kill(&[3]);
     let peers = [1, 2].map(|id| cluster.cluster.member(ServerId(id)).unwrap().peer);
-    let _crowds = peers.map(|peer| Crowd::at(peer, b"PXKV"));
+    let _crowds = peers.map(|peer| ConnectionFlood::at(peer, b"PXKV"));
     cluster.run(3);
     await_some("the server answers", || cluster.status(3));
     let begun = Instant::now();
@@ -94,7 +94,7 @@ fn silent_callers_keep_no_client_out() {
     let cluster = Cluster::start(1, &["--seed", "2"]);
     let mut before = cluster.client("c1", 1);
     before.put(b"k", b"before").unwrap();
-    let _crowd = Crowd::at(cluster.cluster.member(ServerId(1)).unwrap().client, b"PXKV\x04");
+    let _crowd = ConnectionFlood::at(cluster.cluster.member(ServerId(1)).unwrap().client, b"PXKV\x04");
     for _ in 0..20 {
         assert_eq!(cluster.client("c2", 1).get(b"k").unwrap().value.unwrap(), b"before");
     }
@@ -105,7 +105,7 @@ fn silent_callers_keep_no_client_out() {
 fn silent_callers_and_viewers_keep_no_browser_out() {
     let cluster = Cluster::watched(1, &["--seed", "3"]);
     let page = cluster.page_of(1);
-    let _crowd = Crowd::at(page, b"GET /");
+    let _crowd = ConnectionFlood::at(page, b"GET /");
     let ask = |path: &str| {
         let mut stream = TcpStream::connect(page).unwrap();
         stream.set_read_timeout(Some(support::PATIENCE)).unwrap();

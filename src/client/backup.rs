@@ -20,7 +20,7 @@ use crate::storage::backup::{BackupError, BackupHeader, BackupWriter};
 /// Maximum time for a server to write a snapshot of its state.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two requests for the snapshot.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,7 @@ impl InMaking {
     fn begin(target: &Path) -> io::Result<(InMaking, File)> {
         let mut stem = target.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
         stem.push(".part-");
-        let folder = folder_of(target);
+        let folder = parent_dir(target);
         for entry in fs::read_dir(folder)?.flatten() {
             let (name, stem) = (entry.file_name(), stem.as_encoded_bytes());
             let is_regular = entry.file_type().is_ok_and(|kind| kind.is_file());
@@ -115,7 +115,7 @@ impl InMaking {
         // Another program may have created a file there meanwhile.
         target.look().map_err(BackupFailed::Wrong)?;
         fs::rename(&self.path, &target.path)?;
-        File::open(folder_of(&target.path))?.sync_all()?;
+        File::open(parent_dir(&target.path))?.sync_all()?;
         Ok(())
     }
 }
@@ -127,7 +127,7 @@ impl Drop for InMaking {
     }
 }
 
-fn folder_of(path: &Path) -> &Path {
+fn parent_dir(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -158,7 +158,7 @@ pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Ba
     let mut part = loop {
         match client.state_part(None, at_least)? {
             Some(part) => break part,
-            None if Instant::now() < until => thread::sleep(LOOK_AGAIN),
+            None if Instant::now() < until => thread::sleep(POLL_INTERVAL),
             None => {
                 let what = format!(
                     "server {} did not finish a snapshot of its state within 60 s. Next: paxos-client status",

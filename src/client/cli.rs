@@ -30,7 +30,7 @@ use super::operation::{Operation, OperationResult};
 use super::outcome::{ClientError, GetResponse, WriteResponse};
 use super::printer::Printer;
 use super::repl;
-use super::retry_notes::Detours;
+use super::retry_notes::RetryNotes;
 use super::script::{self, ScriptStep, quote_key};
 use crate::cluster::{Cluster, Member, in_environment};
 use crate::kv::VALUE_MAX_BYTES;
@@ -61,7 +61,7 @@ const CLUSTER_FILE: &str = "res/cluster.toml";
 /// The message for Ctrl-C when several requests are in flight.
 const MANY_UNKNOWN: &str = "interrupted: a write in flight may still be applied";
 /// Pause between two queries of `status --wait`.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Exit code and optional message of a failed command.
 #[derive(Debug)]
@@ -301,19 +301,19 @@ fn identify(
 ) -> Result<ClientName, CliError> {
     let name = common.name.as_deref();
     let usage = |why| CliError::new(exit::USAGE, why);
-    let in_folder = |folder: &Path| match lines {
+    let name_in_dir = |folder: &Path| match lines {
         LogTarget::Shared if name.is_none() => ClientName::sharing(folder, cluster.servers()),
         LogTarget::Own(_) | LogTarget::Shared => ClientName::in_log_dir(folder, name, cluster.servers()),
     };
     if let Some(folder) = &common.log_dir {
-        return in_folder(folder).map_err(usage);
+        return name_in_dir(folder).map_err(usage);
     }
     let runs = env::var_os("PAXOS_RUNS").map_or_else(|| PathBuf::from("runs"), PathBuf::from);
     let latest = runs.join("latest");
     // In the log of another cluster's run, this client's lines would make no sense.
     let same = Cluster::read(&latest.join("cluster.toml")).is_ok_and(|run| run == *cluster);
     if same {
-        match in_folder(&latest) {
+        match name_in_dir(&latest) {
             Ok(identity) => return Ok(identity),
             Err(why) if name.is_some() => return Err(usage(why)),
             Err(why) => printer.warn(format!("note: no log lines are written: {why}")),
@@ -331,7 +331,7 @@ fn connect(
     identity: ClientName,
     parting: &'static str,
     printer: &Arc<Printer>,
-) -> Result<(Client, Detours), CliError> {
+) -> Result<(Client, RetryNotes), CliError> {
     let options = ClientOptions {
         first_server: common.server,
         timeout: common.timeout,
@@ -339,7 +339,7 @@ fn connect(
         ..ClientOptions::new(cluster, identity.name)
     };
     let mut client = Client::new(options).map_err(|error| CliError::request(&error, None))?;
-    let detours = Detours::of(&mut client, None, &common.cluster_name(), common.timeout, printer);
+    let detours = RetryNotes::of(&mut client, None, &common.cluster_name(), common.timeout, printer);
     listen(common, parting, printer)?;
     if let Some(stop) = common.interrupt.flag() {
         client.stop_when(stop);
@@ -544,7 +544,7 @@ fn status(
         let verdict = survey.verdict();
         let is_enough = survey.is_complete() && verdict.is_ok();
         if !is_enough && Instant::now() < deadline {
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(POLL_INTERVAL);
             continue;
         }
         show(&survey, form, printer);
@@ -643,12 +643,12 @@ fn order(
     let options = ClientOptions { timeout: common.timeout, ..ClientOptions::new(cluster, "lab") };
     let mut client = Client::new(options).map_err(|error| CliError::request(&error, None))?;
     order(&mut client).map_err(|error| CliError::request(&error, None))?;
-    tell_done(says, common.output, printer);
+    print_done(says, common.output, printer);
     Ok(())
 }
 
 /// Prints that an order was done.
-fn tell_done(says: &str, form: OutputFormat, printer: &Printer) {
+fn print_done(says: &str, form: OutputFormat, printer: &Printer) {
     match form {
         OutputFormat::Text => printer.line(says),
         OutputFormat::Json => printer.line(serde_json::json!({ "status": "OK", "message": says }).to_string()),
@@ -689,7 +689,7 @@ fn run_demo(common: &GlobalArgs, cluster: Cluster, demo: DemoArgs, printer: &Arc
     listen(common, MANY_UNKNOWN, printer)?;
     match (run.run(), common.output) {
         (Ok(()), form) => {
-            tell_done("PASSED: every request ended, and no acknowledged write is missing.", form, printer);
+            print_done("PASSED: every request ended, and no acknowledged write is missing.", form, printer);
             Ok(())
         }
         (Err(problems), OutputFormat::Json) => Err(CliError::new(exit::FAILURE, problems.join("; "))),

@@ -19,7 +19,7 @@ use crate::two_phase_commit::TransactionId;
 #[derive(Debug)]
 pub struct ClusterStatus {
     /// By server, lowest number first.
-    pub answers: Vec<(ServerId, Result<ServerStatus, ClientError>)>,
+    pub replies: Vec<(ServerId, Result<ServerStatus, ClientError>)>,
 }
 
 impl ClusterStatus {
@@ -42,17 +42,17 @@ impl ClusterStatus {
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
-        ClusterStatus { answers }
+        ClusterStatus { replies: answers }
     }
 
     /// The status of each server that has answered.
     pub fn statuses(&self) -> impl Iterator<Item = &ServerStatus> {
-        self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok())
+        self.replies.iter().filter_map(|(_, answer)| answer.as_ref().ok())
     }
 
     /// Whether every server has answered.
     pub fn is_complete(&self) -> bool {
-        self.answers.iter().all(|(_, answer)| answer.is_ok())
+        self.replies.iter().all(|(_, answer)| answer.is_ok())
     }
 
     /// The applied slot and digest that all servers have in common; None if they differ or a server did not answer.
@@ -75,7 +75,7 @@ impl ClusterStatus {
 
     /// Whether writes are possible now.
     pub fn verdict(&self) -> AvailabilityVerdict {
-        AvailabilityVerdict::of(self.answers.iter().map(|(server, _)| *server).collect(), self.statuses())
+        AvailabilityVerdict::of(self.replies.iter().map(|(server, _)| *server).collect(), self.statuses())
     }
 
     /// The protocol that the first answering server reports; Basic Paxos if none answers.
@@ -152,7 +152,7 @@ impl ClusterStatus {
     pub fn render(&self) -> String {
         let verdict = self.verdict();
         let mut text = format!("{verdict}\n");
-        if let Some(trouble) = verdict.trouble().filter(|_| verdict.is_ok()) {
+        if let Some(trouble) = verdict.problem().filter(|_| verdict.is_ok()) {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "problems: {trouble}");
         }
@@ -181,7 +181,7 @@ impl ClusterStatus {
             }
         }
         for status in self.statuses() {
-            if let Some(AdmissionStatus { witnesses: known_to, needed }) = status.newcomer {
+            if let Some(AdmissionStatus { witnesses: known_to, needed }) = status.admission {
                 let _ = writeln!(
                     text,
                     "server {} is not admitted: its data directory is new. It joins when {needed} peers have recorded it \
@@ -196,7 +196,7 @@ impl ClusterStatus {
         }
         let known = self.statuses().map(|status| status.chosen.max(status.applied)).max().unwrap_or_default();
         let rows: Vec<Vec<String>> = self
-            .answers
+            .replies
             .iter()
             .map(|(server, answer)| match answer {
                 Ok(status) => row(status, status.chosen.max(known).ahead_of(status.applied)),
@@ -229,7 +229,7 @@ impl ClusterStatus {
             ["server", "coordinator", "participant", "committed", "in doubt", "digest", "keys", "crashes", "restart"];
         let mut rows = Vec::new();
         let mut silent = String::new();
-        for (server, answer) in &self.answers {
+        for (server, answer) in &self.replies {
             match answer {
                 Err(error) => {
                     let _ = writeln!(silent, "{server}      {}", short(error));
@@ -259,7 +259,7 @@ impl ClusterStatus {
 fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
     let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
     let acceptor = match status.is_up(RoleKind::Acceptor) {
-        true if status.newcomer.is_some() => "PENDING",
+        true if status.admission.is_some() => "PENDING",
         true if status.fenced.is_some() => "FENCED",
         true if status.disk_full => "DISK FULL",
         true if status.corrupt_slots > 0 => "CORRUPT",
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn full_disk_is_shown() {
-        let survey = ClusterStatus { answers: vec![full(1), status(2, &[], 7), status(3, &[], 7)] };
+        let survey = ClusterStatus { replies: vec![full(1), status(2, &[], 7), status(3, &[], 7)] };
         assert!(survey.render().contains(" FULL "), "{}", survey.render());
     }
 
@@ -340,9 +340,9 @@ mod tests {
         let new = |server| {
             let (server, status) = status(server, &[], 0);
             let newcomer = Some(AdmissionStatus { witnesses: ServerSet::first(1), needed: 2 });
-            (server, status.map(|status| ServerStatus { newcomer, ..status }))
+            (server, status.map(|status| ServerStatus { admission: newcomer, ..status }))
         };
-        let survey = ClusterStatus { answers: vec![status(1, &[], 7), new(2), new(3)] };
+        let survey = ClusterStatus { replies: vec![status(1, &[], 7), new(2), new(3)] };
         let text = survey.render();
         assert!(text.contains(
             "server 2 is not admitted: its data directory is new. It joins when 2 peers have recorded it (so far s1)"
@@ -354,7 +354,7 @@ mod tests {
     fn fenced_server_is_shown() {
         let (server, fenced) = status(3, &[], 7);
         let fenced = (server, fenced.map(|status| ServerStatus { fenced: Some(Slot(5)), ..status }));
-        let survey = ClusterStatus { answers: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
+        let survey = ClusterStatus { replies: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
         let text = survey.render();
         assert!(text.contains("VIOLATION: the replica of server 3 diverged after slot 5"), "{text}");
         assert_eq!(text.matches(" FENCED ").count(), 2, "{text}");
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn verdict_comes_first_and_then_the_problems() {
-        let text = |answers: Vec<_>| ClusterStatus { answers }.render();
+        let text = |answers: Vec<_>| ClusterStatus { replies: answers }.render();
         let three = || vec![status(1, &[], 7), status(2, &[], 7), status(3, &[], 7)];
         assert!(text(three()).starts_with("writes OK; 1 more server may fail\nserver"), "{}", text(three()));
         let mut one_down = three();
@@ -383,7 +383,7 @@ mod tests {
     fn table_shows_lag_missing_replies_and_unsafe_restarts() {
         let mut forgetful = status(2, &[RoleKind::Acceptor], 5);
         forgetful.1.as_mut().unwrap().restart = "lost".to_string();
-        let survey = ClusterStatus { answers: vec![status(1, &[], 7), forgetful, silent(3)] };
+        let survey = ClusterStatus { replies: vec![status(1, &[], 7), forgetful, silent(3)] };
         let text = survey.render();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("UNSAFE: acceptors of server 2 lose their promises"), "{text}");
@@ -399,16 +399,16 @@ mod tests {
     #[test]
     fn agreement_needs_every_server_at_one_slot_with_one_digest() {
         let agreed = || vec![status(1, &[], 7), status(2, &[], 7)];
-        assert_eq!(ClusterStatus { answers: agreed() }.agreement(), Some((7, 0xab)));
+        assert_eq!(ClusterStatus { replies: agreed() }.agreement(), Some((7, 0xab)));
         let mut behind = agreed();
         behind.push(status(3, &[], 6));
-        let behind = ClusterStatus { answers: behind };
+        let behind = ClusterStatus { replies: behind };
         assert_eq!((behind.agreement(), behind.largest_agreement()), (None, 2));
         let mut missing = agreed();
         missing.push(silent(3));
-        assert_eq!(ClusterStatus { answers: missing }.agreement(), None);
+        assert_eq!(ClusterStatus { replies: missing }.agreement(), None);
         let mut other = agreed();
         other[1].1.as_mut().unwrap().digest = 1;
-        assert_eq!(ClusterStatus { answers: other }.agreement(), None);
+        assert_eq!(ClusterStatus { replies: other }.agreement(), None);
     }
 }

@@ -26,7 +26,7 @@ pub struct Connection {
     server: ServerId,
     address: SocketAddr,
     reader: FrameReader,
-    stage: ConnectionState,
+    state: ConnectionState,
     /// The cluster's name in this client's cluster file.
     cluster: String,
     /// All servers in this client's cluster file.
@@ -58,7 +58,7 @@ impl Connection {
             server,
             address,
             reader: FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES),
-            stage: ConnectionState::Connecting,
+            state: ConnectionState::Connecting,
             cluster: cluster.name.clone(),
             members,
             known: history,
@@ -87,16 +87,16 @@ impl Connection {
 
     /// The state of the connection.
     pub fn stage(&self) -> ConnectionState {
-        self.stage
+        self.state
     }
 
     fn is_ready(&self) -> bool {
-        matches!(self.stage, ConnectionState::Ready { .. })
+        matches!(self.state, ConnectionState::Ready { .. })
     }
 
     /// Whether there is data to send as soon as the socket accepts it.
     pub fn wants_to_write(&self) -> bool {
-        match self.stage {
+        match self.state {
             ConnectionState::Connecting => true,
             ConnectionState::ShakingHands => !self.greeting.is_empty(),
             ConnectionState::Ready { .. } => self.taken < self.requests.len(),
@@ -126,7 +126,7 @@ impl Connection {
     /// Sends as much as the socket accepts at once. After an error the connection is unusable.
     pub fn transmit(&mut self) -> Result<(), NoReply> {
         self.advance()?;
-        if self.stage == ConnectionState::ShakingHands && !self.greeting.is_empty() {
+        if self.state == ConnectionState::ShakingHands && !self.greeting.is_empty() {
             let count = write_now(self.stream(), &self.greeting).map_err(|error| self.handshake_failed(&error))?;
             self.greeting.drain(..count);
         }
@@ -147,18 +147,18 @@ impl Connection {
     /// Receives what has arrived. After an error the connection is unusable, but the replies before it count.
     pub fn receive(&mut self, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
         self.advance()?;
-        if self.stage == ConnectionState::Connecting {
+        if self.state == ConnectionState::Connecting {
             return Ok(());
         }
         let received = self.reader.receive_now();
-        if self.stage == ConnectionState::ShakingHands {
+        if self.state == ConnectionState::ShakingHands {
             self.hear_answer()?;
         }
         if self.is_ready() {
             self.take_replies(replies)?;
         }
         match received {
-            Ok(Some(0)) if self.stage == ConnectionState::ShakingHands => {
+            Ok(Some(0)) if self.state == ConnectionState::ShakingHands => {
                 Err(self.handshake_failed(&"the server closed the connection"))
             }
             Ok(Some(0)) if self.reader.has_more() => {
@@ -168,7 +168,7 @@ impl Connection {
             }
             Ok(Some(0)) => Err(NoReply::Broken { why: "the server closed the connection".to_string() }),
             Ok(_) => Ok(()),
-            Err(error) if self.stage == ConnectionState::ShakingHands => Err(self.handshake_failed(&error)),
+            Err(error) if self.state == ConnectionState::ShakingHands => Err(self.handshake_failed(&error)),
             Err(error) => Err(NoReply::Broken { why: error.to_string() }),
         }
     }
@@ -186,14 +186,14 @@ impl Connection {
 
     /// Notices whether the connection attempt has succeeded or failed.
     fn advance(&mut self) -> Result<(), NoReply> {
-        if self.stage == ConnectionState::Connecting {
+        if self.state == ConnectionState::Connecting {
             if let Some(error) = self.stream().take_error().unwrap_or_else(Some) {
                 return Err(not_connected(error));
             }
             // Until the connection is established, the socket has no peer address.
             if self.stream().peer_addr().is_ok() {
-                crate::net::refuse_oneself(self.stream()).map_err(not_connected)?;
-                self.stage = ConnectionState::ShakingHands;
+                crate::net::refuse_self_connection(self.stream()).map_err(not_connected)?;
+                self.state = ConnectionState::ShakingHands;
             }
         }
         Ok(())
@@ -217,12 +217,12 @@ impl Connection {
                 Err(NoReply::OtherHistory { cluster: self.cluster.clone(), known: self.known, found })
             }
             Ok(Some(HelloReply::Welcome(Welcome { history, .. }))) => {
-                self.stage = ConnectionState::Ready { history };
+                self.state = ConnectionState::Ready { history };
                 self.reader.set_limit(CLIENT_FRAME_MAX_BYTES);
                 Ok(())
             }
             Ok(Some(HelloReply::Refused { why })) => Err(NoReply::Rejected { why }),
-            Ok(Some(HelloReply::CallYouFirst)) => {
+            Ok(Some(HelloReply::CallBackFirst)) => {
                 Err(self.handshake_failed(&"the server treats this client as a server"))
             }
             Err(error) => Err(self.handshake_failed(&error)),

@@ -12,7 +12,7 @@ use super::name::ClientName;
 use super::operation::{CompletedOperation, Operation, OperationResult};
 use super::outcome::{ClientError, GetResponse};
 use super::printer::{Printer, table};
-use super::retry_notes::Detours;
+use super::retry_notes::RetryNotes;
 use super::scenes;
 use super::script::{ScriptStep, quote_key};
 use crate::cluster::Cluster;
@@ -24,7 +24,7 @@ use crate::trace::{Digest, Event, PendingLine, QuotedText, Speaker, Trace};
 /// Maximum time for a server to answer a status request.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two status queries of all servers.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The placeholder for the client's name in a value.
 const PLACEHOLDER: &str = "{client}";
 
@@ -55,7 +55,7 @@ pub struct DemoClient {
     /// The client of the cluster.
     pub client: Client,
     /// Reports the failed tries of its requests.
-    detours: Detours,
+    detours: RetryNotes,
     /// The client's log.
     pub trace: Trace,
     /// The results of its writes.
@@ -77,7 +77,7 @@ impl DemoClient {
             ..ClientOptions::new(demo.cluster.clone(), &identity.name)
         };
         let mut client = Client::new(options)?;
-        let detours = Detours::of(&mut client, Some(&identity.name), "the cluster", demo.timeout, &demo.printer);
+        let detours = RetryNotes::of(&mut client, Some(&identity.name), "the cluster", demo.timeout, &demo.printer);
         let (trace, printer) = (identity.trace.clone(), demo.printer.clone());
         Ok(DemoClient {
             client,
@@ -252,7 +252,7 @@ impl Demo {
             if survey.agreement().is_some() || Instant::now() >= deadline {
                 break survey;
             }
-            thread::sleep(LOOK_AGAIN);
+            thread::sleep(POLL_INTERVAL);
         };
         self.printer.line(survey.render().trim_end());
         self.printer.line("");

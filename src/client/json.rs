@@ -62,7 +62,7 @@ fn put_bytes(put: &mut impl FnMut(&str, Value), name: &str, bytes: &[u8]) {
 pub fn survey(survey: &ClusterStatus) -> Value {
     let verdict = survey.verdict();
     let servers: Vec<Value> = survey
-        .answers
+        .replies
         .iter()
         .map(|(server, answer)| match answer {
             Ok(status) => status.to_json(),
@@ -75,7 +75,7 @@ pub fn survey(survey: &ClusterStatus) -> Value {
     };
     json!({
         "writes": verdict.is_ok(), "verdict": verdict.word(), "reason": verdict.reason, "tolerates": spare,
-        "troubles": verdict.troubles, "message": verdict.to_string(), "agree": survey.agreement().is_some(),
+        "troubles": verdict.problems, "message": verdict.to_string(), "agree": survey.agreement().is_some(),
         "servers": servers,
     })
 }

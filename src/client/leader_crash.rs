@@ -15,7 +15,7 @@ use crate::protocol::Protocol;
 use crate::role::{RoleKind, ServerId};
 
 /// Pause between two status queries, and maximum total time.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_secs(10);
 /// Maximum time for a request while no server can decide it.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -99,7 +99,7 @@ fn write_while_the_leader_crashes(
     if !protocol.is_paxos() {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         while in_doubt_scene(player, other) == 0 && Instant::now() < deadline {
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
     player.client.crash(first, Some(leader), None).map_err(|error| error.to_string())?;
@@ -129,6 +129,6 @@ fn await_up(player: &mut DemoClient, server: ServerId, role: RoleKind) {
     let is_up = |status: ServerStatus| status.roles.iter().any(|one| one.role == role && one.up);
     let deadline = Instant::now() + LOOK_MAX;
     while Instant::now() < deadline && !player.client.status(server).is_ok_and(is_up) {
-        thread::sleep(LOOK);
+        thread::sleep(POLL_INTERVAL);
     }
 }

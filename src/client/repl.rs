@@ -15,7 +15,7 @@ use super::client::Client;
 use super::cluster_status::ClusterStatus;
 use super::interrupt::Interrupt;
 use super::printer::Printer;
-use super::retry_notes::Detours;
+use super::retry_notes::RetryNotes;
 use super::script::{self, ScriptStep, word};
 use crate::cluster::Cluster;
 use std::time::Duration;
@@ -35,7 +35,7 @@ const HELP: &str = "\
 /// Reads and executes lines until the input ends. A line that fails is reported, and the shell continues.
 pub fn run(
     client: &mut Client,
-    detours: &Detours,
+    detours: &RetryNotes,
     cluster: &Cluster,
     interrupt: &Interrupt,
     printer: &Printer,
@@ -67,7 +67,7 @@ pub fn run(
     }
 }
 
-fn one(line: &str, client: &mut Client, detours: &Detours, cluster: &Cluster, printer: &Printer, keys: &KnownKeys) {
+fn one(line: &str, client: &mut Client, detours: &RetryNotes, cluster: &Cluster, printer: &Printer, keys: &KnownKeys) {
     match line {
         "help" | "?" => return printer.warn(HELP),
         "status" => return printer.data(ClusterStatus::query(cluster, Duration::from_secs(1)).render().as_bytes()),

@@ -15,9 +15,9 @@ use super::{NoReply, outcome::seconds};
 use crate::role::{ServerId, ServerSet};
 
 /// Reports the failed tries of one client's requests, one request after the other.
-pub struct Detours(Arc<Mutex<Telling>>);
+pub struct RetryNotes(Arc<Mutex<RetryNotesState>>);
 
-struct Telling {
+struct RetryNotesState {
     printer: Arc<Printer>,
     /// The prefix of each message: the client's name, where several clients share a terminal.
     prefix: String,
@@ -33,7 +33,7 @@ struct Telling {
     held: Vec<String>,
 }
 
-impl Detours {
+impl RetryNotes {
     /// Reports the failed tries of `client` to `printer` from now on. `file` names the cluster, and `who` the client if
     /// there are several.
     pub fn of(
@@ -42,8 +42,8 @@ impl Detours {
         file: &str,
         timeout: Duration,
         printer: &Arc<Printer>,
-    ) -> Detours {
-        let telling = Arc::new(Mutex::new(Telling {
+    ) -> RetryNotes {
+        let telling = Arc::new(Mutex::new(RetryNotesState {
             printer: printer.clone(),
             prefix: who.map(|who| format!("{who}: ")).unwrap_or_default(),
             no_server: format!("no server of {file} is running; trying for up to {}", seconds(timeout)),
@@ -54,7 +54,7 @@ impl Detours {
         }));
         let hears = telling.clone();
         client.on_failover(move |failed, next| lock(&hears).hear(failed, next));
-        Detours(telling)
+        RetryNotes(telling)
     }
 
     /// Executes an operation. All messages about its failed tries are printed before this returns.
@@ -67,20 +67,20 @@ impl Detours {
     /// Ends the current request; later failures belong to the next one.
     pub fn end(&self) {
         let mut telling = lock(&self.0);
-        telling.tell_held();
+        telling.print_held();
         telling.met.clear();
         telling.refused = ServerSet::NONE;
     }
 }
 
-impl Telling {
+impl RetryNotesState {
     fn hear(&mut self, failed: &Try, next: ServerId) {
         if !self.met.insert((failed.server, failed.end.word())) {
             return;
         }
         let sentence = failed.and_next(next);
         if failed.end != TryEnd::NoReply(NoReply::ConnectionRefused) {
-            self.tell_held();
+            self.print_held();
             return self.printer.warn(format!("{}{sentence}", self.prefix));
         }
         self.held.push(sentence);
@@ -91,13 +91,13 @@ impl Telling {
         }
     }
 
-    fn tell_held(&mut self) {
+    fn print_held(&mut self) {
         for sentence in mem::take(&mut self.held) {
             self.printer.warn(format!("{}{sentence}", self.prefix));
         }
     }
 }
 
-fn lock(telling: &Mutex<Telling>) -> std::sync::MutexGuard<'_, Telling> {
+fn lock(telling: &Mutex<RetryNotesState>) -> std::sync::MutexGuard<'_, RetryNotesState> {
     telling.lock().unwrap_or_else(PoisonError::into_inner)
 }

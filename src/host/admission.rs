@@ -55,7 +55,7 @@ impl Admission {
     /// A pending server, which needs `needed` witnesses.
     pub fn pending(needed: usize) -> Admission {
         let state = AdmissionState::New { known_to: ServerSet::NONE, needed };
-        Admission::new(rules::newcomer_takes_part(), state)
+        Admission::new(rules::pending_server_is_active(), state)
     }
 
     fn new(takes_part: bool, state: AdmissionState) -> Admission {
@@ -66,7 +66,7 @@ impl Admission {
     /// one is pending until enough peers have recorded it.
     pub fn of<P: DirStorage>(folder: &DataDir<P>, quorums: Quorums) -> Result<Admission, DataDirError> {
         if quorums.witnesses() == 0 {
-            folder.set_takes_part()?;
+            folder.set_active()?;
         }
         Ok(if folder.is_active() { Admission::active() } else { Admission::pending(quorums.witnesses()) })
     }
@@ -226,7 +226,7 @@ impl<C: ClientConnection> ServerCore<C> {
         };
         let answer = match admitted {
             Ok(Admitted::Yes) => self.welcome(),
-            Ok(Admitted::CallBack) => HelloReply::CallYouFirst,
+            Ok(Admitted::CallBack) => HelloReply::CallBackFirst,
             Err(why) => HelloReply::Refused { why },
         };
         Ok(HelloDecision { answer, call: is_news.then_some(claim.server) })
@@ -234,7 +234,7 @@ impl<C: ClientConnection> ServerCore<C> {
 
     /// The WELCOME of this server to an admitted caller.
     pub fn welcome(&self) -> HelloReply {
-        HelloReply::Welcome(Welcome { history: self.board.read().history, members: self.config.cluster })
+        HelloReply::Welcome(Welcome { history: self.shared_status.read().history, members: self.config.cluster })
     }
 
     /// A peer has welcomed this server in reply to `hello`, so the peer has durably recorded this server's storage id.
@@ -258,7 +258,7 @@ impl<C: ClientConnection> ServerCore<C> {
         if folder.recorded_peer(peer).is_some_and(|known| known.storage != knows) {
             return Ok(Err(format!("server {} has another data directory than the one recorded here", peer.0)));
         }
-        match self.admission.record_witness(peer, || folder.set_takes_part()) {
+        match self.admission.record_witness(peer, || folder.set_active()) {
             Ok(begins) => Ok(Ok(begins)),
             Err(error) => survived(&error).map(Err),
         }

@@ -23,7 +23,7 @@ pub const GRACE: Duration = Duration::from_millis(250);
 /// A connection, as a budget sees it.
 pub trait Holder: std::fmt::Debug + Send + Sync {
     /// Closes the connection. Its thread then drops the [`Share`].
-    fn let_go(&self);
+    fn close_connection(&self);
     /// The address of the client.
     fn address(&self) -> SocketAddr;
 }
@@ -43,7 +43,7 @@ struct BudgetState {
     used: usize,
     /// Bytes held by connections that were closed and have not returned them yet.
     leaving: usize,
-    turns_begun: u64,
+    turns_started: u64,
     /// By turn number: the first turn has lasted longest.
     turns: BTreeMap<u64, BudgetTurn>,
     closed: Option<Closed>,
@@ -139,7 +139,7 @@ impl Share {
         if counted > 0 {
             let (room, oldest) = self.take_counted(counted, now);
             // After the lock is released, since each of these is a system call.
-            oldest.iter().for_each(|holder| holder.let_go());
+            oldest.iter().for_each(|holder| holder.close_connection());
             if room != Reservation::Granted {
                 return room;
             }
@@ -165,12 +165,12 @@ impl Share {
     }
 
     /// Returns some bytes; the turn ends when the last of them is returned.
-    pub fn give_back(&mut self, bytes: usize) {
+    pub fn return_bytes(&mut self, bytes: usize) {
         let left = self.bytes.saturating_sub(bytes);
         let counted = self.counted(self.bytes) - self.counted(left);
         self.bytes = left;
         let Some(turn) = self.turn.filter(|_| counted > 0) else { return };
-        if self.budget.lock().give_back(turn, counted) {
+        if self.budget.lock().return_bytes(turn, counted) {
             self.turn = None;
         }
     }
@@ -189,11 +189,11 @@ impl Share {
     /// The connection gives up, since it has waited for room in vain. It is reported with the closed connections.
     pub fn give_up(&mut self) {
         let mut state = self.budget.lock();
-        state.tell_closed(self.bytes, self.holder.address());
+        state.note_closed(self.bytes, self.holder.address());
     }
 
     /// Whether the connection was closed.
-    pub fn is_let_go(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         let state = self.budget.lock();
         self.turn.and_then(|turn| state.turns.get(&turn)).is_some_and(|turn| turn.holder.is_none())
     }
@@ -205,7 +205,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.give_back(self.bytes);
+        self.return_bytes(self.bytes);
     }
 }
 
@@ -223,7 +223,7 @@ impl BudgetState {
             self.leaving += turn.bytes;
             oldest.push((turn.bytes, holder));
         }
-        oldest.iter().for_each(|(bytes, holder)| self.tell_closed(*bytes, holder.address()));
+        oldest.iter().for_each(|(bytes, holder)| self.note_closed(*bytes, holder.address()));
         oldest.into_iter().map(|(_, holder)| holder).collect()
     }
 
@@ -232,13 +232,13 @@ impl BudgetState {
     }
 
     fn insert(&mut self, turn: BudgetTurn) -> u64 {
-        self.turns_begun += 1;
-        self.turns.insert(self.turns_begun, turn);
-        self.turns_begun
+        self.turns_started += 1;
+        self.turns.insert(self.turns_started, turn);
+        self.turns_started
     }
 
     /// True if the turn has ended.
-    fn give_back(&mut self, at: u64, bytes: usize) -> bool {
+    fn return_bytes(&mut self, at: u64, bytes: usize) -> bool {
         let Some(turn) = self.turns.get_mut(&at) else { return true };
         turn.bytes -= bytes;
         self.used -= bytes;
@@ -252,7 +252,7 @@ impl BudgetState {
         has_ended
     }
 
-    fn tell_closed(&mut self, bytes: usize, address: SocketAddr) {
+    fn note_closed(&mut self, bytes: usize, address: SocketAddr) {
         let closed = self.closed.get_or_insert(Closed { count: 0, bytes: 0, first: address });
         closed.count += 1;
         closed.bytes += bytes;

@@ -11,13 +11,13 @@ impl TestHolder {
         Arc::new(TestHolder(AtomicBool::new(false), port))
     }
 
-    fn is_let_go(&self) -> bool {
+    fn is_closed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Holder for TestHolder {
-    fn let_go(&self) {
+    fn close_connection(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
@@ -41,7 +41,7 @@ fn bytes_within_the_allowance_do_not_count_against_the_budget() {
     assert_eq!(shares[0].take(100, BEGUN), Reservation::Granted);
     assert_eq!(budget.used(), 100);
     assert_eq!(shares[1].take(1, BEGUN), Reservation::Full, "the budget is for all together");
-    shares[0].give_back(60);
+    shares[0].return_bytes(60);
     assert_eq!((shares[0].bytes(), budget.used()), (50, 40));
     assert_eq!(shares[1].take(1, BEGUN), Reservation::Granted);
     drop(shares);
@@ -53,7 +53,7 @@ fn oldest_connections_close_above_three_quarters_but_only_after_their_grace() {
     let budget = Budget::new(100, 0);
     let callers: Vec<Arc<TestHolder>> = (0..5).map(TestHolder::at).collect();
     let mut shares: Vec<Share> = callers.iter().map(|caller| Share::new(&budget, caller.clone())).collect();
-    let let_go = || callers.iter().map(|caller| caller.is_let_go()).collect::<Vec<bool>>();
+    let let_go = || callers.iter().map(|caller| caller.is_closed()).collect::<Vec<bool>>();
     assert!(shares[..3].iter_mut().zip(0..).all(|(share, ms)| share.take(33, after(ms)) == Reservation::Granted));
     assert_eq!(shares[3].take(30, after(5)), Reservation::Full);
     assert_eq!(let_go(), [false; 5], "each of them has only just begun");
@@ -68,7 +68,7 @@ fn oldest_connections_close_above_three_quarters_but_only_after_their_grace() {
     assert_eq!(budget.take_closed(), Some(Closed { count: 2, bytes: 66, first }));
     assert_eq!(budget.take_closed(), None);
     // A closed connection gets no more bytes, and cannot begin a new turn.
-    assert!(shares[0].is_let_go() && !shares[2].is_let_go());
+    assert!(shares[0].is_closed() && !shares[2].is_closed());
     shares[0].begin_anew(late);
     assert_eq!(shares[0].take(1, late), Reservation::LetGo);
     shares.drain(..2);
@@ -84,7 +84,7 @@ fn progress_begins_a_new_turn() {
     assert!(shares[..2].iter_mut().all(|share| share.take(40, BEGUN) == Reservation::Granted));
     shares[0].begin_anew(after(1));
     assert_eq!(shares[2].take(20, BEGUN + GRACE + Duration::from_millis(2)), Reservation::Granted);
-    let let_go: Vec<bool> = callers.iter().map(|caller| caller.is_let_go()).collect();
+    let let_go: Vec<bool> = callers.iter().map(|caller| caller.is_closed()).collect();
     assert_eq!(let_go, [false, true, false]);
 }
 

@@ -14,7 +14,7 @@ use super::mail_queue::Delivery;
 use super::pending::RequestId;
 use super::rate_limit::RateLimit;
 use super::recovery::RecoveryError;
-use super::roles::tell_learner;
+use super::roles::request_of_learner;
 use crate::kv::{Kv, StateDelta, without_sessions};
 use crate::net::{Reply, StatePart};
 use crate::paxos::{ChunkRequest, Learner, LearnerRequest, Message, Slot, SnapshotChunk};
@@ -32,7 +32,7 @@ pub const PARTS_MAX: usize = 64;
 pub const CLIENT_PARTS_MAX: usize = 16;
 /// At most this many checkpoints per second are made because clients want newer ones. Each is work for the whole
 /// server.
-pub const WISHES: u32 = 1;
+pub const CLIENT_CHECKPOINTS_PER_SECOND: u32 = 1;
 
 /// The state in the last checkpoint, and its slot.
 pub type LoadedState = (Slot, Kv);
@@ -41,7 +41,7 @@ pub type LoadedState = (Slot, Kv);
 #[derive(Debug)]
 pub struct CheckpointQueue {
     jobs: Mutex<JobQueues>,
-    wishes: RateLimit,
+    client_checkpoints: RateLimit,
     /// The disk space that the next checkpoint may need, in bytes.
     growth: Arc<AtomicU64>,
 }
@@ -80,7 +80,11 @@ enum NextJob {
 
 impl Default for CheckpointQueue {
     fn default() -> CheckpointQueue {
-        CheckpointQueue { jobs: Mutex::default(), wishes: RateLimit::new(WISHES), growth: Arc::default() }
+        CheckpointQueue {
+            jobs: Mutex::default(),
+            client_checkpoints: RateLimit::new(CLIENT_CHECKPOINTS_PER_SECOND),
+            growth: Arc::default(),
+        }
     }
 }
 
@@ -125,7 +129,7 @@ impl CheckpointQueue {
 
     /// Queues a chunk for a client, of a checkpoint that holds every slot up to `at_least`; false if too many are
     /// queued.
-    pub fn give_part(&self, request_id: RequestId, name: Option<ChunkRequest>, at_least: Slot) -> bool {
+    pub fn queue_client_chunk(&self, request_id: RequestId, name: Option<ChunkRequest>, at_least: Slot) -> bool {
         let mut jobs = self.lock();
         let has_room = jobs.of_clients.len() < CLIENT_PARTS_MAX;
         if has_room {
@@ -186,7 +190,7 @@ impl<F: Files> Checkpointer<F> {
         let empty = Kv::with_sessions_at_most(sizes.sessions);
         let open = || Checkpoint::open(files.clone(), storage, sizes.snapshot_bytes, empty.clone());
         let (opened, is_rebuilt) = match open() {
-            Err(error @ CheckpointError::Damaged { .. }) if core.config.cluster.len() > 1 => {
+            Err(error @ CheckpointError::Corrupt { .. }) if core.config.cluster.len() > 1 => {
                 let why = format!(
                     "{error}. It is quarantined as {}, and the replica is restored from the other servers",
                     checkpoint::QUARANTINE_FILE
@@ -198,13 +202,13 @@ impl<F: Files> Checkpointer<F> {
             opened => (opened?, false),
         };
         let (checkpoint, state) = opened;
-        core.board.update(|shown| shown.checkpoint = checkpoint.mark().slot);
+        core.shared_status.update(|shown| shown.checkpoint = checkpoint.mark().slot);
         let checkpointer = Checkpointer { checkpoint, empty, first: Some(state), has_said_full: false };
-        checkpointer.tell_growth(core);
+        checkpointer.publish_growth(core);
         Ok((checkpointer, is_rebuilt))
     }
 
-    fn tell_growth<C: ClientConnection>(&self, core: &ServerCore<C>) {
+    fn publish_growth<C: ClientConnection>(&self, core: &ServerCore<C>) {
         core.checkpoints.growth.store(self.checkpoint.growth_bytes(), Ordering::Relaxed);
     }
 
@@ -221,7 +225,7 @@ impl<F: Files> Checkpointer<F> {
             Some(NextJob::Own(CheckpointJob::Write(mark, changes))) => self.write(core, env, mark, &changes)?,
             Some(NextJob::Own(CheckpointJob::Fence(slot))) => self.fence(core, slot),
             Some(NextJob::OfPeer(to, name)) => self.send_chunk(core, env, to, name.as_ref())?,
-            Some(NextJob::OfClient(wanted)) => self.give_part(core, env, wanted)?,
+            Some(NextJob::OfClient(wanted)) => self.queue_client_chunk(core, env, wanted)?,
             None => {}
         }
         Ok(None)
@@ -264,15 +268,15 @@ impl<F: Files> Checkpointer<F> {
             }
         };
         self.has_said_full = !is_durable;
-        self.tell_growth(core);
+        self.publish_growth(core);
         if is_durable {
-            core.board.update(|shown| shown.checkpoint = mark.slot);
+            core.shared_status.update(|shown| shown.checkpoint = mark.slot);
             env.observe(Observation::CheckpointDurable(mark));
             let event = Event::Snapshot { slot: mark.slot, digest: Digest(mark.digest), from: None };
             core.trace_line(Speaker::Server, &TraceContext::default(), event);
         }
         // Dropping is safe if the learner has crashed meanwhile: its next incarnation finds the checkpoint on the disk.
-        tell_learner(core, env, LearnerRequest::CheckpointDone { slot: mark.slot, is_durable });
+        request_of_learner(core, env, LearnerRequest::CheckpointDone { slot: mark.slot, is_durable });
         Ok(())
     }
 
@@ -297,7 +301,7 @@ impl<F: Files> Checkpointer<F> {
             }
             // A learner that is down has applied nothing that it could send.
             None => {
-                let applied = if core.learner.is_open() { core.board.read().applied } else { Slot(0) };
+                let applied = if core.learner.is_open() { core.shared_status.read().applied } else { Slot(0) };
                 Message::Entries { entries: Vec::new(), applied }
             }
         };
@@ -307,7 +311,7 @@ impl<F: Files> Checkpointer<F> {
     }
 
     /// If no checkpoint has the chunk yet, one is requested, and the client asks again.
-    fn give_part<E: Env>(
+    fn queue_client_chunk<E: Env>(
         &mut self,
         core: &ServerCore<E::Connection>,
         env: &E,
@@ -316,13 +320,13 @@ impl<F: Files> Checkpointer<F> {
         let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;
         let part = if is_there { self.checkpoint.part(name.as_ref()).map_err(fatal)? } else { None };
         let part = part.map(for_client).transpose()?;
-        if part.is_none() && core.checkpoints.wishes.allow(env.now()) {
+        if part.is_none() && core.checkpoints.client_checkpoints.allow(env.now()) {
             let input = Input::Request(LearnerRequest::RequestCheckpoint);
             let mail = Delivery::from_within(TraceContext::default(), input, 0);
             // Dropping is safe if the learner is down or busy: the client asks again.
             let _ = core.enqueue::<Learner<Kv>, E>(env, mail);
         }
-        core.pending.tell_part(request_id, Reply::Chunk(part));
+        core.pending.reply_to_chunk_request(request_id, Reply::Chunk(part));
         core.flush_replies(env);
         Ok(())
     }
@@ -332,7 +336,7 @@ impl RecoveryError {
     /// The meaning of a checkpoint error for a process that starts.
     pub fn of(error: &CheckpointError, why: String) -> RecoveryError {
         match error {
-            CheckpointError::Full { .. } => RecoveryError::NoRoom(why),
+            CheckpointError::Full { .. } => RecoveryError::NoSpace(why),
             CheckpointError::Io { .. } => RecoveryError::Failed(why),
             _ => RecoveryError::Broken(why),
         }
@@ -363,7 +367,7 @@ mod tests {
     #[test]
     fn client_jobs_take_no_places_of_peers_and_run_after_them() {
         let queue = CheckpointQueue::default();
-        let given = (0..1_000).filter(|request_id| queue.give_part(*request_id, None, Slot(0))).count();
+        let given = (0..1_000).filter(|request_id| queue.queue_client_chunk(*request_id, None, Slot(0))).count();
         assert_eq!(given, CLIENT_PARTS_MAX, "a flood of clients has a bound");
         (0..PARTS_MAX + 5).for_each(|_| queue.send_chunk(ServerId(2), None));
         assert_eq!(queue.len(), CLIENT_PARTS_MAX + PARTS_MAX);
@@ -376,6 +380,6 @@ mod tests {
         queue.send_chunk(ServerId(3), None);
         assert!(matches!(next(), NextJob::OfPeer(ServerId(3), None)));
         assert!(matches!(next(), NextJob::OfClient(ChunkJob { request_id: 1, .. })));
-        assert!(queue.give_part(5_000, None, Slot(0)), "there is room again");
+        assert!(queue.queue_client_chunk(5_000, None, Slot(0)), "there is room again");
     }
 }

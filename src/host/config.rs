@@ -72,15 +72,15 @@ pub struct Sizes {
     /// directory and the log lines.
     pub left_free_bytes: u64,
     /// Approximate size of a PROMISE page, or of a part of a list of entries, in bytes.
-    pub part_bytes: usize,
+    pub page_bytes: usize,
     /// Approximate size of a snapshot chunk, in bytes.
     pub snapshot_bytes: usize,
     /// Maximum number of sessions that are kept.
     pub sessions: usize,
     /// Maximum number of slots that a proposer has in flight.
-    pub open_slots: u64,
+    pub in_flight_max_slots: u64,
     /// Approximate maximum bytes of the values in these slots.
-    pub open_bytes: usize,
+    pub in_flight_max_bytes: usize,
 }
 
 impl Sizes {
@@ -90,11 +90,11 @@ impl Sizes {
             mailbox: MAILBOX_MAX,
             segment_bytes,
             left_free_bytes: 1 << 20,
-            part_bytes: PAGE_BYTES,
+            page_bytes: PAGE_BYTES,
             snapshot_bytes: CHUNK_BYTES,
             sessions: SESSIONS_MAX,
-            open_slots: OPEN_SLOTS_MAX,
-            open_bytes: OPEN_BYTES_MAX,
+            in_flight_max_slots: OPEN_SLOTS_MAX,
+            in_flight_max_bytes: OPEN_BYTES_MAX,
         }
     }
 }

@@ -14,12 +14,12 @@ use crate::role::{ServerId, ServerSet};
 use crate::time::Time;
 
 /// A server sends something to each peer at least this often.
-pub const SAYS_EVERY: Duration = Duration::from_millis(500);
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_millis(500);
 /// Each peer has one connection, and may open the next before this server notices that the last is broken. Beyond this
 /// number, the oldest connection of the same server is closed.
 pub const CONNECTIONS_OF_A_PEER: usize = 4;
 /// A peer that has sent nothing for this long is not heard.
-const HEARD_FOR: Duration = Duration::from_secs(2);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The links with the peers. Any thread may update and read them.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ impl ConnectedPeers {
 
     /// The servers that are heard.
     pub fn heard(&self, now: Time) -> ServerSet {
-        self.servers(|peer| peer.heard_at.is_some_and(|at| now.since(at) < HEARD_FOR))
+        self.servers(|peer| peer.heard_at.is_some_and(|at| now.since(at) < KEEPALIVE_TIMEOUT))
     }
 
     /// The links that are down because one of the two refuses the other.
@@ -128,8 +128,8 @@ mod tests {
     fn silent_peer_is_not_heard_even_if_its_connection_is_open() {
         let (linked, now, peer) = (ConnectedPeers::default(), Time(5_000_000), ServerId(2));
         linked.hears(peer, now);
-        assert_eq!(linked.heard(now + SAYS_EVERY * 3), ServerSet::only(peer), "two words may be late");
-        assert_eq!(linked.heard(now + HEARD_FOR), ServerSet::NONE);
+        assert_eq!(linked.heard(now + KEEPALIVE_INTERVAL * 3), ServerSet::only(peer), "two words may be late");
+        assert_eq!(linked.heard(now + KEEPALIVE_TIMEOUT), ServerSet::NONE);
     }
 
     #[test]

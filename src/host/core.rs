@@ -54,7 +54,7 @@ pub struct ServerCore<C: ClientConnection> {
     /// Limits the sessions that all clients together may open.
     pub opens: RateLimit,
     /// The published state of the roles.
-    pub board: SharedStatus,
+    pub shared_status: SharedStatus,
     /// The peers that this server reaches and hears.
     pub linked: ConnectedPeers,
     /// The checkpointer's jobs.
@@ -113,7 +113,7 @@ impl<C: ClientConnection> ServerCore<C> {
             pending: PendingRequests::default(),
             load: Arc::default(),
             opens: RateLimit::new(OPENS_PER_SECOND),
-            board: SharedStatus::default(),
+            shared_status: SharedStatus::default(),
             linked: ConnectedPeers::default(),
             checkpoints: CheckpointQueue::default(),
             hints: WakeHints::default(),
@@ -138,7 +138,7 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 
     /// Records whether a role's disk has room. Each incarnation calls it when it begins, and when the answer changes.
-    pub fn set_room(&self, role: RoleKind, has_room: bool) {
+    pub fn set_has_space(&self, role: RoleKind, has_room: bool) {
         let bit = 1 << role as u64;
         if has_room {
             self.full_disks.fetch_and(!bit, Ordering::Relaxed);
@@ -242,13 +242,13 @@ impl<C: ClientConnection> ServerCore<C> {
         self.admission.fence();
         self.checkpoints.fence(slot);
         env.wake_checkpointer();
-        self.board.update(|shown| shown.fenced = Some(slot));
+        self.shared_status.update(|shown| shown.fenced = Some(slot));
         let sentence = draft.reason.clone().unwrap_or_default();
         self.trace.line(draft);
         env.observe(Observation::Fenced { slot, against });
         self.pending.fail_all(WhyUnknown::RoleCrashed(RoleKind::Learner), Some(WhyNotApplied::Fenced));
         let _ = self.enqueue_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
         // Last, since writing to a terminal may block.
-        env.tell_operator(&format!("error: server {}: {sentence}", self.config.me.0));
+        env.show_operator(&format!("error: server {}: {sentence}", self.config.me.0));
     }
 }

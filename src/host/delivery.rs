@@ -31,14 +31,14 @@ const DROP_LINES: u32 = 1_000;
 #[derive(Debug)]
 pub struct DropCounters {
     /// Drops without a log line of their own, since the last report.
-    untold: Mutex<BTreeMap<(RoleKind, DropReason), u64>>,
+    unreported: Mutex<BTreeMap<(RoleKind, DropReason), u64>>,
     lines: RateLimit,
     total: AtomicU64,
 }
 
 impl Default for DropCounters {
     fn default() -> DropCounters {
-        DropCounters { untold: Mutex::default(), lines: RateLimit::new(DROP_LINES), total: AtomicU64::new(0) }
+        DropCounters { unreported: Mutex::default(), lines: RateLimit::new(DROP_LINES), total: AtomicU64::new(0) }
     }
 }
 
@@ -146,7 +146,7 @@ impl<C: ClientConnection> ServerCore<C> {
             (PeerMessage::TwoPhaseCommit(said), RoleKind::Coordinator) => self.take::<Coordinator, E>(env, said, came),
             (PeerMessage::TwoPhaseCommit(said), _) => self.take::<Participant, E>(env, said, came),
             // No role receives it.
-            (PeerMessage::Here, _) => Ok(()),
+            (PeerMessage::Keepalive, _) => Ok(()),
         };
         if let (Err(SendError::Down), Some(answer)) = (lost, in_its_place) {
             self.send(env, ServerSet::only(from), PeerMessage::Paxos(answer), context.clone());
@@ -193,7 +193,7 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 
     /// The last connection from a peer has ended: the proposer need not wait for that peer's time-out.
-    pub fn peer_gone<E: Env<Connection = C>>(&self, env: &E, peer: ServerId) {
+    pub fn on_peer_disconnected<E: Env<Connection = C>>(&self, env: &E, peer: ServerId) {
         let input = Input::Request(ProposerRequest::PeerDisconnected(peer));
         // Dropping is safe: a proposer that is down waits for no peer.
         let _ = self.enqueue::<Proposer, E>(env, Delivery::from_within(TraceContext::default(), input, 0));
@@ -213,7 +213,7 @@ impl<C: ClientConnection> ServerCore<C> {
         if self.trace.steps() && !message.is_routine && self.drops.lines.allow(now) {
             self.trace_line(role.into(), context, trace_lines::dropped(message.name, Some(from), cause, None));
         } else {
-            let mut untold = self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut untold = self.drops.unreported.lock().unwrap_or_else(PoisonError::into_inner);
             *untold.entry((role, cause)).or_default() += 1;
         }
     }
@@ -224,7 +224,7 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 
     /// Writes the line for malformed bytes. Only their length is shown, never the bytes.
-    pub fn tell_malformed(&self, now: Time, from: SocketAddr, length: u64, what: &str) {
+    pub fn trace_malformed(&self, now: Time, from: SocketAddr, length: u64, what: &str) {
         if self.malformed.allow(now) {
             let why = format!("received malformed request of length {length} from {from}: {what}");
             self.trace_with_reason(
@@ -238,7 +238,7 @@ impl<C: ClientConnection> ServerCore<C> {
 
     /// Writes a line, once per second, for the drops and malformed requests that have no line of their own.
     pub fn report_counts(&self) {
-        let untold = std::mem::take(&mut *self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner));
+        let untold = std::mem::take(&mut *self.drops.unreported.lock().unwrap_or_else(PoisonError::into_inner));
         for ((role, cause), count) in untold {
             self.trace_line(
                 role.into(),
@@ -252,13 +252,13 @@ impl<C: ClientConnection> ServerCore<C> {
             let why = format!("received {malformed} more malformed requests, too many for one line each");
             self.trace_with_reason(Speaker::Server, &TraceContext::default(), event, Some(why));
         }
-        self.tell_closed(&self.load.unfinished, "unfinished requests", "had an unfinished request");
-        self.tell_closed(&self.load.untaken, "unread replies", "had unread replies");
+        self.trace_closed(&self.load.unfinished, "unfinished requests", "had an unfinished request");
+        self.trace_closed(&self.load.unread_replies, "unread replies", "had unread replies");
         self.trace_admission();
     }
 
     /// Writes a line for the client connections closed since the last report.
-    fn tell_closed(&self, budget: &Budget, cause: &str, what: &str) {
+    fn trace_closed(&self, budget: &Budget, cause: &str, what: &str) {
         let Some(Closed { count, bytes, first }) = budget.take_closed() else { return };
         let why = format!(
             "closed {count} client connections, the first from {first}: each {what} for the longest time. They held \

@@ -22,7 +22,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 const STEADY: Duration = Duration::from_secs(1);
 /// After this many requests to call back first, the peer's call may never arrive: the operator must be informed.
 const UNPROVED_MAX: u32 = 10;
-const NEVER_CALLS: &str = "the peer admits this server only after calling it back, and that has not succeeded. Check \
+const NO_CALLBACK: &str = "the peer admits this server only after calling it back, and that has not succeeded. Check \
                            this server's address in the peer's cluster file, and whether the peer has its old data \
                            directory";
 
@@ -36,9 +36,9 @@ pub struct Dialler {
     /// How many times in a row the peer wanted to call back first.
     unproved: u32,
     /// This peer's welcome completed the admission of this server, and the other peers do not know it yet.
-    takes_part_from_now: bool,
+    has_just_become_active: bool,
     /// Whether the last HELLO said that this server takes part.
-    has_said_that_it_takes_part: bool,
+    last_hello_was_active: bool,
 }
 
 impl Dialler {
@@ -49,15 +49,15 @@ impl Dialler {
             pause: PAUSES.0,
             refused: None,
             unproved: 0,
-            takes_part_from_now: false,
-            has_said_that_it_takes_part: false,
+            has_just_become_active: false,
+            last_hello_was_active: false,
         }
     }
 
     /// The HELLO for this attempt.
     pub fn hello<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, folder: &DataDir<P>) -> Hello {
         let hello = core.hello(folder, self.peer, self.unproved);
-        self.has_said_that_it_takes_part = matches!(hello.who, Caller::Peer { takes_part: true, .. });
+        self.last_hello_was_active = matches!(hello.who, Caller::Peer { takes_part: true, .. });
         hello
     }
 
@@ -70,7 +70,7 @@ impl Dialler {
         welcome: &Welcome,
     ) -> Result<Result<(), String>, Fatal> {
         let begins = core.welcomed(folder, self.peer, hello, welcome)?;
-        self.takes_part_from_now |= begins == Ok(true);
+        self.has_just_become_active |= begins == Ok(true);
         Ok(begins.map(|_| ()))
     }
 
@@ -80,11 +80,11 @@ impl Dialler {
         (self.refused, self.unproved) = (None, 0);
         core.linked.up(self.peer);
         let news = "enough peers have recorded this server's new data directory: it is admitted";
-        let begins = std::mem::take(&mut self.takes_part_from_now);
-        self.tell(core, LinkEvent::Up, begins.then_some(news));
+        let begins = std::mem::take(&mut self.has_just_become_active);
+        self.trace_link(core, LinkEvent::Up, begins.then_some(news));
         if begins {
             core.config.cluster.without(ServerSet::only(core.config.me))
-        } else if !self.has_said_that_it_takes_part && folder.is_active() {
+        } else if !self.last_hello_was_active && folder.is_active() {
             // Its admission completed while this HELLO was in flight.
             ServerSet::only(self.peer)
         } else {
@@ -99,22 +99,22 @@ impl Dialler {
         match ended {
             LinkEnded::Broken { why, after } => {
                 core.linked.down(self.peer);
-                self.tell(core, LinkEvent::Lost, Some(why));
+                self.trace_link(core, LinkEvent::Lost, Some(why));
                 if after >= STEADY {
                     (self.pause, pause) = (PAUSES.0, PAUSES.0);
                 }
             }
             LinkEnded::Refused(why) => {
                 if self.refused.as_deref() != Some(why) {
-                    self.tell_refused(core, why);
+                    self.trace_refused(core, why);
                     self.refused = Some(why.to_string());
                 }
                 pause = REFUSED_PAUSE;
             }
-            LinkEnded::CallYouFirst => {
+            LinkEnded::CallBackFirst => {
                 self.unproved += 1;
                 if self.unproved == UNPROVED_MAX {
-                    self.tell_refused(core, NEVER_CALLS);
+                    self.trace_refused(core, NO_CALLBACK);
                 }
             }
             // The line about the lost link already says this.
@@ -124,12 +124,12 @@ impl Dialler {
         Backoff { least: PAUSES.0, most: pause }
     }
 
-    fn tell_refused<C: ClientConnection>(&self, core: &ServerCore<C>, why: &str) {
+    fn trace_refused<C: ClientConnection>(&self, core: &ServerCore<C>, why: &str) {
         core.linked.refused(self.peer, why);
-        self.tell(core, LinkEvent::Refused, Some(why));
+        self.trace_link(core, LinkEvent::Refused, Some(why));
     }
 
-    fn tell<C: ClientConnection>(&self, core: &ServerCore<C>, state: LinkEvent, why: Option<&str>) {
+    fn trace_link<C: ClientConnection>(&self, core: &ServerCore<C>, state: LinkEvent, why: Option<&str>) {
         let event = trace_lines::link(self.peer, state, None);
         core.trace_with_reason(Speaker::Server, &TraceContext::default(), event, why.map(str::to_string));
     }
@@ -176,11 +176,11 @@ mod tests {
     fn peer_that_never_calls_back_is_reported() {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         for _ in 1..UNPROVED_MAX {
-            dialler.ended(&core, LinkEnded::CallYouFirst);
+            dialler.ended(&core, LinkEnded::CallBackFirst);
             assert_eq!(core.linked.refusals(), []);
         }
-        dialler.ended(&core, LinkEnded::CallYouFirst);
-        assert_eq!(core.linked.refusals(), [Refusal { server: PEER, why: NEVER_CALLS.to_string() }]);
+        dialler.ended(&core, LinkEnded::CallBackFirst);
+        assert_eq!(core.linked.refusals(), [Refusal { server: PEER, why: NO_CALLBACK.to_string() }]);
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
         let Caller::Peer { knows, .. } = dialler.hello(core, folder).who else {
             panic!("a server sends HELLO as a peer")
         };
-        dialler.ended(core, LinkEnded::CallYouFirst);
+        dialler.ended(core, LinkEnded::CallBackFirst);
         knows
     }
 
@@ -219,11 +219,11 @@ mod tests {
         let proof = Some(folder.storage_id());
         let (own, lie) = (11, 22);
         assert!(matches!(claims(own, false, proof), HelloReply::Welcome(_)));
-        assert_eq!(claims(lie, true, None), HelloReply::CallYouFirst);
+        assert_eq!(claims(lie, true, None), HelloReply::CallBackFirst);
         // Either id may be the peer's: a candidate is not final.
         assert_eq!([0; 4].map(|_| names(&mut dialler, &core, &folder)), [lie, own, lie, own].map(Some));
         assert!(matches!(claims(own, true, proof), HelloReply::Welcome(_)));
-        assert_eq!(claims(lie, true, None), HelloReply::CallYouFirst);
+        assert_eq!(claims(lie, true, None), HelloReply::CallBackFirst);
         assert_eq!([0; 2].map(|_| names(&mut dialler, &core, &folder)), [own, own].map(Some), "it is admitted");
     }
 }

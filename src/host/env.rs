@@ -41,10 +41,10 @@ pub trait Env {
     fn wake_checkpointer(&self);
 
     /// Gives a request to the supervisor of the roles; an error if its queue is full.
-    fn give(&self, order: LabRequest) -> Result<(), String>;
+    fn lab_request(&self, order: LabRequest) -> Result<(), String>;
 
     /// Shows a sentence to the operator of this server.
-    fn tell_operator(&self, sentence: &str);
+    fn show_operator(&self, sentence: &str);
 
     /// Reports an event to an observer. No decision of the server depends on it.
     fn observe(&self, _seen: Observation<'_>) {}

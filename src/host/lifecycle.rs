@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::mail_queue::CrashRequest;
-use super::role_disk::ROOM_RETRY;
+use super::role_disk::SPACE_RETRY;
 use crate::role::RoleKind;
 use crate::time::Time;
 use crate::trace::{CrashCause, CrashPoint};
@@ -69,7 +69,7 @@ impl Lifecycle {
     /// An incarnation could not even be started: it is tried again.
     pub fn did_not_begin(&mut self, now: Time, role: RoleKind) {
         if let RoleState::Down { until, .. } = self.state(role) {
-            *until = Some(now + ROOM_RETRY);
+            *until = Some(now + SPACE_RETRY);
         }
     }
 
@@ -89,7 +89,7 @@ impl Lifecycle {
     }
 
     /// Crashes a role on the request of an operator. Returns the request that its mailbox must get.
-    pub fn crash_by_hand(&mut self, now: Time, role: RoleKind, down: Option<Duration>) -> Option<CrashRequest> {
+    pub fn on_crash_request(&mut self, now: Time, role: RoleKind, down: Option<Duration>) -> Option<CrashRequest> {
         self.crash(now, role, CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down })
     }
 
@@ -108,7 +108,7 @@ impl Lifecycle {
         let state = self.state(role);
         let down = match *state {
             RoleState::Ending { down } => down,
-            RoleState::Up { .. } => Some(ROOM_RETRY),
+            RoleState::Up { .. } => Some(SPACE_RETRY),
             RoleState::Down { .. } => return,
         };
         *state = RoleState::Down { since: now, until: down.map(|down| now + down) };

@@ -23,14 +23,14 @@ pub const ALL_REQUESTS_MAX_BYTES: usize = 64 << 20;
 /// Maximum number of client connections after the handshake.
 pub const CLIENTS_MAX: usize = 1_200;
 /// Maximum number of connections at the client port that have not sent a HELLO yet.
-pub const CLIENT_STRANGERS_MAX: usize = 128;
+pub const CLIENTS_UNIDENTIFIED_MAX: usize = 128;
 /// The same limit at the port for servers. Each connection has five seconds for its HELLO.
-pub const PEER_STRANGERS_MAX: usize = 32;
+pub const PEERS_UNIDENTIFIED_MAX: usize = 32;
 /// The same limit at the port for browsers.
-pub const BROWSER_STRANGERS_MAX: usize = 32;
+pub const BROWSERS_UNIDENTIFIED_MAX: usize = 32;
 
 /// Maximum number of browser requests being answered, without those of viewers.
-pub const ASKERS_MAX: usize = 64;
+pub const HTTP_REQUESTS_MAX: usize = 64;
 /// Maximum number of browsers that watch.
 pub const VIEWERS_MAX: usize = 16;
 /// Maximum number of servers that fetch the lines for their own viewers: there are never more than 62 of them.
@@ -42,11 +42,11 @@ pub const ALL_UNFINISHED_MAX_BYTES: usize = 32 << 20;
 /// budget.
 pub const UNFINISHED_FREE_BYTES: usize = FIRST_BUFFER_BYTES;
 /// Maximum bytes of replies that clients have not read yet, all connections together.
-pub const ALL_UNTAKEN_MAX_BYTES: usize = 32 << 20;
+pub const ALL_UNREAD_REPLIES_MAX_BYTES: usize = 32 << 20;
 /// The unread bytes that each connection may have in addition: small replies take nothing from the budget.
-pub const UNTAKEN_FREE_BYTES: usize = 16 << 10;
+pub const UNREAD_REPLIES_FREE_BYTES: usize = 16 << 10;
 /// A connection with this many unread bytes gets no more values, and none of its requests is read.
-pub const UNTAKEN_MAX_BYTES: usize = 4 << 20;
+pub const UNREAD_REPLIES_MAX_BYTES: usize = 4 << 20;
 
 /// Maximum bytes of a frame in addition to its value or chunk. The longest such field is the name of the next chunk.
 const AROUND_BYTES: usize = 16 << 10;
@@ -59,7 +59,7 @@ pub fn append(reply: &mut ClientReply, untaken: &mut Vec<u8>, share: &mut Share,
     let mut granted = 0;
     if let Some((bytes, instead)) = bulk(&reply.reply) {
         let wanted = bytes + AROUND_BYTES;
-        let has_own_room = share.bytes() == 0 || share.bytes() + wanted <= UNTAKEN_MAX_BYTES;
+        let has_own_room = share.bytes() == 0 || share.bytes() + wanted <= UNREAD_REPLIES_MAX_BYTES;
         if has_own_room && share.take(wanted, now) == Reservation::Granted {
             granted = wanted;
             untaken.reserve(wanted);
@@ -71,7 +71,7 @@ pub fn append(reply: &mut ClientReply, untaken: &mut Vec<u8>, share: &mut Share,
     frame_into(reply, untaken);
     let bytes = untaken.len() - before;
     if granted > 0 {
-        share.give_back(granted.saturating_sub(bytes));
+        share.return_bytes(granted.saturating_sub(bytes));
         return true;
     }
     let fits = share.take(bytes, now) == Reservation::Granted;
@@ -121,7 +121,7 @@ pub struct RequestLoad {
     /// Requests that have arrived in part.
     pub unfinished: Arc<Budget>,
     /// Replies that clients have not read yet.
-    pub untaken: Arc<Budget>,
+    pub unread_replies: Arc<Budget>,
 }
 
 impl Default for RequestLoad {
@@ -129,7 +129,7 @@ impl Default for RequestLoad {
         RequestLoad {
             requests: Usage::default(),
             unfinished: Budget::new(ALL_UNFINISHED_MAX_BYTES, UNFINISHED_FREE_BYTES),
-            untaken: Budget::new(ALL_UNTAKEN_MAX_BYTES, UNTAKEN_FREE_BYTES),
+            unread_replies: Budget::new(ALL_UNREAD_REPLIES_MAX_BYTES, UNREAD_REPLIES_FREE_BYTES),
         }
     }
 }
@@ -149,12 +149,12 @@ impl Usage {
         let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let fits = count <= max && all <= max_bytes;
         if !fits {
-            self.give_back(bytes);
+            self.return_bytes(bytes);
         }
         fits
     }
 
-    fn give_back(&self, bytes: usize) {
+    fn return_bytes(&self, bytes: usize) {
         self.count.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -167,15 +167,15 @@ pub fn admit(connection: &impl ClientConnection, bytes: usize) -> bool {
     }
     let fits = connection.load().requests.take(bytes, ALL_REQUESTS_MAX, ALL_REQUESTS_MAX_BYTES);
     if !fits {
-        connection.requests().give_back(bytes);
+        connection.requests().return_bytes(bytes);
     }
     fits
 }
 
 /// Ends an admitted request: it is answered, or given up.
 pub fn release(connection: &impl ClientConnection, bytes: usize) {
-    connection.requests().give_back(bytes);
-    connection.load().requests.give_back(bytes);
+    connection.requests().return_bytes(bytes);
+    connection.load().requests.return_bytes(bytes);
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ impl<C: ClientConnection> PendingRequests<C> {
     }
 
     /// Answers a request for a snapshot chunk: with the chunk, or without it.
-    pub fn tell_part(&self, request_id: RequestId, reply: Reply) {
+    pub fn reply_to_chunk_request(&self, request_id: RequestId, reply: Reply) {
         let reply_to = self.lock().parts.remove(&request_id);
         self.queue(reply_to.map(|reply_to| (reply_to, None, reply)), &TraceContext::default());
     }
@@ -163,12 +163,12 @@ impl<C: ClientConnection> PendingRequests<C> {
             waiters.writes.remove(&rules::waits_for(id));
         }
         drop(waiters);
-        self.queue([waiter.told(Reply::NotApplied(why))], &TraceContext::default());
+        self.queue([waiter.with_reply(Reply::NotApplied(why))], &TraceContext::default());
     }
 
     /// A command was applied.
     pub fn applied(&self, id: CommandId, outcome: ApplyResult, context: &TraceContext) {
-        self.tell_write(id, |has_seen_all| reply_to(outcome, has_seen_all), context);
+        self.reply_to_write(id, |has_seen_all| reply_to(outcome, has_seen_all), context);
     }
 
     /// The learner has installed a snapshot: this server has not seen the commands that the snapshot contains.
@@ -187,22 +187,22 @@ impl<C: ClientConnection> PendingRequests<C> {
 
     /// A command is certainly not applied by this try.
     pub fn not_applied(&self, id: CommandId, why: WhyNotApplied, context: &TraceContext) {
-        self.tell_write(id, |_| Reply::NotApplied(why), context);
+        self.reply_to_write(id, |_| Reply::NotApplied(why), context);
     }
 
-    fn tell_write(&self, id: CommandId, reply: impl Fn(bool) -> Reply, context: &TraceContext) {
+    fn reply_to_write(&self, id: CommandId, reply: impl Fn(bool) -> Reply, context: &TraceContext) {
         let Some(waiting) = self.lock().take_write(rules::waits_for(id)) else { return };
         self.queue(
             waiting.into_iter().map(|one| {
                 let reply = reply(one.has_seen_all);
-                one.told(reply)
+                one.with_reply(reply)
             }),
             context,
         );
     }
 
     /// A read is answered, or has failed.
-    pub fn tell_read(&self, request_id: RequestId, reply: Reply, context: &TraceContext) {
+    pub fn reply_to_read(&self, request_id: RequestId, reply: Reply, context: &TraceContext) {
         let reply_to = self.lock().reads.remove(&request_id);
         self.queue(reply_to.map(|reply_to| (reply_to, None, reply)), context);
     }
@@ -214,7 +214,7 @@ impl<C: ClientConnection> PendingRequests<C> {
         let writes = std::mem::take(&mut waiters.writes);
         let reads = if reads_too.is_some() { std::mem::take(&mut waiters.reads) } else { BTreeMap::new() };
         drop(waiters);
-        let writes = writes.into_values().flatten().map(|one| one.told(Reply::Unknown(unknown)));
+        let writes = writes.into_values().flatten().map(|one| one.with_reply(Reply::Unknown(unknown)));
         let failed = Reply::NotApplied(reads_too.unwrap_or(WhyNotApplied::Busy));
         let reads = reads.into_values().map(|reply_to| (reply_to, None, failed.clone()));
         self.queue(writes.chain(reads), &TraceContext::default());
@@ -226,7 +226,7 @@ impl<C: ClientConnection> PendingRequests<C> {
         let mut late = Vec::new();
         for waiting in waiters.writes.values_mut() {
             let expired = waiting.extract_if(.., |one| one.reply_to.deadline <= now);
-            late.extend(expired.map(|one| one.told(Reply::Unknown(WhyUnknown::TimedOut))));
+            late.extend(expired.map(|one| one.with_reply(Reply::Unknown(WhyUnknown::TimedOut))));
         }
         waiters.writes.retain(|_, waiting| !waiting.is_empty());
         let reads = take_late(&mut waiters.reads, now);
@@ -282,7 +282,7 @@ fn take_late<C: ClientConnection>(waiting: &mut BTreeMap<RequestId, ReplyHandle<
 type AddressedReply<C> = (ReplyHandle<C>, Option<CommandId>, Reply);
 
 impl<C: ClientConnection> PendingRequest<C> {
-    fn told(self, reply: Reply) -> AddressedReply<C> {
+    fn with_reply(self, reply: Reply) -> AddressedReply<C> {
         (self.reply_to, Some(self.command), reply)
     }
 }

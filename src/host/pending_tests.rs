@@ -6,7 +6,7 @@ use crate::role::RoleKind;
 
 const ID: CommandId = CommandId::new(3, 0, 1);
 const SAVED: SavedResult = SavedResult { slot: Slot(4), written: WriteResult::Done { version: 2 } };
-const DIED: WhyUnknown = WhyUnknown::RoleCrashed(RoleKind::Learner);
+const LEARNER_CRASHED: WhyUnknown = WhyUnknown::RoleCrashed(RoleKind::Learner);
 const DOWN: WhyNotApplied = WhyNotApplied::RoleDown(RoleKind::Learner);
 
 /// The pending requests of one server, told apart by their labels.
@@ -69,9 +69,10 @@ fn each_request_for_a_command_gets_exactly_one_reply() {
     at.pending.applied(ID, applied(7), &from(1));
     at.pending.applied(ID, applied(8), &from(2));
     at.pending.not_applied(ID, WhyNotApplied::Busy, &from(3));
-    at.pending.fail_all(DIED, Some(DOWN));
+    at.pending.fail_all(LEARNER_CRASHED, Some(DOWN));
     let written = Reply::Applied { slot: Slot(7), written: WriteResult::Done { version: 1 } };
-    let expected = [said("first", written.clone()), said("retry", written), said("other", Reply::Unknown(DIED))];
+    let expected =
+        [said("first", written.clone()), said("retry", written), said("other", Reply::Unknown(LEARNER_CRASHED))];
     assert_eq!(at.told(), expected);
     assert!(at.told().is_empty(), "told twice");
 }
@@ -130,8 +131,8 @@ fn read_gets_its_reply_by_its_token() {
     let one = at.read("one");
     at.read("other");
     let reply = Reply::Value { slot: Slot(1), value: None, version: 0 };
-    at.pending.tell_read(one, reply.clone(), &from(1));
-    at.pending.tell_read(one, Reply::Done, &from(2));
+    at.pending.reply_to_read(one, reply.clone(), &from(1));
+    at.pending.reply_to_read(one, Reply::Done, &from(2));
     assert_eq!(at.told(), [said("one", reply)]);
 }
 
@@ -140,12 +141,12 @@ fn proposer_crash_ends_writes_and_learner_crash_ends_reads_too() {
     let at = server();
     at.write("write", ID);
     at.read("read");
-    let proposer_died = WhyUnknown::RoleCrashed(RoleKind::Proposer);
-    at.pending.fail_all(proposer_died, None);
-    assert_eq!(at.told(), [said("write", Reply::Unknown(proposer_died))], "a read needs no proposer");
+    let proposer_crashed = WhyUnknown::RoleCrashed(RoleKind::Proposer);
+    at.pending.fail_all(proposer_crashed, None);
+    assert_eq!(at.told(), [said("write", Reply::Unknown(proposer_crashed))], "a read needs no proposer");
     at.write("write", ID);
-    at.pending.fail_all(DIED, Some(DOWN));
-    assert_eq!(at.told(), [said("write", Reply::Unknown(DIED)), said("read", Reply::NotApplied(DOWN))]);
+    at.pending.fail_all(LEARNER_CRASHED, Some(DOWN));
+    assert_eq!(at.told(), [said("write", Reply::Unknown(LEARNER_CRASHED)), said("read", Reply::NotApplied(DOWN))]);
     assert!(at.is_empty());
 }
 
@@ -159,9 +160,12 @@ fn canceled_write_is_refused_alone_unless_it_already_has_a_reply() {
     assert_eq!(at.told(), [said("retry", Reply::NotApplied(WhyNotApplied::Busy))]);
     // The role crashed between the registration and the refusal: the first reply stands.
     let late = at.write("late", CommandId::new(3, 0, 2));
-    at.pending.fail_all(DIED, None);
+    at.pending.fail_all(LEARNER_CRASHED, None);
     at.pending.cancel_write(CommandId::new(3, 0, 2), late, DOWN);
-    assert_eq!(at.told(), [said("first", Reply::Unknown(DIED)), said("late", Reply::Unknown(DIED))]);
+    assert_eq!(
+        at.told(),
+        [said("first", Reply::Unknown(LEARNER_CRASHED)), said("late", Reply::Unknown(LEARNER_CRASHED))]
+    );
     assert!(at.is_empty(), "an entry without a request is removed");
 }
 
@@ -189,7 +193,7 @@ fn request_releases_its_share_of_the_limits_with_its_reply() {
     assert!(other.reply_to("of another connection").reserve(1));
     let request_id = at.pending.register_read(reply_to);
     assert!(!at.reply_to("it still waits").reserve(1));
-    at.pending.tell_read(request_id, Reply::Done, &from(1));
+    at.pending.reply_to_read(request_id, Reply::Done, &from(1));
     drop(at.pending.take_queued());
     assert!(at.reply_to("it is answered").reserve(1));
 }

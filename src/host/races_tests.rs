@@ -158,11 +158,11 @@ impl Env for TestEnv {
         self.dawdle.a_while();
     }
 
-    fn give(&self, _order: LabRequest) -> Result<(), String> {
+    fn lab_request(&self, _order: LabRequest) -> Result<(), String> {
         Err("this server has no supervisor".to_string())
     }
 
-    fn tell_operator(&self, _sentence: &str) {
+    fn show_operator(&self, _sentence: &str) {
         self.dawdle.a_while();
     }
 }

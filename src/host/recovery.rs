@@ -22,7 +22,7 @@ use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, Parti
 #[derive(Debug)]
 pub enum RecoveryError {
     /// The disk lacks the room that the start needs; there may be room later.
-    NoRoom(String),
+    NoSpace(String),
     /// The disk has failed.
     Failed(String),
     /// The content of the disk must not be used.
@@ -33,7 +33,7 @@ impl From<DataDirError> for RecoveryError {
     fn from(error: DataDirError) -> RecoveryError {
         let why = error.to_string();
         match error {
-            _ if error.is_full() => RecoveryError::NoRoom(why),
+            _ if error.is_full() => RecoveryError::NoSpace(why),
             _ if error.is_io() => RecoveryError::Failed(why),
             _ => RecoveryError::Broken(why),
         }
@@ -62,7 +62,7 @@ pub fn proposer<C: ClientConnection, P: DirStorage>(
     let rounds = folder.open_rounds()?;
     let config = &core.config;
     let mut proposer = Proposer::new(config.me, config.quorums, config.protocol.policy())
-        .with_window(config.sizes.open_slots, config.sizes.open_bytes);
+        .with_window(config.sizes.in_flight_max_slots, config.sizes.in_flight_max_bytes);
     proposer.replay(rounds.record());
     if let Some(down) = down {
         trace_restart(core, RoleKind::Proposer, trace_lines::restarted_proposer(down, proposer.next_round()), None);
@@ -82,10 +82,10 @@ pub fn acceptor<E: Env, P: DirStorage>(
     }
     let (sizes, growth) = (&core.config.sizes, core.checkpoints.growth());
     let left_free = left_free(sizes, growth.load(Ordering::Relaxed));
-    let forgotten = core.board.read().checkpoint.next();
+    let forgotten = core.shared_status.read().checkpoint.next();
     let (journal, recovered) = folder.open_journal_beside(sizes.segment_bytes, Some(forgotten), left_free)?;
     let (is_cut, is_damaged) = (recovered.torn_tail_cut, !recovered.damage.is_empty());
-    let mut acceptor = Acceptor::new().with_page_bytes(core.config.sizes.part_bytes);
+    let mut acceptor = Acceptor::new().with_page_bytes(core.config.sizes.page_bytes);
     for record in recovered.records {
         acceptor.replay(record);
     }
@@ -103,7 +103,7 @@ pub fn acceptor<E: Env, P: DirStorage>(
             .then(|| "UNSAFE: its promises and accepted values are lost, so a chosen value can be lost".to_string());
         trace_restart(core, RoleKind::Acceptor, event, why);
     }
-    core.board.update(|shown| {
+    core.shared_status.update(|shown| {
         shown.promised = acceptor.promised();
         shown.accepted = acceptor.accepted().len() as u64;
         shown.truncated_below = acceptor.truncated_below();
@@ -114,7 +114,7 @@ pub fn acceptor<E: Env, P: DirStorage>(
 /// The checkpoint must hold the truncated slots. If the checkpoint was lost, the peers have the slots, if there are
 /// peers.
 fn with_checkpoint<C: ClientConnection>(core: &ServerCore<C>, acceptor: Acceptor) -> Result<Acceptor, RecoveryError> {
-    let (checkpoint, forgotten) = (core.board.read().checkpoint, acceptor.truncated_below());
+    let (checkpoint, forgotten) = (core.shared_status.read().checkpoint, acceptor.truncated_below());
     if core.config.cluster.len() == 1 && checkpoint.next() < forgotten {
         return Err(RecoveryError::Broken(format!(
             "the checkpoint ends with slot {checkpoint}, and the journal begins with slot {forgotten}: no other server \
@@ -135,10 +135,10 @@ pub fn learner<E: Env, P: DirStorage>(
     let config = &core.config;
     let learner = Learner::new(config.me, config.quorums, next_incarnation(folder)?, slot, state)
         .with_retention(config.retention)
-        .with_part_bytes(config.sizes.part_bytes)
+        .with_part_bytes(config.sizes.page_bytes)
         .with_policy(config.protocol.policy());
     // The first line of the process shows this, and may be written before the learner has taken a step.
-    core.board.update(|shown| shown.set_learner(&learner));
+    core.shared_status.update(|shown| shown.set_learner(&learner));
     env.observe(Observation::LearnerRecovered { slot });
     if let Some(down) = down {
         let event = trace_lines::restarted_learner(down, learner.applied(), learner.machine().digest());
@@ -181,7 +181,7 @@ pub fn participant<E: Env, P: DirStorage>(
     if let Some(down) = down {
         trace_restart(core, RoleKind::Participant, trace_lines::restarted_participant(down, &participant), None);
     }
-    core.board.update(|shown| shown.set_participant(&participant));
+    core.shared_status.update(|shown| shown.set_participant(&participant));
     Ok((participant, RoleJournal::new(journal, &core.config.sizes, Arc::default())))
 }
 

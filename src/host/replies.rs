@@ -21,7 +21,7 @@ impl<C: ClientConnection> ServerCore<C> {
                 env.observe(Observation::Acknowledged { id, slot: *slot, written: *written });
             }
         }
-        let contexts = self.tell_replies(|| env.now(), &replies);
+        let contexts = self.trace_replies(|| env.now(), &replies);
         let replies = replies.into_iter().zip(contexts).map(|(QueuedReply { reply_to, reply, .. }, context)| {
             let number = reply_to.number;
             (reply_to, ClientReply { number, context, reply })
@@ -36,7 +36,7 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 
     /// Writes the log lines of replies, and returns the context of each reply.
-    fn tell_replies(&self, now: impl FnOnce() -> Time, replies: &[QueuedReply<C>]) -> Vec<TraceContext> {
+    fn trace_replies(&self, now: impl FnOnce() -> Time, replies: &[QueuedReply<C>]) -> Vec<TraceContext> {
         if !self.trace.steps() {
             return vec![TraceContext::default(); replies.len()];
         }

@@ -38,7 +38,7 @@ impl<C: ClientConnection> ServerCore<C> {
         // A client names its own lines only. If it named a server's line, that server's log would seem to lack the
         // line.
         let re = context.parent.filter(|line| line.process.as_server().is_none());
-        let context = self.tell_request(&request, TraceContext { parent: re, ..context }, from);
+        let context = self.trace_request(&request, TraceContext { parent: re, ..context }, from);
         let mut reply_to = ReplyHandle::new(from.clone(), number, context, env.now());
         let reply = match request {
             Request::Open { .. } if !self.may_open(&reply_to) => Reply::NotApplied(WhyNotApplied::Busy),
@@ -80,7 +80,7 @@ impl<C: ClientConnection> ServerCore<C> {
 
     /// Writes the line of a request, and returns the context for what follows. Without step tracing the label is not
     /// used.
-    fn tell_request(&self, request: &Request, context: TraceContext, from: &C) -> TraceContext {
+    fn trace_request(&self, request: &Request, context: TraceContext, from: &C) -> TraceContext {
         if !self.trace.steps() {
             return TraceContext::default();
         }
@@ -150,7 +150,7 @@ impl<C: ClientConnection> ServerCore<C> {
         let asked = self.look_up(env, token, ReadQuery { key }, context);
         // Checked after it is registered, like a write: a fence in between also answers the read.
         if let Some(why) = asked.err().or_else(|| self.admission.refusal()) {
-            self.pending.tell_read(token, Reply::NotApplied(why), &TraceContext::default());
+            self.pending.reply_to_read(token, Reply::NotApplied(why), &TraceContext::default());
         }
     }
 
@@ -170,7 +170,7 @@ impl<C: ClientConnection> ServerCore<C> {
             let (role, protocol) = (stranger.as_str(), self.config.protocol);
             return Err(format!("a server under {protocol} has no {role}"));
         }
-        roles.into_iter().try_for_each(|role| env.give(order(role)))
+        roles.into_iter().try_for_each(|role| env.lab_request(order(role)))
     }
 
     /// Requests a snapshot chunk for a client. If no checkpoint has the state yet, the client asks again. A server that
@@ -187,12 +187,12 @@ impl<C: ClientConnection> ServerCore<C> {
             Reply::NotApplied(why)
         } else if !protocol.has(RoleKind::Learner) {
             Reply::Refused(format!("no backup under {protocol}: it has no log and no checkpoint"))
-        } else if at_least > self.board.read().applied {
+        } else if at_least > self.shared_status.read().applied {
             Reply::Chunk(None)
         } else {
             let request_id = self.pending.await_part(reply_to.until(STATE_PATIENCE));
-            if !self.checkpoints.give_part(request_id, part, at_least) {
-                self.pending.tell_part(request_id, Reply::Chunk(None));
+            if !self.checkpoints.queue_client_chunk(request_id, part, at_least) {
+                self.pending.reply_to_chunk_request(request_id, Reply::Chunk(None));
             }
             return env.wake_checkpointer();
         };

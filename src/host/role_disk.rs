@@ -17,7 +17,7 @@ const GROUP_MAX_BYTES: usize = 2 << 20;
 /// Maximum bytes of the last item: the largest value, its key, and everything in a batch's records except the values.
 const LAST_OF_GROUP_BYTES: usize = VALUE_MAX_BYTES + (256 << 10);
 /// Period of the checks of a full disk for free space.
-pub const ROOM_RETRY: Duration = Duration::from_secs(1);
+pub const SPACE_RETRY: Duration = Duration::from_secs(1);
 
 /// The disk of a role in a server. It may become full, and have room again later.
 pub trait RoleDisk<Record>: StableStore<Record> {
@@ -27,7 +27,7 @@ pub trait RoleDisk<Record>: StableStore<Record> {
     }
 
     /// Whether the disk can take new values, even if it becomes full meanwhile.
-    fn has_room(&self) -> bool {
+    fn has_space(&self) -> bool {
         true
     }
 
@@ -93,7 +93,7 @@ impl<F: Files, R: Record> RoleDisk<R> for RoleJournal<F, R> {
         half.saturating_sub(LAST_OF_GROUP_BYTES).max(half / 4).min(GROUP_MAX_BYTES)
     }
 
-    fn has_room(&self) -> bool {
+    fn has_space(&self) -> bool {
         self.journal.has_space()
     }
 

@@ -15,7 +15,7 @@ use super::env::{Env, Observation, RoleObservation};
 use super::limits::ClientConnection;
 use super::mail_queue::{BATCH_MAX, CrashRequest, Delivery, MailboxItem};
 use super::mailbox::Mailbox;
-use super::role_disk::{ROOM_RETRY, RoleDisk};
+use super::role_disk::{RoleDisk, SPACE_RETRY};
 use super::roles::Hosted;
 use super::timers::Timers;
 use super::trace_lines;
@@ -36,7 +36,7 @@ pub enum RunEnd {
     /// The role crashed, at this point of a turn.
     Crashed(CrashRequest),
     /// The role's disk has no room for a record that it must persist. A later incarnation may find room.
-    NoRoom(String),
+    NoSpace(String),
     /// The role's disk has failed.
     Fatal(Fatal),
 }
@@ -90,7 +90,7 @@ where
     /// Begins an incarnation; its mailbox is open. It reports at once whether its disk has room, since the report of
     /// the previous incarnation may be out of date.
     pub fn new<E: Env>(core: &ServerCore<E::Connection>, env: &E, role: R, disk: D, random: Random) -> RoleHost<R, D> {
-        let (now, had_room) = (env.now(), disk.has_room());
+        let (now, had_room) = (env.now(), disk.has_space());
         let host = RoleHost {
             role,
             disk,
@@ -107,7 +107,7 @@ where
             group: Vec::new(),
             taken: Vec::new(),
         };
-        host.tell_room(core);
+        host.publish_space(core);
         host
     }
 
@@ -140,7 +140,7 @@ where
             return TurnStart::Ended(RunEnd::Stopped);
         }
         let now = env.now();
-        self.look_for_room(core, env);
+        self.check_space(core, env);
         if self.has_started {
             self.take_due(self.emptied);
             self.emptied = now;
@@ -189,7 +189,7 @@ where
         for item in self.taken.drain(..) {
             match item {
                 MailboxItem::Mail(Delivery { context, input, .. })
-                    if R::needs_space(&input) && !self.disk.has_room() =>
+                    if R::needs_space(&input) && !self.disk.has_space() =>
                 {
                     env.observe(Observation::Shed);
                     trace_lost(core, self.emptied, &input, DropReason::DiskFull, &context);
@@ -209,27 +209,27 @@ where
 
     /// Checks a full disk for free space from time to time. It notifies the server's other roles at once: they can free
     /// space only after they know.
-    fn look_for_room<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
+    fn check_space<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
         let now = env.now();
         let is_due = self.next_space_check.is_some_and(|at| at <= now);
         if is_due {
             self.next_space_check = None;
             self.disk.retry_space();
         }
-        let (has_room, could_shed_more) = (self.disk.has_room(), self.disk.could_shed_more());
+        let (has_room, could_shed_more) = (self.disk.has_space(), self.disk.could_shed_more());
         if !has_room && (is_due || self.had_room || could_shed_more) {
-            R::wants_room(core, env);
+            R::request_space(core, env);
         }
-        self.next_space_check = if has_room { None } else { Some(self.next_space_check.unwrap_or(now + ROOM_RETRY)) };
+        self.next_space_check = if has_room { None } else { Some(self.next_space_check.unwrap_or(now + SPACE_RETRY)) };
         if has_room != self.had_room {
             self.had_room = has_room;
-            self.tell_room(core);
+            self.publish_space(core);
         }
     }
 
-    fn tell_room<C: ClientConnection>(&self, core: &ServerCore<C>) {
-        let Some(why) = R::without_room() else { return };
-        core.set_room(R::NAME, self.had_room);
+    fn publish_space<C: ClientConnection>(&self, core: &ServerCore<C>) {
+        let Some(why) = R::full_disk_effect() else { return };
+        core.set_has_space(R::NAME, self.had_room);
         if !self.had_room {
             core.trace_fault("disk", "full", why);
         }
@@ -238,7 +238,7 @@ where
     /// Makes a batch durable. This is the only step that may wait.
     pub fn commit(&mut self, group: Stepped<TraceContext, R>) -> Result<Released<TraceContext, R>, RunEnd> {
         let released = group.commit(&mut self.disk).map_err(|error| match error.to_string() {
-            why if D::is_full(&error) => RunEnd::NoRoom(why),
+            why if D::is_full(&error) => RunEnd::NoSpace(why),
             why => RunEnd::Fatal(Fatal(format!("stable storage failed: {why}"))),
         })?;
         match self.hit(CrashPoint::BeforeSend) {
@@ -260,8 +260,8 @@ where
         core.flush_replies(env);
         // The batch may have used the last free space, or not freed enough. The role may now sleep for a long time, so
         // this is reported at once.
-        if !self.disk.has_room() || !self.had_room {
-            self.look_for_room(core, env);
+        if !self.disk.has_space() || !self.had_room {
+            self.check_space(core, env);
         }
     }
 
@@ -304,27 +304,27 @@ where
         match ended {
             RunEnd::Stopped | RunEnd::Fatal(_) => return self.mailbox.close(),
             RunEnd::Crashed(order) => {
-                core.board.update(|shown| shown.add_crash(R::NAME));
+                core.shared_status.update(|shown| shown.add_crash(R::NAME));
                 let event = trace_lines::crash(*order, env.now().since(self.since));
-                let why = R::epitaph(core.config.forgets).to_string();
+                let why = R::crash_reason(core.config.forgets).to_string();
                 core.trace_with_reason(R::NAME.into(), &TraceContext::default(), event, Some(why));
             }
-            RunEnd::NoRoom(why) => trace_no_space::<R, _>(core, why),
+            RunEnd::NoSpace(why) => trace_no_space::<R, _>(core, why),
         }
-        is_down::<R, E>(core, env);
+        close_role::<R, E>(core, env);
     }
 }
 
 /// The incarnation could not begin, since its disk has no room. The server tries again each second.
-pub fn found_no_room<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E, why: &str) {
+pub fn on_no_space<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E, why: &str) {
     trace_no_space::<R, _>(core, why);
-    is_down::<R, E>(core, env);
-    R::wants_room(core, env);
+    close_role::<R, E>(core, env);
+    R::request_space(core, env);
 }
 
 /// Closes the mailbox of a role that does not continue. It answers all requests that wait for the role, also those
 /// whose mail arrived while the next incarnation read its disk.
-pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
+pub fn close_role<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
     let (mailbox, now) = (R::mailbox(core), env.now());
     mailbox.close();
     while let Some(item) = mailbox.take_one() {
@@ -332,7 +332,7 @@ pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
             trace_lost(core, now, &mail.input, DropReason::Crashed, &mail.context);
         }
     }
-    R::mourn(core, env);
+    R::on_down(core, env);
     core.flush_replies(env);
 }
 

@@ -53,13 +53,13 @@ pub trait Hosted: Role<Message: Into<PeerMessage> + Send, Timer: Send, Request: 
     }
 
     /// What a full disk means for the role; None for a role that never fills a disk.
-    fn without_room() -> Option<&'static str> {
+    fn full_disk_effect() -> Option<&'static str> {
         None
     }
 
     /// Asks the server's other roles to free space. Called when this role's disk becomes full, and each second until it
     /// has room.
-    fn wants_room<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
+    fn request_space<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
     /// Whether another role is about to flush messages to the peers, and this role's messages with them.
     fn defers_flush<C: ClientConnection>(_core: &ServerCore<C>) -> bool {
@@ -67,10 +67,10 @@ pub trait Hosted: Role<Message: Into<PeerMessage> + Send, Timer: Send, Request: 
     }
 
     /// The reason in the log line of a crash: what is lost and what is kept.
-    fn epitaph(forgets: bool) -> &'static str;
+    fn crash_reason(forgets: bool) -> &'static str;
 
     /// The role is down and its mailbox is closed: answers the requests that wait for it.
-    fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E);
+    fn on_down<E: Env>(core: &ServerCore<E::Connection>, env: &E);
 
     /// The observation of this role.
     fn seen(seen: RoleObservation<'_, Self>) -> Observation<'_>;
@@ -98,21 +98,21 @@ impl Hosted for Proposer {
             ProposerNotification::NotApplied { id, why } => {
                 core.pending.not_applied(id, WhyNotApplied::Proposer(why), &context);
             }
-            ProposerNotification::Recall(ids) => tell_learner(core, env, LearnerRequest::FindResults(ids)),
+            ProposerNotification::Recall(ids) => request_of_learner(core, env, LearnerRequest::FindResults(ids)),
         }
     }
 
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E) {
         core.hints.wants_applied.store(self.wants_applied(), Ordering::Relaxed);
         core.hints.batch_threshold.store(self.batch_threshold(), Ordering::Relaxed);
-        core.board.update(|shown| shown.set_leader(self.leader(), || env.now()));
+        core.shared_status.update(|shown| shown.set_leader(self.leader(), || env.now()));
     }
 
-    fn epitaph(_forgets: bool) -> &'static str {
+    fn crash_reason(_forgets: bool) -> &'static str {
         "its commands are lost; clients that wait for one get the result: outcome unknown"
     }
 
-    fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
+    fn on_down<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
         // The proposer no longer writes to the peers, so the learner must flush its own messages.
         core.hints.wants_applied.store(false, Ordering::Relaxed);
         core.pending.fail_all(WhyUnknown::RoleCrashed(RoleKind::Proposer), None);
@@ -148,7 +148,7 @@ impl Hosted for Acceptor {
 
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
         core.hints.promised_round.store(self.promised().round, Ordering::Relaxed);
-        core.board.update(|shown| {
+        core.shared_status.update(|shown| {
             shown.promised = self.promised();
             shown.accepted = self.accepted().len() as u64;
             shown.truncated_below = self.truncated_below();
@@ -161,7 +161,7 @@ impl Hosted for Acceptor {
         matches!(input, Input::Message { message: Message::Accept { .. }, .. })
     }
 
-    fn without_room() -> Option<&'static str> {
+    fn full_disk_effect() -> Option<&'static str> {
         Some(
             "no disk space for the next journal file: until there is, the acceptor accepts no new values, but it still \
              promises. Free some disk space",
@@ -170,11 +170,11 @@ impl Hosted for Acceptor {
 
     /// Slots in a checkpoint need no space in the journal. While no value is accepted, no checkpoint becomes due by
     /// itself.
-    fn wants_room<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
-        tell_learner(core, env, LearnerRequest::RequestCheckpoint);
+    fn request_space<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
+        request_of_learner(core, env, LearnerRequest::RequestCheckpoint);
     }
 
-    fn epitaph(forgets: bool) -> &'static str {
+    fn crash_reason(forgets: bool) -> &'static str {
         if forgets {
             "UNSAFE: its promises and accepted values will be lost; messages to it are dropped until it restarts"
         } else {
@@ -182,7 +182,7 @@ impl Hosted for Acceptor {
         }
     }
 
-    fn mourn<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
+    fn on_down<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
     fn seen(seen: RoleObservation<'_, Acceptor>) -> Observation<'_> {
         Observation::Acceptor(seen)
@@ -222,17 +222,17 @@ impl Hosted for Learner<Kv> {
             }
             LearnerNotification::Answer { token, slot, answer } => {
                 let VersionedValue { value, version } = answer;
-                core.pending.tell_read(token, Reply::Value { slot, value, version }, &context);
+                core.pending.reply_to_read(token, Reply::Value { slot, value, version }, &context);
             }
             LearnerNotification::ReadFailed { token, answered } => {
                 let reply = Reply::NotApplied(WhyNotApplied::NoReadQuorum(answered));
-                core.pending.tell_read(token, reply, &context);
+                core.pending.reply_to_read(token, reply, &context);
             }
             LearnerNotification::Checkpoint { slot, digest, changes } => {
                 let is_taken = core.checkpoints.write(CheckpointMeta { slot, digest }, changes);
                 env.wake_checkpointer();
                 if !is_taken {
-                    tell_learner(core, env, LearnerRequest::CheckpointDone { slot, is_durable: false });
+                    request_of_learner(core, env, LearnerRequest::CheckpointDone { slot, is_durable: false });
                 }
             }
             LearnerNotification::Durable { slot } => {
@@ -286,20 +286,20 @@ impl Hosted for Learner<Kv> {
         hints.round.store(self.round().unwrap_or_default() as u64, Ordering::Relaxed);
         hints.is_learner_behind.store(self.highest_chosen() > self.applied(), Ordering::Relaxed);
         hints.is_checkpoint_full.store(self.is_full(), Ordering::Relaxed);
-        core.board.update(|shown| shown.set_learner(self));
+        core.shared_status.update(|shown| shown.set_learner(self));
     }
 
     fn defers_flush<C: ClientConnection>(core: &ServerCore<C>) -> bool {
         core.hints.proposer_flushes.swap(false, Ordering::Relaxed)
     }
 
-    fn epitaph(_forgets: bool) -> &'static str {
+    fn crash_reason(_forgets: bool) -> &'static str {
         "slots applied since its last checkpoint are lost from memory; its peers still have them"
     }
 
-    fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
-        let died = WhyUnknown::RoleCrashed(RoleKind::Learner);
-        core.pending.fail_all(died, Some(WhyNotApplied::RoleDown(RoleKind::Learner)));
+    fn on_down<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
+        let crashed = WhyUnknown::RoleCrashed(RoleKind::Learner);
+        core.pending.fail_all(crashed, Some(WhyNotApplied::RoleDown(RoleKind::Learner)));
         // Dropping is safe if the proposer is down: its next incarnation begins without a learner anyway.
         let _ = core.enqueue_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
     }
@@ -327,7 +327,11 @@ fn advanced<E: Env>(
 }
 
 /// Sends a request to the server's own learner, in the reserved room: other inputs cannot crowd it out.
-pub(super) fn tell_learner<E: Env>(core: &ServerCore<E::Connection>, env: &E, request: LearnerRequest<ReadQuery>) {
+pub(super) fn request_of_learner<E: Env>(
+    core: &ServerCore<E::Connection>,
+    env: &E,
+    request: LearnerRequest<ReadQuery>,
+) {
     // Dropping is safe if the learner is down: its next incarnation finds the same facts on the disk.
     let _ = core.enqueue_reserved(env, Input::<Learner<Kv>>::Request(request));
 }
@@ -370,18 +374,18 @@ impl Hosted for Coordinator {
     }
 
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
-        core.board.update(|shown| shown.accepted = self.unacknowledged() as u64);
+        core.shared_status.update(|shown| shown.accepted = self.unacknowledged() as u64);
     }
 
-    fn without_room() -> Option<&'static str> {
-        Some(NO_ROOM_TO_VOTE)
+    fn full_disk_effect() -> Option<&'static str> {
+        Some(NO_SPACE_TO_VOTE)
     }
 
-    fn epitaph(_forgets: bool) -> &'static str {
+    fn crash_reason(_forgets: bool) -> &'static str {
         "its commits are on disk; undecided transactions count as aborted, and prepared participants wait until it restarts"
     }
 
-    fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
+    fn on_down<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
         core.pending.fail_all(WhyUnknown::RoleCrashed(RoleKind::Coordinator), None);
     }
 
@@ -409,11 +413,11 @@ impl Hosted for Participant {
         context: TraceContext,
     ) {
         let (token, reply) = reply_of(outcome);
-        core.pending.tell_read(token, reply, &context);
+        core.pending.reply_to_read(token, reply, &context);
     }
 
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
-        core.board.update(|shown| shown.set_participant(self));
+        core.shared_status.update(|shown| shown.set_participant(self));
     }
 
     /// A decision needs little space, and without it the key would stay locked. A vote needs space for its command.
@@ -421,15 +425,15 @@ impl Hosted for Participant {
         matches!(input, Input::Message { message: two_phase_commit::CommitMessage::VoteRequest { .. }, .. })
     }
 
-    fn without_room() -> Option<&'static str> {
-        Some(NO_ROOM_TO_VOTE)
+    fn full_disk_effect() -> Option<&'static str> {
+        Some(NO_SPACE_TO_VOTE)
     }
 
-    fn epitaph(_forgets: bool) -> &'static str {
+    fn crash_reason(_forgets: bool) -> &'static str {
         "its votes and commits are on disk; until it restarts, no write can get all votes"
     }
 
-    fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
+    fn on_down<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
         // Writes keep waiting: the coordinator still knows the outcomes of its commands.
         core.pending.fail_reads(WhyNotApplied::RoleDown(RoleKind::Participant));
     }
@@ -440,7 +444,7 @@ impl Hosted for Participant {
 }
 
 /// Both journals of two-phase commit are on one disk: while either has no room, no command is accepted.
-const NO_ROOM_TO_VOTE: &str =
+const NO_SPACE_TO_VOTE: &str =
     "no disk space for the next journal file: no votes until there is; decisions continue. Free some disk space";
 
 /// The token and the reply of a read. Two-phase commit has no log: the reply's slot is the number of transactions

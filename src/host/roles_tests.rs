@@ -87,12 +87,12 @@ impl Env for Done {
         self.note("wakes the checkpointer".to_string());
     }
 
-    fn give(&self, order: LabRequest) -> Result<(), String> {
+    fn lab_request(&self, order: LabRequest) -> Result<(), String> {
         self.note(format!("orders {order:?}"));
         Ok(())
     }
 
-    fn tell_operator(&self, _sentence: &str) {
+    fn show_operator(&self, _sentence: &str) {
         self.note("tells the operator".to_string());
     }
 }
@@ -210,7 +210,7 @@ const OF_PROPOSER: [Case; 3] = [
         proposer(at, ProposerNotification::NotApplied { id: WRITE, why: NotApplied::Preempted });
     }),
     ("proposer: Recall", |at| proposer(at, ProposerNotification::Recall(vec![WRITE]))),
-    ("proposer crashes", |at| Proposer::mourn(&at.core, &at.done)),
+    ("proposer crashes", |at| Proposer::on_down(&at.core, &at.done)),
 ];
 
 const OF_ACCEPTOR: [Case; 3] = [
@@ -218,8 +218,8 @@ const OF_ACCEPTOR: [Case; 3] = [
         let outcome = AcceptorNotification::Corrupt { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
         Acceptor::new().notify(&at.core, &at.done, outcome, cause());
     }),
-    ("acceptor waits for disk space", |at| Acceptor::wants_room(&at.core, &at.done)),
-    ("acceptor crashes", |at| Acceptor::mourn(&at.core, &at.done)),
+    ("acceptor waits for disk space", |at| Acceptor::request_space(&at.core, &at.done)),
+    ("acceptor crashes", |at| Acceptor::on_down(&at.core, &at.done)),
 ];
 
 const OF_LEARNER: [Case; 21] = [
@@ -287,7 +287,7 @@ const OF_LEARNER: [Case; 21] = [
         let against = ServerSet::first(3).without(ServerSet::only(ME));
         learner(at, LearnerNotification::Fenced { slot: Slot(9), equal: None, against });
     }),
-    ("learner crashes", |at| Learner::<Kv>::mourn(&at.core, &at.done)),
+    ("learner crashes", |at| Learner::<Kv>::on_down(&at.core, &at.done)),
 ];
 
 const OF_TWO_PHASE_COMMIT: [Case; 6] = [
@@ -298,14 +298,14 @@ const OF_TWO_PHASE_COMMIT: [Case; 6] = [
         let why = two_phase_commit::AbortReason::Locked { by: transaction() };
         coordinator(at, CoordinatorNotification::NotApplied { id: WRITE, why });
     }),
-    ("coordinator crashes", |at| Coordinator::mourn(&at.core, &at.done)),
+    ("coordinator crashes", |at| Coordinator::on_down(&at.core, &at.done)),
     ("participant: Answer", |at| {
         participant(at, ParticipantNotification::Answer { token: READ, applied: 4, answer: versioned() });
     }),
     ("participant: ReadFailed", |at| {
         participant(at, ParticipantNotification::ReadFailed { token: READ, by: transaction() });
     }),
-    ("participant crashes", |at| Participant::mourn(&at.core, &at.done)),
+    ("participant crashes", |at| Participant::on_down(&at.core, &at.done)),
 ];
 
 /// A case and its effects in each state. States with the same effects share a line.

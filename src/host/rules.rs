@@ -29,7 +29,7 @@ pub fn forgets(is_asked_to: bool, has_crashed: bool) -> bool {
 
 /// A server with a new disk may have promised and accepted on another disk. It stays pending until enough peers have
 /// recorded it.
-pub fn newcomer_takes_part() -> bool {
+pub fn pending_server_is_active() -> bool {
     seeded_bugs::is_enabled(Bug::NewDiskVotes)
 }
 

@@ -115,8 +115,8 @@ impl StatusSnapshot {
     pub fn set_leader(&mut self, leader: Option<(Ballot, LeaderEvidence)>, now: impl FnOnce() -> Time) {
         let leader = leader.and_then(|(ballot, known)| match known {
             LeaderEvidence::Leads { quorum } => Some((ballot, Some(quorum))),
-            LeaderEvidence::Heard => Some((ballot, None)),
-            LeaderEvidence::HeardOf => None,
+            LeaderEvidence::Heartbeat => Some((ballot, None)),
+            LeaderEvidence::Hint => None,
         });
         self.leader = leader.map(|(ballot, quorum)| {
             let before = self.leader.filter(|(before, ..)| *before == ballot);
@@ -155,7 +155,7 @@ impl SharedStatus {
 impl<C: ClientConnection> ServerCore<C> {
     /// The full status of the server.
     pub fn status<E: Env<Connection = C>>(&self, env: &E) -> ServerStatus {
-        let (config, shown, now) = (&self.config, self.board.read(), env.now());
+        let (config, shown, now) = (&self.config, self.shared_status.read(), env.now());
         let role = |role: &RoleKind| RoleStatus { role: *role, up: self.is_up(*role), crashes: shown.crashes(*role) };
         ServerStatus {
             server: config.me,
@@ -180,7 +180,7 @@ impl<C: ClientConnection> ServerCore<C> {
             truncated_below: shown.truncated_below,
             corrupt_slots: shown.damaged,
             fenced: shown.fenced,
-            newcomer: self.admission.pending_status(),
+            admission: self.admission.pending_status(),
             connected: self.linked.reached(),
             hears: self.linked.heard(now),
             refusals: self.linked.refusals(),
@@ -207,10 +207,10 @@ mod tests {
             shown.set_leader(Some((ballot, known)), || now);
             shown.leader(now).map(|leader| (leader.ballot, leader.for_ms))
         };
-        assert_eq!(leader_after(LeaderEvidence::HeardOf, 0), None);
-        assert_eq!(leader_after(LeaderEvidence::Heard, 50), Some((ballot, 0)), "it did not lead before");
-        assert_eq!(leader_after(LeaderEvidence::Heard, 80), Some((ballot, 30)));
-        assert_eq!(leader_after(LeaderEvidence::HeardOf, 90), None);
+        assert_eq!(leader_after(LeaderEvidence::Hint, 0), None);
+        assert_eq!(leader_after(LeaderEvidence::Heartbeat, 50), Some((ballot, 0)), "it did not lead before");
+        assert_eq!(leader_after(LeaderEvidence::Heartbeat, 80), Some((ballot, 30)));
+        assert_eq!(leader_after(LeaderEvidence::Hint, 90), None);
         let quorum = ServerSet::first(3);
         assert_eq!(leader_after(LeaderEvidence::Leads { quorum }, 100), Some((ballot, 0)));
     }

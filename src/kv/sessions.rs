@@ -68,7 +68,7 @@ pub enum SessionLookup {
 
 /// A write that was applied, as its session keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Remembered {
+struct SavedWrite {
     sequence: u64,
     what: u64,
     saved: SavedResult,
@@ -81,7 +81,7 @@ pub struct SessionEntry {
     /// The highest `first_open` seen; at least 1.
     first_open: u64,
     /// Writes not below `first_open`, in the order of their numbers: at most [`SEQUENCE_WINDOW`].
-    saved: Vec<Remembered>,
+    saved: Vec<SavedWrite>,
     /// The slot of the session's last write, or of its OPEN.
     last: Slot,
     /// Whether one of its writes was ever applied.
@@ -107,12 +107,12 @@ impl SessionEntry {
     }
 
     /// The position of a write among the saved ones, or where it would be inserted.
-    fn place(&self, sequence: u64) -> Result<usize, usize> {
+    fn position(&self, sequence: u64) -> Result<usize, usize> {
         self.saved.binary_search_by_key(&sequence, |one| one.sequence)
     }
 
-    fn remembered(&self, sequence: u64) -> Option<&Remembered> {
-        self.place(sequence).ok().map(|at| &self.saved[at])
+    fn saved_result(&self, sequence: u64) -> Option<&SavedWrite> {
+        self.position(sequence).ok().map(|at| &self.saved[at])
     }
 
     /// The state of a write; None if it is new.
@@ -125,13 +125,13 @@ impl SessionEntry {
         if sequence < self.first_open || first_open > sequence || sequence - first_open >= SEQUENCE_WINDOW {
             return Some(SessionLookup::Superseded);
         }
-        let known = rules::applied_before(self.remembered(sequence))?;
+        let known = rules::applied_before(self.saved_result(sequence))?;
         Some(if known.what == what { SessionLookup::Known(known.saved) } else { SessionLookup::Expired })
     }
 
     /// Drops the results that the client no longer asks for.
-    fn drop_superseded(&mut self) -> impl Iterator<Item = Remembered> {
-        let first = self.place(self.first_open).unwrap_or_else(|first| first);
+    fn drop_superseded(&mut self) -> impl Iterator<Item = SavedWrite> {
+        let first = self.position(self.first_open).unwrap_or_else(|first| first);
         self.saved.drain(..first)
     }
 }
@@ -173,7 +173,7 @@ impl Sessions {
     /// The result of a write, if its session still keeps it.
     pub fn saved(&self, session: u64, nonce: u128, sequence: u64) -> Option<SavedResult> {
         let known = self.sessions.get(&session).filter(|known| known.nonce == nonce)?;
-        known.remembered(sequence).map(|one| one.saved)
+        known.saved_result(sequence).map(|one| one.saved)
     }
 
     /// All sessions and their names, in order.
@@ -260,8 +260,8 @@ impl Sessions {
         digest = digest.wrapping_sub(dropped.fold(0, u64::wrapping_add));
         let lookup = known.unwrap_or_else(|| SessionLookup::New(SavedResult { slot, written: apply() }));
         if let SessionLookup::New(saved) = lookup {
-            let new = Remembered { sequence: write.sequence, what: write.what, saved };
-            let place = session.place(write.sequence);
+            let new = SavedWrite { sequence: write.sequence, what: write.what, saved };
+            let place = session.position(write.sequence);
             let before = place.map_or(0, |at| of_saved(id, &session.saved.remove(at)));
             session.saved.insert(place.unwrap_or_else(|at| at), new);
             digest = digest.wrapping_sub(before).wrapping_add(of_saved(id, &new));
@@ -283,8 +283,8 @@ impl Sessions {
         session.last = session.last.max(at);
         session.first_open = session.first_open.max(write.first_open);
         session.has_written = true;
-        let new = Remembered { sequence: write.sequence, what: write.what, saved: SavedResult { slot: at, written } };
-        match session.place(write.sequence) {
+        let new = SavedWrite { sequence: write.sequence, what: write.what, saved: SavedResult { slot: at, written } };
+        match session.position(write.sequence) {
             Ok(place) => session.saved[place] = new,
             Err(place) => session.saved.insert(place, new),
         }
@@ -333,7 +333,7 @@ fn of_head(id: u64, session: &SessionEntry) -> u64 {
     hash(id, [*nonce as u64, (nonce >> 64) as u64, *first_open, last.0, kind])
 }
 
-fn of_saved(id: u64, Remembered { sequence, what, saved }: &Remembered) -> u64 {
+fn of_saved(id: u64, SavedWrite { sequence, what, saved }: &SavedWrite) -> u64 {
     let (kind, version) = match saved.written {
         WriteResult::Done { version } => (0, version),
         WriteResult::NotFound { version } => (1, version),

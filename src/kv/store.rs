@@ -81,7 +81,7 @@ pub struct Store {
 impl Store {
     /// A key's value and version, a tombstone included; None if the key was never written.
     pub fn get(&self, key: &[u8]) -> Option<&VersionedValue> {
-        self.entries.get(&place_of(key)).map(|held| &held.entry)
+        self.entries.get(&hash_key(key)).map(|held| &held.entry)
     }
 
     /// Size of all keys and values, in bytes.
@@ -122,7 +122,7 @@ impl Store {
             Op::Put { key, value, if_version } => (key, Some(value), if_version),
             Op::Delete { key } => (key, None, None),
         };
-        let place = place_of(&key);
+        let place = hash_key(&key);
         let Some(held) = self.entries.get_mut(&place) else {
             if wanted.is_some_and(|wanted| wanted != 0) {
                 return (WriteResult::Mismatch { version: 0 }, None);
@@ -155,7 +155,7 @@ impl Store {
 
     /// Sets a key's entry without listing it as changed.
     pub(super) fn insert(&mut self, key: &[u8], entry: VersionedValue) {
-        self.put(place_of(key), entry, false);
+        self.put(hash_key(key), entry, false);
     }
 
     fn put(&mut self, place: HashedKey, entry: VersionedValue, is_listed: bool) {
@@ -170,7 +170,7 @@ impl Store {
 
     /// Sets whether the key is in the list of changed keys. Returns whether it was before, and its entry.
     pub(super) fn list(&mut self, key: &[u8], is_listed: bool) -> Option<(bool, &VersionedValue)> {
-        let held = self.entries.get_mut(&place_of(key))?;
+        let held = self.entries.get_mut(&hash_key(key))?;
         Some((std::mem::replace(&mut held.is_listed, is_listed), &held.entry))
     }
 }
@@ -179,7 +179,7 @@ fn size_of_value(entry: &VersionedValue) -> u64 {
     entry.value.as_ref().map_or(0, |value| value.len() as u64)
 }
 
-fn place_of(key: &[u8]) -> HashedKey {
+fn hash_key(key: &[u8]) -> HashedKey {
     (xxh3_64(key), SmallVec::from_slice(key))
 }
 

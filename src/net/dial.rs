@@ -9,14 +9,14 @@ use socket2::SockRef;
 /// Connects within this time.
 pub fn dial(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, within)?;
-    refuse_oneself(&stream)?;
+    refuse_self_connection(&stream)?;
     Ok(stream)
 }
 
 /// Refuses a connection whose two ends are one socket. If no process listens on a local port, the system may choose
 /// that port as the caller's own, and the socket connects to itself. Such a connection would keep the port from the
 /// server that is to restart, and so would its TIME_WAIT state. So the connection is reset, which leaves none.
-pub fn refuse_oneself(stream: &TcpStream) -> io::Result<()> {
+pub fn refuse_self_connection(stream: &TcpStream) -> io::Result<()> {
     if stream.local_addr()? != stream.peer_addr()? {
         return Ok(());
     }
@@ -41,7 +41,7 @@ mod tests {
         let stream = TcpStream::from(socket);
         assert_eq!(stream.local_addr().unwrap(), stream.peer_addr().unwrap());
         let address = stream.local_addr().unwrap();
-        assert_eq!(refuse_oneself(&stream).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(refuse_self_connection(&stream).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         drop(stream);
         TcpListener::bind(address).expect("a server can take the port at once");
     }

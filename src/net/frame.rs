@@ -57,7 +57,7 @@ pub enum FrameError {
     },
     /// Too many other connections send frames at the same time.
     #[error("no memory for the rest of a frame ({received} bytes arrived)")]
-    NoRoom {
+    NoSpace {
         /// Bytes received of the frame.
         received: usize,
     },
@@ -73,7 +73,7 @@ pub trait Allowance: std::fmt::Debug + Send {
     /// A frame of `frame` bytes is used up, and the buffer has `given_back` bytes less.
     fn frame_done(&mut self, frame: usize, given_back: usize);
     /// Whether the connection was closed to make room for others.
-    fn is_let_go(&self) -> bool;
+    fn is_closed(&self) -> bool;
 }
 
 /// Appends a value as a frame.
@@ -314,7 +314,7 @@ impl FrameReader {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        let given_back = self.give_back();
+        let given_back = self.shrink_buffer();
         if let Some(allowance) = &mut self.allowance {
             allowance.frame_done(count, given_back);
         }
@@ -323,7 +323,7 @@ impl FrameReader {
     /// Shrinks the buffer and returns the number of bytes released. Memory that other connections could use is not
     /// kept: neither by an empty buffer, nor for a next frame that does not need it. The buffer shrinks to half or
     /// less; otherwise many small frames in a large buffer would be moved again for each of them.
-    fn give_back(&mut self) -> usize {
+    fn shrink_buffer(&mut self) -> usize {
         let (size, unused) = (self.buffer.len(), self.unused());
         let kept = if self.allowance.is_some() { FIRST_BUFFER_BYTES } else { READ_BYTES };
         if size <= kept {
@@ -355,8 +355,8 @@ impl FrameReader {
     fn await_bytes(&mut self, count: usize, begun: Instant, deadline: Instant) -> Result<(), FrameError> {
         while self.unused() < count {
             if self.fill(Some(deadline)).map_err(|error| self.failure(error, begun))? == 0 {
-                if self.allowance.as_ref().is_some_and(|allowance| allowance.is_let_go()) {
-                    return Err(FrameError::NoRoom { received: self.unused() });
+                if self.allowance.as_ref().is_some_and(|allowance| allowance.is_closed()) {
+                    return Err(FrameError::NoSpace { received: self.unused() });
                 }
                 let what = format!("the connection was closed after {} of {count} bytes", self.unused());
                 return Err(FrameError::Malformed { length: self.unused() as u64, what });
@@ -369,7 +369,7 @@ impl FrameReader {
         if is_timeout(&error) {
             FrameError::TimedOut { received: self.unused(), waited: begun.elapsed() }
         } else if error.kind() == io::ErrorKind::OutOfMemory {
-            FrameError::NoRoom { received: self.unused() }
+            FrameError::NoSpace { received: self.unused() }
         } else {
             FrameError::Broken(error)
         }

@@ -206,7 +206,7 @@ impl Allowance for TestAllowance {
         self.0.lock().unwrap().1 -= given_back;
     }
 
-    fn is_let_go(&self) -> bool {
+    fn is_closed(&self) -> bool {
         false
     }
 }
@@ -227,7 +227,7 @@ fn reader_requests_its_buffer_and_releases_it_when_it_is_empty() {
     assert_eq!(purse.lock().unwrap().1, reader.buffer.len(), "what it holds is what it was granted");
     purse.lock().unwrap().0 = 100_000;
     let error = reader.read::<Vec<u8>>(None).unwrap_err();
-    assert!(matches!(error, FrameError::NoRoom { received } if received > 0), "{error}");
+    assert!(matches!(error, FrameError::NoSpace { received } if received > 0), "{error}");
     assert!(purse.lock().unwrap().1 <= 300_000);
     drop(reader);
     writer.join().unwrap();
@@ -260,7 +260,7 @@ impl Allowance for AllowanceReturns {
         self.0.fetch_add(usize::from(given_back > 0), std::sync::atomic::Ordering::Relaxed);
     }
 
-    fn is_let_go(&self) -> bool {
+    fn is_closed(&self) -> bool {
         false
     }
 }

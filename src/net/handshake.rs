@@ -76,7 +76,7 @@ pub enum HelloReply {
     /// The caller is accepted.
     Welcome(Welcome),
     /// The called server first dials the peer that the caller claims to be; then the caller may call again.
-    CallYouFirst,
+    CallBackFirst,
     /// The caller is refused.
     Refused {
         /// The reason, one sentence.
@@ -92,7 +92,7 @@ pub enum HandshakeError {
     Broken(#[from] FrameError),
     /// The other side calls back first.
     #[error("the other side calls back first")]
-    CallYouFirst,
+    CallBackFirst,
     /// The other side refused.
     #[error("refused: {0}")]
     Refused(String),
@@ -125,7 +125,7 @@ pub fn connect_handshake(stream: &TcpStream, hello: &Hello) -> Result<Welcome, H
     let mut reader = FrameReader::new(stream.try_clone()?, HANDSHAKE_FRAME_MAX_BYTES);
     match reader.read(Some(deadline))? {
         Some(HelloReply::Welcome(welcome)) => Ok(welcome),
-        Some(HelloReply::CallYouFirst) => Err(HandshakeError::CallYouFirst),
+        Some(HelloReply::CallBackFirst) => Err(HandshakeError::CallBackFirst),
         Some(HelloReply::Refused { why }) => Err(HandshakeError::Refused(why)),
         None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection").into()),
     }
@@ -143,7 +143,7 @@ pub fn accept_handshake(
     write_before(reader.stream(), &frame(&words), deadline)?;
     match words {
         HelloReply::Welcome(_) => Ok(Some(hello.who)),
-        HelloReply::CallYouFirst => Err(HandshakeError::CallYouFirst),
+        HelloReply::CallBackFirst => Err(HandshakeError::CallBackFirst),
         HelloReply::Refused { why } => Err(HandshakeError::Refused(why)),
     }
 }

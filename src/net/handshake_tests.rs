@@ -56,9 +56,9 @@ fn both_sides_get_the_reason_of_a_refusal() {
 
 #[test]
 fn call_you_first_ends_the_handshake_on_both_sides() {
-    let (reached, heard) = meet(|stream| connect_handshake(&stream, &hello()), |_| HelloReply::CallYouFirst);
-    assert!(matches!(reached, Err(HandshakeError::CallYouFirst)), "{reached:?}");
-    assert!(matches!(heard, Err(HandshakeError::CallYouFirst)), "{heard:?}");
+    let (reached, heard) = meet(|stream| connect_handshake(&stream, &hello()), |_| HelloReply::CallBackFirst);
+    assert!(matches!(reached, Err(HandshakeError::CallBackFirst)), "{reached:?}");
+    assert!(matches!(heard, Err(HandshakeError::CallBackFirst)), "{heard:?}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub const BULK_MAX_BYTES: usize = 16 << 20;
 pub const CONTROL_MAX_BYTES: usize = 1 << 20;
 /// Bulk frames are started until this number of bytes is reached; a control message waits for no more than these. On a
 /// link of 350 kB a second they take 190 ms, less than a follower's election time-out.
-pub const BEGUN_BYTES: usize = 64 << 10;
+pub const IN_FLIGHT_BULK_BYTES: usize = 64 << 10;
 /// Approximate number of unsent bytes in the system's buffer.
 const UNSENT_BYTES: u32 = 64 << 10;
 /// A larger buffer is released when it is empty, in bytes.
@@ -50,7 +50,7 @@ pub enum LinkEnded<'a> {
     /// One of the two servers refused the other.
     Refused(&'a str),
     /// The peer calls back first.
-    CallYouFirst,
+    CallBackFirst,
     /// There was no connection or no reply.
     Unanswered,
 }
@@ -96,18 +96,18 @@ struct LinkInner {
     /// None while the link is down.
     stream: Option<Arc<TcpStream>>,
     /// The bytes being written; they end with a whole frame.
-    begun: Vec<u8>,
+    in_flight: Vec<u8>,
     /// Control messages that are not started.
     control: Vec<u8>,
     /// Bulk frames that are not started, and their total bytes. Links share the frames.
     bulk: VecDeque<Arc<Vec<u8>>>,
     bulk_bytes: usize,
     /// Number of bytes that the thread is writing.
-    in_hand: usize,
+    writing_bytes: usize,
     /// The thread writes: the socket did not take everything at once.
     is_late: bool,
     /// The next attempt to connect may start at once.
-    is_called: bool,
+    connects_at_once: bool,
     /// Why the connection broke, for the thread.
     broken: Option<std::io::Error>,
     /// The [`Link`] was dropped.
@@ -116,14 +116,14 @@ struct LinkInner {
 
 impl LinkInner {
     fn connect(&mut self, stream: TcpStream) {
-        (self.stream, self.is_called) = (Some(Arc::new(stream)), false);
+        (self.stream, self.connects_at_once) = (Some(Arc::new(stream)), false);
     }
 
     /// Queues a frame; false if it is dropped, because the link is down or its queue is full.
     fn take(&mut self, frame: &Arc<Vec<u8>>, lane: Lane) -> bool {
         let has_room = match lane {
             Lane::Control => self.control.len() + frame.len() <= CONTROL_MAX_BYTES,
-            Lane::Bulk => self.bulk_bytes + self.begun.len() + self.in_hand + frame.len() <= BULK_MAX_BYTES,
+            Lane::Bulk => self.bulk_bytes + self.in_flight.len() + self.writing_bytes + frame.len() <= BULK_MAX_BYTES,
         };
         let is_taken = self.stream.is_some() && has_room;
         match lane {
@@ -140,25 +140,25 @@ impl LinkInner {
     /// Starts the next frames, after those already started: all control messages, and some bulk. False if there are
     /// none.
     fn begin(&mut self) -> bool {
-        if self.begun.is_empty() {
-            std::mem::swap(&mut self.begun, &mut self.control);
+        if self.in_flight.is_empty() {
+            std::mem::swap(&mut self.in_flight, &mut self.control);
         } else {
-            self.begun.append(&mut self.control);
+            self.in_flight.append(&mut self.control);
         }
-        let end = self.begun.len() + BEGUN_BYTES;
-        while self.begun.len() < end
+        let end = self.in_flight.len() + IN_FLIGHT_BULK_BYTES;
+        while self.in_flight.len() < end
             && let Some(frame) = self.bulk.pop_front()
         {
             self.bulk_bytes -= frame.len();
-            self.begun.extend_from_slice(&frame);
+            self.in_flight.extend_from_slice(&frame);
         }
-        !self.begun.is_empty()
+        !self.in_flight.is_empty()
     }
 
     /// Drops the connection, and everything that was to be written to it.
     fn hang_up(&mut self) {
-        let LinkInner { is_over, is_called, .. } = *self;
-        *self = LinkInner { broken: self.broken.take(), is_over, is_called, ..LinkInner::default() };
+        let LinkInner { is_over, connects_at_once: is_called, .. } = *self;
+        *self = LinkInner { broken: self.broken.take(), is_over, connects_at_once: is_called, ..LinkInner::default() };
     }
 }
 
@@ -181,7 +181,7 @@ impl Link {
     pub fn dial_now(&self) {
         let mut state = self.0.lock();
         if state.stream.is_none() {
-            state.is_called = true;
+            state.connects_at_once = true;
             self.0.called.notify_one();
         }
     }
@@ -192,7 +192,7 @@ impl Link {
         if state.stream.is_some() {
             state.broken = Some(std::io::Error::other("closed by this server to send a new HELLO"));
             state.hang_up();
-            state.is_called = true;
+            state.connects_at_once = true;
             self.0.called.notify_one();
         }
     }
@@ -207,13 +207,13 @@ impl Link {
         let mut state = self.0.lock();
         let Some(stream) = state.stream.clone().filter(|_| !state.is_late) else { return };
         while state.begin() {
-            match write_now(&stream, &state.begun) {
-                Ok(count) if count == state.begun.len() => {
-                    state.begun.clear();
-                    state.begun.shrink_to(KEEP_BYTES);
+            match write_now(&stream, &state.in_flight) {
+                Ok(count) if count == state.in_flight.len() => {
+                    state.in_flight.clear();
+                    state.in_flight.shrink_to(KEEP_BYTES);
                 }
                 Ok(count) => {
-                    state.begun.drain(..count);
+                    state.in_flight.drain(..count);
                     state.is_late = true;
                     self.0.called.notify_one();
                     return;
@@ -258,7 +258,7 @@ impl<W: LinkObserver> LinkThread<W> {
                     self.watcher.ended(LinkEnded::Broken { why: &error.to_string(), after: since.elapsed() })
                 }
                 Err(HandshakeError::Refused(why)) => self.watcher.ended(LinkEnded::Refused(&why)),
-                Err(HandshakeError::CallYouFirst) => self.watcher.ended(LinkEnded::CallYouFirst),
+                Err(HandshakeError::CallBackFirst) => self.watcher.ended(LinkEnded::CallBackFirst),
                 Err(HandshakeError::Broken(_)) => self.watcher.ended(LinkEnded::Unanswered),
             };
             if !self.rest(pause) {
@@ -294,15 +294,15 @@ impl<W: LinkObserver> LinkThread<W> {
             }
             let LinkInner { stream: Some(stream), is_late: true, .. } = &*state else { return Ok(()) };
             let stream = stream.clone();
-            if state.begun.is_empty() {
+            if state.in_flight.is_empty() {
                 state.begin();
             }
-            let begun = std::mem::take(&mut state.begun);
-            state.in_hand = begun.len();
+            let begun = std::mem::take(&mut state.in_flight);
+            state.writing_bytes = begun.len();
             state.is_late = !begun.is_empty();
             drop(state);
             (&*stream).write_all(&begun)?;
-            self.wire.lock().in_hand = 0;
+            self.wire.lock().writing_bytes = 0;
         }
     }
 
@@ -311,10 +311,10 @@ impl<W: LinkObserver> LinkThread<W> {
         let rests = |state: &mut LinkInner| !state.is_over;
         let rested = self.wire.called.wait_timeout_while(self.wire.lock(), pause.least, rests);
         let state = rested.unwrap_or_else(PoisonError::into_inner).0;
-        let rests = |state: &mut LinkInner| !state.is_over && !state.is_called;
+        let rests = |state: &mut LinkInner| !state.is_over && !state.connects_at_once;
         let rested = self.wire.called.wait_timeout_while(state, pause.most.saturating_sub(pause.least), rests);
         let mut state = rested.unwrap_or_else(PoisonError::into_inner).0;
-        state.is_called = false;
+        state.connects_at_once = false;
         !state.is_over
     }
 }

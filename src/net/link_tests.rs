@@ -50,10 +50,10 @@ impl LinkObserver for RecordingObserver {
         match ended {
             LinkEnded::Broken { .. } => drop(self.told.send(LinkCall::Down)),
             LinkEnded::Refused(why) => drop(self.told.send(LinkCall::Refused(why.to_string()))),
-            LinkEnded::CallYouFirst => drop(self.told.send(LinkCall::CallYouFirst)),
+            LinkEnded::CallBackFirst => drop(self.told.send(LinkCall::CallYouFirst)),
             LinkEnded::Unanswered => {}
         }
-        Backoff { least: PAUSE, most: if ended == LinkEnded::CallYouFirst { PATIENCE * 2 } else { PAUSE } }
+        Backoff { least: PAUSE, most: if ended == LinkEnded::CallBackFirst { PATIENCE * 2 } else { PAUSE } }
     }
 }
 
@@ -166,7 +166,7 @@ fn peer_that_reads_nothing_fills_only_its_queue() {
     // Some leave the queue for the socket's buffers; an unlimited queue would take them all.
     let taken = (0..200).filter(|_| say(&link, &large)).count();
     assert!(taken < 100, "{taken} MiB were taken");
-    let queued = |state: &LinkInner| state.bulk_bytes + state.begun.len() + state.in_hand;
+    let queued = |state: &LinkInner| state.bulk_bytes + state.in_flight.len() + state.writing_bytes;
     assert!(queued(&link.0.lock()) <= BULK_MAX_BYTES);
     assert!(link.push(&Arc::new(word(1)), Lane::Control), "control messages have room of their own");
     let controls = (0..200).filter(|_| link.push(&Arc::new(vec![0; CONTROL_MAX_BYTES / 16]), Lane::Control)).count();
@@ -218,7 +218,7 @@ fn pushed_frames_leave_with_the_next_flush() {
 fn link_dials_at_once_when_a_peer_that_calls_back_first_has_called() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
-    take(&listener, &HelloReply::CallYouFirst);
+    take(&listener, &HelloReply::CallBackFirst);
     link.dial_now();
     let _reader = take(&listener, &welcome(7));
     assert_eq!(

@@ -23,7 +23,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// may call at once, and each is about to identify itself.
 const GRACE: Duration = Duration::from_millis(250);
 /// If there are too many connections, the listener waits this long for one to end before it refuses a caller.
-const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Idle time before the first keepalive probe, interval between probes, and number of probes before a connection counts
 /// as broken. So a machine that vanished holds its permit for a minute.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
@@ -54,7 +54,7 @@ enum ConnectionClass {
 /// The limits on the connections of one port.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {
-    strangers_max: usize,
+    unidentified_max: usize,
     all_max: usize,
     grace: Duration,
     port: Arc<PortState>,
@@ -96,7 +96,7 @@ impl ConnectionLimit {
     pub fn new(strangers: usize, known: usize) -> ConnectionLimit {
         // Closed strangers keep their permit for a moment.
         let all_max = known + 2 * strangers;
-        ConnectionLimit { strangers_max: strangers, all_max, grace: GRACE, port: Arc::default() }
+        ConnectionLimit { unidentified_max: strangers, all_max, grace: GRACE, port: Arc::default() }
     }
 
     /// A permit for a stranger; None if there are far too many connections.
@@ -107,13 +107,13 @@ impl ConnectionLimit {
             // their queue.
             held.close_first(ConnectionClass::Strangers);
             let is_full = |held: &mut OpenConnections| held.places >= self.all_max;
-            let waited = self.port.ended.wait_timeout_while(held, ROOM_PATIENCE, is_full);
+            let waited = self.port.ended.wait_timeout_while(held, PERMIT_TIMEOUT, is_full);
             held = waited.unwrap_or_else(PoisonError::into_inner).0;
             if held.places >= self.all_max {
                 return None;
             }
         }
-        held.make_room(self.strangers_max, self.grace);
+        held.make_room(self.unidentified_max, self.grace);
         held.places += 1;
         let caller = AcceptedConnection { stream: stream.clone(), since: Instant::now() };
         let at = held.insert(ConnectionClass::Strangers, caller);
@@ -350,7 +350,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
     /// The group that a known caller names.
-    const FRIEND: u8 = 7;
+    const KNOWN_CALLER: u8 = 7;
 
     /// At most `strangers` strangers, and none is spared for having just come.
     fn strict(strangers: usize, known: usize) -> ConnectionLimit {
@@ -397,12 +397,12 @@ mod tests {
     fn oldest_stranger_makes_room_and_no_known_caller_does() {
         let (address, _turned_away) = port(strict(3, 2));
         let friend = call(address);
-        assert_eq!(say(&friend, FRIEND), Some(FRIEND));
+        assert_eq!(say(&friend, KNOWN_CALLER), Some(KNOWN_CALLER));
         let silent: Vec<TcpStream> = (0..150).map(|_| call(address)).collect();
         assert!(silent[..147].iter().all(is_closed));
-        assert_eq!(say(&call(address), FRIEND), Some(FRIEND), "a caller that names itself");
-        assert_eq!(say(&friend, FRIEND), Some(FRIEND));
-        assert_eq!(say(&silent[149], FRIEND), Some(FRIEND), "the last of the silent ones is still heard");
+        assert_eq!(say(&call(address), KNOWN_CALLER), Some(KNOWN_CALLER), "a caller that names itself");
+        assert_eq!(say(&friend, KNOWN_CALLER), Some(KNOWN_CALLER));
+        assert_eq!(say(&silent[149], KNOWN_CALLER), Some(KNOWN_CALLER), "the last of the silent ones is still heard");
     }
 
     #[test]
@@ -440,9 +440,9 @@ mod tests {
     fn full_group_closes_its_oldest_connection_or_takes_no_more() {
         let (address, _turned_away) = port(ConnectionLimit::new(3, 9));
         let friends: Vec<TcpStream> = (0..3).map(|_| call(address)).collect();
-        assert!(friends.iter().all(|friend| say(friend, FRIEND) == Some(FRIEND)));
+        assert!(friends.iter().all(|friend| say(friend, KNOWN_CALLER) == Some(KNOWN_CALLER)));
         assert!(is_closed(&friends[0]));
-        assert_eq!(say(&friends[1], FRIEND + 1), Some(FRIEND + 1), "another group has places of its own");
+        assert_eq!(say(&friends[1], KNOWN_CALLER + 1), Some(KNOWN_CALLER + 1), "another group has places of its own");
         let clients: Vec<TcpStream> = (0..3).map(|_| call(address)).collect();
         let heard: Vec<_> = clients.iter().map(|client| say(client, 100)).collect();
         assert_eq!(heard, [Some(100), Some(100), Some(0)]);
@@ -465,7 +465,7 @@ mod tests {
         while connections.port.lock().places > 0 {
             std::thread::yield_now();
         }
-        assert_eq!(say(&call(address), FRIEND), Some(FRIEND));
+        assert_eq!(say(&call(address), KNOWN_CALLER), Some(KNOWN_CALLER));
         assert!(turned_away.is_empty());
     }
 

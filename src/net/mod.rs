@@ -9,7 +9,7 @@ mod status_json;
 mod verdict;
 mod wire;
 
-pub use dial::{dial, refuse_oneself};
+pub use dial::{dial, refuse_self_connection};
 pub use frame::{
     Allowance, CLIENT_FRAME_MAX_BYTES, FIRST_BUFFER_BYTES, FRAME_DEADLINE, FrameError, FrameReader,
     PEER_FRAME_MAX_BYTES, frame, frame_into, unframe, write_before, write_now,
@@ -18,7 +18,7 @@ pub use handshake::{
     Caller, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, HelloReply, Welcome,
     accept_handshake, connect_handshake, greeting, preamble, reject,
 };
-pub use link::{BEGUN_BYTES, BULK_MAX_BYTES, Backoff, CONTROL_MAX_BYTES, Link, LinkEnded, LinkObserver};
+pub use link::{BULK_MAX_BYTES, Backoff, CONTROL_MAX_BYTES, IN_FLIGHT_BULK_BYTES, Link, LinkEnded, LinkObserver};
 pub use listener::{BindError, ConnectionLimit, ConnectionPermit, allow_many_sockets, bind, check_free, listen};
 pub use verdict::{AvailabilityVerdict, Writes};
 pub use wire::{

@@ -26,7 +26,7 @@ impl ServerStatus {
             json!({ "transaction": transaction, "key": key, "waited_ms": one.waited_ms, "blocked": one.is_blocked })
         };
         let doubts: Vec<Value> = self.in_doubt_transactions.iter().map(doubt).collect();
-        let admission = self.newcomer.map(|new| json!({ "witnesses": numbers(new.witnesses), "needed": new.needed }));
+        let admission = self.admission.map(|new| json!({ "witnesses": numbers(new.witnesses), "needed": new.needed }));
         json!({
             "server": self.server.0, "version": self.version, "protocol": self.protocol, "restart": self.restart,
             "incarnation": self.incarnation, "pid": self.pid, "roles": roles, "promised": self.promised.to_string(),

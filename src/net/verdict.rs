@@ -13,7 +13,7 @@ use crate::protocol::Protocol;
 use crate::role::{ServerId, ServerSet};
 
 /// A message names at most this number of problems.
-const NAMED: usize = 4;
+const PROBLEMS_SHOWN_MAX: usize = 4;
 
 /// The verdict on writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct AvailabilityVerdict {
     /// The reason; empty if writes are possible.
     pub reason: String,
     /// All problems, whether or not they matter now.
-    pub troubles: Vec<String>,
+    pub problems: Vec<String>,
     protocol: Protocol,
 }
 
@@ -64,10 +64,10 @@ impl AvailabilityVerdict {
     }
 
     /// The first problems, as a part of a sentence; None if there are none.
-    pub fn trouble(&self) -> Option<String> {
-        let mut named = self.troubles.iter().take(NAMED).cloned().collect::<Vec<_>>();
-        if self.troubles.len() > NAMED {
-            named.push(format!("and {} more", self.troubles.len() - NAMED));
+    pub fn problem(&self) -> Option<String> {
+        let mut named = self.problems.iter().take(PROBLEMS_SHOWN_MAX).cloned().collect::<Vec<_>>();
+        if self.problems.len() > PROBLEMS_SHOWN_MAX {
+            named.push(format!("and {} more", self.problems.len() - PROBLEMS_SHOWN_MAX));
         }
         (!named.is_empty()).then(|| named.join("; "))
     }
@@ -123,9 +123,9 @@ impl<'a> ClusterView<'a> {
         } else {
             (Writes::Ok { spare: self.spare(voters, needed) }, String::new())
         };
-        let mut verdict = AvailabilityVerdict { writes, reason, troubles: self.troubles(), protocol: self.protocol };
+        let mut verdict = AvailabilityVerdict { writes, reason, problems: self.problems(), protocol: self.protocol };
         if !verdict.is_ok()
-            && let Some(trouble) = verdict.trouble()
+            && let Some(trouble) = verdict.problem()
         {
             verdict.reason = format!("{}; {trouble}", verdict.reason);
         }
@@ -154,7 +154,7 @@ impl<'a> ClusterView<'a> {
     }
 
     /// Whether it accepts writes from clients.
-    fn is_door(&self, status: &ServerStatus) -> bool {
+    fn takes_writes(&self, status: &ServerStatus) -> bool {
         self.has_roles(status) && !status.disk_full && !status.checkpoint_full
     }
 
@@ -178,7 +178,7 @@ impl<'a> ClusterView<'a> {
 
     /// Whether a server can propose to a quorum now, and a client can reach it; the error is the reason.
     fn find_proposer(&self, voters: ServerSet, needed: usize) -> Result<(), String> {
-        let doors = self.those(|status| self.is_door(status));
+        let doors = self.those(|status| self.takes_writes(status));
         if self.protocol == Protocol::MultiPaxos {
             return self.find_leader(doors, voters, needed);
         }
@@ -216,13 +216,13 @@ impl<'a> ClusterView<'a> {
     /// voters more than needed; with more than n such servers, one remains.
     fn spare(&self, voters: ServerSet, needed: usize) -> usize {
         let reach = |door: ServerId| self.linked_with(door, voters).len();
-        let reaches: Vec<usize> = self.those(|status| self.is_door(status)).iter().map(reach).collect();
+        let reaches: Vec<usize> = self.those(|status| self.takes_writes(status)).iter().map(reach).collect();
         let can_spare = |n: &usize| reaches.iter().filter(|reach| **reach >= needed + n).count() > *n;
         (1..=voters.len()).take_while(can_spare).count()
     }
 
     /// All problems: first of servers, then of links.
-    fn troubles(&self) -> Vec<String> {
+    fn problems(&self) -> Vec<String> {
         let silent = self.members.without(self.answers.keys().copied().collect());
         let silent = (!silent.is_empty()).then(|| format!("no reply from {silent}"));
         let servers = self.answers.values().filter_map(|status| self.trouble_of(status));
@@ -234,7 +234,7 @@ impl<'a> ClusterView<'a> {
         if !self.is_of_kind(status) {
             parts.push(format!("runs {}", status.protocol));
         }
-        if status.newcomer.is_some() {
+        if status.admission.is_some() {
             parts.push("not admitted yet, its data directory is new".to_string());
         } else if status.fenced.is_some() {
             parts.push("FENCED, its replica diverged".to_string());

@@ -66,7 +66,7 @@ fn healthy_cluster_takes_writes_and_reports_how_many_servers_may_fail() {
         assert_eq!(says(3, &healthy(3, protocol)), "writes OK; 1 more server may fail");
         assert_eq!(says(4, &healthy(4, protocol)), "writes OK; 1 more server may fail");
         assert_eq!(says(5, &healthy(5, protocol)), "writes OK; 2 more servers may fail");
-        assert_eq!(of(5, &healthy(5, protocol)).trouble(), None);
+        assert_eq!(of(5, &healthy(5, protocol)).problem(), None);
     }
     let all = healthy(3, Protocol::TwoPhaseCommit);
     assert_eq!(says(3, &all), "writes OK; two-phase commit tolerates no failure");
@@ -104,7 +104,7 @@ fn unavailable_vote_does_not_count() {
         ("disk full", |status| status.disk_full = true),
         ("FENCED, its replica diverged", |status| status.fenced = Some(Slot(5))),
         ("not admitted yet, its data directory is new", |status| {
-            status.newcomer = Some(AdmissionStatus { witnesses: ServerSet::NONE, needed: 2 });
+            status.admission = Some(AdmissionStatus { witnesses: ServerSet::NONE, needed: 2 });
         }),
         ("runs two-phase-commit", |status| status.protocol = Protocol::TwoPhaseCommit.name().to_string()),
     ];
@@ -113,7 +113,7 @@ fn unavailable_vote_does_not_count() {
             let mut all = healthy(3, protocol);
             spoil(one(&mut all, 3));
             assert_eq!(says(3, &all), "writes OK; if one more server fails, writes may stop", "{told}");
-            assert_eq!(of(3, &all).trouble(), Some(format!("server 3: {told}")));
+            assert_eq!(of(3, &all).problem(), Some(format!("server 3: {told}")));
             spoil(one(&mut all, 2));
             let reason = "no writes: no quorum, 1 of 3 acceptors can vote and 2 are needed";
             assert_eq!(says(3, &all), format!("{reason}; server 2: {told}; server 3: {told}"));
@@ -128,7 +128,7 @@ fn two_servers_count_for_each_other_only_if_both_directions_of_their_link_work()
         cut(&mut all, 3, 2);
         let reason = "server 2 and server 3 are not linked: server 3 does not reach server 2";
         assert_eq!(says(3, &all), "writes OK; if one more server fails, writes may stop");
-        assert_eq!(of(3, &all).trouble().unwrap(), reason);
+        assert_eq!(of(3, &all).problem().unwrap(), reason);
 
         // Without the third server, these two are all that is left.
         let verdict = of(3, &all[1..]);
@@ -143,7 +143,7 @@ fn broken_link_stops_counting_even_if_the_peer_was_heard_recently() {
     let mut all = healthy(2, Protocol::BasicPaxos);
     one(&mut all, 2).connected = ServerSet::NONE;
     assert_eq!(of(2, &all).writes, Writes::No);
-    assert_eq!(of(2, &all).troubles, ["server 1 and server 2 are not linked: server 2 does not reach server 1"]);
+    assert_eq!(of(2, &all).problems, ["server 1 and server 2 are not linked: server 2 does not reach server 1"]);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn server_that_all_others_refuse_is_named_once_with_the_reason() {
     }
     assert_eq!(says(5, &all), "writes OK; 1 more server may fail");
     let trouble = "server 4 is linked with no other server: server 4 reports: another data directory";
-    assert_eq!(of(5, &all).troubles, [trouble]);
+    assert_eq!(of(5, &all).problems, [trouble]);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn servers_that_reply_to_clients_but_do_not_reach_each_other_take_no_writes() {
         all.iter_mut().for_each(|status| (status.connected, status.hears) = (ServerSet::NONE, ServerSet::NONE));
         let verdict = of(5, &all);
         assert_eq!(verdict.writes, Writes::No);
-        assert_eq!(verdict.troubles, ["no two servers are linked: server 1 does not reach server 2"], "{protocol}");
+        assert_eq!(verdict.problems, ["no two servers are linked: server 1 does not reach server 2"], "{protocol}");
     }
 }
 
@@ -308,5 +308,5 @@ fn message_names_the_first_problems_and_counts_the_rest() {
     (1..=6).for_each(|server| one(&mut all, server).disk_full = true);
     let told = says(7, &all);
     assert!(told.ends_with("server 3: disk full; server 4: disk full; and 2 more"), "{told}");
-    assert_eq!(of(7, &all).troubles.len(), 6);
+    assert_eq!(of(7, &all).problems.len(), 6);
 }

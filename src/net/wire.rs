@@ -27,7 +27,7 @@ pub enum PeerMessage {
     /// Two-phase commit.
     TwoPhaseCommit(two_phase_commit::CommitMessage),
     /// A message for no role: it shows that the sender is up and the link works.
-    Here,
+    Keepalive,
 }
 
 /// The kind of a message, still known after the message was given away.
@@ -45,7 +45,7 @@ impl PeerMessage {
         match self {
             PeerMessage::Paxos(message) => message.name(),
             PeerMessage::TwoPhaseCommit(message) => message.name(),
-            PeerMessage::Here => "HERE",
+            PeerMessage::Keepalive => "HERE",
         }
     }
 
@@ -54,7 +54,7 @@ impl PeerMessage {
         match self {
             PeerMessage::Paxos(message) => message.size(),
             PeerMessage::TwoPhaseCommit(message) => message.size(),
-            PeerMessage::Here => 0,
+            PeerMessage::Keepalive => 0,
         }
     }
 
@@ -63,7 +63,7 @@ impl PeerMessage {
         match self {
             PeerMessage::Paxos(message) => message.lane(),
             PeerMessage::TwoPhaseCommit(message) => message.lane(),
-            PeerMessage::Here => Lane::Control,
+            PeerMessage::Keepalive => Lane::Control,
         }
     }
 
@@ -71,7 +71,7 @@ impl PeerMessage {
     pub fn is_routine(&self) -> bool {
         match self {
             PeerMessage::Paxos(message) => message.is_routine(),
-            PeerMessage::TwoPhaseCommit(_) | PeerMessage::Here => false,
+            PeerMessage::TwoPhaseCommit(_) | PeerMessage::Keepalive => false,
         }
     }
 
@@ -85,7 +85,7 @@ impl PeerMessage {
         match self {
             PeerMessage::Paxos(message) => message.recipients(),
             PeerMessage::TwoPhaseCommit(message) => message.recipients(),
-            PeerMessage::Here => &[],
+            PeerMessage::Keepalive => &[],
         }
     }
 }
@@ -333,7 +333,7 @@ pub struct ServerStatus {
     /// The state was found to diverge after this slot: the server is fenced and answers nothing.
     pub fenced: Option<Slot>,
     /// Set while the server is pending: the witnesses that it has and needs.
-    pub newcomer: Option<AdmissionStatus>,
+    pub admission: Option<AdmissionStatus>,
     /// The servers that its own links reach: it can send to them.
     pub connected: ServerSet,
     /// The servers from which a message came lately: they can send to it.
@@ -356,7 +356,7 @@ impl ServerStatus {
 
     /// Whether it exchanges messages: it is neither pending nor fenced.
     pub fn takes_part(&self) -> bool {
-        self.newcomer.is_none() && self.fenced.is_none()
+        self.admission.is_none() && self.fenced.is_none()
     }
 
     /// The ballot at which it leads; None if it does not.
@@ -398,7 +398,7 @@ impl ServerStatus {
             truncated_below: Slot(1),
             corrupt_slots: 0,
             fenced: None,
-            newcomer: None,
+            admission: None,
             connected: ServerSet::NONE,
             hears: ServerSet::NONE,
             refusals: Vec::new(),

@@ -20,7 +20,7 @@ use crate::role::{Input, Output, Role, RoleKind, ServerId, ServerSet, TimerSpec}
 /// Maximum size of the values in one page of a PROMISE, in bytes; a single larger value gets a page of its own.
 pub const PAGE_BYTES: usize = 1 << 20;
 /// Maximum number of corrupt ranges in one page, so that a page fits into one message.
-const PAGE_DAMAGED_MAX: usize = 1_024;
+const PAGE_CORRUPT_MAX: usize = 1_024;
 
 /// A durable record of an acceptor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -247,7 +247,7 @@ impl Acceptor {
         damaged.sort_by_key(|range| (range.first, range.last));
         // Too many corrupt ranges: the page ends before the next one, but it covers at least one slot, so that the
         // proposer's next request makes progress.
-        if let Some(next) = damaged.get(PAGE_DAMAGED_MAX).map(|range| range.first.max(from.next()))
+        if let Some(next) = damaged.get(PAGE_CORRUPT_MAX).map(|range| range.first.max(from.next()))
             && to.is_none_or(|to| next < to)
         {
             to = Some(next);
@@ -334,11 +334,11 @@ impl Acceptor {
         // In replay, a record may name a lower slot than the one before it, if a checkpoint was lost in between. Values
         // accepted after the loss must stay, so the cut is at `below` and not at `truncated_below`.
         self.accepted = self.accepted.split_off(&below);
-        self.forget_damage();
+        self.forget_corrupt_slot();
     }
 
     /// Drops the corrupt slots that are forgotten anyway.
-    fn forget_damage(&mut self) {
+    fn forget_corrupt_slot(&mut self) {
         let first = self.truncated_below;
         self.damaged.retain(|range| range.last >= first);
         self.damaged.iter_mut().for_each(|range| range.first = range.first.max(first));
@@ -424,7 +424,7 @@ impl Role for Acceptor {
             AcceptorRecord::Repaired(Entry { slot, ballot, value }) => return self.store(slot, ballot, value),
             AcceptorRecord::Corrupt(range) => {
                 self.damaged.push(range);
-                return self.forget_damage();
+                return self.forget_corrupt_slot();
             }
         };
         assert!(

@@ -176,10 +176,10 @@ fn pages_are_as_large_as_allowed_and_report_everything() {
 #[test]
 fn page_reports_the_corrupt_slots_in_its_range_up_to_a_limit() {
     let mut acceptor = Acceptor::new();
-    let runs = PAGE_DAMAGED_MAX as u64 + 5;
+    let runs = PAGE_CORRUPT_MAX as u64 + 5;
     (1..=runs).for_each(|run| acceptor.replay(AcceptorRecord::Corrupt(SlotRange::only(Slot(2 * run)))));
     let first = acceptor.page(Slot(1));
-    assert_eq!((first.damaged.len(), first.to), (PAGE_DAMAGED_MAX, Some(Slot(2 * PAGE_DAMAGED_MAX as u64 + 2))));
+    assert_eq!((first.damaged.len(), first.to), (PAGE_CORRUPT_MAX, Some(Slot(2 * PAGE_CORRUPT_MAX as u64 + 2))));
     let second = acceptor.page(first.to.unwrap());
     assert_eq!((second.damaged.len(), second.to), (5, None));
 

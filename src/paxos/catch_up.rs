@@ -88,14 +88,14 @@ impl CatchUp {
     }
 
     /// Notes that this slot is chosen.
-    pub(super) fn hear_of(&mut self, slot: Slot) {
+    pub(super) fn note_chosen(&mut self, slot: Slot) {
         self.highest_chosen = self.highest_chosen.max(slot);
     }
 
     /// A peer's PROGRESS.
-    pub(super) fn hear(&mut self, peer: ServerId, applied: Slot, now: u64) {
+    pub(super) fn on_progress(&mut self, peer: ServerId, applied: Slot, now: u64) {
         self.peers.insert(peer, PeerProgress { applied, heard_at: now });
-        self.hear_of(applied);
+        self.note_chosen(applied);
     }
 
     /// The servers whose PROGRESS arrived in the last 300 ms, and this server.
@@ -131,11 +131,15 @@ impl CatchUp {
     /// The gap timer ran out. If the log has grown meanwhile, another slot is missing now, and it also gets its moment.
     pub(super) fn waited(&mut self, applied: Slot, now: u64) -> CatchUpStep {
         let is_stuck = self.gap_timer_applied.take() == Some(applied);
-        if is_stuck && self.catch_up_peer.is_none() { self.ask_somebody(applied, now) } else { self.look(applied) }
+        if is_stuck && self.catch_up_peer.is_none() {
+            self.request_from_a_peer(applied, now)
+        } else {
+            self.look(applied)
+        }
     }
 
     /// Asks a peer that has more: the last one if it helped lately, else the next one.
-    pub(super) fn ask_somebody(&mut self, applied: Slot, now: u64) -> CatchUpStep {
+    pub(super) fn request_from_a_peer(&mut self, applied: Slot, now: u64) -> CatchUpStep {
         self.catch_up_peer = None;
         if self.highest_chosen <= applied {
             return CatchUpStep::Nothing;
@@ -197,7 +201,7 @@ impl CatchUp {
     }
 
     /// Ends the current request.
-    pub(super) fn wait_for_nobody(&mut self) {
+    pub(super) fn cancel_requests(&mut self) {
         self.catch_up_peer = None;
     }
 
@@ -216,15 +220,15 @@ mod tests {
     const S3: ServerId = ServerId(3);
 
     /// Of server 1 of three, which has applied nothing.
-    fn begun() -> CatchUp {
+    fn new_catch_up() -> CatchUp {
         CatchUp::new(S1, ServerSet::first(3).without(ServerSet::only(S1)), Slot(0))
     }
 
     #[test]
     fn missing_slot_waits_a_moment_and_then_a_peer_that_has_it_is_asked() {
-        let mut catch_up = begun();
+        let mut catch_up = new_catch_up();
         assert_eq!(catch_up.look(Slot(0)), CatchUpStep::Nothing, "nothing is known to be missing");
-        catch_up.hear(S3, Slot(5), 1);
+        catch_up.on_progress(S3, Slot(5), 1);
         assert_eq!(
             (catch_up.look(Slot(0)), catch_up.look(Slot(0))),
             (CatchUpStep::Wait, CatchUpStep::Nothing),
@@ -249,15 +253,15 @@ mod tests {
     #[test]
     fn helpful_peer_is_asked_twice_more_unless_it_is_down_or_given_up() {
         let helped = || {
-            let mut catch_up = begun();
-            catch_up.hear(S2, Slot(9), 1);
-            catch_up.hear(S3, Slot(9), 1);
-            assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S2));
+            let mut catch_up = new_catch_up();
+            catch_up.on_progress(S2, Slot(9), 1);
+            catch_up.on_progress(S3, Slot(9), 1);
+            assert_eq!(catch_up.request_from_a_peer(Slot(0), 1), CatchUpStep::Ask(S2));
             catch_up.wait_for(S2);
             catch_up
         };
         let mut catch_up = helped();
-        let asked = [0; 4].map(|_| catch_up.ask_somebody(Slot(0), 1));
+        let asked = [0; 4].map(|_| catch_up.request_from_a_peer(Slot(0), 1));
         assert_eq!(asked, [CatchUpStep::Ask(S2), CatchUpStep::Ask(S2), CatchUpStep::Ask(S3), CatchUpStep::Ask(S2)]);
         let mut catch_up = helped();
         assert_eq!(catch_up.answered(S2, Some(Slot(3)), true, Slot(3)), CatchUpStep::Ask(S2));
@@ -265,17 +269,21 @@ mod tests {
         assert_eq!(catch_up.waited(Slot(3), 1), CatchUpStep::Ask(S2));
         let mut catch_up = helped();
         catch_up.give_up();
-        assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S3));
+        assert_eq!(catch_up.request_from_a_peer(Slot(0), 1), CatchUpStep::Ask(S3));
         let mut catch_up = helped();
-        catch_up.hear(S3, Slot(9), 1 + FRESH_TICKS);
-        assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_TICKS), CatchUpStep::Ask(S3), "the other peer is up");
+        catch_up.on_progress(S3, Slot(9), 1 + FRESH_TICKS);
+        assert_eq!(
+            catch_up.request_from_a_peer(Slot(0), 1 + FRESH_TICKS),
+            CatchUpStep::Ask(S3),
+            "the other peer is up"
+        );
     }
 
     #[test]
     fn entries_of_an_earlier_request_do_not_end_the_pending_one() {
-        let mut catch_up = begun();
-        catch_up.hear(S3, Slot(50), 1);
-        assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S3));
+        let mut catch_up = new_catch_up();
+        catch_up.on_progress(S3, Slot(50), 1);
+        assert_eq!(catch_up.request_from_a_peer(Slot(0), 1), CatchUpStep::Ask(S3));
         // After the first answer, slots that arrived in other ways could be applied too.
         assert_eq!(catch_up.answered(S3, Some(Slot(10)), true, Slot(30)), CatchUpStep::Ask(S3));
         assert_eq!(catch_up.answered(S3, Some(Slot(20)), false, Slot(30)), CatchUpStep::Nothing);
@@ -286,8 +294,8 @@ mod tests {
 
     #[test]
     fn timeout_grows_with_each_missing_reply_and_shrinks_with_each_reply() {
-        let mut catch_up = begun();
-        catch_up.hear(S3, Slot(5), 1);
+        let mut catch_up = new_catch_up();
+        catch_up.on_progress(S3, Slot(5), 1);
         let silences = [0; 5].map(|_| {
             catch_up.not_answered();
             catch_up.unanswered()
@@ -307,14 +315,14 @@ mod tests {
 
     #[test]
     fn next_peer_is_asked_after_a_missing_reply_and_live_peers_come_first() {
-        let mut catch_up = begun();
-        catch_up.hear_of(Slot(9));
-        let all = [0; 3].map(|now| catch_up.ask_somebody(Slot(0), now));
+        let mut catch_up = new_catch_up();
+        catch_up.note_chosen(Slot(9));
+        let all = [0; 3].map(|now| catch_up.request_from_a_peer(Slot(0), now));
         assert_eq!(all, [CatchUpStep::Ask(S2), CatchUpStep::Ask(S3), CatchUpStep::Ask(S2)]);
-        catch_up.hear(S2, Slot(9), 1);
-        catch_up.hear(S3, Slot(9), 1 + FRESH_TICKS);
+        catch_up.on_progress(S2, Slot(9), 1);
+        catch_up.on_progress(S3, Slot(9), 1 + FRESH_TICKS);
         assert_eq!(catch_up.live_peers(1 + FRESH_TICKS), [S1, S3].into_iter().collect());
-        let all = [1 + FRESH_TICKS; 2].map(|now| catch_up.ask_somebody(Slot(0), now));
+        let all = [1 + FRESH_TICKS; 2].map(|now| catch_up.request_from_a_peer(Slot(0), now));
         assert_eq!(all, [CatchUpStep::Ask(S3), CatchUpStep::Ask(S3)]);
     }
 }

@@ -107,7 +107,7 @@ impl Divergence {
     }
 
     /// A peer's digest after a slot. If the peer is ahead, the digests are compared when the own log gets there.
-    pub(super) fn hear(&mut self, server: ServerId, applied: Slot, digest: u64, now: u64) {
+    pub(super) fn on_progress(&mut self, server: ServerId, applied: Slot, digest: u64, now: u64) {
         let peer = self.peers.entry(server).or_default();
         (peer.applied, peer.digest) = (applied, digest);
         let own = self.digests.range(applied).next().filter(|(slot, _)| *slot == applied);
@@ -143,7 +143,7 @@ mod tests {
         let mut divergence = Divergence::new(Slot(0));
         divergence.begin_anew(Slot(0), 10);
         divergence.applied(Slot(1), 11, 0);
-        divergence.hear(ServerId(2), Slot(1), 99, 3);
+        divergence.on_progress(ServerId(2), Slot(1), 99, 3);
         assert_eq!(divergence.evaluate(2 + TICKS_TO_EVALUATE), None, "it is not time");
         let verdict = DivergenceVerdict { slot: Slot(1), equal: None, against: ServerSet::only(ServerId(2)) };
         assert_eq!(divergence.evaluate(3 + TICKS_TO_EVALUATE), Some(verdict), "one against one: it fences itself");
@@ -155,12 +155,12 @@ mod tests {
         for is_peer_first in [true, false] {
             let mut divergence = Divergence::new(Slot(0));
             if is_peer_first {
-                divergence.hear(ServerId(2), Slot(1), 99, 0);
+                divergence.on_progress(ServerId(2), Slot(1), 99, 0);
             }
             divergence.applied(Slot(1), 11, 0);
             divergence.applied(Slot(2), 12, 0);
             if !is_peer_first {
-                divergence.hear(ServerId(2), Slot(1), 99, 0);
+                divergence.on_progress(ServerId(2), Slot(1), 99, 0);
             }
             assert_eq!(divergence.evaluate(TICKS_TO_EVALUATE).map(|verdict| verdict.slot), Some(Slot(1)));
         }

@@ -252,10 +252,10 @@ pub use learner::{
 pub use message::{
     ChunkRequest, Command, CommandId, Entry, Message, NackedRequest, Page, PartToken, SlotRange, SnapshotChunk, Value,
 };
-pub use pins::{LeftBehind, most_bytes as most_pinned_bytes};
+pub use pins::{LeftBehind, pinned_log_max_bytes as most_pinned_bytes};
 pub use policy::Policy;
 pub use proposer::{
-    IN_FLIGHT_MAX as OPEN_SLOTS_MAX, LeaderEvidence, NotApplied, OPEN_BYTES as OPEN_BYTES_MAX, Proposer,
+    IN_FLIGHT_MAX as OPEN_SLOTS_MAX, IN_FLIGHT_MAX_BYTES as OPEN_BYTES_MAX, LeaderEvidence, NotApplied, Proposer,
     ProposerNotification, ProposerRecord, ProposerRequest, ProposerTimer, ProposerTraceEvent, RetryReason,
     StepDownReason, in_place_of_proposer,
 };

@@ -23,15 +23,15 @@ pub const FACTOR: u64 = 4;
 
 /// Maximum size of a pinned log, in bytes. If a peer receives a snapshot faster than clients write, the log grows by
 /// less than the state's size during the transfer. A slower peer would never catch up anyway.
-pub fn most_bytes(keep_bytes: u64, state_bytes: u64) -> u64 {
+pub fn pinned_log_max_bytes(keep_bytes: u64, state_bytes: u64) -> u64 {
     keep_bytes.saturating_mul(FACTOR).max(state_bytes)
 }
 
 /// A peer that has requested nothing for this many ticks of 100 ms loses its pin: one minute.
-pub const SILENT_BEATS: u64 = 600;
+pub const PIN_TIMEOUT_TICKS: u64 = 600;
 /// A peer without a message for this many ticks may be down: one second. Then it is not known whether the peer is too
 /// slow.
-const ALIVE_BEATS: u64 = 10;
+const PEER_UP_TICKS: u64 = 10;
 
 /// The pin of one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,7 +72,7 @@ pub struct LeftBehind {
 
 impl Pin {
     /// A peer requests the first chunk of a snapshot.
-    fn begun(peer: ServerId, from: Slot, now: u64, applied_before: u64) -> Pin {
+    fn new(peer: ServerId, from: Slot, now: u64, applied_before: u64) -> Pin {
         Pin { peer, from, since: now, asked: now, heard: now, parts: 1, applied_before, fetched: None, ahead: None }
     }
 }
@@ -88,26 +88,26 @@ pub(super) struct Pins {
     /// Peers that were left behind and not yet reported to the learner.
     left_behind: Vec<LeftBehind>,
     /// Peers already reported to the operator. They can be reported again once they have caught up.
-    told: ServerSet,
+    reported: ServerSet,
 }
 
 impl Pins {
     /// A peer requests a chunk of a snapshot, after which it needs the log from this slot on.
-    pub(super) fn part_asked(&mut self, peer: ServerId, from: Slot, applied: u64) {
+    pub(super) fn on_chunk_request(&mut self, peer: ServerId, from: Slot, applied: u64) {
         let (now, is_full) = (self.now, self.pins.len() >= PINS_MAX);
         match self.pin(peer) {
             Some(pin) if pin.fetched.is_none() && pin.from == from => {
                 (pin.asked, pin.heard, pin.parts) = (now, now, pin.parts + 1);
             }
-            Some(pin) => *pin = Pin::begun(peer, from, now, applied),
+            Some(pin) => *pin = Pin::new(peer, from, now, applied),
             None if is_full => {}
-            None => self.pins.push(Pin::begun(peer, from, now, applied)),
+            None => self.pins.push(Pin::new(peer, from, now, applied)),
         }
     }
 
     /// A peer requests entries from this slot on, so it has the whole snapshot. If these entries were sent ahead, the
     /// returned slot is the first one still to be sent. `applied` is the number of bytes that the learner has applied.
-    pub(super) fn entries_asked(&mut self, peer: ServerId, from: Slot, applied: u64) -> Option<Slot> {
+    pub(super) fn on_catch_up_request(&mut self, peer: ServerId, from: Slot, applied: u64) -> Option<Slot> {
         let now = self.now;
         let pin = self.pin(peer)?;
         (pin.from, pin.asked, pin.heard) = (from, now, now);
@@ -124,7 +124,7 @@ impl Pins {
     }
 
     /// A peer has applied everything up to this slot. The log begins at `log_begins`.
-    pub(super) fn hear(&mut self, peer: ServerId, applied: Slot, log_begins: Slot) {
+    pub(super) fn on_progress(&mut self, peer: ServerId, applied: Slot, log_begins: Slot) {
         let now = self.now;
         if self.applied[0].is_some_and(|before| applied >= before) {
             self.pins.retain(|pin| pin.peer != peer);
@@ -132,15 +132,15 @@ impl Pins {
             (pin.from, pin.heard) = (pin.from.max(applied.next()), now);
         }
         if applied.next() >= log_begins {
-            self.told = self.told.without(ServerSet::only(peer));
+            self.reported = self.reported.without(ServerSet::only(peer));
         }
     }
 
     /// A tick of the learner, which has applied everything up to this slot: pins of silent peers end.
-    pub(super) fn beat(&mut self, now: u64, applied: Slot) {
+    pub(super) fn tick(&mut self, now: u64, applied: Slot) {
         self.now = now;
         self.applied = [self.applied[1], Some(applied)];
-        self.pins.retain(|pin| now.saturating_sub(pin.asked) < SILENT_BEATS);
+        self.pins.retain(|pin| now.saturating_sub(pin.asked) < PIN_TIMEOUT_TICKS);
     }
 
     /// The log was replaced: no peer has requested anything of the new one.
@@ -155,10 +155,10 @@ impl Pins {
 
     /// The log is too large: the peers that need this slot are left behind.
     pub(super) fn leave_behind(&mut self, slot: Slot, applied: u64, kept: u64) {
-        let (now, told, left_behind) = (self.now, &mut self.told, &mut self.left_behind);
+        let (now, told, left_behind) = (self.now, &mut self.reported, &mut self.left_behind);
         self.pins.retain(|pin| {
             let is_left = pin.from <= slot;
-            if is_left && now - pin.heard < ALIVE_BEATS && told.insert(pin.peer) {
+            if is_left && now - pin.heard < PEER_UP_TICKS && told.insert(pin.peer) {
                 let (until, applied) = pin.fetched.unwrap_or((now, applied));
                 let (ticks, written) = (until - pin.since, applied - pin.applied_before);
                 left_behind.push(LeftBehind { peer: pin.peer, parts: pin.parts, ticks, written, kept });
@@ -202,7 +202,7 @@ mod tests {
 
     fn pinned(peers: &[(ServerId, u64)]) -> Pins {
         let mut pins = Pins::default();
-        peers.iter().for_each(|(peer, from)| pins.part_asked(*peer, Slot(*from), 0));
+        peers.iter().for_each(|(peer, from)| pins.on_chunk_request(*peer, Slot(*from), 0));
         pins
     }
 
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn no_log_is_kept_before_a_peer_requests_a_chunk() {
         let mut pins = pinned(&[]);
-        assert_eq!(pins.entries_asked(S2, Slot(3), 0), None);
+        assert_eq!(pins.on_catch_up_request(S2, Slot(3), 0), None);
         assert_eq!((needed(&pins), pins.fetching()), (vec![], ServerSet::NONE));
     }
 
@@ -227,13 +227,13 @@ mod tests {
     #[test]
     fn a_pin_moves_on_with_its_peer() {
         let mut pins = pinned(&[(S2, 5)]);
-        pins.part_asked(S2, Slot(9), 0);
+        pins.on_chunk_request(S2, Slot(9), 0);
         assert_eq!(pins.from(), Some(Slot(9)), "it has started another snapshot");
-        pins.entries_asked(S2, Slot(11), 0);
+        pins.on_catch_up_request(S2, Slot(11), 0);
         assert_eq!(pins.from(), Some(Slot(11)));
-        pins.hear(S2, Slot(12), Slot(1));
+        pins.on_progress(S2, Slot(12), Slot(1));
         assert_eq!(pins.from(), Some(Slot(13)));
-        pins.hear(S2, Slot(4), Slot(1));
+        pins.on_progress(S2, Slot(4), Slot(1));
         assert_eq!(pins.from(), Some(Slot(13)), "that is what it has applied before the snapshot arrives");
     }
 
@@ -241,16 +241,16 @@ mod tests {
     fn pin_ends_one_minute_after_the_last_request_of_its_peer() {
         for asks_for_a_part in [true, false] {
             let mut pins = pinned(&[(S2, 5)]);
-            pins.beat(SILENT_BEATS - 1, Slot(100));
+            pins.tick(PIN_TIMEOUT_TICKS - 1, Slot(100));
             if asks_for_a_part {
-                pins.part_asked(S2, Slot(5), 0);
+                pins.on_chunk_request(S2, Slot(5), 0);
             } else {
-                pins.entries_asked(S2, Slot(5), 0);
+                pins.on_catch_up_request(S2, Slot(5), 0);
             }
-            pins.hear(S2, Slot(3), Slot(1));
-            pins.beat(2 * SILENT_BEATS - 2, Slot(100));
+            pins.on_progress(S2, Slot(3), Slot(1));
+            pins.tick(2 * PIN_TIMEOUT_TICKS - 2, Slot(100));
             assert_eq!(pins.from(), Some(Slot(5)));
-            pins.beat(2 * SILENT_BEATS - 1, Slot(100));
+            pins.tick(2 * PIN_TIMEOUT_TICKS - 1, Slot(100));
             assert_eq!(pins.from(), None);
         }
     }
@@ -258,25 +258,25 @@ mod tests {
     #[test]
     fn peer_beyond_the_retention_limit_is_left_behind_and_named_once() {
         let mut pins = pinned(&[]);
-        pins.beat(10, Slot(100));
-        pins.part_asked(S2, Slot(5), 1_000);
-        pins.part_asked(S3, Slot(8), 1_500);
-        pins.part_asked(S2, Slot(5), 2_000);
-        pins.beat(40, Slot(100));
-        [S2, S3].into_iter().for_each(|peer| pins.hear(peer, Slot(1), Slot(5)));
+        pins.tick(10, Slot(100));
+        pins.on_chunk_request(S2, Slot(5), 1_000);
+        pins.on_chunk_request(S3, Slot(8), 1_500);
+        pins.on_chunk_request(S2, Slot(5), 2_000);
+        pins.tick(40, Slot(100));
+        [S2, S3].into_iter().for_each(|peer| pins.on_progress(peer, Slot(1), Slot(5)));
         pins.leave_behind(Slot(6), 9_000, 64);
         let left = LeftBehind { peer: S2, parts: 2, ticks: 30, written: 8_000, kept: 64 };
         assert_eq!((pins.take_left_behind(), pins.fetching()), (vec![left], ServerSet::only(S3)));
         // The peer begins again, and is still too slow.
-        pins.part_asked(S2, Slot(9), 9_000);
+        pins.on_chunk_request(S2, Slot(9), 9_000);
         pins.leave_behind(Slot(9), 10_000, 64);
         assert_eq!(pins.take_left_behind().iter().map(|left| left.peer).collect::<Vec<_>>(), [S3]);
         // The peer has caught up, and is too slow another time. The measurements cover the time of the fetch.
-        pins.hear(S2, Slot(30), Slot(31));
-        pins.part_asked(S2, Slot(40), 0);
-        pins.beat(42, Slot(100));
-        pins.entries_asked(S2, Slot(41), 700);
-        pins.beat(50, Slot(100));
+        pins.on_progress(S2, Slot(30), Slot(31));
+        pins.on_chunk_request(S2, Slot(40), 0);
+        pins.tick(42, Slot(100));
+        pins.on_catch_up_request(S2, Slot(41), 700);
+        pins.tick(50, Slot(100));
         pins.leave_behind(Slot(41), 10_000, 64);
         assert_eq!(pins.take_left_behind(), [LeftBehind { peer: S2, parts: 1, ticks: 2, written: 700, kept: 64 }]);
     }
@@ -284,9 +284,9 @@ mod tests {
     #[test]
     fn peer_that_may_be_down_is_not_reported_slow() {
         let mut pins = pinned(&[(S2, 5), (S3, 5)]);
-        pins.beat(ALIVE_BEATS - 1, Slot(100));
-        pins.hear(S3, Slot(1), Slot(5));
-        pins.beat(ALIVE_BEATS, Slot(100));
+        pins.tick(PEER_UP_TICKS - 1, Slot(100));
+        pins.on_progress(S3, Slot(1), Slot(5));
+        pins.tick(PEER_UP_TICKS, Slot(100));
         pins.leave_behind(Slot(5), 10_000, 64);
         assert_eq!(pins.take_left_behind().iter().map(|left| left.peer).collect::<Vec<_>>(), [S3]);
         assert_eq!(pins.from(), None, "nothing is kept for either");
@@ -295,29 +295,29 @@ mod tests {
     #[test]
     fn a_peer_that_has_the_state_needs_only_the_log_and_none_that_has_caught_up_needs_anything() {
         let mut pins = pinned(&[(S2, 5)]);
-        pins.beat(1, Slot(50));
-        pins.beat(2, Slot(60));
-        pins.entries_asked(S2, Slot(5), 0);
+        pins.tick(1, Slot(50));
+        pins.tick(2, Slot(60));
+        pins.on_catch_up_request(S2, Slot(5), 0);
         assert_eq!((pins.fetching(), pins.has(S2)), (ServerSet::NONE, true));
-        pins.hear(S2, Slot(49), Slot(5));
+        pins.on_progress(S2, Slot(49), Slot(5));
         assert_eq!(pins.from(), Some(Slot(50)));
-        pins.hear(S2, Slot(50), Slot(5));
+        pins.on_progress(S2, Slot(50), Slot(5));
         assert_eq!(pins.from(), None, "what the learner has applied since is on its way");
         // The peer begins a new snapshot.
-        pins.part_asked(S2, Slot(70), 0);
-        pins.entries_asked(S2, Slot(70), 0);
-        pins.part_asked(S2, Slot(70), 0);
+        pins.on_chunk_request(S2, Slot(70), 0);
+        pins.on_catch_up_request(S2, Slot(70), 0);
+        pins.on_chunk_request(S2, Slot(70), 0);
         assert_eq!(pins.fetching(), ServerSet::only(S2));
     }
 
     #[test]
     fn entries_that_were_sent_ahead_are_not_sent_again() {
         let mut pins = pinned(&[(S2, 5)]);
-        assert_eq!(pins.entries_asked(S2, Slot(5), 0), None);
+        assert_eq!(pins.on_catch_up_request(S2, Slot(5), 0), None);
         pins.sent_ahead(S2, Slot(8), Slot(11));
-        assert_eq!(pins.entries_asked(S2, Slot(8), 0), Some(Slot(11)));
+        assert_eq!(pins.on_catch_up_request(S2, Slot(8), 0), Some(Slot(11)));
         pins.sent_ahead(S2, Slot(11), Slot(14));
-        assert_eq!(pins.entries_asked(S2, Slot(8), 0), None, "something was lost: it gets all again");
-        assert_eq!(pins.entries_asked(S2, Slot(11), 0), None);
+        assert_eq!(pins.on_catch_up_request(S2, Slot(8), 0), None, "something was lost: it gets all again");
+        assert_eq!(pins.on_catch_up_request(S2, Slot(11), 0), None);
     }
 }

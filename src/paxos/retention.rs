@@ -73,7 +73,7 @@ pub(super) struct CheckpointSchedule {
     /// Bytes of values applied since then.
     bytes: u64,
     /// Bytes of values applied before then that no durable checkpoint holds yet.
-    begun_bytes: u64,
+    bytes_before_started: u64,
     /// The operator was notified that the checkpoint is late.
     is_late: bool,
     /// A checkpoint is due whatever was applied since: a snapshot was installed, or a peer needs one.
@@ -103,7 +103,7 @@ impl CheckpointSchedule {
             in_progress: None,
             last_started: durable,
             bytes: 0,
-            begun_bytes: 0,
+            bytes_before_started: 0,
             is_late: false,
             is_requested: false,
             not_before: 0,
@@ -142,7 +142,7 @@ impl CheckpointSchedule {
     /// A snapshot of this slot was installed: the log has nothing up to it.
     pub(super) fn begin_anew(&mut self, slot: Slot) {
         self.log = SlotWindow::from(slot.next());
-        (self.log_bytes, self.bytes, self.begun_bytes) = (0, 0, 0);
+        (self.log_bytes, self.bytes, self.bytes_before_started) = (0, 0, 0);
         self.pins.end_all();
     }
 
@@ -159,7 +159,7 @@ impl CheckpointSchedule {
 
     /// Bytes of applied values that no durable checkpoint holds.
     pub(super) fn unwritten_bytes(&self) -> u64 {
-        self.begun_bytes + self.bytes
+        self.bytes_before_started + self.bytes
     }
 
     /// Whether these bytes exceed the limit above which the server should take no more writes.
@@ -187,7 +187,7 @@ impl CheckpointSchedule {
         if !is_due || self.in_progress.is_some() || now < self.not_before {
             return false;
         }
-        self.begun_bytes += self.bytes;
+        self.bytes_before_started += self.bytes;
         (self.in_progress, self.last_started, self.bytes, self.is_requested) = (Some(applied), applied, 0, false);
         true
     }
@@ -208,7 +208,7 @@ impl CheckpointSchedule {
             return false;
         }
         if is_durable {
-            (self.durable, self.begun_bytes) = (slot, 0);
+            (self.durable, self.bytes_before_started) = (slot, 0);
             self.trim_log();
         } else {
             // A full disk may have room again soon. Until then every slot stays in the log and in the acceptor.
@@ -219,27 +219,27 @@ impl CheckpointSchedule {
     }
 
     /// A peer fetches the snapshot as of this slot. The log after it is kept for the peer, if it is still there.
-    pub(super) fn part_asked(&mut self, peer: ServerId, slot: Slot) {
+    pub(super) fn on_chunk_request(&mut self, peer: ServerId, slot: Slot) {
         let from = slot.min(self.durable).next();
         if from >= self.log.first() {
-            self.pins.part_asked(peer, from, self.applied_bytes);
+            self.pins.on_chunk_request(peer, from, self.applied_bytes);
         }
     }
 
     /// A peer requests the log from this slot on. See [`Pins::entries_asked`].
-    pub(super) fn entries_asked(&mut self, peer: ServerId, from: Slot) -> Option<Slot> {
-        self.pins.entries_asked(peer, from, self.applied_bytes)
+    pub(super) fn on_catch_up_request(&mut self, peer: ServerId, from: Slot) -> Option<Slot> {
+        self.pins.on_catch_up_request(peer, from, self.applied_bytes)
     }
 
     /// A peer's PROGRESS.
-    pub(super) fn hear(&mut self, peer: ServerId, applied: Slot) {
-        self.pins.hear(peer, applied, self.log.first());
+    pub(super) fn on_progress(&mut self, peer: ServerId, applied: Slot) {
+        self.pins.on_progress(peer, applied, self.log.first());
         self.trim_log();
     }
 
     /// A tick of the learner.
-    pub(super) fn beat(&mut self, now: u64) {
-        self.pins.beat(now, self.log.first().plus(self.log.len() as u64).previous());
+    pub(super) fn tick(&mut self, now: u64) {
+        self.pins.tick(now, self.log.first().plus(self.log.len() as u64).previous());
         self.trim_log();
     }
 
@@ -271,7 +271,7 @@ impl CheckpointSchedule {
                 break;
             }
             if self.pins.need(first) {
-                let pinned_bytes = pins::most_bytes(keep_bytes, self.state_bytes);
+                let pinned_bytes = pins::pinned_log_max_bytes(keep_bytes, self.state_bytes);
                 if self.log_bytes <= pinned_bytes {
                     break;
                 }

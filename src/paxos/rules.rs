@@ -78,7 +78,7 @@ pub fn is_kept_for_peers(is_needed: bool) -> bool {
 
 /// A leader has a command in at most one slot in flight, and does not propose it again meanwhile. (No paper asks for
 /// it: the state machine would recognize the second one as a duplicate, but each takes a slot.)
-pub fn is_under_way(open: &BTreeMap<CommandId, Slot>, id: CommandId) -> bool {
+pub fn is_in_flight(open: &BTreeMap<CommandId, Slot>, id: CommandId) -> bool {
     open.contains_key(&id) && !seeded_bugs::is_enabled(Bug::ForwardedTwice)
 }
 

@@ -71,11 +71,11 @@ impl Env for BenchEnv {
 
     fn wake_checkpointer(&self) {}
 
-    fn give(&self, _order: LabRequest) -> Result<(), String> {
+    fn lab_request(&self, _order: LabRequest) -> Result<(), String> {
         Err("this server has no supervisor".to_string())
     }
 
-    fn tell_operator(&self, _sentence: &str) {}
+    fn show_operator(&self, _sentence: &str) {}
 }
 
 /// An incarnation of a role, and its disk, which survives it.
@@ -201,7 +201,7 @@ impl BenchServer {
 
     /// The digest of the state.
     pub fn digest(&self) -> u64 {
-        self.core.board.read().digest
+        self.core.shared_status.read().digest
     }
 
     /// Connects a client.
@@ -251,7 +251,7 @@ impl BenchServer {
             Which::Acceptor => {
                 let mut role = Acceptor::new();
                 self.acceptor.disk.records().into_iter().for_each(|record| role.replay(record));
-                let checkpoint = core.board.read().checkpoint;
+                let checkpoint = core.shared_status.read().checkpoint;
                 self.acceptor.begin_anew(core, env, |_| role.with_checkpoint(checkpoint));
             }
             Which::Learner => {
@@ -314,13 +314,13 @@ where
         &mut self,
         core: &ServerCore<Arc<ReplyWriter>>,
         env: &BenchEnv,
-        revive: impl FnOnce(&ServerCore<Arc<ReplyWriter>>) -> R,
+        recover: impl FnOnce(&ServerCore<Arc<ReplyWriter>>) -> R,
     ) {
         let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
         let _ = core.enqueue_control::<R, _>(env, MailboxItem::Crash(order));
         self.work(core, env);
         env.now.set(self.now);
-        let next = BenchRole { now: self.now, ..BenchRole::new(core, env, revive(core), self.disk.clone()) };
+        let next = BenchRole { now: self.now, ..BenchRole::new(core, env, recover(core), self.disk.clone()) };
         *self = next;
     }
 

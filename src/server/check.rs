@@ -14,7 +14,7 @@ use crate::storage::DataDir;
 
 /// The site of a server: its place in a cluster, and the addresses that it may use.
 #[derive(Clone, Debug)]
-pub struct Site {
+pub struct ServerAddresses {
     /// The cluster.
     pub cluster: Cluster,
     /// The number of the server.
@@ -27,16 +27,22 @@ pub struct Site {
     pub http: Option<SocketAddr>,
 }
 
-impl Site {
+impl ServerAddresses {
     /// Reads the cluster file, and refuses options that do not fit it or each other.
-    pub fn of(options: &ServerOptions) -> Result<Site, String> {
+    pub fn of(options: &ServerOptions) -> Result<ServerAddresses, String> {
         let cluster = Cluster::read(&options.cluster).map_err(|error| error.to_string())?;
         let me = ServerId(options.id);
         let member = cluster.member(me).ok_or_else(|| {
             let known = cluster.servers();
             format!("{} has no server {} (it has {known}). Choose one with --id", options.cluster.display(), options.id)
         })?;
-        let site = Site { me, peer: member.peer, client: member.client, http: options.http.or(member.http), cluster };
+        let site = ServerAddresses {
+            me,
+            peer: member.peer,
+            client: member.client,
+            http: options.http.or(member.http),
+            cluster,
+        };
         for (address, _) in site.addresses() {
             options.check_address(address)?;
         }
@@ -53,11 +59,11 @@ impl Site {
 
 /// Checks whether a server would start; returns a sentence about it.
 pub fn check(options: &ServerOptions) -> Result<String, String> {
-    let site = Site::of(options)?;
+    let site = ServerAddresses::of(options)?;
     for (address, what) in site.addresses() {
         check_free(address, what).map_err(|error| error.to_string())?;
     }
-    let data = options.data_folder();
+    let data = options.data_dir();
     let checked = DataDir::check(&data, site.cluster.owner(site.me), options.protocol.family());
     checked.map_err(|error| error.to_string())?;
     if let Some((folder, file)) = options.log_file() {

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::ServerContext;
-use super::peers::{tell_malformed, trace_accept_error};
+use super::peers::{trace_accept_error, trace_malformed};
 use super::reply_writer::ReplyWriter;
 use super::request_reader::{ClientSocket, RequestReader};
 use crate::cluster::Cluster;
 use crate::host::admission::TOO_MANY;
-use crate::host::limits::{CLIENT_STRANGERS_MAX, CLIENTS_MAX, REQUESTS_MAX};
+use crate::host::limits::{CLIENTS_MAX, CLIENTS_UNIDENTIFIED_MAX, REQUESTS_MAX};
 use crate::net::{
     CLIENT_FRAME_MAX_BYTES, ClientRequest, ConnectionLimit, ConnectionPermit, FrameError, FrameReader,
     HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, accept_handshake, listen, reject,
@@ -44,7 +44,7 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> std::io::Result<
     std::thread::Builder::new().name("request-expiry".to_string()).spawn(move || run_expiry(&ctx))?;
     let intake = RequestReader::new(&clients.ctx.core.load.unfinished);
     let serve = move |stream, address, place: ConnectionPermit| clients.serve(stream, address, place, &intake);
-    listen("client", listener, ConnectionLimit::new(CLIENT_STRANGERS_MAX, CLIENTS_MAX), serve, busy, trouble)
+    listen("client", listener, ConnectionLimit::new(CLIENTS_UNIDENTIFIED_MAX, CLIENTS_MAX), serve, busy, trouble)
 }
 
 /// Answers the requests that have timed out, again and again.
@@ -71,7 +71,7 @@ impl ClientListener {
             Ok(None) => return,
             // A refusal for lack of room is not the client's error.
             Err(HandshakeError::Refused(why)) if why == TOO_MANY => return,
-            Err(error) => return tell_malformed(&self.ctx, address, &error),
+            Err(error) => return trace_malformed(&self.ctx, address, &error),
         }
         let stream = reader.shared_stream();
         reader.set_limit(CLIENT_FRAME_MAX_BYTES);
@@ -80,14 +80,14 @@ impl ClientListener {
         // A client that sends no more may still wait for replies: its connection ends with the last of them.
         if let Err(error) = self.take_all(&mut reader, &writer) {
             writer.close();
-            tell_malformed(&self.ctx, address, &HandshakeError::Broken(error));
+            trace_malformed(&self.ctx, address, &HandshakeError::Broken(error));
         }
     }
 
     /// Takes requests until the client sends no more; an error ends the connection at once.
     fn take_all(&self, reader: &mut FrameReader, writer: &Arc<ReplyWriter>) -> Result<(), FrameError> {
         let mut taken_since = 0;
-        while writer.await_room() {
+        while writer.await_space() {
             match reader.read::<ClientRequest>(Some(Instant::now() + IDLE)) {
                 Ok(Some(request)) => {
                     let size = reader.last_frame_bytes();

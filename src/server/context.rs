@@ -38,7 +38,7 @@ pub struct Threads {
     /// The links to the other servers; set once, when the server's own ports are open.
     pub links: OnceLock<BTreeMap<ServerId, Link>>,
     /// The handle to the supervisor; set once, before any client is admitted.
-    pub orders: OnceLock<LabHandle>,
+    pub lab_handle: OnceLock<LabHandle>,
     /// Notified when a role that sleeps at its mailbox has mail.
     pub arrived: [Condvar; RoleKind::ALL.len()],
     /// Wakes the checkpointer's thread: one token is enough for any number of jobs.
@@ -80,11 +80,13 @@ impl Env for Threads {
         let _ = self.jobs.0.try_send(());
     }
 
-    fn give(&self, order: LabRequest) -> Result<(), String> {
-        self.orders.get().map_or_else(|| Err("the server has not started yet".to_string()), |orders| orders.give(order))
+    fn lab_request(&self, order: LabRequest) -> Result<(), String> {
+        self.lab_handle
+            .get()
+            .map_or_else(|| Err("the server has not started yet".to_string()), |orders| orders.send(order))
     }
 
-    fn tell_operator(&self, sentence: &str) {
+    fn show_operator(&self, sentence: &str) {
         print_last(sentence.to_string());
     }
 }
@@ -93,7 +95,7 @@ impl Threads {
     fn new() -> Threads {
         Threads {
             links: OnceLock::new(),
-            orders: OnceLock::new(),
+            lab_handle: OnceLock::new(),
             arrived: Default::default(),
             jobs: bounded(1),
             loaded: bounded(1),

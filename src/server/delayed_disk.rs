@@ -29,8 +29,8 @@ impl<Record, D: RoleDisk<Record>> RoleDisk<Record> for Slowed<D> {
         self.disk.group_max_bytes()
     }
 
-    fn has_room(&self) -> bool {
-        self.disk.has_room()
+    fn has_space(&self) -> bool {
+        self.disk.has_space()
     }
 
     fn retry_space(&mut self) {

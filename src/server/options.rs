@@ -150,7 +150,7 @@ impl ServerOptions {
     }
 
     /// The data directory.
-    pub fn data_folder(&self) -> PathBuf {
+    pub fn data_dir(&self) -> PathBuf {
         self.data.clone().unwrap_or_else(|| format!("data/server-{}", self.id).into())
     }
 

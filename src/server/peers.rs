@@ -8,8 +8,8 @@ use super::clock;
 use super::context::ServerContext;
 use crate::cluster::Cluster;
 use crate::host::Dialler;
-use crate::host::connected_peers::{CONNECTIONS_OF_A_PEER, SAYS_EVERY};
-use crate::host::limits::PEER_STRANGERS_MAX;
+use crate::host::connected_peers::{CONNECTIONS_OF_A_PEER, KEEPALIVE_INTERVAL};
+use crate::host::limits::PEERS_UNIDENTIFIED_MAX;
 use crate::net::{
     Backoff, Caller, ConnectionLimit, ConnectionPermit, Envelope, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
     HandshakeError, Hello, HelloReply, Link, LinkEnded, LinkObserver, PEER_FRAME_MAX_BYTES, PeerMessage, Welcome,
@@ -42,14 +42,14 @@ impl Peers {
             links.insert(server, link);
         }
         let _ = self.ctx.threads.links.set(links);
-        say_so(self.ctx.clone())
+        send_keepalives(self.ctx.clone())
             .map_err(|error| format!("cannot start the thread that sends HERE to the other servers: {error}"))
     }
 
     /// Listens to the other servers.
     pub fn serve(self: &Arc<Peers>, listener: TcpListener) -> std::io::Result<()> {
         let connections =
-            ConnectionLimit::new(PEER_STRANGERS_MAX, CONNECTIONS_OF_A_PEER * self.cluster.servers().len());
+            ConnectionLimit::new(PEERS_UNIDENTIFIED_MAX, CONNECTIONS_OF_A_PEER * self.cluster.servers().len());
         let trouble = trace_accept_error(self.ctx.clone(), "cannot accept connections from servers");
         let peers = self.clone();
         let serve = move |stream: Arc<TcpStream>, address, place: ConnectionPermit| peers.hear(stream, address, place);
@@ -71,7 +71,7 @@ impl Peers {
         let peer = match accept_handshake(&mut reader, |hello| self.judge(hello)) {
             Ok(Some(Caller::Peer { server, .. })) => server,
             Ok(_) => return,
-            Err(error) => return tell_malformed(ctx, address, &error),
+            Err(error) => return trace_malformed(ctx, address, &error),
         };
         if !place.join_last(peer.0, CONNECTIONS_OF_A_PEER) {
             return;
@@ -86,25 +86,25 @@ impl Peers {
                 }
                 Ok(None) | Err(FrameError::Broken(_)) => break,
                 Err(error) => {
-                    tell_malformed(ctx, address, &HandshakeError::Broken(error));
+                    trace_malformed(ctx, address, &HandshakeError::Broken(error));
                     break;
                 }
             }
         }
         if ctx.core.linked.gone(peer) {
-            ctx.core.peer_gone(&ctx.threads, peer);
+            ctx.core.on_peer_disconnected(&ctx.threads, peer);
         }
     }
 }
 
 /// Sends HERE to every other server, again and again.
-fn say_so(ctx: Arc<ServerContext>) -> std::io::Result<()> {
+fn send_keepalives(ctx: Arc<ServerContext>) -> std::io::Result<()> {
     let others = ctx.core.config.cluster.without(ServerSet::only(ctx.core.config.me));
     let say = move || {
         loop {
-            ctx.send(others, PeerMessage::Here, TraceContext::default());
+            ctx.send(others, PeerMessage::Keepalive, TraceContext::default());
             ctx.flush();
-            std::thread::sleep(SAYS_EVERY);
+            std::thread::sleep(KEEPALIVE_INTERVAL);
         }
     };
     std::thread::Builder::new().name("here".to_string()).spawn(say)?;
@@ -140,22 +140,22 @@ impl LinkObserver for PeerWatcher {
 }
 
 /// Writes the line for a malformed handshake or request.
-pub fn tell_malformed(ctx: &ServerContext, address: SocketAddr, error: &HandshakeError) {
+pub fn trace_malformed(ctx: &ServerContext, address: SocketAddr, error: &HandshakeError) {
     match error {
         HandshakeError::Broken(FrameError::Malformed { length, what }) => {
-            ctx.core.tell_malformed(clock::now(), address, *length, what)
+            ctx.core.trace_malformed(clock::now(), address, *length, what)
         }
         HandshakeError::Broken(error @ FrameError::TimedOut { received, .. }) => {
-            ctx.core.tell_malformed(clock::now(), address, *received as u64, &error.to_string());
+            ctx.core.trace_malformed(clock::now(), address, *received as u64, &error.to_string());
         }
         HandshakeError::Broken(FrameError::Broken(_)) => {}
         // It is reported once per second, with the other closed connections.
-        HandshakeError::Broken(FrameError::NoRoom { .. }) => {}
+        HandshakeError::Broken(FrameError::NoSpace { .. }) => {}
         // A first meeting, or a stranger that learns nothing: this server calls the peer.
-        HandshakeError::CallYouFirst => {}
+        HandshakeError::CallBackFirst => {}
         // An honest caller at the wrong port: it got a reason, and its bytes were well formed.
         HandshakeError::Refused(why) => {
-            ctx.core.tell_malformed(clock::now(), address, 0, &format!("handshake refused: {why}"))
+            ctx.core.trace_malformed(clock::now(), address, 0, &format!("handshake refused: {why}"))
         }
     }
 }

@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 use super::clock;
 use super::request_reader::ClientSocket;
 use crate::host::budget::Share;
-use crate::host::limits::{self, UNTAKEN_FREE_BYTES, UNTAKEN_MAX_BYTES};
+use crate::host::limits::{self, UNREAD_REPLIES_FREE_BYTES, UNREAD_REPLIES_MAX_BYTES};
 use crate::host::rate_limit::RateLimit;
 use crate::host::{ClientConnection, ReplyHandle, RequestLoad, Usage};
 use crate::net::{ClientReply, ConnectionPermit, write_before, write_now};
 
 /// A client that does not read its unsent replies within this time is closed.
-const TAKE: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// An empty buffer with more capacity than this is shrunk.
 const KEEP_BYTES: usize = 16 << 10;
 /// Stack of the thread that writes to a slow client: it needs little.
@@ -52,7 +52,7 @@ struct UnsentReplies {
     /// The unsent bytes, including those that a thread is writing.
     share: Share,
     /// A thread is about to write `bytes`.
-    in_hand: bool,
+    is_queued_for_write: bool,
     closed: bool,
 }
 
@@ -73,16 +73,16 @@ impl ReplyWriter {
         place: Option<ConnectionPermit>,
     ) -> Arc<ReplyWriter> {
         let caller = ClientSocket { stream: stream.clone(), address };
-        let share = Share::new(&load.untaken, Arc::new(caller));
-        let pending = Mutex::new(UnsentReplies { bytes: Vec::new(), share, in_hand: false, closed: false });
+        let share = Share::new(&load.unread_replies, Arc::new(caller));
+        let pending = Mutex::new(UnsentReplies { bytes: Vec::new(), share, is_queued_for_write: false, closed: false });
         let (requests, opens, drained) = (Usage::default(), limits::opens(), Condvar::new());
         Arc::new(ReplyWriter { stream, address, requests, opens, load, pending, drained, _place: place })
     }
 
     /// Waits until the client has read enough unsent bytes that another request may be taken; false if the connection
     /// is closed.
-    pub fn await_room(&self) -> bool {
-        let full = |pending: &mut UnsentReplies| pending.share.bytes() > UNTAKEN_MAX_BYTES && !pending.closed;
+    pub fn await_space(&self) -> bool {
+        let full = |pending: &mut UnsentReplies| pending.share.bytes() > UNREAD_REPLIES_MAX_BYTES && !pending.closed;
         let pending = self.drained.wait_while(self.lock(), full);
         !pending.unwrap_or_else(PoisonError::into_inner).closed
     }
@@ -94,9 +94,9 @@ impl ReplyWriter {
 
     fn close_locked(&self, pending: &mut UnsentReplies) {
         let all = pending.share.bytes();
-        pending.share.give_back(all);
+        pending.share.return_bytes(all);
         pending.bytes = Vec::new();
-        (pending.in_hand, pending.closed) = (false, true);
+        (pending.is_queued_for_write, pending.closed) = (false, true);
         self.drained.notify_all();
         // An error is possible if the socket is closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -113,10 +113,10 @@ impl ReplyWriter {
             self.close_locked(&mut pending);
             return Appended::ForOthers;
         }
-        if std::mem::replace(&mut pending.in_hand, true) {
+        if std::mem::replace(&mut pending.is_queued_for_write, true) {
             return Appended::ForOthers;
         }
-        Appended::InHand { is_large: pending.bytes.len() > UNTAKEN_FREE_BYTES }
+        Appended::InHand { is_large: pending.bytes.len() > UNREAD_REPLIES_FREE_BYTES }
     }
 
     /// Writes as many unsent bytes as the socket takes at once. A separate thread writes the rest.
@@ -130,7 +130,7 @@ impl ReplyWriter {
         if count == pending.bytes.len() {
             pending.bytes.clear();
             pending.bytes.shrink_to(KEEP_BYTES);
-            pending.in_hand = false;
+            pending.is_queued_for_write = false;
             return;
         }
         pending.bytes.drain(..count);
@@ -147,11 +147,11 @@ impl ReplyWriter {
             let mut pending = self.lock();
             let bytes = std::mem::take(&mut pending.bytes);
             if bytes.is_empty() || pending.closed {
-                pending.in_hand = false;
+                pending.is_queued_for_write = false;
                 return;
             }
             drop(pending);
-            let written = write_before(&self.stream, &bytes, Instant::now() + TAKE);
+            let written = write_before(&self.stream, &bytes, Instant::now() + WRITE_TIMEOUT);
             let mut pending = self.lock();
             match written {
                 Ok(()) if pending.closed => {}
@@ -166,7 +166,7 @@ impl ReplyWriter {
     }
 
     fn written(&self, pending: &mut UnsentReplies, count: usize) {
-        pending.share.give_back(count);
+        pending.share.return_bytes(count);
         if count > 0 {
             self.drained.notify_all();
         }

@@ -60,7 +60,7 @@ fn client_that_reads_nothing_delays_no_other_and_loses_only_values() {
         assert_eq!(reply(&mut quick).unwrap().number, number);
     }
     send([to(&slow, count, part(MIB)), to(&slow, count, Reply::Done)]);
-    assert!(slow.lock().share.bytes() <= UNTAKEN_MAX_BYTES + MIB);
+    assert!(slow.lock().share.bytes() <= UNREAD_REPLIES_MAX_BYTES + MIB);
 
     // When the client reads at last, all replies are there in order. From some point on, there was no room for the
     // values.
@@ -78,13 +78,13 @@ fn client_that_reads_nothing_delays_no_other_and_loses_only_values() {
     assert_eq!(reply(&mut late).unwrap().reply, Reply::Chunk(None), "nor has a part of the state");
     assert_eq!(reply(&mut late).unwrap().reply, Reply::Done);
     // Afterwards the client is served like any other.
-    assert!(slow.await_room());
-    while slow.lock().in_hand {
+    assert!(slow.await_space());
+    while slow.lock().is_queued_for_write {
         std::thread::yield_now();
     }
     send([to(&slow, 0, value(MIB))]);
     assert!(matches!(reply(&mut late).unwrap().reply, Reply::Value { .. }));
-    while load.untaken.used() > 0 {
+    while load.unread_replies.used() > 0 {
         std::thread::yield_now();
     }
 }
@@ -93,9 +93,9 @@ fn client_that_reads_nothing_delays_no_other_and_loses_only_values() {
 fn requests_wait_while_too_many_replies_are_unread() {
     let load = Arc::default();
     let (writer, client) = connection(&load);
-    assert!(writer.await_room());
+    assert!(writer.await_space());
     let mut number = 0;
-    while writer.lock().share.bytes() <= UNTAKEN_MAX_BYTES {
+    while writer.lock().share.bytes() <= UNREAD_REPLIES_MAX_BYTES {
         // Small replies are always taken: they answer requests, and the requests are limited.
         let reply = Reply::Refused("no".repeat(50_000));
         send([to(&writer, number, reply)]);
@@ -103,12 +103,12 @@ fn requests_wait_while_too_many_replies_are_unread() {
     }
     let (done, waits) = crossbeam_channel::bounded(1);
     let waiting = writer.clone();
-    let reader = std::thread::spawn(move || done.send(waiting.await_room()).unwrap());
+    let reader = std::thread::spawn(move || done.send(waiting.await_space()).unwrap());
     assert!(waits.recv_timeout(Duration::from_millis(50)).is_err(), "it waits");
     drop(client);
     assert_eq!(waits.recv_timeout(Duration::from_secs(30)), Ok(false));
     reader.join().unwrap();
-    assert_eq!(load.untaken.used(), 0);
+    assert_eq!(load.unread_replies.used(), 0);
     // A thread that still has a reply for it drops the reply.
     send([to(&writer, 1, Reply::Done)]);
     assert_eq!(writer.lock().share.bytes(), 0);
@@ -123,9 +123,9 @@ fn full_reply_budget_closes_the_oldest_connection_and_serves_a_reader() {
         (0..12).for_each(|number| send([to(&writer, number, part(MIB))]));
         (writer, client)
     };
-    let max = load.untaken.max_bytes();
+    let max = load.unread_replies.max_bytes();
     let mut deaf = Vec::new();
-    while load.untaken.used() < max - max / 4 {
+    while load.unread_replies.used() < max - max / 4 {
         deaf.push(fill(connection(&load)));
     }
     std::thread::sleep(GRACE);
@@ -133,16 +133,16 @@ fn full_reply_budget_closes_the_oldest_connection_and_serves_a_reader() {
     for number in 0..40 {
         send([to(&honest, number, value(MIB))]);
         assert!(matches!(reply(&mut reads).unwrap().reply, Reply::Value { .. }), "value {number} is refused");
-        assert!(load.untaken.used() <= max);
+        assert!(load.unread_replies.used() <= max);
     }
-    assert!(deaf[0].0.lock().closed || load.untaken.take_closed().is_some());
+    assert!(deaf[0].0.lock().closed || load.unread_replies.take_closed().is_some());
     // A flood that continues closes its own connections, and takes no more room.
     for _ in 0..8 {
         deaf.push(fill(connection(&load)));
-        assert!(load.untaken.used() <= max);
+        assert!(load.unread_replies.used() <= max);
     }
     drop(deaf);
-    while load.untaken.used() > 0 {
+    while load.unread_replies.used() > 0 {
         std::thread::yield_now();
     }
 }
@@ -152,16 +152,16 @@ fn endless_small_replies_stay_within_the_budget() {
     let load: Arc<RequestLoad> = Arc::default();
     let fill = |writer: &Arc<ReplyWriter>| {
         let mut number = 0;
-        while writer.lock().share.bytes() <= UNTAKEN_MAX_BYTES && writer.await_room() {
+        while writer.lock().share.bytes() <= UNREAD_REPLIES_MAX_BYTES && writer.await_space() {
             send([to(writer, number, Reply::Refused("no".repeat(5_000)))]);
             number += 1;
         }
     };
-    let count = load.untaken.max_bytes() / UNTAKEN_MAX_BYTES + 2;
+    let count = load.unread_replies.max_bytes() / UNREAD_REPLIES_MAX_BYTES + 2;
     let connections: Vec<_> = (0..count).map(|_| connection(&load)).collect();
     for (writer, _client) in &connections {
         fill(writer);
-        assert!(load.untaken.used() <= load.untaken.max_bytes());
+        assert!(load.unread_replies.used() <= load.unread_replies.max_bytes());
     }
 }
 

@@ -26,7 +26,7 @@ pub struct ClientSocket {
 }
 
 impl Holder for ClientSocket {
-    fn let_go(&self) {
+    fn close_connection(&self) {
         // An error is possible if the socket is closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
@@ -92,7 +92,7 @@ impl Allowance for ReadInProgress {
     fn frame_done(&mut self, frame: usize, given_back: usize) {
         // Small frames are no progress for a connection that holds the room of a large one.
         if given_back > 0 || frame >= self.share.bytes() / 2 {
-            self.share.give_back(given_back);
+            self.share.return_bytes(given_back);
             self.share.begin_anew(clock::now());
         }
         if given_back > 0 {
@@ -101,14 +101,14 @@ impl Allowance for ReadInProgress {
         }
     }
 
-    fn is_let_go(&self) -> bool {
-        self.share.is_let_go()
+    fn is_closed(&self) -> bool {
+        self.share.is_closed()
     }
 }
 
 impl Drop for ReadInProgress {
     fn drop(&mut self) {
-        self.share.give_back(self.share.bytes());
+        self.share.return_bytes(self.share.bytes());
         drop(self.intake.lock());
         self.intake.freed.notify_all();
     }

@@ -58,6 +58,6 @@ fn only_progress_in_proportion_to_the_held_bytes_begins_a_new_turn() {
         thread::sleep(PAST_GRACE);
         first.frame_done(frame, given_back);
         assert!(second.grow(LARGE / 2), "there is room for it");
-        assert_eq!(first.is_let_go(), !is_progress, "a frame of {frame}, {given_back} given back");
+        assert_eq!(first.is_closed(), !is_progress, "a frame of {frame}, {given_back} given back");
     }
 }

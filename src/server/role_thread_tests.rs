@@ -38,7 +38,7 @@ const COUNT: u64 = 1_001;
 const ANSWER: u64 = 1_002;
 /// The disk has no room for the record of this number.
 const TOO_MUCH: u64 = 2_000;
-const NO_ROOM: &str = "no room";
+const NO_SPACE: &str = "no room";
 
 /// Persists each number, traces it, and sends it to its own server's learner.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -48,9 +48,9 @@ struct Echo {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Silence;
+struct TestTimer;
 
-impl TimerSpec for Silence {
+impl TimerSpec for TestTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         30..=30
     }
@@ -59,7 +59,7 @@ impl TimerSpec for Silence {
 impl Role for Echo {
     type Message = Message;
     type Record = u64;
-    type Timer = Silence;
+    type Timer = TestTimer;
     type Request = u64;
     type Notification = &'static str;
     type TraceEvent = u64;
@@ -69,9 +69,9 @@ impl Role for Echo {
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
         match input {
             Input::Start => {}
-            Input::Timeout(Silence) => out.notify("silence"),
+            Input::Timeout(TestTimer) => out.notify("silence"),
             Input::Request(ARM) => {
-                out.arm(Silence);
+                out.arm(TestTimer);
                 out.notify("armed");
             }
             Input::Request(COUNT) => self.counted += 1,
@@ -87,7 +87,7 @@ impl Role for Echo {
 }
 
 /// A disk that keeps its commits in memory. A commit can be held up.
-struct Slate {
+struct FakeDisk {
     commits: Arc<Mutex<Vec<Vec<u64>>>>,
     entered: Sender<()>,
     gate: Option<Receiver<()>>,
@@ -96,7 +96,7 @@ struct Slate {
     could_shed_more: bool,
 }
 
-impl StableStore<u64> for Slate {
+impl StableStore<u64> for FakeDisk {
     type Error = String;
 
     fn commit(&mut self, records: &[u64]) -> Result<(), String> {
@@ -106,7 +106,7 @@ impl StableStore<u64> for Slate {
             let _ = gate.recv();
         }
         if records.contains(&TOO_MUCH) {
-            return Err(NO_ROOM.to_string());
+            return Err(NO_SPACE.to_string());
         }
         if records.contains(&FILLS) {
             self.room = vec![true, false];
@@ -117,8 +117,8 @@ impl StableStore<u64> for Slate {
     }
 }
 
-impl RoleDisk<u64> for Slate {
-    fn has_room(&self) -> bool {
+impl RoleDisk<u64> for FakeDisk {
+    fn has_space(&self) -> bool {
         self.room.last().is_none_or(|room| *room)
     }
 
@@ -131,7 +131,7 @@ impl RoleDisk<u64> for Slate {
     }
 
     fn is_full(error: &String) -> bool {
-        error == NO_ROOM
+        error == NO_SPACE
     }
 }
 
@@ -180,19 +180,19 @@ impl Hosted for Echo {
         matches!(input, Input::Message { .. })
     }
 
-    fn without_room() -> Option<&'static str> {
+    fn full_disk_effect() -> Option<&'static str> {
         Some("the slate is full")
     }
 
-    fn wants_room<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
+    fn request_space<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
         let _ = place(core).told.send(("wants room", Instant::now()));
     }
 
-    fn epitaph(_forgets: bool) -> &'static str {
+    fn crash_reason(_forgets: bool) -> &'static str {
         "messages to it are dropped"
     }
 
-    fn mourn<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
+    fn on_down<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
     /// The role has no observer.
     fn seen(_seen: RoleObservation<'_, Echo>) -> Observation<'_> {
@@ -231,11 +231,11 @@ impl ThreadFixture {
     }
 
     fn new(trace: Trace, held: bool, room: Vec<bool>) -> ThreadFixture {
-        ThreadFixture::in_house(ctx(trace), held, room)
+        ThreadFixture::with_context(ctx(trace), held, room)
     }
 
     /// The next incarnation in the same server context.
-    fn in_house(ctx: Arc<ServerContext>, held: bool, room: Vec<bool>) -> ThreadFixture {
+    fn with_context(ctx: Arc<ServerContext>, held: bool, room: Vec<bool>) -> ThreadFixture {
         let (tell, told) = unbounded();
         let mailbox = Arc::new(Mailbox::closed(QueueLimits::of(MAILBOX_MAX, 1)));
         let place =
@@ -247,14 +247,14 @@ impl ThreadFixture {
         let (enter, entered) = unbounded();
         let (gate, opening) = unbounded();
         let commits = Arc::<Mutex<Vec<Vec<u64>>>>::default();
-        let disk = Slate {
+        let disk = FakeDisk {
             commits: commits.clone(),
             entered: enter,
             gate: held.then_some(opening),
             room,
             could_shed_more: false,
         };
-        let has_room = disk.has_room();
+        let has_room = disk.has_space();
         let host = RoleHost::new(&ctx.core, &ctx.threads, Echo::default(), disk, Random::new(1, 1));
         assert_eq!(ctx.core.is_disk_full(), !has_room, "each life says at its beginning whether its disk has room");
         let inside = ctx.clone();
@@ -333,7 +333,7 @@ fn await_that(is_so: impl Fn() -> bool) {
 fn crash_point(ended: RunEnd) -> CrashPoint {
     match ended {
         RunEnd::Crashed(order) => order.point,
-        RunEnd::Stopped | RunEnd::NoRoom(_) | RunEnd::Fatal(_) => panic!("it ended otherwise: {ended:?}"),
+        RunEnd::Stopped | RunEnd::NoSpace(_) | RunEnd::Fatal(_) => panic!("it ended otherwise: {ended:?}"),
     }
 }
 
@@ -575,7 +575,7 @@ fn disk_that_was_full_is_not_full_for_the_next_incarnation_that_finds_space() {
     assert!(ctx.core.is_disk_full());
     first.crash(CrashPoint::BeforeStep);
     first.end();
-    let second = ThreadFixture::in_house(ctx.clone(), false, Vec::new());
+    let second = ThreadFixture::with_context(ctx.clone(), false, Vec::new());
     assert!(!ctx.core.is_disk_full(), "the next incarnation has space");
     second.stop();
     second.end();
@@ -586,9 +586,9 @@ fn full_disk_is_tracked_per_role_and_not_for_roles_that_are_down() {
     let core = &ctx(Trace::disabled()).core;
     core.participant.open();
     core.coordinator.open();
-    core.set_room(RoleKind::Participant, false);
-    core.set_room(RoleKind::Coordinator, false);
-    core.set_room(RoleKind::Coordinator, true);
+    core.set_has_space(RoleKind::Participant, false);
+    core.set_has_space(RoleKind::Coordinator, false);
+    core.set_has_space(RoleKind::Coordinator, true);
     assert!(core.is_disk_full(), "the participant still has none");
     core.participant.close();
     assert!(!core.is_disk_full(), "whether its disk has space is known when it restarts");
@@ -603,7 +603,7 @@ fn incarnation_ends_if_its_records_do_not_fit_on_the_disk() {
     stage.ask(2);
     stage.ask(TOO_MUCH);
     let (ended, commits, sent, _) = stage.end();
-    assert!(matches!(&ended, RunEnd::NoRoom(why) if why == NO_ROOM), "{ended:?}");
+    assert!(matches!(&ended, RunEnd::NoSpace(why) if why == NO_SPACE), "{ended:?}");
     assert_eq!((commits, sent), (vec![vec![1]], vec![1]));
 }
 

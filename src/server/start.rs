@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 
-use super::check::Site;
+use super::check::ServerAddresses;
 use super::client_listener::{self, ClientListener};
 use super::context::ServerContext;
 use super::options::{FailureMode, RecoveryMode, ServerOptions};
@@ -30,9 +30,9 @@ use crate::storage::identity::short_disk;
 use crate::trace::{Digest, DiskName, Event, HistoryName, MaybeBallot, ProcessId, QuotedText, RestartMode, Trace};
 
 /// How long the last lines may take to reach the terminal.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// A server that cannot start because its disk is full tries again after this time.
-const ROOM_RETRY: Duration = Duration::from_secs(1);
+const SPACE_RETRY: Duration = Duration::from_secs(1);
 /// How long a start waits for an address in use to become free.
 const BIND_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a waiting start looks for a signal to stop.
@@ -40,7 +40,7 @@ const SIGNAL_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs a server until Ctrl-C or SIGTERM. The error is one sentence for the terminal.
 pub fn run(mut options: ServerOptions) -> Result<(), String> {
-    let site = Site::of(&options)?;
+    let site = ServerAddresses::of(&options)?;
     let (me, cluster) = (site.me, site.cluster.clone());
     #[cfg(feature = "seeded-bugs")]
     if let Some(bug) = options.bug {
@@ -54,31 +54,31 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     else {
         return Ok(());
     };
-    let data = options.data_folder();
+    let data = options.data_dir();
     options.data = Some(data.clone());
     let open = || DataDir::open(&data, cluster.owner(me)).map_err(RecoveryError::from);
-    let Some(folder) = await_room(me, &mut signals, open)? else { return Ok(()) };
+    let Some(folder) = await_space(me, &mut signals, open)? else { return Ok(()) };
     folder.claim_protocol(options.protocol.family()).map_err(|error| error.to_string())?;
     let folder = Arc::new(folder);
     let trace = open_trace(&options, me, folder.incarnation())?;
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
     let decide = || Admission::of(&folder, cluster.quorums()).map_err(RecoveryError::from);
-    let Some(admission) = await_room(me, &mut signals, decide)? else { return Ok(()) };
+    let Some(admission) = await_space(me, &mut signals, decide)? else { return Ok(()) };
     let ctx = Arc::new(ServerContext::new(cluster.owner(me), options, folder.incarnation(), trace, admission));
 
     let has_checkpoint = ctx.options.protocol.has(RoleKind::Learner);
-    if has_checkpoint && await_room(me, &mut signals, || checkpoint_thread::start(&ctx, &folder))?.is_none() {
+    if has_checkpoint && await_space(me, &mut signals, || checkpoint_thread::start(&ctx, &folder))?.is_none() {
         return Ok(());
     }
     let (mut supervisor, orders) = Supervisor::new(ctx.clone(), folder.clone(), seed);
-    let _ = ctx.threads.orders.set(orders);
+    let _ = ctx.threads.lab_handle.set(orders);
     let listener = || ClientListener { ctx: ctx.clone(), cluster: cluster.clone() };
     // Before the first line, so that viewers get it too.
     if let Some(port) = http_port {
         http::serve(listener(), port).map_err(|error| format!("cannot start a thread: {error}"))?;
     }
     supervisor.start()?;
-    tell_boot(&ctx, &cluster, &folder, seed);
+    trace_boot(&ctx, &cluster, &folder, seed);
     let peers = Peers::new(ctx.clone(), cluster.clone(), folder.clone());
     peers.dial()?;
     let spawned = peers.serve(peer_port).and_then(|()| client_listener::serve(listener(), client_port));
@@ -94,7 +94,7 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     };
     is_stopping.store(true, Ordering::Relaxed);
     // If the supervisor's queue is full, the process ends all the same: a crash loses nothing either.
-    if ctx.threads.give(LabRequest::Stop).is_ok() {
+    if ctx.threads.lab_request(LabRequest::Stop).is_ok() {
         let _ = supervising.join();
     }
     let cause = match signal {
@@ -102,8 +102,8 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
         SIGHUP => "SIGHUP",
         _ => "SIGTERM",
     };
-    tell_stop(&ctx, cause);
-    ctx.core.trace.flush(LAST_WORDS);
+    trace_stop(&ctx, cause);
+    ctx.core.trace.flush(FLUSH_TIMEOUT);
     Ok(())
 }
 
@@ -142,7 +142,7 @@ struct Ports {
 impl Ports {
     /// Binds the addresses. An address in use is tried again for a while, since its holder may be about to end, like a
     /// process that was just killed. None if a signal to stop arrives meanwhile.
-    fn bind(site: &Site, signals: &mut Signals) -> Result<Option<Ports>, String> {
+    fn bind(site: &ServerAddresses, signals: &mut Signals) -> Result<Option<Ports>, String> {
         let deadline = Instant::now() + BIND_PATIENCE;
         let mut bound = Vec::new();
         for (address, what) in site.addresses() {
@@ -164,23 +164,23 @@ impl Ports {
 }
 
 /// Runs an attempt that needs disk space until there is some. None if a signal to stop arrives meanwhile.
-fn await_room<T>(
+fn await_space<T>(
     me: ServerId,
     signals: &mut Signals,
     mut attempt: impl FnMut() -> Result<T, RecoveryError>,
 ) -> Result<Option<T>, String> {
-    let mut has_told = false;
+    let mut is_reported = false;
     loop {
         match attempt() {
             Ok(done) => return Ok(Some(done)),
             Err(RecoveryError::Failed(why) | RecoveryError::Broken(why)) => return Err(why),
-            Err(RecoveryError::NoRoom(why)) => {
-                if !std::mem::replace(&mut has_told, true) {
+            Err(RecoveryError::NoSpace(why)) => {
+                if !std::mem::replace(&mut is_reported, true) {
                     eprintln!("server {} waits for disk space and tries again every second: {why}", me.0);
                 }
             }
         }
-        if is_told_to_stop(signals, ROOM_RETRY) {
+        if is_told_to_stop(signals, SPACE_RETRY) {
             return Ok(None);
         }
     }
@@ -224,9 +224,9 @@ fn reopen_log(ctx: &ServerContext) {
 }
 
 /// The first line: what this process is, and what it found on its disk.
-fn tell_boot(ctx: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64) {
+fn trace_boot(ctx: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64) {
     let options = &ctx.options;
-    let shown = ctx.core.board.read();
+    let shown = ctx.core.shared_status.read();
     let fails = options.fail != FailureMode::None;
     let knows = ctx.core.acceptor.is_open();
     let restart = if options.restart == RecoveryMode::Lost { RestartMode::Lost } else { RestartMode::Disk };
@@ -261,8 +261,8 @@ fn tell_boot(ctx: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64
     ctx.trace_line(event, why);
 }
 
-fn tell_stop(ctx: &ServerContext, cause: &str) {
-    let shown = ctx.core.board.read();
+fn trace_stop(ctx: &ServerContext, cause: &str) {
+    let shown = ctx.core.shared_status.read();
     let (applied, digest) = (Some(shown.applied), Some(Digest(shown.digest)));
     let event = Event::Stop { applied, digest, cause: QuotedText::new(cause) };
     ctx.trace_line(event, None);

@@ -21,7 +21,7 @@ use super::options::ServerOptions;
 use super::role_thread::run;
 use crate::host::lifecycle::{DueAction, Lifecycle};
 use crate::host::role_disk::RoleDisk;
-use crate::host::role_host::{found_no_room, is_down};
+use crate::host::role_host::{close_role, on_no_space};
 use crate::host::{
     CrashRequest, Hosted, LabRequest, MailboxItem, RecoveryError, RoleHost, RunEnd, SendError, recovery,
 };
@@ -47,7 +47,7 @@ pub struct LabHandle(Sender<LabRequest>);
 
 impl LabHandle {
     /// Gives a request; the supervisor handles it after the earlier ones.
-    pub fn give(&self, order: LabRequest) -> Result<(), String> {
+    pub fn send(&self, order: LabRequest) -> Result<(), String> {
         self.0.try_send(order).map_err(|_| "too many crash and restart requests are queued; try again".to_string())
     }
 }
@@ -57,10 +57,10 @@ pub struct Supervisor {
     ctx: Arc<ServerContext>,
     folder: Arc<DataDir>,
     seed: u64,
-    orders: Receiver<LabRequest>,
+    lab_requests: Receiver<LabRequest>,
     /// The roles whose thread has just ended.
     ended: Receiver<RoleKind>,
-    farewell: Sender<RoleKind>,
+    ended_sender: Sender<RoleKind>,
     lifecycle: Lifecycle,
     slots: [RoleEntry; RoleKind::ALL.len()],
 }
@@ -87,7 +87,10 @@ impl Supervisor {
         let slots =
             RoleKind::ALL.map(|role| RoleEntry { random: failures_of(me, role, seed), thread: None, incarnations: 0 });
         let lifecycle = Lifecycle::new(clock::now());
-        (Supervisor { ctx, folder, seed, orders, ended, farewell, lifecycle, slots }, LabHandle(sender))
+        (
+            Supervisor { ctx, folder, seed, lab_requests: orders, ended, ended_sender: farewell, lifecycle, slots },
+            LabHandle(sender),
+        )
     }
 
     /// Starts the roles, one after the other. Roles with stable storage come first: no answer may show less than their
@@ -104,25 +107,25 @@ impl Supervisor {
     /// Waits for failures, restarts and lab requests until a request to stop.
     pub fn run(mut self) {
         let mut next_count = clock::now() + COUNT_EVERY;
-        let (orders, ended) = (self.orders.clone(), self.ended.clone());
+        let (orders, ended) = (self.lab_requests.clone(), self.ended.clone());
         loop {
             let due = self.lifecycle.next_due().map_or(next_count, |due| due.min(next_count));
             select! {
                 recv(orders) -> order => match order {
                     Ok(LabRequest::Crash { role, down }) => {
-                        let order = self.lifecycle.crash_by_hand(clock::now(), role, down);
-                        order.into_iter().for_each(|order| give(&self.ctx, role, ControlMessage::Crash(order)));
+                        let order = self.lifecycle.on_crash_request(clock::now(), role, down);
+                        order.into_iter().for_each(|order| send_control(&self.ctx, role, ControlMessage::Crash(order)));
                     }
                     Ok(LabRequest::Restart { role }) => self.lifecycle.restart_soon(clock::now(), role),
                     Ok(LabRequest::Stop) | Err(_) => return self.stop(),
                 },
-                recv(ended) -> role => role.iter().for_each(|role| self.reap(*role)),
+                recv(ended) -> role => role.iter().for_each(|role| self.join_role(*role)),
                 default(clock::instant(due).saturating_duration_since(Instant::now())) => {}
             }
             let now = clock::now();
             for role in self.roles().iter().copied() {
                 match self.lifecycle.take_due(now, role) {
-                    Some(DueAction::Crash(order)) => give(&self.ctx, role, ControlMessage::Crash(order)),
+                    Some(DueAction::Crash(order)) => send_control(&self.ctx, role, ControlMessage::Crash(order)),
                     Some(DueAction::Restart(down)) => self.restart(role, down),
                     None => {}
                 }
@@ -139,7 +142,7 @@ impl Supervisor {
     }
 
     /// A role's thread has ended.
-    fn reap(&mut self, role: RoleKind) {
+    fn join_role(&mut self, role: RoleKind) {
         if self.slots[role as usize].thread.take().is_some_and(|thread| thread.join().is_err()) {
             self.ctx.fatal(&format!("the thread of the {} panicked", name_of(role)));
         }
@@ -158,12 +161,12 @@ impl Supervisor {
     /// Lets every role finish its queued items, and waits until all have ended or the grace period is over.
     fn stop(&mut self) {
         for role in self.roles().iter().rev().copied() {
-            give(&self.ctx, role, ControlMessage::Stop);
+            send_control(&self.ctx, role, ControlMessage::Stop);
         }
         let deadline = Instant::now() + STOP_TIMEOUT;
         while self.slots.iter().any(|slot| slot.thread.is_some()) {
             let Ok(role) = self.ended.recv_deadline(deadline) else { return };
-            self.reap(role);
+            self.join_role(role);
         }
     }
 
@@ -201,7 +204,7 @@ impl Supervisor {
         &self,
         begun: StartResult,
         down: Option<Duration>,
-        revive: impl FnOnce() -> Result<(R, D), RecoveryError> + Send + 'static,
+        recover: impl FnOnce() -> Result<(R, D), RecoveryError> + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>>
     where
         R: Hosted,
@@ -210,16 +213,16 @@ impl Supervisor {
         let lives = self.slots[R::NAME as usize].incarnations;
         let me = self.ctx.core.config.me.0;
         let random = Random::new(self.seed, u64::from(me) << 40 | (R::NAME as u64) << 32 | lives);
-        let (ctx, ended) = (self.ctx.clone(), self.farewell.clone());
+        let (ctx, ended) = (self.ctx.clone(), self.ended_sender.clone());
         // Mail that arrives while the role reads its disk stays in the mailbox.
         R::mailbox(&ctx.core).open();
         let life = move || {
             let _farewell = ExitGuard { name: R::NAME, ended };
             let core = &ctx.core;
-            let (role, disk) = match revive() {
+            let (role, disk) = match recover() {
                 Ok(revived) => revived,
-                Err(RecoveryError::NoRoom(why)) => {
-                    found_no_room::<R, _>(core, &ctx.threads, &why);
+                Err(RecoveryError::NoSpace(why)) => {
+                    on_no_space::<R, _>(core, &ctx.threads, &why);
                     // The other roles need not wait for it.
                     return drop(begun.send(Ok(())));
                 }
@@ -238,7 +241,7 @@ impl Supervisor {
         };
         let spawned = thread::Builder::new().name(name_of(R::NAME).to_string()).spawn(life);
         if spawned.is_err() {
-            is_down::<R, _>(&self.ctx.core, &self.ctx.threads);
+            close_role::<R, _>(&self.ctx.core, &self.ctx.threads);
         }
         spawned
     }
@@ -279,7 +282,7 @@ enum ControlMessage {
 }
 
 /// Gives a role its control message. A role that is down does not need it; a role that cannot take it is about to end.
-fn give(ctx: &ServerContext, role: RoleKind, word: ControlMessage) {
+fn send_control(ctx: &ServerContext, role: RoleKind, word: ControlMessage) {
     let told = match role {
         RoleKind::Proposer => order::<Proposer>(ctx, word),
         RoleKind::Acceptor => order::<Acceptor>(ctx, word),

@@ -113,7 +113,7 @@ impl SupervisorFixture {
 
     fn stop(self) {
         let begun = Instant::now();
-        self.orders.give(LabRequest::Stop).unwrap();
+        self.orders.send(LabRequest::Stop).unwrap();
         self.thread.join().unwrap();
         assert!(begun.elapsed() < STOP_TIMEOUT, "no role was waited for in vain");
     }
@@ -126,14 +126,14 @@ fn each_role_crashes_and_restarts_while_the_others_continue() {
         assert!(stage.is_up(role));
     }
     for role in RoleKind::PAXOS {
-        stage.orders.give(LabRequest::Crash { role, down: None }).unwrap();
+        stage.orders.send(LabRequest::Crash { role, down: None }).unwrap();
         stage.await_up(role, false);
         let others = RoleKind::PAXOS.into_iter().filter(|other| *other != role);
         assert!(others.into_iter().all(|other| stage.is_up(other)));
-        stage.orders.give(LabRequest::Restart { role }).unwrap();
+        stage.orders.send(LabRequest::Restart { role }).unwrap();
         stage.await_up(role, true);
         stage.await_lines(role, "RESTART", 1);
-        assert_eq!(stage.ctx.core.board.read().crashes(role), 1);
+        assert_eq!(stage.ctx.core.shared_status.read().crashes(role), 1);
     }
     stage.stop();
 }
@@ -143,8 +143,8 @@ fn restart_requested_before_the_crash_happened_is_not_lost() {
     let stage = SupervisorFixture::start();
     for round in 1..=5 {
         // The role is not down yet when the second request arrives.
-        stage.orders.give(LabRequest::Crash { role: RoleKind::Acceptor, down: None }).unwrap();
-        stage.orders.give(LabRequest::Restart { role: RoleKind::Acceptor }).unwrap();
+        stage.orders.send(LabRequest::Crash { role: RoleKind::Acceptor, down: None }).unwrap();
+        stage.orders.send(LabRequest::Restart { role: RoleKind::Acceptor }).unwrap();
         stage.await_lines(RoleKind::Acceptor, "RESTART", round);
     }
     stage.stop();
@@ -154,15 +154,15 @@ fn restart_requested_before_the_crash_happened_is_not_lost() {
 fn timed_crash_ends_by_itself_and_can_be_extended() {
     let stage = SupervisorFixture::start();
     let role = RoleKind::Learner;
-    stage.orders.give(LabRequest::Crash { role, down: Some(Duration::from_millis(20)) }).unwrap();
+    stage.orders.send(LabRequest::Crash { role, down: Some(Duration::from_millis(20)) }).unwrap();
     stage.await_lines(role, "RESTART", 1);
-    stage.orders.give(LabRequest::Crash { role, down: Some(Duration::ZERO) }).unwrap();
-    stage.orders.give(LabRequest::Crash { role, down: None }).unwrap();
+    stage.orders.send(LabRequest::Crash { role, down: Some(Duration::ZERO) }).unwrap();
+    stage.orders.send(LabRequest::Crash { role, down: None }).unwrap();
     stage.await_lines(role, "CRASH", 2);
     // Either the role was ending or down when the second request arrived, and stays down, or it was up again and
     // crashed again.
     stage.await_up(role, false);
-    stage.orders.give(LabRequest::Restart { role }).unwrap();
+    stage.orders.send(LabRequest::Restart { role }).unwrap();
     stage.await_up(role, true);
     stage.stop();
 }
@@ -171,7 +171,7 @@ fn timed_crash_ends_by_itself_and_can_be_extended() {
 fn server_with_all_roles_down_stops_too() {
     let stage = SupervisorFixture::start();
     for role in RoleKind::PAXOS {
-        stage.orders.give(LabRequest::Crash { role, down: None }).unwrap();
+        stage.orders.send(LabRequest::Crash { role, down: None }).unwrap();
     }
     for role in RoleKind::PAXOS {
         stage.await_up(role, false);
@@ -184,7 +184,7 @@ fn too_many_orders_are_refused() {
     let (sender, _orders) = bounded(ORDERS_MAX);
     let orders = LabHandle(sender);
     for _ in 0..ORDERS_MAX {
-        orders.give(LabRequest::Stop).unwrap();
+        orders.send(LabRequest::Stop).unwrap();
     }
-    assert!(orders.give(LabRequest::Stop).unwrap_err().contains("too many crash and restart requests"));
+    assert!(orders.send(LabRequest::Stop).unwrap_err().contains("too many crash and restart requests"));
 }

@@ -60,7 +60,7 @@ pub enum ClaimVerdict {
     /// Admit the caller: the record already matches.
     Welcome,
     /// Admit the caller once this record is durable.
-    Remember(RecordedPeer),
+    Record(RecordedPeer),
     /// The claim is not proved: dial the peer's address, so that the peer can prove it.
     CallBack,
     /// The caller is not the recorded peer.
@@ -75,7 +75,7 @@ pub enum NotAdmitted {
         "server {0} has another data directory than the one admitted to this cluster, and its promises are only in the \
          old one. Restore the old data directory"
     )]
-    OtherFolder(
+    OtherDataDir(
         /// The peer's number.
         u8,
     ),
@@ -84,7 +84,7 @@ pub enum NotAdmitted {
         "server {0} has a new data directory, and this server recorded another new one of it earlier. Restore that \
          one. If it is lost, stop this server and run: paxos-server forget DIR --peer {0}"
     )]
-    OtherNewcomer(
+    OtherCandidate(
         /// The peer's number.
         u8,
     ),
@@ -124,12 +124,12 @@ pub fn judge(own_storage: u64, known: Option<RecordedPeer>, claim: &Claim) -> Cl
     }
     let Claim { server: ServerId(server), storage, life, boot, takes_part, .. } = *claim;
     let new = RecordedPeer { storage, bound: takes_part, life, boot };
-    let Some(known) = known else { return ClaimVerdict::Remember(new) };
+    let Some(known) = known else { return ClaimVerdict::Record(new) };
     if known.storage != storage {
         return match known.bound {
-            true => ClaimVerdict::Refuse(NotAdmitted::OtherFolder(server)),
-            false if rules::gives_way_to(takes_part) => ClaimVerdict::Remember(new),
-            false => ClaimVerdict::Refuse(NotAdmitted::OtherNewcomer(server)),
+            true => ClaimVerdict::Refuse(NotAdmitted::OtherDataDir(server)),
+            false if rules::gives_way_to(takes_part) => ClaimVerdict::Record(new),
+            false => ClaimVerdict::Refuse(NotAdmitted::OtherCandidate(server)),
         };
     }
     let is_old = life < known.life || (life == known.life && boot != known.boot);
@@ -140,7 +140,7 @@ pub fn judge(own_storage: u64, known: Option<RecordedPeer>, claim: &Claim) -> Cl
         return ClaimVerdict::Refuse(NotAdmitted::TooFarAhead { server, life, known: known.life });
     }
     let now = RecordedPeer { bound: known.bound || takes_part, ..new };
-    if now == known { ClaimVerdict::Welcome } else { ClaimVerdict::Remember(now) }
+    if now == known { ClaimVerdict::Welcome } else { ClaimVerdict::Record(now) }
 }
 
 #[cfg(test)]
@@ -168,9 +168,9 @@ mod tests {
 
     #[test]
     fn first_data_dir_is_a_candidate_and_bound_once_it_is_active() {
-        assert_eq!(judge(OWN, None, &claim(1, false)), ClaimVerdict::Remember(CANDIDATE));
-        assert_eq!(judge(OWN, None, &claim(1, true)), ClaimVerdict::Remember(BOUND));
-        assert_eq!(judge(OWN, Some(CANDIDATE), &claim(1, true)), ClaimVerdict::Remember(BOUND));
+        assert_eq!(judge(OWN, None, &claim(1, false)), ClaimVerdict::Record(CANDIDATE));
+        assert_eq!(judge(OWN, None, &claim(1, true)), ClaimVerdict::Record(BOUND));
+        assert_eq!(judge(OWN, Some(CANDIDATE), &claim(1, true)), ClaimVerdict::Record(BOUND));
         assert_eq!(judge(OWN, Some(BOUND), &claim(1, true)), ClaimVerdict::Welcome);
         assert_eq!(judge(OWN, Some(BOUND), &claim(1, false)), ClaimVerdict::Welcome, "what is bound stays so");
     }
@@ -178,11 +178,11 @@ mod tests {
     #[test]
     fn candidate_gives_way_to_an_active_data_dir_and_to_no_other_candidate() {
         let new = RecordedPeer { storage: 2, ..BOUND };
-        assert_eq!(judge(OWN, Some(CANDIDATE), &claim(2, true)), ClaimVerdict::Remember(new));
-        let refused = ClaimVerdict::Refuse(NotAdmitted::OtherNewcomer(3));
+        assert_eq!(judge(OWN, Some(CANDIDATE), &claim(2, true)), ClaimVerdict::Record(new));
+        let refused = ClaimVerdict::Refuse(NotAdmitted::OtherCandidate(3));
         assert_eq!(judge(OWN, Some(CANDIDATE), &claim(2, false)), refused);
         for takes_part in [false, true] {
-            let refused = ClaimVerdict::Refuse(NotAdmitted::OtherFolder(3));
+            let refused = ClaimVerdict::Refuse(NotAdmitted::OtherDataDir(3));
             assert_eq!(judge(OWN, Some(BOUND), &claim(2, takes_part)), refused);
         }
     }
@@ -195,7 +195,7 @@ mod tests {
             assert_eq!(at(life, boot), ClaimVerdict::Refuse(NotAdmitted::OldCopy { server: 3, life, known: 3 }));
         }
         let last = 3 + STARTS_AHEAD_MAX;
-        assert_eq!(at(last, 9), ClaimVerdict::Remember(RecordedPeer { life: last, boot: 9, ..BOUND }));
+        assert_eq!(at(last, 9), ClaimVerdict::Record(RecordedPeer { life: last, boot: 9, ..BOUND }));
         for life in [last + 1, u32::MAX] {
             assert_eq!(at(life, 9), ClaimVerdict::Refuse(NotAdmitted::TooFarAhead { server: 3, life, known: 3 }));
         }

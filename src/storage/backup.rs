@@ -34,7 +34,7 @@ pub enum BackupError {
     Io(#[from] io::Error),
     /// The file is not a backup, or it is corrupt.
     #[error("it is not a complete backup: {0}")]
-    Damaged(String),
+    Corrupt(String),
     /// The backup has another format version.
     #[error(
         "another version of this program wrote it (format {0}; this version reads format {VERSION}). Restore it with \
@@ -94,35 +94,35 @@ pub fn read(mut from: impl Read) -> Result<(BackupHeader, Kv), BackupError> {
     let mut head = [0; 12];
     from.read_exact(&mut head).map_err(cut)?;
     if head[..8] != *MAGIC {
-        return Err(BackupError::Damaged("its first bytes are not those of a backup".to_string()));
+        return Err(BackupError::Corrupt("its first bytes are not those of a backup".to_string()));
     }
     let version = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
     if version != VERSION {
         return Err(BackupError::Version(version));
     }
     let title: BackupHeader =
-        codec::decode(&block(&mut from)?).map_err(|error| BackupError::Damaged(error.to_string()))?;
+        codec::decode(&block(&mut from)?).map_err(|error| BackupError::Corrupt(error.to_string()))?;
     let mut state = Kv::empty_like(&Kv::default());
     loop {
         let part = block(&mut from)?;
         if part.is_empty() {
             break;
         }
-        state.load_chunk(&part).map_err(BackupError::Damaged)?;
+        state.load_chunk(&part).map_err(BackupError::Corrupt)?;
     }
     let end = block(&mut from)?;
     let Ok(digest) = end.try_into().map(u64::from_le_bytes) else {
-        return Err(BackupError::Damaged("its end is not a digest".to_string()));
+        return Err(BackupError::Corrupt("its end is not a digest".to_string()));
     };
     if from.read(&mut [0])? > 0 {
-        return Err(BackupError::Damaged("there are bytes after its end".to_string()));
+        return Err(BackupError::Corrupt("there are bytes after its end".to_string()));
     }
     if !state.sessions().is_empty() {
-        return Err(BackupError::Damaged("it holds sessions".to_string()));
+        return Err(BackupError::Corrupt("it holds sessions".to_string()));
     }
     let store = state.store().digest();
     if store != digest {
-        return Err(BackupError::Damaged(format!(
+        return Err(BackupError::Corrupt(format!(
             "the digest of its entries is {store:016x} instead of {digest:016x}"
         )));
     }
@@ -135,19 +135,19 @@ fn block(from: &mut impl Read) -> Result<Vec<u8>, BackupError> {
     let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let (length, checksum) = (number(0) as usize, number(4));
     if length > BLOCK_MAX_BYTES {
-        return Err(BackupError::Damaged(format!("a block of {length} bytes is longer than {BLOCK_MAX_BYTES}")));
+        return Err(BackupError::Corrupt(format!("a block of {length} bytes is longer than {BLOCK_MAX_BYTES}")));
     }
     let mut bytes = vec![0; length];
     from.read_exact(&mut bytes).map_err(cut)?;
     if crc32c::crc32c(&bytes) != checksum {
-        return Err(BackupError::Damaged("a checksum is wrong".to_string()));
+        return Err(BackupError::Corrupt("a checksum is wrong".to_string()));
     }
     Ok(bytes)
 }
 
 fn cut(error: io::Error) -> BackupError {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => BackupError::Damaged("its end is missing".to_string()),
+        io::ErrorKind::UnexpectedEof => BackupError::Corrupt("its end is missing".to_string()),
         _ => BackupError::Io(error),
     }
 }
@@ -201,7 +201,7 @@ mod tests {
             "the keys alone allow a check of the whole backup"
         );
         let error = read(&written(&title, parts, &kv)[..]).unwrap_err();
-        assert!(matches!(&error, BackupError::Damaged(why) if why.contains("sessions")), "{error}");
+        assert!(matches!(&error, BackupError::Corrupt(why) if why.contains("sessions")), "{error}");
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
             assert!(read(&bytes[..]).is_err(), "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert!(matches!(read(&bytes[..length]), Err(BackupError::Damaged(_))), "{length} bytes");
+            assert!(matches!(read(&bytes[..length]), Err(BackupError::Corrupt(_))), "{length} bytes");
         }
         assert!(read(&[&bytes[..], b"x"].concat()[..]).is_err());
     }

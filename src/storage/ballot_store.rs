@@ -46,7 +46,7 @@ pub enum BallotStoreError {
         "the file {ROUNDS_FILE} is corrupt: {why}. Without it the server could use a ballot twice, so it does not \
          start. Put the original file back"
     )]
-    Damaged {
+    Corrupt {
         /// What is wrong with the file.
         why: &'static str,
     },
@@ -107,7 +107,7 @@ impl<F: Files> BallotStore<F> {
         // read now, its name included.
         file.sync_data().map_err(failed("sync"))?;
         file.forget_cached().map_err(failed("read"))?;
-        files.sync_folder().map_err(failed("sync"))?;
+        files.sync_dir().map_err(failed("sync"))?;
         let found = files.read(ROUNDS_FILE).map_err(failed("read"))?;
         Ok(BallotStore { spent: read(&found, owner)?, file, owner, has_failed: false })
     }
@@ -151,7 +151,7 @@ fn bytes(spent: u64, owner: u64) -> [u8; BYTES] {
 }
 
 fn read(bytes: &[u8], owner: u64) -> Result<u64, BallotStoreError> {
-    let damaged = |why| BallotStoreError::Damaged { why };
+    let damaged = |why| BallotStoreError::Corrupt { why };
     let bytes: &[u8; BYTES] = bytes.try_into().map_err(|_| damaged("its length is wrong"))?;
     let number = |at: usize| {
         let mut number = [0; 8];
@@ -249,11 +249,11 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             files.put(ROUNDS_FILE, &bytes);
             let error = BallotStore::open(files.clone(), OWNER, true).unwrap_err();
-            assert!(matches!(error, BallotStoreError::Damaged { .. }), "bit {bit}: {error}");
+            assert!(matches!(error, BallotStoreError::Corrupt { .. }), "bit {bit}: {error}");
         }
         for length in 0..whole.len() {
             files.put(ROUNDS_FILE, &whole[..length]);
-            assert!(matches!(BallotStore::open(files.clone(), OWNER, true), Err(BallotStoreError::Damaged { .. })));
+            assert!(matches!(BallotStore::open(files.clone(), OWNER, true), Err(BallotStoreError::Corrupt { .. })));
         }
         files.put(ROUNDS_FILE, &whole);
         assert_eq!(spent(&files), 77);

@@ -83,7 +83,7 @@ pub enum CheckpointError {
     },
     /// The file is corrupt.
     #[error("{CHECKPOINT_FILE} is corrupt: {why}")]
-    Damaged {
+    Corrupt {
         /// What is wrong with the file.
         why: String,
     },
@@ -217,7 +217,7 @@ impl<F: Files> Checkpoint<F> {
         state.put_pieces(found);
         if state.digest() != mark.digest {
             let why = format!("the digest of its entries is {:016x} instead of {:016x}", state.digest(), mark.digest);
-            return Err(CheckpointError::Damaged { why });
+            return Err(CheckpointError::Corrupt { why });
         }
         self.mark = mark;
         Ok(state)
@@ -389,7 +389,7 @@ impl<F: Files> Checkpoint<F> {
         let file = self.files.open(NEW_FILE).map_err(refused("make"))?;
         file.sync_data().map_err(refused("make"))?;
         self.files.rename(NEW_FILE, CHECKPOINT_FILE).map_err(refused("make"))?;
-        self.files.sync_folder().map_err(refused("make"))
+        self.files.sync_dir().map_err(refused("make"))
     }
 }
 
@@ -407,7 +407,7 @@ pub fn quarantine<F: Files>(files: &F) -> Result<(), CheckpointError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         renamed => renamed.map_err(refused("rename"))?,
     }
-    files.sync_folder().map_err(refused("rename"))
+    files.sync_dir().map_err(refused("rename"))
 }
 
 /// The token of the chunk that begins with this piece.
@@ -428,7 +428,7 @@ fn read_mark(at: &ReadTransaction, owner: u64) -> Result<Option<CheckpointMeta>,
     };
     let number = |name: &str| -> Result<u64, CheckpointError> {
         let found = meta.get(name).map_err(broken("read"))?;
-        let missing = || CheckpointError::Damaged { why: format!("its {name} is missing") };
+        let missing = || CheckpointError::Corrupt { why: format!("its {name} is missing") };
         Ok(found.ok_or_else(missing)?.value())
     };
     let (format, found) = (number("format")?, number("owner")?);
@@ -448,7 +448,7 @@ fn read_until(
     mut take: impl FnMut(StateEntry) -> bool,
 ) -> Result<(), CheckpointError> {
     // These bytes were written by this server to its own disk.
-    let damaged = |error: codec::CodecError| CheckpointError::Damaged { why: error.to_string() };
+    let damaged = |error: codec::CodecError| CheckpointError::Corrupt { why: error.to_string() };
     let mut first_session = 0;
     match begin {
         PartToken::Session(first) => first_session = first,
@@ -490,8 +490,8 @@ fn refused(doing: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {
 fn broken<E: Into<redb::Error>>(doing: &'static str) -> impl Fn(E) -> CheckpointError {
     move |error| match error.into() {
         redb::Error::Io(error) => refused(doing)(error),
-        redb::Error::Corrupted(why) => CheckpointError::Damaged { why },
-        redb::Error::TableDoesNotExist(name) => CheckpointError::Damaged { why: format!("it has no table {name}") },
+        redb::Error::Corrupted(why) => CheckpointError::Corrupt { why },
+        redb::Error::TableDoesNotExist(name) => CheckpointError::Corrupt { why: format!("it has no table {name}") },
         other => CheckpointError::Io { doing, cause: other.to_string() },
     }
 }
@@ -500,13 +500,13 @@ fn broken<E: Into<redb::Error>>(doing: &'static str) -> impl Fn(E) -> Checkpoint
 fn unopened(error: DatabaseError) -> CheckpointError {
     match error {
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            CheckpointError::Damaged { why: "it is too short".to_string() }
+            CheckpointError::Corrupt { why: "it is too short".to_string() }
         }
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            CheckpointError::Damaged { why: error.to_string() }
+            CheckpointError::Corrupt { why: error.to_string() }
         }
         DatabaseError::Storage(StorageError::Io(error)) => refused("open")(error),
-        other => CheckpointError::Damaged { why: other.to_string() },
+        other => CheckpointError::Corrupt { why: other.to_string() },
     }
 }
 

@@ -331,7 +331,7 @@ fn corrupt_checkpoint_is_never_used() {
         bytes[bit / 8] ^= 1 << (bit % 8);
         work.files.put(CHECKPOINT_FILE, &bytes);
         match work.open() {
-            Err(CheckpointError::Damaged { .. }) => refused += 1,
+            Err(CheckpointError::Corrupt { .. }) => refused += 1,
             Err(other) => panic!("bit {bit}: {other}"),
             // A page that is not in use.
             Ok((checkpoint, back)) => {
@@ -344,14 +344,14 @@ fn corrupt_checkpoint_is_never_used() {
     for length in [0, 1, 319, 4_096, whole.len() - 1] {
         work.files.put(CHECKPOINT_FILE, &whole[..length]);
         let is_fine = match work.open() {
-            Err(CheckpointError::Damaged { .. }) => true,
+            Err(CheckpointError::Corrupt { .. }) => true,
             Ok((checkpoint, _)) => length == 0 && checkpoint.mark().slot == Slot(0),
             Err(_) => false,
         };
         assert!(is_fine, "{length} bytes");
     }
     work.files.put(CHECKPOINT_FILE, &[b'x'; 5_000]);
-    assert!(matches!(work.open(), Err(CheckpointError::Damaged { .. })));
+    assert!(matches!(work.open(), Err(CheckpointError::Corrupt { .. })));
     quarantine(&work.files).unwrap();
     assert_eq!(work.open().unwrap().0.mark().slot, Slot(0));
 }

@@ -22,10 +22,10 @@ use crate::role::{ServerId, ServerSet};
 pub const IDENTITY_FILE: &str = "identity.toml";
 
 /// Number of role incarnations reserved at a time.
-const ROLE_LIVES: u32 = 64;
+const ROLE_INCARNATIONS_RESERVED: u32 = 64;
 
 /// The last incarnation number that is used, of a server or of a role. A file with a higher number is corrupt.
-const LIVES_MAX: u32 = u32::MAX - (1 << 20);
+const INCARNATIONS_MAX: u32 = u32::MAX - (1 << 20);
 
 /// The version of the data directory's layout.
 const FORMAT: u32 = 3;
@@ -52,7 +52,7 @@ pub enum IdentityError {
         "{IDENTITY_FILE} is corrupt or was edited ({why}), so the owner of the directory is unknown. Put the original \
          file back"
     )]
-    Damaged {
+    Corrupt {
         /// What is wrong with the file.
         why: String,
     },
@@ -177,9 +177,9 @@ struct IdentityFile {
 
 impl IdentityFile {
     /// Whether numbers are left for another incarnation of the server and of its roles.
-    fn check_lives(&self) -> Result<(), IdentityError> {
+    fn check_incarnations_left(&self) -> Result<(), IdentityError> {
         let IdentityFile { life: lives, role_life: role_lives, .. } = *self;
-        let has_room = lives < LIVES_MAX && role_lives <= LIVES_MAX - ROLE_LIVES;
+        let has_room = lives < INCARNATIONS_MAX && role_lives <= INCARNATIONS_MAX - ROLE_INCARNATIONS_RESERVED;
         if has_room { Ok(()) } else { Err(IdentityError::UsedUp { lives, role_lives }) }
     }
 }
@@ -319,7 +319,7 @@ impl<F: Files> DirIdentity<F> {
         let contents = parse(&bytes)?;
         let storage = parse_number(&contents.storage)?;
         // The previous process may have crashed between renaming the file and syncing its name.
-        files.sync_folder().map_err(failed("sync"))?;
+        files.sync_dir().map_err(failed("sync"))?;
         Ok(Some(DirIdentity { files, storage, state: Mutex::new(IdentityState::new(contents)) }))
     }
 
@@ -386,13 +386,13 @@ impl<F: Files> DirIdentity<F> {
     }
 
     /// Starts an incarnation: durably takes the next number, which no other incarnation on this directory has.
-    pub fn begin_life(&self) -> Result<u32, IdentityError> {
+    pub fn begin_incarnation(&self) -> Result<u32, IdentityError> {
         let mut state = self.state();
         let first = state.contents.role_life;
-        state.contents.check_lives()?;
+        state.contents.check_incarnations_left()?;
         let next = |contents: &mut IdentityFile| {
             contents.life += 1;
-            contents.role_life += ROLE_LIVES;
+            contents.role_life += ROLE_INCARNATIONS_RESERVED;
         };
         let put = |bytes: &[u8]| replace_with(&self.files, IDENTITY_FILE, RESERVE_FILE, bytes);
         let contents = self.change_by(&mut state, next, put)?;
@@ -408,8 +408,9 @@ impl<F: Files> DirIdentity<F> {
         let mut state = self.state();
         if state.role_lives.is_empty() {
             let first = state.contents.role_life;
-            state.contents.check_lives()?;
-            let contents = self.change_locked(&mut state, |contents| contents.role_life += ROLE_LIVES)?;
+            state.contents.check_incarnations_left()?;
+            let contents =
+                self.change_locked(&mut state, |contents| contents.role_life += ROLE_INCARNATIONS_RESERVED)?;
             state.role_lives = first..contents.role_life;
         }
         state.role_lives.start += 1;
@@ -448,7 +449,7 @@ impl<F: Files> DirIdentity<F> {
     }
 
     /// Records that the server is active from now on.
-    pub fn set_takes_part(&self) -> Result<(), IdentityError> {
+    pub fn set_active(&self) -> Result<(), IdentityError> {
         if !self.is_active() {
             self.change(|contents| contents.takes_part = true)?;
         }
@@ -468,7 +469,7 @@ impl<F: Files> DirIdentity<F> {
             ClaimVerdict::Welcome => return Ok(Admitted::Yes),
             ClaimVerdict::CallBack => return Ok(Admitted::CallBack),
             ClaimVerdict::Refuse(why) => return Err(why.into()),
-            ClaimVerdict::Remember(new) => new,
+            ClaimVerdict::Record(new) => new,
         };
         let written = self.change_locked(&mut state, |contents| {
             contents.peers.insert(claim.server.to_string(), PeerRecord::new(new));
@@ -604,7 +605,7 @@ fn print(contents: &IdentityFile) -> String {
 }
 
 fn parse(bytes: &[u8]) -> Result<IdentityFile, IdentityError> {
-    let damaged = |why: &str| IdentityError::Damaged { why: why.to_string() };
+    let damaged = |why: &str| IdentityError::Corrupt { why: why.to_string() };
     let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
     let Some((_, rest)) = text.split_once('\n') else { return Err(damaged("it has no first line")) };
     if checksum_line(rest) + rest != text {
@@ -624,9 +625,9 @@ fn parse(bytes: &[u8]) -> Result<IdentityFile, IdentityError> {
 
 /// Checks what the fields' types cannot express.
 fn check(contents: &IdentityFile) -> Result<(), IdentityError> {
-    let damaged = |why: String| Err(IdentityError::Damaged { why });
-    if contents.life.max(contents.role_life) > LIVES_MAX {
-        return damaged(format!("it counts more than {LIVES_MAX} incarnations"));
+    let damaged = |why: String| Err(IdentityError::Corrupt { why });
+    if contents.life.max(contents.role_life) > INCARNATIONS_MAX {
+        return damaged(format!("it counts more than {INCARNATIONS_MAX} incarnations"));
     }
     if let Some(number) = contents.members.iter().find(|number| **number > ServerId::MAX) {
         return damaged(format!("server number {number} is above the largest one"));
@@ -635,7 +636,7 @@ fn check(contents: &IdentityFile) -> Result<(), IdentityError> {
 }
 
 fn parse_number(text: &str) -> Result<u64, IdentityError> {
-    u64::from_str_radix(text, 16).map_err(|_| IdentityError::Damaged {
+    u64::from_str_radix(text, 16).map_err(|_| IdentityError::Corrupt {
         why: format!(
             "'{text}' is not a hexadecimal \
                                                                                      number"

@@ -32,7 +32,7 @@ fn recorded_identity_is_read_back() {
     let files = MemoryFiles::new();
     assert!(read(&files).is_none());
     let identity = create(&files).unwrap();
-    assert_eq!(identity.begin_life().unwrap(), 1);
+    assert_eq!(identity.begin_incarnation().unwrap(), 1);
     identity.set_has_journal(true).unwrap();
     identity.admit(&claim(1, u64::MAX)).unwrap();
     let identity = read(&files).unwrap();
@@ -56,7 +56,7 @@ fn admitted_peer_is_durable_and_an_unproved_claim_is_not_recorded() {
     let expected = RecordedPeer { storage: 1, bound: true, life: 1, boot: 10 };
     assert_eq!(read(&files).unwrap().recorded_peer(ServerId(5)), Some(expected));
     let error = read(&files).unwrap().admit(&claim(5, 2)).unwrap_err();
-    assert!(matches!(error, IdentityError::NotAdmitted(NotAdmitted::OtherFolder(5))), "{error}");
+    assert!(matches!(error, IdentityError::NotAdmitted(NotAdmitted::OtherDataDir(5))), "{error}");
     assert_eq!(read(&files).unwrap().recorded_peer(ServerId(5)), Some(expected));
 }
 
@@ -64,13 +64,13 @@ fn admitted_peer_is_durable_and_an_unproved_claim_is_not_recorded() {
 fn active_data_dir_is_admitted_after_a_new_one_was_recorded() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
-    let newcomer = Claim { takes_part: false, ..claim(5, 2) };
-    identity.admit(&newcomer).unwrap();
+    let pending_claim = Claim { takes_part: false, ..claim(5, 2) };
+    identity.admit(&pending_claim).unwrap();
     // Another new directory is refused, and the active one is admitted.
-    assert!(identity.admit(&Claim { storage: 3, ..newcomer }).is_err());
+    assert!(identity.admit(&Claim { storage: 3, ..pending_claim }).is_err());
     assert_eq!(identity.admit(&claim(5, 1)).unwrap(), Admitted::Yes);
     assert_eq!(known(&read(&files).unwrap(), 5), Some(1));
-    assert!(identity.admit(&newcomer).is_err());
+    assert!(identity.admit(&pending_claim).is_err());
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn members_are_fixed_by_the_first_start_that_was_active() {
     DirIdentity::create(files.clone(), three, STORAGE, "today".to_string()).unwrap();
     assert_eq!(read(&files).unwrap().owner().1, ServerSet::first(5));
     files.power_cut(1);
-    read(&files).unwrap().set_takes_part().unwrap();
+    read(&files).unwrap().set_active().unwrap();
     let error = DirIdentity::read(files.clone(), three).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -119,7 +119,7 @@ fn members_are_fixed_by_the_first_start_that_was_active() {
 fn no_server_starts_on_an_unfinished_data_dir() {
     let files = MemoryFiles::new();
     let made = DirIdentity::create_unfinished(files.clone(), owner(), STORAGE, "today".to_string()).unwrap();
-    made.begin_life().unwrap();
+    made.begin_incarnation().unwrap();
     assert!(matches!(DirIdentity::read(files.clone(), owner()), Err(IdentityError::Unfinished)));
     DirIdentity::read_any(files.clone()).unwrap().unwrap().finish().unwrap();
     files.power_cut(1);
@@ -173,7 +173,7 @@ fn every_flipped_bit_and_every_cut_is_refused() {
         bytes[bit / 8] ^= 1 << (bit % 8);
         files.put(IDENTITY_FILE, &bytes);
         let error = DirIdentity::read(files.clone(), owner()).unwrap_err();
-        assert!(matches!(error, IdentityError::Damaged { .. }), "bit {bit}: {error}");
+        assert!(matches!(error, IdentityError::Corrupt { .. }), "bit {bit}: {error}");
     }
     for length in 0..whole.len() {
         files.put(IDENTITY_FILE, &whole[..length]);
@@ -206,7 +206,7 @@ fn no_crash_gives_two_incarnations_one_number() {
         for operation in 0..60 {
             let identity = read(&files).unwrap();
             files.fail(operation % 12, InjectedFailure::Stop);
-            if let Ok(life) = identity.begin_life() {
+            if let Ok(life) = identity.begin_incarnation() {
                 assert!(life > last, "incarnation {life} after {last}");
                 last = life;
             }
@@ -223,14 +223,18 @@ fn no_crash_gives_two_incarnations_one_number() {
 fn incarnation_starts_on_a_full_disk() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
-    assert_eq!(identity.begin_life().unwrap(), 1);
+    assert_eq!(identity.begin_incarnation().unwrap(), 1);
     identity.admit(&claim(1, 7)).unwrap();
     let used: usize = files.image().values().map(Vec::len).sum();
     files.set_capacity(Some(used as u64));
     assert!(identity.admit(&claim(2, 8)).unwrap_err().is_full());
     for life in 2..=5 {
         let identity = read(&files).unwrap();
-        assert_eq!(identity.begin_life().unwrap(), life, "the spare has become the file, and there is a spare again");
+        assert_eq!(
+            identity.begin_incarnation().unwrap(),
+            life,
+            "the spare has become the file, and there is a spare again"
+        );
         assert_eq!(known(&identity, 1), Some(7));
     }
     files.set_capacity(None);
@@ -241,7 +245,7 @@ fn incarnation_starts_on_a_full_disk() {
 fn active_server_has_a_durable_record_of_its_admission() {
     let files = MemoryFiles::new();
     assert!(!create(&files).unwrap().is_active());
-    read(&files).unwrap().set_takes_part().unwrap();
+    read(&files).unwrap().set_active().unwrap();
     files.power_cut(1);
     assert!(read(&files).unwrap().is_active());
 }
@@ -286,7 +290,7 @@ fn impossible_incarnation_number_is_refused() {
         let body = body.replace(&format!("\n{count}"), &format!("\n{name}{}", u32::MAX));
         files.put(IDENTITY_FILE, (checksum_line(&body) + &body).as_bytes());
         let error = DirIdentity::read(files.clone(), owner()).unwrap_err();
-        assert!(matches!(&error, IdentityError::Damaged { why } if why.contains("incarnations")), "{error}");
+        assert!(matches!(&error, IdentityError::Corrupt { why } if why.contains("incarnations")), "{error}");
     }
 }
 
@@ -301,26 +305,29 @@ fn aged(life: u32, role_life: u32) -> DirIdentity<MemoryFiles> {
 
 #[test]
 fn last_incarnation_of_a_data_dir_starts_and_none_after_it() {
-    let identity = aged(LIVES_MAX - 1, 0);
-    assert_eq!(identity.begin_life().unwrap(), LIVES_MAX);
-    let error = identity.begin_life().unwrap_err();
-    assert!(matches!(error, IdentityError::UsedUp { lives: LIVES_MAX, .. }), "{error}");
-    assert_eq!(identity.incarnation(), LIVES_MAX, "no incarnation started");
+    let identity = aged(INCARNATIONS_MAX - 1, 0);
+    assert_eq!(identity.begin_incarnation().unwrap(), INCARNATIONS_MAX);
+    let error = identity.begin_incarnation().unwrap_err();
+    assert!(matches!(error, IdentityError::UsedUp { lives: INCARNATIONS_MAX, .. }), "{error}");
+    assert_eq!(identity.incarnation(), INCARNATIONS_MAX, "no incarnation started");
     let again = read(&identity.files).unwrap();
-    assert!(again.begin_life().is_err(), "nor later, and the file is not reported corrupt");
+    assert!(again.begin_incarnation().is_err(), "nor later, and the file is not reported corrupt");
 }
 
 #[test]
 fn last_role_incarnations_of_a_data_dir_start_and_none_after_them() {
-    let identity = aged(9, LIVES_MAX - ROLE_LIVES);
-    identity.begin_life().unwrap();
-    for life in 1..=ROLE_LIVES {
-        assert_eq!(identity.next_role_incarnation().unwrap(), LIVES_MAX - ROLE_LIVES + life);
+    let identity = aged(9, INCARNATIONS_MAX - ROLE_INCARNATIONS_RESERVED);
+    identity.begin_incarnation().unwrap();
+    for life in 1..=ROLE_INCARNATIONS_RESERVED {
+        assert_eq!(identity.next_role_incarnation().unwrap(), INCARNATIONS_MAX - ROLE_INCARNATIONS_RESERVED + life);
     }
-    assert!(matches!(identity.next_role_incarnation(), Err(IdentityError::UsedUp { role_lives: LIVES_MAX, .. })));
-    assert!(matches!(identity.begin_life(), Err(IdentityError::UsedUp { .. })));
+    assert!(matches!(
+        identity.next_role_incarnation(),
+        Err(IdentityError::UsedUp { role_lives: INCARNATIONS_MAX, .. })
+    ));
+    assert!(matches!(identity.begin_incarnation(), Err(IdentityError::UsedUp { .. })));
     // Incarnation numbers of roles beyond 24 bits are allowed.
     let old = aged(1 << 18, 1 << 24);
-    old.begin_life().unwrap();
+    old.begin_incarnation().unwrap();
     assert_eq!(old.next_role_incarnation().unwrap(), (1 << 24) + 1);
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use super::backup::BackupHeader;
 use super::checkpoint::{CHUNK_BYTES, Checkpoint, CheckpointMeta};
 use super::data_dir::{
-    COMPLETE_FILE, DataDir, DataDirError, RESTORE_FOLDER, folder_name, is_of_a_restore, lock, make_folder, sync_names,
+    COMPLETE_FILE, DataDir, DataDirError, RESTORE_DIR, create_dir_durably, dir_name, is_of_a_restore, lock, sync_names,
 };
 use super::disk::{RealFiles, read_if_present, replace, step};
 use super::identity::IDENTITY_FILE;
@@ -29,7 +29,7 @@ use crate::paxos::{AcceptorRecord, StateMachine};
 use crate::role::{ServerId, StableStore};
 
 /// The name of [`RESTORE_FOLDER`] once nothing in it is needed.
-const DONE_FOLDER: &str = ".restore.done";
+const RESTORE_DONE_DIR: &str = ".restore.done";
 
 /// A restore: which state becomes which cluster, and where.
 pub struct Restore<'a> {
@@ -46,16 +46,16 @@ pub struct Restore<'a> {
 impl Restore<'_> {
     /// Makes the data directories with this state, or continues an interrupted attempt.
     pub fn run(&self, mut state: Kv) -> Result<(), String> {
-        let making = self.data.join(RESTORE_FOLDER);
+        let making = self.data.join(RESTORE_DIR);
         if making.exists() && !is_of_a_restore(&making) {
             return Err(format!("{} holds files that no restore made: move it away", making.display()));
         }
-        let done = self.data.join(DONE_FOLDER);
+        let done = self.data.join(RESTORE_DONE_DIR);
         remove_tree(&done).map_err(failed("remove", &done))?;
         if !making.exists() {
             self.check_targets()?;
         }
-        make_folder(&making).map_err(failed("create the directory", &making))?;
+        create_dir_durably(&making).map_err(failed("create the directory", &making))?;
         let _lock = lock(&making).map_err(|error| match error {
             DataDirError::InUse { .. } => format!("another restore is running in {}", making.display()),
             error => error.to_string(),
@@ -96,7 +96,7 @@ impl Restore<'_> {
     }
 
     fn target(&self, server: ServerId) -> PathBuf {
-        self.data.join(folder_name(server))
+        self.data.join(dir_name(server))
     }
 
     /// Each target must be missing or an empty directory on the same disk, so that a rename can replace it.
@@ -135,7 +135,7 @@ impl Restore<'_> {
         let mark = CheckpointMeta { slot: self.title.slot, digest: state.digest() };
         let mut folders = Vec::new();
         for server in self.cluster.servers().iter() {
-            let path = making.join(folder_name(server));
+            let path = making.join(dir_name(server));
             remove_tree(&path).map_err(failed("remove", &path))?;
             folders.push((server, self.make(&path, server, mark, &changes)?));
         }
@@ -145,7 +145,7 @@ impl Restore<'_> {
             for (other, theirs) in folders.iter().filter(|(other, _)| other != server) {
                 folder.bind_peer(*other, theirs.storage_id()).map_err(|error| error.to_string())?;
             }
-            folder.set_takes_part().map_err(|error| error.to_string())?;
+            folder.set_active().map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ impl Restore<'_> {
 
     /// Moves a whole directory to its target, unless an earlier attempt did.
     fn give_its_name(&self, making: &Path, server: ServerId) -> Result<(), String> {
-        let (from, to) = (making.join(folder_name(server)), self.target(server));
+        let (from, to) = (making.join(dir_name(server)), self.target(server));
         if !from.exists() {
             let is_there = to.join(IDENTITY_FILE).exists();
             let missing = || format!("{} is missing, and it is not in {} either", to.display(), making.display());

@@ -41,7 +41,7 @@ fn restore(data: &Path, as_cluster: &str) -> Result<(), String> {
 
 /// Number of keys that a server would start with, or why it does not start.
 fn start(data: &Path, server: ServerId) -> Result<usize, DataDirError> {
-    let folder = DataDir::open(&data.join(folder_name(server)), cluster("new").owner(server))?;
+    let folder = DataDir::open(&data.join(dir_name(server)), cluster("new").owner(server))?;
     assert!(folder.is_active(), "it is admitted");
     let others = (1..=SERVERS).map(ServerId).filter(|other| *other != server);
     assert!(others.into_iter().all(|other| folder.recorded_peer(other).is_some_and(|known| known.bound)));
@@ -53,13 +53,13 @@ fn start(data: &Path, server: ServerId) -> Result<usize, DataDirError> {
 }
 
 /// A directory on a disk in memory, if the system has one: there are many syncs, and no power is cut.
-fn fast_folder() -> tempfile::TempDir {
+fn fast_temp_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 /// A restore that crashes after this number of steps; None if it needed fewer.
 fn killed_after(steps: u64) -> Option<(tempfile::TempDir, PathBuf)> {
-    let root = fast_folder();
+    let root = fast_temp_dir();
     let data = root.path().join("data");
     stopping::after(steps);
     let done = restore(&data, "new");
@@ -74,7 +74,7 @@ fn killed_after(steps: u64) -> Option<(tempfile::TempDir, PathBuf)> {
 
 /// The first restore that crashes when all directories are whole, and none has its name yet.
 fn killed_when_complete() -> (tempfile::TempDir, PathBuf) {
-    let is_complete = |data: &Path| data.join(RESTORE_FOLDER).join(COMPLETE_FILE).exists();
+    let is_complete = |data: &Path| data.join(RESTORE_DIR).join(COMPLETE_FILE).exists();
     let mut killed = (0..).map(|steps| killed_after(steps).expect("it crashes at some step after that"));
     killed.find(|(_, data)| is_complete(data)).unwrap()
 }
@@ -99,8 +99,8 @@ fn restore_that_crashes_at_any_step_leaves_no_data_dir_that_looks_new_and_contin
     let mut seen = BTreeMap::new();
     for steps in 0.. {
         let Some((_root, data)) = killed_after(steps) else { break };
-        let begun = data.join(RESTORE_FOLDER).exists();
-        let has_moved = (1..=SERVERS).any(|n| data.join(folder_name(ServerId(n))).exists());
+        let begun = data.join(RESTORE_DIR).exists();
+        let has_moved = (1..=SERVERS).any(|n| data.join(dir_name(ServerId(n))).exists());
         let is_judged = begun || has_moved;
         for server in (1..=SERVERS).map(ServerId).filter(|_| is_judged) {
             *seen.entry(judge(&data, server, begun)).or_insert(0) += 1;
@@ -113,7 +113,7 @@ fn restore_that_crashes_at_any_step_leaves_no_data_dir_that_looks_new_and_contin
         for server in (1..=SERVERS).map(ServerId) {
             assert_eq!(judge(&data, server, false), "all data", "step {steps}");
         }
-        assert!(!data.join(RESTORE_FOLDER).exists() && !data.join(DONE_FOLDER).exists());
+        assert!(!data.join(RESTORE_DIR).exists() && !data.join(RESTORE_DONE_DIR).exists());
     }
     assert!(seen["refused"] > 100 && seen.contains_key("all data"), "{seen:?}");
 }
@@ -130,7 +130,7 @@ fn files_of_another_restore_are_not_used() {
 fn data_dir_copied_out_of_a_restore_is_refused() {
     let (root, data) = killed_when_complete();
     let elsewhere = root.path().join("elsewhere");
-    fs::rename(data.join(RESTORE_FOLDER).join("server-1"), &elsewhere).unwrap();
+    fs::rename(data.join(RESTORE_DIR).join("server-1"), &elsewhere).unwrap();
     let error = DataDir::open(&elsewhere, cluster("new").owner(ServerId(1))).unwrap_err().to_string();
     assert!(error.contains("it belongs to a restore that did not finish"), "{error}");
 }
@@ -143,11 +143,11 @@ fn restore_replaces_nothing_and_a_foreign_directory_stops_no_server() {
     fs::write(data.join("server-2").join("photo.jpg"), "x").unwrap();
     let error = restore(&data, "new").unwrap_err();
     assert!(error.contains("server-2 is not empty"), "{error}");
-    assert!(!data.join("server-1").exists() && !data.join(RESTORE_FOLDER).exists());
+    assert!(!data.join("server-1").exists() && !data.join(RESTORE_DIR).exists());
     // Another program's directory of that name.
     fs::remove_dir_all(data.join("server-2")).unwrap();
-    fs::create_dir(data.join(RESTORE_FOLDER)).unwrap();
-    fs::write(data.join(RESTORE_FOLDER).join("state.db"), "x").unwrap();
+    fs::create_dir(data.join(RESTORE_DIR)).unwrap();
+    fs::write(data.join(RESTORE_DIR).join("state.db"), "x").unwrap();
     assert!(restore(&data, "new").unwrap_err().contains("holds files that no restore made"));
     drop(DataDir::open(&data.join("server-1"), cluster("new").owner(ServerId(1))).unwrap());
 }

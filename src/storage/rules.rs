@@ -18,7 +18,7 @@ pub fn sync(file: &impl StableFile) -> io::Result<()> {
 
 /// A new file name survives a crash only after the directory was synced.
 pub fn sync_name(files: &impl Files) -> io::Result<()> {
-    if seeded_bugs::is_enabled(Bug::SegmentNameNotSynced) { Ok(()) } else { files.sync_folder() }
+    if seeded_bugs::is_enabled(Bug::SegmentNameNotSynced) { Ok(()) } else { files.sync_dir() }
 }
 
 /// A segment that is no longer needed is removed and never used again: its old records would be read as new ones.

@@ -22,18 +22,18 @@ pub struct LineFilter {
 
 /// The lines to print: their indices in the run, in print order.
 pub fn select(run: &Run, filter: &LineFilter) -> Vec<usize> {
-    let mut told: BTreeSet<usize> = (0..run.lines.len()).collect();
+    let mut selected: BTreeSet<usize> = (0..run.lines.len()).collect();
     if let Some(req) = &filter.req {
-        told.retain(|at| run.line(*at).req.as_ref() == Some(req));
+        selected.retain(|at| run.line(*at).req.as_ref() == Some(req));
     }
     if let Some(slot) = filter.slot {
         let about = FilterTarget::new(run, slot);
-        told.retain(|at| about.has(run.line(*at)));
+        selected.retain(|at| about.has(run.line(*at)));
     }
     if filter != &LineFilter::default() {
-        add_failures(run, &mut told);
+        add_failures(run, &mut selected);
     }
-    in_order(run, &told)
+    in_order(run, &selected)
 }
 
 /// What the lines about a slot may refer to.
@@ -83,8 +83,8 @@ impl FilterTarget {
 }
 
 /// Adds the crashes and restarts of roles and processes that overlap the selected lines.
-fn add_failures(run: &Run, told: &mut BTreeSet<usize>) {
-    let times = || told.iter().map(|at| run.line(*at).time);
+fn add_failures(run: &Run, selected: &mut BTreeSet<usize>) {
+    let times = || selected.iter().map(|at| run.line(*at).time);
     let (Some(first), Some(last)) = (times().min(), times().max()) else { return };
     let mut failures = Vec::new();
     for outage in outages(run) {
@@ -95,38 +95,38 @@ fn add_failures(run: &Run, told: &mut BTreeSet<usize>) {
         }
     }
     // A killed process writes no last line; its next incarnation writes BOOT.
-    let reborn = |line: &Line| matches!(line.event, Event::Boot { .. }) && line.id.process.life() > 1;
+    let reborn = |line: &Line| matches!(line.event, Event::Boot { .. }) && line.id.process.incarnation() > 1;
     let reborn =
         (0..run.lines.len()).filter(|at| reborn(run.line(*at)) && (first..=last).contains(&run.line(*at).time));
     failures.extend(reborn);
-    told.extend(failures);
+    selected.extend(failures);
 }
 
 /// Orders lines by cause and time: each follows its parent (`re=`) and the earlier lines of its process. Among lines
 /// that are ready, the earliest comes first.
-fn in_order(run: &Run, told: &BTreeSet<usize>) -> Vec<usize> {
+fn in_order(run: &Run, selected: &BTreeSet<usize>) -> Vec<usize> {
     let by_id = run.by_id();
-    let mut waits: BTreeMap<usize, usize> = told.iter().map(|at| (*at, 0)).collect();
+    let mut waits: BTreeMap<usize, usize> = selected.iter().map(|at| (*at, 0)).collect();
     let mut frees: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let mut wait = |at: usize, before: usize| {
         frees.entry(before).or_default().push(at);
         *waits.entry(at).or_default() += 1;
     };
     for lines in run.by_process().into_values() {
-        let lines: Vec<usize> = lines.into_iter().filter(|at| told.contains(at)).collect();
+        let lines: Vec<usize> = lines.into_iter().filter(|at| selected.contains(at)).collect();
         for pair in lines.windows(2) {
             wait(pair[1], pair[0]);
         }
     }
-    for at in told {
+    for at in selected {
         let cause = run.line(*at).parent.as_ref().and_then(|re| by_id.get(re));
-        if let Some(cause) = cause.filter(|cause| told.contains(cause)) {
+        if let Some(cause) = cause.filter(|cause| selected.contains(cause)) {
             wait(*at, *cause);
         }
     }
     let key = |at: usize| Reverse((run.line(at).time, at));
     let mut free: BinaryHeap<_> = waits.iter().filter(|(_, waits)| **waits == 0).map(|(at, _)| key(*at)).collect();
-    let mut ordered = Vec::with_capacity(told.len());
+    let mut ordered = Vec::with_capacity(selected.len());
     while let Some(Reverse((_, at))) = free.pop() {
         ordered.push(at);
         for next in frees.remove(&at).unwrap_or_default() {
@@ -140,7 +140,7 @@ fn in_order(run: &Run, told: &BTreeSet<usize>) -> Vec<usize> {
     }
     // Lines that name each other in a circle are forged. They are printed all the same, by time.
     let placed: BTreeSet<usize> = ordered.iter().copied().collect();
-    let mut rest: Vec<usize> = told.difference(&placed).copied().collect();
+    let mut rest: Vec<usize> = selected.difference(&placed).copied().collect();
     rest.sort_by_key(|at| run.line(*at).time);
     ordered.extend(rest);
     ordered
@@ -166,7 +166,7 @@ mod tests {
 2026-08-21T14:03:09.000000Z WARN  s3.5    acceptor CRASH    cause=timer up=4.402s down=2.150s
 ";
 
-    fn told(filter: LineFilter) -> Vec<String> {
+    fn selected_ids(filter: LineFilter) -> Vec<String> {
         let mut run = Run::default();
         run.add("all.log", LINES.as_bytes(), u64::MAX).unwrap();
         select(&run, &filter).into_iter().map(|at| run.line(at).id.to_string()).collect()
@@ -175,20 +175,20 @@ mod tests {
     #[test]
     fn request_filter_orders_by_cause_and_includes_crashes() {
         let expected = ["s3.1", "c1.9", "s1.1", "s2.1", "s1.2", "s2.2", "s1.4", "s3.4"];
-        assert_eq!(told(LineFilter { req: Some("c1-5".into()), slot: None }), expected);
+        assert_eq!(selected_ids(LineFilter { req: Some("c1-5".into()), slot: None }), expected);
     }
 
     #[test]
     fn slot_filter_includes_its_ballots_and_request() {
         let expected = ["s3.1", "c1.9", "s1.1", "s2.1", "s1.2", "s2.2", "s1.4", "s3.4"];
-        assert_eq!(told(LineFilter { req: None, slot: Some(Slot(7)) }), expected);
-        assert_eq!(told(LineFilter { req: None, slot: Some(Slot(8)) }), ["s3.1", "s1.3", "s3.4"]);
-        assert_eq!(told(LineFilter { req: Some("c2-1".into()), slot: Some(Slot(7)) }), [""; 0]);
+        assert_eq!(selected_ids(LineFilter { req: None, slot: Some(Slot(7)) }), expected);
+        assert_eq!(selected_ids(LineFilter { req: None, slot: Some(Slot(8)) }), ["s3.1", "s1.3", "s3.4"]);
+        assert_eq!(selected_ids(LineFilter { req: Some("c2-1".into()), slot: Some(Slot(7)) }), [""; 0]);
     }
 
     #[test]
     fn empty_filter_selects_every_line() {
-        let all = told(LineFilter::default());
+        let all = selected_ids(LineFilter::default());
         assert_eq!(all.len(), LINES.lines().count());
         let place = |id: &str| all.iter().position(|other| other == id).unwrap();
         assert!(place("s1.1") < place("s2.1") && place("s2.2") < place("s1.4"));

@@ -82,7 +82,7 @@ impl HistoryBoundary {
     fn doubtful_reply(&self, run: &Run) -> Option<usize> {
         let is_whole = |change: &DirChange| {
             let id = &run.line(change.first).id;
-            (id.process.life(), id.n) == (1, 1)
+            (id.process.incarnation(), id.n) == (1, 1)
         };
         let whole: ServerSet =
             self.changes.iter().filter(|change| is_whole(change)).map(|change| change.server).collect();
@@ -174,7 +174,7 @@ fn in_order(run: &Run) -> BTreeMap<ServerId, Vec<usize>> {
         }
     }
     for lines in servers.values_mut() {
-        run.put_in_order(lines, |line| (line.id.process.life(), line.id.n));
+        run.put_in_order(lines, |line| (line.id.process.incarnation(), line.id.n));
     }
     servers
 }
@@ -322,7 +322,7 @@ fn reply_of_before(run: &Run, servers: &BTreeMap<ServerId, Vec<usize>>) -> Optio
         let Some(first) = servers.get(&server).and_then(|lines| lines.first()).map(|at| run.line(*at)) else {
             return false;
         };
-        let is_born_here = (first.id.process.life(), first.id.n) == (1, 1);
+        let is_born_here = (first.id.process.incarnation(), first.id.n) == (1, 1);
         let cause = line.parent.as_ref().filter(|re| is_of_server(re)).and_then(|re| here.get(re));
         let is_known = cause.is_some_and(|cause| run.line(*cause).req == line.req);
         is_born_here && line.time < first.time && !is_known

@@ -21,9 +21,9 @@ pub const LABEL_MAX_BYTES: usize = 64;
 /// `c1`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
-    who: ProcessName,
+    name: ProcessName,
     #[serde(deserialize_with = "decode_life")]
-    life: u32,
+    incarnation: u32,
 }
 
 /// Incarnations count from 1: a line with incarnation 0 could not be read back.
@@ -72,35 +72,35 @@ impl From<Name> for String {
 impl ProcessId {
     /// A server in one of its incarnations, counted from 1.
     pub fn server(server: ServerId, life: u32) -> ProcessId {
-        ProcessId { who: ProcessName::Server(server), life: life.max(1) }
+        ProcessId { name: ProcessName::Server(server), incarnation: life.max(1) }
     }
 
     /// A process that is not a server; the error says what a name may be.
     pub fn named(name: &str) -> Result<ProcessId, String> {
-        Ok(ProcessId { who: ProcessName::Other(name.to_owned().try_into()?), life: 1 })
+        Ok(ProcessId { name: ProcessName::Other(name.to_owned().try_into()?), incarnation: 1 })
     }
 
     /// The server's number, if the process is a server.
     pub fn as_server(&self) -> Option<ServerId> {
-        match self.who {
+        match self.name {
             ProcessName::Server(server) => Some(server),
             ProcessName::Other(_) => None,
         }
     }
 
     /// The incarnation, counted from 1.
-    pub fn life(&self) -> u32 {
-        self.life
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
     }
 }
 
 impl Display for ProcessId {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match &self.who {
+        match &self.name {
             ProcessName::Server(server) => Display::fmt(server, f)?,
             ProcessName::Other(Name(name)) => f.write_str(name)?,
         }
-        if self.life == 1 { Ok(()) } else { write!(f, "@{}", self.life) }
+        if self.incarnation == 1 { Ok(()) } else { write!(f, "@{}", self.incarnation) }
     }
 }
 
@@ -120,7 +120,7 @@ impl FromStr for ProcessId {
             Some(server) => ProcessName::Server(server),
             None => ProcessName::Other(name.to_owned().try_into()?),
         };
-        Ok(ProcessId { who, life })
+        Ok(ProcessId { name: who, incarnation: life })
     }
 }
 
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn line_id_of_a_message_can_be_read_from_a_line() {
         for life in [0, 1, 2, u32::MAX] {
-            let process = ProcessId { who: ProcessName::Other(Name("c1".to_string())), life };
+            let process = ProcessId { name: ProcessName::Other(Name("c1".to_string())), incarnation: life };
             let sent = crate::codec::encode(&LineId { process, n: 5 });
             match crate::codec::decode::<LineId>(&sent) {
                 Ok(id) => assert_eq!(id.to_string().parse(), Ok(id)),

@@ -33,9 +33,9 @@ pub struct Requirement {
     /// The requirement in words.
     pub asks: &'static str,
     /// Whether the run shows it.
-    pub mark: PointStatus,
+    pub status: PointStatus,
     /// What the lines show, what is missing, or where to look.
-    pub says: String,
+    pub message: String,
     /// Lines that show it, by their index in the run.
     pub lines: Vec<usize>,
 }
@@ -55,12 +55,12 @@ impl Report {
     pub fn new(run: &Run) -> Report {
         let look = RunView::new(run);
         let point = |name, asks, found: PointResult| match found {
-            Ok((says, lines)) => Requirement { name, asks, mark: PointStatus::Shown, says, lines },
-            Err(says) => Requirement { name, asks, mark: PointStatus::NotShown, says, lines: Vec::new() },
+            Ok((says, lines)) => Requirement { name, asks, status: PointStatus::Shown, message: says, lines },
+            Err(says) => Requirement { name, asks, status: PointStatus::NotShown, message: says, lines: Vec::new() },
         };
         let elsewhere = |name, asks, says: &str| {
             let says = says.to_string();
-            Requirement { name, asks, mark: PointStatus::Elsewhere, says, lines: Vec::new() }
+            Requirement { name, asks, status: PointStatus::Elsewhere, message: says, lines: Vec::new() }
         };
         let points = vec![
             point("G1", "five server processes and a scripted client", look.processes()),
@@ -113,7 +113,7 @@ struct ReportText<'a> {
 
 impl Display for ReportText<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for Requirement { name, asks, mark, says, lines } in &self.report.points {
+        for Requirement { name, asks, status: mark, message: says, lines } in &self.report.points {
             let mark = match mark {
                 PointStatus::Shown => "[x]",
                 PointStatus::NotShown => "[ ]",
@@ -126,7 +126,7 @@ impl Display for ReportText<'_> {
                 writeln!(f, "        {}:{}: {}", entry.file, entry.number, entry.line)?;
             }
         }
-        let count = |mark| self.report.points.iter().filter(|point| point.mark == mark).count();
+        let count = |mark| self.report.points.iter().filter(|point| point.status == mark).count();
         let (shown, not) = (count(PointStatus::Shown), count(PointStatus::NotShown));
         writeln!(f, "{shown} points shown, {not} not shown by this run")
     }
@@ -148,7 +148,7 @@ struct RunView<'a> {
     outages: Vec<Outage>,
     phases: BTreeMap<String, ClientPhase>,
     /// Two-phase commit, not Paxos.
-    commits: bool,
+    is_two_phase: bool,
 }
 
 impl<'a> RunView<'a> {
@@ -164,7 +164,7 @@ impl<'a> RunView<'a> {
             exchanges: exchanges(run),
             outages: outages(run),
             phases: phases(run),
-            commits: rules_of(run) == Rules::TwoPhaseCommit,
+            is_two_phase: rules_of(run) == Rules::TwoPhaseCommit,
         }
     }
 
@@ -205,7 +205,7 @@ impl<'a> RunView<'a> {
 
     fn steps(&self) -> PointResult {
         let paxos = ["PREPARE", "PROMISE", "ACCEPT", "ACCEPTED", "CHOSEN", "LEARN"].as_slice();
-        let names = if self.commits { ["VOTEREQ", "VOTE", "DECIDE", "ACK"].as_slice() } else { paxos };
+        let names = if self.is_two_phase { ["VOTEREQ", "VOTE", "DECIDE", "ACK"].as_slice() } else { paxos };
         let lines: Vec<usize> = names.iter().filter_map(|name| self.find(|event| event.name() == *name)).collect();
         if lines.len() < names.len() {
             return Err("not every step of the protocol has a line; were the servers started with --steps on?".into());
@@ -278,7 +278,7 @@ impl<'a> RunView<'a> {
     fn no_majority(&self) -> PointResult {
         let without = self.times_without_majority();
         if without.is_empty() {
-            let enough = if self.commits { "every participant" } else { "a majority of acceptors" };
+            let enough = if self.is_two_phase { "every participant" } else { "a majority of acceptors" };
             return Err(format!("{enough} was up at all times"));
         }
         let shown = without.into_iter().find_map(|(from, to, crash)| {
@@ -296,7 +296,7 @@ impl<'a> RunView<'a> {
                 "at times too few {voter}s were up, but no request was delayed by that before a later one succeeded"
             )
         })?;
-        let says = match self.commits {
+        let says = match self.is_two_phase {
             true => "without all participants a request waited or timed out, and later ones proceeded",
             false => "without a majority a request waited or timed out, and later ones proceeded",
         };
@@ -305,7 +305,7 @@ impl<'a> RunView<'a> {
 
     /// The role whose replies are counted.
     fn voter(&self) -> Speaker {
-        if self.commits { Speaker::Participant } else { Speaker::Acceptor }
+        if self.is_two_phase { Speaker::Participant } else { Speaker::Acceptor }
     }
 
     /// Whether a request overlapped a time without a majority and waited until its end, or got no result.
@@ -334,7 +334,7 @@ impl<'a> RunView<'a> {
             down += change;
             // Two-phase commit needs all participants.
             let too_few = (self.cluster.len() as i32 - down) * 2 <= self.cluster.len() as i32;
-            let is_without = if self.commits { down > 0 } else { too_few };
+            let is_without = if self.is_two_phase { down > 0 } else { too_few };
             match begun {
                 None if is_without => begun = Some((time, line)),
                 Some((from, crash)) if !is_without => {
@@ -352,7 +352,7 @@ impl<'a> RunView<'a> {
         let mut lines = Vec::new();
         let paxos = [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner].as_slice();
         let commit = [Speaker::Coordinator, Speaker::Participant].as_slice();
-        for role in if self.commits { commit } else { paxos } {
+        for role in if self.is_two_phase { commit } else { paxos } {
             let outage = self.outages.iter().find(|outage| outage.role == *role && outage.restart.is_some());
             let outage = outage.ok_or(format!("no {} crashed and restarted", role.as_str()))?;
             lines.extend([Some(outage.crash), outage.restart].into_iter().flatten());

@@ -57,9 +57,9 @@ fn shown(script: &str) -> Vec<&'static str> {
     let run = crate::trace::audit::script::run(script);
     let report = Report::new(&run);
     for point in &report.points {
-        assert_eq!(point.mark == PointStatus::Shown, !point.lines.is_empty(), "{point:?}");
+        assert_eq!(point.status == PointStatus::Shown, !point.lines.is_empty(), "{point:?}");
     }
-    report.points.iter().filter(|point| point.mark == PointStatus::Shown).map(|point| point.name).collect()
+    report.points.iter().filter(|point| point.status == PointStatus::Shown).map(|point| point.name).collect()
 }
 
 /// With other text in a line, or without the line, exactly this requirement is not shown.

@@ -16,7 +16,7 @@ pub(super) trait Medium: Send {
     fn length(&self) -> u64;
 
     /// Cuts the medium back to at most this many bytes.
-    fn cut(&mut self, length: u64) -> io::Result<()>;
+    fn truncate(&mut self, length: u64) -> io::Result<()>;
 
     /// The bytes, if they are in memory.
     fn bytes(&self) -> &[u8] {
@@ -42,7 +42,7 @@ impl Medium for Vec<u8> {
         self.len() as u64
     }
 
-    fn cut(&mut self, length: u64) -> io::Result<()> {
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
         self.truncate(length as usize);
         Ok(())
     }
@@ -64,7 +64,7 @@ impl Medium for Nowhere {
         0
     }
 
-    fn cut(&mut self, _length: u64) -> io::Result<()> {
+    fn truncate(&mut self, _length: u64) -> io::Result<()> {
         Ok(())
     }
 }
@@ -79,7 +79,7 @@ impl Medium for File {
         self.metadata().map_or(u64::MAX, |data| data.len())
     }
 
-    fn cut(&mut self, length: u64) -> io::Result<()> {
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
         // Lengthening a file would fill it with zeros.
         if self.length() > length { self.set_len(length) } else { Ok(()) }
     }
@@ -148,8 +148,8 @@ impl Medium for LogFile {
         self.file.length()
     }
 
-    fn cut(&mut self, length: u64) -> io::Result<()> {
-        self.file.cut(length)
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.file.truncate(length)
     }
 
     fn make_room(&mut self, bytes: u64) {
@@ -198,7 +198,7 @@ impl Medium for SharedFile {
         self.0.length()
     }
 
-    fn cut(&mut self, _length: u64) -> io::Result<()> {
+    fn truncate(&mut self, _length: u64) -> io::Result<()> {
         // The file holds whole batches only, and later ones may belong to other processes.
         Ok(())
     }
@@ -259,39 +259,39 @@ fn end_of_last_line(file: &mut File, length: u64) -> io::Result<u64> {
 pub(super) struct Sink {
     medium: Box<dyn Medium>,
     /// Number of bytes in whole batches before the last one was appended.
-    whole: u64,
+    whole_bytes: u64,
     /// The last batch was not stored; a part of it may follow the whole ones.
-    torn: bool,
+    is_torn: bool,
 }
 
 impl Sink {
     pub(super) fn new(medium: impl Medium + 'static) -> Sink {
-        Sink { medium: Box::new(medium), whole: 0, torn: false }
+        Sink { medium: Box::new(medium), whole_bytes: 0, is_torn: false }
     }
 
     /// Stores a batch whole, or nothing of it.
     pub(super) fn take(&mut self, group: &[u8]) {
-        if self.torn && self.medium.cut(self.whole).is_err() {
+        if self.is_torn && self.medium.truncate(self.whole_bytes).is_err() {
             return;
         }
         self.medium.make_room(group.len() as u64);
-        self.whole = self.medium.length();
-        self.torn = self.medium.append(group).is_err();
-        if self.torn {
+        self.whole_bytes = self.medium.length();
+        self.is_torn = self.medium.append(group).is_err();
+        if self.is_torn {
             // If this fails, the next batch cuts again before it is written.
-            let _ = self.medium.cut(self.whole);
+            let _ = self.medium.truncate(self.whole_bytes);
         }
     }
 
     /// Whether the last batch was not stored.
     pub(super) fn has_refused(&self) -> bool {
-        self.torn
+        self.is_torn
     }
 
     /// Continues in the file that now has the medium's name, without a partial batch at its end.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         self.medium.reopen()?;
-        self.torn = false;
+        self.is_torn = false;
         Ok(())
     }
 

@@ -37,75 +37,75 @@ const TWO_LINES: LogLimits = LogLimits { file_bytes: 12, keep: 2 };
 
 #[test]
 fn long_file_is_rotated_and_the_oldest_are_removed() {
-    let place = SinkTarget::new();
-    let mut sink = place.open(Some(TWO_LINES));
+    let target = SinkTarget::new();
+    let mut sink = target.open(Some(TWO_LINES));
     sink.take(b"longer than the bound\n");
-    assert_eq!(place.names(), ["server-1.log"], "no empty file makes way");
+    assert_eq!(target.names(), ["server-1.log"], "no empty file makes way");
     for group in ["1\n2\n3\n", "4 and\n", "5 and 6\n", "7\n", "longer than the bound\n", "8\n"] {
         sink.take(group.as_bytes());
         assert!(!sink.has_refused());
     }
-    assert_eq!(place.text("").unwrap(), "8\n");
-    assert_eq!(place.text(".1").unwrap(), "longer than the bound\n", "a group is never cut in two");
-    assert_eq!(place.text(".2").unwrap(), "5 and 6\n7\n");
-    assert_eq!(place.names(), ["server-1.log", "server-1.log.1", "server-1.log.2"]);
+    assert_eq!(target.text("").unwrap(), "8\n");
+    assert_eq!(target.text(".1").unwrap(), "longer than the bound\n", "a group is never cut in two");
+    assert_eq!(target.text(".2").unwrap(), "5 and 6\n7\n");
+    assert_eq!(target.names(), ["server-1.log", "server-1.log.1", "server-1.log.2"]);
 }
 
 #[test]
 fn lower_limit_keeps_fewer_files() {
-    let place = SinkTarget::new();
+    let target = SinkTarget::new();
     for keep in [5, 2] {
-        let mut sink = place.open(Some(LogLimits { keep, ..TWO_LINES }));
+        let mut sink = target.open(Some(LogLimits { keep, ..TWO_LINES }));
         (0..8).for_each(|n| sink.take(format!("line {n} of {keep}\n").as_bytes()));
     }
-    assert_eq!(place.names(), ["server-1.log", "server-1.log.1", "server-1.log.2"]);
+    assert_eq!(target.names(), ["server-1.log", "server-1.log.1", "server-1.log.2"]);
 }
 
 #[test]
 fn size_limit_counts_files_of_earlier_incarnations() {
-    let place = SinkTarget::new();
-    place.open(None).take(b"an earlier run!\n");
-    place.open(Some(TWO_LINES)).take(b"new\n");
-    assert_eq!((place.text("").unwrap(), place.text(".1").unwrap()), ("new\n".into(), "an earlier run!\n".into()));
+    let target = SinkTarget::new();
+    target.open(None).take(b"an earlier run!\n");
+    target.open(Some(TWO_LINES)).take(b"new\n");
+    assert_eq!((target.text("").unwrap(), target.text(".1").unwrap()), ("new\n".into(), "an earlier run!\n".into()));
 }
 
 #[test]
 fn old_file_continues_if_no_new_one_can_be_created() {
-    let place = SinkTarget::new();
-    let mut sink = place.open(Some(TWO_LINES));
+    let target = SinkTarget::new();
+    let mut sink = target.open(Some(TWO_LINES));
     sink.take(b"the first\n");
     // A directory stands where the new file would be created.
-    let in_the_way = place.path.with_extension("log.new");
+    let in_the_way = target.path.with_extension("log.new");
     fs::create_dir(&in_the_way).unwrap();
     sink.take(b"the second\n");
     assert!(!sink.has_refused());
-    assert_eq!(place.text("").unwrap(), "the first\nthe second\n");
+    assert_eq!(target.text("").unwrap(), "the first\nthe second\n");
     fs::remove_dir(&in_the_way).unwrap();
     sink.take(b"the third\n");
-    assert_eq!(place.text("").unwrap(), "the third\n");
-    assert_eq!(place.text(".1").unwrap(), "the first\nthe second\n");
+    assert_eq!(target.text("").unwrap(), "the third\n");
+    assert_eq!(target.text(".1").unwrap(), "the first\nthe second\n");
 }
 
 #[test]
 fn moved_file_is_reopened_under_its_name() {
-    let place = SinkTarget::new();
-    let mut sink = place.open(None);
+    let target = SinkTarget::new();
+    let mut sink = target.open(None);
     sink.take(b"before\n");
-    fs::rename(&place.path, place.path.with_extension("moved")).unwrap();
+    fs::rename(&target.path, target.path.with_extension("moved")).unwrap();
     sink.take(b"still there\n");
     sink.reopen().unwrap();
     sink.take(b"after\n");
-    assert_eq!(place.text("").unwrap(), "after\n");
-    assert_eq!(fs::read_to_string(place.path.with_extension("moved")).unwrap(), "before\nstill there\n");
+    assert_eq!(target.text("").unwrap(), "after\n");
+    assert_eq!(fs::read_to_string(target.path.with_extension("moved")).unwrap(), "before\nstill there\n");
 }
 
 #[test]
 fn failed_reopen_keeps_the_old_file() {
-    let place = SinkTarget::new();
-    let mut sink = place.open(None);
-    let moved = place.path.with_extension("moved");
-    fs::rename(&place.path, &moved).unwrap();
-    fs::create_dir(&place.path).unwrap();
+    let target = SinkTarget::new();
+    let mut sink = target.open(None);
+    let moved = target.path.with_extension("moved");
+    fs::rename(&target.path, &moved).unwrap();
+    fs::create_dir(&target.path).unwrap();
     assert!(sink.reopen().is_err());
     sink.take(b"a line\n");
     assert_eq!(fs::read_to_string(moved).unwrap(), "a line\n");
@@ -113,15 +113,15 @@ fn failed_reopen_keeps_the_old_file() {
 
 #[test]
 fn truncated_file_is_not_padded_with_zeros() {
-    let place = SinkTarget::new();
-    let mut sink = place.open(None);
+    let target = SinkTarget::new();
+    let mut sink = target.open(None);
     sink.take(b"a line that was copied away\n");
-    fs::write(&place.path, "").unwrap();
+    fs::write(&target.path, "").unwrap();
     sink.take(b"short\n");
     // A write that fails with nothing on disk is followed by this cut.
-    let mut file = LogFile::open(&place.path, None).unwrap();
-    file.cut(1_000).unwrap();
-    assert_eq!(place.text("").unwrap(), "short\n");
+    let mut file = LogFile::open(&target.path, None).unwrap();
+    file.truncate(1_000).unwrap();
+    assert_eq!(target.text("").unwrap(), "short\n");
 }
 
 #[test]

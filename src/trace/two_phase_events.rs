@@ -34,7 +34,7 @@ pub fn coordinator(fact: &CoordinatorTraceEvent, context: &TraceContext) -> Pend
             let event = Event::Decide { tx: *transaction, decision, reason, yes: *yes, no: no_of, to: *to };
             about(Speaker::Coordinator, event, work, context).reason(why_decided(decision, *yes, *no, *to))
         }
-        CoordinatorTraceEvent::ToldAgain { transaction, decision, presumed, to } => {
+        CoordinatorTraceEvent::DecisionResent { transaction, decision, presumed, to } => {
             let reason = if *presumed { DecisionReason::Presumed } else { DecisionReason::Again };
             let (decision, yes) = (decided(*decision), ServerSet::NONE);
             let event = Event::Decide { tx: *transaction, decision, reason, yes, no: None, to: *to };

@@ -136,11 +136,11 @@ impl Medium for FullDisk {
         self.bytes.length()
     }
 
-    fn cut(&mut self, length: u64) -> io::Result<()> {
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
         if std::mem::take(&mut self.cut_fails) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.bytes.cut(length)
+        Medium::truncate(&mut self.bytes, length)
     }
 
     fn bytes(&self) -> &[u8] {

@@ -18,7 +18,7 @@ const RESERVED_AT_ONCE: u64 = 1_024;
 /// Maximum number of end records that wait for a commit record to be written with.
 const ENDED_MAX: usize = 1_024;
 /// Ticks after which participants that have not voted are asked again, and again after twice as many: 100 ms.
-const ASK_AGAIN: u32 = 2;
+const VOTE_RESEND_TICKS: u32 = 2;
 /// Ticks after which a transaction without all votes is aborted: 300 ms.
 const VOTES_MAX: u32 = 6;
 /// Age in ticks beyond which a command is not tried again. With one more try it ends within 0.8 s, before its client
@@ -27,7 +27,7 @@ const AGE_MAX: u32 = 10;
 /// The longest pause of a command that the same transaction keeps refusing, in retries: about 0.2 s.
 const PAUSE_MAX: u32 = 8;
 /// Ticks after which participants that have not acknowledged a commit receive it again: 200 ms.
-const TELL_AGAIN: u32 = 4;
+const RESEND_TICKS: u32 = 4;
 
 /// A command and its progress.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -228,7 +228,7 @@ impl Coordinator {
     /// Repeats the decision to a participant that votes yes too late: it is prepared, and waits for the decision.
     fn handle_late_vote(&mut self, from: ServerId, transaction: TransactionId, vote: Vote, out: &mut Output<Self>) {
         if matches!(vote, Vote::Yes(_)) && transaction.coordinator == self.me {
-            self.tell_again(transaction, ServerSet::only(from), out);
+            self.resend_decision(transaction, ServerSet::only(from), out);
         }
     }
 
@@ -313,8 +313,8 @@ impl Coordinator {
     }
 
     fn keep_trying(&mut self, out: &mut Output<Self>) {
-        let somebody_pauses = self.waiting.iter().any(|wish| wish.pause > 0);
-        if somebody_pauses && !std::mem::replace(&mut self.retries, true) {
+        let any_pauses = self.waiting.iter().any(|wish| wish.pause > 0);
+        if any_pauses && !std::mem::replace(&mut self.retries, true) {
             out.arm(CoordinatorTimer::Retry);
         }
     }
@@ -343,14 +343,14 @@ impl Coordinator {
         if self.open.contains_key(&transaction) {
             return out.send(ServerSet::only(from), CommitMessage::Answer { transaction, known: InquiryReply::Voting });
         }
-        self.tell_again(transaction, ServerSet::only(from), out);
+        self.resend_decision(transaction, ServerSet::only(from), out);
     }
 
     /// Repeats a decision. Without a record of the transaction, the decision was abort.
-    fn tell_again(&mut self, transaction: TransactionId, to: ServerSet, out: &mut Output<Self>) {
+    fn resend_decision(&mut self, transaction: TransactionId, to: ServerSet, out: &mut Output<Self>) {
         let presumed = !self.committed.contains_key(&transaction);
         let decision = if presumed { Decision::Abort } else { Decision::Commit };
-        out.emit_step(|| CoordinatorTraceEvent::ToldAgain { transaction, decision, presumed, to });
+        out.emit_step(|| CoordinatorTraceEvent::DecisionResent { transaction, decision, presumed, to });
         out.send(to, CommitMessage::Decide { transaction, decision });
     }
 
@@ -363,7 +363,7 @@ impl Coordinator {
             let to = self.servers.without(open.yes);
             if open.ticks >= VOTES_MAX {
                 silent.push((*transaction, to));
-            } else if open.ticks.is_multiple_of(ASK_AGAIN) {
+            } else if open.ticks.is_multiple_of(VOTE_RESEND_TICKS) {
                 let (transaction, work) = (*transaction, open.wish.work.clone());
                 out.send(to, CommitMessage::VoteRequest { transaction, work });
             }
@@ -378,12 +378,12 @@ impl Coordinator {
         let mut again = Vec::new();
         for (transaction, owed) in &mut self.committed {
             owed.ticks = owed.ticks.wrapping_add(1);
-            if owed.ticks.is_multiple_of(TELL_AGAIN) {
+            if owed.ticks.is_multiple_of(RESEND_TICKS) {
                 again.push((*transaction, owed.missing));
             }
         }
         for (transaction, missing) in again {
-            self.tell_again(transaction, missing, out);
+            self.resend_decision(transaction, missing, out);
         }
         self.begin_ready(out);
         self.keep_time(out);
@@ -437,7 +437,7 @@ impl Role for Coordinator {
             Input::Start => {
                 let known: Vec<TransactionId> = self.committed.keys().copied().collect();
                 for transaction in known {
-                    self.tell_again(transaction, self.servers, out);
+                    self.resend_decision(transaction, self.servers, out);
                 }
                 self.keep_time(out);
             }

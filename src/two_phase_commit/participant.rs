@@ -193,7 +193,7 @@ impl Participant {
         }
         match foreseen {
             PredictedResult::Writes(written) => Ok(Some(written)),
-            PredictedResult::Opens | PredictedResult::Settled(_) => self.has_room_for_a_session(evict).map(|()| None),
+            PredictedResult::Opens | PredictedResult::Settled(_) => self.check_session_space(evict).map(|()| None),
         }
     }
 
@@ -220,7 +220,7 @@ impl Participant {
         self.prepared.iter().find(|(_, other)| is_in_the_way(other)).map(|(transaction, _)| *transaction)
     }
 
-    fn has_room_for_a_session(&self, evict: Option<u64>) -> Result<(), VoteNoReason> {
+    fn check_session_space(&self, evict: Option<u64>) -> Result<(), VoteNoReason> {
         let sessions = self.kv.sessions();
         if evict.is_some_and(|evicted| sessions.contains(evicted)) {
             return Ok(());
@@ -288,7 +288,7 @@ impl Participant {
     /// Applies or drops a prepared transaction, and frees its lock. Returns the result if it was applied.
     fn settle(&mut self, transaction: TransactionId, decision: Decision) -> Option<ApplyResult> {
         let prepared = self.prepared.remove(&transaction);
-        self.remember(transaction, decision);
+        self.record_decision(transaction, decision);
         let PreparedTransaction { work, command, .. } = prepared?;
         let lock = Lock::of(&command);
         if self.locks.get(&lock) == Some(&transaction) {
@@ -301,7 +301,7 @@ impl Participant {
         Some(self.kv.commit(transaction.as_slot(), &command, work.evict))
     }
 
-    fn remember(&mut self, transaction: TransactionId, decision: Decision) {
+    fn record_decision(&mut self, transaction: TransactionId, decision: Decision) {
         self.decided.insert(transaction, decision);
         while self.decided.len() > DECIDED_MAX {
             if let Some((oldest, _)) = self.decided.pop_first() {
@@ -333,7 +333,7 @@ impl Participant {
             // It has not voted for the transaction. It may still say no, and is bound by that answer forever.
             None => {
                 self.persist(ParticipantRecord::Aborted(transaction), out);
-                self.remember(transaction, Decision::Abort);
+                self.record_decision(transaction, Decision::Abort);
                 out.emit_step(|| ParticipantTraceEvent::GivenUp { transaction, to: from });
                 InquiryReply::Decided(Decision::Abort)
             }

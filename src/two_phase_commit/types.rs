@@ -96,7 +96,7 @@ pub enum CoordinatorTraceEvent {
         to: ServerSet,
     },
     /// It repeats an earlier decision.
-    ToldAgain {
+    DecisionResent {
         /// The transaction.
         transaction: TransactionId,
         /// The decision.

@@ -8,8 +8,8 @@ use super::{program, repository};
 /// A program, and the arguments that print the help text with examples.
 pub type HelpPage = (&'static str, &'static [&'static str]);
 
-pub fn run(name: &str, words: &[&str], folder: &Path) -> Output {
-    Command::new(program(name)).args(words).current_dir(folder).output().unwrap()
+pub fn run(name: &str, arguments: &[&str], folder: &Path) -> Output {
+    Command::new(program(name)).args(arguments).current_dir(folder).output().unwrap()
 }
 
 /// The commands among the examples of a help page, without what is said about them.

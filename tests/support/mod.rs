@@ -34,7 +34,7 @@ impl Cluster {
     pub fn start(count: u8, arguments: &[&str]) -> Cluster {
         let mut cluster = Cluster::prepare(count, arguments);
         for id in 1..=count {
-            cluster.run(id);
+            cluster.start_server(id);
         }
         cluster.await_all();
         cluster
@@ -46,7 +46,7 @@ impl Cluster {
         std::fs::write(cluster.file(), watched_cluster_file(count)).unwrap();
         cluster.cluster = cluster::Cluster::read(&cluster.file()).unwrap();
         for id in 1..=count {
-            cluster.run(id);
+            cluster.start_server(id);
         }
         cluster.await_all();
         cluster
@@ -78,12 +78,12 @@ impl Cluster {
     }
 
     /// The lines of a server so far.
-    pub fn lines_of(&self, id: u8) -> String {
+    pub fn log_text(&self, id: u8) -> String {
         std::fs::read_to_string(self.folder.path().join(format!("server-{id}.log"))).unwrap_or_default()
     }
 
     /// The data folder of a server.
-    pub fn data(&self, id: u8) -> PathBuf {
+    pub fn data_dir(&self, id: u8) -> PathBuf {
         self.folder.path().join("data").join(format!("server-{id}"))
     }
 
@@ -91,7 +91,7 @@ impl Cluster {
     pub fn command(&self, id: u8) -> Command {
         let mut command = Command::new(program("paxos-server"));
         command.arg("--id").arg(id.to_string()).arg("--cluster").arg(self.file());
-        command.arg("--data").arg(self.data(id)).arg("--log-dir").arg(self.folder.path()).arg("--quiet");
+        command.arg("--data").arg(self.data_dir(id)).arg("--log-dir").arg(self.folder.path()).arg("--quiet");
         // What shows each step, unless a test says otherwise.
         if !self.arguments.iter().any(|argument| argument == "--protocol") {
             command.args(["--protocol", "basic-paxos"]);
@@ -101,12 +101,12 @@ impl Cluster {
     }
 
     /// Starts one server.
-    pub fn run(&mut self, id: u8) {
-        self.run_with(id, &[]);
+    pub fn start_server(&mut self, id: u8) {
+        self.start_server_with(id, &[]);
     }
 
     /// Starts one server with some more arguments.
-    pub fn run_with(&mut self, id: u8, arguments: &[&str]) {
+    pub fn start_server_with(&mut self, id: u8, arguments: &[&str]) {
         let errors = std::fs::File::create(self.folder.path().join(format!("server-{id}.err"))).unwrap();
         let child = self.command(id).args(arguments).stderr(errors).spawn().unwrap();
         self.processes[usize::from(id) - 1] = Some(child);
@@ -136,7 +136,7 @@ impl Cluster {
     /// Waits for a server to end by itself.
     pub fn await_end(&mut self, id: u8) -> std::process::ExitStatus {
         let child = self.processes[usize::from(id) - 1].as_mut().unwrap();
-        let status = await_some("the server ends", || child.try_wait().unwrap());
+        let status = await_value("the server ends", || child.try_wait().unwrap());
         self.processes[usize::from(id) - 1] = None;
         status
     }
@@ -149,7 +149,7 @@ impl Cluster {
     }
 
     /// A client whose lines go beside the servers'.
-    pub fn client_with_lines(&self, name: &str, server: u8) -> Client {
+    pub fn client_with_log(&self, name: &str, server: u8) -> Client {
         let mut options = ClientOptions::new(self.cluster.clone(), name);
         options.first_server = Some(ServerId(server));
         let path = self.folder.path().join(format!("client-{name}.log"));
@@ -164,7 +164,7 @@ impl Cluster {
 
     /// The server that leads, once all these servers know the same one.
     pub fn await_leader(&self, among: &[u8]) -> u8 {
-        await_some("one leader is known", || {
+        await_value("one leader is known", || {
             let leader = |id: &u8| Some(self.status(*id)?.leader?.ballot);
             let leaders: Option<Vec<_>> = among.iter().map(leader).collect();
             let first = *leaders.as_ref()?.first()?;
@@ -176,7 +176,7 @@ impl Cluster {
     pub fn await_all(&mut self) {
         let others = self.cluster.servers().len() - 1;
         for ServerId(id) in self.cluster.servers().iter() {
-            await_some("the server answers and is connected", || {
+            await_value("the server answers and is connected", || {
                 if let Some(Ok(Some(status))) = self.processes[usize::from(id) - 1].as_mut().map(Child::try_wait) {
                     let why = std::fs::read_to_string(self.folder.path().join(format!("server-{id}.err")));
                     panic!("server {id} has ended ({status}): {}", why.unwrap_or_default());
@@ -188,7 +188,7 @@ impl Cluster {
 
     /// Waits until all servers have applied the same slots to the same effect.
     pub fn await_agreement(&self) -> ServerStatus {
-        await_some("all replicas agree", || {
+        await_value("all replicas agree", || {
             let all: Option<Vec<_>> = self.cluster.members().map(|(server, _)| self.status(server.0)).collect();
             let all = all?;
             let same = |status: &ServerStatus| (status.applied, status.digest) == (all[0].applied, all[0].digest);
@@ -291,7 +291,7 @@ pub fn free_address() -> SocketAddr {
 }
 
 /// Waits until something is there.
-pub fn await_some<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub fn await_value<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = probe() {

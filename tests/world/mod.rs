@@ -16,7 +16,7 @@ use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet, StableS
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     /// It does not.
-    No,
+    Never,
     /// During the sync: the first N records of the batch are durable, and nothing is sent.
     InSync(usize),
     /// Between sync and send: all records are durable, and nothing is said.
@@ -51,12 +51,12 @@ pub struct Host<R: Role> {
     /// Armed timers.
     pub timers: Vec<R::Timer>,
     /// Lives so far.
-    pub lives: u32,
+    pub incarnations: u32,
 }
 
 impl<R: Role> Default for Host<R> {
     fn default() -> Host<R> {
-        Host { role: None, disk: Vec::new(), timers: Vec::new(), lives: 0 }
+        Host { role: None, disk: Vec::new(), timers: Vec::new(), incarnations: 0 }
     }
 }
 
@@ -92,7 +92,7 @@ impl<R: Role> Host<R> {
             Ok(released) if !unsent => released.into_actions().into_iter().flat_map(|(_, actions)| actions).collect(),
             _ => Vec::new(),
         };
-        let crashed = crash != Crash::No;
+        let crashed = crash != Crash::Never;
         if crashed {
             self.crash();
         }
@@ -123,7 +123,7 @@ impl<R: Role> Host<R> {
 
 /// What one server tells a role of another, or of its own.
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum PacketContent {
     Message(Message),
     /// In the house: the own learner has applied a slot.
     Applied(ProposerRequest),
@@ -135,7 +135,7 @@ pub struct Packet {
     pub from: ServerId,
     pub to: ServerId,
     pub role: RoleKind,
-    pub what: What,
+    pub what: PacketContent,
 }
 
 /// One server.
@@ -190,21 +190,21 @@ impl<M: StateMachine> Cluster<M> {
         let node = self.node_mut(server);
         match role {
             RoleKind::Proposer => {
-                node.proposer.lives += 1;
+                node.proposer.incarnations += 1;
                 node.proposer.begin(Proposer::new(server, quorums, policy));
-                self.at_proposer(server, vec![Input::Start], Crash::No)
+                self.at_proposer(server, vec![Input::Start], Crash::Never)
             }
             RoleKind::Acceptor => {
-                node.acceptor.lives += 1;
+                node.acceptor.incarnations += 1;
                 node.acceptor.begin(Acceptor::new());
-                self.at_acceptor(server, vec![Input::Start], Crash::No)
+                self.at_acceptor(server, vec![Input::Start], Crash::Never)
             }
             RoleKind::Learner => {
-                node.learner.lives += 1;
-                let life = Incarnation(node.learner.lives);
+                node.learner.incarnations += 1;
+                let life = Incarnation(node.learner.incarnations);
                 node.learner
                     .begin(Learner::new(server, quorums, life, Default::default(), machine).with_policy(policy));
-                self.at_learner(server, vec![Input::Start], Crash::No)
+                self.at_learner(server, vec![Input::Start], Crash::Never)
             }
             RoleKind::Coordinator | RoleKind::Participant => Turn::Down,
         }
@@ -220,7 +220,7 @@ impl<M: StateMachine> Cluster<M> {
             RoleKind::Coordinator | RoleKind::Participant => {}
         }
         if role == RoleKind::Learner {
-            self.at_proposer(server, vec![Input::Request(ProposerRequest::LearnerDown)], Crash::No);
+            self.at_proposer(server, vec![Input::Request(ProposerRequest::LearnerDown)], Crash::Never);
         }
     }
 
@@ -235,8 +235,8 @@ impl<M: StateMachine> Cluster<M> {
         match role {
             RoleKind::Proposer => {
                 let inputs = packets.into_iter().map(|packet| match packet.what {
-                    What::Message(message) => Input::Message { from: packet.from, message },
-                    What::Applied(request) => Input::Request(request),
+                    PacketContent::Message(message) => Input::Message { from: packet.from, message },
+                    PacketContent::Applied(request) => Input::Request(request),
                 });
                 self.at_proposer(to, inputs.collect(), crash)
             }
@@ -273,14 +273,14 @@ impl<M: StateMachine> Cluster<M> {
     pub fn at_learner(&mut self, server: ServerId, inputs: Vec<Input<Learner<M>>>, crash: Crash) -> Turn<M> {
         let Some(ran) = self.node_mut(server).learner.turn(inputs, crash) else { return Turn::Down };
         if ran.crashed {
-            self.at_proposer(server, vec![Input::Request(ProposerRequest::LearnerDown)], Crash::No);
+            self.at_proposer(server, vec![Input::Request(ProposerRequest::LearnerDown)], Crash::Never);
         }
         for action in &ran.actions {
             match action {
                 Action::Send { to, message } => self.send(server, *to, message),
                 Action::Arm(timer) => self.node_mut(server).learner.arm(*timer),
                 Action::Notify(LearnerNotification::Advanced { applied, ids }) => {
-                    let what = What::Applied(ProposerRequest::Applied { slot: *applied, ids: ids.clone() });
+                    let what = PacketContent::Applied(ProposerRequest::Applied { slot: *applied, ids: ids.clone() });
                     let packet = Packet { from: server, to: server, role: RoleKind::Proposer, what };
                     self.packets.push(packet);
                 }
@@ -303,13 +303,13 @@ impl<M: StateMachine> Cluster<M> {
     }
 
     pub fn read(&mut self, server: ServerId, token: u64, query: M::Query) -> Turn<M> {
-        self.at_learner(server, vec![Input::Request(LearnerRequest::Read { token, query })], Crash::No)
+        self.at_learner(server, vec![Input::Request(LearnerRequest::Read { token, query })], Crash::Never)
     }
 
     fn send(&mut self, from: ServerId, to: ServerSet, message: &Message) {
         for to in to.iter() {
             for role in message.recipients() {
-                self.packets.push(Packet { from, to, role: *role, what: What::Message(message.clone()) });
+                self.packets.push(Packet { from, to, role: *role, what: PacketContent::Message(message.clone()) });
             }
         }
     }
@@ -327,8 +327,8 @@ impl<M: StateMachine> Cluster<M> {
 
 fn messages<R: Role<Message = Message>>(packets: Vec<Packet>) -> Vec<Input<R>> {
     let message = |packet: Packet| match packet.what {
-        What::Message(message) => Some(Input::Message { from: packet.from, message }),
-        What::Applied(_) => None,
+        PacketContent::Message(message) => Some(Input::Message { from: packet.from, message }),
+        PacketContent::Applied(_) => None,
     };
     packets.into_iter().filter_map(message).collect()
 }

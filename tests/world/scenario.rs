@@ -13,7 +13,7 @@ use paxos_kv::paxos::{
 };
 use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet, TimerSpec};
 
-use crate::world::{Cluster, Crash, Packet, Ran, Turn, What};
+use crate::world::{Cluster, Crash, Packet, PacketContent, Ran, Turn};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -147,8 +147,8 @@ impl Scenario {
                 let names = pos(args)?;
                 writeln!(self.out, "{server} proposer is asked for {}", names.replace('/', " "))?;
                 let inputs = names.split('/').map(|name| propose(command(name))).collect();
-                let turn = self.cluster()?.at_proposer(server, inputs, Crash::No);
-                self.tell(server, turn)?;
+                let turn = self.cluster()?.at_proposer(server, inputs, Crash::Never);
+                self.write_turn(server, turn)?;
             }
             "read" => {
                 let server = server(&pos(args)?)?;
@@ -156,7 +156,7 @@ impl Scenario {
                 let token = self.reads;
                 writeln!(self.out, "{server} learner is asked for read r{token}")?;
                 let turn = self.cluster()?.read(server, token, ());
-                self.tell(server, turn)?;
+                self.write_turn(server, turn)?;
             }
             "deliver" => {
                 let together = args.take_key("together").is_some();
@@ -178,7 +178,7 @@ impl Scenario {
             "settle" => {
                 for _ in 0..SETTLE_WAVES {
                     let packets = self.cluster()?.take_all_packets();
-                    self.deliver(packets, false, Crash::No)?;
+                    self.deliver(packets, false, Crash::Never)?;
                 }
                 if !self.cluster()?.packets.is_empty() {
                     return Err(format!("messages are still in flight after {SETTLE_WAVES} waves").into());
@@ -200,8 +200,8 @@ impl Scenario {
                 let (server, peer) = (server(&pos(args)?)?, server(&pos(args)?)?);
                 writeln!(self.out, "{server}'s connection from {peer} closes")?;
                 let input = Input::Request(ProposerRequest::PeerDisconnected(peer));
-                let turn = self.cluster()?.at_proposer(server, vec![input], Crash::No);
-                self.tell(server, turn)?;
+                let turn = self.cluster()?.at_proposer(server, vec![input], Crash::Never);
+                self.write_turn(server, turn)?;
             }
             "crash" => {
                 let (server, role) = server_role(&pos(args)?)?;
@@ -212,7 +212,7 @@ impl Scenario {
                 let (server, role) = server_role(&pos(args)?)?;
                 writeln!(self.out, "{server} {} restarts", lower(role))?;
                 let turn = self.cluster()?.start(server, role);
-                self.tell(server, turn)?;
+                self.write_turn(server, turn)?;
                 self.remembered(server, role)?;
             }
             "forget" => {
@@ -225,9 +225,9 @@ impl Scenario {
                 let message = message(args)?;
                 let (from, to) = (server(&key(args, "from")?)?, server(&key(args, "to")?)?);
                 for role in message.recipients() {
-                    let what = What::Message(message.clone());
+                    let what = PacketContent::Message(message.clone());
                     let packet = Packet { from, to, role: *role, what };
-                    self.deliver(vec![packet], false, Crash::No)?;
+                    self.deliver(vec![packet], false, Crash::Never)?;
                 }
             }
             "show" => self.show(server(&pos(args)?)?)?,
@@ -250,7 +250,7 @@ impl Scenario {
         }
         while !self.cluster()?.packets.is_empty() {
             let packets = self.cluster()?.take_all_packets();
-            self.deliver(packets, false, Crash::No)?;
+            self.deliver(packets, false, Crash::Never)?;
         }
         self.out.clear();
         Ok(())
@@ -283,7 +283,7 @@ impl Scenario {
             let (to, before) = (group[0].to, self.out.len());
             let mut quiet = true;
             for packet in &group {
-                let What::Message(message) = &packet.what else { continue };
+                let PacketContent::Message(message) = &packet.what else { continue };
                 writeln!(self.out, "{to} {} receives {} from {}", lower(packet.role), words(message), packet.from)?;
                 // A learner usually only stores an ACCEPT, and every role only stores a PROGRESS.
                 let learner = packet.role == RoleKind::Learner;
@@ -293,7 +293,7 @@ impl Scenario {
             let heard = self.out.len();
             let turn = self.cluster()?.deliver(group, crash);
             let down = matches!(turn, Turn::Down);
-            self.tell(to, turn)?;
+            self.write_turn(to, turn)?;
             if down {
                 writeln!(self.out, "    it is down")?;
             } else if self.out.len() == heard && quiet {
@@ -317,10 +317,10 @@ impl Scenario {
         writeln!(self.out, "{server} {}'s timer {wanted} expires", lower(role))?;
         let before = self.out.len();
         let turn = match role {
-            RoleKind::Proposer => self.cluster()?.fire_proposer(server, n, Crash::No),
-            _ => self.cluster()?.fire_learner(server, n, Crash::No),
+            RoleKind::Proposer => self.cluster()?.fire_proposer(server, n, Crash::Never),
+            _ => self.cluster()?.fire_learner(server, n, Crash::Never),
         };
-        self.tell(server, turn)?;
+        self.write_turn(server, turn)?;
         if self.out.len() == before {
             writeln!(self.out, "    nothing")?;
         }
@@ -328,19 +328,19 @@ impl Scenario {
     }
 
     /// Says what a turn did, and lets the proposer hear at once what its own learner applied.
-    fn tell(&mut self, server: ServerId, turn: Turn<Names>) -> Result<()> {
+    fn write_turn(&mut self, server: ServerId, turn: Turn<Names>) -> Result<()> {
         match turn {
             Turn::Acceptor(ran) => self.tell_ran(&ran, acceptor_record, acceptor_fact, acceptor_outcome),
             Turn::Proposer(ran) => self.tell_ran(&ran, proposer_record, proposer_fact, proposer_outcome),
             Turn::Learner(ran) => self.tell_ran(&ran, |never| match *never {}, learner_fact, learner_outcome),
             Turn::Down => {}
         }
-        for packet in self.cluster()?.take_packets(|packet| matches!(packet.what, What::Applied(_))) {
+        for packet in self.cluster()?.take_packets(|packet| matches!(packet.what, PacketContent::Applied(_))) {
             let before = self.out.len();
             writeln!(self.out, "{server} proposer is notified by its own learner")?;
             let heard = self.out.len();
-            let turn = self.cluster()?.deliver(vec![packet], Crash::No);
-            self.tell(server, turn)?;
+            let turn = self.cluster()?.deliver(vec![packet], Crash::Never);
+            self.write_turn(server, turn)?;
             if self.out.len() == heard {
                 self.out.truncate(before);
             }
@@ -408,7 +408,7 @@ impl Scenario {
 
 impl Filter {
     fn takes(&mut self, packet: &Packet) -> bool {
-        let What::Message(message) = &packet.what else { return false };
+        let PacketContent::Message(message) = &packet.what else { return false };
         let (slot, ballot) = place(message);
         let takes = self.count > 0
             && self.name.as_ref().is_none_or(|name| message.name() == name)
@@ -523,7 +523,7 @@ fn entries(entries: &[Entry]) -> String {
 }
 
 fn on_its_way(packet: &Packet) -> String {
-    let What::Message(message) = &packet.what else { return String::new() };
+    let PacketContent::Message(message) = &packet.what else { return String::new() };
     format!("{} from {} to {} {}", words(message), packet.from, packet.to, lower(packet.role))
 }
 
@@ -701,7 +701,7 @@ fn server_role(text: &str) -> Result<(ServerId, RoleKind)> {
 
 fn crash(text: Option<&str>) -> Result<Crash> {
     Ok(match text {
-        None => Crash::No,
+        None => Crash::Never,
         Some("before-sync") => Crash::InSync(0),
         Some("after-sync") => Crash::AfterSync,
         Some(text) => Crash::InSync(text.strip_prefix("in-sync/").ok_or("crash= what?")?.parse()?),

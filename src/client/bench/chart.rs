@@ -52,14 +52,14 @@ impl Panel {
             (Axis::of(self.points().map(|point| point.0)), Axis::of(self.points().map(|point| point.1)));
         let (from_x, to_x) = (left + MARGIN.0, left + WIDTH - MARGIN.1);
         let (from_y, to_y) = (HEIGHT - MARGIN.3, MARGIN.2);
-        let place = |(x, y): (f64, f64)| {
+        let to_pixel = |(x, y): (f64, f64)| {
             (from_x + (to_x - from_x) * x_axis.share(x), from_y + (to_y - from_y) * y_axis.share(y))
         };
         text(svg, (left + 12.0, 18.0), "start", "#000", &self.title);
         text(svg, ((from_x + to_x) / 2.0, HEIGHT - 8.0), "middle", "#333", self.x);
         text(svg, (left + 12.0, to_y - 4.0), "start", "#333", self.y);
         for tick in y_axis.ticks() {
-            let (_, y) = place((1.0, tick));
+            let (_, y) = to_pixel((1.0, tick));
             line(svg, (from_x, y), (to_x, y), "#ddd");
             text(svg, (from_x - 6.0, y + 4.0), "end", "#333", &short(tick));
         }
@@ -67,13 +67,13 @@ impl Panel {
         xs.sort_by(f64::total_cmp);
         xs.dedup();
         for x in xs {
-            let (at, _) = place((x, 1.0));
+            let (at, _) = to_pixel((x, 1.0));
             line(svg, (at, from_y), (at, from_y + 4.0), "#333");
             text(svg, (at, from_y + 16.0), "middle", "#333", &short(x));
         }
         line(svg, (from_x, from_y), (to_x, from_y), "#333");
         for (n, series) in self.series.iter().enumerate() {
-            self.draw_series(n, series, place, to_x, svg);
+            self.draw_series(n, series, to_pixel, to_x, svg);
         }
     }
 

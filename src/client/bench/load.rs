@@ -22,7 +22,7 @@ use crate::random::Random;
 use crate::role::ServerId;
 
 /// Interval for checking clients whose sockets are idle: their tries may have timed out.
-const LOOK: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum number of events taken with one call.
 const EVENTS_MAX: usize = 256;
 /// Maximum number of due requests that wait in one client of an open loop; older ones are dropped and counted as not
@@ -123,13 +123,13 @@ impl<'a> LoadThread<'a> {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while now < self.ends {
             events.clear();
-            let until = self.next_due().unwrap_or(self.ends).min(looked + LOOK).min(self.ends);
+            let until = self.next_due().unwrap_or(self.ends).min(looked + CHECK_INTERVAL).min(self.ends);
             self.wait(&mut events, until.saturating_duration_since(now))?;
             for event in &events {
                 self.serve(event.data.u64() as usize)?;
             }
             now = Instant::now();
-            if now >= looked + LOOK {
+            if now >= looked + CHECK_INTERVAL {
                 looked = now;
                 for at in 0..self.lanes.len() {
                     if self.lanes[at].client.next_due().is_some_and(|due| due <= now) {

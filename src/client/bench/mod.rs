@@ -48,7 +48,7 @@ pub const THREADS_MAX: u32 = 16;
 /// Maximum wait for servers without a leader to elect one; then they are measured anyway.
 const ELECTION: Duration = Duration::from_secs(2);
 /// Maximum number of writes in flight while the keys are filled before the measurement.
-const FILL_UNDER_WAY: usize = IN_FLIGHT_MAX;
+const FILL_IN_FLIGHT: usize = IN_FLIGHT_MAX;
 
 /// The configuration of a measurement.
 #[derive(Clone, Debug)]
@@ -116,14 +116,14 @@ pub enum BenchError {
         error: std::io::Error,
     },
     /// A server of a sweep has ended.
-    #[error("server {} of the sweep exited ({status}): {said}", .server.0)]
+    #[error("server {} of the sweep exited ({status}): {stderr}", .server.0)]
     ServerEnded {
         /// The server that ended.
         server: ServerId,
         /// Its exit status.
         status: ExitStatus,
         /// Its last message.
-        said: String,
+        stderr: String,
     },
     /// The servers of a sweep did not start in time.
     #[error("the servers of the sweep did not all reply within {} s", .0.as_secs())]
@@ -246,7 +246,7 @@ fn fill(cluster: &Cluster, plan: &BenchPlan, at: ServerId) -> Result<(), BenchEr
     let mut client = Client::new(options)?;
     let mut keys = 0..plan.keys;
     loop {
-        while client.in_flight() < FILL_UNDER_WAY
+        while client.in_flight() < FILL_IN_FLIGHT
             && let Some(key) = keys.next()
         {
             client.queue(put(key, plan.value_size)).map_err(BenchError::NotFilled)?;

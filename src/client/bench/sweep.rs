@@ -222,7 +222,7 @@ impl SweepCluster {
                 if let Ok(Some(status)) = process.try_wait() {
                     let said = fs::read_to_string(self.folder.join(format!("server-{}.err", server.0)));
                     let said = said.unwrap_or_default().trim().to_string();
-                    return Err(BenchError::ServerEnded { server: *server, status, said });
+                    return Err(BenchError::ServerEnded { server: *server, status, stderr: said });
                 }
             }
             let survey = ClusterStatus::query(&self.cluster, Duration::from_secs(1));

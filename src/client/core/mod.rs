@@ -85,7 +85,7 @@ pub struct ClientCore {
     requests: u64,
     /// The number of the last frame. Every try gets a new number, so a late reply is never taken for another try's.
     frames: u64,
-    tickets: u64,
+    last_handle: u64,
     /// Requests in flight. Together with `unnamed`, at most [`IN_FLIGHT_MAX`] of them are the caller's.
     flights: BTreeMap<RequestHandle, InFlight>,
     /// The request that each frame number belongs to.
@@ -133,7 +133,7 @@ impl ClientCore {
             history: None,
             requests: 0,
             frames: 0,
-            tickets: 0,
+            last_handle: 0,
             flights: BTreeMap::new(),
             numbers: BTreeMap::new(),
             unnamed: VecDeque::new(),
@@ -257,8 +257,8 @@ impl ClientCore {
     }
 
     fn next_handle(&mut self) -> RequestHandle {
-        self.tickets += 1;
-        RequestHandle(self.tickets)
+        self.last_handle += 1;
+        RequestHandle(self.last_handle)
     }
 }
 

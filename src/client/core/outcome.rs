@@ -383,12 +383,12 @@ impl Tries {
     }
 
     fn why_not_applied(&self) -> String {
-        let Some(telling) = self.last.iter().max_by_key(|one| informativeness(&one.end)) else {
+        let Some(most_informative) = self.last.iter().max_by_key(|one| informativeness(&one.end)) else {
             return format!("there was no time for a try. {}", self.consequence());
         };
         let consequence = self.consequence();
-        let took = seconds(telling.took);
-        match &telling.end {
+        let took = seconds(most_informative.took);
+        match &most_informative.end {
             TryEnd::NotApplied(WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { answered })) => format!(
                 "no quorum: {} acceptors replied to PREPARE within {took}{}. The write was NOT applied: no ACCEPT \
                  was sent",
@@ -405,7 +405,7 @@ impl Tries {
                 let what = if self.are_all_refused() { "no server is running" } else { "no server was reached" };
                 format!("{what}: {} refused the connection. {consequence}", self.count_of(refused))
             }
-            _ => format!("{telling}. {consequence}"),
+            _ => format!("{most_informative}. {consequence}"),
         }
     }
 

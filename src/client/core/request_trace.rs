@@ -32,7 +32,7 @@ impl RequestTrace {
             && let Some(event) = asked(request, to)
         {
             lines.trace = trace.clone();
-            lines.sent = lines.tell(event, Parent::None, None);
+            lines.sent = lines.write_line(event, Parent::None, None);
         }
         lines
     }
@@ -47,7 +47,7 @@ impl RequestTrace {
         let cause = QuotedText::from(failed.end.word());
         let event = Event::Failover { waited: failed.took.into(), cause, from: failed.server, to };
         let why = format!("{failed}; sending the same request to server {}", to.0);
-        let line = self.tell(event, self.sent.clone().into(), Some(why));
+        let line = self.write_line(event, self.sent.clone().into(), Some(why));
         self.sent = line.or(self.sent.take());
     }
 
@@ -68,7 +68,7 @@ impl RequestTrace {
         };
         let asked = tries.last.iter().map(|one| one.server).collect();
         let event = Event::Timeout { waited: tries.took.into(), tries: crate::trace::TriedServers(asked), status };
-        self.tell(event, self.sent.clone().into(), Some(format!("{why}; continuing with the next request")));
+        self.write_line(event, self.sent.clone().into(), Some(format!("{why}; continuing with the next request")));
     }
 
     /// Logs a server's reply.
@@ -76,7 +76,7 @@ impl RequestTrace {
         if self.trace.process().is_some()
             && let Some(event) = received(&reply.reply, from, took)
         {
-            self.tell(event, reply.context.parent.clone().into(), None);
+            self.write_line(event, reply.context.parent.clone().into(), None);
         }
     }
 
@@ -99,7 +99,7 @@ impl RequestTrace {
         if let (false, Event::Response { cause, .. }) = (tries.may_be_applied, &mut line) {
             *cause = Some(QuotedText::from(last.end.word()));
         }
-        self.tell(line, self.sent.clone().into(), Some(why.to_string()));
+        self.write_line(line, self.sent.clone().into(), Some(why.to_string()));
     }
 
     /// Logs a reply to a request that was not made.
@@ -110,18 +110,18 @@ impl RequestTrace {
             "received an unrequested reply of length {length} from server {}: it is for request {}, but {asked} is in flight",
             server.0, reply.number
         );
-        self.tell(Event::Malformed { length, from }, self.sent.clone().into(), Some(why));
+        self.write_line(Event::Malformed { length, from }, self.sent.clone().into(), Some(why));
     }
 
     /// Logs bytes that are no valid reply.
     pub(super) fn malformed(&self, no_reply: &NoReply, from: SocketAddr) {
         if let NoReply::Malformed { length, what } = no_reply {
             let why = format!("received malformed reply of length {length} from {from}: {what}");
-            self.tell(Event::Malformed { length: *length, from }, self.sent.clone().into(), Some(why));
+            self.write_line(Event::Malformed { length: *length, from }, self.sent.clone().into(), Some(why));
         }
     }
 
-    fn tell(&self, event: Event, re: Parent, why: Option<String>) -> Option<LineId> {
+    fn write_line(&self, event: Event, re: Parent, why: Option<String>) -> Option<LineId> {
         self.trace.line(PendingLine {
             role: Speaker::Client,
             req: Some(self.label.clone()),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::command_line::Text;
-use super::fake::{Act, FakeCluster, good_reply, serves};
+use super::fake::{FakeAction, FakeCluster, good_reply, serves};
 use crate::client::cli::run;
 use crate::client::printer::Printer;
 use crate::kv::{Kv, KvCommand, Op, encode_chunk, without_sessions};
@@ -28,7 +28,7 @@ fn store(value: &str, wrong: u64) -> FakeCluster {
     let (bytes, left_out) = without_sessions(&encode_chunk(&kv.take_delta().pieces)).unwrap();
     let part = SnapshotChunk { slot: Slot(2), digest, index: 0, bytes: bytes.into(), next: None };
     FakeCluster::start(vec![serves(move |n, request| {
-        Act::Reply(match request {
+        FakeAction::Reply(match request {
             Request::State { .. } => Reply::Chunk(Some(StatePart { part: part.clone(), left_out })),
             other => good_reply(n as u64, other),
         })

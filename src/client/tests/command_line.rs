@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::{Arc, Mutex};
 
-use super::fake::{Act, Fake, FakeCluster, good, opens_and, serves};
+use super::fake::{Fake, FakeAction, FakeCluster, good, opens_and, serves};
 use crate::client::cli::run;
 use crate::client::printer::Printer;
 use crate::kv::{Op, WriteResult};
@@ -51,7 +51,7 @@ fn with_bytes(cluster: &FakeCluster, words: Vec<OsString>) -> (u8, String, Strin
 }
 
 fn answers(reply: Reply) -> FakeCluster {
-    FakeCluster::start(vec![opens_and(move |_, _| Act::Reply(reply.clone()))])
+    FakeCluster::start(vec![opens_and(move |_, _| FakeAction::Reply(reply.clone()))])
 }
 
 fn applied(written: WriteResult) -> FakeCluster {
@@ -223,7 +223,7 @@ fn script_exits_with_its_worst_outcome() {
                 Request::Get { key } => key.clone(),
                 _ => Vec::new(),
             };
-            Act::Reply(match (key.as_slice(), request) {
+            FakeAction::Reply(match (key.as_slice(), request) {
                 (b"unknown", _) => Reply::Unknown(WhyUnknown::Superseded),
                 (b"no", _) => Reply::Refused("no".to_string()),
                 (b"missing", Request::Get { .. }) => Reply::Value { slot: Slot(1), value: None, version: 0 },
@@ -271,7 +271,7 @@ fn command_line_without_a_command_prints_the_help_and_sends_nothing() {
 
 #[test]
 fn demo_without_servers_fails_with_a_message() {
-    for fake in [Fake::Absent, serves(|_, _| Act::Close)] {
+    for fake in [Fake::Absent, serves(|_, _| FakeAction::Close)] {
         let (code, text, notes) = paxos_client(&FakeCluster::start(vec![fake]), &["demo", "--pace", "1ms"]);
         assert_eq!((code, text.lines().last()), (1, Some("FAILED: 1 problem. See the errors above.")));
         assert!(notes.contains("no server of the cluster replies"), "{notes}");
@@ -307,8 +307,8 @@ fn each_failure_of_a_server_is_reported_once_per_request() {
     );
     // The client asks the servers in turn until one of them is no longer too busy.
     let busy = |n: usize, request: &Request| match n {
-        0..2 => Act::Reply(Reply::NotApplied(WhyNotApplied::Busy)),
-        _ => Act::Reply(super::fake::good_reply(n as u64, request)),
+        0..2 => FakeAction::Reply(Reply::NotApplied(WhyNotApplied::Busy)),
+        _ => FakeAction::Reply(super::fake::good_reply(n as u64, request)),
     };
     let cluster = FakeCluster::start(vec![Fake::Absent, serves(busy), serves(busy)]);
     let (code, _, notes) = paxos_client(&cluster, &["get", "k"]);

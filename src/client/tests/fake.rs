@@ -23,7 +23,7 @@ pub const TRY: Duration = Duration::from_millis(400);
 
 /// The action of a fake server on a request.
 #[derive(Clone, Debug)]
-pub enum Act {
+pub enum FakeAction {
     /// Replies.
     Reply(Reply),
     /// Replies after this time.
@@ -41,7 +41,7 @@ pub enum Act {
 }
 
 /// Decides the action on a request; the first argument counts the requests from 0.
-type Decide = Box<dyn FnMut(usize, &Request) -> Act + Send>;
+type Decide = Box<dyn FnMut(usize, &Request) -> FakeAction + Send>;
 
 /// The behavior of a fake server.
 pub enum Fake {
@@ -56,13 +56,13 @@ pub enum Fake {
 }
 
 /// A server that accepts clients and acts so on each request.
-pub fn serves(act: impl FnMut(usize, &Request) -> Act + Send + 'static) -> Fake {
+pub fn serves(act: impl FnMut(usize, &Request) -> FakeAction + Send + 'static) -> Fake {
     Fake::Serves(Box::new(act))
 }
 
 /// A correct server, whose writes get one slot after the other.
 pub fn good() -> Fake {
-    serves(|n, request| Act::Reply(good_reply(n as u64 + 1, request)))
+    serves(|n, request| FakeAction::Reply(good_reply(n as u64 + 1, request)))
 }
 
 /// The reply of a correct server.
@@ -76,9 +76,9 @@ pub fn good_reply(slot: u64, request: &Request) -> Reply {
 }
 
 /// A server that opens sessions and acts so on all other requests.
-pub fn opens_and(mut act: impl FnMut(usize, &Request) -> Act + Send + 'static) -> Fake {
+pub fn opens_and(mut act: impl FnMut(usize, &Request) -> FakeAction + Send + 'static) -> Fake {
     serves(move |n, request| match request {
-        Request::Open { .. } => Act::Reply(Reply::Opened { session: 7, history: 1 }),
+        Request::Open { .. } => FakeAction::Reply(Reply::Opened { session: 7, history: 1 }),
         other => act(n, other),
     })
 }
@@ -193,24 +193,24 @@ fn serve(
             std::io::Write::write_all(&mut reader.stream(), &bytes).ok()
         };
         match act {
-            Act::Reply(said) => reply(number, said)?,
-            Act::Late(wait, said) => {
+            FakeAction::Reply(said) => reply(number, said)?,
+            FakeAction::Late(wait, said) => {
                 thread::sleep(wait);
                 reply(number, said)?;
             }
-            Act::Unrequested(others, said) => {
+            FakeAction::Unrequested(others, said) => {
                 for other in others {
                     reply(number + other, said.clone())?;
                 }
                 reply(number, said)?;
             }
-            Act::Bytes(bytes) => std::io::Write::write_all(&mut reader.stream(), &bytes).ok()?,
-            Act::ReplyAndClose(said) => {
+            FakeAction::Bytes(bytes) => std::io::Write::write_all(&mut reader.stream(), &bytes).ok()?,
+            FakeAction::ReplyAndClose(said) => {
                 reply(number, said)?;
                 return None;
             }
-            Act::Close => return None,
-            Act::Nothing => {}
+            FakeAction::Close => return None,
+            FakeAction::Nothing => {}
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, serves};
+use super::fake::{Fake, FakeAction, FakeCluster, TRY, good, good_reply, opens_and, serves};
 use crate::client::Operation;
 use crate::client::{Client, ClientError, IN_FLIGHT_MAX, NoReply, RequestKind, Tries, Try, TryEnd, WriteResponse};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown, frame};
@@ -88,19 +88,23 @@ fn each_kind_of_failure_on_the_wire_is_classified_correctly() {
         ("absent", Fake::Absent, false),
         ("turned away", Fake::TurnsAway, false),
         ("mute", Fake::Mute, false),
-        ("not applied", opens_and(|_, _| Act::Reply(no_quorum())), false),
-        ("silent", opens_and(|_, _| Act::Nothing), true),
-        ("closed", opens_and(|_, _| Act::Close), true),
-        ("garbage", opens_and(move |_, _| Act::Bytes(garbage())), true),
-        ("oversized", opens_and(move |_, _| Act::Bytes(oversized())), true),
-        ("no reply", opens_and(move |_, _| Act::Bytes(foreign())), true),
-        ("half a frame", opens_and(|_, _| Act::Bytes(frame(&no_quorum())[..6].to_vec())), true),
-        ("wrong kind", opens_and(|_, _| Act::Reply(Reply::Done)), true),
-        ("unknown", opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::TimedOut))), true),
-        ("superseded", opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::Superseded))), true),
-        ("certainly superseded", opens_and(|_, _| Act::Reply(Reply::NotApplied(WhyNotApplied::Superseded))), false),
-        ("certainly expired", opens_and(|_, _| Act::Reply(Reply::NotApplied(WhyNotApplied::Expired))), false),
-        ("expired", opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::Expired))), true),
+        ("not applied", opens_and(|_, _| FakeAction::Reply(no_quorum())), false),
+        ("silent", opens_and(|_, _| FakeAction::Nothing), true),
+        ("closed", opens_and(|_, _| FakeAction::Close), true),
+        ("garbage", opens_and(move |_, _| FakeAction::Bytes(garbage())), true),
+        ("oversized", opens_and(move |_, _| FakeAction::Bytes(oversized())), true),
+        ("no reply", opens_and(move |_, _| FakeAction::Bytes(foreign())), true),
+        ("half a frame", opens_and(|_, _| FakeAction::Bytes(frame(&no_quorum())[..6].to_vec())), true),
+        ("wrong kind", opens_and(|_, _| FakeAction::Reply(Reply::Done)), true),
+        ("unknown", opens_and(|_, _| FakeAction::Reply(Reply::Unknown(WhyUnknown::TimedOut))), true),
+        ("superseded", opens_and(|_, _| FakeAction::Reply(Reply::Unknown(WhyUnknown::Superseded))), true),
+        (
+            "certainly superseded",
+            opens_and(|_, _| FakeAction::Reply(Reply::NotApplied(WhyNotApplied::Superseded))),
+            false,
+        ),
+        ("certainly expired", opens_and(|_, _| FakeAction::Reply(Reply::NotApplied(WhyNotApplied::Expired))), false),
+        ("expired", opens_and(|_, _| FakeAction::Reply(Reply::Unknown(WhyUnknown::Expired))), true),
     ];
     for (name, fake, unknown) in cases {
         let error = put(&FakeCluster::start(vec![fake])).unwrap_err();
@@ -111,25 +115,25 @@ fn each_kind_of_failure_on_the_wire_is_classified_correctly() {
 
 #[test]
 fn later_not_applied_does_not_cancel_an_earlier_unknown() {
-    let perhaps = opens_and(|_, _| Act::Close);
-    let no = opens_and(|_, _| Act::Reply(no_quorum()));
+    let perhaps = opens_and(|_, _| FakeAction::Close);
+    let no = opens_and(|_, _| FakeAction::Reply(no_quorum()));
     let error = put(&FakeCluster::start(vec![perhaps, no])).unwrap_err();
     assert!(error.is_unknown(), "{error}");
     // A result decides: it is the result of this very write.
-    let perhaps = opens_and(|_, _| Act::Close);
+    let perhaps = opens_and(|_, _| FakeAction::Close);
     assert_eq!(
         put(&FakeCluster::start(vec![perhaps, good()])),
         Ok(WriteResponse::Written { slot: Slot(1), version: 1 })
     );
     // A refusal proves nothing about an earlier try.
-    let perhaps = opens_and(|_, _| Act::Close);
-    let refuses = opens_and(|_, _| Act::Reply(Reply::Refused("no".to_string())));
+    let perhaps = opens_and(|_, _| FakeAction::Close);
+    let refuses = opens_and(|_, _| FakeAction::Reply(Reply::Refused("no".to_string())));
     assert!(put(&FakeCluster::start(vec![perhaps, refuses])).unwrap_err().is_unknown());
 }
 
 #[test]
 fn refusal_is_final_and_carries_its_reason() {
-    let refuses = opens_and(|_, _| Act::Reply(Reply::Refused("not in lab mode".to_string())));
+    let refuses = opens_and(|_, _| FakeAction::Reply(Reply::Refused("not in lab mode".to_string())));
     let cluster = FakeCluster::start(vec![refuses, good()]);
     let error = put(&cluster).unwrap_err();
     assert_eq!(error, ClientError::Refused { server: ServerId(1), why: "not in lab mode".to_string() });
@@ -139,7 +143,7 @@ fn refusal_is_final_and_carries_its_reason() {
 fn try_without_enough_time_is_not_started() {
     // Such a try would have ended without an answer, and a write that is certainly not applied would be reported as
     // unknown.
-    let slow_no = opens_and(|n, _| if n == 1 { Act::Late(TRY / 2, no_quorum()) } else { Act::Nothing });
+    let slow_no = opens_and(|n, _| if n == 1 { FakeAction::Late(TRY / 2, no_quorum()) } else { FakeAction::Nothing });
     let cluster = FakeCluster::start(vec![slow_no]);
     let options = crate::client::ClientOptions { timeout: TRY * 5 / 4, ..cluster.options() };
     let error = Client::new(options).unwrap().put(b"k", b"v").unwrap_err();
@@ -186,8 +190,8 @@ fn write_with_little_time_is_sent_only_if_no_server_was_reached_before() {
 #[test]
 fn stopped_client_reports_what_is_known() {
     for (fake, is_unknown) in [
-        (opens_and(|_, _| Act::Nothing), true),
-        (serves(|_, _| Act::Nothing), false),
+        (opens_and(|_, _| FakeAction::Nothing), true),
+        (serves(|_, _| FakeAction::Nothing), false),
         (Fake::Absent, false),
         (Fake::Mute, false),
     ] {
@@ -231,7 +235,7 @@ fn stopped_client_does_not_send_a_request_that_waits_for_room() {
         if n + 1 == IN_FLIGHT_MAX {
             stops.store(true, std::sync::atomic::Ordering::Relaxed);
         }
-        Act::Nothing
+        FakeAction::Nothing
     });
     let cluster = FakeCluster::start(vec![silent]);
     let mut client = Client::new(cluster.options()).unwrap();
@@ -249,14 +253,14 @@ fn stopped_client_does_not_send_a_request_that_waits_for_room() {
 fn replies_to_other_requests_are_logged_and_ignored() {
     let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
     let right = || Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 3 } };
-    let confused = opens_and(move |_, _| Act::Unrequested(vec![1_000, 2_000], right()));
+    let confused = opens_and(move |_, _| FakeAction::Unrequested(vec![1_000, 2_000], right()));
     let cluster = FakeCluster::start(vec![confused]);
     let options = crate::client::ClientOptions { trace: trace.clone(), ..cluster.options() };
     let mut client = Client::new(options).unwrap();
     assert_eq!(client.put(b"k", b"v"), Ok(WriteResponse::Written { slot: Slot(9), version: 3 }));
     assert_eq!(trace.text().matches("received an unrequested reply").count(), 2, "{}", trace.text());
 
-    let flood = opens_and(move |_, _| Act::Unrequested((1..100).collect(), right()));
+    let flood = opens_and(move |_, _| FakeAction::Unrequested((1..100).collect(), right()));
     let error = put(&FakeCluster::start(vec![flood])).unwrap_err();
     // The last try may end because the time is up.
     let ClientError::Unknown(tries) = &error else { panic!("{error}") };
@@ -265,7 +269,12 @@ fn replies_to_other_requests_are_logged_and_ignored() {
 
 #[test]
 fn failed_reads_are_not_applied_for_every_reason() {
-    for act in [Act::Nothing, Act::Close, Act::Reply(Reply::Done), Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
+    for act in [
+        FakeAction::Nothing,
+        FakeAction::Close,
+        FakeAction::Reply(Reply::Done),
+        FakeAction::Reply(Reply::NotApplied(WhyNotApplied::Busy)),
+    ] {
         let cluster = FakeCluster::start(vec![serves(move |_, _| act.clone())]);
         let error = Client::new(cluster.options()).unwrap().get(b"k").unwrap_err();
         assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
@@ -275,7 +284,7 @@ fn failed_reads_are_not_applied_for_every_reason() {
 
 #[test]
 fn deadline_holds_for_every_kind_of_silent_server() {
-    for fake in [Fake::Mute, opens_and(|_, _| Act::Nothing), serves(|_, _| Act::Nothing), Fake::Absent] {
+    for fake in [Fake::Mute, opens_and(|_, _| FakeAction::Nothing), serves(|_, _| FakeAction::Nothing), Fake::Absent] {
         let cluster = FakeCluster::start(vec![fake]);
         let begun = Instant::now();
         put(&cluster).unwrap_err();
@@ -316,7 +325,7 @@ fn unknown_server_is_an_error_of_the_caller() {
 
 #[test]
 fn crash_order_is_sent_once_to_one_server() {
-    let cluster = FakeCluster::start(vec![serves(|_, _| Act::Close), good()]);
+    let cluster = FakeCluster::start(vec![serves(|_, _| FakeAction::Close), good()]);
     let mut client = Client::new(cluster.options()).unwrap();
     assert!(client.crash(ServerId(1), None, Some(TRY)).unwrap_err().is_unknown());
     assert_eq!(cluster.requests().len(), 1);
@@ -328,7 +337,7 @@ fn crash_order_is_sent_once_to_one_server() {
 #[test]
 fn every_request_is_logged_with_its_failovers_and_its_result() {
     let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
-    let cluster = FakeCluster::start(vec![opens_and(|_, _| Act::Close), good()]);
+    let cluster = FakeCluster::start(vec![opens_and(|_, _| FakeAction::Close), good()]);
     let options = crate::client::ClientOptions { trace: trace.clone(), ..cluster.options() };
     let mut client = Client::new(options).unwrap();
     client.put(b"k", b"v").unwrap();
@@ -340,7 +349,7 @@ fn every_request_is_logged_with_its_failovers_and_its_result() {
 
     // A request without a result is logged too.
     let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
-    let cluster = FakeCluster::start(vec![opens_and(|_, _| Act::Nothing)]);
+    let cluster = FakeCluster::start(vec![opens_and(|_, _| FakeAction::Nothing)]);
     let options = crate::client::ClientOptions { trace: trace.clone(), timeout: TRY, ..cluster.options() };
     Client::new(options).unwrap().put(b"k", b"v").unwrap_err();
     let last: Line = trace.text().lines().last().unwrap().parse().unwrap();
@@ -349,8 +358,10 @@ fn every_request_is_logged_with_its_failovers_and_its_result() {
 
 #[test]
 fn failover_is_reported_in_one_sentence() {
-    let cluster =
-        FakeCluster::start(vec![opens_and(|_, _| Act::Nothing), serves(|n, r| Act::Reply(good_reply(n as u64, r)))]);
+    let cluster = FakeCluster::start(vec![
+        opens_and(|_, _| FakeAction::Nothing),
+        serves(|n, r| FakeAction::Reply(good_reply(n as u64, r))),
+    ]);
     let mut client = Client::new(cluster.options()).unwrap();
     let (told, heard) = std::sync::mpsc::channel();
     client.on_failover(move |failed, next| told.send(failed.and_next(next)).unwrap());

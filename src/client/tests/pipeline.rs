@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::thread;
 
-use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, welcome};
+use super::fake::{Fake, FakeAction, FakeCluster, TRY, good, good_reply, opens_and, welcome};
 use crate::client::Operation;
 use crate::client::{Client, ClientError, ClientOptions, IN_FLIGHT_MAX, OperationResult, RequestHandle};
 use crate::cluster::Cluster;
@@ -151,7 +151,7 @@ fn late_reply_to_an_abandoned_try_is_ignored_without_an_error() {
 
 #[test]
 fn broken_connection_moves_its_requests_under_their_own_ids() {
-    let breaks = opens_and(|_, request| if is_key(request, "k15") { Act::Close } else { Act::Nothing });
+    let breaks = opens_and(|_, request| if is_key(request, "k15") { FakeAction::Close } else { FakeAction::Nothing });
     let cluster = FakeCluster::start(vec![breaks, good()]);
     let mut client = Client::new(cluster.options()).unwrap();
     let tickets: Vec<RequestHandle> = (0..16).map(|n| client.submit(put(n)).unwrap()).collect();
@@ -171,10 +171,10 @@ fn broken_connection_moves_its_requests_under_their_own_ids() {
 
 #[test]
 fn unanswered_request_moves_alone_if_others_get_replies() {
-    for act in [Act::Nothing, Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
+    for act in [FakeAction::Nothing, FakeAction::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
         let skips = opens_and(move |n, request| match request {
             one if is_key(one, "k3") => act.clone(),
-            other => Act::Reply(good_reply(n as u64, other)),
+            other => FakeAction::Reply(good_reply(n as u64, other)),
         });
         let cluster = FakeCluster::start(vec![skips, good()]);
         let mut client = Client::new(cluster.options()).unwrap();
@@ -194,8 +194,8 @@ fn unanswered_request_moves_alone_if_others_get_replies() {
 fn write_beyond_the_sequence_window_is_not_sent() {
     // Server 1 never answers the first write, and answers every other at once. Only server 2 answers the first.
     let skips = opens_and(|n, request| match request {
-        one if is_key(one, "k0") => Act::Nothing,
-        other => Act::Reply(good_reply(n as u64, other)),
+        one if is_key(one, "k0") => FakeAction::Nothing,
+        other => FakeAction::Reply(good_reply(n as u64, other)),
     });
     let cluster = FakeCluster::start(vec![skips, good()]);
     let mut client = Client::new(cluster.options()).unwrap();
@@ -222,8 +222,8 @@ fn write_beyond_the_sequence_window_is_not_sent() {
 #[test]
 fn write_with_unknown_outcome_does_not_stop_the_others() {
     let unknown = |n: usize, request: &Request| match request {
-        one if is_key(one, "k2") => Act::Reply(Reply::Unknown(WhyUnknown::TimedOut)),
-        other => Act::Reply(good_reply(n as u64, other)),
+        one if is_key(one, "k2") => FakeAction::Reply(Reply::Unknown(WhyUnknown::TimedOut)),
+        other => FakeAction::Reply(good_reply(n as u64, other)),
     };
     let cluster = FakeCluster::start(vec![opens_and(unknown), opens_and(unknown)]);
     let options = ClientOptions { timeout: TRY, ..cluster.options() };
@@ -240,7 +240,7 @@ fn write_with_unknown_outcome_does_not_stop_the_others() {
 
 #[test]
 fn waiting_writes_fail_with_the_reason_if_no_session_opens() {
-    let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
+    let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| FakeAction::Nothing)]);
     let mut client = Client::new(cluster.options()).unwrap();
     let tickets: Vec<RequestHandle> = (0..4).map(|n| client.submit(put(n)).unwrap()).collect();
     for handle in tickets {
@@ -254,7 +254,7 @@ fn waiting_writes_fail_with_the_reason_if_no_session_opens() {
 #[test]
 fn write_without_a_sequence_ends_at_its_own_deadline() {
     // No session is opened. The second write has less time than the first, and does not wait for it.
-    let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
+    let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| FakeAction::Nothing)]);
     let mut client = Client::new(ClientOptions { timeout: 20 * TRY, ..cluster.options() }).unwrap();
     let patient = client.submit(put(0)).unwrap();
     client.set_timeout(TRY / 4);
@@ -270,9 +270,9 @@ fn write_without_a_sequence_ends_at_its_own_deadline() {
 fn an_expired_session_ends_its_writes_and_no_other_session() {
     // The session expires while three writes are in flight; later writes use a new session.
     let cluster = FakeCluster::start(vec![super::fake::serves(|n, request| match request {
-        Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
-        Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(WhyUnknown::Expired)),
-        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: WriteResult::Done { version: 1 } }),
+        Request::Open { .. } => FakeAction::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
+        Request::Write { session: 10, .. } => FakeAction::Reply(Reply::Unknown(WhyUnknown::Expired)),
+        _ => FakeAction::Reply(Reply::Applied { slot: Slot(9), written: WriteResult::Done { version: 1 } }),
     })]);
     let mut client = Client::new(cluster.options()).unwrap();
     let tickets: Vec<RequestHandle> = (0..3).map(|n| client.submit(put(n)).unwrap()).collect();

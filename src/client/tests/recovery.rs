@@ -1,6 +1,6 @@
 //! Tests that a write gets a second identity only if it certainly was not applied under the first.
 
-use super::fake::{Act, Fake, FakeCluster, good, opens_and, serves};
+use super::fake::{Fake, FakeAction, FakeCluster, good, opens_and, serves};
 use crate::client::{Client, ClientError, WriteResponse};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::Slot;
@@ -26,7 +26,7 @@ fn opens(cluster: &FakeCluster) -> Vec<(u8, u128)> {
 
 #[test]
 fn write_fails_over_under_the_same_id() {
-    for first in [Act::Close, Act::Nothing, Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
+    for first in [FakeAction::Close, FakeAction::Nothing, FakeAction::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
         let cluster = FakeCluster::start(vec![opens_and(move |_, _| first.clone()), good()]);
         let mut client = Client::new(cluster.options()).unwrap();
         client.put(b"a", b"1").unwrap();
@@ -51,11 +51,11 @@ fn after_the_last_server_comes_the_first() {
 #[test]
 fn session_open_reuses_its_nonce_in_every_try() {
     let cluster = FakeCluster::start(vec![
-        serves(|_, _| Act::Close),
+        serves(|_, _| FakeAction::Close),
         serves(|n, _| match n {
-            0 => Act::Close,
-            1 => Act::Reply(Reply::Opened { session: 40, history: 1 }),
-            n => Act::Reply(Reply::Applied {
+            0 => FakeAction::Close,
+            1 => FakeAction::Reply(Reply::Opened { session: 40, history: 1 }),
+            n => FakeAction::Reply(Reply::Applied {
                 slot: Slot(n as u64),
                 written: crate::kv::WriteResult::Done { version: 1 },
             }),
@@ -71,7 +71,7 @@ fn session_open_reuses_its_nonce_in_every_try() {
 
 #[test]
 fn a_write_without_a_session_is_certainly_not_applied() {
-    let cluster = FakeCluster::start(vec![serves(|_, _| Act::Nothing)]);
+    let cluster = FakeCluster::start(vec![serves(|_, _| FakeAction::Nothing)]);
     let mut client = Client::new(cluster.options()).unwrap();
     for _ in 0..2 {
         let error = client.put(b"a", b"1").unwrap_err();
@@ -87,9 +87,9 @@ fn a_write_without_a_session_is_certainly_not_applied() {
 #[test]
 fn an_expired_session_ends_the_write_and_the_next_one_opens_another() {
     let expires = |n, request: &Request| match request {
-        Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
-        Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(WhyUnknown::Expired)),
-        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
+        Request::Open { .. } => FakeAction::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
+        Request::Write { session: 10, .. } => FakeAction::Reply(Reply::Unknown(WhyUnknown::Expired)),
+        _ => FakeAction::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
     };
     let cluster = FakeCluster::start(vec![serves(expires), good()]);
     let mut client = Client::new(cluster.options()).unwrap();
@@ -107,9 +107,12 @@ fn a_superseded_write_ends_its_session_and_the_next_one_opens_another() {
     // Another client used the nonce, or the write was given up: either way the session is unusable.
     let cluster = FakeCluster::start(vec![
         serves(|n, request| match request {
-            Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
-            Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(WhyUnknown::Superseded)),
-            _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
+            Request::Open { .. } => FakeAction::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
+            Request::Write { session: 10, .. } => FakeAction::Reply(Reply::Unknown(WhyUnknown::Superseded)),
+            _ => FakeAction::Reply(Reply::Applied {
+                slot: Slot(9),
+                written: crate::kv::WriteResult::Done { version: 1 },
+            }),
         }),
         good(),
     ]);
@@ -126,10 +129,10 @@ fn takes_writes_from(good: u64, why: WhyNotApplied) -> Fake {
     serves(move |_, request| match request {
         Request::Open { .. } => {
             last += 10;
-            Act::Reply(Reply::Opened { session: last, history: 1 })
+            FakeAction::Reply(Reply::Opened { session: last, history: 1 })
         }
-        Request::Write { session, .. } if *session < good => Act::Reply(Reply::NotApplied(why)),
-        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
+        Request::Write { session, .. } if *session < good => FakeAction::Reply(Reply::NotApplied(why)),
+        _ => FakeAction::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
     })
 }
 
@@ -157,7 +160,7 @@ fn no_write_goes_through_more_than_three_new_sessions() {
 
 #[test]
 fn possibly_applied_write_never_continues_in_a_new_session() {
-    let perhaps = opens_and(|_, _| Act::Close);
+    let perhaps = opens_and(|_, _| FakeAction::Close);
     let cluster = FakeCluster::start(vec![perhaps, takes_writes_from(1_000, WhyNotApplied::Expired)]);
     let mut client = Client::new(cluster.options()).unwrap();
     let error = client.put(b"a", b"1").unwrap_err();
@@ -169,7 +172,7 @@ fn possibly_applied_write_never_continues_in_a_new_session() {
 fn write_with_unknown_outcome_is_never_sent_again() {
     // The unknown write's sequence is below the next write's first_open. If the unknown write is applied later, it is
     // superseded.
-    let unknown = opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::TimedOut)));
+    let unknown = opens_and(|_, _| FakeAction::Reply(Reply::Unknown(WhyUnknown::TimedOut)));
     let cluster = FakeCluster::start(vec![unknown]);
     let mut client = Client::new(cluster.options()).unwrap();
     assert!(client.put(b"a", b"1").unwrap_err().is_unknown());
@@ -184,7 +187,7 @@ fn closed_idle_connection_costs_no_try() {
     // The session is opened on a connection that stays open, because its write follows before a closed connection would
     // be noticed.
     let cluster = FakeCluster::start(vec![opens_and(|n, request| {
-        Act::ReplyAndClose(super::fake::good_reply(n as u64 + 1, request))
+        FakeAction::ReplyAndClose(super::fake::good_reply(n as u64 + 1, request))
     })]);
     let mut client = Client::new(cluster.options()).unwrap();
     client.on_failover(|failed, _| panic!("{failed}"));
@@ -200,8 +203,8 @@ fn closed_idle_connection_costs_no_try() {
 #[test]
 fn a_read_from_one_server_never_comes_from_another() {
     let not_now = serves(|n, request| match n {
-        0..=2 => Act::Reply(Reply::NotApplied(WhyNotApplied::Busy)),
-        n => Act::Reply(super::fake::good_reply(n as u64, request)),
+        0..=2 => FakeAction::Reply(Reply::NotApplied(WhyNotApplied::Busy)),
+        n => FakeAction::Reply(super::fake::good_reply(n as u64, request)),
     });
     let cluster = FakeCluster::start(vec![not_now, good()]);
     let mut client = Client::new(cluster.options()).unwrap();

@@ -261,7 +261,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// CHOSEN: each slot holds the value that any proposal at this ballot, or above, carries.
     fn handle_chosen(&mut self, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
-        self.catch_up.hear_of(slots.last);
+        self.catch_up.note_chosen(slots.last);
         for slot in self.in_window(slots) {
             if let Some(open) = self.unapplied_slot(slot) {
                 // The lowest such ballot: a value held at that ballot or above is the chosen one, so the slot can be
@@ -278,9 +278,9 @@ impl<M: StateMachine> Learner<M> {
         if !self.quorums.others(self.me).contains(peer) {
             return;
         }
-        self.divergence.hear(peer, applied, digest, self.ticks);
-        self.catch_up.hear(peer, applied, self.ticks);
-        self.past.hear(peer, applied);
+        self.divergence.on_progress(peer, applied, digest, self.ticks);
+        self.catch_up.on_progress(peer, applied, self.ticks);
+        self.past.on_progress(peer, applied);
         self.check_for_gap(out);
     }
 
@@ -290,7 +290,7 @@ impl<M: StateMachine> Learner<M> {
         if from < self.past.log_begins() {
             return self.send_first_chunk(peer, from, out);
         }
-        let sent = self.past.entries_asked(peer, from);
+        let sent = self.past.on_catch_up_request(peer, from);
         let first = sent.unwrap_or(from);
         let end = self.send_entries(peer, first, out);
         if sent.is_some() {
@@ -320,7 +320,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// FETCHSNAPSHOT: a peer requests a chunk of a snapshot.
     fn handle_fetch(&mut self, peer: ServerId, part: ChunkRequest, out: &mut Output<Self>) {
-        self.past.part_asked(peer, part.slot);
+        self.past.on_chunk_request(peer, part.slot);
         out.notify(LearnerNotification::SnapshotRequested { to: peer, part: Some(part) });
     }
 
@@ -328,7 +328,7 @@ impl<M: StateMachine> Learner<M> {
     /// has outgrown its limit meanwhile. Then a new one is made, and the peer asks again.
     fn send_first_chunk(&mut self, peer: ServerId, from: Slot, out: &mut Output<Self>) {
         if self.past.durable() >= from {
-            self.past.part_asked(peer, self.past.durable());
+            self.past.on_chunk_request(peer, self.past.durable());
             out.notify(LearnerNotification::SnapshotRequested { to: peer, part: None });
         } else {
             self.want_checkpoint(out);
@@ -338,7 +338,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// ENTRIES: applies the entries that come next, and requests more if the peer has more.
     fn handle_entries(&mut self, peer: ServerId, entries: Vec<Entry>, applied: Slot, out: &mut Output<Self>) {
-        self.catch_up.hear_of(applied);
+        self.catch_up.note_chosen(applied);
         let (before, last) = (self.applied, entries.last().map(|entry| entry.slot));
         for entry in entries {
             if entry.slot == self.applied.next() {
@@ -388,8 +388,8 @@ impl<M: StateMachine> Learner<M> {
         self.unapplied.drop_below(slot.next());
         self.past.begin_anew(slot);
         self.divergence.begin_anew(slot, digest);
-        self.catch_up.hear_of(slot);
-        self.catch_up.wait_for_nobody();
+        self.catch_up.note_chosen(slot);
+        self.catch_up.cancel_requests();
         out.emit_step(|| LearnerTraceEvent::Installed { slot, digest, from });
         out.notify(LearnerNotification::Installed { slot, digest, from });
         // The state is durable here only when the own checkpoint holds it.
@@ -425,7 +425,7 @@ impl<M: StateMachine> Learner<M> {
         assert_eq!(slot, self.applied.next(), "slots are applied in order");
         let outcome = self.machine.apply(slot, &value);
         self.applied = slot;
-        self.catch_up.hear_of(slot);
+        self.catch_up.note_chosen(slot);
         self.unapplied.drop_below(slot.next());
         self.divergence.applied(slot, self.machine.digest(), self.ticks);
         out.emit_step(|| LearnerTraceEvent::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
@@ -484,7 +484,7 @@ impl<M: StateMachine> Learner<M> {
                 if was_coming {
                     self.catch_up.give_up();
                 }
-                let next = self.catch_up.ask_somebody(self.applied, self.ticks);
+                let next = self.catch_up.request_from_a_peer(self.applied, self.ticks);
                 self.go_after(next, out);
             }
         }
@@ -502,7 +502,7 @@ impl<M: StateMachine> Learner<M> {
             out.notify(LearnerNotification::Fenced { slot, equal, against });
             Self::fail_reads(self.reads.fail_all(), out);
         }
-        self.past.beat(self.ticks);
+        self.past.tick(self.ticks);
         for left in self.past.take_left_behind() {
             out.notify(LearnerNotification::LeftBehind(left));
         }
@@ -557,7 +557,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// READREPLY: an acceptor names its highest accepted slot. A majority of answers determines the slot for which the
     /// reads of the round wait.
-    fn handle_read_answer(&mut self, acceptor: ServerId, id: u128, slot: Slot, out: &mut Output<Self>) {
+    fn handle_read_reply(&mut self, acceptor: ServerId, id: u128, slot: Slot, out: &mut Output<Self>) {
         if self.reads.take_answer(acceptor, id, slot, &self.quorums) {
             self.answer_reads(out);
         }
@@ -637,7 +637,7 @@ impl<M: StateMachine> Role for Learner<M> {
                 Message::Entries { entries, applied } => self.handle_entries(from, entries, applied, out),
                 Message::Snapshot(part) => self.handle_snapshot(from, part, out),
                 Message::FetchSnapshot(part) => self.handle_fetch(from, part, out),
-                Message::ReadReply { id, slot } => self.handle_read_answer(from, id, slot, out),
+                Message::ReadReply { id, slot } => self.handle_read_reply(from, id, slot, out),
                 other => debug_assert!(!other.is_for(RoleKind::Learner), "the learner does not handle {other:?}"),
             },
             Input::Timeout(timer) => match timer {

@@ -1,8 +1,8 @@
 //! A learner fences itself if at least as many servers contradict it as agree with it, and in no other case.
 
 use super::{
-    Alone, Did, Incarnation, LearnerNotification, LearnerRequest, Message, Numbers, Quorums, Retention, ServerId,
-    ServerSet, Slot, alone, begun, checkpoint_ended, entry, failed, read, right, servers, told, wrong,
+    Incarnation, LearnerActions, LearnerNotification, LearnerRequest, Message, Numbers, Quorums, Retention, ServerId,
+    ServerSet, Slot, TestLearner, alone, begun, checkpoint_ended, entry, failed, read, right, servers, told, wrong,
 };
 use crate::paxos::{Learner, SlotRange, SnapshotChunk};
 
@@ -10,7 +10,7 @@ use crate::paxos::{Learner, SlotRange, SnapshotChunk};
 const LONG: usize = 10;
 
 /// The slot of the fence, the last slot known to be equal, and the servers with another state.
-fn fenced(did: &Did) -> Option<(u64, Option<u64>, ServerSet)> {
+fn fenced(did: &LearnerActions) -> Option<(u64, Option<u64>, ServerSet)> {
     let all = told(did, |outcome| match outcome {
         LearnerNotification::Fenced { slot, equal, against } => Some((slot.0, equal.map(|slot| slot.0), *against)),
         _ => None,
@@ -21,11 +21,11 @@ fn fenced(did: &Did) -> Option<(u64, Option<u64>, ServerSet)> {
 
 /// Server 1 of `count` has applied slots up to `applied` and receives these PROGRESS messages: the sender, the slot,
 /// and whether the digest is right.
-fn hearing<const N: usize>(count: u8, applied: u64, ticks: [(u8, u64, bool); N]) -> Alone {
+fn hearing<const N: usize>(count: u8, applied: u64, ticks: [(u8, u64, bool); N]) -> TestLearner {
     let mut learner = alone(1, count);
     learner.learn(applied);
     for (from, slot, is_right) in ticks {
-        learner.hear_progress(from, slot, if is_right { right(slot) } else { wrong(slot) });
+        learner.receive_progress(from, slot, if is_right { right(slot) } else { wrong(slot) });
     }
     learner
 }
@@ -36,19 +36,23 @@ fn verdict<const N: usize>(
     applied: u64,
     ticks: [(u8, u64, bool); N],
 ) -> Option<(u64, Option<u64>, ServerSet)> {
-    fenced(&hearing(count, applied, ticks).beat(LONG))
+    fenced(&hearing(count, applied, ticks).fire_ticks(LONG))
 }
 
 #[test]
 fn digests_are_evaluated_five_ticks_after_the_first_mismatch() {
     let mut learner = alone(1, 3);
     learner.learn(3);
-    learner.beat(1);
-    learner.hear_progress(2, 3, wrong(3));
-    assert_eq!(fenced(&learner.beat(2)), None);
-    learner.hear_progress(3, 3, wrong(3));
-    assert_eq!((fenced(&learner.beat(2)), learner.0.fenced()), (None, None), "the second doubt does not put it off");
-    assert_eq!(fenced(&learner.beat(1)), Some((3, None, servers([2, 3]))));
+    learner.fire_ticks(1);
+    learner.receive_progress(2, 3, wrong(3));
+    assert_eq!(fenced(&learner.fire_ticks(2)), None);
+    learner.receive_progress(3, 3, wrong(3));
+    assert_eq!(
+        (fenced(&learner.fire_ticks(2)), learner.0.fenced()),
+        (None, None),
+        "the second doubt does not put it off"
+    );
+    assert_eq!(fenced(&learner.fire_ticks(1)), Some((3, None, servers([2, 3]))));
     assert_eq!(learner.0.fenced(), Some(Slot(3)));
 }
 
@@ -81,9 +85,9 @@ fn fence_names_the_last_equal_slot_and_the_first_diverged_one() {
     let mut learner = hearing(5, 3, [(2, 1, true), (2, 2, true)]);
     learner.learn(7);
     for (from, slot, is_right) in [(2, 6, false), (3, 5, false), (2, 7, false), (4, 5, true)] {
-        learner.hear_progress(from, slot, if is_right { right(slot) } else { wrong(slot) });
+        learner.receive_progress(from, slot, if is_right { right(slot) } else { wrong(slot) });
     }
-    assert_eq!(fenced(&learner.beat(LONG)), Some((5, Some(2), servers([2, 3]))));
+    assert_eq!(fenced(&learner.fire_ticks(LONG)), Some((5, Some(2), servers([2, 3]))));
 }
 
 #[test]
@@ -106,9 +110,9 @@ fn a_peer_that_is_ahead_is_compared_when_its_slot_is_reached() {
     for (is_right, found) in [(true, None), (false, Some((5, None, servers([2]))))] {
         let mut learner = hearing(3, 3, [(2, 5, is_right)]);
         learner.learn(4);
-        assert_eq!(fenced(&learner.beat(LONG)), None);
+        assert_eq!(fenced(&learner.fire_ticks(LONG)), None);
         learner.learn(5);
-        assert_eq!(fenced(&learner.beat(LONG)), found);
+        assert_eq!(fenced(&learner.fire_ticks(LONG)), found);
     }
 }
 
@@ -116,8 +120,8 @@ fn a_peer_that_is_ahead_is_compared_when_its_slot_is_reached() {
 fn incarnation_starts_with_the_state_of_its_checkpoint() {
     let quorums = Quorums::majority(ServerSet::first(3));
     let mut learner = begun(Learner::new(ServerId(1), quorums, Incarnation(2), Slot(10), Numbers::up_to(10)));
-    learner.hear_progress(2, 10, wrong(10));
-    assert_eq!(fenced(&learner.beat(LONG)), Some((10, None, servers([2]))));
+    learner.receive_progress(2, 10, wrong(10));
+    assert_eq!(fenced(&learner.fire_ticks(LONG)), Some((10, None, servers([2]))));
 }
 
 #[test]
@@ -132,11 +136,11 @@ fn installed_snapshot_is_compared_anew() {
     learner.hear(3, Message::Snapshot(SnapshotChunk { slot, digest, index: 0, bytes, next: None }));
     assert_eq!(learner.applied(), 6);
     let mut learner_at_six = learner.clone();
-    assert_eq!(fenced(&learner.beat(LONG)), None, "what was wrong was the state before");
-    learner.hear_progress(2, 6, right(6));
-    assert_eq!(fenced(&learner.beat(LONG)), None);
-    learner_at_six.hear_progress(2, 6, wrong(6));
-    assert_eq!(fenced(&learner_at_six.beat(LONG)), Some((6, None, servers([2]))));
+    assert_eq!(fenced(&learner.fire_ticks(LONG)), None, "what was wrong was the state before");
+    learner.receive_progress(2, 6, right(6));
+    assert_eq!(fenced(&learner.fire_ticks(LONG)), None);
+    learner_at_six.receive_progress(2, 6, wrong(6));
+    assert_eq!(fenced(&learner_at_six.fire_ticks(LONG)), Some((6, None, servers([2]))));
 }
 
 #[test]
@@ -149,8 +153,8 @@ fn fenced_learner_fails_every_read_and_sends_nothing() {
     learner.answer_round(9);
     learner.step(read(2));
     learner.step(read(3));
-    learner.hear_progress(2, 3, wrong(3));
-    let mut failed_then = failed(&learner.beat(6));
+    learner.receive_progress(2, 3, wrong(3));
+    let mut failed_then = failed(&learner.fire_ticks(6));
     failed_then.sort_unstable();
     assert_eq!((failed_then, learner.0.fenced()), (vec![1, 2, 3], Some(Slot(3))));
 
@@ -158,7 +162,7 @@ fn fenced_learner_fails_every_read_and_sends_nothing() {
     let slots = vec![SlotRange::only(Slot(2))];
     let silent = [
         learner.learn(5),
-        learner.beat(1),
+        learner.fire_ticks(1),
         learner.hear(2, Message::CatchUp { from: Slot(1) }),
         learner.hear(2, Message::Entries { entries: vec![entry(4)], applied: Slot(4) }),
         learner.ask(LearnerRequest::Repair(slots)),

@@ -1,8 +1,8 @@
 //! Which values count as chosen, and which peer is asked for missing entries.
 
 use super::{
-    Alone, Ballot, CommandId, Did, LearnerNotification, LearnerRequest, LearnerTimer, Message, Slot, alone, armed,
-    ballot, begun, catch_up, entry, learner, sent, servers, told, value,
+    Ballot, CommandId, LearnerActions, LearnerNotification, LearnerRequest, LearnerTimer, Message, Slot, TestLearner,
+    alone, armed, ballot, begun, catch_up, entry, learner, sent, servers, told, value,
 };
 use crate::paxos::{Entry, LearnerTraceEvent, SlotRange, Value};
 use crate::role::{Action, ServerId, ServerSet};
@@ -21,7 +21,7 @@ fn chosen(round: u64) -> Message {
 }
 
 /// The value of the trace event of a chosen slot, if there is one.
-fn fact_of_choice(did: &Did) -> Option<Option<Value>> {
+fn fact_of_choice(did: &LearnerActions) -> Option<Option<Value>> {
     did.iter().find_map(|action| match action {
         Action::Trace(LearnerTraceEvent::Chosen { value, .. }) => Some(value.clone()),
         _ => None,
@@ -44,7 +44,7 @@ fn votes_are_counted_for_the_sixteen_highest_ballots() {
         (1..=rounds).for_each(|round| assert_eq!(sent(&learner.hear(2, vote(round))), []));
         learner
     };
-    let chooses = |learner: &Alone, round| !sent(&learner.clone().hear(3, vote(round))).is_empty();
+    let chooses = |learner: &TestLearner, round| !sent(&learner.clone().hear(3, vote(round))).is_empty();
     let learner = after(16);
     assert!(chooses(&learner, 1) && chooses(&learner, 16));
     let learner = after(17);
@@ -73,8 +73,8 @@ fn value_reported_as_chosen_was_received_at_the_chosen_ballot() {
 #[test]
 fn progress_from_outside_the_cluster_is_ignored() {
     let mut learner = alone(1, 3);
-    assert_eq!((armed(&learner.hear_progress(4, 9, 0)), learner.0.highest_chosen()), (vec![], Slot(0)));
-    assert_eq!(armed(&learner.hear_progress(3, 5, 0)), [LearnerTimer::Gap]);
+    assert_eq!((armed(&learner.receive_progress(4, 9, 0)), learner.0.highest_chosen()), (vec![], Slot(0)));
+    assert_eq!(armed(&learner.receive_progress(3, 5, 0)), [LearnerTimer::Gap]);
     assert_eq!(learner.0.highest_chosen(), Slot(5));
 }
 
@@ -91,9 +91,9 @@ fn entries_are_sent_in_pieces_of_at_most_n_bytes() {
 }
 
 /// Server 1 of 3, which knows from PROGRESS that server 2 has applied slots up to `applied`, and asks it for them.
-fn asking(applied: u64) -> Alone {
+fn asking(applied: u64) -> TestLearner {
     let mut learner = alone(1, 3);
-    learner.hear_progress(2, applied, 0);
+    learner.receive_progress(2, applied, 0);
     assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(2, 1)]);
     learner
 }
@@ -132,7 +132,7 @@ fn learner_that_got_the_missing_entries_elsewhere_stops_asking() {
     assert_eq!(learner.applied(), 1);
     let did = learner.fire(LearnerTimer::CatchUp { unanswered: 0 });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
-    assert_eq!(armed(&learner.hear_progress(3, 2, 0)), [LearnerTimer::Gap], "and it looks for what is missing next");
+    assert_eq!(armed(&learner.receive_progress(3, 2, 0)), [LearnerTimer::Gap], "and it looks for what is missing next");
 }
 
 #[test]
@@ -153,12 +153,12 @@ fn results_found_for_commands_are_notified_to_pending_requests() {
 
 /// Server 3, for which a read has found slot 7, asks to have the log filled. The last PROGRESS of server 1 is `ticks`
 /// ticks old.
-fn fill_is_asked_of(mut learner: Alone, ticks: usize) -> ServerSet {
-    learner.beat(1);
+fn fill_is_asked_of(mut learner: TestLearner, ticks: usize) -> ServerSet {
+    learner.fire_ticks(1);
     learner.step(super::read(1));
     learner.answer_round(7);
-    learner.hear_progress(1, 0, super::right(0));
-    learner.beat(ticks);
+    learner.receive_progress(1, 0, super::right(0));
+    learner.fire_ticks(ticks);
     let asked: Vec<ServerSet> =
         sent(&learner.fire(LearnerTimer::Fill { tries: 0 })).into_iter().map(|(to, _)| to).collect();
     assert_eq!(asked.len(), 1);

@@ -92,18 +92,18 @@ impl StateMachine for Numbers {
 const NONE: [u64; 0] = [];
 
 /// The learner's actions after an input.
-type Did = Vec<Action<Learner<Numbers>>>;
+type LearnerActions = Vec<Action<Learner<Numbers>>>;
 
 #[derive(Clone)]
-struct Alone(Learner<Numbers>);
+struct TestLearner(Learner<Numbers>);
 
 /// The learner of one of `servers` servers: it has started, and its start-up read has found that nothing is chosen.
-fn alone(me: u8, servers: u8) -> Alone {
+fn alone(me: u8, servers: u8) -> TestLearner {
     begun(learner(me, servers))
 }
 
 /// The same with limits on what it keeps.
-fn keeping(me: u8, servers: u8, retention: Retention) -> Alone {
+fn keeping(me: u8, servers: u8, retention: Retention) -> TestLearner {
     begun(learner(me, servers).with_retention(retention))
 }
 
@@ -117,57 +117,57 @@ fn learner_of(me: u8, servers: u8, size: u64) -> Learner<Numbers> {
     Learner::new(ServerId(me), quorums, Incarnation(1), Slot(0), Numbers { size, ..Numbers::default() })
 }
 
-fn begun(learner: Learner<Numbers>) -> Alone {
-    let mut alone = Alone(learner);
+fn begun(learner: Learner<Numbers>) -> TestLearner {
+    let mut alone = TestLearner(learner);
     alone.step(Input::Start);
     alone.answer_round(0);
     alone
 }
 
-impl Alone {
+impl TestLearner {
     /// One turn for all these inputs.
-    fn turn(&mut self, inputs: impl IntoIterator<Item = Input<Learner<Numbers>>>) -> Did {
+    fn turn(&mut self, inputs: impl IntoIterator<Item = Input<Learner<Numbers>>>) -> LearnerActions {
         let inputs = inputs.into_iter().map(|input| ((), input));
         let Ok(actions) = turn(&mut self.0, inputs, &mut NoStableStore, true);
         actions.into_iter().flat_map(|(_, actions)| actions).collect()
     }
 
-    fn step(&mut self, input: Input<Learner<Numbers>>) -> Did {
+    fn step(&mut self, input: Input<Learner<Numbers>>) -> LearnerActions {
         self.turn([input])
     }
 
-    fn hear(&mut self, from: u8, message: Message) -> Did {
+    fn hear(&mut self, from: u8, message: Message) -> LearnerActions {
         self.step(Input::Message { from: ServerId(from), message })
     }
 
-    fn ask(&mut self, request: LearnerRequest<()>) -> Did {
+    fn ask(&mut self, request: LearnerRequest<()>) -> LearnerActions {
         self.step(Input::Request(request))
     }
 
-    fn fire(&mut self, timer: LearnerTimer) -> Did {
+    fn fire(&mut self, timer: LearnerTimer) -> LearnerActions {
         self.step(Input::Timeout(timer))
     }
 
     /// Lets `times` ticks of its own pass.
-    fn beat(&mut self, times: usize) -> Did {
+    fn fire_ticks(&mut self, times: usize) -> LearnerActions {
         (0..times).flat_map(|_| self.fire(LearnerTimer::Progress)).collect()
     }
 
     /// A peer's PROGRESS.
-    fn hear_progress(&mut self, from: u8, applied: u64, digest: u64) -> Did {
+    fn receive_progress(&mut self, from: u8, applied: u64, digest: u64) -> LearnerActions {
         self.hear(from, Message::Progress { applied: Slot(applied), digest })
     }
 
     /// The learner receives the entries up to this slot.
-    fn learn(&mut self, last: u64) -> Did {
+    fn learn(&mut self, last: u64) -> LearnerActions {
         let entries = (self.applied() + 1..=last).map(entry).collect();
         self.hear(2, Message::Entries { entries, applied: Slot(last) })
     }
 
     /// A quorum of acceptors answers the current round of reads.
-    fn answer_round(&mut self, slot: u64) -> Did {
+    fn answer_round(&mut self, slot: u64) -> LearnerActions {
         let round = self.0.round();
-        let mut did = Did::new();
+        let mut did = LearnerActions::new();
         for acceptor in 1..=ServerId::MAX {
             let Some(id) = self.0.round().filter(|id| Some(*id) == round) else { break };
             did.extend(self.hear(acceptor, Message::ReadReply { id, slot: Slot(slot) }));
@@ -207,19 +207,19 @@ fn wrong(slot: u64) -> u64 {
 }
 
 /// The notifications that `pick` selects.
-fn told<T>(did: &Did, pick: impl Fn(&LearnerNotification<Numbers>) -> Option<T>) -> Vec<T> {
+fn told<T>(did: &LearnerActions, pick: impl Fn(&LearnerNotification<Numbers>) -> Option<T>) -> Vec<T> {
     let outcomes =
         did.iter().filter_map(|action| if let Action::Notify(outcome) = action { Some(outcome) } else { None });
     outcomes.filter_map(pick).collect()
 }
 
 /// The tokens of the failed reads.
-fn failed(did: &Did) -> Vec<u64> {
+fn failed(did: &LearnerActions) -> Vec<u64> {
     told(did, |outcome| if let LearnerNotification::ReadFailed { token, .. } = outcome { Some(*token) } else { None })
 }
 
 /// The checkpoints begun: their slots and their changes.
-fn checkpoints(did: &Did) -> Vec<(u64, Vec<u64>)> {
+fn checkpoints(did: &LearnerActions) -> Vec<(u64, Vec<u64>)> {
     told(did, |outcome| match outcome {
         LearnerNotification::Checkpoint { slot, changes, .. } => Some((slot.0, changes.clone())),
         _ => None,
@@ -227,7 +227,7 @@ fn checkpoints(did: &Did) -> Vec<(u64, Vec<u64>)> {
 }
 
 /// The messages sent, without PROGRESS.
-fn sent(did: &Did) -> Vec<(ServerSet, Message)> {
+fn sent(did: &LearnerActions) -> Vec<(ServerSet, Message)> {
     let sent = did.iter().filter_map(|action| match action {
         Action::Send { message: Message::Progress { .. }, .. } => None,
         Action::Send { to, message } => Some((*to, message.clone())),
@@ -237,7 +237,7 @@ fn sent(did: &Did) -> Vec<(ServerSet, Message)> {
 }
 
 /// The timers armed, without that of the tick.
-fn armed(did: &Did) -> Vec<LearnerTimer> {
+fn armed(did: &LearnerActions) -> Vec<LearnerTimer> {
     let armed = did.iter().filter_map(|action| if let Action::Arm(timer) = action { Some(*timer) } else { None });
     armed.filter(|timer| *timer != LearnerTimer::Progress).collect()
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    Alone, Did, LearnerNotification, LearnerTimer, Message, Retention, ServerId, ServerSet, Slot, armed, begun,
-    checkpoint_ended, entry, keeping, learner_of, sent, servers, told,
+    LearnerActions, LearnerNotification, LearnerTimer, Message, Retention, ServerId, ServerSet, Slot, TestLearner,
+    armed, begun, checkpoint_ended, entry, keeping, learner_of, sent, servers, told,
 };
 use crate::paxos::pins::FACTOR;
 use crate::paxos::{ChunkRequest, LeftBehind, PartToken};
@@ -15,48 +15,48 @@ const SIZE: u64 = 40;
 const SHORT: Retention = Retention { checkpoint_slots: 8, keep_slots: 1, keep_bytes: 6 * SIZE, ..Retention::KEEP_ALL };
 
 /// Server 1 of five has applied ten slots, and its checkpoint has eight.
-fn at_ten() -> Alone {
+fn at_ten() -> TestLearner {
     at_ten_of(0)
 }
 
 /// The same, with a state of `size` bytes.
-fn at_ten_of(size: u64) -> Alone {
+fn at_ten_of(size: u64) -> TestLearner {
     let mut learner = begun(learner_of(1, 5, size).with_retention(SHORT));
     learner.learn(10);
     learner.ask(checkpoint_ended(8, true));
     learner
 }
 
-fn catch_up(learner: &mut Alone, from: u8, slot: u64) -> Did {
+fn catch_up(learner: &mut TestLearner, from: u8, slot: u64) -> LearnerActions {
     learner.hear(from, Message::CatchUp { from: Slot(slot) })
 }
 
-fn fetch(learner: &mut Alone, from: u8, slot: u64) -> Did {
+fn fetch(learner: &mut TestLearner, from: u8, slot: u64) -> LearnerActions {
     learner.hear(from, Message::FetchSnapshot(ChunkRequest { slot: Slot(slot), index: 1, token: PartToken::first() }))
 }
 
 /// All slots up to this one are applied, and in the checkpoint.
-fn write(learner: &mut Alone, last: u64) {
+fn write(learner: &mut TestLearner, last: u64) {
     for slot in learner.applied() + 1..=last {
         learner.learn(slot);
         learner.ask(checkpoint_ended(slot, true));
     }
 }
 
-fn log_begins(learner: &Alone) -> u64 {
+fn log_begins(learner: &TestLearner) -> u64 {
     learner.0.log_begins().0
 }
 
-fn pinned(did: &Did) -> Vec<ServerSet> {
+fn pinned(did: &LearnerActions) -> Vec<ServerSet> {
     told(did, |outcome| if let LearnerNotification::Pinned { peers } = outcome { Some(*peers) } else { None })
 }
 
-fn left_behind(did: &Did) -> Vec<LeftBehind> {
+fn left_behind(did: &LearnerActions) -> Vec<LeftBehind> {
     told(did, |outcome| if let LearnerNotification::LeftBehind(left) = outcome { Some(*left) } else { None })
 }
 
 /// The slots of the entries that are sent.
-fn entries(did: &Did) -> Vec<Vec<u64>> {
+fn entries(did: &LearnerActions) -> Vec<Vec<u64>> {
     let slots = |(_, message)| match message {
         Message::Entries { entries, .. } => Some(entries.iter().map(|entry| entry.slot.0).collect()),
         _ => None,
@@ -73,7 +73,7 @@ fn the_log_behind_a_state_is_kept_while_a_peer_fetches_that_state() {
     assert_eq!(pinned(&fetch(&mut learner, 2, 8)), []);
     // The peer has the snapshot and continues with the log; slots that it has applied are no longer needed.
     assert_eq!(entries(&catch_up(&mut learner, 2, 9)), [(9..=24).collect::<Vec<_>>()]);
-    learner.hear_progress(2, 20, super::right(20));
+    learner.receive_progress(2, 20, super::right(20));
     assert_eq!(log_begins(&learner), 21);
 }
 
@@ -93,8 +93,8 @@ fn log_kept_for_a_silent_peer_is_dropped_after_one_minute() {
     let mut learner = at_ten();
     catch_up(&mut learner, 2, 1);
     write(&mut learner, 24);
-    assert_eq!((pinned(&learner.beat(599)), log_begins(&learner)), (vec![], 9));
-    let did = learner.beat(2);
+    assert_eq!((pinned(&learner.fire_ticks(599)), log_begins(&learner)), (vec![], 9));
+    let did = learner.fire_ticks(2);
     assert_eq!((pinned(&did), log_begins(&learner)), (vec![ServerSet::NONE], 24));
     assert_eq!(left_behind(&did), [], "nothing is known of how fast it is");
 }
@@ -103,14 +103,14 @@ fn log_kept_for_a_silent_peer_is_dropped_after_one_minute() {
 fn peer_that_needs_more_than_four_times_the_usual_log_is_left_behind_and_named_once() {
     let mut learner = at_ten();
     catch_up(&mut learner, 5, 1);
-    learner.beat(3);
+    learner.fire_ticks(3);
     fetch(&mut learner, 5, 8);
     let most = 8 + FACTOR * 6;
     write(&mut learner, most);
     assert_eq!((log_begins(&learner), learner.0.log_bytes()), (9, FACTOR * 6 * SIZE));
     write(&mut learner, most + 1);
     assert_eq!(log_begins(&learner), most, "as usual: that is the slot of its last checkpoint");
-    let did = learner.beat(1);
+    let did = learner.fire_ticks(1);
     let (written, kept) = ((most + 1 - 10) * SIZE, FACTOR * 6 * SIZE);
     assert_eq!(left_behind(&did), [LeftBehind { peer: ServerId(5), parts: 2, ticks: 3, written, kept }]);
     assert_eq!(pinned(&did), [], "it was reported when the log was dropped");
@@ -126,7 +126,7 @@ fn log_kept_for_a_peer_is_as_large_as_the_state_that_it_fetches() {
     write(&mut learner, 8 + most);
     assert_eq!((log_begins(&learner), learner.0.log_bytes()), (9, most * SIZE));
     write(&mut learner, 8 + most + 1);
-    assert_eq!(left_behind(&learner.beat(1)).len(), 1);
+    assert_eq!(left_behind(&learner.fire_ticks(1)).len(), 1);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn pinned_peer_has_two_pieces_of_the_log_in_flight() {
 }
 
 /// The messages sent that are ENTRIES or CATCHUP.
-fn sent_of_the_log(did: &Did) -> impl Iterator<Item = Message> {
+fn sent_of_the_log(did: &LearnerActions) -> impl Iterator<Item = Message> {
     let of_the_log = |message: &Message| matches!(message, Message::Entries { .. } | Message::CatchUp { .. });
     sent(did).into_iter().map(|(_, message)| message).filter(of_the_log)
 }
@@ -164,7 +164,7 @@ fn repeated_request_gets_each_entry_once() {
     let mut late = begun(learner_of(3, 5, 0));
     late.learn(8);
     write(&mut source, 28);
-    late.hear_progress(1, 28, super::right(28));
+    late.receive_progress(1, 28, super::right(28));
     let mut questions: VecDeque<_> = sent_of_the_log(&late.fire(LearnerTimer::Gap)).collect();
     questions.extend(sent_of_the_log(&late.fire(LearnerTimer::CatchUp { unanswered: 0 })));
     assert_eq!(questions.len(), 2);
@@ -172,7 +172,7 @@ fn repeated_request_gets_each_entry_once() {
     let (mut parts, mut waits, mut times) = (VecDeque::new(), false, BTreeMap::<u64, u32>::new());
     while late.applied() < LAST && parts.len() < 20 {
         write(&mut source, (late.applied() + 20).min(LAST));
-        late.hear_progress(1, source.applied(), super::right(source.applied()));
+        late.receive_progress(1, source.applied(), super::right(source.applied()));
         if std::mem::take(&mut waits) {
             let did = late.fire(LearnerTimer::Gap);
             waits = armed(&did).contains(&LearnerTimer::Gap);

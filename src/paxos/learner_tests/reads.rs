@@ -1,13 +1,15 @@
 //! How many reads may wait, and for what.
 
-use super::{Alone, Did, LearnerNotification, LearnerTimer, Message, NONE, alone, failed, read, sent, told};
+use super::{
+    LearnerActions, LearnerNotification, LearnerTimer, Message, NONE, TestLearner, alone, failed, read, sent, told,
+};
 
-fn reads(learner: &mut Alone, tokens: std::ops::RangeInclusive<u64>) -> Did {
+fn reads(learner: &mut TestLearner, tokens: std::ops::RangeInclusive<u64>) -> LearnerActions {
     learner.turn(tokens.map(read))
 }
 
 /// Token, slot and answer of each answered read.
-fn answers(did: &Did) -> Vec<(u64, u64, usize)> {
+fn answers(did: &LearnerActions) -> Vec<(u64, u64, usize)> {
     told(did, |outcome| match outcome {
         LearnerNotification::Answer { token, slot, answer } => Some((*token, slot.0, *answer)),
         _ => None,
@@ -46,8 +48,8 @@ fn read_fails_after_its_timeout_wherever_it_waits() {
     learner.answer_round(9);
     learner.step(read(2));
     learner.step(read(3));
-    assert_eq!(failed(&learner.beat(7)), NONE);
-    let mut late = failed(&learner.beat(1));
+    assert_eq!(failed(&learner.fire_ticks(7)), NONE);
+    let mut late = failed(&learner.fire_ticks(1));
     late.sort_unstable();
     assert_eq!(late, [1, 2, 3]);
     assert_eq!(answers(&learner.learn(9)), vec![]);

@@ -1,8 +1,8 @@
 //! When a checkpoint is written, and how much of the log is kept then.
 
 use super::{
-    Alone, Did, Entry, LearnerNotification, LearnerRequest, Message, NONE, Retention, Slot, alone, ballot,
-    checkpoint_ended, checkpoints, keeping, told, value,
+    Entry, LearnerActions, LearnerNotification, LearnerRequest, Message, NONE, Retention, Slot, TestLearner, alone,
+    ballot, checkpoint_ended, checkpoints, keeping, told, value,
 };
 use crate::paxos::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, SlotRange};
 
@@ -11,12 +11,12 @@ const SIZE: u64 = 40;
 
 const EVERY_FOUR: Retention = Retention { checkpoint_slots: 4, ..Retention::KEEP_ALL };
 
-fn durable(did: &Did) -> Vec<u64> {
+fn durable(did: &LearnerActions) -> Vec<u64> {
     told(did, |outcome| if let LearnerNotification::Durable { slot } = outcome { Some(slot.0) } else { None })
 }
 
 /// The first slot of the log, and the number of its slots, computed from its bytes.
-fn log(learner: &Alone) -> (u64, u64) {
+fn log(learner: &TestLearner) -> (u64, u64) {
     (learner.0.log_begins().0, learner.0.log_bytes() / SIZE)
 }
 
@@ -66,15 +66,19 @@ fn checkpoint_starts_after_values_of_n_bytes() {
 fn late_checkpoint_is_reported_once_and_much_later_holds_back_writes() {
     let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::KEEP_ALL });
     let late =
-        |did: &Did| {
+        |did: &LearnerActions| {
             told(did, |outcome| {
                 if let LearnerNotification::CheckpointLate { bytes } = outcome { Some(bytes / SIZE) } else { None }
             })
         };
     learner.learn(2 * LATE_FACTOR - 1);
-    assert_eq!(late(&learner.beat(1)), NONE);
+    assert_eq!(late(&learner.fire_ticks(1)), NONE);
     learner.learn(2 * LATE_FACTOR);
-    assert_eq!((late(&learner.beat(1)), late(&learner.beat(1))), (vec![2 * LATE_FACTOR], vec![]), "reported once");
+    assert_eq!(
+        (late(&learner.fire_ticks(1)), late(&learner.fire_ticks(1))),
+        (vec![2 * LATE_FACTOR], vec![]),
+        "reported once"
+    );
     learner.learn(2 * FULL_FACTOR - 1);
     assert!(!learner.0.is_full());
     learner.learn(2 * FULL_FACTOR);
@@ -82,14 +86,14 @@ fn late_checkpoint_is_reported_once_and_much_later_holds_back_writes() {
     learner.ask(checkpoint_ended(2, true));
     assert_eq!((learner.0.is_full(), learner.0.unwritten_bytes()), (false, (2 * FULL_FACTOR - 2) * SIZE));
     learner.ask(checkpoint_ended(2 * FULL_FACTOR, false));
-    learner.beat(10);
+    learner.fire_ticks(10);
     learner.learn(2 * FULL_FACTOR + 2);
     assert!(learner.0.is_full(), "what failed is not durable");
     learner.ask(checkpoint_ended(2 * FULL_FACTOR, true));
     assert_eq!(learner.0.unwritten_bytes(), 2 * SIZE);
-    learner.beat(1);
+    learner.fire_ticks(1);
     learner.learn(4 * FULL_FACTOR);
-    assert_eq!(late(&learner.beat(1)).len(), 1, "it is late again");
+    assert_eq!(late(&learner.fire_ticks(1)).len(), 1, "it is late again");
 }
 
 #[test]
@@ -109,17 +113,17 @@ fn requested_checkpoint_starts_after_any_change_and_not_without_one() {
 #[test]
 fn failed_checkpoint_is_retried_after_one_second_with_all_changes() {
     let mut learner = keeping(1, 3, EVERY_FOUR);
-    learner.beat(2);
+    learner.fire_ticks(2);
     assert_eq!(checkpoints(&learner.learn(4)), [(4, vec![1, 2, 3, 4])]);
     let did = learner.ask(checkpoint_ended(4, false));
     assert_eq!((durable(&did), learner.0.durable()), (vec![], Slot(0)));
     let mut early = did;
     early.extend(learner.learn(5));
     early.extend(learner.ask(LearnerRequest::RequestCheckpoint));
-    early.extend(learner.beat(9));
+    early.extend(learner.fire_ticks(9));
     early.extend(learner.learn(8));
     assert_eq!(checkpoints(&early), []);
-    assert_eq!(checkpoints(&learner.beat(1)), [(8, (1..=8).collect())]);
+    assert_eq!(checkpoints(&learner.fire_ticks(1)), [(8, (1..=8).collect())]);
     assert_eq!(durable(&learner.ask(checkpoint_ended(8, true))), [8]);
 }
 
@@ -177,7 +181,7 @@ fn log_without_checkpoints_grows_to_eight_times_its_size_and_then_drops_its_star
 
 #[test]
 fn own_acceptor_gets_chosen_values_for_corrupt_slots_now_or_when_they_are_known() {
-    let mended = |did: &Did| {
+    let mended = |did: &LearnerActions| {
         let entries = |outcome: &LearnerNotification<_>| match outcome {
             LearnerNotification::Repaired { entries } => Some(entries.clone()),
             _ => None,

@@ -1,13 +1,14 @@
 //! A learner that is behind every peer's log gets a snapshot, chunk by chunk.
 
 use super::{
-    Alone, Did, LearnerNotification, LearnerTimer, Message, Numbers, Retention, ServerId, ServerSet, Slot, alone,
-    armed, catch_up, checkpoint_ended, checkpoints, entry, keeping, read, right, sent, servers, told, wrong,
+    LearnerActions, LearnerNotification, LearnerTimer, Message, Numbers, Retention, ServerId, ServerSet, Slot,
+    TestLearner, alone, armed, catch_up, checkpoint_ended, checkpoints, entry, keeping, read, right, sent, servers,
+    told, wrong,
 };
 use crate::paxos::{ChunkRequest, PartToken, SnapshotChunk};
 
 /// The receiver of each requested chunk, and the chunk; `None` for the first chunk of the last checkpoint.
-fn asked_for(did: &Did) -> Vec<(ServerId, Option<ChunkRequest>)> {
+fn asked_for(did: &LearnerActions) -> Vec<(ServerId, Option<ChunkRequest>)> {
     told(did, |outcome| match outcome {
         LearnerNotification::SnapshotRequested { to, part } => Some((*to, part.clone())),
         _ => None,
@@ -35,7 +36,7 @@ fn fetch(to: u8, slot: u64, index: u32) -> (ServerSet, Message) {
     (servers([to]), Message::FetchSnapshot(name(slot, index)))
 }
 
-fn installed(did: &Did) -> Vec<(u64, ServerId)> {
+fn installed(did: &LearnerActions) -> Vec<(u64, ServerId)> {
     told(did, |outcome| match outcome {
         LearnerNotification::Installed { slot, from, .. } => Some((slot.0, *from)),
         _ => None,
@@ -44,16 +45,16 @@ fn installed(did: &Did) -> Vec<(u64, ServerId)> {
 
 /// Server 1 of 3, which knows nothing, has PROGRESS of both others that they have applied six slots, and has asked
 /// server 2.
-fn far_behind() -> Alone {
+fn far_behind() -> TestLearner {
     let mut learner = alone(1, 3);
-    learner.hear_progress(2, 6, right(6));
-    learner.hear_progress(3, 6, right(6));
+    learner.receive_progress(2, 6, right(6));
+    learner.receive_progress(3, 6, right(6));
     assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(2, 1)]);
     learner
 }
 
-impl Alone {
-    fn hear_part(&mut self, from: u8, part: SnapshotChunk) -> Did {
+impl TestLearner {
+    fn receive_chunk(&mut self, from: u8, part: SnapshotChunk) -> LearnerActions {
         self.hear(from, Message::Snapshot(part))
     }
 }
@@ -98,14 +99,14 @@ fn snapshot_arrives_in_chunks_and_replaces_the_state_when_complete() {
     learner.step(read(1));
     learner.answer_round(6);
     for index in [0, 1] {
-        let did = learner.hear_part(2, part(6, index));
+        let did = learner.receive_chunk(2, part(6, index));
         assert_eq!(
             (sent(&did), armed(&did)),
             (vec![fetch(2, 6, index + 1)], vec![LearnerTimer::CatchUp { unanswered: 0 }])
         );
         assert_eq!((learner.applied(), learner.0.machine()), (0, &Numbers::default()));
     }
-    let did = learner.hear_part(2, part(6, 2));
+    let did = learner.receive_chunk(2, part(6, 2));
     assert_eq!((installed(&did), learner.applied()), (vec![(6, ServerId(2))], 6));
     assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6]);
     assert_eq!(checkpoints(&did), [(6, vec![1, 2, 3, 4, 5, 6])], "it is written down here, too");
@@ -122,16 +123,16 @@ fn snapshot_arrives_in_chunks_and_replaces_the_state_when_complete() {
 #[test]
 fn entries_after_the_snapshot_are_requested_at_once() {
     let mut learner = far_behind();
-    learner.hear_progress(3, 7, right(7));
-    (0..2).for_each(|index| drop(learner.hear_part(2, part(6, index))));
-    assert_eq!(sent(&learner.hear_part(2, part(6, 2))), [catch_up(2, 7)]);
+    learner.receive_progress(3, 7, right(7));
+    (0..2).for_each(|index| drop(learner.receive_chunk(2, part(6, index))));
+    assert_eq!(sent(&learner.receive_chunk(2, part(6, 2))), [catch_up(2, 7)]);
 }
 
 #[test]
 fn only_the_next_chunk_of_the_same_snapshot_from_the_same_peer_counts() {
     let mut learner = far_behind();
-    learner.hear_part(2, part(6, 0));
-    learner.hear_part(2, part(6, 1));
+    learner.receive_chunk(2, part(6, 0));
+    learner.receive_chunk(2, part(6, 1));
     let others = [
         (2, part(6, 1)),
         (2, SnapshotChunk { index: 3, ..part(6, 2) }),
@@ -140,10 +141,10 @@ fn only_the_next_chunk_of_the_same_snapshot_from_the_same_peer_counts() {
         (3, part(6, 2)),
     ];
     for (from, part) in others {
-        let did = learner.hear_part(from, part.clone());
+        let did = learner.receive_chunk(from, part.clone());
         assert!(did.is_empty(), "{part:?} from s{from}: {did:?}");
     }
-    assert_eq!(installed(&learner.hear_part(2, part(6, 2))), [(6, ServerId(2))]);
+    assert_eq!(installed(&learner.receive_chunk(2, part(6, 2))), [(6, ServerId(2))]);
     assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6]);
 }
 
@@ -151,7 +152,7 @@ fn only_the_next_chunk_of_the_same_snapshot_from_the_same_peer_counts() {
 fn chunk_without_the_first_chunk_is_ignored() {
     let mut learner = far_behind();
     for index in [1, 2] {
-        let did = learner.hear_part(2, part(6, index));
+        let did = learner.receive_chunk(2, part(6, index));
         assert!(did.is_empty(), "{did:?}");
     }
 }
@@ -159,19 +160,19 @@ fn chunk_without_the_first_chunk_is_ignored() {
 #[test]
 fn late_chunk_requested_by_an_earlier_incarnation_is_not_waited_for() {
     let mut learner = alone(1, 3);
-    assert!(learner.hear_part(2, part(6, 1)).is_empty());
-    assert_eq!(armed(&learner.hear_progress(3, 6, right(6))), [LearnerTimer::Gap]);
+    assert!(learner.receive_chunk(2, part(6, 1)).is_empty());
+    assert_eq!(armed(&learner.receive_progress(3, 6, right(6))), [LearnerTimer::Gap]);
     assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(3, 1)]);
 }
 
 #[test]
 fn peer_that_starts_another_snapshot_is_followed() {
     let mut learner = far_behind();
-    learner.hear_part(2, part(6, 0));
-    learner.hear_part(2, part(6, 1));
-    assert_eq!(sent(&learner.hear_part(2, part(8, 0))), [fetch(2, 8, 1)]);
+    learner.receive_chunk(2, part(6, 0));
+    learner.receive_chunk(2, part(6, 1));
+    assert_eq!(sent(&learner.receive_chunk(2, part(8, 0))), [fetch(2, 8, 1)]);
     for index in 1..=3 {
-        learner.hear_part(2, part(8, index));
+        learner.receive_chunk(2, part(8, index));
     }
     assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6, 7, 8]);
 }
@@ -185,9 +186,9 @@ fn corrupt_snapshot_is_not_installed() {
     for way in ways {
         let mut learner = far_behind();
         for (index, way) in [0, 1].into_iter().zip(way) {
-            learner.hear_part(2, way(part(6, index)));
+            learner.receive_chunk(2, way(part(6, index)));
         }
-        let did = learner.hear_part(2, way[2](part(6, 2)));
+        let did = learner.receive_chunk(2, way[2](part(6, 2)));
         assert_eq!((installed(&did), learner.applied(), learner.0.machine()), (vec![], 0, &Numbers::default()));
         // After a moment it asks another peer.
         assert_eq!(armed(&did), [LearnerTimer::Gap]);
@@ -204,10 +205,10 @@ fn corrupt_snapshot_is_not_installed() {
 fn snapshot_older_than_the_applied_slot_is_not_installed() {
     for last in [6, 7] {
         let mut learner = far_behind();
-        learner.hear_part(2, part(6, 0));
-        learner.hear_part(2, part(6, 1));
+        learner.receive_chunk(2, part(6, 0));
+        learner.receive_chunk(2, part(6, 1));
         learner.hear(3, Message::Entries { entries: (1..=last).map(entry).collect(), applied: Slot(last) });
-        let did = learner.hear_part(2, part(6, 2));
+        let did = learner.receive_chunk(2, part(6, 2));
         assert_eq!((installed(&did), sent(&did), learner.applied()), (vec![], vec![], last));
         assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), []);
     }
@@ -216,22 +217,22 @@ fn snapshot_older_than_the_applied_slot_is_not_installed() {
 #[test]
 fn missing_chunk_is_requested_five_times_and_then_from_another_peer() {
     let mut learner = far_behind();
-    learner.hear_part(2, part(6, 0));
+    learner.receive_chunk(2, part(6, 0));
     (0..3).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 1)]));
     // That chunk arrives in the end. The next one does not, after the first request and four more.
-    assert_eq!(sent(&learner.hear_part(2, part(6, 1))), [fetch(2, 6, 2)]);
+    assert_eq!(sent(&learner.receive_chunk(2, part(6, 1))), [fetch(2, 6, 2)]);
     (0..4).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 2)]));
     assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [catch_up(3, 1)]);
     // Now it arrives, too late.
-    let did = learner.hear_part(2, part(6, 2));
+    let did = learner.receive_chunk(2, part(6, 2));
     assert!(did.is_empty(), "{did:?}");
-    assert_eq!(sent(&learner.hear_part(3, part(6, 0))), [fetch(3, 6, 1)]);
+    assert_eq!(sent(&learner.receive_chunk(3, part(6, 0))), [fetch(3, 6, 1)]);
 }
 
 #[test]
 fn late_entries_do_not_end_the_wait_for_the_next_chunk() {
     let mut learner = far_behind();
-    learner.hear_part(2, part(6, 0));
+    learner.receive_chunk(2, part(6, 0));
     let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(6) });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
     assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 1)]);

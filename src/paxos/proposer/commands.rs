@@ -15,17 +15,19 @@ const COMMANDS_MAX: usize = 1_024;
 /// Maximum size of the own commands, in bytes; more are refused.
 const COMMANDS_MAX_BYTES: usize = 64 << 20;
 /// Maximum size of the forwarded commands at a leader, in bytes.
-const GUESTS_MAX_BYTES: usize = 16 << 20;
+const FORWARDED_QUEUE_MAX_BYTES: usize = 16 << 20;
 /// Maximum number of own commands that are forwarded to a leader and not applied. More would only wait in the leader's
 /// queue, on its links and in its mailbox.
-const HANDED_MAX: usize = 256;
+const FORWARDS_IN_FLIGHT_MAX: usize = 256;
 /// Maximum size of these commands, in bytes; a single larger command is forwarded alone.
-const HANDED_MAX_BYTES: usize = 4 << 20;
+const FORWARDS_IN_FLIGHT_MAX_BYTES: usize = 4 << 20;
 /// Maximum number of times that the time before a repeated FORWARD to the same leader doubles. On a busy link the first
 /// copy is still in flight, and each further copy waits behind it.
-const DOUBLINGS_MAX: u32 = 5;
+const FORWARD_TIMEOUT_DOUBLINGS_MAX: u32 = 5;
 // A leader has room for what four followers forward.
-const _: () = assert!(4 * HANDED_MAX_BYTES <= GUESTS_MAX_BYTES && 4 * HANDED_MAX <= COMMANDS_MAX);
+const _: () = assert!(
+    4 * FORWARDS_IN_FLIGHT_MAX_BYTES <= FORWARDED_QUEUE_MAX_BYTES && 4 * FORWARDS_IN_FLIGHT_MAX <= COMMANDS_MAX
+);
 
 /// Maximum number of command ids that a proposer remembers as put into an ACCEPT, whichever server owns them. If more
 /// are not applied, the proposer no longer reports any command as certainly not applied.
@@ -126,7 +128,7 @@ impl OwnCommands {
 
     /// Removes a command whose outcome is known.
     pub(super) fn remove(&mut self, id: CommandId) {
-        let was_spoken = self.maybe_proposed.remove(&id);
+        let was_sent = self.maybe_proposed.remove(&id);
         let pending = self.by_id.remove(&id).and_then(|arrival| {
             self.unassigned.remove(&arrival);
             self.by_arrival.remove(&arrival)
@@ -134,7 +136,7 @@ impl OwnCommands {
         if let Some(pending) = &pending {
             self.bytes -= pending.command.payload.len();
         }
-        if was_spoken || pending.is_some_and(|pending| pending.sent) {
+        if was_sent || pending.is_some_and(|pending| pending.sent) {
             self.settled.add(id);
         }
     }
@@ -180,7 +182,7 @@ impl OwnCommands {
     /// longer in flight.
     pub(super) fn release_forwarded(&mut self, now: u64, patience: u64, known: Slot, applied: Slot) {
         for (arrival, pending) in &mut self.by_arrival {
-            let patience = patience << pending.times.saturating_sub(1).min(DOUBLINGS_MAX);
+            let patience = patience << pending.times.saturating_sub(1).min(FORWARD_TIMEOUT_DOUBLINGS_MAX);
             if let Some(handed) = pending.forwarded.as_mut().filter(|handed| handed.at + patience < now)
                 && *handed.due.get_or_insert(known) <= applied
             {
@@ -202,7 +204,7 @@ impl OwnCommands {
         while let Some(arrival) = self.unassigned.first().copied() {
             if let Some(pending) = self.by_arrival.get_mut(&arrival) {
                 let size = pending.command.payload.len();
-                if count >= HANDED_MAX || (count > 0 && bytes + size > HANDED_MAX_BYTES) {
+                if count >= FORWARDS_IN_FLIGHT_MAX || (count > 0 && bytes + size > FORWARDS_IN_FLIGHT_MAX_BYTES) {
                     break;
                 }
                 (count, bytes) = (count + 1, bytes + size);
@@ -260,7 +262,7 @@ impl ForwardedQueue {
     /// Adds a command; returns false if there is no room.
     pub(super) fn push(&mut self, command: Command) -> bool {
         let size = command.payload.len();
-        let has_room = self.queue.len() < COMMANDS_MAX && self.bytes + size <= GUESTS_MAX_BYTES;
+        let has_room = self.queue.len() < COMMANDS_MAX && self.bytes + size <= FORWARDED_QUEUE_MAX_BYTES;
         if has_room {
             self.bytes += size;
             self.ids.insert(command.id);
@@ -359,7 +361,10 @@ mod tests {
         };
         assert_eq!(handed(&mut commands, 0..100), [0, 7, 20, 45, 94], "one tick more than 6, 12, 24 and 48 later");
         let most = handed(&mut commands, 100..1_000);
-        assert!(most.windows(2).skip(1).all(|two| two[1] - two[0] == (6 << DOUBLINGS_MAX) + 1), "{most:?}");
+        assert!(
+            most.windows(2).skip(1).all(|two| two[1] - two[0] == (6 << FORWARD_TIMEOUT_DOUBLINGS_MAX) + 1),
+            "{most:?}"
+        );
         commands.release_all();
         assert_eq!(handed(&mut commands, 1_000..1_010), [1_000, 1_007], "the next leader does not have it");
     }
@@ -409,7 +414,7 @@ mod tests {
         forwarded_queue.remove(CommandId::new(4, 0, 7));
         assert!(forwarded_queue.push(sized(0, 0)) && !forwarded_queue.push(sized(7, 0)));
 
-        let (mut forwarded_queue, half) = (ForwardedQueue::default(), GUESTS_MAX_BYTES / 2);
+        let (mut forwarded_queue, half) = (ForwardedQueue::default(), FORWARDED_QUEUE_MAX_BYTES / 2);
         for _ in 0..3 {
             assert!(forwarded_queue.push(sized(1, half)) && forwarded_queue.push(sized(2, half)));
             assert!(!forwarded_queue.push(sized(3, 1)), "one byte more");
@@ -424,18 +429,20 @@ mod tests {
     #[test]
     fn forward_carries_at_most_n_commands_and_n_bytes() {
         let mut commands = OwnCommands::default();
-        (1..=HANDED_MAX as u64 + 5).for_each(|sequence| assert!(commands.push(sized(sequence, 1), 1, false)));
+        (1..=FORWARDS_IN_FLIGHT_MAX as u64 + 5)
+            .for_each(|sequence| assert!(commands.push(sized(sequence, 1), 1, false)));
         assert_eq!(
             (commands.take_idle(1).len(), commands.take_idle(1).len(), commands.unassigned()),
-            (HANDED_MAX, 0, 5)
+            (FORWARDS_IN_FLIGHT_MAX, 0, 5)
         );
         (1..=2).for_each(|sequence| commands.remove(CommandId::new(4, 0, sequence)));
         assert_eq!((commands.take_idle(1).len(), commands.unassigned()), (2, 3), "as many as are completed");
         commands.release_all();
-        assert_eq!(commands.take_idle(1).len(), HANDED_MAX, "the next leader is handed the oldest first");
+        assert_eq!(commands.take_idle(1).len(), FORWARDS_IN_FLIGHT_MAX, "the next leader is handed the oldest first");
 
         let mut commands = OwnCommands::default();
-        let sizes = [HANDED_MAX_BYTES + 1, 1, HANDED_MAX_BYTES / 2, HANDED_MAX_BYTES / 2];
+        let sizes =
+            [FORWARDS_IN_FLIGHT_MAX_BYTES + 1, 1, FORWARDS_IN_FLIGHT_MAX_BYTES / 2, FORWARDS_IN_FLIGHT_MAX_BYTES / 2];
         (1..).zip(sizes).for_each(|(sequence, size)| assert!(commands.push(sized(sequence, size), 1, false)));
         assert_eq!(commands.take_idle(1).len(), 1, "a larger one is sent alone");
         commands.remove(CommandId::new(4, 0, 1));

@@ -97,7 +97,7 @@ struct PreVote {
 pub(super) struct LeaderPosition {
     pub ballot: Ballot,
     /// Slots are in flight, or pages of promises are missing.
-    pub has_open: bool,
+    pub is_busy: bool,
 }
 
 /// How a proposer knows of a leader.
@@ -109,9 +109,9 @@ pub enum LeaderEvidence {
         quorum: ServerSet,
     },
     /// The leader's heartbeats arrive.
-    Heard,
+    Heartbeat,
     /// Leader hints of other servers arrive.
-    HeardOf,
+    Hint,
 }
 
 /// A leader as a follower knows it.
@@ -161,19 +161,19 @@ impl Election {
     }
 
     /// The leader whose own heartbeat arrived lately.
-    pub(super) fn heard_directly(&self) -> Option<Ballot> {
+    pub(super) fn leader_by_heartbeat(&self) -> Option<Ballot> {
         self.leader.filter(|leader| self.is_fresh(leader.heard_at)).map(|leader| leader.ballot)
     }
 
     /// The leader of which a heartbeat or a leader hint arrived lately.
-    fn heard_of(&self) -> Option<Ballot> {
+    fn leader_by_hint(&self) -> Option<Ballot> {
         self.leader.filter(|leader| self.is_fresh(leader.known_at)).map(|leader| leader.ballot)
     }
 
     /// The leader to follow, and how it is known.
     pub(super) fn leader(&self) -> Option<(Ballot, LeaderEvidence)> {
-        let heard = self.heard_directly().map(|ballot| (ballot, LeaderEvidence::Heard));
-        heard.or_else(|| self.heard_of().map(|ballot| (ballot, LeaderEvidence::HeardOf)))
+        let heard = self.leader_by_heartbeat().map(|ballot| (ballot, LeaderEvidence::Heartbeat));
+        heard.or_else(|| self.leader_by_hint().map(|ballot| (ballot, LeaderEvidence::Hint)))
     }
 
     /// That leader refused a FORWARD: its heartbeat must arrive again before anything else is forwarded to it.
@@ -186,11 +186,11 @@ impl Election {
     /// Starts the timers of this incarnation.
     pub(super) fn start<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) {
         out.arm(ProposerTimer::HeartbeatTick);
-        self.wait(out);
+        self.restart_election_timer(out);
     }
 
     /// Restarts the election time-out.
-    pub(super) fn wait<R: ProposerVocabulary>(&self, out: &mut Output<R>) {
+    pub(super) fn restart_election_timer<R: ProposerVocabulary>(&self, out: &mut Output<R>) {
         out.arm(ProposerTimer::Election { soon: false });
     }
 
@@ -204,7 +204,7 @@ impl Election {
     ) -> Option<StepDownReason> {
         self.ticks += 1;
         out.arm(ProposerTimer::HeartbeatTick);
-        let LeaderPosition { ballot, has_open } = reign?;
+        let LeaderPosition { ballot, is_busy: has_open } = reign?;
         if !self.is_answered() {
             return Some(StepDownReason::NoHeartbeatReplies);
         }
@@ -222,7 +222,7 @@ impl Election {
     }
 
     /// Begins a tenure: sends heartbeats at once.
-    pub(super) fn begin_reign<R: ProposerVocabulary>(&mut self, ballot: Ballot, out: &mut Output<R>) {
+    pub(super) fn begin_tenure<R: ProposerVocabulary>(&mut self, ballot: Ballot, out: &mut Output<R>) {
         let now = self.ticks;
         self.answers = self.others().iter().map(|server| (server, now)).collect();
         self.note_progress();
@@ -235,16 +235,16 @@ impl Election {
     }
 
     /// Ends the tenure. A leader that made no progress cools down, so that another server campaigns first.
-    pub(super) fn end_reign<R: ProposerVocabulary>(&mut self, why: StepDownReason, out: &mut Output<R>) {
+    pub(super) fn end_tenure<R: ProposerVocabulary>(&mut self, why: StepDownReason, out: &mut Output<R>) {
         self.is_cooling_down = matches!(why, StepDownReason::NoHeartbeatReplies | StepDownReason::Stalled);
-        self.wait(out);
+        self.restart_election_timer(out);
     }
 
     /// News of a leader: HEARTBEAT if `directly`, else LEADERHINT. Returns true if this leader is to be followed. That
     /// is so unless a leader of a higher ballot is known, which a majority has promised, or the current own ballot is
     /// higher. In both cases a lower leader can do nothing, and acceptors will refuse it.
-    pub(super) fn hear(&mut self, ballot: Ballot, directly: bool, at_work: Option<Ballot>) -> bool {
-        if at_work.is_some_and(|ours| ours > ballot) || !self.quorums.servers().contains(ballot.server) {
+    pub(super) fn receive_leader(&mut self, ballot: Ballot, directly: bool, own_ballot: Option<Ballot>) -> bool {
+        if own_ballot.is_some_and(|ours| ours > ballot) || !self.quorums.servers().contains(ballot.server) {
             return false;
         }
         let before = self.leader.filter(|leader| leader.ballot >= ballot);
@@ -259,7 +259,7 @@ impl Election {
     }
 
     /// Replies to the heartbeat of the leader that is followed, and sometimes sends a leader hint to the others.
-    pub(super) fn answer_heartbeat<R: ProposerVocabulary>(&mut self, leader: Ballot, out: &mut Output<R>) {
+    pub(super) fn reply_to_heartbeat<R: ProposerVocabulary>(&mut self, leader: Ballot, out: &mut Output<R>) {
         let sender = ServerSet::only(leader.server);
         out.send(sender, Message::HeartbeatReply { ballot: leader });
         if self.hinted_at.is_none_or(|at| self.ticks - at >= HINT_TICKS) {
@@ -269,7 +269,7 @@ impl Election {
     }
 
     /// HEARTBEATREPLY: a server follows this leader; `leads` is the ballot at which this proposer leads now.
-    pub(super) fn handle_heartbeat_answer(&mut self, sender: ServerId, ballot: Ballot, leads: Option<Ballot>) {
+    pub(super) fn handle_heartbeat_reply(&mut self, sender: ServerId, ballot: Ballot, leads: Option<Ballot>) {
         if leads == Some(ballot) && self.others().contains(sender) {
             self.answers.insert(sender, self.ticks);
         }
@@ -277,17 +277,17 @@ impl Election {
 
     /// The election time-out ran out without news of a leader. Returns true if the proposer may campaign now.
     pub(super) fn time_out<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> bool {
-        self.wait(out);
+        self.restart_election_timer(out);
         !std::mem::take(&mut self.is_cooling_down)
     }
 
     /// Starts a pre-vote. Returns true if there is no other server to wait for.
-    pub(super) fn ask<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> bool {
+    pub(super) fn start_pre_vote<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> bool {
         self.pre_vote_rounds += 1;
         let id = self.pre_vote_rounds;
         self.pre_vote = Some(PreVote { id, without: ServerSet::NONE });
         out.send(self.others(), Message::PreVote { id });
-        self.handle_pre_vote_answer(self.me, id, false)
+        self.handle_pre_vote_reply(self.me, id, false)
     }
 
     /// Ends the campaign.
@@ -308,7 +308,7 @@ impl Election {
     }
 
     /// PREVOTEREPLY. Returns true if a majority now knows of no leader: time to prepare a ballot.
-    pub(super) fn handle_pre_vote_answer(&mut self, sender: ServerId, id: u64, hears: bool) -> bool {
+    pub(super) fn handle_pre_vote_reply(&mut self, sender: ServerId, id: u64, hears: bool) -> bool {
         let Some(pre_vote) = self.pre_vote.as_mut().filter(|pre_vote| pre_vote.id == id) else { return false };
         if hears || !self.quorums.servers().contains(sender) {
             return false;
@@ -320,7 +320,7 @@ impl Election {
 
     /// The connection from a server has closed. If that server led, there is no need to wait for its silence. The
     /// pre-vote still checks whether the others agree, and each leader hastens only one election.
-    pub(super) fn peer_gone<R: ProposerVocabulary>(&mut self, server: ServerId, out: &mut Output<R>) {
+    pub(super) fn on_peer_disconnected<R: ProposerVocabulary>(&mut self, server: ServerId, out: &mut Output<R>) {
         let Some(leader) = self.leader.as_mut().filter(|leader| leader.ballot.server == server) else {
             return;
         };
@@ -340,34 +340,37 @@ mod tests {
     const S2: ServerId = ServerId(2);
     const S3: ServerId = ServerId(3);
 
-    fn begun() -> Election {
+    fn new_election() -> Election {
         Election::new(S1, Quorums::majority(ServerSet::first(3)))
     }
 
     #[test]
     fn the_leader_of_the_highest_ballot_is_followed_unless_the_own_one_is_above() {
         let (low, high) = (Ballot { round: 3, server: S2 }, Ballot { round: 4, server: S3 });
-        let mut election = begun();
+        let mut election = new_election();
         assert_eq!(election.leader(), None);
-        assert!(!election.hear(low, true, Some(high)), "its own ballot at work is above");
-        assert!(election.hear(low, true, None));
-        assert_eq!(election.leader(), Some((low, LeaderEvidence::Heard)));
-        assert!(election.hear(high, false, Some(low)));
-        assert_eq!((election.leader(), election.heard_directly()), (Some((high, LeaderEvidence::HeardOf)), None));
-        assert!(!election.hear(low, true, None), "a later one is known");
-        assert!(election.hear(high, true, None));
+        assert!(!election.receive_leader(low, true, Some(high)), "its own ballot at work is above");
+        assert!(election.receive_leader(low, true, None));
+        assert_eq!(election.leader(), Some((low, LeaderEvidence::Heartbeat)));
+        assert!(election.receive_leader(high, false, Some(low)));
+        assert_eq!((election.leader(), election.leader_by_heartbeat()), (Some((high, LeaderEvidence::Hint)), None));
+        assert!(!election.receive_leader(low, true, None), "a later one is known");
+        assert!(election.receive_leader(high, true, None));
         election.suspect(S3);
-        assert_eq!(election.leader(), Some((high, LeaderEvidence::HeardOf)));
-        assert!(!election.hear(Ballot { round: 9, server: ServerId(4) }, true, None), "a server outside the cluster");
+        assert_eq!(election.leader(), Some((high, LeaderEvidence::Hint)));
+        assert!(
+            !election.receive_leader(Ballot { round: 9, server: ServerId(4) }, true, None),
+            "a server outside the cluster"
+        );
     }
 
     #[test]
     fn pre_vote_is_won_once_by_a_majority_without_a_leader() {
-        let mut election = begun();
+        let mut election = new_election();
         election.pre_vote = Some(PreVote { id: 7, without: ServerSet::only(S1) });
-        assert!(!election.handle_pre_vote_answer(S2, 6, false), "to another question");
-        assert!(!election.handle_pre_vote_answer(S2, 7, true), "it has a leader");
-        assert!(election.handle_pre_vote_answer(S3, 7, false));
-        assert!(!election.handle_pre_vote_answer(S2, 7, false), "it campaigns already");
+        assert!(!election.handle_pre_vote_reply(S2, 6, false), "to another question");
+        assert!(!election.handle_pre_vote_reply(S2, 7, true), "it has a leader");
+        assert!(election.handle_pre_vote_reply(S3, 7, false));
+        assert!(!election.handle_pre_vote_reply(S2, 7, false), "it campaigns already");
     }
 }

@@ -28,7 +28,7 @@ mod tests;
 mod types;
 
 pub use self::election::{LeaderEvidence, in_place_of_proposer};
-pub use self::phase2::{IN_FLIGHT_MAX, OPEN_BYTES};
+pub use self::phase2::{IN_FLIGHT_MAX, IN_FLIGHT_MAX_BYTES};
 pub use self::types::{
     NotApplied, ProposerNotification, ProposerRecord, ProposerRequest, ProposerTimer, ProposerTraceEvent, RetryReason,
     StepDownReason,
@@ -116,7 +116,7 @@ impl Proposer {
             election: Election::new(me, quorums),
             forwarding: Forwarding::default(),
             pace: Pace::default(),
-            window: InFlightLimits { slots: phase2::IN_FLIGHT_MAX, bytes: phase2::OPEN_BYTES },
+            window: InFlightLimits { slots: phase2::IN_FLIGHT_MAX, bytes: phase2::IN_FLIGHT_MAX_BYTES },
         }
     }
 
@@ -133,12 +133,12 @@ impl Proposer {
 
     /// The ballot at which this proposer leads, if it does.
     pub fn leads(&self) -> Option<Ballot> {
-        self.reign().map(|work| work.attempt().ballot())
+        self.leading().map(|work| work.attempt().ballot())
     }
 
     /// The leader as this proposer knows it: itself, or one of which a heartbeat or leader hint arrived lately.
     pub fn leader(&self) -> Option<(Ballot, LeaderEvidence)> {
-        match self.reign() {
+        match self.leading() {
             Some(work) => Some((work.attempt().ballot(), LeaderEvidence::Leads { quorum: work.quorum() })),
             None => self.election.leader(),
         }
@@ -158,7 +158,7 @@ impl Proposer {
     }
 
     /// Phase 2 of the current tenure, if this proposer leads.
-    fn reign(&self) -> Option<&Phase2> {
+    fn leading(&self) -> Option<&Phase2> {
         match &self.phase {
             Phase::Proposing(work) if self.policy.keeps_ballot() => Some(work),
             _ => None,
@@ -189,7 +189,9 @@ impl Proposer {
     /// to avoid waking the thread for nothing.
     pub fn batch_threshold(&self) -> usize {
         match &self.phase {
-            Phase::Proposing(work) => work.worth().saturating_sub(self.commands.unassigned() + self.forwarded.len()),
+            Phase::Proposing(work) => {
+                work.batch_threshold().saturating_sub(self.commands.unassigned() + self.forwarded.len())
+            }
             _ => 1,
         }
     }
@@ -199,7 +201,7 @@ impl Proposer {
         let id = command.id;
         if !self.commands.refresh(id, self.ticks) {
             // The command may be in flight already: adopted, or forwarded by another server.
-            let is_open = matches!(&self.phase, Phase::Proposing(work) if work.has_open(id));
+            let is_open = matches!(&self.phase, Phase::Proposing(work) if work.is_in_flight(id));
             if !self.commands.push(command, self.ticks, is_open) {
                 return out.notify(ProposerNotification::NotApplied { id, why: NotApplied::Busy });
             }
@@ -217,7 +219,7 @@ impl Proposer {
         if self.policy.keeps_ballot() || self.phase != Phase::Idle || self.progress.applied().is_none() {
             return;
         }
-        let first = self.progress.first_open();
+        let first = self.progress.first_unchosen();
         self.fill = self.fill.filter(|slot| *slot >= first);
         if self.commands.is_empty() && self.fill.is_none() {
             return;
@@ -251,7 +253,7 @@ impl Proposer {
             self.phase = Phase::Idle;
             return;
         };
-        let (from, to_lead) = (self.progress.first_open(), self.policy.keeps_ballot());
+        let (from, to_lead) = (self.progress.first_unchosen(), self.policy.keeps_ballot());
         let (to, fill) = (self.quorums.servers(), self.fill.filter(|_| !to_lead));
         let command = self.commands.oldest().filter(|_| fill.is_none() && !to_lead).cloned();
         out.emit_step(|| ProposerTraceEvent::Prepared { ballot, from, to, to_lead, command });
@@ -277,7 +279,7 @@ impl Proposer {
             return self.pace.answered_late(ballot, self.heartbeat_ticks());
         }
         let (timer, first_open, truncated_below) =
-            (self.attempt_timer(ballot), self.progress.first_open(), page.truncated_below);
+            (self.attempt_timer(ballot), self.progress.first_unchosen(), page.truncated_below);
         match &mut self.phase {
             Phase::Preparing(attempt, promises) => {
                 attempt.note_answer(acceptor);
@@ -356,7 +358,7 @@ impl Proposer {
         self.commands.release_all();
         self.forwarding.end();
         out.emit_always(ProposerTraceEvent::Led { from, ballot, quorum });
-        self.election.begin_reign(ballot, out);
+        self.election.begin_tenure(ballot, out);
     }
 
     /// The time in heartbeat ticks of 30 ms. Basic Paxos has no heartbeat timer, so its time is derived from the ticks
@@ -517,7 +519,7 @@ impl Proposer {
         out.emit_step(|| attempt.lost(next, reason, command));
         if self.policy.keeps_ballot() {
             self.phase = Phase::Idle;
-            self.election.wait(out);
+            self.election.restart_election_timer(out);
         } else {
             let most = STALLS_MAX + self.pace.doublings(SLOW_ROUND_MS).min(2);
             out.arm(ProposerTimer::Backoff { stalls: self.stalls.min(most) });
@@ -532,16 +534,16 @@ impl Proposer {
         self.commands.release_all();
         self.forwarded = ForwardedQueue::default();
         out.emit_always(ProposerTraceEvent::SteppedDown { ballot, open, why });
-        self.election.end_reign(why, out);
+        self.election.end_tenure(why, out);
     }
 
     /// One heartbeat tick: 30 ms have passed.
     fn heartbeat_tick(&mut self, out: &mut Output<Self>) {
-        let reign = self.reign().map(|work| LeaderPosition {
+        let reign = self.leading().map(|work| LeaderPosition {
             ballot: work.attempt().ballot(),
-            has_open: work.in_flight() > 0 || !work.is_settled(),
+            is_busy: work.in_flight() > 0 || !work.is_settled(),
         });
-        if let Some(why) = self.election.heartbeat_tick(reign, self.pace.patience(), out) {
+        if let Some(why) = self.election.heartbeat_tick(reign, self.pace.stall_timeout(), out) {
             if why == StepDownReason::Stalled {
                 self.pace.note_stall();
             }
@@ -561,8 +563,8 @@ impl Proposer {
     /// Handles the news of a leader. If it is the leader to follow, this proposer ends its own tenure or campaign and
     /// follows. Returns whether it follows.
     fn follow(&mut self, ballot: Ballot, directly: bool, out: &mut Output<Self>) -> bool {
-        let at_work = self.active_ballot();
-        if !self.election.hear(ballot, directly, at_work) {
+        let own_ballot = self.active_ballot();
+        if !self.election.receive_leader(ballot, directly, own_ballot) {
             return false;
         }
         self.rounds.go_above(ballot.round);
@@ -570,12 +572,12 @@ impl Proposer {
             self.step_down(StepDownReason::HigherBallot(ballot), out);
         }
         self.phase = Phase::Idle;
-        self.election.wait(out);
+        self.election.restart_election_timer(out);
         true
     }
 
     /// The election time-out ran out without news of a leader: campaigns, unless there is a reason not to.
-    fn stand(&mut self, out: &mut Output<Self>) {
+    fn campaign(&mut self, out: &mut Output<Self>) {
         if !self.election.time_out(out) || self.progress.applied().is_none() || self.phase != Phase::Idle {
             return;
         }
@@ -589,7 +591,7 @@ impl Proposer {
 
     /// Starts a pre-vote: has a majority lost the leader too?
     fn send_pre_vote(&mut self, out: &mut Output<Self>) {
-        if self.election.ask(out) {
+        if self.election.start_pre_vote(out) {
             self.prepare(false, out);
         }
     }
@@ -597,20 +599,20 @@ impl Proposer {
     /// HEARTBEAT: the sender leads.
     fn handle_heartbeat(&mut self, sender: ServerId, ballot: Ballot, out: &mut Output<Self>) {
         if ballot.server == sender && self.follow(ballot, true, out) {
-            self.election.answer_heartbeat(ballot, out);
+            self.election.reply_to_heartbeat(ballot, out);
         }
     }
 
     /// LEADERHINT: another server knows of this leader.
-    fn handle_relay(&mut self, ballot: Ballot, out: &mut Output<Self>) {
+    fn handle_leader_hint(&mut self, ballot: Ballot, out: &mut Output<Self>) {
         if ballot.server != self.me {
             self.follow(ballot, false, out);
         }
     }
 
     /// PREVOTEREPLY: the candidate prepares once a majority knows of no leader.
-    fn handle_pre_vote_answer(&mut self, sender: ServerId, id: u64, hears: bool, out: &mut Output<Self>) {
-        if self.election.handle_pre_vote_answer(sender, id, hears) {
+    fn handle_pre_vote_reply(&mut self, sender: ServerId, id: u64, hears: bool, out: &mut Output<Self>) {
+        if self.election.handle_pre_vote_reply(sender, id, hears) {
             self.prepare(false, out);
         }
     }
@@ -620,7 +622,7 @@ impl Proposer {
         if self.commands.is_empty() || self.active_ballot().is_some() {
             return;
         }
-        if let Some(leader) = self.election.heard_directly() {
+        if let Some(leader) = self.election.leader_by_heartbeat() {
             self.forwarding.forward(leader, &mut self.commands, self.election.ticks(), out);
         }
     }
@@ -638,7 +640,7 @@ impl Proposer {
             is_taken = true;
             for command in commands {
                 let id = command.id;
-                if !work.has_open(id) && !self.commands.contains(id) && !self.forwarded.contains(id) {
+                if !work.is_in_flight(id) && !self.commands.contains(id) && !self.forwarded.contains(id) {
                     is_taken &= self.forwarded.push(command);
                 }
             }
@@ -653,7 +655,7 @@ impl Proposer {
 
     /// FORWARDREFUSED: the receiver of the commands does not lead or has no room. The commands stay here until the next
     /// leader is known, or go to the same leader later.
-    fn handle_refused(&mut self, sender: ServerId, leader: Option<Ballot>) {
+    fn handle_forward_refused(&mut self, sender: ServerId, leader: Option<Ballot>) {
         if leader.is_none_or(|leader| leader.server != sender) {
             self.election.suspect(sender);
         }
@@ -665,7 +667,7 @@ impl Proposer {
             return self.handle_fill_under_leader(sender, slot, out);
         }
         // A long range is filled in pieces, because the learner asks again.
-        self.fill = self.fill.max(Some(slot.min(self.progress.first_open().plus(self.window.slots))));
+        self.fill = self.fill.max(Some(slot.min(self.progress.first_unchosen().plus(self.window.slots))));
         self.begin(out);
     }
 
@@ -673,7 +675,7 @@ impl Proposer {
     /// request of its own learner.
     fn handle_fill_under_leader(&mut self, sender: ServerId, slot: Slot, out: &mut Output<Self>) {
         let Phase::Proposing(work) = &mut self.phase else {
-            if let Some(leader) = self.election.heard_directly().filter(|_| sender == self.me) {
+            if let Some(leader) = self.election.leader_by_heartbeat().filter(|_| sender == self.me) {
                 out.send(ServerSet::only(leader.server), Message::Fill { slot });
             }
             return;
@@ -710,7 +712,7 @@ impl Proposer {
         // at the same time.
         let now = self.attempt().map_or(ServerSet::NONE, Attempt::answered);
         let answered = if now.len() > self.responders.len() { now } else { self.responders };
-        if self.rounds.are_spent() {
+        if self.rounds.are_exhausted() {
             NotApplied::NoRound
         } else if self.leads().is_some() {
             NotApplied::Busy
@@ -728,7 +730,7 @@ impl Proposer {
         if self.leads().is_some() {
             self.step_down(StepDownReason::LearnerDown, out);
         }
-        self.progress.learner_died();
+        self.progress.on_learner_down();
         self.election.withdraw();
         self.fill = None;
         self.phase = Phase::Idle;
@@ -753,7 +755,7 @@ impl Proposer {
                 }
             }
             ProposerTimer::HeartbeatTick => self.heartbeat_tick(out),
-            ProposerTimer::Election { .. } => self.stand(out),
+            ProposerTimer::Election { .. } => self.campaign(out),
             ProposerTimer::Resend { tries } => {
                 if let Phase::Proposing(work) = &mut self.phase {
                     work.resend(tries, self.pace.doublings(RESEND_MS), out);
@@ -770,7 +772,7 @@ impl Proposer {
             Message::Progress { applied, .. } => self.handle_progress(sender, applied, out),
             Message::Fill { slot } => self.handle_fill(sender, slot, out),
             Message::Forward { commands } => self.handle_forward(sender, commands, out),
-            Message::ForwardRefused { leader } => self.handle_refused(sender, leader),
+            Message::ForwardRefused { leader } => self.handle_forward_refused(sender, leader),
             // Basic Paxos has no leaders.
             Message::Heartbeat { .. }
             | Message::HeartbeatReply { .. }
@@ -781,11 +783,11 @@ impl Proposer {
             Message::Heartbeat { ballot } => self.handle_heartbeat(sender, ballot, out),
             Message::HeartbeatReply { ballot } => {
                 let leads = self.leads();
-                self.election.handle_heartbeat_answer(sender, ballot, leads);
+                self.election.handle_heartbeat_reply(sender, ballot, leads);
             }
-            Message::LeaderHint { ballot } => self.handle_relay(ballot, out),
+            Message::LeaderHint { ballot } => self.handle_leader_hint(ballot, out),
             Message::PreVote { id } => self.election.handle_pre_vote(sender, id, self.leads().is_some(), out),
-            Message::PreVoteReply { id, hears } => self.handle_pre_vote_answer(sender, id, hears, out),
+            Message::PreVoteReply { id, hears } => self.handle_pre_vote_reply(sender, id, hears, out),
             other => debug_assert!(!other.is_for(RoleKind::Proposer), "the proposer does not handle {other:?}"),
         }
     }
@@ -825,7 +827,7 @@ impl Role for Proposer {
                 ProposerRequest::Installed { slot } => self.handle_installed(slot, out),
                 ProposerRequest::Counted => self.election.note_progress(),
                 ProposerRequest::LearnerDown => self.handle_learner_down(out),
-                ProposerRequest::PeerDisconnected(server) => self.election.peer_gone(server, out),
+                ProposerRequest::PeerDisconnected(server) => self.election.on_peer_disconnected(server, out),
             },
         }
     }

@@ -18,13 +18,13 @@ use crate::paxos::Ballot;
 /// Number of rounds remembered.
 const ROUNDS: usize = 16;
 /// Minimum patience, in heartbeat ticks: 500 ms.
-const PATIENCE_LEAST: u64 = 17;
+const STALL_TIMEOUT_MIN_TICKS: u64 = 17;
 /// Maximum patience, in heartbeat ticks: 10 s. A cluster that needs more has lost its leader, however long its rounds
 /// were.
-const PATIENCE_MOST: u64 = 333;
+const STALL_TIMEOUT_MAX_TICKS: u64 = 333;
 /// Patience, as a multiple of the longest round.
 const ROUNDS_OF_PATIENCE: u64 = 4;
-const PULSE_MS: u64 = 30;
+const HEARTBEAT_TICK_MS: u64 = 30;
 /// Number of attempts whose beginning is remembered.
 const ATTEMPTS: usize = 4;
 
@@ -71,7 +71,7 @@ impl Pace {
     /// Notes a promise or refusal that arrived after its attempt had ended.
     pub(super) fn answered_late(&mut self, ballot: Ballot, now: u64) {
         if let Some((_, begun)) = self.attempts.iter().find(|(of, _)| *of == ballot) {
-            self.late = self.late.max(now - begun).min(PATIENCE_MOST);
+            self.late = self.late.max(now - begun).min(STALL_TIMEOUT_MAX_TICKS);
         }
     }
 
@@ -82,7 +82,7 @@ impl Pace {
 
     /// Notes that a round made no progress during the whole patience: it takes longer than the rounds before.
     pub(super) fn note_stall(&mut self) {
-        self.note(PATIENCE_LEAST);
+        self.note(STALL_TIMEOUT_MIN_TICKS);
     }
 
     fn longest(&self) -> u64 {
@@ -90,8 +90,8 @@ impl Pace {
     }
 
     /// A leader without progress for this many heartbeat ticks steps down.
-    pub(super) fn patience(&self) -> u64 {
-        (ROUNDS_OF_PATIENCE * self.longest()).clamp(PATIENCE_LEAST, PATIENCE_MOST)
+    pub(super) fn stall_timeout(&self) -> u64 {
+        (ROUNDS_OF_PATIENCE * self.longest()).clamp(STALL_TIMEOUT_MIN_TICKS, STALL_TIMEOUT_MAX_TICKS)
     }
 
     /// Number of doublings of `ms` after which a round fits in.
@@ -101,7 +101,7 @@ impl Pace {
 }
 
 fn doublings(ms: u64, ticks: u64) -> u32 {
-    (0..10).find(|doublings| ms << doublings >= PULSE_MS * ticks).unwrap_or(10)
+    (0..10).find(|doublings| ms << doublings >= HEARTBEAT_TICK_MS * ticks).unwrap_or(10)
 }
 
 #[cfg(test)]
@@ -111,18 +111,18 @@ mod tests {
     #[test]
     fn timeout_covers_several_rounds_of_the_longest_recent_length() {
         let mut pace = Pace::default();
-        assert_eq!((pace.patience(), pace.doublings(50)), (PATIENCE_LEAST, 0));
+        assert_eq!((pace.stall_timeout(), pace.doublings(50)), (STALL_TIMEOUT_MIN_TICKS, 0));
         [1, 40, 2].into_iter().for_each(|ticks| pace.note(ticks));
-        assert_eq!(pace.patience(), 160, "a round of 1.2 s is usual here");
+        assert_eq!(pace.stall_timeout(), 160, "a round of 1.2 s is usual here");
         assert_eq!((pace.doublings(100), pace.doublings(1_200)), (4, 0));
         (0..ROUNDS - 2).for_each(|_| pace.note(1));
-        assert_eq!(pace.patience(), 160);
+        assert_eq!(pace.stall_timeout(), 160);
         pace.note(1);
-        assert_eq!(pace.patience(), PATIENCE_LEAST, "that was long ago");
+        assert_eq!(pace.stall_timeout(), STALL_TIMEOUT_MIN_TICKS, "that was long ago");
         pace.note_stall();
-        assert_eq!(pace.patience(), ROUNDS_OF_PATIENCE * PATIENCE_LEAST);
+        assert_eq!(pace.stall_timeout(), ROUNDS_OF_PATIENCE * STALL_TIMEOUT_MIN_TICKS);
         pace.note(1_000);
-        assert_eq!(pace.patience(), PATIENCE_MOST);
+        assert_eq!(pace.stall_timeout(), STALL_TIMEOUT_MAX_TICKS);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub const IN_FLIGHT_MAX: u64 = 512;
 const BATCHES_IN_FLIGHT_MAX: usize = 2;
 /// Maximum size of the values in flight, in bytes (about). They all fit into an acceptor's mailbox at once, and into a
 /// link beside other bulk messages. At most this many bytes are read ahead from promises.
-pub const OPEN_BYTES: usize = 4 << 20;
+pub const IN_FLIGHT_MAX_BYTES: usize = 4 << 20;
 /// Maximum size of the values of one ACCEPT, in bytes; a single larger value goes alone.
 const ACCEPT_BYTES: usize = 1 << 20;
 
@@ -75,7 +75,7 @@ pub(super) struct Phase2 {
     /// For the first slot of each run that was proposed together, the heartbeat tick of the proposal.
     proposed_at: BTreeMap<Slot, u64>,
     /// Size of the values in flight, in bytes.
-    open_bytes: usize,
+    in_flight_bytes: usize,
     /// The slot in flight of each command.
     slots: BTreeMap<CommandId, Slot>,
     /// The last slot of each batch that is in flight.
@@ -114,7 +114,7 @@ impl Phase2 {
             window,
             in_flight: BTreeMap::new(),
             proposed_at: BTreeMap::new(),
-            open_bytes: 0,
+            in_flight_bytes: 0,
             slots: BTreeMap::new(),
             batches: VecDeque::new(),
             resend_below: first,
@@ -172,8 +172,8 @@ impl Phase2 {
     }
 
     /// Whether the command is in a slot in flight.
-    pub(super) fn has_open(&self, id: CommandId) -> bool {
-        rules::is_under_way(&self.slots, id)
+    pub(super) fn is_in_flight(&self, id: CommandId) -> bool {
+        rules::is_in_flight(&self.slots, id)
     }
 
     /// The quorum that promised the ballot.
@@ -188,7 +188,7 @@ impl Phase2 {
 
     /// Bytes of the values in slots in flight, and of the values read ahead from promises.
     pub(super) fn bytes(&self) -> (usize, usize) {
-        (self.open_bytes, self.promises.bytes())
+        (self.in_flight_bytes, self.promises.bytes())
     }
 
     /// Whether no slot is in flight and no safe value is left to propose.
@@ -197,8 +197,8 @@ impl Phase2 {
     }
 
     /// Number of waiting commands that make a batch worth proposing now.
-    pub(super) fn worth(&self) -> usize {
-        let is_full = self.batches.len() >= BATCHES_IN_FLIGHT_MAX || self.commands_left == 0 || !self.has_room();
+    pub(super) fn batch_threshold(&self) -> usize {
+        let is_full = self.batches.len() >= BATCHES_IN_FLIGHT_MAX || self.commands_left == 0 || !self.has_space();
         match self.batches.len() {
             0 => 1,
             _ if is_full => usize::MAX,
@@ -206,15 +206,15 @@ impl Phase2 {
         }
     }
 
-    fn has_room(&self) -> bool {
-        (self.in_flight.len() as u64) < self.window.slots && self.open_bytes < self.window.bytes
+    fn has_space(&self) -> bool {
+        (self.in_flight.len() as u64) < self.window.slots && self.in_flight_bytes < self.window.bytes
     }
 
     fn insert(&mut self, slot: Slot, value: Value) {
         if let Some(id) = value.id() {
             self.slots.insert(id, slot);
         }
-        self.open_bytes += value.size();
+        self.in_flight_bytes += value.size();
         self.in_flight.insert(slot, value);
         self.next = slot.next();
     }
@@ -226,7 +226,7 @@ impl Phase2 {
         let mut proposed_at = None;
         while let Some(first) = self.in_flight.first_entry().filter(|first| *first.key() < below) {
             let (slot, value) = first.remove_entry();
-            self.open_bytes -= value.size();
+            self.in_flight_bytes -= value.size();
             if let Some(id) = value.id().filter(|id| self.slots.get(id) == Some(&slot)) {
                 self.slots.remove(&id);
                 commands.unassign(id);
@@ -260,7 +260,7 @@ impl Phase2 {
 
     /// The next value that the promises determine, with the quorum that settles its slot, if there is room for it.
     fn next_safe_value(&mut self) -> Option<(Slot, SafeProposal)> {
-        let slot = Some(self.next).filter(|next| *next <= self.safe_up_to && self.has_room())?;
+        let slot = Some(self.next).filter(|next| *next <= self.safe_up_to && self.has_space())?;
         // PMS P2c, first half: without answers from a quorum for this slot, no value is known to be safe.
         let quorum = self.settled_by(slot)?;
         // PMS P2c, second half: the reported value of the highest ballot may be chosen, so it is the only safe one. If
@@ -302,13 +302,15 @@ impl Phase2 {
     ) {
         // A new command is safe only in a slot where a quorum has reported nothing. So every slot must be settled, and
         // every safe value proposed, before the first command.
-        if self.next <= self.safe_up_to || !self.is_settled() || own.unassigned() + forwarded_queue.len() < self.worth()
+        if self.next <= self.safe_up_to
+            || !self.is_settled()
+            || own.unassigned() + forwarded_queue.len() < self.batch_threshold()
         {
             return;
         }
         let (first, mut room) = (self.next, ACCEPT_BYTES);
         let mut turn = false;
-        while self.commands_left > 0 && self.has_room() && self.next <= Slot::LAST {
+        while self.commands_left > 0 && self.has_space() && self.next <= Slot::LAST {
             turn = !turn;
             let is_ours = own.next_idle().is_some() && (turn || forwarded_queue.first().is_none());
             let next = if is_ours { own.next_idle() } else { forwarded_queue.first() };
@@ -320,7 +322,7 @@ impl Phase2 {
                 forwarded_queue.pop();
             }
             // A command that is already in flight, perhaps adopted, is not proposed twice.
-            if self.has_open(command.id) {
+            if self.is_in_flight(command.id) {
                 continue;
             }
             room = room.saturating_sub(command.payload.len());
@@ -389,7 +391,7 @@ impl Phase2 {
             fits.then(|| (*slot, value.clone()))
         });
         let late: Vec<_> = late.collect();
-        let least = least.max((self.open_bytes / RESEND_BYTES).min(16).next_power_of_two().trailing_zeros());
+        let least = least.max((self.in_flight_bytes / RESEND_BYTES).min(16).next_power_of_two().trailing_zeros());
         self.resend_tries = least;
         let tries = if late.is_empty() { least } else { tries.max(least) + 1 };
         self.resend_below = self.next;

@@ -44,7 +44,7 @@ impl PeerProgressTable {
     }
 
     /// Notes that the own learner has crashed.
-    pub(super) fn learner_died(&mut self) {
+    pub(super) fn on_learner_down(&mut self) {
         self.applied = None;
     }
 
@@ -68,7 +68,7 @@ impl PeerProgressTable {
     }
 
     /// The first slot that is not known to be chosen.
-    pub(super) fn first_open(&self) -> Slot {
+    pub(super) fn first_unchosen(&self) -> Slot {
         self.applied.unwrap_or_default().next().max(self.truncated_below)
     }
 
@@ -91,14 +91,14 @@ mod tests {
     #[test]
     fn chosen_slots_are_known_from_the_learner_and_for_a_while_from_an_acceptor() {
         let mut progress = PeerProgressTable::default();
-        assert_eq!((progress.applied(), progress.first_open()), (None, Slot(1)));
+        assert_eq!((progress.applied(), progress.first_unchosen()), (None, Slot(1)));
         assert!(progress.learner_applied(Slot(4)) && !progress.learner_applied(Slot(4)));
         progress.note_truncated(Slot(9), 5);
         progress.note_truncated(Slot(7), 6);
         progress.tick(4 + TRUNCATED_TICKS);
-        assert_eq!(progress.first_open(), Slot(9));
+        assert_eq!(progress.first_unchosen(), Slot(9));
         progress.tick(5 + TRUNCATED_TICKS);
-        assert_eq!(progress.first_open(), Slot(5), "the checkpoint may be lost");
+        assert_eq!(progress.first_unchosen(), Slot(5), "the checkpoint may be lost");
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Rounds {
     }
 
     /// Whether no ballot is left.
-    pub(super) fn are_spent(&self) -> bool {
+    pub(super) fn are_exhausted(&self) -> bool {
         self.next > Ballot::LAST_ROUND
     }
 
@@ -55,7 +55,7 @@ impl Rounds {
 
     /// The next unused ballot; `None` if none is left.
     pub(super) fn next_ballot<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> Option<Ballot> {
-        if self.are_spent() {
+        if self.are_exhausted() {
             return None;
         }
         let ballot = rules::ballot_of(self.next, self.me);

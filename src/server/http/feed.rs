@@ -76,7 +76,7 @@ pub struct FeedBatch {
 #[derive(Default)]
 pub struct Feed {
     ring: Mutex<LineRing>,
-    news: Condvar,
+    changed: Condvar,
     viewers: AtomicUsize,
     lost: AtomicU64,
 }
@@ -120,7 +120,7 @@ impl Feed {
             ring.gone += 1;
         }
         drop(ring);
-        self.news.notify_all();
+        self.changed.notify_all();
     }
 
     /// Adds the lines of a batch, of this server or of a peer.
@@ -136,7 +136,7 @@ impl Feed {
         if ring.hearing.insert(server, hearing) != Some(hearing) {
             ring.changes += 1;
             drop(ring);
-            self.news.notify_all();
+            self.changed.notify_all();
         }
     }
 
@@ -145,7 +145,7 @@ impl Feed {
     pub fn take(&self, next: u64, change: u64, patience: Duration) -> FeedBatch {
         let ring = self.ring();
         let idle = |ring: &mut LineRing| ring.gone + ring.items.len() as u64 <= next && ring.changes == change;
-        let (ring, _) = self.news.wait_timeout_while(ring, patience, idle).unwrap_or_else(PoisonError::into_inner);
+        let (ring, _) = self.changed.wait_timeout_while(ring, patience, idle).unwrap_or_else(PoisonError::into_inner);
         let from = next.max(ring.gone);
         let mut bytes = 0;
         let fits = |item: &&FeedItem| {
@@ -169,7 +169,7 @@ impl Feed {
     }
 
     /// Counts a viewer until the guard is dropped.
-    pub fn sit(&self) -> ViewerGuard<'_> {
+    pub fn add_viewer(&self) -> ViewerGuard<'_> {
         self.viewers.fetch_add(1, Ordering::Relaxed);
         ViewerGuard(self)
     }
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn viewers_are_counted_while_they_watch() {
         let feed = Feed::default();
-        let seat = feed.sit();
+        let seat = feed.add_viewer();
         assert_eq!(feed.viewers(), 1);
         drop(seat);
         assert_eq!(feed.viewers(), 0);

@@ -32,7 +32,7 @@ use super::client_listener::ClientListener;
 use super::context::ServerContext;
 use super::peers::trace_accept_error;
 use crate::host::LabRequest;
-use crate::host::limits::{ASKERS_MAX, BROWSER_STRANGERS_MAX, RELAYS_MAX, VIEWERS_MAX};
+use crate::host::limits::{BROWSERS_UNIDENTIFIED_MAX, HTTP_REQUESTS_MAX, RELAYS_MAX, VIEWERS_MAX};
 use crate::net::{ConnectionLimit, ConnectionPermit, ServerStatus, dial, listen, write_before};
 use crate::role::{RoleKind, ServerId};
 use crate::trace::timeline;
@@ -40,22 +40,22 @@ use feed::{Feed, FeedBatch, FeedItem, PeerFeedState};
 use request::{HttpRefusal, HttpRequest, LAB_FIELD};
 
 /// The group of connections that get one answer, and its size. One more connection closes the oldest, which is slow.
-const ASKERS: (u8, usize) = (0, ASKERS_MAX);
+const HTTP_REQUESTS: (u8, usize) = (0, HTTP_REQUESTS_MAX);
 /// The group of browsers that watch; one more is refused.
 const VIEWERS: (u8, usize) = (1, VIEWERS_MAX);
 /// The group of servers that fetch lines for their own viewers; one more is refused.
 const RELAYS: (u8, usize) = (2, RELAYS_MAX);
 /// The sum of these groups.
-const KNOWN_MAX: usize = ASKERS.1 + VIEWERS.1 + RELAYS.1;
+const KNOWN_MAX: usize = HTTP_REQUESTS.1 + VIEWERS.1 + RELAYS.1;
 /// A viewer that reads nothing for this long is closed.
-const TAKE: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without news, a viewer gets an empty message at this interval.
-const STILL_HERE: Duration = Duration::from_secs(1);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// After a refusal, at most this much more is read, with this time-out for each part.
 const LINGER: Duration = Duration::from_millis(300);
 const LINGER_MAX_BYTES: u64 = 64 << 10;
 /// How long another server may take for a lab request that is passed on to it.
-const PASS_ON: Duration = Duration::from_secs(2);
+const RELAY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The page of a server: its data and its address.
 struct PageWindow {
@@ -94,13 +94,13 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
     let trouble = trace_accept_error(clients.ctx.clone(), "cannot accept connections from browsers");
     let window = PageWindow { clients, feed, address };
     let serve = move |stream: Arc<TcpStream>, _, mut place: ConnectionPermit| window.answer(&stream, &mut place);
-    listen("http", listener, ConnectionLimit::new(BROWSER_STRANGERS_MAX, KNOWN_MAX), serve, busy, trouble)
+    listen("http", listener, ConnectionLimit::new(BROWSERS_UNIDENTIFIED_MAX, KNOWN_MAX), serve, busy, trouble)
 }
 
 impl PageWindow {
     /// Serves one connection with one request.
     fn answer(&self, stream: &TcpStream, place: &mut ConnectionPermit) {
-        let answered = stream.set_write_timeout(Some(TAKE)).and_then(|()| match request::read(stream)? {
+        let answered = stream.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| match request::read(stream)? {
             Some(Ok(request)) => {
                 self.take(&request, &HttpCaller { stream, wants_body: request.method != "HEAD" }, place)
             }
@@ -116,7 +116,7 @@ impl PageWindow {
     fn take(&self, request: &HttpRequest, caller: &HttpCaller<'_>, place: &mut ConnectionPermit) -> io::Result<()> {
         let path = request.path.as_str();
         let is_viewer = matches!(path, "/events" | "/feed");
-        if !is_viewer && !place.join_last(ASKERS.0, ASKERS.1) {
+        if !is_viewer && !place.join_last(HTTP_REQUESTS.0, HTTP_REQUESTS.1) {
             return Ok(());
         }
         if let Err(refusal) = request.check_caller(self.address) {
@@ -160,7 +160,7 @@ impl PageWindow {
 
     /// Streams every line to a browser, the old ones first.
     fn watch(&self, caller: &HttpCaller<'_>) -> io::Result<()> {
-        let _seat = self.feed.sit();
+        let _seat = self.feed.add_viewer();
         if !caller.begin("text/event-stream")? {
             return Ok(());
         }
@@ -168,7 +168,7 @@ impl PageWindow {
         stream.write_all(b"retry: 1000\n\n")?;
         let (mut next, mut change) = (self.feed.beginning(), 0);
         loop {
-            let batch = self.feed.take(next, change, STILL_HERE);
+            let batch = self.feed.take(next, change, KEEPALIVE_INTERVAL);
             self.feed.add_missed(batch.missed);
             stream.write_all(events(&batch).as_bytes())?;
             (next, change) = (batch.next, batch.change);
@@ -183,7 +183,7 @@ impl PageWindow {
         let mut stream = caller.stream;
         let (mut next, mut change) = (self.feed.beginning(), 0);
         loop {
-            let batch = self.feed.take(next, change, STILL_HERE);
+            let batch = self.feed.take(next, change, KEEPALIVE_INTERVAL);
             // A line break alone shows that the connection still works.
             let mut text = String::from("\n");
             if batch.missed > 0 {
@@ -225,9 +225,9 @@ impl PageWindow {
         let address = address.ok_or((404, format!("the cluster file has no http address for server {}", server.0)))?;
         let HttpRequest { path, query, .. } = request;
         let call = || -> io::Result<String> {
-            let mut stream = dial(address, PASS_ON)?;
-            stream.set_read_timeout(Some(PASS_ON))?;
-            stream.set_write_timeout(Some(PASS_ON))?;
+            let mut stream = dial(address, RELAY_TIMEOUT)?;
+            stream.set_read_timeout(Some(RELAY_TIMEOUT))?;
+            stream.set_write_timeout(Some(RELAY_TIMEOUT))?;
             let head = format!("POST {path}?{query} HTTP/1.1\r\nHost: {address}\r\n{LAB_FIELD}: yes\r\n\r\n");
             stream.write_all(head.as_bytes())?;
             let mut answer = String::new();
@@ -303,7 +303,7 @@ impl HttpCaller<'_> {
     fn answer(&self, status: u16, kind: &str, body: &str) -> io::Result<()> {
         let answer = responses::answer(status, kind, body);
         let length = if self.wants_body { answer.len() } else { answer.len() - body.len() };
-        write_before(self.stream, &answer.as_bytes()[..length], Instant::now() + TAKE)
+        write_before(self.stream, &answer.as_bytes()[..length], Instant::now() + WRITE_TIMEOUT)
     }
 
     /// Begins an endless answer; false if the caller wants only its head.

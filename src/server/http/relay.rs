@@ -82,7 +82,7 @@ fn hear(peer: ServerId, address: SocketAddr, feed: &Feed, last: &mut Option<(u32
 /// relayed.
 fn number_of(peer: ServerId, text: &str) -> Option<(u32, u64)> {
     let line: Line = text.parse().ok()?;
-    (line.id.process.as_server() == Some(peer)).then_some((line.id.process.life(), line.id.n))
+    (line.id.process.as_server() == Some(peer)).then_some((line.id.process.incarnation(), line.id.n))
 }
 
 #[cfg(test)]

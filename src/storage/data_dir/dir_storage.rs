@@ -13,7 +13,7 @@ use crate::storage::disk::{Files, RealFiles, step};
 /// The file that a process locks.
 pub(super) const LOCK_FILE: &str = "lock";
 /// A journal that is being removed.
-pub(super) const DISCARDED_FOLDER: &str = "journal.discarded";
+pub(super) const DISCARDED_DIR: &str = "journal.discarded";
 
 /// The storage of a data directory. A handle, as [`Files`] is.
 pub trait DirStorage {
@@ -75,7 +75,7 @@ impl RealDir {
     }
 
     fn finish_discarding(&self) -> Result<(), DataDirError> {
-        let path = self.path.join(DISCARDED_FOLDER);
+        let path = self.path.join(DISCARDED_DIR);
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(failed("remove", &path)),
@@ -97,7 +97,7 @@ impl DirStorage for RealDir {
     fn part(&self, part: DirPart) -> Result<RealFiles, DataDirError> {
         self.finish_discarding()?;
         let path = self.path.join(part.name());
-        make_folder(&path).map_err(failed("create the directory", &path))?;
+        create_dir_durably(&path).map_err(failed("create the directory", &path))?;
         RealFiles::open(&path).map_err(failed("open the directory", &path))
     }
 
@@ -107,12 +107,12 @@ impl DirStorage for RealDir {
 
     fn discard(&self, part: DirPart) -> Result<(), DataDirError> {
         self.finish_discarding()?;
-        let (from, to) = (self.path.join(part.name()), self.path.join(DISCARDED_FOLDER));
+        let (from, to) = (self.path.join(part.name()), self.path.join(DISCARDED_DIR));
         match fs::rename(&from, &to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             renamed => renamed.map_err(failed("rename", &from))?,
         }
-        self.files.sync_folder().map_err(failed("sync", &self.path))?;
+        self.files.sync_dir().map_err(failed("sync", &self.path))?;
         self.finish_discarding()
     }
 }
@@ -123,12 +123,12 @@ pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error)
 }
 
 /// Creates a directory for this user alone, with its missing parents, and makes each new name durable.
-pub(in crate::storage) fn make_folder(path: &Path) -> io::Result<()> {
+pub(in crate::storage) fn create_dir_durably(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     let above = above(path);
-    make_folder(above)?;
+    create_dir_durably(above)?;
     match step().and_then(|()| DirBuilder::new().mode(0o700).create(path)) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         made => made?,

@@ -39,7 +39,7 @@ pub enum DataDirError {
         "{path} holds {holds} and no {IDENTITY_FILE}: it is not a data directory, or the file is lost. Choose an empty \
          directory, or put the file back"
     )]
-    NotADataFolder {
+    NotADataDir {
         /// The directory.
         path: PathBuf,
         /// One of its files.

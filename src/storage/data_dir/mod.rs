@@ -23,10 +23,10 @@ use rustix::fs::{Access, access};
 
 pub use dir_storage::{DirPart, DirStorage, RealDir};
 use dir_storage::{LOCK_FILE, failed, hold};
-pub(super) use dir_storage::{lock, make_folder, sync_names};
+pub(super) use dir_storage::{create_dir_durably, lock, sync_names};
 pub use error::DataDirError;
 use unfinished::refuse_unfinished;
-pub(super) use unfinished::{COMPLETE_FILE, RESTORE_FOLDER, folder_name, is_of_a_restore};
+pub(super) use unfinished::{COMPLETE_FILE, RESTORE_DIR, dir_name, is_of_a_restore};
 
 use super::admission::{Claim, RecordedPeer};
 use super::ballot_store::{BallotStore, ROUNDS_FILE};
@@ -52,13 +52,13 @@ impl DataDir {
     /// Opens the directory of a server, or creates it (readable for this user alone), and starts an incarnation on it.
     pub fn open(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
         refuse_unfinished(path, owner.server)?;
-        make_folder(path).map_err(failed("create the directory", path))?;
+        create_dir_durably(path).map_err(failed("create the directory", path))?;
         let place = RealDir::hold(path)?;
         let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
         let identity = match DirIdentity::read(place.files.clone(), owner).map_err(denied)? {
             Some(identity) => identity,
             None => {
-                refuse_strangers(path, &place.files)?;
+                refuse_foreign_files(path, &place.files)?;
                 DirIdentity::create(place.files.clone(), owner, new_storage_id()?, now()).map_err(denied)?
             }
         };
@@ -87,15 +87,15 @@ impl DataDir {
         let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
         match identity.map_err(denied)? {
             Some(_) => check_side(path, family),
-            None => refuse_strangers(path, &files),
+            None => refuse_foreign_files(path, &files),
         }
     }
 
     /// Creates a directory on which no server starts before [`finish`](DataDir::finish).
     pub fn make_unfinished(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
-        make_folder(path).map_err(failed("create the directory", path))?;
+        create_dir_durably(path).map_err(failed("create the directory", path))?;
         let place = RealDir::hold(path)?;
-        refuse_strangers(path, &place.files)?;
+        refuse_foreign_files(path, &place.files)?;
         let made = DirIdentity::create_unfinished(place.files.clone(), owner, new_storage_id()?, now());
         let identity = made.map_err(|source| DataDirError::Identity { path: path.to_path_buf(), source })?;
         DataDir::begin(place, identity)
@@ -149,7 +149,7 @@ pub type OpenedJournal<F, R> = (Journal<F, R>, RecoveredJournal<R>);
 impl<P: DirStorage> DataDir<P> {
     /// Starts an incarnation of a process on a directory that is this server's.
     pub fn begin(place: P, identity: DirIdentity<P::Files>) -> Result<DataDir<P>, DataDirError> {
-        let begun = identity.begin_life();
+        let begun = identity.begin_incarnation();
         let life = begun.map_err(|source| DataDirError::Identity { path: place.path().to_path_buf(), source })?;
         Ok(DataDir { place, identity, incarnation: life })
     }
@@ -190,8 +190,8 @@ impl<P: DirStorage> DataDir<P> {
     }
 
     /// Durably records that the server is active from now on.
-    pub fn set_takes_part(&self) -> Result<(), DataDirError> {
-        self.identity.set_takes_part().map_err(self.denied())
+    pub fn set_active(&self) -> Result<(), DataDirError> {
+        self.identity.set_active().map_err(self.denied())
     }
 
     /// The record of a peer, if this server ever met it.
@@ -302,12 +302,12 @@ fn check_side(path: &Path, family: Family) -> Result<(), DataDirError> {
 
 /// A directory without an identity must be empty. It may hold the remains of an interrupted first start, and what a
 /// file system keeps at its root.
-fn refuse_strangers(path: &Path, files: &RealFiles) -> Result<(), DataDirError> {
+fn refuse_foreign_files(path: &Path, files: &RealFiles) -> Result<(), DataDirError> {
     let names = files.list().map_err(failed("list", path))?;
     let making = name_in_making(IDENTITY_FILE);
     let stranger = names.into_iter().find(|name| ![LOCK_FILE, LOST_AND_FOUND, &making].contains(&name.as_str()));
     match stranger {
-        Some(holds) => Err(DataDirError::NotADataFolder { path: path.to_path_buf(), holds }),
+        Some(holds) => Err(DataDirError::NotADataDir { path: path.to_path_buf(), holds }),
         None => Ok(()),
     }
 }

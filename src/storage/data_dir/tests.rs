@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::dir_storage::DISCARDED_FOLDER;
+use super::dir_storage::DISCARDED_DIR;
 use super::*;
 use crate::paxos::{AcceptorRecord, Ballot, ProposerRecord, Quorums};
 use crate::role::{ServerSet, StableStore};
@@ -81,11 +81,11 @@ fn directory_with_other_files_is_refused() {
     let (root, path) = place();
     fs::write(root.path().join("photo.jpg"), "x").unwrap();
     let error = DataDir::open(root.path(), owner("lab", SERVER)).unwrap_err();
-    assert!(matches!(&error, DataDirError::NotADataFolder { holds, .. } if holds == "photo.jpg"), "{error}");
+    assert!(matches!(&error, DataDirError::NotADataDir { holds, .. } if holds == "photo.jpg"), "{error}");
     drop(open(&path).open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap());
     fs::remove_file(path.join(IDENTITY_FILE)).unwrap();
     let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err();
-    assert!(matches!(error, DataDirError::NotADataFolder { .. }), "{error}");
+    assert!(matches!(error, DataDirError::NotADataDir { .. }), "{error}");
 }
 
 #[test]
@@ -199,8 +199,8 @@ fn a_journal_may_be_discarded_by_name_only() {
     drop(journal);
     // A crash while the journal is being discarded, after the identity has recorded it.
     folder.identity.set_has_journal(false).unwrap();
-    fs::rename(folder.journal_path(), path.join(DISCARDED_FOLDER)).unwrap();
+    fs::rename(folder.journal_path(), path.join(DISCARDED_DIR)).unwrap();
     let (_journal, recovered) = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
     assert!(recovered.records.is_empty());
-    assert!(!path.join(DISCARDED_FOLDER).exists());
+    assert!(!path.join(DISCARDED_DIR).exists());
 }

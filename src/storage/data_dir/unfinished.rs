@@ -11,12 +11,12 @@ use crate::role::ServerId;
 use crate::storage::disk::name_in_making;
 
 /// The directory in which a restore prepares the data directories before it renames them.
-pub(in crate::storage) const RESTORE_FOLDER: &str = ".restore";
+pub(in crate::storage) const RESTORE_DIR: &str = ".restore";
 /// The file in it that marks all of them as whole.
 pub(in crate::storage) const COMPLETE_FILE: &str = "complete";
 
 /// The name that a restore gives to the data directory of a server.
-pub(in crate::storage) fn folder_name(server: ServerId) -> String {
+pub(in crate::storage) fn dir_name(server: ServerId) -> String {
     format!("server-{}", server.0)
 }
 
@@ -26,8 +26,8 @@ pub(super) fn refuse_unfinished(path: &Path, server: ServerId) -> Result<(), Dat
     // The directory may not exist yet; its parent is found by the given path and by the path that links lead to.
     let real = fs::canonicalize(path).ok();
     for path in [Some(path), real.as_deref()].into_iter().flatten() {
-        let restore = above(path).join(RESTORE_FOLDER);
-        if path.file_name().is_some_and(|name| *name == *folder_name(server)) && may_be_of_a_restore(&restore) {
+        let restore = above(path).join(RESTORE_DIR);
+        if path.file_name().is_some_and(|name| *name == *dir_name(server)) && may_be_of_a_restore(&restore) {
             return Err(DataDirError::Unfinished { path: path.to_path_buf(), restore });
         }
     }

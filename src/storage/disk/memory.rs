@@ -41,13 +41,13 @@ pub struct OperationCounts {
     /// Removals.
     pub removes: u64,
     /// Syncs of the directory.
-    pub folder_syncs: u64,
+    pub dir_syncs: u64,
 }
 
 impl OperationCounts {
     /// The sum of all.
     pub fn total(&self) -> u64 {
-        self.creates + self.writes + self.syncs + self.lengths + self.renames + self.removes + self.folder_syncs
+        self.creates + self.writes + self.syncs + self.lengths + self.renames + self.removes + self.dir_syncs
     }
 }
 
@@ -514,9 +514,9 @@ impl Files for MemoryFiles {
         state.change(FileChange::Removed { name: name.to_string() }, &fate)
     }
 
-    fn sync_folder(&self) -> io::Result<()> {
+    fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
-        let fate = state.operation(|counts| &mut counts.folder_syncs)?;
+        let fate = state.operation(|counts| &mut counts.dir_syncs)?;
         if matches!(fate, OperationFate::Works) {
             state.durable_names = state.names.clone();
             state.changes.clear();

@@ -58,7 +58,7 @@ pub trait Files: Clone + Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Makes the names durable.
-    fn sync_folder(&self) -> io::Result<()>;
+    fn sync_dir(&self) -> io::Result<()>;
 
     /// Number of bytes that can still be added to files.
     fn free_bytes(&self) -> io::Result<u64>;
@@ -152,7 +152,7 @@ fn take_place<F: Files>(files: &F, name: &str, new: &str, file: &F::File, bytes:
     file.write_at(0, bytes)?;
     file.sync_data()?;
     files.rename(new, name)?;
-    files.sync_folder()
+    files.sync_dir()
 }
 
 /// Creates a file of `bytes` zeros for [`replace_with`]. It gets its name only when it is whole.

@@ -106,7 +106,7 @@ impl Files for RealFiles {
         fs::remove_file(self.at(name))
     }
 
-    fn sync_folder(&self) -> io::Result<()> {
+    fn sync_dir(&self) -> io::Result<()> {
         step()?;
         self.folder.sync_all()
     }

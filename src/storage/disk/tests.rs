@@ -6,7 +6,7 @@ use super::*;
 
 fn file(files: &MemoryFiles, sectors: u64) -> MemoryFile {
     let file = files.create_zeroed("a", sectors * SECTOR_BYTES as u64).unwrap();
-    files.sync_folder().unwrap();
+    files.sync_dir().unwrap();
     file
 }
 
@@ -36,7 +36,7 @@ fn file_name_is_durable_only_after_its_directory_is_synced() {
     for seed in 0..32 {
         let files = MemoryFiles::new();
         files.create_zeroed("a", 1).unwrap();
-        files.sync_folder().unwrap();
+        files.sync_dir().unwrap();
         files.rename("a", "b").unwrap();
         files.power_cut(seed);
         seen.insert(files.list().unwrap());

@@ -265,7 +265,7 @@ impl<F: Files, R: Record> Journal<F, R> {
             remove_if_present(&files, &file_name(*number)).map_err(failed("remove", file_name(*number)))?;
         }
         if !gone.is_empty() {
-            files.sync_folder().map_err(failed("sync", "the directory".to_string()))?;
+            files.sync_dir().map_err(failed("sync", "the directory".to_string()))?;
         }
 
         let next_record = row.records.len() as u64 + 1;
@@ -493,7 +493,7 @@ fn begin<F: Files>(
     spare.write_at(0, &sectors).map_err(failed("write", name.clone()))?;
     spare.sync_data().map_err(failed("sync", name.clone()))?;
     files.rename(SPARE, &name).map_err(failed("name", name.clone()))?;
-    files.sync_folder().map_err(failed("name", name))?;
+    files.sync_dir().map_err(failed("name", name))?;
     Ok(sectors.len() / SECTOR_BYTES)
 }
 

@@ -205,14 +205,14 @@ impl<R: Record> JournalReader<R> {
                 self.torn = true;
                 return Ok(walked);
             }
-            if !self.skip_damage(segment, tail, seal, is_end, &mut walked)? {
+            if !self.skip_corrupt_sectors(segment, tail, seal, is_end, &mut walked)? {
                 return Ok(walked);
             }
         }
     }
 
     /// Records a corrupt place and continues after it, if all that is lost is known. False if nothing follows it.
-    fn skip_damage(
+    fn skip_corrupt_sectors(
         &mut self,
         segment: Segment<'_>,
         tail: &[GroupSector],
@@ -220,7 +220,7 @@ impl<R: Record> JournalReader<R> {
         is_end: bool,
         walked: &mut GroupScan,
     ) -> Result<bool, OpenError> {
-        let bad = tail.iter().position(|sector| *sector == GroupSector::Damaged);
+        let bad = tail.iter().position(|sector| *sector == GroupSector::Corrupt);
         let bad = bad.or_else(|| tail.iter().position(|sector| *sector == GroupSector::Zero)).unwrap_or(0);
         let place = FIRST_SECTOR + walked.used + bad;
         if is_end && seal.is_some() {
@@ -250,7 +250,7 @@ impl<R: Record> JournalReader<R> {
         self.skips = true;
         walked.slots = union(walked.slots, lost.slots);
         let skipped = behind.map_or(tail.len(), |(at, _)| at);
-        let is_bad = |at: &usize| tail[*at] == GroupSector::Damaged;
+        let is_bad = |at: &usize| tail[*at] == GroupSector::Corrupt;
         walked.damaged.extend((0..skipped).filter(is_bad).map(|at| walked.used + at));
         match (behind, seal) {
             (Some((at, group)), _) => {
@@ -375,7 +375,7 @@ fn is_torn(tail: &[GroupSector], number: u64) -> bool {
     for (place, sector) in tail.iter().enumerate() {
         match sector {
             GroupSector::Zero => {}
-            GroupSector::Damaged => return false,
+            GroupSector::Corrupt => return false,
             GroupSector::Valid { index, group } => {
                 let is_its = group.number == number && *index as usize == place && place < group.sectors();
                 if !is_its || group.sectors() > tail.len() || *torn.get_or_insert(*group) != *group {

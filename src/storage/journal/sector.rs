@@ -207,7 +207,7 @@ pub(super) struct GroupHeader {
 pub(super) enum GroupSector {
     Valid { index: u32, group: GroupHeader },
     Zero,
-    Damaged,
+    Corrupt,
 }
 
 impl GroupHeader {
@@ -249,7 +249,7 @@ impl GroupHeader {
             return GroupSector::Zero;
         }
         if !seed.holds(sector) {
-            return GroupSector::Damaged;
+            return GroupSector::Corrupt;
         }
         let group = GroupHeader {
             number: number::<8>(sector, 16),
@@ -259,7 +259,7 @@ impl GroupHeader {
             slots_before: slots(sector, 40),
         };
         if !is_group(group.number) {
-            return GroupSector::Damaged;
+            return GroupSector::Corrupt;
         }
         GroupSector::Valid { index: number::<4>(sector, 4) as u32, group }
     }

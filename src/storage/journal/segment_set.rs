@@ -136,7 +136,7 @@ impl<R: Record> SegmentSet<R> {
         let Some((number, seal)) = self.last_but_one else { return Ok(()) };
         let name = file_name(number);
         // A seal promises that another segment follows, so that segment's name must be durable first.
-        files.sync_folder().map_err(failed("sync", "the directory".to_string()))?;
+        files.sync_dir().map_err(failed("sync", "the directory".to_string()))?;
         let file = files.open(&name).map_err(failed("open", name.clone()))?;
         let sector = seal.write(Seed::new(owner, number));
         file.write_at(SECTOR_BYTES as u64, &sector).map_err(failed("seal", name.clone()))?;

@@ -75,7 +75,7 @@ impl<R: Record> SegmentSet<R> {
             file.sync_data().map_err(failed("sync", name))?;
         }
         // A process may have crashed after naming the last segment and before that name was durable.
-        files.sync_folder().map_err(failed("sync", "the directory".to_string()))?;
+        files.sync_dir().map_err(failed("sync", "the directory".to_string()))?;
         let gone = self.kept.drain(..oldest).map(|kept| kept.number);
         for number in gone.chain(self.unneeded.drain(..)).chain(copied) {
             remove_if_present(files, &file_name(number)).map_err(failed("remove", file_name(number)))?;

@@ -74,7 +74,7 @@ struct AcceptorHistory {
 pub(super) fn check(case: &mut RunIndex<'_>) {
     for (server, lines) in case.by_server.clone() {
         let first = &case.run.line(lines[0]).id.process;
-        let is_born_here = first.life() == 1 && case.known.is_whole(first);
+        let is_born_here = first.incarnation() == 1 && case.known.is_whole(first);
         let mut past = AcceptorHistory { may_know_more: !is_born_here, ..AcceptorHistory::default() };
         for at in lines {
             past.take(case, server, at);
@@ -165,7 +165,7 @@ impl AcceptorHistory {
     /// A process's end is visible by the next incarnation. Where lines are missing, the acceptor may have accepted, or
     /// lost, anything meanwhile; its earlier promises still bind it.
     fn look_for_gap(&mut self, case: &mut RunIndex<'_>, line: &Line) {
-        let (life, n) = (line.id.process.life(), line.id.n);
+        let (life, n) = (line.id.process.incarnation(), line.id.n);
         let before = self.last.replace((life, n));
         let is_next = before.is_some_and(|(before, last)| before == life && last.checked_add(1) == Some(n));
         if let Some((life_before, _)) = before
@@ -293,8 +293,14 @@ impl AcceptorHistory {
         let reported: BTreeMap<Slot, Ballot> = told.first.iter().copied().collect();
         for (slot, (ballot, line)) in self.accepted.range(from..=last.max(from)) {
             let says = match reported.get(slot) {
-                Some(says) if says == ballot || (says > ballot && self.may_know_more) => continue,
-                Some(says) => format!("{who} reports slot {slot} accepted at {says}, but it accepted it at {ballot}"),
+                Some(reported_ballot)
+                    if reported_ballot == ballot || (reported_ballot > ballot && self.may_know_more) =>
+                {
+                    continue;
+                }
+                Some(reported_ballot) => {
+                    format!("{who} reports slot {slot} accepted at {reported_ballot}, but it accepted it at {ballot}")
+                }
                 None => format!("{who} does not report slot {slot}, which it accepted at {ballot}"),
             };
             case.violated(Rule::Promise, &[*line, at], says);

@@ -23,15 +23,15 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
     let store = ExpectedValues::new(case);
     for exchange in &exchanges {
         let Some(reply) = exchange.reply.filter(|reply| case.is_claim(*reply)) else { continue };
-        let Some(told) = told(&case.run.line(reply).event) else { continue };
+        let Some(reported) = reported_result(&case.run.line(reply).event) else { continue };
         case.counts.replies += 1;
-        match (exchange.op, told.status) {
+        match (exchange.op, reported.status) {
             (OpKind::Put | OpKind::Delete, RequestStatus::Ok | RequestStatus::NotFound | RequestStatus::Mismatch) => {
-                check_write(case, exchange, reply, &told);
+                check_write(case, exchange, reply, &reported);
             }
             (OpKind::Put | OpKind::Delete, RequestStatus::NotApplied) => check_not_applied(case, exchange, reply),
             (OpKind::Get, RequestStatus::Ok | RequestStatus::NotFound) => {
-                check_read(case, &store, exchange, reply, &told)
+                check_read(case, &store, exchange, reply, &reported)
             }
             _ => {}
         }
@@ -39,7 +39,7 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
     check_real_time(case, &exchanges);
 }
 
-fn told(event: &Event) -> Option<ReportedResult<'_>> {
+fn reported_result(event: &Event) -> Option<ReportedResult<'_>> {
     match event {
         Event::Response { status, slot, version, value, .. } => {
             Some(ReportedResult { status: *status, slot: *slot, version: *version, value: value.as_ref() })
@@ -52,9 +52,9 @@ fn told(event: &Event) -> Option<ReportedResult<'_>> {
 }
 
 /// An acknowledged write is in its slot, with this result.
-fn check_write(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize, told: &ReportedResult<'_>) {
+fn check_write(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize, reported: &ReportedResult<'_>) {
     let lines = [exchange.request, reply];
-    let Some(slot) = told.slot else {
+    let Some(slot) = reported.slot else {
         return case.violated(Rule::Reply, &lines, "a write is acknowledged without a slot".into());
     };
     let Some(learn) = case.learns.get(&slot).map(|lines| lines[0]) else {
@@ -71,7 +71,7 @@ fn check_write(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize
     if !same {
         let says = format!("a write is acknowledged in slot {slot}, which holds another command");
         case.violated(Rule::Once, &lines, says);
-    } else if (status(*result), *version) != (Some(told.status), told.version) {
+    } else if (status(*result), *version) != (Some(reported.status), reported.version) {
         case.violated(Rule::Reply, &lines, format!("the reply differs from the result of slot {slot}"));
     }
 }
@@ -108,10 +108,10 @@ fn check_read(
     store: &ExpectedValues<'_>,
     exchange: &RequestSpan<'_>,
     reply: usize,
-    told: &ReportedResult<'_>,
+    reported: &ReportedResult<'_>,
 ) {
     let lines = [exchange.request, reply];
-    let (Some(slot), Some(key)) = (told.slot, exchange.key) else {
+    let (Some(slot), Some(key)) = (reported.slot, exchange.key) else {
         return case.violated(Rule::Reply, &lines, "a read is answered without a slot or a key".into());
     };
     if slot > store.known {
@@ -121,8 +121,8 @@ fn check_read(
     }
     let write = store.at(key, slot);
     let found = write.map_or((0, None), |write| (write.version, write.value));
-    let has_status = (told.status == RequestStatus::Ok) == found.1.is_some();
-    if (told.version, told.value) != (Some(found.0), found.1) || !has_status {
+    let has_status = (reported.status == RequestStatus::Ok) == found.1.is_some();
+    if (reported.version, reported.value) != (Some(found.0), found.1) || !has_status {
         let says = format!("a read from slot {slot} does not return the last write before it");
         let lines: Vec<usize> = write.map(|write| write.learn).into_iter().chain(lines).collect();
         case.violated(Rule::Reply, &lines, says);
@@ -179,7 +179,7 @@ type OrderPosition = (Slot, bool);
 struct Moment {
     at: usize,
     is_reply: bool,
-    place: OrderPosition,
+    position: OrderPosition,
     /// The lines of the request and of the reply.
     lines: [usize; 2],
 }
@@ -187,22 +187,22 @@ struct Moment {
 /// An operation whose reply precedes another request also precedes it in the log. Two reads may share a position.
 fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
     let run = case.run;
-    let place = |exchange: &RequestSpan<'_>| -> Option<OrderPosition> {
-        let told = told(&run.line(exchange.reply?).event)?;
-        match (exchange.op, told.status) {
+    let position = |exchange: &RequestSpan<'_>| -> Option<OrderPosition> {
+        let reported = reported_result(&run.line(exchange.reply?).event)?;
+        match (exchange.op, reported.status) {
             (OpKind::Put | OpKind::Delete, RequestStatus::Ok | RequestStatus::NotFound | RequestStatus::Mismatch) => {
-                Some((told.slot?, false))
+                Some((reported.slot?, false))
             }
-            (OpKind::Get, RequestStatus::Ok | RequestStatus::NotFound) => Some((told.slot?, true)),
+            (OpKind::Get, RequestStatus::Ok | RequestStatus::NotFound) => Some((reported.slot?, true)),
             _ => None,
         }
     };
     let mut moments = Vec::new();
     for exchange in exchanges {
-        if let (Some(place), Some(reply)) = (place(exchange), exchange.reply) {
+        if let (Some(place), Some(reply)) = (position(exchange), exchange.reply) {
             let lines = [exchange.request, reply];
-            moments.push(Moment { at: exchange.request, is_reply: false, place, lines });
-            moments.push(Moment { at: reply, is_reply: true, place, lines });
+            moments.push(Moment { at: exchange.request, is_reply: false, position: place, lines });
+            moments.push(Moment { at: reply, is_reply: true, position: place, lines });
         }
     }
     // A client's own lines are in order, whatever its clock shows.
@@ -238,7 +238,7 @@ fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
 fn out_of_place(moments: &[Moment]) -> BTreeMap<[usize; 4], String> {
     let mut latest: Option<(OrderPosition, [usize; 2])> = None;
     let mut broken = BTreeMap::new();
-    for Moment { is_reply, place, lines, .. } in moments {
+    for Moment { is_reply, position: place, lines, .. } in moments {
         if *is_reply {
             if latest.is_none_or(|(before, _)| before < *place) {
                 latest = Some((*place, *lines));

@@ -184,7 +184,7 @@ fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<boo
     let Some((boot, knew_nothing)) = first_boot else {
         return Err((format!("server {} has no BOOT line", server.0), lines[..1].to_vec()));
     };
-    let life = |at: usize| case.run.line(at).id.process.life();
+    let life = |at: usize| case.run.line(at).id.process.incarnation();
     if life(lines[0]) == 1 {
         return Ok(lines.iter().all(|at| case.known.is_whole(&case.run.line(*at).id.process)));
     }

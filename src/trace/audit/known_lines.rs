@@ -87,10 +87,10 @@ impl<'a> KnownLines<'a> {
 
     /// The incarnations of a server, if there is one and none is missing before the last.
     fn lives(&self, server: ServerId) -> Option<Vec<&'a ProcessId>> {
-        let lives: Vec<&'a ProcessId> =
+        let incarnations: Vec<&'a ProcessId> =
             self.processes.keys().copied().filter(|process| process.as_server() == Some(server)).collect();
-        let in_a_row = lives.iter().zip(1..).all(|(process, life)| process.life() == life);
-        (in_a_row && !lives.is_empty()).then_some(lives)
+        let in_a_row = incarnations.iter().zip(1..).all(|(process, life)| process.incarnation() == life);
+        (in_a_row && !incarnations.is_empty()).then_some(incarnations)
     }
 
     /// For each process, the last of its lines that precedes the last line of this process, by `re=`.

@@ -117,7 +117,7 @@ fn check_was_chosen(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
 fn check_digests(case: &mut RunIndex<'_>) {
     let mut digests: BTreeMap<Slot, (Digest, usize)> = BTreeMap::new();
     for at in 0..case.run.lines.len() {
-        let told = match case.run.line(at).event {
+        let slot_digest = match case.run.line(at).event {
             Event::Boot { applied: Some(slot), digest: Some(digest), .. }
             | Event::Restart { applied: Some(slot), digest: Some(digest), .. }
             | Event::Stop { applied: Some(slot), digest: Some(digest), .. }
@@ -125,14 +125,14 @@ fn check_digests(case: &mut RunIndex<'_>) {
             | Event::Digest { slot, digest, .. } => (slot, digest),
             _ => continue,
         };
-        match digests.get(&told.0) {
-            Some((digest, before)) if *digest != told.1 => {
-                let says = format!("two replicas that have applied slot {} are in different states", told.0);
+        match digests.get(&slot_digest.0) {
+            Some((digest, before)) if *digest != slot_digest.1 => {
+                let says = format!("two replicas that have applied slot {} are in different states", slot_digest.0);
                 case.violated(Rule::Apply, &[*before, at], says);
             }
             Some(_) => {}
             None => {
-                digests.insert(told.0, (told.1, at));
+                digests.insert(slot_digest.0, (slot_digest.1, at));
             }
         }
     }

@@ -115,13 +115,15 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
         Some(PromiseFit::Perhaps) => {
             let says = format!(
                 "{ballot} proposes in slot {slot} as if {}, and the lines do not show all that its promises report about that slot",
-                told(adopted)
+                describe_adopted(adopted)
             );
             case.unproven(Rule::Adopt, &evidence, says);
         }
         Some(PromiseFit::No) | None => {
-            let says =
-                format!("{ballot} proposes in slot {slot} as if {}, but its promises report otherwise", told(adopted));
+            let says = format!(
+                "{ballot} proposes in slot {slot} as if {}, but its promises report otherwise",
+                describe_adopted(adopted)
+            );
             case.violated(Rule::Adopt, &evidence, says);
         }
     }
@@ -153,7 +155,7 @@ impl PromiseFit {
     }
 }
 
-fn told(adopted: Option<Ballot>) -> String {
+fn describe_adopted(adopted: Option<Ballot>) -> String {
     adopted
         .map_or("nothing had been accepted there".into(), |ballot| format!("{ballot} was the highest accepted there"))
 }

@@ -74,7 +74,7 @@ s1,s2,s3@2,s4,s5 server STOP cause=SIGTERM
 ";
 
 /// The correct run with these replacements.
-fn tampered(changes: &[(&str, &str)]) -> String {
+fn with_changes(changes: &[(&str, &str)]) -> String {
     let mut script = HONEST.to_string();
     for (what, with) in changes {
         assert!(script.contains(what), "there is no {what} in the run");
@@ -109,7 +109,7 @@ fn finds(script: &str, verdict: AuditVerdict, rule: Rule, part_of_sentence: &str
 }
 
 #[track_caller]
-fn breaks(script: &str, rule: Rule, part_of_sentence: &str) {
+fn assert_violated(script: &str, rule: Rule, part_of_sentence: &str) {
     finds(script, AuditVerdict::Violated, rule, part_of_sentence);
 }
 
@@ -142,9 +142,9 @@ fn correct_run_is_proved() {
 #[test]
 fn run_with_missing_lines_is_not_proved() {
     hides(&without("BOOT"), Rule::Complete, "no BOOT line names");
-    hides(&tampered(&[("steps=on", "steps=off")]), Rule::Complete, "did not record protocol steps");
+    hides(&with_changes(&[("steps=on", "steps=off")]), Rule::Complete, "did not record protocol steps");
     hides(&with("req=c2-3 status", "s2 server LOST n=3"), Rule::Complete, "could not write 3 lines");
-    hides(&tampered(&[("protocol=basic-paxos", "protocol=two-phase-commit")]), Rule::Complete, "no rules fit both");
+    hides(&with_changes(&[("protocol=basic-paxos", "protocol=two-phase-commit")]), Rule::Complete, "no rules fit both");
     // Clients' lines only: a slot in a reply may be a transaction's number.
     let replies: String = HONEST.lines().filter(|line| line.starts_with('c')).map(|line| format!("{line}\n")).collect();
     hides(&replies, Rule::Complete, "which protocol the servers ran");
@@ -187,7 +187,7 @@ fn claims_about_a_server_without_lines_are_not_proved() {
 #[test]
 fn late_lines_are_evidence_but_need_none() {
     // The evidence for this CHOSEN is in a file that was read before the evidence was written.
-    let mut run = run(&tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2 acceptor ACCEPTED")]));
+    let mut run = run(&with_changes(&[("s2,s4,s5 acceptor ACCEPTED", "s2 acceptor ACCEPTED")]));
     assert_eq!(Audit::new(&run).verdict(), AuditVerdict::Violated);
     let at = run.lines.iter().position(|entry| entry.line.to_string().contains("CHOSEN   req=c2-2")).unwrap();
     run.lines[at].late = true;
@@ -197,39 +197,51 @@ fn late_lines_are_evidence_but_need_none() {
 #[test]
 fn a_broken_promise_is_found() {
     let after = "s4,s5 acceptor PROMISE req=c2-1";
-    breaks(&with(after, "s4 acceptor ACCEPTED slot=3 ballot=3.1 to=s1"), Rule::Promise, "had promised 4.5");
-    breaks(
+    assert_violated(&with(after, "s4 acceptor ACCEPTED slot=3 ballot=3.1 to=s1"), Rule::Promise, "had promised 4.5");
+    assert_violated(
         &with(after, "s4 acceptor PROMISE slot=3+ ballot=3.1 accepted=none to=s1"),
         Rule::Promise,
         "had promised 4.5",
     );
-    breaks(&tampered(&[("promised=4.5 to=s1", "promised=4.2 to=s1")]), Rule::Promise, "a higher ballot");
-    breaks(&tampered(&[("promised=4.5 to=s1", "promised=7.2 to=s1")]), Rule::Promise, "no line shows that promise");
-    breaks(&tampered(&[("ballot=3.1 promised=4.5", "ballot=5.1 promised=4.5")]), Rule::Promise, "refused 5.1");
+    assert_violated(&with_changes(&[("promised=4.5 to=s1", "promised=4.2 to=s1")]), Rule::Promise, "a higher ballot");
+    assert_violated(
+        &with_changes(&[("promised=4.5 to=s1", "promised=7.2 to=s1")]),
+        Rule::Promise,
+        "no line shows that promise",
+    );
+    assert_violated(
+        &with_changes(&[("ballot=3.1 promised=4.5", "ballot=5.1 promised=4.5")]),
+        Rule::Promise,
+        "refused 5.1",
+    );
 }
 
 #[test]
 fn acceptor_that_lost_its_data_is_found() {
-    breaks(&tampered(&[("promised=3.1 accepted=3", "promised=2.1 accepted=3")]), Rule::Promise, "had promised 3.1");
-    breaks(
-        &tampered(&[("promised=3.1 accepted=3", "promised=3.1 accepted=1")]),
+    assert_violated(
+        &with_changes(&[("promised=3.1 accepted=3", "promised=2.1 accepted=3")]),
+        Rule::Promise,
+        "had promised 3.1",
+    );
+    assert_violated(
+        &with_changes(&[("promised=3.1 accepted=3", "promised=3.1 accepted=1")]),
         Rule::Promise,
         "1 of 2 accepted slots",
     );
-    breaks(
-        &tampered(&[("promised=3.1 accepted=2", "promised=none accepted=2")]),
+    assert_violated(
+        &with_changes(&[("promised=3.1 accepted=2", "promised=none accepted=2")]),
         Rule::Promise,
         "restarted with no promise",
     );
-    breaks(&tampered(&[(",3@3.1,5@5.2", ",3@3.1")]), Rule::Promise, "does not report slot 5");
+    assert_violated(&with_changes(&[(",3@3.1,5@5.2", ",3@3.1")]), Rule::Promise, "does not report slot 5");
     let older = "s4 acceptor PROMISE slot=3+ ballot=6.2 accepted=3@3.1,4@4.5,5@5.2 to=s2";
-    breaks(&with("s2 acceptor PROMISE slot=1+", older), Rule::Promise, "accepted it at 4.5");
+    assert_violated(&with("s2 acceptor PROMISE slot=1+", older), Rule::Promise, "accepted it at 4.5");
     // An acceptor that never crashed reports an acceptance that no line shows.
     let once_more = "s4 acceptor PROMISE slot=2+ ballot=6.2 accepted=2@2.1,3@4.5,4@4.5,5@5.2 to=s2";
-    breaks(&with("s2 acceptor PROMISE slot=1+", once_more), Rule::Promise, "no line shows that it was");
+    assert_violated(&with("s2 acceptor PROMISE slot=1+", once_more), Rule::Promise, "no line shows that it was");
     // The same where the line omits the slot, but its fingerprint shows it.
     let short = format!("s4 acceptor PROMISE slot=2+ ballot=6.2 accepted=3@4.5,{} to=s2", rest("3@4.5 4@4.5 5@4.5"));
-    breaks(&with("s2 acceptor PROMISE slot=1+", &short), Rule::Promise, "other slots after slot 3");
+    assert_violated(&with("s2 acceptor PROMISE slot=1+", &short), Rule::Promise, "other slots after slot 3");
 }
 
 /// The end of a report that shows its first slot only.
@@ -283,7 +295,7 @@ fn steps_recorded_only_later_cause_no_violation() {
 #[test]
 fn lines_lost_to_a_full_disk_cause_no_violation() {
     // s4 could not write the line of its acceptance, and reports that later.
-    let lost = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
+    let lost = with_changes(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
     let lost = lost.replace("s1,s2 server DIGEST", "s4 server LOST n=1\ns1,s2 server DIGEST");
     let run = run(&lost);
     let audit = Audit::new(&run);
@@ -298,8 +310,8 @@ fn lines_lost_to_a_full_disk_cause_no_violation() {
 fn last_lines_of_a_process_may_be_missing_unless_it_has_a_later_one() {
     // s4 was killed, or its log was cut: whether it accepted is unknown. STOP, or a line that follows from a later one,
     // shows it.
-    let no_vote = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
-    breaks(&no_vote, Rule::Majority, "s4 did not accept it");
+    let no_vote = with_changes(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
+    assert_violated(&no_vote, Rule::Majority, "s4 did not accept it");
     let no_end = no_vote.replace("s1,s2,s3@2,s4,s5 server STOP", "s1,s2,s3@2,s5 server STOP");
     hides(&no_end, Rule::Majority, "s4 did not accept it (the last lines of s4 may be missing");
     let chosen = run(&no_end);
@@ -310,7 +322,7 @@ fn last_lines_of_a_process_may_be_missing_unless_it_has_a_later_one() {
     let later = format!("re={}", chosen.unwrap().id);
     let told =
         no_end.replace("s1,s2 server DIGEST", &format!("s4 server STAGE name=later {later}\ns1,s2 server DIGEST"));
-    breaks(&told, Rule::Majority, "s4 did not accept it");
+    assert_violated(&told, Rule::Majority, "s4 did not accept it");
 }
 
 #[test]
@@ -331,19 +343,19 @@ fn crashed_acceptor_may_have_accepted_without_a_line() {
     let once_more = "s1 acceptor PROMISE slot=5+ ballot=6.2 accepted=none to=s2";
     assert_eq!(Audit::new(&run(&with("s2 acceptor PROMISE slot=1+", once_more))).verdict(), AuditVerdict::Proved);
     // It cannot have accepted a value that was never proposed, whether it crashed or not.
-    breaks(&tampered(&[("3@3.1,5@5.2", "3@3.2,5@5.2")]), Rule::Ballot, "no line of s2 proposes it");
+    assert_violated(&with_changes(&[("3@3.1,5@5.2", "3@3.2,5@5.2")]), Rule::Ballot, "no line of s2 proposes it");
 }
 
 #[test]
 fn run_without_stable_storage_is_unsafe_and_its_violations_are_found() {
     let lost = [("recovered=disk promised=3.1 accepted=3", "recovered=\"NONE UNSAFE\" promised=none accepted=0")];
-    let script = tampered(&lost);
+    let script = with_changes(&lost);
     let run = run(&script);
     let audit = Audit::new(&run);
     assert!(audit.explain(&run).to_string().starts_with("UNSAFE: "));
     assert_eq!(audit.verdict(), AuditVerdict::Proved, "nothing has come of it yet: {}", audit.explain(&run));
     assert!(audit.explain(&run).to_string().ends_with("by chance: this run was UNSAFE\n"));
-    breaks(
+    assert_violated(
         &script.replace("accepted=1@1.1,2@2.1,3@3.1,5@5.2", "accepted=5@5.2"),
         Rule::Promise,
         "does not report slot 2",
@@ -353,13 +365,13 @@ fn run_without_stable_storage_is_unsafe_and_its_violations_are_found() {
 #[test]
 fn a_ballot_with_two_owners_or_two_values_is_found() {
     let again = "s5 proposer PREPARE slot=4+ ballot=4.5 to=ALL";
-    breaks(&with("s4 acceptor NACK", again), Rule::Ballot, "begins twice");
+    assert_violated(&with("s4 acceptor NACK", again), Rule::Ballot, "begins twice");
     let foreign = "s3 proposer PREPARE slot=3+ ballot=4.5 to=ALL";
-    breaks(&with("s4 acceptor NACK", foreign), Rule::Ballot, "belongs to s5");
+    assert_violated(&with("s4 acceptor NACK", foreign), Rule::Ballot, "belongs to s5");
     let twice =
         "s5 proposer ACCEPT req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=gray adopted=none quorum=s1,s4,s5 to=ALL";
-    breaks(&with("s5 proposer ACCEPT req=c2-1", twice), Rule::Ballot, "two values");
-    breaks(
+    assert_violated(&with("s5 proposer ACCEPT req=c2-1", twice), Rule::Ballot, "two values");
+    assert_violated(
         &with("s2 acceptor PROMISE slot=1+", "s5 acceptor ACCEPTED slot=6 ballot=6.4 to=s4"),
         Rule::Ballot,
         "no line of s4 proposes it",
@@ -373,7 +385,7 @@ fn repeated_promise_does_not_contradict_its_ballot() {
     let lost = first.replace("s4,s5", "s4 server LOST n=1\ns5");
     let accepted = "s1,s4,s5 acceptor ACCEPTED req=c2-1 slot=4 ballot=4.5 to=s5";
     let again = format!("{accepted}\ns4 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@4.5,4@4.5 to=s5");
-    hides(&tampered(&[(first, &lost), (accepted, &again)]), Rule::Complete, "could not write 1 lines");
+    hides(&with_changes(&[(first, &lost), (accepted, &again)]), Rule::Complete, "could not write 1 lines");
 }
 
 #[test]
@@ -384,16 +396,20 @@ fn repeated_promise_does_not_replace_the_first_one() {
     let ignored = own.replace("adopted=none", "adopted=3.1");
     let accepted = "s1,s4,s5 acceptor ACCEPTED req=c2-1 slot=4 ballot=4.5 to=s5";
     let again = format!("{accepted}\ns1 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@4.5,4@4.5 to=s5");
-    breaks(&tampered(&[(&ignored, own), (accepted, &again)]), Rule::Adopt, "as if nothing had been accepted");
+    assert_violated(
+        &with_changes(&[(&ignored, own), (accepted, &again)]),
+        Rule::Adopt,
+        "as if nothing had been accepted",
+    );
     // All lines of s4 are present, and its only reply came after it had accepted.
     let first = "s4,s5 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=none to=s5";
     let late = format!("{accepted}\ns4 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@4.5,4@4.5 to=s5");
-    let script = tampered(&[
+    let script = with_changes(&[
         (first, &first.replace("s4,s5", "s5")),
         (accepted, &late),
         ("s4 acceptor NACK", "s5 acceptor NACK"),
     ]);
-    breaks(&script, Rule::Adopt, "its promises report otherwise");
+    assert_violated(&script, Rule::Adopt, "its promises report otherwise");
 }
 
 #[test]
@@ -426,7 +442,7 @@ fn servers_without_common_lines_are_not_compared() {
         kept
     };
     let mut both = run(&of(&["s1"], HONEST));
-    let mut later = run(&of(&["s2"], &tampered(&[("value=green", "value=grey")])));
+    let mut later = run(&of(&["s2"], &with_changes(&[("value=green", "value=grey")])));
     later.lines.iter_mut().for_each(|entry| entry.line.time += jiff::SignedDuration::from_hours(24));
     both.lines.extend(later.lines);
     let audit = Audit::new(&both);
@@ -437,32 +453,36 @@ fn servers_without_common_lines_are_not_compared() {
 fn a_proposal_that_its_promises_do_not_allow_is_found() {
     // Another value than the adopted one, throughout.
     let pink = [("slot=3 ballot=4.5 op=PUT key=color value=red", "slot=3 ballot=4.5 op=PUT key=color value=pink")];
-    breaks(&tampered(&pink), Rule::Adopt, "another value than the one");
+    assert_violated(&with_changes(&pink), Rule::Adopt, "another value than the one");
     // The same value, but as if nothing had been reported.
-    breaks(&tampered(&[("adopted=3.1", "adopted=none")]), Rule::Adopt, "as if nothing had been accepted");
-    breaks(
-        &tampered(&[(
+    assert_violated(&with_changes(&[("adopted=3.1", "adopted=none")]), Rule::Adopt, "as if nothing had been accepted");
+    assert_violated(
+        &with_changes(&[(
             "slot=4 ballot=4.5 op=PUT key=color value=green adopted=none",
             "slot=4 ballot=4.5 op=PUT key=color value=green adopted=3.1",
         )]),
         Rule::Adopt,
         "as if 3.1 was the highest",
     );
-    breaks(
-        &tampered(&[("slot=3+ ballot=4.5 to=ALL", "slot=4+ ballot=4.5 to=ALL")]),
+    assert_violated(
+        &with_changes(&[("slot=3+ ballot=4.5 to=ALL", "slot=4+ ballot=4.5 to=ALL")]),
         Rule::Adopt,
         "was prepared only from slot 4 on",
     );
-    breaks(&without("PREPARE req=c2-1"), Rule::Adopt, "was never prepared");
-    breaks(
-        &tampered(&[
+    assert_violated(&without("PREPARE req=c2-1"), Rule::Adopt, "was never prepared");
+    assert_violated(
+        &with_changes(&[
             ("s4,s5 acceptor PROMISE req=c2-1", "s5 acceptor PROMISE req=c2-1"),
             ("s4 acceptor NACK", "s5 acceptor NACK"),
         ]),
         Rule::Adopt,
         "promises of s4 that were never given",
     );
-    breaks(&tampered(&[("adopted=none quorum=s2,s4,s5", "adopted=none quorum=s2,s5")]), Rule::Adopt, "no majority");
+    assert_violated(
+        &with_changes(&[("adopted=none quorum=s2,s4,s5", "adopted=none quorum=s2,s5")]),
+        Rule::Adopt,
+        "no majority",
+    );
 }
 
 /// s2 proposes green in slot 4 again; one of the promises that it rests on omits that slot.
@@ -482,7 +502,7 @@ fn omitted_part_of_a_promise_is_found_from_acceptances() {
     let long = format!("s1 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@4.5,{} to=s2", rest("3@4.5 4@4.5"));
     let honest = run(&proposes_again(&long, "4.5"));
     assert_eq!(Audit::new(&honest).verdict(), AuditVerdict::Proved, "{}", Audit::new(&honest).explain(&honest));
-    breaks(&proposes_again(&long, "none"), Rule::Adopt, "as if nothing had been accepted");
+    assert_violated(&proposes_again(&long, "none"), Rule::Adopt, "as if nothing had been accepted");
 }
 
 #[test]
@@ -507,17 +527,17 @@ fn acceptance_without_a_line_is_found_by_its_fingerprint() {
 
 #[test]
 fn a_choice_without_a_majority_is_found() {
-    breaks(
-        &tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]),
+    assert_violated(
+        &with_changes(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]),
         Rule::Majority,
         "s4 did not accept it",
     );
-    breaks(
-        &tampered(&[("slot=5 ballot=5.2 quorum=s2,s4,s5", "slot=5 ballot=5.2 quorum=s2,s4")]),
+    assert_violated(
+        &with_changes(&[("slot=5 ballot=5.2 quorum=s2,s4,s5", "slot=5 ballot=5.2 quorum=s2,s4")]),
         Rule::Majority,
         "no majority",
     );
-    breaks(&without("CHOSEN req=c2-2"), Rule::Majority, "never chosen");
+    assert_violated(&without("CHOSEN req=c2-2"), Rule::Majority, "never chosen");
 }
 
 #[test]
@@ -529,17 +549,17 @@ fn acceptance_at_another_ballot_does_not_count() {
         text.split_whitespace().find(|word| word.starts_with("s4.")).unwrap().to_string()
     };
     let chosen = "slot=5 ballot=5.2 quorum=s2,s4,s5 to=ALL";
-    let because_of = |vote: &str| tampered(&[(chosen, &format!("{chosen} re={vote}"))]);
+    let because_of = |vote: &str| with_changes(&[(chosen, &format!("{chosen} re={vote}"))]);
     assert_eq!(Audit::new(&run(&because_of(&votes("c2-2")))).verdict(), AuditVerdict::Proved);
-    breaks(&because_of(&votes("c2-1")), Rule::Majority, "because of an acceptance at 4.5");
+    assert_violated(&because_of(&votes("c2-1")), Rule::Majority, "because of an acceptance at 4.5");
 }
 
 #[test]
 fn two_values_in_one_slot_are_found() {
-    let other = tampered(&[("ALL learner LEARN req=c2-1", "s1,s2,s3,s4 learner LEARN req=c2-1")]);
+    let other = with_changes(&[("ALL learner LEARN req=c2-1", "s1,s2,s3,s4 learner LEARN req=c2-1")]);
     let other = other.replace("c2 client RESPONSE req=c2-1", "s5 learner LEARN req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=gray id=1-9 result=OK version=3 applied=4\nc2 client RESPONSE req=c2-1");
-    breaks(&other, Rule::Agreement, "different commands in slot 4");
-    breaks(
+    assert_violated(&other, Rule::Agreement, "different commands in slot 4");
+    assert_violated(
         &other.replace("value=gray", "value=green").replace(
             "s5 learner LEARN req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=green id=1-9 result=OK version=3",
             "s5 learner LEARN req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=green id=1-9 result=OK version=2",
@@ -547,11 +567,11 @@ fn two_values_in_one_slot_are_found() {
         Rule::Agreement,
         "different effects",
     );
-    let all = tampered(&[(
+    let all = with_changes(&[(
         "slot=2 ballot=2.1 op=PUT key=color value=blue id",
         "slot=2 ballot=1.1 op=PUT key=color value=blue id",
     )]);
-    breaks(&all, Rule::Agreement, "no server proposed at 1.1");
+    assert_violated(&all, Rule::Agreement, "no server proposed at 1.1");
 }
 
 #[test]
@@ -571,18 +591,22 @@ fn majorities_for_two_values_are_found_without_chosen_lines() {
 
 #[test]
 fn a_learner_out_of_step_is_found() {
-    breaks(
-        &tampered(&[("s1,s2,s4,s5 learner LEARN req=c2-2", "s1,s2,s4,s5,s3@2 learner LEARN req=c2-2")]),
+    assert_violated(
+        &with_changes(&[("s1,s2,s4,s5 learner LEARN req=c2-2", "s1,s2,s4,s5,s3@2 learner LEARN req=c2-2")]),
         Rule::Apply,
         "out of order",
     );
-    breaks(&tampered(&[("s3@2 learner LEARN req=c1-1", "s3 learner LEARN req=c1-1")]), Rule::Apply, "out of order");
-    breaks(
+    assert_violated(
+        &with_changes(&[("s3@2 learner LEARN req=c1-1", "s3 learner LEARN req=c1-1")]),
+        Rule::Apply,
+        "out of order",
+    );
+    assert_violated(
         &with("s1,s2 server DIGEST", "s4 server DIGEST slot=5 digest=00000000000000bb"),
         Rule::Apply,
         "different states",
     );
-    breaks(
+    assert_violated(
         &with(
             "c2 client RESPONSE req=c2-2",
             "s4 learner LEARN req=c2-2 slot=5 ballot=5.2 op=DELETE key=color id=1-10 result=OK version=4 applied=5",
@@ -595,23 +619,23 @@ fn a_learner_out_of_step_is_found() {
         ("status=OK slot=5 version=4", "status=OK slot=5 version=5"),
         ("status=NOTFOUND slot=5 version=4", "status=NOTFOUND slot=5 version=5"),
     ];
-    breaks(&tampered(&skipped), Rule::Apply, "the key of slot 5 was at version 3");
+    assert_violated(&with_changes(&skipped), Rule::Apply, "the key of slot 5 was at version 3");
 }
 
 #[test]
 fn a_write_with_two_effects_or_none_is_found() {
-    breaks(
-        &tampered(&[("id=1-10 result=OK", "id=1-9 result=OK"), (" session=1 sequence=10", "")]),
+    assert_violated(
+        &with_changes(&[("id=1-10 result=OK", "id=1-9 result=OK"), (" session=1 sequence=10", "")]),
         Rule::Once,
         "twice: in slot 4 and in slot 5",
     );
-    breaks(
-        &tampered(&[("req=c2-1 status=OK slot=4 version=3", "req=c2-1 status=OK slot=3 version=2")]),
+    assert_violated(
+        &with_changes(&[("req=c2-1 status=OK slot=4 version=3", "req=c2-1 status=OK slot=3 version=2")]),
         Rule::Once,
         "holds another command",
     );
-    breaks(
-        &tampered(&[("req=c2-2 status=OK slot=5", "req=c2-2 status=OK slot=6")])
+    assert_violated(
+        &with_changes(&[("req=c2-2 status=OK slot=5", "req=c2-2 status=OK slot=6")])
             .replace("c2 client REQUEST req=c2-3 op=GET key=color to=s1\n", ""),
         Rule::Once,
         "which no server has applied",
@@ -635,33 +659,33 @@ fn duplicate_is_compared_with_its_first_effect() {
     let script = |first| with("s2 acceptor PROMISE slot=1+", &format!("{promises}\n{}", repeated(first)));
     let honest = run(&script(5));
     assert_eq!(Audit::new(&honest).verdict(), AuditVerdict::Proved, "{}", Audit::new(&honest).explain(&honest));
-    breaks(&script(4), Rule::Once, "slot 4 does not hold");
+    assert_violated(&script(4), Rule::Once, "slot 4 does not hold");
 }
 
 #[test]
 fn wrong_reply_is_found() {
-    breaks(
-        &tampered(&[("req=c2-2 status=OK slot=5 version=4", "req=c2-2 status=OK slot=5 version=3")]),
+    assert_violated(
+        &with_changes(&[("req=c2-2 status=OK slot=5 version=4", "req=c2-2 status=OK slot=5 version=3")]),
         Rule::Reply,
         "differs from the result of slot 5",
     );
-    breaks(
-        &tampered(&[("status=OK slot=4 version=3 value=green", "status=OK slot=4 version=3 value=red")]),
+    assert_violated(
+        &with_changes(&[("status=OK slot=4 version=3 value=green", "status=OK slot=4 version=3 value=red")]),
         Rule::Reply,
         "last write before",
     );
-    breaks(
-        &tampered(&[("status=NOTFOUND slot=5 version=4", "status=OK slot=5 version=4")]),
+    assert_violated(
+        &with_changes(&[("status=NOTFOUND slot=5 version=4", "status=OK slot=5 version=4")]),
         Rule::Reply,
         "last write before",
     );
-    breaks(
-        &tampered(&[("waited=1.000s tries=s1 status=UNKNOWN", "waited=1.000s tries=s1 status=NOTAPPLIED")]),
+    assert_violated(
+        &with_changes(&[("waited=1.000s tries=s1 status=UNKNOWN", "waited=1.000s tries=s1 status=NOTAPPLIED")]),
         Rule::Reply,
         "reported as not applied was applied",
     );
-    breaks(
-        &tampered(&[("status=NOTFOUND slot=5 version=4", "status=NOTFOUND version=4")]),
+    assert_violated(
+        &with_changes(&[("status=NOTFOUND slot=5 version=4", "status=NOTFOUND version=4")]),
         Rule::Reply,
         "without a slot",
     );
@@ -670,8 +694,8 @@ fn wrong_reply_is_found() {
 #[test]
 fn an_order_that_contradicts_real_time_is_found() {
     // A read after an acknowledged write does not see it.
-    breaks(
-        &tampered(&[("status=NOTFOUND slot=5 version=4", "status=OK slot=4 version=3 value=green")]),
+    assert_violated(
+        &with_changes(&[("status=NOTFOUND slot=5 version=4", "status=OK slot=4 version=3 value=green")]),
         Rule::RealTime,
         "slot 5 was answered before the request of slot 4",
     );
@@ -680,7 +704,7 @@ fn an_order_that_contradicts_real_time_is_found() {
     let late = "c1 client REQUEST req=c1-4 op=GET key=color to=s3\nc1 client RESPONSE req=c1-4 status=OK slot=4 version=3 value=green took=1.000ms server=s3\nc2 client REQUEST req=c2-1 op=PUT key=color value=green to=s5 session=1 sequence=9\n";
     let moved = moved
         .replace("c1 client RESPONSE req=c1-4 status=OK slot=4 version=3 value=green took=1.000ms server=s3\n", "");
-    breaks(
+    assert_violated(
         &moved.replace("s5 proposer PREPARE req=c2-1", &format!("{late}s5 proposer PREPARE req=c2-1")),
         Rule::RealTime,
         "slot 4 was answered before the request of slot 4",
@@ -689,7 +713,7 @@ fn an_order_that_contradicts_real_time_is_found() {
 
 #[test]
 fn many_findings_of_a_kind_are_counted() {
-    let run = run(&tampered(&[
+    let run = run(&with_changes(&[
         ("result=OK version=1", "result=OK version=8"),
         ("status=OK slot=2 version=1", "status=OK slot=2 version=8"),
     ]));

@@ -13,7 +13,7 @@ use crate::paxos::Slot;
 /// What a reply states about a key.
 struct KeyClaim<'a> {
     /// Slot, and whether it is a read: a read follows the slot that it was answered from.
-    place: (Slot, bool),
+    position: (Slot, bool),
     version: u64,
     /// Whether the operation created this version.
     is_new: bool,
@@ -46,10 +46,10 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
             _ => continue,
         };
         let (place, lines) = ((*slot, is_read), [exchange.request, reply]);
-        keys.entry(key).or_default().push(KeyClaim { place, version: *version, is_new, value, lines });
+        keys.entry(key).or_default().push(KeyClaim { position: place, version: *version, is_new, value, lines });
     }
     for (key, mut said) in keys {
-        said.sort_by_key(|one| one.place);
+        said.sort_by_key(|one| one.position);
         for pair in said.windows(2) {
             let [before, after] = pair else { continue };
             let shown = [before.lines, after.lines].concat();
@@ -59,7 +59,7 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
             if fell || other {
                 let says = format!(
                     "key {key} was at version {} in slot {} and at version {} in slot {}, which no single log allows",
-                    before.version, before.place.0, after.version, after.place.0
+                    before.version, before.position.0, after.version, after.position.0
                 );
                 case.violated(Rule::Reply, &shown, says);
             }

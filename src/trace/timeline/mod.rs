@@ -103,7 +103,7 @@ pub struct TimelinePage {
     /// The whole page.
     pub html: String,
     /// What it draws.
-    pub facts: PageCounts,
+    pub counts: PageCounts,
     /// Number of lines of the run that it does not hold.
     pub left_out: usize,
     /// Number of these that repeat the id of another line: their histories cannot be separated.
@@ -128,7 +128,7 @@ pub fn page(run: &Run, audit: &Audit, title: &str, most: usize) -> TimelinePage 
     let data = data_of(run, audit, title, &kept);
     TimelinePage {
         html: page::assemble(&data, "connect-src 'none'"),
-        facts: PageCounts::new(&run.only(&kept)),
+        counts: PageCounts::new(&run.only(&kept)),
         left_out: data.left_out,
         repeated: run.lines.len() - distinct(run).len(),
         opens_at: data.first,

@@ -5,7 +5,7 @@ use super::*;
 use crate::trace::audit::Audit;
 
 /// One write, while s3's acceptor is down.
-const STORY: &str = "\
+const SAMPLE_RUN: &str = "\
 2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on incarnation=1
 2026-08-21T14:03:06.000000Z WARN  s3.1    acceptor CRASH    cause=timer up=4.402s down=2.150s
 2026-08-21T14:03:07.104000Z INFO  c1.9    client   REQUEST  req=c1-5 op=PUT key=color value=blue to=s1
@@ -31,7 +31,7 @@ fn run_of(text: &str) -> Run {
 
 #[test]
 fn messages_are_found_by_parent_and_by_quorum() {
-    let run = run_of(STORY);
+    let run = run_of(SAMPLE_RUN);
     let named: Vec<String> =
         messages(&run).into_iter().map(|(a, b)| format!("{}>{}", run.line(a).id, run.line(b).id)).collect();
     assert_eq!(
@@ -56,7 +56,7 @@ fn messages_are_found_by_parent_and_by_quorum() {
 
 #[test]
 fn long_run_is_cut_to_lines_around_the_first_violation() {
-    let run = run_of(STORY);
+    let run = run_of(SAMPLE_RUN);
     let kept = |wrong, most| window(&run, distinct(&run), wrong, most);
     assert_eq!(kept(None, 15), (0..15).collect::<Vec<_>>());
     assert_eq!(kept(None, 4), [0, 1, 2, 3]);
@@ -64,20 +64,21 @@ fn long_run_is_cut_to_lines_around_the_first_violation() {
     assert_eq!(kept(Some(10), 4), [8, 9, 10, 11]);
     assert_eq!(kept(Some(14), 4), [11, 12, 13, 14]);
     let page = page(&run, &Audit::new(&run), "cut", 4);
-    assert_eq!((page.facts.lines, page.left_out), (4, 11));
+    assert_eq!((page.counts.lines, page.left_out), (4, 11));
 }
 
 #[test]
 fn page_keeps_one_line_per_id_and_counts_the_others() {
     // The same process again, as on a new data directory; its clock repeats the same times.
-    let again: String = STORY.lines().filter(|line| line.contains(" s2.")).map(|line| format!("{line}\n")).collect();
-    let mut run = run_of(STORY);
+    let again: String =
+        SAMPLE_RUN.lines().filter(|line| line.contains(" s2.")).map(|line| format!("{line}\n")).collect();
+    let mut run = run_of(SAMPLE_RUN);
     let before = run.lines.len();
     run.add("server-2.log", again.replace("14:03", "14:04").as_bytes(), u64::MAX).unwrap();
     let repeated = run.lines.len() - before;
     assert!(repeated > 1);
     let page = page(&run, &Audit::new(&run), "twice", LINES_MAX);
-    assert_eq!((page.facts.lines, page.repeated, page.left_out), (before, repeated, repeated));
+    assert_eq!((page.counts.lines, page.repeated, page.left_out), (before, repeated, repeated));
 }
 
 #[test]
@@ -86,7 +87,7 @@ fn page_opens_at_the_last_line_of_the_first_violation() {
         "2026-08-21T14:03:07.105200Z INFO  s2.2    acceptor PROMISE  slot=7+ ballot=9.2 accepted=none to=s2\n";
     let late = "2026-08-21T14:03:07.106000Z INFO  s2.3    acceptor ACCEPTED";
     let at = "2026-08-21T14:03:07.105388Z";
-    let broken = STORY.replace(at, &format!("{promised}{at}")).replace("re=s2.2\n", "re=s2.3\n");
+    let broken = SAMPLE_RUN.replace(at, &format!("{promised}{at}")).replace("re=s2.2\n", "re=s2.3\n");
     let broken = broken.replace("2026-08-21T14:03:07.106000Z INFO  s2.2    acceptor ACCEPTED", late);
     // Without the second incarnation of s2, which may use another directory: the BOOT line of the one before is absent.
     let one_life: String =
@@ -100,7 +101,7 @@ fn page_opens_at_the_last_line_of_the_first_violation() {
 #[test]
 fn page_of_an_unproven_run_says_why_and_opens_at_the_beginning() {
     let torn_out: Vec<&str> =
-        STORY.lines().filter(|line| !line.contains("ACCEPTED req=c1-5 slot=7 ballot=3.1 to=s1 re=s1.5")).collect();
+        SAMPLE_RUN.lines().filter(|line| !line.contains("ACCEPTED req=c1-5 slot=7 ballot=3.1 to=s1 re=s1.5")).collect();
     let run = run_of(&(torn_out.join("\n") + "\n"));
     let page = page(&run, &Audit::new(&run), "gaps", LINES_MAX);
     assert_eq!(page.opens_at, None);
@@ -110,7 +111,7 @@ fn page_of_an_unproven_run_says_why_and_opens_at_the_beginning() {
 #[test]
 fn client_text_is_never_markup() {
     let hostile = "</script><img src=x onerror=alert(1)>%SCRIPT%%DATA%";
-    let lines = STORY.replace("key=color", &format!("key={}", crate::trace::QuotedText::from(hostile)));
+    let lines = SAMPLE_RUN.replace("key=color", &format!("key={}", crate::trace::QuotedText::from(hostile)));
     let run = run_of(&lines);
     let html = page(&run, &Audit::new(&run), hostile, LINES_MAX).html;
     assert!(!html.contains("<img") && !html.contains("</script><"), "it is escaped");
@@ -123,7 +124,7 @@ fn client_text_is_never_markup() {
 
 #[test]
 fn page_makes_no_network_requests() {
-    let run = run_of(STORY);
+    let run = run_of(SAMPLE_RUN);
     let html = page(&run, &Audit::new(&run), "alone", LINES_MAX).html;
     for part in ["http://", "https://", "src=", "href=", "@import", "url(", "fetch(", "XMLHttpRequest", "import("] {
         // The page refers to one of its own patterns as url(#...).

@@ -49,7 +49,7 @@ pub fn run(arguments: &TimelineArgs) -> Result<(String, u8), String> {
     let audit = Audit::new(&run);
     let page = page(&run, &audit, &title, *lines);
     fs::write(out, &page.html).map_err(|error| format!("cannot write {}: {error}", out.display()))?;
-    let PageCounts { lines, servers, others, messages, outages, .. } = page.facts;
+    let PageCounts { lines, servers, others, messages, outages, .. } = page.counts;
     let mut text = format!(
         "{}: {lines} lines of {servers} servers and {others} clients, {messages} messages, {outages} outages\n",
         out.display(),

@@ -154,11 +154,11 @@ fn try_tracing() -> Result<(), String> {
 }
 
 /// Runs a program without input; its stderr is the error.
-pub fn command(words: &[&str]) -> Result<(), String> {
-    let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("cannot start {}: {error}", words[0]))?;
+pub fn run_command(command: &[&str]) -> Result<(), String> {
+    let output = Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("cannot start {}: {error}", command[0]))?;
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
+    Err(format!("{}: {}", command.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
 }

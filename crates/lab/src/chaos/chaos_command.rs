@@ -15,7 +15,7 @@ use super::capabilities::Capabilities;
 use super::plan::{PlanOptions, RoundPlan};
 use super::round::play;
 use super::totals::Totals;
-use super::verify::{RoundFailure, judge};
+use super::verify::{RoundFailure, verify};
 use super::volume::sweep;
 use paxos_kv::duration::parse_duration;
 use paxos_kv::protocol::Protocol;
@@ -72,7 +72,7 @@ pub struct ChaosArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["minutes", "seed", "rounds", "protocol", "fault_duration", "rate", "totals"])]
     replay: Option<PathBuf>,
     #[command(flatten)]
-    place: ChaosDirs,
+    dirs: ChaosDirs,
 }
 
 /// Where clusters run, and what runs.
@@ -127,12 +127,12 @@ pub fn run(options: &ChaosArgs) -> Result<(String, u8), String> {
     if options.minutes.is_some_and(|minutes| !(0.0..=1e6).contains(&minutes)) {
         return Err("--minutes must be between 0 and 1000000".to_string());
     }
-    let program = options.place.program()?;
+    let program = options.dirs.program()?;
     alone();
     let is_over = hear_signals()?;
-    std::fs::create_dir_all(&options.place.out)
-        .map_err(|error| format!("cannot create {}: {error}", options.place.out.display()))?;
-    sweep(&options.place.out);
+    std::fs::create_dir_all(&options.dirs.out)
+        .map_err(|error| format!("cannot create {}: {error}", options.dirs.out.display()))?;
+    sweep(&options.dirs.out);
     options.rounds(&program, &is_over)
 }
 
@@ -140,7 +140,7 @@ impl ChaosArgs {
     fn rounds(&self, program: &Path, is_over: &AtomicBool) -> Result<(String, u8), String> {
         let begun = Instant::now();
         let first = self.seed.unwrap_or_else(|| Random::unseeded().next() >> 32);
-        let mut tools = Capabilities::find(&self.place.out);
+        let mut tools = Capabilities::find(&self.dirs.out);
         let mut errors = std::io::stderr();
         tools.missing().for_each(|sentence| drop(writeln!(errors, "{sentence}")));
         let (mut totals, mut all) = (Totals::default(), self.totals.as_deref().map(Totals::read).transpose()?);
@@ -151,9 +151,9 @@ impl ChaosArgs {
                 break;
             }
             let ChaosArgs { protocol, fault_duration: lasts, rate, bug, .. } = *self;
-            let plan = RoundPlan::new(seed, PlanOptions { protocol, lasts, rate, bug });
+            let plan = RoundPlan::new(seed, PlanOptions { protocol, duration: lasts, rate, bug });
             say(&plan);
-            let folder = self.place.out.join(format!("round-{seed}"));
+            let folder = self.dirs.out.join(format!("round-{seed}"));
             let outcome = self.round(
                 &plan,
                 &folder,
@@ -182,7 +182,7 @@ impl ChaosArgs {
         is_over: &AtomicBool,
         totals: &mut [&mut Totals],
     ) -> Result<(), RoundFailure> {
-        let unplayed = |error: std::io::Error| RoundFailure::Unplayed(format!("{}: {error}", folder.display()));
+        let unplayed = |error: std::io::Error| RoundFailure::NotRun(format!("{}: {error}", folder.display()));
         if folder.exists() {
             std::fs::remove_dir_all(folder).map_err(unplayed)?;
         }
@@ -202,11 +202,11 @@ impl ChaosArgs {
                     } else {
                         "not proved: steps were not logged"
                     },
-                    played.done.kills,
-                    played.done.power_cuts,
+                    played.fault_counts.kills,
+                    played.fault_counts.power_cuts,
                 ));
                 totals.iter_mut().for_each(|totals| totals.add(plan, &played, begun.elapsed()));
-                if !self.place.keep {
+                if !self.dirs.keep {
                     std::fs::remove_dir_all(folder).map_err(unplayed)?;
                 }
                 Ok(())
@@ -233,7 +233,7 @@ fn replay(folder: &Path) -> (String, u8) {
     if !found.is_empty() {
         text += &format!("found when the round ran: {found}");
     }
-    match judge(folder) {
+    match verify(folder) {
         Ok(judged) => {
             let proved = if judged.is_proved {
                 "and the log lines prove that every rule was kept"

@@ -163,7 +163,7 @@ impl<'a> ClientSeries<'a> {
         self.next = self.next.max(now) + interval;
     }
 
-    fn draw(&mut self, client: u64, asked: u64) -> (usize, Operation) {
+    fn draw(&mut self, client: u64, request_number: u64) -> (usize, Operation) {
         let plan = self.load.plan;
         let hot = self.random.within(0..=1) == 0;
         let number = self.random.within(0..=if hot { 1 } else { plan.keys - 1 });
@@ -175,7 +175,7 @@ impl<'a> ClientSeries<'a> {
             return (number as usize, Operation::Delete { key });
         }
         // No value is written twice, so a read value identifies its write.
-        let mut value = format!("value {asked} of c{client}");
+        let mut value = format!("value {request_number} of c{client}");
         if self.random.within(0..=39) == 0 {
             value.extend(std::iter::repeat_n('.', self.random.within(100..=6_000) as usize));
         }

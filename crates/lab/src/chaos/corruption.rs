@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::fault::DamageTarget;
+use super::fault::CorruptionTarget;
 use paxos_kv::random::Random;
 
 const SECTOR_BYTES: usize = 512;
@@ -19,10 +19,10 @@ pub struct FlippedByte {
 }
 
 /// Changes one to eight bytes in one non-empty sector of some file of this part. The result is empty if there is none.
-pub fn damage(data: &Path, part: DamageTarget, random: &mut Random) -> io::Result<Vec<FlippedByte>> {
+pub fn corrupt(data: &Path, part: CorruptionTarget, random: &mut Random) -> io::Result<Vec<FlippedByte>> {
     let folders: &[&str] = match part {
-        DamageTarget::Journal => &["journal", "coordinator"],
-        DamageTarget::Checkpoint => &["checkpoint"],
+        CorruptionTarget::Journal => &["journal", "coordinator"],
+        CorruptionTarget::Checkpoint => &["checkpoint"],
     };
     let mut sectors = Vec::new();
     for folder in folders {
@@ -77,7 +77,7 @@ mod tests {
         content[5 * SECTOR_BYTES + 7] = 1;
         fs::write(&file, &content).unwrap();
         for seed in 1..=20 {
-            let flips = damage(folder.path(), DamageTarget::Journal, &mut Random::new(seed, 0)).unwrap();
+            let flips = corrupt(folder.path(), CorruptionTarget::Journal, &mut Random::new(seed, 0)).unwrap();
             let found = fs::read(&file).unwrap();
             let changed: Vec<usize> = (0..content.len()).filter(|at| found[*at] != content[*at]).collect();
             assert_eq!(changed.len(), flips.len());
@@ -85,6 +85,6 @@ mod tests {
             undo(&flips).unwrap();
             assert_eq!(fs::read(&file).unwrap(), content);
         }
-        assert!(damage(folder.path(), DamageTarget::Checkpoint, &mut Random::new(1, 0)).unwrap().is_empty());
+        assert!(corrupt(folder.path(), CorruptionTarget::Checkpoint, &mut Random::new(1, 0)).unwrap().is_empty());
     }
 }

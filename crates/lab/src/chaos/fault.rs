@@ -14,7 +14,7 @@ pub enum ChaosFault {
     /// `kill -9` of the current leader; it is restarted at the end.
     KillLeader,
     /// Killed and started repeatedly; each duration is the time from a start to the next kill.
-    Stumble(ServerId, Vec<Duration>),
+    RepeatedKill(ServerId, Vec<Duration>),
     /// SIGTERM; the server is restarted at the end.
     Stop(ServerId),
     /// SIGSTOP, and SIGCONT at the end.
@@ -41,7 +41,7 @@ pub enum ChaosFault {
     /// The server is started on a read-only disk: it must report this and exit.
     ReadOnly(ServerId),
     /// Some bytes of the server's files are wrong when it starts.
-    Damage(ServerId, DamageTarget),
+    CorruptFiles(ServerId, CorruptionTarget),
     /// The server is started on an empty directory: it must not become active. Its own directory is restored at the
     /// end.
     Wipe(ServerId),
@@ -49,14 +49,14 @@ pub enum ChaosFault {
     /// at the end.
     RollBack(ServerId),
     /// Unknown callers connect: some send nothing, some noise, some half of a valid message, some a false identity.
-    Strangers(ServerId),
+    UnknownCallers(ServerId),
     /// A link fault in these directions.
     Net(LinkScope, LinkEffect),
 }
 
 /// A part of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DamageTarget {
+pub enum CorruptionTarget {
     /// The journal of the acceptor, or of participant and coordinator.
     Journal,
     /// The learner's checkpoint.
@@ -112,7 +112,7 @@ impl ChaosFault {
             ChaosFault::Kill(servers) if servers.len() > 2 => "kill of all",
             ChaosFault::Kill(_) => "kill",
             ChaosFault::KillLeader => "kill of the leader",
-            ChaosFault::Stumble(..) => "kill during a start",
+            ChaosFault::RepeatedKill(..) => "kill during a start",
             ChaosFault::Stop(_) => "stop and start",
             ChaosFault::Pause(_) => "pause",
             ChaosFault::PauseLeader => "pause of the leader",
@@ -127,10 +127,10 @@ impl ChaosFault {
             ChaosFault::FullDisk(_, false) => "full disk",
             ChaosFault::FullDisk(_, true) => "start on a full disk",
             ChaosFault::ReadOnly(_) => "read-only disk",
-            ChaosFault::Damage(..) => "corrupt files",
+            ChaosFault::CorruptFiles(..) => "corrupt files",
             ChaosFault::Wipe(_) => "empty directory",
             ChaosFault::RollBack(_) => "old copy of the directory",
-            ChaosFault::Strangers(_) => "unknown callers",
+            ChaosFault::UnknownCallers(_) => "unknown callers",
             ChaosFault::Net(ways, effect) => match (effect, ways) {
                 (LinkEffect::Hold | LinkEffect::Swallow, LinkScope::Servers { both: true, .. }) => "partition",
                 (LinkEffect::Hold | LinkEffect::Swallow, LinkScope::Servers { both: false, .. }) => {
@@ -150,10 +150,10 @@ impl ChaosFault {
     pub fn servers(&self) -> ServerSet {
         match self {
             ChaosFault::Kill(servers) | ChaosFault::PowerCut(servers) => *servers,
-            ChaosFault::KillLeader | ChaosFault::PauseLeader | ChaosFault::Strangers(_) | ChaosFault::Net(..) => {
+            ChaosFault::KillLeader | ChaosFault::PauseLeader | ChaosFault::UnknownCallers(_) | ChaosFault::Net(..) => {
                 ServerSet::NONE
             }
-            ChaosFault::Stumble(server, _)
+            ChaosFault::RepeatedKill(server, _)
             | ChaosFault::Stop(server)
             | ChaosFault::Pause(server)
             | ChaosFault::Starve(server, _)
@@ -164,7 +164,7 @@ impl ChaosFault {
             | ChaosFault::Freeze(server)
             | ChaosFault::FullDisk(server, _)
             | ChaosFault::ReadOnly(server)
-            | ChaosFault::Damage(server, _)
+            | ChaosFault::CorruptFiles(server, _)
             | ChaosFault::Wipe(server)
             | ChaosFault::RollBack(server) => [*server].into_iter().collect(),
         }
@@ -200,7 +200,7 @@ impl Display for ChaosFault {
         match self {
             ChaosFault::Kill(servers) => write!(f, "kill {servers}"),
             ChaosFault::KillLeader => f.write_str("kill the leader"),
-            ChaosFault::Stumble(server, after) => {
+            ChaosFault::RepeatedKill(server, after) => {
                 let after: Vec<String> = after.iter().map(|after| format!("{} ms", after.as_millis())).collect();
                 write!(f, "kill {server}, and again {} after each start", after.join(", "))
             }
@@ -217,11 +217,13 @@ impl Display for ChaosFault {
             ChaosFault::FullDisk(server, false) => write!(f, "fill the disk of {server}"),
             ChaosFault::FullDisk(server, true) => write!(f, "fill the disk of {server}, kill it and start it again"),
             ChaosFault::ReadOnly(server) => write!(f, "start {server} on a read-only disk"),
-            ChaosFault::Damage(server, DamageTarget::Journal) => write!(f, "corrupt the journal of {server}"),
-            ChaosFault::Damage(server, DamageTarget::Checkpoint) => write!(f, "corrupt the checkpoint of {server}"),
+            ChaosFault::CorruptFiles(server, CorruptionTarget::Journal) => write!(f, "corrupt the journal of {server}"),
+            ChaosFault::CorruptFiles(server, CorruptionTarget::Checkpoint) => {
+                write!(f, "corrupt the checkpoint of {server}")
+            }
             ChaosFault::Wipe(server) => write!(f, "start {server} on an empty directory"),
             ChaosFault::RollBack(server) => write!(f, "start {server} on an old copy of its directory"),
-            ChaosFault::Strangers(server) => write!(f, "unknown callers connect to {server}"),
+            ChaosFault::UnknownCallers(server) => write!(f, "unknown callers connect to {server}"),
             ChaosFault::Net(LinkScope::Servers { from, to, both }, effect) => {
                 write!(f, "network from {from} to {to}{}: {effect}", if *both { " and back" } else { "" })
             }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::capabilities::Capabilities;
-use super::corruption::damage;
+use super::corruption::corrupt;
 use super::fault::ChaosFault;
 use super::plan::SERVERS;
 use super::test_cluster::ChaosCluster;
@@ -29,19 +29,19 @@ const SLICE: Duration = Duration::from_millis(60);
 /// Number of connections that one fault of unknown callers opens.
 const STRANGERS: u64 = 40;
 /// Time limit for a server with corrupt files to answer or exit, and for a server that must exit to do so.
-const SAYS_WITHIN: Duration = Duration::from_secs(3);
+const REACTION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Counts of injected faults and their effects.
 #[derive(Clone, Debug, Default)]
 pub struct FaultCounts {
     /// Injected faults, by kind.
-    pub strikes: BTreeMap<&'static str, u64>,
+    pub injected: BTreeMap<&'static str, u64>,
     /// Processes that were killed, including those whose power was cut.
     pub kills: u64,
     /// Disks whose power was cut.
     pub power_cuts: u64,
     /// Reactions of servers, where more than one is allowed.
-    pub met: BTreeMap<&'static str, u64>,
+    pub reactions: BTreeMap<&'static str, u64>,
     /// Faults that were skipped, by kind and reason.
     pub skipped: BTreeMap<String, u64>,
 }
@@ -54,11 +54,11 @@ pub struct FaultInjector<'a> {
     active: BTreeMap<usize, RunningFault>,
     /// Servers whose files were corrupted. Another server's files are corrupted only after all of these have repaired
     /// theirs.
-    wounded: ServerSet,
+    corrupted: ServerSet,
     begun: Instant,
     /// Counts of injected faults.
-    pub done: FaultCounts,
-    story: String,
+    pub counts: FaultCounts,
+    log: String,
 }
 
 /// A fault that has begun and not ended.
@@ -76,9 +76,9 @@ enum UndoStep {
     /// that is refused may have written to both, and no other server has received a message from it.
     Whole(PathBuf, u64),
     /// Where the server's own directory is kept meanwhile.
-    Folder(PathBuf),
+    RestoreDir(PathBuf),
     /// The open connections; dropping them closes them.
-    Strangers(Vec<TcpStream>),
+    CloseConnections(Vec<TcpStream>),
 }
 
 impl<'a> FaultInjector<'a> {
@@ -86,7 +86,16 @@ impl<'a> FaultInjector<'a> {
     pub fn new(cluster: &'a mut ChaosCluster, tools: &'a mut Capabilities, seed: u64) -> FaultInjector<'a> {
         let (active, done) = (BTreeMap::new(), FaultCounts::default());
         let (random, begun) = (Random::new(seed, 1), Instant::now());
-        FaultInjector { cluster, tools, random, active, wounded: ServerSet::NONE, begun, done, story: String::new() }
+        FaultInjector {
+            cluster,
+            tools,
+            random,
+            active,
+            corrupted: ServerSet::NONE,
+            begun,
+            counts: done,
+            log: String::new(),
+        }
     }
 
     /// The cluster under test.
@@ -95,25 +104,25 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// A readable log of the faults, with times.
-    pub fn story(&self) -> &str {
-        &self.story
+    pub fn log(&self) -> &str {
+        &self.log
     }
 
-    fn tell(&mut self, what: &str) {
+    fn record(&mut self, what: &str) {
         let now = jiff::Timestamp::now();
         let at = self.begun.elapsed().as_secs_f64();
         // Writing to a string does not fail.
-        let _ = writeln!(self.story, "{now:.6} {at:7.3} s  {what}");
+        let _ = writeln!(self.log, "{now:.6} {at:7.3} s  {what}");
     }
 
     fn meet(&mut self, what: &'static str) {
-        self.tell(what);
-        *self.done.met.entry(what).or_default() += 1;
+        self.record(what);
+        *self.counts.reactions.entry(what).or_default() += 1;
     }
 
     fn skip(&mut self, fault: &ChaosFault, why: &str) {
-        self.tell(&format!("skipped: {fault}: {why}"));
-        *self.done.skipped.entry(format!("{}: {why}", fault.kind())).or_default() += 1;
+        self.record(&format!("skipped: {fault}: {why}"));
+        *self.counts.skipped.entry(format!("{}: {why}", fault.kind())).or_default() += 1;
     }
 
     /// Begins a fault.
@@ -139,11 +148,11 @@ impl<'a> FaultInjector<'a> {
                 None => {}
             }
         }
-        if matches!(fault, ChaosFault::Damage(..)) && !self.are_well(self.wounded) {
+        if matches!(fault, ChaosFault::CorruptFiles(..)) && !self.are_well(self.corrupted) {
             self.skip(fault, "another server has not repaired its corrupt files yet");
             return Ok(());
         }
-        self.tell(&format!(
+        self.record(&format!(
             "{fault}{}",
             if servers == fault.servers() { String::new() } else { format!(": {servers}") }
         ));
@@ -151,7 +160,7 @@ impl<'a> FaultInjector<'a> {
         self.active.insert(strike, RunningFault { fault: fault.clone(), servers, rest: UndoStep::Nothing });
         match self.strike(strike, fault, servers)? {
             Some(rest) => {
-                *self.done.strikes.entry(fault.kind()).or_default() += 1;
+                *self.counts.injected.entry(fault.kind()).or_default() += 1;
                 if let Some(active) = self.active.get_mut(&strike) {
                     active.rest = rest;
                 }
@@ -170,7 +179,7 @@ impl<'a> FaultInjector<'a> {
     ) -> Result<Option<UndoStep>, RoundFailure> {
         match fault {
             ChaosFault::Kill(_) | ChaosFault::KillLeader => self.kill(servers),
-            ChaosFault::Stumble(server, after) => {
+            ChaosFault::RepeatedKill(server, after) => {
                 for after in after {
                     self.kill(servers);
                     self.start(*server)?;
@@ -188,64 +197,64 @@ impl<'a> FaultInjector<'a> {
                 return Ok(Some(UndoStep::Starving(flag, thread)));
             }
             ChaosFault::FewFiles(server, more) => {
-                self.cluster.server_process(*server).limit_files(Some(*more)).map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).limit_files(Some(*more)).map_err(RoundFailure::NotRun)?;
             }
             ChaosFault::PowerCut(_) => self.cut(servers)?,
             ChaosFault::DeadDisk(server) => {
-                self.cluster.server_process(*server).may_end = true;
+                self.cluster.server_process(*server).may_exit = true;
                 let path = self.cluster.server_process(*server).ground.path();
-                self.tools.cut(&[&path]).map_err(RoundFailure::Unplayed)?;
+                self.tools.cut(&[&path]).map_err(RoundFailure::NotRun)?;
             }
             ChaosFault::FailSync(server, nth) => {
-                self.cluster.server_process(*server).may_end = true;
+                self.cluster.server_process(*server).may_exit = true;
                 self.cluster
                     .server_process(*server)
                     .trace(&format!("error=EIO:when={nth}"))
-                    .map_err(RoundFailure::Unplayed)?;
+                    .map_err(RoundFailure::NotRun)?;
             }
             ChaosFault::SlowSync(server, by) => {
                 let how = format!("delay_enter={}", by.as_micros());
-                self.cluster.server_process(*server).trace(&how).map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).trace(&how).map_err(RoundFailure::NotRun)?;
             }
             ChaosFault::Freeze(server) => {
-                self.cluster.server_process(*server).ground.freeze().map_err(RoundFailure::Unplayed)?
+                self.cluster.server_process(*server).ground.freeze().map_err(RoundFailure::NotRun)?
             }
             ChaosFault::FullDisk(server, is_killed) => {
-                self.cluster.server_process(*server).ground.fill().map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).ground.fill().map_err(RoundFailure::NotRun)?;
                 if *is_killed {
                     self.kill(servers);
                     self.start(*server)?;
                 }
             }
             ChaosFault::ReadOnly(server) => return self.start_read_only(*server),
-            ChaosFault::Damage(server, part) => {
+            ChaosFault::CorruptFiles(server, part) => {
                 self.kill(servers);
                 let data = self.cluster.server_process(*server).data();
-                let whole = data.with_extension("whole");
-                let unplayed = |error| RoundFailure::Unplayed(format!("cannot corrupt files: {error}"));
-                volume::copy(&data, &whole).map_err(unplayed)?;
+                let intact_copy = data.with_extension("whole");
+                let unplayed = |error| RoundFailure::NotRun(format!("cannot corrupt files: {error}"));
+                volume::copy(&data, &intact_copy).map_err(unplayed)?;
                 let lines = whole_lines(&self.lines_of(*server)).map_err(unplayed)?;
-                let wounds = damage(&data, *part, &mut self.random).map_err(unplayed)?;
+                let wounds = corrupt(&data, *part, &mut self.random).map_err(unplayed)?;
                 self.start(*server)?;
-                self.cluster.server_process(*server).may_end = true;
-                self.wounded.insert(*server);
+                self.cluster.server_process(*server).may_exit = true;
+                self.corrupted.insert(*server);
                 self.await_answer(*server);
                 if wounds.is_empty() {
-                    let _ = fs::remove_dir_all(&whole);
+                    let _ = fs::remove_dir_all(&intact_copy);
                     return Ok(None);
                 }
-                return Ok(Some(UndoStep::Whole(whole, lines)));
+                return Ok(Some(UndoStep::Whole(intact_copy, lines)));
             }
             ChaosFault::Wipe(server) => {
                 self.kill(servers);
                 let kept = self.put_aside(*server)?;
                 self.start_impostor(*server, strike)?;
-                return Ok(Some(UndoStep::Folder(kept)));
+                return Ok(Some(UndoStep::RestoreDir(kept)));
             }
             ChaosFault::RollBack(server) => return self.roll_back(*server, strike),
-            ChaosFault::Strangers(server) => {
+            ChaosFault::UnknownCallers(server) => {
                 let streams = strangers(self.cluster, *server, &mut self.random);
-                return Ok(Some(UndoStep::Strangers(streams)));
+                return Ok(Some(UndoStep::CloseConnections(streams)));
             }
             ChaosFault::Net(ways, effect) => {
                 if let Some(net) = &self.cluster.net {
@@ -259,7 +268,7 @@ impl<'a> FaultInjector<'a> {
     /// Ends a fault and undoes its effects.
     pub fn end(&mut self, strike: usize) -> Result<(), RoundFailure> {
         let Some(RunningFault { fault, servers, rest }) = self.active.remove(&strike) else { return Ok(()) };
-        self.tell(&format!("end of fault: {fault}"));
+        self.record(&format!("end of fault: {fault}"));
         let undone = self.undo(strike, &fault, servers, rest);
         servers.iter().for_each(|server| self.cluster.server_process(server).engaged = None);
         undone
@@ -281,25 +290,25 @@ impl<'a> FaultInjector<'a> {
                 let _ = thread.join();
             }
             (ChaosFault::FewFiles(server, _), _) => {
-                self.cluster.server_process(*server).limit_files(None).map_err(RoundFailure::Unplayed)?
+                self.cluster.server_process(*server).limit_files(None).map_err(RoundFailure::NotRun)?
             }
             (ChaosFault::DeadDisk(server), _) => {
                 self.await_good_end(*server)?;
-                self.cluster.server_process(*server).ground.mount_again().map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).ground.mount_again().map_err(RoundFailure::NotRun)?;
             }
             (ChaosFault::FailSync(server, _), _) => self.await_good_end(*server)?,
             (ChaosFault::SlowSync(server, _), _) => self.cluster.server_process(*server).untrace(),
             (ChaosFault::Freeze(server), _) => {
-                self.cluster.server_process(*server).ground.thaw().map_err(RoundFailure::Unplayed)?
+                self.cluster.server_process(*server).ground.thaw().map_err(RoundFailure::NotRun)?
             }
             (ChaosFault::FullDisk(server, _), _) => {
-                self.cluster.server_process(*server).ground.empty().map_err(RoundFailure::Unplayed)?
+                self.cluster.server_process(*server).ground.empty().map_err(RoundFailure::NotRun)?
             }
             (ChaosFault::ReadOnly(server), _) => {
                 self.kill(servers);
-                self.cluster.server_process(*server).ground.set_read_only(false).map_err(RoundFailure::Unplayed)?;
+                self.cluster.server_process(*server).ground.set_read_only(false).map_err(RoundFailure::NotRun)?;
             }
-            (ChaosFault::Damage(server, _), UndoStep::Whole(whole, lines)) => {
+            (ChaosFault::CorruptFiles(server, _), UndoStep::Whole(whole, lines)) => {
                 let server_process = self.cluster.server_process(*server);
                 if let Some(status) = server_process.ended() {
                     // The server must report why it cannot start, and must not crash.
@@ -308,7 +317,7 @@ impl<'a> FaultInjector<'a> {
                             "server {} started with corrupt files and ended with {status} instead of exit code 1",
                             server.0
                         );
-                        return Err(RoundFailure::Broken(why));
+                        return Err(RoundFailure::Violation(why));
                     }
                     let file = self.lines_of(*server);
                     let text = fs::read(&file).unwrap_or_default();
@@ -316,29 +325,27 @@ impl<'a> FaultInjector<'a> {
                         // The server has run since and may have sent messages, so its directory must not be rolled
                         // back.
                         let why = format!("server {} started with corrupt files and ended later by itself", server.0);
-                        return Err(RoundFailure::Broken(why));
+                        return Err(RoundFailure::Violation(why));
                     }
                     self.put_back(*server, &whole)?;
                     // The directory counts the server's incarnations. Two incarnations with the same number would look
                     // like lines of two histories, so the lines of the failed start are removed.
                     let file = fs::OpenOptions::new().write(true).open(&file);
                     let cut = file.and_then(|file| file.set_len(lines));
-                    cut.map_err(|error| {
-                        RoundFailure::Unplayed(format!("cannot truncate the log of a server: {error}"))
-                    })?;
+                    cut.map_err(|error| RoundFailure::NotRun(format!("cannot truncate the log of a server: {error}")))?;
                     self.meet("refused to start with corrupt files, whose original bytes were then restored");
                 } else {
                     let _ = fs::remove_dir_all(&whole);
                     self.meet("started with corrupt files and repaired them");
                 }
-                self.cluster.server_process(*server).may_end = false;
+                self.cluster.server_process(*server).may_exit = false;
             }
-            (ChaosFault::Wipe(server) | ChaosFault::RollBack(server), UndoStep::Folder(kept)) => {
+            (ChaosFault::Wipe(server) | ChaosFault::RollBack(server), UndoStep::RestoreDir(kept)) => {
                 self.judge_impostor(*server, fault)?;
                 self.kill(servers);
                 self.put_back(*server, &kept)?;
             }
-            (_, UndoStep::Strangers(streams)) => drop(streams),
+            (_, UndoStep::CloseConnections(streams)) => drop(streams),
             (ChaosFault::Net(ways, _), _) => {
                 if let Some(net) = &self.cluster.net {
                     net.end(strike, &ways.all());
@@ -361,15 +368,15 @@ impl<'a> FaultInjector<'a> {
     }
 
     fn start(&mut self, server: ServerId) -> Result<(), RoundFailure> {
-        self.cluster.server_process(server).start().map_err(RoundFailure::Unplayed)
+        self.cluster.server_process(server).start().map_err(RoundFailure::NotRun)
     }
 
     /// Kills servers; all are signaled before the first is waited for.
     fn kill(&mut self, servers: ServerSet) {
         for server in servers.iter() {
-            self.done.kills += u64::from(self.cluster.server_process(server).kill());
+            self.counts.kills += u64::from(self.cluster.server_process(server).kill());
         }
-        servers.iter().for_each(|server| self.cluster.server_process(server).bury());
+        servers.iter().for_each(|server| self.cluster.server_process(server).reap());
     }
 
     fn cut(&mut self, servers: ServerSet) -> Result<(), RoundFailure> {
@@ -377,12 +384,12 @@ impl<'a> FaultInjector<'a> {
             servers.iter().map(|server| self.cluster.server_process(server).ground.path()).collect();
         let paths: Vec<_> = paths.iter().map(PathBuf::as_path).collect();
         // A disk without power returns EIO, so a server may exit before it is killed.
-        servers.iter().for_each(|server| self.cluster.server_process(server).may_end = true);
-        self.tools.cut(&paths).map_err(RoundFailure::Unplayed)?;
+        servers.iter().for_each(|server| self.cluster.server_process(server).may_exit = true);
+        self.tools.cut(&paths).map_err(RoundFailure::NotRun)?;
         self.kill(servers);
-        self.done.power_cuts += servers.len() as u64;
+        self.counts.power_cuts += servers.len() as u64;
         for server in servers.iter() {
-            self.cluster.server_process(server).ground.mount_again().map_err(RoundFailure::Unplayed)?;
+            self.cluster.server_process(server).ground.mount_again().map_err(RoundFailure::NotRun)?;
         }
         Ok(())
     }
@@ -398,7 +405,7 @@ impl<'a> FaultInjector<'a> {
 
     /// Waits until a server answers or exits.
     fn await_answer(&mut self, server: ServerId) {
-        let deadline = Instant::now() + SAYS_WITHIN;
+        let deadline = Instant::now() + REACTION_TIMEOUT;
         while Instant::now() < deadline {
             let server_process = self.cluster.server_process(server);
             if server_process.await_end(Duration::from_millis(50)).is_some() || self.cluster.status(server).is_some() {
@@ -411,14 +418,14 @@ impl<'a> FaultInjector<'a> {
     /// notice the failure.
     fn await_good_end(&mut self, server: ServerId) -> Result<(), RoundFailure> {
         let server_process = self.cluster.server_process(server);
-        match server_process.await_end(SAYS_WITHIN) {
+        match server_process.await_end(REACTION_TIMEOUT) {
             Some(status) if status.code() == Some(1) => self.meet("ended by itself after its disk failed"),
             Some(status) => {
                 let why = format!(
                     "the disk of server {} failed, and the server ended with {status} instead of exit code 1",
                     server.0
                 );
-                return Err(RoundFailure::Broken(why));
+                return Err(RoundFailure::Violation(why));
             }
             None => {
                 self.meet("had nothing to write while its disk failed");
@@ -431,19 +438,19 @@ impl<'a> FaultInjector<'a> {
     fn start_read_only(&mut self, server: ServerId) -> Result<Option<UndoStep>, RoundFailure> {
         self.kill([server].into_iter().collect());
         let server_process = self.cluster.server_process(server);
-        server_process.ground.set_read_only(true).map_err(RoundFailure::Unplayed)?;
-        server_process.start().map_err(RoundFailure::Unplayed)?;
-        server_process.may_end = true;
-        match server_process.await_end(SAYS_WITHIN) {
+        server_process.ground.set_read_only(true).map_err(RoundFailure::NotRun)?;
+        server_process.start().map_err(RoundFailure::NotRun)?;
+        server_process.may_exit = true;
+        match server_process.await_end(REACTION_TIMEOUT) {
             Some(status) if status.code() == Some(1) => Ok(Some(UndoStep::Nothing)),
             Some(status) => {
                 let why = format!(
                     "server {} was started on a read-only disk and ended with {status} instead of exit code 1",
                     server.0
                 );
-                Err(RoundFailure::Broken(why))
+                Err(RoundFailure::Violation(why))
             }
-            None => Err(RoundFailure::Broken(format!("server {} runs on a read-only disk", server.0))),
+            None => Err(RoundFailure::Violation(format!("server {} runs on a read-only disk", server.0))),
         }
     }
 
@@ -452,7 +459,7 @@ impl<'a> FaultInjector<'a> {
         let data = self.cluster.server_process(server).data();
         let kept = data.with_extension("kept");
         volume::move_durably(&data, &kept)
-            .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data directory: {error}")))?;
+            .map_err(|error| RoundFailure::NotRun(format!("cannot move a data directory: {error}")))?;
         Ok(kept)
     }
 
@@ -462,7 +469,7 @@ impl<'a> FaultInjector<'a> {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => volume::move_durably(kept, &data),
         };
-        moved.map_err(|error| RoundFailure::Unplayed(format!("cannot restore a data directory: {error}")))
+        moved.map_err(|error| RoundFailure::NotRun(format!("cannot restore a data directory: {error}")))
     }
 
     fn lines_of(&self, server: ServerId) -> PathBuf {
@@ -473,8 +480,8 @@ impl<'a> FaultInjector<'a> {
     fn start_impostor(&mut self, server: ServerId, strike: usize) -> Result<(), RoundFailure> {
         let lines = self.cluster.folder.join(format!("impostor-{}-{strike}", server.0));
         let server_process = self.cluster.server_process(server);
-        server_process.start_into(&lines).map_err(RoundFailure::Unplayed)?;
-        server_process.may_end = true;
+        server_process.start_into(&lines).map_err(RoundFailure::NotRun)?;
+        server_process.may_exit = true;
         Ok(())
     }
 
@@ -486,9 +493,9 @@ impl<'a> FaultInjector<'a> {
         let data = self.cluster.server_process(server).data();
         let old = data.with_extension("old");
         volume::copy(&data, &old)
-            .map_err(|error| RoundFailure::Unplayed(format!("cannot copy a data directory: {error}")))?;
+            .map_err(|error| RoundFailure::NotRun(format!("cannot copy a data directory: {error}")))?;
         self.start(server)?;
-        let deadline = Instant::now() + SAYS_WITHIN;
+        let deadline = Instant::now() + REACTION_TIMEOUT;
         let others = usize::from(SERVERS) - 1;
         let has_met_all =
             |cluster: &ChaosCluster| cluster.status(server).is_some_and(|status| status.connected.len() == others);
@@ -502,20 +509,20 @@ impl<'a> FaultInjector<'a> {
         self.kill(one);
         let kept = self.put_aside(server)?;
         volume::move_durably(&old, &data)
-            .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data directory: {error}")))?;
+            .map_err(|error| RoundFailure::NotRun(format!("cannot move a data directory: {error}")))?;
         self.start_impostor(server, strike)?;
-        Ok(Some(UndoStep::Folder(kept)))
+        Ok(Some(UndoStep::RestoreDir(kept)))
     }
 
     fn judge_impostor(&mut self, server: ServerId, fault: &ChaosFault) -> Result<(), RoundFailure> {
         let Some(status) = self.cluster.status(server) else { return Ok(()) };
         let is_believed = match fault {
-            ChaosFault::Wipe(_) => status.newcomer.is_none(),
+            ChaosFault::Wipe(_) => status.admission.is_none(),
             _ => !status.connected.is_empty(),
         };
         if is_believed {
             let what = format!("after \"{fault}\" other servers accept it: it is connected to {}", status.connected);
-            return Err(RoundFailure::Broken(what));
+            return Err(RoundFailure::Violation(what));
         }
         Ok(())
     }

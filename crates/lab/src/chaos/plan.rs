@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::fault::{ChaosFault, DamageTarget, LinkScope};
+use super::fault::{ChaosFault, CorruptionTarget, LinkScope};
 use super::proxy::LinkEffect;
 use paxos_kv::protocol::Protocol;
 use paxos_kv::random::Random;
@@ -29,9 +29,9 @@ pub struct RoundPlan {
     /// Whether messages between servers may be repeated; the proxy then splits the streams into messages.
     pub repeats: bool,
     /// Duration of the fault phase.
-    pub lasts: Duration,
+    pub duration: Duration,
     /// The faults, in order of time.
-    pub strikes: Vec<PlannedFault>,
+    pub faults: Vec<PlannedFault>,
     /// The load that clients generate.
     pub load: LoadPlan,
 }
@@ -70,7 +70,7 @@ pub struct PlanOptions {
     /// The protocol; each seed decides if None.
     pub protocol: Option<Protocol>,
     /// Duration of the fault phase; each seed decides if None.
-    pub lasts: Option<Duration>,
+    pub duration: Option<Duration>,
     /// Requests a second; if None, 2,500 under Multi-Paxos and 1,000 otherwise.
     pub rate: Option<u64>,
     /// A seeded bug to enable in every server.
@@ -89,7 +89,7 @@ impl RoundPlan {
         let protocol = wishes.protocol.unwrap_or(drawn);
         let steps = random.within(0..=1) == 0 || protocol != Protocol::MultiPaxos;
         let drawn = Duration::from_millis(random.within(15_000..=30_000));
-        let lasts = wishes.lasts.unwrap_or(drawn);
+        let lasts = wishes.duration.unwrap_or(drawn);
         let mut of = |choices: &[u64]| choices[random.within(0..=choices.len() as u64 - 1) as usize];
         let mut options = vec![
             "--segment-kib".to_string(),
@@ -118,7 +118,7 @@ impl RoundPlan {
             },
         };
         let mut drawer = PlanGenerator::new(random, protocol);
-        let strikes = drawer.strikes(lasts);
+        let faults = drawer.faults(lasts);
         RoundPlan {
             seed,
             protocol,
@@ -126,8 +126,8 @@ impl RoundPlan {
             options,
             failing: failing.iter().map(|word| word.to_string()).collect(),
             repeats: drawer.has(ChaosFaultClass::Repeat),
-            lasts,
-            strikes,
+            duration: lasts,
+            faults,
             load,
         }
     }
@@ -137,7 +137,7 @@ impl RoundPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChaosFaultClass {
     Pause,
-    Stumble,
+    RepeatedKill,
     Stop,
     Leader,
     Starve,
@@ -147,20 +147,20 @@ enum ChaosFaultClass {
     Freeze,
     Full,
     DeadDisk,
-    Damage,
-    Folder,
+    CorruptFiles,
+    DataDir,
     Partition,
     Slow,
     Break,
     Corrupt,
     Repeat,
-    Strangers,
+    UnknownCallers,
 }
 
 impl ChaosFaultClass {
     const ALL: [ChaosFaultClass; 19] = [
         ChaosFaultClass::Pause,
-        ChaosFaultClass::Stumble,
+        ChaosFaultClass::RepeatedKill,
         ChaosFaultClass::Stop,
         ChaosFaultClass::Leader,
         ChaosFaultClass::Starve,
@@ -170,14 +170,14 @@ impl ChaosFaultClass {
         ChaosFaultClass::Freeze,
         ChaosFaultClass::Full,
         ChaosFaultClass::DeadDisk,
-        ChaosFaultClass::Damage,
-        ChaosFaultClass::Folder,
+        ChaosFaultClass::CorruptFiles,
+        ChaosFaultClass::DataDir,
         ChaosFaultClass::Partition,
         ChaosFaultClass::Slow,
         ChaosFaultClass::Break,
         ChaosFaultClass::Corrupt,
         ChaosFaultClass::Repeat,
-        ChaosFaultClass::Strangers,
+        ChaosFaultClass::UnknownCallers,
     ];
 }
 
@@ -200,8 +200,8 @@ impl PlanGenerator {
 
     /// At most two server faults overlap, one under two-phase commit; a fault may hit all servers. Link faults come in
     /// addition.
-    fn strikes(&mut self, lasts: Duration) -> Vec<PlannedFault> {
-        let mut strikes = Vec::new();
+    fn faults(&mut self, lasts: Duration) -> Vec<PlannedFault> {
+        let mut faults = Vec::new();
         // Any server fault stops two-phase commit, which waits for all votes. It needs gaps between faults to make
         // progress.
         let (tracks, gap) = if self.protocol.is_paxos() { (2, 900) } else { (1, 1_500) };
@@ -210,7 +210,7 @@ impl PlanGenerator {
             while at < lasts {
                 let fault = self.of_a_server();
                 let length = self.length(&fault);
-                strikes.push(PlannedFault { at, lasts: length, fault });
+                faults.push(PlannedFault { at, lasts: length, fault });
                 at += length + self.millis(100, 2 * gap);
             }
         }
@@ -218,33 +218,33 @@ impl PlanGenerator {
         while at < lasts {
             if let Some(fault) = self.of_the_network() {
                 let length = self.millis(100, 3_500);
-                strikes.push(PlannedFault { at, lasts: length, fault });
+                faults.push(PlannedFault { at, lasts: length, fault });
             }
             at += self.millis(300, 2_500);
         }
-        strikes.sort_by_key(|strike| strike.at);
-        strikes
+        faults.sort_by_key(|strike| strike.at);
+        faults
     }
 
     fn millis(&mut self, low: u64, high: u64) -> Duration {
         Duration::from_millis(self.random.within(low..=high))
     }
 
-    fn server(&mut self) -> ServerId {
+    fn random_server(&mut self) -> ServerId {
         ServerId(self.random.within(1..=u64::from(SERVERS)) as u8)
     }
 
     fn some(&mut self, count: usize) -> ServerSet {
         let mut servers = ServerSet::NONE;
         while servers.len() < count {
-            servers.insert(self.server());
+            servers.insert(self.random_server());
         }
         servers
     }
 
     fn of_a_server(&mut self) -> ChaosFault {
         loop {
-            let server = self.server();
+            let server = self.random_server();
             let one: ServerSet = [server].into_iter().collect();
             let (class, fault) = match self.random.within(0..=33) {
                 0..=5 => (None, ChaosFault::Kill(one)),
@@ -253,7 +253,7 @@ impl PlanGenerator {
                 10..=11 => (Some(ChaosFaultClass::Leader), ChaosFault::KillLeader),
                 12..=13 => {
                     let after = (0..self.random.within(1..=3)).map(|_| self.millis(10, 500)).collect();
-                    (Some(ChaosFaultClass::Stumble), ChaosFault::Stumble(server, after))
+                    (Some(ChaosFaultClass::RepeatedKill), ChaosFault::RepeatedKill(server, after))
                 }
                 14 => (Some(ChaosFaultClass::Stop), ChaosFault::Stop(server)),
                 15..=16 => (Some(ChaosFaultClass::Pause), ChaosFault::Pause(server)),
@@ -269,12 +269,15 @@ impl PlanGenerator {
                 29 => (Some(ChaosFaultClass::DeadDisk), ChaosFault::DeadDisk(server)),
                 30 => (Some(ChaosFaultClass::DeadDisk), ChaosFault::ReadOnly(server)),
                 31..=32 => {
-                    let part =
-                        if self.random.within(0..=2) < 2 { DamageTarget::Journal } else { DamageTarget::Checkpoint };
-                    (Some(ChaosFaultClass::Damage), ChaosFault::Damage(server, part))
+                    let part = if self.random.within(0..=2) < 2 {
+                        CorruptionTarget::Journal
+                    } else {
+                        CorruptionTarget::Checkpoint
+                    };
+                    (Some(ChaosFaultClass::CorruptFiles), ChaosFault::CorruptFiles(server, part))
                 }
-                _ if self.random.within(0..=1) == 0 => (Some(ChaosFaultClass::Folder), ChaosFault::Wipe(server)),
-                _ => (Some(ChaosFaultClass::Folder), ChaosFault::RollBack(server)),
+                _ if self.random.within(0..=1) == 0 => (Some(ChaosFaultClass::DataDir), ChaosFault::Wipe(server)),
+                _ => (Some(ChaosFaultClass::DataDir), ChaosFault::RollBack(server)),
             };
             if class.is_none_or(|class| self.has(class)) {
                 return fault;
@@ -303,8 +306,8 @@ impl PlanGenerator {
     fn of_the_network(&mut self) -> Option<ChaosFault> {
         let (class, effect) = match self.random.within(0..=10) {
             10 => {
-                let strangers = ChaosFault::Strangers(self.server());
-                return self.has(ChaosFaultClass::Strangers).then_some(strangers);
+                let strangers = ChaosFault::UnknownCallers(self.random_server());
+                return self.has(ChaosFaultClass::UnknownCallers).then_some(strangers);
             }
             0..=1 => (ChaosFaultClass::Partition, LinkEffect::Swallow),
             2..=3 => (ChaosFaultClass::Partition, LinkEffect::Hold),
@@ -331,7 +334,7 @@ impl PlanGenerator {
                 LinkScope::Clients(self.some(count))
             }
             0..=1 => {
-                let one: ServerSet = [self.server()].into_iter().collect();
+                let one: ServerSet = [self.random_server()].into_iter().collect();
                 LinkScope::Servers { from: one, to: all.without(one), both }
             }
             // The two servers cannot reach each other, but both reach the rest.
@@ -341,7 +344,7 @@ impl PlanGenerator {
                 LinkScope::Servers { from: two, to: all.without(two), both }
             }
             _ if cuts => {
-                let one: ServerSet = [self.server()].into_iter().collect();
+                let one: ServerSet = [self.random_server()].into_iter().collect();
                 LinkScope::Servers { from: all.without(one), to: one, both: false }
             }
             _ => LinkScope::Servers { from: all, to: all, both },
@@ -357,7 +360,7 @@ impl Display for RoundPlan {
             "seed {}: {SERVERS} servers, {}, for {:.1} s",
             self.seed,
             self.protocol.name(),
-            seconds(self.lasts)
+            seconds(self.duration)
         )?;
         let steps = if self.steps { "on" } else { "off" };
         writeln!(f, "  servers: --steps {steps} {} {}", self.options.join(" "), self.failing.join(" "))?;
@@ -368,7 +371,7 @@ impl Display for RoundPlan {
             seconds(patience.0),
             seconds(patience.1)
         )?;
-        for PlannedFault { at, lasts, fault } in &self.strikes {
+        for PlannedFault { at, lasts, fault } in &self.faults {
             writeln!(f, "  {:6.2} s  for {:5.2} s  {fault}", seconds(*at), seconds(*lasts))?;
         }
         Ok(())
@@ -385,14 +388,14 @@ mod tests {
 
     use super::*;
 
-    const NONE: PlanOptions = PlanOptions { protocol: None, lasts: None, rate: None, bug: None };
+    const NONE: PlanOptions = PlanOptions { protocol: None, duration: None, rate: None, bug: None };
 
     #[test]
     fn same_seed_gives_same_plan_and_other_seed_another() {
         for seed in 1..=50 {
             assert_eq!(RoundPlan::new(seed, NONE), RoundPlan::new(seed, NONE));
             assert_eq!(RoundPlan::new(seed, NONE).to_string(), RoundPlan::new(seed, NONE).to_string());
-            assert_ne!(RoundPlan::new(seed, NONE).strikes, RoundPlan::new(seed + 1, NONE).strikes);
+            assert_ne!(RoundPlan::new(seed, NONE).faults, RoundPlan::new(seed + 1, NONE).faults);
         }
     }
 
@@ -402,7 +405,7 @@ mod tests {
             let wishes = PlanOptions { protocol: Some(protocol), ..NONE };
             let plans: Vec<RoundPlan> = (1..=300).map(|seed| RoundPlan::new(seed, wishes)).collect();
             let kinds: BTreeSet<&str> =
-                plans.iter().flat_map(|plan| &plan.strikes).map(|one| one.fault.kind()).collect();
+                plans.iter().flat_map(|plan| &plan.faults).map(|one| one.fault.kind()).collect();
             assert_eq!(kinds.len(), 30, "{kinds:?}");
         }
     }
@@ -411,9 +414,9 @@ mod tests {
     fn faults_are_in_order_of_time_and_within_the_round() {
         for seed in 1..=100 {
             let plan = RoundPlan::new(seed, NONE);
-            assert!(plan.strikes.is_sorted_by_key(|strike| strike.at));
-            assert!(plan.strikes.iter().all(|strike| strike.at <= plan.lasts), "{plan}");
-            assert!(plan.strikes.len() >= 5, "{plan}");
+            assert!(plan.faults.is_sorted_by_key(|strike| strike.at));
+            assert!(plan.faults.iter().all(|strike| strike.at <= plan.duration), "{plan}");
+            assert!(plan.faults.len() >= 5, "{plan}");
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct ServerProcess {
     /// The volume that holds its data directory.
     pub ground: Volume,
     /// Directory of its log file and its stderr file.
-    pub lines: PathBuf,
+    pub log_dir: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
@@ -35,7 +35,7 @@ pub struct ServerProcess {
     /// Number of the fault that affects it.
     pub engaged: Option<usize>,
     /// Whether it may exit by itself now.
-    pub may_end: bool,
+    pub may_exit: bool,
 }
 
 impl ServerProcess {
@@ -50,7 +50,7 @@ impl ServerProcess {
         ServerProcess {
             server,
             ground,
-            lines,
+            log_dir: lines,
             program,
             arguments,
             child: None,
@@ -58,7 +58,7 @@ impl ServerProcess {
             end: None,
             tracer: None,
             engaged: None,
-            may_end: false,
+            may_exit: false,
         }
     }
 
@@ -69,7 +69,7 @@ impl ServerProcess {
 
     /// The content of its stderr file.
     pub fn errors(&self) -> String {
-        std::fs::read_to_string(self.errors_path(&self.lines)).unwrap_or_default()
+        std::fs::read_to_string(self.errors_path(&self.log_dir)).unwrap_or_default()
     }
 
     fn errors_path(&self, folder: &Path) -> PathBuf {
@@ -83,7 +83,7 @@ impl ServerProcess {
 
     /// Starts the process.
     pub fn start(&mut self) -> Result<(), String> {
-        self.start_into(&self.lines.clone())
+        self.start_into(&self.log_dir.clone())
     }
 
     /// Starts the process with its log in another directory: lines of an impostor do not belong to this run.
@@ -91,7 +91,7 @@ impl ServerProcess {
         if self.is_running() {
             return Ok(());
         }
-        (self.may_end, self.end, self.since) = (false, None, Instant::now());
+        (self.may_exit, self.end, self.since) = (false, None, Instant::now());
         let failed = |error| format!("cannot start {}: {error}", self.program.display());
         std::fs::create_dir_all(lines).map_err(failed)?;
         let errors: File =
@@ -162,13 +162,13 @@ impl ServerProcess {
 
     /// Sends `kill -9`. Call [`ServerProcess::bury`] to wait for the exit. Returns false if the process did not run.
     pub fn kill(&mut self) -> bool {
-        self.may_end = true;
+        self.may_exit = true;
         self.signal(Signal::KILL);
         self.child.is_some()
     }
 
     /// Waits for a process that was killed.
-    pub fn bury(&mut self) {
+    pub fn reap(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
         }
@@ -245,6 +245,6 @@ impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.ground.thaw();
         self.kill();
-        self.bury();
+        self.reap();
     }
 }

@@ -11,7 +11,7 @@ use super::client_load::{ChaosLoad, LoadTally};
 use super::injector::{FaultCounts, FaultInjector};
 use super::plan::{RoundPlan, SERVERS};
 use super::test_cluster::{ChaosCluster, START_TIMEOUT, arguments, is_healed, is_whole};
-use super::verify::{RoundFailure, RoundVerdict, judge};
+use super::verify::{RoundFailure, RoundVerdict, verify};
 use paxos_kv::client::name::ClientName;
 use paxos_kv::client::{Client, ClientError, ClientOptions};
 use paxos_kv::random::Random;
@@ -32,7 +32,7 @@ pub const FAULT_LOG: &str = "faults.txt";
 #[derive(Debug, Default)]
 pub struct RoundResult {
     /// Counts of the injected faults.
-    pub done: FaultCounts,
+    pub fault_counts: FaultCounts,
     /// Results that clients received.
     pub tally: LoadTally,
     /// The verdict on the lines.
@@ -49,11 +49,11 @@ pub fn play(
 ) -> Result<RoundResult, (RoundFailure, FaultCounts)> {
     let mut done = FaultCounts::default();
     let played = act(plan, folder, program, tools, is_over, &mut done);
-    match played.and_then(|tally| Ok((tally, judge(folder)?))) {
-        Ok((tally, judgement)) => Ok(RoundResult { done, tally, judgement }),
+    match played.and_then(|tally| Ok((tally, verify(folder)?))) {
+        Ok((tally, judgement)) => Ok(RoundResult { fault_counts: done, tally, judgement }),
         // A stuck cluster may also have broken a rule, and that is the worse failure.
-        Err(failure @ RoundFailure::Stuck(_)) => match judge(folder) {
-            Err(broken @ RoundFailure::Broken(_)) => Err((broken, done)),
+        Err(failure @ RoundFailure::Stuck(_)) => match verify(folder) {
+            Err(broken @ RoundFailure::Violation(_)) => Err((broken, done)),
             _ => Err((failure, done)),
         },
         Err(failure) => Err((failure, done)),
@@ -66,27 +66,27 @@ fn act(
     program: &Path,
     tools: &mut Capabilities,
     is_over: &AtomicBool,
-    done: &mut FaultCounts,
+    fault_counts: &mut FaultCounts,
 ) -> Result<LoadTally, RoundFailure> {
-    let mut cluster = ChaosCluster::prepare(plan, folder, program, tools).map_err(RoundFailure::Unplayed)?;
-    for server_process in cluster.seats.values_mut() {
-        server_process.start().map_err(RoundFailure::Unplayed)?;
+    let mut cluster = ChaosCluster::prepare(plan, folder, program, tools).map_err(RoundFailure::NotRun)?;
+    for server_process in cluster.processes.values_mut() {
+        server_process.start().map_err(RoundFailure::NotRun)?;
     }
     cluster.await_that("all five servers must be connected", is_whole)?;
     let load = ChaosLoad::new(&plan.load, plan.seed, cluster.outside.clone(), folder);
     let acted = std::thread::scope(|scope| {
         let clients = employ(scope, &load);
         let mut striker = FaultInjector::new(&mut cluster, tools, plan.seed);
-        let struck = strike(&mut striker, plan, is_over)
+        let struck = inject_faults(&mut striker, plan, is_over)
             .and_then(|()| striker.end_all())
             .and_then(|()| heal(striker.cluster(), plan, &load));
-        let story = striker.story().to_string();
-        *done = std::mem::take(&mut striker.done);
+        let story = striker.log().to_string();
+        *fault_counts = std::mem::take(&mut striker.counts);
         load.stop.store(true, Ordering::Relaxed);
         // Write the fault log even if the round has failed.
         let told = std::fs::write(folder.join(FAULT_LOG), story);
         struck?;
-        told.map_err(|error| RoundFailure::Unplayed(format!("cannot write {FAULT_LOG}: {error}")))?;
+        told.map_err(|error| RoundFailure::NotRun(format!("cannot write {FAULT_LOG}: {error}")))?;
         dismiss(clients, plan)
     });
     acted?;
@@ -116,9 +116,9 @@ pub fn dismiss(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), Round
     }
     for client in clients {
         match client.join() {
-            Ok(done) => done.map_err(RoundFailure::Unplayed)?,
+            Ok(done) => done.map_err(RoundFailure::NotRun)?,
             Err(_) => {
-                return Err(RoundFailure::Broken(
+                return Err(RoundFailure::Violation(
                     "the client library panicked; the panic message is above".to_string(),
                 ));
             }
@@ -128,15 +128,15 @@ pub fn dismiss(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), Round
 }
 
 /// Begins and ends all faults at their times.
-fn strike(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBool) -> Result<(), RoundFailure> {
+fn inject_faults(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBool) -> Result<(), RoundFailure> {
     let mut moments = Vec::new();
-    for (number, strike) in plan.strikes.iter().enumerate() {
-        moments.push((strike.at, false, number));
-        moments.push((strike.at + strike.lasts, true, number));
+    for (number, planned) in plan.faults.iter().enumerate() {
+        moments.push((planned.at, false, number));
+        moments.push((planned.at + planned.lasts, true, number));
     }
-    moments.retain(|(at, ..)| *at < plan.lasts);
+    moments.retain(|(at, ..)| *at < plan.duration);
     moments.sort();
-    moments.push((plan.lasts, true, usize::MAX));
+    moments.push((plan.duration, true, usize::MAX));
     let begun = Instant::now();
     for (at, is_end, number) in moments {
         while begun.elapsed() < at {
@@ -146,7 +146,7 @@ fn strike(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBoo
             striker.cluster().look()?;
             std::thread::sleep(LOOK.min(at.saturating_sub(begun.elapsed())));
         }
-        match plan.strikes.get(number) {
+        match plan.faults.get(number) {
             Some(_) if is_end => striker.end(number)?,
             Some(strike) => striker.begin(number, &strike.fault)?,
             None => {}
@@ -158,12 +158,12 @@ fn strike(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBoo
 /// Restarts every server without random role crashes, and waits until clients complete requests again.
 pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) -> Result<(), RoundFailure> {
     cluster.look()?;
-    for (server, server_process) in &mut cluster.seats {
+    for (server, server_process) in &mut cluster.processes {
         if !plan.failing.is_empty() {
             server_process.stop().map_err(RoundFailure::Stuck)?;
             server_process.set_arguments(arguments(plan, &cluster.folder, *server, false));
         }
-        server_process.start().map_err(RoundFailure::Unplayed)?;
+        server_process.start().map_err(RoundFailure::NotRun)?;
     }
     cluster.await_that("all five servers must be connected again", is_whole)?;
     // The first request may wait for a leader, or for a transaction in doubt.
@@ -186,10 +186,10 @@ pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundF
     cluster.await_that("all five servers must have the same state", is_healed)?;
     let servers = cluster.direct.clone();
     let identity =
-        ClientName::in_log_dir(&cluster.folder, Some("final"), servers.servers()).map_err(RoundFailure::Unplayed)?;
+        ClientName::in_log_dir(&cluster.folder, Some("final"), servers.servers()).map_err(RoundFailure::NotRun)?;
     let mut options = ClientOptions::new(servers.clone(), "final");
     options.trace = identity.trace;
-    let mut client = Client::new(options).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
+    let mut client = Client::new(options).map_err(|error| RoundFailure::NotRun(error.to_string()))?;
     if plan.protocol.is_paxos() {
         do_without_a_minority(cluster, &mut client, plan.seed)?;
     }
@@ -205,13 +205,13 @@ pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundF
                     "server {} does not have the value that was written at server {} at the end of the round",
                     server.0, other.0
                 );
-                return Err(RoundFailure::Broken(what));
+                return Err(RoundFailure::Violation(what));
             }
         }
     }
     cluster.await_that("all five servers must have the same state", is_healed)?;
     for server in servers.servers().iter() {
-        cluster.server_process(server).stop().map_err(RoundFailure::Broken)?;
+        cluster.server_process(server).stop().map_err(RoundFailure::Violation)?;
     }
     Ok(())
 }
@@ -226,13 +226,13 @@ fn do_without_a_minority(cluster: &mut ChaosCluster, client: &mut Client, seed: 
     }
     for server in away.iter() {
         cluster.server_process(server).kill();
-        cluster.server_process(server).bury();
+        cluster.server_process(server).reap();
     }
     for server in all.without(away).iter() {
         write_at(server, &format!("while {away} are down"), client)?;
     }
     for server in away.iter() {
-        cluster.server_process(server).start().map_err(RoundFailure::Unplayed)?;
+        cluster.server_process(server).start().map_err(RoundFailure::NotRun)?;
     }
     cluster.await_that("all five servers must have the same state again", is_healed).map(drop)
 }

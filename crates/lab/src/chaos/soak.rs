@@ -14,7 +14,7 @@ use super::client_load::ChaosLoad;
 use super::plan::{LoadPlan, RoundPlan};
 use super::round::{dismiss, employ, finish, heal};
 use super::test_cluster::{ChaosCluster, is_whole};
-use super::verify::{RoundFailure, judge};
+use super::verify::{RoundFailure, verify};
 use paxos_kv::duration::parse_duration;
 use paxos_kv::protocol::Protocol;
 
@@ -43,7 +43,7 @@ pub struct SoakArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    place: ChaosDirs,
+    dirs: ChaosDirs,
 }
 
 /// One sample: the largest values over all servers, and the rate and times of requests since the sample before.
@@ -64,9 +64,9 @@ pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
     if !(0.1..=1e5).contains(&options.minutes) {
         return Err("--minutes must be between 0.1 and 100000".to_string());
     }
-    let program = options.place.program()?;
+    let program = options.dirs.program()?;
     let is_over = hear_signals()?;
-    let folder = options.place.out().join(format!("soak-{}", options.seed));
+    let folder = options.dirs.out().join(format!("soak-{}", options.seed));
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(|error| format!("cannot remove {}: {error}", folder.display()))?;
     }
@@ -84,7 +84,7 @@ pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
             text += &sentence;
             let verdict = if grown.is_empty() { "flat" } else { "NOT flat" };
             let _ = writeln!(text, "{}{verdict}", grown.concat());
-            if !options.place.keep {
+            if !options.dirs.keep {
                 fs::remove_dir_all(&folder).map_err(|error| format!("cannot remove {}: {error}", folder.display()))?;
             }
             Ok((text, if grown.is_empty() { 0 } else { 8 }))
@@ -102,8 +102,8 @@ impl SoakArgs {
             options: words("--segment-kib 1024 --checkpoint-slots 2000 --retain-slots 2000"),
             failing: words("--fail all --mean-up 4s --mean-down 600ms"),
             repeats: false,
-            lasts: Duration::from_secs_f64(self.minutes * 60.0),
-            strikes: Vec::new(),
+            duration: Duration::from_secs_f64(self.minutes * 60.0),
+            faults: Vec::new(),
             load: LoadPlan {
                 clients: 8,
                 pipeline: 1,
@@ -126,9 +126,9 @@ fn soak(
 ) -> Result<String, RoundFailure> {
     // Recorded steps would fill the disk within an hour, so only the clients' replies are judged.
     let mut cluster =
-        ChaosCluster::prepare(plan, folder, program, &Capabilities::none()).map_err(RoundFailure::Unplayed)?;
-    for server_process in cluster.seats.values_mut() {
-        server_process.start().map_err(RoundFailure::Unplayed)?;
+        ChaosCluster::prepare(plan, folder, program, &Capabilities::none()).map_err(RoundFailure::NotRun)?;
+    for server_process in cluster.processes.values_mut() {
+        server_process.start().map_err(RoundFailure::NotRun)?;
     }
     cluster.await_that("all five servers must be connected", is_whole)?;
     let load = ChaosLoad::new(&plan.load, plan.seed, cluster.outside.clone(), folder);
@@ -142,7 +142,7 @@ fn soak(
     })?;
     finish(&mut cluster, plan)?;
     let tally = load.tally();
-    let judged = judge(folder)?;
+    let judged = verify(folder)?;
     Ok(format!(
         "{}; longest wait {:.1} s; {} operations of {} clients are linearizable\n",
         tally.counts,
@@ -162,7 +162,7 @@ fn measure(
 ) -> Result<(), RoundFailure> {
     let begun = Instant::now();
     let (mut next, mut before, mut done) = (options.interval, Duration::ZERO, 0);
-    while begun.elapsed() < plan.lasts && !is_over.load(Ordering::Relaxed) {
+    while begun.elapsed() < plan.duration && !is_over.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(50));
         cluster.look()?;
         if begun.elapsed() < next {
@@ -180,7 +180,7 @@ fn measure(
             p99_ms: of(0.99),
             ..SoakSample::default()
         };
-        for server_process in cluster.seats.values() {
+        for server_process in cluster.processes.values() {
             if let Some(pid) = server_process.pid() {
                 sample.add_process(pid.as_raw_nonzero().get());
             }

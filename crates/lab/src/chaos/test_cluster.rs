@@ -28,7 +28,7 @@ pub struct ChaosCluster {
     /// Directory of all files of the round.
     pub folder: PathBuf,
     /// The servers, by number.
-    pub seats: BTreeMap<ServerId, ServerProcess>,
+    pub processes: BTreeMap<ServerId, ServerProcess>,
     /// The proxies between them. It is closed after the servers are killed.
     pub net: Option<ProxyNetwork>,
     /// The addresses at which the servers listen.
@@ -58,7 +58,7 @@ impl ChaosCluster {
         let direct = cluster_file(&folder, "direct", |server| targets.get(&server).copied())?;
         let client_door = |server| net.address((ProxyEnd::Clients, ProxyEnd::Server(server)));
         let outside = cluster_file(&folder, "clients", |server| Some((targets.get(&server)?.0, client_door(server)?)))?;
-        let mut seats = BTreeMap::new();
+        let mut processes = BTreeMap::new();
         for me in servers {
             let name = format!("cluster-{}", me.0);
             cluster_file(&folder, &name, |other| match other == me {
@@ -73,20 +73,20 @@ impl ChaosCluster {
                 false => Volume::plain(&folder, me.0)?,
             };
             let arguments = arguments(plan, &folder, me, true);
-            seats.insert(me, ServerProcess::new(me, ground, folder.clone(), program.to_path_buf(), arguments));
+            processes.insert(me, ServerProcess::new(me, ground, folder.clone(), program.to_path_buf(), arguments));
         }
-        Ok(ChaosCluster { folder, seats, net: Some(net), direct, outside })
+        Ok(ChaosCluster { folder, processes, net: Some(net), direct, outside })
     }
 
     /// The server with this number.
     pub fn server_process(&mut self, server: ServerId) -> &mut ServerProcess {
-        self.seats.get_mut(&server).unwrap_or_else(|| unreachable!("there is no server {server}"))
+        self.processes.get_mut(&server).unwrap_or_else(|| unreachable!("there is no server {server}"))
     }
 
     /// The status of a server, queried directly and not through the proxies; None if it does not answer within 500 ms.
     pub fn status(&self, server: ServerId) -> Option<ServerStatus> {
         let survey = self.survey();
-        survey.answers.into_iter().find(|(one, _)| *one == server)?.1.ok()
+        survey.replies.into_iter().find(|(one, _)| *one == server)?.1.ok()
     }
 
     /// The status of all servers that answer within 500 ms.
@@ -96,13 +96,13 @@ impl ChaosCluster {
 
     /// Fails if a server has exited by itself that may not.
     pub fn look(&mut self) -> Result<(), RoundFailure> {
-        for server_process in self.seats.values_mut() {
+        for server_process in self.processes.values_mut() {
             let Some(status) = server_process.news_of_end() else { continue };
-            if !server_process.may_end {
+            if !server_process.may_exit {
                 let words: Vec<String> = server_process.errors().lines().rev().take(3).map(str::to_string).collect();
                 let words = words.into_iter().rev().collect::<Vec<_>>().join("\n  ");
                 let what = format!("server {} ended by itself ({status}):\n  {words}", server_process.server.0);
-                return Err(RoundFailure::Broken(what));
+                return Err(RoundFailure::Violation(what));
             }
         }
         Ok(())
@@ -133,7 +133,7 @@ impl ChaosCluster {
 impl Drop for ChaosCluster {
     fn drop(&mut self) {
         // Kill the servers first: otherwise they would treat the end of the network as a fault.
-        for server_process in self.seats.values_mut() {
+        for server_process in self.processes.values_mut() {
             server_process.kill();
         }
         self.net = None;
@@ -159,7 +159,7 @@ pub fn arguments(plan: &RoundPlan, folder: &Path, server: ServerId, failing: boo
 pub fn is_whole(survey: &ClusterStatus) -> bool {
     let others = usize::from(SERVERS) - 1;
     let is_well = |status: &ServerStatus| {
-        status.connected.len() == others && status.newcomer.is_none() && status.roles.iter().all(|role| role.up)
+        status.connected.len() == others && status.admission.is_none() && status.roles.iter().all(|role| role.up)
     };
     survey.is_complete() && survey.statuses().all(is_well) && survey.verdict().is_ok()
 }

@@ -86,7 +86,7 @@ impl Totals {
         for (outcome, count) in outcomes {
             *self.outcomes.entry(outcome.to_string()).or_default() += count;
         }
-        self.add_done(&played.done);
+        self.add_done(&played.fault_counts);
     }
 
     /// Adds a failed round.
@@ -98,10 +98,10 @@ impl Totals {
     fn add_done(&mut self, done: &FaultCounts) {
         self.kills += done.kills;
         self.power_cuts += done.power_cuts;
-        for (kind, count) in &done.strikes {
+        for (kind, count) in &done.injected {
             *self.strikes.entry((*kind).to_string()).or_default() += count;
         }
-        for (what, count) in &done.met {
+        for (what, count) in &done.reactions {
             *self.met.entry((*what).to_string()).or_default() += count;
         }
         for (why, count) in &done.skipped {

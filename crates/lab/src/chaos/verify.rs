@@ -16,23 +16,23 @@ const WITHIN: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoundFailure {
     /// A rule was broken.
-    Broken(String),
+    Violation(String),
     /// Something did not happen in time, although every server was up and every link whole.
     Stuck(String),
     /// The checks could not decide whether a rule was broken.
     Undecided(String),
     /// The round could not be run.
-    Unplayed(String),
+    NotRun(String),
 }
 
 impl RoundFailure {
     /// The exit code, the same as in the other `paxos-lab` commands.
     pub fn exit_code(&self) -> u8 {
         match self {
-            RoundFailure::Broken(_) => 7,
+            RoundFailure::Violation(_) => 7,
             RoundFailure::Stuck(_) => 8,
             RoundFailure::Undecided(_) => 6,
-            RoundFailure::Unplayed(_) => 1,
+            RoundFailure::NotRun(_) => 1,
         }
     }
 
@@ -40,11 +40,11 @@ impl RoundFailure {
     pub fn read(text: &str) -> RoundFailure {
         let text = text.trim_end();
         match text.split_once(": ") {
-            Some((BROKEN, what)) => RoundFailure::Broken(what.to_string()),
+            Some((BROKEN, what)) => RoundFailure::Violation(what.to_string()),
             Some((STUCK, what)) => RoundFailure::Stuck(what.to_string()),
             Some((UNDECIDED, what)) => RoundFailure::Undecided(what.to_string()),
-            Some((UNPLAYED, what)) => RoundFailure::Unplayed(what.to_string()),
-            _ => RoundFailure::Unplayed(text.to_string()),
+            Some((UNPLAYED, what)) => RoundFailure::NotRun(what.to_string()),
+            _ => RoundFailure::NotRun(text.to_string()),
         }
     }
 }
@@ -57,10 +57,10 @@ const UNPLAYED: &str = "error";
 impl std::fmt::Display for RoundFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            RoundFailure::Broken(what) => write!(f, "{BROKEN}: {what}"),
+            RoundFailure::Violation(what) => write!(f, "{BROKEN}: {what}"),
             RoundFailure::Stuck(what) => write!(f, "{STUCK}: {what}"),
             RoundFailure::Undecided(what) => write!(f, "{UNDECIDED}: {what}"),
-            RoundFailure::Unplayed(what) => write!(f, "{UNPLAYED}: {what}"),
+            RoundFailure::NotRun(what) => write!(f, "{UNPLAYED}: {what}"),
         }
     }
 }
@@ -78,11 +78,11 @@ pub struct RoundVerdict {
 }
 
 /// Judges the lines of a directory.
-pub fn judge(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
-    let run = Run::read(folder).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
+pub fn verify(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
+    let run = Run::read(folder).map_err(|error| RoundFailure::NotRun(error.to_string()))?;
     for entry in &run.lines {
         if let Event::Violation { rule, .. } = &entry.line.event {
-            return Err(RoundFailure::Broken(format!(
+            return Err(RoundFailure::Violation(format!(
                 "a server reported a violation of its rule {rule}: {}",
                 entry.line
             )));
@@ -91,7 +91,7 @@ pub fn judge(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
     last_words(folder)?;
     let audit = Audit::new(&run);
     if audit.verdict() == audit::AuditVerdict::Violated {
-        return Err(RoundFailure::Broken(format!("audit of the log lines:\n{}", audit.explain(&run))));
+        return Err(RoundFailure::Violation(format!("audit of the log lines:\n{}", audit.explain(&run))));
     }
     let operations = match check_run(&run, Instant::now() + WITHIN) {
         LinearizabilityVerdict::Linearizable { operations, .. } => operations as u64,
@@ -100,7 +100,7 @@ pub fn judge(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
             let lines: String =
                 [Some(witness.breaks.call), witness.breaks.end].into_iter().flatten().map(shown).collect();
             let what = format!("the results of {} are not linearizable; no order explains{lines}", witness.key);
-            return Err(RoundFailure::Broken(what));
+            return Err(RoundFailure::Violation(what));
         }
         LinearizabilityVerdict::Unknown(why @ WhyUndecided::Incomplete(_)) => {
             return Err(RoundFailure::Undecided(format!("log lines: {why}")));
@@ -123,14 +123,14 @@ fn shows_all_steps(run: &Run) -> bool {
 
 /// Checks the servers' stderr: none may have panicked.
 fn last_words(folder: &Path) -> Result<(), RoundFailure> {
-    let entries = fs::read_dir(folder).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
+    let entries = fs::read_dir(folder).map_err(|error| RoundFailure::NotRun(error.to_string()))?;
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         if path.extension().is_none_or(|extension| extension != "err") {
             continue;
         }
         let text = fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
-            return Err(RoundFailure::Broken(format!("{}: {line}", path.display())));
+            return Err(RoundFailure::Violation(format!("{}: {line}", path.display())));
         }
     }
     Ok(())
@@ -144,10 +144,10 @@ mod tests {
     fn written_failure_can_be_read_again() {
         let what = || "server 3: \n  a line".to_string();
         for failure in [
-            RoundFailure::Broken(what()),
+            RoundFailure::Violation(what()),
             RoundFailure::Stuck(what()),
             RoundFailure::Undecided(what()),
-            RoundFailure::Unplayed(what()),
+            RoundFailure::NotRun(what()),
         ] {
             assert_eq!(RoundFailure::read(&format!("{failure}\n")), failure);
         }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::capabilities::command;
+use super::capabilities::run_command;
 
 /// Size of a server's disk, in MiB.
 const DISK_MIB: u64 = 64;
@@ -34,7 +34,7 @@ impl Volume {
         let image = folder.join(format!("disk-{number}.img"));
         let file = fs::File::create(&image).and_then(|file| file.set_len(DISK_MIB << 20));
         file.map_err(|error| format!("cannot create {}: {error}", image.display()))?;
-        command(&["mkfs.ext4", "-q", "-F", "-m", "0", &image.to_string_lossy()])?;
+        run_command(&["mkfs.ext4", "-q", "-F", "-m", "0", &image.to_string_lossy()])?;
         ground.image = Some(image);
         ground.mount()?;
         Ok(ground)
@@ -47,7 +47,7 @@ impl Volume {
 
     fn mount(&mut self) -> Result<(), String> {
         let Some(image) = &self.image else { return Ok(()) };
-        command(&["mount", "-o", "loop", &image.to_string_lossy(), &self.path.to_string_lossy()])?;
+        run_command(&["mount", "-o", "loop", &image.to_string_lossy(), &self.path.to_string_lossy()])?;
         self.is_mounted = true;
         Ok(())
     }
@@ -60,14 +60,14 @@ impl Volume {
 
     fn unmount(&mut self) -> Result<(), String> {
         if std::mem::take(&mut self.is_mounted) {
-            command(&["umount", &self.path.to_string_lossy()])?;
+            run_command(&["umount", &self.path.to_string_lossy()])?;
         }
         Ok(())
     }
 
     /// Blocks all writes to the volume.
     pub fn freeze(&mut self) -> Result<(), String> {
-        command(&["fsfreeze", "-f", &self.path.to_string_lossy()])?;
+        run_command(&["fsfreeze", "-f", &self.path.to_string_lossy()])?;
         self.is_frozen = true;
         Ok(())
     }
@@ -75,7 +75,7 @@ impl Volume {
     /// Ends a freeze.
     pub fn thaw(&mut self) -> Result<(), String> {
         if std::mem::take(&mut self.is_frozen) {
-            command(&["fsfreeze", "-u", &self.path.to_string_lossy()])?;
+            run_command(&["fsfreeze", "-u", &self.path.to_string_lossy()])?;
         }
         Ok(())
     }
@@ -105,7 +105,7 @@ impl Volume {
     /// Makes the volume read-only or writable. No process may have a file open for writing.
     pub fn set_read_only(&self, is_read_only: bool) -> Result<(), String> {
         let how = if is_read_only { "remount,ro" } else { "remount,rw" };
-        command(&["mount", "-o", how, &self.path.to_string_lossy()])
+        run_command(&["mount", "-o", how, &self.path.to_string_lossy()])
     }
 }
 
@@ -114,7 +114,7 @@ impl Drop for Volume {
         let _ = self.thaw();
         if self.unmount().is_err() {
             // A process still uses the volume: unmount it when that process ends.
-            let _ = command(&["umount", "-l", &self.path.to_string_lossy()]);
+            let _ = run_command(&["umount", "-l", &self.path.to_string_lossy()]);
         }
     }
 }
@@ -125,8 +125,8 @@ pub fn sweep(folder: &Path) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for path in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
         if Path::new(path).starts_with(&folder) {
-            let _ = command(&["fsfreeze", "-u", path]);
-            let _ = command(&["umount", "-l", path]);
+            let _ = run_command(&["fsfreeze", "-u", path]);
+            let _ = run_command(&["umount", "-l", path]);
         }
     }
 }

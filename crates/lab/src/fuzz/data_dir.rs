@@ -45,11 +45,11 @@ fn identity(body: &[u8]) {
         describe(&files.image()[IDENTITY_FILE]).expect("an identity that can be read can be displayed").storage,
         before.0
     );
-    assert_eq!(identity.begin_life().expect("there is room"), life + 1);
+    assert_eq!(identity.begin_incarnation().expect("there is room"), life + 1);
     let role_life = identity.next_role_incarnation().expect("there is room");
     let again = read().expect("a written file can be read").expect("the file is there");
     assert_eq!((known(&again), again.incarnation()), (before, life + 1));
-    again.begin_life().expect("there is room");
+    again.begin_incarnation().expect("there is room");
     assert!(
         again.next_role_incarnation().expect("there is room") > role_life,
         "an incarnation number of a role is used twice"

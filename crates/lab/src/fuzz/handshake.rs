@@ -38,35 +38,35 @@ fn hello() -> Hello {
 }
 
 /// A connection whose other side has sent these bytes and nothing more.
-fn other_side(words: &[u8]) -> (TcpStream, TcpStream) {
+fn other_side(bytes: &[u8]) -> (TcpStream, TcpStream) {
     let (mut far, near) = connection();
-    far.write_all(words).expect("a short handshake fits into a socket");
+    far.write_all(bytes).expect("a short handshake fits into a socket");
     far.shutdown(Shutdown::Write).expect("a connection can be closed");
     (far, near)
 }
 
 /// Checks the answer to a caller that sends these bytes.
-fn called(words: &[u8]) {
-    let (mut far, near) = other_side(words);
+fn called(bytes: &[u8]) {
+    let (mut far, near) = other_side(bytes);
     let judge = |hello: &Hello| match (hello.cluster.as_str(), &hello.who) {
-        ("lab", Caller::Peer { knows: None, .. }) => HelloReply::CallYouFirst,
+        ("lab", Caller::Peer { knows: None, .. }) => HelloReply::CallBackFirst,
         ("lab", _) => HelloReply::Welcome(WELCOME),
         _ => HelloReply::Refused { why: "another cluster".to_string() },
     };
     let outcome = accept_handshake(&mut FrameReader::new(near, HANDSHAKE_FRAME_MAX_BYTES), judge);
     let mut said = Vec::new();
     far.read_to_end(&mut said).expect("the answer is there");
-    let heard = heard(words);
+    let heard = heard(bytes);
     match outcome {
-        Ok(None) => assert!(said.is_empty() && (words.is_empty() || words.len() == PREAMBLE_BYTES)),
+        Ok(None) => assert!(said.is_empty() && (bytes.is_empty() || bytes.len() == PREAMBLE_BYTES)),
         Ok(Some(who)) => {
             let hello = heard.expect("only a valid HELLO is accepted");
             assert_eq!((hello.who, hello.cluster.as_str()), (who, "lab"));
             assert_eq!(said, frame(&HelloReply::Welcome(WELCOME)));
         }
-        Err(HandshakeError::CallYouFirst) => {
+        Err(HandshakeError::CallBackFirst) => {
             assert!(matches!(heard.expect("only a HELLO is answered").who, Caller::Peer { knows: None, .. }));
-            assert_eq!(said, frame(&HelloReply::CallYouFirst));
+            assert_eq!(said, frame(&HelloReply::CallBackFirst));
         }
         Err(HandshakeError::Refused(why)) => {
             assert_ne!(heard.expect("only a HELLO is refused").cluster, "lab");
@@ -84,21 +84,21 @@ fn called(words: &[u8]) {
 }
 
 /// The hello in these bytes, by the definition of a greeting.
-fn heard(words: &[u8]) -> Option<Hello> {
-    let rest = words.strip_prefix(&greeting(&hello())[..PREAMBLE_BYTES])?;
+fn heard(bytes: &[u8]) -> Option<Hello> {
+    let rest = bytes.strip_prefix(&greeting(&hello())[..PREAMBLE_BYTES])?;
     let length = u32::from_le_bytes(*rest.first_chunk::<4>()?) as usize;
     unframe(rest.get(..HEADER_BYTES.checked_add(length)?)?, HANDSHAKE_FRAME_MAX_BYTES).ok()
 }
 
 /// Checks the caller's result when the called side sends these bytes.
-fn calling(words: &[u8]) {
-    let (_far, near) = other_side(words);
-    let length = words.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
-    let first = words.get(..length.saturating_add(HEADER_BYTES));
+fn calling(bytes: &[u8]) {
+    let (_far, near) = other_side(bytes);
+    let length = bytes.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
+    let first = bytes.get(..length.saturating_add(HEADER_BYTES));
     let expected = first.and_then(|first| unframe::<HelloReply>(first, HANDSHAKE_FRAME_MAX_BYTES).ok());
     match (connect_handshake(&near, &hello()), expected) {
         (Ok(welcome), Some(HelloReply::Welcome(said))) => assert_eq!(welcome, said),
-        (Err(HandshakeError::CallYouFirst), Some(HelloReply::CallYouFirst)) => {}
+        (Err(HandshakeError::CallBackFirst), Some(HelloReply::CallBackFirst)) => {}
         (Err(HandshakeError::Refused(why)), Some(HelloReply::Refused { why: said })) => assert_eq!(why, said),
         (Err(HandshakeError::Broken(_)), None) => {}
         other => panic!("{other:?}"),

@@ -33,13 +33,13 @@ struct KnownRecords {
     below: Slot,
     accepted: BTreeMap<Slot, (Ballot, Value)>,
     /// Sorted, and no two ranges touch.
-    damaged: Vec<SlotRange>,
+    corrupt: Vec<SlotRange>,
 }
 
 impl KnownRecords {
     fn by(records: &[AcceptorRecord]) -> KnownRecords {
         let mut known =
-            KnownRecords { promised: Ballot::ZERO, below: Slot(1), accepted: BTreeMap::new(), damaged: Vec::new() };
+            KnownRecords { promised: Ballot::ZERO, below: Slot(1), accepted: BTreeMap::new(), corrupt: Vec::new() };
         records.iter().for_each(|record| known.take(record));
         known
     }
@@ -57,8 +57,8 @@ impl KnownRecords {
         }
         let below = self.below;
         self.accepted.retain(|slot, _| *slot >= below);
-        self.damaged.retain(|range| range.last >= below);
-        self.damaged.iter_mut().for_each(|range| range.first = range.first.max(below));
+        self.corrupt.retain(|range| range.last >= below);
+        self.corrupt.iter_mut().for_each(|range| range.first = range.first.max(below));
     }
 
     fn hold(&mut self, entry: &Entry) {
@@ -70,50 +70,50 @@ impl KnownRecords {
                 .then(|| SlotRange { first: range.first.max(Slot(entry.slot.0 + 1)), last: range.last });
             if range.contains(entry.slot) { [before, behind] } else { [Some(*range), None] }
         };
-        self.damaged = self.damaged.iter().flat_map(without).flatten().collect();
+        self.corrupt = self.corrupt.iter().flat_map(without).flatten().collect();
     }
 
     fn damage(&mut self, range: SlotRange) {
-        self.damaged.push(range);
-        self.damaged.sort_by_key(|range| range.first);
+        self.corrupt.push(range);
+        self.corrupt.sort_by_key(|range| range.first);
         let mut joined: Vec<SlotRange> = Vec::new();
-        for range in std::mem::take(&mut self.damaged) {
+        for range in std::mem::take(&mut self.corrupt) {
             match joined.last_mut() {
                 Some(last) if range.first.0 <= last.last.0.saturating_add(1) => last.last = last.last.max(range.last),
                 _ => joined.push(range),
             }
         }
-        self.damaged = joined;
+        self.corrupt = joined;
         // The last known value of a corrupt slot may be out of date.
-        let damaged = &self.damaged;
+        let damaged = &self.corrupt;
         self.accepted.retain(|slot, _| !damaged.iter().any(|range| range.contains(*slot)));
     }
 
     fn is_damaged(&self, slot: Slot) -> bool {
-        self.damaged.iter().any(|range| range.contains(slot))
+        self.corrupt.iter().any(|range| range.contains(slot))
     }
 }
 
 /// Several incarnations of a server on one disk, with crashes and power cuts, and at the end a few flipped bits.
 fn lived(mut source: Choices<'_>) {
     let segment_bytes = [2_048, 4_096, 6_144, 16_384][usize::from(source.below(4))];
-    let mut life = FuzzedJournal::new(segment_bytes);
+    let mut fuzzed = FuzzedJournal::new(segment_bytes);
     for _ in 0..STEPS_MAX {
         if source.is_empty() {
             break;
         }
         match source.below(16) {
-            0..=8 => life.commit(&mut source),
-            9 | 10 => life.plan_failure(&mut source),
-            11 => life.end(Some(source.number()), None),
-            12 => life.end(None, None),
-            13 => life.end(Some(source.number()), Some(source.below(12).into())),
-            14 => life.forget(&mut source),
+            0..=8 => fuzzed.commit(&mut source),
+            9 | 10 => fuzzed.plan_failure(&mut source),
+            11 => fuzzed.end(Some(source.number()), None),
+            12 => fuzzed.end(None, None),
+            13 => fuzzed.end(Some(source.number()), Some(source.below(12).into())),
+            14 => fuzzed.forget(&mut source),
             _ => break,
         }
     }
-    life.end(Some(1), None);
-    let FuzzedJournal { files, known, ever, .. } = life;
+    fuzzed.end(Some(1), None);
+    let FuzzedJournal { files, known, ever, .. } = fuzzed;
     let names: Vec<String> = files.list().expect("the disk works").into_iter().filter(|name| name != "spare").collect();
     let flips = source.below(4);
     for _ in 0..flips {
@@ -136,7 +136,7 @@ fn lived(mut source: Choices<'_>) {
         assert!(!is_invented, "{record:?} was never committed");
     }
     let is_clean = found.damage.is_empty();
-    assert!(!is_clean || after.damaged.is_empty() && after == known, "a lost slot is not reported as corrupt");
+    assert!(!is_clean || after.corrupt.is_empty() && after == known, "a lost slot is not reported as corrupt");
     let (_, again) = open(&files, segment_bytes).expect("an opened journal can be opened again");
     assert_eq!(KnownRecords::by(&again.records), after, "recovered twice with different results");
 }

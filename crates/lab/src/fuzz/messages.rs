@@ -54,7 +54,7 @@ fn envelope(bytes: &[u8]) {
         assert!(!message.name().is_empty());
         assert_eq!(
             message.recipients().is_empty(),
-            message == PeerMessage::Here,
+            message == PeerMessage::Keepalive,
             "{} has no recipient",
             message.name()
         );

@@ -39,26 +39,26 @@ enum Function {
 /// Reads a history and splits it by key. Empty lines are skipped.
 pub(super) fn read(text: &str) -> Result<Vec<KeyHistory<AppendModel>>, FormatError> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let told = lines.map(|(number, line)| {
-        told(number, line).ok_or_else(|| FormatError::new(number, "this is not {:process :type :f :key :value}"))
+    let events = lines.map(|(number, line)| {
+        parse_event(number, line).ok_or_else(|| FormatError::new(number, "this is not {:process :type :f :key :value}"))
     });
     let mut parts: BTreeMap<String, KeyHistory<AppendModel>> = BTreeMap::new();
-    for pair in pair(told.collect::<Result<_, _>>()?)? {
+    for pair in pair(events.collect::<Result<_, _>>()?)? {
         let Some(operation) = operation(&pair)? else { continue };
         let key = &pair.call.1.key;
         let part = parts.entry(key.clone()).or_insert_with(|| KeyHistory {
             key: format!("key {key:?}"),
             model: AppendModel,
             operations: Vec::new(),
-            places: Vec::new(),
+            lines: Vec::new(),
         });
         part.operations.push(operation);
-        part.places.push(SourceLines { call: pair.call.0, end: pair.end.map(|end| end.0) });
+        part.lines.push(SourceLines { call: pair.call.0, end: pair.end.map(|end| end.0) });
     }
     Ok(parts.into_values().collect())
 }
 
-fn told(line: usize, text: &str) -> Option<ProcessEvent<'_, AppendEvent>> {
+fn parse_event(line: usize, text: &str) -> Option<ProcessEvent<'_, AppendEvent>> {
     let mut rest = text.trim().strip_prefix('{')?;
     let process = word(&mut rest, ":process ")?;
     let kind = EventKind::parse(word(&mut rest, ":type ")?)?;
@@ -171,7 +171,7 @@ mod tests {
         );
         let returned = Some((4, AppendOutcome::Holds("".into())));
         assert_eq!(b.operations, [HistoryOperation { call: AppendCall::Get, called: 1, returned }]);
-        assert_eq!((&*b.key, b.places[0]), ("key \"b\"", SourceLines { call: 1, end: Some(4) }));
+        assert_eq!((&*b.key, b.lines[0]), ("key \"b\"", SourceLines { call: 1, end: Some(4) }));
     }
 
     #[test]

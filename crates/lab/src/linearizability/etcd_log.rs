@@ -21,7 +21,7 @@ use super::value_ids::ValueIds;
 use super::verdict::{KeyHistory, SourceLines};
 
 /// The text in every line of the test, before its fields.
-pub(super) const MARK: &str = "jepsen.util - ";
+pub(super) const LINE_MARK: &str = "jepsen.util - ";
 
 /// The content of a line about an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +36,18 @@ enum EtcdEvent<'a> {
 pub(super) fn read(text: &str) -> Result<Vec<KeyHistory<RegisterModel>>, FormatError> {
     let fields = |line| text_after_mark(line).map(|fields| fields.split_whitespace().collect::<Vec<_>>());
     let lines = text.lines().enumerate().filter_map(|(number, line)| Some((number, fields(line)?)));
-    let told = lines.map(|(number, fields)| {
-        told(number, &fields).ok_or_else(|| FormatError::new(number, "this is not PROCESS KIND FUNCTION VALUE"))
+    let events = lines.map(|(number, fields)| {
+        parse_event(number, &fields).ok_or_else(|| FormatError::new(number, "this is not PROCESS KIND FUNCTION VALUE"))
     });
-    let pairs = pair(told.collect::<Result<_, _>>()?)?;
+    let pairs = pair(events.collect::<Result<_, _>>()?)?;
     Ok(vec![part(&pairs)?])
 }
 
 fn text_after_mark(line: &str) -> Option<&str> {
-    line.split_once(MARK).map(|(_, fields)| fields)
+    line.split_once(LINE_MARK).map(|(_, fields)| fields)
 }
 
-fn told<'a>(line: usize, fields: &[&'a str]) -> Option<ProcessEvent<'a, EtcdEvent<'a>>> {
+fn parse_event<'a>(line: usize, fields: &[&'a str]) -> Option<ProcessEvent<'a, EtcdEvent<'a>>> {
     let [process, kind, function, values @ ..] = fields else { return None };
     let what = match (*function, values) {
         (":read" | ":write" | ":cas", [":timed-out"]) => EtcdEvent::TimedOut,
@@ -78,7 +78,7 @@ fn part(pairs: &[PairedOperation<EtcdEvent>]) -> Result<KeyHistory<RegisterModel
             places.push(SourceLines { call: pair.call.0, end: pair.end.as_ref().map(|end| end.0) });
         }
     }
-    Ok(KeyHistory { key: "the register".to_string(), model: RegisterModel { values }, operations, places })
+    Ok(KeyHistory { key: "the register".to_string(), model: RegisterModel { values }, operations, lines: places })
 }
 
 /// The operation; None if it did not happen, or if it is a read without a result.
@@ -171,7 +171,7 @@ mod tests {
         );
         assert_ne!(number("4"), number("0"), "compared with");
         assert_eq!(number("1"), number("3"), "read by no operation");
-        assert_eq!(part.places[1], SourceLines { call: 2, end: Some(4) });
+        assert_eq!(part.lines[1], SourceLines { call: 2, end: Some(4) });
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Format {
         let Some((number, line)) = first else { return Err(FormatError::new(0, "the history is empty")) };
         if line.starts_with(append_text::MARK) {
             Ok(Format::KvText)
-        } else if text.lines().any(|line| line.contains(etcd_log::MARK)) {
+        } else if text.lines().any(|line| line.contains(etcd_log::LINE_MARK)) {
             Ok(Format::EtcdLog)
         } else {
             let parsed = line.parse::<Line>().map(|_| Format::Lines);

@@ -13,7 +13,7 @@ const WORD_BITS: usize = 64;
 #[derive(Debug)]
 pub(super) struct OperationSet {
     /// The bit of each operation: in `pending` if the flag is set, otherwise in `returning`.
-    places: Vec<(bool, usize)>,
+    positions: Vec<(bool, usize)>,
     returning: Words,
     pending: Words,
 }
@@ -43,12 +43,12 @@ impl OperationSet {
             places[index] = (is_pending, *count);
             *count += 1;
         }
-        OperationSet { places, returning: Words::empty(returning), pending: Words::empty(pending) }
+        OperationSet { positions: places, returning: Words::empty(returning), pending: Words::empty(pending) }
     }
 
     /// Whether the set contains this operation.
     pub(super) fn contains(&self, operation: usize) -> bool {
-        let (is_pending, bit) = self.places[operation];
+        let (is_pending, bit) = self.positions[operation];
         let words = if is_pending { &self.pending } else { &self.returning };
         words.words[bit / WORD_BITS] & 1 << (bit % WORD_BITS) != 0
     }
@@ -76,7 +76,7 @@ impl OperationSet {
     }
 
     fn place(&mut self, operation: usize) -> (&mut Words, usize) {
-        let (is_pending, bit) = self.places[operation];
+        let (is_pending, bit) = self.positions[operation];
         (if is_pending { &mut self.pending } else { &mut self.returning }, bit)
     }
 }

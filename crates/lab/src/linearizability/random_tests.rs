@@ -114,7 +114,7 @@ fn is_first_break<M: SequentialModel>(model: &M, operations: &[OperationOf<M>], 
 }
 
 /// The random parts of a history.
-trait Asks: SequentialModel {
+trait RandomModel: SequentialModel {
     fn any_call(&self, random: &mut Random) -> Self::Call;
     fn any_outcome(&self, random: &mut Random, call: &Self::Call) -> Self::Outcome;
     /// The right result in this state.
@@ -125,7 +125,7 @@ fn any_value(random: &mut Random, values: &[ValueId]) -> ValueId {
     values[random.within(0..=values.len() as u64 - 1) as usize]
 }
 
-impl Asks for RegisterModel {
+impl RandomModel for RegisterModel {
     fn any_call(&self, random: &mut Random) -> register_model::RegisterCall {
         let values = ["0", "1"].map(|value| self.values.number(&value.to_string()));
         match random.within(0..=2) {
@@ -160,7 +160,7 @@ impl Asks for RegisterModel {
     }
 }
 
-impl Asks for VersionedModel {
+impl RandomModel for VersionedModel {
     fn any_call(&self, random: &mut Random) -> versioned_model::VersionedCall {
         let values = [self.values.number(&"a".into()), self.values.number(&"b".into()), UNREAD];
         match random.within(0..=4) {
@@ -221,7 +221,7 @@ const OPERATIONS_MAX: u64 = 6;
 
 /// A history that is linearizable by construction. The operations take effect at moments drawn in order, each within a
 /// random span around its moment. A pending operation may or may not have taken effect.
-fn valid<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
+fn valid<M: RandomModel>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
     let mut state = model.start();
     let mut operations = Vec::new();
     for at in 1..=random.within(1..=OPERATIONS_MAX) {
@@ -241,7 +241,7 @@ fn valid<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
 }
 
 /// A valid history with one random change.
-fn mutated<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
+fn mutated<M: RandomModel>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
     let mut operations = valid(model, random);
     let victim = random.within(0..=operations.len() as u64 - 1) as usize;
     let operation = &mut operations[victim];
@@ -256,7 +256,7 @@ fn mutated<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
     operations
 }
 
-fn random_history<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
+fn random_history<M: RandomModel>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
     let mut operations = Vec::new();
     for _ in 0..random.within(1..=OPERATIONS_MAX) {
         let (call, called) = (model.any_call(random), random.within(0..=20));
@@ -271,7 +271,7 @@ fn random_history<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>
 const HISTORIES: u64 = 60_000;
 
 /// Checks many histories of each kind. Also checks that each kind with mixed results has enough of both verdicts.
-fn agree_on_many<M: Asks>(model: &M) {
+fn agree_on_many<M: RandomModel>(model: &M) {
     let mut random = Random::new(17, 0);
     let mut right = [0; 3];
     for _ in 0..HISTORIES {

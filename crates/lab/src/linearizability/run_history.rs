@@ -121,7 +121,7 @@ type WriteKey<'a> = (u64, u64, &'a str);
 #[derive(Clone, Copy)]
 struct LoggedOperation<'a> {
     key: &'a QuotedText,
-    asked: LoggedCall<'a>,
+    call: LoggedCall<'a>,
     /// The index of the call's line, and the moment of the call.
     called: (usize, u64),
     end: LoggedEnd<'a>,
@@ -154,7 +154,7 @@ enum LoggedReply<'a> {
 
 #[derive(Default)]
 struct RunReader<'a> {
-    told: Vec<LoggedOperation<'a>>,
+    operations: Vec<LoggedOperation<'a>>,
     /// The requests without an end, by client and label; None for requests that are not about a key.
     open: BTreeMap<(&'a ProcessId, &'a str), Option<usize>>,
     /// The number of the last line of each client.
@@ -180,21 +180,21 @@ impl<'a> RunReader<'a> {
             Event::Request { session, sequence, .. } => {
                 self.ours.extend(session.zip(*sequence).map(|(session, sequence)| (session, sequence, name.1)));
                 // If the label is in use, the earlier request has no end.
-                self.open.insert(name, asked(&line.event).map(|_| self.told.len()));
-                self.told.extend(told(index, line));
+                self.open.insert(name, asked(&line.event).map(|_| self.operations.len()));
+                self.operations.extend(logged_operation(index, line));
                 Ok(())
             }
             Event::Response { status, .. } | Event::Timeout { status, .. } => {
                 let ended = self.open.remove(&name).ok_or_else(|| {
                     WhyUndecided::Incomplete(format!("{} ends a request, but no line shows that request", line.id))
                 })?;
-                let Some(told) = ended.map(|index| &mut self.told[index]) else { return Ok(()) };
-                let end = end(index, line, *status, told.asked)
+                let Some(operation) = ended.map(|index| &mut self.operations[index]) else { return Ok(()) };
+                let end = end(index, line, *status, operation.call)
                     .ok_or_else(|| WhyUndecided::Incomplete(format!("{} lacks fields of such a reply", line.id)))?;
-                if matches!(end, LoggedEnd::Returned { moment, .. } if moment < told.called.1) {
+                if matches!(end, LoggedEnd::Returned { moment, .. } if moment < operation.called.1) {
                     return Err(set_back(line));
                 }
-                told.end = if late { LoggedEnd::Pending(Some(index)) } else { end };
+                operation.end = if late { LoggedEnd::Pending(Some(index)) } else { end };
                 Ok(())
             }
             _ => Ok(()),
@@ -204,14 +204,14 @@ impl<'a> RunReader<'a> {
     fn server(&mut self, server: ServerId, index: usize, line: &'a Line) {
         match &line.event {
             Event::Request { session: Some(session), sequence: Some(sequence), .. } => {
-                let Some(told) = told(index, line) else { return };
+                let Some(operation) = logged_operation(index, line) else { return };
                 let name = (*session, *sequence, line.req.as_deref().unwrap_or_default());
-                if self.served.get(&name).is_none_or(|other| told.called.1 < other.called.1) {
-                    self.served.insert(name, told);
+                if self.served.get(&name).is_none_or(|other| operation.called.1 < other.called.1) {
+                    self.served.insert(name, operation);
                 }
             }
             Event::Boot { incarnation, accepted, .. } => {
-                let life = incarnation.unwrap_or(line.id.process.life());
+                let life = incarnation.unwrap_or(line.id.process.incarnation());
                 let empty = accepted.map_or(life == 1, |accepted| accepted == 0);
                 let first = self.first_lives.entry(server).or_insert((life, empty));
                 *first = (*first).min((life, empty));
@@ -232,10 +232,10 @@ impl<'a> RunReader<'a> {
         // The clock of their client is not known, and the server has another clock: they may have begun at any time.
         let foreign = foreign.map(|told| LoggedOperation { called: (told.called.0, 0), ..*told });
         let mut by_key: BTreeMap<&QuotedText, Vec<LoggedOperation>> = BTreeMap::new();
-        for told in self.told.iter().copied().chain(foreign) {
-            let tells_nothing = told.asked == LoggedCall::Get && matches!(told.end, LoggedEnd::Pending(_));
-            if told.end != LoggedEnd::NotHappened && !tells_nothing {
-                by_key.entry(told.key).or_default().push(told);
+        for operation in self.operations.iter().copied().chain(foreign) {
+            let tells_nothing = operation.call == LoggedCall::Get && matches!(operation.end, LoggedEnd::Pending(_));
+            if operation.end != LoggedEnd::NotHappened && !tells_nothing {
+                by_key.entry(operation.key).or_default().push(operation);
             }
         }
         by_key.into_iter().map(|(key, told)| part(key, start, strangers, &told)).collect()
@@ -243,9 +243,9 @@ impl<'a> RunReader<'a> {
 }
 
 /// The operation of a REQUEST, without its end; None if the request is not about a key.
-fn told<'a>(index: usize, line: &'a Line) -> Option<LoggedOperation<'a>> {
+fn logged_operation<'a>(index: usize, line: &'a Line) -> Option<LoggedOperation<'a>> {
     let (key, asked) = asked(&line.event)?;
-    Some(LoggedOperation { key, asked, called: (index, moment(line)), end: LoggedEnd::Pending(None) })
+    Some(LoggedOperation { key, call: asked, called: (index, moment(line)), end: LoggedEnd::Pending(None) })
 }
 
 fn asked(event: &Event) -> Option<(&QuotedText, LoggedCall<'_>)> {
@@ -294,21 +294,26 @@ fn part(key: &QuotedText, start: InitialState, strangers: bool, all: &[LoggedOpe
     });
     let values = ValueIds::read(read.cloned());
     let (mut operations, mut places) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
-    for told in all {
-        let call = match told.asked {
+    for operation in all {
+        let call = match operation.call {
             LoggedCall::Get => VersionedCall::Get,
             LoggedCall::Put { value, if_version } => VersionedCall::Put { value: values.number(value), if_version },
             LoggedCall::Delete => VersionedCall::Delete,
         };
-        let (end, returned) = match told.end {
+        let (end, returned) = match operation.end {
             LoggedEnd::NotHappened => continue,
             LoggedEnd::Pending(line) => (line, None),
             LoggedEnd::Returned { line, moment, answer } => (Some(line), Some((moment, outcome(answer, &values)))),
         };
-        operations.push(HistoryOperation { call, called: told.called.1, returned });
-        places.push(SourceLines { call: told.called.0, end });
+        operations.push(HistoryOperation { call, called: operation.called.1, returned });
+        places.push(SourceLines { call: operation.called.0, end });
     }
-    KeyHistory { key: format!("key {key}"), model: VersionedModel { start, values, strangers }, operations, places }
+    KeyHistory {
+        key: format!("key {key}"),
+        model: VersionedModel { start, values, strangers },
+        operations,
+        lines: places,
+    }
 }
 
 fn outcome(answer: LoggedReply, values: &ValueIds<QuotedText>) -> VersionedOutcome {

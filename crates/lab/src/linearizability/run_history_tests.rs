@@ -13,15 +13,17 @@ struct Log {
 
 impl Log {
     /// Adds a line of a process at a microsecond; `said` is the part after id, role and padding.
-    fn say(&mut self, micros: u64, process: &str, said: &str) -> &mut Log {
+    fn add_line(&mut self, micros: u64, process: &str, content: &str) -> &mut Log {
         let n = self.numbers.entry(process.to_string()).or_insert(0);
         *n += 1;
         let role = if process.starts_with('s') { "server" } else { "client" };
-        let (event, fields) = said.split_once(' ').unwrap();
+        let (event, fields) = content.split_once(' ').unwrap();
         let level = match event {
             "TIMEOUT" => "WARN ",
             "LOST" => "ERROR",
-            _ if said.contains("UNKNOWN") || said.contains("NOTAPPLIED") || said.contains("EXPIRED") => "WARN ",
+            _ if content.contains("UNKNOWN") || content.contains("NOTAPPLIED") || content.contains("EXPIRED") => {
+                "WARN "
+            }
             _ => "INFO ",
         };
         let id = format!("{process}.{n}");
@@ -36,12 +38,12 @@ impl Log {
     /// A server that starts with an empty disk.
     fn boot_empty(&mut self, process: &str) -> &mut Log {
         let boot = "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation=1 applied=0 digest=0000000000000000 promised=none accepted=0";
-        self.say(0, process, boot)
+        self.add_line(0, process, boot)
     }
 
     /// A client that begins its log, as all do.
     fn boot(&mut self, process: &str) -> &mut Log {
-        self.say(0, process, "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3")
+        self.add_line(0, process, "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3")
     }
 
     fn verdict(&self) -> LinearizabilityVerdict {
@@ -68,11 +70,11 @@ impl Log {
 fn put_and_read(end: &str) -> Log {
     let mut log = Log::default();
     log.boot("c1").boot("c2");
-    log.say(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1").say(20, "c1", end);
-    log.say(30, "c2", "REQUEST req=c2-1 op=GET key=k to=s2");
-    log.say(40, "c2", "RESPONSE req=c2-1 status=OK slot=4 version=1 value=v took=0.010ms server=s2");
-    log.say(50, "c2", "REQUEST req=c2-2 op=GET key=k to=s2");
-    log.say(60, "c2", "RESPONSE req=c2-2 status=NOTFOUND slot=4 version=0 took=0.010ms server=s2");
+    log.add_line(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1").add_line(20, "c1", end);
+    log.add_line(30, "c2", "REQUEST req=c2-1 op=GET key=k to=s2");
+    log.add_line(40, "c2", "RESPONSE req=c2-1 status=OK slot=4 version=1 value=v took=0.010ms server=s2");
+    log.add_line(50, "c2", "REQUEST req=c2-2 op=GET key=k to=s2");
+    log.add_line(60, "c2", "RESPONSE req=c2-2 status=NOTFOUND slot=4 version=0 took=0.010ms server=s2");
     log
 }
 
@@ -127,20 +129,20 @@ fn an_unknown_outcome_may_be_seen_late_and_a_certain_one_may_not() {
 fn all_kinds_of_operations_are_read() {
     let mut log = Log::default();
     log.boot_empty("s1").boot("c1");
-    log.say(1, "c1", "REQUEST req=c1-1 op=OPEN to=s1");
-    log.say(2, "c1", "RESPONSE req=c1-1 status=OK session=1 took=0.010ms server=s1");
-    log.say(3, "c1", "REQUEST req=c1-2 op=PUT key=k value=v if_version=0 to=s1 session=1 sequence=1");
-    log.say(5, "c1", "RESPONSE req=c1-2 status=OK slot=2 version=1 took=0.010ms server=s1");
-    log.say(10, "c1", "REQUEST req=c1-3 op=PUT key=k value=w if_version=0 to=s1 session=1 sequence=2");
-    log.say(15, "c1", "RESPONSE req=c1-3 status=MISMATCH slot=3 version=1 took=0.010ms server=s1");
-    log.say(20, "c1", "REQUEST req=c1-4 op=DELETE key=k to=s1 session=1 sequence=3");
-    log.say(25, "c1", "RESPONSE req=c1-4 status=OK slot=4 version=2 took=0.010ms server=s1");
-    log.say(30, "c1", "REQUEST req=c1-5 op=DELETE key=k to=s1 session=1 sequence=4");
-    log.say(35, "c1", "RESPONSE req=c1-5 status=NOTFOUND slot=5 version=2 took=0.010ms server=s1");
-    log.say(40, "c1", "REQUEST req=c1-6 op=GET key=other to=s1");
-    log.say(45, "c1", "RESPONSE req=c1-6 status=NOTFOUND slot=5 version=0 took=0.010ms server=s1");
-    log.say(50, "c1", "REQUEST req=c1-7 op=STALEGET key=k to=s1");
-    log.say(55, "c1", "RESPONSE req=c1-7 status=OK slot=2 version=1 value=v took=0.010ms server=s1");
+    log.add_line(1, "c1", "REQUEST req=c1-1 op=OPEN to=s1");
+    log.add_line(2, "c1", "RESPONSE req=c1-1 status=OK session=1 took=0.010ms server=s1");
+    log.add_line(3, "c1", "REQUEST req=c1-2 op=PUT key=k value=v if_version=0 to=s1 session=1 sequence=1");
+    log.add_line(5, "c1", "RESPONSE req=c1-2 status=OK slot=2 version=1 took=0.010ms server=s1");
+    log.add_line(10, "c1", "REQUEST req=c1-3 op=PUT key=k value=w if_version=0 to=s1 session=1 sequence=2");
+    log.add_line(15, "c1", "RESPONSE req=c1-3 status=MISMATCH slot=3 version=1 took=0.010ms server=s1");
+    log.add_line(20, "c1", "REQUEST req=c1-4 op=DELETE key=k to=s1 session=1 sequence=3");
+    log.add_line(25, "c1", "RESPONSE req=c1-4 status=OK slot=4 version=2 took=0.010ms server=s1");
+    log.add_line(30, "c1", "REQUEST req=c1-5 op=DELETE key=k to=s1 session=1 sequence=4");
+    log.add_line(35, "c1", "RESPONSE req=c1-5 status=NOTFOUND slot=5 version=2 took=0.010ms server=s1");
+    log.add_line(40, "c1", "REQUEST req=c1-6 op=GET key=other to=s1");
+    log.add_line(45, "c1", "RESPONSE req=c1-6 status=NOTFOUND slot=5 version=0 took=0.010ms server=s1");
+    log.add_line(50, "c1", "REQUEST req=c1-7 op=STALEGET key=k to=s1");
+    log.add_line(55, "c1", "RESPONSE req=c1-7 status=OK slot=2 version=1 value=v took=0.010ms server=s1");
     assert_eq!(log.verdict(), LinearizabilityVerdict::Linearizable { operations: 5, keys: 2 });
     // Each of these results matters.
     for at in [5, 7, 9, 11, 13] {
@@ -157,10 +159,10 @@ fn long_values_are_distinguished_by_their_hash() {
     let read = |value: &QuotedText| {
         let mut log = Log::default();
         log.boot("c1");
-        log.say(10, "c1", &format!("REQUEST req=c1-1 op=PUT key=k value={a} to=s1 session=3 sequence=1"));
-        log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
-        log.say(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
-        log.say(
+        log.add_line(10, "c1", &format!("REQUEST req=c1-1 op=PUT key=k value={a} to=s1 session=3 sequence=1"));
+        log.add_line(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
+        log.add_line(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
+        log.add_line(
             40,
             "c1",
             &format!("RESPONSE req=c1-2 status=OK slot=4 version=1 value={value} took=0.010ms server=s1"),
@@ -176,10 +178,10 @@ fn operations_closer_than_the_clock_resolution_overlap() {
     let read_after = |micros: u64| {
         let mut log = Log::default();
         log.boot("c1").boot("c2");
-        log.say(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1");
-        log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
-        log.say(20 + micros, "c2", "REQUEST req=c2-1 op=GET key=k to=s2");
-        log.say(40, "c2", "RESPONSE req=c2-1 status=NOTFOUND slot=0 version=0 took=0.010ms server=s2");
+        log.add_line(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1");
+        log.add_line(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
+        log.add_line(20 + micros, "c2", "REQUEST req=c2-1 op=GET key=k to=s2");
+        log.add_line(40, "c2", "RESPONSE req=c2-1 status=NOTFOUND slot=0 version=0 took=0.010ms server=s2");
         log.is_linearizable()
     };
     assert_eq!([0, 1, 2].map(read_after), [true, true, false]);
@@ -196,10 +198,10 @@ fn missing_lines_prove_nothing() {
     assert_eq!(without(2).missing(), "lines of c1 are missing before c1.3");
     assert_eq!(without(0).missing(), "lines of c1 are missing before c1.2");
     let mut lost = Log { lines: log.lines.clone(), numbers: log.numbers.clone() };
-    assert!(lost.say(70, "c2", "LOST n=3").missing().contains("before c2.6"));
+    assert!(lost.add_line(70, "c2", "LOST n=3").missing().contains("before c2.6"));
     // A filter may remove lines without a gap in the numbers.
     let mut filtered = Log::default();
-    filtered.boot("c1").say(20, "c1", "TIMEOUT req=c1-1 waited=2.000s tries=s1 status=UNKNOWN");
+    filtered.boot("c1").add_line(20, "c1", "TIMEOUT req=c1-1 waited=2.000s tries=s1 status=UNKNOWN");
     assert!(filtered.missing().contains("c1.2 ends a request"));
     // The missing last lines of a killed client are no gap.
     assert!(Log { lines: log.lines[..3].to_vec(), ..Log::default() }.is_linearizable());
@@ -209,9 +211,9 @@ fn missing_lines_prove_nothing() {
 fn reused_label_is_another_request() {
     let mut log = Log::default();
     log.boot("c1");
-    log.say(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1");
-    log.say(20, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
-    log.say(30, "c1", "RESPONSE req=c1-1 status=NOTFOUND slot=4 version=0 took=0.010ms server=s1");
+    log.add_line(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1");
+    log.add_line(20, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
+    log.add_line(30, "c1", "RESPONSE req=c1-1 status=NOTFOUND slot=4 version=0 took=0.010ms server=s1");
     assert_eq!(log.verdict(), LinearizabilityVerdict::Linearizable { operations: 2, keys: 1 });
 }
 
@@ -219,20 +221,20 @@ fn reused_label_is_another_request() {
 fn server_lines_show_requests_of_clients_without_lines() {
     let mut log = Log::default();
     log.boot_empty("s1").boot("c1");
-    log.say(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
-    log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 value=v took=0.010ms server=s1");
+    log.add_line(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
+    log.add_line(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 value=v took=0.010ms server=s1");
     assert!(!log.is_linearizable(), "no client has written it");
     let request = "REQUEST req=x-1 op=PUT key=k value=v from=127.0.0.1:5000 session=9 sequence=1";
-    log.say(15, "s1", request);
+    log.add_line(15, "s1", request);
     assert!(log.is_linearizable());
     // A write sent to two servers is still one write, and a write that a client has logged too is counted once.
-    log.say(12, "s2", request);
-    log.say(40, "c1", "REQUEST req=c1-2 op=PUT key=k value=w to=s1 session=3 sequence=1");
-    log.say(45, "s1", "REQUEST req=c1-2 op=PUT key=k value=w from=127.0.0.1:5001 session=3 sequence=1");
-    log.say(50, "c1", "RESPONSE req=c1-2 status=OK slot=5 version=2 took=0.010ms server=s1");
+    log.add_line(12, "s2", request);
+    log.add_line(40, "c1", "REQUEST req=c1-2 op=PUT key=k value=w to=s1 session=3 sequence=1");
+    log.add_line(45, "s1", "REQUEST req=c1-2 op=PUT key=k value=w from=127.0.0.1:5001 session=3 sequence=1");
+    log.add_line(50, "c1", "RESPONSE req=c1-2 status=OK slot=5 version=2 took=0.010ms server=s1");
     assert_eq!(log.verdict(), LinearizabilityVerdict::Linearizable { operations: 3, keys: 1 });
-    log.say(60, "c1", "REQUEST req=c1-3 op=GET key=k to=s1");
-    log.say(70, "c1", "RESPONSE req=c1-3 status=OK slot=9 version=3 value=w took=0.010ms server=s1");
+    log.add_line(60, "c1", "REQUEST req=c1-3 op=GET key=k to=s1");
+    log.add_line(70, "c1", "RESPONSE req=c1-3 status=OK slot=9 version=3 value=w took=0.010ms server=s1");
     assert!(!log.is_linearizable(), "applied twice");
 }
 
@@ -241,12 +243,12 @@ fn client_without_lines_is_shown_by_its_earliest_request_and_its_times_prove_not
     let mut log = Log::default();
     log.boot_empty("s1").boot("c1");
     let request = "REQUEST req=x-1 op=PUT key=k value=v from=127.0.0.1:5000 session=9 sequence=1";
-    log.say(95, "s1", request).say(92, "s2", request).say(98, "s3", request);
-    log.say(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
-    log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 value=v took=0.010ms server=s1");
+    log.add_line(95, "s1", request).add_line(92, "s2", request).add_line(98, "s3", request);
+    log.add_line(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
+    log.add_line(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 value=v took=0.010ms server=s1");
     assert!(log.is_linearizable(), "the clocks of the servers may be ahead");
-    log.say(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
-    log.say(40, "c1", "RESPONSE req=c1-2 status=NOTFOUND slot=0 version=0 took=0.010ms server=s1");
+    log.add_line(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
+    log.add_line(40, "c1", "RESPONSE req=c1-2 status=NOTFOUND slot=0 version=0 took=0.010ms server=s1");
     let LinearizabilityVerdict::Violation(witness) = log.verdict() else { panic!("a value that was read is gone") };
     assert_eq!(witness.order, [SourceLines { call: 3, end: None }, SourceLines { call: 5, end: Some(6) }]);
 }
@@ -257,9 +259,9 @@ fn server_without_accepted_values_was_empty_in_its_first_incarnation() {
         let mut log = Log::default();
         let boot =
             format!("BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation={life} applied=0 digest=0000000000000000");
-        log.say(1, "s1", &boot).boot("c1");
-        log.say(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
-        log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=7 value=v took=0.010ms server=s1");
+        log.add_line(1, "s1", &boot).boot("c1");
+        log.add_line(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
+        log.add_line(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=7 value=v took=0.010ms server=s1");
         log.is_linearizable()
     };
     assert_eq!([1, 2].map(found_old), [false, true]);
@@ -275,17 +277,17 @@ fn cluster_with_earlier_data_may_hold_any_value() {
     };
     let with_past = |boot: &str| {
         let mut log = Log::default();
-        log.say(1, "s1", boot).boot("c1");
-        log.say(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
-        log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=7 value=v took=0.010ms server=s1");
+        log.add_line(1, "s1", boot).boot("c1");
+        log.add_line(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
+        log.add_line(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=7 value=v took=0.010ms server=s1");
         log
     };
     assert!(!with_past(&boot(0, 1)).is_linearizable());
     assert!(!with_past(&boot(0, 2)).is_linearizable(), "the server has started before, and nothing was written");
     let mut log = with_past(&boot(6, 2));
     assert!(log.is_linearizable());
-    log.say(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
-    log.say(40, "c1", "RESPONSE req=c1-2 status=OK slot=4 version=6 value=u took=0.010ms server=s1");
+    log.add_line(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
+    log.add_line(40, "c1", "RESPONSE req=c1-2 status=OK slot=4 version=6 value=u took=0.010ms server=s1");
     assert!(!log.is_linearizable(), "from then on the history must be linearizable");
     // A restart within the run is no sign of earlier data.
     let mut log = with_past(&boot(0, 1));
@@ -368,13 +370,13 @@ fn unseen_writer_explains_a_read_but_not_two_values_of_one_version() {
     let read = |answer: &str, steps: &str| {
         let mut log = Log::default();
         let boot = "BOOT version=0.1.0 lines=2 cluster=s1";
-        log.say(0, "s1", &format!("{boot} steps={steps} incarnation=1 applied=0 promised=none accepted=0"));
-        log.say(1, "s1", "STOP cause=SIGTERM");
+        log.add_line(0, "s1", &format!("{boot} steps={steps} incarnation=1 applied=0 promised=none accepted=0"));
+        log.add_line(1, "s1", "STOP cause=SIGTERM");
         log.boot("c1");
-        log.say(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1");
-        log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
-        log.say(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
-        log.say(40, "c1", &format!("RESPONSE req=c1-2 status=OK slot=6 {answer} took=0.010ms server=s1"));
+        log.add_line(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1");
+        log.add_line(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
+        log.add_line(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
+        log.add_line(40, "c1", &format!("RESPONSE req=c1-2 status=OK slot=6 {answer} took=0.010ms server=s1"));
         judged(&log)
     };
     let unseen = read("version=2 value=w", "off");
@@ -418,8 +420,8 @@ fn clock_that_was_set_back_proves_nothing() {
 fn reply_before_its_request_proves_nothing() {
     let mut log = Log::default();
     log.boot("c1");
-    log.say(9, "c1", "REQUEST req=c1-1 op=GET key=a to=s1");
-    log.say(2, "c1", "RESPONSE req=c1-1 status=OK slot=9 version=7 value=old took=1.000ms server=s1");
+    log.add_line(9, "c1", "REQUEST req=c1-1 op=GET key=a to=s1");
+    log.add_line(2, "c1", "RESPONSE req=c1-1 status=OK slot=9 version=7 value=old took=1.000ms server=s1");
     let deadline = Instant::now() + Duration::from_secs(60);
     let LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(why)) = check_lines(&log.lines, deadline) else {
         panic!("decided")
@@ -431,8 +433,8 @@ fn reply_before_its_request_proves_nothing() {
 fn store_that_may_not_have_been_empty_is_no_violation() {
     let mut log = Log::default();
     log.boot("c1");
-    log.say(1, "c1", "REQUEST req=c1-1 op=GET key=a to=s1");
-    log.say(2, "c1", "RESPONSE req=c1-1 status=OK slot=9 version=7 value=old took=1.000ms server=s1");
+    log.add_line(1, "c1", "REQUEST req=c1-1 op=GET key=a to=s1");
+    log.add_line(2, "c1", "RESPONSE req=c1-1 status=OK slot=9 version=7 value=old took=1.000ms server=s1");
     let deadline = Instant::now() + Duration::from_secs(60);
     let LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(why)) = check_lines(&log.lines, deadline) else {
         panic!("decided")

@@ -98,7 +98,7 @@ pub(super) struct KeyHistory<M: SequentialModel> {
     pub(super) model: M,
     pub(super) operations: Vec<OperationOf<M>>,
     /// The source lines of each operation.
-    pub(super) places: Vec<SourceLines>,
+    pub(super) lines: Vec<SourceLines>,
 }
 
 /// Checks one key after the other, short histories first. Each may use an equal share of the time left, so that one
@@ -139,11 +139,11 @@ fn check_by<M: SequentialModel>(
 }
 
 fn witness<M: SequentialModel>(part: KeyHistory<M>, stuck: DeadEnd<M::State>) -> Witness {
-    let places = |indices: Vec<usize>| indices.into_iter().map(|index| part.places[index]).collect();
+    let places = |indices: Vec<usize>| indices.into_iter().map(|index| part.lines[index]).collect();
     Witness {
         state: part.model.show(&stuck.state),
         order: places(stuck.order),
-        breaks: part.places[stuck.breaks],
+        breaks: part.lines[stuck.breaks],
         open: places(stuck.open),
         key: part.key.clone(),
     }
@@ -160,7 +160,7 @@ mod tests {
 
     fn part(key: &str, operations: Vec<HistoryOperation<AppendCall, AppendOutcome>>) -> KeyHistory<AppendModel> {
         let places = (0..operations.len()).map(|call| SourceLines { call, end: None }).collect();
-        KeyHistory { key: key.to_string(), model: AppendModel, operations, places }
+        KeyHistory { key: key.to_string(), model: AppendModel, operations, lines: places }
     }
 
     /// One operation after the other: no work for the search, except that it reads the clock once in hundreds of steps.

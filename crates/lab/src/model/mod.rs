@@ -69,7 +69,7 @@ struct ModelState {
     learner_restarts: u8,
     /// The values that a learner has applied in any incarnation, by slot. Earlier incarnations count, because they may
     /// have answered clients.
-    told: BTreeSet<(Slot, Vec<u8>)>,
+    learned: BTreeSet<(Slot, Vec<u8>)>,
     /// The acceptors that have accepted a value in any incarnation, by slot, ballot and value.
     votes: BTreeMap<(Slot, Ballot, Vec<u8>), ServerSet>,
 }
@@ -132,7 +132,7 @@ impl Scope {
             acceptor_crashes: 0,
             proposer_crashes: 0,
             learner_restarts: 0,
-            told: BTreeSet::new(),
+            learned: BTreeSet::new(),
             votes: BTreeMap::new(),
         };
         for me in servers {
@@ -150,33 +150,33 @@ impl Scope {
 
     fn start_proposer(&self, world: &mut ModelState, me: ServerId) {
         self.propose(world, me, Input::Start);
-        let applied = if self.slots == 1 { Slot(0) } else { world.learners[at(me)].role.applied() };
+        let applied = if self.slots == 1 { Slot(0) } else { world.learners[server_index(me)].role.applied() };
         self.propose(world, me, Input::Request(ProposerRequest::Applied { slot: applied, ids: Vec::new() }));
     }
 
     fn propose(&self, world: &mut ModelState, me: ServerId, input: Input<Proposer>) {
-        for action in world.proposers[at(me)].turn(input) {
+        for action in world.proposers[server_index(me)].turn(input) {
             self.send(world, me, action);
         }
     }
 
     fn accept(&self, world: &mut ModelState, me: ServerId, input: Input<Acceptor>) {
-        let actions = world.acceptors[at(me)].turn(input);
-        for record in &world.acceptors[at(me)].disk {
+        let actions = world.acceptors[server_index(me)].turn(input);
+        for record in &world.acceptors[server_index(me)].disk {
             if let AcceptorRecord::Accepted(Entry { slot, ballot, value }) = record {
                 world.votes.entry((*slot, *ballot, codec::encode(value))).or_default().insert(me);
             }
         }
-        compact(&mut world.acceptors[at(me)].disk);
+        compact(&mut world.acceptors[server_index(me)].disk);
         for action in actions {
             self.send(world, me, action);
         }
     }
 
     fn learn(&self, world: &mut ModelState, me: ServerId, input: Input<Learner<ListMachine>>) {
-        let actions = world.learners[at(me)].turn(input);
-        for (slot, value) in world.learners[at(me)].role.machine().applied() {
-            world.told.insert((slot, codec::encode(value)));
+        let actions = world.learners[server_index(me)].turn(input);
+        for (slot, value) in world.learners[server_index(me)].role.machine().applied() {
+            world.learned.insert((slot, codec::encode(value)));
         }
         for action in actions {
             match action {
@@ -245,7 +245,7 @@ impl Packet {
     }
 }
 
-fn at(server: ServerId) -> usize {
+fn server_index(server: ServerId) -> usize {
     usize::from(server.0) - 1
 }
 
@@ -280,7 +280,7 @@ impl ModelState {
     fn agrees(&self, quorums: &Quorums) -> bool {
         let chosen = self.chosen(quorums);
         let slots: BTreeSet<Slot> = chosen.iter().map(|(slot, _)| *slot).collect();
-        slots.len() == chosen.len() && self.told.iter().all(|(slot, value)| chosen.contains(&(*slot, value)))
+        slots.len() == chosen.len() && self.learned.iter().all(|(slot, value)| chosen.contains(&(*slot, value)))
     }
 }
 
@@ -300,10 +300,11 @@ impl Model for Scope {
         }
         for me in self.cluster().iter() {
             // Left out: the proposers' ticks, which give up commands, and timers whose effect nothing here waits for.
-            let timers = world.proposers[at(me)].timers.iter().filter(|timer| !matches!(timer, ProposerTimer::Tick));
+            let timers =
+                world.proposers[server_index(me)].timers.iter().filter(|timer| !matches!(timer, ProposerTimer::Tick));
             steps.extend(timers.map(|timer| ModelStep::ProposerTimer(me, *timer)));
             if self.learner_restarts > 0 {
-                let timers = world.learners[at(me)].timers.iter();
+                let timers = world.learners[server_index(me)].timers.iter();
                 let timers = timers.filter(|timer| matches!(timer, LearnerTimer::Gap | LearnerTimer::CatchUp { .. }));
                 steps.extend(timers.map(|timer| ModelStep::LearnerTimer(me, *timer)));
             }
@@ -336,26 +337,26 @@ impl Model for Scope {
                 self.deliver(&mut world, packet);
             }
             ModelStep::ProposerTimer(me, timer) => {
-                world.proposers[at(me)].timers.retain(|other| *other != timer);
+                world.proposers[server_index(me)].timers.retain(|other| *other != timer);
                 self.propose(&mut world, me, Input::Timeout(timer));
             }
             ModelStep::LearnerTimer(me, timer) => {
-                world.learners[at(me)].timers.retain(|other| *other != timer);
+                world.learners[server_index(me)].timers.retain(|other| *other != timer);
                 self.learn(&mut world, me, Input::Timeout(timer));
             }
             ModelStep::AcceptorDies(me) => {
                 world.acceptor_crashes += 1;
-                world.acceptors[at(me)].begin_again(Acceptor::new().with_page_bytes(self.page_bytes));
+                world.acceptors[server_index(me)].begin_again(Acceptor::new().with_page_bytes(self.page_bytes));
             }
             ModelStep::ProposerDies(me) => {
                 world.proposer_crashes += 1;
-                world.proposers[at(me)].begin_again(self.proposer(me));
+                world.proposers[server_index(me)].begin_again(self.proposer(me));
                 self.start_proposer(&mut world, me);
             }
             ModelStep::LearnerDies(me) => {
                 world.learner_restarts += 1;
                 let life = 1 + u32::from(world.learner_restarts);
-                world.learners[at(me)].begin_again(self.learner(me, life));
+                world.learners[server_index(me)].begin_again(self.learner(me, life));
                 self.propose(&mut world, me, Input::Request(ProposerRequest::LearnerDown));
                 self.learn(&mut world, me, Input::Start);
                 let applied = ProposerRequest::Applied { slot: Slot(0), ids: Vec::new() };
@@ -397,7 +398,7 @@ impl Model for Scope {
                 !world.chosen(&scope.quorums()).is_empty()
             }),
             Property::sometimes("every slot is applied by some learner", |scope: &Scope, world: &ModelState| {
-                world.told.len() as u64 == scope.slots || !scope.learners
+                world.learned.len() as u64 == scope.slots || !scope.learners
             }),
         ]
     }

@@ -23,7 +23,7 @@ thread_local! {
     static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
     /// The configuration of that run.
     static SETTING: Cell<BatchConfig> =
-        const { Cell::new(BatchConfig { allowed: FaultSet::NONE, bug: None, protocol: None, harm_only: false }) };
+        const { Cell::new(BatchConfig { allowed: FaultSet::NONE, bug: None, protocol: None, user_visible_only: false }) };
     /// The message of an assertion that failed in that run.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -35,7 +35,7 @@ pub fn run_one(seed: u64, setting: BatchConfig, lines: bool) -> RunReport {
     #[cfg(any(test, feature = "seeded-bugs"))]
     seeded_bugs::switch(setting.bug);
     let mut world = Simulation::new(RunPlan::new(seed, setting.allowed, setting.protocol), lines);
-    if setting.harm_only {
+    if setting.user_visible_only {
         world.sim_env.oracle.see_consequences_only();
     }
     SETTING.set(setting);
@@ -49,7 +49,7 @@ pub fn run_one(seed: u64, setting: BatchConfig, lines: bool) -> RunReport {
 }
 
 /// The command that runs a seed again.
-pub fn replay(seed: u64, BatchConfig { allowed, bug, protocol, harm_only }: BatchConfig) -> String {
+pub fn replay(seed: u64, BatchConfig { allowed, bug, protocol, user_visible_only: harm_only }: BatchConfig) -> String {
     let faults = if allowed == FaultSet::all() { String::new() } else { format!(" --faults {allowed}") };
     let bug = bug.map_or(String::new(), |bug| format!(" --bug {}", bug.name()));
     let protocol = protocol.map_or(String::new(), |protocol| format!(" --protocol {}", protocol.name()));
@@ -97,7 +97,7 @@ pub struct BatchConfig {
     /// The protocol of the servers; each seed picks a kind of Paxos if None.
     pub protocol: Option<Protocol>,
     /// A run ends only at user-visible harm, not at a violation of an invariant that prevents it.
-    pub harm_only: bool,
+    pub user_visible_only: bool,
 }
 
 /// Installs a hook that keeps the message of a panic within a run for its report.
@@ -163,7 +163,7 @@ impl BatchSummary {
         self.runs += 1;
         self.events += report.events;
         self.slots += report.applied.0;
-        self.operations += report.asked as u64;
+        self.operations += report.requested as u64;
         self.virtual_time += report.took;
         self.coverage.merge(&report.coverage);
         let [seed, trace] = [report.seed, report.trace].map(u64::to_le_bytes);

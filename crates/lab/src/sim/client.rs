@@ -24,14 +24,14 @@ use paxos_kv::trace::{ProcessId, Trace};
 /// Time limit of one try at a server, before the client fails over.
 const TRY: Micros = SECOND;
 /// The request number of every request of an unknown client; real clients never reach it.
-pub const STRANGER: u64 = u64::MAX;
+pub const ROGUE_REQUEST: u64 = u64::MAX;
 /// The stamp of an event that ends a pause; alarms have other stamps.
 const THOUGHT: u64 = 0;
 
 /// Checks a reply to an unknown client.
 fn told_a_stranger(sim_env: &mut SimEnv, reply: &Reply) {
     match reply {
-        Reply::NotApplied(WhyNotApplied::Expired) => sim_env.reached(CoveragePoint::StrangerRefused),
+        Reply::NotApplied(WhyNotApplied::Expired) => sim_env.reach(CoveragePoint::StrangerRefused),
         Reply::Applied { slot, .. } => {
             sim_env.oracle.require(42, false, || format!("a rogue client received the result of slot {slot}"));
         }
@@ -67,7 +67,7 @@ pub struct SimClient {
 }
 
 /// Delay of a client that finds too many requests in flight for its key.
-const ROOM_RETRY: RangeInclusive<Micros> = 20 * MS..=60 * MS;
+const KEY_RETRY: RangeInclusive<Micros> = 20 * MS..=60 * MS;
 
 impl SimClient {
     /// A client with these requests, which tries this server first. `pace` is the range of its pauses, and its time-out
@@ -111,13 +111,13 @@ impl SimClient {
             alarm: None,
             stamp: THOUGHT,
         };
-        client.think(sim_env);
+        client.pause(sim_env);
         client
     }
 
     /// Allows this number of requests in flight at once.
     pub fn asks_side_by_side(&self, sim_env: &mut SimEnv, requests: usize) {
-        (1..requests.min(self.wishes.len())).for_each(|_| self.think(sim_env));
+        (1..requests.min(self.wishes.len())).for_each(|_| self.pause(sim_env));
     }
 
     /// Whether the client has made all its requests, and has none in flight.
@@ -136,16 +136,16 @@ impl SimClient {
     }
 
     /// Pauses for a random time, and then makes the next request.
-    fn think(&self, sim_env: &mut SimEnv) {
-        let delay = sim_env.time(&self.think);
-        sim_env.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
+    fn pause(&self, sim_env: &mut SimEnv) {
+        let delay = sim_env.random_time(&self.think);
+        sim_env.schedule(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
     }
 
     /// Pauses longer, because too many requests for the key are in flight. The delay keeps hundreds of such clients
     /// from flooding the event queue while no replies arrive.
     fn think_longer(&self, sim_env: &mut SimEnv) {
-        let delay = sim_env.time(&ROOM_RETRY) + sim_env.time(&self.think);
-        sim_env.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
+        let delay = sim_env.random_time(&KEY_RETRY) + sim_env.random_time(&self.think);
+        sim_env.schedule(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
     }
 
     /// Handles the end of a pause, or an alarm.
@@ -179,7 +179,7 @@ impl SimClient {
         };
         self.operations.insert(ticket, operation);
         if self.core.in_flight() == IN_FLIGHT_MAX {
-            sim_env.reached(CoveragePoint::AllUnderWay);
+            sim_env.reach(CoveragePoint::AllUnderWay);
         }
         self.progress(sim_env);
     }
@@ -190,7 +190,7 @@ impl SimClient {
         self.core.poll(Time(wire.sim_env.now()), &mut wire);
         for step in self.connections.take_steps() {
             match step {
-                ObservedStep::Named(ticket, id) => sim_env.history.name(self.operations[&ticket], id),
+                ObservedStep::Named(ticket, id) => sim_env.history.set_id(self.operations[&ticket], id),
                 ObservedStep::Unnamed(ticket) => sim_env.history_renames(self.operations[&ticket]),
             }
         }
@@ -199,7 +199,7 @@ impl SimClient {
                 sim_env.history.left(operation);
                 ended(sim_env, operation, result);
             }
-            self.think(sim_env);
+            self.pause(sim_env);
         }
         if let Some(due) = self.core.due()
             && self.alarm.is_none_or(|alarm| due < alarm)
@@ -207,7 +207,7 @@ impl SimClient {
             self.alarm = Some(due);
             self.stamp += 1;
             let delay = due.0.saturating_sub(sim_env.now());
-            sim_env.after(delay, SimEvent::Client { client: self.number, stamp: self.stamp });
+            sim_env.schedule(delay, SimEvent::Client { client: self.number, stamp: self.stamp });
         }
     }
 
@@ -236,12 +236,12 @@ impl SimClient {
     }
 
     /// Handles bytes from a server.
-    pub fn hears(&mut self, sim_env: &mut SimEnv, server: ServerId, bytes: &[u8]) {
+    pub fn receive(&mut self, sim_env: &mut SimEnv, server: ServerId, bytes: &[u8]) {
         match unframe::<ClientReply>(bytes, CLIENT_FRAME_MAX_BYTES) {
-            Ok(ClientReply { number: STRANGER, reply, .. }) => return told_a_stranger(sim_env, &reply),
+            Ok(ClientReply { number: ROGUE_REQUEST, reply, .. }) => return told_a_stranger(sim_env, &reply),
             Ok(reply) => {
                 let said = reply.reply.clone();
-                let Some(asked) = self.connections.hears(server, reply) else { return };
+                let Some(asked) = self.connections.reply_arrives(server, reply) else { return };
                 // The core only distrusts such a server; in a simulation the reply is a bug.
                 let answers = is_answer(&asked, &said) && !matches!(said, Reply::Refused(_));
                 sim_env.oracle.require(16, answers, || format!("the reply to {asked:?} was {said:?}"));
@@ -259,16 +259,17 @@ impl SimClient {
         let mut said = Vec::new();
         for _ in 0..sim_env.random.within(0..=3) {
             let nonce = u128::from(sim_env.random.next());
-            sim_env.oracle.asked(CommandId::opening(nonce), None);
+            sim_env.oracle.record_request(CommandId::opening(nonce), None);
             said.push(Request::Open { nonce });
         }
         let Some((session, last)) = self.core.session().public() else { return said };
         let nonce = u128::from(sim_env.random.next());
-        let sequence = sim_env.one_of(&[last, last + 1, last + SEQUENCE_WINDOW, SEQUENCE_MAX]).unwrap_or(1).max(1);
-        let first_open = sim_env.one_of(&[1, last, sequence]).unwrap_or(1).max(1);
+        let sequence =
+            sim_env.random_choice(&[last, last + 1, last + SEQUENCE_WINDOW, SEQUENCE_MAX]).unwrap_or(1).max(1);
+        let first_open = sim_env.random_choice(&[1, last, sequence]).unwrap_or(1).max(1);
         let op = Op::Put { key: b"k1".to_vec(), value: b"a stranger's"[..].into(), if_version: None };
         if first_open <= sequence && sequence - first_open < SEQUENCE_WINDOW {
-            sim_env.oracle.asked(CommandId::new(session, nonce, sequence), Some(op.clone()));
+            sim_env.oracle.record_request(CommandId::new(session, nonce, sequence), Some(op.clone()));
             said.push(Request::Write { session, nonce, sequence, first_open, op });
         }
         said
@@ -283,7 +284,7 @@ fn ended(sim_env: &mut SimEnv, operation: usize, result: Result<Reply, ClientErr
             matches!(end, TryEnd::NotApplied(WhyNotApplied::Expired) | TryEnd::Unknown(WhyUnknown::Expired))
         };
         if tries.last.iter().any(|one| is_of_other_history(&one.end)) {
-            sim_env.reached(CoveragePoint::OtherHistory);
+            sim_env.reach(CoveragePoint::OtherHistory);
         }
         if tries.last.iter().any(|one| has_expired(&one.end)) {
             sim_env.history.expired(operation);
@@ -292,7 +293,7 @@ fn ended(sim_env: &mut SimEnv, operation: usize, result: Result<Reply, ClientErr
     match result {
         Ok(Reply::Applied { slot, written }) => {
             if matches!(written, WriteResult::Mismatch { .. }) {
-                sim_env.reached(CoveragePoint::Mismatch);
+                sim_env.reach(CoveragePoint::Mismatch);
             }
             sim_env.history_wrote(operation, slot, written);
         }
@@ -300,7 +301,7 @@ fn ended(sim_env: &mut SimEnv, operation: usize, result: Result<Reply, ClientErr
             sim_env.history_read(operation, slot, value.map(|value| value.to_vec()), version);
         }
         Ok(other) => sim_env.oracle.require(16, false, || format!("a request got the result {other:?}")),
-        Err(ClientError::Unknown(_)) => sim_env.reached(CoveragePoint::ToldUnknown),
+        Err(ClientError::Unknown(_)) => sim_env.reach(CoveragePoint::ToldUnknown),
         Err(_) => sim_env.history_refused(operation),
     }
 }

@@ -72,7 +72,7 @@ pub struct ClientRecord {
     /// When the operation ended, in virtual microseconds.
     pub at: Option<Micros>,
     /// The observed result.
-    pub heard: ObservedResult,
+    pub result: ObservedResult,
     /// One of its tries found that the client's session had expired, which other clients can cause.
     pub has_expired: bool,
     /// The command id of a write, once it is assigned.
@@ -88,7 +88,7 @@ impl ClientRecord {
     /// Whether the operation may have taken effect at all.
     fn may_count(&self) -> bool {
         let never_sent = matches!(self.what, RequestedOperation::Write(_)) && self.id.is_none();
-        self.heard != ObservedResult::Refused && !never_sent
+        self.result != ObservedResult::Refused && !never_sent
     }
 
     /// Whether it may have taken effect in this history of the cluster. A read belongs to the history that answered it.
@@ -100,7 +100,7 @@ impl ClientRecord {
 
     /// Whether the client knows the result.
     pub fn has_result(&self) -> bool {
-        matches!(self.heard, ObservedResult::Wrote(..) | ObservedResult::Read(..))
+        matches!(self.result, ObservedResult::Wrote(..) | ObservedResult::Read(..))
     }
 }
 
@@ -109,7 +109,7 @@ impl ClientRecord {
 pub struct ClientHistory {
     operations: Vec<ClientRecord>,
     /// Number of requests in flight for each key.
-    under_way: BTreeMap<Vec<u8>, usize>,
+    in_flight: BTreeMap<Vec<u8>, usize>,
     /// Number of times that the cluster started a new history.
     epoch: u32,
 }
@@ -122,18 +122,18 @@ impl ClientHistory {
 
     /// Whether another request for this key may be in flight.
     pub fn has_room_for(&self, key: &[u8]) -> bool {
-        self.under_way.get(key).is_none_or(|count| *count < UNDER_WAY_A_KEY_MAX)
+        self.in_flight.get(key).is_none_or(|count| *count < UNDER_WAY_A_KEY_MAX)
     }
 
     /// Its client no longer waits for it, whatever the result.
     pub fn left(&mut self, operation: usize) {
-        if let Some(count) = self.under_way.get_mut(self.operations[operation].what.key()) {
+        if let Some(count) = self.in_flight.get_mut(self.operations[operation].what.key()) {
             *count -= 1;
         }
     }
 
     /// The write has got its command id.
-    pub fn name(&mut self, operation: usize, id: CommandId) {
+    pub fn set_id(&mut self, operation: usize, id: CommandId) {
         self.operations[operation].id = Some(id);
     }
 
@@ -142,14 +142,14 @@ impl ClientHistory {
         self.operations[operation].has_expired = true;
     }
 
-    fn end(&mut self, operation: usize, (moment, at): (u64, Micros), heard: ObservedResult) {
+    fn end(&mut self, operation: usize, (moment, at): (u64, Micros), result: ObservedResult) {
         let operation = &mut self.operations[operation];
-        (operation.ended, operation.at, operation.heard) = (Some(moment), Some(at), heard);
+        (operation.ended, operation.at, operation.result) = (Some(moment), Some(at), result);
         operation.epochs.1 = Some(self.epoch);
     }
 
     /// The cluster has started a new history.
-    pub fn begin_anew(&mut self) {
+    pub fn begin_new_history(&mut self) {
         self.epoch += 1;
     }
 
@@ -179,7 +179,7 @@ impl ClientHistory {
     fn search(&self, epoch: u32) -> Result<(), Violation> {
         let deadline = Instant::now() + NEVER;
         let mut by_key: BTreeMap<&[u8], Vec<ModelCall<'_>>> = BTreeMap::new();
-        let read = self.operations.iter().filter_map(|one| match &one.heard {
+        let read = self.operations.iter().filter_map(|one| match &one.result {
             ObservedResult::Read(_, Some(value), _) => Some(QuotedText::new(value)),
             _ => None,
         });
@@ -193,7 +193,7 @@ impl ClientHistory {
                     (key.as_slice(), VersionedCall::Put { value, if_version: *if_version })
                 }
             };
-            let outcome = match &operation.heard {
+            let outcome = match &operation.result {
                 ObservedResult::Wrote(_, WriteResult::Done { version }) => Some(VersionedOutcome::Done(*version)),
                 ObservedResult::Wrote(_, WriteResult::NotFound { version }) => {
                     Some(VersionedOutcome::NotFound(*version))
@@ -247,7 +247,7 @@ impl ClientHistory {
         let broken = |what: String| Err(Violation { invariant: 19, what });
         let mut by_slot: BTreeMap<Slot, Vec<&ClientRecord>> = BTreeMap::new();
         for operation in self.heard_in(epoch) {
-            if let ObservedResult::Wrote(slot, _) | ObservedResult::Read(slot, ..) = operation.heard {
+            if let ObservedResult::Wrote(slot, _) | ObservedResult::Read(slot, ..) = operation.result {
                 by_slot.entry(slot).or_default().push(operation);
             }
         }
@@ -260,7 +260,7 @@ impl ClientHistory {
                 return broken(format!("the replies to {} writes name the same slot {slot}", writes.len()));
             }
             for write in writes {
-                let (RequestedOperation::Write(op), ObservedResult::Wrote(_, written)) = (&write.what, &write.heard)
+                let (RequestedOperation::Write(op), ObservedResult::Wrote(_, written)) = (&write.what, &write.result)
                 else {
                     continue;
                 };
@@ -271,7 +271,7 @@ impl ClientHistory {
             }
             for read in reads {
                 let (RequestedOperation::Get { key }, ObservedResult::Read(_, value, version)) =
-                    (&read.what, &read.heard)
+                    (&read.what, &read.result)
                 else {
                     continue;
                 };
@@ -293,7 +293,7 @@ impl ClientHistory {
         let mut called: Vec<(u64, (Slot, bool))> = Vec::new();
         let mut ended: Vec<(u64, (Slot, bool))> = Vec::new();
         for operation in self.heard_in(epoch) {
-            let place = match operation.heard {
+            let place = match operation.result {
                 ObservedResult::Wrote(slot, _) => (slot, false),
                 ObservedResult::Read(slot, ..) => (slot, true),
                 ObservedResult::Unknown | ObservedResult::Refused => continue,
@@ -370,14 +370,14 @@ impl SimEnv {
     pub fn history_begins(&mut self, client: usize, what: RequestedOperation) -> usize {
         let called = self.moment();
         let epochs = (self.history.epoch, None);
-        *self.history.under_way.entry(what.key().to_vec()).or_default() += 1;
+        *self.history.in_flight.entry(what.key().to_vec()).or_default() += 1;
         let operation = ClientRecord {
             client,
             what,
             called,
             ended: None,
             at: None,
-            heard: ObservedResult::Unknown,
+            result: ObservedResult::Unknown,
             has_expired: false,
             id: None,
             epochs,

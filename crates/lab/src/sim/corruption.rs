@@ -31,7 +31,7 @@ impl Simulation {
         self.find_recovered();
         self.has_begun()
             && !self.lost.contains(server)
-            && self.lost.len() + self.misplaced.without(self.lost).len() < self.plan.spare_servers()
+            && self.lost.len() + self.on_wrong_dir.without(self.lost).len() < self.plan.spare_servers()
     }
 
     /// Removes servers from `lost` whose corrupt data was repaired: they count as healthy again.
@@ -45,14 +45,14 @@ impl Simulation {
                 let (acceptor, learner) = (acceptor.role(), learner.role());
                 is_written && acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
             };
-            let is_later = |process: &SimProcess| one.harmed_in != Some(process.number);
-            if !one.is_stranger
+            let is_later = |process: &SimProcess| one.corrupted_in != Some(process.number);
+            if !one.has_new_disk
                 && one.takes_part()
                 && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process))
             {
-                one.is_checkpoint_harmed = false;
+                one.is_checkpoint_corrupt = false;
                 self.lost = self.lost.without(ServerSet::only(server));
-                self.sim_env.reached(CoveragePoint::DiskRecovered);
+                self.sim_env.reach(CoveragePoint::DiskRecovered);
             }
         }
     }
@@ -64,21 +64,21 @@ impl Simulation {
         let one = self.server(server);
         let files = one.folder.checkpoint.clone();
         let Ok(bytes) = files.read(CHECKPOINT_FILE) else { return };
-        one.is_checkpoint_harmed = true;
+        one.is_checkpoint_corrupt = true;
         if lost {
-            if files.remove(CHECKPOINT_FILE).and_then(|()| files.sync_folder()).is_ok() {
+            if files.remove(CHECKPOINT_FILE).and_then(|()| files.sync_dir()).is_ok() {
                 self.sim_env.oracle.checkpoint_lost(server);
             }
         } else if let Some(last) = (bytes.len() as u64 * 8).checked_sub(1) {
             // Mostly in a byte that is not 0, because parts of the file are not in use.
             let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-            let bit = match self.sim_env.one_of(&used).filter(|_| bytes[0] != 0) {
+            let bit = match self.sim_env.random_choice(&used).filter(|_| bytes[0] != 0) {
                 Some(at) if self.sim_env.chance(900) => at as u64 * 8 + self.sim_env.random.within(0..=7),
                 _ => self.sim_env.random.within(0..=last),
             } as usize;
             files.flip_bit(CHECKPOINT_FILE, bit);
         }
-        self.damaged(server, CoveragePoint::CheckpointHarmed);
+        self.record_corruption(server, CoveragePoint::CheckpointHarmed);
     }
 
     /// Stops a server whose disk a fault is about to corrupt; returns its journal.
@@ -90,11 +90,11 @@ impl Simulation {
         Some(self.server(server).folder.journal.clone())
     }
 
-    fn damaged(&mut self, server: ServerId, mark: CoveragePoint) {
+    fn record_corruption(&mut self, server: ServerId, mark: CoveragePoint) {
         self.lost.insert(server);
         let one = self.server(server);
-        one.harmed_in = one.process.as_ref().map(|process| process.number);
-        self.sim_env.reached(mark);
+        one.corrupted_in = one.process.as_ref().map(|process| process.number);
+        self.sim_env.reach(mark);
     }
 
     /// Flips a bit of one of its files, while the server is down or while it runs. In the second case the server can
@@ -115,7 +115,7 @@ impl Simulation {
         let files = if in_journal { folder.journal.clone() } else { folder.top.clone() };
         let image = files.image();
         let names: Vec<&String> = image.keys().collect();
-        let Some(name) = self.sim_env.one_of(&names) else { return };
+        let Some(name) = self.sim_env.random_choice(&names) else { return };
         let bytes = &image[name];
         // Mostly in the part of the file that was written.
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
@@ -123,7 +123,7 @@ impl Simulation {
         let Some(last) = (end as u64 * 8).checked_sub(1) else { return };
         let bit = self.sim_env.random.within(0..=last) as usize;
         files.flip_bit(name, bit);
-        self.damaged(server, if is_up { CoveragePoint::BitRotWhileUp } else { CoveragePoint::BitRot });
+        self.record_corruption(server, if is_up { CoveragePoint::BitRotWhileUp } else { CoveragePoint::BitRot });
     }
 
     /// Copies a written sector over another one, as if the disk had written it to the wrong place. The sector itself
@@ -146,7 +146,7 @@ impl Simulation {
         for name in [from.file, to.file] {
             journal.put(name, &image[name]);
         }
-        self.damaged(server, CoveragePoint::Misdirected);
+        self.record_corruption(server, CoveragePoint::Misdirected);
     }
 
     /// Removes, empties, cuts or copies a file, or puts another server's journal in place of the own one.
@@ -154,9 +154,11 @@ impl Simulation {
         let Some(journal) = self.stop_to_damage(server) else { return };
         let image = journal.image();
         let names: Vec<&String> = image.keys().collect();
-        let (Some(name), Some(other)) = (self.sim_env.one_of(&names), self.sim_env.one_of(&names)) else { return };
+        let (Some(name), Some(other)) = (self.sim_env.random_choice(&names), self.sim_env.random_choice(&names)) else {
+            return;
+        };
         match self.sim_env.random.within(0..=5) {
-            0 if journal.remove(name).and_then(|()| journal.sync_folder()).is_ok() => {}
+            0 if journal.remove(name).and_then(|()| journal.sync_dir()).is_ok() => {}
             1 => {
                 let left = self.sim_env.random.within(0..=(image[name].len() as u64).saturating_sub(1)) as usize;
                 journal.put(name, &image[name][..left]);
@@ -168,7 +170,7 @@ impl Simulation {
                 // different fault.
                 let others = self.plan.cluster().without(self.lost).without(ServerSet::only(server));
                 let others: Vec<ServerId> = others.iter().collect();
-                let Some(stranger) = self.sim_env.one_of(&others) else { return };
+                let Some(stranger) = self.sim_env.random_choice(&others) else { return };
                 let theirs = self.server(stranger).folder.journal.image();
                 self.server(server).folder.journal = MemoryFiles::from_image(&theirs);
             }
@@ -177,12 +179,12 @@ impl Simulation {
                 let top = self.server(server).folder.top.clone();
                 let small = top.image();
                 let names: Vec<&String> = small.keys().collect();
-                let Some(name) = self.sim_env.one_of(&names) else { return };
+                let Some(name) = self.sim_env.random_choice(&names) else { return };
                 let left = self.sim_env.random.within(0..=(small[name].len() as u64).saturating_sub(1)) as usize;
                 top.put(name, &small[name][..left]);
             }
         }
-        self.damaged(server, CoveragePoint::FilesUpset);
+        self.record_corruption(server, CoveragePoint::FilesUpset);
     }
 
     /// Makes one of the files unreadable once, when the server reads it at its start.
@@ -208,7 +210,7 @@ impl Simulation {
             // A new disk under the old server number. Peers that recorded the old one must refuse it, and the other
             // peers alone must not admit it.
             me.folder = Default::default();
-            (me.storage, me.is_stranger) = (storage, true);
+            (me.storage, me.has_new_disk) = (storage, true);
             self.sim_env.oracle.replaced(server);
             self.sim_env.network.forget(server);
             return;

@@ -66,7 +66,7 @@ coverage! {
     PartOfASend = "a role crashed after it sent a part of its messages",
     ClientReset = "a client's connection was reset",
     AllUnderWay = "a client had its maximum number of requests in flight",
-    BegunAnew = "a new history began while clients were running",
+    NewHistory = "a new history began while clients were running",
     OtherHistory = "a client was told that the servers' data is of another history",
     NotBelieved = "a client rejected what was read from empty data",
     StrangerRefused = "a write in another client's session was refused",
@@ -156,7 +156,7 @@ coverage! {
     FileUnreadable = "a file could not be read, and its server waited",
     RefusedDamaged = "a server refused to start from a corrupt disk",
     FolderLost = "a server lost its files and refused to start",
-    Stranger = "a server with a new disk was refused by its peers",
+    NewDiskRefused = "a server with a new disk was refused by its peers",
     StrangerWelcomed = "a server with a new disk was accepted by a peer that had not recorded the old one",
     CalledBack = "a server called another one back before it accepted its HELLO",
     GreetedAgain = "a server sent HELLO again to announce its admission",
@@ -189,11 +189,11 @@ impl CoveragePoint {
     /// Whether the point is about networks, processes, disks or clients, and not about a protocol's reaction to them.
     fn is_of_any(self) -> bool {
         use CoveragePoint::{
-            BegunAnew, ClientReset, Duplicate, Expired, FailedOver, FileUnreadable, FrameLost, MailboxFull, Mismatch,
+            ClientReset, Duplicate, Expired, FailedOver, FileUnreadable, FrameLost, MailboxFull, Mismatch, NewHistory,
             PartOfASend, StrangerRefused, ToldUnknown, WentOnInNewSession,
         };
         let others = [
-            BegunAnew,
+            NewHistory,
             ClientReset,
             Duplicate,
             Expired,
@@ -228,13 +228,13 @@ impl Default for Coverage {
 
 impl Coverage {
     /// Counts a coverage point once more.
-    pub fn reach(&mut self, mark: CoveragePoint) {
-        self.0[mark as usize] = self.0[mark as usize].saturating_add(1);
+    pub fn reach(&mut self, point: CoveragePoint) {
+        self.0[point as usize] = self.0[point as usize].saturating_add(1);
     }
 
     /// How often a coverage point was reached.
-    pub fn count(&self, mark: CoveragePoint) -> u32 {
-        self.0[mark as usize]
+    pub fn count(&self, point: CoveragePoint) -> u32 {
+        self.0[point as usize]
     }
 
     /// Adds the counts of another run.

@@ -46,13 +46,13 @@ pub enum StartRefusal {
     /// A disk operation failed; a later start may succeed.
     Disk(String),
     /// The disk has too little room; a later start may succeed.
-    NoRoom(String),
+    NoSpace(String),
     /// The data on the disk must not be used.
-    Damaged(String),
+    Corrupt(String),
 }
 
 /// Time between two attempts to start on a full disk.
-pub(super) const ROOM_RETRY: Micros = SECOND;
+pub(super) const SPACE_RETRY: Micros = SECOND;
 
 impl DirStorage for SimDataDir {
     type Files = MemoryFiles;
@@ -90,7 +90,7 @@ impl SimDataDir {
             None => {
                 let names = self.top.list().map_err(|error| StartRefusal::Disk(error.to_string()))?;
                 if let Some(stranger) = names.into_iter().find(|name| *name != name_in_making(IDENTITY_FILE)) {
-                    return Err(StartRefusal::Damaged(format!("the directory has {stranger} but no {IDENTITY_FILE}")));
+                    return Err(StartRefusal::Corrupt(format!("the directory has {stranger} but no {IDENTITY_FILE}")));
                 }
                 Ok(DirIdentity::create(self.top.clone(), owner, storage, CREATED.to_string())?)
             }
@@ -131,7 +131,7 @@ impl SimDataDir {
     }
 
     /// Puts all parts on one disk with this number of bytes left; None lifts the limit.
-    pub fn leave_room(&self, bytes: Option<u64>) {
+    pub fn limit_space(&self, bytes: Option<u64>) {
         let parts: Vec<&MemoryFiles> = self.all().collect();
         let used: u64 = self.all().map(MemoryFiles::used_bytes).sum();
         MemoryFiles::share_disk(&parts, bytes.map(|bytes| used + bytes));
@@ -167,9 +167,9 @@ impl SimDataDir {
 impl From<IdentityError> for StartRefusal {
     fn from(error: IdentityError) -> StartRefusal {
         match error {
-            _ if error.is_full() => StartRefusal::NoRoom(error.to_string()),
+            _ if error.is_full() => StartRefusal::NoSpace(error.to_string()),
             IdentityError::Io { .. } | IdentityError::AlreadyFailed => StartRefusal::Disk(error.to_string()),
-            _ => StartRefusal::Damaged(error.to_string()),
+            _ => StartRefusal::Corrupt(error.to_string()),
         }
     }
 }
@@ -183,9 +183,9 @@ impl From<DataDirError> for StartRefusal {
 impl From<RecoveryError> for StartRefusal {
     fn from(unborn: RecoveryError) -> StartRefusal {
         match unborn {
-            RecoveryError::NoRoom(why) => StartRefusal::NoRoom(why),
+            RecoveryError::NoSpace(why) => StartRefusal::NoSpace(why),
             RecoveryError::Failed(why) => StartRefusal::Disk(why),
-            RecoveryError::Broken(why) => StartRefusal::Damaged(why),
+            RecoveryError::Broken(why) => StartRefusal::Corrupt(why),
         }
     }
 }

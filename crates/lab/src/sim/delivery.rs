@@ -1,7 +1,7 @@
 //! Delivery: what happens when a frame arrives, and which client or server handles it.
 
 use super::coverage::CoveragePoint;
-use super::env::{DeliveryMode, Piece, SimEvent};
+use super::env::{DeliveryMode, FrameKind, SimEvent};
 use super::network::Endpoint;
 use super::simulation::Simulation;
 use super::wire::Greeting;
@@ -11,10 +11,10 @@ use paxos_kv::role::ServerId;
 
 impl Simulation {
     /// A frame reaches the end of its way.
-    pub fn frame(&mut self, from: Endpoint, to: Endpoint, bytes: &[u8], way: DeliveryMode, piece: Piece) {
+    pub fn frame(&mut self, from: Endpoint, to: Endpoint, bytes: &[u8], way: DeliveryMode, piece: FrameKind) {
         if !self.sim_env.network.arrives(from, to, way, piece) {
-            self.sim_env.reached(CoveragePoint::FrameLost);
-            if let (Endpoint::Server(from), Endpoint::Server(to), true) = (from, to, way != DeliveryMode::Again) {
+            self.sim_env.reach(CoveragePoint::FrameLost);
+            if let (Endpoint::Server(from), Endpoint::Server(to), true) = (from, to, way != DeliveryMode::Replay) {
                 self.peers_frame_is_lost(from, to, piece);
             }
             return;
@@ -31,20 +31,20 @@ impl Simulation {
                 }
             }
             (Endpoint::Server(from), Endpoint::Client(client)) => {
-                self.clients[client].hears(&mut self.sim_env, from, bytes)
+                self.clients[client].receive(&mut self.sim_env, from, bytes)
             }
             (Endpoint::Client(_), Endpoint::Client(_)) => {}
         }
     }
 
     /// Keeps a frame for a paused process until the pause ends; returns whether it did.
-    fn waits(&mut self, from: Endpoint, to: ServerId, bytes: &[u8], way: DeliveryMode, piece: Piece) -> bool {
+    fn waits(&mut self, from: Endpoint, to: ServerId, bytes: &[u8], way: DeliveryMode, piece: FrameKind) -> bool {
         let until = self.server(to).paused_until;
         let rest = until.saturating_sub(self.sim_env.now());
         if rest > 0 {
             let (to, bytes) = (Endpoint::Server(to), bytes.into());
-            let way = if way == DeliveryMode::Again { DeliveryMode::Again } else { DeliveryMode::Arrived };
-            self.sim_env.after(rest, SimEvent::Frame { from, to, bytes, way, piece });
+            let way = if way == DeliveryMode::Replay { DeliveryMode::Replay } else { DeliveryMode::Arrived };
+            self.sim_env.schedule(rest, SimEvent::Frame { from, to, bytes, way, piece });
         }
         rest > 0
     }
@@ -60,9 +60,9 @@ impl Simulation {
             return;
         }
         let mut understood = true;
-        self.at(to, |server, sim_env| understood = server.hear_client(sim_env, client, bytes));
+        self.at_server(to, |server, sim_env| understood = server.hear_client(sim_env, client, bytes));
         if !understood {
-            self.sim_env.reached(CoveragePoint::FrameCorrupt);
+            self.sim_env.reach(CoveragePoint::FrameCorrupt);
             let why = NoReply::Broken { why: "closed by the server".to_string() };
             self.break_connection(to, client, bytes, why);
         }
@@ -71,7 +71,7 @@ impl Simulation {
     /// The process that answers clients at this server, with its history; None if no process runs.
     fn greeting(&mut self, server: ServerId) -> Option<Greeting> {
         let process = self.server(server).process.as_ref()?;
-        let history = process.core.board.read().history;
+        let history = process.core.shared_status.read().history;
         Some(Greeting { process: process.number, history })
     }
 

@@ -13,7 +13,7 @@ pub(super) struct DurableAcceptor {
     pub(super) promised: Ballot,
     pub(super) accepted: BTreeMap<Slot, (Ballot, Value)>,
     /// The ballots at which slots were repaired.
-    mended: BTreeMap<Slot, Ballot>,
+    repaired: BTreeMap<Slot, Ballot>,
     /// The acceptor has truncated all slots below this one.
     pub(super) truncated_below: Slot,
     /// The batch that was being written when its acceptor crashed: all of it is there, or nothing.
@@ -32,7 +32,7 @@ impl DurableAcceptor {
         DurableAcceptor {
             promised: Ballot::ZERO,
             accepted: BTreeMap::new(),
-            mended: BTreeMap::new(),
+            repaired: BTreeMap::new(),
             truncated_below: Slot(1),
             in_doubt: Vec::new(),
             checkpoint: Slot(0),
@@ -51,10 +51,10 @@ impl DurableAcceptor {
             AcceptorRecord::Truncated(below) => {
                 self.truncated_below = *below;
                 self.accepted = self.accepted.split_off(below);
-                self.mended = self.mended.split_off(below);
+                self.repaired = self.repaired.split_off(below);
             }
             AcceptorRecord::Repaired(Entry { slot, ballot, value }) => {
-                self.mended.insert(*slot, *ballot);
+                self.repaired.insert(*slot, *ballot);
                 if self.accepted.get(slot).is_none_or(|(before, _)| before < ballot) {
                     self.accepted.insert(*slot, (*ballot, value.clone()));
                 }
@@ -73,7 +73,7 @@ impl DurableAcceptor {
             let (mine, found) = (self.accepted.get(slot), theirs.get(slot));
             // If an older record is lost, a repaired slot holds what repaired it: the same value, perhaps at a lower
             // ballot.
-            let mended = self.mended.get(slot).filter(|_| is_damaged);
+            let mended = self.repaired.get(slot).filter(|_| is_damaged);
             let is_mended = mine
                 .zip(found)
                 .zip(mended)
@@ -94,7 +94,7 @@ impl DurableAcceptor {
 impl Oracle {
     /// The records of an acceptor's batch are durable.
     pub fn durable(&mut self, server: ServerId, records: &[AcceptorRecord], coverage: &mut Coverage) {
-        if self.strangers.contains(server) {
+        if self.new_disks.contains(server) {
             return;
         }
         for record in records {
@@ -162,7 +162,7 @@ impl Oracle {
 
     /// Checks what an acceptor has recovered from its disk.
     pub fn recovered(&mut self, server: ServerId, acceptor: &Acceptor, is_damaged: bool, coverage: &mut Coverage) {
-        if self.strangers.contains(server) {
+        if self.new_disks.contains(server) {
             return;
         }
         let in_doubt = std::mem::take(&mut self.disk(server).in_doubt);
@@ -199,7 +199,7 @@ impl Oracle {
         disk.truncated_below = forgotten;
         disk.accepted = disk.accepted.split_off(&forgotten);
         // A repaired slot may have come back at a lower ballot.
-        let back = disk.mended.keys().filter_map(|slot| Some((*slot, acceptor.accepted().get(slot)?.clone())));
+        let back = disk.repaired.keys().filter_map(|slot| Some((*slot, acceptor.accepted().get(slot)?.clone())));
         disk.accepted.extend(back);
         for range in acceptor.damaged() {
             disk.accepted.retain(|slot, _| !range.contains(*slot));
@@ -217,7 +217,7 @@ impl Oracle {
 
     /// Checks a checkpoint that has become durable.
     pub fn checkpoint_durable(&mut self, server: ServerId, slot: Slot, digest: u64) {
-        if self.strangers.contains(server) {
+        if self.new_disks.contains(server) {
             return;
         }
         self.check_state(server, slot, digest);
@@ -250,7 +250,7 @@ impl Oracle {
 
     /// Checks the state with which a learner starts.
     pub fn checkpoint_loaded(&mut self, server: ServerId, slot: Slot, digest: u64) {
-        if self.strangers.contains(server) {
+        if self.new_disks.contains(server) {
             return;
         }
         self.check_state(server, slot, digest);
@@ -283,7 +283,7 @@ impl Oracle {
 
     /// A learner has fenced itself because its state differs from that of other servers.
     pub fn fenced(&mut self, server: ServerId, slot: Slot, against: ServerSet) {
-        if !self.strangers.contains(server) {
+        if !self.new_disks.contains(server) {
             self.require(13, false, || format!("{server} reported that it differs from {against} after slot {slot}"));
         }
     }

@@ -40,7 +40,7 @@ pub enum SimEvent {
         /// How the frame is delivered.
         way: DeliveryMode,
         /// What the frame is on its connection.
-        piece: Piece,
+        piece: FrameKind,
     },
     /// A server checks its link to a peer: it dials again, or its handshake has timed out.
     Dial {
@@ -116,16 +116,16 @@ pub enum SimEvent {
 
 /// What a frame takes up on a link. It must not depend on whether log lines are recorded, as the frame's length does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Weight {
+pub struct FrameSize {
     /// The lane that the frame uses.
     pub lane: Lane,
     /// Approximate number of bytes.
     pub bytes: usize,
 }
 
-impl Weight {
+impl FrameSize {
     /// The weight of a frame without values.
-    pub const SMALL: Weight = Weight { lane: Lane::Control, bytes: 100 };
+    pub const SMALL: FrameSize = FrameSize { lane: Lane::Control, bytes: 100 };
 }
 
 /// How a frame is delivered.
@@ -134,7 +134,7 @@ pub enum DeliveryMode {
     /// On the connection with this number.
     Connection(u64),
     /// A replay of an old frame, perhaps long after it was sent.
-    Again,
+    Replay,
     /// The frame has arrived already, and waits until its process is no longer paused.
     Arrived,
 }
@@ -142,7 +142,7 @@ pub enum DeliveryMode {
 /// What a frame is on its connection. Between servers it belongs to a call: a connection that one of them dialed, with
 /// a unique number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum FrameKind {
     /// From or to a client.
     OfClient,
     /// The caller's greeting.
@@ -150,17 +150,17 @@ pub enum Piece {
     /// The called server's answer to the greeting.
     Answer(u64),
     /// Any later message.
-    Word(u64, Weight),
+    Word(u64, FrameSize),
     /// One end has closed the call, or does not know it.
     End(u64),
 }
 
-impl Piece {
+impl FrameKind {
     /// What the frame takes up on a link.
-    pub fn weight(&self) -> Weight {
+    pub fn weight(&self) -> FrameSize {
         match self {
-            Piece::Word(_, weight) => *weight,
-            Piece::OfClient | Piece::Hello(_) | Piece::Answer(_) | Piece::End(_) => Weight::SMALL,
+            FrameKind::Word(_, weight) => *weight,
+            FrameKind::OfClient | FrameKind::Hello(_) | FrameKind::Answer(_) | FrameKind::End(_) => FrameSize::SMALL,
         }
     }
 }
@@ -173,7 +173,7 @@ pub struct RoleInstance {
     /// Which role.
     pub role: RoleKind,
     /// The incarnation, numbered across all servers.
-    pub life: u64,
+    pub incarnation: u64,
 }
 
 /// An event with its time; the number orders events of the same time.
@@ -235,7 +235,7 @@ pub struct SimEnv {
     pub coverage: Coverage,
     /// Counts of messages and syncs.
     pub counts: TrafficCounts,
-    lives: u64,
+    incarnations: u64,
     hash: Xxh3,
 }
 
@@ -253,7 +253,7 @@ impl SimEnv {
             history: ClientHistory::default(),
             coverage: Coverage::default(),
             counts: TrafficCounts::default(),
-            lives: 0,
+            incarnations: 0,
             hash: Xxh3::new(),
         }
     }
@@ -276,12 +276,12 @@ impl SimEnv {
 
     /// The number of a new incarnation of any role or process.
     pub fn next_incarnation(&mut self) -> u64 {
-        self.lives += 1;
-        self.lives
+        self.incarnations += 1;
+        self.incarnations
     }
 
     /// Schedules an event after a delay.
-    pub fn after(&mut self, delay: Micros, event: SimEvent) {
+    pub fn schedule(&mut self, delay: Micros, event: SimEvent) {
         let number = self.moment();
         self.queue.push(ScheduledEvent { at: self.now + delay, number, event });
     }
@@ -314,12 +314,12 @@ impl SimEnv {
     }
 
     /// A random time of the range.
-    pub fn time(&mut self, range: &RangeInclusive<Micros>) -> Micros {
+    pub fn random_time(&mut self, range: &RangeInclusive<Micros>) -> Micros {
         self.random.within(range.clone())
     }
 
     /// One of these at random, each equally likely; None if there is none.
-    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
+    pub fn random_choice<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
         self.random_of(choices).copied()
     }
 
@@ -331,15 +331,15 @@ impl SimEnv {
 
     /// Starts a new history on empty data directories. Frames of the last one are dropped, because their connections
     /// are gone.
-    pub fn begin_anew(&mut self, plan: &RunPlan) {
+    pub fn begin_new_history(&mut self, plan: &RunPlan) {
         self.queue.retain(|due| !matches!(due.event, SimEvent::Frame { .. }));
         self.network.forget_all();
-        self.oracle.begin_anew(plan.protocol);
-        self.history.begin_anew();
+        self.oracle.begin_new_history(plan.protocol);
+        self.history.begin_new_history();
     }
 
     /// Records that a coverage point was reached.
-    pub fn reached(&mut self, mark: CoveragePoint) {
+    pub fn reach(&mut self, mark: CoveragePoint) {
         self.coverage.reach(mark);
     }
 }

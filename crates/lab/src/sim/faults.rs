@@ -72,10 +72,10 @@ faults! {
     DiskError = "disk-error", "a write or sync fails once";
     DiskFull = "disk-full", "a disk is full for a while";
     SlowSync = "slow-sync", "syncs take up to 0.5 s, or hang for seconds; on all servers at once they take up to 0.9 s";
-    BegunAnew = "begun-anew", "all servers begin a new history on empty directories while the clients keep running";
-    Stranger = "stranger", "a rogue client opens sessions without end, and writes in those of other clients";
+    NewHistory = "begun-anew", "all servers begin a new history on empty directories while the clients keep running";
+    RogueClient = "stranger", "a rogue client opens sessions without end, and writes in those of other clients";
     Liar = "liar", "an impostor sends HELLO to servers in the name of others";
-    WrongFolder = "wrong-folder", "a server is started on an empty directory, and later on its own again";
+    WrongDataDir = "wrong-folder", "a server is started on an empty directory, and later on its own again";
     Timers = "timers", "the timers of a role or a whole server fire much too early or much too late";
 }
 
@@ -210,7 +210,7 @@ pub enum ActiveFault {
     /// Syncs are slow.
     SlowSync(ServerId),
     /// The server runs on another data directory than its own.
-    WrongFolder(ServerId),
+    WrongDataDir(ServerId),
     /// Timers run out early or late.
     Timers(ServerId),
 }
@@ -219,24 +219,24 @@ impl Simulation {
     /// Injects a random fault of a class that is on, and schedules the next one.
     pub fn chaos(&mut self) {
         let every = self.plan.fault_every;
-        let next = self.sim_env.time(&(every / 4..=every * 2));
-        self.sim_env.after(next, SimEvent::Chaos);
+        let next = self.sim_env.random_time(&(every / 4..=every * 2));
+        self.sim_env.schedule(next, SimEvent::Chaos);
         let strikes = |fault: &Fault| self.plan.faults.has(*fault) && !fault.is_weather();
         let on: Vec<Fault> = Fault::ALL.iter().copied().filter(strikes).collect();
         let servers: Vec<ServerId> = self.plan.cluster().iter().collect();
-        if let (Some(fault), Some(server)) = (self.sim_env.one_of(&on), self.sim_env.one_of(&servers)) {
+        if let (Some(fault), Some(server)) = (self.sim_env.random_choice(&on), self.sim_env.random_choice(&servers)) {
             self.sim_env.note(&(fault as u32, server));
-            self.strike(fault, server);
+            self.inject(fault, server);
         }
     }
 
     /// A random duration of a fault.
     fn while_it_lasts(&mut self) -> Micros {
         let longest = self.plan.fault_lasts;
-        self.sim_env.time(&(longest / 10..=longest))
+        self.sim_env.random_time(&(longest / 10..=longest))
     }
 
-    fn strike(&mut self, fault: Fault, server: ServerId) {
+    fn inject(&mut self, fault: Fault, server: ServerId) {
         match fault {
             // These affect frames and clocks all the time, and never strike at a moment.
             Fault::Loss | Fault::Delay | Fault::Duplicate | Fault::Replay | Fault::Corrupt | Fault::Drift => {}
@@ -260,12 +260,12 @@ impl Simulation {
             Fault::LostFolder => self.lose_folder(server),
             Fault::DiskFull => self.fill_disk(server),
             Fault::SlowSync => self.slow_sync(server),
-            Fault::BegunAnew => self.begin_anew(),
-            Fault::Stranger => self.a_stranger_speaks(server),
+            Fault::NewHistory => self.begin_new_history(),
+            Fault::RogueClient => self.a_stranger_speaks(server),
             Fault::Liar => self.lie(server),
-            Fault::WrongFolder => {
+            Fault::WrongDataDir => {
                 self.misplace_folder(server);
-                self.heals(ActiveFault::WrongFolder(server));
+                self.heals(ActiveFault::WrongDataDir(server));
             }
             Fault::Timers => self.upset_timers(server),
         }
@@ -273,7 +273,7 @@ impl Simulation {
 
     fn heals(&mut self, trouble: ActiveFault) {
         let lasts = self.while_it_lasts();
-        self.sim_env.after(lasts, SimEvent::Heal(trouble));
+        self.sim_env.schedule(lasts, SimEvent::Heal(trouble));
     }
 
     /// Ends a fault.
@@ -283,8 +283,8 @@ impl Simulation {
             ActiveFault::Flap(cut, on, left) => {
                 self.cut(&cut, on);
                 if on || left > 0 {
-                    let next = self.sim_env.time(&(10 * MS..=400 * MS));
-                    self.sim_env.after(next, SimEvent::Heal(ActiveFault::Flap(cut, !on, left.saturating_sub(1))));
+                    let next = self.sim_env.random_time(&(10 * MS..=400 * MS));
+                    self.sim_env.schedule(next, SimEvent::Heal(ActiveFault::Flap(cut, !on, left.saturating_sub(1))));
                 }
             }
             ActiveFault::Slow(links) => {
@@ -306,7 +306,7 @@ impl Simulation {
                 let usual = self.plan.sync.clone();
                 self.server(server).sync = usual;
             }
-            ActiveFault::WrongFolder(server) => self.bring_folder_back(server),
+            ActiveFault::WrongDataDir(server) => self.bring_folder_back(server),
             ActiveFault::Timers(server) => self.settle_timers(server),
         }
     }
@@ -343,13 +343,13 @@ impl Simulation {
             Fault::OneWay if self.sim_env.chance(500) => pairs(&ins, &outs),
             Fault::OneWay => pairs(&outs, &ins),
             Fault::NonTransitive => {
-                let other = self.sim_env.one_of(&outs).unwrap_or(Endpoint::Server(server));
+                let other = self.sim_env.random_choice(&outs).unwrap_or(Endpoint::Server(server));
                 vec![(Endpoint::Server(server), other), (other, Endpoint::Server(server))]
             }
             _ => pairs(&ins, &outs).into_iter().chain(pairs(&outs, &ins)).collect(),
         };
         links.retain(|(from, to)| from != to);
-        self.sim_env.reached(match fault {
+        self.sim_env.reach(match fault {
             Fault::OneWay => CoveragePoint::CutOneWay,
             Fault::NonTransitive => CoveragePoint::CutSome,
             Fault::Flapping => CoveragePoint::Flapped,
@@ -368,15 +368,15 @@ impl Simulation {
         let servers = self.plan.cluster().without(ServerSet::only(server));
         let clients = (0..self.clients.len()).map(Endpoint::Client);
         let others: Vec<Endpoint> = servers.iter().map(Endpoint::Server).chain(clients).collect();
-        let (ours, Some(other)) = (Endpoint::Server(server), self.sim_env.one_of(&others)) else { return };
+        let (ours, Some(other)) = (Endpoint::Server(server), self.sim_env.random_choice(&others)) else { return };
         let is_lost = self.sim_env.chance(500) || matches!(other, Endpoint::Client(_));
-        self.sim_env.reached(if is_lost { CoveragePoint::Reset } else { CoveragePoint::ResetAndLate });
+        self.sim_env.reach(if is_lost { CoveragePoint::Reset } else { CoveragePoint::ResetAndLate });
         match other {
             Endpoint::Server(other) => self.calls_break(server, other, is_lost),
             Endpoint::Client(client) => {
                 self.sim_env.network.reset(ours, other, is_lost);
                 self.sim_env.network.reset(other, ours, is_lost);
-                self.sim_env.reached(CoveragePoint::ClientReset);
+                self.sim_env.reach(CoveragePoint::ClientReset);
                 let why = NoReply::Broken { why: "connection reset".to_string() };
                 self.clients[client].loses_any_connection(&mut self.sim_env, server, why);
             }
@@ -384,9 +384,9 @@ impl Simulation {
     }
 
     fn slow_links(&mut self, server: ServerId) {
-        self.sim_env.reached(CoveragePoint::Slow);
+        self.sim_env.reach(CoveragePoint::Slow);
         let room = self.sim_env.random.within(2..=20) as usize;
-        let each = self.sim_env.time(&(MS..=50 * MS));
+        let each = self.sim_env.random_time(&(MS..=50 * MS));
         let others: Vec<ServerId> = self.plan.cluster().without(ServerSet::only(server)).iter().collect();
         let links: Vec<_> = others.iter().map(|other| (Endpoint::Server(server), Endpoint::Server(*other))).collect();
         for (from, to) in &links {
@@ -398,7 +398,7 @@ impl Simulation {
     fn crash_role(&mut self, server: ServerId) {
         let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
         let (Some(role), Some(point)) =
-            (self.sim_env.one_of(self.plan.protocol.roles_as_named()), self.sim_env.one_of(&points))
+            (self.sim_env.random_choice(self.plan.protocol.roles_as_named()), self.sim_env.random_choice(&points))
         else {
             return;
         };
@@ -420,9 +420,9 @@ impl Simulation {
     }
 
     fn wall_clock_jumps(&mut self, server: ServerId) {
-        self.sim_env.reached(CoveragePoint::WallClockJumped);
+        self.sim_env.reach(CoveragePoint::WallClockJumped);
         let back = self.sim_env.chance(500);
-        let by = self.sim_env.time(&(0..=HOUR)) as i64;
+        let by = self.sim_env.random_time(&(0..=HOUR)) as i64;
         self.server(server).wall_clock.store(if back { -by } else { by }, Ordering::Relaxed);
     }
 
@@ -431,15 +431,15 @@ impl Simulation {
         if !self.server(server).is_awake(now) {
             return;
         }
-        self.sim_env.reached(CoveragePoint::Paused);
+        self.sim_env.reach(CoveragePoint::Paused);
         let longer = if self.sim_env.chance(100) { 10 } else { 1 };
         let until = now + longer * self.while_it_lasts();
         self.server(server).paused_until = until;
-        self.sim_env.after(until - now, SimEvent::Heal(ActiveFault::Paused(server, until)));
+        self.sim_env.schedule(until - now, SimEvent::Heal(ActiveFault::Paused(server, until)));
     }
 
     fn slow_server(&mut self, server: ServerId) {
-        self.sim_env.reached(CoveragePoint::SlowServer);
+        self.sim_env.reach(CoveragePoint::SlowServer);
         let factor = self.sim_env.random.within(2..=50);
         let usual = self.plan.processor.clone();
         self.server(server).processor = usual.start() * factor..=usual.end() * factor;
@@ -448,9 +448,9 @@ impl Simulation {
 
     /// Makes timers up to 30 times too fast or 50 times too slow: no invariant may depend on timing.
     fn upset_timers(&mut self, server: ServerId) {
-        self.sim_env.reached(CoveragePoint::TimersUpset);
+        self.sim_env.reach(CoveragePoint::TimersUpset);
         let roles = self.plan.protocol.roles_as_named();
-        let only = if self.sim_env.chance(300) { None } else { self.sim_env.one_of(roles) };
+        let only = if self.sim_env.chance(300) { None } else { self.sim_env.random_choice(roles) };
         let is_late = self.sim_env.chance(500);
         let speed = self.sim_env.random.within(if is_late { 2..=20 } else { 300..=3_000 });
         let at = usize::from(server.0) - 1;
@@ -470,7 +470,7 @@ impl Simulation {
 
     fn slow_sync(&mut self, server: ServerId) {
         if self.sim_env.chance(250) {
-            self.sim_env.reached(CoveragePoint::AllSyncsSlow);
+            self.sim_env.reach(CoveragePoint::AllSyncsSlow);
             let servers: Vec<ServerId> = self.plan.cluster().iter().collect();
             for server in servers {
                 self.server(server).sync = 400 * MS..=900 * MS;
@@ -479,7 +479,7 @@ impl Simulation {
             return;
         }
         let hangs = self.sim_env.chance(200);
-        self.sim_env.reached(if hangs { CoveragePoint::HungSync } else { CoveragePoint::SlowSync });
+        self.sim_env.reach(if hangs { CoveragePoint::HungSync } else { CoveragePoint::SlowSync });
         let slowest = if hangs { 5 * SECOND } else { 500 * MS };
         self.server(server).sync = slowest / 10..=slowest;
         self.heals(ActiveFault::SlowSync(server));
@@ -505,7 +505,7 @@ impl Simulation {
         let one = self.server(server);
         let growth =
             one.process.as_ref().map_or(0, |process| process.core.checkpoints.growth().load(Ordering::Relaxed));
-        one.folder.leave_room(Some(growth + files * one.segment_bytes()));
-        self.sim_env.reached(CoveragePoint::DiskLimited);
+        one.folder.limit_space(Some(growth + files * one.segment_bytes()));
+        self.sim_env.reach(CoveragePoint::DiskLimited);
     }
 }

@@ -13,7 +13,7 @@ impl Simulation {
     /// and record nothing.
     pub(super) fn lie(&mut self, server: ServerId) {
         let others: Vec<ServerId> = self.plan.cluster().without(ServerSet::only(server)).iter().collect();
-        let Some(name) = self.sim_env.one_of(&others) else { return };
+        let Some(name) = self.sim_env.random_choice(&others) else { return };
         // Some impostors know more than they should: the true storage id of the other server.
         let true_claim = self.server(name).claim();
         let lie = Claim {
@@ -32,11 +32,11 @@ impl Simulation {
         let who = Caller::Peer { server: name, storage, life, boot, takes_part, knows };
         let hello = Hello { cluster: CLUSTER.to_string(), to: server, members: self.plan.cluster(), who };
         let mut answer = None;
-        self.at(server, |one, sim_env| answer = one.is_greeted(sim_env, &hello));
+        self.at_server(server, |one, sim_env| answer = one.is_greeted(sim_env, &hello));
         let process = self.server(server).process.as_ref();
         let is_as_before = process.is_none_or(|process| process.identity().recorded_peer(name) == before);
-        self.sim_env.reached(CoveragePoint::LiarCalledBack);
-        self.sim_env.oracle.require(40, is_as_before && answer == Some(HelloReply::CallYouFirst), || {
+        self.sim_env.reach(CoveragePoint::LiarCalledBack);
+        self.sim_env.oracle.require(40, is_as_before && answer == Some(HelloReply::CallBackFirst), || {
             format!("{server} accepted an impostor as {name}")
         });
     }
@@ -44,7 +44,7 @@ impl Simulation {
     /// Starts a server on an empty data directory. It gets its own directory back later.
     pub(super) fn misplace_folder(&mut self, server: ServerId) {
         let has_begun = self.has_begun();
-        let others = self.misplaced.without(self.lost).without(ServerSet::only(server));
+        let others = self.on_wrong_dir.without(self.lost).without(ServerSet::only(server));
         let is_spare = !self.lost.contains(server) && self.lost.len() + others.len() < self.plan.spare_servers();
         // Before its admission both directories are new, and each may get too few witnesses. The other servers must be
         // enough as witnesses.
@@ -54,14 +54,14 @@ impl Simulation {
         if !is_spare || has_begun != takes_part || !(has_begun || enough) {
             return;
         }
-        self.sim_env.reached(CoveragePoint::FolderMisplaced);
+        self.sim_env.reach(CoveragePoint::FolderMisplaced);
         self.kill(server, CrashKind::Process);
         self.lost.insert(server);
-        self.misplaced.insert(server);
+        self.on_wrong_dir.insert(server);
         let storage = self.sim_env.random.next();
         let me = self.server(server);
         me.own = Some((std::mem::take(&mut me.folder), me.storage));
-        (me.storage, me.is_stranger) = (storage, takes_part);
+        (me.storage, me.has_new_disk) = (storage, takes_part);
         if takes_part {
             self.sim_env.oracle.replaced(server);
         }
@@ -71,14 +71,14 @@ impl Simulation {
     /// Gives the server its own data directory back, unless it was admitted with the other one.
     pub(super) fn bring_folder_back(&mut self, server: ServerId) {
         let me = self.server(server);
-        let is_settled = !me.is_stranger && me.takes_part();
+        let is_settled = !me.has_new_disk && me.takes_part();
         let Some((folder, storage)) = me.own.take().filter(|_| !is_settled) else { return };
         self.kill(server, CrashKind::Process);
         let me = self.server(server);
         // The server may have been admitted with the other directory and lost that one since. Then its peers must
         // refuse this one, too.
         let is_stranger = me.takes_part_with.is_some_and(|with| with != storage);
-        (me.folder, me.storage, me.is_stranger) = (folder, storage, is_stranger);
+        (me.folder, me.storage, me.has_new_disk) = (folder, storage, is_stranger);
         if me.takes_part() {
             self.lost = self.lost.without(ServerSet::only(server));
         }

@@ -15,7 +15,7 @@ use paxos_kv::seeded_bugs::{self, Bug};
 /// Within this virtual time a server catches up, however long it was disconnected.
 const SOON: Micros = 10 * SECOND;
 /// The server that is disconnected.
-const AWAY: ServerId = ServerId(5);
+const LAGGING: ServerId = ServerId(5);
 
 struct LaggingCase {
     world: Simulation,
@@ -41,7 +41,7 @@ impl LaggingCase {
         let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
         (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], ServerSet::first(5));
         (plan.clients, plan.requests, plan.keys, plan.reads, plan.deletes) = (40, requests, 100, 0, 5);
-        plan.under_way = 1;
+        plan.in_flight = 1;
         (plan.value_bytes, plan.snapshot_bytes, plan.mailbox) = (600, 1_000, 1_024);
         (plan.part_bytes, plan.segment_bytes, plan.sessions) = (64 << 10, 256 << 10, 64);
         (plan.sync, plan.processor) = (100..=1_000, 2..=50);
@@ -49,7 +49,7 @@ impl LaggingCase {
         (plan.think, plan.timeout, plan.fault_lasts) = (0..=think, 10 * SECOND, 100 * MS);
         plan.retention =
             Retention { checkpoint_slots: 200, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
-        plan.is_acquainted = true;
+        plan.starts_admitted = true;
         plan
     }
 
@@ -69,8 +69,8 @@ impl LaggingCase {
 
     /// Disconnects server 5 from all others in both directions, or reconnects it.
     fn is_away(&mut self, on: bool) {
-        for other in self.world.plan.cluster().without(ServerSet::only(AWAY)).iter() {
-            for (from, to) in [(AWAY, other), (other, AWAY)] {
+        for other in self.world.plan.cluster().without(ServerSet::only(LAGGING)).iter() {
+            for (from, to) in [(LAGGING, other), (other, LAGGING)] {
                 self.world.sim_env.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
             }
         }
@@ -106,19 +106,19 @@ fn applied(world: &Simulation, server: ServerId) -> Slot {
 /// Disconnects a server while all these commands are done, and then reconnects it.
 fn away_for(commands: usize) {
     let mut case = LaggingCase::begin(1, commands, 0);
-    assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "the cluster does not start");
+    assert!(case.until(10 * SECOND, |world| applied(world, LAGGING) > Slot(50)), "the cluster does not start");
     case.is_away(true);
-    let before = applied(&case.world, AWAY);
+    let before = applied(&case.world, LAGGING);
     assert!(case.until(3_600 * SECOND, is_done), "the other servers make no progress");
-    assert!(applied(&case.world, AWAY).ahead_of(before) < 1_000, "the lagging server is not down");
-    let missed = case.world.sim_env.oracle.highest_chosen().ahead_of(applied(&case.world, AWAY));
+    assert!(applied(&case.world, LAGGING).ahead_of(before) < 1_000, "the lagging server is not down");
+    let missed = case.world.sim_env.oracle.highest_chosen().ahead_of(applied(&case.world, LAGGING));
     assert!(missed as usize > commands * 9 / 10, "only {missed} of {commands} were missed");
     case.is_away(false);
     let joined = case.now;
     assert!(
         case.until(SOON, LaggingCase::is_agreed),
         "not within {SOON}us, {:?} of {missed}",
-        applied(&case.world, AWAY)
+        applied(&case.world, LAGGING)
     );
     println!("missed {missed} slots, and had them after {} virtual ms", (case.now - joined) / MS);
     assert_eq!(case.installs(), 1, "the log is longer than any server keeps");
@@ -142,7 +142,7 @@ fn server_that_missed_a_hundred_thousand_commands_catches_up_soon() {
 fn snapshot_transfer_survives_crashes_of_receiver_and_sender() {
     for seed in 1..=6 {
         let mut case = LaggingCase::begin(seed, 2_000, 0);
-        assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)));
+        assert!(case.until(10 * SECOND, |world| applied(world, LAGGING) > Slot(50)));
         case.is_away(true);
         assert!(case.until(600 * SECOND, is_done));
         case.is_away(false);
@@ -158,7 +158,7 @@ fn snapshot_transfer_survives_crashes_of_receiver_and_sender() {
             case.world.kill(ServerId(victim), how);
         }
         assert!(case.parts() > 25, "seed {seed}: only {} parts were sent", case.parts());
-        assert!(case.until(3 * SOON, LaggingCase::is_agreed), "seed {seed}: {:?}", applied(&case.world, AWAY));
+        assert!(case.until(3 * SOON, LaggingCase::is_agreed), "seed {seed}: {:?}", applied(&case.world, LAGGING));
         // The crashed servers have restarted from their checkpoints, and some of them needed a snapshot, too.
         assert!(case.installs() >= 1, "seed {seed}");
     }
@@ -169,14 +169,17 @@ fn lagging_server_installs_two_snapshots_while_the_others_continue() {
     for seed in 1..=3 {
         let mut case = LaggingCase::begin(seed, 80_000, 2 * MS);
         for installs in 1..=3 {
-            assert!(case.until(SOON, |world| applied(world, AWAY) > Slot(50)), "seed {seed}");
+            assert!(case.until(SOON, |world| applied(world, LAGGING) > Slot(50)), "seed {seed}");
             case.is_away(true);
             let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 1_000);
             assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
             case.is_away(false);
-            assert!(case.until(SOON, |world| applied(world, AWAY) > end), "seed {seed}: the server does not restart");
+            assert!(
+                case.until(SOON, |world| applied(world, LAGGING) > end),
+                "seed {seed}: the server does not restart"
+            );
             let has_caught_up =
-                |world: &Simulation| world.sim_env.oracle.highest_chosen().ahead_of(applied(world, AWAY)) < 50;
+                |world: &Simulation| world.sim_env.oracle.highest_chosen().ahead_of(applied(world, LAGGING)) < 50;
             assert!(case.until(SOON, has_caught_up), "seed {seed}: the server does not catch up");
             // Its next PROGRESS messages tell its peers, and then no peer keeps a log for it any more.
             case.until(SECOND, |_| false);
@@ -196,7 +199,7 @@ fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
     if bug.is_some() {
         case.world.sim_env.oracle.see_consequences_only();
     }
-    assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "seed {seed}");
+    assert!(case.until(10 * SECOND, |world| applied(world, LAGGING) > Slot(50)), "seed {seed}");
     case.is_away(true);
     let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 2_000);
     assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
@@ -204,7 +207,7 @@ fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
     let (begun, before) = (case.now, case.world.sim_env.oracle.highest_chosen());
     let has_caught_up = |world: &Simulation| {
         let highest = world.sim_env.oracle.highest_chosen();
-        applied(world, AWAY) > before && highest.ahead_of(applied(world, AWAY)) < 50
+        applied(world, LAGGING) > before && highest.ahead_of(applied(world, LAGGING)) < 50
     };
     let has_caught_up = case.until(5 * SECOND, has_caught_up);
     seeded_bugs::switch(None);

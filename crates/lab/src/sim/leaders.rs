@@ -21,7 +21,7 @@ pub(super) const WINDOW: u64 = 128;
 struct Tenure {
     ballot: Ballot,
     /// Number of heartbeats sent.
-    beats: u64,
+    heartbeats: u64,
     /// The value of `beats` when each server's last reply arrived.
     answers: BTreeMap<ServerId, u64>,
     /// It received a NACK in an earlier turn.
@@ -33,7 +33,7 @@ struct Tenure {
 /// The tenures of running leaders, and the slots of their proposals.
 #[derive(Clone, Debug, Default)]
 pub struct LeaderOracle {
-    reigns: BTreeMap<ServerId, Tenure>,
+    tenures: BTreeMap<ServerId, Tenure>,
     /// The slot in which a ballot last proposed a command, unless a promise required that value.
     slots: BTreeMap<(Ballot, CommandId), Slot>,
     /// The slots in which a ballot has proposed.
@@ -46,23 +46,23 @@ pub struct LeaderOracle {
 
 impl LeaderOracle {
     /// Records the inputs with which a proposer's turn begins.
-    pub fn hears<'a>(
+    pub fn observe_inputs<'a>(
         &mut self,
         server: ServerId,
         inputs: impl Iterator<Item = &'a Input<Proposer>>,
         coverage: &mut Coverage,
     ) {
-        if let Some(tenure) = self.reigns.get_mut(&server) {
+        if let Some(tenure) = self.tenures.get_mut(&server) {
             tenure.refused |= std::mem::take(&mut tenure.being_refused);
         }
         for input in inputs {
             let Input::Message { from, message } = input else { continue };
-            match (message, self.reigns.get_mut(&server)) {
+            match (message, self.tenures.get_mut(&server)) {
                 (Message::LeaderHint { .. }, _) => coverage.reach(CoveragePoint::Relayed),
                 (Message::PreVoteReply { hears: true, .. }, _) => coverage.reach(CoveragePoint::PreVoteRefused),
                 (Message::Nack { ballot, .. }, Some(tenure)) if *ballot == tenure.ballot => tenure.being_refused = true,
                 (Message::HeartbeatReply { ballot }, Some(tenure)) if *ballot == tenure.ballot => {
-                    tenure.answers.insert(*from, tenure.beats);
+                    tenure.answers.insert(*from, tenure.heartbeats);
                 }
                 _ => {}
             }
@@ -71,7 +71,7 @@ impl LeaderOracle {
 
     /// Checks a proposer's actions, and returns a violation if there is one. `is_open` says whether a slot is neither
     /// chosen nor applied at this server.
-    pub fn says(
+    pub fn check_actions(
         &mut self,
         server: ServerId,
         actions: &[Action<Proposer>],
@@ -93,27 +93,27 @@ impl LeaderOracle {
     fn fact(
         &mut self,
         server: ServerId,
-        fact: &ProposerTraceEvent,
+        event: &ProposerTraceEvent,
         is_open: impl Fn(Slot) -> bool,
         coverage: &mut Coverage,
     ) -> Option<Violation> {
-        match fact {
+        match event {
             ProposerTraceEvent::Led { ballot, .. } => {
                 if self.last.replace(server).is_some_and(|last| last != server) {
                     coverage.reach(CoveragePoint::LeaderChanged);
                 }
                 let tenure = Tenure {
                     ballot: *ballot,
-                    beats: 0,
+                    heartbeats: 0,
                     answers: BTreeMap::new(),
                     refused: false,
                     being_refused: false,
                 };
-                self.reigns.insert(server, tenure);
+                self.tenures.insert(server, tenure);
                 None
             }
             ProposerTraceEvent::SteppedDown { open, why, .. } => {
-                self.reigns.remove(&server);
+                self.tenures.remove(&server);
                 if *open > 0 {
                     coverage.reach(CoveragePoint::DeposedWithOpenSlots);
                 }
@@ -169,16 +169,16 @@ impl LeaderOracle {
             Message::Heartbeat { ballot } => ballot,
             _ => return None,
         };
-        let tenure = self.reigns.get_mut(&server).filter(|tenure| tenure.ballot == *ballot)?;
+        let tenure = self.tenures.get_mut(&server).filter(|tenure| tenure.ballot == *ballot)?;
         if tenure.refused {
             let what = format!("{server} still leads at {ballot} although it was refused");
             return Some(Violation { invariant: 34, what });
         }
-        let beats = tenure.beats + 1;
+        let beats = tenure.heartbeats + 1;
         if !matches!(message, Message::Heartbeat { .. }) {
             return None;
         }
-        tenure.beats = beats;
+        tenure.heartbeats = beats;
         let fresh = |at: u64| beats - at <= UNANSWERED_MAX;
         let answered = tenure.answers.iter().filter(|(_, at)| fresh(**at)).map(|(from, _)| *from).chain([server]);
         if fresh(0) || is_chosen(answered.collect()) {
@@ -200,8 +200,8 @@ impl LeaderOracle {
     }
 
     /// A proposer has crashed.
-    pub fn died(&mut self, server: ServerId) {
-        self.reigns.remove(&server);
+    pub fn role_crashed(&mut self, server: ServerId) {
+        self.tenures.remove(&server);
         self.forwarded.retain(|(forwarder, _)| *forwarder != server);
     }
 }

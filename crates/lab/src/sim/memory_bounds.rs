@@ -3,7 +3,7 @@
 
 use super::env::{Micros, SimEnv};
 use super::process_env::SimConnection;
-use super::scheduler::{Seated, SimRole};
+use super::scheduler::{SimHosted, SimRole};
 use super::server::SimServer;
 use paxos_kv::host::ServerCore;
 use paxos_kv::host::checkpoints::PARTS_MAX;
@@ -45,11 +45,11 @@ impl SimServer {
         }
         within("jobs of its checkpointer", core.checkpoints.len() as u64, (PARTS_MAX + OWN_JOBS) as u64);
         if let Some(proposer) = process.proposer.as_ref().map(|living| living.role()) {
-            let ((open, ahead), most) = (proposer.held_bytes(), self.sizes.open_bytes + LARGEST_BYTES);
+            let ((open, ahead), most) = (proposer.held_bytes(), self.sizes.in_flight_max_bytes + LARGEST_BYTES);
             within("bytes of values in flight", open as u64, most as u64);
             // In addition, a page from each acceptor may be in flight when the limit is reached.
             let pages = core.config.cluster.len() * (PAGE_BYTES + LARGEST_BYTES);
-            within("bytes of values read ahead", ahead as u64, (self.sizes.open_bytes + pages) as u64);
+            within("bytes of values read ahead", ahead as u64, (self.sizes.in_flight_max_bytes + pages) as u64);
         }
         self.check_pins(sim_env);
         self.check_journal(sim_env);
@@ -73,7 +73,7 @@ impl SimServer {
     fn check_journal(&self, sim_env: &mut SimEnv) {
         let Some(acceptor) = self.process.as_ref().and_then(|process| process.acceptor.as_ref()) else { return };
         let (me, disk) = (self.me, acceptor.host.disk());
-        let is_shed = disk.has_room() || disk.unneeded() == 0;
+        let is_shed = disk.has_space() || disk.unneeded() == 0;
         sim_env
             .oracle
             .require(46, is_shed, || format!("{me} waits for disk space, but has {} unneeded files", disk.unneeded()));
@@ -81,7 +81,7 @@ impl SimServer {
 
     /// Checks that inputs for which no role is woken wait only until the role's next timer.
     fn check_mail(&self, sim_env: &mut SimEnv) {
-        fn lies_for_ever<R: Seated>(
+        fn lies_for_ever<R: SimHosted>(
             core: &ServerCore<SimConnection>,
             living: Option<&SimRole<R>>,
             now: Micros,

@@ -67,5 +67,5 @@ pub use simulation::{RunReport, RunVerdict, Simulation};
 
 /// Runs one seed with at most these classes of faults.
 pub fn simulate(seed: u64, allowed: FaultSet) -> RunReport {
-    batch::run_one(seed, batch::BatchConfig { allowed, bug: None, protocol: None, harm_only: false }, false)
+    batch::run_one(seed, batch::BatchConfig { allowed, bug: None, protocol: None, user_visible_only: false }, false)
 }

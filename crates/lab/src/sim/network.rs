@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::coverage::CoveragePoint;
-use super::env::{DeliveryMode, MS, Micros, Piece, SECOND, SimEnv, SimEvent, Weight};
+use super::env::{DeliveryMode, FrameKind, FrameSize, MS, Micros, SECOND, SimEnv, SimEvent};
 use super::plan::RunPlan;
-use paxos_kv::net::{BEGUN_BYTES, BULK_MAX_BYTES, CONTROL_MAX_BYTES};
+use paxos_kv::net::{BULK_MAX_BYTES, CONTROL_MAX_BYTES, IN_FLIGHT_BULK_BYTES};
 use paxos_kv::role::{Lane, ServerId};
 
 /// Maximum number of old frames that are kept for a replay.
@@ -89,7 +89,7 @@ pub const LANE_BYTES: [usize; 2] = [CONTROL_MAX_BYTES, BULK_MAX_BYTES];
 pub struct Network {
     link_faults: LinkFaults,
     links: BTreeMap<(Endpoint, Endpoint), SimLink>,
-    old: VecDeque<(Endpoint, Endpoint, Arc<[u8]>, Piece)>,
+    old: VecDeque<(Endpoint, Endpoint, Arc<[u8]>, FrameKind)>,
     /// Number of frames sent so far, between servers and with clients.
     pub frames: u64,
 }
@@ -166,15 +166,15 @@ impl Network {
     }
 
     /// Accounts for a frame that reaches the end of its way; returns false if the frame was lost.
-    pub fn arrives(&mut self, from: Endpoint, to: Endpoint, way: DeliveryMode, piece: Piece) -> bool {
-        let (link, Weight { lane, bytes }) = (self.link(from, to), piece.weight());
+    pub fn arrives(&mut self, from: Endpoint, to: Endpoint, way: DeliveryMode, piece: FrameKind) -> bool {
+        let (link, FrameSize { lane, bytes }) = (self.link(from, to), piece.weight());
         match way {
             DeliveryMode::Connection(sent_on) => {
                 link.in_flight = link.in_flight.saturating_sub(1);
                 link.lanes[lane as usize] = link.lanes[lane as usize].saturating_sub(bytes);
                 link.cuts == 0 && sent_on >= link.lost_below
             }
-            DeliveryMode::Again => link.cuts == 0,
+            DeliveryMode::Replay => link.cuts == 0,
             DeliveryMode::Arrived => true,
         }
     }
@@ -187,49 +187,49 @@ impl Network {
 
 impl SimEnv {
     /// Sends an ACCEPT, unless it falls to the extra loss of ACCEPTs.
-    pub fn send_accept(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) {
+    pub fn send_accept(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: FrameKind) {
         if self.chance(self.network.link_faults.accept_loss) {
-            return self.reached(CoveragePoint::FrameLost);
+            return self.reach(CoveragePoint::FrameLost);
         }
         // An ACCEPT that is lost later is handled like any lost frame.
         let _ = self.send(from, to, bytes, piece);
     }
 
     /// Sends a frame; returns false if it is lost at once.
-    pub fn send(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) -> bool {
+    pub fn send(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: FrameKind) -> bool {
         self.network.frames += 1;
         let LinkFaults { loss, duplicate, replay, .. } = self.network.link_faults;
         if self.chance(loss) {
-            self.reached(CoveragePoint::FrameLost);
+            self.reach(CoveragePoint::FrameLost);
             return false;
         }
         let is_sent = self.send_copy(from, to, bytes.clone(), piece);
         // A client's try is one connection: it cannot be refused and still arrive.
-        if piece != Piece::OfClient && self.chance(duplicate) {
-            self.reached(CoveragePoint::FrameDoubled);
+        if piece != FrameKind::OfClient && self.chance(duplicate) {
+            self.reach(CoveragePoint::FrameDoubled);
             self.send_copy(from, to, bytes.clone(), piece);
         }
-        if matches!(piece, Piece::Hello(_) | Piece::Answer(_) | Piece::Word(..)) && replay > 0 {
+        if matches!(piece, FrameKind::Hello(_) | FrameKind::Answer(_) | FrameKind::Word(..)) && replay > 0 {
             self.replay(from, to, bytes, piece, replay);
         }
         is_sent
     }
 
-    fn send_copy(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) -> bool {
+    fn send_copy(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: FrameKind) -> bool {
         let LinkFaults { latency, jitter, late, reorders, corrupt, rate, lane_bytes, .. } = self.network.link_faults;
-        let Weight { lane, bytes: size } = piece.weight();
+        let FrameSize { lane, bytes: size } = piece.weight();
         let (now, mut delay) = (self.now(), latency + self.exponential(jitter));
         if self.chance(late) {
-            self.reached(CoveragePoint::FrameLate);
-            delay += self.time(&(SECOND..=10 * SECOND));
+            self.reach(CoveragePoint::FrameLate);
+            delay += self.random_time(&(SECOND..=10 * SECOND));
         }
         let link = self.network.link(from, to);
         let (room, each) = link.slow.unwrap_or((IN_FLIGHT_MAX, 0));
         let of_lane = link.lanes[lane as usize];
-        let is_word = matches!(piece, Piece::Word(..));
+        let is_word = matches!(piece, FrameKind::Word(..));
         let is_full = is_word && of_lane > 0 && of_lane + size > lane_bytes[lane as usize];
         if link.cuts > 0 || link.in_flight >= room || is_full {
-            self.reached(if is_full { CoveragePoint::LaneFull } else { CoveragePoint::FrameLost });
+            self.reach(if is_full { CoveragePoint::LaneFull } else { CoveragePoint::FrameLost });
             return false;
         }
         delay += each * (1 + link.in_flight as Micros);
@@ -237,7 +237,7 @@ impl SimEnv {
             let [control, bulk] = link.lanes;
             // Control messages pass bulk frames, except the part of them that is already being sent.
             let (ahead, has_passed) = match lane {
-                Lane::Control => (control + bulk.min(BEGUN_BYTES), bulk > BEGUN_BYTES),
+                Lane::Control => (control + bulk.min(IN_FLIGHT_BULK_BYTES), bulk > IN_FLIGHT_BULK_BYTES),
                 Lane::Bulk => (control + bulk, false),
             };
             let due = &mut link.lanes_due[lane as usize];
@@ -247,7 +247,7 @@ impl SimEnv {
             }
             *due = now + delay;
             if has_passed {
-                self.reached(CoveragePoint::LanePassed);
+                self.reach(CoveragePoint::LanePassed);
             }
         } else if !reorders {
             delay = delay.max(link.last_due.saturating_sub(now));
@@ -259,19 +259,19 @@ impl SimEnv {
         let way = DeliveryMode::Connection(link.connection);
         let is_damaged = !bytes.is_empty() && self.chance(corrupt);
         let bytes = if is_damaged { self.corrupted(&bytes) } else { bytes };
-        self.after(delay, SimEvent::Frame { from, to, bytes, way, piece });
+        self.schedule(delay, SimEvent::Frame { from, to, bytes, way, piece });
         true
     }
 
     /// Perhaps sends an old frame again, and perhaps keeps this one.
-    fn replay(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece, per_mille: u64) {
+    fn replay(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: FrameKind, per_mille: u64) {
         if self.chance(per_mille)
             && let Some(at) = (self.network.old.len() as u64).checked_sub(1)
         {
             let at = self.random.within(0..=at) as usize;
             if let Some((from, to, bytes, piece)) = self.network.old.get(at).cloned() {
-                self.reached(CoveragePoint::FrameReplayed);
-                self.after(1, SimEvent::Frame { from, to, bytes, way: DeliveryMode::Again, piece });
+                self.reach(CoveragePoint::FrameReplayed);
+                self.schedule(1, SimEvent::Frame { from, to, bytes, way: DeliveryMode::Replay, piece });
             }
         }
         if self.chance(100) {

@@ -32,7 +32,7 @@ struct PromiseReport {
 
 impl PromiseReport {
     /// The report on a slot: None if there is none, Some(None) if it says that no value was accepted.
-    fn says(&self, slot: Slot) -> Option<Option<&(Ballot, Value)>> {
+    fn reported(&self, slot: Slot) -> Option<Option<&(Ballot, Value)>> {
         let is_told = self.spoken_of.iter().any(|(from, to)| *from <= slot && to.is_none_or(|to| slot < to));
         is_told.then(|| self.accepted.get(&slot))
     }
@@ -59,9 +59,9 @@ pub struct Oracle {
     /// Commands that a proposer put into an ACCEPT without adopting them, until its learner has applied them.
     proposed_by: BTreeMap<(ServerId, CommandId), Slot>,
     /// Commands that the server's own clients have requested of its running proposer.
-    handed: BTreeSet<(ServerId, CommandId)>,
+    submitted: BTreeSet<(ServerId, CommandId)>,
     /// The rules about leaders.
-    reigns: LeaderOracle,
+    leaders: LeaderOracle,
     /// Proposers that are in phase 1.
     preparing: ServerSet,
     /// The log as applied: outcome and digest after each slot, from slot 1.
@@ -71,7 +71,7 @@ pub struct Oracle {
     /// The first slot in which each command was applied.
     effects: BTreeMap<CommandId, Slot>,
     /// The commands that clients have requested.
-    asked: BTreeMap<CommandId, ProposedCommand>,
+    requested: BTreeMap<CommandId, ProposedCommand>,
     /// Commands that a client counts as certainly not applied.
     refused: BTreeSet<CommandId>,
     /// The highest slot chosen when a read arrived, by the learner's incarnation and the read's token.
@@ -81,7 +81,7 @@ pub struct Oracle {
     /// Learners that have installed a snapshot in this incarnation.
     pub(super) installs: ServerSet,
     /// Servers that came back with a new disk; they are not checked.
-    pub(super) strangers: ServerSet,
+    pub(super) new_disks: ServerSet,
     /// The oracle of two-phase commit, which has invariants of its own.
     pub(super) commits: TransactionOracle,
 }
@@ -102,27 +102,27 @@ impl Oracle {
             promises: BTreeMap::new(),
             proposed: BTreeMap::new(),
             proposed_by: BTreeMap::new(),
-            handed: BTreeSet::new(),
-            reigns: LeaderOracle::default(),
+            submitted: BTreeSet::new(),
+            leaders: LeaderOracle::default(),
             preparing: ServerSet::NONE,
             applied: Vec::new(),
             learners: BTreeMap::new(),
             effects: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            requested: BTreeMap::new(),
             refused: BTreeSet::new(),
             reads: BTreeMap::new(),
             machine,
             installs: ServerSet::NONE,
-            strangers: ServerSet::NONE,
+            new_disks: ServerSet::NONE,
         }
     }
 
     /// Starts a new history on empty data directories. Keeps what clients requested, and which results they count on.
-    pub fn begin_anew(&mut self, protocol: Protocol) {
+    pub fn begin_new_history(&mut self, protocol: Protocol) {
         let new = Oracle::new(protocol, self.quorums, self.machine.empty());
         let old = std::mem::replace(self, new);
         (self.violation, self.consequences_only) = (old.violation, old.consequences_only);
-        (self.asked, self.refused) = (old.asked, old.refused);
+        (self.requested, self.refused) = (old.requested, old.refused);
     }
 
     /// The first violation of an invariant.
@@ -193,7 +193,7 @@ impl Oracle {
 
     /// Checks an acceptor's actions. The records of its batch are durable already.
     pub fn acceptor_says(&mut self, server: ServerId, actions: &[Action<Acceptor>], coverage: &mut Coverage) {
-        if self.strangers.contains(server) {
+        if self.new_disks.contains(server) {
             return;
         }
         for action in actions {
@@ -249,7 +249,7 @@ impl Oracle {
         self.require(7, missing.is_empty(), || format!("{server} promised {ballot} but did not report {missing:?}"));
         let reported = self.promises.entry((ballot, server)).or_default();
         for Entry { slot, ballot, value } in accepted {
-            if reported.says(*slot).is_none() {
+            if reported.reported(*slot).is_none() {
                 reported.accepted.insert(*slot, (*ballot, value.clone()));
             }
         }
@@ -267,20 +267,21 @@ impl Oracle {
     ) {
         for input in inputs.clone() {
             if let Input::Request(ProposerRequest::Propose { command, .. }) = input {
-                self.handed.insert((server, command.id));
+                self.submitted.insert((server, command.id));
             }
         }
-        self.reigns.hears(server, inputs, coverage);
+        self.leaders.observe_inputs(server, inputs, coverage);
     }
 
     /// Checks a proposer's actions.
     pub fn proposer_says(&mut self, server: ServerId, actions: &[Action<Proposer>], coverage: &mut Coverage) {
-        if self.strangers.contains(server) {
+        if self.new_disks.contains(server) {
             return;
         }
         let (quorums, applied) = (self.quorums, self.learners.get(&server).copied().unwrap_or_default());
         let is_open = |slot: Slot| slot > applied && !self.chosen.contains_key(&slot);
-        let broken = self.reigns.says(server, actions, |servers| quorums.is_chosen(servers), is_open, coverage);
+        let broken =
+            self.leaders.check_actions(server, actions, |servers| quorums.is_chosen(servers), is_open, coverage);
         if let Some(Violation { invariant, what }) = broken {
             self.require(invariant, false, || what);
         }
@@ -308,7 +309,7 @@ impl Oracle {
                 Action::Trace(ProposerTraceEvent::Retried { .. } | ProposerTraceEvent::SteppedDown { .. }) => {
                     self.preparing = self.preparing.without(ServerSet::only(server));
                     // What it proposed for other servers is not its own.
-                    let handed = &self.handed;
+                    let handed = &self.submitted;
                     self.proposed_by.retain(|key, _| key.0 != server || handed.contains(key));
                 }
                 Action::Trace(ProposerTraceEvent::Proposed { slot, ballot, value, adopted, quorum, .. }) => {
@@ -321,11 +322,11 @@ impl Oracle {
                     } else {
                         CoveragePoint::ToldNotApplied
                     });
-                    let sent = self.proposed_by.contains_key(&(server, *id)) || self.reigns.has_forwarded(server, *id);
+                    let sent = self.proposed_by.contains_key(&(server, *id)) || self.leaders.has_forwarded(server, *id);
                     self.require(25, !sent, || {
                         format!("{server} reported {id:?} as not applied, but had sent it in an ACCEPT or FORWARD")
                     });
-                    self.handed.remove(&(server, *id));
+                    self.submitted.remove(&(server, *id));
                 }
                 _ => {}
             }
@@ -368,7 +369,7 @@ impl Oracle {
         coverage: &mut Coverage,
     ) {
         let promises =
-            quorum.iter().map(|server| self.promises.get(&(ballot, server)).and_then(|told| told.says(slot)));
+            quorum.iter().map(|server| self.promises.get(&(ballot, server)).and_then(|told| told.reported(slot)));
         let promises: Vec<_> = promises.collect();
         let whole = self.quorums.is_prepared(quorum) && promises.iter().all(Option::is_some);
         let told: Vec<&(Ballot, Value)> = promises.iter().flatten().copied().flatten().collect();
@@ -403,7 +404,7 @@ impl Oracle {
 
     /// A learner starts with the state after this slot.
     pub fn learner_started(&mut self, server: ServerId, slot: Slot, coverage: &mut Coverage) {
-        if self.strangers.contains(server) {
+        if self.new_disks.contains(server) {
             return;
         }
         self.learners.insert(server, slot);
@@ -421,7 +422,7 @@ impl Oracle {
         actions: &[Action<paxos_kv::paxos::Learner<Kv>>],
         coverage: &mut Coverage,
     ) {
-        if self.strangers.contains(server) {
+        if self.new_disks.contains(server) {
             return;
         }
         for action in actions {
@@ -500,8 +501,8 @@ impl Oracle {
     fn learned(&mut self, server: ServerId, slot: Slot, value: &Value, outcome: &ApplyResult, coverage: &mut Coverage) {
         if let Some(id) = value.id() {
             self.proposed_by.remove(&(server, id));
-            self.handed.remove(&(server, id));
-            self.reigns.applied(server, id);
+            self.submitted.remove(&(server, id));
+            self.leaders.applied(server, id);
         }
         let before = self.learners.insert(server, slot).unwrap_or_default();
         self.require(12, slot == before.next(), || format!("{server} applied slot {slot} after {before}"));
@@ -553,14 +554,14 @@ impl Oracle {
     // ---- clients
 
     /// A client requests a command for the first time: this write, or a session if None.
-    pub fn asked(&mut self, id: CommandId, op: Option<Op>) {
-        self.asked.insert(id, op);
+    pub fn record_request(&mut self, id: CommandId, op: Option<Op>) {
+        self.requested.insert(id, op);
     }
 
     /// Whether a client has requested exactly this value; a no-op needs no request.
     pub(super) fn is_asked_for(&self, value: &Value) -> bool {
         let Value::Command(command) = value else { return true };
-        let Some(asked) = self.asked.get(&command.id) else { return false };
+        let Some(asked) = self.requested.get(&command.id) else { return false };
         match paxos_kv::kv::KvCommand::from_paxos(command) {
             Ok(paxos_kv::kv::KvCommand::Write { op, .. }) => asked.as_ref() == Some(&op),
             Ok(paxos_kv::kv::KvCommand::Open { .. }) => asked.is_none(),
@@ -591,7 +592,7 @@ impl Oracle {
     }
 
     /// A role has crashed: requests to it get no answer.
-    pub fn died(&mut self, server: ServerId, role: RoleKind, life: u64) {
+    pub fn role_crashed(&mut self, server: ServerId, role: RoleKind, life: u64) {
         match role {
             RoleKind::Learner => {
                 // Its proposer ends phase 1 with it.
@@ -601,8 +602,8 @@ impl Oracle {
             RoleKind::Proposer => {
                 self.preparing = self.preparing.without(ServerSet::only(server));
                 self.proposed_by.retain(|(proposer, _), _| *proposer != server);
-                self.handed.retain(|(proposer, _)| *proposer != server);
-                self.reigns.died(server);
+                self.submitted.retain(|(proposer, _)| *proposer != server);
+                self.leaders.role_crashed(server);
             }
             RoleKind::Acceptor | RoleKind::Coordinator | RoleKind::Participant => {}
         }
@@ -611,11 +612,11 @@ impl Oracle {
     /// A server got a new disk. No role may count its messages from now on, so they are not checked. If a proposer
     /// counted its promise, the check of proposals would find no such promise.
     pub fn replaced(&mut self, server: ServerId) {
-        self.strangers.insert(server);
+        self.new_disks.insert(server);
     }
 
     /// A server has its earlier disk again.
     pub fn has_its_disk_back(&mut self, server: ServerId) {
-        self.strangers = self.strangers.without(ServerSet::only(server));
+        self.new_disks = self.new_disks.without(ServerSet::only(server));
     }
 }

@@ -31,11 +31,11 @@ impl PartitionCase {
     /// A cluster that works, with a leader.
     fn begin(seed: u64, servers: u8) -> PartitionCase {
         let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
-        plan.is_acquainted = true;
+        plan.starts_admitted = true;
         (plan.servers, plan.clocks) = (servers, vec![100; servers.into()]);
         // Writes only: a server that hears the leader but no majority can forward a write, but cannot answer a read.
         (plan.clients, plan.requests, plan.keys, plan.reads) = (8, 60_000, 8, 0);
-        plan.under_way = 1;
+        plan.in_flight = 1;
         plan.value_bytes = 24;
         (plan.think, plan.timeout, plan.safety) = (5 * MS..=20 * MS, 10 * SECOND, 100 * SECOND);
         (plan.sync, plan.processor) = (100..=1_000, 2..=50);

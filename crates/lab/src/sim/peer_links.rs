@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::coverage::CoveragePoint;
-use super::env::{DeliveryMode, Micros, Piece, SimEnv, SimEvent};
+use super::env::{DeliveryMode, FrameKind, Micros, SimEnv, SimEvent};
 use super::network::Endpoint;
 use super::server::SimServer;
 use super::simulation::Simulation;
@@ -73,16 +73,16 @@ impl SimServer {
         let others = self.cluster.without(ServerSet::only(self.me));
         let Some((process, _)) = self.env(sim_env) else { return };
         *process.agenda.links.borrow_mut() = others.iter().map(|peer| (peer, SimPeerLink::new(peer))).collect();
-        others.iter().for_each(|peer| self.rest(sim_env, peer, Duration::ZERO));
+        others.iter().for_each(|peer| self.schedule_dial(sim_env, peer, Duration::ZERO));
     }
 
     /// Schedules the next event of a link after this time.
-    fn rest(&mut self, sim_env: &mut SimEnv, peer: ServerId, time: Duration) {
+    fn schedule_dial(&mut self, sim_env: &mut SimEnv, peer: ServerId, time: Duration) {
         let (me, delay, stamp) = (self.me, self.clock().takes(time), sim_env.moment());
         let Some(process) = &self.process else { return };
         if let Some(link) = process.agenda.links.borrow_mut().get_mut(&peer) {
             link.stamp = stamp;
-            sim_env.after(delay, SimEvent::Dial { server: me, process: process.number, peer, stamp });
+            sim_env.schedule(delay, SimEvent::Dial { server: me, process: process.number, peer, stamp });
         }
     }
 
@@ -116,10 +116,10 @@ impl SimServer {
         let bytes: Arc<[u8]> = frame(&hello).into();
         link.state = SimLinkState::Asking { call, hello };
         drop(links);
-        if sim_env.send(Endpoint::Server(me), Endpoint::Server(peer), bytes, Piece::Hello(call)) {
-            self.rest(sim_env, peer, HANDSHAKE_DEADLINE);
+        if sim_env.send(Endpoint::Server(me), Endpoint::Server(peer), bytes, FrameKind::Hello(call)) {
+            self.schedule_dial(sim_env, peer, HANDSHAKE_DEADLINE);
         } else {
-            sim_env.reached(CoveragePoint::HelloLost);
+            sim_env.reach(CoveragePoint::HelloLost);
             self.link_ended(sim_env, peer, LinkEnded::Unanswered);
         }
     }
@@ -139,13 +139,13 @@ impl SimServer {
             *to = to.without(ServerSet::only(peer));
             !to.is_empty()
         });
-        self.rest(sim_env, peer, pause);
+        self.schedule_dial(sim_env, peer, pause);
     }
 
     /// Notifies the other end that this server has closed a call, or does not know it.
     pub(super) fn hang_up(&self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
         // If the notification is lost, the next message of the other end triggers another one.
-        let _ = sim_env.send(Endpoint::Server(self.me), Endpoint::Server(peer), Arc::new([]), Piece::End(call));
+        let _ = sim_env.send(Endpoint::Server(self.me), Endpoint::Server(peer), Arc::new([]), FrameKind::End(call));
     }
 
     /// Ends the call to a peer, if this is the current one; returns whether it is.
@@ -180,7 +180,7 @@ impl SimServer {
             SimLinkState::Resting { least } => {
                 link.stamp = sim_env.moment();
                 let (server, process, stamp) = (self.me, process.number, link.stamp);
-                sim_env.after(least.saturating_sub(now), SimEvent::Dial { server, process, peer, stamp });
+                sim_env.schedule(least.saturating_sub(now), SimEvent::Dial { server, process, peer, stamp });
             }
         }
     }
@@ -193,7 +193,7 @@ impl SimServer {
             link.call()
         });
         if let Some(call) = call {
-            sim_env.reached(CoveragePoint::GreetedAgain);
+            sim_env.reach(CoveragePoint::GreetedAgain);
             self.hang_up(sim_env, peer, call);
             self.call_breaks(sim_env, peer, call, "closed by this server to send a new HELLO");
         }
@@ -217,10 +217,10 @@ impl SimServer {
                 let kept = before.is_none_or(stays);
                 sim_env.oracle.require(41, kept, || format!("{me} accepted another data directory of {peer} as new"));
             }
-            HelloReply::CallYouFirst => sim_env.reached(CoveragePoint::CalledBack),
+            HelloReply::CallBackFirst => sim_env.reach(CoveragePoint::CalledBack),
             // The caller tries again if this server had no room to record it.
             HelloReply::Refused { .. } if before.is_some_and(|known| known.storage != storage) => {
-                sim_env.reached(CoveragePoint::Stranger);
+                sim_env.reach(CoveragePoint::NewDiskRefused);
             }
             HelloReply::Refused { .. } => {}
         }
@@ -244,25 +244,25 @@ impl SimServer {
             return true;
         }
         let Ok(hello) = unframe::<Hello>(bytes, HANDSHAKE_FRAME_MAX_BYTES) else {
-            sim_env.reached(CoveragePoint::FrameCorrupt);
+            sim_env.reach(CoveragePoint::FrameCorrupt);
             self.hang_up(sim_env, from, call);
             return true;
         };
         let Some(answer) = self.is_greeted(sim_env, &hello) else { return true };
         let is_welcome = matches!(answer, HelloReply::Welcome(_));
         let (me, other) = (Endpoint::Server(self.me), Endpoint::Server(from));
-        let is_sent = sim_env.send(me, other, frame(&answer).into(), Piece::Answer(call));
+        let is_sent = sim_env.send(me, other, frame(&answer).into(), FrameKind::Answer(call));
         if is_welcome && is_sent {
             self.open(sim_env, from, call);
         }
-        if way == DeliveryMode::Again {
+        if way == DeliveryMode::Replay {
             // It was a replay: no caller is at the other end.
-            sim_env.reached(CoveragePoint::HelloReplayed);
+            sim_env.reach(CoveragePoint::HelloReplayed);
             self.close(sim_env, from, call);
             return true;
         }
         if !is_sent {
-            sim_env.reached(CoveragePoint::AnswerLost);
+            sim_env.reach(CoveragePoint::AnswerLost);
         }
         is_sent
     }
@@ -272,7 +272,7 @@ impl SimServer {
         let Some((process, env)) = self.env(sim_env) else { return };
         process.core.linked.came(peer, env.now());
         drop(env);
-        let calls = process.heard.entry(peer).or_default();
+        let calls = process.accepted_calls.entry(peer).or_default();
         calls.push(call);
         if calls.len() > CONNECTIONS_OF_A_PEER {
             let oldest = calls[0];
@@ -284,10 +284,10 @@ impl SimServer {
     /// Ends a call from a peer, if there is such a call.
     pub(super) fn close(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64) {
         let Some((process, env)) = self.env(sim_env) else { return };
-        let Some(calls) = process.heard.get_mut(&peer).filter(|calls| calls.contains(&call)) else { return };
+        let Some(calls) = process.accepted_calls.get_mut(&peer).filter(|calls| calls.contains(&call)) else { return };
         calls.retain(|one| *one != call);
         if process.core.linked.gone(peer) {
-            process.core.peer_gone(&env, peer);
+            process.core.on_peer_disconnected(&env, peer);
         }
     }
 
@@ -301,18 +301,18 @@ impl SimServer {
             _ => None,
         };
         let Some(hello) = asked else {
-            if way != DeliveryMode::Again {
-                sim_env.reached(CoveragePoint::AnswerTooLate);
+            if way != DeliveryMode::Replay {
+                sim_env.reach(CoveragePoint::AnswerTooLate);
                 self.hang_up(sim_env, peer, call);
             }
             return;
         };
         match unframe(bytes, HANDSHAKE_FRAME_MAX_BYTES) {
             Ok(HelloReply::Welcome(welcome)) => self.is_welcomed(sim_env, peer, call, &hello, &welcome),
-            Ok(HelloReply::CallYouFirst) => self.link_ended(sim_env, peer, LinkEnded::CallYouFirst),
+            Ok(HelloReply::CallBackFirst) => self.link_ended(sim_env, peer, LinkEnded::CallBackFirst),
             Ok(HelloReply::Refused { why }) => self.link_ended(sim_env, peer, LinkEnded::Refused(&why)),
             Err(_) => {
-                sim_env.reached(CoveragePoint::FrameCorrupt);
+                sim_env.reach(CoveragePoint::FrameCorrupt);
                 self.hang_up(sim_env, peer, call);
                 self.link_ended(sim_env, peer, LinkEnded::Unanswered);
             }
@@ -330,13 +330,13 @@ impl SimServer {
         let Some(link) = links.get_mut(&peer) else { return };
         let welcomed = link.dialler.welcomed(&process.core, &process.folder, hello, welcome);
         if !took_part && !matches!(welcomed, Ok(Err(_))) {
-            if self.is_stranger {
-                sim_env.reached(CoveragePoint::StrangerWelcomed);
+            if self.has_new_disk {
+                sim_env.reach(CoveragePoint::StrangerWelcomed);
             }
             let storage = process.folder.storage_id();
             let is_first = self.takes_part_with.is_none_or(|first| first == storage);
             let is_enough = known_to.without(ServerSet::only(peer)).len() + 1 >= needed;
-            sim_env.oracle.require(36, !is_enough || (!self.is_stranger && is_first), || {
+            sim_env.oracle.require(36, !is_enough || (!self.has_new_disk && is_first), || {
                 format!("{me} lost its disk and was admitted with another one")
             });
             if process.folder.is_active() {
@@ -365,15 +365,15 @@ impl SimServer {
     /// Handles a message on a call.
     fn hears_word(&mut self, sim_env: &mut SimEnv, from: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
         let Some(process) = &self.process else { return };
-        let is_heard = if way == DeliveryMode::Again { process.accepts(from) } else { process.hears_on(from, call) };
+        let is_heard = if way == DeliveryMode::Replay { process.accepts(from) } else { process.hears_on(from, call) };
         if !is_heard {
-            if way != DeliveryMode::Again {
+            if way != DeliveryMode::Replay {
                 self.hang_up(sim_env, from, call);
             }
             return;
         }
         if !self.hear_peer(sim_env, from, bytes) {
-            sim_env.reached(CoveragePoint::FrameCorrupt);
+            sim_env.reach(CoveragePoint::FrameCorrupt);
             self.hang_up(sim_env, from, call);
             self.close(sim_env, from, call);
         }
@@ -387,53 +387,53 @@ impl Simulation {
         from: ServerId,
         to: ServerId,
         bytes: &[u8],
-        piece: Piece,
+        piece: FrameKind,
         way: DeliveryMode,
     ) {
         let mut is_answered = true;
-        self.at(to, |server, sim_env| match piece {
-            Piece::OfClient => {}
-            Piece::End(_) if server.process.is_none() => {}
-            Piece::Hello(call) | Piece::Answer(call) | Piece::Word(call, _) if server.process.is_none() => {
-                if way != DeliveryMode::Again {
+        self.at_server(to, |server, sim_env| match piece {
+            FrameKind::OfClient => {}
+            FrameKind::End(_) if server.process.is_none() => {}
+            FrameKind::Hello(call) | FrameKind::Answer(call) | FrameKind::Word(call, _) if server.process.is_none() => {
+                if way != DeliveryMode::Replay {
                     server.hang_up(sim_env, from, call);
                 }
             }
-            Piece::Hello(call) => is_answered = server.hears_hello(sim_env, from, call, bytes, way),
-            Piece::Answer(call) => server.hears_answer(sim_env, from, call, bytes, way),
-            Piece::Word(call, _) => server.hears_word(sim_env, from, call, bytes, way),
-            Piece::End(call) => {
+            FrameKind::Hello(call) => is_answered = server.hears_hello(sim_env, from, call, bytes, way),
+            FrameKind::Answer(call) => server.hears_answer(sim_env, from, call, bytes, way),
+            FrameKind::Word(call, _) => server.hears_word(sim_env, from, call, bytes, way),
+            FrameKind::End(call) => {
                 if !server.call_breaks(sim_env, from, call, "connection reset") {
                     server.close(sim_env, from, call);
                 }
             }
         });
-        if let (Piece::Hello(call), false) = (piece, is_answered) {
+        if let (FrameKind::Hello(call), false) = (piece, is_answered) {
             self.attempt_fails(from, to, call);
         }
     }
 
     /// A frame between two servers was lost on its way, so the attempt that it belonged to fails.
-    pub(super) fn peers_frame_is_lost(&mut self, from: ServerId, to: ServerId, piece: Piece) {
+    pub(super) fn peers_frame_is_lost(&mut self, from: ServerId, to: ServerId, piece: FrameKind) {
         match piece {
-            Piece::Hello(call) => {
-                self.sim_env.reached(CoveragePoint::HelloLost);
+            FrameKind::Hello(call) => {
+                self.sim_env.reach(CoveragePoint::HelloLost);
                 self.attempt_fails(from, to, call);
             }
-            Piece::Answer(call) => {
-                self.sim_env.reached(CoveragePoint::AnswerLost);
+            FrameKind::Answer(call) => {
+                self.sim_env.reach(CoveragePoint::AnswerLost);
                 self.attempt_fails(to, from, call);
             }
-            Piece::OfClient | Piece::Word(..) | Piece::End(_) => {}
+            FrameKind::OfClient | FrameKind::Word(..) | FrameKind::End(_) => {}
         }
     }
 
     fn attempt_fails(&mut self, caller: ServerId, called: ServerId, call: u64) {
         if self.server(caller).call_to(called) == Some(call) {
-            self.at(caller, |server, sim_env| {
+            self.at_server(caller, |server, sim_env| {
                 server.call_breaks(sim_env, called, call, "connection reset");
             });
-            self.at(called, |server, sim_env| server.close(sim_env, caller, call));
+            self.at_server(called, |server, sim_env| server.close(sim_env, caller, call));
         }
     }
 
@@ -461,11 +461,11 @@ impl Simulation {
             }
             self.sim_env.network.reset(from, to, is_lost);
             let Some(call) = call else { continue };
-            self.at(caller, |server, sim_env| {
+            self.at_server(caller, |server, sim_env| {
                 server.call_breaks(sim_env, called, call, "connection reset");
             });
             if is_noticed && is_lost {
-                self.at(called, |server, sim_env| server.close(sim_env, caller, call));
+                self.at_server(called, |server, sim_env| server.close(sim_env, caller, call));
             }
         }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::sim::env::{MS, SECOND, Weight};
+use crate::sim::env::{FrameSize, MS, SECOND};
 use crate::sim::faults::FaultSet;
 use crate::sim::plan::RunPlan;
 use paxos_kv::net::{Envelope, PeerMessage};
@@ -13,7 +13,7 @@ const TWO: ServerId = ServerId(2);
 fn world() -> Simulation {
     let mut plan = RunPlan::new(1, FaultSet::NONE, Some(Protocol::BasicPaxos));
     (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], ServerSet::first(3));
-    plan.is_acquainted = true;
+    plan.starts_admitted = true;
     Simulation::new(plan, false)
 }
 
@@ -33,7 +33,7 @@ fn is_linked(world: &Simulation) -> bool {
 
 /// The message with which a server announces itself.
 fn word() -> Vec<u8> {
-    frame(&Envelope { context: TraceContext::default(), message: PeerMessage::Here })
+    frame(&Envelope { context: TraceContext::default(), message: PeerMessage::Keepalive })
 }
 
 #[test]
@@ -41,36 +41,36 @@ fn caller_without_an_answer_sends_nothing_more_and_calls_again() {
     let mut world = world();
     let answers = (Endpoint::Server(TWO), Endpoint::Server(ONE));
     world.sim_env.network.cut(answers.0, answers.1, true);
-    world.play_until(2 * SECOND, is_linked);
+    world.run_unchecked_until(2 * SECOND, is_linked);
     assert!(call(&world).is_none() && !hears(&world));
     assert!(world.sim_env.coverage.count(CoveragePoint::AnswerLost) > 3);
     world.sim_env.network.cut(answers.0, answers.1, false);
-    world.play_until(4 * SECOND, is_linked);
+    world.run_unchecked_until(4 * SECOND, is_linked);
     assert!(is_linked(&world));
 }
 
 #[test]
 fn frames_on_an_ended_call_are_ignored_and_the_caller_calls_again() {
     let mut world = world();
-    world.play_until(SECOND, is_linked);
+    world.run_unchecked_until(SECOND, is_linked);
     let before = call(&world).unwrap();
-    world.at(TWO, |two, sim_env| two.close(sim_env, ONE, before));
-    world.frame_of_peer(ONE, TWO, &word(), Piece::Word(before, Weight::SMALL), DeliveryMode::Arrived);
+    world.at_server(TWO, |two, sim_env| two.close(sim_env, ONE, before));
+    world.frame_of_peer(ONE, TWO, &word(), FrameKind::Word(before, FrameSize::SMALL), DeliveryMode::Arrived);
     let now = world.servers[1].clock().at(world.sim_env.now());
     let heard = world.servers[1].process.as_ref().unwrap().core.linked.heard(now);
     assert!(!heard.contains(ONE), "the HELLO was received");
-    world.play_until(2 * SECOND, |world| is_linked(world) && call(world) != Some(before));
+    world.run_unchecked_until(2 * SECOND, |world| is_linked(world) && call(world) != Some(before));
     assert!(is_linked(&world) && call(&world) != Some(before));
 }
 
 #[test]
 fn late_answer_to_hello_opens_no_call() {
     let mut world = world();
-    world.play_until(SECOND, is_linked);
+    world.run_unchecked_until(SECOND, is_linked);
     let before = call(&world).unwrap();
     let welcome = world.servers[1].process.as_ref().unwrap().core.welcome();
-    world.at(ONE, |one, sim_env| assert!(one.call_breaks(sim_env, TWO, before, "test")));
-    world.frame_of_peer(TWO, ONE, &frame(&welcome), Piece::Answer(before), DeliveryMode::Arrived);
+    world.at_server(ONE, |one, sim_env| assert!(one.call_breaks(sim_env, TWO, before, "test")));
+    world.frame_of_peer(TWO, ONE, &frame(&welcome), FrameKind::Answer(before), DeliveryMode::Arrived);
     assert_eq!(call(&world), None);
     assert_eq!(world.sim_env.coverage.count(CoveragePoint::AnswerTooLate), 1);
 }
@@ -78,14 +78,14 @@ fn late_answer_to_hello_opens_no_call() {
 #[test]
 fn repeated_hello_leaves_no_call_behind() {
     let mut world = world();
-    world.play_until(SECOND, is_linked);
+    world.run_unchecked_until(SECOND, is_linked);
     let hello = {
         let process = world.servers[0].process.as_ref().unwrap();
         frame(&process.core.hello(&process.folder, TWO, 0))
     };
-    let calls = |world: &Simulation| world.servers[1].process.as_ref().unwrap().heard[&ONE].clone();
+    let calls = |world: &Simulation| world.servers[1].process.as_ref().unwrap().accepted_calls[&ONE].clone();
     let before = calls(&world);
-    world.frame_of_peer(ONE, TWO, &hello, Piece::Hello(u64::MAX), DeliveryMode::Again);
+    world.frame_of_peer(ONE, TWO, &hello, FrameKind::Hello(u64::MAX), DeliveryMode::Replay);
     assert_eq!(calls(&world), before);
     assert_eq!(world.sim_env.coverage.count(CoveragePoint::HelloReplayed), 1);
 }
@@ -93,14 +93,14 @@ fn repeated_hello_leaves_no_call_behind() {
 #[test]
 fn server_holds_few_calls_of_a_peer() {
     let mut world = world();
-    world.play_until(SECOND, is_linked);
+    world.run_unchecked_until(SECOND, is_linked);
     let first = call(&world).unwrap();
     for number in 0..CONNECTIONS_OF_A_PEER as u64 {
-        world.at(TWO, |two, sim_env| two.open(sim_env, ONE, u64::MAX - number));
+        world.at_server(TWO, |two, sim_env| two.open(sim_env, ONE, u64::MAX - number));
     }
     let process = world.servers[1].process.as_ref().unwrap();
-    assert_eq!(process.heard[&ONE].len(), CONNECTIONS_OF_A_PEER);
+    assert_eq!(process.accepted_calls[&ONE].len(), CONNECTIONS_OF_A_PEER);
     assert!(!process.hears_on(ONE, first), "the oldest call is closed");
-    world.play_until(world.sim_env.now() + 10 * MS, |_| false);
+    world.run_unchecked_until(world.sim_env.now() + 10 * MS, |_| false);
     assert_ne!(call(&world), Some(first), "its caller is notified");
 }

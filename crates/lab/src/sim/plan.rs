@@ -31,7 +31,7 @@ pub struct RunPlan {
     /// Number of requests of all clients together.
     pub requests: usize,
     /// Number of requests that a client has in flight at once.
-    pub under_way: usize,
+    pub in_flight: usize,
     /// Number of keys.
     pub keys: u64,
     /// Percentage of requests that read.
@@ -75,7 +75,7 @@ pub struct RunPlan {
     /// The end of the phase with faults, unless the clients finish before.
     pub safety: Micros,
     /// The servers have recorded each other's disks from the start, as in an old cluster.
-    pub is_acquainted: bool,
+    pub starts_admitted: bool,
     /// Roles use wake hints, as those of a real server do.
     pub wake_hints: bool,
     /// Two servers that cannot hear each other at first, and for how long.
@@ -145,7 +145,7 @@ impl RunPlan {
             servers,
             clients: pick(1..=6) as usize * if is_crowded { 80 } else { 1 },
             requests: pick(20..=200) as usize * if is_crowded { 6 } else { 1 } * if is_busy { 3 } else { 1 },
-            under_way,
+            in_flight: under_way,
             keys: pick(1..=5) * if is_crowded { 50 } else { 1 } * if is_busy { 8 } else { 1 },
             reads: pick(0..=60),
             deletes: pick(0..=30),
@@ -179,7 +179,7 @@ impl RunPlan {
             faults,
             fault_every: pick(30..=600) * MS,
             fault_lasts: pick(10..=3_000) * MS,
-            is_acquainted: !protocol.is_paxos(),
+            starts_admitted: !protocol.is_paxos(),
             wake_hints: Random::new(seed, 5).within(0..=1) == 0,
             apart,
             safety: pick(5..=25) * SECOND,
@@ -194,7 +194,7 @@ impl RunPlan {
 
     /// Few values of up to one MiB, with limits that suit them.
     fn with_large_values(mut self) -> RunPlan {
-        (self.value_bytes, self.requests, self.under_way) = (1 << 20, self.requests.min(12), self.under_way.min(8));
+        (self.value_bytes, self.requests, self.in_flight) = (1 << 20, self.requests.min(12), self.in_flight.min(8));
         (self.part_bytes, self.snapshot_bytes, self.segment_bytes) = (PAGE_BYTES, 1 << 20, 2 << 20);
         let Retention { checkpoint_bytes, keep_bytes, .. } = &mut self.retention;
         (*checkpoint_bytes, *keep_bytes) = (*checkpoint_bytes << 7, *keep_bytes << 7);
@@ -241,7 +241,9 @@ fn healthy(servers: u8, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> Se
 
 impl fmt::Display for RunPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RunPlan { seed, servers, clients, requests, under_way, keys, reads, deletes, conditional, .. } = self;
+        let RunPlan {
+            seed, servers, clients, requests, in_flight: under_way, keys, reads, deletes, conditional, ..
+        } = self;
         let ms =
             |range: &RangeInclusive<Micros>| format!("{}-{}ms", *range.start() as f64 / 1e3, *range.end() as f64 / 1e3);
         let protocol = self.protocol.name();

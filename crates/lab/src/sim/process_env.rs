@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::coverage::CoveragePoint;
-use super::env::{Micros, Piece, RoleInstance, SimEnv, SimEvent, Weight};
+use super::env::{FrameKind, FrameSize, Micros, RoleInstance, SimEnv, SimEvent};
 use super::network::Endpoint;
 use super::peer_links::SimPeerLink;
 use paxos_kv::host::rate_limit::RateLimit;
@@ -104,13 +104,13 @@ impl SimClock {
 
 /// A frame to be sent: its destinations, its bytes and its weight on a link. The flag marks an ACCEPT or a
 /// VOTE_REQUEST, which some networks lose more often.
-pub type Outgoing = (ServerSet, Arc<[u8]>, Weight, bool);
+pub type Outgoing = (ServerSet, Arc<[u8]>, FrameSize, bool);
 
 /// The work that is scheduled for a process.
 #[derive(Debug, Default)]
 pub struct Agenda {
     /// The incarnation of each role, numbered across all servers.
-    pub lives: [Cell<u64>; RoleKind::ALL.len()],
+    pub incarnations: [Cell<u64>; RoleKind::ALL.len()],
     /// Whether each role has a turn scheduled.
     pub awaits_turn: [Cell<bool>; RoleKind::ALL.len()],
     /// When the next role restarts, if that is scheduled.
@@ -154,13 +154,13 @@ impl ProcessEnv<'_> {
         }
         let mut sim_env = self.sim_env.borrow_mut();
         self.agenda.awaits_turn[role as usize].set(true);
-        let delay = sim_env.time(&self.processor);
-        sim_env.after(delay, SimEvent::Turn { role: self.place(role) });
+        let delay = sim_env.random_time(&self.processor);
+        sim_env.schedule(delay, SimEvent::Turn { role: self.role_instance(role) });
     }
 
     /// The current incarnation of a role.
-    pub fn place(&self, role: RoleKind) -> RoleInstance {
-        RoleInstance { server: self.me, role, life: self.agenda.lives[role as usize].get() }
+    pub fn role_instance(&self, role: RoleKind) -> RoleInstance {
+        RoleInstance { server: self.me, role, incarnation: self.agenda.incarnations[role as usize].get() }
     }
 
     /// Counts the messages that a role sends, except routine ones, which are not part of a write.
@@ -206,7 +206,7 @@ impl Env for ProcessEnv<'_> {
         let is_up = |server: &ServerId| links.get(server).is_some_and(|link| link.call().is_some());
         let to: ServerSet = to.iter().filter(is_up).collect();
         if !to.is_empty() {
-            let weight = Weight { lane: message.lane(), bytes: Weight::SMALL.bytes + message.size() };
+            let weight = FrameSize { lane: message.lane(), bytes: FrameSize::SMALL.bytes + message.size() };
             self.agenda.frames.borrow_mut().push((to, frame.into(), weight, is_accept));
         }
     }
@@ -218,9 +218,9 @@ impl Env for ProcessEnv<'_> {
                 let Some(call) = links.get(&server).and_then(SimPeerLink::call) else { continue };
                 let (from, to, bytes) = (Endpoint::Server(self.me), Endpoint::Server(server), bytes.clone());
                 if is_accept {
-                    sim_env.send_accept(from, to, bytes, Piece::Word(call, weight));
+                    sim_env.send_accept(from, to, bytes, FrameKind::Word(call, weight));
                 } else {
-                    sim_env.send(from, to, bytes, Piece::Word(call, weight));
+                    sim_env.send(from, to, bytes, FrameKind::Word(call, weight));
                 }
             }
         }
@@ -229,24 +229,24 @@ impl Env for ProcessEnv<'_> {
     fn write_replies(&self, replies: Vec<(ReplyHandle<SimConnection>, ClientReply)>) {
         for (asker, reply) in replies {
             let (from, to) = (Endpoint::Server(self.me), Endpoint::Client(asker.connection.client));
-            self.sim_env.borrow_mut().send(from, to, frame(&reply).into(), Piece::OfClient);
+            self.sim_env.borrow_mut().send(from, to, frame(&reply).into(), FrameKind::OfClient);
         }
     }
 
     fn wake_checkpointer(&self) {
         if !self.agenda.is_checkpointing.replace(true) {
             let mut sim_env = self.sim_env.borrow_mut();
-            let delay = 3 * sim_env.time(&self.sync);
-            sim_env.after(delay, SimEvent::Checkpointer { server: self.me, process: self.process });
+            let delay = 3 * sim_env.random_time(&self.sync);
+            sim_env.schedule(delay, SimEvent::Checkpointer { server: self.me, process: self.process });
         }
     }
 
-    fn give(&self, order: LabRequest) -> Result<(), String> {
+    fn lab_request(&self, order: LabRequest) -> Result<(), String> {
         self.agenda.orders.borrow_mut().push(order);
         Ok(())
     }
 
-    fn tell_operator(&self, _sentence: &str) {}
+    fn show_operator(&self, _sentence: &str) {}
 
     fn observe(&self, seen: Observation<'_>) {
         let (me, mut sim_env) = (self.me, self.sim_env.borrow_mut());
@@ -271,19 +271,19 @@ impl Env for ProcessEnv<'_> {
                     let is_damaged =
                         |one: &Action<_>| matches!(one, Action::Notify(AcceptorNotification::Corrupt { .. }));
                     if said.iter().any(is_damaged) {
-                        sim_env.reached(CoveragePoint::SlotDamaged);
+                        sim_env.reach(CoveragePoint::SlotDamaged);
                     }
                     sim_env.oracle.acceptor_says(me, said, &mut sim_env.coverage);
                 }
             }
             Observation::Learner(RoleObservation::Says(group)) => {
                 self.count(sim_env, group, Message::is_routine);
-                let life = self.place(RoleKind::Learner).life;
+                let life = self.role_instance(RoleKind::Learner).incarnation;
                 for (_, said) in group {
                     let is_recalled =
                         |one: &Action<_>| matches!(one, Action::Notify(LearnerNotification::ResultsFound { .. }));
                     if said.iter().any(is_recalled) {
-                        sim_env.reached(CoveragePoint::Recalled);
+                        sim_env.reach(CoveragePoint::Recalled);
                     }
                     sim_env.oracle.learner_says(me, life, said, &mut sim_env.coverage);
                 }
@@ -298,15 +298,15 @@ impl Env for ProcessEnv<'_> {
             }
             Observation::Acknowledged { id, slot, written } => sim_env.oracle.acknowledged(id, slot, written),
             Observation::ReadArrived(token) => {
-                sim_env.oracle.read_arrived(self.place(RoleKind::Learner).life, token);
+                sim_env.oracle.read_arrived(self.role_instance(RoleKind::Learner).incarnation, token);
             }
-            Observation::Lost(SendError::Full) => sim_env.reached(CoveragePoint::MailboxFull),
+            Observation::Lost(SendError::Full) => sim_env.reach(CoveragePoint::MailboxFull),
             Observation::Lost(SendError::Down) => {}
-            Observation::Shed => sim_env.reached(CoveragePoint::DiskFull),
+            Observation::Shed => sim_env.reach(CoveragePoint::DiskFull),
             Observation::Fenced { slot, against } => sim_env.oracle.fenced(me, slot, against),
             Observation::AcceptorRecovered { acceptor, is_cut, is_damaged } => {
                 if is_cut {
-                    sim_env.reached(CoveragePoint::TornTail);
+                    sim_env.reach(CoveragePoint::TornTail);
                 }
                 sim_env.oracle.recovered(me, acceptor, is_damaged, &mut sim_env.coverage);
             }
@@ -314,24 +314,24 @@ impl Env for ProcessEnv<'_> {
             Observation::CoordinatorRecovered { records } => sim_env.oracle.coordinator_durable(me, records),
             Observation::ParticipantRecovered { records, is_cut } => {
                 if is_cut {
-                    sim_env.reached(CoveragePoint::TornTail);
+                    sim_env.reach(CoveragePoint::TornTail);
                 }
                 sim_env.oracle.participant_recovered(me, records, &mut sim_env.coverage);
             }
             Observation::CheckpointDurable(mark) => {
-                sim_env.reached(CoveragePoint::CheckpointWritten);
+                sim_env.reach(CoveragePoint::CheckpointWritten);
                 sim_env.oracle.checkpoint_durable(me, mark.slot, mark.digest);
             }
             Observation::CheckpointInDoubt(mark) => sim_env.oracle.checkpoint_in_doubt(me, mark.slot),
-            Observation::CheckpointShed => sim_env.reached(CoveragePoint::CheckpointShed),
+            Observation::CheckpointShed => sim_env.reach(CoveragePoint::CheckpointShed),
             Observation::CheckpointLoaded(mark) => {
                 sim_env.oracle.checkpoint_loaded(me, mark.slot, mark.digest);
                 if mark.slot.0 > 0 {
-                    sim_env.reached(CoveragePoint::CheckpointLoaded);
+                    sim_env.reach(CoveragePoint::CheckpointLoaded);
                 }
             }
-            Observation::PartSent { is_first: true } => sim_env.reached(CoveragePoint::SnapshotOffered),
-            Observation::PartSent { is_first: false } => sim_env.reached(CoveragePoint::SnapshotInParts),
+            Observation::PartSent { is_first: true } => sim_env.reach(CoveragePoint::SnapshotOffered),
+            Observation::PartSent { is_first: false } => sim_env.reach(CoveragePoint::SnapshotInParts),
         }
     }
 }

@@ -21,7 +21,7 @@ use paxos_kv::trace::{CrashPoint, TraceContext};
 use paxos_kv::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
 /// One incarnation of a role.
-pub struct SimRole<R: Seated> {
+pub struct SimRole<R: SimHosted> {
     /// The real host that runs the role.
     pub host: RoleHost<R, R::Disk>,
     /// The batch that waits for its sync.
@@ -30,7 +30,7 @@ pub struct SimRole<R: Seated> {
     wakes_at: Option<Micros>,
 }
 
-impl<R: Seated> SimRole<R> {
+impl<R: SimHosted> SimRole<R> {
     /// Starts an incarnation.
     pub fn new(host: RoleHost<R, R::Disk>) -> SimRole<R> {
         SimRole { host, syncing: None, wakes_at: None }
@@ -48,14 +48,14 @@ impl<R: Seated> SimRole<R> {
 }
 
 /// A role that a simulated server can run.
-pub trait Seated: Hosted {
+pub trait SimHosted: Hosted {
     /// The type of its stable storage.
     type Disk: RoleDisk<Self::Record, Error: Display>;
     /// The part of the data directory that its stable storage uses.
     const PART: SimDirPart;
 
     /// Where the process keeps the role.
-    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Self>>>;
+    fn role_of(process: &mut SimProcess) -> &mut Option<Box<SimRole<Self>>>;
 
     /// Reports to the oracle that a batch is durable.
     fn durable(_nature: &mut SimEnv, _server: ServerId, _records: &[Self::Record]) {}
@@ -64,20 +64,20 @@ pub trait Seated: Hosted {
     fn in_doubt(_nature: &mut SimEnv, _server: ServerId, _records: Vec<Self::Record>) {}
 }
 
-impl Seated for Proposer {
+impl SimHosted for Proposer {
     type Disk = BallotStore<MemoryFiles>;
     const PART: SimDirPart = SimDirPart::Top;
 
-    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Proposer>>> {
+    fn role_of(process: &mut SimProcess) -> &mut Option<Box<SimRole<Proposer>>> {
         &mut process.proposer
     }
 }
 
-impl Seated for Acceptor {
+impl SimHosted for Acceptor {
     type Disk = RoleJournal<MemoryFiles, AcceptorRecord>;
     const PART: SimDirPart = SimDirPart::Journal;
 
-    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Acceptor>>> {
+    fn role_of(process: &mut SimProcess) -> &mut Option<Box<SimRole<Acceptor>>> {
         &mut process.acceptor
     }
 
@@ -90,20 +90,20 @@ impl Seated for Acceptor {
     }
 }
 
-impl Seated for Learner<Kv> {
+impl SimHosted for Learner<Kv> {
     type Disk = NoStableStore;
     const PART: SimDirPart = SimDirPart::Checkpoint;
 
-    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Learner<Kv>>>> {
+    fn role_of(process: &mut SimProcess) -> &mut Option<Box<SimRole<Learner<Kv>>>> {
         &mut process.learner
     }
 }
 
-impl Seated for Coordinator {
+impl SimHosted for Coordinator {
     type Disk = RoleJournal<MemoryFiles, CoordinatorRecord>;
     const PART: SimDirPart = SimDirPart::Coordinator;
 
-    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Coordinator>>> {
+    fn role_of(process: &mut SimProcess) -> &mut Option<Box<SimRole<Coordinator>>> {
         &mut process.coordinator
     }
 
@@ -112,11 +112,11 @@ impl Seated for Coordinator {
     }
 }
 
-impl Seated for Participant {
+impl SimHosted for Participant {
     type Disk = RoleJournal<MemoryFiles, ParticipantRecord>;
     const PART: SimDirPart = SimDirPart::Journal;
 
-    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Participant>>> {
+    fn role_of(process: &mut SimProcess) -> &mut Option<Box<SimRole<Participant>>> {
         &mut process.participant
     }
 
@@ -144,8 +144,8 @@ macro_rules! of_role {
 
 impl SimServer {
     /// One of a role's timers may have run out.
-    pub fn wake(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
-        of_role!(place.role, self.wake_role(sim_env, place));
+    pub fn wake(&mut self, sim_env: &mut SimEnv, instance: RoleInstance) {
+        of_role!(instance.role, self.wake_role(sim_env, instance));
     }
 
     /// Gives a turn to a role that does not wait for its disk, after a pause or a change of its clock.
@@ -154,13 +154,13 @@ impl SimServer {
     }
 
     /// A role has the processor.
-    pub fn has_turn(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
-        of_role!(place.role, self.turn(sim_env, place));
+    pub fn has_turn(&mut self, sim_env: &mut SimEnv, instance: RoleInstance) {
+        of_role!(instance.role, self.turn(sim_env, instance));
     }
 
     /// The sync of a role has ended.
-    pub fn has_synced(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
-        of_role!(place.role, self.synced(sim_env, place));
+    pub fn has_synced(&mut self, sim_env: &mut SimEnv, instance: RoleInstance) {
+        of_role!(instance.role, self.synced(sim_env, instance));
     }
 
     /// Crashes a role, now or at a point of its next turn. For a role that is already down, changes the time of its
@@ -177,16 +177,16 @@ impl SimServer {
         of_role!(role, self.order(sim_env, order));
     }
 
-    fn order<R: Seated>(&mut self, sim_env: &mut SimEnv, order: CrashRequest) {
+    fn order<R: SimHosted>(&mut self, sim_env: &mut SimEnv, order: CrashRequest) {
         self.with_core(sim_env, |core, env| {
             // A role that cannot take the request is about to end anyway.
             let _ = core.enqueue_control::<R, _>(env, MailboxItem::Crash(order));
         });
     }
 
-    fn wake_role<R: Seated>(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+    fn wake_role<R: SimHosted>(&mut self, sim_env: &mut SimEnv, instance: RoleInstance) {
         let Some((process, env)) = self.env(sim_env) else { return };
-        if env.place(R::NAME) != place || R::place(process).is_none() || env.is_paused {
+        if env.role_instance(R::NAME) != instance || R::role_of(process).is_none() || env.is_paused {
             return;
         }
         // If its mailbox woke the role meanwhile, a turn is scheduled already.
@@ -195,26 +195,26 @@ impl SimServer {
         }
     }
 
-    fn resume_role<R: Seated>(&mut self, sim_env: &mut SimEnv) {
+    fn resume_role<R: SimHosted>(&mut self, sim_env: &mut SimEnv) {
         let Some((process, env)) = self.env(sim_env) else { return };
-        if R::place(process).as_ref().is_some_and(|living| living.syncing.is_none()) {
+        if R::role_of(process).as_ref().is_some_and(|living| living.syncing.is_none()) {
             R::mailbox(&process.core).lock().is_waiting = false;
             env.give_turn(R::NAME);
         }
     }
 
-    fn turn<R: Seated>(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+    fn turn<R: SimHosted>(&mut self, sim_env: &mut SimEnv, instance: RoleInstance) {
         let Some((process, env)) = self.around_role(sim_env, R::NAME) else { return };
         let awaits = &env.agenda.awaits_turn[R::NAME as usize];
-        if env.is_paused || env.place(R::NAME) != place || !awaits.get() {
+        if env.is_paused || env.role_instance(R::NAME) != instance || !awaits.get() {
             return;
         }
-        let Some(mut living) = R::place(process).take().filter(|living| living.syncing.is_none()) else { return };
+        let Some(mut living) = R::role_of(process).take().filter(|living| living.syncing.is_none()) else { return };
         awaits.set(false);
         match living.host.begin(&process.core, &env) {
-            TurnStart::Idle => rest(process, &env, living),
+            TurnStart::Idle => schedule_next(process, &env, living),
             TurnStart::Ended(ended) => {
-                *R::place(process) = Some(living);
+                *R::role_of(process) = Some(living);
                 self.end_incarnation::<R>(sim_env, &ended);
             }
             TurnStart::Group(group) if group.records().is_empty() => self.finish(sim_env, living, group),
@@ -222,27 +222,27 @@ impl SimServer {
                 living.syncing = Some(group);
                 let mut sim_env = env.sim_env.borrow_mut();
                 sim_env.counts.syncs += 1;
-                let delay = sim_env.time(&env.sync);
-                sim_env.after(delay, SimEvent::Synced { role: place });
-                *R::place(process) = Some(living);
+                let delay = sim_env.random_time(&env.sync);
+                sim_env.schedule(delay, SimEvent::Synced { role: instance });
+                *R::role_of(process) = Some(living);
             }
         }
     }
 
-    fn synced<R: Seated>(&mut self, sim_env: &mut SimEnv, place: RoleInstance) {
+    fn synced<R: SimHosted>(&mut self, sim_env: &mut SimEnv, instance: RoleInstance) {
         let Some((process, env)) = self.env(sim_env) else { return };
-        if env.place(R::NAME) != place {
+        if env.role_instance(R::NAME) != instance {
             return;
         }
-        let Some(mut living) = R::place(process).take() else { return };
+        let Some(mut living) = R::role_of(process).take() else { return };
         match living.syncing.take() {
             Some(group) => self.finish(sim_env, living, group),
-            None => *R::place(process) = Some(living),
+            None => *R::role_of(process) = Some(living),
         }
     }
 
     /// Makes a batch durable, and then releases its actions.
-    fn finish<R: Seated>(
+    fn finish<R: SimHosted>(
         &mut self,
         sim_env: &mut SimEnv,
         mut living: Box<SimRole<R>>,
@@ -253,38 +253,38 @@ impl SimServer {
         match committed {
             Ok(released) => {
                 living.host.release(&process.core, &env, released);
-                rest(process, &env, living);
+                schedule_next(process, &env, living);
                 self.check_bounds(sim_env);
             }
             Err(ended) => {
-                *R::place(process) = Some(living);
+                *R::role_of(process) = Some(living);
                 self.end_incarnation::<R>(sim_env, &ended);
             }
         }
     }
 
     /// Ends an incarnation of a role.
-    fn end_incarnation<R: Seated>(&mut self, sim_env: &mut SimEnv, ended: &RunEnd) {
+    fn end_incarnation<R: SimHosted>(&mut self, sim_env: &mut SimEnv, ended: &RunEnd) {
         let me = self.me;
         let Some((process, env)) = self.env(sim_env) else { return };
-        let Some(mut living) = R::place(process).take() else { return };
+        let Some(mut living) = R::role_of(process).take() else { return };
         if let RunEnd::Fatal(fatal) = ended {
             process.fatal = Some(fatal.0.clone());
-            *R::place(process) = Some(living);
+            *R::role_of(process) = Some(living);
             return;
         }
         living.host.on_crash(&process.core, &env, ended);
-        let (now, place) = (env.clock.at(env.sim_env.borrow().now()), env.place(R::NAME));
+        let (now, place) = (env.clock.at(env.sim_env.borrow().now()), env.role_instance(R::NAME));
         process.lifecycle.ended(now, R::NAME);
         drop(env);
-        sim_env.oracle.died(me, R::NAME, place.life);
-        sim_env.reached(match ended {
-            RunEnd::NoRoom(_) => CoveragePoint::JournalFull,
+        sim_env.oracle.role_crashed(me, R::NAME, place.incarnation);
+        sim_env.reach(match ended {
+            RunEnd::NoSpace(_) => CoveragePoint::JournalFull,
             RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSync => CoveragePoint::CrashBeforeSync,
             RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSend => CoveragePoint::CrashBeforeSend,
             _ => CoveragePoint::CrashBeforeStep,
         });
-        sim_env.reached(match R::NAME {
+        sim_env.reach(match R::NAME {
             RoleKind::Acceptor => CoveragePoint::AcceptorCrashed,
             RoleKind::Proposer => CoveragePoint::ProposerCrashed,
             RoleKind::Learner => CoveragePoint::LearnerCrashed,
@@ -303,20 +303,20 @@ impl SimServer {
         self.interrupt_checkpointer(sim_env);
     }
 
-    fn interrupt_role<R: Seated>(&mut self, sim_env: &mut SimEnv) {
+    fn interrupt_role<R: SimHosted>(&mut self, sim_env: &mut SimEnv) {
         let (me, folder) = (self.me, self.folder.clone());
         let Some((process, env)) = self.env(sim_env) else { return };
-        let Some(mut living) = R::place(process).take() else { return };
+        let Some(mut living) = R::role_of(process).take() else { return };
         let Some(group) = living.syncing.take() else { return };
         let mut sim_env = env.sim_env.borrow_mut();
         folder.fail(R::PART, sim_env.random.within(0..=2), InjectedFailure::Stop);
-        sim_env.reached(CoveragePoint::KilledInCommit);
+        sim_env.reach(CoveragePoint::KilledInCommit);
         let Ok(mut released) = commit(*sim_env, me, &mut living, group) else { return };
         // Some of the actions may have left before the crash.
         let left = sim_env.random.within(0..=released.len() as u64) as usize;
         drop(sim_env);
         if left > 0 {
-            env.sim_env.borrow_mut().reached(CoveragePoint::PartOfASend);
+            env.sim_env.borrow_mut().reach(CoveragePoint::PartOfASend);
             released.keep_first(left);
             living.host.release(&process.core, &env, released);
         }
@@ -324,7 +324,7 @@ impl SimServer {
 }
 
 /// Makes a batch durable, and reports the result to the oracle.
-fn commit<R: Seated>(
+fn commit<R: SimHosted>(
     sim_env: &mut SimEnv,
     me: ServerId,
     living: &mut SimRole<R>,
@@ -341,7 +341,7 @@ fn commit<R: Seated>(
 }
 
 /// Lets a role that has finished its work sleep until the next input or timer.
-fn rest<R: Seated>(process: &mut SimProcess, env: &ProcessEnv<'_>, mut living: Box<SimRole<R>>) {
+fn schedule_next<R: SimHosted>(process: &mut SimProcess, env: &ProcessEnv<'_>, mut living: Box<SimRole<R>>) {
     let now = env.sim_env.borrow().now();
     let due = living.host.due().map(|due| env.clock.when(due));
     let has_mail = {
@@ -354,7 +354,7 @@ fn rest<R: Seated>(process: &mut SimProcess, env: &ProcessEnv<'_>, mut living: B
         env.give_turn(R::NAME);
     } else if let Some(due) = due.filter(|due| living.wakes_at.is_none_or(|at| at <= now || *due < at)) {
         living.wakes_at = Some(due);
-        env.sim_env.borrow_mut().after(due - now, SimEvent::Wake { role: env.place(R::NAME) });
+        env.sim_env.borrow_mut().schedule(due - now, SimEvent::Wake { role: env.role_instance(R::NAME) });
     }
-    *R::place(process) = Some(living);
+    *R::role_of(process) = Some(living);
 }

@@ -16,13 +16,13 @@ use super::env::{Micros, SimEnv, SimEvent};
 use super::leaders::WINDOW;
 use super::plan::RunPlan;
 use super::process_env::{Agenda, ProcessEnv, SimClock, SimConnection};
-use super::scheduler::{Seated, SimRole};
+use super::scheduler::{SimHosted, SimRole};
 use paxos_kv::host::checkpoints::{Checkpointer, LoadedState};
-use paxos_kv::host::connected_peers::SAYS_EVERY;
+use paxos_kv::host::connected_peers::KEEPALIVE_INTERVAL;
 use paxos_kv::host::lifecycle::{DueAction, Lifecycle};
 use paxos_kv::host::mailbox::Mailbox;
 use paxos_kv::host::pending::OUTCOME_TIMEOUT;
-use paxos_kv::host::role_host::found_no_room;
+use paxos_kv::host::role_host::on_no_space;
 use paxos_kv::host::{
     Admission, Config, Env, LabRequest, RecoveryError, ReplyHandle, RoleHost, ServerCore, Sizes, recovery,
 };
@@ -73,13 +73,13 @@ pub struct SimServer {
     /// The log lines of all its processes, if requested.
     pub lines: Option<String>,
     /// A fault has corrupted its checkpoint.
-    pub is_checkpoint_harmed: bool,
+    pub is_checkpoint_corrupt: bool,
     /// The boot number of the process during which its disk was corrupted.
-    pub harmed_in: Option<u64>,
+    pub corrupted_in: Option<u64>,
     /// When its learner makes checkpoints, and how much log it keeps.
     pub retention: Retention,
     /// Its data directory is a new one, although peers have recorded an older one.
-    pub is_stranger: bool,
+    pub has_new_disk: bool,
     /// The storage id of the data directory with which the server was first admitted.
     pub(super) takes_part_with: Option<u64>,
     /// What its last process told its peers about itself.
@@ -87,9 +87,9 @@ pub struct SimServer {
     /// Its own data directory and storage id, while the server runs on another one.
     pub(super) own: Option<(SimDataDir, u64)>,
     /// Its acceptor restarts without its stable storage: the lab's unsafe mode.
-    pub forgets: bool,
+    pub loses_storage: bool,
     /// Its peers have recorded its data directory from the start.
-    is_acquainted: bool,
+    starts_admitted: bool,
     /// Messages that can wait do not wake a role.
     wake_hints: bool,
     pub(super) quorums: Quorums,
@@ -125,7 +125,7 @@ pub struct SimProcess {
     /// Set while a learner waits for its initial state: how long it was down, or None for the first start.
     awaits_state: Option<Option<Duration>>,
     /// The incoming connections that it accepted, by peer.
-    pub heard: BTreeMap<ServerId, Vec<u64>>,
+    pub accepted_calls: BTreeMap<ServerId, Vec<u64>>,
     /// Why the process must stop.
     pub fatal: Option<String>,
 }
@@ -138,12 +138,12 @@ impl SimProcess {
 
     /// Whether the process has accepted a connection from this peer.
     pub fn accepts(&self, peer: ServerId) -> bool {
-        self.heard.get(&peer).is_some_and(|calls| !calls.is_empty())
+        self.accepted_calls.get(&peer).is_some_and(|calls| !calls.is_empty())
     }
 
     /// Whether the process has accepted this connection from this peer.
     pub fn hears_on(&self, peer: ServerId, call: u64) -> bool {
-        self.heard.get(&peer).is_some_and(|calls| calls.contains(&call))
+        self.accepted_calls.get(&peer).is_some_and(|calls| calls.contains(&call))
     }
 
     fn set_open(&self, role: RoleKind, is_open: bool) {
@@ -178,15 +178,15 @@ impl SimServer {
             role_clocks: [SimClock::new(clock); RoleKind::ALL.len()],
             wall_clock: Arc::default(),
             lines: lines.then(String::new),
-            is_checkpoint_harmed: false,
-            harmed_in: None,
+            is_checkpoint_corrupt: false,
+            corrupted_in: None,
             retention: plan.retention,
-            is_stranger: false,
+            has_new_disk: false,
             takes_part_with: None,
             last_claim: None,
             own: None,
-            forgets: false,
-            is_acquainted: plan.is_acquainted,
+            loses_storage: false,
+            starts_admitted: plan.starts_admitted,
             wake_hints: plan.wake_hints,
             quorums: plan.quorums(),
             protocol: plan.protocol,
@@ -194,19 +194,19 @@ impl SimServer {
                 mailbox: plan.mailbox,
                 segment_bytes: plan.segment_bytes,
                 left_free_bytes: plan.segment_bytes / 16,
-                part_bytes: plan.part_bytes,
+                page_bytes: plan.part_bytes,
                 snapshot_bytes: plan.snapshot_bytes,
                 sessions: plan.sessions,
-                open_slots: WINDOW,
-                open_bytes: 64 * plan.part_bytes,
+                in_flight_max_slots: WINDOW,
+                in_flight_max_bytes: 64 * plan.part_bytes,
             },
         }
     }
 
     /// Replaces its data directory with an empty one. The process must not run.
-    pub fn begin_anew(&mut self, storage: u64) {
+    pub fn begin_new_history(&mut self, storage: u64) {
         (self.folder, self.storage) = (SimDataDir::default(), storage);
-        (self.is_checkpoint_harmed, self.harmed_in, self.is_stranger) = (false, None, false);
+        (self.is_checkpoint_corrupt, self.corrupted_in, self.has_new_disk) = (false, None, false);
         (self.takes_part_with, self.own, self.last_claim) = (None, None, None);
     }
 
@@ -293,11 +293,11 @@ impl SimServer {
     pub fn start(&mut self, sim_env: &mut SimEnv, storages: &[(ServerId, u64)]) -> Result<(), StartRefusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
         let folder = DataDir::begin(self.folder.clone(), identity)?;
-        if self.is_acquainted && !folder.is_active() {
+        if self.starts_admitted && !folder.is_active() {
             for (peer, storage) in storages.iter().filter(|(peer, _)| *peer != self.me) {
                 folder.identity().bind_peer(*peer, *storage)?;
             }
-            folder.set_takes_part()?;
+            folder.set_active()?;
         }
         let trace = self.open_trace(sim_env, folder.incarnation());
         let admission = Admission::of(&folder, self.quorums)?;
@@ -311,7 +311,7 @@ impl SimServer {
             protocol: self.protocol,
             life: folder.incarnation(),
             pid: u32::from(self.me.0),
-            forgets: self.forgets,
+            forgets: self.loses_storage,
             lab: false,
             wake_hints: self.wake_hints,
             retention: self.retention,
@@ -330,7 +330,7 @@ impl SimServer {
             participant: None,
             checkpointer: None,
             awaits_state: None,
-            heard: BTreeMap::new(),
+            accepted_calls: BTreeMap::new(),
             fatal: None,
         });
         if self.protocol.has(RoleKind::Learner) {
@@ -341,16 +341,16 @@ impl SimServer {
         }
         self.tell_boot();
         self.call_others(sim_env);
-        sim_env.after(0, SimEvent::Here { server: self.me, process: self.boot });
+        sim_env.schedule(0, SimEvent::Here { server: self.me, process: self.boot });
         Ok(())
     }
 
-    fn open_trace(&self, sim_env: &SimEnv, life: u32) -> Trace {
+    fn open_trace(&self, sim_env: &SimEnv, incarnation: u32) -> Trace {
         match self.lines {
             // A server with a second disk writes no log lines: they would contradict those of its old disk.
-            Some(_) if !self.is_stranger => {
+            Some(_) if !self.has_new_disk => {
                 let (clock, wrong_by) = (sim_env.clock(), self.wall_clock.clone());
-                Trace::to_memory_at(trace::ProcessId::server(self.me, life), move || {
+                Trace::to_memory_at(trace::ProcessId::server(self.me, incarnation), move || {
                     let wrong_by = SignedDuration::from_micros(wrong_by.load(Ordering::Relaxed));
                     time_of(clock.load(Ordering::Relaxed)).saturating_add(wrong_by).unwrap_or(Timestamp::MAX)
                 })
@@ -361,7 +361,7 @@ impl SimServer {
 
     /// Opens the checkpoint. A corrupt one is quarantined.
     fn open_checkpoint(&mut self, sim_env: &mut SimEnv) -> Result<(), StartRefusal> {
-        let (me, harmed) = (self.me, self.is_checkpoint_harmed);
+        let (me, harmed) = (self.me, self.is_checkpoint_corrupt);
         let Some(process) = &mut self.process else { return Ok(()) };
         let (files, storage) = (self.folder.checkpoint.clone(), process.folder.storage_id());
         let opened = Checkpointer::open(&process.core, files, storage);
@@ -377,7 +377,7 @@ impl SimServer {
         process.checkpointer = Some(checkpointer);
         if is_rebuilt {
             sim_env.oracle.require(20, harmed, || format!("{me} quarantined an intact checkpoint"));
-            sim_env.reached(CoveragePoint::CheckpointRebuilt);
+            sim_env.reach(CoveragePoint::CheckpointRebuilt);
             sim_env.oracle.checkpoint_lost(me);
         }
         Ok(())
@@ -412,7 +412,7 @@ impl SimServer {
     fn start_role(&mut self, sim_env: &mut SimEnv, role: RoleKind, down: Option<Duration>) -> Result<(), StartRefusal> {
         if let Some(process) = &mut self.process {
             process.lifecycle.begins(role, None);
-            process.agenda.lives[role as usize].set(sim_env.next_incarnation());
+            process.agenda.incarnations[role as usize].set(sim_env.next_incarnation());
             // Inputs that arrive while the role reads its disk wait in the mailbox.
             process.set_open(role, true);
         }
@@ -424,7 +424,7 @@ impl SimServer {
             RoleKind::Participant => self.start_participant(sim_env, down),
         };
         match begun {
-            Err(RecoveryError::NoRoom(why)) => self.await_room(sim_env, role, &why),
+            Err(RecoveryError::NoSpace(why)) => self.await_room(sim_env, role, &why),
             begun => begun?,
         }
         Ok(())
@@ -432,23 +432,23 @@ impl SimServer {
 
     /// The disk has no room for the first write of an incarnation, so the start is retried.
     fn await_room(&mut self, sim_env: &mut SimEnv, role: RoleKind, why: &str) {
-        sim_env.reached(CoveragePoint::WaitedForRoom);
+        sim_env.reach(CoveragePoint::WaitedForRoom);
         let now = self.clock().at(sim_env.now());
         let Some((process, env)) = self.env(sim_env) else { return };
         let core = &process.core;
         match role {
-            RoleKind::Proposer => found_no_room::<Proposer, _>(core, &env, why),
-            RoleKind::Acceptor => found_no_room::<Acceptor, _>(core, &env, why),
-            RoleKind::Learner => found_no_room::<Learner<Kv>, _>(core, &env, why),
-            RoleKind::Coordinator => found_no_room::<Coordinator, _>(core, &env, why),
-            RoleKind::Participant => found_no_room::<Participant, _>(core, &env, why),
+            RoleKind::Proposer => on_no_space::<Proposer, _>(core, &env, why),
+            RoleKind::Acceptor => on_no_space::<Acceptor, _>(core, &env, why),
+            RoleKind::Learner => on_no_space::<Learner<Kv>, _>(core, &env, why),
+            RoleKind::Coordinator => on_no_space::<Coordinator, _>(core, &env, why),
+            RoleKind::Participant => on_no_space::<Participant, _>(core, &env, why),
         }
         process.lifecycle.ended(now, role);
         self.plan_restart(sim_env);
     }
 
     fn start_proposer(&mut self, sim_env: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
-        sim_env.oracle.died(self.me, RoleKind::Proposer, 0);
+        sim_env.oracle.role_crashed(self.me, RoleKind::Proposer, 0);
         let Some(process) = &mut self.process else { return Ok(()) };
         let (proposer, rounds) = recovery::proposer(&process.core, &process.folder, down)?;
         self.begin(sim_env, proposer, rounds);
@@ -520,7 +520,7 @@ impl SimServer {
             files.fail_read(None);
             files.fail(u64::MAX / 2, InjectedFailure::Stop);
         }
-        let durable = process.core.board.read().checkpoint;
+        let durable = process.core.shared_status.read().checkpoint;
         let recover = || {
             let identity = copy.identity(self.owner(), self.storage).ok()?;
             let folder = DataDir::begin(copy.clone(), identity).ok()?;
@@ -543,11 +543,11 @@ impl SimServer {
         sim_env.oracle.require(22, same, || format!("{me} recovered its journal twice, with different results"));
     }
 
-    fn begin<R: Seated>(&mut self, sim_env: &mut SimEnv, role: R, disk: R::Disk) {
+    fn begin<R: SimHosted>(&mut self, sim_env: &mut SimEnv, role: R, disk: R::Disk) {
         let seed = sim_env.random.next();
         let Some((process, env)) = self.around_role(sim_env, R::NAME) else { return };
         let host = RoleHost::new(&process.core, &env, role, disk, Random::new(seed, R::NAME as u64));
-        *R::place(process) = Some(Box::new(SimRole::new(host)));
+        *R::role_of(process) = Some(Box::new(SimRole::new(host)));
         env.give_turn(R::NAME);
     }
 
@@ -568,7 +568,7 @@ impl SimServer {
         let at = clock.when(due).max(now);
         if process.agenda.restart_at.get().is_none_or(|planned| at < planned) {
             process.agenda.restart_at.set(Some(at));
-            sim_env.after(at - now, SimEvent::Restart { server: me, process: process.number });
+            sim_env.schedule(at - now, SimEvent::Restart { server: me, process: process.number });
         }
     }
 
@@ -602,7 +602,7 @@ impl SimServer {
         match done {
             Ok(None) => {}
             Ok(Some(loaded)) => match self.begin_learner(sim_env, loaded) {
-                Err(RecoveryError::NoRoom(why)) => self.await_room(sim_env, RoleKind::Learner, &why),
+                Err(RecoveryError::NoSpace(why)) => self.await_room(sim_env, RoleKind::Learner, &why),
                 begun => begun?,
             },
             Err(fatal) => process.fatal = Some(fatal.0),
@@ -620,7 +620,7 @@ impl SimServer {
         };
         let operation = env.sim_env.borrow_mut().random.within(0..=12);
         files.fail(operation, InjectedFailure::Stop);
-        env.sim_env.borrow_mut().reached(CoveragePoint::KilledInCheckpoint);
+        env.sim_env.borrow_mut().reach(CoveragePoint::KilledInCheckpoint);
         // The result is dropped: no process is left to use it.
         drop(checkpointer.run_one(&process.core, &env));
     }
@@ -631,10 +631,10 @@ impl SimServer {
         let Some((process, env)) = self.env(sim_env).filter(|(process, _)| process.number == number) else {
             return;
         };
-        process.core.send(&env, others, PeerMessage::Here, TraceContext::default());
+        process.core.send(&env, others, PeerMessage::Keepalive, TraceContext::default());
         env.flush_peers();
-        let (again, server) = (env.clock.takes(SAYS_EVERY), env.me);
-        env.sim_env.borrow_mut().after(again, SimEvent::Here { server, process: number });
+        let (again, server) = (env.clock.takes(KEEPALIVE_INTERVAL), env.me);
+        env.sim_env.borrow_mut().schedule(again, SimEvent::Here { server, process: number });
     }
 
     /// Handles bytes from a client. Returns false, to close the connection, if they are not a request that an honest
@@ -648,7 +648,7 @@ impl SimServer {
         if is_taken {
             let patience = env.clock.takes(OUTCOME_TIMEOUT);
             let event = SimEvent::Patience { server: env.me, process: process.number };
-            env.sim_env.borrow_mut().after(patience, event);
+            env.sim_env.borrow_mut().schedule(patience, event);
         }
         self.take_orders(sim_env);
         is_taken
@@ -661,7 +661,7 @@ impl SimServer {
             let Some(process) = &mut self.process else { return };
             match order {
                 LabRequest::Crash { role, down } => {
-                    let order = process.lifecycle.crash_by_hand(now, role, down);
+                    let order = process.lifecycle.on_crash_request(now, role, down);
                     order.into_iter().for_each(|order| self.give(sim_env, role, order));
                     self.plan_restart(sim_env);
                 }
@@ -699,15 +699,15 @@ impl SimServer {
             Message::Entries { entries, applied } => {
                 let Some((mine, _)) = self.applied() else { return };
                 if entries.iter().any(|entry| entry.slot == mine.next()) {
-                    sim_env.reached(CoveragePoint::LearnedByEntries);
+                    sim_env.reach(CoveragePoint::LearnedByEntries);
                     if entries.last().is_some_and(|last| last.slot < *applied) {
-                        sim_env.reached(CoveragePoint::EntriesInParts);
+                        sim_env.reach(CoveragePoint::EntriesInParts);
                     }
                 }
             }
-            Message::Promise { page, .. } if page.to.is_some() => sim_env.reached(CoveragePoint::PromiseInPages),
+            Message::Promise { page, .. } if page.to.is_some() => sim_env.reach(CoveragePoint::PromiseInPages),
             Message::Snapshot(part) if self.applied().is_some_and(|(applied, _)| part.slot <= applied) => {
-                sim_env.reached(CoveragePoint::SnapshotOvertaken);
+                sim_env.reach(CoveragePoint::SnapshotOvertaken);
             }
             _ => {}
         }
@@ -748,7 +748,7 @@ impl SimServer {
                 fail: Some(QuotedText::new("simulated")),
                 mean_up: None,
                 mean_down: None,
-                restart: Some(if self.forgets { RestartMode::Lost } else { RestartMode::Disk }),
+                restart: Some(if self.loses_storage { RestartMode::Lost } else { RestartMode::Disk }),
                 data: None,
                 steps: Some(QuotedText::new("on")),
                 incarnation: Some(process.folder.incarnation()),

@@ -129,7 +129,7 @@ impl SimulateArgs {
             allowed: self.faults,
             bug: self.bug,
             protocol: self.protocol.protocol(),
-            harm_only: self.until_visible,
+            user_visible_only: self.until_visible,
         }
     }
 

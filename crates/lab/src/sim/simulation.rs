@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::client::{ClientStep, STRANGER, SimClient};
+use super::client::{ClientStep, ROGUE_REQUEST, SimClient};
 use super::client_history::ClientRecord;
 use super::coverage::{Coverage, CoveragePoint};
-use super::data_dir::{ROOM_RETRY, StartRefusal};
-use super::env::{MS, Micros, Piece, SECOND, SimEnv, SimEvent};
+use super::data_dir::{SPACE_RETRY, StartRefusal};
+use super::env::{FrameKind, MS, Micros, SECOND, SimEnv, SimEvent};
 use super::faults::ActiveFault;
 use super::network::Endpoint;
 use super::oracle::Violation;
@@ -84,7 +84,7 @@ pub struct RunReport {
     /// Number of client requests that ended with a result.
     pub answered: usize,
     /// Number of all client requests.
-    pub asked: usize,
+    pub requested: usize,
     /// The highest slot that any learner applied.
     pub applied: Slot,
     /// The text of each log file, with its name; empty unless requested.
@@ -97,7 +97,7 @@ impl fmt::Display for RunReport {
         writeln!(
             f,
             "{} of {} requests have a result, {} slots applied, {} events in {took:.1} virtual seconds",
-            self.answered, self.asked, self.applied, self.events
+            self.answered, self.requested, self.applied, self.events
         )?;
         fmt::Display::fmt(&self.verdict, f)
     }
@@ -126,7 +126,7 @@ pub struct Simulation {
     /// Servers whose data a fault has lost or corrupted, until it is repaired.
     pub lost: ServerSet,
     /// Servers that were started at least once on another data directory than their own.
-    pub(super) misplaced: ServerSet,
+    pub(super) on_wrong_dir: ServerSet,
     /// All servers have been admitted.
     has_begun: bool,
     faults_are_over: bool,
@@ -146,7 +146,7 @@ impl Simulation {
             servers,
             clients: Vec::new(),
             lost: ServerSet::NONE,
-            misplaced: ServerSet::NONE,
+            on_wrong_dir: ServerSet::NONE,
             has_begun: false,
             faults_are_over: false,
             histories: 0,
@@ -154,8 +154,8 @@ impl Simulation {
             plan,
         };
         for server in world.plan.cluster().iter() {
-            let delay = world.sim_env.time(&(0..=5 * MS));
-            world.sim_env.after(delay, SimEvent::Start { server });
+            let delay = world.sim_env.random_time(&(0..=5 * MS));
+            world.sim_env.schedule(delay, SimEvent::Start { server });
         }
         for client in 0..world.plan.clients {
             world.add_client(client, lines);
@@ -165,10 +165,10 @@ impl Simulation {
             let (one, other) = (Endpoint::Server(one), Endpoint::Server(other));
             let links = vec![(one, other), (other, one)];
             links.iter().for_each(|(from, to)| world.sim_env.network.cut(*from, *to, true));
-            world.sim_env.after(lasts, SimEvent::Heal(ActiveFault::Cut(links)));
+            world.sim_env.schedule(lasts, SimEvent::Heal(ActiveFault::Cut(links)));
         }
         if world.plan.faults.count() > 0 {
-            world.sim_env.after(20 * MS, SimEvent::Chaos);
+            world.sim_env.schedule(20 * MS, SimEvent::Chaos);
         }
         world
     }
@@ -192,7 +192,7 @@ impl Simulation {
             events: self.events,
             took: self.sim_env.now(),
             answered,
-            asked: self.sim_env.history.operations().len(),
+            requested: self.sim_env.history.operations().len(),
             applied: self.sim_env.oracle.applied(),
             coverage: self.sim_env.coverage.clone(),
             lines,
@@ -200,7 +200,7 @@ impl Simulation {
     }
 
     /// Runs events until `end` or until `enough` holds, and ignores the oracle: for scenes that show what goes wrong.
-    pub fn play_until(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) {
+    pub fn run_unchecked_until(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) {
         while !enough(self)
             && let Some(event) = self.sim_env.next(end)
         {
@@ -283,7 +283,7 @@ impl Simulation {
             let client = SimClient::new(&mut self.sim_env, number, self.plan.cluster(), wishes, server, pace, lines);
             self.clients.push(client);
         }
-        self.sim_env.after(200 * MS, SimEvent::Chaos);
+        self.sim_env.schedule(200 * MS, SimEvent::Chaos);
         let end = self.sim_env.now() + patience;
         let done = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done) && world.agree(healthy))?;
         if done {
@@ -329,8 +329,8 @@ impl Simulation {
             let slowest = (*self.plan.processor.end()).min(MS);
             (server.processor, server.sync) = (*self.plan.processor.start()..=slowest, self.plan.sync.clone());
             let elsewhere = server.own.iter().flat_map(|(folder, _)| folder.all());
-            server.folder.leave_room(None);
-            server.own.iter().for_each(|(folder, _)| folder.leave_room(None));
+            server.folder.limit_space(None);
+            server.own.iter().for_each(|(folder, _)| folder.limit_space(None));
             for files in server.folder.all().chain(elsewhere) {
                 files.set_capacity(None);
                 // Moves a planned failure that has not struck beyond the end of the run.
@@ -368,27 +368,29 @@ impl Simulation {
     /// Handles one event.
     fn happens(&mut self, event: SimEvent) {
         if let Some(rest) = self.paused_for(&event) {
-            return self.sim_env.after(rest, event);
+            return self.sim_env.schedule(rest, event);
         }
         match event {
             SimEvent::Frame { from, to, bytes, way, piece } => self.frame(from, to, &bytes, way, piece),
             SimEvent::Dial { server, process, peer, stamp } => {
-                self.at(server, |server, sim_env| server.dials(sim_env, process, peer, stamp));
+                self.at_server(server, |server, sim_env| server.dials(sim_env, process, peer, stamp));
             }
-            SimEvent::Wake { role } => self.at(role.server, |server, sim_env| server.wake(sim_env, role)),
-            SimEvent::Turn { role } => self.at(role.server, |server, sim_env| server.has_turn(sim_env, role)),
-            SimEvent::Synced { role } => self.at(role.server, |server, sim_env| server.has_synced(sim_env, role)),
+            SimEvent::Wake { role } => self.at_server(role.server, |server, sim_env| server.wake(sim_env, role)),
+            SimEvent::Turn { role } => self.at_server(role.server, |server, sim_env| server.has_turn(sim_env, role)),
+            SimEvent::Synced { role } => {
+                self.at_server(role.server, |server, sim_env| server.has_synced(sim_env, role))
+            }
             SimEvent::Checkpointer { server, process } => {
                 self.may_begin(server, |server, sim_env| server.checkpointer_works(sim_env, process));
             }
             SimEvent::Here { server, process } => {
-                self.at(server, |server, sim_env| server.says_that_it_is_there(sim_env, process));
+                self.at_server(server, |server, sim_env| server.says_that_it_is_there(sim_env, process));
             }
             SimEvent::Restart { server, process } => {
                 self.may_begin(server, |server, sim_env| server.restart_due(sim_env, process));
             }
             SimEvent::Patience { server, process } => {
-                self.at(server, |server, sim_env| server.expire(sim_env, process));
+                self.at_server(server, |server, sim_env| server.expire(sim_env, process));
             }
             SimEvent::Start { server } => self.start(server),
             SimEvent::Client { client, stamp } => self.clients[client].wakes(&mut self.sim_env, stamp),
@@ -416,7 +418,7 @@ impl Simulation {
     }
 
     /// Runs `happens` at a server, then ends its process if the process must stop.
-    pub fn at(&mut self, server: ServerId, happens: impl FnOnce(&mut SimServer, &mut SimEnv)) {
+    pub fn at_server(&mut self, server: ServerId, happens: impl FnOnce(&mut SimServer, &mut SimEnv)) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         happens(one, &mut self.sim_env);
         let Some(process) = &one.process else { return };
@@ -426,7 +428,7 @@ impl Simulation {
         }
         // A machine that stops takes the process with it, even where the process would have continued.
         if process.fatal.is_some() || one.folder.has_stopped() {
-            self.sim_env.reached(CoveragePoint::DiskFailed);
+            self.sim_env.reach(CoveragePoint::DiskFailed);
             let how = if self.sim_env.chance(500) { CrashKind::Power } else { CrashKind::Process };
             self.kill(server, how);
         }
@@ -439,7 +441,7 @@ impl Simulation {
         happens: impl FnOnce(&mut SimServer, &mut SimEnv) -> Result<(), StartRefusal>,
     ) {
         let mut done = Ok(());
-        self.at(server, |one, sim_env| done = happens(one, sim_env));
+        self.at_server(server, |one, sim_env| done = happens(one, sim_env));
         if let Err(refusal) = done {
             self.refused(server, refusal);
         }
@@ -460,23 +462,23 @@ impl Simulation {
     /// A server or one of its roles refuses to start, so the process ends. That is allowed only for an injected fault.
     fn refused(&mut self, server: ServerId, refusal: StartRefusal) {
         match refusal {
-            StartRefusal::Damaged(why) => {
+            StartRefusal::Corrupt(why) => {
                 let lost = self.lost.contains(server);
                 self.sim_env.oracle.require(31, lost, || format!("{server} refused an intact disk: {why}"));
                 let is_gone = self.server(server).folder.journal.list().is_ok_and(|names| names.is_empty());
-                self.sim_env.reached(if is_gone { CoveragePoint::FolderLost } else { CoveragePoint::RefusedDamaged });
+                self.sim_env.reach(if is_gone { CoveragePoint::FolderLost } else { CoveragePoint::RefusedDamaged });
                 self.end(server);
             }
-            StartRefusal::NoRoom(_) => {
+            StartRefusal::NoSpace(_) => {
                 // The server retries on the same directory; it has started nothing yet.
-                self.sim_env.reached(CoveragePoint::WaitedForRoom);
+                self.sim_env.reach(CoveragePoint::WaitedForRoom);
                 self.server(server).folder.restart();
                 self.end(server);
-                self.sim_env.after(ROOM_RETRY, SimEvent::Start { server });
+                self.sim_env.schedule(SPACE_RETRY, SimEvent::Start { server });
             }
             StartRefusal::Disk(_) => {
                 let could_not_read = self.server(server).folder.has_failed_to_read();
-                self.sim_env.reached(if could_not_read {
+                self.sim_env.reach(if could_not_read {
                     CoveragePoint::FileUnreadable
                 } else {
                     CoveragePoint::KilledInRecovery
@@ -491,8 +493,8 @@ impl Simulation {
     pub fn kill(&mut self, server: ServerId, how: CrashKind) {
         self.stop(server, how);
         let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_lasts };
-        let down = self.sim_env.time(&(MS..=longest));
-        self.sim_env.after(down, SimEvent::Start { server });
+        let down = self.sim_env.random_time(&(MS..=longest));
+        self.sim_env.schedule(down, SimEvent::Start { server });
     }
 
     /// Crashes a process, which stays down until it is started explicitly.
@@ -507,18 +509,14 @@ impl Simulation {
             }
         }
         if one.process.is_some() {
-            self.sim_env.reached(if how == CrashKind::Power {
-                CoveragePoint::PowerLost
-            } else {
-                CoveragePoint::Killed
-            });
+            self.sim_env.reach(if how == CrashKind::Power { CoveragePoint::PowerLost } else { CoveragePoint::Killed });
         }
         self.end(server);
     }
 
     /// Crashes all processes at once.
     pub fn kill_all(&mut self, how: CrashKind) {
-        self.sim_env.reached(if how == CrashKind::Power {
+        self.sim_env.reach(if how == CrashKind::Power {
             CoveragePoint::AllPowerLost
         } else {
             CoveragePoint::AllKilled
@@ -543,22 +541,22 @@ impl Simulation {
 
     /// Stops the cluster and starts a new history on empty data directories. The clients keep running and are not
     /// notified.
-    pub fn begin_anew(&mut self) {
+    pub fn begin_new_history(&mut self) {
         if self.histories >= HISTORIES_MAX || !self.has_begun() {
             return;
         }
         self.histories += 1;
-        self.sim_env.reached(CoveragePoint::BegunAnew);
+        self.sim_env.reach(CoveragePoint::NewHistory);
         for server in self.plan.cluster().iter() {
             self.stop(server, CrashKind::Process);
         }
-        self.sim_env.begin_anew(&self.plan);
-        (self.lost, self.misplaced, self.has_begun) = (ServerSet::NONE, ServerSet::NONE, false);
+        self.sim_env.begin_new_history(&self.plan);
+        (self.lost, self.on_wrong_dir, self.has_begun) = (ServerSet::NONE, ServerSet::NONE, false);
         for server in self.plan.cluster().iter() {
             let storage = self.sim_env.random.next();
-            self.server(server).begin_anew(storage);
-            let delay = self.sim_env.time(&(0..=5 * MS));
-            self.sim_env.after(delay, SimEvent::Start { server });
+            self.server(server).begin_new_history(storage);
+            let delay = self.sim_env.random_time(&(0..=5 * MS));
+            self.sim_env.schedule(delay, SimEvent::Start { server });
         }
     }
 
@@ -566,12 +564,12 @@ impl Simulation {
     pub fn a_stranger_speaks(&mut self, server: ServerId) {
         let (victim, speaker) = (self.sim_env.random.within(0..=self.clients.len() as u64 - 1) as usize, 0);
         for request in self.clients[victim].as_a_stranger_would(&mut self.sim_env) {
-            let request = ClientRequest { number: STRANGER, context: TraceContext::default(), request };
+            let request = ClientRequest { number: ROGUE_REQUEST, context: TraceContext::default(), request };
             self.sim_env.send(
                 Endpoint::Client(speaker),
                 Endpoint::Server(server),
                 frame(&request).into(),
-                Piece::OfClient,
+                FrameKind::OfClient,
             );
         }
     }
@@ -620,7 +618,7 @@ impl Simulation {
         for server in self.plan.cluster().iter() {
             self.start(server);
         }
-        self.sim_env.after(500 * MS, SimEvent::Chaos);
+        self.sim_env.schedule(500 * MS, SimEvent::Chaos);
     }
 
     fn add_client(&mut self, number: usize, lines: bool) {
@@ -628,11 +626,11 @@ impl Simulation {
         let count = plan.requests / plan.clients + usize::from(number < plan.requests % plan.clients);
         let wishes = (0..count).map(|n| wish(&mut self.sim_env, plan, number, n)).collect();
         let servers: Vec<ServerId> = plan.cluster().iter().collect();
-        let server = self.sim_env.one_of(&servers).unwrap_or(ServerId(1));
+        let server = self.sim_env.random_choice(&servers).unwrap_or(ServerId(1));
         let pace = (plan.think.clone(), plan.timeout);
         let cluster = plan.cluster();
         let client = SimClient::new(&mut self.sim_env, number, cluster, wishes, server, pace, lines);
-        client.asks_side_by_side(&mut self.sim_env, plan.under_way);
+        client.asks_side_by_side(&mut self.sim_env, plan.in_flight);
         self.clients.push(client);
     }
 

@@ -13,14 +13,14 @@ use paxos_kv::role::ServerSet;
 fn world(seed: u64, sync: Micros) -> Simulation {
     let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
     (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], ServerSet::first(5));
-    (plan.clients, plan.requests, plan.keys, plan.reads, plan.under_way) = (16, 60_000, 50, 0, 1);
+    (plan.clients, plan.requests, plan.keys, plan.reads, plan.in_flight) = (16, 60_000, 50, 0, 1);
     (plan.value_bytes, plan.mailbox, plan.part_bytes, plan.sessions) = (600, 1_024, 64 << 10, 64);
     (plan.sync, plan.processor, plan.segment_bytes) = (sync..=sync, 2..=50, 256 << 10);
     (plan.link_faults.latency, plan.link_faults.jitter, plan.link_faults.rate) = (100, 100, None);
     (plan.think, plan.timeout, plan.safety) = (0..=0, 30 * SECOND, 200 * SECOND);
     plan.retention.checkpoint_slots = 10_000;
     plan.retention.checkpoint_bytes = 32 << 20;
-    plan.is_acquainted = true;
+    plan.starts_admitted = true;
     Simulation::new(plan, false)
 }
 

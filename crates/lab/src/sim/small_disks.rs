@@ -19,7 +19,7 @@ fn world(seed: u64, requests: usize) -> Simulation {
     let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
     (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], ServerSet::first(3));
     (plan.clients, plan.requests, plan.keys, plan.reads, plan.deletes) = (20, requests, 50, 0, 5);
-    plan.under_way = 1;
+    plan.in_flight = 1;
     (plan.value_bytes, plan.snapshot_bytes, plan.mailbox) = (1_200, 8_000, 1_024);
     (plan.part_bytes, plan.segment_bytes, plan.sessions) = (64 << 10, 64 << 10, 64);
     (plan.sync, plan.processor) = (100..=1_000, 2..=50);
@@ -27,7 +27,7 @@ fn world(seed: u64, requests: usize) -> Simulation {
     (plan.think, plan.timeout, plan.fault_lasts) = (0..=MS, 10 * SECOND, 100 * MS);
     plan.retention =
         Retention { checkpoint_slots: 300, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
-    plan.is_acquainted = true;
+    plan.starts_admitted = true;
     Simulation::new(plan, false)
 }
 
@@ -43,7 +43,7 @@ fn until(world: &mut Simulation, seconds: u64, is_so: impl Fn(&Simulation) -> bo
 fn limit_disks(world: &mut Simulation, files: u64) {
     for server in &world.servers {
         let growth = server.process.as_ref().map(|process| process.core.checkpoints.growth().load(Ordering::Relaxed));
-        server.folder.leave_room(growth.map(|growth| growth + files * server.segment_bytes()));
+        server.folder.limit_space(growth.map(|growth| growth + files * server.segment_bytes()));
     }
 }
 

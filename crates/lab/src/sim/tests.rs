@@ -18,7 +18,7 @@ use paxos_kv::time::Time;
 use paxos_kv::trace::audit::Audit;
 use paxos_kv::trace::parse::Run;
 
-const PLAIN: BatchConfig = BatchConfig { allowed: FaultSet::NONE, bug: None, protocol: None, harm_only: false };
+const PLAIN: BatchConfig = BatchConfig { allowed: FaultSet::NONE, bug: None, protocol: None, user_visible_only: false };
 
 fn all() -> BatchConfig {
     BatchConfig { allowed: FaultSet::all(), ..PLAIN }
@@ -124,7 +124,7 @@ fn seeds_that_found_bugs_are_clean() {
 
 /// All faults but one: log lines whose clocks jump do not always show where a history ends.
 fn of_one_history() -> BatchConfig {
-    BatchConfig { allowed: FaultSet::all().without(Fault::BegunAnew), ..PLAIN }
+    BatchConfig { allowed: FaultSet::all().without(Fault::NewHistory), ..PLAIN }
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn two_phase_commit_keeps_its_rules_under_all_faults() {
 #[test]
 fn log_lines_of_several_histories_show_no_violation() {
     for protocol in Protocol::ALL {
-        let begins_anew = BatchConfig { allowed: FaultSet::only(Fault::BegunAnew), protocol: Some(protocol), ..PLAIN };
+        let begins_anew = BatchConfig { allowed: FaultSet::only(Fault::NewHistory), protocol: Some(protocol), ..PLAIN };
         for seed in 1..=6 {
             let mut run = Run::default();
             for (name, text) in &run_one(seed, begins_anew, true).lines {

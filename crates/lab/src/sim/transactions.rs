@@ -29,7 +29,7 @@ enum DurableVote {
 pub struct TransactionOracle {
     judged: bool,
     /// What the participant's disk says, by server and transaction.
-    stands: BTreeMap<(ServerId, TransactionId), DurableVote>,
+    durable_votes: BTreeMap<(ServerId, TransactionId), DurableVote>,
     /// Commits on the disks of their coordinators, whether or not they have ended.
     committed: BTreeSet<TransactionId>,
     /// The decision of each transaction, and the first server that reported it.
@@ -39,7 +39,7 @@ pub struct TransactionOracle {
     /// Sessions that were evicted for others.
     evicted: BTreeSet<u64>,
     /// The decisions that each participant has received.
-    told: BTreeSet<(ServerId, TransactionId, Decision)>,
+    reported: BTreeSet<(ServerId, TransactionId, Decision)>,
     /// The outcome of each committed transaction.
     outcomes: BTreeMap<TransactionId, ApplyResult>,
     /// The results that clients received.
@@ -74,7 +74,7 @@ impl TransactionOracle {
             ParticipantRecord::Committed(transaction) => (*transaction, DurableVote::Done(Decision::Commit)),
             ParticipantRecord::Aborted(transaction) => (*transaction, DurableVote::Done(Decision::Abort)),
         };
-        self.stands.insert((server, transaction), stand);
+        self.durable_votes.insert((server, transaction), stand);
     }
 }
 
@@ -100,8 +100,8 @@ impl Oracle {
         let mine = |stands: &BTreeMap<(ServerId, TransactionId), DurableVote>| {
             stands.iter().filter(|((one, _), _)| *one == server).map(|((_, at), stand)| (*at, *stand)).collect()
         };
-        let known: BTreeMap<TransactionId, DurableVote> = mine(&self.commits.stands);
-        let found: BTreeMap<TransactionId, DurableVote> = mine(&found.stands);
+        let known: BTreeMap<TransactionId, DurableVote> = mine(&self.commits.durable_votes);
+        let found: BTreeMap<TransactionId, DurableVote> = mine(&found.durable_votes);
         for (transaction, stand) in &known {
             let now = found.get(transaction);
             // Records that were being written at a crash may be there, too.
@@ -116,7 +116,7 @@ impl Oracle {
         if found.values().any(|stand| *stand == DurableVote::Prepared) {
             coverage.reach(CoveragePoint::RecoveredInDoubt);
         }
-        self.commits.stands.extend(found.into_iter().map(|(at, stand)| ((server, at), stand)));
+        self.commits.durable_votes.extend(found.into_iter().map(|(at, stand)| ((server, at), stand)));
     }
 
     /// The records of a coordinator's batch are durable, or were recovered from its disk.
@@ -178,7 +178,7 @@ impl Oracle {
                     coverage.reach(CoveragePoint::Committed);
                     self.decided(*transaction, Decision::Commit, server);
                 }
-                Action::Trace(CoordinatorTraceEvent::ToldAgain { presumed, .. }) => {
+                Action::Trace(CoordinatorTraceEvent::DecisionResent { presumed, .. }) => {
                     coverage.reach(if *presumed { CoveragePoint::PresumedAbort } else { CoveragePoint::ToldAgain });
                 }
                 Action::Send { message: CommitMessage::Decide { transaction, decision: Decision::Commit }, .. } => {
@@ -187,7 +187,7 @@ impl Oracle {
                         format!("{server} announced the commit of {transaction}: not on its disk")
                     });
                     for voter in self.quorums.servers().iter() {
-                        let stand = self.commits.stands.get(&(voter, *transaction)).copied();
+                        let stand = self.commits.durable_votes.get(&(voter, *transaction)).copied();
                         let agrees = matches!(stand, Some(DurableVote::Prepared | DurableVote::Done(Decision::Commit)));
                         self.require(39, agrees, || format!("{transaction} is committed, but {voter} has {stand:?}"));
                     }
@@ -228,8 +228,8 @@ impl Oracle {
                 }
                 _ => continue,
             };
-            self.commits.told.insert((server, transaction, decision));
-            if self.commits.stands.get(&(server, transaction)) == Some(&DurableVote::Prepared) {
+            self.commits.reported.insert((server, transaction, decision));
+            if self.commits.durable_votes.get(&(server, transaction)) == Some(&DurableVote::Prepared) {
                 cooperates.filter(|_| *from != server).into_iter().for_each(|mark| coverage.reach(mark));
                 if self.commits.blocked.remove(&(server, transaction)) {
                     coverage.reach(CoveragePoint::Unblocked);
@@ -253,7 +253,7 @@ impl Oracle {
     fn participant_sends(&mut self, server: ServerId, message: &CommitMessage, coverage: &mut Coverage) {
         match message {
             CommitMessage::Vote { transaction, vote: Vote::Yes(_), .. } => {
-                let stand = self.commits.stands.get(&(server, *transaction)).copied();
+                let stand = self.commits.durable_votes.get(&(server, *transaction)).copied();
                 // With a decision in the same batch, the disk may hold more than the vote.
                 self.require(5, stand.is_some(), || format!("{server} voted yes on {transaction}: not on its disk"));
             }
@@ -264,7 +264,7 @@ impl Oracle {
                 coverage.reach(CoveragePoint::LateVoteRequest)
             }
             CommitMessage::Ack { transaction } => {
-                let stand = self.commits.stands.get(&(server, *transaction)).copied();
+                let stand = self.commits.durable_votes.get(&(server, *transaction)).copied();
                 let done = stand == Some(DurableVote::Done(Decision::Commit));
                 self.require(5, done, || format!("{server} acknowledged {transaction}: its disk has {stand:?}"));
             }
@@ -289,7 +289,7 @@ impl Oracle {
             }
             ParticipantTraceEvent::GivenUp { transaction, .. } => {
                 coverage.reach(CoveragePoint::GaveUp);
-                let stand = self.commits.stands.get(&(server, *transaction)).copied();
+                let stand = self.commits.durable_votes.get(&(server, *transaction)).copied();
                 let kept = stand == Some(DurableVote::Done(Decision::Abort));
                 self.require(5, kept, || format!("{server} gave up {transaction}: its disk has {stand:?}"));
                 self.decided(*transaction, Decision::Abort, server);
@@ -306,7 +306,7 @@ impl Oracle {
     }
 
     fn must_have_been_told(&mut self, server: ServerId, transaction: TransactionId, decision: Decision) {
-        let told = self.commits.told.contains(&(server, transaction, decision));
+        let told = self.commits.reported.contains(&(server, transaction, decision));
         self.require(38, told, || format!("{server} voted yes on {transaction} and then decided {decision:?} alone"));
     }
 

@@ -37,12 +37,12 @@ fn begin(seed: u64, protocol: Protocol) -> Simulation {
     let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(protocol));
     let servers = 3 + (seed % 3) as u8;
     (plan.servers, plan.clocks, plan.healthy) = (servers, vec![100; usize::from(servers)], ServerSet::first(servers));
-    (plan.clients, plan.requests, plan.keys, plan.under_way) = (2, 10, 5, 1);
+    (plan.clients, plan.requests, plan.keys, plan.in_flight) = (2, 10, 5, 1);
     (plan.mailbox, plan.part_bytes, plan.sessions) = (1_024, 64 << 10, 64);
     (plan.sync, plan.processor, plan.segment_bytes) = (100..=1_000, 2..=50, 64 << 10);
     (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
     (plan.think, plan.timeout) = (0..=MS, 10 * SECOND);
-    plan.is_acquainted = true;
+    plan.starts_admitted = true;
     let mut world = Simulation::new(plan, false);
     let end = 30 * SECOND;
     let done = world.go_on(end, |world| world.clients.iter().all(SimClient::is_done));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::coverage::CoveragePoint;
 use super::data_dir::CLUSTER;
-use super::env::{Piece, SimEnv};
+use super::env::{FrameKind, SimEnv};
 use super::network::Endpoint;
 use paxos_kv::client::core::RequestHandle;
 use paxos_kv::client::core::wire::{ClientObservation, ConnectionState, Wire};
@@ -40,7 +40,7 @@ pub(super) enum ObservedStep {
 /// The connections of one client.
 #[derive(Default)]
 pub(super) struct ClientConnections {
-    lines: BTreeMap<ServerId, SimConnectionState>,
+    by_server: BTreeMap<ServerId, SimConnectionState>,
     /// Requests on connections that were refused; they never arrive.
     refused: BTreeSet<u64>,
     steps: Vec<ObservedStep>,
@@ -57,7 +57,7 @@ struct SimConnectionState {
     /// Number of requests that were ever queued.
     count: u64,
     /// The requests on this connection without a reply.
-    asked: BTreeMap<u64, Request>,
+    unanswered: BTreeMap<u64, Request>,
     inbox: Vec<ClientReply>,
     /// Why the connection is lost.
     lost: Option<NoReply>,
@@ -69,7 +69,7 @@ impl ClientConnections {
         if self.refused.contains(&number) {
             return false;
         }
-        let Some(line) = self.lines.get_mut(&server).filter(|line| line.asked.contains_key(&number)) else {
+        let Some(line) = self.by_server.get_mut(&server).filter(|line| line.unanswered.contains_key(&number)) else {
             // The client has closed the connection, but frames that it had sent still arrive.
             return greeting.is_some();
         };
@@ -91,14 +91,14 @@ impl ClientConnections {
             }
         };
         line.lost = Some(refusal);
-        self.refused.extend(line.asked.keys());
+        self.refused.extend(line.unanswered.keys());
         false
     }
 
     /// A reply arrives from a server. Returns its request if that is on the current connection.
-    pub(super) fn hears(&mut self, server: ServerId, reply: ClientReply) -> Option<Request> {
-        let line = self.lines.get_mut(&server)?;
-        let request = line.asked.remove(&reply.number)?;
+    pub(super) fn reply_arrives(&mut self, server: ServerId, reply: ClientReply) -> Option<Request> {
+        let line = self.by_server.get_mut(&server)?;
+        let request = line.unanswered.remove(&reply.number)?;
         line.inbox.push(reply);
         Some(request)
     }
@@ -106,8 +106,8 @@ impl ClientConnections {
     /// Ends the connection to a server if it carries this request, or in any case if `number` is None. Returns false if
     /// there is no such connection.
     pub(super) fn lose(&mut self, server: ServerId, number: Option<u64>, why: NoReply) -> bool {
-        let line = self.lines.get_mut(&server);
-        let Some(line) = line.filter(|line| number.is_none_or(|number| line.asked.contains_key(&number))) else {
+        let line = self.by_server.get_mut(&server);
+        let Some(line) = line.filter(|line| number.is_none_or(|number| line.unanswered.contains_key(&number))) else {
             return false;
         };
         line.lost = Some(why);
@@ -128,23 +128,25 @@ pub(super) struct SimWire<'a> {
 }
 
 impl SimWire<'_> {
-    fn line(&mut self, server: ServerId) -> &mut SimConnectionState {
-        self.connections.lines.entry(server).or_default()
+    fn connection(&mut self, server: ServerId) -> &mut SimConnectionState {
+        self.connections.by_server.entry(server).or_default()
     }
 }
 
 impl Wire for SimWire<'_> {
     fn open(&mut self, server: ServerId, history: u64) -> Result<(), NoReply> {
-        self.connections.lines.insert(server, SimConnectionState { known: history, ..SimConnectionState::default() });
+        self.connections
+            .by_server
+            .insert(server, SimConnectionState { known: history, ..SimConnectionState::default() });
         Ok(())
     }
 
     fn close(&mut self, server: ServerId) {
-        self.connections.lines.remove(&server);
+        self.connections.by_server.remove(&server);
     }
 
     fn stage(&self, server: ServerId) -> ConnectionState {
-        let greeting = self.connections.lines.get(&server).and_then(|line| line.greeting);
+        let greeting = self.connections.by_server.get(&server).and_then(|line| line.greeting);
         ConnectionState::Ready { history: greeting.map_or(0, |greeting| greeting.history) }
     }
 
@@ -154,33 +156,33 @@ impl Wire for SimWire<'_> {
 
     fn queue(&mut self, server: ServerId, request: &ClientRequest) -> u64 {
         match &request.request {
-            Request::Open { nonce } => self.sim_env.oracle.asked(CommandId::opening(*nonce), None),
+            Request::Open { nonce } => self.sim_env.oracle.record_request(CommandId::opening(*nonce), None),
             Request::Write { session, nonce, sequence, op, .. } => {
-                self.sim_env.oracle.asked(CommandId::new(*session, *nonce, *sequence), Some(op.clone()));
+                self.sim_env.oracle.record_request(CommandId::new(*session, *nonce, *sequence), Some(op.clone()));
             }
             _ => {}
         }
-        let line = self.line(server);
+        let line = self.connection(server);
         line.queued.push(frame(request).into());
-        line.asked.insert(request.number, request.request.clone());
+        line.unanswered.insert(request.number, request.request.clone());
         line.count += 1;
         line.count
     }
 
     fn sent(&self, server: ServerId) -> u64 {
-        let line = self.connections.lines.get(&server);
+        let line = self.connections.by_server.get(&server);
         line.map_or(0, |line| line.count - line.queued.len() as u64)
     }
 
     fn transmit(&mut self, server: ServerId) -> Result<(), NoReply> {
-        for bytes in mem::take(&mut self.line(server).queued) {
-            self.sim_env.send(Endpoint::Client(self.client), Endpoint::Server(server), bytes, Piece::OfClient);
+        for bytes in mem::take(&mut self.connection(server).queued) {
+            self.sim_env.send(Endpoint::Client(self.client), Endpoint::Server(server), bytes, FrameKind::OfClient);
         }
         Ok(())
     }
 
     fn receive(&mut self, server: ServerId, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
-        let line = self.line(server);
+        let line = self.connection(server);
         replies.append(&mut line.inbox);
         line.lost.take().map_or(Ok(()), Err)
     }
@@ -191,13 +193,13 @@ impl Wire for SimWire<'_> {
                 self.connections.steps.push(ObservedStep::Named(ticket, CommandId::new(session, nonce, sequence)));
             }
             ClientObservation::Unnamed { handle: ticket } => {
-                self.sim_env.reached(CoveragePoint::WentOnInNewSession);
+                self.sim_env.reach(CoveragePoint::WentOnInNewSession);
                 self.connections.steps.push(ObservedStep::Unnamed(ticket));
             }
             ClientObservation::FailedOver { failed, .. } => {
-                self.sim_env.reached(CoveragePoint::FailedOver);
+                self.sim_env.reach(CoveragePoint::FailedOver);
                 if matches!(failed.end, TryEnd::NoReply(NoReply::NoData { .. })) {
-                    self.sim_env.reached(CoveragePoint::NotBelieved);
+                    self.sim_env.reach(CoveragePoint::NotBelieved);
                 }
             }
         }

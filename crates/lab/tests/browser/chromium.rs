@@ -93,11 +93,15 @@ impl Browser {
     }
 
     fn hear(&mut self, event: &Value) {
-        let told = &event["params"];
+        let params = &event["params"];
         match event["method"].as_str() {
-            Some("Runtime.exceptionThrown") => self.errors.push(told["exceptionDetails"].to_string()),
-            Some("Runtime.consoleAPICalled") if told["type"] == "error" => self.errors.push(told["args"].to_string()),
-            Some("Log.entryAdded") if told["entry"]["level"] == "error" => self.errors.push(told["entry"].to_string()),
+            Some("Runtime.exceptionThrown") => self.errors.push(params["exceptionDetails"].to_string()),
+            Some("Runtime.consoleAPICalled") if params["type"] == "error" => {
+                self.errors.push(params["args"].to_string())
+            }
+            Some("Log.entryAdded") if params["entry"]["level"] == "error" => {
+                self.errors.push(params["entry"].to_string())
+            }
             _ => {}
         }
     }

@@ -129,7 +129,7 @@ fn steps_back_undo_steps_forward() {
 }
 
 /// s3's acceptor is down; s1 writes slot 7 with the others.
-const STORY: &str = "\
+const SAMPLE_RUN: &str = "\
 2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on incarnation=1
 2026-08-21T14:03:06.000000Z WARN  s3.1    acceptor CRASH    cause=timer up=4.402s down=2.150s
 2026-08-21T14:03:07.104000Z INFO  c1.9    client   REQUEST  req=c1-5 op=PUT key=color value=blue to=s1
@@ -148,7 +148,7 @@ const STORY: &str = "\
 #[test]
 fn clicked_line_highlights_its_quorum() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let (file, _) = drawn(&run_of(STORY), browser.folder(), "quorum");
+    let (file, _) = drawn(&run_of(SAMPLE_RUN), browser.folder(), "quorum");
     let lit = "[...document.querySelectorAll('.line.basis')].map((line) => paxosTimeline.shown[line.dataset.row].id)";
     for (line, basis) in [("s1.7", json!(["s1.6", "s2.2"])), ("s1.5", json!(["s1.4", "s2.1"]))] {
         browser.open_file(&file, "");
@@ -162,7 +162,7 @@ fn clicked_line_highlights_its_quorum() {
     // The crash is a band in one lane from here to there, and the lost message has a shape of its own.
     browser.open_file(&file, "");
     assert_eq!(browser.number("document.querySelectorAll('rect.band').length"), 1);
-    assert_eq!(browser.number("document.querySelectorAll('#window .marks > path').length"), STORY.lines().count());
+    assert_eq!(browser.number("document.querySelectorAll('#window .marks > path').length"), SAMPLE_RUN.lines().count());
     assert_eq!(browser.number("document.querySelectorAll('#window .arrows path.shaft[stroke-dasharray]').length"), 1);
     browser.must_be_content();
 }
@@ -171,7 +171,7 @@ fn clicked_line_highlights_its_quorum() {
 fn a_violation_opens_at_the_first_wrong_line() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     // s2 has promised 9.2 and accepts at 3.1 all the same.
-    let broken = STORY.replace(
+    let broken = SAMPLE_RUN.replace(
         "2026-08-21T14:03:07.105388Z",
         "2026-08-21T14:03:07.105200Z INFO  s2.9    acceptor PROMISE  slot=7+ ballot=9.2 accepted=none to=s2\n2026-08-21T14:03:07.105388Z",
     );
@@ -201,7 +201,8 @@ fn client_text_stays_text() {
         "%STYLE%%DATA%%SCRIPT%",
     ] {
         let text = paxos_kv::trace::QuotedText::from(hostile);
-        let lines = STORY.replace("key=color", &format!("key={text}")).replace("value=blue", &format!("value={text}"));
+        let lines =
+            SAMPLE_RUN.replace("key=color", &format!("key={text}")).replace("value=blue", &format!("value={text}"));
         let lines = lines.replace("req=c1-5", &format!("req={text}"));
         let (file, _) = drawn(&run_of(&lines), browser.folder(), hostile);
         browser.open_file(&file, &format!("#at=s1.5&req={}", "x"));

@@ -9,7 +9,7 @@ use paxos_kv::client::Client;
 use serde_json::{Value, json};
 
 use super::chromium::Browser;
-use super::support::{Cluster, await_some};
+use super::support::{Cluster, await_value};
 
 fn put(client: &mut Client, n: usize) {
     client.put(b"color", format!("value {n}").as_bytes()).unwrap();
@@ -17,7 +17,7 @@ fn put(client: &mut Client, n: usize) {
 
 /// The ids of a server's lines, in its file.
 fn in_file(cluster: &Cluster, id: u8) -> BTreeSet<String> {
-    let lines = cluster.lines_of(id);
+    let lines = cluster.log_text(id);
     lines.lines().filter_map(|line| line.split_whitespace().nth(2).map(str::to_string)).collect()
 }
 
@@ -31,7 +31,9 @@ fn on_page(browser: &mut Browser, id: u8) -> BTreeSet<String> {
 /// Waits until the page has every line of these servers.
 fn await_lines(browser: &mut Browser, cluster: &Cluster, ids: &[u8]) {
     for id in ids {
-        await_some("the page has every line", || in_file(cluster, *id).is_subset(&on_page(browser, *id)).then_some(()));
+        await_value("the page has every line", || {
+            in_file(cluster, *id).is_subset(&on_page(browser, *id)).then_some(())
+        });
     }
 }
 
@@ -86,7 +88,7 @@ fn page_reconnects_after_servers_restart() {
     browser.await_js("document.querySelector('#live').textContent === 'live, without s3'");
     put(&mut client, 1);
     await_lines(&mut browser, &cluster, &[1, 2]);
-    cluster.run(3);
+    cluster.start_server(3);
     cluster.await_all();
     browser.await_js("document.querySelector('#live').textContent === 'live'");
     await_lines(&mut browser, &cluster, &[1, 2, 3]);
@@ -96,7 +98,7 @@ fn page_reconnects_after_servers_restart() {
     let other = cluster.page_of(2).to_string();
     assert!(browser.text("document.querySelector('#gone').textContent").contains(&other));
     put(&mut client, 2);
-    cluster.run(1);
+    cluster.start_server(1);
     cluster.await_all();
     browser
         .await_js("document.querySelector('#live').textContent === 'live' && document.querySelector('#gone').hidden");
@@ -161,7 +163,7 @@ fn requests_of_other_pages_are_refused_and_changes_need_lab_mode() {
         ask(&lab, 1, "POST /crash?role=1.acceptor&for=50ms HTTP/1.1\r\nHost: HOST\r\nX-Paxos-Lab: yes\r\n\r\n").0,
         200
     );
-    await_some("the acceptor crashes and restarts", || lab.lines_of(1).contains("acceptor RESTART").then_some(()));
+    await_value("the acceptor crashes and restarts", || lab.log_text(1).contains("acceptor RESTART").then_some(()));
 }
 
 #[test]
@@ -177,7 +179,7 @@ fn viewers_that_never_read_do_not_slow_the_cluster() {
     let seats = || {
         ask(&cluster, 1, "GET /metrics HTTP/1.1\r\nHost: HOST\r\n\r\n").1.contains("\npaxos_viewers 16\n").then_some(())
     };
-    await_some("all viewers are connected", seats);
+    await_value("all viewers are connected", seats);
     let mut refused = String::new();
     watch().read_to_string(&mut refused).unwrap();
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");

@@ -20,7 +20,12 @@ pub fn simulated(folder: &Path, seed: u64, faults: FaultSet) -> Run {
     fs::create_dir_all(&dir).unwrap();
     for (name, text) in batch::run_one(
         seed,
-        batch::BatchConfig { allowed: faults, bug: None, protocol: Some(Protocol::BasicPaxos), harm_only: false },
+        batch::BatchConfig {
+            allowed: faults,
+            bug: None,
+            protocol: Some(Protocol::BasicPaxos),
+            user_visible_only: false,
+        },
         true,
     )
     .lines
@@ -35,7 +40,7 @@ pub fn drawn(run: &Run, folder: &Path, title: &str) -> (PathBuf, PageCounts) {
     let file = folder.join("page.html");
     let page = page(run, &Audit::new(run), title, LINES_MAX);
     fs::write(&file, page.html).unwrap();
-    (file, page.facts)
+    (file, page.counts)
 }
 
 /// A run of these lines.
@@ -49,7 +54,7 @@ pub fn run_of(text: &str) -> Run {
 fn told(line: &Line) -> Value {
     json!({
         "id": line.id.to_string(), "micros": line.time.as_microsecond(), "level": line.level().as_str(),
-        "server": line.id.process.as_server().map_or(0, |server| server.0), "life": line.id.process.life(),
+        "server": line.id.process.as_server().map_or(0, |server| server.0), "life": line.id.process.incarnation(),
         "role": line.role.as_str(), "event": line.event.to_string(), "req": line.req,
         "re": line.parent.as_ref().map(ToString::to_string), "why": line.reason,
     })

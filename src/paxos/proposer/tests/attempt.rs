@@ -4,7 +4,7 @@ use super::*;
 use crate::role::TimerSpec;
 
 /// The commands reported as certainly not applied, with the reason.
-fn not_applied(said: &Said) -> Vec<(u64, NotApplied)> {
+fn not_applied(said: &ProposerOutput) -> Vec<(u64, NotApplied)> {
     let told = |outcome: &ProposerNotification| match outcome {
         ProposerNotification::NotApplied { id, why } => Some((id.sequence, *why)),
         ProposerNotification::Recall(_) => None,
@@ -14,15 +14,15 @@ fn not_applied(said: &Said) -> Vec<(u64, NotApplied)> {
 
 #[test]
 fn proposer_waits_until_its_learner_has_caught_up_with_live_peers() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     proposer.ticks(10);
-    proposer.beat(S2, 100);
+    proposer.receive_progress(S2, 100);
     assert_eq!(proposer.step(propose(1)).armed, [ProposerTimer::CatchUp]);
     assert_eq!(proposer.applied(35, &[]).prepared(), None, "it is 65 behind");
     assert_eq!(proposer.applied(36, &[]).prepared(), Some((ballot(1, S1), Slot(37))));
     // The proposer does not wait for a peer without a message for three ticks.
-    let mut proposer = Lone::new(Policy::BasicPaxos);
-    proposer.beat(S2, 100);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
+    proposer.receive_progress(S2, 100);
     proposer.ticks(3);
     assert_eq!(proposer.step(propose(1)).prepared(), Some((ballot(1, S1), Slot(1))));
 }
@@ -31,7 +31,7 @@ fn proposer_waits_until_its_learner_has_caught_up_with_live_peers() {
 fn reported_truncation_counts_for_one_second() {
     let truncated = |below| Message::Truncated { ballot: ballot(1, S1), slot: Slot(1), below: Slot(below) };
     let begins_at = |ticks: u64| {
-        let mut proposer = Lone::new(Policy::BasicPaxos);
+        let mut proposer = TestProposer::new(Policy::BasicPaxos);
         proposer.ticks(6);
         proposer.hear(S2, truncated(50));
         proposer.ticks(5);
@@ -45,7 +45,7 @@ fn reported_truncation_counts_for_one_second() {
 
 #[test]
 fn attempt_names_its_command() {
-    let command_of = |said: &Said| {
+    let command_of = |said: &ProposerOutput| {
         said.facts.iter().find_map(|fact| match fact {
             ProposerTraceEvent::Prepared { command, .. } | ProposerTraceEvent::Retried { command, .. } => {
                 Some(command.clone())
@@ -53,27 +53,28 @@ fn attempt_names_its_command() {
             _ => None,
         })
     };
-    let fails =
-        |proposer: &mut Lone, ballot| command_of(&proposer.fire(ProposerTimer::Attempt { ballot, doublings: 0 }));
-    let mut basic = Lone::new(Policy::BasicPaxos);
+    let fails = |proposer: &mut TestProposer, ballot| {
+        command_of(&proposer.fire(ProposerTimer::Attempt { ballot, doublings: 0 }))
+    };
+    let mut basic = TestProposer::new(Policy::BasicPaxos);
     assert_eq!(command_of(&basic.step(propose(1))), Some(Some(command(1))));
     assert_eq!(fails(&mut basic, ballot(1, S1)), Some(Some(command(1))));
     // An attempt that fills slots has no command, and neither has a leader's: it serves all commands.
-    let mut filling = Lone::new(Policy::BasicPaxos);
+    let mut filling = TestProposer::new(Policy::BasicPaxos);
     let fill = Input::Message { from: S2, message: Message::Fill { slot: Slot(2) } };
     assert_eq!(command_of(&filling.turn([fill, propose(1)])), Some(None));
     assert_eq!(fails(&mut filling, ballot(1, S1)), Some(None));
     filling.hear(S2, Message::Fill { slot: Slot(2) });
     assert_eq!(command_of(&filling.fire(ProposerTimer::Backoff { stalls: 1 })), Some(None), "though a command waits");
-    let mut leading = Lone::new(Policy::MultiPaxos);
+    let mut leading = TestProposer::new(Policy::MultiPaxos);
     leading.step(propose(1));
-    let ballot = leading.stand();
+    let ballot = leading.campaign();
     assert_eq!(fails(&mut leading, ballot), Some(None));
 }
 
 #[test]
 fn refusals_of_an_older_ballot_do_not_end_an_attempt() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     let (first, _) = proposer.step(propose(1)).prepared().expect("it prepares");
     proposer.hear(S2, nack(first, ballot(3, S2)));
     let (second, _) = proposer.hear(S3, nack(first, ballot(3, S2))).prepared().expect("above the rival");
@@ -93,7 +94,7 @@ fn refusals_of_an_older_ballot_do_not_end_an_attempt() {
 #[test]
 fn expired_command_is_reported_with_its_reason() {
     let silent = |policy| {
-        let mut proposer = Lone::new(policy);
+        let mut proposer = TestProposer::new(policy);
         proposer.step(propose(1));
         proposer
     };
@@ -109,7 +110,7 @@ fn expired_command_is_reported_with_its_reason() {
     assert_eq!(not_applied(&outrun.ticks(8)), [(1, NotApplied::Preempted)]);
     assert_eq!(not_applied(&silent(Policy::MultiPaxos).ticks(8)), [(1, NotApplied::NoLeader)]);
     // A leader is busy while two batches are in flight.
-    let (mut leader, _) = Lone::leader();
+    let (mut leader, _) = TestProposer::leader();
     for number in 1..=3 {
         leader.step(propose(number));
     }
@@ -117,7 +118,7 @@ fn expired_command_is_reported_with_its_reason() {
 }
 
 /// The acceptors from which it requests a page now, and the first slot of each page.
-fn pages(said: &Said) -> Vec<(ServerSet, u64)> {
+fn pages(said: &ProposerOutput) -> Vec<(ServerSet, u64)> {
     let page = |(to, message): &(ServerSet, Message)| match message {
         Message::Prepare { from, .. } if to.len() == 1 => Some((*to, from.0)),
         _ => None,
@@ -127,10 +128,10 @@ fn pages(said: &Said) -> Vec<(ServerSet, u64)> {
 
 #[test]
 fn proposer_requests_page_after_page_and_proposes_in_covered_slots() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
-    let hear = |proposer: &mut Lone, server, page| proposer.hear(server, Message::Promise { ballot, page });
+    let hear = |proposer: &mut TestProposer, server, page| proposer.hear(server, Message::Promise { ballot, page });
     let said = hear(&mut proposer, S1, page(1, Some(3), vec![accepted(1, old, 1)]));
     assert_eq!(
         (pages(&said), said.proposed()),
@@ -152,7 +153,7 @@ fn proposer_requests_page_after_page_and_proposes_in_covered_slots() {
 
 #[test]
 fn lost_page_is_requested_again_and_from_another_acceptor_too() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
     let first = || Message::Promise { ballot, page: page(1, Some(2), vec![accepted(1, old, 1)]) };
@@ -166,10 +167,10 @@ fn lost_page_is_requested_again_and_from_another_acceptor_too() {
 
 #[test]
 fn corrupt_slot_is_requested_from_another_acceptor() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
-    let hear = |proposer: &mut Lone, server, page| proposer.hear(server, Message::Promise { ballot, page });
+    let hear = |proposer: &mut TestProposer, server, page| proposer.hear(server, Message::Promise { ballot, page });
     let lost = SlotRange { first: Slot(2), last: Slot(2) };
     let first = || page(1, Some(2), vec![accepted(1, old, 1)]);
     [S1, S2, S3].into_iter().for_each(|server| drop(hear(&mut proposer, server, first())));
@@ -184,7 +185,7 @@ fn corrupt_slot_is_requested_from_another_acceptor() {
 fn acceptor_that_covered_earlier_slots_need_not_cover_later_ones() {
     let proposer =
         Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::BasicPaxos).with_window(1, 1 << 20);
-    let mut proposer = Lone::of(proposer);
+    let mut proposer = TestProposer::of(proposer);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
     let bound = || page(1, None, vec![accepted(1, old, 1), accepted(2, old, 2)]);
@@ -200,7 +201,7 @@ fn acceptor_that_covered_earlier_slots_need_not_cover_later_ones() {
 
 #[test]
 fn reply_at_another_ballot_never_skips_a_page() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
     proposer.hear(S1, Message::Promise { ballot, page: page(1, Some(2), vec![accepted(1, old, 1)]) });
@@ -213,7 +214,7 @@ fn reply_at_another_ballot_never_skips_a_page() {
 
 #[test]
 fn wait_between_attempts_grows_until_any_command_is_applied() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     let mut said = proposer.step(propose(9));
     let mut pauses = Vec::new();
     for failures in 0..9 {
@@ -232,7 +233,7 @@ fn wait_between_attempts_grows_until_any_command_is_applied() {
 #[test]
 fn wait_between_attempts_grows_with_the_length_of_ballots() {
     let longest_pause = |ticks: u64| {
-        let mut proposer = Lone::new(Policy::BasicPaxos);
+        let mut proposer = TestProposer::new(Policy::BasicPaxos);
         let mut said = proposer.step(propose(9));
         let mut longest = 0;
         for failures in 0..14 {
@@ -253,7 +254,7 @@ fn wait_between_attempts_grows_with_the_length_of_ballots() {
 
 #[test]
 fn quorum_of_a_slot_names_only_acceptors_that_cover_it() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
     let lost = SlotRange { first: Slot(1), last: Slot(1) };
@@ -272,7 +273,7 @@ fn quorum_of_a_slot_names_only_acceptors_that_cover_it() {
 
 #[test]
 fn value_reported_for_a_corrupt_slot_does_not_count() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let lost = SlotRange { first: Slot(1), last: Slot(2) };
     let damaged = Page { damaged: vec![lost], ..page(1, None, vec![accepted(2, Ballot { round: 0, ..ballot }, 2)]) };
@@ -289,7 +290,7 @@ fn proposer_at_the_last_ballot_reports_it_and_reuses_none() {
         for claim in
             [nack(ballot(1, S1), last), Message::Heartbeat { ballot: last }, Message::LeaderHint { ballot: last }]
         {
-            let mut proposer = Lone::new(policy);
+            let mut proposer = TestProposer::new(policy);
             proposer.step(propose(1));
             proposer.hear(S2, claim.clone());
             proposer.hear(S3, nack(ballot(1, S1), last));
@@ -316,7 +317,7 @@ fn proposer_at_the_last_ballot_reports_it_and_reuses_none() {
 
 #[test]
 fn a_slot_at_the_end_of_all_slots_is_not_filled_at_once() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     let (first, _) = proposer.hear(S2, Message::Fill { slot: Slot::LAST }).prepared().expect("it fills");
     proposer.hear(S1, promise(first, Vec::new()));
     let proposed = proposer.hear(S2, promise(first, Vec::new())).proposed();
@@ -328,7 +329,7 @@ fn a_slot_at_the_end_of_all_slots_is_not_filled_at_once() {
 #[test]
 fn nothing_is_proposed_after_the_last_slot() {
     let (mut leader, ballot) =
-        Lone::of(Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos)).led();
+        TestProposer::of(Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos)).led();
     leader.hear(S2, Message::Truncated { ballot, slot: Slot(1), below: Slot::LAST });
     let proposed: Vec<_> = (1..=4).flat_map(|number| leader.step(propose(number)).proposed()).collect();
     assert_eq!(proposed, [(Slot::LAST.0, 1)]);
@@ -337,11 +338,11 @@ fn nothing_is_proposed_after_the_last_slot() {
 #[test]
 fn a_ballot_begins_above_what_the_own_acceptor_has_promised() {
     let of = |promised_round| Input::Request(ProposerRequest::Propose { command: command(1), promised_round });
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     assert_eq!(proposer.step(of(7)).prepared(), Some((ballot(8, S1), Slot(1))));
     // A round that the proposer has passed changes nothing; after the last round there is no ballot.
     proposer.step(of(3));
     assert_eq!(proposer.0.next_round(), 9);
-    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut proposer = TestProposer::new(Policy::BasicPaxos);
     assert_eq!(proposer.step(of(u64::MAX)).prepared(), None);
 }

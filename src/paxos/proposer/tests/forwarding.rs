@@ -3,8 +3,8 @@
 use super::*;
 
 /// A follower of server 2.
-fn follower() -> Lone {
-    let mut follower = Lone::new(Policy::MultiPaxos);
+fn follower() -> TestProposer {
+    let mut follower = TestProposer::new(Policy::MultiPaxos);
     follower.hear(S2, Message::Heartbeat { ballot: ballot(1, S2) });
     follower
 }
@@ -18,8 +18,8 @@ fn forward(numbers: impl IntoIterator<Item = u64>) -> Message {
 }
 
 /// A leader with two batches in flight, its own command 1 and the forwarded command 2: further commands must wait.
-fn full_leader() -> (Lone, Ballot) {
-    let (mut leader, ballot) = Lone::leader();
+fn full_leader() -> (TestProposer, Ballot) {
+    let (mut leader, ballot) = TestProposer::leader();
     assert_eq!(leader.step(propose(1)).proposed(), [(1, 1)]);
     assert_eq!(leader.hear(S3, forward([2])).proposed(), [(2, 2)]);
     (leader, ballot)
@@ -37,7 +37,7 @@ fn command_is_forwarded_once_and_to_the_next_leader_at_once() {
 #[test]
 fn candidate_forwards_nothing() {
     let mut candidate = follower();
-    candidate.stand();
+    candidate.campaign();
     assert_eq!(candidate.step(propose(1)).forwarded(), [], "its own ballot is at work");
 }
 
@@ -109,7 +109,7 @@ fn leader_with_a_full_queue_still_reports_that_it_leads() {
 #[test]
 fn leader_steps_down_for_an_earlier_slot_only_if_no_live_server_has_it() {
     let fill = |mut before: Vec<Input<Proposer>>, slot| {
-        let mut leader = Lone::new(Policy::MultiPaxos);
+        let mut leader = TestProposer::new(Policy::MultiPaxos);
         // A checkpoint has all slots below 10, so the leader prepares from there.
         leader.hear(S2, Message::Truncated { ballot: ballot(1, S1), slot: Slot(1), below: Slot(10) });
         let (mut leader, _) = leader.led();
@@ -117,20 +117,20 @@ fn leader_steps_down_for_an_earlier_slot_only_if_no_live_server_has_it() {
         let said = leader.turn(before);
         (said.stepped_down(), said.proposed().len())
     };
-    let beat =
+    let progress =
         |applied| vec![Input::Message { from: S2, message: Message::Progress { applied: Slot(applied), digest: 0 } }];
     let applied = |slot| vec![Input::Request(ProposerRequest::Applied { slot: Slot(slot), ids: Vec::new() })];
     assert_eq!(fill(Vec::new(), 5), (Some(StepDownReason::Truncated(Slot(5))), 0));
     assert_eq!(fill(Vec::new(), 9), (Some(StepDownReason::Truncated(Slot(9))), 0));
     assert_eq!(fill(Vec::new(), 10), (None, 1), "its ballot can propose there");
     assert_eq!(fill(Vec::new(), 12), (None, 3));
-    assert_eq!((fill(beat(5), 5), fill(beat(7), 5)), ((None, 0), (None, 0)), "a living peer has it");
-    assert_eq!(fill(beat(5), 6), (Some(StepDownReason::Truncated(Slot(6))), 0));
+    assert_eq!((fill(progress(5), 5), fill(progress(7), 5)), ((None, 0), (None, 0)), "a living peer has it");
+    assert_eq!(fill(progress(5), 6), (Some(StepDownReason::Truncated(Slot(6))), 0));
     assert_eq!((fill(applied(5), 5), fill(applied(7), 5)), ((None, 0), (None, 0)), "it has it itself");
     assert_eq!(fill(applied(5), 6), (Some(StepDownReason::Truncated(Slot(6))), 0));
     // The proposer also skips slots that a promise reports as forgotten.
-    let mut leader = Lone::new(Policy::MultiPaxos);
-    let ballot = leader.stand();
+    let mut leader = TestProposer::new(Policy::MultiPaxos);
+    let ballot = leader.campaign();
     let forgot = Page { truncated_below: Slot(10), ..page(1, None, Vec::new()) };
     leader.hear(S2, Message::Promise { ballot, page: forgot });
     leader.hear(S1, Message::Promise { ballot, page: page(1, None, Vec::new()) });
@@ -142,7 +142,7 @@ fn leader_steps_down_for_an_earlier_slot_only_if_no_live_server_has_it() {
 #[test]
 fn installed_snapshot_makes_the_proposer_query_pending_commands() {
     for policy in [Policy::BasicPaxos, Policy::MultiPaxos] {
-        let mut proposer = Lone::new(policy);
+        let mut proposer = TestProposer::new(policy);
         let installed = |slot| Input::Request(ProposerRequest::Installed { slot: Slot(slot) });
         assert_eq!(proposer.step(installed(5)).outcomes, [], "no command is pending");
         let commands: Vec<Command> = [7, 8].map(command).into();

@@ -8,7 +8,7 @@ fn heartbeat(round: u64, server: ServerId) -> Message {
 
 #[test]
 fn leader_is_stalled_only_while_slots_are_in_flight_and_none_is_applied() {
-    let (mut leader, _) = Lone::leader();
+    let (mut leader, _) = TestProposer::leader();
     assert_eq!(leader.answered_pulses(40), None, "nothing is in flight");
     leader.step(propose(1));
     assert_eq!(leader.answered_pulses(16), None, "it has had 480 ms");
@@ -17,7 +17,7 @@ fn leader_is_stalled_only_while_slots_are_in_flight_and_none_is_applied() {
 
 #[test]
 fn leader_waits_longer_where_rounds_are_slow() {
-    let (mut leader, _) = Lone::leader();
+    let (mut leader, _) = TestProposer::leader();
     leader.step(propose(1));
     assert_eq!(leader.answered_pulses(16), None);
     leader.applied(1, &[1]);
@@ -32,8 +32,8 @@ fn leader_waits_longer_where_rounds_are_slow() {
 
 #[test]
 fn a_leader_learns_from_the_promises_how_long_rounds_take() {
-    let mut leader = Lone::new(Policy::MultiPaxos);
-    let ballot = leader.stand();
+    let mut leader = TestProposer::new(Policy::MultiPaxos);
+    let ballot = leader.campaign();
     (0..40).for_each(|_| drop(leader.tick()));
     for server in [S1, S2] {
         leader.hear(server, promise(ballot, Vec::new()));
@@ -49,8 +49,8 @@ fn a_leader_learns_from_the_promises_how_long_rounds_take() {
 
 #[test]
 fn a_leader_that_waits_for_pages_steps_down_if_none_comes() {
-    let mut leader = Lone::new(Policy::MultiPaxos);
-    let ballot = leader.stand();
+    let mut leader = TestProposer::new(Policy::MultiPaxos);
+    let ballot = leader.campaign();
     let first = || page(1, Some(2), vec![accepted(1, Ballot { round: 0, ..ballot }, 1)]);
     for server in [S1, S2] {
         leader.hear(server, Message::Promise { ballot, page: first() });
@@ -64,10 +64,10 @@ fn a_leader_that_waits_for_pages_steps_down_if_none_comes() {
 
 #[test]
 fn own_progress_messages_do_not_count_as_progress_of_a_stalled_leader() {
-    let (mut leader, _) = Lone::leader();
+    let (mut leader, _) = TestProposer::leader();
     leader.step(propose(1));
     let ticks = (0..17).map(|_| {
-        leader.beat(S1, 0);
+        leader.receive_progress(S1, 0);
         leader.answered_pulses(1)
     });
     assert_eq!(ticks.collect::<Vec<_>>().last(), Some(&Some(StepDownReason::Stalled)));
@@ -75,7 +75,7 @@ fn own_progress_messages_do_not_count_as_progress_of_a_stalled_leader() {
 
 #[test]
 fn only_replies_of_others_to_its_own_ballot_keep_a_leader() {
-    let (mut leader, ballot) = Lone::leader();
+    let (mut leader, ballot) = TestProposer::leader();
     let older = Ballot { round: ballot.round - 1, ..ballot };
     for _ in 0..9 {
         assert_eq!(leader.tick().stepped_down(), None);
@@ -88,7 +88,7 @@ fn only_replies_of_others_to_its_own_ballot_keep_a_leader() {
 
 #[test]
 fn nack_ends_only_the_tenure_of_its_own_ballot() {
-    let (mut leader, ours) = Lone::leader();
+    let (mut leader, ours) = TestProposer::leader();
     let older = Ballot { round: ours.round - 1, ..ours };
     assert!(leader.hear(S2, nack(older, ballot(7, S3))).is_nothing());
     assert!(leader.hear(ServerId(9), nack(ours, ballot(7, S3))).is_nothing(), "a server outside the cluster");
@@ -98,12 +98,12 @@ fn nack_ends_only_the_tenure_of_its_own_ballot() {
 
 #[test]
 fn leader_names_the_acceptors_that_promised() {
-    let (leader, ballot) = Lone::leader();
+    let (leader, ballot) = TestProposer::leader();
     let quorum = ServerSet::first(2);
     assert_eq!(leader.0.leader(), Some((ballot, LeaderEvidence::Leads { quorum })));
     assert_eq!(leader.0.next_round(), ballot.round + 1);
     // A proposer of Basic Paxos gives up its ballot after each command and never leads.
-    let mut basic = Lone::new(Policy::BasicPaxos);
+    let mut basic = TestProposer::new(Policy::BasicPaxos);
     let (ballot, _) = basic.step(propose(1)).prepared().expect("it prepares");
     basic.hear(S1, promise(ballot, Vec::new()));
     assert_eq!(basic.hear(S2, promise(ballot, Vec::new())).proposed(), [(1, 1)]);
@@ -112,7 +112,7 @@ fn leader_names_the_acceptors_that_promised() {
 
 #[test]
 fn leader_without_a_learner_reports_that_it_stopped_leading() {
-    let (mut leader, _) = Lone::leader();
+    let (mut leader, _) = TestProposer::leader();
     let said = leader.step(Input::Request(ProposerRequest::LearnerDown));
     assert_eq!(said.stepped_down(), Some(StepDownReason::LearnerDown));
     assert_eq!(said.armed, [ProposerTimer::Election { soon: false }]);
@@ -120,9 +120,9 @@ fn leader_without_a_learner_reports_that_it_stopped_leading() {
 
 #[test]
 fn leader_or_candidate_follows_no_lower_ballot() {
-    let (mut leader, ballot) = Lone::leader();
+    let (mut leader, ballot) = TestProposer::leader();
     leader.hear(S3, heartbeat(ballot.round + 4, S3));
-    let ours = leader.stand();
+    let ours = leader.campaign();
     assert!(leader.hear(S3, heartbeat(ballot.round + 4, S3)).is_nothing(), "its own ballot is above");
     leader.hear(S1, promise(ours, Vec::new()));
     leader.hear(S2, promise(ours, Vec::new()));
@@ -133,13 +133,13 @@ fn leader_or_candidate_follows_no_lower_ballot() {
         Some(StepDownReason::HigherBallot(Ballot { round: ours.round, server: S3 }))
     );
     // Basic Paxos ignores heartbeats.
-    let said = Lone::new(Policy::BasicPaxos).hear(S3, heartbeat(9, S3));
+    let said = TestProposer::new(Policy::BasicPaxos).hear(S3, heartbeat(9, S3));
     assert!(said.is_nothing() && said.armed.is_empty());
 }
 
 #[test]
 fn leader_counts_for_five_ticks_and_is_hinted_every_second_one() {
-    let mut follower = Lone::new(Policy::MultiPaxos);
+    let mut follower = TestProposer::new(Policy::MultiPaxos);
     for _ in 0..10 {
         follower.tick();
     }
@@ -151,16 +151,16 @@ fn leader_counts_for_five_ticks_and_is_hinted_every_second_one() {
     for _ in 0..4 {
         follower.tick();
     }
-    assert_eq!(follower.0.leader(), Some((ballot(1, S2), LeaderEvidence::Heard)));
+    assert_eq!(follower.0.leader(), Some((ballot(1, S2), LeaderEvidence::Heartbeat)));
     follower.tick();
     assert_eq!(follower.0.leader(), None);
 }
 
 #[test]
 fn server_with_only_a_leader_hint_reports_a_leader_and_forwards_nothing() {
-    let mut follower = Lone::new(Policy::MultiPaxos);
+    let mut follower = TestProposer::new(Policy::MultiPaxos);
     follower.hear(S3, Message::LeaderHint { ballot: ballot(1, S2) });
-    assert_eq!(follower.0.leader(), Some((ballot(1, S2), LeaderEvidence::HeardOf)));
+    assert_eq!(follower.0.leader(), Some((ballot(1, S2), LeaderEvidence::Hint)));
     let answer = follower.hear(S3, Message::PreVote { id: 4 });
     assert_eq!(answer.sent, [(ServerSet::only(S3), Message::PreVoteReply { id: 4, hears: true })]);
     assert_eq!(follower.step(propose(1)).forwarded(), []);
@@ -168,8 +168,8 @@ fn server_with_only_a_leader_hint_reports_a_leader_and_forwards_nothing() {
 
 #[test]
 fn a_candidate_that_is_far_behind_lets_its_learner_catch_up_first() {
-    let mut candidate = Lone::new(Policy::MultiPaxos);
-    candidate.beat(S2, 65);
+    let mut candidate = TestProposer::new(Policy::MultiPaxos);
+    candidate.receive_progress(S2, 65);
     let said = candidate.fire(ProposerTimer::Election { soon: false });
     assert!(said.sent.is_empty() && said.armed.contains(&ProposerTimer::CatchUp), "{said:?}");
     assert_eq!(candidate.applied(1, &[]).names(), ["PREVOTE"], "64 slots are not far");
@@ -177,8 +177,8 @@ fn a_candidate_that_is_far_behind_lets_its_learner_catch_up_first() {
 
 #[test]
 fn refused_candidate_prepares_once_more_with_a_higher_ballot() {
-    let mut candidate = Lone::new(Policy::MultiPaxos);
-    let first = candidate.stand();
+    let mut candidate = TestProposer::new(Policy::MultiPaxos);
+    let first = candidate.campaign();
     candidate.hear(S3, nack(first, ballot(5, S3)));
     candidate.hear(S1, promise(first, Vec::new()));
     let (second, _) = candidate.hear(S2, promise(first, Vec::new())).prepared().expect("above the refusal");
@@ -191,14 +191,14 @@ fn refused_candidate_prepares_once_more_with_a_higher_ballot() {
 
 #[test]
 fn candidate_waiting_for_promises_is_not_interrupted_before_its_timeout() {
-    let mut candidate = Lone::new(Policy::MultiPaxos);
-    let ballot = candidate.stand();
+    let mut candidate = TestProposer::new(Policy::MultiPaxos);
+    let ballot = candidate.campaign();
     let said = candidate.tick();
     let relay = (ServerSet::first(3).without(ServerSet::only(S1)), Message::LeaderHint { ballot });
     assert_eq!(said.sent, [relay]);
-    let mut other = Lone::new(Policy::MultiPaxos);
+    let mut other = TestProposer::new(Policy::MultiPaxos);
     other.hear(S2, Message::LeaderHint { ballot: super::ballot(9, S2) });
-    assert_eq!(other.0.leader(), Some((super::ballot(9, S2), LeaderEvidence::HeardOf)));
+    assert_eq!(other.0.leader(), Some((super::ballot(9, S2), LeaderEvidence::Hint)));
     candidate.fire(ProposerTimer::Attempt { ballot, doublings: 0 });
     assert_eq!(candidate.tick().sent, [], "no acceptor has promised: others may campaign");
 }

@@ -10,18 +10,18 @@ use crate::paxos::{Entry, NackedRequest, Page, SlotRange, Value};
 use crate::role::{Action, step_batch};
 
 /// Proposer 1 of three servers, whose learner has applied nothing.
-struct Lone(Proposer);
+struct TestProposer(Proposer);
 
 /// The actions of one turn.
 #[derive(Debug, Default)]
-struct Said {
+struct ProposerOutput {
     sent: Vec<(ServerSet, Message)>,
     armed: Vec<ProposerTimer>,
     outcomes: Vec<ProposerNotification>,
     facts: Vec<ProposerTraceEvent>,
 }
 
-impl Said {
+impl ProposerOutput {
     /// The slots proposed in, with the number of each command; 0 is a no-op.
     fn proposed(&self) -> Vec<(u64, u64)> {
         let accepts = self.sent.iter().filter_map(|(_, message)| match message {
@@ -110,25 +110,25 @@ fn accepted(slot: u64, ballot: Ballot, number: u64) -> Entry {
     Entry { slot: Slot(slot), ballot, value: Value::Command(command(number)) }
 }
 
-impl Lone {
-    fn new(policy: Policy) -> Lone {
-        Lone::of(Proposer::new(S1, Quorums::majority(ServerSet::first(3)), policy))
+impl TestProposer {
+    fn new(policy: Policy) -> TestProposer {
+        TestProposer::of(Proposer::new(S1, Quorums::majority(ServerSet::first(3)), policy))
     }
 
-    fn of(proposer: Proposer) -> Lone {
-        let mut lone = Lone(proposer);
+    fn of(proposer: Proposer) -> TestProposer {
+        let mut lone = TestProposer(proposer);
         lone.step(Input::Start);
         lone.applied(0, &[]);
         lone
     }
 
     /// A leader that was just elected, and its ballot.
-    fn leader() -> (Lone, Ballot) {
-        Lone::new(Policy::MultiPaxos).led()
+    fn leader() -> (TestProposer, Ballot) {
+        TestProposer::new(Policy::MultiPaxos).led()
     }
 
-    fn led(mut self) -> (Lone, Ballot) {
-        let ballot = self.stand();
+    fn led(mut self) -> (TestProposer, Ballot) {
+        let ballot = self.campaign();
         let from = self.0.attempt().expect("it has sent PREPARE").from();
         for server in [S1, S2] {
             self.hear(server, Message::Promise { ballot, page: page(from.0, None, Vec::new()) });
@@ -138,7 +138,7 @@ impl Lone {
     }
 
     /// Campaigns until it has asked for promises.
-    fn stand(&mut self) -> Ballot {
+    fn campaign(&mut self) -> Ballot {
         let asked = self.fire(ProposerTimer::Election { soon: false });
         let id = asked.sent.iter().find_map(|(_, message)| match message {
             Message::PreVote { id } => Some(*id),
@@ -149,10 +149,10 @@ impl Lone {
         ballot
     }
 
-    fn turn(&mut self, inputs: impl IntoIterator<Item = Input<Proposer>>) -> Said {
+    fn turn(&mut self, inputs: impl IntoIterator<Item = Input<Proposer>>) -> ProposerOutput {
         let stepped = step_batch(&mut self.0, inputs.into_iter().map(|input| ((), input)), true);
         let Ok(released) = stepped.commit(&mut Spending);
-        let mut said = Said::default();
+        let mut said = ProposerOutput::default();
         for action in released.into_actions().into_iter().flat_map(|(_, actions)| actions) {
             match action {
                 Action::Send { to, message } => said.sent.push((to, message)),
@@ -164,24 +164,24 @@ impl Lone {
         said
     }
 
-    fn step(&mut self, input: Input<Proposer>) -> Said {
+    fn step(&mut self, input: Input<Proposer>) -> ProposerOutput {
         self.turn([input])
     }
 
-    fn hear(&mut self, from: ServerId, message: Message) -> Said {
+    fn hear(&mut self, from: ServerId, message: Message) -> ProposerOutput {
         self.step(Input::Message { from, message })
     }
 
-    fn fire(&mut self, timer: ProposerTimer) -> Said {
+    fn fire(&mut self, timer: ProposerTimer) -> ProposerOutput {
         self.step(Input::Timeout(timer))
     }
 
     /// Ticks of 100 ms pass.
-    fn ticks(&mut self, count: u64) -> Said {
+    fn ticks(&mut self, count: u64) -> ProposerOutput {
         self.turn((0..count).map(|_| Input::Timeout(ProposerTimer::Tick)))
     }
 
-    fn tick(&mut self) -> Said {
+    fn tick(&mut self) -> ProposerOutput {
         self.fire(ProposerTimer::HeartbeatTick)
     }
 
@@ -197,13 +197,13 @@ impl Lone {
         None
     }
 
-    fn applied(&mut self, slot: u64, numbers: &[u64]) -> Said {
+    fn applied(&mut self, slot: u64, numbers: &[u64]) -> ProposerOutput {
         let ids = numbers.iter().map(|number| id(*number)).collect();
         self.step(Input::Request(ProposerRequest::Applied { slot: Slot(slot), ids }))
     }
 
     /// PROGRESS of a server's learner.
-    fn beat(&mut self, from: ServerId, applied: u64) -> Said {
+    fn receive_progress(&mut self, from: ServerId, applied: u64) -> ProposerOutput {
         self.hear(from, Message::Progress { applied: Slot(applied), digest: 0 })
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 fn role_host_knows_when_the_proposer_has_work() {
     let new = Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos);
     assert!(new.wants_applied(), "it does not know yet that its learner is up");
-    let (mut leader, _) = Lone::leader();
+    let (mut leader, _) = TestProposer::leader();
     assert_eq!((leader.0.wants_applied(), leader.0.batch_threshold()), (false, 1));
     leader.turn([propose(1), propose(2), propose(3), propose(4)]);
     assert_eq!((leader.0.wants_applied(), leader.0.batch_threshold()), (true, 4), "four more make a second group");
@@ -24,30 +24,30 @@ fn role_host_knows_when_the_proposer_has_work() {
 
 #[test]
 fn a_ballot_for_one_command_waits_for_no_other() {
-    let mut basic = Lone::new(Policy::BasicPaxos);
+    let mut basic = TestProposer::new(Policy::BasicPaxos);
     let (ballot, _) = basic.step(propose(1)).prepared().expect("it prepares");
     assert_eq!((basic.0.wants_applied(), basic.0.batch_threshold()), (false, 1));
     basic.hear(S1, promise(ballot, Vec::new()));
     basic.hear(S2, promise(ballot, Vec::new()));
     assert_eq!((basic.0.wants_applied(), basic.0.batch_threshold()), (true, usize::MAX));
-    basic.beat(S2, 100);
-    let mut behind = Lone::new(Policy::BasicPaxos);
-    behind.beat(S2, 100);
+    basic.receive_progress(S2, 100);
+    let mut behind = TestProposer::new(Policy::BasicPaxos);
+    behind.receive_progress(S2, 100);
     behind.step(propose(1));
     assert!(behind.0.wants_applied(), "it waits for its learner");
 }
 
 #[test]
 fn at_most_one_window_of_slots_is_in_flight() {
-    let small =
-        Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos).with_window(2, OPEN_BYTES);
-    let (mut leader, _) = Lone::of(small.clone()).led();
+    let small = Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos)
+        .with_window(2, IN_FLIGHT_MAX_BYTES);
+    let (mut leader, _) = TestProposer::of(small.clone()).led();
     assert_eq!(leader.turn([propose(1), propose(2), propose(3)]).proposed(), [(1, 1), (2, 2)]);
     assert_eq!(leader.0.batch_threshold(), usize::MAX - 1);
     assert_eq!(leader.applied(1, &[1]).proposed(), [(3, 3)]);
     // A window that adopted values fill is no batch for which commands wait.
-    let mut candidate = Lone::of(small.with_window(1, OPEN_BYTES));
-    let ballot = candidate.stand();
+    let mut candidate = TestProposer::of(small.with_window(1, IN_FLIGHT_MAX_BYTES));
+    let ballot = candidate.campaign();
     candidate.hear(S1, promise(ballot, vec![accepted(1, Ballot { round: 0, server: S2 }, 21)]));
     assert_eq!(candidate.hear(S2, promise(ballot, Vec::new())).proposed(), [(1, 21)]);
     candidate.step(propose(1));
@@ -57,7 +57,7 @@ fn at_most_one_window_of_slots_is_in_flight() {
 
 #[test]
 fn a_command_whose_slot_went_to_another_gets_a_new_one() {
-    let (mut leader, _) = Lone::leader();
+    let (mut leader, _) = TestProposer::leader();
     leader.step(propose(1));
     assert_eq!(leader.applied(1, &[9]).proposed(), [(2, 1)]);
 }
@@ -66,7 +66,7 @@ fn a_command_whose_slot_went_to_another_gets_a_new_one() {
 fn batch_is_at_most_one_mebibyte_unless_one_command_is_larger() {
     let propose =
         |number, bytes| Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 });
-    let (mut leader, _) = Lone::leader();
+    let (mut leader, _) = TestProposer::leader();
     assert_eq!(leader.step(propose(1, (1 << 20) + 1)).proposed(), [(1, 1)], "it is sent alone");
     let said = leader.turn([propose(2, 600 << 10), propose(3, 424 << 10), propose(4, 1)]);
     assert_eq!(said.proposed(), [(2, 2), (3, 3)]);
@@ -78,7 +78,7 @@ fn resend_starts_with_the_first_mebibyte() {
     let propose =
         |number, bytes| Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 });
     let again = |first: &[usize], second: &[usize]| {
-        let (mut leader, _) = Lone::leader();
+        let (mut leader, _) = TestProposer::leader();
         let mut numbers = 1..;
         for sizes in [first, second] {
             let group: Vec<_> = numbers.by_ref().zip(sizes).map(|(number, bytes)| propose(number, *bytes)).collect();

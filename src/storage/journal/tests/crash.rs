@@ -6,12 +6,12 @@ use super::*;
 
 /// The records that a program had written and the number acknowledged when it crashed.
 #[derive(Default)]
-struct Story {
+struct WrittenRecords {
     written: Vec<AcceptorRecord>,
     acknowledged: usize,
 }
 
-impl Story {
+impl WrittenRecords {
     /// The journal returns everything that was acknowledged, and a prefix of the rest.
     fn assert_told_by(&self, records: &[AcceptorRecord], what: &dyn std::fmt::Debug) {
         assert!(records.len() >= self.acknowledged, "{what:?}: {} of {} back", records.len(), self.acknowledged);
@@ -32,7 +32,7 @@ impl Story {
 
 /// Two incarnations of commits: small ones, one that needs the next segment, and one larger than a segment. Ends at the
 /// first error.
-fn run(files: &MemoryFiles, story: &mut Story) -> bool {
+fn run(files: &MemoryFiles, story: &mut WrittenRecords) -> bool {
     let mut number = 0;
     let mut some = |count| {
         number += count;
@@ -50,7 +50,7 @@ fn run(files: &MemoryFiles, story: &mut Story) -> bool {
     true
 }
 
-fn check_from(files: &MemoryFiles, story: &Story, what: &dyn std::fmt::Debug) -> Vec<AcceptorRecord> {
+fn check_from(files: &MemoryFiles, story: &WrittenRecords, what: &dyn std::fmt::Debug) -> Vec<AcceptorRecord> {
     let (mut journal, back) = open(files, SMALL).unwrap_or_else(|error| panic!("{what:?}: {error}"));
     story.assert_told_by(&back.records, what);
     // The journal continues from there, and a second opening returns the same records.
@@ -68,7 +68,7 @@ fn crash_at_any_step_keeps_every_acknowledged_record() {
     loop {
         let files = MemoryFiles::new();
         files.fail(operation, InjectedFailure::Stop);
-        let mut story = Story::default();
+        let mut story = WrittenRecords::default();
         if run(&files, &mut story) {
             break;
         }
@@ -93,7 +93,7 @@ fn error_at_any_step_and_a_later_power_cut_keep_every_acknowledged_record() {
     loop {
         let files = MemoryFiles::new();
         files.fail(operation, InjectedFailure::Once(io::ErrorKind::Other));
-        let mut story = Story::default();
+        let mut story = WrittenRecords::default();
         let done = run(&files, &mut story);
         files.restart();
         let back = check_from(&files, &story, &operation);
@@ -114,7 +114,7 @@ fn a_crash_at_any_step_of_recovery_changes_nothing() {
     for operation in 0..200 {
         let files = MemoryFiles::new();
         files.fail(operation, InjectedFailure::Stop);
-        let mut story = Story::default();
+        let mut story = WrittenRecords::default();
         if run(&files, &mut story) {
             break;
         }
@@ -158,7 +158,7 @@ fn every_subset_of_a_groups_sectors_is_cut_unless_it_is_all_of_them() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, 16 << 10).unwrap();
     journal.commit(&synced).unwrap();
-    files.sync_folder().unwrap();
+    files.sync_dir().unwrap();
     files.fail(1, InjectedFailure::Stop);
     assert!(journal.commit(&last).is_err());
     let sectors = GroupHeader::sectors_of(3_060);
@@ -233,7 +233,7 @@ proptest! {
         let files = MemoryFiles::new();
         let segment_bytes = sectors * SECTOR_BYTES as u64;
         let mut journal = Some(open(&files, segment_bytes).unwrap().0);
-        let mut story = Story::default();
+        let mut story = WrittenRecords::default();
         let mut number = 0;
         let mut crash_seed = 0;
         for step in steps {

@@ -1,8 +1,8 @@
 //! The journal on a disk in memory; here the usual cases, in `crash`, `cut`, `damage` and `shed` the others.
 
+mod corruption;
 mod crash;
 mod cut;
-mod damage;
 mod shed;
 
 use std::collections::BTreeMap;

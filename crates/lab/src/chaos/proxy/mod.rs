@@ -48,7 +48,7 @@ pub type Direction = (ProxyEnd, ProxyEnd);
 /// All listeners. Dropping it closes all connections.
 pub struct ProxyNetwork {
     faults: BTreeMap<Direction, Arc<DirectionFaults>>,
-    doors: Vec<ProxyListener>,
+    listeners: Vec<ProxyListener>,
     is_over: Arc<AtomicBool>,
 }
 
@@ -79,11 +79,12 @@ impl ProxyNetwork {
         mut address: impl FnMut() -> io::Result<TcpListener>,
     ) -> io::Result<ProxyNetwork> {
         let servers: Vec<ServerId> = targets.keys().copied().collect();
-        let mut places = vec![ProxyEnd::Clients];
-        places.extend(servers.iter().copied().map(ProxyEnd::Server));
-        let pairs = || places.iter().flat_map(|from| places.iter().map(|to| (*from, *to))).filter(|(a, b)| a != b);
+        let mut endpoints = vec![ProxyEnd::Clients];
+        endpoints.extend(servers.iter().copied().map(ProxyEnd::Server));
+        let pairs =
+            || endpoints.iter().flat_map(|from| endpoints.iter().map(|to| (*from, *to))).filter(|(a, b)| a != b);
         let faults: BTreeMap<Direction, Arc<DirectionFaults>> = pairs().map(|way| (way, Arc::default())).collect();
-        let mut net = ProxyNetwork { faults, doors: Vec::new(), is_over: Arc::default() };
+        let mut net = ProxyNetwork { faults, listeners: Vec::new(), is_over: Arc::default() };
         for (number, way) in pairs().enumerate() {
             let (from, ProxyEnd::Server(to)) = way else { continue };
             let (peer, client) = targets[&to];
@@ -104,14 +105,14 @@ impl ProxyNetwork {
                 .name(format!("door-{number}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || keeper.listen(&listener, &is_over))?;
-            net.doors.push(ProxyListener { way, address, thread: Some(thread) });
+            net.listeners.push(ProxyListener { way, address, thread: Some(thread) });
         }
         Ok(net)
     }
 
     /// The address at which one endpoint reaches another.
     pub fn address(&self, way: Direction) -> Option<SocketAddr> {
-        self.doors.iter().find(|door| door.way == way).map(|door| door.address)
+        self.listeners.iter().find(|door| door.way == way).map(|door| door.address)
     }
 
     /// Begins a link fault in these directions.
@@ -129,7 +130,7 @@ impl Drop for ProxyNetwork {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.faults.values().for_each(|faults| faults.close());
-        for door in &mut self.doors {
+        for door in &mut self.listeners {
             // Wakes the listener's thread.
             let _ = TcpStream::connect_timeout(&door.address, CONNECT_TIMEOUT);
             if let Some(thread) = door.thread.take() {

@@ -94,9 +94,9 @@ pub(super) fn table(seed: u64, cells: &[ComparisonCell]) -> String {
     );
     let mut before = None;
     for cell in cells {
-        let says = if before == Some(cell.scenario) { "" } else { cell.scenario.says() };
+        let says = if before == Some(cell.scenario) { "" } else { cell.scenario.description() };
         before = Some(cell.scenario);
-        let after = if cell.struck.is_some() { cell.after.to_string() } else { "-".to_string() };
+        let after = if cell.fault_time.is_some() { cell.after.to_string() } else { "-".to_string() };
         let _ = writeln!(
             text,
             "{says:<46} {:<17} {:>6} {after:>6} {:>9} {:>8} {:>7} {:>8} {:>9.1} {:>7.1}  {}",

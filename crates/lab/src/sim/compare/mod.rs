@@ -92,7 +92,7 @@ impl Scenario {
     }
 
     /// One line that describes the scenario.
-    pub fn says(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Scenario::NoFault => "no fault",
             Scenario::OneDown => "one server crashes",
@@ -140,7 +140,7 @@ pub struct ComparisonCell {
     /// Number of operations with a result in each tenth of a second.
     pub bars: Vec<u32>,
     /// When the fault struck, if one did.
-    pub struck: Option<Micros>,
+    pub fault_time: Option<Micros>,
     /// How long it took after the end of the fault until everything was decided and equal.
     pub settled_in: Micros,
     /// The verdict of the oracle.
@@ -180,14 +180,14 @@ impl WriteCost {
 /// Plays one cell; with `lines`, also returns the log text of all servers and clients, by file name.
 pub fn play(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> (ComparisonCell, Vec<(String, String)>) {
     let mut stage = ScenarioRun::new(seed, scenario, protocol, lines);
-    stage.until(STRIKES);
+    stage.run_until(STRIKES);
     stage.cost = stage.cost_so_far();
     stage.strike();
     if scenario.ends().is_some() {
-        stage.until(BACK);
+        stage.run_until(BACK);
         stage.end_fault();
     }
-    stage.until(END);
+    stage.run_until(END);
     let cell = stage.measure();
     let lines = stage.world.take_lines();
     (cell, lines)
@@ -199,9 +199,9 @@ struct ScenarioRun {
     protocol: Protocol,
     world: Simulation,
     cost: WriteCost,
-    struck: Option<Micros>,
+    fault_time: Option<Micros>,
     victims: Vec<ServerId>,
-    died: Option<(ServerId, RoleKind)>,
+    crashed: Option<(ServerId, RoleKind)>,
 }
 
 impl ScenarioRun {
@@ -222,18 +222,18 @@ impl ScenarioRun {
             protocol,
             world,
             cost: WriteCost::default(),
-            struck: None,
+            fault_time: None,
             victims: Vec::new(),
-            died: None,
+            crashed: None,
         }
     }
 
     /// Advances the virtual time to this moment.
-    fn until(&mut self, moment: Micros) {
+    fn run_until(&mut self, moment: Micros) {
         let wait = moment.saturating_sub(self.world.sim_env.now());
         // Time advances from event to event; an event that does nothing brings it there.
-        self.world.sim_env.after(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
-        self.world.play_until(moment, |_| false);
+        self.world.sim_env.schedule(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
+        self.world.run_unchecked_until(moment, |_| false);
     }
 
     fn strike(&mut self) {
@@ -251,12 +251,12 @@ impl ScenarioRun {
             }
             Scenario::Partition => self.cut(true),
         }
-        self.struck = Some(self.world.sim_env.now());
+        self.fault_time = Some(self.world.sim_env.now());
     }
 
     fn end_fault(&mut self) {
-        if let Some((server, role)) = self.died.take() {
-            self.world.at(server, |one, sim_env| one.bring_back(sim_env, role));
+        if let Some((server, role)) = self.crashed.take() {
+            self.world.at_server(server, |one, sim_env| one.bring_back(sim_env, role));
         }
         if self.scenario == Scenario::Partition {
             self.cut(false);
@@ -291,11 +291,11 @@ impl ScenarioRun {
     /// Crashes the role that has sent its requests but not decided, when some of the replies are already on their way.
     fn kill_between_the_phases(&mut self) {
         let server = self.leader();
-        self.world.play_until(BACK, |world| is_between_the_phases(world, server));
+        self.world.run_unchecked_until(BACK, |world| is_between_the_phases(world, server));
         let role = self.protocol.leader();
         let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-        self.world.at(server, |one, sim_env| one.crash(sim_env, role, order));
-        self.died = Some((server, role));
+        self.world.at_server(server, |one, sim_env| one.crash(sim_env, role, order));
+        self.crashed = Some((server, role));
     }
 
     fn cut(&mut self, on: bool) {
@@ -316,7 +316,7 @@ impl ScenarioRun {
     }
 
     fn measure(&mut self) -> ComparisonCell {
-        let struck = self.struck;
+        let struck = self.fault_time;
         let operations = self.world.sim_env.history.operations().to_vec();
         let mut times: Vec<Micros> =
             operations.iter().filter(|one| one.has_result()).filter_map(|one| one.at).collect();
@@ -339,9 +339,9 @@ impl ScenarioRun {
         let done = || operations.iter().filter(|one| one.has_result());
         let (in_doubt, in_doubt_for) = self.doubts();
         let refused =
-            operations.iter().filter(|one| one.heard == super::client_history::ObservedResult::Refused).count();
+            operations.iter().filter(|one| one.result == super::client_history::ObservedResult::Refused).count();
         let unknown =
-            operations.iter().filter(|one| one.heard == super::client_history::ObservedResult::Unknown).count();
+            operations.iter().filter(|one| one.result == super::client_history::ObservedResult::Unknown).count();
         let (writes, reads) = (done().filter(is_write).count(), done().count() - done().filter(is_write).count());
         let (settled_in, verdict) = self.settle();
         ComparisonCell {
@@ -357,7 +357,7 @@ impl ScenarioRun {
             in_doubt_for,
             cost: self.cost,
             bars,
-            struck,
+            fault_time: struck,
             settled_in,
             verdict,
         }
@@ -382,7 +382,7 @@ impl ScenarioRun {
     fn settle(&mut self) -> (Micros, RunVerdict) {
         let begun = self.world.sim_env.now();
         for server in self.victims.clone() {
-            self.world.sim_env.after(MS, SimEvent::Start { server });
+            self.world.sim_env.schedule(MS, SimEvent::Start { server });
         }
         self.end_fault();
         let verdict = self.world.finish();

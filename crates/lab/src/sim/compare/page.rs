@@ -23,7 +23,7 @@ pub(super) fn page(seed: u64, cells: &[ComparisonCell]) -> String {
         if of.is_empty() {
             continue;
         }
-        let _ = write!(rows, "<tr><th scope=\"row\">{}</th>", scenario.says());
+        let _ = write!(rows, "<tr><th scope=\"row\">{}</th>", scenario.description());
         for protocol in &protocols {
             match of.iter().find(|cell| cell.protocol == *protocol) {
                 Some(cell) => rows.push_str(&draw(seed, cell, most)),
@@ -57,7 +57,7 @@ fn draw(seed: u64, cell: &ComparisonCell, most: u32) -> String {
         "<svg viewBox=\"0 0 {width} {HEIGHT}\" width=\"{width}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"operations done in \
          each 100 ms\">"
     );
-    if let Some(struck) = cell.struck {
+    if let Some(struck) = cell.fault_time {
         let until = cell.scenario.ends().map_or(END, |_| BACK);
         let _ = write!(
             svg,
@@ -77,7 +77,7 @@ fn draw(seed: u64, cell: &ComparisonCell, most: u32) -> String {
         );
     }
     svg.push_str("</svg>");
-    let after = match cell.struck {
+    let after = match cell.fault_time {
         Some(_) => format!("{} after the fault, ", cell.after),
         None => String::new(),
     };

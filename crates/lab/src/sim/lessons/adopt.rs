@@ -24,7 +24,7 @@ pub(super) const LESSON: Lesson = Lesson {
              slot. Blue would be lost, but no client was told that it was written. See src/paxos/promises.rs.",
     servers: 5,
     protocol: Protocol::BasicPaxos,
-    forgets: false,
+    loses_storage: false,
     script: &[
         (LessonTime::At(30 * MS), LessonAction::Put(1, &[("sky", "grey"), ("color", "blue")])),
         (LessonTime::Seen(1, "proposer PREPARE  req=c1-3"), LessonAction::Cut(1, 5)),

@@ -29,7 +29,7 @@ pub(super) const LESSON: Lesson = Lesson {
     answer: "docs/two-phase-commit.md, \"Why no participant may decide\"",
     servers: 5,
     protocol: Protocol::TwoPhaseCommit,
-    forgets: false,
+    loses_storage: false,
     script: &[
         (LessonTime::At(20 * MS), LessonAction::Put(1, &[("color", "blue"), ("color", "red")])),
         (LessonTime::Seen(5, "participant ACK      req=c1-2"), LessonAction::Crash(5, Participant)),

@@ -22,7 +22,7 @@ pub(super) const LESSON: Lesson = Lesson {
              waits. See src/paxos/proposer/mod.rs, and rule 11 in docs/rules.md.",
     servers: 5,
     protocol: Protocol::BasicPaxos,
-    forgets: false,
+    loses_storage: false,
     script: &[
         (LessonTime::At(30 * MS), LessonAction::Put(1, &[("color", "blue"), ("color", "navy")])),
         (LessonTime::At(30 * MS), LessonAction::Put(5, &[("color", "red"), ("color", "crimson")])),

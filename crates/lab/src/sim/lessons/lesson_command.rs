@@ -66,8 +66,8 @@ pub fn page(lesson: &Lesson) -> Result<String, String> {
 }
 
 /// The id of the earliest line that holds these words; a prefix such as `s1.*` restricts the server.
-pub(super) fn line_of(run: &Run, words: &str) -> Result<String, String> {
-    let (server, words) = words.split_once(".*").map_or((None, words), |(server, words)| (Some(server), words));
+pub(super) fn line_of(run: &Run, pattern: &str) -> Result<String, String> {
+    let (server, words) = pattern.split_once(".*").map_or((None, pattern), |(server, words)| (Some(server), words));
     let fits = |at: &usize| {
         let line = run.line(*at);
         let by = line.id.process.as_server().map(|by| by.to_string());

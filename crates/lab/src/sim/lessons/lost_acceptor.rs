@@ -24,7 +24,7 @@ pub(super) const LESSON: Lesson = Lesson {
     answer: "Two: a majority of six is four. The sixth server adds no tolerance. See src/paxos/quorum.rs.",
     servers: 5,
     protocol: Protocol::BasicPaxos,
-    forgets: false,
+    loses_storage: false,
     script: &[
         (LessonTime::At(30 * MS), LessonAction::Put(1, &[("color", "blue")])),
         (LessonTime::At(80 * MS), LessonAction::Crash(4, Acceptor)),

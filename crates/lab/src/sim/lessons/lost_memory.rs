@@ -24,7 +24,7 @@ pub(super) const LESSON: Lesson = Lesson {
              sends a message about them. See src/paxos/acceptor.rs and src/role.rs: the types do not let a role send earlier.",
     servers: 3,
     protocol: Protocol::BasicPaxos,
-    forgets: true,
+    loses_storage: true,
     script: &[
         (LessonTime::At(10 * MS), LessonAction::Cut(1, 3)),
         (LessonTime::At(10 * MS), LessonAction::Cut(2, 3)),

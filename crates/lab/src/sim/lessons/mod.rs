@@ -62,7 +62,7 @@ pub struct Lesson {
     /// The protocol of the servers.
     protocol: Protocol,
     /// Acceptors restart without their stable storage.
-    forgets: bool,
+    loses_storage: bool,
     script: &'static [(LessonTime, LessonAction)],
     /// When the scene ends, in virtual microseconds.
     end: Micros,
@@ -106,21 +106,23 @@ impl Lesson {
     pub fn play(&self) -> Vec<(String, String)> {
         let mut world = Simulation::new(self.plan(), true);
         for server in &mut world.servers {
-            server.forgets = self.forgets;
+            server.loses_storage = self.loses_storage;
         }
         for (when, what) in self.script {
             match *when {
                 LessonTime::At(moment) => {
                     // Time advances from event to event; an event that does nothing brings it there.
                     let wait = moment.saturating_sub(world.sim_env.now());
-                    world.sim_env.after(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
-                    world.play_until(moment, |_| false);
+                    world.sim_env.schedule(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
+                    world.run_unchecked_until(moment, |_| false);
                 }
-                LessonTime::Seen(server, words) => world.play_until(self.end, |world| has_said(world, server, words)),
+                LessonTime::Seen(server, words) => {
+                    world.run_unchecked_until(self.end, |world| has_said(world, server, words))
+                }
             }
             self.act(&mut world, *what);
         }
-        world.play_until(self.end, |_| false);
+        world.run_unchecked_until(self.end, |_| false);
         world.take_lines()
     }
 
@@ -158,7 +160,7 @@ impl Lesson {
             safety: 60 * SECOND,
             healthy: ServerSet::first(self.servers),
             fault_lasts: 3_600 * SECOND,
-            is_acquainted: true,
+            starts_admitted: true,
             ..RunPlan::new(7, FaultSet::NONE, Some(self.protocol))
         }
     }
@@ -177,10 +179,10 @@ impl Lesson {
             }
             LessonAction::Crash(server, role) => {
                 let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-                world.at(ServerId(server), |one, sim_env| one.crash(sim_env, role, order));
+                world.at_server(ServerId(server), |one, sim_env| one.crash(sim_env, role, order));
             }
             LessonAction::Restart(server, role) => {
-                world.at(ServerId(server), |one, sim_env| one.bring_back(sim_env, role));
+                world.at_server(ServerId(server), |one, sim_env| one.bring_back(sim_env, role));
             }
             LessonAction::Nothing => {}
             LessonAction::Cut(a, b) => cut(world, a, b, true),

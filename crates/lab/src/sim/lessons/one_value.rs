@@ -28,7 +28,7 @@ pub(super) const LESSON: Lesson = Lesson {
              counts them finds out later. See the head of src/paxos/mod.rs, \"chosen\", and src/paxos/learner/mod.rs.",
     servers: 5,
     protocol: Protocol::BasicPaxos,
-    forgets: false,
+    loses_storage: false,
     script: &[
         (LessonTime::At(30 * MS), LessonAction::Put(1, &[("color", "blue")])),
         (LessonTime::At(80 * MS), LessonAction::Get(4, "color")),

@@ -21,7 +21,7 @@ pub(super) const LESSON: Lesson = Lesson {
              requested one on. See the head of src/paxos/mod.rs, and src/paxos/policy.rs.",
     servers: 5,
     protocol: Protocol::MultiPaxos,
-    forgets: false,
+    loses_storage: false,
     script: &[(
         LessonTime::At(900 * MS),
         LessonAction::Put(2, &[("color", "blue"), ("shape", "circle"), ("city", "Lyon")]),

@@ -35,7 +35,7 @@ fn scene_is_deterministic() {
 fn audit_proves_every_lesson_except_the_one_that_breaks_paxos() {
     for lesson in LESSONS {
         let audit = Audit::new(&lesson.run().unwrap());
-        if lesson.forgets {
+        if lesson.loses_storage {
             assert_eq!(audit.verdict(), AuditVerdict::Violated, "{}", lesson.name);
             assert!(!audit.unsafe_lines.is_empty());
             assert!(audit.findings.iter().any(|finding| finding.rule == Rule::Agreement), "two values in one slot");

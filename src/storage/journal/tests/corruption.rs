@@ -83,7 +83,7 @@ fn known(records: &[AcceptorRecord]) -> KnownGroups {
 }
 
 /// The records found are all that were written, except those reported as corrupt.
-fn assert_all_or_damaged(found: &[AcceptorRecord], all: &[AcceptorRecord], what: &str) {
+fn assert_all_or_corrupt(found: &[AcceptorRecord], all: &[AcceptorRecord], what: &str) {
     let (found, all) = (known(found), known(all));
     assert_eq!(found.promised, all.promised, "{what}");
     let is_damaged = |slot: &Slot| found.damaged.iter().any(|range| range.contains(*slot));
@@ -126,7 +126,7 @@ fn every_flipped_bit_is_reported_with_its_place_and_its_slots() {
                     let [damage] = &back.damage[..] else { panic!("{what}: {:?}", back.damage) };
                     assert_eq!((&damage.file, damage.offset), (name, sector as u64), "{what}");
                     assert_eq!(damage.slots, hit.map(|slot| SlotRange { first: slot, last: slot }), "{what}");
-                    assert_all_or_damaged(&back.records, &sample.records, &what);
+                    assert_all_or_corrupt(&back.records, &sample.records, &what);
                     // Copying a corrupt file at a start does not make it valid.
                     let again = open(&files, SMALL).unwrap().1;
                     assert_eq!(again.records, back.records, "{what}");
@@ -176,7 +176,7 @@ fn unwritten_or_misplaced_sector_is_never_read_as_another_history() {
                     assert!(is_same || *to == SPARE)
                 }
                 Ok(back) if !back.damage.is_empty() => {
-                    assert_all_or_damaged(
+                    assert_all_or_corrupt(
                         &back.records,
                         &sample.records,
                         &format!("{from}:{from_offset} in {to}:{to_offset}"),
@@ -232,7 +232,7 @@ fn two_misplaced_sectors_of_a_segment_hide_no_group() {
             }
             files.put(&file, &bytes);
             if let Ok((_, back)) = open(&files.fork(), 256 << 10) {
-                assert_all_or_damaged(&back.records, &records, &format!("{one} in {other}, {from} in {to}"));
+                assert_all_or_corrupt(&back.records, &records, &format!("{one} in {other}, {from} in {to}"));
             }
         }
     }
@@ -248,7 +248,7 @@ fn groups_missing_at_the_end_of_a_full_segment_are_corruption() {
             let result = open_with(&sample, &commit.file, |bytes| bytes[gone..].fill(0));
             let damage = match result {
                 Ok(back) => {
-                    assert_all_or_damaged(&back.records, &sample.records, &format!("{number}, {gone}"));
+                    assert_all_or_corrupt(&back.records, &sample.records, &format!("{number}, {gone}"));
                     back.damage[0].clone()
                 }
                 Err(OpenError::Corrupt(damage)) => damage,
@@ -464,7 +464,7 @@ fn unreadable_disk_is_reported_with_the_file_name() {
     let files = MemoryFiles::new();
     drop(open(&files, SMALL).unwrap());
     files.fail(0, InjectedFailure::Stop);
-    assert!(files.sync_folder().is_err());
+    assert!(files.sync_dir().is_err());
     let error = open(&files, SMALL).unwrap_err();
     assert!(matches!(error, OpenError::Io { doing: "list", .. }), "{error}");
 }
