@@ -30,14 +30,14 @@ fn folder() -> tempfile::TempDir {
 }
 
 /// A journal, and the group of records that is written to it again and again.
-struct Groups {
+struct JournalBench {
     journal: Journal<RealFiles, AcceptorRecord>,
     records: Vec<AcceptorRecord>,
     _folder: DataDir,
 }
 
-impl Groups {
-    fn new(folder: &tempfile::TempDir, size: u64) -> Groups {
+impl JournalBench {
+    fn new(folder: &tempfile::TempDir, size: u64) -> JournalBench {
         let server = ServerId(1);
         let owner = Owner { cluster: "bench", quorums: Quorums::majority(ServerSet::only(server)), server };
         let data = DataDir::open(&folder.path().join("data"), owner).unwrap();
@@ -49,7 +49,7 @@ impl Groups {
             let (slot, ballot) = (Slot(n), Ballot { round: 1, server: ServerId(1) });
             AcceptorRecord::Accepted(Entry { slot, ballot, value: Value::Command(command.to_paxos()) })
         };
-        Groups { journal, records: (1..=size).map(record).collect(), _folder: data }
+        JournalBench { journal, records: (1..=size).map(record).collect(), _folder: data }
     }
 
     fn commit(&mut self) {
@@ -58,21 +58,21 @@ impl Groups {
 }
 
 /// The floor: as many bytes, into a file that was written before, and one sync.
-struct Floor {
+struct RawFileBench {
     file: File,
     bytes: Vec<u8>,
     at: u64,
 }
 
-impl Floor {
-    fn new(folder: &tempfile::TempDir, records: &[AcceptorRecord]) -> Floor {
+impl RawFileBench {
+    fn new(folder: &tempfile::TempDir, records: &[AcceptorRecord]) -> RawFileBench {
         let file = File::create(folder.path().join("floor")).unwrap();
         let zeros = vec![0; 1 << 20];
         (0..SEGMENT_BYTES >> 20).for_each(|n| file.write_all_at(&zeros, n << 20).unwrap());
         file.sync_all().unwrap();
         // What the records take in whole sectors of 512 bytes, each with some bytes of the journal's own.
         let sectors = codec::encode(&records).len().div_ceil(480);
-        Floor { file, bytes: vec![7; sectors * 512], at: 0 }
+        RawFileBench { file, bytes: vec![7; sectors * 512], at: 0 }
     }
 
     fn commit(&mut self) {
@@ -99,8 +99,8 @@ fn median(mut times: Vec<Duration>) -> Duration {
 fn group_commit(criterion: &mut Criterion) {
     for size in [1u64, 16, 128] {
         let folder = folder();
-        let mut groups = Groups::new(&folder, size);
-        let mut floor = Floor::new(&folder, &groups.records);
+        let mut groups = JournalBench::new(&folder, size);
+        let mut floor = RawFileBench::new(&folder, &groups.records);
         let mut group = criterion.benchmark_group(format!("one fdatasync, {size} records"));
         group.throughput(Throughput::Elements(size)).sample_size(20);
         group.bench_function("journal", |bencher| bencher.iter(|| groups.commit()));

@@ -18,9 +18,9 @@ const SESSIONS: u64 = 64;
 const BALLOT: Ballot = Ballot { round: 1, server: ServerId(1) };
 
 /// A disk that costs nothing.
-struct Nothing;
+struct NoStableStore;
 
-impl<Record> StableStore<Record> for Nothing {
+impl<Record> StableStore<Record> for NoStableStore {
     type Error = std::convert::Infallible;
 
     fn commit(&mut self, _records: &[Record]) -> Result<(), Self::Error> {
@@ -57,7 +57,7 @@ fn write_of_many(slot: u64) -> Value {
 /// One turn of a role with this mail; gives what it wants done.
 fn step<R: Role>(role: &mut R, inputs: impl IntoIterator<Item = Input<R>>) -> Vec<Action<R>> {
     let mail = inputs.into_iter().map(|input| ((), input));
-    turn(role, mail, &mut Nothing, false).unwrap().into_iter().flat_map(|(_, actions)| actions).collect()
+    turn(role, mail, &mut NoStableStore, false).unwrap().into_iter().flat_map(|(_, actions)| actions).collect()
 }
 
 fn message<R: Role>(from: ServerId, message: R::Message) -> Input<R> {
@@ -91,7 +91,7 @@ impl RoleCluster {
             let actions = step(&mut world.learners[at], [Input::Start]);
             world.learnt(server, actions);
         }
-        world.settle();
+        world.deliver_all();
         world
     }
 
@@ -116,7 +116,7 @@ impl RoleCluster {
     }
 
     /// Delivers messages until no role sends any more.
-    fn settle(&mut self) {
+    fn deliver_all(&mut self) {
         while let Some((from, to, said)) = self.mail.pop_front() {
             let at = usize::from(to.0) - 1;
             for role in said.recipients() {
@@ -152,7 +152,7 @@ fn whole_commands(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(under_way));
         let mut world = RoleCluster::new();
         world.propose(open(1));
-        world.settle();
+        world.deliver_all();
         let mut sequence = 0;
         group.bench_function(under_way.to_string(), |bencher| {
             bencher.iter(|| {
@@ -161,7 +161,7 @@ fn whole_commands(criterion: &mut Criterion) {
                     sequence += 1;
                     world.propose(write(sequence));
                 }
-                world.settle();
+                world.deliver_all();
                 assert_eq!(world.applied - before, 5 * under_way, "every server applies every command");
             });
         });

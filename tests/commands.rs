@@ -10,12 +10,12 @@ use std::process::{Child, Command, Stdio};
 
 use paxos_kv::trace::parse::Run;
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Cluster, await_some, run_program};
+use support::{Cluster, await_value, run_program};
 
 /// What a command prints, on both streams, with times taken out; and its exit code.
-fn transcript(cluster: &Cluster, words: &[&str], typed: &str) -> String {
+fn transcript(cluster: &Cluster, arguments: &[&str], typed: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
-    command.args(words).arg("--cluster").arg(cluster.file()).current_dir(cluster.folder.path());
+    command.args(arguments).arg("--cluster").arg(cluster.file()).current_dir(cluster.folder.path());
     command.env_remove("PAXOS_CLUSTER").env("PAXOS_RUNS", cluster.folder.path().join("none"));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
@@ -48,8 +48,8 @@ fn shell_executes_lines_and_continues_after_an_error() {
 #[test]
 fn json_results_can_be_parsed() {
     let cluster = Cluster::start(3, &[]);
-    let object = |words: &[&str]| -> serde_json::Value {
-        let text = transcript(&cluster, words, "");
+    let object = |arguments: &[&str]| -> serde_json::Value {
+        let text = transcript(&cluster, arguments, "");
         let (json, code) = text.trim_end().rsplit_once('\n').unwrap();
         let mut object: serde_json::Value = serde_json::from_str(json).unwrap_or_else(|_| panic!("{text}"));
         object["code"] = code.trim_matches(['[', ']']).parse::<u8>().unwrap().into();
@@ -72,7 +72,7 @@ fn json_results_can_be_parsed() {
 #[test]
 fn logs_of_a_run_print_in_columns_and_in_color() {
     let cluster = Cluster::start(3, &[]);
-    cluster.client_with_lines("c1", 1).put(b"color", b"blue").unwrap();
+    cluster.client_with_log("c1", 1).put(b"color", b"blue").unwrap();
     cluster.await_agreement();
     let run = cluster.folder.path().to_string_lossy().into_owned();
     let (code, text) = run_program("paxos-server", &["logs", &run, "--req", "c1-2", "--columns"]);
@@ -140,16 +140,16 @@ fn signal(process: u32, signal: Signal) {
 }
 
 /// A client whose streams are pipes and whose lines go beside the servers'.
-fn client(cluster: &Cluster, words: &[&str]) -> Child {
+fn client(cluster: &Cluster, arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
-    command.arg("--cluster").arg(cluster.file()).arg("--log-dir").arg(cluster.folder.path()).args(words);
+    command.arg("--cluster").arg(cluster.file()).arg("--log-dir").arg(cluster.folder.path()).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Waits until this stands in a file of the run's folder.
 fn await_line(cluster: &Cluster, file: &str, text: &str) {
     let path = cluster.folder.path().join(file);
-    await_some("the line is written", || {
+    await_value("the line is written", || {
         std::fs::read_to_string(&path).unwrap_or_default().contains(text).then_some(())
     });
 }
@@ -234,9 +234,9 @@ fn shell_reports_missing_servers_once_per_request() {
 #[test]
 fn cluster_from_the_environment_is_used_and_absent_from_usage_lines() {
     let cluster = Cluster::prepare(1, &[]);
-    let run = |words: &[&str]| {
+    let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
-        command.args(words).env("PAXOS_CLUSTER", cluster.file()).output().unwrap()
+        command.args(arguments).env("PAXOS_CLUSTER", cluster.file()).output().unwrap()
     };
     let usage = String::from_utf8(run(&["get"]).stderr).unwrap();
     assert!(usage.contains("Usage: paxos-client get <KEY>"), "{usage}");

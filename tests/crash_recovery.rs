@@ -23,7 +23,7 @@ fn no_acknowledged_write_is_lost_when_two_servers_and_then_all_are_killed() {
     let mut cluster = Cluster::start(5, &["--seed", "1"]);
     let done = AtomicU32::new(0);
     let write = |name: &str, server: u8| {
-        let mut client = cluster.client_with_lines(name, server);
+        let mut client = cluster.client_with_log(name, server);
         let mut known: BTreeMap<String, Known> = BTreeMap::new();
         for n in 0..100 {
             let (key, value) = (format!("{name}-{}", n % 7), format!("{name} value {n}"));
@@ -40,7 +40,7 @@ fn no_acknowledged_write_is_lost_when_two_servers_and_then_all_are_killed() {
     let pids = [cluster.pid(2), cluster.pid(4)];
     let known = thread::scope(|scope| {
         let writers = [scope.spawn(|| write("c1", 1)), scope.spawn(|| write("c2", 2))];
-        support::await_some("60 of 200 operations are done", || (done.load(Ordering::Relaxed) >= 60).then_some(()));
+        support::await_value("60 of 200 operations are done", || (done.load(Ordering::Relaxed) >= 60).then_some(()));
         for pid in pids {
             kill_process(pid);
         }
@@ -50,10 +50,10 @@ fn no_acknowledged_write_is_lost_when_two_servers_and_then_all_are_killed() {
 
     cluster.kill(&[1, 2, 3, 4, 5]);
     for id in 1..=5 {
-        cluster.run(id);
+        cluster.start_server(id);
     }
     cluster.await_all();
-    let mut reader = cluster.client_with_lines("c3", 3);
+    let mut reader = cluster.client_with_log("c3", 3);
     for (key, Known { acknowledged, perhaps }) in known.into_iter().flatten() {
         let found = reader.get(key.as_bytes()).unwrap().value.map(|value| String::from_utf8(value).unwrap());
         assert!(
@@ -75,7 +75,7 @@ fn kill_process(pid: u32) {
 fn two_clients_at_two_servers_increment_one_key_and_no_update_is_lost_or_doubled() {
     let cluster = Cluster::start(5, &["--seed", "2"]);
     let increment = |name: &str, server: u8| {
-        let mut client = cluster.client_with_lines(name, server);
+        let mut client = cluster.client_with_log(name, server);
         let mut versions = Vec::new();
         while versions.len() < 100 {
             let version = client.get(b"counter").unwrap().version;
@@ -104,14 +104,14 @@ fn a_retry_at_another_server_after_the_first_was_killed_is_applied_once() {
     // The first server's own learner says the outcome; killed between, the client asks another with the same sequence.
     for round in 0..5 {
         let mut cluster = Cluster::start(5, &["--seed", "3"]);
-        let mut client = cluster.client_with_lines("c1", 1);
+        let mut client = cluster.client_with_log("c1", 1);
         client.put(b"warm", b"up").unwrap();
         let pid = cluster.pid(1);
         let writes = thread::scope(|scope| {
             let writer = scope.spawn(|| (0..60).map(|_| client.put(b"k", b"v").map(|done| done.version())).collect());
             // A different moment of the writing each time.
             let lines = format!("req=c1-{}", 10 + round * 9);
-            support::await_some("the writes have started", || cluster.lines_of(1).contains(&lines).then_some(()));
+            support::await_value("the writes have started", || cluster.log_text(1).contains(&lines).then_some(()));
             kill_process(pid);
             let writes: Vec<Result<u64, ClientError>> = writer.join().unwrap();
             writes
@@ -119,7 +119,7 @@ fn a_retry_at_another_server_after_the_first_was_killed_is_applied_once() {
         let versions: Vec<u64> = writes.into_iter().map(|write| write.unwrap()).collect();
         assert_eq!(versions, (1..=60).collect::<Vec<u64>>(), "each write is applied exactly once");
         cluster.kill(&[1]);
-        cluster.run(1);
+        cluster.start_server(1);
         cluster.await_agreement();
         let (code, text) = cluster.audit();
         assert_eq!(code, 0, "{text}");

@@ -16,7 +16,7 @@ use paxos_kv::paxos::StateMachine;
 use paxos_kv::role::{ServerId, ServerSet};
 use paxos_kv::storage::DataDir;
 use paxos_kv::storage::checkpoint::{CHUNK_BYTES, Checkpoint, CheckpointMeta};
-use support::{Cluster, await_some};
+use support::{Cluster, await_value};
 
 fn servers(ids: &[u8]) -> ServerSet {
     ids.iter().copied().map(ServerId).collect()
@@ -30,7 +30,7 @@ fn client_with_short_timeout(cluster: &Cluster, name: &str, server: u8) -> Clien
 }
 
 /// The write is certainly not applied; the sentence that says so.
-fn refused(client: &mut Client) -> String {
+fn refusal_of_write(client: &mut Client) -> String {
     match client.put(b"k", b"never") {
         Err(error @ ClientError::NotApplied(_)) => error.to_string(),
         other => panic!("{other:?}"),
@@ -40,19 +40,19 @@ fn refused(client: &mut Client) -> String {
 #[test]
 fn new_servers_start_when_a_majority_of_peers_has_recorded_each() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
-    (1..=3).for_each(|id| cluster.run(id));
-    let waits = |id: u8, known_to: &[u8]| {
+    (1..=3).for_each(|id| cluster.start_server(id));
+    let await_witnesses = |id: u8, known_to: &[u8]| {
         let waited = Some(AdmissionStatus { witnesses: servers(known_to), needed: 3 });
-        await_some("two peers have recorded it", || (cluster.status(id)?.admission == waited).then_some(()));
+        await_value("two peers have recorded it", || (cluster.status(id)?.admission == waited).then_some(()));
     };
-    waits(1, &[2, 3]);
-    waits(2, &[1, 3]);
-    waits(3, &[1, 2]);
-    let why = refused(&mut client_with_short_timeout(&cluster, "c1", 1));
+    await_witnesses(1, &[2, 3]);
+    await_witnesses(2, &[1, 3]);
+    await_witnesses(3, &[1, 2]);
+    let why = refusal_of_write(&mut client_with_short_timeout(&cluster, "c1", 1));
     assert!(why.contains("is not admitted: its data directory is new, and too few peers have recorded it"), "{why}");
-    await_some("it reports what it waits for", || {
+    await_value("it reports what it waits for", || {
         cluster
-            .lines_of(1)
+            .log_text(1)
             .contains("It joins when 3 peers have recorded it (so far s2,s3): start those that are down")
             .then_some(())
     });
@@ -64,16 +64,16 @@ fn new_servers_start_when_a_majority_of_peers_has_recorded_each() {
         "{shown}"
     );
 
-    cluster.run(4);
+    cluster.start_server(4);
     let mut client = cluster.client("c2", 1);
     client.put(b"k", b"v").unwrap();
     assert_eq!(cluster.status(1).unwrap().admission, None);
     // From now on a majority is enough.
     cluster.kill(&[1, 2, 3, 4]);
-    [2, 3, 4].into_iter().for_each(|id| cluster.run(id));
+    [2, 3, 4].into_iter().for_each(|id| cluster.start_server(id));
     cluster.client("c3", 2).put(b"k", b"w").unwrap();
-    cluster.run(1);
-    cluster.run(5);
+    cluster.start_server(1);
+    cluster.start_server(5);
     cluster.await_all();
     cluster.await_agreement();
 }
@@ -93,38 +93,38 @@ fn server_that_lost_its_data_dir_does_not_vote_although_one_peer_never_recorded_
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     // Servers 3 and 5 never meet.
     let (without_5, without_3) = (without(&cluster, 5), without(&cluster, 3));
-    [1, 2, 4].into_iter().for_each(|id| cluster.run(id));
-    cluster.run_with(3, &["--cluster", &without_5]);
-    cluster.run_with(5, &["--cluster", &without_3]);
+    [1, 2, 4].into_iter().for_each(|id| cluster.start_server(id));
+    cluster.start_server_with(3, &["--cluster", &without_5]);
+    cluster.start_server_with(5, &["--cluster", &without_3]);
     for id in 1..=5 {
-        await_some("it is admitted", || (cluster.status(id)?.admission.is_none()).then_some(()));
+        await_value("it is admitted", || (cluster.status(id)?.admission.is_none()).then_some(()));
     }
     cluster.client("c1", 3).put(b"k", b"v").unwrap();
     cluster.kill(&[1, 2, 3, 4, 5]);
 
     // Server 3 comes back without its memory. Server 4 knows better, and server 5 cannot. Together they would be three.
-    fs::remove_dir_all(cluster.data(3)).unwrap();
-    [3, 4, 5].into_iter().for_each(|id| cluster.run(id));
-    let waits = Some(AdmissionStatus { witnesses: servers(&[5]), needed: 3 });
-    await_some("server 5 treats it as new", || (cluster.status(3)?.admission == waits).then_some(()));
-    await_some("server 4 does not", || cluster.lines_of(4).contains("another data directory than").then_some(()));
+    fs::remove_dir_all(cluster.data_dir(3)).unwrap();
+    [3, 4, 5].into_iter().for_each(|id| cluster.start_server(id));
+    let pending = Some(AdmissionStatus { witnesses: servers(&[5]), needed: 3 });
+    await_value("server 5 treats it as new", || (cluster.status(3)?.admission == pending).then_some(()));
+    await_value("server 4 does not", || cluster.log_text(4).contains("another data directory than").then_some(()));
     for server in [5, 4, 3] {
-        refused(&mut client_with_short_timeout(&cluster, &format!("d{server}"), server));
+        refusal_of_write(&mut client_with_short_timeout(&cluster, &format!("d{server}"), server));
     }
-    assert_eq!(cluster.status(3).unwrap().admission, waits);
+    assert_eq!(cluster.status(3).unwrap().admission, pending);
     assert_eq!(cluster.status(3).unwrap().accepted, 0);
 
     // With one more that remembers there is a majority.
-    cluster.run(1);
+    cluster.start_server(1);
     let mut client = cluster.client("c2", 5);
     assert_eq!(client.get(b"k").unwrap().value.as_deref(), Some(&b"v"[..]));
     client.put(b"k", b"w").unwrap();
-    assert_eq!(cluster.status(3).unwrap().admission, waits);
+    assert_eq!(cluster.status(3).unwrap().admission, pending);
 }
 
 /// Gives a key another value in the checkpoint of a server that does not run; all its checksums are right.
-fn falsify(cluster: &Cluster, id: u8, key: &[u8]) -> CheckpointMeta {
-    let folder = DataDir::open(&cluster.data(id), cluster.cluster.owner(ServerId(id))).unwrap();
+fn falsify_checkpoint(cluster: &Cluster, id: u8, key: &[u8]) -> CheckpointMeta {
+    let folder = DataDir::open(&cluster.data_dir(id), cluster.cluster.owner(ServerId(id))).unwrap();
     let files = folder.checkpoint_files().unwrap();
     let (mut checkpoint, mut state) = Checkpoint::open(files, folder.storage_id(), CHUNK_BYTES, Kv::default()).unwrap();
     let VersionedValue { version, .. } = state.store().get(key).unwrap().clone();
@@ -147,19 +147,19 @@ fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
         client.put(format!("k{}", n % 5).as_bytes(), format!("value {n}").as_bytes()).unwrap();
     }
     cluster.await_agreement();
-    await_some("there is a checkpoint", || (cluster.status(3)?.checkpoint.0 >= 40).then_some(()));
+    await_value("there is a checkpoint", || (cluster.status(3)?.checkpoint.0 >= 40).then_some(()));
     cluster.kill(&[3]);
-    let mark = falsify(&cluster, 3, b"once");
+    let mark = falsify_checkpoint(&cluster, 3, b"once");
 
-    cluster.run(3);
-    let slot = await_some("it detects the divergence", || cluster.status(3)?.fenced);
+    cluster.start_server(3);
+    let slot = await_value("it detects the divergence", || cluster.status(3)?.fenced);
     // It cannot evaluate earlier slots: no server still sends their digests.
     assert!(slot >= mark.slot, "{slot} and {}", mark.slot);
-    let line = await_some("it reports the violation", || {
-        cluster.lines_of(3).lines().find(|line| line.contains(" VIOLATION ")).map(str::to_string)
+    let line = await_value("it reports the violation", || {
+        cluster.log_text(3).lines().find(|line| line.contains(" VIOLATION ")).map(str::to_string)
     });
     assert!(line.contains(&format!("slot={slot} ")) && line.contains("differs from s1,s2"), "{line}");
-    await_some("it reports the violation on its terminal", || {
+    await_value("it reports the violation on its terminal", || {
         cluster.errors_of(3).contains("the server is fenced").then_some(())
     });
     let shown = cluster.client_tool(&["status"]);
@@ -177,12 +177,12 @@ fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
     asks_it.put(b"k", b"v").unwrap();
     let promised = cluster.status(3).unwrap().promised;
     cluster.kill(&[2]);
-    refused(&mut client_with_short_timeout(&cluster, "c3", 1));
+    refusal_of_write(&mut client_with_short_timeout(&cluster, "c3", 1));
     assert_eq!(cluster.status(3).unwrap().promised, promised);
 
     // Its next life knows it still, and says what to do.
     cluster.kill(&[3]);
-    cluster.run(3);
+    cluster.start_server(3);
     assert_eq!(cluster.await_end(3).code(), Some(1));
     let why = cluster.errors_of(3);
     assert!(
@@ -192,15 +192,15 @@ fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
         "{why}"
     );
     let inspected =
-        Command::new(env!("CARGO_BIN_EXE_paxos-server")).arg("inspect").arg(cluster.data(3)).output().unwrap();
+        Command::new(env!("CARGO_BIN_EXE_paxos-server")).arg("inspect").arg(cluster.data_dir(3)).output().unwrap();
     assert_eq!(inspected.status.code(), Some(1));
     assert!(
         String::from_utf8_lossy(&inspected.stdout).contains("differs from the state of the other servers"),
         "{inspected:?}"
     );
-    fs::rename(cluster.data(3).join("checkpoint"), cluster.folder.path().join("wrong")).unwrap();
-    cluster.run(2);
-    cluster.run(3);
+    fs::rename(cluster.data_dir(3).join("checkpoint"), cluster.folder.path().join("wrong")).unwrap();
+    cluster.start_server(2);
+    cluster.start_server(3);
     cluster.await_all();
     cluster.await_agreement();
     assert_eq!(cluster.status(3).unwrap().fenced, None);
@@ -263,9 +263,9 @@ fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_i
     };
     let data = disk.0.join("server-3").to_string_lossy().into_owned();
     let on_it = ["--data", data.as_str()];
-    cluster.run(1);
-    cluster.run(2);
-    cluster.run_with(3, &on_it);
+    cluster.start_server(1);
+    cluster.start_server(2);
+    cluster.start_server_with(3, &on_it);
     cluster.await_all();
     let mut client = cluster.client("c1", 1);
     client.put(b"k", b"v").unwrap();
@@ -273,11 +273,11 @@ fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_i
     // Full, but the next file of the journal stands ready: it goes on, also in its next life.
     let ballast = disk.fill();
     cluster.kill(&[3]);
-    cluster.run_with(3, &on_it);
+    cluster.start_server_with(3, &on_it);
     cluster.await_all();
     cluster.kill(&[2]);
     client.put(b"k", b"w").unwrap();
-    cluster.run(2);
+    cluster.start_server(2);
 
     // Now that file is used up: nothing but promises.
     let is_full = || cluster.status(3).filter(|status| status.disk_full);
@@ -290,21 +290,21 @@ fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_i
     assert!(refused_there(&cluster, 3).contains("has no disk space"));
     let promised = cluster.status(3).unwrap().promised;
     client.put(b"k", b"x").unwrap();
-    await_some("it continues to promise", || (cluster.status(3)?.promised > promised).then_some(()));
+    await_value("it continues to promise", || (cluster.status(3)?.promised > promised).then_some(()));
 
     // Its next life finds no file to begin with and no room for one: it waits, and says nothing.
     cluster.kill(&[3]);
-    cluster.run_with(3, &on_it);
-    let waits = || cluster.status(3).filter(|status| !status.roles[1].up || status.disk_full);
-    await_some("it is up without its acceptor, or promises only", waits);
+    cluster.start_server_with(3, &on_it);
+    let status_without_space = || cluster.status(3).filter(|status| !status.roles[1].up || status.disk_full);
+    await_value("it is up without its acceptor, or promises only", status_without_space);
     client.put(b"k", b"y").unwrap();
     fs::remove_file(&ballast).unwrap();
-    await_some("it has space again", || {
+    await_value("it has space again", || {
         cluster.status(3).filter(|s| s.roles.iter().all(|role| role.up) && !s.disk_full)
     });
     cluster.kill(&[2]);
     client.put(b"k", b"z").unwrap();
-    cluster.run(2);
+    cluster.start_server(2);
     cluster.await_all();
     cluster.await_agreement();
 }
@@ -324,7 +324,7 @@ fn refused_there(cluster: &Cluster, id: u8) -> String {
     let mut options = paxos_kv::client::ClientOptions::new(cluster, "alone");
     options.first_server = Some(ServerId(id));
     options.timeout = Duration::from_secs(3);
-    refused(&mut Client::new(options).unwrap())
+    refusal_of_write(&mut Client::new(options).unwrap())
 }
 
 /// Found by chaos: on a full ext4 the file of a checkpoint was left longer than it should be, and then taken for
@@ -363,8 +363,8 @@ fn server_at_its_file_limit_admits_its_peers_again_below_the_limit() {
         let open = fs::read_dir(format!("/proc/{}/fd", cluster.pid(1))).unwrap().count() as u64;
         prlimit(pid, Resource::Nofile, Rlimit { current: Some(open - fewer), maximum: before.maximum }).unwrap();
         cluster.kill(&[2]);
-        cluster.run(2);
-        await_some("the other one is connected", || {
+        cluster.start_server(2);
+        await_value("the other one is connected", || {
             cluster.status(2).filter(|status| status.connected.contains(ServerId(3)))
         });
         std::thread::sleep(Duration::from_millis(300));

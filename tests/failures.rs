@@ -16,7 +16,7 @@ use paxos_kv::net::{RoleStatus, WhyNotApplied};
 use paxos_kv::paxos::{Ballot, NotApplied};
 use paxos_kv::role::{RoleKind, ServerId, ServerSet};
 use paxos_kv::trace::{CrashPoint, DropCause, Event, Line, MaybeBallot, RecoveredFrom, RestartMode, Seconds, Speaker};
-use support::{Cluster, await_some};
+use support::{Cluster, await_value};
 
 const ALL: [u8; 5] = [1, 2, 3, 4, 5];
 /// Short segments: these tests begin many lives.
@@ -24,7 +24,7 @@ const FAILING: [&str; 8] = ["--mean-up", "400ms", "--mean-down", "150ms", "--see
 
 /// The lines of a server that are whole so far.
 fn lines(cluster: &Cluster, id: u8) -> Vec<Line> {
-    let text = cluster.lines_of(id);
+    let text = cluster.log_text(id);
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole.lines().map(|line| line.parse().unwrap()).collect()
 }
@@ -52,7 +52,7 @@ fn write_through_all(cluster: &Cluster, enough: impl Fn() -> bool + Sync) -> BTr
     let outcomes = Mutex::new(BTreeMap::new());
     let done = std::sync::atomic::AtomicBool::new(false);
     let write = |id: u8| {
-        let mut client = cluster.client_with_lines(&format!("c{id}"), id);
+        let mut client = cluster.client_with_log(&format!("c{id}"), id);
         let mut n = 0;
         while !done.load(std::sync::atomic::Ordering::Relaxed) {
             client.set_server(ServerId(id)).unwrap();
@@ -68,14 +68,14 @@ fn write_through_all(cluster: &Cluster, enough: impl Fn() -> bool + Sync) -> BTr
     };
     thread::scope(|scope| {
         let _writers = ALL.map(|id| scope.spawn(move || write(id)));
-        await_some("enough has happened", || enough().then_some(()));
+        await_value("enough has happened", || enough().then_some(()));
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     outcomes.into_inner().unwrap()
 }
 
 /// Each death of a role is followed by a birth and the other way round; gives the deaths.
-fn deaths(cluster: &Cluster, id: u8, role: Speaker) -> Vec<(CrashPoint, Seconds)> {
+fn crashes(cluster: &Cluster, id: u8, role: Speaker) -> Vec<(CrashPoint, Seconds)> {
     let mut deaths = Vec::new();
     let mut is_up = true;
     for line in lines_of_role(cluster, id, role) {
@@ -99,7 +99,7 @@ fn deaths(cluster: &Cluster, id: u8, role: Speaker) -> Vec<(CrashPoint, Seconds)
 }
 
 /// An acceptor's promise never falls, whatever it forgot in memory, and its accepted slots never become fewer.
-fn check_memory(cluster: &Cluster, id: u8) {
+fn check_recovery(cluster: &Cluster, id: u8) {
     let (mut promised, mut slots) = (Ballot::ZERO, 0);
     for line in lines_of_role(cluster, id, Speaker::Acceptor) {
         match &line.event {
@@ -138,7 +138,7 @@ fn drops(cluster: &Cluster, id: u8, role: Speaker) -> usize {
 }
 
 fn has_every_point(cluster: &Cluster) -> bool {
-    let deaths: Vec<_> = ALL.into_iter().flat_map(|id| deaths(cluster, id, Speaker::Acceptor)).collect();
+    let deaths: Vec<_> = ALL.into_iter().flat_map(|id| crashes(cluster, id, Speaker::Acceptor)).collect();
     CrashPoint::ALL.iter().all(|point| deaths.iter().any(|(at, _)| at == point))
 }
 
@@ -147,18 +147,18 @@ fn acceptors_that_fail_at_random_lose_nothing() {
     let cluster = Cluster::start(5, &[&["--fail", "acceptors"], &FAILING[..]].concat());
     let begun = Instant::now();
     let outcomes = write_through_all(&cluster, || {
-        let lives = |id| count(&cluster, id, Speaker::Acceptor, is_restart);
+        let restarts = |id| count(&cluster, id, Speaker::Acceptor, is_restart);
         begun.elapsed() > Duration::from_secs(4)
-            && ALL.into_iter().all(|id| lives(id) >= 3)
+            && ALL.into_iter().all(|id| restarts(id) >= 3)
             && has_every_point(&cluster)
     });
     assert!(outcomes["applied"] > 20, "{outcomes:?}");
     cluster.await_agreement();
     for id in ALL {
-        let crashes = deaths(&cluster, id, Speaker::Acceptor).len();
+        let crashes = crashes(&cluster, id, Speaker::Acceptor).len();
         let restarts = count(&cluster, id, Speaker::Acceptor, is_restart);
         assert!(crashes == restarts || crashes == restarts + 1, "server {id}: {crashes} crashes, {restarts} restarts");
-        check_memory(&cluster, id);
+        check_recovery(&cluster, id);
         for role in [Speaker::Proposer, Speaker::Learner] {
             assert_eq!(count(&cluster, id, role, is_crash), 0, "only acceptors fail");
         }
@@ -175,16 +175,16 @@ fn all_roles_may_fail_at_random() {
     let begun = Instant::now();
     let roles = [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner];
     let outcomes = write_through_all(&cluster, || {
-        let lives = |id, role| count(&cluster, id, role, is_restart);
-        let all_lived = || ALL.into_iter().all(|id| roles.into_iter().all(|role| lives(id, role) >= 2));
+        let restarts = |id, role| count(&cluster, id, role, is_restart);
+        let all_lived = || ALL.into_iter().all(|id| roles.into_iter().all(|role| restarts(id, role) >= 2));
         begun.elapsed() > Duration::from_secs(4) && all_lived() && has_every_point(&cluster)
     });
     assert!(outcomes["applied"] > 5, "{outcomes:?}");
     for id in ALL {
         for role in roles {
-            deaths(&cluster, id, role);
+            crashes(&cluster, id, role);
         }
-        check_memory(&cluster, id);
+        check_recovery(&cluster, id);
     }
     cluster.await_agreement();
     let (code, text) = cluster.audit();
@@ -196,10 +196,10 @@ fn the_same_seed_fails_at_the_same_times() {
     let roles = [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner];
     let schedule = |fail: &str, roles: &[Speaker]| {
         let mut cluster = Cluster::prepare(2, &[&["--fail", fail], &FAILING[..]].concat());
-        cluster.run(1);
-        cluster.run(2);
+        cluster.start_server(1);
+        cluster.start_server(2);
         let downs = |id: u8, role: &Speaker| {
-            await_some("three crashes", || Some(deaths(&cluster, id, *role)).filter(|deaths| deaths.len() >= 3))
+            await_value("three crashes", || Some(crashes(&cluster, id, *role)).filter(|deaths| deaths.len() >= 3))
         };
         let take = |id| roles.iter().map(move |role| downs(id, role)[..3].iter().map(|(_, down)| *down).collect());
         [1, 2].map(|id| take(id).collect::<Vec<Vec<Seconds>>>())
@@ -220,7 +220,7 @@ fn lost_mode_is_shown_as_unsafe_everywhere() {
     let mut client = cluster.client("c1", 1);
     client.set_timeout(support::PATIENCE);
     client.put(b"k", b"v").unwrap();
-    await_some("two restarts", || (count(&cluster, 1, Speaker::Acceptor, is_restart) >= 2).then_some(()));
+    await_value("two restarts", || (count(&cluster, 1, Speaker::Acceptor, is_restart) >= 2).then_some(()));
     server.kill().unwrap();
     let stderr = String::from_utf8(server.wait_with_output().unwrap().stderr).unwrap();
     assert!(stderr.contains("UNSAFE"), "{stderr}");
@@ -245,7 +245,7 @@ fn roles(cluster: &Cluster, id: u8) -> Vec<RoleStatus> {
 }
 
 fn await_role(cluster: &Cluster, id: u8, role: RoleKind, up: bool) {
-    await_some("the role is as ordered", || {
+    await_value("the role is as ordered", || {
         roles(cluster, id).iter().any(|status| status.role == role && status.up == up).then_some(())
     });
 }
@@ -262,7 +262,7 @@ fn failures_of(client: &mut Client) -> Arc<Mutex<Vec<Try>>> {
 fn roles_crash_and_restart_by_command() {
     let cluster = Cluster::start(5, &["--lab", "--seed", "1", "--segment-kib", "1024"]);
     let mut operator = cluster.client("lab", 1);
-    let mut client = cluster.client_with_lines("c1", 2);
+    let mut client = cluster.client_with_log("c1", 2);
     client.put(b"k", b"v0").unwrap();
     let failures = failures_of(&mut client);
 
@@ -309,7 +309,7 @@ fn roles_crash_and_restart_by_command() {
     // A whole server's roles, for a time.
     operator.crash(ServerId(5), None, Some(Duration::from_millis(200))).unwrap();
     for role in [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner] {
-        await_some("it restarted", || (count(&cluster, 5, role, is_restart) == 1).then_some(()));
+        await_value("it restarted", || (count(&cluster, 5, role, is_restart) == 1).then_some(()));
     }
     assert!(roles(&cluster, 5).iter().all(|status| status.up && status.crashes == 1));
     assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"v2");
@@ -336,12 +336,12 @@ fn request_to_a_role_that_crashes_gets_its_reply_at_once() {
         let requests = count(&cluster, 1, Speaker::Server, |event| matches!(event, Event::Request { .. }));
         thread::scope(|scope| {
             let writer = scope.spawn(|| client.put(b"k", b"w"));
-            await_some("the write has arrived", || {
+            await_value("the write has arrived", || {
                 let arrived = count(&cluster, 1, Speaker::Server, |event| matches!(event, Event::Request { .. }));
                 (arrived > requests).then_some(())
             });
             operator.crash(ServerId(1), Some(role), Some(Duration::from_millis(50))).unwrap();
-            await_some("the writer is told", || failures.lock().unwrap().first().cloned());
+            await_value("the writer is told", || failures.lock().unwrap().first().cloned());
             for id in [2, 3] {
                 operator.restart(ServerId(id), Some(RoleKind::Acceptor)).unwrap();
             }

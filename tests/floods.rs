@@ -29,7 +29,7 @@ use paxos_kv::paxos::Slot;
 use paxos_kv::role::ServerId;
 use paxos_kv::trace::TraceContext;
 use socket2::{Domain, Socket, Type};
-use support::{Cluster, await_some, peak_kib};
+use support::{Cluster, await_value, peak_kib};
 
 /// No flood may make a server take more.
 const MEMORY_MAX_KIB: u64 = 256 << 10;
@@ -91,9 +91,9 @@ fn is_closed(mut stream: &TcpStream) -> bool {
 }
 
 /// Says that a flood is over, also if it ends with a panic: or else the honest would be waited for without end.
-struct Ending<'a>(&'a AtomicBool);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Ending<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -121,7 +121,7 @@ fn serve_during<T>(cluster: &Cluster, id: u8, flood: impl FnOnce() -> T) -> (T, 
             (served, longest)
         });
         println!("before: {} MiB", peak_kib(cluster.pid(id)) >> 10);
-        let ending = Ending(&is_over);
+        let ending = StopOnDrop(&is_over);
         let done = flood();
         drop(ending);
         let (served, longest) = honest.join().unwrap();
@@ -135,8 +135,8 @@ fn closed_lines(cluster: &Cluster, cause: &str, begun: Instant) -> Vec<String> {
         let is_one = |line: &&str| line.contains(" FAULT ") && line.contains("part=clients") && line.contains(cause);
         lines.lines().filter(is_one).map(str::to_string).collect()
     };
-    let lines = await_some("a line names the closed client", || {
-        let lines = of(cluster.lines_of(1));
+    let lines = await_value("a line names the closed client", || {
+        let lines = of(cluster.log_text(1));
         (!lines.is_empty()).then_some(lines)
     });
     assert!(lines.len() as u64 <= begun.elapsed().as_secs() + 1, "{lines:?}");
@@ -168,14 +168,14 @@ fn unfinished_requests_of_a_thousand_clients_fit_into_memory_and_delay_no_other_
     let lines = closed_lines(&cluster, "unfinished", begun);
     println!("{}", lines.join("\n"));
     assert!(longest < SERVED_WITHIN, "{longest:?}");
-    let malformed = cluster.lines_of(1).lines().filter(|line| line.contains(" MALFORMED ")).count();
+    let malformed = cluster.log_text(1).lines().filter(|line| line.contains(" MALFORMED ")).count();
     assert_eq!(malformed, 0, "they are told together");
 }
 
 /// What has become of the links and the leaders of three servers so far.
-fn upheavals(cluster: &Cluster) -> Vec<String> {
+fn leader_changes(cluster: &Cluster) -> Vec<String> {
     let is_one = |line: &&str| [" LINK ", " LEAD ", " STEPDOWN "].iter().any(|word| line.contains(word));
-    let of = |id| cluster.lines_of(id).lines().filter(is_one).map(str::to_string).collect::<Vec<_>>();
+    let of = |id| cluster.log_text(id).lines().filter(is_one).map(str::to_string).collect::<Vec<_>>();
     (1..=3).flat_map(of).collect()
 }
 
@@ -194,7 +194,7 @@ fn flood_a_leader() -> Result<(), String> {
         Cluster::start(3, &["--seed", "1", "--protocol", "multi-paxos", "--segment-kib", "4096", "--steps", "off"]);
     let leader = cluster.await_leader(&[1, 2, 3]);
     cluster.client("first", leader).put(b"first", b"write").unwrap();
-    let before = upheavals(&cluster);
+    let before = leader_changes(&cluster);
     let begun = Instant::now();
     let bytes = half_request();
     let mut flood: Vec<_> = (0..300).map(|_| (None, 0)).collect();
@@ -217,9 +217,9 @@ fn flood_a_leader() -> Result<(), String> {
     });
     kept?;
     println!("at a leader: {came} half requests, {served} served, {longest:?} at most");
-    assert!(cluster.lines_of(leader).contains("unfinished"), "the flood was none");
+    assert!(cluster.log_text(leader).contains("unfinished"), "the flood was none");
     assert!(longest < SERVED_WITHIN, "{longest:?}");
-    let after = upheavals(&cluster);
+    let after = leader_changes(&cluster);
     if after != before {
         return Err(format!("{after:#?}"));
     }
@@ -234,7 +234,7 @@ fn unread_replies_of_two_hundred_clients_fit_into_memory_and_delay_no_other_clie
     for n in 0..30 {
         writer.put(format!("k{n}").as_bytes(), vec![n; 900_000]).unwrap();
     }
-    await_some("a checkpoint is there", || cluster.status(1).filter(|status| status.checkpoint > Slot(0)));
+    await_value("a checkpoint is there", || cluster.status(1).filter(|status| status.checkpoint > Slot(0)));
     let begun = Instant::now();
     let bytes = request(Request::State { at_least: Slot(0), part: None });
     let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();
@@ -246,7 +246,7 @@ fn unread_replies_of_two_hundred_clients_fit_into_memory_and_delay_no_other_clie
             push(&mut flood, &bytes);
             flood.iter_mut().for_each(|(_, sent)| *sent = 0);
             rounds += 1;
-            full = full.or_else(|| cluster.lines_of(1).contains("unread replies").then(Instant::now));
+            full = full.or_else(|| cluster.log_text(1).contains("unread replies").then(Instant::now));
             thread::sleep(Duration::from_millis(10));
         }
         flood.iter().filter(|(connection, _)| connection.is_some()).count()

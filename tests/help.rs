@@ -2,18 +2,18 @@
 
 mod support;
 
-use support::examples::{HelpPage, can_be_run, can_be_typed};
+use support::examples::{HelpPage, assert_run, assert_parse};
 
 const PAGES: &[HelpPage] = &[("paxos-server", &["--help"]), ("paxos-server", &["timeline", "--help"])];
 
 #[test]
-fn every_example_of_the_server_can_be_typed() {
-    can_be_typed(PAGES, 12);
+fn every_example_of_the_server_assert_parse() {
+    assert_parse(PAGES, 12);
 }
 
 #[test]
 fn the_examples_that_read_a_run_do_what_they_say() {
-    can_be_run(PAGES, 5, |words| {
+    assert_run(PAGES, 5, |words| {
         !["audit", "report", "logs", "timeline"].contains(&words[0]) || words.contains(&"runs/sim-7")
     });
 }

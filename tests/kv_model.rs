@@ -80,7 +80,7 @@ fn log(steps: Vec<Step>) -> Vec<KvCommand> {
 
 /// A store that is obviously correct: it scans its whole history each time.
 #[derive(Default)]
-struct Naive {
+struct NaiveStore {
     opened: BTreeMap<u128, u64>,
     history: u64,
     /// All writes met so far: session, sequence, first_open, and the result of an applied one.
@@ -88,7 +88,7 @@ struct Naive {
     keys: BTreeMap<Vec<u8>, (Option<Vec<u8>>, u64)>,
 }
 
-impl Naive {
+impl NaiveStore {
     fn apply(&mut self, slot: u64, command: &KvCommand) -> ApplyResult {
         match command {
             KvCommand::Open { nonce, .. } => {
@@ -141,7 +141,7 @@ proptest! {
     /// Outcomes, values and versions are those of the naive store; nothing takes effect twice.
     #[test]
     fn store_matches_a_simple_model(steps in steps()) {
-        let (mut kv, mut naive) = (Kv::default(), Naive::default());
+        let (mut kv, mut naive) = (Kv::default(), NaiveStore::default());
         let mut effects = BTreeSet::new();
         for (n, command) in log(steps).into_iter().enumerate() {
             prop_assert!(command.is_well_formed());

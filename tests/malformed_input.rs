@@ -16,7 +16,7 @@ use paxos_kv::net::{
 use paxos_kv::random::Random;
 use paxos_kv::role::{ServerId, ServerSet};
 use paxos_kv::trace::TraceContext;
-use support::{Cluster, await_some};
+use support::{Cluster, await_value};
 
 const PREAMBLE: &[u8] = b"PXKV\x05\x00";
 
@@ -31,23 +31,23 @@ fn client_request(request: Request) -> Vec<u8> {
 }
 
 /// Connects, says this, and waits until the server closes the connection; gives what it said.
-fn say(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+fn send_and_read(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
     // The server may close before all is said.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
-    let mut said = Vec::new();
-    match stream.read_to_end(&mut said) {
+    let mut reply = Vec::new();
+    match stream.read_to_end(&mut reply) {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the server closes: {error}"),
     }
-    said
+    reply
 }
 
 /// The number of MALFORMED lines of server 1, which must all use the agreed words.
 fn malformed(cluster: &Cluster) -> Vec<String> {
-    let lines = cluster.lines_of(1);
+    let lines = cluster.log_text(1);
     let lines: Vec<String> = lines.lines().filter(|line| line.contains(" MALFORMED ")).map(str::to_string).collect();
     for line in &lines {
         assert!(line.contains("received malformed request of length "), "{line}");
@@ -80,9 +80,9 @@ fn malformed_bytes_on_either_port_harm_no_other_connection() {
     let mut count = 0;
     for address in [member.client, member.peer] {
         for (what, bytes) in &cases {
-            say(address, bytes);
+            send_and_read(address, bytes);
             count += 1;
-            await_some(what, || (malformed(&cluster).len() == count).then_some(()));
+            await_value(what, || (malformed(&cluster).len() == count).then_some(()));
         }
     }
     let lines = malformed(&cluster);
@@ -103,9 +103,9 @@ fn malformed_bytes_on_either_port_harm_no_other_connection() {
         client_request(Request::Get { key: vec![0; 4097] }),
     ];
     for request in &requests {
-        say(member.client, &[PREAMBLE, &frame(&hello(Caller::Client)), request].concat());
+        send_and_read(member.client, &[PREAMBLE, &frame(&hello(Caller::Client)), request].concat());
         count += 1;
-        await_some("the request is refused", || (malformed(&cluster).len() == count).then_some(()));
+        await_value("the request is refused", || (malformed(&cluster).len() == count).then_some(()));
     }
 
     // The wrong door, a foreign cluster, an unknown and a false peer: refused in a sentence, before a word of Paxos.
@@ -154,7 +154,7 @@ fn a_flood_of_random_bytes_costs_no_memory_and_no_service() {
         // Some come after a good greeting: they reach the decoder of requests.
         let greeting = [PREAMBLE, &frame(&hello(Caller::Client))].concat();
         let start = if round % 3 == 0 { greeting } else { Vec::new() };
-        say(address, &[start, bytes].concat());
+        send_and_read(address, &[start, bytes].concat());
     }
     assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"v");
     let grown = resident_kib(cluster.pid(1)).saturating_sub(before);

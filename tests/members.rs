@@ -22,7 +22,7 @@ use paxos_kv::net::{
 use paxos_kv::paxos::Slot;
 use paxos_kv::role::{ServerId, ServerSet};
 use paxos_kv::trace::TraceContext;
-use support::{Cluster, await_some};
+use support::{Cluster, await_value};
 
 /// A nonce that stands nowhere by chance.
 const NONCE: u128 = 0x9d3b_57c1_e80f_4a26_b17c_2e95_d06f_83a4;
@@ -46,8 +46,8 @@ fn output_text(output: &Output) -> String {
 
 /// Waits until a server knows a peer's folder as the one that takes part.
 fn await_bound(cluster: &Cluster, at: u8, peer: u8) {
-    await_some("the peer's data directory is bound", || {
-        let text = fs::read_to_string(cluster.data(at).join("identity.toml")).ok()?;
+    await_value("the peer's data directory is bound", || {
+        let text = fs::read_to_string(cluster.data_dir(at).join("identity.toml")).ok()?;
         let (_, known) = text.split_once(&format!("[peers.s{peer}]\n"))?;
         known.split('[').next()?.contains("bound = true").then_some(())
     });
@@ -60,7 +60,7 @@ fn servers_of_a_cluster_do_not_start_as_members_of_a_smaller_one() {
     cluster.kill(&[1, 2, 3, 4, 5]);
     let three = file_of_first(&cluster, 3);
     for id in [1, 2] {
-        cluster.run_with(id, &["--cluster", &three.to_string_lossy()]);
+        cluster.start_server_with(id, &["--cluster", &three.to_string_lossy()]);
         assert!(!cluster.await_end(id).success());
         let why = cluster.errors_of(id);
         assert!(
@@ -73,7 +73,7 @@ fn servers_of_a_cluster_do_not_start_as_members_of_a_smaller_one() {
     let address = cluster.cluster.member(ServerId(5)).unwrap().client.to_string();
     fs::write(cluster.file(), text.replace(&address, &support::free_address().to_string())).unwrap();
     cluster.cluster = cluster::Cluster::read(&cluster.file()).unwrap();
-    (1..=5).for_each(|id| cluster.run(id));
+    (1..=5).for_each(|id| cluster.start_server(id));
     cluster.await_all();
     assert_eq!(cluster.client("c2", 5).get(b"k").unwrap().value.as_deref(), Some(&b"old"[..]));
 }
@@ -83,10 +83,10 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     let three = file_of_first(&cluster, 3);
     // Empty folders: nothing tells them which file is the right one.
-    cluster.run_with(1, &["--cluster", &three.to_string_lossy()]);
-    (2..=5).for_each(|id| cluster.run(id));
-    await_some("each of the others refuses it", || {
-        let lines: Vec<String> = (2..=3).map(|id| cluster.lines_of(id)).collect();
+    cluster.start_server_with(1, &["--cluster", &three.to_string_lossy()]);
+    (2..=5).for_each(|id| cluster.start_server(id));
+    await_value("each of the others refuses it", || {
+        let lines: Vec<String> = (2..=3).map(|id| cluster.log_text(id)).collect();
         let why = "server 1's cluster file lists servers 1-3, server ";
         lines
             .iter()
@@ -109,7 +109,7 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
 
     // With the right file it joins: its folder has not taken part, and becomes one of five.
     cluster.kill(&[1]);
-    cluster.run(1);
+    cluster.start_server(1);
     cluster.await_all();
     cluster.await_agreement();
 }
@@ -118,22 +118,22 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
 fn server_returns_with_its_own_data_directory_after_peers_met_another() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     // Server 5 is started for the first time while server 3 has an empty folder.
-    (1..=4).for_each(|id| cluster.run(id));
+    (1..=4).for_each(|id| cluster.start_server(id));
     cluster.client("c1", 1).put(b"k", b"v").unwrap();
     await_bound(&cluster, 4, 3);
     cluster.kill(&[3]);
     let own = cluster.folder.path().join("own");
-    fs::rename(cluster.data(3), &own).unwrap();
-    [3, 5].into_iter().for_each(|id| cluster.run(id));
-    await_some("server 5 takes it for a new one", || {
+    fs::rename(cluster.data_dir(3), &own).unwrap();
+    [3, 5].into_iter().for_each(|id| cluster.start_server(id));
+    await_value("server 5 takes it for a new one", || {
         let known = ServerSet::only(ServerId(5));
         (cluster.status(3)?.admission?.witnesses == known).then_some(())
     });
-    await_some("server 4 does not", || cluster.lines_of(4).contains("another data directory than").then_some(()));
+    await_value("server 4 does not", || cluster.log_text(4).contains("another data directory than").then_some(()));
     cluster.kill(&[3]);
-    fs::remove_dir_all(cluster.data(3)).unwrap();
-    fs::rename(&own, cluster.data(3)).unwrap();
-    cluster.run(3);
+    fs::remove_dir_all(cluster.data_dir(3)).unwrap();
+    fs::rename(&own, cluster.data_dir(3)).unwrap();
+    cluster.start_server(3);
     cluster.await_all();
     cluster.await_agreement();
 }
@@ -143,7 +143,7 @@ fn claims_of_a_stranger_in_a_servers_name_are_not_recorded() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let member = cluster.cluster.member(ServerId(1)).unwrap();
     [2, 3].into_iter().for_each(|peer| await_bound(&cluster, 1, peer));
-    let before = fs::read(cluster.data(1).join("identity.toml")).unwrap();
+    let before = fs::read(cluster.data_dir(1).join("identity.toml")).unwrap();
     for knows in [None, Some(7)] {
         let who = Caller::Peer { server: ServerId(2), storage: 9, life: u32::MAX, boot: 1, takes_part: true, knows };
         let hello = Hello { cluster: "test".to_string(), to: ServerId(1), members: ServerSet::first(3), who };
@@ -151,9 +151,9 @@ fn claims_of_a_stranger_in_a_servers_name_are_not_recorded() {
         let greeted = connect_handshake(&stream, &hello);
         assert!(matches!(greeted, Err(HandshakeError::CallBackFirst)), "{greeted:?}");
     }
-    assert_eq!(fs::read(cluster.data(1).join("identity.toml")).unwrap(), before);
+    assert_eq!(fs::read(cluster.data_dir(1).join("identity.toml")).unwrap(), before);
     cluster.kill(&[2]);
-    cluster.run(2);
+    cluster.start_server(2);
     cluster.await_all();
     cluster.client("c1", 2).put(b"k", b"v").unwrap();
 }
@@ -162,7 +162,7 @@ fn claims_of_a_stranger_in_a_servers_name_are_not_recorded() {
 fn peer_that_lost_its_data_directory_returns_after_the_others_forget_it() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     cluster.client("c1", 1).put(b"k", b"v").unwrap();
-    let folder = |id| cluster.data(id).to_string_lossy().into_owned();
+    let folder = |id| cluster.data_dir(id).to_string_lossy().into_owned();
     let (one, two, three) = (folder(1), folder(2), folder(3));
     let running = tool(&["forget", &one, "--peer", "3"]);
     assert!(
@@ -196,7 +196,7 @@ fn peer_that_lost_its_data_directory_returns_after_the_others_forget_it() {
             output_text(&again)
         );
     }
-    (1..=3).for_each(|id| cluster.run(id));
+    (1..=3).for_each(|id| cluster.start_server(id));
     cluster.await_all();
     assert_eq!(cluster.client("c2", 3).get(b"k").unwrap().value.as_deref(), Some(&b"v"[..]));
     cluster.await_agreement();
@@ -206,11 +206,11 @@ fn peer_that_lost_its_data_directory_returns_after_the_others_forget_it() {
 fn server_does_not_start_next_to_an_unfinished_restore() {
     let mut cluster = Cluster::prepare(1, &["--seed", "1"]);
     fs::create_dir_all(cluster.folder.path().join("data").join(".restore").join("server-1")).unwrap();
-    cluster.run(1);
+    cluster.start_server(1);
     assert!(!cluster.await_end(1).success());
     let why = cluster.errors_of(1);
     assert!(why.contains("belongs to a restore that did not finish") && why.contains("Run the restore again"), "{why}");
-    assert!(!cluster.data(1).exists());
+    assert!(!cluster.data_dir(1).exists());
 }
 
 /// What a page of the server's says.
@@ -247,9 +247,9 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
     let mut cluster = Cluster::prepare(3, &["--seed", "1", "--checkpoint-slots", "5"]);
     fs::write(cluster.file(), support::watched_cluster_file(3)).unwrap();
     cluster.cluster = cluster::Cluster::read(&cluster.file()).unwrap();
-    (1..=3).for_each(|id| cluster.run(id));
+    (1..=3).for_each(|id| cluster.start_server(id));
     cluster.await_all();
-    let mut client = cluster.client_with_lines("c1", 1);
+    let mut client = cluster.client_with_log("c1", 1);
     for n in 0..30 {
         client.put(format!("k{n}").as_bytes(), b"v").unwrap();
     }
@@ -275,19 +275,19 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
     [1, 2].into_iter().for_each(|at| await_bound(&cluster, at, 3));
     cluster.kill(&[3]);
     let own = cluster.folder.path().join("own");
-    fs::rename(cluster.data(3), &own).unwrap();
-    cluster.run(3);
-    await_some("it is refused", || cluster.lines_of(3).contains("Restore the old data directory").then_some(()));
+    fs::rename(cluster.data_dir(3), &own).unwrap();
+    cluster.start_server(3);
+    await_value("it is refused", || cluster.log_text(3).contains("Restore the old data directory").then_some(()));
 
     let mut ids = vec![NONCE as u64, (NONCE >> 64) as u64];
-    for folder in [cluster.data(1), cluster.data(2), cluster.data(3), own] {
+    for folder in [cluster.data_dir(1), cluster.data_dir(2), cluster.data_dir(3), own] {
         let text = fs::read_to_string(folder.join("identity.toml")).unwrap();
         let id = text.lines().find_map(|line| line.strip_prefix("storage = \"")?.strip_suffix('"')).unwrap();
         ids.push(u64::from_str_radix(id, 16).unwrap());
     }
-    assert!(holds(&fs::read(cluster.data(1).join("identity.toml")).unwrap(), ids[2]), "it would be found");
+    assert!(holds(&fs::read(cluster.data_dir(1).join("identity.toml")).unwrap(), ids[2]), "it would be found");
     let journal =
-        fs::read_dir(cluster.data(1).join("journal")).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
+        fs::read_dir(cluster.data_dir(1).join("journal")).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
     assert!(journal.into_iter().any(|bytes| holds(&bytes, ids[0])), "and so would the nonce");
 
     let mut pages: Vec<(String, Vec<u8>)> = Vec::new();
@@ -304,7 +304,7 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
     pages.push(("status".to_string(), [shown.stdout, shown.stderr].concat()));
     let part = client.state_part(None, Slot(1)).unwrap().unwrap();
     pages.push(("a part of the state".to_string(), part.part.bytes.to_vec()));
-    let inspected = tool(&["inspect", &cluster.data(1).to_string_lossy()]);
+    let inspected = tool(&["inspect", &cluster.data_dir(1).to_string_lossy()]);
     pages.push(("inspect".to_string(), inspected.stdout));
     for entry in fs::read_dir(cluster.folder.path()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
     {

@@ -13,7 +13,7 @@ const SIMULATOR: &str = "../crates/lab/src/sim";
 const SIMULATOR_SERVER: &str = "../crates/lab/src/sim/server.rs";
 const SIMULATOR_SCHEDULER: &str = "../crates/lab/src/sim/scheduler.rs";
 /// The rooms that are functions of their inputs.
-const ROOMS: [&str; 4] = ["role.rs", "paxos", "kv", "two_phase_commit"];
+const CORE_MODULES: [&str; 4] = ["role.rs", "paxos", "kv", "two_phase_commit"];
 /// Paths that would make them something else.
 const FORBIDDEN: [&str; 14] = [
     "std::net",
@@ -69,7 +69,7 @@ const FORBIDDEN_TO_CLIENT_CORE: [&str; 15] = [
 
 #[test]
 fn pure_rooms_use_nothing_of_the_world() {
-    use_nothing_of(&ROOMS, &FORBIDDEN, 10);
+    use_nothing_of(&CORE_MODULES, &FORBIDDEN, 10);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn no_two_files_of_paxos_import_each_other() {
     assert!(imports.len() > 15, "the room has moved: only {:?} were found", imports.keys());
     let learner = &imports["paxos::learner"];
     assert!(learner.contains("paxos::quorum_reads"), "the learner has moved: it imports {learner:?}");
-    let circles = circles(&imports);
+    let circles = cycles(&imports);
     assert!(circles.is_empty(), "of these files each needs all the others to be understood: {circles:?}");
 }
 
@@ -226,7 +226,7 @@ fn a_circle_is_found_however_long_it_is_and_through_names_that_are_passed_on() {
     let found = |more: &[(&str, &str)]| {
         let more = |name| more.iter().filter(move |(to, _)| *to == name).map(|(_, text)| *text).collect::<String>();
         let texts = room.iter().map(|(name, text)| (name.to_string(), format!("{}\n{text}", more(*name))));
-        let all = circles(&imports_of(texts.collect()));
+        let all = cycles(&imports_of(texts.collect()));
         all.into_iter().map(|one| one.into_iter().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
     };
     assert_eq!(found(&[]), [""; 0]);
@@ -264,24 +264,24 @@ fn imports_of(texts: BTreeMap<String, String>) -> Imports {
     let without_tests = |text: &str| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_string();
     let texts: BTreeMap<_, _> = texts.into_iter().map(|(module, text)| (module, without_tests(&text))).collect();
     let passed_on: BTreeMap<&str, Vec<(String, String)>> =
-        texts.iter().map(|(module, text)| (module.as_str(), passed_on(module, text))).collect();
+        texts.iter().map(|(module, text)| (module.as_str(), reexports(module, text))).collect();
     let mut imports = Imports::new();
     for (module, text) in &texts {
         // What the head of a room passes on, it need not understand.
         let used = if module.contains("::") { paths(text) } else { paths(&without_pub_use(text)) };
         let used = used.iter().filter_map(|path| absolute(module, path, &texts));
-        let homes: BTreeSet<String> = used.filter_map(|path| home(&path, &texts, &passed_on)).collect();
+        let homes: BTreeSet<String> = used.filter_map(|path| defining_module(&path, &texts, &passed_on)).collect();
         imports.insert(module.clone(), homes.into_iter().filter(|home| home != module).collect());
     }
     imports
 }
 
 /// The names that a module passes on by `pub use`, and where it has them from.
-fn passed_on(module: &str, text: &str) -> Vec<(String, String)> {
+fn reexports(module: &str, text: &str) -> Vec<(String, String)> {
     let mut names = Vec::new();
     for part in code(text).split("pub use ").skip(1) {
         let mut all = Vec::new();
-        undo_braces("", &tree(part), &mut all);
+        expand_braces("", &tree(part), &mut all);
         for path in all.iter().filter(|path| !path.ends_with("::")) {
             let last = path.rsplit("::").next().unwrap_or_default();
             let (path, name) = path.split_once(" as ").unwrap_or((path, last));
@@ -328,7 +328,7 @@ fn absolute(module: &str, path: &str, texts: &BTreeMap<String, String>) -> Optio
 }
 
 /// The module in which the thing at this path is defined.
-fn home(
+fn defining_module(
     path: &str,
     texts: &BTreeMap<String, String>,
     passed_on: &BTreeMap<&str, Vec<(String, String)>>,
@@ -340,13 +340,13 @@ fn home(
     let name = path[module.len()..].trim_start_matches("::").split("::").next().unwrap_or_default();
     let from = passed_on[module].iter().find(|(passed, _)| passed == name);
     match from {
-        Some((_, from)) => home(from, texts, passed_on),
+        Some((_, from)) => defining_module(from, texts, passed_on),
         None => Some(module.to_string()),
     }
 }
 
 /// The sets of files of which each reaches each other by imports.
-fn circles(imports: &Imports) -> Vec<BTreeSet<String>> {
+fn cycles(imports: &Imports) -> Vec<BTreeSet<String>> {
     let reach: BTreeMap<&String, BTreeSet<&String>> =
         imports.keys().map(|from| (from, reached(from, imports))).collect();
     let circle = |from: &String| -> BTreeSet<String> {
@@ -390,7 +390,7 @@ fn paths(text: &str) -> Vec<String> {
     let code = code(text);
     let mut paths = Vec::new();
     for part in code.split("use ").skip(1) {
-        undo_braces("", &tree(part), &mut paths);
+        expand_braces("", &tree(part), &mut paths);
     }
     // What it is called here does not matter.
     paths.iter_mut().for_each(|path| path.truncate(path.find(" as ").unwrap_or(path.len())));
@@ -405,14 +405,14 @@ fn tree(part: &str) -> String {
 }
 
 /// `std::{fmt, net::TcpStream}` is `std::fmt` and `std::net::TcpStream`.
-fn undo_braces(prefix: &str, tree: &str, paths: &mut Vec<String>) {
+fn expand_braces(prefix: &str, tree: &str, paths: &mut Vec<String>) {
     let tree = tree.trim();
     match tree.split_once('{') {
         None => paths.push(format!("{prefix}{tree}")),
         Some((head, rest)) => {
             let inner = rest.strip_suffix('}').unwrap_or(rest);
             for branch in branches(inner) {
-                undo_braces(&format!("{prefix}{head}"), branch, paths);
+                expand_braces(&format!("{prefix}{head}"), branch, paths);
             }
         }
     }

@@ -19,7 +19,7 @@ use paxos_kv::role::ServerId;
 use paxos_kv::trace::TraceContext;
 use support::{Cluster, resident_kib};
 
-const UNDER_WAY: usize = 32;
+const IN_FLIGHT: usize = 32;
 
 fn put(key: &str) -> Operation {
     Operation::Put { key: key.as_bytes().to_vec(), value: b"v".to_vec(), if_version: None }
@@ -45,7 +45,7 @@ fn killed_server_neither_loses_nor_repeats_requests_in_flight() {
     for round in 0..6u8 {
         let victim = round % 3 + 1;
         client.set_server(ServerId(victim)).unwrap();
-        let keys: Vec<String> = (0..UNDER_WAY).map(|n| format!("r{round}-{n}")).collect();
+        let keys: Vec<String> = (0..IN_FLIGHT).map(|n| format!("r{round}-{n}")).collect();
         let tickets: Vec<RequestHandle> = keys.iter().map(|key| client.queue(put(key)).unwrap()).collect();
         // From round to round a little more has happened when the server dies.
         let until = Instant::now() + Duration::from_millis(u64::from(round) * 4);
@@ -58,7 +58,7 @@ fn killed_server_neither_loses_nor_repeats_requests_in_flight() {
             ends.push((key, client.wait(ticket)));
         }
         assert_eq!(client.in_flight(), 0);
-        cluster.run(victim);
+        cluster.start_server(victim);
         cluster.await_all();
     }
     let done = ends.iter().filter(|(_, end)| end.end.is_ok()).count();
@@ -78,7 +78,7 @@ fn two_pipelines_on_the_same_keys_through_two_servers_are_applied_once_each() {
         let mut client = cluster.client(&format!("c{id}"), id);
         for _ in 0..ROUNDS {
             let tickets: Vec<RequestHandle> =
-                (0..UNDER_WAY).map(|n| client.submit(put(&format!("k{n}"))).unwrap()).collect();
+                (0..IN_FLIGHT).map(|n| client.submit(put(&format!("k{n}"))).unwrap()).collect();
             tickets.into_iter().for_each(|ticket| drop(client.wait(ticket).end.unwrap()));
         }
     };
@@ -88,7 +88,7 @@ fn two_pipelines_on_the_same_keys_through_two_servers_are_applied_once_each() {
         }
     });
     let mut reader: Client = cluster.client("reader", 3);
-    for n in 0..UNDER_WAY {
+    for n in 0..IN_FLIGHT {
         assert_eq!(reader.get(format!("k{n}").as_bytes()).unwrap().version, 2 * ROUNDS, "k{n}");
     }
     cluster.await_agreement();

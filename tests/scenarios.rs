@@ -5,10 +5,10 @@
 //! The commands are described at [`Scenario::command`]. After a change that is meant, `UPDATE_GOLDENFILES=1 cargo test
 //! --test scenarios` writes the files anew; read the difference before you believe it.
 
-mod world;
+mod role_cluster;
 
 /// The little language of the files, and the words of their output.
-#[path = "world/scenario.rs"]
+#[path = "role_cluster/scenario.rs"]
 mod scenario;
 
 use std::path::Path;

@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::{await_some, proved, run_program, watched_cluster_file};
+use support::{await_value, proved, run_program, watched_cluster_file};
 
 /// A copy of what a clone holds, with a `cargo` that finds everything built.
 struct WorkingCopy {
@@ -40,7 +40,7 @@ impl WorkingCopy {
         symlink(source.join("tests/support/cargo_stub.sh"), tools.join("cargo")).unwrap();
         let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
         let clone = WorkingCopy { folder, home, path };
-        clone.cargo_does("exit 0");
+        clone.replace_cargo("exit 0");
         clone
     }
 
@@ -53,7 +53,7 @@ impl WorkingCopy {
 
     /// From now on the stub that stands for `cargo` does this. The stub itself is a file of the repository: a program that
     /// this process has just written may be "busy", because another test starts a process at the same moment.
-    fn cargo_does(&self, what: &str) {
+    fn replace_cargo(&self, what: &str) {
         std::fs::write(self.folder.path().join("tools/behavior"), what).unwrap();
     }
 
@@ -142,7 +142,7 @@ fn new_user_starts_inspects_and_stops_a_cluster() {
 
     let first = clone.latest();
     clone.run_ok("run_server.sh", &["stop"]);
-    await_some("all five have ended", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
+    await_value("all five have ended", || pids.iter().all(|pid| !is_alive(*pid)).then_some(()));
     let (code, text) = proved(&first);
     assert_eq!(code, 0, "{text}");
 
@@ -321,7 +321,7 @@ fn programs_are_found_where_cargo_puts_them() {
     let told = format!("{{\"reason\":\"compiler-artifact\",\"executable\":\"{program}\",\"fresh\":true}}");
     let told =
         [r#"{"reason":"compiler-artifact","executable":null,"fresh":true}"#, &told, r#"{"reason":"build-finished"}"#];
-    clone.cargo_does(&format!("cat <<'EOF'\n{}\nEOF", told.join("\n")));
+    clone.replace_cargo(&format!("cat <<'EOF'\n{}\nEOF", told.join("\n")));
     let (code, text) = status(&[]);
     assert!(code == 0 && text.contains("paxos-client"), "{text}");
 }
@@ -332,7 +332,7 @@ fn only_a_slow_build_is_announced() {
     assert!(!clone.run_ok("run_client.sh", &["--version"]).contains("building"));
     let go = clone.folder.path().join("go");
     let wait = format!("for n in $(seq 1200); do if [ -e '{}' ]; then exit 0; fi; sleep 0.05; done", go.display());
-    clone.cargo_does(&format!("echo '{{}}'; {wait}; exit 1"));
+    clone.replace_cargo(&format!("echo '{{}}'; {wait}; exit 1"));
     let mut command = clone.script("run_client.sh", &["--version"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -341,7 +341,7 @@ fn only_a_slow_build_is_announced() {
     assert!(child.wait().unwrap().success());
     assert!(said.all(|line| !line.unwrap().contains("building")), "it is said once");
 
-    clone.cargo_does("echo 'error: it is broken' >&2; exit 101");
+    clone.replace_cargo("echo 'error: it is broken' >&2; exit 101");
     let (code, text) = clone.run("run_client.sh", &["get", "a"]);
     assert!(code == 1 && text.contains("it is broken") && text.contains("could not build the programs"), "{text}");
 }

@@ -24,8 +24,8 @@ use support::Cluster;
 fn begin_new_history(cluster: &mut Cluster) {
     cluster.kill(&[1, 2, 3]);
     for id in 1..=3 {
-        fs::remove_dir_all(cluster.data(id)).unwrap();
-        cluster.run(id);
+        fs::remove_dir_all(cluster.data_dir(id)).unwrap();
+        cluster.start_server(id);
     }
     cluster.await_all();
 }
@@ -33,11 +33,11 @@ fn begin_new_history(cluster: &mut Cluster) {
 #[test]
 fn client_of_an_old_history_gets_one_error_and_then_continues() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
-    let mut old = cluster.client_with_lines("c1", 1);
+    let mut old = cluster.client_with_log("c1", 1);
     old.put(b"k", b"old").unwrap();
     begin_new_history(&mut cluster);
     // Another client has the session with the same number now, and has written with it.
-    let mut innocent = cluster.client_with_lines("c2", 1);
+    let mut innocent = cluster.client_with_log("c2", 1);
     innocent.put(b"c", b"innocent").unwrap();
 
     let error = old.put(b"c", b"X").unwrap_err();
@@ -94,7 +94,7 @@ fn first_writer_in_a_new_history_gets_one_error() {
     assert_eq!(client.put(b"k", b"Y").unwrap().version(), 1);
     // The same servers once more, on their data: that is no news.
     cluster.kill(&[1, 2, 3]);
-    (1..=3).for_each(|id| cluster.run(id));
+    (1..=3).for_each(|id| cluster.start_server(id));
     assert_eq!(client.get(b"k").unwrap().value.as_deref(), Some(b"Y".as_slice()));
     assert_eq!(client.put(b"k", b"Z").unwrap().version(), 2);
 }

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use paxos_kv::client::Client;
 use paxos_kv::cluster;
-use support::{Cluster, await_some, cluster_file, resident_kib};
+use support::{Cluster, await_value, cluster_file, resident_kib};
 
 /// Short files and frequent checkpoints.
-const FORGETFUL: [&str; 10] =
+const SHORT_RETENTION: [&str; 10] =
     ["--seed", "1", "--segment-kib", "256", "--checkpoint-slots", "300", "--retain-slots", "50", "--steps", "off"];
 
 /// Overwrites a few keys, from some clients at once.
@@ -49,27 +49,27 @@ fn snapshots_in(lines: &str) -> usize {
 
 #[test]
 fn server_that_was_down_for_five_thousand_commands_catches_up() {
-    let mut cluster = Cluster::start(5, &FORGETFUL);
+    let mut cluster = Cluster::start(5, &SHORT_RETENTION);
     write(&cluster, 1, 20, 100);
     cluster.await_agreement();
     cluster.kill(&[5]);
     write(&cluster, 5, 1_000, 100);
-    cluster.run(5);
+    cluster.start_server(5);
     let agreed = cluster.await_agreement();
     assert!(agreed.applied.0 > 5_000);
-    assert_eq!(snapshots_in(&cluster.lines_of(5)), 1, "{}", cluster.lines_of(5));
+    assert_eq!(snapshots_in(&cluster.log_text(5)), 1, "{}", cluster.log_text(5));
     // Away once more, and no longer: then entries are enough, or another snapshot comes.
     cluster.kill(&[5]);
     write(&cluster, 3, 300, 100);
-    cluster.run(5);
+    cluster.start_server(5);
     cluster.await_agreement();
     for id in 1..=5 {
-        let journal = size_of(&cluster.data(id).join("journal"));
+        let journal = size_of(&cluster.data_dir(id).join("journal"));
         assert!(journal <= 12 * (256 << 10), "the journal of server {id} has {journal} bytes");
     }
     // What was sent survives on its own disk.
     cluster.kill(&[1, 2, 3, 4, 5]);
-    (1..=5).for_each(|id| cluster.run(id));
+    (1..=5).for_each(|id| cluster.start_server(id));
     cluster.await_all();
     let after = cluster.await_agreement();
     assert!(after.applied >= agreed.applied);
@@ -77,14 +77,14 @@ fn server_that_was_down_for_five_thousand_commands_catches_up() {
 
 #[test]
 fn disk_and_memory_are_flat_under_a_steady_load() {
-    let cluster = Cluster::start(3, &FORGETFUL);
+    let cluster = Cluster::start(3, &SHORT_RETENTION);
     let (mut disks, mut memories) = (Vec::new(), Vec::new());
     let begun = Instant::now();
     let mut written = 0;
     while begun.elapsed() < Duration::from_secs(20) {
         write(&cluster, 4, 50, 2_000);
         written += 200;
-        disks.push((1..=3).map(|id| size_of(&cluster.data(id))).max().unwrap());
+        disks.push((1..=3).map(|id| size_of(&cluster.data_dir(id))).max().unwrap());
         memories.push((1..=3).map(|id| resident_kib(cluster.pid(id))).max().unwrap());
     }
     println!("{written} writes; disks {disks:?}; memories {memories:?}");
@@ -98,22 +98,22 @@ fn disk_and_memory_are_flat_under_a_steady_load() {
 
 #[test]
 fn snapshot_transfer_survives_a_killed_receiver_or_sender() {
-    let mut cluster = Cluster::start(3, &FORGETFUL);
+    let mut cluster = Cluster::start(3, &SHORT_RETENTION);
     cluster.kill(&[3]);
     // A state of some thirty parts.
     write(&cluster, 3, 120, 700_000);
     for pause in [30, 60, 120, 250] {
-        cluster.run(3);
+        cluster.start_server(3);
         thread::sleep(Duration::from_millis(pause));
         cluster.kill(&[3]);
     }
-    cluster.run(3);
+    cluster.start_server(3);
     thread::sleep(Duration::from_millis(100));
     cluster.kill(&[1]);
-    cluster.run(1);
+    cluster.start_server(1);
     cluster.await_all();
     cluster.await_agreement();
-    assert!(snapshots_in(&cluster.lines_of(3)) >= 1);
+    assert!(snapshots_in(&cluster.log_text(3)) >= 1);
 }
 
 fn keys(client: &mut Client, count: usize) -> Vec<(Option<Vec<u8>>, u64)> {
@@ -126,7 +126,7 @@ fn keys(client: &mut Client, count: usize) -> Vec<(Option<Vec<u8>>, u64)> {
 
 #[test]
 fn a_backup_becomes_a_new_cluster_with_the_same_store() {
-    let cluster = Cluster::start(3, &FORGETFUL);
+    let cluster = Cluster::start(3, &SHORT_RETENTION);
     write(&cluster, 2, 60, 500);
     cluster.client("c9", 1).delete(b"k3").unwrap();
     let before = keys(&mut cluster.client("c8", 2), 40);
@@ -152,7 +152,7 @@ fn a_backup_becomes_a_new_cluster_with_the_same_store() {
     let occupied = restore(&cluster.folder.path().join("data"));
     assert!(!occupied.status.success() && String::from_utf8_lossy(&occupied.stderr).contains("is not empty"));
 
-    let mut renewed = Cluster::prepare(5, &FORGETFUL);
+    let mut renewed = Cluster::prepare(5, &SHORT_RETENTION);
     fs::copy(&new, renewed.file()).unwrap();
     renewed.cluster = cluster::Cluster::read(&new).unwrap();
     let done = restore(&renewed.folder.path().join("data"));
@@ -188,7 +188,7 @@ fn corrupt_slots_are_reported_and_repaired_from_peers() {
     write(&cluster, 2, 400, 300);
     cluster.await_agreement();
     cluster.kill(&[2]);
-    let folder = cluster.data(2);
+    let folder = cluster.data_dir(2);
     let before = image(&folder);
     let (is_healthy, text) = inspect(&folder);
     assert!(is_healthy, "{text}");
@@ -209,11 +209,11 @@ fn corrupt_slots_are_reported_and_repaired_from_peers() {
     let (is_healthy, text) = inspect(&folder);
     assert!(!is_healthy && text.contains(&format!("is corrupt at byte {}", sector * 512)), "{text}");
 
-    cluster.run(2);
+    cluster.start_server(2);
     cluster.await_agreement();
-    let status = await_some("the slots are repaired", || cluster.status(2).filter(|status| status.corrupt_slots == 0));
+    let status = await_value("the slots are repaired", || cluster.status(2).filter(|status| status.corrupt_slots == 0));
     assert!(status.accepted > 700);
-    let lines = cluster.lines_of(2);
+    let lines = cluster.log_text(2);
     let (_, after) = lines.split_once(" CORRUPT ").unwrap();
     let slot = after.split("slot=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
     // The learner tells what was chosen, unless a proposer comes first that has to finish the slot and proposes it
@@ -224,7 +224,7 @@ fn corrupt_slots_are_reported_and_repaired_from_peers() {
     // A checkpoint that is damaged as a whole is made anew.
     cluster.kill(&[2]);
     fs::write(folder.join("checkpoint").join("checkpoint.redb"), [7; 9_000]).unwrap();
-    cluster.run(2);
+    cluster.start_server(2);
     cluster.await_agreement();
     assert!(folder.join("checkpoint").join("checkpoint.quarantined").exists());
 }
@@ -246,15 +246,15 @@ fn old_copy_of_a_data_dir_does_not_vote() {
     write(&cluster, 1, 5, 10);
     cluster.kill(&[3]);
     let copy = cluster.folder.path().join("copy");
-    copy_folder(&cluster.data(3), &copy);
-    cluster.run(3);
+    copy_folder(&cluster.data_dir(3), &copy);
+    cluster.start_server(3);
     cluster.await_all();
     write(&cluster, 1, 5, 10);
     cluster.kill(&[3]);
-    fs::remove_dir_all(cluster.data(3)).unwrap();
-    copy_folder(&copy, &cluster.data(3));
-    cluster.run(3);
-    await_some("its peers report why", || cluster.lines_of(1).contains("the directory is an old copy").then_some(()));
+    fs::remove_dir_all(cluster.data_dir(3)).unwrap();
+    copy_folder(&copy, &cluster.data_dir(3));
+    cluster.start_server(3);
+    await_value("its peers report why", || cluster.log_text(1).contains("the directory is an old copy").then_some(()));
     // With the other one dead, the old copy makes no majority.
     cluster.kill(&[2]);
     let mut client = cluster.client("c7", 1);

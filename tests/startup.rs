@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use support::{Cluster, await_some};
+use support::{Cluster, await_value};
 
 /// Runs a server that must fail; gives its sentence.
 fn refusal(command: &mut Command) -> String {
@@ -37,7 +37,7 @@ fn server_that_cannot_start_reports_why() {
 
     // The same data folder under another server's ports.
     cluster.kill(&[2]);
-    let data = cluster.data(1);
+    let data = cluster.data_dir(1);
     let text = refusal(cluster.command(2).arg("--data").arg(&data));
     assert!(text.contains("in use") || text.contains("another server"), "{text}");
     cluster.kill(&[1]);
@@ -129,7 +129,7 @@ fn check_reports_what_a_start_would_report_and_starts_nothing() {
     }
 
     for id in 1..=3 {
-        cluster.run(id);
+        cluster.start_server(id);
     }
     cluster.await_all();
     let peer = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap().peer.to_string();
@@ -137,13 +137,13 @@ fn check_reports_what_a_start_would_report_and_starts_nothing() {
     assert!(code == 1 && text.contains(&peer) && text.contains("in use"), "{text}");
     // Those that live write.
     cluster.kill(&[1, 2, 3]);
-    let second = cluster.data(2);
+    let second = cluster.data_dir(2);
     let second = second.to_string_lossy();
     can_start(&cluster, 1, &[]);
     says(&cluster, 1, &["--data", &second], &["server s2"]);
     says(&cluster, 1, &["--protocol", "two-phase-commit"], &["Paxos"]);
     for id in 1..=3 {
-        cluster.run(id);
+        cluster.start_server(id);
     }
     cluster.await_all();
 }
@@ -171,15 +171,15 @@ fn server_stops_cleanly_on_a_signal() {
         cluster.client("c1", 1).put(b"k", b"v").unwrap();
         send(&cluster, 1, signal);
         assert_eq!(cluster.await_end(1).code(), Some(0));
-        let lines = cluster.lines_of(1);
+        let lines = cluster.log_text(1);
         let last = lines.lines().last().unwrap();
         assert!(last.contains(" STOP ") && last.contains(&format!("SIG{signal}")), "{last}");
         // The others go on, and it comes back with what it had.
         cluster.client("c2", 2).put(b"k", b"w").unwrap();
-        cluster.run(1);
+        cluster.start_server(1);
         cluster.await_all();
         cluster.await_agreement();
-        await_some("the second incarnation is logged", || cluster.lines_of(1).contains("incarnation=2").then_some(()));
+        await_value("the second incarnation is logged", || cluster.log_text(1).contains("incarnation=2").then_some(()));
     }
 }
 
@@ -196,15 +196,15 @@ fn after_sighup_log_lines_continue_under_the_same_name() {
     cluster.client("c1", 1).put(b"k", b"before").unwrap();
     std::fs::rename(&log, log.with_extension("log.1")).unwrap();
     send(&cluster, 1, "HUP");
-    await_some("the new file is begun", || cluster.lines_of(1).contains(" REOPEN ").then_some(()));
+    await_value("the new file is begun", || cluster.log_text(1).contains(" REOPEN ").then_some(()));
     cluster.client("c2", 1).put(b"k", b"after").unwrap();
-    await_some("its lines go there", || cluster.lines_of(1).contains("value=after").then_some(()));
+    await_value("its lines go there", || cluster.log_text(1).contains("value=after").then_some(()));
     // The numbers go on.
     let number = |text: &str, line: Option<&str>| -> u64 {
         let line = line.unwrap_or_else(|| panic!("{text}"));
         line.split_whitespace().nth(2).unwrap().trim_start_matches("s1.").parse().unwrap()
     };
-    let (old, new) = (std::fs::read_to_string(log.with_extension("log.1")).unwrap(), cluster.lines_of(1));
+    let (old, new) = (std::fs::read_to_string(log.with_extension("log.1")).unwrap(), cluster.log_text(1));
     assert_eq!(number(&new, new.lines().next()), number(&old, old.lines().last()) + 1);
     let mode = std::fs::metadata(&log).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -213,7 +213,7 @@ fn after_sighup_log_lines_continue_under_the_same_name() {
     std::fs::rename(&log, log.with_extension("log.2")).unwrap();
     std::fs::create_dir(&log).unwrap();
     send(&cluster, 1, "HUP");
-    await_some("it is told", || {
+    await_value("it is told", || {
         let text = std::fs::read_to_string(log.with_extension("log.2")).unwrap();
         text.contains("FAULT    part=log").then_some(())
     });
@@ -227,9 +227,9 @@ fn full_log_file_is_replaced_by_a_new_one() {
     let mut cluster = Cluster::prepare(1, &["--log-max-mib", "1"]);
     let log = cluster.folder.path().join("server-1.log");
     std::fs::write(&log, "an earlier line\n".repeat(1 << 16)).unwrap();
-    cluster.run(1);
+    cluster.start_server(1);
     cluster.await_all();
-    let first = cluster.lines_of(1);
+    let first = cluster.log_text(1);
     assert!(first.lines().next().unwrap().contains(" BOOT ") && log.with_extension("log.1").exists(), "{first}");
 }
 
@@ -239,7 +239,7 @@ fn log_file_that_cannot_grow_costs_lines_but_not_the_server() {
     let log = cluster.folder.path().join("server-1.log");
     // Longer than any other file of the server.
     std::fs::write(&log, "x\n".repeat(8 << 20)).unwrap();
-    cluster.run(1);
+    cluster.start_server(1);
     cluster.await_all();
     let limit = |bytes: &str| {
         let pid = cluster.pid(1).to_string();
@@ -251,7 +251,7 @@ fn log_file_that_cannot_grow_costs_lines_but_not_the_server() {
     limit("unlimited");
     // The first line that there is room for says how many are missing.
     cluster.client("c2", 1).put(b"k", b"w").unwrap();
-    let lines = cluster.lines_of(1);
+    let lines = cluster.log_text(1);
     let (_, lines) = lines.split_once(" BOOT ").unwrap();
     assert!(lines.contains(" LOST     n=") && lines.contains("value=w") && !lines.contains("value=v"), "{lines}");
 }
@@ -261,8 +261,8 @@ fn start_waits_for_an_address_that_becomes_free() {
     let mut cluster = Cluster::prepare(1, &[]);
     let member = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap();
     let holder = TcpListener::bind(member.client).unwrap();
-    cluster.run(1);
-    await_some("the server has come as far as its first address", || TcpStream::connect(member.peer).ok());
+    cluster.start_server(1);
+    await_value("the server has come as far as its first address", || TcpStream::connect(member.peer).ok());
     drop(holder);
     cluster.await_all();
 }
@@ -274,12 +274,12 @@ fn corrupt_journal_is_refused_by_name() {
     for n in 0..20 {
         client.put(b"k", format!("value {n}").as_bytes()).unwrap();
     }
-    let directory = cluster.data(1).join("journal");
+    let directory = cluster.data_dir(1).join("journal");
     let journal = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
     // The value is chosen by a majority, and server 1 may accept it later.
     let has_last = |bytes: &Vec<u8>| bytes.windows(8).any(|window| window == b"value 19");
     let mut bytes =
-        await_some("server 1 has accepted the last value", || std::fs::read(&journal).ok().filter(has_last));
+        await_value("server 1 has accepted the last value", || std::fs::read(&journal).ok().filter(has_last));
     cluster.kill(&[1]);
     // In the last group: no later record tells what was in it, so the promises in it are unknown.
     let place = bytes.windows(8).rposition(|window| window == b"value 19").unwrap();

@@ -8,7 +8,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use support::{Cluster, await_some, free_address};
+use support::{Cluster, await_value, free_address};
 
 const PROTOCOLS: [&str; 3] = ["basic-paxos", "multi-paxos", "two-phase-commit"];
 const PAXOS: [&str; 2] = ["basic-paxos", "multi-paxos"];
@@ -37,7 +37,7 @@ fn can_write(cluster: &Cluster) -> bool {
 
 /// Waits until `status` says this, and checks that it is content only if a write succeeds.
 fn await_status_text(cluster: &Cluster, words: &[&str]) -> String {
-    let (code, text) = await_some(&format!("{words:?}"), || {
+    let (code, text) = await_value(&format!("{words:?}"), || {
         let (code, text) = status(cluster, &[]);
         let is_it = words.iter().all(|word| text.lines().take(2).any(|line| line.contains(word)));
         if !is_it {
@@ -64,7 +64,7 @@ fn cut_off_from(cluster: &Cluster, server: u8, others: &[u8]) -> String {
 }
 
 /// Starts three servers as a whole, and stops them again.
-fn met(arguments: &[&str]) -> Cluster {
+fn started_cluster(arguments: &[&str]) -> Cluster {
     let mut cluster = Cluster::start(3, arguments);
     await_writes(&cluster);
     cluster.kill(&[1, 2, 3]);
@@ -92,14 +92,14 @@ fn whole_cluster_takes_writes_under_each_protocol_even_without_requests() {
 #[test]
 fn two_servers_with_a_one_way_link_take_no_writes() {
     for protocol in PAXOS {
-        let mut cluster = met(&["--protocol", protocol]);
+        let mut cluster = started_cluster(&["--protocol", protocol]);
         let file = cut_off_from(&cluster, 1, &[2]);
-        cluster.run_with(1, &["--cluster", &file]);
-        cluster.run(2);
+        cluster.start_server_with(1, &["--cluster", &file]);
+        cluster.start_server(2);
         let why = "server 1 and server 2 are not linked: server 1 does not reach server 2";
         await_status_text(&cluster, &["no writes: no server is linked with the 2 acceptors", why]);
         // The third one is linked with both.
-        cluster.run(3);
+        cluster.start_server(3);
         await_status_text(&cluster, &["writes OK; if one more server fails, writes may stop", why]);
     }
 }
@@ -107,11 +107,11 @@ fn two_servers_with_a_one_way_link_take_no_writes() {
 #[test]
 fn servers_with_closed_peer_ports_take_no_writes_although_all_reply() {
     for protocol in PROTOCOLS {
-        let mut cluster = met(&["--protocol", protocol]);
+        let mut cluster = started_cluster(&["--protocol", protocol]);
         for id in 1..=3 {
             let others: Vec<u8> = (1..=3).filter(|other| *other != id).collect();
             let file = cut_off_from(&cluster, id, &others);
-            cluster.run_with(id, &["--cluster", &file]);
+            cluster.start_server_with(id, &["--cluster", &file]);
         }
         let why = "no two servers are linked: server 1 does not reach server 2";
         await_status_text(&cluster, &["no writes: no server is linked with the ", why]);
@@ -126,8 +126,8 @@ fn server_that_all_others_refuse_is_named_and_does_not_count() {
         let mut cluster = Cluster::start(3, &["--protocol", protocol]);
         await_writes(&cluster);
         cluster.kill(&[3]);
-        fs::remove_dir_all(cluster.data(3)).unwrap();
-        cluster.run(3);
+        fs::remove_dir_all(cluster.data_dir(3)).unwrap();
+        cluster.start_server(3);
         await_status_text(
             &cluster,
             &[
@@ -201,25 +201,25 @@ fn too_few_voters_take_no_writes() {
 fn acceptor_that_lost_a_checkpoint_does_not_count_until_it_is_repaired() {
     let mut cluster = Cluster::prepare(3, &["--protocol", "multi-paxos"]);
     let (often, never) = (["--checkpoint-slots", "20"], ["--checkpoint-slots", "1000000"]);
-    cluster.run_with(1, &often);
-    cluster.run_with(2, &never);
-    cluster.run_with(3, &never);
+    cluster.start_server_with(1, &often);
+    cluster.start_server_with(2, &never);
+    cluster.start_server_with(3, &never);
     cluster.await_all();
     let mut client = cluster.client("c1", 1);
-    await_some("server 1 has truncated the slots of its checkpoint", || {
+    await_value("server 1 has truncated the slots of its checkpoint", || {
         client.put(b"k", b"v").unwrap();
         cluster.status(1).filter(|status| status.truncated_below.0 > 20)
     });
     cluster.kill(&[1, 2, 3]);
-    fs::remove_dir_all(cluster.data(1).join("checkpoint")).unwrap();
-    cluster.run_with(1, &often);
-    cluster.run_with(2, &never);
+    fs::remove_dir_all(cluster.data_dir(1).join("checkpoint")).unwrap();
+    cluster.start_server_with(1, &often);
+    cluster.start_server_with(2, &never);
     // What server 1 has forgotten may have been chosen there with another vote than that of server 2.
     await_status_text(
         &cluster,
         &["no writes: no quorum, 1 of 3 acceptors can vote", "server 1: acceptor CORRUPT, unreadable slots: "],
     );
-    cluster.run_with(3, &never);
+    cluster.start_server_with(3, &never);
     await_status_text(&cluster, &["writes OK; 1 more server may fail"]);
 }
 

@@ -19,7 +19,7 @@ use paxos_kv::net::{
 use paxos_kv::paxos::{ChunkRequest, PartToken, Slot};
 use paxos_kv::role::ServerId;
 use paxos_kv::trace::TraceContext;
-use support::{Cluster, await_some};
+use support::{Cluster, await_value};
 
 /// More than any port has places for strangers.
 const SILENT: usize = 150;
@@ -78,11 +78,11 @@ fn silent_callers_keep_no_server_out() {
     cluster.kill(&[3]);
     let peers = [1, 2].map(|id| cluster.cluster.member(ServerId(id)).unwrap().peer);
     let _crowds = peers.map(|peer| ConnectionFlood::at(peer, b"PXKV"));
-    cluster.run(3);
-    await_some("the server answers", || cluster.status(3));
+    cluster.start_server(3);
+    await_value("the server answers", || cluster.status(3));
     let begun = Instant::now();
     for id in 1..=3 {
-        await_some("all are connected", || cluster.status(id).filter(|status| status.connected.len() == 2));
+        await_value("all are connected", || cluster.status(id).filter(|status| status.connected.len() == 2));
     }
     assert!(begun.elapsed() < LINKED_WITHIN, "linked after {:?}", begun.elapsed());
     cluster.client("c1", 3).put(b"k", b"v").unwrap();
@@ -119,10 +119,10 @@ fn silent_callers_and_viewers_keep_no_browser_out() {
     };
     let viewers: Vec<TcpStream> =
         ["/feed", "/events"].into_iter().flat_map(|path| (0..70).map(move |_| path)).map(ask).collect();
-    let told: Vec<String> = viewers.iter().map(status_of).collect();
+    let statuses: Vec<String> = viewers.iter().map(status_of).collect();
     let watch = |of: &[String]| of.iter().filter(|status| *status == "200").count();
-    assert_eq!((watch(&told[..70]), watch(&told[70..])), (64, 16), "{told:?}");
-    assert!(told.iter().all(|status| status == "200" || status == "503"), "{told:?}");
+    assert_eq!((watch(&statuses[..70]), watch(&statuses[70..])), (64, 16), "{statuses:?}");
+    assert!(statuses.iter().all(|status| status == "200" || status == "503"), "{statuses:?}");
     for _ in 0..20 {
         assert_eq!(status_of(&ask("/status")), "200");
     }
@@ -163,16 +163,16 @@ fn stranger_is_not_read_beyond_the_length_of_a_hello() {
 fn backups_by_clients_cause_at_most_one_checkpoint_per_second() {
     let cluster = Cluster::start(1, &["--seed", "6", "--steps", "off"]);
     let (mut client, mut backup) = (cluster.client("c1", 1), greeted(&cluster));
-    let (begun, mut wishes) = (Instant::now(), 0);
+    let (begun, mut not_ready) = (Instant::now(), 0);
     while begun.elapsed() < Duration::from_millis(3_500) {
         client.put(b"k", b"v").unwrap();
         let at_least = cluster.status(1).unwrap().applied;
         let reply = ask(&mut backup, Request::State { at_least, part: None }).unwrap();
-        wishes += usize::from(reply == Reply::Chunk(None));
+        not_ready += usize::from(reply == Reply::Chunk(None));
     }
-    let checkpoints = cluster.lines_of(1).lines().filter(|line| line.contains(" SNAPSHOT ")).count();
-    assert!(wishes > 20, "only {wishes} states were not there yet: nothing is shown by so few");
-    assert!((2..=4).contains(&checkpoints), "{checkpoints} checkpoints in 3.5 s, for {wishes} wishes");
+    let checkpoints = cluster.log_text(1).lines().filter(|line| line.contains(" SNAPSHOT ")).count();
+    assert!(not_ready > 20, "only {not_ready} states were not there yet: nothing is shown by so few");
+    assert!((2..=4).contains(&checkpoints), "{checkpoints} checkpoints in 3.5 s, for {not_ready} wishes");
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn meaningless_request_gets_a_reply_or_ends_its_connection_but_never_the_server(
         for _ in 0..30 {
             client.put(b"k", b"v").unwrap();
         }
-        await_some("a checkpoint is there", || cluster.status(1).filter(|status| status.checkpoint > Slot(0)));
+        await_value("a checkpoint is there", || cluster.status(1).filter(|status| status.checkpoint > Slot(0)));
     }
     assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"v");
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use paxos_kv::client::{Client, ClientError, TryEnd};
 use paxos_kv::net::WhyNotApplied;
 use paxos_kv::role::{RoleKind, ServerId};
-use support::{Cluster, await_some};
+use support::{Cluster, await_value};
 
 const PROTOCOL: [&str; 2] = ["--protocol", "two-phase-commit"];
 
@@ -19,7 +19,7 @@ fn start(arguments: &[&str]) -> Cluster {
 }
 
 fn await_role(cluster: &Cluster, id: u8, role: RoleKind, up: bool) {
-    await_some("the role is up or down", || {
+    await_value("the role is up or down", || {
         let status = cluster.status(id)?;
         status.roles.iter().any(|one| one.role == role && one.up == up).then_some(())
     });
@@ -30,14 +30,14 @@ fn clients_are_served_while_every_role_fails_and_the_log_proves_consistency() {
     let cluster = start(&["--fail", "all", "--mean-up", "1500ms", "--mean-down", "300ms", "--seed", "11"]);
     let end = Instant::now() + Duration::from_secs(8);
     let counts: Vec<(u32, u32)> = std::thread::scope(|scope| {
-        let clients = [1, 2, 3].map(|id| (cluster.client_with_lines(&format!("c{id}"), id), id));
+        let clients = [1, 2, 3].map(|id| (cluster.client_with_log(&format!("c{id}"), id), id));
         let working = clients.map(|(client, id)| scope.spawn(move || work(client, id, end)));
         working.map(|one| one.join().unwrap()).to_vec()
     });
     let (done, failed) = counts.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     assert!(done > 20, "{done} requests were done, {failed} failed");
     cluster.await_agreement();
-    await_some("nothing is in doubt", || {
+    await_value("nothing is in doubt", || {
         (1..=5).all(|id| cluster.status(id).is_some_and(|status| status.in_doubt == 0)).then_some(())
     });
     let (code, text) = cluster.audit();
@@ -68,7 +68,7 @@ fn work(mut client: Client, id: u8, end: Instant) -> (u32, u32) {
 fn participants_are_blocked_until_their_coordinator_restarts() {
     let cluster = start(&["--lab", "--seed", "1"]);
     let mut operator = cluster.client("lab", 2);
-    let mut writer = cluster.client_with_lines("c1", 1);
+    let mut writer = cluster.client_with_log("c1", 1);
     writer.put(b"k", b"before").unwrap();
     writer.put(b"other", b"here").unwrap();
     operator.crash(ServerId(5), Some(RoleKind::Participant), None).unwrap();
@@ -104,7 +104,7 @@ fn participants_are_blocked_until_their_coordinator_restarts() {
     assert!(shown.starts_with("no writes: 4 of 5 participants can vote"), "{shown}");
     assert!(shown.contains("BLOCKED: transaction ") && shown.contains("(key k is locked) on s1,s2,s3,s4"), "{shown}");
     // Its key cannot be read; another one can.
-    let mut reader = cluster.client_with_lines("c2", 2);
+    let mut reader = cluster.client_with_log("c2", 2);
     reader.set_timeout(Duration::from_millis(900));
     let Err(ClientError::NotApplied(tries)) = reader.get_from_current(b"k") else { panic!("a read of a locked key") };
     let locked = |one: &paxos_kv::client::Try| matches!(one.end, TryEnd::NotApplied(WhyNotApplied::KeyLocked(_)));
@@ -112,7 +112,7 @@ fn participants_are_blocked_until_their_coordinator_restarts() {
     assert_eq!(reader.get_from_current(b"other").unwrap().value.unwrap(), b"here");
 
     operator.restart(ServerId(1), Some(RoleKind::Coordinator)).unwrap();
-    await_some("the doubt ends", || {
+    await_value("the doubt ends", || {
         (1..=4).all(|id| cluster.status(id).is_some_and(|status| status.in_doubt == 0)).then_some(())
     });
     operator.restart(ServerId(5), Some(RoleKind::Participant)).unwrap();
@@ -121,7 +121,7 @@ fn participants_are_blocked_until_their_coordinator_restarts() {
     assert_eq!(reader.get(b"k").unwrap().value.unwrap(), b"before", "without a record of a commit there was none");
     assert_eq!(reader.put(b"k", b"after").unwrap().version(), 2);
     cluster.await_agreement();
-    let blocked = cluster.lines_of(2).lines().find(|line| line.contains(" BLOCKED ")).map(str::to_string).unwrap();
+    let blocked = cluster.log_text(2).lines().find(|line| line.contains(" BLOCKED ")).map(str::to_string).unwrap();
     assert!(blocked.contains("key=k") && blocked.contains("coordinator=s1"), "{blocked}");
     let (code, text) = cluster.audit();
     assert_eq!(code, 0, "{text}");
@@ -130,14 +130,14 @@ fn participants_are_blocked_until_their_coordinator_restarts() {
 #[test]
 fn committed_writes_survive_all_processes() {
     let mut cluster = start(&["--seed", "1"]);
-    let mut client = cluster.client_with_lines("c1", 3);
+    let mut client = cluster.client_with_log("c1", 3);
     for n in 1..=30u64 {
         let key = format!("k{}", n % 7);
         client.put(key.as_bytes(), n.to_le_bytes()).unwrap();
     }
     cluster.kill(&[1, 2, 3, 4, 5]);
     for id in 1..=5 {
-        cluster.run(id);
+        cluster.start_server(id);
     }
     cluster.await_all();
     assert_eq!(client.get(b"k2").unwrap().value.unwrap(), 30u64.to_le_bytes());
@@ -156,7 +156,14 @@ fn the_data_of_one_protocol_is_not_taken_for_that_of_another() {
     cluster.kill(&[1]);
     // The helper names a protocol of its own.
     let mut commits = std::process::Command::new(env!("CARGO_BIN_EXE_paxos-server"));
-    commits.arg("--id").arg("1").arg("--cluster").arg(cluster.file()).arg("--data").arg(cluster.data(1)).args(PROTOCOL);
+    commits
+        .arg("--id")
+        .arg("1")
+        .arg("--cluster")
+        .arg(cluster.file())
+        .arg("--data")
+        .arg(cluster.data_dir(1))
+        .args(PROTOCOL);
     let output = commits.arg("--quiet").output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && complaint.contains("under Paxos"), "{complaint}");

@@ -11,7 +11,7 @@ use super::event::Event;
 use super::field::{
     AcceptedSlots, Digest, DiskName, HistoryName, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, SlotSpan, TriedServers,
 };
-use super::line::{Line, LineId, ProcessId, Speaker, clean_label, clean_why};
+use super::line::{Line, LineId, ProcessId, Speaker, clean_label, clean_reason};
 use super::quoted::QuotedText;
 use super::values::{
     CommandName, CrashCause, CrashPoint, DecisionReason, DropCause, LearnResult, LinkEvent, OpKind, RecoveredFrom,
@@ -241,7 +241,7 @@ impl Arbitrary for Line {
             req: Option::<String>::any(source).and_then(clean_label),
             event: Event::Lost { n: 1 },
             parent: Option::any(source),
-            reason: Option::<String>::any(source).and_then(clean_why),
+            reason: Option::<String>::any(source).and_then(clean_reason),
         }
     }
 }

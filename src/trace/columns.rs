@@ -66,7 +66,7 @@ fn cell(line: &Line) -> String {
         }
         words.join(" ")
     };
-    let told = match &line.event {
+    let details = match &line.event {
         Event::Request { .. } => shown(&["op", "key"]),
         Event::Response { .. } => shown(&["status", "slot"]),
         Event::Drop { .. } => shown(&["msg", "cause"]),
@@ -75,7 +75,7 @@ fn cell(line: &Line) -> String {
         Event::Nack { .. } => shown(&["ballot", "promised"]),
         _ => shown(&["slot", "ballot", "state", "peer", "status"]),
     };
-    format!("{letter}{} {told}", line.event.name()).trim_end().to_string()
+    format!("{letter}{} {details}", line.event.name()).trim_end().to_string()
 }
 
 fn cut(cell: &str, width: usize) -> String {

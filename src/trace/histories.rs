@@ -91,7 +91,7 @@ impl HistoryBoundary {
     }
 
     /// Whether this change can belong to the boundary: all old lines are before all new lines.
-    fn fits(&self, change: DirChange) -> bool {
+    fn includes(&self, change: DirChange) -> bool {
         self.begins().max(change.before) < self.ends().min(change.since)
     }
 }
@@ -105,7 +105,7 @@ impl Histories {
         changes.sort_by_key(|change| change.since);
         let mut cuts: Vec<HistoryBoundary> = Vec::new();
         for change in changes {
-            match cuts.last_mut().filter(|cut| cut.fits(change)) {
+            match cuts.last_mut().filter(|cut| cut.includes(change)) {
                 Some(cut) => cut.changes.push(change),
                 None => cuts.push(HistoryBoundary { changes: vec![change] }),
             }
@@ -239,7 +239,7 @@ fn changes(run: &Run, server: ServerId, lines: &[usize]) -> Vec<DirChange> {
 /// The servers whose lines may belong to several data directories without showing it. Some of their lines are missing,
 /// and before or after the gap no BOOT line names the disk. If the servers' times never overlap and none of their lines
 /// follow from each other's, it is all servers: they may belong to different histories.
-pub(super) fn perhaps_of_several_folders(run: &Run) -> ServerSet {
+pub(super) fn maybe_several_dirs(run: &Run) -> ServerSet {
     let servers = in_order(run);
     if !are_of_one_time(run, &servers) {
         return servers.into_keys().collect();

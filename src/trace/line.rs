@@ -22,12 +22,12 @@ pub const LABEL_MAX_BYTES: usize = 64;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     name: ProcessName,
-    #[serde(deserialize_with = "decode_life")]
+    #[serde(deserialize_with = "decode_incarnation")]
     incarnation: u32,
 }
 
 /// Incarnations count from 1: a line with incarnation 0 could not be read back.
-fn decode_life<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+fn decode_incarnation<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     let life = u32::deserialize(from)?;
     if life > 0 { Ok(life) } else { Err(serde::de::Error::custom("incarnations are counted from 1")) }
 }
@@ -272,7 +272,7 @@ pub fn clean_label(mut label: String) -> Option<String> {
 }
 
 /// A reason as a line holds it: not empty, and without characters that would break the line.
-pub fn clean_why(why: String) -> Option<String> {
+pub fn clean_reason(why: String) -> Option<String> {
     let why = if why.contains(is_invisible) { why.replace(is_invisible, " ") } else { why };
     Some(why).filter(|why| !why.is_empty())
 }
@@ -341,7 +341,7 @@ impl FromStr for Line {
         let re = re.transpose()?;
         let why = match fields.rest() {
             "" => None,
-            rest => clean_why(rest.strip_prefix("-- ").ok_or_else(|| LineError::Rest(rest.into()))?.to_owned()),
+            rest => clean_reason(rest.strip_prefix("-- ").ok_or_else(|| LineError::Rest(rest.into()))?.to_owned()),
         };
         let read = Line { time, id, role, req, event, parent: re, reason: why };
         // One strict rule instead of many: a text is a line if writing the parsed line again yields the same text.

@@ -63,6 +63,6 @@ pub use values::{
 pub use writer::{Parent, PendingLine, Trace};
 #[cfg(any(test, fuzzing, feature = "test-support"))]
 pub use {
-    line::{clean_label, clean_why},
+    line::{clean_label, clean_reason},
     quoted::is_invisible,
 };

@@ -40,13 +40,13 @@ pub fn proposer(fact: &ProposerTraceEvent, context: &TraceContext) -> PendingLin
                 to: *to,
             };
             let draft = PendingLine::about(Speaker::Proposer, event, context);
-            PendingLine { req: req.or(draft.req), ..draft }.reason(why_propose(value, *adopted))
+            PendingLine { req: req.or(draft.req), ..draft }.reason(proposal_reason(value, *adopted))
         }
         ProposerTraceEvent::Retried { ballot, from, nacks, answered, next, reason, command } => {
             let event = Event::Retry { slot: *from, ballot: *ballot, nack: Nacks(nacks.clone()), next_round: *next };
             let draft = PendingLine::about(Speaker::Proposer, event, context);
             let draft = command.iter().fold(draft, about_command);
-            draft.reason(why_retry(*reason, nacks, *answered, *next))
+            draft.reason(retry_reason(*reason, nacks, *answered, *next))
         }
         ProposerTraceEvent::Led { from, ballot, quorum } => {
             let event = Event::Lead { slot: SlotFrom(*from), ballot: *ballot, quorum: *quorum };
@@ -60,7 +60,7 @@ pub fn proposer(fact: &ProposerTraceEvent, context: &TraceContext) -> PendingLin
             };
             let event = Event::Stepdown { ballot: *ballot, promised };
             let draft = PendingLine { req: None, ..PendingLine::about(Speaker::Proposer, event, context) };
-            draft.reason(why_step_down(*why, *open))
+            draft.reason(step_down_reason(*why, *open))
         }
         ProposerTraceEvent::Forwarded { command, leader } => {
             let event = Event::Forward { ballot: *leader, to: leader.server };
@@ -132,7 +132,7 @@ pub fn learner(fact: &LearnerTraceEvent<kv::ApplyResult>, cluster: ServerSet, co
             let draft = PendingLine::about(Speaker::Learner, event, context);
             // The context may belong to another request: the applied slot may have waited for an earlier one.
             let draft = PendingLine { req, ..draft };
-            match why_applied(outcome) {
+            match applied_reason(outcome) {
                 Some(why) => draft.reason(why),
                 None => draft,
             }
@@ -196,7 +196,7 @@ fn about_value(draft: PendingLine, value: &Value) -> PendingLine {
     }
 }
 
-fn why_step_down(why: StepDownReason, open: usize) -> String {
+fn step_down_reason(why: StepDownReason, open: usize) -> String {
     let reason = match why {
         StepDownReason::Nacked(rival) => format!("refused: an acceptor has promised {rival}"),
         StepDownReason::HigherBallot(rival) => format!("ballot {rival} leads"),
@@ -224,7 +224,7 @@ fn about_command(draft: PendingLine, command: &paxos::Command) -> PendingLine {
     }
 }
 
-fn why_propose(value: &Value, adopted: Option<Ballot>) -> String {
+fn proposal_reason(value: &Value, adopted: Option<Ballot>) -> String {
     match (adopted, value) {
         (Some(ballot), _) => format!("must propose the value accepted at {ballot}"),
         (None, Value::Noop) => {
@@ -236,7 +236,7 @@ fn why_propose(value: &Value, adopted: Option<Ballot>) -> String {
     }
 }
 
-fn why_retry(reason: RetryReason, nacks: &[(ServerId, Ballot)], answered: ServerSet, next: u64) -> String {
+fn retry_reason(reason: RetryReason, nacks: &[(ServerId, Ballot)], answered: ServerSet, next: u64) -> String {
     let lost = match reason {
         RetryReason::Refused => "a majority has refused",
         RetryReason::Nacked => "not chosen 20 ms after the first NACK",
@@ -284,7 +284,7 @@ pub(super) fn applied(outcome: &ApplyResult) -> (LearnResult, Option<u64>, Optio
     }
 }
 
-fn why_applied(outcome: &ApplyResult) -> Option<String> {
+fn applied_reason(outcome: &ApplyResult) -> Option<String> {
     match outcome {
         ApplyResult::Duplicate(SavedResult { slot, .. }) => {
             Some(format!("this write was already applied in slot {slot}: that result stands, and nothing changes"))

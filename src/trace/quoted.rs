@@ -18,7 +18,7 @@ pub enum QuotedText {
     /// All bytes.
     Whole(Vec<u8>),
     /// The first bytes of a long text.
-    Cut {
+    Truncated {
         /// The first bytes.
         head: Vec<u8>,
         /// The full length in bytes.
@@ -36,7 +36,7 @@ impl QuotedText {
             return QuotedText::Whole(bytes.to_vec());
         }
         let head = bytes[..floor_char_boundary(bytes, HEAD_BYTES)].to_vec();
-        QuotedText::Cut { head, length: bytes.len() as u64, hash: xxh3_64(bytes) }
+        QuotedText::Truncated { head, length: bytes.len() as u64, hash: xxh3_64(bytes) }
     }
 
     /// Reads what [`Display`] wrote; None for any other text.
@@ -54,14 +54,14 @@ impl QuotedText {
             return None;
         }
         let head = unescape(inside.strip_suffix("...")?)?;
-        Some(QuotedText::Cut { head, length: length.parse().ok()?, hash: u64::from_str_radix(hash, 16).ok()? })
+        Some(QuotedText::Truncated { head, length: length.parse().ok()?, hash: u64::from_str_radix(hash, 16).ok()? })
     }
 
     /// The text itself, if it is whole and valid UTF-8.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             QuotedText::Whole(bytes) => std::str::from_utf8(bytes).ok(),
-            QuotedText::Cut { .. } => None,
+            QuotedText::Truncated { .. } => None,
         }
     }
 }
@@ -76,7 +76,7 @@ impl Display for QuotedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             QuotedText::Whole(bytes) => write_bytes(bytes, f),
-            QuotedText::Cut { head, length, hash } => {
+            QuotedText::Truncated { head, length, hash } => {
                 f.write_char('"')?;
                 escape(head, f)?;
                 write!(f, "...\"+{length}B#{hash:016x}")

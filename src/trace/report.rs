@@ -10,7 +10,7 @@ use super::audit::{Rules, rules_of};
 use super::event::Event;
 use super::line::Speaker;
 use super::parse::Run;
-use super::request_spans::{Outage, RequestSpan, exchanges, outages};
+use super::request_spans::{Outage, RequestSpan, outages, request_spans};
 use super::values::{OpKind, RecoveredFrom, RequestStatus};
 use crate::role::ServerSet;
 
@@ -27,11 +27,11 @@ pub enum PointStatus {
 
 /// One requirement and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requirement {
+pub struct RequirementResult {
     /// Short name, such as `G4`.
     pub name: &'static str,
     /// The requirement in words.
-    pub asks: &'static str,
+    pub requirement: &'static str,
     /// Whether the run shows it.
     pub status: PointStatus,
     /// What the lines show, what is missing, or where to look.
@@ -47,39 +47,53 @@ type PointResult = Result<(String, Vec<usize>), String>;
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The requirements, in the order of their names.
-    pub points: Vec<Requirement>,
+    pub points: Vec<RequirementResult>,
 }
 
 impl Report {
     /// Checks every requirement.
     pub fn new(run: &Run) -> Report {
-        let look = RunView::new(run);
+        let view = RunView::new(run);
         let point = |name, asks, found: PointResult| match found {
-            Ok((says, lines)) => Requirement { name, asks, status: PointStatus::Shown, message: says, lines },
-            Err(says) => Requirement { name, asks, status: PointStatus::NotShown, message: says, lines: Vec::new() },
+            Ok((says, lines)) => {
+                RequirementResult { name, requirement: asks, status: PointStatus::Shown, message: says, lines }
+            }
+            Err(says) => RequirementResult {
+                name,
+                requirement: asks,
+                status: PointStatus::NotShown,
+                message: says,
+                lines: Vec::new(),
+            },
         };
         let elsewhere = |name, asks, says: &str| {
             let says = says.to_string();
-            Requirement { name, asks, status: PointStatus::Elsewhere, message: says, lines: Vec::new() }
+            RequirementResult {
+                name,
+                requirement: asks,
+                status: PointStatus::Elsewhere,
+                message: says,
+                lines: Vec::new(),
+            }
         };
         let points = vec![
-            point("G1", "five server processes and a scripted client", look.processes()),
+            point("G1", "five server processes and a scripted client", view.processes()),
             point(
                 "G2",
                 "each line has time, server and role; protocol lines have slot, ballot and peers",
-                look.steps(),
+                view.steps(),
             ),
             point(
                 "G3",
                 "pre-population, then 5 PUT, 5 GET and 5 DELETE over all servers, then a re-read",
-                look.workload(),
+                view.workload(),
             ),
-            point("G4", "an acceptor fails and restarts while requests are served", look.acceptor_outage()),
-            point("G5", "without a majority requests wait or time out, and later ones proceed", look.no_majority()),
-            point("G6", "all roles fail and restart", look.all_roles()),
-            point("G7", "malformed input is logged and does no harm", look.malformed()),
-            point("G8", "two clients change one key at the same time", look.concurrent()),
-            point("G9", "at the end all replicas are equal", look.digests()),
+            point("G4", "an acceptor fails and restarts while requests are served", view.acceptor_outage()),
+            point("G5", "without a majority requests wait or time out, and later ones proceed", view.no_majority()),
+            point("G6", "all roles fail and restart", view.all_roles()),
+            point("G7", "malformed input is logged and does no harm", view.malformed()),
+            point("G8", "two clients change one key at the same time", view.concurrent()),
+            point("G9", "at the end all replicas are equal", view.digests()),
             elsewhere(
                 "G10",
                 "commands and requirements are documented",
@@ -113,7 +127,7 @@ struct ReportText<'a> {
 
 impl Display for ReportText<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for Requirement { name, asks, status: mark, message: says, lines } in &self.report.points {
+        for RequirementResult { name, requirement: asks, status: mark, message: says, lines } in &self.report.points {
             let mark = match mark {
                 PointStatus::Shown => "[x]",
                 PointStatus::NotShown => "[ ]",
@@ -144,7 +158,7 @@ struct ClientPhase {
 struct RunView<'a> {
     run: &'a Run,
     cluster: ServerSet,
-    exchanges: Vec<RequestSpan<'a>>,
+    requests: Vec<RequestSpan<'a>>,
     outages: Vec<Outage>,
     phases: BTreeMap<String, ClientPhase>,
     /// Two-phase commit, not Paxos.
@@ -161,7 +175,7 @@ impl<'a> RunView<'a> {
         RunView {
             run,
             cluster,
-            exchanges: exchanges(run),
+            requests: request_spans(run),
             outages: outages(run),
             phases: phases(run),
             is_two_phase: rules_of(run) == Rules::TwoPhaseCommit,
@@ -178,7 +192,7 @@ impl<'a> RunView<'a> {
 
     /// The requests that began in a stage.
     fn in_phase(&self, phase: ClientPhase) -> impl Iterator<Item = &RequestSpan<'a>> {
-        self.exchanges.iter().filter(move |exchange| (phase.from..phase.to).contains(&self.time(exchange.request)))
+        self.requests.iter().filter(move |exchange| (phase.from..phase.to).contains(&self.time(exchange.request)))
     }
 
     fn status(&self, exchange: &RequestSpan<'_>) -> Option<RequestStatus> {
@@ -198,7 +212,7 @@ impl<'a> RunView<'a> {
         if boots.len() < 5 {
             return Err(format!("only {} servers have a BOOT line", boots.len()));
         }
-        let first = self.exchanges.first().ok_or("no client has sent a request")?;
+        let first = self.requests.first().ok_or("no client has sent a request")?;
         let lines = boots.values().copied().chain([first.request]).collect();
         Ok((format!("{} servers have started, and a client has sent requests", boots.len()), lines))
     }
@@ -248,7 +262,7 @@ impl<'a> RunView<'a> {
     }
 
     /// The time between the first and the last request; of the stage `operations`, if there is one.
-    fn busy(&self) -> Option<(Timestamp, Timestamp)> {
+    fn workload_time(&self) -> Option<(Timestamp, Timestamp)> {
         let all = ClientPhase { line: 0, from: Timestamp::MIN, to: Timestamp::MAX };
         let phase = self.phases.get("operations").copied().unwrap_or(all);
         let first = self.in_phase(phase).map(|exchange| self.time(exchange.request)).min()?;
@@ -257,7 +271,7 @@ impl<'a> RunView<'a> {
     }
 
     fn acceptor_outage(&self) -> PointResult {
-        let (first, last) = self.busy().ok_or("no client has sent a request")?;
+        let (first, last) = self.workload_time().ok_or("no client has sent a request")?;
         let during = |outage: &&Outage| {
             outage.role == self.voter()
                 && self.time(outage.crash) >= first
@@ -282,11 +296,11 @@ impl<'a> RunView<'a> {
             return Err(format!("{enough} was up at all times"));
         }
         let shown = without.into_iter().find_map(|(from, to, crash)| {
-            let victim = self.exchanges.iter().find(|exchange| self.suffers(exchange, from, to))?;
+            let victim = self.requests.iter().find(|exchange| self.fails_in(exchange, from, to))?;
             let later = |exchange: &&RequestSpan<'_>| {
                 self.time(exchange.request) > to && self.status(exchange) == Some(RequestStatus::Ok)
             };
-            let later = self.exchanges.iter().find(later)?;
+            let later = self.requests.iter().find(later)?;
             let lines = [Some(crash), Some(victim.request), victim.reply, Some(later.request), later.reply];
             Some(lines.into_iter().flatten().collect())
         });
@@ -309,7 +323,7 @@ impl<'a> RunView<'a> {
     }
 
     /// Whether a request overlapped a time without a majority and waited until its end, or got no result.
-    fn suffers(&self, exchange: &RequestSpan<'_>, from: Timestamp, to: Timestamp) -> bool {
+    fn fails_in(&self, exchange: &RequestSpan<'_>, from: Timestamp, to: Timestamp) -> bool {
         let Some(reply) = exchange.reply.map(|reply| self.time(reply)) else { return false };
         let asked = self.time(exchange.request);
         let waited = asked > from && reply >= to;
@@ -370,7 +384,7 @@ impl<'a> RunView<'a> {
 
     fn concurrent(&self) -> PointResult {
         let mut writes: Vec<(Timestamp, Timestamp, &RequestSpan<'_>)> = Vec::new();
-        for exchange in self.exchanges.iter().filter(|exchange| matches!(exchange.op, OpKind::Put | OpKind::Delete)) {
+        for exchange in self.requests.iter().filter(|exchange| matches!(exchange.op, OpKind::Put | OpKind::Delete)) {
             if let Some(reply) = exchange.reply {
                 writes.push((self.time(exchange.request), self.time(reply), exchange));
             }
@@ -389,8 +403,8 @@ impl<'a> RunView<'a> {
     }
 
     fn digests(&self) -> PointResult {
-        let told = |event: &Event| matches!(event, Event::Digest { equal: Some(_), of: Some(_), .. });
-        let line = (0..self.run.lines.len()).rev().find(|at| told(&self.run.line(*at).event));
+        let is_agreement = |event: &Event| matches!(event, Event::Digest { equal: Some(_), of: Some(_), .. });
+        let line = (0..self.run.lines.len()).rev().find(|at| is_agreement(&self.run.line(*at).event));
         let line = line.ok_or("no line compares the replicas; did the client's script end?")?;
         match self.run.line(line).event {
             Event::Digest { slot, equal: Some(equal), of: Some(of), .. } if equal == of => {

@@ -28,8 +28,8 @@ pub struct RequestSpan<'a> {
 
 /// Pairs each request of a client with the line that ends it. A client may reuse a label after the request has ended.
 /// So where lines are missing, requests in flight get no end.
-pub fn exchanges(run: &Run) -> Vec<RequestSpan<'_>> {
-    let mut exchanges: Vec<RequestSpan<'_>> = Vec::new();
+pub fn request_spans(run: &Run) -> Vec<RequestSpan<'_>> {
+    let mut spans: Vec<RequestSpan<'_>> = Vec::new();
     for lines in run.by_process().into_values() {
         let mut open: BTreeMap<&str, usize> = BTreeMap::new();
         let mut next = 1;
@@ -44,19 +44,19 @@ pub fn exchanges(run: &Run) -> Vec<RequestSpan<'_>> {
                 Event::Request { op, key, value, session, sequence, .. } => {
                     let id = session.zip(*sequence).map(|(session, sequence)| CommandName::Write { session, sequence });
                     let (key, value) = (key.as_ref(), value.as_ref());
-                    open.insert(req, exchanges.len());
-                    exchanges.push(RequestSpan { request: at, op: *op, key, value, id, reply: None });
+                    open.insert(req, spans.len());
+                    spans.push(RequestSpan { request: at, op: *op, key, value, id, reply: None });
                 }
                 Event::Response { .. } | Event::Timeout { .. } => {
                     if let Some(exchange) = open.remove(req) {
-                        exchanges[exchange].reply = Some(at);
+                        spans[exchange].reply = Some(at);
                     }
                 }
                 _ => {}
             }
         }
     }
-    exchanges
+    spans
 }
 
 /// A time during which a role was down.

@@ -53,9 +53,9 @@ impl Medium for Vec<u8> {
 }
 
 /// Stores nothing: only the terminal shows the lines.
-pub(super) struct Nowhere;
+pub(super) struct NullMedium;
 
-impl Medium for Nowhere {
+impl Medium for NullMedium {
     fn append(&mut self, _bytes: &[u8]) -> io::Result<()> {
         Ok(())
     }
@@ -99,13 +99,13 @@ pub struct LogLimits {
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
-    bound: Option<LogLimits>,
+    limits: Option<LogLimits>,
 }
 
 impl LogFile {
     /// Opens a file for appending. A new file is readable by this user only, because lines show keys and values.
     pub(super) fn open(path: &Path, bound: Option<LogLimits>) -> io::Result<LogFile> {
-        Ok(LogFile { path: path.to_path_buf(), file: append_to(path)?, bound })
+        Ok(LogFile { path: path.to_path_buf(), file: append_to(path)?, limits: bound })
     }
 
     fn with_suffix(&self, suffix: &str) -> PathBuf {
@@ -153,7 +153,7 @@ impl Medium for LogFile {
     }
 
     fn make_room(&mut self, bytes: u64) {
-        let Some(LogLimits { file_bytes, keep }) = self.bound else { return };
+        let Some(LogLimits { file_bytes, keep }) = self.limits else { return };
         let length = self.length();
         if length > 0 && length.saturating_add(bytes) > file_bytes {
             // A file that is too long is better than lost lines; the next batch tries again.

@@ -19,7 +19,7 @@ pub(super) struct Terminal {
     lines: Sender<TerminalItem>,
     waiting: QueuedBytes,
     /// Number of lines not shown since the last batch that was.
-    unseen: AtomicU64,
+    lines_dropped: AtomicU64,
 }
 
 enum TerminalItem {
@@ -40,18 +40,18 @@ impl Terminal {
         // The thread ends when the last sender is dropped. It is not joined: it may hang in a terminal that accepts
         // nothing.
         thread::Builder::new().name("terminal".into()).spawn(move || show_all(&items, to, color))?;
-        Ok(Terminal { lines, waiting: QueuedBytes::default(), unseen: AtomicU64::new(0) })
+        Ok(Terminal { lines, waiting: QueuedBytes::default(), lines_dropped: AtomicU64::new(0) })
     }
 
     /// Queues a batch of lines, or drops it. Never waits.
     pub(super) fn show(&self, text: String, levels: Vec<Level>) {
         let count = levels.len() as u64;
-        let unseen = self.unseen.swap(0, Ordering::Relaxed);
+        let unseen = self.lines_dropped.swap(0, Ordering::Relaxed);
         let group = self.waiting.group(text);
         let has_room =
             group.is_some_and(|text| self.lines.try_send(TerminalItem::Lines { text, levels, unseen }).is_ok());
         if !has_room {
-            self.unseen.fetch_add(unseen + count, Ordering::Relaxed);
+            self.lines_dropped.fetch_add(unseen + count, Ordering::Relaxed);
         }
     }
 

@@ -32,7 +32,7 @@ pub fn coordinator(fact: &CoordinatorTraceEvent, context: &TraceContext) -> Pend
             let reason = DecisionReason::First;
             let (decision, no_of) = (decided(*decision), no.map(|(server, _)| server));
             let event = Event::Decide { tx: *transaction, decision, reason, yes: *yes, no: no_of, to: *to };
-            about(Speaker::Coordinator, event, work, context).reason(why_decided(decision, *yes, *no, *to))
+            about(Speaker::Coordinator, event, work, context).reason(decision_reason(decision, *yes, *no, *to))
         }
         CoordinatorTraceEvent::DecisionResent { transaction, decision, presumed, to } => {
             let reason = if *presumed { DecisionReason::Presumed } else { DecisionReason::Again };
@@ -149,7 +149,7 @@ fn voted(vote: &Vote) -> (VoteValue, Option<&'static str>, Option<TransactionId>
     }
 }
 
-fn why_decided(
+fn decision_reason(
     decision: TransactionState,
     yes: ServerSet,
     no: Option<(ServerId, VoteNoReason)>,

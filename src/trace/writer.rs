@@ -16,9 +16,9 @@ use jiff::{SignedDuration, Timestamp};
 use log::{Level, Log, Metadata, Record};
 
 use super::event::Event;
-use super::line::{Line, LineId, ProcessId, Speaker, TraceContext, clean_label, clean_why};
+use super::line::{Line, LineId, ProcessId, Speaker, TraceContext, clean_label, clean_reason};
 use super::queued_bytes::{LineBatch, QueuedBytes};
-use super::sink::{LogFile, LogLimits, Nowhere, SharedFile, Sink};
+use super::sink::{LogFile, LogLimits, NullMedium, SharedFile, Sink};
 use super::terminal::Terminal;
 
 /// A line without number and time.
@@ -136,7 +136,7 @@ impl Trace {
     /// Shows the lines on stderr and stores them nowhere; `RUST_LOG` filters them.
     pub fn to_terminal(process: ProcessId) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
-        Ok(Trace::open(process, Sink::new(Nowhere), &filter, Arc::new(Timestamp::now), Some(Terminal::stderr()?)))
+        Ok(Trace::open(process, Sink::new(NullMedium), &filter, Arc::new(Timestamp::now), Some(Terminal::stderr()?)))
     }
 
     /// Keeps the lines in memory, for [`Trace::text`].
@@ -316,7 +316,7 @@ impl WriterShared {
                 req: req.and_then(clean_label),
                 event,
                 parent: re,
-                reason: why.and_then(clean_why),
+                reason: why.and_then(clean_reason),
             };
             push(&mut text, &line);
         }

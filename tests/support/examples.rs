@@ -25,7 +25,7 @@ pub fn examples(name: &str, page: &[&str]) -> Vec<Vec<String>> {
 }
 
 /// A folder in which the examples find what they name: a recorded run, and a history of somebody else's.
-pub fn folder_of_examples() -> tempfile::TempDir {
+pub fn example_dir() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let home = repository();
     let latest = folder.path().join("runs/latest");
@@ -42,8 +42,8 @@ pub fn folder_of_examples() -> tempfile::TempDir {
 }
 
 /// Checks that every example can be typed: its help is only printed if everything before `--help` is understood.
-pub fn can_be_typed(pages: &[HelpPage], at_least: usize) {
-    let folder = folder_of_examples();
+pub fn assert_parse(pages: &[HelpPage], at_least: usize) {
+    let folder = example_dir();
     let mut seen = 0;
     for (name, page) in pages {
         for words in examples(name, page) {
@@ -59,8 +59,8 @@ pub fn can_be_typed(pages: &[HelpPage], at_least: usize) {
 
 /// Checks that the examples do something, but for those that `is_skipped` names: they would run for minutes, or until
 /// they are stopped. Each prints something and exits with 0.
-pub fn can_be_run(pages: &[HelpPage], at_least: usize, is_skipped: impl Fn(&[&str]) -> bool) {
-    let folder = folder_of_examples();
+pub fn assert_run(pages: &[HelpPage], at_least: usize, is_skipped: impl Fn(&[&str]) -> bool) {
+    let folder = example_dir();
     let mut seen = 0;
     for (name, page) in pages {
         for words in examples(name, page) {

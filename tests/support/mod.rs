@@ -41,9 +41,9 @@ impl Cluster {
     }
 
     /// Starts servers that browsers can watch.
-    pub fn watched(count: u8, arguments: &[&str]) -> Cluster {
+    pub fn start_with_page(count: u8, arguments: &[&str]) -> Cluster {
         let mut cluster = Cluster::prepare(count, arguments);
-        std::fs::write(cluster.file(), watched_cluster_file(count)).unwrap();
+        std::fs::write(cluster.file(), cluster_file_with_page(count)).unwrap();
         cluster.cluster = cluster::Cluster::read(&cluster.file()).unwrap();
         for id in 1..=count {
             cluster.start_server(id);
@@ -73,7 +73,7 @@ impl Cluster {
     }
 
     /// The folder of the lines.
-    pub fn lines_folder(&self) -> &Path {
+    pub fn log_dir(&self) -> &Path {
         self.folder.path()
     }
 
@@ -113,7 +113,7 @@ impl Cluster {
     }
 
     /// What a server has said on its terminal beside its lines.
-    pub fn errors_of(&self, id: u8) -> String {
+    pub fn stderr_text(&self, id: u8) -> String {
         std::fs::read_to_string(self.folder.path().join(format!("server-{id}.err"))).unwrap_or_default()
     }
 
@@ -134,7 +134,7 @@ impl Cluster {
     }
 
     /// Waits for a server to end by itself.
-    pub fn await_end(&mut self, id: u8) -> std::process::ExitStatus {
+    pub fn await_exit(&mut self, id: u8) -> std::process::ExitStatus {
         let child = self.processes[usize::from(id) - 1].as_mut().unwrap();
         let status = await_value("the server ends", || child.try_wait().unwrap());
         self.processes[usize::from(id) - 1] = None;
@@ -267,7 +267,7 @@ pub fn cluster_file(count: u8) -> String {
 }
 
 /// One whose servers can be watched.
-pub fn watched_cluster_file(count: u8) -> String {
+pub fn cluster_file_with_page(count: u8) -> String {
     cluster_file_with(count, |address| format!("http = \"{address}\"\n"))
 }
 

@@ -3,7 +3,7 @@
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 
-use support::examples::{HelpPage, can_be_run, can_be_typed};
+use support::examples::{HelpPage, assert_run, assert_parse};
 
 const PAGES: &[HelpPage] = &[
     ("paxos-lab", &["--help"]),
@@ -14,11 +14,11 @@ const PAGES: &[HelpPage] = &[
 ];
 
 #[test]
-fn every_example_of_the_lab_can_be_typed() {
-    can_be_typed(PAGES, 15);
+fn every_example_of_the_lab_assert_parse() {
+    assert_parse(PAGES, 15);
 }
 
 #[test]
 fn the_short_examples_of_the_lab_do_what_they_say() {
-    can_be_run(&PAGES[..3], 7, |words| words.contains(&"--minutes") || words.contains(&"1..1000"));
+    assert_run(&PAGES[..3], 7, |words| words.contains(&"--minutes") || words.contains(&"1..1000"));
 }

@@ -28,7 +28,7 @@ fn files_in(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
 }
 
 /// The exit code that the end of a name promises.
-fn promised(path: &Path) -> i32 {
+fn expected_exit_code(path: &Path) -> i32 {
     let stem = path.file_stem().unwrap().to_str().unwrap();
     match stem.rsplit_once('-').unwrap().1 {
         "ok" => 0,
@@ -38,23 +38,23 @@ fn promised(path: &Path) -> i32 {
     }
 }
 
-fn own() -> PathBuf {
+fn own_histories_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/histories")
 }
 
 #[test]
 fn every_history_of_this_project_gets_its_verdict() {
-    let files = files_in(&own(), &["log", "txt"]);
+    let files = files_in(&own_histories_dir(), &["log", "txt"]);
     assert!(files.len() >= 15, "{files:?}");
     for file in files {
         let (code, text) = check(&[&file]);
-        assert_eq!(code, promised(&file), "{text}");
+        assert_eq!(code, expected_exit_code(&file), "{text}");
     }
 }
 
 #[test]
 fn witness_shows_the_unexplained_operation_and_the_order_before_it() {
-    let (_, text) = check(&[&own().join("lines-write-goes-back-bad.log")]);
+    let (_, text) = check(&[&own_histories_dir().join("lines-write-goes-back-bad.log")]);
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].contains("lines-write-goes-back-bad.log: NOT linearizable"), "{text}");
     assert!(lines[1].contains("key color") && lines[3].contains("req=c2-2 status=OK"), "{text}");
@@ -65,7 +65,7 @@ fn witness_shows_the_unexplained_operation_and_the_order_before_it() {
 
 #[test]
 fn worst_of_several_verdicts_is_the_exit_code() {
-    let [ok, bad] = ["register-overlap-ok.log", "appends-lost-bad.txt"].map(|name| own().join(name));
+    let [ok, bad] = ["register-overlap-ok.log", "appends-lost-bad.txt"].map(|name| own_histories_dir().join(name));
     let (code, text) = check(&[&bad, &ok]);
     assert_eq!(code, 7);
     assert!(text.contains("appends-lost-bad.txt: NOT linearizable"), "{text}");
@@ -75,7 +75,7 @@ fn worst_of_several_verdicts_is_the_exit_code() {
 #[test]
 fn files_of_a_run_are_one_history() {
     let folder = tempfile::tempdir().unwrap();
-    let text = fs::read_to_string(own().join("lines-late-write-ok.log")).unwrap();
+    let text = fs::read_to_string(own_histories_dir().join("lines-late-write-ok.log")).unwrap();
     for client in ["c1", "c2"] {
         let of_client = text.split_inclusive('\n').filter(|line| line.contains(&format!(" {client}.")));
         fs::write(folder.path().join(format!("client-{}.log", &client[1..])), of_client.collect::<String>()).unwrap();
@@ -126,7 +126,7 @@ fn every_recorded_history_gets_its_verdict() {
     let logs = logs.into_iter().map(|log| (verdicts[log.file_name().unwrap().to_str().unwrap()], log));
     let begun = Instant::now();
     let mut checked = 0;
-    for (expected, file) in logs.chain(maps.into_iter().map(|map| (promised(&map), map))) {
+    for (expected, file) in logs.chain(maps.into_iter().map(|map| (expected_exit_code(&map), map))) {
         let (code, text) = check(&[&file]);
         assert_eq!(code, expected, "{text}");
         checked += 1;

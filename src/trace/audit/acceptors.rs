@@ -7,7 +7,7 @@ use super::super::event::Event;
 use super::super::field::{AcceptedSlots, MaybeBallot, OmittedSlots, SlotSpan, fingerprint};
 use super::super::line::{Line, Speaker};
 use super::super::values::RecoveredFrom;
-use super::inference::{Inference, UnloggedAccept, guess};
+use super::inference::{Inference, UnloggedAccept, infer};
 use super::{Rule, RunIndex};
 use crate::paxos::{Ballot, Slot};
 use crate::role::{ServerId, ServerSet};
@@ -27,28 +27,28 @@ pub(super) struct PromiseContents {
     reported: BTreeMap<Slot, Ballot>,
     /// Set if the report is longer than the line and the rest was not found. Beyond this slot, the acceptor's earlier
     /// lines show some of the report, but perhaps not all.
-    known_to: Option<Slot>,
+    known_up_to: Option<Slot>,
 }
 
 /// What an acceptor reported about one slot, as far as lines show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SlotReport {
     /// The ballot of its accepted value, or a lower bound of that ballot; None if it had accepted none.
-    pub at_least: Option<Ballot>,
+    pub min_ballot: Option<Ballot>,
     /// Whether `at_least` is exact.
-    pub exactly: bool,
+    pub is_exact: bool,
 }
 
 impl PromiseContents {
     /// What the acceptor reported about a slot; None if the promise does not cover it.
-    pub fn says(&self, slot: Slot) -> Option<SlotReport> {
+    pub fn report_on(&self, slot: Slot) -> Option<SlotReport> {
         let reported = self.reported.get(&slot).copied();
         // This reply does not show what the slot held at the time of the earlier reply.
         let is_of_promised = reported.is_some() && reported == self.repeats;
         let at_least = reported.filter(|_| !is_of_promised);
-        let exactly = !is_of_promised && self.known_to.is_none_or(|last| slot <= last);
+        let exactly = !is_of_promised && self.known_up_to.is_none_or(|last| slot <= last);
         let is_told = slot >= self.from && self.last.is_none_or(|last| slot <= last);
-        is_told.then_some(SlotReport { at_least, exactly })
+        is_told.then_some(SlotReport { min_ballot: at_least, is_exact: exactly })
     }
 }
 
@@ -65,7 +65,7 @@ struct AcceptorHistory {
     /// It has truncated all slots below.
     truncated_below: Slot,
     /// At its restart it reported this number of accepted slots, in this line. A TRUNCATE or CORRUPT line may follow.
-    woke: Option<(u64, usize)>,
+    restart_report: Option<(u64, usize)>,
     /// Incarnation and number of the last line, and whether the acceptor has written a line in that incarnation.
     last: Option<(u32, u64)>,
     has_spoken: bool,
@@ -75,19 +75,19 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
     for (server, lines) in case.by_server.clone() {
         let first = &case.run.line(lines[0]).id.process;
         let is_born_here = first.incarnation() == 1 && case.known.is_whole(first);
-        let mut past = AcceptorHistory { may_know_more: !is_born_here, ..AcceptorHistory::default() };
+        let mut history = AcceptorHistory { may_know_more: !is_born_here, ..AcceptorHistory::default() };
         for at in lines {
-            past.take(case, server, at);
+            history.observe(case, server, at);
         }
-        if past.truncated_below <= Slot(1) {
-            past.check_waking(case);
+        if history.truncated_below <= Slot(1) {
+            history.check_restart_count(case);
         }
     }
 }
 
 impl AcceptorHistory {
     /// Compares a line with the history, then adds it.
-    fn take(&mut self, case: &mut RunIndex<'_>, server: ServerId, at: usize) {
+    fn observe(&mut self, case: &mut RunIndex<'_>, server: ServerId, at: usize) {
         let line = case.run.line(at);
         self.look_for_gap(case, line);
         self.has_spoken |= line.role == Speaker::Acceptor;
@@ -101,7 +101,7 @@ impl AcceptorHistory {
             Event::Restart { .. } | Event::Boot { .. } | Event::Truncate { .. } | Event::Corrupt { .. }
         );
         if line.role == Speaker::Acceptor && !is_wake {
-            self.check_waking(case);
+            self.check_restart_count(case);
         }
         match &line.event {
             Event::Corrupt { slot, to } => {
@@ -116,7 +116,7 @@ impl AcceptorHistory {
             }
             Event::Promise { slot, ballot, accepted, .. } => {
                 case.counts.answers += 1;
-                self.bind(case, *ballot, at, "promised");
+                self.promise(case, *ballot, at, "promised");
                 let mut report = self.report(case, *slot, accepted, at);
                 let before = case.promises.entry((*ballot, server)).or_default();
                 if report.reported.values().any(|reported| reported == ballot) {
@@ -125,7 +125,7 @@ impl AcceptorHistory {
                     if !before.is_empty() {
                         return;
                     }
-                    let is_open = !case.not_all_there(ServerSet::only(server), &[at]).is_empty();
+                    let is_open = !case.maybe_incomplete(ServerSet::only(server), &[at]).is_empty();
                     report.repeats = is_open.then_some(*ballot);
                 }
                 case.promises.entry((*ballot, server)).or_default().push(report);
@@ -136,11 +136,11 @@ impl AcceptorHistory {
                     let says = format!("{server} refused {ballot}, although it had promised only {promised}");
                     case.violated(Rule::Promise, &[at], says);
                 }
-                self.is_bound_to(case, *promised, at);
+                self.check_promise_claim(case, *promised, at);
             }
             Event::Accepted { slot, ballot, .. } => {
                 case.counts.answers += 1;
-                self.bind(case, *ballot, at, "accepted");
+                self.promise(case, *ballot, at, "accepted");
                 let before = self.accepted.get(slot).map(|(before, _)| *before);
                 if before <= Some(*ballot) {
                     self.accepted.insert(*slot, (*ballot, at));
@@ -148,15 +148,15 @@ impl AcceptorHistory {
                 check_was_proposed(case, *slot, *ballot, at);
             }
             Event::Crash { .. } => {
-                case.counts.deaths += 1;
+                case.counts.crashes += 1;
                 self.may_know_more |= line.role == Speaker::Acceptor;
             }
             Event::Restart { promised: Some(promised), accepted: Some(count), .. } => {
-                self.wakes(case, *promised, *count, at);
+                self.check_restart(case, *promised, *count, at);
             }
             // What a process found on its disk. If the acceptor has already written a line, this state is outdated.
             Event::Boot { promised: Some(promised), accepted: Some(count), .. } if !self.has_spoken => {
-                self.wakes(case, *promised, *count, at);
+                self.check_restart(case, *promised, *count, at);
             }
             _ => {}
         }
@@ -171,24 +171,24 @@ impl AcceptorHistory {
         if let Some((life_before, _)) = before
             && life_before != life
         {
-            case.counts.deaths += 1;
+            case.counts.crashes += 1;
             self.may_know_more = true;
             self.has_spoken = false;
         }
         if matches!(line.event, Event::Lost { .. }) || (!is_next && n != 1) {
             self.may_know_more = true;
             self.accepted.clear();
-            self.woke = None;
+            self.restart_report = None;
         }
     }
 
     /// The acceptor takes part in a ballot.
-    fn bind(&mut self, case: &mut RunIndex<'_>, ballot: Ballot, at: usize, did: &str) {
+    fn promise(&mut self, case: &mut RunIndex<'_>, ballot: Ballot, at: usize, did: &str) {
         if let Some((promised, before)) = self.promised
             && ballot < promised
         {
-            let who = &case.run.line(at).id.process;
-            let says = format!("{who} {did} {ballot}, although it had promised {promised}");
+            let process = &case.run.line(at).id.process;
+            let says = format!("{process} {did} {ballot}, although it had promised {promised}");
             case.violated(Rule::Promise, &[before, at], says);
         }
         if self.promised.is_none_or(|(promised, _)| promised < ballot) {
@@ -197,64 +197,70 @@ impl AcceptorHistory {
     }
 
     /// The acceptor states its promise. It must be no lower than its lines show, and no higher unless it may know more.
-    fn is_bound_to(&mut self, case: &mut RunIndex<'_>, says_bound: Ballot, at: usize) {
-        let who = &case.run.line(at).id.process;
+    fn check_promise_claim(&mut self, case: &mut RunIndex<'_>, claimed: Ballot, at: usize) {
+        let process = &case.run.line(at).id.process;
         let lines: Vec<usize> = self.promised.map(|(_, before)| before).into_iter().chain([at]).collect();
         let promised = self.promised.map(|(promised, _)| promised);
-        if promised > Some(says_bound) {
-            let says = format!("{who} claims to have promised {says_bound}, but it had promised a higher ballot");
+        if promised > Some(claimed) {
+            let says = format!("{process} claims to have promised {claimed}, but it had promised a higher ballot");
             case.violated(Rule::Promise, &lines, says);
-        } else if promised < Some(says_bound) {
+        } else if promised < Some(claimed) {
             if !self.may_know_more {
-                let says = format!("{who} claims to have promised {says_bound}, but no line shows that promise");
+                let says = format!("{process} claims to have promised {claimed}, but no line shows that promise");
                 case.violated(Rule::Promise, &lines, says);
             }
-            self.promised = Some((says_bound, at));
+            self.promised = Some((claimed, at));
         }
     }
 
     /// The acceptor restarts and reports what it has recovered. Lost stable storage breaks no promise yet, but acting
     /// without it does.
-    fn wakes(&mut self, case: &mut RunIndex<'_>, promised: MaybeBallot, count: u64, at: usize) {
+    fn check_restart(&mut self, case: &mut RunIndex<'_>, promised: MaybeBallot, count: u64, at: usize) {
         if matches!(case.run.line(at).event, Event::Restart { recovered: RecoveredFrom::Nothing, .. }) {
             return;
         }
         if let Some((before, line)) = self.promised
             && promised.0.is_none_or(|promised| promised < before)
         {
-            let who = &case.run.line(at).id.process;
+            let process = &case.run.line(at).id.process;
             let now = promised.0.map_or("no promise".to_string(), |promised| format!("promise {promised}"));
             case.violated(
                 Rule::Promise,
                 &[line, at],
-                format!("{who} restarted with {now}, but it had promised {before}"),
+                format!("{process} restarted with {now}, but it had promised {before}"),
             );
         }
         if let Some(promised) = promised.0.filter(|promised| self.promised.is_none_or(|(before, _)| before < *promised))
         {
             self.promised = Some((promised, at));
         }
-        self.woke = Some((count, at));
+        self.restart_report = Some((count, at));
     }
 
     /// Called once truncated slots have been reported: the acceptor must still hold all others.
-    fn check_waking(&mut self, case: &mut RunIndex<'_>) {
-        let Some((count, at)) = self.woke.take() else { return };
+    fn check_restart_count(&mut self, case: &mut RunIndex<'_>) {
+        let Some((count, at)) = self.restart_report.take() else { return };
         if count < self.accepted.len() as u64 {
-            let who = &case.run.line(at).id.process;
-            let says = format!("{who} restarted with {count} of {} accepted slots", self.accepted.len());
+            let process = &case.run.line(at).id.process;
+            let says = format!("{process} restarted with {count} of {} accepted slots", self.accepted.len());
             case.violated(Rule::Promise, &[at], says);
         }
     }
 
     /// Compares the report of a PROMISE with the known acceptances. Returns the report, as complete as the lines make
     /// it.
-    fn report(&mut self, case: &mut RunIndex<'_>, span: SlotSpan, told: &AcceptedSlots, at: usize) -> PromiseContents {
+    fn report(
+        &mut self,
+        case: &mut RunIndex<'_>,
+        span: SlotSpan,
+        accepted: &AcceptedSlots,
+        at: usize,
+    ) -> PromiseContents {
         // The report does not cover truncated slots, nor slots after its page.
         let (from, end) = (span.first.max(self.truncated_below), span.last.unwrap_or(Slot(u64::MAX)));
-        let last_shown = told.more.and(told.first.last()).map_or(end, |(slot, _)| *slot);
-        self.check_shown(case, from, last_shown, told, at);
-        for (slot, ballot) in &told.first {
+        let last_shown = accepted.more.and(accepted.first.last()).map_or(end, |(slot, _)| *slot);
+        self.check_shown(case, from, last_shown, accepted, at);
+        for (slot, ballot) in &accepted.first {
             check_was_proposed(case, *slot, *ballot, at);
             // Once reported, an acceptance must appear in all later reports.
             if self.accepted.get(slot).is_none_or(|(before, _)| before < ballot) {
@@ -262,35 +268,35 @@ impl AcceptorHistory {
             }
         }
         let mut known_to = None;
-        if let Some(more) = told.more {
-            match self.find_rest(case, (from, end), last_shown, &told.first, more, at) {
+        if let Some(more) = accepted.more {
+            match self.find_rest(case, (from, end), last_shown, &accepted.first, more, at) {
                 OmittedReport::Found => {}
                 OmittedReport::Unknown => known_to = Some(last_shown),
                 OmittedReport::Other => {
                     known_to = Some(last_shown);
-                    let who = &case.run.line(at).id.process;
-                    let says = format!("{who} reports other slots after slot {last_shown} than it has accepted");
+                    let process = &case.run.line(at).id.process;
+                    let says = format!("{process} reports other slots after slot {last_shown} than it has accepted");
                     case.violated(Rule::Promise, &[at], says);
                 }
                 OmittedReport::NotProposed => {
                     known_to = Some(last_shown);
-                    let who = &case.run.line(at).id.process;
+                    let process = &case.run.line(at).id.process;
                     let says =
-                        format!("no line proposes some of the values that {who} reports after slot {last_shown}");
+                        format!("no line proposes some of the values that {process} reports after slot {last_shown}");
                     case.missing_anywhere(Rule::Promise, &[at], says);
                 }
             }
         }
         let reported = self.accepted.range(from..=end.max(from)).map(|(slot, (ballot, _))| (*slot, *ballot));
         let mut reported: BTreeMap<Slot, Ballot> = reported.filter(|(slot, _)| *slot > last_shown).collect();
-        reported.extend(told.first.iter().copied());
-        PromiseContents { at, repeats: None, from, last: span.last, reported, known_to }
+        reported.extend(accepted.first.iter().copied());
+        PromiseContents { at, repeats: None, from, last: span.last, reported, known_up_to: known_to }
     }
 
     /// The slots that the line shows are those that were accepted.
-    fn check_shown(&self, case: &mut RunIndex<'_>, from: Slot, last: Slot, told: &AcceptedSlots, at: usize) {
+    fn check_shown(&self, case: &mut RunIndex<'_>, from: Slot, last: Slot, accepted: &AcceptedSlots, at: usize) {
         let who = &case.run.line(at).id.process;
-        let reported: BTreeMap<Slot, Ballot> = told.first.iter().copied().collect();
+        let reported: BTreeMap<Slot, Ballot> = accepted.first.iter().copied().collect();
         for (slot, (ballot, line)) in self.accepted.range(from..=last.max(from)) {
             let says = match reported.get(slot) {
                 Some(reported_ballot)
@@ -321,7 +327,7 @@ impl AcceptorHistory {
         (from, end): (Slot, Slot),
         last_shown: Slot,
         shown: &[(Slot, Ballot)],
-        told: OmittedSlots,
+        omitted: OmittedSlots,
         at: usize,
     ) -> OmittedReport {
         let Event::Promise { ballot: promised, .. } = case.run.line(at).event else { return OmittedReport::Unknown };
@@ -332,8 +338,8 @@ impl AcceptorHistory {
             slots.fold(0, |sum: u64, (slot, ballot)| sum.wrapping_add(fingerprint(slot, ballot)))
         };
         let known_sum = sum(&mut known.iter().map(|(slot, ballot)| (*slot, *ballot)));
-        let lacks = told.sum.wrapping_sub(known_sum).wrapping_sub(sum(&mut shown.iter().copied()));
-        if lacks == 0 && told.count == known.len() as u64 {
+        let lacks = omitted.sum.wrapping_sub(known_sum).wrapping_sub(sum(&mut shown.iter().copied()));
+        if lacks == 0 && omitted.count == known.len() as u64 {
             return OmittedReport::Found;
         }
         if !self.may_know_more {
@@ -350,8 +356,8 @@ impl AcceptorHistory {
                 .wrapping_sub(known.get(&slot).map_or(0, |before| fingerprint(slot, *before))),
             is_new: !known.contains_key(&slot),
         });
-        let new = told.count.wrapping_sub(known.len() as u64);
-        match guess(&perhaps.collect::<Vec<_>>(), lacks, new) {
+        let new = omitted.count.wrapping_sub(known.len() as u64);
+        match infer(&perhaps.collect::<Vec<_>>(), lacks, new) {
             Inference::These(slots) => {
                 self.accepted.extend(slots.into_iter().map(|guess| (guess.slot, (guess.ballot, at))));
                 OmittedReport::Found

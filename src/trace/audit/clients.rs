@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::clocks::first_set_back;
 use super::super::event::Event;
 use super::super::quoted::QuotedText;
-use super::super::request_spans::{RequestSpan, exchanges};
+use super::super::request_spans::{RequestSpan, request_spans};
 use super::super::values::{LearnResult, OpKind, RequestStatus};
 use super::{Rule, RunIndex};
 use crate::paxos::Slot;
@@ -19,9 +19,9 @@ struct ReportedResult<'a> {
 }
 
 pub(super) fn check(case: &mut RunIndex<'_>) {
-    let exchanges = exchanges(case.run);
+    let spans = request_spans(case.run);
     let store = ExpectedValues::new(case);
-    for exchange in &exchanges {
+    for exchange in &spans {
         let Some(reply) = exchange.reply.filter(|reply| case.is_claim(*reply)) else { continue };
         let Some(reported) = reported_result(&case.run.line(reply).event) else { continue };
         case.counts.replies += 1;
@@ -36,7 +36,7 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
             _ => {}
         }
     }
-    check_real_time(case, &exchanges);
+    check_real_time(case, &spans);
 }
 
 fn reported_result(event: &Event) -> Option<ReportedResult<'_>> {
@@ -185,7 +185,7 @@ struct Moment {
 }
 
 /// An operation whose reply precedes another request also precedes it in the log. Two reads may share a position.
-fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
+fn check_real_time(case: &mut RunIndex<'_>, spans: &[RequestSpan<'_>]) {
     let run = case.run;
     let position = |exchange: &RequestSpan<'_>| -> Option<OrderPosition> {
         let reported = reported_result(&run.line(exchange.reply?).event)?;
@@ -198,7 +198,7 @@ fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
         }
     };
     let mut moments = Vec::new();
-    for exchange in exchanges {
+    for exchange in spans {
         if let (Some(place), Some(reply)) = (position(exchange), exchange.reply) {
             let lines = [exchange.request, reply];
             moments.push(Moment { at: exchange.request, is_reply: false, position: place, lines });
@@ -210,7 +210,7 @@ fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
     moments.sort_by_key(|moment| &run.line(moment.at).id);
     let is_same = |a: &Moment, b: &Moment| run.line(a.at).id.process == run.line(b.at).id.process;
     for own in moments.chunk_by(is_same) {
-        broken.extend(out_of_place(own));
+        broken.extend(out_of_order(own));
     }
     for (lines, says) in &broken {
         case.violated(Rule::RealTime, lines, says.clone());
@@ -218,7 +218,7 @@ fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
     // Requests before replies at the same microsecond: such a pair has no order.
     moments.sort_by_key(|moment| (run.line(moment.at).time, moment.is_reply));
     let set_back = first_set_back(run.lines.iter().map(|entry| &entry.line)).map(|line| line.id.clone());
-    for (lines, says) in out_of_place(&moments) {
+    for (lines, says) in out_of_order(&moments) {
         match &set_back {
             _ if broken.contains_key(&lines) => {}
             Some(id) => {
@@ -235,7 +235,7 @@ fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
 }
 
 /// Scans moments in time order for requests whose position is before one that was already replied.
-fn out_of_place(moments: &[Moment]) -> BTreeMap<[usize; 4], String> {
+fn out_of_order(moments: &[Moment]) -> BTreeMap<[usize; 4], String> {
     let mut latest: Option<(OrderPosition, [usize; 2])> = None;
     let mut broken = BTreeMap::new();
     for Moment { is_reply, position: place, lines, .. } in moments {

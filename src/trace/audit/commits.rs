@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::super::event::Event;
 use super::super::quoted::QuotedText;
-use super::super::request_spans::{RequestSpan, exchanges};
+use super::super::request_spans::{RequestSpan, request_spans};
 use super::super::values::{
     CommandName, DecisionReason, LearnResult, OpKind, RequestStatus, TransactionState, VoteValue,
 };
@@ -26,7 +26,7 @@ struct Transaction {
     /// transaction.
     aborts: Vec<usize>,
     /// Lines that state a decision which a participant may have received.
-    words: Vec<(usize, TransactionState)>,
+    decisions: Vec<(usize, TransactionState)>,
     acks: BTreeMap<ServerId, usize>,
     dropped: BTreeMap<ServerId, usize>,
     /// The coordinator has received all acknowledgements.
@@ -39,7 +39,7 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
     for (id, transaction) in &transactions {
         check_atomic(case, *id, transaction);
         check_votes(case, *id, transaction);
-        check_nobody_alone(case, *id, transaction);
+        check_abort_is_shared(case, *id, transaction);
         check_same(case, *id, transaction);
     }
     check_once(case, &transactions);
@@ -72,7 +72,7 @@ fn collect(case: &mut RunIndex<'_>) -> BTreeMap<TransactionId, Transaction> {
                 Event::Vote { .. } => case.counts.answers += 1,
                 Event::Decide { tx, decision, reason, .. } => {
                     let one = all.entry(*tx).or_default();
-                    one.words.push((at, *decision));
+                    one.decisions.push((at, *decision));
                     match (decision, reason) {
                         (TransactionState::Commit, _) => one.commits.push(at),
                         (_, DecisionReason::First) => one.aborts.push(at),
@@ -87,7 +87,7 @@ fn collect(case: &mut RunIndex<'_>) -> BTreeMap<TransactionId, Transaction> {
                 }
                 Event::Answer { tx, known: known @ (TransactionState::Commit | TransactionState::Abort), .. } => {
                     let one = all.entry(*tx).or_default();
-                    one.words.push((at, *known));
+                    one.decisions.push((at, *known));
                     if *known == TransactionState::Commit { one.commits.push(at) } else { one.aborts.push(at) }
                 }
                 Event::End { tx } => all.entry(*tx).or_default().is_ended = true,
@@ -97,7 +97,7 @@ fn collect(case: &mut RunIndex<'_>) -> BTreeMap<TransactionId, Transaction> {
                     one.aborts.push(at);
                     one.dropped.entry(server).or_insert(at);
                 }
-                Event::Crash { .. } => case.counts.deaths += 1,
+                Event::Crash { .. } => case.counts.crashes += 1,
                 _ => {}
             }
         }
@@ -125,14 +125,14 @@ fn check_votes(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
 }
 
 /// A participant that has voted yes follows a decision that it received, and decides nothing itself.
-fn check_nobody_alone(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
+fn check_abort_is_shared(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     let done = one.acks.iter().map(|(server, at)| (*server, *at, TransactionState::Commit));
     let dropped = one.dropped.iter().map(|(server, at)| (*server, *at, TransactionState::Abort));
     for (server, at, decision) in done.chain(dropped) {
         if !case.is_claim(at) {
             continue;
         }
-        let is_told = one.words.iter().any(|(word, said)| *said == decision && *word != at);
+        let is_told = one.decisions.iter().any(|(word, said)| *said == decision && *word != at);
         if !is_told {
             let says = format!(
                 "server {} decides {} for {id}, but no server has notified it of that decision",
@@ -225,7 +225,7 @@ fn check_versions(case: &mut RunIndex<'_>) {
 /// log.
 fn check_clients(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
     let run = case.run;
-    for exchange in &exchanges(run) {
+    for exchange in &request_spans(run) {
         let Some(reply) = exchange.reply.filter(|reply| case.is_claim(*reply)) else { continue };
         let Event::Response { status, slot, version, .. } = &run.line(reply).event else { continue };
         case.counts.replies += 1;

@@ -17,7 +17,7 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
         match has_all(case, server, gaps) {
             Ok(is_new) => {
                 if is_new {
-                    case.trusted.insert(server);
+                    case.complete_servers.insert(server);
                 }
             }
             Err((says, lines)) => case.unproven(Rule::Complete, &lines, says),

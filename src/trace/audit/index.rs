@@ -19,7 +19,7 @@ pub(super) struct RunIndex<'a> {
     /// All servers, as the BOOT lines state them.
     pub cluster: ServerSet,
     /// The servers whose lines begin with their first and have no gap up to their last. Their end may be missing.
-    pub trusted: ServerSet,
+    pub complete_servers: ServerSet,
     /// Whether no line is missing that could show that a clock was set back.
     pub knows_clock: bool,
     /// What is known about missing lines.
@@ -67,7 +67,7 @@ impl<'a> RunIndex<'a> {
         let mut case = RunIndex {
             run,
             cluster: ServerSet::NONE,
-            trusted: ServerSet::NONE,
+            complete_servers: ServerSet::NONE,
             knows_clock: true,
             known: KnownLines::new(run),
             by_server: run.by_server(),
@@ -114,9 +114,9 @@ impl<'a> RunIndex<'a> {
     /// A claim (the last of these lines) rests on a line of each of these servers, and those lines are absent. This is
     /// a violation if, of at least one server, all lines before the claim are present.
     pub fn missing(&mut self, rule: Rule, of: ServerSet, lines: &[usize], says: String) {
-        let open = self.not_all_there(of, lines);
+        let open = self.maybe_incomplete(of, lines);
         if open == of {
-            self.unproven(rule, lines, format!("{says} ({})", self.gone(open)));
+            self.unproven(rule, lines, format!("{says} ({})", self.describe_missing(open)));
         } else {
             self.violated(rule, lines, says);
         }
@@ -124,23 +124,23 @@ impl<'a> RunIndex<'a> {
 
     /// A claim rests on a line of at least one server, and no server has it.
     pub fn missing_anywhere(&mut self, rule: Rule, lines: &[usize], says: String) {
-        let open = self.not_all_there(self.cluster, lines);
+        let open = self.maybe_incomplete(self.cluster, lines);
         if open.is_empty() && !self.cluster.is_empty() {
             self.violated(rule, lines, says);
         } else {
-            self.unproven(rule, lines, format!("{says} ({})", self.gone(open)));
+            self.unproven(rule, lines, format!("{says} ({})", self.describe_missing(open)));
         }
     }
 
     /// The servers whose lines before the last of these lines may be incomplete.
-    pub fn not_all_there(&mut self, of: ServerSet, lines: &[usize]) -> ServerSet {
+    pub fn maybe_incomplete(&mut self, of: ServerSet, lines: &[usize]) -> ServerSet {
         let Some(claim) = lines.last() else { return of };
         of.iter().filter(|server| !self.known.has_all_before(*server, *claim)).collect()
     }
 
     /// Names the missing lines, for messages.
-    pub fn gone(&self, of: ServerSet) -> String {
-        let with_gaps = of.without(self.trusted);
+    pub fn describe_missing(&self, of: ServerSet) -> String {
+        let with_gaps = of.without(self.complete_servers);
         if with_gaps.is_empty() {
             format!(
                 "the last lines of {of} may be missing: they end without STOP, and none is known to be later than this"

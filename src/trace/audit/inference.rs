@@ -31,7 +31,7 @@ pub(super) enum Inference {
 }
 
 /// Finds candidates whose gains add up to `lacks`, exactly `new` of them in new slots.
-pub(super) fn guess(guesses: &[UnloggedAccept], lacks: u64, new: u64) -> Inference {
+pub(super) fn infer(guesses: &[UnloggedAccept], lacks: u64, new: u64) -> Inference {
     let fits = |set: &[UnloggedAccept]| {
         let gain = set.iter().fold(0, |sum: u64, guess| sum.wrapping_add(guess.gain));
         gain == lacks && set.iter().filter(|guess| guess.is_new).count() as u64 == new
@@ -101,16 +101,16 @@ mod tests {
     fn finds(guesses: &[UnloggedAccept], set: &[UnloggedAccept]) -> bool {
         let lacks = set.iter().fold(0, |sum: u64, guess| sum.wrapping_add(guess.gain));
         let new = set.iter().filter(|guess| guess.is_new).count() as u64;
-        assert_ne!(guess(guesses, lacks, new + 1), Inference::These(set.to_vec()), "the count matters");
-        guess(guesses, lacks, new) == Inference::These(set.to_vec())
+        assert_ne!(infer(guesses, lacks, new + 1), Inference::These(set.to_vec()), "the count matters");
+        infer(guesses, lacks, new) == Inference::These(set.to_vec())
     }
 
     #[test]
     fn any_combination_of_few_candidates_is_found_or_excluded() {
         let all = guesses(12);
         assert!(finds(&all, &[all[1], all[2], all[6], all[12]]));
-        assert_eq!(guess(&all, 1, 1), Inference::None);
-        assert_eq!(guess(&[], 1, 1), Inference::None);
+        assert_eq!(infer(&all, 1, 1), Inference::None);
+        assert_eq!(infer(&[], 1, 1), Inference::None);
     }
 
     #[test]
@@ -121,6 +121,6 @@ mod tests {
         assert!(finds(&all, &all[100..228]));
         assert!(finds(&all, &all[1_000..1_005]));
         let scattered = [all[1], all[5], all[9]].iter().fold(0, |sum: u64, guess| sum.wrapping_add(guess.gain));
-        assert_eq!(guess(&all, scattered, 3), Inference::TooMany);
+        assert_eq!(infer(&all, scattered, 3), Inference::TooMany);
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct KnownLines<'a> {
     run: &'a Run,
     processes: BTreeMap<&'a ProcessId, ProcessLines>,
     /// For each process, the last line of every other process that its lines follow from. Filled on demand.
-    heard: BTreeMap<&'a ProcessId, BTreeMap<&'a ProcessId, u64>>,
+    received_from: BTreeMap<&'a ProcessId, BTreeMap<&'a ProcessId, u64>>,
 }
 
 /// The lines of a process.
@@ -45,7 +45,7 @@ impl<'a> KnownLines<'a> {
             ProcessLines { at, is_whole: counts && !lost && shows_steps, is_over }
         };
         let processes = run.by_process().into_iter().map(|(process, at)| (process, lines(at))).collect();
-        KnownLines { run, processes, heard: BTreeMap::new() }
+        KnownLines { run, processes, received_from: BTreeMap::new() }
     }
 
     /// Whether the lines of a process begin with its first and show all that it did, as far as they go.
@@ -61,7 +61,7 @@ impl<'a> KnownLines<'a> {
 
     /// Whether all lines of a server are present, from its first to the STOP of its last incarnation.
     pub fn has_all(&self, server: ServerId) -> bool {
-        self.lives(server).is_some_and(|lives| {
+        self.incarnations(server).is_some_and(|lives| {
             lives.iter().all(|life| self.processes.get(life).is_some_and(|lines| lines.is_whole && lines.is_over))
         })
     }
@@ -72,21 +72,21 @@ impl<'a> KnownLines<'a> {
     pub fn has_all_before(&mut self, server: ServerId, at: usize) -> bool {
         let run = self.run;
         let moment = &run.line(at).id;
-        for life in self.lives(server).unwrap_or_default() {
+        for life in self.incarnations(server).unwrap_or_default() {
             let Some(ProcessLines { is_whole: true, is_over, .. }) = self.processes.get(life) else { return false };
             let is_over = *is_over;
-            if self.heard_from(life).get(&moment.process).is_some_and(|heard| moment.n <= *heard) {
+            if self.last_received(life).get(&moment.process).is_some_and(|heard| moment.n <= *heard) {
                 return true;
             }
             if !is_over {
                 return false;
             }
         }
-        self.lives(server).is_some()
+        self.incarnations(server).is_some()
     }
 
     /// The incarnations of a server, if there is one and none is missing before the last.
-    fn lives(&self, server: ServerId) -> Option<Vec<&'a ProcessId>> {
+    fn incarnations(&self, server: ServerId) -> Option<Vec<&'a ProcessId>> {
         let incarnations: Vec<&'a ProcessId> =
             self.processes.keys().copied().filter(|process| process.as_server() == Some(server)).collect();
         let in_a_row = incarnations.iter().zip(1..).all(|(process, life)| process.incarnation() == life);
@@ -94,9 +94,9 @@ impl<'a> KnownLines<'a> {
     }
 
     /// For each process, the last of its lines that precedes the last line of this process, by `re=`.
-    fn heard_from(&mut self, process: &'a ProcessId) -> &BTreeMap<&'a ProcessId, u64> {
+    fn last_received(&mut self, process: &'a ProcessId) -> &BTreeMap<&'a ProcessId, u64> {
         let (run, processes) = (self.run, &self.processes);
-        self.heard.entry(process).or_insert_with(|| {
+        self.received_from.entry(process).or_insert_with(|| {
             let mut heard: BTreeMap<&ProcessId, u64> = BTreeMap::new();
             let last = processes.get(process).and_then(|lines| lines.at.last());
             let mut open: Vec<_> = last.map(|at| (process, run.line(*at).id.n)).into_iter().collect();

@@ -28,7 +28,7 @@ mod versions;
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use super::histories::{Histories, RunHistory, perhaps_of_several_folders};
+use super::histories::{Histories, RunHistory, maybe_several_dirs};
 use super::parse::Run;
 pub use complete::shows_all_requests;
 pub(super) use complete::{Rules, rules_of};
@@ -135,7 +135,7 @@ pub struct AuditCounts {
     /// Replies to clients that were compared with the log.
     pub replies: usize,
     /// Crashes of roles, and ends of processes before a restart.
-    pub deaths: usize,
+    pub crashes: usize,
     /// Numbers of two-phase commit, if the run used that protocol.
     pub commits: Option<CommitCounts>,
     /// Number of histories, each checked by itself.
@@ -151,7 +151,7 @@ impl AuditCounts {
         self.chosen += other.chosen;
         self.applied += other.applied;
         self.replies += other.replies;
-        self.deaths += other.deaths;
+        self.crashes += other.crashes;
         self.histories += other.histories;
         if let Some(CommitCounts { transactions, committed, votes, open }) = other.commits {
             let commits = self.commits.get_or_insert_default();
@@ -200,7 +200,7 @@ impl Audit {
     /// Audits lines of one history. If lines of a server may belong to several data directories, only violations that
     /// the other servers' lines prove are reported.
     fn of_one(run: &Run) -> Audit {
-        let doubtful = perhaps_of_several_folders(run);
+        let doubtful = maybe_several_dirs(run);
         let mut audit = Audit::of_lines(run);
         if doubtful.is_empty() || audit.verdict() != AuditVerdict::Violated {
             return audit;
@@ -213,7 +213,7 @@ impl Audit {
         proved.iter_mut().flat_map(|finding| &mut finding.lines).for_each(|line| *line = sure[*line]);
         audit.findings.retain(|finding| !proved.iter().any(|one| one.lines == finding.lines));
         let seems = format!(" (uncertain: lines of {doubtful} are missing that may show a new data directory)");
-        audit.soften(&seems);
+        audit.weaken(&seems);
         audit.findings.extend(proved);
         audit.sort();
         audit
@@ -229,7 +229,7 @@ impl Audit {
                 proposals::check(&mut case);
                 learners::check(&mut case);
                 clients::check(&mut case);
-                if case.trusted != case.cluster {
+                if case.complete_servers != case.cluster {
                     versions::check(&mut case);
                 }
             }
@@ -263,7 +263,7 @@ impl Audit {
 
     /// The same findings for lines whose histories cannot be separated: violations become unproven.
     fn into_mixed(mut self, says: String, at: usize) -> Audit {
-        self.soften(" (uncertain: these lines are of more than one history)");
+        self.weaken(" (uncertain: these lines are of more than one history)");
         self.findings.push(Finding {
             rule: Rule::Complete,
             verdict: AuditVerdict::Unproven,
@@ -274,7 +274,7 @@ impl Audit {
         self
     }
 
-    fn soften(&mut self, why: &str) {
+    fn weaken(&mut self, why: &str) {
         for finding in self.findings.iter_mut().filter(|finding| finding.verdict == AuditVerdict::Violated) {
             finding.verdict = AuditVerdict::Unproven;
             finding.message.push_str(why);
@@ -335,7 +335,8 @@ impl Display for AuditText<'_> {
                 writeln!(f, "{word} ({}): {} more of this kind", rule.name(), alike.len() - SHOWN_MAX)?;
             }
         }
-        let AuditCounts { lines, answers, proposals, chosen, applied, replies, deaths, commits, histories } = counts;
+        let AuditCounts { lines, answers, proposals, chosen, applied, replies, crashes: deaths, commits, histories } =
+            counts;
         if *histories > 1 {
             writeln!(
                 f,

@@ -17,7 +17,7 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
     for at in accepts {
         if case.is_claim(at) {
             case.counts.proposals += 1;
-            check_bound(case, at);
+            check_safe_value(case, at);
         }
     }
     check_chosen(case);
@@ -60,14 +60,14 @@ fn check_one_value(case: &mut RunIndex<'_>) {
 
 /// A proposer proposes what a majority's promises require: in each slot the value of the highest ballot reported. Only
 /// if a whole quorum has accepted nothing, it proposes its own value.
-fn check_bound(case: &mut RunIndex<'_>, at: usize) {
+fn check_safe_value(case: &mut RunIndex<'_>, at: usize) {
     let Event::Accept { slot, ballot, adopted, quorum, .. } = case.run.line(at).event else { return };
     check_from(case, slot, ballot, at);
     if !case.is_majority(quorum) && !case.cluster.is_empty() {
         let says = format!("{quorum} is no majority of {}: {ballot} must not propose", case.cluster);
         return case.violated(Rule::Adopt, &[at], says);
     }
-    let open = case.not_all_there(quorum, &[at]);
+    let open = case.maybe_incomplete(quorum, &[at]);
     let reports = |server| case.promises.get(&(ballot, server)).map(Vec::as_slice).unwrap_or_default();
     let silent: ServerSet = quorum.iter().filter(|server| reports(*server).is_empty()).collect();
     if !silent.is_empty() {
@@ -78,16 +78,16 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
     // An acceptance without a line still needs a proposal.
     let was_proposed = adopted.is_some_and(|ballot| case.accepts.contains_key(&(slot, ballot)));
     let could_be_more = has_rival(case, slot, adopted, at);
-    let no_more = |say: SlotReport| match say {
-        SlotReport { at_least, .. } if at_least > adopted => PromiseFit::No,
-        SlotReport { exactly, .. } if exactly || !could_be_more => PromiseFit::Yes,
+    let no_more = |report: SlotReport| match report {
+        SlotReport { min_ballot: at_least, .. } if at_least > adopted => PromiseFit::No,
+        SlotReport { is_exact: exactly, .. } if exactly || !could_be_more => PromiseFit::Yes,
         SlotReport { .. } => PromiseFit::Perhaps,
     };
     // An inexact report may contain the adopted ballot. If that ballot was proposed, this is enough: its value was
     // safe. What matters more is that no report is higher.
-    let that = |say: SlotReport| match say {
-        SlotReport { at_least, .. } if at_least == adopted => PromiseFit::Yes,
-        SlotReport { at_least, exactly: false } if at_least < adopted => {
+    let has_adopted = |report: SlotReport| match report {
+        SlotReport { min_ballot: at_least, .. } if at_least == adopted => PromiseFit::Yes,
+        SlotReport { min_ballot: at_least, is_exact: false } if at_least < adopted => {
             if was_proposed {
                 PromiseFit::Yes
             } else {
@@ -99,7 +99,7 @@ fn check_bound(case: &mut RunIndex<'_>, at: usize) {
     let no_more = quorum.iter().map(|server| PromiseFit::of_one(reports(server), slot, no_more)).min();
     // A higher report binds, whatever other replies contain. But an acceptor may have reported the adopted ballot in a
     // reply whose line is missing, after its disk was repaired.
-    let that = quorum.iter().map(|server| match PromiseFit::of_one(reports(server), slot, that) {
+    let that = quorum.iter().map(|server| match PromiseFit::of_one(reports(server), slot, has_adopted) {
         PromiseFit::No if open.contains(server) => PromiseFit::Perhaps,
         fit => fit,
     });
@@ -151,7 +151,11 @@ impl PromiseFit {
     /// An acceptor with several promises of a ballot: one of them must fit. (A promise that covers only later slots
     /// fits; [`check_from`] verifies that the proposal is not below its ballot's first slot.)
     fn of_one(reports: &[PromiseContents], slot: Slot, fit: impl Fn(SlotReport) -> PromiseFit) -> PromiseFit {
-        reports.iter().map(|report| report.says(slot).map_or(PromiseFit::Yes, &fit)).max().unwrap_or(PromiseFit::No)
+        reports
+            .iter()
+            .map(|report| report.report_on(slot).map_or(PromiseFit::Yes, &fit))
+            .max()
+            .unwrap_or(PromiseFit::No)
     }
 }
 

@@ -98,7 +98,7 @@ fn with(after: &str, line: &str) -> String {
 }
 
 #[track_caller]
-fn finds(script: &str, verdict: AuditVerdict, rule: Rule, part_of_sentence: &str) {
+fn assert_finding(script: &str, verdict: AuditVerdict, rule: Rule, part_of_sentence: &str) {
     let run = run(script);
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
@@ -110,12 +110,12 @@ fn finds(script: &str, verdict: AuditVerdict, rule: Rule, part_of_sentence: &str
 
 #[track_caller]
 fn assert_violated(script: &str, rule: Rule, part_of_sentence: &str) {
-    finds(script, AuditVerdict::Violated, rule, part_of_sentence);
+    assert_finding(script, AuditVerdict::Violated, rule, part_of_sentence);
 }
 
 #[track_caller]
-fn hides(script: &str, rule: Rule, part_of_sentence: &str) {
-    finds(script, AuditVerdict::Unproven, rule, part_of_sentence);
+fn assert_unproven(script: &str, rule: Rule, part_of_sentence: &str) {
+    assert_finding(script, AuditVerdict::Unproven, rule, part_of_sentence);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn correct_run_is_proved() {
         chosen: 5,
         applied: 26,
         replies: 8,
-        deaths: 2,
+        crashes: 2,
         commits: None,
         histories: 1,
     };
@@ -141,17 +141,21 @@ fn correct_run_is_proved() {
 
 #[test]
 fn run_with_missing_lines_is_not_proved() {
-    hides(&without("BOOT"), Rule::Complete, "no BOOT line names");
-    hides(&with_changes(&[("steps=on", "steps=off")]), Rule::Complete, "did not record protocol steps");
-    hides(&with("req=c2-3 status", "s2 server LOST n=3"), Rule::Complete, "could not write 3 lines");
-    hides(&with_changes(&[("protocol=basic-paxos", "protocol=two-phase-commit")]), Rule::Complete, "no rules fit both");
+    assert_unproven(&without("BOOT"), Rule::Complete, "no BOOT line names");
+    assert_unproven(&with_changes(&[("steps=on", "steps=off")]), Rule::Complete, "did not record protocol steps");
+    assert_unproven(&with("req=c2-3 status", "s2 server LOST n=3"), Rule::Complete, "could not write 3 lines");
+    assert_unproven(
+        &with_changes(&[("protocol=basic-paxos", "protocol=two-phase-commit")]),
+        Rule::Complete,
+        "no rules fit both",
+    );
     // Clients' lines only: a slot in a reply may be a transaction's number.
     let replies: String = HONEST.lines().filter(|line| line.starts_with('c')).map(|line| format!("{line}\n")).collect();
-    hides(&replies, Rule::Complete, "which protocol the servers ran");
+    assert_unproven(&replies, Rule::Complete, "which protocol the servers ran");
     let swapped = replies.replace("slot=5 version=4", "slot=1 version=4");
-    hides(&swapped, Rule::Complete, "which protocol the servers ran");
+    assert_unproven(&swapped, Rule::Complete, "which protocol the servers ran");
     let other = "s4 server BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on";
-    hides(&with("req=c2-3 status", other), Rule::Complete, "different members");
+    assert_unproven(&with("req=c2-3 status", other), Rule::Complete, "different members");
     // An earlier incarnation of a server, whose lines are elsewhere, may have promised anything.
     let lived =
         without("s3@2").replace(" incarnation=1 applied=0 promised=none", " incarnation=2 applied=0 promised=1.3");
@@ -313,7 +317,7 @@ fn last_lines_of_a_process_may_be_missing_unless_it_has_a_later_one() {
     let no_vote = with_changes(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
     assert_violated(&no_vote, Rule::Majority, "s4 did not accept it");
     let no_end = no_vote.replace("s1,s2,s3@2,s4,s5 server STOP", "s1,s2,s3@2,s5 server STOP");
-    hides(&no_end, Rule::Majority, "s4 did not accept it (the last lines of s4 may be missing");
+    assert_unproven(&no_end, Rule::Majority, "s4 did not accept it (the last lines of s4 may be missing");
     let chosen = run(&no_end);
     let chosen = chosen.lines.iter().map(|entry| &entry.line).find(|line| {
         let text = line.to_string();
@@ -328,13 +332,13 @@ fn last_lines_of_a_process_may_be_missing_unless_it_has_a_later_one() {
 #[test]
 fn missing_parent_line_is_noticed() {
     let named = HONEST.replace("s1,s2 server DIGEST", "s1 server STAGE name=later re=s4.99\ns1,s2 server DIGEST");
-    hides(&named, Rule::Complete, "was caused by s4.99, which is missing");
+    assert_unproven(&named, Rule::Complete, "was caused by s4.99, which is missing");
 }
 
 #[test]
 fn different_cluster_members_allow_no_majority() {
     let larger = "s1 server BOOT version=0.1.0 lines=2 cluster=s1,s2,s3,s4,s5,s6,s7 steps=on incarnation=1\n";
-    hides(&format!("{larger}{HONEST}"), Rule::Complete, "different members");
+    assert_unproven(&format!("{larger}{HONEST}"), Rule::Complete, "different members");
 }
 
 #[test]
@@ -385,7 +389,7 @@ fn repeated_promise_does_not_contradict_its_ballot() {
     let lost = first.replace("s4,s5", "s4 server LOST n=1\ns5");
     let accepted = "s1,s4,s5 acceptor ACCEPTED req=c2-1 slot=4 ballot=4.5 to=s5";
     let again = format!("{accepted}\ns4 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@4.5,4@4.5 to=s5");
-    hides(&with_changes(&[(first, &lost), (accepted, &again)]), Rule::Complete, "could not write 1 lines");
+    assert_unproven(&with_changes(&[(first, &lost), (accepted, &again)]), Rule::Complete, "could not write 1 lines");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::super::event::Event;
 use super::super::quoted::QuotedText;
-use super::super::request_spans::exchanges;
+use super::super::request_spans::request_spans;
 use super::super::values::{OpKind, RequestStatus};
 use super::{Rule, RunIndex};
 use crate::paxos::Slot;
@@ -26,7 +26,7 @@ struct KeyClaim<'a> {
 /// In slot order, a key's version never decreases, increases with each write, and has one value.
 pub(super) fn check(case: &mut RunIndex<'_>) {
     let mut keys: BTreeMap<&QuotedText, Vec<KeyClaim<'_>>> = BTreeMap::new();
-    for exchange in exchanges(case.run) {
+    for exchange in request_spans(case.run) {
         let (Some(key), Some(reply)) = (exchange.key, exchange.reply.filter(|reply| case.is_claim(*reply))) else {
             continue;
         };

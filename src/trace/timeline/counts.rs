@@ -8,7 +8,7 @@ use crate::role::{ServerId, ServerSet};
 use crate::trace::event::Event;
 use crate::trace::line::ProcessId;
 use crate::trace::parse::Run;
-use crate::trace::request_spans::{exchanges, outages};
+use crate::trace::request_spans::{outages, request_spans};
 use crate::trace::values::DecisionReason;
 use crate::two_phase_commit::TransactionId;
 
@@ -53,7 +53,7 @@ impl PageCounts {
             others,
             messages,
             outages,
-            requests: exchanges(run).len(),
+            requests: request_spans(run).len(),
         }
     }
 }

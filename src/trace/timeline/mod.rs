@@ -115,7 +115,7 @@ pub struct TimelinePage {
 /// The page of a lesson. It opens at the first line to look at, even if a rule is broken elsewhere: the lesson leads to
 /// that line.
 pub fn lesson(run: &Run, audit: &Audit, shown: LessonText<'static>) -> String {
-    let kept = drawn(run, audit, LINES_MAX);
+    let kept = lines_to_draw(run, audit, LINES_MAX);
     let mut data = data_of(run, audit, shown.title, &kept);
     data.first = None;
     data.lesson = Some(shown);
@@ -124,7 +124,7 @@ pub fn lesson(run: &Run, audit: &Audit, shown: LessonText<'static>) -> String {
 
 /// The page of a run, with at most `most` of its lines.
 pub fn page(run: &Run, audit: &Audit, title: &str, most: usize) -> TimelinePage {
-    let kept = drawn(run, audit, most);
+    let kept = lines_to_draw(run, audit, most);
     let data = data_of(run, audit, title, &kept);
     TimelinePage {
         html: page::assemble(&data, "connect-src 'none'"),
@@ -136,7 +136,7 @@ pub fn page(run: &Run, audit: &Audit, title: &str, most: usize) -> TimelinePage 
 }
 
 /// The lines that a page holds, in file order.
-fn drawn(run: &Run, audit: &Audit, most: usize) -> Vec<usize> {
+fn lines_to_draw(run: &Run, audit: &Audit, most: usize) -> Vec<usize> {
     window(run, distinct(run), first_wrong(run, audit), most)
 }
 
@@ -151,13 +151,13 @@ fn data_of(run: &Run, audit: &Audit, title: &str, kept: &[usize]) -> PageData {
     let text: String = kept.iter().map(|at| format!("{}\n", run.line(*at))).collect();
     let findings = audit.findings.iter().take(FINDINGS_MAX).map(|finding| PageFinding {
         rule: finding.rule.name(),
-        verdict: word(finding.verdict),
+        verdict: verdict_name(finding.verdict),
         says: finding.message.clone(),
         lines: finding.lines.iter().take(FINDING_LINES_MAX).map(|at| run.line(*at).id.to_string()).collect(),
     });
     PageData {
         title: title.to_string(),
-        verdict: Some(word(audit.verdict())),
+        verdict: Some(verdict_name(audit.verdict())),
         is_unsafe: !audit.unsafe_lines.is_empty(),
         findings: findings.collect(),
         more: audit.findings.len().saturating_sub(FINDINGS_MAX),
@@ -176,7 +176,7 @@ pub fn live(title: &str, lab: bool, steps: bool, others: Vec<String>) -> String 
     page::assemble(&data, "connect-src 'self'")
 }
 
-fn word(verdict: AuditVerdict) -> &'static str {
+fn verdict_name(verdict: AuditVerdict) -> &'static str {
     match verdict {
         AuditVerdict::Proved => "proved",
         AuditVerdict::Unproven => "unproven",

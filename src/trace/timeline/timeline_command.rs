@@ -78,12 +78,12 @@ pub fn run(arguments: &TimelineArgs) -> Result<(String, u8), String> {
     if let Some(line) = &page.opens_at {
         let _ = writeln!(text, "the page opens at the first wrong line, {line}");
     }
-    let _ = writeln!(text, "{}", said(&audit));
+    let _ = writeln!(text, "{}", describe_audit(&audit));
     Ok((text, 0))
 }
 
 /// The audit's verdict in a sentence, with the first finding if there is one.
-fn said(audit: &Audit) -> String {
+fn describe_audit(audit: &Audit) -> String {
     let why = audit.findings.first().map_or("", |finding| &finding.message);
     match audit.verdict() {
         AuditVerdict::Proved => "audit: the lines prove that every rule was kept".to_string(),

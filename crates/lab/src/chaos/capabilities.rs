@@ -12,7 +12,7 @@ use super::volume::Volume;
 /// A Python program that shuts down file systems named on its input. 0x8004587d is `_IOR('X', 125, u32)`, the shutdown
 /// call of ext4, XFS and others. The flag 2 means "without writing the journal": data that was not synced is lost.
 /// Python is used because this project makes no `unsafe` call.
-const CUTTER: &str = "\
+const POWER_CUTTER_SCRIPT: &str = "\
 import fcntl, os, struct, sys
 for line in sys.stdin:
     done = []
@@ -29,19 +29,19 @@ for line in sys.stdin:
 /// What this machine can do, and the reason for each missing capability.
 pub struct Capabilities {
     missing: BTreeMap<Capability, String>,
-    cutter: Option<LinkCutter>,
+    power_cutter: Option<PowerCutter>,
 }
 
-struct LinkCutter {
+struct PowerCutter {
     child: Child,
-    asks: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    requests: ChildStdin,
+    replies: BufReader<ChildStdout>,
 }
 
 impl Capabilities {
     /// Tries each capability once, in this directory.
-    pub fn find(folder: &Path) -> Capabilities {
-        let mut tools = Capabilities { missing: BTreeMap::new(), cutter: None };
+    pub fn probe(folder: &Path) -> Capabilities {
+        let mut tools = Capabilities { missing: BTreeMap::new(), power_cutter: None };
         if let Err(why) = tools.try_mounts(folder) {
             let needs = [Capability::Mounts, Capability::PowerCuts, Capability::Freezing];
             for need in needs {
@@ -57,11 +57,11 @@ impl Capabilities {
     /// No capability beyond processes.
     pub fn none() -> Capabilities {
         let needs = [Capability::Mounts, Capability::PowerCuts, Capability::Freezing, Capability::Tracing];
-        Capabilities { missing: needs.map(|need| (need, "not requested".to_string())).into(), cutter: None }
+        Capabilities { missing: needs.map(|need| (need, "not requested".to_string())).into(), power_cutter: None }
     }
 
     /// Whether this machine has the capability.
-    pub fn can(&self, need: Capability) -> bool {
+    pub fn has(&self, need: Capability) -> bool {
         !self.missing.contains_key(&need)
     }
 
@@ -84,8 +84,8 @@ impl Capabilities {
         }
         let place = folder.join("probe");
         let mut ground = Volume::with_disk(&place, 1)?;
-        match LinkCutter::start() {
-            Ok(cutter) => self.cutter = Some(cutter),
+        match PowerCutter::start() {
+            Ok(cutter) => self.power_cutter = Some(cutter),
             Err(why) => drop(self.missing.insert(Capability::PowerCuts, why)),
         }
         if let Err(why) = ground.freeze().and_then(|()| ground.thaw()) {
@@ -93,8 +93,8 @@ impl Capabilities {
         }
         let unsynced = ground.path().join("unsynced");
         fs::write(&unsynced, "gone").map_err(|error| error.to_string())?;
-        if self.cutter.is_some() {
-            let cut = self.cut(&[&ground.path()]).and_then(|()| ground.mount_again());
+        if self.power_cutter.is_some() {
+            let cut = self.cut(&[&ground.path()]).and_then(|()| ground.remount());
             let lost =
                 cut.and_then(|()| if unsynced.exists() { Err("unsynced data survived".to_string()) } else { Ok(()) });
             if let Err(why) = lost {
@@ -108,25 +108,29 @@ impl Capabilities {
 
     /// Cuts the power of the file systems mounted at these paths: unsynced data is lost, and nothing more is written.
     pub fn cut(&mut self, mounts: &[&Path]) -> Result<(), String> {
-        self.cutter.as_mut().ok_or("power cuts are not possible here")?.cut(mounts)
+        self.power_cutter.as_mut().ok_or("power cuts are not possible here")?.cut(mounts)
     }
 }
 
-impl LinkCutter {
-    fn start() -> Result<LinkCutter, String> {
+impl PowerCutter {
+    fn start() -> Result<PowerCutter, String> {
         let mut command = Command::new("python3");
-        command.args(["-u", "-c", CUTTER]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(["-u", "-c", POWER_CUTTER_SCRIPT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| format!("cannot start python3: {error}"))?;
         let (Some(asks), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("python3 has no input or output".to_string());
         };
-        Ok(LinkCutter { child, asks, answers: BufReader::new(answers) })
+        Ok(PowerCutter { child, requests: asks, replies: BufReader::new(answers) })
     }
 
     fn cut(&mut self, mounts: &[&Path]) -> Result<(), String> {
         let names: Vec<String> = mounts.iter().map(|path| path.display().to_string()).collect();
         let mut answer = String::new();
-        let asked = writeln!(self.asks, "{}", names.join("\t")).and_then(|()| self.answers.read_line(&mut answer));
+        let asked = writeln!(self.requests, "{}", names.join("\t")).and_then(|()| self.replies.read_line(&mut answer));
         asked.map_err(|error| format!("python3 does not answer: {error}"))?;
         match answer.trim_end() {
             "" if answer.ends_with('\n') => Ok(()),
@@ -135,7 +139,7 @@ impl LinkCutter {
     }
 }
 
-impl Drop for LinkCutter {
+impl Drop for PowerCutter {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -13,17 +13,17 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::capabilities::Capabilities;
 use super::plan::{PlanOptions, RoundPlan};
-use super::round::play;
+use super::round::run_round;
 use super::totals::Totals;
 use super::verify::{RoundFailure, verify};
-use super::volume::sweep;
+use super::volume::unmount_leftovers;
 use paxos_kv::duration::parse_duration;
 use paxos_kv::protocol::Protocol;
 use paxos_kv::random::Random;
 use paxos_kv::seeded_bugs::Bug;
 
 /// Environment variable: this process already runs in its own mount namespace.
-const ALONE: &str = "PAXOS_CHAOS_ALONE";
+const CHILD_PROCESS_VAR: &str = "PAXOS_CHAOS_ALONE";
 /// Name of the plan file in a round's directory.
 const PLAN: &str = "plan.txt";
 /// Name of the file with the failure of a kept round.
@@ -109,7 +109,7 @@ impl ChaosDirs {
 }
 
 /// A flag that SIGINT and SIGTERM set; the second signal ends this process at once.
-pub fn hear_signals() -> Result<Arc<AtomicBool>, String> {
+pub fn install_signal_handlers() -> Result<Arc<AtomicBool>, String> {
     let is_over = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         let hear = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, is_over.clone())
@@ -128,11 +128,11 @@ pub fn run(options: &ChaosArgs) -> Result<(String, u8), String> {
         return Err("--minutes must be between 0 and 1000000".to_string());
     }
     let program = options.dirs.program()?;
-    alone();
-    let is_over = hear_signals()?;
+    run_in_child_process();
+    let is_over = install_signal_handlers()?;
     std::fs::create_dir_all(&options.dirs.out)
         .map_err(|error| format!("cannot create {}: {error}", options.dirs.out.display()))?;
-    sweep(&options.dirs.out);
+    unmount_leftovers(&options.dirs.out);
     options.rounds(&program, &is_over)
 }
 
@@ -140,7 +140,7 @@ impl ChaosArgs {
     fn rounds(&self, program: &Path, is_over: &AtomicBool) -> Result<(String, u8), String> {
         let begun = Instant::now();
         let first = self.seed.unwrap_or_else(|| Random::unseeded().next() >> 32);
-        let mut tools = Capabilities::find(&self.dirs.out);
+        let mut tools = Capabilities::probe(&self.dirs.out);
         let mut errors = std::io::stderr();
         tools.missing().for_each(|sentence| drop(writeln!(errors, "{sentence}")));
         let (mut totals, mut all) = (Totals::default(), self.totals.as_deref().map(Totals::read).transpose()?);
@@ -152,7 +152,7 @@ impl ChaosArgs {
             }
             let ChaosArgs { protocol, fault_duration: lasts, rate, bug, .. } = *self;
             let plan = RoundPlan::new(seed, PlanOptions { protocol, duration: lasts, rate, bug });
-            say(&plan);
+            print(&plan);
             let folder = self.dirs.out.join(format!("round-{seed}"));
             let outcome = self.round(
                 &plan,
@@ -189,15 +189,15 @@ impl ChaosArgs {
         std::fs::create_dir_all(folder).map_err(unplayed)?;
         std::fs::write(folder.join(PLAN), plan.to_string()).map_err(unplayed)?;
         let begun = Instant::now();
-        match play(plan, folder, program, tools, is_over) {
+        match run_round(plan, folder, program, tools, is_over) {
             Ok(played) => {
-                say(&format_args!(
+                print(&format_args!(
                     "  clean in {:.1} s: {}; longest wait {:.1} s; {} operations linearizable, {}; {} processes killed, {} power cuts\n",
                     begun.elapsed().as_secs_f64(),
                     played.tally.counts,
                     played.tally.longest.as_secs_f64(),
-                    played.judgement.operations,
-                    if played.judgement.is_proved {
+                    played.verdict.operations,
+                    if played.verdict.is_proved {
                         "proved from the log lines"
                     } else {
                         "not proved: steps were not logged"
@@ -221,7 +221,7 @@ impl ChaosArgs {
 }
 
 /// Prints. A closed stdout is no reason to stop.
-fn say(what: &impl std::fmt::Display) {
+fn print(what: &impl std::fmt::Display) {
     let mut out = std::io::stdout();
     let _ = write!(out, "{what}").and_then(|()| out.flush());
 }
@@ -249,9 +249,9 @@ fn replay(folder: &Path) -> (String, u8) {
 }
 
 /// Restarts this program in its own mount namespace, so that its mounts end with it however it ends.
-fn alone() {
+fn run_in_child_process() {
     let is_root = rustix::process::geteuid().is_root();
-    if !is_root || std::env::var_os(ALONE).is_some() {
+    if !is_root || std::env::var_os(CHILD_PROCESS_VAR).is_some() {
         return;
     }
     let mut probe = Command::new("unshare");
@@ -265,6 +265,6 @@ fn alone() {
         .args(["--mount", "--propagation", "private", "--"])
         .arg(me)
         .args(std::env::args_os().skip(1))
-        .env(ALONE, "1")
+        .env(CHILD_PROCESS_VAR, "1")
         .exec();
 }

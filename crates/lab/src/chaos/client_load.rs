@@ -30,7 +30,7 @@ pub struct ChaosLoad<'a> {
     /// Set when the clients should end.
     pub stop: AtomicBool,
     /// Number of the next client name.
-    names: AtomicU64,
+    next_name: AtomicU64,
     tally: Mutex<LoadTally>,
 }
 
@@ -44,7 +44,7 @@ pub struct LoadTally {
     /// The longest time that a request took.
     pub longest: Duration,
     /// A sample of the times of successful requests, in microseconds.
-    pub took: Vec<u32>,
+    pub times_us: Vec<u32>,
 }
 
 impl<'a> ChaosLoad<'a> {
@@ -56,7 +56,7 @@ impl<'a> ChaosLoad<'a> {
             cluster,
             folder,
             stop: AtomicBool::default(),
-            names: AtomicU64::new(1),
+            next_name: AtomicU64::new(1),
             tally: Mutex::default(),
         }
     }
@@ -73,25 +73,25 @@ impl<'a> ChaosLoad<'a> {
 
     /// The times of successful requests since the last call, in microseconds.
     pub fn take_times(&self) -> Vec<u32> {
-        std::mem::take(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner).took)
+        std::mem::take(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner).times_us)
     }
 
     /// Runs one client after another until the load stops. A client whose write has an unknown outcome sends no further
     /// requests; the next client opens another session.
-    pub fn run(&self, lane: u64) -> Result<(), String> {
-        let mut lane = ClientSeries::new(self, lane);
+    pub fn run(&self, thread_number: u64) -> Result<(), String> {
+        let mut lane = ClientSeries::new(self, thread_number);
         while !self.stop.load(Ordering::Relaxed) {
-            lane.live()?;
+            lane.run_client()?;
         }
         Ok(())
     }
 
     fn client(&self) -> Result<(Client, u64), String> {
-        let number = self.names.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         let name = format!("c{number}");
         let identity = ClientName::in_log_dir(self.folder, Some(&name), self.cluster.servers())?;
         let mut options = ClientOptions::new(self.cluster.clone(), name);
-        (options.try_timeout, options.timeout) = self.plan.patience;
+        (options.try_timeout, options.timeout) = self.plan.time_limits;
         options.trace = identity.trace;
         Ok((Client::new(options).map_err(|error| error.to_string())?, number))
     }
@@ -107,13 +107,18 @@ struct ClientSeries<'a> {
 }
 
 impl<'a> ClientSeries<'a> {
-    fn new(load: &'a ChaosLoad<'a>, lane: u64) -> ClientSeries<'a> {
+    fn new(load: &'a ChaosLoad<'a>, thread_number: u64) -> ClientSeries<'a> {
         let keys = load.plan.keys as usize;
-        ClientSeries { load, random: Random::new(load.seed, 100 + lane), versions: vec![0; keys], next: Instant::now() }
+        ClientSeries {
+            load,
+            random: Random::new(load.seed, 100 + thread_number),
+            versions: vec![0; keys],
+            next: Instant::now(),
+        }
     }
 
     /// Runs one client until it ends.
-    fn live(&mut self) -> Result<(), String> {
+    fn run_client(&mut self) -> Result<(), String> {
         let (mut client, number) = self.load.client()?;
         self.note(|tally| tally.clients += 1);
         let (mut asked, mut keys) = (0, BTreeMap::new());
@@ -122,7 +127,7 @@ impl<'a> ClientSeries<'a> {
             is_enough |= self.load.stop.load(Ordering::Relaxed);
             let mut ended = None;
             if !is_enough && client.in_flight() == 0 {
-                self.rest();
+                self.pace();
                 for _ in 0..self.load.plan.pipeline {
                     asked += 1;
                     let (key, action) = self.draw(number, asked);
@@ -152,7 +157,7 @@ impl<'a> ClientSeries<'a> {
 
     /// Waits to keep the request rate. No request is in flight meanwhile: the client notices a reply only inside its
     /// calls, and a reply noticed late proves less.
-    fn rest(&mut self) {
+    fn pace(&mut self) {
         let LoadPlan { clients, pipeline, rate, .. } = self.load.plan;
         let interval = Duration::from_secs_f64((*clients * *pipeline as u64) as f64 / (*rate).max(1) as f64);
         let now = Instant::now();
@@ -195,8 +200,8 @@ impl<'a> ClientSeries<'a> {
         self.note(|tally| {
             tally.counts.add(&ended.end);
             tally.longest = tally.longest.max(ended.took);
-            if version.is_some() && tally.took.len() < 1 << 20 {
-                tally.took.push(ended.took.as_micros() as u32);
+            if version.is_some() && tally.times_us.len() < 1 << 20 {
+                tally.times_us.push(ended.took.as_micros() as u32);
             }
         });
     }

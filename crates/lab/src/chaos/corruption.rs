@@ -45,18 +45,18 @@ pub fn corrupt(data: &Path, part: CorruptionTarget, random: &mut Random) -> io::
             flips.push(FlippedByte { file: file.clone(), at, mask: random.within(1..=255) as u8 });
         }
     }
-    flips.iter().try_for_each(FlippedByte::turn)?;
+    flips.iter().try_for_each(FlippedByte::flip)?;
     Ok(flips)
 }
 
 /// Restores the right bytes in files that still exist.
 #[cfg(test)]
 pub fn undo(flips: &[FlippedByte]) -> io::Result<()> {
-    flips.iter().filter(|flip| flip.file.exists()).try_for_each(FlippedByte::turn)
+    flips.iter().filter(|flip| flip.file.exists()).try_for_each(FlippedByte::flip)
 }
 
 impl FlippedByte {
-    fn turn(&self) -> io::Result<()> {
+    fn flip(&self) -> io::Result<()> {
         let file = OpenOptions::new().read(true).write(true).open(&self.file)?;
         let mut byte = [0];
         file.read_exact_at(&mut byte, self.at)?;

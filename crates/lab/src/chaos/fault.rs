@@ -51,7 +51,7 @@ pub enum ChaosFault {
     /// Unknown callers connect: some send nothing, some noise, some half of a valid message, some a false identity.
     UnknownCallers(ServerId),
     /// A link fault in these directions.
-    Net(LinkScope, LinkEffect),
+    Link(LinkScope, LinkEffect),
 }
 
 /// A part of a data directory.
@@ -81,7 +81,7 @@ pub enum LinkScope {
 
 impl LinkScope {
     /// Every single direction.
-    pub fn all(self) -> Vec<Direction> {
+    pub fn directions(self) -> Vec<Direction> {
         let mut ways = Vec::new();
         match self {
             LinkScope::Servers { from, to, both } => {
@@ -131,14 +131,12 @@ impl ChaosFault {
             ChaosFault::Wipe(_) => "empty directory",
             ChaosFault::RollBack(_) => "old copy of the directory",
             ChaosFault::UnknownCallers(_) => "unknown callers",
-            ChaosFault::Net(ways, effect) => match (effect, ways) {
-                (LinkEffect::Hold | LinkEffect::Swallow, LinkScope::Servers { both: true, .. }) => "partition",
-                (LinkEffect::Hold | LinkEffect::Swallow, LinkScope::Servers { both: false, .. }) => {
-                    "partition, one way"
-                }
-                (LinkEffect::Hold | LinkEffect::Swallow, LinkScope::Clients(_)) => "clients cut off",
+            ChaosFault::Link(ways, effect) => match (effect, ways) {
+                (LinkEffect::Hold | LinkEffect::Drop, LinkScope::Servers { both: true, .. }) => "partition",
+                (LinkEffect::Hold | LinkEffect::Drop, LinkScope::Servers { both: false, .. }) => "partition, one way",
+                (LinkEffect::Hold | LinkEffect::Drop, LinkScope::Clients(_)) => "clients cut off",
                 (LinkEffect::Slow { .. }, _) => "slow network",
-                (LinkEffect::Narrow { .. }, _) => "narrow network",
+                (LinkEffect::LimitRate { .. }, _) => "narrow network",
                 (LinkEffect::Break { .. }, _) => "broken connections",
                 (LinkEffect::Corrupt { .. }, _) => "wrong bits on the network",
                 (LinkEffect::Repeat { .. }, _) => "repeated messages",
@@ -150,7 +148,7 @@ impl ChaosFault {
     pub fn servers(&self) -> ServerSet {
         match self {
             ChaosFault::Kill(servers) | ChaosFault::PowerCut(servers) => *servers,
-            ChaosFault::KillLeader | ChaosFault::PauseLeader | ChaosFault::UnknownCallers(_) | ChaosFault::Net(..) => {
+            ChaosFault::KillLeader | ChaosFault::PauseLeader | ChaosFault::UnknownCallers(_) | ChaosFault::Link(..) => {
                 ServerSet::NONE
             }
             ChaosFault::RepeatedKill(server, _)
@@ -171,7 +169,7 @@ impl ChaosFault {
     }
 
     /// The capability that this fault requires of the machine.
-    pub fn needs(&self) -> Option<Capability> {
+    pub fn required_capability(&self) -> Option<Capability> {
         match self {
             ChaosFault::PowerCut(_) | ChaosFault::DeadDisk(_) => Some(Capability::PowerCuts),
             ChaosFault::Freeze(_) => Some(Capability::Freezing),
@@ -224,10 +222,10 @@ impl Display for ChaosFault {
             ChaosFault::Wipe(server) => write!(f, "start {server} on an empty directory"),
             ChaosFault::RollBack(server) => write!(f, "start {server} on an old copy of its directory"),
             ChaosFault::UnknownCallers(server) => write!(f, "unknown callers connect to {server}"),
-            ChaosFault::Net(LinkScope::Servers { from, to, both }, effect) => {
+            ChaosFault::Link(LinkScope::Servers { from, to, both }, effect) => {
                 write!(f, "network from {from} to {to}{}: {effect}", if *both { " and back" } else { "" })
             }
-            ChaosFault::Net(LinkScope::Clients(servers), effect) => {
+            ChaosFault::Link(LinkScope::Clients(servers), effect) => {
                 write!(f, "network between clients and {servers}: {effect}")
             }
         }

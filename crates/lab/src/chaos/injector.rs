@@ -25,9 +25,9 @@ use paxos_kv::random::Random;
 use paxos_kv::role::{ServerId, ServerSet};
 
 /// Length of one stop-and-continue period of a starved server.
-const SLICE: Duration = Duration::from_millis(60);
+const STOP_CONTINUE_PERIOD: Duration = Duration::from_millis(60);
 /// Number of connections that one fault of unknown callers opens.
-const STRANGERS: u64 = 40;
+const UNKNOWN_CALLERS: u64 = 40;
 /// Time limit for a server with corrupt files to answer or exit, and for a server that must exit to do so.
 const REACTION_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -65,7 +65,7 @@ pub struct FaultInjector<'a> {
 struct RunningFault {
     fault: ChaosFault,
     servers: ServerSet,
-    rest: UndoStep,
+    undo_step: UndoStep,
 }
 
 /// What must be undone when a fault ends.
@@ -74,7 +74,7 @@ enum UndoStep {
     Starving(Arc<AtomicBool>, JoinHandle<()>),
     /// The copy of the data directory from before the corruption, and the length of the server's log file then. A start
     /// that is refused may have written to both, and no other server has received a message from it.
-    Whole(PathBuf, u64),
+    RestoreFiles(PathBuf, u64),
     /// Where the server's own directory is kept meanwhile.
     RestoreDir(PathBuf),
     /// The open connections; dropping them closes them.
@@ -115,7 +115,7 @@ impl<'a> FaultInjector<'a> {
         let _ = writeln!(self.log, "{now:.6} {at:7.3} s  {what}");
     }
 
-    fn meet(&mut self, what: &'static str) {
+    fn count_reaction(&mut self, what: &'static str) {
         self.record(what);
         *self.counts.reactions.entry(what).or_default() += 1;
     }
@@ -126,20 +126,20 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// Begins a fault.
-    pub fn begin(&mut self, strike: usize, fault: &ChaosFault) -> Result<(), RoundFailure> {
-        if let Some(need) = fault.needs()
-            && !self.tools.can(need)
+    pub fn begin(&mut self, fault_number: usize, fault: &ChaosFault) -> Result<(), RoundFailure> {
+        if let Some(need) = fault.required_capability()
+            && !self.tools.has(need)
         {
             self.skip(fault, "not possible for this user or on this machine");
             return Ok(());
         }
         let servers = match fault {
-            ChaosFault::KillLeader | ChaosFault::PauseLeader => [self.leader(strike)].into_iter().collect(),
+            ChaosFault::KillLeader | ChaosFault::PauseLeader => [self.leader(fault_number)].into_iter().collect(),
             other => other.servers(),
         };
         let is_of_all = servers.len() > 2;
         for server in servers.iter() {
-            match self.cluster.server_process(server).engaged {
+            match self.cluster.server_process(server).active_fault {
                 Some(other) if is_of_all => self.end(other)?,
                 Some(_) => {
                     self.skip(fault, "the server already has another fault");
@@ -148,7 +148,7 @@ impl<'a> FaultInjector<'a> {
                 None => {}
             }
         }
-        if matches!(fault, ChaosFault::CorruptFiles(..)) && !self.are_well(self.corrupted) {
+        if matches!(fault, ChaosFault::CorruptFiles(..)) && !self.have_repaired_all(self.corrupted) {
             self.skip(fault, "another server has not repaired its corrupt files yet");
             return Ok(());
         }
@@ -156,13 +156,13 @@ impl<'a> FaultInjector<'a> {
             "{fault}{}",
             if servers == fault.servers() { String::new() } else { format!(": {servers}") }
         ));
-        servers.iter().for_each(|server| self.cluster.server_process(server).engaged = Some(strike));
-        self.active.insert(strike, RunningFault { fault: fault.clone(), servers, rest: UndoStep::Nothing });
-        match self.strike(strike, fault, servers)? {
+        servers.iter().for_each(|server| self.cluster.server_process(server).active_fault = Some(fault_number));
+        self.active.insert(fault_number, RunningFault { fault: fault.clone(), servers, undo_step: UndoStep::Nothing });
+        match self.inject(fault_number, fault, servers)? {
             Some(rest) => {
                 *self.counts.injected.entry(fault.kind()).or_default() += 1;
-                if let Some(active) = self.active.get_mut(&strike) {
-                    active.rest = rest;
+                if let Some(active) = self.active.get_mut(&fault_number) {
+                    active.undo_step = rest;
                 }
             }
             None => self.skip(fault, "not possible at that moment"),
@@ -171,9 +171,9 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// Injects the fault; None if the present state of the cluster does not allow it.
-    fn strike(
+    fn inject(
         &mut self,
-        strike: usize,
+        fault_number: usize,
         fault: &ChaosFault,
         servers: ServerSet,
     ) -> Result<Option<UndoStep>, RoundFailure> {
@@ -229,36 +229,36 @@ impl<'a> FaultInjector<'a> {
             ChaosFault::ReadOnly(server) => return self.start_read_only(*server),
             ChaosFault::CorruptFiles(server, part) => {
                 self.kill(servers);
-                let data = self.cluster.server_process(*server).data();
+                let data = self.cluster.server_process(*server).data_dir();
                 let intact_copy = data.with_extension("whole");
                 let unplayed = |error| RoundFailure::NotRun(format!("cannot corrupt files: {error}"));
                 volume::copy(&data, &intact_copy).map_err(unplayed)?;
-                let lines = whole_lines(&self.lines_of(*server)).map_err(unplayed)?;
+                let lines = complete_lines_bytes(&self.log_path(*server)).map_err(unplayed)?;
                 let wounds = corrupt(&data, *part, &mut self.random).map_err(unplayed)?;
                 self.start(*server)?;
                 self.cluster.server_process(*server).may_exit = true;
                 self.corrupted.insert(*server);
-                self.await_answer(*server);
+                self.await_reply_or_exit(*server);
                 if wounds.is_empty() {
                     let _ = fs::remove_dir_all(&intact_copy);
                     return Ok(None);
                 }
-                return Ok(Some(UndoStep::Whole(intact_copy, lines)));
+                return Ok(Some(UndoStep::RestoreFiles(intact_copy, lines)));
             }
             ChaosFault::Wipe(server) => {
                 self.kill(servers);
-                let kept = self.put_aside(*server)?;
-                self.start_impostor(*server, strike)?;
+                let kept = self.move_data_dir_away(*server)?;
+                self.start_impostor(*server, fault_number)?;
                 return Ok(Some(UndoStep::RestoreDir(kept)));
             }
-            ChaosFault::RollBack(server) => return self.roll_back(*server, strike),
+            ChaosFault::RollBack(server) => return self.replace_by_old_copy(*server, fault_number),
             ChaosFault::UnknownCallers(server) => {
-                let streams = strangers(self.cluster, *server, &mut self.random);
+                let streams = open_unknown_connections(self.cluster, *server, &mut self.random);
                 return Ok(Some(UndoStep::CloseConnections(streams)));
             }
-            ChaosFault::Net(ways, effect) => {
-                if let Some(net) = &self.cluster.net {
-                    net.begin(strike, &ways.all(), *effect);
+            ChaosFault::Link(ways, effect) => {
+                if let Some(net) = &self.cluster.proxies {
+                    net.begin(fault_number, &ways.directions(), *effect);
                 }
             }
         }
@@ -266,11 +266,13 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// Ends a fault and undoes its effects.
-    pub fn end(&mut self, strike: usize) -> Result<(), RoundFailure> {
-        let Some(RunningFault { fault, servers, rest }) = self.active.remove(&strike) else { return Ok(()) };
+    pub fn end(&mut self, fault_number: usize) -> Result<(), RoundFailure> {
+        let Some(RunningFault { fault, servers, undo_step: rest }) = self.active.remove(&fault_number) else {
+            return Ok(());
+        };
         self.record(&format!("end of fault: {fault}"));
-        let undone = self.undo(strike, &fault, servers, rest);
-        servers.iter().for_each(|server| self.cluster.server_process(server).engaged = None);
+        let undone = self.undo(fault_number, &fault, servers, rest);
+        servers.iter().for_each(|server| self.cluster.server_process(server).active_fault = None);
         undone
     }
 
@@ -293,10 +295,10 @@ impl<'a> FaultInjector<'a> {
                 self.cluster.server_process(*server).limit_files(None).map_err(RoundFailure::NotRun)?
             }
             (ChaosFault::DeadDisk(server), _) => {
-                self.await_good_end(*server)?;
-                self.cluster.server_process(*server).ground.mount_again().map_err(RoundFailure::NotRun)?;
+                self.await_exit_after_disk_failure(*server)?;
+                self.cluster.server_process(*server).ground.remount().map_err(RoundFailure::NotRun)?;
             }
-            (ChaosFault::FailSync(server, _), _) => self.await_good_end(*server)?,
+            (ChaosFault::FailSync(server, _), _) => self.await_exit_after_disk_failure(*server)?,
             (ChaosFault::SlowSync(server, _), _) => self.cluster.server_process(*server).untrace(),
             (ChaosFault::Freeze(server), _) => {
                 self.cluster.server_process(*server).ground.thaw().map_err(RoundFailure::NotRun)?
@@ -308,9 +310,9 @@ impl<'a> FaultInjector<'a> {
                 self.kill(servers);
                 self.cluster.server_process(*server).ground.set_read_only(false).map_err(RoundFailure::NotRun)?;
             }
-            (ChaosFault::CorruptFiles(server, _), UndoStep::Whole(whole, lines)) => {
+            (ChaosFault::CorruptFiles(server, _), UndoStep::RestoreFiles(whole, lines)) => {
                 let server_process = self.cluster.server_process(*server);
-                if let Some(status) = server_process.ended() {
+                if let Some(status) = server_process.exit_status() {
                     // The server must report why it cannot start, and must not crash.
                     if status.code() != Some(1) {
                         let why = format!(
@@ -319,7 +321,7 @@ impl<'a> FaultInjector<'a> {
                         );
                         return Err(RoundFailure::Violation(why));
                     }
-                    let file = self.lines_of(*server);
+                    let file = self.log_path(*server);
                     let text = fs::read(&file).unwrap_or_default();
                     if text[text.len().min(lines as usize)..].windows(6).any(|word| word == b" BOOT ") {
                         // The server has run since and may have sent messages, so its directory must not be rolled
@@ -327,28 +329,28 @@ impl<'a> FaultInjector<'a> {
                         let why = format!("server {} started with corrupt files and ended later by itself", server.0);
                         return Err(RoundFailure::Violation(why));
                     }
-                    self.put_back(*server, &whole)?;
+                    self.restore_data_dir(*server, &whole)?;
                     // The directory counts the server's incarnations. Two incarnations with the same number would look
                     // like lines of two histories, so the lines of the failed start are removed.
                     let file = fs::OpenOptions::new().write(true).open(&file);
                     let cut = file.and_then(|file| file.set_len(lines));
                     cut.map_err(|error| RoundFailure::NotRun(format!("cannot truncate the log of a server: {error}")))?;
-                    self.meet("refused to start with corrupt files, whose original bytes were then restored");
+                    self.count_reaction("refused to start with corrupt files, whose original bytes were then restored");
                 } else {
                     let _ = fs::remove_dir_all(&whole);
-                    self.meet("started with corrupt files and repaired them");
+                    self.count_reaction("started with corrupt files and repaired them");
                 }
                 self.cluster.server_process(*server).may_exit = false;
             }
             (ChaosFault::Wipe(server) | ChaosFault::RollBack(server), UndoStep::RestoreDir(kept)) => {
-                self.judge_impostor(*server, fault)?;
+                self.check_impostor_refused(*server, fault)?;
                 self.kill(servers);
-                self.put_back(*server, &kept)?;
+                self.restore_data_dir(*server, &kept)?;
             }
             (_, UndoStep::CloseConnections(streams)) => drop(streams),
-            (ChaosFault::Net(ways, _), _) => {
-                if let Some(net) = &self.cluster.net {
-                    net.end(strike, &ways.all());
+            (ChaosFault::Link(ways, _), _) => {
+                if let Some(net) = &self.cluster.proxies {
+                    net.end(strike, &ways.directions());
                 }
             }
             _ => {}
@@ -389,26 +391,26 @@ impl<'a> FaultInjector<'a> {
         self.kill(servers);
         self.counts.power_cuts += servers.len() as u64;
         for server in servers.iter() {
-            self.cluster.server_process(server).ground.mount_again().map_err(RoundFailure::NotRun)?;
+            self.cluster.server_process(server).ground.remount().map_err(RoundFailure::NotRun)?;
         }
         Ok(())
     }
 
     /// The current leader; a server chosen by the fault's number if no leader is known.
-    fn leader(&self, strike: usize) -> ServerId {
-        self.cluster.survey().leader_id().unwrap_or(ServerId((strike % usize::from(SERVERS)) as u8 + 1))
+    fn leader(&self, fault_number: usize) -> ServerId {
+        self.cluster.query_status().leader_id().unwrap_or(ServerId((fault_number % usize::from(SERVERS)) as u8 + 1))
     }
 
-    fn are_well(&self, servers: ServerSet) -> bool {
+    fn have_repaired_all(&self, servers: ServerSet) -> bool {
         servers.iter().all(|server| self.cluster.status(server).is_some_and(|status| status.corrupt_slots == 0))
     }
 
     /// Waits until a server answers or exits.
-    fn await_answer(&mut self, server: ServerId) {
+    fn await_reply_or_exit(&mut self, server: ServerId) {
         let deadline = Instant::now() + REACTION_TIMEOUT;
         while Instant::now() < deadline {
             let server_process = self.cluster.server_process(server);
-            if server_process.await_end(Duration::from_millis(50)).is_some() || self.cluster.status(server).is_some() {
+            if server_process.await_exit(Duration::from_millis(50)).is_some() || self.cluster.status(server).is_some() {
                 return;
             }
         }
@@ -416,10 +418,10 @@ impl<'a> FaultInjector<'a> {
 
     /// A server whose disk has failed must exit by itself with code 1. A server that had nothing to write does not
     /// notice the failure.
-    fn await_good_end(&mut self, server: ServerId) -> Result<(), RoundFailure> {
+    fn await_exit_after_disk_failure(&mut self, server: ServerId) -> Result<(), RoundFailure> {
         let server_process = self.cluster.server_process(server);
-        match server_process.await_end(REACTION_TIMEOUT) {
-            Some(status) if status.code() == Some(1) => self.meet("ended by itself after its disk failed"),
+        match server_process.await_exit(REACTION_TIMEOUT) {
+            Some(status) if status.code() == Some(1) => self.count_reaction("ended by itself after its disk failed"),
             Some(status) => {
                 let why = format!(
                     "the disk of server {} failed, and the server ended with {status} instead of exit code 1",
@@ -428,7 +430,7 @@ impl<'a> FaultInjector<'a> {
                 return Err(RoundFailure::Violation(why));
             }
             None => {
-                self.meet("had nothing to write while its disk failed");
+                self.count_reaction("had nothing to write while its disk failed");
                 self.kill([server].into_iter().collect());
             }
         }
@@ -441,7 +443,7 @@ impl<'a> FaultInjector<'a> {
         server_process.ground.set_read_only(true).map_err(RoundFailure::NotRun)?;
         server_process.start().map_err(RoundFailure::NotRun)?;
         server_process.may_exit = true;
-        match server_process.await_end(REACTION_TIMEOUT) {
+        match server_process.await_exit(REACTION_TIMEOUT) {
             Some(status) if status.code() == Some(1) => Ok(Some(UndoStep::Nothing)),
             Some(status) => {
                 let why = format!(
@@ -455,16 +457,16 @@ impl<'a> FaultInjector<'a> {
     }
 
     /// Moves the data directory of a server away.
-    fn put_aside(&mut self, server: ServerId) -> Result<PathBuf, RoundFailure> {
-        let data = self.cluster.server_process(server).data();
+    fn move_data_dir_away(&mut self, server: ServerId) -> Result<PathBuf, RoundFailure> {
+        let data = self.cluster.server_process(server).data_dir();
         let kept = data.with_extension("kept");
         volume::move_durably(&data, &kept)
             .map_err(|error| RoundFailure::NotRun(format!("cannot move a data directory: {error}")))?;
         Ok(kept)
     }
 
-    fn put_back(&mut self, server: ServerId, kept: &Path) -> Result<(), RoundFailure> {
-        let data = self.cluster.server_process(server).data();
+    fn restore_data_dir(&mut self, server: ServerId, kept: &Path) -> Result<(), RoundFailure> {
+        let data = self.cluster.server_process(server).data_dir();
         let moved = match fs::remove_dir_all(&data) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => volume::move_durably(kept, &data),
@@ -472,25 +474,25 @@ impl<'a> FaultInjector<'a> {
         moved.map_err(|error| RoundFailure::NotRun(format!("cannot restore a data directory: {error}")))
     }
 
-    fn lines_of(&self, server: ServerId) -> PathBuf {
+    fn log_path(&self, server: ServerId) -> PathBuf {
         self.cluster.folder.join(format!("server-{}.log", server.0))
     }
 
     /// Starts a process with the server's number, but without its stable storage.
-    fn start_impostor(&mut self, server: ServerId, strike: usize) -> Result<(), RoundFailure> {
-        let lines = self.cluster.folder.join(format!("impostor-{}-{strike}", server.0));
+    fn start_impostor(&mut self, server: ServerId, fault_number: usize) -> Result<(), RoundFailure> {
+        let lines = self.cluster.folder.join(format!("impostor-{}-{fault_number}", server.0));
         let server_process = self.cluster.server_process(server);
-        server_process.start_into(&lines).map_err(RoundFailure::NotRun)?;
+        server_process.start_with_log_dir(&lines).map_err(RoundFailure::NotRun)?;
         server_process.may_exit = true;
         Ok(())
     }
 
     /// Copies the data directory, lets the server run on, and then replaces the directory by the copy. Peers can detect
     /// this only if the server connected to them in between.
-    fn roll_back(&mut self, server: ServerId, strike: usize) -> Result<Option<UndoStep>, RoundFailure> {
+    fn replace_by_old_copy(&mut self, server: ServerId, fault_number: usize) -> Result<Option<UndoStep>, RoundFailure> {
         let one: ServerSet = [server].into_iter().collect();
         self.kill(one);
-        let data = self.cluster.server_process(server).data();
+        let data = self.cluster.server_process(server).data_dir();
         let old = data.with_extension("old");
         volume::copy(&data, &old)
             .map_err(|error| RoundFailure::NotRun(format!("cannot copy a data directory: {error}")))?;
@@ -507,14 +509,14 @@ impl<'a> FaultInjector<'a> {
             std::thread::sleep(Duration::from_millis(20));
         }
         self.kill(one);
-        let kept = self.put_aside(server)?;
+        let kept = self.move_data_dir_away(server)?;
         volume::move_durably(&old, &data)
             .map_err(|error| RoundFailure::NotRun(format!("cannot move a data directory: {error}")))?;
-        self.start_impostor(server, strike)?;
+        self.start_impostor(server, fault_number)?;
         Ok(Some(UndoStep::RestoreDir(kept)))
     }
 
-    fn judge_impostor(&mut self, server: ServerId, fault: &ChaosFault) -> Result<(), RoundFailure> {
+    fn check_impostor_refused(&mut self, server: ServerId, fault: &ChaosFault) -> Result<(), RoundFailure> {
         let Some(status) = self.cluster.status(server) else { return Ok(()) };
         let is_believed = match fault {
             ChaosFault::Wipe(_) => status.admission.is_none(),
@@ -529,8 +531,8 @@ impl<'a> FaultInjector<'a> {
 }
 
 /// A false introduction in the name of another server; the called server must record nothing of it.
-fn lie(cluster: &ChaosCluster, to: ServerId, random: &mut Random) -> Hello {
-    let others = cluster.direct.servers().without(ServerSet::only(to));
+fn false_hello(cluster: &ChaosCluster, to: ServerId, random: &mut Random) -> Hello {
+    let others = cluster.server_addresses.servers().without(ServerSet::only(to));
     let name = random.within(0..=others.len() as u64 - 1) as usize;
     let who = Caller::Peer {
         server: others.iter().nth(name).unwrap_or(to),
@@ -540,28 +542,28 @@ fn lie(cluster: &ChaosCluster, to: ServerId, random: &mut Random) -> Hello {
         takes_part: random.within(0..=1) == 0,
         knows: (random.within(0..=1) == 0).then(|| random.next()),
     };
-    Hello { cluster: cluster.direct.name.clone(), to, members: cluster.direct.servers(), who }
+    Hello { cluster: cluster.server_addresses.name.clone(), to, members: cluster.server_addresses.servers(), who }
 }
 
 /// Connects to both ports of a server, and sends nothing, noise, half of a valid greeting, or a false identity.
-fn strangers(cluster: &ChaosCluster, server: ServerId, random: &mut Random) -> Vec<TcpStream> {
-    let Some(member) = cluster.direct.member(server) else { return Vec::new() };
+fn open_unknown_connections(cluster: &ChaosCluster, server: ServerId, random: &mut Random) -> Vec<TcpStream> {
+    let Some(member) = cluster.server_addresses.member(server) else { return Vec::new() };
     let mut streams = Vec::new();
-    for number in 0..STRANGERS {
+    for number in 0..UNKNOWN_CALLERS {
         let address = if number % 2 == 0 { member.peer } else { member.client };
         let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) else { continue };
         let noise: Vec<u8> = (0..random.within(0..=600)).map(|_| random.next() as u8).collect();
-        let said = match random.within(0..=4) {
+        let bytes = match random.within(0..=4) {
             0 => Vec::new(),
             1 => noise,
-            2 => greeting(&lie(cluster, server, random)),
+            2 => greeting(&false_hello(cluster, server, random)),
             // A valid preamble, then a false length or half a frame.
             3 => [&preamble()[..], &u32::MAX.to_le_bytes(), &noise].concat(),
             _ => [&preamble()[..], &frame(&vec![0u8; 40])[..20]].concat(),
         };
         // Errors are ignored: the server may already have closed the connection.
         let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
-        let _ = stream.write_all(&said);
+        let _ = stream.write_all(&bytes);
         streams.push(stream);
     }
     streams
@@ -574,16 +576,16 @@ fn starve(pid: Pid, percent: u64) -> (Arc<AtomicBool>, JoinHandle<()>) {
     let thread = std::thread::spawn(move || {
         while !flag.load(Ordering::Relaxed) {
             let _ = kill_process(pid, Signal::STOP);
-            std::thread::sleep(SLICE.mul_f64(1.0 - percent as f64 / 100.0));
+            std::thread::sleep(STOP_CONTINUE_PERIOD.mul_f64(1.0 - percent as f64 / 100.0));
             let _ = kill_process(pid, Signal::CONT);
-            std::thread::sleep(SLICE.mul_f64(percent as f64 / 100.0));
+            std::thread::sleep(STOP_CONTINUE_PERIOD.mul_f64(percent as f64 / 100.0));
         }
     });
     (is_over, thread)
 }
 
 /// Length in bytes of the whole lines of a file, without a last line that a kill has torn.
-fn whole_lines(file: &Path) -> std::io::Result<u64> {
+fn complete_lines_bytes(file: &Path) -> std::io::Result<u64> {
     let text = fs::read(file)?;
     Ok(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end as u64 + 1))
 }
@@ -596,9 +598,9 @@ mod tests {
     #[test]
     fn only_disk_faults_and_tracing_need_privileges() {
         let server = ServerId(1);
-        assert_eq!(ChaosFault::Kill(ServerSet::first(5)).needs(), None);
-        assert_eq!(ChaosFault::PowerCut(ServerSet::first(5)).needs(), Some(Capability::PowerCuts));
-        assert_eq!(ChaosFault::SlowSync(server, SLICE).needs(), Some(Capability::Tracing));
-        assert_eq!(ChaosFault::Wipe(server).needs(), None);
+        assert_eq!(ChaosFault::Kill(ServerSet::first(5)).required_capability(), None);
+        assert_eq!(ChaosFault::PowerCut(ServerSet::first(5)).required_capability(), Some(Capability::PowerCuts));
+        assert_eq!(ChaosFault::SlowSync(server, STOP_CONTINUE_PERIOD).required_capability(), Some(Capability::Tracing));
+        assert_eq!(ChaosFault::Wipe(server).required_capability(), None);
     }
 }

@@ -23,9 +23,9 @@ pub struct RoundPlan {
     /// Whether the servers record protocol steps, so that the lines prove the run.
     pub steps: bool,
     /// Further options of the servers.
-    pub options: Vec<String>,
+    pub server_options: Vec<String>,
     /// Options that make roles crash inside the servers; removed at the end of the round.
-    pub failing: Vec<String>,
+    pub role_crash_options: Vec<String>,
     /// Whether messages between servers may be repeated; the proxy then splits the streams into messages.
     pub repeats: bool,
     /// Duration of the fault phase.
@@ -61,7 +61,7 @@ pub struct LoadPlan {
     /// Percentage of reads.
     pub reads: u64,
     /// Time-outs of one try and of a whole request.
-    pub patience: (Duration, Duration),
+    pub time_limits: (Duration, Duration),
 }
 
 /// Options of a plan, in addition to its seed.
@@ -79,17 +79,17 @@ pub struct PlanOptions {
 
 impl RoundPlan {
     /// The plan of this seed.
-    pub fn new(seed: u64, wishes: PlanOptions) -> RoundPlan {
+    pub fn new(seed: u64, plan_options: PlanOptions) -> RoundPlan {
         let mut random = Random::new(seed, 0);
         let drawn = match random.within(0..=9) {
             0..=5 => Protocol::MultiPaxos,
             6..=7 => Protocol::BasicPaxos,
             _ => Protocol::TwoPhaseCommit,
         };
-        let protocol = wishes.protocol.unwrap_or(drawn);
+        let protocol = plan_options.protocol.unwrap_or(drawn);
         let steps = random.within(0..=1) == 0 || protocol != Protocol::MultiPaxos;
         let drawn = Duration::from_millis(random.within(15_000..=30_000));
-        let lasts = wishes.duration.unwrap_or(drawn);
+        let lasts = plan_options.duration.unwrap_or(drawn);
         let mut of = |choices: &[u64]| choices[random.within(0..=choices.len() as u64 - 1) as usize];
         let mut options = vec![
             "--segment-kib".to_string(),
@@ -99,7 +99,7 @@ impl RoundPlan {
             "--retain-slots".to_string(),
             of(&[50, 500, 2_000]).to_string(),
         ];
-        if let Some(bug) = wishes.bug {
+        if let Some(bug) = plan_options.bug {
             options.extend(["--bug".to_string(), bug.name().to_string()]);
         }
         let failing: &[&str] = match of(&[0, 0, 0, 1]) {
@@ -109,23 +109,23 @@ impl RoundPlan {
         let load = LoadPlan {
             clients: of(&[4, 6, 8, 10]),
             pipeline: of(&[1, 1, 2, 8]) as usize,
-            rate: wishes.rate.unwrap_or(if protocol == Protocol::MultiPaxos { 2_500 } else { 1_000 }),
+            rate: plan_options.rate.unwrap_or(if protocol == Protocol::MultiPaxos { 2_500 } else { 1_000 }),
             keys: of(&[6, 12, 24]),
             reads: of(&[25, 40, 60]),
-            patience: {
+            time_limits: {
                 let one = of(&[300, 500, 1_000]);
                 (Duration::from_millis(one), Duration::from_millis(one * of(&[1, 2, 4, 8])))
             },
         };
-        let mut drawer = PlanGenerator::new(random, protocol);
-        let faults = drawer.faults(lasts);
+        let mut generator = PlanGenerator::new(random, protocol);
+        let faults = generator.faults(lasts);
         RoundPlan {
             seed,
             protocol,
             steps,
-            options,
-            failing: failing.iter().map(|word| word.to_string()).collect(),
-            repeats: drawer.has(ChaosFaultClass::Repeat),
+            server_options: options,
+            role_crash_options: failing.iter().map(|word| word.to_string()).collect(),
+            repeats: generator.has(ChaosFaultClass::Repeat),
             duration: lasts,
             faults,
             load,
@@ -152,7 +152,7 @@ enum ChaosFaultClass {
     Partition,
     Slow,
     Break,
-    Corrupt,
+    CorruptBytes,
     Repeat,
     UnknownCallers,
 }
@@ -175,7 +175,7 @@ impl ChaosFaultClass {
         ChaosFaultClass::Partition,
         ChaosFaultClass::Slow,
         ChaosFaultClass::Break,
-        ChaosFaultClass::Corrupt,
+        ChaosFaultClass::CorruptBytes,
         ChaosFaultClass::Repeat,
         ChaosFaultClass::UnknownCallers,
     ];
@@ -206,27 +206,27 @@ impl PlanGenerator {
         // progress.
         let (tracks, gap) = if self.protocol.is_paxos() { (2, 900) } else { (1, 1_500) };
         for _ in 0..tracks {
-            let mut at = self.millis(200, 2_000);
+            let mut at = self.random_millis(200, 2_000);
             while at < lasts {
-                let fault = self.of_a_server();
-                let length = self.length(&fault);
+                let fault = self.server_fault();
+                let length = self.fault_duration(&fault);
                 faults.push(PlannedFault { at, lasts: length, fault });
-                at += length + self.millis(100, 2 * gap);
+                at += length + self.random_millis(100, 2 * gap);
             }
         }
-        let mut at = self.millis(1_000, 4_000);
+        let mut at = self.random_millis(1_000, 4_000);
         while at < lasts {
-            if let Some(fault) = self.of_the_network() {
-                let length = self.millis(100, 3_500);
+            if let Some(fault) = self.network_fault() {
+                let length = self.random_millis(100, 3_500);
                 faults.push(PlannedFault { at, lasts: length, fault });
             }
-            at += self.millis(300, 2_500);
+            at += self.random_millis(300, 2_500);
         }
         faults.sort_by_key(|strike| strike.at);
         faults
     }
 
-    fn millis(&mut self, low: u64, high: u64) -> Duration {
+    fn random_millis(&mut self, low: u64, high: u64) -> Duration {
         Duration::from_millis(self.random.within(low..=high))
     }
 
@@ -234,7 +234,7 @@ impl PlanGenerator {
         ServerId(self.random.within(1..=u64::from(SERVERS)) as u8)
     }
 
-    fn some(&mut self, count: usize) -> ServerSet {
+    fn random_servers(&mut self, count: usize) -> ServerSet {
         let mut servers = ServerSet::NONE;
         while servers.len() < count {
             servers.insert(self.random_server());
@@ -242,17 +242,17 @@ impl PlanGenerator {
         servers
     }
 
-    fn of_a_server(&mut self) -> ChaosFault {
+    fn server_fault(&mut self) -> ChaosFault {
         loop {
             let server = self.random_server();
             let one: ServerSet = [server].into_iter().collect();
             let (class, fault) = match self.random.within(0..=33) {
                 0..=5 => (None, ChaosFault::Kill(one)),
-                6..=8 => (None, ChaosFault::Kill(self.some(2))),
+                6..=8 => (None, ChaosFault::Kill(self.random_servers(2))),
                 9 => (None, ChaosFault::Kill(ServerSet::first(SERVERS))),
                 10..=11 => (Some(ChaosFaultClass::Leader), ChaosFault::KillLeader),
                 12..=13 => {
-                    let after = (0..self.random.within(1..=3)).map(|_| self.millis(10, 500)).collect();
+                    let after = (0..self.random.within(1..=3)).map(|_| self.random_millis(10, 500)).collect();
                     (Some(ChaosFaultClass::RepeatedKill), ChaosFault::RepeatedKill(server, after))
                 }
                 14 => (Some(ChaosFaultClass::Stop), ChaosFault::Stop(server)),
@@ -263,7 +263,7 @@ impl PlanGenerator {
                 20..=22 => (Some(ChaosFaultClass::Power), ChaosFault::PowerCut(one)),
                 23..=24 => (Some(ChaosFaultClass::Power), ChaosFault::PowerCut(ServerSet::first(SERVERS))),
                 25 => (Some(ChaosFaultClass::Sync), ChaosFault::FailSync(server, self.random.within(1..=40))),
-                26 => (Some(ChaosFaultClass::Sync), ChaosFault::SlowSync(server, self.millis(5, 200))),
+                26 => (Some(ChaosFaultClass::Sync), ChaosFault::SlowSync(server, self.random_millis(5, 200))),
                 27 => (Some(ChaosFaultClass::Freeze), ChaosFault::Freeze(server)),
                 28 => (Some(ChaosFaultClass::Full), ChaosFault::FullDisk(server, self.random.within(0..=1) == 0)),
                 29 => (Some(ChaosFaultClass::DeadDisk), ChaosFault::DeadDisk(server)),
@@ -286,7 +286,7 @@ impl PlanGenerator {
     }
 
     /// Duration of a server fault.
-    fn length(&mut self, fault: &ChaosFault) -> Duration {
+    fn fault_duration(&mut self, fault: &ChaosFault) -> Duration {
         let whole = fault.servers().len() > 2;
         let (low, high) = match fault {
             _ if whole => (0, 1_000),
@@ -300,47 +300,55 @@ impl PlanGenerator {
         };
         // Under two-phase commit no write completes while a server is down, so its faults are short.
         let high = if self.protocol.is_paxos() { high } else { high.min(1_500).max(low) };
-        self.millis(low, high)
+        self.random_millis(low, high)
     }
 
-    fn of_the_network(&mut self) -> Option<ChaosFault> {
+    fn network_fault(&mut self) -> Option<ChaosFault> {
         let (class, effect) = match self.random.within(0..=10) {
             10 => {
                 let strangers = ChaosFault::UnknownCallers(self.random_server());
                 return self.has(ChaosFaultClass::UnknownCallers).then_some(strangers);
             }
-            0..=1 => (ChaosFaultClass::Partition, LinkEffect::Swallow),
+            0..=1 => (ChaosFaultClass::Partition, LinkEffect::Drop),
             2..=3 => (ChaosFaultClass::Partition, LinkEffect::Hold),
-            4 => (ChaosFaultClass::Slow, LinkEffect::Slow { delay: self.millis(0, 40), jitter: self.millis(1, 60) }),
-            5 => (ChaosFaultClass::Slow, LinkEffect::Narrow { bytes_per_second: self.random.within(20..=400) << 10 }),
+            4 => (
+                ChaosFaultClass::Slow,
+                LinkEffect::Slow { delay: self.random_millis(0, 40), jitter: self.random_millis(1, 60) },
+            ),
+            5 => {
+                (ChaosFaultClass::Slow, LinkEffect::LimitRate { bytes_per_second: self.random.within(20..=400) << 10 })
+            }
             6 => {
                 let abruptly = self.random.within(0..=1) == 0;
-                (ChaosFaultClass::Break, LinkEffect::Break { after: self.random.within(50..=40_000), abruptly })
+                (
+                    ChaosFaultClass::Break,
+                    LinkEffect::Break { after: self.random.within(50..=40_000), with_reset: abruptly },
+                )
             }
-            7 => (ChaosFaultClass::Corrupt, LinkEffect::Corrupt { per_mille: self.random.within(10..=100) }),
+            7 => (ChaosFaultClass::CorruptBytes, LinkEffect::Corrupt { per_mille: self.random.within(10..=100) }),
             _ => (ChaosFaultClass::Repeat, LinkEffect::Repeat { per_mille: self.random.within(20..=500) }),
         };
-        self.has(class).then(|| ChaosFault::Net(self.ways(effect), effect))
+        self.has(class).then(|| ChaosFault::Link(self.link_scope(effect), effect))
     }
 
-    fn ways(&mut self, effect: LinkEffect) -> LinkScope {
+    fn link_scope(&mut self, effect: LinkEffect) -> LinkScope {
         let all = ServerSet::first(SERVERS);
         let both = self.random.within(0..=2) < 2;
         let repeats = matches!(effect, LinkEffect::Repeat { .. });
-        let cuts = matches!(effect, LinkEffect::Hold | LinkEffect::Swallow);
+        let cuts = matches!(effect, LinkEffect::Hold | LinkEffect::Drop);
         match self.random.within(0..=5) {
             0 if !repeats => {
                 let count = self.random.within(1..=3) as usize;
-                LinkScope::Clients(self.some(count))
+                LinkScope::Clients(self.random_servers(count))
             }
             0..=1 => {
                 let one: ServerSet = [self.random_server()].into_iter().collect();
                 LinkScope::Servers { from: one, to: all.without(one), both }
             }
             // The two servers cannot reach each other, but both reach the rest.
-            2 => LinkScope::Servers { from: self.some(1), to: self.some(1), both },
+            2 => LinkScope::Servers { from: self.random_servers(1), to: self.random_servers(1), both },
             3 => {
-                let two = self.some(2);
+                let two = self.random_servers(2);
                 LinkScope::Servers { from: two, to: all.without(two), both }
             }
             _ if cuts => {
@@ -354,7 +362,7 @@ impl PlanGenerator {
 
 impl Display for RoundPlan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let LoadPlan { clients, pipeline, rate, keys, reads, patience } = &self.load;
+        let LoadPlan { clients, pipeline, rate, keys, reads, time_limits: patience } = &self.load;
         writeln!(
             f,
             "seed {}: {SERVERS} servers, {}, for {:.1} s",
@@ -363,7 +371,12 @@ impl Display for RoundPlan {
             seconds(self.duration)
         )?;
         let steps = if self.steps { "on" } else { "off" };
-        writeln!(f, "  servers: --steps {steps} {} {}", self.options.join(" "), self.failing.join(" "))?;
+        writeln!(
+            f,
+            "  servers: --steps {steps} {} {}",
+            self.server_options.join(" "),
+            self.role_crash_options.join(" ")
+        )?;
         writeln!(
             f,
             "  clients: {clients} with at most {pipeline} requests in flight each, at most {rate} requests/s, {keys} keys, {reads} % reads, \
@@ -402,8 +415,8 @@ mod tests {
     #[test]
     fn three_hundred_seeds_contain_every_kind_of_fault_under_every_protocol() {
         for protocol in Protocol::ALL {
-            let wishes = PlanOptions { protocol: Some(protocol), ..NONE };
-            let plans: Vec<RoundPlan> = (1..=300).map(|seed| RoundPlan::new(seed, wishes)).collect();
+            let plan_options = PlanOptions { protocol: Some(protocol), ..NONE };
+            let plans: Vec<RoundPlan> = (1..=300).map(|seed| RoundPlan::new(seed, plan_options)).collect();
             let kinds: BTreeSet<&str> =
                 plans.iter().flat_map(|plan| &plan.faults).map(|one| one.fault.kind()).collect();
             assert_eq!(kinds.len(), 30, "{kinds:?}");

@@ -12,10 +12,10 @@ use super::volume::Volume;
 use paxos_kv::role::ServerId;
 
 /// Time limit for a process to exit after SIGTERM.
-const ENDS_WITHIN: Duration = Duration::from_secs(20);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A process younger than this may not have installed its signal handlers yet.
-const YOUNG: Duration = Duration::from_secs(10);
+const STARTUP_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A server of the cluster under test.
 pub struct ServerProcess {
@@ -29,11 +29,11 @@ pub struct ServerProcess {
     arguments: Vec<String>,
     child: Option<Child>,
     /// Time of the last start, and the exit status since then.
-    since: Instant,
-    end: Option<ExitStatus>,
+    started_at: Instant,
+    exit_status: Option<ExitStatus>,
     tracer: Option<Child>,
     /// Number of the fault that affects it.
-    pub engaged: Option<usize>,
+    pub active_fault: Option<usize>,
     /// Whether it may exit by itself now.
     pub may_exit: bool,
 }
@@ -54,16 +54,16 @@ impl ServerProcess {
             program,
             arguments,
             child: None,
-            since: Instant::now(),
-            end: None,
+            started_at: Instant::now(),
+            exit_status: None,
             tracer: None,
-            engaged: None,
+            active_fault: None,
             may_exit: false,
         }
     }
 
     /// Path of its data directory.
-    pub fn data(&self) -> PathBuf {
+    pub fn data_dir(&self) -> PathBuf {
         self.ground.path().join(format!("server-{}", self.server.0))
     }
 
@@ -83,15 +83,15 @@ impl ServerProcess {
 
     /// Starts the process.
     pub fn start(&mut self) -> Result<(), String> {
-        self.start_into(&self.log_dir.clone())
+        self.start_with_log_dir(&self.log_dir.clone())
     }
 
     /// Starts the process with its log in another directory: lines of an impostor do not belong to this run.
-    pub fn start_into(&mut self, lines: &Path) -> Result<(), String> {
+    pub fn start_with_log_dir(&mut self, lines: &Path) -> Result<(), String> {
         if self.is_running() {
             return Ok(());
         }
-        (self.may_exit, self.end, self.since) = (false, None, Instant::now());
+        (self.may_exit, self.exit_status, self.started_at) = (false, None, Instant::now());
         let failed = |error| format!("cannot start {}: {error}", self.program.display());
         std::fs::create_dir_all(lines).map_err(failed)?;
         let errors: File =
@@ -99,11 +99,11 @@ impl ServerProcess {
         // If this process is killed, the kernel kills the server too.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(&self.program);
-        self.instruct(&mut command, lines).stdout(Stdio::null()).stderr(errors.try_clone().map_err(failed)?);
+        self.add_arguments(&mut command, lines).stdout(Stdio::null()).stderr(errors.try_clone().map_err(failed)?);
         let child = match command.spawn() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let mut command = Command::new(&self.program);
-                self.instruct(&mut command, lines).stdout(Stdio::null()).stderr(errors).spawn()
+                self.add_arguments(&mut command, lines).stdout(Stdio::null()).stderr(errors).spawn()
             }
             spawned => spawned,
         };
@@ -111,8 +111,8 @@ impl ServerProcess {
         Ok(())
     }
 
-    fn instruct<'a>(&self, command: &'a mut Command, lines: &Path) -> &'a mut Command {
-        command.arg("--id").arg(self.server.0.to_string()).arg("--data").arg(self.data());
+    fn add_arguments<'a>(&self, command: &'a mut Command, lines: &Path) -> &'a mut Command {
+        command.arg("--id").arg(self.server.0.to_string()).arg("--data").arg(self.data_dir());
         command.arg("--log-dir").arg(lines).arg("--quiet").args(&self.arguments).stdin(Stdio::null())
     }
 
@@ -122,23 +122,23 @@ impl ServerProcess {
     }
 
     /// The exit status if the process has exited by itself since the last check.
-    pub fn news_of_end(&mut self) -> Option<ExitStatus> {
+    pub fn poll_exit(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok().flatten()?;
-        (self.child, self.end) = (None, Some(status));
+        (self.child, self.exit_status) = (None, Some(status));
         self.untrace();
         Some(status)
     }
 
     /// The exit status if the process has exited by itself since its start.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.news_of_end().or(self.end)
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.poll_exit().or(self.exit_status)
     }
 
     /// Waits until the process exits by itself.
-    pub fn await_end(&mut self, within: Duration) -> Option<ExitStatus> {
+    pub fn await_exit(&mut self, within: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + within;
         loop {
-            if let Some(status) = self.ended() {
+            if let Some(status) = self.exit_status() {
                 return Some(status);
             }
             if !self.is_running() || Instant::now() >= deadline {
@@ -181,14 +181,18 @@ impl ServerProcess {
             return Ok(());
         }
         self.signal(Signal::TERM);
-        match self.await_end(ENDS_WITHIN) {
+        match self.await_exit(EXIT_TIMEOUT) {
             Some(status) if status.success() => Ok(()),
             // The process had not installed its signal handlers yet.
-            Some(status) if status.signal() == Some(Signal::TERM.as_raw()) && self.since.elapsed() < YOUNG => Ok(()),
+            Some(status)
+                if status.signal() == Some(Signal::TERM.as_raw()) && self.started_at.elapsed() < STARTUP_TIME_MAX =>
+            {
+                Ok(())
+            }
             Some(status) => {
                 Err(format!("server {} got SIGTERM and ended with {status} instead of exit code 0", self.server.0))
             }
-            None => Err(format!("server {} got SIGTERM and still runs after {ENDS_WITHIN:?}", self.server.0)),
+            None => Err(format!("server {} got SIGTERM and still runs after {EXIT_TIMEOUT:?}", self.server.0)),
         }
     }
 
@@ -226,7 +230,7 @@ impl ServerProcess {
             let entries = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
             entries.map_or(64, |entries| entries.count() as u64)
         };
-        let maximum = self.most_files(pid);
+        let maximum = self.open_files_max(pid);
         let current = more.map_or(maximum, |more| Some(open() + more));
         let limits = Rlimit { current, maximum };
         prlimit(Some(pid), Resource::Nofile, limits)
@@ -234,7 +238,7 @@ impl ServerProcess {
             .map_err(|error| format!("cannot set the limit of open files: {error}"))
     }
 
-    fn most_files(&self, pid: Pid) -> Option<u64> {
+    fn open_files_max(&self, pid: Pid) -> Option<u64> {
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", pid.as_raw_nonzero())).unwrap_or_default();
         let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
         line.split_whitespace().nth(4)?.parse().ok()

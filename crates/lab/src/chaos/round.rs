@@ -10,7 +10,7 @@ use super::capabilities::Capabilities;
 use super::client_load::{ChaosLoad, LoadTally};
 use super::injector::{FaultCounts, FaultInjector};
 use super::plan::{RoundPlan, SERVERS};
-use super::test_cluster::{ChaosCluster, START_TIMEOUT, arguments, is_healed, is_whole};
+use super::test_cluster::{ChaosCluster, START_TIMEOUT, arguments, is_connected, is_converged};
 use super::verify::{RoundFailure, RoundVerdict, verify};
 use paxos_kv::client::name::ClientName;
 use paxos_kv::client::{Client, ClientError, ClientOptions};
@@ -18,13 +18,13 @@ use paxos_kv::random::Random;
 use paxos_kv::role::{ServerId, ServerSet};
 
 /// Time for which clients continue after all faults have ended.
-const PEACE: Duration = Duration::from_millis(1_500);
+const QUIET_TIME: Duration = Duration::from_millis(1_500);
 /// Interval between checks of the servers' processes.
-const LOOK: Duration = Duration::from_millis(25);
+const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 /// Size of a minority of five servers; the others must work without it.
 const MINORITY: usize = 2;
 /// Extra time for a request to end after its time-out, on an overloaded machine.
-const SLACK: Duration = Duration::from_secs(15);
+const REQUEST_SLACK: Duration = Duration::from_secs(15);
 /// Name of the fault log in the round's directory.
 pub const FAULT_LOG: &str = "faults.txt";
 
@@ -36,11 +36,11 @@ pub struct RoundResult {
     /// Results that clients received.
     pub tally: LoadTally,
     /// The verdict on the lines.
-    pub judgement: RoundVerdict,
+    pub verdict: RoundVerdict,
 }
 
 /// Runs a round in this directory. `is_over` ends it early, but in order.
-pub fn play(
+pub fn run_round(
     plan: &RoundPlan,
     folder: &Path,
     program: &Path,
@@ -48,9 +48,9 @@ pub fn play(
     is_over: &AtomicBool,
 ) -> Result<RoundResult, (RoundFailure, FaultCounts)> {
     let mut done = FaultCounts::default();
-    let played = act(plan, folder, program, tools, is_over, &mut done);
+    let played = run_cluster(plan, folder, program, tools, is_over, &mut done);
     match played.and_then(|tally| Ok((tally, verify(folder)?))) {
-        Ok((tally, judgement)) => Ok(RoundResult { fault_counts: done, tally, judgement }),
+        Ok((tally, judgement)) => Ok(RoundResult { fault_counts: done, tally, verdict: judgement }),
         // A stuck cluster may also have broken a rule, and that is the worse failure.
         Err(failure @ RoundFailure::Stuck(_)) => match verify(folder) {
             Err(broken @ RoundFailure::Violation(_)) => Err((broken, done)),
@@ -60,7 +60,7 @@ pub fn play(
     }
 }
 
-fn act(
+fn run_cluster(
     plan: &RoundPlan,
     folder: &Path,
     program: &Path,
@@ -72,10 +72,10 @@ fn act(
     for server_process in cluster.processes.values_mut() {
         server_process.start().map_err(RoundFailure::NotRun)?;
     }
-    cluster.await_that("all five servers must be connected", is_whole)?;
-    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.outside.clone(), folder);
+    cluster.await_status("all five servers must be connected", is_connected)?;
+    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.client_addresses.clone(), folder);
     let acted = std::thread::scope(|scope| {
-        let clients = employ(scope, &load);
+        let clients = start_clients(scope, &load);
         let mut striker = FaultInjector::new(&mut cluster, tools, plan.seed);
         let struck = inject_faults(&mut striker, plan, is_over)
             .and_then(|()| striker.end_all())
@@ -84,10 +84,10 @@ fn act(
         *fault_counts = std::mem::take(&mut striker.counts);
         load.stop.store(true, Ordering::Relaxed);
         // Write the fault log even if the round has failed.
-        let told = std::fs::write(folder.join(FAULT_LOG), story);
+        let written = std::fs::write(folder.join(FAULT_LOG), story);
         struck?;
-        told.map_err(|error| RoundFailure::NotRun(format!("cannot write {FAULT_LOG}: {error}")))?;
-        dismiss(clients, plan)
+        written.map_err(|error| RoundFailure::NotRun(format!("cannot write {FAULT_LOG}: {error}")))?;
+        await_clients(clients, plan)
     });
     acted?;
     finish(&mut cluster, plan)?;
@@ -98,21 +98,24 @@ fn act(
 pub type ClientThreads<'scope> = Vec<ScopedJoinHandle<'scope, Result<(), String>>>;
 
 /// Starts the clients.
-pub fn employ<'scope>(scope: &'scope Scope<'scope, '_>, load: &'scope ChaosLoad<'scope>) -> ClientThreads<'scope> {
+pub fn start_clients<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    load: &'scope ChaosLoad<'scope>,
+) -> ClientThreads<'scope> {
     (0..load.plan.clients).map(|lane| scope.spawn(move || load.run(lane))).collect()
 }
 
 /// Waits until every client has ended, which means that each request has ended in time.
-pub fn dismiss(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), RoundFailure> {
-    let deadline = Instant::now() + plan.load.patience.1 + SLACK;
+pub fn await_clients(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), RoundFailure> {
+    let deadline = Instant::now() + plan.load.time_limits.1 + REQUEST_SLACK;
     while clients.iter().any(|client| !client.is_finished()) {
         if Instant::now() >= deadline {
-            let waited = plan.load.patience.1 + SLACK;
+            let waited = plan.load.time_limits.1 + REQUEST_SLACK;
             // The end of the scope would wait for this client without limit.
             eprintln!("NO PROGRESS: a request has not ended after {waited:?}, its time limit plus slack");
             std::process::abort();
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(CHECK_INTERVAL);
     }
     for client in clients {
         match client.join() {
@@ -143,8 +146,8 @@ fn inject_faults(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &At
             if is_over.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            striker.cluster().look()?;
-            std::thread::sleep(LOOK.min(at.saturating_sub(begun.elapsed())));
+            striker.cluster().check_processes()?;
+            std::thread::sleep(CHECK_INTERVAL.min(at.saturating_sub(begun.elapsed())));
         }
         match plan.faults.get(number) {
             Some(_) if is_end => striker.end(number)?,
@@ -157,15 +160,15 @@ fn inject_faults(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &At
 
 /// Restarts every server without random role crashes, and waits until clients complete requests again.
 pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) -> Result<(), RoundFailure> {
-    cluster.look()?;
+    cluster.check_processes()?;
     for (server, server_process) in &mut cluster.processes {
-        if !plan.failing.is_empty() {
+        if !plan.role_crash_options.is_empty() {
             server_process.stop().map_err(RoundFailure::Stuck)?;
             server_process.set_arguments(arguments(plan, &cluster.folder, *server, false));
         }
         server_process.start().map_err(RoundFailure::NotRun)?;
     }
-    cluster.await_that("all five servers must be connected again", is_whole)?;
+    cluster.await_status("all five servers must be connected again", is_connected)?;
     // The first request may wait for a leader, or for a transaction in doubt.
     let (before, deadline) = (load.ended().ok, Instant::now() + START_TIMEOUT);
     while load.ended().ok <= before {
@@ -173,25 +176,25 @@ pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) 
             let what = "no request succeeds, although all servers are up and connected".to_string();
             return Err(RoundFailure::Stuck(what));
         }
-        cluster.look()?;
-        std::thread::sleep(LOOK);
+        cluster.check_processes()?;
+        std::thread::sleep(CHECK_INTERVAL);
     }
-    std::thread::sleep(PEACE);
+    std::thread::sleep(QUIET_TIME);
     Ok(())
 }
 
 /// Checks that all replicas are equal, that a majority alone makes progress, that every server serves writes and reads,
 /// and that each stops with success.
 pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundFailure> {
-    cluster.await_that("all five servers must have the same state", is_healed)?;
-    let servers = cluster.direct.clone();
+    cluster.await_status("all five servers must have the same state", is_converged)?;
+    let servers = cluster.server_addresses.clone();
     let identity =
         ClientName::in_log_dir(&cluster.folder, Some("final"), servers.servers()).map_err(RoundFailure::NotRun)?;
     let mut options = ClientOptions::new(servers.clone(), "final");
     options.trace = identity.trace;
     let mut client = Client::new(options).map_err(|error| RoundFailure::NotRun(error.to_string()))?;
     if plan.protocol.is_paxos() {
-        do_without_a_minority(cluster, &mut client, plan.seed)?;
+        check_progress_without_minority(cluster, &mut client, plan.seed)?;
     }
     for server in servers.servers().iter() {
         write_at(server, "at the end of the round", &mut client)?;
@@ -199,7 +202,7 @@ pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundF
     for server in servers.servers().iter() {
         for other in servers.servers().iter() {
             let found = client.set_server(server).and_then(|()| client.get_from_current(final_key(other).as_bytes()));
-            let found = found.map_err(|error| stuck_at(server, "at the end of the round", error))?;
+            let found = found.map_err(|error| stuck_failure(server, "at the end of the round", error))?;
             if found.value.as_deref() != Some(b"well") {
                 let what = format!(
                     "server {} does not have the value that was written at server {} at the end of the round",
@@ -209,7 +212,7 @@ pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundF
             }
         }
     }
-    cluster.await_that("all five servers must have the same state", is_healed)?;
+    cluster.await_status("all five servers must have the same state", is_converged)?;
     for server in servers.servers().iter() {
         cluster.server_process(server).stop().map_err(RoundFailure::Violation)?;
     }
@@ -218,8 +221,12 @@ pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundF
 
 /// With two servers down and no other fault, each of the others must complete a write. After a fault servers return
 /// soon, so a protocol that needs more than a majority would only appear slow there.
-fn do_without_a_minority(cluster: &mut ChaosCluster, client: &mut Client, seed: u64) -> Result<(), RoundFailure> {
-    let (all, mut random) = (cluster.direct.servers(), Random::new(seed, 2));
+fn check_progress_without_minority(
+    cluster: &mut ChaosCluster,
+    client: &mut Client,
+    seed: u64,
+) -> Result<(), RoundFailure> {
+    let (all, mut random) = (cluster.server_addresses.servers(), Random::new(seed, 2));
     let mut away = ServerSet::NONE;
     while away.len() < MINORITY {
         away.insert(ServerId(random.within(1..=u64::from(SERVERS)) as u8));
@@ -234,15 +241,15 @@ fn do_without_a_minority(cluster: &mut ChaosCluster, client: &mut Client, seed: 
     for server in away.iter() {
         cluster.server_process(server).start().map_err(RoundFailure::NotRun)?;
     }
-    cluster.await_that("all five servers must have the same state again", is_healed).map(drop)
+    cluster.await_status("all five servers must have the same state again", is_converged).map(drop)
 }
 
 fn write_at(server: ServerId, when: &str, client: &mut Client) -> Result<(), RoundFailure> {
     let written = client.set_server(server).and_then(|()| client.put(final_key(server).as_bytes(), b"well"));
-    written.map(drop).map_err(|error| stuck_at(server, when, error))
+    written.map(drop).map_err(|error| stuck_failure(server, when, error))
 }
 
-fn stuck_at(server: ServerId, when: &str, error: ClientError) -> RoundFailure {
+fn stuck_failure(server: ServerId, when: &str, error: ClientError) -> RoundFailure {
     RoundFailure::Stuck(format!("{when}, server {}: {error}", server.0))
 }
 

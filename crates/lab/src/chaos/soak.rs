@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::capabilities::Capabilities;
-use super::chaos_command::{ChaosDirs, hear_signals};
+use super::chaos_command::{ChaosDirs, install_signal_handlers};
 use super::client_load::ChaosLoad;
 use super::plan::{LoadPlan, RoundPlan};
-use super::round::{dismiss, employ, finish, heal};
-use super::test_cluster::{ChaosCluster, is_whole};
+use super::round::{await_clients, finish, heal, start_clients};
+use super::test_cluster::{ChaosCluster, is_connected};
 use super::verify::{RoundFailure, verify};
 use paxos_kv::duration::parse_duration;
 use paxos_kv::protocol::Protocol;
@@ -65,7 +65,7 @@ pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
         return Err("--minutes must be between 0.1 and 100000".to_string());
     }
     let program = options.dirs.program()?;
-    let is_over = hear_signals()?;
+    let is_over = install_signal_handlers()?;
     let folder = options.dirs.out().join(format!("soak-{}", options.seed));
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(|error| format!("cannot remove {}: {error}", folder.display()))?;
@@ -80,7 +80,7 @@ pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
             Ok((text, failure.exit_code()))
         }
         Ok(sentence) => {
-            let grown = grown(&samples);
+            let grown = leaks(&samples);
             text += &sentence;
             let verdict = if grown.is_empty() { "flat" } else { "NOT flat" };
             let _ = writeln!(text, "{}{verdict}", grown.concat());
@@ -99,8 +99,8 @@ impl SoakArgs {
             seed: self.seed,
             protocol: self.protocol,
             steps: false,
-            options: words("--segment-kib 1024 --checkpoint-slots 2000 --retain-slots 2000"),
-            failing: words("--fail all --mean-up 4s --mean-down 600ms"),
+            server_options: words("--segment-kib 1024 --checkpoint-slots 2000 --retain-slots 2000"),
+            role_crash_options: words("--fail all --mean-up 4s --mean-down 600ms"),
             repeats: false,
             duration: Duration::from_secs_f64(self.minutes * 60.0),
             faults: Vec::new(),
@@ -110,7 +110,7 @@ impl SoakArgs {
                 rate: self.rate,
                 keys: 1_000,
                 reads: 50,
-                patience: (Duration::from_secs(1), Duration::from_secs(10)),
+                time_limits: (Duration::from_secs(1), Duration::from_secs(10)),
             },
         }
     }
@@ -130,15 +130,15 @@ fn soak(
     for server_process in cluster.processes.values_mut() {
         server_process.start().map_err(RoundFailure::NotRun)?;
     }
-    cluster.await_that("all five servers must be connected", is_whole)?;
-    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.outside.clone(), folder);
+    cluster.await_status("all five servers must be connected", is_connected)?;
+    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.client_addresses.clone(), folder);
     std::thread::scope(|scope| {
-        let clients = employ(scope, &load);
+        let clients = start_clients(scope, &load);
         let measured = measure(options, plan, &mut cluster, &load, is_over, samples);
         let healed = measured.and_then(|()| heal(&mut cluster, plan, &load));
         load.stop.store(true, Ordering::Relaxed);
         healed?;
-        dismiss(clients, plan)
+        await_clients(clients, plan)
     })?;
     finish(&mut cluster, plan)?;
     let tally = load.tally();
@@ -164,7 +164,7 @@ fn measure(
     let (mut next, mut before, mut done) = (options.interval, Duration::ZERO, 0);
     while begun.elapsed() < plan.duration && !is_over.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(50));
-        cluster.look()?;
+        cluster.check_processes()?;
         if begun.elapsed() < next {
             continue;
         }
@@ -184,7 +184,7 @@ fn measure(
             if let Some(pid) = server_process.pid() {
                 sample.add_process(pid.as_raw_nonzero().get());
             }
-            sample.disk_kib = sample.disk_kib.max(kib_of(&server_process.data()));
+            sample.disk_kib = sample.disk_kib.max(kib_of(&server_process.data_dir()));
         }
         eprintln!("{}", sample.row());
         samples.push(sample);
@@ -270,7 +270,7 @@ fn table(samples: &[SoakSample]) -> String {
 
 /// Values that grew: the median of the last quarter against that of the first. An increase of a fifth is tolerated,
 /// plus a slack for checkpoints and reconnections.
-fn grown(samples: &[SoakSample]) -> Vec<String> {
+fn leaks(samples: &[SoakSample]) -> Vec<String> {
     let quarters = quarters(samples);
     let (Some(first), Some(last)) = (quarters.first(), quarters.last()) else {
         return vec!["too few samples to tell whether anything grew\n".to_string()];
@@ -311,7 +311,7 @@ mod tests {
         };
         let swings =
             samples(|n| SoakSample { rss_kib: 50e3 + 9e3 * (n % 2.0), rate: 200.0 - 20.0 * (n % 3.0), ..flat });
-        assert_eq!(grown(&swings), Vec::<String>::new());
+        assert_eq!(leaks(&swings), Vec::<String>::new());
         let leaks = [
             samples(|n| SoakSample { rss_kib: 50e3 + n * 1e3, ..flat }),
             samples(|n| SoakSample { threads: 40.0 + n, ..flat }),
@@ -320,8 +320,8 @@ mod tests {
             samples(|n| SoakSample { rate: 200.0 - 3.0 * n, ..flat }),
         ];
         for leak in leaks {
-            assert_eq!(grown(&leak).len(), 1, "{:?}", grown(&leak));
+            assert_eq!(leaks(&leak).len(), 1, "{:?}", leaks(&leak));
         }
-        assert_eq!(grown(&swings[..3]).len(), 1, "too few samples");
+        assert_eq!(leaks(&swings[..3]).len(), 1, "too few samples");
     }
 }

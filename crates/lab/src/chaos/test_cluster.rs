@@ -30,11 +30,11 @@ pub struct ChaosCluster {
     /// The servers, by number.
     pub processes: BTreeMap<ServerId, ServerProcess>,
     /// The proxies between them. It is closed after the servers are killed.
-    pub net: Option<ProxyNetwork>,
+    pub proxies: Option<ProxyNetwork>,
     /// The addresses at which the servers listen.
-    pub direct: Cluster,
+    pub server_addresses: Cluster,
     /// The proxy addresses that clients use.
-    pub outside: Cluster,
+    pub client_addresses: Cluster,
 }
 
 impl ChaosCluster {
@@ -56,26 +56,27 @@ impl ChaosCluster {
         }
         let net = ProxyNetwork::open(&targets, plan.seed, plan.repeats, free_address).map_err(failed)?;
         let direct = cluster_file(&folder, "direct", |server| targets.get(&server).copied())?;
-        let client_door = |server| net.address((ProxyEnd::Clients, ProxyEnd::Server(server)));
-        let outside = cluster_file(&folder, "clients", |server| Some((targets.get(&server)?.0, client_door(server)?)))?;
+        let client_address = |server| net.address((ProxyEnd::Clients, ProxyEnd::Server(server)));
+        let outside =
+            cluster_file(&folder, "clients", |server| Some((targets.get(&server)?.0, client_address(server)?)))?;
         let mut processes = BTreeMap::new();
         for me in servers {
             let name = format!("cluster-{}", me.0);
             cluster_file(&folder, &name, |other| match other == me {
                 true => targets.get(&me).copied(),
                 false => {
-                    let door = net.address((ProxyEnd::Server(me), ProxyEnd::Server(other)))?;
-                    Some((door, targets.get(&other)?.1))
+                    let address = net.address((ProxyEnd::Server(me), ProxyEnd::Server(other)))?;
+                    Some((address, targets.get(&other)?.1))
                 }
             })?;
-            let ground = match tools.can(Capability::Mounts) {
+            let ground = match tools.has(Capability::Mounts) {
                 true => Volume::with_disk(&folder, me.0)?,
                 false => Volume::plain(&folder, me.0)?,
             };
             let arguments = arguments(plan, &folder, me, true);
             processes.insert(me, ServerProcess::new(me, ground, folder.clone(), program.to_path_buf(), arguments));
         }
-        Ok(ChaosCluster { folder, processes, net: Some(net), direct, outside })
+        Ok(ChaosCluster { folder, processes, proxies: Some(net), server_addresses: direct, client_addresses: outside })
     }
 
     /// The server with this number.
@@ -85,19 +86,19 @@ impl ChaosCluster {
 
     /// The status of a server, queried directly and not through the proxies; None if it does not answer within 500 ms.
     pub fn status(&self, server: ServerId) -> Option<ServerStatus> {
-        let survey = self.survey();
+        let survey = self.query_status();
         survey.replies.into_iter().find(|(one, _)| *one == server)?.1.ok()
     }
 
     /// The status of all servers that answer within 500 ms.
-    pub fn survey(&self) -> ClusterStatus {
-        ClusterStatus::query(&self.direct, Duration::from_millis(500))
+    pub fn query_status(&self) -> ClusterStatus {
+        ClusterStatus::query(&self.server_addresses, Duration::from_millis(500))
     }
 
     /// Fails if a server has exited by itself that may not.
-    pub fn look(&mut self) -> Result<(), RoundFailure> {
+    pub fn check_processes(&mut self) -> Result<(), RoundFailure> {
         for server_process in self.processes.values_mut() {
-            let Some(status) = server_process.news_of_end() else { continue };
+            let Some(status) = server_process.poll_exit() else { continue };
             if !server_process.may_exit {
                 let words: Vec<String> = server_process.errors().lines().rev().take(3).map(str::to_string).collect();
                 let words = words.into_iter().rev().collect::<Vec<_>>().join("\n  ");
@@ -109,15 +110,15 @@ impl ChaosCluster {
     }
 
     /// Waits until a condition holds, and checks the servers' processes meanwhile.
-    pub fn await_that(
+    pub fn await_status(
         &mut self,
         what: &str,
         is_so: impl Fn(&ClusterStatus) -> bool,
     ) -> Result<ClusterStatus, RoundFailure> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            self.look()?;
-            let survey = self.survey();
+            self.check_processes()?;
+            let survey = self.query_status();
             if is_so(&survey) {
                 return Ok(survey);
             }
@@ -136,7 +137,7 @@ impl Drop for ChaosCluster {
         for server_process in self.processes.values_mut() {
             server_process.kill();
         }
-        self.net = None;
+        self.proxies = None;
     }
 }
 
@@ -147,16 +148,16 @@ pub fn arguments(plan: &RoundPlan, folder: &Path, server: ServerId, failing: boo
     let seed = (plan.seed % 1_000_000).to_string();
     let named = ["--cluster", &cluster, "--protocol", plan.protocol.name(), "--steps", steps, "--seed", &seed];
     let mut arguments: Vec<String> = named.iter().map(|word| word.to_string()).collect();
-    arguments.extend(plan.options.iter().cloned());
+    arguments.extend(plan.server_options.iter().cloned());
     if failing {
-        arguments.extend(plan.failing.iter().cloned());
+        arguments.extend(plan.role_crash_options.iter().cloned());
     }
     arguments
 }
 
 /// Whether all servers answer, are connected to each other and active, and the cluster reports that a write would
 /// succeed. Callers write at once, so a verdict that is too optimistic is found.
-pub fn is_whole(survey: &ClusterStatus) -> bool {
+pub fn is_connected(survey: &ClusterStatus) -> bool {
     let others = usize::from(SERVERS) - 1;
     let is_well = |status: &ServerStatus| {
         status.connected.len() == others && status.admission.is_none() && status.roles.iter().all(|role| role.up)
@@ -165,11 +166,11 @@ pub fn is_whole(survey: &ClusterStatus) -> bool {
 }
 
 /// Whether the cluster is whole and no effect of a fault is left.
-pub fn is_healed(survey: &ClusterStatus) -> bool {
+pub fn is_converged(survey: &ClusterStatus) -> bool {
     let is_well = |status: &ServerStatus| {
         status.corrupt_slots == 0 && !status.disk_full && status.fenced.is_none() && status.in_doubt == 0
     };
-    is_whole(survey) && survey.statuses().all(is_well) && survey.agreement().is_some()
+    is_connected(survey) && survey.statuses().all(is_well) && survey.agreement().is_some()
 }
 
 fn cluster_file(

@@ -68,14 +68,14 @@ impl Totals {
     }
 
     /// Adds a completed round.
-    pub fn add(&mut self, plan: &RoundPlan, played: &RoundResult, took: Duration) {
+    pub fn add(&mut self, plan: &RoundPlan, result: &RoundResult, took: Duration) {
         *self.rounds.entry(plan.protocol.name().to_string()).or_default() += 1;
         self.seconds += took.as_secs_f64();
-        self.operations += played.judgement.operations;
-        self.lines += played.judgement.lines;
-        self.proved += u64::from(played.judgement.is_proved);
-        self.clients += played.tally.clients;
-        let counts = played.tally.counts;
+        self.operations += result.verdict.operations;
+        self.lines += result.verdict.lines;
+        self.proved += u64::from(result.verdict.is_proved);
+        self.clients += result.tally.clients;
+        let counts = result.tally.counts;
         let outcomes = [
             ("done", counts.ok),
             ("found nothing", counts.not_found),
@@ -86,7 +86,7 @@ impl Totals {
         for (outcome, count) in outcomes {
             *self.outcomes.entry(outcome.to_string()).or_default() += count;
         }
-        self.add_done(&played.fault_counts);
+        self.add_done(&result.fault_counts);
     }
 
     /// Adds a failed round.

@@ -10,7 +10,7 @@ use paxos_kv::trace::audit::{self, Audit};
 use paxos_kv::trace::parse::Run;
 
 /// Time limit of the linearizability check of one round.
-const WITHIN: Duration = Duration::from_secs(120);
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Why a round failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,27 +40,27 @@ impl RoundFailure {
     pub fn read(text: &str) -> RoundFailure {
         let text = text.trim_end();
         match text.split_once(": ") {
-            Some((BROKEN, what)) => RoundFailure::Violation(what.to_string()),
-            Some((STUCK, what)) => RoundFailure::Stuck(what.to_string()),
+            Some((VIOLATION, what)) => RoundFailure::Violation(what.to_string()),
+            Some((NO_PROGRESS, what)) => RoundFailure::Stuck(what.to_string()),
             Some((UNDECIDED, what)) => RoundFailure::Undecided(what.to_string()),
-            Some((UNPLAYED, what)) => RoundFailure::NotRun(what.to_string()),
+            Some((NOT_RUN, what)) => RoundFailure::NotRun(what.to_string()),
             _ => RoundFailure::NotRun(text.to_string()),
         }
     }
 }
 
-const BROKEN: &str = "VIOLATION";
-const STUCK: &str = "NO PROGRESS";
+const VIOLATION: &str = "VIOLATION";
+const NO_PROGRESS: &str = "NO PROGRESS";
 const UNDECIDED: &str = "NOT DECIDED";
-const UNPLAYED: &str = "error";
+const NOT_RUN: &str = "error";
 
 impl std::fmt::Display for RoundFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            RoundFailure::Violation(what) => write!(f, "{BROKEN}: {what}"),
-            RoundFailure::Stuck(what) => write!(f, "{STUCK}: {what}"),
+            RoundFailure::Violation(what) => write!(f, "{VIOLATION}: {what}"),
+            RoundFailure::Stuck(what) => write!(f, "{NO_PROGRESS}: {what}"),
             RoundFailure::Undecided(what) => write!(f, "{UNDECIDED}: {what}"),
-            RoundFailure::NotRun(what) => write!(f, "{UNPLAYED}: {what}"),
+            RoundFailure::NotRun(what) => write!(f, "{NOT_RUN}: {what}"),
         }
     }
 }
@@ -88,12 +88,12 @@ pub fn verify(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
             )));
         }
     }
-    last_words(folder)?;
+    check_error_output(folder)?;
     let audit = Audit::new(&run);
     if audit.verdict() == audit::AuditVerdict::Violated {
         return Err(RoundFailure::Violation(format!("audit of the log lines:\n{}", audit.explain(&run))));
     }
-    let operations = match check_run(&run, Instant::now() + WITHIN) {
+    let operations = match check_run(&run, Instant::now() + SEARCH_TIMEOUT) {
         LinearizabilityVerdict::Linearizable { operations, .. } => operations as u64,
         LinearizabilityVerdict::Violation(witness) => {
             let shown = |at: usize| format!("\n  {}", run.line(at));
@@ -122,7 +122,7 @@ fn shows_all_steps(run: &Run) -> bool {
 }
 
 /// Checks the servers' stderr: none may have panicked.
-fn last_words(folder: &Path) -> Result<(), RoundFailure> {
+fn check_error_output(folder: &Path) -> Result<(), RoundFailure> {
     let entries = fs::read_dir(folder).map_err(|error| RoundFailure::NotRun(error.to_string()))?;
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         if path.extension().is_none_or(|extension| extension != "err") {

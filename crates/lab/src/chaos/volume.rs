@@ -9,7 +9,7 @@ use super::capabilities::run_command;
 /// Size of a server's disk, in MiB.
 const DISK_MIB: u64 = 64;
 /// Name of the file that fills the disk.
-const BALLAST: &str = "ballast";
+const FILLER_FILE: &str = "ballast";
 
 /// The volume under a server's data directory. Dropping it unmounts it.
 pub struct Volume {
@@ -53,7 +53,7 @@ impl Volume {
     }
 
     /// Mounts the volume again after a power cut. No process may use it at that moment.
-    pub fn mount_again(&mut self) -> Result<(), String> {
+    pub fn remount(&mut self) -> Result<(), String> {
         self.unmount()?;
         self.mount()
     }
@@ -82,7 +82,7 @@ impl Volume {
 
     /// Fills the volume to the last byte.
     pub fn fill(&self) -> Result<(), String> {
-        let name = self.path.join(BALLAST);
+        let name = self.path.join(FILLER_FILE);
         let mut file = fs::File::create(&name).map_err(|error| format!("cannot create {}: {error}", name.display()))?;
         for size in [1 << 20, 4 << 10] {
             let part = vec![1; size];
@@ -94,7 +94,7 @@ impl Volume {
 
     /// Removes the file that fills the volume.
     pub fn empty(&self) -> Result<(), String> {
-        let removed = match fs::remove_file(self.path.join(BALLAST)) {
+        let removed = match fs::remove_file(self.path.join(FILLER_FILE)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             // Without this sync, a power cut would restore the file.
             removed => removed.and_then(|()| fs::File::open(&self.path)?.sync_all()),
@@ -120,7 +120,7 @@ impl Drop for Volume {
 }
 
 /// Unmounts volumes below this directory that a killed run has left.
-pub fn sweep(folder: &Path) {
+pub fn unmount_leftovers(folder: &Path) {
     let Ok(folder) = folder.canonicalize() else { return };
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for path in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {

@@ -34,16 +34,16 @@ enum StreamEnd {
 pub fn frames(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     let (kind, piece) = (source.byte(), 1 + usize::from(source.byte()));
-    let stream = if kind & 0x80 == 0 { closed(source) } else { source.rest().to_vec() };
+    let stream = if kind & 0x80 == 0 { make_stream(source) } else { source.rest().to_vec() };
     match kind % 3 {
-        0 => hold::<Envelope>(&stream, PEER_FRAME_MAX_BYTES, piece),
-        1 => hold::<ClientRequest>(&stream, CLIENT_FRAME_MAX_BYTES, piece),
-        _ => hold::<ClientReply>(&stream, CLIENT_FRAME_MAX_BYTES, piece),
+        0 => check_frames::<Envelope>(&stream, PEER_FRAME_MAX_BYTES, piece),
+        1 => check_frames::<ClientRequest>(&stream, CLIENT_FRAME_MAX_BYTES, piece),
+        _ => check_frames::<ClientReply>(&stream, CLIENT_FRAME_MAX_BYTES, piece),
     }
 }
 
 /// Payloads as frames with right lengths and checksums.
-fn closed(mut source: Choices<'_>) -> Vec<u8> {
+fn make_stream(mut source: Choices<'_>) -> Vec<u8> {
     let mut stream = Vec::new();
     while !source.is_empty() {
         put_frame(source.bytes(), &mut stream);
@@ -59,7 +59,7 @@ pub(super) fn put_frame(payload: &[u8], stream: &mut Vec<u8>) {
     }
 }
 
-fn hold<T: Debug + PartialEq + Serialize + DeserializeOwned>(stream: &[u8], limit: usize, piece: usize) {
+fn check_frames<T: Debug + PartialEq + Serialize + DeserializeOwned>(stream: &[u8], limit: usize, piece: usize) {
     let (values, end) = one_by_one::<T>(stream, limit);
     for value in &values {
         let again: T =

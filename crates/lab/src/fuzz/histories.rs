@@ -14,7 +14,7 @@ pub fn histories(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
     let cut = usize::from(source.byte());
     let Ok(text) = std::str::from_utf8(source.rest()) else { return };
-    let Ok((format, verdict)) = judge(text) else { return };
+    let Ok((format, verdict)) = check(text) else { return };
     let lines = text.lines().count();
     match verdict {
         LinearizabilityVerdict::Unknown(_) => {}
@@ -29,7 +29,7 @@ pub fn histories(bytes: &[u8]) {
             // at its end pending.
             let cut = cut % (lines + 1);
             let prefix: String = text.lines().take(cut).map(|line| format!("{line}\n")).collect();
-            match judge(&prefix) {
+            match check(&prefix) {
                 Ok((_, LinearizabilityVerdict::Linearizable { .. } | LinearizabilityVerdict::Unknown(_))) => {}
                 Ok((_, LinearizabilityVerdict::Violation(witness))) => {
                     panic!("the whole history is linearizable, but its first {cut} lines are not: {witness:?}")
@@ -42,7 +42,7 @@ pub fn histories(bytes: &[u8]) {
     }
 }
 
-fn judge(text: &str) -> Result<(Format, LinearizabilityVerdict), String> {
+fn check(text: &str) -> Result<(Format, LinearizabilityVerdict), String> {
     let format = Format::of(text).map_err(|error| error.to_string())?;
     let history = match format {
         Format::EtcdLog => History::EtcdLog(text.to_string()),

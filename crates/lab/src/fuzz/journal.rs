@@ -17,7 +17,7 @@ const STEPS_MAX: usize = 60;
 /// A journal that was written and then corrupted, or a forged one.
 pub fn journal(bytes: &[u8]) {
     let mut source = Choices::new(bytes);
-    if source.below(2) == 0 { lived(source) } else { forged(source) }
+    if source.below(2) == 0 { fuzz_operations(source) } else { fuzz_forged_records(source) }
 }
 
 type Opened = (Journal<MemoryFiles, AcceptorRecord>, RecoveredJournal<AcceptorRecord>);
@@ -53,7 +53,7 @@ impl KnownRecords {
             }
             AcceptorRecord::Repaired(entry) => self.hold(entry),
             AcceptorRecord::Truncated(below) => self.below = self.below.max(*below),
-            AcceptorRecord::Corrupt(range) => self.damage(*range),
+            AcceptorRecord::Corrupt(range) => self.mark_corrupt(*range),
         }
         let below = self.below;
         self.accepted.retain(|slot, _| *slot >= below);
@@ -73,7 +73,7 @@ impl KnownRecords {
         self.corrupt = self.corrupt.iter().flat_map(without).flatten().collect();
     }
 
-    fn damage(&mut self, range: SlotRange) {
+    fn mark_corrupt(&mut self, range: SlotRange) {
         self.corrupt.push(range);
         self.corrupt.sort_by_key(|range| range.first);
         let mut joined: Vec<SlotRange> = Vec::new();
@@ -89,13 +89,13 @@ impl KnownRecords {
         self.accepted.retain(|slot, _| !damaged.iter().any(|range| range.contains(*slot)));
     }
 
-    fn is_damaged(&self, slot: Slot) -> bool {
+    fn is_corrupt(&self, slot: Slot) -> bool {
         self.corrupt.iter().any(|range| range.contains(slot))
     }
 }
 
 /// Several incarnations of a server on one disk, with crashes and power cuts, and at the end a few flipped bits.
-fn lived(mut source: Choices<'_>) {
+fn fuzz_operations(mut source: Choices<'_>) {
     let segment_bytes = [2_048, 4_096, 6_144, 16_384][usize::from(source.below(4))];
     let mut fuzzed = FuzzedJournal::new(segment_bytes);
     for _ in 0..STEPS_MAX {
@@ -113,7 +113,7 @@ fn lived(mut source: Choices<'_>) {
         }
     }
     fuzzed.end(Some(1), None);
-    let FuzzedJournal { files, known, ever, .. } = fuzzed;
+    let FuzzedJournal { files, known, ever_written: ever, .. } = fuzzed;
     let names: Vec<String> = files.list().expect("the disk works").into_iter().filter(|name| name != "spare").collect();
     let flips = source.below(4);
     for _ in 0..flips {
@@ -129,7 +129,7 @@ fn lived(mut source: Choices<'_>) {
     assert_eq!(after.promised, known.promised, "the promise");
     assert!(after.below <= known.below, "more slots are truncated than recorded");
     for (slot, held) in &known.accepted {
-        assert!(after.is_damaged(*slot) || after.accepted.get(slot) == Some(held), "slot {slot} is lost");
+        assert!(after.is_corrupt(*slot) || after.accepted.get(slot) == Some(held), "slot {slot} is lost");
     }
     for record in &found.records {
         let is_invented = matches!(record, AcceptorRecord::Accepted(entry) if !ever.contains(entry));
@@ -149,9 +149,9 @@ struct FuzzedJournal {
     journal: Option<Journal<MemoryFiles, AcceptorRecord>>,
     known: KnownRecords,
     /// Every entry ever passed to the journal.
-    ever: Vec<Entry>,
+    ever_written: Vec<Entry>,
     /// The state after a failed commit, which may or may not be durable.
-    maybe: Option<KnownRecords>,
+    in_doubt: Option<KnownRecords>,
     round: u64,
 }
 
@@ -160,7 +160,15 @@ impl FuzzedJournal {
         let files = MemoryFiles::new();
         let (journal, _) = open(&files, segment_bytes).expect("a new disk is not refused");
         let (known, ever) = (KnownRecords::by(&[]), Vec::new());
-        FuzzedJournal { files, segment_bytes, journal: Some(journal), known, ever, maybe: None, round: 1 }
+        FuzzedJournal {
+            files,
+            segment_bytes,
+            journal: Some(journal),
+            known,
+            ever_written: ever,
+            in_doubt: None,
+            round: 1,
+        }
     }
 
     fn commit(&mut self, source: &mut Choices<'_>) {
@@ -178,7 +186,7 @@ impl FuzzedJournal {
         }
         let slot = Slot(self.known.below.0 + u64::from(source.below(32)));
         let entry = Entry { slot, ballot, value: source.value() };
-        self.ever.push(entry.clone());
+        self.ever_written.push(entry.clone());
         AcceptorRecord::Accepted(entry)
     }
 
@@ -195,7 +203,7 @@ impl FuzzedJournal {
         if journal.commit(records).is_ok() {
             self.known = grown;
         } else {
-            self.maybe = Some(grown);
+            self.in_doubt = Some(grown);
             self.journal = None;
         }
     }
@@ -224,7 +232,7 @@ impl FuzzedJournal {
         }
         let (journal, found) = open(&self.files, self.segment_bytes).expect("an intact disk is not refused");
         let found = KnownRecords::by(&found.records);
-        if let Some(maybe) = self.maybe.take().filter(|maybe| *maybe == found) {
+        if let Some(maybe) = self.in_doubt.take().filter(|maybe| *maybe == found) {
             self.known = maybe;
         }
         assert_eq!(found, self.known, "a crash changed acknowledged records");
@@ -233,7 +241,7 @@ impl FuzzedJournal {
 }
 
 /// Files in which all checksums are right, and all other content may be wrong.
-fn forged(mut source: Choices<'_>) {
+fn fuzz_forged_records(mut source: Choices<'_>) {
     let image = malformed::forge(&mut source);
     let files = MemoryFiles::from_image(&image);
     let Ok((mut journal, found)) = open(&files, 2_048) else { return };

@@ -6,7 +6,7 @@ use paxos_kv::choices::Choices;
 use paxos_kv::paxos::{Ballot, Slot};
 use paxos_kv::role::{ServerId, ServerSet};
 use paxos_kv::trace::{
-    Event, Line, LineId, MaybeBallot, OpKind, ProcessId, QuotedText, Speaker, clean_label, clean_why, is_invisible,
+    Event, Line, LineId, MaybeBallot, OpKind, ProcessId, QuotedText, Speaker, clean_label, clean_reason, is_invisible,
 };
 
 /// Reads bytes as a line, and writes them as fields that a client controls.
@@ -23,7 +23,7 @@ fn read(text: &str) {
     assert!(text.split(' ').nth(1).is_some_and(|word| word == line.level().as_str()));
     // Writing the same content again must give the same text.
     assert_eq!(
-        (line.req.clone().and_then(clean_label), line.reason.clone().and_then(clean_why)),
+        (line.req.clone().and_then(clean_label), line.reason.clone().and_then(clean_reason)),
         (line.req, line.reason)
     );
 }
@@ -51,7 +51,7 @@ fn written(bytes: &[u8]) {
         req: clean_label(String::from_utf8_lossy(label).into_owned()),
         event: event.clone(),
         parent: None,
-        reason: clean_why(String::from_utf8_lossy(source.rest()).into_owned()),
+        reason: clean_reason(String::from_utf8_lossy(source.rest()).into_owned()),
     }
     .to_string();
     assert!(!text.contains(is_invisible), "{text:?}");

@@ -19,28 +19,28 @@ pub fn messages(bytes: &[u8]) {
     let (kind, bytes) = (source.below(14), source.rest());
     match kind {
         0 => envelope(bytes),
-        1 => hold::<ClientRequest>(bytes),
-        2 => hold::<ClientReply>(bytes),
-        3 => hold::<Hello>(bytes),
-        4 => hold::<HelloReply>(bytes),
-        5 => hold::<paxos::Message>(bytes),
-        6 => hold::<two_phase_commit::CommitMessage>(bytes),
-        7 => hold::<AcceptorRecord>(bytes),
-        8 => hold::<ProposerRecord>(bytes),
-        9 => hold::<CoordinatorRecord>(bytes),
-        10 => hold::<ParticipantRecord>(bytes),
-        11 => hold::<Vec<StateEntry>>(bytes),
-        12 => hold::<BackupHeader>(bytes),
+        1 => check_round_trip::<ClientRequest>(bytes),
+        2 => check_round_trip::<ClientReply>(bytes),
+        3 => check_round_trip::<Hello>(bytes),
+        4 => check_round_trip::<HelloReply>(bytes),
+        5 => check_round_trip::<paxos::Message>(bytes),
+        6 => check_round_trip::<two_phase_commit::CommitMessage>(bytes),
+        7 => check_round_trip::<AcceptorRecord>(bytes),
+        8 => check_round_trip::<ProposerRecord>(bytes),
+        9 => check_round_trip::<CoordinatorRecord>(bytes),
+        10 => check_round_trip::<ParticipantRecord>(bytes),
+        11 => check_round_trip::<Vec<StateEntry>>(bytes),
+        12 => check_round_trip::<BackupHeader>(bytes),
         _ => command(bytes),
     }
 }
 
-fn hold<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) {
-    let _ = held::<T>(bytes);
+fn check_round_trip<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) {
+    let _ = decode_checked::<T>(bytes);
 }
 
 /// Decodes a value; None if the bytes are not valid.
-fn held<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+fn decode_checked<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let value: T = decode(bytes).ok()?;
     let again = encode(&value);
     assert!(again.len() <= bytes.len(), "{} bytes became {} bytes", bytes.len(), again.len());
@@ -50,7 +50,7 @@ fn held<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) -> Op
 
 /// A message between servers: what the server checks before it uses the content.
 fn envelope(bytes: &[u8]) {
-    if let Some(Envelope { message, .. }) = held(bytes) {
+    if let Some(Envelope { message, .. }) = decode_checked(bytes) {
         assert!(!message.name().is_empty());
         assert_eq!(
             message.recipients().is_empty(),
@@ -65,7 +65,7 @@ fn envelope(bytes: &[u8]) {
 
 /// A command of the log: decoding must give the same command with the same id.
 fn command(bytes: &[u8]) {
-    if let Some(sent) = held::<paxos_kv::paxos::Command>(bytes)
+    if let Some(sent) = decode_checked::<paxos_kv::paxos::Command>(bytes)
         && let Ok(command) = KvCommand::from_paxos(&sent)
     {
         let again = command.to_paxos();

@@ -36,7 +36,7 @@ pub fn requests(bytes: &[u8]) {
     let (is_alone, protocol) =
         (source.below(2) == 0, if source.below(2) == 0 { Protocol::BasicPaxos } else { Protocol::MultiPaxos });
     let mut stage = BenchServer::new(if is_alone { 1 } else { 3 }, protocol);
-    let mut honest = is_alone.then(|| Honest::new(&mut stage));
+    let mut honest = is_alone.then(|| HonestClient::new(&mut stage));
     let mut stranger = stage.connect();
     let mut promised = stage.promised();
     for _ in 0..STEPS_MAX {
@@ -46,7 +46,7 @@ pub fn requests(bytes: &[u8]) {
         match source.below(8) {
             0 => honest.iter_mut().for_each(|honest| honest.write(&mut stage)),
             1 => honest.iter_mut().for_each(|honest| honest.check(&mut stage)),
-            2 => stage.restart(which(&mut source)),
+            2 => stage.restart(any_which(&mut source)),
             3 | 4 if !is_alone => {
                 let from = ServerId(2 + source.below(2));
                 // A message that cannot be decoded never reaches the server.
@@ -56,11 +56,11 @@ pub fn requests(bytes: &[u8]) {
                     stage.hear(from, message);
                 }
             }
-            3 => stage.time_out(which(&mut source)),
+            3 => stage.time_out(any_which(&mut source)),
             _ => ask(&mut stage, &mut stranger, request(&mut source, honest.as_ref())),
         }
         if !is_alone && source.below(3) == 0 {
-            stage.time_out(which(&mut source));
+            stage.time_out(any_which(&mut source));
         }
         assert!(stage.promised() >= promised, "{promised} was promised");
         promised = stage.promised();
@@ -89,16 +89,16 @@ fn ask(stage: &mut BenchServer, stranger: &mut BenchConnection, request: ClientR
 const HONEST_NONCE: u128 = 1 << 100;
 
 /// A client that follows the protocol.
-struct Honest {
+struct HonestClient {
     connection: BenchConnection,
     number: u64,
     session: u64,
     sequence: u64,
 }
 
-impl Honest {
-    fn new(stage: &mut BenchServer) -> Honest {
-        let mut honest = Honest { connection: stage.connect(), number: 0, session: 0, sequence: 0 };
+impl HonestClient {
+    fn new(stage: &mut BenchServer) -> HonestClient {
+        let mut honest = HonestClient { connection: stage.connect(), number: 0, session: 0, sequence: 0 };
         let Reply::Opened { session, .. } = honest.ask(stage, &Request::Open { nonce: HONEST_NONCE }) else {
             panic!("no session was opened")
         };
@@ -171,7 +171,7 @@ impl Honest {
     }
 }
 
-fn which(source: &mut Choices<'_>) -> Which {
+fn any_which(source: &mut Choices<'_>) -> Which {
     [Which::Proposer, Which::Acceptor, Which::Learner][usize::from(source.below(3))]
 }
 
@@ -223,7 +223,7 @@ fn part_name(source: &mut Choices<'_>) -> ChunkRequest {
     ChunkRequest { slot: Slot(number(source)), index: number(source) as u32, token }
 }
 
-fn request(source: &mut Choices<'_>, honest: Option<&Honest>) -> ClientRequest {
+fn request(source: &mut Choices<'_>, honest: Option<&HonestClient>) -> ClientRequest {
     let request = match source.below(10) {
         0 => Request::Open { nonce: number(source).into() },
         1..=3 => {

@@ -13,7 +13,7 @@ const STEPS_MAX: usize = 1 << 22;
 
 /// Finds the first return that breaks the history; `stuck` is the result of a search. If the limits are reached first,
 /// the result is `stuck` itself.
-pub fn first_break<M: SequentialModel>(
+pub fn first_violation<M: SequentialModel>(
     model: &M,
     operations: &[OperationOf<M>],
     stuck: DeadEnd<M::State>,

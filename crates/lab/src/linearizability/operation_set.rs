@@ -55,13 +55,13 @@ impl OperationSet {
 
     /// Adds an operation.
     pub(super) fn insert(&mut self, operation: usize) {
-        let (words, bit) = self.place(operation);
+        let (words, bit) = self.position(operation);
         words.insert(bit);
     }
 
     /// Removes an operation.
     pub(super) fn remove(&mut self, operation: usize) {
-        let (words, bit) = self.place(operation);
+        let (words, bit) = self.position(operation);
         words.remove(bit);
     }
 
@@ -75,7 +75,7 @@ impl OperationSet {
         stored.into()
     }
 
-    fn place(&mut self, operation: usize) -> (&mut Words, usize) {
+    fn position(&mut self, operation: usize) -> (&mut Words, usize) {
         let (is_pending, bit) = self.positions[operation];
         (if is_pending { &mut self.pending } else { &mut self.returning }, bit)
     }

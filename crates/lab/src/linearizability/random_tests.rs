@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::first_violation::first_break;
+use super::first_violation::first_violation;
 use super::model::{HistoryOperation, OperationOf, SequentialModel};
 use super::register_model::{self, RegisterModel};
 use super::search::{DeadEnd, SearchLimits, SearchResult, search};
@@ -81,7 +81,7 @@ fn agree<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) -> bool {
             assert_eq!(explained(model, operations, &stuck.order, until), Some(stuck.state.clone()), "{operations:#?}");
             let called: Vec<_> = operations.iter().filter(|operation| operation.called <= until).cloned().collect();
             assert!(!by_brute_force(model, &called), "an order explains all up to {until} in {operations:#?}");
-            is_first_break(model, operations, &first_break(model, operations, stuck, limits()));
+            is_first_break(model, operations, &first_violation(model, operations, stuck, limits()));
         }
         other => panic!("{other:?} for so few"),
     }

@@ -71,7 +71,7 @@ fn decide(lines: &[(&Line, bool)], deadline: Instant, is_closed: impl FnOnce() -
         return LinearizabilityVerdict::Unknown(set_back(line));
     }
     // Without lines of servers, the store may have held anything when the clients began.
-    let starts_anyhow = reader.first_lives.is_empty();
+    let starts_anyhow = reader.first_incarnations.is_empty();
     let start = if starts_anyhow { InitialState::Anything } else { reader.start() };
     if starts_anyhow
         && matches!(check(reader.parts(start, false), deadline), LinearizabilityVerdict::Linearizable { .. })
@@ -160,11 +160,11 @@ struct RunReader<'a> {
     /// The number of the last line of each client.
     last: BTreeMap<&'a ProcessId, u64>,
     /// The writes in lines of clients.
-    ours: BTreeSet<WriteKey<'a>>,
+    client_writes: BTreeSet<WriteKey<'a>>,
     /// The writes that servers received, as in the earliest of their lines.
-    served: BTreeMap<WriteKey<'a>, LoggedOperation<'a>>,
+    server_writes: BTreeMap<WriteKey<'a>, LoggedOperation<'a>>,
     /// The first incarnation of each server in the lines, and whether its disk was empty.
-    first_lives: BTreeMap<ServerId, (u32, bool)>,
+    first_incarnations: BTreeMap<ServerId, (u32, bool)>,
 }
 
 impl<'a> RunReader<'a> {
@@ -178,9 +178,10 @@ impl<'a> RunReader<'a> {
         let name = (&line.id.process, line.req.as_deref().unwrap_or_default());
         match &line.event {
             Event::Request { session, sequence, .. } => {
-                self.ours.extend(session.zip(*sequence).map(|(session, sequence)| (session, sequence, name.1)));
+                self.client_writes
+                    .extend(session.zip(*sequence).map(|(session, sequence)| (session, sequence, name.1)));
                 // If the label is in use, the earlier request has no end.
-                self.open.insert(name, asked(&line.event).map(|_| self.operations.len()));
+                self.open.insert(name, logged_call(&line.event).map(|_| self.operations.len()));
                 self.operations.extend(logged_operation(index, line));
                 Ok(())
             }
@@ -206,14 +207,14 @@ impl<'a> RunReader<'a> {
             Event::Request { session: Some(session), sequence: Some(sequence), .. } => {
                 let Some(operation) = logged_operation(index, line) else { return };
                 let name = (*session, *sequence, line.req.as_deref().unwrap_or_default());
-                if self.served.get(&name).is_none_or(|other| operation.called.1 < other.called.1) {
-                    self.served.insert(name, operation);
+                if self.server_writes.get(&name).is_none_or(|other| operation.called.1 < other.called.1) {
+                    self.server_writes.insert(name, operation);
                 }
             }
             Event::Boot { incarnation, accepted, .. } => {
                 let life = incarnation.unwrap_or(line.id.process.incarnation());
                 let empty = accepted.map_or(life == 1, |accepted| accepted == 0);
-                let first = self.first_lives.entry(server).or_insert((life, empty));
+                let first = self.first_incarnations.entry(server).or_insert((life, empty));
                 *first = (*first).min((life, empty));
             }
             _ => {}
@@ -222,13 +223,14 @@ impl<'a> RunReader<'a> {
 
     /// What the lines show about the store at their beginning.
     fn start(&self) -> InitialState {
-        let empty = self.first_lives.values().all(|(_, empty)| *empty);
+        let empty = self.first_incarnations.values().all(|(_, empty)| *empty);
         if empty { InitialState::Empty } else { InitialState::Anything }
     }
 
     /// The history, split by key.
     fn parts(&self, start: InitialState, strangers: bool) -> Vec<KeyHistory<VersionedModel>> {
-        let foreign = self.served.iter().filter(|(id, _)| !self.ours.contains(id)).map(|(_, told)| told);
+        let foreign =
+            self.server_writes.iter().filter(|(id, _)| !self.client_writes.contains(id)).map(|(_, told)| told);
         // The clock of their client is not known, and the server has another clock: they may have begun at any time.
         let foreign = foreign.map(|told| LoggedOperation { called: (told.called.0, 0), ..*told });
         let mut by_key: BTreeMap<&QuotedText, Vec<LoggedOperation>> = BTreeMap::new();
@@ -244,11 +246,11 @@ impl<'a> RunReader<'a> {
 
 /// The operation of a REQUEST, without its end; None if the request is not about a key.
 fn logged_operation<'a>(index: usize, line: &'a Line) -> Option<LoggedOperation<'a>> {
-    let (key, asked) = asked(&line.event)?;
+    let (key, asked) = logged_call(&line.event)?;
     Some(LoggedOperation { key, call: asked, called: (index, moment(line)), end: LoggedEnd::Pending(None) })
 }
 
-fn asked(event: &Event) -> Option<(&QuotedText, LoggedCall<'_>)> {
+fn logged_call(event: &Event) -> Option<(&QuotedText, LoggedCall<'_>)> {
     let Event::Request { op, key: Some(key), value, if_version, .. } = event else { return None };
     let asked = match (op, value) {
         (OpKind::Get, _) => LoggedCall::Get,

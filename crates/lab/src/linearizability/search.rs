@@ -14,7 +14,7 @@ use super::model::{OperationOf, SequentialModel};
 use super::operation_set::{OperationSet, StoredSet};
 
 /// Number of steps between two reads of the clock.
-const STEPS_A_LOOK: u64 = 256;
+const STEPS_PER_CLOCK_READ: u64 = 256;
 /// Bytes that the table of configurations needs for each entry, in addition to the entry's content.
 const TABLE_BYTES: usize = 2 * mem::size_of::<u64>();
 
@@ -136,7 +136,7 @@ impl<'a, M: SequentialModel> Search<'a, M> {
         let mut steps: u64 = 0;
         while self.missing > 0 {
             steps += 1;
-            let is_late = || steps.is_multiple_of(STEPS_A_LOOK) && (self.limits.now)() >= self.limits.deadline;
+            let is_late = || steps.is_multiple_of(STEPS_PER_CLOCK_READ) && (self.limits.now)() >= self.limits.deadline;
             if steps > self.limits.steps || is_late() {
                 return SearchResult::OutOfTime;
             }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::append_model::{self, AppendModel};
-use super::first_violation::first_break;
+use super::first_violation::first_violation;
 use super::model::{HistoryOperation, OperationOf, SequentialModel};
 use super::register_model::{self, RegisterModel};
 use super::search::{DeadEnd, SearchLimits, SearchResult, search, slow_clock};
@@ -21,7 +21,7 @@ fn limits(time: Duration) -> SearchLimits {
 fn found<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) -> SearchResult<M::State> {
     let limits = limits(Duration::from_secs(60));
     match search(model, operations, limits) {
-        SearchResult::Stuck(stuck) => SearchResult::Stuck(first_break(model, operations, stuck, limits)),
+        SearchResult::Stuck(stuck) => SearchResult::Stuck(first_violation(model, operations, stuck, limits)),
         other => other,
     }
 }
@@ -156,7 +156,7 @@ fn a_violation_shows_no_pending_write_that_explains_nothing() {
 fn search_does_not_try_to_omit_each_of_very_many_pending_writes() {
     let (model, operations) = swap_in_vain(4_000);
     let rough = DeadEnd { order: vec![], state: None, breaks: 4_002, open: vec![] };
-    let stuck = first_break(&model, &operations, rough, limits(Duration::from_secs(60)));
+    let stuck = first_violation(&model, &operations, rough, limits(Duration::from_secs(60)));
     assert_eq!(stuck.breaks, 4_000);
     // Removing each of them needs a walk along the order.
     assert!((1_000..4_000).contains(&stuck.order.len()), "{}", stuck.order.len());
@@ -271,7 +271,7 @@ fn long_histories_cost_at_most_a_thousand_steps_an_operation() {
     let within = |history: &[OperationOf<VersionedModel>]| {
         let limits = SearchLimits { steps: 1_000 * history.len() as u64, ..limits(Duration::from_secs(600)) };
         match search(&key(), history, limits) {
-            SearchResult::Stuck(stuck) => SearchResult::Stuck(first_break(&key(), history, stuck, limits)),
+            SearchResult::Stuck(stuck) => SearchResult::Stuck(first_violation(&key(), history, stuck, limits)),
             other => other,
         }
     };

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::first_violation::first_break;
+use super::first_violation::first_violation;
 use super::model::{OperationOf, SequentialModel};
 use super::search::{DeadEnd, SearchLimits, SearchResult, search};
 
@@ -123,7 +123,7 @@ fn check_by<M: SequentialModel>(
         match search(&part.model, &part.operations, limits) {
             SearchResult::Order(_) => {}
             SearchResult::Stuck(stuck) => {
-                let stuck = first_break(&part.model, &part.operations, stuck, SearchLimits { deadline, ..limits });
+                let stuck = first_violation(&part.model, &part.operations, stuck, SearchLimits { deadline, ..limits });
                 return LinearizabilityVerdict::Violation(Box::new(witness(part, stuck)));
             }
             SearchResult::OutOfTime => undecided.push((part.key, false)),

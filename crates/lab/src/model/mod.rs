@@ -44,7 +44,7 @@ struct Scope {
     /// Maximum round of a ballot that a proposer prepares.
     rounds: u64,
     /// Maximum number of messages that are delivered twice.
-    doubled: u8,
+    duplicates: u8,
     /// Maximum number of acceptor crashes, each followed by a restart.
     acceptor_crashes: u8,
     /// Maximum number of proposer crashes, each followed by a restart without the command.
@@ -87,12 +87,12 @@ struct Packet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ModelStep {
     Deliver(Packet),
-    DeliverAndKeep(Packet),
+    DeliverDuplicate(Packet),
     ProposerTimer(ServerId, ProposerTimer),
     LearnerTimer(ServerId, LearnerTimer),
-    AcceptorDies(ServerId),
-    ProposerDies(ServerId),
-    LearnerDies(ServerId),
+    AcceptorCrash(ServerId),
+    ProposerCrash(ServerId),
+    LearnerCrash(ServerId),
 }
 
 const ROLES: [RoleKind; 3] = [RoleKind::Proposer, RoleKind::Acceptor, RoleKind::Learner];
@@ -118,7 +118,7 @@ impl Scope {
         Command { id: CommandId::new(1, 0, u64::from(server.0)), payload: [server.0].as_slice().into() }
     }
 
-    fn begin(&self) -> ModelState {
+    fn initial_state(&self) -> ModelState {
         let servers: Vec<ServerId> = self.cluster().iter().collect();
         let mut world = ModelState {
             proposers: servers.iter().map(|me| ModelRole::new(self.proposer(*me))).collect(),
@@ -215,7 +215,7 @@ impl Scope {
 impl Scope {
     /// Removes messages and timers of proposers that change nothing, now or later, because their ballots are over.
     /// Otherwise many states would differ only in them.
-    fn forget_useless(&self, world: &mut ModelState) {
+    fn drop_useless(&self, world: &mut ModelState) {
         for (place, seat) in world.proposers.iter_mut().enumerate() {
             let me = ServerId(place as u8 + 1);
             let is_useless = |input: Input<Proposer>| {
@@ -290,13 +290,13 @@ impl Model for Scope {
 
     fn init_states(&self) -> Vec<ModelState> {
         seeded_bugs::switch(self.bug);
-        vec![self.begin()]
+        vec![self.initial_state()]
     }
 
     fn actions(&self, world: &ModelState, steps: &mut Vec<ModelStep>) {
         steps.extend(world.network.keys().cloned().map(ModelStep::Deliver));
-        if world.doubled < self.doubled {
-            steps.extend(world.network.keys().cloned().map(ModelStep::DeliverAndKeep));
+        if world.doubled < self.duplicates {
+            steps.extend(world.network.keys().cloned().map(ModelStep::DeliverDuplicate));
         }
         for me in self.cluster().iter() {
             // Left out: the proposers' ticks, which give up commands, and timers whose effect nothing here waits for.
@@ -309,13 +309,13 @@ impl Model for Scope {
                 steps.extend(timers.map(|timer| ModelStep::LearnerTimer(me, *timer)));
             }
             if world.acceptor_crashes < self.acceptor_crashes {
-                steps.push(ModelStep::AcceptorDies(me));
+                steps.push(ModelStep::AcceptorCrash(me));
             }
             if world.proposer_crashes < self.proposer_crashes {
-                steps.push(ModelStep::ProposerDies(me));
+                steps.push(ModelStep::ProposerCrash(me));
             }
             if world.learner_restarts < self.learner_restarts {
-                steps.push(ModelStep::LearnerDies(me));
+                steps.push(ModelStep::LearnerCrash(me));
             }
         }
     }
@@ -332,7 +332,7 @@ impl Model for Scope {
                 }
                 self.deliver(&mut world, packet);
             }
-            ModelStep::DeliverAndKeep(packet) => {
+            ModelStep::DeliverDuplicate(packet) => {
                 world.doubled += 1;
                 self.deliver(&mut world, packet);
             }
@@ -344,26 +344,26 @@ impl Model for Scope {
                 world.learners[server_index(me)].timers.retain(|other| *other != timer);
                 self.learn(&mut world, me, Input::Timeout(timer));
             }
-            ModelStep::AcceptorDies(me) => {
+            ModelStep::AcceptorCrash(me) => {
                 world.acceptor_crashes += 1;
-                world.acceptors[server_index(me)].begin_again(Acceptor::new().with_page_bytes(self.page_bytes));
+                world.acceptors[server_index(me)].restart(Acceptor::new().with_page_bytes(self.page_bytes));
             }
-            ModelStep::ProposerDies(me) => {
+            ModelStep::ProposerCrash(me) => {
                 world.proposer_crashes += 1;
-                world.proposers[server_index(me)].begin_again(self.proposer(me));
+                world.proposers[server_index(me)].restart(self.proposer(me));
                 self.start_proposer(&mut world, me);
             }
-            ModelStep::LearnerDies(me) => {
+            ModelStep::LearnerCrash(me) => {
                 world.learner_restarts += 1;
                 let life = 1 + u32::from(world.learner_restarts);
-                world.learners[server_index(me)].begin_again(self.learner(me, life));
+                world.learners[server_index(me)].restart(self.learner(me, life));
                 self.propose(&mut world, me, Input::Request(ProposerRequest::LearnerDown));
                 self.learn(&mut world, me, Input::Start);
                 let applied = ProposerRequest::Applied { slot: Slot(0), ids: Vec::new() };
                 self.propose(&mut world, me, Input::Request(applied));
             }
         }
-        self.forget_useless(&mut world);
+        self.drop_useless(&mut world);
         Some(world)
     }
 

@@ -56,7 +56,7 @@ where
     }
 
     /// Restarts the role after a crash: `role` replays the records of the disk.
-    pub(super) fn begin_again(&mut self, mut role: R) {
+    pub(super) fn restart(&mut self, mut role: R) {
         self.disk.iter().for_each(|record| role.replay(record.clone()));
         (self.role, self.timers) = (role, Vec::new());
     }

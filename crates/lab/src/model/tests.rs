@@ -16,7 +16,7 @@ const DUEL: Scope = Scope {
     slots: 1,
     page_bytes: PAGE_BYTES,
     rounds: 1,
-    doubled: 0,
+    duplicates: 0,
     acceptor_crashes: 0,
     proposer_crashes: 0,
     learner_restarts: 0,
@@ -53,11 +53,11 @@ fn search(name: &str, scope: Scope, steps: usize) {
     let begun = Instant::now();
     let checker = checker(scope).target_state_count(steps).spawn_bfs().join();
     print_result(name, begun, Some(steps), &checker);
-    assert_eq!(wrong(&checker), None);
+    assert_eq!(violated_property(&checker), None);
 }
 
 /// The name of a violated rule, if there is one.
-fn wrong<C: Checker<Scope>>(checker: &C) -> Option<&'static str> {
+fn violated_property<C: Checker<Scope>>(checker: &C) -> Option<&'static str> {
     let rules = checker.model().properties().into_iter().filter(|one| one.expectation == Expectation::Always);
     rules.map(|rule| rule.name).find(|name| checker.discovery(name).is_some())
 }
@@ -79,12 +79,12 @@ fn learner_that_restarts_empty_learns_the_same_values() {
 
 #[test]
 fn three_proposers_and_one_slot_up_to_the_bound() {
-    search("three proposers, one slot", Scope { proposers: 3, rounds: 2, doubled: 1, ..DUEL }, 200_000);
+    search("three proposers, one slot", Scope { proposers: 3, rounds: 2, duplicates: 1, ..DUEL }, 200_000);
 }
 
 #[test]
 fn two_proposers_and_two_slots_up_to_the_bound() {
-    search("two proposers, two slots", Scope { learners: true, slots: 2, rounds: 3, doubled: 1, ..DUEL }, 200_000);
+    search("two proposers, two slots", Scope { learners: true, slots: 2, rounds: 3, duplicates: 1, ..DUEL }, 200_000);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn model_checker_finds_seeded_bugs() {
         let begun = Instant::now();
         let checker = checker(Scope { bug: Some(bug), ..scope }).target_state_count(400_000).spawn_bfs().join();
         print_result(bug.name(), begun, Some(400_000), &checker);
-        assert!(wrong(&checker).is_some(), "{} was not found", bug.name());
+        assert!(violated_property(&checker).is_some(), "{} was not found", bug.name());
     }
 }
 
@@ -123,5 +123,5 @@ fn three_proposers_and_one_slot_ten_million_states() {
     let scope = Scope { proposers: 3, ..DUEL };
     let checker = checker(scope).target_state_count(40_000_000).spawn_bfs().join();
     print_result("three proposers, one slot", begun, Some(40_000_000), &checker);
-    assert_eq!(wrong(&checker), None);
+    assert_eq!(violated_property(&checker), None);
 }

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use paxos_kv::trace::audit::*;
 use crate::linearizability;
+use crate::sim::batch::{BatchConfig, run_one};
+use crate::sim::faults::{Fault, FaultSet};
 use paxos_kv::paxos::Slot;
 use paxos_kv::protocol::Protocol;
 use paxos_kv::random::Random;
-use crate::sim::batch::{BatchConfig, run_one};
-use crate::sim::faults::{Fault, FaultSet};
+use paxos_kv::trace::audit::*;
 use paxos_kv::trace::{Event, Line, LineId, OpKind};
 
 /// The files of a run, as parsed lines.

@@ -22,28 +22,28 @@ thread_local! {
     /// The seed that this thread runs.
     static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
     /// The configuration of that run.
-    static SETTING: Cell<BatchConfig> =
+    static CONFIG: Cell<BatchConfig> =
         const { Cell::new(BatchConfig { allowed: FaultSet::NONE, bug: None, protocol: None, user_visible_only: false }) };
     /// The message of an assertion that failed in that run.
-    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+    static PANIC_MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Runs one seed. A failed assertion of a role ends the run, not the program. In builds that abort on a panic, the
 /// program prints the message and the command that replays the run, and exits.
 pub fn run_one(seed: u64, setting: BatchConfig, lines: bool) -> RunReport {
-    hear_panics();
+    record_panics();
     #[cfg(any(test, feature = "seeded-bugs"))]
     seeded_bugs::switch(setting.bug);
     let mut world = Simulation::new(RunPlan::new(seed, setting.allowed, setting.protocol), lines);
     if setting.user_visible_only {
-        world.sim_env.oracle.see_consequences_only();
+        world.sim_env.oracle.check_user_visible_only();
     }
-    SETTING.set(setting);
+    CONFIG.set(setting);
     RUNNING.set(Some(seed));
     let caught = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
     RUNNING.set(None);
     caught.unwrap_or_else(|_| {
-        let what = SAID.take().unwrap_or_else(|| "it panicked without a message".to_string());
+        let what = PANIC_MESSAGE.take().unwrap_or_else(|| "it panicked without a message".to_string());
         world.report(RunVerdict::Unsafe(Violation { invariant: 29, what }))
     })
 }
@@ -101,7 +101,7 @@ pub struct BatchConfig {
 }
 
 /// Installs a hook that keeps the message of a panic within a run for its report.
-fn hear_panics() {
+fn record_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let usual = panic::take_hook();
@@ -114,10 +114,10 @@ fn hear_panics() {
             let what = format!("{}{place}", said.unwrap_or_default());
             if cfg!(panic = "abort") {
                 let violation = Violation { invariant: 29, what };
-                println!("seed {seed}: VIOLATION of {violation}\n{}", replay(seed, SETTING.get()));
+                println!("seed {seed}: VIOLATION of {violation}\n{}", replay(seed, CONFIG.get()));
                 std::process::exit(7);
             }
-            SAID.set(Some(what));
+            PANIC_MESSAGE.set(Some(what));
         }));
     });
 }
@@ -164,7 +164,7 @@ impl BatchSummary {
         self.events += report.events;
         self.slots += report.applied.0;
         self.operations += report.requested as u64;
-        self.virtual_time += report.took;
+        self.virtual_time += report.virtual_time;
         self.coverage.merge(&report.coverage);
         let [seed, trace] = [report.seed, report.trace].map(u64::to_le_bytes);
         self.trace = self.trace.wrapping_add(xxh3_64(&[seed, trace].concat()));

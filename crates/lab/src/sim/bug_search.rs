@@ -31,7 +31,7 @@ fn find(bug: Bug, (first, last): (u64, u64), threads: usize, harm_only: bool) ->
 }
 
 /// Searches for every bug in this range of seeds. Returns the table and the exit code: 1 if a bug was not found.
-pub fn tour(first: u64, last: u64, threads: usize, harm_too: bool) -> (String, u8) {
+pub fn search_all(first: u64, last: u64, threads: usize, harm_too: bool) -> (String, u8) {
     let mut text = String::from(HEAD);
     let mut missed = 0;
     for bug in Bug::ALL {

@@ -26,12 +26,12 @@ const TRY: Micros = SECOND;
 /// The request number of every request of an unknown client; real clients never reach it.
 pub const ROGUE_REQUEST: u64 = u64::MAX;
 /// The stamp of an event that ends a pause; alarms have other stamps.
-const THOUGHT: u64 = 0;
+const PAUSE_STAMP: u64 = 0;
 
 /// Checks a reply to an unknown client.
-fn told_a_stranger(sim_env: &mut SimEnv, reply: &Reply) {
+fn check_rogue_reply(sim_env: &mut SimEnv, reply: &Reply) {
     match reply {
-        Reply::NotApplied(WhyNotApplied::Expired) => sim_env.reach(CoveragePoint::StrangerRefused),
+        Reply::NotApplied(WhyNotApplied::Expired) => sim_env.reach(CoveragePoint::ForeignSessionRefused),
         Reply::Applied { slot, .. } => {
             sim_env.oracle.require(42, false, || format!("a rogue client received the result of slot {slot}"));
         }
@@ -109,14 +109,14 @@ impl SimClient {
             timeout,
             operations: BTreeMap::new(),
             alarm: None,
-            stamp: THOUGHT,
+            stamp: PAUSE_STAMP,
         };
         client.pause(sim_env);
         client
     }
 
     /// Allows this number of requests in flight at once.
-    pub fn asks_side_by_side(&self, sim_env: &mut SimEnv, requests: usize) {
+    pub fn allow_in_flight(&self, sim_env: &mut SimEnv, requests: usize) {
         (1..requests.min(self.wishes.len())).for_each(|_| self.pause(sim_env));
     }
 
@@ -138,19 +138,19 @@ impl SimClient {
     /// Pauses for a random time, and then makes the next request.
     fn pause(&self, sim_env: &mut SimEnv) {
         let delay = sim_env.random_time(&self.think);
-        sim_env.schedule(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
+        sim_env.schedule(delay, SimEvent::Client { client: self.number, stamp: PAUSE_STAMP });
     }
 
     /// Pauses longer, because too many requests for the key are in flight. The delay keeps hundreds of such clients
     /// from flooding the event queue while no replies arrive.
-    fn think_longer(&self, sim_env: &mut SimEnv) {
+    fn pause_longer(&self, sim_env: &mut SimEnv) {
         let delay = sim_env.random_time(&KEY_RETRY) + sim_env.random_time(&self.think);
-        sim_env.schedule(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
+        sim_env.schedule(delay, SimEvent::Client { client: self.number, stamp: PAUSE_STAMP });
     }
 
     /// Handles the end of a pause, or an alarm.
-    pub fn wakes(&mut self, sim_env: &mut SimEnv, stamp: u64) {
-        if stamp == THOUGHT {
+    pub fn wake(&mut self, sim_env: &mut SimEnv, stamp: u64) {
+        if stamp == PAUSE_STAMP {
             self.begin(sim_env);
         } else if stamp == self.stamp {
             self.alarm = None;
@@ -165,8 +165,8 @@ impl SimClient {
             ClientStep::Read(key) => RequestedOperation::Get { key: key.clone() },
             ClientStep::Write(op) => RequestedOperation::Write(op.clone()),
         };
-        if !sim_env.history.has_room_for(what.key()) {
-            return self.think_longer(sim_env);
+        if !sim_env.history.may_start_request(what.key()) {
+            return self.pause_longer(sim_env);
         }
         let Some(wish) = self.wishes.pop_front() else { return };
         let now = Time(sim_env.now());
@@ -179,7 +179,7 @@ impl SimClient {
         };
         self.operations.insert(ticket, operation);
         if self.core.in_flight() == IN_FLIGHT_MAX {
-            sim_env.reach(CoveragePoint::AllUnderWay);
+            sim_env.reach(CoveragePoint::MaxInFlight);
         }
         self.progress(sim_env);
     }
@@ -196,8 +196,8 @@ impl SimClient {
         }
         while let Some((ticket, Finished { result, .. })) = self.core.take_completed() {
             if let Some(operation) = self.operations.remove(&ticket) {
-                sim_env.history.left(operation);
-                ended(sim_env, operation, result);
+                sim_env.history.request_ended(operation);
+                record_result(sim_env, operation, result);
             }
             self.pause(sim_env);
         }
@@ -213,8 +213,14 @@ impl SimClient {
 
     /// A request of this client arrives at a server; `greeting` names the process there, if it runs. Returns false if
     /// the request does not arrive.
-    pub fn arrives(&mut self, sim_env: &mut SimEnv, server: ServerId, number: u64, greeting: Option<Greeting>) -> bool {
-        let arrives = self.connections.arrives(server, number, greeting);
+    pub fn request_arrives(
+        &mut self,
+        sim_env: &mut SimEnv,
+        server: ServerId,
+        number: u64,
+        greeting: Option<Greeting>,
+    ) -> bool {
+        let arrives = self.connections.request_arrives(server, number, greeting);
         if !arrives {
             self.progress(sim_env);
         }
@@ -222,14 +228,14 @@ impl SimClient {
     }
 
     /// The connection of this request has ended.
-    pub fn loses_connection(&mut self, sim_env: &mut SimEnv, server: ServerId, number: u64, no_reply: NoReply) {
+    pub fn lose_connection(&mut self, sim_env: &mut SimEnv, server: ServerId, number: u64, no_reply: NoReply) {
         if self.connections.lose(server, Some(number), no_reply) {
             self.progress(sim_env);
         }
     }
 
     /// As [`loses_connection`](SimClient::loses_connection), for the connection to a server whatever its requests.
-    pub fn loses_any_connection(&mut self, sim_env: &mut SimEnv, server: ServerId, no_reply: NoReply) {
+    pub fn lose_any_connection(&mut self, sim_env: &mut SimEnv, server: ServerId, no_reply: NoReply) {
         if self.connections.lose(server, None, no_reply) {
             self.progress(sim_env);
         }
@@ -238,7 +244,7 @@ impl SimClient {
     /// Handles bytes from a server.
     pub fn receive(&mut self, sim_env: &mut SimEnv, server: ServerId, bytes: &[u8]) {
         match unframe::<ClientReply>(bytes, CLIENT_FRAME_MAX_BYTES) {
-            Ok(ClientReply { number: ROGUE_REQUEST, reply, .. }) => return told_a_stranger(sim_env, &reply),
+            Ok(ClientReply { number: ROGUE_REQUEST, reply, .. }) => return check_rogue_reply(sim_env, &reply),
             Ok(reply) => {
                 let said = reply.reply.clone();
                 let Some(asked) = self.connections.reply_arrives(server, reply) else { return };
@@ -255,7 +261,7 @@ impl SimClient {
     }
 
     /// Requests of an unknown client that knows the id of this client's session, but not its nonce.
-    pub fn as_a_stranger_would(&self, sim_env: &mut SimEnv) -> Vec<Request> {
+    pub fn rogue_requests(&self, sim_env: &mut SimEnv) -> Vec<Request> {
         let mut said = Vec::new();
         for _ in 0..sim_env.random.within(0..=3) {
             let nonce = u128::from(sim_env.random.next());
@@ -277,7 +283,7 @@ impl SimClient {
 }
 
 /// Records the result of a request in the history.
-fn ended(sim_env: &mut SimEnv, operation: usize, result: Result<Reply, ClientError>) {
+fn record_result(sim_env: &mut SimEnv, operation: usize, result: Result<Reply, ClientError>) {
     if let Err(ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = &result {
         let is_of_other_history = |end: &TryEnd| matches!(end, TryEnd::NoReply(NoReply::OtherHistory { .. }));
         let has_expired = |end: &TryEnd| {
@@ -301,7 +307,7 @@ fn ended(sim_env: &mut SimEnv, operation: usize, result: Result<Reply, ClientErr
             sim_env.history_read(operation, slot, value.map(|value| value.to_vec()), version);
         }
         Ok(other) => sim_env.oracle.require(16, false, || format!("a request got the result {other:?}")),
-        Err(ClientError::Unknown(_)) => sim_env.reach(CoveragePoint::ToldUnknown),
+        Err(ClientError::Unknown(_)) => sim_env.reach(CoveragePoint::OutcomeUnknown),
         Err(_) => sim_env.history_refused(operation),
     }
 }

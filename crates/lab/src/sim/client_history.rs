@@ -14,7 +14,7 @@ use paxos_kv::paxos::{CommandId, Slot};
 use paxos_kv::trace::QuotedText;
 
 /// Maximum number of requests in flight for one key: the search tries all their orders.
-const UNDER_WAY_A_KEY_MAX: usize = 8;
+const IN_FLIGHT_PER_KEY_MAX: usize = 8;
 /// Memory limit of the search, in bytes.
 const SEARCH_BYTES: usize = 256 << 20;
 /// Step limit of the search; no run of the simulator has needed a hundredth of it. No clock ends the search, so the
@@ -121,12 +121,12 @@ impl ClientHistory {
     }
 
     /// Whether another request for this key may be in flight.
-    pub fn has_room_for(&self, key: &[u8]) -> bool {
-        self.in_flight.get(key).is_none_or(|count| *count < UNDER_WAY_A_KEY_MAX)
+    pub fn may_start_request(&self, key: &[u8]) -> bool {
+        self.in_flight.get(key).is_none_or(|count| *count < IN_FLIGHT_PER_KEY_MAX)
     }
 
     /// Its client no longer waits for it, whatever the result.
-    pub fn left(&mut self, operation: usize) {
+    pub fn request_ended(&mut self, operation: usize) {
         if let Some(count) = self.in_flight.get_mut(self.operations[operation].what.key()) {
             *count -= 1;
         }
@@ -164,7 +164,7 @@ impl ClientHistory {
     pub fn check_slots(&self) -> Result<(), Violation> {
         self.epochs().try_for_each(|epoch| {
             self.replay(epoch)?;
-            self.agrees_with_time(epoch)
+            self.check_real_time(epoch)
         })
     }
 
@@ -239,14 +239,14 @@ impl ClientHistory {
     }
 
     /// The operations whose result was observed in this history.
-    fn heard_in(&self, epoch: u32) -> impl Iterator<Item = &ClientRecord> {
+    fn read_in(&self, epoch: u32) -> impl Iterator<Item = &ClientRecord> {
         self.operations.iter().filter(move |one| one.epochs.1 == Some(epoch))
     }
 
     fn replay(&self, epoch: u32) -> Result<(), Violation> {
         let broken = |what: String| Err(Violation { invariant: 19, what });
         let mut by_slot: BTreeMap<Slot, Vec<&ClientRecord>> = BTreeMap::new();
-        for operation in self.heard_in(epoch) {
+        for operation in self.read_in(epoch) {
             if let ObservedResult::Wrote(slot, _) | ObservedResult::Read(slot, ..) = operation.result {
                 by_slot.entry(slot).or_default().push(operation);
             }
@@ -289,10 +289,10 @@ impl ClientHistory {
     }
 
     /// Checks that slots agree with real time. A write is ordered at its slot, and a read directly after its slot.
-    fn agrees_with_time(&self, epoch: u32) -> Result<(), Violation> {
+    fn check_real_time(&self, epoch: u32) -> Result<(), Violation> {
         let mut called: Vec<(u64, (Slot, bool))> = Vec::new();
         let mut ended: Vec<(u64, (Slot, bool))> = Vec::new();
-        for operation in self.heard_in(epoch) {
+        for operation in self.read_in(epoch) {
             let place = match operation.result {
                 ObservedResult::Wrote(slot, _) => (slot, false),
                 ObservedResult::Read(slot, ..) => (slot, true),
@@ -368,7 +368,7 @@ fn after<'a>(
 impl SimEnv {
     /// A client calls an operation.
     pub fn history_begins(&mut self, client: usize, what: RequestedOperation) -> usize {
-        let called = self.moment();
+        let called = self.next_moment();
         let epochs = (self.history.epoch, None);
         *self.history.in_flight.entry(what.key().to_vec()).or_default() += 1;
         let operation = ClientRecord {
@@ -388,7 +388,7 @@ impl SimEnv {
 
     /// A write has ended with this result.
     pub fn history_wrote(&mut self, operation: usize, slot: Slot, written: WriteResult) {
-        let moment = (self.moment(), self.now());
+        let moment = (self.next_moment(), self.now());
         self.history.end(operation, moment, ObservedResult::Wrote(slot, written));
         if let Some(id) = self.history.operations[operation].id {
             self.oracle.acknowledged(id, slot, written);
@@ -397,7 +397,7 @@ impl SimEnv {
 
     /// A read has ended with this result.
     pub fn history_read(&mut self, operation: usize, slot: Slot, value: Option<Vec<u8>>, version: u64) {
-        let moment = (self.moment(), self.now());
+        let moment = (self.next_moment(), self.now());
         self.history.end(operation, moment, ObservedResult::Read(slot, value, version));
     }
 
@@ -410,7 +410,7 @@ impl SimEnv {
 
     /// The operation certainly was not applied.
     pub fn history_refused(&mut self, operation: usize) {
-        let moment = (self.moment(), self.now());
+        let moment = (self.next_moment(), self.now());
         self.history.end(operation, moment, ObservedResult::Refused);
         if let Some(id) = self.history.operations[operation].id {
             self.oracle.refused(id);

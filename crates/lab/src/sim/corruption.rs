@@ -27,7 +27,7 @@ type DirImage = BTreeMap<String, Vec<u8>>;
 
 impl Simulation {
     /// Whether this server may lose data for good: at most a minority may.
-    fn may_lose(&mut self, server: ServerId) -> bool {
+    fn may_corrupt(&mut self, server: ServerId) -> bool {
         self.find_recovered();
         self.has_begun()
             && !self.lost.contains(server)
@@ -47,7 +47,7 @@ impl Simulation {
             };
             let is_later = |process: &SimProcess| one.corrupted_in != Some(process.number);
             if !one.has_new_disk
-                && one.takes_part()
+                && one.is_active()
                 && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process))
             {
                 one.is_checkpoint_corrupt = false;
@@ -58,7 +58,7 @@ impl Simulation {
     }
 
     /// Flips a bit of a checkpoint, or removes its file.
-    fn harm_checkpoint(&mut self, server: ServerId) {
+    fn corrupt_checkpoint(&mut self, server: ServerId) {
         self.kill(server, CrashKind::Process);
         let lost = self.sim_env.chance(200);
         let one = self.server(server);
@@ -78,12 +78,12 @@ impl Simulation {
             } as usize;
             files.flip_bit(CHECKPOINT_FILE, bit);
         }
-        self.record_corruption(server, CoveragePoint::CheckpointHarmed);
+        self.record_corruption(server, CoveragePoint::CheckpointCorrupted);
     }
 
     /// Stops a server whose disk a fault is about to corrupt; returns its journal.
-    fn stop_to_damage(&mut self, server: ServerId) -> Option<MemoryFiles> {
-        if !self.may_lose(server) {
+    fn stop_to_corrupt(&mut self, server: ServerId) -> Option<MemoryFiles> {
+        if !self.may_corrupt(server) {
             return None;
         }
         self.kill(server, CrashKind::Process);
@@ -100,11 +100,11 @@ impl Simulation {
     /// Flips a bit of one of its files, while the server is down or while it runs. In the second case the server can
     /// notice only at its next start.
     pub(super) fn flip_a_bit(&mut self, server: ServerId) {
-        if !self.may_lose(server) {
+        if !self.may_corrupt(server) {
             return;
         }
         if self.sim_env.chance(300) {
-            return self.harm_checkpoint(server);
+            return self.corrupt_checkpoint(server);
         }
         let is_up = self.sim_env.chance(500) && self.server(server).process.is_some();
         if !is_up {
@@ -128,11 +128,14 @@ impl Simulation {
 
     /// Copies a written sector over another one, as if the disk had written it to the wrong place. The sector itself
     /// keeps its content or, in half of the cases, is zeroed; never one of the last group.
-    pub(super) fn misdirect(&mut self, server: ServerId) {
-        let Some(journal) = self.stop_to_damage(server) else { return };
+    pub(super) fn misdirect_sector(&mut self, server: ServerId) {
+        let Some(journal) = self.stop_to_corrupt(server) else { return };
         let mut image = journal.image();
         let places: Vec<(String, usize)> = written_sectors(&image);
-        let (Some(from), Some(to)) = (self.sim_env.random_of(&places), self.sim_env.random_of(&places)) else { return };
+        let (Some(from), Some(to)) = (self.sim_env.random_choice_ref(&places), self.sim_env.random_choice_ref(&places))
+        else {
+            return;
+        };
         let (from, to) = (SectorAddress { file: &from.0, sector: from.1 }, SectorAddress { file: &to.0, sector: to.1 });
         let stray = sector(&image, from).to_vec();
         if sector(&image, to) == stray {
@@ -150,8 +153,8 @@ impl Simulation {
     }
 
     /// Removes, empties, cuts or copies a file, or puts another server's journal in place of the own one.
-    pub(super) fn upset_files(&mut self, server: ServerId) {
-        let Some(journal) = self.stop_to_damage(server) else { return };
+    pub(super) fn disarrange_files(&mut self, server: ServerId) {
+        let Some(journal) = self.stop_to_corrupt(server) else { return };
         let image = journal.image();
         let names: Vec<&String> = image.keys().collect();
         let (Some(name), Some(other)) = (self.sim_env.random_choice(&names), self.sim_env.random_choice(&names)) else {
@@ -197,8 +200,8 @@ impl Simulation {
     }
 
     /// Loses the whole disk, or the journal.
-    pub(super) fn lose_folder(&mut self, server: ServerId) {
-        if !self.may_lose(server) {
+    pub(super) fn lose_files(&mut self, server: ServerId) {
+        if !self.may_corrupt(server) {
             return;
         }
         self.kill(server, CrashKind::Process);
@@ -211,7 +214,7 @@ impl Simulation {
             // peers alone must not admit it.
             me.folder = Default::default();
             (me.storage, me.has_new_disk) = (storage, true);
-            self.sim_env.oracle.replaced(server);
+            self.sim_env.oracle.disk_replaced(server);
             self.sim_env.network.forget(server);
             return;
         }

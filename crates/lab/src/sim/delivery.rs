@@ -22,12 +22,12 @@ impl Simulation {
         match (from, to) {
             (Endpoint::Server(server), Endpoint::Server(to)) => {
                 if !self.waits(from, to, bytes, way, piece) {
-                    self.frame_of_peer(server, to, bytes, piece, way);
+                    self.deliver_peer_frame(server, to, bytes, piece, way);
                 }
             }
             (Endpoint::Client(client), Endpoint::Server(to)) => {
                 if !self.waits(from, to, bytes, way, piece) {
-                    self.frame_of_client(client, to, bytes);
+                    self.deliver_client_frame(client, to, bytes);
                 }
             }
             (Endpoint::Server(from), Endpoint::Client(client)) => {
@@ -43,16 +43,16 @@ impl Simulation {
         let rest = until.saturating_sub(self.sim_env.now());
         if rest > 0 {
             let (to, bytes) = (Endpoint::Server(to), bytes.into());
-            let way = if way == DeliveryMode::Replay { DeliveryMode::Replay } else { DeliveryMode::Arrived };
-            self.sim_env.schedule(rest, SimEvent::Frame { from, to, bytes, way, piece });
+            let way = if way == DeliveryMode::Replay { DeliveryMode::Replay } else { DeliveryMode::Delayed };
+            self.sim_env.schedule(rest, SimEvent::Frame { from, to, bytes, mode: way, piece });
         }
         rest > 0
     }
 
-    fn frame_of_client(&mut self, client: usize, to: ServerId, bytes: &[u8]) {
+    fn deliver_client_frame(&mut self, client: usize, to: ServerId, bytes: &[u8]) {
         let greeting = self.greeting(to);
         let arrives = match unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) {
-            Ok(request) => self.clients[client].arrives(&mut self.sim_env, to, request.number, greeting),
+            Ok(request) => self.clients[client].request_arrives(&mut self.sim_env, to, request.number, greeting),
             // The request number of a corrupt frame is not known, so its client is not notified.
             Err(_) => greeting.is_some(),
         };
@@ -60,7 +60,7 @@ impl Simulation {
             return;
         }
         let mut understood = true;
-        self.at_server(to, |server, sim_env| understood = server.hear_client(sim_env, client, bytes));
+        self.at_server(to, |server, sim_env| understood = server.receive_from_client(sim_env, client, bytes));
         if !understood {
             self.sim_env.reach(CoveragePoint::FrameCorrupt);
             let why = NoReply::Broken { why: "closed by the server".to_string() };
@@ -78,7 +78,7 @@ impl Simulation {
     /// Ends the connection of the request in this frame.
     fn break_connection(&mut self, server: ServerId, client: usize, bytes: &[u8], why: NoReply) {
         if let Ok(ClientRequest { number, .. }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) {
-            self.clients[client].loses_connection(&mut self.sim_env, server, number, why);
+            self.clients[client].lose_connection(&mut self.sim_env, server, number, why);
         }
     }
 }

@@ -134,7 +134,7 @@ impl Oracle {
                 });
             }
             AcceptorRecord::Repaired(entry) => {
-                coverage.reach(CoveragePoint::SlotMended);
+                coverage.reach(CoveragePoint::SlotRepaired);
                 let is_chosen = self.chosen.get(&entry.slot).is_some_and(|(_, chosen)| *chosen == entry.value);
                 self.require(23, is_chosen, || {
                     format!("{server} repaired slot {} with a value that was not chosen", entry.slot)
@@ -209,7 +209,7 @@ impl Oracle {
     }
 
     /// Whether an acceptor may leave a slot out of its promise.
-    pub(super) fn is_excused(slot: Slot, forgotten: Slot, damaged: &[SlotRange]) -> bool {
+    pub(super) fn may_lack(slot: Slot, forgotten: Slot, damaged: &[SlotRange]) -> bool {
         slot < forgotten || damaged.iter().any(|range| range.contains(slot))
     }
 

@@ -38,7 +38,7 @@ pub enum SimEvent {
         /// A frame, perhaps corrupt.
         bytes: Arc<[u8]>,
         /// How the frame is delivered.
-        way: DeliveryMode,
+        mode: DeliveryMode,
         /// What the frame is on its connection.
         piece: FrameKind,
     },
@@ -83,14 +83,14 @@ pub enum SimEvent {
         process: u64,
     },
     /// A server announces itself to the others.
-    Here {
+    Announce {
         /// The server.
         server: ServerId,
         /// Its process.
         process: u64,
     },
     /// The wait of a server's client has reached its limit.
-    Patience {
+    ClientDeadline {
         /// The server.
         server: ServerId,
         /// Its process.
@@ -136,7 +136,7 @@ pub enum DeliveryMode {
     /// A replay of an old frame, perhaps long after it was sent.
     Replay,
     /// The frame has arrived already, and waits until its process is no longer paused.
-    Arrived,
+    Delayed,
 }
 
 /// What a frame is on its connection. Between servers it belongs to a call: a connection that one of them dialed, with
@@ -144,7 +144,7 @@ pub enum DeliveryMode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
     /// From or to a client.
-    OfClient,
+    Client,
     /// The caller's greeting.
     Hello(u64),
     /// The called server's answer to the greeting.
@@ -160,7 +160,7 @@ impl FrameKind {
     pub fn weight(&self) -> FrameSize {
         match self {
             FrameKind::Word(_, weight) => *weight,
-            FrameKind::OfClient | FrameKind::Hello(_) | FrameKind::Answer(_) | FrameKind::End(_) => FrameSize::SMALL,
+            FrameKind::Client | FrameKind::Hello(_) | FrameKind::Answer(_) | FrameKind::End(_) => FrameSize::SMALL,
         }
     }
 }
@@ -269,7 +269,7 @@ impl SimEnv {
     }
 
     /// A number that only grows, so that no two events have the same moment.
-    pub fn moment(&mut self) -> u64 {
+    pub fn next_moment(&mut self) -> u64 {
         self.scheduled += 1;
         self.scheduled
     }
@@ -282,7 +282,7 @@ impl SimEnv {
 
     /// Schedules an event after a delay.
     pub fn schedule(&mut self, delay: Micros, event: SimEvent) {
-        let number = self.moment();
+        let number = self.next_moment();
         self.queue.push(ScheduledEvent { at: self.now + delay, number, event });
     }
 
@@ -294,12 +294,12 @@ impl SimEnv {
         let ScheduledEvent { at, number, event } = self.queue.pop()?;
         self.now = at;
         self.clock.store(at, Ordering::Relaxed);
-        self.note(&(at, number));
+        self.hash_event(&(at, number));
         Some(event)
     }
 
     /// Adds something to the trace hash.
-    pub fn note(&mut self, what: &impl Hash) {
+    pub fn hash_event(&mut self, what: &impl Hash) {
         what.hash(&mut self.hash);
     }
 
@@ -320,11 +320,11 @@ impl SimEnv {
 
     /// One of these at random, each equally likely; None if there is none.
     pub fn random_choice<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
-        self.random_of(choices).copied()
+        self.random_choice_ref(choices).copied()
     }
 
     /// As [`one_of`](SimEnv::one_of), for values that are not `Copy`.
-    pub fn random_of<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
+    pub fn random_choice_ref<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
         let last = choices.len().checked_sub(1)?;
         choices.get(self.random.within(0..=last as u64) as usize)
     }

@@ -67,14 +67,14 @@ faults! {
     BitRot = "bit-rot", "a bit of synced data flips while a server is down";
     Misdirected = "misdirected", "an old sector is written in another place, and may be missing in its own";
     OddFiles = "odd-files", "a server's files are missing, truncated, copied, or another server's";
-    LostFolder = "lost-folder", "a server loses some or all of its files";
+    LostFiles = "lost-folder", "a server loses some or all of its files";
     ReadError = "read-error", "a file cannot be read when a server starts";
     DiskError = "disk-error", "a write or sync fails once";
     DiskFull = "disk-full", "a disk is full for a while";
     SlowSync = "slow-sync", "syncs take up to 0.5 s, or hang for seconds; on all servers at once they take up to 0.9 s";
     NewHistory = "begun-anew", "all servers begin a new history on empty directories while the clients keep running";
     RogueClient = "stranger", "a rogue client opens sessions without end, and writes in those of other clients";
-    Liar = "liar", "an impostor sends HELLO to servers in the name of others";
+    Impostor = "liar", "an impostor sends HELLO to servers in the name of others";
     WrongDataDir = "wrong-folder", "a server is started on an empty directory, and later on its own again";
     Timers = "timers", "the timers of a role or a whole server fire much too early or much too late";
 }
@@ -182,11 +182,11 @@ impl fmt::Display for FaultSet {
 
 impl Fault {
     fn is_drawn_apart(self) -> bool {
-        self >= Fault::Liar
+        self >= Fault::Impostor
     }
 
     /// Whether the fault affects frames or clocks all the time, rather than striking at a moment.
-    pub fn is_weather(self) -> bool {
+    pub fn is_permanent(self) -> bool {
         use Fault::{Corrupt, Delay, Drift, Duplicate, Loss, Replay};
         matches!(self, Loss | Delay | Duplicate | Replay | Corrupt | Drift)
     }
@@ -217,22 +217,22 @@ pub enum ActiveFault {
 
 impl Simulation {
     /// Injects a random fault of a class that is on, and schedules the next one.
-    pub fn chaos(&mut self) {
-        let every = self.plan.fault_every;
+    pub fn inject_random_fault(&mut self) {
+        let every = self.plan.fault_interval;
         let next = self.sim_env.random_time(&(every / 4..=every * 2));
         self.sim_env.schedule(next, SimEvent::Chaos);
-        let strikes = |fault: &Fault| self.plan.faults.has(*fault) && !fault.is_weather();
-        let on: Vec<Fault> = Fault::ALL.iter().copied().filter(strikes).collect();
+        let is_injectable = |fault: &Fault| self.plan.faults.has(*fault) && !fault.is_permanent();
+        let on: Vec<Fault> = Fault::ALL.iter().copied().filter(is_injectable).collect();
         let servers: Vec<ServerId> = self.plan.cluster().iter().collect();
         if let (Some(fault), Some(server)) = (self.sim_env.random_choice(&on), self.sim_env.random_choice(&servers)) {
-            self.sim_env.note(&(fault as u32, server));
+            self.sim_env.hash_event(&(fault as u32, server));
             self.inject(fault, server);
         }
     }
 
     /// A random duration of a fault.
-    fn while_it_lasts(&mut self) -> Micros {
-        let longest = self.plan.fault_lasts;
+    fn random_fault_duration(&mut self) -> Micros {
+        let longest = self.plan.fault_duration_max;
         self.sim_env.random_time(&(longest / 10..=longest))
     }
 
@@ -252,33 +252,33 @@ impl Simulation {
             Fault::DiskError => self.plan_disk_failure(server, InjectedFailure::Once(ErrorKind::Other)),
             Fault::Pause => self.pause(server),
             Fault::SlowServer => self.slow_server(server),
-            Fault::WallClock => self.wall_clock_jumps(server),
+            Fault::WallClock => self.jump_wall_clock(server),
             Fault::BitRot => self.flip_a_bit(server),
-            Fault::Misdirected => self.misdirect(server),
-            Fault::OddFiles => self.upset_files(server),
+            Fault::Misdirected => self.misdirect_sector(server),
+            Fault::OddFiles => self.disarrange_files(server),
             Fault::ReadError => self.plan_read_error(server),
-            Fault::LostFolder => self.lose_folder(server),
+            Fault::LostFiles => self.lose_files(server),
             Fault::DiskFull => self.fill_disk(server),
             Fault::SlowSync => self.slow_sync(server),
             Fault::NewHistory => self.begin_new_history(),
-            Fault::RogueClient => self.a_stranger_speaks(server),
-            Fault::Liar => self.lie(server),
+            Fault::RogueClient => self.send_rogue_requests(server),
+            Fault::Impostor => self.send_false_hello(server),
             Fault::WrongDataDir => {
-                self.misplace_folder(server);
-                self.heals(ActiveFault::WrongDataDir(server));
+                self.start_on_wrong_dir(server);
+                self.schedule_heal(ActiveFault::WrongDataDir(server));
             }
-            Fault::Timers => self.upset_timers(server),
+            Fault::Timers => self.disturb_timers(server),
         }
     }
 
-    fn heals(&mut self, trouble: ActiveFault) {
-        let lasts = self.while_it_lasts();
-        self.sim_env.schedule(lasts, SimEvent::Heal(trouble));
+    fn schedule_heal(&mut self, ended: ActiveFault) {
+        let lasts = self.random_fault_duration();
+        self.sim_env.schedule(lasts, SimEvent::Heal(ended));
     }
 
     /// Ends a fault.
-    pub fn heal(&mut self, trouble: ActiveFault) {
-        match trouble {
+    pub fn heal(&mut self, ended: ActiveFault) {
+        match ended {
             ActiveFault::Cut(cut) => self.cut(&cut, false),
             ActiveFault::Flap(cut, on, left) => {
                 self.cut(&cut, on);
@@ -306,8 +306,8 @@ impl Simulation {
                 let usual = self.plan.sync.clone();
                 self.server(server).sync = usual;
             }
-            ActiveFault::WrongDataDir(server) => self.bring_folder_back(server),
-            ActiveFault::Timers(server) => self.settle_timers(server),
+            ActiveFault::WrongDataDir(server) => self.restore_own_dir(server),
+            ActiveFault::Timers(server) => self.restore_timers(server),
         }
     }
 
@@ -318,7 +318,7 @@ impl Simulation {
     }
 
     /// These servers with some random clients, and all other servers with the other clients.
-    fn others(&mut self, inside: ServerSet) -> (Vec<Endpoint>, Vec<Endpoint>) {
+    fn split_by(&mut self, inside: ServerSet) -> (Vec<Endpoint>, Vec<Endpoint>) {
         let (mut ins, mut outs) = (Vec::new(), Vec::new());
         for server in self.plan.cluster().iter() {
             if inside.contains(server) { &mut ins } else { &mut outs }.push(Endpoint::Server(server));
@@ -335,7 +335,7 @@ impl Simulation {
             let picked: Vec<ServerId> = self.plan.cluster().iter().filter(|_| self.sim_env.chance(400)).collect();
             inside = picked.into_iter().chain([server]).collect();
         }
-        let (ins, outs) = self.others(inside);
+        let (ins, outs) = self.split_by(inside);
         let pairs = |from: &[Endpoint], to: &[Endpoint]| -> Vec<(Endpoint, Endpoint)> {
             from.iter().flat_map(|from| to.iter().map(|to| (*from, *to))).collect()
         };
@@ -360,7 +360,7 @@ impl Simulation {
             return self.heal(ActiveFault::Flap(links, true, times));
         }
         self.cut(&links, true);
-        self.heals(ActiveFault::Cut(links));
+        self.schedule_heal(ActiveFault::Cut(links));
     }
 
     /// Resets a connection while both ends keep running. Frames in flight are lost, or arrive all the same.
@@ -372,13 +372,13 @@ impl Simulation {
         let is_lost = self.sim_env.chance(500) || matches!(other, Endpoint::Client(_));
         self.sim_env.reach(if is_lost { CoveragePoint::Reset } else { CoveragePoint::ResetAndLate });
         match other {
-            Endpoint::Server(other) => self.calls_break(server, other, is_lost),
+            Endpoint::Server(other) => self.break_calls(server, other, is_lost),
             Endpoint::Client(client) => {
                 self.sim_env.network.reset(ours, other, is_lost);
                 self.sim_env.network.reset(other, ours, is_lost);
                 self.sim_env.reach(CoveragePoint::ClientReset);
                 let why = NoReply::Broken { why: "connection reset".to_string() };
-                self.clients[client].loses_any_connection(&mut self.sim_env, server, why);
+                self.clients[client].lose_any_connection(&mut self.sim_env, server, why);
             }
         }
     }
@@ -392,7 +392,7 @@ impl Simulation {
         for (from, to) in &links {
             self.sim_env.network.slow_down(*from, *to, Some((room, each)));
         }
-        self.heals(ActiveFault::Slow(links));
+        self.schedule_heal(ActiveFault::Slow(links));
     }
 
     fn crash_role(&mut self, server: ServerId) {
@@ -402,7 +402,7 @@ impl Simulation {
         else {
             return;
         };
-        let down = Some(Duration::from_micros(self.while_it_lasts()));
+        let down = Some(Duration::from_micros(self.random_fault_duration()));
         let at = usize::from(server.0) - 1;
         self.servers[at].crash(&mut self.sim_env, role, CrashRequest { point, cause: CrashCause::Timer, down });
     }
@@ -419,7 +419,7 @@ impl Simulation {
         self.server(server).folder.fail(part, operation, failure);
     }
 
-    fn wall_clock_jumps(&mut self, server: ServerId) {
+    fn jump_wall_clock(&mut self, server: ServerId) {
         self.sim_env.reach(CoveragePoint::WallClockJumped);
         let back = self.sim_env.chance(500);
         let by = self.sim_env.random_time(&(0..=HOUR)) as i64;
@@ -433,7 +433,7 @@ impl Simulation {
         }
         self.sim_env.reach(CoveragePoint::Paused);
         let longer = if self.sim_env.chance(100) { 10 } else { 1 };
-        let until = now + longer * self.while_it_lasts();
+        let until = now + longer * self.random_fault_duration();
         self.server(server).paused_until = until;
         self.sim_env.schedule(until - now, SimEvent::Heal(ActiveFault::Paused(server, until)));
     }
@@ -443,11 +443,11 @@ impl Simulation {
         let factor = self.sim_env.random.within(2..=50);
         let usual = self.plan.processor.clone();
         self.server(server).processor = usual.start() * factor..=usual.end() * factor;
-        self.heals(ActiveFault::SlowServer(server));
+        self.schedule_heal(ActiveFault::SlowServer(server));
     }
 
     /// Makes timers up to 30 times too fast or 50 times too slow: no invariant may depend on timing.
-    fn upset_timers(&mut self, server: ServerId) {
+    fn disturb_timers(&mut self, server: ServerId) {
         self.sim_env.reach(CoveragePoint::TimersUpset);
         let roles = self.plan.protocol.roles_as_named();
         let only = if self.sim_env.chance(300) { None } else { self.sim_env.random_choice(roles) };
@@ -457,11 +457,11 @@ impl Simulation {
         for role in roles.iter().filter(|role| only.is_none_or(|only| only == **role)) {
             self.servers[at].run_timers(&mut self.sim_env, *role, Some(speed));
         }
-        self.heals(ActiveFault::Timers(server));
+        self.schedule_heal(ActiveFault::Timers(server));
     }
 
     /// The timers run at the server's speed again.
-    pub(super) fn settle_timers(&mut self, server: ServerId) {
+    pub(super) fn restore_timers(&mut self, server: ServerId) {
         let at = usize::from(server.0) - 1;
         for role in self.plan.protocol.roles_as_named() {
             self.servers[at].run_timers(&mut self.sim_env, *role, None);
@@ -474,7 +474,7 @@ impl Simulation {
             let servers: Vec<ServerId> = self.plan.cluster().iter().collect();
             for server in servers {
                 self.server(server).sync = 400 * MS..=900 * MS;
-                self.heals(ActiveFault::SlowSync(server));
+                self.schedule_heal(ActiveFault::SlowSync(server));
             }
             return;
         }
@@ -482,7 +482,7 @@ impl Simulation {
         self.sim_env.reach(if hangs { CoveragePoint::HungSync } else { CoveragePoint::SlowSync });
         let slowest = if hangs { 5 * SECOND } else { 500 * MS };
         self.server(server).sync = slowest / 10..=slowest;
-        self.heals(ActiveFault::SlowSync(server));
+        self.schedule_heal(ActiveFault::SlowSync(server));
     }
 
     fn fill_disk(&mut self, server: ServerId) {
@@ -495,7 +495,7 @@ impl Simulation {
             let used: usize = files.image().values().map(Vec::len).sum();
             files.set_capacity(Some(used as u64 + room));
         }
-        self.heals(ActiveFault::Full(server));
+        self.schedule_heal(ActiveFault::Full(server));
     }
 
     /// Limits the disk until the faults end: room for 1 to 4 more journal files, and for what the checkpoint may

@@ -11,7 +11,7 @@ use paxos_kv::storage::admission::Claim;
 impl Simulation {
     /// Greets a server in the name of another one, from an unknown process. The server must call that other one back,
     /// and record nothing.
-    pub(super) fn lie(&mut self, server: ServerId) {
+    pub(super) fn send_false_hello(&mut self, server: ServerId) {
         let others: Vec<ServerId> = self.plan.cluster().without(ServerSet::only(server)).iter().collect();
         let Some(name) = self.sim_env.random_choice(&others) else { return };
         // Some impostors know more than they should: the true storage id of the other server.
@@ -32,58 +32,58 @@ impl Simulation {
         let who = Caller::Peer { server: name, storage, life, boot, takes_part, knows };
         let hello = Hello { cluster: CLUSTER.to_string(), to: server, members: self.plan.cluster(), who };
         let mut answer = None;
-        self.at_server(server, |one, sim_env| answer = one.is_greeted(sim_env, &hello));
+        self.at_server(server, |one, sim_env| answer = one.receive_hello(sim_env, &hello));
         let process = self.server(server).process.as_ref();
         let is_as_before = process.is_none_or(|process| process.identity().recorded_peer(name) == before);
-        self.sim_env.reach(CoveragePoint::LiarCalledBack);
+        self.sim_env.reach(CoveragePoint::ImpostorCalledBack);
         self.sim_env.oracle.require(40, is_as_before && answer == Some(HelloReply::CallBackFirst), || {
             format!("{server} accepted an impostor as {name}")
         });
     }
 
     /// Starts a server on an empty data directory. It gets its own directory back later.
-    pub(super) fn misplace_folder(&mut self, server: ServerId) {
+    pub(super) fn start_on_wrong_dir(&mut self, server: ServerId) {
         let has_begun = self.has_begun();
         let others = self.on_wrong_dir.without(self.lost).without(ServerSet::only(server));
         let is_spare = !self.lost.contains(server) && self.lost.len() + others.len() < self.plan.spare_servers();
         // Before its admission both directories are new, and each may get too few witnesses. The other servers must be
         // enough as witnesses.
-        let takes_part = self.server(server).takes_part();
+        let takes_part = self.server(server).is_active();
         let gone = self.lost.len() + others.len();
         let enough = usize::from(self.plan.servers) >= self.plan.quorums().witnesses() + 2 + gone;
         if !is_spare || has_begun != takes_part || !(has_begun || enough) {
             return;
         }
-        self.sim_env.reach(CoveragePoint::FolderMisplaced);
+        self.sim_env.reach(CoveragePoint::WrongDataDir);
         self.kill(server, CrashKind::Process);
         self.lost.insert(server);
         self.on_wrong_dir.insert(server);
         let storage = self.sim_env.random.next();
         let me = self.server(server);
-        me.own = Some((std::mem::take(&mut me.folder), me.storage));
+        me.own_dir = Some((std::mem::take(&mut me.folder), me.storage));
         (me.storage, me.has_new_disk) = (storage, takes_part);
         if takes_part {
-            self.sim_env.oracle.replaced(server);
+            self.sim_env.oracle.disk_replaced(server);
         }
         self.sim_env.network.forget(server);
     }
 
     /// Gives the server its own data directory back, unless it was admitted with the other one.
-    pub(super) fn bring_folder_back(&mut self, server: ServerId) {
+    pub(super) fn restore_own_dir(&mut self, server: ServerId) {
         let me = self.server(server);
-        let is_settled = !me.has_new_disk && me.takes_part();
-        let Some((folder, storage)) = me.own.take().filter(|_| !is_settled) else { return };
+        let is_settled = !me.has_new_disk && me.is_active();
+        let Some((folder, storage)) = me.own_dir.take().filter(|_| !is_settled) else { return };
         self.kill(server, CrashKind::Process);
         let me = self.server(server);
         // The server may have been admitted with the other directory and lost that one since. Then its peers must
         // refuse this one, too.
-        let is_stranger = me.takes_part_with.is_some_and(|with| with != storage);
+        let is_stranger = me.admitted_with.is_some_and(|with| with != storage);
         (me.folder, me.storage, me.has_new_disk) = (folder, storage, is_stranger);
-        if me.takes_part() {
+        if me.is_active() {
             self.lost = self.lost.without(ServerSet::only(server));
         }
         if !is_stranger {
-            self.sim_env.oracle.has_its_disk_back(server);
+            self.sim_env.oracle.disk_restored(server);
         }
         self.sim_env.network.forget(server);
     }

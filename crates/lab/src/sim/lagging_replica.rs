@@ -46,7 +46,7 @@ impl LaggingCase {
         (plan.part_bytes, plan.segment_bytes, plan.sessions) = (64 << 10, 256 << 10, 64);
         (plan.sync, plan.processor) = (100..=1_000, 2..=50);
         (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
-        (plan.think, plan.timeout, plan.fault_lasts) = (0..=think, 10 * SECOND, 100 * MS);
+        (plan.think, plan.timeout, plan.fault_duration_max) = (0..=think, 10 * SECOND, 100 * MS);
         plan.retention =
             Retention { checkpoint_slots: 200, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
         plan.starts_admitted = true;
@@ -61,14 +61,14 @@ impl LaggingCase {
                 return true;
             }
             self.now += 10 * MS;
-            let kept = self.world.go_on(self.now, |_| false);
+            let kept = self.world.run_until(self.now, |_| false);
             assert!(kept.is_ok(), "{kept:?}");
         }
         is_so(&self.world)
     }
 
     /// Disconnects server 5 from all others in both directions, or reconnects it.
-    fn is_away(&mut self, on: bool) {
+    fn set_cut_off(&mut self, on: bool) {
         for other in self.world.plan.cluster().without(ServerSet::only(LAGGING)).iter() {
             for (from, to) in [(LAGGING, other), (other, LAGGING)] {
                 self.world.sim_env.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
@@ -77,7 +77,7 @@ impl LaggingCase {
     }
 
     fn parts(&self) -> u32 {
-        self.world.sim_env.coverage.count(CoveragePoint::SnapshotInParts)
+        self.world.sim_env.coverage.count(CoveragePoint::SnapshotInChunks)
     }
 
     fn installs(&self) -> u32 {
@@ -107,13 +107,13 @@ fn applied(world: &Simulation, server: ServerId) -> Slot {
 fn away_for(commands: usize) {
     let mut case = LaggingCase::begin(1, commands, 0);
     assert!(case.until(10 * SECOND, |world| applied(world, LAGGING) > Slot(50)), "the cluster does not start");
-    case.is_away(true);
+    case.set_cut_off(true);
     let before = applied(&case.world, LAGGING);
     assert!(case.until(3_600 * SECOND, is_done), "the other servers make no progress");
     assert!(applied(&case.world, LAGGING).ahead_of(before) < 1_000, "the lagging server is not down");
     let missed = case.world.sim_env.oracle.highest_chosen().ahead_of(applied(&case.world, LAGGING));
     assert!(missed as usize > commands * 9 / 10, "only {missed} of {commands} were missed");
-    case.is_away(false);
+    case.set_cut_off(false);
     let joined = case.now;
     assert!(
         case.until(SOON, LaggingCase::is_agreed),
@@ -143,15 +143,16 @@ fn snapshot_transfer_survives_crashes_of_receiver_and_sender() {
     for seed in 1..=6 {
         let mut case = LaggingCase::begin(seed, 2_000, 0);
         assert!(case.until(10 * SECOND, |world| applied(world, LAGGING) > Slot(50)));
-        case.is_away(true);
+        case.set_cut_off(true);
         assert!(case.until(600 * SECOND, is_done));
-        case.is_away(false);
+        case.set_cut_off(false);
         // The receiver crashes during its first snapshot. During the next ones every possible sender crashes, one after
         // the other. A snapshot has more chunks than that.
         let how = if seed % 2 == 0 { CrashKind::Power } else { CrashKind::Process };
         for (victim, parts) in [(5, 5), (1, 4), (2, 4), (3, 4), (4, 4), (5, 9)] {
             let from = case.parts();
-            if !case.until(SOON, |world| world.sim_env.coverage.count(CoveragePoint::SnapshotInParts) >= from + parts) {
+            if !case.until(SOON, |world| world.sim_env.coverage.count(CoveragePoint::SnapshotInChunks) >= from + parts)
+            {
                 break;
             }
             assert_eq!(case.installs(), 0, "seed {seed}: it caught up too soon for this test");
@@ -170,10 +171,10 @@ fn lagging_server_installs_two_snapshots_while_the_others_continue() {
         let mut case = LaggingCase::begin(seed, 80_000, 2 * MS);
         for installs in 1..=3 {
             assert!(case.until(SOON, |world| applied(world, LAGGING) > Slot(50)), "seed {seed}");
-            case.is_away(true);
+            case.set_cut_off(true);
             let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 1_000);
             assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
-            case.is_away(false);
+            case.set_cut_off(false);
             assert!(
                 case.until(SOON, |world| applied(world, LAGGING) > end),
                 "seed {seed}: the server does not restart"
@@ -197,13 +198,13 @@ fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
     seeded_bugs::switch(bug);
     let mut case = LaggingCase::begin_large(seed, 60_000, 20 * MS);
     if bug.is_some() {
-        case.world.sim_env.oracle.see_consequences_only();
+        case.world.sim_env.oracle.check_user_visible_only();
     }
     assert!(case.until(10 * SECOND, |world| applied(world, LAGGING) > Slot(50)), "seed {seed}");
-    case.is_away(true);
+    case.set_cut_off(true);
     let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 2_000);
     assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
-    case.is_away(false);
+    case.set_cut_off(false);
     let (begun, before) = (case.now, case.world.sim_env.oracle.highest_chosen());
     let has_caught_up = |world: &Simulation| {
         let highest = world.sim_env.oracle.highest_chosen();

@@ -58,7 +58,7 @@ impl LeaderOracle {
         for input in inputs {
             let Input::Message { from, message } = input else { continue };
             match (message, self.tenures.get_mut(&server)) {
-                (Message::LeaderHint { .. }, _) => coverage.reach(CoveragePoint::Relayed),
+                (Message::LeaderHint { .. }, _) => coverage.reach(CoveragePoint::LeaderHintReceived),
                 (Message::PreVoteReply { hears: true, .. }, _) => coverage.reach(CoveragePoint::PreVoteRefused),
                 (Message::Nack { ballot, .. }, Some(tenure)) if *ballot == tenure.ballot => tenure.being_refused = true,
                 (Message::HeartbeatReply { ballot }, Some(tenure)) if *ballot == tenure.ballot => {
@@ -82,15 +82,15 @@ impl LeaderOracle {
         let mut broken = None;
         for action in actions {
             broken = broken.or(match action {
-                Action::Trace(fact) => self.fact(server, fact, &is_open, coverage),
-                Action::Send { message, .. } => self.message(server, message, &is_chosen, coverage),
+                Action::Trace(fact) => self.check_trace_event(server, fact, &is_open, coverage),
+                Action::Send { message, .. } => self.check_message(server, message, &is_chosen, coverage),
                 Action::Arm(_) | Action::Notify(_) => None,
             });
         }
         broken
     }
 
-    fn fact(
+    fn check_trace_event(
         &mut self,
         server: ServerId,
         event: &ProposerTraceEvent,
@@ -115,15 +115,15 @@ impl LeaderOracle {
             ProposerTraceEvent::SteppedDown { open, why, .. } => {
                 self.tenures.remove(&server);
                 if *open > 0 {
-                    coverage.reach(CoveragePoint::DeposedWithOpenSlots);
+                    coverage.reach(CoveragePoint::DeposedWithSlotsInFlight);
                 }
                 if *open as u64 >= WINDOW {
                     coverage.reach(CoveragePoint::DeposedWithFullWindow);
                 }
                 coverage.reach(match why {
                     StepDownReason::Nacked(_) => CoveragePoint::LeaderRefused,
-                    StepDownReason::HigherBallot(_) => CoveragePoint::LeaderHeardRival,
-                    StepDownReason::NoHeartbeatReplies => CoveragePoint::LeaderUnheard,
+                    StepDownReason::HigherBallot(_) => CoveragePoint::LeaderSawLaterLeader,
+                    StepDownReason::NoHeartbeatReplies => CoveragePoint::LeaderWithoutReplies,
                     StepDownReason::Stalled => CoveragePoint::LeaderStalled,
                     StepDownReason::LearnerDown | StepDownReason::Truncated(_) => CoveragePoint::LearnerCrashed,
                 });
@@ -145,7 +145,7 @@ impl LeaderOracle {
         }
     }
 
-    fn message(
+    fn check_message(
         &mut self,
         server: ServerId,
         message: &Message,
@@ -162,7 +162,7 @@ impl LeaderOracle {
                     coverage.reach(CoveragePoint::Resent);
                 }
                 if values.len() > 1 {
-                    coverage.reach(CoveragePoint::GroupOfMany);
+                    coverage.reach(CoveragePoint::BatchOfSeveral);
                 }
                 ballot
             }

@@ -18,6 +18,8 @@
 //! - [`coverage`] says whether a batch reached the situations that it was made for. [`batch`] runs many seeds, and
 //!   [`simulate_command`] prints the results.
 
+#[cfg(test)]
+mod audit_gap_tests;
 pub mod batch;
 pub mod bug_search;
 pub mod client;

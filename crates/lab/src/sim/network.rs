@@ -101,7 +101,7 @@ impl Network {
     }
 
     /// Ends all faults; frames still take time, at most 5 ms + 5 ms on average.
-    pub fn calm_down(&mut self) {
+    pub fn end_faults(&mut self) {
         let LinkFaults { latency, jitter, .. } = self.link_faults;
         let link_faults = &mut self.link_faults;
         (link_faults.latency, link_faults.jitter) = (latency.min(5 * MS), jitter.min(5 * MS));
@@ -175,7 +175,7 @@ impl Network {
                 link.cuts == 0 && sent_on >= link.lost_below
             }
             DeliveryMode::Replay => link.cuts == 0,
-            DeliveryMode::Arrived => true,
+            DeliveryMode::Delayed => true,
         }
     }
 
@@ -205,8 +205,8 @@ impl SimEnv {
         }
         let is_sent = self.send_copy(from, to, bytes.clone(), piece);
         // A client's try is one connection: it cannot be refused and still arrive.
-        if piece != FrameKind::OfClient && self.chance(duplicate) {
-            self.reach(CoveragePoint::FrameDoubled);
+        if piece != FrameKind::Client && self.chance(duplicate) {
+            self.reach(CoveragePoint::FrameDuplicated);
             self.send_copy(from, to, bytes.clone(), piece);
         }
         if matches!(piece, FrameKind::Hello(_) | FrameKind::Answer(_) | FrameKind::Word(..)) && replay > 0 {
@@ -259,7 +259,7 @@ impl SimEnv {
         let way = DeliveryMode::Connection(link.connection);
         let is_damaged = !bytes.is_empty() && self.chance(corrupt);
         let bytes = if is_damaged { self.corrupted(&bytes) } else { bytes };
-        self.schedule(delay, SimEvent::Frame { from, to, bytes, way, piece });
+        self.schedule(delay, SimEvent::Frame { from, to, bytes, mode: way, piece });
         true
     }
 
@@ -271,7 +271,7 @@ impl SimEnv {
             let at = self.random.within(0..=at) as usize;
             if let Some((from, to, bytes, piece)) = self.network.old.get(at).cloned() {
                 self.reach(CoveragePoint::FrameReplayed);
-                self.schedule(1, SimEvent::Frame { from, to, bytes, way: DeliveryMode::Replay, piece });
+                self.schedule(1, SimEvent::Frame { from, to, bytes, mode: DeliveryMode::Replay, piece });
             }
         }
         if self.chance(100) {

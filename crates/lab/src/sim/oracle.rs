@@ -26,14 +26,14 @@ type ProposedCommand = Option<Op>;
 #[derive(Default)]
 struct PromiseReport {
     /// The reported ranges of slots: the first slot, and the first slot behind the range (None if it has no end).
-    spoken_of: Vec<(Slot, Option<Slot>)>,
+    ranges: Vec<(Slot, Option<Slot>)>,
     accepted: BTreeMap<Slot, (Ballot, Value)>,
 }
 
 impl PromiseReport {
     /// The report on a slot: None if there is none, Some(None) if it says that no value was accepted.
     fn reported(&self, slot: Slot) -> Option<Option<&(Ballot, Value)>> {
-        let is_told = self.spoken_of.iter().any(|(from, to)| *from <= slot && to.is_none_or(|to| slot < to));
+        let is_told = self.ranges.iter().any(|(from, to)| *from <= slot && to.is_none_or(|to| slot < to));
         is_told.then(|| self.accepted.get(&slot))
     }
 }
@@ -42,7 +42,7 @@ impl PromiseReport {
 pub struct Oracle {
     pub(super) quorums: Quorums,
     violation: Option<Violation>,
-    consequences_only: bool,
+    user_visible_only: bool,
     pub(super) acceptors: BTreeMap<ServerId, DurableAcceptor>,
     /// The value that acceptors durably accepted in a slot at a ballot, and those acceptors.
     pub(super) votes: BTreeMap<(Slot, Ballot), (Value, ServerSet)>,
@@ -93,7 +93,7 @@ impl Oracle {
             commits: TransactionOracle::new(protocol),
             quorums,
             violation: None,
-            consequences_only: false,
+            user_visible_only: false,
             acceptors: BTreeMap::new(),
             votes: BTreeMap::new(),
             chosen: BTreeMap::new(),
@@ -121,7 +121,7 @@ impl Oracle {
     pub fn begin_new_history(&mut self, protocol: Protocol) {
         let new = Oracle::new(protocol, self.quorums, self.machine.empty());
         let old = std::mem::replace(self, new);
-        (self.violation, self.consequences_only) = (old.violation, old.consequences_only);
+        (self.violation, self.user_visible_only) = (old.violation, old.user_visible_only);
         (self.requested, self.refused) = (old.requested, old.refused);
     }
 
@@ -131,13 +131,13 @@ impl Oracle {
     }
 
     /// From now on checks only invariants whose violation is user visible, not the ones that prevent such harm.
-    pub fn see_consequences_only(&mut self) {
-        self.consequences_only = true;
+    pub fn check_user_visible_only(&mut self) {
+        self.user_visible_only = true;
     }
 
     /// Records a violation of this invariant unless `kept`; only the first one of a run counts.
     pub fn require(&mut self, invariant: u8, kept: bool, what: impl FnOnce() -> String) {
-        let counts = !self.consequences_only || is_user_visible(invariant);
+        let counts = !self.user_visible_only || is_user_visible(invariant);
         if !kept && counts && self.violation.is_none() {
             self.violation = Some(Violation { invariant, what: what() });
         }
@@ -150,7 +150,7 @@ impl Oracle {
 
     /// The last slot that any learner has applied; under two-phase commit, the number of commits.
     pub fn applied(&self) -> Slot {
-        if self.commits.are_judged() {
+        if self.commits.is_enabled() {
             return Slot(self.commits.count());
         }
         Slot(self.applied.len() as u64)
@@ -173,12 +173,12 @@ impl Oracle {
 
     /// Checks, at the end of a run, that a majority of disks still holds every chosen value. These are the acceptors
     /// that a power cut of the whole cluster leaves.
-    pub fn judge_disks(&mut self, disks: &BTreeMap<ServerId, Acceptor>) {
+    pub fn check_disks(&mut self, disks: &BTreeMap<ServerId, Acceptor>) {
         for (slot, (_, value)) in self.chosen.clone() {
             let holds = |disk: &Acceptor| {
                 let accepted = disk.accepted().get(&slot).is_some_and(|(_, held)| *held == value);
                 // A truncated slot is in a checkpoint, and a corrupt one may have held the value.
-                accepted || Oracle::is_excused(slot, disk.truncated_below(), disk.damaged())
+                accepted || Oracle::may_lack(slot, disk.truncated_below(), disk.damaged())
             };
             let holding = disks.iter().filter(|(_, disk)| holds(disk));
             let holding: ServerSet = holding.map(|(server, _)| *server).collect();
@@ -192,7 +192,7 @@ impl Oracle {
     // ---- acceptors
 
     /// Checks an acceptor's actions. The records of its batch are durable already.
-    pub fn acceptor_says(&mut self, server: ServerId, actions: &[Action<Acceptor>], coverage: &mut Coverage) {
+    pub fn check_acceptor(&mut self, server: ServerId, actions: &[Action<Acceptor>], coverage: &mut Coverage) {
         if self.new_disks.contains(server) {
             return;
         }
@@ -200,7 +200,7 @@ impl Oracle {
             let Action::Send { message, .. } = action else { continue };
             match message {
                 Message::Promise { ballot, page } => self.promised(server, *ballot, page, coverage),
-                Message::Truncated { .. } => coverage.reach(CoveragePoint::ToldTruncated),
+                Message::Truncated { .. } => coverage.reach(CoveragePoint::AnsweredTruncated),
                 Message::Accepted { ballot, slots } => {
                     for slot in slots.first.to(slots.last) {
                         let votes = self.votes.get(&(slot, *ballot));
@@ -242,9 +242,9 @@ impl Oracle {
         // Values accepted at this ballot or a higher one were accepted after the promise.
         let kept = self.disk(server).accepted.range(*from..).filter(|(_, (at, _))| *at < ballot);
         let kept = kept.filter(|(slot, _)| to.is_none_or(|to| **slot < to));
-        let told: BTreeMap<Slot, Ballot> = accepted.iter().map(|entry| (entry.slot, entry.ballot)).collect();
-        let missing = kept.filter(|(slot, (at, _))| told.get(slot) != Some(at));
-        let missing = missing.filter(|(slot, _)| !Oracle::is_excused(**slot, *forgotten, damaged));
+        let reported: BTreeMap<Slot, Ballot> = accepted.iter().map(|entry| (entry.slot, entry.ballot)).collect();
+        let missing = kept.filter(|(slot, (at, _))| reported.get(slot) != Some(at));
+        let missing = missing.filter(|(slot, _)| !Oracle::may_lack(**slot, *forgotten, damaged));
         let missing: Vec<Slot> = missing.map(|(slot, _)| *slot).collect();
         self.require(7, missing.is_empty(), || format!("{server} promised {ballot} but did not report {missing:?}"));
         let reported = self.promises.entry((ballot, server)).or_default();
@@ -253,13 +253,13 @@ impl Oracle {
                 reported.accepted.insert(*slot, (*ballot, value.clone()));
             }
         }
-        reported.spoken_of.push((*from, *to));
+        reported.ranges.push((*from, *to));
     }
 
     // ---- proposers
 
     /// Records the inputs with which a proposer's turn begins.
-    pub fn proposer_hears<'a>(
+    pub fn observe_proposer_inputs<'a>(
         &mut self,
         server: ServerId,
         inputs: impl Iterator<Item = &'a Input<Proposer>> + Clone,
@@ -274,7 +274,7 @@ impl Oracle {
     }
 
     /// Checks a proposer's actions.
-    pub fn proposer_says(&mut self, server: ServerId, actions: &[Action<Proposer>], coverage: &mut Coverage) {
+    pub fn check_proposer(&mut self, server: ServerId, actions: &[Action<Proposer>], coverage: &mut Coverage) {
         if self.new_disks.contains(server) {
             return;
         }
@@ -298,7 +298,7 @@ impl Oracle {
                     let owner = ballot.server == server;
                     self.require(11, owner, || format!("{server} proposed at {ballot}, which is not its own ballot"));
                     for (slot, value) in (first.0..).map(Slot).zip(values) {
-                        self.no_hole_before(*ballot, slot);
+                        self.check_no_hole_before(*ballot, slot);
                         self.accept_sent(*ballot, slot, value);
                     }
                 }
@@ -318,9 +318,9 @@ impl Oracle {
                 }
                 Action::Notify(ProposerNotification::NotApplied { id, why }) => {
                     coverage.reach(if *why == NotApplied::Preempted {
-                        CoveragePoint::Outrun
+                        CoveragePoint::Preempted
                     } else {
-                        CoveragePoint::ToldNotApplied
+                        CoveragePoint::ReportedNotApplied
                     });
                     let sent = self.proposed_by.contains_key(&(server, *id)) || self.leaders.has_forwarded(server, *id);
                     self.require(25, !sent, || {
@@ -334,7 +334,7 @@ impl Oracle {
     }
 
     /// A ballot proposes in consecutive slots, from its first one on. It may pass over chosen slots only.
-    fn no_hole_before(&mut self, ballot: Ballot, slot: Slot) {
+    fn check_no_hole_before(&mut self, ballot: Ballot, slot: Slot) {
         let from = self.prepared.get(&ballot).copied().unwrap_or(slot);
         let next = *self.next.entry(ballot).or_insert(from);
         if slot >= next {
@@ -372,8 +372,8 @@ impl Oracle {
             quorum.iter().map(|server| self.promises.get(&(ballot, server)).and_then(|told| told.reported(slot)));
         let promises: Vec<_> = promises.collect();
         let whole = self.quorums.is_prepared(quorum) && promises.iter().all(Option::is_some);
-        let told: Vec<&(Ballot, Value)> = promises.iter().flatten().copied().flatten().collect();
-        let highest = told.iter().max_by_key(|(at, _)| *at);
+        let reported: Vec<&(Ballot, Value)> = promises.iter().flatten().copied().flatten().collect();
+        let highest = reported.iter().max_by_key(|(at, _)| *at);
         let bound = match (highest, adopted) {
             (Some((at, bound)), adopted) => adopted == Some(*at) && bound == value,
             (None, adopted) => adopted.is_none(),
@@ -389,10 +389,10 @@ impl Oracle {
         } else if *value == Value::Noop {
             coverage.reach(CoveragePoint::HoleFilled);
         }
-        if told.iter().any(|(at, other)| Some(*at) != adopted && other != value) {
+        if reported.iter().any(|(at, other)| Some(*at) != adopted && other != value) {
             coverage.reach(CoveragePoint::AdoptedOfMany);
         }
-        let known = self.is_asked_for(value);
+        let known = self.was_requested(value);
         self.require(7, whole, || format!("{ballot} proposed in slot {slot} without complete promises of {quorum}"));
         self.require(8, bound, || {
             format!("{ballot} proposed in slot {slot} another value than its promises ({quorum}) require")
@@ -415,10 +415,10 @@ impl Oracle {
     }
 
     /// Checks a learner's actions.
-    pub fn learner_says(
+    pub fn check_learner(
         &mut self,
         server: ServerId,
-        life: u64,
+        incarnation: u64,
         actions: &[Action<paxos_kv::paxos::Learner<Kv>>],
         coverage: &mut Coverage,
     ) {
@@ -470,7 +470,7 @@ impl Oracle {
                     self.proposed_by.remove(&(server, *id));
                 }
                 Action::Notify(LearnerNotification::Answer { token, slot, .. }) => {
-                    let bound = self.reads.remove(&(life, *token));
+                    let bound = self.reads.remove(&(incarnation, *token));
                     self.require(17, bound.is_some(), || format!("{server} answered a read that no client sent"));
                     let bound = bound.unwrap_or_default();
                     self.require(17, *slot >= bound, || {
@@ -485,7 +485,7 @@ impl Oracle {
                 }
                 Action::Notify(LearnerNotification::ReadFailed { token, .. }) => {
                     coverage.reach(CoveragePoint::ReadFailed);
-                    self.reads.remove(&(life, *token));
+                    self.reads.remove(&(incarnation, *token));
                 }
                 _ => {}
             }
@@ -493,9 +493,9 @@ impl Oracle {
     }
 
     /// A read has reached a learner.
-    pub fn read_arrived(&mut self, life: u64, token: u64) {
+    pub fn read_arrived(&mut self, incarnation: u64, token: u64) {
         let chosen = self.highest_chosen();
-        self.reads.insert((life, token), chosen);
+        self.reads.insert((incarnation, token), chosen);
     }
 
     fn learned(&mut self, server: ServerId, slot: Slot, value: &Value, outcome: &ApplyResult, coverage: &mut Coverage) {
@@ -516,15 +516,15 @@ impl Oracle {
         self.require(13, expected == *outcome, || {
             format!("slot {slot} had the outcome {outcome:?}, but the log gives {expected:?}")
         });
-        let known = self.is_asked_for(value);
+        let known = self.was_requested(value);
         self.require(2, known, || format!("slot {slot} holds {value:?}, which no client requested"));
         self.applied.push((*outcome, self.machine.digest()));
         if let Some(id) = value.id() {
-            self.took_effect(id, slot, outcome, coverage);
+            self.record_effect(id, slot, outcome, coverage);
         }
     }
 
-    fn took_effect(&mut self, id: CommandId, slot: Slot, outcome: &ApplyResult, coverage: &mut Coverage) {
+    fn record_effect(&mut self, id: CommandId, slot: Slot, outcome: &ApplyResult, coverage: &mut Coverage) {
         match outcome {
             ApplyResult::Applied(_) => {
                 let first = self.effects.insert(id, slot).is_none();
@@ -559,7 +559,7 @@ impl Oracle {
     }
 
     /// Whether a client has requested exactly this value; a no-op needs no request.
-    pub(super) fn is_asked_for(&self, value: &Value) -> bool {
+    pub(super) fn was_requested(&self, value: &Value) -> bool {
         let Value::Command(command) = value else { return true };
         let Some(asked) = self.requested.get(&command.id) else { return false };
         match paxos_kv::kv::KvCommand::from_paxos(command) {
@@ -571,7 +571,7 @@ impl Oracle {
 
     /// Checks the result of a write that is sent to a client.
     pub fn acknowledged(&mut self, id: CommandId, slot: Slot, written: WriteResult) {
-        if self.commits.are_judged() {
+        if self.commits.is_enabled() {
             return self.commit_acknowledged(id, slot, written);
         }
         let applied = matches!(self.outcome(slot), Some(ApplyResult::Applied(saved)) if saved.written == written);
@@ -583,7 +583,7 @@ impl Oracle {
 
     /// A client counts its write as certainly not applied.
     pub fn refused(&mut self, id: CommandId) {
-        if self.commits.are_judged() {
+        if self.commits.is_enabled() {
             return self.commit_refused(id);
         }
         let applied = self.effects.contains_key(&id);
@@ -611,12 +611,12 @@ impl Oracle {
 
     /// A server got a new disk. No role may count its messages from now on, so they are not checked. If a proposer
     /// counted its promise, the check of proposals would find no such promise.
-    pub fn replaced(&mut self, server: ServerId) {
+    pub fn disk_replaced(&mut self, server: ServerId) {
         self.new_disks.insert(server);
     }
 
     /// A server has its earlier disk again.
-    pub fn has_its_disk_back(&mut self, server: ServerId) {
+    pub fn disk_restored(&mut self, server: ServerId) {
         self.new_disks = self.new_disks.without(ServerSet::only(server));
     }
 }

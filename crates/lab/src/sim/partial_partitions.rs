@@ -37,7 +37,7 @@ impl PartitionCase {
         (plan.clients, plan.requests, plan.keys, plan.reads) = (8, 60_000, 8, 0);
         plan.in_flight = 1;
         plan.value_bytes = 24;
-        (plan.think, plan.timeout, plan.safety) = (5 * MS..=20 * MS, 10 * SECOND, 100 * SECOND);
+        (plan.think, plan.timeout, plan.fault_phase_end) = (5 * MS..=20 * MS, 10 * SECOND, 100 * SECOND);
         (plan.sync, plan.processor) = (100..=1_000, 2..=50);
         (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
         let mut case = PartitionCase { world: Simulation::new(plan, false), seed, now: 0 };
@@ -48,7 +48,7 @@ impl PartitionCase {
 
     fn run(&mut self, time: Micros) {
         self.now += time;
-        let kept = self.world.go_on(self.now, |_| false);
+        let kept = self.world.run_until(self.now, |_| false);
         assert!(kept.is_ok(), "seed {}: {kept:?}", self.seed);
     }
 
@@ -74,10 +74,10 @@ impl PartitionCase {
     }
 
     /// Cuts all links except between the pairs for which `hear` holds.
-    fn connect(&mut self, hear: impl Fn(ServerId, ServerId) -> bool) {
+    fn connect(&mut self, can_reach: impl Fn(ServerId, ServerId) -> bool) {
         for one in self.servers().iter() {
             for other in self.servers().iter().filter(|other| *other > one) {
-                if !hear(one, other) {
+                if !can_reach(one, other) {
                     self.cut(one, other, true);
                 }
             }
@@ -85,7 +85,7 @@ impl PartitionCase {
     }
 
     /// Checks that values are chosen soon, by a leader that then stays; returns its ballot.
-    fn recovers(&mut self, case: &str) -> Ballot {
+    fn await_new_leader(&mut self, case: &str) -> Ballot {
         let (seed, begun, before) = (self.seed, self.now, self.chosen());
         // Values that were in flight when the links were cut do not count.
         while self.chosen() <= before.plus(10) {
@@ -118,7 +118,7 @@ fn quorum_loss_leader_that_reaches_no_majority_is_replaced() {
         let hub = others(case.servers(), leader)[seed as usize % 4];
         // Every server hears only the hub, and so does the leader.
         case.connect(|one, other| one == hub || other == hub);
-        assert_eq!(case.recovers("quorum loss").server, hub, "seed {seed}: no other server can lead");
+        assert_eq!(case.await_new_leader("quorum loss").server, hub, "seed {seed}: no other server can lead");
     }
 }
 
@@ -137,7 +137,7 @@ fn constrained_election_only_electable_server_lacks_the_latest_slots() {
         }
         assert_eq!(case.leader().map(|leader| leader.server), Some(leader), "seed {seed}: the partition has no effect");
         case.connect(|one, other| (one == hub || other == hub) && one != leader && other != leader);
-        assert_eq!(case.recovers("constrained election").server, hub, "seed {seed}: no other server can lead");
+        assert_eq!(case.await_new_leader("constrained election").server, hub, "seed {seed}: no other server can lead");
     }
 }
 
@@ -148,7 +148,7 @@ fn chained_server_that_knows_the_leader_does_not_campaign() {
         let leader = case.leader().expect("the cluster has started");
         let end = others(case.servers(), leader.server)[seed as usize % 2];
         case.cut(leader.server, end, true);
-        assert_eq!(case.recovers("chained"), leader, "seed {seed}: the partition has no effect");
+        assert_eq!(case.await_new_leader("chained"), leader, "seed {seed}: the partition has no effect");
     }
 }
 
@@ -160,7 +160,7 @@ fn leader_that_can_send_but_not_receive_is_replaced() {
         for other in others(case.servers(), leader) {
             case.world.sim_env.network.cut(Endpoint::Server(other), Endpoint::Server(leader), true);
         }
-        assert_ne!(case.recovers("deaf leader").server, leader, "seed {seed}");
+        assert_ne!(case.await_new_leader("deaf leader").server, leader, "seed {seed}");
     }
 }
 
@@ -176,7 +176,7 @@ fn server_that_returns_from_a_partition_does_not_disturb_the_leader() {
             }
             case.run(3 * SECOND);
         }
-        assert_eq!(case.recovers("back from a partition"), leader, "seed {seed}: the partition has no effect");
+        assert_eq!(case.await_new_leader("back from a partition"), leader, "seed {seed}: the partition has no effect");
     }
 }
 
@@ -192,7 +192,7 @@ fn replaced_soon(what: &str, happens: impl Fn(&mut PartitionCase, ServerId)) {
             assert!(passed <= 2 * ELECTION, "{what}, seed {seed}: no value is chosen for {} ms", passed / MS);
             case.run(5 * MS);
         }
-        assert_ne!(case.recovers(what).server, leader, "{what}, seed {seed}");
+        assert_ne!(case.await_new_leader(what).server, leader, "{what}, seed {seed}");
     }
 }
 

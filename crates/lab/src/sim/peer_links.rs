@@ -28,7 +28,7 @@ pub struct SimPeerLink {
     dialler: Dialler,
     state: SimLinkState,
     /// The next attempt may come after the shorter pause.
-    is_called: bool,
+    may_redial_soon: bool,
     /// Identifies the scheduled event that counts; others are outdated.
     stamp: u64,
 }
@@ -36,9 +36,9 @@ pub struct SimPeerLink {
 #[derive(Debug)]
 enum SimLinkState {
     /// Waits for the next attempt, which comes no earlier than `least`.
-    Resting { least: Micros },
+    Waiting { least: Micros },
     /// Has sent this greeting, and waits for the answer.
-    Asking { call: u64, hello: Hello },
+    Handshake { call: u64, hello: Hello },
     /// The peer has accepted the call.
     Up { call: u64, since: Micros },
 }
@@ -47,8 +47,8 @@ impl SimPeerLink {
     fn new(peer: ServerId) -> SimPeerLink {
         SimPeerLink {
             dialler: Dialler::new(peer),
-            state: SimLinkState::Resting { least: 0 },
-            is_called: false,
+            state: SimLinkState::Waiting { least: 0 },
+            may_redial_soon: false,
             stamp: 0,
         }
     }
@@ -61,15 +61,15 @@ impl SimPeerLink {
     /// The current call, accepted or not.
     fn any_call(&self) -> Option<u64> {
         match self.state {
-            SimLinkState::Resting { .. } => None,
-            SimLinkState::Asking { call, .. } | SimLinkState::Up { call, .. } => Some(call),
+            SimLinkState::Waiting { .. } => None,
+            SimLinkState::Handshake { call, .. } | SimLinkState::Up { call, .. } => Some(call),
         }
     }
 }
 
 impl SimServer {
     /// Starts the links to all other servers, when the process starts.
-    pub(super) fn call_others(&mut self, sim_env: &mut SimEnv) {
+    pub(super) fn start_links(&mut self, sim_env: &mut SimEnv) {
         let others = self.cluster.without(ServerSet::only(self.me));
         let Some((process, _)) = self.env(sim_env) else { return };
         *process.agenda.links.borrow_mut() = others.iter().map(|peer| (peer, SimPeerLink::new(peer))).collect();
@@ -78,7 +78,7 @@ impl SimServer {
 
     /// Schedules the next event of a link after this time.
     fn schedule_dial(&mut self, sim_env: &mut SimEnv, peer: ServerId, time: Duration) {
-        let (me, delay, stamp) = (self.me, self.clock().takes(time), sim_env.moment());
+        let (me, delay, stamp) = (self.me, self.clock().duration(time), sim_env.next_moment());
         let Some(process) = &self.process else { return };
         if let Some(link) = process.agenda.links.borrow_mut().get_mut(&peer) {
             link.stamp = stamp;
@@ -87,12 +87,12 @@ impl SimServer {
     }
 
     /// The wait of a link is over: it dials again, or its greeting was not answered in time.
-    pub fn dials(&mut self, sim_env: &mut SimEnv, number: u64, peer: ServerId, stamp: u64) {
+    pub fn dial_due(&mut self, sim_env: &mut SimEnv, number: u64, peer: ServerId, stamp: u64) {
         let Some(process) = self.process.as_ref().filter(|process| process.number == number) else { return };
         let waits_in = |link: &SimPeerLink| match link.state {
             SimLinkState::Up { .. } => None,
-            SimLinkState::Resting { .. } => Some(None),
-            SimLinkState::Asking { call, .. } => Some(Some(call)),
+            SimLinkState::Waiting { .. } => Some(None),
+            SimLinkState::Handshake { call, .. } => Some(Some(call)),
         };
         let links = process.agenda.links.borrow();
         let waited = links.get(&peer).filter(|link| link.stamp == stamp).and_then(waits_in);
@@ -108,13 +108,13 @@ impl SimServer {
     }
 
     fn dial(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
-        let (me, call) = (self.me, sim_env.moment());
+        let (me, call) = (self.me, sim_env.next_moment());
         let Some((process, _)) = self.env(sim_env) else { return };
         let mut links = process.agenda.links.borrow_mut();
         let Some(link) = links.get_mut(&peer) else { return };
         let hello = link.dialler.hello(&process.core, &process.folder);
         let bytes: Arc<[u8]> = frame(&hello).into();
-        link.state = SimLinkState::Asking { call, hello };
+        link.state = SimLinkState::Handshake { call, hello };
         drop(links);
         if sim_env.send(Endpoint::Server(me), Endpoint::Server(peer), bytes, FrameKind::Hello(call)) {
             self.schedule_dial(sim_env, peer, HANDSHAKE_DEADLINE);
@@ -131,8 +131,8 @@ impl SimServer {
         let mut links = process.agenda.links.borrow_mut();
         let Some(link) = links.get_mut(&peer) else { return };
         let Backoff { least, most } = link.dialler.ended(&process.core, ended);
-        let pause = if std::mem::take(&mut link.is_called) { least } else { most };
-        link.state = SimLinkState::Resting { least: now + clock.takes(least) };
+        let pause = if std::mem::take(&mut link.may_redial_soon) { least } else { most };
+        link.state = SimLinkState::Waiting { least: now + clock.duration(least) };
         drop(links);
         // Frames that were to be written to the peer are lost with the connection.
         process.agenda.frames.borrow_mut().retain_mut(|(to, ..)| {
@@ -149,14 +149,14 @@ impl SimServer {
     }
 
     /// Ends the call to a peer, if this is the current one; returns whether it is.
-    pub(super) fn call_breaks(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, why: &str) -> bool {
+    pub(super) fn break_call(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, why: &str) -> bool {
         let now = sim_env.now();
         let Some(process) = &self.process else { return false };
         let ended = match process.agenda.links.borrow().get(&peer).map(|link| &link.state) {
             Some(SimLinkState::Up { call: this, since }) if *this == call => {
                 LinkEnded::Broken { why, after: Duration::from_micros(now - since) }
             }
-            Some(SimLinkState::Asking { call: this, .. }) if *this == call => LinkEnded::Unanswered,
+            Some(SimLinkState::Handshake { call: this, .. }) if *this == call => LinkEnded::Unanswered,
             _ => return false,
         };
         self.link_ended(sim_env, peer, ended);
@@ -176,9 +176,9 @@ impl SimServer {
         let Some(link) = links.get_mut(&peer) else { return };
         match link.state {
             SimLinkState::Up { .. } => {}
-            SimLinkState::Asking { .. } => link.is_called = true,
-            SimLinkState::Resting { least } => {
-                link.stamp = sim_env.moment();
+            SimLinkState::Handshake { .. } => link.may_redial_soon = true,
+            SimLinkState::Waiting { least } => {
+                link.stamp = sim_env.next_moment();
                 let (server, process, stamp) = (self.me, process.number, link.stamp);
                 sim_env.schedule(least.saturating_sub(now), SimEvent::Dial { server, process, peer, stamp });
             }
@@ -186,21 +186,21 @@ impl SimServer {
     }
 
     /// Ends a link that is up, so that the next greeting carries the new state of this server.
-    fn greet_again(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
+    fn repeat_hello(&mut self, sim_env: &mut SimEnv, peer: ServerId) {
         let Some(process) = &self.process else { return };
         let call = process.agenda.links.borrow_mut().get_mut(&peer).and_then(|link| {
-            link.is_called |= link.call().is_some();
+            link.may_redial_soon |= link.call().is_some();
             link.call()
         });
         if let Some(call) = call {
-            sim_env.reach(CoveragePoint::GreetedAgain);
+            sim_env.reach(CoveragePoint::HelloRepeated);
             self.hang_up(sim_env, peer, call);
-            self.call_breaks(sim_env, peer, call, "closed by this server to send a new HELLO");
+            self.break_call(sim_env, peer, call, "closed by this server to send a new HELLO");
         }
     }
 
     /// Judges a peer's greeting. Returns this server's reply, or None if the process must stop over it.
-    pub(super) fn is_greeted(&mut self, sim_env: &mut SimEnv, hello: &Hello) -> Option<HelloReply> {
+    pub(super) fn receive_hello(&mut self, sim_env: &mut SimEnv, hello: &Hello) -> Option<HelloReply> {
         let (me, process) = (self.me, self.process.as_mut()?);
         let Caller::Peer { server: peer, storage, takes_part, .. } = hello.who else { return None };
         let before = process.identity().recorded_peer(peer);
@@ -231,7 +231,7 @@ impl SimServer {
     }
 
     /// Handles the greeting of a peer. Returns false if the reply is lost.
-    fn hears_hello(
+    fn deliver_hello(
         &mut self,
         sim_env: &mut SimEnv,
         from: ServerId,
@@ -239,7 +239,7 @@ impl SimServer {
         bytes: &[u8],
         way: DeliveryMode,
     ) -> bool {
-        if self.process.as_ref().is_some_and(|process| process.hears_on(from, call)) {
+        if self.process.as_ref().is_some_and(|process| process.has_accepted_call(from, call)) {
             // A duplicate of the greeting.
             return true;
         }
@@ -248,7 +248,7 @@ impl SimServer {
             self.hang_up(sim_env, from, call);
             return true;
         };
-        let Some(answer) = self.is_greeted(sim_env, &hello) else { return true };
+        let Some(answer) = self.receive_hello(sim_env, &hello) else { return true };
         let is_welcome = matches!(answer, HelloReply::Welcome(_));
         let (me, other) = (Endpoint::Server(self.me), Endpoint::Server(from));
         let is_sent = sim_env.send(me, other, frame(&answer).into(), FrameKind::Answer(call));
@@ -292,10 +292,17 @@ impl SimServer {
     }
 
     /// Handles a peer's answer to a greeting.
-    fn hears_answer(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
+    fn deliver_hello_reply(
+        &mut self,
+        sim_env: &mut SimEnv,
+        peer: ServerId,
+        call: u64,
+        bytes: &[u8],
+        way: DeliveryMode,
+    ) {
         let Some(process) = &self.process else { return };
         let asked = match process.agenda.links.borrow().get(&peer).map(|link| &link.state) {
-            Some(SimLinkState::Asking { call: this, hello }) if *this == call => Some(hello.clone()),
+            Some(SimLinkState::Handshake { call: this, hello }) if *this == call => Some(hello.clone()),
             // A duplicate of the answer.
             Some(SimLinkState::Up { call: this, .. }) if *this == call => return,
             _ => None,
@@ -308,7 +315,7 @@ impl SimServer {
             return;
         };
         match unframe(bytes, HANDSHAKE_FRAME_MAX_BYTES) {
-            Ok(HelloReply::Welcome(welcome)) => self.is_welcomed(sim_env, peer, call, &hello, &welcome),
+            Ok(HelloReply::Welcome(welcome)) => self.receive_welcome(sim_env, peer, call, &hello, &welcome),
             Ok(HelloReply::CallBackFirst) => self.link_ended(sim_env, peer, LinkEnded::CallBackFirst),
             Ok(HelloReply::Refused { why }) => self.link_ended(sim_env, peer, LinkEnded::Refused(&why)),
             Err(_) => {
@@ -321,7 +328,7 @@ impl SimServer {
 
     /// A peer accepts this server's call, and so has recorded its storage id. With enough such peers this server is
     /// admitted.
-    fn is_welcomed(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, hello: &Hello, welcome: &Welcome) {
+    fn receive_welcome(&mut self, sim_env: &mut SimEnv, peer: ServerId, call: u64, hello: &Hello, welcome: &Welcome) {
         let (me, now, needed) = (self.me, sim_env.now(), self.quorums.witnesses());
         let Some(process) = &mut self.process else { return };
         let took_part = process.identity().is_active();
@@ -331,24 +338,24 @@ impl SimServer {
         let welcomed = link.dialler.welcomed(&process.core, &process.folder, hello, welcome);
         if !took_part && !matches!(welcomed, Ok(Err(_))) {
             if self.has_new_disk {
-                sim_env.reach(CoveragePoint::StrangerWelcomed);
+                sim_env.reach(CoveragePoint::NewDiskAccepted);
             }
             let storage = process.folder.storage_id();
-            let is_first = self.takes_part_with.is_none_or(|first| first == storage);
+            let is_first = self.admitted_with.is_none_or(|first| first == storage);
             let is_enough = known_to.without(ServerSet::only(peer)).len() + 1 >= needed;
             sim_env.oracle.require(36, !is_enough || (!self.has_new_disk && is_first), || {
                 format!("{me} lost its disk and was admitted with another one")
             });
             if process.folder.is_active() {
-                self.takes_part_with = Some(storage);
+                self.admitted_with = Some(storage);
             }
         }
         match welcomed {
             Ok(Ok(())) => {
-                (link.state, link.is_called) = (SimLinkState::Up { call, since: now }, false);
+                (link.state, link.may_redial_soon) = (SimLinkState::Up { call, since: now }, false);
                 let news_for = link.dialler.up(&process.core, &process.folder);
                 drop(links);
-                news_for.iter().for_each(|peer| self.greet_again(sim_env, peer));
+                news_for.iter().for_each(|peer| self.repeat_hello(sim_env, peer));
             }
             Ok(Err(why)) => {
                 drop(links);
@@ -363,16 +370,24 @@ impl SimServer {
     }
 
     /// Handles a message on a call.
-    fn hears_word(&mut self, sim_env: &mut SimEnv, from: ServerId, call: u64, bytes: &[u8], way: DeliveryMode) {
+    fn deliver_peer_message(
+        &mut self,
+        sim_env: &mut SimEnv,
+        from: ServerId,
+        call: u64,
+        bytes: &[u8],
+        way: DeliveryMode,
+    ) {
         let Some(process) = &self.process else { return };
-        let is_heard = if way == DeliveryMode::Replay { process.accepts(from) } else { process.hears_on(from, call) };
+        let is_heard =
+            if way == DeliveryMode::Replay { process.accepts(from) } else { process.has_accepted_call(from, call) };
         if !is_heard {
             if way != DeliveryMode::Replay {
                 self.hang_up(sim_env, from, call);
             }
             return;
         }
-        if !self.hear_peer(sim_env, from, bytes) {
+        if !self.receive_from_peer(sim_env, from, bytes) {
             sim_env.reach(CoveragePoint::FrameCorrupt);
             self.hang_up(sim_env, from, call);
             self.close(sim_env, from, call);
@@ -382,7 +397,7 @@ impl SimServer {
 
 impl Simulation {
     /// Handles a frame that arrives from one server at another.
-    pub(super) fn frame_of_peer(
+    pub(super) fn deliver_peer_frame(
         &mut self,
         from: ServerId,
         to: ServerId,
@@ -392,18 +407,18 @@ impl Simulation {
     ) {
         let mut is_answered = true;
         self.at_server(to, |server, sim_env| match piece {
-            FrameKind::OfClient => {}
+            FrameKind::Client => {}
             FrameKind::End(_) if server.process.is_none() => {}
             FrameKind::Hello(call) | FrameKind::Answer(call) | FrameKind::Word(call, _) if server.process.is_none() => {
                 if way != DeliveryMode::Replay {
                     server.hang_up(sim_env, from, call);
                 }
             }
-            FrameKind::Hello(call) => is_answered = server.hears_hello(sim_env, from, call, bytes, way),
-            FrameKind::Answer(call) => server.hears_answer(sim_env, from, call, bytes, way),
-            FrameKind::Word(call, _) => server.hears_word(sim_env, from, call, bytes, way),
+            FrameKind::Hello(call) => is_answered = server.deliver_hello(sim_env, from, call, bytes, way),
+            FrameKind::Answer(call) => server.deliver_hello_reply(sim_env, from, call, bytes, way),
+            FrameKind::Word(call, _) => server.deliver_peer_message(sim_env, from, call, bytes, way),
             FrameKind::End(call) => {
-                if !server.call_breaks(sim_env, from, call, "connection reset") {
+                if !server.break_call(sim_env, from, call, "connection reset") {
                     server.close(sim_env, from, call);
                 }
             }
@@ -424,21 +439,21 @@ impl Simulation {
                 self.sim_env.reach(CoveragePoint::AnswerLost);
                 self.attempt_fails(to, from, call);
             }
-            FrameKind::OfClient | FrameKind::Word(..) | FrameKind::End(_) => {}
+            FrameKind::Client | FrameKind::Word(..) | FrameKind::End(_) => {}
         }
     }
 
     fn attempt_fails(&mut self, caller: ServerId, called: ServerId, call: u64) {
         if self.server(caller).call_to(called) == Some(call) {
             self.at_server(caller, |server, sim_env| {
-                server.call_breaks(sim_env, called, call, "connection reset");
+                server.break_call(sim_env, called, call, "connection reset");
             });
             self.at_server(called, |server, sim_env| server.close(sim_env, caller, call));
         }
     }
 
     /// The process of a server ends, and its calls with it; most peers notice.
-    pub(super) fn calls_end(&mut self, server: ServerId) {
+    pub(super) fn end_calls(&mut self, server: ServerId) {
         for other in self.plan.cluster().without(ServerSet::only(server)).iter() {
             let one = &self.servers[usize::from(server.0) - 1];
             if let Some(call) = one.call_to(other)
@@ -451,7 +466,7 @@ impl Simulation {
 
     /// Breaks the calls between two running servers. Frames in flight are lost, or arrive all the same; behind them
     /// comes the end of the old call.
-    pub(super) fn calls_break(&mut self, one: ServerId, other: ServerId, is_lost: bool) {
+    pub(super) fn break_calls(&mut self, one: ServerId, other: ServerId, is_lost: bool) {
         for (caller, called) in [(one, other), (other, one)] {
             let (from, to) = (Endpoint::Server(caller), Endpoint::Server(called));
             let call = self.server(caller).call_to(called);
@@ -462,7 +477,7 @@ impl Simulation {
             self.sim_env.network.reset(from, to, is_lost);
             let Some(call) = call else { continue };
             self.at_server(caller, |server, sim_env| {
-                server.call_breaks(sim_env, called, call, "connection reset");
+                server.break_call(sim_env, called, call, "connection reset");
             });
             if is_noticed && is_lost {
                 self.at_server(called, |server, sim_env| server.close(sim_env, caller, call));

@@ -55,7 +55,7 @@ fn frames_on_an_ended_call_are_ignored_and_the_caller_calls_again() {
     world.run_unchecked_until(SECOND, is_linked);
     let before = call(&world).unwrap();
     world.at_server(TWO, |two, sim_env| two.close(sim_env, ONE, before));
-    world.frame_of_peer(ONE, TWO, &word(), FrameKind::Word(before, FrameSize::SMALL), DeliveryMode::Arrived);
+    world.deliver_peer_frame(ONE, TWO, &word(), FrameKind::Word(before, FrameSize::SMALL), DeliveryMode::Delayed);
     let now = world.servers[1].clock().at(world.sim_env.now());
     let heard = world.servers[1].process.as_ref().unwrap().core.linked.heard(now);
     assert!(!heard.contains(ONE), "the HELLO was received");
@@ -69,8 +69,8 @@ fn late_answer_to_hello_opens_no_call() {
     world.run_unchecked_until(SECOND, is_linked);
     let before = call(&world).unwrap();
     let welcome = world.servers[1].process.as_ref().unwrap().core.welcome();
-    world.at_server(ONE, |one, sim_env| assert!(one.call_breaks(sim_env, TWO, before, "test")));
-    world.frame_of_peer(TWO, ONE, &frame(&welcome), FrameKind::Answer(before), DeliveryMode::Arrived);
+    world.at_server(ONE, |one, sim_env| assert!(one.break_call(sim_env, TWO, before, "test")));
+    world.deliver_peer_frame(TWO, ONE, &frame(&welcome), FrameKind::Answer(before), DeliveryMode::Delayed);
     assert_eq!(call(&world), None);
     assert_eq!(world.sim_env.coverage.count(CoveragePoint::AnswerTooLate), 1);
 }
@@ -85,7 +85,7 @@ fn repeated_hello_leaves_no_call_behind() {
     };
     let calls = |world: &Simulation| world.servers[1].process.as_ref().unwrap().accepted_calls[&ONE].clone();
     let before = calls(&world);
-    world.frame_of_peer(ONE, TWO, &hello, FrameKind::Hello(u64::MAX), DeliveryMode::Replay);
+    world.deliver_peer_frame(ONE, TWO, &hello, FrameKind::Hello(u64::MAX), DeliveryMode::Replay);
     assert_eq!(calls(&world), before);
     assert_eq!(world.sim_env.coverage.count(CoveragePoint::HelloReplayed), 1);
 }
@@ -100,7 +100,7 @@ fn server_holds_few_calls_of_a_peer() {
     }
     let process = world.servers[1].process.as_ref().unwrap();
     assert_eq!(process.accepted_calls[&ONE].len(), CONNECTIONS_OF_A_PEER);
-    assert!(!process.hears_on(ONE, first), "the oldest call is closed");
+    assert!(!process.has_accepted_call(ONE, first), "the oldest call is closed");
     world.run_unchecked_until(world.sim_env.now() + 10 * MS, |_| false);
     assert_ne!(call(&world), Some(first), "its caller is notified");
 }

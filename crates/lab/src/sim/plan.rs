@@ -69,17 +69,17 @@ pub struct RunPlan {
     /// The classes of faults that are on.
     pub faults: FaultSet,
     /// The time between two faults, on average.
-    pub fault_every: Micros,
+    pub fault_interval: Micros,
     /// The maximum duration of a fault, and of a server's downtime.
-    pub fault_lasts: Micros,
+    pub fault_duration_max: Micros,
     /// The end of the phase with faults, unless the clients finish before.
-    pub safety: Micros,
+    pub fault_phase_end: Micros,
     /// The servers have recorded each other's disks from the start, as in an old cluster.
     pub starts_admitted: bool,
     /// Roles use wake hints, as those of a real server do.
     pub wake_hints: bool,
     /// Two servers that cannot hear each other at first, and for how long.
-    pub apart: Option<(ServerId, ServerId, Micros)>,
+    pub initial_cut: Option<(ServerId, ServerId, Micros)>,
     /// In the phase without faults only these servers are up: at least a majority.
     pub healthy: ServerSet,
 }
@@ -108,7 +108,7 @@ impl RunPlan {
         let mut later = Random::new(seed, 3);
         let faults = FaultSet::swarm(allowed, &mut pick).swarm_apart(allowed, &mut |range| later.within(range));
         // With three servers, each needs both others as witnesses.
-        let is_apart = faults.has(Fault::LostFolder) && servers > 3 && apart.within(0..=1) == 0;
+        let is_apart = faults.has(Fault::LostFiles) && servers > 3 && apart.within(0..=1) == 0;
         let apart = is_apart.then(|| two_of(servers, &mut apart));
         let rate = |on: bool, per_mille: u64| if on { per_mille } else { 0 };
         // Runs with large values, and links whose rate is limited.
@@ -177,12 +177,12 @@ impl RunPlan {
             clocks,
             link_faults,
             faults,
-            fault_every: pick(30..=600) * MS,
-            fault_lasts: pick(10..=3_000) * MS,
+            fault_interval: pick(30..=600) * MS,
+            fault_duration_max: pick(10..=3_000) * MS,
             starts_admitted: !protocol.is_paxos(),
             wake_hints: Random::new(seed, 5).within(0..=1) == 0,
-            apart,
-            safety: pick(5..=25) * SECOND,
+            initial_cut: apart,
+            fault_phase_end: pick(5..=25) * SECOND,
             healthy: match protocol.is_paxos() {
                 true => healthy(servers, &mut pick),
                 // Two-phase commit needs the votes of all servers.
@@ -277,7 +277,7 @@ impl fmt::Display for RunPlan {
             "  checkpoints after {checkpoint_slots} slots, {keep_slots} kept, sent in chunks of {} bytes",
             self.snapshot_bytes
         )?;
-        if let Some((one, other, lasts)) = self.apart {
+        if let Some((one, other, lasts)) = self.initial_cut {
             writeln!(f, "  {one} and {other} cannot reach each other for the first {}ms", lasts / MS)?;
         }
         let w = &self.link_faults;
@@ -301,9 +301,9 @@ impl fmt::Display for RunPlan {
             f,
             "  faults {}, one every {}ms, up to {}ms long, for {}s; then only {} are up",
             self.faults,
-            self.fault_every / MS,
-            self.fault_lasts / MS,
-            self.safety / SECOND,
+            self.fault_interval / MS,
+            self.fault_duration_max / MS,
+            self.fault_phase_end / SECOND,
             self.healthy
         )
     }

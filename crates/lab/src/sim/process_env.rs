@@ -97,7 +97,7 @@ impl SimClock {
     }
 
     /// How long the clock takes to advance by this time.
-    pub fn takes(self, time: Duration) -> Micros {
+    pub fn duration(self, time: Duration) -> Micros {
         (time.as_micros() as u64 * 100).div_ceil(self.speed)
     }
 }
@@ -108,7 +108,7 @@ pub type Outgoing = (ServerSet, Arc<[u8]>, FrameSize, bool);
 
 /// The work that is scheduled for a process.
 #[derive(Debug, Default)]
-pub struct Agenda {
+pub struct ScheduledWork {
     /// The incarnation of each role, numbered across all servers.
     pub incarnations: [Cell<u64>; RoleKind::ALL.len()],
     /// Whether each role has a turn scheduled.
@@ -122,7 +122,7 @@ pub struct Agenda {
     /// Frames that have not left yet.
     pub frames: RefCell<Vec<Outgoing>>,
     /// Lab requests that were not handled yet.
-    pub orders: RefCell<Vec<LabRequest>>,
+    pub lab_requests: RefCell<Vec<LabRequest>>,
 }
 
 /// The environment of one process, for the duration of one event.
@@ -142,12 +142,12 @@ pub struct ProcessEnv<'a> {
     /// How long a sync takes.
     pub sync: RangeInclusive<Micros>,
     /// The work that is scheduled for the process.
-    pub agenda: Rc<Agenda>,
+    pub agenda: Rc<ScheduledWork>,
 }
 
 impl ProcessEnv<'_> {
     /// Schedules a turn of a role.
-    pub fn give_turn(&self, role: RoleKind) {
+    pub fn schedule_turn(&self, role: RoleKind) {
         if self.is_paused {
             // The end of the pause gives every role a turn.
             return;
@@ -190,7 +190,7 @@ impl Env for ProcessEnv<'_> {
     }
 
     fn wake(&self, role: RoleKind) {
-        self.give_turn(role);
+        self.schedule_turn(role);
     }
 
     fn to_peers(&self, to: ServerSet, message: &PeerMessage, frame: Vec<u8>) {
@@ -229,7 +229,7 @@ impl Env for ProcessEnv<'_> {
     fn write_replies(&self, replies: Vec<(ReplyHandle<SimConnection>, ClientReply)>) {
         for (asker, reply) in replies {
             let (from, to) = (Endpoint::Server(self.me), Endpoint::Client(asker.connection.client));
-            self.sim_env.borrow_mut().send(from, to, frame(&reply).into(), FrameKind::OfClient);
+            self.sim_env.borrow_mut().send(from, to, frame(&reply).into(), FrameKind::Client);
         }
     }
 
@@ -242,7 +242,7 @@ impl Env for ProcessEnv<'_> {
     }
 
     fn lab_request(&self, order: LabRequest) -> Result<(), String> {
-        self.agenda.orders.borrow_mut().push(order);
+        self.agenda.lab_requests.borrow_mut().push(order);
         Ok(())
     }
 
@@ -253,17 +253,21 @@ impl Env for ProcessEnv<'_> {
         let sim_env = &mut **sim_env;
         match seen {
             Observation::Proposer(RoleObservation::Hears(group)) => {
-                sim_env.oracle.proposer_hears(me, group.iter().map(|(_, input)| input), &mut sim_env.coverage);
+                sim_env.oracle.observe_proposer_inputs(me, group.iter().map(|(_, input)| input), &mut sim_env.coverage);
             }
             Observation::Participant(RoleObservation::Hears(group)) => {
-                sim_env.oracle.participant_hears(me, group.iter().map(|(_, input)| input), &mut sim_env.coverage);
+                sim_env.oracle.observe_participant_inputs(
+                    me,
+                    group.iter().map(|(_, input)| input),
+                    &mut sim_env.coverage,
+                );
             }
             Observation::Acceptor(RoleObservation::Hears(_))
             | Observation::Learner(RoleObservation::Hears(_))
             | Observation::Coordinator(RoleObservation::Hears(_)) => {}
             Observation::Proposer(RoleObservation::Says(group)) => {
                 self.count(sim_env, group, Message::is_routine);
-                group.iter().for_each(|(_, said)| sim_env.oracle.proposer_says(me, said, &mut sim_env.coverage));
+                group.iter().for_each(|(_, said)| sim_env.oracle.check_proposer(me, said, &mut sim_env.coverage));
             }
             Observation::Acceptor(RoleObservation::Says(group)) => {
                 self.count(sim_env, group, Message::is_routine);
@@ -271,9 +275,9 @@ impl Env for ProcessEnv<'_> {
                     let is_damaged =
                         |one: &Action<_>| matches!(one, Action::Notify(AcceptorNotification::Corrupt { .. }));
                     if said.iter().any(is_damaged) {
-                        sim_env.reach(CoveragePoint::SlotDamaged);
+                        sim_env.reach(CoveragePoint::SlotCorrupt);
                     }
-                    sim_env.oracle.acceptor_says(me, said, &mut sim_env.coverage);
+                    sim_env.oracle.check_acceptor(me, said, &mut sim_env.coverage);
                 }
             }
             Observation::Learner(RoleObservation::Says(group)) => {
@@ -285,16 +289,16 @@ impl Env for ProcessEnv<'_> {
                     if said.iter().any(is_recalled) {
                         sim_env.reach(CoveragePoint::Recalled);
                     }
-                    sim_env.oracle.learner_says(me, life, said, &mut sim_env.coverage);
+                    sim_env.oracle.check_learner(me, life, said, &mut sim_env.coverage);
                 }
             }
             Observation::Coordinator(RoleObservation::Says(group)) => {
                 self.count(sim_env, group, |_| false);
-                group.iter().for_each(|(_, said)| sim_env.oracle.coordinator_says(me, said, &mut sim_env.coverage));
+                group.iter().for_each(|(_, said)| sim_env.oracle.check_coordinator(me, said, &mut sim_env.coverage));
             }
             Observation::Participant(RoleObservation::Says(group)) => {
                 self.count(sim_env, group, |_| false);
-                group.iter().for_each(|(_, said)| sim_env.oracle.participant_says(me, said, &mut sim_env.coverage));
+                group.iter().for_each(|(_, said)| sim_env.oracle.check_participant(me, said, &mut sim_env.coverage));
             }
             Observation::Acknowledged { id, slot, written } => sim_env.oracle.acknowledged(id, slot, written),
             Observation::ReadArrived(token) => {
@@ -331,7 +335,7 @@ impl Env for ProcessEnv<'_> {
                 }
             }
             Observation::PartSent { is_first: true } => sim_env.reach(CoveragePoint::SnapshotOffered),
-            Observation::PartSent { is_first: false } => sim_env.reach(CoveragePoint::SnapshotInParts),
+            Observation::PartSent { is_first: false } => sim_env.reach(CoveragePoint::SnapshotInChunks),
         }
     }
 }

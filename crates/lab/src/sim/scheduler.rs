@@ -58,10 +58,10 @@ pub trait SimHosted: Hosted {
     fn role_of(process: &mut SimProcess) -> &mut Option<Box<SimRole<Self>>>;
 
     /// Reports to the oracle that a batch is durable.
-    fn durable(_nature: &mut SimEnv, _server: ServerId, _records: &[Self::Record]) {}
+    fn durable(_sim_env: &mut SimEnv, _server: ServerId, _records: &[Self::Record]) {}
 
     /// Reports to the oracle that a crash hit while a batch was being written.
-    fn in_doubt(_nature: &mut SimEnv, _server: ServerId, _records: Vec<Self::Record>) {}
+    fn in_doubt(_sim_env: &mut SimEnv, _server: ServerId, _records: Vec<Self::Record>) {}
 }
 
 impl SimHosted for Proposer {
@@ -149,7 +149,7 @@ impl SimServer {
     }
 
     /// Gives a turn to a role that does not wait for its disk, after a pause or a change of its clock.
-    pub fn resumes(&mut self, sim_env: &mut SimEnv, role: RoleKind) {
+    pub fn resume(&mut self, sim_env: &mut SimEnv, role: RoleKind) {
         of_role!(role, self.resume_role(sim_env));
     }
 
@@ -165,16 +165,16 @@ impl SimServer {
 
     /// Crashes a role, now or at a point of its next turn. For a role that is already down, changes the time of its
     /// restart.
-    pub fn crash(&mut self, sim_env: &mut SimEnv, role: RoleKind, order: CrashRequest) {
+    pub fn crash(&mut self, sim_env: &mut SimEnv, role: RoleKind, request: CrashRequest) {
         let now = self.clock().at(sim_env.now());
-        let order = self.process.as_mut().and_then(|process| process.lifecycle.crash(now, role, order));
-        order.into_iter().for_each(|order| self.give(sim_env, role, order));
+        let order = self.process.as_mut().and_then(|process| process.lifecycle.crash(now, role, request));
+        order.into_iter().for_each(|order| self.enqueue_crash(sim_env, role, order));
         self.plan_restart(sim_env);
     }
 
     /// Gives a role its request to crash.
-    pub(super) fn give(&mut self, sim_env: &mut SimEnv, role: RoleKind, order: CrashRequest) {
-        of_role!(role, self.order(sim_env, order));
+    pub(super) fn enqueue_crash(&mut self, sim_env: &mut SimEnv, role: RoleKind, request: CrashRequest) {
+        of_role!(role, self.order(sim_env, request));
     }
 
     fn order<R: SimHosted>(&mut self, sim_env: &mut SimEnv, order: CrashRequest) {
@@ -191,7 +191,7 @@ impl SimServer {
         }
         // If its mailbox woke the role meanwhile, a turn is scheduled already.
         if std::mem::replace(&mut R::mailbox(&process.core).lock().is_waiting, false) {
-            env.give_turn(R::NAME);
+            env.schedule_turn(R::NAME);
         }
     }
 
@@ -199,12 +199,12 @@ impl SimServer {
         let Some((process, env)) = self.env(sim_env) else { return };
         if R::role_of(process).as_ref().is_some_and(|living| living.syncing.is_none()) {
             R::mailbox(&process.core).lock().is_waiting = false;
-            env.give_turn(R::NAME);
+            env.schedule_turn(R::NAME);
         }
     }
 
     fn turn<R: SimHosted>(&mut self, sim_env: &mut SimEnv, instance: RoleInstance) {
-        let Some((process, env)) = self.around_role(sim_env, R::NAME) else { return };
+        let Some((process, env)) = self.role_env(sim_env, R::NAME) else { return };
         let awaits = &env.agenda.awaits_turn[R::NAME as usize];
         if env.is_paused || env.role_instance(R::NAME) != instance || !awaits.get() {
             return;
@@ -249,7 +249,7 @@ impl SimServer {
         group: Stepped<TraceContext, R>,
     ) {
         let committed = commit(sim_env, self.me, &mut living, group);
-        let Some((process, env)) = self.around_role(sim_env, R::NAME) else { return };
+        let Some((process, env)) = self.role_env(sim_env, R::NAME) else { return };
         match committed {
             Ok(released) => {
                 living.host.release(&process.core, &env, released);
@@ -351,7 +351,7 @@ fn schedule_next<R: SimHosted>(process: &mut SimProcess, env: &ProcessEnv<'_>, m
         has_mail
     };
     if has_mail {
-        env.give_turn(R::NAME);
+        env.schedule_turn(R::NAME);
     } else if let Some(due) = due.filter(|due| living.wakes_at.is_none_or(|at| at <= now || *due < at)) {
         living.wakes_at = Some(due);
         env.sim_env.borrow_mut().schedule(due - now, SimEvent::Wake { role: env.role_instance(R::NAME) });

@@ -15,7 +15,7 @@ use super::data_dir::{CLUSTER, SimDataDir, StartRefusal};
 use super::env::{Micros, SimEnv, SimEvent};
 use super::leaders::WINDOW;
 use super::plan::RunPlan;
-use super::process_env::{Agenda, ProcessEnv, SimClock, SimConnection};
+use super::process_env::{ProcessEnv, ScheduledWork, SimClock, SimConnection};
 use super::scheduler::{SimHosted, SimRole};
 use paxos_kv::host::checkpoints::{Checkpointer, LoadedState};
 use paxos_kv::host::connected_peers::KEEPALIVE_INTERVAL;
@@ -81,11 +81,11 @@ pub struct SimServer {
     /// Its data directory is a new one, although peers have recorded an older one.
     pub has_new_disk: bool,
     /// The storage id of the data directory with which the server was first admitted.
-    pub(super) takes_part_with: Option<u64>,
+    pub(super) admitted_with: Option<u64>,
     /// What its last process told its peers about itself.
     last_claim: Option<Claim>,
     /// Its own data directory and storage id, while the server runs on another one.
-    pub(super) own: Option<(SimDataDir, u64)>,
+    pub(super) own_dir: Option<(SimDataDir, u64)>,
     /// Its acceptor restarts without its stable storage: the lab's unsafe mode.
     pub loses_storage: bool,
     /// Its peers have recorded its data directory from the start.
@@ -107,7 +107,7 @@ pub struct SimProcess {
     /// The real server core, which makes the decisions.
     pub core: ServerCore<SimConnection>,
     /// The work that is scheduled for this process.
-    pub agenda: Rc<Agenda>,
+    pub agenda: Rc<ScheduledWork>,
     /// When roles crash and restart.
     pub lifecycle: Lifecycle,
     /// The proposer, if it is up.
@@ -142,7 +142,7 @@ impl SimProcess {
     }
 
     /// Whether the process has accepted this connection from this peer.
-    pub fn hears_on(&self, peer: ServerId, call: u64) -> bool {
+    pub fn has_accepted_call(&self, peer: ServerId, call: u64) -> bool {
         self.accepted_calls.get(&peer).is_some_and(|calls| calls.contains(&call))
     }
 
@@ -182,9 +182,9 @@ impl SimServer {
             corrupted_in: None,
             retention: plan.retention,
             has_new_disk: false,
-            takes_part_with: None,
+            admitted_with: None,
             last_claim: None,
-            own: None,
+            own_dir: None,
             loses_storage: false,
             starts_admitted: plan.starts_admitted,
             wake_hints: plan.wake_hints,
@@ -207,7 +207,7 @@ impl SimServer {
     pub fn begin_new_history(&mut self, storage: u64) {
         (self.folder, self.storage) = (SimDataDir::default(), storage);
         (self.is_checkpoint_corrupt, self.corrupted_in, self.has_new_disk) = (false, None, false);
-        (self.takes_part_with, self.own, self.last_claim) = (None, None, None);
+        (self.admitted_with, self.own_dir, self.last_claim) = (None, None, None);
     }
 
     /// The owner that its data directory must name.
@@ -240,7 +240,7 @@ impl SimServer {
     pub fn run_timers(&mut self, sim_env: &mut SimEnv, role: RoleKind, speed: Option<u64>) {
         if self.role_clocks[role as usize].run_at(speed.unwrap_or(self.clock), sim_env.now()) {
             // The scheduled wake-up time is no longer right.
-            self.resumes(sim_env, role);
+            self.resume(sim_env, role);
         }
     }
 
@@ -267,7 +267,7 @@ impl SimServer {
     }
 
     /// As [`Self::env`], for a turn of a role, whose timers may run on a clock of their own.
-    pub(super) fn around_role<'a>(
+    pub(super) fn role_env<'a>(
         &'a mut self,
         sim_env: &'a mut SimEnv,
         role: RoleKind,
@@ -339,9 +339,9 @@ impl SimServer {
         for role in self.protocol.roles() {
             self.start_role(sim_env, *role, None)?;
         }
-        self.tell_boot();
-        self.call_others(sim_env);
-        sim_env.schedule(0, SimEvent::Here { server: self.me, process: self.boot });
+        self.log_boot();
+        self.start_links(sim_env);
+        sim_env.schedule(0, SimEvent::Announce { server: self.me, process: self.boot });
         Ok(())
     }
 
@@ -424,14 +424,14 @@ impl SimServer {
             RoleKind::Participant => self.start_participant(sim_env, down),
         };
         match begun {
-            Err(RecoveryError::NoSpace(why)) => self.await_room(sim_env, role, &why),
+            Err(RecoveryError::NoSpace(why)) => self.await_space(sim_env, role, &why),
             begun => begun?,
         }
         Ok(())
     }
 
     /// The disk has no room for the first write of an incarnation, so the start is retried.
-    fn await_room(&mut self, sim_env: &mut SimEnv, role: RoleKind, why: &str) {
+    fn await_space(&mut self, sim_env: &mut SimEnv, role: RoleKind, why: &str) {
         sim_env.reach(CoveragePoint::WaitedForRoom);
         let now = self.clock().at(sim_env.now());
         let Some((process, env)) = self.env(sim_env) else { return };
@@ -545,14 +545,14 @@ impl SimServer {
 
     fn begin<R: SimHosted>(&mut self, sim_env: &mut SimEnv, role: R, disk: R::Disk) {
         let seed = sim_env.random.next();
-        let Some((process, env)) = self.around_role(sim_env, R::NAME) else { return };
+        let Some((process, env)) = self.role_env(sim_env, R::NAME) else { return };
         let host = RoleHost::new(&process.core, &env, role, disk, Random::new(seed, R::NAME as u64));
         *R::role_of(process) = Some(Box::new(SimRole::new(host)));
-        env.give_turn(R::NAME);
+        env.schedule_turn(R::NAME);
     }
 
     /// Restarts a role that is down, or as soon as it is.
-    pub fn bring_back(&mut self, sim_env: &mut SimEnv, role: RoleKind) {
+    pub fn restart_role(&mut self, sim_env: &mut SimEnv, role: RoleKind) {
         let now = self.clock().at(sim_env.now());
         if let Some(process) = &mut self.process {
             process.lifecycle.restart_soon(now, role);
@@ -589,7 +589,7 @@ impl SimServer {
     }
 
     /// Runs the checkpointer's next job, whose duration has passed.
-    pub fn checkpointer_works(&mut self, sim_env: &mut SimEnv, number: u64) -> Result<(), StartRefusal> {
+    pub fn run_checkpointer(&mut self, sim_env: &mut SimEnv, number: u64) -> Result<(), StartRefusal> {
         let Some((process, env)) = self.env(sim_env).filter(|(process, _)| process.number == number) else {
             return Ok(());
         };
@@ -602,7 +602,7 @@ impl SimServer {
         match done {
             Ok(None) => {}
             Ok(Some(loaded)) => match self.begin_learner(sim_env, loaded) {
-                Err(RecoveryError::NoSpace(why)) => self.await_room(sim_env, RoleKind::Learner, &why),
+                Err(RecoveryError::NoSpace(why)) => self.await_space(sim_env, RoleKind::Learner, &why),
                 begun => begun?,
             },
             Err(fatal) => process.fatal = Some(fatal.0),
@@ -626,46 +626,46 @@ impl SimServer {
     }
 
     /// Announces this server to every other one, and schedules the next announcement.
-    pub fn says_that_it_is_there(&mut self, sim_env: &mut SimEnv, number: u64) {
+    pub fn announce(&mut self, sim_env: &mut SimEnv, number: u64) {
         let others = self.cluster.without(ServerSet::only(self.me));
         let Some((process, env)) = self.env(sim_env).filter(|(process, _)| process.number == number) else {
             return;
         };
         process.core.send(&env, others, PeerMessage::Keepalive, TraceContext::default());
         env.flush_peers();
-        let (again, server) = (env.clock.takes(KEEPALIVE_INTERVAL), env.me);
-        env.sim_env.borrow_mut().schedule(again, SimEvent::Here { server, process: number });
+        let (again, server) = (env.clock.duration(KEEPALIVE_INTERVAL), env.me);
+        env.sim_env.borrow_mut().schedule(again, SimEvent::Announce { server, process: number });
     }
 
     /// Handles bytes from a client. Returns false, to close the connection, if they are not a request that an honest
     /// client sends.
-    pub fn hear_client(&mut self, sim_env: &mut SimEnv, client: usize, bytes: &[u8]) -> bool {
+    pub fn receive_from_client(&mut self, sim_env: &mut SimEnv, client: usize, bytes: &[u8]) -> bool {
         let Ok(request) = unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) else { return false };
         let Some((process, env)) = self.env(sim_env) else { return true };
         let connection = SimConnection::new(client, process.core.load.clone());
         let is_taken = process.core.request(&env, &connection, request, bytes.len()).is_ok();
         process.core.flush_replies(&env);
         if is_taken {
-            let patience = env.clock.takes(OUTCOME_TIMEOUT);
-            let event = SimEvent::Patience { server: env.me, process: process.number };
+            let patience = env.clock.duration(OUTCOME_TIMEOUT);
+            let event = SimEvent::ClientDeadline { server: env.me, process: process.number };
             env.sim_env.borrow_mut().schedule(patience, event);
         }
-        self.take_orders(sim_env);
+        self.handle_lab_requests(sim_env);
         is_taken
     }
 
-    fn take_orders(&mut self, sim_env: &mut SimEnv) {
+    fn handle_lab_requests(&mut self, sim_env: &mut SimEnv) {
         let now = self.clock().at(sim_env.now());
-        let orders = self.process.as_ref().map_or(Vec::new(), |process| process.agenda.orders.take());
+        let orders = self.process.as_ref().map_or(Vec::new(), |process| process.agenda.lab_requests.take());
         for order in orders {
             let Some(process) = &mut self.process else { return };
             match order {
                 LabRequest::Crash { role, down } => {
                     let order = process.lifecycle.on_crash_request(now, role, down);
-                    order.into_iter().for_each(|order| self.give(sim_env, role, order));
+                    order.into_iter().for_each(|order| self.enqueue_crash(sim_env, role, order));
                     self.plan_restart(sim_env);
                 }
-                LabRequest::Restart { role } => self.bring_back(sim_env, role),
+                LabRequest::Restart { role } => self.restart_role(sim_env, role),
                 // Only the operator of a real process uses this request.
                 LabRequest::Stop => {}
             }
@@ -680,9 +680,9 @@ impl SimServer {
     }
 
     /// Handles bytes from a peer. Returns false, to close the connection, if they are not a message.
-    pub fn hear_peer(&mut self, sim_env: &mut SimEnv, from: ServerId, bytes: &[u8]) -> bool {
+    pub fn receive_from_peer(&mut self, sim_env: &mut SimEnv, from: ServerId, bytes: &[u8]) -> bool {
         let Ok(envelope) = unframe::<Envelope>(bytes, PEER_FRAME_MAX_BYTES) else { return false };
-        sim_env.note(&(from, self.me, &envelope.message));
+        sim_env.hash_event(&(from, self.me, &envelope.message));
         if let PeerMessage::Paxos(message) = &envelope.message {
             self.note_message(sim_env, message);
         }
@@ -701,7 +701,7 @@ impl SimServer {
                 if entries.iter().any(|entry| entry.slot == mine.next()) {
                     sim_env.reach(CoveragePoint::LearnedByEntries);
                     if entries.last().is_some_and(|last| last.slot < *applied) {
-                        sim_env.reach(CoveragePoint::EntriesInParts);
+                        sim_env.reach(CoveragePoint::EntriesPartial);
                     }
                 }
             }
@@ -714,7 +714,7 @@ impl SimServer {
     }
 
     /// Whether the server is admitted according to its disk, whether or not it runs.
-    pub fn takes_part(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.claim().is_some_and(|claim| claim.takes_part)
     }
 
@@ -732,7 +732,7 @@ impl SimServer {
     }
 
     /// Writes the first log line: version, protocol, and what the process found on its disk.
-    fn tell_boot(&self) {
+    fn log_boot(&self) {
         let Some(process) = self.process.as_ref().filter(|process| process.core.trace.steps()) else { return };
         let acceptor = process.acceptor.as_ref().map(|living| living.role());
         let promised = acceptor.map(|role| role.promised()).filter(|ballot| ballot.round > 0);

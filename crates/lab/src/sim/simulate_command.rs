@@ -109,7 +109,7 @@ pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
             .to_string());
     }
     if let (true, Some((first, last))) = (options.all_bugs, options.seeds) {
-        return Ok(super::bug_search::tour(first, last, options.threads(), options.until_visible));
+        return Ok(super::bug_search::search_all(first, last, options.threads(), options.until_visible));
     }
     match (options.seed, options.seeds, options.minutes) {
         (Some(seed), _, _) => one(seed, options),
@@ -152,13 +152,13 @@ fn one(seed: u64, options: &SimulateArgs) -> Result<(String, u8), String> {
         let _ = writeln!(text, "log lines in {0}; to prove them: paxos-lab audit {0}", folder.display());
     }
     if report.verdict != RunVerdict::Clean {
-        tell_failure(seed, &report.verdict, options.setting(), &mut text);
+        write_failure(seed, &report.verdict, options.setting(), &mut text);
     }
     Ok((text, report.verdict.exit_code()))
 }
 
 /// Writes how to reproduce a failure: first with as few fault classes as still show it, and last exactly as it was.
-fn tell_failure(seed: u64, verdict: &RunVerdict, setting: BatchConfig, text: &mut String) {
+fn write_failure(seed: u64, verdict: &RunVerdict, setting: BatchConfig, text: &mut String) {
     let least = shrink(seed, setting, verdict);
     if least != setting {
         let _ = writeln!(text, "to reproduce with fewer faults: {}", replay(seed, least));
@@ -193,22 +193,22 @@ fn many(options: &SimulateArgs, first: u64, last: u64, time: Option<Duration>) -
     });
     bar.finish_and_clear();
     let took = begun.elapsed().as_secs_f64();
-    let mut text = told(&summary, first, took);
+    let mut text = summary_text(&summary, first, took);
     if options.counts {
-        tell_counts(&summary, &mut text);
+        write_counts(&summary, &mut text);
     }
     let code = match &summary.failure {
         Some((seed, verdict)) => {
             let _ = writeln!(text, "seed {seed}: {verdict}");
-            tell_failure(*seed, verdict, options.setting(), &mut text);
+            write_failure(*seed, verdict, options.setting(), &mut text);
             verdict.exit_code()
         }
-        None => marks_code(&summary, options.setting(), &mut text),
+        None => coverage_exit_code(&summary, options.setting(), &mut text),
     };
     Ok((text, code))
 }
 
-fn told(summary: &BatchSummary, first: u64, took: f64) -> String {
+fn summary_text(summary: &BatchSummary, first: u64, took: f64) -> String {
     let BatchSummary { runs, events, slots, operations, virtual_time, trace, .. } = summary;
     format!(
         "{runs} seeds from {first} in {took:.1} s: {:.0} seeds/s, {events} events, {slots} slots applied, {operations} \
@@ -219,14 +219,14 @@ fn told(summary: &BatchSummary, first: u64, took: f64) -> String {
 }
 
 /// Writes how often each coverage point was reached.
-fn tell_counts(summary: &BatchSummary, text: &mut String) {
+fn write_counts(summary: &BatchSummary, text: &mut String) {
     for mark in CoveragePoint::ALL {
         let _ = writeln!(text, "{:>12} x {}", summary.coverage.count(*mark), mark.says());
     }
 }
 
 /// Reports the missing coverage points. A clean batch with all faults and enough runs still fails if one is missing.
-fn marks_code(summary: &BatchSummary, setting: BatchConfig, text: &mut String) -> u8 {
+fn coverage_exit_code(summary: &BatchSummary, setting: BatchConfig, text: &mut String) -> u8 {
     let (missing, all) =
         (summary.coverage.missing(setting.protocol), Coverage::default().missing(setting.protocol).len());
     let _ = writeln!(text, "{} of {all} coverage points reached", all - missing.len());

@@ -28,7 +28,7 @@ use paxos_kv::trace::TraceContext;
 /// Time limit of the phase without faults, in virtual time, for requests to complete and servers to agree.
 pub const LIVENESS: Micros = 30 * SECOND;
 /// The limit grows by twice the time in which a link carries this number of the largest values.
-const VALUES_OF_PATIENCE: usize = 20;
+const VALUES_PER_DEADLINE: usize = 20;
 /// Maximum number of events in a run; a run with more is taken as endless and ends.
 const EVENTS_MAX: u64 = 5_000_000;
 
@@ -80,7 +80,7 @@ pub struct RunReport {
     /// Number of events.
     pub events: u64,
     /// Virtual time of the whole run.
-    pub took: Micros,
+    pub virtual_time: Micros,
     /// Number of client requests that ended with a result.
     pub answered: usize,
     /// Number of all client requests.
@@ -93,7 +93,7 @@ pub struct RunReport {
 
 impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let took = self.took as f64 / SECOND as f64;
+        let took = self.virtual_time as f64 / SECOND as f64;
         writeln!(
             f,
             "{} of {} requests have a result, {} slots applied, {} events in {took:.1} virtual seconds",
@@ -160,7 +160,7 @@ impl Simulation {
         for client in 0..world.plan.clients {
             world.add_client(client, lines);
         }
-        if let Some((one, other, lasts)) = world.plan.apart {
+        if let Some((one, other, lasts)) = world.plan.initial_cut {
             // The two exchange storage ids late; one of them perhaps only after it got a new disk.
             let (one, other) = (Endpoint::Server(one), Endpoint::Server(other));
             let links = vec![(one, other), (other, one)];
@@ -175,14 +175,14 @@ impl Simulation {
 
     /// Runs both phases to the end.
     pub fn run(&mut self) -> RunReport {
-        let verdict = self.both_phases();
+        let verdict = self.run_phases();
         self.report(verdict)
     }
 
     /// The result up to now, with this verdict.
     pub fn report(&mut self, verdict: RunVerdict) -> RunReport {
         let last_choice = self.sim_env.random.next();
-        self.sim_env.note(&(last_choice, verdict.exit_code(), self.sim_env.oracle.applied()));
+        self.sim_env.hash_event(&(last_choice, verdict.exit_code(), self.sim_env.oracle.applied()));
         let answered = self.sim_env.history.operations().iter().filter(|one| one.has_result()).count();
         let lines = self.take_lines();
         RunReport {
@@ -190,7 +190,7 @@ impl Simulation {
             verdict,
             trace: self.sim_env.trace_hash(),
             events: self.events,
-            took: self.sim_env.now(),
+            virtual_time: self.sim_env.now(),
             answered,
             requested: self.sim_env.history.operations().len(),
             applied: self.sim_env.oracle.applied(),
@@ -204,13 +204,13 @@ impl Simulation {
         while !enough(self)
             && let Some(event) = self.sim_env.next(end)
         {
-            self.happens(event);
+            self.handle_event(event);
         }
     }
 
-    fn both_phases(&mut self) -> RunVerdict {
-        let end = self.plan.safety;
-        if let Err(violation) = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done)) {
+    fn run_phases(&mut self) -> RunVerdict {
+        let end = self.plan.fault_phase_end;
+        if let Err(violation) = self.run_until(end, |world| world.clients.iter().all(SimClient::is_done)) {
             return RunVerdict::Unsafe(violation);
         }
         self.finish()
@@ -218,7 +218,7 @@ impl Simulation {
 
     /// The second phase: faults end, and in the end all healthy servers must agree.
     pub fn finish(&mut self) -> RunVerdict {
-        let stuck = match self.calm_phase() {
+        let stuck = match self.recovery_phase() {
             Ok(stuck) => stuck,
             Err(violation) => return RunVerdict::Unsafe(violation),
         };
@@ -236,10 +236,10 @@ impl Simulation {
     }
 
     /// Runs events until `end`, a violation, or until `enough` holds; returns whether it holds.
-    pub fn go_on(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) -> Result<bool, Violation> {
+    pub fn run_until(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) -> Result<bool, Violation> {
         while let Some(event) = self.sim_env.next(end) {
             self.events += 1;
-            self.happens(event);
+            self.handle_event(event);
             if let Some(violation) = self.sim_env.oracle.violation() {
                 return Err(violation.clone());
             }
@@ -255,7 +255,7 @@ impl Simulation {
 
     /// Runs without faults, with a healthy majority and new writes at each of its servers. Returns what is stuck, if
     /// anything is.
-    fn calm_phase(&mut self) -> Result<Option<String>, Violation> {
+    fn recovery_phase(&mut self) -> Result<Option<String>, Violation> {
         self.end_faults();
         self.find_recovered();
         let healthy = self.plan.healthy.without(self.lost);
@@ -271,7 +271,7 @@ impl Simulation {
         let first = self.clients.len();
         // Frames already on the links arrive first; what is useful of them is then sent on to others. After them every
         // request takes its rounds, each with a value of the largest size.
-        let largest = VALUES_OF_PATIENCE * self.plan.value_bytes as usize;
+        let largest = VALUES_PER_DEADLINE * self.plan.value_bytes as usize;
         let patience = LIVENESS + 2 * self.sim_env.network.time_for(largest);
         for server in healthy.iter() {
             let put =
@@ -285,7 +285,8 @@ impl Simulation {
         }
         self.sim_env.schedule(200 * MS, SimEvent::Chaos);
         let end = self.sim_env.now() + patience;
-        let done = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done) && world.agree(healthy))?;
+        let done =
+            self.run_until(end, |world| world.clients.iter().all(SimClient::is_done) && world.is_converged(healthy))?;
         if done {
             // More clients than the session table holds make each other's sessions expire.
             let may_expire = self.plan.sessions < self.clients.len();
@@ -294,16 +295,16 @@ impl Simulation {
             let failed = operations.filter(|one| !one.has_result()).filter(|one| !is_excused(one)).count();
             return Ok((failed > 0).then(|| format!("{failed} requests failed without any fault")));
         }
-        Ok(Some(self.what_is_stuck(healthy, patience)))
+        Ok(Some(self.describe_stuck(healthy, patience)))
     }
 
-    fn agree(&self, healthy: ServerSet) -> bool {
+    fn is_converged(&self, healthy: ServerSet) -> bool {
         let mut states = healthy.iter().map(|server| self.servers[usize::from(server.0) - 1].applied());
         let Some(Some(first)) = states.next() else { return false };
         first.0 >= self.sim_env.oracle.applied() && states.all(|state| state == Some(first))
     }
 
-    fn what_is_stuck(&self, healthy: ServerSet, patience: Micros) -> String {
+    fn describe_stuck(&self, healthy: ServerSet, patience: Micros) -> String {
         let waiting = self.clients.iter().filter(|client| !client.is_done()).map(|client| client.name.clone());
         let waiting: Vec<String> = waiting.collect();
         let applied = healthy.iter().map(|server| {
@@ -321,16 +322,16 @@ impl Simulation {
 
     fn end_faults(&mut self) {
         self.faults_are_over = true;
-        self.sim_env.network.calm_down();
+        self.sim_env.network.end_faults();
         for at in 0..self.servers.len() {
             let server = &mut self.servers[at];
             // A slow processor is a fault, too: dueling proposers make progress only if a ballot takes no longer than
             // their pauses.
             let slowest = (*self.plan.processor.end()).min(MS);
             (server.processor, server.sync) = (*self.plan.processor.start()..=slowest, self.plan.sync.clone());
-            let elsewhere = server.own.iter().flat_map(|(folder, _)| folder.all());
+            let elsewhere = server.own_dir.iter().flat_map(|(folder, _)| folder.all());
             server.folder.limit_space(None);
-            server.own.iter().for_each(|(folder, _)| folder.limit_space(None));
+            server.own_dir.iter().for_each(|(folder, _)| folder.limit_space(None));
             for files in server.folder.all().chain(elsewhere) {
                 files.set_capacity(None);
                 // Moves a planned failure that has not struck beyond the end of the run.
@@ -338,8 +339,8 @@ impl Simulation {
                 files.fail_read(None);
             }
             let me = server.me;
-            self.bring_folder_back(me);
-            self.settle_timers(me);
+            self.restore_own_dir(me);
+            self.restore_timers(me);
             self.resume(me);
         }
         for client in &mut self.clients {
@@ -352,9 +353,9 @@ impl Simulation {
         let server = match event {
             SimEvent::Synced { role } => role.server,
             SimEvent::Restart { server, .. }
-            | SimEvent::Patience { server, .. }
+            | SimEvent::ClientDeadline { server, .. }
             | SimEvent::Checkpointer { server, .. }
-            | SimEvent::Here { server, .. }
+            | SimEvent::Announce { server, .. }
             | SimEvent::Dial { server, .. } => *server,
             // A turn that comes due in a pause is taken when the pause ends: see SimServer::resumes. Frames wait by
             // themselves.
@@ -366,14 +367,14 @@ impl Simulation {
     }
 
     /// Handles one event.
-    fn happens(&mut self, event: SimEvent) {
+    fn handle_event(&mut self, event: SimEvent) {
         if let Some(rest) = self.paused_for(&event) {
             return self.sim_env.schedule(rest, event);
         }
         match event {
-            SimEvent::Frame { from, to, bytes, way, piece } => self.frame(from, to, &bytes, way, piece),
+            SimEvent::Frame { from, to, bytes, mode: way, piece } => self.frame(from, to, &bytes, way, piece),
             SimEvent::Dial { server, process, peer, stamp } => {
-                self.at_server(server, |server, sim_env| server.dials(sim_env, process, peer, stamp));
+                self.at_server(server, |server, sim_env| server.dial_due(sim_env, process, peer, stamp));
             }
             SimEvent::Wake { role } => self.at_server(role.server, |server, sim_env| server.wake(sim_env, role)),
             SimEvent::Turn { role } => self.at_server(role.server, |server, sim_env| server.has_turn(sim_env, role)),
@@ -381,21 +382,21 @@ impl Simulation {
                 self.at_server(role.server, |server, sim_env| server.has_synced(sim_env, role))
             }
             SimEvent::Checkpointer { server, process } => {
-                self.may_begin(server, |server, sim_env| server.checkpointer_works(sim_env, process));
+                self.at_server_that_may_start(server, |server, sim_env| server.run_checkpointer(sim_env, process));
             }
-            SimEvent::Here { server, process } => {
-                self.at_server(server, |server, sim_env| server.says_that_it_is_there(sim_env, process));
+            SimEvent::Announce { server, process } => {
+                self.at_server(server, |server, sim_env| server.announce(sim_env, process));
             }
             SimEvent::Restart { server, process } => {
-                self.may_begin(server, |server, sim_env| server.restart_due(sim_env, process));
+                self.at_server_that_may_start(server, |server, sim_env| server.restart_due(sim_env, process));
             }
-            SimEvent::Patience { server, process } => {
+            SimEvent::ClientDeadline { server, process } => {
                 self.at_server(server, |server, sim_env| server.expire(sim_env, process));
             }
             SimEvent::Start { server } => self.start(server),
-            SimEvent::Client { client, stamp } => self.clients[client].wakes(&mut self.sim_env, stamp),
-            SimEvent::Chaos if self.faults_are_over => self.keep_up(),
-            SimEvent::Chaos => self.chaos(),
+            SimEvent::Client { client, stamp } => self.clients[client].wake(&mut self.sim_env, stamp),
+            SimEvent::Chaos if self.faults_are_over => self.restart_healthy(),
+            SimEvent::Chaos => self.inject_random_fault(),
             SimEvent::Heal(trouble) => {
                 if !self.faults_are_over {
                     self.heal(trouble);
@@ -408,7 +409,7 @@ impl Simulation {
     /// server may be lost.
     pub(super) fn has_begun(&mut self) -> bool {
         let lost = self.lost;
-        self.has_begun |= self.servers.iter().all(|server| lost.contains(server.me) || server.takes_part());
+        self.has_begun |= self.servers.iter().all(|server| lost.contains(server.me) || server.is_active());
         self.has_begun
     }
 
@@ -435,7 +436,7 @@ impl Simulation {
     }
 
     /// As [`at`](Simulation::at), for an event with which an incarnation of a role may begin.
-    fn may_begin(
+    fn at_server_that_may_start(
         &mut self,
         server: ServerId,
         happens: impl FnOnce(&mut SimServer, &mut SimEnv) -> Result<(), StartRefusal>,
@@ -466,7 +467,11 @@ impl Simulation {
                 let lost = self.lost.contains(server);
                 self.sim_env.oracle.require(31, lost, || format!("{server} refused an intact disk: {why}"));
                 let is_gone = self.server(server).folder.journal.list().is_ok_and(|names| names.is_empty());
-                self.sim_env.reach(if is_gone { CoveragePoint::FolderLost } else { CoveragePoint::RefusedDamaged });
+                self.sim_env.reach(if is_gone {
+                    CoveragePoint::DataDirLost
+                } else {
+                    CoveragePoint::RefusedCorruptDisk
+                });
                 self.end(server);
             }
             StartRefusal::NoSpace(_) => {
@@ -492,7 +497,7 @@ impl Simulation {
     /// Crashes a process, which starts again after a random time.
     pub fn kill(&mut self, server: ServerId, how: CrashKind) {
         self.stop(server, how);
-        let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_lasts };
+        let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_duration_max };
         let down = self.sim_env.random_time(&(MS..=longest));
         self.sim_env.schedule(down, SimEvent::Start { server });
     }
@@ -527,14 +532,14 @@ impl Simulation {
     }
 
     fn end(&mut self, server: ServerId) {
-        self.calls_end(server);
+        self.end_calls(server);
         let waiters = self.servers[usize::from(server.0) - 1].end_process();
         for waiter in waiters {
             // Some connections end at once; others only go silent.
             if self.sim_env.chance(700) {
                 let client = &mut self.clients[waiter.connection.client];
                 let why = NoReply::Broken { why: "connection reset".to_string() };
-                client.loses_connection(&mut self.sim_env, server, waiter.number, why);
+                client.lose_connection(&mut self.sim_env, server, waiter.number, why);
             }
         }
     }
@@ -561,15 +566,15 @@ impl Simulation {
     }
 
     /// An unknown client opens sessions, and writes in the session of another client, whose id is easy to guess.
-    pub fn a_stranger_speaks(&mut self, server: ServerId) {
+    pub fn send_rogue_requests(&mut self, server: ServerId) {
         let (victim, speaker) = (self.sim_env.random.within(0..=self.clients.len() as u64 - 1) as usize, 0);
-        for request in self.clients[victim].as_a_stranger_would(&mut self.sim_env) {
+        for request in self.clients[victim].rogue_requests(&mut self.sim_env) {
             let request = ClientRequest { number: ROGUE_REQUEST, context: TraceContext::default(), request };
             self.sim_env.send(
                 Endpoint::Client(speaker),
                 Endpoint::Server(server),
                 frame(&request).into(),
-                FrameKind::OfClient,
+                FrameKind::Client,
             );
         }
     }
@@ -579,7 +584,7 @@ impl Simulation {
         let one = &mut self.servers[usize::from(server.0) - 1];
         one.paused_until = 0;
         for role in self.plan.protocol.roles_as_named() {
-            one.resumes(&mut self.sim_env, *role);
+            one.resume(&mut self.sim_env, *role);
         }
     }
 
@@ -610,11 +615,11 @@ impl Simulation {
                     .require(31, false, || format!("the disk of {server} cannot be read: {refusal:?}")),
             }
         }
-        self.sim_env.oracle.judge_disks(&disks);
+        self.sim_env.oracle.check_disks(&disks);
     }
 
     /// Starts every healthy server that is down, and repeats every 500 ms.
-    fn keep_up(&mut self) {
+    fn restart_healthy(&mut self) {
         for server in self.plan.cluster().iter() {
             self.start(server);
         }
@@ -630,7 +635,7 @@ impl Simulation {
         let pace = (plan.think.clone(), plan.timeout);
         let cluster = plan.cluster();
         let client = SimClient::new(&mut self.sim_env, number, cluster, wishes, server, pace, lines);
-        client.asks_side_by_side(&mut self.sim_env, plan.in_flight);
+        client.allow_in_flight(&mut self.sim_env, plan.in_flight);
         self.clients.push(client);
     }
 

@@ -17,7 +17,7 @@ fn world(seed: u64, sync: Micros) -> Simulation {
     (plan.value_bytes, plan.mailbox, plan.part_bytes, plan.sessions) = (600, 1_024, 64 << 10, 64);
     (plan.sync, plan.processor, plan.segment_bytes) = (sync..=sync, 2..=50, 256 << 10);
     (plan.link_faults.latency, plan.link_faults.jitter, plan.link_faults.rate) = (100, 100, None);
-    (plan.think, plan.timeout, plan.safety) = (0..=0, 30 * SECOND, 200 * SECOND);
+    (plan.think, plan.timeout, plan.fault_phase_end) = (0..=0, 30 * SECOND, 200 * SECOND);
     plan.retention.checkpoint_slots = 10_000;
     plan.retention.checkpoint_bytes = 32 << 20;
     plan.starts_admitted = true;
@@ -29,25 +29,25 @@ fn world(seed: u64, sync: Micros) -> Simulation {
 fn in_a_minute(seed: u64, sync: Micros) -> (u32, usize) {
     let mut world = world(seed, sync);
     let begun = done_by(&mut world, 10 * SECOND);
-    let ended_before = reigns_ended(&world);
+    let ended_before = tenures_ended(&world);
     let done = done_by(&mut world, 60 * SECOND);
     assert!(!world.clients.iter().all(SimClient::is_done), "there is more to do");
-    (reigns_ended(&world) - ended_before, done - begun)
+    (tenures_ended(&world) - ended_before, done - begun)
 }
 
 /// Runs until `end`; returns the number of completed requests.
 fn done_by(world: &mut Simulation, end: Micros) -> usize {
-    let passed = world.go_on(end, |_| false);
+    let passed = world.run_until(end, |_| false);
     assert!(passed.is_ok(), "{passed:?}");
     world.sim_env.history.operations().iter().filter(|one| one.has_result()).count()
 }
 
 /// Number of leaders that have stepped down.
-fn reigns_ended(world: &Simulation) -> u32 {
+fn tenures_ended(world: &Simulation) -> u32 {
     let why = [
         CoveragePoint::LeaderRefused,
-        CoveragePoint::LeaderHeardRival,
-        CoveragePoint::LeaderUnheard,
+        CoveragePoint::LeaderSawLaterLeader,
+        CoveragePoint::LeaderWithoutReplies,
         CoveragePoint::LeaderStalled,
         CoveragePoint::LearnerCrashed,
     ];

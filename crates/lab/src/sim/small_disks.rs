@@ -24,7 +24,7 @@ fn world(seed: u64, requests: usize) -> Simulation {
     (plan.part_bytes, plan.segment_bytes, plan.sessions) = (64 << 10, 64 << 10, 64);
     (plan.sync, plan.processor) = (100..=1_000, 2..=50);
     (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
-    (plan.think, plan.timeout, plan.fault_lasts) = (0..=MS, 10 * SECOND, 100 * MS);
+    (plan.think, plan.timeout, plan.fault_duration_max) = (0..=MS, 10 * SECOND, 100 * MS);
     plan.retention =
         Retention { checkpoint_slots: 300, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
     plan.starts_admitted = true;
@@ -34,7 +34,7 @@ fn world(seed: u64, requests: usize) -> Simulation {
 /// Runs for at most this number of virtual seconds, until `is_so` holds; returns whether it does.
 fn until(world: &mut Simulation, seconds: u64, is_so: impl Fn(&Simulation) -> bool) -> bool {
     let end = world.sim_env.now() + seconds * SECOND;
-    let done = world.go_on(end, is_so);
+    let done = world.run_until(end, is_so);
     assert!(done.is_ok(), "{done:?}");
     done == Ok(true)
 }
@@ -53,7 +53,7 @@ fn is_done(world: &Simulation) -> bool {
 
 /// A run after its first 1500 slots, with limited disks. The state has its full size by then, so that room for one more
 /// growth of the checkpoint is enough.
-fn begun(seed: u64, files: u64) -> Simulation {
+fn started_sim(seed: u64, files: u64) -> Simulation {
     let mut world = world(seed, 6_000);
     assert!(
         until(&mut world, 10, |world| world.sim_env.oracle.highest_chosen() > Slot(1_500)),
@@ -66,7 +66,7 @@ fn begun(seed: u64, files: u64) -> Simulation {
 #[test]
 fn servers_with_disks_full_of_journal_files_recover_by_themselves() {
     for (seed, files) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
-        let mut world = begun(seed, files);
+        let mut world = started_sim(seed, files);
         let done = until(&mut world, 120, is_done);
         let (shed, chosen) =
             (world.sim_env.coverage.count(CoveragePoint::DiskFull), world.sim_env.oracle.highest_chosen());

@@ -27,7 +27,7 @@ enum DurableVote {
 /// What the oracle knows of two-phase commit.
 #[derive(Debug, Default)]
 pub struct TransactionOracle {
-    judged: bool,
+    is_enabled: bool,
     /// What the participant's disk says, by server and transaction.
     durable_votes: BTreeMap<(ServerId, TransactionId), DurableVote>,
     /// Commits on the disks of their coordinators, whether or not they have ended.
@@ -55,12 +55,12 @@ pub struct TransactionOracle {
 impl TransactionOracle {
     /// The oracle at the start of a run.
     pub fn new(protocol: Protocol) -> TransactionOracle {
-        TransactionOracle { judged: !protocol.is_paxos(), ..TransactionOracle::default() }
+        TransactionOracle { is_enabled: !protocol.is_paxos(), ..TransactionOracle::default() }
     }
 
     /// Whether the run uses two-phase commit.
-    pub fn are_judged(&self) -> bool {
-        self.judged
+    pub fn is_enabled(&self) -> bool {
+        self.is_enabled
     }
 
     /// Number of committed transactions.
@@ -152,13 +152,13 @@ impl Oracle {
     // ---- coordinators
 
     /// Checks a coordinator's actions.
-    pub fn coordinator_says(&mut self, server: ServerId, actions: &[Action<Coordinator>], coverage: &mut Coverage) {
+    pub fn check_coordinator(&mut self, server: ServerId, actions: &[Action<Coordinator>], coverage: &mut Coverage) {
         for action in actions {
             match action {
                 Action::Trace(CoordinatorTraceEvent::Requested { transaction, work, .. }) => {
                     let new = self.commits.commands.insert(*transaction, (work.command.id, work.evict)).is_none();
                     self.require(11, new, || format!("{server} began {transaction} twice"));
-                    let known = self.is_asked_for(&Value::Command(work.command.clone()));
+                    let known = self.was_requested(&Value::Command(work.command.clone()));
                     self.require(2, known, || format!("{transaction} holds a command that no client requested"));
                     if work.evict.is_some() {
                         coverage.reach(CoveragePoint::SessionEvicted);
@@ -179,7 +179,7 @@ impl Oracle {
                     self.decided(*transaction, Decision::Commit, server);
                 }
                 Action::Trace(CoordinatorTraceEvent::DecisionResent { presumed, .. }) => {
-                    coverage.reach(if *presumed { CoveragePoint::PresumedAbort } else { CoveragePoint::ToldAgain });
+                    coverage.reach(if *presumed { CoveragePoint::PresumedAbort } else { CoveragePoint::CommitResent });
                 }
                 Action::Send { message: CommitMessage::Decide { transaction, decision: Decision::Commit }, .. } => {
                     let durable = self.commits.committed.contains(transaction);
@@ -208,7 +208,7 @@ impl Oracle {
     // ---- participants
 
     /// Records the inputs with which a participant's turn begins.
-    pub fn participant_hears<'a>(
+    pub fn observe_participant_inputs<'a>(
         &mut self,
         server: ServerId,
         inputs: impl Iterator<Item = &'a Input<Participant>>,
@@ -239,18 +239,18 @@ impl Oracle {
     }
 
     /// Checks a participant's actions. The records of its batch are durable already.
-    pub fn participant_says(&mut self, server: ServerId, actions: &[Action<Participant>], coverage: &mut Coverage) {
+    pub fn check_participant(&mut self, server: ServerId, actions: &[Action<Participant>], coverage: &mut Coverage) {
         for action in actions {
             match action {
-                Action::Trace(fact) => self.participant_states(server, fact, coverage),
-                Action::Send { message, .. } => self.participant_sends(server, message, coverage),
+                Action::Trace(fact) => self.check_participant_trace(server, fact, coverage),
+                Action::Send { message, .. } => self.check_participant_message(server, message, coverage),
                 Action::Notify(ParticipantNotification::ReadFailed { .. }) => coverage.reach(CoveragePoint::ReadLocked),
                 _ => {}
             }
         }
     }
 
-    fn participant_sends(&mut self, server: ServerId, message: &CommitMessage, coverage: &mut Coverage) {
+    fn check_participant_message(&mut self, server: ServerId, message: &CommitMessage, coverage: &mut Coverage) {
         match message {
             CommitMessage::Vote { transaction, vote: Vote::Yes(_), .. } => {
                 let stand = self.commits.durable_votes.get(&(server, *transaction)).copied();
@@ -272,19 +272,19 @@ impl Oracle {
         }
     }
 
-    fn participant_states(&mut self, server: ServerId, fact: &ParticipantTraceEvent, coverage: &mut Coverage) {
+    fn check_participant_trace(&mut self, server: ServerId, fact: &ParticipantTraceEvent, coverage: &mut Coverage) {
         match fact {
             ParticipantTraceEvent::Committed { transaction, outcome, .. } => {
-                self.must_have_been_told(server, *transaction, Decision::Commit);
+                self.check_was_reported(server, *transaction, Decision::Commit);
                 self.decided(*transaction, Decision::Commit, server);
                 let known = *self.commits.outcomes.entry(*transaction).or_insert(*outcome);
                 self.require(13, known == *outcome, || {
                     format!("{transaction} had the outcome {known:?}, but {outcome:?} on {server}")
                 });
-                self.agrees_with_acknowledged(*transaction);
+                self.check_acknowledged(*transaction);
             }
             ParticipantTraceEvent::Aborted { transaction, .. } => {
-                self.must_have_been_told(server, *transaction, Decision::Abort);
+                self.check_was_reported(server, *transaction, Decision::Abort);
                 self.decided(*transaction, Decision::Abort, server);
             }
             ParticipantTraceEvent::GivenUp { transaction, .. } => {
@@ -305,7 +305,7 @@ impl Oracle {
         }
     }
 
-    fn must_have_been_told(&mut self, server: ServerId, transaction: TransactionId, decision: Decision) {
+    fn check_was_reported(&mut self, server: ServerId, transaction: TransactionId, decision: Decision) {
         let told = self.commits.reported.contains(&(server, transaction, decision));
         self.require(38, told, || format!("{server} voted yes on {transaction} and then decided {decision:?} alone"));
     }
@@ -319,10 +319,10 @@ impl Oracle {
             format!("{id:?} was acknowledged as {transaction}, which is not committed or belongs to another command")
         });
         self.commits.acknowledged.insert(transaction, written);
-        self.agrees_with_acknowledged(transaction);
+        self.check_acknowledged(transaction);
     }
 
-    fn agrees_with_acknowledged(&mut self, transaction: TransactionId) {
+    fn check_acknowledged(&mut self, transaction: TransactionId) {
         let said = self.commits.acknowledged.get(&transaction).copied();
         let Some((said, outcome)) = said.zip(self.commits.outcomes.get(&transaction).copied()) else { return };
         let same = matches!(outcome, ApplyResult::Applied(saved) if saved.written == said);
@@ -342,7 +342,7 @@ impl Oracle {
     /// Checks the disks that a power cut of the whole cluster leaves at the end of a run. Every committed transaction
     /// must be done on each server, or prepared there while its coordinator still knows it. Stores with the same number
     /// of commits must be equal.
-    pub fn judge_commits(&mut self, disks: &BTreeMap<ServerId, (Participant, Coordinator)>) {
+    pub fn check_commit_disks(&mut self, disks: &BTreeMap<ServerId, (Participant, Coordinator)>) {
         let committed: Vec<TransactionId> = self.commits.committed.iter().copied().collect();
         for transaction in committed {
             for (server, (participant, _)) in disks {

@@ -59,6 +59,6 @@ impl Simulation {
                 }
             }
         }
-        self.sim_env.oracle.judge_commits(&disks);
+        self.sim_env.oracle.check_commit_disks(&disks);
     }
 }

@@ -25,7 +25,7 @@ const REQUEST: Micros = 10 * SECOND;
 
 /// Counts over many runs, to see that each verdict occurred.
 #[derive(Debug, Default)]
-struct Met {
+struct VerdictCounts {
     ok: u32,
     spare: u32,
     no_leader: u32,
@@ -45,19 +45,19 @@ fn begin(seed: u64, protocol: Protocol) -> Simulation {
     plan.starts_admitted = true;
     let mut world = Simulation::new(plan, false);
     let end = 30 * SECOND;
-    let done = world.go_on(end, |world| world.clients.iter().all(SimClient::is_done));
+    let done = world.run_until(end, |world| world.clients.iter().all(SimClient::is_done));
     assert_eq!(done, Ok(true), "seed {seed}: the cluster does not start");
     world
 }
 
-fn pass(world: &mut Simulation, time: Micros) {
+fn advance(world: &mut Simulation, time: Micros) {
     let end = world.sim_env.now() + time;
-    let passed = world.go_on(end, |_| false);
+    let passed = world.run_until(end, |_| false);
     assert!(passed.is_ok(), "{passed:?}");
 }
 
 /// Sets up a random lasting condition, and describes it.
-fn stand(world: &mut Simulation, random: &mut Random) -> String {
+fn set_condition(world: &mut Simulation, random: &mut Random) -> String {
     let servers: Vec<ServerId> = world.plan.cluster().iter().collect();
     let server = servers[random.within(0..=servers.len() as u64 - 1) as usize];
     let other = servers[(server.0 as u64 - 1 + random.within(1..=servers.len() as u64 - 1)) as usize % servers.len()];
@@ -111,7 +111,7 @@ fn probe(world: &mut Simulation) -> Vec<Option<Micros>> {
         let client = SimClient::new(&mut world.sim_env, number, world.plan.cluster(), wishes, server, pace, false);
         world.clients.push(client);
     }
-    pass(world, REQUEST);
+    advance(world, REQUEST);
     let operations = world.sim_env.history.operations();
     let took = |client| {
         let done = operations.iter().find(|one| one.client == client && one.has_result())?;
@@ -127,11 +127,11 @@ fn is_written(world: &mut Simulation) -> bool {
 }
 
 /// Runs one case: sets up conditions, reads the verdict, and checks it.
-fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
+fn check_verdict(seed: u64, protocol: Protocol, met: &mut VerdictCounts) -> Result<(), String> {
     let mut random = Random::new(seed, 7);
     let mut world = begin(seed, protocol);
-    let mut told: Vec<String> = (0..random.within(1..=4)).map(|_| stand(&mut world, &mut random)).collect();
-    pass(&mut world, NOTICED);
+    let mut told: Vec<String> = (0..random.within(1..=4)).map(|_| set_condition(&mut world, &mut random)).collect();
+    advance(&mut world, NOTICED);
     let said = verdict(&mut world);
     let wrong = |told: &[String], what: &str| Err(format!("seed {seed}, {protocol}, {told:?}: {said:?}, {what}"));
     match said.writes {
@@ -151,7 +151,7 @@ fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
                 world.stop(server, CrashKind::Process);
                 told.push(format!("then {server} stops"));
             }
-            pass(&mut world, NOTICED);
+            advance(&mut world, NOTICED);
             if !is_written(&mut world) {
                 return wrong(&told, "and no write succeeds after these failures");
             }
@@ -178,8 +178,8 @@ fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
 #[test]
 fn cluster_status_predicts_whether_writes_succeed() {
     for protocol in [Protocol::BasicPaxos, Protocol::MultiPaxos, Protocol::TwoPhaseCommit] {
-        let mut met = Met::default();
-        let wrong: Vec<String> = (1..=400).filter_map(|seed| judge(seed, protocol, &mut met).err()).collect();
+        let mut met = VerdictCounts::default();
+        let wrong: Vec<String> = (1..=400).filter_map(|seed| check_verdict(seed, protocol, &mut met).err()).collect();
         println!("{protocol}: {met:?}");
         assert!(wrong.is_empty(), "{} of 400 are wrong:\n{}", wrong.len(), wrong.join("\n"));
         assert!(met.ok > 20 && met.no > 20, "{met:?}");

@@ -65,7 +65,7 @@ struct SimConnectionState {
 
 impl ClientConnections {
     /// A request arrives at a server. Returns false if it does not arrive, because its connection has ended before.
-    pub(super) fn arrives(&mut self, server: ServerId, number: u64, greeting: Option<Greeting>) -> bool {
+    pub(super) fn request_arrives(&mut self, server: ServerId, number: u64, greeting: Option<Greeting>) -> bool {
         if self.refused.contains(&number) {
             return false;
         }
@@ -176,7 +176,7 @@ impl Wire for SimWire<'_> {
 
     fn transmit(&mut self, server: ServerId) -> Result<(), NoReply> {
         for bytes in mem::take(&mut self.connection(server).queued) {
-            self.sim_env.send(Endpoint::Client(self.client), Endpoint::Server(server), bytes, FrameKind::OfClient);
+            self.sim_env.send(Endpoint::Client(self.client), Endpoint::Server(server), bytes, FrameKind::Client);
         }
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Wire for SimWire<'_> {
                 self.connections.steps.push(ObservedStep::Named(ticket, CommandId::new(session, nonce, sequence)));
             }
             ClientObservation::Unnamed { handle: ticket } => {
-                self.sim_env.reach(CoveragePoint::WentOnInNewSession);
+                self.sim_env.reach(CoveragePoint::ContinuedInNewSession);
                 self.connections.steps.push(ObservedStep::Unnamed(ticket));
             }
             ClientObservation::FailedOver { failed, .. } => {

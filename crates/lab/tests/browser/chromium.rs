@@ -88,11 +88,11 @@ impl Browser {
                 assert!(message.get("error").is_none(), "{method}: {message}");
                 return message["result"].clone();
             }
-            self.hear(&message);
+            self.record_errors(&message);
         }
     }
 
-    fn hear(&mut self, event: &Value) {
+    fn record_errors(&mut self, event: &Value) {
         let params = &event["params"];
         match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => self.errors.push(params["exceptionDetails"].to_string()),

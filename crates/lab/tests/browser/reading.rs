@@ -51,7 +51,7 @@ pub fn run_of(text: &str) -> Run {
 }
 
 /// What the Rust reader has understood of a line.
-fn told(line: &Line) -> Value {
+fn line_json(line: &Line) -> Value {
     json!({
         "id": line.id.to_string(), "micros": line.time.as_microsecond(), "level": line.level().as_str(),
         "server": line.id.process.as_server().map_or(0, |server| server.0), "life": line.id.process.incarnation(),
@@ -61,7 +61,7 @@ fn told(line: &Line) -> Value {
 }
 
 /// The same, of the page's reader.
-const TOLD: &str = "paxosTimeline.run.lines.map((line) => ({ id: line.id, micros: line.time, level: line.level, \
+const PAGE_LINES_JS: &str = "paxosTimeline.run.lines.map((line) => ({ id: line.id, micros: line.time, level: line.level, \
     server: line.server, life: line.life, role: line.role, \
     event: [line.name, ...Object.entries(line.fields).map(([key, value]) => `${key}=${value}`)].join(' '), \
     req: line.req, re: line.re, why: line.why })).sort((a, b) => (a.id < b.id ? -1 : 1))";
@@ -69,9 +69,9 @@ const TOLD: &str = "paxosTimeline.run.lines.map((line) => ({ id: line.id, micros
 fn must_agree(browser: &mut Browser, run: &Run) {
     let (file, _) = drawn(run, browser.folder(), "reader");
     browser.open_file(&file, "");
-    let mut expected: Vec<Value> = run.lines.iter().map(|entry| told(&entry.line)).collect();
+    let mut expected: Vec<Value> = run.lines.iter().map(|entry| line_json(&entry.line)).collect();
     expected.sort_by_key(|line| line["id"].to_string());
-    let mut found = browser.eval(TOLD).as_array().unwrap().clone();
+    let mut found = browser.eval(PAGE_LINES_JS).as_array().unwrap().clone();
     found.sort_by_key(|line| line["id"].to_string());
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(&expected) {

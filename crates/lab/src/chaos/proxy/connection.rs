@@ -15,7 +15,7 @@ use paxos_kv::random::Random;
 /// Maximum number of bytes that are read at a time, and held while they wait.
 const PART_BYTES: usize = 32 << 10;
 /// Interval at which a pump whose receiver accepts nothing checks whether its connection still exists.
-const LOOK: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The two sockets of a proxied connection.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct ProxyConnection {
     caller: TcpStream,
     called: TcpStream,
     /// Some of its bytes were swallowed, so the stream can never be valid again.
-    has_lost: AtomicBool,
+    has_dropped_bytes: AtomicBool,
     is_broken: AtomicBool,
 }
 
@@ -32,14 +32,19 @@ impl ProxyConnection {
     pub fn new(caller: TcpStream, called: TcpStream) -> std::io::Result<ProxyConnection> {
         for stream in [&caller, &called] {
             stream.set_nodelay(true)?;
-            stream.set_write_timeout(Some(LOOK))?;
+            stream.set_write_timeout(Some(CHECK_INTERVAL))?;
         }
-        Ok(ProxyConnection { caller, called, has_lost: AtomicBool::new(false), is_broken: AtomicBool::new(false) })
+        Ok(ProxyConnection {
+            caller,
+            called,
+            has_dropped_bytes: AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
+        })
     }
 
     /// Whether some of its bytes were swallowed.
-    pub fn has_lost(&self) -> bool {
-        self.has_lost.load(Ordering::Relaxed)
+    pub fn has_dropped_bytes(&self) -> bool {
+        self.has_dropped_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether it has ended.
@@ -75,11 +80,11 @@ pub struct DirectionPump {
     /// The link faults of this direction.
     pub faults: Arc<DirectionFaults>,
     /// Buffer of earlier messages, if messages may be repeated.
-    pub memory: Option<Arc<SharedReplayBuffer>>,
+    pub replay_buffer: Option<Arc<SharedReplayBuffer>>,
     /// Source of the random choices.
     pub random: Random,
     /// Number of the fault plus 1, and the bytes forwarded since that fault began to count them.
-    pub counted: (usize, u64),
+    pub break_count: (usize, u64),
 }
 
 impl DirectionPump {
@@ -88,7 +93,7 @@ impl DirectionPump {
         let connection = self.connection.clone();
         let mut source = if self.forward { &connection.caller } else { &connection.called };
         let target = if self.forward { &connection.called } else { &connection.caller };
-        let mut splitter = self.memory.is_some().then(FrameSplitter::default);
+        let mut splitter = self.replay_buffer.is_some().then(FrameSplitter::default);
         let mut buffer = vec![0; PART_BYTES];
         loop {
             let count = match source.read(&mut buffer) {
@@ -97,7 +102,7 @@ impl DirectionPump {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => {
                     // A black hole must hide a reset too.
-                    self.faults.await_calm(|| connection.is_broken());
+                    self.faults.await_no_cut(|| connection.is_broken());
                     return connection.reset();
                 }
             };
@@ -118,7 +123,7 @@ impl DirectionPump {
                 }
             }
         }
-        if self.faults.await_calm(|| connection.is_broken()) && !connection.has_lost() {
+        if self.faults.await_no_cut(|| connection.is_broken()) && !connection.has_dropped_bytes() {
             let _ = target.shutdown(Shutdown::Write);
         }
     }
@@ -133,7 +138,7 @@ impl DirectionPump {
         let old = per_mille.is_some_and(|n| self.random.within(0..=999) < n);
         let random = &mut self.random;
         let draw = |len: usize| (old && len > 0).then(|| random.within(0..=len as u64 - 1) as usize);
-        let again = self.memory.as_ref().and_then(|memory| memory.exchange(&frame, draw));
+        let again = self.replay_buffer.as_ref().and_then(|memory| memory.keep_and_replay(&frame, draw));
         let copies = [twice.then(|| frame.clone()), again];
         self.pass(target, frame) && copies.into_iter().flatten().all(|copy| self.pass(target, copy))
     }
@@ -141,22 +146,22 @@ impl DirectionPump {
     /// Forwards some bytes, after the link faults are applied; false if the connection has ended.
     fn pass(&mut self, target: &TcpStream, mut bytes: Vec<u8>) -> bool {
         let connection = self.connection.clone();
-        if !self.faults.await_passage(|| connection.is_broken()) {
+        if !self.faults.await_not_held(|| connection.is_broken()) {
             return false;
         }
         for (strike, effect) in self.faults.effects() {
             match effect {
                 // This fault began after the wait above; it applies to the next part.
                 LinkEffect::Hold | LinkEffect::Repeat { .. } => {}
-                LinkEffect::Swallow => {
-                    connection.has_lost.store(true, Ordering::Relaxed);
+                LinkEffect::Drop => {
+                    connection.has_dropped_bytes.store(true, Ordering::Relaxed);
                     return true;
                 }
                 LinkEffect::Slow { delay, jitter } => {
                     let more = self.random.within(0..=jitter.as_micros() as u64);
                     std::thread::sleep(delay + Duration::from_micros(more));
                 }
-                LinkEffect::Narrow { bytes_per_second } => {
+                LinkEffect::LimitRate { bytes_per_second } => {
                     let takes = Duration::from_secs(1).mul_f64(bytes.len() as f64 / bytes_per_second.max(1) as f64);
                     std::thread::sleep(takes.min(Duration::from_secs(2)));
                 }
@@ -166,12 +171,12 @@ impl DirectionPump {
                         bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
                     }
                 }
-                LinkEffect::Break { after, abruptly } => {
-                    if self.counted.0 != strike + 1 {
-                        self.counted = (strike + 1, 0);
+                LinkEffect::Break { after, with_reset: abruptly } => {
+                    if self.break_count.0 != strike + 1 {
+                        self.break_count = (strike + 1, 0);
                     }
-                    self.counted.1 += bytes.len() as u64;
-                    if let Some(beyond) = self.counted.1.checked_sub(after) {
+                    self.break_count.1 += bytes.len() as u64;
+                    if let Some(beyond) = self.break_count.1.checked_sub(after) {
                         bytes.truncate(bytes.len().saturating_sub(beyond as usize));
                         self.write(target, &bytes);
                         if abruptly {
@@ -185,7 +190,7 @@ impl DirectionPump {
             }
         }
         // Bytes are missing after a black hole, so the stream is useless.
-        if connection.has_lost() {
+        if connection.has_dropped_bytes() {
             connection.reset();
             return false;
         }

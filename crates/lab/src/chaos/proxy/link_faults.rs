@@ -13,7 +13,7 @@ pub enum LinkEffect {
     /// Delivers nothing now, and everything later, in order: a partition that TCP connections survive.
     Hold,
     /// Discards everything, without an error: a black hole. Connections that have lost bytes are reset when it ends.
-    Swallow,
+    Drop,
     /// Delays each part of a stream.
     Slow {
         /// Minimum delay.
@@ -22,7 +22,7 @@ pub enum LinkEffect {
         jitter: Duration,
     },
     /// Limits the bandwidth.
-    Narrow {
+    LimitRate {
         /// The limit in bytes a second.
         bytes_per_second: u64,
     },
@@ -31,7 +31,7 @@ pub enum LinkEffect {
         /// Number of bytes before the break.
         after: u64,
         /// Whether the connection is reset; otherwise it is closed in order.
-        abruptly: bool,
+        with_reset: bool,
     },
     /// Flips a bit in some parts of a stream.
     Corrupt {
@@ -49,13 +49,13 @@ impl Display for LinkEffect {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             LinkEffect::Hold => f.write_str("hold back all bytes"),
-            LinkEffect::Swallow => f.write_str("drop all bytes"),
+            LinkEffect::Drop => f.write_str("drop all bytes"),
             LinkEffect::Slow { delay, jitter } => {
                 write!(f, "delay by {} to {} ms", delay.as_millis(), (*delay + *jitter).as_millis())
             }
-            LinkEffect::Narrow { bytes_per_second } => write!(f, "at most {} KiB/s", bytes_per_second >> 10),
-            LinkEffect::Break { after, abruptly: true } => write!(f, "reset after {after} bytes"),
-            LinkEffect::Break { after, abruptly: false } => write!(f, "closed after {after} bytes"),
+            LinkEffect::LimitRate { bytes_per_second } => write!(f, "at most {} KiB/s", bytes_per_second >> 10),
+            LinkEffect::Break { after, with_reset: true } => write!(f, "reset after {after} bytes"),
+            LinkEffect::Break { after, with_reset: false } => write!(f, "closed after {after} bytes"),
             LinkEffect::Corrupt { per_mille } => write!(f, "flip a bit in {per_mille} of 1000 parts"),
             LinkEffect::Repeat { per_mille } => {
                 write!(f, "repeat {per_mille} of 1000 messages, and replay an old one with as many")
@@ -81,19 +81,24 @@ struct DirectionState {
 
 impl DirectionFaults {
     /// Begins a fault.
-    pub fn begin(&self, strike: usize, effect: LinkEffect) {
-        self.lock().effects.push((strike, effect));
+    pub fn begin(&self, fault_number: usize, effect: LinkEffect) {
+        self.lock().effects.push((fault_number, effect));
         self.changed.notify_all();
     }
 
     /// Ends a fault, and resets connections that have lost bytes.
-    pub fn end(&self, strike: usize) {
+    pub fn end(&self, fault_number: usize) {
         let mut state = self.lock();
-        state.effects.retain(|(number, _)| *number != strike);
-        let swallows = state.effects.iter().any(|(_, effect)| *effect == LinkEffect::Swallow);
+        state.effects.retain(|(number, _)| *number != fault_number);
+        let swallows = state.effects.iter().any(|(_, effect)| *effect == LinkEffect::Drop);
         state.connections.retain(|connection| connection.strong_count() > 0);
         if !swallows {
-            state.connections.iter().filter_map(Weak::upgrade).filter(|one| one.has_lost()).for_each(|one| one.reset());
+            state
+                .connections
+                .iter()
+                .filter_map(Weak::upgrade)
+                .filter(|one| one.has_dropped_bytes())
+                .for_each(|one| one.reset());
         }
         self.changed.notify_all();
     }
@@ -104,7 +109,7 @@ impl DirectionFaults {
     }
 
     /// Waits until bytes are no longer held back; false if the connection or the whole network has ended.
-    pub fn await_passage(&self, is_broken: impl Fn() -> bool) -> bool {
+    pub fn await_not_held(&self, is_broken: impl Fn() -> bool) -> bool {
         let mut state = self.lock();
         loop {
             if state.is_over || is_broken() {
@@ -120,8 +125,8 @@ impl DirectionFaults {
     }
 
     /// Like [`DirectionFaults::await_passage`], but also waits for the end of a black hole.
-    pub fn await_calm(&self, is_broken: impl Fn() -> bool) -> bool {
-        let blocks = |effect: &LinkEffect| matches!(effect, LinkEffect::Hold | LinkEffect::Swallow);
+    pub fn await_no_cut(&self, is_broken: impl Fn() -> bool) -> bool {
+        let blocks = |effect: &LinkEffect| matches!(effect, LinkEffect::Hold | LinkEffect::Drop);
         let mut state = self.lock();
         loop {
             if state.is_over || is_broken() {
@@ -136,7 +141,7 @@ impl DirectionFaults {
     }
 
     /// Registers a connection that uses this direction.
-    pub fn admit(&self, connection: &Arc<ProxyConnection>) {
+    pub fn register(&self, connection: &Arc<ProxyConnection>) {
         let mut state = self.lock();
         if state.is_over {
             return connection.reset();
@@ -165,7 +170,7 @@ pub struct SharedReplayBuffer(Mutex<ReplayBuffer>);
 
 impl SharedReplayBuffer {
     /// Stores a message, and returns an old one if `draw` selects one.
-    pub fn exchange(&self, frame: &[u8], draw: impl FnOnce(usize) -> Option<usize>) -> Option<Vec<u8>> {
+    pub fn keep_and_replay(&self, frame: &[u8], draw: impl FnOnce(usize) -> Option<usize>) -> Option<Vec<u8>> {
         let mut old = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let again = draw(old.len()).and_then(|at| old.get(at)).map(<[u8]>::to_vec);
         old.keep(frame);

@@ -53,7 +53,7 @@ pub struct ProxyNetwork {
 }
 
 struct ProxyListener {
-    way: Direction,
+    direction: Direction,
     address: SocketAddr,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -61,10 +61,10 @@ struct ProxyListener {
 /// State that the threads of a listener share.
 struct ProxyShared {
     target: SocketAddr,
-    there: Arc<DirectionFaults>,
-    back: Arc<DirectionFaults>,
-    memory: Option<Arc<SharedReplayBuffer>>,
-    open: Arc<AtomicUsize>,
+    forward_faults: Arc<DirectionFaults>,
+    backward_faults: Arc<DirectionFaults>,
+    replay_buffer: Option<Arc<SharedReplayBuffer>>,
+    connections: Arc<AtomicUsize>,
     seed: u64,
 }
 
@@ -85,17 +85,17 @@ impl ProxyNetwork {
             || endpoints.iter().flat_map(|from| endpoints.iter().map(|to| (*from, *to))).filter(|(a, b)| a != b);
         let faults: BTreeMap<Direction, Arc<DirectionFaults>> = pairs().map(|way| (way, Arc::default())).collect();
         let mut net = ProxyNetwork { faults, listeners: Vec::new(), is_over: Arc::default() };
-        for (number, way) in pairs().enumerate() {
-            let (from, ProxyEnd::Server(to)) = way else { continue };
+        for (number, direction) in pairs().enumerate() {
+            let (from, ProxyEnd::Server(to)) = direction else { continue };
             let (peer, client) = targets[&to];
             let is_peer = from != ProxyEnd::Clients;
-            let keeper = ProxyShared {
+            let shared = ProxyShared {
                 target: if is_peer { peer } else { client },
-                there: net.faults[&way].clone(),
-                back: net.faults[&(way.1, way.0)].clone(),
+                forward_faults: net.faults[&direction].clone(),
+                backward_faults: net.faults[&(direction.1, direction.0)].clone(),
                 // A client's connection must deliver each byte once: TCP guarantees that, and the store relies on it.
-                memory: (repeats && is_peer).then(Arc::default),
-                open: Arc::default(),
+                replay_buffer: (repeats && is_peer).then(Arc::default),
+                connections: Arc::default(),
                 seed: seed ^ (number as u64) << 32,
             };
             let listener = address()?;
@@ -104,25 +104,25 @@ impl ProxyNetwork {
             let thread = std::thread::Builder::new()
                 .name(format!("door-{number}"))
                 .stack_size(STACK_BYTES)
-                .spawn(move || keeper.listen(&listener, &is_over))?;
-            net.listeners.push(ProxyListener { way, address, thread: Some(thread) });
+                .spawn(move || shared.listen(&listener, &is_over))?;
+            net.listeners.push(ProxyListener { direction, address, thread: Some(thread) });
         }
         Ok(net)
     }
 
     /// The address at which one endpoint reaches another.
-    pub fn address(&self, way: Direction) -> Option<SocketAddr> {
-        self.listeners.iter().find(|door| door.way == way).map(|door| door.address)
+    pub fn address(&self, direction: Direction) -> Option<SocketAddr> {
+        self.listeners.iter().find(|door| door.direction == direction).map(|door| door.address)
     }
 
     /// Begins a link fault in these directions.
-    pub fn begin(&self, strike: usize, ways: &[Direction], effect: LinkEffect) {
-        ways.iter().filter_map(|way| self.faults.get(way)).for_each(|faults| faults.begin(strike, effect));
+    pub fn begin(&self, fault_number: usize, directions: &[Direction], effect: LinkEffect) {
+        directions.iter().filter_map(|way| self.faults.get(way)).for_each(|faults| faults.begin(fault_number, effect));
     }
 
     /// Ends a link fault in these directions.
-    pub fn end(&self, strike: usize, ways: &[Direction]) {
-        ways.iter().filter_map(|way| self.faults.get(way)).for_each(|faults| faults.end(strike));
+    pub fn end(&self, fault_number: usize, directions: &[Direction]) {
+        directions.iter().filter_map(|way| self.faults.get(way)).for_each(|faults| faults.end(fault_number));
     }
 }
 
@@ -142,7 +142,7 @@ impl Drop for ProxyNetwork {
 
 impl ProxyShared {
     fn listen(self, listener: &TcpListener, is_over: &AtomicBool) {
-        let keeper = Arc::new(self);
+        let shared = Arc::new(self);
         for number in 0.. {
             let accepted = listener.accept();
             if is_over.load(Ordering::Relaxed) {
@@ -152,38 +152,38 @@ impl ProxyShared {
                 std::thread::sleep(Duration::from_millis(50));
                 continue;
             };
-            if keeper.open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-                keeper.open.fetch_sub(1, Ordering::Relaxed);
+            if shared.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+                shared.connections.fetch_sub(1, Ordering::Relaxed);
                 continue;
             }
-            let one = keeper.clone();
+            let one = shared.clone();
             let carry = move || {
                 // An error ends only this connection.
-                let _ = one.carry(caller, number);
-                one.open.fetch_sub(1, Ordering::Relaxed);
+                let _ = one.proxy_connection(caller, number);
+                one.connections.fetch_sub(1, Ordering::Relaxed);
             };
             let spawned = std::thread::Builder::new().name("pump".into()).stack_size(STACK_BYTES).spawn(carry);
             if spawned.is_err() {
-                keeper.open.fetch_sub(1, Ordering::Relaxed);
+                shared.connections.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }
 
-    fn carry(&self, caller: TcpStream, number: u64) -> io::Result<()> {
-        if !self.there.await_calm(|| false) {
+    fn proxy_connection(&self, caller: TcpStream, number: u64) -> io::Result<()> {
+        if !self.forward_faults.await_no_cut(|| false) {
             return Ok(());
         }
         let called = TcpStream::connect_timeout(&self.target, CONNECT_TIMEOUT)?;
         let connection = Arc::new(ProxyConnection::new(caller, called)?);
-        self.there.admit(&connection);
-        self.back.admit(&connection);
+        self.forward_faults.register(&connection);
+        self.backward_faults.register(&connection);
         let pump = |forward: bool| DirectionPump {
             connection: connection.clone(),
             forward,
-            faults: if forward { self.there.clone() } else { self.back.clone() },
-            memory: self.memory.clone().filter(|_| forward),
+            faults: if forward { self.forward_faults.clone() } else { self.backward_faults.clone() },
+            replay_buffer: self.replay_buffer.clone().filter(|_| forward),
             random: Random::new(self.seed, number << 1 | u64::from(forward)),
-            counted: (0, 0),
+            break_count: (0, 0),
         };
         let (there, back) = (pump(true), pump(false));
         let back = std::thread::Builder::new().name("pump".into()).stack_size(STACK_BYTES).spawn(|| back.run())?;

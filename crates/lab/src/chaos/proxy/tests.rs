@@ -39,9 +39,9 @@ fn call(net: &ProxyNetwork) -> TcpStream {
 }
 
 /// The bytes that come back for these.
-fn echo(stream: &mut TcpStream, said: &[u8]) -> Option<Vec<u8>> {
-    stream.write_all(said).ok()?;
-    let mut heard = vec![0; said.len()];
+fn echo(stream: &mut TcpStream, sent: &[u8]) -> Option<Vec<u8>> {
+    stream.write_all(sent).ok()?;
+    let mut heard = vec![0; sent.len()];
     stream.read_exact(&mut heard).ok()?;
     Some(heard)
 }
@@ -50,8 +50,8 @@ fn echo(stream: &mut TcpStream, said: &[u8]) -> Option<Vec<u8>> {
 fn bytes_pass_a_network_without_faults_unchanged() {
     let net = net(false);
     let mut stream = call(&net);
-    let said: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
-    for part in said.chunks(1_000) {
+    let sent: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+    for part in sent.chunks(1_000) {
         assert_eq!(echo(&mut stream, part).as_deref(), Some(part));
     }
 }
@@ -68,7 +68,7 @@ fn held_bytes_arrive_later_and_dropped_bytes_never() {
     stream.read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"two");
 
-    net.begin(2, &[HERE], LinkEffect::Swallow);
+    net.begin(2, &[HERE], LinkEffect::Drop);
     assert_eq!(echo(&mut stream, b"three"), None);
     assert_eq!(echo(&mut stream, b"four"), None, "the connection stays open");
     net.end(2, &[HERE]);
@@ -95,7 +95,7 @@ fn one_direction_can_be_cut_alone() {
 #[test]
 fn connections_break_after_a_byte_count_and_bits_flip() {
     let net = net(false);
-    net.begin(1, &[HERE], LinkEffect::Break { after: 1_500, abruptly: true });
+    net.begin(1, &[HERE], LinkEffect::Break { after: 1_500, with_reset: true });
     let mut stream = call(&net);
     assert!(echo(&mut stream, &[7; 1_000]).is_some());
     assert_eq!(echo(&mut stream, &[7; 1_000]), None);

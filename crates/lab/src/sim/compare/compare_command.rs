@@ -9,7 +9,7 @@ use clap::Args;
 use super::super::env::{MS, SECOND};
 use super::super::simulate_command::write_lines;
 use super::super::simulation::RunVerdict;
-use super::{ComparisonCell, Scenario, page, play};
+use super::{ComparisonCell, Scenario, page, run_scenario};
 use paxos_kv::protocol::Protocol;
 
 /// The command line of the comparison.
@@ -48,7 +48,7 @@ pub fn run(arguments: &CompareArgs) -> Result<(String, u8), String> {
     let mut cells = Vec::new();
     for scenario in scenarios {
         for protocol in protocols() {
-            let (cell, lines) = play(arguments.seed, scenario, protocol, arguments.lines.is_some());
+            let (cell, lines) = run_scenario(arguments.seed, scenario, protocol, arguments.lines.is_some());
             if let Some(folder) = &arguments.lines {
                 let failed = |error| format!("cannot write to {}: {error}", folder.display());
                 write_lines(folder, &lines).map_err(failed)?;
@@ -74,7 +74,7 @@ pub fn run(arguments: &CompareArgs) -> Result<(String, u8), String> {
 /// The command that plays one cell again.
 pub(super) fn replay(seed: u64, cell: &ComparisonCell) -> String {
     let seed = if seed == 1 { String::new() } else { format!(" --seed {seed}") };
-    format!("paxos-lab compare{seed} --scenario {} --protocol {}", cell.scenario.word(), cell.protocol.name())
+    format!("paxos-lab compare{seed} --scenario {} --protocol {}", cell.scenario.name(), cell.protocol.name())
 }
 
 /// The cells as a table for a terminal.

@@ -33,13 +33,13 @@ use paxos_kv::two_phase_commit::TransactionId;
 /// Number of servers.
 const SERVERS: u8 = 5;
 /// When the fault strikes.
-const STRIKES: Micros = 2 * SECOND;
+const FAULT_START: Micros = 2 * SECOND;
 /// When a fault that ends does so.
-const BACK: Micros = 5 * SECOND;
+const FAULT_END: Micros = 5 * SECOND;
 /// When the measurement ends.
 const END: Micros = 8 * SECOND;
 /// Time limit of a client for one request: long enough to try one server and then another.
-const PATIENCE: Micros = 2 * SECOND;
+const REQUEST_TIMEOUT: Micros = 2 * SECOND;
 /// The time that one bar of the small pictures covers.
 const BAR: Micros = 100 * MS;
 
@@ -78,7 +78,7 @@ impl Scenario {
     ];
 
     /// Its name on the command line.
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Scenario::NoFault => "no-fault",
             Scenario::OneDown => "one-down",
@@ -107,7 +107,7 @@ impl Scenario {
 
     /// When the fault ends, if it does.
     fn ends(self) -> Option<Micros> {
-        matches!(self, Scenario::LeaderReturns | Scenario::Partition).then_some(BACK)
+        matches!(self, Scenario::LeaderReturns | Scenario::Partition).then_some(FAULT_END)
     }
 }
 
@@ -178,13 +178,18 @@ impl WriteCost {
 }
 
 /// Plays one cell; with `lines`, also returns the log text of all servers and clients, by file name.
-pub fn play(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> (ComparisonCell, Vec<(String, String)>) {
+pub fn run_scenario(
+    seed: u64,
+    scenario: Scenario,
+    protocol: Protocol,
+    lines: bool,
+) -> (ComparisonCell, Vec<(String, String)>) {
     let mut stage = ScenarioRun::new(seed, scenario, protocol, lines);
-    stage.run_until(STRIKES);
+    stage.run_until(FAULT_START);
     stage.cost = stage.cost_so_far();
-    stage.strike();
+    stage.inject();
     if scenario.ends().is_some() {
-        stage.run_until(BACK);
+        stage.run_until(FAULT_END);
         stage.end_fault();
     }
     stage.run_until(END);
@@ -213,7 +218,7 @@ impl ScenarioRun {
             let wishes = (0..3_000).map(|n| wish(&mut random, number, n)).collect();
             let cluster = world.plan.cluster();
             let server = ServerId(number as u8 + 1);
-            let pace = (2 * MS..=10 * MS, PATIENCE);
+            let pace = (2 * MS..=10 * MS, REQUEST_TIMEOUT);
             let client = SimClient::new(&mut world.sim_env, number, cluster, wishes, server, pace, lines);
             world.clients.push(client);
         }
@@ -236,7 +241,7 @@ impl ScenarioRun {
         self.world.run_unchecked_until(moment, |_| false);
     }
 
-    fn strike(&mut self) {
+    fn inject(&mut self) {
         match self.scenario {
             Scenario::NoFault => return,
             Scenario::OneDown => self.kill(1),
@@ -256,7 +261,7 @@ impl ScenarioRun {
 
     fn end_fault(&mut self) {
         if let Some((server, role)) = self.crashed.take() {
-            self.world.at_server(server, |one, sim_env| one.bring_back(sim_env, role));
+            self.world.at_server(server, |one, sim_env| one.restart_role(sim_env, role));
         }
         if self.scenario == Scenario::Partition {
             self.cut(false);
@@ -291,7 +296,7 @@ impl ScenarioRun {
     /// Crashes the role that has sent its requests but not decided, when some of the replies are already on their way.
     fn kill_between_the_phases(&mut self) {
         let server = self.leader();
-        self.world.run_unchecked_until(BACK, |world| is_between_the_phases(world, server));
+        self.world.run_unchecked_until(FAULT_END, |world| is_between_the_phases(world, server));
         let role = self.protocol.leader();
         let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
         self.world.at_server(server, |one, sim_env| one.crash(sim_env, role, order));
@@ -337,7 +342,7 @@ impl ScenarioRun {
         }
         let is_write = |one: &&super::client_history::ClientRecord| matches!(one.what, RequestedOperation::Write(_));
         let done = || operations.iter().filter(|one| one.has_result());
-        let (in_doubt, in_doubt_for) = self.doubts();
+        let (in_doubt, in_doubt_for) = self.transactions_in_doubt();
         let refused =
             operations.iter().filter(|one| one.result == super::client_history::ObservedResult::Refused).count();
         let unknown =
@@ -364,7 +369,7 @@ impl ScenarioRun {
     }
 
     /// Number of transactions in doubt on servers that are up, and how long the oldest has been in doubt.
-    fn doubts(&self) -> (usize, Micros) {
+    fn transactions_in_doubt(&self) -> (usize, Micros) {
         let participants = self.world.servers.iter().filter_map(|one| one.process.as_ref()?.participant.as_ref());
         let mut doubts: BTreeSet<TransactionId> = BTreeSet::new();
         let mut longest = 0;
@@ -451,9 +456,9 @@ fn plan(seed: u64, protocol: Protocol) -> RunPlan {
         retention: paxos_kv::paxos::Retention::DEFAULT,
         sessions: paxos_kv::kv::SESSIONS_MAX,
         clocks: vec![100; usize::from(SERVERS)],
-        safety: 60 * SECOND,
+        fault_phase_end: 60 * SECOND,
         healthy: ServerSet::first(SERVERS),
-        fault_lasts: 3_600 * SECOND,
+        fault_duration_max: 3_600 * SECOND,
         ..RunPlan::new(seed, FaultSet::NONE, Some(protocol))
     }
 }

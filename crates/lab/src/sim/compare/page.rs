@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::compare_command::{consistent, replay, span};
-use super::{BACK, BAR, ComparisonCell, END, Scenario};
+use super::{BAR, ComparisonCell, END, FAULT_END, Scenario};
 use paxos_kv::protocol::Protocol;
 
 /// The height of a small picture, and the width of one bar, in pixels.
@@ -58,7 +58,7 @@ fn draw(seed: u64, cell: &ComparisonCell, most: u32) -> String {
          each 100 ms\">"
     );
     if let Some(struck) = cell.fault_time {
-        let until = cell.scenario.ends().map_or(END, |_| BACK);
+        let until = cell.scenario.ends().map_or(END, |_| FAULT_END);
         let _ = write!(
             svg,
             "<rect class=\"fault\" x=\"{:.1}\" y=\"0\" width=\"{:.1}\" height=\"{HEIGHT}\"/>",

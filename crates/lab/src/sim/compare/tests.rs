@@ -3,8 +3,8 @@
 use super::*;
 
 fn cell(seed: u64, scenario: Scenario, protocol: Protocol) -> ComparisonCell {
-    let (cell, _) = play(seed, scenario, protocol, false);
-    assert_eq!(cell.verdict, RunVerdict::Clean, "{} under {}", scenario.word(), protocol.name());
+    let (cell, _) = run_scenario(seed, scenario, protocol, false);
+    assert_eq!(cell.verdict, RunVerdict::Clean, "{} under {}", scenario.name(), protocol.name());
     cell
 }
 

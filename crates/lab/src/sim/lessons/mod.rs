@@ -103,7 +103,7 @@ impl Lesson {
     }
 
     /// Plays the scene; returns the text of each log file, with its name.
-    pub fn play(&self) -> Vec<(String, String)> {
+    pub fn run_to_log(&self) -> Vec<(String, String)> {
         let mut world = Simulation::new(self.plan(), true);
         for server in &mut world.servers {
             server.loses_storage = self.loses_storage;
@@ -117,10 +117,10 @@ impl Lesson {
                     world.run_unchecked_until(moment, |_| false);
                 }
                 LessonTime::Seen(server, words) => {
-                    world.run_unchecked_until(self.end, |world| has_said(world, server, words))
+                    world.run_unchecked_until(self.end, |world| has_logged(world, server, words))
                 }
             }
-            self.act(&mut world, *what);
+            self.perform(&mut world, *what);
         }
         world.run_unchecked_until(self.end, |_| false);
         world.take_lines()
@@ -129,7 +129,7 @@ impl Lesson {
     /// Plays the scene; returns its log lines as a run.
     pub fn run(&self) -> Result<Run, RunError> {
         let mut run = Run::default();
-        for (name, text) in self.play() {
+        for (name, text) in self.run_to_log() {
             run.add(&name, text.as_bytes(), u64::MAX)?;
         }
         Ok(run)
@@ -157,15 +157,15 @@ impl Lesson {
             processor: 20..=40,
             sync: 250..=450,
             clocks: vec![100; usize::from(self.servers)],
-            safety: 60 * SECOND,
+            fault_phase_end: 60 * SECOND,
             healthy: ServerSet::first(self.servers),
-            fault_lasts: 3_600 * SECOND,
+            fault_duration_max: 3_600 * SECOND,
             starts_admitted: true,
             ..RunPlan::new(7, FaultSet::NONE, Some(self.protocol))
         }
     }
 
-    fn act(&self, world: &mut Simulation, what: LessonAction) {
+    fn perform(&self, world: &mut Simulation, what: LessonAction) {
         match what {
             LessonAction::Put(server, pairs) => {
                 let put = |(key, value): &(&str, &str)| {
@@ -182,7 +182,7 @@ impl Lesson {
                 world.at_server(ServerId(server), |one, sim_env| one.crash(sim_env, role, order));
             }
             LessonAction::Restart(server, role) => {
-                world.at_server(ServerId(server), |one, sim_env| one.bring_back(sim_env, role));
+                world.at_server(ServerId(server), |one, sim_env| one.restart_role(sim_env, role));
             }
             LessonAction::Nothing => {}
             LessonAction::Cut(a, b) => cut(world, a, b, true),
@@ -206,7 +206,7 @@ fn add_client(world: &mut Simulation, server: u8, wishes: VecDeque<ClientStep>) 
     world.clients.push(client);
 }
 
-fn has_said(world: &Simulation, server: u8, words: &str) -> bool {
+fn has_logged(world: &Simulation, server: u8, pattern: &str) -> bool {
     let process = world.servers[usize::from(server) - 1].process.as_ref();
-    process.is_some_and(|process| process.core.trace.text().contains(words))
+    process.is_some_and(|process| process.core.trace.text().contains(pattern))
 }

@@ -24,7 +24,7 @@ pub enum Crash {
 }
 
 /// What a role did in one turn.
-pub struct Ran<R: Role> {
+pub struct TurnResult<R: Role> {
     /// Records that are durable now.
     pub durable: Vec<R::Record>,
     /// Records that the crash took.
@@ -37,9 +37,9 @@ pub struct Ran<R: Role> {
 
 /// A turn of one of the roles.
 pub enum Turn<M: StateMachine> {
-    Proposer(Ran<Proposer>),
-    Acceptor(Ran<Acceptor>),
-    Learner(Ran<Learner<M>>),
+    Proposer(TurnResult<Proposer>),
+    Acceptor(TurnResult<Acceptor>),
+    Learner(TurnResult<Learner<M>>),
     /// The role is down: the input is lost.
     Down,
 }
@@ -63,27 +63,27 @@ impl<R: Role> Default for Host<R> {
 /// Memory that plays the disk, and may fail in the middle of a group.
 struct RamDisk<'a, T> {
     records: &'a mut Vec<T>,
-    keep: Option<usize>,
+    durable_count: Option<usize>,
 }
 
 impl<T: Clone> StableStore<T> for RamDisk<'_, T> {
     type Error = ();
 
     fn commit(&mut self, records: &[T]) -> Result<(), ()> {
-        let kept = self.keep.unwrap_or(records.len()).min(records.len());
+        let kept = self.durable_count.unwrap_or(records.len()).min(records.len());
         self.records.extend_from_slice(&records[..kept]);
-        if self.keep.is_some() { Err(()) } else { Ok(()) }
+        if self.durable_count.is_some() { Err(()) } else { Ok(()) }
     }
 }
 
 impl<R: Role> Host<R> {
     /// One turn over a group of inputs, through the same steps as in every shell. None if the role is down.
-    fn turn(&mut self, inputs: Vec<Input<R>>, crash: Crash) -> Option<Ran<R>> {
+    fn turn(&mut self, inputs: Vec<Input<R>>, crash: Crash) -> Option<TurnResult<R>> {
         let role = self.role.as_mut()?;
         let stepped = step_batch(role, inputs.into_iter().map(|input| ((), input)), true);
         let records = stepped.records().to_vec();
         let keep = if let Crash::InSync(keep) = crash { Some(keep.min(records.len())) } else { None };
-        let released = stepped.commit(&mut RamDisk { records: &mut self.disk, keep });
+        let released = stepped.commit(&mut RamDisk { records: &mut self.disk, durable_count: keep });
         let (durable, lost) = records.split_at(keep.unwrap_or(records.len()));
         let (durable, lost) = (durable.to_vec(), lost.to_vec());
         // A group without records has no sync to crash in: then the crash comes before anything is sent.
@@ -96,7 +96,7 @@ impl<R: Role> Host<R> {
         if crashed {
             self.crash();
         }
-        Some(Ran { durable, lost, actions, crashed })
+        Some(TurnResult { durable, lost, actions, crashed })
     }
 
     /// The thread ends: memory and timers are gone.
@@ -106,7 +106,7 @@ impl<R: Role> Host<R> {
     }
 
     /// A new life takes the durable records back.
-    fn begin(&mut self, mut role: R) {
+    fn restart(&mut self, mut role: R) {
         assert!(self.role.is_none(), "the earlier incarnation has ended");
         for record in self.disk.clone() {
             role.replay(record);
@@ -168,7 +168,7 @@ impl<M: StateMachine> Cluster<M> {
     }
 
     /// The same under this policy.
-    pub fn under(self, policy: Policy) -> Cluster<M> {
+    pub fn with_policy(self, policy: Policy) -> Cluster<M> {
         Cluster { policy, ..self }
     }
 
@@ -191,19 +191,19 @@ impl<M: StateMachine> Cluster<M> {
         match role {
             RoleKind::Proposer => {
                 node.proposer.incarnations += 1;
-                node.proposer.begin(Proposer::new(server, quorums, policy));
+                node.proposer.restart(Proposer::new(server, quorums, policy));
                 self.at_proposer(server, vec![Input::Start], Crash::Never)
             }
             RoleKind::Acceptor => {
                 node.acceptor.incarnations += 1;
-                node.acceptor.begin(Acceptor::new());
+                node.acceptor.restart(Acceptor::new());
                 self.at_acceptor(server, vec![Input::Start], Crash::Never)
             }
             RoleKind::Learner => {
                 node.learner.incarnations += 1;
                 let life = Incarnation(node.learner.incarnations);
                 node.learner
-                    .begin(Learner::new(server, quorums, life, Default::default(), machine).with_policy(policy));
+                    .restart(Learner::new(server, quorums, life, Default::default(), machine).with_policy(policy));
                 self.at_learner(server, vec![Input::Start], Crash::Never)
             }
             RoleKind::Coordinator | RoleKind::Participant => Turn::Down,

@@ -13,7 +13,7 @@ use paxos_kv::paxos::{
 };
 use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet, TimerSpec};
 
-use crate::world::{Cluster, Crash, Packet, PacketContent, Ran, Turn};
+use crate::role_cluster::{Cluster, Crash, Packet, PacketContent, Turn, TurnResult};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -22,19 +22,19 @@ const SETTLE_WAVES: usize = 100;
 
 /// The state machine of the scenarios: a list of names, each taken once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Names {
+pub struct NameList {
     names: Vec<String>,
-    taken: BTreeMap<CommandId, Slot>,
+    applied: BTreeMap<CommandId, Slot>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     Noop,
-    Taken,
+    Applied,
     Duplicate(Slot),
 }
 
-impl StateMachine for Names {
+impl StateMachine for NameList {
     type Outcome = Outcome;
     type Query = ();
     type Answer = String;
@@ -42,12 +42,12 @@ impl StateMachine for Names {
 
     fn apply(&mut self, slot: Slot, value: &Value) -> Outcome {
         let Some(id) = value.id() else { return Outcome::Noop };
-        if let Some(first) = self.taken.get(&id) {
+        if let Some(first) = self.applied.get(&id) {
             return Outcome::Duplicate(*first);
         }
-        self.taken.insert(id, slot);
+        self.applied.insert(id, slot);
         self.names.push(name(value));
-        Outcome::Taken
+        Outcome::Applied
     }
 
     fn query(&self, (): &()) -> String {
@@ -62,8 +62,8 @@ impl StateMachine for Names {
         0
     }
 
-    fn empty(&self) -> Names {
-        Names::default()
+    fn empty(&self) -> NameList {
+        NameList::default()
     }
 
     /// A part is one name.
@@ -79,14 +79,14 @@ impl StateMachine for Names {
     fn delta_failed(&mut self) {}
 
     fn result_of(&self, id: CommandId) -> Option<Outcome> {
-        self.taken.get(&id).map(|first| Outcome::Duplicate(*first))
+        self.applied.get(&id).map(|first| Outcome::Duplicate(*first))
     }
 }
 
 /// One file at work.
 #[derive(Default)]
 pub struct Scenario {
-    cluster: Option<Cluster<Names>>,
+    cluster: Option<Cluster<NameList>>,
     reads: u64,
     out: String,
 }
@@ -166,12 +166,12 @@ impl Scenario {
             }
             "drop" => {
                 for packet in self.take(args)? {
-                    writeln!(self.out, "lost: {}", on_its_way(&packet))?;
+                    writeln!(self.out, "lost: {}", packet_text(&packet))?;
                 }
             }
             "copy" => {
                 for packet in self.take(args)? {
-                    writeln!(self.out, "will arrive once more: {}", on_its_way(&packet))?;
+                    writeln!(self.out, "will arrive once more: {}", packet_text(&packet))?;
                     self.cluster()?.packets.extend([packet.clone(), packet]);
                 }
             }
@@ -186,7 +186,7 @@ impl Scenario {
             }
             "network" => {
                 for packet in self.cluster()?.packets.clone() {
-                    writeln!(self.out, "{}", on_its_way(&packet))?;
+                    writeln!(self.out, "{}", packet_text(&packet))?;
                 }
             }
             "fire" => {
@@ -213,7 +213,7 @@ impl Scenario {
                 writeln!(self.out, "{server} {} restarts", lower(role))?;
                 let turn = self.cluster()?.start(server, role);
                 self.write_turn(server, turn)?;
-                self.remembered(server, role)?;
+                self.write_recovered(server, role)?;
             }
             "forget" => {
                 let (server, role) = server_role(&pos(args)?)?;
@@ -236,13 +236,13 @@ impl Scenario {
         Ok(())
     }
 
-    fn cluster(&mut self) -> Result<&mut Cluster<Names>> {
+    fn cluster(&mut self) -> Result<&mut Cluster<NameList>> {
         self.cluster.as_mut().ok_or_else(|| "start with: cluster 3".into())
     }
 
     /// All roles begin and hear each other once: everybody knows that nothing was applied.
     fn begin(&mut self, count: u8, policy: Policy) -> Result<()> {
-        self.cluster = Some(Cluster::new(count, Names::default()).under(policy));
+        self.cluster = Some(Cluster::new(count, NameList::default()).with_policy(policy));
         for server in self.cluster()?.servers() {
             for role in RoleKind::PAXOS {
                 self.cluster()?.start(server, role);
@@ -267,7 +267,7 @@ impl Scenario {
             ballot: args.take_key("ballot").map(|ballot| ballot.parse()).transpose()?,
             count: args.take_key("count").map_or(Ok(usize::MAX), |count| count.parse())?,
         };
-        let packets = self.cluster()?.take_packets(|packet| filter.takes(packet));
+        let packets = self.cluster()?.take_packets(|packet| filter.matches(packet));
         if packets.is_empty() { Err("no such message is in flight".into()) } else { Ok(packets) }
     }
 
@@ -284,21 +284,27 @@ impl Scenario {
             let mut quiet = true;
             for packet in &group {
                 let PacketContent::Message(message) = &packet.what else { continue };
-                writeln!(self.out, "{to} {} receives {} from {}", lower(packet.role), words(message), packet.from)?;
+                writeln!(
+                    self.out,
+                    "{to} {} receives {} from {}",
+                    lower(packet.role),
+                    message_text(message),
+                    packet.from
+                )?;
                 // A learner usually only stores an ACCEPT, and every role only stores a PROGRESS.
                 let learner = packet.role == RoleKind::Learner;
                 quiet &=
                     matches!(message, Message::Progress { .. }) || learner && matches!(message, Message::Accept { .. });
             }
-            let heard = self.out.len();
+            let length = self.out.len();
             let turn = self.cluster()?.deliver(group, crash);
             let down = matches!(turn, Turn::Down);
             self.write_turn(to, turn)?;
             if down {
                 writeln!(self.out, "    it is down")?;
-            } else if self.out.len() == heard && quiet {
+            } else if self.out.len() == length && quiet {
                 self.out.truncate(before);
-            } else if self.out.len() == heard {
+            } else if self.out.len() == length {
                 writeln!(self.out, "    nothing")?;
             }
         }
@@ -328,11 +334,11 @@ impl Scenario {
     }
 
     /// Says what a turn did, and lets the proposer hear at once what its own learner applied.
-    fn write_turn(&mut self, server: ServerId, turn: Turn<Names>) -> Result<()> {
+    fn write_turn(&mut self, server: ServerId, turn: Turn<NameList>) -> Result<()> {
         match turn {
-            Turn::Acceptor(ran) => self.tell_ran(&ran, acceptor_record, acceptor_fact, acceptor_outcome),
-            Turn::Proposer(ran) => self.tell_ran(&ran, proposer_record, proposer_fact, proposer_outcome),
-            Turn::Learner(ran) => self.tell_ran(&ran, |never| match *never {}, learner_fact, learner_outcome),
+            Turn::Acceptor(ran) => self.write_result(&ran, acceptor_record, acceptor_trace, acceptor_notification),
+            Turn::Proposer(ran) => self.write_result(&ran, proposer_record, proposer_trace, proposer_notification),
+            Turn::Learner(ran) => self.write_result(&ran, |never| match *never {}, learner_trace, learner_notification),
             Turn::Down => {}
         }
         for packet in self.cluster()?.take_packets(|packet| matches!(packet.what, PacketContent::Applied(_))) {
@@ -348,9 +354,9 @@ impl Scenario {
         Ok(())
     }
 
-    fn tell_ran<R: Role<Message = Message>>(
+    fn write_result<R: Role<Message = Message>>(
         &mut self,
-        ran: &Ran<R>,
+        ran: &TurnResult<R>,
         record: impl Fn(&R::Record) -> String,
         fact: impl Fn(&R::TraceEvent) -> Option<String>,
         outcome: impl Fn(&R::Notification) -> Option<String>,
@@ -363,8 +369,8 @@ impl Scenario {
         }
         for action in &ran.actions {
             lines.extend(match action {
-                Action::Send { to, message } => Some(format!("{} -> {to}", words(message))),
-                Action::Arm(timer) => timer_words(timer),
+                Action::Send { to, message } => Some(format!("{} -> {to}", message_text(message))),
+                Action::Arm(timer) => timer_text(timer),
                 Action::Notify(told) => outcome(told),
                 Action::Trace(done) => fact(done),
             });
@@ -377,7 +383,7 @@ impl Scenario {
     }
 
     /// What the new incarnation of a role recovers.
-    fn remembered(&mut self, server: ServerId, role: RoleKind) -> Result<()> {
+    fn write_recovered(&mut self, server: ServerId, role: RoleKind) -> Result<()> {
         if role == RoleKind::Acceptor {
             let knows = self.acceptor(server)?;
             writeln!(self.out, "    recovers {knows}")?;
@@ -407,9 +413,9 @@ impl Scenario {
 }
 
 impl Filter {
-    fn takes(&mut self, packet: &Packet) -> bool {
+    fn matches(&mut self, packet: &Packet) -> bool {
         let PacketContent::Message(message) = &packet.what else { return false };
-        let (slot, ballot) = place(message);
+        let (slot, ballot) = slot_and_ballot(message);
         let takes = self.count > 0
             && self.name.as_ref().is_none_or(|name| message.name() == name)
             && (self.from.is_empty() || self.from.contains(packet.from))
@@ -423,7 +429,7 @@ impl Filter {
 }
 
 /// The slot and the ballot that a message speaks of.
-fn place(message: &Message) -> (Option<Slot>, Option<Ballot>) {
+fn slot_and_ballot(message: &Message) -> (Option<Slot>, Option<Ballot>) {
     match message {
         Message::Prepare { ballot, .. } | Message::Promise { ballot, .. } | Message::Nack { ballot, .. } => {
             (None, Some(*ballot))
@@ -449,7 +455,7 @@ fn place(message: &Message) -> (Option<Slot>, Option<Ballot>) {
     }
 }
 
-fn words(message: &Message) -> String {
+fn message_text(message: &Message) -> String {
     let name = message.name();
     match message {
         Message::Prepare { ballot, from } => format!("{name} {ballot} for slots {from}+"),
@@ -522,12 +528,12 @@ fn entries(entries: &[Entry]) -> String {
     }
 }
 
-fn on_its_way(packet: &Packet) -> String {
+fn packet_text(packet: &Packet) -> String {
     let PacketContent::Message(message) = &packet.what else { return String::new() };
-    format!("{} from {} to {} {}", words(message), packet.from, packet.to, lower(packet.role))
+    format!("{} from {} to {} {}", message_text(message), packet.from, packet.to, lower(packet.role))
 }
 
-fn timer_words<T: TimerSpec>(timer: &T) -> Option<String> {
+fn timer_text<T: TimerSpec>(timer: &T) -> Option<String> {
     let name = format!("{timer:?}");
     // The clocks of the roles tick always.
     if name == "Tick" || name == "Progress" || name == "HeartbeatTick" {
@@ -552,15 +558,15 @@ fn proposer_record(ProposerRecord::RoundsReserved(below): &ProposerRecord) -> St
     format!("rounds below {below} are reserved")
 }
 
-fn acceptor_fact(_: &AcceptorTraceEvent) -> Option<String> {
+fn acceptor_trace(_: &AcceptorTraceEvent) -> Option<String> {
     None // Each is a message too.
 }
 
-fn acceptor_outcome(AcceptorNotification::Corrupt { slots }: &AcceptorNotification) -> Option<String> {
+fn acceptor_notification(AcceptorNotification::Corrupt { slots }: &AcceptorNotification) -> Option<String> {
     Some(format!("requests the chosen values of {slots:?}"))
 }
 
-fn proposer_fact(fact: &ProposerTraceEvent) -> Option<String> {
+fn proposer_trace(fact: &ProposerTraceEvent) -> Option<String> {
     match fact {
         ProposerTraceEvent::Prepared { .. } => None,
         ProposerTraceEvent::Proposed { slot, adopted: Some(ballot), quorum, value, .. } => Some(format!(
@@ -585,7 +591,7 @@ fn proposer_fact(fact: &ProposerTraceEvent) -> Option<String> {
     }
 }
 
-fn proposer_outcome(outcome: &ProposerNotification) -> Option<String> {
+fn proposer_notification(outcome: &ProposerNotification) -> Option<String> {
     match outcome {
         ProposerNotification::NotApplied { id, why } => {
             Some(format!("notifies the client: {} is not applied ({why:?})", id_name(*id)))
@@ -594,14 +600,14 @@ fn proposer_outcome(outcome: &ProposerNotification) -> Option<String> {
     }
 }
 
-fn learner_fact(fact: &LearnerTraceEvent<Outcome>) -> Option<String> {
+fn learner_trace(fact: &LearnerTraceEvent<Outcome>) -> Option<String> {
     match fact {
         LearnerTraceEvent::Chosen { slot, ballot, quorum, .. } => {
             Some(format!("slot {slot} is chosen at {ballot} by {quorum}"))
         }
         LearnerTraceEvent::Learned { slot, value, outcome, .. } => Some(match outcome {
             Outcome::Duplicate(first) => format!("applies slot {slot} = {}: a duplicate of slot {first}", name(value)),
-            Outcome::Noop | Outcome::Taken => format!("applies slot {slot} = {}", name(value)),
+            Outcome::Noop | Outcome::Applied => format!("applies slot {slot} = {}", name(value)),
         }),
         LearnerTraceEvent::Installed { slot, from, .. } => {
             Some(format!("installs the snapshot of slot {slot} from {from}"))
@@ -610,7 +616,7 @@ fn learner_fact(fact: &LearnerTraceEvent<Outcome>) -> Option<String> {
     }
 }
 
-fn learner_outcome(outcome: &LearnerNotification<Names>) -> Option<String> {
+fn learner_notification(outcome: &LearnerNotification<NameList>) -> Option<String> {
     match outcome {
         LearnerNotification::Applied { .. }
         | LearnerNotification::Advanced { .. }
