@@ -24,7 +24,7 @@ const SEGMENT_BYTES: u64 = 16 << 20;
 /// Pairs of the comparison at the end.
 const PAIRS: usize = 1_500;
 
-fn folder() -> tempfile::TempDir {
+fn dir() -> tempfile::TempDir {
     let parent = std::env::var_os("PAXOS_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     tempfile::tempdir_in(parent).unwrap()
 }
@@ -37,10 +37,10 @@ struct JournalBench {
 }
 
 impl JournalBench {
-    fn new(folder: &tempfile::TempDir, size: u64) -> JournalBench {
+    fn new(dir: &tempfile::TempDir, size: u64) -> JournalBench {
         let server = ServerId(1);
         let owner = Owner { cluster: "bench", quorums: Quorums::majority(ServerSet::only(server)), server };
-        let data = DataDir::open(&folder.path().join("data"), owner).unwrap();
+        let data = DataDir::open(&dir.path().join("data"), owner).unwrap();
         let (journal, _) = data.open_journal(SEGMENT_BYTES).unwrap();
         let record = |n: u64| {
             let op = Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; 100].into(), if_version: None };
@@ -65,8 +65,8 @@ struct RawFileBench {
 }
 
 impl RawFileBench {
-    fn new(folder: &tempfile::TempDir, records: &[AcceptorRecord]) -> RawFileBench {
-        let file = File::create(folder.path().join("floor")).unwrap();
+    fn new(dir: &tempfile::TempDir, records: &[AcceptorRecord]) -> RawFileBench {
+        let file = File::create(dir.path().join("floor")).unwrap();
         let zeros = vec![0; 1 << 20];
         (0..SEGMENT_BYTES >> 20).for_each(|n| file.write_all_at(&zeros, n << 20).unwrap());
         file.sync_all().unwrap();
@@ -86,9 +86,9 @@ impl RawFileBench {
 }
 
 fn timed(commit: impl FnOnce()) -> Duration {
-    let begun = Instant::now();
+    let started = Instant::now();
     commit();
-    begun.elapsed()
+    started.elapsed()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -98,9 +98,9 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 fn group_commit(criterion: &mut Criterion) {
     for size in [1u64, 16, 128] {
-        let folder = folder();
-        let mut groups = JournalBench::new(&folder, size);
-        let mut floor = RawFileBench::new(&folder, &groups.records);
+        let dir = dir();
+        let mut groups = JournalBench::new(&dir, size);
+        let mut floor = RawFileBench::new(&dir, &groups.records);
         let mut group = criterion.benchmark_group(format!("one fdatasync, {size} records"));
         group.throughput(Throughput::Elements(size)).sample_size(20);
         group.bench_function("journal", |bencher| bencher.iter(|| groups.commit()));

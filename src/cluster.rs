@@ -205,8 +205,8 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<Cluster, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cluster.toml");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cluster.toml");
         std::fs::write(&path, text).unwrap();
         Cluster::read(&path).map_err(|error| error.to_string())
     }

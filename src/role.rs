@@ -309,14 +309,14 @@ impl<R: Role> Output<R> {
     }
 
     /// Emits a trace event that is recorded even when step tracing is off.
-    pub fn emit_always(&mut self, fact: R::TraceEvent) {
-        self.actions.push(Action::Trace(fact));
+    pub fn emit_always(&mut self, trace_event: R::TraceEvent) {
+        self.actions.push(Action::Trace(trace_event));
     }
 
     /// Emits a step of the protocol; the event is not even built when step tracing is off.
-    pub fn emit_step(&mut self, fact: impl FnOnce() -> R::TraceEvent) {
+    pub fn emit_step(&mut self, trace_event: impl FnOnce() -> R::TraceEvent) {
         if self.trace_steps {
-            self.actions.push(Action::Trace(fact()));
+            self.actions.push(Action::Trace(trace_event()));
         }
     }
 }

@@ -77,20 +77,20 @@ fn crash_of_a_server_is_reported_and_the_load_continues() {
 
 #[test]
 fn sweep_starts_its_own_servers_and_writes_a_table_and_a_chart() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
     command.args(["bench", "sweep", "--servers", "1,3", "--clients", "1,2", "--value-sizes", "10,1000"]);
     command.args(["--duration", "500ms", "--warm-up", "50ms", "--keys", "20", "--reads", "50", "--out"]);
-    let output = command.arg(folder.path()).stdin(Stdio::null()).output().unwrap();
+    let output = command.arg(dir.path()).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let table = std::fs::read_to_string(folder.path().join("sweep.csv")).unwrap();
+    let table = std::fs::read_to_string(dir.path().join("sweep.csv")).unwrap();
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
     // By two protocols: two clusters with two loads each, and the other value size once.
     assert_eq!(rows.len(), 1 + 2 * (2 * 2 + 1), "{table}");
     assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{table}");
     let column = rows[0].iter().position(|name| *name == "ops_per_s").unwrap();
     assert!(rows[1..].iter().all(|row| row[column].parse::<f64>().unwrap() > 0.0), "{table}");
-    let picture = std::fs::read_to_string(folder.path().join("sweep.svg")).unwrap();
+    let picture = std::fs::read_to_string(dir.path().join("sweep.svg")).unwrap();
     assert!(picture.starts_with("<svg") && picture.matches("<polyline").count() == 10, "{picture}");
 }
 

@@ -15,8 +15,8 @@ use support::{Cluster, await_value, run_program};
 /// What a command prints, on both streams, with times taken out; and its exit code.
 fn transcript(cluster: &Cluster, arguments: &[&str], typed: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
-    command.args(arguments).arg("--cluster").arg(cluster.file()).current_dir(cluster.folder.path());
-    command.env_remove("PAXOS_CLUSTER").env("PAXOS_RUNS", cluster.folder.path().join("none"));
+    command.args(arguments).arg("--cluster").arg(cluster.file()).current_dir(cluster.dir.path());
+    command.env_remove("PAXOS_CLUSTER").env("PAXOS_RUNS", cluster.dir.path().join("none"));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -74,7 +74,7 @@ fn logs_of_a_run_print_in_columns_and_in_color() {
     let cluster = Cluster::start(3, &[]);
     cluster.client_with_log("c1", 1).put(b"color", b"blue").unwrap();
     cluster.await_agreement();
-    let run = cluster.folder.path().to_string_lossy().into_owned();
+    let run = cluster.dir.path().to_string_lossy().into_owned();
     let (code, text) = run_program("paxos-server", &["logs", &run, "--req", "c1-2", "--columns"]);
     let head: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
     assert_eq!((code, head), (0, vec!["time", "clients", "s1", "s2", "s3"]), "{text}");
@@ -103,7 +103,7 @@ fn every_program_prints_completion_scripts() {
 #[test]
 fn concurrent_commands_share_a_log_file_that_proves_the_run() {
     let cluster = Cluster::start(3, &[]);
-    let lines = cluster.folder.path().to_string_lossy().into_owned();
+    let lines = cluster.dir.path().to_string_lossy().into_owned();
     let put = |n: usize| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
         command.arg("--cluster").arg(cluster.file()).args(["--log-dir", &lines]);
@@ -121,7 +121,7 @@ fn concurrent_commands_share_a_log_file_that_proves_the_run() {
     assert_eq!(used.status.code(), Some(2), "c3 has lines in client.log: {used:?}");
     assert!(cluster.client_tool(&["--log-dir", &lines, "get", "k"]).status.success());
 
-    let run = Run::read(cluster.folder.path()).unwrap();
+    let run = Run::read(cluster.dir.path()).unwrap();
     let of_file = |name: &str| -> BTreeSet<String> {
         let lines = run.lines.iter().filter(|entry| &*entry.file == name);
         lines.map(|entry| entry.line.id.process.to_string()).collect()
@@ -142,13 +142,13 @@ fn signal(process: u32, signal: Signal) {
 /// A client whose streams are pipes and whose lines go beside the servers'.
 fn client(cluster: &Cluster, arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
-    command.arg("--cluster").arg(cluster.file()).arg("--log-dir").arg(cluster.folder.path()).args(arguments);
+    command.arg("--cluster").arg(cluster.file()).arg("--log-dir").arg(cluster.dir.path()).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Waits until this stands in a file of the run's folder.
 fn await_line(cluster: &Cluster, file: &str, text: &str) {
-    let path = cluster.folder.path().join(file);
+    let path = cluster.dir.path().join(file);
     await_value("the line is written", || {
         std::fs::read_to_string(&path).unwrap_or_default().contains(text).then_some(())
     });

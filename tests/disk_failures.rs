@@ -83,7 +83,7 @@ fn without(cluster: &Cluster, absent: u8) -> String {
     let address = cluster.cluster.member(ServerId(absent)).unwrap().peer.to_string();
     let text = fs::read_to_string(cluster.file()).unwrap();
     assert!(text.contains(&address));
-    let file = cluster.folder.path().join(format!("without-{absent}.toml"));
+    let file = cluster.dir.path().join(format!("without-{absent}.toml"));
     fs::write(&file, text.replace(&address, &support::free_address().to_string())).unwrap();
     file.to_string_lossy().into_owned()
 }
@@ -124,9 +124,9 @@ fn server_that_lost_its_data_dir_does_not_vote_although_one_peer_never_recorded_
 
 /// Gives a key another value in the checkpoint of a server that does not run; all its checksums are right.
 fn falsify_checkpoint(cluster: &Cluster, id: u8, key: &[u8]) -> CheckpointMeta {
-    let folder = DataDir::open(&cluster.data_dir(id), cluster.cluster.owner(ServerId(id))).unwrap();
-    let files = folder.checkpoint_files().unwrap();
-    let (mut checkpoint, mut state) = Checkpoint::open(files, folder.storage_id(), CHUNK_BYTES, Kv::default()).unwrap();
+    let dir = DataDir::open(&cluster.data_dir(id), cluster.cluster.owner(ServerId(id))).unwrap();
+    let files = dir.checkpoint_files().unwrap();
+    let (mut checkpoint, mut state) = Checkpoint::open(files, dir.storage_id(), CHUNK_BYTES, Kv::default()).unwrap();
     let VersionedValue { version, .. } = state.store().get(key).unwrap().clone();
     let wrong =
         StateEntry::Key { key: key.to_vec(), entry: VersionedValue { value: Some(b"wrong".to_vec().into()), version } };
@@ -160,7 +160,7 @@ fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
     });
     assert!(line.contains(&format!("slot={slot} ")) && line.contains("differs from s1,s2"), "{line}");
     await_value("it reports the violation on its terminal", || {
-        cluster.errors_of(3).contains("the server is fenced").then_some(())
+        cluster.stderr_text(3).contains("the server is fenced").then_some(())
     });
     let shown = cluster.client_tool(&["status"]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
@@ -183,8 +183,8 @@ fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
     // Its next life knows it still, and says what to do.
     cluster.kill(&[3]);
     cluster.start_server(3);
-    assert_eq!(cluster.await_end(3).code(), Some(1));
-    let why = cluster.errors_of(3);
+    assert_eq!(cluster.await_exit(3).code(), Some(1));
+    let why = cluster.stderr_text(3);
     assert!(
         why.contains(&format!(
             "after slot {slot} it differs from the state of the other servers. Move the directory checkpoint"
@@ -198,7 +198,7 @@ fn diverged_server_fences_itself_until_it_gets_an_equal_state() {
         String::from_utf8_lossy(&inspected.stdout).contains("differs from the state of the other servers"),
         "{inspected:?}"
     );
-    fs::rename(cluster.data_dir(3).join("checkpoint"), cluster.folder.path().join("wrong")).unwrap();
+    fs::rename(cluster.data_dir(3).join("checkpoint"), cluster.dir.path().join("wrong")).unwrap();
     cluster.start_server(2);
     cluster.start_server(3);
     cluster.await_all();
@@ -257,7 +257,7 @@ impl Drop for SmallDisk {
 #[test]
 fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_itself() {
     let mut cluster = Cluster::prepare(3, &["--seed", "1", "--segment-kib", "256", "--checkpoint-slots", "100000"]);
-    let Some(disk) = SmallDisk::mount(&cluster.folder.path().join("disk"), 6 << 10) else {
+    let Some(disk) = SmallDisk::mount(&cluster.dir.path().join("disk"), 6 << 10) else {
         eprintln!("skipped: this user may not mount a tmpfs");
         return;
     };
@@ -311,7 +311,7 @@ fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_i
 
 /// What a client hears that asks this server alone.
 fn refused_there(cluster: &Cluster, id: u8) -> String {
-    let file = cluster.folder.path().join("alone.toml");
+    let file = cluster.dir.path().join("alone.toml");
     let text = fs::read_to_string(cluster.file()).unwrap();
     // For all other servers the file names addresses without a listener.
     let mut alone = text;
@@ -332,8 +332,8 @@ fn refused_there(cluster: &Cluster, id: u8) -> String {
 #[test]
 fn file_without_space_to_grow_stays_unchanged() {
     use paxos_kv::storage::disk::{Files, RealFiles, StableFile, is_full};
-    let folder = tempfile::tempdir().unwrap();
-    let Some(disk) = SmallDisk::mount_ext4(&folder.path().join("image"), &folder.path().join("disk"), 8 << 10) else {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount_ext4(&dir.path().join("image"), &dir.path().join("disk"), 8 << 10) else {
         eprintln!("skipped: this user may not mount an ext4 file system");
         return;
     };

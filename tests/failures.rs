@@ -145,10 +145,10 @@ fn has_every_point(cluster: &Cluster) -> bool {
 #[test]
 fn acceptors_that_fail_at_random_lose_nothing() {
     let cluster = Cluster::start(5, &[&["--fail", "acceptors"], &FAILING[..]].concat());
-    let begun = Instant::now();
+    let started = Instant::now();
     let outcomes = write_through_all(&cluster, || {
         let restarts = |id| count(&cluster, id, Speaker::Acceptor, is_restart);
-        begun.elapsed() > Duration::from_secs(4)
+        started.elapsed() > Duration::from_secs(4)
             && ALL.into_iter().all(|id| restarts(id) >= 3)
             && has_every_point(&cluster)
     });
@@ -172,12 +172,12 @@ fn acceptors_that_fail_at_random_lose_nothing() {
 #[test]
 fn all_roles_may_fail_at_random() {
     let cluster = Cluster::start(5, &[&["--fail", "all"], &FAILING[..]].concat());
-    let begun = Instant::now();
+    let started = Instant::now();
     let roles = [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner];
     let outcomes = write_through_all(&cluster, || {
         let restarts = |id, role| count(&cluster, id, role, is_restart);
         let all_lived = || ALL.into_iter().all(|id| roles.into_iter().all(|role| restarts(id, role) >= 2));
-        begun.elapsed() > Duration::from_secs(4) && all_lived() && has_every_point(&cluster)
+        started.elapsed() > Duration::from_secs(4) && all_lived() && has_every_point(&cluster)
     });
     assert!(outcomes["applied"] > 5, "{outcomes:?}");
     for id in ALL {

@@ -111,11 +111,11 @@ fn serve_during<T>(cluster: &Cluster, id: u8, flood: impl FnOnce() -> T) -> (T, 
             let mut left = 5;
             while left > 0 {
                 left -= usize::from(is_over.load(Ordering::Relaxed));
-                let begun = Instant::now();
+                let started = Instant::now();
                 let value = vec![served as u8; if served % 2 == 0 { 10 } else { LARGE }];
                 client.put(b"honest", &value).unwrap();
                 assert_eq!(client.get(b"honest").unwrap().value.unwrap(), value);
-                longest = longest.max(begun.elapsed());
+                longest = longest.max(started.elapsed());
                 served += 1;
             }
             (served, longest)
@@ -130,7 +130,7 @@ fn serve_during<T>(cluster: &Cluster, id: u8, flood: impl FnOnce() -> T) -> (T, 
 }
 
 /// The lines about clients that were closed: at least one, and not more than one a second.
-fn closed_lines(cluster: &Cluster, cause: &str, begun: Instant) -> Vec<String> {
+fn closed_lines(cluster: &Cluster, cause: &str, started: Instant) -> Vec<String> {
     let of = |lines: String| -> Vec<String> {
         let is_one = |line: &&str| line.contains(" FAULT ") && line.contains("part=clients") && line.contains(cause);
         lines.lines().filter(is_one).map(str::to_string).collect()
@@ -139,7 +139,7 @@ fn closed_lines(cluster: &Cluster, cause: &str, begun: Instant) -> Vec<String> {
         let lines = of(cluster.log_text(1));
         (!lines.is_empty()).then_some(lines)
     });
-    assert!(lines.len() as u64 <= begun.elapsed().as_secs() + 1, "{lines:?}");
+    assert!(lines.len() as u64 <= started.elapsed().as_secs() + 1, "{lines:?}");
     lines
 }
 
@@ -151,12 +151,12 @@ fn server() -> Cluster {
 #[test]
 fn unfinished_requests_of_a_thousand_clients_fit_into_memory_and_delay_no_other_client() {
     let cluster = server();
-    let begun = Instant::now();
+    let started = Instant::now();
     let bytes = half_request();
     let mut flood: Vec<_> = (0..1_150).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();
     let (open, served, longest) = serve_during(&cluster, 1, || {
         while push(&mut flood, &bytes) < flood.len() {
-            assert!(begun.elapsed() < support::PATIENCE, "the server reads no more");
+            assert!(started.elapsed() < support::PATIENCE, "the server reads no more");
         }
         // What is left of the flood stays, and so do the others.
         thread::sleep(Duration::from_secs(1));
@@ -165,7 +165,7 @@ fn unfinished_requests_of_a_thousand_clients_fit_into_memory_and_delay_no_other_
     let peak = peak_kib(cluster.pid(1));
     println!("half requests: peak {} MiB, {served} served, {longest:?} at most, {open} still open", peak >> 10);
     assert!(peak <= MEMORY_MAX_KIB, "{peak} KiB");
-    let lines = closed_lines(&cluster, "unfinished", begun);
+    let lines = closed_lines(&cluster, "unfinished", started);
     println!("{}", lines.join("\n"));
     assert!(longest < SERVED_WITHIN, "{longest:?}");
     let malformed = cluster.log_text(1).lines().filter(|line| line.contains(" MALFORMED ")).count();
@@ -195,13 +195,13 @@ fn flood_a_leader() -> Result<(), String> {
     let leader = cluster.await_leader(&[1, 2, 3]);
     cluster.client("first", leader).put(b"first", b"write").unwrap();
     let before = leader_changes(&cluster);
-    let begun = Instant::now();
+    let started = Instant::now();
     let bytes = half_request();
     let mut flood: Vec<_> = (0..300).map(|_| (None, 0)).collect();
     let mut came = 0;
     // A follower forwards its requests to the leader over a link, in frames that are larger than a first buffer.
     let (kept, served, longest) = serve_during(&cluster, leader % 3 + 1, || {
-        while begun.elapsed() < FLOODED {
+        while started.elapsed() < FLOODED {
             // Each closed client connects again, so that the flood lasts.
             for (connection, sent) in flood.iter_mut().filter(|(one, _)| one.as_ref().is_none_or(is_closed)) {
                 (*connection, *sent, came) = (Some(greeted(&cluster, leader)), 0, came + 1);
@@ -235,14 +235,14 @@ fn unread_replies_of_two_hundred_clients_fit_into_memory_and_delay_no_other_clie
         writer.put(format!("k{n}").as_bytes(), vec![n; 900_000]).unwrap();
     }
     await_value("a checkpoint is there", || cluster.status(1).filter(|status| status.checkpoint > Slot(0)));
-    let begun = Instant::now();
+    let started = Instant::now();
     let bytes = request(Request::State { at_least: Slot(0), part: None });
     let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();
     let (open, served, longest) = serve_during(&cluster, 1, || {
         // Each asks at least eight times.
         let (mut rounds, mut full) = (0, None);
         while full.is_none_or(|full: Instant| full.elapsed() < Duration::from_secs(2)) || rounds < 8 {
-            assert!(begun.elapsed() < support::PATIENCE);
+            assert!(started.elapsed() < support::PATIENCE);
             push(&mut flood, &bytes);
             flood.iter_mut().for_each(|(_, sent)| *sent = 0);
             rounds += 1;
@@ -254,7 +254,7 @@ fn unread_replies_of_two_hundred_clients_fit_into_memory_and_delay_no_other_clie
     let peak = peak_kib(cluster.pid(1));
     println!("unread replies: peak {} MiB, {served} served, {longest:?} at most, {open} still open", peak >> 10);
     assert!(peak <= MEMORY_MAX_KIB, "{peak} KiB");
-    let lines = closed_lines(&cluster, "unread replies", begun);
+    let lines = closed_lines(&cluster, "unread replies", started);
     println!("{}", lines.join("\n"));
     assert!(longest < SERVED_WITHIN, "{longest:?}");
 }
@@ -263,12 +263,12 @@ fn unread_replies_of_two_hundred_clients_fit_into_memory_and_delay_no_other_clie
 fn unread_values_of_two_hundred_clients_fit_into_memory() {
     let cluster = server();
     cluster.client("writer", 1).put(b"large", vec![7; 1 << 20]).unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     let bytes = request(Request::Get { key: b"large".to_vec() }).repeat(20);
     let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();
     let (open, served, longest) = serve_during(&cluster, 1, || {
         while push(&mut flood, &bytes) < flood.len() {
-            assert!(begun.elapsed() < support::PATIENCE);
+            assert!(started.elapsed() < support::PATIENCE);
         }
         thread::sleep(Duration::from_secs(2));
         flood.iter().filter(|(connection, _)| connection.is_some()).count()

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::examples::{HelpPage, assert_run, assert_parse};
+use support::examples::{HelpPage, assert_parse, assert_run};
 
 const PAGES: &[HelpPage] = &[("paxos-server", &["--help"]), ("paxos-server", &["timeline", "--help"])];
 

@@ -111,7 +111,7 @@ fn malformed_bytes_on_either_port_harm_no_other_connection() {
     // The wrong door, a foreign cluster, an unknown and a false peer: refused in a sentence, before a word of Paxos.
     let peer = |server, storage| {
         let server = ServerId(server);
-        Caller::Peer { server, storage, life: 1, boot: 0, takes_part: true, knows: None }
+        Caller::Peer { server, storage, incarnation: 1, boot: 0, is_active: true, knows: None }
     };
     let members = ServerSet::first(5);
     let strangers = [
@@ -175,10 +175,10 @@ fn a_slow_connection_costs_its_own_deadline_and_nothing_else() {
     // One says nothing, one a byte now and then: both are closed when the time for a greeting is over.
     let silent = TcpStream::connect(member.client).unwrap();
     let mut slow = TcpStream::connect(member.peer).unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut client = cluster.client("c1", 1);
     let mut writes = 0;
-    while begun.elapsed() < Duration::from_secs(4) {
+    while started.elapsed() < Duration::from_secs(4) {
         let _ = slow.write_all(&PREAMBLE[writes % 6..writes % 6 + 1]);
         client.put(b"k", b"v").unwrap();
         writes += 1;
@@ -188,7 +188,7 @@ fn a_slow_connection_costs_its_own_deadline_and_nothing_else() {
         let closed = stream.read(&mut [0]);
         assert!(matches!(closed, Ok(0)) || closed.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset));
     }
-    let waited = begun.elapsed();
+    let waited = started.elapsed();
     assert!(waited < Duration::from_secs(15), "{waited:?}");
 }
 

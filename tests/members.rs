@@ -31,7 +31,7 @@ const NONCE: u128 = 0x9d3b_57c1_e80f_4a26_b17c_2e95_d06f_83a4;
 fn file_of_first(cluster: &Cluster, count: usize) -> std::path::PathBuf {
     let text = fs::read_to_string(cluster.file()).unwrap();
     let servers: Vec<&str> = text.split("[[server]]").collect();
-    let file = cluster.folder.path().join(format!("first-{count}.toml"));
+    let file = cluster.dir.path().join(format!("first-{count}.toml"));
     fs::write(&file, servers[..=count].join("[[server]]")).unwrap();
     file
 }
@@ -61,8 +61,8 @@ fn servers_of_a_cluster_do_not_start_as_members_of_a_smaller_one() {
     let three = file_of_first(&cluster, 3);
     for id in [1, 2] {
         cluster.start_server_with(id, &["--cluster", &three.to_string_lossy()]);
-        assert!(!cluster.await_end(id).success());
-        let why = cluster.errors_of(id);
+        assert!(!cluster.await_exit(id).success());
+        let why = cluster.stderr_text(id);
         assert!(
             why.contains("it belongs to cluster \"test\" with servers 1-5, and the cluster file lists 1-3"),
             "{why}"
@@ -122,7 +122,7 @@ fn server_returns_with_its_own_data_directory_after_peers_met_another() {
     cluster.client("c1", 1).put(b"k", b"v").unwrap();
     await_bound(&cluster, 4, 3);
     cluster.kill(&[3]);
-    let own = cluster.folder.path().join("own");
+    let own = cluster.dir.path().join("own");
     fs::rename(cluster.data_dir(3), &own).unwrap();
     [3, 5].into_iter().for_each(|id| cluster.start_server(id));
     await_value("server 5 takes it for a new one", || {
@@ -145,7 +145,8 @@ fn claims_of_a_stranger_in_a_servers_name_are_not_recorded() {
     [2, 3].into_iter().for_each(|peer| await_bound(&cluster, 1, peer));
     let before = fs::read(cluster.data_dir(1).join("identity.toml")).unwrap();
     for knows in [None, Some(7)] {
-        let who = Caller::Peer { server: ServerId(2), storage: 9, life: u32::MAX, boot: 1, takes_part: true, knows };
+        let who =
+            Caller::Peer { server: ServerId(2), storage: 9, incarnation: u32::MAX, boot: 1, is_active: true, knows };
         let hello = Hello { cluster: "test".to_string(), to: ServerId(1), members: ServerSet::first(3), who };
         let stream = TcpStream::connect(member.peer).unwrap();
         let greeted = connect_handshake(&stream, &hello);
@@ -162,8 +163,8 @@ fn claims_of_a_stranger_in_a_servers_name_are_not_recorded() {
 fn peer_that_lost_its_data_directory_returns_after_the_others_forget_it() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     cluster.client("c1", 1).put(b"k", b"v").unwrap();
-    let folder = |id| cluster.data_dir(id).to_string_lossy().into_owned();
-    let (one, two, three) = (folder(1), folder(2), folder(3));
+    let dir = |id| cluster.data_dir(id).to_string_lossy().into_owned();
+    let (one, two, three) = (dir(1), dir(2), dir(3));
     let running = tool(&["forget", &one, "--peer", "3"]);
     assert!(
         !running.status.success() && output_text(&running).contains("is in use by another process"),
@@ -180,8 +181,8 @@ fn peer_that_lost_its_data_directory_returns_after_the_others_forget_it() {
     );
     let nowhere = tool(&["forget", &three, "--peer", "1"]);
     assert!(!nowhere.status.success() && !Path::new(&three).exists(), "{}", output_text(&nowhere));
-    for folder in [&one, &two] {
-        let done = tool(&["forget", folder, "--peer", "3"]);
+    for dir in [&one, &two] {
+        let done = tool(&["forget", dir, "--peer", "3"]);
         assert!(done.status.success(), "{}", output_text(&done));
         assert!(output_text(&done).contains("has forgotten the data directory of server 3"), "{}", output_text(&done));
         assert!(
@@ -189,7 +190,7 @@ fn peer_that_lost_its_data_directory_returns_after_the_others_forget_it() {
             "{}",
             output_text(&done)
         );
-        let again = tool(&["forget", folder, "--peer", "3"]);
+        let again = tool(&["forget", dir, "--peer", "3"]);
         assert!(
             !again.status.success() && output_text(&again).contains("there is nothing to forget"),
             "{}",
@@ -205,10 +206,10 @@ fn peer_that_lost_its_data_directory_returns_after_the_others_forget_it() {
 #[test]
 fn server_does_not_start_next_to_an_unfinished_restore() {
     let mut cluster = Cluster::prepare(1, &["--seed", "1"]);
-    fs::create_dir_all(cluster.folder.path().join("data").join(".restore").join("server-1")).unwrap();
+    fs::create_dir_all(cluster.dir.path().join("data").join(".restore").join("server-1")).unwrap();
     cluster.start_server(1);
-    assert!(!cluster.await_end(1).success());
-    let why = cluster.errors_of(1);
+    assert!(!cluster.await_exit(1).success());
+    let why = cluster.stderr_text(1);
     assert!(why.contains("belongs to a restore that did not finish") && why.contains("Run the restore again"), "{why}");
     assert!(!cluster.data_dir(1).exists());
 }
@@ -245,7 +246,7 @@ fn holds(bytes: &[u8], number: u64) -> bool {
 #[test]
 fn no_storage_id_and_no_nonce_leaves_the_servers() {
     let mut cluster = Cluster::prepare(3, &["--seed", "1", "--checkpoint-slots", "5"]);
-    fs::write(cluster.file(), support::watched_cluster_file(3)).unwrap();
+    fs::write(cluster.file(), support::cluster_file_with_page(3)).unwrap();
     cluster.cluster = cluster::Cluster::read(&cluster.file()).unwrap();
     (1..=3).for_each(|id| cluster.start_server(id));
     cluster.await_all();
@@ -274,14 +275,14 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
     // A refusal, too: a server with another folder than the one that is known.
     [1, 2].into_iter().for_each(|at| await_bound(&cluster, at, 3));
     cluster.kill(&[3]);
-    let own = cluster.folder.path().join("own");
+    let own = cluster.dir.path().join("own");
     fs::rename(cluster.data_dir(3), &own).unwrap();
     cluster.start_server(3);
     await_value("it is refused", || cluster.log_text(3).contains("Restore the old data directory").then_some(()));
 
     let mut ids = vec![NONCE as u64, (NONCE >> 64) as u64];
-    for folder in [cluster.data_dir(1), cluster.data_dir(2), cluster.data_dir(3), own] {
-        let text = fs::read_to_string(folder.join("identity.toml")).unwrap();
+    for dir in [cluster.data_dir(1), cluster.data_dir(2), cluster.data_dir(3), own] {
+        let text = fs::read_to_string(dir.join("identity.toml")).unwrap();
         let id = text.lines().find_map(|line| line.strip_prefix("storage = \"")?.strip_suffix('"')).unwrap();
         ids.push(u64::from_str_radix(id, 16).unwrap());
     }
@@ -297,7 +298,7 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
             pages.push((format!("{path} of {id}"), page(address, path)));
         }
     }
-    let backup = cluster.folder.path().join("store.backup");
+    let backup = cluster.dir.path().join("store.backup");
     let done = cluster.client_tool(&["backup", &backup.to_string_lossy()]);
     assert!(done.status.success(), "{}", output_text(&done));
     let shown = cluster.client_tool(&["status", "-o", "json"]);
@@ -306,8 +307,7 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
     pages.push(("a part of the state".to_string(), part.part.bytes.to_vec()));
     let inspected = tool(&["inspect", &cluster.data_dir(1).to_string_lossy()]);
     pages.push(("inspect".to_string(), inspected.stdout));
-    for entry in fs::read_dir(cluster.folder.path()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
-    {
+    for entry in fs::read_dir(cluster.dir.path()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
         pages.push((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).unwrap()));
     }
     assert!(

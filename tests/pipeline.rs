@@ -46,7 +46,7 @@ fn killed_server_neither_loses_nor_repeats_requests_in_flight() {
         let victim = round % 3 + 1;
         client.set_server(ServerId(victim)).unwrap();
         let keys: Vec<String> = (0..IN_FLIGHT).map(|n| format!("r{round}-{n}")).collect();
-        let tickets: Vec<RequestHandle> = keys.iter().map(|key| client.queue(put(key)).unwrap()).collect();
+        let handles: Vec<RequestHandle> = keys.iter().map(|key| client.queue(put(key)).unwrap()).collect();
         // From round to round a little more has happened when the server dies.
         let until = Instant::now() + Duration::from_millis(u64::from(round) * 4);
         client.progress();
@@ -54,8 +54,8 @@ fn killed_server_neither_loses_nor_repeats_requests_in_flight() {
             client.progress();
         }
         cluster.kill(&[victim]);
-        for (key, ticket) in keys.into_iter().zip(tickets) {
-            ends.push((key, client.wait(ticket)));
+        for (key, handle) in keys.into_iter().zip(handles) {
+            ends.push((key, client.wait(handle)));
         }
         assert_eq!(client.in_flight(), 0);
         cluster.start_server(victim);
@@ -77,9 +77,9 @@ fn two_pipelines_on_the_same_keys_through_two_servers_are_applied_once_each() {
     let write = |id: u8| {
         let mut client = cluster.client(&format!("c{id}"), id);
         for _ in 0..ROUNDS {
-            let tickets: Vec<RequestHandle> =
+            let handles: Vec<RequestHandle> =
                 (0..IN_FLIGHT).map(|n| client.submit(put(&format!("k{n}"))).unwrap()).collect();
-            tickets.into_iter().for_each(|ticket| drop(client.wait(ticket).end.unwrap()));
+            handles.into_iter().for_each(|handle| drop(client.wait(handle).end.unwrap()));
         }
     };
     std::thread::scope(|scope| {

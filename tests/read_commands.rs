@@ -12,15 +12,15 @@ const FORGED: &str =
 const TOLD: &str =
     "2026-08-21T14:03:02.000000Z INFO  s1.3    server   RESPONSE req=c1-1 status=OK slot=1 took=1.000ms\n";
 
-fn server(arguments: &[&str], folder: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_paxos-server")).args(arguments).current_dir(folder).output().unwrap()
+fn server(arguments: &[&str], dir: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_paxos-server")).args(arguments).current_dir(dir).output().unwrap()
 }
 
 /// The exit code and what stands on stdout and stderr, for a run of one file.
 fn of_run(arguments: &[&str], lines: &str) -> (i32, String, String) {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("server-1.log"), lines).unwrap();
-    let output = server(arguments, folder.path());
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("server-1.log"), lines).unwrap();
+    let output = server(arguments, dir.path());
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     (output.status.code().unwrap(), stdout, stderr)
 }

@@ -29,7 +29,7 @@ macro_rules! scenarios {
         fn every_file_is_a_test() {
             let listed: &[&str] = &[$($(concat!(stringify!($area), "/", stringify!($case)),)*)*];
             for area in [$(stringify!($area)),*] {
-                for file in std::fs::read_dir(folder().join(area)).expect("the directory exists") {
+                for file in std::fs::read_dir(dir().join(area)).expect("the directory exists") {
                     let name = file.expect("it can be read").file_name();
                     let path = format!("{area}/{}", name.to_string_lossy());
                     assert!(listed.contains(&path.as_str()), "tests/scenarios/{path} is not listed in tests/scenarios.rs");
@@ -65,12 +65,12 @@ scenarios! {
     }
 }
 
-fn folder() -> &'static Path {
+fn dir() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios"))
 }
 
 fn run(area: &str, case: &str) {
-    let path = folder().join(area).join(case);
+    let path = dir().join(area).join(case);
     if let Err(error) = goldenscript::run(&mut Scenario::default(), &path) {
         panic!("{area}/{case}: {error}");
     }

@@ -9,19 +9,19 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::{await_value, proved, run_program, watched_cluster_file};
+use support::{await_value, cluster_file_with_page, proved, run_program};
 
 /// A copy of what a clone holds, with a `cargo` that finds everything built.
 struct WorkingCopy {
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
     home: PathBuf,
     path: String,
 }
 
 impl WorkingCopy {
     fn new() -> WorkingCopy {
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().join("a clone with spaces");
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("a clone with spaces");
         let source = Path::new(env!("CARGO_MANIFEST_DIR"));
         std::fs::create_dir_all(home.join("res")).unwrap();
         std::fs::create_dir_all(home.join("target/release")).unwrap();
@@ -29,17 +29,17 @@ impl WorkingCopy {
             std::fs::copy(source.join(script), home.join(script)).unwrap();
         }
         std::fs::write(home.join("Cargo.toml"), "").unwrap();
-        std::fs::write(home.join("res/cluster.toml"), watched_cluster_file(5)).unwrap();
+        std::fs::write(home.join("res/cluster.toml"), cluster_file_with_page(5)).unwrap();
         for (name, program) in
             [("paxos-server", env!("CARGO_BIN_EXE_paxos-server")), ("paxos-client", env!("CARGO_BIN_EXE_paxos-client"))]
         {
             symlink(program, home.join("target/release").join(name)).unwrap();
         }
-        let tools = folder.path().join("tools");
+        let tools = dir.path().join("tools");
         std::fs::create_dir(&tools).unwrap();
         symlink(source.join("tests/support/cargo_stub.sh"), tools.join("cargo")).unwrap();
         let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
-        let clone = WorkingCopy { folder, home, path };
+        let clone = WorkingCopy { dir, home, path };
         clone.replace_cargo("exit 0");
         clone
     }
@@ -47,14 +47,14 @@ impl WorkingCopy {
     /// A clone of a cluster of three.
     fn small() -> WorkingCopy {
         let clone = WorkingCopy::new();
-        std::fs::write(clone.home.join("res/cluster.toml"), watched_cluster_file(3)).unwrap();
+        std::fs::write(clone.home.join("res/cluster.toml"), cluster_file_with_page(3)).unwrap();
         clone
     }
 
     /// From now on the stub that stands for `cargo` does this. The stub itself is a file of the repository: a program that
     /// this process has just written may be "busy", because another test starts a process at the same moment.
     fn replace_cargo(&self, what: &str) {
-        std::fs::write(self.folder.path().join("tools/behavior"), what).unwrap();
+        std::fs::write(self.dir.path().join("tools/behavior"), what).unwrap();
     }
 
     /// Moves the built programs to another target folder.
@@ -266,19 +266,19 @@ fn continued_run_keeps_its_options() {
 #[test]
 fn scripts_work_through_links_and_relative_paths() {
     let clone = WorkingCopy::small();
-    let links = clone.folder.path().join("links");
+    let links = clone.dir.path().join("links");
     std::fs::create_dir_all(links.join("more")).unwrap();
     for name in ["run_server.sh", "run_client.sh"] {
         symlink(clone.home.join(name), links.join("more").join(name)).unwrap();
         symlink(Path::new("more").join(name), links.join(name)).unwrap();
     }
     // Relative, through a link, and with a CDPATH that makes `cd` talk.
-    symlink(clone.folder.path(), links.join("far")).unwrap();
+    symlink(clone.dir.path(), links.join("far")).unwrap();
     let run = |arguments: &[&str]| {
         let mut command = clone.script("run_server.sh", &[]);
         command = {
             let mut by_name = Command::new("bash");
-            by_name.args(arguments).current_dir(clone.folder.path()).stdin(Stdio::null());
+            by_name.args(arguments).current_dir(clone.dir.path()).stdin(Stdio::null());
             for (name, value) in command.get_envs() {
                 match value {
                     Some(value) => by_name.env(name, value),
@@ -297,14 +297,14 @@ fn scripts_work_through_links_and_relative_paths() {
     assert!(run(&["a clone with spaces/run_server.sh", "status"]).contains("server 3: process "));
     let text = run(&["links/more/run_server.sh", "stop"]);
     assert!(text.contains("stopped: server 1 2 3 of"), "{text}");
-    let list = clone.folder.path().join("my runs/latest/pids");
+    let list = clone.dir.path().join("my runs/latest/pids");
     assert_eq!(std::fs::read_to_string(list).unwrap().lines().count(), 3);
 }
 
 #[test]
 fn programs_are_found_where_cargo_puts_them() {
     let clone = WorkingCopy::small();
-    let target = clone.folder.path().join("a \"far\" place");
+    let target = clone.dir.path().join("a \"far\" place");
     clone.move_programs(&target);
     let status = |set: &[(&str, &Path)]| {
         let mut command = clone.script("run_client.sh", &["--version"]);
@@ -330,7 +330,7 @@ fn programs_are_found_where_cargo_puts_them() {
 fn only_a_slow_build_is_announced() {
     let clone = WorkingCopy::small();
     assert!(!clone.run_ok("run_client.sh", &["--version"]).contains("building"));
-    let go = clone.folder.path().join("go");
+    let go = clone.dir.path().join("go");
     let wait = format!("for n in $(seq 1200); do if [ -e '{}' ]; then exit 0; fi; sleep 0.05; done", go.display());
     clone.replace_cargo(&format!("echo '{{}}'; {wait}; exit 1"));
     let mut command = clone.script("run_client.sh", &["--version"]);
@@ -376,8 +376,8 @@ fn clean_removes_old_runs_and_nothing_else() {
 }
 
 /// How much room a folder takes on its disk.
-fn du_kib(folder: &Path) -> u64 {
-    let output = Command::new("du").arg("-sk").arg(folder).output().unwrap();
+fn du_kib(dir: &Path) -> u64 {
+    let output = Command::new("du").arg("-sk").arg(dir).output().unwrap();
     String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().parse().unwrap()
 }
 
@@ -445,11 +445,11 @@ fn without_failures_hardly_any_ballot_is_refused() {
 #[test]
 fn two_commands_without_options_show_everything_promised_to_a_class() {
     let clone = WorkingCopy::new();
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     let start = clone.script("run_server.sh", &[]).output().unwrap();
     assert_eq!(start.status.code(), Some(0), "{start:?}");
     let demo = clone.script("run_client.sh", &[]).output().unwrap();
-    let took = begun.elapsed();
+    let took = started.elapsed();
     assert_eq!(demo.status.code(), Some(0), "{demo:?}");
     assert!(took.as_secs() < 20, "it took {took:?}");
 

@@ -35,8 +35,8 @@ fn write(cluster: &Cluster, clients: usize, each: usize, bytes: usize) {
     });
 }
 
-fn size_of(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+fn size_of(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
     let size = |entry: fs::DirEntry| {
         if entry.path().is_dir() { size_of(&entry.path()) } else { entry.metadata().map_or(0, |m| m.len()) }
     };
@@ -79,9 +79,9 @@ fn server_that_was_down_for_five_thousand_commands_catches_up() {
 fn disk_and_memory_are_flat_under_a_steady_load() {
     let cluster = Cluster::start(3, &SHORT_RETENTION);
     let (mut disks, mut memories) = (Vec::new(), Vec::new());
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut written = 0;
-    while begun.elapsed() < Duration::from_secs(20) {
+    while started.elapsed() < Duration::from_secs(20) {
         write(&cluster, 4, 50, 2_000);
         written += 200;
         disks.push((1..=3).map(|id| size_of(&cluster.data_dir(id))).max().unwrap());
@@ -130,49 +130,49 @@ fn a_backup_becomes_a_new_cluster_with_the_same_store() {
     write(&cluster, 2, 60, 500);
     cluster.client("c9", 1).delete(b"k3").unwrap();
     let before = keys(&mut cluster.client("c8", 2), 40);
-    let file = cluster.folder.path().join("store.backup");
+    let file = cluster.dir.path().join("store.backup");
     let done = cluster.client_tool(&["backup", &file.to_string_lossy()]);
     assert!(done.status.success(), "{done:?}");
     let (is_whole, text) = inspect(&file);
     assert!(is_whole && text.contains("of cluster \"test\"") && text.contains(" keys, "), "{text}");
-    fs::write(cluster.folder.path().join("cut"), &fs::read(&file).unwrap()[..100]).unwrap();
-    let (is_whole, text) = inspect(&cluster.folder.path().join("cut"));
+    fs::write(cluster.dir.path().join("cut"), &fs::read(&file).unwrap()[..100]).unwrap();
+    let (is_whole, text) = inspect(&cluster.dir.path().join("cut"));
     assert!(!is_whole && text.is_empty(), "{text}");
 
-    let new = cluster.folder.path().join("new.toml");
+    let new = cluster.dir.path().join("new.toml");
     let restore = |data: &Path| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-server"));
         command.arg("restore").arg(&file).arg("--cluster").arg(&new).arg("--data").arg(data);
         command.output().unwrap()
     };
     fs::write(&new, cluster_file(3)).unwrap();
-    let same_name = restore(&cluster.folder.path().join("other"));
+    let same_name = restore(&cluster.dir.path().join("other"));
     assert!(!same_name.status.success() && String::from_utf8_lossy(&same_name.stderr).contains("another name"));
     fs::write(&new, cluster_file(5).replace("cluster = \"test\"", "cluster = \"renewed\"")).unwrap();
-    let occupied = restore(&cluster.folder.path().join("data"));
+    let occupied = restore(&cluster.dir.path().join("data"));
     assert!(!occupied.status.success() && String::from_utf8_lossy(&occupied.stderr).contains("is not empty"));
 
     let mut renewed = Cluster::prepare(5, &SHORT_RETENTION);
     fs::copy(&new, renewed.file()).unwrap();
     renewed.cluster = cluster::Cluster::read(&new).unwrap();
-    let done = restore(&renewed.folder.path().join("data"));
+    let done = restore(&renewed.dir.path().join("data"));
     assert!(done.status.success(), "{done:?}");
-    (1..=5).for_each(|id| renewed.run(id));
+    (1..=5).for_each(|id| renewed.start_server(id));
     renewed.await_all();
     assert_eq!(keys(&mut renewed.client("c1", 4), 40), before);
     renewed.client("c2", 5).put(b"k0", b"new").unwrap();
     renewed.await_agreement();
 }
 
-fn inspect(folder: &Path) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_paxos-server")).arg("inspect").arg(folder).output().unwrap();
+fn inspect(dir: &Path) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_paxos-server")).arg("inspect").arg(dir).output().unwrap();
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Every file of a directory and its contents.
-fn image(folder: &Path) -> Vec<(String, Vec<u8>)> {
+fn image(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().filter_map(Result::ok) {
+    for entry in fs::read_dir(dir).unwrap().filter_map(Result::ok) {
         match entry.path().is_dir() {
             true => files.extend(image(&entry.path())),
             false => files.push((entry.path().to_string_lossy().into_owned(), fs::read(entry.path()).unwrap())),
@@ -188,15 +188,15 @@ fn corrupt_slots_are_reported_and_repaired_from_peers() {
     write(&cluster, 2, 400, 300);
     cluster.await_agreement();
     cluster.kill(&[2]);
-    let folder = cluster.data_dir(2);
-    let before = image(&folder);
-    let (is_healthy, text) = inspect(&folder);
+    let dir = cluster.data_dir(2);
+    let before = image(&dir);
+    let (is_healthy, text) = inspect(&dir);
     assert!(is_healthy, "{text}");
-    assert_eq!(image(&folder), before, "inspection changes nothing");
+    assert_eq!(image(&dir), before, "inspection changes nothing");
 
     // A bit of a group in the oldest file, which is full; one that accepts values. Each sector says of which slots its
     // group does, first and last at bytes 24 and 32, and 1 and 0 if it only promises.
-    let mut names: Vec<_> = fs::read_dir(folder.join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut names: Vec<_> = fs::read_dir(dir.join("journal")).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.retain(|name| name.extension().is_some_and(|extension| extension == "journal"));
     names.sort();
     assert!(names.len() >= 2, "{names:?}");
@@ -206,7 +206,7 @@ fn corrupt_slots_are_reported_and_repaired_from_peers() {
     let sector = (40..).find(|sector| number(sector * 512 + 24) <= number(sector * 512 + 32)).unwrap();
     bytes[sector * 512 + 100] ^= 8;
     fs::write(&names[0], &bytes).unwrap();
-    let (is_healthy, text) = inspect(&folder);
+    let (is_healthy, text) = inspect(&dir);
     assert!(!is_healthy && text.contains(&format!("is corrupt at byte {}", sector * 512)), "{text}");
 
     cluster.start_server(2);
@@ -223,10 +223,10 @@ fn corrupt_slots_are_reported_and_repaired_from_peers() {
 
     // A checkpoint that is damaged as a whole is made anew.
     cluster.kill(&[2]);
-    fs::write(folder.join("checkpoint").join("checkpoint.redb"), [7; 9_000]).unwrap();
+    fs::write(dir.join("checkpoint").join("checkpoint.redb"), [7; 9_000]).unwrap();
     cluster.start_server(2);
     cluster.await_agreement();
-    assert!(folder.join("checkpoint").join("checkpoint.quarantined").exists());
+    assert!(dir.join("checkpoint").join("checkpoint.quarantined").exists());
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -245,7 +245,7 @@ fn old_copy_of_a_data_dir_does_not_vote() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     write(&cluster, 1, 5, 10);
     cluster.kill(&[3]);
-    let copy = cluster.folder.path().join("copy");
+    let copy = cluster.dir.path().join("copy");
     copy_folder(&cluster.data_dir(3), &copy);
     cluster.start_server(3);
     cluster.await_all();

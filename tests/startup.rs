@@ -45,20 +45,20 @@ fn server_that_cannot_start_reports_why() {
     assert!(text.contains("server s1"), "{text}");
 
     // A folder of another cluster.
-    let other = cluster.folder.path().join("other.toml");
+    let other = cluster.dir.path().join("other.toml");
     let renamed = std::fs::read_to_string(cluster.file()).unwrap().replace("\"test\"", "\"other\"");
     std::fs::write(&other, renamed).unwrap();
     let text = refusal(cluster.command(1).arg("--cluster").arg(&other));
     assert!(text.contains("test") && text.contains("other"), "{text}");
 
     // A data folder where a file is.
-    let file = cluster.folder.path().join("a file");
+    let file = cluster.dir.path().join("a file");
     std::fs::write(&file, "x").unwrap();
     let text = refusal(cluster.command(1).arg("--data").arg(&file));
     assert!(text.contains("a file"), "{text}");
 
     // An address of the world, without --insecure.
-    let world = cluster.folder.path().join("world.toml");
+    let world = cluster.dir.path().join("world.toml");
     std::fs::write(&world, "cluster = \"w\"\n[[server]]\nid = 1\npeer = \"0.0.0.0:1\"\nclient = \"127.0.0.1:2\"\n")
         .unwrap();
     let text = refusal(cluster.command(1).arg("--cluster").arg(&world));
@@ -73,9 +73,9 @@ fn server_that_cannot_start_reports_why() {
 }
 
 /// The names and contents of all files below a folder.
-fn image(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+fn image(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             all.extend(image(&path));
@@ -102,20 +102,20 @@ fn check(cluster: &Cluster, id: u8, arguments: &[&str]) -> (i32, String) {
 fn check_reports_what_a_start_would_report_and_starts_nothing() {
     let mut cluster = Cluster::prepare(3, &["--seed", "1"]);
     let says = |cluster: &Cluster, id: u8, arguments: &[&str], wanted: &[&str]| {
-        let before = image(cluster.folder.path());
+        let before = image(cluster.dir.path());
         let (code, text) = check(cluster, id, arguments);
         assert_eq!((code, text.lines().count()), (1, 1), "{arguments:?}: {text}");
         assert!(text.starts_with("error: ") && wanted.iter().all(|word| text.contains(word)), "{arguments:?}: {text}");
-        assert!(image(cluster.folder.path()) == before, "{arguments:?} has changed a file");
+        assert!(image(cluster.dir.path()) == before, "{arguments:?} has changed a file");
     };
     let can_start = |cluster: &Cluster, id: u8, arguments: &[&str]| {
-        let before = image(cluster.folder.path());
+        let before = image(cluster.dir.path());
         let (code, text) = check(cluster, id, arguments);
         assert!(code == 0 && text.lines().count() == 1 && text.contains("can start"), "{text}");
-        assert!(image(cluster.folder.path()) == before, "{arguments:?} has changed a file");
+        assert!(image(cluster.dir.path()) == before, "{arguments:?} has changed a file");
     };
     can_start(&cluster, 1, &[]);
-    can_start(&cluster, 1, &["--log-dir", &cluster.folder.path().join("new/folder").to_string_lossy()]);
+    can_start(&cluster, 1, &["--log-dir", &cluster.dir.path().join("new/folder").to_string_lossy()]);
     says(&cluster, 1, &["--cluster", "/nowhere.toml"], &["/nowhere.toml"]);
     says(&cluster, 1, &["--id", "7"], &["has no server 7"]);
     says(&cluster, 1, &["--fail", "all", "--mean-up", "1ms"], &["--mean-up"]);
@@ -151,16 +151,16 @@ fn check_reports_what_a_start_would_report_and_starts_nothing() {
 #[test]
 fn unwritable_data_directory_is_refused() {
     let cluster = Cluster::prepare(1, &[]);
-    let folder = cluster.folder.path().join("locked");
-    std::fs::create_dir(&folder).unwrap();
-    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o500)).unwrap();
-    if std::fs::write(folder.join("probe"), "").is_ok() {
+    let dir = cluster.dir.path().join("locked");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o500)).unwrap();
+    if std::fs::write(dir.join("probe"), "").is_ok() {
         eprintln!("skipped: this user may write everywhere; a directory in /proc takes its place");
         let text = refusal(cluster.command(1).arg("--data").arg("/proc/paxos-kv"));
         assert!(text.contains("/proc/paxos-kv"), "{text}");
         return;
     }
-    let text = refusal(cluster.command(1).arg("--data").arg(folder.join("data")));
+    let text = refusal(cluster.command(1).arg("--data").arg(dir.join("data")));
     assert!(text.contains("locked"), "{text}");
 }
 
@@ -170,7 +170,7 @@ fn server_stops_cleanly_on_a_signal() {
         let mut cluster = Cluster::start(3, &["--seed", "2"]);
         cluster.client("c1", 1).put(b"k", b"v").unwrap();
         send(&cluster, 1, signal);
-        assert_eq!(cluster.await_end(1).code(), Some(0));
+        assert_eq!(cluster.await_exit(1).code(), Some(0));
         let lines = cluster.log_text(1);
         let last = lines.lines().last().unwrap();
         assert!(last.contains(" STOP ") && last.contains(&format!("SIG{signal}")), "{last}");
@@ -192,7 +192,7 @@ fn send(cluster: &Cluster, id: u8, name: &str) {
 #[test]
 fn after_sighup_log_lines_continue_under_the_same_name() {
     let mut cluster = Cluster::start(3, &["--seed", "4"]);
-    let log = cluster.folder.path().join("server-1.log");
+    let log = cluster.dir.path().join("server-1.log");
     cluster.client("c1", 1).put(b"k", b"before").unwrap();
     std::fs::rename(&log, log.with_extension("log.1")).unwrap();
     send(&cluster, 1, "HUP");
@@ -219,13 +219,13 @@ fn after_sighup_log_lines_continue_under_the_same_name() {
     });
     cluster.client("c3", 1).put(b"k", b"still").unwrap();
     send(&cluster, 1, "TERM");
-    assert_eq!(cluster.await_end(1).code(), Some(0));
+    assert_eq!(cluster.await_exit(1).code(), Some(0));
 }
 
 #[test]
 fn full_log_file_is_replaced_by_a_new_one() {
     let mut cluster = Cluster::prepare(1, &["--log-max-mib", "1"]);
-    let log = cluster.folder.path().join("server-1.log");
+    let log = cluster.dir.path().join("server-1.log");
     std::fs::write(&log, "an earlier line\n".repeat(1 << 16)).unwrap();
     cluster.start_server(1);
     cluster.await_all();
@@ -236,7 +236,7 @@ fn full_log_file_is_replaced_by_a_new_one() {
 #[test]
 fn log_file_that_cannot_grow_costs_lines_but_not_the_server() {
     let mut cluster = Cluster::prepare(1, &["--segment-kib", "1024"]);
-    let log = cluster.folder.path().join("server-1.log");
+    let log = cluster.dir.path().join("server-1.log");
     // Longer than any other file of the server.
     std::fs::write(&log, "x\n".repeat(8 << 20)).unwrap();
     cluster.start_server(1);

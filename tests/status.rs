@@ -58,7 +58,7 @@ fn cut_off_from(cluster: &Cluster, server: u8, others: &[u8]) -> String {
         let member = cluster.cluster.members().find(|(one, _)| one.0 == *other).unwrap().1;
         text = text.replace(&member.peer.to_string(), &free_address().to_string());
     }
-    let file = cluster.folder.path().join(format!("cluster-of-{server}.toml"));
+    let file = cluster.dir.path().join(format!("cluster-of-{server}.toml"));
     fs::write(&file, text).unwrap();
     file.to_string_lossy().into_owned()
 }

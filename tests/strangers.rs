@@ -80,11 +80,11 @@ fn silent_callers_keep_no_server_out() {
     let _crowds = peers.map(|peer| ConnectionFlood::at(peer, b"PXKV"));
     cluster.start_server(3);
     await_value("the server answers", || cluster.status(3));
-    let begun = Instant::now();
+    let started = Instant::now();
     for id in 1..=3 {
         await_value("all are connected", || cluster.status(id).filter(|status| status.connected.len() == 2));
     }
-    assert!(begun.elapsed() < LINKED_WITHIN, "linked after {:?}", begun.elapsed());
+    assert!(started.elapsed() < LINKED_WITHIN, "linked after {:?}", started.elapsed());
     cluster.client("c1", 3).put(b"k", b"v").unwrap();
     cluster.await_agreement();
 }
@@ -103,7 +103,7 @@ fn silent_callers_keep_no_client_out() {
 
 #[test]
 fn silent_callers_and_viewers_keep_no_browser_out() {
-    let cluster = Cluster::watched(1, &["--seed", "3"]);
+    let cluster = Cluster::start_with_page(1, &["--seed", "3"]);
     let page = cluster.page_of(1);
     let _crowd = ConnectionFlood::at(page, b"GET /");
     let ask = |path: &str| {
@@ -163,8 +163,8 @@ fn stranger_is_not_read_beyond_the_length_of_a_hello() {
 fn backups_by_clients_cause_at_most_one_checkpoint_per_second() {
     let cluster = Cluster::start(1, &["--seed", "6", "--steps", "off"]);
     let (mut client, mut backup) = (cluster.client("c1", 1), greeted(&cluster));
-    let (begun, mut not_ready) = (Instant::now(), 0);
-    while begun.elapsed() < Duration::from_millis(3_500) {
+    let (started, mut not_ready) = (Instant::now(), 0);
+    while started.elapsed() < Duration::from_millis(3_500) {
         client.put(b"k", b"v").unwrap();
         let at_least = cluster.status(1).unwrap().applied;
         let reply = ask(&mut backup, Request::State { at_least, part: None }).unwrap();

@@ -91,8 +91,8 @@ impl InMaking {
     fn begin(target: &Path) -> io::Result<(InMaking, File)> {
         let mut stem = target.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
         stem.push(".part-");
-        let folder = parent_dir(target);
-        for entry in fs::read_dir(folder)?.flatten() {
+        let dir = parent_dir(target);
+        for entry in fs::read_dir(dir)?.flatten() {
             let (name, stem) = (entry.file_name(), stem.as_encoded_bytes());
             let is_regular = entry.file_type().is_ok_and(|kind| kind.is_file());
             if is_regular && is_in_making(name.as_encoded_bytes(), stem) && is_abandoned(&entry.path()) {
@@ -101,7 +101,7 @@ impl InMaking {
             }
         }
         stem.push(format!("{:016x}", Random::unseeded().next()));
-        let path = folder.join(stem);
+        let path = dir.join(stem);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let in_making = InMaking { path };
         // While the file is locked, another backup does not treat it as abandoned.
@@ -128,7 +128,7 @@ impl Drop for InMaking {
 }
 
 fn parent_dir(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether a file name is one that `InMaking` creates.

@@ -203,8 +203,8 @@ fn execute(mut cli: ClientCli, printer: &Arc<Printer>) -> Result<(), CliError> {
         ClientCommand::Status { wait, .. } => status(&cluster, wait, common.output, printer),
         ClientCommand::Shell => {
             let identity = identify(common, &cluster, LogTarget::Own(1), printer)?;
-            let (mut client, detours) = connect(common, cluster.clone(), identity, "", printer)?;
-            repl::run(&mut client, &detours, &cluster, &common.interrupt, printer)
+            let (mut client, retry_notes) = connect(common, cluster.clone(), identity, "", printer)?;
+            repl::run(&mut client, &retry_notes, &cluster, &common.interrupt, printer)
                 .map_err(|why| CliError::new(exit::FAILURE, why))
         }
         ClientCommand::Servers => {
@@ -218,12 +218,12 @@ fn execute(mut cli: ClientCli, printer: &Arc<Printer>) -> Result<(), CliError> {
                 Some(time) => format!("for {} s", time.as_secs_f64()),
                 None => "until `paxos-client restart`".to_string(),
             };
-            let says = format!("{} down {until}", target.with_verb("is", "are"));
-            order(common, cluster, &says, printer, |client| client.crash(target.server, target.role, r#for))
+            let done_message = format!("{} down {until}", target.with_verb("is", "are"));
+            order(common, cluster, &done_message, printer, |client| client.crash(target.server, target.role, r#for))
         }
         ClientCommand::Restart { target } => {
-            let says = target.with_verb("restarts", "restart");
-            order(common, cluster, &says, printer, |client| client.restart(target.server, target.role))
+            let done_message = target.with_verb("restarts", "restart");
+            order(common, cluster, &done_message, printer, |client| client.restart(target.server, target.role))
         }
     }
 }
@@ -246,7 +246,7 @@ fn list_servers(cluster: &Cluster, form: OutputFormat, printer: &Printer) {
 fn cluster_file(named: Option<PathBuf>) -> PathBuf {
     let beside = || {
         let program = env::current_exe().ok()?;
-        program.ancestors().map(|folder| folder.join(CLUSTER_FILE)).find(|path| path.exists())
+        program.ancestors().map(|dir| dir.join(CLUSTER_FILE)).find(|path| path.exists())
     };
     match named.or_else(in_environment) {
         Some(path) => path,
@@ -301,12 +301,12 @@ fn identify(
 ) -> Result<ClientName, CliError> {
     let name = common.name.as_deref();
     let usage = |why| CliError::new(exit::USAGE, why);
-    let name_in_dir = |folder: &Path| match lines {
-        LogTarget::Shared if name.is_none() => ClientName::sharing(folder, cluster.servers()),
-        LogTarget::Own(_) | LogTarget::Shared => ClientName::in_log_dir(folder, name, cluster.servers()),
+    let name_in_dir = |dir: &Path| match lines {
+        LogTarget::Shared if name.is_none() => ClientName::sharing(dir, cluster.servers()),
+        LogTarget::Own(_) | LogTarget::Shared => ClientName::in_log_dir(dir, name, cluster.servers()),
     };
-    if let Some(folder) = &common.log_dir {
-        return name_in_dir(folder).map_err(usage);
+    if let Some(dir) = &common.log_dir {
+        return name_in_dir(dir).map_err(usage);
     }
     let runs = env::var_os("PAXOS_RUNS").map_or_else(|| PathBuf::from("runs"), PathBuf::from);
     let latest = runs.join("latest");
@@ -339,12 +339,12 @@ fn connect(
         ..ClientOptions::new(cluster, identity.name)
     };
     let mut client = Client::new(options).map_err(|error| CliError::request(&error, None))?;
-    let detours = RetryNotes::of(&mut client, None, &common.cluster_name(), common.timeout, printer);
+    let retry_notes = RetryNotes::of(&mut client, None, &common.cluster_name(), common.timeout, printer);
     listen(common, parting, printer)?;
     if let Some(stop) = common.interrupt.flag() {
         client.stop_when(stop);
     }
-    Ok((client, detours))
+    Ok((client, retry_notes))
 }
 
 /// Starts to handle signals.
@@ -364,11 +364,11 @@ fn one(
     let value: &[u8] = if let Operation::Put { value, .. } = action { value } else { &[] };
     check_limits(action.key(), value).map_err(|error| CliError::request(&error, None))?;
     let identity = identify(common, &cluster, LogTarget::Shared, printer)?;
-    let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
+    let (mut client, retry_notes) = connect(common, cluster, identity, "", printer)?;
     // Never ended: even after a signal, a known result is printed before the process exits.
     common.interrupt.begin();
     let key = quote_key(action.key());
-    let ended = detours.perform(&mut client, action);
+    let ended = retry_notes.perform(&mut client, action);
     if common.output == OutputFormat::Json {
         printer.line(json::operation(action, &ended).to_string());
         return match code_of(&ended.end) {
@@ -425,7 +425,7 @@ fn code_of(end: &Result<OperationResult, ClientError>) -> u8 {
 fn run_file(common: &GlobalArgs, cluster: Cluster, file: &Path, printer: &Arc<Printer>) -> Result<(), CliError> {
     let operations = read_operations(file, &cluster)?;
     let identity = identify(common, &cluster, LogTarget::Shared, printer)?;
-    let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
+    let (mut client, retry_notes) = connect(common, cluster, identity, "", printer)?;
     common.interrupt.begin();
     let mut counts = OutcomeCounts::default();
     for operation in &operations {
@@ -437,7 +437,7 @@ fn run_file(common: &GlobalArgs, cluster: Cluster, file: &Path, printer: &Arc<Pr
         if let Some(server) = operation.server {
             client.set_server(server).map_err(|error| CliError::request(&error, None))?;
         }
-        let ended = detours.perform(&mut client, &operation.action);
+        let ended = retry_notes.perform(&mut client, &operation.action);
         counts.add(&ended.end);
         match common.output {
             OutputFormat::Json => printer.line(json::operation(&operation.action, &ended).to_string()),
@@ -478,21 +478,21 @@ fn back_up(
         false => Some(backup::Target::new(file, force).map_err(|why| CliError::new(exit::USAGE, why))?),
     };
     let identity = identify(common, &cluster, LogTarget::Shared, printer)?;
-    let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
+    let (mut client, retry_notes) = connect(common, cluster, identity, "", printer)?;
     common.interrupt.begin();
     let written = match target {
         Some(target) => backup::write(&mut client, &name, target),
         None => backup::stream(&mut client, &name, BufWriter::new(printer.sink())).map(|(title, _)| title),
     };
-    detours.end();
+    retry_notes.end();
     let title = written.map_err(|error| match error {
         BackupFailed::Request(error) => CliError::request(&error, None),
         other => CliError::new(exit::FAILURE, other.to_string()),
     })?;
-    let says = format!("contains the store as of slot {}, digest {:016x}", title.slot, title.digest);
+    let done_message = format!("contains the store as of slot {}, digest {:016x}", title.slot, title.digest);
     match file.as_os_str() == "-" {
-        true => printer.warn(format!("the backup {says}")),
-        false => printer.line(format!("{} {says}", file.display())),
+        true => printer.warn(format!("the backup {done_message}")),
+        false => printer.line(format!("{} {done_message}", file.display())),
     }
     Ok(())
 }
@@ -540,16 +540,16 @@ fn status(
 ) -> Result<(), CliError> {
     let deadline = Instant::now() + patience.unwrap_or_default();
     loop {
-        let survey = ClusterStatus::query(cluster, Duration::from_secs(1));
-        let verdict = survey.verdict();
-        let is_enough = survey.is_complete() && verdict.is_ok();
+        let cluster_status = ClusterStatus::query(cluster, Duration::from_secs(1));
+        let verdict = cluster_status.verdict();
+        let is_enough = cluster_status.is_complete() && verdict.is_ok();
         if !is_enough && Instant::now() < deadline {
             std::thread::sleep(POLL_INTERVAL);
             continue;
         }
-        show(&survey, form, printer);
+        show(&cluster_status, form, printer);
         let quiet = |stop: CliError| if form == OutputFormat::Json { CliError::quiet(stop.code) } else { stop };
-        return match (patience.is_some() && !survey.is_complete(), verdict.is_ok()) {
+        return match (patience.is_some() && !cluster_status.is_complete(), verdict.is_ok()) {
             (false, true) => Ok(()),
             (true, true) => Err(quiet(CliError::new(exit::FAILURE, "not every server replies"))),
             (_, false) => Err(quiet(CliError::new(exit::FAILURE, verdict.to_string()))),
@@ -557,10 +557,10 @@ fn status(
     }
 }
 
-fn show(survey: &ClusterStatus, form: OutputFormat, printer: &Printer) {
+fn show(cluster_status: &ClusterStatus, form: OutputFormat, printer: &Printer) {
     match form {
-        OutputFormat::Text => printer.data(survey.render().as_bytes()),
-        OutputFormat::Json => printer.line(json::survey(survey).to_string()),
+        OutputFormat::Text => printer.data(cluster_status.render().as_bytes()),
+        OutputFormat::Json => printer.line(json::cluster_status(cluster_status).to_string()),
     }
 }
 
@@ -571,12 +571,12 @@ fn watch(cluster: &Cluster, every: Duration, looks: u64, form: OutputFormat, pri
         if look > 0 {
             std::thread::sleep(every);
         }
-        let survey = ClusterStatus::query(cluster, Duration::from_secs(1));
+        let cluster_status = ClusterStatus::query(cluster, Duration::from_secs(1));
         if in_place {
             // Move the cursor to the top left and clear the screen.
             printer.data(b"\x1b[H\x1b[2J");
         }
-        show(&survey, form, printer);
+        show(&cluster_status, form, printer);
         if printer.has_ended() {
             return;
         }
@@ -636,22 +636,22 @@ fn stop_bench(error: &BenchError) -> CliError {
 fn order(
     common: &GlobalArgs,
     cluster: Cluster,
-    says: &str,
+    done_message: &str,
     printer: &Printer,
     order: impl FnOnce(&mut Client) -> Result<(), ClientError>,
 ) -> Result<(), CliError> {
     let options = ClientOptions { timeout: common.timeout, ..ClientOptions::new(cluster, "lab") };
     let mut client = Client::new(options).map_err(|error| CliError::request(&error, None))?;
     order(&mut client).map_err(|error| CliError::request(&error, None))?;
-    print_done(says, common.output, printer);
+    print_done(done_message, common.output, printer);
     Ok(())
 }
 
 /// Prints that an order was done.
-fn print_done(says: &str, form: OutputFormat, printer: &Printer) {
+fn print_done(done_message: &str, form: OutputFormat, printer: &Printer) {
     match form {
-        OutputFormat::Text => printer.line(says),
-        OutputFormat::Json => printer.line(serde_json::json!({ "status": "OK", "message": says }).to_string()),
+        OutputFormat::Text => printer.line(done_message),
+        OutputFormat::Json => printer.line(serde_json::json!({ "status": "OK", "message": done_message }).to_string()),
     }
 }
 

@@ -313,12 +313,12 @@ impl Client {
         self.await_result(handle).result
     }
 
-    fn read(&mut self, key: &[u8], reach: Route) -> Result<GetResponse, ClientError> {
+    fn read(&mut self, key: &[u8], route: Route) -> Result<GetResponse, ClientError> {
         check_limits(key, &[])?;
         // As in `submit`: a connection that the server has closed must not cost a try.
         self.progress();
         let now = self.now();
-        let handle = self.core.read(now, self.deadline(now), key.to_vec(), reach, &mut self.wire);
+        let handle = self.core.read(now, self.deadline(now), key.to_vec(), route, &mut self.wire);
         self.transmit();
         match done(self.await_result(handle).result?) {
             OperationResult::Read(found) => Ok(found),

@@ -331,8 +331,8 @@ mod tests {
 
     #[test]
     fn full_disk_is_shown() {
-        let survey = ClusterStatus { replies: vec![full(1), status(2, &[], 7), status(3, &[], 7)] };
-        assert!(survey.render().contains(" FULL "), "{}", survey.render());
+        let cluster_status = ClusterStatus { replies: vec![full(1), status(2, &[], 7), status(3, &[], 7)] };
+        assert!(cluster_status.render().contains(" FULL "), "{}", cluster_status.render());
     }
 
     #[test]
@@ -342,8 +342,8 @@ mod tests {
             let newcomer = Some(AdmissionStatus { witnesses: ServerSet::first(1), needed: 2 });
             (server, status.map(|status| ServerStatus { admission: newcomer, ..status }))
         };
-        let survey = ClusterStatus { replies: vec![status(1, &[], 7), new(2), new(3)] };
-        let text = survey.render();
+        let cluster_status = ClusterStatus { replies: vec![status(1, &[], 7), new(2), new(3)] };
+        let text = cluster_status.render();
         assert!(text.contains(
             "server 2 is not admitted: its data directory is new. It joins when 2 peers have recorded it (so far s1)"
         ));
@@ -354,8 +354,8 @@ mod tests {
     fn fenced_server_is_shown() {
         let (server, fenced) = status(3, &[], 7);
         let fenced = (server, fenced.map(|status| ServerStatus { fenced: Some(Slot(5)), ..status }));
-        let survey = ClusterStatus { replies: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
-        let text = survey.render();
+        let cluster_status = ClusterStatus { replies: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
+        let text = cluster_status.render();
         assert!(text.contains("VIOLATION: the replica of server 3 diverged after slot 5"), "{text}");
         assert_eq!(text.matches(" FENCED ").count(), 2, "{text}");
     }
@@ -383,8 +383,8 @@ mod tests {
     fn table_shows_lag_missing_replies_and_unsafe_restarts() {
         let mut forgetful = status(2, &[RoleKind::Acceptor], 5);
         forgetful.1.as_mut().unwrap().restart = "lost".to_string();
-        let survey = ClusterStatus { replies: vec![status(1, &[], 7), forgetful, silent(3)] };
-        let text = survey.render();
+        let cluster_status = ClusterStatus { replies: vec![status(1, &[], 7), forgetful, silent(3)] };
+        let text = cluster_status.render();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("UNSAFE: acceptors of server 2 lose their promises"), "{text}");
         let cells = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
@@ -392,8 +392,8 @@ mod tests {
         assert_eq!(cells(lines[4])[..8], ["s2", "up", "DOWN", "up", "3.1", "7", "5", "2"]);
         assert!(lines[4].ends_with("lost UNSAFE"), "{text}");
         assert_eq!(lines[5], "s3      was not asked: there was no time");
-        assert_eq!(survey.agreement(), None);
-        assert_eq!(survey.crashes(RoleKind::Acceptor), 4);
+        assert_eq!(cluster_status.agreement(), None);
+        assert_eq!(cluster_status.crashes(RoleKind::Acceptor), 4);
     }
 
     #[test]

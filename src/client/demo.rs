@@ -55,7 +55,7 @@ pub struct DemoClient {
     /// The client of the cluster.
     pub client: Client,
     /// Reports the failed tries of its requests.
-    detours: RetryNotes,
+    retry_notes: RetryNotes,
     /// The client's log.
     pub trace: Trace,
     /// The results of its writes.
@@ -77,11 +77,11 @@ impl DemoClient {
             ..ClientOptions::new(demo.cluster.clone(), &identity.name)
         };
         let mut client = Client::new(options)?;
-        let detours = RetryNotes::of(&mut client, Some(&identity.name), "the cluster", demo.timeout, &demo.printer);
+        let retry_notes = RetryNotes::of(&mut client, Some(&identity.name), "the cluster", demo.timeout, &demo.printer);
         let (trace, printer) = (identity.trace.clone(), demo.printer.clone());
         Ok(DemoClient {
             client,
-            detours,
+            retry_notes,
             trace,
             ledger: ExpectedState::default(),
             counts: OutcomeCounts::default(),
@@ -101,7 +101,7 @@ impl DemoClient {
         if let Err(error) = self.client.set_server(server) {
             self.problems.push(error.to_string());
         }
-        let ended = self.detours.perform(&mut self.client, &action);
+        let ended = self.retry_notes.perform(&mut self.client, &action);
         let by = self.client.server();
         let detour = if by == server || ended.end.is_err() { String::new() } else { format!(" by {by}") };
         let label = self.client.last_label();
@@ -136,47 +136,50 @@ impl Demo {
     pub fn run(&self) -> Result<(), Vec<String>> {
         let one = |error: ClientError| vec![error.to_string()];
         let before = self.check_cluster()?;
-        let mut players = Vec::new();
+        let mut demo_clients = Vec::new();
         for identity in &self.clients {
-            players.push(DemoClient::new(self, identity).map_err(one)?);
+            demo_clients.push(DemoClient::new(self, identity).map_err(one)?);
         }
-        self.start_phase(&players, "prepopulate", "Pre-population by the first client");
-        if let Some(first) = players.first_mut() {
+        self.start_phase(&demo_clients, "prepopulate", "Pre-population by the first client");
+        if let Some(first) = demo_clients.first_mut() {
             self.play_all(first, &self.prepopulate, Duration::ZERO);
         }
-        let what =
-            format!("{} operations by {} client(s), sent to all servers in turn", self.operations.len(), players.len());
-        self.start_phase(&players, "operations", &what);
+        let what = format!(
+            "{} operations by {} client(s), sent to all servers in turn",
+            self.operations.len(),
+            demo_clients.len()
+        );
+        self.start_phase(&demo_clients, "operations", &what);
         thread::scope(|scope| {
-            for player in &mut players {
-                scope.spawn(move || self.play_all(player, &self.operations, self.pace));
+            for demo_client in &mut demo_clients {
+                scope.spawn(move || self.play_all(demo_client, &self.operations, self.pace));
             }
         });
         let mut problems = Vec::new();
         if !self.conflict_clients.is_empty() {
-            problems.extend(scenes::play(self, &mut players, before.protocol()));
+            problems.extend(scenes::play(self, &mut demo_clients, before.protocol()));
         }
         let (mut ledger, mut counts) = (ExpectedState::default(), OutcomeCounts::default());
-        for player in &mut players {
-            problems.append(&mut player.problems);
-            problems.extend(ledger.merge(std::mem::take(&mut player.ledger)).err());
-            counts.merge(player.counts);
+        for demo_client in &mut demo_clients {
+            problems.append(&mut demo_client.problems);
+            problems.extend(ledger.merge(std::mem::take(&mut demo_client.ledger)).err());
+            counts.merge(demo_client.counts);
         }
-        self.start_phase(&players, "readback", "Every key, read from each server");
-        if let Some(first) = players.first_mut() {
+        self.start_phase(&demo_clients, "readback", "Every key, read from each server");
+        if let Some(first) = demo_clients.first_mut() {
             problems.extend(self.read_back(first, &ledger));
         }
-        self.start_phase(&players, "digest", "Comparison of the replicas");
-        problems.extend(self.compare_replicas(&players, &before).err());
+        self.start_phase(&demo_clients, "digest", "Comparison of the replicas");
+        problems.extend(self.compare_replicas(&demo_clients, &before).err());
         self.printer.line(counts.to_string());
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     /// Prints and logs that a phase of the demo begins.
-    pub fn start_phase(&self, players: &[DemoClient], name: &str, title: &str) {
+    pub fn start_phase(&self, demo_clients: &[DemoClient], name: &str, title: &str) {
         self.printer.line(format!("\n== {title} =="));
-        for player in players {
-            player.phase(name);
+        for demo_client in demo_clients {
+            demo_client.phase(name);
         }
     }
 
@@ -188,34 +191,34 @@ impl Demo {
 
     /// Checks that at least one server answers.
     fn check_cluster(&self) -> Result<ClusterStatus, Vec<String>> {
-        let survey = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
-        if survey.statuses().next().is_none() {
+        let cluster_status = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
+        if cluster_status.statuses().next().is_none() {
             let why =
                 "no server of the cluster replies. Next: ./run_server.sh, or choose a cluster with --cluster FILE";
             return Err(vec![why.to_string()]);
         }
-        self.printer.line(survey.render().trim_end());
-        Ok(survey)
+        self.printer.line(cluster_status.render().trim_end());
+        Ok(cluster_status)
     }
 
     /// Lets one client execute operations one after the other.
-    fn play_all(&self, player: &mut DemoClient, operations: &[ScriptStep], pace: Duration) {
+    fn play_all(&self, demo_client: &mut DemoClient, operations: &[ScriptStep], pace: Duration) {
         for (n, operation) in operations.iter().enumerate() {
             if n > 0 {
                 thread::sleep(pace);
             }
-            player.run_operation(operation.server.unwrap_or_else(|| self.server(n)), &operation.action);
+            demo_client.run_operation(operation.server.unwrap_or_else(|| self.server(n)), &operation.action);
         }
     }
 
     /// Reads every key from each server and checks the values found.
-    fn read_back(&self, player: &mut DemoClient, ledger: &ExpectedState) -> Vec<String> {
-        player.client.set_timeout(self.converge_timeout);
+    fn read_back(&self, demo_client: &mut DemoClient, ledger: &ExpectedState) -> Vec<String> {
+        demo_client.client.set_timeout(self.converge_timeout);
         let (mut rows, mut problems) = (Vec::new(), Vec::new());
         for key in ledger.keys() {
             let mut found: Vec<(ServerId, GetResponse)> = Vec::new();
             for server in self.cluster.servers().iter() {
-                match player.client.set_server(server).and_then(|()| player.client.get_from_current(key)) {
+                match demo_client.client.set_server(server).and_then(|()| demo_client.client.get_from_current(key)) {
                     Ok(read) => found.push((server, read)),
                     Err(error) => {
                         problems.push(format!("cannot read {} from server {}: {error}", quote_key(key), server.0))
@@ -238,25 +241,25 @@ impl Demo {
             let agree = format!("{alike} of {} agree", self.cluster.servers().len());
             rows.push(vec![quote_key(key).to_string(), value, last.version.to_string(), agree, verdict]);
         }
-        player.client.set_timeout(self.timeout);
+        demo_client.client.set_timeout(self.timeout);
         self.printer.line(table(&["key", "value", "version", "read from servers", "result"], &rows).trim_end());
         problems
     }
 
     /// Waits until all servers have the same state; reports the state and the role crashes meanwhile.
-    fn compare_replicas(&self, players: &[DemoClient], before: &ClusterStatus) -> Result<(), String> {
+    fn compare_replicas(&self, demo_clients: &[DemoClient], before: &ClusterStatus) -> Result<(), String> {
         let servers = self.cluster.servers().len();
         let deadline = Instant::now() + self.converge_timeout;
-        let survey = loop {
-            let survey = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
-            if survey.agreement().is_some() || Instant::now() >= deadline {
-                break survey;
+        let cluster_status = loop {
+            let cluster_status = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
+            if cluster_status.agreement().is_some() || Instant::now() >= deadline {
+                break cluster_status;
             }
             thread::sleep(POLL_INTERVAL);
         };
-        self.printer.line(survey.render().trim_end());
+        self.printer.line(cluster_status.render().trim_end());
         self.printer.line("");
-        let crashes = |role| survey.crashes(role).saturating_sub(before.crashes(role));
+        let crashes = |role| cluster_status.crashes(role).saturating_sub(before.crashes(role));
         let of = |role: &RoleKind| format!("{} {}", crashes(*role), role.as_str());
         let roles = match before.protocol().is_paxos() {
             true => [RoleKind::Acceptor, RoleKind::Proposer, RoleKind::Learner].as_slice(),
@@ -264,20 +267,20 @@ impl Demo {
         };
         let crashes: Vec<String> = roles.iter().map(of).collect();
         self.printer.line(format!("crashes during this run: {}", crashes.join(", ")));
-        let Some((slot, digest)) = survey.agreement() else {
-            let equal = survey.largest_agreement();
+        let Some((slot, digest)) = cluster_status.agreement() else {
+            let equal = cluster_status.largest_agreement();
             self.printer.line(format!("replica digest: {equal} of {servers} equal"));
             return Err(format!(
                 "only {equal} of {servers} replicas have the same state after {:.0} s{}",
                 self.converge_timeout.as_secs_f64(),
-                survey.statuses().filter_map(down_sentence).collect::<String>()
+                cluster_status.statuses().filter_map(down_sentence).collect::<String>()
             ));
         };
         self.printer.line(format!("replica digest: {servers} of {servers} equal ({digest:016x} after slot {slot})"));
         let count = u8::try_from(servers).ok();
         let event = Event::Digest { slot: Slot(slot), digest: Digest(digest), equal: count, of: count };
-        for player in players {
-            player.trace.line(PendingLine::new(Speaker::Client, event.clone()));
+        for demo_client in demo_clients {
+            demo_client.trace.line(PendingLine::new(Speaker::Client, event.clone()));
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::script::quote_key;
 
 /// Executes one operation and waits for its result.
 pub fn execute(client: &mut Client, action: &Operation) -> CompletedOperation {
-    let begun = Instant::now();
+    let started = Instant::now();
     let end = match action {
         Operation::Put { key, value, if_version: None } => client.put(key, value).map(OperationResult::Wrote),
         Operation::Put { key, value, if_version: Some(version) } => {
@@ -18,7 +18,7 @@ pub fn execute(client: &mut Client, action: &Operation) -> CompletedOperation {
         Operation::Get { key } => client.get(key).map(OperationResult::Read),
         Operation::Delete { key } => client.delete(key).map(OperationResult::Wrote),
     };
-    CompletedOperation { end, took: begun.elapsed() }
+    CompletedOperation { end, took: started.elapsed() }
 }
 
 impl CompletedOperation {

@@ -59,9 +59,9 @@ fn put_bytes(put: &mut impl FnMut(&str, Value), name: &str, bytes: &[u8]) {
 }
 
 /// The status of the cluster.
-pub fn survey(survey: &ClusterStatus) -> Value {
-    let verdict = survey.verdict();
-    let servers: Vec<Value> = survey
+pub fn cluster_status(cluster_status: &ClusterStatus) -> Value {
+    let verdict = cluster_status.verdict();
+    let servers: Vec<Value> = cluster_status
         .replies
         .iter()
         .map(|(server, answer)| match answer {
@@ -75,7 +75,7 @@ pub fn survey(survey: &ClusterStatus) -> Value {
     };
     json!({
         "writes": verdict.is_ok(), "verdict": verdict.word(), "reason": verdict.reason, "tolerates": spare,
-        "troubles": verdict.problems, "message": verdict.to_string(), "agree": survey.agreement().is_some(),
+        "troubles": verdict.problems, "message": verdict.to_string(), "agree": cluster_status.agreement().is_some(),
         "servers": servers,
     })
 }

@@ -49,7 +49,8 @@ mod scenes;
 #[cfg(feature = "programs")]
 pub mod script;
 mod tcp;
-#[cfg(all(test, feature = "programs"))]
+#[cfg(test)]
+#[cfg(feature = "programs")]
 mod tests;
 
 use self::core::outcome;

@@ -31,34 +31,34 @@ impl ClientName {
 
     /// A client with a new log file in this directory. Without a given name, it gets the first number that no client in
     /// the directory has had. Two clients never share a name, even if they start at the same moment.
-    pub fn in_log_dir(folder: &Path, name: Option<&str>, cluster: ServerSet) -> Result<ClientName, String> {
+    pub fn in_log_dir(dir: &Path, name: Option<&str>, cluster: ServerSet) -> Result<ClientName, String> {
         let Some(name) = name else {
-            let mut counter = Counter::lock(folder)?;
+            let mut counter = Counter::lock(dir)?;
             let name = counter.draw()?;
-            return reserve_name(folder, &name, cluster).map_err(|error| unwritable(folder, &file_of(&name), &error));
+            return reserve_name(dir, &name, cluster).map_err(|error| unwritable(dir, &file_of(&name), &error));
         };
         ProcessId::named(name)?;
         let used = || {
-            let folder = folder.display();
-            format!("the name {name} is already used in the log directory {folder}. Choose another --name, or omit it")
+            let dir = dir.display();
+            format!("the name {name} is already used in the log directory {dir}. Choose another --name, or omit it")
         };
         // The counter stays locked until the log file exists.
-        let counter = number_of(name).map(|_| Counter::lock(folder)).transpose()?;
+        let counter = number_of(name).map(|_| Counter::lock(dir)).transpose()?;
         if counter.is_some_and(|counter| counter.has_given(name)) {
             return Err(used());
         }
-        reserve_name(folder, name, cluster).map_err(|error| match error.kind() {
+        reserve_name(dir, name, cluster).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => used(),
-            _ => unwritable(folder, &file_of(name), &error),
+            _ => unwritable(dir, &file_of(name), &error),
         })
     }
 
     /// A client that writes to the log file that clients of this directory share, possibly at the same time. Each has a
     /// number of its own.
-    pub fn sharing(folder: &Path, cluster: ServerSet) -> Result<ClientName, String> {
-        let name = Counter::lock(folder)?.draw()?;
-        let trace = Trace::to_shared_file(ProcessId::named(&name)?, &folder.join(SHARED_FILE));
-        let trace = trace.map_err(|error| unwritable(folder, SHARED_FILE, &error))?;
+    pub fn sharing(dir: &Path, cluster: ServerSet) -> Result<ClientName, String> {
+        let name = Counter::lock(dir)?.draw()?;
+        let trace = Trace::to_shared_file(ProcessId::named(&name)?, &dir.join(SHARED_FILE));
+        let trace = trace.map_err(|error| unwritable(dir, SHARED_FILE, &error))?;
         Ok(ClientName::begin(&name, trace, cluster))
     }
 
@@ -91,24 +91,24 @@ impl ClientName {
 
 /// The counter of the clients of a directory. This process holds its lock as long as the value exists.
 struct Counter<'a> {
-    folder: &'a Path,
+    dir: &'a Path,
     file: File,
     last: u64,
 }
 
 impl Counter<'_> {
-    fn lock(folder: &Path) -> Result<Counter<'_>, String> {
-        let failed = |error| unwritable(folder, COUNTER_FILE, &error);
+    fn lock(dir: &Path) -> Result<Counter<'_>, String> {
+        let failed = |error| unwritable(dir, COUNTER_FILE, &error);
         let options =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(COUNTER_FILE));
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join(COUNTER_FILE));
         let mut file = options.map_err(failed)?;
         file.lock().map_err(failed)?;
         let mut text = String::new();
         // Reading 32 bytes is enough to reject a text that is too long for a number.
         io::Read::by_ref(&mut file).take(32).read_to_string(&mut text).map_err(failed)?;
         let last = if text.is_empty() { Some(0) } else { text.trim_end().parse::<u32>().ok() };
-        let wrong = || format!("{} does not contain a client number", folder.join(COUNTER_FILE).display());
-        Ok(Counter { folder, file, last: last.ok_or_else(wrong)?.into() })
+        let wrong = || format!("{} does not contain a client number", dir.join(COUNTER_FILE).display());
+        Ok(Counter { dir, file, last: last.ok_or_else(wrong)?.into() })
     }
 
     /// Whether the counter has given out this name.
@@ -119,19 +119,19 @@ impl Counter<'_> {
     /// The next name. Names that clients have chosen themselves are skipped.
     fn draw(&mut self) -> Result<String, String> {
         let mut number = self.last + 1;
-        while self.folder.join(file_of(&format!("c{number}"))).exists() {
+        while self.dir.join(file_of(&format!("c{number}"))).exists() {
             number += 1;
         }
         self.last = number;
         // One write, which is never shorter than the previous content, so no old digits remain.
         let written = self.file.write_all_at(format!("{number}\n").as_bytes(), 0);
-        written.map_err(|error| unwritable(self.folder, COUNTER_FILE, &error))?;
+        written.map_err(|error| unwritable(self.dir, COUNTER_FILE, &error))?;
         Ok(format!("c{number}"))
     }
 }
 
-fn unwritable(folder: &Path, file: &str, error: &io::Error) -> String {
-    format!("cannot write {file} in {}: {error}", folder.display())
+fn unwritable(dir: &Path, file: &str, error: &io::Error) -> String {
+    format!("cannot write {file} in {}: {error}", dir.display())
 }
 
 /// The number in a name such as `c3`.
@@ -147,8 +147,8 @@ fn file_of(name: &str) -> String {
 }
 
 /// Creates the log file, which must not exist, and begins the log.
-fn reserve_name(folder: &Path, name: &str, cluster: ServerSet) -> io::Result<ClientName> {
-    let path = folder.join(file_of(name));
+fn reserve_name(dir: &Path, name: &str, cluster: ServerSet) -> io::Result<ClientName> {
+    let path = dir.join(file_of(name));
     OpenOptions::new().write(true).create_new(true).open(&path)?;
     let process = ProcessId::named(name).map_err(io::Error::other)?;
     Ok(ClientName::begin(name, Trace::to_file(process, &path, false)?, cluster))
@@ -162,31 +162,31 @@ mod tests {
 
     #[test]
     fn clients_that_start_together_get_different_names() {
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let names: BTreeSet<String> = thread::scope(|scope| {
-            let claim = || ClientName::in_log_dir(folder.path(), None, ServerSet::first(5)).unwrap().name;
+            let claim = || ClientName::in_log_dir(dir.path(), None, ServerSet::first(5)).unwrap().name;
             let claims: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
             claims.into_iter().map(|claim| claim.join().unwrap()).collect()
         });
         assert_eq!(names, (1..=8).map(|number| format!("c{number}")).collect());
-        let text = std::fs::read_to_string(folder.path().join("client-8.log")).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("client-8.log")).unwrap();
         assert!(text.contains("c8.1") && text.contains("BOOT"), "{text}");
     }
 
     #[test]
     fn clients_that_share_a_log_file_have_distinct_numbers_and_tear_no_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(SHARED_FILE);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(SHARED_FILE);
         let lines = || std::fs::read_to_string(&path).unwrap();
         let cluster = ServerSet::first(5);
         std::fs::write(&path, "half a line, whose writer was kil").unwrap();
-        ClientName::in_log_dir(folder.path(), Some("c3"), cluster).unwrap();
+        ClientName::in_log_dir(dir.path(), Some("c3"), cluster).unwrap();
         let names: BTreeSet<String> = thread::scope(|scope| {
             let claim = |n: u32| {
                 let shares = n.is_multiple_of(2);
                 let identity = match shares {
-                    true => ClientName::sharing(folder.path(), cluster),
-                    false => ClientName::in_log_dir(folder.path(), None, cluster),
+                    true => ClientName::sharing(dir.path(), cluster),
+                    false => ClientName::in_log_dir(dir.path(), None, cluster),
                 };
                 let ClientName { name, trace } = identity.unwrap();
                 for n in 0..100 {
@@ -209,20 +209,20 @@ mod tests {
         assert_eq!(last.into_values().collect::<Vec<_>>(), [101; 4]);
         // A number stays in use, even if its log file is removed.
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(ClientName::sharing(folder.path(), cluster).unwrap().name, "c10");
-        let again = ClientName::in_log_dir(folder.path(), Some("c5"), cluster).err().unwrap();
+        assert_eq!(ClientName::sharing(dir.path(), cluster).unwrap().name, "c10");
+        let again = ClientName::in_log_dir(dir.path(), Some("c5"), cluster).err().unwrap();
         assert!(again.contains("the name c5 is already used"), "{again}");
     }
 
     #[test]
     fn a_name_is_not_used_twice_in_one_run() {
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let claim =
-            |name| ClientName::in_log_dir(folder.path(), Some(name), ServerSet::first(5)).map(|identity| identity.name);
+            |name| ClientName::in_log_dir(dir.path(), Some(name), ServerSet::first(5)).map(|identity| identity.name);
         assert_eq!(claim("teacher"), Ok("teacher".to_string()));
         assert!(claim("teacher").unwrap_err().contains("the name teacher is already used"));
         assert_eq!(claim("c1"), Ok("c1".to_string()));
-        assert!(folder.path().join("client-1.log").exists());
+        assert!(dir.path().join("client-1.log").exists());
         for wrong in ["", "s1", "a b", "../x", "c\n1"] {
             assert!(claim(wrong).unwrap_err().contains("is not a valid name"), "{wrong:?}");
         }

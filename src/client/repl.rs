@@ -35,7 +35,7 @@ const HELP: &str = "\
 /// Reads and executes lines until the input ends. A line that fails is reported, and the shell continues.
 pub fn run(
     client: &mut Client,
-    detours: &RetryNotes,
+    retry_notes: &RetryNotes,
     cluster: &Cluster,
     interrupt: &Interrupt,
     printer: &Printer,
@@ -53,7 +53,7 @@ pub fn run(
                     let _ = editor.add_history_entry(&line);
                 }
                 interrupt.begin();
-                one(line.trim(), client, detours, cluster, printer, &keys);
+                one(line.trim(), client, retry_notes, cluster, printer, &keys);
                 if interrupt.signal().is_some() {
                     return Ok(());
                 }
@@ -67,7 +67,14 @@ pub fn run(
     }
 }
 
-fn one(line: &str, client: &mut Client, detours: &RetryNotes, cluster: &Cluster, printer: &Printer, keys: &KnownKeys) {
+fn one(
+    line: &str,
+    client: &mut Client,
+    retry_notes: &RetryNotes,
+    cluster: &Cluster,
+    printer: &Printer,
+    keys: &KnownKeys,
+) {
     match line {
         "help" | "?" => return printer.warn(HELP),
         "status" => return printer.data(ClusterStatus::query(cluster, Duration::from_secs(1)).render().as_bytes()),
@@ -91,7 +98,7 @@ fn one(line: &str, client: &mut Client, detours: &RetryNotes, cluster: &Cluster,
         if keys.borrow().len() < KEYS_MAX {
             keys.borrow_mut().insert(word(action.key()));
         }
-        printer.line(detours.perform(client, &action).describe());
+        printer.line(retry_notes.perform(client, &action).describe());
     }
 }
 

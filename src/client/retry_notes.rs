@@ -43,7 +43,7 @@ impl RetryNotes {
         timeout: Duration,
         printer: &Arc<Printer>,
     ) -> RetryNotes {
-        let telling = Arc::new(Mutex::new(RetryNotesState {
+        let state = Arc::new(Mutex::new(RetryNotesState {
             printer: printer.clone(),
             prefix: who.map(|who| format!("{who}: ")).unwrap_or_default(),
             no_server: format!("no server of {file} is running; trying for up to {}", seconds(timeout)),
@@ -52,9 +52,9 @@ impl RetryNotes {
             refused: ServerSet::NONE,
             held: Vec::new(),
         }));
-        let hears = telling.clone();
+        let hears = state.clone();
         client.on_failover(move |failed, next| lock(&hears).hear(failed, next));
-        RetryNotes(telling)
+        RetryNotes(state)
     }
 
     /// Executes an operation. All messages about its failed tries are printed before this returns.
@@ -66,10 +66,10 @@ impl RetryNotes {
 
     /// Ends the current request; later failures belong to the next one.
     pub fn end(&self) {
-        let mut telling = lock(&self.0);
-        telling.print_held();
-        telling.met.clear();
-        telling.refused = ServerSet::NONE;
+        let mut state = lock(&self.0);
+        state.print_held();
+        state.met.clear();
+        state.refused = ServerSet::NONE;
     }
 }
 
@@ -98,6 +98,6 @@ impl RetryNotesState {
     }
 }
 
-fn lock(telling: &Mutex<RetryNotesState>) -> std::sync::MutexGuard<'_, RetryNotesState> {
-    telling.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<RetryNotesState>) -> std::sync::MutexGuard<'_, RetryNotesState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

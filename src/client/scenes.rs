@@ -30,30 +30,30 @@ const OUTAGE_TIMEOUT: Duration = Duration::from_secs(1);
 const UP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Plays all scenes and returns the violations, one message each.
-pub fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Vec<String> {
+pub fn play(demo: &Demo, demo_clients: &mut [DemoClient], protocol: Protocol) -> Vec<String> {
     let mut problems = Vec::new();
-    demo.start_phase(players, "malformed", "Malformed bytes to a client port and to a peer port");
-    problems.extend(malformed_input(demo, players).err());
-    demo.start_phase(players, "two-clients", "Two clients at two servers increment one key");
-    problems.extend(concurrent_increments(demo, players).err());
+    demo.start_phase(demo_clients, "malformed", "Malformed bytes to a client port and to a peer port");
+    problems.extend(malformed_input(demo, demo_clients).err());
+    demo.start_phase(demo_clients, "two-clients", "Two clients at two servers increment one key");
+    problems.extend(concurrent_increments(demo, demo_clients).err());
     if protocol.is_paxos() {
-        demo.start_phase(players, "outage", "A majority of the acceptors is down");
+        demo.start_phase(demo_clients, "outage", "A majority of the acceptors is down");
     } else {
         demo.start_phase(
-            players,
+            demo_clients,
             "outage",
             "A majority of the participants is down; one would be enough to stop writes",
         );
     }
-    problems.extend(majority_outage(demo, players, protocol).err());
-    demo.start_phase(players, "between", "The leader of a write crashes between the phases");
-    problems.extend(leader_crash::play(demo, players, protocol).err());
+    problems.extend(majority_outage(demo, demo_clients, protocol).err());
+    demo.start_phase(demo_clients, "between", "The leader of a write crashes between the phases");
+    problems.extend(leader_crash::play(demo, demo_clients, protocol).err());
     problems
 }
 
 /// Sends a server invalid bytes, and shows that it still works.
-fn malformed_input(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
-    let Some(player) = players.first_mut() else { return Ok(()) };
+fn malformed_input(demo: &Demo, demo_clients: &mut [DemoClient]) -> Result<(), String> {
+    let Some(demo_client) = demo_clients.first_mut() else { return Ok(()) };
     let victim = demo.server(2);
     let Some(member) = demo.cluster.member(victim) else { return Ok(()) };
     let mut random = Random::unseeded();
@@ -70,7 +70,9 @@ fn malformed_input(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String
     for (port, address) in [("client", member.client), ("peer", member.peer)] {
         for (what, bytes) in cases {
             let end = send(address, None, bytes)?;
-            player.printer.line(format!("sent {what} ({} bytes) to the {port} port {address}: {end}", bytes.len()));
+            demo_client
+                .printer
+                .line(format!("sent {what} ({} bytes) to the {port} port {address}: {end}", bytes.len()));
         }
     }
     // The same after a valid handshake, when the server reads requests.
@@ -82,13 +84,17 @@ fn malformed_input(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String
         [("a request with a wrong checksum", damaged), ("a frame that is not a request", frame(&noise))]
     {
         let end = send(member.client, Some(&hello), &bytes)?;
-        player.printer.line(format!("sent {what} ({} bytes) to the client port {}: {end}", bytes.len(), member.client));
+        demo_client.printer.line(format!(
+            "sent {what} ({} bytes) to the client port {}: {end}",
+            bytes.len(),
+            member.client
+        ));
     }
     let put =
         Operation::Put { key: b"after-rubbish".to_vec(), value: b"still here, {client}".to_vec(), if_version: None };
     let get = Operation::Get { key: b"after-rubbish".to_vec() };
     for action in [put, get] {
-        if let Err(error) = player.run_operation(victim, &action).end {
+        if let Err(error) = demo_client.run_operation(victim, &action).end {
             return Err(format!("server {} does not serve requests after malformed bytes: {error}", victim.0));
         }
     }
@@ -127,16 +133,16 @@ struct CounterIncrements {
 }
 
 /// Two clients increment one key by compare-and-set: no increment is lost or done twice.
-fn concurrent_increments(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
+fn concurrent_increments(demo: &Demo, demo_clients: &mut [DemoClient]) -> Result<(), String> {
     let new = |identity| DemoClient::new(demo, identity).map_err(|error: ClientError| error.to_string());
     let rivals: Vec<DemoClient> = demo.conflict_clients.iter().map(new).collect::<Result<_, _>>()?;
-    let Some(first) = players.first_mut() else { return Ok(()) };
+    let Some(first) = demo_clients.first_mut() else { return Ok(()) };
     let start = counter(first)?;
     let ends: Vec<Result<CounterIncrements, String>> = thread::scope(|scope| {
         let threads: Vec<_> = rivals
             .into_iter()
             .enumerate()
-            .map(|(n, mut player)| scope.spawn(move || increment(&mut player, demo.server(n))))
+            .map(|(n, mut demo_client)| scope.spawn(move || increment(&mut demo_client, demo.server(n))))
             .collect();
         // A panic in a rival's thread is passed on.
         threads.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
@@ -164,72 +170,78 @@ fn concurrent_increments(demo: &Demo, players: &mut [DemoClient]) -> Result<(), 
 }
 
 /// The counter's number and version; both 0 if there is no counter.
-fn counter(player: &mut DemoClient) -> Result<(u64, u64), String> {
-    let found = player.client.get(b"counter").map_err(|error| format!("cannot read the counter: {error}"))?;
+fn counter(demo_client: &mut DemoClient) -> Result<(u64, u64), String> {
+    let found = demo_client.client.get(b"counter").map_err(|error| format!("cannot read the counter: {error}"))?;
     let number = found.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
     Ok((number.unwrap_or(0), found.version))
 }
 
 /// Adds one `INCREMENTS` times, and reads the counter again whenever the rival was faster.
-fn increment(player: &mut DemoClient, server: ServerId) -> Result<CounterIncrements, String> {
+fn increment(demo_client: &mut DemoClient, server: ServerId) -> Result<CounterIncrements, String> {
     let deadline = Instant::now() + RIVALRY_PATIENCE;
     let mut increments = CounterIncrements::default();
     while increments.done + increments.unknown < INCREMENTS {
         if Instant::now() >= deadline {
             return Err(format!("only {} of {INCREMENTS} increments were done in time", increments.done));
         }
-        let name = player.client.name().to_string();
-        player.client.set_server(server).map_err(|error| error.to_string())?;
-        let Ok((number, version)) = counter(player) else { continue };
+        let name = demo_client.client.name().to_string();
+        demo_client.client.set_server(server).map_err(|error| error.to_string())?;
+        let Ok((number, version)) = counter(demo_client) else { continue };
         let next = (number + 1).to_string();
-        match player.client.put_if_version(b"counter", next.as_bytes(), version) {
+        match demo_client.client.put_if_version(b"counter", next.as_bytes(), version) {
             Ok(WriteResponse::Written { .. }) => increments.done += 1,
             Ok(WriteResponse::Mismatch { .. } | WriteResponse::NotFound { .. }) => increments.refused += 1,
             Err(ClientError::Unknown(_)) => increments.unknown += 1,
-            Err(error) => player.printer.warn(format!("{name}: {error}")),
+            Err(error) => demo_client.printer.warn(format!("{name}: {error}")),
         }
     }
     Ok(increments)
 }
 
 /// Crashes a majority of the acceptors, and shows what requests do during and after the outage.
-fn majority_outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Result<(), String> {
-    let Some(player) = players.first_mut() else { return Ok(()) };
+fn majority_outage(demo: &Demo, demo_clients: &mut [DemoClient], protocol: Protocol) -> Result<(), String> {
+    let Some(demo_client) = demo_clients.first_mut() else { return Ok(()) };
     let voter = protocol.voter();
     let servers = demo.cluster.servers();
     let away: Vec<ServerId> = servers.iter().take(servers.len() / 2 + 1).collect();
-    await_voters(player, &away, voter);
+    await_voters(demo_client, &away, voter);
     let over = Instant::now() + OUTAGE;
     for server in &away {
-        match player.client.crash(*server, Some(voter), Some(OUTAGE)) {
+        match demo_client.client.crash(*server, Some(voter), Some(OUTAGE)) {
             Ok(()) => {
                 let down = OUTAGE.as_secs_f64();
-                player.printer.line(format!("the {} of server {} is down for {down:.0} s", voter.as_str(), server.0));
+                demo_client.printer.line(format!(
+                    "the {} of server {} is down for {down:.0} s",
+                    voter.as_str(),
+                    server.0
+                ));
             }
             // Its own fault injector crashed it a moment earlier: it is down, as the scene needs.
-            Err(error) if !is_up(player, *server, voter) => player.printer.line(error.to_string()),
+            Err(error) if !is_up(demo_client, *server, voter) => demo_client.printer.line(error.to_string()),
             Err(error) => {
-                player.printer.line(format!(
+                demo_client.printer.line(format!(
                     "skipped: {error}. This scene needs lab mode: ./run_server.sh stop, then ./run_server.sh --lab"
                 ));
                 return Ok(());
             }
         }
     }
-    player.client.set_timeout(OUTAGE_TIMEOUT);
+    demo_client.client.set_timeout(OUTAGE_TIMEOUT);
     let put = |value: &str| Operation::Put { key: b"outage".to_vec(), value: value.into(), if_version: None };
     let mut without = 0;
     for server in servers.iter() {
         if Instant::now() + OUTAGE_TIMEOUT > over {
             break;
         }
-        let ended = player.run_operation(server, &put("during, by {client}"));
+        let ended = demo_client.run_operation(server, &put("during, by {client}"));
         without += u64::from(ended.end.is_err());
     }
-    player.printer.line(format!("{without} request(s) failed for lack of votes; the client logged them and continued"));
-    player.client.set_timeout(demo.timeout);
+    demo_client
+        .printer
+        .line(format!("{without} request(s) failed for lack of votes; the client logged them and continued"));
+    demo_client.client.set_timeout(demo.timeout);
     for action in [put("after, by {client}"), Operation::Get { key: b"outage".to_vec() }] {
-        match player.run_operation(demo.server(0), &action).end {
+        match demo_client.run_operation(demo.server(0), &action).end {
             Ok(OperationResult::Wrote(WriteResponse::Written { .. }) | OperationResult::Read(_)) => {}
             Ok(OperationResult::Wrote(other)) => {
                 return Err(format!("unexpected result of an unconditional PUT: {}", outcome_words(&other)));
@@ -242,14 +254,14 @@ fn majority_outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) 
 
 /// Waits until these acceptors or participants are up at the same time, so that they can be crashed together. Waits at
 /// most `UP_PATIENCE`.
-fn await_voters(player: &mut DemoClient, servers: &[ServerId], voter: RoleKind) {
+fn await_voters(demo_client: &mut DemoClient, servers: &[ServerId], voter: RoleKind) {
     let deadline = Instant::now() + UP_PATIENCE;
-    while Instant::now() < deadline && !servers.iter().all(|server| is_up(player, *server, voter)) {
+    while Instant::now() < deadline && !servers.iter().all(|server| is_up(demo_client, *server, voter)) {
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-fn is_up(player: &mut DemoClient, server: ServerId, voter: RoleKind) -> bool {
+fn is_up(demo_client: &mut DemoClient, server: ServerId, voter: RoleKind) -> bool {
     let is_up = |status: ServerStatus| status.roles.iter().any(|role| role.role == voter && role.up);
-    player.client.status(server).is_ok_and(is_up)
+    demo_client.client.status(server).is_ok_and(is_up)
 }

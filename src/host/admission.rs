@@ -58,17 +58,17 @@ impl Admission {
         Admission::new(rules::pending_server_is_active(), state)
     }
 
-    fn new(takes_part: bool, state: AdmissionState) -> Admission {
-        Admission { is_active: AtomicBool::new(takes_part), state: Mutex::new(state), claims: Mutex::default() }
+    fn new(is_active: bool, state: AdmissionState) -> Admission {
+        Admission { is_active: AtomicBool::new(is_active), state: Mutex::new(state), claims: Mutex::default() }
     }
 
     /// The admission of a server at its start. A server that has taken part with this data directory continues; a new
     /// one is pending until enough peers have recorded it.
-    pub fn of<P: DirStorage>(folder: &DataDir<P>, quorums: Quorums) -> Result<Admission, DataDirError> {
+    pub fn of<P: DirStorage>(data_dir: &DataDir<P>, quorums: Quorums) -> Result<Admission, DataDirError> {
         if quorums.witnesses() == 0 {
-            folder.set_active()?;
+            data_dir.set_active()?;
         }
-        Ok(if folder.is_active() { Admission::active() } else { Admission::pending(quorums.witnesses()) })
+        Ok(if data_dir.is_active() { Admission::active() } else { Admission::pending(quorums.witnesses()) })
     }
 
     /// Whether the server may send and receive messages.
@@ -147,17 +147,17 @@ impl<C: ClientConnection> ServerCore<C> {
     /// address of this server. A recorded data directory that takes part is final, whatever others claim. Of a
     /// candidate and a later claim, either may be the peer's, so attempts alternate between them. A stranger that
     /// claims again and again therefore cannot keep this server from the peer that it knows.
-    pub fn hello<P: DirStorage>(&self, folder: &DataDir<P>, to: ServerId, attempt: u32) -> Hello {
-        let known = folder.recorded_peer(to);
+    pub fn hello<P: DirStorage>(&self, data_dir: &DataDir<P>, to: ServerId, attempt: u32) -> Hello {
+        let known = data_dir.recorded_peer(to);
         let is_claim_worth = known.is_none_or(|known| !known.bound && attempt.is_multiple_of(2));
         let claimed = self.admission.claims().get(&to).filter(|_| is_claim_worth).map(|claim| claim.storage);
         let knows = claimed.or(known.map(|known| known.storage));
         let who = Caller::Peer {
             server: self.config.me,
-            storage: folder.storage_id(),
-            life: folder.incarnation(),
+            storage: data_dir.storage_id(),
+            incarnation: data_dir.incarnation(),
             boot: self.config.boot,
-            takes_part: folder.is_active(),
+            is_active: data_dir.is_active(),
             knows,
         };
         Hello { cluster: self.config.name.clone(), to, members: self.config.cluster, who }
@@ -195,7 +195,7 @@ impl<C: ClientConnection> ServerCore<C> {
 
     /// The decision about a caller at the port for servers. A caller that has proved its identity is admitted. Any
     /// other caller is called back, and can then prove it.
-    pub fn judge<P: DirStorage>(&self, folder: &DataDir<P>, hello: &Hello) -> Result<HelloDecision, Fatal> {
+    pub fn judge<P: DirStorage>(&self, data_dir: &DataDir<P>, hello: &Hello) -> Result<HelloDecision, Fatal> {
         let refused = |why| Ok(HelloDecision { answer: HelloReply::Refused { why }, call: None });
         if let Err(why) = self.check_hello(hello) {
             return refused(why);
@@ -205,14 +205,14 @@ impl<C: ClientConnection> ServerCore<C> {
             Caller::Peer { server, .. } if server == self.config.me || !self.config.cluster.contains(server) => {
                 refused(format!("no peer in this cluster has the number {}", server.0))
             }
-            Caller::Peer { server, storage, life, boot, takes_part, knows } => {
-                self.admit(folder, Claim { server, storage, life, boot, takes_part, knows })
+            Caller::Peer { server, storage, incarnation, boot, is_active, knows } => {
+                self.admit(data_dir, Claim { server, storage, incarnation, boot, is_active, knows })
             }
         }
     }
 
-    fn admit<P: DirStorage>(&self, folder: &DataDir<P>, claim: Claim) -> Result<HelloDecision, Fatal> {
-        let admitted = rules::admitted(match folder.admit(&claim) {
+    fn admit<P: DirStorage>(&self, data_dir: &DataDir<P>, claim: Claim) -> Result<HelloDecision, Fatal> {
+        let admitted = rules::admitted(match data_dir.admit(&claim) {
             Err(error) => Err(survived(&error)?),
             Ok(admitted) => Ok(admitted),
         });
@@ -242,7 +242,7 @@ impl<C: ClientConnection> ServerCore<C> {
     /// because of it; the inner error is why this server refuses the peer.
     pub fn welcomed<P: DirStorage>(
         &self,
-        folder: &DataDir<P>,
+        data_dir: &DataDir<P>,
         peer: ServerId,
         hello: &Hello,
         welcome: &Welcome,
@@ -255,10 +255,10 @@ impl<C: ClientConnection> ServerCore<C> {
         let Caller::Peer { knows: Some(knows), .. } = hello.who else {
             return Ok(Err("the peer sent WELCOME, but HELLO did not name its storage id".to_string()));
         };
-        if folder.recorded_peer(peer).is_some_and(|known| known.storage != knows) {
+        if data_dir.recorded_peer(peer).is_some_and(|known| known.storage != knows) {
             return Ok(Err(format!("server {} has another data directory than the one recorded here", peer.0)));
         }
-        match self.admission.record_witness(peer, || folder.set_active()) {
+        match self.admission.record_witness(peer, || data_dir.set_active()) {
             Ok(begins) => Ok(Ok(begins)),
             Err(error) => survived(&error).map(Err),
         }

@@ -97,11 +97,11 @@ impl CheckpointQueue {
     /// Queues a write of changes. False if too many jobs are queued: then the changes are not written.
     pub fn write(&self, mark: CheckpointMeta, changes: StateDelta) -> bool {
         let mut jobs = self.lock();
-        let has_room = jobs.own.len() < WRITES_MAX;
-        if has_room {
+        let has_space = jobs.own.len() < WRITES_MAX;
+        if has_space {
             jobs.own.push_back(CheckpointJob::Write(mark, changes));
         }
-        has_room
+        has_space
     }
 
     /// Marks the checkpoint as divergent after `slot`: no later incarnation may begin with it.
@@ -131,11 +131,11 @@ impl CheckpointQueue {
     /// queued.
     pub fn queue_client_chunk(&self, request_id: RequestId, name: Option<ChunkRequest>, at_least: Slot) -> bool {
         let mut jobs = self.lock();
-        let has_room = jobs.of_clients.len() < CLIENT_PARTS_MAX;
-        if has_room {
+        let has_space = jobs.of_clients.len() < CLIENT_PARTS_MAX;
+        if has_space {
             jobs.of_clients.push_back(ChunkJob { request_id, name, at_least });
         }
-        has_room
+        has_space
     }
 
     /// Whether no job is queued.

@@ -21,7 +21,7 @@ pub struct Config {
     /// The protocol of the cluster.
     pub protocol: Protocol,
     /// The incarnation of the process on its data directory.
-    pub life: u32,
+    pub incarnation: u32,
     /// A random number of this process: no other process on the same data directory has it.
     pub boot: u64,
     /// The process id on its machine.
@@ -49,7 +49,7 @@ impl Config {
             cluster,
             quorums: Quorums::majority(cluster),
             protocol,
-            life: 1,
+            incarnation: 1,
             boot: 1,
             pid: 1,
             forgets: false,

@@ -138,9 +138,9 @@ impl<C: ClientConnection> ServerCore<C> {
     }
 
     /// Records whether a role's disk has room. Each incarnation calls it when it begins, and when the answer changes.
-    pub fn set_has_space(&self, role: RoleKind, has_room: bool) {
+    pub fn set_has_space(&self, role: RoleKind, has_space: bool) {
         let bit = 1 << role as u64;
-        if has_room {
+        if has_space {
             self.full_disks.fetch_and(!bit, Ordering::Relaxed);
         } else {
             self.full_disks.fetch_or(bit, Ordering::Relaxed);

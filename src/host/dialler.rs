@@ -55,9 +55,9 @@ impl Dialler {
     }
 
     /// The HELLO for this attempt.
-    pub fn hello<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, folder: &DataDir<P>) -> Hello {
-        let hello = core.hello(folder, self.peer, self.unproved);
-        self.last_hello_was_active = matches!(hello.who, Caller::Peer { takes_part: true, .. });
+    pub fn hello<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, data_dir: &DataDir<P>) -> Hello {
+        let hello = core.hello(data_dir, self.peer, self.unproved);
+        self.last_hello_was_active = matches!(hello.who, Caller::Peer { is_active: true, .. });
         hello
     }
 
@@ -65,18 +65,18 @@ impl Dialler {
     pub fn welcomed<C: ClientConnection, P: DirStorage>(
         &mut self,
         core: &ServerCore<C>,
-        folder: &DataDir<P>,
+        data_dir: &DataDir<P>,
         hello: &Hello,
         welcome: &Welcome,
     ) -> Result<Result<(), String>, Fatal> {
-        let begins = core.welcomed(folder, self.peer, hello, welcome)?;
+        let begins = core.welcomed(data_dir, self.peer, hello, welcome)?;
         self.has_just_become_active |= begins == Ok(true);
         Ok(begins.map(|_| ()))
     }
 
     /// The link is up. Returns the peers that need a new HELLO: a server that now takes part says so to all of them.
     /// From then on, no peer accepts another data directory for it.
-    pub fn up<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, folder: &DataDir<P>) -> ServerSet {
+    pub fn up<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, data_dir: &DataDir<P>) -> ServerSet {
         (self.refused, self.unproved) = (None, 0);
         core.linked.up(self.peer);
         let news = "enough peers have recorded this server's new data directory: it is admitted";
@@ -84,7 +84,7 @@ impl Dialler {
         self.trace_link(core, LinkEvent::Up, begins.then_some(news));
         if begins {
             core.config.cluster.without(ServerSet::only(core.config.me))
-        } else if !self.last_hello_was_active && folder.is_active() {
+        } else if !self.last_hello_was_active && data_dir.is_active() {
             // Its admission completed while this HELLO was in flight.
             ServerSet::only(self.peer)
         } else {
@@ -196,8 +196,8 @@ mod tests {
     }
 
     /// Which storage id of the peer the next HELLO names.
-    fn names(dialler: &mut Dialler, core: &ServerCore<TestConnection>, folder: &DataDir) -> Option<u64> {
-        let Caller::Peer { knows, .. } = dialler.hello(core, folder).who else {
+    fn names(dialler: &mut Dialler, core: &ServerCore<TestConnection>, data_dir: &DataDir) -> Option<u64> {
+        let Caller::Peer { knows, .. } = dialler.hello(core, data_dir).who else {
             panic!("a server sends HELLO as a peer")
         };
         dialler.ended(core, LinkEnded::CallBackFirst);
@@ -208,22 +208,22 @@ mod tests {
     fn false_claims_do_not_keep_a_server_from_a_recorded_peer() {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         let quorums = core.config.quorums;
-        let place = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let owner = Owner { cluster: "tests", quorums, server: core.config.me };
-        let folder = DataDir::open(&place.path().join("data"), owner).unwrap();
-        let claims = |storage, takes_part, knows| {
-            let who = Caller::Peer { server: PEER, storage, life: 1, boot: 1, takes_part, knows };
+        let data_dir = DataDir::open(&dir.path().join("data"), owner).unwrap();
+        let claims = |storage, is_active, knows| {
+            let who = Caller::Peer { server: PEER, storage, incarnation: 1, boot: 1, is_active, knows };
             let hello = Hello { cluster: "tests".to_string(), to: core.config.me, members: quorums.servers(), who };
-            core.judge(&folder, &hello).unwrap().answer
+            core.judge(&data_dir, &hello).unwrap().answer
         };
-        let proof = Some(folder.storage_id());
+        let proof = Some(data_dir.storage_id());
         let (own, lie) = (11, 22);
         assert!(matches!(claims(own, false, proof), HelloReply::Welcome(_)));
         assert_eq!(claims(lie, true, None), HelloReply::CallBackFirst);
         // Either id may be the peer's: a candidate is not final.
-        assert_eq!([0; 4].map(|_| names(&mut dialler, &core, &folder)), [lie, own, lie, own].map(Some));
+        assert_eq!([0; 4].map(|_| names(&mut dialler, &core, &data_dir)), [lie, own, lie, own].map(Some));
         assert!(matches!(claims(own, true, proof), HelloReply::Welcome(_)));
         assert_eq!(claims(lie, true, None), HelloReply::CallBackFirst);
-        assert_eq!([0; 2].map(|_| names(&mut dialler, &core, &folder)), [own, own].map(Some), "it is admitted");
+        assert_eq!([0; 2].map(|_| names(&mut dialler, &core, &data_dir)), [own, own].map(Some), "it is admitted");
     }
 }

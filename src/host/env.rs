@@ -92,7 +92,7 @@ pub enum Observation<'a> {
         /// The torn tail of the journal was cut: a batch that was being written when the power failed.
         is_cut: bool,
         /// A record before the tail is corrupt.
-        is_damaged: bool,
+        is_corrupt: bool,
     },
     /// A learner begins with the state after this slot.
     LearnerRecovered {

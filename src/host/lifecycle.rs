@@ -75,14 +75,14 @@ impl Lifecycle {
 
     /// Crashes a role: returns the request that its mailbox must get. For a role that is ending or already down, this
     /// only changes when it restarts.
-    pub fn crash(&mut self, now: Time, role: RoleKind, order: CrashRequest) -> Option<CrashRequest> {
+    pub fn crash(&mut self, now: Time, role: RoleKind, request: CrashRequest) -> Option<CrashRequest> {
         let state = self.state(role);
         match state {
-            RoleState::Ending { down, .. } => *down = order.down,
-            RoleState::Down { until, .. } => *until = order.down.map(|down| now + down),
+            RoleState::Ending { down, .. } => *down = request.down,
+            RoleState::Down { until, .. } => *until = request.down.map(|down| now + down),
             RoleState::Up { .. } => {
-                *state = RoleState::Ending { down: order.down };
-                return Some(order);
+                *state = RoleState::Ending { down: request.down };
+                return Some(request);
             }
         }
         None
@@ -125,9 +125,9 @@ impl Lifecycle {
         state.due().filter(|due| *due <= now)?;
         match *state {
             RoleState::Up { fails } => {
-                let (_, order) = fails?;
-                *state = RoleState::Ending { down: order.down };
-                Some(DueAction::Crash(order))
+                let (_, request) = fails?;
+                *state = RoleState::Ending { down: request.down };
+                Some(DueAction::Crash(request))
             }
             RoleState::Ending { .. } => None,
             RoleState::Down { since, .. } => {

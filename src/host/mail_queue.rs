@@ -149,11 +149,11 @@ impl<R: Role> MailQueue<R> {
             Lane::Control => &mut self.control,
             Lane::Bulk => &mut self.bulk,
         };
-        let has_room = match room {
+        let has_space = match room {
             Capacity::Usual => queue.len() < inputs && bytes <= bytes_of_a_sender,
             Capacity::Reserved => queue.len() < inputs + RESERVED,
         };
-        if !has_room {
+        if !has_space {
             return Err(SendError::Full);
         }
         queue.push_back(item);

@@ -87,7 +87,7 @@ pub struct QueuedReply<C: ClientConnection> {
 /// The pending requests, and the replies to send.
 #[derive(Debug)]
 pub struct PendingRequests<C: ClientConnection> {
-    waiters: Mutex<PendingTable<C>>,
+    table: Mutex<PendingTable<C>>,
     queued: Mutex<Vec<QueuedReply<C>>>,
 }
 
@@ -116,34 +116,34 @@ pub type RequestId = u64;
 
 impl<C: ClientConnection> Default for PendingRequests<C> {
     fn default() -> PendingRequests<C> {
-        let waiters = PendingTable { writes: BTreeMap::new(), reads: BTreeMap::new(), parts: BTreeMap::new(), last: 0 };
-        PendingRequests { waiters: Mutex::new(waiters), queued: Mutex::default() }
+        let table = PendingTable { writes: BTreeMap::new(), reads: BTreeMap::new(), parts: BTreeMap::new(), last: 0 };
+        PendingRequests { table: Mutex::new(table), queued: Mutex::default() }
     }
 }
 
 impl<C: ClientConnection> PendingRequests<C> {
     /// Registers a command that waits for its outcome.
     pub fn register_write(&self, id: CommandId, reply_to: ReplyHandle<C>) -> RequestId {
-        let mut waiters = self.lock();
-        let request_id = waiters.next_id();
-        let waiter = PendingRequest { request_id, reply_to, command: id, has_seen_all: true };
-        waiters.writes.entry(rules::waits_for(id)).or_default().push(waiter);
+        let mut table = self.lock();
+        let request_id = table.next_id();
+        let pending = PendingRequest { request_id, reply_to, command: id, has_seen_all: true };
+        table.writes.entry(rules::waits_for(id)).or_default().push(pending);
         request_id
     }
 
     /// Registers a read that waits for its answer.
     pub fn register_read(&self, reply_to: ReplyHandle<C>) -> RequestId {
-        let mut waiters = self.lock();
-        let request_id = waiters.next_id();
-        waiters.reads.insert(request_id, reply_to);
+        let mut table = self.lock();
+        let request_id = table.next_id();
+        table.reads.insert(request_id, reply_to);
         request_id
     }
 
     /// Registers a request that waits for a snapshot chunk.
     pub fn await_part(&self, reply_to: ReplyHandle<C>) -> RequestId {
-        let mut waiters = self.lock();
-        let request_id = waiters.next_id();
-        waiters.parts.insert(request_id, reply_to);
+        let mut table = self.lock();
+        let request_id = table.next_id();
+        table.parts.insert(request_id, reply_to);
         request_id
     }
 
@@ -155,15 +155,15 @@ impl<C: ClientConnection> PendingRequests<C> {
 
     /// Answers a write that was not given to a proposer. Has no effect if the write already has a reply.
     pub fn cancel_write(&self, id: CommandId, request_id: RequestId, why: WhyNotApplied) {
-        let mut waiters = self.lock();
-        let Some(waiting) = waiters.writes.get_mut(&rules::waits_for(id)) else { return };
+        let mut table = self.lock();
+        let Some(waiting) = table.writes.get_mut(&rules::waits_for(id)) else { return };
         let Some(at) = waiting.iter().position(|one| one.request_id == request_id) else { return };
-        let waiter = waiting.remove(at);
+        let pending = waiting.remove(at);
         if waiting.is_empty() {
-            waiters.writes.remove(&rules::waits_for(id));
+            table.writes.remove(&rules::waits_for(id));
         }
-        drop(waiters);
-        self.queue([waiter.with_reply(Reply::NotApplied(why))], &TraceContext::default());
+        drop(table);
+        self.queue([pending.with_reply(Reply::NotApplied(why))], &TraceContext::default());
     }
 
     /// A command was applied.
@@ -173,7 +173,7 @@ impl<C: ClientConnection> PendingRequests<C> {
 
     /// The learner has installed a snapshot: this server has not seen the commands that the snapshot contains.
     pub fn snapshot_installed(&self) {
-        self.lock().writes.values_mut().flatten().for_each(|waiter| waiter.has_seen_all = false);
+        self.lock().writes.values_mut().flatten().for_each(|pending| pending.has_seen_all = false);
     }
 
     /// The role that would answer the reads is down.
@@ -210,10 +210,10 @@ impl<C: ClientConnection> PendingRequests<C> {
     /// A role that would report outcomes is down: answers every write with "unknown", and every read as failed if
     /// `reads_too` is set.
     pub fn fail_all(&self, unknown: WhyUnknown, reads_too: Option<WhyNotApplied>) {
-        let mut waiters = self.lock();
-        let writes = std::mem::take(&mut waiters.writes);
-        let reads = if reads_too.is_some() { std::mem::take(&mut waiters.reads) } else { BTreeMap::new() };
-        drop(waiters);
+        let mut table = self.lock();
+        let writes = std::mem::take(&mut table.writes);
+        let reads = if reads_too.is_some() { std::mem::take(&mut table.reads) } else { BTreeMap::new() };
+        drop(table);
         let writes = writes.into_values().flatten().map(|one| one.with_reply(Reply::Unknown(unknown)));
         let failed = Reply::NotApplied(reads_too.unwrap_or(WhyNotApplied::Busy));
         let reads = reads.into_values().map(|reply_to| (reply_to, None, failed.clone()));
@@ -222,18 +222,18 @@ impl<C: ClientConnection> PendingRequests<C> {
 
     /// Answers the requests whose deadline has passed.
     pub fn expire(&self, now: Time) {
-        let mut waiters = self.lock();
+        let mut table = self.lock();
         let mut late = Vec::new();
-        for waiting in waiters.writes.values_mut() {
+        for waiting in table.writes.values_mut() {
             let expired = waiting.extract_if(.., |one| one.reply_to.deadline <= now);
             late.extend(expired.map(|one| one.with_reply(Reply::Unknown(WhyUnknown::TimedOut))));
         }
-        waiters.writes.retain(|_, waiting| !waiting.is_empty());
-        let reads = take_late(&mut waiters.reads, now);
+        table.writes.retain(|_, waiting| !waiting.is_empty());
+        let reads = take_late(&mut table.reads, now);
         late.extend(reads.into_iter().map(|reply_to| (reply_to, None, Reply::NotApplied(WhyNotApplied::Busy))));
-        let parts = take_late(&mut waiters.parts, now);
+        let parts = take_late(&mut table.parts, now);
         late.extend(parts.into_iter().map(|reply_to| (reply_to, None, Reply::Chunk(None))));
-        drop(waiters);
+        drop(table);
         self.queue(late, &TraceContext::default());
     }
 
@@ -259,15 +259,15 @@ impl<C: ClientConnection> PendingRequests<C> {
 
     /// Takes all pending requests, when the process has ended.
     pub fn take_all(&self) -> Vec<ReplyHandle<C>> {
-        let mut waiters = self.lock();
-        let writes = std::mem::take(&mut waiters.writes).into_values().flatten().map(|waiter| waiter.reply_to);
-        let reads = std::mem::take(&mut waiters.reads).into_values();
-        let parts = std::mem::take(&mut waiters.parts).into_values();
+        let mut table = self.lock();
+        let writes = std::mem::take(&mut table.writes).into_values().flatten().map(|pending| pending.reply_to);
+        let reads = std::mem::take(&mut table.reads).into_values();
+        let parts = std::mem::take(&mut table.parts).into_values();
         writes.chain(reads).chain(parts).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, PendingTable<C>> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -16,7 +16,7 @@ pub struct RateLimit {
 
 #[derive(Debug)]
 struct RateLimitState {
-    begun: Time,
+    started: Time,
     through: u32,
     held_back: u64,
 }
@@ -30,14 +30,14 @@ impl RateLimit {
 
     /// Lets at most `most` events pass in each period. A period begins with the first event after the previous one.
     pub fn over(period: Duration, most: u32) -> RateLimit {
-        RateLimit { most, period, state: Mutex::new(RateLimitState { begun: Time(0), through: 0, held_back: 0 }) }
+        RateLimit { most, period, state: Mutex::new(RateLimitState { started: Time(0), through: 0, held_back: 0 }) }
     }
 
     /// Whether one more event may pass now; if not, the event is counted.
     pub fn allow(&self, now: Time) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.since(state.begun) >= self.period {
-            (state.begun, state.through) = (now, 0);
+        if now.since(state.started) >= self.period {
+            (state.started, state.through) = (now, 0);
         }
         let passes = state.through < self.most;
         if passes {
@@ -61,8 +61,8 @@ mod tests {
     #[test]
     fn rate_limit_passes_its_number_per_second_and_counts_the_rest() {
         let throttle = RateLimit::new(3);
-        let begun = Time(7_000_000);
-        let pass = |ms| (0..5).filter(|_| throttle.allow(begun + Duration::from_millis(ms))).count();
+        let started = Time(7_000_000);
+        let pass = |ms| (0..5).filter(|_| throttle.allow(started + Duration::from_millis(ms))).count();
         assert_eq!((pass(0), throttle.take_suppressed()), (3, 2));
         assert_eq!((pass(900), throttle.take_suppressed()), (0, 5));
         assert_eq!((pass(1_500), throttle.take_suppressed()), (3, 2));

@@ -56,10 +56,10 @@ impl From<Fatal> for RecoveryError {
 /// A proposer that uses no round of an earlier incarnation. Here and below, `down` is None at the start of the process.
 pub fn proposer<C: ClientConnection, P: DirStorage>(
     core: &ServerCore<C>,
-    folder: &DataDir<P>,
+    data_dir: &DataDir<P>,
     down: Option<Duration>,
 ) -> Result<(Proposer, BallotStore<P::Files>), RecoveryError> {
-    let rounds = folder.open_rounds()?;
+    let rounds = data_dir.open_rounds()?;
     let config = &core.config;
     let mut proposer = Proposer::new(config.me, config.quorums, config.protocol.policy())
         .with_window(config.sizes.in_flight_max_slots, config.sizes.in_flight_max_bytes);
@@ -74,26 +74,26 @@ pub fn proposer<C: ClientConnection, P: DirStorage>(
 pub fn acceptor<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,
-    folder: &DataDir<P>,
+    data_dir: &DataDir<P>,
     down: Option<Duration>,
 ) -> Result<(Acceptor, RoleJournal<P::Files, AcceptorRecord>), RecoveryError> {
     if rules::forgets(core.config.forgets, down.is_some()) {
-        folder.discard_journal()?;
+        data_dir.discard_journal()?;
     }
     let (sizes, growth) = (&core.config.sizes, core.checkpoints.growth());
     let left_free = left_free(sizes, growth.load(Ordering::Relaxed));
     let forgotten = core.shared_status.read().checkpoint.next();
-    let (journal, recovered) = folder.open_journal_beside(sizes.segment_bytes, Some(forgotten), left_free)?;
-    let (is_cut, is_damaged) = (recovered.torn_tail_cut, !recovered.damage.is_empty());
+    let (journal, recovered) = data_dir.open_journal_beside(sizes.segment_bytes, Some(forgotten), left_free)?;
+    let (is_cut, is_corrupt) = (recovered.torn_tail_cut, !recovered.corruption.is_empty());
     let mut acceptor = Acceptor::new().with_page_bytes(core.config.sizes.page_bytes);
     for record in recovered.records {
         acceptor.replay(record);
     }
     let acceptor = with_checkpoint(core, acceptor)?;
-    env.observe(Observation::AcceptorRecovered { acceptor: &acceptor, is_cut, is_damaged });
-    for damage in recovered.damage {
+    env.observe(Observation::AcceptorRecovered { acceptor: &acceptor, is_cut, is_corrupt });
+    for corruption in recovered.corruption {
         let why =
-            format!("{damage}; this server repairs it with chosen entries from its peers, and all else continues");
+            format!("{corruption}; this server repairs it with chosen entries from its peers, and all else continues");
         core.trace_fault("journal", "corrupt", &why);
     }
     if let Some(down) = down {
@@ -128,12 +128,12 @@ fn with_checkpoint<C: ClientConnection>(core: &ServerCore<C>, acceptor: Acceptor
 pub fn learner<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,
-    folder: &DataDir<P>,
+    data_dir: &DataDir<P>,
     (slot, state): LoadedState,
     down: Option<Duration>,
 ) -> Result<Learner<Kv>, RecoveryError> {
     let config = &core.config;
-    let learner = Learner::new(config.me, config.quorums, next_incarnation(folder)?, slot, state)
+    let learner = Learner::new(config.me, config.quorums, next_incarnation(data_dir)?, slot, state)
         .with_retention(config.retention)
         .with_part_bytes(config.sizes.page_bytes)
         .with_policy(config.protocol.policy());
@@ -151,10 +151,10 @@ pub fn learner<E: Env, P: DirStorage>(
 pub fn coordinator<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,
-    folder: &DataDir<P>,
+    data_dir: &DataDir<P>,
     down: Option<Duration>,
 ) -> Result<(Coordinator, RoleJournal<P::Files, CoordinatorRecord>), RecoveryError> {
-    let (journal, recovered) = folder.open_coordinator(core.config.sizes.segment_bytes)?;
+    let (journal, recovered) = data_dir.open_coordinator(core.config.sizes.segment_bytes)?;
     env.observe(Observation::CoordinatorRecovered { records: &recovered.records });
     let mut coordinator = Coordinator::new(core.config.me, core.config.cluster);
     recovered.records.into_iter().for_each(|record| coordinator.replay(record));
@@ -169,10 +169,10 @@ pub fn coordinator<E: Env, P: DirStorage>(
 pub fn participant<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,
-    folder: &DataDir<P>,
+    data_dir: &DataDir<P>,
     down: Option<Duration>,
 ) -> Result<(Participant, RoleJournal<P::Files, ParticipantRecord>), RecoveryError> {
-    let (journal, recovered) = folder.open_journal(core.config.sizes.segment_bytes)?;
+    let (journal, recovered) = data_dir.open_journal(core.config.sizes.segment_bytes)?;
     let (records, is_cut) = (recovered.records, recovered.torn_tail_cut);
     env.observe(Observation::ParticipantRecovered { records: &records, is_cut });
     let store = Kv::with_sessions_at_most(core.config.sizes.sessions);
@@ -185,8 +185,8 @@ pub fn participant<E: Env, P: DirStorage>(
     Ok((participant, RoleJournal::new(journal, &core.config.sizes, Arc::default())))
 }
 
-fn next_incarnation<P: DirStorage>(folder: &DataDir<P>) -> Result<Incarnation, DataDirError> {
-    folder.next_role_incarnation().map(Incarnation)
+fn next_incarnation<P: DirStorage>(data_dir: &DataDir<P>) -> Result<Incarnation, DataDirError> {
+    data_dir.next_role_incarnation().map(Incarnation)
 }
 
 fn trace_restart<C: ClientConnection>(core: &ServerCore<C>, role: RoleKind, event: Event, why: Option<String>) {

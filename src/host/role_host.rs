@@ -65,7 +65,7 @@ pub struct RoleHost<R: Hosted, D> {
     emptied: Time,
     /// The server stops.
     has_stopped: bool,
-    had_room: bool,
+    had_space: bool,
     /// When to check a full disk for free space again.
     next_space_check: Option<Time>,
     crash: Option<PendingCrash>,
@@ -77,7 +77,7 @@ pub struct RoleHost<R: Hosted, D> {
 /// A crash that has been requested.
 #[derive(Clone, Copy, Debug)]
 struct PendingCrash {
-    order: CrashRequest,
+    request: CrashRequest,
     /// If no turn has begun by this time, the role crashes between two turns.
     patience: Time,
 }
@@ -90,7 +90,7 @@ where
     /// Begins an incarnation; its mailbox is open. It reports at once whether its disk has room, since the report of
     /// the previous incarnation may be out of date.
     pub fn new<E: Env>(core: &ServerCore<E::Connection>, env: &E, role: R, disk: D, random: Random) -> RoleHost<R, D> {
-        let (now, had_room) = (env.now(), disk.has_space());
+        let (now, had_space) = (env.now(), disk.has_space());
         let host = RoleHost {
             role,
             disk,
@@ -101,7 +101,7 @@ where
             has_started: false,
             emptied: now,
             has_stopped: false,
-            had_room,
+            had_space,
             next_space_check: None,
             crash: None,
             group: Vec::new(),
@@ -153,13 +153,13 @@ where
             self.has_started = true;
             self.group.push((TraceContext::default(), Input::Start));
         }
-        if let Some(PendingCrash { order, patience }) = self.crash
-            && (order.point == CrashPoint::BeforeStep || (self.group.is_empty() && now >= patience))
+        if let Some(PendingCrash { request, patience }) = self.crash
+            && (request.point == CrashPoint::BeforeStep || (self.group.is_empty() && now >= patience))
         {
             for (context, input) in self.group.drain(..) {
                 trace_lost(core, now, &input, DropReason::Crashed, &context);
             }
-            return TurnStart::Ended(RunEnd::Crashed(CrashRequest { point: CrashPoint::BeforeStep, ..order }));
+            return TurnStart::Ended(RunEnd::Crashed(CrashRequest { point: CrashPoint::BeforeStep, ..request }));
         }
         if self.group.is_empty() {
             return if self.has_stopped { TurnStart::Ended(RunEnd::Stopped) } else { TurnStart::Idle };
@@ -167,13 +167,13 @@ where
         env.observe(R::seen(RoleObservation::Hears(&self.group)));
         let stepped = step_batch(&mut self.role, self.group.drain(..), core.trace.steps() || E::IS_WATCHED);
         match self.hit(CrashPoint::BeforeSync) {
-            Some(order) => TurnStart::Ended(RunEnd::Crashed(order)),
+            Some(request) => TurnStart::Ended(RunEnd::Crashed(request)),
             None => TurnStart::Group(stepped),
         }
     }
 
     fn hit(&self, point: CrashPoint) -> Option<CrashRequest> {
-        self.crash.map(|crash| crash.order).filter(|order| order.point == point)
+        self.crash.map(|crash| crash.request).filter(|request| request.point == point)
     }
 
     fn take_due(&mut self, now: Time) {
@@ -195,11 +195,11 @@ where
                     trace_lost(core, self.emptied, &input, DropReason::DiskFull, &context);
                 }
                 MailboxItem::Mail(Delivery { context, input, .. }) => self.group.push((context, input)),
-                MailboxItem::Crash(order) => {
+                MailboxItem::Crash(request) => {
                     // A second crash request changes only how long the role is down.
                     let first =
-                        self.crash.get_or_insert(PendingCrash { order, patience: self.emptied + CRASH_TIMEOUT });
-                    first.order.down = order.down;
+                        self.crash.get_or_insert(PendingCrash { request, patience: self.emptied + CRASH_TIMEOUT });
+                    first.request.down = request.down;
                 }
                 // The role still handles the items queued before the stop.
                 MailboxItem::Stop => self.has_stopped = true,
@@ -216,21 +216,21 @@ where
             self.next_space_check = None;
             self.disk.retry_space();
         }
-        let (has_room, could_shed_more) = (self.disk.has_space(), self.disk.could_shed_more());
-        if !has_room && (is_due || self.had_room || could_shed_more) {
+        let (has_space, could_shed_more) = (self.disk.has_space(), self.disk.could_shed_more());
+        if !has_space && (is_due || self.had_space || could_shed_more) {
             R::request_space(core, env);
         }
-        self.next_space_check = if has_room { None } else { Some(self.next_space_check.unwrap_or(now + SPACE_RETRY)) };
-        if has_room != self.had_room {
-            self.had_room = has_room;
+        self.next_space_check = if has_space { None } else { Some(self.next_space_check.unwrap_or(now + SPACE_RETRY)) };
+        if has_space != self.had_space {
+            self.had_space = has_space;
             self.publish_space(core);
         }
     }
 
     fn publish_space<C: ClientConnection>(&self, core: &ServerCore<C>) {
         let Some(why) = R::full_disk_effect() else { return };
-        core.set_has_space(R::NAME, self.had_room);
-        if !self.had_room {
+        core.set_has_space(R::NAME, self.had_space);
+        if !self.had_space {
             core.trace_fault("disk", "full", why);
         }
     }
@@ -242,7 +242,7 @@ where
             why => RunEnd::Fatal(Fatal(format!("stable storage failed: {why}"))),
         })?;
         match self.hit(CrashPoint::BeforeSend) {
-            Some(order) => Err(RunEnd::Crashed(order)),
+            Some(request) => Err(RunEnd::Crashed(request)),
             None => Ok(released),
         }
     }
@@ -260,7 +260,7 @@ where
         core.flush_replies(env);
         // The batch may have used the last free space, or not freed enough. The role may now sleep for a long time, so
         // this is reported at once.
-        if !self.disk.has_space() || !self.had_room {
+        if !self.disk.has_space() || !self.had_space {
             self.check_space(core, env);
         }
     }
@@ -276,7 +276,8 @@ where
             }
             return;
         }
-        let (drafts, todo) = split_trace_events(actions, |fact, context| R::draft(fact, core.config.cluster, context));
+        let (drafts, todo) =
+            split_trace_events(actions, |trace_event, context| R::draft(trace_event, core.config.cluster, context));
         let ids = core.trace.write_group(&drafts);
         for (line, context, action) in todo {
             let context = match line.and_then(|line| Some((ids.get(line)?.clone()?, &drafts[line]))) {
@@ -303,9 +304,9 @@ where
     pub fn on_crash<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, ended: &RunEnd) {
         match ended {
             RunEnd::Stopped | RunEnd::Fatal(_) => return self.mailbox.close(),
-            RunEnd::Crashed(order) => {
+            RunEnd::Crashed(request) => {
                 core.shared_status.update(|shown| shown.add_crash(R::NAME));
-                let event = trace_lines::crash(*order, env.now().since(self.since));
+                let event = trace_lines::crash(*request, env.now().since(self.since));
                 let why = R::crash_reason(core.config.forgets).to_string();
                 core.trace_with_reason(R::NAME.into(), &TraceContext::default(), event, Some(why));
             }
@@ -358,8 +359,8 @@ pub fn split_trace_events<R: Role>(
         let mut line: Option<usize> = None;
         for action in actions {
             match action {
-                Action::Trace(fact) => {
-                    let mut told = draft(&fact, &context);
+                Action::Trace(trace_event) => {
+                    let mut told = draft(&trace_event, &context);
                     told.parent = cause(&drafts, line, &told, &context);
                     line = Some(drafts.len());
                     drafts.push(told);

@@ -33,7 +33,7 @@ pub trait Hosted: Role<Message: Into<PeerMessage> + Send, Timer: Send, Request: 
     fn mailbox<C: ClientConnection>(core: &ServerCore<C>) -> &Arc<Mailbox<Self>>;
 
     /// The log line of a trace event.
-    fn draft(fact: &Self::TraceEvent, cluster: ServerSet, context: &TraceContext) -> PendingLine;
+    fn draft(trace_event: &Self::TraceEvent, cluster: ServerSet, context: &TraceContext) -> PendingLine;
 
     /// Handles a notification of the role to its own server.
     fn notify<E: Env>(
@@ -83,8 +83,8 @@ impl Hosted for Proposer {
         &core.proposer
     }
 
-    fn draft(fact: &ProposerTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
-        trace::proposer(fact, context)
+    fn draft(trace_event: &ProposerTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
+        trace::proposer(trace_event, context)
     }
 
     fn notify<E: Env>(
@@ -130,8 +130,8 @@ impl Hosted for Acceptor {
         &core.acceptor
     }
 
-    fn draft(fact: &AcceptorTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
-        trace::acceptor(fact, context)
+    fn draft(trace_event: &AcceptorTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
+        trace::acceptor(trace_event, context)
     }
 
     fn notify<E: Env>(
@@ -152,7 +152,7 @@ impl Hosted for Acceptor {
             shown.promised = self.promised();
             shown.accepted = self.accepted().len() as u64;
             shown.truncated_below = self.truncated_below();
-            shown.damaged = self.damaged().iter().map(|range| range.last.ahead_of(range.first) + 1).sum();
+            shown.corrupt = self.corrupt().iter().map(|range| range.last.ahead_of(range.first) + 1).sum();
         });
     }
 
@@ -196,8 +196,8 @@ impl Hosted for Learner<Kv> {
         &core.learner
     }
 
-    fn draft(fact: &LearnerTraceEvent<ApplyResult>, cluster: ServerSet, context: &TraceContext) -> PendingLine {
-        trace::learner(fact, cluster, context)
+    fn draft(trace_event: &LearnerTraceEvent<ApplyResult>, cluster: ServerSet, context: &TraceContext) -> PendingLine {
+        trace::learner(trace_event, cluster, context)
     }
 
     fn notify<E: Env>(
@@ -354,8 +354,8 @@ impl Hosted for Coordinator {
         &core.coordinator
     }
 
-    fn draft(fact: &CoordinatorTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
-        trace::coordinator(fact, context)
+    fn draft(trace_event: &CoordinatorTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
+        trace::coordinator(trace_event, context)
     }
 
     fn notify<E: Env>(
@@ -401,8 +401,8 @@ impl Hosted for Participant {
         &core.participant
     }
 
-    fn draft(fact: &ParticipantTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
-        trace::participant(fact, context)
+    fn draft(trace_event: &ParticipantTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
+        trace::participant(trace_event, context)
     }
 
     fn notify<E: Env>(

@@ -36,7 +36,7 @@ pub struct StatusSnapshot {
     /// The acceptor has truncated every slot below.
     pub truncated_below: Slot,
     /// Number of slots that the acceptor cannot read.
-    pub damaged: u64,
+    pub corrupt: u64,
     /// The replica was found to be divergent after this slot.
     pub fenced: Option<Slot>,
     /// Keys of the store.
@@ -65,7 +65,7 @@ impl Default for StatusSnapshot {
             history: 0,
             checkpoint: Slot(0),
             truncated_below: Slot(1),
-            damaged: 0,
+            corrupt: 0,
             fenced: None,
             keys: 0,
             sessions: 0,
@@ -162,7 +162,7 @@ impl<C: ClientConnection> ServerCore<C> {
             version: env!("CARGO_PKG_VERSION").to_string(),
             protocol: config.protocol.to_string(),
             restart: if config.forgets { "lost" } else { "disk" }.to_string(),
-            incarnation: config.life,
+            incarnation: config.incarnation,
             pid: config.pid,
             roles: config.protocol.roles_as_named().iter().map(role).collect(),
             promised: shown.promised,
@@ -178,7 +178,7 @@ impl<C: ClientConnection> ServerCore<C> {
             checkpoint_full: self.is_checkpoint_full(),
             checkpoint: shown.checkpoint,
             truncated_below: shown.truncated_below,
-            corrupt_slots: shown.damaged,
+            corrupt_slots: shown.corrupt,
             fenced: shown.fenced,
             admission: self.admission.pending_status(),
             connected: self.linked.reached(),
@@ -201,9 +201,9 @@ mod tests {
     #[test]
     fn candidate_known_only_from_hints_is_not_shown_as_leader() {
         let mut shown = StatusSnapshot::default();
-        let (ballot, begun) = (Ballot { round: 2, server: ServerId(3) }, Time(9_000_000));
+        let (ballot, started) = (Ballot { round: 2, server: ServerId(3) }, Time(9_000_000));
         let mut leader_after = |known, ms| {
-            let now = begun + Duration::from_millis(ms);
+            let now = started + Duration::from_millis(ms);
             shown.set_leader(Some((ballot, known)), || now);
             shown.leader(now).map(|leader| (leader.ballot, leader.for_ms))
         };

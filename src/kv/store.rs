@@ -122,15 +122,15 @@ impl Store {
             Op::Put { key, value, if_version } => (key, Some(value), if_version),
             Op::Delete { key } => (key, None, None),
         };
-        let place = hash_key(&key);
-        let Some(held) = self.entries.get_mut(&place) else {
+        let hashed_key = hash_key(&key);
+        let Some(held) = self.entries.get_mut(&hashed_key) else {
             if wanted.is_some_and(|wanted| wanted != 0) {
                 return (WriteResult::Mismatch { version: 0 }, None);
             }
             if value.is_none() {
                 return (WriteResult::NotFound { version: 0 }, None);
             }
-            self.put(place, VersionedValue { value, version: 1 }, true);
+            self.put(hashed_key, VersionedValue { value, version: 1 }, true);
             return (WriteResult::Done { version: 1 }, Some(key));
         };
         let version = held.entry.version;
@@ -158,11 +158,11 @@ impl Store {
         self.put(hash_key(key), entry, false);
     }
 
-    fn put(&mut self, place: HashedKey, entry: VersionedValue, is_listed: bool) {
-        let fingerprint = fingerprint(&place.1, &entry);
-        let key_bytes = place.1.len() as u64;
+    fn put(&mut self, hashed_key: HashedKey, entry: VersionedValue, is_listed: bool) {
+        let fingerprint = fingerprint(&hashed_key.1, &entry);
+        let key_bytes = hashed_key.1.len() as u64;
         self.bytes += key_bytes + size_of_value(&entry);
-        let before = self.entries.insert(place, KeyEntry { entry, fingerprint, is_listed });
+        let before = self.entries.insert(hashed_key, KeyEntry { entry, fingerprint, is_listed });
         self.bytes -= before.as_ref().map_or(0, |before| key_bytes + size_of_value(&before.entry));
         let gone = before.map_or(0, |before| before.fingerprint);
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(fingerprint);
@@ -194,12 +194,12 @@ fn fingerprint(key: &[u8], entry: &VersionedValue) -> u64 {
     let mut block = [0; BLOCK_BYTES];
     let mut used = 0;
     for piece in pieces {
-        let Some(place) = block.get_mut(used..used + piece.len()) else {
+        let Some(hashed_key) = block.get_mut(used..used + piece.len()) else {
             let mut hash = Xxh3::with_seed(entry.version);
             pieces.iter().for_each(|piece| hash.update(piece));
             return hash.digest();
         };
-        place.copy_from_slice(piece);
+        hashed_key.copy_from_slice(piece);
         used += piece.len();
     }
     xxh3_64_with_seed(&block[..used], entry.version)

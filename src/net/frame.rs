@@ -71,7 +71,7 @@ pub trait Allowance: std::fmt::Debug + Send {
     /// Requests this number of bytes for the buffer. May wait; false if there is no room for them.
     fn grow(&mut self, bytes: usize) -> bool;
     /// A frame of `frame` bytes is used up, and the buffer has `given_back` bytes less.
-    fn frame_done(&mut self, frame: usize, given_back: usize);
+    fn frame_done(&mut self, frame: usize, returned: usize);
     /// Whether the connection was closed to make room for others.
     fn is_closed(&self) -> bool;
 }
@@ -241,12 +241,12 @@ impl FrameReader {
             return Ok(None);
         }
         if !self.has_frame() {
-            let begun = Instant::now();
-            let whole = begun + FRAME_DEADLINE;
+            let started = Instant::now();
+            let whole = started + FRAME_DEADLINE;
             let deadline = idle.map_or(whole, |idle| idle.min(whole));
-            self.await_bytes(LENGTH_BYTES, begun, deadline)?;
+            self.await_bytes(LENGTH_BYTES, started, deadline)?;
             let length = announced(&self.buffer[self.start..self.end], self.limit)?;
-            self.await_bytes(HEADER_BYTES + length, begun, deadline)?;
+            self.await_bytes(HEADER_BYTES + length, started, deadline)?;
         }
         self.take().map(Some)
     }
@@ -314,9 +314,9 @@ impl FrameReader {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
-        let given_back = self.shrink_buffer();
+        let returned = self.shrink_buffer();
         if let Some(allowance) = &mut self.allowance {
-            allowance.frame_done(count, given_back);
+            allowance.frame_done(count, returned);
         }
     }
 
@@ -347,14 +347,14 @@ impl FrameReader {
 
     /// Waits for the first byte; false at the end of the connection.
     fn await_first(&mut self, deadline: Option<Instant>) -> Result<bool, FrameError> {
-        let begun = Instant::now();
-        Ok(self.has_more() || self.fill(deadline).map_err(|error| self.failure(error, begun))? > 0)
+        let started = Instant::now();
+        Ok(self.has_more() || self.fill(deadline).map_err(|error| self.failure(error, started))? > 0)
     }
 
     /// Waits until `count` bytes of a started frame are here.
-    fn await_bytes(&mut self, count: usize, begun: Instant, deadline: Instant) -> Result<(), FrameError> {
+    fn await_bytes(&mut self, count: usize, started: Instant, deadline: Instant) -> Result<(), FrameError> {
         while self.unused() < count {
-            if self.fill(Some(deadline)).map_err(|error| self.failure(error, begun))? == 0 {
+            if self.fill(Some(deadline)).map_err(|error| self.failure(error, started))? == 0 {
                 if self.allowance.as_ref().is_some_and(|allowance| allowance.is_closed()) {
                     return Err(FrameError::NoSpace { received: self.unused() });
                 }
@@ -365,9 +365,9 @@ impl FrameReader {
         Ok(())
     }
 
-    fn failure(&self, error: io::Error, begun: Instant) -> FrameError {
+    fn failure(&self, error: io::Error, started: Instant) -> FrameError {
         if is_timeout(&error) {
-            FrameError::TimedOut { received: self.unused(), waited: begun.elapsed() }
+            FrameError::TimedOut { received: self.unused(), waited: started.elapsed() }
         } else if error.kind() == io::ErrorKind::OutOfMemory {
             FrameError::NoSpace { received: self.unused() }
         } else {

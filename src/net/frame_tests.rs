@@ -202,8 +202,8 @@ impl Allowance for TestAllowance {
         fits
     }
 
-    fn frame_done(&mut self, _frame: usize, given_back: usize) {
-        self.0.lock().unwrap().1 -= given_back;
+    fn frame_done(&mut self, _frame: usize, returned: usize) {
+        self.0.lock().unwrap().1 -= returned;
     }
 
     fn is_closed(&self) -> bool {
@@ -214,9 +214,9 @@ impl Allowance for TestAllowance {
 #[test]
 fn reader_requests_its_buffer_and_releases_it_when_it_is_empty() {
     let (mut calling, called) = connection();
-    let purse = Arc::new(std::sync::Mutex::new((300_000, 0)));
+    let budget = Arc::new(std::sync::Mutex::new((300_000, 0)));
     let mut reader = FrameReader::new(called, 300_000);
-    reader.set_allowance(Box::new(TestAllowance(purse.clone())));
+    reader.set_allowance(Box::new(TestAllowance(budget.clone())));
     let writer = thread::spawn(move || {
         let frames = [frame(&vec![1u8; 250_000]), frame(&vec![2u8; 10]), frame(&vec![3u8; 299_000])];
         // The reader closes before the last frame is sent.
@@ -224,11 +224,11 @@ fn reader_requests_its_buffer_and_releases_it_when_it_is_empty() {
     });
     assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), 250_000);
     assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), 10);
-    assert_eq!(purse.lock().unwrap().1, reader.buffer.len(), "what it holds is what it was granted");
-    purse.lock().unwrap().0 = 100_000;
+    assert_eq!(budget.lock().unwrap().1, reader.buffer.len(), "what it holds is what it was granted");
+    budget.lock().unwrap().0 = 100_000;
     let error = reader.read::<Vec<u8>>(None).unwrap_err();
     assert!(matches!(error, FrameError::NoSpace { received } if received > 0), "{error}");
-    assert!(purse.lock().unwrap().1 <= 300_000);
+    assert!(budget.lock().unwrap().1 <= 300_000);
     drop(reader);
     writer.join().unwrap();
 }
@@ -237,13 +237,13 @@ fn reader_requests_its_buffer_and_releases_it_when_it_is_empty() {
 fn buffer_is_released_if_no_next_frame_has_started() {
     for size in [FIRST_BUFFER_BYTES + 1, 20_000, READ_BYTES - HEADER_BYTES] {
         let (mut calling, called) = connection();
-        let purse = Arc::new(std::sync::Mutex::new((300_000, 0)));
+        let budget = Arc::new(std::sync::Mutex::new((300_000, 0)));
         let mut reader = FrameReader::new(called, 300_000);
-        reader.set_allowance(Box::new(TestAllowance(purse.clone())));
+        reader.set_allowance(Box::new(TestAllowance(budget.clone())));
         calling.write_all(&frame(&vec![1u8; size])).unwrap();
         assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), size);
         assert!(reader.buffer.len() <= FIRST_BUFFER_BYTES, "{} bytes for a frame of {size}", reader.buffer.len());
-        assert_eq!(purse.lock().unwrap().1, reader.buffer.len(), "what it holds is what it was granted");
+        assert_eq!(budget.lock().unwrap().1, reader.buffer.len(), "what it holds is what it was granted");
     }
 }
 
@@ -256,8 +256,8 @@ impl Allowance for AllowanceReturns {
         true
     }
 
-    fn frame_done(&mut self, _frame: usize, given_back: usize) {
-        self.0.fetch_add(usize::from(given_back > 0), std::sync::atomic::Ordering::Relaxed);
+    fn frame_done(&mut self, _frame: usize, returned: usize) {
+        self.0.fetch_add(usize::from(returned > 0), std::sync::atomic::Ordering::Relaxed);
     }
 
     fn is_closed(&self) -> bool {

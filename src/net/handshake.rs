@@ -37,12 +37,12 @@ pub enum Caller {
         /// The storage id of its data directory.
         storage: u64,
         /// Its incarnation on that directory.
-        life: u32,
+        incarnation: u32,
         /// Random number of the process: it distinguishes two incarnations of one number, one of them on an old copy of
         /// the directory.
         boot: u64,
         /// Whether it is active.
-        takes_part: bool,
+        is_active: bool,
         /// The storage id of the called server, if the called server has sent it: no other server knows it.
         knows: Option<u64>,
     },

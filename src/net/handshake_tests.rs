@@ -12,7 +12,7 @@ fn hello() -> Hello {
         cluster: "lab".to_string(),
         to: ServerId(2),
         members: ServerSet::first(3),
-        who: Caller::Peer { server: ServerId(1), storage: 5, life: 1, boot: 0, takes_part: true, knows: Some(9) },
+        who: Caller::Peer { server: ServerId(1), storage: 5, incarnation: 1, boot: 0, is_active: true, knows: Some(9) },
     }
 }
 

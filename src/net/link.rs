@@ -121,11 +121,11 @@ impl LinkInner {
 
     /// Queues a frame; false if it is dropped, because the link is down or its queue is full.
     fn take(&mut self, frame: &Arc<Vec<u8>>, lane: Lane) -> bool {
-        let has_room = match lane {
+        let has_space = match lane {
             Lane::Control => self.control.len() + frame.len() <= CONTROL_MAX_BYTES,
             Lane::Bulk => self.bulk_bytes + self.in_flight.len() + self.writing_bytes + frame.len() <= BULK_MAX_BYTES,
         };
-        let is_taken = self.stream.is_some() && has_room;
+        let is_taken = self.stream.is_some() && has_space;
         match lane {
             Lane::Control if is_taken => self.control.extend_from_slice(frame),
             Lane::Bulk if is_taken => {
@@ -172,8 +172,8 @@ impl Link {
     /// Starts the thread of a link to this address; it ends when the link is dropped.
     pub fn start(name: String, address: SocketAddr, watcher: impl LinkObserver) -> std::io::Result<Link> {
         let wire = Arc::<LinkShared>::default();
-        let keeper = LinkThread { address, wire: wire.clone(), watcher };
-        std::thread::Builder::new().name(name).spawn(move || keeper.run())?;
+        let link_thread = LinkThread { address, wire: wire.clone(), watcher };
+        std::thread::Builder::new().name(name).spawn(move || link_thread.run())?;
         Ok(Link(wire))
     }
 

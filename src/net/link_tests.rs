@@ -32,8 +32,8 @@ struct RecordingObserver {
 
 impl LinkObserver for RecordingObserver {
     fn hello(&mut self) -> Hello {
-        let (server, storage, life, boot) = (ServerId(1), 5, 1, 0);
-        let who = Caller::Peer { server, storage, life, boot, takes_part: true, knows: Some(6) };
+        let (server, storage, incarnation, boot) = (ServerId(1), 5, 1, 0);
+        let who = Caller::Peer { server, storage, incarnation, boot, is_active: true, knows: Some(6) };
         Hello { cluster: "lab".to_string(), to: ServerId(2), members: ServerSet::first(3), who }
     }
 

@@ -93,10 +93,10 @@ pub struct ConnectionPermit {
 impl ConnectionLimit {
     /// Allows at most `strangers` at once: one more closes the oldest, unless that one has only just come. In addition
     /// there may be `known` callers, which join by [`ConnectionPermit::join`] or [`ConnectionPermit::join_last`].
-    pub fn new(strangers: usize, known: usize) -> ConnectionLimit {
+    pub fn new(unidentified: usize, known: usize) -> ConnectionLimit {
         // Closed strangers keep their permit for a moment.
-        let all_max = known + 2 * strangers;
-        ConnectionLimit { unidentified_max: strangers, all_max, grace: GRACE, port: Arc::default() }
+        let all_max = known + 2 * unidentified;
+        ConnectionLimit { unidentified_max: unidentified, all_max, grace: GRACE, port: Arc::default() }
     }
 
     /// A permit for a stranger; None if there are far too many connections.
@@ -327,7 +327,7 @@ fn accept_one(
         }
         Ok((stream, address)) => (Arc::new(stream), address),
     };
-    let Some(place) = connections.take(&stream) else {
+    let Some(permit) = connections.take(&stream) else {
         busy(stream);
         return Ok(());
     };
@@ -338,7 +338,7 @@ fn accept_one(
     let _ = SockRef::from(&*stream).set_tcp_keepalive(&keepalive);
     let serve = serve.clone();
     let thread = std::thread::Builder::new().name(name.to_string()).stack_size(STACK_BYTES);
-    thread.spawn(move || serve(stream, address, place))?;
+    thread.spawn(move || serve(stream, address, permit))?;
     Ok(())
 }
 
@@ -353,8 +353,8 @@ mod tests {
     const KNOWN_CALLER: u8 = 7;
 
     /// At most `strangers` strangers, and none is spared for having just come.
-    fn strict(strangers: usize, known: usize) -> ConnectionLimit {
-        ConnectionLimit { grace: Duration::ZERO, ..ConnectionLimit::new(strangers, known) }
+    fn strict(unidentified: usize, known: usize) -> ConnectionLimit {
+        ConnectionLimit { grace: Duration::ZERO, ..ConnectionLimit::new(unidentified, known) }
     }
 
     /// A port where a caller sends a byte, its group, and receives it back. A group up to 99 closes its oldest member
@@ -362,10 +362,10 @@ mod tests {
     fn port(connections: ConnectionLimit) -> (SocketAddr, crossbeam_channel::Receiver<Arc<TcpStream>>) {
         let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
         let address = listener.local_addr().unwrap();
-        let serve = |stream: Arc<TcpStream>, _, mut place: ConnectionPermit| {
+        let serve = |stream: Arc<TcpStream>, _, mut permit: ConnectionPermit| {
             let mut byte = [0];
             while (&*stream).read(&mut byte).is_ok_and(|count| count > 0) {
-                let joined = if byte[0] > 99 { place.join(byte[0], 2) } else { place.join_last(byte[0], 2) };
+                let joined = if byte[0] > 99 { permit.join(byte[0], 2) } else { permit.join_last(byte[0], 2) };
                 let _ = (&*stream).write_all(&[if joined { byte[0] } else { 0 }]);
             }
         };
@@ -396,12 +396,12 @@ mod tests {
     #[test]
     fn oldest_stranger_makes_room_and_no_known_caller_does() {
         let (address, _turned_away) = port(strict(3, 2));
-        let friend = call(address);
-        assert_eq!(say(&friend, KNOWN_CALLER), Some(KNOWN_CALLER));
+        let known_caller = call(address);
+        assert_eq!(say(&known_caller, KNOWN_CALLER), Some(KNOWN_CALLER));
         let silent: Vec<TcpStream> = (0..150).map(|_| call(address)).collect();
         assert!(silent[..147].iter().all(is_closed));
         assert_eq!(say(&call(address), KNOWN_CALLER), Some(KNOWN_CALLER), "a caller that names itself");
-        assert_eq!(say(&friend, KNOWN_CALLER), Some(KNOWN_CALLER));
+        assert_eq!(say(&known_caller, KNOWN_CALLER), Some(KNOWN_CALLER));
         assert_eq!(say(&silent[149], KNOWN_CALLER), Some(KNOWN_CALLER), "the last of the silent ones is still heard");
     }
 
@@ -440,7 +440,7 @@ mod tests {
     fn full_group_closes_its_oldest_connection_or_takes_no_more() {
         let (address, _turned_away) = port(ConnectionLimit::new(3, 9));
         let friends: Vec<TcpStream> = (0..3).map(|_| call(address)).collect();
-        assert!(friends.iter().all(|friend| say(friend, KNOWN_CALLER) == Some(KNOWN_CALLER)));
+        assert!(friends.iter().all(|known_caller| say(known_caller, KNOWN_CALLER) == Some(KNOWN_CALLER)));
         assert!(is_closed(&friends[0]));
         assert_eq!(say(&friends[1], KNOWN_CALLER + 1), Some(KNOWN_CALLER + 1), "another group has places of its own");
         let clients: Vec<TcpStream> = (0..3).map(|_| call(address)).collect();

@@ -116,7 +116,7 @@ impl<'a> ClusterView<'a> {
                 }
             };
             (Writes::No, reason)
-        } else if !self.those(ServerStatus::takes_part).iter().any(|server| reaches(&server)) {
+        } else if !self.those(ServerStatus::is_active).iter().any(|server| reaches(&server)) {
             (Writes::No, format!("no server is linked with the {needed} {voter}s that a write needs"))
         } else if let Err(why) = self.find_proposer(voters, needed) {
             (Writes::NoLeader, why)
@@ -140,7 +140,7 @@ impl<'a> ClusterView<'a> {
     /// Whether its vote on a new value is available to a server that is linked with it.
     fn can_vote(&self, status: &ServerStatus) -> bool {
         self.is_of_kind(status)
-            && status.takes_part()
+            && status.is_active()
             && status.is_up(self.protocol.voter())
             && !status.disk_full
             && status.corrupt_slots == 0
@@ -149,7 +149,7 @@ impl<'a> ClusterView<'a> {
     /// Whether it has the roles to complete a write.
     fn has_roles(&self, status: &ServerStatus) -> bool {
         self.is_of_kind(status)
-            && status.takes_part()
+            && status.is_active()
             && self.protocol.roles_of_writes().iter().all(|role| status.is_up(*role))
     }
 
@@ -178,11 +178,11 @@ impl<'a> ClusterView<'a> {
 
     /// Whether a server can propose to a quorum now, and a client can reach it; the error is the reason.
     fn find_proposer(&self, voters: ServerSet, needed: usize) -> Result<(), String> {
-        let doors = self.those(|status| self.takes_writes(status));
+        let writables = self.those(|status| self.takes_writes(status));
         if self.protocol == Protocol::MultiPaxos {
-            return self.find_leader(doors, voters, needed);
+            return self.find_leader(writables, voters, needed);
         }
-        if doors.iter().any(|door| self.linked_with(door, voters).len() >= needed) {
+        if writables.iter().any(|writable| self.linked_with(writable, voters).len() >= needed) {
             return Ok(());
         }
         let voter = self.protocol.voter().as_str();
@@ -190,7 +190,7 @@ impl<'a> ClusterView<'a> {
     }
 
     /// Whether one of the servers leads, and can reach a quorum.
-    fn find_leader(&self, doors: ServerSet, voters: ServerSet, needed: usize) -> Result<(), String> {
+    fn find_leader(&self, writables: ServerSet, voters: ServerSet, needed: usize) -> Result<(), String> {
         let claims = self.answers.values().filter_map(|status| Some((*status, status.leads()?)));
         let Some((leader, ballot)) = claims.max_by_key(|(_, ballot)| *ballot) else {
             return Err(
@@ -205,7 +205,7 @@ impl<'a> ClusterView<'a> {
             Err(format!("{name}, but only {some} are linked with it and have promised no higher ballot"))
         } else if !self.has_roles(leader) {
             Err(format!("{name}, but it cannot complete writes"))
-        } else if self.linked_with(leader.server, doors).is_empty() {
+        } else if self.linked_with(leader.server, writables).is_empty() {
             Err(format!("{name}, but no server that takes writes is linked with it"))
         } else {
             Ok(())
@@ -215,7 +215,7 @@ impl<'a> ClusterView<'a> {
     /// Number of servers that may fail, whichever they are. A server survives n failures of voters if it reaches n
     /// voters more than needed; with more than n such servers, one remains.
     fn spare(&self, voters: ServerSet, needed: usize) -> usize {
-        let reach = |door: ServerId| self.linked_with(door, voters).len();
+        let reach = |writable: ServerId| self.linked_with(writable, voters).len();
         let reaches: Vec<usize> = self.those(|status| self.takes_writes(status)).iter().map(reach).collect();
         let can_spare = |n: &usize| reaches.iter().filter(|reach| **reach >= needed + n).count() > *n;
         (1..=voters.len()).take_while(can_spare).count()
@@ -290,7 +290,7 @@ impl<'a> ClusterView<'a> {
                 return Some(format!("server {} reports: {}", here.0, refusal.why));
             }
         }
-        if !sides.iter().all(|(.., status)| status.is_some_and(|status| status.takes_part())) {
+        if !sides.iter().all(|(.., status)| status.is_some_and(|status| status.is_active())) {
             // A server that is not active or is fenced sends nothing, so its link has no problem.
             return None;
         }

@@ -355,7 +355,7 @@ impl ServerStatus {
     }
 
     /// Whether it exchanges messages: it is neither pending nor fenced.
-    pub fn takes_part(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.admission.is_none() && self.fenced.is_none()
     }
 

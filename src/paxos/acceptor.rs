@@ -143,7 +143,7 @@ pub struct Acceptor {
     /// All slots below are chosen, applied and durable on this server, and their values are forgotten here. At least 1.
     truncated_below: Slot,
     /// Slots whose accepted value is unreadable.
-    damaged: Vec<SlotRange>,
+    corrupt: Vec<SlotRange>,
     /// Maximum size of the values in one page of a PROMISE, in bytes; at least 1.
     page_bytes: usize,
 }
@@ -156,7 +156,7 @@ impl Acceptor {
             promised: Ballot::ZERO,
             accepted: BTreeMap::new(),
             truncated_below: Slot(1),
-            damaged: Vec::new(),
+            corrupt: Vec::new(),
             page_bytes: PAGE_BYTES,
         }
     }
@@ -174,10 +174,10 @@ impl Acceptor {
         let (first, end) = (durable.next(), self.truncated_below);
         if first < end {
             self.truncated_below = first;
-            self.damaged.push(SlotRange { first, last: end.previous() });
+            self.corrupt.push(SlotRange { first, last: end.previous() });
             // A slot that was accepted anew after the loss is readable.
             let held: Vec<Slot> = self.accepted.range(first..end).map(|(slot, _)| *slot).collect();
-            held.into_iter().for_each(|slot| remove_slot(&mut self.damaged, slot));
+            held.into_iter().for_each(|slot| remove_slot(&mut self.corrupt, slot));
         }
         self.accepted = self.accepted.split_off(&self.truncated_below);
         self
@@ -199,8 +199,8 @@ impl Acceptor {
     }
 
     /// The slots whose accepted value is unreadable; ranges may overlap.
-    pub fn damaged(&self) -> &[SlotRange] {
-        &self.damaged
+    pub fn corrupt(&self) -> &[SlotRange] {
+        &self.corrupt
     }
 
     /// PREPARE: promises the ballot unless a higher one is promised, and reports what was accepted from `from` on. An
@@ -243,21 +243,21 @@ impl Acceptor {
             room = room.saturating_sub(size);
             accepted.push(Entry { slot: *slot, ballot: *ballot, value: value.clone() });
         }
-        let mut damaged: Vec<SlotRange> = self.damaged.iter().copied().filter(|range| range.last >= from).collect();
-        damaged.sort_by_key(|range| (range.first, range.last));
+        let mut corrupt: Vec<SlotRange> = self.corrupt.iter().copied().filter(|range| range.last >= from).collect();
+        corrupt.sort_by_key(|range| (range.first, range.last));
         // Too many corrupt ranges: the page ends before the next one, but it covers at least one slot, so that the
         // proposer's next request makes progress.
-        if let Some(next) = damaged.get(PAGE_CORRUPT_MAX).map(|range| range.first.max(from.next()))
+        if let Some(next) = corrupt.get(PAGE_CORRUPT_MAX).map(|range| range.first.max(from.next()))
             && to.is_none_or(|to| next < to)
         {
             to = Some(next);
             accepted.retain(|entry| entry.slot < next);
         }
         if let Some(to) = to {
-            damaged.retain(|range| range.first < to);
-            damaged.iter_mut().for_each(|range| range.last = range.last.min(to.previous()));
+            corrupt.retain(|range| range.first < to);
+            corrupt.iter_mut().for_each(|range| range.last = range.last.min(to.previous()));
         }
-        Page { from, to, truncated_below: self.truncated_below, accepted, damaged }
+        Page { from, to, truncated_below: self.truncated_below, accepted, corrupt }
     }
 
     /// ACCEPT: accepts one value in each slot, and votes. An ACCEPT that begins in forgotten slots and ends in known
@@ -307,7 +307,7 @@ impl Acceptor {
                 // If the slot was corrupt, its unreadable value has no higher ballot, so the new value replaces it. If
                 // it was repaired at a higher ballot, this acceptor did not vote at that ballot, so no majority relies
                 // on it.
-                remove_slot(&mut self.damaged, slot);
+                remove_slot(&mut self.corrupt, slot);
                 // Accepting at b also promises b: afterwards the acceptor takes part in nothing below b.
                 self.promised = rules::promised_by_accepting(ballot, self.promised);
                 self.accepted.insert(slot, (ballot, value.clone()));
@@ -340,8 +340,8 @@ impl Acceptor {
     /// Drops the corrupt slots that are forgotten anyway.
     fn forget_corrupt_slot(&mut self) {
         let first = self.truncated_below;
-        self.damaged.retain(|range| range.last >= first);
-        self.damaged.iter_mut().for_each(|range| range.first = range.first.max(first));
+        self.corrupt.retain(|range| range.last >= first);
+        self.corrupt.iter_mut().for_each(|range| range.first = range.first.max(first));
     }
 
     /// Repairs corrupt slots with the values chosen in them. This is safe whatever the unreadable value was. If its
@@ -349,7 +349,7 @@ impl Acceptor {
     /// P2c). If its ballot was higher, it was the same value (PMS P2b).
     fn repair(&mut self, entries: Vec<Entry>, out: &mut Output<Self>) {
         for Entry { slot, ballot, value } in entries {
-            if self.damaged.iter().any(|range| range.contains(slot)) {
+            if self.corrupt.iter().any(|range| range.contains(slot)) {
                 out.persist(AcceptorRecord::Repaired(Entry { slot, ballot, value: value.clone() }));
                 self.store(slot, ballot, value);
                 out.emit_step(|| AcceptorTraceEvent::Repaired { slot, ballot });
@@ -359,15 +359,15 @@ impl Acceptor {
 
     /// Puts a chosen value in the place of an unreadable one. This is no vote, so it makes no promise.
     fn store(&mut self, slot: Slot, ballot: Ballot, value: Value) {
-        remove_slot(&mut self.damaged, slot);
+        remove_slot(&mut self.corrupt, slot);
         if self.accepted.get(&slot).is_none_or(|(held_ballot, _)| *held_ballot < ballot) {
             self.accepted.insert(slot, (ballot, value));
         }
     }
 
     fn request_repair(&self, out: &mut Output<Self>) {
-        if !self.damaged.is_empty() {
-            out.notify(AcceptorNotification::Corrupt { slots: self.damaged.clone() });
+        if !self.corrupt.is_empty() {
+            out.notify(AcceptorNotification::Corrupt { slots: self.corrupt.clone() });
         }
     }
 
@@ -375,7 +375,7 @@ impl Acceptor {
     /// too.
     fn handle_read(&self, sender: ServerId, id: u128, out: &mut Output<Self>) {
         let last_accepted = self.accepted.keys().next_back().copied().unwrap_or_default();
-        let last_corrupt = self.damaged.iter().map(|range| range.last).max().unwrap_or_default();
+        let last_corrupt = self.corrupt.iter().map(|range| range.last).max().unwrap_or_default();
         let slot = last_accepted.max(last_corrupt).max(self.truncated_below.previous());
         out.send(ServerSet::only(sender), Message::ReadReply { id, slot });
     }
@@ -417,13 +417,13 @@ impl Role for Acceptor {
                 // A slot below `truncated_below` appears here only if the checkpoint that held it was lost: see
                 // `with_checkpoint`.
                 self.accepted.insert(slot, (ballot, value));
-                remove_slot(&mut self.damaged, slot);
+                remove_slot(&mut self.corrupt, slot);
                 ballot
             }
             AcceptorRecord::Truncated(below) => return self.drop_below(below),
             AcceptorRecord::Repaired(Entry { slot, ballot, value }) => return self.store(slot, ballot, value),
             AcceptorRecord::Corrupt(range) => {
-                self.damaged.push(range);
+                self.corrupt.push(range);
                 return self.forget_corrupt_slot();
             }
         };
@@ -441,7 +441,7 @@ impl Role for Acceptor {
                 if self.truncated_below > Slot(1) {
                     out.emit_step(|| AcceptorTraceEvent::Truncated { below: self.truncated_below });
                 }
-                for slots in &self.damaged {
+                for slots in &self.corrupt {
                     out.emit_step(|| AcceptorTraceEvent::Corrupt { slots: *slots });
                 }
                 self.request_repair(out);
@@ -484,10 +484,10 @@ mod tests {
     fn forgotten_slots_are_corrupt_if_their_checkpoint_is_lost() {
         let records = [accepted(1, OLD), accepted(2, OLD), accepted(3, OLD), AcceptorRecord::Truncated(Slot(3))];
         let whole = acceptor(&records, 2);
-        assert_eq!((whole.truncated_below(), whole.damaged()), (Slot(3), [].as_slice()));
+        assert_eq!((whole.truncated_below(), whole.corrupt()), (Slot(3), [].as_slice()));
         let lost = acceptor(&records, 0);
         assert_eq!(lost.truncated_below(), Slot(1));
-        assert_eq!(lost.damaged(), [SlotRange { first: Slot(1), last: Slot(2) }]);
+        assert_eq!(lost.corrupt(), [SlotRange { first: Slot(1), last: Slot(2) }]);
         assert_eq!(lost.accepted().keys().copied().collect::<Vec<_>>(), [Slot(3)]);
     }
 
@@ -495,7 +495,7 @@ mod tests {
     fn values_accepted_after_a_lost_checkpoint_are_readable() {
         let records = [accepted(2, OLD), AcceptorRecord::Truncated(Slot(3)), accepted(2, NEW)];
         let again = acceptor(&records, 0);
-        assert_eq!(again.damaged(), [SlotRange { first: Slot(1), last: Slot(1) }]);
+        assert_eq!(again.corrupt(), [SlotRange { first: Slot(1), last: Slot(1) }]);
         assert_eq!(again.accepted().get(&Slot(2)), Some(&(NEW, Value::Noop)));
         // The checkpoint for the slots below 5 was lost; the next incarnation truncated below 2.
         let records = [
@@ -507,7 +507,7 @@ mod tests {
         ];
         let later = acceptor(&records, 1);
         assert_eq!(later.accepted().keys().copied().collect::<Vec<_>>(), [Slot(3), Slot(4)]);
-        assert_eq!(later.damaged(), [SlotRange { first: Slot(2), last: Slot(2) }]);
+        assert_eq!(later.corrupt(), [SlotRange { first: Slot(2), last: Slot(2) }]);
         // If a checkpoint holds slot 2, the value accepted in it is forgotten, and no slot is corrupt.
         let records = [accepted(2, OLD), AcceptorRecord::Truncated(Slot(3)), accepted(2, NEW)];
         let covered = acceptor(&records, 2);

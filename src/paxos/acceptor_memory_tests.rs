@@ -21,7 +21,7 @@ fn range(first: u64, last: u64) -> SlotRange {
 }
 
 /// An acceptor with these records, whose disk has lost the slots 3 to 5.
-fn damaged() -> Acceptor {
+fn corrupt() -> Acceptor {
     let mut acceptor = Acceptor::new();
     for slot in [1, 2, 6] {
         acceptor.replay(AcceptorRecord::Accepted(entry(slot, 4)));
@@ -65,27 +65,27 @@ fn slots(acceptor: &Acceptor) -> Vec<u64> {
 
 #[test]
 fn acceptor_truncates_forward_only_and_records_it() {
-    let mut acceptor = damaged();
+    let mut acceptor = corrupt();
     let (records, asked) = step(&mut acceptor, truncate(5));
     assert_eq!(records, [AcceptorRecord::Truncated(Slot(5))]);
-    assert_eq!((slots(&acceptor), acceptor.damaged()), (vec![6], &[range(5, 5)][..]));
+    assert_eq!((slots(&acceptor), acceptor.corrupt()), (vec![6], &[range(5, 5)][..]));
     assert_eq!(asked, Some(vec![range(5, 5)]), "what is left of the damage still needs help");
     for again in [5, 4, 1] {
         assert_eq!(step(&mut acceptor, truncate(again)).0, []);
         assert_eq!(acceptor.truncated_below(), Slot(5));
     }
     let (_, asked) = step(&mut acceptor, truncate(6));
-    assert_eq!((asked, acceptor.damaged(), slots(&acceptor)), (None, &[][..], vec![6]));
+    assert_eq!((asked, acceptor.corrupt(), slots(&acceptor)), (None, &[][..], vec![6]));
 }
 
 #[test]
 fn corrupt_slots_are_repaired_and_readable_ones_are_left_unchanged() {
-    let mut acceptor = damaged();
+    let mut acceptor = corrupt();
     let mended = |slot, round| AcceptorRecord::Repaired(entry(slot, round));
     let entries = vec![entry(2, 9), entry(4, 2), entry(6, 9)];
     let (records, _) = step(&mut acceptor, Input::Request(AcceptorRequest::Repair { entries }));
     assert_eq!(records, [mended(4, 2)]);
-    assert_eq!(acceptor.damaged(), [range(3, 3), range(5, 5)]);
+    assert_eq!(acceptor.corrupt(), [range(3, 3), range(5, 5)]);
     assert_eq!(acceptor.accepted()[&Slot(4)], (ballot(2), value(4)));
     assert_eq!((acceptor.promised(), acceptor.accepted()[&Slot(2)].0), (ballot(4), ballot(4)));
 }
@@ -94,22 +94,22 @@ fn corrupt_slots_are_repaired_and_readable_ones_are_left_unchanged() {
 fn repaired_slot_holds_the_value_of_the_higher_ballot() {
     let other = |round| Entry { value: value(77), ..entry(2, round) };
     for (round, held) in [(3, value(2)), (4, value(2)), (5, value(77))] {
-        let mut acceptor = damaged();
+        let mut acceptor = corrupt();
         // An older record of the slot is readable and a newer one is not.
         acceptor.replay(AcceptorRecord::Corrupt(range(2, 2)));
         acceptor.replay(AcceptorRecord::Repaired(other(round)));
         assert_eq!(acceptor.accepted()[&Slot(2)].1, held, "repaired at {round}, read at 4");
-        assert_eq!(acceptor.damaged(), [range(3, 5)]);
+        assert_eq!(acceptor.corrupt(), [range(3, 5)]);
     }
 }
 
 #[test]
 fn accept_at_the_edge_of_a_corrupt_range_repairs_only_that_slot() {
     for (slot, left) in [(3, vec![range(4, 5)]), (4, vec![range(3, 3), range(5, 5)]), (5, vec![range(3, 4)])] {
-        let mut acceptor = damaged();
+        let mut acceptor = corrupt();
         let accept = Message::Accept { ballot: ballot(4), first: Slot(slot), values: vec![value(slot)] };
         step(&mut acceptor, Input::Message { from: ServerId(1), message: accept });
-        assert_eq!(acceptor.damaged(), left);
+        assert_eq!(acceptor.corrupt(), left);
     }
 }
 
@@ -119,11 +119,12 @@ fn incarnation_starts_by_reporting_truncation_and_corruption() {
         let stepped = step_batch(acceptor, [((), Input::Start)], true);
         let Ok(released) = stepped.commit(&mut Remembering);
         let actions = released.into_actions().into_iter().flat_map(|(_, actions)| actions);
-        let facts = actions.filter_map(|action| if let Action::Trace(fact) = action { Some(fact) } else { None });
+        let facts =
+            actions.filter_map(|action| if let Action::Trace(trace_event) = action { Some(trace_event) } else { None });
         facts.collect::<Vec<_>>()
     };
     assert_eq!(told(&mut Acceptor::new()), []);
-    let mut acceptor = damaged();
+    let mut acceptor = corrupt();
     assert_eq!(told(&mut acceptor), [AcceptorTraceEvent::Corrupt { slots: range(3, 5) }]);
     acceptor.replay(AcceptorRecord::Truncated(Slot(2)));
     let truncated = AcceptorTraceEvent::Truncated { below: Slot(2) };
@@ -132,7 +133,7 @@ fn incarnation_starts_by_reporting_truncation_and_corruption() {
 
 #[test]
 fn accept_below_the_truncation_gets_truncated_and_above_is_accepted() {
-    let mut acceptor = damaged();
+    let mut acceptor = corrupt();
     step(&mut acceptor, truncate(6));
     let accept = Message::Accept { ballot: ballot(5), first: Slot(4), values: (4..=8).map(value).collect() };
     let (records, _) = step(&mut acceptor, Input::Message { from: ServerId(1), message: accept });
@@ -179,16 +180,16 @@ fn page_reports_the_corrupt_slots_in_its_range_up_to_a_limit() {
     let runs = PAGE_CORRUPT_MAX as u64 + 5;
     (1..=runs).for_each(|run| acceptor.replay(AcceptorRecord::Corrupt(SlotRange::only(Slot(2 * run)))));
     let first = acceptor.page(Slot(1));
-    assert_eq!((first.damaged.len(), first.to), (PAGE_CORRUPT_MAX, Some(Slot(2 * PAGE_CORRUPT_MAX as u64 + 2))));
+    assert_eq!((first.corrupt.len(), first.to), (PAGE_CORRUPT_MAX, Some(Slot(2 * PAGE_CORRUPT_MAX as u64 + 2))));
     let second = acceptor.page(first.to.unwrap());
-    assert_eq!((second.damaged.len(), second.to), (5, None));
+    assert_eq!((second.corrupt.len(), second.to), (5, None));
 
     let mut acceptor = Acceptor::new().with_page_bytes(1);
     let accepted = |slot| AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: ballot(1), value: value(1) });
     [1, 9].map(accepted).into_iter().for_each(|record| acceptor.replay(record));
     acceptor.replay(AcceptorRecord::Corrupt(SlotRange { first: Slot(5), last: Slot(20) }));
     let page = acceptor.page(Slot(1));
-    assert_eq!((page.to, page.damaged), (Some(Slot(9)), vec![SlotRange { first: Slot(5), last: Slot(8) }]));
+    assert_eq!((page.to, page.corrupt), (Some(Slot(9)), vec![SlotRange { first: Slot(5), last: Slot(8) }]));
 }
 
 #[test]
@@ -203,9 +204,10 @@ fn nothing_is_accepted_after_the_last_slot() {
         assert_eq!(again, *record, "its disk can give it back");
     }
     // The acceptor still answers READ and PREPARE.
-    let mut did = step(&mut acceptor, Input::Message { from: ServerId(2), message: Message::Read { id: u128::MAX } });
-    assert_eq!(did, (vec![], None));
+    let mut actions =
+        step(&mut acceptor, Input::Message { from: ServerId(2), message: Message::Read { id: u128::MAX } });
+    assert_eq!(actions, (vec![], None));
     let prepare = Message::Prepare { ballot: ballot(Ballot::LAST_ROUND), from: Slot::LAST };
-    did = step(&mut acceptor, Input::Message { from: ServerId(1), message: prepare });
-    assert_eq!(did.0, [AcceptorRecord::Promised(ballot(Ballot::LAST_ROUND))]);
+    actions = step(&mut acceptor, Input::Message { from: ServerId(1), message: prepare });
+    assert_eq!(actions.0, [AcceptorRecord::Promised(ballot(Ballot::LAST_ROUND))]);
 }

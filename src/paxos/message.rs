@@ -201,7 +201,7 @@ pub struct Page {
     /// The accepted values of the page, in slot order.
     pub accepted: Vec<Entry>,
     /// Corrupt slots: their answer is unknown, which is not "nothing accepted".
-    pub damaged: Vec<SlotRange>,
+    pub corrupt: Vec<SlotRange>,
 }
 
 /// A chunk of a snapshot, for a learner that is behind every peer's log.

@@ -325,8 +325,8 @@ mod tests {
 
     #[test]
     fn ids_of_two_incarnations_are_never_equal() {
-        let numbers =
-            [0, 1, 1 << 24, u32::MAX].map(|life| [0, 1, 1 << 40, u64::MAX].map(|n| Incarnation(life).unique_id(n)));
+        let numbers = [0, 1, 1 << 24, u32::MAX]
+            .map(|incarnation| [0, 1, 1 << 40, u64::MAX].map(|n| Incarnation(incarnation).unique_id(n)));
         let numbers = numbers.as_flattened();
         assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
     }

@@ -23,7 +23,7 @@ const PAGE_TICKS: u64 = 2;
 struct PromiseReply {
     /// The first slot not covered yet; `None` if all slots are covered.
     to: Option<Slot>,
-    damaged: Vec<SlotRange>,
+    corrupt: Vec<SlotRange>,
     /// The tick when the next page was requested; `None` if it was not.
     asked_at: Option<u64>,
 }
@@ -69,7 +69,7 @@ impl Promises {
     /// Takes a page if it is the acceptor's next one; returns whether it is. What the page reports of slots below
     /// `next` is no longer needed.
     pub(super) fn add(&mut self, acceptor: ServerId, page: Page, next: Slot, quorums: &Quorums) -> bool {
-        let Page { from, to, truncated_below, accepted, damaged } = page;
+        let Page { from, to, truncated_below, accepted, corrupt } = page;
         self.truncated_below = self.truncated_below.max(truncated_below);
         let expected = self.by_acceptor.get(&acceptor).map_or(Some(self.from), |answer| answer.to);
         if expected != Some(from) || to.is_some_and(|to| to <= from) {
@@ -79,14 +79,14 @@ impl Promises {
         for Entry { slot, ballot, value } in accepted.into_iter().filter(|entry| is_covered(entry.slot)) {
             // Where the acceptor's disk has lost something, it may have accepted another value later. So its value does
             // not count, and the other acceptors must settle the slot.
-            if slot >= next && !damaged.iter().any(|range| range.contains(slot)) {
+            if slot >= next && !corrupt.iter().any(|range| range.contains(slot)) {
                 self.adopt(slot, ballot, value);
             }
         }
         let answer = self.by_acceptor.entry(acceptor).or_default();
         (answer.to, answer.asked_at) = (to, None);
-        answer.damaged.retain(|range| range.last >= next);
-        answer.damaged.extend(damaged);
+        answer.corrupt.retain(|range| range.last >= next);
+        answer.corrupt.extend(corrupt);
         if !quorums.is_prepared(self.asked) {
             self.asked.insert(acceptor);
         }
@@ -119,7 +119,7 @@ impl Promises {
     /// none either.
     pub(super) fn settle(&self, slot: Slot) -> ServerSet {
         let has_answered = |answer: &PromiseReply| answer.to.is_none_or(|to| slot < to);
-        let knows = |answer: &PromiseReply| !answer.damaged.iter().any(|range| range.contains(slot));
+        let knows = |answer: &PromiseReply| !answer.corrupt.iter().any(|range| range.contains(slot));
         let settle = self.by_acceptor.iter().filter(|(_, answer)| has_answered(answer) && knows(answer));
         settle.map(|(acceptor, _)| *acceptor).collect()
     }
@@ -127,7 +127,7 @@ impl Promises {
     /// The acceptors that have answered for all slots, and definitely for those from `first` to `last`.
     pub(super) fn settle_all(&self, first: Slot, last: Slot) -> ServerSet {
         let knows =
-            |answer: &PromiseReply| !answer.damaged.iter().any(|range| range.last >= first && range.first <= last);
+            |answer: &PromiseReply| !answer.corrupt.iter().any(|range| range.last >= first && range.first <= last);
         let whole = self.by_acceptor.iter().filter(|(_, answer)| answer.to.is_none() && knows(answer));
         whole.map(|(acceptor, _)| *acceptor).collect()
     }
@@ -182,7 +182,7 @@ impl Promises {
         if self.by_acceptor.iter().any(|(acceptor, answer)| asked.contains(*acceptor) && answer.is_late(now)) {
             self.asked = self.promised();
         }
-        let knows = |answer: &PromiseReply| answer.damaged.iter().all(|range| range.last < next);
+        let knows = |answer: &PromiseReply| answer.corrupt.iter().all(|range| range.last < next);
         let of_help = self.by_acceptor.iter().filter(|(_, answer)| knows(answer));
         let helpful: ServerSet = of_help.map(|(acceptor, _)| *acceptor).collect();
         for acceptor in helpful.without(self.asked).iter() {

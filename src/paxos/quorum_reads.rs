@@ -46,7 +46,7 @@ struct ReadRound<Q> {
 /// All reads of a learner. See the head of this file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct QuorumReads<Q> {
-    life: Incarnation,
+    incarnation: Incarnation,
     /// Number of rounds in this incarnation.
     rounds: u64,
     /// Reads that wait for the next round.
@@ -78,9 +78,9 @@ pub(super) struct Fill {
 }
 
 impl<Q> QuorumReads<Q> {
-    pub(super) fn new(life: Incarnation) -> QuorumReads<Q> {
+    pub(super) fn new(incarnation: Incarnation) -> QuorumReads<Q> {
         QuorumReads {
-            life,
+            incarnation,
             rounds: 0,
             waiting: Vec::new(),
             round: None,
@@ -121,7 +121,7 @@ impl<Q> QuorumReads<Q> {
             return None;
         }
         self.rounds += 1;
-        let id = self.life.unique_id(self.rounds);
+        let id = self.incarnation.unique_id(self.rounds);
         let reads = std::mem::take(&mut self.waiting);
         self.round = Some(ReadRound { id, reads, answered: ServerSet::NONE, highest: Slot(0) });
         Some(id)

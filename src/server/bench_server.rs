@@ -43,7 +43,7 @@ pub struct BenchServer {
     proposer: BenchRole<Proposer, BenchDisk<ProposerRecord>>,
     acceptor: BenchRole<Acceptor, BenchDisk<AcceptorRecord>>,
     learner: BenchRole<Learner<Kv>, NoStableStore>,
-    lives: u32,
+    incarnations: u32,
 }
 
 /// The environment of the server: a clock that stands still.
@@ -168,7 +168,7 @@ impl BenchServer {
             cluster: quorums.servers(),
             quorums,
             protocol,
-            life: 1,
+            incarnation: 1,
             pid: 1,
             forgets: false,
             lab: false,
@@ -184,9 +184,9 @@ impl BenchServer {
         let learner = BenchRole::new(&core, &env, role, NoStableStore);
         let role = Proposer::new(ME, quorums, protocol.policy());
         let proposer = BenchRole::new(&core, &env, role, BenchDisk::default());
-        let mut stage = BenchServer { core, env, checkpointer, proposer, acceptor, learner, lives: 2 };
-        stage.settle();
-        stage
+        let mut bench = BenchServer { core, env, checkpointer, proposer, acceptor, learner, incarnations: 2 };
+        bench.settle();
+        bench
     }
 
     /// The promise of the acceptor.
@@ -240,8 +240,8 @@ impl BenchServer {
 
     /// Crashes a role and restarts it with the state on its disk.
     pub fn restart(&mut self, which: Which) {
-        self.lives += 1;
-        let BenchServer { core, env, checkpointer, lives, .. } = self;
+        self.incarnations += 1;
+        let BenchServer { core, env, checkpointer, incarnations, .. } = self;
         match which {
             Which::Proposer => {
                 let mut role = Proposer::new(ME, core.config.quorums, core.config.protocol.policy());
@@ -255,8 +255,8 @@ impl BenchServer {
                 self.acceptor.begin_anew(core, env, |_| role.with_checkpoint(checkpoint));
             }
             Which::Learner => {
-                let life = *lives;
-                self.learner.begin_anew(core, env, |core| learner(core, env, checkpointer, life));
+                let incarnation = *incarnations;
+                self.learner.begin_anew(core, env, |core| learner(core, env, checkpointer, incarnation));
             }
         }
         self.settle();
@@ -284,7 +284,7 @@ fn learner(
     core: &ServerCore<Arc<ReplyWriter>>,
     env: &BenchEnv,
     checkpointer: &mut Checkpointer<MemoryFiles>,
-    life: u32,
+    incarnation: u32,
 ) -> Learner<Kv> {
     core.checkpoints.load();
     let (slot, state): LoadedState = loop {
@@ -294,7 +294,7 @@ fn learner(
         }
     };
     let config = &core.config;
-    Learner::new(ME, config.quorums, Incarnation(life), slot, state)
+    Learner::new(ME, config.quorums, Incarnation(incarnation), slot, state)
         .with_retention(config.retention)
         .with_policy(config.protocol.policy())
 }
@@ -363,10 +363,10 @@ mod tests {
 
     #[test]
     fn invalid_label_ends_the_connection() {
-        let mut stage = BenchServer::new(1, Protocol::BasicPaxos);
-        let connection = stage.connect();
+        let mut bench = BenchServer::new(1, Protocol::BasicPaxos);
+        let connection = bench.connect();
         let mut ask =
-            |label: &str| stage.ask(&connection, get(TraceContext { parent: None, req: Some(label.to_string()) }));
+            |label: &str| bench.ask(&connection, get(TraceContext { parent: None, req: Some(label.to_string()) }));
         assert_eq!(ask("c1-1"), Ok(()));
         assert_eq!(ask(&"c".repeat(LABEL_MAX_BYTES)), Ok(()));
         for label in ["c1 req=c2-1", "c1\n", "\u{e4}", &"c".repeat(LABEL_MAX_BYTES + 1)] {
@@ -377,11 +377,11 @@ mod tests {
     #[test]
     fn client_cannot_name_a_line_of_a_server_as_parent() {
         let trace = Trace::to_memory(ProcessId::server(ME, 1));
-        let mut stage = BenchServer::writing_to(trace.clone(), 1, Protocol::BasicPaxos);
-        let connection = stage.connect();
+        let mut bench = BenchServer::writing_to(trace.clone(), 1, Protocol::BasicPaxos);
+        let connection = bench.connect();
         for re in ["c1.4", "s1.7"] {
             let context = TraceContext { parent: Some(re.parse().unwrap()), req: Some(format!("of-{re}")) };
-            stage.ask(&connection, get(context)).unwrap();
+            bench.ask(&connection, get(context)).unwrap();
         }
         let text = trace.text();
         assert!(text.lines().any(|line| line.contains("REQUEST  req=of-c1.4") && line.ends_with("re=c1.4")), "{text}");

@@ -36,18 +36,18 @@ impl ServerAddresses {
             let known = cluster.servers();
             format!("{} has no server {} (it has {known}). Choose one with --id", options.cluster.display(), options.id)
         })?;
-        let site = ServerAddresses {
+        let server_addresses = ServerAddresses {
             me,
             peer: member.peer,
             client: member.client,
             http: options.http.or(member.http),
             cluster,
         };
-        for (address, _) in site.addresses() {
+        for (address, _) in server_addresses.addresses() {
             options.check_address(address)?;
         }
         options.check_failures()?;
-        Ok(site)
+        Ok(server_addresses)
     }
 
     /// Every address, and its name.
@@ -59,23 +59,23 @@ impl ServerAddresses {
 
 /// Checks whether a server would start; returns a sentence about it.
 pub fn check(options: &ServerOptions) -> Result<String, String> {
-    let site = ServerAddresses::of(options)?;
-    for (address, what) in site.addresses() {
+    let server_addresses = ServerAddresses::of(options)?;
+    for (address, what) in server_addresses.addresses() {
         check_free(address, what).map_err(|error| error.to_string())?;
     }
     let data = options.data_dir();
-    let checked = DataDir::check(&data, site.cluster.owner(site.me), options.protocol.family());
+    let checked = DataDir::check(&data, server_addresses.cluster.owner(server_addresses.me), options.protocol.family());
     checked.map_err(|error| error.to_string())?;
-    if let Some((folder, file)) = options.log_file() {
-        check_writable(folder, &file)?;
+    if let Some((dir, file)) = options.log_file() {
+        check_writable(dir, &file)?;
     }
-    let (server, cluster) = (site.me.0, &site.cluster.name);
+    let (server, cluster) = (server_addresses.me.0, &server_addresses.cluster.name);
     Ok(format!("server {server} of cluster \"{cluster}\" can start with data directory {}", data.display()))
 }
 
 /// Whether a log file can be written, or created.
-fn check_writable(folder: &Path, file: &Path) -> Result<(), String> {
-    let there = [file, folder].into_iter().chain(folder.ancestors()).find(|path| path.exists());
+fn check_writable(dir: &Path, file: &Path) -> Result<(), String> {
+    let there = [file, dir].into_iter().chain(dir.ancestors()).find(|path| path.exists());
     // No ancestor exists: the path is relative, and the directory will be created in the current one.
     let there = there.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
     let wrong = |why: &dyn std::fmt::Display| super::start::no_log(file, why);

@@ -9,10 +9,10 @@ use crate::storage::DataDir;
 use crate::storage::disk::Files;
 
 /// Opens the checkpoint of a data directory, and starts the thread.
-pub fn start(ctx: &Arc<ServerContext>, folder: &DataDir) -> Result<(), RecoveryError> {
-    let opened = Checkpointer::open(&ctx.core, folder.checkpoint_files()?, folder.storage_id());
+pub fn start(ctx: &Arc<ServerContext>, data_dir: &DataDir) -> Result<(), RecoveryError> {
+    let opened = Checkpointer::open(&ctx.core, data_dir.checkpoint_files()?, data_dir.storage_id());
     let (checkpointer, _) = opened
-        .map_err(|error| RecoveryError::of(&error, format!("data directory {}: {error}", folder.path().display())))?;
+        .map_err(|error| RecoveryError::of(&error, format!("data directory {}: {error}", data_dir.path().display())))?;
     let (ctx, name) = (ctx.clone(), "checkpointer".to_string());
     let spawned = std::thread::Builder::new().name(name).spawn(move || run(&ctx, checkpointer));
     spawned.map(|_| ()).map_err(|error| RecoveryError::no_thread("checkpointer", &error))

@@ -42,8 +42,9 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> std::io::Result<
     let trouble = trace_accept_error(clients.ctx.clone(), "cannot accept connections from clients");
     let ctx = clients.ctx.clone();
     std::thread::Builder::new().name("request-expiry".to_string()).spawn(move || run_expiry(&ctx))?;
-    let intake = RequestReader::new(&clients.ctx.core.load.unfinished);
-    let serve = move |stream, address, place: ConnectionPermit| clients.serve(stream, address, place, &intake);
+    let request_reader = RequestReader::new(&clients.ctx.core.load.unfinished);
+    let serve =
+        move |stream, address, permit: ConnectionPermit| clients.serve(stream, address, permit, &request_reader);
     listen("client", listener, ConnectionLimit::new(CLIENTS_UNIDENTIFIED_MAX, CLIENTS_MAX), serve, busy, trouble)
 }
 
@@ -61,11 +62,11 @@ impl ClientListener {
         &self,
         stream: Arc<TcpStream>,
         address: SocketAddr,
-        mut place: ConnectionPermit,
-        intake: &Arc<RequestReader>,
+        mut permit: ConnectionPermit,
+        request_reader: &Arc<RequestReader>,
     ) {
         let mut reader = FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES);
-        let judge = |hello: &Hello| self.ctx.core.judge_client(hello, || place.join(CLIENTS, CLIENTS_MAX));
+        let judge = |hello: &Hello| self.ctx.core.judge_client(hello, || permit.join(CLIENTS, CLIENTS_MAX));
         match accept_handshake(&mut reader, judge) {
             Ok(Some(_)) => {}
             Ok(None) => return,
@@ -75,8 +76,8 @@ impl ClientListener {
         }
         let stream = reader.shared_stream();
         reader.set_limit(CLIENT_FRAME_MAX_BYTES);
-        reader.set_allowance(intake.allowance(ClientSocket { stream: stream.clone(), address }));
-        let writer = ReplyWriter::new(stream, address, self.ctx.core.load.clone(), Some(place));
+        reader.set_allowance(request_reader.allowance(ClientSocket { stream: stream.clone(), address }));
+        let writer = ReplyWriter::new(stream, address, self.ctx.core.load.clone(), Some(permit));
         // A client that sends no more may still wait for replies: its connection ends with the last of them.
         if let Err(error) = self.take_all(&mut reader, &writer) {
             writer.close();

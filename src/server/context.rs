@@ -120,7 +120,7 @@ impl ServerContext {
     pub fn new(
         owner: Owner<'_>,
         options: ServerOptions,
-        life: u32,
+        incarnation: u32,
         trace: Trace,
         admission: Admission,
     ) -> ServerContext {
@@ -132,7 +132,7 @@ impl ServerContext {
             cluster: quorums.servers(),
             quorums,
             protocol: options.protocol,
-            life,
+            incarnation,
             pid: process::id(),
             forgets: options.restart == RecoveryMode::Lost,
             lab: options.lab,

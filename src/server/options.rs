@@ -156,8 +156,8 @@ impl ServerOptions {
 
     /// The log file, and its directory.
     pub fn log_file(&self) -> Option<(&Path, PathBuf)> {
-        let folder = self.log_dir.as_deref()?;
-        Some((folder, folder.join(format!("server-{}.log", self.id))))
+        let dir = self.log_dir.as_deref()?;
+        Some((dir, dir.join(format!("server-{}.log", self.id))))
     }
 
     /// The limits of the log files, if there are any.

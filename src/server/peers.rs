@@ -23,13 +23,13 @@ use crate::trace::TraceContext;
 pub struct Peers {
     ctx: Arc<ServerContext>,
     cluster: Cluster,
-    folder: Arc<DataDir>,
+    data_dir: Arc<DataDir>,
 }
 
 impl Peers {
     /// The peers of a server, without any link yet.
-    pub fn new(ctx: Arc<ServerContext>, cluster: Cluster, folder: Arc<DataDir>) -> Arc<Peers> {
-        Arc::new(Peers { ctx, cluster, folder })
+    pub fn new(ctx: Arc<ServerContext>, cluster: Cluster, data_dir: Arc<DataDir>) -> Arc<Peers> {
+        Arc::new(Peers { ctx, cluster, data_dir })
     }
 
     /// Starts a link to every other server.
@@ -52,20 +52,21 @@ impl Peers {
             ConnectionLimit::new(PEERS_UNIDENTIFIED_MAX, CONNECTIONS_OF_A_PEER * self.cluster.servers().len());
         let trouble = trace_accept_error(self.ctx.clone(), "cannot accept connections from servers");
         let peers = self.clone();
-        let serve = move |stream: Arc<TcpStream>, address, place: ConnectionPermit| peers.hear(stream, address, place);
+        let serve =
+            move |stream: Arc<TcpStream>, address, permit: ConnectionPermit| peers.hear(stream, address, permit);
         listen("peer", listener, connections, serve, drop, trouble)
     }
 
     /// The answer to a caller at the port for servers.
     fn judge(&self, hello: &Hello) -> HelloReply {
-        let judged = self.ctx.core.judge(&self.folder, hello).unwrap_or_else(|fatal| self.ctx.fatal(&fatal.0));
+        let judged = self.ctx.core.judge(&self.data_dir, hello).unwrap_or_else(|fatal| self.ctx.fatal(&fatal.0));
         let link = |server: ServerId| self.ctx.threads.links.get()?.get(&server);
         judged.call.and_then(link).into_iter().for_each(Link::dial_now);
         judged.answer
     }
 
     /// Serves one connection from a peer: delivers its messages until the connection ends.
-    fn hear(&self, stream: Arc<TcpStream>, address: SocketAddr, mut place: ConnectionPermit) {
+    fn hear(&self, stream: Arc<TcpStream>, address: SocketAddr, mut permit: ConnectionPermit) {
         let ctx = &self.ctx;
         let mut reader = FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES);
         let peer = match accept_handshake(&mut reader, |hello| self.judge(hello)) {
@@ -73,7 +74,7 @@ impl Peers {
             Ok(_) => return,
             Err(error) => return trace_malformed(ctx, address, &error),
         };
-        if !place.join_last(peer.0, CONNECTIONS_OF_A_PEER) {
+        if !permit.join_last(peer.0, CONNECTIONS_OF_A_PEER) {
             return;
         }
         reader.set_limit(PEER_FRAME_MAX_BYTES);
@@ -119,17 +120,17 @@ struct PeerWatcher {
 
 impl LinkObserver for PeerWatcher {
     fn hello(&mut self) -> Hello {
-        self.dialler.hello(&self.peers.ctx.core, &self.peers.folder)
+        self.dialler.hello(&self.peers.ctx.core, &self.peers.data_dir)
     }
 
     fn check(&mut self, hello: &Hello, welcome: &Welcome) -> Result<(), String> {
-        let Peers { ctx, folder, .. } = &*self.peers;
-        self.dialler.welcomed(&ctx.core, folder, hello, welcome).unwrap_or_else(|fatal| ctx.fatal(&fatal.0))
+        let Peers { ctx, data_dir, .. } = &*self.peers;
+        self.dialler.welcomed(&ctx.core, data_dir, hello, welcome).unwrap_or_else(|fatal| ctx.fatal(&fatal.0))
     }
 
     fn up(&mut self) {
-        let Peers { ctx, folder, .. } = &*self.peers;
-        let news_for = self.dialler.up(&ctx.core, folder);
+        let Peers { ctx, data_dir, .. } = &*self.peers;
+        let news_for = self.dialler.up(&ctx.core, data_dir);
         let links = ctx.threads.links.get().into_iter().flatten();
         links.filter(|(peer, _)| news_for.contains(**peer)).for_each(|(_, link)| link.greet_again());
     }

@@ -198,10 +198,10 @@ impl ClientConnection for Arc<ReplyWriter> {
 /// Sends replies, with one write per connection. A large reply is written at once, so that few of them are in memory.
 pub fn send(replies: impl IntoIterator<Item = (ReplyHandle<Arc<ReplyWriter>>, ClientReply)>) {
     let mut in_hand = Vec::new();
-    for (asker, mut reply) in replies {
-        match asker.connection.append(&mut reply) {
-            Appended::InHand { is_large: true } => asker.connection.write(),
-            Appended::InHand { is_large: false } => in_hand.push(asker.connection.clone()),
+    for (handle, mut reply) in replies {
+        match handle.connection.append(&mut reply) {
+            Appended::InHand { is_large: true } => handle.connection.write(),
+            Appended::InHand { is_large: false } => in_hand.push(handle.connection.clone()),
             Appended::ForOthers => {}
         }
     }

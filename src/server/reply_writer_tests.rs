@@ -17,8 +17,8 @@ fn connection(load: &Arc<RequestLoad>) -> (Arc<ReplyWriter>, FrameReader) {
 
 /// A reply to a request of this connection.
 fn to(writer: &Arc<ReplyWriter>, number: u64, reply: Reply) -> (ReplyHandle<Arc<ReplyWriter>>, ClientReply) {
-    let asker = ReplyHandle::new(writer.clone(), number, TraceContext::default(), clock::now());
-    (asker, ClientReply { number, context: TraceContext::default(), reply })
+    let handle = ReplyHandle::new(writer.clone(), number, TraceContext::default(), clock::now());
+    (handle, ClientReply { number, context: TraceContext::default(), reply })
 }
 
 fn value(bytes: usize) -> Reply {

@@ -49,7 +49,7 @@ pub struct RequestReader {
 #[derive(Debug)]
 struct ReadInProgress {
     share: Share,
-    intake: Arc<RequestReader>,
+    request_reader: Arc<RequestReader>,
 }
 
 impl RequestReader {
@@ -60,7 +60,7 @@ impl RequestReader {
 
     /// The allowance of one reader.
     pub fn allowance(self: &Arc<RequestReader>, caller: ClientSocket) -> Box<dyn Allowance> {
-        Box::new(ReadInProgress { share: Share::new(&self.budget, Arc::new(caller)), intake: self.clone() })
+        Box::new(ReadInProgress { share: Share::new(&self.budget, Arc::new(caller)), request_reader: self.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -72,7 +72,7 @@ impl Allowance for ReadInProgress {
     fn grow(&mut self, bytes: usize) -> bool {
         let deadline = Instant::now() + PATIENCE;
         // Under this lock, no bytes are returned unnoticed.
-        let mut waiting = self.intake.lock();
+        let mut waiting = self.request_reader.lock();
         loop {
             match self.share.take(bytes, clock::now()) {
                 Reservation::Granted => return true,
@@ -82,22 +82,22 @@ impl Allowance for ReadInProgress {
                     return false;
                 }
                 Reservation::Full => {
-                    let waited = self.intake.freed.wait_timeout(waiting, ASK_AGAIN);
+                    let waited = self.request_reader.freed.wait_timeout(waiting, ASK_AGAIN);
                     waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
             }
         }
     }
 
-    fn frame_done(&mut self, frame: usize, given_back: usize) {
+    fn frame_done(&mut self, frame: usize, returned: usize) {
         // Small frames are no progress for a connection that holds the room of a large one.
-        if given_back > 0 || frame >= self.share.bytes() / 2 {
-            self.share.return_bytes(given_back);
+        if returned > 0 || frame >= self.share.bytes() / 2 {
+            self.share.return_bytes(returned);
             self.share.begin_anew(clock::now());
         }
-        if given_back > 0 {
-            drop(self.intake.lock());
-            self.intake.freed.notify_all();
+        if returned > 0 {
+            drop(self.request_reader.lock());
+            self.request_reader.freed.notify_all();
         }
     }
 
@@ -109,8 +109,8 @@ impl Allowance for ReadInProgress {
 impl Drop for ReadInProgress {
     fn drop(&mut self) {
         self.share.return_bytes(self.share.bytes());
-        drop(self.intake.lock());
-        self.intake.freed.notify_all();
+        drop(self.request_reader.lock());
+        self.request_reader.freed.notify_all();
     }
 }
 

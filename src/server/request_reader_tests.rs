@@ -10,18 +10,18 @@ const LARGE: usize = 90_000;
 const MAX: usize = 3 * LARGE;
 const PAST_GRACE: Duration = Duration::from_millis(GRACE.as_millis() as u64 + 50);
 
-fn intake() -> Arc<RequestReader> {
+fn request_reader() -> Arc<RequestReader> {
     RequestReader::new(&Budget::new(MAX, FIRST_BUFFER_BYTES))
 }
 
 /// A client, and the reader of its requests.
-fn connection(intake: &Arc<RequestReader>) -> (TcpStream, FrameReader) {
+fn connection(request_reader: &Arc<RequestReader>) -> (TcpStream, FrameReader) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, address) = listener.accept().unwrap();
     let stream = Arc::new(stream);
     let mut reader = FrameReader::new(stream.clone(), 2 * LARGE);
-    reader.set_allowance(intake.allowance(ClientSocket { stream, address }));
+    reader.set_allowance(request_reader.allowance(ClientSocket { stream, address }));
     (client, reader)
 }
 
@@ -31,33 +31,33 @@ fn read(reader: &mut FrameReader) -> usize {
 
 #[test]
 fn small_frames_do_not_keep_the_room_of_a_large_one() {
-    let (intake, small) = (intake(), frame(&vec![2u8; 10]));
+    let (request_reader, small) = (request_reader(), frame(&vec![2u8; 10]));
     // The beginning of the next frame arrives with each frame: the buffer is never empty.
-    for begun in [1, small.len() - 1] {
-        let (mut client, mut reader) = connection(&intake);
-        client.write_all(&[&frame(&vec![1u8; LARGE])[..], &small[..begun]].concat()).unwrap();
+    for started in [1, small.len() - 1] {
+        let (mut client, mut reader) = connection(&request_reader);
+        client.write_all(&[&frame(&vec![1u8; LARGE])[..], &small[..started]].concat()).unwrap();
         assert_eq!(read(&mut reader), LARGE);
         for _ in 0..3 {
-            client.write_all(&[&small[begun..], &small[..begun]].concat()).unwrap();
+            client.write_all(&[&small[started..], &small[..started]].concat()).unwrap();
             assert_eq!(read(&mut reader), 10);
         }
-        assert_eq!(intake.budget.used(), 0, "{begun} bytes of a next frame");
+        assert_eq!(request_reader.budget.used(), 0, "{started} bytes of a next frame");
     }
 }
 
 #[test]
 fn only_progress_in_proportion_to_the_held_bytes_begins_a_new_turn() {
-    for (frame, given_back, is_progress) in [(10, 0, false), (10, 1_000, true), (LARGE, 0, true)] {
-        let intake = intake();
+    for (frame, returned, is_progress) in [(10, 0, false), (10, 1_000, true), (LARGE, 0, true)] {
+        let request_reader = request_reader();
         let allowance = |(stream, _): (TcpStream, FrameReader)| {
             let address = stream.local_addr().unwrap();
-            intake.allowance(ClientSocket { stream: stream.into(), address })
+            request_reader.allowance(ClientSocket { stream: stream.into(), address })
         };
-        let [mut first, mut second] = [(); 2].map(|()| allowance(connection(&intake)));
+        let [mut first, mut second] = [(); 2].map(|()| allowance(connection(&request_reader)));
         assert!(first.grow(2 * LARGE));
         thread::sleep(PAST_GRACE);
-        first.frame_done(frame, given_back);
+        first.frame_done(frame, returned);
         assert!(second.grow(LARGE / 2), "there is room for it");
-        assert_eq!(first.is_closed(), !is_progress, "a frame of {frame}, {given_back} given back");
+        assert_eq!(first.is_closed(), !is_progress, "a frame of {frame}, {returned} given back");
     }
 }

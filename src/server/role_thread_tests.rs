@@ -148,7 +148,7 @@ static PLACES: Mutex<BTreeMap<u32, &'static FixtureRole>> = Mutex::new(BTreeMap:
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 fn place<C: ClientConnection>(core: &ServerCore<C>) -> &'static FixtureRole {
-    PLACES.lock().unwrap()[&core.config.life]
+    PLACES.lock().unwrap()[&core.config.incarnation]
 }
 
 impl Hosted for Echo {
@@ -211,9 +211,9 @@ struct ThreadFixture {
 }
 
 fn ctx(trace: Trace) -> Arc<ServerContext> {
-    let (life, quorums) = (NEXT.fetch_add(1, Ordering::Relaxed), Quorums::majority(ServerSet::first(1)));
+    let (incarnation, quorums) = (NEXT.fetch_add(1, Ordering::Relaxed), Quorums::majority(ServerSet::first(1)));
     let owner = Owner { cluster: "test", quorums, server: ME };
-    Arc::new(ServerContext::new(owner, ServerOptions::of(&[]), life, trace, Admission::active()))
+    Arc::new(ServerContext::new(owner, ServerOptions::of(&[]), incarnation, trace, Admission::active()))
 }
 
 fn to_memory() -> Trace {
@@ -240,7 +240,7 @@ impl ThreadFixture {
         let mailbox = Arc::new(Mailbox::closed(QueueLimits::of(MAILBOX_MAX, 1)));
         let place =
             Box::leak(Box::new(FixtureRole { mailbox: mailbox.clone(), told: tell, counted: AtomicU64::new(0) }));
-        PLACES.lock().unwrap().insert(ctx.core.config.life, place);
+        PLACES.lock().unwrap().insert(ctx.core.config.incarnation, place);
         ctx.core.learner.open();
         ctx.core.acceptor.open();
         mailbox.open();
@@ -254,9 +254,9 @@ impl ThreadFixture {
             room,
             could_shed_more: false,
         };
-        let has_room = disk.has_space();
+        let has_space = disk.has_space();
         let host = RoleHost::new(&ctx.core, &ctx.threads, Echo::default(), disk, Random::new(1, 1));
-        assert_eq!(ctx.core.is_disk_full(), !has_room, "each life says at its beginning whether its disk has room");
+        assert_eq!(ctx.core.is_disk_full(), !has_space, "each life says at its beginning whether its disk has room");
         let inside = ctx.clone();
         let thread = thread::spawn(move || run(host, &inside.core, &inside.threads));
         let (gate, thread) = (held.then_some(gate), Some(thread));
@@ -323,9 +323,9 @@ impl ThreadFixture {
 }
 
 fn await_that(is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < PATIENCE);
+        assert!(started.elapsed() < PATIENCE);
         thread::yield_now();
     }
 }
@@ -339,33 +339,33 @@ fn crash_point(ended: RunEnd) -> CrashPoint {
 
 #[test]
 fn nothing_is_sent_before_it_is_durable() {
-    let stage = ThreadFixture::held();
-    stage.ask(1);
-    stage.await_commit();
-    assert_eq!((stage.sent(), stage.ctx.core.trace.text()), (vec![], String::new()));
-    stage.let_go();
+    let fixture = ThreadFixture::held();
+    fixture.ask(1);
+    fixture.await_commit();
+    assert_eq!((fixture.sent(), fixture.ctx.core.trace.text()), (vec![], String::new()));
+    fixture.let_go();
     let until = Instant::now() + PATIENCE;
-    wait(&stage.ctx.core.learner, &stage.ctx.threads, RoleKind::Learner as usize, Some(until));
-    let sent = stage.ctx.core.learner.take_one();
+    wait(&fixture.ctx.core.learner, &fixture.ctx.threads, RoleKind::Learner as usize, Some(until));
+    let sent = fixture.ctx.core.learner.take_one();
     assert!(
         matches!(sent, Some(MailboxItem::Mail(Delivery { context: TraceContext { parent: Some(_), .. }, .. }))),
         "it names its line"
     );
-    stage.stop();
-    assert_eq!(stage.end().1, [[1]]);
+    fixture.stop();
+    assert_eq!(fixture.end().1, [[1]]);
 }
 
 #[test]
 fn inputs_that_arrive_during_a_commit_form_one_batch() {
-    let stage = ThreadFixture::held();
-    stage.ask(1);
-    stage.await_commit();
-    (2..=40).for_each(|n| stage.ask(n));
-    stage.let_go();
-    stage.await_commit();
-    stage.let_go();
-    stage.stop();
-    let (ended, commits, sent, _) = stage.end();
+    let fixture = ThreadFixture::held();
+    fixture.ask(1);
+    fixture.await_commit();
+    (2..=40).for_each(|n| fixture.ask(n));
+    fixture.let_go();
+    fixture.await_commit();
+    fixture.let_go();
+    fixture.stop();
+    let (ended, commits, sent, _) = fixture.end();
     assert!(matches!(ended, RunEnd::Stopped));
     assert_eq!(commits, [vec![1], (2..=40).collect()]);
     assert_eq!(sent, (1..=40).collect::<Vec<u64>>());
@@ -373,27 +373,27 @@ fn inputs_that_arrive_during_a_commit_form_one_batch() {
 
 #[test]
 fn batch_size_is_limited() {
-    let stage = ThreadFixture::held();
-    stage.ask(1);
-    stage.await_commit();
+    let fixture = ThreadFixture::held();
+    fixture.ask(1);
+    fixture.await_commit();
     let half = 3 << 19;
     for n in 2..=5 {
-        stage.post(Input::Request(n), half);
+        fixture.post(Input::Request(n), half);
     }
-    stage.stop();
-    let (_, commits, _, _) = stage.end();
+    fixture.stop();
+    let (_, commits, _, _) = fixture.end();
     assert_eq!(commits, [vec![1], vec![2, 3], vec![4, 5]]);
 }
 
 #[test]
 fn a_crash_before_the_step_loses_the_inputs() {
-    let stage = ThreadFixture::held();
-    stage.ask(1);
-    stage.await_commit();
-    stage.say(2);
-    stage.crash(CrashPoint::BeforeStep);
-    stage.say(3);
-    let (ended, commits, sent, lines) = stage.end();
+    let fixture = ThreadFixture::held();
+    fixture.ask(1);
+    fixture.await_commit();
+    fixture.say(2);
+    fixture.crash(CrashPoint::BeforeStep);
+    fixture.say(3);
+    let (ended, commits, sent, lines) = fixture.end();
     assert_eq!(crash_point(ended), CrashPoint::BeforeStep);
     assert_eq!((commits, sent), (vec![vec![1]], vec![1]));
     assert!(!lines.contains("number-2"), "{lines}");
@@ -403,10 +403,10 @@ fn a_crash_before_the_step_loses_the_inputs() {
 
 #[test]
 fn crash_before_the_sync_leaves_neither_records_nor_messages() {
-    let stage = ThreadFixture::free();
-    stage.crash(CrashPoint::BeforeSync);
-    stage.ask(1);
-    let (ended, commits, sent, lines) = stage.end();
+    let fixture = ThreadFixture::free();
+    fixture.crash(CrashPoint::BeforeSync);
+    fixture.ask(1);
+    let (ended, commits, sent, lines) = fixture.end();
     assert_eq!(crash_point(ended), CrashPoint::BeforeSync);
     assert_eq!((commits.len(), sent.len()), (0, 0));
     assert!(!lines.contains("number-1"), "{lines}");
@@ -414,10 +414,10 @@ fn crash_before_the_sync_leaves_neither_records_nor_messages() {
 
 #[test]
 fn crash_before_the_send_leaves_records_but_no_messages() {
-    let stage = ThreadFixture::free();
-    stage.crash(CrashPoint::BeforeSend);
-    stage.ask(1);
-    let (ended, commits, sent, lines) = stage.end();
+    let fixture = ThreadFixture::free();
+    fixture.crash(CrashPoint::BeforeSend);
+    fixture.ask(1);
+    let (ended, commits, sent, lines) = fixture.end();
     assert_eq!(crash_point(ended), CrashPoint::BeforeSend);
     assert_eq!((commits, sent), (vec![vec![1]], vec![]));
     assert!(!lines.contains("number-1"), "{lines}");
@@ -425,10 +425,10 @@ fn crash_before_the_send_leaves_records_but_no_messages() {
 
 #[test]
 fn crash_between_two_turns_is_reported_as_before_step() {
-    let stage = ThreadFixture::free();
-    stage.crash(CrashPoint::BeforeSend);
+    let fixture = ThreadFixture::free();
+    fixture.crash(CrashPoint::BeforeSend);
     let ordered = Instant::now();
-    let (ended, commits, _, _) = stage.end();
+    let (ended, commits, _, _) = fixture.end();
     assert_eq!(crash_point(ended), CrashPoint::BeforeStep, "it hit between two turns");
     assert_eq!(commits.len(), 0);
     assert!(ordered.elapsed() < PATIENCE);
@@ -445,13 +445,13 @@ fn log_lines_of_a_batch_are_one_write_before_its_messages() {
         let _ = seen.send(count);
         jiff::Timestamp::now()
     };
-    let stage = ThreadFixture::new(Trace::to_memory_at(ProcessId::server(ME, 1), clock), true, Vec::new());
-    *sent.lock().unwrap() = Some(stage.ctx.core.learner.clone());
-    stage.ask(1);
-    stage.await_commit();
-    (2..=10).for_each(|n| stage.ask(n));
-    stage.stop();
-    let (_, commits, messages, lines) = stage.end();
+    let fixture = ThreadFixture::new(Trace::to_memory_at(ProcessId::server(ME, 1), clock), true, Vec::new());
+    *sent.lock().unwrap() = Some(fixture.ctx.core.learner.clone());
+    fixture.ask(1);
+    fixture.await_commit();
+    (2..=10).for_each(|n| fixture.ask(n));
+    fixture.stop();
+    let (_, commits, messages, lines) = fixture.end();
     assert_eq!((commits.len(), messages.len()), (2, 10));
     assert_eq!(at_write.try_iter().collect::<Vec<usize>>(), [0, 1], "one write a group, before its messages");
     assert_eq!(lines.lines().count(), 10);
@@ -459,63 +459,63 @@ fn log_lines_of_a_batch_are_one_write_before_its_messages() {
 
 #[test]
 fn role_that_stops_finishes_its_earlier_inputs() {
-    let stage = ThreadFixture::held();
-    stage.ask(1);
-    stage.await_commit();
-    stage.ask(2);
-    stage.stop();
-    stage.ask(3);
-    let (ended, commits, sent, _) = stage.end();
+    let fixture = ThreadFixture::held();
+    fixture.ask(1);
+    fixture.await_commit();
+    fixture.ask(2);
+    fixture.stop();
+    fixture.ask(3);
+    let (ended, commits, sent, _) = fixture.end();
     assert!(matches!(ended, RunEnd::Stopped));
     assert_eq!((commits, sent), (vec![vec![1], vec![2]], vec![1, 2]));
 }
 
 #[test]
 fn role_stops_when_its_mailbox_is_closed() {
-    let stage = ThreadFixture::free();
-    place(&stage.ctx.core).mailbox.close();
-    stage.ctx.threads.wake(RoleKind::Acceptor);
-    assert!(matches!(stage.end().0, RunEnd::Stopped));
+    let fixture = ThreadFixture::free();
+    place(&fixture.ctx.core).mailbox.close();
+    fixture.ctx.threads.wake(RoleKind::Acceptor);
+    assert!(matches!(fixture.end().0, RunEnd::Stopped));
 }
 
 #[test]
 fn delayed_thread_handles_its_mail_before_its_timers() {
-    let stage = ThreadFixture::held();
-    stage.ask(ARM);
-    assert_eq!(stage.told().0, "armed");
-    stage.ask(1);
-    stage.await_commit();
+    let fixture = ThreadFixture::held();
+    fixture.ask(ARM);
+    assert_eq!(fixture.told().0, "armed");
+    fixture.ask(1);
+    fixture.await_commit();
     // The timer runs out while the disk is slow. The input that re-arms it arrived in time.
     thread::sleep(Duration::from_millis(60));
-    stage.ask(ARM);
-    stage.let_go();
-    let (first, armed_at) = stage.told();
-    let (second, rung_at) = stage.told();
+    fixture.ask(ARM);
+    fixture.let_go();
+    let (first, armed_at) = fixture.told();
+    let (second, rung_at) = fixture.told();
     assert_eq!((first, second), ("armed", "silence"));
     let waited = rung_at.duration_since(armed_at);
     assert!(waited >= Duration::from_millis(25), "it was put off, and rang after {waited:?}");
-    stage.stop();
-    stage.end();
+    fixture.stop();
+    fixture.end();
 }
 
 #[test]
 fn steady_mail_does_not_keep_timers_from_firing() {
-    let stage = ThreadFixture::free();
-    stage.ask(ARM);
-    assert_eq!(stage.told().0, "armed");
-    let begun = Instant::now();
+    let fixture = ThreadFixture::free();
+    fixture.ask(ARM);
+    assert_eq!(fixture.told().0, "armed");
+    let started = Instant::now();
     let mut n = 0;
-    while stage.told.is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "the timer never rang");
+    while fixture.told.is_empty() {
+        assert!(started.elapsed() < PATIENCE, "the timer never rang");
         n += 1;
         let mail = Delivery::from_within(TraceContext::default(), Input::Request(n % ARM), 0);
         // A full mailbox is the busiest case.
-        let _ = stage.ctx.core.enqueue::<Echo, _>(&stage.ctx.threads, mail);
-        while stage.ctx.core.learner.take_one().is_some() {}
+        let _ = fixture.ctx.core.enqueue::<Echo, _>(&fixture.ctx.threads, mail);
+        while fixture.ctx.core.learner.take_one().is_some() {}
     }
-    assert_eq!(stage.told().0, "silence");
-    stage.stop();
-    stage.end();
+    assert_eq!(fixture.told().0, "silence");
+    fixture.stop();
+    fixture.end();
 }
 
 #[test]
@@ -538,33 +538,33 @@ fn full_disk_drops_inputs_that_need_space_until_there_is_space() {
 
 #[test]
 fn full_disk_is_reported_at_once_and_checked_again_without_mail() {
-    let stage = ThreadFixture::free();
-    let faults = || stage.ctx.core.trace.text().matches("the slate is full").count();
-    stage.say(FILLS);
+    let fixture = ThreadFixture::free();
+    let faults = || fixture.ctx.core.trace.text().matches("the slate is full").count();
+    fixture.say(FILLS);
     await_that(|| faults() == 1);
-    assert!(stage.ctx.core.is_disk_full());
-    await_that(|| !stage.ctx.core.is_disk_full());
-    stage.stop();
-    assert_eq!(stage.end().1, [[FILLS]]);
+    assert!(fixture.ctx.core.is_disk_full());
+    await_that(|| !fixture.ctx.core.is_disk_full());
+    fixture.stop();
+    assert_eq!(fixture.end().1, [[FILLS]]);
 }
 
 #[test]
 fn full_disk_requests_space_from_other_roles_at_once_and_again_if_it_was_not_enough() {
-    let mut stage = ThreadFixture::free();
-    let asks = |stage: &ThreadFixture, why: &str| {
-        assert_eq!(stage.told().0, "wants room", "{why}");
+    let mut fixture = ThreadFixture::free();
+    let asks = |fixture: &ThreadFixture, why: &str| {
+        assert_eq!(fixture.told().0, "wants room", "{why}");
         // One second later there would be room.
-        assert!(stage.ctx.core.is_disk_full(), "{why}");
+        assert!(fixture.ctx.core.is_disk_full(), "{why}");
     };
-    stage.say(FILLS);
-    asks(&stage, "when it runs full");
-    stage.ask(SHEDS);
-    asks(&stage, "when some was made, and more could be");
-    stage.ask(1);
-    await_that(|| stage.commits.lock().unwrap().len() == 3);
-    stage.stop();
-    let told = stage.told.clone();
-    stage.thread.take().unwrap().join().unwrap();
+    fixture.say(FILLS);
+    asks(&fixture, "when it runs full");
+    fixture.ask(SHEDS);
+    asks(&fixture, "when some was made, and more could be");
+    fixture.ask(1);
+    await_that(|| fixture.commits.lock().unwrap().len() == 3);
+    fixture.stop();
+    let told = fixture.told.clone();
+    fixture.thread.take().unwrap().join().unwrap();
     assert!(told.is_empty(), "what makes no room is no reason to ask");
 }
 
@@ -596,13 +596,13 @@ fn full_disk_is_tracked_per_role_and_not_for_roles_that_are_down() {
 
 #[test]
 fn incarnation_ends_if_its_records_do_not_fit_on_the_disk() {
-    let stage = ThreadFixture::held();
-    stage.ask(1);
-    stage.await_commit();
+    let fixture = ThreadFixture::held();
+    fixture.ask(1);
+    fixture.await_commit();
     // These are one batch: none of its messages is sent.
-    stage.ask(2);
-    stage.ask(TOO_MUCH);
-    let (ended, commits, sent, _) = stage.end();
+    fixture.ask(2);
+    fixture.ask(TOO_MUCH);
+    let (ended, commits, sent, _) = fixture.end();
     assert!(matches!(&ended, RunEnd::NoSpace(why) if why == NO_SPACE), "{ended:?}");
     assert_eq!((commits, sent), (vec![vec![1]], vec![1]));
 }
@@ -646,17 +646,17 @@ fn sleeping_role_is_woken_by_posted_mail_but_not_by_quiet_mail() {
 /// asleep: then it is woken. Otherwise it would sleep although it has mail.
 #[test]
 fn role_does_not_fall_asleep_with_quiet_mail_in_its_mailbox() {
-    let stage = ThreadFixture::free();
-    let (core, threads, place) = (&stage.ctx.core, &stage.ctx.threads, place(&stage.ctx.core));
+    let fixture = ThreadFixture::free();
+    let (core, threads, place) = (&fixture.ctx.core, &fixture.ctx.threads, place(&fixture.ctx.core));
     for round in 1..=10_000_u64 {
-        stage.ask(COUNT);
+        fixture.ask(COUNT);
         // The other thread finishes each part of its turn in one of the rounds.
         (0..(round * 37) % 1_024).for_each(|_| std::hint::spin_loop());
         let mail = Delivery::from_within(TraceContext::default(), Input::Request(ANSWER), 0);
         let is_early = |_| place.counted.load(Ordering::Relaxed) < round;
         core.enqueue_without_wake::<Echo, _>(threads, mail, is_early).unwrap();
-        assert_eq!(stage.told().0, "heard");
+        assert_eq!(fixture.told().0, "heard");
     }
-    stage.stop();
-    stage.end();
+    fixture.stop();
+    fixture.end();
 }

@@ -40,8 +40,8 @@ const SIGNAL_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs a server until Ctrl-C or SIGTERM. The error is one sentence for the terminal.
 pub fn run(mut options: ServerOptions) -> Result<(), String> {
-    let site = ServerAddresses::of(&options)?;
-    let (me, cluster) = (site.me, site.cluster.clone());
+    let server_addresses = ServerAddresses::of(&options)?;
+    let (me, cluster) = (server_addresses.me, server_addresses.cluster.clone());
     #[cfg(feature = "seeded-bugs")]
     if let Some(bug) = options.bug {
         crate::seeded_bugs::switch_everywhere(bug);
@@ -50,27 +50,28 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
     let (mut signals, is_stopping) = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let ends_on_hangup = options.log_dir.is_none() && std::io::stderr().is_terminal();
     // Ports first: a server that is started twice must not touch the data of the running one.
-    let Some(Ports { peer: peer_port, client: client_port, http: http_port }) = Ports::bind(&site, &mut signals)?
+    let Some(Ports { peer: peer_port, client: client_port, http: http_port }) =
+        Ports::bind(&server_addresses, &mut signals)?
     else {
         return Ok(());
     };
     let data = options.data_dir();
     options.data = Some(data.clone());
     let open = || DataDir::open(&data, cluster.owner(me)).map_err(RecoveryError::from);
-    let Some(folder) = await_space(me, &mut signals, open)? else { return Ok(()) };
-    folder.claim_protocol(options.protocol.family()).map_err(|error| error.to_string())?;
-    let folder = Arc::new(folder);
-    let trace = open_trace(&options, me, folder.incarnation())?;
+    let Some(data_dir) = await_space(me, &mut signals, open)? else { return Ok(()) };
+    data_dir.claim_protocol(options.protocol.family()).map_err(|error| error.to_string())?;
+    let data_dir = Arc::new(data_dir);
+    let trace = open_trace(&options, me, data_dir.incarnation())?;
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
-    let decide = || Admission::of(&folder, cluster.quorums()).map_err(RecoveryError::from);
+    let decide = || Admission::of(&data_dir, cluster.quorums()).map_err(RecoveryError::from);
     let Some(admission) = await_space(me, &mut signals, decide)? else { return Ok(()) };
-    let ctx = Arc::new(ServerContext::new(cluster.owner(me), options, folder.incarnation(), trace, admission));
+    let ctx = Arc::new(ServerContext::new(cluster.owner(me), options, data_dir.incarnation(), trace, admission));
 
     let has_checkpoint = ctx.options.protocol.has(RoleKind::Learner);
-    if has_checkpoint && await_space(me, &mut signals, || checkpoint_thread::start(&ctx, &folder))?.is_none() {
+    if has_checkpoint && await_space(me, &mut signals, || checkpoint_thread::start(&ctx, &data_dir))?.is_none() {
         return Ok(());
     }
-    let (mut supervisor, orders) = Supervisor::new(ctx.clone(), folder.clone(), seed);
+    let (mut supervisor, orders) = Supervisor::new(ctx.clone(), data_dir.clone(), seed);
     let _ = ctx.threads.lab_handle.set(orders);
     let listener = || ClientListener { ctx: ctx.clone(), cluster: cluster.clone() };
     // Before the first line, so that viewers get it too.
@@ -78,8 +79,8 @@ pub fn run(mut options: ServerOptions) -> Result<(), String> {
         http::serve(listener(), port).map_err(|error| format!("cannot start a thread: {error}"))?;
     }
     supervisor.start()?;
-    trace_boot(&ctx, &cluster, &folder, seed);
-    let peers = Peers::new(ctx.clone(), cluster.clone(), folder.clone());
+    trace_boot(&ctx, &cluster, &data_dir, seed);
+    let peers = Peers::new(ctx.clone(), cluster.clone(), data_dir.clone());
     peers.dial()?;
     let spawned = peers.serve(peer_port).and_then(|()| client_listener::serve(listener(), client_port));
     spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -142,10 +143,10 @@ struct Ports {
 impl Ports {
     /// Binds the addresses. An address in use is tried again for a while, since its holder may be about to end, like a
     /// process that was just killed. None if a signal to stop arrives meanwhile.
-    fn bind(site: &ServerAddresses, signals: &mut Signals) -> Result<Option<Ports>, String> {
+    fn bind(server_addresses: &ServerAddresses, signals: &mut Signals) -> Result<Option<Ports>, String> {
         let deadline = Instant::now() + BIND_PATIENCE;
         let mut bound = Vec::new();
-        for (address, what) in site.addresses() {
+        for (address, what) in server_addresses.addresses() {
             let port = loop {
                 match bind(address, what) {
                     Ok(port) => break port,
@@ -186,11 +187,11 @@ fn await_space<T>(
     }
 }
 
-fn open_trace(options: &ServerOptions, me: ServerId, life: u32) -> Result<Trace, String> {
-    let process = ProcessId::server(me, life);
+fn open_trace(options: &ServerOptions, me: ServerId, incarnation: u32) -> Result<Trace, String> {
+    let process = ProcessId::server(me, incarnation);
     let trace = match options.log_file() {
-        Some((folder, path)) => {
-            let opened = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        Some((data_dir, path)) => {
+            let opened = DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
             let opened =
                 opened.and_then(|()| Trace::to_bounded_file(process, &path, options.log_bound(), !options.quiet));
             opened.map_err(|error| no_log(&path, &error))?
@@ -224,7 +225,7 @@ fn reopen_log(ctx: &ServerContext) {
 }
 
 /// The first line: what this process is, and what it found on its disk.
-fn trace_boot(ctx: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64) {
+fn trace_boot(ctx: &ServerContext, cluster: &Cluster, data_dir: &DataDir, seed: u64) {
     let options = &ctx.options;
     let shown = ctx.core.shared_status.read();
     let fails = options.fail != FailureMode::None;
@@ -243,14 +244,14 @@ fn trace_boot(ctx: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u6
         data: options.data.as_ref().map(|path| QuotedText::new(path.to_string_lossy().as_bytes())),
         // A filter may hide the steps that the option requests; an audit of the run must know.
         steps: Some(QuotedText::from(if ctx.core.trace.is_complete() { "on" } else { "off" })),
-        incarnation: Some(folder.incarnation()),
+        incarnation: Some(data_dir.incarnation()),
         applied: ctx.core.learner.is_open().then_some(shown.applied),
         digest: ctx.core.learner.is_open().then_some(Digest(shown.digest)),
         // An acceptor that waits for disk space has not read its disk yet.
         promised: knows.then(|| MaybeBallot((shown.promised.round > 0).then_some(shown.promised))),
         accepted: knows.then_some(shown.accepted),
         history: ctx.core.learner.is_open().then(|| HistoryName::of(shown.history)),
-        disk: DiskName::new(&short_disk(folder.storage_id())),
+        disk: DiskName::new(&short_disk(data_dir.storage_id())),
     };
     let why = (restart == RestartMode::Lost).then(|| {
         "UNSAFE: a restarted acceptor loses its promises and accepted values; for demonstration only".to_string()

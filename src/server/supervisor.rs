@@ -47,22 +47,22 @@ pub struct LabHandle(Sender<LabRequest>);
 
 impl LabHandle {
     /// Gives a request; the supervisor handles it after the earlier ones.
-    pub fn send(&self, order: LabRequest) -> Result<(), String> {
-        self.0.try_send(order).map_err(|_| "too many crash and restart requests are queued; try again".to_string())
+    pub fn send(&self, request: LabRequest) -> Result<(), String> {
+        self.0.try_send(request).map_err(|_| "too many crash and restart requests are queued; try again".to_string())
     }
 }
 
 /// Starts and restarts the roles of one server.
 pub struct Supervisor {
     ctx: Arc<ServerContext>,
-    folder: Arc<DataDir>,
+    data_dir: Arc<DataDir>,
     seed: u64,
     lab_requests: Receiver<LabRequest>,
     /// The roles whose thread has just ended.
     ended: Receiver<RoleKind>,
     ended_sender: Sender<RoleKind>,
     lifecycle: Lifecycle,
-    slots: [RoleEntry; RoleKind::ALL.len()],
+    entries: [RoleEntry; RoleKind::ALL.len()],
 }
 
 /// The supervisor's data about one role.
@@ -79,16 +79,16 @@ type StartResult = Sender<Result<(), String>>;
 
 impl Supervisor {
     /// A supervisor whose roles have not started yet.
-    pub fn new(ctx: Arc<ServerContext>, folder: Arc<DataDir>, seed: u64) -> (Supervisor, LabHandle) {
+    pub fn new(ctx: Arc<ServerContext>, data_dir: Arc<DataDir>, seed: u64) -> (Supervisor, LabHandle) {
         let (sender, orders) = bounded(ORDERS_MAX);
         // Each role has one thread at a time, so there is always room for its end.
         let (farewell, ended) = bounded(RoleKind::ALL.len());
         let me = ctx.core.config.me.0;
-        let slots =
+        let entries =
             RoleKind::ALL.map(|role| RoleEntry { random: failures_of(me, role, seed), thread: None, incarnations: 0 });
         let lifecycle = Lifecycle::new(clock::now());
         (
-            Supervisor { ctx, folder, seed, lab_requests: orders, ended, ended_sender: farewell, lifecycle, slots },
+            Supervisor { ctx, data_dir, seed, lab_requests: orders, ended, ended_sender: farewell, lifecycle, entries },
             LabHandle(sender),
         )
     }
@@ -97,8 +97,8 @@ impl Supervisor {
     /// disks hold.
     pub fn start(&mut self) -> Result<(), String> {
         for role in self.roles().iter().copied() {
-            let (begun, begins) = bounded(1);
-            self.start_role(role, None, begun).map_err(|error| no_thread(role, &error))?;
+            let (started, begins) = bounded(1);
+            self.start_role(role, None, started).map_err(|error| no_thread(role, &error))?;
             begins.recv().unwrap_or_else(|_| Err(format!("the {} did not start", name_of(role))))?;
         }
         Ok(())
@@ -111,10 +111,10 @@ impl Supervisor {
         loop {
             let due = self.lifecycle.next_due().map_or(next_count, |due| due.min(next_count));
             select! {
-                recv(orders) -> order => match order {
+                recv(orders) -> request => match request {
                     Ok(LabRequest::Crash { role, down }) => {
-                        let order = self.lifecycle.on_crash_request(clock::now(), role, down);
-                        order.into_iter().for_each(|order| send_control(&self.ctx, role, ControlMessage::Crash(order)));
+                        let request = self.lifecycle.on_crash_request(clock::now(), role, down);
+                        request.into_iter().for_each(|request| send_control(&self.ctx, role, ControlMessage::Crash(request)));
                     }
                     Ok(LabRequest::Restart { role }) => self.lifecycle.restart_soon(clock::now(), role),
                     Ok(LabRequest::Stop) | Err(_) => return self.stop(),
@@ -125,7 +125,7 @@ impl Supervisor {
             let now = clock::now();
             for role in self.roles().iter().copied() {
                 match self.lifecycle.take_due(now, role) {
-                    Some(DueAction::Crash(order)) => send_control(&self.ctx, role, ControlMessage::Crash(order)),
+                    Some(DueAction::Crash(request)) => send_control(&self.ctx, role, ControlMessage::Crash(request)),
                     Some(DueAction::Restart(down)) => self.restart(role, down),
                     None => {}
                 }
@@ -143,7 +143,7 @@ impl Supervisor {
 
     /// A role's thread has ended.
     fn join_role(&mut self, role: RoleKind) {
-        if self.slots[role as usize].thread.take().is_some_and(|thread| thread.join().is_err()) {
+        if self.entries[role as usize].thread.take().is_some_and(|thread| thread.join().is_err()) {
             self.ctx.fatal(&format!("the thread of the {} panicked", name_of(role)));
         }
         self.lifecycle.ended(clock::now(), role);
@@ -151,8 +151,8 @@ impl Supervisor {
 
     fn restart(&mut self, role: RoleKind, down: Duration) {
         // No thread waits for the result: an incarnation that cannot begin stops the process itself.
-        let (begun, _) = bounded(1);
-        if let Err(error) = self.start_role(role, Some(down), begun) {
+        let (started, _) = bounded(1);
+        if let Err(error) = self.start_role(role, Some(down), started) {
             self.ctx.trace_fault(name_of(role), "no thread", &no_thread(role, &error));
             self.lifecycle.did_not_begin(clock::now(), role);
         }
@@ -164,37 +164,37 @@ impl Supervisor {
             send_control(&self.ctx, role, ControlMessage::Stop);
         }
         let deadline = Instant::now() + STOP_TIMEOUT;
-        while self.slots.iter().any(|slot| slot.thread.is_some()) {
+        while self.entries.iter().any(|entry| entry.thread.is_some()) {
             let Ok(role) = self.ended.recv_deadline(deadline) else { return };
             self.join_role(role);
         }
     }
 
     /// Starts the thread of a role. `down` is None at the start of the process.
-    fn start_role(&mut self, role: RoleKind, down: Option<Duration>, begun: StartResult) -> std::io::Result<()> {
-        let (ctx, folder) = (self.ctx.clone(), self.folder.clone());
+    fn start_role(&mut self, role: RoleKind, down: Option<Duration>, started: StartResult) -> std::io::Result<()> {
+        let (ctx, data_dir) = (self.ctx.clone(), self.data_dir.clone());
         let thread = match role {
-            RoleKind::Proposer => self.spawn(begun, down, move || recovery::proposer(&ctx.core, &folder, down))?,
-            RoleKind::Acceptor => self.spawn(begun, down, move || {
-                let (acceptor, journal) = recovery::acceptor(&ctx.core, &ctx.threads, &folder, down)?;
+            RoleKind::Proposer => self.spawn(started, down, move || recovery::proposer(&ctx.core, &data_dir, down))?,
+            RoleKind::Acceptor => self.spawn(started, down, move || {
+                let (acceptor, journal) = recovery::acceptor(&ctx.core, &ctx.threads, &data_dir, down)?;
                 Ok((acceptor, Slowed { disk: journal, by: ctx.options.sync_delay }))
             })?,
-            RoleKind::Learner => self.spawn::<Learner<Kv>, _>(begun, down, move || {
-                let learner = recovery::learner(&ctx.core, &ctx.threads, &folder, ctx.load(), down)?;
+            RoleKind::Learner => self.spawn::<Learner<Kv>, _>(started, down, move || {
+                let learner = recovery::learner(&ctx.core, &ctx.threads, &data_dir, ctx.load(), down)?;
                 Ok((learner, NoStableStore))
             })?,
             RoleKind::Coordinator => {
-                self.spawn(begun, down, move || recovery::coordinator(&ctx.core, &ctx.threads, &folder, down))?
+                self.spawn(started, down, move || recovery::coordinator(&ctx.core, &ctx.threads, &data_dir, down))?
             }
             RoleKind::Participant => {
-                self.spawn(begun, down, move || recovery::participant(&ctx.core, &ctx.threads, &folder, down))?
+                self.spawn(started, down, move || recovery::participant(&ctx.core, &ctx.threads, &data_dir, down))?
             }
         };
         let options = &self.ctx.options;
-        let slot = &mut self.slots[role as usize];
-        let fails = draw_failure(&mut slot.random, options, role).map(|(up, order)| (clock::now() + up, order));
-        slot.incarnations += 1;
-        slot.thread = Some(thread);
+        let entry = &mut self.entries[role as usize];
+        let fails = draw_failure(&mut entry.random, options, role).map(|(up, request)| (clock::now() + up, request));
+        entry.incarnations += 1;
+        entry.thread = Some(thread);
         self.lifecycle.begins(role, fails);
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Supervisor {
     /// Starts the thread of an incarnation: it recovers the role from its disk, runs it, and reports its end.
     fn spawn<R, D>(
         &self,
-        begun: StartResult,
+        started: StartResult,
         down: Option<Duration>,
         recover: impl FnOnce() -> Result<(R, D), RecoveryError> + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>>
@@ -210,13 +210,13 @@ impl Supervisor {
         R: Hosted,
         D: RoleDisk<R::Record, Error: Display> + Send + 'static,
     {
-        let lives = self.slots[R::NAME as usize].incarnations;
+        let incarnations = self.entries[R::NAME as usize].incarnations;
         let me = self.ctx.core.config.me.0;
-        let random = Random::new(self.seed, u64::from(me) << 40 | (R::NAME as u64) << 32 | lives);
+        let random = Random::new(self.seed, u64::from(me) << 40 | (R::NAME as u64) << 32 | incarnations);
         let (ctx, ended) = (self.ctx.clone(), self.ended_sender.clone());
         // Mail that arrives while the role reads its disk stays in the mailbox.
         R::mailbox(&ctx.core).open();
-        let life = move || {
+        let incarnation = move || {
             let _farewell = ExitGuard { name: R::NAME, ended };
             let core = &ctx.core;
             let (role, disk) = match recover() {
@@ -224,22 +224,22 @@ impl Supervisor {
                 Err(RecoveryError::NoSpace(why)) => {
                     on_no_space::<R, _>(core, &ctx.threads, &why);
                     // The other roles need not wait for it.
-                    return drop(begun.send(Ok(())));
+                    return drop(started.send(Ok(())));
                 }
                 // The thread that requested the first start waits for this, and ends the process.
                 Err(RecoveryError::Failed(why) | RecoveryError::Broken(why)) if down.is_none() => {
                     R::mailbox(core).close();
-                    return drop(begun.send(Err(why)));
+                    return drop(started.send(Err(why)));
                 }
                 Err(RecoveryError::Failed(why) | RecoveryError::Broken(why)) => ctx.fatal(&why),
             };
             let host = RoleHost::new(core, &ctx.threads, role, disk, random);
-            let _ = begun.send(Ok(()));
+            let _ = started.send(Ok(()));
             if let RunEnd::Fatal(fatal) = run(host, core, &ctx.threads) {
                 ctx.fatal(&fatal.0);
             }
         };
-        let spawned = thread::Builder::new().name(name_of(R::NAME).to_string()).spawn(life);
+        let spawned = thread::Builder::new().name(name_of(R::NAME).to_string()).spawn(incarnation);
         if spawned.is_err() {
             close_role::<R, _>(&self.ctx.core, &self.ctx.threads);
         }
@@ -270,8 +270,8 @@ fn draw_failure(random: &mut Random, options: &ServerOptions, role: RoleKind) ->
     let (up, down) = (random.around(options.mean_up), random.around(options.mean_down));
     let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
     let point = points[random.within(0..=2) as usize];
-    let order = CrashRequest { point, cause: CrashCause::Timer, down: Some(down) };
-    options.fail.includes(role).then_some((up, order))
+    let request = CrashRequest { point, cause: CrashCause::Timer, down: Some(down) };
+    options.fail.includes(role).then_some((up, request))
 }
 
 /// A control message from the supervisor to a role.
@@ -282,25 +282,25 @@ enum ControlMessage {
 }
 
 /// Gives a role its control message. A role that is down does not need it; a role that cannot take it is about to end.
-fn send_control(ctx: &ServerContext, role: RoleKind, word: ControlMessage) {
+fn send_control(ctx: &ServerContext, role: RoleKind, message: ControlMessage) {
     let told = match role {
-        RoleKind::Proposer => order::<Proposer>(ctx, word),
-        RoleKind::Acceptor => order::<Acceptor>(ctx, word),
-        RoleKind::Learner => order::<Learner<Kv>>(ctx, word),
-        RoleKind::Coordinator => order::<Coordinator>(ctx, word),
-        RoleKind::Participant => order::<Participant>(ctx, word),
+        RoleKind::Proposer => request::<Proposer>(ctx, message),
+        RoleKind::Acceptor => request::<Acceptor>(ctx, message),
+        RoleKind::Learner => request::<Learner<Kv>>(ctx, message),
+        RoleKind::Coordinator => request::<Coordinator>(ctx, message),
+        RoleKind::Participant => request::<Participant>(ctx, message),
     };
     let _: Result<(), SendError> = told;
 }
 
-fn order<R: Hosted>(ctx: &ServerContext, word: ControlMessage) -> Result<(), SendError> {
-    ctx.core.enqueue_control::<R, _>(&ctx.threads, word.into())
+fn request<R: Hosted>(ctx: &ServerContext, message: ControlMessage) -> Result<(), SendError> {
+    ctx.core.enqueue_control::<R, _>(&ctx.threads, message.into())
 }
 
 impl<R: Role> From<ControlMessage> for MailboxItem<R> {
-    fn from(word: ControlMessage) -> MailboxItem<R> {
-        match word {
-            ControlMessage::Crash(order) => MailboxItem::Crash(order),
+    fn from(message: ControlMessage) -> MailboxItem<R> {
+        match message {
+            ControlMessage::Crash(request) => MailboxItem::Crash(request),
             ControlMessage::Stop => MailboxItem::Stop,
         }
     }

@@ -70,23 +70,23 @@ struct SupervisorFixture {
     ctx: Arc<ServerContext>,
     orders: LabHandle,
     thread: JoinHandle<()>,
-    _folder: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl SupervisorFixture {
     fn start() -> SupervisorFixture {
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let me = ServerId(1);
         let quorums = Quorums::majority(ServerSet::first(1));
         let owner = Owner { cluster: "test", quorums, server: me };
-        let data = Arc::new(DataDir::open(&folder.path().join("data"), owner).unwrap());
+        let data = Arc::new(DataDir::open(&dir.path().join("data"), owner).unwrap());
         let trace = Trace::to_memory(ProcessId::server(me, 1));
         let options = ServerOptions::of(&["--segment-kib", "64"]);
         let ctx = Arc::new(ServerContext::new(owner, options, 1, trace, Admission::active()));
         checkpoint_thread::start(&ctx, &data).unwrap();
         let (mut supervisor, orders) = Supervisor::new(ctx.clone(), data, 1);
         supervisor.start().unwrap();
-        SupervisorFixture { ctx, orders, thread: std::thread::spawn(move || supervisor.run()), _folder: folder }
+        SupervisorFixture { ctx, orders, thread: std::thread::spawn(move || supervisor.run()), _dir: dir }
     }
 
     fn is_up(&self, role: RoleKind) -> bool {
@@ -94,89 +94,89 @@ impl SupervisorFixture {
     }
 
     fn await_up(&self, role: RoleKind, up: bool) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while self.is_up(role) != up {
-            assert!(begun.elapsed() < PATIENCE, "{role:?}: not up = {up}");
+            assert!(started.elapsed() < PATIENCE, "{role:?}: not up = {up}");
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
     /// Waits for `count` lines of a role about this event.
     fn await_lines(&self, role: RoleKind, event: &str, count: usize) {
-        let begun = Instant::now();
+        let started = Instant::now();
         let starts = format!("{:<8} {event} ", name_of(role));
         while self.ctx.core.trace.text().matches(&starts).count() < count {
-            assert!(begun.elapsed() < PATIENCE, "not {count} {starts:?} in {}", self.ctx.core.trace.text());
+            assert!(started.elapsed() < PATIENCE, "not {count} {starts:?} in {}", self.ctx.core.trace.text());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
     fn stop(self) {
-        let begun = Instant::now();
+        let started = Instant::now();
         self.orders.send(LabRequest::Stop).unwrap();
         self.thread.join().unwrap();
-        assert!(begun.elapsed() < STOP_TIMEOUT, "no role was waited for in vain");
+        assert!(started.elapsed() < STOP_TIMEOUT, "no role was waited for in vain");
     }
 }
 
 #[test]
 fn each_role_crashes_and_restarts_while_the_others_continue() {
-    let stage = SupervisorFixture::start();
+    let fixture = SupervisorFixture::start();
     for role in RoleKind::PAXOS {
-        assert!(stage.is_up(role));
+        assert!(fixture.is_up(role));
     }
     for role in RoleKind::PAXOS {
-        stage.orders.send(LabRequest::Crash { role, down: None }).unwrap();
-        stage.await_up(role, false);
+        fixture.orders.send(LabRequest::Crash { role, down: None }).unwrap();
+        fixture.await_up(role, false);
         let others = RoleKind::PAXOS.into_iter().filter(|other| *other != role);
-        assert!(others.into_iter().all(|other| stage.is_up(other)));
-        stage.orders.send(LabRequest::Restart { role }).unwrap();
-        stage.await_up(role, true);
-        stage.await_lines(role, "RESTART", 1);
-        assert_eq!(stage.ctx.core.shared_status.read().crashes(role), 1);
+        assert!(others.into_iter().all(|other| fixture.is_up(other)));
+        fixture.orders.send(LabRequest::Restart { role }).unwrap();
+        fixture.await_up(role, true);
+        fixture.await_lines(role, "RESTART", 1);
+        assert_eq!(fixture.ctx.core.shared_status.read().crashes(role), 1);
     }
-    stage.stop();
+    fixture.stop();
 }
 
 #[test]
 fn restart_requested_before_the_crash_happened_is_not_lost() {
-    let stage = SupervisorFixture::start();
+    let fixture = SupervisorFixture::start();
     for round in 1..=5 {
         // The role is not down yet when the second request arrives.
-        stage.orders.send(LabRequest::Crash { role: RoleKind::Acceptor, down: None }).unwrap();
-        stage.orders.send(LabRequest::Restart { role: RoleKind::Acceptor }).unwrap();
-        stage.await_lines(RoleKind::Acceptor, "RESTART", round);
+        fixture.orders.send(LabRequest::Crash { role: RoleKind::Acceptor, down: None }).unwrap();
+        fixture.orders.send(LabRequest::Restart { role: RoleKind::Acceptor }).unwrap();
+        fixture.await_lines(RoleKind::Acceptor, "RESTART", round);
     }
-    stage.stop();
+    fixture.stop();
 }
 
 #[test]
 fn timed_crash_ends_by_itself_and_can_be_extended() {
-    let stage = SupervisorFixture::start();
+    let fixture = SupervisorFixture::start();
     let role = RoleKind::Learner;
-    stage.orders.send(LabRequest::Crash { role, down: Some(Duration::from_millis(20)) }).unwrap();
-    stage.await_lines(role, "RESTART", 1);
-    stage.orders.send(LabRequest::Crash { role, down: Some(Duration::ZERO) }).unwrap();
-    stage.orders.send(LabRequest::Crash { role, down: None }).unwrap();
-    stage.await_lines(role, "CRASH", 2);
+    fixture.orders.send(LabRequest::Crash { role, down: Some(Duration::from_millis(20)) }).unwrap();
+    fixture.await_lines(role, "RESTART", 1);
+    fixture.orders.send(LabRequest::Crash { role, down: Some(Duration::ZERO) }).unwrap();
+    fixture.orders.send(LabRequest::Crash { role, down: None }).unwrap();
+    fixture.await_lines(role, "CRASH", 2);
     // Either the role was ending or down when the second request arrived, and stays down, or it was up again and
     // crashed again.
-    stage.await_up(role, false);
-    stage.orders.send(LabRequest::Restart { role }).unwrap();
-    stage.await_up(role, true);
-    stage.stop();
+    fixture.await_up(role, false);
+    fixture.orders.send(LabRequest::Restart { role }).unwrap();
+    fixture.await_up(role, true);
+    fixture.stop();
 }
 
 #[test]
 fn server_with_all_roles_down_stops_too() {
-    let stage = SupervisorFixture::start();
+    let fixture = SupervisorFixture::start();
     for role in RoleKind::PAXOS {
-        stage.orders.send(LabRequest::Crash { role, down: None }).unwrap();
+        fixture.orders.send(LabRequest::Crash { role, down: None }).unwrap();
     }
     for role in RoleKind::PAXOS {
-        stage.await_up(role, false);
+        fixture.await_up(role, false);
     }
-    stage.stop();
+    fixture.stop();
 }
 
 #[test]

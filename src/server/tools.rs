@@ -32,7 +32,7 @@ pub enum Tool {
     Inspect {
         /// Data directory of one server, or a backup file
         #[arg(value_name = "PATH")]
-        folder: PathBuf,
+        dir: PathBuf,
     },
     /// Create the data directories of a new cluster from a backup (see `paxos-client backup`)
     Restore {
@@ -53,7 +53,7 @@ pub enum Tool {
     Forget {
         /// Data directory of the stopped server
         #[arg(value_name = "DIR")]
-        folder: PathBuf,
+        dir: PathBuf,
         /// Number of the peer
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(ServerId::MAX)))]
         peer: u8,
@@ -77,8 +77,8 @@ impl Tool {
                 println!("{}", check(&options)?);
                 Ok(ExitCode::SUCCESS)
             }
-            Tool::Inspect { folder } => {
-                let report = inspect::inspect(&folder)?;
+            Tool::Inspect { dir } => {
+                let report = inspect::inspect(&dir)?;
                 print!("{}", report.text);
                 Ok(if report.is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
@@ -86,8 +86,8 @@ impl Tool {
                 println!("{}", restore(&file, &cluster, &data)?);
                 Ok(ExitCode::SUCCESS)
             }
-            Tool::Forget { folder, peer } => {
-                println!("{}", forget(&folder, peer)?);
+            Tool::Forget { dir, peer } => {
+                println!("{}", forget(&dir, peer)?);
                 Ok(ExitCode::SUCCESS)
             }
             Tool::Read(command) => {
@@ -133,16 +133,13 @@ pub fn restore(file: &Path, cluster: &Path, data: &Path) -> Result<String, Strin
 }
 
 /// Makes a stopped server forget the data directory of a peer.
-fn forget(folder: &Path, peer: u8) -> Result<String, String> {
-    let (identity, _lock) = DataDir::read_identity(folder).map_err(|error| error.to_string())?;
+fn forget(dir: &Path, peer: u8) -> Result<String, String> {
+    let (identity, _lock) = DataDir::read_identity(dir).map_err(|error| error.to_string())?;
     let (cluster, members, ServerId(me)) = identity.owner();
     if peer == me {
-        return Err(format!(
-            "{} is the data directory of server {me} itself. Choose one of its peers",
-            folder.display()
-        ));
+        return Err(format!("{} is the data directory of server {me} itself. Choose one of its peers", dir.display()));
     }
-    let at = folder.display();
+    let at = dir.display();
     let forgotten = identity.forget_peer(ServerId(peer)).map_err(|error| format!("data directory {at}: {error}"))?;
     if !forgotten {
         let members = members.numbers();

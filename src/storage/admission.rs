@@ -32,11 +32,11 @@ pub struct Claim {
     /// Storage id of the caller's data directory.
     pub storage: u64,
     /// Incarnation of the caller: the number of starts on that directory.
-    pub life: u32,
+    pub incarnation: u32,
     /// Random number of the process: it differs between one start of a directory and one start of an old copy of it.
     pub boot: u64,
     /// Whether the caller is active.
-    pub takes_part: bool,
+    pub is_active: bool,
     /// Storage id of the called server, if the caller has received it.
     pub knows: Option<u64>,
 }
@@ -49,7 +49,7 @@ pub struct RecordedPeer {
     /// The directory's server has been active: no other directory is admitted in its place.
     pub bound: bool,
     /// Highest incarnation that this server has met.
-    pub life: u32,
+    pub incarnation: u32,
     /// Random number of that incarnation's process.
     pub boot: u64,
 }
@@ -90,20 +90,20 @@ pub enum NotAdmitted {
     ),
     /// A later incarnation of the directory is recorded, or another process of the same incarnation.
     #[error(
-        "server {server} is in incarnation {life} of its data directory, and incarnation {known} is recorded: the \
+        "server {server} is in incarnation {incarnation} of its data directory, and incarnation {known} is recorded: the \
          directory is an old copy without the later promises. Restore the newest data directory"
     )]
     OldCopy {
         /// The peer's number.
         server: u8,
         /// The claimed incarnation.
-        life: u32,
+        incarnation: u32,
         /// Highest incarnation recorded.
         known: u32,
     },
     /// The claim is more than [`STARTS_AHEAD_MAX`] starts ahead of the record.
     #[error(
-        "server {server} names incarnation {life} of its data directory, and {known} is recorded: at most \
+        "server {server} names incarnation {incarnation} of its data directory, and {known} is recorded: at most \
          {STARTS_AHEAD_MAX} more are accepted. If the number is right, stop this server and run: paxos-server forget \
          DIR --peer {server}"
     )]
@@ -111,7 +111,7 @@ pub enum NotAdmitted {
         /// The peer's number.
         server: u8,
         /// The claimed incarnation.
-        life: u32,
+        incarnation: u32,
         /// Highest incarnation recorded.
         known: u32,
     },
@@ -122,24 +122,24 @@ pub fn judge(own_storage: u64, known: Option<RecordedPeer>, claim: &Claim) -> Cl
     if !rules::is_proved(claim, own_storage) {
         return ClaimVerdict::CallBack;
     }
-    let Claim { server: ServerId(server), storage, life, boot, takes_part, .. } = *claim;
-    let new = RecordedPeer { storage, bound: takes_part, life, boot };
+    let Claim { server: ServerId(server), storage, incarnation, boot, is_active, .. } = *claim;
+    let new = RecordedPeer { storage, bound: is_active, incarnation, boot };
     let Some(known) = known else { return ClaimVerdict::Record(new) };
     if known.storage != storage {
         return match known.bound {
             true => ClaimVerdict::Refuse(NotAdmitted::OtherDataDir(server)),
-            false if rules::gives_way_to(takes_part) => ClaimVerdict::Record(new),
+            false if rules::gives_way_to(is_active) => ClaimVerdict::Record(new),
             false => ClaimVerdict::Refuse(NotAdmitted::OtherCandidate(server)),
         };
     }
-    let is_old = life < known.life || (life == known.life && boot != known.boot);
+    let is_old = incarnation < known.incarnation || (incarnation == known.incarnation && boot != known.boot);
     if is_old {
-        return ClaimVerdict::Refuse(NotAdmitted::OldCopy { server, life, known: known.life });
+        return ClaimVerdict::Refuse(NotAdmitted::OldCopy { server, incarnation, known: known.incarnation });
     }
-    if life - known.life > STARTS_AHEAD_MAX {
-        return ClaimVerdict::Refuse(NotAdmitted::TooFarAhead { server, life, known: known.life });
+    if incarnation - known.incarnation > STARTS_AHEAD_MAX {
+        return ClaimVerdict::Refuse(NotAdmitted::TooFarAhead { server, incarnation, known: known.incarnation });
     }
-    let now = RecordedPeer { bound: known.bound || takes_part, ..new };
+    let now = RecordedPeer { bound: known.bound || is_active, ..new };
     if now == known { ClaimVerdict::Welcome } else { ClaimVerdict::Record(now) }
 }
 
@@ -148,18 +148,18 @@ mod tests {
     use super::*;
 
     const OWN: u64 = 7;
-    const CANDIDATE: RecordedPeer = RecordedPeer { storage: 1, bound: false, life: 3, boot: 30 };
+    const CANDIDATE: RecordedPeer = RecordedPeer { storage: 1, bound: false, incarnation: 3, boot: 30 };
     const BOUND: RecordedPeer = RecordedPeer { bound: true, ..CANDIDATE };
 
-    fn claim(storage: u64, takes_part: bool) -> Claim {
-        Claim { server: ServerId(3), storage, life: 3, boot: 30, takes_part, knows: Some(OWN) }
+    fn claim(storage: u64, is_active: bool) -> Claim {
+        Claim { server: ServerId(3), storage, incarnation: 3, boot: 30, is_active, knows: Some(OWN) }
     }
 
     #[test]
     fn unproved_claim_is_never_recorded() {
         for known in [None, Some(CANDIDATE), Some(BOUND)] {
             for knows in [None, Some(OWN + 1)] {
-                for claim in [claim(1, true), claim(2, false), Claim { life: u32::MAX, ..claim(1, true) }] {
+                for claim in [claim(1, true), claim(2, false), Claim { incarnation: u32::MAX, ..claim(1, true) }] {
                     assert_eq!(judge(OWN, known, &Claim { knows, ..claim }), ClaimVerdict::CallBack);
                 }
             }
@@ -181,23 +181,29 @@ mod tests {
         assert_eq!(judge(OWN, Some(CANDIDATE), &claim(2, true)), ClaimVerdict::Record(new));
         let refused = ClaimVerdict::Refuse(NotAdmitted::OtherCandidate(3));
         assert_eq!(judge(OWN, Some(CANDIDATE), &claim(2, false)), refused);
-        for takes_part in [false, true] {
+        for is_active in [false, true] {
             let refused = ClaimVerdict::Refuse(NotAdmitted::OtherDataDir(3));
-            assert_eq!(judge(OWN, Some(BOUND), &claim(2, takes_part)), refused);
+            assert_eq!(judge(OWN, Some(BOUND), &claim(2, is_active)), refused);
         }
     }
 
     #[test]
     fn old_copy_and_impossible_incarnation_are_refused() {
-        let at = |life, boot| judge(OWN, Some(BOUND), &Claim { life, boot, ..claim(1, true) });
+        let at = |incarnation, boot| judge(OWN, Some(BOUND), &Claim { incarnation, boot, ..claim(1, true) });
         // An earlier start, and the same start on a copy of the directory.
-        for (life, boot) in [(2, 30), (3, 31)] {
-            assert_eq!(at(life, boot), ClaimVerdict::Refuse(NotAdmitted::OldCopy { server: 3, life, known: 3 }));
+        for (incarnation, boot) in [(2, 30), (3, 31)] {
+            assert_eq!(
+                at(incarnation, boot),
+                ClaimVerdict::Refuse(NotAdmitted::OldCopy { server: 3, incarnation, known: 3 })
+            );
         }
         let last = 3 + STARTS_AHEAD_MAX;
-        assert_eq!(at(last, 9), ClaimVerdict::Record(RecordedPeer { life: last, boot: 9, ..BOUND }));
-        for life in [last + 1, u32::MAX] {
-            assert_eq!(at(life, 9), ClaimVerdict::Refuse(NotAdmitted::TooFarAhead { server: 3, life, known: 3 }));
+        assert_eq!(at(last, 9), ClaimVerdict::Record(RecordedPeer { incarnation: last, boot: 9, ..BOUND }));
+        for incarnation in [last + 1, u32::MAX] {
+            assert_eq!(
+                at(incarnation, 9),
+                ClaimVerdict::Refuse(NotAdmitted::TooFarAhead { server: 3, incarnation, known: 3 })
+            );
         }
     }
 }

@@ -28,10 +28,10 @@ const BYTES: usize = SECTOR_BYTES;
 #[non_exhaustive]
 pub enum BallotStoreError {
     /// A disk operation failed.
-    #[error("cannot {doing} the file {ROUNDS_FILE}: {source}")]
+    #[error("cannot {action} the file {ROUNDS_FILE}: {source}")]
     Io {
         /// The operation that failed.
-        doing: &'static str,
+        action: &'static str,
         /// The operating system's reason.
         source: io::Error,
     },
@@ -87,7 +87,7 @@ impl BallotStoreError {
 pub struct BallotStore<F: Files> {
     file: F::File,
     owner: u64,
-    spent: u64,
+    reserved: u64,
     has_failed: bool,
 }
 
@@ -95,7 +95,7 @@ impl<F: Files> BallotStore<F> {
     /// Reads the file, or creates it. If it is missing and `must_exist` is set, this is an error. `owner` is the
     /// storage id of the server.
     pub fn open(files: F, owner: u64, must_exist: bool) -> Result<BallotStore<F>, BallotStoreError> {
-        let failed = |doing| move |source| BallotStoreError::Io { doing, source };
+        let failed = |action| move |source| BallotStoreError::Io { action, source };
         if read_if_present(&files, ROUNDS_FILE).map_err(failed("read"))?.is_none() {
             if must_exist {
                 return Err(BallotStoreError::Missing);
@@ -109,22 +109,22 @@ impl<F: Files> BallotStore<F> {
         file.forget_cached().map_err(failed("read"))?;
         files.sync_dir().map_err(failed("sync"))?;
         let found = files.read(ROUNDS_FILE).map_err(failed("read"))?;
-        Ok(BallotStore { spent: read(&found, owner)?, file, owner, has_failed: false })
+        Ok(BallotStore { reserved: read(&found, owner)?, file, owner, has_failed: false })
     }
 
     /// The proposer's record on disk.
     pub fn record(&self) -> ProposerRecord {
-        ProposerRecord::RoundsReserved(self.spent)
+        ProposerRecord::RoundsReserved(self.reserved)
     }
 
-    fn write(&mut self, spent: u64) -> Result<(), BallotStoreError> {
+    fn write(&mut self, reserved: u64) -> Result<(), BallotStoreError> {
         if self.has_failed {
             return Err(BallotStoreError::Failed);
         }
-        let written = self.file.write_at(0, &bytes(spent, self.owner)).and_then(|()| self.file.sync_data());
+        let written = self.file.write_at(0, &bytes(reserved, self.owner)).and_then(|()| self.file.sync_data());
         self.has_failed = written.is_err();
-        written.map_err(|source| BallotStoreError::Io { doing: "write", source })?;
-        self.spent = spent;
+        written.map_err(|source| BallotStoreError::Io { action: "write", source })?;
+        self.reserved = reserved;
         Ok(())
     }
 }
@@ -133,36 +133,36 @@ impl<F: Files> StableStore<ProposerRecord> for BallotStore<F> {
     type Error = BallotStoreError;
 
     fn commit(&mut self, records: &[ProposerRecord]) -> Result<(), BallotStoreError> {
-        let spent = records.iter().map(|ProposerRecord::RoundsReserved(round)| *round).max().unwrap_or(0);
+        let reserved = records.iter().map(|ProposerRecord::RoundsReserved(round)| *round).max().unwrap_or(0);
         // A higher number implies every lower one.
-        self.write(spent.max(self.spent))
+        self.write(reserved.max(self.reserved))
     }
 }
 
-fn bytes(spent: u64, owner: u64) -> [u8; BYTES] {
+fn bytes(reserved: u64, owner: u64) -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
     bytes[4..12].copy_from_slice(MAGIC);
     bytes[12..16].copy_from_slice(&VERSION.to_le_bytes());
     bytes[16..24].copy_from_slice(&owner.to_le_bytes());
-    bytes[24..32].copy_from_slice(&spent.to_le_bytes());
+    bytes[24..32].copy_from_slice(&reserved.to_le_bytes());
     let sum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());
     bytes
 }
 
 fn read(bytes: &[u8], owner: u64) -> Result<u64, BallotStoreError> {
-    let damaged = |why| BallotStoreError::Corrupt { why };
-    let bytes: &[u8; BYTES] = bytes.try_into().map_err(|_| damaged("its length is wrong"))?;
+    let corrupt = |why| BallotStoreError::Corrupt { why };
+    let bytes: &[u8; BYTES] = bytes.try_into().map_err(|_| corrupt("its length is wrong"))?;
     let number = |at: usize| {
         let mut number = [0; 8];
         number.copy_from_slice(&bytes[at..at + 8]);
         u64::from_le_bytes(number)
     };
     if crc32c::crc32c(&bytes[4..]) != number(0) as u32 {
-        return Err(damaged("its checksum is wrong"));
+        return Err(corrupt("its checksum is wrong"));
     }
     if bytes[4..12] != *MAGIC {
-        return Err(damaged("it is not a file of reserved rounds"));
+        return Err(corrupt("it is not a file of reserved rounds"));
     }
     let version = number(8) >> 32;
     if version != u64::from(VERSION) {
@@ -181,9 +181,9 @@ mod tests {
 
     const OWNER: u64 = 0x5eed;
 
-    fn spent(files: &MemoryFiles) -> u64 {
-        let ProposerRecord::RoundsReserved(spent) = BallotStore::open(files.clone(), OWNER, true).unwrap().record();
-        spent
+    fn reserved(files: &MemoryFiles) -> u64 {
+        let ProposerRecord::RoundsReserved(reserved) = BallotStore::open(files.clone(), OWNER, true).unwrap().record();
+        reserved
     }
 
     #[test]
@@ -209,11 +209,13 @@ mod tests {
                 files.power_cut(seed);
                 match acknowledged {
                     None => drop(BallotStore::open(files.clone(), OWNER, false).unwrap()),
-                    Some(low) => assert!([low, tried].contains(&spent(&files)), "operation {operation}, seed {seed}"),
+                    Some(low) => {
+                        assert!([low, tried].contains(&reserved(&files)), "operation {operation}, seed {seed}")
+                    }
                 }
-                let found = spent(&files);
+                let found = reserved(&files);
                 files.power_cut(seed);
-                assert_eq!(spent(&files), found, "opening changes nothing");
+                assert_eq!(reserved(&files), found, "opening changes nothing");
                 if acknowledged == Some(4_096) {
                     break;
                 }
@@ -233,9 +235,9 @@ mod tests {
             files.fail(1, InjectedFailure::Stop);
             assert!(rounds.commit(&[ProposerRecord::RoundsReserved(9)]).is_err());
             files.restart();
-            assert_eq!(spent(&files), 9);
+            assert_eq!(reserved(&files), 9);
             files.power_cut(seed);
-            assert_eq!(spent(&files), 9, "seed {seed}");
+            assert_eq!(reserved(&files), 9, "seed {seed}");
         }
     }
 
@@ -256,7 +258,7 @@ mod tests {
             assert!(matches!(BallotStore::open(files.clone(), OWNER, true), Err(BallotStoreError::Corrupt { .. })));
         }
         files.put(ROUNDS_FILE, &whole);
-        assert_eq!(spent(&files), 77);
+        assert_eq!(reserved(&files), 77);
     }
 
     #[test]
@@ -275,7 +277,7 @@ mod tests {
         files.fail(1, InjectedFailure::Once(io::ErrorKind::Other));
         assert!(matches!(rounds.commit(&[ProposerRecord::RoundsReserved(9)]), Err(BallotStoreError::Io { .. })));
         assert!(matches!(rounds.commit(&[ProposerRecord::RoundsReserved(10)]), Err(BallotStoreError::Failed)));
-        assert_eq!(spent(&files), 0);
+        assert_eq!(reserved(&files), 0);
     }
 
     #[test]
@@ -285,7 +287,7 @@ mod tests {
         files.set_capacity(Some(0));
         let mut rounds = BallotStore::open(files.clone(), OWNER, true).unwrap();
         rounds.commit(&[ProposerRecord::RoundsReserved(9)]).unwrap();
-        assert_eq!(spent(&files), 9);
+        assert_eq!(reserved(&files), 9);
     }
 
     #[test]
@@ -294,6 +296,6 @@ mod tests {
         let mut rounds = BallotStore::open(files.clone(), OWNER, false).unwrap();
         rounds.commit(&[ProposerRecord::RoundsReserved(9)]).unwrap();
         rounds.commit(&[ProposerRecord::RoundsReserved(3)]).unwrap();
-        assert_eq!(spent(&files), 9);
+        assert_eq!(reserved(&files), 9);
     }
 }

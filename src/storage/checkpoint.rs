@@ -68,10 +68,10 @@ const HISTORY: &str = "history";
 #[non_exhaustive]
 pub enum CheckpointError {
     /// A disk operation failed.
-    #[error("cannot {doing} {CHECKPOINT_FILE}: {cause}")]
+    #[error("cannot {action} {CHECKPOINT_FILE}: {cause}")]
     Io {
         /// The operation that failed.
-        doing: &'static str,
+        action: &'static str,
         /// The reason.
         cause: String,
     },
@@ -357,7 +357,7 @@ impl<F: Files> Checkpoint<F> {
         if self.database.is_none() {
             self.open_database()?;
         }
-        self.database.as_ref().ok_or(CheckpointError::Io { doing: "open", cause: "it is closed".to_string() })
+        self.database.as_ref().ok_or(CheckpointError::Io { action: "open", cause: "it is closed".to_string() })
     }
 
     fn open_database(&mut self) -> Result<(), CheckpointError> {
@@ -448,7 +448,7 @@ fn read_until(
     mut take: impl FnMut(StateEntry) -> bool,
 ) -> Result<(), CheckpointError> {
     // These bytes were written by this server to its own disk.
-    let damaged = |error: codec::CodecError| CheckpointError::Corrupt { why: error.to_string() };
+    let corrupt = |error: codec::CodecError| CheckpointError::Corrupt { why: error.to_string() };
     let mut first_session = 0;
     match begin {
         PartToken::Session(first) => first_session = first,
@@ -456,7 +456,7 @@ fn read_until(
             let keys = at.open_table(KEYS).map_err(broken("read"))?;
             for entry in keys.range(first.as_slice()..).map_err(broken("read"))? {
                 let (key, entry) = entry.map_err(broken("read"))?;
-                let entry = codec::decode(entry.value()).map_err(damaged)?;
+                let entry = codec::decode(entry.value()).map_err(corrupt)?;
                 if !take(StateEntry::Key { key: key.value().to_vec(), entry }) {
                     return Ok(());
                 }
@@ -466,7 +466,7 @@ fn read_until(
     let sessions = at.open_table(SESSIONS).map_err(broken("read"))?;
     for entry in sessions.range(first_session..).map_err(broken("read"))? {
         let (id, session) = entry.map_err(broken("read"))?;
-        let session = codec::decode(session.value()).map_err(damaged)?;
+        let session = codec::decode(session.value()).map_err(corrupt)?;
         if !take(StateEntry::Session { id: id.value(), session }) {
             return Ok(());
         }
@@ -479,20 +479,20 @@ fn read_until(
     Ok(())
 }
 
-fn refused(doing: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {
+fn refused(action: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {
     move |error| match is_full(&error) {
         true => CheckpointError::Full { cause: error.to_string() },
-        false => CheckpointError::Io { doing, cause: error.to_string() },
+        false => CheckpointError::Io { action, cause: error.to_string() },
     }
 }
 
 /// Converts an error that the library returned during an operation.
-fn broken<E: Into<redb::Error>>(doing: &'static str) -> impl Fn(E) -> CheckpointError {
+fn broken<E: Into<redb::Error>>(action: &'static str) -> impl Fn(E) -> CheckpointError {
     move |error| match error.into() {
-        redb::Error::Io(error) => refused(doing)(error),
+        redb::Error::Io(error) => refused(action)(error),
         redb::Error::Corrupted(why) => CheckpointError::Corrupt { why },
         redb::Error::TableDoesNotExist(name) => CheckpointError::Corrupt { why: format!("it has no table {name}") },
-        other => CheckpointError::Io { doing, cause: other.to_string() },
+        other => CheckpointError::Io { action, cause: other.to_string() },
     }
 }
 

@@ -399,8 +399,8 @@ fn complete_snapshot_replaces_the_whole_checkpoint() {
 #[ignore = "a million keys take a while"]
 fn a_million_keys_are_written_and_read_back() {
     use std::time::Instant;
-    let folder = tempfile::tempdir().unwrap();
-    let files = crate::storage::disk::RealFiles::open(folder.path()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let files = crate::storage::disk::RealFiles::open(dir.path()).unwrap();
     let mut kv = Kv::default();
     kv.apply(Slot(1), &Value::Command(KvCommand::Open { nonce: 1, label: String::new() }.to_paxos()));
     let mut slot = 1;
@@ -416,20 +416,20 @@ fn a_million_keys_are_written_and_read_back() {
     (0..1_000_000).for_each(|n| last = put(&mut kv, n));
     let (mut checkpoint, _) = Checkpoint::open(files.clone(), OWNER, CHUNK_BYTES, Kv::default()).unwrap();
     let mut timed = |kv: &mut Kv, slot: Slot, what: &str| {
-        let begun = Instant::now();
+        let started = Instant::now();
         let changes = kv.take_delta();
-        let taken = begun.elapsed();
+        let taken = started.elapsed();
         checkpoint.write(CheckpointMeta { slot, digest: kv.digest() }, &changes).unwrap();
         kv.delta_saved();
-        println!("{what}: taken in {taken:?}, written after {:?}", begun.elapsed());
+        println!("{what}: taken in {taken:?}, written after {:?}", started.elapsed());
     };
     timed(&mut kv, last, "a million new keys");
     (0..20_000).for_each(|n| last = put(&mut kv, n * 50));
     timed(&mut kv, last, "20,000 changed keys");
     drop(checkpoint);
     let bytes = files.read(CHECKPOINT_FILE).unwrap().len();
-    let begun = Instant::now();
+    let started = Instant::now();
     let (_, back) = Checkpoint::open(files, OWNER, CHUNK_BYTES, Kv::default()).unwrap();
-    println!("{} MiB opened, checked and read in {:?}", bytes >> 20, begun.elapsed());
+    println!("{} MiB opened, checked and read in {:?}", bytes >> 20, started.elapsed());
     assert_eq!(back.digest(), kv.digest());
 }

@@ -40,10 +40,10 @@ const RESERVE_BYTES: u64 = 16 << 10;
 #[non_exhaustive]
 pub enum IdentityError {
     /// A disk operation failed.
-    #[error("cannot {doing} {IDENTITY_FILE}: {source}. Check the permissions of the directory and the disk space")]
+    #[error("cannot {action} {IDENTITY_FILE}: {source}. Check the permissions of the directory and the disk space")]
     Io {
         /// The operation that failed.
-        doing: &'static str,
+        action: &'static str,
         /// The operating system's reason.
         source: io::Error,
     },
@@ -118,15 +118,15 @@ pub enum IdentityError {
     },
     /// No incarnation numbers are left.
     #[error(
-        "it counts {lives} incarnations of its server and {role_lives} of its roles, and no more numbers are left. An \
+        "it counts {incarnations} incarnations of its server and {role_incarnations} of its roles, and no more numbers are left. An \
          incarnation without its own number could be taken for an earlier one. Make a backup of the cluster, and \
          restore it into new directories"
     )]
     UsedUp {
         /// Incarnations of the server started.
-        lives: u32,
+        incarnations: u32,
         /// Incarnation numbers reserved for roles.
-        role_lives: u32,
+        role_incarnations: u32,
     },
     /// A caller is not the recorded peer.
     #[error(transparent)]
@@ -154,16 +154,19 @@ struct IdentityFile {
     storage: String,
     created: String,
     /// Number of incarnations started on this directory.
-    life: u32,
+    #[serde(rename = "life")]
+    incarnation: u32,
     /// Role incarnations up to this number are reserved. They are reserved a few at a time, so that a role can restart
     /// on a full disk.
-    role_life: u32,
+    #[serde(rename = "role_life")]
+    role_incarnation: u32,
     /// Whether there was a journal.
     journal: bool,
     /// Whether there was a file of reserved rounds.
     rounds: bool,
     /// Whether the server is active: enough peers have recorded the directory.
-    takes_part: bool,
+    #[serde(rename = "takes_part")]
+    is_active: bool,
     /// The numbers of all servers of the cluster. They cannot change once the server is active.
     members: Vec<u8>,
     /// The sizes of a quorum of phase 1 and of phase 2.
@@ -178,9 +181,10 @@ struct IdentityFile {
 impl IdentityFile {
     /// Whether numbers are left for another incarnation of the server and of its roles.
     fn check_incarnations_left(&self) -> Result<(), IdentityError> {
-        let IdentityFile { life: lives, role_life: role_lives, .. } = *self;
-        let has_room = lives < INCARNATIONS_MAX && role_lives <= INCARNATIONS_MAX - ROLE_INCARNATIONS_RESERVED;
-        if has_room { Ok(()) } else { Err(IdentityError::UsedUp { lives, role_lives }) }
+        let IdentityFile { incarnation: incarnations, role_incarnation: role_incarnations, .. } = *self;
+        let has_space =
+            incarnations < INCARNATIONS_MAX && role_incarnations <= INCARNATIONS_MAX - ROLE_INCARNATIONS_RESERVED;
+        if has_space { Ok(()) } else { Err(IdentityError::UsedUp { incarnations, role_incarnations }) }
     }
 }
 
@@ -192,19 +196,20 @@ struct PeerRecord {
     storage: String,
     bound: bool,
     /// Highest incarnation met, and its process's random number, in hexadecimal.
-    life: u32,
+    #[serde(rename = "life")]
+    incarnation: u32,
     boot: String,
 }
 
 impl PeerRecord {
     fn new(known: RecordedPeer) -> PeerRecord {
-        let RecordedPeer { storage, bound, life, boot } = known;
-        PeerRecord { storage: format!("{storage:016x}"), bound, life, boot: format!("{boot:016x}") }
+        let RecordedPeer { storage, bound, incarnation, boot } = known;
+        PeerRecord { storage: format!("{storage:016x}"), bound, incarnation, boot: format!("{boot:016x}") }
     }
 
     fn known(&self) -> Result<RecordedPeer, IdentityError> {
-        let PeerRecord { bound, life, .. } = *self;
-        Ok(RecordedPeer { storage: parse_number(&self.storage)?, bound, life, boot: parse_number(&self.boot)? })
+        let PeerRecord { bound, incarnation, .. } = *self;
+        Ok(RecordedPeer { storage: parse_number(&self.storage)?, bound, incarnation, boot: parse_number(&self.boot)? })
     }
 }
 
@@ -260,13 +265,13 @@ pub struct DirIdentity<F: Files> {
 struct IdentityState {
     contents: IdentityFile,
     /// Role incarnations that this process has reserved and not used.
-    role_lives: Range<u32>,
+    role_incarnations: Range<u32>,
     has_failed: bool,
 }
 
 impl IdentityState {
     fn new(contents: IdentityFile) -> IdentityState {
-        IdentityState { contents, role_lives: 0..0, has_failed: false }
+        IdentityState { contents, role_incarnations: 0..0, has_failed: false }
     }
 }
 
@@ -290,7 +295,7 @@ impl<F: Files> DirIdentity<F> {
     /// Like [`read`](DirIdentity::read), but changes nothing.
     pub fn look(files: F, owner: Owner<'_>) -> Result<Option<DirIdentity<F>>, IdentityError> {
         let Some(identity) = DirIdentity::read_any(files)? else { return Ok(None) };
-        let IdentityFile { cluster, server, members, quorums, takes_part, unfinished, .. } =
+        let IdentityFile { cluster, server, members, quorums, is_active, unfinished, .. } =
             identity.state().contents.clone();
         if cluster != owner.cluster {
             return Err(IdentityError::OtherCluster { found: cluster, expected: owner.cluster.to_string() });
@@ -302,11 +307,11 @@ impl<F: Files> DirIdentity<F> {
             return Err(IdentityError::Unfinished);
         }
         let (expected_members, expected_quorums) = (owner.members(), owner.sizes());
-        if takes_part && members != expected_members {
+        if is_active && members != expected_members {
             let found = members.into_iter().map(ServerId).collect();
             return Err(IdentityError::OtherMembers { cluster, found, expected: owner.quorums.servers() });
         }
-        if takes_part && quorums != expected_quorums {
+        if is_active && quorums != expected_quorums {
             return Err(IdentityError::OtherQuorums { found: quorums.into(), expected: owner.quorums.sizes() });
         }
         Ok(Some(identity))
@@ -352,11 +357,11 @@ impl<F: Files> DirIdentity<F> {
             server: owner.server.0,
             storage: format!("{storage:016x}"),
             created,
-            life: 0,
-            role_life: 0,
+            incarnation: 0,
+            role_incarnation: 0,
             journal: false,
             rounds: false,
-            takes_part: false,
+            is_active: false,
             members: owner.members(),
             quorums: owner.sizes(),
             unfinished,
@@ -382,39 +387,39 @@ impl<F: Files> DirIdentity<F> {
 
     /// The number of the last incarnation started.
     pub fn incarnation(&self) -> u32 {
-        self.state().contents.life
+        self.state().contents.incarnation
     }
 
     /// Starts an incarnation: durably takes the next number, which no other incarnation on this directory has.
     pub fn begin_incarnation(&self) -> Result<u32, IdentityError> {
         let mut state = self.state();
-        let first = state.contents.role_life;
+        let first = state.contents.role_incarnation;
         state.contents.check_incarnations_left()?;
         let next = |contents: &mut IdentityFile| {
-            contents.life += 1;
-            contents.role_life += ROLE_INCARNATIONS_RESERVED;
+            contents.incarnation += 1;
+            contents.role_incarnation += ROLE_INCARNATIONS_RESERVED;
         };
         let put = |bytes: &[u8]| replace_with(&self.files, IDENTITY_FILE, RESERVE_FILE, bytes);
         let contents = self.change_by(&mut state, next, put)?;
-        state.role_lives = first..contents.role_life;
+        state.role_incarnations = first..contents.role_incarnation;
         // The old file is gone, so there should be disk space for a new spare. If not, the next incarnation may have to
         // wait for space.
         let _ = reserve(&self.files, RESERVE_FILE, RESERVE_BYTES);
-        Ok(contents.life)
+        Ok(contents.incarnation)
     }
 
     /// Starts an incarnation of a role: takes a number that no other role incarnation on this directory has.
     pub fn next_role_incarnation(&self) -> Result<u32, IdentityError> {
         let mut state = self.state();
-        if state.role_lives.is_empty() {
-            let first = state.contents.role_life;
+        if state.role_incarnations.is_empty() {
+            let first = state.contents.role_incarnation;
             state.contents.check_incarnations_left()?;
             let contents =
-                self.change_locked(&mut state, |contents| contents.role_life += ROLE_INCARNATIONS_RESERVED)?;
-            state.role_lives = first..contents.role_life;
+                self.change_locked(&mut state, |contents| contents.role_incarnation += ROLE_INCARNATIONS_RESERVED)?;
+            state.role_incarnations = first..contents.role_incarnation;
         }
-        state.role_lives.start += 1;
-        Ok(state.role_lives.start)
+        state.role_incarnations.start += 1;
+        Ok(state.role_incarnations.start)
     }
 
     /// Whether the directory has a journal.
@@ -445,13 +450,13 @@ impl<F: Files> DirIdentity<F> {
 
     /// Whether the server is active: enough peers have recorded the directory.
     pub fn is_active(&self) -> bool {
-        self.state().contents.takes_part
+        self.state().contents.is_active
     }
 
     /// Records that the server is active from now on.
     pub fn set_active(&self) -> Result<(), IdentityError> {
         if !self.is_active() {
-            self.change(|contents| contents.takes_part = true)?;
+            self.change(|contents| contents.is_active = true)?;
         }
         Ok(())
     }
@@ -486,7 +491,7 @@ impl<F: Files> DirIdentity<F> {
 
     /// Records the directory of a peer whose server is active. Used by a restore, which makes both directories.
     pub fn bind_peer(&self, server: ServerId, storage: u64) -> Result<(), IdentityError> {
-        let known = RecordedPeer { storage, bound: true, life: 0, boot: 0 };
+        let known = RecordedPeer { storage, bound: true, incarnation: 0, boot: 0 };
         self.change(|contents| {
             contents.peers.insert(server.to_string(), PeerRecord::new(known));
         })?;
@@ -561,14 +566,14 @@ pub struct IdentitySummary {
 pub fn describe(bytes: &[u8]) -> Result<IdentitySummary, IdentityError> {
     let contents = parse(bytes)?;
     let storage = parse_number(&contents.storage)?;
-    let IdentityFile { cluster, server, created, life, peers, takes_part, members, unfinished, .. } = contents;
+    let IdentityFile { cluster, server, created, incarnation, peers, is_active, members, unfinished, .. } = contents;
     let members = members.into_iter().map(ServerId).collect::<ServerSet>().numbers();
     let met = if peers.is_empty() { "none".to_string() } else { peers.into_keys().collect::<Vec<_>>().join(", ") };
-    let new = if takes_part { "" } else { ", NOT ADMITTED: too few peers have recorded its disk" };
+    let new = if is_active { "" } else { ", NOT ADMITTED: too few peers have recorded its disk" };
     let unfinished = unfinished.map_or("", |_| ", UNFINISHED: run the restore that makes it again");
     let text = format!(
         "server {server} of cluster \"{cluster}\" with servers {members}, disk {}, created {created}, incarnation \
-         {life}, recorded disks: {met}{new}{unfinished}",
+         {incarnation}, recorded disks: {met}{new}{unfinished}",
         short_disk(storage)
     );
     Ok(IdentitySummary { text, storage })
@@ -580,8 +585,8 @@ pub fn short_disk(storage: u64) -> String {
     format!("{:04x}", xxhash_rust::xxh3::xxh3_64(&storage.to_le_bytes()) >> 48)
 }
 
-fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
-    move |source| IdentityError::Io { doing, source }
+fn failed(action: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
+    move |source| IdentityError::Io { action, source }
 }
 
 fn known(contents: &IdentityFile, server: ServerId) -> Option<RecordedPeer> {
@@ -605,32 +610,32 @@ fn print(contents: &IdentityFile) -> String {
 }
 
 fn parse(bytes: &[u8]) -> Result<IdentityFile, IdentityError> {
-    let damaged = |why: &str| IdentityError::Corrupt { why: why.to_string() };
-    let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
-    let Some((_, rest)) = text.split_once('\n') else { return Err(damaged("it has no first line")) };
+    let corrupt = |why: &str| IdentityError::Corrupt { why: why.to_string() };
+    let text = std::str::from_utf8(bytes).map_err(|_| corrupt("it is not text"))?;
+    let Some((_, rest)) = text.split_once('\n') else { return Err(corrupt("it has no first line")) };
     if checksum_line(rest) + rest != text {
-        return Err(damaged("its checksum is wrong"));
+        return Err(corrupt("its checksum is wrong"));
     }
     let format = rest.lines().find_map(|line| line.strip_prefix("format = ")?.parse().ok());
     match format {
         Some(FORMAT) => {}
         Some(found) if found < FORMAT => return Err(IdentityError::Earlier { found }),
         Some(found) => return Err(IdentityError::Later { found }),
-        None => return Err(damaged("its format is missing")),
+        None => return Err(corrupt("its format is missing")),
     }
-    let contents: IdentityFile = toml::from_str(rest).map_err(|error| damaged(error.message()))?;
+    let contents: IdentityFile = toml::from_str(rest).map_err(|error| corrupt(error.message()))?;
     check(&contents)?;
     Ok(contents)
 }
 
 /// Checks what the fields' types cannot express.
 fn check(contents: &IdentityFile) -> Result<(), IdentityError> {
-    let damaged = |why: String| Err(IdentityError::Corrupt { why });
-    if contents.life.max(contents.role_life) > INCARNATIONS_MAX {
-        return damaged(format!("it counts more than {INCARNATIONS_MAX} incarnations"));
+    let corrupt = |why: String| Err(IdentityError::Corrupt { why });
+    if contents.incarnation.max(contents.role_incarnation) > INCARNATIONS_MAX {
+        return corrupt(format!("it counts more than {INCARNATIONS_MAX} incarnations"));
     }
     if let Some(number) = contents.members.iter().find(|number| **number > ServerId::MAX) {
-        return damaged(format!("server number {number} is above the largest one"));
+        return corrupt(format!("server number {number} is above the largest one"));
     }
     contents.peers.values().try_for_each(|peer| peer.known().map(|_| ()))
 }

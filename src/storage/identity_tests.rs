@@ -19,7 +19,7 @@ fn create(files: &MemoryFiles) -> Result<DirIdentity<MemoryFiles>, IdentityError
 
 /// The claim of a peer that was called back.
 fn claim(server: u8, storage: u64) -> Claim {
-    Claim { server: ServerId(server), storage, life: 1, boot: 10, takes_part: true, knows: Some(STORAGE) }
+    Claim { server: ServerId(server), storage, incarnation: 1, boot: 10, is_active: true, knows: Some(STORAGE) }
 }
 
 /// The recorded storage id of a peer.
@@ -47,13 +47,13 @@ fn admitted_peer_is_durable_and_an_unproved_claim_is_not_recorded() {
     let identity = create(&files).unwrap();
     let before = files.image();
     for knows in [None, Some(STORAGE + 1)] {
-        let claim = Claim { knows, life: u32::MAX, ..claim(5, 2) };
+        let claim = Claim { knows, incarnation: u32::MAX, ..claim(5, 2) };
         assert_eq!(identity.admit(&claim).unwrap(), Admitted::CallBack);
     }
     assert_eq!((files.image(), identity.recorded_peer(ServerId(5))), (before, None));
     assert_eq!(identity.admit(&claim(5, 1)).unwrap(), Admitted::Yes);
     files.power_cut(1);
-    let expected = RecordedPeer { storage: 1, bound: true, life: 1, boot: 10 };
+    let expected = RecordedPeer { storage: 1, bound: true, incarnation: 1, boot: 10 };
     assert_eq!(read(&files).unwrap().recorded_peer(ServerId(5)), Some(expected));
     let error = read(&files).unwrap().admit(&claim(5, 2)).unwrap_err();
     assert!(matches!(error, IdentityError::NotAdmitted(NotAdmitted::OtherDataDir(5))), "{error}");
@@ -64,7 +64,7 @@ fn admitted_peer_is_durable_and_an_unproved_claim_is_not_recorded() {
 fn active_data_dir_is_admitted_after_a_new_one_was_recorded() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
-    let pending_claim = Claim { takes_part: false, ..claim(5, 2) };
+    let pending_claim = Claim { is_active: false, ..claim(5, 2) };
     identity.admit(&pending_claim).unwrap();
     // Another new directory is refused, and the active one is admitted.
     assert!(identity.admit(&Claim { storage: 3, ..pending_claim }).is_err());
@@ -80,7 +80,7 @@ fn full_disk_admits_the_next_incarnation_of_a_recorded_peer_and_no_unknown_peer(
     identity.admit(&claim(5, 1)).unwrap();
     let used: usize = files.image().values().map(Vec::len).sum();
     files.set_capacity(Some(used as u64));
-    assert_eq!(identity.admit(&Claim { life: 2, ..claim(5, 1) }).unwrap(), Admitted::Yes);
+    assert_eq!(identity.admit(&Claim { incarnation: 2, ..claim(5, 1) }).unwrap(), Admitted::Yes);
     assert!(identity.admit(&claim(4, 1)).unwrap_err().is_full());
 }
 
@@ -88,7 +88,7 @@ fn full_disk_admits_the_next_incarnation_of_a_recorded_peer_and_no_unknown_peer(
 fn forget_removes_the_whole_record_of_a_peer() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
-    identity.admit(&Claim { life: 9, ..claim(5, 1) }).unwrap();
+    identity.admit(&Claim { incarnation: 9, ..claim(5, 1) }).unwrap();
     assert!(identity.forget_peer(ServerId(5)).unwrap());
     assert!(!identity.forget_peer(ServerId(5)).unwrap());
     assert_eq!(read(&files).unwrap().admit(&claim(5, 2)).unwrap(), Admitted::Yes);
@@ -206,9 +206,9 @@ fn no_crash_gives_two_incarnations_one_number() {
         for operation in 0..60 {
             let identity = read(&files).unwrap();
             files.fail(operation % 12, InjectedFailure::Stop);
-            if let Ok(life) = identity.begin_incarnation() {
-                assert!(life > last, "incarnation {life} after {last}");
-                last = life;
+            if let Ok(incarnation) = identity.begin_incarnation() {
+                assert!(incarnation > last, "incarnation {incarnation} after {last}");
+                last = incarnation;
             }
             // A program that crashes and restarts may see what is not durable yet; then the power fails.
             files.restart();
@@ -228,11 +228,11 @@ fn incarnation_starts_on_a_full_disk() {
     let used: usize = files.image().values().map(Vec::len).sum();
     files.set_capacity(Some(used as u64));
     assert!(identity.admit(&claim(2, 8)).unwrap_err().is_full());
-    for life in 2..=5 {
+    for incarnation in 2..=5 {
         let identity = read(&files).unwrap();
         assert_eq!(
             identity.begin_incarnation().unwrap(),
-            life,
+            incarnation,
             "the spare has become the file, and there is a spare again"
         );
         assert_eq!(known(&identity, 1), Some(7));
@@ -285,7 +285,7 @@ fn impossible_incarnation_number_is_refused() {
     create(&files).unwrap();
     let text = String::from_utf8(files.read(IDENTITY_FILE).unwrap()).unwrap();
     let body = text.split_once('\n').unwrap().1;
-    for count in ["life = 0", "role_life = 0"] {
+    for count in ["life = 0", "role_incarnation = 0"] {
         let name = count.trim_end_matches('0');
         let body = body.replace(&format!("\n{count}"), &format!("\n{name}{}", u32::MAX));
         files.put(IDENTITY_FILE, (checksum_line(&body) + &body).as_bytes());
@@ -295,10 +295,12 @@ fn impossible_incarnation_number_is_refused() {
 }
 
 /// A directory with this number of incarnations.
-fn aged(life: u32, role_life: u32) -> DirIdentity<MemoryFiles> {
+fn aged(incarnation: u32, role_incarnation: u32) -> DirIdentity<MemoryFiles> {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
-    let change = |contents: &mut IdentityFile| (contents.life, contents.role_life) = (life, role_life);
+    let change = |contents: &mut IdentityFile| {
+        (contents.incarnation, contents.role_incarnation) = (incarnation, role_incarnation)
+    };
     identity.change(change).unwrap();
     read(&files).unwrap()
 }
@@ -308,7 +310,7 @@ fn last_incarnation_of_a_data_dir_starts_and_none_after_it() {
     let identity = aged(INCARNATIONS_MAX - 1, 0);
     assert_eq!(identity.begin_incarnation().unwrap(), INCARNATIONS_MAX);
     let error = identity.begin_incarnation().unwrap_err();
-    assert!(matches!(error, IdentityError::UsedUp { lives: INCARNATIONS_MAX, .. }), "{error}");
+    assert!(matches!(error, IdentityError::UsedUp { incarnations: INCARNATIONS_MAX, .. }), "{error}");
     assert_eq!(identity.incarnation(), INCARNATIONS_MAX, "no incarnation started");
     let again = read(&identity.files).unwrap();
     assert!(again.begin_incarnation().is_err(), "nor later, and the file is not reported corrupt");
@@ -318,12 +320,15 @@ fn last_incarnation_of_a_data_dir_starts_and_none_after_it() {
 fn last_role_incarnations_of_a_data_dir_start_and_none_after_them() {
     let identity = aged(9, INCARNATIONS_MAX - ROLE_INCARNATIONS_RESERVED);
     identity.begin_incarnation().unwrap();
-    for life in 1..=ROLE_INCARNATIONS_RESERVED {
-        assert_eq!(identity.next_role_incarnation().unwrap(), INCARNATIONS_MAX - ROLE_INCARNATIONS_RESERVED + life);
+    for incarnation in 1..=ROLE_INCARNATIONS_RESERVED {
+        assert_eq!(
+            identity.next_role_incarnation().unwrap(),
+            INCARNATIONS_MAX - ROLE_INCARNATIONS_RESERVED + incarnation
+        );
     }
     assert!(matches!(
         identity.next_role_incarnation(),
-        Err(IdentityError::UsedUp { role_lives: INCARNATIONS_MAX, .. })
+        Err(IdentityError::UsedUp { role_incarnations: INCARNATIONS_MAX, .. })
     ));
     assert!(matches!(identity.begin_incarnation(), Err(IdentityError::UsedUp { .. })));
     // Incarnation numbers of roles beyond 24 bits are allowed.

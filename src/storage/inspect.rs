@@ -132,10 +132,10 @@ impl InspectReport {
                 if recovered.torn_tail_cut {
                     self.say("journal", "a crash cut its last group short; that group was never acknowledged");
                 }
-                for damage in recovered.damage {
-                    self.trouble("journal", &format!("{damage}; the server repairs it from the other servers"));
+                for corruption in recovered.corruption {
+                    self.trouble("journal", &format!("{corruption}; the server repairs it from the other servers"));
                 }
-                for range in acceptor.damaged() {
+                for range in acceptor.corrupt() {
                     self.trouble("acceptor", &format!("slots {} to {} are unreadable", range.first, range.last));
                 }
             }

@@ -43,7 +43,7 @@ impl Record for AcceptorRecord {
         }
     }
 
-    fn damaged(slots: SlotRange) -> Option<AcceptorRecord> {
+    fn corrupt(slots: SlotRange) -> Option<AcceptorRecord> {
         Some(AcceptorRecord::Corrupt(slots))
     }
 
@@ -100,7 +100,7 @@ impl<R: Listed> Record for R {
         PromiseFloor { promised: LIST, ..PromiseFloor::NONE }
     }
 
-    fn damaged(_slots: SlotRange) -> Option<R> {
+    fn corrupt(_slots: SlotRange) -> Option<R> {
         None
     }
 
@@ -148,16 +148,16 @@ mod tests {
     fn committed_records_are_recovered_in_order_by_every_later_incarnation() {
         let files = MemoryFiles::new();
         let mut all = Vec::new();
-        for life in 0..4 {
+        for incarnation in 0..4 {
             let (mut log, found) = open(&files).unwrap();
             assert_eq!(found.records, all);
             for n in 0..40 {
-                let group = [CoordinatorRecord::Committed(id(life * 100 + n)), CoordinatorRecord::Ended(id(n))];
+                let group = [CoordinatorRecord::Committed(id(incarnation * 100 + n)), CoordinatorRecord::Ended(id(n))];
                 log.commit(&group).unwrap();
                 all.extend(group);
             }
             drop(log);
-            files.power_cut(life);
+            files.power_cut(incarnation);
         }
     }
 

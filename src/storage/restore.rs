@@ -133,19 +133,19 @@ impl Restore<'_> {
         state.begin_history(history.max(1));
         let changes = state.take_delta();
         let mark = CheckpointMeta { slot: self.title.slot, digest: state.digest() };
-        let mut folders = Vec::new();
+        let mut data_dirs = Vec::new();
         for server in self.cluster.servers().iter() {
             let path = making.join(dir_name(server));
             remove_tree(&path).map_err(failed("remove", &path))?;
-            folders.push((server, self.make(&path, server, mark, &changes)?));
+            data_dirs.push((server, self.make(&path, server, mark, &changes)?));
         }
         // The new servers record each other's storage ids, so that no other directory is admitted in place of one of
         // these.
-        for (server, folder) in &folders {
-            for (other, theirs) in folders.iter().filter(|(other, _)| other != server) {
-                folder.bind_peer(*other, theirs.storage_id()).map_err(|error| error.to_string())?;
+        for (server, data_dir) in &data_dirs {
+            for (other, theirs) in data_dirs.iter().filter(|(other, _)| other != server) {
+                data_dir.bind_peer(*other, theirs.storage_id()).map_err(|error| error.to_string())?;
             }
-            folder.set_active().map_err(|error| error.to_string())?;
+            data_dir.set_active().map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -157,17 +157,17 @@ impl Restore<'_> {
         mark: CheckpointMeta,
         changes: &StateDelta,
     ) -> Result<DataDir, String> {
-        let folder = DataDir::make_unfinished(path, self.cluster.owner(server)).map_err(|error| error.to_string())?;
+        let data_dir = DataDir::make_unfinished(path, self.cluster.owner(server)).map_err(|error| error.to_string())?;
         let failed = |error: &dyn std::fmt::Display| format!("data directory {}: {error}", path.display());
-        let files = folder.checkpoint_files().map_err(|error| failed(&error))?;
-        let opened = Checkpoint::open(files, folder.storage_id(), CHUNK_BYTES, Kv::default());
+        let files = data_dir.checkpoint_files().map_err(|error| failed(&error))?;
+        let opened = Checkpoint::open(files, data_dir.storage_id(), CHUNK_BYTES, Kv::default());
         let (mut checkpoint, _) = opened.map_err(|error| failed(&error))?;
         checkpoint.write(mark, changes).map_err(|error| failed(&error))?;
         // The journal truncates the log below the state, so the state must be durable first.
-        let (mut journal, _) = folder.open_journal(self.segment_bytes).map_err(|error| failed(&error))?;
+        let (mut journal, _) = data_dir.open_journal(self.segment_bytes).map_err(|error| failed(&error))?;
         journal.commit(&[AcceptorRecord::Truncated(mark.slot.next())]).map_err(|error| failed(&error))?;
-        folder.open_rounds().map_err(|error| failed(&error))?;
-        Ok(folder)
+        data_dir.open_rounds().map_err(|error| failed(&error))?;
+        Ok(data_dir)
     }
 
     /// Moves a whole directory to its target, unless an earlier attempt did.
@@ -184,11 +184,11 @@ impl Restore<'_> {
     }
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> String + use<> {
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> String + use<> {
     let path = path.to_path_buf();
     move |error| {
         format!(
-            "cannot {doing} {}: {error}. Check the disk space and the permissions, then run the restore \
+            "cannot {action} {}: {error}. Check the disk space and the permissions, then run the restore \
                           again",
             path.display()
         )

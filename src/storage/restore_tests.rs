@@ -41,13 +41,13 @@ fn restore(data: &Path, as_cluster: &str) -> Result<(), String> {
 
 /// Number of keys that a server would start with, or why it does not start.
 fn start(data: &Path, server: ServerId) -> Result<usize, DataDirError> {
-    let folder = DataDir::open(&data.join(dir_name(server)), cluster("new").owner(server))?;
-    assert!(folder.is_active(), "it is admitted");
+    let data_dir = DataDir::open(&data.join(dir_name(server)), cluster("new").owner(server))?;
+    assert!(data_dir.is_active(), "it is admitted");
     let others = (1..=SERVERS).map(ServerId).filter(|other| *other != server);
-    assert!(others.into_iter().all(|other| folder.recorded_peer(other).is_some_and(|known| known.bound)));
-    let files = folder.checkpoint_files().unwrap();
-    let (_, state) = Checkpoint::open(files, folder.storage_id(), CHUNK_BYTES, Kv::default()).unwrap();
-    let (_, recovered) = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
+    assert!(others.into_iter().all(|other| data_dir.recorded_peer(other).is_some_and(|known| known.bound)));
+    let files = data_dir.checkpoint_files().unwrap();
+    let (_, state) = Checkpoint::open(files, data_dir.storage_id(), CHUNK_BYTES, Kv::default()).unwrap();
+    let (_, recovered) = data_dir.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
     assert!(!recovered.records.is_empty(), "what was forgotten is not taken for nothing accepted");
     Ok(state.store().len())
 }
@@ -80,14 +80,14 @@ fn killed_when_complete() -> (tempfile::TempDir, PathBuf) {
 }
 
 /// The result of starting a server after a restore was killed.
-fn judge(data: &Path, server: ServerId, begun: bool) -> &'static str {
+fn judge(data: &Path, server: ServerId, started: bool) -> &'static str {
     match start(data, server) {
         Ok(keys) => {
-            assert!(!begun && keys == KEYS, "{server} starts with {keys} keys");
+            assert!(!started && keys == KEYS, "{server} starts with {keys} keys");
             "all data"
         }
         Err(error @ DataDirError::Unfinished { .. }) => {
-            assert!(begun && error.to_string().contains("Run the restore again"), "{error}");
+            assert!(started && error.to_string().contains("Run the restore again"), "{error}");
             "refused"
         }
         Err(error) => panic!("{error}"),
@@ -99,16 +99,16 @@ fn restore_that_crashes_at_any_step_leaves_no_data_dir_that_looks_new_and_contin
     let mut seen = BTreeMap::new();
     for steps in 0.. {
         let Some((_root, data)) = killed_after(steps) else { break };
-        let begun = data.join(RESTORE_DIR).exists();
+        let started = data.join(RESTORE_DIR).exists();
         let has_moved = (1..=SERVERS).any(|n| data.join(dir_name(ServerId(n))).exists());
-        let is_judged = begun || has_moved;
+        let is_judged = started || has_moved;
         for server in (1..=SERVERS).map(ServerId).filter(|_| is_judged) {
-            *seen.entry(judge(&data, server, begun)).or_insert(0) += 1;
+            *seen.entry(judge(&data, server, started)).or_insert(0) += 1;
         }
         match restore(&data, "new") {
             Ok(()) => {}
             // It had completed except for its last steps, which clean up.
-            Err(error) => assert!(error.contains("is not empty") && !begun, "step {steps}: {error}"),
+            Err(error) => assert!(error.contains("is not empty") && !started, "step {steps}: {error}"),
         }
         for server in (1..=SERVERS).map(ServerId) {
             assert_eq!(judge(&data, server, false), "all data", "step {steps}");

@@ -58,6 +58,6 @@ pub fn is_proved(claim: &Claim, own_storage: u64) -> bool {
 }
 
 /// A candidate directory gives way to a directory whose server is active, and to no other candidate.
-pub fn gives_way_to(takes_part: bool) -> bool {
-    takes_part || seeded_bugs::is_enabled(Bug::CandidateOverCandidate)
+pub fn gives_way_to(is_active: bool) -> bool {
+    is_active || seeded_bugs::is_enabled(Bug::CandidateOverCandidate)
 }

@@ -26,13 +26,13 @@ pub(super) fn painted_text(line: &str, level: Level) -> String {
     let Some((time, rest)) = line.split_once(' ') else { return line.to_string() };
     let dim = Style::new().dimmed();
     // The level and everything after it, up to the reason.
-    let (told, why) = rest.split_once(" -- ").map_or((rest, None), |(told, why)| (told, Some(why)));
-    let (level_word, told) = told.split_at(told.len().min(6));
-    let id_end = told.find(' ').unwrap_or(told.len());
-    let (id, told) = told.split_at(id_end);
+    let (tail, why) = rest.split_once(" -- ").map_or((rest, None), |(tail, why)| (tail, Some(why)));
+    let (level_word, tail) = tail.split_at(tail.len().min(6));
+    let id_end = tail.find(' ').unwrap_or(tail.len());
+    let (id, tail) = tail.split_at(id_end);
     let (loud, owner) = (style(level), owner(id));
     let why = why.map_or(String::new(), |why| format!(" -- {}{why}{:#}", dim.italic(), dim.italic()));
-    format!("{dim}{time}{dim:#} {loud}{level_word}{loud:#}{owner}{id}{owner:#}{loud}{told}{loud:#}{why}")
+    format!("{dim}{time}{dim:#} {loud}{level_word}{loud:#}{owner}{id}{owner:#}{loud}{tail}{loud:#}{why}")
 }
 
 fn owner(id: &str) -> Style {

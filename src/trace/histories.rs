@@ -204,7 +204,7 @@ impl DirOfLine {
 /// The changes of a server from one data directory to another.
 fn changes(run: &Run, server: ServerId, lines: &[usize]) -> Vec<DirChange> {
     let mut changes = Vec::new();
-    let mut folder = DirOfLine::default();
+    let mut dir = DirOfLine::default();
     // Where the process of the present line began.
     let mut begun = 0;
     for place in 0..lines.len() {
@@ -220,18 +220,18 @@ fn changes(run: &Run, server: ServerId, lines: &[usize]) -> Vec<DirChange> {
             // Line ids are ordered by incarnation and number.
             if line.id <= *before {
                 changes.push(change(place));
-                (folder, begun) = (DirOfLine::default(), place);
+                (dir, begun) = (DirOfLine::default(), place);
             }
         }
         let then = DirOfLine::of(&line.event);
-        if folder.is_other(then) {
+        if dir.is_other(then) {
             if begun > 0 {
                 changes.push(change(begun));
             }
-            folder = DirOfLine::default();
+            dir = DirOfLine::default();
         }
-        folder.disk = then.disk.or(folder.disk);
-        folder.history = then.history.or(folder.history);
+        dir.disk = then.disk.or(dir.disk);
+        dir.history = then.history.or(dir.history);
     }
     changes
 }

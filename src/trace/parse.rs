@@ -81,10 +81,10 @@ pub struct Run {
 
 impl Run {
     /// Reads every `*.log` file of a directory, each after its rotated older files (`*.log.1`, `*.log.2`, ...).
-    pub fn read(folder: &Path) -> Result<Run, RunError> {
-        let files = log_files(folder)?;
+    pub fn read(dir: &Path) -> Result<Run, RunError> {
+        let files = log_files(dir)?;
         if files.is_empty() {
-            return Err(RunError::Empty(folder.to_owned()));
+            return Err(RunError::Empty(dir.to_owned()));
         }
         // Two passes, because the processes may still write. A process writes a line to its file before it sends the
         // message. So everything that the lines of the first pass rest on is in the files when the second pass begins.
@@ -214,10 +214,10 @@ fn other_format(line: &str) -> Option<String> {
 
 /// The log files of a directory by name, each after its rotated older files: of `server-1.log.2`, `server-1.log.1` and
 /// `server-1.log`, the first holds the oldest lines.
-pub fn log_files(folder: &Path) -> Result<Vec<PathBuf>, RunError> {
+pub fn log_files(dir: &Path) -> Result<Vec<PathBuf>, RunError> {
     let mut files = Vec::new();
-    for file in fs::read_dir(folder).map_err(unreadable(folder))? {
-        let path = file.map_err(unreadable(folder))?.path();
+    for file in fs::read_dir(dir).map_err(unreadable(dir))? {
+        let path = file.map_err(unreadable(dir))?.path();
         if let Some(place) = place_of(&path).filter(|_| path.is_file()) {
             files.push((place, path));
         }
@@ -251,17 +251,17 @@ mod tests {
 
     #[test]
     fn a_torn_last_line_is_ignored_and_a_malformed_one_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("server-3.log");
-        fs::write(folder.path().join("notes.txt"), "no log").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server-3.log");
+        fs::write(dir.path().join("notes.txt"), "no log").unwrap();
         // The torn text would be a complete line with its line break; without one it must be ignored.
         fs::write(&path, format!("{ONE}{}", TWO.trim_end())).unwrap();
-        let run = Run::read(folder.path()).unwrap();
+        let run = Run::read(dir.path()).unwrap();
         assert_eq!((run.lines.len(), run.torn.len()), (1, 1));
         assert!(!run.lines[0].late);
 
         fs::write(&path, format!("{ONE}what is this\n{TWO}")).unwrap();
-        let error = Run::read(folder.path()).unwrap_err().to_string();
+        let error = Run::read(dir.path()).unwrap_err().to_string();
         assert!(error.starts_with("server-3.log:2: ") && error.ends_with("what is this"), "{error}");
     }
 
@@ -286,31 +286,31 @@ mod tests {
 
     #[test]
     fn rotated_files_are_read_before_the_current_one() {
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let files = [("server-3.log", 12), ("server-3.log.1", 11), ("server-3.log.2", 10), ("server-3.log.10", 1)];
         let others = [("server-3.log.0", 97), ("server-3.log.gz", 98), ("server-3.txt.1", 99)];
         for (name, n) in files.into_iter().chain(others) {
-            fs::write(folder.path().join(name), line(n)).unwrap();
+            fs::write(dir.path().join(name), line(n)).unwrap();
         }
-        let run = Run::read(folder.path()).unwrap();
+        let run = Run::read(dir.path()).unwrap();
         assert_eq!(run.lines.iter().map(|entry| entry.line.id.n).collect::<Vec<_>>(), [1, 10, 11, 12]);
     }
 
     #[test]
     fn a_line_in_two_files_counts_once_and_scattered_lines_are_put_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("server-3.log"), [1, 2, 5].map(line).concat()).unwrap();
-        fs::write(folder.path().join("server-3-copy.log"), [2, 3, 4].map(line).concat()).unwrap();
-        let run = Run::read(folder.path()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("server-3.log"), [1, 2, 5].map(line).concat()).unwrap();
+        fs::write(dir.path().join("server-3-copy.log"), [2, 3, 4].map(line).concat()).unwrap();
+        let run = Run::read(dir.path()).unwrap();
         let own = run.by_process().into_values().next().unwrap();
         assert_eq!(own.iter().map(|at| run.line(*at).id.n).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     }
 
     #[test]
     fn directory_without_log_files_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(Run::read(folder.path()), Err(RunError::Empty(_))));
-        assert!(matches!(Run::read(&folder.path().join("nowhere")), Err(RunError::Unreadable { .. })));
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Run::read(dir.path()), Err(RunError::Empty(_))));
+        assert!(matches!(Run::read(&dir.path().join("nowhere")), Err(RunError::Unreadable { .. })));
     }
 
     #[test]

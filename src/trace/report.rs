@@ -192,11 +192,11 @@ impl<'a> RunView<'a> {
 
     /// The requests that began in a stage.
     fn in_phase(&self, phase: ClientPhase) -> impl Iterator<Item = &RequestSpan<'a>> {
-        self.requests.iter().filter(move |exchange| (phase.from..phase.to).contains(&self.time(exchange.request)))
+        self.requests.iter().filter(move |span| (phase.from..phase.to).contains(&self.time(span.request)))
     }
 
-    fn status(&self, exchange: &RequestSpan<'_>) -> Option<RequestStatus> {
-        match self.run.line(exchange.reply?).event {
+    fn status(&self, span: &RequestSpan<'_>) -> Option<RequestStatus> {
+        match self.run.line(span.reply?).event {
             Event::Response { status, .. } | Event::Timeout { status, .. } => Some(status),
             _ => None,
         }
@@ -230,19 +230,19 @@ impl<'a> RunView<'a> {
     fn workload(&self) -> PointResult {
         let phase = |name: &str| self.phases.get(name).copied().ok_or(format!("there is no STAGE name={name}"));
         let (before, at_work, after) = (phase("prepopulate")?, phase("operations")?, phase("readback")?);
-        let is_answered = |exchange: &&RequestSpan<'_>| self.status(exchange) == Some(RequestStatus::Ok);
-        let populated = self.in_phase(before).filter(|exchange| exchange.op == OpKind::Put).filter(is_answered).count();
+        let is_answered = |span: &&RequestSpan<'_>| self.status(span) == Some(RequestStatus::Ok);
+        let populated = self.in_phase(before).filter(|span| span.op == OpKind::Put).filter(is_answered).count();
         if populated == 0 {
             return Err("no PUT succeeded in the pre-population".into());
         }
         for op in [OpKind::Put, OpKind::Get, OpKind::Delete] {
-            let ended = self.in_phase(at_work).filter(|exchange| exchange.op == op && exchange.reply.is_some()).count();
+            let ended = self.in_phase(at_work).filter(|span| span.op == op && span.reply.is_some()).count();
             if ended < 5 {
                 return Err(format!("only {ended} {} requests have ended, 5 are needed", op.as_str()));
             }
         }
         // The server tried first: if its roles are down, the client may have failed over to the next server.
-        let asked = |exchange: &RequestSpan<'_>| match self.run.line(exchange.request).event {
+        let asked = |span: &RequestSpan<'_>| match self.run.line(span.request).event {
             Event::Request { to, .. } => to,
             _ => None,
         };
@@ -250,8 +250,7 @@ impl<'a> RunView<'a> {
         if !self.cluster.without(servers).is_empty() {
             return Err(format!("no operation was sent to {}", self.cluster.without(servers)));
         }
-        let reread =
-            self.in_phase(after).filter(|exchange| exchange.op == OpKind::Get && exchange.reply.is_some()).count();
+        let reread = self.in_phase(after).filter(|span| span.op == OpKind::Get && span.reply.is_some()).count();
         if reread == 0 {
             return Err("no key was read again at the end".into());
         }
@@ -265,8 +264,8 @@ impl<'a> RunView<'a> {
     fn workload_time(&self) -> Option<(Timestamp, Timestamp)> {
         let all = ClientPhase { line: 0, from: Timestamp::MIN, to: Timestamp::MAX };
         let phase = self.phases.get("operations").copied().unwrap_or(all);
-        let first = self.in_phase(phase).map(|exchange| self.time(exchange.request)).min()?;
-        let last = self.in_phase(phase).filter_map(|exchange| Some(self.time(exchange.reply?))).max()?;
+        let first = self.in_phase(phase).map(|span| self.time(span.request)).min()?;
+        let last = self.in_phase(phase).filter_map(|span| Some(self.time(span.reply?))).max()?;
         Some((first, last))
     }
 
@@ -296,10 +295,9 @@ impl<'a> RunView<'a> {
             return Err(format!("{enough} was up at all times"));
         }
         let shown = without.into_iter().find_map(|(from, to, crash)| {
-            let victim = self.requests.iter().find(|exchange| self.fails_in(exchange, from, to))?;
-            let later = |exchange: &&RequestSpan<'_>| {
-                self.time(exchange.request) > to && self.status(exchange) == Some(RequestStatus::Ok)
-            };
+            let victim = self.requests.iter().find(|span| self.fails_in(span, from, to))?;
+            let later =
+                |span: &&RequestSpan<'_>| self.time(span.request) > to && self.status(span) == Some(RequestStatus::Ok);
             let later = self.requests.iter().find(later)?;
             let lines = [Some(crash), Some(victim.request), victim.reply, Some(later.request), later.reply];
             Some(lines.into_iter().flatten().collect())
@@ -323,12 +321,12 @@ impl<'a> RunView<'a> {
     }
 
     /// Whether a request overlapped a time without a majority and waited until its end, or got no result.
-    fn fails_in(&self, exchange: &RequestSpan<'_>, from: Timestamp, to: Timestamp) -> bool {
-        let Some(reply) = exchange.reply.map(|reply| self.time(reply)) else { return false };
-        let asked = self.time(exchange.request);
+    fn fails_in(&self, span: &RequestSpan<'_>, from: Timestamp, to: Timestamp) -> bool {
+        let Some(reply) = span.reply.map(|reply| self.time(reply)) else { return false };
+        let asked = self.time(span.request);
         let waited = asked > from && reply >= to;
-        let failed = matches!(self.status(exchange), Some(RequestStatus::Unknown | RequestStatus::NotApplied));
-        matches!(exchange.op, OpKind::Put | OpKind::Get | OpKind::Delete)
+        let failed = matches!(self.status(span), Some(RequestStatus::Unknown | RequestStatus::NotApplied));
+        matches!(span.op, OpKind::Put | OpKind::Get | OpKind::Delete)
             && asked < to
             && reply > from
             && (waited || failed)
@@ -384,18 +382,18 @@ impl<'a> RunView<'a> {
 
     fn concurrent(&self) -> PointResult {
         let mut writes: Vec<(Timestamp, Timestamp, &RequestSpan<'_>)> = Vec::new();
-        for exchange in self.requests.iter().filter(|exchange| matches!(exchange.op, OpKind::Put | OpKind::Delete)) {
-            if let Some(reply) = exchange.reply {
-                writes.push((self.time(exchange.request), self.time(reply), exchange));
+        for span in self.requests.iter().filter(|span| matches!(span.op, OpKind::Put | OpKind::Delete)) {
+            if let Some(reply) = span.reply {
+                writes.push((self.time(span.request), self.time(reply), span));
             }
         }
         writes.sort_by_key(|(from, ..)| *from);
-        for (at, (_, to, exchange)) in writes.iter().enumerate() {
-            let client = |exchange: &RequestSpan<'_>| &self.run.line(exchange.request).id.process;
+        for (at, (_, to, span)) in writes.iter().enumerate() {
+            let client = |span: &RequestSpan<'_>| &self.run.line(span.request).id.process;
             let meanwhile = writes[at + 1..].iter().take_while(|(from, ..)| from < to);
             let mut rivals = meanwhile.map(|(.., rival)| rival);
-            if let Some(rival) = rivals.find(|rival| rival.key == exchange.key && client(rival) != client(exchange)) {
-                let lines = [Some(exchange.request), Some(rival.request), exchange.reply, rival.reply];
+            if let Some(rival) = rivals.find(|rival| rival.key == span.key && client(rival) != client(span)) {
+                let lines = [Some(span.request), Some(rival.request), span.reply, rival.reply];
                 return Ok(("two writes of one key overlap".into(), lines.into_iter().flatten().collect()));
             }
         }

@@ -48,8 +48,8 @@ pub fn request_spans(run: &Run) -> Vec<RequestSpan<'_>> {
                     spans.push(RequestSpan { request: at, op: *op, key, value, id, reply: None });
                 }
                 Event::Response { .. } | Event::Timeout { .. } => {
-                    if let Some(exchange) = open.remove(req) {
-                        spans[exchange].reply = Some(at);
+                    if let Some(span) = open.remove(req) {
+                        spans[span].reply = Some(at);
                     }
                 }
                 _ => {}

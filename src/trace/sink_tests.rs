@@ -11,9 +11,9 @@ struct SinkTarget {
 
 impl SinkTarget {
     fn new() -> SinkTarget {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("server-1.log");
-        SinkTarget { _folder: folder, path }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server-1.log");
+        SinkTarget { _folder: dir, path }
     }
 
     fn open(&self, bound: Option<LogLimits>) -> Sink {

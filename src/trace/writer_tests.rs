@@ -171,8 +171,8 @@ fn nothing_is_written_after_a_torn_line_that_cannot_be_cut() {
 
 #[test]
 fn new_incarnation_appends_after_complete_lines() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("server-1.log");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("server-1.log");
     Trace::to_file(s1(), &path, false).unwrap().write_group(&[dropped(), dropped()]);
     // A partial line from a kill, longer than the block that the search for its beginning reads.
     File::options().append(true).open(&path).unwrap().write_all(&[b'x'; 5_000]).unwrap();

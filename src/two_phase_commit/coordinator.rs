@@ -47,7 +47,7 @@ struct QueuedCommand {
 /// A transaction whose votes are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct OpenTransaction {
-    wish: QueuedCommand,
+    queued: QueuedCommand,
     yes: ServerSet,
     /// The effect that all yes votes so far agree on.
     would: Option<WriteResult>,
@@ -125,8 +125,8 @@ impl Coordinator {
 
     fn handle_propose(&mut self, command: paxos::Command, out: &mut Output<Self>) {
         let id = command.id;
-        let wishes = self.open.values_mut().map(|open| &mut open.wish).chain(&mut self.waiting);
-        if let Some(same) = wishes.into_iter().find(|wish| wish.work.command.id == id) {
+        let all_queued = self.open.values_mut().map(|open| &mut open.queued).chain(&mut self.waiting);
+        if let Some(same) = all_queued.into_iter().find(|queued| queued.work.command.id == id) {
             // Another try of the same command: both tries receive the same outcome.
             same.age = 0;
             return;
@@ -149,23 +149,23 @@ impl Coordinator {
     fn begin_ready(&mut self, out: &mut Output<Self>) {
         let mut at = 0;
         while at < self.waiting.len() {
-            let wish = &self.waiting[at];
-            let is_behind = self.open.values().any(|open| open.wish.lock == wish.lock)
-                || self.waiting.iter().take(at).any(|before| before.lock == wish.lock);
-            if wish.pause > 0 || is_behind {
+            let queued = &self.waiting[at];
+            let is_behind = self.open.values().any(|open| open.queued.lock == queued.lock)
+                || self.waiting.iter().take(at).any(|before| before.lock == queued.lock);
+            if queued.pause > 0 || is_behind {
                 at += 1;
-            } else if let Some(wish) = self.waiting.remove(at) {
-                self.begin(wish, out);
+            } else if let Some(queued) = self.waiting.remove(at) {
+                self.begin(queued, out);
             }
         }
     }
 
-    fn begin(&mut self, wish: QueuedCommand, out: &mut Output<Self>) {
+    fn begin(&mut self, queued: QueuedCommand, out: &mut Output<Self>) {
         let transaction = TransactionId { number: self.draw(out), coordinator: self.me };
-        let (work, to) = (wish.work.clone(), self.servers);
+        let (work, to) = (queued.work.clone(), self.servers);
         out.emit_step(|| CoordinatorTraceEvent::Requested { transaction, work: work.clone(), to });
         out.send(to, CommitMessage::VoteRequest { transaction, work });
-        self.open.insert(transaction, OpenTransaction { wish, yes: ServerSet::NONE, would: None, ticks: 0 });
+        self.open.insert(transaction, OpenTransaction { queued, yes: ServerSet::NONE, would: None, ticks: 0 });
     }
 
     /// A number that was never used, in any incarnation.
@@ -216,8 +216,8 @@ impl Coordinator {
             }
             // { => A single no aborts: that server could not apply the command.
             Vote::No(refusal) => {
-                if let Some(wish) = self.abort(transaction, Some((from, refusal)), out) {
-                    self.refused(wish, refusal, out);
+                if let Some(queued) = self.abort(transaction, Some((from, refusal)), out) {
+                    self.refused(queued, refusal, out);
                 }
             }
         }
@@ -233,13 +233,13 @@ impl Coordinator {
     }
 
     fn commit(&mut self, transaction: TransactionId, out: &mut Output<Self>) {
-        let Some(OpenTransaction { wish, yes, would, .. }) = self.open.remove(&transaction) else { return };
+        let Some(OpenTransaction { queued, yes, would, .. }) = self.open.remove(&transaction) else { return };
         // The commit point: this record is durable before DECIDE or the client's reply is released.
         self.persist(CoordinatorRecord::Committed(transaction), out);
         let to = self.servers;
         self.committed.insert(transaction, UnacknowledgedCommit { missing: to, ticks: 0 });
-        let id = wish.work.command.id;
-        let (decision, work, no) = (Decision::Commit, wish.work, None);
+        let id = queued.work.command.id;
+        let (decision, work, no) = (Decision::Commit, queued.work, None);
         out.emit_step(|| CoordinatorTraceEvent::Decided { transaction, decision, work, yes, no, to });
         out.send(to, CommitMessage::Decide { transaction, decision });
         let slot = transaction.as_slot();
@@ -258,54 +258,54 @@ impl Coordinator {
         no: Option<(ServerId, VoteNoReason)>,
         out: &mut Output<Self>,
     ) -> Option<QueuedCommand> {
-        let OpenTransaction { wish, yes, .. } = self.open.remove(&transaction)?;
+        let OpenTransaction { queued, yes, .. } = self.open.remove(&transaction)?;
         // A participant that voted no holds nothing for the transaction.
         let to = self.servers.without(no.map_or(ServerSet::NONE, |(server, _)| ServerSet::only(server)));
-        let (decision, work) = (Decision::Abort, &wish.work);
+        let (decision, work) = (Decision::Abort, &queued.work);
         out.emit_step(|| CoordinatorTraceEvent::Decided { transaction, decision, work: work.clone(), yes, no, to });
         if !to.is_empty() {
             out.send(to, CommitMessage::Decide { transaction, decision });
         }
-        Some(wish)
+        Some(queued)
     }
 
     /// Continues with a command that a participant has voted against.
-    fn refused(&mut self, mut wish: QueuedCommand, refusal: VoteNoReason, out: &mut Output<Self>) {
+    fn refused(&mut self, mut queued: QueuedCommand, refusal: VoteNoReason, out: &mut Output<Self>) {
         match refusal {
             VoteNoReason::Settled(outcome) => {
-                out.notify(CoordinatorNotification::Done { id: wish.work.command.id, outcome });
+                out.notify(CoordinatorNotification::Done { id: queued.work.command.id, outcome });
             }
             // The next try replaces the oldest session, unless that session ends first.
             VoteNoReason::Full(oldest) => {
-                wish.work.evict = Some(oldest);
-                self.try_later(wish, out);
+                queued.work.evict = Some(oldest);
+                self.try_later(queued, out);
             }
             VoteNoReason::Locked(by) => {
-                let is_same = wish.why == AbortReason::Locked { by };
-                wish.last_pause = if is_same { (2 * wish.last_pause).min(PAUSE_MAX) } else { 1 };
-                wish.why = AbortReason::Locked { by };
-                self.try_later(wish, out);
+                let is_same = queued.why == AbortReason::Locked { by };
+                queued.last_pause = if is_same { (2 * queued.last_pause).min(PAUSE_MAX) } else { 1 };
+                queued.why = AbortReason::Locked { by };
+                self.try_later(queued, out);
             }
-            VoteNoReason::Late | VoteNoReason::Busy => self.try_later(wish, out),
+            VoteNoReason::Late | VoteNoReason::Busy => self.try_later(queued, out),
         }
     }
 
-    fn try_later(&mut self, mut wish: QueuedCommand, out: &mut Output<Self>) {
-        if wish.age >= AGE_MAX {
-            let (id, why) = (wish.work.command.id, wish.why);
+    fn try_later(&mut self, mut queued: QueuedCommand, out: &mut Output<Self>) {
+        if queued.age >= AGE_MAX {
+            let (id, why) = (queued.work.command.id, queued.why);
             return out.notify(CoordinatorNotification::NotApplied { id, why });
         }
-        wish.pause = wish.last_pause;
+        queued.pause = queued.last_pause;
         // The command is older than those that wait.
-        self.waiting.push_front(wish);
+        self.waiting.push_front(queued);
         self.keep_trying(out);
     }
 
     /// Tries refused commands again whose pause is over.
     fn handle_retry(&mut self, out: &mut Output<Self>) {
         self.retries = false;
-        for wish in &mut self.waiting {
-            wish.pause = wish.pause.saturating_sub(1);
+        for queued in &mut self.waiting {
+            queued.pause = queued.pause.saturating_sub(1);
         }
         self.begin_ready(out);
         self.keep_trying(out);
@@ -313,16 +313,16 @@ impl Coordinator {
     }
 
     fn keep_trying(&mut self, out: &mut Output<Self>) {
-        let any_pauses = self.waiting.iter().any(|wish| wish.pause > 0);
+        let any_pauses = self.waiting.iter().any(|queued| queued.pause > 0);
         if any_pauses && !std::mem::replace(&mut self.retries, true) {
             out.arm(CoordinatorTimer::Retry);
         }
     }
 
     fn handle_ack(&mut self, from: ServerId, transaction: TransactionId, out: &mut Output<Self>) {
-        let Some(owed) = self.committed.get_mut(&transaction) else { return };
-        owed.missing = owed.missing.without(ServerSet::only(from));
-        if !owed.missing.is_empty() {
+        let Some(commit) = self.committed.get_mut(&transaction) else { return };
+        commit.missing = commit.missing.without(ServerSet::only(from));
+        if !commit.missing.is_empty() {
             return;
         }
         self.committed.remove(&transaction);
@@ -359,27 +359,27 @@ impl Coordinator {
         let mut silent = Vec::new();
         for (transaction, open) in &mut self.open {
             open.ticks += 1;
-            open.wish.age += 1;
+            open.queued.age += 1;
             let to = self.servers.without(open.yes);
             if open.ticks >= VOTES_MAX {
                 silent.push((*transaction, to));
             } else if open.ticks.is_multiple_of(VOTE_RESEND_TICKS) {
-                let (transaction, work) = (*transaction, open.wish.work.clone());
+                let (transaction, work) = (*transaction, open.queued.work.clone());
                 out.send(to, CommitMessage::VoteRequest { transaction, work });
             }
         }
         for (transaction, silent) in silent {
-            if let Some(mut wish) = self.abort(transaction, None, out) {
-                wish.why = AbortReason::NoVote { silent };
-                self.try_later(wish, out);
+            if let Some(mut queued) = self.abort(transaction, None, out) {
+                queued.why = AbortReason::NoVote { silent };
+                self.try_later(queued, out);
             }
         }
         self.give_up_old(out);
         let mut again = Vec::new();
-        for (transaction, owed) in &mut self.committed {
-            owed.ticks = owed.ticks.wrapping_add(1);
-            if owed.ticks.is_multiple_of(RESEND_TICKS) {
-                again.push((*transaction, owed.missing));
+        for (transaction, commit) in &mut self.committed {
+            commit.ticks = commit.ticks.wrapping_add(1);
+            if commit.ticks.is_multiple_of(RESEND_TICKS) {
+                again.push((*transaction, commit.missing));
             }
         }
         for (transaction, missing) in again {
@@ -391,10 +391,10 @@ impl Coordinator {
 
     /// Gives up commands that have waited too long: none of their transactions was committed.
     fn give_up_old(&mut self, out: &mut Output<Self>) {
-        for wish in &mut self.waiting {
-            wish.age += 1;
+        for queued in &mut self.waiting {
+            queued.age += 1;
         }
-        let (old, waiting) = self.waiting.drain(..).partition(|wish| wish.age >= AGE_MAX);
+        let (old, waiting) = self.waiting.drain(..).partition(|queued| queued.age >= AGE_MAX);
         self.waiting = waiting;
         for QueuedCommand { work, why, .. } in old {
             out.notify(CoordinatorNotification::NotApplied { id: work.command.id, why });

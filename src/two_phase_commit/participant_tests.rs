@@ -118,7 +118,7 @@ fn participant_in_doubt_asks_ever_less_often_and_reports_blocked_at_doubling_int
             asks.push(look);
             alone.hear(2, CommitMessage::Answer { transaction: id(2), known: InquiryReply::Prepared });
         }
-        blocked.extend(said.facts.iter().filter_map(|fact| match fact {
+        blocked.extend(said.facts.iter().filter_map(|trace_event| match trace_event {
             ParticipantTraceEvent::Blocked { prepared, silent, waited_ms, .. } => {
                 Some((*waited_ms, *prepared, *silent))
             }

@@ -33,7 +33,7 @@ impl<R: Role> RoleHarness<R> {
             match action {
                 Action::Send { to, message } => said.sent.push((to, message)),
                 Action::Notify(outcome) => said.outcomes.push(outcome),
-                Action::Trace(fact) => said.facts.push(fact),
+                Action::Trace(trace_event) => said.facts.push(trace_event),
                 Action::Arm(timer) => {
                     assert!(!self.running.contains(&timer), "{timer:?} runs already");
                     self.running.push(timer);

@@ -70,7 +70,7 @@ impl CommitCluster {
             match action {
                 Action::Send { to, message } => self.send(server, to, &message),
                 Action::Notify(outcome) => self.outcomes.push((server, outcome)),
-                Action::Trace(fact) => self.facts.push(format!("{server} {fact:?}")),
+                Action::Trace(trace_event) => self.facts.push(format!("{server} {trace_event:?}")),
                 Action::Arm(_) => {}
             }
         }
@@ -86,7 +86,7 @@ impl CommitCluster {
             match action {
                 Action::Send { to, message } => self.send(server, to, &message),
                 Action::Notify(outcome) => self.answers.push((server, outcome)),
-                Action::Trace(fact) => self.facts.push(format!("{server} {fact:?}")),
+                Action::Trace(trace_event) => self.facts.push(format!("{server} {trace_event:?}")),
                 Action::Arm(_) => {}
             }
         }
@@ -176,7 +176,7 @@ impl CommitCluster {
     }
 
     fn has_said(&self, words: &str) -> bool {
-        self.facts.iter().any(|fact| fact.contains(words))
+        self.facts.iter().any(|trace_event| trace_event.contains(words))
     }
 }
 

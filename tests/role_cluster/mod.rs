@@ -201,9 +201,10 @@ impl<M: StateMachine> Cluster<M> {
             }
             RoleKind::Learner => {
                 node.learner.incarnations += 1;
-                let life = Incarnation(node.learner.incarnations);
-                node.learner
-                    .restart(Learner::new(server, quorums, life, Default::default(), machine).with_policy(policy));
+                let incarnation = Incarnation(node.learner.incarnations);
+                node.learner.restart(
+                    Learner::new(server, quorums, incarnation, Default::default(), machine).with_policy(policy),
+                );
                 self.at_learner(server, vec![Input::Start], Crash::Never)
             }
             RoleKind::Coordinator | RoleKind::Participant => Turn::Down,

@@ -459,7 +459,7 @@ fn message_text(message: &Message) -> String {
     let name = message.name();
     match message {
         Message::Prepare { ballot, from } => format!("{name} {ballot} for slots {from}+"),
-        Message::Promise { ballot, page: Page { from, to, truncated_below, accepted, damaged } } => {
+        Message::Promise { ballot, page: Page { from, to, truncated_below, accepted, corrupt } } => {
             let mut text = format!("{name} {ballot} accepted {}", entries(accepted));
             if let Some(to) = to {
                 let _ = write!(text, " in slots {from} to {}", to.previous());
@@ -467,7 +467,7 @@ fn message_text(message: &Message) -> String {
             if truncated_below.0 > 1 {
                 let _ = write!(text, ", truncated below slot {truncated_below}");
             }
-            for SlotRange { first, last } in damaged {
+            for SlotRange { first, last } in corrupt {
                 let _ = write!(text, ", slots {first} to {last} corrupt");
             }
             text
@@ -733,7 +733,7 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
                 to: last.map(|last| Slot(last + 1)),
                 truncated_below: args.take_key("below").map_or(Ok(1), |below| below.parse()).map(Slot)?,
                 accepted: parse_entries(args.take_key("accepted"))?,
-                damaged: parse_ranges(args.take_key("corrupt"))?,
+                corrupt: parse_ranges(args.take_key("corrupt"))?,
             };
             Message::Promise { ballot: ballot(args, "ballot")?, page }
         }

@@ -8,8 +8,8 @@ use super::{program, repository};
 /// A program, and the arguments that print the help text with examples.
 pub type HelpPage = (&'static str, &'static [&'static str]);
 
-pub fn run(name: &str, arguments: &[&str], folder: &Path) -> Output {
-    Command::new(program(name)).args(arguments).current_dir(folder).output().unwrap()
+pub fn run(name: &str, arguments: &[&str], dir: &Path) -> Output {
+    Command::new(program(name)).args(arguments).current_dir(dir).output().unwrap()
 }
 
 /// The commands among the examples of a help page, without what is said about them.
@@ -26,9 +26,9 @@ pub fn examples(name: &str, page: &[&str]) -> Vec<Vec<String>> {
 
 /// A folder in which the examples find what they name: a recorded run, and a history of somebody else's.
 pub fn example_dir() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let home = repository();
-    let latest = folder.path().join("runs/latest");
+    let latest = dir.path().join("runs/latest");
     std::fs::create_dir_all(&latest).unwrap();
     for entry in std::fs::read_dir(home.join("res/sample")).unwrap() {
         let path = entry.unwrap().path();
@@ -37,18 +37,18 @@ pub fn example_dir() -> tempfile::TempDir {
         }
     }
     let history = home.join("crates/lab/tests/histories/register-overlap-ok.log");
-    std::fs::copy(history, folder.path().join("register.log")).unwrap();
-    folder
+    std::fs::copy(history, dir.path().join("register.log")).unwrap();
+    dir
 }
 
 /// Checks that every example can be typed: its help is only printed if everything before `--help` is understood.
 pub fn assert_parse(pages: &[HelpPage], at_least: usize) {
-    let folder = example_dir();
+    let dir = example_dir();
     let mut seen = 0;
     for (name, page) in pages {
         for words in examples(name, page) {
             let words: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
-            let output = run(name, &words, folder.path());
+            let output = run(name, &words, dir.path());
             let complaint = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{name} {words:?}: {complaint}");
             seen += 1;
@@ -60,7 +60,7 @@ pub fn assert_parse(pages: &[HelpPage], at_least: usize) {
 /// Checks that the examples do something, but for those that `is_skipped` names: they would run for minutes, or until
 /// they are stopped. Each prints something and exits with 0.
 pub fn assert_run(pages: &[HelpPage], at_least: usize, is_skipped: impl Fn(&[&str]) -> bool) {
-    let folder = example_dir();
+    let dir = example_dir();
     let mut seen = 0;
     for (name, page) in pages {
         for words in examples(name, page) {
@@ -72,7 +72,7 @@ pub fn assert_run(pages: &[HelpPage], at_least: usize, is_skipped: impl Fn(&[&st
             let is_for_a_shell = words.iter().any(|word| word.contains('*'));
             let both = vec!["check", "runs/latest/client-1.log", "runs/latest/client-2.log"];
             let words = if is_for_a_shell { both } else { words };
-            let output = run(name, &words, folder.path());
+            let output = run(name, &words, dir.path());
             let complaint = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{name} {words:?}: {complaint}");
             assert!(!output.stdout.is_empty() || !output.stderr.is_empty(), "{name} {words:?} prints nothing");

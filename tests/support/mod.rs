@@ -22,7 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A running cluster.
 pub struct Cluster {
     /// Data, lines and the cluster file.
-    pub folder: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
     /// Its servers.
     pub cluster: cluster::Cluster,
     arguments: Vec<String>,
@@ -59,39 +59,39 @@ impl Cluster {
 
     /// A cluster of which nothing runs yet.
     pub fn prepare(count: u8, arguments: &[&str]) -> Cluster {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("cluster.toml");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cluster.toml");
         std::fs::write(&file, cluster_file(count)).unwrap();
         let cluster = cluster::Cluster::read(&file).unwrap();
         let arguments = arguments.iter().map(|argument| argument.to_string()).collect();
-        Cluster { folder, cluster, arguments, processes: (0..count).map(|_| None).collect() }
+        Cluster { dir, cluster, arguments, processes: (0..count).map(|_| None).collect() }
     }
 
     /// The cluster file.
     pub fn file(&self) -> PathBuf {
-        self.folder.path().join("cluster.toml")
+        self.dir.path().join("cluster.toml")
     }
 
     /// The folder of the lines.
     pub fn log_dir(&self) -> &Path {
-        self.folder.path()
+        self.dir.path()
     }
 
     /// The lines of a server so far.
     pub fn log_text(&self, id: u8) -> String {
-        std::fs::read_to_string(self.folder.path().join(format!("server-{id}.log"))).unwrap_or_default()
+        std::fs::read_to_string(self.dir.path().join(format!("server-{id}.log"))).unwrap_or_default()
     }
 
     /// The data folder of a server.
     pub fn data_dir(&self, id: u8) -> PathBuf {
-        self.folder.path().join("data").join(format!("server-{id}"))
+        self.dir.path().join("data").join(format!("server-{id}"))
     }
 
     /// The command that starts a server.
     pub fn command(&self, id: u8) -> Command {
         let mut command = Command::new(program("paxos-server"));
         command.arg("--id").arg(id.to_string()).arg("--cluster").arg(self.file());
-        command.arg("--data").arg(self.data_dir(id)).arg("--log-dir").arg(self.folder.path()).arg("--quiet");
+        command.arg("--data").arg(self.data_dir(id)).arg("--log-dir").arg(self.dir.path()).arg("--quiet");
         // What shows each step, unless a test says otherwise.
         if !self.arguments.iter().any(|argument| argument == "--protocol") {
             command.args(["--protocol", "basic-paxos"]);
@@ -107,14 +107,14 @@ impl Cluster {
 
     /// Starts one server with some more arguments.
     pub fn start_server_with(&mut self, id: u8, arguments: &[&str]) {
-        let errors = std::fs::File::create(self.folder.path().join(format!("server-{id}.err"))).unwrap();
+        let errors = std::fs::File::create(self.dir.path().join(format!("server-{id}.err"))).unwrap();
         let child = self.command(id).args(arguments).stderr(errors).spawn().unwrap();
         self.processes[usize::from(id) - 1] = Some(child);
     }
 
     /// What a server has said on its terminal beside its lines.
     pub fn stderr_text(&self, id: u8) -> String {
-        std::fs::read_to_string(self.folder.path().join(format!("server-{id}.err"))).unwrap_or_default()
+        std::fs::read_to_string(self.dir.path().join(format!("server-{id}.err"))).unwrap_or_default()
     }
 
     /// Kills servers as `kill -9` does, all before any of them is waited for.
@@ -152,7 +152,7 @@ impl Cluster {
     pub fn client_with_log(&self, name: &str, server: u8) -> Client {
         let mut options = ClientOptions::new(self.cluster.clone(), name);
         options.first_server = Some(ServerId(server));
-        let path = self.folder.path().join(format!("client-{name}.log"));
+        let path = self.dir.path().join(format!("client-{name}.log"));
         options.trace = Trace::to_file(ProcessId::named(name).unwrap(), &path, false).unwrap();
         Client::new(options).unwrap()
     }
@@ -178,7 +178,7 @@ impl Cluster {
         for ServerId(id) in self.cluster.servers().iter() {
             await_value("the server answers and is connected", || {
                 if let Some(Ok(Some(status))) = self.processes[usize::from(id) - 1].as_mut().map(Child::try_wait) {
-                    let why = std::fs::read_to_string(self.folder.path().join(format!("server-{id}.err")));
+                    let why = std::fs::read_to_string(self.dir.path().join(format!("server-{id}.err")));
                     panic!("server {id} has ended ({status}): {}", why.unwrap_or_default());
                 }
                 self.status(id).filter(|status| status.connected.len() == others)
@@ -205,7 +205,7 @@ impl Cluster {
 
     /// Proves the run from its log lines. Returns the exit code and the output.
     pub fn audit(&self) -> (i32, String) {
-        proved(self.folder.path())
+        proved(self.dir.path())
     }
 }
 
@@ -217,7 +217,7 @@ impl Drop for Cluster {
         }
         if std::thread::panicking() {
             let kept = std::env::temp_dir().join(format!("paxos-kv-failed-{}", std::process::id()));
-            if std::fs::rename(self.folder.path(), &kept).is_ok() {
+            if std::fs::rename(self.dir.path(), &kept).is_ok() {
                 eprintln!("the run is kept in {}", kept.display());
             }
         }

@@ -146,7 +146,7 @@ async fn measure(cli: &Cli, load: &Load) -> Result<(), Error> {
         tasks.spawn_local(async move {
             loop {
                 let (key, reads) = (key(numbers.below(keys)), numbers.below(100) < reads);
-                let begun = Instant::now();
+                let started = Instant::now();
                 let end = match reads {
                     true => client.get(key, None).await.map(drop),
                     false => client.put(key, vec![b'v'; value_size], None).await.map(drop),
@@ -157,7 +157,7 @@ async fn measure(cli: &Cli, load: &Load) -> Result<(), Error> {
                 }
                 let mut tally = tally.borrow_mut();
                 match end {
-                    Ok(()) if now >= began => tally.latencies.saturating_record((now - begun).as_micros() as u64),
+                    Ok(()) if now >= began => tally.latencies.saturating_record((now - started).as_micros() as u64),
                     Ok(()) => {}
                     Err(_) => tally.errors += 1,
                 }
@@ -196,9 +196,9 @@ fn cpu_seconds(process: &str) -> f64 {
 }
 
 async fn gap(cli: &Cli) -> Result<(), Error> {
-    let begun = Instant::now();
-    let ends = begun + Duration::from_secs_f64(cli.seconds);
-    let successes = Rc::new(RefCell::new(vec![begun]));
+    let started = Instant::now();
+    let ends = started + Duration::from_secs_f64(cli.seconds);
+    let successes = Rc::new(RefCell::new(vec![started]));
     let mut tasks = JoinSet::new();
     for n in 0..cli.clients {
         let (endpoints, successes) = (cli.endpoints.clone(), successes.clone());
@@ -229,12 +229,12 @@ async fn gap(cli: &Cli) -> Result<(), Error> {
 }
 
 async fn first(cli: &Cli) -> Result<(), Error> {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs_f64(cli.seconds) {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs_f64(cli.seconds) {
         for endpoint in &cli.endpoints {
             let Ok(mut client) = connect(endpoint).await else { continue };
             if let Ok(Ok(_)) = tokio::time::timeout(30 * TRY, client.put(key(0), "v", None)).await {
-                println!("{{\"first_ms\":{:.0}}}", begun.elapsed().as_secs_f64() * 1e3);
+                println!("{{\"first_ms\":{:.0}}}", started.elapsed().as_secs_f64() * 1e3);
                 return Ok(());
             }
         }

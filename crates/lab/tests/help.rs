@@ -3,7 +3,7 @@
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 
-use support::examples::{HelpPage, assert_run, assert_parse};
+use support::examples::{HelpPage, assert_parse, assert_run};
 
 const PAGES: &[HelpPage] = &[
     ("paxos-lab", &["--help"]),

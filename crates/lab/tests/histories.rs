@@ -19,8 +19,8 @@ fn check(files: &[&Path]) -> (i32, String) {
     (status.code().unwrap(), text)
 }
 
-fn files_in(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
-    let all = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+fn files_in(dir: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    let all = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let mut files: Vec<PathBuf> = all.map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| extensions.iter().any(|extension| path.extension().is_some_and(|other| other == *extension)));
     files.sort();
@@ -74,16 +74,16 @@ fn worst_of_several_verdicts_is_the_exit_code() {
 
 #[test]
 fn files_of_a_run_are_one_history() {
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(own_histories_dir().join("lines-late-write-ok.log")).unwrap();
     for client in ["c1", "c2"] {
         let of_client = text.split_inclusive('\n').filter(|line| line.contains(&format!(" {client}.")));
-        fs::write(folder.path().join(format!("client-{}.log", &client[1..])), of_client.collect::<String>()).unwrap();
+        fs::write(dir.path().join(format!("client-{}.log", &client[1..])), of_client.collect::<String>()).unwrap();
     }
-    let (code, text) = check(&[folder.path()]);
+    let (code, text) = check(&[dir.path()]);
     assert!(code == 0 && text.contains("(2 files): linearizable (4 operations on 1 key, "), "{text}");
     // Another client, whose lines are missing, wrote what the second one has read.
-    let (code, text) = check(&[&folder.path().join("client-2.log")]);
+    let (code, text) = check(&[&dir.path().join("client-2.log")]);
     assert!(
         code == 6 && text.contains("if another client wrote to the same keys, these results are linearizable"),
         "{text}"
@@ -92,25 +92,25 @@ fn files_of_a_run_are_one_history() {
 
 #[test]
 fn file_without_a_history_is_a_failure_with_a_reason() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("notes.txt");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("notes.txt");
     fs::write(&file, "buy milk\n").unwrap();
     let (code, text) = check(&[&file]);
     assert!(code == 1 && text.contains("notes.txt: line 1: this is not a known history format"), "{text}");
-    let (code, text) = check(&[&folder.path().join("nowhere.log")]);
+    let (code, text) = check(&[&dir.path().join("nowhere.log")]);
     assert!(code == 1 && text.contains("cannot read"), "{text}");
-    let (code, text) = check(&[folder.path()]);
+    let (code, text) = check(&[dir.path()]);
     assert!(code == 1 && text.contains("has no *.log file"), "{text}");
     assert_eq!(check(&[]).0, 2);
 }
 
 #[test]
 fn every_recorded_history_gets_its_verdict() {
-    let Some(folder) = env::var_os("PAXOS_HISTORIES").map(PathBuf::from) else {
+    let Some(dir) = env::var_os("PAXOS_HISTORIES").map(PathBuf::from) else {
         eprintln!("skipped: PAXOS_HISTORIES does not name a directory with recorded histories");
         return;
     };
-    let verdicts = fs::read_to_string(folder.join("etcd/VERDICTS.tsv")).unwrap();
+    let verdicts = fs::read_to_string(dir.join("etcd/VERDICTS.tsv")).unwrap();
     let verdicts: BTreeMap<&str, i32> = verdicts
         .lines()
         .map(|line| match line.split_once('\t').unwrap() {
@@ -119,17 +119,17 @@ fn every_recorded_history_gets_its_verdict() {
             other => panic!("{other:?}"),
         })
         .collect();
-    let logs = files_in(&folder.join("etcd"), &["log"]);
+    let logs = files_in(&dir.join("etcd"), &["log"]);
     assert_eq!(logs.len(), verdicts.len());
-    let maps = files_in(&folder.join("kv"), &["txt"]);
+    let maps = files_in(&dir.join("kv"), &["txt"]);
     assert!(!logs.is_empty() && !maps.is_empty());
     let logs = logs.into_iter().map(|log| (verdicts[log.file_name().unwrap().to_str().unwrap()], log));
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut checked = 0;
     for (expected, file) in logs.chain(maps.into_iter().map(|map| (expected_exit_code(&map), map))) {
         let (code, text) = check(&[&file]);
         assert_eq!(code, expected, "{text}");
         checked += 1;
     }
-    eprintln!("{checked} recorded histories, every verdict correct, in {:?}", begun.elapsed());
+    eprintln!("{checked} recorded histories, every verdict correct, in {:?}", started.elapsed());
 }

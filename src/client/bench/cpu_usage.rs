@@ -23,7 +23,7 @@ pub(super) struct ProcessUsage {
 
 impl ServerProcesses {
     /// Finds the processes of the servers that have answered.
-    pub(super) fn of(cluster: &Cluster, survey: &ClusterStatus) -> ServerProcesses {
+    pub(super) fn of(cluster: &Cluster, cluster_status: &ClusterStatus) -> ServerProcesses {
         let is_here = |pid: u32| {
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&words).contains("paxos-server")
@@ -32,7 +32,7 @@ impl ServerProcesses {
             let local = cluster.member(status.server).is_some_and(|member| member.client.ip().is_loopback());
             (local && is_here(status.pid)).then_some(status.pid)
         };
-        let servers: Option<Vec<u32>> = survey.statuses().map(pid).collect();
+        let servers: Option<Vec<u32>> = cluster_status.statuses().map(pid).collect();
         ServerProcesses { servers: servers.filter(|pids| !pids.is_empty()) }
     }
 

@@ -189,11 +189,11 @@ impl<'a> LoadThread<'a> {
         let busy = lane.client.busy_replies();
         self.tally.busy += if is_measured { busy - lane.busy_before } else { 0 };
         lane.busy_before = busy;
-        let begun = match self.interval {
+        let started = match self.interval {
             None => self.begin_all(at),
             Some(interval) => self.begin_due(at, interval, now),
         };
-        if begun {
+        if started {
             self.lanes[at].client.transmit();
         }
         self.register(at)
@@ -203,11 +203,11 @@ impl<'a> LoadThread<'a> {
     fn begin_all(&mut self, at: usize) -> bool {
         let LoadThread { lanes, plan, .. } = self;
         let lane = &mut lanes[at];
-        let mut begun = false;
+        let mut started = false;
         while lane.client.in_flight() < plan.pipeline as usize {
-            begun |= lane.begin(plan).is_some();
+            started |= lane.begin(plan).is_some();
         }
-        begun
+        started
     }
 
     /// Open loop: begins the due requests, as far as the client has room for them.
@@ -222,15 +222,15 @@ impl<'a> LoadThread<'a> {
             lane.late.pop_front();
             tally.not_started += 1;
         }
-        let mut begun = false;
+        let mut started = false;
         while lane.client.in_flight() < IN_FLIGHT_MAX
             && let Some(due) = lane.late.pop_front()
             && let Some(handle) = lane.begin(plan)
         {
             lane.due.insert(handle, due);
-            begun = true;
+            started = true;
         }
-        begun
+        started
     }
 
     /// Registers the client's sockets, so that they wake the thread.

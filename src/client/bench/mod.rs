@@ -142,12 +142,12 @@ impl BenchError {
 
 /// Measures a cluster. `tell` gets one line per second, and another line if tries have failed.
 pub fn run(cluster: &Cluster, plan: &BenchPlan, tell: &(dyn Fn(String) + Sync)) -> Result<BenchReport, BenchError> {
-    let survey = survey_with_leader(cluster);
-    let Some(first) = survey.statuses().next() else { return Err(BenchError::NoReply) };
-    let at = plan.at.clone().unwrap_or_else(|| vec![survey.leader_id().unwrap_or(first.server)]);
+    let cluster_status = survey_with_leader(cluster);
+    let Some(first) = cluster_status.statuses().next() else { return Err(BenchError::NoReply) };
+    let at = plan.at.clone().unwrap_or_else(|| vec![cluster_status.leader_id().unwrap_or(first.server)]);
     let (protocol, forgets) = (first.protocol.clone(), first.restart != "disk");
-    let processes = ServerProcesses::of(cluster, &survey);
-    if plan.reads > 0 && survey.statuses().all(|status| status.keys < plan.keys) {
+    let processes = ServerProcesses::of(cluster, &cluster_status);
+    if plan.reads > 0 && cluster_status.statuses().all(|status| status.keys < plan.keys) {
         fill(cluster, plan, at[0])?;
     }
 
@@ -209,10 +209,10 @@ pub fn run(cluster: &Cluster, plan: &BenchPlan, tell: &(dyn Fn(String) + Sync)) 
 fn survey_with_leader(cluster: &Cluster) -> ClusterStatus {
     let deadline = Instant::now() + ELECTION;
     loop {
-        let survey = ClusterStatus::query(cluster, Duration::from_secs(2));
-        let may_lead = survey.statuses().any(|status| status.protocol == "multi-paxos");
-        if !may_lead || survey.leader_id().is_some() || Instant::now() >= deadline {
-            return survey;
+        let cluster_status = ClusterStatus::query(cluster, Duration::from_secs(2));
+        let may_lead = cluster_status.statuses().any(|status| status.protocol == "multi-paxos");
+        if !may_lead || cluster_status.leader_id().is_some() || Instant::now() >= deadline {
+            return cluster_status;
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -187,28 +187,28 @@ impl Measurement {
 
 /// The servers of a sweep. Dropping this stops them and removes their directory.
 struct SweepCluster {
-    folder: PathBuf,
+    dir: PathBuf,
     cluster: Cluster,
     processes: Vec<(ServerId, Child)>,
 }
 
 impl SweepCluster {
     fn start(program: &Path, count: u8, protocol: &str) -> Result<SweepCluster, BenchError> {
-        let folder = std::env::temp_dir().join(format!("paxos-bench-{}-{count}-{protocol}", std::process::id()));
-        let cannot = |what: &str| BenchError::machine(format!("cannot {what} {}", folder.display()));
-        let file = folder.join("cluster.toml");
+        let dir = std::env::temp_dir().join(format!("paxos-bench-{}-{count}-{protocol}", std::process::id()));
+        let cannot = |what: &str| BenchError::machine(format!("cannot {what} {}", dir.display()));
+        let file = dir.join("cluster.toml");
         let text = cluster_file(count).map_err(BenchError::machine("cannot find free ports"))?;
-        fs::create_dir_all(&folder).and_then(|()| fs::write(&file, text)).map_err(cannot("write into"))?;
+        fs::create_dir_all(&dir).and_then(|()| fs::write(&file, text)).map_err(cannot("write into"))?;
         let cluster = Cluster::read(&file).map_err(|error| std::io::Error::other(error.to_string()));
         let cluster = cluster.map_err(cannot("read the cluster file in"))?;
-        let mut servers = SweepCluster { folder: folder.clone(), cluster, processes: Vec::new() };
+        let mut servers = SweepCluster { dir: dir.clone(), cluster, processes: Vec::new() };
         for server in servers.cluster.servers().iter() {
-            let said = File::create(folder.join(format!("server-{}.err", server.0))).map_err(cannot("write into"))?;
+            let stderr = File::create(dir.join(format!("server-{}.err", server.0))).map_err(cannot("write into"))?;
             let mut command = Command::new(program);
             command.arg("--id").arg(server.0.to_string()).arg("--cluster").arg(&file);
-            command.arg("--data").arg(folder.join(format!("data-{}", server.0))).arg("--protocol").arg(protocol);
+            command.arg("--data").arg(dir.join(format!("data-{}", server.0))).arg("--protocol").arg(protocol);
             command.args(["--steps", "off", "--quiet"]);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
             servers.processes.push((server, command.spawn().map_err(cannot("start a server for"))?));
         }
         servers.await_ready()?;
@@ -220,14 +220,15 @@ impl SweepCluster {
         while Instant::now() < deadline {
             for (server, process) in &mut self.processes {
                 if let Ok(Some(status)) = process.try_wait() {
-                    let said = fs::read_to_string(self.folder.join(format!("server-{}.err", server.0)));
-                    let said = said.unwrap_or_default().trim().to_string();
-                    return Err(BenchError::ServerEnded { server: *server, status, stderr: said });
+                    let stderr = fs::read_to_string(self.dir.join(format!("server-{}.err", server.0)));
+                    let stderr = stderr.unwrap_or_default().trim().to_string();
+                    return Err(BenchError::ServerEnded { server: *server, status, stderr });
                 }
             }
-            let survey = ClusterStatus::query(&self.cluster, Duration::from_secs(1));
+            let cluster_status = ClusterStatus::query(&self.cluster, Duration::from_secs(1));
             let others = self.processes.len() - 1;
-            if survey.is_complete() && survey.statuses().all(|status| status.connected.len() == others) {
+            if cluster_status.is_complete() && cluster_status.statuses().all(|status| status.connected.len() == others)
+            {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -252,7 +253,7 @@ impl Drop for SweepCluster {
             let _ = process.wait();
         }
         // Files left in the temporary directory do not invalidate a measurement.
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 

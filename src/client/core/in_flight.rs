@@ -27,11 +27,11 @@ pub enum Route {
 pub(super) struct InFlight {
     /// The request; its number changes with each try.
     pub(super) request: ClientRequest,
-    pub(super) reach: Route,
+    pub(super) route: Route,
     pub(super) lines: RequestTrace,
     pub(super) tries: Tries,
     pub(super) pauses: RetryBackoff,
-    pub(super) begun: Time,
+    pub(super) started: Time,
     pub(super) deadline: Time,
     pub(super) step: InFlightState,
     /// Number of sessions that ended while this request used them.

@@ -107,7 +107,7 @@ pub struct ClientCore {
 struct QueuedWrite {
     handle: RequestHandle,
     op: Op,
-    begun: Time,
+    started: Time,
     deadline: Time,
     /// Its history in earlier sessions, all of which certainly did not apply it.
     before: Option<EarlierWrite>,
@@ -220,7 +220,7 @@ impl ClientCore {
     /// [`transmit`](ClientCore::transmit).
     pub fn write(&mut self, now: Time, deadline: Time, op: Op, wire: &mut impl Wire) -> RequestHandle {
         let handle = self.next_handle();
-        self.unnamed.push_back(QueuedWrite { handle, op, begun: now, deadline, before: None });
+        self.unnamed.push_back(QueuedWrite { handle, op, started: now, deadline, before: None });
         self.assign_sequences(now, wire);
         handle
     }
@@ -231,11 +231,11 @@ impl ClientCore {
         now: Time,
         deadline: Time,
         key: Vec<u8>,
-        reach: Route,
+        route: Route,
         wire: &mut impl Wire,
     ) -> RequestHandle {
         let (handle, server) = (self.next_handle(), self.server);
-        self.begin(now, handle, Request::Get { key }, reach, server, deadline);
+        self.begin(now, handle, Request::Get { key }, route, server, deadline);
         self.send_try(now, handle, server, wire);
         handle
     }

@@ -70,7 +70,7 @@ impl ClientCore {
         now: Time,
         handle: RequestHandle,
         request: Request,
-        reach: Route,
+        route: Route,
         server: ServerId,
         deadline: Time,
     ) {
@@ -82,7 +82,7 @@ impl ClientCore {
         self.requests += u64::from(is_counted);
         let tries = Tries::new(self.identity.servers, asked(&request));
         let before = EarlierWrite { label: self.last_label(), tries, sessions: 0 };
-        self.begin_as(now, handle, before, request, (reach, server), deadline);
+        self.begin_as(now, handle, before, request, (route, server), deadline);
     }
 
     /// As [`ClientCore::begin`], for a request that already has a label and perhaps failed tries.
@@ -92,15 +92,15 @@ impl ClientCore {
         handle: RequestHandle,
         before: EarlierWrite,
         request: Request,
-        (reach, server): (Route, ServerId),
+        (route, server): (Route, ServerId),
         deadline: Time,
     ) {
         let EarlierWrite { label, tries, sessions } = before;
         let lines = RequestTrace::begin(&self.identity.trace, label, &request, server);
-        let pauses = RetryBackoff::new(if reach == Route::Any { tries.cluster.len() } else { 1 });
+        let pauses = RetryBackoff::new(if route == Route::Any { tries.cluster.len() } else { 1 });
         let request = ClientRequest { number: 0, context: lines.context(), request };
         let step = InFlightState::Due { at: now, server };
-        let flight = InFlight { request, reach, lines, tries, pauses, begun: now, deadline, step, sessions };
+        let flight = InFlight { request, route, lines, tries, pauses, started: now, deadline, step, sessions };
         self.flights.insert(handle, flight);
     }
 
@@ -190,7 +190,7 @@ impl ClientCore {
             // is proof that it was not applied.
             Reply::Refused(_) if flight.tries.may_be_applied => self.give_up(now, handle),
             _ => {
-                flight.lines.replied(&reply, server, now.since(flight.begun));
+                flight.lines.replied(&reply, server, now.since(flight.started));
                 let result = match reply.reply {
                     Reply::Refused(why) => Err(ClientError::Refused { server, why }),
                     reply => Ok(reply),
@@ -314,7 +314,7 @@ impl ClientCore {
         }
         while !self.unnamed.is_empty() {
             let Some(id) = self.session.begin_write() else { break };
-            let Some(QueuedWrite { handle, op, begun, deadline, before }) = self.unnamed.pop_front() else { return };
+            let Some(QueuedWrite { handle, op, started, deadline, before }) = self.unnamed.pop_front() else { return };
             wire.observe(ClientObservation::Named { handle, id });
             let AssignedWrite { session, nonce, sequence, first_open } = id;
             let request = Request::Write { session, nonce, sequence, first_open, op };
@@ -325,7 +325,7 @@ impl ClientCore {
             }
             if let Some(flight) = self.flights.get_mut(&handle) {
                 // The caller's wait began when the write was queued, not now.
-                flight.begun = begun;
+                flight.started = started;
             }
             self.send_try(now, handle, server, wire);
         }
@@ -343,7 +343,7 @@ impl ClientCore {
         for write in late {
             let new = || Tries::new(self.identity.servers, RequestKind::Session);
             let tries = write.before.map_or_else(new, |before| before.tries);
-            let took = now.since(write.begun);
+            let took = now.since(write.started);
             self.ended.insert(write.handle, Finished { result: Err(tries.into_error(took)), took });
         }
     }
@@ -379,7 +379,7 @@ impl ClientCore {
         if failed.end.ends_session() {
             return self.end_session(now, handle, wire);
         }
-        let next = match flight.reach {
+        let next = match flight.route {
             Route::One => server,
             Route::Any => {
                 // Another request that failed there may have moved on already: skip no server.
@@ -404,7 +404,7 @@ impl ClientCore {
     /// sent again.
     fn end_session(&mut self, now: Time, handle: RequestHandle, wire: &mut impl Wire) {
         let Some(flight) = self.flights.get_mut(&handle) else { return };
-        flight.tries.took = now.since(flight.begun);
+        flight.tries.took = now.since(flight.started);
         flight.lines.session_ended(&flight.tries);
         if let Request::Write { nonce, .. } = flight.request.request {
             self.session.ended(nonce);
@@ -417,14 +417,14 @@ impl ClientCore {
         let Request::Write { op, .. } = flight.request.request else { return };
         wire.observe(ClientObservation::Unnamed { handle });
         let before = EarlierWrite { label: flight.lines.label(), tries: flight.tries, sessions: flight.sessions + 1 };
-        let InFlight { begun, deadline, .. } = flight;
-        self.unnamed.push_back(QueuedWrite { handle, op, begun, deadline, before: Some(before) });
+        let InFlight { started, deadline, .. } = flight;
+        self.unnamed.push_back(QueuedWrite { handle, op, started, deadline, before: Some(before) });
     }
 
     /// Ends a request without a result from a server.
     fn give_up(&mut self, now: Time, handle: RequestHandle) {
         let Some(flight) = self.flights.get(&handle) else { return };
-        let error = flight.tries.clone().into_error(now.since(flight.begun));
+        let error = flight.tries.clone().into_error(now.since(flight.started));
         flight.lines.gave_up(&error);
         let has_no_data = |one: &Try| matches!(one.end, TryEnd::NoReply(NoReply::NoData { .. }));
         if matches!(flight.request.request, Request::Get { .. }) && flight.tries.last.iter().any(has_no_data) {
@@ -449,7 +449,7 @@ impl ClientCore {
                 Err(error) => self.fail_queued(now, &error),
             };
         }
-        self.ended.insert(handle, Finished { result, took: now.since(flight.begun) });
+        self.ended.insert(handle, Finished { result, took: now.since(flight.started) });
     }
 
     /// Handles an opened session. If its history is not the known one, the waiting writes fail with that error first.
@@ -463,7 +463,7 @@ impl ClientCore {
             self.history = Some(history);
             let cluster = self.identity.cluster.clone();
             let end = TryEnd::NoReply(NoReply::OtherHistory { cluster, known, found: history });
-            let (mut tries, took) = (flight.tries, now.since(flight.begun));
+            let (mut tries, took) = (flight.tries, now.since(flight.started));
             tries.push(Try { server, end, took });
             self.fail_queued(now, &tries.into_error(took));
         }
@@ -472,7 +472,7 @@ impl ClientCore {
     /// Fails the writes that wait for a session: it could not be opened.
     fn fail_queued(&mut self, now: Time, error: &ClientError) {
         for write in mem::take(&mut self.unnamed) {
-            let took = now.since(write.begun);
+            let took = now.since(write.started);
             self.ended.insert(write.handle, Finished { result: Err(error.clone()), took });
         }
     }

@@ -18,7 +18,7 @@ const GIVEN_UP_MAX: usize = 256;
 pub(super) struct ServerConnection {
     pub(super) server: ServerId,
     /// When the connection was begun.
-    begun: Time,
+    started: Time,
     /// The history of the server's data, as far as the server has reported or shown it; 0 if unknown.
     history: u64,
     /// When the last reply arrived.
@@ -31,7 +31,7 @@ pub(super) struct ServerConnection {
 
 impl ServerConnection {
     pub(super) fn new(server: ServerId, now: Time) -> ServerConnection {
-        ServerConnection { server, begun: now, history: 0, received: None, given_up: BTreeSet::new(), unrequested: 0 }
+        ServerConnection { server, started: now, history: 0, received: None, given_up: BTreeSet::new(), unrequested: 0 }
     }
 
     /// Notes that replies have arrived.
@@ -78,7 +78,7 @@ impl ServerConnection {
 
     /// Why a try timed out on a connection in this state.
     pub(super) fn late(&self, stage: ConnectionState, now: Time) -> NoReply {
-        let waited = seconds(now.since(self.begun));
+        let waited = seconds(now.since(self.started));
         NoReply::Unreachable {
             why: match stage {
                 ConnectionState::Connecting => format!("no connection within {waited}"),

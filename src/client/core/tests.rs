@@ -337,7 +337,7 @@ fn late_request_moves_alone_if_the_server_replies_to_others_else_the_connection_
     let mut case = ClientCase::with_session();
     let first = case.get();
     case.passes(TRY / 2);
-    let tickets = [first, case.get()];
+    let handles = [first, case.get()];
     case.passes(TRY / 2);
     case.passes(Duration::ZERO);
     assert_eq!(
@@ -345,7 +345,7 @@ fn late_request_moves_alone_if_the_server_replies_to_others_else_the_connection_
         (vec![1, 1, 2, 2], vec![1]),
         "with the one that had time left"
     );
-    assert!(tickets.into_iter().all(|handle| case.core.has(handle)));
+    assert!(handles.into_iter().all(|handle| case.core.has(handle)));
 }
 
 #[test]
@@ -544,14 +544,14 @@ fn request_to_one_server_goes_to_no_other_and_an_order_is_sent_once() {
 #[test]
 fn writes_wait_for_one_session_and_are_then_sent_concurrently() {
     let mut case = ClientCase::new();
-    let tickets = ["a", "b", "c"].map(|key| case.put(key));
+    let handles = ["a", "b", "c"].map(|key| case.put(key));
     assert_eq!(case.wire.asked.len(), 1, "one OPEN for all");
     assert_eq!(case.core.in_flight(), 3, "the OPEN is not the caller's");
     case.replies(1, busy());
     case.replies(2, Reply::Opened { session: 7, history: HISTORY });
     assert_eq!(writes(&case), [(7, 1, 1), (7, 1, 2), (7, 1, 3)]);
     let named: Vec<_> = case.wire.named.iter().map(|(handle, id)| (*handle, id.sequence)).collect();
-    assert_eq!(named, [(tickets[0], 1), (tickets[1], 2), (tickets[2], 3)]);
+    assert_eq!(named, [(handles[0], 1), (handles[1], 2), (handles[2], 3)]);
 }
 
 #[test]
@@ -603,8 +603,8 @@ fn write_without_a_sequence_ends_at_its_deadline() {
 #[test]
 fn all_writes_fail_with_the_reason_if_no_session_opens_and_the_next_reuses_the_nonce() {
     let mut case = ClientCase::new();
-    let tickets = ["a", "b"].map(|key| case.put(key));
-    for handle in tickets {
+    let handles = ["a", "b"].map(|key| case.put(key));
+    for handle in handles {
         let error = case.waits(handle).unwrap_err();
         assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
     }
@@ -911,13 +911,13 @@ fn unreached_or_unknown_write_is_tried_until_its_deadline() {
     let mut case = ClientCase::with_session();
     case.breaks(1);
     (1..=3).for_each(|server| case.opens(server, Err(NoReply::ConnectionRefused)));
-    let begun = case.now;
+    let started = case.now;
     let handle = case.put("k");
     while case.core.has(handle) && !case.core.has_ended() {
         case.now = case.now.max(case.core.due().unwrap());
         case.progress();
     }
-    let waited = case.now.since(begun);
+    let waited = case.now.since(started);
     assert!(waited > ALL - TRY / 2, "{waited:?}");
     let Err(ClientError::NotApplied(tries)) = case.result(handle) else { panic!("it was not sent") };
     // Only the last of many tries are kept.

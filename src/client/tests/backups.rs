@@ -51,17 +51,17 @@ fn value_in(file: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The file names in a directory.
-fn names(folder: &Path) -> Vec<String> {
+fn names(dir: &Path) -> Vec<String> {
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
-    let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(name).collect();
+    let mut names: Vec<String> = fs::read_dir(dir).unwrap().map(name).collect();
     names.sort();
     names
 }
 
 #[test]
 fn backup_is_private_and_replaces_a_file_only_with_force() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("b");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("b");
     assert_eq!(back_up(&store("one", 0), &file, &[]).0, 0);
     assert_eq!(value_in(&fs::read(&file).unwrap()), Some(b"one".to_vec()));
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -71,13 +71,13 @@ fn backup_is_private_and_replaces_a_file_only_with_force() {
     assert_eq!(value_in(&fs::read(&file).unwrap()), Some(b"one".to_vec()));
     assert_eq!(back_up(&store("two", 0), &file, &["--force"]).0, 0);
     assert_eq!(value_in(&fs::read(&file).unwrap()), Some(b"two".to_vec()));
-    assert_eq!(names(folder.path()), ["b"]);
+    assert_eq!(names(dir.path()), ["b"]);
 }
 
 #[test]
 fn backup_replaces_only_files() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
     fs::write(at("target"), "mine").unwrap();
     std::os::unix::fs::symlink(at("target"), at("link")).unwrap();
     mkfifoat(CWD, at("pipe"), Mode::RWXU).unwrap();
@@ -90,7 +90,7 @@ fn backup_replaces_only_files() {
         assert_eq!(fs::symlink_metadata(at(name)).unwrap().file_type(), before);
     }
     assert_eq!(fs::read_to_string(at("target")).unwrap(), "mine");
-    assert_eq!(names(folder.path()), ["folder", "link", "pipe", "target"]);
+    assert_eq!(names(dir.path()), ["folder", "link", "pipe", "target"]);
 }
 
 #[test]
@@ -102,15 +102,15 @@ fn a_backup_can_go_to_standard_output() {
 
 #[test]
 fn failed_backup_leaves_the_old_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("b");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("b");
     let (code, _, notes) = back_up(&store("one", 1), &file, &[]);
     assert_eq!(code, 1, "{notes}");
-    assert_eq!(names(folder.path()), [""; 0]);
+    assert_eq!(names(dir.path()), [""; 0]);
     fs::write(&file, "an older one").unwrap();
     assert_eq!(back_up(&store("one", 1), &file, &["--force"]).0, 1);
     assert_eq!(fs::read_to_string(&file).unwrap(), "an older one");
-    assert_eq!(names(folder.path()), ["b"]);
+    assert_eq!(names(dir.path()), ["b"]);
     // The output before the error is no valid backup.
     let (code, data, _) = back_up(&store("one", 1), Path::new("-"), &[]);
     assert_eq!((code, backup::read(&data[..]).is_err()), (1, true));
@@ -118,8 +118,8 @@ fn failed_backup_leaves_the_old_file() {
 
 #[test]
 fn next_backup_removes_the_files_of_a_killed_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
     let others = ["b.part", "b.part-123", "b.part-0123456789abcdeg", "other.part-0123456789abcdef"];
     for name in others.iter().chain(&["b.part-0123456789abcdef", "b.part-fedcba9876543210"]) {
         fs::write(at(name), "half of one").unwrap();
@@ -130,5 +130,5 @@ fn next_backup_removes_the_files_of_a_killed_one() {
     assert_eq!(back_up(&store("one", 0), &at("b"), &[]).0, 0);
     let mut left = [&others[..], &["b", "b.part-fedcba9876543210"]].concat();
     left.sort_unstable();
-    assert_eq!(names(folder.path()), left);
+    assert_eq!(names(dir.path()), left);
 }

@@ -283,16 +283,16 @@ fn missing_servers_are_reported_once_for_all_tries() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     std::fs::write(path, "put a 1\n").unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let backup = folder.path().join("b");
+    let dir = tempfile::tempdir().unwrap();
+    let backup = dir.path().join("b");
     for words in [&["get", "k"][..], &["put", "k", "v"], &["run", path], &["backup", backup.to_str().unwrap()]] {
         let cluster = FakeCluster::start(vec![Fake::Absent, Fake::Absent, Fake::Absent]);
         let (code, _, notes) = paxos_client(&cluster, words);
         let expected = format!("no server of {} is running; trying for up to 1.0 s", cluster.file.path().display());
         let lines: Vec<&str> = notes.lines().collect();
         assert_eq!((code, lines[0]), (4, expected.as_str()), "{words:?}");
-        let detours = lines[1..].iter().filter(|line| line.contains("trying")).count();
-        assert_eq!(detours, 0, "{words:?}: {notes}");
+        let retry_notes = lines[1..].iter().filter(|line| line.contains("trying")).count();
+        assert_eq!(retry_notes, 0, "{words:?}: {notes}");
         assert!(lines.len() <= 3 && lines[lines.len() - 1].starts_with("error: "), "{words:?}: {notes}");
     }
 }

@@ -204,8 +204,8 @@ fn stopped_client_reports_what_is_known() {
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         client.stop_when(stop.clone());
         let put = std::thread::spawn(move || client.put(b"k", b"v"));
-        let begun = |(_, request): &(u8, Request)| is_unknown == matches!(request, Request::Write { .. });
-        while is_heard && !cluster.requests().iter().any(begun) {
+        let started = |(_, request): &(u8, Request)| is_unknown == matches!(request, Request::Write { .. });
+        while is_heard && !cluster.requests().iter().any(started) {
             std::thread::yield_now();
         }
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -286,10 +286,10 @@ fn failed_reads_are_not_applied_for_every_reason() {
 fn deadline_holds_for_every_kind_of_silent_server() {
     for fake in [Fake::Mute, opens_and(|_, _| FakeAction::Nothing), serves(|_, _| FakeAction::Nothing), Fake::Absent] {
         let cluster = FakeCluster::start(vec![fake]);
-        let begun = Instant::now();
+        let started = Instant::now();
         put(&cluster).unwrap_err();
         // Allows two seconds for a busy machine; without the deadline the request would never end.
-        assert!(begun.elapsed() < 4 * TRY + Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < 4 * TRY + Duration::from_secs(2), "{:?}", started.elapsed());
     }
 }
 

@@ -114,9 +114,9 @@ fn each_request_gets_its_own_reply_in_any_order() {
         heard.iter().rev().for_each(|request| answer_read(reader, request, 1));
     });
     let mut client = Client::new(ClientOptions::new(server.cluster.clone(), "c1")).unwrap();
-    let tickets: Vec<RequestHandle> = (0..COUNT).map(|n| client.submit(get(n)).unwrap()).collect();
+    let handles: Vec<RequestHandle> = (0..COUNT).map(|n| client.submit(get(n)).unwrap()).collect();
     assert_eq!(client.in_flight(), COUNT);
-    for (n, handle) in tickets.into_iter().enumerate() {
+    for (n, handle) in handles.into_iter().enumerate() {
         let Ok(OperationResult::Read(found)) = client.wait(handle).end else { panic!("a read failed") };
         assert_eq!(found.value.unwrap(), format!("k{n}").into_bytes());
     }
@@ -154,8 +154,8 @@ fn broken_connection_moves_its_requests_under_their_own_ids() {
     let breaks = opens_and(|_, request| if is_key(request, "k15") { FakeAction::Close } else { FakeAction::Nothing });
     let cluster = FakeCluster::start(vec![breaks, good()]);
     let mut client = Client::new(cluster.options()).unwrap();
-    let tickets: Vec<RequestHandle> = (0..16).map(|n| client.submit(put(n)).unwrap()).collect();
-    for handle in tickets {
+    let handles: Vec<RequestHandle> = (0..16).map(|n| client.submit(put(n)).unwrap()).collect();
+    for handle in handles {
         client.wait(handle).end.unwrap();
     }
     let writes = writes(&cluster);
@@ -179,8 +179,8 @@ fn unanswered_request_moves_alone_if_others_get_replies() {
         let cluster = FakeCluster::start(vec![skips, good()]);
         let mut client = Client::new(cluster.options()).unwrap();
         client.put(b"first", b"opens the session").unwrap();
-        let tickets: Vec<RequestHandle> = (0..8).map(|n| client.queue(put(n)).unwrap()).collect();
-        for handle in tickets {
+        let handles: Vec<RequestHandle> = (0..8).map(|n| client.queue(put(n)).unwrap()).collect();
+        for handle in handles {
             client.wait(handle).end.unwrap();
         }
         let tried: BTreeMap<String, Vec<u8>> =
@@ -228,8 +228,8 @@ fn write_with_unknown_outcome_does_not_stop_the_others() {
     let cluster = FakeCluster::start(vec![opens_and(unknown), opens_and(unknown)]);
     let options = ClientOptions { timeout: TRY, ..cluster.options() };
     let mut client = Client::new(options).unwrap();
-    let tickets: Vec<RequestHandle> = (0..5).map(|n| client.submit(put(n)).unwrap()).collect();
-    let ends: Vec<_> = tickets.into_iter().map(|handle| client.wait(handle).end).collect();
+    let handles: Vec<RequestHandle> = (0..5).map(|n| client.submit(put(n)).unwrap()).collect();
+    let ends: Vec<_> = handles.into_iter().map(|handle| client.wait(handle).end).collect();
     assert!(ends.iter().enumerate().all(|(n, end)| end.is_ok() == (n != 2)), "{ends:?}");
     assert!(ends[2].as_ref().is_err_and(ClientError::is_unknown));
     // The next write reports that the unknown one is no longer asked for.
@@ -242,8 +242,8 @@ fn write_with_unknown_outcome_does_not_stop_the_others() {
 fn waiting_writes_fail_with_the_reason_if_no_session_opens() {
     let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| FakeAction::Nothing)]);
     let mut client = Client::new(cluster.options()).unwrap();
-    let tickets: Vec<RequestHandle> = (0..4).map(|n| client.submit(put(n)).unwrap()).collect();
-    for handle in tickets {
+    let handles: Vec<RequestHandle> = (0..4).map(|n| client.submit(put(n)).unwrap()).collect();
+    for handle in handles {
         let error = client.wait(handle).end.unwrap_err();
         assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
         assert!(error.to_string().contains("the write was NOT sent"), "{error}");
@@ -275,8 +275,8 @@ fn an_expired_session_ends_its_writes_and_no_other_session() {
         _ => FakeAction::Reply(Reply::Applied { slot: Slot(9), written: WriteResult::Done { version: 1 } }),
     })]);
     let mut client = Client::new(cluster.options()).unwrap();
-    let tickets: Vec<RequestHandle> = (0..3).map(|n| client.submit(put(n)).unwrap()).collect();
-    for handle in tickets {
+    let handles: Vec<RequestHandle> = (0..3).map(|n| client.submit(put(n)).unwrap()).collect();
+    for handle in handles {
         assert!(client.wait(handle).end.unwrap_err().is_unknown());
     }
     client.put(b"k9", b"v").unwrap();
@@ -292,12 +292,12 @@ fn an_expired_session_ends_its_writes_and_no_other_session() {
 fn unresponsive_server_delays_a_request_by_at_most_one_try() {
     let cluster = FakeCluster::start(vec![Fake::Mute, good()]);
     let mut client = Client::new(cluster.options()).unwrap();
-    let begun = std::time::Instant::now();
-    let tickets: Vec<RequestHandle> = (0..8).map(|n| client.submit(get(n)).unwrap()).collect();
-    for handle in tickets {
+    let started = std::time::Instant::now();
+    let handles: Vec<RequestHandle> = (0..8).map(|n| client.submit(get(n)).unwrap()).collect();
+    for handle in handles {
         client.wait(handle).end.unwrap();
     }
-    assert!(begun.elapsed() >= TRY, "the first server was asked first");
+    assert!(started.elapsed() >= TRY, "the first server was asked first");
     assert!(cluster.requests().iter().all(|(server, _)| *server == 2));
 }
 

@@ -83,7 +83,7 @@ pub struct Learner<M: StateMachine> {
 impl<M: StateMachine> Learner<M> {
     /// A learner whose state machine has applied everything up to `applied`, which its disk holds too. It keeps
     /// everything that it learns; see [`with_retention`](Learner::with_retention).
-    pub fn new(me: ServerId, quorums: Quorums, life: Incarnation, applied: Slot, machine: M) -> Learner<M> {
+    pub fn new(me: ServerId, quorums: Quorums, incarnation: Incarnation, applied: Slot, machine: M) -> Learner<M> {
         Learner {
             me,
             quorums,
@@ -97,7 +97,7 @@ impl<M: StateMachine> Learner<M> {
             catch_up: CatchUp::new(me, quorums.others(me), applied),
             snapshots: SnapshotFetch::new(),
             past: CheckpointSchedule::new(me, quorums.servers(), applied),
-            reads: QuorumReads::new(life),
+            reads: QuorumReads::new(incarnation),
             divergence: Divergence::new(applied),
             fetching: ServerSet::NONE,
             part_bytes: ENTRIES_BYTES,

@@ -10,8 +10,8 @@ use crate::paxos::{Learner, SlotRange, SnapshotChunk};
 const LONG: usize = 10;
 
 /// The slot of the fence, the last slot known to be equal, and the servers with another state.
-fn fenced(did: &LearnerActions) -> Option<(u64, Option<u64>, ServerSet)> {
-    let all = told(did, |outcome| match outcome {
+fn fenced(actions: &LearnerActions) -> Option<(u64, Option<u64>, ServerSet)> {
+    let all = told(actions, |outcome| match outcome {
         LearnerNotification::Fenced { slot, equal, against } => Some((slot.0, equal.map(|slot| slot.0), *against)),
         _ => None,
     });
@@ -133,7 +133,7 @@ fn peer_that_was_repaired_contradicts_no_longer() {
 fn installed_snapshot_is_compared_anew() {
     let mut learner = hearing(3, 3, [(2, 3, false)]);
     let (slot, digest, bytes) = (Slot(6), right(6), b"1 2 3 4 5 6"[..].into());
-    learner.hear(3, Message::Snapshot(SnapshotChunk { slot, digest, index: 0, bytes, next: None }));
+    learner.receive(3, Message::Snapshot(SnapshotChunk { slot, digest, index: 0, bytes, next: None }));
     assert_eq!(learner.applied(), 6);
     let mut learner_at_six = learner.clone();
     assert_eq!(fenced(&learner.fire_ticks(LONG)), None, "what was wrong was the state before");
@@ -163,8 +163,8 @@ fn fenced_learner_fails_every_read_and_sends_nothing() {
     let silent = [
         learner.learn(5),
         learner.fire_ticks(1),
-        learner.hear(2, Message::CatchUp { from: Slot(1) }),
-        learner.hear(2, Message::Entries { entries: vec![entry(4)], applied: Slot(4) }),
+        learner.receive(2, Message::CatchUp { from: Slot(1) }),
+        learner.receive(2, Message::Entries { entries: vec![entry(4)], applied: Slot(4) }),
         learner.ask(LearnerRequest::Repair(slots)),
         learner.ask(LearnerRequest::RequestCheckpoint),
         learner.ask(checkpoint_ended(3, true)),

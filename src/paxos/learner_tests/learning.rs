@@ -21,8 +21,8 @@ fn chosen(round: u64) -> Message {
 }
 
 /// The value of the trace event of a chosen slot, if there is one.
-fn fact_of_choice(did: &LearnerActions) -> Option<Option<Value>> {
-    did.iter().find_map(|action| match action {
+fn fact_of_choice(actions: &LearnerActions) -> Option<Option<Value>> {
+    actions.iter().find_map(|action| match action {
         Action::Trace(LearnerTraceEvent::Chosen { value, .. }) => Some(value.clone()),
         _ => None,
     })
@@ -32,19 +32,19 @@ fn fact_of_choice(did: &LearnerActions) -> Option<Option<Value>> {
 #[should_panic(expected = "ballot 1.1 carries two values for slot 1")]
 fn a_ballot_that_carries_two_values_for_a_slot_stops_the_process() {
     let mut learner = alone(2, 3);
-    learner.hear(1, accept(1, 1, 7));
-    learner.hear(1, accept(1, 1, 7));
-    learner.hear(1, accept(1, 1, 8));
+    learner.receive(1, accept(1, 1, 7));
+    learner.receive(1, accept(1, 1, 7));
+    learner.receive(1, accept(1, 1, 8));
 }
 
 #[test]
 fn votes_are_counted_for_the_sixteen_highest_ballots() {
     let after = |rounds| {
         let mut learner = alone(1, 3);
-        (1..=rounds).for_each(|round| assert_eq!(sent(&learner.hear(2, vote(round))), []));
+        (1..=rounds).for_each(|round| assert_eq!(sent(&learner.receive(2, vote(round))), []));
         learner
     };
-    let chooses = |learner: &TestLearner, round| !sent(&learner.clone().hear(3, vote(round))).is_empty();
+    let chooses = |learner: &TestLearner, round| !sent(&learner.clone().receive(3, vote(round))).is_empty();
     let learner = after(16);
     assert!(chooses(&learner, 1) && chooses(&learner, 16));
     let learner = after(17);
@@ -54,18 +54,18 @@ fn votes_are_counted_for_the_sixteen_highest_ballots() {
 #[test]
 fn half_of_the_servers_choose_nothing() {
     let mut learner = alone(1, 4);
-    learner.hear(1, vote(1));
-    assert_eq!(sent(&learner.hear(2, vote(1))), []);
-    assert_eq!(sent(&learner.hear(3, vote(1))), [(servers([2, 3, 4]), chosen(1))]);
+    learner.receive(1, vote(1));
+    assert_eq!(sent(&learner.receive(2, vote(1))), []);
+    assert_eq!(sent(&learner.receive(3, vote(1))), [(servers([2, 3, 4]), chosen(1))]);
 }
 
 #[test]
 fn value_reported_as_chosen_was_received_at_the_chosen_ballot() {
     for (round, shown) in [(4, Some(value(7))), (5, None)] {
         let mut learner = alone(1, 3);
-        learner.hear(1, accept(round, 1, 7));
-        learner.hear(1, vote(4));
-        assert_eq!(fact_of_choice(&learner.hear(2, vote(4))), Some(shown));
+        learner.receive(1, accept(round, 1, 7));
+        learner.receive(1, vote(4));
+        assert_eq!(fact_of_choice(&learner.receive(2, vote(4))), Some(shown));
         assert_eq!(learner.applied(), 1, "a higher ballot carries the same value");
     }
 }
@@ -85,8 +85,12 @@ fn entries_are_sent_in_pieces_of_at_most_n_bytes() {
         let mut learner = begun(learner(1, 3).with_part_bytes(bytes));
         learner.learn(5);
         let entries = (2..=last).map(entry).collect();
-        let did = learner.hear(2, Message::CatchUp { from: Slot(2) });
-        assert_eq!(sent(&did), [(servers([2]), Message::Entries { entries, applied: Slot(5) })], "parts of {bytes} B");
+        let actions = learner.receive(2, Message::CatchUp { from: Slot(2) });
+        assert_eq!(
+            sent(&actions),
+            [(servers([2]), Message::Entries { entries, applied: Slot(5) })],
+            "parts of {bytes} B"
+        );
     }
 }
 
@@ -101,37 +105,37 @@ fn asking(applied: u64) -> TestLearner {
 #[test]
 fn peer_that_sent_nothing_is_not_asked_again_at_once() {
     let mut learner = asking(5);
-    let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(5) });
-    assert_eq!((sent(&did), armed(&did)), (vec![], vec![LearnerTimer::Gap]));
+    let actions = learner.receive(2, Message::Entries { entries: vec![], applied: Slot(5) });
+    assert_eq!((sent(&actions), armed(&actions)), (vec![], vec![LearnerTimer::Gap]));
     // The timer of the answered request fires too late.
-    let did = learner.fire(LearnerTimer::CatchUp { unanswered: 0 });
-    assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
+    let actions = learner.fire(LearnerTimer::CatchUp { unanswered: 0 });
+    assert_eq!((sent(&actions), armed(&actions)), (vec![], vec![]));
     assert_eq!(sent(&learner.fire(LearnerTimer::Gap)), [catch_up(2, 1)]);
 }
 
 #[test]
 fn peer_that_sent_some_entries_is_asked_for_the_rest_at_once() {
     let mut learner = asking(5);
-    let did = learner.hear(2, Message::Entries { entries: vec![entry(1), entry(2)], applied: Slot(5) });
-    assert_eq!((learner.applied(), sent(&did)), (2, vec![catch_up(2, 3)]));
+    let actions = learner.receive(2, Message::Entries { entries: vec![entry(1), entry(2)], applied: Slot(5) });
+    assert_eq!((learner.applied(), sent(&actions)), (2, vec![catch_up(2, 3)]));
 }
 
 #[test]
 fn entries_from_another_peer_do_not_end_the_wait_for_the_asked_peer() {
     let mut learner = asking(5);
-    let did = learner.hear(3, Message::Entries { entries: vec![entry(1)], applied: Slot(1) });
-    assert_eq!((learner.applied(), sent(&did), armed(&did)), (1, vec![], vec![]));
+    let actions = learner.receive(3, Message::Entries { entries: vec![entry(1)], applied: Slot(1) });
+    assert_eq!((learner.applied(), sent(&actions), armed(&actions)), (1, vec![], vec![]));
     assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [catch_up(2, 2)]);
 }
 
 #[test]
 fn learner_that_got_the_missing_entries_elsewhere_stops_asking() {
     let mut learner = asking(1);
-    learner.hear(1, accept(1, 1, 1));
-    learner.hear(1, chosen(1));
+    learner.receive(1, accept(1, 1, 1));
+    learner.receive(1, chosen(1));
     assert_eq!(learner.applied(), 1);
-    let did = learner.fire(LearnerTimer::CatchUp { unanswered: 0 });
-    assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
+    let actions = learner.fire(LearnerTimer::CatchUp { unanswered: 0 });
+    assert_eq!((sent(&actions), armed(&actions)), (vec![], vec![]));
     assert_eq!(armed(&learner.receive_progress(3, 2, 0)), [LearnerTimer::Gap], "and it looks for what is missing next");
 }
 
@@ -139,12 +143,12 @@ fn learner_that_got_the_missing_entries_elsewhere_stops_asking() {
 fn results_found_for_commands_are_notified_to_pending_requests() {
     let mut learner = alone(1, 3);
     learner.learn(3);
-    let did = learner.ask(LearnerRequest::FindResults(vec![
+    let actions = learner.ask(LearnerRequest::FindResults(vec![
         CommandId::new(1, 0, 2),
         CommandId::new(1, 0, 9),
         CommandId::new(1, 0, 3),
     ]));
-    let recalled = told(&did, |outcome| match outcome {
+    let recalled = told(&actions, |outcome| match outcome {
         LearnerNotification::ResultsFound { slot, id, outcome } => Some((slot.0, id.sequence, *outcome)),
         _ => None,
     });
@@ -184,7 +188,7 @@ fn votes_for_another_servers_ballot_are_not_counted() {
     let other = Ballot { round: 4, server: ServerId(2) };
     for acceptor in 1..=3 {
         let vote = Message::Accepted { ballot: other, slots: SlotRange::only(Slot(1)) };
-        assert_eq!(sent(&learner.hear(acceptor, vote)), []);
+        assert_eq!(sent(&learner.receive(acceptor, vote)), []);
     }
 }
 
@@ -207,7 +211,7 @@ fn messages_at_the_last_slot_change_nothing_applied() {
         Message::ReadReply { id: u128::MAX, slot: Slot::LAST },
     ];
     for claim in claims {
-        learner.hear(2, claim.clone());
+        learner.receive(2, claim.clone());
         for timer in [LearnerTimer::Gap, LearnerTimer::CatchUp { unanswered: 0 }, LearnerTimer::Progress] {
             learner.fire(timer);
         }

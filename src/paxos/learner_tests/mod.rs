@@ -136,7 +136,7 @@ impl TestLearner {
         self.turn([input])
     }
 
-    fn hear(&mut self, from: u8, message: Message) -> LearnerActions {
+    fn receive(&mut self, from: u8, message: Message) -> LearnerActions {
         self.step(Input::Message { from: ServerId(from), message })
     }
 
@@ -155,24 +155,24 @@ impl TestLearner {
 
     /// A peer's PROGRESS.
     fn receive_progress(&mut self, from: u8, applied: u64, digest: u64) -> LearnerActions {
-        self.hear(from, Message::Progress { applied: Slot(applied), digest })
+        self.receive(from, Message::Progress { applied: Slot(applied), digest })
     }
 
     /// The learner receives the entries up to this slot.
     fn learn(&mut self, last: u64) -> LearnerActions {
         let entries = (self.applied() + 1..=last).map(entry).collect();
-        self.hear(2, Message::Entries { entries, applied: Slot(last) })
+        self.receive(2, Message::Entries { entries, applied: Slot(last) })
     }
 
     /// A quorum of acceptors answers the current round of reads.
     fn answer_round(&mut self, slot: u64) -> LearnerActions {
         let round = self.0.round();
-        let mut did = LearnerActions::new();
+        let mut actions = LearnerActions::new();
         for acceptor in 1..=ServerId::MAX {
             let Some(id) = self.0.round().filter(|id| Some(*id) == round) else { break };
-            did.extend(self.hear(acceptor, Message::ReadReply { id, slot: Slot(slot) }));
+            actions.extend(self.receive(acceptor, Message::ReadReply { id, slot: Slot(slot) }));
         }
-        did
+        actions
     }
 
     fn applied(&self) -> u64 {
@@ -207,28 +207,31 @@ fn wrong(slot: u64) -> u64 {
 }
 
 /// The notifications that `pick` selects.
-fn told<T>(did: &LearnerActions, pick: impl Fn(&LearnerNotification<Numbers>) -> Option<T>) -> Vec<T> {
+fn told<T>(actions: &LearnerActions, pick: impl Fn(&LearnerNotification<Numbers>) -> Option<T>) -> Vec<T> {
     let outcomes =
-        did.iter().filter_map(|action| if let Action::Notify(outcome) = action { Some(outcome) } else { None });
+        actions.iter().filter_map(|action| if let Action::Notify(outcome) = action { Some(outcome) } else { None });
     outcomes.filter_map(pick).collect()
 }
 
 /// The tokens of the failed reads.
-fn failed(did: &LearnerActions) -> Vec<u64> {
-    told(did, |outcome| if let LearnerNotification::ReadFailed { token, .. } = outcome { Some(*token) } else { None })
+fn failed(actions: &LearnerActions) -> Vec<u64> {
+    told(
+        actions,
+        |outcome| if let LearnerNotification::ReadFailed { token, .. } = outcome { Some(*token) } else { None },
+    )
 }
 
 /// The checkpoints begun: their slots and their changes.
-fn checkpoints(did: &LearnerActions) -> Vec<(u64, Vec<u64>)> {
-    told(did, |outcome| match outcome {
+fn checkpoints(actions: &LearnerActions) -> Vec<(u64, Vec<u64>)> {
+    told(actions, |outcome| match outcome {
         LearnerNotification::Checkpoint { slot, changes, .. } => Some((slot.0, changes.clone())),
         _ => None,
     })
 }
 
 /// The messages sent, without PROGRESS.
-fn sent(did: &LearnerActions) -> Vec<(ServerSet, Message)> {
-    let sent = did.iter().filter_map(|action| match action {
+fn sent(actions: &LearnerActions) -> Vec<(ServerSet, Message)> {
+    let sent = actions.iter().filter_map(|action| match action {
         Action::Send { message: Message::Progress { .. }, .. } => None,
         Action::Send { to, message } => Some((*to, message.clone())),
         _ => None,
@@ -237,8 +240,8 @@ fn sent(did: &LearnerActions) -> Vec<(ServerSet, Message)> {
 }
 
 /// The timers armed, without that of the tick.
-fn armed(did: &LearnerActions) -> Vec<LearnerTimer> {
-    let armed = did.iter().filter_map(|action| if let Action::Arm(timer) = action { Some(*timer) } else { None });
+fn armed(actions: &LearnerActions) -> Vec<LearnerTimer> {
+    let armed = actions.iter().filter_map(|action| if let Action::Arm(timer) = action { Some(*timer) } else { None });
     armed.filter(|timer| *timer != LearnerTimer::Progress).collect()
 }
 

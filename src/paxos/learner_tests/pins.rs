@@ -28,11 +28,12 @@ fn at_ten_of(size: u64) -> TestLearner {
 }
 
 fn catch_up(learner: &mut TestLearner, from: u8, slot: u64) -> LearnerActions {
-    learner.hear(from, Message::CatchUp { from: Slot(slot) })
+    learner.receive(from, Message::CatchUp { from: Slot(slot) })
 }
 
 fn fetch(learner: &mut TestLearner, from: u8, slot: u64) -> LearnerActions {
-    learner.hear(from, Message::FetchSnapshot(ChunkRequest { slot: Slot(slot), index: 1, token: PartToken::first() }))
+    learner
+        .receive(from, Message::FetchSnapshot(ChunkRequest { slot: Slot(slot), index: 1, token: PartToken::first() }))
 }
 
 /// All slots up to this one are applied, and in the checkpoint.
@@ -47,21 +48,21 @@ fn log_begins(learner: &TestLearner) -> u64 {
     learner.0.log_begins().0
 }
 
-fn pinned(did: &LearnerActions) -> Vec<ServerSet> {
-    told(did, |outcome| if let LearnerNotification::Pinned { peers } = outcome { Some(*peers) } else { None })
+fn pinned(actions: &LearnerActions) -> Vec<ServerSet> {
+    told(actions, |outcome| if let LearnerNotification::Pinned { peers } = outcome { Some(*peers) } else { None })
 }
 
-fn left_behind(did: &LearnerActions) -> Vec<LeftBehind> {
-    told(did, |outcome| if let LearnerNotification::LeftBehind(left) = outcome { Some(*left) } else { None })
+fn left_behind(actions: &LearnerActions) -> Vec<LeftBehind> {
+    told(actions, |outcome| if let LearnerNotification::LeftBehind(left) = outcome { Some(*left) } else { None })
 }
 
 /// The slots of the entries that are sent.
-fn entries(did: &LearnerActions) -> Vec<Vec<u64>> {
+fn entries(actions: &LearnerActions) -> Vec<Vec<u64>> {
     let slots = |(_, message)| match message {
         Message::Entries { entries, .. } => Some(entries.iter().map(|entry| entry.slot.0).collect()),
         _ => None,
     };
-    sent(did).into_iter().filter_map(slots).collect()
+    sent(actions).into_iter().filter_map(slots).collect()
 }
 
 #[test]
@@ -94,9 +95,9 @@ fn log_kept_for_a_silent_peer_is_dropped_after_one_minute() {
     catch_up(&mut learner, 2, 1);
     write(&mut learner, 24);
     assert_eq!((pinned(&learner.fire_ticks(599)), log_begins(&learner)), (vec![], 9));
-    let did = learner.fire_ticks(2);
-    assert_eq!((pinned(&did), log_begins(&learner)), (vec![ServerSet::NONE], 24));
-    assert_eq!(left_behind(&did), [], "nothing is known of how fast it is");
+    let actions = learner.fire_ticks(2);
+    assert_eq!((pinned(&actions), log_begins(&learner)), (vec![ServerSet::NONE], 24));
+    assert_eq!(left_behind(&actions), [], "nothing is known of how fast it is");
 }
 
 #[test]
@@ -110,10 +111,10 @@ fn peer_that_needs_more_than_four_times_the_usual_log_is_left_behind_and_named_o
     assert_eq!((log_begins(&learner), learner.0.log_bytes()), (9, FACTOR * 6 * SIZE));
     write(&mut learner, most + 1);
     assert_eq!(log_begins(&learner), most, "as usual: that is the slot of its last checkpoint");
-    let did = learner.fire_ticks(1);
+    let actions = learner.fire_ticks(1);
     let (written, kept) = ((most + 1 - 10) * SIZE, FACTOR * 6 * SIZE);
-    assert_eq!(left_behind(&did), [LeftBehind { peer: ServerId(5), parts: 2, ticks: 3, written, kept }]);
-    assert_eq!(pinned(&did), [], "it was reported when the log was dropped");
+    assert_eq!(left_behind(&actions), [LeftBehind { peer: ServerId(5), parts: 2, ticks: 3, written, kept }]);
+    assert_eq!(pinned(&actions), [], "it was reported when the log was dropped");
     assert_eq!(learner.0.log_pinned_from(), None);
 }
 
@@ -149,9 +150,9 @@ fn pinned_peer_has_two_pieces_of_the_log_in_flight() {
 }
 
 /// The messages sent that are ENTRIES or CATCHUP.
-fn sent_of_the_log(did: &LearnerActions) -> impl Iterator<Item = Message> {
+fn sent_of_the_log(actions: &LearnerActions) -> impl Iterator<Item = Message> {
     let of_the_log = |message: &Message| matches!(message, Message::Entries { .. } | Message::CatchUp { .. });
-    sent(did).into_iter().map(|(_, message)| message).filter(of_the_log)
+    sent(actions).into_iter().map(|(_, message)| message).filter(of_the_log)
 }
 
 #[test]
@@ -174,19 +175,19 @@ fn repeated_request_gets_each_entry_once() {
         write(&mut source, (late.applied() + 20).min(LAST));
         late.receive_progress(1, source.applied(), super::right(source.applied()));
         if std::mem::take(&mut waits) {
-            let did = late.fire(LearnerTimer::Gap);
-            waits = armed(&did).contains(&LearnerTimer::Gap);
-            questions.extend(sent_of_the_log(&did));
+            let actions = late.fire(LearnerTimer::Gap);
+            waits = armed(&actions).contains(&LearnerTimer::Gap);
+            questions.extend(sent_of_the_log(&actions));
         }
         for question in questions.drain(..).collect::<Vec<_>>() {
-            let did = source.hear(3, question);
-            entries(&did).concat().into_iter().for_each(|slot| *times.entry(slot).or_default() += 1);
-            parts.extend(sent_of_the_log(&did));
+            let actions = source.receive(3, question);
+            entries(&actions).concat().into_iter().for_each(|slot| *times.entry(slot).or_default() += 1);
+            parts.extend(sent_of_the_log(&actions));
         }
         if let Some(part) = parts.pop_front() {
-            let did = late.hear(1, part);
-            waits |= armed(&did).contains(&LearnerTimer::Gap);
-            questions.extend(sent_of_the_log(&did));
+            let actions = late.receive(1, part);
+            waits |= armed(&actions).contains(&LearnerTimer::Gap);
+            questions.extend(sent_of_the_log(&actions));
         }
     }
     let twice: Vec<u64> =

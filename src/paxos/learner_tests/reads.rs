@@ -9,8 +9,8 @@ fn reads(learner: &mut TestLearner, tokens: std::ops::RangeInclusive<u64>) -> Le
 }
 
 /// Token, slot and answer of each answered read.
-fn answers(did: &LearnerActions) -> Vec<(u64, u64, usize)> {
-    told(did, |outcome| match outcome {
+fn answers(actions: &LearnerActions) -> Vec<(u64, u64, usize)> {
+    told(actions, |outcome| match outcome {
         LearnerNotification::Answer { token, slot, answer } => Some((*token, slot.0, *answer)),
         _ => None,
     })
@@ -35,8 +35,8 @@ fn at_most_4096_reads_wait_and_one_more_is_refused() {
 fn learner_reports_the_read_round_in_flight() {
     let mut learner = alone(1, 3);
     assert_eq!(learner.0.round(), None);
-    let did = learner.step(read(1));
-    let [(_, Message::Read { id })] = &sent(&did)[..] else { panic!("one question: {did:?}") };
+    let actions = learner.step(read(1));
+    let [(_, Message::Read { id })] = &sent(&actions)[..] else { panic!("one question: {actions:?}") };
     assert_eq!(learner.0.round(), Some(*id));
     assert_eq!((answers(&learner.answer_round(0)), learner.0.round()), (vec![(1, 0, 0)], None));
 }

@@ -11,8 +11,8 @@ const SIZE: u64 = 40;
 
 const EVERY_FOUR: Retention = Retention { checkpoint_slots: 4, ..Retention::KEEP_ALL };
 
-fn durable(did: &LearnerActions) -> Vec<u64> {
-    told(did, |outcome| if let LearnerNotification::Durable { slot } = outcome { Some(slot.0) } else { None })
+fn durable(actions: &LearnerActions) -> Vec<u64> {
+    told(actions, |outcome| if let LearnerNotification::Durable { slot } = outcome { Some(slot.0) } else { None })
 }
 
 /// The first slot of the log, and the number of its slots, computed from its bytes.
@@ -27,11 +27,11 @@ fn checkpoint_starts_after_n_slots_and_one_at_a_time() {
     assert_eq!(checkpoints(&learner.learn(4)), [(4, vec![1, 2, 3, 4])]);
     assert_eq!(checkpoints(&learner.learn(9)), [], "the one before is still being written");
     assert_eq!(learner.0.durable(), Slot(0));
-    let did = learner.ask(checkpoint_ended(4, true));
-    assert_eq!((durable(&did), checkpoints(&did)), (vec![4], vec![(9, vec![5, 6, 7, 8, 9])]));
+    let actions = learner.ask(checkpoint_ended(4, true));
+    assert_eq!((durable(&actions), checkpoints(&actions)), (vec![4], vec![(9, vec![5, 6, 7, 8, 9])]));
     assert_eq!(learner.0.durable(), Slot(4));
-    let did = learner.ask(checkpoint_ended(9, true));
-    assert_eq!((durable(&did), checkpoints(&did)), (vec![9], vec![]));
+    let actions = learner.ask(checkpoint_ended(9, true));
+    assert_eq!((durable(&actions), checkpoints(&actions)), (vec![9], vec![]));
     assert_eq!(checkpoints(&learner.learn(11)), []);
     assert_eq!(checkpoints(&learner.learn(12)), [(12, vec![10, 11, 12])]);
 }
@@ -65,12 +65,11 @@ fn checkpoint_starts_after_values_of_n_bytes() {
 #[test]
 fn late_checkpoint_is_reported_once_and_much_later_holds_back_writes() {
     let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::KEEP_ALL });
-    let late =
-        |did: &LearnerActions| {
-            told(did, |outcome| {
-                if let LearnerNotification::CheckpointLate { bytes } = outcome { Some(bytes / SIZE) } else { None }
-            })
-        };
+    let late = |actions: &LearnerActions| {
+        told(actions, |outcome| {
+            if let LearnerNotification::CheckpointLate { bytes } = outcome { Some(bytes / SIZE) } else { None }
+        })
+    };
     learner.learn(2 * LATE_FACTOR - 1);
     assert_eq!(late(&learner.fire_ticks(1)), NONE);
     learner.learn(2 * LATE_FACTOR);
@@ -102,8 +101,8 @@ fn requested_checkpoint_starts_after_any_change_and_not_without_one() {
     assert_eq!(checkpoints(&learner.ask(LearnerRequest::RequestCheckpoint)), []);
     assert_eq!(checkpoints(&learner.learn(1)), [(1, vec![1])], "it is wanted still");
     assert_eq!(checkpoints(&learner.ask(LearnerRequest::RequestCheckpoint)), []);
-    let did = learner.ask(checkpoint_ended(1, true));
-    assert_eq!((durable(&did), checkpoints(&did)), (vec![1], vec![]));
+    let actions = learner.ask(checkpoint_ended(1, true));
+    assert_eq!((durable(&actions), checkpoints(&actions)), (vec![1], vec![]));
     assert_eq!(checkpoints(&learner.learn(2)), [(2, vec![2])]);
     learner.ask(checkpoint_ended(2, true));
     assert_eq!(checkpoints(&learner.learn(3)), [], "no other one is requested");
@@ -115,9 +114,9 @@ fn failed_checkpoint_is_retried_after_one_second_with_all_changes() {
     let mut learner = keeping(1, 3, EVERY_FOUR);
     learner.fire_ticks(2);
     assert_eq!(checkpoints(&learner.learn(4)), [(4, vec![1, 2, 3, 4])]);
-    let did = learner.ask(checkpoint_ended(4, false));
-    assert_eq!((durable(&did), learner.0.durable()), (vec![], Slot(0)));
-    let mut early = did;
+    let actions = learner.ask(checkpoint_ended(4, false));
+    assert_eq!((durable(&actions), learner.0.durable()), (vec![], Slot(0)));
+    let mut early = actions;
     early.extend(learner.learn(5));
     early.extend(learner.ask(LearnerRequest::RequestCheckpoint));
     early.extend(learner.fire_ticks(9));
@@ -150,8 +149,8 @@ fn at_most_n_slots_of_a_checkpoint_stay_in_the_log() {
     assert_eq!(log(&learner), (6, 7));
     let entries = (6..=12).map(super::entry).collect();
     let answer = Message::Entries { entries, applied: Slot(12) };
-    let did = learner.hear(2, Message::CatchUp { from: Slot(6) });
-    assert_eq!(super::sent(&did), [(super::servers([2]), answer)]);
+    let actions = learner.receive(2, Message::CatchUp { from: Slot(6) });
+    assert_eq!(super::sent(&actions), [(super::servers([2]), answer)]);
 }
 
 #[test]
@@ -181,19 +180,19 @@ fn log_without_checkpoints_grows_to_eight_times_its_size_and_then_drops_its_star
 
 #[test]
 fn own_acceptor_gets_chosen_values_for_corrupt_slots_now_or_when_they_are_known() {
-    let mended = |did: &LearnerActions| {
+    let mended = |actions: &LearnerActions| {
         let entries = |outcome: &LearnerNotification<_>| match outcome {
             LearnerNotification::Repaired { entries } => Some(entries.clone()),
             _ => None,
         };
-        told(did, entries)
+        told(actions, entries)
     };
     let entry = |slot| Entry { slot: Slot(slot), ballot: ballot(1), value: value(slot) };
     let mut learner = alone(1, 3);
     learner.learn(5);
     let range = |first, last| SlotRange { first: Slot(first), last: Slot(last) };
-    let did = learner.ask(LearnerRequest::Repair(vec![range(2, 3), range(5, 5), range(7, 8)]));
-    assert_eq!(mended(&did), [[2, 3, 5].map(entry)]);
+    let actions = learner.ask(LearnerRequest::Repair(vec![range(2, 3), range(5, 5), range(7, 8)]));
+    assert_eq!(mended(&actions), [[2, 3, 5].map(entry)]);
     assert_eq!(mended(&learner.learn(6)), [] as [Vec<Entry>; 0]);
     assert_eq!(mended(&learner.learn(9)), [[entry(7)], [entry(8)]]);
     assert_eq!(mended(&learner.ask(LearnerRequest::Repair(vec![range(10, 11)]))), [] as [Vec<Entry>; 0]);
@@ -203,8 +202,8 @@ fn own_acceptor_gets_chosen_values_for_corrupt_slots_now_or_when_they_are_known(
 fn learner_reports_its_unapplied_slots() {
     let mut learner = alone(2, 3);
     assert_eq!(learner.0.unapplied_slots(), 0);
-    learner.hear(1, Message::Accept { ballot: ballot(1), first: Slot(1), values: (1..=3).map(value).collect() });
+    learner.receive(1, Message::Accept { ballot: ballot(1), first: Slot(1), values: (1..=3).map(value).collect() });
     assert_eq!(learner.0.unapplied_slots(), 3);
-    learner.hear(1, Message::Chosen { ballot: ballot(1), slots: SlotRange::only(Slot(1)) });
+    learner.receive(1, Message::Chosen { ballot: ballot(1), slots: SlotRange::only(Slot(1)) });
     assert_eq!(learner.0.unapplied_slots(), 2);
 }

@@ -8,8 +8,8 @@ use super::{
 use crate::paxos::{ChunkRequest, PartToken, SnapshotChunk};
 
 /// The receiver of each requested chunk, and the chunk; `None` for the first chunk of the last checkpoint.
-fn asked_for(did: &LearnerActions) -> Vec<(ServerId, Option<ChunkRequest>)> {
-    told(did, |outcome| match outcome {
+fn asked_for(actions: &LearnerActions) -> Vec<(ServerId, Option<ChunkRequest>)> {
+    told(actions, |outcome| match outcome {
         LearnerNotification::SnapshotRequested { to, part } => Some((*to, part.clone())),
         _ => None,
     })
@@ -36,8 +36,8 @@ fn fetch(to: u8, slot: u64, index: u32) -> (ServerSet, Message) {
     (servers([to]), Message::FetchSnapshot(name(slot, index)))
 }
 
-fn installed(did: &LearnerActions) -> Vec<(u64, ServerId)> {
-    told(did, |outcome| match outcome {
+fn installed(actions: &LearnerActions) -> Vec<(u64, ServerId)> {
+    told(actions, |outcome| match outcome {
         LearnerNotification::Installed { slot, from, .. } => Some((slot.0, *from)),
         _ => None,
     })
@@ -55,7 +55,7 @@ fn far_behind() -> TestLearner {
 
 impl TestLearner {
     fn receive_chunk(&mut self, from: u8, part: SnapshotChunk) -> LearnerActions {
-        self.hear(from, Message::Snapshot(part))
+        self.receive(from, Message::Snapshot(part))
     }
 }
 
@@ -65,12 +65,12 @@ fn request_for_truncated_slots_gets_the_checkpoint_that_holds_them() {
     learner.learn(10);
     learner.ask(checkpoint_ended(8, true));
     for from in [1, 7, 8] {
-        let did = learner.hear(2, Message::CatchUp { from: Slot(from) });
-        assert_eq!((asked_for(&did), sent(&did)), (vec![(ServerId(2), None)], vec![]));
+        let actions = learner.receive(2, Message::CatchUp { from: Slot(from) });
+        assert_eq!((asked_for(&actions), sent(&actions)), (vec![(ServerId(2), None)], vec![]));
     }
-    let did = learner.hear(2, Message::CatchUp { from: Slot(9) });
+    let actions = learner.receive(2, Message::CatchUp { from: Slot(9) });
     let entries = Message::Entries { entries: vec![entry(9), entry(10)], applied: Slot(10) };
-    assert_eq!((asked_for(&did), sent(&did)), (vec![], vec![(servers([2]), entries)]));
+    assert_eq!((asked_for(&actions), sent(&actions)), (vec![], vec![(servers([2]), entries)]));
 }
 
 #[test]
@@ -78,19 +78,19 @@ fn instead_of_a_checkpoint_that_is_too_old_a_new_one_is_made() {
     let mut learner = keeping(1, 3, Retention { keep_bytes: 40, ..Retention::KEEP_ALL });
     learner.learn(12);
     assert_eq!((learner.0.log_begins(), learner.0.durable()), (Slot(5), Slot(0)));
-    let did = learner.hear(2, Message::CatchUp { from: Slot(3) });
+    let actions = learner.receive(2, Message::CatchUp { from: Slot(3) });
     let nothing = Message::Entries { entries: vec![], applied: Slot(12) };
-    assert_eq!((asked_for(&did), sent(&did)), (vec![], vec![(servers([2]), nothing)]));
-    assert_eq!(checkpoints(&did), [(12, (1..=12).collect())]);
+    assert_eq!((asked_for(&actions), sent(&actions)), (vec![], vec![(servers([2]), nothing)]));
+    assert_eq!(checkpoints(&actions), [(12, (1..=12).collect())]);
     learner.ask(checkpoint_ended(12, true));
-    assert_eq!(asked_for(&learner.hear(2, Message::CatchUp { from: Slot(3) })), [(ServerId(2), None)]);
+    assert_eq!(asked_for(&learner.receive(2, Message::CatchUp { from: Slot(3) })), [(ServerId(2), None)]);
 }
 
 #[test]
 fn request_for_the_next_chunk_gets_it() {
     let mut learner = alone(1, 3);
-    let did = learner.hear(3, Message::FetchSnapshot(name(8, 4)));
-    assert_eq!(asked_for(&did), [(ServerId(3), Some(name(8, 4)))]);
+    let actions = learner.receive(3, Message::FetchSnapshot(name(8, 4)));
+    assert_eq!(asked_for(&actions), [(ServerId(3), Some(name(8, 4)))]);
 }
 
 #[test]
@@ -99,21 +99,24 @@ fn snapshot_arrives_in_chunks_and_replaces_the_state_when_complete() {
     learner.step(read(1));
     learner.answer_round(6);
     for index in [0, 1] {
-        let did = learner.receive_chunk(2, part(6, index));
+        let actions = learner.receive_chunk(2, part(6, index));
         assert_eq!(
-            (sent(&did), armed(&did)),
+            (sent(&actions), armed(&actions)),
             (vec![fetch(2, 6, index + 1)], vec![LearnerTimer::CatchUp { unanswered: 0 }])
         );
         assert_eq!((learner.applied(), learner.0.machine()), (0, &Numbers::default()));
     }
-    let did = learner.receive_chunk(2, part(6, 2));
-    assert_eq!((installed(&did), learner.applied()), (vec![(6, ServerId(2))], 6));
+    let actions = learner.receive_chunk(2, part(6, 2));
+    assert_eq!((installed(&actions), learner.applied()), (vec![(6, ServerId(2))], 6));
     assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6]);
-    assert_eq!(checkpoints(&did), [(6, vec![1, 2, 3, 4, 5, 6])], "it is written down here, too");
+    assert_eq!(checkpoints(&actions), [(6, vec![1, 2, 3, 4, 5, 6])], "it is written down here, too");
     let answered =
-        told(&did, |outcome| if let LearnerNotification::Answer { token, .. } = outcome { Some(*token) } else { None });
+        told(
+            &actions,
+            |outcome| if let LearnerNotification::Answer { token, .. } = outcome { Some(*token) } else { None },
+        );
     assert_eq!(answered, [1]);
-    assert_eq!((sent(&did), learner.0.log_begins(), learner.0.log_bytes()), (vec![], Slot(7), 0));
+    assert_eq!((sent(&actions), learner.0.log_begins(), learner.0.log_bytes()), (vec![], Slot(7), 0));
     // The learner has what it requested: it repeats nothing, and goes on with the next slot.
     assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), []);
     learner.learn(7);
@@ -141,8 +144,8 @@ fn only_the_next_chunk_of_the_same_snapshot_from_the_same_peer_counts() {
         (3, part(6, 2)),
     ];
     for (from, part) in others {
-        let did = learner.receive_chunk(from, part.clone());
-        assert!(did.is_empty(), "{part:?} from s{from}: {did:?}");
+        let actions = learner.receive_chunk(from, part.clone());
+        assert!(actions.is_empty(), "{part:?} from s{from}: {actions:?}");
     }
     assert_eq!(installed(&learner.receive_chunk(2, part(6, 2))), [(6, ServerId(2))]);
     assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6]);
@@ -152,8 +155,8 @@ fn only_the_next_chunk_of_the_same_snapshot_from_the_same_peer_counts() {
 fn chunk_without_the_first_chunk_is_ignored() {
     let mut learner = far_behind();
     for index in [1, 2] {
-        let did = learner.receive_chunk(2, part(6, index));
-        assert!(did.is_empty(), "{did:?}");
+        let actions = learner.receive_chunk(2, part(6, index));
+        assert!(actions.is_empty(), "{actions:?}");
     }
 }
 
@@ -188,10 +191,10 @@ fn corrupt_snapshot_is_not_installed() {
         for (index, way) in [0, 1].into_iter().zip(way) {
             learner.receive_chunk(2, way(part(6, index)));
         }
-        let did = learner.receive_chunk(2, way[2](part(6, 2)));
-        assert_eq!((installed(&did), learner.applied(), learner.0.machine()), (vec![], 0, &Numbers::default()));
+        let actions = learner.receive_chunk(2, way[2](part(6, 2)));
+        assert_eq!((installed(&actions), learner.applied(), learner.0.machine()), (vec![], 0, &Numbers::default()));
         // After a moment it asks another peer.
-        assert_eq!(armed(&did), [LearnerTimer::Gap]);
+        assert_eq!(armed(&actions), [LearnerTimer::Gap]);
         assert_eq!(
             sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })),
             [],
@@ -207,9 +210,9 @@ fn snapshot_older_than_the_applied_slot_is_not_installed() {
         let mut learner = far_behind();
         learner.receive_chunk(2, part(6, 0));
         learner.receive_chunk(2, part(6, 1));
-        learner.hear(3, Message::Entries { entries: (1..=last).map(entry).collect(), applied: Slot(last) });
-        let did = learner.receive_chunk(2, part(6, 2));
-        assert_eq!((installed(&did), sent(&did), learner.applied()), (vec![], vec![], last));
+        learner.receive(3, Message::Entries { entries: (1..=last).map(entry).collect(), applied: Slot(last) });
+        let actions = learner.receive_chunk(2, part(6, 2));
+        assert_eq!((installed(&actions), sent(&actions), learner.applied()), (vec![], vec![], last));
         assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), []);
     }
 }
@@ -224,8 +227,8 @@ fn missing_chunk_is_requested_five_times_and_then_from_another_peer() {
     (0..4).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 2)]));
     assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [catch_up(3, 1)]);
     // Now it arrives, too late.
-    let did = learner.receive_chunk(2, part(6, 2));
-    assert!(did.is_empty(), "{did:?}");
+    let actions = learner.receive_chunk(2, part(6, 2));
+    assert!(actions.is_empty(), "{actions:?}");
     assert_eq!(sent(&learner.receive_chunk(3, part(6, 0))), [fetch(3, 6, 1)]);
 }
 
@@ -233,7 +236,7 @@ fn missing_chunk_is_requested_five_times_and_then_from_another_peer() {
 fn late_entries_do_not_end_the_wait_for_the_next_chunk() {
     let mut learner = far_behind();
     learner.receive_chunk(2, part(6, 0));
-    let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(6) });
-    assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
+    let actions = learner.receive(2, Message::Entries { entries: vec![], applied: Slot(6) });
+    assert_eq!((sent(&actions), armed(&actions)), (vec![], vec![]));
     assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 1)]);
 }

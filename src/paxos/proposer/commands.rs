@@ -183,8 +183,8 @@ impl OwnCommands {
     pub(super) fn release_forwarded(&mut self, now: u64, patience: u64, known: Slot, applied: Slot) {
         for (arrival, pending) in &mut self.by_arrival {
             let patience = patience << pending.times.saturating_sub(1).min(FORWARD_TIMEOUT_DOUBLINGS_MAX);
-            if let Some(handed) = pending.forwarded.as_mut().filter(|handed| handed.at + patience < now)
-                && *handed.due.get_or_insert(known) <= applied
+            if let Some(forwarded) = pending.forwarded.as_mut().filter(|forwarded| forwarded.at + patience < now)
+                && *forwarded.due.get_or_insert(known) <= applied
             {
                 pending.forwarded = None;
                 self.unassigned.insert(*arrival);
@@ -198,8 +198,8 @@ impl OwnCommands {
         if self.unassigned.is_empty() {
             return commands;
         }
-        let handed = self.by_arrival.values().filter(|pending| pending.forwarded.is_some());
-        let sizes = handed.map(|pending| pending.command.payload.len());
+        let forwarded = self.by_arrival.values().filter(|pending| pending.forwarded.is_some());
+        let sizes = forwarded.map(|pending| pending.command.payload.len());
         let (mut count, mut bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
         while let Some(arrival) = self.unassigned.first().copied() {
             if let Some(pending) = self.by_arrival.get_mut(&arrival) {
@@ -262,13 +262,13 @@ impl ForwardedQueue {
     /// Adds a command; returns false if there is no room.
     pub(super) fn push(&mut self, command: Command) -> bool {
         let size = command.payload.len();
-        let has_room = self.queue.len() < COMMANDS_MAX && self.bytes + size <= FORWARDED_QUEUE_MAX_BYTES;
-        if has_room {
+        let has_space = self.queue.len() < COMMANDS_MAX && self.bytes + size <= FORWARDED_QUEUE_MAX_BYTES;
+        if has_space {
             self.bytes += size;
             self.ids.insert(command.id);
             self.queue.push_back(command);
         }
-        has_room
+        has_space
     }
 
     /// Number of queued commands.
@@ -352,21 +352,21 @@ mod tests {
     fn command_is_forwarded_again_to_the_same_leader_after_twice_the_time_and_to_another_at_once() {
         let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
-        let handed = |commands: &mut OwnCommands, ticks: std::ops::Range<u64>| -> Vec<u64> {
+        let forwarded = |commands: &mut OwnCommands, ticks: std::ops::Range<u64>| -> Vec<u64> {
             let look = |tick: &u64| {
                 commands.release_forwarded(*tick, 6, Slot(7), Slot(7));
                 !commands.take_idle(*tick).is_empty()
             };
             ticks.filter(look).collect()
         };
-        assert_eq!(handed(&mut commands, 0..100), [0, 7, 20, 45, 94], "one tick more than 6, 12, 24 and 48 later");
-        let most = handed(&mut commands, 100..1_000);
+        assert_eq!(forwarded(&mut commands, 0..100), [0, 7, 20, 45, 94], "one tick more than 6, 12, 24 and 48 later");
+        let most = forwarded(&mut commands, 100..1_000);
         assert!(
             most.windows(2).skip(1).all(|two| two[1] - two[0] == (6 << FORWARD_TIMEOUT_DOUBLINGS_MAX) + 1),
             "{most:?}"
         );
         commands.release_all();
-        assert_eq!(handed(&mut commands, 1_000..1_010), [1_000, 1_007], "the next leader does not have it");
+        assert_eq!(forwarded(&mut commands, 1_000..1_010), [1_000, 1_007], "the next leader does not have it");
     }
 
     #[test]

@@ -198,13 +198,13 @@ impl Election {
     /// number of ticks that it may be without progress.
     pub(super) fn heartbeat_tick<R: ProposerVocabulary>(
         &mut self,
-        reign: Option<LeaderPosition>,
+        position: Option<LeaderPosition>,
         patience: u64,
         out: &mut Output<R>,
     ) -> Option<StepDownReason> {
         self.ticks += 1;
         out.arm(ProposerTimer::HeartbeatTick);
-        let LeaderPosition { ballot, is_busy: has_open } = reign?;
+        let LeaderPosition { ballot, is_busy: has_open } = position?;
         if !self.is_answered() {
             return Some(StepDownReason::NoHeartbeatReplies);
         }

@@ -57,8 +57,8 @@ impl Pace {
 
     /// Notes that a quorum has promised the ballot of the last attempt.
     pub(super) fn promised(&mut self, now: u64) {
-        if let Some((_, begun)) = self.attempts.back() {
-            self.note(now - begun);
+        if let Some((_, started)) = self.attempts.back() {
+            self.note(now - started);
         }
     }
 
@@ -70,8 +70,8 @@ impl Pace {
 
     /// Notes a promise or refusal that arrived after its attempt had ended.
     pub(super) fn answered_late(&mut self, ballot: Ballot, now: u64) {
-        if let Some((_, begun)) = self.attempts.iter().find(|(of, _)| *of == ballot) {
-            self.late = self.late.max(now - begun).min(STALL_TIMEOUT_MAX_TICKS);
+        if let Some((_, started)) = self.attempts.iter().find(|(of, _)| *of == ballot) {
+            self.late = self.late.max(now - started).min(STALL_TIMEOUT_MAX_TICKS);
         }
     }
 

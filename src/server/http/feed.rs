@@ -75,7 +75,7 @@ pub struct FeedBatch {
 /// The feed of log lines.
 #[derive(Default)]
 pub struct Feed {
-    ring: Mutex<LineRing>,
+    line_ring: Mutex<LineRing>,
     changed: Condvar,
     viewers: AtomicUsize,
     lost: AtomicU64,
@@ -101,9 +101,9 @@ impl Drop for ViewerGuard<'_> {
 }
 
 impl Feed {
-    fn ring(&self) -> MutexGuard<'_, LineRing> {
+    fn line_ring(&self) -> MutexGuard<'_, LineRing> {
         // Every change under this lock is complete.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line_ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds an item; the oldest items are discarded when there are too many.
@@ -111,15 +111,15 @@ impl Feed {
         if let FeedItem::Lost(n) = item {
             self.lost.fetch_add(n, Ordering::Relaxed);
         }
-        let mut ring = self.ring();
-        ring.bytes += size(&item);
-        ring.items.push_back(item);
-        while ring.items.len() > LINES_MAX || ring.bytes > BYTES_MAX {
-            let Some(old) = ring.items.pop_front() else { break };
-            ring.bytes -= size(&old);
-            ring.gone += 1;
+        let mut line_ring = self.line_ring();
+        line_ring.bytes += size(&item);
+        line_ring.items.push_back(item);
+        while line_ring.items.len() > LINES_MAX || line_ring.bytes > BYTES_MAX {
+            let Some(old) = line_ring.items.pop_front() else { break };
+            line_ring.bytes -= size(&old);
+            line_ring.gone += 1;
         }
-        drop(ring);
+        drop(line_ring);
         self.changed.notify_all();
     }
 
@@ -132,10 +132,10 @@ impl Feed {
 
     /// Sets how this server receives the lines of another server.
     pub fn tell(&self, server: ServerId, hearing: PeerFeedState) {
-        let mut ring = self.ring();
-        if ring.hearing.insert(server, hearing) != Some(hearing) {
-            ring.changes += 1;
-            drop(ring);
+        let mut line_ring = self.line_ring();
+        if line_ring.hearing.insert(server, hearing) != Some(hearing) {
+            line_ring.changes += 1;
+            drop(line_ring);
             self.changed.notify_all();
         }
     }
@@ -143,29 +143,32 @@ impl Feed {
     /// The items from number `next` on; waits up to `patience` for the first one. `change` is the number of the last
     /// change that the viewer knows.
     pub fn take(&self, next: u64, change: u64, patience: Duration) -> FeedBatch {
-        let ring = self.ring();
-        let idle = |ring: &mut LineRing| ring.gone + ring.items.len() as u64 <= next && ring.changes == change;
-        let (ring, _) = self.changed.wait_timeout_while(ring, patience, idle).unwrap_or_else(PoisonError::into_inner);
-        let from = next.max(ring.gone);
+        let line_ring = self.line_ring();
+        let idle = |line_ring: &mut LineRing| {
+            line_ring.gone + line_ring.items.len() as u64 <= next && line_ring.changes == change
+        };
+        let (line_ring, _) =
+            self.changed.wait_timeout_while(line_ring, patience, idle).unwrap_or_else(PoisonError::into_inner);
+        let from = next.max(line_ring.gone);
         let mut bytes = 0;
         let fits = |item: &&FeedItem| {
             bytes += size(item);
             bytes <= BATCH_MAX_BYTES.max(size(item))
         };
-        let items = ring.items.iter().skip((from - ring.gone) as usize).take(BATCH_MAX).take_while(fits);
+        let items = line_ring.items.iter().skip((from - line_ring.gone) as usize).take(BATCH_MAX).take_while(fits);
         let items: Vec<FeedItem> = items.cloned().collect();
         FeedBatch {
             missed: from - next,
             next: from + items.len() as u64,
             items,
-            hearing: (ring.changes != change).then(|| ring.hearing.clone()),
-            change: ring.changes,
+            hearing: (line_ring.changes != change).then(|| line_ring.hearing.clone()),
+            change: line_ring.changes,
         }
     }
 
     /// The number of the oldest item: the start for a viewer that wants all items.
     pub fn beginning(&self) -> u64 {
-        self.ring().gone
+        self.line_ring().gone
     }
 
     /// Counts a viewer until the guard is dropped.
@@ -236,7 +239,7 @@ mod tests {
         for _ in 0..20 {
             feed.push_lines(false, &long);
         }
-        assert!(feed.ring().items.len() < 10 && feed.ring().bytes <= BYTES_MAX);
+        assert!(feed.line_ring().items.len() < 10 && feed.line_ring().bytes <= BYTES_MAX);
         let batch = feed.take(feed.beginning(), 0, NOW);
         assert_eq!(batch.items.len(), 1, "a line that is longer than a batch is one");
         for _ in 0..20 {

@@ -93,16 +93,16 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
     };
     let trouble = trace_accept_error(clients.ctx.clone(), "cannot accept connections from browsers");
     let window = PageWindow { clients, feed, address };
-    let serve = move |stream: Arc<TcpStream>, _, mut place: ConnectionPermit| window.answer(&stream, &mut place);
+    let serve = move |stream: Arc<TcpStream>, _, mut permit: ConnectionPermit| window.answer(&stream, &mut permit);
     listen("http", listener, ConnectionLimit::new(BROWSERS_UNIDENTIFIED_MAX, KNOWN_MAX), serve, busy, trouble)
 }
 
 impl PageWindow {
     /// Serves one connection with one request.
-    fn answer(&self, stream: &TcpStream, place: &mut ConnectionPermit) {
+    fn answer(&self, stream: &TcpStream, permit: &mut ConnectionPermit) {
         let answered = stream.set_write_timeout(Some(WRITE_TIMEOUT)).and_then(|()| match request::read(stream)? {
             Some(Ok(request)) => {
-                self.take(&request, &HttpCaller { stream, wants_body: request.method != "HEAD" }, place)
+                self.take(&request, &HttpCaller { stream, wants_body: request.method != "HEAD" }, permit)
             }
             Some(Err(refusal)) => {
                 HttpCaller { stream, wants_body: true }.refuse(&refusal).and_then(|()| linger(stream))
@@ -113,10 +113,10 @@ impl PageWindow {
         let _ = answered;
     }
 
-    fn take(&self, request: &HttpRequest, caller: &HttpCaller<'_>, place: &mut ConnectionPermit) -> io::Result<()> {
+    fn take(&self, request: &HttpRequest, caller: &HttpCaller<'_>, permit: &mut ConnectionPermit) -> io::Result<()> {
         let path = request.path.as_str();
         let is_viewer = matches!(path, "/events" | "/feed");
-        if !is_viewer && !place.join_last(HTTP_REQUESTS.0, HTTP_REQUESTS.1) {
+        if !is_viewer && !permit.join_last(HTTP_REQUESTS.0, HTTP_REQUESTS.1) {
             return Ok(());
         }
         if let Err(refusal) = request.check_caller(self.address) {
@@ -128,8 +128,8 @@ impl PageWindow {
         }
         match path {
             "/" => caller.respond("text/html", &self.page()),
-            "/events" if place.join(VIEWERS.0, VIEWERS.1) => self.watch(caller),
-            "/feed" if place.join(RELAYS.0, RELAYS.1) => self.feed(caller),
+            "/events" if permit.join(VIEWERS.0, VIEWERS.1) => self.watch(caller),
+            "/feed" if permit.join(RELAYS.0, RELAYS.1) => self.feed(caller),
             "/events" | "/feed" => caller.refuse(&(503, "too many viewers; try another server".to_string())),
             "/status" => caller.respond("application/json", &format!("{}\n", self.status().to_json())),
             "/metrics" => caller.respond("text/plain", &responses::metrics(&self.status(), &self.feed)),

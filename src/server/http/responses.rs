@@ -97,7 +97,7 @@ pub fn metrics(status: &ServerStatus, feed: &Feed) -> String {
         "is_active",
         "gauge",
         "1 if the server is admitted and not fenced, else 0.",
-        &one(u64::from(status.takes_part())),
+        &one(u64::from(status.is_active())),
     );
     metric(
         "is_leader",

@@ -117,9 +117,9 @@ impl DirStorage for RealDir {
     }
 }
 
-pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError + use<> {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError + use<> {
     let path = path.to_path_buf();
-    move |source| DataDirError::Io { doing, path, source }
+    move |source| DataDirError::Io { action, path, source }
 }
 
 /// Creates a directory for this user alone, with its missing parents, and makes each new name durable.
@@ -137,9 +137,9 @@ pub(in crate::storage) fn create_dir_durably(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the names in a directory durable.
-pub(in crate::storage) fn sync_names(folder: &Path) -> io::Result<()> {
+pub(in crate::storage) fn sync_names(dir: &Path) -> io::Result<()> {
     step()?;
-    File::open(folder)?.sync_all()
+    File::open(dir)?.sync_all()
 }
 
 /// The parent directory.

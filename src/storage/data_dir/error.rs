@@ -16,10 +16,10 @@ use crate::storage::journal::OpenError;
 #[non_exhaustive]
 pub enum DataDirError {
     /// A disk operation failed.
-    #[error("cannot {doing} {path}: {source}. Choose a directory that this user may write to (--data)")]
+    #[error("cannot {action} {path}: {source}. Choose a directory that this user may write to (--data)")]
     Io {
         /// The operation that failed.
-        doing: &'static str,
+        action: &'static str,
         /// The file or directory.
         path: PathBuf,
         /// The operating system's reason.

@@ -43,7 +43,7 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// The data directory of one server, used by one process. Any thread may use it.
 #[derive(Debug)]
 pub struct DataDir<P: DirStorage = RealDir> {
-    place: P,
+    dir: P,
     identity: DirIdentity<P::Files>,
     incarnation: u32,
 }
@@ -53,16 +53,16 @@ impl DataDir {
     pub fn open(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
         refuse_unfinished(path, owner.server)?;
         create_dir_durably(path).map_err(failed("create the directory", path))?;
-        let place = RealDir::hold(path)?;
+        let dir = RealDir::hold(path)?;
         let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
-        let identity = match DirIdentity::read(place.files.clone(), owner).map_err(denied)? {
+        let identity = match DirIdentity::read(dir.files.clone(), owner).map_err(denied)? {
             Some(identity) => identity,
             None => {
-                refuse_foreign_files(path, &place.files)?;
-                DirIdentity::create(place.files.clone(), owner, new_storage_id()?, now()).map_err(denied)?
+                refuse_foreign_files(path, &dir.files)?;
+                DirIdentity::create(dir.files.clone(), owner, new_storage_id()?, now()).map_err(denied)?
             }
         };
-        DataDir::begin(place, identity)
+        DataDir::begin(dir, identity)
     }
 
     /// Checks whether a server could start on the directory: it is this server's and not in use, or it can be created.
@@ -94,11 +94,11 @@ impl DataDir {
     /// Creates a directory on which no server starts before [`finish`](DataDir::finish).
     pub fn make_unfinished(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
         create_dir_durably(path).map_err(failed("create the directory", path))?;
-        let place = RealDir::hold(path)?;
-        refuse_foreign_files(path, &place.files)?;
-        let made = DirIdentity::create_unfinished(place.files.clone(), owner, new_storage_id()?, now());
+        let dir = RealDir::hold(path)?;
+        refuse_foreign_files(path, &dir.files)?;
+        let made = DirIdentity::create_unfinished(dir.files.clone(), owner, new_storage_id()?, now());
         let identity = made.map_err(|source| DataDirError::Identity { path: path.to_path_buf(), source })?;
-        DataDir::begin(place, identity)
+        DataDir::begin(dir, identity)
     }
 
     /// Marks a directory created by [`make_unfinished`](DataDir::make_unfinished) as whole.
@@ -125,21 +125,21 @@ impl DataDir {
     /// Reserves the directory for one family of protocols; an error if it holds data of the other. A new directory
     /// accepts either.
     pub fn claim_protocol(&self, family: Family) -> Result<(), DataDirError> {
-        check_side(&self.place.path, family)?;
+        check_side(&self.dir.path, family)?;
         match family {
             Family::Paxos => Ok(()),
-            Family::TwoPhaseCommit => self.place.part(DirPart::Coordinator).map(drop),
+            Family::TwoPhaseCommit => self.dir.part(DirPart::Coordinator).map(drop),
         }
     }
 
     /// The proposer's file.
     pub fn rounds_path(&self) -> PathBuf {
-        self.place.path.join(ROUNDS_FILE)
+        self.dir.path.join(ROUNDS_FILE)
     }
 
     /// The directory of the acceptor's journal.
     pub fn journal_path(&self) -> PathBuf {
-        self.place.path.join(DirPart::Journal.name())
+        self.dir.path.join(DirPart::Journal.name())
     }
 }
 
@@ -148,20 +148,21 @@ pub type OpenedJournal<F, R> = (Journal<F, R>, RecoveredJournal<R>);
 
 impl<P: DirStorage> DataDir<P> {
     /// Starts an incarnation of a process on a directory that is this server's.
-    pub fn begin(place: P, identity: DirIdentity<P::Files>) -> Result<DataDir<P>, DataDirError> {
-        let begun = identity.begin_incarnation();
-        let life = begun.map_err(|source| DataDirError::Identity { path: place.path().to_path_buf(), source })?;
-        Ok(DataDir { place, identity, incarnation: life })
+    pub fn begin(dir: P, identity: DirIdentity<P::Files>) -> Result<DataDir<P>, DataDirError> {
+        let started = identity.begin_incarnation();
+        let incarnation =
+            started.map_err(|source| DataDirError::Identity { path: dir.path().to_path_buf(), source })?;
+        Ok(DataDir { dir, identity, incarnation })
     }
 
     /// The path of the directory.
     pub fn path(&self) -> &Path {
-        self.place.path()
+        self.dir.path()
     }
 
     /// The directory that holds the files.
-    pub fn place(&self) -> &P {
-        &self.place
+    pub fn dir(&self) -> &P {
+        &self.dir
     }
 
     /// The identity of the directory.
@@ -213,7 +214,7 @@ impl<P: DirStorage> DataDir<P> {
     /// The files of the learner's checkpoint. A missing checkpoint is no error: the state can be fetched from other
     /// servers.
     pub fn checkpoint_files(&self) -> Result<P::Files, DataDirError> {
-        self.place.part(DirPart::Checkpoint)
+        self.dir.part(DirPart::Checkpoint)
     }
 
     /// Opens the journal of an acceptor or a participant; an error if the directory had one and it is missing. Each
@@ -231,10 +232,10 @@ impl<P: DirStorage> DataDir<P> {
         left_free: LeftFree,
     ) -> Result<OpenedJournal<P::Files, R>, DataDirError> {
         let must_exist = self.identity.has_journal();
-        if must_exist && !self.place.has(DirPart::Journal) {
+        if must_exist && !self.dir.has(DirPart::Journal) {
             return Err(self.refused()(OpenError::Missing));
         }
-        let files = self.place.part(DirPart::Journal)?;
+        let files = self.dir.part(DirPart::Journal)?;
         let options = JournalOptions { segment_bytes, owner: self.storage_id(), must_exist, forgotten, left_free };
         let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
         self.identity.set_has_journal(true).map_err(self.denied())?;
@@ -243,7 +244,7 @@ impl<P: DirStorage> DataDir<P> {
 
     /// Opens the coordinator's journal; an error if the directory had one and it is missing.
     pub fn open_coordinator<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, DataDirError> {
-        let files = self.place.part(DirPart::Coordinator)?;
+        let files = self.dir.part(DirPart::Coordinator)?;
         // A coordinator keeps its records in a journal; the flag of the proposer's file says whether there was one.
         let options = JournalOptions::alone(segment_bytes, self.storage_id(), self.identity.has_rounds());
         let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
@@ -253,7 +254,7 @@ impl<P: DirStorage> DataDir<P> {
 
     /// Opens the proposer's file of reserved rounds; an error if the directory had one and it is missing.
     pub fn open_rounds(&self) -> Result<BallotStore<P::Files>, DataDirError> {
-        let opened = BallotStore::open(self.place.top().clone(), self.storage_id(), self.identity.has_rounds());
+        let opened = BallotStore::open(self.dir.top().clone(), self.storage_id(), self.identity.has_rounds());
         let rounds = opened.map_err(|source| DataDirError::Rounds { path: self.path().to_path_buf(), source })?;
         self.identity.set_has_rounds().map_err(self.denied())?;
         Ok(rounds)
@@ -263,7 +264,7 @@ impl<P: DirStorage> DataDir<P> {
     /// breaks Paxos, and this demonstrates it. The journal must not be open.
     pub fn discard_journal(&self) -> Result<(), DataDirError> {
         self.identity.set_has_journal(false).map_err(self.denied())?;
-        self.place.discard(DirPart::Journal)
+        self.dir.discard(DirPart::Journal)
     }
 
     fn refused(&self) -> impl FnOnce(OpenError) -> DataDirError + use<P> {

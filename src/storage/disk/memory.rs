@@ -60,7 +60,7 @@ pub struct MemoryFiles(Arc<Mutex<MemoryState>>);
 pub struct MemoryFile {
     state: Arc<Mutex<MemoryState>>,
     inode: u64,
-    life: u64,
+    incarnation: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -88,7 +88,7 @@ struct MemoryState {
     /// Whether anything has failed since the program started. A full disk is no failure.
     has_failed: bool,
     /// Number of restarts of the machine.
-    life: u64,
+    incarnation: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -207,11 +207,11 @@ impl MemoryFiles {
 
     /// Puts these directories on one disk of this capacity, in bytes; None removes the limit. Only one thread may use
     /// them.
-    pub fn share_disk(folders: &[&MemoryFiles], bytes: Option<u64>) {
-        for folder in folders {
-            let others = folders.iter().filter(|other| !Arc::ptr_eq(&other.0, &folder.0));
+    pub fn share_disk(dirs: &[&MemoryFiles], bytes: Option<u64>) {
+        for dir in dirs {
+            let others = dirs.iter().filter(|other| !Arc::ptr_eq(&other.0, &dir.0));
             let neighbours = others.map(|other| Arc::downgrade(&other.0)).collect();
-            let mut state = folder.state();
+            let mut state = dir.state();
             (state.neighbours, state.disk_capacity) = (neighbours, bytes);
         }
     }
@@ -227,7 +227,7 @@ impl MemoryFiles {
         let mut state = self.state();
         state.stopped = false;
         (state.failure, state.has_failed) = (None, false);
-        state.life += 1;
+        state.incarnation += 1;
     }
 
     /// Cuts the power and restores it. For each unsynced sector and each unsynced change of a name, the seed decides
@@ -491,13 +491,13 @@ impl Files for MemoryFiles {
     fn open(&self, name: &str) -> io::Result<MemoryFile> {
         let state = self.state();
         state.running()?;
-        Ok(MemoryFile { state: self.0.clone(), inode: state.inode_of(name)?, life: state.life })
+        Ok(MemoryFile { state: self.0.clone(), inode: state.inode_of(name)?, incarnation: state.incarnation })
     }
 
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<MemoryFile> {
         let mut state = self.state();
         let inode = state.create(name, bytes)?;
-        Ok(MemoryFile { state: self.0.clone(), inode, life: state.life })
+        Ok(MemoryFile { state: self.0.clone(), inode, incarnation: state.incarnation })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -532,7 +532,7 @@ impl Files for MemoryFiles {
 impl MemoryFile {
     fn running(&self) -> io::Result<MutexGuard<'_, MemoryState>> {
         let state = lock(&self.state);
-        if state.life != self.life {
+        if state.incarnation != self.incarnation {
             return Err(io::Error::other("the file was opened before the machine restarted"));
         }
         Ok(state)

@@ -21,7 +21,7 @@ const UNREADABLE: u8 = 0xdb;
 pub struct RealFiles {
     path: Arc<Path>,
     /// The open directory, for syncing its names.
-    folder: Arc<File>,
+    dir: Arc<File>,
 }
 
 /// An open file of the operating system.
@@ -31,11 +31,11 @@ pub struct RealFile(File);
 impl RealFiles {
     /// Opens a directory that exists.
     pub fn open(path: &Path) -> io::Result<RealFiles> {
-        let folder = File::open(path)?;
-        if !folder.metadata()?.is_dir() {
+        let dir = File::open(path)?;
+        if !dir.metadata()?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        Ok(RealFiles { path: path.into(), folder: Arc::new(folder) })
+        Ok(RealFiles { path: path.into(), dir: Arc::new(dir) })
     }
 
     /// The path of the directory.
@@ -108,11 +108,11 @@ impl Files for RealFiles {
 
     fn sync_dir(&self) -> io::Result<()> {
         step()?;
-        self.folder.sync_all()
+        self.dir.sync_all()
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let disk = fstatvfs(&*self.folder)?;
+        let disk = fstatvfs(&*self.dir)?;
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }

@@ -59,10 +59,10 @@ impl Display for Corruption {
 #[non_exhaustive]
 pub enum OpenError {
     /// A disk operation failed.
-    #[error("cannot {doing} {file} of the journal: {source}. Repair the disk or the permissions, then start again")]
+    #[error("cannot {action} {file} of the journal: {source}. Repair the disk or the permissions, then start again")]
     Io {
         /// The operation that failed.
-        doing: &'static str,
+        action: &'static str,
         /// The name of the file.
         file: String,
         /// The operating system's reason.
@@ -210,12 +210,12 @@ pub enum OpenError {
 pub enum JournalError {
     /// A write or a sync failed. What the disk holds now is unknown until a new process reads it.
     #[error(
-        "cannot {doing} journal file {file}: {source}. The contents of the disk are now unknown: this process must \
+        "cannot {action} journal file {file}: {source}. The contents of the disk are now unknown: this process must \
              stop"
     )]
     Io {
         /// The operation that failed.
-        doing: &'static str,
+        action: &'static str,
         /// The file.
         file: String,
         /// The operating system's reason.

@@ -115,7 +115,7 @@ pub struct RecoveredJournal<R> {
     /// A crash had cut the last commit short; it was never acknowledged, and is dropped.
     pub torn_tail_cut: bool,
     /// The parts that are unreadable. The records mark the affected slots as corrupt.
-    pub damage: Vec<Corruption>,
+    pub corruption: Vec<Corruption>,
 }
 
 /// A journal. See the [module](self).
@@ -225,7 +225,7 @@ impl<F: Files, R: Record> Journal<F, R> {
         let mut bound = PromiseFloor::by(&row.records);
         let forgotten = options.forgotten.unwrap_or(bound.below);
         let spare = ready_spare(&files, length)?;
-        let had_room = spare.is_some();
+        let had_space = spare.is_some();
         let file = match spare {
             Some(spare) => spare,
             None => {
@@ -258,7 +258,7 @@ impl<F: Files, R: Record> Journal<F, R> {
             slots_before: row.last.slots_before,
             base,
         };
-        let next = begin(&files, &file, header, row.last.bytes, &row.last.damaged, seed)?;
+        let next = begin(&files, &file, header, row.last.bytes, &row.last.corrupt, seed)?;
         // The original may be removed only now, when the copy and its name are durable.
         let gone: Vec<u32> = row.replaced.into_iter().chain(removed).collect();
         for number in &gone {
@@ -269,8 +269,12 @@ impl<F: Files, R: Record> Journal<F, R> {
         }
 
         let next_record = row.records.len() as u64 + 1;
-        let recovered =
-            RecoveredJournal { records: row.records, segment: number, torn_tail_cut: row.is_cut, damage: row.damage };
+        let recovered = RecoveredJournal {
+            records: row.records,
+            segment: number,
+            torn_tail_cut: row.is_cut,
+            corruption: row.corruption,
+        };
         let sectors = sectors_of(length);
         let mut journal = Journal {
             files,
@@ -291,7 +295,7 @@ impl<F: Files, R: Record> Journal<F, R> {
             kind: PhantomData,
         };
         // Without a next segment the journal still works; it only has no space (see has_space).
-        if had_room {
+        if had_space {
             // Removing the replaced file freed this space, so it belongs to the journal.
             journal.spare = make_spare(&journal.files, journal.segment_bytes).ok();
         }
@@ -474,7 +478,7 @@ fn begin<F: Files>(
     spare: &F::File,
     header: Header,
     mut sectors: Vec<u8>,
-    damaged: &[usize],
+    corrupt: &[usize],
     seed: Seed,
 ) -> Result<usize, OpenError> {
     let name = file_name(header.segment);
@@ -486,7 +490,7 @@ fn begin<F: Files>(
             continue;
         }
         seed.at(at).close(sector);
-        if damaged.contains(&at) {
+        if corrupt.contains(&at) {
             sector[0] ^= 0xff;
         }
     }
@@ -499,7 +503,7 @@ fn begin<F: Files>(
 
 /// The spare of an earlier incarnation, if it has the right length and holds only zeros. Any other spare is removed.
 fn ready_spare<F: Files>(files: &F, bytes: u64) -> Result<Option<F::File>, OpenError> {
-    let failed_spare = |doing| failed(doing, SPARE.to_string());
+    let failed_spare = |action| failed(action, SPARE.to_string());
     let old = super::disk::read_if_present(files, SPARE).map_err(failed_spare("read"))?;
     match old {
         Some(old) if old.len() as u64 == bytes && sector::is_zero(&old) => {
@@ -547,10 +551,10 @@ fn make_spare<F: Files>(files: &F, bytes: u64) -> io::Result<F::File> {
     made
 }
 
-fn failed(doing: &'static str, file: String) -> impl FnOnce(io::Error) -> OpenError {
-    move |source| OpenError::Io { doing, file, source }
+fn failed(action: &'static str, file: String) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Io { action, file, source }
 }
 
-fn fatal(doing: &'static str, segment: u32) -> impl FnOnce(io::Error) -> JournalError {
-    move |source| JournalError::Io { doing, file: file_name(segment), source }
+fn fatal(action: &'static str, segment: u32) -> impl FnOnce(io::Error) -> JournalError {
+    move |source| JournalError::Io { action, file: file_name(segment), source }
 }

@@ -36,7 +36,7 @@ pub(super) struct JournalReader<R> {
     skips: bool,
     torn: bool,
     records: Vec<R>,
-    damage: Vec<Corruption>,
+    corruption: Vec<Corruption>,
     /// Set if something was lost in the last segment: only the records from this index on show what was promised.
     unknown_until: Option<usize>,
 }
@@ -61,7 +61,7 @@ pub(super) struct SegmentContents {
     pub used: usize,
     pub is_sealed: bool,
     /// The corrupt ones among them.
-    pub damaged: Vec<usize>,
+    pub corrupt: Vec<usize>,
     /// All slots of values accepted in its groups, corrupt groups included.
     pub slots: AcceptedRange,
     /// Its first group continues a commit of the previous segment.
@@ -77,7 +77,7 @@ pub(super) struct JournalContents<R> {
     /// The end of the last commit was missing.
     pub is_cut: bool,
     /// The unreadable places; every slot that they affect is known.
-    pub damage: Vec<Corruption>,
+    pub corruption: Vec<Corruption>,
 }
 
 impl<R: Record> JournalReader<R> {
@@ -94,7 +94,7 @@ impl<R: Record> JournalReader<R> {
             skips: false,
             torn: false,
             records: Vec::new(),
-            damage: Vec::new(),
+            corruption: Vec::new(),
             unknown_until: None,
         }
     }
@@ -104,8 +104,8 @@ impl<R: Record> JournalReader<R> {
         let is_oldest = segment.number == self.base.oldest && self.base.oldest > 1;
         let header = match header(self.owner, segment) {
             // Everything in this header is also known from other sectors.
-            Err(OpenError::Corrupt(damage)) if !segment.is_last => {
-                self.damage.push(Corruption { slots: None, slots_complete: true, ..damage });
+            Err(OpenError::Corrupt(corruption)) if !segment.is_last => {
+                self.corruption.push(Corruption { slots: None, slots_complete: true, ..corruption });
                 None
             }
             header => Some(header?),
@@ -131,28 +131,28 @@ impl<R: Record> JournalReader<R> {
             Ok(seal) => (seal.or(told), seal.is_some()),
             Err(CorruptSector) => {
                 let what = LostSlots { slots: None, complete: told.is_some() };
-                let damage = damage(segment.file, 1, CorruptRegion::Seal, what);
+                let corruption = corruption(segment.file, 1, CorruptRegion::Seal, what);
                 if told.is_none() {
-                    return Err(OpenError::Corrupt(damage));
+                    return Err(OpenError::Corrupt(corruption));
                 }
-                self.damage.push(damage);
+                self.corruption.push(corruption);
                 (told, true)
             }
         };
-        let walked = self.groups(segment, &sectors, seal)?;
-        if walked.used > 0 && self.is_open_before {
+        let scan = self.groups(segment, &sectors, seal)?;
+        if scan.used > 0 && self.is_open_before {
             // The previous segment must have been sealed before this one took its first group.
             let what = LostSlots { slots: None, complete: false };
             let file = super::file_name(self.segment_before);
-            return Err(OpenError::Corrupt(damage(&file, 1, CorruptRegion::Seal, what)));
+            return Err(OpenError::Corrupt(corruption(&file, 1, CorruptRegion::Seal, what)));
         }
         self.is_open_before = !is_sealed;
         self.segment_before = segment.number;
-        let GroupScan { used, damaged, slots, continues } = walked;
+        let GroupScan { used, corrupt, slots, continues } = scan;
         // A segment without a group is in the middle of a commit if the next group continues one.
         let continues = continues || used == 0 && (self.open_commit.is_some() || self.skips);
-        let damaged = damaged.into_iter().map(|at| FIRST_SECTOR + at).collect();
-        Ok(SegmentContents { used: FIRST_SECTOR + used, is_sealed, damaged, slots, continues })
+        let corrupt = corrupt.into_iter().map(|at| FIRST_SECTOR + at).collect();
+        Ok(SegmentContents { used: FIRST_SECTOR + used, is_sealed, corrupt, slots, continues })
     }
 
     /// The seal of the segment read last.
@@ -165,14 +165,14 @@ impl<R: Record> JournalReader<R> {
     pub(super) fn finish(mut self) -> Result<JournalContents<R>, OpenError> {
         let is_known_since = |at: usize| PromiseFloor::by(&self.records[at..]).promised > Ballot::ZERO;
         let promise_is_known = self.unknown_until.is_none_or(is_known_since);
-        if !promise_is_known && let Some(damage) = self.damage.pop() {
-            return Err(OpenError::PromiseLost(damage));
+        if !promise_is_known && let Some(corruption) = self.corruption.pop() {
+            return Err(OpenError::PromiseLost(corruption));
         }
         let others = PromiseFloor::by(&self.records);
         self.records.extend(R::restate(self.base.bound, others));
         let is_cut = self.torn || self.open_commit.is_some();
-        let JournalReader { records, next_group, slots_before, damage, .. } = self;
-        Ok(JournalContents { records, next_group, slots_before, is_cut, damage })
+        let JournalReader { records, next_group, slots_before, corruption, .. } = self;
+        Ok(JournalContents { records, next_group, slots_before, is_cut, corruption })
     }
 
     /// Takes the groups of a segment, and decides whether the rest is unused, torn or corrupt.
@@ -182,31 +182,31 @@ impl<R: Record> JournalReader<R> {
         sectors: &[GroupSector],
         seal: Option<Seal>,
     ) -> Result<GroupScan, OpenError> {
-        let mut walked = GroupScan { used: 0, damaged: Vec::new(), slots: None, continues: false };
+        let mut scan = GroupScan { used: 0, corrupt: Vec::new(), slots: None, continues: false };
         loop {
-            let used = walked.used;
+            let used = scan.used;
             if let Some(group) = whole_group(&sectors[used..], self.next_group) {
-                walked.continues |= used == 0 && group.flags & FIRST_OF_COMMIT == 0;
+                scan.continues |= used == 0 && group.flags & FIRST_OF_COMMIT == 0;
                 let start = (FIRST_SECTOR + used) * SECTOR_BYTES;
                 let bytes = &segment.bytes[start..start + group.sectors() * SECTOR_BYTES];
                 if let Err(cause) = self.group(group, bytes, segment.is_last) {
                     return Err(OpenError::Unreadable { file: segment.file.to_string(), offset: start as u64, cause });
                 }
-                walked.slots = union(walked.slots, group.slots);
-                walked.used += group.sectors();
+                scan.slots = union(scan.slots, group.slots);
+                scan.used += group.sectors();
                 continue;
             }
             let tail = &sectors[used..];
             let is_end = seal.is_none_or(|seal| seal.last_group + 1 == self.next_group);
             if is_end && tail.iter().all(|sector| *sector == GroupSector::Zero) {
-                return Ok(walked);
+                return Ok(scan);
             }
             if segment.is_last && seal.is_none() && rules::was_never_said(is_torn(tail, self.next_group)) {
                 self.torn = true;
-                return Ok(walked);
+                return Ok(scan);
             }
-            if !self.skip_corrupt_sectors(segment, tail, seal, is_end, &mut walked)? {
-                return Ok(walked);
+            if !self.skip_corrupt_sectors(segment, tail, seal, is_end, &mut scan)? {
+                return Ok(scan);
             }
         }
     }
@@ -218,14 +218,14 @@ impl<R: Record> JournalReader<R> {
         tail: &[GroupSector],
         seal: Option<Seal>,
         is_end: bool,
-        walked: &mut GroupScan,
+        scan: &mut GroupScan,
     ) -> Result<bool, OpenError> {
         let bad = tail.iter().position(|sector| *sector == GroupSector::Corrupt);
         let bad = bad.or_else(|| tail.iter().position(|sector| *sector == GroupSector::Zero)).unwrap_or(0);
-        let place = FIRST_SECTOR + walked.used + bad;
+        let place = FIRST_SECTOR + scan.used + bad;
         if is_end && seal.is_some() {
             // This place is after the last group, so it never held anything.
-            self.damage.push(damage(
+            self.corruption.push(corruption(
                 segment.file,
                 place,
                 CorruptRegion::Groups,
@@ -238,28 +238,28 @@ impl<R: Record> JournalReader<R> {
         if self.open_commit.take().is_some() {
             lost.add(self.slots_before);
         }
-        let damage = damage(segment.file, place, CorruptRegion::Groups, lost);
+        let corruption = corruption(segment.file, place, CorruptRegion::Groups, lost);
         // In the last segment, without a seal, the end of the groups is unknown.
         if !lost.complete || (behind.is_none() && seal.is_none()) {
-            return Err(OpenError::Corrupt(damage));
+            return Err(OpenError::Corrupt(corruption));
         }
         if !self.lose(lost.slots, segment.is_last) {
-            return Err(OpenError::Lost(damage));
+            return Err(OpenError::Lost(corruption));
         }
-        self.damage.push(damage);
+        self.corruption.push(corruption);
         self.skips = true;
-        walked.slots = union(walked.slots, lost.slots);
+        scan.slots = union(scan.slots, lost.slots);
         let skipped = behind.map_or(tail.len(), |(at, _)| at);
         let is_bad = |at: &usize| tail[*at] == GroupSector::Corrupt;
-        walked.damaged.extend((0..skipped).filter(is_bad).map(|at| walked.used + at));
+        scan.corrupt.extend((0..skipped).filter(is_bad).map(|at| scan.used + at));
         match (behind, seal) {
             (Some((at, group)), _) => {
-                walked.used += at;
+                scan.used += at;
                 (self.next_group, self.slots_before) = (group.number, group.slots_before);
                 Ok(true)
             }
             (None, Some(seal)) => {
-                walked.used += tail.len();
+                scan.used += tail.len();
                 (self.next_group, self.slots_before) = (seal.last_group + 1, seal.slots);
                 Ok(false)
             }
@@ -269,7 +269,7 @@ impl<R: Record> JournalReader<R> {
 
     /// Records that the values of these slots are lost. False if no other server has them.
     fn lose(&mut self, slots: AcceptedRange, is_last: bool) -> bool {
-        let record = slots.map(R::damaged);
+        let record = slots.map(R::corrupt);
         let is_known_elsewhere = !matches!(record, Some(None));
         self.records.extend(record.flatten());
         self.unknown_until = is_last.then_some(self.records.len()).or(self.unknown_until);
@@ -311,7 +311,7 @@ struct GroupScan {
     /// Sectors up to the end of the last whole group.
     used: usize,
     /// The corrupt ones among them.
-    damaged: Vec<usize>,
+    corrupt: Vec<usize>,
     slots: AcceptedRange,
     continues: bool,
 }
@@ -335,7 +335,7 @@ pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenErr
     }
     let Ok(header) = Header::read(&bytes[..SECTOR_BYTES]) else {
         let sectors = GroupHeader::read_all(bytes, Seed::new(owner, number));
-        return Err(OpenError::Corrupt(damage(&file, 0, CorruptRegion::Header, held(&sectors))));
+        return Err(OpenError::Corrupt(corruption(&file, 0, CorruptRegion::Header, held(&sectors))));
     };
     if header.version != VERSION {
         return Err(OpenError::Version { file, found: header.version, known: VERSION });
@@ -451,7 +451,7 @@ fn held(sectors: &[GroupSector]) -> LostSlots {
     held
 }
 
-fn damage(file: &str, sector: usize, part: CorruptRegion, lost: LostSlots) -> Corruption {
+fn corruption(file: &str, sector: usize, part: CorruptRegion, lost: LostSlots) -> Corruption {
     Corruption {
         file: file.to_string(),
         offset: (sector * SECTOR_BYTES) as u64,

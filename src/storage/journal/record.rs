@@ -19,7 +19,7 @@ pub trait Record: Sized {
     fn bound(&self) -> PromiseFloor;
 
     /// A record that marks these slots as lost. None if no other server has their values.
-    fn damaged(slots: SlotRange) -> Option<Self>;
+    fn corrupt(slots: SlotRange) -> Option<Self>;
 
     /// Records for what the removed files bound the role to and the other records do not.
     fn restate(removed: PromiseFloor, others: PromiseFloor) -> Vec<Self>;

@@ -28,7 +28,7 @@ pub(super) struct SegmentSet<R> {
     pub(super) next_group: u64,
     pub(super) slots_before: AcceptedRange,
     pub(super) is_cut: bool,
-    pub(super) damage: Vec<Corruption>,
+    pub(super) corruption: Vec<Corruption>,
 }
 
 /// The last segment.
@@ -42,7 +42,7 @@ pub(super) struct LastSegment {
     /// Its sectors up to the end of its last whole group.
     pub(super) bytes: Vec<u8>,
     /// The corrupt ones among them.
-    pub(super) damaged: Vec<usize>,
+    pub(super) corrupt: Vec<usize>,
     /// The slots of the values accepted in it.
     pub(super) slots: AcceptedRange,
     /// The segment begins in the middle of a commit.
@@ -56,7 +56,7 @@ const NOTHING: LastSegment = LastSegment {
     slots_before: None,
     segment_bytes: 0,
     bytes: Vec::new(),
-    damaged: Vec::new(),
+    corrupt: Vec::new(),
     slots: None,
     continues: false,
 };
@@ -75,7 +75,7 @@ impl<R: Record> SegmentSet<R> {
             next_group: 1,
             slots_before: None,
             is_cut: false,
-            damage: Vec::new(),
+            corruption: Vec::new(),
             numbers,
         };
         let Some(&last) = row.numbers.last() else {
@@ -117,15 +117,15 @@ impl<R: Record> SegmentSet<R> {
         }
         bytes.truncate(found.used * SECTOR_BYTES);
         let Header { follows, first_group, slots_before, bytes: segment_bytes, .. } = header;
-        let reader::SegmentContents { damaged, slots, continues, .. } = found;
-        row.last = LastSegment { follows, first_group, slots_before, segment_bytes, bytes, damaged, slots, continues };
+        let reader::SegmentContents { corrupt, slots, continues, .. } = found;
+        row.last = LastSegment { follows, first_group, slots_before, segment_bytes, bytes, corrupt, slots, continues };
         row.last_but_one = before;
         let read = reader.finish()?;
         row.records = read.records;
         row.next_group = read.next_group;
         row.slots_before = read.slots_before;
         row.is_cut = read.is_cut;
-        row.damage = read.damage;
+        row.corruption = read.corruption;
         Ok(row)
     }
 

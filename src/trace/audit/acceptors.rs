@@ -71,25 +71,25 @@ struct AcceptorHistory {
     has_spoken: bool,
 }
 
-pub(super) fn check(case: &mut RunIndex<'_>) {
-    for (server, lines) in case.by_server.clone() {
-        let first = &case.run.line(lines[0]).id.process;
-        let is_born_here = first.incarnation() == 1 && case.known.is_whole(first);
+pub(super) fn check(index: &mut RunIndex<'_>) {
+    for (server, lines) in index.by_server.clone() {
+        let first = &index.run.line(lines[0]).id.process;
+        let is_born_here = first.incarnation() == 1 && index.known.is_whole(first);
         let mut history = AcceptorHistory { may_know_more: !is_born_here, ..AcceptorHistory::default() };
         for at in lines {
-            history.observe(case, server, at);
+            history.observe(index, server, at);
         }
         if history.truncated_below <= Slot(1) {
-            history.check_restart_count(case);
+            history.check_restart_count(index);
         }
     }
 }
 
 impl AcceptorHistory {
     /// Compares a line with the history, then adds it.
-    fn observe(&mut self, case: &mut RunIndex<'_>, server: ServerId, at: usize) {
-        let line = case.run.line(at);
-        self.look_for_gap(case, line);
+    fn observe(&mut self, index: &mut RunIndex<'_>, server: ServerId, at: usize) {
+        let line = index.run.line(at);
+        self.look_for_gap(index, line);
         self.has_spoken |= line.role == Speaker::Acceptor;
         if let Event::Truncate { below } = line.event {
             self.truncated_below = self.truncated_below.max(below);
@@ -101,7 +101,7 @@ impl AcceptorHistory {
             Event::Restart { .. } | Event::Boot { .. } | Event::Truncate { .. } | Event::Corrupt { .. }
         );
         if line.role == Speaker::Acceptor && !is_wake {
-            self.check_restart_count(case);
+            self.check_restart_count(index);
         }
         match &line.event {
             Event::Corrupt { slot, to } => {
@@ -115,48 +115,48 @@ impl AcceptorHistory {
                 }
             }
             Event::Promise { slot, ballot, accepted, .. } => {
-                case.counts.answers += 1;
-                self.promise(case, *ballot, at, "promised");
-                let mut report = self.report(case, *slot, accepted, at);
-                let before = case.promises.entry((*ballot, server)).or_default();
+                index.counts.answers += 1;
+                self.promise(index, *ballot, at, "promised");
+                let mut report = self.report(index, *slot, accepted, at);
+                let before = index.promises.entry((*ballot, server)).or_default();
                 if report.reported.values().any(|reported| reported == ballot) {
                     // A value of this ballot was proposed after an earlier reply. If that reply's line is present, it
                     // is the one that counts.
                     if !before.is_empty() {
                         return;
                     }
-                    let is_open = !case.maybe_incomplete(ServerSet::only(server), &[at]).is_empty();
+                    let is_open = !index.maybe_incomplete(ServerSet::only(server), &[at]).is_empty();
                     report.repeats = is_open.then_some(*ballot);
                 }
-                case.promises.entry((*ballot, server)).or_default().push(report);
+                index.promises.entry((*ballot, server)).or_default().push(report);
             }
             Event::Nack { ballot, promised, .. } => {
-                case.counts.answers += 1;
+                index.counts.answers += 1;
                 if ballot >= promised {
-                    let says = format!("{server} refused {ballot}, although it had promised only {promised}");
-                    case.violated(Rule::Promise, &[at], says);
+                    let message = format!("{server} refused {ballot}, although it had promised only {promised}");
+                    index.violated(Rule::Promise, &[at], message);
                 }
-                self.check_promise_claim(case, *promised, at);
+                self.check_promise_claim(index, *promised, at);
             }
             Event::Accepted { slot, ballot, .. } => {
-                case.counts.answers += 1;
-                self.promise(case, *ballot, at, "accepted");
+                index.counts.answers += 1;
+                self.promise(index, *ballot, at, "accepted");
                 let before = self.accepted.get(slot).map(|(before, _)| *before);
                 if before <= Some(*ballot) {
                     self.accepted.insert(*slot, (*ballot, at));
                 }
-                check_was_proposed(case, *slot, *ballot, at);
+                check_was_proposed(index, *slot, *ballot, at);
             }
             Event::Crash { .. } => {
-                case.counts.crashes += 1;
+                index.counts.crashes += 1;
                 self.may_know_more |= line.role == Speaker::Acceptor;
             }
             Event::Restart { promised: Some(promised), accepted: Some(count), .. } => {
-                self.check_restart(case, *promised, *count, at);
+                self.check_restart(index, *promised, *count, at);
             }
             // What a process found on its disk. If the acceptor has already written a line, this state is outdated.
             Event::Boot { promised: Some(promised), accepted: Some(count), .. } if !self.has_spoken => {
-                self.check_restart(case, *promised, *count, at);
+                self.check_restart(index, *promised, *count, at);
             }
             _ => {}
         }
@@ -164,14 +164,14 @@ impl AcceptorHistory {
 
     /// A process's end is visible by the next incarnation. Where lines are missing, the acceptor may have accepted, or
     /// lost, anything meanwhile; its earlier promises still bind it.
-    fn look_for_gap(&mut self, case: &mut RunIndex<'_>, line: &Line) {
+    fn look_for_gap(&mut self, index: &mut RunIndex<'_>, line: &Line) {
         let (life, n) = (line.id.process.incarnation(), line.id.n);
         let before = self.last.replace((life, n));
         let is_next = before.is_some_and(|(before, last)| before == life && last.checked_add(1) == Some(n));
         if let Some((life_before, _)) = before
             && life_before != life
         {
-            case.counts.crashes += 1;
+            index.counts.crashes += 1;
             self.may_know_more = true;
             self.has_spoken = false;
         }
@@ -183,13 +183,13 @@ impl AcceptorHistory {
     }
 
     /// The acceptor takes part in a ballot.
-    fn promise(&mut self, case: &mut RunIndex<'_>, ballot: Ballot, at: usize, did: &str) {
+    fn promise(&mut self, index: &mut RunIndex<'_>, ballot: Ballot, at: usize, did: &str) {
         if let Some((promised, before)) = self.promised
             && ballot < promised
         {
-            let process = &case.run.line(at).id.process;
-            let says = format!("{process} {did} {ballot}, although it had promised {promised}");
-            case.violated(Rule::Promise, &[before, at], says);
+            let process = &index.run.line(at).id.process;
+            let message = format!("{process} {did} {ballot}, although it had promised {promised}");
+            index.violated(Rule::Promise, &[before, at], message);
         }
         if self.promised.is_none_or(|(promised, _)| promised < ballot) {
             self.promised = Some((ballot, at));
@@ -197,17 +197,17 @@ impl AcceptorHistory {
     }
 
     /// The acceptor states its promise. It must be no lower than its lines show, and no higher unless it may know more.
-    fn check_promise_claim(&mut self, case: &mut RunIndex<'_>, claimed: Ballot, at: usize) {
-        let process = &case.run.line(at).id.process;
+    fn check_promise_claim(&mut self, index: &mut RunIndex<'_>, claimed: Ballot, at: usize) {
+        let process = &index.run.line(at).id.process;
         let lines: Vec<usize> = self.promised.map(|(_, before)| before).into_iter().chain([at]).collect();
         let promised = self.promised.map(|(promised, _)| promised);
         if promised > Some(claimed) {
-            let says = format!("{process} claims to have promised {claimed}, but it had promised a higher ballot");
-            case.violated(Rule::Promise, &lines, says);
+            let message = format!("{process} claims to have promised {claimed}, but it had promised a higher ballot");
+            index.violated(Rule::Promise, &lines, message);
         } else if promised < Some(claimed) {
             if !self.may_know_more {
-                let says = format!("{process} claims to have promised {claimed}, but no line shows that promise");
-                case.violated(Rule::Promise, &lines, says);
+                let message = format!("{process} claims to have promised {claimed}, but no line shows that promise");
+                index.violated(Rule::Promise, &lines, message);
             }
             self.promised = Some((claimed, at));
         }
@@ -215,16 +215,16 @@ impl AcceptorHistory {
 
     /// The acceptor restarts and reports what it has recovered. Lost stable storage breaks no promise yet, but acting
     /// without it does.
-    fn check_restart(&mut self, case: &mut RunIndex<'_>, promised: MaybeBallot, count: u64, at: usize) {
-        if matches!(case.run.line(at).event, Event::Restart { recovered: RecoveredFrom::Nothing, .. }) {
+    fn check_restart(&mut self, index: &mut RunIndex<'_>, promised: MaybeBallot, count: u64, at: usize) {
+        if matches!(index.run.line(at).event, Event::Restart { recovered: RecoveredFrom::Nothing, .. }) {
             return;
         }
         if let Some((before, line)) = self.promised
             && promised.0.is_none_or(|promised| promised < before)
         {
-            let process = &case.run.line(at).id.process;
+            let process = &index.run.line(at).id.process;
             let now = promised.0.map_or("no promise".to_string(), |promised| format!("promise {promised}"));
-            case.violated(
+            index.violated(
                 Rule::Promise,
                 &[line, at],
                 format!("{process} restarted with {now}, but it had promised {before}"),
@@ -238,12 +238,12 @@ impl AcceptorHistory {
     }
 
     /// Called once truncated slots have been reported: the acceptor must still hold all others.
-    fn check_restart_count(&mut self, case: &mut RunIndex<'_>) {
+    fn check_restart_count(&mut self, index: &mut RunIndex<'_>) {
         let Some((count, at)) = self.restart_report.take() else { return };
         if count < self.accepted.len() as u64 {
-            let process = &case.run.line(at).id.process;
-            let says = format!("{process} restarted with {count} of {} accepted slots", self.accepted.len());
-            case.violated(Rule::Promise, &[at], says);
+            let process = &index.run.line(at).id.process;
+            let message = format!("{process} restarted with {count} of {} accepted slots", self.accepted.len());
+            index.violated(Rule::Promise, &[at], message);
         }
     }
 
@@ -251,7 +251,7 @@ impl AcceptorHistory {
     /// it.
     fn report(
         &mut self,
-        case: &mut RunIndex<'_>,
+        index: &mut RunIndex<'_>,
         span: SlotSpan,
         accepted: &AcceptedSlots,
         at: usize,
@@ -259,9 +259,9 @@ impl AcceptorHistory {
         // The report does not cover truncated slots, nor slots after its page.
         let (from, end) = (span.first.max(self.truncated_below), span.last.unwrap_or(Slot(u64::MAX)));
         let last_shown = accepted.more.and(accepted.first.last()).map_or(end, |(slot, _)| *slot);
-        self.check_shown(case, from, last_shown, accepted, at);
+        self.check_shown(index, from, last_shown, accepted, at);
         for (slot, ballot) in &accepted.first {
-            check_was_proposed(case, *slot, *ballot, at);
+            check_was_proposed(index, *slot, *ballot, at);
             // Once reported, an acceptance must appear in all later reports.
             if self.accepted.get(slot).is_none_or(|(before, _)| before < ballot) {
                 self.accepted.insert(*slot, (*ballot, at));
@@ -269,21 +269,21 @@ impl AcceptorHistory {
         }
         let mut known_to = None;
         if let Some(more) = accepted.more {
-            match self.find_rest(case, (from, end), last_shown, &accepted.first, more, at) {
+            match self.find_rest(index, (from, end), last_shown, &accepted.first, more, at) {
                 OmittedReport::Found => {}
                 OmittedReport::Unknown => known_to = Some(last_shown),
                 OmittedReport::Other => {
                     known_to = Some(last_shown);
-                    let process = &case.run.line(at).id.process;
-                    let says = format!("{process} reports other slots after slot {last_shown} than it has accepted");
-                    case.violated(Rule::Promise, &[at], says);
+                    let process = &index.run.line(at).id.process;
+                    let message = format!("{process} reports other slots after slot {last_shown} than it has accepted");
+                    index.violated(Rule::Promise, &[at], message);
                 }
                 OmittedReport::NotProposed => {
                     known_to = Some(last_shown);
-                    let process = &case.run.line(at).id.process;
-                    let says =
+                    let process = &index.run.line(at).id.process;
+                    let message =
                         format!("no line proposes some of the values that {process} reports after slot {last_shown}");
-                    case.missing_anywhere(Rule::Promise, &[at], says);
+                    index.missing_anywhere(Rule::Promise, &[at], message);
                 }
             }
         }
@@ -294,11 +294,11 @@ impl AcceptorHistory {
     }
 
     /// The slots that the line shows are those that were accepted.
-    fn check_shown(&self, case: &mut RunIndex<'_>, from: Slot, last: Slot, accepted: &AcceptedSlots, at: usize) {
-        let who = &case.run.line(at).id.process;
+    fn check_shown(&self, index: &mut RunIndex<'_>, from: Slot, last: Slot, accepted: &AcceptedSlots, at: usize) {
+        let who = &index.run.line(at).id.process;
         let reported: BTreeMap<Slot, Ballot> = accepted.first.iter().copied().collect();
         for (slot, (ballot, line)) in self.accepted.range(from..=last.max(from)) {
-            let says = match reported.get(slot) {
+            let message = match reported.get(slot) {
                 Some(reported_ballot)
                     if reported_ballot == ballot || (reported_ballot > ballot && self.may_know_more) =>
                 {
@@ -309,12 +309,12 @@ impl AcceptorHistory {
                 }
                 None => format!("{who} does not report slot {slot}, which it accepted at {ballot}"),
             };
-            case.violated(Rule::Promise, &[*line, at], says);
+            index.violated(Rule::Promise, &[*line, at], message);
         }
         for (slot, ballot) in reported {
             if !self.accepted.contains_key(&slot) && !self.may_know_more {
-                let says = format!("{who} reports slot {slot} accepted at {ballot}, but no line shows that it was");
-                case.violated(Rule::Promise, &[at], says);
+                let message = format!("{who} reports slot {slot} accepted at {ballot}, but no line shows that it was");
+                index.violated(Rule::Promise, &[at], message);
             }
         }
     }
@@ -323,14 +323,14 @@ impl AcceptorHistory {
     /// the reported one. Otherwise also those that it may have accepted without a line before it crashed.
     fn find_rest(
         &mut self,
-        case: &RunIndex<'_>,
+        index: &RunIndex<'_>,
         (from, end): (Slot, Slot),
         last_shown: Slot,
         shown: &[(Slot, Ballot)],
         omitted: OmittedSlots,
         at: usize,
     ) -> OmittedReport {
-        let Event::Promise { ballot: promised, .. } = case.run.line(at).event else { return OmittedReport::Unknown };
+        let Event::Promise { ballot: promised, .. } = index.run.line(at).event else { return OmittedReport::Unknown };
         let known: BTreeMap<Slot, Ballot> =
             self.accepted.range(from..=end.max(from)).map(|(slot, (b, _))| (*slot, *b)).collect();
         let known: BTreeMap<Slot, Ballot> = known.into_iter().filter(|(slot, _)| *slot > last_shown).collect();
@@ -346,7 +346,7 @@ impl AcceptorHistory {
             return OmittedReport::Other;
         }
         // Candidates: proposals beyond the slots shown that are not known to be accepted or superseded.
-        let perhaps = case.accepts.range((last_shown.next(), Ballot::ZERO)..).map(|(key, _)| *key);
+        let perhaps = index.accepts.range((last_shown.next(), Ballot::ZERO)..).map(|(key, _)| *key);
         let perhaps = perhaps.filter(|(slot, _)| *slot <= end);
         let perhaps = perhaps.filter(|(slot, ballot)| *ballot <= promised && known.get(slot) < Some(ballot));
         let perhaps = perhaps.map(|(slot, ballot)| UnloggedAccept {
@@ -381,9 +381,9 @@ enum OmittedReport {
 }
 
 /// An acceptor accepts only values that were proposed.
-fn check_was_proposed(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
-    if case.is_claim(at) && !case.accepts.contains_key(&(slot, ballot)) {
-        let says = format!("slot {slot} was accepted at {ballot}, but no line of {} proposes it", ballot.server);
-        case.missing(Rule::Ballot, [ballot.server].into_iter().collect(), &[at], says);
+fn check_was_proposed(index: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
+    if index.is_claim(at) && !index.accepts.contains_key(&(slot, ballot)) {
+        let message = format!("slot {slot} was accepted at {ballot}, but no line of {} proposes it", ballot.server);
+        index.missing(Rule::Ballot, [ballot.server].into_iter().collect(), &[at], message);
     }
 }

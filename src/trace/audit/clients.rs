@@ -18,25 +18,25 @@ struct ReportedResult<'a> {
     value: Option<&'a QuotedText>,
 }
 
-pub(super) fn check(case: &mut RunIndex<'_>) {
-    let spans = request_spans(case.run);
-    let store = ExpectedValues::new(case);
-    for exchange in &spans {
-        let Some(reply) = exchange.reply.filter(|reply| case.is_claim(*reply)) else { continue };
-        let Some(reported) = reported_result(&case.run.line(reply).event) else { continue };
-        case.counts.replies += 1;
-        match (exchange.op, reported.status) {
+pub(super) fn check(index: &mut RunIndex<'_>) {
+    let spans = request_spans(index.run);
+    let store = ExpectedValues::new(index);
+    for span in &spans {
+        let Some(reply) = span.reply.filter(|reply| index.is_claim(*reply)) else { continue };
+        let Some(reported) = reported_result(&index.run.line(reply).event) else { continue };
+        index.counts.replies += 1;
+        match (span.op, reported.status) {
             (OpKind::Put | OpKind::Delete, RequestStatus::Ok | RequestStatus::NotFound | RequestStatus::Mismatch) => {
-                check_write(case, exchange, reply, &reported);
+                check_write(index, span, reply, &reported);
             }
-            (OpKind::Put | OpKind::Delete, RequestStatus::NotApplied) => check_not_applied(case, exchange, reply),
+            (OpKind::Put | OpKind::Delete, RequestStatus::NotApplied) => check_not_applied(index, span, reply),
             (OpKind::Get, RequestStatus::Ok | RequestStatus::NotFound) => {
-                check_read(case, &store, exchange, reply, &reported)
+                check_read(index, &store, span, reply, &reported)
             }
             _ => {}
         }
     }
-    check_real_time(case, &spans);
+    check_real_time(index, &spans);
 }
 
 fn reported_result(event: &Event) -> Option<ReportedResult<'_>> {
@@ -52,27 +52,27 @@ fn reported_result(event: &Event) -> Option<ReportedResult<'_>> {
 }
 
 /// An acknowledged write is in its slot, with this result.
-fn check_write(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize, reported: &ReportedResult<'_>) {
-    let lines = [exchange.request, reply];
+fn check_write(index: &mut RunIndex<'_>, span: &RequestSpan<'_>, reply: usize, reported: &ReportedResult<'_>) {
+    let lines = [span.request, reply];
     let Some(slot) = reported.slot else {
-        return case.violated(Rule::Reply, &lines, "a write is acknowledged without a slot".into());
+        return index.violated(Rule::Reply, &lines, "a write is acknowledged without a slot".into());
     };
-    let Some(learn) = case.learns.get(&slot).map(|lines| lines[0]) else {
+    let Some(learn) = index.learns.get(&slot).map(|lines| lines[0]) else {
         // A learner must apply the slot before the server replies.
-        let says = format!("a write is acknowledged in slot {slot}, which no server has applied");
-        return case.missing_anywhere(Rule::Once, &lines, says);
+        let message = format!("a write is acknowledged in slot {slot}, which no server has applied");
+        return index.missing_anywhere(Rule::Once, &lines, message);
     };
-    let line = case.run.line(learn);
+    let line = index.run.line(learn);
     let Event::Learn { op, key, value, id, result, version, .. } = &line.event else { return };
-    let same = (*op, key.as_ref(), value.as_ref()) == (exchange.op, exchange.key, exchange.value)
-        && line.req == case.run.line(exchange.request).req
-        && (exchange.id.is_none() || exchange.id == *id);
-    let lines = [exchange.request, learn, reply];
+    let same = (*op, key.as_ref(), value.as_ref()) == (span.op, span.key, span.value)
+        && line.req == index.run.line(span.request).req
+        && (span.id.is_none() || span.id == *id);
+    let lines = [span.request, learn, reply];
     if !same {
-        let says = format!("a write is acknowledged in slot {slot}, which holds another command");
-        case.violated(Rule::Once, &lines, says);
+        let message = format!("a write is acknowledged in slot {slot}, which holds another command");
+        index.violated(Rule::Once, &lines, message);
     } else if (status(*result), *version) != (Some(reported.status), reported.version) {
-        case.violated(Rule::Reply, &lines, format!("the reply differs from the result of slot {slot}"));
+        index.violated(Rule::Reply, &lines, format!("the reply differs from the result of slot {slot}"));
     }
 }
 
@@ -87,45 +87,45 @@ fn status(result: LearnResult) -> Option<RequestStatus> {
 }
 
 /// A write with the reply "not applied" has no effect.
-fn check_not_applied(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize) {
-    let (Some(wanted), req) = (exchange.id, &case.run.line(exchange.request).req) else { return };
-    let effect = case.learns.values().map(|lines| lines[0]).find(|at| {
-        let line = case.run.line(*at);
+fn check_not_applied(index: &mut RunIndex<'_>, span: &RequestSpan<'_>, reply: usize) {
+    let (Some(wanted), req) = (span.id, &index.run.line(span.request).req) else { return };
+    let effect = index.learns.values().map(|lines| lines[0]).find(|at| {
+        let line = index.run.line(*at);
         // A client that continues from an earlier history may have used the same session and sequence as another one's
         // write.
         let is_it = |id, result| id == Some(wanted) && status(result).is_some() && line.req == *req;
         matches!(line.event, Event::Learn { id, result, .. } if is_it(id, result))
     });
     if let Some(effect) = effect {
-        let says = "a write that was reported as not applied was applied".to_string();
-        case.violated(Rule::Reply, &[exchange.request, reply, effect], says);
+        let message = "a write that was reported as not applied was applied".to_string();
+        index.violated(Rule::Reply, &[span.request, reply, effect], message);
     }
 }
 
 /// A read returns the last write applied at or before its slot.
 fn check_read(
-    case: &mut RunIndex<'_>,
+    index: &mut RunIndex<'_>,
     store: &ExpectedValues<'_>,
-    exchange: &RequestSpan<'_>,
+    span: &RequestSpan<'_>,
     reply: usize,
     reported: &ReportedResult<'_>,
 ) {
-    let lines = [exchange.request, reply];
-    let (Some(slot), Some(key)) = (reported.slot, exchange.key) else {
-        return case.violated(Rule::Reply, &lines, "a read is answered without a slot or a key".into());
+    let lines = [span.request, reply];
+    let (Some(slot), Some(key)) = (reported.slot, span.key) else {
+        return index.violated(Rule::Reply, &lines, "a read is answered without a slot or a key".into());
     };
     if slot > store.known {
-        let says =
+        let message =
             format!("a read is answered from slot {slot}, but no line shows what slot {} holds", store.known.next());
-        return case.missing_anywhere(Rule::Reply, &lines, says);
+        return index.missing_anywhere(Rule::Reply, &lines, message);
     }
     let write = store.at(key, slot);
     let found = write.map_or((0, None), |write| (write.version, write.value));
     let has_status = (reported.status == RequestStatus::Ok) == found.1.is_some();
     if (reported.version, reported.value) != (Some(found.0), found.1) || !has_status {
-        let says = format!("a read from slot {slot} does not return the last write before it");
+        let message = format!("a read from slot {slot} does not return the last write before it");
         let lines: Vec<usize> = write.map(|write| write.learn).into_iter().chain(lines).collect();
-        case.violated(Rule::Reply, &lines, says);
+        index.violated(Rule::Reply, &lines, message);
     }
 }
 
@@ -145,16 +145,16 @@ struct AppliedWrite<'a> {
 }
 
 impl<'a> ExpectedValues<'a> {
-    fn new(case: &RunIndex<'a>) -> ExpectedValues<'a> {
+    fn new(index: &RunIndex<'a>) -> ExpectedValues<'a> {
         let mut store = ExpectedValues { keys: BTreeMap::new(), known: Slot(0) };
-        for (slot, lines) in &case.learns {
+        for (slot, lines) in &index.learns {
             if *slot != store.known.next() {
                 break;
             }
             store.known = *slot;
             let at = lines[0];
             if let Event::Learn { key: Some(key), value, result: LearnResult::Ok, version: Some(version), .. } =
-                &case.run.line(at).event
+                &index.run.line(at).event
             {
                 store
                     .keys
@@ -185,11 +185,11 @@ struct Moment {
 }
 
 /// An operation whose reply precedes another request also precedes it in the log. Two reads may share a position.
-fn check_real_time(case: &mut RunIndex<'_>, spans: &[RequestSpan<'_>]) {
-    let run = case.run;
-    let position = |exchange: &RequestSpan<'_>| -> Option<OrderPosition> {
-        let reported = reported_result(&run.line(exchange.reply?).event)?;
-        match (exchange.op, reported.status) {
+fn check_real_time(index: &mut RunIndex<'_>, spans: &[RequestSpan<'_>]) {
+    let run = index.run;
+    let position = |span: &RequestSpan<'_>| -> Option<OrderPosition> {
+        let reported = reported_result(&run.line(span.reply?).event)?;
+        match (span.op, reported.status) {
             (OpKind::Put | OpKind::Delete, RequestStatus::Ok | RequestStatus::NotFound | RequestStatus::Mismatch) => {
                 Some((reported.slot?, false))
             }
@@ -198,10 +198,10 @@ fn check_real_time(case: &mut RunIndex<'_>, spans: &[RequestSpan<'_>]) {
         }
     };
     let mut moments = Vec::new();
-    for exchange in spans {
-        if let (Some(place), Some(reply)) = (position(exchange), exchange.reply) {
-            let lines = [exchange.request, reply];
-            moments.push(Moment { at: exchange.request, is_reply: false, position: place, lines });
+    for span in spans {
+        if let (Some(place), Some(reply)) = (position(span), span.reply) {
+            let lines = [span.request, reply];
+            moments.push(Moment { at: span.request, is_reply: false, position: place, lines });
             moments.push(Moment { at: reply, is_reply: true, position: place, lines });
         }
     }
@@ -212,24 +212,25 @@ fn check_real_time(case: &mut RunIndex<'_>, spans: &[RequestSpan<'_>]) {
     for own in moments.chunk_by(is_same) {
         broken.extend(out_of_order(own));
     }
-    for (lines, says) in &broken {
-        case.violated(Rule::RealTime, lines, says.clone());
+    for (lines, message) in &broken {
+        index.violated(Rule::RealTime, lines, message.clone());
     }
     // Requests before replies at the same microsecond: such a pair has no order.
     moments.sort_by_key(|moment| (run.line(moment.at).time, moment.is_reply));
     let set_back = first_set_back(run.lines.iter().map(|entry| &entry.line)).map(|line| line.id.clone());
-    for (lines, says) in out_of_order(&moments) {
+    for (lines, message) in out_of_order(&moments) {
         match &set_back {
             _ if broken.contains_key(&lines) => {}
             Some(id) => {
-                let says = format!("{says} (uncertain: the clock was set back before {id})");
-                case.unproven(Rule::RealTime, &lines, says);
+                let message = format!("{message} (uncertain: the clock was set back before {id})");
+                index.unproven(Rule::RealTime, &lines, message);
             }
-            None if !case.knows_clock => {
-                let says = format!("{says} (uncertain: lines are missing that may show that the clock was set back)");
-                case.unproven(Rule::RealTime, &lines, says);
+            None if !index.knows_clock => {
+                let message =
+                    format!("{message} (uncertain: lines are missing that may show that the clock was set back)");
+                index.unproven(Rule::RealTime, &lines, message);
             }
-            None => case.violated(Rule::RealTime, &lines, says),
+            None => index.violated(Rule::RealTime, &lines, message),
         }
     }
 }
@@ -246,8 +247,8 @@ fn out_of_order(moments: &[Moment]) -> BTreeMap<[usize; 4], String> {
         } else if let Some((before, [request, reply])) = latest
             && (*place < before || (*place == before && !place.1))
         {
-            let says = format!("slot {} was answered before the request of slot {} began", before.0, place.0);
-            broken.insert([request, reply, lines[0], lines[1]], says);
+            let message = format!("slot {} was answered before the request of slot {} began", before.0, place.0);
+            broken.insert([request, reply, lines[0], lines[1]], message);
         }
     }
     broken

@@ -34,22 +34,22 @@ struct Transaction {
 }
 
 /// Audits a run of two-phase commit.
-pub(super) fn check(case: &mut RunIndex<'_>) {
-    let transactions = collect(case);
+pub(super) fn check(index: &mut RunIndex<'_>) {
+    let transactions = collect(index);
     for (id, transaction) in &transactions {
-        check_atomic(case, *id, transaction);
-        check_votes(case, *id, transaction);
-        check_abort_is_shared(case, *id, transaction);
-        check_same(case, *id, transaction);
+        check_atomic(index, *id, transaction);
+        check_votes(index, *id, transaction);
+        check_abort_is_shared(index, *id, transaction);
+        check_same(index, *id, transaction);
     }
-    check_once(case, &transactions);
-    check_versions(case);
-    check_clients(case, &transactions);
+    check_once(index, &transactions);
+    check_versions(index);
+    check_clients(index, &transactions);
     let is_open = |one: &&Transaction| {
         !one.is_ended
             && one.yes.keys().any(|server| !one.acks.contains_key(server) && !one.dropped.contains_key(server))
     };
-    case.counts.commits = Some(CommitCounts {
+    index.counts.commits = Some(CommitCounts {
         transactions: transactions.len(),
         committed: transactions.values().filter(|one| !one.commits.is_empty()).count(),
         votes: transactions.values().map(|one| one.yes.len()).sum(),
@@ -57,19 +57,19 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
     });
 }
 
-fn collect(case: &mut RunIndex<'_>) -> BTreeMap<TransactionId, Transaction> {
+fn collect(index: &mut RunIndex<'_>) -> BTreeMap<TransactionId, Transaction> {
     let mut all: BTreeMap<TransactionId, Transaction> = BTreeMap::new();
-    for (server, lines) in case.by_server.clone() {
+    for (server, lines) in index.by_server.clone() {
         for at in lines {
-            match &case.run.line(at).event {
+            match &index.run.line(at).event {
                 Event::VoteReq { tx, .. } => {
                     all.entry(*tx).or_default();
                 }
                 Event::Vote { tx, vote: VoteValue::Yes, .. } => {
                     all.entry(*tx).or_default().yes.entry(server).or_insert(at);
-                    case.counts.answers += 1;
+                    index.counts.answers += 1;
                 }
-                Event::Vote { .. } => case.counts.answers += 1,
+                Event::Vote { .. } => index.counts.answers += 1,
                 Event::Decide { tx, decision, reason, .. } => {
                     let one = all.entry(*tx).or_default();
                     one.decisions.push((at, *decision));
@@ -83,7 +83,7 @@ fn collect(case: &mut RunIndex<'_>) -> BTreeMap<TransactionId, Transaction> {
                     let one = all.entry(*tx).or_default();
                     one.commits.push(at);
                     one.acks.entry(server).or_insert(at);
-                    case.counts.applied += 1;
+                    index.counts.applied += 1;
                 }
                 Event::Answer { tx, known: known @ (TransactionState::Commit | TransactionState::Abort), .. } => {
                     let one = all.entry(*tx).or_default();
@@ -97,7 +97,7 @@ fn collect(case: &mut RunIndex<'_>) -> BTreeMap<TransactionId, Transaction> {
                     one.aborts.push(at);
                     one.dropped.entry(server).or_insert(at);
                 }
-                Event::Crash { .. } => case.counts.crashes += 1,
+                Event::Crash { .. } => index.counts.crashes += 1,
                 _ => {}
             }
         }
@@ -106,47 +106,47 @@ fn collect(case: &mut RunIndex<'_>) -> BTreeMap<TransactionId, Transaction> {
 }
 
 /// No server commits what another aborts.
-fn check_atomic(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
+fn check_atomic(index: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     if let (Some(commit), Some(abort)) = (one.commits.first(), one.aborts.first()) {
-        let says = format!("transaction {id} is committed on one server and aborted on another");
-        case.violated(Rule::Atomic, &[*commit, *abort], says);
+        let message = format!("transaction {id} is committed on one server and aborted on another");
+        index.violated(Rule::Atomic, &[*commit, *abort], message);
     }
 }
 
 /// A commit has the votes of all servers.
-fn check_votes(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
-    let Some(commit) = one.commits.iter().copied().find(|at| case.is_claim(*at)) else { return };
+fn check_votes(index: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
+    let Some(commit) = one.commits.iter().copied().find(|at| index.is_claim(*at)) else { return };
     let voted: ServerSet = one.yes.keys().copied().collect();
-    let silent = case.cluster.without(voted);
+    let silent = index.cluster.without(voted);
     if !silent.is_empty() {
-        let says = format!("transaction {id} is committed without a vote of {silent}");
-        case.missing(Rule::Votes, silent, &[commit], says);
+        let message = format!("transaction {id} is committed without a vote of {silent}");
+        index.missing(Rule::Votes, silent, &[commit], message);
     }
 }
 
 /// A participant that has voted yes follows a decision that it received, and decides nothing itself.
-fn check_abort_is_shared(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
+fn check_abort_is_shared(index: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     let done = one.acks.iter().map(|(server, at)| (*server, *at, TransactionState::Commit));
     let dropped = one.dropped.iter().map(|(server, at)| (*server, *at, TransactionState::Abort));
     for (server, at, decision) in done.chain(dropped) {
-        if !case.is_claim(at) {
+        if !index.is_claim(at) {
             continue;
         }
         let is_told = one.decisions.iter().any(|(word, said)| *said == decision && *word != at);
         if !is_told {
-            let says = format!(
+            let message = format!(
                 "server {} decides {} for {id}, but no server has notified it of that decision",
                 server.0,
                 decision.as_str()
             );
-            case.missing_anywhere(Rule::Votes, &[at], says);
+            index.missing_anywhere(Rule::Votes, &[at], message);
         }
     }
 }
 
 /// All servers commit the same command with the same result.
-fn check_same(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
-    let effect = |at: usize| match &case.run.line(at).event {
+fn check_same(index: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
+    let effect = |at: usize| match &index.run.line(at).event {
         Event::Ack { op, key, value, if_version, id, result, version, session, .. } => {
             Some((*op, key.as_ref(), value.as_ref(), *if_version, *id, *result, *version, *session))
         }
@@ -155,29 +155,29 @@ fn check_same(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     let mut acks = one.acks.values().copied();
     let Some(first) = acks.next() else { return };
     if let Some(other) = acks.find(|at| effect(*at) != effect(first)) {
-        let says = format!("two servers commit transaction {id} with different effects");
-        case.violated(Rule::Agreement, &[first, other], says);
+        let message = format!("two servers commit transaction {id} with different effects");
+        index.violated(Rule::Agreement, &[first, other], message);
     }
 }
 
 /// The first ACK line of a transaction.
-fn effect<'a>(case: &RunIndex<'a>, one: &Transaction) -> Option<(usize, &'a Event)> {
+fn effect<'a>(index: &RunIndex<'a>, one: &Transaction) -> Option<(usize, &'a Event)> {
     let at = *one.acks.values().next()?;
-    Some((at, &case.run.line(at).event))
+    Some((at, &index.run.line(at).event))
 }
 
 /// Each write takes effect in one transaction.
-fn check_once(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
+fn check_once(index: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
     let mut effects: BTreeMap<CommandName, (TransactionId, usize)> = BTreeMap::new();
     for (transaction, one) in transactions {
-        let Some((at, Event::Ack { id: Some(id), op, .. })) = effect(case, one) else { continue };
+        let Some((at, Event::Ack { id: Some(id), op, .. })) = effect(index, one) else { continue };
         // A client whose session is forgotten may open another one.
         if *op == OpKind::Open {
             continue;
         }
         if let Some((first, before)) = effects.insert(*id, (*transaction, at)) {
-            let says = format!("one write takes effect twice: in transaction {first} and in {transaction}");
-            case.violated(Rule::Once, &[before, at], says);
+            let message = format!("one write takes effect twice: in transaction {first} and in {transaction}");
+            index.violated(Rule::Once, &[before, at], message);
         }
     }
 }
@@ -185,13 +185,13 @@ fn check_once(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Tr
 /// The versions of a key count its writes: no two writes have the same version, versions only grow on each server, and
 /// a condition on a version holds. A participant killed between its sync and its line has applied a write without a
 /// line.
-fn check_versions(case: &mut RunIndex<'_>) {
+fn check_versions(index: &mut RunIndex<'_>) {
     let mut written: BTreeMap<(QuotedText, u64), (TransactionId, usize)> = BTreeMap::new();
-    for (server, lines) in case.by_server.clone() {
+    for (server, lines) in index.by_server.clone() {
         let mut versions: BTreeMap<QuotedText, (u64, usize)> = BTreeMap::new();
         for at in lines {
             let Event::Ack { tx, key: Some(key), result, version: Some(version), if_version, .. } =
-                &case.run.line(at).event
+                &index.run.line(at).event
             else {
                 continue;
             };
@@ -205,17 +205,17 @@ fn check_versions(case: &mut RunIndex<'_>) {
             };
             let grows = if is_write { version > before } else { version >= before };
             if !holds || !grows {
-                let says =
+                let message =
                     format!("on server {} the key was at version {before}, but the result contradicts that", server.0);
-                case.violated(Rule::Apply, &[line, at], says);
+                index.violated(Rule::Apply, &[line, at], message);
             }
             if !is_write {
                 continue;
             }
             let (first, before) = *written.entry((key, version)).or_insert((tx, at));
             if first != tx {
-                let says = format!("two transactions, {first} and {tx}, made the same version of one key");
-                case.violated(Rule::Apply, &[before, at], says);
+                let message = format!("two transactions, {first} and {tx}, made the same version of one key");
+                index.violated(Rule::Apply, &[before, at], message);
             }
         }
     }
@@ -223,37 +223,38 @@ fn check_versions(case: &mut RunIndex<'_>) {
 
 /// Clients received the right results of their writes. Reads are left to the linearizability check, since there is no
 /// log.
-fn check_clients(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
-    let run = case.run;
-    for exchange in &request_spans(run) {
-        let Some(reply) = exchange.reply.filter(|reply| case.is_claim(*reply)) else { continue };
+fn check_clients(index: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
+    let run = index.run;
+    for span in &request_spans(run) {
+        let Some(reply) = span.reply.filter(|reply| index.is_claim(*reply)) else { continue };
         let Event::Response { status, slot, version, .. } = &run.line(reply).event else { continue };
-        case.counts.replies += 1;
-        if !matches!(exchange.op, OpKind::Put | OpKind::Delete) {
+        index.counts.replies += 1;
+        if !matches!(span.op, OpKind::Put | OpKind::Delete) {
             continue;
         }
-        let lines = [exchange.request, reply];
+        let lines = [span.request, reply];
         match status {
-            RequestStatus::NotApplied => check_not_applied(case, exchange, reply, transactions),
+            RequestStatus::NotApplied => check_not_applied(index, span, reply, transactions),
             RequestStatus::Ok | RequestStatus::NotFound | RequestStatus::Mismatch => {
                 let transaction = slot.map(TransactionId::of_slot);
                 let found = transaction.and_then(|id| transactions.get(&id)).filter(|one| !one.commits.is_empty());
                 let Some(one) = found else {
-                    let says = "a write is acknowledged, but no transaction has committed it".to_string();
-                    case.missing_anywhere(Rule::Once, &lines, says);
+                    let message = "a write is acknowledged, but no transaction has committed it".to_string();
+                    index.missing_anywhere(Rule::Once, &lines, message);
                     continue;
                 };
-                let Some((at, Event::Ack { op, key, value, id, result, version: came, .. })) = effect(case, one) else {
+                let Some((at, Event::Ack { op, key, value, id, result, version: came, .. })) = effect(index, one)
+                else {
                     continue;
                 };
-                let same = (*op, key.as_ref(), value.as_ref()) == (exchange.op, exchange.key, exchange.value)
-                    && (exchange.id.is_none() || exchange.id == *id);
+                let same = (*op, key.as_ref(), value.as_ref()) == (span.op, span.key, span.value)
+                    && (span.id.is_none() || span.id == *id);
                 if !same {
-                    let says = "a write is acknowledged with a transaction that has another command".to_string();
-                    case.violated(Rule::Once, &[exchange.request, at, reply], says);
+                    let message = "a write is acknowledged with a transaction that has another command".to_string();
+                    index.violated(Rule::Once, &[span.request, at, reply], message);
                 } else if (status_of(*result), came) != (Some(*status), version) {
-                    let says = "the reply differs from the result of the transaction".to_string();
-                    case.violated(Rule::Reply, &[exchange.request, at, reply], says);
+                    let message = "the reply differs from the result of the transaction".to_string();
+                    index.violated(Rule::Reply, &[span.request, at, reply], message);
                 }
             }
             _ => {}
@@ -272,19 +273,19 @@ fn status_of(result: LearnResult) -> Option<RequestStatus> {
 
 /// A write with the reply "not applied" has no effect.
 fn check_not_applied(
-    case: &mut RunIndex<'_>,
-    exchange: &RequestSpan<'_>,
+    index: &mut RunIndex<'_>,
+    span: &RequestSpan<'_>,
     reply: usize,
     transactions: &BTreeMap<TransactionId, Transaction>,
 ) {
-    let (Some(wanted), req) = (exchange.id, &case.run.line(exchange.request).req) else { return };
-    let mut done = transactions.values().filter_map(|one| effect(case, one));
+    let (Some(wanted), req) = (span.id, &index.run.line(span.request).req) else { return };
+    let mut done = transactions.values().filter_map(|one| effect(index, one));
     // A client that continues from an earlier history may have used the same session and sequence as another one's
     // write.
-    let is_it = |at: usize, id| id == Some(wanted) && case.run.line(at).req == *req;
+    let is_it = |at: usize, id| id == Some(wanted) && index.run.line(at).req == *req;
     let done = done.find(|(at, event)| matches!(event, Event::Ack { id, .. } if is_it(*at, *id)));
     if let Some(at) = done.map(|(at, _)| at) {
-        let says = "a write that was reported as not applied was committed".to_string();
-        case.violated(Rule::Reply, &[exchange.request, reply, at], says);
+        let message = "a write that was reported as not applied was committed".to_string();
+        index.violated(Rule::Reply, &[span.request, reply, at], message);
     }
 }

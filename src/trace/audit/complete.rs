@@ -10,24 +10,24 @@ use super::{Rule, RunIndex};
 use crate::protocol::Protocol;
 use crate::role::{ServerId, ServerSet};
 
-pub(super) fn check(case: &mut RunIndex<'_>) {
-    let is_agreed = find_cluster(case);
-    let gaps = find_gaps(case).iter().chain(find_named(case).iter()).collect();
-    for server in case.cluster.iter() {
-        match has_all(case, server, gaps) {
+pub(super) fn check(index: &mut RunIndex<'_>) {
+    let is_agreed = find_cluster(index);
+    let gaps = find_gaps(index).iter().chain(find_named(index).iter()).collect();
+    for server in index.cluster.iter() {
+        match has_all(index, server, gaps) {
             Ok(is_new) => {
                 if is_new {
-                    case.complete_servers.insert(server);
+                    index.complete_servers.insert(server);
                 }
             }
-            Err((says, lines)) => case.unproven(Rule::Complete, &lines, says),
+            Err((message, lines)) => index.unproven(Rule::Complete, &lines, message),
         }
     }
-    let here: ServerSet = case.by_server.keys().copied().collect();
-    case.knows_clock &= case.cluster.without(here).is_empty();
+    let here: ServerSet = index.by_server.keys().copied().collect();
+    index.knows_clock &= index.cluster.without(here).is_empty();
     if !is_agreed {
         // No majority can be counted among servers that disagree.
-        case.cluster = ServerSet::NONE;
+        index.cluster = ServerSet::NONE;
     }
 }
 
@@ -70,52 +70,52 @@ fn shown_by(line: &Line) -> Option<Rules> {
 }
 
 /// Reads the cluster from the BOOT lines. Returns whether all of them name the same one.
-fn find_cluster(case: &mut RunIndex<'_>) -> bool {
+fn find_cluster(index: &mut RunIndex<'_>) -> bool {
     let mut is_agreed = true;
     let mut first: Option<usize> = None;
-    for (at, entry) in case.run.lines.iter().enumerate() {
+    for (at, entry) in index.run.lines.iter().enumerate() {
         let Event::Boot { cluster, .. } = &entry.line.event else { continue };
         if entry.line.id.process.as_server().is_none() {
             continue;
         }
         match first {
-            Some(first) if *cluster != case.cluster => {
-                let says = "two servers name different members of the cluster: no majority can be counted".into();
-                case.unproven(Rule::Complete, &[first, at], says);
+            Some(first) if *cluster != index.cluster => {
+                let message = "two servers name different members of the cluster: no majority can be counted".into();
+                index.unproven(Rule::Complete, &[first, at], message);
                 is_agreed = false;
             }
             Some(_) => {}
-            None => (first, case.cluster) = (Some(at), *cluster),
+            None => (first, index.cluster) = (Some(at), *cluster),
         }
     }
     if first.is_none() {
-        let says = "no BOOT line names the members of the cluster: no majority can be counted".into();
-        case.unproven(Rule::Complete, &[], says);
+        let message = "no BOOT line names the members of the cluster: no majority can be counted".into();
+        index.unproven(Rule::Complete, &[], message);
     }
     is_agreed
 }
 
 /// The rules for the rest of the audit; a run without rules is unproven.
-pub(super) fn find_rules(case: &mut RunIndex<'_>) -> Rules {
-    let rules = rules_of(case.run);
+pub(super) fn find_rules(index: &mut RunIndex<'_>) -> Rules {
+    let rules = rules_of(index.run);
     if let Rules::Unknown(other) = rules {
-        let says = match other {
+        let message = match other {
             Some(_) => "some servers ran Paxos and others two-phase commit: no rules fit both",
             None => "no line shows which protocol the servers ran: no rules can be checked",
         };
-        case.unproven(Rule::Complete, other.as_slice(), says.into());
+        index.unproven(Rule::Complete, other.as_slice(), message.into());
     }
     rules
 }
 
 /// Each process numbers its lines from 1 without a gap. Returns the servers with a gap.
-fn find_gaps(case: &mut RunIndex<'_>) -> ServerSet {
+fn find_gaps(index: &mut RunIndex<'_>) -> ServerSet {
     let mut gaps = ServerSet::NONE;
-    for (process, lines) in case.run.by_process() {
+    for (process, lines) in index.run.by_process() {
         let mut expected = 1;
         for at in lines {
-            let line = case.run.line(at);
-            let says = match line.event {
+            let line = index.run.line(at);
+            let message = match line.event {
                 _ if line.id.n != expected => format!("expected line {process}.{expected}, found {}", line.id),
                 Event::Lost { n } => format!("{process} could not write {n} lines"),
                 _ => {
@@ -123,8 +123,8 @@ fn find_gaps(case: &mut RunIndex<'_>) -> ServerSet {
                     continue;
                 }
             };
-            case.unproven(Rule::Complete, &[at], says);
-            case.knows_clock = false;
+            index.unproven(Rule::Complete, &[at], message);
+            index.knows_clock = false;
             expected = line.id.n.saturating_add(1);
             if let Some(server) = process.as_server() {
                 gaps.insert(server);
@@ -136,35 +136,35 @@ fn find_gaps(case: &mut RunIndex<'_>) -> ServerSet {
 
 /// A line is in its file before its message is sent, so a line that another line names was written. Returns the servers
 /// whose named lines are absent.
-fn find_named(case: &mut RunIndex<'_>) -> ServerSet {
-    let here = case.run.by_id();
+fn find_named(index: &mut RunIndex<'_>) -> ServerSet {
+    let here = index.run.by_id();
     let mut gone: BTreeMap<ServerId, Vec<usize>> = BTreeMap::new();
-    for at in (0..case.run.lines.len()).filter(|at| case.is_claim(*at)) {
-        let Some(re) = &case.run.line(at).parent else { continue };
-        if let Some(server) = re.process.as_server().filter(|server| case.by_server.contains_key(server))
+    for at in (0..index.run.lines.len()).filter(|at| index.is_claim(*at)) {
+        let Some(re) = &index.run.line(at).parent else { continue };
+        if let Some(server) = re.process.as_server().filter(|server| index.by_server.contains_key(server))
             && !here.contains_key(re)
         {
             gone.entry(server).or_default().push(at);
         }
     }
     for (server, lines) in &gone {
-        let names = case.run.line(lines[0]);
+        let names = index.run.line(lines[0]);
         let re = names.parent.as_ref().map(ToString::to_string).unwrap_or_default();
         let more = if lines.len() > 1 {
             format!("; other lines of {server} that lines name are missing, too")
         } else {
             String::new()
         };
-        let says = format!("{} was caused by {re}, which is missing{more}", names.id);
-        case.unproven(Rule::Complete, lines, says);
-        case.knows_clock = false;
+        let message = format!("{} was caused by {re}, which is missing{more}", names.id);
+        index.unproven(Rule::Complete, lines, message);
+        index.knows_clock = false;
     }
     gone.into_keys().collect()
 }
 
 /// Whether all lines of a server are present, as far as that is visible. If so, whether they begin with its first one.
-fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<bool, (String, Vec<usize>)> {
-    let Some(lines) = case.by_server.get(&server) else {
+fn has_all(index: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<bool, (String, Vec<usize>)> {
+    let Some(lines) = index.by_server.get(&server) else {
         return Err((format!("there is no line of server {}", server.0), Vec::new()));
     };
     if gaps.contains(server) {
@@ -173,7 +173,7 @@ fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<boo
     }
     let mut first_boot = None;
     for at in lines {
-        let Event::Boot { steps, accepted, promised, .. } = &case.run.line(*at).event else { continue };
+        let Event::Boot { steps, accepted, promised, .. } = &index.run.line(*at).event else { continue };
         if steps.as_ref().is_some_and(|steps| steps.as_str() != Some("on")) {
             return Err((format!("server {} did not record protocol steps", server.0), vec![*at]));
         }
@@ -184,9 +184,9 @@ fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<boo
     let Some((boot, knew_nothing)) = first_boot else {
         return Err((format!("server {} has no BOOT line", server.0), lines[..1].to_vec()));
     };
-    let life = |at: usize| case.run.line(at).id.process.incarnation();
+    let life = |at: usize| index.run.line(at).id.process.incarnation();
     if life(lines[0]) == 1 {
-        return Ok(lines.iter().all(|at| case.known.is_whole(&case.run.line(*at).id.process)));
+        return Ok(lines.iter().all(|at| index.known.is_whole(&index.run.line(*at).id.process)));
     }
     // The process may have been killed before it wrote anything; its acceptor had done nothing by then.
     if life(lines[0]) == life(boot) && knew_nothing {
@@ -197,8 +197,10 @@ fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<boo
 
 /// Whether the lines contain every request that any server received.
 pub fn shows_all_requests(run: &Run) -> bool {
-    let mut case = RunIndex::new(run);
-    find_cluster(&mut case) && !case.cluster.is_empty() && case.cluster.iter().all(|server| case.known.has_all(server))
+    let mut index = RunIndex::new(run);
+    find_cluster(&mut index)
+        && !index.cluster.is_empty()
+        && index.cluster.iter().all(|server| index.known.has_all(server))
 }
 
 /// Lines which state that acceptors restart without their stable storage.

@@ -64,7 +64,7 @@ impl<'a> LoggedValue<'a> {
 
 impl<'a> RunIndex<'a> {
     pub fn new(run: &'a Run) -> RunIndex<'a> {
-        let mut case = RunIndex {
+        let mut index = RunIndex {
             run,
             cluster: ServerSet::NONE,
             complete_servers: ServerSet::NONE,
@@ -83,17 +83,17 @@ impl<'a> RunIndex<'a> {
         for (at, entry) in run.lines.iter().enumerate() {
             let Some(server) = entry.line.id.process.as_server() else { continue };
             match &entry.line.event {
-                Event::Prepare { ballot, .. } => case.prepares.entry(*ballot).or_default().push(at),
-                Event::Accept { slot, ballot, .. } => case.accepts.entry((*slot, *ballot)).or_default().push(at),
+                Event::Prepare { ballot, .. } => index.prepares.entry(*ballot).or_default().push(at),
+                Event::Accept { slot, ballot, .. } => index.accepts.entry((*slot, *ballot)).or_default().push(at),
                 Event::Accepted { slot, ballot, .. } => {
-                    case.accepted.entry((*slot, *ballot)).or_default().insert(server);
+                    index.accepted.entry((*slot, *ballot)).or_default().insert(server);
                 }
-                Event::Chosen { slot, .. } => case.chosen.entry(*slot).or_default().push(at),
-                Event::Learn { slot, .. } => case.learns.entry(*slot).or_default().push(at),
+                Event::Chosen { slot, .. } => index.chosen.entry(*slot).or_default().push(at),
+                Event::Learn { slot, .. } => index.learns.entry(*slot).or_default().push(at),
                 _ => {}
             }
         }
-        case
+        index
     }
 
     /// Whether these servers are a majority.
@@ -102,33 +102,33 @@ impl<'a> RunIndex<'a> {
     }
 
     /// Records a broken rule.
-    pub fn violated(&mut self, rule: Rule, lines: &[usize], says: String) {
-        self.findings.push(Finding { rule, verdict: AuditVerdict::Violated, message: says, lines: lines.to_vec() });
+    pub fn violated(&mut self, rule: Rule, lines: &[usize], message: String) {
+        self.findings.push(Finding { rule, verdict: AuditVerdict::Violated, message, lines: lines.to_vec() });
     }
 
     /// Records that a rule cannot be checked.
-    pub fn unproven(&mut self, rule: Rule, lines: &[usize], says: String) {
-        self.findings.push(Finding { rule, verdict: AuditVerdict::Unproven, message: says, lines: lines.to_vec() });
+    pub fn unproven(&mut self, rule: Rule, lines: &[usize], message: String) {
+        self.findings.push(Finding { rule, verdict: AuditVerdict::Unproven, message, lines: lines.to_vec() });
     }
 
     /// A claim (the last of these lines) rests on a line of each of these servers, and those lines are absent. This is
     /// a violation if, of at least one server, all lines before the claim are present.
-    pub fn missing(&mut self, rule: Rule, of: ServerSet, lines: &[usize], says: String) {
+    pub fn missing(&mut self, rule: Rule, of: ServerSet, lines: &[usize], message: String) {
         let open = self.maybe_incomplete(of, lines);
         if open == of {
-            self.unproven(rule, lines, format!("{says} ({})", self.describe_missing(open)));
+            self.unproven(rule, lines, format!("{message} ({})", self.describe_missing(open)));
         } else {
-            self.violated(rule, lines, says);
+            self.violated(rule, lines, message);
         }
     }
 
     /// A claim rests on a line of at least one server, and no server has it.
-    pub fn missing_anywhere(&mut self, rule: Rule, lines: &[usize], says: String) {
+    pub fn missing_anywhere(&mut self, rule: Rule, lines: &[usize], message: String) {
         let open = self.maybe_incomplete(self.cluster, lines);
         if open.is_empty() && !self.cluster.is_empty() {
-            self.violated(rule, lines, says);
+            self.violated(rule, lines, message);
         } else {
-            self.unproven(rule, lines, format!("{says} ({})", self.describe_missing(open)));
+            self.unproven(rule, lines, format!("{message} ({})", self.describe_missing(open)));
         }
     }
 

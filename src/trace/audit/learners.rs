@@ -11,25 +11,25 @@ use super::{Rule, RunIndex};
 use crate::paxos::Slot;
 use crate::role::ServerSet;
 
-pub(super) fn check(case: &mut RunIndex<'_>) {
-    check_order(case);
-    for (slot, lines) in case.learns.clone() {
-        case.counts.applied += lines.len();
-        check_same(case, slot, &lines);
-        check_was_chosen(case, slot, &lines);
+pub(super) fn check(index: &mut RunIndex<'_>) {
+    check_order(index);
+    for (slot, lines) in index.learns.clone() {
+        index.counts.applied += lines.len();
+        check_same(index, slot, &lines);
+        check_was_chosen(index, slot, &lines);
     }
-    check_digests(case);
-    check_once(case);
-    check_versions(case);
+    check_digests(index);
+    check_once(index);
+    check_versions(index);
 }
 
 /// In each incarnation a learner applies one slot after the other, from its start position.
-fn check_order(case: &mut RunIndex<'_>) {
-    for lines in case.by_server.clone().into_values() {
+fn check_order(index: &mut RunIndex<'_>) {
+    for lines in index.by_server.clone().into_values() {
         let mut last = LearnerPosition::Unknown;
         let mut before: Option<&LineId> = None;
         for at in lines {
-            let line = case.run.line(at);
+            let line = index.run.line(at);
             // A process starts with the state in its BOOT line. Where lines are missing, the learner may have applied
             // any slots.
             let follows = before
@@ -48,8 +48,8 @@ fn check_order(case: &mut RunIndex<'_>) {
                         LearnerPosition::Unknown => true,
                     };
                     if !follows || applied != slot {
-                        let says = format!("{} applies slot {slot} out of order", line.id.process);
-                        case.violated(Rule::Apply, &[at], says);
+                        let message = format!("{} applies slot {slot} out of order", line.id.process);
+                        index.violated(Rule::Apply, &[at], message);
                     }
                     last = LearnerPosition::Slot(slot);
                 }
@@ -75,49 +75,49 @@ enum LearnerPosition {
 }
 
 /// All learners apply the same command in a slot, with the same result.
-fn check_same(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
-    let effect = |at: usize| match case.run.line(at).event {
+fn check_same(index: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
+    let effect = |at: usize| match index.run.line(at).event {
         Event::Learn { id, result, version, session, .. } => Some((id, result, version, session)),
         _ => None,
     };
     let first = lines[0];
     let other = |differs: &dyn Fn(usize) -> bool| lines.iter().copied().find(|at| differs(*at));
-    let value = |at: usize| LoggedValue::of(case.run.line(at));
+    let value = |at: usize| LoggedValue::of(index.run.line(at));
     if let Some(at) = other(&|at| value(at) != value(first)) {
-        case.violated(Rule::Agreement, &[first, at], format!("two learners apply different commands in slot {slot}"));
+        index.violated(Rule::Agreement, &[first, at], format!("two learners apply different commands in slot {slot}"));
     } else if let Some(at) = other(&|at| effect(at) != effect(first)) {
-        let says = format!("two learners apply slot {slot} with different effects");
-        case.violated(Rule::Agreement, &[first, at], says);
+        let message = format!("two learners apply slot {slot} with different effects");
+        index.violated(Rule::Agreement, &[first, at], message);
     }
 }
 
 /// The applied value was chosen.
-fn check_was_chosen(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
-    for at in lines.iter().copied().filter(|at| case.is_claim(*at)) {
-        let Event::Learn { ballot, .. } = case.run.line(at).event else { continue };
-        if !case.chosen.contains_key(&slot) {
-            let says = format!("slot {slot} is applied, but was never chosen");
-            return case.missing_anywhere(Rule::Majority, &[at], says);
+fn check_was_chosen(index: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
+    for at in lines.iter().copied().filter(|at| index.is_claim(*at)) {
+        let Event::Learn { ballot, .. } = index.run.line(at).event else { continue };
+        if !index.chosen.contains_key(&slot) {
+            let message = format!("slot {slot} is applied, but was never chosen");
+            return index.missing_anywhere(Rule::Majority, &[at], message);
         }
-        match case.proposed(slot, ballot) {
-            Some((proposal, value)) if LoggedValue::of(case.run.line(at)) != Some(value) => {
-                let says = format!("slot {slot} is applied with another value than was chosen at {ballot}");
-                return case.violated(Rule::Agreement, &[proposal, at], says);
+        match index.proposed(slot, ballot) {
+            Some((proposal, value)) if LoggedValue::of(index.run.line(at)) != Some(value) => {
+                let message = format!("slot {slot} is applied with another value than was chosen at {ballot}");
+                return index.violated(Rule::Agreement, &[proposal, at], message);
             }
             Some(_) => {}
             None => {
-                let says = format!("slot {slot} is applied with a value that no server proposed at {ballot}");
-                return case.missing(Rule::Agreement, ServerSet::only(ballot.server), &[at], says);
+                let message = format!("slot {slot} is applied with a value that no server proposed at {ballot}");
+                return index.missing(Rule::Agreement, ServerSet::only(ballot.server), &[at], message);
             }
         }
     }
 }
 
 /// Replicas that have applied the same slots have the same state.
-fn check_digests(case: &mut RunIndex<'_>) {
+fn check_digests(index: &mut RunIndex<'_>) {
     let mut digests: BTreeMap<Slot, (Digest, usize)> = BTreeMap::new();
-    for at in 0..case.run.lines.len() {
-        let slot_digest = match case.run.line(at).event {
+    for at in 0..index.run.lines.len() {
+        let slot_digest = match index.run.line(at).event {
             Event::Boot { applied: Some(slot), digest: Some(digest), .. }
             | Event::Restart { applied: Some(slot), digest: Some(digest), .. }
             | Event::Stop { applied: Some(slot), digest: Some(digest), .. }
@@ -127,8 +127,8 @@ fn check_digests(case: &mut RunIndex<'_>) {
         };
         match digests.get(&slot_digest.0) {
             Some((digest, before)) if *digest != slot_digest.1 => {
-                let says = format!("two replicas that have applied slot {} are in different states", slot_digest.0);
-                case.violated(Rule::Apply, &[*before, at], says);
+                let message = format!("two replicas that have applied slot {} are in different states", slot_digest.0);
+                index.violated(Rule::Apply, &[*before, at], message);
             }
             Some(_) => {}
             None => {
@@ -139,24 +139,24 @@ fn check_digests(case: &mut RunIndex<'_>) {
 }
 
 /// Each command takes effect in one slot; in any other slot it is a duplicate.
-fn check_once(case: &mut RunIndex<'_>) {
+fn check_once(index: &mut RunIndex<'_>) {
     let mut effects: BTreeMap<CommandName, (Slot, usize)> = BTreeMap::new();
-    for (slot, lines) in case.learns.clone() {
+    for (slot, lines) in index.learns.clone() {
         let at = lines[0];
-        let Event::Learn { id: Some(id), result, op, .. } = case.run.line(at).event else { continue };
+        let Event::Learn { id: Some(id), result, op, .. } = index.run.line(at).event else { continue };
         match result {
             // A repeated OPEN finds its session again.
             _ if op == OpKind::Open => {}
             LearnResult::Ok | LearnResult::NotFound | LearnResult::Mismatch => {
                 if let Some((first, before)) = effects.insert(id, (slot, at)) {
-                    let says = format!("one write takes effect twice: in slot {first} and in slot {slot}");
-                    case.violated(Rule::Once, &[before, at], says);
+                    let message = format!("one write takes effect twice: in slot {first} and in slot {slot}");
+                    index.violated(Rule::Once, &[before, at], message);
                 }
             }
             LearnResult::Duplicate { first } => {
-                if effects.get(&id).is_none_or(|(effect, _)| *effect != first) && case.learns.contains_key(&first) {
-                    let says = format!("slot {slot} repeats a write that slot {first} does not hold");
-                    case.violated(Rule::Once, &[at], says);
+                if effects.get(&id).is_none_or(|(effect, _)| *effect != first) && index.learns.contains_key(&first) {
+                    let message = format!("slot {slot} repeats a write that slot {first} does not hold");
+                    index.violated(Rule::Once, &[at], message);
                 }
             }
             LearnResult::Superseded
@@ -169,17 +169,17 @@ fn check_once(case: &mut RunIndex<'_>) {
 }
 
 /// The versions of a key count its writes, and a condition on a version holds.
-fn check_versions(case: &mut RunIndex<'_>) {
+fn check_versions(index: &mut RunIndex<'_>) {
     let mut versions = BTreeMap::new();
     let mut expected = Slot(1);
-    for (slot, lines) in case.learns.clone() {
+    for (slot, lines) in index.learns.clone() {
         if slot != expected {
             // The effects of the missing slots are unknown.
             return;
         }
         expected = slot.next();
         let at = lines[0];
-        let Event::Learn { key: Some(key), result, version, if_version, .. } = &case.run.line(at).event else {
+        let Event::Learn { key: Some(key), result, version, if_version, .. } = &index.run.line(at).event else {
             continue;
         };
         let before = versions.get(key).copied().unwrap_or(0);
@@ -190,8 +190,8 @@ fn check_versions(case: &mut RunIndex<'_>) {
             _ => continue,
         };
         if !right {
-            let says = format!("the key of slot {slot} was at version {before}, but the result contradicts that");
-            case.violated(Rule::Apply, &[at], says);
+            let message = format!("the key of slot {slot} was at version {before}, but the result contradicts that");
+            index.violated(Rule::Apply, &[at], message);
         }
         if *result == LearnResult::Ok {
             versions.insert(key.clone(), before + 1);

@@ -193,7 +193,7 @@ impl Audit {
         match Histories::of(run) {
             Histories::One => Audit::of_one(run),
             Histories::Several(parts) => Audit::of_several(&parts),
-            Histories::Mixed(says, at) => Audit::of_one(run).into_mixed(says, at),
+            Histories::Mixed(message, at) => Audit::of_one(run).into_mixed(message, at),
         }
     }
 
@@ -220,25 +220,25 @@ impl Audit {
     }
 
     fn of_lines(run: &Run) -> Audit {
-        let mut case = RunIndex::new(run);
-        complete::check(&mut case);
-        match complete::find_rules(&mut case) {
-            Rules::TwoPhaseCommit => commits::check(&mut case),
+        let mut index = RunIndex::new(run);
+        complete::check(&mut index);
+        match complete::find_rules(&mut index) {
+            Rules::TwoPhaseCommit => commits::check(&mut index),
             Rules::Paxos => {
-                acceptors::check(&mut case);
-                proposals::check(&mut case);
-                learners::check(&mut case);
-                clients::check(&mut case);
-                if case.complete_servers != case.cluster {
-                    versions::check(&mut case);
+                acceptors::check(&mut index);
+                proposals::check(&mut index);
+                learners::check(&mut index);
+                clients::check(&mut index);
+                if index.complete_servers != index.cluster {
+                    versions::check(&mut index);
                 }
             }
             Rules::Unknown(_) => {}
         }
         let unsafe_lines = complete::unsafe_lines(run);
         let mut audit = Audit {
-            findings: case.findings,
-            counts: AuditCounts { lines: run.lines.len(), histories: 1, ..case.counts },
+            findings: index.findings,
+            counts: AuditCounts { lines: run.lines.len(), histories: 1, ..index.counts },
             unsafe_lines,
         };
         audit.sort();
@@ -262,14 +262,9 @@ impl Audit {
     }
 
     /// The same findings for lines whose histories cannot be separated: violations become unproven.
-    fn into_mixed(mut self, says: String, at: usize) -> Audit {
+    fn into_mixed(mut self, message: String, at: usize) -> Audit {
         self.weaken(" (uncertain: these lines are of more than one history)");
-        self.findings.push(Finding {
-            rule: Rule::Complete,
-            verdict: AuditVerdict::Unproven,
-            message: says,
-            lines: vec![at],
-        });
+        self.findings.push(Finding { rule: Rule::Complete, verdict: AuditVerdict::Unproven, message, lines: vec![at] });
         self.sort();
         self
     }

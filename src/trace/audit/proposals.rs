@@ -10,74 +10,74 @@ use super::{Rule, RunIndex};
 use crate::paxos::{Ballot, Slot};
 use crate::role::ServerSet;
 
-pub(super) fn check(case: &mut RunIndex<'_>) {
-    check_owners(case);
-    check_one_value(case);
-    let accepts: Vec<usize> = case.accepts.values().flatten().copied().collect();
+pub(super) fn check(index: &mut RunIndex<'_>) {
+    check_owners(index);
+    check_one_value(index);
+    let accepts: Vec<usize> = index.accepts.values().flatten().copied().collect();
     for at in accepts {
-        if case.is_claim(at) {
-            case.counts.proposals += 1;
-            check_safe_value(case, at);
+        if index.is_claim(at) {
+            index.counts.proposals += 1;
+            check_safe_value(index, at);
         }
     }
-    check_chosen(case);
+    check_chosen(index);
 }
 
 /// A ballot has one owner, whose server is part of it, and one first slot. A later incarnation never uses it again.
-fn check_owners(case: &mut RunIndex<'_>) {
-    for at in 0..case.run.lines.len() {
-        let line = case.run.line(at);
+fn check_owners(index: &mut RunIndex<'_>) {
+    for at in 0..index.run.lines.len() {
+        let line = index.run.line(at);
         let (Event::Prepare { ballot, .. } | Event::Accept { ballot, .. } | Event::Chosen { ballot, .. }) = line.event
         else {
             continue;
         };
         if line.id.process.as_server() != Some(ballot.server) {
-            let says = format!("{} uses ballot {ballot}, which belongs to {}", line.id.process, ballot.server);
-            case.violated(Rule::Ballot, &[at], says);
+            let message = format!("{} uses ballot {ballot}, which belongs to {}", line.id.process, ballot.server);
+            index.violated(Rule::Ballot, &[at], message);
         }
     }
-    for (ballot, lines) in case.prepares.clone() {
-        let beginning = |at: usize| match case.run.line(at).event {
-            Event::Prepare { slot: SlotFrom(slot), .. } => (case.run.line(at).id.process.clone(), slot),
+    for (ballot, lines) in index.prepares.clone() {
+        let beginning = |at: usize| match index.run.line(at).event {
+            Event::Prepare { slot: SlotFrom(slot), .. } => (index.run.line(at).id.process.clone(), slot),
             _ => unreachable!("prepares are PREPARE lines"),
         };
         if lines.iter().any(|at| beginning(*at) != beginning(lines[0])) {
-            case.violated(Rule::Ballot, &lines, format!("ballot {ballot} begins twice"));
+            index.violated(Rule::Ballot, &lines, format!("ballot {ballot} begins twice"));
         }
     }
 }
 
 /// One value for each slot and ballot.
-fn check_one_value(case: &mut RunIndex<'_>) {
-    for ((slot, ballot), lines) in case.accepts.clone() {
-        let first = LoggedValue::of(case.run.line(lines[0]));
-        if let Some(other) = lines.iter().find(|at| LoggedValue::of(case.run.line(**at)) != first) {
-            let says = format!("two values are proposed in slot {slot} at the same ballot {ballot}");
-            case.violated(Rule::Ballot, &[lines[0], *other], says);
+fn check_one_value(index: &mut RunIndex<'_>) {
+    for ((slot, ballot), lines) in index.accepts.clone() {
+        let first = LoggedValue::of(index.run.line(lines[0]));
+        if let Some(other) = lines.iter().find(|at| LoggedValue::of(index.run.line(**at)) != first) {
+            let message = format!("two values are proposed in slot {slot} at the same ballot {ballot}");
+            index.violated(Rule::Ballot, &[lines[0], *other], message);
         }
     }
 }
 
 /// A proposer proposes what a majority's promises require: in each slot the value of the highest ballot reported. Only
 /// if a whole quorum has accepted nothing, it proposes its own value.
-fn check_safe_value(case: &mut RunIndex<'_>, at: usize) {
-    let Event::Accept { slot, ballot, adopted, quorum, .. } = case.run.line(at).event else { return };
-    check_from(case, slot, ballot, at);
-    if !case.is_majority(quorum) && !case.cluster.is_empty() {
-        let says = format!("{quorum} is no majority of {}: {ballot} must not propose", case.cluster);
-        return case.violated(Rule::Adopt, &[at], says);
+fn check_safe_value(index: &mut RunIndex<'_>, at: usize) {
+    let Event::Accept { slot, ballot, adopted, quorum, .. } = index.run.line(at).event else { return };
+    check_from(index, slot, ballot, at);
+    if !index.is_majority(quorum) && !index.cluster.is_empty() {
+        let message = format!("{quorum} is no majority of {}: {ballot} must not propose", index.cluster);
+        return index.violated(Rule::Adopt, &[at], message);
     }
-    let open = case.maybe_incomplete(quorum, &[at]);
-    let reports = |server| case.promises.get(&(ballot, server)).map(Vec::as_slice).unwrap_or_default();
+    let open = index.maybe_incomplete(quorum, &[at]);
+    let reports = |server| index.promises.get(&(ballot, server)).map(Vec::as_slice).unwrap_or_default();
     let silent: ServerSet = quorum.iter().filter(|server| reports(*server).is_empty()).collect();
     if !silent.is_empty() {
-        let says = format!("{ballot} proposes in slot {slot} on promises of {silent} that were never given");
-        return case.missing(Rule::Adopt, silent, &[at], says);
+        let message = format!("{ballot} proposes in slot {slot} on promises of {silent} that were never given");
+        return index.missing(Rule::Adopt, silent, &[at], message);
     }
     let adopted = adopted.0;
     // An acceptance without a line still needs a proposal.
-    let was_proposed = adopted.is_some_and(|ballot| case.accepts.contains_key(&(slot, ballot)));
-    let could_be_more = has_rival(case, slot, adopted, at);
+    let was_proposed = adopted.is_some_and(|ballot| index.accepts.contains_key(&(slot, ballot)));
+    let could_be_more = has_rival(index, slot, adopted, at);
     let no_more = |report: SlotReport| match report {
         SlotReport { min_ballot: at_least, .. } if at_least > adopted => PromiseFit::No,
         SlotReport { is_exact: exactly, .. } if exactly || !could_be_more => PromiseFit::Yes,
@@ -109,33 +109,33 @@ fn check_safe_value(case: &mut RunIndex<'_>, at: usize) {
     match no_more.min(that) {
         Some(PromiseFit::Yes) => {
             if let Some(before) = adopted {
-                check_adopted(case, slot, before, at);
+                check_adopted(index, slot, before, at);
             }
         }
         Some(PromiseFit::Perhaps) => {
-            let says = format!(
+            let message = format!(
                 "{ballot} proposes in slot {slot} as if {}, and the lines do not show all that its promises report about that slot",
                 describe_adopted(adopted)
             );
-            case.unproven(Rule::Adopt, &evidence, says);
+            index.unproven(Rule::Adopt, &evidence, message);
         }
         Some(PromiseFit::No) | None => {
-            let says = format!(
+            let message = format!(
                 "{ballot} proposes in slot {slot} as if {}, but its promises report otherwise",
                 describe_adopted(adopted)
             );
-            case.violated(Rule::Adopt, &evidence, says);
+            index.violated(Rule::Adopt, &evidence, message);
         }
     }
 }
 
 /// Whether another value was proposed in the slot, below this proposal and above the ballot that it adopts. An acceptor
 /// could have accepted that value, and then this proposal would be wrong.
-fn has_rival(case: &RunIndex<'_>, slot: Slot, adopted: Option<Ballot>, at: usize) -> bool {
-    let Event::Accept { ballot, .. } = case.run.line(at).event else { return false };
-    let value = LoggedValue::of(case.run.line(at));
-    let between = case.accepts.range((slot, adopted.unwrap_or(Ballot::ZERO))..(slot, ballot));
-    between.flat_map(|(_, lines)| lines).any(|rival| LoggedValue::of(case.run.line(*rival)) != value)
+fn has_rival(index: &RunIndex<'_>, slot: Slot, adopted: Option<Ballot>, at: usize) -> bool {
+    let Event::Accept { ballot, .. } = index.run.line(at).event else { return false };
+    let value = LoggedValue::of(index.run.line(at));
+    let between = index.accepts.range((slot, adopted.unwrap_or(Ballot::ZERO))..(slot, ballot));
+    between.flat_map(|(_, lines)| lines).any(|rival| LoggedValue::of(index.run.line(*rival)) != value)
 }
 
 /// How an acceptor's promise fits a proposal.
@@ -165,96 +165,96 @@ fn describe_adopted(adopted: Option<Ballot>) -> String {
 }
 
 /// A proposal that adopts a ballot has the value proposed at that ballot.
-fn check_adopted(case: &mut RunIndex<'_>, slot: Slot, before: Ballot, at: usize) {
-    match case.proposed(slot, before) {
+fn check_adopted(index: &mut RunIndex<'_>, slot: Slot, before: Ballot, at: usize) {
+    match index.proposed(slot, before) {
         Some((earlier, value)) => {
-            if LoggedValue::of(case.run.line(at)) != Some(value) {
-                let says =
+            if LoggedValue::of(index.run.line(at)) != Some(value) {
+                let message =
                     format!("the proposal has another value than the one that was accepted in slot {slot} at {before}");
-                case.violated(Rule::Adopt, &[earlier, at], says);
+                index.violated(Rule::Adopt, &[earlier, at], message);
             }
         }
         None => {
-            let says = format!("no line proposes in slot {slot} at {before} the value that is adopted here");
-            case.missing(Rule::Adopt, ServerSet::only(before.server), &[at], says);
+            let message = format!("no line proposes in slot {slot} at {before} the value that is adopted here");
+            index.missing(Rule::Adopt, ServerSet::only(before.server), &[at], message);
         }
     }
 }
 
 /// The ballot was prepared, and covers this slot.
-fn check_from(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
-    let Some(prepare) = case.prepares.get(&ballot).map(|lines| lines[0]) else {
-        let says = format!("{ballot} proposes in slot {slot}, but was never prepared");
-        return case.missing(Rule::Adopt, ServerSet::only(ballot.server), &[at], says);
+fn check_from(index: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
+    let Some(prepare) = index.prepares.get(&ballot).map(|lines| lines[0]) else {
+        let message = format!("{ballot} proposes in slot {slot}, but was never prepared");
+        return index.missing(Rule::Adopt, ServerSet::only(ballot.server), &[at], message);
     };
-    if let Event::Prepare { slot: SlotFrom(from), .. } = case.run.line(prepare).event
+    if let Event::Prepare { slot: SlotFrom(from), .. } = index.run.line(prepare).event
         && slot < from
     {
-        let says = format!("{ballot} proposes in slot {slot}, but was prepared only from slot {from} on");
-        case.violated(Rule::Adopt, &[prepare, at], says);
+        let message = format!("{ballot} proposes in slot {slot}, but was prepared only from slot {from} on");
+        index.violated(Rule::Adopt, &[prepare, at], message);
     }
 }
 
 /// A slot is chosen when a majority has accepted it at one ballot, and then its value never changes.
-fn check_chosen(case: &mut RunIndex<'_>) {
-    for (slot, lines) in case.chosen.clone() {
-        case.counts.chosen += 1;
+fn check_chosen(index: &mut RunIndex<'_>) {
+    for (slot, lines) in index.chosen.clone() {
+        index.counts.chosen += 1;
         let mut values: BTreeMap<Ballot, LoggedValue<'_>> = BTreeMap::new();
         for at in &lines {
-            let Event::Chosen { ballot, quorum, .. } = case.run.line(*at).event else { continue };
-            check_last_vote(case, slot, ballot, *at);
-            if case.is_claim(*at) {
-                check_majority(case, slot, ballot, quorum, *at);
+            let Event::Chosen { ballot, quorum, .. } = index.run.line(*at).event else { continue };
+            check_last_vote(index, slot, ballot, *at);
+            if index.is_claim(*at) {
+                check_majority(index, slot, ballot, quorum, *at);
             }
-            if let Some((_, value)) = case.proposed(slot, ballot) {
+            if let Some((_, value)) = index.proposed(slot, ballot) {
                 values.insert(ballot, value);
             }
         }
         let mut distinct = values.values();
         let first = distinct.next();
         if distinct.any(|value| Some(value) != first) {
-            case.violated(Rule::Agreement, &lines, format!("slot {slot} is chosen twice, with two values"));
+            index.violated(Rule::Agreement, &lines, format!("slot {slot} is chosen twice, with two values"));
         }
     }
-    check_every_majority(case);
+    check_every_majority(index);
 }
 
 /// The acceptance that completed the majority has the ballot of the CHOSEN line. An acceptor that reports another
 /// ballot than it has recorded usually accepts at the reported one too, a moment later. Then all other lines look
 /// right.
-fn check_last_vote(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
-    let vote = case.run.line(at).parent.as_ref().and_then(|re| case.known.line(re));
+fn check_last_vote(index: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
+    let vote = index.run.line(at).parent.as_ref().and_then(|re| index.known.line(re));
     if let Some(vote) = vote
-        && let Event::Accepted { ballot: given, .. } = case.run.line(vote).event
+        && let Event::Accepted { ballot: given, .. } = index.run.line(vote).event
         && given != ballot
     {
-        let says = format!("slot {slot} is reported chosen at {ballot} because of an acceptance at {given}");
-        case.violated(Rule::Majority, &[vote, at], says);
+        let message = format!("slot {slot} is reported chosen at {ballot} because of an acceptance at {given}");
+        index.violated(Rule::Majority, &[vote, at], message);
     }
 }
 
-fn check_majority(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, quorum: ServerSet, at: usize) {
-    let accepted = case.accepted.get(&(slot, ballot)).copied().unwrap_or_default();
+fn check_majority(index: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, quorum: ServerSet, at: usize) {
+    let accepted = index.accepted.get(&(slot, ballot)).copied().unwrap_or_default();
     let lacking = quorum.without(accepted);
-    if !case.cluster.is_empty() && !case.is_majority(quorum) {
-        let says =
-            format!("slot {slot} is reported chosen at {ballot}, but {quorum} is no majority of {}", case.cluster);
-        case.violated(Rule::Majority, &[at], says);
+    if !index.cluster.is_empty() && !index.is_majority(quorum) {
+        let message =
+            format!("slot {slot} is reported chosen at {ballot}, but {quorum} is no majority of {}", index.cluster);
+        index.violated(Rule::Majority, &[at], message);
     } else if !lacking.is_empty() {
-        let says = format!("slot {slot} is reported chosen at {ballot}, but {lacking} did not accept it");
-        case.missing(Rule::Majority, lacking, &[at], says);
+        let message = format!("slot {slot} is reported chosen at {ballot}, but {lacking} did not accept it");
+        index.missing(Rule::Majority, lacking, &[at], message);
     }
 }
 
 /// The values that majorities have accepted in a slot are equal, even if no learner counted them.
-fn check_every_majority(case: &mut RunIndex<'_>) {
+fn check_every_majority(index: &mut RunIndex<'_>) {
     let mut values: BTreeMap<Slot, (usize, LoggedValue<'_>)> = BTreeMap::new();
-    for ((slot, ballot), servers) in case.accepted.clone() {
-        let Some((at, value)) = case.proposed(slot, ballot).filter(|_| case.is_majority(servers)) else { continue };
+    for ((slot, ballot), servers) in index.accepted.clone() {
+        let Some((at, value)) = index.proposed(slot, ballot).filter(|_| index.is_majority(servers)) else { continue };
         match values.get(&slot) {
             Some((before, chosen)) if *chosen != value => {
-                let says = format!("majorities have accepted two values in slot {slot}");
-                case.violated(Rule::Agreement, &[*before, at], says);
+                let message = format!("majorities have accepted two values in slot {slot}");
+                index.violated(Rule::Agreement, &[*before, at], message);
             }
             Some(_) => {}
             None => {

@@ -281,8 +281,8 @@ fn steps_recorded_only_later_cause_no_violation() {
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
     assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{text}");
-    let says = "proposes in slot 9 as if 1.1 was the highest accepted there, and the lines do not show all";
-    assert!(text.contains(says) && text.contains("did not record protocol steps"), "{text}");
+    let message = "proposes in slot 9 as if 1.1 was the highest accepted there, and the lines do not show all";
+    assert!(text.contains(message) && text.contains("did not record protocol steps"), "{text}");
     // Where the lines are sufficient, the audit reports the violation.
     let other =
         steps_off_then_on("1.1").replace("ACCEPT slot=9", "ACCEPT slot=8").replace("adopted=1.1", "adopted=none");
@@ -585,9 +585,9 @@ fn majorities_for_two_values_are_found_without_chosen_lines() {
                  s2,s4,s5 acceptor ACCEPTED slot=5 ballot=6.2 to=s2";
     let run = run(&with("s2 acceptor PROMISE slot=1+", rival));
     let audit = Audit::new(&run);
-    let says = "majorities have accepted two values in slot 5";
+    let message = "majorities have accepted two values in slot 5";
     assert!(
-        audit.findings.iter().any(|finding| finding.rule == Rule::Agreement && finding.message == says),
+        audit.findings.iter().any(|finding| finding.rule == Rule::Agreement && finding.message == message),
         "{}",
         audit.explain(&run)
     );

@@ -24,28 +24,28 @@ struct KeyClaim<'a> {
 }
 
 /// In slot order, a key's version never decreases, increases with each write, and has one value.
-pub(super) fn check(case: &mut RunIndex<'_>) {
+pub(super) fn check(index: &mut RunIndex<'_>) {
     let mut keys: BTreeMap<&QuotedText, Vec<KeyClaim<'_>>> = BTreeMap::new();
-    for exchange in request_spans(case.run) {
-        let (Some(key), Some(reply)) = (exchange.key, exchange.reply.filter(|reply| case.is_claim(*reply))) else {
+    for span in request_spans(index.run) {
+        let (Some(key), Some(reply)) = (span.key, span.reply.filter(|reply| index.is_claim(*reply))) else {
             continue;
         };
         let Event::Response { status, slot: Some(slot), version: Some(version), value, .. } =
-            &case.run.line(reply).event
+            &index.run.line(reply).event
         else {
             continue;
         };
-        let (is_read, is_new, value) = match (exchange.op, status) {
+        let (is_read, is_new, value) = match (span.op, status) {
             (OpKind::Get, RequestStatus::Ok) => (true, false, value.as_ref().map(Some)),
             (OpKind::Get, RequestStatus::NotFound) | (OpKind::Delete, RequestStatus::NotFound) => {
-                (exchange.op == OpKind::Get, false, Some(None))
+                (span.op == OpKind::Get, false, Some(None))
             }
-            (OpKind::Put, RequestStatus::Ok) => (false, true, exchange.value.map(Some)),
+            (OpKind::Put, RequestStatus::Ok) => (false, true, span.value.map(Some)),
             (OpKind::Delete, RequestStatus::Ok) => (false, true, Some(None)),
             (OpKind::Put, RequestStatus::Mismatch) => (false, false, None),
             _ => continue,
         };
-        let (place, lines) = ((*slot, is_read), [exchange.request, reply]);
+        let (place, lines) = ((*slot, is_read), [span.request, reply]);
         keys.entry(key).or_default().push(KeyClaim { position: place, version: *version, is_new, value, lines });
     }
     for (key, mut said) in keys {
@@ -57,11 +57,11 @@ pub(super) fn check(case: &mut RunIndex<'_>) {
             let other = after.version == before.version
                 && matches!((before.value, after.value), (Some(before), Some(after)) if before != after);
             if fell || other {
-                let says = format!(
+                let message = format!(
                     "key {key} was at version {} in slot {} and at version {} in slot {}, which no single log allows",
                     before.version, before.position.0, after.version, after.position.0
                 );
-                case.violated(Rule::Reply, &shown, says);
+                index.violated(Rule::Reply, &shown, message);
             }
         }
     }

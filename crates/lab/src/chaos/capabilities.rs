@@ -40,18 +40,18 @@ struct PowerCutter {
 
 impl Capabilities {
     /// Tries each capability once, in this directory.
-    pub fn probe(folder: &Path) -> Capabilities {
-        let mut tools = Capabilities { missing: BTreeMap::new(), power_cutter: None };
-        if let Err(why) = tools.try_mounts(folder) {
+    pub fn probe(dir: &Path) -> Capabilities {
+        let mut capabilities = Capabilities { missing: BTreeMap::new(), power_cutter: None };
+        if let Err(why) = capabilities.try_mounts(dir) {
             let needs = [Capability::Mounts, Capability::PowerCuts, Capability::Freezing];
             for need in needs {
-                tools.missing.entry(need).or_insert(why.clone());
+                capabilities.missing.entry(need).or_insert(why.clone());
             }
         }
         if let Err(why) = try_tracing() {
-            tools.missing.insert(Capability::Tracing, why);
+            capabilities.missing.insert(Capability::Tracing, why);
         }
-        tools
+        capabilities
     }
 
     /// No capability beyond processes.
@@ -78,30 +78,30 @@ impl Capabilities {
         })
     }
 
-    fn try_mounts(&mut self, folder: &Path) -> Result<(), String> {
+    fn try_mounts(&mut self, dir: &Path) -> Result<(), String> {
         if !rustix::process::geteuid().is_root() {
             return Err("only root can mount a file system".to_string());
         }
-        let place = folder.join("probe");
-        let mut ground = Volume::with_disk(&place, 1)?;
+        let place = dir.join("probe");
+        let mut volume = Volume::with_disk(&place, 1)?;
         match PowerCutter::start() {
             Ok(cutter) => self.power_cutter = Some(cutter),
             Err(why) => drop(self.missing.insert(Capability::PowerCuts, why)),
         }
-        if let Err(why) = ground.freeze().and_then(|()| ground.thaw()) {
+        if let Err(why) = volume.freeze().and_then(|()| volume.thaw()) {
             self.missing.insert(Capability::Freezing, why);
         }
-        let unsynced = ground.path().join("unsynced");
+        let unsynced = volume.path().join("unsynced");
         fs::write(&unsynced, "gone").map_err(|error| error.to_string())?;
         if self.power_cutter.is_some() {
-            let cut = self.cut(&[&ground.path()]).and_then(|()| ground.remount());
+            let cut = self.cut(&[&volume.path()]).and_then(|()| volume.remount());
             let lost =
                 cut.and_then(|()| if unsynced.exists() { Err("unsynced data survived".to_string()) } else { Ok(()) });
             if let Err(why) = lost {
                 self.missing.insert(Capability::PowerCuts, format!("the shutdown of ext4 does not work here: {why}"));
             }
         }
-        drop(ground);
+        drop(volume);
         let _ = fs::remove_dir_all(&place);
         Ok(())
     }

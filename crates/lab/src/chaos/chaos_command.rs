@@ -121,8 +121,8 @@ pub fn install_signal_handlers() -> Result<Arc<AtomicBool>, String> {
 
 /// Runs the command line. Returns the text to print and the exit code.
 pub fn run(options: &ChaosArgs) -> Result<(String, u8), String> {
-    if let Some(folder) = &options.replay {
-        return Ok(replay(folder));
+    if let Some(dir) = &options.replay {
+        return Ok(replay(dir));
     }
     if options.minutes.is_some_and(|minutes| !(0.0..=1e6).contains(&minutes)) {
         return Err("--minutes must be between 0 and 1000000".to_string());
@@ -138,27 +138,27 @@ pub fn run(options: &ChaosArgs) -> Result<(String, u8), String> {
 
 impl ChaosArgs {
     fn rounds(&self, program: &Path, is_over: &AtomicBool) -> Result<(String, u8), String> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let first = self.seed.unwrap_or_else(|| Random::unseeded().next() >> 32);
-        let mut tools = Capabilities::probe(&self.dirs.out);
+        let mut capabilities = Capabilities::probe(&self.dirs.out);
         let mut errors = std::io::stderr();
-        tools.missing().for_each(|sentence| drop(writeln!(errors, "{sentence}")));
+        capabilities.missing().for_each(|sentence| drop(writeln!(errors, "{sentence}")));
         let (mut totals, mut all) = (Totals::default(), self.totals.as_deref().map(Totals::read).transpose()?);
         let most = self.rounds.unwrap_or(if self.minutes.is_some() { u64::MAX } else { 1 });
         let time = self.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
         for seed in (first..).take(usize::try_from(most).unwrap_or(usize::MAX)) {
-            if is_over.load(Ordering::Relaxed) || time.is_some_and(|time| begun.elapsed() >= time) {
+            if is_over.load(Ordering::Relaxed) || time.is_some_and(|time| started.elapsed() >= time) {
                 break;
             }
             let ChaosArgs { protocol, fault_duration: lasts, rate, bug, .. } = *self;
             let plan = RoundPlan::new(seed, PlanOptions { protocol, duration: lasts, rate, bug });
             print(&plan);
-            let folder = self.dirs.out.join(format!("round-{seed}"));
+            let dir = self.dirs.out.join(format!("round-{seed}"));
             let outcome = self.round(
                 &plan,
-                &folder,
+                &dir,
                 program,
-                &mut tools,
+                &mut capabilities,
                 is_over,
                 &mut [&mut totals].into_iter().chain(all.as_mut()).collect::<Vec<_>>(),
             );
@@ -166,7 +166,7 @@ impl ChaosArgs {
                 all.write(path)?;
             }
             if let Err(failure) = outcome {
-                let again = format!("paxos-lab chaos --replay {}", folder.display());
+                let again = format!("paxos-lab chaos --replay {}", dir.display());
                 return Ok((format!("{totals}seed {seed}: {failure}\n{again}\n"), failure.exit_code()));
             }
         }
@@ -176,24 +176,24 @@ impl ChaosArgs {
     fn round(
         &self,
         plan: &RoundPlan,
-        folder: &Path,
+        dir: &Path,
         program: &Path,
-        tools: &mut Capabilities,
+        capabilities: &mut Capabilities,
         is_over: &AtomicBool,
         totals: &mut [&mut Totals],
     ) -> Result<(), RoundFailure> {
-        let unplayed = |error: std::io::Error| RoundFailure::NotRun(format!("{}: {error}", folder.display()));
-        if folder.exists() {
-            std::fs::remove_dir_all(folder).map_err(unplayed)?;
+        let unplayed = |error: std::io::Error| RoundFailure::NotRun(format!("{}: {error}", dir.display()));
+        if dir.exists() {
+            std::fs::remove_dir_all(dir).map_err(unplayed)?;
         }
-        std::fs::create_dir_all(folder).map_err(unplayed)?;
-        std::fs::write(folder.join(PLAN), plan.to_string()).map_err(unplayed)?;
-        let begun = Instant::now();
-        match run_round(plan, folder, program, tools, is_over) {
+        std::fs::create_dir_all(dir).map_err(unplayed)?;
+        std::fs::write(dir.join(PLAN), plan.to_string()).map_err(unplayed)?;
+        let started = Instant::now();
+        match run_round(plan, dir, program, capabilities, is_over) {
             Ok(played) => {
                 print(&format_args!(
                     "  clean in {:.1} s: {}; longest wait {:.1} s; {} operations linearizable, {}; {} processes killed, {} power cuts\n",
-                    begun.elapsed().as_secs_f64(),
+                    started.elapsed().as_secs_f64(),
                     played.tally.counts,
                     played.tally.longest.as_secs_f64(),
                     played.verdict.operations,
@@ -205,15 +205,15 @@ impl ChaosArgs {
                     played.fault_counts.kills,
                     played.fault_counts.power_cuts,
                 ));
-                totals.iter_mut().for_each(|totals| totals.add(plan, &played, begun.elapsed()));
+                totals.iter_mut().for_each(|totals| totals.add(plan, &played, started.elapsed()));
                 if !self.dirs.keep {
-                    std::fs::remove_dir_all(folder).map_err(unplayed)?;
+                    std::fs::remove_dir_all(dir).map_err(unplayed)?;
                 }
                 Ok(())
             }
             Err((failure, done)) => {
                 totals.iter_mut().for_each(|totals| totals.add_failed(&done));
-                std::fs::write(folder.join(VERDICT), format!("{failure}\n")).map_err(unplayed)?;
+                std::fs::write(dir.join(VERDICT), format!("{failure}\n")).map_err(unplayed)?;
                 Err(failure)
             }
         }
@@ -227,13 +227,13 @@ fn print(what: &impl std::fmt::Display) {
 }
 
 /// The failure that was found when the round ran, and the verdict on its lines now.
-fn replay(folder: &Path) -> (String, u8) {
-    let mut text = std::fs::read_to_string(folder.join(PLAN)).unwrap_or_default();
-    let found = std::fs::read_to_string(folder.join(VERDICT)).unwrap_or_default();
+fn replay(dir: &Path) -> (String, u8) {
+    let mut text = std::fs::read_to_string(dir.join(PLAN)).unwrap_or_default();
+    let found = std::fs::read_to_string(dir.join(VERDICT)).unwrap_or_default();
     if !found.is_empty() {
         text += &format!("found when the round ran: {found}");
     }
-    match verify(folder) {
+    match verify(dir) {
         Ok(judged) => {
             let proved = if judged.is_proved {
                 "and the log lines prove that every rule was kept"

@@ -26,7 +26,7 @@ pub struct ChaosLoad<'a> {
     /// Addresses of the servers for clients.
     pub cluster: Cluster,
     /// Directory of the clients' log files.
-    pub folder: &'a Path,
+    pub dir: &'a Path,
     /// Set when the clients should end.
     pub stop: AtomicBool,
     /// Number of the next client name.
@@ -49,12 +49,12 @@ pub struct LoadTally {
 
 impl<'a> ChaosLoad<'a> {
     /// A load without clients.
-    pub fn new(plan: &'a LoadPlan, seed: u64, cluster: Cluster, folder: &'a Path) -> ChaosLoad<'a> {
+    pub fn new(plan: &'a LoadPlan, seed: u64, cluster: Cluster, dir: &'a Path) -> ChaosLoad<'a> {
         ChaosLoad {
             plan,
             seed,
             cluster,
-            folder,
+            dir,
             stop: AtomicBool::default(),
             next_name: AtomicU64::new(1),
             tally: Mutex::default(),
@@ -89,7 +89,7 @@ impl<'a> ChaosLoad<'a> {
     fn client(&self) -> Result<(Client, u64), String> {
         let number = self.next_name.fetch_add(1, Ordering::Relaxed);
         let name = format!("c{number}");
-        let identity = ClientName::in_log_dir(self.folder, Some(&name), self.cluster.servers())?;
+        let identity = ClientName::in_log_dir(self.dir, Some(&name), self.cluster.servers())?;
         let mut options = ClientOptions::new(self.cluster.clone(), name);
         (options.try_timeout, options.timeout) = self.plan.time_limits;
         options.trace = identity.trace;
@@ -143,8 +143,8 @@ impl<'a> ClientSeries<'a> {
                     return Ok(());
                 }
             }
-            while let Some((ticket, end)) = ended.take().or_else(|| client.take_completed()) {
-                self.take(keys.remove(&ticket), &end);
+            while let Some((handle, end)) = ended.take().or_else(|| client.take_completed()) {
+                self.take(keys.remove(&handle), &end);
                 // After an unknown outcome the client sends nothing more, and waits for its requests in flight.
                 is_enough |= matches!(end.end, Err(ClientError::Unknown(_)));
                 if end.end.is_err() && !self.load.stop.load(Ordering::Relaxed) {

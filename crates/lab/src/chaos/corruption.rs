@@ -25,8 +25,8 @@ pub fn corrupt(data: &Path, part: CorruptionTarget, random: &mut Random) -> io::
         CorruptionTarget::Checkpoint => &["checkpoint"],
     };
     let mut sectors = Vec::new();
-    for folder in folders {
-        let Ok(entries) = fs::read_dir(data.join(folder)) else { continue };
+    for dir in folders {
+        let Ok(entries) = fs::read_dir(data.join(dir)) else { continue };
         let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.sort();
         for file in files.into_iter().filter(|file| file.is_file()) {
@@ -70,14 +70,14 @@ mod tests {
 
     #[test]
     fn corruption_changes_some_bytes_and_its_end_restores_them() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("journal")).unwrap();
-        let file = folder.path().join("journal/1");
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("journal")).unwrap();
+        let file = dir.path().join("journal/1");
         let mut content = vec![0; 10 * SECTOR_BYTES];
         content[5 * SECTOR_BYTES + 7] = 1;
         fs::write(&file, &content).unwrap();
         for seed in 1..=20 {
-            let flips = corrupt(folder.path(), CorruptionTarget::Journal, &mut Random::new(seed, 0)).unwrap();
+            let flips = corrupt(dir.path(), CorruptionTarget::Journal, &mut Random::new(seed, 0)).unwrap();
             let found = fs::read(&file).unwrap();
             let changed: Vec<usize> = (0..content.len()).filter(|at| found[*at] != content[*at]).collect();
             assert_eq!(changed.len(), flips.len());
@@ -85,6 +85,6 @@ mod tests {
             undo(&flips).unwrap();
             assert_eq!(fs::read(&file).unwrap(), content);
         }
-        assert!(corrupt(folder.path(), CorruptionTarget::Checkpoint, &mut Random::new(1, 0)).unwrap().is_empty());
+        assert!(corrupt(dir.path(), CorruptionTarget::Checkpoint, &mut Random::new(1, 0)).unwrap().is_empty());
     }
 }

@@ -49,13 +49,13 @@ pub struct FaultCounts {
 /// Injects faults into a cluster.
 pub struct FaultInjector<'a> {
     cluster: &'a mut ChaosCluster,
-    tools: &'a mut Capabilities,
+    capabilities: &'a mut Capabilities,
     random: Random,
     active: BTreeMap<usize, RunningFault>,
     /// Servers whose files were corrupted. Another server's files are corrupted only after all of these have repaired
     /// theirs.
     corrupted: ServerSet,
-    begun: Instant,
+    started: Instant,
     /// Counts of injected faults.
     pub counts: FaultCounts,
     log: String,
@@ -83,16 +83,16 @@ enum UndoStep {
 
 impl<'a> FaultInjector<'a> {
     /// An injector without a running fault.
-    pub fn new(cluster: &'a mut ChaosCluster, tools: &'a mut Capabilities, seed: u64) -> FaultInjector<'a> {
+    pub fn new(cluster: &'a mut ChaosCluster, capabilities: &'a mut Capabilities, seed: u64) -> FaultInjector<'a> {
         let (active, done) = (BTreeMap::new(), FaultCounts::default());
-        let (random, begun) = (Random::new(seed, 1), Instant::now());
+        let (random, started) = (Random::new(seed, 1), Instant::now());
         FaultInjector {
             cluster,
-            tools,
+            capabilities,
             random,
             active,
             corrupted: ServerSet::NONE,
-            begun,
+            started,
             counts: done,
             log: String::new(),
         }
@@ -110,7 +110,7 @@ impl<'a> FaultInjector<'a> {
 
     fn record(&mut self, what: &str) {
         let now = jiff::Timestamp::now();
-        let at = self.begun.elapsed().as_secs_f64();
+        let at = self.started.elapsed().as_secs_f64();
         // Writing to a string does not fail.
         let _ = writeln!(self.log, "{now:.6} {at:7.3} s  {what}");
     }
@@ -128,7 +128,7 @@ impl<'a> FaultInjector<'a> {
     /// Begins a fault.
     pub fn begin(&mut self, fault_number: usize, fault: &ChaosFault) -> Result<(), RoundFailure> {
         if let Some(need) = fault.required_capability()
-            && !self.tools.has(need)
+            && !self.capabilities.has(need)
         {
             self.skip(fault, "not possible for this user or on this machine");
             return Ok(());
@@ -202,8 +202,8 @@ impl<'a> FaultInjector<'a> {
             ChaosFault::PowerCut(_) => self.cut(servers)?,
             ChaosFault::DeadDisk(server) => {
                 self.cluster.server_process(*server).may_exit = true;
-                let path = self.cluster.server_process(*server).ground.path();
-                self.tools.cut(&[&path]).map_err(RoundFailure::NotRun)?;
+                let path = self.cluster.server_process(*server).volume.path();
+                self.capabilities.cut(&[&path]).map_err(RoundFailure::NotRun)?;
             }
             ChaosFault::FailSync(server, nth) => {
                 self.cluster.server_process(*server).may_exit = true;
@@ -217,10 +217,10 @@ impl<'a> FaultInjector<'a> {
                 self.cluster.server_process(*server).trace(&how).map_err(RoundFailure::NotRun)?;
             }
             ChaosFault::Freeze(server) => {
-                self.cluster.server_process(*server).ground.freeze().map_err(RoundFailure::NotRun)?
+                self.cluster.server_process(*server).volume.freeze().map_err(RoundFailure::NotRun)?
             }
             ChaosFault::FullDisk(server, is_killed) => {
-                self.cluster.server_process(*server).ground.fill().map_err(RoundFailure::NotRun)?;
+                self.cluster.server_process(*server).volume.fill().map_err(RoundFailure::NotRun)?;
                 if *is_killed {
                     self.kill(servers);
                     self.start(*server)?;
@@ -296,19 +296,19 @@ impl<'a> FaultInjector<'a> {
             }
             (ChaosFault::DeadDisk(server), _) => {
                 self.await_exit_after_disk_failure(*server)?;
-                self.cluster.server_process(*server).ground.remount().map_err(RoundFailure::NotRun)?;
+                self.cluster.server_process(*server).volume.remount().map_err(RoundFailure::NotRun)?;
             }
             (ChaosFault::FailSync(server, _), _) => self.await_exit_after_disk_failure(*server)?,
             (ChaosFault::SlowSync(server, _), _) => self.cluster.server_process(*server).untrace(),
             (ChaosFault::Freeze(server), _) => {
-                self.cluster.server_process(*server).ground.thaw().map_err(RoundFailure::NotRun)?
+                self.cluster.server_process(*server).volume.thaw().map_err(RoundFailure::NotRun)?
             }
             (ChaosFault::FullDisk(server, _), _) => {
-                self.cluster.server_process(*server).ground.empty().map_err(RoundFailure::NotRun)?
+                self.cluster.server_process(*server).volume.empty().map_err(RoundFailure::NotRun)?
             }
             (ChaosFault::ReadOnly(server), _) => {
                 self.kill(servers);
-                self.cluster.server_process(*server).ground.set_read_only(false).map_err(RoundFailure::NotRun)?;
+                self.cluster.server_process(*server).volume.set_read_only(false).map_err(RoundFailure::NotRun)?;
             }
             (ChaosFault::CorruptFiles(server, _), UndoStep::RestoreFiles(whole, lines)) => {
                 let server_process = self.cluster.server_process(*server);
@@ -383,15 +383,15 @@ impl<'a> FaultInjector<'a> {
 
     fn cut(&mut self, servers: ServerSet) -> Result<(), RoundFailure> {
         let paths: Vec<PathBuf> =
-            servers.iter().map(|server| self.cluster.server_process(server).ground.path()).collect();
+            servers.iter().map(|server| self.cluster.server_process(server).volume.path()).collect();
         let paths: Vec<_> = paths.iter().map(PathBuf::as_path).collect();
         // A disk without power returns EIO, so a server may exit before it is killed.
         servers.iter().for_each(|server| self.cluster.server_process(server).may_exit = true);
-        self.tools.cut(&paths).map_err(RoundFailure::NotRun)?;
+        self.capabilities.cut(&paths).map_err(RoundFailure::NotRun)?;
         self.kill(servers);
         self.counts.power_cuts += servers.len() as u64;
         for server in servers.iter() {
-            self.cluster.server_process(server).ground.remount().map_err(RoundFailure::NotRun)?;
+            self.cluster.server_process(server).volume.remount().map_err(RoundFailure::NotRun)?;
         }
         Ok(())
     }
@@ -440,7 +440,7 @@ impl<'a> FaultInjector<'a> {
     fn start_read_only(&mut self, server: ServerId) -> Result<Option<UndoStep>, RoundFailure> {
         self.kill([server].into_iter().collect());
         let server_process = self.cluster.server_process(server);
-        server_process.ground.set_read_only(true).map_err(RoundFailure::NotRun)?;
+        server_process.volume.set_read_only(true).map_err(RoundFailure::NotRun)?;
         server_process.start().map_err(RoundFailure::NotRun)?;
         server_process.may_exit = true;
         match server_process.await_exit(REACTION_TIMEOUT) {
@@ -475,12 +475,12 @@ impl<'a> FaultInjector<'a> {
     }
 
     fn log_path(&self, server: ServerId) -> PathBuf {
-        self.cluster.folder.join(format!("server-{}.log", server.0))
+        self.cluster.dir.join(format!("server-{}.log", server.0))
     }
 
     /// Starts a process with the server's number, but without its stable storage.
     fn start_impostor(&mut self, server: ServerId, fault_number: usize) -> Result<(), RoundFailure> {
-        let lines = self.cluster.folder.join(format!("impostor-{}-{fault_number}", server.0));
+        let lines = self.cluster.dir.join(format!("impostor-{}-{fault_number}", server.0));
         let server_process = self.cluster.server_process(server);
         server_process.start_with_log_dir(&lines).map_err(RoundFailure::NotRun)?;
         server_process.may_exit = true;
@@ -537,9 +537,9 @@ fn false_hello(cluster: &ChaosCluster, to: ServerId, random: &mut Random) -> Hel
     let who = Caller::Peer {
         server: others.iter().nth(name).unwrap_or(to),
         storage: random.next(),
-        life: u32::MAX - random.within(0..=1_000_000) as u32,
+        incarnation: u32::MAX - random.within(0..=1_000_000) as u32,
         boot: random.next(),
-        takes_part: random.within(0..=1) == 0,
+        is_active: random.within(0..=1) == 0,
         knows: (random.within(0..=1) == 0).then(|| random.next()),
     };
     Hello { cluster: cluster.server_addresses.name.clone(), to, members: cluster.server_addresses.servers(), who }

@@ -22,7 +22,7 @@ pub struct ServerProcess {
     /// The server's number.
     pub server: ServerId,
     /// The volume that holds its data directory.
-    pub ground: Volume,
+    pub volume: Volume,
     /// Directory of its log file and its stderr file.
     pub log_dir: PathBuf,
     program: PathBuf,
@@ -42,14 +42,14 @@ impl ServerProcess {
     /// A server that has not been started.
     pub fn new(
         server: ServerId,
-        ground: Volume,
+        volume: Volume,
         lines: PathBuf,
         program: PathBuf,
         arguments: Vec<String>,
     ) -> ServerProcess {
         ServerProcess {
             server,
-            ground,
+            volume,
             log_dir: lines,
             program,
             arguments,
@@ -64,7 +64,7 @@ impl ServerProcess {
 
     /// Path of its data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.ground.path().join(format!("server-{}", self.server.0))
+        self.volume.path().join(format!("server-{}", self.server.0))
     }
 
     /// The content of its stderr file.
@@ -72,8 +72,8 @@ impl ServerProcess {
         std::fs::read_to_string(self.errors_path(&self.log_dir)).unwrap_or_default()
     }
 
-    fn errors_path(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("server-{}.err", self.server.0))
+    fn errors_path(&self, dir: &Path) -> PathBuf {
+        dir.join(format!("server-{}.err", self.server.0))
     }
 
     /// Replaces the further arguments, from the next start on.
@@ -247,7 +247,7 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        let _ = self.ground.thaw();
+        let _ = self.volume.thaw();
         self.kill();
         self.reap();
     }

@@ -42,17 +42,17 @@ pub struct RoundResult {
 /// Runs a round in this directory. `is_over` ends it early, but in order.
 pub fn run_round(
     plan: &RoundPlan,
-    folder: &Path,
+    dir: &Path,
     program: &Path,
-    tools: &mut Capabilities,
+    capabilities: &mut Capabilities,
     is_over: &AtomicBool,
 ) -> Result<RoundResult, (RoundFailure, FaultCounts)> {
     let mut done = FaultCounts::default();
-    let played = run_cluster(plan, folder, program, tools, is_over, &mut done);
-    match played.and_then(|tally| Ok((tally, verify(folder)?))) {
+    let played = run_cluster(plan, dir, program, capabilities, is_over, &mut done);
+    match played.and_then(|tally| Ok((tally, verify(dir)?))) {
         Ok((tally, judgement)) => Ok(RoundResult { fault_counts: done, tally, verdict: judgement }),
         // A stuck cluster may also have broken a rule, and that is the worse failure.
-        Err(failure @ RoundFailure::Stuck(_)) => match verify(folder) {
+        Err(failure @ RoundFailure::Stuck(_)) => match verify(dir) {
             Err(broken @ RoundFailure::Violation(_)) => Err((broken, done)),
             _ => Err((failure, done)),
         },
@@ -62,29 +62,29 @@ pub fn run_round(
 
 fn run_cluster(
     plan: &RoundPlan,
-    folder: &Path,
+    dir: &Path,
     program: &Path,
-    tools: &mut Capabilities,
+    capabilities: &mut Capabilities,
     is_over: &AtomicBool,
     fault_counts: &mut FaultCounts,
 ) -> Result<LoadTally, RoundFailure> {
-    let mut cluster = ChaosCluster::prepare(plan, folder, program, tools).map_err(RoundFailure::NotRun)?;
+    let mut cluster = ChaosCluster::prepare(plan, dir, program, capabilities).map_err(RoundFailure::NotRun)?;
     for server_process in cluster.processes.values_mut() {
         server_process.start().map_err(RoundFailure::NotRun)?;
     }
     cluster.await_status("all five servers must be connected", is_connected)?;
-    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.client_addresses.clone(), folder);
+    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.client_addresses.clone(), dir);
     let acted = std::thread::scope(|scope| {
         let clients = start_clients(scope, &load);
-        let mut striker = FaultInjector::new(&mut cluster, tools, plan.seed);
-        let struck = inject_faults(&mut striker, plan, is_over)
-            .and_then(|()| striker.end_all())
-            .and_then(|()| heal(striker.cluster(), plan, &load));
-        let story = striker.log().to_string();
-        *fault_counts = std::mem::take(&mut striker.counts);
+        let mut injector = FaultInjector::new(&mut cluster, capabilities, plan.seed);
+        let struck = inject_faults(&mut injector, plan, is_over)
+            .and_then(|()| injector.end_all())
+            .and_then(|()| heal(injector.cluster(), plan, &load));
+        let story = injector.log().to_string();
+        *fault_counts = std::mem::take(&mut injector.counts);
         load.stop.store(true, Ordering::Relaxed);
         // Write the fault log even if the round has failed.
-        let written = std::fs::write(folder.join(FAULT_LOG), story);
+        let written = std::fs::write(dir.join(FAULT_LOG), story);
         struck?;
         written.map_err(|error| RoundFailure::NotRun(format!("cannot write {FAULT_LOG}: {error}")))?;
         await_clients(clients, plan)
@@ -131,7 +131,7 @@ pub fn await_clients(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(),
 }
 
 /// Begins and ends all faults at their times.
-fn inject_faults(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBool) -> Result<(), RoundFailure> {
+fn inject_faults(injector: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBool) -> Result<(), RoundFailure> {
     let mut moments = Vec::new();
     for (number, planned) in plan.faults.iter().enumerate() {
         moments.push((planned.at, false, number));
@@ -140,18 +140,18 @@ fn inject_faults(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &At
     moments.retain(|(at, ..)| *at < plan.duration);
     moments.sort();
     moments.push((plan.duration, true, usize::MAX));
-    let begun = Instant::now();
+    let started = Instant::now();
     for (at, is_end, number) in moments {
-        while begun.elapsed() < at {
+        while started.elapsed() < at {
             if is_over.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            striker.cluster().check_processes()?;
-            std::thread::sleep(CHECK_INTERVAL.min(at.saturating_sub(begun.elapsed())));
+            injector.cluster().check_processes()?;
+            std::thread::sleep(CHECK_INTERVAL.min(at.saturating_sub(started.elapsed())));
         }
         match plan.faults.get(number) {
-            Some(_) if is_end => striker.end(number)?,
-            Some(strike) => striker.begin(number, &strike.fault)?,
+            Some(_) if is_end => injector.end(number)?,
+            Some(strike) => injector.begin(number, &strike.fault)?,
             None => {}
         }
     }
@@ -164,7 +164,7 @@ pub fn heal(cluster: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) 
     for (server, server_process) in &mut cluster.processes {
         if !plan.role_crash_options.is_empty() {
             server_process.stop().map_err(RoundFailure::Stuck)?;
-            server_process.set_arguments(arguments(plan, &cluster.folder, *server, false));
+            server_process.set_arguments(arguments(plan, &cluster.dir, *server, false));
         }
         server_process.start().map_err(RoundFailure::NotRun)?;
     }
@@ -189,7 +189,7 @@ pub fn finish(cluster: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundF
     cluster.await_status("all five servers must have the same state", is_converged)?;
     let servers = cluster.server_addresses.clone();
     let identity =
-        ClientName::in_log_dir(&cluster.folder, Some("final"), servers.servers()).map_err(RoundFailure::NotRun)?;
+        ClientName::in_log_dir(&cluster.dir, Some("final"), servers.servers()).map_err(RoundFailure::NotRun)?;
     let mut options = ClientOptions::new(servers.clone(), "final");
     options.trace = identity.trace;
     let mut client = Client::new(options).map_err(|error| RoundFailure::NotRun(error.to_string()))?;

@@ -66,17 +66,17 @@ pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
     }
     let program = options.dirs.program()?;
     let is_over = install_signal_handlers()?;
-    let folder = options.dirs.out().join(format!("soak-{}", options.seed));
-    if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(|error| format!("cannot remove {}: {error}", folder.display()))?;
+    let dir = options.dirs.out().join(format!("soak-{}", options.seed));
+    if dir.exists() {
+        fs::remove_dir_all(&dir).map_err(|error| format!("cannot remove {}: {error}", dir.display()))?;
     }
     let plan = options.plan();
     let mut samples = Vec::new();
-    let soaked = soak(options, &plan, &folder, &program, &is_over, &mut samples);
+    let soaked = soak(options, &plan, &dir, &program, &is_over, &mut samples);
     let mut text = table(&samples);
     match soaked {
         Err(failure) => {
-            let _ = writeln!(text, "{failure}\npaxos-lab chaos --replay {}", folder.display());
+            let _ = writeln!(text, "{failure}\npaxos-lab chaos --replay {}", dir.display());
             Ok((text, failure.exit_code()))
         }
         Ok(sentence) => {
@@ -85,7 +85,7 @@ pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
             let verdict = if grown.is_empty() { "flat" } else { "NOT flat" };
             let _ = writeln!(text, "{}{verdict}", grown.concat());
             if !options.dirs.keep {
-                fs::remove_dir_all(&folder).map_err(|error| format!("cannot remove {}: {error}", folder.display()))?;
+                fs::remove_dir_all(&dir).map_err(|error| format!("cannot remove {}: {error}", dir.display()))?;
             }
             Ok((text, if grown.is_empty() { 0 } else { 8 }))
         }
@@ -119,19 +119,18 @@ impl SoakArgs {
 fn soak(
     options: &SoakArgs,
     plan: &RoundPlan,
-    folder: &Path,
+    dir: &Path,
     program: &Path,
     is_over: &AtomicBool,
     samples: &mut Vec<SoakSample>,
 ) -> Result<String, RoundFailure> {
     // Recorded steps would fill the disk within an hour, so only the clients' replies are judged.
-    let mut cluster =
-        ChaosCluster::prepare(plan, folder, program, &Capabilities::none()).map_err(RoundFailure::NotRun)?;
+    let mut cluster = ChaosCluster::prepare(plan, dir, program, &Capabilities::none()).map_err(RoundFailure::NotRun)?;
     for server_process in cluster.processes.values_mut() {
         server_process.start().map_err(RoundFailure::NotRun)?;
     }
     cluster.await_status("all five servers must be connected", is_connected)?;
-    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.client_addresses.clone(), folder);
+    let load = ChaosLoad::new(&plan.load, plan.seed, cluster.client_addresses.clone(), dir);
     std::thread::scope(|scope| {
         let clients = start_clients(scope, &load);
         let measured = measure(options, plan, &mut cluster, &load, is_over, samples);
@@ -142,7 +141,7 @@ fn soak(
     })?;
     finish(&mut cluster, plan)?;
     let tally = load.tally();
-    let judged = verify(folder)?;
+    let judged = verify(dir)?;
     Ok(format!(
         "{}; longest wait {:.1} s; {} operations of {} clients are linearizable\n",
         tally.counts,
@@ -160,15 +159,15 @@ fn measure(
     is_over: &AtomicBool,
     samples: &mut Vec<SoakSample>,
 ) -> Result<(), RoundFailure> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let (mut next, mut before, mut done) = (options.interval, Duration::ZERO, 0);
-    while begun.elapsed() < plan.duration && !is_over.load(Ordering::Relaxed) {
+    while started.elapsed() < plan.duration && !is_over.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_millis(50));
         cluster.check_processes()?;
-        if begun.elapsed() < next {
+        if started.elapsed() < next {
             continue;
         }
-        let (now, ended) = (begun.elapsed(), load.ended().total());
+        let (now, ended) = (started.elapsed(), load.ended().total());
         let mut took = load.take_times();
         took.sort_unstable();
         let of =
@@ -223,9 +222,9 @@ impl SoakSample {
 }
 
 /// Disk space of a directory's files, in KiB.
-fn kib_of(folder: &Path) -> f64 {
+fn kib_of(dir: &Path) -> f64 {
     use std::os::unix::fs::MetadataExt;
-    let Ok(entries) = fs::read_dir(folder) else { return 0.0 };
+    let Ok(entries) = fs::read_dir(dir) else { return 0.0 };
     let of = |entry: fs::DirEntry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() => kib_of(&entry.path()),
         // A block is 512 bytes, whatever block size the file system uses.
@@ -312,14 +311,14 @@ mod tests {
         let swings =
             samples(|n| SoakSample { rss_kib: 50e3 + 9e3 * (n % 2.0), rate: 200.0 - 20.0 * (n % 3.0), ..flat });
         assert_eq!(leaks(&swings), Vec::<String>::new());
-        let leaks = [
+        let leaking = [
             samples(|n| SoakSample { rss_kib: 50e3 + n * 1e3, ..flat }),
             samples(|n| SoakSample { threads: 40.0 + n, ..flat }),
             samples(|n| SoakSample { files: 60.0 + 2.0 * n, ..flat }),
             samples(|n| SoakSample { disk_kib: 20e3 + n * 1e3, ..flat }),
             samples(|n| SoakSample { rate: 200.0 - 3.0 * n, ..flat }),
         ];
-        for leak in leaks {
+        for leak in leaking {
             assert_eq!(leaks(&leak).len(), 1, "{:?}", leaks(&leak));
         }
         assert_eq!(leaks(&swings[..3]).len(), 1, "too few samples");

@@ -26,7 +26,7 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// The servers, their disks and the network.
 pub struct ChaosCluster {
     /// Directory of all files of the round.
-    pub folder: PathBuf,
+    pub dir: PathBuf,
     /// The servers, by number.
     pub processes: BTreeMap<ServerId, ServerProcess>,
     /// The proxies between them. It is closed after the servers are killed.
@@ -41,13 +41,13 @@ impl ChaosCluster {
     /// Prepares all files and proxies; no server runs yet.
     pub fn prepare(
         plan: &RoundPlan,
-        folder: &Path,
+        dir: &Path,
         program: &Path,
-        tools: &Capabilities,
+        capabilities: &Capabilities,
     ) -> Result<ChaosCluster, String> {
-        let failed = |error: std::io::Error| format!("cannot prepare {}: {error}", folder.display());
-        fs::create_dir_all(folder).map_err(failed)?;
-        let folder = folder.canonicalize().map_err(failed)?;
+        let failed = |error: std::io::Error| format!("cannot prepare {}: {error}", dir.display());
+        fs::create_dir_all(dir).map_err(failed)?;
+        let dir = dir.canonicalize().map_err(failed)?;
         let servers: Vec<ServerId> = (1..=SERVERS).map(ServerId).collect();
         let mut targets = BTreeMap::new();
         for server in &servers {
@@ -55,28 +55,27 @@ impl ChaosCluster {
             targets.insert(*server, (free().map_err(failed)?, free().map_err(failed)?));
         }
         let net = ProxyNetwork::open(&targets, plan.seed, plan.repeats, free_address).map_err(failed)?;
-        let direct = cluster_file(&folder, "direct", |server| targets.get(&server).copied())?;
+        let direct = cluster_file(&dir, "direct", |server| targets.get(&server).copied())?;
         let client_address = |server| net.address((ProxyEnd::Clients, ProxyEnd::Server(server)));
-        let outside =
-            cluster_file(&folder, "clients", |server| Some((targets.get(&server)?.0, client_address(server)?)))?;
+        let outside = cluster_file(&dir, "clients", |server| Some((targets.get(&server)?.0, client_address(server)?)))?;
         let mut processes = BTreeMap::new();
         for me in servers {
             let name = format!("cluster-{}", me.0);
-            cluster_file(&folder, &name, |other| match other == me {
+            cluster_file(&dir, &name, |other| match other == me {
                 true => targets.get(&me).copied(),
                 false => {
                     let address = net.address((ProxyEnd::Server(me), ProxyEnd::Server(other)))?;
                     Some((address, targets.get(&other)?.1))
                 }
             })?;
-            let ground = match tools.has(Capability::Mounts) {
-                true => Volume::with_disk(&folder, me.0)?,
-                false => Volume::plain(&folder, me.0)?,
+            let volume = match capabilities.has(Capability::Mounts) {
+                true => Volume::with_disk(&dir, me.0)?,
+                false => Volume::plain(&dir, me.0)?,
             };
-            let arguments = arguments(plan, &folder, me, true);
-            processes.insert(me, ServerProcess::new(me, ground, folder.clone(), program.to_path_buf(), arguments));
+            let arguments = arguments(plan, &dir, me, true);
+            processes.insert(me, ServerProcess::new(me, volume, dir.clone(), program.to_path_buf(), arguments));
         }
-        Ok(ChaosCluster { folder, processes, proxies: Some(net), server_addresses: direct, client_addresses: outside })
+        Ok(ChaosCluster { dir, processes, proxies: Some(net), server_addresses: direct, client_addresses: outside })
     }
 
     /// The server with this number.
@@ -113,13 +112,13 @@ impl ChaosCluster {
     pub fn await_status(
         &mut self,
         what: &str,
-        is_so: impl Fn(&ClusterStatus) -> bool,
+        condition: impl Fn(&ClusterStatus) -> bool,
     ) -> Result<ClusterStatus, RoundFailure> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             self.check_processes()?;
             let survey = self.query_status();
-            if is_so(&survey) {
+            if condition(&survey) {
                 return Ok(survey);
             }
             if Instant::now() >= deadline {
@@ -142,8 +141,8 @@ impl Drop for ChaosCluster {
 }
 
 /// The command line of a server.
-pub fn arguments(plan: &RoundPlan, folder: &Path, server: ServerId, failing: bool) -> Vec<String> {
-    let cluster = folder.join(format!("cluster-{}.toml", server.0)).to_string_lossy().into_owned();
+pub fn arguments(plan: &RoundPlan, dir: &Path, server: ServerId, failing: bool) -> Vec<String> {
+    let cluster = dir.join(format!("cluster-{}.toml", server.0)).to_string_lossy().into_owned();
     let steps = if plan.steps { "on" } else { "off" };
     let seed = (plan.seed % 1_000_000).to_string();
     let named = ["--cluster", &cluster, "--protocol", plan.protocol.name(), "--steps", steps, "--seed", &seed];
@@ -174,7 +173,7 @@ pub fn is_converged(survey: &ClusterStatus) -> bool {
 }
 
 fn cluster_file(
-    folder: &Path,
+    dir: &Path,
     name: &str,
     addresses: impl Fn(ServerId) -> Option<(SocketAddr, SocketAddr)>,
 ) -> Result<Cluster, String> {
@@ -184,7 +183,7 @@ fn cluster_file(
         // Writing to a string does not fail.
         let _ = writeln!(text, "[[server]]\nid = {}\npeer = \"{peer}\"\nclient = \"{client}\"", server.0);
     }
-    let path = folder.join(format!("{name}.toml"));
+    let path = dir.join(format!("{name}.toml"));
     fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     Cluster::read(&path).map_err(|error| error.to_string())
 }

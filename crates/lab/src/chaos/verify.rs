@@ -78,8 +78,8 @@ pub struct RoundVerdict {
 }
 
 /// Judges the lines of a directory.
-pub fn verify(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
-    let run = Run::read(folder).map_err(|error| RoundFailure::NotRun(error.to_string()))?;
+pub fn verify(dir: &Path) -> Result<RoundVerdict, RoundFailure> {
+    let run = Run::read(dir).map_err(|error| RoundFailure::NotRun(error.to_string()))?;
     for entry in &run.lines {
         if let Event::Violation { rule, .. } = &entry.line.event {
             return Err(RoundFailure::Violation(format!(
@@ -88,7 +88,7 @@ pub fn verify(folder: &Path) -> Result<RoundVerdict, RoundFailure> {
             )));
         }
     }
-    check_error_output(folder)?;
+    check_error_output(dir)?;
     let audit = Audit::new(&run);
     if audit.verdict() == audit::AuditVerdict::Violated {
         return Err(RoundFailure::Violation(format!("audit of the log lines:\n{}", audit.explain(&run))));
@@ -122,8 +122,8 @@ fn shows_all_steps(run: &Run) -> bool {
 }
 
 /// Checks the servers' stderr: none may have panicked.
-fn check_error_output(folder: &Path) -> Result<(), RoundFailure> {
-    let entries = fs::read_dir(folder).map_err(|error| RoundFailure::NotRun(error.to_string()))?;
+fn check_error_output(dir: &Path) -> Result<(), RoundFailure> {
+    let entries = fs::read_dir(dir).map_err(|error| RoundFailure::NotRun(error.to_string()))?;
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         if path.extension().is_none_or(|extension| extension != "err") {
             continue;

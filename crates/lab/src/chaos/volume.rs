@@ -22,22 +22,22 @@ pub struct Volume {
 
 impl Volume {
     /// A volume in a plain directory.
-    pub fn plain(folder: &Path, number: u8) -> Result<Volume, String> {
-        let path = folder.join(format!("disk-{number}"));
+    pub fn plain(dir: &Path, number: u8) -> Result<Volume, String> {
+        let path = dir.join(format!("disk-{number}"));
         fs::create_dir_all(&path).map_err(|error| format!("cannot create {}: {error}", path.display()))?;
         Ok(Volume { path, image: None, is_mounted: false, is_frozen: false })
     }
 
     /// A volume with its own file system.
-    pub fn with_disk(folder: &Path, number: u8) -> Result<Volume, String> {
-        let mut ground = Volume::plain(folder, number)?;
-        let image = folder.join(format!("disk-{number}.img"));
+    pub fn with_disk(dir: &Path, number: u8) -> Result<Volume, String> {
+        let mut volume = Volume::plain(dir, number)?;
+        let image = dir.join(format!("disk-{number}.img"));
         let file = fs::File::create(&image).and_then(|file| file.set_len(DISK_MIB << 20));
         file.map_err(|error| format!("cannot create {}: {error}", image.display()))?;
         run_command(&["mkfs.ext4", "-q", "-F", "-m", "0", &image.to_string_lossy()])?;
-        ground.image = Some(image);
-        ground.mount()?;
-        Ok(ground)
+        volume.image = Some(image);
+        volume.mount()?;
+        Ok(volume)
     }
 
     /// The mount point, or the plain directory.
@@ -120,11 +120,11 @@ impl Drop for Volume {
 }
 
 /// Unmounts volumes below this directory that a killed run has left.
-pub fn unmount_leftovers(folder: &Path) {
-    let Ok(folder) = folder.canonicalize() else { return };
+pub fn unmount_leftovers(dir: &Path) {
+    let Ok(dir) = dir.canonicalize() else { return };
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for path in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
-        if Path::new(path).starts_with(&folder) {
+        if Path::new(path).starts_with(&dir) {
             let _ = run_command(&["fsfreeze", "-u", path]);
             let _ = run_command(&["umount", "-l", path]);
         }

@@ -40,15 +40,15 @@ fn identity(body: &[u8]) {
         (identity.storage_id(), identity.has_journal(), identity.has_rounds(), identity.is_active(), peers)
     };
     let before = known(&identity);
-    let life = identity.incarnation();
+    let incarnation = identity.incarnation();
     assert_eq!(
         describe(&files.image()[IDENTITY_FILE]).expect("an identity that can be read can be displayed").storage,
         before.0
     );
-    assert_eq!(identity.begin_incarnation().expect("there is room"), life + 1);
+    assert_eq!(identity.begin_incarnation().expect("there is room"), incarnation + 1);
     let role_life = identity.next_role_incarnation().expect("there is room");
     let again = read().expect("a written file can be read").expect("the file is there");
-    assert_eq!((known(&again), again.incarnation()), (before, life + 1));
+    assert_eq!((known(&again), again.incarnation()), (before, incarnation + 1));
     again.begin_incarnation().expect("there is room");
     assert!(
         again.next_role_incarnation().expect("there is room") > role_life,
@@ -58,10 +58,13 @@ fn identity(body: &[u8]) {
     let stranger = (1..=ServerId::MAX).map(ServerId).find(|server| again.recorded_peer(*server).is_none());
     if let Some(server) = stranger {
         let knows = Some(again.storage_id());
-        let claim = Claim { server, storage: 9, life: 1, boot: 2, takes_part: false, knows };
+        let claim = Claim { server, storage: 9, incarnation: 1, boot: 2, is_active: false, knows };
         assert_eq!(again.admit(&claim).expect("no peer is recorded yet"), Admitted::Yes);
         let remembered = read().expect("a written file can be read").expect("the file is there");
-        assert_eq!(remembered.recorded_peer(server), Some(RecordedPeer { storage: 9, bound: false, life: 1, boot: 2 }));
+        assert_eq!(
+            remembered.recorded_peer(server),
+            Some(RecordedPeer { storage: 9, bound: false, incarnation: 1, boot: 2 })
+        );
     }
 }
 

@@ -85,8 +85,8 @@ impl KnownRecords {
         }
         self.corrupt = joined;
         // The last known value of a corrupt slot may be out of date.
-        let damaged = &self.corrupt;
-        self.accepted.retain(|slot, _| !damaged.iter().any(|range| range.contains(*slot)));
+        let corrupt = &self.corrupt;
+        self.accepted.retain(|slot, _| !corrupt.iter().any(|range| range.contains(*slot)));
     }
 
     fn is_corrupt(&self, slot: Slot) -> bool {
@@ -135,7 +135,7 @@ fn fuzz_operations(mut source: Choices<'_>) {
         let is_invented = matches!(record, AcceptorRecord::Accepted(entry) if !ever.contains(entry));
         assert!(!is_invented, "{record:?} was never committed");
     }
-    let is_clean = found.damage.is_empty();
+    let is_clean = found.corruption.is_empty();
     assert!(!is_clean || after.corrupt.is_empty() && after == known, "a lost slot is not reported as corrupt");
     let (_, again) = open(&files, segment_bytes).expect("an opened journal can be opened again");
     assert_eq!(KnownRecords::by(&again.records), after, "recovered twice with different results");

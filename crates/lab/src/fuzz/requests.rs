@@ -314,7 +314,7 @@ fn message(source: &mut Choices<'_>, from: ServerId, stage: &BenchServer) -> Mes
                 to: if source.below(2) == 0 { Some(Slot(number(source))) } else { None },
                 truncated_below: other,
                 accepted: entries(source, own),
-                damaged: if source.below(3) == 0 { vec![slots] } else { Vec::new() },
+                corrupt: if source.below(3) == 0 { vec![slots] } else { Vec::new() },
             },
         },
         2 => Message::Nack {

@@ -66,11 +66,11 @@ impl CheckArgs {
         let mut text = String::new();
         let mut code = exit::OK;
         for source in read(&self.files)? {
-            let begun = Instant::now();
-            let deadline = begun + self.within;
+            let started = Instant::now();
+            let deadline = started + self.within;
             let verdict = source.history.check(deadline).map_err(|error| format!("{}: {error}", source.name))?;
             code = code.max(exit_code(&verdict));
-            explain(&mut text, &source, &verdict, begun.elapsed());
+            explain(&mut text, &source, &verdict, started.elapsed());
             let History::Lines(run) = &source.history else { continue };
             if let Some(contradiction) = disagreement(&verdict, &Audit::new(run)) {
                 text += &format!("{}: DISAGREEMENT: {contradiction}\n", source.name);
@@ -217,8 +217,8 @@ mod tests {
 
     #[test]
     fn history_is_searched_for_the_given_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("register.log");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("register.log");
         // The search reads the clock only once in hundreds of steps.
         let writes = "INFO  jepsen.util - 0 :invoke :write 4\nINFO  jepsen.util - 0 :ok :write 4\n".repeat(1_000);
         fs::write(&file, writes).unwrap();

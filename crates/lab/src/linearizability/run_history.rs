@@ -212,10 +212,10 @@ impl<'a> RunReader<'a> {
                 }
             }
             Event::Boot { incarnation, accepted, .. } => {
-                let life = incarnation.unwrap_or(line.id.process.incarnation());
-                let empty = accepted.map_or(life == 1, |accepted| accepted == 0);
-                let first = self.first_incarnations.entry(server).or_insert((life, empty));
-                *first = (*first).min((life, empty));
+                let incarnation = incarnation.unwrap_or(line.id.process.incarnation());
+                let empty = accepted.map_or(incarnation == 1, |accepted| accepted == 0);
+                let first = self.first_incarnations.entry(server).or_insert((incarnation, empty));
+                *first = (*first).min((incarnation, empty));
             }
             _ => {}
         }

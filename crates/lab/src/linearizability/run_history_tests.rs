@@ -255,10 +255,11 @@ fn client_without_lines_is_shown_by_its_earliest_request_and_its_times_prove_not
 
 #[test]
 fn server_without_accepted_values_was_empty_in_its_first_incarnation() {
-    let found_old = |life: u32| {
+    let found_old = |incarnation: u32| {
         let mut log = Log::default();
-        let boot =
-            format!("BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation={life} applied=0 digest=0000000000000000");
+        let boot = format!(
+            "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation={incarnation} applied=0 digest=0000000000000000"
+        );
         log.add_line(1, "s1", &boot).boot("c1");
         log.add_line(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
         log.add_line(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=7 value=v took=0.010ms server=s1");
@@ -269,9 +270,9 @@ fn server_without_accepted_values_was_empty_in_its_first_incarnation() {
 
 #[test]
 fn cluster_with_earlier_data_may_hold_any_value() {
-    let boot = |accepted: u64, life: u32| {
+    let boot = |accepted: u64, incarnation: u32| {
         format!(
-            "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation={life} applied=0 digest=0000000000000000 promised=none \
+            "BOOT version=0.1.0 lines=2 cluster=s1,s2,s3 incarnation={incarnation} applied=0 digest=0000000000000000 promised=none \
              accepted={accepted}"
         )
     };
@@ -313,7 +314,7 @@ fn cluster_with_earlier_data_may_hold_any_value() {
             disk,
             ..
         } => {
-            let (life, applied, accepted) = (Some(2), None, Some(6));
+            let (incarnation, applied, accepted) = (Some(2), None, Some(6));
             Event::Boot {
                 version,
                 lines,
@@ -326,7 +327,7 @@ fn cluster_with_earlier_data_may_hold_any_value() {
                 restart,
                 data,
                 steps,
-                incarnation: life,
+                incarnation,
                 applied,
                 digest,
                 promised,

@@ -110,8 +110,8 @@ impl Scope {
         Proposer::new(me, self.quorums(), Policy::BasicPaxos)
     }
 
-    fn learner(&self, me: ServerId, life: u32) -> Learner<ListMachine> {
-        Learner::new(me, self.quorums(), Incarnation(life), Slot(0), ListMachine::default())
+    fn learner(&self, me: ServerId, incarnation: u32) -> Learner<ListMachine> {
+        Learner::new(me, self.quorums(), Incarnation(incarnation), Slot(0), ListMachine::default())
     }
 
     fn command(&self, server: ServerId) -> Command {
@@ -120,7 +120,7 @@ impl Scope {
 
     fn initial_state(&self) -> ModelState {
         let servers: Vec<ServerId> = self.cluster().iter().collect();
-        let mut world = ModelState {
+        let mut state = ModelState {
             proposers: servers.iter().map(|me| ModelRole::new(self.proposer(*me))).collect(),
             acceptors: servers
                 .iter()
@@ -136,61 +136,61 @@ impl Scope {
             votes: BTreeMap::new(),
         };
         for me in servers {
-            self.start_proposer(&mut world, me);
+            self.start_proposer(&mut state, me);
             if me.0 <= self.proposers {
                 self.propose(
-                    &mut world,
+                    &mut state,
                     me,
                     Input::Request(ProposerRequest::Propose { command: self.command(me), promised_round: 0 }),
                 );
             }
         }
-        world
+        state
     }
 
-    fn start_proposer(&self, world: &mut ModelState, me: ServerId) {
-        self.propose(world, me, Input::Start);
-        let applied = if self.slots == 1 { Slot(0) } else { world.learners[server_index(me)].role.applied() };
-        self.propose(world, me, Input::Request(ProposerRequest::Applied { slot: applied, ids: Vec::new() }));
+    fn start_proposer(&self, state: &mut ModelState, me: ServerId) {
+        self.propose(state, me, Input::Start);
+        let applied = if self.slots == 1 { Slot(0) } else { state.learners[server_index(me)].role.applied() };
+        self.propose(state, me, Input::Request(ProposerRequest::Applied { slot: applied, ids: Vec::new() }));
     }
 
-    fn propose(&self, world: &mut ModelState, me: ServerId, input: Input<Proposer>) {
-        for action in world.proposers[server_index(me)].turn(input) {
-            self.send(world, me, action);
+    fn propose(&self, state: &mut ModelState, me: ServerId, input: Input<Proposer>) {
+        for action in state.proposers[server_index(me)].turn(input) {
+            self.send(state, me, action);
         }
     }
 
-    fn accept(&self, world: &mut ModelState, me: ServerId, input: Input<Acceptor>) {
-        let actions = world.acceptors[server_index(me)].turn(input);
-        for record in &world.acceptors[server_index(me)].disk {
+    fn accept(&self, state: &mut ModelState, me: ServerId, input: Input<Acceptor>) {
+        let actions = state.acceptors[server_index(me)].turn(input);
+        for record in &state.acceptors[server_index(me)].disk {
             if let AcceptorRecord::Accepted(Entry { slot, ballot, value }) = record {
-                world.votes.entry((*slot, *ballot, codec::encode(value))).or_default().insert(me);
+                state.votes.entry((*slot, *ballot, codec::encode(value))).or_default().insert(me);
             }
         }
-        compact(&mut world.acceptors[server_index(me)].disk);
+        compact(&mut state.acceptors[server_index(me)].disk);
         for action in actions {
-            self.send(world, me, action);
+            self.send(state, me, action);
         }
     }
 
-    fn learn(&self, world: &mut ModelState, me: ServerId, input: Input<Learner<ListMachine>>) {
-        let actions = world.learners[server_index(me)].turn(input);
-        for (slot, value) in world.learners[server_index(me)].role.machine().applied() {
-            world.learned.insert((slot, codec::encode(value)));
+    fn learn(&self, state: &mut ModelState, me: ServerId, input: Input<Learner<ListMachine>>) {
+        let actions = state.learners[server_index(me)].turn(input);
+        for (slot, value) in state.learners[server_index(me)].role.machine().applied() {
+            state.learned.insert((slot, codec::encode(value)));
         }
         for action in actions {
             match action {
                 Action::Notify(LearnerNotification::Advanced { applied, ids }) if self.slots > 1 => {
                     let request = ProposerRequest::Applied { slot: applied, ids };
-                    self.propose(world, me, Input::Request(request));
+                    self.propose(state, me, Input::Request(request));
                 }
-                action => self.send(world, me, action),
+                action => self.send(state, me, action),
             }
         }
     }
 
     /// Adds a message to the network for every role that receives it.
-    fn send<R: Role<Message = Message>>(&self, world: &mut ModelState, from: ServerId, action: Action<R>) {
+    fn send<R: Role<Message = Message>>(&self, state: &mut ModelState, from: ServerId, action: Action<R>) {
         let Action::Send { to, message } = action else { return };
         for (to, role) in to.iter().flat_map(|to| message.recipients().iter().map(move |role| (to, *role))) {
             if role == RoleKind::Learner && !self.learners {
@@ -198,16 +198,16 @@ impl Scope {
             }
             let role = ROLES.iter().position(|one| *one == role).unwrap_or_default() as u8;
             let packet = Packet { from, to, role, bytes: codec::encode(&message) };
-            *world.network.entry(packet).or_default() += 1;
+            *state.network.entry(packet).or_default() += 1;
         }
     }
 
-    fn deliver(&self, world: &mut ModelState, packet: Packet) {
+    fn deliver(&self, state: &mut ModelState, packet: Packet) {
         let (from, to, message) = (packet.from, packet.to, packet.message());
         match ROLES[usize::from(packet.role)] {
-            RoleKind::Proposer => self.propose(world, to, Input::Message { from, message }),
-            RoleKind::Acceptor => self.accept(world, to, Input::Message { from, message }),
-            _ => self.learn(world, to, Input::Message { from, message }),
+            RoleKind::Proposer => self.propose(state, to, Input::Message { from, message }),
+            RoleKind::Acceptor => self.accept(state, to, Input::Message { from, message }),
+            _ => self.learn(state, to, Input::Message { from, message }),
         }
     }
 }
@@ -215,26 +215,26 @@ impl Scope {
 impl Scope {
     /// Removes messages and timers of proposers that change nothing, now or later, because their ballots are over.
     /// Otherwise many states would differ only in them.
-    fn drop_useless(&self, world: &mut ModelState) {
-        for (place, seat) in world.proposers.iter_mut().enumerate() {
+    fn drop_useless(&self, state: &mut ModelState) {
+        for (place, model_role) in state.proposers.iter_mut().enumerate() {
             let me = ServerId(place as u8 + 1);
             let is_useless = |input: Input<Proposer>| {
-                let mut again = seat.clone();
+                let mut again = model_role.clone();
                 let actions = again.turn(input);
-                actions.is_empty() && again.role == seat.role && again.timers == seat.timers
+                actions.is_empty() && again.role == model_role.role && again.timers == model_role.timers
             };
-            world.network.retain(|packet, _| {
+            state.network.retain(|packet, _| {
                 let is_here = packet.to == me && ROLES[usize::from(packet.role)] == RoleKind::Proposer;
                 !is_here || !is_useless(Input::Message { from: packet.from, message: packet.message() })
             });
-            let timers = std::mem::take(&mut seat.timers);
+            let timers = std::mem::take(&mut model_role.timers);
             let is_of_use = |timer: &ProposerTimer| {
-                let mut again = seat.clone();
+                let mut again = model_role.clone();
                 let actions = again.turn(Input::Timeout(*timer));
-                !actions.is_empty() || again.role != seat.role || !again.timers.is_empty()
+                !actions.is_empty() || again.role != model_role.role || !again.timers.is_empty()
             };
             let timers: Vec<_> = timers.into_iter().filter(|timer| is_of_use(timer)).collect();
-            seat.timers = timers;
+            model_role.timers = timers;
         }
     }
 }
@@ -293,28 +293,28 @@ impl Model for Scope {
         vec![self.initial_state()]
     }
 
-    fn actions(&self, world: &ModelState, steps: &mut Vec<ModelStep>) {
-        steps.extend(world.network.keys().cloned().map(ModelStep::Deliver));
-        if world.doubled < self.duplicates {
-            steps.extend(world.network.keys().cloned().map(ModelStep::DeliverDuplicate));
+    fn actions(&self, state: &ModelState, steps: &mut Vec<ModelStep>) {
+        steps.extend(state.network.keys().cloned().map(ModelStep::Deliver));
+        if state.doubled < self.duplicates {
+            steps.extend(state.network.keys().cloned().map(ModelStep::DeliverDuplicate));
         }
         for me in self.cluster().iter() {
             // Left out: the proposers' ticks, which give up commands, and timers whose effect nothing here waits for.
             let timers =
-                world.proposers[server_index(me)].timers.iter().filter(|timer| !matches!(timer, ProposerTimer::Tick));
+                state.proposers[server_index(me)].timers.iter().filter(|timer| !matches!(timer, ProposerTimer::Tick));
             steps.extend(timers.map(|timer| ModelStep::ProposerTimer(me, *timer)));
             if self.learner_restarts > 0 {
-                let timers = world.learners[server_index(me)].timers.iter();
+                let timers = state.learners[server_index(me)].timers.iter();
                 let timers = timers.filter(|timer| matches!(timer, LearnerTimer::Gap | LearnerTimer::CatchUp { .. }));
                 steps.extend(timers.map(|timer| ModelStep::LearnerTimer(me, *timer)));
             }
-            if world.acceptor_crashes < self.acceptor_crashes {
+            if state.acceptor_crashes < self.acceptor_crashes {
                 steps.push(ModelStep::AcceptorCrash(me));
             }
-            if world.proposer_crashes < self.proposer_crashes {
+            if state.proposer_crashes < self.proposer_crashes {
                 steps.push(ModelStep::ProposerCrash(me));
             }
-            if world.learner_restarts < self.learner_restarts {
+            if state.learner_restarts < self.learner_restarts {
                 steps.push(ModelStep::LearnerCrash(me));
             }
         }
@@ -322,83 +322,83 @@ impl Model for Scope {
 
     fn next_state(&self, before: &ModelState, step: ModelStep) -> Option<ModelState> {
         seeded_bugs::switch(self.bug);
-        let mut world = before.clone();
+        let mut state = before.clone();
         match step {
             ModelStep::Deliver(packet) => {
-                let left = world.network.get_mut(&packet)?;
+                let left = state.network.get_mut(&packet)?;
                 *left -= 1;
                 if *left == 0 {
-                    world.network.remove(&packet);
+                    state.network.remove(&packet);
                 }
-                self.deliver(&mut world, packet);
+                self.deliver(&mut state, packet);
             }
             ModelStep::DeliverDuplicate(packet) => {
-                world.doubled += 1;
-                self.deliver(&mut world, packet);
+                state.doubled += 1;
+                self.deliver(&mut state, packet);
             }
             ModelStep::ProposerTimer(me, timer) => {
-                world.proposers[server_index(me)].timers.retain(|other| *other != timer);
-                self.propose(&mut world, me, Input::Timeout(timer));
+                state.proposers[server_index(me)].timers.retain(|other| *other != timer);
+                self.propose(&mut state, me, Input::Timeout(timer));
             }
             ModelStep::LearnerTimer(me, timer) => {
-                world.learners[server_index(me)].timers.retain(|other| *other != timer);
-                self.learn(&mut world, me, Input::Timeout(timer));
+                state.learners[server_index(me)].timers.retain(|other| *other != timer);
+                self.learn(&mut state, me, Input::Timeout(timer));
             }
             ModelStep::AcceptorCrash(me) => {
-                world.acceptor_crashes += 1;
-                world.acceptors[server_index(me)].restart(Acceptor::new().with_page_bytes(self.page_bytes));
+                state.acceptor_crashes += 1;
+                state.acceptors[server_index(me)].restart(Acceptor::new().with_page_bytes(self.page_bytes));
             }
             ModelStep::ProposerCrash(me) => {
-                world.proposer_crashes += 1;
-                world.proposers[server_index(me)].restart(self.proposer(me));
-                self.start_proposer(&mut world, me);
+                state.proposer_crashes += 1;
+                state.proposers[server_index(me)].restart(self.proposer(me));
+                self.start_proposer(&mut state, me);
             }
             ModelStep::LearnerCrash(me) => {
-                world.learner_restarts += 1;
-                let life = 1 + u32::from(world.learner_restarts);
-                world.learners[server_index(me)].restart(self.learner(me, life));
-                self.propose(&mut world, me, Input::Request(ProposerRequest::LearnerDown));
-                self.learn(&mut world, me, Input::Start);
+                state.learner_restarts += 1;
+                let incarnation = 1 + u32::from(state.learner_restarts);
+                state.learners[server_index(me)].restart(self.learner(me, incarnation));
+                self.propose(&mut state, me, Input::Request(ProposerRequest::LearnerDown));
+                self.learn(&mut state, me, Input::Start);
                 let applied = ProposerRequest::Applied { slot: Slot(0), ids: Vec::new() };
-                self.propose(&mut world, me, Input::Request(applied));
+                self.propose(&mut state, me, Input::Request(applied));
             }
         }
-        self.drop_useless(&mut world);
-        Some(world)
+        self.drop_useless(&mut state);
+        Some(state)
     }
 
     /// Cuts off states in which a proposer would go beyond the last round.
-    fn within_boundary(&self, world: &ModelState) -> bool {
-        let prepared = |seat: &ModelRole<Proposer>| seat.role.next_round() <= self.rounds + 1;
-        world.proposers.iter().all(prepared)
+    fn within_boundary(&self, state: &ModelState) -> bool {
+        let prepared = |model_role: &ModelRole<Proposer>| model_role.role.next_round() <= self.rounds + 1;
+        state.proposers.iter().all(prepared)
     }
 
     fn properties(&self) -> Vec<Property<Scope>> {
         vec![
             Property::always(
                 "each slot has one chosen value for ever, and nothing else is applied",
-                |scope: &Scope, world: &ModelState| world.agrees(&scope.quorums()),
+                |scope: &Scope, state: &ModelState| state.agrees(&scope.quorums()),
             ),
-            Property::always("every chosen value was requested by a client", |scope: &Scope, world: &ModelState| {
+            Property::always("every chosen value was requested by a client", |scope: &Scope, state: &ModelState| {
                 let asked = (1..=scope.proposers).map(|server| Value::Command(scope.command(ServerId(server))));
                 let asked: Vec<Vec<u8>> = asked.chain([Value::Noop]).map(|value| codec::encode(&value)).collect();
-                world.chosen(&scope.quorums()).iter().all(|(_, value)| asked.iter().any(|one| one == value))
+                state.chosen(&scope.quorums()).iter().all(|(_, value)| asked.iter().any(|one| one == value))
             }),
             Property::always(
                 "an acceptor's disk has everything that it has promised and accepted",
-                |_, world: &ModelState| {
-                    world.acceptors.iter().all(|seat| {
+                |_, state: &ModelState| {
+                    state.acceptors.iter().all(|model_role| {
                         let mut again = Acceptor::new();
-                        seat.disk.iter().for_each(|record| again.replay(record.clone()));
-                        again.promised() == seat.role.promised() && again.accepted() == seat.role.accepted()
+                        model_role.disk.iter().for_each(|record| again.replay(record.clone()));
+                        again.promised() == model_role.role.promised() && again.accepted() == model_role.role.accepted()
                     })
                 },
             ),
-            Property::sometimes("a value is chosen", |scope: &Scope, world: &ModelState| {
-                !world.chosen(&scope.quorums()).is_empty()
+            Property::sometimes("a value is chosen", |scope: &Scope, state: &ModelState| {
+                !state.chosen(&scope.quorums()).is_empty()
             }),
-            Property::sometimes("every slot is applied by some learner", |scope: &Scope, world: &ModelState| {
-                world.learned.len() as u64 == scope.slots || !scope.learners
+            Property::sometimes("every slot is applied by some learner", |scope: &Scope, state: &ModelState| {
+                state.learned.len() as u64 == scope.slots || !scope.learners
             }),
         ]
     }

@@ -29,9 +29,9 @@ const LEARN: Scope = Scope { proposers: 1, learners: true, ..DUEL };
 /// A proposer that finds two accepted slots receives each in its own page.
 const PAGES: Scope = Scope { learners: true, slots: 2, rounds: 2, page_bytes: 1, ..DUEL };
 
-fn print_result<C: Checker<Scope>>(name: &str, begun: Instant, bound: Option<usize>, checker: &C) {
+fn print_result<C: Checker<Scope>>(name: &str, started: Instant, bound: Option<usize>, checker: &C) {
     let end = if bound.is_none_or(|bound| checker.state_count() < bound) { "all states" } else { "up to the bound" };
-    let (states, depth, took) = (checker.unique_state_count(), checker.max_depth(), begun.elapsed().as_secs_f64());
+    let (states, depth, took) = (checker.unique_state_count(), checker.max_depth(), started.elapsed().as_secs_f64());
     println!("{name}: {states} states ({end}), up to {depth} steps, {took:.1} s");
 }
 
@@ -42,17 +42,17 @@ fn checker(scope: Scope) -> CheckerBuilder<Scope> {
 
 /// Searches a scope completely: every reachable state.
 fn exhaust(name: &str, scope: Scope) {
-    let begun = Instant::now();
+    let started = Instant::now();
     let checker = checker(scope).spawn_bfs().join();
-    print_result(name, begun, None, &checker);
+    print_result(name, started, None, &checker);
     checker.assert_properties();
 }
 
 /// Searches breadth-first up to about this number of states, and expects no violation.
 fn search(name: &str, scope: Scope, steps: usize) {
-    let begun = Instant::now();
+    let started = Instant::now();
     let checker = checker(scope).target_state_count(steps).spawn_bfs().join();
-    print_result(name, begun, Some(steps), &checker);
+    print_result(name, started, Some(steps), &checker);
     assert_eq!(violated_property(&checker), None);
 }
 
@@ -109,9 +109,9 @@ fn model_checker_finds_seeded_bugs() {
         (Bug::OwnValueAlways, DUEL),
     ];
     for (bug, scope) in bugs {
-        let begun = Instant::now();
+        let started = Instant::now();
         let checker = checker(Scope { bug: Some(bug), ..scope }).target_state_count(400_000).spawn_bfs().join();
-        print_result(bug.name(), begun, Some(400_000), &checker);
+        print_result(bug.name(), started, Some(400_000), &checker);
         assert!(violated_property(&checker).is_some(), "{} was not found", bug.name());
     }
 }
@@ -119,9 +119,9 @@ fn model_checker_finds_seeded_bugs() {
 #[test]
 #[ignore = "some ten million states: takes minutes and gigabytes of memory"]
 fn three_proposers_and_one_slot_ten_million_states() {
-    let begun = Instant::now();
+    let started = Instant::now();
     let scope = Scope { proposers: 3, ..DUEL };
     let checker = checker(scope).target_state_count(40_000_000).spawn_bfs().join();
-    print_result("three proposers, one slot", begun, Some(40_000_000), &checker);
+    print_result("three proposers, one slot", started, Some(40_000_000), &checker);
     assert_eq!(violated_property(&checker), None);
 }

@@ -10,7 +10,8 @@ use crate::sim::faults::{Fault, FaultSet};
 use paxos_kv::paxos::Slot;
 use paxos_kv::protocol::Protocol;
 use paxos_kv::random::Random;
-use paxos_kv::trace::audit::*;
+use paxos_kv::trace::audit::{Audit, AuditVerdict, Rule};
+use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::{Event, Line, LineId, OpKind};
 
 /// The files of a run, as parsed lines.
@@ -18,15 +19,15 @@ type GapFiles = Vec<(String, Vec<Line>)>;
 
 /// The lines of a correct run.
 fn simulated(seed: u64, protocol: Protocol, allowed: FaultSet) -> GapFiles {
-    let setting = BatchConfig { allowed, bug: None, protocol: Some(protocol), harm_only: false };
+    let config = BatchConfig { allowed, bug: None, protocol: Some(protocol), user_visible_only: false };
     let lines = |text: &str| text.lines().map(|line| line.parse().unwrap()).collect();
-    run_one(seed, setting, true).lines.iter().map(|(name, text)| (name.clone(), lines(text))).collect()
+    run_one(seed, config, true).lines.iter().map(|(name, text)| (name.clone(), lines(text))).collect()
 }
 
 /// At most `count` runs of one history whose lines prove them. (A server that lost its disk has a new data directory,
 /// and its lines prove nothing.)
 fn proved(protocol: Protocol, count: usize) -> impl Iterator<Item = (u64, GapFiles)> {
-    let allowed = FaultSet::all().without(Fault::BegunAnew);
+    let allowed = FaultSet::all().without(Fault::NewHistory);
     let runs = (1..).map(move |seed| (seed, simulated(seed, protocol, allowed)));
     runs.filter(|(_, files)| Audit::new(&run_of(files)).verdict() == AuditVerdict::Proved).take(count)
 }
@@ -83,31 +84,31 @@ fn lose(files: &mut GapFiles, random: &mut Random) -> String {
             says
         }
         _ => {
-            let lives: BTreeSet<u32> = lines.iter().map(|line| line.id.process.life()).collect();
-            let lives: BTreeSet<u32> = lives.into_iter().filter(|_| below(random, 2) == 0).collect();
-            let says = format!("{name}: the steps of incarnations {lives:?}");
-            hide_steps(files, file, &lives);
+            let incarnations: BTreeSet<u32> = lines.iter().map(|line| line.id.process.incarnation()).collect();
+            let incarnations: BTreeSet<u32> = incarnations.into_iter().filter(|_| below(random, 2) == 0).collect();
+            let says = format!("{name}: the steps of incarnations {incarnations:?}");
+            hide_steps(files, file, &incarnations);
             says
         }
     }
 }
 
 /// Removes the lines that `--steps off` would omit, in some incarnations of a server.
-fn hide_steps(files: &mut GapFiles, file: usize, lives: &BTreeSet<u32>) {
+fn hide_steps(files: &mut GapFiles, file: usize, incarnations: &BTreeSet<u32>) {
     let mut numbers: BTreeMap<LineId, Option<LineId>> = BTreeMap::new();
     let mut next: BTreeMap<u32, u64> = BTreeMap::new();
     let lines = std::mem::take(&mut files[file].1);
     files[file].1 = lines
         .into_iter()
         .filter_map(|mut line| {
-            let life = line.id.process.life();
-            if line.id.process.as_server().is_none() || !lives.contains(&life) {
+            let incarnation = line.id.process.incarnation();
+            if line.id.process.as_server().is_none() || !incarnations.contains(&incarnation) {
                 return Some(line);
             }
             if let Event::Boot { steps, .. } = &mut line.event {
                 *steps = Some("off".into());
             }
-            let n = next.entry(life).or_insert(1);
+            let n = next.entry(incarnation).or_insert(1);
             let shown = (!line.event.is_step()).then(|| LineId { process: line.id.process.clone(), n: *n });
             numbers.insert(line.id.clone(), shown.clone());
             *n += u64::from(shown.is_some());

@@ -30,21 +30,21 @@ thread_local! {
 
 /// Runs one seed. A failed assertion of a role ends the run, not the program. In builds that abort on a panic, the
 /// program prints the message and the command that replays the run, and exits.
-pub fn run_one(seed: u64, setting: BatchConfig, lines: bool) -> RunReport {
+pub fn run_one(seed: u64, config: BatchConfig, lines: bool) -> RunReport {
     record_panics();
     #[cfg(any(test, feature = "seeded-bugs"))]
-    seeded_bugs::switch(setting.bug);
-    let mut world = Simulation::new(RunPlan::new(seed, setting.allowed, setting.protocol), lines);
-    if setting.user_visible_only {
-        world.sim_env.oracle.check_user_visible_only();
+    seeded_bugs::switch(config.bug);
+    let mut sim = Simulation::new(RunPlan::new(seed, config.allowed, config.protocol), lines);
+    if config.user_visible_only {
+        sim.sim_env.oracle.check_user_visible_only();
     }
-    CONFIG.set(setting);
+    CONFIG.set(config);
     RUNNING.set(Some(seed));
-    let caught = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| sim.run()));
     RUNNING.set(None);
     caught.unwrap_or_else(|_| {
         let what = PANIC_MESSAGE.take().unwrap_or_else(|| "it panicked without a message".to_string());
-        world.report(RunVerdict::Unsafe(Violation { invariant: 29, what }))
+        sim.report(RunVerdict::Unsafe(Violation { invariant: 29, what }))
     })
 }
 
@@ -59,16 +59,16 @@ pub fn replay(seed: u64, BatchConfig { allowed, bug, protocol, user_visible_only
 
 /// The smallest set of fault classes with which the seed still violates the same invariant, found by leaving out one
 /// class after the other.
-pub fn shrink(seed: u64, setting: BatchConfig, verdict: &RunVerdict) -> BatchConfig {
+pub fn shrink(seed: u64, config: BatchConfig, verdict: &RunVerdict) -> BatchConfig {
     let same = |other: &RunVerdict| match (verdict, other) {
         (RunVerdict::Unsafe(one), RunVerdict::Unsafe(other)) => one.invariant == other.invariant,
         (RunVerdict::Stuck(_), RunVerdict::Stuck(_)) => true,
         _ => false,
     };
-    let on = RunPlan::new(seed, setting.allowed, setting.protocol).faults;
-    let mut least = BatchConfig { allowed: on, ..setting };
+    let on = RunPlan::new(seed, config.allowed, config.protocol).faults;
+    let mut least = BatchConfig { allowed: on, ..config };
     if on.count() <= FaultSet::FEW || !same(&run_one(seed, least, false).verdict) {
-        return setting;
+        return config;
     }
     loop {
         let before = least;
@@ -132,7 +132,7 @@ pub struct SeedBatch {
     /// The time limit.
     pub time: Option<Duration>,
     /// What all runs have in common.
-    pub setting: BatchConfig,
+    pub config: BatchConfig,
     /// Number of threads.
     pub threads: usize,
 }
@@ -190,7 +190,7 @@ impl SeedBatch {
                         if seed > self.last || late || stop.load(Ordering::Relaxed) {
                             return;
                         }
-                        let report = run_one(seed, self.setting, false);
+                        let report = run_one(seed, self.config, false);
                         if report.verdict != RunVerdict::Clean {
                             stop.store(true, Ordering::Relaxed);
                         }

@@ -23,8 +23,8 @@ type BugSearch = Option<(u64, u64, RunVerdict)>;
 /// Searches for a bug in this range of seeds.
 fn find(bug: Bug, (first, last): (u64, u64), threads: usize, harm_only: bool) -> BugSearch {
     let plain = BatchConfig { allowed: FaultSet::all(), bug: None, protocol: bug.protocol(), user_visible_only: false };
-    let setting = BatchConfig { bug: Some(bug), user_visible_only: harm_only, ..plain };
-    let (seed, verdict) = SeedBatch { first, last, time: None, setting, threads }.run(|_| {}).failure?;
+    let config = BatchConfig { bug: Some(bug), user_visible_only: harm_only, ..plain };
+    let (seed, verdict) = SeedBatch { first, last, time: None, config, threads }.run(|_| {}).failure?;
     // A seed that also fails without the bug has found something else.
     let is_its = run_one(seed, plain, false).verdict == RunVerdict::Clean;
     is_its.then_some((seed - first + 1, seed, verdict))
@@ -37,13 +37,13 @@ pub fn search_all(first: u64, last: u64, threads: usize, harm_too: bool) -> (Str
     for bug in Bug::ALL {
         let (found, harm) = match find(*bug, (first, last), threads, false) {
             Some((seeds, seed, verdict)) => {
-                let setting = BatchConfig {
+                let config = BatchConfig {
                     allowed: FaultSet::all(),
                     bug: Some(*bug),
                     protocol: bug.protocol(),
                     user_visible_only: false,
                 };
-                let found = format!("{seeds} | {} | `{}`", caught_by(&verdict), replay(seed, setting));
+                let found = format!("{seeds} | {} | `{}`", caught_by(&verdict), replay(seed, config));
                 (found, if harm_too { harm_of(*bug, (first, last), threads) } else { "not searched".to_string() })
             }
             None => {

@@ -55,7 +55,7 @@ pub struct SimClient {
     pub name: String,
     core: ClientCore,
     connections: ClientConnections,
-    wishes: VecDeque<ClientStep>,
+    client_steps: VecDeque<ClientStep>,
     think: RangeInclusive<Micros>,
     timeout: Micros,
     /// The index in the history of the operation of each request.
@@ -76,7 +76,7 @@ impl SimClient {
         sim_env: &mut SimEnv,
         number: usize,
         cluster: ServerSet,
-        wishes: VecDeque<ClientStep>,
+        client_steps: VecDeque<ClientStep>,
         server: ServerId,
         pace: (RangeInclusive<Micros>, Micros),
         lines: bool,
@@ -104,7 +104,7 @@ impl SimClient {
             name,
             core: ClientCore::new(identity, server, nonces, random(100)),
             connections: ClientConnections::default(),
-            wishes,
+            client_steps,
             think,
             timeout,
             operations: BTreeMap::new(),
@@ -117,12 +117,12 @@ impl SimClient {
 
     /// Allows this number of requests in flight at once.
     pub fn allow_in_flight(&self, sim_env: &mut SimEnv, requests: usize) {
-        (1..requests.min(self.wishes.len())).for_each(|_| self.pause(sim_env));
+        (1..requests.min(self.client_steps.len())).for_each(|_| self.pause(sim_env));
     }
 
     /// Whether the client has made all its requests, and has none in flight.
     pub fn is_done(&self) -> bool {
-        self.wishes.is_empty() && self.core.in_flight() == 0
+        self.client_steps.is_empty() && self.core.in_flight() == 0
     }
 
     /// The log lines of the client.
@@ -132,7 +132,7 @@ impl SimClient {
 
     /// Drops the requests that were not made yet.
     pub fn stop(&mut self) {
-        self.wishes.clear();
+        self.client_steps.clear();
     }
 
     /// Pauses for a random time, and then makes the next request.
@@ -160,24 +160,24 @@ impl SimClient {
 
     /// Makes the next request.
     fn begin(&mut self, sim_env: &mut SimEnv) {
-        let Some(wish) = self.wishes.front() else { return };
-        let what = match wish {
+        let Some(client_step) = self.client_steps.front() else { return };
+        let what = match client_step {
             ClientStep::Read(key) => RequestedOperation::Get { key: key.clone() },
             ClientStep::Write(op) => RequestedOperation::Write(op.clone()),
         };
         if !sim_env.history.may_start_request(what.key()) {
             return self.pause_longer(sim_env);
         }
-        let Some(wish) = self.wishes.pop_front() else { return };
+        let Some(client_step) = self.client_steps.pop_front() else { return };
         let now = Time(sim_env.now());
         let deadline = Time(now.0 + self.timeout);
         let operation = sim_env.history_begins(self.number, what);
         let mut wire = SimWire { client: self.number, connections: &mut self.connections, sim_env };
-        let ticket = match wish {
+        let handle = match client_step {
             ClientStep::Read(key) => self.core.read(now, deadline, key, Route::Any, &mut wire),
             ClientStep::Write(op) => self.core.write(now, deadline, op, &mut wire),
         };
-        self.operations.insert(ticket, operation);
+        self.operations.insert(handle, operation);
         if self.core.in_flight() == IN_FLIGHT_MAX {
             sim_env.reach(CoveragePoint::MaxInFlight);
         }
@@ -190,12 +190,12 @@ impl SimClient {
         self.core.poll(Time(wire.sim_env.now()), &mut wire);
         for step in self.connections.take_steps() {
             match step {
-                ObservedStep::Named(ticket, id) => sim_env.history.set_id(self.operations[&ticket], id),
-                ObservedStep::Unnamed(ticket) => sim_env.history_renames(self.operations[&ticket]),
+                ObservedStep::Named(handle, id) => sim_env.history.set_id(self.operations[&handle], id),
+                ObservedStep::Unnamed(handle) => sim_env.history_renames(self.operations[&handle]),
             }
         }
-        while let Some((ticket, Finished { result, .. })) = self.core.take_completed() {
-            if let Some(operation) = self.operations.remove(&ticket) {
+        while let Some((handle, Finished { result, .. })) = self.core.take_completed() {
+            if let Some(operation) = self.operations.remove(&handle) {
                 sim_env.history.request_ended(operation);
                 record_result(sim_env, operation, result);
             }

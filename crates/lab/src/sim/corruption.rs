@@ -43,7 +43,7 @@ impl Simulation {
                 // A record that is still being written is not durable.
                 let is_written = acceptor.syncing.is_none();
                 let (acceptor, learner) = (acceptor.role(), learner.role());
-                is_written && acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
+                is_written && acceptor.corrupt().is_empty() && learner.durable().next() >= acceptor.truncated_below()
             };
             let is_later = |process: &SimProcess| one.corrupted_in != Some(process.number);
             if !one.has_new_disk
@@ -62,7 +62,7 @@ impl Simulation {
         self.kill(server, CrashKind::Process);
         let lost = self.sim_env.chance(200);
         let one = self.server(server);
-        let files = one.folder.checkpoint.clone();
+        let files = one.dir.checkpoint.clone();
         let Ok(bytes) = files.read(CHECKPOINT_FILE) else { return };
         one.is_checkpoint_corrupt = true;
         if lost {
@@ -87,7 +87,7 @@ impl Simulation {
             return None;
         }
         self.kill(server, CrashKind::Process);
-        Some(self.server(server).folder.journal.clone())
+        Some(self.server(server).dir.journal.clone())
     }
 
     fn record_corruption(&mut self, server: ServerId, mark: CoveragePoint) {
@@ -111,8 +111,8 @@ impl Simulation {
             self.kill(server, CrashKind::Process);
         }
         let in_journal = self.sim_env.chance(800);
-        let folder = &self.server(server).folder;
-        let files = if in_journal { folder.journal.clone() } else { folder.top.clone() };
+        let dir = &self.server(server).dir;
+        let files = if in_journal { dir.journal.clone() } else { dir.top.clone() };
         let image = files.image();
         let names: Vec<&String> = image.keys().collect();
         let Some(name) = self.sim_env.random_choice(&names) else { return };
@@ -174,12 +174,12 @@ impl Simulation {
                 let others = self.plan.cluster().without(self.lost).without(ServerSet::only(server));
                 let others: Vec<ServerId> = others.iter().collect();
                 let Some(stranger) = self.sim_env.random_choice(&others) else { return };
-                let theirs = self.server(stranger).folder.journal.image();
-                self.server(server).folder.journal = MemoryFiles::from_image(&theirs);
+                let theirs = self.server(stranger).dir.journal.image();
+                self.server(server).dir.journal = MemoryFiles::from_image(&theirs);
             }
             _ => {
                 // The small files of the directory itself.
-                let top = self.server(server).folder.top.clone();
+                let top = self.server(server).dir.top.clone();
                 let small = top.image();
                 let names: Vec<&String> = small.keys().collect();
                 let Some(name) = self.sim_env.random_choice(&names) else { return };
@@ -194,9 +194,9 @@ impl Simulation {
     pub(super) fn plan_read_error(&mut self, server: ServerId) {
         self.kill(server, CrashKind::Process);
         let reads = self.sim_env.random.within(0..=3);
-        let folder = &self.server(server).folder;
+        let dir = &self.server(server).dir;
         let in_journal = reads > 0;
-        if in_journal { &folder.journal } else { &folder.top }.fail_read(Some(reads));
+        if in_journal { &dir.journal } else { &dir.top }.fail_read(Some(reads));
     }
 
     /// Loses the whole disk, or the journal.
@@ -212,16 +212,15 @@ impl Simulation {
         if whole {
             // A new disk under the old server number. Peers that recorded the old one must refuse it, and the other
             // peers alone must not admit it.
-            me.folder = Default::default();
+            me.dir = Default::default();
             (me.storage, me.has_new_disk) = (storage, true);
             self.sim_env.oracle.disk_replaced(server);
             self.sim_env.network.forget(server);
             return;
         }
-        let has_journal =
-            me.folder.journal.list().is_ok_and(|names| names.iter().any(|name| name.ends_with("journal")));
+        let has_journal = me.dir.journal.list().is_ok_and(|names| names.iter().any(|name| name.ends_with("journal")));
         if has_journal {
-            me.folder.journal = Default::default();
+            me.dir.journal = Default::default();
         }
     }
 }

@@ -6,7 +6,7 @@
 use paxos_kv::protocol::Protocol;
 
 macro_rules! coverage {
-    ($($name:ident = $says:literal),+ $(,)?) => {
+    ($($name:ident = $description:literal),+ $(,)?) => {
         /// A situation that a run has reached.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[allow(missing_docs, reason = "each is described by its text")]
@@ -17,8 +17,8 @@ macro_rules! coverage {
             pub const ALL: &[CoveragePoint] = &[$(CoveragePoint::$name),+];
 
             /// One line for the reader that says what was reached.
-            pub fn says(self) -> &'static str {
-                match self { $(CoveragePoint::$name => $says),+ }
+            pub fn description(self) -> &'static str {
+                match self { $(CoveragePoint::$name => $description),+ }
             }
         }
     };

@@ -78,7 +78,7 @@ impl DirStorage for SimDataDir {
         let files = self.files_of(part);
         let discarded = files.list().and_then(|names| names.iter().try_for_each(|name| files.remove(name)));
         let path = self.path().to_path_buf();
-        discarded.map_err(|source| DataDirError::Io { doing: "empty", path, source })
+        discarded.map_err(|source| DataDirError::Io { action: "empty", path, source })
     }
 }
 

@@ -64,16 +64,16 @@ impl DurableAcceptor {
     }
 
     /// Whether an acceptor has all this state, except slots that it reports as corrupt.
-    fn is_known_to(&self, acceptor: &Acceptor, is_damaged: bool) -> bool {
-        let damaged = acceptor.damaged();
+    fn is_known_to(&self, acceptor: &Acceptor, is_corrupt: bool) -> bool {
+        let corrupt = acceptor.corrupt();
         let first = self.truncated_below.max(acceptor.truncated_below());
-        let is_lost = |slot: &Slot| damaged.iter().any(|range| range.contains(*slot));
+        let is_lost = |slot: &Slot| corrupt.iter().any(|range| range.contains(*slot));
         let theirs = acceptor.accepted();
         let agrees = |slot: &Slot| {
             let (mine, found) = (self.accepted.get(slot), theirs.get(slot));
             // If an older record is lost, a repaired slot holds what repaired it: the same value, perhaps at a lower
             // ballot.
-            let mended = self.repaired.get(slot).filter(|_| is_damaged);
+            let mended = self.repaired.get(slot).filter(|_| is_corrupt);
             let is_mended = mine
                 .zip(found)
                 .zip(mended)
@@ -83,7 +83,7 @@ impl DurableAcceptor {
         let same = self.accepted.range(first..).chain(theirs.range(first..)).all(|(slot, _)| agrees(slot));
         // If a truncation record is lost, the acceptor knows more than it must. If the checkpoint is lost, fewer slots
         // count as truncated.
-        let may_be_lower = is_damaged || self.checkpoint.next() < self.truncated_below;
+        let may_be_lower = is_corrupt || self.checkpoint.next() < self.truncated_below;
         let forgotten = acceptor.truncated_below() == self.truncated_below
             || (may_be_lower && acceptor.truncated_below() < self.truncated_below)
             || acceptor.truncated_below() <= self.checkpoint.max(self.checkpoint_in_doubt.unwrap_or_default()).next();
@@ -161,20 +161,20 @@ impl Oracle {
     }
 
     /// Checks what an acceptor has recovered from its disk.
-    pub fn recovered(&mut self, server: ServerId, acceptor: &Acceptor, is_damaged: bool, coverage: &mut Coverage) {
+    pub fn recovered(&mut self, server: ServerId, acceptor: &Acceptor, is_corrupt: bool, coverage: &mut Coverage) {
         if self.new_disks.contains(server) {
             return;
         }
         let in_doubt = std::mem::take(&mut self.disk(server).in_doubt);
         let disk = self.disk(server).clone();
-        if disk.is_known_to(acceptor, is_damaged) {
+        if disk.is_known_to(acceptor, is_corrupt) {
             if !in_doubt.is_empty() {
                 coverage.reach(CoveragePoint::GroupLost);
             }
         } else {
             let mut grown = disk.clone();
             in_doubt.iter().for_each(|record| grown.take(record));
-            let survived = grown.is_known_to(acceptor, is_damaged) && !in_doubt.is_empty();
+            let survived = grown.is_known_to(acceptor, is_corrupt) && !in_doubt.is_empty();
             self.require(22, survived, || {
                 format!(
                     "{server} had durably promised {} and accepted {} slots from {} on, but restarted with {}, {} and {}",
@@ -201,7 +201,7 @@ impl Oracle {
         // A repaired slot may have come back at a lower ballot.
         let back = disk.repaired.keys().filter_map(|slot| Some((*slot, acceptor.accepted().get(slot)?.clone())));
         disk.accepted.extend(back);
-        for range in acceptor.damaged() {
+        for range in acceptor.corrupt() {
             disk.accepted.retain(|slot, _| !range.contains(*slot));
             let left = acceptor.accepted().range(range.first..=range.last);
             disk.accepted.extend(left.map(|(slot, value)| (*slot, value.clone())));
@@ -209,8 +209,8 @@ impl Oracle {
     }
 
     /// Whether an acceptor may leave a slot out of its promise.
-    pub(super) fn may_lack(slot: Slot, forgotten: Slot, damaged: &[SlotRange]) -> bool {
-        slot < forgotten || damaged.iter().any(|range| range.contains(slot))
+    pub(super) fn may_lack(slot: Slot, forgotten: Slot, corrupt: &[SlotRange]) -> bool {
+        slot < forgotten || corrupt.iter().any(|range| range.contains(slot))
     }
 
     // ---- checkpoints

@@ -19,24 +19,24 @@ use paxos_kv::storage::disk::InjectedFailure;
 use paxos_kv::trace::{CrashCause, CrashPoint};
 
 macro_rules! faults {
-    ($($name:ident = $word:literal, $says:literal;)+) => {
+    ($($fault:ident = $name:literal, $description:literal;)+) => {
         /// A class of faults.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[allow(missing_docs, reason = "each is described by its text")]
-        pub enum Fault { $($name),+ }
+        pub enum Fault { $($fault),+ }
 
         impl Fault {
             /// All classes.
-            pub const ALL: &[Fault] = &[$(Fault::$name),+];
+            pub const ALL: &[Fault] = &[$(Fault::$fault),+];
 
             /// Its name on the command line.
-            pub fn word(self) -> &'static str {
-                match self { $(Fault::$name => $word),+ }
+            pub fn name(self) -> &'static str {
+                match self { $(Fault::$fault => $name),+ }
             }
 
             /// One line that describes the fault.
-            pub fn says(self) -> &'static str {
-                match self { $(Fault::$name => $says),+ }
+            pub fn description(self) -> &'static str {
+                match self { $(Fault::$fault => $description),+ }
             }
         }
     };
@@ -82,10 +82,10 @@ faults! {
 impl FromStr for Fault {
     type Err = String;
 
-    fn from_str(word: &str) -> Result<Fault, String> {
-        let known = || Fault::ALL.iter().map(|fault| fault.word()).collect::<Vec<_>>().join(", ");
-        let found = Fault::ALL.iter().copied().find(|fault| fault.word() == word);
-        found.ok_or_else(|| format!("'{word}' is not a fault class; use all, none or some of {}", known()))
+    fn from_str(name: &str) -> Result<Fault, String> {
+        let known = || Fault::ALL.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(", ");
+        let found = Fault::ALL.iter().copied().find(|fault| fault.name() == name);
+        found.ok_or_else(|| format!("'{name}' is not a fault class; use all, none or some of {}", known()))
     }
 }
 
@@ -165,7 +165,7 @@ impl FromStr for FaultSet {
         match text {
             "all" => Ok(FaultSet::all()),
             "none" => Ok(FaultSet::NONE),
-            list => list.split(',').try_fold(FaultSet::NONE, |set, word| Ok(set.with(word.trim().parse()?))),
+            list => list.split(',').try_fold(FaultSet::NONE, |set, name| Ok(set.with(name.trim().parse()?))),
         }
     }
 }
@@ -175,7 +175,7 @@ impl fmt::Display for FaultSet {
         if *self == FaultSet::all() {
             return f.write_str("all");
         }
-        let words: Vec<_> = Fault::ALL.iter().filter(|fault| self.has(**fault)).map(|fault| fault.word()).collect();
+        let words: Vec<_> = Fault::ALL.iter().filter(|fault| self.has(**fault)).map(|fault| fault.name()).collect();
         f.write_str(if words.is_empty() { "none".to_string() } else { words.join(",") }.as_str())
     }
 }
@@ -300,7 +300,7 @@ impl Simulation {
                 self.server(server).processor = usual;
             }
             ActiveFault::Full(server) => {
-                self.server(server).folder.all().for_each(|files| files.set_capacity(None));
+                self.server(server).dir.all().for_each(|files| files.set_capacity(None));
             }
             ActiveFault::SlowSync(server) => {
                 let usual = self.plan.sync.clone();
@@ -416,7 +416,7 @@ impl Simulation {
             _ => SimDirPart::Top,
         };
         let operation = self.sim_env.random.within(0..=12);
-        self.server(server).folder.fail(part, operation, failure);
+        self.server(server).dir.fail(part, operation, failure);
     }
 
     fn jump_wall_clock(&mut self, server: ServerId) {
@@ -491,7 +491,7 @@ impl Simulation {
         }
         // In about half of the cases no room is left.
         let room = self.sim_env.random.within(0..=16 << 10).saturating_sub(8 << 10);
-        for files in self.server(server).folder.all() {
+        for files in self.server(server).dir.all() {
             let used: usize = files.image().values().map(Vec::len).sum();
             files.set_capacity(Some(used as u64 + room));
         }
@@ -505,7 +505,7 @@ impl Simulation {
         let one = self.server(server);
         let growth =
             one.process.as_ref().map_or(0, |process| process.core.checkpoints.growth().load(Ordering::Relaxed));
-        one.folder.limit_space(Some(growth + files * one.segment_bytes()));
+        one.dir.limit_space(Some(growth + files * one.segment_bytes()));
         self.sim_env.reach(CoveragePoint::DiskLimited);
     }
 }

@@ -19,17 +19,17 @@ impl Simulation {
         let lie = Claim {
             server: name,
             storage: self.sim_env.random.next(),
-            life: self.sim_env.random.within(0..=u64::from(u32::MAX)) as u32,
+            incarnation: self.sim_env.random.within(0..=u64::from(u32::MAX)) as u32,
             boot: self.sim_env.random.next(),
-            takes_part: self.sim_env.chance(500),
+            is_active: self.sim_env.chance(500),
             knows: self.sim_env.chance(500).then(|| self.sim_env.random.next()),
         };
         let knows_storage = self.sim_env.chance(300);
         let storage = true_claim.filter(|_| knows_storage).map_or(lie.storage, |claim| claim.storage);
         let Some(process) = &mut self.server(server).process else { return };
         let before = process.identity().recorded_peer(name);
-        let Claim { server: name, life, boot, takes_part, knows, .. } = lie;
-        let who = Caller::Peer { server: name, storage, life, boot, takes_part, knows };
+        let Claim { server: name, incarnation, boot, is_active, knows, .. } = lie;
+        let who = Caller::Peer { server: name, storage, incarnation, boot, is_active, knows };
         let hello = Hello { cluster: CLUSTER.to_string(), to: server, members: self.plan.cluster(), who };
         let mut answer = None;
         self.at_server(server, |one, sim_env| answer = one.receive_hello(sim_env, &hello));
@@ -48,10 +48,10 @@ impl Simulation {
         let is_spare = !self.lost.contains(server) && self.lost.len() + others.len() < self.plan.spare_servers();
         // Before its admission both directories are new, and each may get too few witnesses. The other servers must be
         // enough as witnesses.
-        let takes_part = self.server(server).is_active();
+        let is_active = self.server(server).is_active();
         let gone = self.lost.len() + others.len();
         let enough = usize::from(self.plan.servers) >= self.plan.quorums().witnesses() + 2 + gone;
-        if !is_spare || has_begun != takes_part || !(has_begun || enough) {
+        if !is_spare || has_begun != is_active || !(has_begun || enough) {
             return;
         }
         self.sim_env.reach(CoveragePoint::WrongDataDir);
@@ -60,9 +60,9 @@ impl Simulation {
         self.on_wrong_dir.insert(server);
         let storage = self.sim_env.random.next();
         let me = self.server(server);
-        me.own_dir = Some((std::mem::take(&mut me.folder), me.storage));
-        (me.storage, me.has_new_disk) = (storage, takes_part);
-        if takes_part {
+        me.own_dir = Some((std::mem::take(&mut me.dir), me.storage));
+        (me.storage, me.has_new_disk) = (storage, is_active);
+        if is_active {
             self.sim_env.oracle.disk_replaced(server);
         }
         self.sim_env.network.forget(server);
@@ -72,13 +72,13 @@ impl Simulation {
     pub(super) fn restore_own_dir(&mut self, server: ServerId) {
         let me = self.server(server);
         let is_settled = !me.has_new_disk && me.is_active();
-        let Some((folder, storage)) = me.own_dir.take().filter(|_| !is_settled) else { return };
+        let Some((dir, storage)) = me.own_dir.take().filter(|_| !is_settled) else { return };
         self.kill(server, CrashKind::Process);
         let me = self.server(server);
         // The server may have been admitted with the other directory and lost that one since. Then its peers must
         // refuse this one, too.
         let is_stranger = me.admitted_with.is_some_and(|with| with != storage);
-        (me.folder, me.storage, me.has_new_disk) = (folder, storage, is_stranger);
+        (me.dir, me.storage, me.has_new_disk) = (dir, storage, is_stranger);
         if me.is_active() {
             self.lost = self.lost.without(ServerSet::only(server));
         }

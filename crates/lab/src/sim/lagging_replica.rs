@@ -18,7 +18,7 @@ const SOON: Micros = 10 * SECOND;
 const LAGGING: ServerId = ServerId(5);
 
 struct LaggingCase {
-    world: Simulation,
+    sim: Simulation,
     now: Micros,
 }
 
@@ -26,7 +26,7 @@ impl LaggingCase {
     /// Five servers and forty clients, with this number of writes and this maximum pause. A snapshot takes about 40
     /// chunks.
     fn begin(seed: u64, requests: usize, think: Micros) -> LaggingCase {
-        LaggingCase { world: Simulation::new(LaggingCase::plan(seed, requests, think), false), now: 0 }
+        LaggingCase { sim: Simulation::new(LaggingCase::plan(seed, requests, think), false), now: 0 }
     }
 
     /// The same with a snapshot of about 400 chunks: while it is fetched, the other servers make many checkpoints.
@@ -34,7 +34,7 @@ impl LaggingCase {
         let mut plan = LaggingCase::plan(seed, requests, think);
         (plan.keys, plan.snapshot_bytes) = (400, 100);
         plan.retention.keep_bytes = 4 << 20;
-        LaggingCase { world: Simulation::new(plan, false), now: 0 }
+        LaggingCase { sim: Simulation::new(plan, false), now: 0 }
     }
 
     fn plan(seed: u64, requests: usize, think: Micros) -> RunPlan {
@@ -54,75 +54,75 @@ impl LaggingCase {
     }
 
     /// Runs for at most this time, until `is_so` holds; returns whether it does.
-    fn until(&mut self, most: Micros, is_so: impl Fn(&Simulation) -> bool) -> bool {
+    fn until(&mut self, most: Micros, condition: impl Fn(&Simulation) -> bool) -> bool {
         let end = self.now + most;
         while self.now < end {
-            if is_so(&self.world) {
+            if condition(&self.sim) {
                 return true;
             }
             self.now += 10 * MS;
-            let kept = self.world.run_until(self.now, |_| false);
+            let kept = self.sim.run_until(self.now, |_| false);
             assert!(kept.is_ok(), "{kept:?}");
         }
-        is_so(&self.world)
+        condition(&self.sim)
     }
 
     /// Disconnects server 5 from all others in both directions, or reconnects it.
     fn set_cut_off(&mut self, on: bool) {
-        for other in self.world.plan.cluster().without(ServerSet::only(LAGGING)).iter() {
+        for other in self.sim.plan.cluster().without(ServerSet::only(LAGGING)).iter() {
             for (from, to) in [(LAGGING, other), (other, LAGGING)] {
-                self.world.sim_env.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
+                self.sim.sim_env.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
             }
         }
     }
 
     fn parts(&self) -> u32 {
-        self.world.sim_env.coverage.count(CoveragePoint::SnapshotInChunks)
+        self.sim.sim_env.coverage.count(CoveragePoint::SnapshotInChunks)
     }
 
     fn installs(&self) -> u32 {
-        let coverage = &self.world.sim_env.coverage;
+        let coverage = &self.sim.sim_env.coverage;
         coverage.count(CoveragePoint::SnapshotInstalled) + coverage.count(CoveragePoint::SnapshotTwice)
     }
 
     /// Whether all servers have the same state, up to the highest chosen slot.
-    fn is_agreed(world: &Simulation) -> bool {
-        let highest = world.sim_env.oracle.highest_chosen();
-        let state = |server: ServerId| world.servers[usize::from(server.0) - 1].applied();
+    fn is_agreed(sim: &Simulation) -> bool {
+        let highest = sim.sim_env.oracle.highest_chosen();
+        let state = |server: ServerId| sim.servers[usize::from(server.0) - 1].applied();
         let first = state(ServerId(1));
-        let same = world.plan.cluster().iter().all(|server| state(server).is_some() && state(server) == first);
+        let same = sim.plan.cluster().iter().all(|server| state(server).is_some() && state(server) == first);
         same && first.is_some_and(|(applied, _)| applied >= highest)
     }
 }
 
-fn is_done(world: &Simulation) -> bool {
-    world.clients.iter().all(SimClient::is_done)
+fn is_done(sim: &Simulation) -> bool {
+    sim.clients.iter().all(SimClient::is_done)
 }
 
-fn applied(world: &Simulation, server: ServerId) -> Slot {
-    world.servers[usize::from(server.0) - 1].applied().map_or(Slot(0), |(slot, _)| slot)
+fn applied(sim: &Simulation, server: ServerId) -> Slot {
+    sim.servers[usize::from(server.0) - 1].applied().map_or(Slot(0), |(slot, _)| slot)
 }
 
 /// Disconnects a server while all these commands are done, and then reconnects it.
 fn away_for(commands: usize) {
     let mut case = LaggingCase::begin(1, commands, 0);
-    assert!(case.until(10 * SECOND, |world| applied(world, LAGGING) > Slot(50)), "the cluster does not start");
+    assert!(case.until(10 * SECOND, |sim| applied(sim, LAGGING) > Slot(50)), "the cluster does not start");
     case.set_cut_off(true);
-    let before = applied(&case.world, LAGGING);
+    let before = applied(&case.sim, LAGGING);
     assert!(case.until(3_600 * SECOND, is_done), "the other servers make no progress");
-    assert!(applied(&case.world, LAGGING).ahead_of(before) < 1_000, "the lagging server is not down");
-    let missed = case.world.sim_env.oracle.highest_chosen().ahead_of(applied(&case.world, LAGGING));
+    assert!(applied(&case.sim, LAGGING).ahead_of(before) < 1_000, "the lagging server is not down");
+    let missed = case.sim.sim_env.oracle.highest_chosen().ahead_of(applied(&case.sim, LAGGING));
     assert!(missed as usize > commands * 9 / 10, "only {missed} of {commands} were missed");
     case.set_cut_off(false);
     let joined = case.now;
     assert!(
         case.until(SOON, LaggingCase::is_agreed),
         "not within {SOON}us, {:?} of {missed}",
-        applied(&case.world, LAGGING)
+        applied(&case.sim, LAGGING)
     );
     println!("missed {missed} slots, and had them after {} virtual ms", (case.now - joined) / MS);
     assert_eq!(case.installs(), 1, "the log is longer than any server keeps");
-    let checked = case.world.sim_env.history.check_slots();
+    let checked = case.sim.sim_env.history.check_slots();
     assert!(checked.is_ok(), "{checked:?}");
 }
 
@@ -142,7 +142,7 @@ fn server_that_missed_a_hundred_thousand_commands_catches_up_soon() {
 fn snapshot_transfer_survives_crashes_of_receiver_and_sender() {
     for seed in 1..=6 {
         let mut case = LaggingCase::begin(seed, 2_000, 0);
-        assert!(case.until(10 * SECOND, |world| applied(world, LAGGING) > Slot(50)));
+        assert!(case.until(10 * SECOND, |sim| applied(sim, LAGGING) > Slot(50)));
         case.set_cut_off(true);
         assert!(case.until(600 * SECOND, is_done));
         case.set_cut_off(false);
@@ -151,15 +151,14 @@ fn snapshot_transfer_survives_crashes_of_receiver_and_sender() {
         let how = if seed % 2 == 0 { CrashKind::Power } else { CrashKind::Process };
         for (victim, parts) in [(5, 5), (1, 4), (2, 4), (3, 4), (4, 4), (5, 9)] {
             let from = case.parts();
-            if !case.until(SOON, |world| world.sim_env.coverage.count(CoveragePoint::SnapshotInChunks) >= from + parts)
-            {
+            if !case.until(SOON, |sim| sim.sim_env.coverage.count(CoveragePoint::SnapshotInChunks) >= from + parts) {
                 break;
             }
             assert_eq!(case.installs(), 0, "seed {seed}: it caught up too soon for this test");
-            case.world.kill(ServerId(victim), how);
+            case.sim.kill(ServerId(victim), how);
         }
         assert!(case.parts() > 25, "seed {seed}: only {} parts were sent", case.parts());
-        assert!(case.until(3 * SOON, LaggingCase::is_agreed), "seed {seed}: {:?}", applied(&case.world, LAGGING));
+        assert!(case.until(3 * SOON, LaggingCase::is_agreed), "seed {seed}: {:?}", applied(&case.sim, LAGGING));
         // The crashed servers have restarted from their checkpoints, and some of them needed a snapshot, too.
         assert!(case.installs() >= 1, "seed {seed}");
     }
@@ -170,25 +169,22 @@ fn lagging_server_installs_two_snapshots_while_the_others_continue() {
     for seed in 1..=3 {
         let mut case = LaggingCase::begin(seed, 80_000, 2 * MS);
         for installs in 1..=3 {
-            assert!(case.until(SOON, |world| applied(world, LAGGING) > Slot(50)), "seed {seed}");
+            assert!(case.until(SOON, |sim| applied(sim, LAGGING) > Slot(50)), "seed {seed}");
             case.set_cut_off(true);
-            let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 1_000);
-            assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
+            let end = Slot(case.sim.sim_env.oracle.highest_chosen().0 + 1_000);
+            assert!(case.until(600 * SECOND, |sim| sim.sim_env.oracle.highest_chosen() > end), "seed {seed}");
             case.set_cut_off(false);
-            assert!(
-                case.until(SOON, |world| applied(world, LAGGING) > end),
-                "seed {seed}: the server does not restart"
-            );
+            assert!(case.until(SOON, |sim| applied(sim, LAGGING) > end), "seed {seed}: the server does not restart");
             let has_caught_up =
-                |world: &Simulation| world.sim_env.oracle.highest_chosen().ahead_of(applied(world, LAGGING)) < 50;
+                |sim: &Simulation| sim.sim_env.oracle.highest_chosen().ahead_of(applied(sim, LAGGING)) < 50;
             assert!(case.until(SOON, has_caught_up), "seed {seed}: the server does not catch up");
             // Its next PROGRESS messages tell its peers, and then no peer keeps a log for it any more.
             case.until(SECOND, |_| false);
             assert!(case.installs() >= installs, "seed {seed}: {} snapshots", case.installs());
         }
-        assert!(!is_done(&case.world), "seed {seed}: the other servers made no progress meanwhile");
-        assert!(case.world.sim_env.coverage.count(CoveragePoint::SnapshotTwice) >= 2);
-        assert!(case.until(600 * SECOND, |world| is_done(world) && LaggingCase::is_agreed(world)), "seed {seed}");
+        assert!(!is_done(&case.sim), "seed {seed}: the other servers made no progress meanwhile");
+        assert!(case.sim.sim_env.coverage.count(CoveragePoint::SnapshotTwice) >= 2);
+        assert!(case.until(600 * SECOND, |sim| is_done(sim) && LaggingCase::is_agreed(sim)), "seed {seed}");
     }
 }
 
@@ -198,22 +194,22 @@ fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
     seeded_bugs::switch(bug);
     let mut case = LaggingCase::begin_large(seed, 60_000, 20 * MS);
     if bug.is_some() {
-        case.world.sim_env.oracle.check_user_visible_only();
+        case.sim.sim_env.oracle.check_user_visible_only();
     }
-    assert!(case.until(10 * SECOND, |world| applied(world, LAGGING) > Slot(50)), "seed {seed}");
+    assert!(case.until(10 * SECOND, |sim| applied(sim, LAGGING) > Slot(50)), "seed {seed}");
     case.set_cut_off(true);
-    let end = Slot(case.world.sim_env.oracle.highest_chosen().0 + 2_000);
-    assert!(case.until(600 * SECOND, |world| world.sim_env.oracle.highest_chosen() > end), "seed {seed}");
+    let end = Slot(case.sim.sim_env.oracle.highest_chosen().0 + 2_000);
+    assert!(case.until(600 * SECOND, |sim| sim.sim_env.oracle.highest_chosen() > end), "seed {seed}");
     case.set_cut_off(false);
-    let (begun, before) = (case.now, case.world.sim_env.oracle.highest_chosen());
-    let has_caught_up = |world: &Simulation| {
-        let highest = world.sim_env.oracle.highest_chosen();
-        applied(world, LAGGING) > before && highest.ahead_of(applied(world, LAGGING)) < 50
+    let (begun, before) = (case.now, case.sim.sim_env.oracle.highest_chosen());
+    let has_caught_up = |sim: &Simulation| {
+        let highest = sim.sim_env.oracle.highest_chosen();
+        applied(sim, LAGGING) > before && highest.ahead_of(applied(sim, LAGGING)) < 50
     };
     let has_caught_up = case.until(5 * SECOND, has_caught_up);
     seeded_bugs::switch(None);
-    assert!(!is_done(&case.world), "seed {seed}: the load has ended");
-    let written = case.world.sim_env.oracle.highest_chosen().ahead_of(before);
+    assert!(!is_done(&case.sim), "seed {seed}: the load has ended");
+    let written = case.sim.sim_env.oracle.highest_chosen().ahead_of(before);
     println!("seed {seed}, {bug:?}: {} states, {written} slots in {} ms", case.installs(), (case.now - begun) / MS);
     (case.installs(), has_caught_up)
 }

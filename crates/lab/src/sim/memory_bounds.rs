@@ -30,7 +30,7 @@ impl SimServer {
         within("inputs of its proposer", core.proposer.lock().len() as u64, mailbox);
         within("inputs of its acceptor", core.acceptor.lock().len() as u64, mailbox);
         within("inputs of its learner", core.learner.lock().len() as u64, mailbox);
-        if let Some(learner) = process.learner.as_ref().map(|living| living.role()) {
+        if let Some(learner) = process.learner.as_ref().map(|sim_role| sim_role.role()) {
             let keep_bytes = self.retention.keep_bytes;
             let pinned = learner.log_pinned_from().map(|_| most_pinned_bytes(keep_bytes, learner.machine().size()));
             let hard = (HARD_FACTOR * keep_bytes).max(pinned.unwrap_or_default());
@@ -44,7 +44,7 @@ impl SimServer {
             within("sessions", learner.machine().sessions().len() as u64, self.sizes.sessions as u64);
         }
         within("jobs of its checkpointer", core.checkpoints.len() as u64, (PARTS_MAX + OWN_JOBS) as u64);
-        if let Some(proposer) = process.proposer.as_ref().map(|living| living.role()) {
+        if let Some(proposer) = process.proposer.as_ref().map(|sim_role| sim_role.role()) {
             let ((open, ahead), most) = (proposer.held_bytes(), self.sizes.in_flight_max_bytes + LARGEST_BYTES);
             within("bytes of values in flight", open as u64, most as u64);
             // In addition, a page from each acceptor may be in flight when the limit is reached.
@@ -59,7 +59,7 @@ impl SimServer {
     /// Checks that the log holds what a peer needs after it has fetched the snapshot.
     fn check_pins(&self, sim_env: &mut SimEnv) {
         let learner = self.process.as_ref().and_then(|process| process.learner.as_ref());
-        let learner: Option<&Learner<Kv>> = learner.map(|living| living.role());
+        let learner: Option<&Learner<Kv>> = learner.map(|sim_role| sim_role.role());
         let Some((learner, from)) = learner.and_then(|learner| Some((learner, learner.log_pinned_from()?))) else {
             return;
         };
@@ -83,12 +83,12 @@ impl SimServer {
     fn check_mail(&self, sim_env: &mut SimEnv) {
         fn lies_for_ever<R: SimHosted>(
             core: &ServerCore<SimConnection>,
-            living: Option<&SimRole<R>>,
+            sim_role: Option<&SimRole<R>>,
             now: Micros,
         ) -> bool {
-            let Some(living) = living else { return false };
+            let Some(sim_role) = sim_role else { return false };
             let queue = R::mailbox(core).lock();
-            queue.is_waiting && !queue.is_empty() && !living.wakes_after(now)
+            queue.is_waiting && !queue.is_empty() && !sim_role.wakes_after(now)
         }
         let (me, Some(process)) = (self.me, &self.process) else { return };
         let (core, now) = (&process.core, sim_env.now());

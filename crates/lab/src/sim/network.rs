@@ -257,8 +257,8 @@ impl SimEnv {
         link.lanes[lane as usize] += size;
         link.last_due = now + delay;
         let way = DeliveryMode::Connection(link.connection);
-        let is_damaged = !bytes.is_empty() && self.chance(corrupt);
-        let bytes = if is_damaged { self.corrupted(&bytes) } else { bytes };
+        let is_corrupt = !bytes.is_empty() && self.chance(corrupt);
+        let bytes = if is_corrupt { self.corrupted(&bytes) } else { bytes };
         self.schedule(delay, SimEvent::Frame { from, to, bytes, mode: way, piece });
         true
     }

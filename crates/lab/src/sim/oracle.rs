@@ -178,7 +178,7 @@ impl Oracle {
             let holds = |disk: &Acceptor| {
                 let accepted = disk.accepted().get(&slot).is_some_and(|(_, held)| *held == value);
                 // A truncated slot is in a checkpoint, and a corrupt one may have held the value.
-                accepted || Oracle::may_lack(slot, disk.truncated_below(), disk.damaged())
+                accepted || Oracle::may_lack(slot, disk.truncated_below(), disk.corrupt())
             };
             let holding = disks.iter().filter(|(_, disk)| holds(disk));
             let holding: ServerSet = holding.map(|(server, _)| *server).collect();
@@ -223,7 +223,7 @@ impl Oracle {
     }
 
     fn promised(&mut self, server: ServerId, ballot: Ballot, page: &Page, coverage: &mut Coverage) {
-        let Page { from, to, truncated_below: forgotten, accepted, damaged } = page;
+        let Page { from, to, truncated_below: forgotten, accepted, corrupt } = page;
         let durable = self.disk(server).promised;
         self.require(5, ballot <= durable, || format!("{server} promised {ballot}: not on its disk"));
         for Entry { slot, ballot: at, value } in accepted {
@@ -244,7 +244,7 @@ impl Oracle {
         let kept = kept.filter(|(slot, _)| to.is_none_or(|to| **slot < to));
         let reported: BTreeMap<Slot, Ballot> = accepted.iter().map(|entry| (entry.slot, entry.ballot)).collect();
         let missing = kept.filter(|(slot, (at, _))| reported.get(slot) != Some(at));
-        let missing = missing.filter(|(slot, _)| !Oracle::may_lack(**slot, *forgotten, damaged));
+        let missing = missing.filter(|(slot, _)| !Oracle::may_lack(**slot, *forgotten, corrupt));
         let missing: Vec<Slot> = missing.map(|(slot, _)| *slot).collect();
         self.require(7, missing.is_empty(), || format!("{server} promised {ballot} but did not report {missing:?}"));
         let reported = self.promises.entry((ballot, server)).or_default();
@@ -592,12 +592,12 @@ impl Oracle {
     }
 
     /// A role has crashed: requests to it get no answer.
-    pub fn role_crashed(&mut self, server: ServerId, role: RoleKind, life: u64) {
+    pub fn role_crashed(&mut self, server: ServerId, role: RoleKind, incarnation: u64) {
         match role {
             RoleKind::Learner => {
                 // Its proposer ends phase 1 with it.
                 self.preparing = self.preparing.without(ServerSet::only(server));
-                self.reads.retain(|(asked, _), _| *asked != life);
+                self.reads.retain(|(asked, _), _| *asked != incarnation);
             }
             RoleKind::Proposer => {
                 self.preparing = self.preparing.without(ServerSet::only(server));

@@ -21,7 +21,7 @@ const SOON: Micros = 4 * ELECTION;
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
 
 struct PartitionCase {
-    world: Simulation,
+    sim: Simulation,
     seed: u64,
     /// The time up to which the case has run. The simulation's own clock stands still while it has no events.
     now: Micros,
@@ -40,7 +40,7 @@ impl PartitionCase {
         (plan.think, plan.timeout, plan.fault_phase_end) = (5 * MS..=20 * MS, 10 * SECOND, 100 * SECOND);
         (plan.sync, plan.processor) = (100..=1_000, 2..=50);
         (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
-        let mut case = PartitionCase { world: Simulation::new(plan, false), seed, now: 0 };
+        let mut case = PartitionCase { sim: Simulation::new(plan, false), seed, now: 0 };
         case.run(SECOND);
         assert!(case.leader().is_some() && case.chosen() > Slot(10), "seed {seed}: the cluster does not start");
         case
@@ -48,28 +48,28 @@ impl PartitionCase {
 
     fn run(&mut self, time: Micros) {
         self.now += time;
-        let kept = self.world.run_until(self.now, |_| false);
+        let kept = self.sim.run_until(self.now, |_| false);
         assert!(kept.is_ok(), "seed {}: {kept:?}", self.seed);
     }
 
     /// The highest ballot that leads.
     fn leader(&self) -> Option<Ballot> {
         let proposer = |server: &super::server::SimServer| server.process.as_ref()?.proposer.as_ref()?.role().leads();
-        self.world.servers.iter().filter_map(proposer).max()
+        self.sim.servers.iter().filter_map(proposer).max()
     }
 
     fn chosen(&self) -> Slot {
-        self.world.sim_env.oracle.highest_chosen()
+        self.sim.sim_env.oracle.highest_chosen()
     }
 
     fn servers(&self) -> ServerSet {
-        self.world.plan.cluster()
+        self.sim.plan.cluster()
     }
 
     /// Cuts the links between two servers, or restores them.
     fn cut(&mut self, one: ServerId, other: ServerId, on: bool) {
         for (from, to) in [(one, other), (other, one)] {
-            self.world.sim_env.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
+            self.sim.sim_env.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
         }
     }
 
@@ -158,7 +158,7 @@ fn leader_that_can_send_but_not_receive_is_replaced() {
         let mut case = PartitionCase::begin(seed, 5);
         let leader = case.leader().expect("the cluster has started").server;
         for other in others(case.servers(), leader) {
-            case.world.sim_env.network.cut(Endpoint::Server(other), Endpoint::Server(leader), true);
+            case.sim.sim_env.network.cut(Endpoint::Server(other), Endpoint::Server(leader), true);
         }
         assert_ne!(case.await_new_leader("deaf leader").server, leader, "seed {seed}");
     }
@@ -198,7 +198,7 @@ fn replaced_soon(what: &str, happens: impl Fn(&mut PartitionCase, ServerId)) {
 
 #[test]
 fn crashed_leader_is_replaced_within_two_time_outs() {
-    replaced_soon("crashed leader", |case, leader| case.world.kill(leader, CrashKind::Process));
+    replaced_soon("crashed leader", |case, leader| case.sim.kill(leader, CrashKind::Process));
 }
 
 #[test]

@@ -112,7 +112,7 @@ impl SimServer {
         let Some((process, _)) = self.env(sim_env) else { return };
         let mut links = process.agenda.links.borrow_mut();
         let Some(link) = links.get_mut(&peer) else { return };
-        let hello = link.dialler.hello(&process.core, &process.folder);
+        let hello = link.dialler.hello(&process.core, &process.dir);
         let bytes: Arc<[u8]> = frame(&hello).into();
         link.state = SimLinkState::Handshake { call, hello };
         drop(links);
@@ -202,9 +202,9 @@ impl SimServer {
     /// Judges a peer's greeting. Returns this server's reply, or None if the process must stop over it.
     pub(super) fn receive_hello(&mut self, sim_env: &mut SimEnv, hello: &Hello) -> Option<HelloReply> {
         let (me, process) = (self.me, self.process.as_mut()?);
-        let Caller::Peer { server: peer, storage, takes_part, .. } = hello.who else { return None };
+        let Caller::Peer { server: peer, storage, is_active, .. } = hello.who else { return None };
         let before = process.identity().recorded_peer(peer);
-        let judged = match process.core.judge(&process.folder, hello) {
+        let judged = match process.core.judge(&process.dir, hello) {
             Ok(judged) => judged,
             Err(fatal) => {
                 process.fatal = Some(fatal.0);
@@ -213,7 +213,7 @@ impl SimServer {
         };
         match judged.answer {
             HelloReply::Welcome(_) => {
-                let stays = |known: RecordedPeer| known.storage == storage || (!known.bound && takes_part);
+                let stays = |known: RecordedPeer| known.storage == storage || (!known.bound && is_active);
                 let kept = before.is_none_or(stays);
                 sim_env.oracle.require(41, kept, || format!("{me} accepted another data directory of {peer} as new"));
             }
@@ -335,25 +335,25 @@ impl SimServer {
         let known_to = process.core.admission.pending_status().map_or(ServerSet::NONE, |newness| newness.witnesses);
         let mut links = process.agenda.links.borrow_mut();
         let Some(link) = links.get_mut(&peer) else { return };
-        let welcomed = link.dialler.welcomed(&process.core, &process.folder, hello, welcome);
+        let welcomed = link.dialler.welcomed(&process.core, &process.dir, hello, welcome);
         if !took_part && !matches!(welcomed, Ok(Err(_))) {
             if self.has_new_disk {
                 sim_env.reach(CoveragePoint::NewDiskAccepted);
             }
-            let storage = process.folder.storage_id();
+            let storage = process.dir.storage_id();
             let is_first = self.admitted_with.is_none_or(|first| first == storage);
             let is_enough = known_to.without(ServerSet::only(peer)).len() + 1 >= needed;
             sim_env.oracle.require(36, !is_enough || (!self.has_new_disk && is_first), || {
                 format!("{me} lost its disk and was admitted with another one")
             });
-            if process.folder.is_active() {
+            if process.dir.is_active() {
                 self.admitted_with = Some(storage);
             }
         }
         match welcomed {
             Ok(Ok(())) => {
                 (link.state, link.may_redial_soon) = (SimLinkState::Up { call, since: now }, false);
-                let news_for = link.dialler.up(&process.core, &process.folder);
+                let news_for = link.dialler.up(&process.core, &process.dir);
                 drop(links);
                 news_for.iter().for_each(|peer| self.repeat_hello(sim_env, peer));
             }

@@ -272,9 +272,9 @@ impl Env for ProcessEnv<'_> {
             Observation::Acceptor(RoleObservation::Says(group)) => {
                 self.count(sim_env, group, Message::is_routine);
                 for (_, said) in group {
-                    let is_damaged =
+                    let is_corrupt =
                         |one: &Action<_>| matches!(one, Action::Notify(AcceptorNotification::Corrupt { .. }));
-                    if said.iter().any(is_damaged) {
+                    if said.iter().any(is_corrupt) {
                         sim_env.reach(CoveragePoint::SlotCorrupt);
                     }
                     sim_env.oracle.check_acceptor(me, said, &mut sim_env.coverage);
@@ -282,14 +282,14 @@ impl Env for ProcessEnv<'_> {
             }
             Observation::Learner(RoleObservation::Says(group)) => {
                 self.count(sim_env, group, Message::is_routine);
-                let life = self.role_instance(RoleKind::Learner).incarnation;
+                let incarnation = self.role_instance(RoleKind::Learner).incarnation;
                 for (_, said) in group {
                     let is_recalled =
                         |one: &Action<_>| matches!(one, Action::Notify(LearnerNotification::ResultsFound { .. }));
                     if said.iter().any(is_recalled) {
                         sim_env.reach(CoveragePoint::Recalled);
                     }
-                    sim_env.oracle.check_learner(me, life, said, &mut sim_env.coverage);
+                    sim_env.oracle.check_learner(me, incarnation, said, &mut sim_env.coverage);
                 }
             }
             Observation::Coordinator(RoleObservation::Says(group)) => {
@@ -308,11 +308,11 @@ impl Env for ProcessEnv<'_> {
             Observation::Lost(SendError::Down) => {}
             Observation::Shed => sim_env.reach(CoveragePoint::DiskFull),
             Observation::Fenced { slot, against } => sim_env.oracle.fenced(me, slot, against),
-            Observation::AcceptorRecovered { acceptor, is_cut, is_damaged } => {
+            Observation::AcceptorRecovered { acceptor, is_cut, is_corrupt } => {
                 if is_cut {
                     sim_env.reach(CoveragePoint::TornTail);
                 }
-                sim_env.oracle.recovered(me, acceptor, is_damaged, &mut sim_env.coverage);
+                sim_env.oracle.recovered(me, acceptor, is_corrupt, &mut sim_env.coverage);
             }
             Observation::LearnerRecovered { slot } => sim_env.oracle.learner_started(me, slot, &mut sim_env.coverage),
             Observation::CoordinatorRecovered { records } => sim_env.oracle.coordinator_durable(me, records),

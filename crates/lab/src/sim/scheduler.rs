@@ -197,7 +197,7 @@ impl SimServer {
 
     fn resume_role<R: SimHosted>(&mut self, sim_env: &mut SimEnv) {
         let Some((process, env)) = self.env(sim_env) else { return };
-        if R::role_of(process).as_ref().is_some_and(|living| living.syncing.is_none()) {
+        if R::role_of(process).as_ref().is_some_and(|sim_role| sim_role.syncing.is_none()) {
             R::mailbox(&process.core).lock().is_waiting = false;
             env.schedule_turn(R::NAME);
         }
@@ -209,22 +209,24 @@ impl SimServer {
         if env.is_paused || env.role_instance(R::NAME) != instance || !awaits.get() {
             return;
         }
-        let Some(mut living) = R::role_of(process).take().filter(|living| living.syncing.is_none()) else { return };
+        let Some(mut sim_role) = R::role_of(process).take().filter(|sim_role| sim_role.syncing.is_none()) else {
+            return;
+        };
         awaits.set(false);
-        match living.host.begin(&process.core, &env) {
-            TurnStart::Idle => schedule_next(process, &env, living),
+        match sim_role.host.begin(&process.core, &env) {
+            TurnStart::Idle => schedule_next(process, &env, sim_role),
             TurnStart::Ended(ended) => {
-                *R::role_of(process) = Some(living);
+                *R::role_of(process) = Some(sim_role);
                 self.end_incarnation::<R>(sim_env, &ended);
             }
-            TurnStart::Group(group) if group.records().is_empty() => self.finish(sim_env, living, group),
+            TurnStart::Group(group) if group.records().is_empty() => self.finish(sim_env, sim_role, group),
             TurnStart::Group(group) => {
-                living.syncing = Some(group);
+                sim_role.syncing = Some(group);
                 let mut sim_env = env.sim_env.borrow_mut();
                 sim_env.counts.syncs += 1;
                 let delay = sim_env.random_time(&env.sync);
                 sim_env.schedule(delay, SimEvent::Synced { role: instance });
-                *R::role_of(process) = Some(living);
+                *R::role_of(process) = Some(sim_role);
             }
         }
     }
@@ -234,10 +236,10 @@ impl SimServer {
         if env.role_instance(R::NAME) != instance {
             return;
         }
-        let Some(mut living) = R::role_of(process).take() else { return };
-        match living.syncing.take() {
-            Some(group) => self.finish(sim_env, living, group),
-            None => *R::role_of(process) = Some(living),
+        let Some(mut sim_role) = R::role_of(process).take() else { return };
+        match sim_role.syncing.take() {
+            Some(group) => self.finish(sim_env, sim_role, group),
+            None => *R::role_of(process) = Some(sim_role),
         }
     }
 
@@ -245,19 +247,19 @@ impl SimServer {
     fn finish<R: SimHosted>(
         &mut self,
         sim_env: &mut SimEnv,
-        mut living: Box<SimRole<R>>,
+        mut sim_role: Box<SimRole<R>>,
         group: Stepped<TraceContext, R>,
     ) {
-        let committed = commit(sim_env, self.me, &mut living, group);
+        let committed = commit(sim_env, self.me, &mut sim_role, group);
         let Some((process, env)) = self.role_env(sim_env, R::NAME) else { return };
         match committed {
             Ok(released) => {
-                living.host.release(&process.core, &env, released);
-                schedule_next(process, &env, living);
+                sim_role.host.release(&process.core, &env, released);
+                schedule_next(process, &env, sim_role);
                 self.check_bounds(sim_env);
             }
             Err(ended) => {
-                *R::role_of(process) = Some(living);
+                *R::role_of(process) = Some(sim_role);
                 self.end_incarnation::<R>(sim_env, &ended);
             }
         }
@@ -267,13 +269,13 @@ impl SimServer {
     fn end_incarnation<R: SimHosted>(&mut self, sim_env: &mut SimEnv, ended: &RunEnd) {
         let me = self.me;
         let Some((process, env)) = self.env(sim_env) else { return };
-        let Some(mut living) = R::role_of(process).take() else { return };
+        let Some(mut sim_role) = R::role_of(process).take() else { return };
         if let RunEnd::Fatal(fatal) = ended {
             process.fatal = Some(fatal.0.clone());
-            *R::role_of(process) = Some(living);
+            *R::role_of(process) = Some(sim_role);
             return;
         }
-        living.host.on_crash(&process.core, &env, ended);
+        sim_role.host.on_crash(&process.core, &env, ended);
         let (now, place) = (env.clock.at(env.sim_env.borrow().now()), env.role_instance(R::NAME));
         process.lifecycle.ended(now, R::NAME);
         drop(env);
@@ -304,21 +306,21 @@ impl SimServer {
     }
 
     fn interrupt_role<R: SimHosted>(&mut self, sim_env: &mut SimEnv) {
-        let (me, folder) = (self.me, self.folder.clone());
+        let (me, dir) = (self.me, self.dir.clone());
         let Some((process, env)) = self.env(sim_env) else { return };
-        let Some(mut living) = R::role_of(process).take() else { return };
-        let Some(group) = living.syncing.take() else { return };
+        let Some(mut sim_role) = R::role_of(process).take() else { return };
+        let Some(group) = sim_role.syncing.take() else { return };
         let mut sim_env = env.sim_env.borrow_mut();
-        folder.fail(R::PART, sim_env.random.within(0..=2), InjectedFailure::Stop);
+        dir.fail(R::PART, sim_env.random.within(0..=2), InjectedFailure::Stop);
         sim_env.reach(CoveragePoint::KilledInCommit);
-        let Ok(mut released) = commit(*sim_env, me, &mut living, group) else { return };
+        let Ok(mut released) = commit(*sim_env, me, &mut sim_role, group) else { return };
         // Some of the actions may have left before the crash.
         let left = sim_env.random.within(0..=released.len() as u64) as usize;
         drop(sim_env);
         if left > 0 {
             env.sim_env.borrow_mut().reach(CoveragePoint::PartOfASend);
             released.keep_first(left);
-            living.host.release(&process.core, &env, released);
+            sim_role.host.release(&process.core, &env, released);
         }
     }
 }
@@ -327,11 +329,11 @@ impl SimServer {
 fn commit<R: SimHosted>(
     sim_env: &mut SimEnv,
     me: ServerId,
-    living: &mut SimRole<R>,
+    sim_role: &mut SimRole<R>,
     group: Stepped<TraceContext, R>,
 ) -> Result<Released<TraceContext, R>, RunEnd> {
     let records = group.records().to_vec();
-    let committed = living.host.commit(group);
+    let committed = sim_role.host.commit(group);
     match &committed {
         // A role that crashes before it sends has made its records durable already.
         Ok(_) | Err(RunEnd::Crashed(_)) => R::durable(sim_env, me, &records),
@@ -341,9 +343,9 @@ fn commit<R: SimHosted>(
 }
 
 /// Lets a role that has finished its work sleep until the next input or timer.
-fn schedule_next<R: SimHosted>(process: &mut SimProcess, env: &ProcessEnv<'_>, mut living: Box<SimRole<R>>) {
+fn schedule_next<R: SimHosted>(process: &mut SimProcess, env: &ProcessEnv<'_>, mut sim_role: Box<SimRole<R>>) {
     let now = env.sim_env.borrow().now();
-    let due = living.host.due().map(|due| env.clock.when(due));
+    let due = sim_role.host.due().map(|due| env.clock.when(due));
     let has_mail = {
         let mut queue = R::mailbox(&process.core).lock();
         let has_mail = !queue.is_empty() || due.is_some_and(|due| due <= now);
@@ -352,9 +354,9 @@ fn schedule_next<R: SimHosted>(process: &mut SimProcess, env: &ProcessEnv<'_>, m
     };
     if has_mail {
         env.schedule_turn(R::NAME);
-    } else if let Some(due) = due.filter(|due| living.wakes_at.is_none_or(|at| at <= now || *due < at)) {
-        living.wakes_at = Some(due);
+    } else if let Some(due) = due.filter(|due| sim_role.wakes_at.is_none_or(|at| at <= now || *due < at)) {
+        sim_role.wakes_at = Some(due);
         env.sim_env.borrow_mut().schedule(due - now, SimEvent::Wake { role: env.role_instance(R::NAME) });
     }
-    *R::role_of(process) = Some(living);
+    *R::role_of(process) = Some(sim_role);
 }

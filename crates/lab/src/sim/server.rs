@@ -51,7 +51,7 @@ pub struct SimServer {
     /// All servers of the cluster.
     pub cluster: ServerSet,
     /// The data directory, which outlives the process.
-    pub folder: SimDataDir,
+    pub dir: SimDataDir,
     /// The storage id that a new data directory gets.
     pub storage: u64,
     /// The process, if it runs.
@@ -103,7 +103,7 @@ pub struct SimProcess {
     /// Boot number, unique among all processes of the run.
     pub number: u64,
     /// Its data directory.
-    pub folder: DataDir<SimDataDir>,
+    pub dir: DataDir<SimDataDir>,
     /// The real server core, which makes the decisions.
     pub core: ServerCore<SimConnection>,
     /// The work that is scheduled for this process.
@@ -133,7 +133,7 @@ pub struct SimProcess {
 impl SimProcess {
     /// The identity of the data directory that the process uses.
     pub fn identity(&self) -> &DirIdentity<MemoryFiles> {
-        self.folder.identity()
+        self.dir.identity()
     }
 
     /// Whether the process has accepted a connection from this peer.
@@ -167,7 +167,7 @@ impl SimServer {
         SimServer {
             me,
             cluster: plan.cluster(),
-            folder: SimDataDir::default(),
+            dir: SimDataDir::default(),
             storage,
             process: None,
             boot: 0,
@@ -205,7 +205,7 @@ impl SimServer {
 
     /// Replaces its data directory with an empty one. The process must not run.
     pub fn begin_new_history(&mut self, storage: u64) {
-        (self.folder, self.storage) = (SimDataDir::default(), storage);
+        (self.dir, self.storage) = (SimDataDir::default(), storage);
         (self.is_checkpoint_corrupt, self.corrupted_in, self.has_new_disk) = (false, None, false);
         (self.admitted_with, self.own_dir, self.last_claim) = (None, None, None);
     }
@@ -291,16 +291,16 @@ impl SimServer {
     /// Starts the process: the identity first, then the roles in the order of the protocol. `storages` are the storage
     /// ids of all servers, which a server of an already formed cluster needs.
     pub fn start(&mut self, sim_env: &mut SimEnv, storages: &[(ServerId, u64)]) -> Result<(), StartRefusal> {
-        let identity = self.folder.identity(self.owner(), self.storage)?;
-        let folder = DataDir::begin(self.folder.clone(), identity)?;
-        if self.starts_admitted && !folder.is_active() {
+        let identity = self.dir.identity(self.owner(), self.storage)?;
+        let dir = DataDir::begin(self.dir.clone(), identity)?;
+        if self.starts_admitted && !dir.is_active() {
             for (peer, storage) in storages.iter().filter(|(peer, _)| *peer != self.me) {
-                folder.identity().bind_peer(*peer, *storage)?;
+                dir.identity().bind_peer(*peer, *storage)?;
             }
-            folder.set_active()?;
+            dir.set_active()?;
         }
-        let trace = self.open_trace(sim_env, folder.incarnation());
-        let admission = Admission::of(&folder, self.quorums)?;
+        let trace = self.open_trace(sim_env, dir.incarnation());
+        let admission = Admission::of(&dir, self.quorums)?;
         self.boot = sim_env.next_incarnation();
         let config = Config {
             name: CLUSTER.to_string(),
@@ -309,7 +309,7 @@ impl SimServer {
             cluster: self.cluster,
             quorums: self.quorums,
             protocol: self.protocol,
-            life: folder.incarnation(),
+            incarnation: dir.incarnation(),
             pid: u32::from(self.me.0),
             forgets: self.loses_storage,
             lab: false,
@@ -319,7 +319,7 @@ impl SimServer {
         };
         self.process = Some(SimProcess {
             number: self.boot,
-            folder,
+            dir,
             core: ServerCore::new(config, trace, admission),
             agenda: Rc::default(),
             lifecycle: Lifecycle::new(self.clock().at(sim_env.now())),
@@ -363,9 +363,9 @@ impl SimServer {
     fn open_checkpoint(&mut self, sim_env: &mut SimEnv) -> Result<(), StartRefusal> {
         let (me, harmed) = (self.me, self.is_checkpoint_corrupt);
         let Some(process) = &mut self.process else { return Ok(()) };
-        let (files, storage) = (self.folder.checkpoint.clone(), process.folder.storage_id());
+        let (files, storage) = (self.dir.checkpoint.clone(), process.dir.storage_id());
         let opened = Checkpointer::open(&process.core, files, storage);
-        if opened.is_err() && harmed && !self.folder.checkpoint.image().contains_key(CHECKPOINT_FILE) {
+        if opened.is_err() && harmed && !self.dir.checkpoint.image().contains_key(CHECKPOINT_FILE) {
             // It was quarantined before the new one was made.
             sim_env.oracle.checkpoint_in_doubt(me, Slot(0));
         }
@@ -386,7 +386,7 @@ impl SimServer {
     /// The slot of the checkpoint that a new process would find.
     pub fn checkpoint_slot(&self, identity: &DirIdentity<MemoryFiles>) -> Slot {
         let state = Kv::with_sessions_at_most(self.sizes.sessions);
-        let files = self.folder.checkpoint.fork();
+        let files = self.dir.checkpoint.fork();
         let opened = Checkpoint::open(files, identity.storage_id(), self.sizes.snapshot_bytes, state);
         opened.map_or(Slot(0), |(checkpoint, _)| checkpoint.mark().slot)
     }
@@ -394,18 +394,18 @@ impl SimServer {
     /// The acceptor that a new process would recover, and whether part of its disk is corrupt. None if there is no
     /// journal yet.
     pub fn read_disk(&self) -> Result<Option<(Acceptor, bool)>, StartRefusal> {
-        let identity = self.folder.identity(self.owner(), self.storage)?;
+        let identity = self.dir.identity(self.owner(), self.storage)?;
         if !identity.has_journal() {
             return Ok(None);
         }
         let checkpoint = self.checkpoint_slot(&identity);
-        let folder = DataDir::begin(self.folder.clone(), identity)?;
-        let (_, recovered) = folder.open_journal(self.segment_bytes())?;
+        let dir = DataDir::begin(self.dir.clone(), identity)?;
+        let (_, recovered) = dir.open_journal(self.segment_bytes())?;
         let mut acceptor = Acceptor::new();
         for record in recovered.records {
             acceptor.replay(record);
         }
-        Ok(Some((acceptor.with_checkpoint(checkpoint), !recovered.damage.is_empty())))
+        Ok(Some((acceptor.with_checkpoint(checkpoint), !recovered.corruption.is_empty())))
     }
 
     /// Starts an incarnation of a role, or waits for disk space. `down` is None at the start of the process.
@@ -450,7 +450,7 @@ impl SimServer {
     fn start_proposer(&mut self, sim_env: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
         sim_env.oracle.role_crashed(self.me, RoleKind::Proposer, 0);
         let Some(process) = &mut self.process else { return Ok(()) };
-        let (proposer, rounds) = recovery::proposer(&process.core, &process.folder, down)?;
+        let (proposer, rounds) = recovery::proposer(&process.core, &process.dir, down)?;
         self.begin(sim_env, proposer, rounds);
         Ok(())
     }
@@ -460,7 +460,7 @@ impl SimServer {
             self.recover_twice(sim_env);
         }
         let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
-        let (acceptor, journal) = recovery::acceptor(&process.core, &env, &process.folder, down)?;
+        let (acceptor, journal) = recovery::acceptor(&process.core, &env, &process.dir, down)?;
         self.begin(sim_env, acceptor, journal);
         Ok(())
     }
@@ -487,21 +487,21 @@ impl SimServer {
     fn begin_learner(&mut self, sim_env: &mut SimEnv, loaded: LoadedState) -> Result<(), RecoveryError> {
         let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
         let Some(down) = process.awaits_state.take() else { return Ok(()) };
-        let learner = recovery::learner(&process.core, &env, &process.folder, loaded, down)?;
+        let learner = recovery::learner(&process.core, &env, &process.dir, loaded, down)?;
         self.begin(sim_env, learner, NoStableStore);
         Ok(())
     }
 
     fn start_coordinator(&mut self, sim_env: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
         let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
-        let (coordinator, log) = recovery::coordinator(&process.core, &env, &process.folder, down)?;
+        let (coordinator, log) = recovery::coordinator(&process.core, &env, &process.dir, down)?;
         self.begin(sim_env, coordinator, log);
         Ok(())
     }
 
     fn start_participant(&mut self, sim_env: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
         let Some((process, env)) = self.env(sim_env) else { return Ok(()) };
-        let (participant, log) = recovery::participant(&process.core, &env, &process.folder, down)?;
+        let (participant, log) = recovery::participant(&process.core, &env, &process.dir, down)?;
         self.begin(sim_env, participant, log);
         Ok(())
     }
@@ -512,7 +512,7 @@ impl SimServer {
         if !process.identity().has_journal() {
             return;
         }
-        let copy = self.folder.fork();
+        let copy = self.dir.fork();
         for files in copy.all() {
             // The copy has no faults: room for another incarnation is not tested here, and a planned failure strikes
             // the real disk.
@@ -523,8 +523,8 @@ impl SimServer {
         let durable = process.core.shared_status.read().checkpoint;
         let recover = || {
             let identity = copy.identity(self.owner(), self.storage).ok()?;
-            let folder = DataDir::begin(copy.clone(), identity).ok()?;
-            let opened = folder.open_journal_beside(self.segment_bytes(), Some(durable.next()), LeftFree::default());
+            let dir = DataDir::begin(copy.clone(), identity).ok()?;
+            let opened = dir.open_journal_beside(self.segment_bytes(), Some(durable.next()), LeftFree::default());
             let (_, recovered) = opened.ok()?;
             Some(recovered.records)
         };
@@ -612,7 +612,7 @@ impl SimServer {
 
     /// The process crashes: a checkpoint in progress stops after some of its disk operations.
     pub(super) fn interrupt_checkpointer(&mut self, sim_env: &mut SimEnv) {
-        let files = self.folder.checkpoint.clone();
+        let files = self.dir.checkpoint.clone();
         let Some((process, env)) = self.env(sim_env) else { return };
         let Some(checkpointer) = process.checkpointer.as_mut().filter(|_| process.core.checkpoints.awaits_write())
         else {
@@ -715,7 +715,7 @@ impl SimServer {
 
     /// Whether the server is admitted according to its disk, whether or not it runs.
     pub fn is_active(&self) -> bool {
-        self.claim().is_some_and(|claim| claim.takes_part)
+        self.claim().is_some_and(|claim| claim.is_active)
     }
 
     /// What the server tells its peers about itself, or told them before it crashed, because those messages may still
@@ -726,15 +726,22 @@ impl SimServer {
             // The server may have another data directory by now, and has told no peer about that one.
             return self.last_claim.filter(|claim| claim.storage == self.storage);
         };
-        let identity = process.folder.identity();
-        let (storage, life) = (identity.storage_id(), identity.incarnation());
-        Some(Claim { server: self.me, storage, life, boot: self.boot, takes_part: identity.is_active(), knows: None })
+        let identity = process.dir.identity();
+        let (storage, incarnation) = (identity.storage_id(), identity.incarnation());
+        Some(Claim {
+            server: self.me,
+            storage,
+            incarnation,
+            boot: self.boot,
+            is_active: identity.is_active(),
+            knows: None,
+        })
     }
 
     /// Writes the first log line: version, protocol, and what the process found on its disk.
     fn log_boot(&self) {
         let Some(process) = self.process.as_ref().filter(|process| process.core.trace.steps()) else { return };
-        let acceptor = process.acceptor.as_ref().map(|living| living.role());
+        let acceptor = process.acceptor.as_ref().map(|sim_role| sim_role.role());
         let promised = acceptor.map(|role| role.promised()).filter(|ballot| ballot.round > 0);
         process.core.trace_line(
             Speaker::Server,
@@ -751,13 +758,13 @@ impl SimServer {
                 restart: Some(if self.loses_storage { RestartMode::Lost } else { RestartMode::Disk }),
                 data: None,
                 steps: Some(QuotedText::new("on")),
-                incarnation: Some(process.folder.incarnation()),
+                incarnation: Some(process.dir.incarnation()),
                 applied: self.applied().map(|(slot, _)| slot),
                 digest: self.applied().map(|(_, digest)| Digest(digest)),
                 promised: Some(MaybeBallot(promised)),
                 accepted: acceptor.map(|role| role.accepted().len() as u64),
                 history: process.learner.as_ref().map(|learner| HistoryName::of(learner.role().machine().history())),
-                disk: DiskName::new(&short_disk(process.folder.storage_id())),
+                disk: DiskName::new(&short_disk(process.dir.storage_id())),
             },
         );
     }

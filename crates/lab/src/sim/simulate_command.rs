@@ -124,7 +124,7 @@ pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
 }
 
 impl SimulateArgs {
-    fn setting(&self) -> BatchConfig {
+    fn config(&self) -> BatchConfig {
         BatchConfig {
             allowed: self.faults,
             bug: self.bug,
@@ -140,36 +140,39 @@ impl SimulateArgs {
 
 fn one(seed: u64, options: &SimulateArgs) -> Result<(String, u8), String> {
     print!("{}", RunPlan::new(seed, options.faults, options.protocol.protocol()));
-    let report = run_one(seed, options.setting(), options.out.is_some());
-    if let Some(folder) = &options.out {
-        write_lines(folder, &report.lines).map_err(|error| format!("cannot write to {}: {error}", folder.display()))?;
+    let report = run_one(seed, options.config(), options.out.is_some());
+    if let Some(dir) = &options.out {
+        write_lines(dir, &report.lines).map_err(|error| format!("cannot write to {}: {error}", dir.display()))?;
     }
     let mut text = format!("{report}\ntrace {:016x}\n", report.trace);
-    let reached: Vec<&str> =
-        CoveragePoint::ALL.iter().filter(|mark| report.coverage.count(**mark) > 0).map(|mark| mark.says()).collect();
+    let reached: Vec<&str> = CoveragePoint::ALL
+        .iter()
+        .filter(|mark| report.coverage.count(**mark) > 0)
+        .map(|mark| mark.description())
+        .collect();
     let _ = writeln!(text, "reached: {}", reached.join("; "));
-    if let Some(folder) = &options.out {
-        let _ = writeln!(text, "log lines in {0}; to prove them: paxos-lab audit {0}", folder.display());
+    if let Some(dir) = &options.out {
+        let _ = writeln!(text, "log lines in {0}; to prove them: paxos-lab audit {0}", dir.display());
     }
     if report.verdict != RunVerdict::Clean {
-        write_failure(seed, &report.verdict, options.setting(), &mut text);
+        write_failure(seed, &report.verdict, options.config(), &mut text);
     }
     Ok((text, report.verdict.exit_code()))
 }
 
 /// Writes how to reproduce a failure: first with as few fault classes as still show it, and last exactly as it was.
-fn write_failure(seed: u64, verdict: &RunVerdict, setting: BatchConfig, text: &mut String) {
-    let least = shrink(seed, setting, verdict);
-    if least != setting {
+fn write_failure(seed: u64, verdict: &RunVerdict, config: BatchConfig, text: &mut String) {
+    let least = shrink(seed, config, verdict);
+    if least != config {
         let _ = writeln!(text, "to reproduce with fewer faults: {}", replay(seed, least));
     }
-    let _ = writeln!(text, "to reproduce exactly: {}", replay(seed, setting));
+    let _ = writeln!(text, "to reproduce exactly: {}", replay(seed, config));
 }
 
-pub(super) fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io::Result<()> {
-    fs::create_dir_all(folder)?;
+pub(super) fn write_lines(dir: &Path, files: &[(String, String)]) -> std::io::Result<()> {
+    fs::create_dir_all(dir)?;
     // Log lines of another run in the same directory would be taken for lines of this one.
-    let stranger = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| {
+    let stranger = fs::read_dir(dir)?.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| {
         let name = name.to_string_lossy();
         name.ends_with(".log") && !files.iter().any(|(ours, _)| *ours == name)
     });
@@ -178,13 +181,13 @@ pub(super) fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io:
         return Err(std::io::Error::other(why));
     }
     for (name, text) in files {
-        fs::write(folder.join(name), text)?;
+        fs::write(dir.join(name), text)?;
     }
     Ok(())
 }
 
 fn many(options: &SimulateArgs, first: u64, last: u64, time: Option<Duration>) -> Result<(String, u8), String> {
-    let batch = SeedBatch { first, last, time, setting: options.setting(), threads: options.threads() };
+    let batch = SeedBatch { first, last, time, config: options.config(), threads: options.threads() };
     let bar = progress(&batch);
     let begun = Instant::now();
     let summary = batch.run(|_| match time {
@@ -200,10 +203,10 @@ fn many(options: &SimulateArgs, first: u64, last: u64, time: Option<Duration>) -
     let code = match &summary.failure {
         Some((seed, verdict)) => {
             let _ = writeln!(text, "seed {seed}: {verdict}");
-            write_failure(*seed, verdict, options.setting(), &mut text);
+            write_failure(*seed, verdict, options.config(), &mut text);
             verdict.exit_code()
         }
-        None => coverage_exit_code(&summary, options.setting(), &mut text),
+        None => coverage_exit_code(&summary, options.config(), &mut text),
     };
     Ok((text, code))
 }
@@ -221,19 +224,19 @@ fn summary_text(summary: &BatchSummary, first: u64, took: f64) -> String {
 /// Writes how often each coverage point was reached.
 fn write_counts(summary: &BatchSummary, text: &mut String) {
     for mark in CoveragePoint::ALL {
-        let _ = writeln!(text, "{:>12} x {}", summary.coverage.count(*mark), mark.says());
+        let _ = writeln!(text, "{:>12} x {}", summary.coverage.count(*mark), mark.description());
     }
 }
 
 /// Reports the missing coverage points. A clean batch with all faults and enough runs still fails if one is missing.
-fn coverage_exit_code(summary: &BatchSummary, setting: BatchConfig, text: &mut String) -> u8 {
+fn coverage_exit_code(summary: &BatchSummary, config: BatchConfig, text: &mut String) -> u8 {
     let (missing, all) =
-        (summary.coverage.missing(setting.protocol), Coverage::default().missing(setting.protocol).len());
+        (summary.coverage.missing(config.protocol), Coverage::default().missing(config.protocol).len());
     let _ = writeln!(text, "{} of {all} coverage points reached", all - missing.len());
     for mark in &missing {
-        let _ = writeln!(text, "not reached: {}", mark.says());
+        let _ = writeln!(text, "not reached: {}", mark.description());
     }
-    u8::from(!missing.is_empty() && setting.allowed == FaultSet::all() && summary.runs >= ENOUGH_RUNS)
+    u8::from(!missing.is_empty() && config.allowed == FaultSet::all() && summary.runs >= ENOUGH_RUNS)
 }
 
 fn progress(batch: &SeedBatch) -> ProgressBar {

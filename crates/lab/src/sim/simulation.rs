@@ -141,7 +141,7 @@ impl Simulation {
         let mut sim_env = SimEnv::new(&plan);
         let new_server = |me| SimServer::new(&plan, me, sim_env.random.next(), lines);
         let servers = plan.cluster().iter().map(new_server).collect();
-        let mut world = Simulation {
+        let mut sim = Simulation {
             sim_env,
             servers,
             clients: Vec::new(),
@@ -153,24 +153,24 @@ impl Simulation {
             events: 0,
             plan,
         };
-        for server in world.plan.cluster().iter() {
-            let delay = world.sim_env.random_time(&(0..=5 * MS));
-            world.sim_env.schedule(delay, SimEvent::Start { server });
+        for server in sim.plan.cluster().iter() {
+            let delay = sim.sim_env.random_time(&(0..=5 * MS));
+            sim.sim_env.schedule(delay, SimEvent::Start { server });
         }
-        for client in 0..world.plan.clients {
-            world.add_client(client, lines);
+        for client in 0..sim.plan.clients {
+            sim.add_client(client, lines);
         }
-        if let Some((one, other, lasts)) = world.plan.initial_cut {
+        if let Some((one, other, lasts)) = sim.plan.initial_cut {
             // The two exchange storage ids late; one of them perhaps only after it got a new disk.
             let (one, other) = (Endpoint::Server(one), Endpoint::Server(other));
             let links = vec![(one, other), (other, one)];
-            links.iter().for_each(|(from, to)| world.sim_env.network.cut(*from, *to, true));
-            world.sim_env.schedule(lasts, SimEvent::Heal(ActiveFault::Cut(links)));
+            links.iter().for_each(|(from, to)| sim.sim_env.network.cut(*from, *to, true));
+            sim.sim_env.schedule(lasts, SimEvent::Heal(ActiveFault::Cut(links)));
         }
-        if world.plan.faults.count() > 0 {
-            world.sim_env.schedule(20 * MS, SimEvent::Chaos);
+        if sim.plan.faults.count() > 0 {
+            sim.sim_env.schedule(20 * MS, SimEvent::Chaos);
         }
-        world
+        sim
     }
 
     /// Runs both phases to the end.
@@ -210,7 +210,7 @@ impl Simulation {
 
     fn run_phases(&mut self) -> RunVerdict {
         let end = self.plan.fault_phase_end;
-        if let Err(violation) = self.run_until(end, |world| world.clients.iter().all(SimClient::is_done)) {
+        if let Err(violation) = self.run_until(end, |sim| sim.clients.iter().all(SimClient::is_done)) {
             return RunVerdict::Unsafe(violation);
         }
         self.finish()
@@ -276,17 +276,18 @@ impl Simulation {
         for server in healthy.iter() {
             let put =
                 Op::Put { key: b"last".to_vec(), value: server.to_string().into_bytes().into(), if_version: None };
-            let wishes = VecDeque::from([ClientStep::Write(put), ClientStep::Read(b"last".to_vec())]);
+            let client_steps = VecDeque::from([ClientStep::Write(put), ClientStep::Read(b"last".to_vec())]);
             let pace = (0..=100 * MS, patience);
             let lines = self.servers[0].lines.is_some();
             let number = self.clients.len();
-            let client = SimClient::new(&mut self.sim_env, number, self.plan.cluster(), wishes, server, pace, lines);
+            let client =
+                SimClient::new(&mut self.sim_env, number, self.plan.cluster(), client_steps, server, pace, lines);
             self.clients.push(client);
         }
         self.sim_env.schedule(200 * MS, SimEvent::Chaos);
         let end = self.sim_env.now() + patience;
         let done =
-            self.run_until(end, |world| world.clients.iter().all(SimClient::is_done) && world.is_converged(healthy))?;
+            self.run_until(end, |sim| sim.clients.iter().all(SimClient::is_done) && sim.is_converged(healthy))?;
         if done {
             // More clients than the session table holds make each other's sessions expire.
             let may_expire = self.plan.sessions < self.clients.len();
@@ -329,10 +330,10 @@ impl Simulation {
             // their pauses.
             let slowest = (*self.plan.processor.end()).min(MS);
             (server.processor, server.sync) = (*self.plan.processor.start()..=slowest, self.plan.sync.clone());
-            let elsewhere = server.own_dir.iter().flat_map(|(folder, _)| folder.all());
-            server.folder.limit_space(None);
-            server.own_dir.iter().for_each(|(folder, _)| folder.limit_space(None));
-            for files in server.folder.all().chain(elsewhere) {
+            let elsewhere = server.own_dir.iter().flat_map(|(dir, _)| dir.all());
+            server.dir.limit_space(None);
+            server.own_dir.iter().for_each(|(dir, _)| dir.limit_space(None));
+            for files in server.dir.all().chain(elsewhere) {
                 files.set_capacity(None);
                 // Moves a planned failure that has not struck beyond the end of the run.
                 files.fail(u64::MAX / 2, InjectedFailure::Stop);
@@ -424,11 +425,11 @@ impl Simulation {
         happens(one, &mut self.sim_env);
         let Some(process) = &one.process else { return };
         if let Some(why) = &process.fatal {
-            let is_explained = one.folder.has_failed();
+            let is_explained = one.dir.has_failed();
             self.sim_env.oracle.require(43, is_explained, || format!("{server} ended its process: {why}"));
         }
         // A machine that stops takes the process with it, even where the process would have continued.
-        if process.fatal.is_some() || one.folder.has_stopped() {
+        if process.fatal.is_some() || one.dir.has_stopped() {
             self.sim_env.reach(CoveragePoint::DiskFailed);
             let how = if self.sim_env.chance(500) { CrashKind::Power } else { CrashKind::Process };
             self.kill(server, how);
@@ -466,7 +467,7 @@ impl Simulation {
             StartRefusal::Corrupt(why) => {
                 let lost = self.lost.contains(server);
                 self.sim_env.oracle.require(31, lost, || format!("{server} refused an intact disk: {why}"));
-                let is_gone = self.server(server).folder.journal.list().is_ok_and(|names| names.is_empty());
+                let is_gone = self.server(server).dir.journal.list().is_ok_and(|names| names.is_empty());
                 self.sim_env.reach(if is_gone {
                     CoveragePoint::DataDirLost
                 } else {
@@ -477,12 +478,12 @@ impl Simulation {
             StartRefusal::NoSpace(_) => {
                 // The server retries on the same directory; it has started nothing yet.
                 self.sim_env.reach(CoveragePoint::WaitedForRoom);
-                self.server(server).folder.restart();
+                self.server(server).dir.restart();
                 self.end(server);
                 self.sim_env.schedule(SPACE_RETRY, SimEvent::Start { server });
             }
             StartRefusal::Disk(_) => {
-                let could_not_read = self.server(server).folder.has_failed_to_read();
+                let could_not_read = self.server(server).dir.has_failed_to_read();
                 self.sim_env.reach(if could_not_read {
                     CoveragePoint::FileUnreadable
                 } else {
@@ -507,10 +508,10 @@ impl Simulation {
         let one = &mut self.servers[usize::from(server.0) - 1];
         one.interrupt(&mut self.sim_env);
         match how {
-            CrashKind::Process => one.folder.restart(),
+            CrashKind::Process => one.dir.restart(),
             CrashKind::Power => {
                 let seed = self.sim_env.random.next();
-                one.folder.power_cut(seed);
+                one.dir.power_cut(seed);
             }
         }
         if one.process.is_some() {
@@ -533,13 +534,13 @@ impl Simulation {
 
     fn end(&mut self, server: ServerId) {
         self.end_calls(server);
-        let waiters = self.servers[usize::from(server.0) - 1].end_process();
-        for waiter in waiters {
+        let reply_handles = self.servers[usize::from(server.0) - 1].end_process();
+        for reply_handle in reply_handles {
             // Some connections end at once; others only go silent.
             if self.sim_env.chance(700) {
-                let client = &mut self.clients[waiter.connection.client];
+                let client = &mut self.clients[reply_handle.connection.client];
                 let why = NoReply::Broken { why: "connection reset".to_string() };
-                client.lose_connection(&mut self.sim_env, server, waiter.number, why);
+                client.lose_connection(&mut self.sim_env, server, reply_handle.number, why);
             }
         }
     }
@@ -597,14 +598,14 @@ impl Simulation {
         for server in self.plan.cluster().iter() {
             self.server(server).end_process();
             let seed = self.sim_env.random.next();
-            let folder = self.server(server).folder.clone();
-            folder.power_cut(seed);
+            let dir = self.server(server).dir.clone();
+            dir.power_cut(seed);
             if self.lost.contains(server) {
                 continue;
             }
             match self.server(server).read_disk() {
-                Ok(Some((acceptor, is_damaged))) => {
-                    self.sim_env.oracle.recovered(server, &acceptor, is_damaged, &mut self.sim_env.coverage);
+                Ok(Some((acceptor, is_corrupt))) => {
+                    self.sim_env.oracle.recovered(server, &acceptor, is_corrupt, &mut self.sim_env.coverage);
                     disks.insert(server, acceptor);
                 }
                 // The server was never started.
@@ -629,12 +630,12 @@ impl Simulation {
     fn add_client(&mut self, number: usize, lines: bool) {
         let plan = &self.plan;
         let count = plan.requests / plan.clients + usize::from(number < plan.requests % plan.clients);
-        let wishes = (0..count).map(|n| wish(&mut self.sim_env, plan, number, n)).collect();
+        let client_steps = (0..count).map(|n| client_step(&mut self.sim_env, plan, number, n)).collect();
         let servers: Vec<ServerId> = plan.cluster().iter().collect();
         let server = self.sim_env.random_choice(&servers).unwrap_or(ServerId(1));
         let pace = (plan.think.clone(), plan.timeout);
         let cluster = plan.cluster();
-        let client = SimClient::new(&mut self.sim_env, number, cluster, wishes, server, pace, lines);
+        let client = SimClient::new(&mut self.sim_env, number, cluster, client_steps, server, pace, lines);
         client.allow_in_flight(&mut self.sim_env, plan.in_flight);
         self.clients.push(client);
     }
@@ -657,7 +658,7 @@ impl Simulation {
 }
 
 /// The n-th request of a client.
-fn wish(sim_env: &mut SimEnv, plan: &RunPlan, client: usize, n: usize) -> ClientStep {
+fn client_step(sim_env: &mut SimEnv, plan: &RunPlan, client: usize, n: usize) -> ClientStep {
     let key = format!("k{}", sim_env.random.within(1..=plan.keys)).into_bytes();
     let of_hundred = |sim_env: &mut SimEnv| sim_env.random.within(0..=99);
     if of_hundred(sim_env) < plan.reads {

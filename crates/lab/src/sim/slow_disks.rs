@@ -10,7 +10,7 @@ use paxos_kv::protocol::Protocol;
 use paxos_kv::role::ServerSet;
 
 /// Sixteen clients and five servers whose syncs take this time.
-fn world(seed: u64, sync: Micros) -> Simulation {
+fn sim(seed: u64, sync: Micros) -> Simulation {
     let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
     (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], ServerSet::first(5));
     (plan.clients, plan.requests, plan.keys, plan.reads, plan.in_flight) = (16, 60_000, 50, 0, 1);
@@ -27,23 +27,23 @@ fn world(seed: u64, sync: Micros) -> Simulation {
 /// Number of leaders that step down in the last 50 of a cluster's first 60 seconds, and the number of writes in that
 /// time.
 fn in_a_minute(seed: u64, sync: Micros) -> (u32, usize) {
-    let mut world = world(seed, sync);
-    let begun = done_by(&mut world, 10 * SECOND);
-    let ended_before = tenures_ended(&world);
-    let done = done_by(&mut world, 60 * SECOND);
-    assert!(!world.clients.iter().all(SimClient::is_done), "there is more to do");
-    (tenures_ended(&world) - ended_before, done - begun)
+    let mut sim = sim(seed, sync);
+    let begun = done_by(&mut sim, 10 * SECOND);
+    let ended_before = tenures_ended(&sim);
+    let done = done_by(&mut sim, 60 * SECOND);
+    assert!(!sim.clients.iter().all(SimClient::is_done), "there is more to do");
+    (tenures_ended(&sim) - ended_before, done - begun)
 }
 
 /// Runs until `end`; returns the number of completed requests.
-fn done_by(world: &mut Simulation, end: Micros) -> usize {
-    let passed = world.run_until(end, |_| false);
+fn done_by(sim: &mut Simulation, end: Micros) -> usize {
+    let passed = sim.run_until(end, |_| false);
     assert!(passed.is_ok(), "{passed:?}");
-    world.sim_env.history.operations().iter().filter(|one| one.has_result()).count()
+    sim.sim_env.history.operations().iter().filter(|one| one.has_result()).count()
 }
 
 /// Number of leaders that have stepped down.
-fn tenures_ended(world: &Simulation) -> u32 {
+fn tenures_ended(sim: &Simulation) -> u32 {
     let why = [
         CoveragePoint::LeaderRefused,
         CoveragePoint::LeaderSawLaterLeader,
@@ -51,7 +51,7 @@ fn tenures_ended(world: &Simulation) -> u32 {
         CoveragePoint::LeaderStalled,
         CoveragePoint::LearnerCrashed,
     ];
-    why.into_iter().map(|mark| world.sim_env.coverage.count(mark)).sum()
+    why.into_iter().map(|mark| sim.sim_env.coverage.count(mark)).sum()
 }
 
 #[test]

@@ -15,7 +15,7 @@ use paxos_kv::role::ServerSet;
 
 /// Three servers and twenty clients that make this number of writes. Between two checkpoints the journal needs some
 /// files.
-fn world(seed: u64, requests: usize) -> Simulation {
+fn sim(seed: u64, requests: usize) -> Simulation {
     let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
     (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], ServerSet::first(3));
     (plan.clients, plan.requests, plan.keys, plan.reads, plan.deletes) = (20, requests, 50, 0, 5);
@@ -32,48 +32,44 @@ fn world(seed: u64, requests: usize) -> Simulation {
 }
 
 /// Runs for at most this number of virtual seconds, until `is_so` holds; returns whether it does.
-fn until(world: &mut Simulation, seconds: u64, is_so: impl Fn(&Simulation) -> bool) -> bool {
-    let end = world.sim_env.now() + seconds * SECOND;
-    let done = world.run_until(end, is_so);
+fn until(sim: &mut Simulation, seconds: u64, condition: impl Fn(&Simulation) -> bool) -> bool {
+    let end = sim.sim_env.now() + seconds * SECOND;
+    let done = sim.run_until(end, condition);
     assert!(done.is_ok(), "{done:?}");
     done == Ok(true)
 }
 
 /// Limits each disk to this number of further journal files, and the growth that a checkpoint may need.
-fn limit_disks(world: &mut Simulation, files: u64) {
-    for server in &world.servers {
+fn limit_disks(sim: &mut Simulation, files: u64) {
+    for server in &sim.servers {
         let growth = server.process.as_ref().map(|process| process.core.checkpoints.growth().load(Ordering::Relaxed));
-        server.folder.limit_space(growth.map(|growth| growth + files * server.segment_bytes()));
+        server.dir.limit_space(growth.map(|growth| growth + files * server.segment_bytes()));
     }
 }
 
-fn is_done(world: &Simulation) -> bool {
-    world.clients.iter().all(SimClient::is_done)
+fn is_done(sim: &Simulation) -> bool {
+    sim.clients.iter().all(SimClient::is_done)
 }
 
 /// A run after its first 1500 slots, with limited disks. The state has its full size by then, so that room for one more
 /// growth of the checkpoint is enough.
 fn started_sim(seed: u64, files: u64) -> Simulation {
-    let mut world = world(seed, 6_000);
-    assert!(
-        until(&mut world, 10, |world| world.sim_env.oracle.highest_chosen() > Slot(1_500)),
-        "the cluster does not start"
-    );
-    limit_disks(&mut world, files);
-    world
+    let mut sim = sim(seed, 6_000);
+    assert!(until(&mut sim, 10, |sim| sim.sim_env.oracle.highest_chosen() > Slot(1_500)), "the cluster does not start");
+    limit_disks(&mut sim, files);
+    sim
 }
 
 #[test]
 fn servers_with_disks_full_of_journal_files_recover_by_themselves() {
     for (seed, files) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
-        let mut world = started_sim(seed, files);
-        let done = until(&mut world, 120, is_done);
-        let (shed, chosen) =
-            (world.sim_env.coverage.count(CoveragePoint::DiskFull), world.sim_env.oracle.highest_chosen());
-        let failed = world.sim_env.coverage.count(CoveragePoint::CheckpointShed);
+        let mut sim = started_sim(seed, files);
+        let done = until(&mut sim, 120, is_done);
+        let (shed, chosen) = (sim.sim_env.coverage.count(CoveragePoint::DiskFull), sim.sim_env.oracle.highest_chosen());
+        let failed = sim.sim_env.coverage.count(CoveragePoint::CheckpointShed);
         println!(
             "seed {seed}, {files} files: {shed} shed, {failed} checkpoints failed, {chosen} slots, {} virtual ms",
-            world.sim_env.now() / MS
+            sim.sim_env.now() / MS
         );
         assert!(done && chosen > Slot(5_500), "seed {seed}, {files} files: {chosen} slots, {shed} values shed");
         assert!(files > 1 || shed > 0, "seed {seed}: the disk was never full");

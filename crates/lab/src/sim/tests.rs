@@ -24,8 +24,8 @@ fn all() -> BatchConfig {
     BatchConfig { allowed: FaultSet::all(), ..PLAIN }
 }
 
-fn batch(first: u64, last: u64, setting: BatchConfig) -> SeedBatch {
-    SeedBatch { first, last, time: None, setting, threads: 2 }
+fn batch(first: u64, last: u64, config: BatchConfig) -> SeedBatch {
+    SeedBatch { first, last, time: None, config, threads: 2 }
 }
 
 fn assert_clean(report: &RunReport, faults: FaultSet) {
@@ -62,8 +62,8 @@ fn runs_equal_the_recorded_ones() {
     let allowed = damage.into_iter().fold(FaultSet::all(), FaultSet::without);
     let recorded = include_str!("../../tests/trace_hashes.txt").lines().filter(|line| !line.starts_with('#'));
     let found = Protocol::ALL.map(|protocol| {
-        let setting = BatchConfig { allowed, protocol: Some(protocol), ..PLAIN };
-        format!("{} {:016x}", protocol.name(), batch(1, 60, setting).run(|_| {}).trace)
+        let config = BatchConfig { allowed, protocol: Some(protocol), ..PLAIN };
+        format!("{} {:016x}", protocol.name(), batch(1, 60, config).run(|_| {}).trace)
     });
     assert_eq!(
         recorded.collect::<Vec<_>>(),
@@ -115,8 +115,8 @@ fn recorded(line: &str) -> (u64, BatchConfig) {
 fn seeds_that_found_bugs_are_clean() {
     let mut count = 0;
     for line in include_str!("../../tests/seeds.txt").lines().filter(|line| !line.starts_with('#')) {
-        let (seed, setting) = recorded(line);
-        assert_clean(&run_one(seed, setting, false), setting.allowed);
+        let (seed, config) = recorded(line);
+        assert_clean(&run_one(seed, config, false), config.allowed);
         count += 1;
     }
     assert!(count >= 4);
@@ -131,11 +131,11 @@ fn of_one_history() -> BatchConfig {
 fn log_lines_of_a_run_prove_it() {
     for seed in [1, 5, 12, 40] {
         let report = run_one(seed, of_one_history(), true);
-        let folder = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         for (name, text) in &report.lines {
-            std::fs::write(folder.path().join(name), text).unwrap();
+            std::fs::write(dir.path().join(name), text).unwrap();
         }
-        let run = Run::read(folder.path()).unwrap();
+        let run = Run::read(dir.path()).unwrap();
         let audit = Audit::new(&run);
         assert_eq!(audit.verdict().exit_code(), 0, "seed {seed}: {}", audit.explain(&run));
     }
@@ -143,8 +143,8 @@ fn log_lines_of_a_run_prove_it() {
 
 #[test]
 fn two_phase_commit_keeps_its_rules_under_all_faults() {
-    let setting = BatchConfig { protocol: Some(Protocol::TwoPhaseCommit), ..all() };
-    let summary = batch(1, 120, setting).run(|_| {});
+    let config = BatchConfig { protocol: Some(Protocol::TwoPhaseCommit), ..all() };
+    let summary = batch(1, 120, config).run(|_| {});
     assert_eq!(summary.failure, None);
     // Without these points the test would prove little.
     for mark in [
@@ -157,7 +157,7 @@ fn two_phase_commit_keeps_its_rules_under_all_faults() {
         assert!(summary.coverage.count(mark) > 0, "{mark:?}");
     }
     for seed in [1, 4, 9] {
-        let report = run_one(seed, BatchConfig { protocol: setting.protocol, ..of_one_history() }, true);
+        let report = run_one(seed, BatchConfig { protocol: config.protocol, ..of_one_history() }, true);
         let mut run = Run::default();
         for (name, text) in &report.lines {
             run.add(name, text.as_bytes(), u64::MAX).unwrap();
@@ -196,8 +196,8 @@ fn seeded_bugs_are_found() {
     ];
     for bug in Bug::ALL.iter().filter(|bug| !rare.contains(bug)) {
         let finds = |protocol| {
-            let setting = BatchConfig { bug: Some(*bug), protocol: Some(protocol), ..all() };
-            batch(1, 100, setting).run(|_| {}).failure.is_some()
+            let config = BatchConfig { bug: Some(*bug), protocol: Some(protocol), ..all() };
+            batch(1, 100, config).run(|_| {}).failure.is_some()
         };
         // Some bugs need a leader to show, and some need many rivals.
         let found = match bug.protocol() {
@@ -225,11 +225,11 @@ fn page_of_seeded_bugs_names_every_bug() {
 #[test]
 fn failure_is_shown_with_fewer_faults() {
     // The bug needs no fault at all, so `shrink` leaves only as many classes as it must.
-    let setting = BatchConfig { bug: Some(Bug::LearnWithoutQuorum), ..all() };
-    let count = |seed: &u64| RunPlan::new(*seed, setting.allowed, setting.protocol).faults.count();
+    let config = BatchConfig { bug: Some(Bug::LearnWithoutQuorum), ..all() };
+    let count = |seed: &u64| RunPlan::new(*seed, config.allowed, config.protocol).faults.count();
     let seed = (1..100).find(|seed| count(seed) > FaultSet::FEW + 4).unwrap();
-    let verdict = run_one(seed, setting, false).verdict;
-    let least = shrink(seed, setting, &verdict);
+    let verdict = run_one(seed, config, false).verdict;
+    let least = shrink(seed, config, &verdict);
     assert_eq!(least.allowed.count(), FaultSet::FEW + 1, "of {}", count(&seed));
     let again = run_one(seed, least, false).verdict;
     assert_eq!(again.exit_code(), verdict.exit_code(), "{again}");
@@ -238,8 +238,8 @@ fn failure_is_shown_with_fewer_faults() {
 #[test]
 fn failure_names_the_violated_invariant() {
     let violation = |bug| {
-        let setting = BatchConfig { bug: Some(bug), protocol: Some(Protocol::BasicPaxos), ..PLAIN };
-        match batch(1, 50, setting).run(|_| {}).failure {
+        let config = BatchConfig { bug: Some(bug), protocol: Some(Protocol::BasicPaxos), ..PLAIN };
+        match batch(1, 50, config).run(|_| {}).failure {
             Some((_, RunVerdict::Unsafe(violation))) => violation.invariant,
             other => panic!("{bug:?} ended with {other:?}"),
         }
@@ -284,21 +284,21 @@ fn seeds_chosen_by_hand() {
     let allowed = std::env::var("PAXOS_FAULTS").map_or(FaultSet::all(), |faults| faults.parse().unwrap());
     let named = |name: &String| Protocol::ALL.into_iter().find(|one| one.name() == name);
     let protocol = std::env::var("PAXOS_PROTOCOL").ok().map(|name| named(&name).unwrap());
-    let setting = BatchConfig { allowed, bug, protocol, ..PLAIN };
+    let config = BatchConfig { allowed, bug, protocol, ..PLAIN };
     let begun = std::time::Instant::now();
-    let summary = batch(first, last, setting).run(|_| {});
+    let summary = batch(first, last, config).run(|_| {});
     println!("{} runs, {} slots, {:.1} s", summary.runs, summary.slots, begun.elapsed().as_secs_f64());
-    for mark in summary.coverage.missing(setting.protocol) {
+    for mark in summary.coverage.missing(config.protocol) {
         println!("not reached: {mark:?}");
     }
     match summary.failure {
         None => println!("clean"),
         Some((seed, verdict)) => println!("seed {seed}: {verdict:?}"),
     }
-    if let Ok(folder) = std::env::var("PAXOS_LINES") {
-        let report = run_one(first, setting, true);
+    if let Ok(dir) = std::env::var("PAXOS_LINES") {
+        let report = run_one(first, config, true);
         for (name, text) in &report.lines {
-            std::fs::write(std::path::Path::new(&folder).join(name), text).unwrap();
+            std::fs::write(std::path::Path::new(&dir).join(name), text).unwrap();
         }
     }
 }

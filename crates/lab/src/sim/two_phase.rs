@@ -22,15 +22,15 @@ impl SimServer {
 
     /// The roles that a new process would recover, with the participant's records; None if the server never ran.
     fn read_commit_disks(&self) -> Result<Option<(Participant, Coordinator, Vec<ParticipantRecord>)>, StartRefusal> {
-        let identity = self.folder.identity(self.owner(), self.storage)?;
+        let identity = self.dir.identity(self.owner(), self.storage)?;
         if !identity.has_journal() || !identity.has_rounds() {
             return Ok(None);
         }
-        let folder = DataDir::begin(self.folder.clone(), identity)?;
-        let records: Vec<ParticipantRecord> = folder.open_journal(self.segment_bytes())?.1.records;
+        let dir = DataDir::begin(self.dir.clone(), identity)?;
+        let records: Vec<ParticipantRecord> = dir.open_journal(self.segment_bytes())?.1.records;
         let mut participant = Participant::new(self.me, self.cluster, Kv::with_sessions_at_most(self.sizes.sessions));
         records.iter().for_each(|record| participant.replay(record.clone()));
-        let decisions: Vec<CoordinatorRecord> = folder.open_coordinator(self.segment_bytes())?.1.records;
+        let decisions: Vec<CoordinatorRecord> = dir.open_coordinator(self.segment_bytes())?.1.records;
         let mut coordinator = Coordinator::new(self.me, self.cluster);
         decisions.into_iter().for_each(|record| coordinator.replay(record));
         Ok(Some((participant, coordinator, records)))
@@ -44,7 +44,7 @@ impl Simulation {
         for server in self.plan.cluster().iter() {
             self.server(server).end_process();
             let seed = self.sim_env.random.next();
-            self.server(server).folder.power_cut(seed);
+            self.server(server).dir.power_cut(seed);
             match self.server(server).read_commit_disks() {
                 Ok(Some((participant, coordinator, records))) => {
                     self.sim_env.oracle.participant_recovered(server, &records, &mut self.sim_env.coverage);

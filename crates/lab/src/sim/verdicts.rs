@@ -43,39 +43,39 @@ fn begin(seed: u64, protocol: Protocol) -> Simulation {
     (plan.link_faults.latency, plan.link_faults.jitter) = (100, 100);
     (plan.think, plan.timeout) = (0..=MS, 10 * SECOND);
     plan.starts_admitted = true;
-    let mut world = Simulation::new(plan, false);
+    let mut sim = Simulation::new(plan, false);
     let end = 30 * SECOND;
-    let done = world.run_until(end, |world| world.clients.iter().all(SimClient::is_done));
+    let done = sim.run_until(end, |sim| sim.clients.iter().all(SimClient::is_done));
     assert_eq!(done, Ok(true), "seed {seed}: the cluster does not start");
-    world
+    sim
 }
 
-fn advance(world: &mut Simulation, time: Micros) {
-    let end = world.sim_env.now() + time;
-    let passed = world.run_until(end, |_| false);
+fn advance(sim: &mut Simulation, time: Micros) {
+    let end = sim.sim_env.now() + time;
+    let passed = sim.run_until(end, |_| false);
     assert!(passed.is_ok(), "{passed:?}");
 }
 
 /// Sets up a random lasting condition, and describes it.
-fn set_condition(world: &mut Simulation, random: &mut Random) -> String {
-    let servers: Vec<ServerId> = world.plan.cluster().iter().collect();
+fn set_condition(sim: &mut Simulation, random: &mut Random) -> String {
+    let servers: Vec<ServerId> = sim.plan.cluster().iter().collect();
     let server = servers[random.within(0..=servers.len() as u64 - 1) as usize];
     let other = servers[(server.0 as u64 - 1 + random.within(1..=servers.len() as u64 - 1)) as usize % servers.len()];
     let at = usize::from(server.0) - 1;
     match random.within(0..=9) {
         0 | 1 => {
-            world.stop(server, CrashKind::Process);
+            sim.stop(server, CrashKind::Process);
             format!("{server} stops")
         }
         2..=5 => {
-            let roles = world.plan.protocol.roles_as_named();
+            let roles = sim.plan.protocol.roles_as_named();
             let role = roles[random.within(0..=roles.len() as u64 - 1) as usize];
             let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-            world.servers[at].crash(&mut world.sim_env, role, order);
+            sim.servers[at].crash(&mut sim.sim_env, role, order);
             format!("the {} of {server} stops", role.as_str())
         }
         6 => {
-            for files in world.server(server).folder.all() {
+            for files in sim.server(server).dir.all() {
                 let used: usize = files.image().values().map(Vec::len).sum();
                 files.set_capacity(Some(used as u64));
             }
@@ -85,7 +85,7 @@ fn set_condition(world: &mut Simulation, random: &mut Random) -> String {
             let both = [(server, other), (other, server)];
             let ways = if way == 7 { &both[..1] } else { &both[..] };
             for (from, to) in ways {
-                world.sim_env.network.cut(Endpoint::Server(*from), Endpoint::Server(*to), true);
+                sim.sim_env.network.cut(Endpoint::Server(*from), Endpoint::Server(*to), true);
             }
             format!("{server} and {other} are cut ({} of 2 ways)", ways.len())
         }
@@ -93,51 +93,52 @@ fn set_condition(world: &mut Simulation, random: &mut Random) -> String {
 }
 
 /// The verdict that follows from the status of all servers that are up.
-fn verdict(world: &mut Simulation) -> AvailabilityVerdict {
+fn verdict(sim: &mut Simulation) -> AvailabilityVerdict {
     let mut answers: Vec<ServerStatus> = Vec::new();
-    for server in &mut world.servers {
-        server.with_core(&mut world.sim_env, |core, env| answers.push(core.status(env)));
+    for server in &mut sim.servers {
+        server.with_core(&mut sim.sim_env, |core, env| answers.push(core.status(env)));
     }
-    AvailabilityVerdict::of(world.plan.cluster(), &answers)
+    AvailabilityVerdict::of(sim.plan.cluster(), &answers)
 }
 
 /// Lets new clients make one write each, one starting at each server. Returns how long each write took; None if it did
 /// not complete.
-fn probe(world: &mut Simulation) -> Vec<Option<Micros>> {
-    let (begun, first) = (world.sim_env.now(), world.clients.len());
-    for server in world.plan.cluster().iter() {
+fn probe(sim: &mut Simulation) -> Vec<Option<Micros>> {
+    let (begun, first) = (sim.sim_env.now(), sim.clients.len());
+    for server in sim.plan.cluster().iter() {
         let put = Op::Put { key: b"probe".to_vec(), value: b"v"[..].into(), if_version: None };
-        let (wishes, pace, number) = (VecDeque::from([ClientStep::Write(put)]), (0..=0, REQUEST), world.clients.len());
-        let client = SimClient::new(&mut world.sim_env, number, world.plan.cluster(), wishes, server, pace, false);
-        world.clients.push(client);
+        let (client_steps, pace, number) =
+            (VecDeque::from([ClientStep::Write(put)]), (0..=0, REQUEST), sim.clients.len());
+        let client = SimClient::new(&mut sim.sim_env, number, sim.plan.cluster(), client_steps, server, pace, false);
+        sim.clients.push(client);
     }
-    advance(world, REQUEST);
-    let operations = world.sim_env.history.operations();
+    advance(sim, REQUEST);
+    let operations = sim.sim_env.history.operations();
     let took = |client| {
         let done = operations.iter().find(|one| one.client == client && one.has_result())?;
         Some(done.at? - begun)
     };
-    (first..world.clients.len()).map(took).collect()
+    (first..sim.clients.len()).map(took).collect()
 }
 
 /// Whether writes complete as "writes OK" promises.
-fn is_written(world: &mut Simulation) -> bool {
-    let took = probe(world);
+fn is_written(sim: &mut Simulation) -> bool {
+    let took = probe(sim);
     took.iter().all(Option::is_some) && took.iter().flatten().any(|took| *took <= ONE_TRY)
 }
 
 /// Runs one case: sets up conditions, reads the verdict, and checks it.
 fn check_verdict(seed: u64, protocol: Protocol, met: &mut VerdictCounts) -> Result<(), String> {
     let mut random = Random::new(seed, 7);
-    let mut world = begin(seed, protocol);
-    let mut told: Vec<String> = (0..random.within(1..=4)).map(|_| set_condition(&mut world, &mut random)).collect();
-    advance(&mut world, NOTICED);
-    let said = verdict(&mut world);
+    let mut sim = begin(seed, protocol);
+    let mut told: Vec<String> = (0..random.within(1..=4)).map(|_| set_condition(&mut sim, &mut random)).collect();
+    advance(&mut sim, NOTICED);
+    let said = verdict(&mut sim);
     let wrong = |told: &[String], what: &str| Err(format!("seed {seed}, {protocol}, {told:?}: {said:?}, {what}"));
     match said.writes {
         Writes::Ok { spare } => {
             met.ok += 1;
-            if !is_written(&mut world) {
+            if !is_written(&mut sim) {
                 return wrong(&told, "and no write succeeds");
             }
             if spare == 0 {
@@ -145,29 +146,29 @@ fn check_verdict(seed: u64, protocol: Protocol, met: &mut VerdictCounts) -> Resu
             }
             met.spare += 1;
             let mut alive: Vec<ServerId> =
-                world.servers.iter().filter(|server| server.process.is_some()).map(|server| server.me).collect();
+                sim.servers.iter().filter(|server| server.process.is_some()).map(|server| server.me).collect();
             for _ in 0..spare.min(alive.len()) {
                 let server = alive.swap_remove(random.within(0..=alive.len() as u64 - 1) as usize);
-                world.stop(server, CrashKind::Process);
+                sim.stop(server, CrashKind::Process);
                 told.push(format!("then {server} stops"));
             }
-            advance(&mut world, NOTICED);
-            if !is_written(&mut world) {
+            advance(&mut sim, NOTICED);
+            if !is_written(&mut sim) {
                 return wrong(&told, "and no write succeeds after these failures");
             }
         }
         // "At the moment": a leader without a quorum may notice that only when it gets a request, as it does now.
         Writes::NoLeader => {
             met.no_leader += 1;
-            let is_written = is_written(&mut world);
-            let then = verdict(&mut world);
+            let is_written = is_written(&mut sim);
+            let then = verdict(&mut sim);
             if is_written != matches!(then.writes, Writes::Ok { .. }) {
                 return wrong(&told, &format!("then {then:?}, and a write succeeds: {is_written}"));
             }
         }
         Writes::No => {
             met.no += 1;
-            if probe(&mut world).iter().any(Option::is_some) {
+            if probe(&mut sim).iter().any(Option::is_some) {
                 return wrong(&told, "and a write succeeds");
             }
         }

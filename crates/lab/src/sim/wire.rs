@@ -189,12 +189,12 @@ impl Wire for SimWire<'_> {
 
     fn observe(&mut self, seen: ClientObservation<'_>) {
         match seen {
-            ClientObservation::Named { handle: ticket, id: AssignedWrite { session, nonce, sequence, .. } } => {
-                self.connections.steps.push(ObservedStep::Named(ticket, CommandId::new(session, nonce, sequence)));
+            ClientObservation::Named { handle, id: AssignedWrite { session, nonce, sequence, .. } } => {
+                self.connections.steps.push(ObservedStep::Named(handle, CommandId::new(session, nonce, sequence)));
             }
-            ClientObservation::Unnamed { handle: ticket } => {
+            ClientObservation::Unnamed { handle } => {
                 self.sim_env.reach(CoveragePoint::ContinuedInNewSession);
-                self.connections.steps.push(ObservedStep::Unnamed(ticket));
+                self.connections.steps.push(ObservedStep::Unnamed(handle));
             }
             ClientObservation::FailedOver { failed, .. } => {
                 self.sim_env.reach(CoveragePoint::FailedOver);

@@ -14,7 +14,7 @@ const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chro
 /// A running browser with one page.
 pub struct Browser {
     child: Child,
-    folder: tempfile::TempDir,
+    dir: tempfile::TempDir,
     to: File,
     from: BufReader<File>,
     next: u64,
@@ -28,7 +28,7 @@ fn find() -> Option<PathBuf> {
         return Some(named.into());
     }
     let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
-    NAMES.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|path| path.is_file())
+    NAMES.iter().flat_map(|name| folders.iter().map(move |dir| dir.join(name))).find(|path| path.is_file())
 }
 
 impl Browser {
@@ -40,21 +40,21 @@ impl Browser {
             );
             return None;
         };
-        let folder = tempfile::tempdir().unwrap();
-        let [to, from] = ["to", "from"].map(|name| folder.path().join(name));
+        let dir = tempfile::tempdir().unwrap();
+        let [to, from] = ["to", "from"].map(|name| dir.path().join(name));
         assert!(Command::new("mkfifo").args([&to, &from]).status().unwrap().success());
         // A shell can hand on pipes by number; the browser takes its orders from 3 and answers on 4.
         let mut command = Command::new("bash");
         command.args(["-c", "exec \"$@\" 3<\"$TO\" 4>\"$FROM\"", "browser"]).arg(program);
         command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]);
         command.args(["--disable-dev-shm-usage", "--disable-extensions", "--disable-background-networking"]);
-        command.arg(format!("--user-data-dir={}", folder.path().join("profile").display()));
+        command.arg(format!("--user-data-dir={}", dir.path().join("profile").display()));
         command.arg(format!("--window-size={width},{height}")).arg("about:blank");
         command.env("TO", &to).env("FROM", &from);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let to = File::options().write(true).open(to).unwrap();
         let from = BufReader::new(File::open(from).unwrap());
-        let mut browser = Browser { child, folder, to, from, next: 1, session: None, errors: Vec::new() };
+        let mut browser = Browser { child, dir, to, from, next: 1, session: None, errors: Vec::new() };
         browser.attach(width, height);
         Some(browser)
     }
@@ -141,7 +141,7 @@ impl Browser {
 
     /// Waits until an expression is true.
     pub fn await_js(&mut self, expression: &str) {
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             let order = json!({ "expression": expression, "returnByValue": true });
             // While a page loads there may be nothing to ask.
@@ -149,7 +149,7 @@ impl Browser {
             if answer["result"]["value"] == true {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "never: {expression}; errors: {:?}", self.errors);
+            assert!(started.elapsed() < Duration::from_secs(60), "never: {expression}; errors: {:?}", self.errors);
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -185,8 +185,8 @@ impl Browser {
     }
 
     /// A directory of its own.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The test is over: nothing may have gone wrong in the page.

@@ -32,11 +32,11 @@ pub fn counted(browser: &mut Browser) -> PageCounts {
 #[test]
 fn page_counts_equal_the_counts_of_typed_lines() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let mut messages = 0;
     for seed in [7, 8, 9, 11, 23] {
-        let run = simulated(folder.path(), seed, FaultSet::all());
-        let (file, facts) = drawn(&run, folder.path(), "facts");
+        let run = simulated(dir.path(), seed, FaultSet::all());
+        let (file, facts) = drawn(&run, dir.path(), "facts");
         messages += facts.messages;
         browser.open_file(&file, "");
         assert_eq!(counted(&mut browser), facts, "seed {seed}");
@@ -50,9 +50,9 @@ fn page_counts_equal_the_counts_of_typed_lines() {
 #[test]
 fn a_filter_shows_the_lines_that_the_command_logs_prints() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let run = simulated(folder.path(), 7, FaultSet::all());
-    let (file, _) = drawn(&run, folder.path(), "filter");
+    let dir = tempfile::tempdir().unwrap();
+    let run = simulated(dir.path(), 7, FaultSet::all());
+    let (file, _) = drawn(&run, dir.path(), "filter");
     let labels: BTreeSet<String> = run.lines.iter().filter_map(|entry| entry.line.req.clone()).take(200).collect();
     let mut asked: Vec<LineFilter> =
         labels.iter().map(|req| LineFilter { req: Some(req.clone()), slot: None }).collect();
@@ -75,9 +75,9 @@ fn a_filter_shows_the_lines_that_the_command_logs_prints() {
 #[test]
 fn cause_stands_above_its_effects() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let run = simulated(folder.path(), 23, FaultSet::all());
-    let (file, _) = drawn(&run, folder.path(), "order");
+    let dir = tempfile::tempdir().unwrap();
+    let run = simulated(dir.path(), 23, FaultSet::all());
+    let (file, _) = drawn(&run, dir.path(), "order");
     browser.open_file(&file, "");
     let wrong = "paxosTimeline.run.lines.filter((line) => line.causes.some(({ from }) => from.row >= line.row)).length";
     assert_eq!(browser.number(wrong), 0);
@@ -87,9 +87,9 @@ fn cause_stands_above_its_effects() {
 #[test]
 fn steps_back_undo_steps_forward() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let run = simulated(folder.path(), 7, FaultSet::all());
-    let (file, _) = drawn(&run, folder.path(), "steps");
+    let dir = tempfile::tempdir().unwrap();
+    let run = simulated(dir.path(), 7, FaultSet::all());
+    let (file, _) = drawn(&run, dir.path(), "steps");
     browser.open_file(&file, "");
     let see = |browser: &mut Browser| {
         browser.settle();
@@ -148,7 +148,7 @@ const SAMPLE_RUN: &str = "\
 #[test]
 fn clicked_line_highlights_its_quorum() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let (file, _) = drawn(&run_of(SAMPLE_RUN), browser.folder(), "quorum");
+    let (file, _) = drawn(&run_of(SAMPLE_RUN), browser.dir(), "quorum");
     let lit = "[...document.querySelectorAll('.line.basis')].map((line) => paxosTimeline.shown[line.dataset.row].id)";
     for (line, basis) in [("s1.7", json!(["s1.6", "s2.2"])), ("s1.5", json!(["s1.4", "s2.1"]))] {
         browser.open_file(&file, "");
@@ -179,7 +179,7 @@ fn a_violation_opens_at_the_first_wrong_line() {
         .replace("s2.9 ", "s2.2 ")
         .replace("s2.2    acceptor ACCEPTED", "s2.3    acceptor ACCEPTED")
         .replace("re=s2.2\n", "re=s2.3\n");
-    let (file, _) = drawn(&run_of(&broken), browser.folder(), "broken");
+    let (file, _) = drawn(&run_of(&broken), browser.dir(), "broken");
     browser.open_file(&file, "");
     browser.settle();
     assert_eq!(browser.text("paxosTimeline.line().id"), "s2.3");
@@ -204,7 +204,7 @@ fn client_text_stays_text() {
         let lines =
             SAMPLE_RUN.replace("key=color", &format!("key={text}")).replace("value=blue", &format!("value={text}"));
         let lines = lines.replace("req=c1-5", &format!("req={text}"));
-        let (file, _) = drawn(&run_of(&lines), browser.folder(), hostile);
+        let (file, _) = drawn(&run_of(&lines), browser.dir(), hostile);
         browser.open_file(&file, &format!("#at=s1.5&req={}", "x"));
         browser.eval("paxosTimeline.setFilter({}), paxosTimeline.go(paxosTimeline.run.byId.get('s1.5')), paxosTimeline.showTab('slots'), paxosTimeline.showTab('now')");
         browser.settle();
@@ -282,12 +282,12 @@ fn a_hundred_thousand_lines_open_in_seconds() {
     }
     let run = run_of(&lines);
     assert!(run.lines.len() > 100_000);
-    let (file, _) = drawn(&run, browser.folder(), "many");
+    let (file, _) = drawn(&run, browser.dir(), "many");
     assert!(std::fs::metadata(&file).unwrap().len() < 8 << 20);
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     browser.open_file(&file, "");
     browser.settle();
-    let opened = begun.elapsed();
+    let opened = started.elapsed();
     assert_eq!(counted(&mut browser), PageCounts::new(&run));
     browser.key("End");
     browser.settle();

@@ -11,7 +11,7 @@ use super::chromium::Browser;
 fn lesson_opens_at_its_first_place_and_links_to_the_others() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     for lesson in LESSONS {
-        let file = browser.folder().join("lesson.html");
+        let file = browser.dir().join("lesson.html");
         fs::write(&file, lesson_command::page(lesson).unwrap()).unwrap();
         browser.open_file(&file, "");
         assert!(browser.text("document.querySelector('#lesson').innerText").contains(lesson.title));

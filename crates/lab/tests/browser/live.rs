@@ -51,7 +51,7 @@ fn ask(cluster: &Cluster, id: u8, head: &str) -> (u16, String) {
 #[test]
 fn live_page_receives_the_lines_of_all_servers() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let cluster = Cluster::watched(3, &[]);
+    let cluster = Cluster::start_with_page(3, &[]);
     let mut client = cluster.client("c1", 1);
     put(&mut client, 0);
     browser.goto(&format!("http://{}/", cluster.page_of(1)));
@@ -78,7 +78,7 @@ fn live_page_receives_the_lines_of_all_servers() {
 #[test]
 fn page_reconnects_after_servers_restart() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let mut cluster = Cluster::watched(3, &[]);
+    let mut cluster = Cluster::start_with_page(3, &[]);
     let mut client = cluster.client("c1", 2);
     put(&mut client, 0);
     browser.goto(&format!("http://{}/", cluster.page_of(1)));
@@ -115,7 +115,7 @@ fn page_reconnects_after_servers_restart() {
 #[test]
 fn lab_buttons_crash_and_restart_roles_of_any_server() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let cluster = Cluster::watched(3, &["--lab"]);
+    let cluster = Cluster::start_with_page(3, &["--lab"]);
     browser.goto(&format!("http://{}/", cluster.page_of(1)));
     await_lines(&mut browser, &cluster, &[1, 2, 3]);
     for server in [1, 2] {
@@ -135,7 +135,7 @@ fn lab_buttons_crash_and_restart_roles_of_any_server() {
 
 #[test]
 fn requests_of_other_pages_are_refused_and_changes_need_lab_mode() {
-    let cluster = Cluster::watched(1, &[]);
+    let cluster = Cluster::start_with_page(1, &[]);
     let (code, body) = ask(&cluster, 1, "GET /status HTTP/1.1\r\nHost: HOST\r\n\r\n");
     let status: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((code, &status["server"], &status["roles"]["acceptor"]["up"]), (200, &json!(1), &json!(true)));
@@ -153,7 +153,7 @@ fn requests_of_other_pages_are_refused_and_changes_need_lab_mode() {
     );
     assert_eq!(ask(&cluster, 1, "GET /etc/passwd HTTP/1.1\r\nHost: HOST\r\n\r\n").0, 404);
     assert_eq!(ask(&cluster, 1, &format!("GET /{} HTTP/1.1\r\n", "x".repeat(20_000))).0, 431);
-    let lab = Cluster::watched(1, &["--lab"]);
+    let lab = Cluster::start_with_page(1, &["--lab"]);
     assert_eq!(ask(&lab, 1, "POST /crash?role=1.acceptor HTTP/1.1\r\nHost: HOST\r\n\r\n").0, 403);
     assert_eq!(ask(&lab, 1, "POST /crash?role=1.desk HTTP/1.1\r\nHost: HOST\r\nX-Paxos-Lab: yes\r\n\r\n").0, 400);
     // It has no such role: the order would stand for ever.
@@ -168,7 +168,7 @@ fn requests_of_other_pages_are_refused_and_changes_need_lab_mode() {
 
 #[test]
 fn viewers_that_never_read_do_not_slow_the_cluster() {
-    let cluster = Cluster::watched(3, &[]);
+    let cluster = Cluster::start_with_page(3, &[]);
     let mut client = cluster.client("c1", 1);
     let watch = || {
         let mut stream = TcpStream::connect(cluster.page_of(1)).unwrap();

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use super::chromium::Browser;
 
 /// What `timeline` draws of a simulated run: its last history, read from files in this directory.
-pub fn simulated(folder: &Path, seed: u64, faults: FaultSet) -> Run {
-    let dir = folder.join(format!("sim-{seed}"));
+pub fn simulated(dir: &Path, seed: u64, faults: FaultSet) -> Run {
+    let dir = dir.join(format!("sim-{seed}"));
     fs::create_dir_all(&dir).unwrap();
     for (name, text) in batch::run_one(
         seed,
@@ -36,8 +36,8 @@ pub fn simulated(folder: &Path, seed: u64, faults: FaultSet) -> Run {
 }
 
 /// The page of a run, in a file beside it, and what it draws.
-pub fn drawn(run: &Run, folder: &Path, title: &str) -> (PathBuf, PageCounts) {
-    let file = folder.join("page.html");
+pub fn drawn(run: &Run, dir: &Path, title: &str) -> (PathBuf, PageCounts) {
+    let file = dir.join("page.html");
     let page = page(run, &Audit::new(run), title, LINES_MAX);
     fs::write(&file, page.html).unwrap();
     (file, page.counts)
@@ -67,7 +67,7 @@ const PAGE_LINES_JS: &str = "paxosTimeline.run.lines.map((line) => ({ id: line.i
     req: line.req, re: line.re, why: line.why })).sort((a, b) => (a.id < b.id ? -1 : 1))";
 
 fn must_agree(browser: &mut Browser, run: &Run) {
-    let (file, _) = drawn(run, browser.folder(), "reader");
+    let (file, _) = drawn(run, browser.dir(), "reader");
     browser.open_file(&file, "");
     let mut expected: Vec<Value> = run.lines.iter().map(|entry| line_json(&entry.line)).collect();
     expected.sort_by_key(|line| line["id"].to_string());
@@ -95,9 +95,9 @@ fn the_page_reads_lines_as_the_rust_reader_does() {
         })
         .collect();
     must_agree(&mut browser, &run_of(&shapes));
-    let folder = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     for seed in [7, 11, 23] {
-        must_agree(&mut browser, &simulated(folder.path(), seed, FaultSet::all()));
+        must_agree(&mut browser, &simulated(dir.path(), seed, FaultSet::all()));
     }
     browser.must_be_content();
 }
@@ -127,7 +127,7 @@ fn texts_of_clients_are_read_back_byte_by_byte() {
         );
     }
     let run = run_of(&lines);
-    let (file, _) = drawn(&run, browser.folder(), "texts");
+    let (file, _) = drawn(&run, browser.dir(), "texts");
     browser.open_file(&file, "");
     let found = browser.eval("paxosTimeline.run.lines.map((line) => paxosTimeline.tools.readText(line.fields.value))");
     assert_eq!(found, json!(texts));
@@ -138,7 +138,7 @@ fn texts_of_clients_are_read_back_byte_by_byte() {
 fn invalid_lines_are_only_counted() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let run = run_of("2026-08-21T14:03:07.105612Z WARN  s3.1    acceptor DROP     msg=ACCEPT cause=crashed\n");
-    let (file, _) = drawn(&run, browser.folder(), "garbage");
+    let (file, _) = drawn(&run, browser.dir(), "garbage");
     browser.open_file(&file, "");
     let garbage = json!([
         "",

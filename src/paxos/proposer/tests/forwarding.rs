@@ -5,7 +5,7 @@ use super::*;
 /// A follower of server 2.
 fn follower() -> TestProposer {
     let mut follower = TestProposer::new(Policy::MultiPaxos);
-    follower.hear(S2, Message::Heartbeat { ballot: ballot(1, S2) });
+    follower.receive(S2, Message::Heartbeat { ballot: ballot(1, S2) });
     follower
 }
 
@@ -21,7 +21,7 @@ fn forward(numbers: impl IntoIterator<Item = u64>) -> Message {
 fn full_leader() -> (TestProposer, Ballot) {
     let (mut leader, ballot) = TestProposer::leader();
     assert_eq!(leader.step(propose(1)).proposed(), [(1, 1)]);
-    assert_eq!(leader.hear(S3, forward([2])).proposed(), [(2, 2)]);
+    assert_eq!(leader.receive(S3, forward([2])).proposed(), [(2, 2)]);
     (leader, ballot)
 }
 
@@ -30,8 +30,8 @@ fn command_is_forwarded_once_and_to_the_next_leader_at_once() {
     let mut follower = follower();
     assert_eq!(follower.step(propose(1)).forwarded(), [(ServerSet::only(S2), vec![1])]);
     assert_eq!(follower.step(propose(2)).forwarded(), [(ServerSet::only(S2), vec![2])]);
-    let said = follower.hear(S3, Message::Heartbeat { ballot: ballot(2, S3) });
-    assert_eq!(said.forwarded(), [(ServerSet::only(S3), vec![1, 2])]);
+    let output = follower.receive(S3, Message::Heartbeat { ballot: ballot(2, S3) });
+    assert_eq!(output.forwarded(), [(ServerSet::only(S3), vec![1, 2])]);
 }
 
 #[test]
@@ -45,8 +45,8 @@ fn candidate_forwards_nothing() {
 fn forwarded_commands_go_in_messages_of_one_mebibyte() {
     let forwarded = |sizes: &[usize]| {
         let inputs = (1..).zip(sizes).map(|(number, bytes)| propose_sized(number, *bytes));
-        let said = follower().turn(inputs.collect::<Vec<_>>());
-        said.forwarded().into_iter().map(|(_, numbers)| numbers).collect::<Vec<_>>()
+        let output = follower().turn(inputs.collect::<Vec<_>>());
+        output.forwarded().into_iter().map(|(_, numbers)| numbers).collect::<Vec<_>>()
     };
     assert_eq!(forwarded(&[1 << 19, 1 << 19, 1]), [vec![1, 2], vec![3]]);
     assert_eq!(forwarded(&[2_000, 2_000, 2_000]), [[1, 2, 3]]);
@@ -57,14 +57,14 @@ fn forwarded_commands_go_in_messages_of_one_mebibyte() {
 fn proposer_refused_by_a_server_that_does_not_lead_waits_for_its_next_heartbeat() {
     let refused = |leader| {
         let mut follower = follower();
-        follower.hear(S2, Message::ForwardRefused { leader });
+        follower.receive(S2, Message::ForwardRefused { leader });
         follower.step(propose(1)).forwarded().len()
     };
     assert_eq!(refused(Some(ballot(1, S2))), 1, "it leads, and its queue was full");
     assert_eq!(refused(None), 0);
     assert_eq!(refused(Some(ballot(2, S3))), 0);
     let mut follower = follower();
-    follower.hear(S3, Message::ForwardRefused { leader: None });
+    follower.receive(S3, Message::ForwardRefused { leader: None });
     assert_eq!(follower.step(propose(1)).forwarded().len(), 1, "nothing was handed to that one");
 }
 
@@ -72,13 +72,13 @@ fn proposer_refused_by_a_server_that_does_not_lead_waits_for_its_next_heartbeat(
 fn leader_takes_a_forwarded_command_only_once() {
     let (mut leader, _) = full_leader();
     leader.step(propose(3));
-    leader.hear(S2, forward([4]));
+    leader.receive(S2, forward([4]));
     let waiting = leader.0.batch_threshold();
-    leader.hear(S2, forward([1, 2]));
-    leader.hear(S2, forward([3]));
-    leader.hear(S3, forward([4]));
+    leader.receive(S2, forward([1, 2]));
+    leader.receive(S2, forward([3]));
+    leader.receive(S3, forward([4]));
     assert_eq!(leader.0.batch_threshold(), waiting, "in flight: its own, and a forwarded one");
-    leader.hear(S3, forward([5]));
+    leader.receive(S3, forward([5]));
     assert_eq!(leader.0.batch_threshold(), waiting - 1);
     assert_eq!(leader.applied(1, &[1]).proposed(), [(3, 3), (4, 4), (5, 5)]);
 }
@@ -86,7 +86,7 @@ fn leader_takes_a_forwarded_command_only_once() {
 #[test]
 fn own_and_forwarded_commands_take_turns() {
     let (mut leader, _) = full_leader();
-    leader.hear(S2, forward([11, 12]));
+    leader.receive(S2, forward([11, 12]));
     leader.turn([propose(3), propose(4), propose(5)]);
     assert_eq!(leader.applied(2, &[1, 2]).proposed(), [(3, 3), (4, 11), (5, 4), (6, 12), (7, 5)]);
 }
@@ -94,16 +94,16 @@ fn own_and_forwarded_commands_take_turns() {
 #[test]
 fn forwarded_command_that_is_already_applied_is_not_proposed() {
     let (mut leader, _) = full_leader();
-    leader.hear(S2, forward([11, 12, 13]));
+    leader.receive(S2, forward([11, 12, 13]));
     assert_eq!(leader.applied(2, &[1, 12, 2]).proposed(), [(3, 11), (4, 13)]);
 }
 
 #[test]
 fn leader_with_a_full_queue_still_reports_that_it_leads() {
     let (mut leader, ballot) = full_leader();
-    assert!(leader.hear(S2, forward(100..1_124)).is_nothing(), "the queue takes this number");
-    let said = leader.hear(S2, forward([2_000, 100]));
-    assert_eq!(said.sent, [(ServerSet::only(S2), Message::ForwardRefused { leader: Some(ballot) })]);
+    assert!(leader.receive(S2, forward(100..1_124)).is_nothing(), "the queue takes this number");
+    let output = leader.receive(S2, forward([2_000, 100]));
+    assert_eq!(output.sent, [(ServerSet::only(S2), Message::ForwardRefused { leader: Some(ballot) })]);
 }
 
 #[test]
@@ -111,11 +111,11 @@ fn leader_steps_down_for_an_earlier_slot_only_if_no_live_server_has_it() {
     let fill = |mut before: Vec<Input<Proposer>>, slot| {
         let mut leader = TestProposer::new(Policy::MultiPaxos);
         // A checkpoint has all slots below 10, so the leader prepares from there.
-        leader.hear(S2, Message::Truncated { ballot: ballot(1, S1), slot: Slot(1), below: Slot(10) });
+        leader.receive(S2, Message::Truncated { ballot: ballot(1, S1), slot: Slot(1), below: Slot(10) });
         let (mut leader, _) = leader.led();
         before.push(Input::Message { from: S3, message: Message::Fill { slot: Slot(slot) } });
-        let said = leader.turn(before);
-        (said.stepped_down(), said.proposed().len())
+        let output = leader.turn(before);
+        (output.stepped_down(), output.proposed().len())
     };
     let progress =
         |applied| vec![Input::Message { from: S2, message: Message::Progress { applied: Slot(applied), digest: 0 } }];
@@ -132,11 +132,11 @@ fn leader_steps_down_for_an_earlier_slot_only_if_no_live_server_has_it() {
     let mut leader = TestProposer::new(Policy::MultiPaxos);
     let ballot = leader.campaign();
     let forgot = Page { truncated_below: Slot(10), ..page(1, None, Vec::new()) };
-    leader.hear(S2, Message::Promise { ballot, page: forgot });
-    leader.hear(S1, Message::Promise { ballot, page: page(1, None, Vec::new()) });
+    leader.receive(S2, Message::Promise { ballot, page: forgot });
+    leader.receive(S1, Message::Promise { ballot, page: page(1, None, Vec::new()) });
     assert_eq!(leader.0.leads(), Some(ballot));
-    let said = leader.hear(S3, Message::Fill { slot: Slot(9) });
-    assert_eq!(said.stepped_down(), Some(StepDownReason::Truncated(Slot(9))));
+    let output = leader.receive(S3, Message::Fill { slot: Slot(9) });
+    assert_eq!(output.stepped_down(), Some(StepDownReason::Truncated(Slot(9))));
 }
 
 #[test]

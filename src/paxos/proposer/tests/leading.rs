@@ -36,12 +36,12 @@ fn a_leader_learns_from_the_promises_how_long_rounds_take() {
     let ballot = leader.campaign();
     (0..40).for_each(|_| drop(leader.tick()));
     for server in [S1, S2] {
-        leader.hear(server, promise(ballot, Vec::new()));
+        leader.receive(server, promise(ballot, Vec::new()));
     }
-    let said = leader.step(propose(1));
+    let output = leader.step(propose(1));
     assert!(
-        said.armed.contains(&ProposerTimer::Resend { tries: 5 }),
-        "a round of 1.2 s is not repeated earlier: {said:?}"
+        output.armed.contains(&ProposerTimer::Resend { tries: 5 }),
+        "a round of 1.2 s is not repeated earlier: {output:?}"
     );
     assert_eq!(leader.answered_pulses(159), None);
     assert_eq!(leader.answered_pulses(1), Some(StepDownReason::Stalled));
@@ -53,11 +53,11 @@ fn a_leader_that_waits_for_pages_steps_down_if_none_comes() {
     let ballot = leader.campaign();
     let first = || page(1, Some(2), vec![accepted(1, Ballot { round: 0, ..ballot }, 1)]);
     for server in [S1, S2] {
-        leader.hear(server, Message::Promise { ballot, page: first() });
+        leader.receive(server, Message::Promise { ballot, page: first() });
     }
     leader.applied(1, &[1]);
     assert_eq!(leader.answered_pulses(16), None);
-    leader.hear(S1, Message::Promise { ballot, page: page(2, Some(3), Vec::new()) });
+    leader.receive(S1, Message::Promise { ballot, page: page(2, Some(3), Vec::new()) });
     assert_eq!(leader.answered_pulses(16), None, "a page is a move");
     assert_eq!(leader.answered_pulses(1), Some(StepDownReason::Stalled));
 }
@@ -80,7 +80,7 @@ fn only_replies_of_others_to_its_own_ballot_keep_a_leader() {
     for _ in 0..9 {
         assert_eq!(leader.tick().stepped_down(), None);
         for (from, ballot) in [(S2, older), (S1, ballot), (ServerId(9), ballot), (ServerId(8), older)] {
-            leader.hear(from, Message::HeartbeatReply { ballot });
+            leader.receive(from, Message::HeartbeatReply { ballot });
         }
     }
     assert_eq!(leader.tick().stepped_down(), Some(StepDownReason::NoHeartbeatReplies));
@@ -90,10 +90,10 @@ fn only_replies_of_others_to_its_own_ballot_keep_a_leader() {
 fn nack_ends_only_the_tenure_of_its_own_ballot() {
     let (mut leader, ours) = TestProposer::leader();
     let older = Ballot { round: ours.round - 1, ..ours };
-    assert!(leader.hear(S2, nack(older, ballot(7, S3))).is_nothing());
-    assert!(leader.hear(ServerId(9), nack(ours, ballot(7, S3))).is_nothing(), "a server outside the cluster");
-    let said = leader.hear(S2, nack(ours, ballot(7, S3)));
-    assert_eq!(said.stepped_down(), Some(StepDownReason::Nacked(ballot(7, S3))));
+    assert!(leader.receive(S2, nack(older, ballot(7, S3))).is_nothing());
+    assert!(leader.receive(ServerId(9), nack(ours, ballot(7, S3))).is_nothing(), "a server outside the cluster");
+    let output = leader.receive(S2, nack(ours, ballot(7, S3)));
+    assert_eq!(output.stepped_down(), Some(StepDownReason::Nacked(ballot(7, S3))));
 }
 
 #[test]
@@ -105,36 +105,36 @@ fn leader_names_the_acceptors_that_promised() {
     // A proposer of Basic Paxos gives up its ballot after each command and never leads.
     let mut basic = TestProposer::new(Policy::BasicPaxos);
     let (ballot, _) = basic.step(propose(1)).prepared().expect("it prepares");
-    basic.hear(S1, promise(ballot, Vec::new()));
-    assert_eq!(basic.hear(S2, promise(ballot, Vec::new())).proposed(), [(1, 1)]);
+    basic.receive(S1, promise(ballot, Vec::new()));
+    assert_eq!(basic.receive(S2, promise(ballot, Vec::new())).proposed(), [(1, 1)]);
     assert_eq!(basic.0.leader(), None);
 }
 
 #[test]
 fn leader_without_a_learner_reports_that_it_stopped_leading() {
     let (mut leader, _) = TestProposer::leader();
-    let said = leader.step(Input::Request(ProposerRequest::LearnerDown));
-    assert_eq!(said.stepped_down(), Some(StepDownReason::LearnerDown));
-    assert_eq!(said.armed, [ProposerTimer::Election { soon: false }]);
+    let output = leader.step(Input::Request(ProposerRequest::LearnerDown));
+    assert_eq!(output.stepped_down(), Some(StepDownReason::LearnerDown));
+    assert_eq!(output.armed, [ProposerTimer::Election { soon: false }]);
 }
 
 #[test]
 fn leader_or_candidate_follows_no_lower_ballot() {
     let (mut leader, ballot) = TestProposer::leader();
-    leader.hear(S3, heartbeat(ballot.round + 4, S3));
+    leader.receive(S3, heartbeat(ballot.round + 4, S3));
     let ours = leader.campaign();
-    assert!(leader.hear(S3, heartbeat(ballot.round + 4, S3)).is_nothing(), "its own ballot is above");
-    leader.hear(S1, promise(ours, Vec::new()));
-    leader.hear(S2, promise(ours, Vec::new()));
-    assert!(leader.hear(S3, heartbeat(ballot.round + 4, S3)).is_nothing());
+    assert!(leader.receive(S3, heartbeat(ballot.round + 4, S3)).is_nothing(), "its own ballot is above");
+    leader.receive(S1, promise(ours, Vec::new()));
+    leader.receive(S2, promise(ours, Vec::new()));
+    assert!(leader.receive(S3, heartbeat(ballot.round + 4, S3)).is_nothing());
     assert_eq!(leader.0.leads(), Some(ours));
     assert_eq!(
-        leader.hear(S3, heartbeat(ours.round, S3)).stepped_down(),
+        leader.receive(S3, heartbeat(ours.round, S3)).stepped_down(),
         Some(StepDownReason::HigherBallot(Ballot { round: ours.round, server: S3 }))
     );
     // Basic Paxos ignores heartbeats.
-    let said = TestProposer::new(Policy::BasicPaxos).hear(S3, heartbeat(9, S3));
-    assert!(said.is_nothing() && said.armed.is_empty());
+    let output = TestProposer::new(Policy::BasicPaxos).receive(S3, heartbeat(9, S3));
+    assert!(output.is_nothing() && output.armed.is_empty());
 }
 
 #[test]
@@ -143,11 +143,11 @@ fn leader_counts_for_five_ticks_and_is_hinted_every_second_one() {
     for _ in 0..10 {
         follower.tick();
     }
-    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATREPLY", "LEADERHINT"]);
+    assert_eq!(follower.receive(S2, heartbeat(1, S2)).names(), ["HEARTBEATREPLY", "LEADERHINT"]);
     follower.tick();
-    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATREPLY"]);
+    assert_eq!(follower.receive(S2, heartbeat(1, S2)).names(), ["HEARTBEATREPLY"]);
     follower.tick();
-    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATREPLY", "LEADERHINT"]);
+    assert_eq!(follower.receive(S2, heartbeat(1, S2)).names(), ["HEARTBEATREPLY", "LEADERHINT"]);
     for _ in 0..4 {
         follower.tick();
     }
@@ -159,9 +159,9 @@ fn leader_counts_for_five_ticks_and_is_hinted_every_second_one() {
 #[test]
 fn server_with_only_a_leader_hint_reports_a_leader_and_forwards_nothing() {
     let mut follower = TestProposer::new(Policy::MultiPaxos);
-    follower.hear(S3, Message::LeaderHint { ballot: ballot(1, S2) });
+    follower.receive(S3, Message::LeaderHint { ballot: ballot(1, S2) });
     assert_eq!(follower.0.leader(), Some((ballot(1, S2), LeaderEvidence::Hint)));
-    let answer = follower.hear(S3, Message::PreVote { id: 4 });
+    let answer = follower.receive(S3, Message::PreVote { id: 4 });
     assert_eq!(answer.sent, [(ServerSet::only(S3), Message::PreVoteReply { id: 4, hears: true })]);
     assert_eq!(follower.step(propose(1)).forwarded(), []);
 }
@@ -170,8 +170,8 @@ fn server_with_only_a_leader_hint_reports_a_leader_and_forwards_nothing() {
 fn a_candidate_that_is_far_behind_lets_its_learner_catch_up_first() {
     let mut candidate = TestProposer::new(Policy::MultiPaxos);
     candidate.receive_progress(S2, 65);
-    let said = candidate.fire(ProposerTimer::Election { soon: false });
-    assert!(said.sent.is_empty() && said.armed.contains(&ProposerTimer::CatchUp), "{said:?}");
+    let output = candidate.fire(ProposerTimer::Election { soon: false });
+    assert!(output.sent.is_empty() && output.armed.contains(&ProposerTimer::CatchUp), "{output:?}");
     assert_eq!(candidate.applied(1, &[]).names(), ["PREVOTE"], "64 slots are not far");
 }
 
@@ -179,13 +179,13 @@ fn a_candidate_that_is_far_behind_lets_its_learner_catch_up_first() {
 fn refused_candidate_prepares_once_more_with_a_higher_ballot() {
     let mut candidate = TestProposer::new(Policy::MultiPaxos);
     let first = candidate.campaign();
-    candidate.hear(S3, nack(first, ballot(5, S3)));
-    candidate.hear(S1, promise(first, Vec::new()));
-    let (second, _) = candidate.hear(S2, promise(first, Vec::new())).prepared().expect("above the refusal");
+    candidate.receive(S3, nack(first, ballot(5, S3)));
+    candidate.receive(S1, promise(first, Vec::new()));
+    let (second, _) = candidate.receive(S2, promise(first, Vec::new())).prepared().expect("above the refusal");
     assert_eq!((second.round, candidate.0.leads()), (6, None));
-    candidate.hear(S3, nack(second, ballot(8, S3)));
-    candidate.hear(S1, promise(second, Vec::new()));
-    candidate.hear(S2, promise(second, Vec::new()));
+    candidate.receive(S3, nack(second, ballot(8, S3)));
+    candidate.receive(S1, promise(second, Vec::new()));
+    candidate.receive(S2, promise(second, Vec::new()));
     assert_eq!(candidate.0.leads(), Some(second), "once is enough");
 }
 
@@ -193,11 +193,11 @@ fn refused_candidate_prepares_once_more_with_a_higher_ballot() {
 fn candidate_waiting_for_promises_is_not_interrupted_before_its_timeout() {
     let mut candidate = TestProposer::new(Policy::MultiPaxos);
     let ballot = candidate.campaign();
-    let said = candidate.tick();
+    let output = candidate.tick();
     let relay = (ServerSet::first(3).without(ServerSet::only(S1)), Message::LeaderHint { ballot });
-    assert_eq!(said.sent, [relay]);
+    assert_eq!(output.sent, [relay]);
     let mut other = TestProposer::new(Policy::MultiPaxos);
-    other.hear(S2, Message::LeaderHint { ballot: super::ballot(9, S2) });
+    other.receive(S2, Message::LeaderHint { ballot: super::ballot(9, S2) });
     assert_eq!(other.0.leader(), Some((super::ballot(9, S2), LeaderEvidence::Hint)));
     candidate.fire(ProposerTimer::Attempt { ballot, doublings: 0 });
     assert_eq!(candidate.tick().sent, [], "no acceptor has promised: others may campaign");

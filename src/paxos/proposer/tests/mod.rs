@@ -52,7 +52,7 @@ impl ProposerOutput {
 
     /// The reason why it stepped down.
     fn stepped_down(&self) -> Option<StepDownReason> {
-        self.facts.iter().find_map(|fact| match fact {
+        self.facts.iter().find_map(|trace_event| match trace_event {
             ProposerTraceEvent::SteppedDown { why, .. } => Some(*why),
             _ => None,
         })
@@ -99,7 +99,7 @@ fn promise(ballot: Ballot, accepted: Vec<Entry>) -> Message {
 
 /// An acceptor's page from one slot on; it ends before another slot, or covers all later slots.
 fn page(from: u64, to: Option<u64>, accepted: Vec<Entry>) -> Page {
-    Page { from: Slot(from), to: to.map(Slot), truncated_below: Slot(1), accepted, damaged: Vec::new() }
+    Page { from: Slot(from), to: to.map(Slot), truncated_below: Slot(1), accepted, corrupt: Vec::new() }
 }
 
 fn nack(ballot: Ballot, promised: Ballot) -> Message {
@@ -131,7 +131,7 @@ impl TestProposer {
         let ballot = self.campaign();
         let from = self.0.attempt().expect("it has sent PREPARE").from();
         for server in [S1, S2] {
-            self.hear(server, Message::Promise { ballot, page: page(from.0, None, Vec::new()) });
+            self.receive(server, Message::Promise { ballot, page: page(from.0, None, Vec::new()) });
         }
         assert_eq!(self.0.leads(), Some(ballot));
         (self, ballot)
@@ -145,30 +145,30 @@ impl TestProposer {
             _ => None,
         });
         let id = id.expect("it has sent PREVOTE");
-        let (ballot, _) = self.hear(S2, Message::PreVoteReply { id, hears: false }).prepared().expect("it prepares");
+        let (ballot, _) = self.receive(S2, Message::PreVoteReply { id, hears: false }).prepared().expect("it prepares");
         ballot
     }
 
     fn turn(&mut self, inputs: impl IntoIterator<Item = Input<Proposer>>) -> ProposerOutput {
         let stepped = step_batch(&mut self.0, inputs.into_iter().map(|input| ((), input)), true);
         let Ok(released) = stepped.commit(&mut Spending);
-        let mut said = ProposerOutput::default();
+        let mut output = ProposerOutput::default();
         for action in released.into_actions().into_iter().flat_map(|(_, actions)| actions) {
             match action {
-                Action::Send { to, message } => said.sent.push((to, message)),
-                Action::Arm(timer) => said.armed.push(timer),
-                Action::Notify(outcome) => said.outcomes.push(outcome),
-                Action::Trace(fact) => said.facts.push(fact),
+                Action::Send { to, message } => output.sent.push((to, message)),
+                Action::Arm(timer) => output.armed.push(timer),
+                Action::Notify(outcome) => output.outcomes.push(outcome),
+                Action::Trace(trace_event) => output.facts.push(trace_event),
             }
         }
-        said
+        output
     }
 
     fn step(&mut self, input: Input<Proposer>) -> ProposerOutput {
         self.turn([input])
     }
 
-    fn hear(&mut self, from: ServerId, message: Message) -> ProposerOutput {
+    fn receive(&mut self, from: ServerId, message: Message) -> ProposerOutput {
         self.step(Input::Message { from, message })
     }
 
@@ -192,7 +192,7 @@ impl TestProposer {
             if let Some(why) = self.tick().stepped_down() {
                 return Some(why);
             }
-            self.hear(S2, Message::HeartbeatReply { ballot });
+            self.receive(S2, Message::HeartbeatReply { ballot });
         }
         None
     }
@@ -204,7 +204,7 @@ impl TestProposer {
 
     /// PROGRESS of a server's learner.
     fn receive_progress(&mut self, from: ServerId, applied: u64) -> ProposerOutput {
-        self.hear(from, Message::Progress { applied: Slot(applied), digest: 0 })
+        self.receive(from, Message::Progress { applied: Slot(applied), digest: 0 })
     }
 }
 

@@ -12,7 +12,7 @@ fn role_host_knows_when_the_proposer_has_work() {
     assert_eq!((leader.0.wants_applied(), leader.0.batch_threshold()), (true, 4), "four more make a second group");
     leader.step(propose(5));
     assert_eq!(leader.0.batch_threshold(), 3);
-    leader.hear(S2, Message::Forward { commands: vec![command(6)] });
+    leader.receive(S2, Message::Forward { commands: vec![command(6)] });
     assert_eq!(leader.0.batch_threshold(), 2);
     leader.turn([propose(7), propose(8)]);
     assert_eq!(leader.0.batch_threshold(), usize::MAX, "two batches are in flight");
@@ -27,8 +27,8 @@ fn a_ballot_for_one_command_waits_for_no_other() {
     let mut basic = TestProposer::new(Policy::BasicPaxos);
     let (ballot, _) = basic.step(propose(1)).prepared().expect("it prepares");
     assert_eq!((basic.0.wants_applied(), basic.0.batch_threshold()), (false, 1));
-    basic.hear(S1, promise(ballot, Vec::new()));
-    basic.hear(S2, promise(ballot, Vec::new()));
+    basic.receive(S1, promise(ballot, Vec::new()));
+    basic.receive(S2, promise(ballot, Vec::new()));
     assert_eq!((basic.0.wants_applied(), basic.0.batch_threshold()), (true, usize::MAX));
     basic.receive_progress(S2, 100);
     let mut behind = TestProposer::new(Policy::BasicPaxos);
@@ -48,8 +48,8 @@ fn at_most_one_window_of_slots_is_in_flight() {
     // A window that adopted values fill is no batch for which commands wait.
     let mut candidate = TestProposer::of(small.with_window(1, IN_FLIGHT_MAX_BYTES));
     let ballot = candidate.campaign();
-    candidate.hear(S1, promise(ballot, vec![accepted(1, Ballot { round: 0, server: S2 }, 21)]));
-    assert_eq!(candidate.hear(S2, promise(ballot, Vec::new())).proposed(), [(1, 21)]);
+    candidate.receive(S1, promise(ballot, vec![accepted(1, Ballot { round: 0, server: S2 }, 21)]));
+    assert_eq!(candidate.receive(S2, promise(ballot, Vec::new())).proposed(), [(1, 21)]);
     candidate.step(propose(1));
     assert_eq!(candidate.0.batch_threshold(), 0);
     assert_eq!(candidate.applied(1, &[21]).proposed(), [(2, 1)]);
@@ -68,8 +68,8 @@ fn batch_is_at_most_one_mebibyte_unless_one_command_is_larger() {
         |number, bytes| Input::Request(ProposerRequest::Propose { command: sized(number, bytes), promised_round: 0 });
     let (mut leader, _) = TestProposer::leader();
     assert_eq!(leader.step(propose(1, (1 << 20) + 1)).proposed(), [(1, 1)], "it is sent alone");
-    let said = leader.turn([propose(2, 600 << 10), propose(3, 424 << 10), propose(4, 1)]);
-    assert_eq!(said.proposed(), [(2, 2), (3, 3)]);
+    let output = leader.turn([propose(2, 600 << 10), propose(3, 424 << 10), propose(4, 1)]);
+    assert_eq!(output.proposed(), [(2, 2), (3, 3)]);
     assert_eq!(leader.applied(3, &[1, 2, 3]).proposed(), [(4, 4)]);
 }
 
@@ -85,8 +85,8 @@ fn resend_starts_with_the_first_mebibyte() {
             leader.turn(group);
         }
         leader.fire(ProposerTimer::Resend { tries: 0 });
-        let said = leader.fire(ProposerTimer::Resend { tries: 1 });
-        let accepts = said.sent.iter().filter_map(|(_, message)| match message {
+        let output = leader.fire(ProposerTimer::Resend { tries: 1 });
+        let accepts = output.sent.iter().filter_map(|(_, message)| match message {
             Message::Accept { values, .. } => Some(values.len()),
             _ => None,
         });

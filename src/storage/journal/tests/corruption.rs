@@ -63,7 +63,7 @@ fn open_with(sample: &Sample, file: &str, change: impl FnOnce(&mut Vec<u8>)) -> 
 struct KnownGroups {
     promised: Option<Ballot>,
     accepted: BTreeMap<Slot, Entry>,
-    damaged: Vec<SlotRange>,
+    corrupt: Vec<SlotRange>,
 }
 
 fn known(records: &[AcceptorRecord]) -> KnownGroups {
@@ -75,7 +75,7 @@ fn known(records: &[AcceptorRecord]) -> KnownGroups {
                 known.promised = known.promised.max(Some(entry.ballot));
                 known.accepted.insert(entry.slot, entry.clone());
             }
-            AcceptorRecord::Corrupt(range) => known.damaged.push(*range),
+            AcceptorRecord::Corrupt(range) => known.corrupt.push(*range),
             other => panic!("{other:?}"),
         }
     }
@@ -86,12 +86,12 @@ fn known(records: &[AcceptorRecord]) -> KnownGroups {
 fn assert_all_or_corrupt(found: &[AcceptorRecord], all: &[AcceptorRecord], what: &str) {
     let (found, all) = (known(found), known(all));
     assert_eq!(found.promised, all.promised, "{what}");
-    let is_damaged = |slot: &Slot| found.damaged.iter().any(|range| range.contains(*slot));
+    let is_corrupt = |slot: &Slot| found.corrupt.iter().any(|range| range.contains(*slot));
     for (slot, entry) in &all.accepted {
-        assert!(is_damaged(slot) || found.accepted.get(slot) == Some(entry), "{what}: slot {slot}");
+        assert!(is_corrupt(slot) || found.accepted.get(slot) == Some(entry), "{what}: slot {slot}");
     }
     for slot in found.accepted.keys() {
-        assert!(is_damaged(slot) || all.accepted.contains_key(slot), "{what}: slot {slot} was never accepted");
+        assert!(is_corrupt(slot) || all.accepted.contains_key(slot), "{what}: slot {slot} was never accepted");
     }
 }
 
@@ -115,17 +115,17 @@ fn every_flipped_bit_is_reported_with_its_place_and_its_slots() {
             let sector = bit / 8 / SECTOR_BYTES * SECTOR_BYTES;
             let hit = sample.commits.iter().find(|commit| commit.holds(name, sector)).and_then(|commit| commit.slot);
             match result {
-                Err(OpenError::Corrupt(damage) | OpenError::PromiseLost(damage)) => {
-                    assert_eq!((&damage.file, damage.offset), (name, sector as u64), "{what}");
-                    let names = |slot: &Slot| damage.slots.is_some_and(|range| range.contains(*slot));
-                    assert!(hit.is_none_or(|slot| names(&slot) || !damage.slots_complete), "{what}: {damage}");
+                Err(OpenError::Corrupt(corruption) | OpenError::PromiseLost(corruption)) => {
+                    assert_eq!((&corruption.file, corruption.offset), (name, sector as u64), "{what}");
+                    let names = |slot: &Slot| corruption.slots.is_some_and(|range| range.contains(*slot));
+                    assert!(hit.is_none_or(|slot| names(&slot) || !corruption.slots_complete), "{what}: {corruption}");
                     refused += 1;
                 }
                 Err(other) => panic!("{what}: {other}"),
                 Ok(back) => {
-                    let [damage] = &back.damage[..] else { panic!("{what}: {:?}", back.damage) };
-                    assert_eq!((&damage.file, damage.offset), (name, sector as u64), "{what}");
-                    assert_eq!(damage.slots, hit.map(|slot| SlotRange { first: slot, last: slot }), "{what}");
+                    let [corruption] = &back.corruption[..] else { panic!("{what}: {:?}", back.corruption) };
+                    assert_eq!((&corruption.file, corruption.offset), (name, sector as u64), "{what}");
+                    assert_eq!(corruption.slots, hit.map(|slot| SlotRange { first: slot, last: slot }), "{what}");
                     assert_all_or_corrupt(&back.records, &sample.records, &what);
                     // Copying a corrupt file at a start does not make it valid.
                     let again = open(&files, SMALL).unwrap().1;
@@ -172,10 +172,10 @@ fn unwritten_or_misplaced_sector_is_never_read_as_another_history() {
             let result =
                 open_with(&sample, to, |bytes| bytes[*to_offset..to_offset + SECTOR_BYTES].copy_from_slice(source));
             match result {
-                Ok(back) if back.damage.is_empty() && back.records == sample.records => {
+                Ok(back) if back.corruption.is_empty() && back.records == sample.records => {
                     assert!(is_same || *to == SPARE)
                 }
-                Ok(back) if !back.damage.is_empty() => {
+                Ok(back) if !back.corruption.is_empty() => {
                     assert_all_or_corrupt(
                         &back.records,
                         &sample.records,
@@ -246,17 +246,17 @@ fn groups_missing_at_the_end_of_a_full_segment_are_corruption() {
         let commit = &sample.commits[number - 1];
         for gone in (commit.offset..commit.offset + commit.bytes).step_by(SECTOR_BYTES) {
             let result = open_with(&sample, &commit.file, |bytes| bytes[gone..].fill(0));
-            let damage = match result {
+            let corruption = match result {
                 Ok(back) => {
                     assert_all_or_corrupt(&back.records, &sample.records, &format!("{number}, {gone}"));
-                    back.damage[0].clone()
+                    back.corruption[0].clone()
                 }
-                Err(OpenError::Corrupt(damage)) => damage,
+                Err(OpenError::Corrupt(corruption)) => corruption,
                 Err(other) => panic!("{number}: {other}"),
             };
-            assert_eq!((&damage.file, damage.offset), (&commit.file, gone as u64));
-            let last = damage.slots.map(|range| range.last);
-            assert_eq!(last, Some(Slot(8)), "the seal still names the last group: {damage}");
+            assert_eq!((&corruption.file, corruption.offset), (&commit.file, gone as u64));
+            let last = corruption.slots.map(|range| range.last);
+            assert_eq!(last, Some(Slot(8)), "the seal still names the last group: {corruption}");
         }
     }
 }
@@ -294,14 +294,14 @@ fn sector_of_another_segment_or_server_is_corruption_even_in_its_place() {
 #[test]
 fn segments_from_different_times_are_refused() {
     // The same server, the same numbers: a directory restored from a copy, with files of its later incarnation.
-    let life = |records: &[AcceptorRecord]| {
+    let incarnation = |records: &[AcceptorRecord]| {
         let files = MemoryFiles::new();
         let (mut journal, _) = open(&files, SMALL).unwrap();
         records.iter().for_each(|record| journal.commit(std::slice::from_ref(record)).unwrap());
         files
     };
-    let one = life(&[accept(1, 2_000), accept(2, 2_000)]);
-    let other = life(&[promise(1), accept(1, 2_000), accept(2, 2_000)]);
+    let one = incarnation(&[accept(1, 2_000), accept(2, 2_000)]);
+    let other = incarnation(&[promise(1), accept(1, 2_000), accept(2, 2_000)]);
     assert_eq!(segments_of(&one), segments_of(&other));
     one.put(&file_name(2), &other.read(&file_name(2)).unwrap());
     let error = open(&one, SMALL).unwrap_err();
@@ -318,8 +318,8 @@ fn corrupt_slots_are_named_as_far_as_intact_sectors_name_them() {
             commits.iter().for_each(|commit| bytes[commit.offset] ^= 1);
         });
         match result {
-            Ok(back) => back.damage[0].to_string(),
-            Err(OpenError::Corrupt(damage)) => damage.to_string(),
+            Ok(back) => back.corruption[0].to_string(),
+            Err(OpenError::Corrupt(corruption)) => corruption.to_string(),
             Err(other) => panic!("{other}"),
         }
     };
@@ -466,7 +466,7 @@ fn unreadable_disk_is_reported_with_the_file_name() {
     files.fail(0, InjectedFailure::Stop);
     assert!(files.sync_dir().is_err());
     let error = open(&files, SMALL).unwrap_err();
-    assert!(matches!(error, OpenError::Io { doing: "list", .. }), "{error}");
+    assert!(matches!(error, OpenError::Io { action: "list", .. }), "{error}");
 }
 
 #[test]
@@ -483,7 +483,7 @@ fn valid_checksum_does_not_make_an_impossible_number_valid() {
                     Seed::HEADER.close(&mut bytes[..SECTOR_BYTES]);
                 });
                 // Everything in the header of an earlier segment is also known from other sectors.
-                assert!(opened.is_err() || opened.unwrap().damage.len() == 1, "{name} at {at}");
+                assert!(opened.is_err() || opened.unwrap().corruption.len() == 1, "{name} at {at}");
             }
         }
         let opened = open_with(&sample, name, |bytes| {
@@ -491,7 +491,7 @@ fn valid_checksum_does_not_make_an_impossible_number_valid() {
             group[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
             Seed::new(OWNER, number(name)).at(FIRST_SECTOR).close(group);
         });
-        assert!(opened.is_err() || !opened.unwrap().damage.is_empty(), "{name}");
+        assert!(opened.is_err() || !opened.unwrap().corruption.is_empty(), "{name}");
     }
 }
 

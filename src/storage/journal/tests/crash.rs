@@ -32,7 +32,7 @@ impl WrittenRecords {
 
 /// Two incarnations of commits: small ones, one that needs the next segment, and one larger than a segment. Ends at the
 /// first error.
-fn run(files: &MemoryFiles, story: &mut WrittenRecords) -> bool {
+fn run(files: &MemoryFiles, written_records: &mut WrittenRecords) -> bool {
     let mut number = 0;
     let mut some = |count| {
         number += count;
@@ -40,9 +40,9 @@ fn run(files: &MemoryFiles, story: &mut WrittenRecords) -> bool {
     };
     for _ in 0..2 {
         let Ok((mut journal, back)) = open(files, SMALL) else { return false };
-        assert_eq!(back.records, story.written);
+        assert_eq!(back.records, written_records.written);
         for count in [1, 3, 1, 12, 2] {
-            if story.commit(&mut journal, &some(count)).is_err() {
+            if written_records.commit(&mut journal, &some(count)).is_err() {
                 return false;
             }
         }
@@ -50,9 +50,13 @@ fn run(files: &MemoryFiles, story: &mut WrittenRecords) -> bool {
     true
 }
 
-fn check_from(files: &MemoryFiles, story: &WrittenRecords, what: &dyn std::fmt::Debug) -> Vec<AcceptorRecord> {
+fn check_from(
+    files: &MemoryFiles,
+    written_records: &WrittenRecords,
+    what: &dyn std::fmt::Debug,
+) -> Vec<AcceptorRecord> {
     let (mut journal, back) = open(files, SMALL).unwrap_or_else(|error| panic!("{what:?}: {error}"));
-    story.assert_told_by(&back.records, what);
+    written_records.assert_told_by(&back.records, what);
     // The journal continues from there, and a second opening returns the same records.
     let next = accept(1_000, 600);
     journal.commit(std::slice::from_ref(&next)).unwrap();
@@ -68,17 +72,17 @@ fn crash_at_any_step_keeps_every_acknowledged_record() {
     loop {
         let files = MemoryFiles::new();
         files.fail(operation, InjectedFailure::Stop);
-        let mut story = WrittenRecords::default();
-        if run(&files, &mut story) {
+        let mut written_records = WrittenRecords::default();
+        if run(&files, &mut written_records) {
             break;
         }
         let killed = files.fork();
         killed.restart();
-        check_from(&killed, &story, &(operation, "killed"));
+        check_from(&killed, &written_records, &(operation, "killed"));
         for seed in 0..12 {
             let cut = files.fork();
             cut.power_cut(seed);
-            check_from(&cut, &story, &(operation, seed));
+            check_from(&cut, &written_records, &(operation, seed));
         }
         operation += 1;
     }
@@ -93,10 +97,10 @@ fn error_at_any_step_and_a_later_power_cut_keep_every_acknowledged_record() {
     loop {
         let files = MemoryFiles::new();
         files.fail(operation, InjectedFailure::Once(io::ErrorKind::Other));
-        let mut story = WrittenRecords::default();
-        let done = run(&files, &mut story);
+        let mut written_records = WrittenRecords::default();
+        let done = run(&files, &mut written_records);
         files.restart();
-        let back = check_from(&files, &story, &operation);
+        let back = check_from(&files, &written_records, &operation);
         files.power_cut_by(&mut || false);
         let after = recovered(&files, SMALL);
         assert!(after.starts_with(&back) && after.len() == back.len() + 1, "operation {operation}");
@@ -114,8 +118,8 @@ fn a_crash_at_any_step_of_recovery_changes_nothing() {
     for operation in 0..200 {
         let files = MemoryFiles::new();
         files.fail(operation, InjectedFailure::Stop);
-        let mut story = WrittenRecords::default();
-        if run(&files, &mut story) {
+        let mut written_records = WrittenRecords::default();
+        if run(&files, &mut written_records) {
             break;
         }
         for seed in 0..3 {
@@ -137,7 +141,7 @@ fn a_crash_at_any_step_of_recovery_changes_nothing() {
                 for seed in 0..3 {
                     let cut = again.fork();
                     cut.power_cut(seed);
-                    let found = check_from(&cut, &story, &what);
+                    let found = check_from(&cut, &written_records, &what);
                     // What was durable at the first crash cannot shrink; the rest may, until an opening has completed.
                     assert!(found == there || !is_done && what.1 == 0, "{what:?}");
                 }
@@ -233,7 +237,7 @@ proptest! {
         let files = MemoryFiles::new();
         let segment_bytes = sectors * SECTOR_BYTES as u64;
         let mut journal = Some(open(&files, segment_bytes).unwrap().0);
-        let mut story = WrittenRecords::default();
+        let mut written_records = WrittenRecords::default();
         let mut number = 0;
         let mut crash_seed = 0;
         for step in steps {
@@ -248,7 +252,7 @@ proptest! {
                         })
                         .collect();
                     if let Some(journal) = &mut journal {
-                        is_down = story.commit(journal, &records).is_err();
+                        is_down = written_records.commit(journal, &records).is_err();
                     }
                     // A spare that could not be made is no error; the machine has stopped all the same.
                     is_down |= files.list().is_err();
@@ -272,14 +276,14 @@ proptest! {
             if is_down {
                 drop(journal.take());
                 let (next, back) = open(&files, segment_bytes).unwrap();
-                story.assert_told_by(&back.records, &"random");
-                story.acknowledged = back.records.len();
-                story.written = back.records;
+                written_records.assert_told_by(&back.records, &"random");
+                written_records.acknowledged = back.records.len();
+                written_records.written = back.records;
                 journal = Some(next);
             }
         }
         drop(journal);
         files.restart();
-        story.assert_told_by(&recovered(&files, segment_bytes), &"at the end");
+        written_records.assert_told_by(&recovered(&files, segment_bytes), &"at the end");
     }
 }

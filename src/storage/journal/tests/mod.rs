@@ -82,9 +82,9 @@ fn a_commit_is_one_write_and_one_sync() {
 fn opening_twice_is_opening_once_and_each_begins_a_new_segment() {
     let files = MemoryFiles::new();
     let all: Vec<_> = (0..40).map(record).collect();
-    for (life, batch) in all.chunks(10).enumerate() {
+    for (incarnation, batch) in all.chunks(10).enumerate() {
         let (mut journal, back) = open(&files, SMALL).unwrap();
-        assert_eq!(back.records, all[..life * 10]);
+        assert_eq!(back.records, all[..incarnation * 10]);
         journal.commit(batch).unwrap();
     }
     let mut last = 0;
@@ -262,12 +262,12 @@ fn bytes_read_by_a_new_process_are_durable() {
 
 #[test]
 fn real_directory_behaves_the_same() {
-    let folder = tempfile::tempdir().unwrap();
-    let files = RealFiles::open(folder.path()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let files = RealFiles::open(dir.path()).unwrap();
     let all: Vec<_> = (0..300).map(record).collect();
-    for (life, batches) in all.chunks(100).enumerate() {
+    for (incarnation, batches) in all.chunks(100).enumerate() {
         let (mut journal, back) = TestJournal::open(files.clone(), options(64 << 10)).unwrap();
-        assert_eq!(back.records, all[..life * 100]);
+        assert_eq!(back.records, all[..incarnation * 100]);
         for batch in batches.chunks(9) {
             journal.commit(batch).unwrap();
         }
@@ -279,7 +279,7 @@ fn real_directory_behaves_the_same() {
     assert_eq!(recovered(&MemoryFiles::from_image(&image), 64 << 10), all, "byte for byte the same journal");
     // A file that was cut while no process used it.
     let last = segment_set::segments(&files).unwrap().pop().unwrap();
-    let path = folder.path().join(file_name(last));
+    let path = dir.path().join(file_name(last));
     std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(5_000).unwrap();
     let error = TestJournal::open(files, options(64 << 10)).unwrap_err();
     assert!(matches!(error, OpenError::Length { found: 5_000, .. }), "{error}");

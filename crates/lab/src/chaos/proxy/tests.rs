@@ -104,10 +104,10 @@ fn connections_break_after_a_byte_count_and_bits_flip() {
     let heard = echo(&mut call(&net), &[0; 100]).unwrap();
     assert_eq!(heard.iter().map(|byte| byte.count_ones()).sum::<u32>(), 1);
     net.end(2, &[HERE]);
-    let begun = Instant::now();
+    let started = Instant::now();
     net.begin(3, &[HERE], LinkEffect::Slow { delay: Duration::from_millis(80), jitter: Duration::ZERO });
     assert!(echo(&mut call(&net), b"slow").is_some());
-    assert!(begun.elapsed() >= Duration::from_millis(80));
+    assert!(started.elapsed() >= Duration::from_millis(80));
 }
 
 #[test]

@@ -49,9 +49,9 @@ pub fn run(arguments: &CompareArgs) -> Result<(String, u8), String> {
     for scenario in scenarios {
         for protocol in protocols() {
             let (cell, lines) = run_scenario(arguments.seed, scenario, protocol, arguments.lines.is_some());
-            if let Some(folder) = &arguments.lines {
-                let failed = |error| format!("cannot write to {}: {error}", folder.display());
-                write_lines(folder, &lines).map_err(failed)?;
+            if let Some(dir) = &arguments.lines {
+                let failed = |error| format!("cannot write to {}: {error}", dir.display());
+                write_lines(dir, &lines).map_err(failed)?;
             }
             cells.push(cell);
         }
@@ -61,8 +61,8 @@ pub fn run(arguments: &CompareArgs) -> Result<(String, u8), String> {
         fs::write(out, html).map_err(|error| format!("cannot write {}: {error}", out.display()))?;
     }
     let mut text = table(arguments.seed, &cells);
-    if let Some(folder) = &arguments.lines {
-        let _ = writeln!(text, "log lines in {0}; to draw them: paxos-lab timeline {0} -o cell.html", folder.display());
+    if let Some(dir) = &arguments.lines {
+        let _ = writeln!(text, "log lines in {0}; to draw them: paxos-lab timeline {0} -o cell.html", dir.display());
     }
     if let Some(out) = &arguments.out {
         let _ = writeln!(text, "open {} in a browser", out.display());

@@ -194,7 +194,7 @@ pub fn run_scenario(
     }
     stage.run_until(END);
     let cell = stage.measure();
-    let lines = stage.world.take_lines();
+    let lines = stage.sim.take_lines();
     (cell, lines)
 }
 
@@ -202,7 +202,7 @@ pub fn run_scenario(
 struct ScenarioRun {
     scenario: Scenario,
     protocol: Protocol,
-    world: Simulation,
+    sim: Simulation,
     cost: WriteCost,
     fault_time: Option<Micros>,
     victims: Vec<ServerId>,
@@ -211,21 +211,21 @@ struct ScenarioRun {
 
 impl ScenarioRun {
     fn new(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> ScenarioRun {
-        let mut world = Simulation::new(plan(seed, protocol), lines);
+        let mut sim = Simulation::new(plan(seed, protocol), lines);
         let mut random = Random::new(seed, 77);
         for number in 0..usize::from(SERVERS) {
             // The requests depend on the seed alone, so that each protocol gets the same ones.
-            let wishes = (0..3_000).map(|n| wish(&mut random, number, n)).collect();
-            let cluster = world.plan.cluster();
+            let client_steps = (0..3_000).map(|n| client_step(&mut random, number, n)).collect();
+            let cluster = sim.plan.cluster();
             let server = ServerId(number as u8 + 1);
             let pace = (2 * MS..=10 * MS, REQUEST_TIMEOUT);
-            let client = SimClient::new(&mut world.sim_env, number, cluster, wishes, server, pace, lines);
-            world.clients.push(client);
+            let client = SimClient::new(&mut sim.sim_env, number, cluster, client_steps, server, pace, lines);
+            sim.clients.push(client);
         }
         ScenarioRun {
             scenario,
             protocol,
-            world,
+            sim,
             cost: WriteCost::default(),
             fault_time: None,
             victims: Vec::new(),
@@ -235,10 +235,10 @@ impl ScenarioRun {
 
     /// Advances the virtual time to this moment.
     fn run_until(&mut self, moment: Micros) {
-        let wait = moment.saturating_sub(self.world.sim_env.now());
+        let wait = moment.saturating_sub(self.sim.sim_env.now());
         // Time advances from event to event; an event that does nothing brings it there.
-        self.world.sim_env.schedule(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
-        self.world.run_unchecked_until(moment, |_| false);
+        self.sim.sim_env.schedule(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
+        self.sim.run_unchecked_until(moment, |_| false);
     }
 
     fn inject(&mut self) {
@@ -250,18 +250,18 @@ impl ScenarioRun {
             Scenario::LeaderDies | Scenario::LeaderReturns => self.kill_between_the_phases(),
             Scenario::OneSlow => {
                 let server = self.others_than_the_leader()[0];
-                let slow = self.world.server(server);
+                let slow = self.sim.server(server);
                 slow.processor = 40 * slow.processor.start()..=40 * slow.processor.end();
                 slow.sync = 40 * slow.sync.start()..=40 * slow.sync.end();
             }
             Scenario::Partition => self.cut(true),
         }
-        self.fault_time = Some(self.world.sim_env.now());
+        self.fault_time = Some(self.sim.sim_env.now());
     }
 
     fn end_fault(&mut self) {
         if let Some((server, role)) = self.crashed.take() {
-            self.world.at_server(server, |one, sim_env| one.restart_role(sim_env, role));
+            self.sim.at_server(server, |one, sim_env| one.restart_role(sim_env, role));
         }
         if self.scenario == Scenario::Partition {
             self.cut(false);
@@ -272,15 +272,15 @@ impl ScenarioRun {
     fn leader(&self) -> ServerId {
         let leads = |one: &&super::server::SimServer| {
             let proposer = one.process.as_ref().and_then(|process| process.proposer.as_ref());
-            let leader = proposer.and_then(|living| living.role().leader());
+            let leader = proposer.and_then(|sim_role| sim_role.role().leader());
             matches!(leader, Some((_, LeaderEvidence::Leads { .. })))
         };
-        self.world.servers.iter().find(leads).map_or(ServerId(1), |one| one.me)
+        self.sim.servers.iter().find(leads).map_or(ServerId(1), |one| one.me)
     }
 
     /// All servers but the leader, highest number first: a fault of the leader is a scenario of its own.
     fn others_than_the_leader(&self) -> Vec<ServerId> {
-        let others = self.world.plan.cluster().without(ServerSet::only(self.leader()));
+        let others = self.sim.plan.cluster().without(ServerSet::only(self.leader()));
         let mut others: Vec<ServerId> = others.iter().collect();
         others.reverse();
         others
@@ -289,17 +289,17 @@ impl ScenarioRun {
     fn kill(&mut self, count: usize) {
         self.victims = self.others_than_the_leader().into_iter().take(count).collect();
         for server in self.victims.clone() {
-            self.world.stop(server, CrashKind::Process);
+            self.sim.stop(server, CrashKind::Process);
         }
     }
 
     /// Crashes the role that has sent its requests but not decided, when some of the replies are already on their way.
     fn kill_between_the_phases(&mut self) {
         let server = self.leader();
-        self.world.run_unchecked_until(FAULT_END, |world| is_between_the_phases(world, server));
+        self.sim.run_unchecked_until(FAULT_END, |sim| is_between_the_phases(sim, server));
         let role = self.protocol.leader();
         let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-        self.world.at_server(server, |one, sim_env| one.crash(sim_env, role, order));
+        self.sim.at_server(server, |one, sim_env| one.crash(sim_env, role, order));
         self.crashed = Some((server, role));
     }
 
@@ -307,22 +307,22 @@ impl ScenarioRun {
         let nodes = |servers: &[u8]| servers.iter().map(|one| Endpoint::Server(ServerId(*one))).collect::<Vec<_>>();
         for few in nodes(&[1, 2]) {
             for many in nodes(&[3, 4, 5]) {
-                self.world.sim_env.network.cut(few, many, on);
-                self.world.sim_env.network.cut(many, few, on);
+                self.sim.sim_env.network.cut(few, many, on);
+                self.sim.sim_env.network.cut(many, few, on);
             }
         }
     }
 
     fn cost_so_far(&self) -> WriteCost {
-        let operations = self.world.sim_env.history.operations().iter();
+        let operations = self.sim.sim_env.history.operations().iter();
         let done =
             operations.filter(|one| one.has_result() && matches!(one.what, RequestedOperation::Write(_))).count();
-        WriteCost { writes: done, counts: self.world.sim_env.counts }
+        WriteCost { writes: done, counts: self.sim.sim_env.counts }
     }
 
     fn measure(&mut self) -> ComparisonCell {
         let struck = self.fault_time;
-        let operations = self.world.sim_env.history.operations().to_vec();
+        let operations = self.sim.sim_env.history.operations().to_vec();
         let mut times: Vec<Micros> =
             operations.iter().filter(|one| one.has_result()).filter_map(|one| one.at).collect();
         times.sort_unstable();
@@ -370,10 +370,10 @@ impl ScenarioRun {
 
     /// Number of transactions in doubt on servers that are up, and how long the oldest has been in doubt.
     fn transactions_in_doubt(&self) -> (usize, Micros) {
-        let participants = self.world.servers.iter().filter_map(|one| one.process.as_ref()?.participant.as_ref());
+        let participants = self.sim.servers.iter().filter_map(|one| one.process.as_ref()?.participant.as_ref());
         let mut doubts: BTreeSet<TransactionId> = BTreeSet::new();
         let mut longest = 0;
-        for doubt in participants.flat_map(|living| living.role().in_doubt().collect::<Vec<_>>()) {
+        for doubt in participants.flat_map(|sim_role| sim_role.role().in_doubt().collect::<Vec<_>>()) {
             // Younger transactions are in flight, not in doubt.
             if doubt.waited_ms >= 500 {
                 doubts.insert(doubt.transaction);
@@ -385,25 +385,26 @@ impl ScenarioRun {
 
     /// Undoes the fault, and runs until all servers agree.
     fn settle(&mut self) -> (Micros, RunVerdict) {
-        let begun = self.world.sim_env.now();
+        let begun = self.sim.sim_env.now();
         for server in self.victims.clone() {
-            self.world.sim_env.schedule(MS, SimEvent::Start { server });
+            self.sim.sim_env.schedule(MS, SimEvent::Start { server });
         }
         self.end_fault();
-        let verdict = self.world.finish();
-        (self.world.sim_env.now() - begun, verdict)
+        let verdict = self.sim.finish();
+        (self.sim.sim_env.now() - begun, verdict)
     }
 }
 
 /// Whether this server's coordinator or proposer has sent requests that others have answered, but does not know the
 /// result yet.
-fn is_between_the_phases(world: &Simulation, server: ServerId) -> bool {
-    let me = &world.servers[usize::from(server.0) - 1];
+fn is_between_the_phases(sim: &Simulation, server: ServerId) -> bool {
+    let me = &sim.servers[usize::from(server.0) - 1];
     let Some(mine) = me.process.as_ref() else { return true };
-    let others = world.servers.iter().filter(|one| one.me != server).filter_map(|one| one.process.as_ref());
+    let others = sim.servers.iter().filter(|one| one.me != server).filter_map(|one| one.process.as_ref());
     if mine.coordinator.is_some() {
         let is_mine = |doubt: &paxos_kv::two_phase_commit::InDoubtTransaction| doubt.transaction.coordinator == server;
-        let counts = |transaction| mine.coordinator.as_ref().is_some_and(|living| living.role().counts(transaction));
+        let counts =
+            |transaction| mine.coordinator.as_ref().is_some_and(|sim_role| sim_role.role().counts(transaction));
         let prepared = others.filter_map(|process| {
             let participant = process.participant.as_ref()?.role();
             participant.in_doubt().filter(is_mine).map(|doubt| doubt.transaction).find(|one| counts(*one))
@@ -414,14 +415,14 @@ fn is_between_the_phases(world: &Simulation, server: ServerId) -> bool {
     let Some(learner) = mine.learner.as_ref() else { return true };
     let applied = learner.role().applied();
     let accepted = others.filter_map(|process| process.acceptor.as_ref());
-    accepted.into_iter().any(|living| {
-        let last = living.role().accepted().range(applied.next()..).next_back();
+    accepted.into_iter().any(|sim_role| {
+        let last = sim_role.role().accepted().range(applied.next()..).next_back();
         last.is_some_and(|(_, (ballot, _))| ballot.server == server)
     })
 }
 
 /// The n-th request of a client: seven of ten are writes.
-fn wish(random: &mut Random, client: usize, n: usize) -> ClientStep {
+fn client_step(random: &mut Random, client: usize, n: usize) -> ClientStep {
     let key = format!("k{}", random.within(1..=10)).into_bytes();
     if random.within(0..=9) < 3 {
         return ClientStep::Read(key);

@@ -104,26 +104,26 @@ impl Lesson {
 
     /// Plays the scene; returns the text of each log file, with its name.
     pub fn run_to_log(&self) -> Vec<(String, String)> {
-        let mut world = Simulation::new(self.plan(), true);
-        for server in &mut world.servers {
+        let mut sim = Simulation::new(self.plan(), true);
+        for server in &mut sim.servers {
             server.loses_storage = self.loses_storage;
         }
         for (when, what) in self.script {
             match *when {
                 LessonTime::At(moment) => {
                     // Time advances from event to event; an event that does nothing brings it there.
-                    let wait = moment.saturating_sub(world.sim_env.now());
-                    world.sim_env.schedule(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
-                    world.run_unchecked_until(moment, |_| false);
+                    let wait = moment.saturating_sub(sim.sim_env.now());
+                    sim.sim_env.schedule(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
+                    sim.run_unchecked_until(moment, |_| false);
                 }
                 LessonTime::Seen(server, words) => {
-                    world.run_unchecked_until(self.end, |world| has_logged(world, server, words))
+                    sim.run_unchecked_until(self.end, |sim| has_logged(sim, server, words))
                 }
             }
-            self.perform(&mut world, *what);
+            self.perform(&mut sim, *what);
         }
-        world.run_unchecked_until(self.end, |_| false);
-        world.take_lines()
+        sim.run_unchecked_until(self.end, |_| false);
+        sim.take_lines()
     }
 
     /// Plays the scene; returns its log lines as a run.
@@ -165,48 +165,48 @@ impl Lesson {
         }
     }
 
-    fn perform(&self, world: &mut Simulation, what: LessonAction) {
+    fn perform(&self, sim: &mut Simulation, what: LessonAction) {
         match what {
             LessonAction::Put(server, pairs) => {
                 let put = |(key, value): &(&str, &str)| {
                     let (key, value) = (key.as_bytes().to_vec(), value.as_bytes().to_vec());
                     ClientStep::Write(Op::Put { key, value: value.into(), if_version: None })
                 };
-                add_client(world, server, pairs.iter().map(put).collect());
+                add_client(sim, server, pairs.iter().map(put).collect());
             }
             LessonAction::Get(server, key) => {
-                add_client(world, server, [ClientStep::Read(key.as_bytes().to_vec())].into())
+                add_client(sim, server, [ClientStep::Read(key.as_bytes().to_vec())].into())
             }
             LessonAction::Crash(server, role) => {
                 let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-                world.at_server(ServerId(server), |one, sim_env| one.crash(sim_env, role, order));
+                sim.at_server(ServerId(server), |one, sim_env| one.crash(sim_env, role, order));
             }
             LessonAction::Restart(server, role) => {
-                world.at_server(ServerId(server), |one, sim_env| one.restart_role(sim_env, role));
+                sim.at_server(ServerId(server), |one, sim_env| one.restart_role(sim_env, role));
             }
             LessonAction::Nothing => {}
-            LessonAction::Cut(a, b) => cut(world, a, b, true),
-            LessonAction::Join(a, b) => cut(world, a, b, false),
+            LessonAction::Cut(a, b) => cut(sim, a, b, true),
+            LessonAction::Join(a, b) => cut(sim, a, b, false),
         }
     }
 }
 
-fn cut(world: &mut Simulation, a: u8, b: u8, on: bool) {
+fn cut(sim: &mut Simulation, a: u8, b: u8, on: bool) {
     let [a, b] = [a, b].map(|server| Endpoint::Server(ServerId(server)));
     for (from, to) in [(a, b), (b, a)] {
-        world.sim_env.network.cut(from, to, on);
+        sim.sim_env.network.cut(from, to, on);
     }
 }
 
-fn add_client(world: &mut Simulation, server: u8, wishes: VecDeque<ClientStep>) {
-    let number = world.clients.len();
+fn add_client(sim: &mut Simulation, server: u8, client_steps: VecDeque<ClientStep>) {
+    let number = sim.clients.len();
     let pace = (MS..=2 * MS, 10 * SECOND);
-    let cluster = world.plan.cluster();
-    let client = SimClient::new(&mut world.sim_env, number, cluster, wishes, ServerId(server), pace, true);
-    world.clients.push(client);
+    let cluster = sim.plan.cluster();
+    let client = SimClient::new(&mut sim.sim_env, number, cluster, client_steps, ServerId(server), pace, true);
+    sim.clients.push(client);
 }
 
-fn has_logged(world: &Simulation, server: u8, pattern: &str) -> bool {
-    let process = world.servers[usize::from(server) - 1].process.as_ref();
+fn has_logged(sim: &Simulation, server: u8, pattern: &str) -> bool {
+    let process = sim.servers[usize::from(server) - 1].process.as_ref();
     process.is_some_and(|process| process.core.trace.text().contains(pattern))
 }
