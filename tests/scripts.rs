@@ -51,8 +51,8 @@ impl WorkingCopy {
         clone
     }
 
-    /// From now on the stub that stands for `cargo` does this. The stub itself is a file of the repository: a program that
-    /// this process has just written may be "busy", because another test starts a process at the same moment.
+    /// From now on the stub that stands for `cargo` does this. The stub itself is a file of the repository: a program
+    /// that this process has just written may be "busy", because another test starts a process at the same moment.
     fn replace_cargo(&self, what: &str) {
         std::fs::write(self.dir.path().join("tools/behavior"), what).unwrap();
     }

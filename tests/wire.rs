@@ -39,7 +39,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
 fn messages() -> impl Strategy<Value = Message> {
     let ranges = prop::collection::vec(runs(), 0..4);
     let page = (slots(), prop::option::of(slots()), slots(), entries(), ranges).prop_map(
-        |(from, to, truncated_below, accepted, corrupt)| Page { from, to, truncated_below, accepted, corrupt },
+        |(from, to, truncated_below, accepted, corrupt)| Page { from, end: to, truncated_below, accepted, corrupt },
     );
     let refused = prop_oneof![slots().prop_map(NackedRequest::Prepare), slots().prop_map(NackedRequest::Accept)];
     prop_oneof![
@@ -195,7 +195,7 @@ fn the_largest_parts_can_be_decoded() {
     let ballot = Ballot::ZERO;
     let promise = Message::Promise {
         ballot,
-        page: Page { from: Slot(1), to: None, truncated_below: Slot(1), accepted, corrupt: Vec::new() },
+        page: Page { from: Slot(1), end: None, truncated_below: Slot(1), accepted, corrupt: Vec::new() },
     };
     assert_eq!(decode::<Message>(&encode(&promise)).unwrap(), promise);
     let payload = vec![7; kv::VALUE_MAX_BYTES + kv::KEY_MAX_BYTES + 200];
@@ -215,7 +215,7 @@ fn golden_bytes() {
     let entry = Entry { slot, ballot, value: value.clone() };
     let corrupt = vec![SlotRange { first: Slot(3), last: Slot(4) }];
     let (truncated_below, accepted) = (Slot(1), vec![entry.clone()]);
-    let page = Page { from: Slot(2), to: Some(Slot(9)), truncated_below, accepted, corrupt };
+    let page = Page { from: Slot(2), end: Some(Slot(9)), truncated_below, accepted, corrupt };
     let message = |message: Message| hex(&encode(&message));
     let command = |command: kv::KvCommand| hex(&encode(&command.to_paxos()));
     let lines = [

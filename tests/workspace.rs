@@ -38,7 +38,7 @@ fn the_documented_test_command_and_the_checks_reach_every_package() {
         for command in commands {
             let is_whole = |line: &&str| line.contains("--workspace") || line.contains("--all");
             let lines: Vec<&str> = text.lines().filter(|line| line.contains(command)).collect();
-            assert!(lines.iter().all(|line| is_whole(line)), "{file}: {command} leaves out a package: {lines:?}");
+            assert!(lines.iter().all(is_whole), "{file}: {command} leaves out a package: {lines:?}");
         }
         assert!(text.contains("cargo test --workspace"), "{file} does not say how to run all tests");
     }

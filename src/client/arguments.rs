@@ -134,7 +134,7 @@ pub(super) enum ClientCommand {
         /// Key to delete
         key: OsString,
     },
-    /// Execute the operations of a file, one per line: [@SERVER] put KEY VALUE | get KEY | delete KEY
+    /// Execute the operations of a file, one per line: put KEY VALUE, get KEY, delete KEY, each after @SERVER if wanted
     Run {
         /// File with operations; `-` reads standard input
         file: PathBuf,

@@ -3,7 +3,7 @@
 //! A link is one-way: each server dials every peer for the messages that it sends. So "connected" is two facts: the own
 //! link to the peer is up, and the peer is heard. An open connection does not prove the second fact, since a network
 //! that drops everything closes no connection. Every server therefore sends something to every peer at least each
-//! [`SAYS_EVERY`].
+//! [`KEEPALIVE_INTERVAL`].
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

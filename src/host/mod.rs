@@ -14,7 +14,7 @@
 //!   [`mail_queue`].
 //! - [`role_host`] runs one incarnation of a role. [`roles`] is what each role adds, and [`role_disk`] what its disk
 //!   does when it is full. [`recovery`] builds the role at the start of an incarnation, and [`lifecycle`] decides when
-//!   incarnations begin and end. [`timers`] holds a role's armed timers, and [`time`] is the time of a server's clock.
+//!   incarnations begin and end. [`timers`] holds a role's armed timers.
 //! - [`checkpoints`] writes checkpoints, and sends chunks of them.
 //! - [`admission`] decides whether the server takes part at all: not with a new disk that too few peers have recorded,
 //!   nor with a divergent replica. [`dialler`] decides how the server's own link to a peer behaves.

@@ -89,7 +89,7 @@ pub fn acceptor<E: Env, P: DirStorage>(
     for record in recovered.records {
         acceptor.replay(record);
     }
-    let acceptor = with_checkpoint(core, acceptor)?;
+    let acceptor = finish_recovery(core, acceptor)?;
     env.observe(Observation::AcceptorRecovered { acceptor: &acceptor, is_cut, is_corrupt });
     for corruption in recovered.corruption {
         let why =
@@ -113,7 +113,7 @@ pub fn acceptor<E: Env, P: DirStorage>(
 
 /// The checkpoint must hold the truncated slots. If the checkpoint was lost, the peers have the slots, if there are
 /// peers.
-fn with_checkpoint<C: ClientConnection>(core: &ServerCore<C>, acceptor: Acceptor) -> Result<Acceptor, RecoveryError> {
+fn finish_recovery<C: ClientConnection>(core: &ServerCore<C>, acceptor: Acceptor) -> Result<Acceptor, RecoveryError> {
     let (checkpoint, forgotten) = (core.shared_status.read().checkpoint, acceptor.truncated_below());
     if core.config.cluster.len() == 1 && checkpoint.next() < forgotten {
         return Err(RecoveryError::Broken(format!(
@@ -121,7 +121,7 @@ fn with_checkpoint<C: ClientConnection>(core: &ServerCore<C>, acceptor: Acceptor
              has the slots between. Restore the data directory or a backup"
         )));
     }
-    Ok(acceptor.with_checkpoint(checkpoint))
+    Ok(acceptor.finish_recovery(checkpoint))
 }
 
 /// A learner with the state of the last checkpoint; it gets the later slots from its peers and the acceptors.

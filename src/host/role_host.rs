@@ -383,7 +383,7 @@ fn cause(drafts: &[PendingLine], line: Option<usize>, draft: &PendingLine, conte
     }
 }
 
-/// Traces a message that the role will not receive. `mourn` answers the requests of the server's own clients.
+/// Traces a message that the role will not receive. `on_down` answers the requests of the server's own clients.
 fn trace_lost<R: Hosted, C: ClientConnection>(
     core: &ServerCore<C>,
     now: Time,

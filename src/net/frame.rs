@@ -70,7 +70,7 @@ pub enum FrameError {
 pub trait Allowance: std::fmt::Debug + Send {
     /// Requests this number of bytes for the buffer. May wait; false if there is no room for them.
     fn grow(&mut self, bytes: usize) -> bool;
-    /// A frame of `frame` bytes is used up, and the buffer has `given_back` bytes less.
+    /// A frame of `frame` bytes is used up, and the buffer has `returned` bytes less.
     fn frame_done(&mut self, frame: usize, returned: usize);
     /// Whether the connection was closed to make room for others.
     fn is_closed(&self) -> bool;

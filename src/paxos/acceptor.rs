@@ -170,7 +170,7 @@ impl Acceptor {
     /// acceptor has forgotten later slots, a newer checkpoint was lost. Slots that are neither in the checkpoint nor
     /// among the accepted values become corrupt: to report "nothing accepted" for them would be false. For example, an
     /// acceptor that has forgotten the slots below 3 and finds no checkpoint has the corrupt slots 1 and 2.
-    pub fn with_checkpoint(mut self, durable: Slot) -> Acceptor {
+    pub fn finish_recovery(mut self, durable: Slot) -> Acceptor {
         let (first, end) = (durable.next(), self.truncated_below);
         if first < end {
             self.truncated_below = first;
@@ -224,7 +224,7 @@ impl Acceptor {
             to: sender,
             ballot,
             from,
-            last: page.to.map(Slot::previous),
+            last: page.end.map(Slot::previous),
             accepted: page.accepted.iter().map(|entry| (entry.slot, entry.ballot)).collect(),
         });
         out.send(ServerSet::only(sender), Message::Promise { ballot, page });
@@ -257,7 +257,7 @@ impl Acceptor {
             corrupt.retain(|range| range.first < to);
             corrupt.iter_mut().for_each(|range| range.last = range.last.min(to.previous()));
         }
-        Page { from, to, truncated_below: self.truncated_below, accepted, corrupt }
+        Page { from, end: to, truncated_below: self.truncated_below, accepted, corrupt }
     }
 
     /// ACCEPT: accepts one value in each slot, and votes. An ACCEPT that begins in forgotten slots and ends in known
@@ -415,7 +415,7 @@ impl Role for Acceptor {
             AcceptorRecord::Promised(ballot) => ballot,
             AcceptorRecord::Accepted(Entry { slot, ballot, value }) => {
                 // A slot below `truncated_below` appears here only if the checkpoint that held it was lost: see
-                // `with_checkpoint`.
+                // `finish_recovery`.
                 self.accepted.insert(slot, (ballot, value));
                 remove_slot(&mut self.corrupt, slot);
                 ballot
@@ -477,7 +477,7 @@ mod tests {
     fn acceptor(records: &[AcceptorRecord], checkpoint: u64) -> Acceptor {
         let mut acceptor = Acceptor::new();
         records.iter().for_each(|record| acceptor.replay(record.clone()));
-        acceptor.with_checkpoint(Slot(checkpoint))
+        acceptor.finish_recovery(Slot(checkpoint))
     }
 
     #[test]

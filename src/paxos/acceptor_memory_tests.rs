@@ -147,8 +147,8 @@ fn pages(acceptor: &Acceptor, mut from: Slot) -> Vec<(Vec<u64>, Option<u64>)> {
     loop {
         let page = acceptor.page(from);
         assert_eq!(page.from, from);
-        pages.push((page.accepted.iter().map(|entry| entry.slot.0).collect(), page.to.map(|to| to.0)));
-        match page.to {
+        pages.push((page.accepted.iter().map(|entry| entry.slot.0).collect(), page.end.map(|to| to.0)));
+        match page.end {
             Some(to) => from = to,
             None => return pages,
         }
@@ -180,16 +180,16 @@ fn page_reports_the_corrupt_slots_in_its_range_up_to_a_limit() {
     let runs = PAGE_CORRUPT_MAX as u64 + 5;
     (1..=runs).for_each(|run| acceptor.replay(AcceptorRecord::Corrupt(SlotRange::only(Slot(2 * run)))));
     let first = acceptor.page(Slot(1));
-    assert_eq!((first.corrupt.len(), first.to), (PAGE_CORRUPT_MAX, Some(Slot(2 * PAGE_CORRUPT_MAX as u64 + 2))));
-    let second = acceptor.page(first.to.unwrap());
-    assert_eq!((second.corrupt.len(), second.to), (5, None));
+    assert_eq!((first.corrupt.len(), first.end), (PAGE_CORRUPT_MAX, Some(Slot(2 * PAGE_CORRUPT_MAX as u64 + 2))));
+    let second = acceptor.page(first.end.unwrap());
+    assert_eq!((second.corrupt.len(), second.end), (5, None));
 
     let mut acceptor = Acceptor::new().with_page_bytes(1);
     let accepted = |slot| AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: ballot(1), value: value(1) });
     [1, 9].map(accepted).into_iter().for_each(|record| acceptor.replay(record));
     acceptor.replay(AcceptorRecord::Corrupt(SlotRange { first: Slot(5), last: Slot(20) }));
     let page = acceptor.page(Slot(1));
-    assert_eq!((page.to, page.corrupt), (Some(Slot(9)), vec![SlotRange { first: Slot(5), last: Slot(8) }]));
+    assert_eq!((page.end, page.corrupt), (Some(Slot(9)), vec![SlotRange { first: Slot(5), last: Slot(8) }]));
 }
 
 #[test]

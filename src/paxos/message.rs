@@ -195,7 +195,7 @@ pub struct Page {
     /// The first slot that the page covers.
     pub from: Slot,
     /// The first slot after the page; `None` if the page covers all later slots.
-    pub to: Option<Slot>,
+    pub end: Option<Slot>,
     /// All slots below this one are chosen, and this acceptor has forgotten them.
     pub truncated_below: Slot,
     /// The accepted values of the page, in slot order.

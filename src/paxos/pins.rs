@@ -6,9 +6,10 @@
 //! it. The checkpoint stays readable as of that slot (`storage/checkpoint.rs`) until the peer has the whole snapshot.
 //!
 //! A pin moves forward with its peer. It ends in one of three cases: the peer has caught up, the peer has requested
-//! nothing for [`SILENT_BEATS`], or the log has outgrown [`most_bytes`]. That limit is the size of the state, and at
-//! least [`FACTOR`] times the usual limit. In the last case the peer is slower than the writes, and the operator is
-//! notified if the peer is up. At most [`PINS_MAX`] peers have a pin, which bounds the memory that pins cost.
+//! nothing for [`PIN_TIMEOUT_TICKS`], or the log has outgrown [`pinned_log_max_bytes`]. That limit is the size of the
+//! state, and at least [`FACTOR`] times the usual limit. In the last case the peer is slower than the writes, and the
+//! operator is notified if the peer is up. At most [`PINS_MAX`] peers have a pin, which bounds the memory that pins
+//! cost.
 //!
 //! [`Pins`] alone decides what is pinned. [`CheckpointSchedule`](super::retention::CheckpointSchedule) asks it before
 //! it trims the log, and the learner reports the peers' requests to it.

@@ -69,7 +69,7 @@ impl Promises {
     /// Takes a page if it is the acceptor's next one; returns whether it is. What the page reports of slots below
     /// `next` is no longer needed.
     pub(super) fn add(&mut self, acceptor: ServerId, page: Page, next: Slot, quorums: &Quorums) -> bool {
-        let Page { from, to, truncated_below, accepted, corrupt } = page;
+        let Page { from, end: to, truncated_below, accepted, corrupt } = page;
         self.truncated_below = self.truncated_below.max(truncated_below);
         let expected = self.by_acceptor.get(&acceptor).map_or(Some(self.from), |answer| answer.to);
         if expected != Some(from) || to.is_some_and(|to| to <= from) {
@@ -87,7 +87,7 @@ impl Promises {
         (answer.to, answer.asked_at) = (to, None);
         answer.corrupt.retain(|range| range.last >= next);
         answer.corrupt.extend(corrupt);
-        if !quorums.is_prepared(self.asked) {
+        if !quorums.is_phase1_quorum(self.asked) {
             self.asked.insert(acceptor);
         }
         true
@@ -186,7 +186,7 @@ impl Promises {
         let of_help = self.by_acceptor.iter().filter(|(_, answer)| knows(answer));
         let helpful: ServerSet = of_help.map(|(acceptor, _)| *acceptor).collect();
         for acceptor in helpful.without(self.asked).iter() {
-            if quorums.is_prepared(self.asked.and(helpful)) {
+            if quorums.is_phase1_quorum(self.asked.and(helpful)) {
                 return;
             }
             self.asked.insert(acceptor);

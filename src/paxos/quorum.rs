@@ -43,12 +43,12 @@ impl Quorums {
     }
 
     /// Whether these servers' promises are a quorum.
-    pub fn is_prepared(&self, promises: ServerSet) -> bool {
+    pub fn is_phase1_quorum(&self, promises: ServerSet) -> bool {
         promises.len() >= self.prepare
     }
 
     /// Whether these servers' acceptances choose a value.
-    pub fn is_chosen(&self, acceptances: ServerSet) -> bool {
+    pub fn is_phase2_quorum(&self, acceptances: ServerSet) -> bool {
         acceptances.len() >= self.accept
     }
 
@@ -87,8 +87,8 @@ mod tests {
     #[test]
     fn three_of_five_are_a_majority_including_the_own_server() {
         let five = Quorums::majority(ServerSet::first(5));
-        assert!(!five.is_chosen(ServerSet::first(2)));
-        assert!(five.is_chosen(ServerSet::first(3)));
+        assert!(!five.is_phase2_quorum(ServerSet::first(2)));
+        assert!(five.is_phase2_quorum(ServerSet::first(3)));
         assert!(five.is_prepare_refused(ServerSet::first(3)));
         assert!(!five.is_prepare_refused(ServerSet::first(2)));
     }

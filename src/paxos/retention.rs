@@ -226,7 +226,7 @@ impl CheckpointSchedule {
         }
     }
 
-    /// A peer requests the log from this slot on. See [`Pins::entries_asked`].
+    /// A peer requests the log from this slot on. See [`Pins::on_catch_up_request`].
     pub(super) fn on_catch_up_request(&mut self, peer: ServerId, from: Slot) -> Option<Slot> {
         self.pins.on_catch_up_request(peer, from, self.applied_bytes)
     }

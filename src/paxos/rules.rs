@@ -55,7 +55,7 @@ pub fn with_vote(mut votes: ServerSet, acceptor: ServerId, all: ServerSet) -> Se
 /// A value is chosen when a quorum of acceptors has accepted it at one ballot. (PMS 2.2 and 2.3.)
 pub fn is_chosen(quorums: &Quorums, votes: ServerSet) -> bool {
     let is_half = seeded_bugs::is_enabled(Bug::HalfIsEnough) && 2 * votes.len() >= quorums.servers().len();
-    quorums.is_chosen(votes) || is_half || seeded_bugs::is_enabled(Bug::LearnWithoutQuorum)
+    quorums.is_phase2_quorum(votes) || is_half || seeded_bugs::is_enabled(Bug::LearnWithoutQuorum)
 }
 
 /// A value received at the ballot at which its slot was chosen, or above, is the chosen value. A value of a lower

@@ -11,7 +11,7 @@ impl Wrapped for Proposer {
             Input::Message { message: Message::Promise { ballot, page }, .. } => {
                 match bug {
                     Bug::StalePromisesCount => *ballot = self.active_ballot().unwrap_or(*ballot),
-                    Bug::FirstPageIsWhole => page.to = None,
+                    Bug::FirstPageIsWhole => page.end = None,
                     Bug::ForgottenIsFree => page.truncated_below = Slot(0),
                     Bug::OwnValueAlways => page.accepted.clear(),
                     _ => {}

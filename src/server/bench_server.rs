@@ -252,7 +252,7 @@ impl BenchServer {
                 let mut role = Acceptor::new();
                 self.acceptor.disk.records().into_iter().for_each(|record| role.replay(record));
                 let checkpoint = core.shared_status.read().checkpoint;
-                self.acceptor.begin_anew(core, env, |_| role.with_checkpoint(checkpoint));
+                self.acceptor.begin_anew(core, env, |_| role.finish_recovery(checkpoint));
             }
             Which::Learner => {
                 let incarnation = *incarnations;

@@ -28,7 +28,7 @@ use crate::kv::{Kv, StateDelta};
 use crate::paxos::{AcceptorRecord, StateMachine};
 use crate::role::{ServerId, StableStore};
 
-/// The name of [`RESTORE_FOLDER`] once nothing in it is needed.
+/// The name of [`RESTORE_DIR`] once nothing in it is needed.
 const RESTORE_DONE_DIR: &str = ".restore.done";
 
 /// A restore: which state becomes which cluster, and where.

@@ -16,7 +16,7 @@ use crate::role::{ServerId, ServerSet};
 /// The line of a proposer's trace event.
 pub fn proposer(fact: &ProposerTraceEvent, context: &TraceContext) -> PendingLine {
     match fact {
-        ProposerTraceEvent::Prepared { ballot, from, to, to_lead, command } => {
+        ProposerTraceEvent::PrepareSent { ballot, from, to, to_lead, command } => {
             let event = Event::Prepare { slot: SlotFrom(*from), ballot: *ballot, to: *to };
             let draft = PendingLine::about(Speaker::Proposer, event, context);
             match command {
@@ -137,12 +137,12 @@ pub fn learner(fact: &LearnerTraceEvent<kv::ApplyResult>, cluster: ServerSet, co
                 None => draft,
             }
         }
-        LearnerTraceEvent::CaughtUp { from, to, known } => {
+        LearnerTraceEvent::CatchUpRequested { from, to, known } => {
             let event = Event::Catchup { from: *from, known: *known, to: *to };
             let draft = PendingLine::about(Speaker::Learner, event, context);
             draft.reason(format!("slot {known} is known to be chosen; slot {from} is the first that this server lacks"))
         }
-        LearnerTraceEvent::Filled { slot, to } => {
+        LearnerTraceEvent::FillRequested { slot, to } => {
             let event = Event::Fill { slot: *slot, to: *to };
             let draft = PendingLine::about(Speaker::Learner, event, context);
             draft.reason("a read waits for this slot, and no proposer seems to finish it")

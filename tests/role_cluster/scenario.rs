@@ -459,7 +459,7 @@ fn message_text(message: &Message) -> String {
     let name = message.name();
     match message {
         Message::Prepare { ballot, from } => format!("{name} {ballot} for slots {from}+"),
-        Message::Promise { ballot, page: Page { from, to, truncated_below, accepted, corrupt } } => {
+        Message::Promise { ballot, page: Page { from, end: to, truncated_below, accepted, corrupt } } => {
             let mut text = format!("{name} {ballot} accepted {}", entries(accepted));
             if let Some(to) = to {
                 let _ = write!(text, " in slots {from} to {}", to.previous());
@@ -568,7 +568,7 @@ fn acceptor_notification(AcceptorNotification::Corrupt { slots }: &AcceptorNotif
 
 fn proposer_trace(fact: &ProposerTraceEvent) -> Option<String> {
     match fact {
-        ProposerTraceEvent::Prepared { .. } => None,
+        ProposerTraceEvent::PrepareSent { .. } => None,
         ProposerTraceEvent::Proposed { slot, adopted: Some(ballot), quorum, value, .. } => Some(format!(
             "slot {slot}: adopts {}, accepted at {ballot}, the highest ballot in the promises of {quorum}",
             name(value)
@@ -612,7 +612,7 @@ fn learner_trace(fact: &LearnerTraceEvent<Outcome>) -> Option<String> {
         LearnerTraceEvent::Installed { slot, from, .. } => {
             Some(format!("installs the snapshot of slot {slot} from {from}"))
         }
-        LearnerTraceEvent::CaughtUp { .. } | LearnerTraceEvent::Filled { .. } => None,
+        LearnerTraceEvent::CatchUpRequested { .. } | LearnerTraceEvent::FillRequested { .. } => None,
     }
 }
 
@@ -730,7 +730,7 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
             let last: Option<u64> = if last.is_empty() { None } else { Some(last.parse()?) };
             let page = Page {
                 from: Slot(from.parse()?),
-                to: last.map(|last| Slot(last + 1)),
+                end: last.map(|last| Slot(last + 1)),
                 truncated_below: args.take_key("below").map_or(Ok(1), |below| below.parse()).map(Slot)?,
                 accepted: parse_entries(args.take_key("accepted"))?,
                 corrupt: parse_ranges(args.take_key("corrupt"))?,

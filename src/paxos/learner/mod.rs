@@ -463,7 +463,7 @@ impl<M: StateMachine> Learner<M> {
             CatchUpStep::Wait => out.arm(LearnerTimer::Gap),
             CatchUpStep::Ask(peer) => {
                 let (from, known) = (self.applied.next(), self.catch_up.highest_chosen());
-                out.emit_step(|| LearnerTraceEvent::CaughtUp { from, to: peer, known });
+                out.emit_step(|| LearnerTraceEvent::CatchUpRequested { from, to: peer, known });
                 out.send(ServerSet::only(peer), Message::CatchUp { from });
                 out.arm(LearnerTimer::CatchUp { unanswered: self.catch_up.unanswered() });
             }
@@ -587,7 +587,7 @@ impl<M: StateMachine> Learner<M> {
         if is_urgent {
             to.insert(self.me);
         }
-        out.emit_step(|| LearnerTraceEvent::Filled { slot, to });
+        out.emit_step(|| LearnerTraceEvent::FillRequested { slot, to });
         out.send(to, Message::Fill { slot });
         out.arm(LearnerTimer::Fill { tries: tries + 1 });
     }

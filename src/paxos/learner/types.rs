@@ -205,7 +205,7 @@ pub enum LearnerTraceEvent<O> {
         outcome: O,
     },
     /// The learner requests missing entries from a peer.
-    CaughtUp {
+    CatchUpRequested {
         /// The first missing slot.
         from: Slot,
         /// The peer asked.
@@ -214,7 +214,7 @@ pub enum LearnerTraceEvent<O> {
         known: Slot,
     },
     /// The learner asks proposers to get slots chosen that a read waits for.
-    Filled {
+    FillRequested {
         /// The highest slot to be chosen.
         slot: Slot,
         /// The servers whose proposers are asked.

@@ -37,7 +37,7 @@ fn checkpoint_starts_after_n_slots_and_one_at_a_time() {
 }
 
 #[test]
-fn servers_take_turns_with_checkpoints() {
+fn servers_take_turns_finish_recoverys() {
     let begun_by = |me| {
         let mut learner = keeping(me, 3, Retention { checkpoint_slots: 9, ..Retention::KEEP_ALL });
         let mut begun = Vec::new();

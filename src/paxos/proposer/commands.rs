@@ -21,6 +21,8 @@ const FORWARDED_QUEUE_MAX_BYTES: usize = 16 << 20;
 const FORWARDS_IN_FLIGHT_MAX: usize = 256;
 /// Maximum size of these commands, in bytes; a single larger command is forwarded alone.
 const FORWARDS_IN_FLIGHT_MAX_BYTES: usize = 4 << 20;
+/// A command is forwarded again more than this many heartbeat ticks later: after about 200 ms.
+const FORWARD_TIMEOUT_TICKS: u64 = 6;
 /// Maximum number of times that the time before a repeated FORWARD to the same leader doubles. On a busy link the first
 /// copy is still in flight, and each further copy waits behind it.
 const FORWARD_TIMEOUT_DOUBLINGS_MAX: u32 = 5;
@@ -177,12 +179,12 @@ impl OwnCommands {
     }
 
     /// Releases forwarded commands that are probably lost. A FORWARD may be lost, or its outcome not yet applied here,
-    /// after `patience` heartbeat ticks; each repetition doubles this time. The command would then be in a slot up to
+    /// after [`FORWARD_TIMEOUT_TICKS`]; each repetition doubles this time. The command would then be in a slot up to
     /// `known`, which others have applied. When these slots are `applied` here and the command still waits, it is no
     /// longer in flight.
-    pub(super) fn release_forwarded(&mut self, now: u64, patience: u64, known: Slot, applied: Slot) {
+    pub(super) fn release_forwarded(&mut self, now: u64, known: Slot, applied: Slot) {
         for (arrival, pending) in &mut self.by_arrival {
-            let patience = patience << pending.times.saturating_sub(1).min(FORWARD_TIMEOUT_DOUBLINGS_MAX);
+            let patience = FORWARD_TIMEOUT_TICKS << pending.times.saturating_sub(1).min(FORWARD_TIMEOUT_DOUBLINGS_MAX);
             if let Some(forwarded) = pending.forwarded.as_mut().filter(|forwarded| forwarded.at + patience < now)
                 && *forwarded.due.get_or_insert(known) <= applied
             {
@@ -336,11 +338,11 @@ mod tests {
         let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
         assert_eq!(commands.take_idle(10), [command()]);
-        commands.release_forwarded(16, 6, Slot(7), Slot(7));
+        commands.release_forwarded(16, Slot(7), Slot(7));
         assert_eq!(commands.next_idle(), None, "it has not had its time");
-        commands.release_forwarded(17, 6, Slot(8), Slot(7));
+        commands.release_forwarded(17, Slot(8), Slot(7));
         assert_eq!(commands.next_idle(), None, "it may be in slot 8");
-        commands.release_forwarded(18, 6, Slot(20), Slot(8));
+        commands.release_forwarded(18, Slot(20), Slot(8));
         assert_eq!(
             commands.next_idle(),
             Some(&command()),
@@ -354,7 +356,7 @@ mod tests {
         assert!(commands.push(command(), 1, false));
         let forwarded = |commands: &mut OwnCommands, ticks: std::ops::Range<u64>| -> Vec<u64> {
             let look = |tick: &u64| {
-                commands.release_forwarded(*tick, 6, Slot(7), Slot(7));
+                commands.release_forwarded(*tick, Slot(7), Slot(7));
                 !commands.take_idle(*tick).is_empty()
             };
             ticks.filter(look).collect()
@@ -362,7 +364,9 @@ mod tests {
         assert_eq!(forwarded(&mut commands, 0..100), [0, 7, 20, 45, 94], "one tick more than 6, 12, 24 and 48 later");
         let most = forwarded(&mut commands, 100..1_000);
         assert!(
-            most.windows(2).skip(1).all(|two| two[1] - two[0] == (6 << FORWARD_TIMEOUT_DOUBLINGS_MAX) + 1),
+            most.windows(2)
+                .skip(1)
+                .all(|two| two[1] - two[0] == (FORWARD_TIMEOUT_TICKS << FORWARD_TIMEOUT_DOUBLINGS_MAX) + 1),
             "{most:?}"
         );
         commands.release_all();

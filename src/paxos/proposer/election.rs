@@ -218,7 +218,7 @@ impl Election {
     fn is_answered(&self) -> bool {
         let late = |at: u64| self.ticks - at >= REPLY_TIMEOUT_TICKS;
         let answered = self.answers.iter().filter(|(_, at)| !late(**at)).map(|(server, _)| *server);
-        self.quorums.is_chosen(answered.chain([self.me]).collect())
+        self.quorums.is_phase2_quorum(answered.chain([self.me]).collect())
     }
 
     /// Begins a tenure: sends heartbeats at once.
@@ -315,7 +315,7 @@ impl Election {
         }
         pre_vote.without.insert(sender);
         let quorums = self.quorums;
-        self.pre_vote.take_if(|pre_vote| quorums.is_prepared(pre_vote.without)).is_some()
+        self.pre_vote.take_if(|pre_vote| quorums.is_phase1_quorum(pre_vote.without)).is_some()
     }
 
     /// The connection from a server has closed. If that server led, there is no need to wait for its silence. The

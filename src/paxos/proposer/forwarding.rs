@@ -18,8 +18,6 @@ use super::types::{ProposerTraceEvent, ProposerVocabulary};
 use crate::paxos::{Ballot, Message, Slot};
 use crate::role::{Output, ServerSet};
 
-/// A command is forwarded again more than this many heartbeat ticks later: after about 200 ms.
-const FORWARD_TIMEOUT_TICKS: u64 = 6;
 /// Maximum size of the commands of one FORWARD, in bytes; a single larger command goes alone.
 const FORWARD_BYTES: usize = 1 << 20;
 
@@ -68,6 +66,6 @@ impl Forwarding {
     /// One heartbeat tick. Releases commands that were forwarded long ago and are in no slot up to `known`, although
     /// all these slots are `applied` here: they are forwarded again.
     pub(super) fn release_late(&self, commands: &mut OwnCommands, tick: u64, known: Slot, applied: Slot) {
-        commands.release_forwarded(tick, FORWARD_TIMEOUT_TICKS, known, applied);
+        commands.release_forwarded(tick, known, applied);
     }
 }

@@ -256,7 +256,7 @@ impl Proposer {
         let (from, to_lead) = (self.progress.first_unchosen(), self.policy.keeps_ballot());
         let (to, fill) = (self.quorums.servers(), self.fill.filter(|_| !to_lead));
         let command = self.commands.oldest().filter(|_| fill.is_none() && !to_lead).cloned();
-        out.emit_step(|| ProposerTraceEvent::Prepared { ballot, from, to, to_lead, command });
+        out.emit_step(|| ProposerTraceEvent::PrepareSent { ballot, from, to, to_lead, command });
         out.send(to, Message::Prepare { ballot, from });
         self.pace.prepare(ballot, self.heartbeat_ticks());
         out.arm(self.attempt_timer(ballot));
@@ -291,7 +291,7 @@ impl Proposer {
                 let first = attempt.from().max(first_open).max(promises.truncated_below());
                 // PMS P2c needs a quorum that has answered for the slot. A majority that has promised is not enough
                 // while its pages do not cover the slot.
-                if self.quorums.is_prepared(promises.settle(first)) {
+                if self.quorums.is_phase1_quorum(promises.settle(first)) {
                     self.begin_proposing(first, out);
                 }
             }
@@ -718,7 +718,7 @@ impl Proposer {
             NotApplied::Busy
         } else if self.policy.keeps_ballot() {
             NotApplied::NoLeader
-        } else if self.quorums.is_prepared(answered) {
+        } else if self.quorums.is_phase1_quorum(answered) {
             NotApplied::Preempted
         } else {
             NotApplied::NoQuorum { answered }

@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 
+use super::types::HEARTBEAT_TICK_MS;
 use crate::paxos::Ballot;
 
 /// Number of rounds remembered.
@@ -24,7 +25,6 @@ const STALL_TIMEOUT_MIN_TICKS: u64 = 17;
 const STALL_TIMEOUT_MAX_TICKS: u64 = 333;
 /// Patience, as a multiple of the longest round.
 const ROUNDS_OF_PATIENCE: u64 = 4;
-const HEARTBEAT_TICK_MS: u64 = 30;
 /// Number of attempts whose beginning is remembered.
 const ATTEMPTS: usize = 4;
 

@@ -99,7 +99,7 @@ impl Phase2 {
     ) -> Phase2 {
         let voters = promises.promised().and(quorums.servers());
         let ballot = attempt.ballot();
-        assert!(quorums.is_prepared(voters), "{ballot} was promised by {voters} only, which is not a quorum");
+        assert!(quorums.is_phase1_quorum(voters), "{ballot} was promised by {voters} only, which is not a quorum");
         let commands_left = if attempt.fill().is_some() { 0 } else { policy.commands_per_ballot() };
         let bound_to = attempt.fill().unwrap_or_default();
         let mut new = Phase2 {
@@ -145,7 +145,7 @@ impl Phase2 {
         let last = self.safe_up_to.max(self.next.previous()).plus(self.commands_left);
         // The remaining slots may have changed, so other acceptors may be the ones that settle them.
         let settle = self.promises.settle_all(self.next, last);
-        self.quorum = if self.quorums.is_prepared(settle) { settle } else { ServerSet::NONE };
+        self.quorum = if self.quorums.is_phase1_quorum(settle) { settle } else { ServerSet::NONE };
     }
 
     /// The pages of promises to request at this tick.
@@ -156,7 +156,7 @@ impl Phase2 {
     /// The acceptors whose promises settle this slot; `None` if they are no quorum. It includes acceptors that settle
     /// too little elsewhere to be in `quorum`, because the value adopted here may come from one of them.
     fn settled_by(&self, slot: Slot) -> Option<ServerSet> {
-        Some(self.promises.settle(slot)).filter(|acceptors| self.quorums.is_prepared(*acceptors))
+        Some(self.promises.settle(slot)).filter(|acceptors| self.quorums.is_phase1_quorum(*acceptors))
     }
 
     pub(super) fn attempt(&self) -> &Attempt {

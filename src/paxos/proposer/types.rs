@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::paxos::{Ballot, Command, CommandId, Message, Slot, Value};
 use crate::role::{Role, ServerId, ServerSet, TimerSpec};
 
+/// Period of [`ProposerTimer::HeartbeatTick`], in milliseconds.
+pub(super) const HEARTBEAT_TICK_MS: u64 = 30;
+
 /// A role with the proposer's types. Only the proposer is one, but its parts need not know that: they write into the
 /// output of any such role.
 pub(super) trait ProposerVocabulary:
@@ -102,7 +105,7 @@ impl TimerSpec for ProposerTimer {
             // each other forever. If it grew with each loss of this proposer instead, the loser would starve.
             ProposerTimer::Backoff { stalls } => 0..=PAUSE_MS << stalls.saturating_sub(2),
             ProposerTimer::CatchUp => 1_000..=1_000,
-            ProposerTimer::HeartbeatTick => 30..=30,
+            ProposerTimer::HeartbeatTick => HEARTBEAT_TICK_MS..=HEARTBEAT_TICK_MS,
             // Random, so that two proposers seldom campaign at once.
             ProposerTimer::Election { soon: false } => 150..=300,
             ProposerTimer::Election { soon: true } => 1..=30,
@@ -211,7 +214,7 @@ pub enum StepDownReason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProposerTraceEvent {
     /// The proposer asks for promises (phase 1).
-    Prepared {
+    PrepareSent {
         /// The ballot to promise.
         ballot: Ballot,
         /// The first slot asked about.

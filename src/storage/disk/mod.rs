@@ -7,7 +7,7 @@
 //!
 //! * Bytes are durable once [`StableFile::sync_data`] has returned. Before that, each *sector* of 512 bytes is on its
 //!   own either the old or the new one, never half of each.
-//! * A name (created, renamed or removed) is durable once [`Files::sync_folder`] has returned. Before that, each such
+//! * A name (created, renamed or removed) is durable once [`Files::sync_dir`] has returned. Before that, each such
 //!   change has on its own happened or not. A rename happens whole or not at all.
 //! * After a failed sync, the contents of the disk are unknown. Reading again does not help: the kernel may have marked
 //!   the lost pages as clean (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
@@ -48,7 +48,7 @@ pub trait Files: Clone + Send + Sync + 'static {
     fn open(&self, name: &str) -> io::Result<Self::File>;
 
     /// Creates a new file of `bytes` zeros and syncs it. (Its name is durable only after
-    /// [`sync_folder`](Files::sync_folder).) An error may leave a part of the file behind.
+    /// [`sync_dir`](Files::sync_dir).) An error may leave a part of the file behind.
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<Self::File>;
 
     /// Renames a file, replacing any file of the new name.

@@ -116,7 +116,7 @@ impl ServerProcess {
         command.arg("--log-dir").arg(lines).arg("--quiet").args(&self.arguments).stdin(Stdio::null())
     }
 
-    /// Whether the process runs, as of the last check: see [`ServerProcess::ended`].
+    /// Whether the process runs, as of the last check: see [`ServerProcess::poll_exit`].
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
@@ -160,7 +160,7 @@ impl ServerProcess {
         }
     }
 
-    /// Sends `kill -9`. Call [`ServerProcess::bury`] to wait for the exit. Returns false if the process did not run.
+    /// Sends `kill -9`. Call [`ServerProcess::reap`] to wait for the exit. Returns false if the process did not run.
     pub fn kill(&mut self) -> bool {
         self.may_exit = true;
         self.signal(Signal::KILL);

@@ -311,7 +311,7 @@ fn message(source: &mut Choices<'_>, from: ServerId, stage: &BenchServer) -> Mes
             ballot: if source.below(2) == 0 { stage.at_work().unwrap_or(ballot) } else { ballot },
             page: Page {
                 from: slot,
-                to: if source.below(2) == 0 { Some(Slot(number(source))) } else { None },
+                end: if source.below(2) == 0 { Some(Slot(number(source))) } else { None },
                 truncated_below: other,
                 accepted: entries(source, own),
                 corrupt: if source.below(3) == 0 { vec![slots] } else { Vec::new() },

@@ -273,7 +273,7 @@ fn compact(records: &mut Vec<AcceptorRecord>) {
 impl ModelState {
     /// Every value that was ever chosen in a slot: a majority has accepted it there at one ballot.
     fn chosen(&self, quorums: &Quorums) -> BTreeSet<(Slot, &[u8])> {
-        let chosen = self.votes.iter().filter(|(_, servers)| quorums.is_chosen(**servers));
+        let chosen = self.votes.iter().filter(|(_, servers)| quorums.is_phase2_quorum(**servers));
         chosen.map(|((slot, _, value), _)| (*slot, value.as_slice())).collect()
     }
 

@@ -234,7 +234,7 @@ impl SimClient {
         }
     }
 
-    /// As [`loses_connection`](SimClient::loses_connection), for the connection to a server whatever its requests.
+    /// As [`lose_connection`](SimClient::lose_connection), for the connection to a server whatever its requests.
     pub fn lose_any_connection(&mut self, sim_env: &mut SimEnv, server: ServerId, no_reply: NoReply) {
         if self.connections.lose(server, None, no_reply) {
             self.progress(sim_env);

@@ -153,7 +153,7 @@ impl Oracle {
         servers.insert(server);
         let servers = *servers;
         self.require(3, same, || format!("ballot {ballot} carries two values for slot {slot}"));
-        if self.quorums.is_chosen(servers) {
+        if self.quorums.is_phase2_quorum(servers) {
             let (at, chosen) = self.chosen.entry(*slot).or_insert_with(|| (*ballot, value.clone()));
             let (at, same) = (*at, chosen == value);
             self.require(1, same, || format!("two values were chosen in slot {slot}, at {at} and at {ballot}"));

@@ -323,7 +323,7 @@ impl SimEnv {
         self.random_choice_ref(choices).copied()
     }
 
-    /// As [`one_of`](SimEnv::one_of), for values that are not `Copy`.
+    /// As [`random_choice`](SimEnv::random_choice), for values that are not `Copy`.
     pub fn random_choice_ref<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
         let last = choices.len().checked_sub(1)?;
         choices.get(self.random.within(0..=last as u64) as usize)

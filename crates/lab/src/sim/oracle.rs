@@ -184,7 +184,7 @@ impl Oracle {
             let holding: ServerSet = holding.map(|(server, _)| *server).collect();
             let missing: ServerSet = self.quorums.servers().without(disks.keys().copied().collect());
             // A disk that is lost or corrupt may have been one of the majority.
-            let kept = self.quorums.is_chosen(holding.iter().chain(missing.iter()).collect());
+            let kept = self.quorums.is_phase2_quorum(holding.iter().chain(missing.iter()).collect());
             self.require(14, kept, || format!("slot {slot} was chosen, but in the end only {holding} hold its value"));
         }
     }
@@ -223,7 +223,7 @@ impl Oracle {
     }
 
     fn promised(&mut self, server: ServerId, ballot: Ballot, page: &Page, coverage: &mut Coverage) {
-        let Page { from, to, truncated_below: forgotten, accepted, corrupt } = page;
+        let Page { from, end: to, truncated_below: forgotten, accepted, corrupt } = page;
         let durable = self.disk(server).promised;
         self.require(5, ballot <= durable, || format!("{server} promised {ballot}: not on its disk"));
         for Entry { slot, ballot: at, value } in accepted {
@@ -281,7 +281,7 @@ impl Oracle {
         let (quorums, applied) = (self.quorums, self.learners.get(&server).copied().unwrap_or_default());
         let is_open = |slot: Slot| slot > applied && !self.chosen.contains_key(&slot);
         let broken =
-            self.leaders.check_actions(server, actions, |servers| quorums.is_chosen(servers), is_open, coverage);
+            self.leaders.check_actions(server, actions, |servers| quorums.is_phase2_quorum(servers), is_open, coverage);
         if let Some(Violation { invariant, what }) = broken {
             self.require(invariant, false, || what);
         }
@@ -303,7 +303,7 @@ impl Oracle {
                     }
                 }
                 // Prepares again without a proposal or step-down in between: its first round was only stale.
-                Action::Trace(ProposerTraceEvent::Prepared { .. }) if !self.preparing.insert(server) => {
+                Action::Trace(ProposerTraceEvent::PrepareSent { .. }) if !self.preparing.insert(server) => {
                     coverage.reach(CoveragePoint::PreparedAgain);
                 }
                 Action::Trace(ProposerTraceEvent::Retried { .. } | ProposerTraceEvent::SteppedDown { .. }) => {
@@ -371,7 +371,7 @@ impl Oracle {
         let promises =
             quorum.iter().map(|server| self.promises.get(&(ballot, server)).and_then(|told| told.reported(slot)));
         let promises: Vec<_> = promises.collect();
-        let whole = self.quorums.is_prepared(quorum) && promises.iter().all(Option::is_some);
+        let whole = self.quorums.is_phase1_quorum(quorum) && promises.iter().all(Option::is_some);
         let reported: Vec<&(Ballot, Value)> = promises.iter().flatten().copied().flatten().collect();
         let highest = reported.iter().max_by_key(|(at, _)| *at);
         let bound = match (highest, adopted) {
@@ -429,7 +429,7 @@ impl Oracle {
             match action {
                 Action::Trace(LearnerTraceEvent::Chosen { slot, ballot, quorum, .. }) => {
                     let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
-                    let counted = quorum.without(voted).is_empty() && self.quorums.is_chosen(*quorum);
+                    let counted = quorum.without(voted).is_empty() && self.quorums.is_phase2_quorum(*quorum);
                     self.require(9, counted, || {
                         format!("{server} counted {quorum} for slot {slot} at {ballot}, but only {voted} have accepted")
                     });
@@ -440,11 +440,11 @@ impl Oracle {
                 Action::Trace(LearnerTraceEvent::Installed { slot, digest, .. }) => {
                     self.installed(server, *slot, *digest, coverage)
                 }
-                Action::Trace(LearnerTraceEvent::Filled { .. }) => coverage.reach(CoveragePoint::ReadFilled),
+                Action::Trace(LearnerTraceEvent::FillRequested { .. }) => coverage.reach(CoveragePoint::ReadFilled),
                 Action::Send { message: Message::Chosen { ballot, slots }, .. } => {
                     for slot in slots.first.to(slots.last) {
                         let voted = self.votes.get(&(slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
-                        let chosen = self.quorums.is_chosen(voted);
+                        let chosen = self.quorums.is_phase2_quorum(voted);
                         self.require(9, chosen, || {
                             format!(
                                 "{server} reported slot {slot} as chosen at {ballot}, which only {voted} have accepted"

@@ -405,7 +405,7 @@ impl SimServer {
         for record in recovered.records {
             acceptor.replay(record);
         }
-        Ok(Some((acceptor.with_checkpoint(checkpoint), !recovered.corruption.is_empty())))
+        Ok(Some((acceptor.finish_recovery(checkpoint), !recovered.corruption.is_empty())))
     }
 
     /// Starts an incarnation of a role, or waits for disk space. `down` is None at the start of the process.
@@ -535,7 +535,7 @@ impl SimServer {
             records.into_iter().for_each(|record| acceptor.replay(record));
             // The second recovery may have dropped what the checkpoint covers, and may also have kept it.
             acceptor.replay(AcceptorRecord::Truncated(durable.next()));
-            acceptor.with_checkpoint(durable)
+            acceptor.finish_recovery(durable)
         };
         let Some(first) = recover() else { return };
         let same = recover().is_some_and(|second| known(second) == known(first));
@@ -705,7 +705,7 @@ impl SimServer {
                     }
                 }
             }
-            Message::Promise { page, .. } if page.to.is_some() => sim_env.reach(CoveragePoint::PromiseInPages),
+            Message::Promise { page, .. } if page.end.is_some() => sim_env.reach(CoveragePoint::PromiseInPages),
             Message::Snapshot(part) if self.applied().is_some_and(|(applied, _)| part.slot <= applied) => {
                 sim_env.reach(CoveragePoint::SnapshotOvertaken);
             }

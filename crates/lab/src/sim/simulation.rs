@@ -260,7 +260,7 @@ impl Simulation {
         self.find_recovered();
         let healthy = self.plan.healthy.without(self.lost);
         // More than a majority of peers must first record a new disk.
-        let enough = self.plan.quorums().is_prepared(healthy) && self.has_begun();
+        let enough = self.plan.quorums().is_phase1_quorum(healthy) && self.has_begun();
         let healthy = if enough { healthy } else { self.plan.cluster().without(self.lost) };
         self.plan.healthy = healthy;
         for server in self.plan.cluster().iter() {
@@ -436,7 +436,7 @@ impl Simulation {
         }
     }
 
-    /// As [`at`](Simulation::at), for an event with which an incarnation of a role may begin.
+    /// As [`at_server`](Simulation::at_server), for an event with which an incarnation of a role may begin.
     fn at_server_that_may_start(
         &mut self,
         server: ServerId,

@@ -47,7 +47,7 @@ fn reported_truncation_counts_for_one_second() {
 fn attempt_names_its_command() {
     let command_of = |output: &ProposerOutput| {
         output.facts.iter().find_map(|trace_event| match trace_event {
-            ProposerTraceEvent::Prepared { command, .. } | ProposerTraceEvent::Retried { command, .. } => {
+            ProposerTraceEvent::PrepareSent { command, .. } | ProposerTraceEvent::Retried { command, .. } => {
                 Some(command.clone())
             }
             _ => None,

@@ -99,7 +99,7 @@ fn promise(ballot: Ballot, accepted: Vec<Entry>) -> Message {
 
 /// An acceptor's page from one slot on; it ends before another slot, or covers all later slots.
 fn page(from: u64, to: Option<u64>, accepted: Vec<Entry>) -> Page {
-    Page { from: Slot(from), to: to.map(Slot), truncated_below: Slot(1), accepted, corrupt: Vec::new() }
+    Page { from: Slot(from), end: to.map(Slot), truncated_below: Slot(1), accepted, corrupt: Vec::new() }
 }
 
 fn nack(ballot: Ballot, promised: Ballot) -> Message {

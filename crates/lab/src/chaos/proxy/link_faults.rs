@@ -124,7 +124,7 @@ impl DirectionFaults {
         }
     }
 
-    /// Like [`DirectionFaults::await_passage`], but also waits for the end of a black hole.
+    /// Like [`DirectionFaults::await_not_held`], but also waits for the end of a black hole.
     pub fn await_no_cut(&self, is_broken: impl Fn() -> bool) -> bool {
         let blocks = |effect: &LinkEffect| matches!(effect, LinkEffect::Hold | LinkEffect::Drop);
         let mut state = self.lock();
