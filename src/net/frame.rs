@@ -164,10 +164,16 @@ pub fn write_before(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant)
     Ok(())
 }
 
+/// Never waits, and raises no SIGPIPE. On macOS the standard library sets that for each socket.
+#[cfg(target_os = "linux")]
+const SEND_NOW: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+#[cfg(not(target_os = "linux"))]
+const SEND_NOW: SendFlags = SendFlags::DONTWAIT;
+
 /// Writes the bytes that the socket takes at once, perhaps none; never waits.
 pub fn write_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     loop {
-        match send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(io::Error::from) {
+        match send(stream, bytes, SEND_NOW).map_err(io::Error::from) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             outcome => return outcome,

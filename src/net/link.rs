@@ -30,6 +30,7 @@ pub const CONTROL_MAX_BYTES: usize = 1 << 20;
 /// link of 350 kB a second they take 190 ms, less than a follower's election time-out.
 pub const IN_FLIGHT_BULK_BYTES: usize = 64 << 10;
 /// Approximate number of unsent bytes in the system's buffer.
+#[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 64 << 10;
 /// A larger buffer is released when it is empty, in bytes.
 const KEEP_BYTES: usize = 256 << 10;
@@ -236,6 +237,24 @@ impl Drop for Link {
     }
 }
 
+/// Ends a connection whose peer acknowledges nothing, and keeps few unsent bytes in the system's buffer.
+///
+/// A network that drops all packets breaks no connection by itself, and it can take hours until the socket's buffer is
+/// full. Without this time-out the link would stay "up", and after the network is back it would not send for minutes.
+#[cfg(target_os = "linux")]
+fn limit_unacknowledged(stream: &TcpStream) -> std::io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
+}
+
+/// Other systems have no such options: there a connection ends when its keep-alive probes get no reply.
+#[cfg(not(target_os = "linux"))]
+fn limit_unacknowledged(stream: &TcpStream) -> std::io::Result<()> {
+    let keepalive = socket2::TcpKeepalive::new().with_time(PEER_TIMEOUT).with_interval(Duration::from_secs(1));
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
 /// The link's thread.
 struct LinkThread<W> {
     address: SocketAddr,
@@ -274,11 +293,7 @@ impl<W: LinkObserver> LinkThread<W> {
         let welcome = connect_handshake(&stream, &hello)?;
         self.watcher.check(&hello, &welcome).map_err(HandshakeError::Refused)?;
         stream.set_write_timeout(Some(PEER_TIMEOUT))?;
-        // A network that drops all packets breaks no connection by itself, and it can take hours until the socket's
-        // buffer is full. Without this time-out the link would stay "up", and after the network is back it would not
-        // send for minutes.
-        SockRef::from(&stream).set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
-        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
+        limit_unacknowledged(&stream)?;
         Ok(stream)
     }
 

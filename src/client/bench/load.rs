@@ -1,17 +1,16 @@
 //! The load generator: one thread drives many clients, each with several requests in flight.
 //!
-//! The thread waits for all sockets at once (epoll). When a client's socket is ready, the client takes every received
+//! The thread waits for all sockets at once. When a client's socket is ready, the client takes every received
 //! reply, and sends its next requests with one write.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use rustix::event::{Timespec, epoll};
-use rustix::io::Errno;
 
+use super::readiness::SocketSet;
 use super::summary::{BenchTally, WriteGap};
 use super::{BenchError, BenchPlan, key, put};
 use crate::client::Operation;
@@ -23,8 +22,6 @@ use crate::role::ServerId;
 
 /// Interval for checking clients whose sockets are idle: their tries may have timed out.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// Maximum number of events taken with one call.
-const EVENTS_MAX: usize = 256;
 /// Maximum number of due requests that wait in one client of an open loop; older ones are dropped and counted as not
 /// started.
 const LATE_MAX: usize = 10_000;
@@ -87,7 +84,7 @@ pub(super) struct LoadThread<'a> {
     began: Instant,
     ends: Instant,
     gap: Arc<WriteGap>,
-    epoll: OwnedFd,
+    sockets: SocketSet,
     tally: BenchTally,
 }
 
@@ -101,8 +98,7 @@ impl<'a> LoadThread<'a> {
         gap: Arc<WriteGap>,
         number: u64,
     ) -> Result<LoadThread<'a>, BenchError> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from);
-        let epoll = epoll.map_err(BenchError::machine("cannot wait for sockets"))?;
+        let sockets = SocketSet::new().map_err(BenchError::machine("cannot wait for sockets"))?;
         let interval = rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
         if let Some(interval) = interval {
             // Spread the clients' first requests over one interval, so that they are not all due at once.
@@ -111,7 +107,7 @@ impl<'a> LoadThread<'a> {
                 lane.next += interval.mul_f64(random.within(0..=999) as f64 / 1_000.0);
             }
         }
-        Ok(LoadThread { lanes, plan, interval, began, ends, gap, epoll, tally: BenchTally::default() })
+        Ok(LoadThread { lanes, plan, interval, began, ends, gap, sockets, tally: BenchTally::default() })
     }
 
     /// Runs until the end, and sends a tally after each second and at the end.
@@ -120,13 +116,11 @@ impl<'a> LoadThread<'a> {
         for at in 0..self.lanes.len() {
             self.serve(at)?;
         }
-        let mut events = Vec::with_capacity(EVENTS_MAX);
         while now < self.ends {
-            events.clear();
             let until = self.next_due().unwrap_or(self.ends).min(looked + CHECK_INTERVAL).min(self.ends);
-            self.wait(&mut events, until.saturating_duration_since(now))?;
-            for event in &events {
-                self.serve(event.data.u64() as usize)?;
+            let ready = self.sockets.wait(until.saturating_duration_since(now));
+            for at in ready.map_err(BenchError::machine("cannot wait for sockets"))? {
+                self.serve(at)?;
             }
             now = Instant::now();
             if now >= looked + CHECK_INTERVAL {
@@ -161,14 +155,6 @@ impl<'a> LoadThread<'a> {
     fn next_due(&self) -> Option<Instant> {
         self.interval?;
         self.lanes.iter().map(|lane| lane.next).min()
-    }
-
-    fn wait(&self, events: &mut Vec<epoll::Event>, at_most: Duration) -> Result<(), BenchError> {
-        let timeout = Timespec::try_from(at_most).ok();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(BenchError::machine("cannot wait for sockets")(error.into())),
-        }
     }
 
     /// Lets a client progress, counts its completed requests, and begins the next ones.
@@ -241,19 +227,9 @@ impl<'a> LoadThread<'a> {
             return Ok(());
         }
         known.0 = *opened;
-        known.1.clear();
-        for (socket, writes) in lane.client.sockets() {
-            known.1.push(writes);
-            let flags = if writes { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
-            let data = epoll::EventData::new_u64(at as u64);
-            // A closed socket needs no removal: the kernel has done it.
-            let registered = match epoll::add(&self.epoll, socket, data, flags) {
-                Err(Errno::EXIST) => epoll::modify(&self.epoll, socket, data, flags),
-                other => other,
-            };
-            registered.map_err(|error| BenchError::machine("cannot wait for a socket")(error.into()))?;
-        }
-        Ok(())
+        known.1 = lane.client.sockets().map(|(_, writes)| writes).collect();
+        let sockets = lane.client.sockets().map(|(stream, writes)| (stream.as_fd(), writes));
+        self.sockets.watch(at, sockets).map_err(BenchError::machine("cannot wait for a socket"))
     }
 }
 

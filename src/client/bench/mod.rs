@@ -13,6 +13,7 @@
 mod chart;
 mod cpu_usage;
 mod load;
+mod readiness;
 mod summary;
 mod sweep;
 

@@ -6,8 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, fstatvfs};
-use rustix::io::Errno;
+use rustix::fs::fstatvfs;
 
 use super::{Files, SECTOR_BYTES, StableFile};
 
@@ -71,7 +70,9 @@ impl Files for RealFiles {
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         match fs::read(self.at(name)) {
-            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => read_what_can_be(&self.at(name)),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                read_what_can_be(&self.at(name))
+            }
             read => read,
         }
     }
@@ -157,21 +158,46 @@ impl StableFile for RealFile {
             // A hole would not guarantee the space, so the space is reserved before the length is set. If only a part
             // of it is free, ext4 reserves that part, and setting the length together would leave a file of a wrong
             // length.
-            match fallocate(&self.0, FallocateFlags::KEEP_SIZE, before, bytes - before) {
-                Ok(()) | Err(Errno::OPNOTSUPP) => {}
-                Err(error) => {
-                    // Frees the part that was reserved; the missing space is the error to report.
-                    let _ = self.0.set_len(before);
-                    return Err(error.into());
-                }
+            if let Err(error) = reserve(&self.0, before, bytes - before) {
+                // Frees the part that was reserved; the missing space is the error to report.
+                let _ = self.0.set_len(before);
+                return Err(error);
             }
         }
         self.0.set_len(bytes)
     }
 
     fn forget_cached(&self) -> io::Result<()> {
-        Ok(fadvise(&self.0, 0, None, Advice::DontNeed)?)
+        drop_cache(&self.0)
     }
+}
+
+/// Reserves disk space behind the end of a file. A file system that cannot reserve reports a full disk when the space is
+/// written.
+#[cfg(target_os = "linux")]
+fn reserve(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    match fallocate(file, FallocateFlags::KEEP_SIZE, offset, bytes) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// This system cannot reserve space with one call: a full disk is found when the space is written.
+#[cfg(not(target_os = "linux"))]
+fn reserve(_file: &File, _offset: u64, _bytes: u64) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn drop_cache(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
+}
+
+/// This system drops no cached pages of a file on request; the file is read as the cache has it.
+#[cfg(not(target_os = "linux"))]
+fn drop_cache(_file: &File) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]
