@@ -285,7 +285,7 @@ fn impossible_incarnation_number_is_refused() {
     create(&files).unwrap();
     let text = String::from_utf8(files.read(IDENTITY_FILE).unwrap()).unwrap();
     let body = text.split_once('\n').unwrap().1;
-    for count in ["life = 0", "role_incarnation = 0"] {
+    for count in ["life = 0", "role_life = 0"] {
         let name = count.trim_end_matches('0');
         let body = body.replace(&format!("\n{count}"), &format!("\n{name}{}", u32::MAX));
         files.put(IDENTITY_FILE, (checksum_line(&body) + &body).as_bytes());
