@@ -12,9 +12,9 @@ use crate::role::{Lane, RoleKind};
 /// Identifies a command forever, in every history of every cluster. Two commands are the same if their ids are equal,
 /// whatever their bytes are: the protocol has no other way to recognize a retry.
 ///
-/// Session and sequence alone are not enough: they are small numbers, and the cluster's next history counts them again
-/// from the start. Only the client and the servers know the nonce. Nothing that people or strangers can read shows it,
-/// including this type's `Debug`.
+/// Session and sequence alone are not enough. They are small numbers, and a cluster that is restored from a backup or
+/// begun anew counts them again from the start. Only the client and the servers know the nonce: no log line, page or
+/// `Debug` output shows it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CommandId {
     /// The client's session; 0 if the command opens a session.
@@ -200,7 +200,7 @@ pub struct Page {
     pub truncated_below: Slot,
     /// The accepted values of the page, in slot order.
     pub accepted: Vec<Entry>,
-    /// Corrupt slots: their answer is unknown, which is not "nothing accepted".
+    /// Slots whose accepted value the acceptor cannot read. The proposer must not take them for "nothing accepted".
     pub corrupt: Vec<SlotRange>,
 }
 
@@ -227,9 +227,8 @@ impl Debug for SnapshotChunk {
     }
 }
 
-/// Where a chunk of a snapshot begins. The token is a type, not opaque bytes, so it is decoded with the message that
-/// carries it. A server that reads a snapshot from its disk then decodes only what its disk has written, so a decoding
-/// error there means a corrupt disk.
+/// Where a chunk of a snapshot begins. The token is a type and not opaque bytes, so a wrong token from a peer already
+/// fails when its message is decoded. An error while a server reads the snapshot can then only mean a corrupt disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum PartToken {
     /// At this key, or at the next one if this key no longer exists.
@@ -245,7 +244,7 @@ impl PartToken {
     }
 }
 
-/// Names a chunk of a snapshot in a request to the server that sent the chunk before it.
+/// The next chunk that a learner wants, from the server that sent the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ChunkRequest {
     /// The last slot applied in the snapshot.
@@ -300,7 +299,8 @@ pub enum Message {
     },
     /// Phase 2a (PMS "accept request"). A proposer sends it to all servers once a quorum has promised `ballot`. An
     /// acceptor that has promised nothing higher accepts one value per slot from `first` on, and answers `ACCEPTED`;
-    /// otherwise it answers `NACK`. Learners keep the values, which no vote repeats.
+    /// otherwise it answers `NACK`. Learners keep the values, because `ACCEPTED` and `CHOSEN` carry
+    /// none.
     Accept {
         /// The ballot of all these proposals.
         ballot: Ballot,
@@ -309,17 +309,17 @@ pub enum Message {
         /// One value per slot.
         values: Vec<Value>,
     },
-    /// Phase 2b, a vote (PMS "accepted"). The acceptor has durably accepted the slots. It sends the vote to the owner
-    /// of `ballot`, whose learner counts distinct acceptors.
+    /// Phase 2b, a vote (PMS "accepted"). The acceptor has durably accepted a value in each of these slots. It sends
+    /// the vote to the owner of `ballot`, whose learner counts distinct acceptors.
     Accepted {
         /// The ballot of the `ACCEPT`.
         ballot: Ballot,
         /// The accepted slots.
         slots: SlotRange,
     },
-    /// A quorum has accepted each of these slots at `ballot` (PMMC "decision", without the value). The learner that
-    /// counted the votes sends it to all others. A receiver applies a slot if it holds a value of this ballot or a
-    /// higher one (PMS P2b).
+    /// In each of these slots, a quorum has accepted the value of `ballot` (PMMC "decision", without the value). The
+    /// learner that counted the votes sends it to all others. A receiver applies a slot if it holds a value of this
+    /// ballot or a higher one (PMS P2b).
     Chosen {
         /// The ballot at which the slots were chosen.
         ballot: Ballot,
@@ -416,7 +416,9 @@ pub enum Message {
 }
 
 /// Defines for each message: its name in capitals, the receiving roles, whether it is routine, its lane, and the
-/// approximate size of its values in bytes. The field list binds what the size needs.
+/// approximate size of its values in bytes. For example, `Promise { page, .. } = "PROMISE", [Proposer], step, by_size,
+/// size_of_entries(..)` is called PROMISE, goes to proposers, is no routine message (its loss costs a step), travels in
+/// the lane that fits its size, and has the size of its page's entries. Control messages overtake bulk ones.
 macro_rules! messages {
     ($($variant:ident { $($field:tt)* } = $name:literal, [$($role:ident),+], $kind:ident, $lane:ident, $size:expr;)*) => {
         impl Message {

@@ -5,11 +5,11 @@
 //! learner keeps the value of the highest ballot that it received in an `ACCEPT`, so `CHOSEN` need not carry the value.
 //! If that ballot is at least the chosen one, its value is the chosen value (P2b: no higher proposal carries another).
 //!
-//! Its other tasks are in one file each, as structs that do not know the learner. The learner passes on what happens
-//! and carries out what they return. [`CatchUp`] selects the peer to ask for missing entries. [`SnapshotFetch`]
-//! assembles an incoming snapshot. [`CheckpointSchedule`] keeps the end of the log and reports when a checkpoint is
-//! due. [`Pins`](super::pins::Pins) decides what is kept for peers that fetch a snapshot. [`QuorumReads`] knows when a
-//! read may be answered. [`Divergence`] detects a divergent state.
+//! The learner's other tasks are in one file each. Each has one struct, which never calls the learner: the learner
+//! passes on what happens and carries out what the struct returns. [`CatchUp`] selects the peer to ask for missing
+//! entries. [`SnapshotFetch`] assembles an incoming snapshot. [`CheckpointSchedule`] keeps the end of the log and
+//! reports when a checkpoint is due. [`Pins`](super::pins::Pins) decides what is kept for peers that fetch a snapshot.
+//! [`QuorumReads`] knows when a read may be answered. [`Divergence`] detects a divergent state.
 
 mod types;
 
@@ -35,8 +35,8 @@ pub const WINDOW: u64 = 1_024;
 pub const ENTRIES_BYTES: usize = 1 << 20;
 /// Maximum number of slots in one ENTRIES.
 pub const ENTRIES_MAX: usize = 1_024;
-/// Maximum number of ballots per slot for which votes are counted; the highest are kept. An older proposal is chosen
-/// again by a later attempt.
+/// Maximum number of ballots per slot for which votes are counted; the highest are kept. If a dropped
+/// ballot had chosen its value, a later ballot proposes the same value again (P2b), and that is counted.
 const BALLOTS_COUNTED: usize = 16;
 
 /// What the learner knows of a slot that is not applied yet.
@@ -211,7 +211,8 @@ impl<M: StateMachine> Learner<M> {
         self.advance(out);
     }
 
-    /// ACCEPTED: counts distinct acceptors of one own ballot. At a majority a slot is chosen, which is announced once.
+    /// ACCEPTED: counts, for each ballot of this server, the distinct acceptors that have voted. At a majority a slot
+    /// is chosen, which is announced once.
     fn handle_accepted(&mut self, acceptor: ServerId, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
         // Only the ballot owner's learner counts: acceptors send it all votes, so it needs no other learner.
         if ballot.server != self.me || !self.quorums.servers().contains(acceptor) {
@@ -259,7 +260,8 @@ impl<M: StateMachine> Learner<M> {
         true
     }
 
-    /// CHOSEN: each slot holds the value that any proposal at this ballot, or above, carries.
+    /// CHOSEN: in each of these slots, the value of this ballot is chosen. By P2b every higher ballot carries the same
+    /// value.
     fn handle_chosen(&mut self, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
         self.catch_up.note_chosen(slots.last);
         for slot in self.in_window(slots) {
@@ -336,7 +338,8 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// ENTRIES: applies the entries that come next, and requests more if the peer has more.
+    /// ENTRIES: applies the entries that come next, and requests more if the peer has more. No votes are counted: a
+    /// peer sends only slots that it has applied, so they are chosen.
     fn handle_entries(&mut self, peer: ServerId, entries: Vec<Entry>, applied: Slot, out: &mut Output<Self>) {
         self.catch_up.note_chosen(applied);
         let (before, last) = (self.applied, entries.last().map(|entry| entry.slot));
@@ -374,13 +377,13 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// Requests a chunk of a snapshot.
+    /// Requests the next chunk of the snapshot that this peer is sending.
     fn request_chunk(&self, peer: ServerId, part: ChunkRequest, out: &mut Output<Self>) {
         out.send(ServerSet::only(peer), Message::FetchSnapshot(part));
         out.arm(LearnerTimer::CatchUp { unanswered: self.catch_up.unanswered() });
     }
 
-    /// Installs a snapshot in the place of the current state.
+    /// Installs a snapshot that is newer than the current state, so that nothing applied is undone.
     fn install(&mut self, from: ServerId, slot: Slot, state: M, out: &mut Output<Self>) {
         assert!(rules::may_install(slot, self.applied), "the state of {slot:?} would undo {:?}", self.applied);
         (self.machine, self.applied) = (state, slot);
@@ -392,7 +395,7 @@ impl<M: StateMachine> Learner<M> {
         self.catch_up.cancel_requests();
         out.emit_step(|| LearnerTraceEvent::Installed { slot, digest, from });
         out.notify(LearnerNotification::Installed { slot, digest, from });
-        // The state is durable here only when the own checkpoint holds it.
+        // The installed state is not durable yet: write a checkpoint of it.
         self.want_checkpoint(out);
         self.advance(out);
         self.answer_reads(out);
@@ -563,7 +566,8 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// Answers every read whose slot is applied. For the other reads, starts the timer that has their slot filled.
+    /// Answers every read whose slot is applied. For the other reads, starts a timer; when it runs out, a
+    /// proposer is asked to fill their slot.
     fn answer_reads(&mut self, out: &mut Output<Self>) {
         let slot = self.applied;
         for (token, query) in self.reads.ready(slot) {
@@ -574,9 +578,9 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// A slot that reads wait for is still not applied: asks a proposer to fill the log up to it. In Multi-Paxos this
-    /// is the leader's work, which the own proposer knows. In Basic Paxos the live server with the lowest number does
-    /// it.
+    /// A slot that reads wait for is still not applied: asks a proposer to fill the log up to it. In Multi-Paxos the
+    /// leader fills: this server's proposer knows the leader and passes FILL on. In Basic Paxos the live server with the
+    /// lowest number fills; that may be this one.
     fn fill(&mut self, tries: u32, out: &mut Output<Self>) {
         let Some(Fill { slot, is_urgent }) = self.reads.fill(self.applied, tries) else { return };
         let mut to: ServerSet = if self.policy.keeps_ballot() {

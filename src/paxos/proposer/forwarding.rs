@@ -1,8 +1,8 @@
 //! Forwarding of commands to the leader.
 //!
-//! A client may talk to any server. The proposer of that server owns the client's command until its outcome is applied,
-//! whichever server leads meanwhile. It forwards the command to the leader that it knows, again after 200 ms, 400 ms
-//! and so on, and again to the next leader. A leader proposes forwarded commands and drops them at the end of its
+//! A client may talk to any server. The proposer of that server owns the client's command until its learner has applied
+//! it, whichever server leads meanwhile. It forwards the command to the leader that it knows, again after 200 ms, 400
+//! ms and so on, and again to the next leader. A leader proposes forwarded commands and drops them at the end of its
 //! tenure. Its crash loses nothing, because the owner still has the command. Nothing takes effect twice, because the
 //! state machine recognizes a command by its id.
 //!

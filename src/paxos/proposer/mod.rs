@@ -7,13 +7,14 @@
 //! ballot and leads (`election.rs`), and the others forward their commands to it (`forwarding.rs`). (Lamport, *Paxos
 //! Made Simple*, 2001, sections 2.2 and 3.)
 //!
-//! Each of these files has a struct that does not know the proposer. This file takes the inputs, holds the current
-//! phase, and carries out what the parts return.
+//! Each of these files has one struct. It never calls the proposer; it returns what the proposer must do. This file
+//! takes the inputs, holds the current phase, and carries out what the parts return.
 //!
-//! A command stays with its proposer until its outcome is applied, whichever proposer got it chosen. A proposer that
-//! has never put a command into an ACCEPT or a FORWARD may report "certainly not applied" and drop it. After that, only
-//! the log knows. A proposer also proposes commands of others: adopted from a promise, or forwarded to it. Their owners
-//! have sent them, so the owners never report them as not applied.
+//! A command stays with its proposer until its own learner has applied it, whichever proposer got it chosen. A proposer
+//! that has never put a command into an ACCEPT or a FORWARD may report "certainly not applied" and drop it. Once it was
+//! sent, it may be chosen at any later time. A proposer also proposes commands of others: adopted from a promise, or
+//! forwarded to it. For those, only the proposer that got them from a client reports an outcome; it has sent them, so
+//! it never reports "not applied".
 
 mod attempt;
 mod commands;
@@ -53,7 +54,7 @@ const COMMAND_TIMEOUT_TICKS: u64 = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    /// No attempt: nothing to do, the learner is down, a follower, or a pre-vote is in progress.
+    /// No attempt: there is no work, the learner is down, another proposer leads, or a pre-vote is in progress.
     Idle,
     /// The random wait between two attempts.
     BackingOff,
@@ -73,11 +74,11 @@ pub struct Proposer {
     policy: Policy,
     rounds: Rounds,
     progress: PeerProgressTable,
-    /// Commands of this server's clients whose outcome is not applied yet.
+    /// Commands of this server's clients that its learner has not applied yet.
     commands: OwnCommands,
     /// As a leader: forwarded commands that are not proposed yet.
     forwarded: ForwardedQueue,
-    /// A slot that a learner's reads wait for.
+    /// Every slot up to this one must be chosen, because a read waits for it.
     fill: Option<Slot>,
     phase: Phase,
     /// Number of attempts lost in a row.
@@ -206,6 +207,7 @@ impl Proposer {
                 return out.notify(ProposerNotification::NotApplied { id, why: NotApplied::Busy });
             }
         }
+        // In Multi-Paxos `end_batch` proposes the command, or forwards it.
         self.begin(out);
     }
 
@@ -248,12 +250,14 @@ impl Proposer {
 
     /// Phase 1: asks all acceptors to promise a ballot that was never used.
     fn prepare(&mut self, is_again: bool, out: &mut Output<Self>) {
+        // PMS 2.5: no ballot is used twice, not even after a crash. `rounds.rs` reserves rounds durably for that.
         let Some(ballot) = self.rounds.next_ballot(out) else {
             // No ballot is left for this proposer. Its commands time out one by one, and others may still lead.
             self.phase = Phase::Idle;
             return;
         };
         let (from, to_lead) = (self.progress.first_unchosen(), self.policy.keeps_ballot());
+        // The command is for the log line only: PREPARE carries none.
         let (to, fill) = (self.quorums.servers(), self.fill.filter(|_| !to_lead));
         let command = self.commands.oldest().filter(|_| fill.is_none() && !to_lead).cloned();
         out.emit_step(|| ProposerTraceEvent::PrepareSent { ballot, from, to, to_lead, command });
@@ -270,8 +274,8 @@ impl Proposer {
         ProposerTimer::Attempt { ballot, doublings }
     }
 
-    /// PROMISE: a page of an acceptor's answer. Phase 2 begins once a quorum settles the first slot; more pages may
-    /// follow.
+    /// PROMISE: a page of an acceptor's answer. An acceptor *settles* a slot by answering for it definitely, with a
+    /// value or with "nothing accepted". Phase 2 begins once a quorum settles the first slot; more pages may follow.
     fn handle_promise(&mut self, acceptor: ServerId, ballot: Ballot, page: Page, out: &mut Output<Self>) {
         self.progress.note_truncated(page.truncated_below, self.ticks);
         // A promise for an earlier ballot is no promise for this one, and its report may be out of date.
@@ -315,8 +319,8 @@ impl Proposer {
     fn begin_proposing(&mut self, first: Slot, out: &mut Output<Self>) {
         let Phase::Preparing(attempt, promises) = &self.phase else { return };
         if self.policy.keeps_ballot() && !attempt.refusals().is_empty() && !attempt.is_again() {
-            // The acceptor that refused PREPARE would refuse the first ACCEPT too. Prepare above its ballot instead,
-            // but only once.
+            // The acceptor that refused PREPARE would refuse the first ACCEPT too, and a leader steps down at the first
+            // NACK (see `handle_nack`). So prepare once more, above the ballot that it has promised.
             return self.prepare(true, out);
         }
         let (attempt, promises) = (attempt.clone(), promises.clone());
@@ -336,8 +340,8 @@ impl Proposer {
     fn ask_for_pages(&mut self, out: &mut Output<Self>) {
         let now = self.ticks;
         let (ballot, pages) = match &mut self.phase {
-            // Pages are skipped only because of this ballot's own promises, which never change. What others report of
-            // their checkpoints holds for a while only; after that, the slots in them matter again.
+            // Skip slots only if a promise of this ballot says that they are truncated. The same news from elsewhere
+            // may become false, when that checkpoint is lost.
             Phase::Preparing(attempt, promises) => {
                 let next = attempt.from().max(promises.truncated_below());
                 (attempt.ballot(), promises.ask(now, next, &self.quorums))
@@ -447,8 +451,9 @@ impl Proposer {
         }
     }
 
-    /// TRUNCATED: the slots below were chosen long ago. The proposer closes them, and proposes a command of one of them
-    /// again after the truncated slots. To prepare the same slots again would end here again, at once and forever.
+    /// TRUNCATED: the slots below were chosen long ago. The proposer stops proposing in them. A command that it had
+    /// proposed in one of them gets a slot after them. Preparing the same slots again would get TRUNCATED again,
+    /// forever.
     fn handle_truncated(&mut self, ballot: Ballot, below: Slot, out: &mut Output<Self>) {
         self.progress.note_truncated(below, self.ticks);
         if let Phase::Proposing(work) = &mut self.phase
@@ -480,7 +485,7 @@ impl Proposer {
             // preempt both.
             self.step_down(StepDownReason::Nacked(promised), out);
         } else if lost && preparing && !is_again {
-            // The round was only stale. No rival need be active, so there is nothing to wait for.
+            // The round was probably only stale. No rival need be active, so there is nothing to wait for.
             self.prepare(true, out);
         } else if lost {
             self.end_attempt(RetryReason::Refused, out);
@@ -497,8 +502,8 @@ impl Proposer {
         }
     }
 
-    /// The attempt is lost: waits a random time, then tries again at a higher ballot. The wait lets a rival finish (PMS
-    /// 2.4).
+    /// The attempt is lost: waits a random time, then tries again at a higher ballot. PMS 2.4 describes the duel of two
+    /// proposers. Its remedy is a leader; Basic Paxos waits a random time instead.
     fn end_attempt(&mut self, reason: RetryReason, out: &mut Output<Self>) {
         let attempt = match std::mem::replace(&mut self.phase, Phase::BackingOff) {
             Phase::Preparing(attempt, _) => attempt,
@@ -532,6 +537,7 @@ impl Proposer {
         let (ballot, open) = (work.attempt().ballot(), work.in_flight());
         self.responders = work.attempt().answered();
         self.commands.release_all();
+        // The owners of forwarded commands still have them, and forward them again.
         self.forwarded = ForwardedQueue::default();
         out.emit_always(ProposerTraceEvent::SteppedDown { ballot, open, why });
         self.election.end_tenure(why, out);
@@ -682,7 +688,8 @@ impl Proposer {
         };
         let applied = self.progress.applied().unwrap_or_default();
         if work.has_passed(slot) && slot > applied && slot > self.progress.highest_peer_applied(self.ticks) {
-            // No live server has applied the slot, and this ballot no longer proposes in it: a new ballot can.
+            // This leader skipped the slot because an acceptor had truncated it, but no live server has applied it:
+            // that checkpoint is lost. Only a new ballot may propose in the slot.
             self.step_down(StepDownReason::Truncated(slot), out);
             self.prepare(false, out);
         } else {

@@ -172,8 +172,8 @@ impl StableFile for RealFile {
     }
 }
 
-/// Reserves disk space behind the end of a file. A file system that cannot reserve reports a full disk when the space is
-/// written.
+/// Reserves disk space behind the end of a file. A file system that cannot reserve reports a full disk when the space
+/// is written.
 #[cfg(target_os = "linux")]
 fn reserve(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
