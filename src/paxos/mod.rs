@@ -215,29 +215,21 @@
 //! (`seeded_bugs::is_enabled` is then always false). Next `message.rs` and `acceptor.rs`, the shortest role. Then
 //! `proposer/mod.rs` with `promises.rs`, the heart of phase 1 (P2c), and the other files of `proposer/`: `attempt.rs`
 //! holds one ballot and the acceptors that refused it, `phase2.rs` is phase 2, and `election.rs` and `forwarding.rs`
-//! make it Multi-Paxos. Then `learner/mod.rs` with `quorum_reads.rs`, `catch_up.rs`, `retention.rs`, `pins.rs`,
+//! make it Multi-Paxos. Then `learner/mod.rs` and its parts, `quorum_reads.rs`, `catch_up.rs`, `retention.rs`, `pins.rs`,
 //! `snapshot_fetch.rs` and `divergence.rs`. Last `tests/scenarios`: text files, from `cluster/write` on, that show each
 //! rule at work.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod acceptor;
 mod ballot;
-mod catch_up;
-mod divergence;
 mod learner;
-#[cfg(test)]
-mod learner_tests;
 mod message;
-mod pins;
 mod policy;
 mod promises;
 mod proposer;
 mod quorum;
-mod quorum_reads;
-mod retention;
 mod rules;
 mod slot_window;
-mod snapshot_fetch;
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -246,13 +238,14 @@ pub use acceptor::{
     Acceptor, AcceptorNotification, AcceptorRecord, AcceptorRequest, AcceptorTimer, AcceptorTraceEvent, PAGE_BYTES,
 };
 pub use ballot::{Ballot, Slot};
+pub use learner::pins::{LeftBehind, pinned_log_max_bytes as most_pinned_bytes};
+pub use learner::retention::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, Retention};
 pub use learner::{
     Learner, LearnerNotification, LearnerRequest, LearnerTimer, LearnerTraceEvent, WINDOW as LEARNER_WINDOW,
 };
 pub use message::{
     ChunkRequest, Command, CommandId, Entry, Message, NackedRequest, Page, PartToken, SlotRange, SnapshotChunk, Value,
 };
-pub use pins::{LeftBehind, pinned_log_max_bytes as most_pinned_bytes};
 pub use policy::Policy;
 pub use proposer::{
     IN_FLIGHT_MAX as OPEN_SLOTS_MAX, IN_FLIGHT_MAX_BYTES as OPEN_BYTES_MAX, LeaderEvidence, NotApplied, Proposer,
@@ -260,7 +253,6 @@ pub use proposer::{
     StepDownReason, in_place_of_proposer,
 };
 pub use quorum::Quorums;
-pub use retention::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, Retention};
 
 /// The number of one run of a role on one data directory: no two incarnations of one role have the same. The code that
 /// assigns the numbers reports when none is left; every `u32` is valid here.

@@ -8,20 +8,28 @@
 //! The learner's other tasks are in one file each. Each has one struct, which never calls the learner: the learner
 //! passes on what happens and carries out what the struct returns. [`CatchUp`] selects the peer to ask for missing
 //! entries. [`SnapshotFetch`] assembles an incoming snapshot. [`CheckpointSchedule`] keeps the end of the log and
-//! reports when a checkpoint is due. [`Pins`](super::pins::Pins) decides what is kept for peers that fetch a snapshot.
+//! reports when a checkpoint is due. [`Pins`](pins::Pins) decides what is kept for peers that fetch a snapshot.
 //! [`QuorumReads`] knows when a read may be answered. [`Divergence`] detects a divergent state.
 
+mod catch_up;
+mod divergence;
+pub(super) mod pins;
+mod quorum_reads;
+pub(super) mod retention;
+mod snapshot_fetch;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use self::types::{LearnerNotification, LearnerRequest, LearnerTimer, LearnerTraceEvent};
 
-use super::catch_up::{CatchUp, CatchUpStep};
-use super::divergence::{Divergence, DivergenceVerdict};
+use self::catch_up::{CatchUp, CatchUpStep};
+use self::divergence::{Divergence, DivergenceVerdict};
+use self::quorum_reads::{Failed, Fill, QuorumReads};
+use self::retention::{CheckpointSchedule, Retention};
+use self::snapshot_fetch::{ChunkResult, SnapshotFetch};
 use super::message::ENTRY_OVERHEAD_BYTES;
-use super::quorum_reads::{Failed, Fill, QuorumReads};
-use super::retention::{CheckpointSchedule, Retention};
 use super::slot_window::SlotWindow;
-use super::snapshot_fetch::{ChunkResult, SnapshotFetch};
 use super::{
     Ballot, ChunkRequest, CommandId, Entry, Incarnation, Message, Policy, Quorums, Slot, SlotRange, SnapshotChunk,
     StateMachine, Value, rules,

@@ -1,7 +1,7 @@
 //! Progress of the log: which slots a proposer knows to be chosen, from its own learner, from peers and from acceptors.
 //!
 //! A proposer need not propose in a slot that is chosen. Its own learner reports what it has applied. An acceptor
-//! reports what it has forgotten, which was chosen and is in a checkpoint ([`retention`](crate::paxos::retention)).
+//! reports what it has forgotten, which was chosen and is in a checkpoint ([`retention`](crate::paxos::learner::retention)).
 //! What a peer's learner has applied is chosen too, but the own learner gets it from the peer sooner than by another
 //! round of Paxos.
 

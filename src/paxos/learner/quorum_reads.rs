@@ -13,7 +13,7 @@
 //! [`QuorumReads`] knows for which slot each read waits, and nothing of the log. Its learner reports the applied slot,
 //! sends the READs, and answers from its state.
 
-use super::{Incarnation, Quorums, Slot};
+use crate::paxos::{Incarnation, Quorums, Slot};
 use crate::role::{ServerId, ServerSet};
 
 /// Maximum number of waiting reads; more are refused.

@@ -7,7 +7,7 @@ mod reads;
 mod retention;
 mod snapshots;
 
-use super::{
+use crate::paxos::{
     Ballot, Command, CommandId, Entry, Incarnation, Learner, LearnerNotification, LearnerRequest, LearnerTimer,
     Message, Quorums, Retention, Slot, StateMachine, Value,
 };

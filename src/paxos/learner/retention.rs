@@ -12,8 +12,8 @@
 //! reports the result.
 
 use super::pins::{self, LeftBehind, Pins};
-use super::slot_window::SlotWindow;
-use super::{Ballot, Entry, Slot, SlotRange, Value};
+use crate::paxos::slot_window::SlotWindow;
+use crate::paxos::{Ballot, Entry, Slot, SlotRange, Value};
 use crate::role::{ServerId, ServerSet};
 
 /// A failed checkpoint is tried again after this many ticks of 100 ms.

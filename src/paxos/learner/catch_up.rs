@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Slot;
+use crate::paxos::Slot;
 use crate::role::{ServerId, ServerSet};
 
 /// A peer is live only if its last PROGRESS is younger than this many ticks of 100 ms.

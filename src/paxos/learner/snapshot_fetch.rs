@@ -11,7 +11,7 @@
 //!
 //! [`SnapshotFetch`] assembles the chunks; the learner sends the requests and installs the complete snapshot.
 
-use super::{ChunkRequest, PartToken, Slot, SnapshotChunk, StateMachine, rules};
+use crate::paxos::{ChunkRequest, PartToken, Slot, SnapshotChunk, StateMachine, rules};
 use crate::role::ServerId;
 
 /// Number of requests for one chunk before another peer is asked.

@@ -14,7 +14,7 @@
 //! [`Pins`] alone decides what is pinned. [`CheckpointSchedule`](super::retention::CheckpointSchedule) asks it before
 //! it trims the log, and the learner reports the peers' requests to it.
 
-use super::{Slot, rules};
+use crate::paxos::{Slot, rules};
 use crate::role::{ServerId, ServerSet};
 
 /// Maximum number of peers with a pin.

@@ -13,8 +13,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Slot;
-use super::slot_window::SlotWindow;
+use crate::paxos::Slot;
+use crate::paxos::slot_window::SlotWindow;
 use crate::role::{ServerId, ServerSet};
 
 /// Number of slots whose digests are kept, for peers that are behind.
