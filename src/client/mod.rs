@@ -15,8 +15,6 @@ mod backup;
 #[cfg(feature = "programs")]
 pub mod bench;
 #[cfg(feature = "programs")]
-pub mod check;
-#[cfg(feature = "programs")]
 pub mod cli;
 // A file is named after its content, and this file contains the client.
 #[expect(clippy::module_inception)]
@@ -34,8 +32,6 @@ mod interrupt;
 #[cfg(feature = "programs")]
 mod json;
 #[cfg(feature = "programs")]
-mod leader_crash;
-#[cfg(feature = "programs")]
 pub mod name;
 pub mod operation;
 #[cfg(feature = "programs")]
@@ -44,8 +40,6 @@ pub mod printer;
 mod repl;
 #[cfg(feature = "programs")]
 mod retry_notes;
-#[cfg(feature = "programs")]
-mod scenes;
 #[cfg(feature = "programs")]
 pub mod script;
 mod tcp;

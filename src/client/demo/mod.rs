@@ -1,20 +1,23 @@
 //! The scripted demo: fills the store, runs operations on all servers while they fail, and checks the final state.
 
+mod check;
+mod leader_crash;
+mod scenes;
+
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::check::{ExpectedState, KeyCheck, check_monotonic};
-use super::client::{Client, ClientOptions};
-use super::cluster_status::{ClusterStatus, roles_down};
-use super::execute::OutcomeCounts;
-use super::name::ClientName;
-use super::operation::{CompletedOperation, Operation, OperationResult};
-use super::outcome::{ClientError, GetResponse};
-use super::printer::{Printer, table};
-use super::retry_notes::RetryNotes;
-use super::scenes;
-use super::script::{ScriptStep, quote_key};
+use self::check::{ExpectedState, KeyCheck, check_monotonic};
+use crate::client::client::{Client, ClientOptions};
+use crate::client::cluster_status::{ClusterStatus, roles_down};
+use crate::client::execute::OutcomeCounts;
+use crate::client::name::ClientName;
+use crate::client::operation::{CompletedOperation, Operation, OperationResult};
+use crate::client::outcome::{ClientError, GetResponse};
+use crate::client::printer::{Printer, table};
+use crate::client::retry_notes::RetryNotes;
+use crate::client::script::{ScriptStep, quote_key};
 use crate::cluster::Cluster;
 use crate::net::ServerStatus;
 use crate::paxos::Slot;

@@ -6,11 +6,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::demo::{Demo, DemoClient};
-use super::execute::outcome_words;
 use super::leader_crash;
-use super::operation::{Operation, OperationResult};
-use super::outcome::{ClientError, WriteResponse};
+use super::{Demo, DemoClient};
+use crate::client::execute::outcome_words;
+use crate::client::operation::{Operation, OperationResult};
+use crate::client::outcome::{ClientError, WriteResponse};
 use crate::net::{Caller, Hello, ServerStatus, connect_handshake, frame, preamble};
 use crate::protocol::Protocol;
 use crate::random::Random;

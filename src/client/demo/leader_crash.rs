@@ -6,10 +6,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, ClientOptions};
-use super::demo::{Demo, DemoClient};
-use super::execute::outcome_words;
-use super::operation::Operation;
+use super::{Demo, DemoClient};
+use crate::client::client::{Client, ClientOptions};
+use crate::client::execute::outcome_words;
+use crate::client::operation::Operation;
 use crate::net::ServerStatus;
 use crate::protocol::Protocol;
 use crate::role::{RoleKind, ServerId};

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::operation::Operation;
-use super::outcome::{ClientError, GetResponse, WriteResponse};
-use super::script::quote_key;
+use crate::client::operation::Operation;
+use crate::client::outcome::{ClientError, GetResponse, WriteResponse};
+use crate::client::script::quote_key;
 use crate::role::ServerId;
 
 /// The results of the program's writes, by key.
