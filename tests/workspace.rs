@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 fn text(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -53,4 +54,25 @@ fn a_build_of_the_store_builds_no_lab() {
     }
     let lab = manifest("crates/lab/Cargo.toml");
     assert!(lab["dependencies"].as_table().unwrap().contains_key("paxos-kv"));
+}
+
+/// The packages that a dependency on the store with these features compiles.
+fn dependencies(features: &str) -> BTreeSet<String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap());
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+    cargo.args(["--package", "paxos-kv", "--no-default-features", "--features", features]);
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| line.split(' ').next()).map(str::to_string).collect()
+}
+
+#[test]
+fn client_library_needs_nothing_of_the_programs() {
+    let (client, programs) = (dependencies("client"), dependencies("programs"));
+    for program_only in ["clap", "redb", "rustyline", "hdrhistogram", "flate2", "httparse", "signal-hook"] {
+        assert!(programs.contains(program_only), "{program_only} is not among {programs:?}");
+        assert!(!client.contains(program_only), "the client library compiles {program_only}");
+    }
 }
