@@ -9,7 +9,7 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -236,7 +236,7 @@ impl Supervisor {
                 ctx.fatal(&fatal.0);
             }
         };
-        let spawned = thread::Builder::new().name(name_of(R::NAME).to_string()).spawn(life);
+        let spawned = self.ctx.threads.group.spawn(name_of(R::NAME), life);
         if spawned.is_err() {
             is_down::<R, _>(&self.ctx.core, &self.ctx.threads);
         }
