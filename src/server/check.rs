@@ -28,19 +28,20 @@ pub struct Site {
 }
 
 impl Site {
-    /// Reads the cluster file, and refuses options that do not fit it or each other.
+    /// Reads the cluster, and refuses options that do not fit it or each other.
     pub fn of(options: &ServerOptions) -> Result<Site, String> {
-        let cluster = Cluster::read(&options.cluster).map_err(|error| error.to_string())?;
+        let cluster = options.cluster.read().map_err(|error| error.to_string())?;
         let me = ServerId(options.id);
         let member = cluster.member(me).ok_or_else(|| {
             let known = cluster.servers();
-            format!("{} has no server {} (it has {known}). Choose one with --id", options.cluster.display(), options.id)
+            format!("{} has no server {} (it has {known}). Choose one with --id", options.cluster, options.id)
         })?;
         let site = Site { me, peer: member.peer, client: member.client, http: options.http.or(member.http), cluster };
         for (address, _) in site.addresses() {
             options.check_address(address)?;
         }
         options.check_failures()?;
+        options.check_sizes()?;
         Ok(site)
     }
 

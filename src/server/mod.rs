@@ -27,5 +27,5 @@ mod start;
 mod supervisor;
 pub mod tools;
 
-pub use options::{FailureMode, OnOff, Protocol, RecoveryMode, ServerOptions};
+pub use options::{ClusterSource, FailureMode, OnOff, Protocol, RecoveryMode, ServerOptions};
 pub use start::run;
