@@ -73,7 +73,7 @@ fn check_writable(folder: &Path, file: &Path) -> Result<(), String> {
     let there = [file, folder].into_iter().chain(folder.ancestors()).find(|path| path.exists());
     // No ancestor exists: the path is relative, and the directory will be created in the current one.
     let there = there.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    let wrong = |why: &dyn std::fmt::Display| super::start::no_log(file, why);
+    let wrong = |why: &dyn std::fmt::Display| super::server::no_log(file, why);
     match there == file {
         true if there.is_dir() => return Err(wrong(&"it is a directory")),
         false if !there.is_dir() => return Err(wrong(&format!("{} is not a directory", there.display()))),
