@@ -19,7 +19,8 @@
 //! }
 //! ```
 //!
-//! `examples/hello.rs` and `examples/counter.rs` run against a started cluster.
+//! `examples/hello.rs` and `examples/counter.rs` run against a started cluster. A [`Server`] is a value too:
+//! `examples/single_process_cluster.rs` runs five of them in one process, as tests of an application would.
 //!
 //! # Reading order
 //!
@@ -75,3 +76,5 @@ pub mod two_phase_commit;
 pub use client::{Client, ClientError, ClientOptions, GetResponse, WriteResponse};
 #[cfg(feature = "client")]
 pub use cluster::{Cluster, ClusterError, Member};
+#[cfg(feature = "programs")]
+pub use server::{Server, ServerOptions, StartError, StopError};

@@ -8,6 +8,9 @@ mod counter;
 #[path = "../examples/hello.rs"]
 #[allow(dead_code)]
 mod hello;
+#[path = "../examples/single_process_cluster.rs"]
+#[allow(dead_code)]
+mod single_process_cluster;
 mod support;
 
 use support::Cluster;
@@ -20,4 +23,9 @@ fn hello_reads_its_write_and_the_counter_loses_no_increment() {
     counter::run(cluster.cluster.clone()).unwrap();
     counter::run(cluster.cluster.clone()).unwrap();
     assert_eq!(cluster.client("c2", 2).get("counter").unwrap().value.as_deref(), Some(&b"30"[..]));
+}
+
+#[test]
+fn single_process_cluster_goes_on_without_one_server_and_takes_it_back() {
+    single_process_cluster::run().unwrap();
 }

@@ -20,6 +20,7 @@ use socket2::SockRef;
 use super::dial::dial;
 use super::frame::write_now;
 use super::handshake::{HandshakeError, Hello, Welcome, connect_handshake};
+use super::thread_group::{ThreadGroup, WatchedSocket};
 use crate::role::Lane;
 
 /// Maximum number of bytes of bulk that wait for the peer; further bulk is dropped.
@@ -111,13 +112,13 @@ struct LinkInner {
     connects_at_once: bool,
     /// Why the connection broke, for the thread.
     broken: Option<std::io::Error>,
-    /// The [`Link`] was dropped.
+    /// The [`Link`] was closed.
     is_over: bool,
 }
 
 impl LinkInner {
-    fn connect(&mut self, stream: TcpStream) {
-        (self.stream, self.connects_at_once) = (Some(Arc::new(stream)), false);
+    fn connect(&mut self, stream: Arc<TcpStream>) {
+        (self.stream, self.connects_at_once) = (Some(stream), false);
     }
 
     /// Queues a frame; false if it is dropped, because the link is down or its queue is full.
@@ -170,12 +171,24 @@ impl LinkShared {
 }
 
 impl Link {
-    /// Starts the thread of a link to this address; it ends when the link is dropped.
-    pub fn start(name: String, address: SocketAddr, watcher: impl LinkObserver) -> std::io::Result<Link> {
+    /// Starts the thread of a link to this address. It ends when the link is closed or dropped, and no call of the
+    /// system delays that once the group has stopped.
+    pub fn start(
+        threads: &Arc<ThreadGroup>,
+        name: String,
+        address: SocketAddr,
+        watcher: impl LinkObserver,
+    ) -> std::io::Result<Link> {
         let wire = Arc::<LinkShared>::default();
-        let link_thread = LinkThread { address, wire: wire.clone(), watcher };
-        std::thread::Builder::new().name(name).spawn(move || link_thread.run())?;
+        let link_thread = LinkThread { threads: threads.clone(), address, wire: wire.clone(), watcher };
+        threads.spawn(name, move || link_thread.run())?;
         Ok(Link(wire))
+    }
+
+    /// Ends the link: it takes no more frames, and its thread ends.
+    pub fn close(&self) {
+        self.0.lock().is_over = true;
+        self.0.called.notify_one();
     }
 
     /// Tries to connect now if the link is down, because there is news of the peer.
@@ -232,8 +245,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.0.lock().is_over = true;
-        self.0.called.notify_one();
+        self.close();
     }
 }
 
@@ -257,6 +269,7 @@ fn limit_unacknowledged(stream: &TcpStream) -> std::io::Result<()> {
 
 /// The link's thread.
 struct LinkThread<W> {
+    threads: Arc<ThreadGroup>,
     address: SocketAddr,
     wire: Arc<LinkShared>,
     watcher: W,
@@ -267,7 +280,7 @@ impl<W: LinkObserver> LinkThread<W> {
     fn run(mut self) {
         loop {
             let pause = match self.connect() {
-                Ok(stream) => {
+                Ok((stream, _open)) => {
                     let since = Instant::now();
                     self.wire.lock().connect(stream);
                     self.watcher.up();
@@ -286,19 +299,20 @@ impl<W: LinkObserver> LinkThread<W> {
         }
     }
 
-    fn connect(&mut self) -> Result<TcpStream, HandshakeError> {
-        let stream = dial(self.address, CONNECT_TIMEOUT)?;
+    fn connect(&mut self) -> Result<(Arc<TcpStream>, WatchedSocket), HandshakeError> {
+        let stream = Arc::new(dial(self.address, CONNECT_TIMEOUT)?);
+        let open = self.threads.watch(stream.clone());
         stream.set_nodelay(true)?;
         let hello = self.watcher.hello();
         let welcome = connect_handshake(&stream, &hello)?;
         self.watcher.check(&hello, &welcome).map_err(HandshakeError::Refused)?;
         stream.set_write_timeout(Some(PEER_TIMEOUT))?;
         limit_unacknowledged(&stream)?;
-        Ok(stream)
+        Ok((stream, open))
     }
 
     /// Sleeps until a sender finds the connection broken or slow. While the connection is slow, this thread writes.
-    /// Ends with an error, or when the link was dropped.
+    /// Ends with an error, or when the link was closed.
     fn look_after(&self) -> std::io::Result<()> {
         loop {
             let idle = |state: &mut LinkInner| !state.is_over && !state.is_late && state.broken.is_none();
@@ -321,7 +335,7 @@ impl<W: LinkObserver> LinkThread<W> {
         }
     }
 
-    /// Waits before the next attempt, less if it is wanted now; false if the link was dropped.
+    /// Waits before the next attempt, less if it is wanted now; false if the link was closed.
     fn rest(&self, pause: Backoff) -> bool {
         let rests = |state: &mut LinkInner| !state.is_over;
         let rested = self.wire.called.wait_timeout_while(self.wire.lock(), pause.least, rests);

@@ -59,7 +59,8 @@ impl LinkObserver for RecordingObserver {
 
 fn start(address: SocketAddr) -> (Link, Receiver<LinkCall>) {
     let (told, heard) = unbounded();
-    (Link::start("link".to_string(), address, RecordingObserver { told, wanted: 7 }).unwrap(), heard)
+    let observer = RecordingObserver { told, wanted: 7 };
+    (Link::start(&ThreadGroup::new(), "link".to_string(), address, observer).unwrap(), heard)
 }
 
 /// The peer's side: accepts the next connection and replies with `words`.

@@ -15,6 +15,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
+use super::thread_group::ThreadGroup;
+
 /// Stack size of a connection's thread, in bytes: it holds no large arrays.
 const STACK_BYTES: usize = 256 << 10;
 /// The listener waits this long after an error of `accept`, such as "too many open files", before it tries again.
@@ -277,10 +279,11 @@ pub fn check_free(address: SocketAddr, what: &'static str) -> Result<(), BindErr
     bound.map_err(BindError::of(address, what))
 }
 
-/// Accepts forever. Each connection has its own thread, and is a stranger until its [`ConnectionPermit`] joins a group.
-/// If there are far too many, `busy` receives the connection. When no connection can be accepted, `trouble` receives
-/// the error, once until one can be accepted again.
+/// Accepts until the group stops. Each connection has its own thread, and is a stranger until its [`ConnectionPermit`]
+/// joins a group of connections. If there are far too many, `busy` receives the connection. When no connection can be
+/// accepted, `trouble` receives the error, once until one can be accepted again.
 pub fn listen(
+    threads: &Arc<ThreadGroup>,
     name: &'static str,
     listener: TcpListener,
     connections: ConnectionLimit,
@@ -288,28 +291,32 @@ pub fn listen(
     busy: impl Fn(Arc<TcpStream>) + Send + 'static,
     trouble: impl Fn(&io::Error) + Send + 'static,
 ) -> io::Result<()> {
-    let serve = Arc::new(serve);
+    let (listener, serve) = (Arc::new(listener), Arc::new(serve));
+    let (open, group) = (threads.watch(listener.clone()), threads.clone());
     let accept = move || {
+        let _open = open;
         let mut in_trouble = false;
-        loop {
-            match accept_one(name, &listener, &connections, &serve, &busy) {
+        while !group.is_stopping() {
+            match accept_one(&group, name, &listener, &connections, &serve, &busy) {
                 Ok(()) => in_trouble = false,
+                // The group has shut the listener down.
+                Err(_) if group.is_stopping() => {}
                 Err(error) => {
                     if !in_trouble {
                         trouble(&error);
                     }
                     in_trouble = true;
-                    std::thread::sleep(ACCEPT_BACKOFF);
+                    group.rest(ACCEPT_BACKOFF);
                 }
             }
         }
     };
-    std::thread::Builder::new().name(format!("{name}-accept")).spawn(accept)?;
-    Ok(())
+    threads.spawn(format!("{name}-accept"), accept).map(drop)
 }
 
 /// Accepts the next connection. If no thread can be started for it, dropping it closes it.
 fn accept_one(
+    threads: &Arc<ThreadGroup>,
     name: &str,
     listener: &TcpListener,
     connections: &ConnectionLimit,
@@ -336,10 +343,12 @@ fn accept_one(
     // Both are optional: the connection also works without them.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&*stream).set_tcp_keepalive(&keepalive);
-    let serve = serve.clone();
-    let thread = std::thread::Builder::new().name(name.to_string()).stack_size(STACK_BYTES);
-    thread.spawn(move || serve(stream, address, permit))?;
-    Ok(())
+    let (open, serve) = (threads.watch(stream.clone()), serve.clone());
+    let serve = move || {
+        let _open = open;
+        serve(stream, address, permit);
+    };
+    threads.spawn_with_stack(name, STACK_BYTES, serve).map(drop)
 }
 
 #[cfg(test)]
@@ -372,7 +381,7 @@ mod tests {
         let (turned_away, heard) = crossbeam_channel::unbounded();
         // The receiver is gone when a test is over.
         let busy = move |stream| drop(turned_away.send(stream));
-        listen("test", listener, connections, serve, busy, |error| panic!("{error}")).unwrap();
+        listen(&ThreadGroup::new(), "test", listener, connections, serve, busy, |error| panic!("{error}")).unwrap();
         (address, heard)
     }
 

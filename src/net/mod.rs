@@ -6,6 +6,7 @@ mod handshake;
 mod link;
 mod listener;
 mod status_json;
+mod thread_group;
 mod verdict;
 mod wire;
 
@@ -20,6 +21,7 @@ pub use handshake::{
 };
 pub use link::{BULK_MAX_BYTES, Backoff, CONTROL_MAX_BYTES, IN_FLIGHT_BULK_BYTES, Link, LinkEnded, LinkObserver};
 pub use listener::{BindError, ConnectionLimit, ConnectionPermit, allow_many_sockets, bind, check_free, listen};
+pub use thread_group::{ThreadGroup, WatchedSocket};
 pub use verdict::{AvailabilityVerdict, Writes};
 pub use wire::{
     AdmissionStatus, ClientReply, ClientRequest, Envelope, EnvelopeRef, IN_DOUBT_SHOWN, InDoubtStatus, LeaderStatus,

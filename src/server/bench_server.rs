@@ -18,7 +18,7 @@ use crate::host::{
     Sizes, TurnStart,
 };
 use crate::kv::Kv;
-use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameReader, PeerMessage};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameReader, PeerMessage, ThreadGroup};
 use crate::paxos::{
     Acceptor, AcceptorRecord, Ballot, Incarnation, Learner, Proposer, ProposerRecord, Quorums, Retention,
 };
@@ -210,7 +210,7 @@ impl BenchServer {
         theirs.set_nonblocking(true).expect("a socket can be told not to wait");
         let [ours, theirs] = [ours, theirs].map(|end| Arc::new(TcpStream::from(OwnedFd::from(end))));
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let writer = ReplyWriter::new(ours, address, self.core.load.clone(), None);
+        let writer = ReplyWriter::new(ThreadGroup::new(), ours, address, self.core.load.clone(), None);
         BenchConnection { writer, replies: FrameReader::new(theirs, CLIENT_FRAME_MAX_BYTES) }
     }
 

@@ -28,13 +28,13 @@ pub struct ServerAddresses {
 }
 
 impl ServerAddresses {
-    /// Reads the cluster file, and refuses options that do not fit it or each other.
+    /// Reads the cluster, and refuses options that do not fit it or each other.
     pub fn of(options: &ServerOptions) -> Result<ServerAddresses, String> {
-        let cluster = Cluster::read(&options.cluster).map_err(|error| error.to_string())?;
+        let cluster = options.cluster.read().map_err(|error| error.to_string())?;
         let me = ServerId(options.id);
         let member = cluster.member(me).ok_or_else(|| {
             let known = cluster.servers();
-            format!("{} has no server {} (it has {known}). Choose one with --id", options.cluster.display(), options.id)
+            format!("{} has no server {} (it has {known}). Choose one with --id", options.cluster, options.id)
         })?;
         let server_addresses = ServerAddresses {
             me,
@@ -47,6 +47,7 @@ impl ServerAddresses {
             options.check_address(address)?;
         }
         options.check_failures()?;
+        options.check_sizes()?;
         Ok(server_addresses)
     }
 
@@ -78,7 +79,7 @@ fn check_writable(dir: &Path, file: &Path) -> Result<(), String> {
     let there = [file, dir].into_iter().chain(dir.ancestors()).find(|path| path.exists());
     // No ancestor exists: the path is relative, and the directory will be created in the current one.
     let there = there.map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-    let wrong = |why: &dyn std::fmt::Display| super::start::no_log(file, why);
+    let wrong = |why: &dyn std::fmt::Display| super::server::no_log(file, why);
     match there == file {
         true if there.is_dir() => return Err(wrong(&"it is a directory")),
         false if !there.is_dir() => return Err(wrong(&format!("{} is not a directory", there.display()))),

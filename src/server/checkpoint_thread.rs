@@ -13,14 +13,13 @@ pub fn start(ctx: &Arc<ServerContext>, data_dir: &DataDir) -> Result<(), Recover
     let opened = Checkpointer::open(&ctx.core, data_dir.checkpoint_files()?, data_dir.storage_id());
     let (checkpointer, _) = opened
         .map_err(|error| RecoveryError::of(&error, format!("data directory {}: {error}", data_dir.path().display())))?;
-    let (ctx, name) = (ctx.clone(), "checkpointer".to_string());
-    let spawned = std::thread::Builder::new().name(name).spawn(move || run(&ctx, checkpointer));
+    let of_thread = ctx.clone();
+    let spawned = ctx.threads.group.spawn("checkpointer", move || run(&of_thread, checkpointer));
     spawned.map(|_| ()).map_err(|error| RecoveryError::no_thread("checkpointer", &error))
 }
 
 fn run<F: Files>(ctx: &ServerContext, mut checkpointer: Checkpointer<F>) {
-    loop {
-        ctx.threads.await_job();
+    while ctx.threads.await_job() {
         while !ctx.core.checkpoints.is_empty() {
             match checkpointer.run_one(&ctx.core, &ctx.threads) {
                 Ok(loaded) => loaded.into_iter().for_each(|loaded| ctx.threads.submit(loaded)),

@@ -40,18 +40,18 @@ pub struct ClientListener {
 pub fn serve(clients: ClientListener, listener: TcpListener) -> std::io::Result<()> {
     let busy = |stream: Arc<TcpStream>| reject(&stream, TOO_MANY);
     let trouble = trace_accept_error(clients.ctx.clone(), "cannot accept connections from clients");
-    let ctx = clients.ctx.clone();
-    std::thread::Builder::new().name("request-expiry".to_string()).spawn(move || run_expiry(&ctx))?;
+    let (ctx, threads) = (clients.ctx.clone(), clients.ctx.threads.group.clone());
+    threads.spawn("request-expiry", move || run_expiry(&ctx))?;
     let request_reader = RequestReader::new(&clients.ctx.core.load.unfinished);
     let serve =
         move |stream, address, permit: ConnectionPermit| clients.serve(stream, address, permit, &request_reader);
-    listen("client", listener, ConnectionLimit::new(CLIENTS_UNIDENTIFIED_MAX, CLIENTS_MAX), serve, busy, trouble)
+    let connections = ConnectionLimit::new(CLIENTS_UNIDENTIFIED_MAX, CLIENTS_MAX);
+    listen(&threads, "client", listener, connections, serve, busy, trouble)
 }
 
-/// Answers the requests that have timed out, again and again.
+/// Answers the requests that have timed out, again and again until the server stops.
 fn run_expiry(ctx: &ServerContext) {
-    loop {
-        std::thread::sleep(EXPIRY_INTERVAL);
+    while ctx.threads.group.rest(EXPIRY_INTERVAL) {
         ctx.core.expire(&ctx.threads);
     }
 }
@@ -77,7 +77,8 @@ impl ClientListener {
         let stream = reader.shared_stream();
         reader.set_limit(CLIENT_FRAME_MAX_BYTES);
         reader.set_allowance(request_reader.allowance(ClientSocket { stream: stream.clone(), address }));
-        let writer = ReplyWriter::new(stream, address, self.ctx.core.load.clone(), Some(permit));
+        let (threads, load) = (self.ctx.threads.group.clone(), self.ctx.core.load.clone());
+        let writer = ReplyWriter::new(threads, stream, address, load, Some(permit));
         // A client that sends no more may still wait for replies: its connection ends with the last of them.
         if let Err(error) = self.take_all(&mut reader, &writer) {
             writer.close();

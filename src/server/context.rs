@@ -5,7 +5,7 @@ use std::process;
 use std::sync::{Arc, Condvar, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::clock;
 use super::options::{RecoveryMode, ServerOptions};
@@ -13,7 +13,7 @@ use super::reply_writer::{self, ReplyWriter};
 use super::supervisor::LabHandle;
 use crate::host::checkpoints::LoadedState;
 use crate::host::{Admission, Config, Env, LabRequest, ReplyHandle, ServerCore, Sizes};
-use crate::net::{ClientReply, Envelope, Link, PeerMessage};
+use crate::net::{ClientReply, Envelope, Link, PeerMessage, ThreadGroup};
 use crate::random::Random;
 use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::storage::identity::Owner;
@@ -35,6 +35,8 @@ pub struct ServerContext {
 
 /// The environment of a core: sleeping threads, sockets, and the clock of this process.
 pub struct Threads {
+    /// All threads of the server, and their sockets.
+    pub group: Arc<ThreadGroup>,
     /// The links to the other servers; set once, when the server's own ports are open.
     pub links: OnceLock<BTreeMap<ServerId, Link>>,
     /// The handle to the supervisor; set once, before any client is admitted.
@@ -94,6 +96,7 @@ impl Env for Threads {
 impl Threads {
     fn new() -> Threads {
         Threads {
+            group: ThreadGroup::new(),
             links: OnceLock::new(),
             lab_handle: OnceLock::new(),
             arrived: Default::default(),
@@ -102,10 +105,13 @@ impl Threads {
         }
     }
 
-    /// Blocks the checkpointer until it has a job.
-    pub fn await_job(&self) {
-        // The sender is in the same struct, so it never goes away.
-        let _ = self.jobs.1.recv();
+    /// Blocks the checkpointer until it has a job; false if the server stops.
+    pub fn await_job(&self) -> bool {
+        select! {
+            // The sender is in the same struct, so it never goes away.
+            recv(self.jobs.1) -> _ => true,
+            recv(self.group.stopped()) -> _ => false,
+        }
     }
 
     /// Passes the state that the checkpointer has read to the waiting learner.

@@ -1,7 +1,9 @@
-//! One server process: threads and sockets around a [`ServerCore`](crate::host::ServerCore). Only this module connects
+//! A server: threads and sockets around a [`ServerCore`](crate::host::ServerCore). Only this module connects
 //! sockets to roles.
 //!
-//! - [`start`] starts the server; [`options`] is its command line; [`check`] tests whether a start would succeed.
+//! - [`server`] starts and stops a server, also in a program of somebody else; [`program`] is the program
+//!   `paxos-server` around one.
+//! - [`options`] is the command line; [`check`] tests whether a start would succeed.
 //! - [`context`] is the core with its threads. All decisions are made in [`host`](crate::host).
 //! - [`supervisor`] starts roles, crashes them, and restarts them; [`role_thread`] is the thread of one incarnation.
 //! - [`checkpoint_thread`] is the thread that writes checkpoints concurrently, and reads them back.
@@ -20,12 +22,16 @@ mod delayed_disk;
 pub mod http;
 mod options;
 mod peers;
+mod program;
 mod reply_writer;
 mod request_reader;
 mod role_thread;
-mod start;
+// A file is named after its content, and this file contains the server.
+#[expect(clippy::module_inception)]
+mod server;
 mod supervisor;
 pub mod tools;
 
-pub use options::{FailureMode, OnOff, Protocol, RecoveryMode, ServerOptions};
-pub use start::run;
+pub use options::{ClusterSource, FailureMode, OnOff, Protocol, RecoveryMode, ServerOptions};
+pub use program::run;
+pub use server::{Server, StartError, StopError};

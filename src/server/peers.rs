@@ -37,7 +37,7 @@ impl Peers {
         let mut links = BTreeMap::new();
         for (server, member) in self.cluster.members().filter(|(server, _)| *server != self.ctx.core.config.me) {
             let watch = PeerWatcher { peers: self.clone(), dialler: Dialler::new(server) };
-            let link = Link::start(format!("link-{server}"), member.peer, watch)
+            let link = Link::start(&self.ctx.threads.group, format!("link-{server}"), member.peer, watch)
                 .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
             links.insert(server, link);
         }
@@ -54,7 +54,7 @@ impl Peers {
         let peers = self.clone();
         let serve =
             move |stream: Arc<TcpStream>, address, permit: ConnectionPermit| peers.hear(stream, address, permit);
-        listen("peer", listener, connections, serve, drop, trouble)
+        listen(&self.ctx.threads.group, "peer", listener, connections, serve, drop, trouble)
     }
 
     /// The answer to a caller at the port for servers.
@@ -98,18 +98,20 @@ impl Peers {
     }
 }
 
-/// Sends HERE to every other server, again and again.
+/// Sends HERE to every other server, again and again until the server stops.
 fn send_keepalives(ctx: Arc<ServerContext>) -> std::io::Result<()> {
     let others = ctx.core.config.cluster.without(ServerSet::only(ctx.core.config.me));
+    let threads = ctx.threads.group.clone();
     let say = move || {
         loop {
             ctx.send(others, PeerMessage::Keepalive, TraceContext::default());
             ctx.flush();
-            std::thread::sleep(KEEPALIVE_INTERVAL);
+            if !ctx.threads.group.rest(KEEPALIVE_INTERVAL) {
+                return;
+            }
         }
     };
-    std::thread::Builder::new().name("here".to_string()).spawn(say)?;
-    Ok(())
+    threads.spawn("here", say).map(drop)
 }
 
 /// The decisions for the link to one peer.
@@ -143,6 +145,8 @@ impl LinkObserver for PeerWatcher {
 /// Writes the line for a malformed handshake or request.
 pub fn trace_malformed(ctx: &ServerContext, address: SocketAddr, error: &HandshakeError) {
     match error {
+        // This server has closed the connection, perhaps in the middle of a frame.
+        _ if ctx.threads.group.is_stopping() => {}
         HandshakeError::Broken(FrameError::Malformed { length, what }) => {
             ctx.core.trace_malformed(clock::now(), address, *length, what)
         }

@@ -20,7 +20,7 @@ use crate::host::budget::Share;
 use crate::host::limits::{self, UNREAD_REPLIES_FREE_BYTES, UNREAD_REPLIES_MAX_BYTES};
 use crate::host::rate_limit::RateLimit;
 use crate::host::{ClientConnection, ReplyHandle, RequestLoad, Usage};
-use crate::net::{ClientReply, ConnectionPermit, write_before, write_now};
+use crate::net::{ClientReply, ConnectionPermit, ThreadGroup, write_before, write_now};
 
 /// A client that does not read its unsent replies within this time is closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +32,7 @@ const STACK_BYTES: usize = 128 << 10;
 /// One client connection, as the threads that reply see it.
 #[derive(Debug)]
 pub struct ReplyWriter {
+    threads: Arc<ThreadGroup>,
     stream: Arc<TcpStream>,
     address: SocketAddr,
     requests: Usage,
@@ -67,6 +68,7 @@ enum Appended {
 impl ReplyWriter {
     /// The reply writer of a connection. `place` counts the connection at its port.
     pub fn new(
+        threads: Arc<ThreadGroup>,
         stream: Arc<TcpStream>,
         address: SocketAddr,
         load: Arc<RequestLoad>,
@@ -76,7 +78,7 @@ impl ReplyWriter {
         let share = Share::new(&load.unread_replies, Arc::new(caller));
         let pending = Mutex::new(UnsentReplies { bytes: Vec::new(), share, is_queued_for_write: false, closed: false });
         let (requests, opens, drained) = (Usage::default(), limits::opens(), Condvar::new());
-        Arc::new(ReplyWriter { stream, address, requests, opens, load, pending, drained, _place: place })
+        Arc::new(ReplyWriter { threads, stream, address, requests, opens, load, pending, drained, _place: place })
     }
 
     /// Waits until the client has read enough unsent bytes that another request may be taken; false if the connection
@@ -134,9 +136,12 @@ impl ReplyWriter {
             return;
         }
         pending.bytes.drain(..count);
-        let writer = self.clone();
-        let thread = std::thread::Builder::new().name("slow-client".to_string()).stack_size(STACK_BYTES);
-        if thread.spawn(move || writer.write_blocking()).is_err() {
+        let (writer, open) = (self.clone(), self.threads.watch(self.stream.clone()));
+        let write = move || {
+            let _open = open;
+            writer.write_blocking();
+        };
+        if self.threads.spawn_with_stack("slow-client", STACK_BYTES, write).is_err() {
             self.close_locked(&mut pending);
         }
     }

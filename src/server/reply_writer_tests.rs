@@ -12,7 +12,8 @@ fn connection(load: &Arc<RequestLoad>) -> (Arc<ReplyWriter>, FrameReader) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, address) = listener.accept().unwrap();
-    (ReplyWriter::new(Arc::new(stream), address, load.clone(), None), FrameReader::new(client, CLIENT_FRAME_MAX_BYTES))
+    let writer = ReplyWriter::new(ThreadGroup::new(), Arc::new(stream), address, load.clone(), None);
+    (writer, FrameReader::new(client, CLIENT_FRAME_MAX_BYTES))
 }
 
 /// A reply to a request of this connection.
@@ -172,11 +173,13 @@ fn half_closed_client_keeps_its_place_until_it_has_its_replies() {
     let serve = move |stream, address, mut place: ConnectionPermit| {
         let has_joined = place.join(0, 1);
         // The thread of the connection ends here.
-        drop(outlets.send((has_joined, ReplyWriter::new(stream, address, load.clone(), Some(place)))));
+        let writer = ReplyWriter::new(ThreadGroup::new(), stream, address, load.clone(), Some(place));
+        drop(outlets.send((has_joined, writer)));
     };
     let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
     let address = listener.local_addr().unwrap();
-    listen("test", listener, ConnectionLimit::new(9, 1), serve, drop, |error| panic!("{error}")).unwrap();
+    listen(&ThreadGroup::new(), "test", listener, ConnectionLimit::new(9, 1), serve, drop, |error| panic!("{error}"))
+        .unwrap();
     let call = || (TcpStream::connect(address).unwrap(), heard.recv().unwrap());
     let (_client, (has_joined, writer)) = call();
     assert!(has_joined);

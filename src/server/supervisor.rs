@@ -9,7 +9,7 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -35,9 +35,9 @@ use crate::two_phase_commit::{Coordinator, Participant};
 
 /// Maximum number of queued lab requests; more are refused.
 const ORDERS_MAX: usize = 64;
-/// Grace period on shutdown, in which the roles finish their queued items. A role that hangs, for example in a disk
-/// that does not answer, ends with the process: a crash loses nothing either.
-const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Grace period on shutdown, in which the roles finish their queued items. A role may hang, for example in a disk that
+/// does not answer; it ends with the process, and a crash loses nothing either.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Period of the lines about counted events.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
@@ -49,6 +49,11 @@ impl LabHandle {
     /// Gives a request; the supervisor handles it after the earlier ones.
     pub fn send(&self, request: LabRequest) -> Result<(), String> {
         self.0.try_send(request).map_err(|_| "too many crash and restart requests are queued; try again".to_string())
+    }
+
+    /// Makes the supervisor end the roles and itself. Waits for room in its queue; false if there is none in time.
+    pub fn stop(&self, within: Duration) -> bool {
+        self.0.send_timeout(LabRequest::Stop, within).is_ok()
     }
 }
 
@@ -160,9 +165,7 @@ impl Supervisor {
 
     /// Lets every role finish its queued items, and waits until all have ended or the grace period is over.
     fn stop(&mut self) {
-        for role in self.roles().iter().rev().copied() {
-            send_control(&self.ctx, role, ControlMessage::Stop);
-        }
+        stop_roles(&self.ctx);
         let deadline = Instant::now() + STOP_TIMEOUT;
         while self.entries.iter().any(|entry| entry.thread.is_some()) {
             let Ok(role) = self.ended.recv_deadline(deadline) else { return };
@@ -239,7 +242,7 @@ impl Supervisor {
                 ctx.fatal(&fatal.0);
             }
         };
-        let spawned = thread::Builder::new().name(name_of(R::NAME).to_string()).spawn(incarnation);
+        let spawned = self.ctx.threads.group.spawn(name_of(R::NAME), incarnation);
         if spawned.is_err() {
             close_role::<R, _>(&self.ctx.core, &self.ctx.threads);
         }
@@ -272,6 +275,13 @@ fn draw_failure(random: &mut Random, options: &ServerOptions, role: RoleKind) ->
     let point = points[random.within(0..=2) as usize];
     let request = CrashRequest { point, cause: CrashCause::Timer, down: Some(down) };
     options.fail.includes(role).then_some((up, request))
+}
+
+/// Tells every role to finish its queued items and to end.
+pub fn stop_roles(ctx: &ServerContext) {
+    for role in ctx.core.config.protocol.roles().iter().rev().copied() {
+        send_control(ctx, role, ControlMessage::Stop);
+    }
 }
 
 /// A control message from the supervisor to a role.

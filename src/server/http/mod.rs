@@ -23,9 +23,9 @@ mod responses;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::select;
 use serde_json::json;
 
 use super::client_listener::ClientListener;
@@ -68,22 +68,28 @@ struct PageWindow {
 pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
     let feed = Arc::new(Feed::default());
     let address = listener.local_addr()?;
+    let threads = clients.ctx.threads.group.clone();
     let me = clients.ctx.core.config.me;
     feed.tell(me, PeerFeedState::Here);
     for (server, member) in clients.cluster.members().filter(|(server, _)| *server != me) {
         match member.http {
-            Some(address) => relay::start(server, address, feed.clone())?,
+            Some(address) => relay::start(&threads, server, address, feed.clone())?,
             None => feed.tell(server, PeerFeedState::Nowhere),
         }
     }
-    let groups = clients.ctx.core.trace.tap();
-    let own = feed.clone();
-    thread::Builder::new().name("feed".to_string()).spawn(move || {
-        for (lost, group) in groups {
+    let (groups, own, group) = (clients.ctx.core.trace.tap(), feed.clone(), threads.clone());
+    let next = move || {
+        select! {
+            recv(groups) -> next => next.ok(),
+            recv(group.stopped()) -> _ => None,
+        }
+    };
+    threads.spawn("feed", move || {
+        while let Some((lost, lines)) = next() {
             if lost > 0 {
                 own.push(FeedItem::Lost(lost));
             }
-            own.push_lines(true, &group);
+            own.push_lines(true, &lines);
         }
     })?;
     let busy = |stream: Arc<TcpStream>| {
@@ -94,7 +100,8 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
     let trouble = trace_accept_error(clients.ctx.clone(), "cannot accept connections from browsers");
     let window = PageWindow { clients, feed, address };
     let serve = move |stream: Arc<TcpStream>, _, mut permit: ConnectionPermit| window.answer(&stream, &mut permit);
-    listen("http", listener, ConnectionLimit::new(BROWSERS_UNIDENTIFIED_MAX, KNOWN_MAX), serve, busy, trouble)
+    let connections = ConnectionLimit::new(BROWSERS_UNIDENTIFIED_MAX, KNOWN_MAX);
+    listen(&threads, "http", listener, connections, serve, busy, trouble)
 }
 
 impl PageWindow {
@@ -225,13 +232,14 @@ impl PageWindow {
         let address = address.ok_or((404, format!("the cluster file has no http address for server {}", server.0)))?;
         let HttpRequest { path, query, .. } = request;
         let call = || -> io::Result<String> {
-            let mut stream = dial(address, RELAY_TIMEOUT)?;
+            let stream = Arc::new(dial(address, RELAY_TIMEOUT)?);
+            let _open = self.clients.ctx.threads.group.watch(stream.clone());
             stream.set_read_timeout(Some(RELAY_TIMEOUT))?;
             stream.set_write_timeout(Some(RELAY_TIMEOUT))?;
             let head = format!("POST {path}?{query} HTTP/1.1\r\nHost: {address}\r\n{LAB_FIELD}: yes\r\n\r\n");
-            stream.write_all(head.as_bytes())?;
+            (&*stream).write_all(head.as_bytes())?;
             let mut answer = String::new();
-            stream.take(64 << 10).read_to_string(&mut answer)?;
+            (&*stream).take(64 << 10).read_to_string(&mut answer)?;
             Ok(answer)
         };
         let answer = call().map_err(|error| (502, format!("no reply from server {}: {error}", server.0)))?;

@@ -4,11 +4,10 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use super::feed::{Feed, FeedItem, PeerFeedState};
-use crate::net::dial;
+use crate::net::{ThreadGroup, dial};
 use crate::role::ServerId;
 use crate::trace::Line;
 
@@ -20,32 +19,40 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// Maximum bytes of a line; a longer one is no log line.
 const LINE_MAX_BYTES: u64 = 64 << 10;
 
-/// Starts the thread that relays a peer's lines until the process ends.
-pub fn start(peer: ServerId, address: SocketAddr, feed: Arc<Feed>) -> io::Result<()> {
+/// Starts the thread that relays a peer's lines until the server stops.
+pub fn start(threads: &Arc<ThreadGroup>, peer: ServerId, address: SocketAddr, feed: Arc<Feed>) -> io::Result<()> {
     feed.tell(peer, PeerFeedState::Idle);
+    let group = threads.clone();
     let hear_always = move || {
         let mut last = None;
-        loop {
+        while !group.is_stopping() {
             if feed.viewers() == 0 {
                 feed.tell(peer, PeerFeedState::Idle);
             } else {
                 // The reason does not matter: the thread connects again.
-                let _ = hear(peer, address, &feed, &mut last);
+                let _ = hear(&group, peer, address, &feed, &mut last);
                 feed.tell(peer, PeerFeedState::Gone);
             }
-            thread::sleep(PAUSE);
+            group.rest(PAUSE);
         }
     };
-    thread::Builder::new().name(format!("hears {peer}")).spawn(hear_always).map(drop)
+    threads.spawn(format!("hears {peer}"), hear_always).map(drop)
 }
 
 /// Reads one connection, until it breaks or there is no viewer.
-fn hear(peer: ServerId, address: SocketAddr, feed: &Feed, last: &mut Option<(u32, u64)>) -> io::Result<()> {
-    let mut stream = dial(address, CALL)?;
+fn hear(
+    threads: &Arc<ThreadGroup>,
+    peer: ServerId,
+    address: SocketAddr,
+    feed: &Feed,
+    last: &mut Option<(u32, u64)>,
+) -> io::Result<()> {
+    let stream = Arc::new(dial(address, CALL)?);
+    let _open = threads.watch(stream.clone());
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(CALL))?;
-    stream.write_all(format!("GET /feed HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
-    let mut lines = BufReader::new(stream);
+    (&*stream).write_all(format!("GET /feed HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    let mut lines = BufReader::new(&*stream);
     let mut next = |text: &mut String| {
         text.clear();
         match lines.by_ref().take(LINE_MAX_BYTES).read_line(text)? {
