@@ -210,6 +210,7 @@ mod tests {
         group.stop();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        near.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let _open = group.watch(near.clone());
         assert_eq!((&*near).read(&mut [0]).unwrap(), 0);
         assert!(!group.rest(PATIENCE));

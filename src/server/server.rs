@@ -150,7 +150,7 @@ impl Server {
             insist(again, || Ok(checkpoint_thread::start(&ctx, &data_dir)?))?;
         }
         let (mut supervisor, orders) = Supervisor::new(ctx.clone(), data_dir.clone(), seed);
-        let _ = ctx.threads.orders.set(orders);
+        let _ = ctx.threads.lab_handle.set(orders);
         let listener = || ClientListener { ctx: ctx.clone(), cluster: cluster.clone() };
         // Before the first line, so that viewers get it too.
         if let Some(port) = ports.http {
@@ -216,7 +216,7 @@ impl Server {
     fn end_roles(&mut self) {
         let Some(supervisor) = self.supervisor.take() else { return stop_roles(&self.ctx) };
         // If the supervisor takes no order, it hangs; a crash loses nothing either.
-        if self.ctx.threads.orders.get().is_some_and(|orders| orders.stop(LAST_MOMENT)) {
+        if self.ctx.threads.lab_handle.get().is_some_and(|handle| handle.stop(LAST_MOMENT)) {
             let _ = supervisor.join();
         }
     }
