@@ -396,6 +396,52 @@ mod tests {
         assert_eq!(cluster_status.crashes(RoleKind::Acceptor), 4);
     }
 
+    /// Both tables as they look, with a server that has not answered.
+    #[test]
+    fn tables_are_those_of_the_golden_file() {
+        let status = |status: ServerStatus| (status.server, Ok(status));
+        let filled = ServerStatus::filled;
+        let admitted = || ServerStatus { admission: None, ..filled() };
+        let unfenced = || ServerStatus { fenced: None, ..admitted() };
+        let up = |status: ServerStatus| ServerStatus {
+            roles: RoleKind::PAXOS.map(|role| RoleStatus { role, up: true, crashes: 12 }).to_vec(),
+            ..status
+        };
+        let usual = |status| ServerStatus { restart: "disk".to_string(), ..up(status) };
+        let healthy = |server, protocol| status(ServerStatus::healthy(ServerId(server), protocol));
+        let two_phase = |status: ServerStatus, number| ServerStatus {
+            server: ServerId(number),
+            roles: Protocol::TwoPhaseCommit
+                .roles_as_named()
+                .iter()
+                .map(|role| RoleStatus { role: *role, up: number > 2, crashes: 12 })
+                .collect(),
+            protocol: "two-phase-commit".to_string(),
+            ..status
+        };
+        let clusters = [
+            vec![healthy(1, Protocol::MultiPaxos), status(usual(filled())), status(usual(admitted())), silent(3)],
+            vec![
+                status(filled()),
+                status(up(filled())),
+                status(up(admitted())),
+                status(up(unfenced())),
+                status(up(ServerStatus { disk_full: false, ..unfenced() })),
+                silent(12),
+            ],
+            vec![
+                healthy(1, Protocol::TwoPhaseCommit),
+                status(two_phase(unfenced(), 2)),
+                status(two_phase(ServerStatus { disk_full: false, ..unfenced() }, 3)),
+                silent(4),
+                status(two_phase(ServerStatus { disk_full: false, ..unfenced() }, 2)),
+            ],
+        ];
+        let text: Vec<String> = clusters.map(|replies| ClusterStatus { replies }.render()).into();
+        let text = text.join("\n");
+        assert_eq!(text, include_str!("testdata/status_tables.txt"), "{text}");
+    }
+
     #[test]
     fn agreement_needs_every_server_at_one_slot_with_one_digest() {
         let agreed = || vec![status(1, &[], 7), status(2, &[], 7)];

@@ -40,3 +40,18 @@ impl ServerStatus {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Protocol;
+    use crate::role::ServerId;
+
+    /// Programs read these documents. What a field is called and how it is written must not change by accident.
+    #[test]
+    fn documents_are_those_of_the_golden_file() {
+        let statuses = [ServerStatus::filled(), ServerStatus::healthy(ServerId(1), Protocol::TwoPhaseCommit)];
+        let lines: String = statuses.iter().map(|status| format!("{}\n", status.to_json())).collect();
+        assert_eq!(lines, include_str!("testdata/status.jsonl"), "{lines}");
+    }
+}

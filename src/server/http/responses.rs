@@ -134,3 +134,19 @@ pub fn metrics(status: &ServerStatus, feed: &Feed) -> String {
     );
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::http::feed::FeedItem;
+
+    /// Dashboards and alarms depend on these names and values. They must not change by accident.
+    #[test]
+    fn metrics_are_those_of_the_golden_file() {
+        let feed = Feed::default();
+        let _viewer = feed.add_viewer();
+        feed.push(FeedItem::Lost(9));
+        let text = metrics(&ServerStatus::filled(), &feed);
+        assert_eq!(text, include_str!("testdata/metrics.txt"), "{text}");
+    }
+}
