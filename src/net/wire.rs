@@ -284,7 +284,7 @@ pub struct RoleStatus {
     pub crashes: u32,
 }
 
-/// The status of a server.
+/// The status of a server. The names of its fields are those of the JSON document, see [`ServerStatus::to_json`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// The server.
@@ -318,6 +318,7 @@ pub struct ServerStatus {
     /// Number of sessions.
     pub sessions: u64,
     /// Messages dropped because a role was down or a queue full.
+    #[serde(rename = "dropped_messages")]
     pub dropped: u64,
     /// The disk has no space for another value: the server refuses writes, and its acceptor accepts nothing new.
     pub disk_full: bool,
@@ -482,6 +483,7 @@ pub struct InDoubtStatus {
     /// Time in doubt, in milliseconds; a lower bound.
     pub waited_ms: u64,
     /// Whether the participant has reported itself blocked.
+    #[serde(rename = "blocked")]
     pub is_blocked: bool,
 }
 
