@@ -76,7 +76,7 @@ fn crash_of_a_server_is_reported_and_the_load_continues() {
 }
 
 #[test]
-fn sweep_starts_its_own_servers_and_writes_a_table_and_a_chart() {
+fn sweep_starts_its_own_servers_and_writes_a_table() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
     command.args(["bench", "sweep", "--servers", "1,3", "--clients", "1,2", "--value-sizes", "10,1000"]);
@@ -90,8 +90,6 @@ fn sweep_starts_its_own_servers_and_writes_a_table_and_a_chart() {
     assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{table}");
     let column = rows[0].iter().position(|name| *name == "ops_per_s").unwrap();
     assert!(rows[1..].iter().all(|row| row[column].parse::<f64>().unwrap() > 0.0), "{table}");
-    let picture = std::fs::read_to_string(dir.path().join("sweep.svg")).unwrap();
-    assert!(picture.starts_with("<svg") && picture.matches("<polyline").count() == 10, "{picture}");
 }
 
 #[test]

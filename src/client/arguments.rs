@@ -49,7 +49,7 @@ Examples:
   paxos-client bench --clients 4 --pipeline 16 -o json
   paxos-client bench --rate 2000 --duration 30s       (open loop: latency counts from the due time)
   paxos-client bench --servers 1,2 --reads 0          (basic-paxos: the proposers of two servers compete)
-  paxos-client bench sweep --out charts               (starts its own servers; writes sweep.csv and sweep.svg)
+  paxos-client bench sweep --out charts               (starts its own servers; writes charts/sweep.csv)
 
 A closed loop measures the maximum throughput. An open loop measures the latency of users that do not wait for each
 other. If the servers run on this machine, the report also shows their CPU time per request.";
@@ -258,7 +258,7 @@ pub(super) struct LoadArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BenchCommand {
-    /// Start one cluster after the other, measure each, and write a CSV file and a chart
+    /// Start one cluster after the other, measure each, and write a CSV file
     Sweep(SweepArgs),
 }
 
@@ -278,7 +278,7 @@ pub(super) struct SweepArgs {
     /// Value lengths in bytes: the first one with each number of clients, the others with 64 clients
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "100,1000,10000", value_parser = value_size)]
     pub(super) value_sizes: Vec<usize>,
-    /// Directory for sweep.csv and sweep.svg
+    /// Directory for sweep.csv, which benches/chart.py draws
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(super) out: PathBuf,
     /// Server program [default: paxos-server in the directory of this program]

@@ -10,6 +10,7 @@ use super::outcome::{ClientError, role_word};
 use super::printer::table;
 use crate::cluster::Cluster;
 use crate::net::{AdmissionStatus, AvailabilityVerdict, InDoubtStatus, LeaderStatus, ServerStatus, Writes};
+use crate::paxos::Slot;
 use crate::protocol::Protocol;
 use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::QuotedText;
@@ -190,97 +191,81 @@ impl ClusterStatus {
                 );
             }
         }
-        if self.is_two_phase_commit() {
+        // How roles restart is a column of Paxos only if it is unusual: a screen has a hundred columns.
+        let columns = if self.is_two_phase_commit() {
             text.push_str(&self.doubts());
-            return text + &self.two_phase_table();
-        }
-        let known = self.statuses().map(|status| status.chosen.max(status.applied)).max().unwrap_or_default();
-        let rows: Vec<Vec<String>> = self
-            .replies
-            .iter()
-            .map(|(server, answer)| match answer {
-                Ok(status) => row(status, status.chosen.max(known).ahead_of(status.applied)),
-                Err(error) => vec![server.to_string(), short(error)],
-            })
-            .collect();
-        let mut head = vec![
-            "server", "proposer", "acceptor", "learner", "promised", "chosen", "applied", "lag", "digest", "keys",
-            "crashes",
-        ];
-        // How roles restart is a column only if it is unusual: a screen has a hundred columns.
-        if !self.unsafe_servers().is_empty() {
-            head.push("restart");
-        }
-        // A server that has not answered has a message instead of cells: it must not widen a column.
-        let (mut full, silent): (Vec<Vec<String>>, Vec<_>) = rows.into_iter().partition(|row| row.len() > 2);
-        full.iter_mut().for_each(|row| row.truncate(head.len()));
-        text.push_str(&table(&head, &full));
-        for row in silent {
-            let _ = writeln!(text, "{}", row.join("      "));
-        }
-        text
+            &TWO_PHASE_COMMIT_COLUMNS[..]
+        } else if self.unsafe_servers().is_empty() {
+            &PAXOS_COLUMNS[..PAXOS_COLUMNS.len() - 1]
+        } else {
+            &PAXOS_COLUMNS[..]
+        };
+        text + &self.table(columns)
     }
-}
 
-impl ClusterStatus {
-    /// The table for two-phase commit, where servers have a coordinator and a participant.
-    fn two_phase_table(&self) -> String {
-        let head =
-            ["server", "coordinator", "participant", "committed", "in doubt", "digest", "keys", "crashes", "restart"];
-        let mut rows = Vec::new();
-        let mut silent = String::new();
-        for (server, answer) in &self.replies {
-            match answer {
-                Err(error) => {
-                    let _ = writeln!(silent, "{server}      {}", short(error));
-                }
-                Ok(status) => {
-                    let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
-                    let participant = if status.disk_full { "DISK FULL" } else { state(RoleKind::Participant) };
-                    let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
-                    rows.push(vec![
-                        status.server.to_string(),
-                        state(RoleKind::Coordinator).to_string(),
-                        participant.to_string(),
-                        status.applied.to_string(),
-                        status.in_doubt.to_string(),
-                        format!("{:016x}", status.digest),
-                        status.keys.to_string(),
-                        crashes.to_string(),
-                        status.restart.clone(),
-                    ]);
-                }
-            }
-        }
+    fn table(&self, columns: &[Column]) -> String {
+        let known = self.statuses().map(|status| status.chosen.max(status.applied)).max().unwrap_or_default();
+        let head: Vec<&str> = columns.iter().map(|(title, _)| *title).collect();
+        let row = |status| columns.iter().map(|(_, cell)| cell(status, known)).collect();
+        let rows: Vec<Vec<String>> = self.statuses().map(row).collect();
+        // A server that has not answered has a message instead of cells: it must not widen a column.
+        let silent = self.replies.iter().filter_map(|(server, answer)| Some((server, answer.as_ref().err()?)));
+        let silent: String = silent.map(|(server, error)| format!("{server}      {}\n", short(error))).collect();
         table(&head, &rows) + &silent
     }
 }
 
-fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
-    let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
-    let acceptor = match status.is_up(RoleKind::Acceptor) {
-        true if status.admission.is_some() => "PENDING",
-        true if status.fenced.is_some() => "FENCED",
-        true if status.disk_full => "DISK FULL",
-        true if status.corrupt_slots > 0 => "CORRUPT",
-        _ => state(RoleKind::Acceptor),
-    };
-    let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
-    let restart = if status.restart == "disk" { status.restart.clone() } else { format!("{} UNSAFE", status.restart) };
-    vec![
-        status.server.to_string(),
-        state(RoleKind::Proposer).to_string(),
-        acceptor.to_string(),
-        if status.fenced.is_some() { "FENCED" } else { state(RoleKind::Learner) }.to_string(),
-        status.promised.to_string(),
-        status.chosen.to_string(),
-        status.applied.to_string(),
-        lag.to_string(),
-        format!("{:016x}", status.digest),
-        status.keys.to_string(),
-        crashes.to_string(),
-        restart,
-    ]
+/// A column of the table: its title, and the cell of a server, given the highest slot that any server knows.
+type Column = (&'static str, fn(&ServerStatus, Slot) -> String);
+
+const PAXOS_COLUMNS: [Column; 12] = [
+    ("server", |status, _| status.server.to_string()),
+    ("proposer", |status, _| state(status, RoleKind::Proposer)),
+    ("acceptor", |status, _| match status.is_up(RoleKind::Acceptor) {
+        true if status.admission.is_some() => "PENDING".to_string(),
+        true if status.fenced.is_some() => "FENCED".to_string(),
+        true if status.disk_full => "DISK FULL".to_string(),
+        true if status.corrupt_slots > 0 => "CORRUPT".to_string(),
+        _ => state(status, RoleKind::Acceptor),
+    }),
+    ("learner", |status, _| match status.fenced {
+        Some(_) => "FENCED".to_string(),
+        None => state(status, RoleKind::Learner),
+    }),
+    ("promised", |status, _| status.promised.to_string()),
+    ("chosen", |status, _| status.chosen.to_string()),
+    ("applied", |status, _| status.applied.to_string()),
+    ("lag", |status, known| known.ahead_of(status.applied).to_string()),
+    ("digest", |status, _| format!("{:016x}", status.digest)),
+    ("keys", |status, _| status.keys.to_string()),
+    ("crashes", |status, _| crashes(status)),
+    ("restart", |status, _| match status.restart.as_str() {
+        "disk" => "disk".to_string(),
+        restart => format!("{restart} UNSAFE"),
+    }),
+];
+
+const TWO_PHASE_COMMIT_COLUMNS: [Column; 9] = [
+    ("server", |status, _| status.server.to_string()),
+    ("coordinator", |status, _| state(status, RoleKind::Coordinator)),
+    ("participant", |status, _| match status.disk_full {
+        true => "DISK FULL".to_string(),
+        false => state(status, RoleKind::Participant),
+    }),
+    ("committed", |status, _| status.applied.to_string()),
+    ("in doubt", |status, _| status.in_doubt.to_string()),
+    ("digest", |status, _| format!("{:016x}", status.digest)),
+    ("keys", |status, _| status.keys.to_string()),
+    ("crashes", |status, _| crashes(status)),
+    ("restart", |status, _| status.restart.clone()),
+];
+
+fn state(status: &ServerStatus, role: RoleKind) -> String {
+    if status.is_up(role) { "up" } else { "DOWN" }.to_string()
+}
+
+fn crashes(status: &ServerStatus) -> String {
+    status.roles.iter().map(|role| role.crashes).sum::<u32>().to_string()
 }
 
 /// Why a server has not answered, without its name and without the consequence for a request.
@@ -305,7 +290,7 @@ pub fn roles_down(status: &ServerStatus) -> Option<String> {
 mod tests {
     use super::*;
     use crate::net::RoleStatus;
-    use crate::paxos::{Ballot, Slot};
+    use crate::paxos::Ballot;
     use crate::role::ServerSet;
 
     fn status(server: u8, down: &[RoleKind], applied: u64) -> (ServerId, Result<ServerStatus, ClientError>) {
@@ -394,6 +379,52 @@ mod tests {
         assert_eq!(lines[5], "s3      was not asked: there was no time");
         assert_eq!(cluster_status.agreement(), None);
         assert_eq!(cluster_status.crashes(RoleKind::Acceptor), 4);
+    }
+
+    /// Both tables as they look, with a server that has not answered.
+    #[test]
+    fn tables_are_those_of_the_golden_file() {
+        let status = |status: ServerStatus| (status.server, Ok(status));
+        let filled = ServerStatus::filled;
+        let admitted = || ServerStatus { admission: None, ..filled() };
+        let unfenced = || ServerStatus { fenced: None, ..admitted() };
+        let up = |status: ServerStatus| ServerStatus {
+            roles: RoleKind::PAXOS.map(|role| RoleStatus { role, up: true, crashes: 12 }).to_vec(),
+            ..status
+        };
+        let usual = |status| ServerStatus { restart: "disk".to_string(), ..up(status) };
+        let healthy = |server, protocol| status(ServerStatus::healthy(ServerId(server), protocol));
+        let two_phase = |status: ServerStatus, number| ServerStatus {
+            server: ServerId(number),
+            roles: Protocol::TwoPhaseCommit
+                .roles_as_named()
+                .iter()
+                .map(|role| RoleStatus { role: *role, up: number > 2, crashes: 12 })
+                .collect(),
+            protocol: "two-phase-commit".to_string(),
+            ..status
+        };
+        let clusters = [
+            vec![healthy(1, Protocol::MultiPaxos), status(usual(filled())), status(usual(admitted())), silent(3)],
+            vec![
+                status(filled()),
+                status(up(filled())),
+                status(up(admitted())),
+                status(up(unfenced())),
+                status(up(ServerStatus { disk_full: false, ..unfenced() })),
+                silent(12),
+            ],
+            vec![
+                healthy(1, Protocol::TwoPhaseCommit),
+                status(two_phase(unfenced(), 2)),
+                status(two_phase(ServerStatus { disk_full: false, ..unfenced() }, 3)),
+                silent(4),
+                status(two_phase(ServerStatus { disk_full: false, ..unfenced() }, 2)),
+            ],
+        ];
+        let text: Vec<String> = clusters.map(|replies| ClusterStatus { replies }.render()).into();
+        let text = text.join("\n");
+        assert_eq!(text, include_str!("testdata/status_tables.txt"), "{text}");
     }
 
     #[test]

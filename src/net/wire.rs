@@ -284,7 +284,7 @@ pub struct RoleStatus {
     pub crashes: u32,
 }
 
-/// The status of a server.
+/// The status of a server. The names of its fields are those of the JSON document, see [`ServerStatus::to_json`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// The server.
@@ -318,6 +318,7 @@ pub struct ServerStatus {
     /// Number of sessions.
     pub sessions: u64,
     /// Messages dropped because a role was down or a queue full.
+    #[serde(rename = "dropped_messages")]
     pub dropped: u64,
     /// The disk has no space for another value: the server refuses writes, and its acceptor accepts nothing new.
     pub disk_full: bool,
@@ -407,6 +408,57 @@ impl ServerStatus {
             in_doubt_transactions: Vec::new(),
         }
     }
+
+    /// A server with something in every field, for golden output. No server is in such a state.
+    pub fn filled() -> ServerStatus {
+        let server = ServerId(2);
+        let role = |role, up, crashes| RoleStatus { role, up, crashes };
+        let doubt = |number, key: Option<&[u8]>, is_blocked| InDoubtStatus {
+            transaction: TransactionId { number, coordinator: ServerId(3) },
+            key: key.map(|key| key.to_vec().into()),
+            waited_ms: 100 * number,
+            is_blocked,
+        };
+        ServerStatus {
+            server,
+            version: "0.1.0".to_string(),
+            protocol: "multi-paxos".to_string(),
+            restart: "lost".to_string(),
+            incarnation: 4,
+            pid: 4242,
+            roles: vec![
+                role(RoleKind::Proposer, true, 1),
+                role(RoleKind::Acceptor, false, 2),
+                role(RoleKind::Learner, true, 0),
+            ],
+            promised: Ballot { round: 7, server },
+            accepted: 11,
+            chosen: Slot(23),
+            applied: Slot(21),
+            digest: 0xab,
+            history: 0x1234_5678_9abc_def0,
+            keys: 5,
+            sessions: 6,
+            dropped: 8,
+            disk_full: true,
+            checkpoint_full: true,
+            checkpoint: Slot(16),
+            truncated_below: Slot(9),
+            corrupt_slots: 10,
+            fenced: Some(Slot(20)),
+            admission: Some(AdmissionStatus { witnesses: ServerSet::only(ServerId(5)), needed: 3 }),
+            connected: ServerSet::first(3),
+            hears: ServerSet::first(4),
+            refusals: vec![Refusal { server: ServerId(4), why: "it says \"no\"".to_string() }],
+            leader: Some(LeaderStatus {
+                ballot: Ballot { round: 7, server },
+                for_ms: 1500,
+                why: "elected by a majority".to_string(),
+            }),
+            in_doubt: 12,
+            in_doubt_transactions: vec![doubt(1, Some(b"k\xff"), true), doubt(2, None, false)],
+        }
+    }
 }
 
 /// A link that is down because one of the two servers refuses the other.
@@ -431,6 +483,7 @@ pub struct InDoubtStatus {
     /// Time in doubt, in milliseconds; a lower bound.
     pub waited_ms: u64,
     /// Whether the participant has reported itself blocked.
+    #[serde(rename = "blocked")]
     pub is_blocked: bool,
 }
 

@@ -10,7 +10,6 @@
 //! connections, and reads all received data of a socket with one call. The report includes the CPU time of the
 //! generator, and that of the servers if they are on this machine.
 
-mod chart;
 mod cpu_usage;
 mod load;
 mod readiness;

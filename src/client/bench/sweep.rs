@@ -2,8 +2,8 @@
 //! after the other.
 //!
 //! The sweep starts the servers on free loopback ports, with data in a temporary directory, and removes both
-//! afterwards. Each result is written to a CSV file at once, so an aborted sweep keeps the results so far. At the end,
-//! a picture is drawn.
+//! afterwards. Each result is written to a CSV file at once, so an aborted sweep keeps the results so far.
+//! `benches/chart.py` draws them.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::chart::{Panel, Series, draw};
 use super::{BenchError, BenchPlan, BenchReport, run as measure};
 use crate::client::cluster_status::ClusterStatus;
 use crate::cluster::Cluster;
@@ -39,17 +38,10 @@ pub struct SweepPlan {
     pub value_sizes: Vec<usize>,
     /// All other settings.
     pub plan: BenchPlan,
-    /// The directory for `sweep.csv` and `sweep.svg`.
+    /// The directory for `sweep.csv`.
     pub out: PathBuf,
     /// The server program.
     pub program: PathBuf,
-}
-
-/// One measurement.
-struct Measurement {
-    protocol: String,
-    servers: u8,
-    summary: BenchReport,
 }
 
 /// Runs all measurements; `tell` gets one line for each.
@@ -62,22 +54,17 @@ pub fn run(sweep: &SweepPlan, tell: &(dyn Fn(String) + Sync)) -> Result<(), Benc
     let opened = fs::create_dir_all(&sweep.out).and_then(|()| File::create(&csv));
     let mut file = opened.map_err(cannot_write(&csv))?;
     writeln!(file, "{HEAD}").map_err(cannot_write(&csv))?;
-    let mut cells = Vec::new();
     for protocol in &sweep.protocols {
         for servers in &sweep.servers {
             let cluster = SweepCluster::start(&sweep.program, *servers, protocol)?;
             for plan in sweep.plans(*servers) {
-                let summary = measure(&cluster.cluster, &plan, &|_| ())?;
-                let cell = Measurement { protocol: protocol.clone(), servers: *servers, summary };
-                writeln!(file, "{}", cell.row()).map_err(cannot_write(&csv))?;
-                tell(cell.line());
-                cells.push(cell);
+                let report = measure(&cluster.cluster, &plan, &|_| ())?;
+                writeln!(file, "{}", row(&report)).map_err(cannot_write(&csv))?;
+                tell(line(&report));
             }
         }
     }
-    let picture = sweep.out.join("sweep.svg");
-    fs::write(&picture, sweep.picture(&cells)).map_err(cannot_write(&picture))?;
-    tell(format!("{} and {}", csv.display(), picture.display()));
+    tell(csv.display().to_string());
     Ok(())
 }
 
@@ -97,92 +84,32 @@ impl SweepPlan {
         let fitting = self.servers.iter().copied().filter(|servers| *servers <= 5).max();
         fitting.or(self.servers.iter().copied().min()).unwrap_or(5)
     }
-
-    fn picture(&self, cells: &[Measurement]) -> String {
-        let by_clients = |y: fn(&Measurement) -> f64| {
-            let mut series = Vec::new();
-            for protocol in &self.protocols {
-                for servers in &self.servers {
-                    let of = |cell: &&Measurement| {
-                        (&cell.protocol, cell.servers) == (protocol, *servers)
-                            && cell.summary.plan.value_size == self.plan.value_size
-                    };
-                    let point = |cell: &Measurement| (f64::from(cell.summary.plan.clients), y(cell));
-                    let points = cells.iter().filter(of).map(point).collect();
-                    series.push(Series { name: format!("{protocol} {servers}"), points });
-                }
-            }
-            series
-        };
-        let size = self.size_for_values();
-        let by_size = self.protocols.iter().map(|protocol| {
-            let of = |cell: &&Measurement| {
-                (&cell.protocol, cell.servers, cell.summary.plan.clients) == (protocol, size, self.plan.clients)
-            };
-            let point = |cell: &Measurement| (cell.summary.plan.value_size as f64, cell.summary.tally.per_second());
-            let mut points: Vec<(f64, f64)> = cells.iter().filter(of).map(point).collect();
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            points.dedup_by_key(|point| point.0);
-            Series { name: format!("{protocol} {size}"), points }
-        });
-        let kind = kind_of(self.plan.reads);
-        let throughput = |cell: &Measurement| cell.summary.tally.per_second();
-        let p99 = |cell: &Measurement| cell.summary.tally.quantile_us(0.99) as f64 / 1e3;
-        let panels = [
-            Panel { title: format!("{kind}: throughput"), x: "clients", y: "ops/s", series: by_clients(throughput) },
-            Panel { title: format!("{kind}: p99 latency"), x: "clients", y: "ms", series: by_clients(p99) },
-            Panel {
-                title: format!("{kind}: {} clients", self.plan.clients),
-                x: "bytes per value",
-                y: "ops/s",
-                series: by_size.collect(),
-            },
-        ];
-        let durability = cells.first().map_or("", |cell| cell.summary.durability.as_str());
-        let caption = format!(
-            "All servers and the clients on one machine, {durability}, {} in flight per client, values of {} bytes. \
-             The number after a protocol is the number of servers.",
-            self.plan.pipeline, self.plan.value_size
-        );
-        draw(&panels, &caption)
-    }
 }
 
-fn kind_of(reads: u8) -> String {
-    match reads {
-        0 => "writes".to_string(),
-        100 => "linearizable reads".to_string(),
-        reads => format!("{reads} % linearizable reads"),
+/// A measurement as a row of the CSV file.
+fn row(report: &BenchReport) -> String {
+    let BenchReport { plan, tally, protocol, servers, .. } = report;
+    let optional = |number: Option<f64>| number.map_or(String::new(), |number| format!("{number:.1}"));
+    let BenchPlan { clients, pipeline, reads, value_size, .. } = plan;
+    let mut row = format!("{protocol},{servers},{clients},{pipeline},{reads},{value_size},{:.1}", tally.per_second());
+    for share in [0.5, 0.9, 0.99, 0.999] {
+        row += &format!(",{}", tally.quantile_us(share));
     }
+    row += &format!(",{},{},{},{}", tally.max_us(), tally.errors, tally.unknown, tally.busy);
+    row + &format!(",{},{}", optional(report.server_cpu_us_per_op()), optional(report.server_rss_mb()))
 }
 
-impl Measurement {
-    fn row(&self) -> String {
-        let Measurement { protocol, servers, summary } = self;
-        let (plan, tally) = (&summary.plan, &summary.tally);
-        let optional = |number: Option<f64>| number.map_or(String::new(), |number| format!("{number:.1}"));
-        let BenchPlan { clients, pipeline, reads, value_size, .. } = plan;
-        let mut row =
-            format!("{protocol},{servers},{clients},{pipeline},{reads},{value_size},{:.1}", tally.per_second());
-        for share in [0.5, 0.9, 0.99, 0.999] {
-            row += &format!(",{}", tally.quantile_us(share));
-        }
-        row += &format!(",{},{},{},{}", tally.max_us(), tally.errors, tally.unknown, tally.busy);
-        row + &format!(",{},{}", optional(summary.server_cpu_us_per_op()), optional(summary.server_rss_mb()))
-    }
-
-    fn line(&self) -> String {
-        let Measurement { protocol, servers, summary } = self;
-        let (plan, tally) = (&summary.plan, &summary.tally);
-        format!(
-            "{protocol:<12} {servers} servers  {:>5} clients  {:>7} B  {:>9.0} ops/s  p50 {:>8} us  p99 {:>8} us",
-            plan.clients,
-            plan.value_size,
-            tally.per_second(),
-            tally.quantile_us(0.5),
-            tally.quantile_us(0.99)
-        )
-    }
+/// A measurement as a line for people.
+fn line(report: &BenchReport) -> String {
+    let BenchReport { plan, tally, protocol, servers, .. } = report;
+    format!(
+        "{protocol:<12} {servers} servers  {:>5} clients  {:>7} B  {:>9.0} ops/s  p50 {:>8} us  p99 {:>8} us",
+        plan.clients,
+        plan.value_size,
+        tally.per_second(),
+        tally.quantile_us(0.5),
+        tally.quantile_us(0.99)
+    )
 }
 
 /// The servers of a sweep. Dropping this stops them and removes their directory.
