@@ -114,7 +114,7 @@ fn concurrent_commands_share_a_log_file_that_proves_the_run() {
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
-    // A demo's clients, and whoever has a name, keep files of their own, and no number is given twice.
+    // The clients of a demo, and clients with a name, have files of their own, and no number is given twice.
     let named = cluster.client_tool(&["--log-dir", &lines, "--name", "c9", "get", "k"]);
     assert!(named.status.success(), "{named:?}");
     let used = cluster.client_tool(&["--log-dir", &lines, "--name", "c3", "get", "k"]);

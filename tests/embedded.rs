@@ -198,7 +198,7 @@ fn no_thread_is_left_of_servers_with_viewers_and_silent_callers() {
     await_value("a thread writes to the slow client", || {
         threads().contains(&"slow-client\n".to_string()).then_some(())
     });
-    // In the place of server 3 nobody answers: not the links to it, which say HELLO, nor the relay of its lines.
+    // The address of server 3 accepts connections and never replies: neither to links, which send HELLO, nor to the relay.
     servers.stop(3);
     let gone = servers.cluster.member(ServerId(3)).unwrap();
     let [deaf, deaf_page] = [gone.peer, gone.http.unwrap()].map(|address| TcpListener::bind(address).unwrap());

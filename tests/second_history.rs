@@ -1,5 +1,5 @@
-//! A cluster that is begun anew while its clients live on, and strangers that write in the sessions of others: nobody
-//! is told that a write was done which is nowhere, and nobody's session is used up.
+//! A cluster that is begun anew while its clients continue, and clients that write in the sessions of others: no client
+//! receives OK for a write that is nowhere, and no session is used up by another client.
 
 #![allow(clippy::unwrap_used)]
 
@@ -50,7 +50,7 @@ fn client_of_an_old_history_gets_one_error_and_then_continues() {
     innocent.put(b"c", b"Z").unwrap();
     drop((old, innocent));
 
-    // The lines of both histories stand in the same files: they are two runs, and accuse nobody.
+    // The lines of both histories stand in the same files: they are two runs, and the audit finds no violation.
     cluster.kill(&[1, 2, 3]);
     let (code, text) = cluster.audit();
     assert_ne!(code, 7, "{text}");

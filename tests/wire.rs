@@ -1,7 +1,7 @@
 //! The encoding of everything that goes over the wire or onto the disk.
 //!
-//! The golden bytes pin the format: whoever changes a message, a record or a command in a way that old bytes no longer
-//! mean the same sees it here first, and raises the version of protocol or journal.
+//! The golden bytes pin the format. If a change of a message, a record or a command changes what old bytes mean, a test
+//! here fails, and the version of the protocol or the journal must be raised.
 
 #![allow(clippy::unwrap_used)]
 

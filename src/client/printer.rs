@@ -123,9 +123,9 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
 
-    struct Closed(io::ErrorKind);
+    struct FailingOutput(io::ErrorKind);
 
-    impl Write for Closed {
+    impl Write for FailingOutput {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             Err(self.0.into())
         }
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn closed_pipe_is_no_failure_but_a_full_disk_is() {
         for (kind, failure) in [(io::ErrorKind::BrokenPipe, false), (io::ErrorKind::StorageFull, true)] {
-            let printer = Printer::new(Closed(kind), Closed(kind));
+            let printer = Printer::new(FailingOutput(kind), FailingOutput(kind));
             printer.line("a");
             printer.line("b");
             printer.warn("c");

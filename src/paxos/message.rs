@@ -81,12 +81,12 @@ mod payload {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
-        from.deserialize_bytes(Bytes)
+        from.deserialize_bytes(PayloadVisitor)
     }
 
-    struct Bytes;
+    struct PayloadVisitor;
 
-    impl Visitor<'_> for Bytes {
+    impl Visitor<'_> for PayloadVisitor {
         type Value = Arc<[u8]>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! A server: threads and sockets around a [`ServerCore`](crate::host::ServerCore). Only this module connects
 //! sockets to roles.
 //!
-//! - [`server`] starts and stops a server, also in a program of somebody else; [`program`] is the program
+//! - [`server`] starts and stops a server, also in a program that uses it as a library; [`program`] is the program
 //!   `paxos-server` around one.
 //! - [`options`] is the command line; [`check`] tests whether a start would succeed.
 //! - [`context`] is the core with its threads. All decisions are made in [`host`](crate::host).

@@ -225,7 +225,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if !self.ctx.threads.group.is_stopping() {
-            // Nobody can be told which threads are left.
+            // A drop has no caller to report the remaining threads to.
             let _ = self.end();
         }
     }

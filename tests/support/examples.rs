@@ -24,7 +24,7 @@ pub fn examples(name: &str, page: &[&str]) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// A folder in which the examples find what they name: a recorded run, and a history of somebody else's.
+/// A directory with the files that the examples name: a recorded run, and a history of another project.
 pub fn example_dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let home = repository();

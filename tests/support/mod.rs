@@ -261,7 +261,7 @@ pub fn run_program(name: &str, arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), text)
 }
 
-/// A cluster file whose addresses nobody else has.
+/// A cluster file whose addresses no other process uses.
 pub fn cluster_file(count: u8) -> String {
     cluster_file_with(count, |_| String::new())
 }
