@@ -198,7 +198,7 @@
 //! highest such slot of its promises, because every forgotten slot was chosen. An acceptor answers `TRUNCATED` to an
 //! `ACCEPT` for a slot that it has forgotten; this does not count as a refusal. A learner that needs a forgotten slot
 //! gets a snapshot instead of the log, in chunks (see `snapshot_fetch.rs`), and never goes back to an older state.
-//! While a peer fetches a snapshot, its source keeps the log after the snapshot for it (see `pins.rs`). So one snapshot
+//! While a peer fetches a snapshot, its source keeps the log after the snapshot for it (see `retention/pins.rs`). So one snapshot
 //! is enough, unless the peer is much slower than the writes.
 //!
 //! # What is left out
@@ -215,7 +215,7 @@
 //! (`seeded_bugs::is_enabled` is then always false). Next `message.rs` and `acceptor.rs`, the shortest role. Then
 //! `proposer/mod.rs` with `promises.rs`, the heart of phase 1 (P2c), and the other files of `proposer/`: `attempt.rs`
 //! holds one ballot and the acceptors that refused it, `phase2.rs` is phase 2, and `election.rs` and `forwarding.rs`
-//! make it Multi-Paxos. Then `learner/mod.rs` and its parts, `quorum_reads.rs`, `catch_up.rs`, `retention.rs`, `pins.rs`,
+//! make it Multi-Paxos. Then `learner/mod.rs` and its parts, `quorum_reads.rs`, `catch_up.rs`, `retention/`,
 //! `snapshot_fetch.rs` and `divergence.rs`. Last `tests/scenarios`: text files, from `cluster/write` on, that show each
 //! rule at work.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -238,7 +238,7 @@ pub use acceptor::{
     Acceptor, AcceptorNotification, AcceptorRecord, AcceptorRequest, AcceptorTimer, AcceptorTraceEvent, PAGE_BYTES,
 };
 pub use ballot::{Ballot, Slot};
-pub use learner::pins::{LeftBehind, pinned_log_max_bytes as most_pinned_bytes};
+pub use learner::retention::pins::{LeftBehind, pinned_log_max_bytes as most_pinned_bytes};
 pub use learner::retention::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, Retention};
 pub use learner::{
     Learner, LearnerNotification, LearnerRequest, LearnerTimer, LearnerTraceEvent, WINDOW as LEARNER_WINDOW,

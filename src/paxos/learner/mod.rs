@@ -8,12 +8,11 @@
 //! The learner's other tasks are in one file each. Each has one struct, which never calls the learner: the learner
 //! passes on what happens and carries out what the struct returns. [`CatchUp`] selects the peer to ask for missing
 //! entries. [`SnapshotFetch`] assembles an incoming snapshot. [`CheckpointSchedule`] keeps the end of the log and
-//! reports when a checkpoint is due. [`Pins`](pins::Pins) decides what is kept for peers that fetch a snapshot.
+//! reports when a checkpoint is due. [`Pins`](retention::pins::Pins) decides what is kept for peers that fetch a snapshot.
 //! [`QuorumReads`] knows when a read may be answered. [`Divergence`] detects a divergent state.
 
 mod catch_up;
 mod divergence;
-pub(super) mod pins;
 mod quorum_reads;
 pub(super) mod retention;
 mod snapshot_fetch;

@@ -6,7 +6,7 @@ use super::{
     LearnerActions, LearnerNotification, LearnerTimer, Message, Retention, ServerId, ServerSet, Slot, TestLearner,
     armed, begun, checkpoint_ended, entry, keeping, learner_of, sent, servers, told,
 };
-use crate::paxos::learner::pins::FACTOR;
+use crate::paxos::learner::retention::pins::FACTOR;
 use crate::paxos::{ChunkRequest, LeftBehind, PartToken};
 
 /// The size of one value of these tests in a log, in bytes.

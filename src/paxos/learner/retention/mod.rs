@@ -11,7 +11,9 @@
 //! [`CheckpointSchedule`] keeps the entries and reports when a checkpoint is due. The learner passes the state on, and
 //! reports the result.
 
-use super::pins::{self, LeftBehind, Pins};
+pub(in crate::paxos) mod pins;
+
+use self::pins::{LeftBehind, Pins};
 use crate::paxos::slot_window::SlotWindow;
 use crate::paxos::{Ballot, Entry, Slot, SlotRange, Value};
 use crate::role::{ServerId, ServerSet};
