@@ -6,7 +6,7 @@
 //! client.
 //!
 //! The rest is the command line (`cli.rs`), the bench ([`mod@bench`]), and the demo. The demo runs scripts of
-//! operations ([`script`]) and scenes, and ends with a [`check`] of the final state against the write responses.
+//! operations ([`script`]) and scenes, and ends with a check of the final state against the write responses.
 
 #[cfg(feature = "programs")]
 mod arguments;
