@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::trace::strategies::AnyValue;
-use crate::trace::{Line, clean_label};
+use crate::trace::{Line, clean_label, is_invisible};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
@@ -12,7 +12,7 @@ proptest! {
     #[test]
     fn every_line_is_read_back_exactly(line in Line::any()) {
         let text = line.to_string();
-        prop_assert_eq!(text.lines().count(), 1);
+        prop_assert!(!text.contains(is_invisible), "{:?}", text);
         match text.parse::<Line>() {
             Ok(read) => prop_assert_eq!(read, line),
             Err(error) => prop_assert!(false, "{}\n{}", text, error),
