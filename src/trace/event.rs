@@ -6,6 +6,8 @@ use std::fmt::{self, Formatter};
 use std::net::SocketAddr;
 
 use log::Level;
+#[cfg(test)]
+use proptest::{prelude::*, strategy::Union};
 
 use super::field::{
     AcceptedSlots, Digest, DiskName, Field, FieldError, Fields, HistoryName, MaybeBallot, Millis, Nacks, Seconds,
@@ -74,21 +76,24 @@ macro_rules! events {
                 Ok(())
             }
 
-            /// An event of the n-th kind with random fields.
-            #[cfg(test)]
-            pub(super) fn any(kind: usize, source: &mut super::arbitrary::EventGenerator) -> Event {
-                use super::arbitrary::Arbitrary;
-                let makers: &[fn(&mut super::arbitrary::EventGenerator) -> Event] =
-                    &[$(|source| Event::$variant { $($field: Arbitrary::any(source)),* }),*];
-                makers[kind](source)
-            }
-
             /// Reads the fields of the named event; the text after them stays in `from`.
             pub(super) fn read(name: &str, from: &mut Fields<'_>) -> Result<Event, EventError> {
                 match name {
                     $($name => Ok(Event::$variant { $($field: Field::read(stringify!($field), from)?),* }),)*
                     _ => Err(EventError::Unknown(name.into())),
                 }
+            }
+        }
+
+        #[cfg(test)]
+        impl super::strategies::AnyValue for Event {
+            fn any() -> BoxedStrategy<Event> {
+                Union::new([$({
+                    prop_compose! {
+                        fn event()($($field in <$type>::any()),*) -> Event { Event::$variant { $($field),* } }
+                    }
+                    event().boxed()
+                }),*]).boxed()
             }
         }
     };

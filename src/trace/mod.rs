@@ -11,8 +11,6 @@
 /// changed could prove something false.
 pub const FORMAT: u32 = 2;
 
-#[cfg(test)]
-mod arbitrary;
 #[cfg(feature = "programs")]
 pub mod audit;
 #[cfg(feature = "programs")]
@@ -39,6 +37,8 @@ pub mod report;
 #[cfg(feature = "programs")]
 pub mod request_spans;
 mod sink;
+#[cfg(test)]
+mod strategies;
 mod terminal;
 #[cfg(feature = "programs")]
 pub mod timeline;
