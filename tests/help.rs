@@ -7,7 +7,7 @@ use support::examples::{HelpPage, assert_parse, assert_run};
 const PAGES: &[HelpPage] = &[("paxos-server", &["--help"]), ("paxos-server", &["timeline", "--help"])];
 
 #[test]
-fn every_example_of_the_server_assert_parse() {
+fn every_example_of_the_server_can_be_typed() {
     assert_parse(PAGES, 12);
 }
 

@@ -14,7 +14,7 @@ const PAGES: &[HelpPage] = &[
 ];
 
 #[test]
-fn every_example_of_the_lab_assert_parse() {
+fn every_example_of_the_lab_can_be_typed() {
     assert_parse(PAGES, 15);
 }
 
