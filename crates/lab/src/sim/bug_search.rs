@@ -78,7 +78,7 @@ linearizable, 27 no progress, 29 a role stops at its own assertion, 37 a transac
 of an impostor is recorded. Only builds with the feature `seeded-bugs` contain the bugs:
 
 ```
-cargo run --profile seeded-bugs --features seeded-bugs --bin paxos-lab -- simulate --bug FirstValueAdopted --seeds 1..1000
+cargo run --profile seeded-bugs --features seeded-bugs -p paxos-lab -- simulate --bug FirstValueAdopted --seeds 1..1000
 ```
 
 `paxos-lab simulate --all-bugs --seeds 1..12000` prints this page. `--until-visible` also fills the last column, which takes

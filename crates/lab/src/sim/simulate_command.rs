@@ -104,7 +104,7 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 /// Runs what the command line says; returns the text to print and the exit code.
 pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
     if (options.bug.is_some() || options.all_bugs) && !seeded_bugs::AVAILABLE {
-        return Err("this build has no seeded bugs. Use: cargo run --profile seeded-bugs --features seeded-bugs --bin paxos-lab -- \
+        return Err("this build has no seeded bugs. Use: cargo run --profile seeded-bugs --features seeded-bugs -p paxos-lab -- \
                     simulate --bug FirstValueAdopted --seeds 1..1000"
             .to_string());
     }
