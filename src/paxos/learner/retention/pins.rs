@@ -80,7 +80,7 @@ impl Pin {
 
 /// All pins of a learner. See the head of this file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(in crate::paxos::learner) struct Pins {
+pub struct Pins {
     pins: Vec<Pin>,
     /// The learner's tick.
     now: u64,
@@ -94,7 +94,7 @@ pub(in crate::paxos::learner) struct Pins {
 
 impl Pins {
     /// A peer requests a chunk of a snapshot, after which it needs the log from this slot on.
-    pub(in crate::paxos::learner) fn on_chunk_request(&mut self, peer: ServerId, from: Slot, applied: u64) {
+    pub fn on_chunk_request(&mut self, peer: ServerId, from: Slot, applied: u64) {
         let (now, is_full) = (self.now, self.pins.len() >= PINS_MAX);
         match self.pin(peer) {
             Some(pin) if pin.fetched.is_none() && pin.from == from => {
@@ -108,12 +108,7 @@ impl Pins {
 
     /// A peer requests entries from this slot on, so it has the whole snapshot. If these entries were sent ahead, the
     /// returned slot is the first one still to be sent. `applied` is the number of bytes that the learner has applied.
-    pub(in crate::paxos::learner) fn on_catch_up_request(
-        &mut self,
-        peer: ServerId,
-        from: Slot,
-        applied: u64,
-    ) -> Option<Slot> {
+    pub fn on_catch_up_request(&mut self, peer: ServerId, from: Slot, applied: u64) -> Option<Slot> {
         let now = self.now;
         let pin = self.pin(peer)?;
         (pin.from, pin.asked, pin.heard) = (from, now, now);
@@ -123,14 +118,14 @@ impl Pins {
     }
 
     /// The entries from `first` to before `end` were sent to a peer that has not requested them yet.
-    pub(in crate::paxos::learner) fn sent_ahead(&mut self, peer: ServerId, first: Slot, end: Slot) {
+    pub fn sent_ahead(&mut self, peer: ServerId, first: Slot, end: Slot) {
         if let Some(pin) = self.pin(peer) {
             pin.ahead = Some((first, end));
         }
     }
 
     /// A peer has applied everything up to this slot. The log begins at `log_begins`.
-    pub(in crate::paxos::learner) fn on_progress(&mut self, peer: ServerId, applied: Slot, log_begins: Slot) {
+    pub fn on_progress(&mut self, peer: ServerId, applied: Slot, log_begins: Slot) {
         let now = self.now;
         if self.applied[0].is_some_and(|before| applied >= before) {
             self.pins.retain(|pin| pin.peer != peer);
@@ -143,24 +138,24 @@ impl Pins {
     }
 
     /// A tick of the learner, which has applied everything up to this slot: pins of silent peers end.
-    pub(in crate::paxos::learner) fn tick(&mut self, now: u64, applied: Slot) {
+    pub fn tick(&mut self, now: u64, applied: Slot) {
         self.now = now;
         self.applied = [self.applied[1], Some(applied)];
         self.pins.retain(|pin| now.saturating_sub(pin.asked) < PIN_TIMEOUT_TICKS);
     }
 
     /// The log was replaced: no peer has requested anything of the new one.
-    pub(in crate::paxos::learner) fn end_all(&mut self) {
+    pub fn end_all(&mut self) {
         self.pins.clear();
     }
 
     /// Whether a peer needs this slot of the log.
-    pub(in crate::paxos::learner) fn need(&self, slot: Slot) -> bool {
+    pub fn need(&self, slot: Slot) -> bool {
         rules::is_kept_for_peers(self.pins.iter().any(|pin| pin.from <= slot))
     }
 
     /// The log is too large: the peers that need this slot are left behind.
-    pub(in crate::paxos::learner) fn leave_behind(&mut self, slot: Slot, applied: u64, kept: u64) {
+    pub fn leave_behind(&mut self, slot: Slot, applied: u64, kept: u64) {
         let (now, told, left_behind) = (self.now, &mut self.reported, &mut self.left_behind);
         self.pins.retain(|pin| {
             let is_left = pin.from <= slot;
@@ -174,22 +169,22 @@ impl Pins {
     }
 
     /// The peers that were left behind since the last call; each is named once until it has caught up.
-    pub(in crate::paxos::learner) fn take_left_behind(&mut self) -> Vec<LeftBehind> {
+    pub fn take_left_behind(&mut self) -> Vec<LeftBehind> {
         std::mem::take(&mut self.left_behind)
     }
 
     /// Whether the peer has a pin.
-    pub(in crate::paxos::learner) fn has(&self, peer: ServerId) -> bool {
+    pub fn has(&self, peer: ServerId) -> bool {
         self.pins.iter().any(|pin| pin.peer == peer)
     }
 
     /// The peers that fetch a snapshot and do not have all of it yet.
-    pub(in crate::paxos::learner) fn fetching(&self) -> ServerSet {
+    pub fn fetching(&self) -> ServerSet {
         self.pins.iter().filter(|pin| pin.fetched.is_none()).map(|pin| pin.peer).collect()
     }
 
     /// The first slot that is kept; `None` if nothing is pinned.
-    pub(in crate::paxos::learner) fn from(&self) -> Option<Slot> {
+    pub fn from(&self) -> Option<Slot> {
         self.pins.iter().map(|pin| pin.from).min()
     }
 
