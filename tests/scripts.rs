@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::{await_value, cluster_file_with_page, proved, run_program};
+use support::{await_value, cluster_file_with_page, proved, run_program, write_script};
 
 /// A copy of what a clone holds, with a `cargo` that finds everything built.
 struct WorkingCopy {
@@ -386,8 +386,7 @@ fn demo_options_start_the_demo_and_commands_pass_through() {
     let clone = WorkingCopy::small();
     let echo = clone.home.join("target/release/paxos-client");
     std::fs::remove_file(&echo).unwrap();
-    std::fs::write(&echo, "#!/bin/sh\necho \"$@\"\n").unwrap();
-    std::fs::set_permissions(&echo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_script(&echo, "#!/bin/sh\necho \"$@\"\n");
     for (words, wanted) in [
         (&[][..], "demo"),
         (&["--clients", "3"], "demo --clients 3"),

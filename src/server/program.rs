@@ -11,10 +11,9 @@ use signal_hook::iterator::Signals;
 
 use super::options::ServerOptions;
 use super::server::{Server, StartError};
+use crate::host::role_disk::SPACE_RETRY;
 use crate::net::allow_many_sockets;
 
-/// A server that cannot start because its disk is full tries again after this time.
-const SPACE_RETRY: Duration = Duration::from_secs(1);
 /// How long a start waits for an address in use to become free: its holder may be about to end, like a process that was
 /// just killed.
 const BIND_PATIENCE: Duration = Duration::from_secs(2);

@@ -254,6 +254,14 @@ pub fn proved(run: &Path) -> (i32, String) {
     (if code == 6 { 0 } else { code }, audited.1 + &searched)
 }
 
+/// Writes a script that can be executed. Another process writes it: a program that this process has open for writing is
+/// "busy" if another test starts a process at the same moment.
+pub fn write_script(path: &Path, text: &str) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"printf '%s' "$1" > "$0" && chmod 755 "$0""#]).arg(path).arg(text);
+    assert!(shell.status().unwrap().success());
+}
+
 /// Runs a program of this build. Returns the exit code and the output.
 pub fn run_program(name: &str, arguments: &[&str]) -> (i32, String) {
     let output = Command::new(program(name)).args(arguments).output().unwrap();

@@ -6,10 +6,9 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use support::{program, run_program};
+use support::{program, run_program, write_script};
 
 fn chaos(out: &Path, more: &[&str]) -> (i32, String) {
     let out = out.to_string_lossy().into_owned();
@@ -65,12 +64,8 @@ fn acceptors_that_lose_their_memory_are_found() {
     // The server as it is, with the option that its own help calls unsafe.
     let server = dir.path().join("forgetful-server");
     let real = program("paxos-server").display().to_string();
-    fs::write(
-        &server,
-        format!("#!/bin/sh\nexec '{real}' \"$@\" --restart lost --fail acceptors --mean-up 300ms --mean-down 50ms\n"),
-    )
-    .unwrap();
-    fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
+    let options = "--restart lost --fail acceptors --mean-up 300ms --mean-down 50ms";
+    write_script(&server, &format!("#!/bin/sh\nexec '{real}' \"$@\" {options}\n"));
     let server = server.to_string_lossy().into_owned();
     let more =
         ["--seed", "1", "--rounds", "5", "--fault-duration", "5s", "--protocol", "basic-paxos", "--server", &server];

@@ -229,6 +229,32 @@ mod tests {
         assert!(code == exit::NOT_PROVABLE && text.contains("register.log: unknown: not decided in time"), "{text}");
     }
 
+    /// Two writes, one after the other, whose slots stand in the other order. Each key alone is linearizable, so the search
+    /// finds an order; the audit finds that the slots contradict real time.
+    #[test]
+    fn disagreement_with_the_audit_is_a_violation() {
+        let dir = tempfile::tempdir().unwrap();
+        let line =
+            |n: usize, rest: &str| format!("2026-08-21T14:03:07.00000{n}Z INFO  c1.{:<4} client   {rest}\n", n + 1);
+        let mut text = line(0, "BOOT     version=0.1.0 lines=2 cluster=s1");
+        for (n, slot) in [(1, 9), (2, 8)] {
+            let (request, response) = (2 * n - 1, 2 * n);
+            text +=
+                &line(request, &format!("REQUEST  req=c1-{n} op=PUT key=k{n} value=v to=s1 session=3 sequence={n}"));
+            text +=
+                &line(response, &format!("RESPONSE req=c1-{n} status=OK slot={slot} version=1 took=0.001ms server=s1"));
+        }
+        // The audit checks rules only if it knows the servers and their protocol.
+        let server = "2026-08-21T14:03:07.000000Z INFO  s1.1    server   BOOT     version=0.1.0 lines=2 cluster=s1 \
+                      protocol=basic-paxos steps=on incarnation=1\n";
+        fs::write(dir.path().join("server-1.log"), server).unwrap();
+        fs::write(dir.path().join("client-1.log"), text).unwrap();
+        let (text, code) =
+            CheckArgs { files: vec![dir.path().to_path_buf()], within: Duration::from_secs(60) }.run().unwrap();
+        assert!(code == exit::VIOLATION && text.contains("DISAGREEMENT"), "{text}");
+        assert!(text.contains("linearizable (2 operations on 2 keys"), "{text}");
+    }
+
     /// The output for a violation after `in_order` operations in the order, with `open` others.
     fn shown(in_order: usize, open: usize) -> String {
         let text: String = (0..100).map(|n| format!("call {n}\nend {n}\n")).collect();

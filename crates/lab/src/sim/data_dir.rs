@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::env::{Micros, SECOND};
+use super::env::Micros;
 use paxos_kv::host::RecoveryError;
 use paxos_kv::storage::DataDirError;
 use paxos_kv::storage::data_dir::{self, DirStorage};
@@ -52,7 +52,7 @@ pub enum StartRefusal {
 }
 
 /// Time between two attempts to start on a full disk.
-pub(super) const SPACE_RETRY: Micros = SECOND;
+pub(super) const SPACE_RETRY: Micros = paxos_kv::host::role_disk::SPACE_RETRY.as_micros() as Micros;
 
 impl DirStorage for SimDataDir {
     type Files = MemoryFiles;

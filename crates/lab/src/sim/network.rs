@@ -81,6 +81,25 @@ pub struct LinkFaults {
     pub lane_bytes: [usize; 2],
 }
 
+impl LinkFaults {
+    /// Links that only delay frames, by at least `latency`, and keep their order.
+    pub fn delays(latency: Micros, jitter: Micros) -> LinkFaults {
+        LinkFaults {
+            latency,
+            jitter,
+            late: 0,
+            reorders: false,
+            loss: 0,
+            accept_loss: 0,
+            duplicate: 0,
+            replay: 0,
+            corrupt: 0,
+            rate: None,
+            lane_bytes: LANE_BYTES,
+        }
+    }
+}
+
 /// As many bytes as a link of real servers queues in each lane.
 pub const LANE_BYTES: [usize; 2] = [CONTROL_MAX_BYTES, BULK_MAX_BYTES];
 

@@ -18,7 +18,7 @@ use super::client::{ClientStep, SimClient};
 use super::client_history::RequestedOperation;
 use super::env::{MS, Micros, SECOND, SimEvent, TrafficCounts};
 use super::faults::{ActiveFault, FaultSet};
-use super::network::{Endpoint, LANE_BYTES, LinkFaults};
+use super::network::{Endpoint, LinkFaults};
 use super::plan::RunPlan;
 use super::simulation::{CrashKind, RunVerdict, Simulation};
 use paxos_kv::host::mail_queue::CrashRequest;
@@ -432,19 +432,7 @@ fn client_step(random: &mut Random, client: usize, n: usize) -> ClientStep {
 
 /// A plan without faults: the scenario adds its own.
 fn plan(seed: u64, protocol: Protocol) -> RunPlan {
-    let link_faults = LinkFaults {
-        latency: 300,
-        jitter: 200,
-        reorders: false,
-        loss: 0,
-        accept_loss: 0,
-        late: 0,
-        duplicate: 0,
-        replay: 0,
-        corrupt: 0,
-        rate: None,
-        lane_bytes: LANE_BYTES,
-    };
+    let link_faults = LinkFaults::delays(300, 200);
     RunPlan {
         servers: SERVERS,
         clients: 0,

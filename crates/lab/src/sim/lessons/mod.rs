@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use super::client::{ClientStep, SimClient};
 use super::env::{MS, Micros, SECOND, SimEvent};
 use super::faults::{ActiveFault, FaultSet};
-use super::network::{Endpoint, LANE_BYTES, LinkFaults};
+use super::network::{Endpoint, LinkFaults};
 use super::plan::RunPlan;
 use super::simulation::Simulation;
 use paxos_kv::host::mail_queue::CrashRequest;
@@ -137,19 +137,7 @@ impl Lesson {
 
     /// A plan without faults: the script adds its own.
     fn plan(&self) -> RunPlan {
-        let link_faults = LinkFaults {
-            latency: 700,
-            jitter: 500,
-            reorders: false,
-            loss: 0,
-            accept_loss: 0,
-            late: 0,
-            duplicate: 0,
-            replay: 0,
-            corrupt: 0,
-            rate: None,
-            lane_bytes: LANE_BYTES,
-        };
+        let link_faults = LinkFaults::delays(700, 500);
         RunPlan {
             servers: self.servers,
             clients: 0,
