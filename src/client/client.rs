@@ -388,13 +388,17 @@ fn system_nonce() -> u128 {
 
 /// Converts the core's result into that of an operation.
 fn ended(Finished { result, took }: Finished) -> CompletedOperation {
-    CompletedOperation { end: result.map(done), took }
+    let accepted_by = match &result {
+        Ok(Reply::Applied { accepted_by, .. }) => *accepted_by,
+        _ => ServerSet::NONE,
+    };
+    CompletedOperation { end: result.map(done), took, accepted_by }
 }
 
 /// Converts a reply to a read or a write.
 fn done(reply: Reply) -> OperationResult {
     match reply {
-        Reply::Applied { slot, written } => OperationResult::Wrote(WriteResponse::new(slot, written)),
+        Reply::Applied { slot, written, .. } => OperationResult::Wrote(WriteResponse::new(slot, written)),
         Reply::Value { slot, value, version } => {
             OperationResult::Read(GetResponse { slot, value: value.map(|value| value.to_vec()), version })
         }

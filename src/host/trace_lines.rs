@@ -76,7 +76,7 @@ pub fn response(reply: &Reply, took: Duration, to: SocketAddr) -> Option<Event> 
             session = Some(*opened);
             RequestStatus::Ok
         }
-        Reply::Applied { slot: at, written } => {
+        Reply::Applied { slot: at, written, .. } => {
             slot = Some(*at);
             let (status, at) = match written {
                 WriteResult::Done { version } => (RequestStatus::Ok, version),

@@ -199,6 +199,8 @@ pub enum Reply {
         slot: Slot,
         /// Its effect.
         written: WriteResult,
+        /// The acceptors whose votes chose the slot, if the replying server counted them itself; else empty.
+        accepted_by: ServerSet,
     },
     /// The value of the key, as of a slot.
     Value {

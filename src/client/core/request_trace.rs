@@ -170,7 +170,7 @@ fn received(reply: &Reply, from: ServerId, took: Duration) -> Option<Event> {
     let Event::Response { status, slot, version, value, session, cause, .. } = &mut line else { return None };
     match reply {
         Reply::Opened { session: opened, .. } => *session = Some(*opened),
-        Reply::Applied { slot: at, written } => {
+        Reply::Applied { slot: at, written, .. } => {
             let now = match written {
                 WriteResult::Done { version } => (RequestStatus::Ok, version),
                 WriteResult::NotFound { version } => (RequestStatus::NotFound, version),
