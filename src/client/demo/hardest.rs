@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::changes::{Cluster, and, owners};
 use crate::role::ServerSet;
+use crate::trace::hardship::Hardship;
 
 /// A write that succeeded, and the failures that it met.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +26,13 @@ pub struct MetFailure {
 }
 
 impl MetFailure {
-    /// How telling it is: waited without a quorum, then a crash while it ran, then the number of voters down.
-    fn rank(&self, cluster: Cluster) -> (bool, bool, usize, Duration) {
-        (!cluster.is_quorum(self.fewest), !self.crashed.is_empty(), self.down.len(), self.took)
-    }
-
-    fn has_met_any(&self, cluster: Cluster) -> bool {
-        let (waited, crashed, down, _) = self.rank(cluster);
-        waited || crashed || down > 0
+    fn hardship(&self, cluster: Cluster) -> Hardship {
+        Hardship {
+            is_without_quorum: !cluster.is_quorum(self.fewest),
+            is_crash_inside: !self.crashed.is_empty(),
+            down: self.down.len(),
+            took: self.took,
+        }
     }
 }
 
@@ -43,8 +43,8 @@ pub struct Hardest(Option<MetFailure>);
 impl Hardest {
     /// Keeps this request if it met more than the one before.
     pub fn consider(&mut self, met: MetFailure, cluster: Cluster) {
-        let is_harder = |before: &MetFailure| met.rank(cluster) > before.rank(cluster);
-        if met.has_met_any(cluster) && self.0.as_ref().is_none_or(is_harder) {
+        let is_harder = |before: &MetFailure| met.hardship(cluster) > before.hardship(cluster);
+        if met.hardship(cluster).has_failure() && self.0.as_ref().is_none_or(is_harder) {
             self.0 = Some(met);
         }
     }
