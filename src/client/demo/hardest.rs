@@ -118,7 +118,7 @@ mod tests {
         let crash = met("c1-4", &[], &[3], &[1, 2, 4, 5]);
         let waited = met("c1-5", &[], &[], &[1]);
         let says = |text: &str| Some(text.to_string());
-        assert_eq!(first(&[calm.clone()]), None);
+        assert_eq!(first(std::slice::from_ref(&calm)), None);
         assert_eq!(
             first(&[one_down.clone(), calm]),
             says("c1-2 (put city) met the most failures: s4's acceptor was down.")
