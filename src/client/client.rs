@@ -305,6 +305,17 @@ impl Client {
         self.order(server, Request::Restart { role }).map(drop)
     }
 
+    /// Makes a server cut its links with other servers, until they are joined: no message passes in either direction.
+    /// The server must run in lab mode.
+    pub fn cut(&mut self, server: ServerId, peers: ServerSet) -> Result<(), ClientError> {
+        self.order(server, Request::Cut { peers }).map(drop)
+    }
+
+    /// Makes a server join links that it has cut. The server must run in lab mode.
+    pub fn join(&mut self, server: ServerId, peers: ServerSet) -> Result<(), ClientError> {
+        self.order(server, Request::Join { peers }).map(drop)
+    }
+
     fn order(&mut self, server: ServerId, request: Request) -> Result<Reply, ClientError> {
         self.progress();
         let now = self.now();

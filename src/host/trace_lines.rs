@@ -36,7 +36,12 @@ pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
                 kv::Op::Delete { key } => event(OpKind::Delete, Some(key), None, None, session, sequence),
             })
         }
-        Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => None,
+        Request::Status
+        | Request::State { .. }
+        | Request::Crash { .. }
+        | Request::Restart { .. }
+        | Request::Cut { .. }
+        | Request::Join { .. } => None,
     }
 }
 

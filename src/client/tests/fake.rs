@@ -75,7 +75,12 @@ pub fn good_reply(slot: u64, request: &Request) -> Reply {
             accepted_by: ServerSet::NONE,
         },
         Request::Get { .. } => Reply::Value { slot: Slot(slot), value: Some(b"value".to_vec().into()), version: slot },
-        Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => Reply::Done,
+        Request::Status
+        | Request::State { .. }
+        | Request::Crash { .. }
+        | Request::Restart { .. }
+        | Request::Cut { .. }
+        | Request::Join { .. } => Reply::Done,
     }
 }
 
