@@ -434,6 +434,7 @@ fn no_message_passes_between_servers_that_are_cut_off_until_they_are_joined() {
         });
         assert!(cluster.log_text(id).contains("state=joined cause=lab"));
     }
+    client.set_server(ServerId(1)).unwrap();
     client.put(b"k", b"joined").unwrap();
     cluster.await_agreement();
     assert!(arrived(&cluster, 1, 2) > before.0);
