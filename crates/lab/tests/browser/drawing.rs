@@ -311,7 +311,7 @@ const RETRIED_RUN: &str = "\
 2026-08-21T14:03:07.104300Z INFO  s1.2    server   REQUEST  req=c1-5 op=PUT key=color value=blue from=127.0.0.1:50312
 2026-08-21T14:03:07.104455Z INFO  s1.3    proposer PREPARE  req=c1-5 slot=7+ ballot=3.1 to=s1,s2,s3 re=s1.2
 2026-08-21T14:03:07.204000Z WARN  s1.4    proposer RETRY    req=c1-5 slot=7 ballot=3.1 nack=none next_round=4
-2026-08-21T14:03:08.104000Z INFO  s3.1    server   RESPONSE req=c1-5 status=NOTAPPLIED cause=\"no quorum\" took=900.000ms to=127.0.0.1:50314
+2026-08-21T14:03:08.104000Z WARN  s3.1    server   RESPONSE req=c1-5 status=NOTAPPLIED cause=\"no quorum\" took=900.000ms to=127.0.0.1:50314
 2026-08-21T14:03:08.204000Z INFO  s3.2    server   RESPONSE req=c1-5 status=OK slot=7 version=1 took=100.000ms to=127.0.0.1:50314
 2026-08-21T14:03:08.204500Z INFO  s2.1    proposer PREPARE  req=c1-6 slot=8+ ballot=5.2 to=s1,s2,s3
 2026-08-21T14:03:08.205000Z WARN  s2.2    proposer RETRY    req=c1-6 slot=8 ballot=5.2 nack=none next_round=6

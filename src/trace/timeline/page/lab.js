@@ -12,8 +12,8 @@ function lab(app) {
     says.classList.toggle("bad", Boolean(isBad));
   };
   $("lab").replaceChildren(element("p", "acts", element("b", "", "Acts on the running cluster, now"), ", whichever line is chosen."),
-    ring, element("h3", "", "roles: press to crash, press again to restart"), roles,
-    element("h3", "", "links: press to cut, press again to join"), links, says,
+    ring, element("h3", "", "roles: press to crash, again to restart"), roles,
+    element("h3", "", "links: press to cut, again to join"), links, says,
     element("h3", "", "request"), requestForm(app));
 
   const newest = () => app.run.stateAt(app.run.lines.length - 1);

@@ -66,13 +66,13 @@ function seat(number, known, roles, isSilent) {
   const says = isSilent ? "no contact" : !known.up ? (known.stopped ? "stopped" : "no line") : off ? "all down" : promised || "\u00b7";
   const letters = roles.map((role, n) => {
     const x = (n - (roles.length - 1) / 2) * 13;
-    const mark = isSilent ? "" : isDown(role) ? `<rect class="off" x="${x - 5.5}" y="8" width="11" height="12" rx="2.5"/>` : "";
-    return `${mark}<text class="letter${mark ? " off" : ""}" x="${x}" y="17.5">${ROLE_LETTERS[role]}</text>`;
+    const mark = isSilent ? "" : isDown(role) ? `<rect class="off" x="${x - 5.5}" y="5" width="11" height="12" rx="2.5"/>` : "";
+    return `${mark}<text class="letter${mark ? " off" : ""}" x="${x}" y="14.5">${ROLE_LETTERS[role]}</text>`;
   });
   return `<title>${describeServer(number, known, roles, isSilent)}</title>`
     + `<circle class="seat${off ? " off" : ""}" style="--hue:var(--s${hueOf(number)})" r="${SEAT}"/>`
     + (promised && !off ? `<circle class="core" style="--fill:var(--s${hueOf(ownerOf(promised))})" r="${SEAT - 3}"/>` : "")
-    + `<text y="-8">s${number}</text><text class="sub" y="4">${says}</text>${letters.join("")}`;
+    + `<text y="-10">s${number}</text><text class="sub" y="1.5">${says}</text>${letters.join("")}`;
 }
 
 function flight({ from, to, edge }, at, moves) {
