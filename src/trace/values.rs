@@ -151,6 +151,10 @@ words! {
         Unconnected = "unconnected",
         /// The destination server is not active: it starts, stops, is not admitted yet, or is fenced.
         Inactive = "inactive",
+        /// A simulated network has cut the link.
+        Cut = "cut",
+        /// A simulated network has lost the message.
+        Lost = "lost",
     }
 
     /// A change of a link to a peer.
@@ -161,6 +165,10 @@ words! {
         Lost = "lost",
         /// One of the two servers refused the other.
         Refused = "refused",
+        /// A simulated network carries nothing between the two any more, in either direction.
+        Cut = "cut",
+        /// The simulated network carries messages between the two again.
+        Joined = "joined",
     }
 }
 
