@@ -56,7 +56,8 @@ function drawStage(app, forward) {
     const angle = Math.PI * 2 * n / members.length - Math.PI / 2;
     return [number, [160 + 104 * Math.cos(angle), 96 + 68 * Math.sin(angle)]];
   }));
-  const wires = members.flatMap((a, n) => members.slice(n + 1).map((b) => `<path class="wire" d="M${at.get(a)}L${at.get(b)}"/>`));
+  const cut = cutPairsAt(app.run, line ? line.row : -1);
+  const wires = members.flatMap((a, n) => members.slice(n + 1).map((b) => drawWire(at.get(a), at.get(b), cut.has(`${a} ${b}`))));
   const seats = members.map((number) => {
     const known = state.get(number) || blank(), [x, y] = at.get(number);
     const off = !known.up || known.down.has("acceptor") || known.down.has("participant");
@@ -78,7 +79,8 @@ function drawStage(app, forward) {
       + `<circle class="ball" r="5"${move ? "" : ` cx="${endX}" cy="${endY}"`}>${move}</circle></g>`;
   });
   const holder = element("div");
-  holder.innerHTML = `<svg viewBox="0 0 320 196">${wires.join("")}${flights.join("")}${seats.join("")}</svg>`;
+  holder.innerHTML = `<svg viewBox="0 -10 320 212">${wires.join("")}${flights.join("")}${line ? drawLostFlights(line, at) : ""}${seats.join("")}`
+    + `${ringQuorums(app.run, line, at)}</svg>`;
   document.getElementById("stage").replaceChildren(holder.firstChild);
 }
 
@@ -117,9 +119,14 @@ function drawDetail(app) {
   const rest = line.name === "CHOSEN" ? `chosen by these ${count} of ${app.run.cluster.size}`
     : line.name === "ACCEPT" ? `based on these ${count} promises` : "caused by";
   section(rest, line.causes.map((edge) => edge.from).sort((a, b) => a.row - b.row));
-  section("caused", line.effects.map((edge) => edge.to).sort((a, b) => a.row - b.row));
+  const met = sharedAcceptors(app.run, line);
+  if (met) parts.push(element("p", "met", dressed(sharedWords(met, line))));
+  section("caused", line.effects.map((edge) => edge.to).filter((other) => app.isRevealed(other)).sort((a, b) => a.row - b.row));
   const silent = unheard(line);
-  if (silent.length) parts.push(element("p", "dim", "No line shows that it arrived at ", dressed(serverList(silent)), "."));
+  const cut = cutPairsAt(app.run, line.row), isCut = (number) => cut.has([line.server, number].sort((a, b) => a - b).join(" "));
+  const unknown = silent.filter((number) => !isCut(number)), apart = silent.filter(isCut);
+  if (apart.length) parts.push(element("p", "dim", "There was no connection to ", dressed(serverList(apart)), "."));
+  if (unknown.length) parts.push(element("p", "dim", "No line shows that it arrived at ", dressed(serverList(unknown)), "."));
   if (line.re && !app.run.byId.has(line.re)) parts.push(element("p", "dim", `It was caused by ${line.re}, a line that is not on this page.`));
   parts.push(element("div", "raw", line.text));
   const actions = element("div", "actions");
@@ -141,26 +148,8 @@ function drawDetail(app) {
 /** The servers to which a message was sent, and of which no line shows that it arrived. */
 function unheard(line) {
   if (!/^(PREPARE|ACCEPT|CHOSEN)$/.test(line.name)) return [];
-  const heard = new Set(line.effects.map((edge) => edge.to.server));
+  const heard = new Set([...line.effects.map((edge) => edge.to.server), ...lostTo(line)]);
   return readServers(line.fields.to).filter((number) => !heard.has(number));
-}
-
-/** The lesson: a text, places to look at, and a question with a hidden answer. */
-function drawLesson(app) {
-  const { lesson } = app.data;
-  if (!lesson) return;
-  const box = $("lesson");
-  box.hidden = false;
-  const places = element("ol", "links", ...lesson.look.map(([says, id]) => {
-    const button = element("button", "jump", says);
-    button.type = "button";
-    button.addEventListener("click", () => app.run.byId.has(id) && app.go(app.run.byId.get(id)));
-    return element("li", "", button);
-  }));
-  const answer = element("details", "", element("summary", "", lesson.question), element("p", "", lesson.answer));
-  box.replaceChildren(element("details", "", element("summary", "", `Lesson: ${lesson.title}`), element("p", "", lesson.says)),
-    element("h3", "", "look at"), places, element("h3", "", "a question"), answer);
-  box.firstChild.open = true;
 }
 
 /** The table of slots by servers at the chosen line. Maximum number of slots, around the one of interest. */

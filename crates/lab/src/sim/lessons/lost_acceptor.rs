@@ -36,7 +36,7 @@ pub(super) const LESSON: Lesson = Lesson {
             "Three acceptors are up again. What happens to the write that waits?",
             &["It is done", "It is lost"],
             0,
-            "Red is chosen: the write that waited is done",
+            "Red is chosen: the write of server 1 that waited is done",
             "s1.*learner  CHOSEN   req=c2-2",
         ),
     ],

@@ -22,7 +22,7 @@ pub(super) const LESSON: Lesson = Lesson {
             "Now server 3 reaches server 2, but not server 1. What does server 2 answer to its PREPARE?",
             &["A promise that reports blue", "A promise that reports no value", "A refusal"],
             1,
-            "Server 2 promises, and reports no value: it has forgotten that it accepted blue",
+            "Server 2 promises, and reports no value: it has forgotten what it accepted",
             "s2.*acceptor PROMISE  req=c2-2",
         ),
         Point::after(
