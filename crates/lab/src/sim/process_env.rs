@@ -203,7 +203,8 @@ impl Env for ProcessEnv<'_> {
         let is_accept = matches!(message, PeerMessage::Paxos(Message::Accept { .. }))
             || matches!(message, PeerMessage::TwoPhaseCommit(two_phase_commit::CommitMessage::VoteRequest { .. }));
         let links = self.agenda.links.borrow();
-        let (weight, bytes) = (FrameSize { lane: message.lane(), bytes: FrameSize::SMALL.bytes + message.size() }, frame.into());
+        let (weight, bytes) =
+            (FrameSize { lane: message.lane(), bytes: FrameSize::SMALL.bytes + message.size() }, frame.into());
         let is_up = |server: &ServerId| links.get(server).is_some_and(|link| link.call().is_some());
         let (up, down): (Vec<ServerId>, Vec<ServerId>) = to.iter().partition(is_up);
         for server in down {

@@ -39,7 +39,8 @@ fn lesson_opens_at_its_first_point_and_leads_through_the_others() {
             assert!(card.contains(point.says), "{card}");
             // The row, as it is drawn, names the server that the point names.
             let row = browser.text("document.querySelector('.line.here .tell').textContent");
-            let server = point.says.to_lowercase().split_once("server ").map(|(_, rest)| rest[..1].to_string()).unwrap();
+            let server =
+                point.says.to_lowercase().split_once("server ").map(|(_, rest)| rest[..1].to_string()).unwrap();
             assert!(row.contains(&format!("s{server}")), "{}: '{}' is shown at '{row}'", lesson.name, point.says);
             match n % 2 {
                 0 => browser.key("Enter"),
@@ -103,19 +104,29 @@ fn a_cut_is_a_wall_and_a_lost_message_ends_in_a_cross() {
     // In the ring four edges are missing, and three messages of the chosen line end half way.
     assert_eq!(browser.number("document.querySelectorAll('#stage .wire').length"), 6);
     assert_eq!(browser.number("document.querySelectorAll('#stage .flight.lost').length"), 3);
-    assert!(browser.text("document.querySelector('.line.here').textContent").contains("lost on its way to s3, s4 and s5: the link is cut"));
+    assert!(
+        browser
+            .text("document.querySelector('.line.here').textContent")
+            .contains("lost on its way to s3, s4 and s5: the link is cut")
+    );
     assert!(!browser.text("document.querySelector('#detail').textContent").contains("No line shows"));
     browser.key("End");
     browser.eval("paxosTimeline.diagram.box.scrollTop = 0");
     browser.settle();
-    assert_eq!(browser.number("document.querySelectorAll('#window .wall').length"), 2, "later server 1 is cut off, too");
+    assert_eq!(
+        browser.number("document.querySelectorAll('#window .wall').length"),
+        2,
+        "later server 1 is cut off, too"
+    );
     browser.must_be_content();
 }
 
 #[test]
 fn the_acceptor_that_two_quorums_share_is_marked() {
     let Some(mut browser) = Browser::open(1400, 900) else { return };
-    for (name, point, word, both) in [("adopt", 4, "carries the value over", "in both"), ("lost-memory", 3, "lost what it had accepted", "forgot")] {
+    for (name, point, word, both) in
+        [("adopt", 4, "carries the value over", "in both"), ("lost-memory", 3, "lost what it had accepted", "forgot")]
+    {
         open(&mut browser, Lesson::named(name).unwrap());
         for _ in 0..point {
             browser.key("Enter");
@@ -125,15 +136,23 @@ fn the_acceptor_that_two_quorums_share_is_marked() {
         assert!(met.starts_with("s2 belongs to both") && met.contains(word), "{met}");
         // Its acceptance of then and its promise of now, and what it kept in between.
         assert_eq!(browser.number("document.querySelectorAll('#window .shared').length"), 2);
-        assert_eq!(browser.number("document.querySelectorAll('#window .kept.forgotten').length"), usize::from(name == "lost-memory"));
-        assert_eq!(browser.eval("[...document.querySelectorAll('#stage .both')].map((word) => word.textContent)"), json!([both]));
+        assert_eq!(
+            browser.number("document.querySelectorAll('#window .kept.forgotten').length"),
+            usize::from(name == "lost-memory")
+        );
+        assert_eq!(
+            browser.eval("[...document.querySelectorAll('#stage .both')].map((word) => word.textContent)"),
+            json!([both])
+        );
     }
     // A first ballot meets no other.
     open(&mut browser, Lesson::named("one-value").unwrap());
     browser.key("End");
-    browser.eval("paxosTimeline.go(paxosTimeline.run.lines.find((line) => line.name === 'CHOSEN' && line.fields.slot === '2'))");
+    browser.eval(
+        "paxosTimeline.go(paxosTimeline.run.lines.find((line) => line.name === 'CHOSEN' && line.fields.slot === '2'))",
+    );
     browser.settle();
-    assert_eq!(browser.number("document.querySelectorAll('.shared, .met').length"), 0);
+    assert_eq!(browser.number("document.querySelectorAll('#window .shared, #detail .met').length"), 0);
     browser.must_be_content();
 }
 

@@ -493,7 +493,7 @@ function edgeStyle({ from, to }) {
  * hundred thousand rows at once. */
 function linesOf(line, clusterSize, room) {
   if (line.room === room) return line.lines;
-  const weight = loudness(line) === "key" ? 1.09 : 1.01;
+  const isBold = /key|error/.test(loudness(line));
   let count = 1, x = 0;
   const put = (width) => {
     if (x > 0 && x + width > room) {
@@ -504,6 +504,8 @@ function linesOf(line, clusterSize, room) {
   };
   for (const part of sentence(line, clusterSize)) {
     const text = typeof part === "string" ? part : part.why !== undefined ? ` \u2014 ${part.why}` : plain([part]);
+    // Bold and slanted words are wider, and ballots and values have a frame.
+    const weight = isBold || part.server !== undefined ? 1.1 : part.why !== undefined ? 1.08 : 1.03;
     if (part.ballot !== undefined) put(widthOf(text) + 10);
     else for (const word of text.split(/(?<= )/)) put(widthOf(word) * weight + (part.value !== undefined ? 9 : 0));
   }

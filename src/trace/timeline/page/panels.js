@@ -220,6 +220,9 @@ function drawLegend() {
   arrow('stroke-dasharray="1 2.5"', 1.2, tip, "a notification that a slot is chosen");
   arrow('stroke-dasharray="4 3"', 1.1, "M22 4H24V14H22Z", "a refusal");
   arrow('stroke-dasharray="4 3"', 1.1, "", "a dropped message");
+  item('<path class="stray" style="--hue:var(--s1)" d="M-13 -3L6 3"/><path class="cross" transform="translate(6 3)" d="' + SHAPES.cross(3.6) + '"/>', "a message that the network lost");
+  item('<path class="wall" d="M0 -9V9"/>', "a wall: no message can pass between the servers on its two sides");
+  item('<path class="kept" style="--hue:var(--s1)" d="M-8 -9V9"/><circle class="shared" style="--hue:var(--s1)" cx="5" cy="0" r="6"/>', "an acceptor that two quorums share, at the chosen proposal");
   const hues = element("p", "", "Color shows the owner of the ballot: ");
   hues.append(dressed([1, 2, 3, 4, 5].flatMap((number) => [{ ballot: `3.${number}` }, ` s${number}${number < 5 ? ", " : "."}`])));
   box.replaceChildren(element("h3", "", "marks"), list, element("h3", "", "arrows"), arrows, element("h3", "", "color"), hues,

@@ -60,7 +60,8 @@ pub fn page(lesson: &Lesson) -> Result<String, String> {
     let played = lesson.play().map_err(|error| error.to_string())?;
     let run = &played.run;
     let points = lesson.points.iter().map(|point| {
-        let asks = point.asks.map(|Prediction { question, choices, right }| LessonPrediction { question, choices, right });
+        let asks =
+            point.asks.map(|Prediction { question, choices, right }| LessonPrediction { question, choices, right });
         Ok(LessonPoint { says: point.says, line: run.line(line_of(&played, point.line)?).id.to_string(), asks })
     });
     let scene = (0..run.lines.len()).filter(|at| run.line(*at).time >= played.scene_start);
@@ -84,11 +85,12 @@ pub(super) fn line_of(played: &PlayedLesson, pattern: &str) -> Result<usize, Str
     let fits = |at: &usize| {
         let line = run.line(*at);
         let by = line.id.process.as_server().map(|by| by.to_string());
-        line.time >= played.scene_start && line.to_string().contains(words) && server.is_none_or(|server| by.as_deref() == Some(server))
+        line.time >= played.scene_start
+            && line.to_string().contains(words)
+            && server.is_none_or(|server| by.as_deref() == Some(server))
     };
     let found = (0..run.lines.len()).filter(fits).min_by_key(|at| run.line(*at).time);
-    found
-        .ok_or_else(|| format!("the scene has no log line that contains '{words}'"))
+    found.ok_or_else(|| format!("the scene has no log line that contains '{words}'"))
 }
 
 /// Wraps a text at 100 columns; all lines after the first are indented.

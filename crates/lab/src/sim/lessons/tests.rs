@@ -102,12 +102,15 @@ fn value_of(lines: &[String], line: &str) -> Option<String> {
         lines.iter().filter(fits).find(|other| field(other, "ballot") == Some(ballot))
     };
     let source = match (field(line, "accepted"), field(line, "tx"), field(line, "slot"), field(line, "ballot")) {
-        (Some(accepted), ..) if accepted != "none" => accepted.split_once('@').and_then(|(slot, at)| proposed(slot, at)),
+        (Some(accepted), ..) if accepted != "none" => {
+            accepted.split_once('@').and_then(|(slot, at)| proposed(slot, at))
+        }
         (_, Some(tx), ..) => lines.iter().find(|other| other.contains(" VOTEREQ ") && field(other, "tx") == Some(tx)),
         (_, _, Some(slot), Some(ballot)) => proposed(slot, ballot),
         _ => None,
     };
-    let request = || lines.iter().find(|other| other.contains(" REQUEST ") && field(other, "req") == field(line, "req"));
+    let request =
+        || lines.iter().find(|other| other.contains(" REQUEST ") && field(other, "req") == field(line, "req"));
     let value = field(line, "value").or_else(|| field(source.or_else(request)?, "value"));
     value.map(str::to_string)
 }
@@ -140,7 +143,8 @@ fn each_point_names_the_server_the_event_and_the_value_of_its_line() {
 fn scene_begins_with_its_first_request_in_a_slot_of_its_own() {
     for lesson in LESSONS {
         let played = lesson.play().unwrap();
-        let (set_up, scene): (Vec<_>, Vec<_>) = played.run.lines.iter().partition(|entry| entry.line.time < played.scene_start);
+        let (set_up, scene): (Vec<_>, Vec<_>) =
+            played.run.lines.iter().partition(|entry| entry.line.time < played.scene_start);
         let is_open = |entry: &&&RunLine| entry.line.to_string().contains("op=OPEN");
         assert!(set_up.iter().any(|entry| is_open(&entry)), "{}: sessions are opened in the set-up", lesson.name);
         assert_eq!(scene.iter().filter(is_open).count(), 0, "{}: no OPEN in the scene", lesson.name);
