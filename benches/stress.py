@@ -136,7 +136,7 @@ def disk_rate(folder, count=40):
 
 def power_cut(options, folder):
     # Each write to the checkpoint is slow, so that none is finished: what lies behind it grows.
-    with Stressed(folder, "power-cut", "pwrite64:delay_enter=1500000", "checkpoint/checkpoint.redb") as cluster:
+    with Stressed(folder, "power-cut", "pwrite64:delay_enter=1500000", "checkpoint/checkpoint.new") as cluster:
         value, sent = "x" * (MIB - 64), 0
         while sent < options.mib:
             put = subprocess.run(cluster.client("put", f"key-{sent}", "-"), input=value, capture_output=True, text=True)

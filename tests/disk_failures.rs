@@ -10,12 +10,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use paxos_kv::client::{Client, ClientError};
-use paxos_kv::kv::{Kv, StateDelta, StateEntry, VersionedValue};
+use paxos_kv::kv::{DeltaScope, Kv, StateDelta, StateEntry, VersionedValue};
 use paxos_kv::net::AdmissionStatus;
 use paxos_kv::paxos::StateMachine;
 use paxos_kv::role::{ServerId, ServerSet};
 use paxos_kv::storage::DataDir;
-use paxos_kv::storage::checkpoint::{CHUNK_BYTES, Checkpoint, CheckpointMeta};
+use paxos_kv::storage::checkpoint::{Checkpoint, CheckpointMeta, CheckpointOptions};
 use support::{Cluster, await_value};
 
 fn servers(ids: &[u8]) -> ServerSet {
@@ -126,13 +126,14 @@ fn server_that_lost_its_data_dir_does_not_vote_although_one_peer_never_recorded_
 fn falsify_checkpoint(cluster: &Cluster, id: u8, key: &[u8]) -> CheckpointMeta {
     let dir = DataDir::open(&cluster.data_dir(id), cluster.cluster.owner(ServerId(id))).unwrap();
     let files = dir.checkpoint_files().unwrap();
-    let (mut checkpoint, mut state) = Checkpoint::open(files, dir.storage_id(), CHUNK_BYTES, Kv::default()).unwrap();
+    let (mut checkpoint, mut state) =
+        Checkpoint::open(files, CheckpointOptions::usual(dir.storage_id()), Kv::default()).unwrap();
     let VersionedValue { version, .. } = state.store().get(key).unwrap().clone();
     let wrong =
         StateEntry::Key { key: key.to_vec(), entry: VersionedValue { value: Some(b"wrong".to_vec().into()), version } };
     state.put_pieces(vec![wrong.clone()]);
     let mark = CheckpointMeta { slot: checkpoint.mark().slot, digest: state.digest() };
-    let changes = StateDelta { is_whole: false, pieces: vec![wrong], ended: Vec::new() };
+    let changes = StateDelta { scope: DeltaScope::Changes, pieces: vec![wrong].into(), ended: Vec::new() };
     checkpoint.write(mark, &changes).unwrap();
     mark
 }

@@ -223,10 +223,15 @@ fn corrupt_slots_are_reported_and_repaired_from_peers() {
 
     // A checkpoint that is damaged as a whole is made anew.
     cluster.kill(&[2]);
-    fs::write(dir.join("checkpoint").join("checkpoint.redb"), [7; 9_000]).unwrap();
+    let run = "0000000001-0000000001.run";
+    fs::write(dir.join("checkpoint").join(run), [7; 9_000]).unwrap();
+    let (is_healthy, text) = inspect(&dir);
+    assert!(!is_healthy && text.contains(&format!("{run} of the directory checkpoint is corrupt")), "{text}");
     cluster.start_server(2);
     cluster.await_agreement();
-    assert!(dir.join("checkpoint").join("checkpoint.quarantined").exists());
+    assert!(dir.join("checkpoint").join(format!("{run}.quarantined")).exists());
+    let lines = cluster.log_text(2);
+    assert!(lines.contains(run) && lines.contains("restored from the other servers"), "{lines}");
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -71,7 +71,7 @@ fn dependencies(features: &str) -> BTreeSet<String> {
 #[test]
 fn client_library_needs_nothing_of_the_programs() {
     let (client, programs) = (dependencies("client"), dependencies("programs"));
-    for program_only in ["clap", "redb", "rustyline", "hdrhistogram", "flate2", "httparse", "signal-hook"] {
+    for program_only in ["clap", "rustyline", "hdrhistogram", "flate2", "httparse", "signal-hook"] {
         assert!(programs.contains(program_only), "{program_only} is not among {programs:?}");
         assert!(!client.contains(program_only), "the client library compiles {program_only}");
     }

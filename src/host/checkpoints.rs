@@ -15,17 +15,19 @@ use super::pending::RequestId;
 use super::rate_limit::RateLimit;
 use super::recovery::RecoveryError;
 use super::roles::request_of_learner;
-use crate::kv::{Kv, StateDelta, without_sessions};
+use crate::kv::{DeltaScope, Kv, StateDelta, without_sessions};
 use crate::net::{Reply, StatePart};
 use crate::paxos::{ChunkRequest, Learner, LearnerRequest, Message, Slot, SnapshotChunk};
 use crate::role::{Input, ServerId, ServerSet};
-use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, CheckpointMeta, quarantine};
+use crate::storage::checkpoint::{
+    Checkpoint, CheckpointError, CheckpointMeta, CheckpointOptions, QUARANTINED, quarantine,
+};
 use crate::storage::disk::Files;
 use crate::trace::{Digest, Event, Speaker, TraceContext};
 
-/// A write is refused while this many jobs of the own learner are queued. Checkpoints are far apart: more than one or
-/// two queued writes mean a slow disk.
-const WRITES_MAX: usize = 16;
+/// A write is refused while this many jobs of the own learner are queued, and a chunk of a snapshot is dropped.
+/// Checkpoints are far apart: more than one or two queued writes mean a slow disk.
+pub const WRITES_MAX: usize = 16;
 /// Maximum number of queued chunks for peers; further requests are dropped, and peers ask again.
 pub const PARTS_MAX: usize = 64;
 /// Maximum number of queued chunks for clients.
@@ -59,6 +61,7 @@ struct JobQueues {
 #[derive(Debug)]
 enum CheckpointJob {
     Load,
+    Chunk(SnapshotChunk),
     Write(CheckpointMeta, StateDelta),
     Fence(Slot),
 }
@@ -104,6 +107,15 @@ impl CheckpointQueue {
         has_space
     }
 
+    /// Queues a chunk of a snapshot to be written as it comes. If too many jobs are queued it is dropped; then the
+    /// whole state is written later.
+    pub fn keep_chunk(&self, chunk: SnapshotChunk) {
+        let mut jobs = self.lock();
+        if jobs.own.len() < WRITES_MAX {
+            jobs.own.push_back(CheckpointJob::Chunk(chunk));
+        }
+    }
+
     /// Marks the checkpoint as divergent after `slot`: no later incarnation may begin with it.
     pub fn fence(&self, slot: Slot) {
         self.lock().own.push_back(CheckpointJob::Fence(slot));
@@ -144,9 +156,9 @@ impl CheckpointQueue {
         jobs.own.is_empty() && jobs.of_peers.is_empty() && jobs.of_clients.is_empty()
     }
 
-    /// Whether the next job is to write a checkpoint.
+    /// Whether the next job is to write something.
     pub fn awaits_write(&self) -> bool {
-        matches!(self.lock().own.front(), Some(CheckpointJob::Write(..)))
+        matches!(self.lock().own.front(), Some(CheckpointJob::Write(..) | CheckpointJob::Chunk(_)))
     }
 
     /// Number of queued jobs.
@@ -176,6 +188,7 @@ pub struct Checkpointer<F: Files> {
     /// The state read when the checkpoint was opened: the learner's first incarnation need not read it again.
     first: Option<Kv>,
     has_said_full: bool,
+    has_said_unmerged: bool,
 }
 
 impl<F: Files> Checkpointer<F> {
@@ -188,12 +201,14 @@ impl<F: Files> Checkpointer<F> {
     ) -> Result<(Checkpointer<F>, bool), CheckpointError> {
         let sizes = &core.config.sizes;
         let empty = Kv::with_sessions_at_most(sizes.sessions);
-        let open = || Checkpoint::open(files.clone(), storage, sizes.snapshot_bytes, empty.clone());
+        let (part_bytes, merge_bytes) = (sizes.snapshot_bytes, sizes.merge_bytes);
+        let options = CheckpointOptions { owner: storage, part_bytes, merge_bytes };
+        let open = || Checkpoint::open(files.clone(), options, empty.clone());
         let (opened, is_rebuilt) = match open() {
             Err(error @ CheckpointError::Corrupt { .. }) if core.config.cluster.len() > 1 => {
                 let why = format!(
-                    "{error}. It is quarantined as {}, and the replica is restored from the other servers",
-                    checkpoint::QUARANTINE_FILE
+                    "{error}. The checkpoint is quarantined (*{QUARANTINED}), and the replica is restored from the \
+                     other servers"
                 );
                 core.trace_fault("checkpoint", "corrupt", &why);
                 quarantine(&files)?;
@@ -203,7 +218,8 @@ impl<F: Files> Checkpointer<F> {
         };
         let (checkpoint, state) = opened;
         core.shared_status.update(|shown| shown.checkpoint = checkpoint.mark().slot);
-        let checkpointer = Checkpointer { checkpoint, empty, first: Some(state), has_said_full: false };
+        let (first, has_said_full, has_said_unmerged) = (Some(state), false, false);
+        let checkpointer = Checkpointer { checkpoint, empty, first, has_said_full, has_said_unmerged };
         checkpointer.publish_growth(core);
         Ok((checkpointer, is_rebuilt))
     }
@@ -217,21 +233,49 @@ impl<F: Files> Checkpointer<F> {
         self.checkpoint.mark()
     }
 
-    /// Runs the next job, if there is one. Returns the state if the job was to load it.
+    /// Whether there is something to do besides the queued jobs.
+    pub fn has_work(&self) -> bool {
+        self.checkpoint.has_work()
+    }
+
+    /// Runs the next job. If there is none, merges some files of the checkpoint. Returns the state if the job was to
+    /// load it.
     pub fn run_one<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> Result<Option<LoadedState>, Fatal> {
         self.checkpoint.pin(core.checkpoints.lock().pinned);
         match core.checkpoints.next() {
             Some(NextJob::Own(CheckpointJob::Load)) => return self.load(env).map(Some),
+            Some(NextJob::Own(CheckpointJob::Chunk(chunk))) => self.checkpoint.take_chunk(&chunk).map_err(fatal)?,
             Some(NextJob::Own(CheckpointJob::Write(mark, changes))) => self.write(core, env, mark, &changes)?,
             Some(NextJob::Own(CheckpointJob::Fence(slot))) => self.fence(core, slot),
             Some(NextJob::OfPeer(to, name)) => self.send_chunk(core, env, to, name.as_ref())?,
             Some(NextJob::OfClient(wanted)) => self.queue_client_chunk(core, env, wanted)?,
-            None => {}
+            None => self.merge_some(core, env)?,
         }
         Ok(None)
     }
 
+    fn merge_some<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> Result<(), Fatal> {
+        let (files, _) = self.checkpoint.size();
+        match self.checkpoint.merge_some() {
+            Err(CheckpointError::Full { cause }) => {
+                if !std::mem::replace(&mut self.has_said_unmerged, true) {
+                    let why = format!("no disk space to merge the checkpoint ({cause}). Free some disk space");
+                    core.trace_fault("disk", "full", &why);
+                }
+            }
+            merged => merged.map_err(fatal)?,
+        }
+        if self.checkpoint.size().0 < files {
+            env.observe(Observation::CheckpointMerged);
+            self.has_said_unmerged = false;
+        }
+        self.publish_growth(core);
+        Ok(())
+    }
+
     fn load<E: Env>(&mut self, env: &E) -> Result<LoadedState, Fatal> {
+        // The learner of that snapshot has crashed.
+        self.checkpoint.drop_arriving();
         let state = match self.first.take() {
             Some(state) => state,
             None => self.checkpoint.load(self.empty.clone()).map_err(fatal)?,
@@ -250,7 +294,46 @@ impl<F: Files> Checkpointer<F> {
     ) -> Result<(), Fatal> {
         // After this write, the state read at the start is out of date.
         self.first = None;
-        let is_durable = match self.checkpoint.write(mark, changes) {
+        let is_durable = self.write_all(core, env, mark, changes)?;
+        self.publish_growth(core);
+        if is_durable {
+            core.shared_status.update(|shown| shown.checkpoint = mark.slot);
+            let event = Event::Snapshot { slot: mark.slot, digest: Digest(mark.digest), from: None };
+            core.trace_line(Speaker::Server, &TraceContext::default(), event);
+        }
+        // Dropping is safe if the learner has crashed meanwhile: its next incarnation finds the checkpoint on the disk.
+        request_of_learner(core, env, LearnerRequest::CheckpointDone { slot: mark.slot, is_durable });
+        Ok(())
+    }
+
+    /// Writes the changes. If they lead on from a snapshot, the snapshot becomes the checkpoint first. Returns false if
+    /// nothing was written, or only the snapshot.
+    fn write_all<E: Env>(
+        &mut self,
+        core: &ServerCore<E::Connection>,
+        env: &E,
+        mark: CheckpointMeta,
+        changes: &StateDelta,
+    ) -> Result<bool, Fatal> {
+        if let DeltaScope::SinceSnapshot { digest } = changes.scope {
+            let Some(snapshot) = self.checkpoint.arrived(digest) else { return Ok(false) };
+            let is_durable = self.written(core, env, snapshot, Checkpoint::install)?;
+            if !is_durable || snapshot == mark {
+                return Ok(is_durable);
+            }
+        }
+        self.written(core, env, mark, |checkpoint| checkpoint.write(mark, changes))
+    }
+
+    /// Writes this checkpoint. Returns false if the disk is full.
+    fn written<E: Env>(
+        &mut self,
+        core: &ServerCore<E::Connection>,
+        env: &E,
+        mark: CheckpointMeta,
+        write: impl FnOnce(&mut Checkpoint<F>) -> Result<(), CheckpointError>,
+    ) -> Result<bool, Fatal> {
+        let is_durable = match write(&mut self.checkpoint) {
             Ok(()) => true,
             Err(CheckpointError::Full { cause }) => {
                 if !self.has_said_full {
@@ -259,7 +342,6 @@ impl<F: Files> Checkpointer<F> {
                     );
                     core.trace_fault("disk", "full", &why);
                 }
-                env.observe(Observation::CheckpointShed);
                 false
             }
             Err(error) => {
@@ -268,16 +350,8 @@ impl<F: Files> Checkpointer<F> {
             }
         };
         self.has_said_full = !is_durable;
-        self.publish_growth(core);
-        if is_durable {
-            core.shared_status.update(|shown| shown.checkpoint = mark.slot);
-            env.observe(Observation::CheckpointDurable(mark));
-            let event = Event::Snapshot { slot: mark.slot, digest: Digest(mark.digest), from: None };
-            core.trace_line(Speaker::Server, &TraceContext::default(), event);
-        }
-        // Dropping is safe if the learner has crashed meanwhile: its next incarnation finds the checkpoint on the disk.
-        request_of_learner(core, env, LearnerRequest::CheckpointDone { slot: mark.slot, is_durable });
-        Ok(())
+        env.observe(if is_durable { Observation::CheckpointDurable(mark) } else { Observation::CheckpointShed });
+        Ok(is_durable)
     }
 
     fn fence<C: ClientConnection>(&self, core: &ServerCore<C>, slot: Slot) {
@@ -338,6 +412,10 @@ impl RecoveryError {
         match error {
             CheckpointError::Full { .. } => RecoveryError::NoSpace(why),
             CheckpointError::Io { .. } => RecoveryError::Failed(why),
+            // Only a server that is alone does not quarantine it.
+            CheckpointError::Corrupt { .. } => RecoveryError::Broken(format!(
+                "{why}. No other server has the state: restore a backup into another directory (paxos-server restore)"
+            )),
             _ => RecoveryError::Broken(why),
         }
     }

@@ -5,7 +5,7 @@ use crate::kv::SESSIONS_MAX;
 use crate::paxos::{OPEN_BYTES_MAX, OPEN_SLOTS_MAX, PAGE_BYTES, Quorums, Retention};
 use crate::protocol::Protocol;
 use crate::role::{ServerId, ServerSet};
-use crate::storage::checkpoint::CHUNK_BYTES;
+use crate::storage::checkpoint::{CHUNK_BYTES, MERGE_MIN_BYTES};
 
 /// The configuration of a server.
 #[derive(Clone, Debug)]
@@ -75,6 +75,8 @@ pub struct Sizes {
     pub page_bytes: usize,
     /// Approximate size of a snapshot chunk, in bytes.
     pub snapshot_bytes: usize,
+    /// Files of a checkpoint with fewer bytes than this are not yet merged.
+    pub merge_bytes: u64,
     /// Maximum number of sessions that are kept.
     pub sessions: usize,
     /// Maximum number of slots that a proposer has in flight.
@@ -92,6 +94,7 @@ impl Sizes {
             left_free_bytes: 1 << 20,
             page_bytes: PAGE_BYTES,
             snapshot_bytes: CHUNK_BYTES,
+            merge_bytes: MERGE_MIN_BYTES,
             sessions: SESSIONS_MAX,
             in_flight_max_slots: OPEN_SLOTS_MAX,
             in_flight_max_bytes: OPEN_BYTES_MAX,

@@ -115,6 +115,8 @@ pub enum Observation<'a> {
     CheckpointDurable(CheckpointMeta),
     /// A checkpoint write failed: the disk may or may not hold the checkpoint.
     CheckpointInDoubt(CheckpointMeta),
+    /// Files of the checkpoint were merged.
+    CheckpointMerged,
     /// There was no room for a checkpoint.
     CheckpointShed,
     /// A checkpoint was read back.

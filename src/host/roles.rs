@@ -235,6 +235,10 @@ impl Hosted for Learner<Kv> {
                     request_of_learner(core, env, LearnerRequest::CheckpointDone { slot, is_durable: false });
                 }
             }
+            LearnerNotification::ChunkLoaded(chunk) => {
+                core.checkpoints.keep_chunk(chunk);
+                env.wake_checkpointer();
+            }
             LearnerNotification::Durable { slot } => {
                 let request = AcceptorRequest::Truncate { below: slot.next() };
                 // Dropping is safe if the acceptor is down: a later checkpoint truncates these slots too.
@@ -252,8 +256,8 @@ impl Hosted for Learner<Kv> {
                     &trace_lines::left_behind(&left, core.config.sizes.snapshot_bytes),
                 );
             }
-            LearnerNotification::CheckpointLate { bytes } => {
-                core.trace_fault("checkpoint", "slow", &trace_lines::checkpoint_late(bytes, &core.config.retention));
+            LearnerNotification::CheckpointLate { bytes, due } => {
+                core.trace_fault("checkpoint", "slow", &trace_lines::checkpoint_late(bytes, due));
             }
             LearnerNotification::Installed { slot, digest, from } => {
                 if !core.trace.steps() {

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::fmt::{Debug, Write};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::super::admission::Admission;
 use super::super::config::{Config, Sizes};
@@ -15,10 +16,11 @@ use super::super::limits::tests::TestConnection;
 use super::super::mail_queue::{Capacity, MailboxItem};
 use super::super::pending::ReplyHandle;
 use super::*;
-use crate::kv::{Op, SavedResult, StateDelta, VersionedValue, WriteResult};
+use crate::kv::{DeltaScope, Op, SavedResult, StateDelta, VersionedValue, WriteResult};
 use crate::net::{ClientReply, ClientRequest, Envelope, Request};
 use crate::paxos::{
-    Ballot, CommandId, Entry, Incarnation, LeftBehind, NotApplied, Policy, Retention, SlotRange, Value,
+    Ballot, CommandId, Entry, Incarnation, LeftBehind, NotApplied, PartToken, Policy, Retention, SlotRange,
+    SnapshotChunk, Value,
 };
 use crate::protocol::Protocol;
 use crate::role::ServerId;
@@ -194,7 +196,7 @@ fn participant(at: &At, outcome: ParticipantNotification) {
 }
 
 fn changes() -> StateDelta {
-    StateDelta { is_whole: false, pieces: Vec::new(), ended: Vec::new() }
+    StateDelta { scope: DeltaScope::Changes, pieces: Arc::default(), ended: Vec::new() }
 }
 
 fn versioned() -> VersionedValue {
@@ -222,7 +224,7 @@ const OF_ACCEPTOR: [Case; 3] = [
     ("acceptor crashes", |at| Acceptor::on_down(&at.core, &at.done)),
 ];
 
-const OF_LEARNER: [Case; 21] = [
+const OF_LEARNER: [Case; 22] = [
     ("learner: Applied, a command", |at| {
         learner(
             at,
@@ -277,6 +279,11 @@ const OF_LEARNER: [Case; 21] = [
         while at.core.checkpoints.write(CheckpointMeta { slot: Slot(1), digest: 1 }, changes()) {}
         learner(at, LearnerNotification::Checkpoint { slot: Slot(9), digest: 1, changes: changes() });
     }),
+    ("learner: ChunkLoaded", |at| {
+        let chunk =
+            SnapshotChunk { slot: Slot(9), digest: 1, index: 0, bytes: [].into(), next: Some(PartToken::first()) };
+        learner(at, LearnerNotification::ChunkLoaded(chunk));
+    }),
     ("learner: Durable", |at| learner(at, LearnerNotification::Durable { slot: Slot(9) })),
     ("learner: SnapshotRequested", |at| {
         learner(at, LearnerNotification::SnapshotRequested { to: ServerId(2), part: None });
@@ -286,7 +293,9 @@ const OF_LEARNER: [Case; 21] = [
         let left = LeftBehind { peer: ServerId(2), parts: 37, ticks: 32, written: 44_800_000, kept: 64 << 20 };
         learner(at, LearnerNotification::LeftBehind(left));
     }),
-    ("learner: CheckpointLate", |at| learner(at, LearnerNotification::CheckpointLate { bytes: 70_000_000 })),
+    ("learner: CheckpointLate", |at| {
+        learner(at, LearnerNotification::CheckpointLate { bytes: 70_000_000, due: 33_554_432 })
+    }),
     ("learner: Installed", |at| {
         learner(at, LearnerNotification::Installed { slot: Slot(9), digest: 1, from: ServerId(2) });
     }),
@@ -408,7 +417,7 @@ fn a_server_whose_checkpoint_is_far_behind_takes_no_writes() {
 #[test]
 fn report_of_a_late_checkpoint_names_the_delay_and_the_consequence() {
     assert_eq!(
-        trace_lines::checkpoint_late(70_000_000, &Retention::DEFAULT),
+        trace_lines::checkpoint_late(70_000_000, Retention::DEFAULT.checkpoint_bytes),
         "70.0 MB of values are in no durable checkpoint, and one is due every 33.6 MB: the disk is slower than the \
          clients. From 134.2 MB on, this server refuses writes until the checkpoint is durable"
     );

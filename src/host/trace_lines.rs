@@ -7,7 +7,7 @@ use super::delivery::DropReason;
 use super::mail_queue::CrashRequest;
 use crate::kv::{self, WriteResult};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown};
-use crate::paxos::{self, Ballot, FULL_FACTOR, LeftBehind, Retention, StateMachine};
+use crate::paxos::{self, Ballot, FULL_FACTOR, LeftBehind, StateMachine};
 use crate::role::{ServerId, ServerSet};
 use crate::trace::{self, DropCause, Event, LinkEvent, MaybeBallot, OpKind, QuotedText, RecoveredFrom, RequestStatus};
 use crate::two_phase_commit::{self, Coordinator, Participant};
@@ -62,14 +62,14 @@ pub fn left_behind(left: &LeftBehind, part_bytes: usize) -> String {
 }
 
 /// The sentence about a late checkpoint.
-pub fn checkpoint_late(bytes: u64, retention: &Retention) -> String {
+pub fn checkpoint_late(bytes: u64, due: u64) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     format!(
         "{:.1} MB of values are in no durable checkpoint, and one is due every {:.1} MB: the disk is slower than the \
          clients. From {:.1} MB on, this server refuses writes until the checkpoint is durable",
         megabytes(bytes),
-        megabytes(retention.checkpoint_bytes),
-        megabytes(retention.checkpoint_bytes.saturating_mul(FULL_FACTOR))
+        megabytes(due),
+        megabytes(due.saturating_mul(FULL_FACTOR))
     )
 }
 

@@ -16,8 +16,8 @@ pub use command::{
     KEY_MAX_BYTES, KvCommand, LABEL_MAX_BYTES, NoCommand, Op, SEQUENCE_MAX, SEQUENCE_WINDOW, VALUE_MAX_BYTES,
 };
 pub use sessions::{Named, SESSIONS_MAX, SavedResult, SessionEntry, SessionLookup, Sessions};
-pub use state_delta::{PartError, StateDelta, StateEntry, decode_part, encode_chunk, without_sessions};
-pub use store::{Store, VersionedValue, WriteResult};
+pub use state_delta::{DeltaScope, PartError, StateDelta, StateEntry, decode_part, encode_chunk, without_sessions};
+pub use store::{Store, VersionedValue, WriteResult, key_rank};
 pub use transaction::PredictedResult;
 
 use serde::{Deserialize, Serialize};
@@ -73,31 +73,33 @@ impl Kv {
         Kv { sessions: Sessions::at_most(most), ..Kv::default() }
     }
 
-    /// An empty state with the same limits, of which no checkpoint was ever written.
+    /// An empty state with the same limits, to load a snapshot into.
     pub fn empty_like(other: &Kv) -> Kv {
-        Kv { changed: DirtyState::everything(), ..Kv::with_sessions_at_most(other.sessions.most()) }
+        Kv::with_sessions_at_most(other.sessions.most())
+    }
+
+    /// Loads a piece of a saved state.
+    pub fn put_piece(&mut self, piece: StateEntry) {
+        match piece {
+            StateEntry::Key { key, entry } => self.store.insert(&key, entry),
+            StateEntry::Session { id, session } => self.sessions.insert(id, session),
+            StateEntry::History(history) => self.history = history,
+        }
     }
 
     /// Loads pieces of a saved state.
     pub fn put_pieces(&mut self, pieces: Vec<StateEntry>) {
-        for piece in pieces {
-            match piece {
-                StateEntry::Key { key, entry } => self.store.insert(&key, entry),
-                StateEntry::Session { id, session } => self.sessions.insert(id, session),
-                StateEntry::History(history) => self.history = history,
-            }
-        }
+        pieces.into_iter().for_each(|piece| self.put_piece(piece));
     }
 
-    #[cfg(any(test, fuzzing, feature = "test-support"))]
-    #[doc(hidden)]
-    pub fn end_session(&mut self, id: u64) {
-        self.sessions.remove(id);
+    /// The whole state, for a checkpoint of it. Keys are in the order of [`key_rank`].
+    pub fn whole(&self) -> StateDelta {
+        StateDelta::whole(&self.store, &self.sessions, self.history)
     }
 
     #[cfg(test)]
-    fn changed_all(&mut self) {
-        self.changed = DirtyState::everything();
+    pub(crate) fn end_session(&mut self, id: u64) {
+        self.sessions.remove(id);
     }
 
     /// The keys.
@@ -142,8 +144,8 @@ impl Kv {
                 changed.session(session);
                 let named = Named::of((session, nonce), (sequence, first_open), &op);
                 let apply = || {
-                    let (written, newly_changed) = store.apply(op);
-                    newly_changed.into_iter().for_each(|key| changed.key(key));
+                    let (written, change) = store.apply(op);
+                    change.into_iter().for_each(|(key, entry)| changed.key(key, entry, store));
                     written
                 };
                 match sessions.write(slot, &named, apply) {
@@ -191,7 +193,7 @@ impl StateMachine for Kv {
     }
 
     fn take_delta(&mut self) -> StateDelta {
-        self.changed.take(&mut self.store, &self.sessions, self.history)
+        self.changed.take(&self.store, &self.sessions, self.history)
     }
 
     fn delta_saved(&mut self) {
@@ -199,11 +201,12 @@ impl StateMachine for Kv {
     }
 
     fn delta_failed(&mut self) {
-        self.changed.failed(&mut self.store);
+        self.changed.failed();
     }
 
     fn load_chunk(&mut self, part: &[u8]) -> Result<(), String> {
         self.put_pieces(decode_part(part).map_err(|error| error.to_string())?);
+        self.changed.loaded(self.digest());
         Ok(())
     }
 
@@ -304,6 +307,5 @@ mod tests {
     fn empty_state_keeps_the_limits_of_its_template() {
         let kv = Kv::with_sessions_at_most(2);
         assert_eq!(kv.empty().sessions().most(), 2);
-        assert!(kv.empty().take_delta().is_whole, "none of it was ever written");
     }
 }

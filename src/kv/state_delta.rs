@@ -1,10 +1,14 @@
 //! The state as data: the changes since the last checkpoint, and the chunks of a whole state.
 //!
-//! A checkpoint is written from the *changes*, so its cost depends on the writes and not on the size of the store.
-//! Changes that were taken for a failed checkpoint count as changed again. A state that was loaded from elsewhere has
-//! changed as a whole.
+//! A checkpoint is written from the *changes*, so its cost depends on the writes and not on the size of the store. Each
+//! write adds its change to a list, and a checkpoint takes the list: the learner searches for nothing. Changes that were
+//! taken for a failed checkpoint count as changed again.
+//!
+//! A state that was loaded from chunks is already on the disk: the server has written the chunks as they came. Only if
+//! that failed, the whole state is taken.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -87,51 +91,107 @@ pub fn without_sessions(part: &[u8]) -> Result<(Vec<u8>, u64), PartError> {
     Ok((encode_chunk(&keys), StateMachine::digest(&left_out)))
 }
 
-/// The changes that a checkpoint must write.
+/// What the pieces of a delta are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DeltaScope {
+    /// The changes since the last checkpoint.
+    #[default]
+    Changes,
+    /// The changes since the snapshot with this digest, which replaces all that was written before.
+    SinceSnapshot {
+        /// The digest of the snapshot.
+        digest: u64,
+    },
+    /// The whole state, which replaces all that was written before.
+    Whole,
+}
+
+/// What a checkpoint must write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StateDelta {
-    /// The pieces are the whole state: earlier contents must be deleted.
-    pub is_whole: bool,
-    /// Entries that are new or different.
-    pub pieces: Vec<StateEntry>,
+    /// What the pieces are.
+    pub scope: DeltaScope,
+    /// Entries that are new or different. Of several for one key, the last is the newest.
+    pub pieces: Arc<Vec<StateEntry>>,
     /// Sessions that were removed.
     pub ended: Vec<u64>,
 }
 
-/// The names of changed entries.
+impl StateDelta {
+    pub(super) fn whole(store: &Store, sessions: &Sessions, history: u64) -> StateDelta {
+        let key = |(key, entry): (&[u8], &VersionedValue)| StateEntry::Key { key: key.to_vec(), entry: entry.clone() };
+        let history = (history != 0).then_some(StateEntry::History(history));
+        let pieces = store.entries().map(key).chain(sessions.all().map(session)).chain(history).collect();
+        StateDelta { scope: DeltaScope::Whole, pieces: Arc::new(pieces), ended: Vec::new() }
+    }
+}
+
+fn session((id, session): (u64, &SessionEntry)) -> StateEntry {
+    StateEntry::Session { id, session: session.clone() }
+}
+
+/// Changes of a state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct DirtyKeys {
-    /// Each key once: the store marks the keys that are listed here.
-    keys: Vec<Vec<u8>>,
+struct ChangeList {
+    scope: DeltaScope,
+    /// The changed keys, in the order of their changes.
+    keys: Arc<Vec<StateEntry>>,
+    /// Size of these keys and their values, in bytes.
+    bytes: u64,
+    /// The changed sessions.
     sessions: BTreeSet<u64>,
     history: bool,
-    is_whole: bool,
+}
+
+/// The list of changed keys may hold this number of outdated changes, and the same number as there are keys.
+const OUTDATED_MAX: usize = 100_000;
+/// Size of the outdated changes that the list may hold, in bytes, besides the size of the store.
+const OUTDATED_MAX_BYTES: u64 = 64 << 20;
+
+impl ChangeList {
+    /// Removes all changes of a key but the last.
+    fn remove_outdated(&mut self) {
+        let keys = Arc::make_mut(&mut self.keys);
+        keys.reverse();
+        keys.sort_by(|one, other| key_of(one).cmp(&key_of(other)));
+        keys.dedup_by(|older, newer| key_of(older) == key_of(newer));
+        keys.shrink_to_fit();
+        self.bytes = keys.iter().map(|piece| piece.size() as u64).sum();
+    }
+}
+
+fn key_of(piece: &StateEntry) -> Option<&[u8]> {
+    if let StateEntry::Key { key, .. } = piece { Some(key) } else { None }
 }
 
 /// The changes since the last checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct DirtyState {
-    since: DirtyKeys,
+    since: ChangeList,
     /// Changes taken by a checkpoint that is not known to be durable yet.
-    taken: DirtyKeys,
+    taken: Option<ChangeList>,
 }
 
 impl DirtyState {
-    /// A state of which no checkpoint was ever written.
-    pub(super) fn everything() -> DirtyState {
-        DirtyState { since: DirtyKeys { is_whole: true, ..DirtyKeys::default() }, taken: DirtyKeys::default() }
+    /// A chunk of a snapshot was loaded; the digest of the state is now this one.
+    pub(super) fn loaded(&mut self, digest: u64) {
+        self.since.scope = DeltaScope::SinceSnapshot { digest };
     }
 
-    /// Adds a changed key that is not listed yet. It is also listed when the whole state is to be written: the store
-    /// has marked it as listed.
-    pub(super) fn key(&mut self, key: Vec<u8>) {
-        self.since.keys.push(key);
+    /// Adds the change of a key. If checkpoints are late, the list stays in proportion to the store.
+    pub(super) fn key(&mut self, key: Vec<u8>, entry: VersionedValue, store: &Store) {
+        let piece = StateEntry::Key { key, entry };
+        let since = &mut self.since;
+        since.bytes += piece.size() as u64;
+        Arc::make_mut(&mut since.keys).push(piece);
+        let has_many = since.keys.len() > 2 * store.len() + OUTDATED_MAX;
+        if has_many || since.bytes > 2 * store.bytes() + OUTDATED_MAX_BYTES + 24 * store.len() as u64 {
+            since.remove_outdated();
+        }
     }
 
     pub(super) fn session(&mut self, id: u64) {
-        if !self.since.is_whole {
-            self.since.sessions.insert(id);
-        }
+        self.since.sessions.insert(id);
     }
 
     pub(super) fn history(&mut self) {
@@ -139,45 +199,43 @@ impl DirtyState {
     }
 
     /// Takes the changes for a checkpoint.
-    pub(super) fn take(&mut self, store: &mut Store, sessions: &Sessions, history: u64) -> StateDelta {
-        assert!(self.taken == DirtyKeys::default(), "one checkpoint at a time");
-        self.taken = std::mem::take(&mut self.since);
-        let DirtyKeys { keys, sessions: ids, history: is_new_history, is_whole } = &self.taken;
-        let key = |key: &[u8], entry: &VersionedValue| StateEntry::Key { key: key.to_vec(), entry: entry.clone() };
-        let session = |(id, session): (u64, &SessionEntry)| StateEntry::Session { id, session: session.clone() };
-        if *is_whole {
-            for name in keys {
-                store.list(name, false);
-            }
-            let all_keys = store.entries().map(|(name, entry)| key(name, entry));
-            let history = (history != 0).then_some(StateEntry::History(history));
-            let pieces = all_keys.chain(sessions.all().map(session)).chain(history).collect();
-            return StateDelta { is_whole: true, pieces, ended: Vec::new() };
+    pub(super) fn take(&mut self, store: &Store, sessions: &Sessions, history: u64) -> StateDelta {
+        assert!(self.taken.is_none(), "one checkpoint at a time");
+        let mut taken = std::mem::take(&mut self.since);
+        if taken.scope == DeltaScope::Whole {
+            taken.keys = Arc::default();
+            self.taken = Some(taken);
+            return StateDelta::whole(store, sessions, history);
         }
-        let changed_keys = keys.iter().filter_map(|name| store.list(name, false).map(|(_, entry)| key(name, entry)));
-        let changed_sessions = ids.iter().filter_map(|id| Some(session((*id, sessions.get(*id)?))));
-        let history = is_new_history.then_some(StateEntry::History(history));
-        let pieces = changed_keys.chain(changed_sessions).chain(history).collect();
-        let ended = ids.iter().copied().filter(|id| sessions.get(*id).is_none()).collect();
-        StateDelta { is_whole: false, pieces, ended }
+        let changed_sessions = taken.sessions.iter().filter_map(|id| Some(session((*id, sessions.get(*id)?))));
+        let history = taken.history.then_some(StateEntry::History(history));
+        Arc::make_mut(&mut taken.keys).extend(changed_sessions.chain(history));
+        let ended = taken.sessions.iter().copied().filter(|id| sessions.get(*id).is_none()).collect();
+        let delta = StateDelta { scope: taken.scope, pieces: taken.keys.clone(), ended };
+        self.taken = Some(taken);
+        delta
     }
 
     /// The changes taken are durable.
     pub(super) fn saved(&mut self) {
-        self.taken = DirtyKeys::default();
+        self.taken = None;
     }
 
     /// The changes taken were not written: they count as changed again.
-    pub(super) fn failed(&mut self, store: &mut Store) {
-        let DirtyKeys { keys, sessions, history, is_whole } = std::mem::take(&mut self.taken);
-        for key in keys {
-            if store.list(&key, true).is_some_and(|(was_listed, _)| !was_listed) {
-                self.since.keys.push(key);
-            }
+    pub(super) fn failed(&mut self) {
+        let Some(ChangeList { scope, keys, sessions, history, .. }) = self.taken.take() else { return };
+        let since = &mut self.since;
+        if scope != DeltaScope::Changes {
+            // The disk does not have the state from which the changes lead on.
+            since.scope = DeltaScope::Whole;
         }
-        self.since.sessions.extend(sessions);
-        self.since.history |= history;
-        self.since.is_whole |= is_whole;
+        let mut keys = Arc::unwrap_or_clone(keys);
+        keys.retain(|piece| key_of(piece).is_some());
+        keys.append(Arc::make_mut(&mut since.keys));
+        since.keys = Arc::new(keys);
+        since.remove_outdated();
+        since.sessions.extend(sessions);
+        since.history |= history;
     }
 }
 
@@ -206,10 +264,10 @@ mod tests {
 
     impl Written {
         fn write(&mut self, changes: &StateDelta) {
-            if changes.is_whole {
+            if changes.scope == DeltaScope::Whole {
                 self.0 = Kv::default();
             }
-            self.0.put_pieces(changes.pieces.clone());
+            self.0.put_pieces(changes.pieces.to_vec());
             changes.ended.iter().for_each(|id| self.0.end_session(*id));
         }
     }
@@ -229,7 +287,7 @@ mod tests {
                 next(&mut kv, put(session, round, n, &format!("k{}", (round as u64 + n) % 7)));
             }
             let changes = kv.take_delta();
-            assert!(!changes.is_whole && changes.pieces.len() <= 10, "{changes:?}");
+            assert!(changes.scope == DeltaScope::Changes && changes.pieces.len() <= 10, "{changes:?}");
             if round % 3 == 0 {
                 // The disk was full: the next checkpoint writes these changes too.
                 kv.delta_failed();
@@ -243,33 +301,82 @@ mod tests {
     }
 
     #[test]
-    fn state_loaded_from_chunks_is_equal_and_changed_as_a_whole() {
+    fn state_loaded_from_chunks_is_equal_and_taken_as_a_whole_only_after_a_failure() {
         let mut kv = Kv::default();
         apply(&mut kv, 1, open(7));
         (1..=9).for_each(|n| apply(&mut kv, 1 + n, put(1, 7, n, &format!("k{n}"))));
-        let mut from_nothing = Kv::empty_like(&kv);
-        let whole = from_nothing.take_delta();
-        assert!(whole.is_whole && whole.pieces.is_empty());
-        from_nothing.delta_failed();
-        assert!(from_nothing.take_delta().is_whole, "none of it was ever written");
         let mut loaded = Kv::empty_like(&kv);
-        kv.changed_all();
-        let whole = kv.take_delta();
-        for pieces in whole.pieces.chunks(2) {
+        for pieces in kv.whole().pieces.chunks(2) {
             loaded.load_chunk(&encode_chunk(&pieces.to_vec())).unwrap();
         }
         assert_eq!((loaded.digest(), loaded.store(), loaded.sessions()), (kv.digest(), kv.store(), kv.sessions()));
-        // Changes before and after the first whole checkpoint are written too.
+        let digest = loaded.digest();
         apply(&mut loaded, 11, put(1, 7, 10, "k1"));
-        assert!(loaded.take_delta().is_whole);
+        let names = |delta: &StateDelta| -> Vec<Vec<u8>> {
+            delta.pieces.iter().filter_map(|piece| key_of(piece).map(<[u8]>::to_vec)).collect()
+        };
+        // The chunks are on the disk, so only the later change is taken.
+        let first = loaded.take_delta();
+        assert_eq!((first.scope, names(&first)), (DeltaScope::SinceSnapshot { digest }, vec![b"k1".to_vec()]));
+        // They are not.
+        loaded.delta_failed();
+        for _ in 0..2 {
+            assert_eq!(loaded.take_delta(), loaded.whole());
+            loaded.delta_failed();
+        }
+        assert_eq!(loaded.take_delta().scope, DeltaScope::Whole);
         loaded.delta_saved();
-        apply(&mut loaded, 12, put(1, 7, 11, "k1"));
-        let changed: Vec<StateEntry> = loaded.take_delta().pieces;
-        assert!(
-            changed.iter().any(|piece| matches!(piece, StateEntry::Key { key, .. } if key == b"k1")),
-            "{changed:?}"
-        );
+        apply(&mut loaded, 12, put(1, 7, 11, "k2"));
+        let next = loaded.take_delta();
+        assert_eq!((next.scope, names(&next)), (DeltaScope::Changes, vec![b"k2".to_vec()]));
         assert!(loaded.load_chunk(b"\x07no part").is_err());
+    }
+
+    #[test]
+    fn failed_changes_are_taken_again_with_the_newer_ones_and_each_key_once() {
+        let mut kv = Kv::default();
+        apply(&mut kv, 1, open(7));
+        (1..=3).for_each(|n| apply(&mut kv, 1 + n, put(1, 7, n, "k")));
+        kv.take_delta();
+        apply(&mut kv, 5, put(1, 7, 4, "k"));
+        apply(&mut kv, 6, put(1, 7, 5, "other"));
+        kv.delta_failed();
+        let changes = kv.take_delta();
+        assert_eq!(changes.pieces.iter().filter(|piece| key_of(piece).is_some()).count(), 2, "{changes:?}");
+        let mut written = Written::default();
+        written.write(&changes);
+        assert_eq!((written.0.digest(), written.0.store()), (kv.digest(), kv.store()));
+    }
+
+    #[test]
+    fn result_of_an_earlier_checkpoint_changes_nothing_of_a_loaded_state() {
+        let mut kv = Kv::default();
+        apply(&mut kv, 1, open(7));
+        let mut loaded = Kv::empty_like(&kv);
+        loaded.load_chunk(&encode_chunk(&kv.whole().pieces)).unwrap();
+        let scope = DeltaScope::SinceSnapshot { digest: kv.digest() };
+        // The checkpoint was one of the state before.
+        loaded.delta_failed();
+        loaded.delta_saved();
+        assert_eq!(loaded.take_delta().scope, scope);
+    }
+
+    #[test]
+    fn list_of_changes_stays_in_proportion_to_the_store() {
+        let mut kv = Kv::default();
+        apply(&mut kv, 1, open(7));
+        let mut most = 0;
+        for n in 1..=3 * OUTDATED_MAX as u64 {
+            let op = Op::Put { key: vec![b'k', (n % 3) as u8], value: vec![n as u8].into(), if_version: None };
+            let label = String::new();
+            apply(&mut kv, 1 + n, KvCommand::Write { session: 1, nonce: 7, sequence: n, first_open: n, label, op });
+            most = most.max(kv.changed.since.keys.len());
+        }
+        assert!(most <= OUTDATED_MAX + 7, "{most} changes of 3 keys");
+        // The newest change of each key is in the list.
+        let mut written = Written(Kv::default());
+        written.write(&kv.take_delta());
+        assert_eq!(written.0.store(), kv.store());
     }
 
     #[test]

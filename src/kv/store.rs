@@ -45,8 +45,6 @@ struct KeyEntry {
     entry: VersionedValue,
     /// The entry's share of the digest, kept so that a change need not read the old value again.
     fingerprint: u64,
-    /// Whether the key is in the list of changed keys. It saves a search in that list, and is not part of the state.
-    is_listed: bool,
 }
 
 impl PartialEq for KeyEntry {
@@ -115,9 +113,8 @@ impl Store {
         }
     }
 
-    /// Applies one operation. Returns the key if it has changed and is not in the list of changed keys: the caller must
-    /// add it.
-    pub fn apply(&mut self, op: Op) -> (WriteResult, Option<Vec<u8>>) {
+    /// Applies one operation. If the key has changed, returns it with its new entry, for the next checkpoint.
+    pub fn apply(&mut self, op: Op) -> (WriteResult, Option<(Vec<u8>, VersionedValue)>) {
         let (key, value, wanted) = match op {
             Op::Put { key, value, if_version } => (key, Some(value), if_version),
             Op::Delete { key } => (key, None, None),
@@ -130,8 +127,9 @@ impl Store {
             if value.is_none() {
                 return (WriteResult::NotFound { version: 0 }, None);
             }
-            self.put(hashed_key, VersionedValue { value, version: 1 }, true);
-            return (WriteResult::Done { version: 1 }, Some(key));
+            let entry = VersionedValue { value, version: 1 };
+            self.put(hashed_key, entry.clone());
+            return (WriteResult::Done { version: 1 }, Some((key, entry)));
         };
         let version = held.entry.version;
         if wanted.is_some_and(|wanted| wanted != version) {
@@ -144,34 +142,28 @@ impl Store {
         self.bytes = self.bytes - size_of_value(&before) + size_of_value(&held.entry);
         let before = std::mem::replace(&mut held.fingerprint, fingerprint(&key, &held.entry));
         self.digest = self.digest.wrapping_sub(before).wrapping_add(held.fingerprint);
-        let was_listed = std::mem::replace(&mut held.is_listed, true);
-        (WriteResult::Done { version: version + 1 }, (!was_listed).then_some(key))
+        let changed = (key, held.entry.clone());
+        (WriteResult::Done { version: version + 1 }, Some(changed))
     }
 
-    /// All keys and their entries, in an order that depends on the keys alone.
+    /// All keys and their entries, in the order of [`key_rank`].
     pub(super) fn entries(&self) -> impl Iterator<Item = (&[u8], &VersionedValue)> {
         self.entries.iter().map(|((_, key), held)| (key.as_slice(), &held.entry))
     }
 
-    /// Sets a key's entry without listing it as changed.
+    /// Sets a key's entry.
     pub(super) fn insert(&mut self, key: &[u8], entry: VersionedValue) {
-        self.put(hash_key(key), entry, false);
+        self.put(hash_key(key), entry);
     }
 
-    fn put(&mut self, hashed_key: HashedKey, entry: VersionedValue, is_listed: bool) {
+    fn put(&mut self, hashed_key: HashedKey, entry: VersionedValue) {
         let fingerprint = fingerprint(&hashed_key.1, &entry);
         let key_bytes = hashed_key.1.len() as u64;
         self.bytes += key_bytes + size_of_value(&entry);
-        let before = self.entries.insert(hashed_key, KeyEntry { entry, fingerprint, is_listed });
+        let before = self.entries.insert(hashed_key, KeyEntry { entry, fingerprint });
         self.bytes -= before.as_ref().map_or(0, |before| key_bytes + size_of_value(&before.entry));
         let gone = before.map_or(0, |before| before.fingerprint);
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(fingerprint);
-    }
-
-    /// Sets whether the key is in the list of changed keys. Returns whether it was before, and its entry.
-    pub(super) fn list(&mut self, key: &[u8], is_listed: bool) -> Option<(bool, &VersionedValue)> {
-        let held = self.entries.get_mut(&hash_key(key))?;
-        Some((std::mem::replace(&mut held.is_listed, is_listed), &held.entry))
     }
 }
 
@@ -180,7 +172,13 @@ fn size_of_value(entry: &VersionedValue) -> u64 {
 }
 
 fn hash_key(key: &[u8]) -> HashedKey {
-    (xxh3_64(key), SmallVec::from_slice(key))
+    (key_rank(key), SmallVec::from_slice(key))
+}
+
+/// The rank of a key: a hash of it. The store and the files of a checkpoint hold the keys in the order of their ranks,
+/// and keys of equal rank in the order of their bytes. The empty key is the first of all.
+pub fn key_rank(key: &[u8]) -> u64 {
+    if key.is_empty() { 0 } else { xxh3_64(key) }
 }
 
 /// Entries up to this length, in bytes, are hashed as one block: several times as fast as piece by piece.
@@ -357,15 +355,28 @@ mod tests {
     }
 
     #[test]
-    fn changed_key_is_listed_once_until_it_is_taken() {
+    fn every_change_is_returned_with_its_new_entry() {
         let mut store = Store::default();
         let told = |store: &mut Store, op| store.apply(op).1;
+        let changed = |value, version| Some((b"k".to_vec(), versioned(value, version)));
         assert_eq!(told(&mut store, delete("k")), None);
-        assert_eq!(told(&mut store, put("k", "a")), Some(b"k".to_vec()));
-        assert_eq!((told(&mut store, put("k", "b")), told(&mut store, put_if("k", "c", 1))), (None, None));
-        assert_eq!(store.list(b"k", false), Some((true, &versioned(Some("b"), 2))));
+        assert_eq!(told(&mut store, put("k", "a")), changed(Some("a"), 1));
+        assert_eq!(told(&mut store, put("k", "b")), changed(Some("b"), 2));
         assert_eq!(told(&mut store, put_if("k", "c", 1)), None, "that was no change");
-        assert_eq!(told(&mut store, delete("k")), Some(b"k".to_vec()));
-        assert_eq!(store.list(b"other", true), None);
+        assert_eq!(told(&mut store, delete("k")), changed(None, 3));
+        assert_eq!(told(&mut store, delete("k")), None);
+    }
+
+    #[test]
+    fn entries_are_in_the_order_of_their_ranks_and_the_empty_key_is_the_first() {
+        let mut store = Store::default();
+        for n in 0..100 {
+            write(&mut store, put(&format!("k{n}"), "v"));
+        }
+        write(&mut store, put("", "v"));
+        let keys: Vec<&[u8]> = store.entries().map(|(key, _)| key).collect();
+        assert_eq!((keys.len(), keys[0]), (101, &b""[..]));
+        assert!(keys.is_sorted_by_key(|key| (key_rank(key), *key)));
+        assert!(!keys.is_sorted(), "the order of the bytes is another one");
     }
 }

@@ -319,11 +319,10 @@ pub trait StateMachine: Clone + Debug + Eq + Hash + 'static {
     fn size(&self) -> u64;
 
     /// A machine of the same kind that has applied nothing, to [load](StateMachine::load_chunk) a snapshot into.
-    /// Everything loaded into it counts as changed.
     fn empty(&self) -> Self;
 
     /// Loads one chunk of a snapshot that another machine of this kind has written. Returns an error if the bytes are
-    /// not a valid chunk.
+    /// not a valid chunk. A loaded chunk does not count as changed: the server writes it itself.
     fn load_chunk(&mut self, part: &[u8]) -> Result<(), String>;
 
     /// Takes the changes since the last call, to be written to a checkpoint. Before the next call, one of the next two
@@ -333,7 +332,8 @@ pub trait StateMachine: Clone + Debug + Eq + Hash + 'static {
     /// The taken changes are durable.
     fn delta_saved(&mut self);
 
-    /// The taken changes could not be written: they count as changed again.
+    /// The taken changes could not be written: they count as changed again. If the disk may lack chunks that were loaded
+    /// before, everything does.
     fn delta_failed(&mut self);
 
     /// The result of a command that was applied earlier, if the state still has it.

@@ -268,7 +268,7 @@ impl BenchServer {
         loop {
             let has_worked =
                 self.acceptor.work(core, env) | self.learner.work(core, env) | self.proposer.work(core, env);
-            let has_jobs = !core.checkpoints.is_empty();
+            let has_jobs = !core.checkpoints.is_empty() || checkpointer.has_work();
             if has_jobs {
                 let done = checkpointer.run_one(core, env);
                 assert!(done.expect("a disk in memory has no errors").is_none(), "no thread has requested the state");

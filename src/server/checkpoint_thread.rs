@@ -19,11 +19,14 @@ pub fn start(ctx: &Arc<ServerContext>, data_dir: &DataDir) -> Result<(), Recover
 }
 
 fn run<F: Files>(ctx: &ServerContext, mut checkpointer: Checkpointer<F>) {
-    while ctx.threads.await_job() {
-        while !ctx.core.checkpoints.is_empty() {
+    while ctx.threads.await_job(checkpointer.has_work()) {
+        loop {
             match checkpointer.run_one(&ctx.core, &ctx.threads) {
                 Ok(loaded) => loaded.into_iter().for_each(|loaded| ctx.threads.submit(loaded)),
                 Err(fatal) => ctx.fatal(&fatal.0),
+            }
+            if ctx.core.checkpoints.is_empty() {
+                break;
             }
         }
     }

@@ -105,12 +105,14 @@ impl Threads {
         }
     }
 
-    /// Blocks the checkpointer until it has a job; false if the server stops.
-    pub fn await_job(&self) -> bool {
+    /// Blocks the checkpointer until it has a job, unless it has other work; false if the server stops.
+    pub fn await_job(&self, has_work: bool) -> bool {
+        let patience = if has_work { Duration::ZERO } else { Duration::MAX };
         select! {
             // The sender is in the same struct, so it never goes away.
             recv(self.jobs.1) -> _ => true,
             recv(self.group.stopped()) -> _ => false,
+            default(patience) => has_work,
         }
     }
 

@@ -168,7 +168,7 @@ mod tests {
             kv.apply(Slot(1 + n), &Value::Command(write.to_paxos()));
         }
         let title = BackupHeader { cluster: "lab".to_string(), history: 7, slot: Slot(10), digest: kv.digest() };
-        let parts = kv.take_delta().pieces.chunks(3).map(|pieces| encode_chunk(&pieces.to_vec())).collect();
+        let parts = kv.whole().pieces.chunks(3).map(|pieces| encode_chunk(&pieces.to_vec())).collect();
         (title, parts, kv)
     }
 

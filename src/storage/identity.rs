@@ -28,7 +28,7 @@ const ROLE_INCARNATIONS_RESERVED: u32 = 64;
 const INCARNATIONS_MAX: u32 = u32::MAX - (1 << 20);
 
 /// The version of the data directory's layout.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// A spare file, renamed to become the next identity file, so that an incarnation can start on a full disk.
 const RESERVE_FILE: &str = "identity.reserve";
@@ -59,7 +59,8 @@ pub enum IdentityError {
     /// The directory was written by an earlier version.
     #[error(
         "an earlier version of this program wrote it (format {found}; this version writes format {FORMAT}). Start that \
-         version, or choose an empty directory"
+         version and make a backup with it (paxos-client backup); then restore the backup with this version \
+         (paxos-server restore), or choose an empty directory"
     )]
     Earlier {
         /// The format version of the directory.

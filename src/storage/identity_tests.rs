@@ -187,14 +187,14 @@ fn data_dir_of_another_version_is_refused_with_the_next_step() {
     create(&files).unwrap();
     let text = String::from_utf8(files.read(IDENTITY_FILE).unwrap()).unwrap();
     let of = |format: u32| {
-        let rest = text.split_once('\n').unwrap().1.replace("format = 3", &format!("format = {format}"));
+        let rest = text.split_once('\n').unwrap().1.replace("format = 4", &format!("format = {format}"));
         files.put(IDENTITY_FILE, (checksum_line(&rest) + &rest).as_bytes());
         DirIdentity::read(files.clone(), owner()).unwrap_err()
     };
-    let (earlier, later) = (of(2), of(4));
-    assert!(matches!(earlier, IdentityError::Earlier { found: 2 }), "{earlier}");
-    assert!(earlier.to_string().contains("Start that version, or choose an empty directory"), "{earlier}");
-    assert!(matches!(later, IdentityError::Later { found: 4 }), "{later}");
+    let (earlier, later) = (of(3), of(5));
+    assert!(matches!(earlier, IdentityError::Earlier { found: 3 }), "{earlier}");
+    assert!(earlier.to_string().contains("make a backup with it"), "{earlier}");
+    assert!(matches!(later, IdentityError::Later { found: 5 }), "{later}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::backup;
 use super::ballot_store::{BallotStore, ROUNDS_FILE};
-use super::checkpoint::{CHUNK_BYTES, Checkpoint};
+use super::checkpoint::{Checkpoint, CheckpointOptions};
 use super::disk::{Files, MemoryFiles, RealFiles};
 use super::identity::{IDENTITY_FILE, describe};
 use super::journal::{Journal, JournalOptions};
@@ -160,9 +160,11 @@ impl InspectReport {
             Ok(files) => files,
             Err(error) => return self.trouble("checkpoint", &error),
         };
-        match Checkpoint::open(files, owner, CHUNK_BYTES, Kv::default()) {
+        match Checkpoint::open(files, CheckpointOptions::usual(owner), Kv::default()) {
             Err(error) => self.trouble("checkpoint", &format!("{error}; the other servers have the state")),
             Ok((checkpoint, state)) => {
+                let (runs, bytes) = checkpoint.size();
+                self.say("checkpoint", &format!("{runs} files, {} KiB", bytes >> 10));
                 let slot = checkpoint.mark().slot;
                 let (keys, sessions) = (state.store().len(), state.sessions().len());
                 let digest = checkpoint.mark().digest;

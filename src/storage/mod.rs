@@ -3,7 +3,7 @@
 //! | owner | record | module |
 //! |---|---|---|
 //! | acceptor | what it promised and accepted | [`journal`]: append only, one write and one sync a group |
-//! | learner | the state after a slot | [`checkpoint`]: a database of a library, one transaction each |
+//! | learner | the state after a slot | [`checkpoint`]: sorted files of what has changed, one sync each |
 //! | proposer | which rounds are reserved | [`ballot_store`]: one number, replaced as a whole |
 //! | server | its identity, its incarnations, peers' storage ids | [`identity`]: a small text, replaced as a whole |
 //!

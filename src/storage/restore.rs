@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::backup::BackupHeader;
-use super::checkpoint::{CHUNK_BYTES, Checkpoint, CheckpointMeta};
+use super::checkpoint::{Checkpoint, CheckpointMeta, CheckpointOptions};
 use super::data_dir::{
     COMPLETE_FILE, DataDir, DataDirError, RESTORE_DIR, create_dir_durably, dir_name, is_of_a_restore, lock, sync_names,
 };
@@ -131,7 +131,7 @@ impl Restore<'_> {
             )
         })?;
         state.begin_history(history.max(1));
-        let changes = state.take_delta();
+        let changes = state.whole();
         let mark = CheckpointMeta { slot: self.title.slot, digest: state.digest() };
         let mut data_dirs = Vec::new();
         for server in self.cluster.servers().iter() {
@@ -160,7 +160,7 @@ impl Restore<'_> {
         let data_dir = DataDir::make_unfinished(path, self.cluster.owner(server)).map_err(|error| error.to_string())?;
         let failed = |error: &dyn std::fmt::Display| format!("data directory {}: {error}", path.display());
         let files = data_dir.checkpoint_files().map_err(|error| failed(&error))?;
-        let opened = Checkpoint::open(files, data_dir.storage_id(), CHUNK_BYTES, Kv::default());
+        let opened = Checkpoint::open(files, CheckpointOptions::usual(data_dir.storage_id()), Kv::default());
         let (mut checkpoint, _) = opened.map_err(|error| failed(&error))?;
         checkpoint.write(mark, changes).map_err(|error| failed(&error))?;
         // The journal truncates the log below the state, so the state must be durable first.

@@ -46,7 +46,7 @@ fn start(data: &Path, server: ServerId) -> Result<usize, DataDirError> {
     let others = (1..=SERVERS).map(ServerId).filter(|other| *other != server);
     assert!(others.into_iter().all(|other| data_dir.recorded_peer(other).is_some_and(|known| known.bound)));
     let files = data_dir.checkpoint_files().unwrap();
-    let (_, state) = Checkpoint::open(files, data_dir.storage_id(), CHUNK_BYTES, Kv::default()).unwrap();
+    let (_, state) = Checkpoint::open(files, CheckpointOptions::usual(data_dir.storage_id()), Kv::default()).unwrap();
     let (_, recovered) = data_dir.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
     assert!(!recovered.records.is_empty(), "what was forgotten is not taken for nothing accepted");
     Ok(state.store().len())

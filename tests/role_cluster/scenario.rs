@@ -623,6 +623,7 @@ fn learner_notification(outcome: &LearnerNotification<NameList>) -> Option<Strin
         | LearnerNotification::Counted
         | LearnerNotification::Durable { .. }
         | LearnerNotification::Checkpoint { .. }
+        | LearnerNotification::ChunkLoaded(_)
         | LearnerNotification::SnapshotRequested { .. }
         | LearnerNotification::Pinned { .. }
         | LearnerNotification::LeftBehind(_)

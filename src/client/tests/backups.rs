@@ -25,7 +25,7 @@ fn store(value: &str, wrong: u64) -> FakeCluster {
     let write = KvCommand::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, label: String::new(), op };
     kv.apply(Slot(2), &Value::Command(write.to_paxos()));
     let digest = kv.digest() ^ wrong;
-    let (bytes, left_out) = without_sessions(&encode_chunk(&kv.take_delta().pieces)).unwrap();
+    let (bytes, left_out) = without_sessions(&encode_chunk(&kv.whole().pieces)).unwrap();
     let part = SnapshotChunk { slot: Slot(2), digest, index: 0, bytes: bytes.into(), next: None };
     FakeCluster::start(vec![serves(move |n, request| {
         FakeAction::Reply(match request {

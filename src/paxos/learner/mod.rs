@@ -370,13 +370,17 @@ impl<M: StateMachine> Learner<M> {
             return;
         }
         let slot = part.slot;
-        match self.snapshots.take(peer, part, self.applied, || self.machine.empty()) {
+        match self.snapshots.take(peer, &part, self.applied, || self.machine.empty()) {
             ChunkResult::Nothing => {}
-            ChunkResult::Fetch(part) => {
+            ChunkResult::Fetch(next) => {
+                out.notify(LearnerNotification::ChunkLoaded(part));
                 self.catch_up.wait_for(peer);
-                self.request_chunk(peer, part, out);
+                self.request_chunk(peer, next, out);
             }
-            ChunkResult::Whole(state) => self.install(peer, slot, state, out),
+            ChunkResult::Whole(state) => {
+                out.notify(LearnerNotification::ChunkLoaded(part));
+                self.install(peer, slot, state, out);
+            }
             ChunkResult::Useless => {
                 self.catch_up.give_up();
                 self.check_for_gap(out);
@@ -518,7 +522,8 @@ impl<M: StateMachine> Learner<M> {
         }
         self.begin_checkpoint(out);
         if self.past.becomes_late() {
-            out.notify(LearnerNotification::CheckpointLate { bytes: self.past.unwritten_bytes() });
+            let (bytes, due) = (self.past.unwritten_bytes(), self.past.limits().checkpoint_bytes);
+            out.notify(LearnerNotification::CheckpointLate { bytes, due });
         }
     }
 

@@ -67,7 +67,7 @@ impl<M: StateMachine> SnapshotFetch<M> {
     pub(super) fn take(
         &mut self,
         peer: ServerId,
-        part: SnapshotChunk,
+        part: &SnapshotChunk,
         applied: Slot,
         empty: impl FnOnce() -> M,
     ) -> ChunkResult<M> {
@@ -99,10 +99,10 @@ impl<M: StateMachine> SnapshotFetch<M> {
         if incoming.state.load_chunk(&part.bytes).is_err() {
             return ChunkResult::Useless;
         }
-        match part.next {
+        match &part.next {
             Some(token) => {
                 let Some(index) = part.index.checked_add(1) else { return ChunkResult::Useless };
-                (incoming.index, incoming.token, incoming.tries) = (index, token, 1);
+                (incoming.index, incoming.token, incoming.tries) = (index, token.clone(), 1);
                 let name = incoming.part();
                 self.incoming = Some(incoming);
                 ChunkResult::Fetch(name)

@@ -2,7 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use crate::paxos::{Ballot, ChunkRequest, CommandId, Entry, LeftBehind, Slot, SlotRange, StateMachine, Value};
+use crate::paxos::{
+    Ballot, ChunkRequest, CommandId, Entry, LeftBehind, Slot, SlotRange, SnapshotChunk, StateMachine, Value,
+};
 use crate::role::{ServerId, ServerSet, TimerSpec};
 
 /// A time-out of a learner.
@@ -121,6 +123,9 @@ pub enum LearnerNotification<M: StateMachine> {
         /// The changes since the last checkpoint.
         changes: M::Changes,
     },
+    /// A chunk of a snapshot was loaded: the server writes it to disk. If all chunks of a snapshot are written, an
+    /// installed snapshot need not be written again.
+    ChunkLoaded(SnapshotChunk),
     /// A durable checkpoint holds every slot up to this one, so the own acceptor may forget them. Also sent at the
     /// start of an incarnation.
     Durable {
@@ -142,10 +147,12 @@ pub enum LearnerNotification<M: StateMachine> {
     },
     /// A peer that fetches a snapshot is so slow that the log could not be kept for it.
     LeftBehind(LeftBehind),
-    /// The next checkpoint is late: twice `checkpoint_bytes` were applied since the last durable one.
+    /// The next checkpoint is late: twice the bytes of one were applied since the last durable one.
     CheckpointLate {
         /// Bytes of the values that no durable checkpoint holds.
         bytes: u64,
+        /// A checkpoint is due after this number of bytes.
+        due: u64,
     },
     /// A snapshot was installed; the slots in between were not reported. Pending requests may ask for results that the
     /// state still has.

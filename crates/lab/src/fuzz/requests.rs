@@ -299,7 +299,7 @@ fn snapshot(source: &mut Choices<'_>) -> SnapshotChunk {
     state.put_pieces(vec![StateEntry::Key { key: vec![b'k', source.below(5)], entry: entry.clone() }]);
     let digest = if source.below(4) == 0 { number(source) } else { state.digest() };
     let mut all = Kv::empty_like(&state);
-    let mut pieces = state.take_delta().pieces;
+    let mut pieces = state.whole().pieces.to_vec();
     pieces.push(StateEntry::Key { key: vec![b'k', 0], entry });
     all.put_pieces(pieces.clone());
     let digest = if source.below(2) == 0 { digest } else { all.digest() };

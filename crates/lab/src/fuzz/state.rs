@@ -1,10 +1,12 @@
-//! The state of the store: as pieces, as a backup, and as the result of a log.
+//! The state of the store: as pieces, as a backup, as the result of a log, and as the files of a checkpoint.
 
 use paxos_kv::choices::Choices;
 use paxos_kv::codec;
 use paxos_kv::kv::{Kv, KvCommand, Op, decode_part, encode_chunk};
 use paxos_kv::paxos::{CommandId, Slot, StateMachine, Value};
 use paxos_kv::storage::backup::{BackupHeader, BackupWriter, read};
+use paxos_kv::storage::checkpoint::{Checkpoint, CheckpointError, CheckpointMeta, CheckpointOptions};
+use paxos_kv::storage::disk::{Files, MemoryFiles};
 
 /// Maximum number of sessions; it is small, so that the table is soon full.
 const SESSIONS: usize = 2;
@@ -25,9 +27,8 @@ fn pieces(part: &[u8]) {
     let count = pieces.len();
     let mut state = Kv::empty_like(&Kv::default());
     state.put_pieces(pieces);
-    let changes = state.take_delta();
-    assert!(changes.is_whole && changes.pieces.len() <= count);
-    state.delta_saved();
+    let changes = state.whole();
+    assert!(changes.pieces.len() <= count);
     for size in [1, 3, count.max(1)] {
         let mut again = Kv::empty_like(&state);
         for pieces in changes.pieces.chunks(size) {
@@ -71,10 +72,20 @@ fn backup(mut source: Choices<'_>) {
     assert_eq!(writer.end(keys).expect("writing to memory does not fail"), file);
 }
 
+/// Small files, which are soon merged.
+const OPTIONS: CheckpointOptions = CheckpointOptions { owner: 7, part_bytes: 100, merge_bytes: 1_500 };
+
+fn open(files: &MemoryFiles) -> Result<(Checkpoint<MemoryFiles>, Kv), CheckpointError> {
+    Checkpoint::open(files.clone(), OPTIONS, Kv::with_sessions_at_most(SESSIONS))
+}
+
 /// Two servers that apply one log must be equal, and so must a third one that reads the checkpoints written meanwhile.
+/// A file of a checkpoint with any other byte must be refused.
 fn log(mut source: Choices<'_>) {
     let (mut one, mut other) = (Kv::with_sessions_at_most(SESSIONS), Kv::with_sessions_at_most(SESSIONS));
-    let mut written = Kv::with_sessions_at_most(SESSIONS);
+    let files = MemoryFiles::new();
+    let (mut checkpoint, _) = open(&files).expect("an empty directory is an empty state");
+    let (changed_file, changed_bit) = (source.below(4), source.number());
     let mut slot = 0;
     while !source.is_empty() && slot < 200 {
         slot += 1;
@@ -87,12 +98,24 @@ fn log(mut source: Choices<'_>) {
                 one.delta_failed();
                 continue;
             }
+            let mark = CheckpointMeta { slot: Slot(slot), digest: one.digest() };
+            checkpoint.write(mark, &changes).expect("writing to memory does not fail");
             one.delta_saved();
-            written.put_pieces(changes.pieces);
-            changes.ended.iter().for_each(|id| written.end_session(*id));
+            for _ in 0..source.below(3) {
+                checkpoint.merge_some().expect("writing to memory does not fail");
+            }
+            let written;
+            (checkpoint, written) = open(&files).expect("what was written can be read");
+            assert_eq!(checkpoint.mark(), mark);
             assert_eq!((written.digest(), written.store()), (one.digest(), one.store()), "written after slot {slot}");
             assert_eq!(written.sessions(), one.sessions());
         }
+    }
+    let names = files.list().expect("a disk in memory does not fail");
+    if let Some(name) = names.get(usize::from(changed_file)) {
+        let length = files.read(name).map_or(0, |bytes| bytes.len());
+        files.flip_bit(name, changed_bit as usize % (8 * length));
+        assert!(matches!(open(&files), Err(CheckpointError::Corrupt { .. })), "a changed bit of {name} is not found");
     }
     assert_eq!((one.digest(), one.store(), one.sessions()), (other.digest(), other.store(), other.sessions()));
     assert!(one.sessions().len() <= SESSIONS);

@@ -12,7 +12,6 @@ use super::coverage::CoveragePoint;
 use super::server::SimProcess;
 use super::simulation::{CrashKind, Simulation};
 use paxos_kv::role::{ServerId, ServerSet};
-use paxos_kv::storage::checkpoint::CHECKPOINT_FILE;
 use paxos_kv::storage::disk::{Files, MemoryFiles, SECTOR_BYTES};
 
 /// A sector of a file.
@@ -57,26 +56,24 @@ impl Simulation {
         }
     }
 
-    /// Flips a bit of a checkpoint, or removes its file.
+    /// Flips a bit of a file of a checkpoint, or removes the file.
     fn corrupt_checkpoint(&mut self, server: ServerId) {
         self.kill(server, CrashKind::Process);
         let lost = self.sim_env.chance(200);
+        let names = self.server(server).dir.checkpoint_files();
+        let Some(name) = self.sim_env.random_choice_ref(&names).cloned() else { return };
         let one = self.server(server);
         let files = one.dir.checkpoint.clone();
-        let Ok(bytes) = files.read(CHECKPOINT_FILE) else { return };
+        let Ok(bytes) = files.read(&name) else { return };
         one.is_checkpoint_corrupt = true;
         if lost {
-            if files.remove(CHECKPOINT_FILE).and_then(|()| files.sync_dir()).is_ok() {
+            let is_last_one = names.len() == 1;
+            if files.remove(&name).and_then(|()| files.sync_dir()).is_ok() && is_last_one {
                 self.sim_env.oracle.checkpoint_lost(server);
             }
         } else if let Some(last) = (bytes.len() as u64 * 8).checked_sub(1) {
-            // Mostly in a byte that is not 0, because parts of the file are not in use.
-            let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-            let bit = match self.sim_env.random_choice(&used).filter(|_| bytes[0] != 0) {
-                Some(at) if self.sim_env.chance(900) => at as u64 * 8 + self.sim_env.random.within(0..=7),
-                _ => self.sim_env.random.within(0..=last),
-            } as usize;
-            files.flip_bit(CHECKPOINT_FILE, bit);
+            let bit = self.sim_env.random.within(0..=last) as usize;
+            files.flip_bit(&name, bit);
         }
         self.record_corruption(server, CoveragePoint::CheckpointCorrupted);
     }

@@ -153,6 +153,11 @@ impl SimDataDir {
         self.all().fold(false, |failed, files| failed | files.has_failed_to_read())
     }
 
+    /// The names of the files that make the checkpoint.
+    pub fn checkpoint_files(&self) -> Vec<String> {
+        self.checkpoint.image().into_keys().filter(|name| name.ends_with(".run")).collect()
+    }
+
     /// Whether an operation has failed since the process started, other than for lack of room.
     pub fn has_failed(&self) -> bool {
         self.all().any(MemoryFiles::has_failed)

@@ -6,15 +6,15 @@ use super::process_env::SimConnection;
 use super::scheduler::{SimHosted, SimRole};
 use super::server::SimServer;
 use paxos_kv::host::ServerCore;
-use paxos_kv::host::checkpoints::PARTS_MAX;
+use paxos_kv::host::checkpoints::{PARTS_MAX, WRITES_MAX};
 use paxos_kv::host::mail_queue::RESERVED;
 use paxos_kv::host::role_disk::RoleDisk;
 use paxos_kv::kv::{KEY_MAX_BYTES, Kv, VALUE_MAX_BYTES};
-use paxos_kv::paxos::{HARD_FACTOR, LEARNER_WINDOW, Learner, PAGE_BYTES, StateMachine, most_pinned_bytes};
+use paxos_kv::paxos::{LEARNER_WINDOW, Learner, PAGE_BYTES, StateMachine, most_pinned_bytes};
 use paxos_kv::role::RoleKind;
 
-/// Maximum number of the checkpointer's own jobs: one checkpoint, and the loads of initial states.
-const OWN_JOBS: usize = 4;
+/// Maximum number of the checkpointer's own jobs: writes, and the loads of initial states.
+const OWN_JOBS: usize = WRITES_MAX + 3;
 
 /// Size of the largest command with its key, in bytes.
 const LARGEST_BYTES: usize = VALUE_MAX_BYTES + KEY_MAX_BYTES + 256;
@@ -33,7 +33,7 @@ impl SimServer {
         if let Some(learner) = process.learner.as_ref().map(|sim_role| sim_role.role()) {
             let keep_bytes = self.retention.keep_bytes;
             let pinned = learner.log_pinned_from().map(|_| most_pinned_bytes(keep_bytes, learner.machine().size()));
-            let hard = (HARD_FACTOR * keep_bytes).max(pinned.unwrap_or_default());
+            let hard = self.retention.log_max_bytes(learner.machine().size()).max(pinned.unwrap_or_default());
             within("bytes in its log", learner.log_bytes(), hard);
             if learner.log_begins() <= learner.durable() {
                 // The start of the log is in the checkpoint too, and is kept only for peers that are behind.

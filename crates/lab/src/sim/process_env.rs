@@ -333,6 +333,7 @@ impl Env for ProcessEnv<'_> {
                 sim_env.oracle.checkpoint_durable(me, mark.slot, mark.digest);
             }
             Observation::CheckpointInDoubt(mark) => sim_env.oracle.checkpoint_in_doubt(me, mark.slot),
+            Observation::CheckpointMerged => sim_env.reach(CoveragePoint::CheckpointMerged),
             Observation::CheckpointShed => sim_env.reach(CoveragePoint::CheckpointShed),
             Observation::CheckpointLoaded(mark) => {
                 sim_env.oracle.checkpoint_loaded(me, mark.slot, mark.digest);

@@ -34,7 +34,7 @@ use paxos_kv::random::Random;
 use paxos_kv::role::{NoStableStore, Role, RoleKind, ServerId, ServerSet};
 use paxos_kv::storage::DataDir;
 use paxos_kv::storage::admission::Claim;
-use paxos_kv::storage::checkpoint::{CHECKPOINT_FILE, Checkpoint};
+use paxos_kv::storage::checkpoint::{Checkpoint, CheckpointOptions};
 use paxos_kv::storage::disk::{InjectedFailure, MemoryFiles};
 use paxos_kv::storage::identity::{DirIdentity, Owner, short_disk};
 use paxos_kv::storage::journal::LeftFree;
@@ -196,6 +196,7 @@ impl SimServer {
                 left_free_bytes: plan.segment_bytes / 16,
                 page_bytes: plan.part_bytes,
                 snapshot_bytes: plan.snapshot_bytes,
+                merge_bytes: plan.retention.checkpoint_bytes,
                 sessions: plan.sessions,
                 in_flight_max_slots: WINDOW,
                 in_flight_max_bytes: 64 * plan.part_bytes,
@@ -365,13 +366,13 @@ impl SimServer {
         let Some(process) = &mut self.process else { return Ok(()) };
         let (files, storage) = (self.dir.checkpoint.clone(), process.dir.storage_id());
         let opened = Checkpointer::open(&process.core, files, storage);
-        if opened.is_err() && harmed && !self.dir.checkpoint.image().contains_key(CHECKPOINT_FILE) {
-            // It was quarantined before the new one was made.
+        if opened.is_err() && harmed && self.dir.checkpoint_files().is_empty() {
+            // It was quarantined before the new one was opened.
             sim_env.oracle.checkpoint_in_doubt(me, Slot(0));
         }
         let (checkpointer, is_rebuilt) = opened.map_err(RecoveryError::from)?;
         if harmed && !is_rebuilt {
-            // One bit of the file selects which of its last two states is valid.
+            // The newest file is lost, which only the acceptor can notice.
             sim_env.oracle.checkpoint_fell_back(me, checkpointer.mark().slot);
         }
         process.checkpointer = Some(checkpointer);
@@ -387,7 +388,9 @@ impl SimServer {
     pub fn checkpoint_slot(&self, identity: &DirIdentity<MemoryFiles>) -> Slot {
         let state = Kv::with_sessions_at_most(self.sizes.sessions);
         let files = self.dir.checkpoint.fork();
-        let opened = Checkpoint::open(files, identity.storage_id(), self.sizes.snapshot_bytes, state);
+        let (part_bytes, merge_bytes) = (self.sizes.snapshot_bytes, self.sizes.merge_bytes);
+        let options = CheckpointOptions { owner: identity.storage_id(), part_bytes, merge_bytes };
+        let opened = Checkpoint::open(files, options, state);
         opened.map_or(Slot(0), |(checkpoint, _)| checkpoint.mark().slot)
     }
 
@@ -596,7 +599,7 @@ impl SimServer {
         let Some(checkpointer) = &mut process.checkpointer else { return Ok(()) };
         let done = checkpointer.run_one(&process.core, &env);
         env.agenda.is_checkpointing.set(false);
-        if !process.core.checkpoints.is_empty() {
+        if !process.core.checkpoints.is_empty() || checkpointer.has_work() {
             env.wake_checkpointer();
         }
         match done {
@@ -614,13 +617,15 @@ impl SimServer {
     pub(super) fn interrupt_checkpointer(&mut self, sim_env: &mut SimEnv) {
         let files = self.dir.checkpoint.clone();
         let Some((process, env)) = self.env(sim_env) else { return };
-        let Some(checkpointer) = process.checkpointer.as_mut().filter(|_| process.core.checkpoints.awaits_write())
-        else {
-            return;
+        let (queue, Some(checkpointer)) = (&process.core.checkpoints, &mut process.checkpointer) else { return };
+        let point = match queue.is_empty() {
+            false if queue.awaits_write() => CoveragePoint::KilledInCheckpoint,
+            true if checkpointer.has_work() => CoveragePoint::KilledInMerge,
+            _ => return,
         };
         let operation = env.sim_env.borrow_mut().random.within(0..=12);
         files.fail(operation, InjectedFailure::Stop);
-        env.sim_env.borrow_mut().reach(CoveragePoint::KilledInCheckpoint);
+        env.sim_env.borrow_mut().reach(point);
         // The result is dropped: no process is left to use it.
         drop(checkpointer.run_one(&process.core, &env));
     }

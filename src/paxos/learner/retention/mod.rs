@@ -29,12 +29,16 @@ pub const LATE_FACTOR: u64 = 2;
 /// checkpoint must be read again after a power failure.
 pub const FULL_FACTOR: u64 = 4;
 
+/// A checkpoint is due when the changes have this share of the size of the state, if that is more than
+/// `checkpoint_bytes`: the fourth part. So a large store makes few large checkpoints, and not many small ones.
+const STATE_SHARE: u64 = 4;
+
 /// Limits on checkpoints and on the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Retention {
-    /// A checkpoint is due after this many slots; at least 1.
+    /// A checkpoint is due after this many slots; at least 1. For a large state it is a multiple of that.
     pub checkpoint_slots: u64,
-    /// Or after this many bytes of values.
+    /// Or after this many bytes of values, or the same multiple.
     pub checkpoint_bytes: u64,
     /// Number of slots that stay in the log although a checkpoint holds them.
     pub keep_slots: u64,
@@ -54,6 +58,19 @@ impl Retention {
     /// The default of a server.
     pub const DEFAULT: Retention =
         Retention { checkpoint_slots: 25_000, checkpoint_bytes: 32 << 20, keep_slots: 5_000, keep_bytes: 16 << 20 };
+
+    /// The limits for a state of this size, in bytes.
+    fn for_state(self, state_bytes: u64) -> Retention {
+        let times = (state_bytes / STATE_SHARE / self.checkpoint_bytes.max(1)).max(1);
+        let (checkpoint_slots, checkpoint_bytes) =
+            (self.checkpoint_slots.saturating_mul(times), self.checkpoint_bytes.saturating_mul(times));
+        Retention { checkpoint_slots, checkpoint_bytes, ..self }
+    }
+
+    /// Maximum size of the log while checkpoints fail, in bytes. For a large state it is two checkpoints' worth.
+    pub fn log_max_bytes(&self, state_bytes: u64) -> u64 {
+        self.keep_bytes.saturating_mul(HARD_FACTOR).max(state_bytes / STATE_SHARE * 2)
+    }
 }
 
 /// The end of the log, and the state of the checkpoints. See the head of this file.
@@ -166,13 +183,18 @@ impl CheckpointSchedule {
 
     /// Whether these bytes exceed the limit above which the server should take no more writes.
     pub(super) fn is_full(&self) -> bool {
-        self.unwritten_bytes() >= self.retention.checkpoint_bytes.saturating_mul(FULL_FACTOR)
+        self.unwritten_bytes() >= self.limits().checkpoint_bytes.saturating_mul(FULL_FACTOR)
+    }
+
+    /// The limits for the state as it is now.
+    pub(super) fn limits(&self) -> Retention {
+        self.retention.for_state(self.state_bytes)
     }
 
     /// Whether the checkpoint has become late since the last call.
     pub(super) fn becomes_late(&mut self) -> bool {
         let was_late = self.is_late;
-        self.is_late = self.unwritten_bytes() >= self.retention.checkpoint_bytes.saturating_mul(LATE_FACTOR);
+        self.is_late = self.unwritten_bytes() >= self.limits().checkpoint_bytes.saturating_mul(LATE_FACTOR);
         self.is_late && !was_late
     }
 
@@ -184,7 +206,7 @@ impl CheckpointSchedule {
     /// Whether a checkpoint must be written now, as of the last slot applied. If so, it counts as being written.
     pub(super) fn begin_checkpoint(&mut self, applied: Slot, now: u64) -> bool {
         let is_due = self.own_turns_up_to(applied) > self.own_turns_up_to(self.last_started)
-            || self.bytes >= self.retention.checkpoint_bytes
+            || self.bytes >= self.limits().checkpoint_bytes
             || (self.is_requested && applied > self.durable);
         if !is_due || self.in_progress.is_some() || now < self.not_before {
             return false;
@@ -197,7 +219,7 @@ impl CheckpointSchedule {
     /// Number of checkpoints that should have begun by this slot. The servers take turns, so that the others are a
     /// majority while one disk is busy.
     fn own_turns_up_to(&self, slot: Slot) -> u64 {
-        let every = self.retention.checkpoint_slots;
+        let every = self.limits().checkpoint_slots;
         let before = self.servers.iter().take_while(|server| *server < self.me).count() as u64;
         let ahead = every / self.servers.len() as u64 * before;
         slot.0.saturating_add(ahead) / every
@@ -268,7 +290,7 @@ impl CheckpointSchedule {
             let first = self.log.first();
             let many = self.durable.ahead_of(first) >= keep_slots || self.log_bytes > keep_bytes;
             let is_written_down = first <= self.durable;
-            let far_too_many = self.log_bytes > keep_bytes.saturating_mul(HARD_FACTOR);
+            let far_too_many = self.log_bytes > self.retention.log_max_bytes(self.state_bytes);
             if !(many && is_written_down || far_too_many) {
                 break;
             }
@@ -301,5 +323,26 @@ impl CheckpointSchedule {
     /// Whether this slot is corrupt at the own acceptor.
     pub(super) fn is_broken(&self, slot: Slot) -> bool {
         self.unreadable.iter().any(|range| range.contains(slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_grow_with_the_state_from_four_times_the_bytes_of_a_checkpoint_on() {
+        let Retention { checkpoint_slots, checkpoint_bytes, keep_bytes, .. } = Retention::DEFAULT;
+        for (state_bytes, times) in [(0, 1), (7 * checkpoint_bytes, 1), (8 * checkpoint_bytes, 2), (4_096 << 20, 32)] {
+            let limits = Retention::DEFAULT.for_state(state_bytes);
+            assert_eq!(limits.checkpoint_slots, times * checkpoint_slots, "{state_bytes}");
+            assert_eq!(limits.checkpoint_bytes, times * checkpoint_bytes, "{state_bytes}");
+            assert!(limits.checkpoint_bytes <= checkpoint_bytes.max(state_bytes / STATE_SHARE));
+            let log_max = Retention::DEFAULT.log_max_bytes(state_bytes);
+            assert!(
+                log_max >= 2 * limits.checkpoint_bytes && log_max <= (HARD_FACTOR * keep_bytes).max(state_bytes / 2)
+            );
+        }
+        assert_eq!(Retention::KEEP_ALL.for_state(u64::MAX).checkpoint_slots, u64::MAX);
     }
 }

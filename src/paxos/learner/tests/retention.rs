@@ -67,7 +67,7 @@ fn late_checkpoint_is_reported_once_and_much_later_holds_back_writes() {
     let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::KEEP_ALL });
     let late = |actions: &LearnerActions| {
         told(actions, |outcome| {
-            if let LearnerNotification::CheckpointLate { bytes } = outcome { Some(bytes / SIZE) } else { None }
+            if let LearnerNotification::CheckpointLate { bytes, .. } = outcome { Some(bytes / SIZE) } else { None }
         })
     };
     learner.learn(2 * LATE_FACTOR - 1);

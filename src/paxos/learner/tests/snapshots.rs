@@ -36,6 +36,14 @@ fn fetch(to: u8, slot: u64, index: u32) -> (ServerSet, Message) {
     (servers([to]), Message::FetchSnapshot(name(slot, index)))
 }
 
+/// The numbers of the chunks that the server is to write to its disk.
+fn loaded(actions: &LearnerActions) -> Vec<u32> {
+    told(actions, |outcome| match outcome {
+        LearnerNotification::ChunkLoaded(chunk) => Some(chunk.index),
+        _ => None,
+    })
+}
+
 fn installed(actions: &LearnerActions) -> Vec<(u64, ServerId)> {
     told(actions, |outcome| match outcome {
         LearnerNotification::Installed { slot, from, .. } => Some((slot.0, *from)),
@@ -105,9 +113,10 @@ fn snapshot_arrives_in_chunks_and_replaces_the_state_when_complete() {
             (vec![fetch(2, 6, index + 1)], vec![LearnerTimer::CatchUp { unanswered: 0 }])
         );
         assert_eq!((learner.applied(), learner.0.machine()), (0, &Numbers::default()));
+        assert_eq!(loaded(&actions), [index]);
     }
     let actions = learner.receive_chunk(2, part(6, 2));
-    assert_eq!((installed(&actions), learner.applied()), (vec![(6, ServerId(2))], 6));
+    assert_eq!((loaded(&actions), installed(&actions), learner.applied()), (vec![2], vec![(6, ServerId(2))], 6));
     assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6]);
     assert_eq!(checkpoints(&actions), [(6, vec![1, 2, 3, 4, 5, 6])], "it is written down here, too");
     let answered =
