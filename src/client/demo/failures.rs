@@ -47,6 +47,8 @@ struct Observed {
     now: BTreeMap<ServerId, ServerView>,
     /// The reports as of the last printed change.
     told: BTreeMap<ServerId, ServerView>,
+    /// The voters that are down, as last reported.
+    down: BTreeMap<ServerId, VoterOutage>,
     /// When the query of each server's last report began.
     asked: BTreeMap<ServerId, Instant>,
     /// A report is wanted whose query begins later than this.
@@ -56,6 +58,16 @@ struct Observed {
     /// The request that met the most failures.
     hardest: Hardest,
     is_ended: bool,
+}
+
+/// A voter was down without a break from the first report to the last, because its crash counter has not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct VoterOutage {
+    crashes: u32,
+    /// When the first report that it is down had come.
+    first: Instant,
+    /// When the query of the last such report began.
+    last: Instant,
 }
 
 /// A request in flight.
@@ -82,6 +94,7 @@ impl FailureWatch {
             cluster: Cluster { servers: cluster.servers(), protocol: present.protocol() },
             told: now.clone(),
             now,
+            down: BTreeMap::new(),
             asked: BTreeMap::new(),
             wanted: None,
             running: BTreeMap::new(),
@@ -221,8 +234,12 @@ impl Shared {
         observed
     }
 
-    /// Prints what has changed since the last line, if anything has.
+    /// Prints what has changed since the last line, if anything has. The servers report at different moments, so that
+    /// no quorum was up is printed only once it is certain.
     fn tell(&self, observed: &mut Observed) {
+        if !observed.cluster.is_quorum(observed.voters_up()) && !observed.is_simultaneous() {
+            return;
+        }
         for line in changes(observed.cluster, &observed.told, &observed.now) {
             self.printer.line(format!("        -- {line}"));
         }
@@ -237,7 +254,7 @@ impl Shared {
         }
         self.tell(observed);
         let up = observed.voters_up();
-        if observed.cluster.is_quorum(up) {
+        if observed.cluster.is_quorum(up) || !observed.is_simultaneous() {
             return;
         }
         let why = observed.cluster.no_quorum(up);
@@ -257,14 +274,83 @@ impl Observed {
         self.now.iter().filter(|(_, view)| view.is_up(voter)).map(|(server, _)| *server).collect()
     }
 
+    /// Whether all voters that are down were down at one moment.
+    fn is_simultaneous(&self) -> bool {
+        let (first, last) =
+            (self.down.values().map(|one| one.first).max(), self.down.values().map(|one| one.last).min());
+        first <= last
+    }
+
     fn note(&mut self, server: ServerId, began: Instant, view: ServerView) {
+        let (voter, now) = (self.cluster.protocol.voter(), Instant::now());
+        let crashes = view.crashes(voter);
+        match self.down.get_mut(&server) {
+            _ if view.is_up(voter) => {
+                self.down.remove(&server);
+            }
+            Some(outage) if outage.crashes == crashes => outage.last = began,
+            _ => {
+                self.down.insert(server, VoterOutage { crashes, first: now, last: began });
+            }
+        }
         self.asked.insert(server, began);
         self.now.insert(server, view);
         let up = self.voters_up();
+        if !self.is_simultaneous() {
+            return;
+        }
         for running in self.running.values_mut() {
             if up.len() < running.fewest.len() {
                 running.fewest = up;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::RoleStatus;
+    use crate::protocol::Protocol;
+    use crate::role::RoleKind;
+
+    fn report(up: bool, crashes: u32) -> ServerView {
+        let mut status = ServerStatus::healthy(ServerId(1), Protocol::BasicPaxos);
+        status.roles = vec![RoleStatus { role: RoleKind::Acceptor, up, crashes }];
+        ServerView::of(Some(&status))
+    }
+
+    fn watched() -> Observed {
+        let up = || (1..=3).map(|server| (ServerId(server), report(true, 0))).collect::<BTreeMap<_, _>>();
+        Observed {
+            cluster: Cluster { servers: ServerSet::first(3), protocol: Protocol::BasicPaxos },
+            now: up(),
+            told: up(),
+            down: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            wanted: None,
+            running: BTreeMap::new(),
+            hardest: Hardest::default(),
+            is_ended: false,
+        }
+    }
+
+    #[test]
+    fn reports_of_different_moments_do_not_make_a_lost_majority() {
+        let mut observed = watched();
+        let query = Instant::now();
+        observed.note(ServerId(1), query, report(false, 1));
+        // Server 1 may have restarted before server 2 crashed.
+        observed.note(ServerId(2), query, report(false, 1));
+        assert!(!observed.is_simultaneous());
+        // Both are down again at a later query, without another crash: they were down at the same time.
+        let later = Instant::now();
+        observed.note(ServerId(1), later, report(false, 1));
+        assert!(!observed.is_simultaneous());
+        observed.note(ServerId(2), later, report(false, 1));
+        assert!(observed.is_simultaneous());
+        // Another crash began another outage.
+        observed.note(ServerId(2), Instant::now(), report(false, 2));
+        assert!(!observed.is_simultaneous());
     }
 }
