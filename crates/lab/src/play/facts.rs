@@ -95,7 +95,8 @@ impl Table {
                 let proposer = process.and_then(|process| process.proposer.as_ref());
                 proposer.is_some_and(|proposer| proposer.role().leads().is_some())
             }
-            Fact::Locked(key) => self.cluster().iter().any(|server| self.locks(server).contains(key)),
+            Fact::Locked(key, comparison, count) => comparison
+                .holds(self.cluster().iter().filter(|server| self.locks(*server).contains(key)).count(), *count),
             Fact::Applied(server, comparison, slot) => {
                 comparison.holds(self.applied(*server).unwrap_or_default(), self.slot(*slot))
             }

@@ -79,8 +79,8 @@ pub enum Fact {
     DownCount(RoleKind, Comparison, usize),
     /// The server leads.
     Leader(ServerId),
-    /// A participant holds a lock on the key.
-    Locked(String),
+    /// Number of participants that hold a lock on the key.
+    Locked(String, Comparison, usize),
     /// The last slot that the learner has applied.
     Applied(ServerId, Comparison, SlotName),
     /// The learner has installed a snapshot.
@@ -359,7 +359,8 @@ impl<'a> PredicateReader<'a> {
             "locked" => {
                 let key = self.value()?;
                 self.close()?;
-                Fact::Locked(key)
+                let (comparison, count) = self.count()?;
+                Fact::Locked(key, comparison, count)
             }
             "applied" => {
                 let server = self.server()?;
@@ -527,7 +528,7 @@ mod tests {
             "promised(s2) > 2.1",
             "up(s1) and down(s2.acceptor) and down(acceptors) >= 3",
             "leader(s1)",
-            "locked(city)",
+            "locked(city) >= 1",
             "applied(s5) >= first",
             "snapshot(s5)",
             "equal(all)",

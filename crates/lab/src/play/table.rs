@@ -128,6 +128,14 @@ impl Table {
     fn set_up(&mut self, exercise: &Exercise) -> Result<(), String> {
         self.sim.settle();
         self.deliver_all_but_requests()?;
+        // Learners read when they start. These reads are answered, so the timers behind them mean nothing.
+        for server in self.cluster().iter() {
+            self.sim.at_server(server, |one, sim_env| {
+                one.run_out(sim_env, RoleKind::Learner, "Read");
+            });
+        }
+        self.sim.settle();
+        self.deliver_all_but_requests()?;
         if let Some(leader) = exercise.leader {
             for name in ["Election", "HeartbeatTick"] {
                 self.sim.at_server(leader, |one, sim_env| {
@@ -211,7 +219,7 @@ impl Table {
                 one.run_out(sim_env, *role, name);
             }),
             (Choice::Ask(client), _) => self.sim.ask_by_hand(*client),
-            (Choice::Timeout(client), _) => self.sim.clients[*client].end_wait(&mut self.sim.sim_env),
+            (Choice::Timeout(client), _) => self.sim.end_wait_by_hand(*client),
             (Choice::Crash(server, role, point), _) => {
                 if *point != CrashPoint::BeforeStep {
                     self.fuses.insert((*server, *role), *point);

@@ -30,6 +30,8 @@ use paxos_kv::trace::{CrashCause, CrashPoint};
 pub const STEP: Micros = MS;
 /// Maximum number of events that happen by themselves after one choice; more are a bug of this module.
 const SETTLE_MAX: usize = 100_000;
+/// Maximum number of waits of a client between two frames: for a reply, and before the next try.
+const WAITS_MAX: usize = 4;
 /// The seed of every simulation by hand. It decides only what no reader sees, such as storage ids and nonces.
 const SEED: u64 = 7;
 
@@ -309,6 +311,18 @@ impl Simulation {
         let [one, other] = [one, other].map(Endpoint::Server);
         for (from, to) in [(one, other), (other, one)] {
             self.sim_env.network.cut(from, to, on);
+        }
+    }
+
+    /// Lets a client wait no longer: its waits end until it sends something, or waits for nothing.
+    pub fn end_wait_by_hand(&mut self, client: usize) {
+        let before = self.sim_env.network.frames;
+        for _ in 0..WAITS_MAX {
+            self.clients[client].end_wait(&mut self.sim_env);
+            self.settle();
+            if self.sim_env.network.frames > before || !self.clients[client].waits_for_time() {
+                return;
+            }
         }
     }
 
