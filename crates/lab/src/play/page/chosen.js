@@ -53,13 +53,20 @@ function acts(game, choice, message) {
   const act = (name, key, what, possible, extra) => button({ "data-key": `act ${name}`, "aria-disabled": possible ? null : "true", ...extra, click: () => possible && what() }, name, " ", key ? element("kbd", { "aria-hidden": "true" }, key) : null);
   const doit = choice ? ACT_WORDS[choice.kind] || "Do it" : "Deliver";
   const press = game.fresh && can;
-  return element("div", { class: "acts" },
+  const points = choice && /^c\d[a-z]$/.test(choice.code) ? crashPoints(game, choice) : null;
+  return element("div", { class: `acts${message || !choice ? "" : " alone"}` },
     button({ class: "only-small", "data-key": "act undo", "aria-label": "Undo", "aria-disabled": game.cursor ? null : "true", click: () => game.undo() }, "\u21b6"),
     button({ class: "go", "data-key": "act go", "aria-disabled": can ? null : "true", click: () => can && game.deliver() },
       press ? element("span", { class: "only-wide" }, "Press \u21b5") : null, element("span", { class: press ? "only-small" : null }, doit), element("span", { class: "only-small" }, choice ? ` ${shortOf(choice, message)}` : ""),
       press ? null : [" ", element("kbd", { "aria-hidden": "true" }, "\u21b5")]),
     button({ class: "only-small", "data-key": "act run", "aria-label": "Let it run", click: () => runner.toggle() }, "\u25b6"),
-    message || !choice || choice.group === "messages" ? [act("Double", "B", () => game.change("double"), message && message.double, { class: "aside" }), act("Drop", "X", () => game.change("drop"), message && message.drop, { class: "aside" })] : null);
+    message || !choice ? [act("Double", "B", () => game.change("double"), message && message.double, { class: "aside" }), act("Drop", "X", () => game.change("drop"), message && message.drop, { class: "aside" })] : null, points);
+}
+
+/** A crash in the middle of the next turn, at one of three points. */
+function crashPoints(game, choice) {
+  const found = ["step", "sync", "send"].map((words, n) => [words, `${choice.code}${n + 1}`]).filter(([, code]) => choiceOf(game.view, code));
+  return found.length ? element("div", { class: "points" }, "in its next turn, before its", found.map(([words, code]) => button({ "data-key": `point ${code}`, title: `Select: crash in its next turn, before its ${words}`, click: () => { game.folds.open = "crashes"; game.pick(code); } }, words))) : null;
 }
 
 const shortOf = (choice, message) => (message ? `${message.from} \u2192 ${message.to} ${message.name} ${message.ballot || ""}` : `${choice.server ? `s${choice.server} ` : choice.from || ""} ${choice.role || ""}`).trim();

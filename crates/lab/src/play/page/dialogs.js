@@ -14,7 +14,7 @@ function openExercise(game, name) {
 }
 
 function openCatalog(game) {
-  const { stars } = store.read(), own = store.read().last;
+  const { stars } = store.read();
   const items = game.catalog.map((exercise) => {
     const got = stars[exercise.name] || 0, current = game.text === null && exercise.name === game.exercise.name;
     return element("li", {}, button({ "aria-current": String(current), click: () => openExercise(game, exercise.name) },
@@ -22,7 +22,6 @@ function openCatalog(game) {
       element("span", { class: `tagged${/^(safe|quorums 4\+2)$/.test(exercise.mode) ? "" : " unsafe"}` }, exercise.mode === "safe" ? protocolWords(exercise.protocol) : modeWords(exercise.mode)),
       element("span", { class: "stars", role: "img", "aria-label": many(got, "star") }, got ? starWords(got) : "")));
   });
-  void own;
   openDialog("Exercises", element("p", { class: "dim" }, "You are the network: you decide which message arrives, and when. The roles are the real ones."), element("ul", { class: "catalog" }, items),
     element("div", { class: "row" }, button({ class: "plain", click: () => openOwn(game) }, "Own exercise \u2026")));
   const current = $("dialog-body").querySelector("[aria-current=true]");
@@ -43,7 +42,7 @@ async function openCompare(game) {
   }
   const [a, b] = views, shared = sharedSteps(a, b);
   const ends = endsOf(a, b);
-  const column = (view, n) => element("div", {}, element("h3", {}, `${pair[n].name}: ${view.mode.sentence}`));
+  const column = (view, n) => element("div", {}, element("h3", {}, element("b", {}, pair[n].name), view.mode.sentence));
   const cells = ends.flatMap(([what, left, right]) => [element("p", {}, element("b", {}, ...dressed(what)), ": ", dressed(left)), element("p", {}, element("b", {}, ...dressed(what)), ": ", dressed(right))]);
   const steps = (view) => element("ol", { start: String(shared + 1) }, view.steps.slice(shared).map((step) => element("li", {}, step.skipped ? [...dressed(step.text), element("span", { class: "dim" }, ` does not fit: ${step.skipped}`)] : dressed(step.sentence))));
   openDialog(`Compare ${pair[0].name} and ${pair[1].name}`,

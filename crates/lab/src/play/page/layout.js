@@ -1,10 +1,10 @@
 // Layout: where cards and messages stand. Cards have fixed places on a ring; each message slides along its own link to
 // a place where it covers no card and no other message.
 
-/** Sizes of the ring by its width: gaps, and how far a message stands from the middle of its link. */
-function scaleOf(width) {
-  if (width < 520) return { name: "small", margin: 6, under: 4, over: 6, beside: 7, offsets: [7, 14, 21, 28, 36] };
-  if (width < 900) return { name: "mid", margin: 18, under: 36, over: 14, beside: 12, offsets: [12, 22, 32, 42] };
+/** Sizes of the ring by its room: gaps, and how far a message stands from the middle of its link. */
+function scaleOf({ width, height }) {
+  if (width < 520 || height < 330) return { name: "small", margin: 6, under: 4, over: 6, beside: 7, offsets: [7, 14, 21, 28, 36] };
+  if (width < 900 || height < 430) return { name: "mid", margin: 18, under: 36, over: 14, beside: 12, offsets: [12, 22, 32, 42] };
   return { name: "big", margin: 26, under: 38, over: 18, beside: 13, offsets: [13, 23, 33, 43] };
 }
 

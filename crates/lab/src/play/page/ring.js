@@ -18,7 +18,7 @@ class Ring {
   draw() {
     const { view } = this.game;
     if (!view || !this.box.clientWidth) return;
-    const room = { width: this.box.clientWidth, height: this.box.clientHeight }, scale = scaleOf(room.width);
+    const room = { width: this.box.clientWidth, height: this.box.clientHeight }, scale = scaleOf(room);
     this.box.className = `ring ${scale.name}`;
     const cards = view.servers.map((server) => this.card(server, scale));
     const clients = scale.name === "small" ? [] : view.clients.map((client) => this.client(client, scale));
@@ -84,7 +84,7 @@ class Ring {
     return this.part(`card ${server.id}`, [server, scale.name, tags, mail, game.selected, rows.map((row) => [row.touched, row.sel])], () =>
       element("article", { class: "server", hue: hueOf(server.id), "aria-label": `Server ${server.id}` },
         element("header", {}, element("b", {}, `s${server.id}`),
-          scale.name === "small" ? tags.map((tag) => element("span", { class: "tag", title: tag.text }, tag.id)) : element("span", { class: "note", title: server.note || "" }, server.up ? "" : "process is down"),
+          scale.name === "small" ? tags.map((tag) => element("span", { class: "tag", title: tag.text }, tag.id)) : element("span", { class: "note" }, server.up ? "" : server.note || "the process is down"),
           mail.slice(0, 2).map((message) => pill(game, message, true)),
           button({ class: "menu", "data-key": `menu ${server.id}`, title: `What can happen to s${server.id}`, "aria-label": `What can happen to s${server.id}`, click: () => unfoldServer(game, server.id) }, "\u22ef")),
         rows.map(({ letter, name, role, touched, sel }) => button({
@@ -170,7 +170,7 @@ class Ring {
     for (const link of pairs(view.servers.length)) {
       const cut = view.links.some((known) => known.cut && known.a === link.a && known.b === link.b);
       const [a, b] = [at[link.a - 1], at[link.b - 1]], ends = { x1: a.x, y1: a.y, x2: b.x, y2: b.y };
-      parts.push(drawn("line", { class: cut ? "severed" : "idle", ...ends }));
+      parts.push(drawn("line", { class: cut ? "severed" : "idle", ...ends }), this.touchable(link, ends));
     }
     for (const { items } of groups) {
       const { start, end } = items[0].lane, foremost = [...items].sort((a, b) => b.part - a.part)[0];
@@ -190,6 +190,14 @@ class Ring {
     this.lines.replaceChildren(...parts);
   }
 
+  /** A broad line that cannot be seen, so that a link can be hit. */
+  touchable(link, ends) {
+    const { game } = this, choice = game.view.enabled.find((known) => known.group === "links" && !known.off && known.from === `s${link.a}` && known.to === `s${link.b}`);
+    const line = drawn("line", { class: "hit", ...ends }, drawn("title", {}, choice ? choice.label : ""));
+    if (choice) line.addEventListener("click", () => { if (choice.kind === "cut") game.folds.open = "links"; game.pick(choice.code); });
+    return line;
+  }
+
   legend() {
     return this.part("legend", 0, () => element("ul", { class: "shapes", "aria-hidden": "true" },
       Object.entries(LEGEND).map(([kind, text]) => element("li", {}, glyph(kind), text)),
@@ -203,11 +211,8 @@ class Ring {
     const goal = this.at[numberOf(message.to) - 1], ghost = pilled.node.cloneNode(true);
     ghost.setAttribute("aria-hidden", "true");
     ghost.inert = true;
-    const way = `translate(${goal.x - ghost.offsetLeft}px, ${goal.y - ghost.offsetTop}px)`;
     this.box.append(ghost);
     const [x, y] = [goal.x - ghost.offsetLeft - ghost.offsetWidth / 2, goal.y - ghost.offsetTop - ghost.offsetHeight / 2];
-    void way;
-    this.flying = (this.flying || 0) + 1;
     ghost.animate([{ opacity: 1 }, { transform: `translate(${x}px, ${y}px) scale(.7)`, opacity: 0.1 }], { duration: FLIGHT, easing: "ease-in" })
       .finished.finally(() => ghost.remove());
   }
