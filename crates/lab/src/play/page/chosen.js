@@ -1,7 +1,29 @@
 // The selected choice: what it says, what it would do, and the buttons that do it.
 
-const ACT_WORDS = { deliver: "Deliver", timer: "Let it run out", timeout: "Give up", crash: "Crash", kill: "Kill", power: "Cut power", restart: "Restart", start: "Start", cut: "Cut", join: "Join" };
-const IF_WORDS = { deliver: "If it arrives:", timer: "If it runs out:", timeout: "If it gives up:", crash: "If it crashes:", kill: "If it dies:", power: "If power fails:", restart: "If it restarts:", start: "If it starts:", cut: "If it is cut:", join: "If it is joined:" };
+const ACT_WORDS = {
+  deliver: "Deliver",
+  timer: "Let it run out",
+  timeout: "Give up",
+  crash: "Crash",
+  kill: "Kill",
+  "power-cut": "Cut power",
+  restart: "Restart",
+  start: "Start",
+  cut: "Cut",
+  join: "Join",
+};
+const IF_WORDS = {
+  deliver: "If it arrives:",
+  timer: "If it runs out:",
+  timeout: "If it gives up:",
+  crash: "If it crashes:",
+  kill: "If it dies:",
+  "power-cut": "If power fails:",
+  restart: "If it restarts:",
+  start: "If it starts:",
+  cut: "If it is cut:",
+  join: "If it is joined:",
+};
 /** A short rest before a preview is asked for, so that a held key asks once. */
 const PREVIEW_AFTER = 40;
 
@@ -9,28 +31,67 @@ let previewTimer = 0;
 let question = null;
 
 function drawChosen(game) {
-  const { view, selected } = game, box = $("choice");
-  const choice = selected ? choiceOf(view, selected) : null, message = selected ? messageOf(view, selected) : null;
+  const { view, selected } = game,
+    box = $("choice");
+  const choice = selected ? choiceOf(view, selected) : null,
+    message = selected ? messageOf(view, selected) : null;
   clearTimeout(previewTimer);
   question = null;
   if (!choice && !message) {
     box.className = "choice calm";
-    refill(box, element("div", { class: "text" }, element("h3", {}, "Nothing is selected"), element("p", { class: "dim" }, "Select a message in the ring or a line of the list.")),
-      element("div", { class: "if" }, element("p", { class: "dim" }, "Here stands what the selected choice would do.")), acts(game, null, null));
+    refill(
+      box,
+      element(
+        "div",
+        { class: "text" },
+        element("h3", {}, "Nothing is selected"),
+        element("p", { class: "dim" }, "Select a message in the ring or a line of the list."),
+      ),
+      element("div", { class: "if" }, element("p", { class: "dim" }, "Here stands what the selected choice would do.")),
+      acts(game, null, null),
+    );
     return;
   }
-  const kind = choice ? choice.kind : "deliver", hue = message ? ballotHue(message.ballot) : choice.server ? hueOf(choice.server) : 0;
+  const kind = choice ? choice.kind : "deliver",
+    hue = message ? ballotHue(message.ballot) : choice.server ? hueOf(choice.server) : 0;
   box.className = "choice";
   box.style.setProperty("--hue", `var(--s${hue})`);
   const off = (choice && choice.off) || (message && message.off);
-  const words = message ? [serverOrClient(message.from), " \u2192 ", serverOrClient(message.to), ` ${message.name} `, message.ballot ? ballotChip(message.ballot) : null]
-    : [choice.server ? [serverName(`s${choice.server}`), " "] : choice.from ? [element("b", {}, choice.to ? `${choice.from} \u2013 ${choice.to} ` : `${choice.from} `)] : null, labelOf(choice)];
-  const notes = message ? [message.says ? element("p", { class: "dim" }, "\u201c", dressed(message.says), "\u201d") : null,
-    message.hollow ? element("p", {}, "It will be lost: ", dressed(message.hollow), ".") : null, message.doubled ? element("p", { class: "dim" }, "This is a copy.") : null]
+  const words = message
+    ? [
+        serverOrClient(message.from),
+        " \u2192 ",
+        serverOrClient(message.to),
+        ` ${message.name} `,
+        message.ballot ? ballotChip(message.ballot) : null,
+      ]
+    : [
+        choice.server
+          ? [serverName(`s${choice.server}`), " "]
+          : choice.from
+            ? [element("b", {}, choice.to ? `${choice.from} \u2013 ${choice.to} ` : `${choice.from} `)]
+            : null,
+        labelOf(choice),
+      ];
+  const notes = message
+    ? [
+        message.says ? element("p", { class: "dim" }, "\u201c", dressed(message.says), "\u201d") : null,
+        message.hollow ? element("p", {}, "It will be lost: ", dressed(message.hollow), ".") : null,
+        message.doubled ? element("p", { class: "dim" }, "This is a copy.") : null,
+      ]
     : [element("p", { class: "dim" }, dressed(MEANINGS[meaningOf(choice)] || ""))];
   const told = element("div", { class: "if", id: "if" });
-  refill(box, element("div", { class: "text" }, element("h3", {}, glyph(choice ? glyphOf(choice, message) : message.kind, hue), element("span", {}, words)), notes),
-    told, acts(game, choice, message));
+  refill(
+    box,
+    element(
+      "div",
+      { class: "text" },
+      element("h3", {}, glyph(choice ? glyphOf(choice, message) : message.kind, hue), element("span", {}, words)),
+      notes,
+    ),
+    told,
+    acts(game, choice, message),
+  );
   if (off) return told.replaceChildren(element("p", {}, element("b", {}, "Not possible now: "), dressed(off), "."));
   if (game.askFirst && askable(game, message)) return ask(game, choice, message, told);
   return preview(game, choice, told);
@@ -40,36 +101,101 @@ const serverOrClient = (name) => (/^s/.test(name) ? serverName(name) : element("
 
 const meaningOf = (choice) => (/^c\d[a-z]\d$/.test(choice.code) ? "fuse" : choice.kind);
 const MEANINGS = {
-  timer: "Time is yours: a timer runs out when you say so.", timeout: "A client waits as long as you let it.",
+  timer: "Time is yours: a timer runs out when you say so.",
+  timeout: "A client waits as long as you let it.",
   crash: "The role stops at once and loses what is not on disk. Messages to it are lost until it restarts.",
   fuse: "The role stops in the middle of its next turn.",
-  kill: "The process ends. All its roles are down, and its disk stays.", power: "The process ends, and what was not synced is lost.",
-  restart: "The role starts again, from its disk.", start: "The process starts again, from its disk.",
-  cut: "Both directions. What is under way waits; what is sent from now on is lost.", join: "Messages between the two pass again.",
+  kill: "The process ends. All its roles are down, and its disk stays.",
+  "power-cut": "The process ends, and what was not synced is lost.",
+  restart: "The role starts again, from its disk.",
+  start: "The process starts again, from its disk.",
+  cut: "Both directions. What is under way waits; what is sent from now on is lost.",
+  join: "Messages between the two pass again.",
 };
 
 function acts(game, choice, message) {
   const can = choice && !choice.off;
-  const act = (name, key, what, possible, extra) => button({ "data-key": `act ${name}`, "aria-disabled": possible ? null : "true", ...extra, click: () => possible && what() }, name, " ", key ? element("kbd", { "aria-hidden": "true" }, key) : null);
+  const act = (name, key, what, possible, extra) =>
+    button(
+      {
+        "data-key": `act ${name}`,
+        "aria-disabled": possible ? null : "true",
+        ...extra,
+        click: () => possible && what(),
+      },
+      name,
+      " ",
+      key ? element("kbd", { "aria-hidden": "true" }, key) : null,
+    );
   const doit = choice ? ACT_WORDS[choice.kind] || "Do it" : "Deliver";
   const press = game.fresh && can;
   const points = choice && /^c\d[a-z]$/.test(choice.code) ? crashPoints(game, choice) : null;
-  return element("div", { class: `acts${message || !choice ? "" : " alone"}` },
-    button({ class: "only-small", "data-key": "act undo", "aria-label": "Undo", "aria-disabled": game.cursor ? null : "true", click: () => game.undo() }, "\u21b6"),
-    button({ class: "go", "data-key": "act go", "aria-disabled": can ? null : "true", click: () => can && game.deliver() },
-      press ? element("span", { class: "only-wide" }, "Press \u21b5") : null, element("span", { class: press ? "only-small" : null }, doit), element("span", { class: "only-small" }, choice ? ` ${shortOf(choice, message)}` : ""),
-      press ? null : [" ", element("kbd", { "aria-hidden": "true" }, "\u21b5")]),
-    button({ class: "only-small", "data-key": "act run", "aria-label": "Let it run", click: () => runner.toggle() }, "\u25b6"),
-    message || !choice ? [act("Double", "B", () => game.change("double"), message && message.double, { class: "aside" }), act("Drop", "X", () => game.change("drop"), message && message.drop, { class: "aside" })] : null, points);
+  return element(
+    "div",
+    { class: `acts${message || !choice ? "" : " alone"}` },
+    button(
+      {
+        class: "only-small",
+        "data-key": "act undo",
+        "aria-label": "Undo",
+        "aria-disabled": game.cursor ? null : "true",
+        click: () => game.undo(),
+      },
+      "\u21b6",
+    ),
+    button(
+      { class: "go", "data-key": "act go", "aria-disabled": can ? null : "true", click: () => can && game.deliver() },
+      press ? element("span", { class: "only-wide" }, "Press \u21b5") : null,
+      element("span", { class: press ? "only-small" : null }, doit),
+      element("span", { class: "only-small" }, choice ? ` ${shortOf(choice, message)}` : ""),
+      press ? null : [" ", element("kbd", { "aria-hidden": "true" }, "\u21b5")],
+    ),
+    button(
+      { class: "only-small", "data-key": "act run", "aria-label": "Let it run", click: () => runner.toggle() },
+      "\u25b6",
+    ),
+    message || !choice
+      ? [
+          act("Double", "B", () => game.change("double"), message && message.double, { class: "aside" }),
+          act("Drop", "X", () => game.change("drop"), message && message.drop, { class: "aside" }),
+        ]
+      : null,
+    points,
+  );
 }
 
 /** A crash in the middle of the next turn, at one of three points. */
 function crashPoints(game, choice) {
-  const found = ["step", "sync", "send"].map((words, n) => [words, `${choice.code}${n + 1}`]).filter(([, code]) => choiceOf(game.view, code));
-  return found.length ? element("div", { class: "points" }, "in its next turn, before its", found.map(([words, code]) => button({ "data-key": `point ${code}`, title: `Select: crash in its next turn, before its ${words}`, click: () => { game.folds.open = "crashes"; game.pick(code); } }, words))) : null;
+  const found = ["step", "sync", "send"]
+    .map((words, n) => [words, `${choice.code}${n + 1}`])
+    .filter(([, code]) => choiceOf(game.view, code));
+  return found.length
+    ? element(
+        "div",
+        { class: "points" },
+        "in its next turn, before its",
+        found.map(([words, code]) =>
+          button(
+            {
+              "data-key": `point ${code}`,
+              title: `Select: crash in its next turn, before its ${words}`,
+              click: () => {
+                game.folds.open = "crashes";
+                game.pick(code);
+              },
+            },
+            words,
+          ),
+        ),
+      )
+    : null;
 }
 
-const shortOf = (choice, message) => (message ? `${message.from} \u2192 ${message.to} ${message.name} ${message.ballot || ""}` : `${choice.server ? `s${choice.server} ` : choice.from || ""} ${choice.role || ""}`).trim();
+const shortOf = (choice, message) =>
+  (message
+    ? `${message.from} \u2192 ${message.to} ${message.name} ${message.ballot || ""}`
+    : `${choice.server ? `s${choice.server} ` : choice.from || ""} ${choice.role || ""}`
+  ).trim();
 
 /** Shows what the choice would do, as the real roles do it. */
 function preview(game, choice, told) {
@@ -91,7 +217,16 @@ function consequences(view, choice) {
   if (!step) return [];
   if (step.skipped) return [element("p", {}, "Nothing would happen: ", dressed(step.skipped), ".")];
   const rest = [...step.more, step.why ? step.why.sentence : null].filter(Boolean);
-  return [element("p", {}, element("b", {}, IF_WORDS[choice.kind] || "If it happens:"), " ", dressed(step.sentence), rest.map((text) => [" ", dressed(text)]))];
+  return [
+    element(
+      "p",
+      {},
+      element("b", {}, IF_WORDS[choice.kind] || "If it happens:"),
+      " ",
+      dressed(step.sentence),
+      rest.map((text) => [" ", dressed(text)]),
+    ),
+  ];
 }
 
 // Ask first: the reader says what a role will do, and then the real role answers.
@@ -100,15 +235,21 @@ function consequences(view, choice) {
 function answersFor(game, message) {
   const values = [...valuesOf(game.view)].slice(0, 3);
   switch (message.kind) {
-    case "prepare": return ["promise", "refuse", "nothing"];
-    case "promise": return [...values.map((value) => `propose ${value}`), "nothing"];
-    case "accept": return ["accept", "refuse", "nothing"];
-    case "accepted": return ["answer its client or say what is chosen", "nothing"];
-    default: return null;
+    case "prepare":
+      return ["promise", "refuse", "nothing"];
+    case "promise":
+      return [...values.map((value) => `propose ${value}`), "nothing"];
+    case "accept":
+      return ["accept", "refuse", "nothing"];
+    case "accepted":
+      return ["answer its client or say what is chosen", "nothing"];
+    default:
+      return null;
   }
 }
 
-const askable = (game, message) => Boolean(message && !message.hollow && /^s/.test(message.to) && answersFor(game, message));
+const askable = (game, message) =>
+  Boolean(message && !message.hollow && /^s/.test(message.to) && answersFor(game, message));
 const openQuestion = (game) => question !== null && !question.answered && question.code === game.selected;
 
 function focusQuestion() {
@@ -124,11 +265,20 @@ function ask(game, choice, message, told) {
     asked.answered = true;
     try {
       const view = await game.service.view(game.address(game.branch()), [...game.played(), choice.code]);
-      const real = reaction(game.view, view, message), right = real.includes(guess);
+      const real = reaction(game.view, view, message),
+        right = real.includes(guess);
       game.guessed.all++;
       if (right) game.guessed.right++;
       if (!told.isConnected) return;
-      told.replaceChildren(element("p", { class: right ? "right" : "wrong" }, element("b", {}, right ? "\u2713 Right. " : "\u2717 Not quite. "), `It will ${real.join(" and ")}.`), ...consequences(view, choice).slice(0, 2));
+      told.replaceChildren(
+        element(
+          "p",
+          { class: right ? "right" : "wrong" },
+          element("b", {}, right ? "\u2713 Right. " : "\u2717 Not quite. "),
+          `It will ${real.join(" and ")}.`,
+        ),
+        ...consequences(view, choice).slice(0, 2),
+      );
       say(`${right ? "Right" : "Not quite"}. It will ${real.join(" and ")}.`);
       drawScore(game);
       const go = $("choice").querySelector(".acts .go");
@@ -138,22 +288,33 @@ function ask(game, choice, message, told) {
       tellTrouble(error);
     }
   };
-  told.replaceChildren(element("p", {}, element("b", {}, "What will "), serverName(message.to), element("b", {}, " do?")),
-    element("div", { class: "answers", role: "group", "aria-label": `What will ${message.to} do?` }, answersFor(game, message).map((words) => button({ click: () => answer(words) }, words))));
+  told.replaceChildren(
+    element("p", {}, element("b", {}, "What will "), serverName(message.to), element("b", {}, " do?")),
+    element(
+      "div",
+      { class: "answers", role: "group", "aria-label": `What will ${message.to} do?` },
+      answersFor(game, message).map((words) => button({ click: () => answer(words) }, words)),
+    ),
+  );
 }
 
 /** What the receiver does, told from the messages that it sends. */
 function reaction(before, after, message) {
   const count = (view) => {
     const found = new Map();
-    for (const sent of view.messages) if (sent.from === message.to) {
-      const key = sent.kind === "accept" ? `propose ${sent.value}` : { promise: "promise", refused: "refuse", accepted: "accept" }[sent.kind]
-        || (/^(chosen|reply)$/.test(sent.kind) ? "answer its client or say what is chosen" : null);
-      if (key) found.set(key, (found.get(key) || 0) + 1);
-    }
+    for (const sent of view.messages)
+      if (sent.from === message.to) {
+        const key =
+          sent.kind === "accept"
+            ? `propose ${sent.value}`
+            : { promise: "promise", refused: "refuse", accepted: "accept" }[sent.kind] ||
+              (/^(chosen|reply)$/.test(sent.kind) ? "answer its client or say what is chosen" : null);
+        if (key) found.set(key, (found.get(key) || 0) + 1);
+      }
     return found;
   };
-  const was = count(before), is = count(after);
+  const was = count(before),
+    is = count(after);
   const done = [...is.keys()].filter((key) => is.get(key) > (was.get(key) || 0));
   return done.length ? done : ["nothing"];
 }

@@ -31,14 +31,22 @@ class Game {
     this.waiting = 0;
   }
 
-  branch() { return this.branches[this.here]; }
+  branch() {
+    return this.branches[this.here];
+  }
 
   /** The choices that led to this view. */
-  played() { return this.branch().codes.slice(0, this.cursor); }
+  played() {
+    return this.branch().codes.slice(0, this.cursor);
+  }
 
-  codes() { return this.branch().codes; }
+  codes() {
+    return this.branch().codes;
+  }
 
-  key() { return this.text === null ? this.exercise.name : `own ${this.exercise.title}`; }
+  key() {
+    return this.text === null ? this.exercise.name : `own ${this.exercise.title}`;
+  }
 
   address(branch) {
     const where = this.text === null ? { x: this.exercise.name } : { text: this.text };
@@ -51,14 +59,20 @@ class Game {
   next(work) {
     if (this.waiting >= WAITING_MAX) return this.turn;
     this.waiting++;
-    this.turn = this.turn.then(work).catch((error) => tellTrouble(error)).finally(() => { this.waiting--; });
+    this.turn = this.turn
+      .then(work)
+      .catch((error) => tellTrouble(error))
+      .finally(() => {
+        this.waiting--;
+      });
     return this.turn;
   }
 
   /** Asks for the view of a changed state, and then changes to it. */
   async settle(change, how) {
     const state = { branches: this.branches, here: this.here, cursor: this.cursor, ...change };
-    const branch = state.branches[state.here], codes = branch.codes.slice(0, state.cursor);
+    const branch = state.branches[state.here],
+      codes = branch.codes.slice(0, state.cursor);
     const late = setTimeout(() => tellWaiting(true), 400);
     let view;
     try {
@@ -101,8 +115,15 @@ class Game {
     Object.assign(this, place);
     const kept = store.read().games[this.key()] || { branches: [], here: 0, cursor: 0, hints: 0 };
     this.hints = kept.hints || 0;
-    let branches = kept.branches.map((branch) => ({ name: branch.name, codes: branch.codes, from: branch.from, mode: branch.mode || null, steps: [] }));
-    let here = Math.min(kept.here, Math.max(0, branches.length - 1)), cursor = kept.cursor;
+    let branches = kept.branches.map((branch) => ({
+      name: branch.name,
+      codes: branch.codes,
+      from: branch.from,
+      mode: branch.mode || null,
+      steps: [],
+    }));
+    let here = Math.min(kept.here, Math.max(0, branches.length - 1)),
+      cursor = kept.cursor;
     if (link) [branches, here, cursor] = besides(branches, here, cursor, link);
     if (!branches.length) branches = [{ name: "A", codes: [], from: 0, mode: null, steps: [] }];
     cursor = Math.min(cursor, branches[here].codes.length);
@@ -123,7 +144,8 @@ class Game {
   /** Asks for the steps of what is not shown, so that its strip has shapes. */
   async fillStrips() {
     for (const branch of this.branches) {
-      if (branch.steps.length !== branch.codes.length) branch.steps = (await this.service.view(this.address(branch), branch.codes)).steps;
+      if (branch.steps.length !== branch.codes.length)
+        branch.steps = (await this.service.view(this.address(branch), branch.codes)).steps;
     }
     this.shown({ strips: true });
   }
@@ -151,7 +173,11 @@ class Game {
 
   async fork({ codes, from, mode }, how) {
     if (this.branches.length >= BRANCHES_MAX) {
-      await this.replaceHere({ ...this.branch(), codes, mode, from: Math.min(from, this.branch().from || from), steps: [] }, codes.length, how);
+      await this.replaceHere(
+        { ...this.branch(), codes, mode, from: Math.min(from, this.branch().from || from), steps: [] },
+        codes.length,
+        how,
+      );
       tellNote(`There are ${BRANCHES_MAX} branches already, so the rest of ${this.branch().name} was replaced.`);
       return;
     }
@@ -185,36 +211,57 @@ class Game {
     });
   }
 
-  undo() { return this.next(() => (this.cursor > 0 ? this.goTo(this.cursor - 1) : null)); }
+  undo() {
+    return this.next(() => (this.cursor > 0 ? this.goTo(this.cursor - 1) : null));
+  }
 
-  redo() { return this.next(() => (this.cursor < this.codes().length ? this.goTo(this.cursor + 1) : null)); }
+  redo() {
+    return this.next(() => (this.cursor < this.codes().length ? this.goTo(this.cursor + 1) : null));
+  }
 
   goTo(step) {
     const cursor = Math.max(0, Math.min(step, this.codes().length));
-    return this.settle({ cursor }, { moved: true, select: cursor < this.codes().length ? this.codes()[cursor] : undefined });
+    return this.settle(
+      { cursor },
+      { moved: true, select: cursor < this.codes().length ? this.codes()[cursor] : undefined },
+    );
   }
 
   switchTo(here, cursor) {
-    return this.settle({ here, cursor: cursor === undefined ? this.branches[here].codes.length : cursor }, { moved: true });
+    return this.settle(
+      { here, cursor: cursor === undefined ? this.branches[here].codes.length : cursor },
+      { moved: true },
+    );
   }
 
   /** Takes a branch away; the last one is emptied. */
   async remove(at) {
     const branches = this.branches.filter((_, n) => n !== at);
-    if (!branches.length) return this.replaceHere({ name: "A", codes: [], from: 0, mode: null, steps: [] }, 0, { moved: true });
+    if (!branches.length)
+      return this.replaceHere({ name: "A", codes: [], from: 0, mode: null, steps: [] }, 0, { moved: true });
     const here = at === this.here ? 0 : this.here - (at < this.here ? 1 : 0);
-    return this.settle({ branches, here, cursor: at === this.here ? branches[here].codes.length : this.cursor }, { moved: true });
+    return this.settle(
+      { branches, here, cursor: at === this.here ? branches[here].codes.length : this.cursor },
+      { moved: true },
+    );
   }
 
   /** The same choices in another mode, as a branch. */
   inMode(mode) {
-    return this.fork({ codes: this.played(), from: 0, mode: mode === this.exercise.mode ? null : mode }, { moved: true });
+    return this.fork(
+      { codes: this.played(), from: 0, mode: mode === this.exercise.mode ? null : mode },
+      { moved: true },
+    );
   }
 
-  modeName() { return this.branch().mode || this.exercise.mode; }
+  modeName() {
+    return this.branch().mode || this.exercise.mode;
+  }
 
   keepStars(stars) {
-    store.change((kept) => { kept.stars[this.key()] = Math.max(stars, kept.stars[this.key()] || 0); });
+    store.change((kept) => {
+      kept.stars[this.key()] = Math.max(stars, kept.stars[this.key()] || 0);
+    });
   }
 
   save() {
@@ -230,11 +277,26 @@ class Game {
 /** The kept branches with what a link brings: its own place if it is one of them, else a branch that stands first. */
 function besides(branches, here, cursor, link) {
   const mode = link.mode || null;
-  const same = branches.findIndex((branch) => (branch.mode || null) === mode && link.codes.every((code, n) => branch.codes[n] === code));
-  if (same >= 0) return [branches, same, same === here && link.codes.length === branches[same].codes.length ? cursor : link.codes.length];
+  const same = branches.findIndex(
+    (branch) => (branch.mode || null) === mode && link.codes.every((code, n) => branch.codes[n] === code),
+  );
+  if (same >= 0)
+    return [
+      branches,
+      same,
+      same === here && link.codes.length === branches[same].codes.length ? cursor : link.codes.length,
+    ];
   const kept = branches.filter((branch) => branch.codes.length).slice(0, BRANCHES_MAX - 1);
   const brought = { codes: link.codes, from: 0, mode, steps: [] };
-  return [[brought, ...kept].map((branch, n) => ({ ...branch, name: BRANCH_NAMES[n], from: n ? apart(branch.codes, link.codes) : 0 })), 0, link.codes.length];
+  return [
+    [brought, ...kept].map((branch, n) => ({
+      ...branch,
+      name: BRANCH_NAMES[n],
+      from: n ? apart(branch.codes, link.codes) : 0,
+    })),
+    0,
+    link.codes.length,
+  ];
 }
 
 /** The number of choices at the beginning that two lists share. */

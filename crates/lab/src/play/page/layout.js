@@ -3,25 +3,31 @@
 
 /** Sizes of the ring by its room: gaps, and how far a message stands from the middle of its link. */
 function scaleOf({ width, height }) {
-  if (width < 520 || height < 330) return { name: "small", margin: 6, under: 4, over: 6, beside: 7, offsets: [7, 14, 21, 28, 36] };
-  if (width < 900 || height < 430) return { name: "mid", margin: 18, under: 36, over: 14, beside: 12, offsets: [12, 22, 32, 42] };
+  if (width < 520 || height < 330)
+    return { name: "small", margin: 6, under: 4, over: 6, beside: 7, offsets: [7, 14, 21, 28, 36] };
+  if (width < 900 || height < 430)
+    return { name: "mid", margin: 18, under: 36, over: 14, beside: 12, offsets: [12, 22, 32, 42] };
   return { name: "big", margin: 26, under: 38, over: 18, beside: 13, offsets: [13, 23, 33, 43] };
 }
 
 /** The middles of the cards: number 1 on top, then clockwise, as large as the room allows. */
 function placeCards(count, room, card, scale) {
-  const angles = Array.from({ length: count }, (_, n) => 2 * Math.PI * n / count - Math.PI / 2);
-  const xs = angles.map(Math.cos), ys = angles.map(Math.sin);
+  const angles = Array.from({ length: count }, (_, n) => (2 * Math.PI * n) / count - Math.PI / 2);
+  const xs = angles.map(Math.cos),
+    ys = angles.map(Math.sin);
   const spread = (values) => Math.max(0.01, Math.max(...values) - Math.min(...values));
   const wide = Math.min((room.width - card.width - 2 * scale.margin) / spread(xs), 560);
   const high = (room.height - card.height - scale.over - scale.under) / spread(ys);
-  const left = room.width / 2, top = scale.over + card.height / 2 - Math.min(...ys) * high;
+  const left = room.width / 2,
+    top = scale.over + card.height / 2 - Math.min(...ys) * high;
   return angles.map((_, n) => ({ x: left + xs[n] * wide, y: top + ys[n] * high }));
 }
 
 const boxAround = (at, size, grow = 0) => ({
-  left: at.x - size.width / 2 - grow, right: at.x + size.width / 2 + grow,
-  top: at.y - size.height / 2 - grow, bottom: at.y + size.height / 2 + grow,
+  left: at.x - size.width / 2 - grow,
+  right: at.x + size.width / 2 + grow,
+  top: at.y - size.height / 2 - grow,
+  bottom: at.y + size.height / 2 + grow,
 });
 
 function overlap(a, b) {
@@ -46,9 +52,14 @@ function leaves(from, to, box) {
 /** The line of a directed link: beside the middles, on the left of the direction of travel, from card to card. */
 function laneOf(from, to, card, offset, gap) {
   const length = Math.hypot(to.x - from.x, to.y - from.y) || 1;
-  const side = { x: (to.y - from.y) / length * offset, y: -(to.x - from.x) / length * offset };
-  const a = { x: from.x + side.x, y: from.y + side.y }, b = { x: to.x + side.x, y: to.y + side.y };
-  return { start: leaves(a, b, boxAround(from, card)), end: leaves(b, a, boxAround(to, card, gap)), side: { x: side.x / offset, y: side.y / offset } };
+  const side = { x: ((to.y - from.y) / length) * offset, y: (-(to.x - from.x) / length) * offset };
+  const a = { x: from.x + side.x, y: from.y + side.y },
+    b = { x: to.x + side.x, y: to.y + side.y };
+  return {
+    start: leaves(a, b, boxAround(from, card)),
+    end: leaves(b, a, boxAround(to, card, gap)),
+    side: { x: side.x / offset, y: side.y / offset },
+  };
 }
 
 /** Gives each item `{lane, width, height, wanted}` a place `at`, one after the other. */
@@ -58,8 +69,12 @@ function placeMessages(items, taken, room, scale) {
     let best = null;
     for (let part = 0.12; part <= 0.89; part += 0.055) {
       for (const offset of scale.offsets) {
-        const { start, end, side } = item.lane, aside = offset - scale.offsets[0];
-        const at = { x: start.x + (end.x - start.x) * part + side.x * aside, y: start.y + (end.y - start.y) * part + side.y * aside };
+        const { start, end, side } = item.lane,
+          aside = offset - scale.offsets[0];
+        const at = {
+          x: start.x + (end.x - start.x) * part + side.x * aside,
+          y: start.y + (end.y - start.y) * part + side.y * aside,
+        };
         const box = boxAround(at, item, 2);
         let cost = Math.abs(part - item.wanted) * 60 + aside * 2.2;
         if (box.left < 2 || box.top < 2 || box.right > room.width - 2 || box.bottom > room.height - 2) cost += 4000;

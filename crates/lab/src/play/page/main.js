@@ -6,7 +6,9 @@ let noteTimer = 0;
 
 function setTheme(dark) {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
-  store.change((kept) => { kept.dark = dark; });
+  store.change((kept) => {
+    kept.dark = dark;
+  });
 }
 
 /** A short word at the edge of the page; `long` ones stay longer. */
@@ -14,7 +16,12 @@ function tellNote(text, long) {
   clearTimeout(noteTimer);
   $("gone").textContent = text;
   $("gone").hidden = false;
-  noteTimer = setTimeout(() => { $("gone").hidden = true; }, long ? 9000 : 4500);
+  noteTimer = setTimeout(
+    () => {
+      $("gone").hidden = true;
+    },
+    long ? 9000 : 4500,
+  );
 }
 
 function tellTrouble(error) {
@@ -30,32 +37,65 @@ function tellWaiting(late) {
 }
 
 function drawHead(game) {
-  const { exercise, view } = game, mode = view.mode, safety = $("safety");
-  $("pick").firstElementChild.textContent = `${exercise.number && game.text === null ? `${exercise.number} \u00b7 ` : ""}${exercise.title}`;
+  const { exercise, view } = game,
+    mode = view.mode,
+    safety = $("safety");
+  $("pick").firstElementChild.textContent =
+    `${exercise.number && game.text === null ? `${exercise.number} \u00b7 ` : ""}${exercise.title}`;
   safety.hidden = false;
   safety.className = `pill ${view.broken ? "bad" : "good"}`;
   const stale = view.broken && !view.broken.sides.length;
-  safety.replaceChildren(view.broken ? "\u2717 " : "\u2713 ", element("span", { class: "only-wide" }, stale ? "a rule is " : view.broken ? "agreement is " : "agreement "), view.broken ? "broken" : "holds");
-  $("mode").replaceChildren(element("span", { class: mode.unsafe ? "unsafe" : null, title: mode.sentence }, mode.sentence));
+  safety.replaceChildren(
+    view.broken ? "\u2717 " : "\u2713 ",
+    element("span", { class: "only-wide" }, stale ? "a rule is " : view.broken ? "agreement is " : "agreement "),
+    view.broken ? "broken" : "holds",
+  );
+  $("mode").replaceChildren(
+    element("span", { class: mode.unsafe ? "unsafe" : null, title: mode.sentence }, mode.sentence),
+  );
   $("undo").setAttribute("aria-disabled", String(!game.cursor));
   $("redo").setAttribute("aria-disabled", String(game.cursor >= game.codes().length));
 }
 
 function drawAlarm(game) {
-  const { broken } = game.view, box = $("alarm");
+  const { broken } = game.view,
+    box = $("alarm");
   box.hidden = !broken;
   if (!broken) return;
-  const servers = (quorum) => quorum.flatMap((id, n) => {
-    const name = serverName(`s${id}`);
-    if (broken.both && broken.both.includes(id)) name.classList.add("shared");
-    return n ? [", ", name] : [name];
-  });
-  const sides = broken.sides.flatMap((side, n) => [n ? " and " : "", valueChip(side.value), " at ", ballotChip(side.ballot), " by ", ...servers(side.quorum)]);
-  const both = broken.sides.length > 1 ? (broken.both && broken.both.length ? ["Both quorums hold ", ...servers(broken.both), ". "] : ["The two quorums share no server. "]) : [];
-  refill(box, element("b", {}, broken.sides.length > 1 ? `${broken.sentence.split(":")[0]}. ` : `${broken.sentence} `), sides, sides.length ? ". " : "", both,
+  const servers = (quorum) =>
+    quorum.flatMap((id, n) => {
+      const name = serverName(`s${id}`);
+      if (broken.both && broken.both.includes(id)) name.classList.add("shared");
+      return n ? [", ", name] : [name];
+    });
+  const sides = broken.sides.flatMap((side, n) => [
+    n ? " and " : "",
+    valueChip(side.value),
+    " at ",
+    ballotChip(side.ballot),
+    " by ",
+    ...servers(side.quorum),
+  ]);
+  const both =
+    broken.sides.length > 1
+      ? broken.both && broken.both.length
+        ? ["Both quorums hold ", ...servers(broken.both), ". "]
+        : ["The two quorums share no server. "]
+      : [];
+  refill(
+    box,
+    element("b", {}, broken.sides.length > 1 ? `${broken.sentence.split(":")[0]}. ` : `${broken.sentence} `),
+    sides,
+    sides.length ? ". " : "",
+    both,
     broken.forgot ? [...dressed(broken.forgot.sentence), " "] : [],
-    button({ class: "link", "data-key": "broken step", click: () => game.next(() => game.goTo(broken.step)) }, `step ${broken.step}`), " ",
-    element("span", { class: "dim" }, ruleWords(broken)));
+    button(
+      { class: "link", "data-key": "broken step", click: () => game.next(() => game.goTo(placeOfStep(game.view, broken.step))) },
+      `step ${broken.step}`,
+    ),
+    " ",
+    element("span", { class: "dim" }, ruleWords(broken)),
+  );
 }
 
 /** Draws what a change has changed. `how` says what it was. */
@@ -90,11 +130,16 @@ function draw(game, how) {
 
 /** Says the step; goals and breaks at once. */
 function speak(game, how) {
-  const { view } = game, step = view.steps[game.cursor - 1], words = step ? step.skipped || [step.sentence, step.why ? step.why.sentence : ""].join(" ").trim() : "The beginning.";
+  const { view } = game,
+    step = view.steps[game.cursor - 1],
+    words = step
+      ? step.skipped || [step.sentence, step.why ? step.why.sentence : ""].join(" ").trim()
+      : "The beginning.";
   if (how.opened) say(`Exercise: ${game.exercise.title}. ${game.exercise.text}`);
   else say(how.moved ? `Step ${game.cursor}. ${words}` : words);
   if (!step || how.moved || how.opened) return;
-  if (step.broken) say(view.broken ? view.broken.sentence : "What may never happen has happened. Undo takes it back.", true);
+  if (step.broken)
+    say(view.broken ? view.broken.sentence : "What may never happen has happened. Undo takes it back.", true);
   else if (view.done && step.goals.length) say("All goals are met.", true);
   else if (step.goals.length) say(`Goal met: ${step.goals.map((n) => view.goals[n].text).join("; ")}`, true);
   else say("", true);
@@ -102,14 +147,21 @@ function speak(game, how) {
 
 async function begin() {
   const kept = store.read();
-  document.documentElement.dataset.theme = (kept.dark === undefined ? matchMedia("(prefers-color-scheme: dark)").matches : kept.dark) ? "dark" : "light";
+  document.documentElement.dataset.theme = (
+    kept.dark === undefined ? matchMedia("(prefers-color-scheme: dark)").matches : kept.dark
+  )
+    ? "dark"
+    : "light";
   const game = new Game(new Service(), (how) => draw(game, how));
   ring = new Ring(game);
   runner = new Runner(game);
   runner.draw();
   listen(game);
   showTab("next");
-  matchMedia("(max-width: 760px)").addEventListener("change", () => game.view && draw(game, { strips: false, moved: true }));
+  matchMedia("(max-width: 760px)").addEventListener(
+    "change",
+    () => game.view && draw(game, { strips: false, moved: true }),
+  );
   window.paxosPlay = { game, ring, runner };
   await start(game);
 }
@@ -137,7 +189,14 @@ async function start(game) {
     document.body.classList.remove("loading");
     $("list").focus({ preventScroll: true });
   } catch (error) {
-    $("ring").replaceChildren(element("div", { class: "offline" }, element("p", {}, error.message), button({ class: "plain go", click: () => start(game) }, "Try again")));
+    $("ring").replaceChildren(
+      element(
+        "div",
+        { class: "offline" },
+        element("p", {}, error.message),
+        button({ class: "plain go", click: () => start(game) }, "Try again"),
+      ),
+    );
   }
 }
 

@@ -27,7 +27,8 @@ function drawn(tag, attributes, ...children) {
 
 /** Replaces the children of a node. The focus stays on the child with the same `data-key`. */
 function refill(node, ...children) {
-  const held = document.activeElement, key = node.contains(held) ? held.dataset.key : null;
+  const held = document.activeElement,
+    key = node.contains(held) ? held.dataset.key : null;
   node.replaceChildren(...children.flat(Infinity).filter(Boolean));
   if (!key) return;
   const again = [...node.querySelectorAll("[data-key]")].find((child) => child.dataset.key === key);
@@ -50,11 +51,14 @@ const serverName = (text) => element("span", { class: "who", hue: hueOf(numberOf
 /** Values that sentences of this view may name. */
 function valuesOf(view) {
   const found = new Set();
-  const add = (value) => { if (typeof value === "string" && value.length > 2) found.add(value); };
+  const add = (value) => {
+    if (typeof value === "string" && value.length > 2) found.add(value);
+  };
   for (const message of view.messages) add(message.value);
   for (const step of view.steps) add(step.value);
   for (const vote of view.votes) for (const row of vote.rows) add(row.value);
-  for (const server of view.servers) for (const kept of server.acceptor ? server.acceptor.accepted : []) add(kept.value);
+  for (const server of view.servers)
+    for (const kept of server.acceptor ? server.acceptor.accepted : []) add(kept.value);
   for (const client of view.clients) for (const word of (client.request || "").split(" ").slice(2)) add(word);
   return found;
 }
@@ -68,7 +72,14 @@ function markValues(values) {
   if (words.join(" ") === markedFor) return;
   markedFor = words.join(" ");
   const quoted = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  marked = new RegExp(["(?<![\\w.])\\d+\\.\\d+(?![\\w])", "(?<![-\\w])s[1-9]\\b(?!-)", ...quoted.map((word) => `(?<!\\w)${word}(?!\\w)`)].join("|"), "g");
+  marked = new RegExp(
+    [
+      "(?<![\\w.])\\d+\\.\\d+(?![\\w])",
+      "(?<![-\\w])s[1-9]\\b(?!-)",
+      ...quoted.map((word) => `(?<!\\w)${word}(?!\\w)`),
+    ].join("|"),
+    "g",
+  );
 }
 
 /** A sentence as nodes: its ballots, values and servers are marked; the servers only if they act. */
@@ -77,7 +88,15 @@ function dressed(text, calm) {
   let at = 0;
   for (const hit of (text || "").matchAll(marked)) {
     if (hit.index > at) nodes.push(text.slice(at, hit.index));
-    nodes.push(/^\d/.test(hit[0]) ? ballotChip(hit[0]) : /^s[1-9]$/.test(hit[0]) ? (calm ? hit[0] : serverName(hit[0])) : valueChip(hit[0]));
+    nodes.push(
+      /^\d/.test(hit[0])
+        ? ballotChip(hit[0])
+        : /^s[1-9]$/.test(hit[0])
+          ? calm
+            ? hit[0]
+            : serverName(hit[0])
+          : valueChip(hit[0]),
+    );
     at = hit.index + hit[0].length;
   }
   if (text && at < text.length) nodes.push(text.slice(at));
@@ -86,20 +105,39 @@ function dressed(text, calm) {
 
 /** What the program calls a glyph -> the mark of the time line that has this shape. */
 const GLYPHS = {
-  request: "REQUEST", reply: "RESPONSE", prepare: "PREPARE", promise: "PROMISE", accept: "ACCEPT", accepted: "ACCEPTED",
-  refused: "NACK", chosen: "CHOSEN", timer: "TIMEOUT", crash: "CRASH", restart: "RESTART", drop: "DROP", client: "FAILOVER",
+  request: "REQUEST",
+  reply: "RESPONSE",
+  prepare: "PREPARE",
+  promise: "PROMISE",
+  accept: "ACCEPT",
+  accepted: "ACCEPTED",
+  refused: "NACK",
+  chosen: "CHOSEN",
+  timer: "TIMEOUT",
+  crash: "CRASH",
+  restart: "RESTART",
+  drop: "DROP",
+  client: "FAILOVER",
 };
 /** Shapes of what only a player does. */
 const OWN_GLYPHS = {
-  cut: ["M-7 0H-2.5M2.5 0H7M-1.5 4.5L1.5 -4.5", "open"], join: ["M-7 0H7", "open"],
-  double: ["M-6.5 0A4 4 0 1 1 1.5 0A4 4 0 1 1 -6.5 0ZM-1.5 0A4 4 0 1 1 6.5 0A4 4 0 1 1 -1.5 0Z", "open"], other: [SHAPES.dot(6), "full"],
+  cut: ["M-7 0H-2.5M2.5 0H7M-1.5 4.5L1.5 -4.5", "open"],
+  join: ["M-7 0H7", "open"],
+  double: ["M-6.5 0A4 4 0 1 1 1.5 0A4 4 0 1 1 -6.5 0ZM-1.5 0A4 4 0 1 1 6.5 0A4 4 0 1 1 -1.5 0Z", "open"],
+  other: [SHAPES.dot(6), "full"],
 };
 
 /** A shape of 16 by 16; its color is the text color of the hue it is given. */
 function glyph(kind, hue) {
   const known = GLYPHS[kind] && MARKS[GLYPHS[kind]];
-  const [path, paint] = known ? [SHAPES[known[0]](kind === "crash" || kind === "chosen" ? 4.4 : 5.2), known[1]] : OWN_GLYPHS[kind] || OWN_GLYPHS.other;
-  const made = drawn("svg", { viewBox: "-8 -8 16 16", class: "glyph", "aria-hidden": "true" }, drawn("path", { d: path, class: paint }));
+  const [path, paint] = known
+    ? [SHAPES[known[0]](kind === "crash" || kind === "chosen" ? 4.4 : 5.2), known[1]]
+    : OWN_GLYPHS[kind] || OWN_GLYPHS.other;
+  const made = drawn(
+    "svg",
+    { viewBox: "-8 -8 16 16", class: "glyph", "aria-hidden": "true" },
+    drawn("path", { d: path, class: paint }),
+  );
   if (hue !== undefined) made.style.setProperty("--hue", `var(--s${hue})`);
   return made;
 }

@@ -24,19 +24,34 @@ class Runner {
   }
 
   async start() {
-    const { game } = this, going = new AbortController(), pace = Number($("pace").value), policy = $("policy").value;
+    const { game } = this,
+      going = new AbortController(),
+      pace = Number($("pace").value),
+      policy = $("policy").value;
     this.going = going;
     this.draw();
     try {
       await game.turn;
       const seed = policy === "random" ? this.seed++ : 1;
-      const body = { ...game.address(game.branch()), c: game.played().join("-"), policy, seed, most: pace ? AHEAD : 100 };
+      const body = {
+        ...game.address(game.branch()),
+        c: game.played().join("-"),
+        policy,
+        seed,
+        most: pace ? AHEAD : 100,
+      };
       const found = await game.service.post("/run", body, going.signal, 20000);
       const codes = found.c ? found.c.split("-") : [];
       if (policy === "random") $("policy").querySelector("[value=random]").textContent = `random, seed ${this.seed}`;
       if (pace) await this.walk(codes, pace, going);
-      else if (!going.signal.aborted && codes.length > game.cursor) await game.next(() => game.extend(codes, { ran: true }));
-      if (!going.signal.aborted) tellNote(found.added ? `${many(found.added, "choice")}${policy === "random" ? `, seed ${seed}` : ""}: ${found.why}.` : `Nothing was done: ${found.why}.`);
+      else if (!going.signal.aborted && codes.length > game.cursor)
+        await game.next(() => game.extend(codes, { ran: true }));
+      if (!going.signal.aborted)
+        tellNote(
+          found.added
+            ? `${many(found.added, "choice")}${policy === "random" ? `, seed ${seed}` : ""}: ${found.why}.`
+            : `Nothing was done: ${found.why}.`,
+        );
     } catch (error) {
       tellTrouble(error);
     }
@@ -79,15 +94,27 @@ class Runner {
   }
 
   draw() {
-    const node = $("run"), going = Boolean(this.going);
-    node.replaceChildren(element("span", { "aria-hidden": "true" }, going ? "\u25a0" : "\u25b6"), going ? " stop" : " let it run");
+    const node = $("run"),
+      going = Boolean(this.going);
+    node.replaceChildren(
+      element("span", { "aria-hidden": "true" }, going ? "\u25a0" : "\u25b6"),
+      going ? " stop" : " let it run",
+    );
     node.setAttribute("aria-pressed", String(going));
     node.setAttribute("aria-label", going ? "Stop" : "Let it run");
   }
 }
 
 /** Waits, or less if it is stopped. */
-const rest = (time, signal) => new Promise((done) => {
-  const timer = setTimeout(done, time);
-  signal.addEventListener("abort", () => { clearTimeout(timer); done(); }, { once: true });
-});
+const rest = (time, signal) =>
+  new Promise((done) => {
+    const timer = setTimeout(done, time);
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        done();
+      },
+      { once: true },
+    );
+  });

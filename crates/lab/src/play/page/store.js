@@ -17,12 +17,16 @@ const store = {
     how(kept);
     try {
       localStorage.setItem(SHELF, JSON.stringify(kept));
-    } catch { /* The shelf is full or forbidden: the address still holds the choices. */ }
+    } catch {
+      /* The shelf is full or forbidden: the address still holds the choices. */
+    }
   },
   forget() {
     try {
       localStorage.removeItem(SHELF);
-    } catch { /* Nothing was kept. */ }
+    } catch {
+      /* Nothing was kept. */
+    }
   },
 };
 
@@ -35,12 +39,17 @@ async function squeezed(stream, bytes) {
 /** A text, deflated, in letters that an address may have. */
 async function packText(text) {
   const bytes = await squeezed(new CompressionStream("deflate-raw"), new TextEncoder().encode(text));
-  return btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+  return btoa(String.fromCharCode(...bytes))
+    .replace(/\+/g, "-")
+    .replace(/\//g, "_")
+    .replace(/=+$/, "");
 }
 
 async function unpackText(packed) {
   const bytes = Uint8Array.from(atob(packed.replace(/-/g, "+").replace(/_/g, "/")), (letter) => letter.charCodeAt(0));
-  return new TextDecoder("utf-8", { fatal: true }).decode(await squeezed(new DecompressionStream("deflate-raw"), bytes));
+  return new TextDecoder("utf-8", { fatal: true }).decode(
+    await squeezed(new DecompressionStream("deflate-raw"), bytes),
+  );
 }
 
 /** What the address asks for; null if it asks for nothing. */
