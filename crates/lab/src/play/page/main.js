@@ -90,7 +90,11 @@ function drawAlarm(game) {
     both,
     broken.forgot ? [...dressed(broken.forgot.sentence), " "] : [],
     button(
-      { class: "link", "data-key": "broken step", click: () => game.next(() => game.goTo(placeOfStep(game.view, broken.step))) },
+      {
+        class: "link",
+        "data-key": "broken step",
+        click: () => game.next(() => game.goTo(placeOfStep(game.view, broken.step))),
+      },
       `step ${broken.step}`,
     ),
     " ",
