@@ -173,7 +173,7 @@ function crashPoints(game, choice) {
     ? element(
         "div",
         { class: "points" },
-        "in its next turn, before its",
+        "next turn, before its",
         found.map(([words, code]) =>
           button(
             {

@@ -1,13 +1,14 @@
 // Layout: where cards and messages stand. Cards have fixed places on a ring; each message slides along its own link to
 // a place where it covers no card and no other message.
 
+/** Steps by which a message moves away from its link to find room. */
+const ASIDE = 10;
+
 /** Sizes of the ring by its room: gaps, and how far a message stands from the middle of its link. */
 function scaleOf({ width, height }) {
-  if (width < 520 || height < 330)
-    return { name: "small", margin: 6, under: 4, over: 6, beside: 7, offsets: [7, 14, 21, 28, 36] };
-  if (width < 900 || height < 430)
-    return { name: "mid", margin: 18, under: 36, over: 14, beside: 12, offsets: [12, 22, 32, 42] };
-  return { name: "big", margin: 26, under: 38, over: 18, beside: 13, offsets: [13, 23, 33, 43] };
+  if (width < 520 || height < 400) return { name: "small", margin: 6, under: 4, over: 6, beside: 7, reach: 40 };
+  if (width < 900 || height < 430) return { name: "mid", margin: 18, under: 36, over: 14, beside: 12, reach: 60 };
+  return { name: "big", margin: 26, under: 38, over: 18, beside: 13, reach: 60 };
 }
 
 /** The middles of the cards: number 1 on top, then clockwise, as large as the room allows. */
@@ -67,16 +68,15 @@ function placeMessages(items, taken, room, scale) {
   const filled = [...taken];
   for (const item of items) {
     let best = null;
-    for (let part = 0.12; part <= 0.89; part += 0.055) {
-      for (const offset of scale.offsets) {
-        const { start, end, side } = item.lane,
-          aside = offset - scale.offsets[0];
+    for (let part = 0.06; part <= 0.95; part += 0.0445) {
+      for (let aside = -scale.reach / 2; aside <= scale.reach; aside += ASIDE) {
+        const { start, end, side } = item.lane;
         const at = {
           x: start.x + (end.x - start.x) * part + side.x * aside,
           y: start.y + (end.y - start.y) * part + side.y * aside,
         };
         const box = boxAround(at, item, 2);
-        let cost = Math.abs(part - item.wanted) * 60 + aside * 2.2;
+        let cost = Math.abs(part - item.wanted) * 60 + (aside < 0 ? -3.5 : 2.2) * aside;
         if (box.left < 2 || box.top < 2 || box.right > room.width - 2 || box.bottom > room.height - 2) cost += 4000;
         for (const other of filled) {
           const shared = overlap(box, other);
