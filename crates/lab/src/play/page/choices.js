@@ -62,6 +62,7 @@ function drawChoices(game) {
     $("list").append(
       element("p", { class: "sub" }, view.limit || "Nothing is under way. Crash something, cut a link, or undo."),
     );
+  if (view.limit) $("list").prepend(element("p", { class: "limit" }, view.limit));
   const marked = $("list").querySelector("[aria-selected=true]");
   if (marked) {
     $("list").setAttribute("aria-activedescendant", marked.id);
@@ -132,7 +133,7 @@ function option(game, choice, n) {
     element("span", { class: "what" }, labelOf(choice), off),
     choice.off ? null : selected ? element("kbd", {}, "\u21b5") : n < 9 ? element("kbd", {}, String(n + 1)) : null,
   );
-  row.addEventListener("click", (event) => (event.detail === 2 ? game.deliver() : game.pick(choice.code)));
+  row.addEventListener("click", (event) => (event.detail === 2 ? game.deliver() : pickByHand(game, choice.code)));
   return row;
 }
 
@@ -176,6 +177,12 @@ function spoken(choice, message) {
   return choice.off ? `${words}. Not possible now: ${choice.off}` : words;
 }
 
+/** Selects what was clicked. The keys go on from there, so the enter key does it. */
+function pickByHand(game, code) {
+  game.pick(code);
+  $("list").focus({ preventScroll: true });
+}
+
 /** Opens a fold, or closes it, and selects its first choice. */
 function unfold(game, name) {
   game.folds.open = name;
@@ -200,7 +207,7 @@ function selectRole(game, server, role) {
   if (!choice) return;
   game.folds.server = server;
   if (!isRepair(choice)) game.folds.open = "crashes";
-  game.pick(choice.code);
+  pickByHand(game, choice.code);
 }
 
 function isOfRole(game, server, role) {

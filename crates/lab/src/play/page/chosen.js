@@ -144,7 +144,13 @@ function acts(game, choice, message) {
       "\u21b6",
     ),
     button(
-      { class: "go", "data-key": "act go", "aria-disabled": can ? null : "true", click: () => can && game.deliver() },
+      {
+        class: "go",
+        "data-key": "act go",
+        "aria-describedby": "if",
+        "aria-disabled": can ? null : "true",
+        click: () => can && game.deliver(),
+      },
       press ? element("span", { class: "only-wide" }, "Press \u21b5") : null,
       element("span", { class: press ? "only-small" : null }, doit),
       element("span", { class: "only-small" }, choice ? ` ${shortOf(choice, message)}` : ""),

@@ -21,7 +21,8 @@ class Game {
     this.before = null;
     this.selected = null;
     this.hints = 0;
-    this.note = "";
+    /** The mode in which a whole search found nothing, as `exercise mode`. */
+    this.searched = "";
     this.guessed = { right: 0, all: 0 };
     this.askFirst = store.read().askFirst === true;
     this.fresh = Object.keys(store.read().games).length === 0;

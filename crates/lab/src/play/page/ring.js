@@ -224,7 +224,7 @@ class Ring {
           tabindex: "-1",
           title: `The link s${link.a}-s${link.b} is cut. Select to join it again.`,
           "aria-label": `The link s${link.a}-s${link.b} is cut${link.lost ? `, ${many(link.lost, "message is lost", "messages are lost")}` : ""}`,
-          click: () => code && this.game.pick(code),
+          click: () => code && pickByHand(this.game, code),
         },
         "\u2702 cut",
       ),
@@ -261,7 +261,7 @@ class Ring {
               hue: ballotHue(rest[0].ballot),
               title: rest.map((message) => message.text).join("\n"),
               "aria-label": `${rest.length} more messages from ${rest[0].from} to ${rest[0].to}`,
-              click: () => this.game.pick(rest[0].id),
+              click: () => pickByHand(this.game, rest[0].id),
             },
             `+${rest.length}`,
           ),
@@ -321,7 +321,7 @@ class Ring {
     if (choice)
       line.addEventListener("click", () => {
         if (choice.kind === "cut") game.folds.open = "links";
-        game.pick(choice.code);
+        pickByHand(game, choice.code);
       });
     return line;
   }
@@ -397,7 +397,7 @@ function pill(game, message, bare) {
       "data-code": message.id,
       title: `${message.text}${stuck ? `\n${stuck}` : ""}`,
       "aria-label": `${message.text}${message.doubled ? ", a copy" : ""}${stuck ? `: ${stuck}` : ""}`,
-      click: (event) => (event.detail === 2 ? game.deliver() : game.pick(message.id)),
+      click: (event) => (event.detail === 2 ? game.deliver() : pickByHand(game, message.id)),
     },
     glyph(message.kind),
     bare || !words ? null : element("span", {}, words),
@@ -423,7 +423,8 @@ function roleWords(name, role, server, view, scale) {
   if (name === "proposer") return proposerWords(role, wide, small);
   if (name === "acceptor") return acceptorWords(role, view, wide, small);
   if (name === "learner") return learnerWords(role, view, wide, small);
-  return dressed(role.text);
+  const locks = role.locked && role.locked.length ? ` \u00b7 locks ${role.locked.join(", ")}` : "";
+  return dressed(role.text + locks);
 }
 
 function proposerWords(role, wide, small) {
