@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use paxos_lab::play::exercise::Exercise;
+use paxos_lab::play::exercises;
 use serde_json::{Value, json};
 
 use super::chromium::Browser;
@@ -39,8 +40,8 @@ impl Drop for Program {
     }
 }
 
-fn built_in(name: &str) -> &'static Exercise {
-    paxos_lab::play::exercise::built_in().iter().find(|exercise| exercise.name == name).unwrap()
+fn built_in(name: &str) -> Exercise {
+    exercises::named(name).unwrap().1
 }
 
 /// The codes of an exercise's solution.
@@ -193,8 +194,8 @@ fn play_by_mouse(browser: &mut Browser, code: &str) {
 fn lost_memory_is_shown_with_both_quorums_and_mended_by_the_same_choices_with_disks() {
     let Some(mut browser) = Browser::open(1400, 900) else { return };
     let program = Program::start();
-    open(&mut browser, &program, "#x=lost&c=");
-    for code in solution("lost") {
+    open(&mut browser, &program, "#x=lost-memory&c=");
+    for code in solution("lost-memory") {
         if browser.eval("paxosPlay.game.view.broken !== null") == json!(true) {
             break;
         }
@@ -358,7 +359,7 @@ fn every_size_and_theme_is_whole_named_and_readable() {
     let adopt = solution("adopt");
     let places = [
         format!("#x=adopt&c={}", adopt[..adopt.len() / 2].join("-")),
-        format!("#x=lost&c={}", solution("lost").join("-")),
+        format!("#x=lost-memory&c={}", solution("lost-memory").join("-")),
     ];
     for place in places {
         open(&mut browser, &program, &place);

@@ -52,8 +52,7 @@ function drawChosen(game) {
     );
     return;
   }
-  const kind = choice ? choice.kind : "deliver",
-    hue = message ? ballotHue(message.ballot) : choice.server ? hueOf(choice.server) : 0;
+  const hue = message ? ballotHue(message.ballot) : choice.server ? hueOf(choice.server) : 0;
   box.className = "choice";
   box.style.setProperty("--hue", `var(--s${hue})`);
   const off = (choice && choice.off) || (message && message.off);

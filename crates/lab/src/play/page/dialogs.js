@@ -34,6 +34,25 @@ function openCatalog(game) {
       ),
     );
   });
+  const own = game.own
+    ? element(
+        "li",
+        {},
+        button(
+          {
+            "aria-current": String(game.text === game.own.text),
+            click: () => {
+              closeDialog();
+              game.next(() => game.open(null, game.own.text, null));
+            },
+          },
+          element("span", { class: "dim" }, "\u2013"),
+          element("span", {}, game.own.exercise.title),
+          element("span", { class: "tagged" }, "your own"),
+          element("span", {}),
+        ),
+      )
+    : null;
   openDialog(
     "Exercises",
     element(
@@ -41,7 +60,7 @@ function openCatalog(game) {
       { class: "dim" },
       "You are the network: you decide which message arrives, and when. The roles are the real ones.",
     ),
-    element("ul", { class: "catalog" }, items),
+    element("ul", { class: "catalog" }, own, items),
     element("div", { class: "row" }, button({ class: "plain", click: () => openOwn(game) }, "Own exercise \u2026")),
   );
   const current = $("dialog-body").querySelector("[aria-current=true]");

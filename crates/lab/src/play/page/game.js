@@ -11,6 +11,8 @@ class Game {
     /** Called after each change: (how) => draws. */
     this.shown = shown;
     this.catalog = [];
+    /** The exercise that the command line names, with its text. */
+    this.own = null;
     this.exercise = null;
     /** Text of an exercise that is not built in. */
     this.text = null;

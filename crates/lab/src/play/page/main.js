@@ -170,26 +170,35 @@ async function begin() {
   await start(game);
 }
 
-/** Opens what the address asks for, or what was open last, or the first exercise. */
+/** What is open at the beginning: what the command line names, what was open last, or the first exercise. */
+function firstOf(game, list) {
+  const known = (name) => game.catalog.some((exercise) => exercise.name === name);
+  const last = store.read().last || {};
+  if (list.own) return [null, list.own.text, null];
+  if (list.first && known(list.first)) return [list.first, null, null];
+  if (last.text) return [null, last.text, null];
+  return [known(last.name) ? last.name : game.catalog[0].name, null, null];
+}
+
+/** Asks for the exercises, and opens the one that the address asks for, or another. */
 async function start(game) {
   try {
     const list = await game.service.exercises();
     game.catalog = list.exercises;
+    game.own = list.own || null;
     let asked = null;
     try {
       asked = await readAddress();
     } catch {
       tellNote("The address is not readable as a link of this page, so the last exercise is opened.", true);
     }
-    const last = store.read().last || {};
-    const known = last.text ? true : game.catalog.some((exercise) => exercise.name === last.name);
     try {
       if (asked) await game.open(asked.name, asked.text, asked);
     } catch (error) {
       tellTrouble(error);
       asked = null;
     }
-    if (!asked) await game.open(known ? last.name : game.catalog[0].name, known && last.text ? last.text : null, null);
+    if (!asked) await game.open(...firstOf(game, list));
     document.body.classList.remove("loading");
     $("list").focus({ preventScroll: true });
   } catch (error) {
