@@ -80,8 +80,10 @@ class Runner {
     try {
       const body = { ...game.address(game.branch()), c: game.played().join("-"), seconds: SEARCH_SECONDS };
       const found = await game.service.post("/break", body, searching.signal, 30000);
-      if (found.found) await game.next(() => game.extend(found.c.split("-"), { moved: true }));
-      else game.searched = `${game.key()} ${game.modeName()}`;
+      if (found.found) {
+        const branch = { codes: found.c.split("-"), from: game.cursor, mode: game.branch().mode };
+        await game.next(() => game.fork(branch, { moved: true }));
+      } else game.searched = `${game.key()} ${game.modeName()}`;
       tellNote(found.sentence, true);
       drawExercise(game);
     } catch (error) {

@@ -86,8 +86,11 @@ function nextHint(game) {
   }
 }
 
-const hintText = (game) =>
-  game.hints === 0 ? null : game.hints < 3 ? game.exercise.hints[game.hints - 1] : game.view.hint;
+function hintText(game) {
+  if (game.hints === 0) return null;
+  if (game.hints < 3) return game.exercise.hints[game.hints - 1];
+  return game.view.hint || "From here no next step is known. Undo some steps, or begin again.";
+}
 
 function hintShown(game) {
   const text = hintText(game);
