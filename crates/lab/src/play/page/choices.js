@@ -1,6 +1,12 @@
 // Choices: the list of what can happen now. It is the whole interface for keys and for screen readers.
 
-const GROUP_NAMES = { crashes: "crash", links: "cut a link", housekeeping: "housekeeping", off: "not possible now" };
+const GROUP_NAMES = {
+  crashes: "crash \u2026",
+  links: "cut a link \u2026",
+  timers: "timers of learners",
+  housekeeping: "housekeeping",
+  off: "not possible now",
+};
 const ROLE_NAMES = {
   proposer: "proposer",
   acceptor: "acceptor",
@@ -10,10 +16,14 @@ const ROLE_NAMES = {
 };
 const isRepair = (choice) => /^(restart|start|join)$/.test(choice.kind);
 
+/** A learner's timers only make it ask again for what it lacks. */
+const isIdle = (choice) => choice.group === "timers" && choice.role === "learner";
+
 /** What stands open in the list: messages, timers, clients, and what mends a fault. */
 function mainChoices(view) {
   return view.enabled.filter(
-    (choice) => !choice.off && (/^(messages|timers|clients)$/.test(choice.group) || isRepair(choice)),
+    (choice) =>
+      !choice.off && !isIdle(choice) && (/^(messages|timers|clients)$/.test(choice.group) || isRepair(choice)),
   );
 }
 
@@ -23,6 +33,7 @@ function foldedChoices(view, folds) {
   return {
     crashes: rest.filter((choice) => choice.group === "crashes" && choice.server === folds.server),
     links: rest.filter((choice) => choice.group === "links"),
+    timers: rest.filter(isIdle),
     housekeeping: rest.filter((choice) => choice.group === "housekeeping"),
     off: view.enabled.filter((choice) => choice.off),
   };
@@ -78,7 +89,7 @@ function drawChoices(game) {
               "aria-expanded": String(open === name),
               click: () => unfold(game, open === name ? null : name),
             },
-            name === "housekeeping" || name === "off" ? `${counts[name]} ${words}` : `${words} \u2026`,
+            /\u2026$/.test(words) ? words : `${counts[name]} ${words}`,
           )
         : null,
     ),
@@ -89,6 +100,7 @@ function drawChoices(game) {
 const FOLD_WORDS = {
   crashes: "Crash a role or a process of ",
   links: "Cut a link: what is under way waits, and what is sent is lost.",
+  timers: "A learner that lacks something asks again.",
   housekeeping: "Messages that keep a cluster going and teach little here.",
   off: "Not possible now, and why:",
 };

@@ -217,19 +217,29 @@ function preview(game, choice, told) {
   previewTimer = setTimeout(show, PREVIEW_AFTER);
 }
 
+/** About three lines of the bar. */
+const PREVIEW_LETTERS = 165;
+
 function consequences(view, choice) {
   const step = view.steps[view.steps.length - 1];
   if (!step) return [];
   if (step.skipped) return [element("p", {}, "Nothing would happen: ", dressed(step.skipped), ".")];
-  const rest = [...step.more, step.why ? step.why.sentence : null].filter(Boolean);
+  const all = [step.sentence, step.why ? step.why.sentence : null, ...step.more].filter(Boolean);
+  const shown = [];
+  let letters = 0;
+  for (const text of all) {
+    letters += text.length;
+    if (shown.length && letters > PREVIEW_LETTERS) break;
+    shown.push(text);
+  }
+  const left = all.length - shown.length;
   return [
     element(
       "p",
-      {},
+      { title: left ? all.join(" ") : null },
       element("b", {}, IF_WORDS[choice.kind] || "If it happens:"),
-      " ",
-      dressed(step.sentence),
-      rest.map((text) => [" ", dressed(text)]),
+      shown.map((text) => [" ", dressed(text)]),
+      left ? element("span", { class: "dim" }, ` And ${left} more.`) : null,
     ),
   ];
 }
@@ -282,7 +292,7 @@ function ask(game, choice, message, told) {
           element("b", {}, right ? "\u2713 Right. " : "\u2717 Not quite. "),
           `It will ${real.join(" and ")}.`,
         ),
-        ...consequences(view, choice).slice(0, 2),
+        ...consequences(view, choice),
       );
       say(`${right ? "Right" : "Not quite"}. It will ${real.join(" and ")}.`);
       drawScore(game);

@@ -51,10 +51,16 @@ function drawHead(game) {
     view.broken ? "broken" : "holds",
   );
   $("mode").replaceChildren(
-    element("span", { class: mode.unsafe ? "unsafe" : null, title: mode.sentence }, mode.sentence),
+    element("span", { class: mode.unsafe ? "unsafe" : null, title: mode.sentence }, modeParts(mode)),
   );
   $("undo").setAttribute("aria-disabled", String(!game.cursor));
   $("redo").setAttribute("aria-disabled", String(game.cursor >= game.codes().length));
+}
+
+/** The sentence of a mode, what is special first: the end may be cut off. */
+function modeParts(mode) {
+  const parts = mode.sentence.split(", ");
+  return [parts[parts.length - 1], ...parts.slice(1, -1), parts[0]].join(" \u00b7 ");
 }
 
 function drawAlarm(game) {

@@ -418,7 +418,8 @@ const resultWords = (result) => (result.status === "value" ? result.text : RESUL
 function roleWords(name, role, server, view, scale) {
   const wide = scale.name === "big",
     small = scale.name === "small";
-  if (!server.up || !role.up) return small ? "down" : role.text && /down/.test(role.text) ? role.text : "down";
+  // What an acceptor has on its disk counts while it is down, too.
+  if ((!server.up || !role.up) && name !== "acceptor") return small || !server.up ? "down" : role.text;
   if (role.fuse) return element("span", { class: "lost" }, small ? "will crash" : role.fuse);
   if (name === "proposer") return proposerWords(role, wide, small);
   if (name === "acceptor") return acceptorWords(role, view, wide, small);
@@ -451,27 +452,26 @@ function proposerWords(role, wide, small) {
 }
 
 function acceptorWords(role, view, wide, small) {
-  const last = [...role.accepted].reverse().find((kept) => kept.slot >= view.first);
+  const kept = role.accepted.filter((one) => one.slot >= view.first);
   const disk = small ? null : element("i", { class: "disk", role: "img", "aria-label": "on disk" });
-  if (role.disk === "lost" && !role.promised && !last) return [element("span", { class: "lost" }, "disk lost")];
-  const promised = role.promised
-    ? ballotChip(role.promised)
-    : element("span", { class: "dim" }, wide ? "has promised nothing" : "nothing");
+  if (role.disk === "lost" && !role.promised && !kept.length) return element("span", { class: "lost" }, "disk lost");
   const lost = role.disk === "lost" && !small ? element("span", { class: "lost" }, "lost ") : null;
-  if (!last)
-    return [
-      disk,
-      lost,
-      promised,
-      wide && role.promised ? element("span", { class: "dim" }, " nothing accepted") : null,
-    ];
+  if (!role.promised) return [disk, lost, element("span", { class: "dim" }, wide ? "has promised nothing" : "nothing")];
+  const promised = ballotChip(role.promised);
+  if (!kept.length) return [disk, lost, promised, wide ? element("span", { class: "dim" }, " nothing accepted") : null];
+  if (kept.length === 1) {
+    const [one] = kept;
+    const at = wide && one.ballot !== role.promised ? [" at ", ballotChip(one.ballot)] : null;
+    return [disk, lost, promised, wide ? ` slot ${one.slot} ` : " ", valueChip(one.value), at];
+  }
+  const shown = kept.slice(0, small ? 1 : 2);
+  const left = kept.length - shown.length;
   return [
     disk,
     lost,
     promised,
-    wide ? ` slot ${last.slot} ` : " ",
-    valueChip(last.value),
-    wide && last.ballot !== role.promised ? [" at ", ballotChip(last.ballot)] : null,
+    shown.map((one) => [wide ? ` ${one.slot} ` : " ", valueChip(one.value)]),
+    left ? ` +${left}` : null,
   ];
 }
 

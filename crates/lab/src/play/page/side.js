@@ -61,7 +61,12 @@ function drawScore(game) {
       },
       starWords(stars),
     ),
-    element("span", {}, view.stars.sentence, guessed.all ? `; ${guessed.right} of ${guessed.all} foretold` : ""),
+    element(
+      "span",
+      {},
+      view.done ? view.stars.sentence : `${many(view.count, "step")}; 3 stars for ${view.par} in all`,
+      guessed.all ? `; ${guessed.right} of ${guessed.all} foretold` : "",
+    ),
     game.hints < 3 && !view.done
       ? button(
           {
