@@ -8,6 +8,7 @@ mod chromium;
 mod drawing;
 mod lessons;
 mod live;
+mod play;
 mod reading;
 mod sample;
 #[path = "../../../../tests/support/mod.rs"]
