@@ -218,7 +218,7 @@ function preview(game, choice, told) {
 }
 
 /** About three lines of the bar. */
-const PREVIEW_LETTERS = 165;
+const PREVIEW_LETTERS = 140;
 
 function consequences(view, choice) {
   const step = view.steps[view.steps.length - 1];
