@@ -158,6 +158,7 @@ function glyphOf(choice, message) {
     {
       timer: "timer",
       timeout: "client",
+      ask: "request",
       crash: "crash",
       kill: "crash",
       "power-cut": "crash",

@@ -4,6 +4,7 @@ const ACT_WORDS = {
   deliver: "Deliver",
   timer: "Let it run out",
   timeout: "Give up",
+  ask: "Let it ask",
   crash: "Crash",
   kill: "Kill",
   "power-cut": "Cut power",
@@ -16,6 +17,7 @@ const IF_WORDS = {
   deliver: "If it arrives:",
   timer: "If it runs out:",
   timeout: "If it gives up:",
+  ask: "If it asks:",
   crash: "If it crashes:",
   kill: "If it dies:",
   "power-cut": "If power fails:",
@@ -102,6 +104,7 @@ const meaningOf = (choice) => (/^c\d[a-z]\d$/.test(choice.code) ? "fuse" : choic
 const MEANINGS = {
   timer: "Time is yours: a timer runs out when you say so.",
   timeout: "A client waits as long as you let it.",
+  ask: "The client sends its next request.",
   crash: "The role stops at once and loses what is not on disk. Messages to it are lost until it restarts.",
   fuse: "The role stops in the middle of its next turn.",
   kill: "The process ends. All its roles are down, and its disk stays.",
@@ -218,7 +221,7 @@ function preview(game, choice, told) {
 }
 
 /** About three lines of the bar. */
-const PREVIEW_LETTERS = 165;
+const PREVIEW_LETTERS = 140;
 
 function consequences(view, choice) {
   const step = view.steps[view.steps.length - 1];

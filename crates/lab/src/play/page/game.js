@@ -289,7 +289,9 @@ function besides(branches, here, cursor, link) {
       same,
       same === here && link.codes.length === branches[same].codes.length ? cursor : link.codes.length,
     ];
-  const kept = branches.filter((branch) => branch.codes.length).slice(0, BRANCHES_MAX - 1);
+  // A list that the link only makes longer is part of it.
+  const isPart = (branch) => (branch.mode || null) === mode && apart(branch.codes, link.codes) === branch.codes.length;
+  const kept = branches.filter((branch) => !isPart(branch)).slice(0, BRANCHES_MAX - 1);
   const brought = { codes: link.codes, from: 0, mode, steps: [] };
   return [
     [brought, ...kept].map((branch, n) => ({

@@ -3,10 +3,12 @@
 
 /** Steps by which a message moves away from its link to find room. */
 const ASIDE = 10;
+/** Rounds of looking for room. */
+const ROUNDS = 4;
 
 /** Sizes of the ring by its room: gaps, and how far a message stands from the middle of its link. */
 function scaleOf({ width, height }) {
-  if (width < 520 || height < 400) return { name: "small", margin: 6, under: 4, over: 6, beside: 7, reach: 40 };
+  if (width < 520 || height < 400) return { name: "small", margin: 6, under: 4, over: 6, beside: 7, reach: 60 };
   if (width < 900 || height < 430) return { name: "mid", margin: 18, under: 36, over: 14, beside: 12, reach: 60 };
   return { name: "big", margin: 26, under: 38, over: 18, beside: 13, reach: 60 };
 }
@@ -63,30 +65,52 @@ function laneOf(from, to, card, offset, gap) {
   };
 }
 
-/** Gives each item `{lane, width, height, wanted}` a place `at`, one after the other. */
+/** Gives each item `{lane, width, height, wanted}` a place `at`: one after the other, and then each once more, since
+ * the first ones could not know of the others. */
 function placeMessages(items, taken, room, scale) {
-  const filled = [...taken];
-  for (const item of items) {
-    let best = null;
-    for (let part = 0.06; part <= 0.95; part += 0.0445) {
-      for (let aside = -scale.reach / 2; aside <= scale.reach; aside += ASIDE) {
-        const { start, end, side } = item.lane;
-        const at = {
-          x: start.x + (end.x - start.x) * part + side.x * aside,
-          y: start.y + (end.y - start.y) * part + side.y * aside,
-        };
-        const box = boxAround(at, item, 2);
-        let cost = Math.abs(part - item.wanted) * 60 + (aside < 0 ? -3.5 : 2.2) * aside;
-        if (box.left < 2 || box.top < 2 || box.right > room.width - 2 || box.bottom > room.height - 2) cost += 4000;
-        for (const other of filled) {
-          const shared = overlap(box, other);
-          if (shared) cost += 300 + shared * 6;
-        }
-        if (!best || cost < best.cost) best = { cost, at, part, box };
-      }
+  const boxes = new Map();
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const item of items) {
+      boxes.delete(item);
+      const best = bestPlace(item, [...taken, ...boxes.values()], room, scale);
+      item.at = best.at;
+      item.part = best.part;
+      boxes.set(item, best.box);
     }
-    item.at = best.at;
-    item.part = best.part;
-    filled.push(best.box);
   }
+}
+
+/** The place near the link that covers least, and else lies where it is wanted. */
+function bestPlace(item, filled, room, scale) {
+  const { start, end, side } = item.lane;
+  let best = null;
+  for (let part = 0.06; part <= 0.95; part += 0.0445) {
+    for (let aside = -scale.reach / 2; aside <= scale.reach; aside += ASIDE) {
+      const at = {
+        x: start.x + (end.x - start.x) * part + side.x * aside,
+        y: start.y + (end.y - start.y) * part + side.y * aside,
+      };
+      const box = boxAround(at, item, 2);
+      let cost = Math.abs(part - item.wanted) * 60 + (aside < 0 ? -3.5 : 2.2) * aside;
+      if (box.left < 2 || box.top < 2 || box.right > room.width - 2 || box.bottom > room.height - 2) cost += 4000;
+      for (const other of filled) {
+        if (best && cost >= best.cost) break;
+        const shared = overlap(box, other);
+        if (shared) cost += 300 + shared * 6;
+      }
+      if (!best || cost < best.cost) best = { cost, at, part, box };
+    }
+  }
+  return best;
+}
+
+/** A place on the line between two cards that covers nothing, as near to the middle as there is one. */
+function placeCut(a, b, size, taken) {
+  const places = [0, 18, -18, 32, -32].flatMap((aside) =>
+    [0.5, 0.4, 0.6, 0.3, 0.7, 0.22, 0.78].map((part) => ({
+      x: a.x + (b.x - a.x) * part,
+      y: a.y + (b.y - a.y) * part + aside,
+    })),
+  );
+  return places.find((at) => taken.every((other) => !overlap(boxAround(at, size, 2), other))) || places[0];
 }

@@ -2,6 +2,8 @@
 
 const PILLS_MAX = 3;
 const FLIGHT = 200;
+/** Number of messages from which on a ring of middle size shows no values. */
+const CROWD = 9;
 const LEGEND = {
   prepare: "prepare",
   promise: "promise",
@@ -31,7 +33,10 @@ class Ring {
     const cards = view.servers.map((server) => this.card(server, scale));
     const clients = scale.name === "small" ? [] : view.clients.map((client) => this.client(client, scale));
     const cuts = view.links.filter((link) => link.cut).map((link) => this.cut(link));
-    const groups = this.messages();
+    const groups = this.messages(scale.name === "small");
+    // Where many messages meet, their ballots have to do.
+    const crowded = scale.name === "mid" && groups.reduce((sum, group) => sum + group.items.length, 0) > CROWD;
+    this.box.classList.toggle("crowded", crowded);
     const pills = groups.flatMap((group) => group.items);
     this.show([
       this.lines,
@@ -50,14 +55,18 @@ class Ring {
     cards.forEach((node, n) => put(node, at[n], card));
     const taken = at.map((place) => boxAround(place, card, 4));
     taken.push(...this.placeClients(view.clients, clients, sizes, at, card, room));
-    if (scale.name === "big") taken.push({ left: room.width - 104, right: room.width, top: 0, bottom: 150 });
+    const corner = { left: room.width - 104, right: room.width, top: 0, bottom: 150 };
+    const legend = this.box.querySelector(".shapes");
+    if (legend) {
+      // The legend gives way to clients.
+      legend.hidden = taken.some((other) => overlap(other, corner));
+      if (!legend.hidden) taken.push(corner);
+    }
     view.links
       .filter((link) => link.cut)
       .forEach((link, n) => {
-        const a = at[link.a - 1],
-          b = at[link.b - 1],
-          size = { width: cuts[n].offsetWidth, height: cuts[n].offsetHeight };
-        const place = { x: a.x + (b.x - a.x) * 0.5, y: a.y + (b.y - a.y) * 0.5 };
+        const size = { width: cuts[n].offsetWidth, height: cuts[n].offsetHeight };
+        const place = placeCut(at[link.a - 1], at[link.b - 1], size, taken);
         put(cuts[n], place, size);
         taken.push(boxAround(place, size, 2));
       });
@@ -109,9 +118,11 @@ class Ring {
     const { game } = this,
       before = game.before && game.before.servers.find((old) => old.id === server.id);
     const tags = scale.name === "small" ? game.view.clients.filter((client) => placeOf(client) === server.id) : [];
-    const mail = tags.length
-      ? game.view.messages.filter((message) => tags.some((tag) => tag.id === message.from || tag.id === message.to))
-      : [];
+    // A small card has room for one client with one message; the list has the others.
+    const mail =
+      tags.length === 1
+        ? game.view.messages.filter((message) => tags[0].id === message.from || tags[0].id === message.to)
+        : [];
     const rows = rolesOf(server).map(([letter, name]) => ({
       letter,
       name,
@@ -131,9 +142,9 @@ class Ring {
             {},
             element("b", {}, `s${server.id}`),
             scale.name === "small"
-              ? tags.map((tag) => element("span", { class: "tag", title: tag.text }, tag.id))
+              ? tags.slice(0, 2).map((tag) => element("span", { class: "tag", title: tag.text }, tag.id))
               : element("span", { class: "note" }, server.up ? "" : server.note || "the process is down"),
-            mail.slice(0, 2).map((message) => pill(game, message, true)),
+            mail.slice(0, 1).map((message) => pill(game, message, true)),
             button(
               {
                 class: "menu",
@@ -232,7 +243,7 @@ class Ring {
   }
 
   /** Messages between servers by directed link; of many, two and a count. */
-  messages() {
+  messages(small) {
     const groups = new Map();
     for (const message of this.game.view.messages) {
       if (message.housekeeping || !/^s/.test(message.from) || !/^s/.test(message.to)) continue;
@@ -242,7 +253,8 @@ class Ring {
     }
     const kept = new Map();
     const made = [...groups].map(([key, all]) => {
-      const shown = all.length > PILLS_MAX ? front(all, this.game.selected).slice(0, 2) : all;
+      const most = small ? PILLS_MAX - 1 : PILLS_MAX;
+      const shown = all.length > most ? front(all, this.game.selected).slice(0, most - 1) : all;
       const items = shown.map((message) => {
         const old = this.pills.get(message.id),
           content = JSON.stringify([message, this.game.selected === message.id]);
@@ -424,8 +436,8 @@ function roleWords(name, role, server, view, scale) {
   if (name === "proposer") return proposerWords(role, wide, small);
   if (name === "acceptor") return acceptorWords(role, view, wide, small);
   if (name === "learner") return learnerWords(role, view, wide, small);
-  const locks = role.locked && role.locked.length ? ` \u00b7 locks ${role.locked.join(", ")}` : "";
-  return dressed(role.text + locks);
+  if (name === "participant") return participantWords(role, small);
+  return element("span", { class: role.text === "idle" ? "dim" : null }, dressed(role.text));
 }
 
 function proposerWords(role, wide, small) {
@@ -473,6 +485,12 @@ function acceptorWords(role, view, wide, small) {
     shown.map((one) => [wide ? ` ${one.slot} ` : " ", valueChip(one.value)]),
     left ? ` +${left}` : null,
   ];
+}
+
+function participantWords(role, small) {
+  if (!role.prepared.length) return element("span", { class: "dim" }, "idle");
+  const locks = role.locked.length && !small ? ` \u00b7 locks ${role.locked.join(", ")}` : "";
+  return [small ? "" : "in doubt ", role.prepared.slice(0, 2).map((name) => [ballotChip(name), " "]), locks];
 }
 
 function learnerWords(role, view, wide, small) {

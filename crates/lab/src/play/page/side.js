@@ -126,7 +126,7 @@ function praise(game) {
       other
         ? button(
             { class: "link", "data-key": "kept", click: () => game.next(() => game.inMode(other)) },
-            `Same choices, ${modeWords(other)}`,
+            `Same choices in ${modeWords(other)}`,
           )
         : null,
       next
@@ -350,7 +350,7 @@ function drawTools(game) {
   );
 }
 
-const MODE_WORDS = { safe: "disks kept", lost: "disks lost", "local-read": "local reads" };
+const MODE_WORDS = { safe: "the safe mode", lost: "disks lost", "local-read": "local reads" };
 function modeWords(mode) {
   const sizes = /^quorums (\d)\+(\d)$/.exec(mode);
   return sizes ? `quorums of ${sizes[1]} and ${sizes[2]}` : MODE_WORDS[mode] || mode;
