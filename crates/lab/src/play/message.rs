@@ -102,6 +102,34 @@ impl MessageText {
 }
 
 fn of_paxos(message: &Message, from_slot: Slot) -> MessageText {
+    match message {
+        Message::Prepare { .. }
+        | Message::Promise { .. }
+        | Message::Nack { .. }
+        | Message::Truncated { .. }
+        | Message::Accept { .. }
+        | Message::Accepted { .. }
+        | Message::Chosen { .. } => of_voting(message, from_slot),
+        Message::Progress { .. }
+        | Message::CatchUp { .. }
+        | Message::Entries { .. }
+        | Message::Read { .. }
+        | Message::ReadReply { .. }
+        | Message::Fill { .. }
+        | Message::Snapshot(_)
+        | Message::FetchSnapshot(_) => of_learning(message),
+        Message::Forward { .. }
+        | Message::ForwardRefused { .. }
+        | Message::Heartbeat { .. }
+        | Message::HeartbeatReply { .. }
+        | Message::LeaderHint { .. }
+        | Message::PreVote { .. }
+        | Message::PreVoteReply { .. } => of_leading(message),
+    }
+}
+
+/// The messages of the two phases.
+fn of_voting(message: &Message, from_slot: Slot) -> MessageText {
     let none = MessageText::default;
     match message {
         Message::Prepare { ballot, from } => MessageText {
@@ -180,6 +208,14 @@ fn of_paxos(message: &Message, from_slot: Slot) -> MessageText {
             says: format!("A quorum has accepted {} at {ballot}: chosen.", slots_text(*slots)),
             ..none()
         },
+        _ => none(),
+    }
+}
+
+/// The messages with which learners and readers catch up.
+fn of_learning(message: &Message) -> MessageText {
+    let none = MessageText::default;
+    match message {
         Message::Progress { applied, .. } => MessageText {
             slot: Some(*applied),
             says: format!("I have applied every slot up to {applied}."),
@@ -210,6 +246,25 @@ fn of_paxos(message: &Message, from_slot: Slot) -> MessageText {
             says: format!("A read waits for slot {slot}. Please get every slot up to it chosen."),
             ..none()
         },
+        Message::Snapshot(chunk) => MessageText {
+            kind: "chosen",
+            slot: Some(chunk.slot),
+            says: format!("Here is a part of my whole state as of slot {}.", chunk.slot),
+            ..none()
+        },
+        Message::FetchSnapshot(request) => MessageText {
+            slot: Some(request.slot),
+            says: format!("Please send the next part of your state as of slot {}.", request.slot),
+            ..none()
+        },
+        _ => none(),
+    }
+}
+
+/// The messages of a stable leader.
+fn of_leading(message: &Message) -> MessageText {
+    let none = MessageText::default;
+    match message {
         Message::Forward { commands } => {
             let values: Vec<String> = commands.iter().map(|one| value_text(&Value::Command(one.clone()))).collect();
             MessageText {
@@ -245,17 +300,7 @@ fn of_paxos(message: &Message, from_slot: Slot) -> MessageText {
             says: if *hears { "I hear a leader." } else { "I hear no leader either." }.to_string(),
             ..none()
         },
-        Message::Snapshot(chunk) => MessageText {
-            kind: "chosen",
-            slot: Some(chunk.slot),
-            says: format!("Here is a part of my whole state as of slot {}.", chunk.slot),
-            ..none()
-        },
-        Message::FetchSnapshot(request) => MessageText {
-            slot: Some(request.slot),
-            says: format!("Please send the next part of your state as of slot {}.", request.slot),
-            ..none()
-        },
+        _ => none(),
     }
 }
 

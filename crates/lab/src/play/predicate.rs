@@ -277,7 +277,18 @@ impl<'a> PredicateReader<'a> {
             return Ok(Fact::Endless);
         }
         self.expect("(")?;
-        let fact = match name {
+        if let Some(fact) = self.slot_fact(name)? {
+            return Ok(fact);
+        }
+        if let Some(fact) = self.server_fact(name)? {
+            return Ok(fact);
+        }
+        self.client_fact(name)?.ok_or_else(|| (column, format!("'{name}' is no statement: see docs/teaching.md")))
+    }
+
+    /// A statement about a slot; None for other names.
+    fn slot_fact(&mut self, name: &str) -> Result<Option<Fact>, ReadError> {
+        Ok(Some(match name {
             "chosen" => {
                 let slot = self.slot()?;
                 let value = if self.takes(",") { Some(self.value()?) } else { None };
@@ -322,26 +333,13 @@ impl<'a> PredicateReader<'a> {
                 self.close()?;
                 Fact::Known(slot)
             }
-            "told" => {
-                let client = self.client()?;
-                self.expect(",")?;
-                let (column, word) = self.word("ok, notapplied or unknown")?;
-                let told = match word {
-                    "ok" => Told::Ok,
-                    "notapplied" => Told::NotApplied,
-                    "unknown" => Told::Unknown,
-                    _ => return Err((column, "a client is told ok, notapplied or unknown".to_string())),
-                };
-                self.close()?;
-                Fact::Told(client, told)
-            }
-            "read" => {
-                let client = self.client()?;
-                self.expect(",")?;
-                let value = self.value()?;
-                self.close()?;
-                Fact::Read(client, value)
-            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// A statement about a server or a role; None for other names.
+    fn server_fact(&mut self, name: &str) -> Result<Option<Fact>, ReadError> {
+        Ok(Some(match name {
             "promised" => {
                 let server = self.server()?;
                 self.close()?;
@@ -355,12 +353,6 @@ impl<'a> PredicateReader<'a> {
                 let server = self.server()?;
                 self.close()?;
                 Fact::Leader(server)
-            }
-            "locked" => {
-                let key = self.value()?;
-                self.close()?;
-                let (comparison, count) = self.count()?;
-                Fact::Locked(key, comparison, count)
             }
             "applied" => {
                 let server = self.server()?;
@@ -383,21 +375,10 @@ impl<'a> PredicateReader<'a> {
                 self.close()?;
                 Fact::Crashed(server, role, point.to_string())
             }
-            "version" => {
-                let key = self.value()?;
-                self.close()?;
-                let (comparison, count) = self.count()?;
-                Fact::Version(key, comparison, count)
-            }
             "blocked" => {
                 let server = self.server()?;
                 self.close()?;
                 Fact::Blocked(server)
-            }
-            "equal" => {
-                self.expect("all")?;
-                self.close()?;
-                Fact::Equal
             }
             "rounds" | "refused" => {
                 let server = self.server()?;
@@ -409,9 +390,52 @@ impl<'a> PredicateReader<'a> {
                     Fact::Refused(server, comparison, count)
                 }
             }
-            _ => return Err((column, format!("'{name}' is no statement: see docs/teaching.md"))),
-        };
-        Ok(fact)
+            _ => return Ok(None),
+        }))
+    }
+
+    /// A statement about what clients were told, about keys or about all servers; None for other names.
+    fn client_fact(&mut self, name: &str) -> Result<Option<Fact>, ReadError> {
+        Ok(Some(match name {
+            "told" => {
+                let client = self.client()?;
+                self.expect(",")?;
+                let (column, word) = self.word("ok, notapplied or unknown")?;
+                let told = match word {
+                    "ok" => Told::Ok,
+                    "notapplied" => Told::NotApplied,
+                    "unknown" => Told::Unknown,
+                    _ => return Err((column, "a client is told ok, notapplied or unknown".to_string())),
+                };
+                self.close()?;
+                Fact::Told(client, told)
+            }
+            "read" => {
+                let client = self.client()?;
+                self.expect(",")?;
+                let value = self.value()?;
+                self.close()?;
+                Fact::Read(client, value)
+            }
+            "version" => {
+                let key = self.value()?;
+                self.close()?;
+                let (comparison, count) = self.count()?;
+                Fact::Version(key, comparison, count)
+            }
+            "locked" => {
+                let key = self.value()?;
+                self.close()?;
+                let (comparison, count) = self.count()?;
+                Fact::Locked(key, comparison, count)
+            }
+            "equal" => {
+                self.expect("all")?;
+                self.close()?;
+                Fact::Equal
+            }
+            _ => return Ok(None),
+        }))
     }
 
     /// `up(s1)`, `down(s1.acceptor)`, `down(acceptors) >= 3`.

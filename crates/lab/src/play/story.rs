@@ -272,6 +272,14 @@ fn line_sentence(line: &Line) -> Option<String> {
         }
         Event::Snapshot { slot, from: None, .. } => format!("{who} writes a checkpoint as of slot {slot}."),
         Event::Truncate { below } => format!("{role} drops the slots below {below}: the checkpoint has them."),
+        Event::Violation { .. } => format!("{role} finds a contradiction{because}."),
+        _ => return commit_sentence(&line.event, &role),
+    })
+}
+
+/// A line of two-phase commit in a sentence.
+fn commit_sentence(event: &Event, role: &str) -> Option<String> {
+    Some(match event {
         Event::VoteReq { tx, to, .. } => format!("{role} asks {} to vote on transaction {tx}.", listed(*to)),
         Event::Vote { tx, vote, .. } => format!("{role} votes {} on transaction {tx}.", vote.as_str()),
         Event::Decide { tx, decision, .. } => format!("{role} decides transaction {tx}: {}.", decision.as_str()),
@@ -285,7 +293,6 @@ fn line_sentence(line: &Line) -> Option<String> {
         }
         Event::Wait { tx, key } => format!("{role}: a read of {key} waits for transaction {tx}."),
         Event::End { tx } => format!("{role} ends transaction {tx}: all servers have committed it."),
-        Event::Violation { .. } => format!("{role} finds a contradiction{because}."),
         _ => return None,
     })
 }

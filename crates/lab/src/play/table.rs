@@ -271,8 +271,12 @@ impl Table {
                 }
             }
             let sim = &self.sim;
-            let burnt = self.fuses.extract_if(.., |(one, role), _| *one == server && !sim.is_role_up(server, *role));
-            self.crashed.extend(burnt.map(|((server, role), point)| (server, role, point.as_str())));
+            let burnt = self.fuses.iter().filter(|((one, role), _)| *one == server && !sim.is_role_up(server, *role));
+            let burnt: Vec<_> = burnt.map(|((server, role), point)| (*server, *role, point.as_str())).collect();
+            for (server, role, point) in burnt {
+                self.fuses.remove(&(server, role));
+                self.crashed.insert((server, role, point));
+            }
         }
         self.snapshots = self.sim.sim_env.oracle.installs();
     }
