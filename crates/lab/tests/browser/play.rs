@@ -18,7 +18,7 @@ struct Program {
 impl Program {
     fn start() -> Program {
         let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-lab"));
-        command.args(["play", "--no-open", "--port", "0"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["play", "--port", "0"]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = lines.map(Result::unwrap).find_map(|line| {
