@@ -264,7 +264,7 @@ fn undo_redo_branches_and_links_lose_nothing() {
     assert_eq!(browser.eval("[paxosPlay.game.view.hash, paxosPlay.game.codes()]"), before);
     hit(&mut browser, "[data-key=compare]");
     assert_eq!(browser.number("document.querySelectorAll('#dialog-body .columns ol').length"), 2);
-    browser.key("Escape");
+    hit(&mut browser, "#dialog .close");
     browser.await_js("!document.querySelector('#dialog').open");
     // A reload changes nothing, and neither does the link in a browser that has kept nothing.
     settle(&mut browser);

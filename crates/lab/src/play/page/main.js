@@ -131,6 +131,8 @@ function draw(game, how) {
   ring.draw();
   drawChosen(game);
   speak(game, how);
+  // The keys play the exercise at once, wherever it was opened.
+  if (how.opened) $("list").focus({ preventScroll: true });
   addressOf(game).then((hash) => {
     if (!hash) return;
     game.written = hash;
