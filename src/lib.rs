@@ -37,7 +37,7 @@
 //! The package `paxos-lab` (`crates/lab`) tests all this: a simulator, chaos, a model checker, a linearizability
 //! checker and fuzz targets. [`seeded_bugs`] are the bugs that it must find.
 //!
-//! Dependencies point one way: `paxos-lab -> client, server -> host -> net, storage, trace -> two_phase_commit -> kv,
+//! Dependencies point one way: `paxos-lab -> server -> client, host -> net, storage, trace -> two_phase_commit -> kv,
 //! paxos -> role`. The modules [`role`], [`paxos`], [`kv`] and [`two_phase_commit`] are pure: no clock, socket, file,
 //! thread, randomness or hash order.
 

@@ -357,12 +357,116 @@ fn request_to_a_role_that_crashes_gets_its_reply_at_once() {
 }
 
 #[test]
-fn roles_cannot_be_crashed_without_lab_mode() {
-    let cluster = Cluster::start(1, &["--seed", "1", "--segment-kib", "1024"]);
+fn nothing_is_crashed_or_cut_without_lab_mode() {
+    let cluster = Cluster::start(2, &["--seed", "1", "--segment-kib", "1024"]);
     let mut client = cluster.client("c1", 1);
-    for refused in [client.crash(ServerId(1), None, None), client.restart(ServerId(1), Some(RoleKind::Acceptor))] {
+    let (one, other) = (ServerId(1), ServerSet::only(ServerId(2)));
+    for refused in [
+        client.crash(one, None, None),
+        client.restart(one, Some(RoleKind::Acceptor)),
+        client.cut(one, other),
+        client.join(one, other),
+    ] {
         let Err(ClientError::Refused { why, .. }) = refused else { panic!("{refused:?}") };
         assert!(why.contains("--lab"), "{why}");
     }
     assert!(roles(&cluster, 1).iter().all(|status| status.up && status.crashes == 0));
+    let status = cluster.status(1).unwrap();
+    assert_eq!((status.connected, status.refusals), (other, Vec::new()));
+}
+
+/// The messages from one server to another that were handled or dropped there, by the ids of their lines.
+fn arrived(cluster: &Cluster, from: u8, to: u8) -> usize {
+    let sent: Vec<String> = lines(cluster, from).iter().map(|line| line.id.to_string()).collect();
+    let is_from = |line: &&Line| line.parent.as_ref().is_some_and(|re| sent.contains(&re.to_string()));
+    lines(cluster, to).iter().filter(is_from).count()
+}
+
+#[test]
+fn no_message_passes_between_servers_that_are_cut_off_until_they_are_joined() {
+    let cluster = Cluster::start(3, &["--lab", "--seed", "1", "--segment-kib", "1024"]);
+    let mut client = cluster.client_with_log("c1", 1);
+    client.put(b"k", b"v1").unwrap();
+    cluster.await_agreement();
+
+    // One command, told to both ends.
+    let output = cluster.client_tool(&["cut", "1", "2"]);
+    assert!(output.status.success(), "{output:?}");
+    let is_cut = |here: u8, there: u8| {
+        let status = cluster.status(here)?;
+        let refusal = status.refusals.iter().find(|refusal| refusal.server == ServerId(there));
+        let is_told = refusal.is_some_and(|refusal| refusal.why.contains("cut by a lab command"));
+        (is_told && !status.connected.contains(ServerId(there)) && !status.hears.contains(ServerId(there)))
+            .then_some(())
+    };
+    for (here, there) in [(1, 2), (2, 1)] {
+        await_value("the cut is in the status", || is_cut(here, there));
+        let line = format!("LINK     peer=s{there} state=cut cause=lab -- ");
+        assert_eq!(cluster.log_text(here).matches(&line).count(), 1, "{}", cluster.log_text(here));
+    }
+    let before = (arrived(&cluster, 1, 2), arrived(&cluster, 2, 1));
+    assert!(before.0 > 0, "there was traffic before");
+    // A majority is left: 1 and 3.
+    for n in 0..20 {
+        client.set_server(ServerId(1)).unwrap();
+        client.put(b"k", format!("cut {n}")).unwrap();
+    }
+    assert_eq!((arrived(&cluster, 1, 2), arrived(&cluster, 2, 1)), before, "a message passed a cut");
+    assert!(arrived(&cluster, 1, 3) > 20);
+    let status = cluster.client_tool(&["status"]);
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.status.success() && text.contains("cut by a lab command. Next: paxos-client join 1 2"), "{text}");
+
+    // Isolated: nothing is served there, all else goes on.
+    assert!(cluster.client_tool(&["cut", "3"]).status.success());
+    for peer in [1, 2] {
+        await_value("server 3 is isolated", || is_cut(3, peer).and(is_cut(peer, 3)));
+    }
+    client.set_timeout(Duration::from_secs(2));
+    assert!(client.put(b"k", b"no majority").is_err());
+    client.set_timeout(support::PATIENCE);
+
+    assert!(cluster.client_tool(&["join", "3"]).status.success());
+    assert!(cluster.client_tool(&["join", "1", "2"]).status.success());
+    for id in 1..=3 {
+        await_value("all are linked again", || {
+            cluster.status(id).filter(|status| status.connected.len() == 2 && status.refusals.is_empty())
+        });
+        assert!(cluster.log_text(id).contains("state=joined cause=lab"));
+    }
+    client.set_server(ServerId(1)).unwrap();
+    client.put(b"k", b"joined").unwrap();
+    cluster.await_agreement();
+    assert!(arrived(&cluster, 1, 2) > before.0);
+    let (code, text) = cluster.audit();
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
+fn a_cut_at_one_end_stops_both_directions() {
+    let cluster = Cluster::start(3, &["--lab", "--seed", "1", "--segment-kib", "1024"]);
+    let mut operator = cluster.client("lab", 3);
+    operator.cut(ServerId(1), ServerSet::only(ServerId(2))).unwrap();
+    let sees = |here: u8, there: u8| {
+        let status = cluster.status(here)?;
+        Some(status.connected.contains(ServerId(there)) || status.hears.contains(ServerId(there)))
+    };
+    for (here, there) in [(1, 2), (2, 1)] {
+        await_value("neither direction works", || (sees(here, there) == Some(false)).then_some(()));
+    }
+    // The other end is refused, and says so.
+    await_value("the refusal is traced", || {
+        let text = cluster.log_text(2);
+        text.contains("LINK     peer=s1 state=refused -- cut by a lab command").then_some(())
+    });
+    for wrong in [ServerSet::NONE, ServerSet::only(ServerId(1)), ServerSet::first(9)] {
+        assert!(matches!(operator.cut(ServerId(1), wrong), Err(ClientError::Refused { .. })), "{wrong}");
+    }
+    operator.join(ServerId(1), ServerSet::only(ServerId(2))).unwrap();
+    for (here, there) in [(1, 2), (2, 1)] {
+        await_value("both directions work", || {
+            let status = cluster.status(here)?;
+            (status.connected.contains(ServerId(there)) && status.hears.contains(ServerId(there))).then_some(())
+        });
+    }
 }

@@ -189,6 +189,29 @@ pub(super) enum ClientCommand {
         #[arg(value_parser = parse_target)]
         target: RoleTarget,
     },
+    /// Cut the links between two servers, or between one server and all others (the servers must run with --lab)
+    Cut(LinkArgs),
+    /// Join the links between two servers that were cut, or between one server and all others
+    Join(LinkArgs),
+}
+
+/// The links between two servers, or between one server and all others.
+#[derive(Debug, Args)]
+pub(super) struct LinkArgs {
+    /// Server
+    #[arg(value_name = "SERVER", value_parser = parse_server)]
+    pub(super) one: ServerId,
+    /// The other server [default: every other server]
+    #[arg(value_name = "PEER", value_parser = parse_server)]
+    pub(super) other: Option<ServerId>,
+}
+
+impl LinkArgs {
+    /// A command for the same links.
+    pub(super) fn command(&self, verb: &str) -> String {
+        let other = self.other.map_or(String::new(), |other| format!(" {}", other.0));
+        format!("{verb} {}{other}", self.one.0)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -13,8 +13,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
 use super::arguments::{
-    BenchArgs, BenchCommand, ClientCli, ClientCommand, DemoArgs, GlobalArgs, LoadArgs, OutputFormat, SceneSet,
-    SweepArgs,
+    BenchArgs, BenchCommand, ClientCli, ClientCommand, DemoArgs, GlobalArgs, LinkArgs, LoadArgs, OutputFormat,
+    SceneSet, SweepArgs,
 };
 use super::backup::{self, BackupFailed};
 use super::bench::{self, BenchError, BenchPlan, SweepPlan};
@@ -34,7 +34,7 @@ use super::retry_notes::RetryNotes;
 use super::script::{self, ScriptStep, quote_key};
 use crate::cluster::{Cluster, Member, in_environment};
 use crate::kv::VALUE_MAX_BYTES;
-use crate::role::ServerId;
+use crate::role::{ServerId, ServerSet};
 
 /// Exit codes: what a script needs to know about a result.
 pub mod exit {
@@ -225,6 +225,11 @@ fn execute(mut cli: ClientCli, printer: &Arc<Printer>) -> Result<(), CliError> {
             let done_message = target.with_verb("restarts", "restart");
             order(common, cluster, &done_message, printer, |client| client.restart(target.server, target.role))
         }
+        ClientCommand::Cut(links) => {
+            let until = format!("are cut until `paxos-client {}`", links.command("join"));
+            change_links(common, cluster, &links, &until, Client::cut, printer)
+        }
+        ClientCommand::Join(links) => change_links(common, cluster, &links, "may connect", Client::join, printer),
     }
 }
 
@@ -645,6 +650,33 @@ fn order(
     order(&mut client).map_err(|error| CliError::request(&error, None))?;
     print_done(done_message, common.output, printer);
     Ok(())
+}
+
+/// Cuts or joins links, at both ends: each end shows it in its status. One end is enough for a cut, so an end that does
+/// not reply is a warning.
+fn change_links(
+    common: &GlobalArgs,
+    cluster: Cluster,
+    links: &LinkArgs,
+    done: &str,
+    change: fn(&mut Client, ServerId, ServerSet) -> Result<(), ClientError>,
+    printer: &Printer,
+) -> Result<(), CliError> {
+    let (one, all) = (ServerSet::only(links.one), cluster.servers());
+    let peers = links.other.map_or_else(|| all.without(one), ServerSet::only);
+    let done_message = format!("the links of server {} with {peers} {done}", links.one.0);
+    order(common, cluster, &done_message, printer, |client| {
+        let mut results = vec![change(client, links.one, peers)];
+        results.extend(peers.iter().map(|peer| change(client, peer, one)));
+        let is_done = results.iter().any(Result::is_ok);
+        for error in results.into_iter().filter_map(Result::err) {
+            if !is_done || matches!(error, ClientError::Refused { .. } | ClientError::NoSuchServer { .. }) {
+                return Err(error);
+            }
+            printer.warn(format!("warning: one end is not changed: {error}"));
+        }
+        Ok(())
+    })
 }
 
 /// Prints that an order was done.

@@ -305,6 +305,17 @@ impl Client {
         self.order(server, Request::Restart { role }).map(drop)
     }
 
+    /// Makes a server cut its links with other servers, until they are joined: no message passes in either direction.
+    /// The server must run in lab mode.
+    pub fn cut(&mut self, server: ServerId, peers: ServerSet) -> Result<(), ClientError> {
+        self.order(server, Request::Cut { peers }).map(drop)
+    }
+
+    /// Makes a server join links that it has cut. The server must run in lab mode.
+    pub fn join(&mut self, server: ServerId, peers: ServerSet) -> Result<(), ClientError> {
+        self.order(server, Request::Join { peers }).map(drop)
+    }
+
     fn order(&mut self, server: ServerId, request: Request) -> Result<Reply, ClientError> {
         self.progress();
         let now = self.now();
@@ -388,13 +399,17 @@ fn system_nonce() -> u128 {
 
 /// Converts the core's result into that of an operation.
 fn ended(Finished { result, took }: Finished) -> CompletedOperation {
-    CompletedOperation { end: result.map(done), took }
+    let accepted_by = match &result {
+        Ok(Reply::Applied { accepted_by, .. }) => *accepted_by,
+        _ => ServerSet::NONE,
+    };
+    CompletedOperation { end: result.map(done), took, accepted_by }
 }
 
 /// Converts a reply to a read or a write.
 fn done(reply: Reply) -> OperationResult {
     match reply {
-        Reply::Applied { slot, written } => OperationResult::Wrote(WriteResponse::new(slot, written)),
+        Reply::Applied { slot, written, .. } => OperationResult::Wrote(WriteResponse::new(slot, written)),
         Reply::Value { slot, value, version } => {
             OperationResult::Read(GetResponse { slot, value: value.map(|value| value.to_vec()), version })
         }

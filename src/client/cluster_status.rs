@@ -151,6 +151,19 @@ impl ClusterStatus {
 
     /// The verdict and the table as text.
     pub fn render(&self) -> String {
+        // How roles restart is a column of Paxos only if it is unusual: a screen has a hundred columns.
+        let columns = if self.is_two_phase_commit() {
+            &TWO_PHASE_COMMIT_COLUMNS[..]
+        } else if self.unsafe_servers().is_empty() {
+            &PAXOS_COLUMNS[..PAXOS_COLUMNS.len() - 1]
+        } else {
+            &PAXOS_COLUMNS[..]
+        };
+        self.summary() + &self.table(columns)
+    }
+
+    /// The verdict, and what needs attention.
+    pub fn summary(&self) -> String {
         let verdict = self.verdict();
         let mut text = format!("{verdict}\n");
         if let Some(trouble) = verdict.problem().filter(|_| verdict.is_ok()) {
@@ -191,16 +204,10 @@ impl ClusterStatus {
                 );
             }
         }
-        // How roles restart is a column of Paxos only if it is unusual: a screen has a hundred columns.
-        let columns = if self.is_two_phase_commit() {
+        if self.is_two_phase_commit() {
             text.push_str(&self.doubts());
-            &TWO_PHASE_COMMIT_COLUMNS[..]
-        } else if self.unsafe_servers().is_empty() {
-            &PAXOS_COLUMNS[..PAXOS_COLUMNS.len() - 1]
-        } else {
-            &PAXOS_COLUMNS[..]
-        };
-        text + &self.table(columns)
+        }
+        text
     }
 
     fn table(&self, columns: &[Column]) -> String {

@@ -1,40 +1,36 @@
 //! Execution of one operation, and the wording of its result.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use super::client::Client;
 use super::operation::{CompletedOperation, Operation, OperationResult};
 use super::outcome::{ClientError, GetResponse, WriteResponse};
 use super::script::quote_key;
+use crate::role::ServerSet;
 
 /// Executes one operation and waits for its result.
 pub fn execute(client: &mut Client, action: &Operation) -> CompletedOperation {
-    let started = Instant::now();
-    let end = match action {
-        Operation::Put { key, value, if_version: None } => client.put(key, value).map(OperationResult::Wrote),
-        Operation::Put { key, value, if_version: Some(version) } => {
-            client.put_if_version(key, value, *version).map(OperationResult::Wrote)
-        }
-        Operation::Get { key } => client.get(key).map(OperationResult::Read),
-        Operation::Delete { key } => client.delete(key).map(OperationResult::Wrote),
-    };
-    CompletedOperation { end, took: started.elapsed() }
+    match client.submit(action.clone()) {
+        Ok(handle) => client.wait(handle),
+        Err(error) => CompletedOperation { end: Err(error), took: Duration::ZERO, accepted_by: ServerSet::NONE },
+    }
 }
 
 impl CompletedOperation {
     /// The result as text: `OK version=2 slot=7 (8.1 ms)`.
     pub fn describe(&self) -> String {
         let took = self.took.as_secs_f64() * 1_000.0;
+        let took = if took < 100.0 { format!("{took:.1}") } else { format!("{took:.0}") };
         match &self.end {
-            Ok(OperationResult::Wrote(outcome)) => format!("{} ({took:.1} ms)", outcome_words(outcome)),
+            Ok(OperationResult::Wrote(outcome)) => format!("{} ({took} ms)", outcome_words(outcome)),
             Ok(OperationResult::Read(GetResponse { slot, value: Some(value), version })) => {
-                format!("{} version={version} slot={slot} ({took:.1} ms)", quote_key(value))
+                format!("{} version={version} slot={slot} ({took} ms)", quote_key(value))
             }
             Ok(OperationResult::Read(GetResponse { slot, value: None, version })) => {
-                format!("NOTFOUND version={version} slot={slot} ({took:.1} ms)")
+                format!("NOTFOUND version={version} slot={slot} ({took} ms)")
             }
-            Err(error @ ClientError::Unknown(_)) => format!("UNKNOWN after {took:.1} ms: {error}"),
-            Err(error) => format!("NOTAPPLIED after {took:.1} ms: {error}"),
+            Err(error @ ClientError::Unknown(_)) => format!("UNKNOWN after {took} ms: {error}"),
+            Err(error) => format!("NOTAPPLIED after {took} ms: {error}"),
         }
     }
 }

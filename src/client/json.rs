@@ -89,12 +89,17 @@ pub fn stop(code: u8, sentence: &str) -> Value {
 mod tests {
     use super::*;
     use crate::paxos::Slot;
+    use crate::role::ServerSet;
     use std::time::Duration;
 
     #[test]
     fn bytes_that_are_not_utf8_are_hexadecimal() {
         let found = GetResponse { slot: Slot(7), value: Some(vec![0xff, 0]), version: 2 };
-        let ended = CompletedOperation { end: Ok(OperationResult::Read(found)), took: Duration::from_micros(1_234) };
+        let ended = CompletedOperation {
+            end: Ok(OperationResult::Read(found)),
+            took: Duration::from_micros(1_234),
+            accepted_by: ServerSet::NONE,
+        };
         let action = Operation::Get { key: b"a \"key\"".to_vec() };
         assert_eq!(
             operation(&action, &ended),

@@ -30,7 +30,7 @@ mod execute;
 #[cfg(feature = "programs")]
 mod interrupt;
 #[cfg(feature = "programs")]
-mod json;
+pub(crate) mod json;
 #[cfg(feature = "programs")]
 pub mod name;
 pub mod operation;

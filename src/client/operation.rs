@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::outcome::{ClientError, GetResponse, WriteResponse};
+use crate::role::ServerSet;
 
 /// An operation on one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,4 +54,7 @@ pub struct CompletedOperation {
     pub end: Result<OperationResult, ClientError>,
     /// Time from beginning to end.
     pub took: Duration,
+    /// The acceptors whose votes chose a write's slot; empty for a read, and if the replying server learned from
+    /// another one that the slot is chosen.
+    pub accepted_by: ServerSet,
 }

@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::config::Config;
 use super::core::{Fatal, ServerCore};
+use super::cut_links;
 use super::limits::ClientConnection;
 use super::rules;
 use crate::net::{AdmissionStatus, Caller, Hello, HelloReply, Welcome, WhyNotApplied};
@@ -204,6 +205,9 @@ impl<C: ClientConnection> ServerCore<C> {
             Caller::Client => refused("this is the address for servers; clients use the client address".to_string()),
             Caller::Peer { server, .. } if server == self.config.me || !self.config.cluster.contains(server) => {
                 refused(format!("no peer in this cluster has the number {}", server.0))
+            }
+            Caller::Peer { server, .. } if self.linked.is_cut(server) => {
+                refused(cut_links::refusal(self.config.me, server))
             }
             Caller::Peer { server, storage, incarnation, boot, is_active, knows } => {
                 self.admit(data_dir, Claim { server, storage, incarnation, boot, is_active, knows })

@@ -28,7 +28,7 @@ pub struct Config {
     pub pid: u32,
     /// A restarted acceptor has forgotten everything. **Unsafe**, to show why.
     pub forgets: bool,
-    /// Clients may crash and restart roles.
+    /// Clients may crash and restart roles, and cut links.
     pub lab: bool,
     /// Roles are not woken for inputs that they cannot use yet. Without it they do the same work, in more and smaller
     /// batches.

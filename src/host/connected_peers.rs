@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::cut_links;
 use crate::net::Refusal;
 use crate::role::{ServerId, ServerSet};
 use crate::time::Time;
@@ -34,6 +35,8 @@ struct ConnectedPeer {
     refusal: Option<String>,
     /// When the last message from the server arrived.
     heard_at: Option<Time>,
+    /// The links are cut by a lab command.
+    is_cut: bool,
     /// Open connections from the server: a new one may be open before the old one is noticed to be broken.
     connections: u32,
 }
@@ -75,6 +78,21 @@ impl ConnectedPeers {
         is_last
     }
 
+    /// The links with a server are cut by a lab command, or joined again; false if they were before.
+    pub fn set_cut(&self, server: ServerId, is_cut: bool) -> bool {
+        let mut was_cut = is_cut;
+        self.change(server, |peer| {
+            was_cut = std::mem::replace(&mut peer.is_cut, is_cut);
+            peer.heard_at = peer.heard_at.filter(|_| !is_cut);
+        });
+        was_cut != is_cut
+    }
+
+    /// Whether the links with a server are cut.
+    pub fn is_cut(&self, server: ServerId) -> bool {
+        self.peers().get(&server).is_some_and(|peer| peer.is_cut)
+    }
+
     /// The servers to which the own link is up.
     pub fn reached(&self) -> ServerSet {
         self.servers(|peer| peer.is_up)
@@ -85,10 +103,12 @@ impl ConnectedPeers {
         self.servers(|peer| peer.heard_at.is_some_and(|at| now.since(at) < KEEPALIVE_TIMEOUT))
     }
 
-    /// The links that are down because one of the two refuses the other.
-    pub fn refusals(&self) -> Vec<Refusal> {
-        let refusal =
-            |(server, peer): (&ServerId, &ConnectedPeer)| Some(Refusal { server: *server, why: peer.refusal.clone()? });
+    /// The links of server `me` that are down because one of the two refuses the other.
+    pub fn refusals(&self, me: ServerId) -> Vec<Refusal> {
+        let refusal = |(server, peer): (&ServerId, &ConnectedPeer)| {
+            let why = if peer.is_cut { cut_links::refusal(me, *server) } else { peer.refusal.clone()? };
+            Some(Refusal { server: *server, why })
+        };
         self.peers().iter().filter_map(refusal).collect()
     }
 
@@ -136,11 +156,26 @@ mod tests {
     fn refusal_is_kept_until_the_link_is_up_or_breaks_for_another_reason() {
         let (linked, peer) = (ConnectedPeers::default(), ServerId(2));
         linked.refused(peer, "another directory");
-        assert_eq!(linked.refusals(), [Refusal { server: peer, why: "another directory".to_string() }]);
+        assert_eq!(linked.refusals(ServerId(1)), [Refusal { server: peer, why: "another directory".to_string() }]);
         linked.up(peer);
-        assert_eq!(linked.refusals(), []);
+        assert_eq!(linked.refusals(ServerId(1)), []);
         linked.refused(peer, "another directory");
         linked.down(peer);
-        assert_eq!((linked.refusals(), linked.reached()), (Vec::new(), ServerSet::NONE));
+        assert_eq!((linked.refusals(ServerId(1)), linked.reached()), (Vec::new(), ServerSet::NONE));
+    }
+
+    #[test]
+    fn cut_links_are_refusals_until_they_are_joined() {
+        let (linked, now, peer) = (ConnectedPeers::default(), Time(5_000_000), ServerId(2));
+        linked.came(peer, now);
+        linked.refused(peer, "another directory");
+        assert!(linked.set_cut(peer, true) && !linked.set_cut(peer, true), "a second cut changes nothing");
+        assert!(linked.is_cut(peer) && !linked.is_cut(ServerId(3)));
+        assert_eq!(linked.heard(now), ServerSet::NONE);
+        linked.down(peer);
+        let why = "cut by a lab command. Next: paxos-client join 1 2".to_string();
+        assert_eq!(linked.refusals(ServerId(1)), [Refusal { server: peer, why }]);
+        assert!(linked.set_cut(peer, false) && !linked.set_cut(peer, false));
+        assert_eq!((linked.is_cut(peer), linked.refusals(ServerId(1))), (false, Vec::new()));
     }
 }

@@ -99,7 +99,10 @@ impl Dialler {
         match ended {
             LinkEnded::Broken { why, after } => {
                 core.linked.down(self.peer);
-                self.trace_link(core, LinkEvent::Lost, Some(why));
+                // The line about the cut already says this.
+                if !core.linked.is_cut(self.peer) {
+                    self.trace_link(core, LinkEvent::Lost, Some(why));
+                }
                 if after >= STEADY {
                     (self.pause, pause) = (PAUSES.0, PAUSES.0);
                 }
@@ -177,10 +180,10 @@ mod tests {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         for _ in 1..UNPROVED_MAX {
             dialler.ended(&core, LinkEnded::CallBackFirst);
-            assert_eq!(core.linked.refusals(), []);
+            assert_eq!(core.linked.refusals(core.config.me), []);
         }
         dialler.ended(&core, LinkEnded::CallBackFirst);
-        assert_eq!(core.linked.refusals(), [Refusal { server: PEER, why: NO_CALLBACK.to_string() }]);
+        assert_eq!(core.linked.refusals(core.config.me), [Refusal { server: PEER, why: NO_CALLBACK.to_string() }]);
     }
 
     #[test]
@@ -188,7 +191,7 @@ mod tests {
         let (mut dialler, core) = (Dialler::new(PEER), core());
         let mut tells = |why| {
             dialler.ended(&core, LinkEnded::Refused(why));
-            let told = !core.linked.refusals().is_empty();
+            let told = !core.linked.refusals(core.config.me).is_empty();
             core.linked.down(PEER);
             told
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::mail_queue::CrashRequest;
 use super::role_disk::SPACE_RETRY;
-use crate::role::RoleKind;
+use crate::role::{RoleKind, ServerId};
 use crate::time::Time;
 use crate::trace::{CrashCause, CrashPoint};
 
@@ -25,6 +25,16 @@ pub enum LabRequest {
     Restart {
         /// The role.
         role: RoleKind,
+    },
+    /// Cut the links with a peer.
+    Cut {
+        /// The peer.
+        peer: ServerId,
+    },
+    /// Join the links with a peer again.
+    Join {
+        /// The peer.
+        peer: ServerId,
     },
     /// End all roles for good.
     Stop,

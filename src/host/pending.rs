@@ -20,6 +20,7 @@ use super::rules;
 use crate::kv::ApplyResult;
 use crate::net::{Reply, WhyNotApplied, WhyUnknown};
 use crate::paxos::CommandId;
+use crate::role::ServerSet;
 use crate::time::Time;
 use crate::trace::TraceContext;
 
@@ -167,8 +168,8 @@ impl<C: ClientConnection> PendingRequests<C> {
     }
 
     /// A command was applied.
-    pub fn applied(&self, id: CommandId, outcome: ApplyResult, context: &TraceContext) {
-        self.reply_to_write(id, |has_seen_all| reply_to(outcome, has_seen_all), context);
+    pub fn applied(&self, id: CommandId, outcome: ApplyResult, accepted_by: ServerSet, context: &TraceContext) {
+        self.reply_to_write(id, |has_seen_all| reply_to(outcome, accepted_by, has_seen_all), context);
     }
 
     /// The learner has installed a snapshot: this server has not seen the commands that the snapshot contains.
@@ -304,12 +305,14 @@ impl<C: ClientConnection> PendingTable<C> {
 
 /// The reply to a client about the outcome of its command. `has_seen_all`: whether this server's learner has itself
 /// applied every slot since the request arrived.
-fn reply_to(outcome: ApplyResult, has_seen_all: bool) -> Reply {
+fn reply_to(outcome: ApplyResult, accepted_by: ServerSet, has_seen_all: bool) -> Reply {
     let is_certain = rules::is_certain(has_seen_all);
     match outcome {
         ApplyResult::Opened { session, history } => Reply::Opened { session, history },
-        ApplyResult::Applied(saved) | ApplyResult::Duplicate(saved) => {
-            Reply::Applied { slot: saved.slot, written: saved.written }
+        ApplyResult::Applied(saved) => Reply::Applied { slot: saved.slot, written: saved.written, accepted_by },
+        ApplyResult::Duplicate(saved) => {
+            // These votes chose the slot of the copy. The first copy's slot was chosen earlier.
+            Reply::Applied { slot: saved.slot, written: saved.written, accepted_by: ServerSet::NONE }
         }
         ApplyResult::Superseded if is_certain => Reply::NotApplied(WhyNotApplied::Superseded),
         ApplyResult::Expired if is_certain => Reply::NotApplied(WhyNotApplied::Expired),

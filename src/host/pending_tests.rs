@@ -66,11 +66,12 @@ fn each_request_for_a_command_gets_exactly_one_reply() {
     at.write("first", ID);
     at.write("retry", ID);
     at.write("other", CommandId::new(3, 0, 2));
-    at.pending.applied(ID, applied(7), &from(1));
-    at.pending.applied(ID, applied(8), &from(2));
+    at.pending.applied(ID, applied(7), ServerSet::NONE, &from(1));
+    at.pending.applied(ID, applied(8), ServerSet::NONE, &from(2));
     at.pending.not_applied(ID, WhyNotApplied::Busy, &from(3));
     at.pending.fail_all(LEARNER_CRASHED, Some(DOWN));
-    let written = Reply::Applied { slot: Slot(7), written: WriteResult::Done { version: 1 } };
+    let written =
+        Reply::Applied { slot: Slot(7), written: WriteResult::Done { version: 1 }, accepted_by: ServerSet::NONE };
     let expected =
         [said("first", written.clone()), said("retry", written), said("other", Reply::Unknown(LEARNER_CRASHED))];
     assert_eq!(at.told(), expected);
@@ -83,13 +84,16 @@ fn each_result_becomes_its_reply() {
     let saved = SavedResult { slot: Slot(4), written: WriteResult::NotFound { version: 2 } };
     let cases = [
         (ApplyResult::Opened { session: 9, history: 5 }, Reply::Opened { session: 9, history: 5 }),
-        (ApplyResult::Duplicate(saved), Reply::Applied { slot: Slot(4), written: saved.written }),
+        (
+            ApplyResult::Duplicate(saved),
+            Reply::Applied { slot: Slot(4), written: saved.written, accepted_by: ServerSet::NONE },
+        ),
         (ApplyResult::Superseded, Reply::NotApplied(WhyNotApplied::Superseded)),
         (ApplyResult::Expired, Reply::NotApplied(WhyNotApplied::Expired)),
     ];
     for (outcome, reply) in cases {
         at.write("w", ID);
-        at.pending.applied(ID, outcome, &from(1));
+        at.pending.applied(ID, outcome, ServerSet::NONE, &from(1));
         assert_eq!(at.told(), [said("w", reply)]);
     }
     at.write("w", ID);
@@ -107,7 +111,7 @@ fn session_end_is_certain_only_for_requests_after_the_last_snapshot() {
         at.write("before", ID);
         at.pending.snapshot_installed();
         at.write("after", ID);
-        at.pending.applied(ID, outcome, &from(1));
+        at.pending.applied(ID, outcome, ServerSet::NONE, &from(1));
         let told = [said("before", Reply::Unknown(uncertain)), said("after", Reply::NotApplied(certain))];
         assert_eq!(at.told(), told);
     }
@@ -118,10 +122,10 @@ fn request_gets_no_result_of_another_session_with_the_same_number() {
     let at = server();
     at.write("owner", CommandId { nonce: 1, ..ID });
     at.write("stranger", CommandId { nonce: 2, ..ID });
-    at.pending.applied(CommandId { nonce: 1, ..ID }, ApplyResult::Applied(SAVED), &from(1));
-    let written = Reply::Applied { slot: SAVED.slot, written: SAVED.written };
+    at.pending.applied(CommandId { nonce: 1, ..ID }, ApplyResult::Applied(SAVED), ServerSet::NONE, &from(1));
+    let written = Reply::Applied { slot: SAVED.slot, written: SAVED.written, accepted_by: ServerSet::NONE };
     assert_eq!(at.told(), [said("owner", written)]);
-    at.pending.applied(CommandId { nonce: 2, ..ID }, ApplyResult::Expired, &from(2));
+    at.pending.applied(CommandId { nonce: 2, ..ID }, ApplyResult::Expired, ServerSet::NONE, &from(2));
     assert_eq!(at.told(), [said("stranger", Reply::NotApplied(WhyNotApplied::Expired))]);
 }
 

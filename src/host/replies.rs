@@ -17,7 +17,7 @@ impl<C: ClientConnection> ServerCore<C> {
             return;
         }
         for one in &replies {
-            if let (Reply::Applied { slot, written }, Some(id)) = (&one.reply, one.command) {
+            if let (Reply::Applied { slot, written, .. }, Some(id)) = (&one.reply, one.command) {
                 env.observe(Observation::Acknowledged { id, slot: *slot, written: *written });
             }
         }

@@ -69,6 +69,8 @@ impl<C: ClientConnection> ServerCore<C> {
                 done(self.order_roles(env, |role| LabRequest::Crash { role, down }, role))
             }
             Request::Restart { role } => done(self.order_roles(env, |role| LabRequest::Restart { role }, role)),
+            Request::Cut { peers } => done(self.order_links(env, |peer| LabRequest::Cut { peer }, peers)),
+            Request::Join { peers } => done(self.order_links(env, |peer| LabRequest::Join { peer }, peers)),
         };
         self.pending.queue_reply(reply_to, reply, TraceContext::default());
         Ok(())
@@ -161,9 +163,7 @@ impl<C: ClientConnection> ServerCore<C> {
         order: impl Fn(RoleKind) -> LabRequest,
         role: Option<RoleKind>,
     ) -> Result<(), String> {
-        if !self.config.lab {
-            return Err("the server was not started with --lab: its roles cannot be crashed".to_string());
-        }
+        self.check_lab()?;
         let all = self.config.protocol.roles();
         let roles = role.map_or(all.to_vec(), |role| vec![role]);
         if let Some(stranger) = roles.iter().find(|role| !all.contains(role)) {

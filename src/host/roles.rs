@@ -208,9 +208,9 @@ impl Hosted for Learner<Kv> {
         context: TraceContext,
     ) {
         match outcome {
-            LearnerNotification::Applied { id, outcome, .. } => {
+            LearnerNotification::Applied { id, accepted_by, outcome, .. } => {
                 if let Some(id) = id {
-                    core.pending.applied(id, outcome, &context);
+                    core.pending.applied(id, outcome, accepted_by, &context);
                 }
             }
             LearnerNotification::Advanced { applied, ids } => advanced(core, env, applied, ids, context),
@@ -267,7 +267,7 @@ impl Hosted for Learner<Kv> {
                 let _ = core.enqueue_reserved(env, Input::<Proposer>::Request(request));
             }
             LearnerNotification::ResultsFound { slot, id, outcome } => {
-                core.pending.applied(id, outcome, &context);
+                core.pending.applied(id, outcome, ServerSet::NONE, &context);
                 let _ = ask::<Proposer, E>(core, env, ProposerRequest::Applied { slot, ids: vec![id] }, context, 0);
             }
             LearnerNotification::Repaired { entries } => {
@@ -366,7 +366,9 @@ impl Hosted for Coordinator {
         context: TraceContext,
     ) {
         match outcome {
-            CoordinatorNotification::Done { id, outcome } => core.pending.applied(id, outcome, &context),
+            CoordinatorNotification::Done { id, outcome } => {
+                core.pending.applied(id, outcome, ServerSet::NONE, &context);
+            }
             CoordinatorNotification::NotApplied { id, why } => {
                 core.pending.not_applied(id, WhyNotApplied::Coordinator(why), &context);
             }

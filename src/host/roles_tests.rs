@@ -226,14 +226,35 @@ const OF_LEARNER: [Case; 21] = [
     ("learner: Applied, a command", |at| {
         learner(
             at,
-            LearnerNotification::Applied { slot: Slot(9), id: Some(WRITE), outcome: ApplyResult::Applied(SAVED) },
+            LearnerNotification::Applied {
+                slot: Slot(9),
+                id: Some(WRITE),
+                accepted_by: ServerSet::first(3),
+                outcome: ApplyResult::Applied(SAVED),
+            },
         );
     }),
     ("learner: Applied, a no-op", |at| {
-        learner(at, LearnerNotification::Applied { slot: Slot(9), id: None, outcome: ApplyResult::Noop });
+        learner(
+            at,
+            LearnerNotification::Applied {
+                slot: Slot(9),
+                id: None,
+                accepted_by: ServerSet::NONE,
+                outcome: ApplyResult::Noop,
+            },
+        );
     }),
     ("learner: Applied, in a session that has expired", |at| {
-        learner(at, LearnerNotification::Applied { slot: Slot(9), id: Some(WRITE), outcome: ApplyResult::Expired });
+        learner(
+            at,
+            LearnerNotification::Applied {
+                slot: Slot(9),
+                id: Some(WRITE),
+                accepted_by: ServerSet::NONE,
+                outcome: ApplyResult::Expired,
+            },
+        );
     }),
     ("learner: Advanced, and the proposer waits for that", |at| {
         at.core.hints.wants_applied.store(true, Ordering::Relaxed);
@@ -271,7 +292,15 @@ const OF_LEARNER: [Case; 21] = [
     }),
     ("learner: Installed, and then Applied in a session that has expired", |at| {
         learner(at, LearnerNotification::Installed { slot: Slot(9), digest: 1, from: ServerId(2) });
-        learner(at, LearnerNotification::Applied { slot: Slot(10), id: Some(WRITE), outcome: ApplyResult::Expired });
+        learner(
+            at,
+            LearnerNotification::Applied {
+                slot: Slot(10),
+                id: Some(WRITE),
+                accepted_by: ServerSet::NONE,
+                outcome: ApplyResult::Expired,
+            },
+        );
     }),
     ("learner: ResultsFound", |at| {
         learner(

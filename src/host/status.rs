@@ -183,7 +183,7 @@ impl<C: ClientConnection> ServerCore<C> {
             admission: self.admission.pending_status(),
             connected: self.linked.reached(),
             hears: self.linked.heard(now),
-            refusals: self.linked.refusals(),
+            refusals: self.linked.refusals(config.me),
             leader: shown.leader(now).filter(|_| self.proposer.is_open()),
             in_doubt: shown.in_doubt,
             in_doubt_transactions: shown.doubts,

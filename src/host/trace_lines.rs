@@ -36,7 +36,12 @@ pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
                 kv::Op::Delete { key } => event(OpKind::Delete, Some(key), None, None, session, sequence),
             })
         }
-        Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => None,
+        Request::Status
+        | Request::State { .. }
+        | Request::Crash { .. }
+        | Request::Restart { .. }
+        | Request::Cut { .. }
+        | Request::Join { .. } => None,
     }
 }
 
@@ -76,7 +81,7 @@ pub fn response(reply: &Reply, took: Duration, to: SocketAddr) -> Option<Event> 
             session = Some(*opened);
             RequestStatus::Ok
         }
-        Reply::Applied { slot: at, written } => {
+        Reply::Applied { slot: at, written, .. } => {
             slot = Some(*at);
             let (status, at) = match written {
                 WriteResult::Done { version } => (RequestStatus::Ok, version),

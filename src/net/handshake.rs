@@ -20,7 +20,7 @@ use crate::role::{ServerId, ServerSet};
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 const MAGIC: &[u8; 4] = b"PXKV";
 /// The version of the protocol on a connection.
-const VERSION: u16 = 5;
+const VERSION: u16 = 6;
 const PREAMBLE_BYTES: usize = 6;
 /// The largest frame of a handshake, in bytes.
 pub const HANDSHAKE_FRAME_MAX_BYTES: usize = 1 << 10;

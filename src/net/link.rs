@@ -110,6 +110,8 @@ struct LinkInner {
     is_late: bool,
     /// The next attempt to connect may start at once.
     connects_at_once: bool,
+    /// The link is held down: it has no connection and makes none.
+    is_held: bool,
     /// Why the connection broke, for the thread.
     broken: Option<std::io::Error>,
     /// The [`Link`] was closed.
@@ -117,8 +119,12 @@ struct LinkInner {
 }
 
 impl LinkInner {
-    fn connect(&mut self, stream: Arc<TcpStream>) {
-        (self.stream, self.connects_at_once) = (Some(stream), false);
+    /// Takes a new connection; false if the link was held down meanwhile.
+    fn connect(&mut self, stream: Arc<TcpStream>) -> bool {
+        if !self.is_held {
+            (self.stream, self.connects_at_once) = (Some(stream), false);
+        }
+        !self.is_held
     }
 
     /// Queues a frame; false if it is dropped, because the link is down or its queue is full.
@@ -157,10 +163,16 @@ impl LinkInner {
         !self.in_flight.is_empty()
     }
 
+    /// Drops the connection, for this reason.
+    fn close(&mut self, why: &str) {
+        self.broken = Some(std::io::Error::other(why));
+        self.hang_up();
+    }
+
     /// Drops the connection, and everything that was to be written to it.
     fn hang_up(&mut self) {
-        let LinkInner { is_over, connects_at_once: is_called, .. } = *self;
-        *self = LinkInner { broken: self.broken.take(), is_over, connects_at_once: is_called, ..LinkInner::default() };
+        let LinkInner { is_over, is_held, connects_at_once, .. } = *self;
+        *self = LinkInner { broken: self.broken.take(), is_over, is_held, connects_at_once, ..LinkInner::default() };
     }
 }
 
@@ -204,11 +216,22 @@ impl Link {
     pub fn greet_again(&self) {
         let mut state = self.0.lock();
         if state.stream.is_some() {
-            state.broken = Some(std::io::Error::other("closed by this server to send a new HELLO"));
-            state.hang_up();
+            state.close("closed by this server to send a new HELLO");
             state.connects_at_once = true;
             self.0.called.notify_one();
         }
+    }
+
+    /// Holds the link down, or lets it connect again, at once. A link that is held down ends its connection and makes
+    /// no other one.
+    pub fn hold(&self, is_held: bool) {
+        let mut state = self.0.lock();
+        state.is_held = is_held;
+        if is_held && state.stream.is_some() {
+            state.close("held down by this server");
+        }
+        state.connects_at_once = !is_held && state.stream.is_none();
+        self.0.called.notify_one();
     }
 
     /// Queues a frame; false if it was dropped.
@@ -280,9 +303,11 @@ impl<W: LinkObserver> LinkThread<W> {
     fn run(mut self) {
         loop {
             let pause = match self.connect() {
-                Ok((stream, _open)) => {
+                Ok((stream, _)) if !self.wire.lock().connect(stream.clone()) => {
+                    self.watcher.ended(LinkEnded::Unanswered)
+                }
+                Ok((_, _open)) => {
                     let since = Instant::now();
-                    self.wire.lock().connect(stream);
                     self.watcher.up();
                     let ended = self.look_after();
                     self.wire.lock().hang_up();
@@ -335,14 +360,17 @@ impl<W: LinkObserver> LinkThread<W> {
         }
     }
 
-    /// Waits before the next attempt, less if it is wanted now; false if the link was closed.
+    /// Waits before the next attempt, less if it is wanted now, and for as long as the link is held down; false if the
+    /// link was closed.
     fn rest(&self, pause: Backoff) -> bool {
         let rests = |state: &mut LinkInner| !state.is_over;
         let rested = self.wire.called.wait_timeout_while(self.wire.lock(), pause.least, rests);
         let state = rested.unwrap_or_else(PoisonError::into_inner).0;
         let rests = |state: &mut LinkInner| !state.is_over && !state.connects_at_once;
         let rested = self.wire.called.wait_timeout_while(state, pause.most.saturating_sub(pause.least), rests);
-        let mut state = rested.unwrap_or_else(PoisonError::into_inner).0;
+        let state = rested.unwrap_or_else(PoisonError::into_inner).0;
+        let held = self.wire.called.wait_while(state, |state| !state.is_over && state.is_held);
+        let mut state = held.unwrap_or_else(PoisonError::into_inner);
         state.connects_at_once = false;
         !state.is_over
     }

@@ -257,3 +257,26 @@ fn control_message_overtakes_bulk_that_has_not_started() {
     // The bytes started, and the buffers of both systems: a few megabytes at most, of fifteen.
     assert!(before < 60, "{before} frames of 150 kB went before it");
 }
+
+#[test]
+fn link_that_is_held_down_makes_no_connection_until_it_is_released() {
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    let mut reader = take(&listener, &welcome(7));
+    assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
+    link.hold(true);
+    assert_eq!(next(&heard), LinkCall::Down);
+    assert_eq!(reader.read::<u32>(None).unwrap(), None, "the connection has ended");
+    assert!(!say(&link, &word(1)));
+    // Neither the pause after a failure nor news of the peer makes it connect.
+    link.dial_now();
+    listener.set_nonblocking(true).unwrap();
+    thread::sleep(PAUSE * 5);
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    listener.set_nonblocking(false).unwrap();
+    link.hold(false);
+    let mut reader = take(&listener, &welcome(7));
+    assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
+    assert!(say(&link, &word(2)));
+    assert_eq!(reader.read::<u32>(None).unwrap(), Some(2));
+}

@@ -24,6 +24,8 @@ pub struct AvailabilityVerdict {
     pub reason: String,
     /// All problems, whether or not they matter now.
     pub problems: Vec<String>,
+    /// Whether all servers that answered are linked with each other, except those that need no link.
+    pub is_linked: bool,
     protocol: Protocol,
 }
 
@@ -123,7 +125,13 @@ impl<'a> ClusterView<'a> {
         } else {
             (Writes::Ok { spare: self.spare(voters, needed) }, String::new())
         };
-        let mut verdict = AvailabilityVerdict { writes, reason, problems: self.problems(), protocol: self.protocol };
+        let mut verdict = AvailabilityVerdict {
+            writes,
+            reason,
+            problems: self.problems(),
+            is_linked: self.link_troubles().is_empty(),
+            protocol: self.protocol,
+        };
         if !verdict.is_ok()
             && let Some(trouble) = verdict.problem()
         {

@@ -170,6 +170,16 @@ pub enum Request {
         /// The role; all three if None.
         role: Option<RoleKind>,
     },
+    /// Cut the links with other servers; servers in lab mode only.
+    Cut {
+        /// The other servers.
+        peers: ServerSet,
+    },
+    /// Join links that were cut; servers in lab mode only.
+    Join {
+        /// The other servers.
+        peers: ServerSet,
+    },
 }
 
 /// A server's reply.
@@ -199,6 +209,8 @@ pub enum Reply {
         slot: Slot,
         /// Its effect.
         written: WriteResult,
+        /// The acceptors whose votes chose the slot, if the replying server counted them itself; else empty.
+        accepted_by: ServerSet,
     },
     /// The value of the key, as of a slot.
     Value {
@@ -217,7 +229,7 @@ pub enum Reply {
     Status(Box<ServerStatus>),
     /// A chunk of the server's state; None if no checkpoint holds such a state yet, but one will soon.
     Chunk(Option<StatePart>),
-    /// The request was carried out (crash, restart).
+    /// The lab request was carried out.
     Done,
     /// The server refuses the request, with a sentence that says why.
     Refused(String),

@@ -15,6 +15,35 @@
 //! Conditions like these cannot be avoided: no deterministic protocol is certain to terminate if even one server may
 //! crash and messages may take any time (Fischer, Lynch, Paterson 1985).
 //!
+//! # One command in five lines
+//!
+//! These lines are from the logs of a run, shortened. A client has sent a `DELETE` to server 1. The acceptors of servers
+//! 2 and 4 are down. `s1.92` is line 92 of server 1, and `re=` names the line that caused this one.
+//!
+//! ```text
+//! s1.92  proposer PREPARE  slot=17+ ballot=17.1 to=s1,s2,s3,s4,s5 re=s1.90
+//! s3.82  acceptor PROMISE  slot=17+ ballot=17.1 accepted=none to=s1 re=s1.92
+//! s1.94  proposer ACCEPT   slot=17 ballot=17.1 op=DELETE key=shape adopted=none quorum=s1,s3,s5 to=s1,s2,s3,s4,s5 re=s3.82
+//! s5.70  acceptor ACCEPTED slot=17 ballot=17.1 to=s1 re=s1.94
+//! s1.96  learner  CHOSEN   slot=17 ballot=17.1 quorum=s1,s3,s5 to=s1,s2,s3,s4,s5 re=s5.70
+//! ```
+//!
+//! Server 1 asks all acceptors to promise its ballot. Servers 1, 3 and 5 promise and report no value, so server 1 may
+//! propose its own. They write the value to their disks and vote for it. Three of five is a majority: the value is
+//! chosen without servers 2 and 4.
+//!
+//! What if server 2 proposes in the same slot later? It needs promises from a majority too, and two majorities of five
+//! share at least one acceptor:
+//!
+//! ```text
+//!                                 s1    s2    s3    s4    s5
+//! ballot 17.1 is accepted by      [*]         [*]         [*]     chosen: DELETE shape
+//! ballot 18.2 is promised by            [*]   [*]   [*]
+//!                                              |
+//!                                              s3 is in both. It reports what it accepted at 17.1,
+//!                                              so server 2 must propose DELETE shape as well.
+//! ```
+//!
 //! # One slot
 //!
 //! A *ballot* is a pair of a round and a server, and each proposer uses its own ballots only once. Ballots are ordered

@@ -75,7 +75,7 @@ pub struct ServerOptions {
     /// State of an acceptor that restarts after a crash: `disk` what is on its disk; `lost` none, which is UNSAFE
     #[arg(long, value_enum, default_value_t = DEFAULTS.restart)]
     pub restart: RecoveryMode,
-    /// Allow clients and browsers to crash and restart roles
+    /// Allow clients and browsers to crash and restart roles and to cut links; the page gets a form for requests
     #[arg(long)]
     pub lab: bool,
     /// Delay every disk sync of the acceptor by TIME, to measure the cost of a slow disk (requires --lab)

@@ -81,6 +81,7 @@ impl Peers {
         ctx.core.linked.came(peer, clock::now());
         loop {
             match reader.read::<Envelope>(None) {
+                Ok(Some(_)) if ctx.core.linked.is_cut(peer) => break,
                 Ok(Some(envelope)) => {
                     ctx.core.linked.hears(peer, clock::now());
                     ctx.deliver(peer, envelope);
@@ -96,6 +97,13 @@ impl Peers {
             ctx.core.on_peer_disconnected(&ctx.threads, peer);
         }
     }
+}
+
+/// Cuts the links with a peer, or joins them again.
+pub fn set_cut(ctx: &ServerContext, peer: ServerId, is_cut: bool) {
+    // Recorded first: the end of the link is then no news.
+    ctx.core.set_cut(peer, is_cut);
+    ctx.threads.links.get().and_then(|links| links.get(&peer)).into_iter().for_each(|link| link.hold(is_cut));
 }
 
 /// Sends HERE to every other server, again and again until the server stops.

@@ -18,6 +18,7 @@ use super::clock;
 use super::context::ServerContext;
 use super::delayed_disk::Slowed;
 use super::options::ServerOptions;
+use super::peers::set_cut;
 use super::role_thread::run;
 use crate::host::lifecycle::{DueAction, Lifecycle};
 use crate::host::role_disk::RoleDisk;
@@ -48,7 +49,7 @@ pub struct LabHandle(Sender<LabRequest>);
 impl LabHandle {
     /// Gives a request; the supervisor handles it after the earlier ones.
     pub fn send(&self, request: LabRequest) -> Result<(), String> {
-        self.0.try_send(request).map_err(|_| "too many crash and restart requests are queued; try again".to_string())
+        self.0.try_send(request).map_err(|_| "too many lab requests are queued; try again".to_string())
     }
 
     /// Makes the supervisor end the roles and itself. Waits for room in its queue; false if there is none in time.
@@ -122,6 +123,8 @@ impl Supervisor {
                         request.into_iter().for_each(|request| send_control(&self.ctx, role, ControlMessage::Crash(request)));
                     }
                     Ok(LabRequest::Restart { role }) => self.lifecycle.restart_soon(clock::now(), role),
+                    Ok(LabRequest::Cut { peer }) => set_cut(&self.ctx, peer, true),
+                    Ok(LabRequest::Join { peer }) => set_cut(&self.ctx, peer, false),
                     Ok(LabRequest::Stop) | Err(_) => return self.stop(),
                 },
                 recv(ended) -> role => role.iter().for_each(|role| self.join_role(*role)),

@@ -186,5 +186,5 @@ fn too_many_orders_are_refused() {
     for _ in 0..ORDERS_MAX {
         orders.send(LabRequest::Stop).unwrap();
     }
-    assert!(orders.send(LabRequest::Stop).unwrap_err().contains("too many crash and restart requests"));
+    assert!(orders.send(LabRequest::Stop).unwrap_err().contains("too many lab requests"));
 }

@@ -623,7 +623,7 @@ impl Event {
         match self {
             Event::Restart { recovered: RecoveredFrom::Nothing, .. }
             | Event::Boot { restart: Some(RestartMode::Lost), .. }
-            | Event::Link { state: LinkEvent::Lost | LinkEvent::Refused, .. }
+            | Event::Link { state: LinkEvent::Lost | LinkEvent::Refused | LinkEvent::Cut, .. }
             | Event::Response {
                 status: RequestStatus::NotApplied | RequestStatus::Unknown | RequestStatus::Expired,
                 ..

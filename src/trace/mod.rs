@@ -23,6 +23,8 @@ mod field;
 #[cfg(feature = "programs")]
 pub mod filter;
 #[cfg(feature = "programs")]
+pub mod hardship;
+#[cfg(feature = "programs")]
 pub mod histories;
 mod line;
 #[cfg(feature = "programs")]

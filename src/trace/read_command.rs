@@ -28,7 +28,7 @@ pub enum ReadCommand {
         /// Directory of the run, such as runs/latest
         dir: PathBuf,
         /// Maximum number of lines to show for each point
-        #[arg(long, value_name = "N", default_value_t = 6)]
+        #[arg(long, value_name = "N", default_value_t = 9)]
         lines: usize,
     },
     /// Print log lines ordered by cause and time, with the crashes that overlap them
@@ -87,7 +87,11 @@ impl ReadCommand {
             ReadCommand::Report { dir, lines } => {
                 let run = read(&dir)?;
                 let (report, audit) = (Report::new(&run), Audit::new(&run));
-                let text = format!("{}\nAudit of the run:\n{}", report.explain(&run, lines), audit.explain(&run));
+                // A long text scrolls: its result stands at its end too.
+                let proof = audit.explain(&run).to_string();
+                let result = format!("{}; {}", report.count(), proof.lines().last().unwrap_or_default());
+                let (checklist, evidence) = (report.checklist(), report.evidence(&run, lines));
+                let text = format!("{checklist}\nAudit of the run:\n{proof}\n{evidence}{result}\n");
                 Ok((text, audit.verdict().exit_code()))
             }
             ReadCommand::Logs { dir, req, slot, columns, color } => {

@@ -161,6 +161,10 @@ words! {
         Lost = "lost",
         /// One of the two servers refused the other.
         Refused = "refused",
+        /// The links with the peer are cut by a lab command.
+        Cut = "cut",
+        /// The cut links may connect again.
+        Joined = "joined",
     }
 }
 

@@ -99,7 +99,9 @@ pub(super) fn asked(request: &Request) -> RequestKind {
         Request::Get { .. } | Request::Status | Request::State { .. } => RequestKind::Read,
         Request::Open { .. } => RequestKind::Session,
         Request::Write { .. } => RequestKind::Write,
-        Request::Crash { .. } | Request::Restart { .. } => RequestKind::Order,
+        Request::Crash { .. } | Request::Restart { .. } | Request::Cut { .. } | Request::Join { .. } => {
+            RequestKind::Order
+        }
     }
 }
 
@@ -115,7 +117,7 @@ pub fn is_answer(request: &Request, reply: &Reply) -> bool {
         Reply::Value { .. } => matches!(request, Request::Get { .. }),
         Reply::Status(_) => matches!(request, Request::Status),
         Reply::Chunk(_) => matches!(request, Request::State { .. }),
-        Reply::Done => matches!(request, Request::Crash { .. } | Request::Restart { .. }),
+        Reply::Done => asked(request) == RequestKind::Order,
     }
 }
 

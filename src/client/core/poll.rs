@@ -77,7 +77,12 @@ impl ClientCore {
         // Labels count only requests that have log lines.
         let is_counted = !matches!(
             request,
-            Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. }
+            Request::Status
+                | Request::State { .. }
+                | Request::Crash { .. }
+                | Request::Restart { .. }
+                | Request::Cut { .. }
+                | Request::Join { .. }
         );
         self.requests += u64::from(is_counted);
         let tries = Tries::new(self.identity.servers, asked(&request));

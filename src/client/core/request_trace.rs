@@ -149,7 +149,12 @@ fn asked(request: &Request, to: ServerId) -> Option<Event> {
         Request::Get { key } => event(OpKind::Get, Some(key)),
         Request::Write { op: kv::Op::Put { key, .. }, .. } => event(OpKind::Put, Some(key)),
         Request::Write { op: kv::Op::Delete { key }, .. } => event(OpKind::Delete, Some(key)),
-        Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => return None,
+        Request::Status
+        | Request::State { .. }
+        | Request::Crash { .. }
+        | Request::Restart { .. }
+        | Request::Cut { .. }
+        | Request::Join { .. } => return None,
     };
     if let (
         Request::Write { session: in_session, sequence: number, op, .. },
@@ -170,7 +175,7 @@ fn received(reply: &Reply, from: ServerId, took: Duration) -> Option<Event> {
     let Event::Response { status, slot, version, value, session, cause, .. } = &mut line else { return None };
     match reply {
         Reply::Opened { session: opened, .. } => *session = Some(*opened),
-        Reply::Applied { slot: at, written } => {
+        Reply::Applied { slot: at, written, .. } => {
             let now = match written {
                 WriteResult::Done { version } => (RequestStatus::Ok, version),
                 WriteResult::NotFound { version } => (RequestStatus::NotFound, version),

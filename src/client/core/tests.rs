@@ -235,7 +235,7 @@ impl ClientCase {
 }
 
 fn applied() -> Reply {
-    Reply::Applied { slot: Slot(9), written: WriteResult::Done { version: 1 } }
+    Reply::Applied { slot: Slot(9), written: WriteResult::Done { version: 1 }, accepted_by: ServerSet::NONE }
 }
 
 fn found() -> Reply {

@@ -1,6 +1,9 @@
 //! The scripted demo: fills the store, runs operations on all servers while they fail, and checks the final state.
 
+mod changes;
 mod check;
+mod failures;
+mod hardest;
 mod leader_crash;
 mod scenes;
 
@@ -9,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::check::{ExpectedState, KeyCheck, check_monotonic};
+use self::failures::FailureWatch;
 use crate::client::client::{Client, ClientOptions};
 use crate::client::cluster_status::{ClusterStatus, roles_down};
 use crate::client::execute::OutcomeCounts;
@@ -21,11 +25,13 @@ use crate::client::script::{ScriptStep, quote_key};
 use crate::cluster::Cluster;
 use crate::net::ServerStatus;
 use crate::paxos::Slot;
-use crate::role::{RoleKind, ServerId};
+use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::{Digest, Event, PendingLine, QuotedText, Speaker, Trace};
 
 /// Maximum time for a server to answer a status request.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// Maximum time for links between servers to come up before they are reported as a problem.
+const LINK_PATIENCE: Duration = Duration::from_secs(1);
 /// Pause between two status queries of all servers.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The placeholder for the client's name in a value.
@@ -69,11 +75,13 @@ pub struct DemoClient {
     pub problems: Vec<String>,
     /// Where its messages are printed.
     pub printer: Arc<Printer>,
+    /// Observes the servers meanwhile.
+    pub watch: Arc<FailureWatch>,
 }
 
 impl DemoClient {
     /// Creates a client of the demo.
-    pub fn new(demo: &Demo, identity: &ClientName) -> Result<DemoClient, ClientError> {
+    pub fn new(demo: &Demo, identity: &ClientName, watch: &Arc<FailureWatch>) -> Result<DemoClient, ClientError> {
         let options = ClientOptions {
             timeout: demo.timeout,
             trace: identity.trace.clone(),
@@ -90,6 +98,7 @@ impl DemoClient {
             counts: OutcomeCounts::default(),
             problems: Vec::new(),
             printer,
+            watch: watch.clone(),
         })
     }
 
@@ -104,11 +113,14 @@ impl DemoClient {
         if let Err(error) = self.client.set_server(server) {
             self.problems.push(error.to_string());
         }
+        self.watch.request_begins(self.client.name());
         let ended = self.retry_notes.perform(&mut self.client, &action);
-        let by = self.client.server();
-        let detour = if by == server || ended.end.is_err() { String::new() } else { format!(" by {by}") };
         let label = self.client.last_label();
-        self.printer.line(format!("{label:<7} {server}  {:<34} {}{detour}", action.to_string(), ended.describe()));
+        let down = self.watch.request_ended(self.client.name(), &label, &action, &ended);
+        let by = self.client.server();
+        let via = (by != server && ended.end.is_ok()).then_some(by);
+        let votes = votes_of(&ended, via, down);
+        self.printer.line(format!("{label:<6} {server} {:<29} {}{votes}", action.to_string(), ended.describe()));
         self.counts.add(&ended.end);
         let noted = match &ended.end {
             Ok(OperationResult::Wrote(outcome)) => self.ledger.record(&action, &Ok(*outcome)),
@@ -117,6 +129,17 @@ impl DemoClient {
         };
         self.problems.extend(noted.err());
         ended
+    }
+}
+
+/// The majority that carried a write and the servers whose vote was not available, ` by s1,s2,s5; s3 down`, or the other
+/// server that answered, ` by s1,s2,s5 via s2`.
+fn votes_of(ended: &CompletedOperation, via: Option<ServerId>, down: ServerSet) -> String {
+    let by = if ended.accepted_by.is_empty() { String::new() } else { format!(" by {}", ended.accepted_by) };
+    match via {
+        Some(server) => format!("{by} via {server}"),
+        None if by.is_empty() || down.is_empty() => by,
+        None => format!("{by}; {down} down"),
     }
 }
 
@@ -139,9 +162,10 @@ impl Demo {
     pub fn run(&self) -> Result<(), Vec<String>> {
         let one = |error: ClientError| vec![error.to_string()];
         let before = self.check_cluster()?;
+        let watch = Arc::new(FailureWatch::start(&self.cluster, &before, &self.printer).map_err(one)?);
         let mut demo_clients = Vec::new();
         for identity in &self.clients {
-            demo_clients.push(DemoClient::new(self, identity).map_err(one)?);
+            demo_clients.push(DemoClient::new(self, identity, &watch).map_err(one)?);
         }
         self.start_phase(&demo_clients, "prepopulate", "Pre-population by the first client");
         if let Some(first) = demo_clients.first_mut() {
@@ -168,6 +192,7 @@ impl Demo {
             problems.extend(ledger.merge(std::mem::take(&mut demo_client.ledger)).err());
             counts.merge(demo_client.counts);
         }
+        watch.tell_changes();
         self.start_phase(&demo_clients, "readback", "Every key, read from each server");
         if let Some(first) = demo_clients.first_mut() {
             problems.extend(self.read_back(first, &ledger));
@@ -175,6 +200,7 @@ impl Demo {
         self.start_phase(&demo_clients, "digest", "Comparison of the replicas");
         problems.extend(self.compare_replicas(&demo_clients, &before).err());
         self.printer.line(counts.to_string());
+        watch.summary().iter().for_each(|sentence| self.printer.line(sentence));
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
@@ -192,15 +218,21 @@ impl Demo {
         servers[n % servers.len()]
     }
 
-    /// Checks that at least one server answers.
+    /// Checks that at least one server answers. Servers that have just started renew their links once: a problem of a
+    /// link counts only if it lasts.
     fn check_cluster(&self) -> Result<ClusterStatus, Vec<String>> {
-        let cluster_status = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
+        let deadline = Instant::now() + LINK_PATIENCE;
+        let mut cluster_status = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
+        while !cluster_status.verdict().is_linked && Instant::now() < deadline {
+            thread::sleep(POLL_INTERVAL);
+            cluster_status = ClusterStatus::query(&self.cluster, STATUS_PATIENCE);
+        }
         if cluster_status.statuses().next().is_none() {
             let why =
                 "no server of the cluster replies. Next: ./run_server.sh, or choose a cluster with --cluster FILE";
             return Err(vec![why.to_string()]);
         }
-        self.printer.line(cluster_status.render().trim_end());
+        self.printer.line(cluster_status.summary().trim_end());
         Ok(cluster_status)
     }
 

@@ -134,9 +134,9 @@ struct CounterIncrements {
 
 /// Two clients increment one key by compare-and-set: no increment is lost or done twice.
 fn concurrent_increments(demo: &Demo, demo_clients: &mut [DemoClient]) -> Result<(), String> {
-    let new = |identity| DemoClient::new(demo, identity).map_err(|error: ClientError| error.to_string());
-    let rivals: Vec<DemoClient> = demo.conflict_clients.iter().map(new).collect::<Result<_, _>>()?;
     let Some(first) = demo_clients.first_mut() else { return Ok(()) };
+    let new = |identity| DemoClient::new(demo, identity, &first.watch).map_err(|error: ClientError| error.to_string());
+    let rivals: Vec<DemoClient> = demo.conflict_clients.iter().map(new).collect::<Result<_, _>>()?;
     let start = counter(first)?;
     let ends: Vec<Result<CounterIncrements, String>> = thread::scope(|scope| {
         let threads: Vec<_> = rivals

@@ -11,6 +11,7 @@ use crate::client::printer::Printer;
 use crate::kv::{Op, WriteResult};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::{NotApplied, Slot};
+use crate::role::ServerSet;
 
 #[derive(Clone, Default)]
 pub struct Text(Arc<Mutex<Vec<u8>>>);
@@ -55,7 +56,7 @@ fn answers(reply: Reply) -> FakeCluster {
 }
 
 fn applied(written: WriteResult) -> FakeCluster {
-    answers(Reply::Applied { slot: Slot(9), written })
+    answers(Reply::Applied { slot: Slot(9), written, accepted_by: ServerSet::NONE })
 }
 
 #[test]
@@ -228,8 +229,16 @@ fn script_exits_with_its_worst_outcome() {
                 (b"no", _) => Reply::Refused("no".to_string()),
                 (b"missing", Request::Get { .. }) => Reply::Value { slot: Slot(1), value: None, version: 0 },
                 (_, Request::Get { .. }) => Reply::Value { slot: Slot(1), value: Some(Vec::new().into()), version: 1 },
-                (b"old", _) => Reply::Applied { slot: Slot(1), written: WriteResult::Mismatch { version: 9 } },
-                (_, _) => Reply::Applied { slot: Slot(1), written: WriteResult::Done { version: 1 } },
+                (b"old", _) => Reply::Applied {
+                    slot: Slot(1),
+                    written: WriteResult::Mismatch { version: 9 },
+                    accepted_by: ServerSet::NONE,
+                },
+                (_, _) => Reply::Applied {
+                    slot: Slot(1),
+                    written: WriteResult::Done { version: 1 },
+                    accepted_by: ServerSet::NONE,
+                },
             })
         })]);
         paxos_client(&cluster, &["run", path]).0

@@ -15,7 +15,7 @@ use crate::net::{
     accept_handshake, frame, reject,
 };
 use crate::paxos::Slot;
-use crate::role::ServerId;
+use crate::role::{ServerId, ServerSet};
 use crate::trace::TraceContext;
 
 /// Maximum time for a try in these tests; long enough for a busy machine.
@@ -69,9 +69,18 @@ pub fn good() -> Fake {
 pub fn good_reply(slot: u64, request: &Request) -> Reply {
     match request {
         Request::Open { .. } => Reply::Opened { session: 7, history: 1 },
-        Request::Write { .. } => Reply::Applied { slot: Slot(slot), written: WriteResult::Done { version: slot } },
+        Request::Write { .. } => Reply::Applied {
+            slot: Slot(slot),
+            written: WriteResult::Done { version: slot },
+            accepted_by: ServerSet::NONE,
+        },
         Request::Get { .. } => Reply::Value { slot: Slot(slot), value: Some(b"value".to_vec().into()), version: slot },
-        Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => Reply::Done,
+        Request::Status
+        | Request::State { .. }
+        | Request::Crash { .. }
+        | Request::Restart { .. }
+        | Request::Cut { .. }
+        | Request::Join { .. } => Reply::Done,
     }
 }
 

@@ -252,7 +252,11 @@ fn stopped_client_does_not_send_a_request_that_waits_for_room() {
 #[test]
 fn replies_to_other_requests_are_logged_and_ignored() {
     let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
-    let right = || Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 3 } };
+    let right = || Reply::Applied {
+        slot: Slot(9),
+        written: crate::kv::WriteResult::Done { version: 3 },
+        accepted_by: ServerSet::NONE,
+    };
     let confused = opens_and(move |_, _| FakeAction::Unrequested(vec![1_000, 2_000], right()));
     let cluster = FakeCluster::start(vec![confused]);
     let options = crate::client::ClientOptions { trace: trace.clone(), ..cluster.options() };

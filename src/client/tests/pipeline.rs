@@ -272,7 +272,11 @@ fn an_expired_session_ends_its_writes_and_no_other_session() {
     let cluster = FakeCluster::start(vec![super::fake::serves(|n, request| match request {
         Request::Open { .. } => FakeAction::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
         Request::Write { session: 10, .. } => FakeAction::Reply(Reply::Unknown(WhyUnknown::Expired)),
-        _ => FakeAction::Reply(Reply::Applied { slot: Slot(9), written: WriteResult::Done { version: 1 } }),
+        _ => FakeAction::Reply(Reply::Applied {
+            slot: Slot(9),
+            written: WriteResult::Done { version: 1 },
+            accepted_by: ServerSet::NONE,
+        }),
     })]);
     let mut client = Client::new(cluster.options()).unwrap();
     let handles: Vec<RequestHandle> = (0..3).map(|n| client.submit(put(n)).unwrap()).collect();

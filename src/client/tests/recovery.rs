@@ -4,7 +4,7 @@ use super::fake::{Fake, FakeAction, FakeCluster, good, opens_and, serves};
 use crate::client::{Client, ClientError, WriteResponse};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::Slot;
-use crate::role::ServerId;
+use crate::role::{ServerId, ServerSet};
 
 /// The server, session, sequence and first_open of each write.
 fn writes(cluster: &FakeCluster) -> Vec<(u8, u64, u64, u64)> {
@@ -58,6 +58,7 @@ fn session_open_reuses_its_nonce_in_every_try() {
             n => FakeAction::Reply(Reply::Applied {
                 slot: Slot(n as u64),
                 written: crate::kv::WriteResult::Done { version: 1 },
+                accepted_by: ServerSet::NONE,
             }),
         }),
     ]);
@@ -89,7 +90,11 @@ fn an_expired_session_ends_the_write_and_the_next_one_opens_another() {
     let expires = |n, request: &Request| match request {
         Request::Open { .. } => FakeAction::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
         Request::Write { session: 10, .. } => FakeAction::Reply(Reply::Unknown(WhyUnknown::Expired)),
-        _ => FakeAction::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
+        _ => FakeAction::Reply(Reply::Applied {
+            slot: Slot(9),
+            written: crate::kv::WriteResult::Done { version: 1 },
+            accepted_by: ServerSet::NONE,
+        }),
     };
     let cluster = FakeCluster::start(vec![serves(expires), good()]);
     let mut client = Client::new(cluster.options()).unwrap();
@@ -112,6 +117,7 @@ fn a_superseded_write_ends_its_session_and_the_next_one_opens_another() {
             _ => FakeAction::Reply(Reply::Applied {
                 slot: Slot(9),
                 written: crate::kv::WriteResult::Done { version: 1 },
+                accepted_by: ServerSet::NONE,
             }),
         }),
         good(),
@@ -132,7 +138,11 @@ fn takes_writes_from(good: u64, why: WhyNotApplied) -> Fake {
             FakeAction::Reply(Reply::Opened { session: last, history: 1 })
         }
         Request::Write { session, .. } if *session < good => FakeAction::Reply(Reply::NotApplied(why)),
-        _ => FakeAction::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
+        _ => FakeAction::Reply(Reply::Applied {
+            slot: Slot(9),
+            written: crate::kv::WriteResult::Done { version: 1 },
+            accepted_by: ServerSet::NONE,
+        }),
     })
 }
 

@@ -55,8 +55,8 @@ struct UnappliedSlot {
     chosen: Option<Ballot>,
     /// The acceptors that accepted the slot, for each of this server's ballots; the lowest ballot first.
     votes: Vec<(Ballot, ServerSet)>,
-    /// CHOSEN was sent.
-    reported: bool,
+    /// The quorum that this learner counted itself, after which it sent CHOSEN.
+    quorum: Option<ServerSet>,
 }
 
 /// The learner of one server. See the head of this file.
@@ -237,7 +237,7 @@ impl<M: StateMachine> Learner<M> {
     fn count(&mut self, acceptor: ServerId, ballot: Ballot, slot: Slot, out: &mut Output<Self>) -> bool {
         let quorums = self.quorums;
         let Some(open) = self.unapplied_slot(slot) else { return false };
-        if open.reported {
+        if open.quorum.is_some() {
             return false;
         }
         // Votes are kept for each ballot: votes at different ballots may be for different values and choose nothing
@@ -261,7 +261,7 @@ impl<M: StateMachine> Learner<M> {
             quorum.without(quorums.servers()).is_empty(),
             "only servers of the cluster may vote, and the voters are {quorum}"
         );
-        open.reported = true;
+        open.quorum = Some(quorum);
         let value = open.proposed_value.as_ref().filter(|(heard, _)| *heard == ballot).map(|(_, value)| value);
         out.emit_step(|| LearnerTraceEvent::Chosen { slot, ballot, quorum, value: value.cloned() });
         true
@@ -352,7 +352,7 @@ impl<M: StateMachine> Learner<M> {
         let (before, last) = (self.applied, entries.last().map(|entry| entry.slot));
         for entry in entries {
             if entry.slot == self.applied.next() {
-                self.apply(entry.slot, entry.ballot, entry.value, out);
+                self.apply(entry.slot, (entry.ballot, ServerSet::NONE), entry.value, out);
             }
         }
         self.advance(out);
@@ -415,7 +415,7 @@ impl<M: StateMachine> Learner<M> {
     /// Applies every next slot whose chosen value is held.
     fn advance(&mut self, out: &mut Output<Self>) {
         // Commands depend on the state before them, so a hole stops the loop even if later slots are chosen.
-        while let Some(UnappliedSlot { chosen: Some(chosen), proposed_value: Some((heard, _)), .. }) =
+        while let Some(open @ UnappliedSlot { chosen: Some(chosen), proposed_value: Some((heard, _)), .. }) =
             self.unapplied.front()
         {
             // PMS P2b: a value at the chosen ballot or above is the chosen value. A value below it may be another, so
@@ -423,15 +423,15 @@ impl<M: StateMachine> Learner<M> {
             if !rules::holds_chosen(*heard, *chosen) {
                 break;
             }
-            let chosen = *chosen;
+            let (chosen, accepted_by) = (*chosen, open.quorum.unwrap_or(ServerSet::NONE));
             let open = self.unapplied.pop_first().and_then(|open| open.proposed_value);
             let Some((_, value)) = open else { unreachable!("the value was present one line above") };
-            self.apply(self.applied.next(), chosen, value, out);
+            self.apply(self.applied.next(), (chosen, accepted_by), value, out);
         }
     }
 
     /// Applies the next slot, reports the outcome, and answers the reads that waited for the slot.
-    fn apply(&mut self, slot: Slot, ballot: Ballot, value: Value, out: &mut Output<Self>) {
+    fn apply(&mut self, slot: Slot, (ballot, accepted_by): (Ballot, ServerSet), value: Value, out: &mut Output<Self>) {
         assert_eq!(slot, self.applied.next(), "slots are applied in order");
         let outcome = self.machine.apply(slot, &value);
         self.applied = slot;
@@ -439,7 +439,7 @@ impl<M: StateMachine> Learner<M> {
         self.unapplied.drop_below(slot.next());
         self.divergence.applied(slot, self.machine.digest(), self.ticks);
         out.emit_step(|| LearnerTraceEvent::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
-        out.notify(LearnerNotification::Applied { slot, id: value.id(), outcome });
+        out.notify(LearnerNotification::Applied { slot, id: value.id(), accepted_by, outcome });
         self.advanced.get_or_insert_default().extend(value.id());
         if self.past.is_broken(slot) {
             out.notify(LearnerNotification::Repaired { entries: vec![Entry { slot, ballot, value: value.clone() }] });

@@ -81,6 +81,9 @@ pub enum LearnerNotification<M: StateMachine> {
         slot: Slot,
         /// The id of its command; `None` for a no-op.
         id: Option<CommandId>,
+        /// The acceptors whose votes this learner counted until the slot was chosen; empty if it learned from another
+        /// server that the slot is chosen.
+        accepted_by: ServerSet,
         /// The result of applying it.
         outcome: M::Outcome,
     },

@@ -2,6 +2,7 @@
 //!
 //! - [`feed`] holds the latest log lines. Roles add theirs without waiting; viewers take them at their own pace.
 //! - [`relay`] fetches the lines of the other servers, while there is a viewer.
+//! - [`operations`] is a client of the cluster, for the form of the page.
 //! - [`request`] reads a request, and refuses one that the page of another site may have sent; [`responses`] builds the
 //!   other answers.
 //!
@@ -14,8 +15,11 @@
 //! | `GET /metrics` | the same for Prometheus |
 //! | `HEAD` of these | the head of the answer |
 //! | `POST /crash?role=3.acceptor`, `/restart?role=3.acceptor` | in lab mode: crashes or restarts a role |
+//! | `POST /cut?server=3&peers=1,2`, `/join?server=3&peers=1,2` | in lab mode: cuts or joins the links of a server |
+//! | `POST /put?key=K&value=V&server=3`, `/get?key=K`, `/delete?key=K` | in lab mode: performs an operation, see [`operations`] |
 
 mod feed;
+mod operations;
 mod relay;
 pub mod request;
 mod responses;
@@ -36,9 +40,10 @@ use super::peers::trace_accept_error;
 use crate::host::LabRequest;
 use crate::host::limits::{BROWSERS_UNIDENTIFIED_MAX, HTTP_REQUESTS_MAX, RELAYS_MAX, VIEWERS_MAX};
 use crate::net::{ConnectionLimit, ConnectionPermit, ServerStatus, dial, listen, write_before};
-use crate::role::{RoleKind, ServerId};
+use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::timeline;
 use feed::{Feed, FeedBatch, FeedItem, PeerFeedState};
+use operations::PageClient;
 use request::{HttpRefusal, HttpRequest, LAB_FIELD};
 
 /// The group of connections that get one answer, and its size. One more connection closes the oldest, which is slow.
@@ -64,6 +69,7 @@ struct PageWindow {
     clients: ClientListener,
     feed: Arc<Feed>,
     address: SocketAddr,
+    client: Arc<PageClient>,
 }
 
 /// Starts the page.
@@ -79,7 +85,9 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
             None => feed.tell(server, PeerFeedState::Nowhere),
         }
     }
+    let client = Arc::new(PageClient::new(me, clients.cluster.clone()));
     let (groups, own, group) = (clients.ctx.core.trace.tap(), feed.clone(), threads.clone());
+    let ends = client.clone();
     let next = move || {
         select! {
             recv(groups) -> next => next.ok(),
@@ -93,6 +101,7 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
             }
             own.push_lines(true, &lines);
         }
+        ends.stop();
     })?;
     let busy = |stream: Arc<TcpStream>| {
         let sentence = "too many connections; try another server\n";
@@ -100,7 +109,7 @@ pub fn serve(clients: ClientListener, listener: TcpListener) -> io::Result<()> {
         let _ = (&*stream).write_all(responses::answer(503, "text/plain", sentence).as_bytes());
     };
     let trouble = trace_accept_error(clients.ctx.clone(), "cannot accept connections from browsers");
-    let window = PageWindow { clients, feed, address };
+    let window = PageWindow { clients, feed, address, client };
     let serve = move |stream: Arc<TcpStream>, _, mut permit: ConnectionPermit| window.answer(&stream, &mut permit);
     let connections = ConnectionLimit::new(BROWSERS_UNIDENTIFIED_MAX, KNOWN_MAX);
     listen(&threads, "http", listener, connections, serve, busy, trouble)
@@ -131,7 +140,7 @@ impl PageWindow {
         if let Err(refusal) = request.check_caller(self.address) {
             return caller.refuse(&refusal);
         }
-        let is_change = matches!(path, "/crash" | "/restart");
+        let is_change = matches!(path, "/crash" | "/restart" | "/cut" | "/join" | "/put" | "/get" | "/delete");
         if !is_change && !matches!(request.method.as_str(), "GET" | "HEAD") {
             return caller.refuse(&(405, "only GET and HEAD are allowed here".to_string()));
         }
@@ -142,7 +151,7 @@ impl PageWindow {
             "/events" | "/feed" => caller.refuse(&(503, "too many viewers; try another server".to_string())),
             "/status" => caller.respond("application/json", &format!("{}\n", self.status().to_json())),
             "/metrics" => caller.respond("text/plain", &responses::metrics(&self.status(), &self.feed)),
-            "/crash" | "/restart" => match self.order(request) {
+            _ if is_change => match self.change(request) {
                 Ok(done) => caller.respond("application/json", &done),
                 Err(refusal) => caller.refuse(&refusal),
             },
@@ -209,9 +218,17 @@ impl PageWindow {
         }
     }
 
-    /// Crashes or restarts a role, of this server or, through the other server's page, of another.
-    fn order(&self, request: &HttpRequest) -> Result<String, HttpRefusal> {
+    /// Performs an operation, or gives a lab request to this server or, through the other server's page, to another.
+    fn change(&self, request: &HttpRequest) -> Result<String, HttpRefusal> {
         request.check_change(self.clients.ctx.core.config.lab)?;
+        match request.path.as_str() {
+            "/crash" | "/restart" => self.order_role(request),
+            "/cut" | "/join" => self.order_links(request),
+            _ => self.client.perform(request),
+        }
+    }
+
+    fn order_role(&self, request: &HttpRequest) -> Result<String, HttpRefusal> {
         let target = request.parameter("role").and_then(read_target);
         let (server, role) =
             target.ok_or((400, "the parameter role is missing or invalid; example: ?role=3.acceptor".to_string()))?;
@@ -226,7 +243,22 @@ impl PageWindow {
         let order = |role| if is_crash { LabRequest::Crash { role, down } } else { LabRequest::Restart { role } };
         let ServerContext { core, threads, .. } = &*self.clients.ctx;
         core.order_roles(threads, order, Some(role)).map_err(|why| (400, why))?;
-        Ok(json!({ "done": request.path.trim_start_matches('/'), "server": server.0 }).to_string())
+        Ok(done(request, server))
+    }
+
+    fn order_links(&self, request: &HttpRequest) -> Result<String, HttpRefusal> {
+        let example = "the parameters server and peers are missing or invalid; example: ?server=3&peers=1,2";
+        let servers =
+            request.parameter("server").and_then(read_server).zip(request.parameter("peers").and_then(read_servers));
+        let (server, peers) = servers.ok_or((400, example.to_string()))?;
+        if server != self.clients.ctx.core.config.me {
+            return self.pass_on(server, request);
+        }
+        let is_cut = request.path == "/cut";
+        let order = |peer| if is_cut { LabRequest::Cut { peer } } else { LabRequest::Join { peer } };
+        let ServerContext { core, threads, .. } = &*self.clients.ctx;
+        core.order_links(threads, order, peers).map_err(|why| (400, why))?;
+        Ok(done(request, server))
     }
 
     fn pass_on(&self, server: ServerId, request: &HttpRequest) -> Result<String, HttpRefusal> {
@@ -250,10 +282,24 @@ impl PageWindow {
     }
 }
 
+/// The answer to a lab request.
+fn done(request: &HttpRequest, server: ServerId) -> String {
+    json!({ "done": request.path.trim_start_matches('/'), "server": server.0 }).to_string()
+}
+
 /// Parses `3.acceptor`.
 fn read_target(text: &str) -> Option<(ServerId, RoleKind)> {
     let (server, role) = text.split_once('.')?;
-    Some((ServerId(server.parse().ok()?), RoleKind::named(role)?))
+    Some((read_server(server)?, RoleKind::named(role)?))
+}
+
+/// Parses `1,2`.
+fn read_servers(text: &str) -> Option<ServerSet> {
+    text.split(',').map(read_server).collect()
+}
+
+fn read_server(text: &str) -> Option<ServerId> {
+    text.parse().ok().filter(|number| (1..=ServerId::MAX).contains(number)).map(ServerId)
 }
 
 /// A batch as server-sent events: log lines without an event name, everything else with one.
@@ -369,8 +415,12 @@ mod tests {
     #[test]
     fn roles_are_named_as_on_the_command_line() {
         assert_eq!(read_target("3.acceptor"), Some((ServerId(3), RoleKind::Acceptor)));
-        for wrong in ["", "3", "acceptor", "3.listener", "x.acceptor"] {
+        for wrong in ["", "3", "acceptor", "3.listener", "x.acceptor", "0.acceptor"] {
             assert_eq!(read_target(wrong), None, "{wrong}");
+        }
+        assert_eq!(read_servers("1,2"), Some(ServerSet::first(2)));
+        for wrong in ["", "1,", "0", "1,x", "99"] {
+            assert_eq!(read_servers(wrong), None, "{wrong}");
         }
     }
 }

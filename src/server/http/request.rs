@@ -4,6 +4,8 @@ use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::host::NOT_LAB;
+
 /// Maximum bytes of a request's head; longer heads are refused.
 const HEAD_MAX_BYTES: usize = 8 << 10;
 /// Maximum number of header fields of a request.
@@ -205,7 +207,7 @@ impl HttpRequest {
     /// Whether the request may change something.
     pub fn check_change(&self, lab: bool) -> Result<(), HttpRefusal> {
         if !lab {
-            return Err((403, "this server was not started with --lab: its roles cannot be crashed".to_string()));
+            return Err((403, NOT_LAB.to_string()));
         }
         if self.method != "POST" {
             return Err((405, "this request changes something: use POST".to_string()));

@@ -17,7 +17,7 @@ use paxos_kv::paxos::{
     SnapshotChunk, StateMachine, Value,
 };
 use paxos_kv::protocol::Protocol;
-use paxos_kv::role::{RoleKind, ServerId};
+use paxos_kv::role::{RoleKind, ServerId, ServerSet};
 use paxos_kv::server::bench_server::{BenchConnection, BenchServer, Which};
 use paxos_kv::trace::TraceContext;
 
@@ -28,6 +28,11 @@ const TRIES: usize = 20;
 const TIMERS: usize = 60;
 /// A key that only the honest client uses.
 const HONEST_KEY: &[u8] = b"honest";
+
+/// Some servers, in the cluster or not.
+fn servers(source: &mut Choices<'_>) -> ServerSet {
+    (1..=5).map(ServerId).filter(|_| source.below(2) == 0).collect()
+}
 
 /// Either a single server, whose honest client must find everything as it left it; or one of three servers, whose peers
 /// send anything.
@@ -242,7 +247,12 @@ fn request(source: &mut Choices<'_>, honest: Option<&HonestClient>) -> ClientReq
         _ => {
             let role = RoleKind::ALL.get(usize::from(source.below(6))).copied();
             let down_ms = (source.below(2) > 0).then(|| number(source));
-            if source.below(2) == 0 { Request::Crash { role, down_ms } } else { Request::Restart { role } }
+            match source.below(4) {
+                0 => Request::Crash { role, down_ms },
+                1 => Request::Restart { role },
+                2 => Request::Cut { peers: servers(source) },
+                _ => Request::Join { peers: servers(source) },
+            }
         }
     };
     let req = match source.below(8) {

@@ -27,7 +27,7 @@ pub fn runs(bytes: &[u8]) {
         );
     }
     assert!(!audit.explain(&run).to_string().is_empty());
-    assert!(!Report::new(&run).explain(&run, 3).to_string().is_empty());
+    assert!(!Report::new(&run).checklist().to_string().is_empty());
     let _ = linearizability::check_run(&run, Instant::now() + WITHIN);
 
     let mut torn = Run::default();

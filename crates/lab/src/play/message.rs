@@ -310,9 +310,13 @@ fn of_request(request: &Request) -> MessageText {
         Request::Open { .. } => (None, "Please open a session.".to_string()),
         Request::Write { op, .. } => (Some(op_value(op)), format!("Please {}.", op_text(op))),
         Request::Get { key } => (None, format!("Please get {}.", text(key))),
-        Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => {
-            (None, "A request.".to_string())
-        }
+        // The clients of an exercise only write and read.
+        Request::Status
+        | Request::State { .. }
+        | Request::Crash { .. }
+        | Request::Restart { .. }
+        | Request::Cut { .. }
+        | Request::Join { .. } => (None, "A request.".to_string()),
     };
     MessageText { kind: "request", value, says, ..MessageText::default() }
 }

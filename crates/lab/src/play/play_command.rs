@@ -1,8 +1,9 @@
 //! The command `paxos-lab play`.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use clap::Args;
 use paxos_kv::net::ThreadGroup;
@@ -36,6 +37,9 @@ pub struct PlayArgs {
     /// Port on 127.0.0.1 [default: 7390, or the next free one]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
+    /// Do not open a browser [default: open one if this is a terminal]
+    #[arg(long)]
+    no_open: bool,
     /// List the exercises
     #[arg(long)]
     list: bool,
@@ -101,10 +105,19 @@ fn serve(arguments: &PlayArgs) -> Result<(String, u8), String> {
     server::serve(&threads, listener, own).map_err(|error| format!("cannot start: {error}"))?;
     println!("Open http://{address}/ in a browser. Ctrl-C ends the program.");
     io::stdout().flush().map_err(|error| error.to_string())?;
+    if !arguments.no_open && io::stdout().is_terminal() {
+        open_browser(&format!("http://{address}/"));
+    }
     // The threads of the server run until the process ends.
     loop {
         std::thread::park();
     }
+}
+
+/// Opens the address in a browser, if the system has a program for that. The address is printed in any case.
+fn open_browser(address: &str) {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let _ = Command::new(program).arg(address).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
 }
 
 fn mode_of(arguments: &PlayArgs, exercise: &Exercise) -> Result<Mode, String> {

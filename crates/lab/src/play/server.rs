@@ -308,10 +308,17 @@ fn shown(word: &str) -> String {
     word.chars().take(40).collect()
 }
 
-/// Whether the other end of a connection has closed it.
+/// Whether the other end of a connection has closed it. It never waits: a search asks after each step.
 fn has_gone(stream: &TcpStream) -> bool {
-    let timeout = stream.set_read_timeout(Some(Duration::from_millis(1)));
-    timeout.is_err() || matches!(stream.peek(&mut [0]), Ok(0))
+    if stream.set_nonblocking(true).is_err() {
+        return true;
+    }
+    let seen = stream.peek(&mut [0]);
+    let is_open = match seen {
+        Ok(length) => length > 0,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    };
+    stream.set_nonblocking(false).is_err() || !is_open
 }
 
 /// Runs a simulation on a thread with a large stack. A simulation that fails is answered, and ends no thread but its own.
@@ -325,3 +332,7 @@ fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, HttpRefusal> + Send)
         }
     })
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -204,6 +204,7 @@ impl Table {
 
     fn perform(&mut self, choice: &Choice) -> Result<(), String> {
         let found = self.check(choice)?;
+        self.sim.sim_env.hash_event(&choice.code());
         self.sim.sim_env.advance(STEP);
         match (choice, found) {
             (Choice::Deliver(_), Some(frame)) => {
@@ -278,19 +279,23 @@ impl Table {
 
     /// Whether a choice is possible now, with the frame that it names.
     fn check(&self, choice: &Choice) -> Result<Option<FrameInFlight>, String> {
+        self.check_among(choice, &self.frames())
+    }
+
+    /// As [`Table::check`], with the frames under way.
+    fn check_among(&self, choice: &Choice, frames: &[NamedFrame]) -> Result<Option<FrameInFlight>, String> {
         let servers = self.sim.plan.cluster();
         let is_there = |server: ServerId| {
             if servers.contains(server) { Ok(()) } else { Err(format!("there is no {server} in this exercise")) }
         };
-        let frames = self.frames();
         let is_relief = matches!(choice, Choice::Deliver(_) | Choice::Drop(_));
         if frames.len() >= IN_FLIGHT_MAX && !is_relief {
             return Err(crowded());
         }
         match choice {
             Choice::Deliver(name) | Choice::Drop(name) | Choice::Double(name) => {
-                let found = frames.into_iter().find(|one| one.name == *name);
-                let found = found.ok_or_else(|| format!("no {name} is under way"))?.frame;
+                let found = frames.iter().find(|one| one.name == *name);
+                let found = found.ok_or_else(|| format!("no {name} is under way"))?.frame.clone();
                 let is_cut = self.sim.sim_env.network.is_cut(found.from, found.to);
                 if matches!(choice, Choice::Deliver(_)) && is_cut {
                     return Err(format!("the link between {} and {} is cut", found.from, found.to));
@@ -393,7 +398,8 @@ impl Table {
     /// restarts, links.
     pub fn choices(&self) -> Vec<PossibleChoice> {
         let cluster = self.sim.plan.cluster();
-        let messages = self.frames().into_iter().map(|one| Choice::Deliver(one.name));
+        let frames = self.frames();
+        let messages = frames.iter().map(|one| Choice::Deliver(one.name));
         let roles = || {
             cluster
                 .iter()
@@ -430,7 +436,7 @@ impl Table {
             false => Choice::Cut(one, other),
         });
         let all = messages.chain(timers).chain(clients).chain(crashes).chain(processes).chain(links);
-        all.map(|choice| PossibleChoice { choice, off: self.check(&choice).err() }).collect()
+        all.map(|choice| PossibleChoice { choice, off: self.check_among(&choice, &frames).err() }).collect()
     }
 
     /// What the vote table is computed from.

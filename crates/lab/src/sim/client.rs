@@ -342,7 +342,7 @@ fn record_result(sim_env: &mut SimEnv, operation: usize, result: Result<Reply, C
         }
     }
     match result {
-        Ok(Reply::Applied { slot, written }) => {
+        Ok(Reply::Applied { slot, written, .. }) => {
             if matches!(written, WriteResult::Mismatch { .. }) {
                 sim_env.reach(CoveragePoint::Mismatch);
             }

@@ -666,8 +666,8 @@ impl SimServer {
                     self.plan_restart(sim_env);
                 }
                 LabRequest::Restart { role } => self.restart_role(sim_env, role),
-                // Only the operator of a real process uses this request.
-                LabRequest::Stop => {}
+                // Only the operator of a real process uses these requests. The simulated network cuts links itself.
+                LabRequest::Cut { .. } | LabRequest::Join { .. } | LabRequest::Stop => {}
             }
         }
     }

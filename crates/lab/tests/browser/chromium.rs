@@ -168,15 +168,25 @@ impl Browser {
 
     /// Clicks into the middle of an element.
     pub fn click(&mut self, selector: &str) {
-        let place = self.eval(&format!(
-            "(() => {{ const box = document.querySelector({}).getBoundingClientRect(); \
-             return [box.left + box.width / 2, box.top + box.height / 2]; }})()",
-            json!(selector)
-        ));
+        let place = self.place_of(selector);
         for kind in ["mousePressed", "mouseReleased"] {
-            let order = json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
-            self.call("Input.dispatchMouseEvent", order);
+            self.mouse(kind, &place);
         }
+    }
+
+    /// The middle of an element, scrolled into view.
+    pub fn place_of(&mut self, selector: &str) -> Value {
+        self.eval(&format!(
+            "(() => {{ const one = document.querySelector({}); one.scrollIntoView({{ block: 'nearest' }}); \
+             const box = one.getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2]; }})()",
+            json!(selector)
+        ))
+    }
+
+    /// One event of the mouse.
+    pub fn mouse(&mut self, kind: &str, place: &Value) {
+        let order = json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
+        self.call("Input.dispatchMouseEvent", order);
     }
 
     /// Waits until what was asked for is drawn.

@@ -304,3 +304,34 @@ fn a_hundred_thousand_lines_open_in_seconds() {
     assert!(opened.as_secs() < 20 && step.as_millis() < 500, "{opened:?} {step:?}");
     browser.must_be_content();
 }
+
+/// s2's acceptor is down, and s1 gives up a ballot for a request that s3 then does.
+const RETRIED_RUN: &str = "\
+2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 lines=2 cluster=s1,s2,s3 steps=on incarnation=1
+2026-08-21T14:03:07.104300Z INFO  s1.2    server   REQUEST  req=c1-5 op=PUT key=color value=blue from=127.0.0.1:50312
+2026-08-21T14:03:07.104455Z INFO  s1.3    proposer PREPARE  req=c1-5 slot=7+ ballot=3.1 to=s1,s2,s3 re=s1.2
+2026-08-21T14:03:07.204000Z WARN  s1.4    proposer RETRY    req=c1-5 slot=7 ballot=3.1 nack=none next_round=4
+2026-08-21T14:03:08.104000Z WARN  s3.1    server   RESPONSE req=c1-5 status=NOTAPPLIED cause=\"no quorum\" took=900.000ms to=127.0.0.1:50314
+2026-08-21T14:03:08.204000Z INFO  s3.2    server   RESPONSE req=c1-5 status=OK slot=7 version=1 took=100.000ms to=127.0.0.1:50314
+2026-08-21T14:03:08.204500Z INFO  s2.1    proposer PREPARE  req=c1-6 slot=8+ ballot=5.2 to=s1,s2,s3
+2026-08-21T14:03:08.205000Z WARN  s2.2    proposer RETRY    req=c1-6 slot=8 ballot=5.2 nack=none next_round=6
+";
+
+#[test]
+fn proposer_waits_only_until_its_request_has_ended() {
+    let Some(mut browser) = Browser::open(1280, 800) else { return };
+    let (file, _) = drawn(&run_of(RETRIED_RUN), browser.dir(), "retried");
+    browser.open_file(&file, "");
+    let mut proposer_at = |line: &str, server: u8| {
+        browser.eval(&format!("paxosTimeline.go(paxosTimeline.run.byId.get('{line}'))"));
+        browser.settle();
+        browser.text(&format!("document.querySelector('#state tr[data-key=\"{server}\"]').children[1].textContent"))
+    };
+    assert_eq!(proposer_at("s1.4", 1), "waits");
+    assert_eq!(proposer_at("s3.1", 1), "waits", "a refusal of another server ends nothing here");
+    assert_eq!(proposer_at("s3.2", 1), "\u{b7}");
+    // The lines end before the request does, so nothing is known of it.
+    assert_eq!(proposer_at("s2.1", 2), "asks 5.2");
+    assert_eq!(proposer_at("s2.2", 2), "unknown");
+    browser.must_be_content();
+}

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod chromium;
+mod contrast;
 mod drawing;
 mod lessons;
 mod live;

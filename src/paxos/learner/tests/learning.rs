@@ -70,6 +70,30 @@ fn value_reported_as_chosen_was_received_at_the_chosen_ballot() {
     }
 }
 
+/// The acceptors named with each applied slot.
+fn accepted_by(actions: &LearnerActions) -> Vec<ServerSet> {
+    let applied = |action: &Action<_>| match action {
+        Action::Notify(LearnerNotification::Applied { accepted_by, .. }) => Some(*accepted_by),
+        _ => None,
+    };
+    actions.iter().filter_map(applied).collect()
+}
+
+#[test]
+fn applied_slot_names_the_acceptors_that_this_learner_counted_itself() {
+    let mut learner = alone(1, 5);
+    learner.receive(1, accept(4, 1, 7));
+    learner.receive(5, vote(4));
+    learner.receive(2, vote(4));
+    assert_eq!(accepted_by(&learner.receive(3, vote(4))), [servers([2, 3, 5])]);
+    // A vote that comes after the choice is not counted, and what a peer has counted is not known here.
+    assert_eq!(accepted_by(&learner.receive(4, vote(4))), []);
+    let mut learner = alone(2, 5);
+    learner.receive(1, accept(4, 1, 7));
+    assert_eq!(accepted_by(&learner.receive(1, chosen(4))), [ServerSet::NONE]);
+    assert_eq!(accepted_by(&learner.learn(3)), [ServerSet::NONE; 2]);
+}
+
 #[test]
 fn progress_from_outside_the_cluster_is_ignored() {
     let mut learner = alone(1, 3);

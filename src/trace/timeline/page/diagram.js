@@ -165,7 +165,7 @@ class Diagram {
       put(off ? "name off" : "name", group.from, group.to - group.from, `server ${group.server}`).style.setProperty("--hue", `var(--s${hueOf(group.server)})`);
     }
     put("says", this.places.end + 4, 0, "what happened, and why");
-    this.head.replaceChildren(parts);
+    patch(this.head, parts);
   }
 
   draw() {
@@ -186,7 +186,7 @@ class Diagram {
     // This text contains only numbers and words of this script; text from clients is inserted as text nodes below.
     const holder = document.createElement("div");
     holder.innerHTML = svg;
-    this.window.replaceChildren(...this.rows(from, to, top, end), holder.firstChild);
+    patch(this.window, ...this.rows(from, to, top, end), holder.firstChild);
     this.app.tellUndrawn(this.hidden);
   }
 
@@ -314,6 +314,7 @@ class Diagram {
       element.className = `line ${loudness(line)}${line === chosen ? " here" : basis.has(line) ? " basis" : ""}${wrong.has(line.id) ? " wrong" : ""}`;
       element.style.top = `${y - top - ROW / 2}px`;
       element.dataset.row = row;
+      element.dataset.key = line.id;
       const when = document.createElement("span");
       when.className = "when";
       when.textContent = relative(line.at - run.start);

@@ -9,8 +9,27 @@ function watch(app) {
   pill.hidden = false;
   pill.title = "Follow the newest line (End)";
   pill.style.cursor = "pointer";
-  pill.addEventListener("click", () => app.goRow(app.shown.length - 1, true));
+  pill.addEventListener("click", () => toLive());
   app.data.lost = 0;
+  app.silent = new Set();
+  $("moment").hidden = false;
+  app.tellMoment = () => {
+    const line = app.line(), isPast = line !== null && app.cursor < app.shown.length - 1;
+    document.body.classList.toggle("past", isPast);
+    $("past").hidden = !isPast;
+    const when = isPast ? `${line.stamp.slice(11, 19)} UTC, ${age(Date.now() * 1000 - line.time)} ago` : "";
+    $("past-says").textContent = `looking at ${when}`;
+    $("moment").textContent = isPast ? `the state then, at ${when}` : "the state now";
+  };
+  const toLive = () => {
+    if (app.playing) app.play(false);
+    app.goRow(app.shown.length - 1, true);
+  };
+  $("to-live").onclick = () => {
+    toLive();
+    $("run").focus();
+  };
+  setInterval(app.tellMoment, 1000);
   const tell = (state, text) => {
     pill.className = `pill live ${state}`;
     pill.textContent = text;
@@ -51,11 +70,13 @@ function watch(app) {
     const hearing = JSON.parse(event.data);
     const silent = (word) => Object.keys(hearing).filter((server) => hearing[server] === word).map((server) => `s${server}`);
     const gone = silent("gone"), nowhere = silent("nowhere");
+    app.silent = new Set(gone.map(readServer));
     app.data.deaf = [gone.length ? `no lines from ${gone.join(", ")} at the moment` : "", nowhere.length ? `no live view at ${nowhere.join(", ")}` : ""].filter(Boolean);
     if (!app.data.steps) app.data.deaf.push("protocol steps are not recorded (--steps on)");
     if (gone.length) tell("late", `live, without ${gone.join(", ")}`);
     else tell("up", "live");
     app.tellUndrawn(app.diagram.hidden);
+    app.drawPanels(false);
   });
   source.onerror = () => {
     // The browser reconnects by itself, and the server does not repeat lines that this page already has.
@@ -69,39 +90,8 @@ function watch(app) {
   if (app.data.lab) lab(app);
 }
 
-/** Buttons that crash roles and restart them. */
-function lab(app) {
-  const box = element("div", "lab"), title = element("h3", "", "lab: crash or restart a role");
-  $("state").after(title, box);
-  const rolesNow = (state) => ([...state.values()].some((known) => known.commits) ? ["coordinator", "participant"]
-    : ["proposer", "acceptor", "learner"]);
-  const ask = async (server, role, down) => {
-    const path = down ? `restart?role=${server}.${role}` : `crash?role=${server}.${role}`;
-    try {
-      const answer = await fetch(path, { method: "POST", headers: { "X-Paxos-Lab": "yes" } });
-      if (!answer.ok) $("undrawn").textContent = (await answer.text()).trim();
-    } catch (error) {
-      $("undrawn").textContent = `request failed: ${error.message}`;
-    }
-  };
-  app.drawLab = () => {
-    // The buttons show the newest state, whichever line is chosen.
-    const state = app.run.stateAt(app.run.lines.length - 1);
-    const rows = [...app.run.cluster].sort((a, b) => a - b).map((server) => {
-      const known = state.get(server) || blank();
-      const buttons = rolesNow(state).map((role) => {
-        const down = known.down.has(role);
-        const button = element("button", down ? "down" : "", ROLE_LETTERS[role]);
-        button.type = "button";
-        button.disabled = !known.up;
-        button.title = `${down ? "Restart" : "Crash"} s${server}'s ${role}`;
-        button.setAttribute("aria-label", button.title);
-        button.addEventListener("click", () => ask(server, role, down));
-        return button;
-      });
-      return element("span", "", dressed([{ server }]), " ", ...buttons);
-    });
-    box.replaceChildren(...rows);
-  };
-  app.drawLab();
+/** `12 s`, `3 min`. */
+function age(micros) {
+  const seconds = Math.max(0, Math.round(micros / 1e6));
+  return seconds < 120 ? `${seconds} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }

@@ -14,7 +14,9 @@ class App {
     this.playing = null;
     this.wrong = new Map();
     this.still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.tabs = ["now", "slots", "legend"];
     this.tab = "now";
+    this.silent = new Set();
     this.panelTimer = 0;
   }
 
@@ -42,11 +44,13 @@ class App {
   offer() {
     const labels = [...new Set(this.run.lines.map((line) => line.req).filter(Boolean))];
     labels.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-    $("requests").replaceChildren(...labels.slice(0, 2000).map((label) => Object.assign(document.createElement("option"), { value: label })));
-    const chosen = $("by-server").value;
-    const options = [...this.run.cluster].sort((a, b) => a - b).map((number) => Object.assign(document.createElement("option"), { value: number, textContent: `s${number}` }));
-    $("by-server").replaceChildren(Object.assign(document.createElement("option"), { value: "", textContent: "all" }), ...options);
-    $("by-server").value = chosen;
+    const option = (value, text) => {
+      const made = element("option", "", text);
+      made.setAttribute("value", value);
+      return made;
+    };
+    patch($("requests"), ...labels.slice(0, 2000).map((label) => option(label, "")));
+    patch($("by-server"), option("", "all"), ...[...this.run.cluster].sort((a, b) => a - b).map((number) => option(number, `s${number}`)));
   }
 
   /** The chosen line, if there is one. */
@@ -105,6 +109,7 @@ class App {
   settle(forward) {
     this.diagram.draw();
     this.strip.draw();
+    if (this.tellMoment) this.tellMoment();
     // While a key is held down, the panels are drawn later and do not delay the diagram.
     cancelAnimationFrame(this.panelTimer);
     this.panelTimer = requestAnimationFrame(() => this.drawPanels(forward));
@@ -114,11 +119,11 @@ class App {
   drawPanels(forward) {
     this.diagram.drawHead();
     if (this.tab === "now") {
-      drawStage(this, forward);
+      drawRing($("stage"), this.run, this.state(), { flights: flightsOf(this.line()), moves: forward && !this.still });
       drawState(this);
       drawDetail(this);
-      if (this.drawLab) this.drawLab();
     } else if (this.tab === "slots") drawSlots(this);
+    else if (this.tab === "lab") this.drawLab();
     const line = this.line(), strip = this.strip.canvas;
     $("said").textContent = line && !this.playing ? plain(sentence(line, this.run.cluster.size)) : "";
     strip.setAttribute("aria-valuemax", this.shown.length);
@@ -190,7 +195,7 @@ class App {
 
   showTab(name) {
     this.tab = name;
-    for (const other of ["now", "slots", "legend"]) {
+    for (const other of this.tabs) {
       $(other).hidden = other !== name;
       $(`tab-${other}`).setAttribute("aria-selected", other === name);
       $(`tab-${other}`).tabIndex = other === name ? 0 : -1;
@@ -202,6 +207,7 @@ class App {
 
   setTheme(dark) {
     document.documentElement.dataset.theme = dark ? "dark" : "light";
+    $("theme").setAttribute("aria-pressed", dark);
     this.strip.paper = null;
     this.strip.draw();
   }
@@ -301,7 +307,7 @@ function listen(app) {
   $("verdict").onclick = () => $("findings").showModal();
   $("help").onclick = () => $("about").showModal();
   $("theme").onclick = () => app.setTheme(document.documentElement.dataset.theme !== "dark");
-  for (const name of ["now", "slots", "legend"]) $(`tab-${name}`).onclick = () => app.showTab(name);
+  for (const name of ["now", "slots", "legend", "lab"]) $(`tab-${name}`).onclick = () => app.showTab(name);
   $("fold").onclick = () => {
     const folded = document.body.classList.toggle("folded");
     $("fold").setAttribute("aria-expanded", !folded);
@@ -359,8 +365,8 @@ function onKey(app, event) {
   const onButton = event.target.tagName === "BUTTON";
   if (onButton && (key === " " || key === "Enter")) return;
   if (event.target.getAttribute && event.target.getAttribute("role") === "tab" && /^Arrow/.test(key)) {
-    const names = ["now", "slots", "legend"];
-    const next = names[(names.indexOf(app.tab) + (key === "ArrowLeft" ? 2 : 1)) % 3];
+    const names = app.tabs;
+    const next = names[(names.indexOf(app.tab) + (key === "ArrowLeft" ? names.length - 1 : 1)) % names.length];
     app.showTab(next);
     $(`tab-${next}`).focus();
     event.preventDefault();

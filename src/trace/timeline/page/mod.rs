@@ -13,16 +13,18 @@ const HTML: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = concat!(
     include_str!("reader.js"),
+    include_str!("patch.js"),
     include_str!("model.js"),
     include_str!("sentences.js"),
     include_str!("marks.js"),
     include_str!("diagram.js"),
     include_str!("strip.js"),
+    include_str!("ring.js"),
     include_str!("panels.js"),
     include_str!("main.js"),
 );
 /// Script that only a page of a live cluster needs.
-const LIVE: &str = include_str!("live.js");
+const LIVE: &str = concat!(include_str!("live.js"), include_str!("lab.js"));
 
 /// The page; `reach` names what it may connect to, as a directive of a content security policy.
 pub(crate) fn assemble(data: &PageData, reach: &str) -> String {

@@ -315,36 +315,62 @@ function withFailures(run, told) {
 /** The state of a server before its first line. */
 function blank() {
   return { up: false, down: new Set(), promised: "none", accepted: "", count: 0, applied: 0, proposing: "", forgot: false,
-    doubts: new Set(), commits: false };
+    doubts: new Set(), commits: false, cut: new Set(), stopped: false, work: null, leads: "" };
 }
 
 /** The state of every server after some more lines; the given state is not changed. */
 function stateAfter(state, lines) {
   const after = new Map(state);
   const fresh = new Set();
-  for (const line of lines) {
-    if (!line.server) continue;
-    if (!fresh.has(line.server)) {
-      const known = after.get(line.server) || blank();
-      after.set(line.server, { ...known, down: new Set(known.down), doubts: new Set(known.doubts) });
-      fresh.add(line.server);
+  const own = (number) => {
+    if (!fresh.has(number)) {
+      const known = after.get(number) || blank();
+      after.set(number, { ...known, down: new Set(known.down), doubts: new Set(known.doubts), cut: new Set(known.cut) });
+      fresh.add(number);
     }
-    step(after.get(line.server), line);
+    return after.get(number);
+  };
+  for (const line of lines) {
+    if (line.req && /^(RESPONSE|TIMEOUT)$/.test(line.name)) {
+      for (const [number, known] of after) if (endsWork(line, number, known)) endWork(own(number));
+    }
+    if (line.server) step(own(line.server), line);
   }
   return after;
 }
 
-function step(server, { name, role, fields }) {
+/** Whether the request on which a proposer works has ended: its server has replied, its client has a result or has
+ * given up, or another server has done it. A server that only refused it has not ended the work of the others. */
+function endsWork({ role, name, fields, req, server }, number, { work }) {
+  return work !== null && work.req === req
+    && (server === number || role === "client" || (name === "RESPONSE" && /^(OK|NOTFOUND|MISMATCH)$/.test(fields.status)));
+}
+
+/** A proposer begins a step of its work on a request, or, without one, on a slot. */
+function work(server, says, req, slot) {
+  server.proposing = says;
+  server.work = { req, slot: readSlot(slot) };
+}
+
+function endWork(server) {
+  server.work = null;
+  server.proposing = server.leads && `leads ${server.leads}`;
+}
+
+function step(server, { name, role, fields, req }) {
   if (name !== "STOP") server.up = true;
   switch (name) {
     case "BOOT":
       Object.assign(server, blank(), { up: true, doubts: server.doubts, commits: fields.protocol === "two-phase-commit", promised: fields.promised || "none", count: Number(fields.accepted || 0),
         applied: readSlot(fields.applied), accepted: "" });
       break;
-    case "STOP": server.up = false; break;
+    case "STOP": Object.assign(server, { up: false, stopped: true }); break;
     case "CRASH":
       server.down.add(role);
-      if (role === "proposer" || role === "coordinator") server.proposing = "";
+      if (role === "proposer" || role === "coordinator") {
+        server.leads = "";
+        endWork(server);
+      }
       break;
     case "RESTART":
       server.down.delete(role);
@@ -363,11 +389,21 @@ function step(server, { name, role, fields }) {
       server.applied = Number(fields.applied);
       break;
     case "ABORTED": server.doubts.delete(fields.tx); break;
-    case "PREPARE": server.proposing = `asks ${fields.ballot}`; break;
-    case "ACCEPT": server.proposing = `${fields.slot} at ${fields.ballot}`; break;
-    case "RETRY": server.proposing = "waits"; break;
-    case "LEAD": server.proposing = `leads ${fields.ballot}`; break;
-    case "STEPDOWN": server.proposing = ""; break;
+    case "PREPARE": work(server, `asks ${fields.ballot}`, req, fields.slot); break;
+    case "ACCEPT": work(server, `${fields.slot} at ${fields.ballot}`, req, fields.slot); break;
+    case "RETRY": work(server, "waits", req, fields.slot); break;
+    case "LEAD":
+      server.leads = fields.ballot;
+      endWork(server);
+      break;
+    case "STEPDOWN":
+      server.leads = "";
+      endWork(server);
+      break;
+    case "LINK":
+      if (fields.state === "cut") server.cut.add(readServer(fields.peer));
+      else if (fields.state === "joined") server.cut.delete(readServer(fields.peer));
+      break;
     case "PROMISE": server.promised = fields.ballot; break;
     case "NACK": server.promised = fields.promised; break;
     case "ACCEPTED":
@@ -377,7 +413,7 @@ function step(server, { name, role, fields }) {
       break;
     case "LEARN":
       server.applied = readSlot(fields.applied);
-      if (server.proposing.startsWith(`${fields.slot} at `)) server.proposing = "";
+      if (server.work && (server.work.req ? server.work.req === req : server.work.slot === readSlot(fields.slot))) endWork(server);
       break;
   }
 }

@@ -19,28 +19,46 @@ function drawState(app) {
   const head = element("tr", "", ...names.map((text) => element("th", "", text)));
   const rows = [...app.run.cluster].sort((a, b) => a - b).map((number) => {
     const known = state.get(number) || blank();
-    const cell = (role, ...content) => element("td", !known.up || known.down.has(role) ? "off" : "num", ...content);
+    const isDown = (role) => !known.up || known.down.has(role);
+    const cell = (role, ...content) => {
+      const made = element("td", isDown(role) ? "off" : "num", ...content);
+      if (isDown(role)) made.title = `s${number}'s ${role} is down`;
+      return made;
+    };
     if (commits) {
       const row = element("tr", line && line.server === number ? "touched" : "",
         element("td", "", dressed([{ server: number }])),
-        cell("coordinator", !known.up || known.down.has("coordinator") ? "down" : known.proposing ? withBallots(known.proposing) : "\u00b7"),
+        cell("coordinator", isDown("coordinator") ? "down" : proposing(app, number, known)),
         cell("participant", known.doubts.size ? withBallots([...known.doubts].slice(0, 3).join(" ")) : "\u00b7",
           known.doubts.size > 3 ? ` +${known.doubts.size - 3}` : ""),
         cell("participant", known.applied ? `${known.applied}` : "\u00b7"));
+      row.dataset.key = number;
       row.lastChild.title = "number of transactions that its participant has committed";
       return row;
     }
     const accepted = known.accepted ? known.accepted.split("@") : null;
     const row = element("tr", line && line.server === number ? "touched" : "",
       element("td", "", dressed([{ server: number }])),
-      cell("proposer", !known.up || known.down.has("proposer") ? "down" : known.proposing ? withBallots(known.proposing) : "\u00b7"),
+      cell("proposer", isDown("proposer") ? "down" : proposing(app, number, known)),
       cell("acceptor", known.forgot ? element("span", "forgot", "lost ") : "", ballotChip(known.promised)),
       cell("acceptor", accepted ? `${accepted[0]} at ` : known.count ? `${known.count} slots` : "\u00b7", accepted ? ballotChip(accepted[1]) : ""),
       cell("learner", known.applied ? `${known.applied}` : "\u00b7"));
+    row.dataset.key = number;
     row.lastChild.title = "the last slot that its learner has applied";
     return row;
   });
-  document.getElementById("state").replaceChildren(element("table", "", head, ...rows));
+  patch(document.getElementById("state"), element("table", "", head, ...rows));
+}
+
+/** What a proposer does. When the lines end in the middle of its work, it is unknown how the work went on. */
+function proposing(app, number, known) {
+  const isLast = app.line() === app.run.lines[app.run.lines.length - 1];
+  if (known.work && isLast && (!app.data.live || app.silent.has(number))) {
+    const unknown = element("span", "dim", "unknown");
+    unknown.title = `its last line says \u201c${known.proposing}\u201d, and no line says how that ended`;
+    return unknown;
+  }
+  return known.proposing ? withBallots(known.proposing) : "\u00b7";
 }
 
 /** `slot 7 at 3.1`, with its ballot formatted. */
@@ -48,41 +66,8 @@ function withBallots(text) {
   return dressed(text.split(/(\d+\.\d+)/).map((part) => (/^\d+\.\d+$/.test(part) ? { ballot: part } : part)));
 }
 
-/** The ring of servers, and the message that caused the chosen line. */
-function drawStage(app, forward) {
-  const state = app.state(), line = app.line();
-  const members = [...app.run.cluster].sort((a, b) => a - b);
-  const at = new Map(members.map((number, n) => {
-    const angle = Math.PI * 2 * n / members.length - Math.PI / 2;
-    return [number, [160 + 104 * Math.cos(angle), 96 + 68 * Math.sin(angle)]];
-  }));
-  const wires = members.flatMap((a, n) => members.slice(n + 1).map((b) => `<path class="wire" d="M${at.get(a)}L${at.get(b)}"/>`));
-  const seats = members.map((number) => {
-    const known = state.get(number) || blank(), [x, y] = at.get(number);
-    const off = !known.up || known.down.has("acceptor") || known.down.has("participant");
-    const doubt = [...known.doubts][0] || "";
-    const promised = known.commits ? doubt : known.promised === "none" ? "" : known.promised;
-    const hue = hueOf(number), fill = promised ? hueOf(ownerOf(promised)) : 0;
-    return `<g><circle class="seat${off ? " off" : ""}" style="--hue:var(--s${hue})" cx="${x}" cy="${y}" r="23"/>`
-      + (promised && !off ? `<circle class="core" style="--fill:var(--s${fill})" cx="${x}" cy="${y}" r="20"/>` : "")
-      + `<text x="${x}" y="${y - 1}">s${number}</text><text class="sub" x="${x}" y="${y + 12}">${off ? "down" : promised || "\u00b7"}</text></g>`;
-  });
-  const flights = flightsOf(app, line).filter(({ from, to }) => at.has(from) && at.has(to) && from !== to).map(({ from, to, edge }) => {
-    const [x1, y1] = at.get(from), [x2, y2] = at.get(to), length = Math.hypot(x2 - x1, y2 - y1);
-    const trim = (n) => [x1 + (x2 - x1) * n / length, y1 + (y2 - y1) * n / length].map((value) => value.toFixed(1));
-    const [startX, startY] = trim(26), [endX, endY] = trim(length - 28);
-    const { hue } = edgeStyle(edge);
-    const lost = edge.to.name === "DROP" ? " lost" : "";
-    const move = forward && !app.still ? `<animateMotion dur="0.35s" fill="freeze" path="M${startX} ${startY}L${endX} ${endY}"/>` : "";
-    return `<g style="--hue:var(--s${hue})"><path class="flight${lost}" d="M${startX} ${startY}L${endX} ${endY}"/>`
-      + `<circle class="ball" r="5"${move ? "" : ` cx="${endX}" cy="${endY}"`}>${move}</circle></g>`;
-  });
-  const holder = element("div");
-  holder.innerHTML = `<svg viewBox="0 0 320 196">${wires.join("")}${flights.join("")}${seats.join("")}</svg>`;
-  document.getElementById("stage").replaceChildren(holder.firstChild);
-}
-
-function flightsOf(app, line) {
+/** The messages that caused a line. */
+function flightsOf(line) {
   if (!line) return [];
   return line.causes.filter((edge) => edge.kind === MESSAGE).map((edge) => ({ from: edge.from.server, to: line.server, edge }));
 }
@@ -92,15 +77,17 @@ function jump(app, line) {
   const button = element("button", "jump", dressed(sentence(line, app.run.cluster.size).filter((part) => !part.why)));
   button.type = "button";
   button.title = line.text;
-  button.addEventListener("click", () => app.go(line));
-  return element("li", "", button);
+  button.onclick = () => app.go(line);
+  const item = element("li", "", button);
+  item.dataset.key = line.id;
+  return item;
 }
 
 /** The chosen line: its sentence, the lines that it rests on, the lines that it caused, and its text. */
 function drawDetail(app) {
   const box = document.getElementById("detail"), line = app.line();
   if (!line) {
-    box.replaceChildren(element("p", "dim", "No line is selected. Press \u2192 or click a line."));
+    patch(box, element("p", "dim", "No line is selected. Press \u2192 or click a line."));
     return;
   }
   const parts = [];
@@ -126,7 +113,8 @@ function drawDetail(app) {
   const action = (text, act, className) => {
     const button = element("button", className || "", text);
     button.type = "button";
-    button.addEventListener("click", act);
+    button.dataset.key = text;
+    button.onclick = act;
     actions.append(button);
   };
   if (line.req) action(`only ${line.req}`, () => app.setFilter({ req: line.req }));
@@ -135,7 +123,7 @@ function drawDetail(app) {
   if (line.server) action(`only s${line.server}`, () => app.setFilter({ server: line.server }));
   action("copy link", () => app.copyLink());
   parts.push(actions);
-  box.replaceChildren(...parts);
+  patch(box, ...parts);
 }
 
 /** The servers to which a message was sent, and of which no line shows that it arrived. */
@@ -183,14 +171,14 @@ function drawSlots(app) {
     const open = element("button", "", `${slot}${known.chosen ? "\u2605" : ""}`);
     open.type = "button";
     open.title = `Only slot ${slot}`;
-    open.addEventListener("click", () => app.setFilter({ slot }));
+    open.onclick = () => app.setFilter({ slot });
     const value = element("td", "");
     value.style.cssText = "text-align:left;max-width:96px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;color:var(--dim)";
     if (known.what) {
       value.textContent = plain(command(known.what.fields));
       value.title = value.textContent;
     }
-    return element("tr", slot === here ? "now" : "", element("td", "slot", open), ...members.map((number) => {
+    const row = element("tr", slot === here ? "now" : "", element("td", "slot", open), ...members.map((number) => {
       const cell = element("td", ""), accepted = known.accepted[number], applied = known.applied[number];
       if (accepted || applied) {
         const mark = element("span", applied ? "cell applied" : "cell", accepted || "\u2713");
@@ -200,10 +188,12 @@ function drawSlots(app) {
       }
       return cell;
     }), value);
+    row.dataset.key = slot;
+    return row;
   });
   const note = element("p", "dim", "State at the selected line. A cell shows the ballot at which this server accepted last. Solid: its learner has applied the slot. \u2605: announced as chosen.");
   const less = from ? element("p", "undrawn", `${from} older slots are not drawn.`) : "";
-  box.replaceChildren(note, less, element("table", "matrix", head, ...rows));
+  patch(box, note, less, element("table", "matrix", head, ...rows));
 }
 
 function drawLegend() {

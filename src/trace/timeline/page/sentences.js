@@ -118,7 +118,7 @@ const SENTENCES = {
   },
   DROP: (line, f, who) => {
     const from = f.from ? [" from ", server(readServer(f.from))] : [];
-    if (f.n !== undefined) return [`${many(Number(f.n), "message")} to `, who, `'s ${line.role} dropped: ${DROPPED[f.cause] || f.cause}`];
+    if (f.n !== undefined) return [`${many(Number(f.n), "message")} to `, who, `'s ${line.role} dropped: ${(DROPPED[f.cause] || f.cause).replace(" is ", " was ")}`];
     return [`${readText(f.msg)}`, ...from, " does not reach ", who, `'s ${line.role}: ${DROPPED[f.cause] || f.cause}`];
   },
   FAILOVER: (line, f, who) => [who, " has waited ", shortTime(f.waited), " for ", server(readServer(f.from)), ` (${readText(f.cause)}) and asks `,
@@ -141,7 +141,8 @@ const SENTENCES = {
     : [who, `: digest ${f.digest} after slot ${f.slot}`],
   LOST: (line, f, who) => [`${many(Number(f.n), "line")} of `, who, " could not be written"],
   LINK: (line, f, who) => [who, ` and `, server(readServer(f.peer)),
-    { up: " are connected", lost: " have lost their connection", refused: ": the connection was refused" }[f.state] || ` ${f.state}`,
+    { up: " are connected", lost: " have lost their connection", refused: ": the connection was refused", cut: ": their link is cut",
+      joined: " are joined again and may connect" }[f.state] || ` ${f.state}`,
     f.cause !== undefined ? ` (${readText(f.cause)})` : ""],
   STAGE: (line, f, who) => [who, ": ", readText(f.name)],
   FAULT: (line, f, who) => [who, `: ${readText(f.part)} failed (${readText(f.cause)})`],

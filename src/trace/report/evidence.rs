@@ -1,150 +1,19 @@
-//! Requirements report: for each requirement, whether a run shows it and which lines show it. For a requirement that
-//! lines cannot show, it names the place to look.
+//! What the lines of a run show of each requirement: the most telling lines, not the first ones.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::audit::{Rules, rules_of};
-use super::event::Event;
-use super::line::Speaker;
-use super::parse::Run;
-use super::request_spans::{Outage, RequestSpan, outages, request_spans};
-use super::values::{OpKind, RecoveredFrom, RequestStatus};
+use super::PointResult;
 use crate::role::ServerSet;
-
-/// Whether a run shows a requirement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PointStatus {
-    /// The named lines show it.
-    Shown,
-    /// This run does not show it.
-    NotShown,
-    /// Lines cannot show it.
-    Elsewhere,
-}
-
-/// One requirement and its result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequirementResult {
-    /// Short name, such as `G4`.
-    pub name: &'static str,
-    /// The requirement in words.
-    pub requirement: &'static str,
-    /// Whether the run shows it.
-    pub status: PointStatus,
-    /// What the lines show, what is missing, or where to look.
-    pub message: String,
-    /// Lines that show it, by their index in the run.
-    pub lines: Vec<usize>,
-}
-
-/// Ok: a sentence and the lines that show it. Err: a sentence that says what is missing.
-type PointResult = Result<(String, Vec<usize>), String>;
-
-/// The results of all requirements for one run.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The requirements, in the order of their names.
-    pub points: Vec<RequirementResult>,
-}
-
-impl Report {
-    /// Checks every requirement.
-    pub fn new(run: &Run) -> Report {
-        let view = RunView::new(run);
-        let point = |name, asks, found: PointResult| match found {
-            Ok((says, lines)) => {
-                RequirementResult { name, requirement: asks, status: PointStatus::Shown, message: says, lines }
-            }
-            Err(says) => RequirementResult {
-                name,
-                requirement: asks,
-                status: PointStatus::NotShown,
-                message: says,
-                lines: Vec::new(),
-            },
-        };
-        let elsewhere = |name, asks, says: &str| {
-            let says = says.to_string();
-            RequirementResult {
-                name,
-                requirement: asks,
-                status: PointStatus::Elsewhere,
-                message: says,
-                lines: Vec::new(),
-            }
-        };
-        let points = vec![
-            point("G1", "five server processes and a scripted client", view.processes()),
-            point(
-                "G2",
-                "each line has time, server and role; protocol lines have slot, ballot and peers",
-                view.steps(),
-            ),
-            point(
-                "G3",
-                "pre-population, then 5 PUT, 5 GET and 5 DELETE over all servers, then a re-read",
-                view.workload(),
-            ),
-            point("G4", "an acceptor fails and restarts while requests are served", view.acceptor_outage()),
-            point("G5", "without a majority requests wait or time out, and later ones proceed", view.no_majority()),
-            point("G6", "all roles fail and restart", view.all_roles()),
-            point("G7", "malformed input is logged and does no harm", view.malformed()),
-            point("G8", "two clients change one key at the same time", view.concurrent()),
-            point("G9", "at the end all replicas are equal", view.digests()),
-            elsewhere(
-                "G10",
-                "commands and requirements are documented",
-                "README.md: quick start, and the table from requirement to command to line",
-            ),
-            elsewhere(
-                "R5",
-                "leaders and live-lock are discussed",
-                "src/paxos/mod.rs (the essay) and src/paxos/policy.rs",
-            ),
-            elsewhere(
-                "R8",
-                "the lines make clear how Paxos overcomes failures",
-                "read the lines of one request: ./run_server.sh logs --req c1-5",
-            ),
-        ];
-        Report { points }
-    }
-
-    /// The report as readable text, with at most `lines` lines for each requirement.
-    pub fn explain<'a>(&'a self, run: &'a Run, lines: usize) -> impl Display + 'a {
-        ReportText { report: self, run, lines }
-    }
-}
-
-struct ReportText<'a> {
-    report: &'a Report,
-    run: &'a Run,
-    lines: usize,
-}
-
-impl Display for ReportText<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for RequirementResult { name, requirement: asks, status: mark, message: says, lines } in &self.report.points {
-            let mark = match mark {
-                PointStatus::Shown => "[x]",
-                PointStatus::NotShown => "[ ]",
-                PointStatus::Elsewhere => "-->",
-            };
-            writeln!(f, "{mark} {name:<3} {asks}")?;
-            writeln!(f, "        {says}")?;
-            for at in lines.iter().take(self.lines) {
-                let entry = &self.run.lines[*at];
-                writeln!(f, "        {}:{}: {}", entry.file, entry.number, entry.line)?;
-            }
-        }
-        let count = |mark| self.report.points.iter().filter(|point| point.status == mark).count();
-        let (shown, not) = (count(PointStatus::Shown), count(PointStatus::NotShown));
-        writeln!(f, "{shown} points shown, {not} not shown by this run")
-    }
-}
+use crate::trace::audit::{Rules, rules_of};
+use crate::trace::event::Event;
+use crate::trace::hardship::Hardship;
+use crate::trace::line::Speaker;
+use crate::trace::parse::Run;
+use crate::trace::request_spans::{Outage, RequestSpan, outages, request_spans};
+use crate::trace::values::{OpKind, RecoveredFrom, RequestStatus};
 
 /// A stage of a client's script: its STAGE line and its time.
 #[derive(Clone, Copy)]
@@ -155,7 +24,7 @@ struct ClientPhase {
 }
 
 /// The run, with indexes that several checks use.
-struct RunView<'a> {
+pub struct RunView<'a> {
     run: &'a Run,
     cluster: ServerSet,
     requests: Vec<RequestSpan<'a>>,
@@ -166,7 +35,8 @@ struct RunView<'a> {
 }
 
 impl<'a> RunView<'a> {
-    fn new(run: &'a Run) -> RunView<'a> {
+    /// Reads the run.
+    pub fn new(run: &'a Run) -> RunView<'a> {
         let clusters = run.lines.iter().filter_map(|entry| match entry.line.event {
             Event::Boot { cluster, .. } => Some(cluster),
             _ => None,
@@ -202,7 +72,8 @@ impl<'a> RunView<'a> {
         }
     }
 
-    fn processes(&self) -> PointResult {
+    /// Five servers and a client.
+    pub fn processes(&self) -> PointResult {
         let mut boots = BTreeMap::new();
         for (at, entry) in self.run.lines.iter().enumerate() {
             if let (Event::Boot { .. }, Some(server)) = (&entry.line.event, entry.line.id.process.as_server()) {
@@ -217,7 +88,8 @@ impl<'a> RunView<'a> {
         Ok((format!("{} servers have started, and a client has sent requests", boots.len()), lines))
     }
 
-    fn steps(&self) -> PointResult {
+    /// A line of each step of the protocol.
+    pub fn steps(&self) -> PointResult {
         let paxos = ["PREPARE", "PROMISE", "ACCEPT", "ACCEPTED", "CHOSEN", "LEARN"].as_slice();
         let names = if self.is_two_phase { ["VOTEREQ", "VOTE", "DECIDE", "ACK"].as_slice() } else { paxos };
         let lines: Vec<usize> = names.iter().filter_map(|name| self.find(|event| event.name() == *name)).collect();
@@ -227,7 +99,8 @@ impl<'a> RunView<'a> {
         Ok((format!("all {} lines have this form; one of each step:", self.run.lines.len()), lines))
     }
 
-    fn workload(&self) -> PointResult {
+    /// The stages of the scripted demo.
+    pub fn workload(&self) -> PointResult {
         let phase = |name: &str| self.phases.get(name).copied().ok_or(format!("there is no STAGE name={name}"));
         let (before, at_work, after) = (phase("prepopulate")?, phase("operations")?, phase("readback")?);
         let is_answered = |span: &&RequestSpan<'_>| self.status(span) == Some(RequestStatus::Ok);
@@ -269,7 +142,8 @@ impl<'a> RunView<'a> {
         Some((first, last))
     }
 
-    fn acceptor_outage(&self) -> PointResult {
+    /// An acceptor that was down while requests were served. Prefers an outage during which a write succeeded.
+    pub fn acceptor_outage(&self) -> PointResult {
         let (first, last) = self.workload_time().ok_or("no client has sent a request")?;
         let during = |outage: &&Outage| {
             outage.role == self.voter()
@@ -279,40 +153,148 @@ impl<'a> RunView<'a> {
         let found: Vec<&Outage> = self.outages.iter().filter(during).collect();
         let voter = self.voter().as_str();
         let none = format!("no {voter} crashed and restarted between the first operation and the last");
-        let outage = found.first().ok_or(none)?;
-        let lines: Vec<usize> = [Some(outage.crash), outage.restart].into_iter().flatten().collect();
-        let survived = match lines.last().map(|at| &self.run.line(*at).event) {
+        let first = found.first().ok_or(none)?;
+        let served = found.iter().find_map(|outage| Some((*outage, self.write_during(outage)?)));
+        let (outage, write) = served.map_or((*first, None), |(outage, write)| (outage, Some(write)));
+        let survived = match outage.restart.map(|at| &self.run.line(at).event) {
             Some(Event::Restart { recovered: RecoveredFrom::Nothing, .. }) => "UNSAFE: without their data",
             _ => "with their data from disk",
         };
-        Ok((format!("{voter}s crashed and restarted {} times, {survived}", found.len()), lines))
+        let mut says = format!("{voter}s crashed and restarted {} times, {survived}", found.len());
+        if let Some(label) = write.and_then(|span| self.label(span)) {
+            says += &format!("; {label} succeeded while {}'s {voter} was down", outage.server);
+        }
+        let written = write.map(|span| [Some(span.request), span.reply]);
+        let lines = [Some(outage.crash)].into_iter().chain(written.into_iter().flatten()).chain([outage.restart]);
+        Ok((says, lines.flatten().collect()))
     }
 
-    fn no_majority(&self) -> PointResult {
+    /// The first write that began and succeeded during an outage.
+    fn write_during(&self, outage: &Outage) -> Option<&RequestSpan<'a>> {
+        let (from, to) = (self.time(outage.crash), self.time(outage.restart?));
+        let is_inside = |span: &&RequestSpan<'_>| {
+            matches!(span.op, OpKind::Put | OpKind::Delete)
+                && self.status(span) == Some(RequestStatus::Ok)
+                && self.time(span.request) > from
+                && span.reply.is_some_and(|reply| self.time(reply) < to)
+        };
+        self.requests.iter().find(is_inside)
+    }
+
+    fn label(&self, span: &RequestSpan<'_>) -> Option<&'a str> {
+        self.run.line(span.request).req.as_deref()
+    }
+
+    /// A time without a majority, and a request that waited for its end or failed.
+    pub fn no_majority(&self) -> PointResult {
         let without = self.times_without_majority();
         if without.is_empty() {
             let enough = if self.is_two_phase { "every participant" } else { "a majority of acceptors" };
             return Err(format!("{enough} was up at all times"));
         }
-        let shown = without.into_iter().find_map(|(from, to, crash)| {
-            let victim = self.requests.iter().find(|span| self.fails_in(span, from, to))?;
+        let shown = without.into_iter().filter_map(|(from, to, _)| {
+            // Of the requests that met this time, the one that got no result, or else waited longest.
+            let met = self.requests.iter().filter(|span| self.fails_in(span, from, to));
+            let victim = met.max_by_key(|span| (self.has_failed(span), self.took(span)))?;
             let later =
                 |span: &&RequestSpan<'_>| self.time(span.request) > to && self.status(span) == Some(RequestStatus::Ok);
-            let later = self.requests.iter().find(later)?;
-            let lines = [Some(crash), Some(victim.request), victim.reply, Some(later.request), later.reply];
-            Some(lines.into_iter().flatten().collect())
+            Some((from, to, victim, self.requests.iter().find(later)?))
         });
-        let lines = shown.ok_or_else(|| {
-            let voter = self.voter().as_str();
-            format!(
-                "at times too few {voter}s were up, but no request was delayed by that before a later one succeeded"
-            )
-        })?;
-        let says = match self.is_two_phase {
-            true => "without all participants a request waited or timed out, and later ones proceeded",
-            false => "without a majority a request waited or timed out, and later ones proceeded",
+        let voter = self.voter().as_str();
+        let (from, to, victim, later) =
+            shown.max_by_key(|(_, _, victim, _)| (self.has_failed(victim), self.took(victim))).ok_or_else(|| {
+                format!(
+                    "at times too few {voter}s were up, but no request was delayed by that before a later one succeeded"
+                )
+            })?;
+        let down: Vec<&Outage> = self.voter_outages().filter(|outage| self.overlaps(outage, from, from)).collect();
+        let mut crashes: Vec<usize> = down.iter().map(|outage| outage.crash).collect();
+        crashes.sort_by_key(|crash| self.time(*crash));
+        let lines = crashes
+            .into_iter()
+            .chain([victim.request])
+            .chain(self.no_quorum_line(victim))
+            .chain(victim.reply)
+            .chain([later.request])
+            .chain(later.reply);
+        let length =
+            if to == Timestamp::MAX { "until the end".to_string() } else { format!("for {:.3} s", seconds(from, to)) };
+        let end = if self.has_failed(victim) {
+            "got no result".to_string()
+        } else {
+            format!("waited {:.3} s", self.took(victim).as_secs_f64())
         };
-        Ok((says.into(), lines))
+        let says = format!(
+            "{} of {} {voter}s were down at once {length}: {} {end}, and later requests succeeded",
+            down.len(),
+            self.cluster.len(),
+            self.label(victim).unwrap_or("a request"),
+        );
+        Ok((says, lines.collect()))
+    }
+
+    fn voter_outages(&self) -> impl Iterator<Item = &Outage> {
+        self.outages.iter().filter(|outage| outage.role == self.voter())
+    }
+
+    /// Whether a role was down at some moment from `from` to `to`.
+    fn overlaps(&self, outage: &Outage, from: Timestamp, to: Timestamp) -> bool {
+        self.time(outage.crash) <= to && outage.restart.is_none_or(|restart| self.time(restart) > from)
+    }
+
+    fn has_failed(&self, span: &RequestSpan<'_>) -> bool {
+        matches!(self.status(span), Some(RequestStatus::Unknown | RequestStatus::NotApplied))
+    }
+
+    fn took(&self, span: &RequestSpan<'_>) -> Duration {
+        let end = span.reply.map_or(self.time(span.request), |reply| self.time(reply));
+        Duration::from_secs_f64(seconds(self.time(span.request), end))
+    }
+
+    /// The line in which a server or the client says that a request found no quorum.
+    fn no_quorum_line(&self, span: &RequestSpan<'_>) -> Option<usize> {
+        let label = self.label(span)?;
+        let says = |at: &usize| {
+            let line = self.run.line(*at);
+            let cause = match &line.event {
+                Event::Response { status: RequestStatus::NotApplied, cause: Some(cause), .. } => cause.to_string(),
+                Event::Failover { cause, .. } => cause.to_string(),
+                _ => return false,
+            };
+            line.req.as_deref() == Some(label) && (cause.contains("no quorum") || cause.contains("no-quorum"))
+        };
+        (0..self.run.lines.len()).find(says)
+    }
+
+    /// Where to read how failures are overcome: the request of this run that met the most.
+    pub fn story(&self) -> String {
+        let without = self.times_without_majority();
+        let hardest = self.requests.iter().filter(|span| matches!(span.op, OpKind::Put | OpKind::Delete));
+        let hardest = hardest.max_by_key(|span| self.hardship(span, &without));
+        let Some((span, label)) = hardest.and_then(|span| Some((span, self.label(span)?))) else {
+            return "no client has written: ./run_client.sh, then ./run_server.sh logs --req c1-5".to_string();
+        };
+        let met = self.hardship(span, &without);
+        let voter = self.voter().as_str();
+        let why = match met.down {
+            0 => "no write met a failure in this run".to_string(),
+            1 => format!("1 {voter} was down while it ran"),
+            down => format!("{down} {voter}s were down while it ran"),
+        };
+        format!("read the lines of {label} ({why}): ./run_server.sh logs --req {label}")
+    }
+
+    fn hardship(&self, span: &RequestSpan<'_>, without: &[(Timestamp, Timestamp, usize)]) -> Hardship {
+        let Some(reply) = span.reply else { return Hardship::default() };
+        let (from, to) = (self.time(span.request), self.time(reply));
+        let met: Vec<&Outage> = self.voter_outages().filter(|outage| self.overlaps(outage, from, to)).collect();
+        let down: ServerSet = met.iter().map(|outage| outage.server).collect();
+        Hardship {
+            is_without_quorum: without.iter().any(|(lost, found, _)| *lost <= to && from < *found),
+            is_crash_inside: met.iter().any(|outage| self.time(outage.crash) > from),
+            down: down.len(),
+            took: self.took(span),
+        }
     }
 
     /// The role whose replies are counted.
@@ -325,7 +307,7 @@ impl<'a> RunView<'a> {
         let Some(reply) = span.reply.map(|reply| self.time(reply)) else { return false };
         let asked = self.time(span.request);
         let waited = asked > from && reply >= to;
-        let failed = matches!(self.status(span), Some(RequestStatus::Unknown | RequestStatus::NotApplied));
+        let failed = self.has_failed(span);
         matches!(span.op, OpKind::Put | OpKind::Get | OpKind::Delete)
             && asked < to
             && reply > from
@@ -360,7 +342,8 @@ impl<'a> RunView<'a> {
         times
     }
 
-    fn all_roles(&self) -> PointResult {
+    /// A crash and restart of each role.
+    pub fn all_roles(&self) -> PointResult {
         let mut lines = Vec::new();
         let paxos = [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner].as_slice();
         let commit = [Speaker::Coordinator, Speaker::Participant].as_slice();
@@ -372,7 +355,8 @@ impl<'a> RunView<'a> {
         Ok(("a role of each kind crashed and restarted".into(), lines))
     }
 
-    fn malformed(&self) -> PointResult {
+    /// Malformed input.
+    pub fn malformed(&self) -> PointResult {
         // A refused greeting also has a MALFORMED line, but its bytes were valid, so its length is 0.
         let line = self
             .find(|event| matches!(event, Event::Malformed { length: 1.., .. }))
@@ -380,7 +364,8 @@ impl<'a> RunView<'a> {
         Ok(("logged with its length and sender".into(), vec![line]))
     }
 
-    fn concurrent(&self) -> PointResult {
+    /// Two clients that write one key at the same time.
+    pub fn concurrent(&self) -> PointResult {
         let mut writes: Vec<(Timestamp, Timestamp, &RequestSpan<'_>)> = Vec::new();
         for span in self.requests.iter().filter(|span| matches!(span.op, OpKind::Put | OpKind::Delete)) {
             if let Some(reply) = span.reply {
@@ -400,7 +385,8 @@ impl<'a> RunView<'a> {
         Err("no two clients wrote one key at the same time".into())
     }
 
-    fn digests(&self) -> PointResult {
+    /// The comparison of the replicas.
+    pub fn digests(&self) -> PointResult {
         let is_agreement = |event: &Event| matches!(event, Event::Digest { equal: Some(_), of: Some(_), .. });
         let line = (0..self.run.lines.len()).rev().find(|at| is_agreement(&self.run.line(*at).event));
         let line = line.ok_or("no line compares the replicas; did the client's script end?")?;
@@ -411,6 +397,10 @@ impl<'a> RunView<'a> {
             _ => Err(format!("the replicas differ: {}", self.run.line(line))),
         }
     }
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+    to.duration_since(from).as_secs_f64().max(0.0)
 }
 
 /// Each stage lasts until the next one of the same client.
@@ -431,7 +421,3 @@ fn phases(run: &Run) -> BTreeMap<String, ClientPhase> {
     }
     phases
 }
-
-#[cfg(test)]
-#[path = "report_tests.rs"]
-mod tests;

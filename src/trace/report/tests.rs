@@ -101,9 +101,66 @@ fn requirement_without_evidence_is_not_shown() {
 #[test]
 fn report_names_missing_evidence_and_lines() {
     let run = crate::trace::audit::script::run(&demo().replace("equal=5 of=5", "equal=4 of=5"));
-    let text = Report::new(&run).explain(&run, 1).to_string();
+    let report = Report::new(&run);
+    let text = format!("{}{}{}", report.checklist(), report.evidence(&run, 1), report.count());
     assert!(text.contains("[ ] G9  at the end all replicas are equal\n        the replicas differ: 2026-"), "{text}");
+    assert!(text.contains("to show it: ./run_client.sh, until it says PASSED\n"), "{text}");
     assert!(text.contains("--> G10 "), "{text}");
-    assert!(text.contains("[x] G7 ") && text.contains("MALFORMED length=17"), "{text}");
-    assert!(text.ends_with("8 points shown, 1 not shown by this run\n"), "{text}");
+    assert!(
+        text.contains("[x] G7 ") && text.contains("\nG7  logged") && text.contains("MALFORMED length=17"),
+        "{text}"
+    );
+    assert!(text.ends_with("8 points shown, 1 not shown by this run"), "{text}");
+}
+
+/// The message and the events of the evidence for one requirement.
+fn evidence(script: &str, name: &str) -> (String, Vec<String>) {
+    let run = crate::trace::audit::script::run(script);
+    let point = Report::new(&run).points.into_iter().find(|point| point.name == name).unwrap();
+    let events = point.lines.iter().map(|at| {
+        let line = run.line(*at);
+        format!("{} {} {}", line.id.process, line.event.name(), line.req.as_deref().unwrap_or_default())
+    });
+    (point.message, events.map(|event| event.trim_end().to_string()).collect())
+}
+
+#[test]
+fn evidence_of_an_outage_is_a_write_that_succeeded_meanwhile() {
+    // Server 4's acceptor fails first, and nothing is asked meanwhile.
+    let dull = "s4 acceptor CRASH cause=timer up=3.000s down=1.000s\n\
+                s4 acceptor RESTART down=1.000s recovered=disk promised=1.1 accepted=1\n";
+    let script = demo()
+        .replace("s3 acceptor CRASH cause=timer", &format!("{dull}s3 acceptor CRASH cause=timer"))
+        .replace("c1 client RESPONSE req=c1-20 status=OK slot=20 version=1 took=1.000ms server=s1\n", "")
+        .replace(
+            "s3 acceptor RESTART",
+            "c1 client RESPONSE req=c1-20 status=OK slot=20 version=1 took=1.000ms server=s1\ns3 acceptor RESTART",
+        )
+        .replace("c1 client STAGE name=readback", "c1 client REQUEST req=c1-21 op=GET key=k to=s1\nc1 client RESPONSE req=c1-21 status=OK slot=20 version=1 took=1.000ms server=s1\nc1 client STAGE name=readback");
+    let (message, events) = evidence(&script, "G4");
+    assert!(message.ends_with("; c1-20 succeeded while s3's acceptor was down"), "{message}");
+    assert_eq!(events, ["s3 CRASH", "c1 REQUEST c1-20", "c1 RESPONSE c1-20", "s3 RESTART"]);
+}
+
+#[test]
+fn evidence_of_a_lost_majority_is_every_crash_and_the_line_that_says_so() {
+    let says = "s1 server RESPONSE req=c1-40 status=NOTAPPLIED cause=\"no quorum: 2 answered\" took=800.000ms \
+                to=127.0.0.1:50312\nc1 client TIMEOUT";
+    let (message, events) = evidence(&demo().replace("c1 client TIMEOUT", says), "G5");
+    let start = "3 of 5 acceptors were down at once for ";
+    assert!(message.starts_with(start) && message.contains("c1-40 got no result"), "{message}");
+    let asked = ["c1 REQUEST c1-40", "s1 RESPONSE c1-40", "c1 TIMEOUT c1-40", "c1 REQUEST c1-41", "c1 RESPONSE c1-41"];
+    assert_eq!(events, [&["s1 CRASH", "s2 CRASH", "s3 CRASH"][..], &asked].concat());
+}
+
+#[test]
+fn request_to_read_is_the_one_that_met_the_most() {
+    let (message, _) = evidence(&demo(), "R8");
+    assert_eq!(
+        message,
+        "read the lines of c1-40 (3 acceptors were down while it ran): ./run_server.sh logs --req c1-40"
+    );
+    let calm: String = demo().lines().filter(|line| !line.contains("CRASH")).map(|line| format!("{line}\n")).collect();
+    assert!(evidence(&calm, "R8").0.contains("(no write met a failure in this run)"));
+    assert!(evidence("", "R8").0.starts_with("no client has written"));
 }
