@@ -112,7 +112,7 @@ function drawAlarm(game) {
 function draw(game, how) {
   markValues(valuesOf(game.view));
   if (how.act) ring.fly(how.act);
-  if (how.act) game.fresh = false;
+  if (how.act || how.ran) game.fresh = false;
   if (how.picked) {
     drawChoices(game);
     ring.draw();
