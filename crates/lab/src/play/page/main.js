@@ -112,7 +112,7 @@ function drawAlarm(game) {
 function draw(game, how) {
   markValues(valuesOf(game.view));
   if (how.act) ring.fly(how.act);
-  if (how.act) game.fresh = false;
+  if (how.act || how.ran) game.fresh = false;
   if (how.picked) {
     drawChoices(game);
     ring.draw();
@@ -131,6 +131,8 @@ function draw(game, how) {
   ring.draw();
   drawChosen(game);
   speak(game, how);
+  // The keys play the exercise at once, wherever it was opened.
+  if (how.opened) $("list").focus({ preventScroll: true });
   addressOf(game).then((hash) => {
     if (!hash) return;
     game.written = hash;

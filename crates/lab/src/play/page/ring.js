@@ -4,6 +4,8 @@ const PILLS_MAX = 3;
 const FLIGHT = 200;
 /** Number of messages from which on a ring of middle size shows no values. */
 const CROWD = 9;
+/** Number of messages from which on a small ring shows one for each link. */
+const PACK = 10;
 const LEGEND = {
   prepare: "prepare",
   promise: "promise",
@@ -251,18 +253,23 @@ class Ring {
       if (!groups.has(key)) groups.set(key, []);
       groups.get(key).push(message);
     }
+    const count = [...groups.values()].reduce((sum, all) => sum + all.length, 0);
+    const packed = small && count > PACK;
     const kept = new Map();
     const made = [...groups].map(([key, all]) => {
       const most = small ? PILLS_MAX - 1 : PILLS_MAX;
-      const shown = all.length > most ? front(all, this.game.selected).slice(0, most - 1) : all;
+      const ordered = all.length > most || packed ? front(all, this.game.selected) : all;
+      const shown = packed ? ordered.slice(0, 1) : ordered.slice(0, all.length > most ? most - 1 : most);
       const items = shown.map((message) => {
         const old = this.pills.get(message.id),
-          content = JSON.stringify([message, this.game.selected === message.id]);
+          content = JSON.stringify([message, this.game.selected === message.id, packed && all.length]);
         const node = old && old.content === content ? old.node : pill(this.game, message);
+        // In a small and crowded ring one message stands for all of its link.
+        if (packed && all.length > 1) node.dataset.more = String(all.length);
         kept.set(message.id, { node, content });
         return { node, message, old: old && old.node.dataset.part ? Number(old.node.dataset.part) : undefined };
       });
-      if (shown.length < all.length) {
+      if (shown.length < all.length && !packed) {
         const rest = all.filter((message) => !shown.includes(message));
         items.push({
           message: rest[0],

@@ -46,12 +46,8 @@ class Runner {
       if (pace) await this.walk(codes, pace, going);
       else if (!going.signal.aborted && codes.length > game.cursor)
         await game.next(() => game.extend(codes, { ran: true }));
-      if (!going.signal.aborted)
-        tellNote(
-          found.added
-            ? `${many(found.added, "choice")}${policy === "random" ? `, seed ${seed}` : ""}: ${found.why}.`
-            : `Nothing was done: ${found.why}.`,
-        );
+      const done = found.added ? many(found.added, "choice") : "Nothing was done";
+      if (!going.signal.aborted) tellNote(`${done}${policy === "random" ? `, seed ${seed}` : ""}. ${found.why}`);
     } catch (error) {
       tellTrouble(error);
     }

@@ -91,8 +91,12 @@ async function openShare(game) {
   );
 }
 
-const whereWrong = (error) =>
-  error.line ? `Line ${error.line}${error.column ? `, column ${error.column}` : ""}: ${error.message}` : error.message;
+/** The sentence of a refusal, with the place in the text if there is one. */
+function whereWrong(error) {
+  const place = error.line ? `Line ${error.line}${error.column ? `, column ${error.column}` : ""}: ` : "";
+  const told = place + error.message;
+  return told.charAt(0).toUpperCase() + told.slice(1);
+}
 
 function openOwn(game) {
   const field = element("textarea", {
