@@ -8,7 +8,7 @@ use super::mail_queue::CrashRequest;
 use crate::kv::{self, WriteResult};
 use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::{self, Ballot, FULL_FACTOR, LeftBehind, Retention, StateMachine};
-use crate::role::ServerId;
+use crate::role::{ServerId, ServerSet};
 use crate::trace::{self, DropCause, Event, LinkEvent, MaybeBallot, OpKind, QuotedText, RecoveredFrom, RequestStatus};
 use crate::two_phase_commit::{self, Coordinator, Participant};
 
@@ -156,7 +156,7 @@ pub fn dropped(message: &str, from: Option<ServerId>, reason: DropReason, n: Opt
 
 /// A change of a link.
 pub fn link(peer: ServerId, state: LinkEvent, cause: Option<&str>) -> Event {
-    Event::Link { peer, state, cause: cause.map(QuotedText::new) }
+    Event::Link { peer: ServerSet::only(peer), state, cause: cause.map(QuotedText::new) }
 }
 
 /// The crash of a role.

@@ -18,14 +18,14 @@
 //! # One command in five lines
 //!
 //! These lines are from the logs of a run, shortened. A client has sent a `DELETE` to server 1. The acceptors of servers
-//! 2 and 4 are down. `s1.92` is line 92 of server 1, and `re=` names the line that caused this one.
+//! 2 and 4 are down. `s1.91` is line 91 of server 1, and `re=` names the line that caused this one.
 //!
 //! ```text
-//! s1.92  proposer PREPARE  slot=17+ ballot=17.1 to=s1,s2,s3,s4,s5 re=s1.90
-//! s3.82  acceptor PROMISE  slot=17+ ballot=17.1 accepted=none to=s1 re=s1.92
-//! s1.94  proposer ACCEPT   slot=17 ballot=17.1 op=DELETE key=shape adopted=none quorum=s1,s3,s5 to=s1,s2,s3,s4,s5 re=s3.82
-//! s5.70  acceptor ACCEPTED slot=17 ballot=17.1 to=s1 re=s1.94
-//! s1.96  learner  CHOSEN   slot=17 ballot=17.1 quorum=s1,s3,s5 to=s1,s2,s3,s4,s5 re=s5.70
+//! s1.91  proposer PREPARE  slot=17+ ballot=17.1 to=s1,s2,s3,s4,s5 re=s1.90
+//! s3.82  acceptor PROMISE  slot=17+ ballot=17.1 accepted=none to=s1 re=s1.91
+//! s1.93  proposer ACCEPT   slot=17 ballot=17.1 op=DELETE key=shape adopted=none quorum=s1,s3,s5 to=s1,s2,s3,s4,s5 re=s3.82
+//! s5.72  acceptor ACCEPTED slot=17 ballot=17.1 to=s1 re=s1.93
+//! s1.95  learner  CHOSEN   slot=17 ballot=17.1 quorum=s1,s3,s5 to=s1,s2,s3,s4,s5 re=s1.94
 //! ```
 //!
 //! Server 1 asks all acceptors to promise its ballot. Servers 1, 3 and 5 promise and report no value, so server 1 may

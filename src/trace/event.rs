@@ -248,8 +248,8 @@ events! {
         msg: QuotedText,
         /// The sending server.
         from: Option<ServerId>,
-        /// The destination server, if it is not this one.
-        to: Option<ServerId>,
+        /// The destination servers, if this one is the sender.
+        to: Option<ServerSet>,
         /// Why the message was dropped.
         cause: DropCause,
         /// Number of dropped messages, if more than one.
@@ -586,8 +586,8 @@ events! {
     }
     /// A link to a peer changes its state.
     Link = "LINK", Info, rare {
-        /// The peer of the link.
-        peer: ServerId,
+        /// The peer of the link; several where one cut concerns several links.
+        peer: ServerSet,
         /// The new state of the link.
         state: LinkEvent,
         /// Why, in one or two words.

@@ -75,9 +75,10 @@ fn forgery() -> impl Strategy<Value = String> {
 
 #[test]
 fn level_marks_events_that_need_attention() {
-    let link = |state| Event::Link { peer: ServerId(2), state, cause: None };
+    let link = |state| Event::Link { peer: ServerSet::only(ServerId(2)), state, cause: None };
     assert_eq!(link(LinkEvent::Up).level(), Level::Info);
     assert_eq!(link(LinkEvent::Lost).level(), Level::Warn);
+    assert_eq!(link(LinkEvent::Cut).level(), Level::Warn);
     let digest = |equal| Event::Digest { slot: Slot(1), digest: Digest(1), equal: Some(equal), of: Some(5) };
     assert_eq!(digest(5).level(), Level::Info);
     assert_eq!(digest(4).level(), Level::Error);

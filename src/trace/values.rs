@@ -151,6 +151,10 @@ words! {
         Unconnected = "unconnected",
         /// The destination server is not active: it starts, stops, is not admitted yet, or is fenced.
         Inactive = "inactive",
+        /// A simulated network has cut the link.
+        Cut = "cut",
+        /// A simulated network has lost the message.
+        Lost = "lost",
     }
 
     /// A change of a link to a peer.
@@ -161,9 +165,9 @@ words! {
         Lost = "lost",
         /// One of the two servers refused the other.
         Refused = "refused",
-        /// The links with the peer are cut by a lab command.
+        /// No message passes between the two any more: a lab command cut their links, or a simulated network did.
         Cut = "cut",
-        /// The cut links may connect again.
+        /// The cut is undone: messages may pass again.
         Joined = "joined",
     }
 }

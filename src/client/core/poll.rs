@@ -334,8 +334,14 @@ impl ClientCore {
             }
             self.send_try(now, handle, server, wire);
         }
-        let patience = self.unnamed.iter().map(|write| write.deadline).max();
-        if let (Some(nonce), Some(deadline), None) = (self.session.is_opening(), patience, self.opening) {
+        if let Some(patience) = self.unnamed.iter().map(|write| write.deadline).max() {
+            self.open_session(now, patience, wire);
+        }
+    }
+
+    /// Opens a session by `deadline`, if there is none. The first write does this by itself.
+    pub fn open_session(&mut self, now: Time, deadline: Time, wire: &mut impl Wire) {
+        if let (Some(nonce), None) = (self.session.is_opening(), self.opening) {
             let (handle, server) = (self.next_handle(), self.server);
             self.begin(now, handle, Request::Open { nonce }, Route::Any, server, deadline);
             self.opening = Some(handle);

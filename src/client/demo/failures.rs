@@ -104,9 +104,10 @@ impl FailureWatch {
         Ok(watch)
     }
 
-    /// A client's request begins. Changes since the last line are printed before it.
+    /// A client's request begins. Changes since the last line are printed before it. Every server is asked once more
+    /// first: a crash before the request must not count as one during it.
     pub fn request_begins(&self, client: &str) {
-        let mut observed = self.shared.lock();
+        let mut observed = self.shared.await_fresh();
         self.shared.tell(&mut observed);
         let running = RunningRequest {
             started: Instant::now(),

@@ -61,7 +61,7 @@ impl Hardest {
         let failure = if !cluster.is_quorum(met.fewest) {
             format!("it waited while {} of {all} {voter}s were up", some(met.fewest.len()))
         } else if !met.crashed.is_empty() {
-            format!("{} crashed while it ran", owners(met.crashed, voter))
+            format!("{} crashed just then", owners(met.crashed, voter))
         } else {
             format!("{} {} down", owners(met.down, voter), were(met.down))
         };
@@ -129,7 +129,7 @@ mod tests {
         );
         assert_eq!(
             first(&[two_down.clone(), crash.clone(), one_down.clone()]),
-            says("c1-4 (put city) met the most failures: s3's acceptor crashed while it ran.")
+            says("c1-4 (put city) met the most failures: s3's acceptor crashed just then.")
         );
         assert_eq!(
             first(&[waited, crash, two_down, one_down]),

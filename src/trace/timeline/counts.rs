@@ -89,7 +89,11 @@ pub fn messages(run: &Run) -> BTreeSet<(usize, usize)> {
     };
     for (at, entry) in run.lines.iter().enumerate() {
         let line = &entry.line;
-        if let Some(cause) = line.parent.as_ref().and_then(|re| by_id.get(re)) {
+        // A sender's line on a message that the network lost belongs to the line that sent it.
+        let is_of_sender = matches!(line.event, Event::Drop { to: Some(_), .. });
+        if let Some(cause) = line.parent.as_ref().and_then(|re| by_id.get(re))
+            && !is_of_sender
+        {
             add(*cause, at);
         }
         let rests_on: Vec<AcceptorReply> = match &line.event {

@@ -87,14 +87,40 @@ pub(crate) struct PageFinding {
 pub struct LessonText<'a> {
     /// The lesson's title.
     pub title: &'a str,
-    /// What happens in the run.
+    /// The situation at the beginning.
     pub says: &'a str,
-    /// Places to look at: a sentence, and the line concerned.
-    pub look: Vec<(&'a str, String)>,
+    /// The first line of the scene; what comes before is set-up.
+    pub scene: String,
+    /// Places to look at, in order.
+    pub points: Vec<LessonPoint<'a>>,
+    /// What the scene has shown.
+    pub moral: &'a str,
     /// The question to the reader.
     pub question: &'a str,
     /// The answer, which the page shows on request.
     pub answer: &'a str,
+}
+
+/// A place to look at.
+#[derive(Clone, Debug, Serialize)]
+pub struct LessonPoint<'a> {
+    /// What is to be seen there.
+    pub says: &'a str,
+    /// The line concerned.
+    pub line: String,
+    /// What the reader is asked before this point is shown.
+    pub asks: Option<LessonPrediction<'a>>,
+}
+
+/// A question about what comes next.
+#[derive(Clone, Debug, Serialize)]
+pub struct LessonPrediction<'a> {
+    /// The question.
+    pub question: &'a str,
+    /// Two to four answers.
+    pub choices: &'a [&'a str],
+    /// The index of the right answer.
+    pub right: usize,
 }
 
 /// A page, and facts about it.

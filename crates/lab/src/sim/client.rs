@@ -121,6 +121,24 @@ impl SimClient {
         client
     }
 
+    /// Opens the client's session ahead of its first write, by this moment.
+    pub fn open_session(&mut self, sim_env: &mut SimEnv, deadline: Micros) {
+        let mut wire = SimWire { client: self.number, connections: &mut self.connections, sim_env };
+        self.core.open_session(Time(wire.sim_env.now()), Time(deadline), &mut wire);
+        self.progress(sim_env);
+    }
+
+    /// The slot in which the client's session was opened.
+    pub fn session(&self) -> Option<u64> {
+        self.core.session().public().map(|(session, _)| session)
+    }
+
+    /// Makes these requests, after a pause and one after the other.
+    pub fn request(&mut self, sim_env: &mut SimEnv, client_steps: impl IntoIterator<Item = ClientStep>) {
+        self.client_steps.extend(client_steps);
+        self.pause(sim_env);
+    }
+
     /// Allows this number of requests in flight at once.
     pub fn allow_in_flight(&self, sim_env: &mut SimEnv, requests: usize) {
         (1..requests.min(self.client_steps.len())).for_each(|_| self.pause(sim_env));

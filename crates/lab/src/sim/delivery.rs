@@ -1,5 +1,7 @@
 //! Delivery: what happens when a frame arrives, and which client or server handles it.
 
+use std::sync::Arc;
+
 use super::coverage::CoveragePoint;
 use super::env::{DeliveryMode, FrameKind, SimEvent};
 use super::network::Endpoint;
@@ -8,11 +10,14 @@ use super::wire::Greeting;
 use paxos_kv::client::NoReply;
 use paxos_kv::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
 use paxos_kv::role::ServerId;
+use paxos_kv::trace::DropCause;
 
 impl Simulation {
     /// A frame reaches the end of its way.
-    pub fn frame(&mut self, from: Endpoint, to: Endpoint, bytes: &[u8], way: DeliveryMode, piece: FrameKind) {
+    pub fn frame(&mut self, from: Endpoint, to: Endpoint, bytes: &Arc<[u8]>, way: DeliveryMode, piece: FrameKind) {
         if !self.sim_env.network.arrives(from, to, way, piece) {
+            let cause = if self.sim_env.network.is_cut(from, to) { DropCause::Cut } else { DropCause::Lost };
+            self.sim_env.network.note_loss(from, to, bytes, piece, cause);
             self.sim_env.reach(CoveragePoint::FrameLost);
             if let (Endpoint::Server(from), Endpoint::Server(to), true) = (from, to, way != DeliveryMode::Replay) {
                 self.peers_frame_is_lost(from, to, piece);

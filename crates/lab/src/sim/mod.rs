@@ -7,6 +7,7 @@
 //! - [`plan`] holds what a seed decides before a run; [`faults`] holds what goes wrong during a run, and when.
 //!   `corruption` covers damage to disks.
 //! - [`simulation`] runs the events. They come from [`mod@env`]; frames cross the [`network`] and reach `delivery`.
+//!   `network_lines` writes what the network of a scene cuts and loses.
 //! - [`server`] is a server without threads: `process_env` is what its core needs, `scheduler` runs its roles, and
 //!   [`data_dir`] is its data directory. [`client`] is a client, and [`wire`] its connections.
 //! - [`oracle`] observes everything and checks the invariants. [`transactions`] has those of two-phase commit,
@@ -42,6 +43,7 @@ pub mod leaders;
 pub mod lessons;
 mod memory_bounds;
 pub mod network;
+mod network_lines;
 pub mod oracle;
 #[cfg(test)]
 mod partial_partitions;

@@ -9,6 +9,7 @@ use super::env::{DeliveryMode, FrameKind, FrameSize, MS, Micros, SECOND, SimEnv,
 use super::plan::RunPlan;
 use paxos_kv::net::{BULK_MAX_BYTES, CONTROL_MAX_BYTES, IN_FLIGHT_BULK_BYTES};
 use paxos_kv::role::{Lane, ServerId};
+use paxos_kv::trace::DropCause;
 
 /// Maximum number of old frames that are kept for a replay.
 const OLD_FRAMES_MAX: usize = 128;
@@ -105,6 +106,19 @@ impl LinkFaults {
 /// As many bytes as a link of real servers queues in each lane.
 pub const LANE_BYTES: [usize; 2] = [CONTROL_MAX_BYTES, BULK_MAX_BYTES];
 
+/// A message between servers that does not arrive.
+#[derive(Clone, Debug)]
+pub struct LostMessage {
+    /// The sender.
+    pub from: ServerId,
+    /// The receiver.
+    pub to: ServerId,
+    /// The frame; all copies of a message to several servers share it.
+    pub bytes: Arc<[u8]>,
+    /// Why it does not arrive.
+    pub cause: DropCause,
+}
+
 /// All links of a run.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -113,12 +127,39 @@ pub struct Network {
     old: VecDeque<(Endpoint, Endpoint, Arc<[u8]>, FrameKind)>,
     /// Number of frames sent so far, between servers and with clients.
     pub frames: u64,
+    /// The messages lost since they were last taken. None: losses are not recorded.
+    losses: Option<Vec<LostMessage>>,
 }
 
 impl Network {
     /// Links with the faults of this plan.
     pub fn new(plan: &RunPlan) -> Network {
-        Network { link_faults: plan.link_faults.clone(), links: BTreeMap::new(), old: VecDeque::new(), frames: 0 }
+        Network {
+            link_faults: plan.link_faults.clone(),
+            links: BTreeMap::new(),
+            old: VecDeque::new(),
+            frames: 0,
+            losses: None,
+        }
+    }
+
+    /// Records the messages that are lost from now on.
+    pub fn record_losses(&mut self) {
+        self.losses = Some(Vec::new());
+    }
+
+    /// The messages lost since the last call, if they are recorded.
+    pub fn take_losses(&mut self) -> Vec<LostMessage> {
+        self.losses.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Records a lost message, if losses are recorded. Greetings and frames of clients are no messages.
+    pub fn note_loss(&mut self, from: Endpoint, to: Endpoint, bytes: &Arc<[u8]>, piece: FrameKind, cause: DropCause) {
+        if let (Some(losses), Endpoint::Server(from), Endpoint::Server(to), FrameKind::Word(..)) =
+            (&mut self.losses, from, to, piece)
+        {
+            losses.push(LostMessage { from, to, bytes: bytes.clone(), cause });
+        }
     }
 
     /// Ends all faults; frames still take time, at most 5 ms + 5 ms on average.
@@ -215,6 +256,7 @@ impl SimEnv {
     /// Sends an ACCEPT, unless it falls to the extra loss of ACCEPTs.
     pub fn send_accept(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: FrameKind) {
         if self.chance(self.network.link_faults.accept_loss) {
+            self.network.note_loss(from, to, &bytes, piece, DropCause::Lost);
             return self.reach(CoveragePoint::FrameLost);
         }
         // An ACCEPT that is lost later is handled like any lost frame.
@@ -226,10 +268,15 @@ impl SimEnv {
         self.network.frames += 1;
         let LinkFaults { loss, duplicate, replay, .. } = self.network.link_faults;
         if self.chance(loss) {
+            self.network.note_loss(from, to, &bytes, piece, DropCause::Lost);
             self.reach(CoveragePoint::FrameLost);
             return false;
         }
         let is_sent = self.send_copy(from, to, bytes.clone(), piece);
+        if !is_sent {
+            let cause = if self.network.is_cut(from, to) { DropCause::Cut } else { DropCause::Full };
+            self.network.note_loss(from, to, &bytes, piece, cause);
+        }
         // A client's try is one connection: it cannot be refused and still arrive.
         if piece != FrameKind::Client && self.chance(duplicate) {
             self.reach(CoveragePoint::FrameDuplicated);

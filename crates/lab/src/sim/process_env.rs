@@ -21,7 +21,7 @@ use paxos_kv::net::{ClientReply, PEER_FRAME_MAX_BYTES, PeerMessage, frame};
 use paxos_kv::paxos::{AcceptorNotification, LearnerNotification, Message};
 use paxos_kv::role::{Action, Actions, Role, RoleKind, ServerId, ServerSet};
 use paxos_kv::time::Time;
-use paxos_kv::trace::TraceContext;
+use paxos_kv::trace::{DropCause, TraceContext};
 use paxos_kv::two_phase_commit;
 
 /// When timers run out that only a person lets run out.
@@ -211,11 +211,17 @@ impl Env for ProcessEnv<'_> {
         let is_accept = matches!(message, PeerMessage::Paxos(Message::Accept { .. }))
             || matches!(message, PeerMessage::TwoPhaseCommit(two_phase_commit::CommitMessage::VoteRequest { .. }));
         let links = self.agenda.links.borrow();
+        let (weight, bytes) =
+            (FrameSize { lane: message.lane(), bytes: FrameSize::SMALL.bytes + message.size() }, frame.into());
         let is_up = |server: &ServerId| links.get(server).is_some_and(|link| link.call().is_some());
-        let to: ServerSet = to.iter().filter(is_up).collect();
-        if !to.is_empty() {
-            let weight = FrameSize { lane: message.lane(), bytes: FrameSize::SMALL.bytes + message.size() };
-            self.agenda.frames.borrow_mut().push((to, frame.into(), weight, is_accept));
+        let (up, down): (Vec<ServerId>, Vec<ServerId>) = to.iter().partition(is_up);
+        for server in down {
+            let (from, to) = (Endpoint::Server(me), Endpoint::Server(server));
+            let network = &mut self.sim_env.borrow_mut().network;
+            network.note_loss(from, to, &bytes, FrameKind::Word(0, weight), DropCause::Unconnected);
+        }
+        if !up.is_empty() {
+            self.agenda.frames.borrow_mut().push((up.into_iter().collect(), bytes, weight, is_accept));
         }
     }
 

@@ -208,6 +208,7 @@ impl Simulation {
             && let Some(event) = self.sim_env.next(end)
         {
             self.handle_event(event);
+            self.trace_losses();
         }
     }
 

@@ -19,7 +19,7 @@ function lab(app) {
   const newest = () => app.run.stateAt(app.run.lines.length - 1);
   app.drawLab = () => {
     const state = newest(), cut = cutPairs(state), members = [...app.run.cluster].sort((a, b) => a - b);
-    drawRing(ring, app.run, state, { silent: app.silent });
+    drawRing(ring, app.run, state, app.run.lines.length - 1, { silent: app.silent });
     patch(roles, ...members.map((server) => roleRow(server, members, state, cut, app.silent, tell)));
     const pairs = members.flatMap((a, n) => members.slice(n + 1).map((b) => [a, b]));
     patch(links, ...pairs.map(([a, b]) => {

@@ -18,6 +18,25 @@ class App {
     this.tab = "now";
     this.silent = new Set();
     this.panelTimer = 0;
+    /** In a lesson, the last row that is revealed; later ones are hidden until the reader gets there. */
+    this.seen = Infinity;
+  }
+
+  /** The lines to draw: those that the filter selects, without a folded set-up. A message that the network lost is
+   * drawn at the line that sent it. */
+  select() {
+    this.matching = filterRows(this.run, this.filter);
+    const matching = new Set(this.matching.some((line) => line.beside) ? this.matching : []);
+    return this.setUp.without(this.matching.filter((line) => !line.beside || !matching.has(line.beside)));
+  }
+
+  isRevealed(line) {
+    return line.row <= this.seen;
+  }
+
+  /** Reveals all lines up to this one. */
+  unveil(line) {
+    if (this.card && line) this.seen = Math.max(this.seen, line.row);
   }
 
   /** Opens the lines of a finished run. */
@@ -34,7 +53,11 @@ class App {
     listen(this);
     this.offer();
     drawLegend();
-    drawLesson(this);
+    this.setUp = new SetUp(this);
+    // On a phone there is room for the picture or for the panels.
+    if (!this.data.live && matchMedia("(max-width: 640px)").matches) this.fold(true);
+    this.card = this.data.lesson ? new LessonCard(this) : null;
+    if (this.card) this.card.draw();
     this.tellVerdict();
     this.readAddress();
     document.body.classList.remove("loading");
@@ -66,7 +89,7 @@ class App {
   /** Applies the filter, and keeps the cursor as near as possible to its line. */
   refresh(wanted) {
     const before = wanted || this.line();
-    this.shown = filterRows(this.run, this.filter);
+    this.shown = this.select();
     const at = before ? this.shown.findIndex((line) => line.row >= before.row) : -1;
     this.cursor = before ? (at < 0 ? this.shown.length - 1 : at) : this.shown.length ? 0 : -1;
     const { req, slot, server } = this.filter;
@@ -76,6 +99,7 @@ class App {
     $("clear").hidden = !(req || slot || server);
     $("nothing").hidden = this.shown.length > 0;
     $("nothing").textContent = this.run.lines.length ? `No line matches ${describeFilter(this.filter)}.` : "No lines yet. Send requests to the cluster: ./run_client.sh";
+    this.unveil(this.line());
     this.diagram.layout();
     this.diagram.reveal(this.cursor, true);
     this.tellCount();
@@ -85,7 +109,7 @@ class App {
   /** Adds new lines. A cursor at the newest line follows; any other cursor stays. */
   grow(follows) {
     const line = this.line(), top = this.diagram.box.scrollTop, before = line ? this.diagram.yOf(line) : 0;
-    this.shown = filterRows(this.run, this.filter);
+    this.shown = this.select();
     const at = line ? this.shown.indexOf(line) : -1;
     this.cursor = follows || at < 0 ? this.shown.length - 1 : at;
     $("nothing").hidden = this.shown.length > 0;
@@ -102,11 +126,13 @@ class App {
     if (!this.shown.length) return;
     const before = this.cursor;
     this.cursor = Math.max(0, Math.min(row, this.shown.length - 1));
+    this.unveil(this.line());
     this.diagram.reveal(this.cursor, centre);
     this.settle(this.cursor === before + 1);
   }
 
   settle(forward) {
+    if (this.card) this.card.follow();
     this.diagram.draw();
     this.strip.draw();
     if (this.tellMoment) this.tellMoment();
@@ -119,7 +145,7 @@ class App {
   drawPanels(forward) {
     this.diagram.drawHead();
     if (this.tab === "now") {
-      drawRing($("stage"), this.run, this.state(), { flights: flightsOf(this.line()), moves: forward && !this.still });
+      drawRing($("stage"), this.run, this.state(), this.line() ? this.line().row : -1, { line: this.line(), moves: forward && !this.still });
       drawState(this);
       drawDetail(this);
     } else if (this.tab === "slots") drawSlots(this);
@@ -133,8 +159,10 @@ class App {
 
   /** Moves the cursor to a line; a filter that hides the line is removed. */
   go(line) {
+    line = line.beside || line;
     if (line.shown < 0) {
       this.filter = {};
+      if (this.setUp.hides(line)) this.setUp.open = true;
       this.refresh(line);
     } else this.goRow(line.shown, false);
   }
@@ -200,9 +228,14 @@ class App {
       $(`tab-${other}`).setAttribute("aria-selected", other === name);
       $(`tab-${other}`).tabIndex = other === name ? 0 : -1;
     }
-    document.body.classList.remove("folded");
-    $("fold").setAttribute("aria-expanded", true);
+    this.fold(false);
     this.drawPanels(false);
+  }
+
+  /** Hides the panels, or shows them. */
+  fold(on) {
+    document.body.classList.toggle("folded", on);
+    $("fold").setAttribute("aria-expanded", !on);
   }
 
   setTheme(dark) {
@@ -238,9 +271,13 @@ class App {
     $("by-order").setAttribute("aria-pressed", !this.byTime);
     $("by-time").setAttribute("aria-pressed", this.byTime);
     this.cursor = -1;
-    const { lesson } = this.data;
-    const first = this.run.byId.get(this.data.first || (lesson && lesson.look.length ? lesson.look[0][1] : ""));
-    this.refresh(this.run.byId.get(asked.get("at") || "") || first);
+    this.seen = this.card ? -1 : Infinity;
+    this.shown = this.select();
+    const named = this.run.byId.get(asked.get("at") || "");
+    const first = this.run.byId.get(this.data.first || "") || (this.card ? this.card.line(0) : this.data.live ? null : firstWorthSeeing(this.run));
+    const opensAt = named ? named.beside || named : Object.keys(this.filter).length ? null : first;
+    if (opensAt && this.setUp.hides(opensAt)) this.setUp.open = true;
+    this.refresh(opensAt);
     if (asked.get("tab")) this.showTab(["slots", "legend"].includes(asked.get("tab")) ? asked.get("tab") : "now");
     this.reading = false;
   }
@@ -272,7 +309,7 @@ class App {
   }
 
   tellCount() {
-    const all = this.run.lines.length, some = this.shown.length;
+    const all = this.run.lines.length, some = this.matching.length;
     $("count").textContent = some === all ? `${all.toLocaleString("en")} lines` : `${some.toLocaleString("en")} of ${all.toLocaleString("en")} lines`;
   }
 
@@ -308,10 +345,7 @@ function listen(app) {
   $("help").onclick = () => $("about").showModal();
   $("theme").onclick = () => app.setTheme(document.documentElement.dataset.theme !== "dark");
   for (const name of ["now", "slots", "legend", "lab"]) $(`tab-${name}`).onclick = () => app.showTab(name);
-  $("fold").onclick = () => {
-    const folded = document.body.classList.toggle("folded");
-    $("fold").setAttribute("aria-expanded", !folded);
-  };
+  $("fold").onclick = () => app.fold(!document.body.classList.contains("folded"));
   const readFilter = () => {
     const slot = Number($("by-slot").value);
     $("by-slot").classList.toggle("wrong", $("by-slot").value !== "" && !(Number.isInteger(slot) && slot > 0));
@@ -329,9 +363,8 @@ function pointing(app) {
   const run = $("run"), tip = $("tip");
   const rowUnder = (event) => {
     const box = run.getBoundingClientRect(), y = event.clientY - box.top + run.scrollTop - HEAD;
-    if (event.clientY - box.top < HEAD) return -1;
-    const row = app.diagram.nearest(y);
-    return row >= 0 && Math.abs(app.diagram.ys[row] - y) < 40 ? row : -1;
+    if (event.clientY - box.top < HEAD || event.target.closest("button")) return -1;
+    return app.diagram.rowUnder(y);
   };
   run.addEventListener("click", (event) => {
     const row = rowUnder(event);
@@ -384,7 +417,8 @@ function onKey(app, event) {
     r: () => { if (line && line.req) app.setFilter({ req: line.req }); },
     f: () => $("by-request").focus(), t: () => app.setView(!app.byTime), d: () => $("theme").click(),
     "+": () => app.setZoom(2), "=": () => app.setZoom(2), "-": () => app.setZoom(0.5), "?": () => $("about").showModal(),
-    Escape: () => { app.play(false); app.setFilter({}); },
+    Escape: () => { app.play(false); app.setFilter({}); }, u: () => app.setUp.show(!app.setUp.open),
+    ...(app.card ? app.card.keys() : {}),
   };
   if (!acts[key]) return;
   event.preventDefault();

@@ -10,16 +10,20 @@ use flate2::write::DeflateEncoder;
 use super::PageData;
 
 const HTML: &str = include_str!("page.html");
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = concat!(include_str!("page.css"), include_str!("scene.css"));
 const SCRIPT: &str = concat!(
     include_str!("reader.js"),
     include_str!("patch.js"),
     include_str!("model.js"),
+    include_str!("network.js"),
+    include_str!("quorums.js"),
     include_str!("sentences.js"),
     include_str!("marks.js"),
     include_str!("diagram.js"),
     include_str!("strip.js"),
     include_str!("ring.js"),
+    include_str!("opening.js"),
+    include_str!("lesson.js"),
     include_str!("panels.js"),
     include_str!("main.js"),
 );

@@ -26,6 +26,8 @@ class Run {
     this.last = new Map();        // process -> its last line
     this.answers = new Map();     // PROMISE, ACCEPTED, NACK by request and sender
     this.firstAccept = new Map(); // ballot -> its first ACCEPT
+    this.proposals = new Map();   // slot and ballot -> its ACCEPT; transaction -> its VOTEREQ
+    this.accepted = new Map();    // slot -> its ACCEPTED lines
     this.waiting = new Map();     // id -> earlier lines that name it
     this.wanted = new Map();      // reply -> earlier lines that count it
     this.states = [];
@@ -42,6 +44,7 @@ class Run {
         line.key = null;
         line.causes = [];
         line.effects = [];
+        line.lost = line.beside = null;
         this.byId.set(line.id, line);
         fresh.push(line);
       }
@@ -80,6 +83,12 @@ class Run {
         line.causes = line.causes.filter((cause) => !gone.has(cause.from));
       }
     }
+    for (const [key, line] of this.proposals) if (gone.has(line)) this.proposals.delete(key);
+    for (const [slot, lines] of this.accepted) {
+      const kept = lines.filter((line) => !gone.has(line));
+      if (kept.length) this.accepted.set(slot, kept);
+      else this.accepted.delete(slot);
+    }
     for (const answers of this.answers.values()) {
       while (answers.length && gone.has(answers[0])) answers.shift();
     }
@@ -92,8 +101,14 @@ class Run {
     const { name, fields, server } = line;
     if (name === "PROMISE") this.answer(`P ${fields.ballot} ${server}`, line);
     else if (name === "NACK") this.answer(`N ${fields.ballot} ${server}`, line);
-    else if (name === "ACCEPTED") this.answer(`A ${fields.slot} ${fields.ballot} ${server}`, line);
+    else if (name === "ACCEPTED") {
+      this.answer(`A ${fields.slot} ${fields.ballot} ${server}`, line);
+      const known = this.accepted.get(fields.slot);
+      if (known) known.push(line);
+      else this.accepted.set(fields.slot, [line]);
+    } else if (name === "VOTEREQ") this.proposals.set(fields.tx, line);
     else if (name === "ACCEPT") {
+      this.proposals.set(`${fields.slot} ${fields.ballot}`, line);
       const first = this.firstAccept.get(fields.ballot);
       if (!first || line.n < first.n) this.firstAccept.set(fields.ballot, line);
     } else if (name === "VOTE") this.answer(`V ${fields.tx} ${server}`, line);
@@ -111,12 +126,13 @@ class Run {
   }
 
   join(line) {
+    line.proposal = this.proposalOf(line);
     if (line.re) {
       const cause = this.byId.get(line.re);
-      if (cause) this.link(cause, line);
+      if (cause) this.follow(cause, line);
       else this.wait(line.re, line);
     }
-    for (const late of this.waiting.get(line.id) || []) this.link(line, late);
+    for (const late of this.waiting.get(line.id) || []) this.follow(line, late);
     this.waiting.delete(line.id);
     const { name, fields } = line;
     if (name === "ACCEPT" || name === "LEAD") {
@@ -134,6 +150,28 @@ class Run {
     } else if (name === "RETRY") {
       for (const server of readNacks(fields.nack)) this.joinAnswer(`N ${fields.ballot} ${server}`, line, MESSAGE);
     }
+  }
+
+  /** The line that proposed what this line is about. */
+  proposalOf({ name, fields }) {
+    if (name === "ACCEPTED" || name === "CHOSEN") return this.proposals.get(`${fields.slot} ${fields.ballot}`) || null;
+    if (name === "VOTE" || name === "DECIDE" || name === "ABORTED") return this.proposals.get(fields.tx) || null;
+    if (name === "PROMISE" && fields.accepted !== "none" && !fields.accepted.includes(",")) {
+      return this.proposals.get(fields.accepted.replace("@", " ")) || null;
+    }
+    return null;
+  }
+
+  /** Joins a line to the line that it names as its cause. A message that the network lost belongs to its sending. */
+  follow(cause, line) {
+    if (line.name === "DROP" && line.fields.to !== undefined) {
+      line.beside = cause;
+      (cause.lost = cause.lost || []).push(line);
+      return;
+    }
+    // One message carries the proposals of several slots: each acceptance belongs to the proposal of its own slot.
+    const own = line.name === "ACCEPTED" && cause.name === "ACCEPT" && line.proposal;
+    this.link(own && own.fields.ballot === cause.fields.ballot ? own : cause, line);
   }
 
   wait(id, line) {
@@ -184,9 +222,12 @@ class Run {
     }
   }
 
-  /** Outages of roles, and requests with their ends. */
+  /** Outages of roles, requests with their ends, and links that were cut or lost. */
   derive() {
-    if (!this.derived) this.derived = { outages: outages(this.lines), exchanges: exchanges(this.lines) };
+    if (!this.derived) {
+      this.derived = { outages: outages(this.lines), exchanges: exchanges(this.lines), cuts: cutLinks(this.lines, setUpEnd(this, null)) };
+      this.derived.walls = walls(this.derived.cuts, [...this.cluster].sort((a, b) => a - b));
+    }
     return this.derived;
   }
 
@@ -315,7 +356,7 @@ function withFailures(run, told) {
 /** The state of a server before its first line. */
 function blank() {
   return { up: false, down: new Set(), promised: "none", accepted: "", count: 0, applied: 0, proposing: "", forgot: false,
-    doubts: new Set(), commits: false, cut: new Set(), stopped: false, work: null, leads: "" };
+    doubts: new Set(), commits: false, stopped: false, work: null, leads: "" };
 }
 
 /** The state of every server after some more lines; the given state is not changed. */
@@ -325,7 +366,7 @@ function stateAfter(state, lines) {
   const own = (number) => {
     if (!fresh.has(number)) {
       const known = after.get(number) || blank();
-      after.set(number, { ...known, down: new Set(known.down), doubts: new Set(known.doubts), cut: new Set(known.cut) });
+      after.set(number, { ...known, down: new Set(known.down), doubts: new Set(known.doubts) });
       fresh.add(number);
     }
     return after.get(number);
@@ -399,10 +440,6 @@ function step(server, { name, role, fields, req }) {
     case "STEPDOWN":
       server.leads = "";
       endWork(server);
-      break;
-    case "LINK":
-      if (fields.state === "cut") server.cut.add(readServer(fields.peer));
-      else if (fields.state === "joined") server.cut.delete(readServer(fields.peer));
       break;
     case "PROMISE": server.promised = fields.ballot; break;
     case "NACK": server.promised = fields.promised; break;

@@ -104,9 +104,14 @@ function drawDetail(app) {
   const rest = line.name === "CHOSEN" ? `chosen by these ${count} of ${app.run.cluster.size}`
     : line.name === "ACCEPT" ? `based on these ${count} promises` : "caused by";
   section(rest, line.causes.map((edge) => edge.from).sort((a, b) => a.row - b.row));
-  section("caused", line.effects.map((edge) => edge.to).sort((a, b) => a.row - b.row));
+  const met = sharedAcceptors(app.run, line);
+  if (met) parts.push(element("p", "met", dressed(sharedWords(met, line))));
+  section("caused", line.effects.map((edge) => edge.to).filter((other) => app.isRevealed(other)).sort((a, b) => a.row - b.row));
   const silent = unheard(line);
-  if (silent.length) parts.push(element("p", "dim", "No line shows that it arrived at ", dressed(serverList(silent)), "."));
+  const cut = cutPairsAt(app.run, line.row), isCut = (number) => cut.has([line.server, number].sort((a, b) => a - b).join(" "));
+  const unknown = silent.filter((number) => !isCut(number)), apart = silent.filter(isCut);
+  if (apart.length) parts.push(element("p", "dim", "There was no connection to ", dressed(serverList(apart)), "."));
+  if (unknown.length) parts.push(element("p", "dim", "No line shows that it arrived at ", dressed(serverList(unknown)), "."));
   if (line.re && !app.run.byId.has(line.re)) parts.push(element("p", "dim", `It was caused by ${line.re}, a line that is not on this page.`));
   parts.push(element("div", "raw", line.text));
   const actions = element("div", "actions");
@@ -129,26 +134,8 @@ function drawDetail(app) {
 /** The servers to which a message was sent, and of which no line shows that it arrived. */
 function unheard(line) {
   if (!/^(PREPARE|ACCEPT|CHOSEN)$/.test(line.name)) return [];
-  const heard = new Set(line.effects.map((edge) => edge.to.server));
+  const heard = new Set([...line.effects.map((edge) => edge.to.server), ...lostTo(line)]);
   return readServers(line.fields.to).filter((number) => !heard.has(number));
-}
-
-/** The lesson: a text, places to look at, and a question with a hidden answer. */
-function drawLesson(app) {
-  const { lesson } = app.data;
-  if (!lesson) return;
-  const box = $("lesson");
-  box.hidden = false;
-  const places = element("ol", "links", ...lesson.look.map(([says, id]) => {
-    const button = element("button", "jump", says);
-    button.type = "button";
-    button.addEventListener("click", () => app.run.byId.has(id) && app.go(app.run.byId.get(id)));
-    return element("li", "", button);
-  }));
-  const answer = element("details", "", element("summary", "", lesson.question), element("p", "", lesson.answer));
-  box.replaceChildren(element("details", "", element("summary", "", `Lesson: ${lesson.title}`), element("p", "", lesson.says)),
-    element("h3", "", "look at"), places, element("h3", "", "a question"), answer);
-  box.firstChild.open = true;
 }
 
 /** The table of slots by servers at the chosen line. Maximum number of slots, around the one of interest. */
@@ -221,6 +208,9 @@ function drawLegend() {
   arrow('stroke-dasharray="1 2.5"', 1.2, tip, "a notification that a slot is chosen");
   arrow('stroke-dasharray="4 3"', 1.1, "M22 4H24V14H22Z", "a refusal");
   arrow('stroke-dasharray="4 3"', 1.1, "", "a dropped message");
+  item('<path class="stray" style="--hue:var(--s1)" d="M-13 -3L6 3"/><path class="cross" transform="translate(6 3)" d="' + SHAPES.cross(3.6) + '"/>', "a message that the network lost");
+  item('<path class="wall" d="M0 -9V9"/>', "a wall: no message can pass between the servers on its two sides");
+  item('<path class="kept" style="--hue:var(--s1)" d="M-8 -9V9"/><circle class="shared" style="--hue:var(--s1)" cx="5" cy="0" r="6"/>', "an acceptor that two quorums share, at the chosen proposal");
   const hues = element("p", "", "Color shows the owner of the ballot: ");
   hues.append(dressed([1, 2, 3, 4, 5].flatMap((number) => [{ ballot: `3.${number}` }, ` s${number}${number < 5 ? ", " : "."}`])));
   box.replaceChildren(element("h3", "", "marks"), list, element("h3", "", "arrows"), arrows, element("h3", "", "color"), hues,

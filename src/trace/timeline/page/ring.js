@@ -17,32 +17,26 @@ function describeServer(number, known, roles, isSilent) {
   return `s${number}: ${roles.map((role) => `${role} ${known.down.has(role) ? "down" : "up"}`).join(", ")}`;
 }
 
-/** The pairs of servers whose links are cut, at one end or at both. */
-function cutPairs(state) {
-  const pairs = new Set();
-  for (const [number, { cut }] of state) for (const peer of cut) pairs.add(`${Math.min(number, peer)}-${Math.max(number, peer)}`);
-  return pairs;
-}
-
-/** Draws the state of all servers. `flights` are messages in flight; `silent` are servers from which nothing is heard. */
-function drawRing(box, run, state, { flights = [], moves = false, silent = new Set() } = {}) {
-  const members = [...run.cluster].sort((a, b) => a - b), roles = rolesOf(state), cut = cutPairs(state);
+/** Draws the state of all servers after the line of this row. `line` is the chosen line: the messages that caused it and
+ * those that the network lost are drawn, and the quorums that meet in it. `silent` are servers from which nothing is heard. */
+function drawRing(box, run, state, row, { line = null, moves = false, silent = new Set() } = {}) {
+  const members = [...run.cluster].sort((a, b) => a - b), roles = rolesOf(state), cut = cutPairsAt(run, row);
   const at = new Map(members.map((number, n) => {
     const angle = Math.PI * 2 * n / members.length - Math.PI / 2;
     return [number, [160 + 112 * Math.cos(angle), 98 + 68 * Math.sin(angle)]];
   }));
   const size = Math.min(1, SEATS_FULL / members.length);
-  const wires = members.flatMap((a, n) => members.slice(n + 1).map((b) => wire(a, b, at, cut.has(`${a}-${b}`))));
-  const flying = flights.filter(({ from, to }) => at.has(from) && at.has(to) && from !== to).map((one) => flight(one, at, moves));
+  const wires = members.flatMap((a, n) => members.slice(n + 1).map((b) => wire(a, b, at, cut.has(`${a} ${b}`))));
+  const flying = flightsOf(line).filter(({ from, to }) => at.has(from) && at.has(to) && from !== to).map((one) => flight(one, at, moves));
   const seats = members.map((number) => {
     const [x, y] = at.get(number);
     return `<g data-key="s${number}" transform="translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${size})">${seat(number, state.get(number) || blank(), roles, silent.has(number))}</g>`;
   });
   // This text contains only numbers and words of this script.
   const holder = document.createElement("div");
-  holder.innerHTML = `<svg viewBox="0 0 320 196" aria-hidden="true">${wires.join("")}${flying.join("")}${seats.join("")}</svg>`;
+  holder.innerHTML = `<svg viewBox="0 -6 320 218" aria-hidden="true">${wires.join("")}${flying.join("")}${line ? drawLostFlights(line, at) : ""}${seats.join("")}${ringQuorums(run, line, at)}</svg>`;
   patch(box, holder.firstChild);
-  const cuts = [...cut].map((pair) => `the link of s${pair.replace("-", " and s")} is cut`);
+  const cuts = [...cut].map((pair) => `the link of s${pair.replace(" ", " and s")} is cut`);
   box.setAttribute("aria-label", [...members.map((number) => describeServer(number, state.get(number) || blank(), roles, silent.has(number))), ...cuts].join("; "));
   for (const motion of box.querySelectorAll("animateMotion")) {
     if (!motion.isBegun) motion.beginElement();

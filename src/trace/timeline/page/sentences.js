@@ -35,14 +35,19 @@ const RESULTS = {
 const DROPPED = {
   crashed: "it is down", full: "its queue is full", "disk-full": "the disk is full",
   unconnected: "there is no connection", inactive: "the server is not admitted, or fenced",
+  cut: "the link is cut", lost: "the network loses it",
 };
+
+/** The command that an acceptance, a vote or a decision is about, where its proposal is known: `: PUT color = blue`. */
+const about = (line) => (line.proposal && line.proposal.fields.key !== undefined ? [": ", ...command(line.proposal.fields)] : []);
 
 /** The sentence of a line, in parts. */
 function sentence(line, clusterSize) {
   const told = SENTENCES[line.name];
   const parts = told ? told(line, line.fields, line.server ? server(line.server) : { process: line.process }, clusterSize)
     : [`${line.role} ${line.name}`];
-  return line.why && line.name !== "NACK" && line.name !== "MALFORMED" ? [...parts, { why: line.why }] : parts;
+  const whole = [...parts, ...lostWords(line, clusterSize)];
+  return line.why && line.name !== "NACK" && line.name !== "MALFORMED" ? [...whole, { why: line.why }] : whole;
 }
 
 const SENTENCES = {
@@ -62,7 +67,7 @@ const SENTENCES = {
     const accepted = f.accepted === "none" ? [`has accepted nothing from slot ${readSlot(f.slot)} on`]
       : ["has accepted ", ...f.accepted.split(",").flatMap((part, n) => {
         const [slot, at] = part.split("@");
-        const told = at ? [`slot ${slot} at `, ballot(at)] : [`${parseInt(part.slice(1), 10)} more`];
+        const told = at ? [`slot ${slot} at `, ballot(at), ...about(line)] : [`${parseInt(part.slice(1), 10)} more`];
         return n ? [", ", ...told] : told;
       })];
     return [who, " promises ", ballot(f.ballot), "; it ", ...accepted];
@@ -73,8 +78,8 @@ const SENTENCES = {
     const value = f.adopted && f.adopted !== "none" ? ["the value accepted at ", ballot(f.adopted), ": ", ...command(f)] : command(f);
     return [who, ` proposes for slot ${f.slot} at `, ballot(f.ballot), ": ", ...value];
   },
-  ACCEPTED: (line, f, who) => [who, ` accepts the proposal for slot ${f.slot} at `, ballot(f.ballot)],
-  CHOSEN: (line, f) => [`Slot ${f.slot} is chosen: `, ...serverList(readServers(f.quorum)), " accepted it at ", ballot(f.ballot)],
+  ACCEPTED: (line, f, who) => [who, ` accepts for slot ${f.slot} at `, ballot(f.ballot), ...about(line)],
+  CHOSEN: (line, f, who) => [`Slot ${f.slot} is chosen`, ...about(line), ". ", who, " has counted ", ...serverList(readServers(f.quorum)), " at ", ballot(f.ballot)],
   LEARN: (line, f, who) => {
     const results = { OK: "", NOTFOUND: ": key not found", MISMATCH: ": version mismatch, nothing changes", NOOP: "",
       OPENED: `: session ${f.session}`, SUPERSEDED: ": the client no longer waits for it", EXPIRED: ": its session is unknown or has expired" };
@@ -85,9 +90,9 @@ const SENTENCES = {
   },
   VOTEREQ: (line, f, who, all) =>
     [who, " asks ", ...serverList(readServers(f.to), all), " to vote on ", ballot(f.tx), ": ", ...command(f)],
-  VOTE: (line, f, who) => [who, f.vote === "YES" ? " votes yes on " : " votes no on ", ballot(f.tx),
+  VOTE: (line, f, who) => [who, f.vote === "YES" ? " votes yes on " : " votes no on ", ballot(f.tx), ...(f.vote === "YES" ? about(line) : []),
     ...(f.by !== undefined ? [": ", ballot(f.by), " holds the lock"] : [])],
-  DECIDE: (line, f, who, all) => [who, f.decision === "COMMIT" ? " decides to commit " : " decides to abort ", ballot(f.tx),
+  DECIDE: (line, f, who, all) => [who, f.decision === "COMMIT" ? " decides to commit " : " decides to abort ", ballot(f.tx), ...about(line),
     { first: " and notifies ", again: " and repeats the decision to ", presumed: " (presumed, it has no record) and notifies " }[f.reason] || " ",
     ...serverList(readServers(f.to), all)],
   ACK: (line, f, who) => {
@@ -118,6 +123,7 @@ const SENTENCES = {
   },
   DROP: (line, f, who) => {
     const from = f.from ? [" from ", server(readServer(f.from))] : [];
+    if (f.to !== undefined) return [`${readText(f.msg)} of `, who, " is lost on its way to ", ...serverList(readServers(f.to)), `: ${DROPPED[f.cause] || f.cause}`];
     if (f.n !== undefined) return [`${many(Number(f.n), "message")} to `, who, `'s ${line.role} dropped: ${(DROPPED[f.cause] || f.cause).replace(" is ", " was ")}`];
     return [`${readText(f.msg)}`, ...from, " does not reach ", who, `'s ${line.role}: ${DROPPED[f.cause] || f.cause}`];
   },
@@ -140,9 +146,9 @@ const SENTENCES = {
   DIGEST: (line, f, who) => f.equal !== undefined ? [who, `: ${f.equal} of ${f.of} replicas are equal after slot ${f.slot}`]
     : [who, `: digest ${f.digest} after slot ${f.slot}`],
   LOST: (line, f, who) => [`${many(Number(f.n), "line")} of `, who, " could not be written"],
-  LINK: (line, f, who) => [who, ` and `, server(readServer(f.peer)),
-    { up: " are connected", lost: " have lost their connection", refused: ": the connection was refused", cut: ": their link is cut",
-      joined: " are joined again and may connect" }[f.state] || ` ${f.state}`,
+  LINK: (line, f, who) => [who, ...{ up: [" connects to "], lost: [" has lost its connection to "], refused: [" and "],
+    cut: [" is cut off from "], joined: [" can reach "] }[f.state] || [` ${f.state} `], ...serverList(readServers(f.peer)),
+    f.state === "joined" ? " again" : "", f.state === "refused" ? ": the connection was refused" : "",
     f.cause !== undefined ? ` (${readText(f.cause)})` : ""],
   STAGE: (line, f, who) => [who, ": ", readText(f.name)],
   FAULT: (line, f, who) => [who, `: ${readText(f.part)} failed (${readText(f.cause)})`],

@@ -18,7 +18,7 @@ use super::client::{ClientStep, SimClient};
 use super::client_history::RequestedOperation;
 use super::env::{MS, Micros, SECOND, SimEvent, TrafficCounts};
 use super::faults::{ActiveFault, FaultSet};
-use super::network::{Endpoint, LinkFaults};
+use super::network::LinkFaults;
 use super::plan::RunPlan;
 use super::simulation::{CrashKind, RunVerdict, Simulation};
 use paxos_kv::host::mail_queue::CrashRequest;
@@ -212,6 +212,9 @@ struct ScenarioRun {
 impl ScenarioRun {
     fn new(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> ScenarioRun {
         let mut sim = Simulation::new(plan(seed, protocol), lines);
+        if lines {
+            sim.sim_env.network.record_losses();
+        }
         let mut random = Random::new(seed, 77);
         for number in 0..usize::from(SERVERS) {
             // The requests depend on the seed alone, so that each protocol gets the same ones.
@@ -304,13 +307,9 @@ impl ScenarioRun {
     }
 
     fn cut(&mut self, on: bool) {
-        let nodes = |servers: &[u8]| servers.iter().map(|one| Endpoint::Server(ServerId(*one))).collect::<Vec<_>>();
-        for few in nodes(&[1, 2]) {
-            for many in nodes(&[3, 4, 5]) {
-                self.sim.sim_env.network.cut(few, many, on);
-                self.sim.sim_env.network.cut(many, few, on);
-            }
-        }
+        let few = ServerSet::first(2);
+        let rest = self.sim.plan.cluster().without(few);
+        self.sim.partition(few, rest, on);
     }
 
     fn cost_so_far(&self) -> WriteCost {

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{LESSONS, Lesson};
+use super::{LESSONS, Lesson, PlayedLesson, Prediction};
 use paxos_kv::trace::audit::Audit;
-use paxos_kv::trace::parse::Run;
-use paxos_kv::trace::timeline::{self, LessonText};
+use paxos_kv::trace::timeline::{self, LessonPoint, LessonPrediction, LessonText};
 
 /// The command line of the lessons.
 #[derive(Clone, Debug, Args)]
@@ -36,14 +35,15 @@ pub fn run(arguments: &LessonArgs) -> Result<(String, u8), String> {
     let out = arguments.out.clone().unwrap_or_else(|| format!("lesson-{name}.html").into());
     let html = page(lesson)?;
     fs::write(&out, html).map_err(|error| format!("cannot write {}: {error}", out.display()))?;
-    let Lesson { title, says, look, question, answer, .. } = lesson;
+    let Lesson { title, says, points, moral, question, answer, .. } = lesson;
     let mut text = format!("{title}\n\n{}\n\nLook at:\n", wrapped(says, ""));
-    for (n, (sentence, _)) in look.iter().enumerate() {
-        let _ = writeln!(text, "  {}. {}", n + 1, wrapped(sentence, "     "));
+    for (n, point) in points.iter().enumerate() {
+        let _ = writeln!(text, "  {}. {}", n + 1, wrapped(point.says, "     "));
     }
     let _ = writeln!(
         text,
-        "\nQuestion: {}\n{}\n\nOpen {} in a browser.",
+        "\n{}\n\nQuestion: {}\n{}\n\nOpen {} in a browser: it asks before it shows.",
+        wrapped(moral, ""),
         wrapped(question, ""),
         wrapped(answer, ""),
         out.display()
@@ -57,26 +57,40 @@ fn list() -> String {
 
 /// The page of a lesson.
 pub fn page(lesson: &Lesson) -> Result<String, String> {
-    let run = lesson.run().map_err(|error| error.to_string())?;
-    let look = lesson.look.iter().map(|(sentence, words)| Ok((*sentence, line_of(&run, words)?)));
-    let look = look.collect::<Result<Vec<_>, String>>()?;
-    let shown =
-        LessonText { title: lesson.title, says: lesson.says, look, question: lesson.question, answer: lesson.answer };
-    Ok(timeline::lesson(&run, &Audit::new(&run), shown))
+    let played = lesson.play().map_err(|error| error.to_string())?;
+    let run = &played.run;
+    let points = lesson.points.iter().map(|point| {
+        let asks =
+            point.asks.map(|Prediction { question, choices, right }| LessonPrediction { question, choices, right });
+        Ok(LessonPoint { says: point.says, line: run.line(line_of(&played, point.line)?).id.to_string(), asks })
+    });
+    let scene = (0..run.lines.len()).filter(|at| run.line(*at).time >= played.scene_start);
+    let scene = scene.min_by_key(|at| run.line(*at).time).map(|at| run.line(at).id.to_string());
+    let shown = LessonText {
+        title: lesson.title,
+        says: lesson.says,
+        scene: scene.unwrap_or_default(),
+        points: points.collect::<Result<Vec<_>, String>>()?,
+        moral: lesson.moral,
+        question: lesson.question,
+        answer: lesson.answer,
+    };
+    Ok(timeline::lesson(run, &Audit::new(run), shown))
 }
 
-/// The id of the earliest line that holds these words; a prefix such as `s1.*` restricts the server.
-pub(super) fn line_of(run: &Run, pattern: &str) -> Result<String, String> {
+/// The earliest line of the scene that holds these words; a prefix such as `s1.*` restricts the server.
+pub(super) fn line_of(played: &PlayedLesson, pattern: &str) -> Result<usize, String> {
+    let run = &played.run;
     let (server, words) = pattern.split_once(".*").map_or((None, pattern), |(server, words)| (Some(server), words));
     let fits = |at: &usize| {
         let line = run.line(*at);
         let by = line.id.process.as_server().map(|by| by.to_string());
-        line.to_string().contains(words) && server.is_none_or(|server| by.as_deref() == Some(server))
+        line.time >= played.scene_start
+            && line.to_string().contains(words)
+            && server.is_none_or(|server| by.as_deref() == Some(server))
     };
     let found = (0..run.lines.len()).filter(fits).min_by_key(|at| run.line(*at).time);
-    found
-        .map(|at| run.line(at).id.to_string())
-        .ok_or_else(|| format!("the scene has no log line that contains '{words}'"))
+    found.ok_or_else(|| format!("the scene has no log line that contains '{words}'"))
 }
 
 /// Wraps a text at 100 columns; all lines after the first are indented.

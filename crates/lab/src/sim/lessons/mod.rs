@@ -2,8 +2,9 @@
 //! [`timeline`](paxos_kv::trace::timeline), together with the lesson's text.
 //!
 //! A scene is a script: an action follows at a moment, or once a log line has been written. Everything else follows
-//! from the protocol, always in the same way. To add a lesson, write a file with a [`Lesson`] and add it to
-//! [`LESSONS`].
+//! from the protocol, always in the same way. Before each scene, `set_up` connects the servers and opens the sessions
+//! of all clients, so that a scene begins with its first request. To add a lesson, write a file with a [`Lesson`] and
+//! add it to [`LESSONS`].
 
 mod adopt;
 mod blocked;
@@ -12,17 +13,19 @@ pub mod lesson_command;
 mod lost_acceptor;
 mod lost_memory;
 mod one_value;
+mod set_up;
 mod stable_leader;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use jiff::Timestamp;
 
-use super::client::{ClientStep, SimClient};
-use super::env::{MS, Micros, SECOND, SimEvent};
-use super::faults::{ActiveFault, FaultSet};
-use super::network::{Endpoint, LinkFaults};
+use super::client::ClientStep;
+use super::env::{MS, Micros, SECOND};
+use super::faults::FaultSet;
+use super::network::LinkFaults;
 use super::plan::RunPlan;
+use super::server::time_of;
 use super::simulation::Simulation;
 use paxos_kv::host::mail_queue::CrashRequest;
 use paxos_kv::kv::Op;
@@ -49,10 +52,12 @@ pub struct Lesson {
     pub name: &'static str,
     /// Its title.
     pub title: &'static str,
-    /// What happens, and why it matters.
+    /// The situation at the beginning.
     pub says: &'static str,
-    /// Where to look, in order: a sentence, and a part of the log line that it explains.
-    pub look: &'static [(&'static str, &'static str)],
+    /// Where to look, in order.
+    pub points: &'static [Point],
+    /// What the scene has shown.
+    pub moral: &'static str,
     /// A question for the reader.
     pub question: &'static str,
     /// Where to find the answer, or the answer.
@@ -63,15 +68,57 @@ pub struct Lesson {
     protocol: Protocol,
     /// Acceptors restart without their stable storage.
     loses_storage: bool,
+    /// How long a client waits for the result of a write.
+    patience: Micros,
     script: &'static [(LessonTime, LessonAction)],
     /// When the scene ends, in virtual microseconds.
     end: Micros,
 }
 
+/// A place to look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// What is to be seen there.
+    pub says: &'static str,
+    /// A part of the log line concerned, the first of the scene; a prefix such as `s1.*` restricts the server.
+    pub line: &'static str,
+    /// What a reader is asked before this point is shown. The first point has none: the page opens there.
+    pub asks: Option<Prediction>,
+}
+
+/// A question about what comes next.
+#[derive(Clone, Copy, Debug)]
+pub struct Prediction {
+    /// The question.
+    pub question: &'static str,
+    /// Two to four answers.
+    pub choices: &'static [&'static str],
+    /// The index of the right answer.
+    pub right: usize,
+}
+
+impl Point {
+    /// The point at which the page opens.
+    const fn first(says: &'static str, line: &'static str) -> Point {
+        Point { says, line, asks: None }
+    }
+
+    /// A point that the reader predicts; the right answer stands at this index.
+    const fn after(
+        question: &'static str,
+        choices: &'static [&'static str],
+        right: usize,
+        says: &'static str,
+        line: &'static str,
+    ) -> Point {
+        Point { says, line, asks: Some(Prediction { question, choices, right }) }
+    }
+}
+
 /// When an action takes place; a script runs its steps in order.
 #[derive(Clone, Copy, Debug)]
 enum LessonTime {
-    /// At a moment.
+    /// At a moment, counted from the beginning of the scene.
     At(Micros),
     /// Once a server has written a log line that holds these words.
     Seen(u8, &'static str),
@@ -80,9 +127,9 @@ enum LessonTime {
 /// An action of a script.
 #[derive(Clone, Copy, Debug)]
 enum LessonAction {
-    /// A client at this server writes these keys and values, one after the other.
+    /// The next client, at this server, writes these keys and values, one after the other.
     Put(u8, &'static [(&'static str, &'static str)]),
-    /// A client at this server reads a key.
+    /// The next client, at this server, reads a key.
     Get(u8, &'static str),
     /// A role crashes, and stays down until it is restarted.
     Crash(u8, RoleKind),
@@ -90,10 +137,18 @@ enum LessonAction {
     Restart(u8, RoleKind),
     /// No action: a step of the script that only waits.
     Nothing,
-    /// Cuts both directions between two servers.
-    Cut(u8, u8),
-    /// Joins the two servers again.
-    Join(u8, u8),
+    /// Cuts both directions between a server and these.
+    Cut(u8, &'static [u8]),
+    /// Joins them again.
+    Join(u8, &'static [u8]),
+}
+
+/// A scene that was played.
+pub struct PlayedLesson {
+    /// Its log lines.
+    pub run: Run,
+    /// The time at which the set-up has ended.
+    pub scene_start: Timestamp,
 }
 
 impl Lesson {
@@ -102,37 +157,40 @@ impl Lesson {
         LESSONS.iter().find(|lesson| lesson.name == name)
     }
 
-    /// Plays the scene; returns the text of each log file, with its name.
-    pub fn run_to_log(&self) -> Vec<(String, String)> {
+    /// Plays the scene; returns the text of each log file with its name, and when the scene began.
+    pub fn run_to_log(&self) -> (Vec<(String, String)>, Micros) {
         let mut sim = Simulation::new(self.plan(), true);
+        sim.sim_env.network.record_losses();
         for server in &mut sim.servers {
             server.loses_storage = self.loses_storage;
         }
+        let asked: Vec<_> = self.script.iter().filter_map(|(_, action)| action.client()).collect();
+        set_up::connect_and_open_sessions(&mut sim, &asked, self.patience);
+        let (start, mut client) = (sim.sim_env.now(), 0);
+        let end = start + self.end;
+        // The words of the set-up do not count.
+        let set_up_lengths: Vec<usize> = (1..=self.servers).map(|server| log_text(&sim, server).len()).collect();
         for (when, what) in self.script {
             match *when {
-                LessonTime::At(moment) => {
-                    // Time advances from event to event; an event that does nothing brings it there.
-                    let wait = moment.saturating_sub(sim.sim_env.now());
-                    sim.sim_env.schedule(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
-                    sim.run_unchecked_until(moment, |_| false);
-                }
+                LessonTime::At(moment) => set_up::run_until(&mut sim, start + moment),
                 LessonTime::Seen(server, words) => {
-                    sim.run_unchecked_until(self.end, |sim| has_logged(sim, server, words))
+                    let before = set_up_lengths[usize::from(server) - 1];
+                    sim.run_unchecked_until(end, |sim| log_text(sim, server)[before..].contains(words))
                 }
             }
-            self.perform(&mut sim, *what);
+            self.perform(&mut sim, *what, &mut client);
         }
-        sim.run_unchecked_until(self.end, |_| false);
-        sim.take_lines()
+        sim.run_unchecked_until(end, |_| false);
+        (sim.take_lines(), start)
     }
 
     /// Plays the scene; returns its log lines as a run.
-    pub fn run(&self) -> Result<Run, RunError> {
-        let mut run = Run::default();
-        for (name, text) in self.run_to_log() {
+    pub fn play(&self) -> Result<PlayedLesson, RunError> {
+        let (mut run, (files, start)) = (Run::default(), self.run_to_log());
+        for (name, text) in files {
             run.add(&name, text.as_bytes(), u64::MAX)?;
         }
-        Ok(run)
+        Ok(PlayedLesson { run, scene_start: time_of(start) })
     }
 
     /// A plan without faults: the script adds its own.
@@ -153,18 +211,16 @@ impl Lesson {
         }
     }
 
-    fn perform(&self, sim: &mut Simulation, what: LessonAction) {
+    fn perform(&self, sim: &mut Simulation, what: LessonAction, client: &mut usize) {
         match what {
-            LessonAction::Put(server, pairs) => {
+            LessonAction::Put(_, pairs) => {
                 let put = |(key, value): &(&str, &str)| {
                     let (key, value) = (key.as_bytes().to_vec(), value.as_bytes().to_vec());
                     ClientStep::Write(Op::Put { key, value: value.into(), if_version: None })
                 };
-                add_client(sim, server, pairs.iter().map(put).collect());
+                request(sim, client, pairs.iter().map(put));
             }
-            LessonAction::Get(server, key) => {
-                add_client(sim, server, [ClientStep::Read(key.as_bytes().to_vec())].into())
-            }
+            LessonAction::Get(_, key) => request(sim, client, [ClientStep::Read(key.as_bytes().to_vec())]),
             LessonAction::Crash(server, role) => {
                 let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
                 sim.at_server(ServerId(server), |one, sim_env| one.crash(sim_env, role, order));
@@ -173,28 +229,35 @@ impl Lesson {
                 sim.at_server(ServerId(server), |one, sim_env| one.restart_role(sim_env, role));
             }
             LessonAction::Nothing => {}
-            LessonAction::Cut(a, b) => cut(sim, a, b, true),
-            LessonAction::Join(a, b) => cut(sim, a, b, false),
+            LessonAction::Cut(one, others) => sim.partition(ServerSet::only(ServerId(one)), set_of(others), true),
+            LessonAction::Join(one, others) => sim.partition(ServerSet::only(ServerId(one)), set_of(others), false),
         }
     }
 }
 
-fn cut(sim: &mut Simulation, a: u8, b: u8, on: bool) {
-    let [a, b] = [a, b].map(|server| Endpoint::Server(ServerId(server)));
-    for (from, to) in [(a, b), (b, a)] {
-        sim.sim_env.network.cut(from, to, on);
+impl LessonAction {
+    /// The client that makes these requests: its server, and whether it needs a session.
+    fn client(&self) -> Option<(ServerId, bool)> {
+        match self {
+            LessonAction::Put(server, _) => Some((ServerId(*server), true)),
+            LessonAction::Get(server, _) => Some((ServerId(*server), false)),
+            _ => None,
+        }
     }
 }
 
-fn add_client(sim: &mut Simulation, server: u8, client_steps: VecDeque<ClientStep>) {
-    let number = sim.clients.len();
-    let pace = (MS..=2 * MS, 10 * SECOND);
-    let cluster = sim.plan.cluster();
-    let client = SimClient::new(&mut sim.sim_env, number, cluster, client_steps, ServerId(server), pace, true);
-    sim.clients.push(client);
+fn set_of(servers: &[u8]) -> ServerSet {
+    servers.iter().copied().map(ServerId).collect()
 }
 
-fn has_logged(sim: &Simulation, server: u8, pattern: &str) -> bool {
+/// The next client makes these requests.
+fn request(sim: &mut Simulation, client: &mut usize, client_steps: impl IntoIterator<Item = ClientStep>) {
+    sim.clients[*client].request(&mut sim.sim_env, client_steps);
+    *client += 1;
+}
+
+/// The lines of a server so far.
+fn log_text(sim: &Simulation, server: u8) -> String {
     let process = sim.servers[usize::from(server) - 1].process.as_ref();
-    process.is_some_and(|process| process.core.trace.text().contains(pattern))
+    process.map(|process| process.core.trace.text()).unwrap_or_default()
 }
