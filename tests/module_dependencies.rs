@@ -173,7 +173,7 @@ fn unsafe_modes_of_the_lab_are_named_in_the_lab_alone() {
         let named = words.iter().find(|word| text.contains(**word) && !is_home(&file, word));
         assert!(named.is_none(), "{} names {named:?}, which is for the lab alone", file.display());
     }
-    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join(SIMULATOR);
+    let lab = src.join(SIMULATOR);
     let texts: String =
         files(&lab).iter().map(|file| fs::read_to_string(file).expect("a source file can be read")).collect();
     assert!(words[..2].iter().all(|word| texts.contains(word)), "the lab calls them something else");

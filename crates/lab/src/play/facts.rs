@@ -172,7 +172,12 @@ impl Table {
         }
         if let Some(violation) = self.sim.sim_env.oracle.violation() {
             return Some(Break {
-                rule: if self.sim.plan.protocol.is_paxos() { 5 } else { 6 },
+                // The rule that the invariant belongs to: exactly once, reads, or agreement.
+                rule: match violation.invariant {
+                    15 => 7,
+                    16 | 19 => 9,
+                    _ => 5,
+                },
                 sentence: format!("A guarantee is broken: {}.", violation.what),
                 sides: Vec::new(),
                 forgot: None,
