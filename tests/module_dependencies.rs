@@ -156,6 +156,29 @@ fn the_protocol_is_chosen_once() {
     }
 }
 
+/// What makes a cluster unsafe on purpose, or takes its time and timers out of its hands, is for the lab alone.
+#[test]
+fn unsafe_modes_of_the_lab_are_named_in_the_lab_alone() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let words = ["that_may_miss", "by_hand", "LocalRead", "local_read", ".run_out("];
+    let is_home = |file: &Path, word: &str| match word {
+        "that_may_miss" => file.ends_with("paxos/quorum.rs"),
+        ".run_out(" => file.ends_with("host/timers.rs") || file.ends_with("host/role_host.rs"),
+        _ => false,
+    };
+    let all = files(&src);
+    assert!(all.len() > 100, "the sources have moved");
+    for file in all.into_iter().filter(|file| !file.to_string_lossy().contains("tests")) {
+        let text = code(&fs::read_to_string(&file).expect("a source file can be read"));
+        let named = words.iter().find(|word| text.contains(**word) && !is_home(&file, word));
+        assert!(named.is_none(), "{} names {named:?}, which is for the lab alone", file.display());
+    }
+    let lab = src.join(SIMULATOR);
+    let texts: String =
+        files(&lab).iter().map(|file| fs::read_to_string(file).expect("a source file can be read")).collect();
+    assert!(words[..2].iter().all(|word| texts.contains(word)), "the lab calls them something else");
+}
+
 #[test]
 fn pure_rooms_deny_what_clippy_knows_at_their_head() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -1,5 +1,7 @@
 //! The environment of a server's core: threads, sockets and clocks, or the simulator's events.
 
+use std::time::Duration;
+
 use super::lifecycle::LabRequest;
 use super::limits::ClientConnection;
 use super::mail_queue::SendError;
@@ -23,6 +25,12 @@ pub trait Env {
 
     /// The time of this server's clock.
     fn now(&self) -> Time;
+
+    /// When a timer that is armed now runs out after this time. Where a person lets timers run out, it is a time that
+    /// never comes.
+    fn due_after(&self, delay: Duration) -> Time {
+        self.now() + delay
+    }
 
     /// Wakes a role that has mail.
     fn wake(&self, role: RoleKind);

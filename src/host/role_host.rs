@@ -121,6 +121,16 @@ where
         &self.disk
     }
 
+    /// The armed timers of the role.
+    pub fn armed(&self) -> impl Iterator<Item = &R::Timer> {
+        self.timers.armed()
+    }
+
+    /// Lets an armed timer run out now, whatever its time; returns whether there is one that `is_meant` names.
+    pub fn run_out(&mut self, is_meant: impl Fn(&R::Timer) -> bool) -> bool {
+        self.timers.run_out(is_meant)
+    }
+
     /// When [`RoleHost::begin`] must be called again, even if no mail arrives.
     pub fn due(&self) -> Option<Time> {
         if !self.has_started || self.has_stopped {
@@ -293,7 +303,7 @@ where
             Action::Send { to, message } => core.send(env, to, message.into(), context),
             Action::Arm(timer) => {
                 let runs = Duration::from_millis(self.random.within(timer.delay_ms()));
-                self.timers.arm(timer, env.now() + runs, context);
+                self.timers.arm(timer, env.due_after(runs), context);
             }
             Action::Notify(outcome) => self.role.notify(core, env, outcome, context),
             Action::Trace(_) => {}

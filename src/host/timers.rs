@@ -34,6 +34,17 @@ impl<T> Timers<T> {
         self.armed.push(ArmedTimer { variant, due, timer, context });
     }
 
+    /// The armed timers, the one that was armed first in front.
+    pub fn armed(&self) -> impl Iterator<Item = &T> {
+        self.armed.iter().map(|armed| &armed.timer)
+    }
+
+    /// Lets the first armed timer that `is_meant` names run out now; returns whether there is one.
+    pub fn run_out(&mut self, is_meant: impl Fn(&T) -> bool) -> bool {
+        let found = self.armed.iter_mut().find(|armed| is_meant(&armed.timer));
+        found.map(|armed| armed.due = Time(0)).is_some()
+    }
+
     /// When the next timer runs out.
     pub fn next_due(&self) -> Option<Time> {
         self.armed.iter().map(|armed| armed.due).min()
@@ -71,6 +82,17 @@ mod tests {
         assert_eq!(rung(20), [Bell::Small { n: 2 }, Bell::Large { n: 1 }]);
         assert_eq!(rung(1_000), []);
         assert_eq!(timers.next_due(), None);
+    }
+
+    #[test]
+    fn timer_that_is_run_out_fires_before_its_time_and_the_others_stay() {
+        let mut timers = Timers::default();
+        timers.arm(Bell::Large { n: 1 }, Time(20), TraceContext::default());
+        timers.arm(Bell::Small { n: 2 }, Time(10), TraceContext::default());
+        assert!(timers.run_out(|bell| matches!(bell, Bell::Large { .. })));
+        let rung: Vec<_> = timers.take_due(Time(1)).into_iter().map(|(_, bell)| bell).collect();
+        assert_eq!((rung, timers.armed().count()), (vec![Bell::Large { n: 1 }], 1));
+        assert!(!timers.run_out(|bell| matches!(bell, Bell::Large { .. })), "it is no longer armed");
     }
 
     #[test]

@@ -278,8 +278,8 @@ pub use message::{
 pub use policy::Policy;
 pub use proposer::{
     IN_FLIGHT_MAX as OPEN_SLOTS_MAX, IN_FLIGHT_MAX_BYTES as OPEN_BYTES_MAX, LeaderEvidence, NotApplied, Proposer,
-    ProposerNotification, ProposerRecord, ProposerRequest, ProposerTimer, ProposerTraceEvent, RetryReason,
-    StepDownReason, in_place_of_proposer,
+    ProposerNotification, ProposerPhase, ProposerRecord, ProposerRequest, ProposerTimer, ProposerTraceEvent,
+    RetryReason, StepDownReason, in_place_of_proposer,
 };
 pub use quorum::Quorums;
 

@@ -142,6 +142,11 @@ impl Promises {
         self.adopted.keys().next_back().copied()
     }
 
+    /// The safe value of the slot, as far as promises have reported one and it was not taken.
+    pub(super) fn reported(&self, slot: Slot) -> Option<&(Ballot, Value)> {
+        self.adopted.get(&slot)
+    }
+
     /// Takes the safe value of the slot; `None` if none was reported. Call it only for a slot that a quorum settles.
     pub(super) fn take(&mut self, slot: Slot) -> Option<(Ballot, Value)> {
         let adopted = self.adopted.remove(&slot)?;

@@ -27,6 +27,12 @@ impl Quorums {
         Quorums { servers, prepare, accept }
     }
 
+    /// Quorums of these sizes, which may miss each other. **Unsafe**: two values may be chosen in one slot. It exists so
+    /// that the lab can show this; no server can be started with it.
+    pub fn that_may_miss(servers: ServerSet, prepare: usize, accept: usize) -> Quorums {
+        Quorums { servers, prepare, accept }
+    }
+
     /// All servers of the cluster.
     pub fn servers(&self) -> ServerSet {
         self.servers

@@ -4,6 +4,7 @@
 //! - `model`: every order of events in a small scope (tests only).
 //! - [`chaos`]: real processes, disks and sockets, under injected faults.
 //! - [`linearizability`]: whether the clients' results fit one order that respects real time.
+//! - [`play`]: the simulator by hand, in a browser: the reader is the network.
 //! - `fuzz`: what must hold for any input bytes (tests and fuzzing only).
 //!
 //! The bugs that the simulator must find are in [`paxos_kv::seeded_bugs`], behind a feature: the server that chaos runs
@@ -16,4 +17,5 @@ pub mod fuzz;
 pub mod linearizability;
 #[cfg(test)]
 mod model;
+pub mod play;
 pub mod sim;

@@ -1,4 +1,4 @@
-//! The lab: `paxos-lab simulate`, `chaos`, `soak`, `lesson`, `compare` and `check`.
+//! The lab: `paxos-lab simulate`, `chaos`, `soak`, `lesson`, `play`, `compare` and `check`.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use paxos_kv::storage::disk::outlive_file_size_limit;
 use paxos_lab::linearizability::check_command::CheckArgs;
-use paxos_lab::{chaos, sim};
+use paxos_lab::{chaos, play, sim};
 
 /// Test the store with simulated clusters, with real ones under faults, and by the results of their clients.
 #[derive(Parser)]
@@ -17,6 +17,7 @@ use paxos_lab::{chaos, sim};
 Examples:
   paxos-lab simulate --seeds 1..1000          simulate clusters in virtual time under faults
   paxos-lab lesson one-value                  simulate a scene that teaches one idea, and draw it
+  paxos-lab play --list                       list the exercises in which you are the network
   paxos-lab compare                           run two-phase commit and Paxos under the same faults
   paxos-lab check runs/latest                 check whether the clients' results are linearizable
   paxos-lab chaos --minutes 1                 inject faults into real processes, disks and networks
@@ -43,6 +44,8 @@ enum LabCommand {
     },
     /// Simulate a short scene that teaches one idea of Paxos, and draw it
     Lesson(sim::lessons::lesson_command::LessonArgs),
+    /// Be the network: choose which message arrives next, and reach the goals of an exercise
+    Play(play::play_command::PlayArgs),
     /// Run the same work and faults under two-phase commit and Paxos, and compare
     Compare(sim::compare::compare_command::CompareArgs),
     /// Check whether the clients' results are linearizable
@@ -80,6 +83,7 @@ fn run(command: LabCommand) -> Result<(String, u8), String> {
             Ok((String::from_utf8_lossy(&script).into_owned(), 0))
         }
         LabCommand::Lesson(arguments) => sim::lessons::lesson_command::run(&arguments),
+        LabCommand::Play(arguments) => play::play_command::run(&arguments),
         LabCommand::Compare(arguments) => sim::compare::compare_command::run(&arguments),
         LabCommand::Check(args) => args.run(),
     }

@@ -9,13 +9,14 @@ const PAGES: &[HelpPage] = &[
     ("paxos-lab", &["--help"]),
     ("paxos-lab", &["simulate", "--help"]),
     ("paxos-lab", &["check", "--help"]),
+    ("paxos-lab", &["play", "--help"]),
     ("paxos-lab", &["chaos", "--help"]),
     ("paxos-lab", &["soak", "--help"]),
 ];
 
 #[test]
 fn every_example_of_the_lab_can_be_typed() {
-    assert_parse(PAGES, 15);
+    assert_parse(PAGES, 22);
 }
 
 #[test]

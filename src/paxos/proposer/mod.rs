@@ -45,7 +45,7 @@ use self::progress::PeerProgressTable;
 use self::rounds::Rounds;
 use self::types::{ATTEMPT_MS, FAILURES_MAX, RESEND_MS, SLOW_ROUND_MS, STALLS_MAX};
 use super::promises::Promises;
-use super::{Ballot, Command, CommandId, Message, Page, Policy, Quorums, Slot};
+use super::{Ballot, Command, CommandId, Message, Page, Policy, Quorums, Slot, Value};
 use crate::role::{Input, Output, Role, RoleKind, ServerId, ServerSet};
 
 /// A command that was in no ACCEPT and no FORWARD is given up after this many ticks of 100 ms: before its client's try
@@ -64,6 +64,35 @@ enum Phase {
     Preparing(Attempt, Promises),
     /// Phase 2: a quorum has promised, ACCEPTs go out.
     Proposing(Box<Phase2>),
+}
+
+/// What a proposer is doing, for observers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposerPhase {
+    /// It has no attempt.
+    Idle,
+    /// It waits between two attempts.
+    BackingOff,
+    /// It waits for its learner to catch up.
+    CatchingUp,
+    /// Phase 1 of this ballot.
+    Preparing {
+        /// The ballot.
+        ballot: Ballot,
+        /// The acceptors that have promised it.
+        promised: ServerSet,
+        /// The acceptors that have refused it.
+        refused: ServerSet,
+    },
+    /// Phase 2 of this ballot.
+    Proposing {
+        /// The ballot.
+        ballot: Ballot,
+        /// The acceptors that have refused it.
+        refused: ServerSet,
+        /// Number of slots that were proposed in and that this server's learner has not applied.
+        in_flight: usize,
+    },
 }
 
 /// The proposer of one server. See the head of this file.
@@ -125,6 +154,30 @@ impl Proposer {
     /// window, a simulation of a few clients fills it too.
     pub fn with_window(self, slots: u64, bytes: usize) -> Proposer {
         Proposer { window: InFlightLimits { slots, bytes }, ..self }
+    }
+
+    /// What the proposer is doing.
+    pub fn phase(&self) -> ProposerPhase {
+        match &self.phase {
+            Phase::Idle => ProposerPhase::Idle,
+            Phase::BackingOff => ProposerPhase::BackingOff,
+            Phase::CatchingUp => ProposerPhase::CatchingUp,
+            Phase::Preparing(attempt, promises) => ProposerPhase::Preparing {
+                ballot: attempt.ballot(),
+                promised: promises.promised(),
+                refused: attempt.refusals(),
+            },
+            Phase::Proposing(work) => ProposerPhase::Proposing {
+                ballot: work.attempt().ballot(),
+                refused: work.attempt().refusals(),
+                in_flight: work.in_flight(),
+            },
+        }
+    }
+
+    /// In phase 1: the value that the promises up to now require in this slot, with the ballot of its acceptance.
+    pub fn reported(&self, slot: Slot) -> Option<&(Ballot, Value)> {
+        if let Phase::Preparing(_, promises) = &self.phase { promises.reported(slot) } else { None }
     }
 
     /// The round of the next ballot.

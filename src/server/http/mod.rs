@@ -24,6 +24,8 @@ mod relay;
 pub mod request;
 mod responses;
 
+pub use responses::answer;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -332,7 +334,7 @@ fn events(batch: &FeedBatch) -> String {
 
 /// Reads the rest of the request for a moment. If the connection were closed earlier, it would break before the caller
 /// has read the answer.
-fn linger(stream: &TcpStream) -> io::Result<()> {
+pub fn linger(stream: &TcpStream) -> io::Result<()> {
     stream.shutdown(std::net::Shutdown::Write)?;
     stream.set_read_timeout(Some(LINGER))?;
     io::copy(&mut stream.take(LINGER_MAX_BYTES), &mut io::sink()).map(drop)

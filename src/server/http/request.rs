@@ -10,15 +10,15 @@ use crate::host::NOT_LAB;
 const HEAD_MAX_BYTES: usize = 8 << 10;
 /// Maximum number of header fields of a request.
 const FIELDS_MAX: usize = 64;
-/// Time-out for the whole head of a request.
-const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// Time-out for the whole request.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// At most this much of a wrong Host is shown in the refusal.
 const HOST_SHOWN_CHARS: usize = 80;
 /// The header field that a changing request must have. A page of another site cannot send it without this server's
 /// consent.
 pub const LAB_FIELD: &str = "x-paxos-lab";
 
-/// A request without its body: no request here has one.
+/// The head of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpRequest {
     /// The method, as GET or POST.
@@ -30,32 +30,62 @@ pub struct HttpRequest {
     host: Option<String>,
     origin: Option<String>,
     lab: bool,
+    /// The length of the body, as the head states it.
+    length: Option<String>,
+    /// The body comes in pieces, whose length the head does not state.
+    is_chunked: bool,
 }
 
 /// Why a request is refused: a status and a sentence.
 pub type HttpRefusal = (u16, String);
 
 /// Reads the head of a request. None if the caller closed the connection before that.
-pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<HttpRequest, HttpRefusal>>> {
-    let deadline = Instant::now() + HEAD_DEADLINE;
+pub fn read(stream: &TcpStream) -> io::Result<Option<Result<HttpRequest, HttpRefusal>>> {
+    let read = read_head(stream, Instant::now() + READ_DEADLINE)?;
+    Ok(read.map(|read| read.map(|(request, _)| request)))
+}
+
+/// Reads a request with its body of at most `most` bytes, both within 5 s. A request without a length has no body. None
+/// if the caller closed the connection before the end.
+#[allow(clippy::type_complexity)]
+pub fn read_with_body(
+    stream: &TcpStream,
+    most: usize,
+) -> io::Result<Option<Result<(HttpRequest, Vec<u8>), HttpRefusal>>> {
+    let deadline = Instant::now() + READ_DEADLINE;
+    let (request, mut body) = match read_head(stream, deadline)? {
+        Some(Ok(read)) => read,
+        Some(Err(refusal)) => return Ok(Some(Err(refusal))),
+        None => return Ok(None),
+    };
+    let length = match request.body_length(most) {
+        Ok(length) => length,
+        Err(refusal) => return Ok(Some(Err(refusal))),
+    };
+    while body.len() < length {
+        match read_block(stream, deadline, &mut body)? {
+            ReadBlock::Some => {}
+            ReadBlock::End => return Ok(None),
+            ReadBlock::Late => return Ok(Some(Err(late("body")))),
+        }
+    }
+    body.truncate(length);
+    Ok(Some(Ok((request, body))))
+}
+
+/// The head of a request, and the bytes behind it that have arrived.
+type HeadAndRest = (HttpRequest, Vec<u8>);
+
+fn read_head(stream: &TcpStream, deadline: Instant) -> io::Result<Option<Result<HeadAndRest, HttpRefusal>>> {
     let mut head = Vec::new();
-    let mut block = [0; 1_024];
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(Some(Err((
-                408,
-                format!("the request head did not arrive within {} s", HEAD_DEADLINE.as_secs()),
-            ))));
+        match read_block(stream, deadline, &mut head)? {
+            ReadBlock::Some => {}
+            ReadBlock::End => return Ok(None),
+            ReadBlock::Late => return Ok(Some(Err(late("head")))),
         }
-        stream.set_read_timeout(Some(left))?;
-        let length = stream.read(&mut block)?;
-        if length == 0 {
-            return Ok(None);
-        }
-        head.extend_from_slice(&block[..length]);
-        if let Some(read) = parse(&head) {
-            return Ok(Some(read));
+        if let Some(read) = parse_head(&head) {
+            return Ok(Some(read.map(|(request, length)| (request, head.split_off(length)))));
         }
         if head.len() > HEAD_MAX_BYTES {
             return Ok(Some(Err((431, format!("the request head is longer than {HEAD_MAX_BYTES} bytes")))));
@@ -63,15 +93,52 @@ pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<HttpRequest, Htt
     }
 }
 
+enum ReadBlock {
+    Some,
+    /// The caller has closed the connection.
+    End,
+    /// The deadline has passed.
+    Late,
+}
+
+fn read_block(mut stream: &TcpStream, deadline: Instant, to: &mut Vec<u8>) -> io::Result<ReadBlock> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Ok(ReadBlock::Late);
+    }
+    stream.set_read_timeout(Some(left))?;
+    let mut block = [0; 1_024];
+    match stream.read(&mut block) {
+        Ok(0) => Ok(ReadBlock::End),
+        Ok(length) => {
+            to.extend_from_slice(&block[..length]);
+            Ok(ReadBlock::Some)
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Ok(ReadBlock::Late)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn late(part: &str) -> HttpRefusal {
+    (408, format!("the request {part} did not arrive within {} s", READ_DEADLINE.as_secs()))
+}
+
 /// The request of a complete head; None if more bytes must arrive.
 pub fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
+    parse_head(head).map(|read| read.map(|(request, _)| request))
+}
+
+/// The request of a complete head, and the length of the head.
+fn parse_head(head: &[u8]) -> Option<Result<(HttpRequest, usize), HttpRefusal>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
-    match parsed.parse(head) {
+    let length = match parsed.parse(head) {
         Ok(httparse::Status::Partial) => return None,
-        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Complete(length)) => length,
         Err(error) => return Some(Err((400, format!("not an HTTP request: {error}")))),
-    }
+    };
     let mut request = HttpRequest { method: parsed.method?.to_string(), ..HttpRequest::default() };
     let (path, query) = parsed.path?.split_once('?').unwrap_or((parsed.path?, ""));
     (request.path, request.query) = (path.to_string(), query.to_string());
@@ -80,6 +147,11 @@ pub fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
         let seen = match field.name.to_ascii_lowercase().as_str() {
             "host" => request.host.replace(value()),
             "origin" => request.origin.replace(value()),
+            "content-length" => request.length.replace(value()),
+            "transfer-encoding" => {
+                request.is_chunked = true;
+                None
+            }
             LAB_FIELD => {
                 request.lab = true;
                 None
@@ -90,10 +162,25 @@ pub fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
             return Some(Err((400, format!("the header field {} is given twice", field.name))));
         }
     }
-    Some(Ok(request))
+    Some(Ok((request, length)))
 }
 
 impl HttpRequest {
+    /// The length of the body, at most `most`.
+    fn body_length(&self, most: usize) -> Result<usize, HttpRefusal> {
+        if self.is_chunked {
+            return Err((411, "the request must state the length of its body: Content-Length".to_string()));
+        }
+        let Some(text) = &self.length else { return Ok(0) };
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number {
+            return Err((400, "the Content-Length is not a number".to_string()));
+        }
+        // A number too large for the type is too large for the limit.
+        let length = text.parse().unwrap_or(usize::MAX);
+        if length > most { Err((413, format!("the request body is longer than {most} bytes"))) } else { Ok(length) }
+    }
+
     /// Whether the request may be answered at all. It must name this server by its address, since anyone can point a
     /// name here, and must not come from a page of another site.
     pub fn check_caller(&self, bound: SocketAddr) -> Result<(), HttpRefusal> {
@@ -175,6 +262,21 @@ mod tests {
         assert_eq!(of("GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n").unwrap_err().0, 400);
         let many = "X: y\r\n".repeat(FIELDS_MAX + 1);
         assert_eq!(of(&format!("GET / HTTP/1.1\r\n{many}\r\n")).unwrap_err().0, 400);
+    }
+
+    #[test]
+    fn body_is_as_long_as_the_head_states() {
+        let length = |fields: &str| of(&format!("POST / HTTP/1.1\r\n{fields}\r\n")).unwrap().body_length(10);
+        assert_eq!(length(""), Ok(0));
+        assert_eq!(length("Content-Length: 10\r\n"), Ok(10));
+        let refusal = |fields: &str| length(fields).unwrap_err().0;
+        assert_eq!(refusal("Content-Length: 11\r\n"), 413);
+        assert_eq!(refusal("Content-Length: 99999999999999999999999\r\n"), 413);
+        assert_eq!(refusal("Content-Length: +5\r\n"), 400);
+        assert_eq!(refusal("Content-Length: \r\n"), 400);
+        assert_eq!(refusal("Transfer-Encoding: chunked\r\n"), 411);
+        let twice = "POST / HTTP/1.1\r\nContent-Length: 1\r\ncontent-length: 2\r\n\r\n";
+        assert_eq!(of(twice).unwrap_err().0, 400, "two lengths contradict each other");
     }
 
     #[test]

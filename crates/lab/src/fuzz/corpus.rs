@@ -50,8 +50,8 @@ macro_rules! targets {
 }
 
 targets![
-    cluster, folder, frames, handshake, histories, http, journal, lines, messages, operations, records, requests, runs,
-    state
+    choices, cluster, exercises, folder, frames, handshake, histories, http, journal, lines, messages, operations,
+    records, requests, runs, state
 ];
 
 #[test]

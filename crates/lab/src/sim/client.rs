@@ -26,7 +26,7 @@ const TRY: Micros = SECOND;
 /// The request number of every request of an unknown client; real clients never reach it.
 pub const ROGUE_REQUEST: u64 = u64::MAX;
 /// The stamp of an event that ends a pause; alarms have other stamps.
-const PAUSE_STAMP: u64 = 0;
+pub(super) const PAUSE_STAMP: u64 = 0;
 
 /// Checks a reply to an unknown client.
 fn check_rogue_reply(sim_env: &mut SimEnv, reply: &Reply) {
@@ -64,6 +64,10 @@ pub struct SimClient {
     alarm: Option<Time>,
     /// The stamp of that alarm; an earlier alarm is ignored.
     stamp: u64,
+    /// How far its clock is ahead of the virtual time: a person may let its waits end early.
+    ahead: Micros,
+    /// It makes each request only when a person chooses so.
+    is_held: bool,
 }
 
 /// Delay of a client that finds too many requests in flight for its key.
@@ -110,6 +114,8 @@ impl SimClient {
             operations: BTreeMap::new(),
             alarm: None,
             stamp: PAUSE_STAMP,
+            ahead: 0,
+            is_held: false,
         };
         client.pause(sim_env);
         client
@@ -176,6 +182,44 @@ impl SimClient {
         }
     }
 
+    /// The time of the client's clock.
+    fn now(&self, sim_env: &SimEnv) -> Time {
+        Time(sim_env.now() + self.ahead)
+    }
+
+    /// Whether the client waits for a time.
+    pub fn waits_for_time(&self) -> bool {
+        self.core.in_flight() > 0 && self.core.due().is_some()
+    }
+
+    /// Lets the client's current wait end now: its clock moves on to that time.
+    pub fn end_wait(&mut self, sim_env: &mut SimEnv) {
+        if let Some(due) = self.core.due() {
+            self.ahead += due.0.saturating_sub(self.now(sim_env).0);
+            self.progress(sim_env);
+        }
+    }
+
+    /// The server that the client contacts now.
+    pub fn server(&self) -> ServerId {
+        self.core.server()
+    }
+
+    /// From now on it makes each request only when a person chooses so.
+    pub fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// Whether it makes each request only when a person chooses so.
+    pub fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// Number of requests that the client has not made yet.
+    pub fn left(&self) -> usize {
+        self.client_steps.len()
+    }
+
     /// Makes the next request.
     fn begin(&mut self, sim_env: &mut SimEnv) {
         let Some(client_step) = self.client_steps.front() else { return };
@@ -187,7 +231,7 @@ impl SimClient {
             return self.pause_longer(sim_env);
         }
         let Some(client_step) = self.client_steps.pop_front() else { return };
-        let now = Time(sim_env.now());
+        let now = self.now(sim_env);
         let deadline = Time(now.0 + self.timeout);
         let operation = sim_env.history_begins(self.number, what);
         let mut wire = SimWire { client: self.number, connections: &mut self.connections, sim_env };
@@ -204,8 +248,9 @@ impl SimClient {
 
     /// Lets the core do what it can do now, records the results, and sets the next alarm.
     fn progress(&mut self, sim_env: &mut SimEnv) {
+        let now = self.now(sim_env);
         let mut wire = SimWire { client: self.number, connections: &mut self.connections, sim_env };
-        self.core.poll(Time(wire.sim_env.now()), &mut wire);
+        self.core.poll(now, &mut wire);
         for step in self.connections.take_steps() {
             match step {
                 ObservedStep::Named(handle, id) => sim_env.history.set_id(self.operations[&handle], id),
@@ -224,7 +269,7 @@ impl SimClient {
         {
             self.alarm = Some(due);
             self.stamp += 1;
-            let delay = due.0.saturating_sub(sim_env.now());
+            let delay = due.0.saturating_sub(self.now(sim_env).0);
             sim_env.schedule(delay, SimEvent::Client { client: self.number, stamp: self.stamp });
         }
     }

@@ -74,7 +74,7 @@ impl Simulation {
     }
 
     /// The process that answers clients at this server, with its history; None if no process runs.
-    fn greeting(&mut self, server: ServerId) -> Option<Greeting> {
+    pub(super) fn greeting(&mut self, server: ServerId) -> Option<Greeting> {
         let process = self.server(server).process.as_ref()?;
         let history = process.core.shared_status.read().history;
         Some(Greeting { process: process.number, history })

@@ -218,6 +218,8 @@ pub struct TrafficCounts {
 /// Time, randomness, network and observers: everything in a simulation that is neither a server nor a client.
 pub struct SimEnv {
     now: Micros,
+    /// A person makes every choice, and nothing is left to chance.
+    by_hand: bool,
     /// The same time, shared with the clocks of log lines.
     clock: Arc<AtomicU64>,
     queue: BinaryHeap<ScheduledEvent>,
@@ -244,6 +246,7 @@ impl SimEnv {
     pub fn new(plan: &RunPlan) -> SimEnv {
         SimEnv {
             now: 0,
+            by_hand: plan.by_hand,
             clock: Arc::default(),
             queue: BinaryHeap::new(),
             scheduled: 0,
@@ -298,6 +301,34 @@ impl SimEnv {
         Some(event)
     }
 
+    /// Whether a person makes every choice.
+    pub fn is_by_hand(&self) -> bool {
+        self.by_hand
+    }
+
+    /// All events that may happen, by number, in no order.
+    pub fn pending(&self) -> impl Iterator<Item = (u64, Micros, &SimEvent)> {
+        self.queue.iter().map(|due| (due.number, due.at, &due.event))
+    }
+
+    /// Takes the event with this number, whatever its time; the time stays.
+    pub fn take(&mut self, number: u64) -> Option<SimEvent> {
+        let mut all = std::mem::take(&mut self.queue).into_vec();
+        let at = all.iter().position(|due| due.number == number);
+        let taken = at.map(|at| all.swap_remove(at));
+        self.queue = all.into();
+        if taken.is_some() {
+            self.hash_event(&number);
+        }
+        taken.map(|due| due.event)
+    }
+
+    /// Moves the time on.
+    pub fn advance(&mut self, time: Micros) {
+        self.now += time;
+        self.clock.store(self.now, Ordering::Relaxed);
+    }
+
     /// Adds something to the trace hash.
     pub fn hash_event(&mut self, what: &impl Hash) {
         what.hash(&mut self.hash);
@@ -308,8 +339,11 @@ impl SimEnv {
         self.hash.finish()
     }
 
-    /// True with a probability of `per_mille` in 1000.
+    /// True with a probability of `per_mille` in 1000. Where a person makes the choices, the likelier happens.
     pub fn chance(&mut self, per_mille: u64) -> bool {
+        if self.by_hand {
+            return per_mille >= 500;
+        }
         per_mille > 0 && self.random.within(0..=999) < per_mille
     }
 

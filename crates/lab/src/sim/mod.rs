@@ -14,6 +14,7 @@
 //!   `durable_state` those of the disks, `memory_bounds` those of a server's memory.
 //! - [`client_history`] records what the clients saw, and checks that it is linearizable.
 //! - [`bug_search`] shows that the simulator finds known bugs of other systems.
+//! - [`by_hand`] lets a person take every event, one by one.
 //! - [`compare`] runs the same scenes under each protocol.
 //! - [`lessons`] are scripted scenes for readers, without any randomness.
 //! - [`coverage`] says whether a batch reached the situations that it was made for. [`batch`] runs many seeds, and
@@ -23,6 +24,7 @@
 mod audit_gap_tests;
 pub mod batch;
 pub mod bug_search;
+pub mod by_hand;
 pub mod client;
 pub mod client_history;
 pub mod compare;

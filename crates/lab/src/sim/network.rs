@@ -50,6 +50,8 @@ struct SimLink {
     lanes_due: [Micros; 2],
     /// When the last frame arrives: frames of one connection keep their order, unless links reorder.
     last_due: Micros,
+    /// Number of frames that were lost at once because the direction was cut.
+    lost_on_cut: u64,
     /// A slow link: maximum number of frames in flight, and the delay that each adds.
     slow: Option<(usize, Micros)>,
 }
@@ -240,8 +242,13 @@ impl Network {
     }
 
     /// Whether this direction is cut.
-    pub fn is_cut(&mut self, from: Endpoint, to: Endpoint) -> bool {
-        self.link(from, to).cuts > 0
+    pub fn is_cut(&self, from: Endpoint, to: Endpoint) -> bool {
+        self.links.get(&(from, to)).is_some_and(|link| link.cuts > 0)
+    }
+
+    /// Number of frames of this direction that were lost at once because it was cut.
+    pub fn lost_on_cut(&self, from: Endpoint, to: Endpoint) -> u64 {
+        self.links.get(&(from, to)).map_or(0, |link| link.lost_on_cut)
     }
 }
 
@@ -295,6 +302,7 @@ impl SimEnv {
         let is_word = matches!(piece, FrameKind::Word(..));
         let is_full = is_word && of_lane > 0 && of_lane + size > lane_bytes[lane as usize];
         if link.cuts > 0 || link.in_flight >= room || is_full {
+            link.lost_on_cut += u64::from(link.cuts > 0);
             self.reach(if is_full { CoveragePoint::LaneFull } else { CoveragePoint::FrameLost });
             return false;
         }

@@ -49,13 +49,13 @@ pub struct Oracle {
     /// The chosen value of each slot, and the first ballot at which it was chosen.
     pub(super) chosen: BTreeMap<Slot, (Ballot, Value)>,
     /// The ballots that were prepared, with the first slot of each.
-    prepared: BTreeMap<Ballot, Slot>,
+    pub(super) prepared: BTreeMap<Ballot, Slot>,
     /// The slot behind the last one in which each ballot has proposed.
     next: BTreeMap<Ballot, Slot>,
     /// The reports of promises, by ballot and acceptor.
     promises: BTreeMap<(Ballot, ServerId), PromiseReport>,
     /// The values that were proposed.
-    proposed: BTreeMap<(Slot, Ballot), Value>,
+    pub(super) proposed: BTreeMap<(Slot, Ballot), Value>,
     /// Commands that a proposer put into an ACCEPT without adopting them, until its learner has applied them.
     proposed_by: BTreeMap<(ServerId, CommandId), Slot>,
     /// Commands that the server's own clients have requested of its running proposer.

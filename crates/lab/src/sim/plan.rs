@@ -80,6 +80,10 @@ pub struct RunPlan {
     pub wake_hints: bool,
     /// Two servers that cannot hear each other at first, and for how long.
     pub initial_cut: Option<(ServerId, ServerId, Micros)>,
+    /// A person makes every choice: frames and timers wait until they are taken one by one.
+    pub by_hand: bool,
+    /// The sizes of the quorums of phase 1 and of phase 2, which may miss each other; None for majorities. Unsafe.
+    pub quorum_sizes: Option<(usize, usize)>,
     /// In the phase without faults only these servers are up: at least a majority.
     pub healthy: ServerSet,
 }
@@ -183,6 +187,8 @@ impl RunPlan {
             wake_hints: Random::new(seed, 5).within(0..=1) == 0,
             initial_cut: apart,
             fault_phase_end: pick(5..=25) * SECOND,
+            by_hand: false,
+            quorum_sizes: None,
             healthy: match protocol.is_paxos() {
                 true => healthy(servers, &mut pick),
                 // Two-phase commit needs the votes of all servers.
@@ -206,9 +212,12 @@ impl RunPlan {
         ServerSet::first(self.servers)
     }
 
-    /// The quorums of this cluster: majorities.
+    /// The quorums of this cluster: majorities, unless the plan states other sizes.
     pub fn quorums(&self) -> Quorums {
-        Quorums::majority(self.cluster())
+        match self.quorum_sizes {
+            None => Quorums::majority(self.cluster()),
+            Some((prepare, accept)) => Quorums::that_may_miss(self.cluster(), prepare, accept),
+        }
     }
 
     /// How many servers may fail for good while the cluster must still make progress.

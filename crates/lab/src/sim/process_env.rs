@@ -24,6 +24,9 @@ use paxos_kv::time::Time;
 use paxos_kv::trace::{DropCause, TraceContext};
 use paxos_kv::two_phase_commit;
 
+/// When timers run out that only a person lets run out.
+const NEVER: Micros = 1 << 50;
+
 /// The connection of a simulated client, as its server sees it.
 #[derive(Clone, Debug)]
 pub struct SimConnection {
@@ -187,6 +190,11 @@ impl Env for ProcessEnv<'_> {
 
     fn now(&self) -> Time {
         self.clock.at(self.sim_env.borrow().now())
+    }
+
+    fn due_after(&self, delay: Duration) -> Time {
+        // Far beyond every run, and no overflow for any speed of a clock.
+        if self.sim_env.borrow().is_by_hand() { Time(NEVER) } else { self.now() + delay }
     }
 
     fn wake(&self, role: RoleKind) {

@@ -3,7 +3,7 @@
 //! A turn takes no virtual time except for its sync, which ends with an event of its own. The work of a turn is done by
 //! the real [`RoleHost`].
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 
 use super::coverage::CoveragePoint;
 use super::data_dir::SimDirPart;
@@ -161,6 +161,37 @@ impl SimServer {
     /// The sync of a role has ended.
     pub fn has_synced(&mut self, sim_env: &mut SimEnv, instance: RoleInstance) {
         of_role!(instance.role, self.synced(sim_env, instance));
+    }
+
+    /// The names of a role's armed timers.
+    pub fn armed(&self, role: RoleKind) -> Vec<String> {
+        fn names<R: SimHosted>(sim_role: &Option<Box<SimRole<R>>>) -> Vec<String> {
+            sim_role.iter().flat_map(|one| one.host.armed().map(timer_name)).collect()
+        }
+        let Some(process) = &self.process else { return Vec::new() };
+        match role {
+            RoleKind::Proposer => names(&process.proposer),
+            RoleKind::Acceptor => names(&process.acceptor),
+            RoleKind::Learner => names(&process.learner),
+            RoleKind::Coordinator => names(&process.coordinator),
+            RoleKind::Participant => names(&process.participant),
+        }
+    }
+
+    /// Lets a role's timer with this name run out now; returns whether it was armed.
+    pub fn run_out(&mut self, sim_env: &mut SimEnv, role: RoleKind, name: &str) -> bool {
+        of_role!(role, self.run_out_role(sim_env, name))
+    }
+
+    fn run_out_role<R: SimHosted>(&mut self, sim_env: &mut SimEnv, name: &str) -> bool {
+        let Some((process, env)) = self.env(sim_env) else { return false };
+        let Some(sim_role) = R::role_of(process) else { return false };
+        if !sim_role.host.run_out(|timer| timer_name(timer) == name) {
+            return false;
+        }
+        R::mailbox(&process.core).lock().is_waiting = false;
+        env.schedule_turn(R::NAME);
+        true
     }
 
     /// Crashes a role, now or at a point of its next turn. For a role that is already down, changes the time of its
@@ -323,6 +354,12 @@ impl SimServer {
             sim_role.host.release(&process.core, &env, released);
         }
     }
+}
+
+/// The name of a timer without its fields: `Attempt`.
+fn timer_name(timer: &impl Debug) -> String {
+    let shown = format!("{timer:?}");
+    shown.split([' ', '(', '{']).next().unwrap_or_default().to_string()
 }
 
 /// Makes a batch durable, and reports the result to the oracle.

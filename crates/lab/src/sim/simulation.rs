@@ -153,6 +153,9 @@ impl Simulation {
             events: 0,
             plan,
         };
+        if sim.plan.by_hand {
+            sim.sim_env.oracle.check_user_visible_only();
+        }
         for server in sim.plan.cluster().iter() {
             let delay = sim.sim_env.random_time(&(0..=5 * MS));
             sim.sim_env.schedule(delay, SimEvent::Start { server });
@@ -369,7 +372,7 @@ impl Simulation {
     }
 
     /// Handles one event.
-    fn handle_event(&mut self, event: SimEvent) {
+    pub(super) fn handle_event(&mut self, event: SimEvent) {
         if let Some(rest) = self.paused_for(&event) {
             return self.sim_env.schedule(rest, event);
         }
@@ -450,7 +453,8 @@ impl Simulation {
         }
     }
 
-    fn start(&mut self, server: ServerId) {
+    /// Starts the process of a server that is down.
+    pub(super) fn start(&mut self, server: ServerId) {
         let healthy = self.plan.healthy.contains(server) || !self.faults_are_over;
         let storages: Vec<_> = self.servers.iter().map(|one| (one.me, one.storage)).collect();
         let one = &mut self.servers[usize::from(server.0) - 1];

@@ -9,6 +9,7 @@ mod contrast;
 mod drawing;
 mod lessons;
 mod live;
+mod play;
 mod reading;
 mod sample;
 #[path = "../../../../tests/support/mod.rs"]
