@@ -515,7 +515,12 @@ fn stable(screen: &str) -> String {
     let mut stable = String::new();
     // The lines between the requests, and the sentences about the hardest one, say what failed in this run.
     let is_of_this_run = |line: &str| {
-        let story = ["met the most failures: ", "accepted it; its OK came", "See it: ./run_server.sh logs --req c1-"];
+        let story = [
+            "met the most failures: ",
+            " chose it; its OK came",
+            "A majority was asked before its reply",
+            "See it: ./run_server.sh logs --req c1-",
+        ];
         line.starts_with("problems: ") || line.starts_with("        -- ") || story.iter().any(|one| line.contains(one))
     };
     for line in screen.lines().filter(|line| !is_of_this_run(line)) {

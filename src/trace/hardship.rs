@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-/// What a request met. A greater one is more telling: it waited without a quorum, or a role crashed while it ran, or
-/// more voters were down, or it took longer.
+/// What a request met. A greater one is more telling: it waited without a quorum, or more voters were down, or a voter
+/// crashed while it ran, or it took longer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hardship {
     /// For a time, too few voters were up.
     pub is_without_quorum: bool,
-    /// A voter crashed while the request ran.
-    pub is_crash_inside: bool,
-    /// Number of voters that were down while it ran.
+    /// Number of voters that were down at some time while it ran.
     pub down: usize,
+    /// A voter crashed while it ran.
+    pub is_crash_inside: bool,
     /// Time from beginning to end.
     pub took: Duration,
 }
@@ -19,6 +19,6 @@ pub struct Hardship {
 impl Hardship {
     /// Whether the request met any failure.
     pub fn has_failure(&self) -> bool {
-        self.is_without_quorum || self.is_crash_inside || self.down > 0
+        self.is_without_quorum || self.down > 0
     }
 }

@@ -23,7 +23,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// A server that has not answered for this long is reported as silent.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// A request that takes longer is explained while it waits.
-const LONG_WAIT: Duration = Duration::from_millis(250);
+const LONG_WAIT: Duration = Duration::from_millis(100);
 /// Maximum time to wait for a status of every server that is newer than a request.
 const FRESH_WAIT: Duration = Duration::from_millis(100);
 
@@ -131,7 +131,8 @@ impl FailureWatch {
         observed.running.insert(client.to_string(), running);
     }
 
-    /// A client's request has ended. Returns the voters that were down from before its beginning until after its end.
+    /// A client's request has ended. Returns the voters that were down when it began or when it ended, and whose votes did
+    /// not count.
     pub fn request_ended(
         &self,
         client: &str,
@@ -144,30 +145,33 @@ impl FailureWatch {
         // What has changed meanwhile stands before the result that it may explain.
         self.shared.tell(&mut observed);
         let voter = observed.cluster.protocol.voter();
-        let down = |server: &ServerId| match (running.before.get(server), observed.now.get(server)) {
-            (Some(before), Some(now)) => before.is_down(voter) && before.role(voter) == now.role(voter),
-            _ => false,
-        };
+        let is_down = |view: Option<&ServerView>| view.is_some_and(|view| view.is_down(voter));
+        let down = |server: &ServerId| is_down(running.before.get(server)) || is_down(observed.now.get(server));
         let down: ServerSet = observed.cluster.servers.iter().filter(down).collect();
+        let down = down.without(ended.accepted_by);
         let crashed = |server: &ServerId| match (running.before.get(server), observed.now.get(server)) {
             (Some(before), Some(now)) => before.crashes(voter) < now.crashes(voter),
             _ => false,
         };
-        let verb = if matches!(action, Operation::Delete { .. }) { "delete" } else { "put" };
+        let verb = match action {
+            Operation::Put { .. } => "put",
+            Operation::Get { .. } => "get",
+            Operation::Delete { .. } => "delete",
+        };
         let met = MetFailure {
             label: label.to_string(),
             what: format!("{verb} {}", quote_key(action.key())),
             took: ended.took,
             accepted_by: ended.accepted_by,
-            down: down.without(ended.accepted_by),
-            crashed: observed.cluster.servers.iter().filter(crashed).collect(),
+            down,
+            crashed: observed.cluster.servers.iter().filter(crashed).collect::<ServerSet>().and(down),
             fewest: running.fewest,
         };
-        if ended.end.is_ok() && !ended.accepted_by.is_empty() {
+        if ended.end.is_ok() && observed.cluster.protocol.is_paxos() {
             let cluster = observed.cluster;
             observed.hardest.consider(met, cluster);
         }
-        down.without(ended.accepted_by)
+        down
     }
 
     /// Prints the changes since the last line.
@@ -246,8 +250,12 @@ impl Shared {
         observed.told = observed.now.clone();
     }
 
-    /// Says once per request why it waits, if no quorum is up.
+    /// Says at once that no quorum is up, and once per request why it waits.
     fn explain_waits(&self, observed: &mut Observed) {
+        let is_lost = |views: &BTreeMap<ServerId, ServerView>| !observed.cluster.is_quorum(observed.voters_of(views));
+        if is_lost(&observed.now) && !is_lost(&observed.told) {
+            self.tell(observed);
+        }
         let is_long = |running: &RunningRequest| running.started.elapsed() >= LONG_WAIT;
         if !observed.running.values().any(is_long) {
             return;
@@ -270,8 +278,12 @@ impl Shared {
 impl Observed {
     /// The servers whose vote is available, as last reported.
     fn voters_up(&self) -> ServerSet {
+        self.voters_of(&self.now)
+    }
+
+    fn voters_of(&self, views: &BTreeMap<ServerId, ServerView>) -> ServerSet {
         let voter = self.cluster.protocol.voter();
-        self.now.iter().filter(|(_, view)| view.is_up(voter)).map(|(server, _)| *server).collect()
+        views.iter().filter(|(_, view)| view.is_up(voter)).map(|(server, _)| *server).collect()
     }
 
     /// Whether all voters that are down were down at one moment.

@@ -6,7 +6,7 @@ use super::changes::{Cluster, and, owners};
 use crate::role::ServerSet;
 use crate::trace::hardship::Hardship;
 
-/// A write that succeeded, and the failures that it met.
+/// A request that succeeded, and the failures that it met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetFailure {
     /// Its label, as in `c1-5`.
@@ -15,11 +15,11 @@ pub struct MetFailure {
     pub what: String,
     /// Time from beginning to end.
     pub took: Duration,
-    /// The acceptors whose votes chose it.
+    /// The acceptors whose votes chose a write; empty for a read.
     pub accepted_by: ServerSet,
-    /// The voters that were down all the time.
+    /// The voters that were down when it began or when it ended.
     pub down: ServerSet,
-    /// The voters that crashed meanwhile.
+    /// Those of them that crashed meanwhile.
     pub crashed: ServerSet,
     /// The smallest set of voters that were up at the same time.
     pub fewest: ServerSet,
@@ -60,7 +60,7 @@ impl Hardest {
         let voter = cluster.protocol.voter().as_str();
         let failure = if !cluster.is_quorum(met.fewest) {
             format!("it waited while {} of {all} {voter}s were up", some(met.fewest.len()))
-        } else if !met.crashed.is_empty() {
+        } else if met.crashed == met.down {
             format!("{} crashed just then", owners(met.crashed, voter))
         } else {
             format!("{} {} down", owners(met.down, voter), were(met.down))
@@ -69,9 +69,14 @@ impl Hardest {
         let needed = cluster.protocol.votes_needed(all);
         vec![
             format!("{} ({}) met the most failures: {failure}.", met.label, met.what),
-            format!("{} accepted it; its OK came after {took:.0} ms.", names(met.accepted_by)),
-            format!("Nothing was lost: OK means that {needed} of {all} {voter}s have the write on disk. Each later"),
-            format!("ballot asks {needed} first, so it meets one of these, and must propose the same value."),
+            match met.accepted_by.is_empty() {
+                true => format!("A majority was asked before its reply, which came after {took:.0} ms."),
+                false => format!("The votes of {} chose it; its OK came after {took:.0} ms.", names(met.accepted_by)),
+            },
+            format!(
+                "Nothing was lost: OK means that {needed} of {all} {voter}s have the write on disk. Each later ballot"
+            ),
+            format!("needs promises from {needed}, so one of these reports the value, and it is proposed again."),
             format!("See it: ./run_server.sh logs --req {}", met.label),
         ]
     }
@@ -115,7 +120,7 @@ mod tests {
         let calm = met("c1-1", &[], &[], &[1, 2, 3, 4, 5]);
         let one_down = met("c1-2", &[4], &[], &[1, 2, 3, 5]);
         let two_down = met("c1-3", &[3, 4], &[], &[1, 2, 5]);
-        let crash = met("c1-4", &[], &[3], &[1, 2, 4, 5]);
+        let crash = met("c1-4", &[3, 4], &[3], &[1, 2, 5]);
         let waited = met("c1-5", &[], &[], &[1]);
         let says = |text: &str| Some(text.to_string());
         assert_eq!(first(std::slice::from_ref(&calm)), None);
@@ -128,8 +133,12 @@ mod tests {
             says("c1-3 (put city) met the most failures: s3's and s4's acceptors were down.")
         );
         assert_eq!(
+            first(&[met("c1-7", &[3], &[3], &[1, 2, 4, 5])]),
+            says("c1-7 (put city) met the most failures: s3's acceptor crashed just then.")
+        );
+        assert_eq!(
             first(&[two_down.clone(), crash.clone(), one_down.clone()]),
-            says("c1-4 (put city) met the most failures: s3's acceptor crashed just then.")
+            says("c1-4 (put city) met the most failures: s3's and s4's acceptors were down.")
         );
         assert_eq!(
             first(&[waited, crash, two_down, one_down]),
@@ -147,7 +156,7 @@ mod tests {
         hardest.consider(met("c1-14", &[3, 4], &[], &[1, 2, 5]), cluster());
         let sentences = hardest.sentences(cluster());
         assert!(sentences.iter().all(|line| line.chars().count() <= 100), "{sentences:#?}");
-        assert_eq!(sentences[1], "s1, s2 and s5 accepted it; its OK came after 778 ms.");
+        assert_eq!(sentences[1], "The votes of s1, s2 and s5 chose it; its OK came after 778 ms.");
         assert_eq!(sentences.last().unwrap(), "See it: ./run_server.sh logs --req c1-14");
     }
 }

@@ -171,11 +171,9 @@ impl Demo {
         if let Some(first) = demo_clients.first_mut() {
             self.play_all(first, &self.prepopulate, Duration::ZERO);
         }
-        let what = format!(
-            "{} operations by {} client(s), sent to all servers in turn",
-            self.operations.len(),
-            demo_clients.len()
-        );
+        let by =
+            if demo_clients.len() == 1 { String::new() } else { format!(" by each of {} clients", demo_clients.len()) };
+        let what = format!("{} operations{by}, sent to all servers in turn", self.operations.len());
         self.start_phase(&demo_clients, "operations", &what);
         thread::scope(|scope| {
             for demo_client in &mut demo_clients {

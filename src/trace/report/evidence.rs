@@ -269,15 +269,16 @@ impl<'a> RunView<'a> {
     /// Where to read how failures are overcome: the request of this run that met the most.
     pub fn story(&self) -> String {
         let without = self.times_without_majority();
-        let hardest = self.requests.iter().filter(|span| matches!(span.op, OpKind::Put | OpKind::Delete));
+        let is_of_a_key = |span: &&RequestSpan<'_>| matches!(span.op, OpKind::Put | OpKind::Get | OpKind::Delete);
+        let hardest = self.requests.iter().filter(is_of_a_key);
         let hardest = hardest.max_by_key(|span| self.hardship(span, &without));
         let Some((span, label)) = hardest.and_then(|span| Some((span, self.label(span)?))) else {
-            return "no client has written: ./run_client.sh, then ./run_server.sh logs --req c1-5".to_string();
+            return "no client has sent a request: ./run_client.sh, then ./run_server.sh logs --req c1-5".to_string();
         };
         let met = self.hardship(span, &without);
         let voter = self.voter().as_str();
         let why = match met.down {
-            0 => "no write met a failure in this run".to_string(),
+            0 => "no request met a failure in this run".to_string(),
             1 => format!("1 {voter} was down while it ran"),
             down => format!("{down} {voter}s were down while it ran"),
         };

@@ -161,6 +161,6 @@ fn request_to_read_is_the_one_that_met_the_most() {
         "read the lines of c1-40 (3 acceptors were down while it ran): ./run_server.sh logs --req c1-40"
     );
     let calm: String = demo().lines().filter(|line| !line.contains("CRASH")).map(|line| format!("{line}\n")).collect();
-    assert!(evidence(&calm, "R8").0.contains("(no write met a failure in this run)"));
-    assert!(evidence("", "R8").0.starts_with("no client has written"));
+    assert!(evidence(&calm, "R8").0.contains("(no request met a failure in this run)"));
+    assert!(evidence("", "R8").0.starts_with("no client has sent a request"));
 }
