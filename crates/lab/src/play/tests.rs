@@ -221,6 +221,38 @@ fn list_has_all_that_is_possible_and_nothing_else() {
     }
 }
 
+#[test]
+fn cut_link_holds_what_is_under_way_and_loses_what_is_sent() {
+    let exercise = named("chosen");
+    let read = |lines: &str| super::choice::read_lines(lines).unwrap();
+    let begun = "deliver c1>s1 REQUEST\ndeliver s1>s3 PREPARE\ncut s1-s2\n";
+    let held = Game::play(&exercise, Mode::Safe, &read(&format!("{begun}deliver s1>s2 PREPARE"))).unwrap();
+    assert!(held.steps[3].skipped.as_ref().unwrap().contains("s1 and s2 is cut"), "{:?}", held.steps[3]);
+    let lost = "deliver s1>s4 PREPARE\ndeliver s3,s4>s1 PROMISE\n";
+    let sent = Game::play(&exercise, Mode::Safe, &read(&format!("{begun}{lost}"))).unwrap();
+    assert_eq!(sent.steps.last().unwrap().lost_on_cuts, 1, "the ACCEPT to s2");
+    let joined = format!("{begun}{lost}join s1-s2\ndeliver s1>s2 PREPARE\ndeliver s1>s2 ACCEPT");
+    let joined = Game::play(&exercise, Mode::Safe, &read(&joined)).unwrap();
+    let fitted: Vec<bool> = joined.steps.iter().rev().take(3).map(|step| step.number.is_some()).collect();
+    assert_eq!(fitted, [false, true, true], "only what was under way arrives");
+}
+
+#[test]
+fn disk_that_was_lost_stays_lost_when_the_process_ends() {
+    let exercise = named("lost-memory");
+    let mut choices = exercise.solution[..9].to_vec();
+    choices.push("kill s3".parse().unwrap());
+    for (mode, is_kept) in [(Mode::Lost, false), (Mode::Safe, true)] {
+        let mut game = Game::play(&exercise, mode, &choices).unwrap();
+        let server = paxos_kv::role::ServerId(3);
+        let (promised, accepted) = game.table.acceptor(server);
+        let has_value = accepted.contains_key(&game.table.first);
+        assert_eq!((promised.round > 0, has_value), (is_kept, is_kept), "{}, down", mode.name());
+        game.choose("start s3".parse().unwrap());
+        assert_eq!(game.table.acceptor(server), (promised, accepted), "{}, up again", mode.name());
+    }
+}
+
 // ---- guarantees
 
 /// What holds after every step in a safe mode: nothing is broken, and no proposal contradicts what may be chosen below.
