@@ -18,7 +18,7 @@ use paxos_kv::role::{ServerId, ServerSet};
 use paxos_kv::trace::TraceContext;
 use support::{Cluster, await_value};
 
-const PREAMBLE: &[u8] = b"PXKV\x05\x00";
+const PREAMBLE: &[u8] = b"PXKV\x06\x00";
 
 /// The HELLO of a caller whose cluster file lists three servers.
 fn hello(who: Caller) -> Hello {

@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn frames_pass_unchanged_however_the_stream_is_split() {
-        let greeting = [&b"PXKV\x05\x00"[..], &frame(b"hello")].concat();
+        let greeting = [&b"PXKV\x06\x00"[..], &frame(b"hello")].concat();
         let stream = [greeting.clone(), frame(b"one"), frame(b""), frame(b"three")].concat();
         for step in 1..=stream.len() {
             let (mut splitter, mut pieces) = (FrameSplitter::default(), Vec::new());

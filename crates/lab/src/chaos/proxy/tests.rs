@@ -115,7 +115,7 @@ fn messages_are_repeated_and_replayed_but_never_a_hello() {
     let frame = |payload: u8| [&1u32.to_le_bytes()[..], &[0; 8], &[payload]].concat();
     let net = net(true);
     let mut stream = call(&net);
-    let greeting = [&b"PXKV\x05\x00"[..], &frame(b'g')].concat();
+    let greeting = [&b"PXKV\x06\x00"[..], &frame(b'g')].concat();
     assert_eq!(echo(&mut stream, &greeting), Some(greeting));
     assert_eq!(echo(&mut stream, &frame(b'a')), Some(frame(b'a')));
     net.begin(1, &[HERE], LinkEffect::Repeat { per_mille: 1_000 });
