@@ -194,7 +194,11 @@ impl Ballots {
                 named(Cell::May)
             ),
         };
-        format!("{who}, so {value} can yet be chosen: no proposer may propose anything else above {}.", row.ballot)
+        format!(
+            "{who}, so {value} can yet be chosen. While that is so, no proposer may propose anything else above {}. \
+             Acceptors that promise a higher ballot before they accept {value} can end it.",
+            row.ballot
+        )
     }
 }
 

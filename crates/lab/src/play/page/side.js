@@ -34,7 +34,7 @@ function drawExercise(game) {
       ? element(
           "p",
           { class: "undo-me" },
-          "This may not happen. ",
+          "This exercise is lost here: a \u201cnever\u201d has happened. ",
           button({ class: "link", "data-key": "undo it", click: () => game.undo() }, "Undo it"),
         )
       : null,
