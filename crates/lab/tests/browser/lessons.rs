@@ -101,8 +101,9 @@ fn a_cut_is_a_wall_and_a_lost_message_ends_in_a_cross() {
     assert_eq!(browser.number("document.querySelectorAll('#window .wall').length"), 1);
     // PREPARE to s5, the PROMISE of s4, ACCEPT to s3, s4 and s5.
     assert_eq!(browser.number("document.querySelectorAll('#window .losses .cross').length"), 5);
-    // In the ring four edges are missing, and three messages of the chosen line end half way.
-    assert_eq!(browser.number("document.querySelectorAll('#stage .wire').length"), 6);
+    // In the ring four edges are cut, and three messages of the chosen line end half way.
+    assert_eq!(browser.number("document.querySelectorAll('#stage .wire:not(.cut)').length"), 6);
+    assert_eq!(browser.number("document.querySelectorAll('#stage .wire.cut').length"), 4);
     assert_eq!(browser.number("document.querySelectorAll('#stage .flight.lost').length"), 3);
     assert!(
         browser

@@ -18,12 +18,12 @@ function lab(app) {
 
   const newest = () => app.run.stateAt(app.run.lines.length - 1);
   app.drawLab = () => {
-    const state = newest(), cut = cutPairs(state), members = [...app.run.cluster].sort((a, b) => a - b);
+    const state = newest(), cut = labCuts(app.run), members = [...app.run.cluster].sort((a, b) => a - b);
     drawRing(ring, app.run, state, app.run.lines.length - 1, { silent: app.silent });
     patch(roles, ...members.map((server) => roleRow(server, members, state, cut, app.silent, tell)));
     const pairs = members.flatMap((a, n) => members.slice(n + 1).map((b) => [a, b]));
     patch(links, ...pairs.map(([a, b]) => {
-      const isCut = cut.has(`${a}-${b}`);
+      const isCut = cut.has(`${a} ${b}`);
       return toggle(`${a}-${b}`, isCut ? `s${a} \u2715 s${b}` : `s${a} \u2013 s${b}`, `Cut the link of s${a} and s${b}`, isCut, `Join s${a} and s${b}`,
         (wasCut) => changeLinks(a, [b], !wasCut, tell));
     }));
@@ -60,7 +60,7 @@ function roleRow(server, members, state, cut, silent, tell) {
         tell(`s${server}'s ${role}: ${error.message}`, true);
       }
     }));
-  const isAlone = peers.length > 0 && peers.every((peer) => cut.has(`${Math.min(server, peer)}-${Math.max(server, peer)}`));
+  const isAlone = peers.length > 0 && peers.every((peer) => cut.has(`${Math.min(server, peer)} ${Math.max(server, peer)}`));
   if (peers.length) {
     buttons.push(toggle(`${server} alone`, isAlone ? "isolated" : "isolate", `Isolate s${server}: cut its links with all others`, isAlone,
       `Join s${server} with all others`, (wasAlone) => changeLinks(server, peers, !wasAlone, tell)));

@@ -18,6 +18,7 @@ function cutLinks(lines, since) {
       if (line.row >= since) found.push(link.open);
       link.open = null;
     }
+    if (link.open) link.open.isCut = link.cut.size > 0;
   };
   for (const line of lines) {
     if (line.name === "BOOT" && line.server) {
@@ -48,6 +49,11 @@ function cutLinks(lines, since) {
 /** The pairs of servers, as `1 2`, that could not exchange messages after the line of this row. */
 function cutPairsAt(run, row) {
   return new Set(run.derive().cuts.filter(({ from, to }) => from.row <= row && (!to || to.row > row)).map(({ pair }) => pair.join(" ")));
+}
+
+/** The pairs of servers, as `1 2`, whose links are cut now, and not only lost. */
+function labCuts(run) {
+  return new Set(run.derive().cuts.filter(({ to, isCut }) => !to && isCut).map(({ pair }) => pair.join(" ")));
 }
 
 /** Walls between neighboring columns, as {right, from, to}: no message can pass, not even over a third server. */
