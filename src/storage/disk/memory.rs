@@ -69,6 +69,8 @@ struct MemoryState {
     next_inode: u64,
     /// The names that programs see.
     names: BTreeMap<String, u64>,
+    /// Number of open handles of each file that has any.
+    open: BTreeMap<u64, usize>,
     /// The names that would survive.
     durable_names: BTreeMap<String, u64>,
     /// Changes of names since the directory was synced, in order.
@@ -164,6 +166,7 @@ impl MemoryFiles {
         let mut state = self.state().clone();
         (state.failure, state.failing_read) = (None, None);
         state.stopped = false;
+        state.open.clear();
         (state.neighbours, state.disk_capacity) = (Vec::new(), None);
         MemoryFiles(Arc::new(Mutex::new(state)))
     }
@@ -216,7 +219,7 @@ impl MemoryFiles {
         }
     }
 
-    /// The sum of the files' lengths, in bytes.
+    /// The sum of the lengths of the files that have a name or are open, in bytes.
     pub fn used_bytes(&self) -> u64 {
         self.state().used()
     }
@@ -227,6 +230,7 @@ impl MemoryFiles {
         let mut state = self.state();
         state.stopped = false;
         (state.failure, state.has_failed) = (None, false);
+        state.open.clear();
         state.incarnation += 1;
     }
 
@@ -259,6 +263,11 @@ impl MemoryFiles {
 
     fn state(&self) -> MutexGuard<'_, MemoryState> {
         lock(&self.0)
+    }
+
+    fn handle(&self, state: &mut MemoryState, inode: u64) -> MemoryFile {
+        *state.open.entry(inode).or_default() += 1;
+        MemoryFile { state: self.0.clone(), inode, incarnation: state.incarnation }
     }
 }
 
@@ -414,8 +423,10 @@ impl MemoryState {
         own.min(of_the_disk)
     }
 
+    /// A removed file uses its bytes until it is closed.
     fn used(&self) -> u64 {
-        self.names.values().map(|inode| self.inodes[inode].bytes.len() as u64).sum()
+        let inodes: BTreeSet<&u64> = self.names.values().chain(self.open.keys()).collect();
+        inodes.into_iter().map(|inode| self.inodes[inode].bytes.len() as u64).sum()
     }
 
     fn create(&mut self, name: &str, length: u64) -> io::Result<u64> {
@@ -489,15 +500,16 @@ impl Files for MemoryFiles {
     }
 
     fn open(&self, name: &str) -> io::Result<MemoryFile> {
-        let state = self.state();
+        let mut state = self.state();
         state.running()?;
-        Ok(MemoryFile { state: self.0.clone(), inode: state.inode_of(name)?, incarnation: state.incarnation })
+        let inode = state.inode_of(name)?;
+        Ok(self.handle(&mut state, inode))
     }
 
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<MemoryFile> {
         let mut state = self.state();
         let inode = state.create(name, bytes)?;
-        Ok(MemoryFile { state: self.0.clone(), inode, incarnation: state.incarnation })
+        Ok(self.handle(&mut state, inode))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -526,6 +538,21 @@ impl Files for MemoryFiles {
 
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(self.state().free())
+    }
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        if state.incarnation != self.incarnation {
+            return;
+        }
+        if let Some(handles) = state.open.get_mut(&self.inode) {
+            *handles -= 1;
+            if *handles == 0 {
+                state.open.remove(&self.inode);
+            }
+        }
     }
 }
 
