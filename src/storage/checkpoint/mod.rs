@@ -170,14 +170,29 @@ impl<F: Files> Checkpoint<F> {
     /// Writes the changes up to a slot, or the whole state, as one run. It is durable when this returns. After an
     /// error, other than a full disk, the run may be durable or not.
     pub fn write(&mut self, mark: CheckpointMeta, changes: &StateDelta) -> Result<(), CheckpointError> {
-        if self.runs.len() >= RUNS_MAX {
+        // An older snapshot that is still arriving is of no use any more.
+        self.drop_arriving_up_to(mark.slot);
+        let written = self.write_run(mark, changes);
+        match &written {
+            Ok(()) => self.views.checkpoint_written(),
+            // The next attempt has the room of the files that they held open.
+            Err(CheckpointError::Full { .. }) => self.views.close_unpinned(),
+            Err(_) => {}
+        }
+        written
+    }
+
+    fn write_run(&mut self, mark: CheckpointMeta, changes: &StateDelta) -> Result<(), CheckpointError> {
+        // The whole state replaces all runs, so it need not wait for a merge of them.
+        let adds_a_run = changes.scope != DeltaScope::Whole;
+        if adds_a_run && self.runs.len() >= RUNS_MAX {
             self.waits_for_room = false;
             while self.runs.len() >= RUNS_MAX && self.has_work() {
                 self.merge_some()?;
             }
         }
         let last = self.last_number() + 1;
-        let first = if changes.scope == DeltaScope::Whole { 1 } else { last };
+        let first = if adds_a_run { last } else { 1 };
         let seal = Seal { owner: self.options.owner, mark: CheckpointMeta { slot: rules::slot_of(mark), ..mark } };
         let written = RunWriter::create(&self.files, NEW_FILE, seal, self.options.part_bytes)
             .and_then(|writer| write_entries(writer, changes)?.finish(Span { first, last }));
@@ -186,9 +201,6 @@ impl<F: Files> Checkpoint<F> {
             remove_if_present(&self.files, NEW_FILE).unwrap_or_default();
         }
         self.add(written.map_err(refused("write", NEW_FILE))?);
-        // An older snapshot that is still arriving is of no use any more.
-        self.drop_arriving_up_to(mark.slot);
-        self.views.checkpoint_written();
         self.waits_for_room = false;
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! A view holds the runs of its slot open. A run that a merge replaces loses its name, and its bytes stay readable
 //! until the last view of it closes. The last [`SNAPSHOT_VIEWS_MAX`] views stay open for peers that request more
 //! chunks. A view that a pinned peer reads from also stays open, until the learner reports that the pin has ended
-//! ([`Checkpoint::pin`]).
+//! ([`Checkpoint::pin`]). A checkpoint that finds the disk full closes all other views: those fetches start again.
 
 use std::fmt::{self, Debug, Formatter};
 
@@ -65,6 +65,12 @@ impl<F: Files> Views<F> {
         self.writes += 1;
         let (writes, pinned) = (self.writes, self.pinned);
         self.open.retain(|view| view.is_of(pinned) || writes - view.used <= KEPT_WRITES);
+    }
+
+    /// Closes the views that no pinned peer reads.
+    pub(super) fn close_unpinned(&mut self) {
+        let pinned = self.pinned;
+        self.open.retain(|view| view.is_of(pinned));
     }
 
     fn position(&self, slot: Slot) -> Option<usize> {

@@ -152,6 +152,18 @@ fn snapshot_that_arrives_is_dropped_when_a_newer_checkpoint_is_durable() {
 }
 
 #[test]
+fn checkpoint_on_a_full_disk_has_the_room_of_an_older_snapshot() {
+    let (mut work, mut checkpoint) = older_state();
+    let (_, chunks) = snapshot(1_500);
+    for chunk in &chunks[..chunks.len() - 1] {
+        checkpoint.take_chunk(chunk).unwrap();
+    }
+    work.files.set_capacity(Some(work.files.used_bytes()));
+    work.apply(1_500);
+    work.write(&mut checkpoint).unwrap();
+}
+
+#[test]
 fn merge_of_runs_that_a_snapshot_replaces_is_dropped() {
     let (work, mut checkpoint) = due_to_merge(LARGER);
     checkpoint.merge_some().unwrap();

@@ -109,6 +109,25 @@ fn the_view_of_a_pinned_peer_stays_open_until_its_pin_ends() {
 }
 
 #[test]
+fn full_disk_closes_the_views_that_no_pinned_peer_reads() {
+    for is_pinned in [false, true] {
+        let (mut work, mut checkpoint) = due_to_merge(LARGER);
+        let peer = ServerId(5);
+        checkpoint.part_for(peer, None).unwrap();
+        checkpoint.pin(if is_pinned { ServerSet::only(peer) } else { ServerSet::NONE });
+        merge_all(&mut checkpoint).unwrap();
+        let used = work.files.used_bytes();
+        assert!(used > checkpoint.size().1, "the view keeps the files that were merged");
+        work.files.set_capacity(Some(used));
+        work.apply(10);
+        let error = work.write(&mut checkpoint).unwrap_err();
+        assert!(matches!(error, CheckpointError::Full { .. }), "{error}");
+        assert_eq!(checkpoint.views.open.len(), usize::from(is_pinned));
+        assert_eq!(work.write(&mut checkpoint).is_ok(), !is_pinned);
+    }
+}
+
+#[test]
 fn pinned_peer_keeps_only_its_current_view_open() {
     let mut work = Work::new();
     let (mut checkpoint, _) = work.open().unwrap();
