@@ -6,6 +6,9 @@
 //! kind of file and a collector of its garbage; the bound does not depend on it.) In between, if there are too many
 //! runs, the newest of them are merged with each other.
 //!
+//! A merge needs room for its result beside the runs. If there are too many runs and no room for the merge that is
+//! due, as many of the newest are merged as have room: so their number falls also on a disk that is almost full.
+//!
 //! A merge is done a piece at a time, by the thread that writes checkpoints, while it has no other job. It holds one
 //! block of each run in memory. Checkpoints that are written meanwhile add runs behind those of the merge.
 
@@ -41,20 +44,36 @@ impl<F: Files> Checkpoint<F> {
 
     /// The number of the oldest run that is to be merged with all newer ones, if a merge is due.
     fn due_merge(&self) -> Option<usize> {
-        let bytes = |from: usize| self.runs[from..].iter().map(|run| run.length).sum::<u64>();
-        let (oldest, newer) = (self.runs.first()?.length, bytes(1));
+        let (oldest, newer) = (self.runs.first()?.length, self.bytes_from(1));
         if newer >= oldest.max(self.options.merge_bytes) {
             return Some(0);
         }
-        if self.runs.len() < RUNS_BEFORE_MERGE {
-            return None;
-        }
-        // As many older ones as keep the lengths of the runs falling: so each byte is merged seldom.
+        (self.runs.len() >= RUNS_BEFORE_MERGE).then(|| self.oldest_of_the_newest(u64::MAX))
+    }
+
+    /// The number of the oldest run of those that are merged when there are too many, with this number of bytes free.
+    fn oldest_of_the_newest(&self, free: u64) -> usize {
         let mut from = self.runs.len() - RUNS_BEFORE_MERGE / 2;
-        while from > 1 && self.runs[from - 1].length <= bytes(from) {
+        // As many older ones as keep the lengths of the runs falling: so each byte is merged seldom.
+        let may_grow = |from: usize| {
+            from > 1 && self.runs[from - 1].length <= self.bytes_from(from) && self.needed_for_merge(from - 1) <= free
+        };
+        while may_grow(from) {
             from -= 1;
         }
-        Some(from)
+        while from + 2 < self.runs.len() && self.needed_for_merge(from) > free {
+            from += 1;
+        }
+        from
+    }
+
+    fn bytes_from(&self, from: usize) -> u64 {
+        self.runs[from..].iter().map(|run| run.length).sum()
+    }
+
+    /// Free bytes without which a merge of the runs from this one on does not begin.
+    fn needed_for_merge(&self, from: usize) -> u64 {
+        self.bytes_from(from) + self.largest_checkpoint()
     }
 
     /// Does a piece of the merge that is due. A full disk ends the merge with an error and changes nothing else; the
@@ -93,14 +112,17 @@ impl<F: Files> Checkpoint<F> {
         Ok(())
     }
 
-    fn begin_merge(&self, from: usize) -> Result<MergeInProgress<F>, CheckpointError> {
-        let runs = &self.runs[from..];
-        let needed = runs.iter().map(|run| run.length).sum::<u64>() + self.largest_checkpoint();
+    fn begin_merge(&self, due: usize) -> Result<MergeInProgress<F>, CheckpointError> {
         let free = self.files.free_bytes().map_err(refused("merge into", NEW_FILE))?;
+        let has_room = self.needed_for_merge(due) <= free;
+        let has_many = self.runs.len() >= RUNS_BEFORE_MERGE;
+        let from = if !has_room && has_many { self.oldest_of_the_newest(free) } else { due };
+        let needed = self.needed_for_merge(from);
         if free < needed {
             let cause = format!("its files can be merged when {needed} bytes are free; {free} are");
             return Err(CheckpointError::Full { cause });
         }
+        let runs = &self.runs[from..];
         let seal = Seal { owner: self.options.owner, mark: self.mark() };
         let to = RunWriter::create(&self.files, NEW_FILE, seal, self.options.part_bytes);
         let from = Merge::new(runs, Place::from(&PartToken::first()))?;

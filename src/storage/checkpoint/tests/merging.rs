@@ -112,6 +112,48 @@ fn checkpoint_waits_for_a_merge_when_there_are_too_many_runs() {
     assert_eq!((checkpoint.mark(), state(&back)), (mark, state(&work.kv)));
 }
 
+/// The maximum number of runs, with more bytes than the oldest: a merge of all is due.
+fn too_many_runs_and_all_due() -> (Work, Checkpoint<MemoryFiles>) {
+    let mut work = Work { keys: 400, ..Work::new() };
+    let (mut checkpoint, _) = work.open().unwrap();
+    work.apply(800);
+    work.write(&mut checkpoint).unwrap();
+    while checkpoint.runs.len() < RUNS_MAX {
+        work.apply(20);
+        work.write(&mut checkpoint).unwrap();
+    }
+    assert!(checkpoint.size().1 > 3 * checkpoint.runs[0].length);
+    (work, checkpoint)
+}
+
+#[test]
+fn newest_runs_are_merged_where_there_is_no_room_to_merge_all() {
+    // Room for the largest checkpoint, and for a merge of some runs: less than one merge usually takes, or as much.
+    for merged in [4, 60] {
+        let (mut work, mut checkpoint) = too_many_runs_and_all_due();
+        let room = checkpoint.runs[0].length + merged * checkpoint.runs[RUNS_MAX - 1].length;
+        assert!(room < checkpoint.size().1);
+        work.files.set_capacity(Some(work.files.used_bytes() + room));
+        work.apply(20);
+        let mark = work.write(&mut checkpoint).unwrap();
+        assert!(checkpoint.runs.len() <= RUNS_MAX && checkpoint.runs[0].span.last == 1, "the oldest run stays");
+        drop(checkpoint);
+        let (checkpoint, back) = work.open().unwrap();
+        assert_eq!((checkpoint.mark(), state(&back)), (mark, state(&work.kv)));
+    }
+}
+
+#[test]
+fn whole_state_does_not_wait_for_a_merge_of_the_runs_that_it_replaces() {
+    let (mut work, mut checkpoint) = too_many_runs_and_all_due();
+    work.apply(1);
+    let creates = work.files.counts().creates;
+    checkpoint.write(work.mark(), &work.kv.whole()).unwrap();
+    assert_eq!((work.files.counts().creates - creates, checkpoint.runs.len()), (1, 1));
+    drop(checkpoint);
+    assert_eq!(state(&work.open().unwrap().1), state(&work.kv));
+}
+
 /// Each checkpoint writes what has changed, and merges write a bounded multiple of that: whatever the store holds.
 #[test]
 fn bytes_written_and_bytes_kept_are_in_proportion_to_the_changes_and_to_the_state() {
