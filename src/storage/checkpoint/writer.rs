@@ -112,7 +112,8 @@ impl<F: Files> RunWriter<F> {
         if self.writes.is_multiple_of(SYNC_WRITES) { self.file.sync_data() } else { Ok(()) }
     }
 
-    /// Ends the run: when this returns, its bytes and its name are durable.
+    /// Ends the run: when this returns, its bytes and its name are durable. After an error of a full disk, it has no
+    /// name.
     pub(super) fn finish(mut self, span: Span) -> io::Result<Run<F::File>> {
         self.end_block()?;
         let index_at = self.written + self.pending.len() as u64;
@@ -132,7 +133,8 @@ impl<F: Files> RunWriter<F> {
         self.file.sync_data()?;
         let name = span.name();
         self.files.rename(self.name, &name)?;
-        self.files.sync_dir()?;
+        // The run has its name now. So even for lack of room this is no failure that changed nothing.
+        self.files.sync_dir().map_err(io::Error::other)?;
         let RunWriter { file, seal, index, .. } = self;
         Ok(Run { file, name, span, seal, length, index_at, index })
     }

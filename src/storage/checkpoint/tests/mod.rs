@@ -187,6 +187,29 @@ fn full_disk_keeps_the_old_state_and_stores_the_delta_later() {
     assert_eq!((checkpoint.mark(), state(&back)), (new, state(&work.kv)));
 }
 
+#[test]
+fn only_a_checkpoint_that_changed_nothing_is_reported_as_one_without_room() {
+    let mut in_doubt = 0;
+    for operation in 0..20 {
+        let mut work = Work::new();
+        let (mut checkpoint, _) = work.open().unwrap();
+        work.apply(40);
+        let old = work.write(&mut checkpoint).unwrap();
+        work.apply(25);
+        work.files.fail(operation, InjectedFailure::Once(io::ErrorKind::StorageFull));
+        let written = work.write(&mut checkpoint);
+        work.files.restart();
+        drop(checkpoint);
+        let found = work.open().unwrap().0.mark();
+        match written {
+            Ok(new) => assert_eq!(found, new, "operation {operation}"),
+            Err(CheckpointError::Full { .. }) => assert_eq!(found, old, "operation {operation}"),
+            Err(_) => in_doubt += 1,
+        }
+    }
+    assert_eq!(in_doubt, 1, "the sync of the new name");
+}
+
 /// `cargo test --release --lib a_million_keys -- --ignored --nocapture` prints the numbers in docs/storage.md.
 #[test]
 #[ignore = "a million keys take a while"]
