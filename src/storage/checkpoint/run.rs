@@ -44,11 +44,12 @@ impl Span {
         format!("{:010}-{:010}.run", self.first, self.last)
     }
 
-    /// The span of the run with this name; None if it is no name of a run.
+    /// The span of the run with this name; None if it is no name of a run. Another number can follow its last one.
     pub(super) fn parse(name: &str) -> Option<Span> {
         let (first, last) = name.strip_suffix(".run")?.split_once('-')?;
         let span = Span { first: first.parse().ok()?, last: last.parse().ok()? };
-        (span.name() == name && span.first <= span.last).then_some(span)
+        let is_valid = 1 <= span.first && span.first <= span.last && span.last < u64::MAX;
+        (is_valid && span.name() == name).then_some(span)
     }
 }
 
