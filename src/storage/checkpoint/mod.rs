@@ -271,7 +271,9 @@ fn write_entries<F: Files>(mut writer: RunWriter<F>, changes: &StateDelta) -> st
 pub fn quarantine<F: Files>(files: &F) -> Result<(), CheckpointError> {
     let names = files.list().map_err(refused("list", "the files"))?;
     let is_run = |name: &String| Span::parse(name).is_some();
-    if names.iter().any(is_run) {
+    // Without the oldest file, a crash has interrupted this quarantine, and the quarantined files belong to it.
+    let is_oldest = |name: &String| Span::parse(name).is_some_and(|span| span.first == 1);
+    if names.iter().any(is_oldest) {
         for old in names.iter().filter(|name| name.ends_with(QUARANTINED)) {
             remove_if_present(files, old).map_err(refused("remove", old))?;
         }

@@ -141,6 +141,37 @@ fn quarantine_is_never_taken_for_an_older_state() {
 }
 
 #[test]
+fn quarantine_that_continues_after_a_crash_keeps_what_it_has_already_renamed() {
+    let (work, names) = several_runs();
+    let quarantined = |names: &[String]| names.iter().map(|name| format!("{name}{QUARANTINED}")).collect::<Vec<_>>();
+    // The second rename.
+    work.files.fail(2, InjectedFailure::Once(io::ErrorKind::Other));
+    quarantine(&work.files).unwrap_err();
+    assert_eq!(work.files.list().unwrap(), [&quarantined(&names[..1]), &names[1..]].concat());
+    quarantine(&work.files).unwrap();
+    assert_eq!(work.files.list().unwrap(), quarantined(&names));
+    // A later quarantine replaces it.
+    let (mut checkpoint, empty) = work.open().unwrap();
+    let mark = CheckpointMeta { slot: Slot(1), digest: empty.digest() };
+    checkpoint.write(mark, &Kv::default().take_delta()).unwrap();
+    quarantine(&work.files).unwrap();
+    assert_eq!(work.files.list().unwrap(), quarantined(&[Span { first: 1, last: 1 }.name()]));
+}
+
+#[test]
+fn names_that_no_checkpoint_gives_are_no_runs() {
+    let name = |first, last| Span { first, last }.name();
+    for (first, last, is_run) in
+        [(1, 1, true), (3, 7, true), (1, u64::MAX - 1, true), (0, 1, false), (2, 1, false), (1, u64::MAX, false)]
+    {
+        assert_eq!(Span::parse(&name(first, last)).is_some(), is_run, "{}", name(first, last));
+    }
+    for other in ["1-1.run", "0000000001-0000000001.run.quarantined", "+000000001-0000000001.run"] {
+        assert_eq!(Span::parse(other), None, "{other}");
+    }
+}
+
+#[test]
 fn the_file_of_another_server_and_of_another_format_is_refused() {
     let mut work = Work::new();
     let (mut checkpoint, _) = work.open().unwrap();
