@@ -13,6 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Kv;
+use super::command::KEY_MAX_BYTES;
 use super::sessions::{SessionEntry, Sessions};
 use super::store::{Store, VersionedValue};
 use crate::codec::{self, CodecError};
@@ -31,6 +32,9 @@ pub enum PartError {
     /// A key's version is above the limit.
     #[error("a key has version {0}, which is above the limit")]
     Version(u64),
+    /// A key is longer than the limit.
+    #[error("a key has {0} bytes, and the limit is {KEY_MAX_BYTES}")]
+    KeyLength(usize),
 }
 
 /// One entry of a state.
@@ -74,11 +78,16 @@ pub fn encode_chunk(pieces: &Vec<StateEntry>) -> Vec<u8> {
 /// Decodes the pieces of a chunk, which is not trusted.
 pub fn decode_part(part: &[u8]) -> Result<Vec<StateEntry>, PartError> {
     let pieces: Vec<StateEntry> = codec::decode(part)?;
-    let version = |piece: &StateEntry| if let StateEntry::Key { entry, .. } = piece { entry.version } else { 0 };
-    match pieces.iter().map(version).find(|version| *version > VERSION_MAX) {
-        Some(version) => Err(PartError::Version(version)),
-        None => Ok(pieces),
+    for piece in &pieces {
+        match piece {
+            StateEntry::Key { entry, .. } if entry.version > VERSION_MAX => {
+                return Err(PartError::Version(entry.version));
+            }
+            StateEntry::Key { key, .. } if key.len() > KEY_MAX_BYTES => return Err(PartError::KeyLength(key.len())),
+            _ => {}
+        }
     }
+    Ok(pieces)
 }
 
 /// A chunk without its sessions, for a client: their nonces would let it write as their owners. Returned with the
