@@ -156,8 +156,22 @@ struct ChangeList {
 const OUTDATED_MAX: usize = 100_000;
 /// Size of the outdated changes that the list may hold, in bytes, besides the size of the store.
 const OUTDATED_MAX_BYTES: u64 = 64 << 20;
+/// Maximum number of changed sessions, ended ones included; beyond it the whole state is written.
+const CHANGED_SESSIONS_MAX: usize = 100_000;
 
 impl ChangeList {
+    /// From now on the whole state is to be written: single changes are of no use any more.
+    fn become_whole(&mut self) {
+        *self = ChangeList { scope: DeltaScope::Whole, ..ChangeList::default() };
+    }
+
+    fn add_sessions(&mut self, ids: impl IntoIterator<Item = u64>) {
+        self.sessions.extend(ids);
+        if self.sessions.len() > CHANGED_SESSIONS_MAX {
+            self.become_whole();
+        }
+    }
+
     /// Removes all changes of a key but the last.
     fn remove_outdated(&mut self) {
         let keys = Arc::make_mut(&mut self.keys);
@@ -189,8 +203,11 @@ impl DirtyState {
 
     /// Adds the change of a key. If checkpoints are late, the list stays in proportion to the store.
     pub(super) fn key(&mut self, key: Vec<u8>, entry: VersionedValue, store: &Store) {
-        let piece = StateEntry::Key { key, entry };
         let since = &mut self.since;
+        if since.scope == DeltaScope::Whole {
+            return;
+        }
+        let piece = StateEntry::Key { key, entry };
         since.bytes += piece.size() as u64;
         Arc::make_mut(&mut since.keys).push(piece);
         let has_many = since.keys.len() > 2 * store.len() + OUTDATED_MAX;
@@ -200,7 +217,9 @@ impl DirtyState {
     }
 
     pub(super) fn session(&mut self, id: u64) {
-        self.since.sessions.insert(id);
+        if self.since.scope != DeltaScope::Whole {
+            self.since.add_sessions([id]);
+        }
     }
 
     pub(super) fn history(&mut self) {
@@ -212,7 +231,6 @@ impl DirtyState {
         assert!(self.taken.is_none(), "one checkpoint at a time");
         let mut taken = std::mem::take(&mut self.since);
         if taken.scope == DeltaScope::Whole {
-            taken.keys = Arc::default();
             self.taken = Some(taken);
             return StateDelta::whole(store, sessions, history);
         }
@@ -236,15 +254,18 @@ impl DirtyState {
         let since = &mut self.since;
         if scope != DeltaScope::Changes {
             // The disk does not have the state from which the changes lead on.
-            since.scope = DeltaScope::Whole;
+            since.become_whole();
+        }
+        if since.scope == DeltaScope::Whole {
+            return;
         }
         let mut keys = Arc::unwrap_or_clone(keys);
         keys.retain(|piece| key_of(piece).is_some());
         keys.append(Arc::make_mut(&mut since.keys));
         since.keys = Arc::new(keys);
         since.remove_outdated();
-        since.sessions.extend(sessions);
         since.history |= history;
+        since.add_sessions(sessions);
     }
 }
 
@@ -386,6 +407,39 @@ mod tests {
         let mut written = Written(Kv::default());
         written.write(&kv.take_delta());
         assert_eq!(written.0.store(), kv.store());
+    }
+
+    #[test]
+    fn list_of_changed_sessions_is_bounded_and_then_the_whole_state_is_taken() {
+        let mut kv = Kv::with_sessions_at_most(2);
+        let count = CHANGED_SESSIONS_MAX as u64;
+        let mut most = 0;
+        for slot in 1..=count + 10 {
+            apply(&mut kv, slot, open(slot.into()));
+            most = most.max(kv.changed.since.sessions.len());
+        }
+        assert_eq!(most, CHANGED_SESSIONS_MAX);
+        let session = kv.sessions().opened_by((count + 10).into()).unwrap();
+        apply(&mut kv, count + 11, put(session, (count + 10).into(), 1, "k"));
+        let since = &kv.changed.since;
+        assert!(since.sessions.is_empty() && since.keys.is_empty(), "single changes are of no use");
+        assert_eq!(kv.take_delta(), kv.whole());
+        // Also if both halves are within the limit.
+        let mut changed = DirtyState::default();
+        (0..count).for_each(|id| changed.session(id));
+        changed.take(&Store::default(), &Sessions::at_most(2), 0);
+        changed.session(count);
+        changed.failed();
+        assert_eq!((changed.since.scope, changed.since.sessions.len()), (DeltaScope::Whole, 0));
+    }
+
+    #[test]
+    fn chunk_with_a_key_above_the_limit_is_refused() {
+        for (length, fits) in [(0, true), (KEY_MAX_BYTES, true), (KEY_MAX_BYTES + 1, false)] {
+            let entry = VersionedValue { value: None, version: 1 };
+            let part = encode_chunk(&vec![StateEntry::Key { key: vec![b'k'; length], entry }]);
+            assert_eq!(decode_part(&part).is_ok(), fits, "{length}");
+        }
     }
 
     #[test]
