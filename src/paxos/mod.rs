@@ -25,7 +25,7 @@
 //! s3.84  acceptor PROMISE  slot=17+ ballot=17.1 accepted=none to=s1 re=s1.93
 //! s1.96  proposer ACCEPT   slot=17 ballot=17.1 op=DELETE key=shape adopted=none quorum=s1,s3,s5 to=s1,s2,s3,s4,s5 re=s3.84
 //! s5.72  acceptor ACCEPTED slot=17 ballot=17.1 to=s1 re=s1.96
-//! s1.98  learner  CHOSEN   slot=17 ballot=17.1 quorum=s1,s3,s5 to=s1,s2,s3,s4,s5 re=s3.85
+//! s1.98  learner  CHOSEN   slot=17 ballot=17.1 quorum=s1,s3,s5 to=s1,s2,s3,s4,s5 re=s5.72
 //! ```
 //!
 //! Server 1 asks all acceptors to promise its ballot. Servers 1, 3 and 5 promise and report no value, so server 1 may

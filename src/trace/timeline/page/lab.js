@@ -117,7 +117,7 @@ function requestForm(app) {
     try {
       const reply = await post(`${what.value}?${query.join("&")}`);
       result.classList.toggle("bad", /^(NOTAPPLIED|UNKNOWN)$/.test(reply.status));
-      result.replaceChildren(resultWords(reply), " ", ...linesOf(app, reply.label));
+      result.replaceChildren(resultWords(reply), " ", ...linesLink(app, reply.label));
     } catch (error) {
       result.classList.add("bad");
       result.textContent = error.message;
@@ -127,7 +127,7 @@ function requestForm(app) {
   return form;
 }
 
-function linesOf(app, label) {
+function linesLink(app, label) {
   if (!app.data.steps || !label) return [];
   const button = element("button", "", `lines of ${label}`);
   button.type = "button";

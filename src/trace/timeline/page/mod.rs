@@ -63,3 +63,23 @@ pub(crate) fn pack(lines: &str) -> String {
     let packed = packer.write_all(lines.as_bytes()).and_then(|()| packer.finish()).unwrap_or_default();
     STANDARD.encode(packed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The files of the script are one: of two functions with one name the later one silently replaces the first.
+    #[test]
+    fn no_two_files_of_the_script_declare_one_name() {
+        let mut declared = BTreeSet::new();
+        for line in super::SCRIPT.lines().chain(super::LIVE.lines()) {
+            let words = line.strip_prefix("async ").unwrap_or(line);
+            let name = ["function ", "class ", "const ", "let "].into_iter().find_map(|word| words.strip_prefix(word));
+            let Some(name) = name.and_then(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()) else {
+                continue;
+            };
+            assert!(name.is_empty() || declared.insert(name.to_string()), "{name} is declared twice");
+        }
+        assert!(declared.len() > 50, "{declared:?}");
+    }
+}
