@@ -519,6 +519,7 @@ fn stable(screen: &str) -> String {
             "met the most failures: ",
             " chose it; its OK came",
             "A majority was asked before its reply",
+            "Its OK came after ",
             "See it: ./run_server.sh logs --req c1-",
         ];
         line.starts_with("problems: ") || line.starts_with("        -- ") || story.iter().any(|one| line.contains(one))

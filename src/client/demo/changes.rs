@@ -212,7 +212,7 @@ mod tests {
         ServerView { answers: true, roles: RoleKind::PAXOS.into_iter().zip(ups).map(status).collect(), leads: false }
     }
 
-    /// A server whose acceptor is up or down, after so many crashes.
+    /// A server whose acceptor is up or down, after this number of crashes.
     fn acceptor(up: bool, crashes: u32) -> ServerView {
         view([true, up, true], crashes)
     }

@@ -125,7 +125,7 @@ impl FailureWatch {
         let running = RunningRequest {
             started: Instant::now(),
             before: observed.now.clone(),
-            fewest: observed.voters_up(),
+            fewest: observed.certainly_up(),
             is_wait_told: false,
         };
         observed.running.insert(client.to_string(), running);
@@ -162,6 +162,7 @@ impl FailureWatch {
             label: label.to_string(),
             what: format!("{verb} {}", quote_key(action.key())),
             took: ended.took,
+            is_read: matches!(action, Operation::Get { .. }),
             accepted_by: ended.accepted_by,
             down,
             crashed: observed.cluster.servers.iter().filter(crashed).collect::<ServerSet>().and(down),
@@ -286,6 +287,11 @@ impl Observed {
         views.iter().filter(|(_, view)| view.is_up(voter)).map(|(server, _)| *server).collect()
     }
 
+    /// The voters that were up at one moment. If it is not certain that the others were down together, all voters.
+    fn certainly_up(&self) -> ServerSet {
+        if self.is_simultaneous() { self.voters_up() } else { self.cluster.servers }
+    }
+
     /// Whether all voters that are down were down at one moment.
     fn is_simultaneous(&self) -> bool {
         let (first, last) =
@@ -307,10 +313,7 @@ impl Observed {
         }
         self.asked.insert(server, began);
         self.now.insert(server, view);
-        let up = self.voters_up();
-        if !self.is_simultaneous() {
-            return;
-        }
+        let up = self.certainly_up();
         for running in self.running.values_mut() {
             if up.len() < running.fewest.len() {
                 running.fewest = up;
@@ -355,12 +358,14 @@ mod tests {
         // Server 1 may have restarted before server 2 crashed.
         observed.note(ServerId(2), query, report(false, 1));
         assert!(!observed.is_simultaneous());
+        assert_eq!(observed.certainly_up(), ServerSet::first(3));
         // Both are down again at a later query, without another crash: they were down at the same time.
         let later = Instant::now();
         observed.note(ServerId(1), later, report(false, 1));
         assert!(!observed.is_simultaneous());
         observed.note(ServerId(2), later, report(false, 1));
         assert!(observed.is_simultaneous());
+        assert_eq!(observed.certainly_up(), ServerSet::only(ServerId(3)));
         // Another crash began another outage.
         observed.note(ServerId(2), Instant::now(), report(false, 2));
         assert!(!observed.is_simultaneous());

@@ -15,7 +15,9 @@ pub struct MetFailure {
     pub what: String,
     /// Time from beginning to end.
     pub took: Duration,
-    /// The acceptors whose votes chose a write; empty for a read.
+    /// A read, and not a write.
+    pub is_read: bool,
+    /// The acceptors whose votes chose a write; empty if the replying server did not count them.
     pub accepted_by: ServerSet,
     /// The voters that were down when it began or when it ended.
     pub down: ServerSet,
@@ -49,8 +51,8 @@ impl Hardest {
         }
     }
 
-    /// Which request met which failure, why nothing was lost, and the command that shows it. Empty if no write met a
-    /// failure.
+    /// Which request met which failure, why nothing was lost, and the command that shows it. Empty if no request met
+    /// a failure.
     pub fn sentences(&self, cluster: Cluster) -> Vec<String> {
         let Some(met) = &self.0 else { return Vec::new() };
         let all = cluster.servers.len();
@@ -69,9 +71,12 @@ impl Hardest {
         let needed = cluster.protocol.votes_needed(all);
         vec![
             format!("{} ({}) met the most failures: {failure}.", met.label, met.what),
-            match met.accepted_by.is_empty() {
-                true => format!("A majority was asked before its reply, which came after {took:.0} ms."),
-                false => format!("The votes of {} chose it; its OK came after {took:.0} ms.", names(met.accepted_by)),
+            if met.is_read {
+                format!("A majority was asked before its reply, which came after {took:.0} ms.")
+            } else if met.accepted_by.is_empty() {
+                format!("Its OK came after {took:.0} ms.")
+            } else {
+                format!("The votes of {} chose it; its OK came after {took:.0} ms.", names(met.accepted_by))
             },
             format!(
                 "Nothing was lost: OK means that {needed} of {all} {voter}s have the write on disk. Each later ballot"
@@ -101,6 +106,7 @@ mod tests {
             label: label.to_string(),
             what: "put city".to_string(),
             took: Duration::from_millis(778),
+            is_read: false,
             accepted_by: set(&[1, 2, 5]),
             down: set(down),
             crashed: set(crashed),
@@ -158,5 +164,15 @@ mod tests {
         assert!(sentences.iter().all(|line| line.chars().count() <= 100), "{sentences:#?}");
         assert_eq!(sentences[1], "The votes of s1, s2 and s5 chose it; its OK came after 778 ms.");
         assert_eq!(sentences.last().unwrap(), "See it: ./run_server.sh logs --req c1-14");
+        // A server that learned the choice from another one does not know whose votes were counted.
+        let second = |request: MetFailure| {
+            let mut hardest = Hardest::default();
+            hardest.consider(request, cluster());
+            hardest.sentences(cluster()).swap_remove(1)
+        };
+        let learned = MetFailure { accepted_by: ServerSet::NONE, ..met("c1-15", &[3], &[], &[1, 2, 4, 5]) };
+        assert_eq!(second(learned.clone()), "Its OK came after 778 ms.");
+        let read = MetFailure { is_read: true, ..learned };
+        assert_eq!(second(read), "A majority was asked before its reply, which came after 778 ms.");
     }
 }
